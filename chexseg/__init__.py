@@ -1,0 +1,3 @@
+"""chexseg: studies of semi-supervised chest X-ray segmentation on Ray."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,284 @@
+"""The commands. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from chexseg.errors import UserError
+
+app = typer.Typer(
+    help="Studies of semi-supervised chest X-ray segmentation on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Data sets: make a synthetic one, check any.", no_args_is_help=True)
+study_app = typer.Typer(help="Studies: plan, run, look.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(study_app, name="study")
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study file.")]
+DataRoot = Annotated[Path, typer.Option("--data", metavar="ROOT", help="Directory with CheXpert and CheXlocalize.")]
+StoreRoot = Annotated[Path, typer.Option("--store", metavar="DIR", help="Where results are kept and found again.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Lay a setting over the study file's own.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+QuietFlag = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+
+DEFAULT_STORE = Path("chexseg-store")
+#: The demo's data set: images of train, valid and test, and their short side.
+DEMO_DATA = {"train": 320, "valid": 90, "test": 80, "size": 128}
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"chexseg: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("chexseg: interrupted; the same command goes on from here", err=True)
+        sys.exit(130)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = Path("demo"),
+    quiet: QuietFlag = False,
+) -> None:
+    """The main job on synthetic radiographs: data, all stages, report."""
+    from chexseg.report import tables
+
+    started = time.monotonic()
+    study_path = _shipped_study("demo.yaml")
+    data, store = out / "data", out / "store"
+    if not (data / "CheXlocalize").is_dir():  # written last of all, by a rename: a whole data set or none
+        _write_phantom(data, quiet=quiet, **DEMO_DATA)
+    outcome = _run_study(study_path, data, store, None, None, quiet)
+    results, page, _ = _report([study_path], data, store, out / "report")
+    typer.echo(tables.to_terminal(tables.table1_rows(results[0])))
+    typer.echo("")
+    for line in _timings(results[0], outcome):
+        typer.echo(line)
+    typer.echo(f"\nThe page: {page}\nAll of it took {time.monotonic() - started:.0f} s.")
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+@data_app.command("phantom")
+def data_phantom(
+    root: Annotated[Path, typer.Argument(metavar="DIR", help="An empty or new directory.")],
+    train: Annotated[int, typer.Option(min=1, help="Training images.")] = 320,
+    valid: Annotated[int, typer.Option(min=1, help="Validation images.")] = 90,
+    test: Annotated[int, typer.Option(min=1, help="Test images.")] = 80,
+    seed: Annotated[int, typer.Option(help="Another seed, another data set.")] = 0,
+    size: Annotated[int, typer.Option(help="Pixels of the short side.")] = 320,
+    quiet: QuietFlag = False,
+) -> None:
+    """Write synthetic radiographs with all ten pathologies in the published layout."""
+    if root.exists() and any(root.iterdir()):
+        raise UserError(f"{root}: is not empty; allowed: a new or empty directory")
+    _write_phantom(root, train=train, valid=valid, test=test, seed=seed, size=size, quiet=quiet)
+    typer.echo(f"{root}: {train} training, {valid} validation and {test} test images")
+
+
+@data_app.command("check")
+def data_check(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="Directory with CheXpert and CheXlocalize.")],
+    as_json: AsJson = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """List every fault of a data set; exit code 1 if a study would fail on it."""
+    from chexseg.data import audit
+    from chexseg.progress import reporter
+
+    watch = reporter(quiet)
+    try:
+        found = audit.check(root, lambda done, total: watch.update("check", done, total, "images"))
+    finally:
+        watch.close()
+    typer.echo(json.dumps(found.as_dict(), indent=1) if as_json else found.text())
+    if found.fatal:
+        raise typer.Exit(1)
+
+
+@study_app.command("plan")
+def study_plan(
+    study: StudyFile,
+    data: DataRoot,
+    store: StoreRoot = DEFAULT_STORE,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the cells of a study, the stages they need, and what of it is in the store already."""
+    from chexseg.study import summary
+    from chexseg.study.store import Store
+
+    plan = _plan(study, data, overrides)
+    found = summary.summarise(plan, Store(store))
+    typer.echo(json.dumps(found.plan_dict(), indent=1) if as_json else found.plan_text())
+
+
+@study_app.command("run")
+def study_run(
+    study: StudyFile,
+    data: DataRoot,
+    store: StoreRoot = DEFAULT_STORE,
+    address: Annotated[str | None, typer.Option(metavar="ADDR", help="A Ray cluster; none: a local one.")] = None,
+    overrides: Overrides = None,
+    quiet: QuietFlag = False,
+) -> None:
+    """Run whatever of a study is not in the store yet; exit code 1 if a cell is still missing after."""
+    outcome = _run_study(study, data, store, address, overrides, quiet)
+    typer.echo(
+        f"{len(outcome.computed)} stages computed in {outcome.seconds:.0f} s, {outcome.cached} found in {store},"
+        f" {len(outcome.failed)} failed",
+        err=True,
+    )
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+@study_app.command("status")
+def study_status(
+    study: StudyFile,
+    data: DataRoot,
+    store: StoreRoot = DEFAULT_STORE,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show which cells are done, missing or failed."""
+    from chexseg.study import summary
+    from chexseg.study.store import Store
+
+    found = summary.summarise(_plan(study, data, overrides), Store(store))
+    typer.echo(json.dumps(found.status_dict(), indent=1) if as_json else found.status_text())
+
+
+@app.command()
+def report(
+    studies: Annotated[list[Path], typer.Argument(metavar="STUDY.yaml ...", help="Study files.")],
+    data: DataRoot,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where index.html, tables/ and figures/ go.")],
+    store: StoreRoot = DEFAULT_STORE,
+) -> None:
+    """Make the tables, the figures and one page of what a store holds of some studies."""
+    from chexseg.report import tables
+
+    results, page, notes = _report(studies, data, store, out)
+    for result in results:
+        typer.echo(f"{result.name}: {len(result.cells)} of {len(result.cells) + len(result.missing)} cells finished")
+        if len(result.cells):
+            typer.echo(tables.to_terminal(tables.table1_rows(result)))
+    for note in notes:
+        typer.echo(note, err=True)
+    typer.echo(str(page))
+
+
+@app.command()
+def evaluate(
+    gt: Annotated[Path, typer.Option("--gt", metavar="GT.json", help="Ground truth, a CheXlocalize mask file.")],
+    pred: Annotated[Path, typer.Option("--pred", metavar="PRED.json", help="Predictions in the same format.")],
+    metric: Annotated[str, typer.Option(help="pooled (the paper's IoU) or per-image (CheXlocalize's).")] = "pooled",
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where iou.csv goes.")] = None,
+) -> None:
+    """IoU of predicted masks against the ground truth, CheXlocalize files in, CSV out."""
+    from chexseg.report import evaluation
+
+    rows = evaluation.evaluate(gt, pred, metric)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        rows.to_csv(out / "iou.csv", index=False)
+    typer.echo(rows.to_csv(index=False).rstrip())
+
+
+def _write_phantom(root: Path, quiet: bool, **settings: int) -> None:
+    from chexseg.data import phantom
+    from chexseg.progress import reporter
+
+    watch = reporter(quiet)
+    try:
+        phantom.write(
+            root, phantom.Config(**settings), lambda done, total: watch.update("phantom", done, total, "images")
+        )
+    finally:
+        watch.close()
+
+
+def _plan(study: Path, data: Path, overrides: list[str] | None) -> Any:
+    import yaml
+
+    from chexseg.study import plan, spec
+
+    pairs = {}
+    for override in overrides or []:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise UserError(f"--set {override}: allowed: KEY=VALUE, such as fit.epochs=5")
+        pairs[key] = yaml.safe_load(value)
+    return plan.plan(spec.load(study, pairs), plan.fingerprints(data))
+
+
+def _run_study(
+    study: Path, data: Path, store: Path, address: str | None, overrides: list[str] | None, quiet: bool
+) -> Any:
+    from chexseg.progress import reporter
+    from chexseg.study.store import Store
+
+    planned = _plan(study, data, overrides)
+    results = Store(store)
+    missing = planned.needed(results.cached(planned.nodes.values()))
+    if not missing:  # no need to wait for Ray
+        from chexseg.study.outcome import Outcome
+
+        return Outcome(cached=len(planned.nodes))
+    # Ray asks for a token by default, which a cluster of this process alone has nobody to give.
+    if address is None:
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    from chexseg.study import run
+
+    watch = reporter(quiet)
+    try:
+        watch.say(f"{len(planned.cells)} cells; {len(missing)} of {len(planned.nodes)} stages to compute; starting Ray")
+        with run.cluster(address):
+            return run.run(planned, results, data, watch)
+    finally:
+        watch.close()
+
+
+def _report(studies: list[Path], data: Path, store: Path, out: Path) -> Any:
+    from chexseg.report import load, page
+    from chexseg.study.store import Store
+
+    results = [load.study_results(_plan(study, data, None), Store(store)) for study in studies]
+    path, notes = page.write(results, out)
+    return results, path, notes
+
+
+def _timings(results: Any, outcome: Any) -> list[str]:
+    """How long each kind of stage took, when it was computed, and whether that was now."""
+    lines = [f"{'stage':<10} {'runs':>4} {'now':>4} {'seconds':>8}"]
+    for stage, group in results.stages.groupby("stage", sort=False):
+        now = sum(key in outcome.computed for key in group["key"])
+        lines.append(f"{stage:<10} {len(group):>4} {now:>4} {group['seconds'].sum():>8.1f}")
+    return lines
+
+
+def _shipped_study(name: str) -> Path:
+    path = Path(__file__).resolve().parent.parent / "studies" / name
+    if not path.is_file():
+        raise UserError(f"{path}: not there; allowed: a checkout of chexseg, where studies/ stands beside chexseg/")
+    return path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What comes in, and what the stages hand to each other."""

@@ -1,0 +1,122 @@
+"""Which findings a synthetic study has, and what an automated labeler makes of its report.
+
+Findings occur together as they do in patients: each depends on two latent conditions, heart failure and how ill the patient is
+(a Gaussian copula). How often follows CheXpert: Irvin et al. 2019, table 1 for the training set's labels, in which an
+automated labeler leaves most absent findings blank and many present ones uncertain; the radiologists' labels of validation
+and test set, in which some findings are marked more liberally.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation
+
+#: Loadings on (heart failure, illness); the rest of a finding's variance is its own.
+_LOADINGS: dict[str, tuple[float, float]] = {
+    "Airspace Opacity": (0.0, 0.55),
+    "Atelectasis": (0.1, 0.6),
+    "Cardiomegaly": (0.6, 0.2),
+    "Consolidation": (0.0, 0.5),
+    "Edema": (0.6, 0.5),
+    "Enlarged Cardiomediastinum": (0.3, 0.4),
+    "Lung Lesion": (0.0, 0.15),
+    "Pleural Effusion": (0.4, 0.55),
+    "Pneumothorax": (-0.1, 0.35),
+    "Support Devices": (0.05, 0.7),
+    "Pleural Other": (0.0, 0.1),
+    "Fracture": (0.0, 0.1),
+}
+
+#: How often a finding occurs by itself, in `_LOADINGS`' order. Consequences (see `draw_findings`) come on top.
+_OCCURRENCE: dict[str, tuple[float, ...]] = {
+    "train": (0.29, 0.23, 0.135, 0.11, 0.285, 0.04, 0.045, 0.445, 0.09, 0.53, 0.02, 0.045),
+    "valid": (0.32, 0.34, 0.28, 0.14, 0.19, 0.32, 0.05, 0.3, 0.07, 0.46, 0.01, 0.02),
+    "test": (0.32, 0.32, 0.26, 0.1, 0.19, 0.27, 0.05, 0.26, 0.06, 0.48, 0.01, 0.02),
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """How the labeler reads a finding out of a report; what is in none of these stays blank."""
+
+    mentioned: float  # P(1 | present)
+    hedged: float  # P(-1 | present)
+    suspected: float  # P(-1 | absent)
+    denied: float  # P(0 | absent)
+
+
+_REPORTS: dict[str, Report] = {
+    "Enlarged Cardiomediastinum": Report(0.3, 0.1, 0.045, 0.1),
+    "Cardiomegaly": Report(0.82, 0.08, 0.025, 0.06),
+    "Lung Opacity": Report(0.9, 0.025, 0.02, 0.05),
+    "Lung Lesion": Report(0.8, 0.06, 0.005, 0.01),
+    "Edema": Report(0.82, 0.09, 0.045, 0.13),
+    "Consolidation": Report(0.55, 0.3, 0.1, 0.14),
+    "Pneumonia": Report(0.4, 0.35, 0.07, 0.02),
+    "Atelectasis": Report(0.6, 0.3, 0.1, 0.01),
+    "Pneumothorax": Report(0.88, 0.05, 0.01, 0.27),
+    "Pleural Effusion": Report(0.88, 0.05, 0.05, 0.27),
+    "Pleural Other": Report(0.6, 0.1, 0.01, 0.0),
+    "Fracture": Report(0.8, 0.03, 0.002, 0.01),
+    "Support Devices": Report(0.96, 0.003, 0.005, 0.05),
+}
+
+#: P(1 | absent): the labeler's mistakes; and the part of the studies without findings whose report says so plainly.
+_MISREAD, _NO_FINDING_SAID = 0.01, 0.7
+
+
+def draw_findings(random: np.random.Generator, split: str) -> frozenset[str]:
+    """What a study of this split shows: names of pathologies, and Pneumonia, Pleural Other and Fracture.
+
+    Airspace Opacity is named only where it has patches of its own: consolidation and edema are airspace opacities as well.
+    """
+    loadings = np.array(list(_LOADINGS.values()))
+    own = np.sqrt(1 - (loadings**2).sum(axis=1))
+    latent = loadings @ random.standard_normal(2) + own * random.standard_normal(len(loadings))
+    thresholds = np.array([NormalDist().inv_cdf(1 - rate) for rate in _OCCURRENCE[split]])
+    found = {name for name, shown in zip(_LOADINGS, latent > thresholds, strict=True) if shown}
+    wide, obscured, pneumonic = random.random(3)
+    if "Cardiomegaly" in found and wide < 0.85:
+        found.add("Enlarged Cardiomediastinum")
+    if "Consolidation" in found or ("Atelectasis" in found and obscured < 0.4):
+        found.add("Airspace Opacity")
+    if pneumonic < (0.35 if "Consolidation" in found else 0.1 if "Airspace Opacity" in found else 0.0):
+        found.add("Pneumonia")
+    return frozenset(found)
+
+
+def truth(findings: frozenset[str]) -> dict[str, bool]:
+    """CheXpert's fourteen observations, as a radiologist who missed nothing would label them.
+
+    No Finding means none of the others but Support Devices, as for CheXpert's labeler.
+    """
+    labels = {observation(name): name in findings for name in (*PATHOLOGIES, "Pneumonia", "Pleural Other", "Fracture")}
+    labels["Lung Opacity"] = bool(findings & {"Airspace Opacity", "Consolidation", "Edema"})
+    labels["No Finding"] = not any(present for name, present in labels.items() if name != "Support Devices")
+    return {name: labels[name] for name in OBSERVATIONS}
+
+
+def read_report(random: np.random.Generator, labels: dict[str, bool]) -> dict[str, float | None]:
+    """What the automated labeler says of a study with these true labels: 1, 0, -1 (uncertain) or None (blank)."""
+    chances = dict(zip(OBSERVATIONS, random.random(len(OBSERVATIONS)).tolist(), strict=True))
+    said: dict[str, float | None] = {}
+    for name, report in _REPORTS.items():
+        chance = chances[name]
+        if labels[name]:
+            outcomes = ((1.0, report.mentioned), (-1.0, report.hedged), (0.0, 0.01))
+        else:
+            outcomes = ((1.0, _MISREAD), (-1.0, report.suspected), (0.0, report.denied))
+        said[name] = None
+        for value, probability in outcomes:
+            if chance < probability:
+                said[name] = value
+                break
+            chance -= probability
+    plain = labels["No Finding"] and chances["No Finding"] < _NO_FINDING_SAID
+    contradicted = any(value in (1.0, -1.0) for name, value in said.items() if name != "Support Devices")
+    said["No Finding"] = 1.0 if plain and not contradicted else None
+    return {name: said[name] for name in OBSERVATIONS}

@@ -1,0 +1,134 @@
+"""Loading ingested radiographs with what is known of them: labels, expert masks, weak masks; whole or as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+import torch
+
+from chexseg.data import shards
+from chexseg.data.sources import Resident, Source, Streamed
+from chexseg.errors import UserError
+from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation_indices
+from chexseg.randomness import derive
+
+
+def index(artifact: Path):
+    """The ingested table without its pixels: image_id, patient, frontal, height, width and the 14 labels, as pandas."""
+    columns = ["image_id", "patient", "frontal", "height", "width", *OBSERVATIONS]
+    return pads.dataset(shards.files(artifact / "images")).to_table(columns=columns).to_pandas()
+
+
+def image_size(artifact: Path) -> int:
+    """Pixels of the square images of an ingest artifact."""
+    return shards.metadata(shards.files(artifact / "images")[0])["arrays"]["pixels"]["shape"][0]
+
+
+def ids(directory: Path) -> list[str]:
+    """The image ids of a directory of shards, sorted."""
+    return sorted(pads.dataset(shards.files(directory)).to_table(columns=["image_id"])["image_id"].to_pylist())
+
+
+def mask_index(artifact: Path) -> list[tuple[str, str]]:
+    """(image id, patient) of every image with expert masks, sorted."""
+    rows = pads.dataset(shards.files(artifact / "masks")).to_table(columns=["image_id", "patient"])
+    return sorted(zip(rows["image_id"].to_pylist(), rows["patient"].to_pylist(), strict=True))
+
+
+def gather(directory: Path, column: str, image_ids: Sequence[str]) -> np.ndarray:
+    """The arrays of the named images, in the order of `image_ids`, streamed by Ray Data; read-only.
+
+    Bits stay packed, (rows, bytes): `unpack_bits` opens them on the device. Raises `UserError` if an image is missing.
+    A process keeps the last few: cells on a warm worker mostly want what the cell before them had. Artifacts never
+    change, so what is kept can't be stale.
+    """
+    return _gather(str(directory), column, tuple(image_ids))
+
+
+@lru_cache(maxsize=12)
+def _gather(directory: str, column: str, image_ids: tuple[str, ...]) -> np.ndarray:
+    paths = shards.files(Path(directory))
+    if not paths:
+        raise UserError(f"{directory}: no shards")
+    layout = shards.metadata(paths[0])["arrays"][column]
+    packed = layout["dtype"] == "bits"
+    width = pq.read_schema(paths[0]).field(column).type.byte_width
+    shape, dtype = ([width], "uint8") if packed else (layout["shape"], layout["dtype"])
+    rows = {image_id: row for row, image_id in enumerate(image_ids)}
+    out = np.empty((len(rows), *shape), dtype=dtype)
+    found = 0
+    for batch in shards.stream(paths, ["image_id", column]):
+        values = shards.array(batch, column, {"dtype": dtype, "shape": shape})
+        for position, image_id in enumerate(batch["image_id"].to_pylist()):
+            row = rows.get(image_id)
+            if row is not None:
+                out[row] = values[position]
+                found += 1
+    if found != len(rows):
+        raise UserError(f"{directory}: {len(rows) - found} of {len(rows)} images are not there")
+    return out
+
+
+def unpack_bits(packed_NB: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Packed little-endian bits, (N, bytes) uint8 -> boolean (N, *shape), on the tensor's device."""
+    powers = torch.arange(8, device=packed_NB.device, dtype=torch.uint8)
+    bits = (packed_NB[..., None] >> powers) & 1
+    count = int(np.prod(shape))
+    return bits.reshape(len(packed_NB), -1)[:, :count].reshape(len(packed_NB), *shape).bool()
+
+
+def pack_bits(masks_NKHW: torch.Tensor) -> torch.Tensor:
+    """Boolean masks -> packed little-endian bits (N, bytes) uint8: an eighth of the memory."""
+    flat = masks_NKHW.reshape(len(masks_NKHW), -1)
+    flat = torch.nn.functional.pad(flat, (0, -flat.shape[1] % 8)).reshape(len(flat), -1, 8)
+    powers = 2 ** torch.arange(8, device=flat.device, dtype=torch.uint8)
+    return (flat.to(torch.uint8) * powers).sum(dim=2, dtype=torch.uint8)
+
+
+def expert_masks(artifact: Path, image_ids: Sequence[str], pathologies: Sequence[str], size: int) -> torch.Tensor:
+    """Packed expert masks of the named images, only the studied pathologies: (N, bytes) uint8."""
+    packed = torch.from_numpy(gather(artifact / "masks", "masks", image_ids))
+    if tuple(pathologies) == PATHOLOGIES:
+        return packed
+    chosen = [PATHOLOGIES.index(name) for name in pathologies]
+    pieces = [pack_bits(unpack_bits(part, (len(PATHOLOGIES), size, size))[:, chosen]) for part in packed.split(64)]
+    return torch.cat(pieces)
+
+
+def pixels(artifact: Path, image_ids: Sequence[str]) -> torch.Tensor:
+    """Grey pixels of the named images: (N, H, W) uint8."""
+    return torch.from_numpy(gather(artifact / "images", "pixels", image_ids))
+
+
+def labels(table, pathologies: Sequence[str] | None = None) -> np.ndarray:
+    """labels_NL of an `index` table (NaN where blank): the 14 observations, or the pathologies' columns."""
+    values_NL = table[list(OBSERVATIONS)].to_numpy(dtype=np.float32)
+    return values_NL if pathologies is None else values_NL[:, observation_indices(pathologies)]
+
+
+def classification_source(
+    artifact: Path, image_ids: Sequence[str], targets_NL: np.ndarray, seed: int, device: str, resident_bytes: int
+) -> Source:
+    """Radiographs and targets of the named images (sorted by id): on the device if they fit into `resident_bytes`."""
+    size = image_size(artifact)
+    if len(image_ids) * size * size <= resident_bytes:
+        columns = {"images": pixels(artifact, image_ids), "targets": torch.from_numpy(targets_NL)}
+        return Resident({name: values.to(device) for name, values in columns.items()}, seed)
+    paths = np.array(shards.files(artifact / "images"))
+    rows: Mapping[str, int] = {image_id: row for row, image_id in enumerate(image_ids)}
+    layout = {"dtype": "uint8", "shape": [size, size]}
+
+    def open_pass(number: int) -> Iterator[dict[str, np.ndarray]]:
+        order = np.random.default_rng(derive(seed, "files", number)).permutation(len(paths))
+        for batch in shards.stream(paths[order].tolist(), ["image_id", "pixels"]):
+            chosen = [(i, rows[name]) for i, name in enumerate(batch["image_id"].to_pylist()) if name in rows]
+            if chosen:
+                here, there = np.array(chosen).T
+                yield {"images": shards.array(batch, "pixels", layout)[here], "targets": targets_NL[there]}
+
+    return Streamed(open_pass, len(image_ids), seed, device)

@@ -1,0 +1,1 @@
+"""Networks and losses: plain PyTorch, no files, no Ray."""

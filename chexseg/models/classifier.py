@@ -1,0 +1,38 @@
+"""Classifiers of CheXpert's 14 observations: a fully convolutional body that ends in ReLU, global average pooling, one linear layer."""
+
+from __future__ import annotations
+
+import torch
+import torchvision
+from torch import nn
+
+from chexseg.models import encoders
+from chexseg.pathologies import OBSERVATIONS
+
+
+class Classifier(nn.Module):
+    """logits_NL = linear(mean over pixels of feature_map(images)).
+
+    This form gives Grad-CAM without a backward pass (saliency.gradcam).
+    """
+
+    def __init__(self, body: nn.Module, channels: int):
+        super().__init__()
+        self.body = body
+        self.head = nn.Linear(channels, len(OBSERVATIONS))
+
+    def feature_map(self, images_NCHW: torch.Tensor) -> torch.Tensor:
+        """The last feature map after its ReLU, (N, C, H / 32, W / 32)."""
+        features = self.body(images_NCHW)
+        return features[-1] if isinstance(features, list) else torch.relu(features)
+
+    def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:
+        return self.head(self.feature_map(images_NCHW).mean(dim=(2, 3)))
+
+
+def build(architecture: str) -> Classifier:
+    """A randomly initialised classifier: ``densenet121`` (torchvision's) or any encoder of segmentation-models-pytorch."""
+    if architecture == "densenet121":
+        return Classifier(torchvision.models.densenet121(weights=None).features, 1024)
+    body = encoders.build(architecture)
+    return Classifier(body, body.out_channels[-1])

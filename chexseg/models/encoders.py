@@ -1,0 +1,67 @@
+"""Encoders by name, the input normalisation each initialisation was trained with, and reading and writing of weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import segmentation_models_pytorch as smp
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from chexseg.errors import UserError, nearest
+
+#: init -> (mean, std) of pixels in [0, 1]. ImageNet's weights want ImageNet's; all others CheXpert's (settings table).
+CHEXPERT_NORMALISATION = ((0.5020,) * 3, (0.085585,) * 3)
+IMAGENET_NORMALISATION = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def normalisation(init: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean_C, std_C) of the pixels in [0, 1] that an initialisation expects."""
+    return IMAGENET_NORMALISATION if init == "imagenet" else CHEXPERT_NORMALISATION
+
+
+def refuse_unavailable(init: str, field: str) -> None:
+    """Raises `UserError` for an initialisation whose weights this version can't get."""
+    if init in ("imagenet", "moco"):
+        raise UserError(f"{field}: {init!r} is not available in this version; allowed: random, chexpert")
+
+
+def prepare(pixels_NHW: torch.Tensor, init: str) -> torch.Tensor:
+    """Grey uint8 pixels -> normalised float images_NCHW of three equal channels, channels last in memory."""
+    mean, std = (torch.tensor(values, device=pixels_NHW.device)[None, :, None, None] for values in normalisation(init))
+    images_NCHW = (pixels_NHW[:, None].float() / 255 - mean) / std
+    return images_NCHW.contiguous(memory_format=torch.channels_last)
+
+
+def build(architecture: str) -> nn.Module:
+    """A randomly initialised encoder of segmentation-models-pytorch. Raises `UserError` for an unknown name."""
+    names = smp.encoders.get_encoder_names()
+    if architecture not in names:
+        raise UserError(
+            f"encoder.architecture: found {architecture!r}{nearest(architecture, names)}; allowed: {len(names)}"
+            " encoders of segmentation-models-pytorch, resnet18, resnet34, resnet50 among them"
+        )
+    return smp.encoders.get_encoder(architecture, in_channels=3, depth=5, weights=None)
+
+
+def save(module: nn.Module, path: Path, **description: Any) -> None:
+    """Weights as safetensors, with a JSON of the same name beside them saying what they are."""
+    state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    save_file(state, path)
+    path.with_suffix(".json").write_text(json.dumps(description, indent=1, sort_keys=True))
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What `save` was told of the weights."""
+    return json.loads(path.with_suffix(".json").read_text())
+
+
+def load(module: nn.Module, path: Path) -> None:
+    """Fill a module with our own weights; every tensor must fit. Raises `UserError` where they don't."""
+    try:
+        module.load_state_dict(load_file(path), strict=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{path}: weights don't fit ({str(error).splitlines()[0]})") from None

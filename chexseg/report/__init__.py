@@ -1,0 +1,1 @@
+"""Read-only, from scores to the paper's tables and figures."""

@@ -1,0 +1,213 @@
+"""Statistics from counts: IoU, means over trials, intervals over trials and patients, differences between arms.
+
+Counts are integers, (..., images, pathologies, 3): intersection, predicted and true pixels. Axis letters: L any leading
+axes, C cells, T trials, I images, P patients, K pathologies, B bootstrap replicates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from chexseg.randomness import derive
+from chexseg.report.results import StudyResults
+
+#: Settings that make an arm: cells that agree in all of them differ only in their trial.
+ARM_COLUMNS = ("method", "weak", "p", "init", "weak_images", "fraction", "epochs")
+
+
+def pooled_iou(counts_LIK3: np.ndarray, require_expert: bool = False) -> np.ndarray:
+    """The paper's IoU (section 3.1), iou_LK: intersections and unions summed over images, then divided.
+
+    NaN where the union is 0. With `require_expert`, NaN too where no image has an expert pixel: there IoU is 0 for a
+    model that predicts anything and undefined for one that doesn't, which would make models' means incomparable.
+    """
+    intersection_LK, predicted_LK, true_LK = np.moveaxis(counts_LIK3.sum(axis=-3, dtype=np.float64), -1, 0)
+    union_LK = predicted_LK + true_LK - intersection_LK
+    defined_LK = (union_LK > 0) & ((true_LK > 0) | (not require_expert))
+    return np.divide(intersection_LK, union_LK, out=np.full(union_LK.shape, np.nan), where=defined_LK)
+
+
+def per_image_iou(counts_LIK3: np.ndarray, images: str = "true-positives") -> np.ndarray:
+    """CheXlocalize's IoU, iou_LK: the mean over images of each image's IoU (Saporta et al. 2022, Methods).
+
+    `images` is "true-positives" (images with both a predicted and an expert pixel of the pathology) or "all" (images
+    with either). NaN where there is no such image.
+    """
+    if images not in ("true-positives", "all"):
+        raise ValueError(f"images: found {images!r}; allowed: true-positives, all")
+    intersection_LIK, predicted_LIK, true_LIK = np.moveaxis(counts_LIK3.astype(np.float64), -1, 0)
+    union_LIK = predicted_LIK + true_LIK - intersection_LIK
+    counted_LIK = union_LIK > 0 if images == "all" else (predicted_LIK > 0) & (true_LIK > 0)
+    iou_LIK = np.divide(intersection_LIK, union_LIK, out=np.full(union_LIK.shape, np.nan), where=counted_LIK)
+    return _mean_defined(iou_LIK, axis=-2)[0]
+
+
+def miou(iou_LK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(miou_L, left_out_L): the mean over pathologies that have an IoU, and how many have none."""
+    return _mean_defined(iou_LK, axis=-1)
+
+
+def _mean_defined(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """The mean over `axis` without NaN (NaN where nothing is left), and the number of NaN left out."""
+    defined = ~np.isnan(values)
+    number = defined.sum(axis=axis)
+    total = np.where(defined, values, 0.0).sum(axis=axis)
+    mean = np.divide(total, number, out=np.full(np.shape(total), np.nan), where=number > 0)
+    return mean, values.shape[axis] - number
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean of `n` values with the ends of its 95% interval, which are NaN where there is none."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
+    @property
+    def excludes_zero(self) -> bool:
+        return bool(self.low > 0 or self.high < 0)
+
+
+def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Mean and Student's t-interval of independent trials; NaN values are left out; no interval below two values."""
+    kept = np.asarray([value for value in values if not np.isnan(value)], dtype=np.float64)
+    if len(kept) == 0:
+        return Interval(np.nan, np.nan, np.nan, 0)
+    mean = float(kept.mean())
+    if len(kept) < 2:
+        return Interval(mean, np.nan, np.nan, 1)
+    half = float(stats.t.ppf(0.5 + confidence / 2, len(kept) - 1) * kept.std(ddof=1) / np.sqrt(len(kept)))
+    return Interval(mean, mean - half, mean + half, len(kept))
+
+
+def percentile_interval(estimate: float, replicates_B: np.ndarray, n: int, confidence: float = 0.95) -> Interval:
+    """The percentile bootstrap interval around an estimate from `n` resampled units."""
+    kept = replicates_B[~np.isnan(replicates_B)]
+    if n < 2 or len(kept) == 0:
+        return Interval(estimate, np.nan, np.nan, n)
+    low, high = np.quantile(kept, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return Interval(estimate, float(low), float(high), n)
+
+
+def patient_of(image_id: str) -> str:
+    """The patient of an image id: what stands before ``_study``."""
+    return image_id.split("_study")[0]
+
+
+def bootstrap_miou(counts_LIK3: np.ndarray, image_ids: Sequence[str], replicates: int = 1000, seed: int = 0) -> np.ndarray:
+    """miou_BL, pooled mIoU of bootstrap samples of patients; all images of a drawn patient come along.
+
+    The same draws serve every leading index, so differences between them are paired. A pathology without an expert
+    pixel in a sample is left out of that sample's mean.
+    """
+    patient_I, names_P = pd.factorize(np.asarray([patient_of(name) for name in image_ids]))
+    number = len(names_P)
+    leading = counts_LIK3.shape[:-3]
+    flat_MIK3 = counts_LIK3.reshape(-1, *counts_LIK3.shape[-3:])
+    generator = np.random.default_rng(derive(seed, "report", "bootstrap"))
+    weights_BP = generator.multinomial(number, np.full(number, 1 / number), size=replicates).astype(np.float64)
+    out_BM = np.empty((replicates, len(flat_MIK3)))
+    for index, counts_IK3 in enumerate(flat_MIK3):
+        counts_PK3 = np.zeros((number, *counts_IK3.shape[1:]))
+        np.add.at(counts_PK3, patient_I, counts_IK3)
+        sums_BK3 = (weights_BP @ counts_PK3.reshape(number, -1)).reshape(replicates, *counts_IK3.shape[1:])
+        out_BM[:, index] = miou(pooled_iou(sums_BK3[:, None], require_expert=True))[0]
+    return out_BM.reshape(replicates, *leading)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """mIoU of one arm minus another's, with the interval over test patients and the one over trials."""
+
+    patients: Interval  # trials fixed, patients resampled; paired by patient
+    trials: Interval  # patients fixed; paired by trial
+
+    @property
+    def value(self) -> float:
+        return self.patients.mean
+
+    @property
+    def resolved(self) -> bool:
+        """Both sources of chance taken one by one leave the sign of the difference standing."""
+        return self.patients.excludes_zero and self.trials.excludes_zero
+
+
+def paired_difference(
+    first_TIK3: np.ndarray,
+    second_TIK3: np.ndarray,
+    image_ids: Sequence[str],
+    trials: tuple[Sequence[int], Sequence[int]],
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Difference:
+    """First arm minus second. `trials` names the trials of both; those in common are paired, as they share their seed."""
+    first_T, second_T = (miou(pooled_iou(counts, require_expert=True))[0] for counts in (first_TIK3, second_TIK3))
+    both_T = np.concatenate([first_TIK3, second_TIK3])
+    sampled_BT = bootstrap_miou(both_T, image_ids, replicates, seed)
+    split = len(first_TIK3)
+    sampled_B = sampled_BT[:, :split].mean(axis=1) - sampled_BT[:, split:].mean(axis=1)
+    number = len({patient_of(name) for name in image_ids})
+    over_patients = percentile_interval(float(first_T.mean() - second_T.mean()), sampled_B, number)
+    second = dict(zip(trials[1], second_T, strict=True))
+    shared = [value - second[trial] for trial, value in zip(trials[0], first_T, strict=True) if trial in second]
+    return Difference(over_patients, t_interval(shared))
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Cells that differ only in their trial, as positions in `StudyResults.cells`."""
+
+    method: str
+    weak: str | None
+    p: float
+    init: str
+    weak_images: float
+    fraction: float
+    epochs: float
+    indices: tuple[int, ...]
+    trials: tuple[int, ...]
+    selection: float  # mean over trials of the mIoU on the selection images; NaN where unknown
+
+
+def arms(results: StudyResults) -> list[Arm]:
+    """The study's arms in the order of their first cell."""
+    cells = results.cells.reset_index(drop=True)
+    found = []
+    for values, group in cells.groupby(list(ARM_COLUMNS), dropna=False, sort=False):
+        settings = {name: None if pd.isna(value) else value for name, value in zip(ARM_COLUMNS, values, strict=True)}
+        for name in ("p", "weak_images", "fraction", "epochs"):
+            settings[name] = np.nan if settings[name] is None else float(settings[name])
+        group = group.sort_values("trial")
+        found.append(
+            Arm(
+                **settings,
+                indices=tuple(int(index) for index in group.index),
+                trials=tuple(int(trial) for trial in group["trial"]),
+                selection=float(pd.to_numeric(group["selection_miou"]).mean()),
+            )
+        )
+    return sorted(found, key=lambda arm: min(arm.indices))
+
+
+def cell_iou(results: StudyResults) -> np.ndarray:
+    """iou_CK of every cell, pooled; NaN for a pathology without expert pixels in the test set."""
+    if not len(results.cells):
+        return np.empty((0, len(results.pathologies)))
+    return pooled_iou(results.counts_CIK3, require_expert=True)
+
+
+def by_selection(candidates: Sequence[Arm]) -> Arm | None:
+    """The arm with the highest mIoU on the selection images: test scores play no part. Ties: the highest p."""
+    known = [arm for arm in candidates if not np.isnan(arm.selection)]
+    return max(known or candidates, key=lambda arm: (0 if np.isnan(arm.selection) else arm.selection, arm.p), default=None)

@@ -1,0 +1,1 @@
+"""From a classifier to masks: pure functions on tensors."""

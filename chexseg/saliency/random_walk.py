@@ -1,0 +1,63 @@
+"""IRNet's inference: class maps spread by a random walk that a boundary map holds back, without the dense matrix."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from chexseg.models.irnet_losses import half_disc, line, shifted
+
+
+@torch.no_grad()
+def propagate(
+    maps_NKhw: Tensor, boundary_Nhw: Tensor, radius: float = 3, power: float = 5, steps_log2: int = 3
+) -> Tensor:
+    """maps_NKhw after 2 ** steps_log2 steps of the random walk (Ahn et al. 2019).
+
+    `maps_NKhw` are class maps >= 0 on the grid of `boundary_Nhw`, the boundary map in [0, 1] (not logits); K may be any
+    number, the affinities are computed once for all. Let
+
+    - a_ij = 1 - max of the boundary over the pixels on the line from i to j, ends included (paper, equation 5; which
+      pixels these are, `chexseg.models.irnet_losses.line` says), for all pairs nearer than `radius`; 0 for the others;
+      a_ii = 1 whatever the boundary;
+    - T = a ** power with every column divided by its sum.
+
+    Then the result is the row vector (map * (1 - boundary)) times T ** (2 ** steps_log2): a pixel's new value is the
+    mean of its neighbourhood's, weighed by affinity. Nothing comes from beyond the map, whose border wraps nowhere.
+
+    T is never built: a step is one multiplication of the shifted maps for each of the 2 x 12 offsets of radius 3.
+    Works on any device, in float32 or better; no gradient. The result isn't scaled.
+    """
+    dtype = torch.promote_types(maps_NKhw.dtype, torch.float32)
+    boundary_Nhw = boundary_Nhw.to(dtype)
+    height, width = boundary_Nhw.shape[-2:]
+    offsets = [(dy, dx) for dy, dx in half_disc(radius) if dy < height and abs(dx) < width]
+
+    # a is symmetric: an offset's affinities serve the opposite one too. Only the columns' sums differ between the two.
+    column_sums_Nhw = torch.ones_like(boundary_Nhw)
+    affinities = []
+    for dy, dx in offsets:
+        path_Nhw = reduce(torch.maximum, [shifted(boundary_Nhw, dy, dx, y, x) for y, x in line(dy, dx)])
+        affinity_Nhw = (1 - path_Nhw).pow_(power)
+        shifted(column_sums_Nhw, dy, dx, 0, 0).add_(affinity_Nhw)
+        shifted(column_sums_Nhw, dy, dx, dy, dx).add_(affinity_Nhw)
+        affinities.append(affinity_Nhw)
+    scale_N1hw = column_sums_Nhw.reciprocal()[:, None]
+    weights = [
+        (
+            affinity_Nhw[:, None] * shifted(scale_N1hw, dy, dx, 0, 0),
+            affinity_Nhw[:, None] * shifted(scale_N1hw, dy, dx, dy, dx),
+        )
+        for (dy, dx), affinity_Nhw in zip(offsets, affinities, strict=True)
+    ]
+
+    maps_NKhw = maps_NKhw.to(dtype) * (1 - boundary_Nhw[:, None])
+    for _ in range(2**steps_log2):
+        spread_NKhw = maps_NKhw * scale_N1hw
+        for (dy, dx), (to_first, to_second) in zip(offsets, weights, strict=True):
+            shifted(spread_NKhw, dy, dx, 0, 0).addcmul_(to_first, shifted(maps_NKhw, dy, dx, dy, dx))
+            shifted(spread_NKhw, dy, dx, dy, dx).addcmul_(to_second, shifted(maps_NKhw, dy, dx, 0, 0))
+        maps_NKhw = spread_NKhw
+    return maps_NKhw

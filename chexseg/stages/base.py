@@ -1,0 +1,52 @@
+"""What all stages share: a frozen config, and how a stage is executed, which never changes its result.
+
+A stage is a module with ``VERSION`` (raised when its results change), ``Config`` and
+``run(config, inputs, out, execution) -> facts``: it writes its files into the directory `out` and returns what its manifest
+should tell (figures a reader may want without opening a shard). Stage modules are imported to plan a study, so they import
+torch and the models only inside `run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class StageConfig(BaseModel):
+    """Base of every stage's config. All of its fields are part of the artifact's key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+def no_progress(done: int, total: int, unit: str, note: dict[str, Any] | None = None) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How and where a stage runs; no field may change what it writes, bit for bit on one machine.
+
+    device: where networks run. threads: of PyTorch on a CPU. map_workers, map_gpus: actors of Ray Data for stages that
+    map over shards, and the share of a GPU each holds. resident_bytes: sets up to this size are kept on the device,
+    larger ones are streamed at every pass. checkpoint_seconds: training that
+    can go on after a kill is saved this often. progress: called with done, total, their unit, and figures worth showing.
+    """
+
+    device: str = "cpu"
+    threads: int = 1
+    map_workers: int = 1
+    map_gpus: float = 0
+    resident_bytes: int = 4 * 2**30
+    checkpoint_seconds: float = 60
+    progress: Callable[..., None] = no_progress
+
+    def prepare(self) -> None:
+        """Give PyTorch its threads, and make it deterministic where it can be."""
+        import torch
+
+        torch.set_num_threads(self.threads)
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True

@@ -1,0 +1,357 @@
+"""Fit: train a segmenter on expert and weak masks mixed with probability p, or as a student on a teacher's soft masks.
+
+The paper's section 4.1 and appendix B.2. Writes ``segmenter.safetensors`` and a JSON that tells how to use it: the epoch
+is chosen on expert images held back for it, the output thresholds on training images. No test image is ever read here.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from chexseg.data import draws
+from chexseg.pathologies import COMMON, PATHOLOGIES
+from chexseg.randomness import derive
+from chexseg.stages.base import Execution, StageConfig
+
+VERSION = 1
+WEIGHTS = "segmenter.safetensors"
+#: From this many training images on, the learning rate is the paper's for "a large amount of data".
+LARGE = 2000
+
+
+class Config(StageConfig):
+    pathologies: tuple[str, ...] = PATHOLOGIES
+    #: Any encoder of segmentation-models-pytorch. The paper: resnet18.
+    architecture: str = "resnet18"
+    init: Literal["random", "chexpert"] = "chexpert"
+    #: "masks": expert and weak masks mixed. "teacher": a teacher's soft masks (section 4.2).
+    supervision: Literal["masks", "teacher"] = "masks"
+    #: Probability that a sample is an expert one, and the rule it is drawn by (data.mixture).
+    p: float = Field(default=1.0, ge=0, le=1)
+    mixing: Literal["exact", "official"] = "exact"
+    #: Weak label kind and number of weakly labelled images; null and 0 where p leaves none. The paper: 100 for Table 1.
+    weak: str | None = None
+    weak_images: int = Field(default=0, ge=0)
+    #: Draw images with a positive label of a studied pathology first.
+    prefer_positives: bool = False
+    negatives_empty: bool = True
+    #: Expert images to train on and to choose the epoch on. The paper: 147 and 40.
+    expert_train: int = Field(default=147, ge=0)
+    expert_select: int = Field(default=40, ge=0)
+    split_seed: int = 0
+    #: The paper: 20 epochs of as many samples as there are images, batches of 8, Adam at 1e-3 or, from 2,000 images on, 1e-4.
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=8, ge=2)
+    learning_rate: float | None = Field(default=None, gt=0)
+    #: Samples an epoch; null for as many as there are images.
+    samples_per_epoch: int | None = Field(default=None, ge=2)
+    #: Sigmoid temperature of a student's loss. The paper: 10.
+    temperature: float = Field(default=10.0, gt=0)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What a cell trains on: `batches(epoch)`; what its epoch is chosen on; what its thresholds are chosen on.
+
+    Images are uint8 (N, H, W), masks packed bits (N, bytes), all on the device.
+    """
+
+    batches: Callable[[int], Iterator[dict[str, Any]]]
+    skip: Callable[[int], None]
+    images: int
+    samples: int
+    select: tuple[Any, Any]
+    thresholds: tuple[Any, Any]
+    facts: Callable[[], dict[str, Any]]
+
+
+def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+    """`inputs`: ``valid``; ``encoder`` unless the init is random; ``train`` and ``weak`` if p leaves room for weak
+    labels; ``train`` and ``teacher`` for a student."""
+    import torch
+
+    from chexseg.models import encoders, segmenter
+
+    execution.prepare()
+    data = (
+        student_set(config, inputs, execution)
+        if config.supervision == "teacher"
+        else mixed_set(config, inputs, execution)
+    )
+    torch.manual_seed(derive(config.seed, "segmenter"))
+    model = segmenter.build(config.architecture, len(config.pathologies))
+    if config.init != "random":
+        from chexseg.stages.pretrain import WEIGHTS as ENCODER
+
+        encoders.load(model.encoder, inputs["encoder"] / ENCODER)
+    model.to(execution.device)
+    rate = config.learning_rate or (1e-4 if data.images >= LARGE else 1e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+
+    progress = Progress.load(out / "resume.pt", model, optimizer) or Progress()
+    for epoch in range(progress.epochs):
+        data.skip(epoch)
+    total = config.epochs * data.samples
+    saved = time.monotonic()
+    for epoch in range(progress.epochs, config.epochs):
+        torch.manual_seed(derive(config.seed, "dropout", epoch))
+        model.train()
+        losses = []
+        for batch in data.batches(epoch):
+            loss = batch_loss(config, model, batch)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+            done = epoch * data.samples + min(len(losses) * config.batch_size, data.samples)
+            execution.progress(done, total, "samples", {"epoch": epoch + 1})
+        score = selection_score(config, model, data.select)
+        progress.finish_epoch(model, float(torch.stack(losses).mean()), score)
+        execution.progress((epoch + 1) * data.samples, total, "samples", {"selection mIoU": score})
+        if time.monotonic() - saved > execution.checkpoint_seconds and epoch + 1 < config.epochs:
+            progress.save(out / "resume.pt", model, optimizer)
+            saved = time.monotonic()
+    model.load_state_dict(progress.best_state)
+    thresholds, training_iou = choose_thresholds(config, model, data.thresholds)
+    size = data.select[0].shape[-1]
+    encoders.save(
+        model,
+        out / WEIGHTS,
+        architecture=config.architecture,
+        init=config.init,
+        size=size,
+        pathologies=config.pathologies,
+        thresholds=thresholds,
+    )
+    (out / "history.json").write_text(json.dumps(progress.history, indent=1))
+    (out / "resume.pt").unlink(missing_ok=True)
+    return {
+        "selection_miou": progress.best_score,
+        "best_epoch": progress.best_epoch,
+        "thresholds": dict(zip(config.pathologies, thresholds, strict=True)),
+        "training_iou": dict(zip(config.pathologies, training_iou, strict=True)),
+        "learning_rate": rate,
+        "images": data.images,
+        "samples": total,
+        **data.facts(),
+    }
+
+
+def batch_loss(config: Config, model: Any, batch: Mapping[str, Any]) -> Any:
+    """Class-average Dice on masks, or the student's cross-entropy against its teacher's soft masks."""
+    from chexseg.data import labelled
+    from chexseg.models import encoders, losses, segmenter
+
+    logits_NKHW = model(encoders.prepare(batch["images"], config.init))
+    if config.supervision == "teacher":
+        return losses.distillation(logits_NKHW, segmenter.upsample(batch["teacher"].float()), config.temperature)
+    return losses.class_average_dice(logits_NKHW, labelled.unpack_bits(batch["masks"], logits_NKHW.shape[1:]))
+
+
+@dataclass
+class Progress:
+    """Where a fit stands after an epoch: enough to go on from there to the same final weights."""
+
+    history: list[dict[str, Any]]
+    best_score: float | None
+    best_epoch: int
+    best_state: dict[str, Any]
+
+    def __init__(self) -> None:
+        self.history, self.best_score, self.best_epoch, self.best_state = [], None, 0, {}
+
+    @property
+    def epochs(self) -> int:
+        return len(self.history)
+
+    def finish_epoch(self, model: Any, loss: float, score: float | None) -> None:
+        """Keep the weights if this epoch is at least as good as any before: of equals, the one trained for longest."""
+        self.history.append({"epoch": self.epochs + 1, "loss": loss, "selection_miou": score})
+        if score is None or self.best_score is None or score >= self.best_score:
+            self.best_score, self.best_epoch = score, self.epochs
+            self.best_state = copy.deepcopy(model.state_dict())
+
+    def save(self, path: Path, model: Any, optimizer: Any) -> None:
+        import torch
+
+        temporary = path.with_suffix(".writing")
+        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), **vars(self)}, temporary)
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path, model: Any, optimizer: Any) -> Progress | None:
+        """The progress saved by an interrupted run, put into model and optimizer; None where there is none."""
+        import torch
+
+        if not path.exists():
+            return None
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        model.load_state_dict(state.pop("model"))
+        optimizer.load_state_dict(state.pop("optimizer"))
+        progress = cls()
+        vars(progress).update(state)
+        return progress
+
+
+def expert_ids(config: Config, valid: Path) -> tuple[list[str], list[str]]:
+    """(training, selection) ids of the expert images."""
+    from chexseg.data import labelled
+
+    ids, patients = zip(*labelled.mask_index(valid), strict=True)
+    return draws.expert_split(ids, patients, config.expert_train, config.expert_select, config.split_seed)
+
+
+def expert_set(config: Config, valid: Path, image_ids: list[str], device: str) -> tuple[Any, Any]:
+    """(images, packed masks) of expert images."""
+    from chexseg.data import labelled
+
+    images = labelled.pixels(valid, image_ids)
+    return images.to(device), labelled.expert_masks(valid, image_ids, config.pathologies, images.shape[-1]).to(device)
+
+
+def weak_set(config: Config, inputs: Mapping[str, Path], device: str) -> tuple[Any, Any, list[str]]:
+    """(images, packed masks, ids) of this trial's draw of weakly labelled images."""
+    import torch
+
+    from chexseg.data import labelled, shards
+    from chexseg.saliency.weak_masks import possible, weak_masks
+
+    shard_files = shards.files(inputs["weak"] / "train")
+    pool = labelled.ids(inputs["weak"] / "train")
+    table = labelled.index(inputs["train"]).set_index("image_id")
+    positive = (labelled.labels(table.loc[pool], config.pathologies) == 1).any(axis=1)
+    ids = draws.weak_images(pool, positive, config.weak_images, config.seed, config.prefer_positives)
+    thresholds = shards.metadata(shard_files[0])["thresholds"]
+    chosen = [PATHOLOGIES.index(name) for name in config.pathologies]
+    scores_NKhw = torch.from_numpy(labelled.gather(inputs["weak"] / "train", "scores", ids)[:, chosen])
+    present_NK = possible(torch.from_numpy(labelled.labels(table.loc[ids], config.pathologies)))
+    if not config.negatives_empty:
+        present_NK = torch.ones_like(present_NK)
+    images = labelled.pixels(inputs["train"], ids)
+    thresholds_K = torch.tensor([thresholds[name] for name in config.pathologies])
+    packed = [
+        labelled.pack_bits(weak_masks(scores, thresholds_K, present, images.shape[-1]))
+        for scores, present in zip(scores_NKhw.split(32), present_NK.split(32), strict=True)
+    ]
+    return images.to(device), torch.cat(packed).to(device), ids
+
+
+def mixed_set(config: Config, inputs: Mapping[str, Path], execution: Execution) -> TrainingSet:
+    """Expert and weak images, mixed by p. Raises `UserError` where there are fewer images than asked for."""
+    from chexseg.data import sources
+    from chexseg.data.mixture import Mixture
+    from chexseg.data.mixture_rules import effective_probability
+
+    probability = effective_probability(config.p, config.mixing)
+    train_ids, select_ids = expert_ids(config, inputs["valid"])
+    expert = weak = None
+    images = 0
+    if probability > 0:
+        pixels, masks = expert_set(config, inputs["valid"], train_ids, execution.device)
+        expert = sources.Resident({"images": pixels, "masks": masks}, derive(config.seed, "expert samples"))
+        images, thresholds = images + len(train_ids), (pixels, masks)
+    if probability < 1:
+        pixels, masks, weak_ids = weak_set(config, inputs, execution.device)
+        weak = sources.Resident({"images": pixels, "masks": masks}, derive(config.seed, "weak samples"))
+        images += len(weak_ids)
+        if probability == 0:  # no expert mask reaches a weakly supervised cell, but by the choice of its epoch
+            thresholds = (pixels, masks)
+    mixture = Mixture(expert, weak, config.p, config.batch_size, derive(config.seed, "mixture"), config.mixing)
+    samples = config.samples_per_epoch or images
+    return TrainingSet(
+        batches=lambda epoch: mixture.batches(epoch, samples),
+        skip=lambda epoch: mixture.skip(epoch, samples),
+        images=images,
+        samples=samples,
+        select=expert_set(config, inputs["valid"], select_ids, execution.device),
+        thresholds=thresholds,
+        facts=lambda: {"effective_p": probability, "expert_share": mixture.expert_share},
+    )
+
+
+def student_set(config: Config, inputs: Mapping[str, Path], execution: Execution) -> TrainingSet:
+    """Training images with a teacher's stride-4 logits."""
+    import torch
+
+    from chexseg.data import labelled, sources
+
+    train_ids, select_ids = expert_ids(config, inputs["valid"])
+    ids = labelled.ids(inputs["teacher"] / "train")
+    columns = {
+        "images": labelled.pixels(inputs["train"], ids),
+        "teacher": torch.from_numpy(labelled.gather(inputs["teacher"] / "train", "logits", ids).copy()),
+    }
+    source = sources.Resident(
+        {name: values.to(execution.device) for name, values in columns.items()}, derive(config.seed, "student samples")
+    )
+    samples = config.samples_per_epoch or len(ids)
+    steps = max(1, samples // config.batch_size)
+    return TrainingSet(
+        batches=lambda epoch: (source.take(config.batch_size) for _ in range(steps)),
+        skip=lambda epoch: source.skip(steps * config.batch_size),
+        images=len(ids),
+        samples=samples,
+        select=expert_set(config, inputs["valid"], select_ids, execution.device),
+        thresholds=expert_set(config, inputs["valid"], train_ids, execution.device),
+        facts=dict,
+    )
+
+
+def probabilities(config: Config, model: Any, images_NHW: Any) -> Iterator[Any]:
+    """Batches of probabilities_NKHW in the order of the images."""
+    import torch
+
+    from chexseg.models import encoders
+
+    model.eval()
+    with torch.inference_mode():
+        for part in images_NHW.split(16):
+            yield model(encoders.prepare(part, config.init)).sigmoid()
+
+
+def selection_score(config: Config, model: Any, select: tuple[Any, Any]) -> float | None:
+    """Mean pooled IoU at 0.5 of the four common pathologies with true pixels among the held-back images.
+
+    Where none of the four is studied or there, of all that are; None where no pathology is.
+    """
+    import torch
+
+    from chexseg.data import labelled
+
+    images, masks = select
+    if not len(images):
+        return None
+    counts_3K = torch.zeros(3, len(config.pathologies), dtype=torch.int64, device=images.device)
+    for predicted, packed in zip(probabilities(config, model, images), masks.split(16), strict=True):
+        true = labelled.unpack_bits(packed, predicted.shape[1:])
+        predicted = predicted > 0.5
+        counts_3K += torch.stack([part.sum(dim=(0, 2, 3)) for part in (predicted & true, predicted, true)])
+    intersection_K, predicted_K, true_K = counts_3K.cpu().double()
+    iou_K = intersection_K / (predicted_K + true_K - intersection_K)
+    there = [bool(value) for value in true_K > 0]
+    chosen = [k for k, name in enumerate(config.pathologies) if there[k] and name in COMMON]
+    chosen = chosen or [k for k in range(len(there)) if there[k]]
+    return float(iou_K[chosen].mean()) if chosen else None
+
+
+def choose_thresholds(config: Config, model: Any, training: tuple[Any, Any]) -> tuple[list[float], list[float | None]]:
+    """Per pathology the output threshold with the best pooled IoU on training images, and that IoU."""
+    from chexseg.data import labelled
+    from chexseg.saliency.thresholds import Histogram
+
+    images, masks = training
+    histogram = Histogram.empty(len(config.pathologies), images.device)
+    for predicted, packed in zip(probabilities(config, model, images), masks.split(16), strict=True):
+        histogram = histogram + Histogram.of(predicted, labelled.unpack_bits(packed, predicted.shape[1:]))
+    thresholds, iou = histogram.best()
+    return np.round(thresholds.tolist(), 2).tolist(), [None if value != value else value for value in iou.tolist()]

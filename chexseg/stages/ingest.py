@@ -1,0 +1,135 @@
+"""Ingest: one split of CheXpert and its CheXlocalize masks -> parquet shards of square images and masks.
+
+Writes ``images/part-*.parquet`` (pixels, labels, patient) and, for the images that the mask file names,
+``masks/part-*.parquet`` (bits). Of ``test`` only the images with masks are kept: nothing else of it is ever used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from chexseg.data import chexlocalize, chexpert, images, shards
+from chexseg.errors import UserError
+from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
+from chexseg.stages.base import Execution, StageConfig
+
+VERSION = 1
+
+
+class Config(StageConfig):
+    split: Literal["train", "valid", "test"]
+    #: Pixels of the square's side; the networks need a multiple of 32. The paper: 320.
+    size: int = Field(default=320, ge=32, le=2048, multiple_of=32)
+
+
+def fingerprint(root: Path, split: str) -> str:
+    """What the raw data of a split is: the contents of its CSV and mask files, the names and sizes of its images."""
+    csv, _ = chexpert.locate(root, split)
+    digest = hashlib.sha256(csv.read_bytes())
+    mask_path = Path(root) / chexlocalize.FILES[split] if split in chexlocalize.FILES else None
+    if mask_path is not None and mask_path.is_file():
+        digest.update(mask_path.read_bytes())
+    for path in chexpert.read(root, split)["path"]:
+        try:
+            size = Path(path).stat().st_size
+        except OSError:
+            size = -1  # ingest names the missing file; planning goes on
+        digest.update(f"{Path(path).name} {size}\n".encode())
+    return digest.hexdigest()
+
+
+def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+    """`inputs["data"]` is the data root. Raises `UserError` naming the first file or field that is wrong."""
+    root = inputs["data"]
+    table = chexpert.read(root, config.split)
+    mask_file = chexlocalize.MaskFile(Path(), {})
+    if config.split in chexlocalize.FILES:
+        mask_file = chexlocalize.read(Path(root) / chexlocalize.FILES[config.split])
+        unknown = sorted(set(mask_file) - set(table["image_id"]))
+        if unknown:
+            raise UserError(f"{mask_file.path}: {unknown[0]} is not in {config.split}.csv ({len(unknown)} such images)")
+    if config.split == "test":
+        table = table[table["image_id"].isin(set(mask_file))].reset_index(drop=True)
+    rows_a_file = max(64, min(1024, math.ceil(len(table) / 16)))
+    for folder in ("images", "masks"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    parts = [str(number) for number in range(math.ceil(len(table) / rows_a_file))]
+    answers = shards.map_files(
+        parts,
+        _Decoder,
+        {"table": table, "masks": mask_file, "rows_a_file": rows_a_file, "size": config.size, "out": str(out)},
+        workers=execution.map_workers,
+        progress=lambda done, total: execution.progress(min(done * rows_a_file, len(table)), len(table), "images"),
+    )
+    for answer in answers:
+        if "error" in answer:
+            raise UserError(answer["error"])
+    return {
+        "images": len(table),
+        "patients": int(table["patient"].nunique()),
+        "with_masks": sum(answer["with_masks"] for answer in answers),
+    }
+
+
+class _Decoder:
+    """Decodes the images of one file's worth of rows and writes both of its shards."""
+
+    def __init__(self, table: pd.DataFrame, masks: chexlocalize.MaskFile, rows_a_file: int, size: int, out: str):
+        self.table, self.masks, self.rows_a_file, self.size, self.out = table, masks, rows_a_file, size, Path(out)
+
+    def __call__(self, part: str) -> dict[str, Any]:
+        number = int(part)
+        rows = self.table.iloc[number * self.rows_a_file : (number + 1) * self.rows_a_file]
+        try:
+            return self.write(number, rows)
+        except UserError as error:  # an exception would reach the driver wrapped in Ray's traceback
+            return {"error": str(error)}
+
+    def write(self, number: int, rows: pd.DataFrame) -> dict[str, Any]:
+        pixels_NHW = np.empty((len(rows), self.size, self.size), dtype=np.uint8)
+        sizes, masked, masks = [], [], []
+        for position, (image_id, patient, path) in enumerate(
+            zip(rows["image_id"], rows["patient"], rows["path"], strict=True)
+        ):
+            pixels = images.decode(path)
+            frame = images.Frame(*pixels.shape, self.size)
+            pixels_NHW[position] = frame.image(pixels)
+            sizes.append(pixels.shape)
+            if image_id in self.masks:
+                masks.append(frame.masks(expert_masks(self.masks, image_id, path, pixels.shape)))
+                masked.append((image_id, patient))
+        heights, widths = zip(*sizes, strict=True)
+        scalars: dict[str, Any] = {name: rows[name].to_numpy() for name in ("image_id", "patient", "frontal")}
+        scalars |= {"height": np.array(heights, dtype=np.int32), "width": np.array(widths, dtype=np.int32)}
+        scalars |= {name: rows[name].to_numpy(dtype=np.float32) for name in OBSERVATIONS}
+        part = shards.part_name(number)
+        shards.write(self.out / "images" / part, shards.table(scalars, {"pixels": pixels_NHW}, kind="images"))
+        if masked:
+            ids, patients = zip(*masked, strict=True)
+            table = shards.table(
+                {"image_id": ids, "patient": patients},
+                {"masks": np.stack(masks)},
+                kind="masks",
+                pathologies=PATHOLOGIES,
+            )
+            shards.write(self.out / "masks" / part, table)
+        return {"with_masks": len(masked)}
+
+
+def expert_masks(mask_file: chexlocalize.MaskFile, image_id: str, path: str, shape: tuple[int, int]) -> np.ndarray:
+    """masks_KHW of an image at its own size. Raises `UserError` if they are of another size than the image."""
+    size = mask_file.size(image_id)
+    if size != tuple(shape):
+        raise UserError(
+            f"{mask_file.path}: {image_id}: the masks are {size[0]} x {size[1]} (height x width);"
+            f" allowed: {shape[0]} x {shape[1]}, the size of {path}"
+        )
+    return mask_file.masks(image_id)

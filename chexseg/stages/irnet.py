@@ -1,0 +1,193 @@
+"""IRNet: better weak masks from CAMs, by a boundary map learned from the CAMs' own sure pixels (paper, appendices A.2, B.3).
+
+Trains both branches on the training images that have a CAM, then spreads every CAM by a random walk that boundaries hold
+back. Writes ``irnet.safetensors``, ``train/part-*.parquet`` and ``valid/part-*.parquet``: float16 scores at stride 4, each
+scaled by its maximum, with the threshold 0.6 in the metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from chexseg.data import draws, shards
+from chexseg.pathologies import PATHOLOGIES
+from chexseg.randomness import derive
+from chexseg.stages.base import Execution, StageConfig
+from chexseg.stages.saliency import THRESHOLDS
+
+VERSION = 1
+WEIGHTS = "irnet.safetensors"
+
+
+class Config(StageConfig):
+    #: The backbone and its weights. The paper: resnet50, published with ImageNet's weights and frozen.
+    architecture: str = "resnet50"
+    init: Literal["random", "imagenet"] = "random"
+    #: Keep the backbone as it is. Without pretrained weights that would leave nothing worth reading, so the default is no.
+    freeze_backbone: bool = False
+    #: Images to train on: a seeded sample of those with a CAM; null for all.
+    images: int | None = Field(default=None, ge=2)
+    #: Passes over them. The published design: 3.
+    epochs: int = Field(default=3, ge=1)
+    #: The paper: 16.
+    batch_size: int = Field(default=16, ge=2)
+    #: SGD's, with polynomial decay; the displacement branch at ten times as much. The paper: 0.1.
+    learning_rate: float = Field(default=0.1, gt=0)
+    #: Seeds: scaled CAM above this is foreground, below that background, the rest ignored. The paper: 0.3 and 0.05.
+    foreground: float = Field(default=0.3, ge=0, le=1)
+    background: float = Field(default=0.05, ge=0, le=1)
+    #: Pixels of the stride-4 map between two that are paired in training. The published design: 10.
+    radius: float = Field(default=10, gt=1)
+    #: The random walk: neighbours within this radius, affinity to this power, 2 ** steps_log2 steps.
+    walk_radius: float = Field(default=3, gt=1)
+    walk_power: float = Field(default=5, gt=0)
+    walk_steps_log2: int = Field(default=3, ge=0, le=10)
+    #: Scaled scores above this are the weak mask. The authors' code: 0.6.
+    threshold: float = Field(default=0.6, ge=0, le=1)
+    negatives_empty: bool = True
+    seed: int = 0
+
+
+def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+    """`inputs`: ``train`` and ``valid``, both ingested, and ``saliency``."""
+    facts = train(config, inputs, out, execution)
+    thresholds = dict.fromkeys(PATHOLOGIES, config.threshold)
+    note = {
+        "kind": "irnet",
+        "pathologies": PATHOLOGIES,
+        "thresholds": thresholds,
+        "negatives_empty": config.negatives_empty,
+    }
+    counts = {}
+    for split in ("valid", "train"):
+        (out / split).mkdir(parents=True, exist_ok=True)
+        answers = shards.map_files(
+            shards.files(inputs["saliency"] / split),
+            _Walker,
+            {
+                "config": config,
+                "images": str(inputs[split] / "images"),
+                "out": str(out / split),
+                "note": note,
+                "execution": execution,
+            },
+            workers=execution.map_workers,
+            num_gpus=execution.map_gpus,
+            progress=lambda files, total, split=split: execution.progress(files, total, f"files of {split}"),
+        )
+        counts[split] = sum(answer["images"] for answer in answers)
+    (out / THRESHOLDS).write_text(json.dumps(thresholds, indent=1))
+    return {**facts, "images": counts, "thresholds": thresholds}
+
+
+def build(config: Config) -> Any:
+    """The untrained network. Raises `UserError` where the wanted backbone weights aren't to be had."""
+    from chexseg.models import encoders, irnet
+
+    encoders.refuse_unavailable(config.init, "irnet.init")
+    encoders.build(config.architecture)
+    return irnet.IRNet(config.architecture, config.freeze_backbone)
+
+
+def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+    """Train both branches on images and CAMs kept on the device; SGD with polynomial decay (power 0.9)."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    from chexseg.data import labelled, sources
+    from chexseg.models import encoders
+    from chexseg.models.irnet_losses import pair_losses, seeds
+    from chexseg.saliency.weak_masks import possible
+
+    execution.prepare()
+    torch.manual_seed(derive(config.seed, "irnet"))
+    table = labelled.index(inputs["train"]).set_index("image_id")
+    ids = draws.sample(labelled.ids(inputs["saliency"] / "train"), config.images, config.seed, "irnet images")
+    present_NK = possible(torch.from_numpy(labelled.labels(table.loc[ids], PATHOLOGIES)))
+    columns = {
+        "images": labelled.pixels(inputs["train"], ids),
+        "maps": torch.from_numpy(labelled.gather(inputs["saliency"] / "train", "scores", ids).copy()),
+        "present": present_NK,
+    }
+    source = sources.Resident(
+        {name: values.to(execution.device) for name, values in columns.items()}, derive(config.seed, "irnet samples")
+    )
+    model = build(config).to(execution.device, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameter_groups(config.learning_rate), momentum=0.9, weight_decay=1e-4)
+    batch_size = min(config.batch_size, len(ids))
+    steps = max(1, config.epochs * len(ids) // batch_size)
+    decay = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=steps, power=0.9)
+    history: list[dict[str, float]] = []
+    model.train()
+    for step in range(1, steps + 1):
+        batch = source.take(batch_size)
+        boundary_Nhw, displacement_N2hw = model(encoders.prepare(batch["images"], config.init))
+        maps_NKhw = interpolate(
+            batch["maps"].float(), size=boundary_Nhw.shape[-2:], mode="bilinear", align_corners=False
+        )
+        seeds_NKhw = seeds(maps_NKhw, batch["present"], config.foreground, config.background)
+        losses = pair_losses(boundary_Nhw, displacement_N2hw, seeds_NKhw, config.radius)
+        optimizer.zero_grad()
+        losses["total"].backward()
+        optimizer.step()
+        decay.step()
+        history.append({name: float(value.detach()) for name, value in losses.items()})
+        execution.progress(step * batch_size, steps * batch_size, "images", {"loss": history[-1]["total"]})
+    model.calibrate(encoders.prepare(part.to(execution.device), config.init) for part in columns["images"].split(16))
+    encoders.save(model, out / WEIGHTS, architecture=config.architecture, init=config.init)
+    last = history[-max(1, len(history) // 10) :]
+    return {
+        "training_images": len(ids),
+        "steps": steps,
+        "losses": {name: float(np.mean([losses[name] for losses in last])) for name in last[0]},
+    }
+
+
+class _Walker:
+    """Spreads the CAMs of one file; a file that's there already is kept."""
+
+    def __init__(self, config: Config, images: str, out: str, note: dict[str, Any], execution: Execution):
+        from chexseg.models import encoders
+
+        execution.prepare()
+        self.config, self.device = config, execution.device
+        self.images, self.out, self.note = Path(images), Path(out), note
+        self.model = build(config)
+        encoders.load(self.model, self.out.parent / WEIGHTS)
+        self.model.to(self.device).eval()
+
+    def __call__(self, path: str) -> dict[str, Any]:
+        import torch
+        from torch.nn.functional import interpolate
+
+        from chexseg.models import encoders
+        from chexseg.saliency import gradcam, random_walk
+
+        part = self.out / Path(path).name
+        if part.exists():
+            return {"images": shards.row_count(part)}
+        cams = shards.read(path, ["image_id", "scores"])
+        ids = cams["image_id"].to_pylist()
+        rows = shards.read(self.images / Path(path).name, ["image_id", "pixels"])
+        position = {image_id: i for i, image_id in enumerate(rows["image_id"].to_pylist())}
+        pixels_NHW = torch.from_numpy(shards.array(rows, "pixels")[[position[image_id] for image_id in ids]])
+        maps_NKhw = torch.from_numpy(shards.array(cams, "scores").copy())
+        scores = []
+        for pixels, maps in zip(pixels_NHW.split(16), maps_NKhw.split(16), strict=True):
+            boundary_Nhw = self.model.boundary(encoders.prepare(pixels.to(self.device), self.config.init))
+            maps = interpolate(
+                maps.to(self.device).float(), size=boundary_Nhw.shape[-2:], mode="bilinear", align_corners=False
+            )
+            walk = random_walk.propagate(
+                maps, boundary_Nhw, self.config.walk_radius, self.config.walk_power, self.config.walk_steps_log2
+            )
+            scores.append(gradcam.normalise(walk).half().cpu())
+        arrays = {"scores": torch.cat(scores).numpy()}
+        shards.write(part, shards.table({"image_id": cams["image_id"]}, arrays, **self.note))
+        return {"images": len(ids)}

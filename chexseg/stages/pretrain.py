@@ -1,0 +1,32 @@
+"""Pretrain: the segmenter's encoder, before it sees a mask (the paper, section 4.3).
+
+``chexpert``: the encoder of a classifier of the 14 observations, trained like `classify` on the segmenter's own architecture.
+Writes ``encoder.safetensors``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from chexseg.stages import classify
+from chexseg.stages.base import Execution
+
+VERSION = 1
+WEIGHTS = "encoder.safetensors"
+
+
+class Config(classify.Config):
+    architecture: str = "resnet18"
+
+
+def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+    """`inputs`: ``train`` and ``valid``, both ingested."""
+    from chexseg.models import classifier, encoders
+
+    facts = classify.run(config, inputs, out, execution)
+    model = classifier.build(config.architecture)
+    encoders.load(model, out / classify.WEIGHTS)
+    encoders.save(model.body, out / WEIGHTS, architecture=config.architecture, init="chexpert")
+    return facts

@@ -1,0 +1,158 @@
+"""Saliency: Grad-CAM of the ten pathologies for every training image, and the thresholds that make them weak masks.
+
+Writes ``train/part-*.parquet`` and ``valid/part-*.parquet``: float16 maps at the network's own resolution, each scaled by
+its maximum, with the classifier's probabilities. The thresholds, chosen per pathology by the best IoU on the expert
+training images (paper, appendix A.1), stand in the metadata of the training shards and in ``thresholds.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from chexseg.data import draws, shards
+from chexseg.pathologies import PATHOLOGIES, observation_indices
+from chexseg.stages.base import Execution, StageConfig
+
+VERSION = 1
+THRESHOLDS = "thresholds.json"
+
+
+class Config(StageConfig):
+    kind: Literal["cam"] = "cam"
+    #: The classifier that is looked into.
+    architecture: str = "densenet121"
+    #: Training images that get a map: a seeded sample of the frontal ones; null for all.
+    images: int | None = Field(default=None, ge=1)
+    #: The expert images that thresholds may be chosen on are those the segmenter may train on. The paper: 147 and 40.
+    expert_train: int = Field(default=147, ge=0)
+    expert_select: int = Field(default=40, ge=0)
+    #: A mask is empty where the image-level label is negative or blank.
+    negatives_empty: bool = True
+    seed: int = 0
+
+
+def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+    """`inputs`: ``train`` and ``valid``, both ingested, and ``classifier``."""
+    from chexseg.data import labelled
+
+    table = labelled.index(inputs["train"])
+    pool = draws.sample(table["image_id"][table["frontal"]].tolist(), config.images, config.seed, "saliency images")
+    masked = labelled.mask_index(inputs["valid"])
+    total = len(pool) + len(masked)
+    arguments = {"classifier": str(inputs["classifier"]), "architecture": config.architecture, "execution": execution}
+    done = 0
+    counts = {}
+    # First the expert images: what they say of the thresholds is written beside the training images' maps.
+    note: dict[str, Any] = {"kind": config.kind, "pathologies": PATHOLOGIES}
+    for split, wanted in (("valid", [image_id for image_id, _ in masked]), ("train", pool)):
+        (out / split).mkdir(parents=True, exist_ok=True)
+        if split == "train":
+            chosen = choose_thresholds(config, inputs["valid"], out / "valid", masked)
+            note |= {"thresholds": chosen["thresholds"], "negatives_empty": config.negatives_empty}
+        started = done
+        paths = shards.files(inputs[split] / "images")
+        answers = shards.map_files(
+            paths,
+            _Mapper,
+            {**arguments, "wanted": wanted, "out": str(out / split), "note": note},
+            workers=execution.map_workers,
+            num_gpus=execution.map_gpus,
+            progress=lambda files, of, n=len(wanted), s=started: execution.progress(
+                s + n * files // of, total, "images"
+            ),
+        )
+        done += len(wanted)
+        counts[split] = sum(answer["images"] for answer in answers)
+    (out / THRESHOLDS).write_text(json.dumps(chosen["thresholds"], indent=1))
+    return {"images": counts, **chosen}
+
+
+class _Mapper:
+    """Maps the wanted images of one file; a file that's there already is kept."""
+
+    def __init__(
+        self,
+        classifier: str,
+        architecture: str,
+        execution: Execution,
+        wanted: Sequence[str],
+        out: str,
+        note: dict[str, Any],
+    ):
+        from chexseg.models import classifier as classifiers
+        from chexseg.models import encoders
+        from chexseg.stages.classify import WEIGHTS
+
+        execution.prepare()
+        self.device, self.wanted, self.out, self.note = execution.device, set(wanted), Path(out), note
+        self.model = classifiers.build(architecture)
+        encoders.load(self.model, Path(classifier) / WEIGHTS)
+        self.model.to(self.device).eval()
+
+    def __call__(self, path: str) -> dict[str, Any]:
+        import torch
+
+        from chexseg.models import encoders
+        from chexseg.saliency import gradcam
+
+        part = self.out / Path(path).name
+        if part.exists():
+            return {"images": shards.row_count(part)}
+        rows = shards.read(path, ["image_id", "pixels"])
+        keep = [i for i, image_id in enumerate(rows["image_id"].to_pylist()) if image_id in self.wanted]
+        if not keep:
+            return {"images": 0}
+        rows = rows.take(keep)
+        pixels_NHW = torch.from_numpy(shards.array(rows, "pixels").copy())
+        columns = observation_indices(PATHOLOGIES)
+        maps, probabilities = [], []
+        with torch.inference_mode():
+            for batch in pixels_NHW.split(32):
+                features = self.model.feature_map(encoders.prepare(batch.to(self.device), "chexpert"))
+                logits = self.model.head(features.mean(dim=(2, 3)))[:, columns]
+                maps_NKhw = gradcam.normalise(gradcam.closed_form(features, self.model.head.weight[columns]))
+                maps.append(maps_NKhw.half().cpu())
+                probabilities.append(logits.sigmoid().cpu())
+        arrays = {"scores": torch.cat(maps).numpy(), "probabilities": torch.cat(probabilities).numpy()}
+        shards.write(part, shards.table({"image_id": rows["image_id"]}, arrays, **self.note))
+        return {"images": len(keep)}
+
+
+def choose_thresholds(config: Config, valid: Path, maps: Path, masked: list[tuple[str, str]]) -> dict[str, Any]:
+    """Thresholds by the best IoU on the expert training images, and that IoU; defaults where there's no true pixel."""
+    import torch
+
+    from chexseg.data import labelled
+    from chexseg.saliency.thresholds import Histogram
+    from chexseg.saliency.weak_masks import possible, upsampled
+
+    ids, patients = zip(*masked, strict=True) if masked else ((), ())
+    train, _ = draws.expert_split(ids, patients, config.expert_train, config.expert_select, config.seed)
+    histogram = Histogram.empty(len(PATHOLOGIES))
+    if train:
+        size = labelled.image_size(valid)
+        scores_NKhw = torch.from_numpy(labelled.gather(maps, "scores", train).copy())
+        masks_NB = labelled.expert_masks(valid, train, PATHOLOGIES, size)
+        table = labelled.index(valid).set_index("image_id").loc[train]
+        present_NK = possible(torch.from_numpy(labelled.labels(table, PATHOLOGIES)))
+        if not config.negatives_empty:
+            present_NK = torch.ones_like(present_NK)
+        for scores, masks, present in zip(scores_NKhw.split(16), masks_NB.split(16), present_NK.split(16), strict=True):
+            # A score of 0 is above no threshold, as an emptied mask is.
+            scores_NKHW = upsampled(scores, size) * present[:, :, None, None]
+            histogram = histogram + Histogram.of(
+                scores_NKHW, labelled.unpack_bits(masks, (len(PATHOLOGIES), size, size))
+            )
+    thresholds, iou = histogram.best()
+    return {
+        "thresholds": dict(zip(PATHOLOGIES, np.round(thresholds.tolist(), 2).tolist(), strict=True)),
+        "expert_train_iou": {
+            name: None if value != value else value for name, value in zip(PATHOLOGIES, iou.tolist(), strict=True)
+        },
+    }

@@ -1,0 +1,42 @@
+"""One node, from its inputs in the store to its result there. Knows stages and the store, not who calls it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from chexseg.errors import UserError
+from chexseg.stages.base import Execution
+from chexseg.study.plan import Node, stage_module
+from chexseg.study.store import Artifact, Store
+
+
+def execute(node: Node, nodes: dict[str, Node], store: Store, data: Path, execution: Execution) -> Artifact:
+    """The node's result, computed unless it is in the store by now. Inputs must be there.
+
+    After a user's mistake nothing of it is left; after any other failure the partial directory stays for the next try.
+    """
+    with store.working_on(node) as partial:
+        found = store.find(node.stage, node.key)
+        if found:
+            return found
+        module = stage_module(node.stage)
+        inputs = {}
+        for role, key in node.inputs.items():
+            artifact = store.find(nodes[key].stage, key)
+            if artifact is None:
+                raise RuntimeError(
+                    f"{node.stage}: its input {role} ({nodes[key].stage} {key[:12]}) is not in the store"
+                )
+            inputs[role] = artifact.path
+        if node.data is not None:
+            inputs["data"] = Path(data)
+        partial.mkdir(exist_ok=True)
+        started = time.monotonic()
+        try:
+            facts = module.run(module.Config.model_validate(dict(node.config)), inputs, partial, execution)
+        except UserError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        return store.commit(node, partial, facts, time.monotonic() - started)

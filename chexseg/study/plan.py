@@ -1,0 +1,219 @@
+"""From a study to the stages it needs, each once. No Ray here, and nothing is run.
+
+A node is one run of one stage. Its key is the sha256 of everything that decides its result: stage, version, config, the
+keys of its inputs and, for what reads raw data, the data's fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from chexseg.pathologies import select
+from chexseg.stages import classify, distil, fit, ingest, irnet, pretrain, saliency, score
+from chexseg.stages.base import StageConfig
+from chexseg.study.spec import Settings, Study, collapse
+
+#: Stage name -> module. The order is that in which data flows.
+STAGES = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (ingest, classify, pretrain, saliency, irnet, fit, distil, score)
+}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One run of one stage. inputs: role -> key of the node that makes it; data: fingerprint of raw data, or None."""
+
+    stage: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    data: str | None
+    key: str
+
+    @property
+    def label(self) -> str:
+        """What tells it from the same stage's other runs, for people."""
+        if self.stage == "ingest":
+            return f"ingest {self.config['split']}"
+        return self.stage
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its settings, its name for people, and the keys of its fit and its scores."""
+
+    name: str
+    settings: Settings
+    fit: str
+    score: str
+
+    def row(self) -> dict[str, Any]:
+        """The settings that tables and figures select by (report.results.CELL_COLUMNS)."""
+        s = self.settings
+        student, p = s.distil.fraction > 0, s.labels.p
+        method = "student" if student else "full" if p == 1 else "weak" if p == 0 else "mixed"
+        return {
+            "cell": self.score,
+            "name": self.name,
+            "method": method,
+            "weak": None if p == 1 else s.labels.weak,
+            "p": p,
+            "trial": s.trial,
+            "init": s.encoder.init,
+            "weak_images": 0 if p == 1 else s.labels.weak_images,
+            "fraction": s.distil.fraction if student else float("nan"),
+            "epochs": s.fit.epochs,
+        }
+
+
+@dataclass
+class Plan:
+    """cells: distinct ones. nodes: key -> node, each after its inputs. collapsed: combinations that were another's cell."""
+
+    study: Study
+    cells: list[Cell] = field(default_factory=list)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    combinations: int = 0
+
+    @property
+    def collapsed(self) -> int:
+        return self.combinations - len(self.cells)
+
+    def needed(self, cached: Iterable[str]) -> list[Node]:
+        """The nodes that must run given what's cached: every cell's scores, and what these need and lack, inputs first."""
+        have, wanted = set(cached), set()
+        pending = [cell.score for cell in self.cells]
+        while pending:
+            key = pending.pop()
+            if key not in have and key not in wanted:
+                wanted.add(key)
+                pending.extend(self.nodes[key].inputs.values())
+        return [node for key, node in self.nodes.items() if key in wanted]
+
+    def add(self, stage: str, config: StageConfig, inputs: Mapping[str, str], data: str | None = None) -> str:
+        """The key of a node, which is made unless it's there already."""
+        values = config.model_dump(mode="json")
+        identity = {
+            "stage": stage,
+            "version": STAGES[stage].VERSION,
+            "config": values,
+            "inputs": dict(sorted(inputs.items())),
+            "data": data,
+        }
+        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        self.nodes.setdefault(key, Node(stage, values, dict(inputs), data, key))
+        return key
+
+
+def fingerprints(root: Path) -> dict[str, str]:
+    """The fingerprint of each split's raw data. Raises `UserError` for a missing root, column or mask file."""
+    return {split: ingest.fingerprint(root, split) for split in ("train", "valid", "test")}
+
+
+def plan(study: Study, data: Mapping[str, str]) -> Plan:
+    """Every distinct cell of a study and the stages it needs. `data`: split -> fingerprint."""
+    out = Plan(study)
+    seen: set[str] = set()
+    varied = set(study.axes) | {key for entry in study.also for key in entry}
+    for _, given in study.cells():
+        out.combinations += 1
+        settings = collapse(given)
+        identity = settings.model_dump_json()
+        if identity in seen:
+            continue
+        seen.add(identity)
+        fit_key, score_key = _cell(out, settings, data)
+        out.cells.append(Cell(_name(settings, varied), settings, fit_key, score_key))
+    return out
+
+
+def _cell(out: Plan, s: Settings, data: Mapping[str, str]) -> tuple[str, str]:
+    """Adds a cell's stages; (key of its fit, key of its scores)."""
+    split = s.labels.expert_split
+    ingested = {name: out.add("ingest", ingest.Config(split=name, size=s.size), {}, data[name]) for name in data}
+    labelled = {name: ingested[name] for name in ("train", "valid")}
+    inputs = {"valid": ingested["valid"]}
+    if s.encoder.init == "chexpert":
+        config = pretrain.Config(**s.pretrain.model_dump(), architecture=s.encoder.architecture, seed=s.seed)
+        inputs["encoder"] = out.add("pretrain", config, labelled)
+    common = {
+        "pathologies": select(s.pathologies),
+        "architecture": s.encoder.architecture,
+        "init": s.encoder.init,
+        "expert_train": split.train,
+        "expert_select": split.select,
+        "split_seed": s.seed,
+        "seed": s.seed + s.trial,
+        **s.fit.model_dump(),
+    }
+    if s.labels.p < 1:
+        weak = _weak_labels(out, s, labelled)
+        config = fit.Config(
+            **common,
+            p=s.labels.p,
+            mixing=s.labels.mixing,
+            weak=s.labels.weak,
+            weak_images=s.labels.weak_images,
+            prefer_positives=s.labels.prefer_positives,
+            negatives_empty=s.labels.negatives_empty,
+        )
+        fit_key = out.add("fit", config, {**inputs, "train": ingested["train"], "weak": weak})
+    else:
+        fit_key = out.add("fit", fit.Config(**common), inputs)
+    if s.distil.fraction > 0:
+        teacher = out.add(
+            "distil",
+            distil.Config(fraction=s.distil.fraction, seed=s.seed),
+            {"train": ingested["train"], "teacher": fit_key},
+        )
+        config = fit.Config(**common, supervision="teacher", temperature=s.distil.temperature)
+        fit_key = out.add("fit", config, {**inputs, "train": ingested["train"], "teacher": teacher})
+    return fit_key, out.add("score", score.Config(), {"test": ingested["test"], "segmenter": fit_key})
+
+
+def _weak_labels(out: Plan, s: Settings, labelled: Mapping[str, str]) -> str:
+    """Adds the stages that make a cell's weak labels; the key of the last."""
+    split = s.labels.expert_split
+    classifier = out.add("classify", classify.Config(**s.classify.model_dump(), seed=s.seed), labelled)
+    config = saliency.Config(
+        architecture=s.classify.architecture,
+        images=s.saliency.images,
+        expert_train=split.train,
+        expert_select=split.select,
+        negatives_empty=s.labels.negatives_empty,
+        seed=s.seed,
+    )
+    maps = out.add("saliency", config, {**labelled, "classifier": classifier})
+    if s.labels.weak == "cam":
+        return maps
+    config = irnet.Config(**s.irnet.model_dump(), negatives_empty=s.labels.negatives_empty, seed=s.seed)
+    return out.add("irnet", config, {**labelled, "saliency": maps})
+
+
+def _name(s: Settings, varied: set[str]) -> str:
+    """A readable name: what kind of cell it is, then whatever else the study varies."""
+    if s.distil.fraction > 0:
+        words = [f"student {100 * s.distil.fraction:g}%"]
+    elif s.labels.p == 1:
+        words = ["full"]
+    else:
+        words = [f"{s.labels.weak} p={s.labels.p:g}"]
+    told = {"labels.weak", "labels.p", "distil.fraction", "trial"}
+    unused = {"labels.weak_images", "labels.prefer_positives"} if s.labels.p == 1 else set()
+    for key in sorted(varied - told - unused):
+        value: Any = s
+        for part in key.split("."):
+            value = getattr(value, part)
+        words.append(f"{key.rpartition('.')[2]}={value}")
+    return " ".join([*words, f"trial {s.trial}"])
+
+
+def stage_module(name: str) -> Any:
+    """The module of a stage by name."""
+    return import_module(f"chexseg.stages.{name}")

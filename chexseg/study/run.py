@@ -1,0 +1,253 @@
+"""Run a plan on Ray: upstream stages as tasks, cells as Tune trials on warm workers, then what depends on cells.
+
+The store is the ledger: a run starts with whatever is missing there, so the same command continues an interrupted one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from chexseg.errors import UserError
+from chexseg.progress import Reporter
+from chexseg.stages.base import Execution
+from chexseg.study.board import Board, Pen, Watch
+from chexseg.study.execute import execute
+from chexseg.study.outcome import Outcome
+from chexseg.study.plan import Cell, Node, Plan
+from chexseg.study.spec import Resources
+from chexseg.study.store import Store
+
+#: Times a cell is tried again after its worker died.
+MAX_FAILURES = 2
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What the cluster has for us. One CPU is always left to Ray Data: without it readers would wait for ever."""
+
+    cpus: int
+    gpus: float
+
+    @classmethod
+    def of_cluster(cls) -> Capacity:
+        """Raises `UserError` for a cluster on which a study would hang."""
+        total = ray.cluster_resources()
+        if total.get("CPU", 0) < 2:
+            raise UserError(
+                f"--address: the cluster has {total.get('CPU', 0):g} CPU; allowed: at least 2, one of them for Ray Data"
+            )
+        return cls(int(total["CPU"]) - 1, total.get("GPU", 0))
+
+    def cells_at_once(self, resources: Resources) -> int:
+        """How many cells run side by side. Raises `UserError` if not one fits."""
+        if resources.cpu > self.cpus:
+            raise UserError(f"resources.cpu: {resources.cpu:g} a cell, but {self.cpus} are free; allowed: at most that")
+        slots = int(self.cpus / resources.cpu)
+        return max(1, min(slots, int(self.gpus / resources.gpu))) if self.gpus and resources.gpu else slots
+
+
+@contextmanager
+def cluster(address: str | None = None) -> Iterator[None]:
+    """Ray for the length of a run: the one that is there, the one at `address`, or a local one that is stopped after.
+
+    A local Ray is told of one CPU more than the machine has: the one that is left to Ray Data.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    if address:
+        ray.init(address=address, **common)
+    else:
+        ray.init(num_cpus=len(os.sched_getaffinity(0)) + 1, dashboard_host="127.0.0.1", **common)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def run(plan: Plan, store: Store, data: Path, reporter: Reporter) -> Outcome:
+    """Compute whatever of the plan is not in the store. Ray must be initialised (`cluster`).
+
+    Raises `UserError` for the first user's mistake that a stage finds. Any other failure is recorded in the store, and
+    whatever doesn't depend on it goes on.
+    """
+    started = time.monotonic()
+    outcome = Outcome()
+    capacity = Capacity.of_cluster()
+    done = store.cached(plan.nodes.values())
+    outcome.cached = len(done)
+    cells = {cell.score: cell for cell in plan.cells}
+    own = set(cells) | {cell.fit for cell in plan.cells}  # run inside the cells' trials
+    board = Board.remote()
+    job = _Job(plan.nodes, str(store.root.absolute()), str(Path(data).absolute()), board)
+    with Watch(board, reporter):
+        while True:
+            needed = [node for node in plan.needed(done) if not _hopeless(node, plan.nodes, outcome.failed)]
+            upstream = [node for node in needed if node.key not in own]
+            ready = [node for node in upstream if set(node.inputs.values()) <= done]
+            pending = [cell for key, cell in cells.items() if key not in done and _cell_ready(cell, plan.nodes, done)]
+            pending = [cell for cell in pending if cell.fit not in outcome.failed and cell.score not in outcome.failed]
+            if ready:
+                answers = _run_stages(ready, job, capacity)
+            elif pending:
+                answers = _run_cells(pending, job, capacity, plan.study.resources)
+            else:
+                break
+            _take_in(answers, done, outcome)
+    outcome.seconds = time.monotonic() - started
+    return outcome
+
+
+def _cell_ready(cell: Cell, nodes: Mapping[str, Node], done: set[str]) -> bool:
+    return all(key in done or key == cell.fit for name in (cell.fit, cell.score) for key in nodes[name].inputs.values())
+
+
+def _hopeless(node: Node, nodes: Mapping[str, Node], failed: Mapping[str, str]) -> bool:
+    """Whether a node, or anything it needs, has failed in this run."""
+    return node.key in failed or any(_hopeless(nodes[key], nodes, failed) for key in node.inputs.values())
+
+
+def _take_in(answers: Sequence[Mapping[str, Any]], done: set[str], outcome: Outcome) -> None:
+    for answer in answers:
+        if answer["state"] == "mistake":
+            raise UserError(answer["error"])
+        if answer["state"] == "failed":
+            outcome.failed[answer["key"]] = answer["error"]
+        else:
+            done.add(answer["key"])
+            if answer["state"] == "computed":
+                outcome.computed[answer["key"]] = answer["seconds"]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every worker needs to know."""
+
+    nodes: Mapping[str, Node]
+    store: str
+    data: str
+    board: Any
+
+
+def _attempt(job: _Job, key: str, name: str, execution: Execution) -> dict[str, Any]:
+    """Compute one node in a worker; never raises, so that one failure stops nothing else."""
+    node, store = job.nodes[key], Store(Path(job.store))
+    if store.find(node.stage, key):
+        return {"key": key, "state": "cached"}
+    started = time.monotonic()
+    try:
+        artifact = execute(node, dict(job.nodes), store, Path(job.data), execution)
+    except UserError as error:
+        job.board.finish.remote(name, f"refused: {error}")
+        return {"key": key, "state": "mistake", "error": str(error)}
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        store.record_failure(node, text, traceback.format_exc())
+        job.board.finish.remote(name, f"failed: {text}")
+        return {"key": key, "state": "failed", "error": text}
+    seconds = time.monotonic() - started
+    job.board.finish.remote(name, f"done in {seconds:.1f} s{_headline(artifact.facts)}")
+    return {"key": key, "state": "computed", "seconds": seconds}
+
+
+def _headline(facts: Mapping[str, Any]) -> str:
+    """The one figure that tells how a stage went."""
+    for name in ("mean_auroc", "selection_miou"):
+        if facts.get(name) is not None:
+            return f", {name.replace('_', ' ')} {facts[name]:.3f}"
+    return f", {facts['images']} images" if isinstance(facts.get("images"), int) else ""
+
+
+@ray.remote(num_cpus=0, max_retries=MAX_FAILURES)
+def _stage_task(job: _Job, key: str, name: str, execution: Execution) -> dict[str, Any]:
+    return _attempt(job, key, name, replace(execution, progress=Pen(job.board, name)))
+
+
+def _run_stages(ready: Sequence[Node], job: _Job, capacity: Capacity) -> list[dict[str, Any]]:
+    """Upstream stages whose inputs are there. Side by side on GPUs; on CPUs one after another, each with all of them.
+
+    The tasks themselves hold no CPU, so that the actors they start on Ray Data always find one.
+    """
+    gpu = capacity.gpus >= 1
+    execution = Execution(
+        device="cuda" if gpu else "cpu",
+        threads=capacity.cpus,
+        map_workers=max(1, int(capacity.gpus)) if gpu else capacity.cpus,
+        # A stage that trains and then maps holds half a GPU in either role: both fit on one.
+        map_gpus=0.5 if gpu else 0,
+    )
+    task = _stage_task.options(num_gpus=0.5 if gpu else 0, scheduling_strategy="SPREAD" if gpu else "DEFAULT")
+    at_once = max(1, int(capacity.gpus)) if gpu else 1
+    waiting, running, answers = list(ready), [], []
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            node = waiting.pop(0)
+            running.append(task.remote(job, node.key, node.label, execution))
+        finished, running = ray.wait(running, num_returns=1)
+        answers += ray.get(finished)
+    return answers
+
+
+def _trial(config: Mapping[str, Any], job: _Job, execution: Execution) -> None:
+    """One cell on a warm worker: its fit, then its scores."""
+    from ray import tune
+
+    answers = []
+    cell = config["cell"]
+    for key in (cell["fit"], cell["score"]):
+        name = f"{cell['name']}, {job.nodes[key].stage}"
+        answers.append(_attempt(job, key, name, replace(execution, progress=Pen(job.board, name))))
+        if answers[-1]["state"] in ("failed", "mistake"):
+            break
+    tune.report({"answers": answers})
+
+
+def _run_cells(pending: Sequence[Cell], job: _Job, capacity: Capacity, resources: Resources) -> list[dict[str, Any]]:
+    """Cells as Tune trials on reused actors, which keep their process and the shards they have read."""
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    from ray import tune
+
+    gpu = resources.gpu if capacity.gpus else 0
+    execution = Execution(device="cuda" if gpu else "cpu", threads=max(1, int(resources.cpu)))
+    trial = tune.with_resources(
+        tune.with_parameters(_trial, job=job, execution=execution), {"cpu": resources.cpu, "gpu": gpu}
+    )
+    cells = [{"name": cell.name, "fit": cell.fit, "score": cell.score} for cell in pending]
+    scratch = tempfile.mkdtemp(prefix="chexseg-tune-")
+    try:
+        results = tune.Tuner(
+            trial,
+            param_space={"cell": tune.grid_search(cells)},
+            tune_config=tune.TuneConfig(
+                max_concurrent_trials=capacity.cells_at_once(resources),
+                reuse_actors=True,
+                trial_name_creator=lambda trial: trial.config["cell"]["name"].replace(" ", "_"),
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                storage_path=scratch, verbose=0, failure_config=tune.FailureConfig(max_failures=MAX_FAILURES)
+            ),
+        ).fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    answers = []
+    for result in results:
+        if result.metrics and "answers" in result.metrics:
+            answers += result.metrics["answers"]
+        else:  # the worker died more often than MAX_FAILURES
+            cell = result.config["cell"]
+            answers.append({"key": cell["fit"], "state": "failed", "error": str(result.error).splitlines()[0]})
+    return answers

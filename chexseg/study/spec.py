@@ -1,0 +1,258 @@
+"""The study file: its schema, the cells it means, and its error messages.
+
+A study names fixed settings and axes; a cell is one point of the axes. Where a setting makes others meaningless (no weak
+labels at p = 1), those are set to one value, so that points that differ in nothing else become one cell.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
+
+from chexseg import pathologies
+from chexseg.data.mixture_rules import effective_probability
+from chexseg.errors import UserError, nearest
+from chexseg.stages import classify, fit, ingest, irnet, pretrain, saliency
+from chexseg.stages.base import StageConfig
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+def _section(name: str, stage: type[StageConfig], *fields: str) -> type[Section]:
+    """A section of the study file from fields of a stage's config: their types, bounds and defaults stand there alone."""
+    chosen = {field: (stage.model_fields[field].annotation, stage.model_fields[field]) for field in fields}
+    return create_model(name, __base__=Section, **chosen)  # type: ignore[call-overload]
+
+
+_CLASSIFY = ("architecture", "uncertainty", "epochs", "batch_size", "learning_rate", "checkpoint_every")
+Classify = _section("Classify", classify.Config, *_CLASSIFY)
+Pretrain = _section("Pretrain", pretrain.Config, *(name for name in _CLASSIFY if name != "architecture"))
+Saliency = _section("Saliency", saliency.Config, "images")
+Irnet = _section(
+    "Irnet", irnet.Config, *(name for name in irnet.Config.model_fields if name not in ("negatives_empty", "seed"))
+)
+Fit = _section("Fit", fit.Config, "epochs", "batch_size", "learning_rate", "samples_per_epoch")
+
+
+class Encoder(Section):
+    architecture: str = fit.Config.model_fields["architecture"].default
+    init: Literal["random", "chexpert"] = "chexpert"
+
+    @field_validator("init", mode="before")
+    @classmethod
+    def _available(cls, value: Any) -> Any:
+        if value in ("moco", "imagenet"):
+            raise ValueError(f"{value} comes with a later version of chexseg; allowed now: random, chexpert")
+        return value
+
+
+class ExpertSplit(Section):
+    train: int = Field(default=147, ge=1)
+    select: int = Field(default=40, ge=0)
+
+
+class Labels(Section):
+    #: Weak label kind: thresholded Grad-CAM or IRNet.
+    weak: Literal["cam", "irnet"] = "cam"
+    #: Probability that a sample is an expert one.
+    p: float = Field(default=1.0, ge=0, le=1)
+    mixing: Literal["exact", "official"] = "exact"
+    weak_images: int = Field(default=100, ge=1)
+    prefer_positives: bool = False
+    negatives_empty: bool = True
+    expert_split: ExpertSplit = ExpertSplit()
+
+
+class Distil(Section):
+    #: Share of `train` that the teacher labels for a student; 0: the cell is no student.
+    fraction: float = Field(default=0.0, ge=0, le=1)
+    temperature: float = Field(default=10.0, gt=0)
+
+
+class Settings(Section):
+    """Everything a cell is made of. Execution (workers, GPUs) is not: it changes no result."""
+
+    pathologies: str | tuple[str, ...] = "all"
+    #: Pixels of the square images' side. The paper: 320.
+    size: int = ingest.Config.model_fields["size"]
+    #: Seed of everything that all cells share: expert split, classifier, encoders, IRNet.
+    seed: int = 0
+    #: Draws another set of weak images and another seed for the segmenter.
+    trial: int = Field(default=0, ge=0)
+    encoder: Encoder = Encoder()
+    labels: Labels = Labels()
+    classify: Classify = Classify()  # type: ignore[valid-type]
+    pretrain: Pretrain = Pretrain()  # type: ignore[valid-type]
+    saliency: Saliency = Saliency()  # type: ignore[valid-type]
+    irnet: Irnet = Irnet()  # type: ignore[valid-type]
+    fit: Fit = Fit()  # type: ignore[valid-type]
+    distil: Distil = Distil()
+
+    @field_validator("pathologies")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        return pathologies.select(value)
+
+
+class Resources(Section):
+    """What one cell takes while it runs. Not part of any key."""
+
+    cpu: float = Field(default=1, gt=0)
+    gpu: float = Field(default=0, ge=0, le=8)
+
+
+class Study(Section):
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    title: str = ""
+    reproduces: tuple[str, ...] = ()
+    #: Dotted setting -> its values; cells are the product.
+    axes: dict[str, tuple[Any, ...]] = {}
+    #: Further cells beside the product, each as dotted settings.
+    also: tuple[dict[str, Any], ...] = ()
+    settings: Settings = Settings()
+    resources: Resources = Resources()
+    #: The settings as the file has them, before defaults.
+    given: dict[str, Any] = Field(default={}, exclude=True)
+
+    def cells(self) -> Iterator[tuple[dict[str, Any], Settings]]:
+        """(point, settings) of every combination of the axes' values, then of every entry of `also`.
+
+        Combinations that mean the same cell are all given: `collapse` tells which these are.
+        """
+        grid = itertools.product(*self.axes.values()) if self.axes or not self.also else ()
+        points = (dict(zip(self.axes, values, strict=True)) for values in grid)
+        for point in itertools.chain(points, self.also):
+            yield point, Settings.model_validate(_merged(self.given, point))
+
+
+def collapse(settings: Settings) -> Settings:
+    """The settings with what cannot matter set to its default: two cells are one where these are equal."""
+    labels = settings.labels
+    if settings.distil.fraction > 0:  # a student learns from a fully supervised teacher
+        labels = labels.model_copy(update={"p": 1.0})
+    probability = effective_probability(labels.p, labels.mixing)
+    plain = Labels()
+    update: dict[str, Any] = {}
+    if probability == 1:
+        update = {name: getattr(plain, name) for name in ("weak", "weak_images", "prefer_positives", "negatives_empty")}
+    if probability in (0, 1):
+        update |= {"mixing": plain.mixing}
+    return settings.model_copy(update={"labels": labels.model_copy(update=update)})
+
+
+def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Study:
+    """Read a study file. Raises `UserError`: file, line, key, what was found, what is allowed, the nearest right name."""
+    path = Path(path)
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); a study file is needed") from None
+    return parse(text, str(path), overrides)
+
+
+def parse(text: str, where: str, overrides: Mapping[str, Any] | None = None) -> Study:
+    """A study from YAML text; `overrides` are dotted settings laid over the file's own (``--set``)."""
+    try:
+        lines = _lines(yaml.compose(text), where)
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise UserError(
+            f"{where}:{mark.line + 1 if mark else 1}: not YAML ({getattr(error, 'problem', error)})"
+        ) from None
+    if not isinstance(document, dict):
+        raise UserError(f"{where}: found a {type(document).__name__}; allowed: a mapping with name, axes and settings")
+    given = document.get("settings") or {}
+    for key, value in (overrides or {}).items():
+        _check_key(key, f"--set {key}")
+        given = _merged(given, {key: value})
+    document["settings"] = given
+    try:
+        study = Study.model_validate({**document, "given": given})
+    except ValidationError as error:
+        raise UserError(_explain(error, where, lines, Study)) from None
+    axes = document.get("axes") or {}
+    for key, values in axes.items():
+        place = f"{where}:{lines.get(f'axes.{key}', 1)}: axes.{key}"
+        _check_key(key, place)
+        if not values or len({repr(value) for value in values}) != len(values):
+            raise UserError(f"{place}: allowed: a list of different values, at least one")
+    for number, entry in enumerate(study.also):
+        for key in entry:
+            _check_key(key, f"{where}:{lines.get(f'also.{number}.{key}', 1)}: also.{key}")
+    points = [({key: value}, f"axes.{key}") for key, values in axes.items() for value in values]
+    points += [({key: value}, f"also.{n}.{key}") for n, entry in enumerate(study.also) for key, value in entry.items()]
+    for point, place in points:
+        try:
+            Settings.model_validate(_merged(given, point))
+        except ValidationError as error:
+            raise UserError(_explain(error, f"{where}:{lines.get(place, 1)}: {place}", {}, Settings)) from None
+    return study
+
+
+def _merged(given: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings with the dotted settings of a point laid over them."""
+    out = dict(given)
+    for key, value in point.items():
+        head, _, rest = key.partition(".")
+        out[head] = _merged(out.get(head) or {}, {rest: value}) if rest else value
+    return out
+
+
+def _check_key(key: str, place: str) -> None:
+    model: Any = Settings
+    for position, part in enumerate(key.split(".")):
+        fields = getattr(model, "model_fields", {})
+        if part not in fields:
+            known = list(_dotted(Settings))
+            prefix = ".".join(key.split(".")[:position])
+            allowed = [name for name in known if name.startswith(prefix)]
+            raise UserError(f"{place}: no such setting{nearest(key, known)}; allowed: {', '.join(allowed or known)}")
+        model = fields[part].annotation
+
+
+def _dotted(model: Any, prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _dotted(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _explain(error: ValidationError, where: str, lines: Mapping[str, int], model: Any) -> str:
+    """The first fault as one line."""
+    fault = error.errors()[0]
+    key = ".".join(str(part) for part in fault["loc"])
+    line = next((lines[k] for k in (key, key.rpartition(".")[0]) if k in lines), None)
+    place = f"{where}:{line}" if line else where
+    if fault["type"] == "extra_forbidden":
+        for part in fault["loc"][:-1]:
+            model = model.model_fields[part].annotation
+        allowed = [name for name in model.model_fields if name != "given"]
+        return f"{place}: {key}: no such key{nearest(fault['loc'][-1], allowed)}; allowed: {', '.join(allowed)}"
+    message = fault["msg"].removeprefix("Value error, ")
+    found = "" if fault["type"] == "missing" else f" found {fault['input']!r};"
+    return f"{place}: {key}:{found} {message[:1].lower() + message[1:]}"
+
+
+def _lines(node: yaml.Node | None, where: str, prefix: str = "") -> dict[str, int]:
+    """Dotted key -> line in the file. Raises `UserError` for a key that stands twice, which YAML would pass over."""
+    out: dict[str, int] = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            name = f"{prefix}{key.value}"
+            if name in out:
+                raise UserError(f"{where}:{key.start_mark.line + 1}: {name}: stands twice (before in line {out[name]})")
+            out[name] = key.start_mark.line + 1
+            out |= _lines(value, where, f"{name}.")
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            out |= _lines(value, where, f"{prefix}{number}.")
+    return out

@@ -1,0 +1,128 @@
+"""What a plan comes to against a store: for people, and as JSON. Read-only."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from chexseg.study.plan import STAGES, Plan
+from chexseg.study.store import Store
+
+
+@dataclass(frozen=True)
+class Summary:
+    """states: key -> "cached", "new" (will run), "failed" (did, and will again) or "unneeded" (its results are there)."""
+
+    plan: Plan
+    states: dict[str, str]
+    errors: dict[str, str]
+    #: stage -> median seconds of its results in the store
+    seconds: dict[str, float]
+
+    def cell_state(self, score: str, fit: str) -> str:
+        if self.states[score] == "cached":
+            return "done"
+        return "failed" if "failed" in (self.states[score], self.states[fit]) else "missing"
+
+    @property
+    def complete(self) -> bool:
+        return all(self.states[cell.score] == "cached" for cell in self.plan.cells)
+
+    def plan_dict(self) -> dict[str, Any]:
+        """The object of ``study plan --json``."""
+        return {
+            "study": self.plan.study.name,
+            "cells": self._cells(),
+            "stages": [
+                {
+                    "stage": node.stage,
+                    "key": key,
+                    "state": self.states[key],
+                    "config": dict(node.config),
+                    "inputs": dict(node.inputs),
+                    "expected_seconds": self.seconds.get(node.stage),
+                }
+                for key, node in self.plan.nodes.items()
+            ],
+            "warnings": self.warnings(),
+        }
+
+    def status_dict(self) -> dict[str, Any]:
+        """The object of ``study status --json``."""
+        return {"study": self.plan.study.name, "cells": self._cells(), "complete": self.complete}
+
+    def _cells(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": cell.name,
+                "key": cell.score,
+                "state": self.cell_state(cell.score, cell.fit),
+                "error": self.errors.get(cell.score) or self.errors.get(cell.fit),
+                "settings": cell.settings.model_dump(mode="json"),
+            }
+            for cell in self.plan.cells
+        ]
+
+    def warnings(self) -> list[str]:
+        """What a reader should know before anything is spent."""
+        plan, out = self.plan, []
+        if plan.collapsed:
+            out.append(
+                f"{plan.combinations} combinations are {len(plan.cells)} distinct cells: where p leaves no room for weak"
+                " labels, settings of weak labels don't matter"
+            )
+        unknown = [stage for stage in STAGES if stage not in self.seconds and self._count("new", stage)]
+        if unknown:
+            out.append(f"no time can be told for {', '.join(unknown)}: none of them has run in this store")
+        return out
+
+    def _count(self, state: str, stage: str) -> int:
+        return sum(self.states[key] == state for key, node in self.plan.nodes.items() if node.stage == stage)
+
+    def plan_text(self) -> str:
+        plan = self.plan
+        done = sum(self.states[cell.score] == "cached" for cell in plan.cells)
+        lines = [f"{plan.study.name}: {len(plan.cells)} distinct cells, {done} of them done", ""]
+        lines.append(f"{'stage':<10} {'runs':>6} {'cached':>7} {'to run':>7} {'expected':>10}")
+        total = 0.0
+        for stage in STAGES:
+            runs = sum(node.stage == stage for node in plan.nodes.values())
+            new = self._count("new", stage) + self._count("failed", stage)
+            cost = self.seconds.get(stage)
+            total += new * (cost or 0)
+            expected = "" if not new else "?" if cost is None else f"{new * cost:.0f} s"
+            if runs:
+                lines.append(f"{stage:<10} {runs:>6} {self._count('cached', stage):>7} {new:>7} {expected:>10}")
+        lines.append(f"{'all':<10} {len(plan.nodes):>6} {'':>7} {'':>7} {f'{total:.0f} s' if total else '':>10}")
+        lines += [f"note: {warning}" for warning in self.warnings()]
+        lines.append("")
+        lines += [f"  {cell.name:<36} {self.cell_state(cell.score, cell.fit)}" for cell in plan.cells]
+        return "\n".join(lines)
+
+    def status_text(self) -> str:
+        counts = Counter(self.cell_state(cell.score, cell.fit) for cell in self.plan.cells)
+        lines = [f"{self.plan.study.name}: " + ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))]
+        for cell in self._cells():
+            lines.append(f"  {cell['name']:<36} {cell['state']}{': ' + cell['error'] if cell['error'] else ''}")
+        return "\n".join(lines)
+
+
+def summarise(plan: Plan, store: Store) -> Summary:
+    """Look up every node of a plan in a store."""
+    costs: dict[str, list[float]] = {}
+    cached = set()
+    for key, node in plan.nodes.items():
+        artifact = store.find(node.stage, key)
+        if artifact:
+            cached.add(key)
+            costs.setdefault(node.stage, []).append(artifact.manifest["seconds"])
+    needed = {node.key for node in plan.needed(cached)}
+    states, errors = {}, {}
+    for key in plan.nodes:
+        failure = store.failure(key) if key in needed else None
+        if failure:
+            errors[key] = failure["error"]
+        states[key] = "cached" if key in cached else "failed" if failure else "new" if key in needed else "unneeded"
+    return Summary(plan, states, errors, {stage: statistics.median(times) for stage, times in costs.items()})

@@ -1,0 +1,289 @@
+"""Synthetic radiographs: the same seed the same bytes, masks where pixels changed, the published layout, sane readers."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from chexseg.data import chexlocalize, phantom
+from chexseg.data.findings import draw_findings, read_report, truth
+from chexseg.data.radiograph import radiograph
+from chexseg.errors import UserError
+from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation
+
+GREW = ("Cardiomegaly", "Enlarged Cardiomediastinum")  # the mask is the whole organ, the change only its new rim
+SEEDS = range(6)
+
+
+def dilate(mask_HW: np.ndarray, pixels: int) -> np.ndarray:
+    image = Image.fromarray(mask_HW.astype(np.uint8)).filter(ImageFilter.MaxFilter(2 * pixels + 1))
+    return np.asarray(image).astype(bool)
+
+
+def with_and_without(seed: int, pathology: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(difference_HW in grey levels, mask_HW, healthy pixels_HW). A consolidation is compared with its haze alone."""
+    others = ["Airspace Opacity"] if pathology == "Consolidation" else []
+    kind = {"projection": ("PA", "AP")[seed % 2], "sex": ("Female", "Male")[seed // 2 % 2]}
+    before_HW, masks_before = radiograph(seed, 320, 380, others, **kind)
+    after_HW, masks = radiograph(seed, 320, 380, [*others, pathology], **kind)
+    assert not masks_before[pathology].any()
+    return np.abs(after_HW.astype(int) - before_HW), masks[pathology], before_HW
+
+
+@pytest.mark.parametrize("pathology", PATHOLOGIES)
+def test_pixels_change_inside_the_mask_and_nowhere_else(pathology):
+    inside = []
+    for seed in SEEDS:
+        difference_HW, mask_HW, _ = with_and_without(seed, pathology)
+        assert mask_HW.any()
+        clear_HW = difference_HW > 20
+        assert clear_HW.any()
+        assert (clear_HW & dilate(mask_HW, 5)).sum() > 0.98 * clear_HW.sum()
+        if pathology not in GREW:
+            inside.append((difference_HW[mask_HW] > 3).mean())
+    assert not inside or np.mean(inside) > 0.85
+
+
+@pytest.mark.parametrize("pathology", GREW)
+def test_a_grown_heart_or_mediastinum_changes_its_own_rim(pathology):
+    for seed in SEEDS:
+        difference_HW, mask_HW, _ = with_and_without(seed, pathology)
+        rim_HW = (difference_HW > 20) & mask_HW
+        assert 0.02 * mask_HW.sum() < rim_HW.sum() < 0.7 * mask_HW.sum()
+
+
+def test_findings_stand_where_they_occur():
+    for seed in SEEDS:
+        middle = 380 / 2
+        _, effusion_HW, _ = with_and_without(seed, "Pleural Effusion")
+        _, pneumothorax_HW, _ = with_and_without(seed, "Pneumothorax")
+        _, edema_HW, _ = with_and_without(seed, "Edema")
+        _, heart_HW, _ = with_and_without(seed, "Cardiomegaly")
+        rows = {name: np.nonzero(mask)[0].mean() for name, mask in (("effusion", effusion_HW), ("air", pneumothorax_HW))}
+        assert rows["effusion"] > 160 > rows["air"]
+        assert edema_HW[:, : int(middle)].any() and edema_HW[:, int(middle) :].any()
+        columns = np.nonzero(heart_HW)[1]
+        assert columns.max() - middle > middle - columns.min()  # the apex points to the patient's left
+
+
+def test_a_pneumothorax_is_darker_and_fluid_lighter_than_lung():
+    for seed in SEEDS:
+        kind = {"projection": ("PA", "AP")[seed % 2], "sex": ("Female", "Male")[seed // 2 % 2]}
+        for pathology, sign in (("Pneumothorax", -1), ("Pleural Effusion", 1), ("Lung Lesion", 1)):
+            _, mask_HW, before_HW = with_and_without(seed, pathology)
+            after_HW, _ = radiograph(seed, 320, 380, [pathology], **kind)
+            assert sign * (after_HW[mask_HW].mean() - before_HW[mask_HW].mean()) > 3
+
+
+def test_airspace_opacity_includes_consolidation_and_edema():
+    for seed in SEEDS:
+        _, masks = radiograph(seed, 320, 320, ["Consolidation", "Edema"])
+        opacity_HW = masks["Airspace Opacity"]
+        for part in ("Consolidation", "Edema"):
+            assert masks[part].any()
+            assert not (masks[part] & ~opacity_HW).any()
+
+
+def test_no_finding_moves_another():
+    everything = [name for name in PATHOLOGIES if name not in GREW]
+    for seed in SEEDS:
+        _, together = radiograph(seed, 320, 320, everything)
+        for name in ("Atelectasis", "Edema", "Lung Lesion", "Pleural Effusion", "Pneumothorax", "Support Devices"):
+            _, alone = radiograph(seed, 320, 320, [name])
+            assert np.array_equal(together[name], alone[name])
+
+
+@pytest.mark.parametrize("shape", [(64, 78), (390, 320), (512, 512)])
+def test_any_size_has_all_masks(shape):
+    pixels_HW, masks = radiograph(3, *shape, PATHOLOGIES)
+    assert pixels_HW.shape == shape and pixels_HW.dtype == np.uint8 and pixels_HW.std() > 20
+    assert list(masks) == list(PATHOLOGIES)
+    assert all(mask_HW.shape == shape and mask_HW.dtype == bool and mask_HW.any() for mask_HW in masks.values())
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(UserError, match="Lung Opacity"):
+        radiograph(0, 64, 64, ["Lung Opacity"])
+    with pytest.raises(UserError, match="projection"):
+        radiograph(0, 64, 64, [], projection="LL")
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [((-1, 1, 1), "train"), ((1, 1.5, 1), "valid"), ((0, 0, 0), "images"), ((1, 1, 1, -2), "seed"), ((1, 1, 1, 0, 32), "size")],
+)
+def test_config_names_the_wrong_field(values, field):
+    with pytest.raises(UserError, match=field) as caught:
+        phantom.Config(*values)
+    assert "\n" not in str(caught.value)
+
+
+def digests(root: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in root.rglob("*") if path.is_file()
+    }
+
+
+def rows(root: Path, split: str) -> list[dict[str, str]]:
+    with (root / phantom.FOLDER / f"{split}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A data set large enough for the tests of layout, labels and readers, and the calls of its progress function."""
+    root = tmp_path_factory.mktemp("phantom")
+    calls: list[tuple[int, int]] = []
+    phantom.write(root, phantom.Config(train=40, valid=24, test=60, seed=5, size=192), lambda *call: calls.append(call))
+    return root, calls
+
+
+def test_the_layout_is_chexperts(written):
+    root, calls = written
+    assert calls == [(done, 124) for done in range(1, 125)]
+    patients = {}
+    for split, images in (("train", 40), ("valid", 24), ("test", 60)):
+        table = rows(root, split)
+        assert len(table) == images
+        assert tuple(table[0]) == phantom.COLUMNS
+        patients[split] = {row["Path"].split("/")[2] for row in table}
+        for row in table:
+            assert row["Path"].startswith(f"CheXpert-v1.0-small/{split}/patient")
+            with Image.open(root / row["Path"]) as image:
+                assert image.mode == "L" and image.format == "JPEG"
+                assert min(image.size) == 192 and max(image.size) <= 1.23 * 192
+            assert (row["AP/PA"] == "") == (row["Frontal/Lateral"] == "Lateral") == row["Path"].endswith("lateral.jpg")
+            assert row["Sex"] in ("Female", "Male") and 18 <= int(row["Age"]) <= 90
+            allowed = {"", "1.0", "0.0", "-1.0"} if split == "train" else {"1.0", "0.0"}
+            assert {row[name] for name in OBSERVATIONS} <= allowed
+    assert min(patients["train"]) == "patient00001"
+    assert min(patients["valid"]) == "patient64541"
+    assert min(patients["test"]) == "patient64741"
+    assert not patients["train"] & patients["valid"] and not patients["valid"] & patients["test"]
+
+
+def test_masks_agree_with_the_labels(written):
+    root, _ = written
+    files = {name: chexlocalize.read(root / path) for name, path in chexlocalize.FILES.items()}
+    assert set(files["test"]) == set(files["radiologists"])
+    for split in ("valid", "test"):
+        named = 0
+        for row in rows(root, split):
+            image_id = row["Path"].split("/", 2)[2].removesuffix(".jpg").replace("/", "_")
+            if image_id not in files[split]:
+                assert split == "valid" and not any(row[observation(name)] == "1.0" for name in PATHOLOGIES)
+                continue
+            named += 1
+            assert set(files[split][image_id]) == set(PATHOLOGIES)
+            masks_KHW = files[split].masks(image_id)
+            with Image.open(root / row["Path"]) as image:
+                assert masks_KHW.shape[1:] == (image.height, image.width)
+            for name, mask_HW in zip(PATHOLOGIES, masks_KHW, strict=True):
+                assert mask_HW.any() == (row[observation(name)] == "1.0"), (image_id, name)
+        assert named == len(files[split])
+    assert 0 < len(files["valid"]) < 24
+
+
+def test_readers_are_neither_perfect_nor_blind(written):
+    root, _ = written
+    truth_file, readers = (chexlocalize.read(root / chexlocalize.FILES[name]) for name in ("test", "radiologists"))
+    overlap_K, union_K = np.zeros(10), np.zeros(10)
+    for image_id in truth_file:
+        true_KHW, read_KHW = truth_file.masks(image_id), readers.masks(image_id)
+        overlap_K += (true_KHW & read_KHW).sum(axis=(1, 2))
+        union_K += (true_KHW | read_KHW).sum(axis=(1, 2))
+    iou_K = overlap_K / union_K
+    assert ((iou_K > 0.1) & (iou_K < 0.9)).all(), dict(zip(PATHOLOGIES, iou_K.round(2), strict=True))
+    assert 0.35 < iou_K.mean() < 0.7
+
+
+def test_same_seed_same_bytes_and_growing_keeps_the_beginning(tmp_path):
+    small, again, large, other = (tmp_path / name for name in ("small", "again", "large", "other"))
+    phantom.write(small, phantom.Config(6, 4, 3, seed=1, size=96))
+    phantom.write(again, phantom.Config(6, 4, 3, seed=1, size=96))
+    phantom.write(large, phantom.Config(9, 5, 6, seed=1, size=96))
+    phantom.write(other, phantom.Config(6, 4, 3, seed=2, size=96))
+    first, grown = digests(small), digests(large)
+    assert digests(again) == first
+    images = {name: digest for name, digest in first.items() if name.endswith(".jpg")}
+    assert len(images) == 13 and images.items() <= grown.items()
+    assert not set(images.values()) & set(digests(other).values())
+    for split, count in (("train", 6), ("valid", 4), ("test", 3)):
+        assert rows(large, split)[:count] == rows(small, split)
+    for path in chexlocalize.FILES.values():
+        kept, more = (chexlocalize.read(root / path) for root in (small, large))
+        assert all(more[image_id] == kept[image_id] for image_id in kept)
+
+
+def test_nothing_is_overwritten(written):
+    root, _ = written
+    before = digests(root)
+    with pytest.raises(UserError, match="exists already"):
+        phantom.write(root, phantom.Config(1, 1, 1))
+    assert digests(root) == before
+
+
+def test_patient_numbers_never_meet():
+    numbers = {split: {film.path.split("/")[1] for film in islice(phantom.films(split, 0), 600)} for split in ("valid", "test")}
+    assert len(numbers["valid"]) > 400  # past CheXpert's own block of 200
+    assert not numbers["valid"] & numbers["test"]
+
+
+def test_some_training_films_are_lateral_and_no_others():
+    views = {split: [film.view for film in islice(phantom.films(split, 0), 1500)] for split in ("train", "test")}
+    assert 0.01 < views["train"].count("Lateral") / 1500 < 0.1
+    assert set(views["test"]) == {"Frontal"}
+
+
+#: Positive labels in CheXpert's training set (Irvin et al. 2019, table 1), as fractions.
+TRAIN = {
+    "No Finding": 0.10, "Enlarged Cardiomediastinum": 0.05, "Cardiomegaly": 0.12, "Lung Opacity": 0.47, "Lung Lesion": 0.04,
+    "Edema": 0.25, "Consolidation": 0.07, "Atelectasis": 0.15, "Pneumothorax": 0.09, "Pleural Effusion": 0.40,
+    "Support Devices": 0.52,
+}  # fmt: skip
+
+
+def test_training_labels_are_as_frequent_and_as_noisy_as_chexperts():
+    studies = [(truth(draw_findings(random, "train")), random) for random in map(np.random.default_rng, range(4000))]
+    reports = [(true, read_report(random, true)) for true, random in studies]
+    for name, rate in TRAIN.items():
+        positive = np.mean([said[name] == 1 for _, said in reports])
+        assert abs(positive - rate) < 0.03, (name, positive)
+    for name, low, high in (
+        ("Atelectasis", 0.1, 0.2),
+        ("Consolidation", 0.08, 0.16),
+        ("Edema", 0.04, 0.08),
+        ("Pneumothorax", 0, 0.03),
+    ):
+        assert low <= np.mean([said[name] == -1 for _, said in reports]) <= high
+    assert np.mean([said["Pleural Effusion"] is None for true, said in reports if not true["Pleural Effusion"]]) > 0.5
+    wrong = np.mean([said[name] == 1 for true, said in reports for name in TRAIN if not true[name]])
+    assert 0.002 < wrong < 0.03
+
+
+def test_findings_come_together_as_in_patients():
+    found = [draw_findings(np.random.default_rng(seed), "test") for seed in range(4000)]
+    labels = [truth(findings) for findings in found]
+
+    def rate(name: str, given: str | None = None) -> float:
+        return float(np.mean([true[name] for true in labels if given is None or true[given]]))
+
+    assert 0.30 <= rate("Enlarged Cardiomediastinum") <= 0.45
+    assert 0.20 <= rate("Cardiomegaly") <= 0.30
+    assert rate("Enlarged Cardiomediastinum", "Cardiomegaly") > 0.8
+    assert rate("Lung Opacity", "Consolidation") == rate("Lung Opacity", "Edema") == 1
+    for name, given in (
+        ("Edema", "Cardiomegaly"),
+        ("Edema", "Pleural Effusion"),
+        ("Atelectasis", "Pleural Effusion"),
+        ("Lung Opacity", "Atelectasis"),
+    ):
+        assert rate(name, given) > 1.3 * rate(name)
+    unmarked = np.mean([not findings & set(PATHOLOGIES) for findings in found])
+    assert 0.12 < unmarked < 0.28  # of CheXpert's 234 validation images 47 have no mask

@@ -1,0 +1,113 @@
+"""Figure 2's rows and what its drawing keeps of them; overlays' choice, layers and colours."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+from conftest import build
+from PIL import Image
+
+from chexseg.pathologies import PATHOLOGIES
+from chexseg.report import figures, overlays
+from chexseg.report.tables import table1_rows
+
+
+def test_rows_hold_means_trials_and_the_paper(study):
+    rows = figures.figure2_rows(study)
+    means = rows[rows["kind"] == "mean"]
+    assert means.groupby("method")["p"].apply(list).to_dict() == {"cam": [0, 0.5, 0.9], "irnet": [0, 0.5, 0.9], "full": [1]}
+    table = table1_rows(study)
+    assert means[means["method"] == "cam"]["value"].tolist() == table.loc[0, ["p=0", "p=0.5", "p=0.9"]].tolist()
+    assert (rows["kind"] == "trial").sum() == (study.cells["method"] != "student").sum()
+    assert rows[(rows["kind"] == "paper") & (rows["p"] == 0.9)]["value"].tolist() == [0.299, 0.294]
+
+
+def test_undefined_pathology_has_no_points_of_ours():
+    study = build(absent=("Edema",), images=8, students=False)
+    assert set(figures.figure2_rows(study, "Edema")["kind"]) == {"paper"}
+    assert figures.figure2(figures.figure2_rows(study, "Edema")).data
+
+
+def test_panels_are_the_papers_or_the_studys_first_three(study):
+    assert figures.figure2_panels(study) == (None, "Pleural Effusion", "Consolidation", "Edema")
+    some = dataclasses.replace(study, pathologies=("Airspace Opacity", "Consolidation", "Support Devices"))
+    assert figures.figure2_panels(some) == (None, "Airspace Opacity", "Consolidation", "Support Devices")
+
+
+def test_drawing_keeps_the_values_and_can_switch_groups(study):
+    rows = figures.figure2_rows(study)
+    figure = figures.figure2(rows)
+    assert {trace.legendgroup for trace in figure.data} == set(figures.LEGEND)
+    assert sum(bool(trace.showlegend) for trace in figure.data) == len(figures.LEGEND)
+    line = next(trace for trace in figure.data if trace.legendgroup == "cam")
+    wanted = rows[(rows["kind"] == "mean") & rows["method"].isin(["cam", "full"])]["value"]
+    assert list(line.y) == wanted.tolist()
+    assert line.line.color == figures.COLOURS["cam"]
+
+
+def test_tick_labels_leave_out_what_would_collide():
+    labels = figures._tick_labels([0, 0.2, 0.4, 0.6, 0.8, 0.85, 0.9, 1])
+    assert labels == ["0<br>weak", "0.2", "0.4", "0.6", "0.8", "", "0.9", "1<br>full"]
+
+
+def test_every_pathology_has_its_own_colour():
+    assert set(figures.PATHOLOGY_COLOURS) == set(PATHOLOGIES)
+    assert len(set(figures.PATHOLOGY_COLOURS.values())) == len(PATHOLOGIES)
+
+
+def test_images_are_chosen_by_the_experts_masks_alone(study):
+    chosen = overlays.choose_images(study)
+    present_I = (study.counts_CIK3[0, :, :, 2] > 0).sum(axis=1)
+    patients = [name.split("_study")[0] for name in chosen]
+    assert len(set(patients)) == len(chosen) == 6
+    assert present_I[study.image_ids.index(chosen[0])] == present_I.max()
+    worse = study.counts_CIK3.copy()
+    worse[..., :2] = 0
+    assert overlays.choose_images(dataclasses.replace(study, counts_CIK3=worse)) == chosen
+
+
+def test_chexseg_is_chosen_by_selection_not_by_test_scores(study):
+    cells = study.cells.copy()
+    lowest = cells["name"] == "irnet p=0.5 trial 1"
+    cells.loc[lowest, "selection_miou"] = 0.99
+    column = overlays.columns(dataclasses.replace(study, cells=cells))[3]
+    assert column.subtitle == "irnet p=0.5 trial 1"
+
+
+def test_missing_arms_and_predictions_say_why(study):
+    full_only = (study.cells["method"] == "full").to_numpy()
+    alone = dataclasses.replace(study, cells=study.cells[full_only], counts_CIK3=study.counts_CIK3[full_only])
+    shown = overlays.columns(alone)
+    assert [panel.index is None for panel in shown] == [True, True, False, True]
+    assert "p = 0, CAM" in overlays.predicted(alone, shown[0], alone.image_ids[0])
+    kept_none = dataclasses.replace(study, predictions=None)
+    assert "kept" in overlays.predicted(kept_none, overlays.columns(kept_none)[0], study.image_ids[0])
+
+
+def test_a_layer_covers_its_mask_and_nothing_else():
+    mask_HW = np.zeros((50, 40), dtype=bool)
+    mask_HW[10:30, 5:25] = True
+    layer = np.asarray(Image.open(io.BytesIO(overlays.layer_png(mask_HW, "Edema"))).convert("RGBA"))
+    large_HW = overlays.enlarge(mask_HW)
+    assert layer.shape[:2] == large_HW.shape == (400, 320)
+    assert ((layer[..., 3] > 0) == large_HW).all()
+    assert set(np.unique(layer[..., 3])) == {0, overlays.FILL_OPACITY, overlays.OUTLINE_OPACITY}
+    red, green, blue = (int(figures.PATHOLOGY_COLOURS["Edema"][i : i + 2], 16) for i in (1, 3, 5))
+    assert (layer[large_HW][:, :3] == [red, green, blue]).all()
+
+
+def test_image_iou_is_the_mean_over_what_experts_drew(study):
+    image_id = overlays.choose_images(study)[0]
+    counts_K3 = study.counts_CIK3[0, study.image_ids.index(image_id)].astype(float)
+    drawn = counts_K3[counts_K3[:, 2] > 0]
+    wanted = np.mean(drawn[:, 0] / (drawn[:, 1] + drawn[:, 2] - drawn[:, 0]))
+    assert overlays.image_iou(study, 0, image_id) == pytest.approx(wanted)
+
+
+def test_sheet_is_a_png_of_six_rows(study):
+    sheet = Image.open(io.BytesIO(overlays.sheet_png(study)))
+    assert sheet.format == "PNG" and sheet.width == 6 * 246 + 6
+    assert overlays.sheet_png(dataclasses.replace(study, image=None)) is None

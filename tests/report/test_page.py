@@ -1,0 +1,107 @@
+"""The page is whole without a network, says what is missing, and stands for half a study and for none."""
+
+from __future__ import annotations
+
+import dataclasses
+import html.parser
+import re
+
+import pytest
+from conftest import build
+from plotly.offline import get_plotlyjs
+
+from chexseg.report import page
+
+
+class References(html.parser.HTMLParser):
+    """What a browser would load or follow, and the ids that could be followed to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.loaded += [values[name] for name in ("src", "href", "srcset", "data", "poster") if values.get(name)]
+        self.ids += [values["id"]] if "id" in values else []
+
+
+def references(text: str) -> References:
+    parser = References()
+    parser.feed(text.replace(get_plotlyjs(), ""))
+    return parser
+
+
+@pytest.fixture(scope="module")
+def written(study, tmp_path_factory) -> page.Written:
+    return page.publish([study], tmp_path_factory.mktemp("report"), images=False)
+
+
+@pytest.fixture(scope="module")
+def text(written) -> str:
+    return written.page.read_text(encoding="utf-8")
+
+
+def test_nothing_is_loaded_from_elsewhere(text):
+    found = references(text)
+    assert found.loaded
+    assert all(reference.startswith(("data:", "#")) for reference in found.loaded)
+    own = text.replace(get_plotlyjs(), "")
+    assert text.count(get_plotlyjs()) == 1
+    assert not re.search(r"https?://|@import|url\((?!data:)", own)
+
+
+def test_anchors_lead_somewhere_and_ids_are_unique(text):
+    found = references(text)
+    assert len(found.ids) == len(set(found.ids))
+    assert {r[1:] for r in found.loaded if r.startswith("#")} <= set(found.ids)
+
+
+def test_page_says_how_complete_it_is_and_what_is_missing(text):
+    assert "15 of 16 cells finished" in text
+    assert "irnet p=0.9 trial 1" in text and "loss is not finite" in text
+
+
+def test_page_holds_the_key_of_every_cell(study, text):
+    assert all(key in text for key in study.cells["cell"])
+
+
+def test_files_stand_beside_the_page(written):
+    names = {path.name for path in written.files}
+    assert {"demo-table1.csv", "demo-table1.md", "demo-cells.csv", "demo-figure2-d.html", "demo-overlays.png"} <= names
+    assert all(path.stat().st_size for path in written.files)
+    figure = next(path for path in written.files if path.name == "demo-figure2-a.html").read_text()
+    assert references(figure).loaded == ["plotly.min.js"]
+
+
+def test_write_returns_the_page(study, tmp_path):
+    assert (
+        page.write([dataclasses.replace(study, image=None)], tmp_path / "new" / "out")
+        == tmp_path / "new" / "out" / "index.html"
+    )
+
+
+def test_no_finished_cell_gives_a_page_that_says_so(study, tmp_path):
+    empty = dataclasses.replace(
+        study, cells=study.cells.iloc[:0], counts_CIK3=study.counts_CIK3[:0], stages=study.stages.iloc[:0]
+    )
+    text = page.publish([empty], tmp_path, images=False).page.read_text()
+    assert "No cell has finished yet" in text and "0 of 1 cells finished" in text
+
+
+def test_two_studies_of_one_name_keep_their_files_apart(tmp_path):
+    small = build(pathologies=("Edema", "Consolidation"), images=6, students=False, drop=())
+    written = page.publish([small, small], tmp_path, images=False)
+    assert {"demo-table1.csv", "demo-2-table1.csv"} <= {path.name for path in written.files}
+    found = references(written.page.read_text())
+    assert len(found.ids) == len(set(found.ids))
+
+
+def test_text_from_a_study_cannot_break_the_page(study, tmp_path):
+    nasty = dataclasses.replace(
+        study, title="</script><b>{{body}}", missing=study.missing.assign(reason="<img src=http://x>"), image=None
+    )
+    text = page.publish([nasty], tmp_path, images=False).page.read_text()
+    assert "<img src=http" not in text and "</script><b>" not in text
+    assert "&lt;b&gt;{{body}}" in text

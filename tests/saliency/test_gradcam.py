@@ -1,0 +1,129 @@
+"""Grad-CAM's and Grad-CAM++'s closed forms against derivatives by autograd."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from chexseg.saliency import gradcam
+
+
+class PooledLinear(nn.Module):
+    """Convolution, ReLU, global average pooling, linear: the head that has a closed form, with a body before it."""
+
+    def __init__(self, pathologies: int):
+        super().__init__()
+        self.body = nn.Conv2d(1, 6, 3, padding=1)
+        self.linear = nn.Linear(6, pathologies)
+
+    def forward(self, images):
+        features = self.body(images).relu()
+        return features, self.linear(features.mean((2, 3)))
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return PooledLinear(pathologies=10).double()
+
+
+@pytest.fixture
+def images():
+    return torch.randn(3, 1, 7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def grad_cam_by_hand(features, logits):
+    """One image and one class at a time."""
+    maps = torch.zeros(*logits.shape, *features.shape[2:], dtype=features.dtype)
+    for n in range(logits.shape[0]):
+        for k in range(logits.shape[1]):
+            (gradient,) = torch.autograd.grad(logits[n, k], features, retain_graph=True)
+            for c in range(features.shape[1]):
+                maps[n, k] += gradient[n, c].mean() * features[n, c].detach()
+    return maps.relu()
+
+
+def test_closed_form_and_autograd_agree_with_one_backward_pass_a_class(network, images):
+    features, logits = network(images)
+    expected = grad_cam_by_hand(features, logits)
+    assert (expected > 0).any()
+    torch.testing.assert_close(gradcam.grad_cam(features, logits), expected, rtol=0, atol=1e-12)
+    closed = gradcam.closed_form(features.detach(), network.linear.weight.detach())
+    torch.testing.assert_close(closed, expected, rtol=0, atol=1e-12)
+
+
+def test_closed_form_in_float32(network, images):
+    features, logits = network.float()(images.float())
+    expected = gradcam.normalise(grad_cam_by_hand(features, logits))
+    closed = gradcam.normalise(gradcam.closed_form(features.detach(), network.linear.weight.detach()))
+    torch.testing.assert_close(closed, expected, rtol=0, atol=1e-5)
+
+
+def test_autograd_serves_a_head_without_closed_form(images):
+    torch.manual_seed(0)
+    body = nn.Conv2d(1, 4, 3).double()
+    head = nn.Sequential(nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Linear(16, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    features = body(images)
+    logits = head(features)
+    torch.testing.assert_close(gradcam.grad_cam(features, logits), grad_cam_by_hand(features, logits))
+
+
+def test_autograd_keeps_the_graph_for_the_caller(network, images):
+    features, logits = network(images)
+    gradcam.grad_cam(features, logits)
+    logits.sum().backward()
+    assert network.body.weight.grad is not None
+
+
+def grad_cam_plus_plus_by_hand(features, head):
+    """The definition with Y = exp(score), each derivative by one pixel at a time."""
+    images, channels, height, width = features.shape
+    pathologies = head.out_features
+    maps = torch.zeros(images, pathologies, height, width, dtype=features.dtype)
+    for n in range(images):
+        for k in range(pathologies):
+            for c in range(channels):
+                weight = 0.0
+                for y in range(height):
+                    for x in range(width):
+                        pixel = features[n, c, y, x].clone().requires_grad_()
+                        replaced = features[n].clone()
+                        replaced[c, y, x] = pixel
+                        score = head(replaced.mean((1, 2)))[k].exp()
+                        (first,) = torch.autograd.grad(score, pixel, create_graph=True)
+                        (second,) = torch.autograd.grad(first, pixel, create_graph=True)
+                        (third,) = torch.autograd.grad(second, pixel)
+                        alpha = second / (2 * second + features[n, c].sum() * third)
+                        weight += alpha.item() * max(first.item(), 0)
+                maps[n, k] += weight * features[n, c]
+    return maps.relu()
+
+
+def test_plus_plus_is_its_definition():
+    torch.manual_seed(0)
+    head = nn.Linear(3, 4).double()
+    features = torch.randn(2, 3, 3, 2, dtype=torch.float64).relu() * 5
+    expected = grad_cam_plus_plus_by_hand(features, head)
+    weight, bias = head.weight.detach(), head.bias.detach()
+    torch.testing.assert_close(gradcam.grad_cam_plus_plus(features, weight, bias), expected, rtol=1e-10, atol=0)
+    # The bias scales whole maps only.
+    torch.testing.assert_close(
+        gradcam.normalise(gradcam.grad_cam_plus_plus(features, weight)), gradcam.normalise(expected)
+    )
+    # And it is another map than Grad-CAM's.
+    other = gradcam.normalise(gradcam.closed_form(features, weight))
+    assert (other - gradcam.normalise(expected)).abs().max() > 0.01
+
+
+def test_plus_plus_is_finite_for_weights_without_a_gradient():
+    features = torch.tensor([4.0, 1.0]).view(1, 2, 1, 1).expand(1, 2, 3, 3)
+    # -2 / mean would make the printed denominator zero.
+    maps = gradcam.grad_cam_plus_plus(features, torch.tensor([[-0.5, -2.0], [0.0, 0.0]]))
+    assert (maps == 0).all()
+
+
+def test_normalise_scales_each_map_by_its_own_maximum():
+    maps = torch.tensor([[[[0.0, 2.0], [4.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]], [[1e-30, 0.0], [0.0, 5e-31]]]])
+    expected = torch.tensor([[[[0.0, 0.5], [1.0, 0.25]], [[0.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 0.5]]]])
+    torch.testing.assert_close(gradcam.normalise(maps), expected)
