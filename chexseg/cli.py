@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -61,7 +62,7 @@ def demo(
     started = time.monotonic()
     study_path = _shipped_study("demo.yaml")
     data, store = out / "data", out / "store"
-    if not (data / "CheXlocalize").is_dir():  # written last of all, by a rename: a whole data set or none
+    if not data.exists():
         _write_phantom(data, quiet=quiet, **DEMO_DATA)
     outcome = _run_study(study_path, data, store, None, None, quiet)
     results, page, _ = _report([study_path], data, store, out / "report")
@@ -85,8 +86,6 @@ def data_phantom(
     quiet: QuietFlag = False,
 ) -> None:
     """Write synthetic radiographs with all ten pathologies in the published layout."""
-    if root.exists() and any(root.iterdir()):
-        raise UserError(f"{root}: is not empty; allowed: a new or empty directory")
     _write_phantom(root, train=train, valid=valid, test=test, seed=seed, size=size, quiet=quiet)
     typer.echo(f"{root}: {train} training, {valid} validation and {test} test images")
 
@@ -202,16 +201,21 @@ def evaluate(
 
 
 def _write_phantom(root: Path, quiet: bool, **settings: int) -> None:
+    """A whole data set or none: it's made beside its place and moved there."""
     from chexseg.data import phantom
     from chexseg.progress import reporter
 
+    config = phantom.Config(**settings)
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise UserError(f"{root}: is there already; allowed: a new or empty directory")
+    making = root.absolute().with_name(f".{root.name}.partial")
+    shutil.rmtree(making, ignore_errors=True)
     watch = reporter(quiet)
     try:
-        phantom.write(
-            root, phantom.Config(**settings), lambda done, total: watch.update("phantom", done, total, "images")
-        )
+        phantom.write(making, config, lambda done, total: watch.update("phantom", done, total, "images"))
     finally:
         watch.close()
+    making.replace(root.absolute())
 
 
 def _plan(study: Path, data: Path, overrides: list[str] | None) -> Any:

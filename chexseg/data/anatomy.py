@@ -113,8 +113,8 @@ def _lung_outline(side: str, dome: float, recess: float) -> np.ndarray:
 
 
 def _heart_outline(random: np.random.Generator, dome: float, twist: float, anteroposterior: bool, big: bool) -> np.ndarray:
-    normal = random.uniform(0.90, 1.06) + 0.05 * anteroposterior
-    growth = random.uniform(1.25, 1.55) if random.random() < 0.75 else random.uniform(1.18, 1.25)
+    normal = random.uniform(0.90, 1.14) + 0.05 * anteroposterior
+    growth = random.uniform(1.15, 1.45)
     right_share = random.uniform(0.6, 1.1)
     left, right = ((1 + (growth - 1) * (share if big else 0)) * normal for share in (1.0, right_share))
     left = min(left, 1.42)  # a wider heart would leave no lung beside it
@@ -132,7 +132,7 @@ def _heart_outline(random: np.random.Generator, dome: float, twist: float, anter
 def _mediastinum_outline(
     random: np.random.Generator, right_dome: float, twist: float, anteroposterior: bool, wide: bool
 ) -> np.ndarray:
-    normal = random.uniform(0.88, 1.12) + 0.08 * anteroposterior
+    normal = random.uniform(0.85, 1.25) + 0.08 * anteroposterior
     knob = random.uniform(0.18, 0.23)
     growth = random.uniform(0.055, 0.13)
     stretch = right_dome / 1.65

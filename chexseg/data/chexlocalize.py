@@ -1,4 +1,4 @@
-"""CheXlocalize's published JSON files: run-length masks, contours; read, written and checked.
+"""CheXlocalize's published mask files: read, written and checked.
 
 A mask file is ``{image id: {pathology: {"size": [height, width], "counts": COCO RLE}}}`` at the image's own size
 (Saporta et al. 2022, https://github.com/rajpurkarlab/cheXlocalize). Images without any mask are simply not named.
@@ -7,8 +7,10 @@ A mask file is ``{image id: {pathology: {"size": [height, width], "counts": COCO
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco
@@ -25,10 +27,7 @@ FILES = {
 
 
 class MaskFile(Mapping[str, dict[str, dict]]):
-    """A mask file: image id -> pathology -> run-length mask, decoded only on demand.
-
-    Raises `UserError`, naming file and field, for what isn't a mask file.
-    """
+    """A mask file: image id -> pathology -> run-length mask, decoded only on demand."""
 
     def __init__(self, path: Path, entries: dict[str, dict[str, dict]]):
         self.path, self._entries = path, entries
@@ -43,13 +42,26 @@ class MaskFile(Mapping[str, dict[str, dict]]):
         return len(self._entries)
 
     def size(self, image_id: str) -> tuple[int, int]:
-        """(height, width) of an image's masks; all masks of an image must agree."""
-        sizes = {tuple(rle["size"]) for rle in self[image_id].values()}
+        """(height, width) of an image's masks. Raises `UserError` if they don't agree."""
+        sizes = sorted({tuple(rle["size"]) for rle in self[image_id].values()})
         if len(sizes) != 1:
+            found = ", ".join(f"{height} x {width}" for height, width in sizes)
+            raise UserError(f"{self.path}: {image_id}: found masks of the sizes {found}; allowed: one size an image")
+        return sizes[0]
+
+    def check_size(self, image_id: str, path: str | Path, shape: tuple[int, int]) -> None:
+        """Raises `UserError` if an image's masks aren't of its size: `shape` is (height, width) of the image at `path`."""
+        size = self.size(image_id)
+        if size != tuple(shape):
             raise UserError(
-                f"{self.path}: {image_id}: masks of different sizes {sorted(sizes)}; allowed: one size an image"
+                f"{self.path}: {image_id}: the masks are {size[0]} x {size[1]} (height x width);"
+                f" allowed: {shape[0]} x {shape[1]}, the size of {path}"
             )
-        return sizes.pop()
+
+    def runs(self, image_id: str, pathology: str) -> dict | None:
+        """One mask as pycocotools takes it, its runs checked; None if the file doesn't name it."""
+        rle = self[image_id].get(pathology)
+        return None if rle is None else checked(rle, f"{self.path}: {image_id}: {pathology}")
 
     def masks(self, image_id: str, pathologies: Iterable[str] = PATHOLOGIES) -> np.ndarray:
         """Boolean masks_KHW at the image's own size; a pathology the file doesn't name is all false."""
@@ -64,45 +76,75 @@ class MaskFile(Mapping[str, dict[str, dict]]):
 
 
 def read(path: Path) -> MaskFile:
-    """Read a mask file; aliases are resolved. Raises `UserError` for a missing, damaged or foreign file."""
+    """Read a mask file; aliases are resolved. Raises `UserError` for the first fault that `scan` finds."""
+    mask_file, faults = scan(path)
+    if faults:
+        raise UserError(faults[0][1])
+    return mask_file
+
+
+def scan(path: Path) -> tuple[MaskFile, list[tuple[str, str]]]:
+    """What of a mask file can be read, and every fault of its structure as (kind, message). The runs are not looked at."""
     path = Path(path)
+    twice: list[str] = []
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        entry = dict(pairs)
+        twice.extend(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        return entry
+
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_bytes(), object_pairs_hook=unique)
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); a CheXlocalize mask file is needed there"
-        ) from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
+        missing = f"{path}: cannot be read ({error.strerror}); allowed: a CheXlocalize mask file"
+        return MaskFile(path, {}), [
+            ("missing file" if isinstance(error, FileNotFoundError) else "unreadable mask file", missing)
+        ]
+    except (ValueError, RecursionError) as error:
+        return MaskFile(path, {}), [("unreadable mask file", f"{path}: not JSON ({error}); allowed: a CheXlocalize mask file")]
     if not isinstance(document, dict):
-        raise UserError(f"{path}: found a {type(document).__name__}; allowed: an object of image ids")
+        found = f"{path}: found a {type(document).__name__}; allowed: an object of image ids"
+        return MaskFile(path, {}), [("unreadable mask file", found)]
+    faults = [("named twice", f"{path}: {key!r} stands there twice in one object; allowed: once") for key in twice]
     entries = {}
     for image_id, entry in document.items():
         if not isinstance(entry, dict) or not entry:
-            raise UserError(f"{path}: {image_id}: found {str(entry)[:40]!r}; allowed: an object of pathologies")
-        entries[image_id] = {}
+            found = f"{path}: {image_id}: found {_short(entry)}; allowed: an object of pathologies, at least one"
+            faults.append(("malformed mask", found))
+            continue
+        good = {}
         for name, rle in entry.items():
             canonical = ALIASES.get(name, name)
             if canonical not in PATHOLOGIES:
-                raise UserError(
-                    f"{path}: {image_id}: unknown pathology {name!r}{nearest(name, PATHOLOGIES)}; allowed: {', '.join(PATHOLOGIES)}"
-                )
-            size = rle.get("size") if isinstance(rle, dict) else None
-            if not (
-                isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)
-            ) or not isinstance(rle.get("counts"), str):
-                raise UserError(
-                    f"{path}: {image_id}: {name}: allowed: {{'size': [height, width], 'counts': COCO RLE string}}"
-                )
-            entries[image_id][canonical] = rle
-    return MaskFile(path, entries)
+                found = f"{path}: {image_id}: unknown pathology {name!r}{nearest(name, PATHOLOGIES)}"
+                faults.append(("unknown pathology", f"{found}; allowed: {', '.join(PATHOLOGIES)}"))
+            elif canonical in good:
+                faults.append(("named twice", f"{path}: {image_id}: {name} stands there under two names; allowed: once"))
+            elif not _is_run_length(rle):
+                allowed = "{'size': [height, width], 'counts': COCO run-length string}"
+                faults.append(("malformed mask", f"{path}: {image_id}: {name}: found {_short(rle)}; allowed: {allowed}"))
+            else:
+                good[canonical] = rle
+        if good:
+            entries[image_id] = good
+    return MaskFile(path, entries), faults
+
+
+def _is_run_length(rle: Any) -> bool:
+    if not isinstance(rle, dict) or not isinstance(rle.get("counts"), str):
+        return False
+    size = rle.get("size")
+    return isinstance(size, list) and len(size) == 2 and all(type(n) is int and n > 0 for n in size)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def write(path: Path, masks: Mapping[str, Mapping[str, np.ndarray]]) -> None:
     """Write boolean masks (image id -> pathology -> mask_HW) as a published mask file."""
-    document = {
-        image_id: {name: encode(mask_HW) for name, mask_HW in entry.items()} for image_id, entry in masks.items()
-    }
+    document = {image_id: {name: encode(mask_HW) for name, mask_HW in entry.items()} for image_id, entry in masks.items()}
     Path(path).write_text(json.dumps(document))
 
 
@@ -114,27 +156,36 @@ def encode(mask_HW: np.ndarray) -> dict:
 
 def decode(rle: dict, where: str) -> np.ndarray:
     """The boolean mask_HW of a run-length mask. Raises `UserError` naming `where` if the runs don't fill the size."""
+    return coco.decode(checked(rle, where)).astype(bool)
+
+
+def checked(rle: dict, where: str) -> dict:
+    """The run-length mask as pycocotools takes it. Raises `UserError` naming `where` if the runs don't fill the size.
+
+    pycocotools trusts the string, and reads or writes past its buffers where the string is damaged.
+    """
     height, width = rle["size"]
-    if run_total(rle["counts"]) != height * width:
-        raise UserError(
-            f"{where}: the runs cover {run_total(rle['counts'])} pixels; allowed: {height} x {width} = {height * width}"
-        )
-    return coco.decode({"size": [height, width], "counts": rle["counts"].encode("ascii")}).astype(bool)
+    total = run_total(rle["counts"])
+    if total != height * width:
+        found = "found no COCO run lengths" if total is None else f"the runs cover {total} pixels"
+        raise UserError(f"{where}: {found}; allowed: {height} x {width} = {height * width} pixels")
+    return {"size": [height, width], "counts": rle["counts"].encode("ascii")}
 
 
-def run_total(counts: str) -> int:
-    """Pixels that a COCO run-length string covers.
+def run_total(counts: str) -> int | None:
+    """Pixels that a COCO run-length string covers; None for a string that is none.
 
-    pycocotools trusts the string and writes past its buffer where the runs are longer than the image, so a damaged
-    file must be found before it is decoded. The format: base 48 digits of 5 bits, least significant first, bit 6 saying
-    that more follow; from the third run on, differences to the run two before.
+    The format: each character less 48 is a digit; its lower five bits belong to the number, least significant digit
+    first, and its sixth bit says that more digits follow; the fifth bit of the last digit is the sign. From the fourth run
+    on, numbers are differences to the run two before. pycocotools computes in 32 bits, so that more than six digits are
+    refused.
     """
     runs: list[int] = []
     value = shift = 0
     for char in counts:
         digit = ord(char) - 48
-        if not 0 <= digit < 64:
-            return -1
+        if not 0 <= digit < 64 or shift > 25:
+            return None
         value |= (digit & 31) << shift
         shift += 5
         if not digit & 32:
@@ -142,6 +193,6 @@ def run_total(counts: str) -> int:
                 value -= 1 << shift
             runs.append(value + runs[-2] if len(runs) > 2 else value)
             if runs[-1] < 0:
-                return -1
+                return None
             value = shift = 0
-    return sum(runs)
+    return None if shift else sum(runs)

@@ -7,7 +7,7 @@ validation and test sets.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -18,13 +18,24 @@ from chexseg.pathologies import OBSERVATIONS
 
 SPLITS = ("train", "valid", "test")
 
-#: split -> places below a data root: (CSV file, folder of the images). The first whose CSV file exists is read.
+#: split -> places below a data root: (CSV file, folder of the images). The first whose CSV file exists is read. For
+#: training the small images do; the published masks fit only the full-size images of the other two splits.
 LAYOUTS: dict[str, tuple[tuple[str, str], ...]] = {
-    split: tuple(
-        [(f"CheXpert-v1.0{small}/{split}.csv", f"CheXpert-v1.0{small}/{split}") for small in ("-small", "")]
-        + [(f"CheXpert/{own}_labels.csv", f"CheXpert/{own}")]
-    )
-    for split, own in (("train", "train"), ("valid", "val"), ("test", "test"))
+    "train": (
+        ("CheXpert-v1.0-small/train.csv", "CheXpert-v1.0-small/train"),
+        ("CheXpert-v1.0/train.csv", "CheXpert-v1.0/train"),
+        ("CheXpert/train_labels.csv", "CheXpert/train"),
+    ),
+    "valid": (
+        ("CheXpert/val_labels.csv", "CheXpert/val"),
+        ("CheXpert-v1.0/valid.csv", "CheXpert-v1.0/valid"),
+        ("CheXpert-v1.0-small/valid.csv", "CheXpert-v1.0-small/valid"),
+    ),
+    "test": (
+        ("CheXpert/test_labels.csv", "CheXpert/test"),
+        ("CheXpert-v1.0/test.csv", "CheXpert-v1.0/test"),
+        ("CheXpert-v1.0-small/test.csv", "CheXpert-v1.0-small/test"),
+    ),
 }
 
 POLICIES = ("ignore", "zeros", "ones")
@@ -34,13 +45,11 @@ def locate(root: Path, split: str) -> tuple[Path, Path]:
     """(CSV file, image folder) of a split. Raises `UserError` if the root or every known CSV file is missing."""
     root = Path(root)
     if not root.is_dir():
-        raise UserError(
-            f"--data {root}: no such directory; allowed: a directory with CheXpert and CheXlocalize below it"
-        )
+        raise UserError(f"data root {root}: no such directory; allowed: a directory with CheXpert and CheXlocalize below it")
     for csv, images in LAYOUTS[split]:
         if (root / csv).is_file():
             return root / csv, root / images
-    raise UserError(f"{root}: no {split}.csv; looked for {', '.join(csv for csv, _ in LAYOUTS[split])}")
+    raise UserError(f"{root}: no CSV file of {split}; allowed: {', '.join(csv for csv, _ in LAYOUTS[split])}")
 
 
 def read(root: Path, split: str) -> pd.DataFrame:
@@ -52,62 +61,107 @@ def read_csv(csv: Path, images: Path) -> pd.DataFrame:
     """One row an image, sorted by id: image_id, patient, path, frontal, and the 14 observations (NaN where blank).
 
     The ``Path`` column is read from below the split's name on, so that it fits whatever folder the set was unpacked to.
-    Columns on age, sex and projection may be absent, as in CheXlocalize's own CSV files. Whether the images exist is not
-    asked here: that is `audit`'s and `ingest`'s matter. Raises `UserError` for a missing column, a label that is none,
-    and an image named twice.
+    Columns on age, sex and projection may be absent; without ``Frontal/Lateral`` the image's name decides. Whether the
+    images exist is not asked here: that is `audit`'s and `ingest`'s matter. Raises `UserError` for the first fault that
+    `scan` finds.
+    """
+    table, faults = scan(csv, images)
+    if faults:
+        raise UserError(faults[0][1])
+    return table
+
+
+def scan(csv: Path, images: Path) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """The table of `read_csv` as far as it can be read, and every fault of the file as (kind, message).
+
+    Rows without a usable path and all but the first of an image's rows are left out; a label that is none is NaN, as a
+    missing column is throughout. The table has no rows where the file is no CSV file or has no ``Path``.
     """
     try:
-        table = pd.read_csv(csv, dtype=str, keep_default_na=False)
+        raw = pd.read_csv(csv, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"{csv}: cannot be read as CSV ({str(error).splitlines()[0]})") from None
-    for column in ("Path", *OBSERVATIONS):
-        if column not in table:
-            raise UserError(
-                f"{csv}: column {column!r} is missing{nearest(column, table.columns)}; found: {', '.join(table.columns)}"
-            )
-    if table.empty:
-        raise UserError(f"{csv}: no rows")
-    parts = [_below_split(csv, row, path) for row, path in enumerate(table["Path"])]
-    frontal = (
-        table["Frontal/Lateral"].eq("Frontal")
-        if "Frontal/Lateral" in table
-        else ~table["Path"].str.contains("lateral", case=False)
-    )
-    out = pd.DataFrame(
-        {
-            "image_id": ["_".join(part.with_suffix("").parts) for part in parts],
-            "patient": [part.parts[0] for part in parts],
-            "path": [str(images / part) for part in parts],
-            "frontal": frontal.to_numpy(),
-        }
-    )
+        return _table([]), [("unreadable CSV file", f"{csv}: cannot be read as CSV ({_reason(error)})")]
+    if not isinstance(raw.index, pd.RangeIndex):  # pandas takes surplus fields for row names and shifts the columns
+        return _table([]), [("unreadable CSV file", f"{csv}: the rows have more fields than the header has columns")]
+    faults = [
+        (
+            "missing column",
+            f"{csv}: column {column!r} is missing{nearest(column, raw.columns)}; found: {', '.join(raw.columns)}",
+        )
+        for column in ("Path", *OBSERVATIONS)
+        if column not in raw
+    ]
+    if raw.empty:
+        faults.append(("no rows", f"{csv}: no rows; allowed: one row an image"))
+    if raw.empty or "Path" not in raw:
+        return _table([]), faults
+    kept, parts = [], []
+    for row, path in enumerate(raw["Path"]):
+        part = _below_split(path)
+        if part is None:
+            allowed = ".../<train, valid, val or test>/<patient>/.../<image>"
+            faults.append(("unusable path", f"{csv}: row {row + 2}: Path: found {path!r}; allowed: {allowed}"))
+        else:
+            kept.append(row)
+            parts.append(part)
+    out = _table(["_".join(part.with_suffix("").parts) for part in parts])
+    out["patient"] = [part.parts[0] for part in parts]
+    out["path"] = [str(images / part) for part in parts]
+    if "Frontal/Lateral" in raw:
+        view = raw["Frontal/Lateral"].str.strip()
+        faults += _wrong(csv, raw["Frontal/Lateral"], ~view.isin(("Frontal", "Lateral")), "Frontal, Lateral", "unknown view")
+        out["frontal"] = view.eq("Frontal").to_numpy()[kept]
+    else:
+        out["frontal"] = ["lateral" not in part.name.lower() for part in parts]
     for name in OBSERVATIONS:
-        out[name] = _labels(csv, table[name])
-    twice = out["image_id"][out["image_id"].duplicated()]
-    if len(twice):
-        raise UserError(f"{csv}: Path: {twice.iloc[0]} stands there twice ({len(twice)} such images)")
-    return out.sort_values("image_id", ignore_index=True)
+        if name in raw:
+            values, wrong = _labels(raw[name])
+            faults += _wrong(csv, raw[name], wrong, "1, 0, -1 or blank", "bad label")
+            out[name] = values[kept]
+    twice = out["image_id"].duplicated()
+    faults += [
+        (
+            "image named twice",
+            f"{csv}: row {kept[row] + 2}: Path: {out['image_id'].iloc[row]} stands there twice; allowed: once",
+        )
+        for row in np.flatnonzero(twice)
+    ]
+    return out[~twice].sort_values("image_id", ignore_index=True), faults
 
 
-def _below_split(csv: Path, row: int, path: str) -> PurePosixPath:
-    parts = PurePosixPath(path).parts
-    for position, part in enumerate(parts[:-1]):
-        if part in ("train", "valid", "val", "test"):
+def _table(image_ids: Sequence[str]) -> pd.DataFrame:
+    """The table of `read_csv` with nothing filled in but the ids."""
+    columns = {"image_id": pd.Series(image_ids, dtype=str), "patient": "", "path": "", "frontal": False}
+    return pd.DataFrame(columns | {name: np.float32("nan") for name in OBSERVATIONS})
+
+
+def _below_split(path: str) -> PurePosixPath | None:
+    """What of a path stands below the last folder that has a split's name: patient, study, image."""
+    parts = PurePosixPath(path.strip()).parts
+    for position in range(len(parts) - 3, -1, -1):
+        if parts[position] in ("train", "valid", "val", "test"):
             return PurePosixPath(*parts[position + 1 :])
-    raise UserError(
-        f"{csv}: row {row + 2}: Path: found {path!r}; allowed: .../<train, valid, val or test>/<patient>/..."
-    )
+    return None
 
 
-def _labels(csv: Path, column: pd.Series) -> np.ndarray:
-    values = pd.to_numeric(column.replace("", "nan"), errors="coerce").to_numpy(dtype=np.float32)
-    wrong = (np.isnan(values) & (column.str.strip() != "").to_numpy()) | ~(
-        np.isnan(values) | np.isin(values, (-1, 0, 1))
-    )
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        raise UserError(f"{csv}: row {row + 2}: {column.name}: found {column.iloc[row]!r}; allowed: 1, 0, -1 or blank")
-    return values
+def _labels(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """(labels, NaN where blank or wrong; whether each is wrong)."""
+    text = column.str.strip()
+    values = pd.to_numeric(text.mask(text == "", "nan"), errors="coerce").to_numpy(dtype=np.float32, copy=True)
+    wrong = ~np.isin(values, (-1, 0, 1)) & (text != "").to_numpy()
+    values[wrong] = np.nan
+    return values, wrong
+
+
+def _wrong(csv: Path, column: pd.Series, wrong: np.ndarray, allowed: str, kind: str) -> list[tuple[str, str]]:
+    return [
+        (kind, f"{csv}: row {row + 2}: {column.name}: found {column.iloc[row]!r}; allowed: {allowed}")
+        for row in np.flatnonzero(wrong)
+    ]
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def targets(labels_NL: np.ndarray, policy: str | Mapping[str, str] = "zeros") -> np.ndarray:

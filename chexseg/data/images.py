@@ -5,11 +5,15 @@ The long side becomes `size`, the aspect ratio stays, and black borders make it 
 
 from __future__ import annotations
 
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from chexseg.errors import UserError
 
@@ -42,9 +46,7 @@ class Frame:
         """uint8 pixels at the image's own size -> uint8 square; anti-aliased."""
         height, width = self.inner
         square = np.zeros((self.size, self.size), dtype=np.uint8)
-        square[self._window()] = np.asarray(
-            Image.fromarray(pixels_HW).resize((width, height), Image.Resampling.BILINEAR)
-        )
+        square[self._window()] = np.asarray(Image.fromarray(pixels_HW).resize((width, height), Image.Resampling.BILINEAR))
         return square
 
     def masks(self, masks_KHW: np.ndarray) -> np.ndarray:
@@ -65,22 +67,33 @@ class Frame:
 
 
 def decode(path: str | Path) -> np.ndarray:
-    """The grey pixels_HW (uint8) of an image file. Raises `UserError` for a missing or unreadable file."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("L"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such image file") from None
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not a readable image ({str(error).splitlines()[0]})") from None
+    """The grey pixels_HW (uint8) of an image file; of 16 bits the upper eight are taken.
+
+    Raises `UserError` for a missing or unreadable file, and for pixels of no known range.
+    """
+    with _opened(path) as image:
+        if image.mode.startswith("I;16"):  # Pillow's own conversion would cut everything above 255
+            return (np.asarray(image) >> 8).astype(np.uint8)
+        if image.mode in ("I", "F"):
+            raise UserError(f"{path}: found pixels of 32 bits; allowed: grey or colour images of 8 or 16 bits")
+        return np.asarray(image.convert("L"))
 
 
 def dimensions(path: str | Path) -> tuple[int, int]:
-    """(height, width) from the file's header alone. Raises `UserError` as `decode` does."""
+    """(height, width) from the file's header alone. Raises `UserError` for a missing file and for what is no image."""
+    with _opened(path) as image:
+        return image.height, image.width
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
-            return image.height, image.width
+            yield image
     except FileNotFoundError:
-        raise UserError(f"{path}: no such image file") from None
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not a readable image ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{path}: no such image file; allowed: a JPEG, PNG or other image there") from None
+    except UserError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: found no readable image ({reason}); allowed: a whole JPEG, PNG or other image") from None

@@ -11,7 +11,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import torch
 
-from chexseg.data import shards
+from chexseg.data import shards, streams
 from chexseg.data.sources import Resident, Source, Streamed
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation_indices
@@ -62,7 +62,7 @@ def _gather(directory: str, column: str, image_ids: tuple[str, ...]) -> np.ndarr
     rows = {image_id: row for row, image_id in enumerate(image_ids)}
     out = np.empty((len(rows), *shape), dtype=dtype)
     found = 0
-    for batch in shards.stream(paths, ["image_id", column]):
+    for batch in streams.stream(paths, ["image_id", column]):
         values = shards.array(batch, column, {"dtype": dtype, "shape": shape})
         for position, image_id in enumerate(batch["image_id"].to_pylist()):
             row = rows.get(image_id)
@@ -125,7 +125,7 @@ def classification_source(
 
     def open_pass(number: int) -> Iterator[dict[str, np.ndarray]]:
         order = np.random.default_rng(derive(seed, "files", number)).permutation(len(paths))
-        for batch in shards.stream(paths[order].tolist(), ["image_id", "pixels"]):
+        for batch in streams.stream(paths[order].tolist(), ["image_id", "pixels"]):
             chosen = [(i, rows[name]) for i, name in enumerate(batch["image_id"].to_pylist()) if name in rows]
             if chosen:
                 here, there = np.array(chosen).T

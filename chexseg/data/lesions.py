@@ -41,7 +41,7 @@ def haze(chest: Anatomy) -> Lesion:
     patches += [_patch(chest, random) for _ in range(random.choice(3, p=(0.55, 0.3, 0.15)))]
     shape_HW = chest.canvas.fill(patches, blur=0.055)
     texture_HW = 1 + 0.22 * chest.canvas.noise(random, 0.12)
-    return _lesion(chest, shape_HW, random.uniform(0.32, 0.5), texture_HW)
+    return _lesion(chest, shape_HW, random.uniform(0.19, 0.45), texture_HW)
 
 
 def _patch(chest: Anatomy, random: np.random.Generator) -> np.ndarray:
@@ -90,7 +90,7 @@ def edema(chest: Anatomy) -> Lesion:
         return smoothstep((1.15 - distance) / 0.6)
 
     shape_HW = chest.canvas.field(wings)
-    strength = random.uniform(0.3, 0.55)
+    strength = random.uniform(0.2, 0.48)
     texture_HW = 1 + 0.22 * chest.canvas.noise(random, 0.09)
     return _lesion(chest, shape_HW, strength, texture_HW, level=0.35)
 
@@ -139,7 +139,7 @@ def effusion(chest: Anatomy) -> Lesion:
     random = chest.generator("Pleural Effusion")
     both = random.random() < 0.45
     chosen = random.choice(list(SIDES))
-    levels = {side: 0.24 + 0.62 * random.beta(1.3, 2.2) for side in SIDES}
+    levels = {side: 0.19 + 0.62 * random.beta(1.0, 2.4) for side in SIDES}
     rise, rim = random.uniform(0.12, 0.22), random.uniform(0.09, 0.15)
     blur = 0.14 if chest.anteroposterior else 0.07  # a supine patient's fluid layers out behind the lung
 

@@ -42,6 +42,9 @@ def radiograph(
     )
 
     thickness_HW = 0.4 + 0.6 * body.canvas.fill(list(body.lung_outlines.values()), blur=0.07)  # lungs taper to their rim
+    # No two parts of a healthy chest let through the same, or the faintest haze would be told by its grey alone.
+    unevenness = body.generator("unevenness")
+    thickness_HW += unevenness.uniform(0.02, 0.07) * body.canvas.noise(unevenness, 0.3)
     air_HW = body.visible_lung * thickness_HW
     vessels_HW = body.vessels
     added_HW = np.zeros_like(air_HW)

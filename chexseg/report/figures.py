@@ -267,5 +267,6 @@ def write_images(figures: Mapping[Path, go.Figure]) -> str | None:
     except Exception as error:  # kaleido's faults are many: no Chrome, one that doesn't start, one that hangs up
         for path in figures:
             path.unlink(missing_ok=True)
-        return f"no .png and .svg figures: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+        reason = (str(error).strip() or "no reason given").splitlines()[0]
+        return f"no .png and .svg figures: {type(error).__name__}: {reason}"
     return None

@@ -87,9 +87,9 @@ def table1_rows(results: StudyResults, variant: Variant | None = None) -> pd.Dat
                 shared = p == 1 and method != next(iter(methods))
                 arm = next((a for a in chosen if a.p == p and (a.weak == method or a.method == "full")), None)
                 cell = t_interval(values_C[list(arm.indices)] if arm else [])
-                reason = UNFINISHED if arm is None else NO_EXPERT if np.isnan(cell.mean) else SHARED if shared else None
-                if task in results.pathologies and not positives[results.pathologies.index(task)]:
-                    reason = NO_EXPERT
+                absent = task in results.pathologies and not positives[results.pathologies.index(task)]
+                reason = UNFINISHED if arm is None else NO_EXPERT if np.isnan(cell.mean) else None
+                reason = SHARED if shared else NO_EXPERT if absent else reason
                 means[label(p)] = cell.mean
                 if task == AVERAGE:
                     paper = published.table1_average(results.pathologies, method, p)
@@ -98,7 +98,7 @@ def table1_rows(results: StudyResults, variant: Variant | None = None) -> pd.Dat
                 row |= {label(p): cell.mean, f"{label(p)} low": cell.low, f"{label(p)} high": cell.high}
                 row |= {
                     f"{label(p)} n": cell.n,
-                    f"{label(p)} paper": paper,
+                    f"{label(p)} paper": np.nan if paper is None else paper,
                     f"{label(p)} reason": reason,
                 }
             known = {name: mean for name, mean in means.items() if not np.isnan(mean)}

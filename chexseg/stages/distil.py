@@ -26,13 +26,13 @@ class Config(StageConfig):
 
 def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """`inputs`: ``train``, ingested, and ``teacher``, a fitted segmenter."""
-    from chexseg.data import labelled
+    from chexseg.data import labelled, streams
 
     table = labelled.index(inputs["train"])
     frontal = table["image_id"][table["frontal"]].tolist()
     wanted = draws.sample(frontal, max(1, math.floor(config.fraction * len(frontal))), config.seed, "student images")
     (out / "train").mkdir(parents=True, exist_ok=True)
-    answers = shards.map_files(
+    answers = streams.map_files(
         shards.files(inputs["train"] / "images"),
         _Teacher,
         {"teacher": str(inputs["teacher"]), "wanted": wanted, "out": str(out / "train"), "execution": execution},

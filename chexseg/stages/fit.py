@@ -83,11 +83,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     from chexseg.models import encoders, segmenter
 
     execution.prepare()
-    data = (
-        student_set(config, inputs, execution)
-        if config.supervision == "teacher"
-        else mixed_set(config, inputs, execution)
-    )
+    data = student_set(config, inputs, execution) if config.supervision == "teacher" else mixed_set(config, inputs, execution)
     torch.manual_seed(derive(config.seed, "segmenter"))
     model = segmenter.build(config.architecture, len(config.pathologies))
     if config.init != "random":

@@ -48,6 +48,8 @@ def fingerprint(root: Path, split: str) -> str:
 
 def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """`inputs["data"]` is the data root. Raises `UserError` naming the first file or field that is wrong."""
+    from chexseg.data import streams
+
     root = inputs["data"]
     table = chexpert.read(root, config.split)
     mask_file = chexlocalize.MaskFile(Path(), {})
@@ -62,7 +64,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     for folder in ("images", "masks"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     parts = [str(number) for number in range(math.ceil(len(table) / rows_a_file))]
-    answers = shards.map_files(
+    answers = streams.map_files(
         parts,
         _Decoder,
         {"table": table, "masks": mask_file, "rows_a_file": rows_a_file, "size": config.size, "out": str(out)},
@@ -96,9 +98,7 @@ class _Decoder:
     def write(self, number: int, rows: pd.DataFrame) -> dict[str, Any]:
         pixels_NHW = np.empty((len(rows), self.size, self.size), dtype=np.uint8)
         sizes, masked, masks = [], [], []
-        for position, (image_id, patient, path) in enumerate(
-            zip(rows["image_id"], rows["patient"], rows["path"], strict=True)
-        ):
+        for position, (image_id, patient, path) in enumerate(zip(rows["image_id"], rows["patient"], rows["path"], strict=True)):
             pixels = images.decode(path)
             frame = images.Frame(*pixels.shape, self.size)
             pixels_NHW[position] = frame.image(pixels)

@@ -56,6 +56,8 @@ class Config(StageConfig):
 
 def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """`inputs`: ``train`` and ``valid``, both ingested, and ``saliency``."""
+    from chexseg.data import streams
+
     facts = train(config, inputs, out, execution)
     thresholds = dict.fromkeys(PATHOLOGIES, config.threshold)
     note = {
@@ -67,7 +69,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     counts = {}
     for split in ("valid", "train"):
         (out / split).mkdir(parents=True, exist_ok=True)
-        answers = shards.map_files(
+        answers = streams.map_files(
             shards.files(inputs["saliency"] / split),
             _Walker,
             {
@@ -128,9 +130,7 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
     for step in range(1, steps + 1):
         batch = source.take(batch_size)
         boundary_Nhw, displacement_N2hw = model(encoders.prepare(batch["images"], config.init))
-        maps_NKhw = interpolate(
-            batch["maps"].float(), size=boundary_Nhw.shape[-2:], mode="bilinear", align_corners=False
-        )
+        maps_NKhw = interpolate(batch["maps"].float(), size=boundary_Nhw.shape[-2:], mode="bilinear", align_corners=False)
         seeds_NKhw = seeds(maps_NKhw, batch["present"], config.foreground, config.background)
         losses = pair_losses(boundary_Nhw, displacement_N2hw, seeds_NKhw, config.radius)
         optimizer.zero_grad()
@@ -181,9 +181,7 @@ class _Walker:
         scores = []
         for pixels, maps in zip(pixels_NHW.split(16), maps_NKhw.split(16), strict=True):
             boundary_Nhw = self.model.boundary(encoders.prepare(pixels.to(self.device), self.config.init))
-            maps = interpolate(
-                maps.to(self.device).float(), size=boundary_Nhw.shape[-2:], mode="bilinear", align_corners=False
-            )
+            maps = interpolate(maps.to(self.device).float(), size=boundary_Nhw.shape[-2:], mode="bilinear", align_corners=False)
             walk = random_walk.propagate(
                 maps, boundary_Nhw, self.config.walk_radius, self.config.walk_power, self.config.walk_steps_log2
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +40,7 @@ class Config(StageConfig):
 
 def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """`inputs`: ``train`` and ``valid``, both ingested, and ``classifier``."""
-    from chexseg.data import labelled
+    from chexseg.data import labelled, streams
 
     table = labelled.index(inputs["train"])
     pool = draws.sample(table["image_id"][table["frontal"]].tolist(), config.images, config.seed, "saliency images")
@@ -55,22 +56,24 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
         if split == "train":
             chosen = choose_thresholds(config, inputs["valid"], out / "valid", masked)
             note |= {"thresholds": chosen["thresholds"], "negatives_empty": config.negatives_empty}
-        started = done
         paths = shards.files(inputs[split] / "images")
-        answers = shards.map_files(
+        answers = streams.map_files(
             paths,
             _Mapper,
             {**arguments, "wanted": wanted, "out": str(out / split), "note": note},
             workers=execution.map_workers,
             num_gpus=execution.map_gpus,
-            progress=lambda files, of, n=len(wanted), s=started: execution.progress(
-                s + n * files // of, total, "images"
-            ),
+            progress=partial(_report, execution, done, len(wanted), total),
         )
         done += len(wanted)
         counts[split] = sum(answer["images"] for answer in answers)
     (out / THRESHOLDS).write_text(json.dumps(chosen["thresholds"], indent=1))
     return {"images": counts, **chosen}
+
+
+def _report(execution: Execution, started: int, images: int, total: int, files: int, of: int) -> None:
+    """Progress in images from progress in files, of one split among all."""
+    execution.progress(started + images * files // of, total, "images")
 
 
 class _Mapper:
@@ -146,9 +149,7 @@ def choose_thresholds(config: Config, valid: Path, maps: Path, masked: list[tupl
         for scores, masks, present in zip(scores_NKhw.split(16), masks_NB.split(16), present_NK.split(16), strict=True):
             # A score of 0 is above no threshold, as an emptied mask is.
             scores_NKHW = upsampled(scores, size) * present[:, :, None, None]
-            histogram = histogram + Histogram.of(
-                scores_NKHW, labelled.unpack_bits(masks, (len(PATHOLOGIES), size, size))
-            )
+            histogram = histogram + Histogram.of(scores_NKHW, labelled.unpack_bits(masks, (len(PATHOLOGIES), size, size)))
     thresholds, iou = histogram.best()
     return {
         "thresholds": dict(zip(PATHOLOGIES, np.round(thresholds.tolist(), 2).tolist(), strict=True)),

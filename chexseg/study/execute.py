@@ -26,9 +26,7 @@ def execute(node: Node, nodes: dict[str, Node], store: Store, data: Path, execut
         for role, key in node.inputs.items():
             artifact = store.find(nodes[key].stage, key)
             if artifact is None:
-                raise RuntimeError(
-                    f"{node.stage}: its input {role} ({nodes[key].stage} {key[:12]}) is not in the store"
-                )
+                raise RuntimeError(f"{node.stage}: its input {role} ({nodes[key].stage} {key[:12]}) is not in the store")
             inputs[role] = artifact.path
         if node.data is not None:
             inputs["data"] = Path(data)

@@ -21,8 +21,7 @@ from chexseg.study.spec import Settings, Study, collapse
 
 #: Stage name -> module. The order is that in which data flows.
 STAGES = {
-    module.__name__.rpartition(".")[2]: module
-    for module in (ingest, classify, pretrain, saliency, irnet, fit, distil, score)
+    module.__name__.rpartition(".")[2]: module for module in (ingest, classify, pretrain, saliency, irnet, fit, distil, score)
 }
 
 

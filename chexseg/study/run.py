@@ -222,9 +222,7 @@ def _run_cells(pending: Sequence[Cell], job: _Job, capacity: Capacity, resources
 
     gpu = resources.gpu if capacity.gpus else 0
     execution = Execution(device="cuda" if gpu else "cpu", threads=max(1, int(resources.cpu)))
-    trial = tune.with_resources(
-        tune.with_parameters(_trial, job=job, execution=execution), {"cpu": resources.cpu, "gpu": gpu}
-    )
+    trial = tune.with_resources(tune.with_parameters(_trial, job=job, execution=execution), {"cpu": resources.cpu, "gpu": gpu})
     cells = [{"name": cell.name, "fit": cell.fit, "score": cell.score} for cell in pending]
     scratch = tempfile.mkdtemp(prefix="chexseg-tune-")
     try:

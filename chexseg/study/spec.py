@@ -164,9 +164,7 @@ def parse(text: str, where: str, overrides: Mapping[str, Any] | None = None) -> 
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        raise UserError(
-            f"{where}:{mark.line + 1 if mark else 1}: not YAML ({getattr(error, 'problem', error)})"
-        ) from None
+        raise UserError(f"{where}:{mark.line + 1 if mark else 1}: not YAML ({getattr(error, 'problem', error)})") from None
     if not isinstance(document, dict):
         raise UserError(f"{where}: found a {type(document).__name__}; allowed: a mapping with name, axes and settings")
     given = document.get("settings") or {}

@@ -88,9 +88,21 @@ class Store:
         """The partial directory of a node, for this process alone; a process that dies leaves no lock behind."""
         partial = self.root / ".partial" / f"{node.stage}-{node.key[:20]}"
         partial.parent.mkdir(parents=True, exist_ok=True)
-        with (partial.parent / f"{partial.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield partial
+        path = partial.parent / f"{partial.name}.lock"
+        while True:
+            with path.open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                # Whoever had the lock before took the file away; then this is a lock on nothing.
+                try:
+                    current = os.fstat(lock.fileno()).st_ino == path.stat().st_ino
+                except FileNotFoundError:
+                    current = False
+                if current:
+                    try:
+                        yield partial
+                    finally:
+                        path.unlink(missing_ok=True)
+                    return
 
     def commit(self, node: Node, partial: Path, facts: Mapping[str, Any], seconds: float) -> Artifact:
         """Make a partial directory a result: the manifest is written last, then all becomes visible at once."""

@@ -28,7 +28,7 @@ def film(seed: int) -> np.ndarray:
     return np.clip(out_HW + generator.normal(0, 7, out_HW.shape), 0, 255).astype(np.uint8)
 
 
-def build(
+def build_study(
     pathologies=PATHOLOGIES,
     p_values=(0, 0.5, 0.9, 1),
     trials=2,
@@ -88,7 +88,7 @@ def build(
     cells = pd.DataFrame(
         [
             {
-                "cell": f"{index:02d}{'c0ffee' * 9}ab"[:64], "name": name, "method": method, "weak": weak, "p": p, "trial": trial,
+                "cell": f"{index:064x}", "name": name, "method": method, "weak": weak, "p": p, "trial": trial,
                 "init": "chexpert", "weak_images": weak_images, "fraction": fraction, "epochs": 20, "selection_miou": level / 2,
             }
             for index, (name, method, weak, p, trial, weak_images, fraction, level) in enumerate(rows)
@@ -117,4 +117,10 @@ def build(
 
 @pytest.fixture(scope="session")
 def study() -> StudyResults:
-    return build()
+    return build_study()
+
+
+@pytest.fixture(scope="session")
+def build():
+    """The builder, for studies of other shapes."""
+    return build_study

@@ -7,7 +7,6 @@ import io
 
 import numpy as np
 import pytest
-from conftest import build
 from PIL import Image
 
 from chexseg.pathologies import PATHOLOGIES
@@ -25,7 +24,7 @@ def test_rows_hold_means_trials_and_the_paper(study):
     assert rows[(rows["kind"] == "paper") & (rows["p"] == 0.9)]["value"].tolist() == [0.299, 0.294]
 
 
-def test_undefined_pathology_has_no_points_of_ours():
+def test_undefined_pathology_has_no_points_of_ours(build):
     study = build(absent=("Edema",), images=8, students=False)
     assert set(figures.figure2_rows(study, "Edema")["kind"]) == {"paper"}
     assert figures.figure2(figures.figure2_rows(study, "Edema")).data

@@ -7,7 +7,6 @@ import html.parser
 import re
 
 import pytest
-from conftest import build
 from plotly.offline import get_plotlyjs
 
 from chexseg.report import page
@@ -90,7 +89,7 @@ def test_no_finished_cell_gives_a_page_that_says_so(study, tmp_path):
     assert "No cell has finished yet" in text and "0 of 1 cells finished" in text
 
 
-def test_two_studies_of_one_name_keep_their_files_apart(tmp_path):
+def test_two_studies_of_one_name_keep_their_files_apart(tmp_path, build):
     small = build(pathologies=("Edema", "Consolidation"), images=6, students=False, drop=())
     written = page.publish([small, small], tmp_path, images=False)
     assert {"demo-table1.csv", "demo-2-table1.csv"} <= {path.name for path in written.files}

@@ -8,7 +8,6 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import build
 
 from chexseg.report import tables
 from chexseg.report.statistics import miou, pooled_iou
@@ -48,7 +47,7 @@ def test_best_is_the_rows_highest_mean(rows):
         assert row[row["best"]] == max(row[name] for name in ("p=0", "p=0.5", "p=0.9", "p=1"))
 
 
-def test_undefined_cells_say_why():
+def test_undefined_cells_say_why(build):
     study = build(absent=("Pneumothorax",), drop=("irnet p=0 trial 0", "irnet p=0 trial 1"), students=False)
     rows = tables.table1_rows(study)
     absent = rows[rows["task"] == "Pneumothorax"]
@@ -58,6 +57,8 @@ def test_undefined_cells_say_why():
     assert "no expert mask in the test set: Pneumothorax" in text and "no finished cell: IRNet p=0" in text
     assert f'title="{tables.NO_EXPERT}"' in tables.to_html(rows)
     assert not np.isnan(rows["p=0.5"].iloc[0]), "the average leaves the pathology out"
+    lines = tables.to_html(rows).split("<tr")[2:]
+    assert [line.count('<td class="number"') for line in lines] == [4, 3] * 11, "p = 1 stands once, defined or not"
 
 
 def test_terminal_fits_120_columns_with_four_p(rows):
@@ -70,7 +71,7 @@ def test_terminal_fits_120_columns_with_four_p(rows):
     assert max(map(len, tables.to_terminal(widest).splitlines())) <= 120
 
 
-def test_terminal_folds_eight_p_into_blocks():
+def test_terminal_folds_eight_p_into_blocks(build):
     text = tables.to_terminal(tables.table1_rows(build(p_values=(0, 0.2, 0.4, 0.6, 0.8, 0.85, 0.9, 1), images=6)))
     assert max(map(len, text.splitlines())) <= 120
     assert text.count("Task") == 2 and "p=0.85" in text
