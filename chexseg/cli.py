@@ -232,9 +232,7 @@ def _plan(study: Path, data: Path, overrides: list[str] | None) -> Any:
     return plan.plan(spec.load(study, pairs), plan.fingerprints(data))
 
 
-def _run_study(
-    study: Path, data: Path, store: Path, address: str | None, overrides: list[str] | None, quiet: bool
-) -> Any:
+def _run_study(study: Path, data: Path, store: Path, address: str | None, overrides: list[str] | None, quiet: bool) -> Any:
     from chexseg.progress import reporter
     from chexseg.study.store import Store
 

@@ -6,6 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -137,15 +138,16 @@ def _check_images(
     unused: set[str] = set()
     if test_masks is not None and "test" in tables:
         unused = set(tables["test"]["path"][~tables["test"]["image_id"].isin(set(test_masks))])
-    for done, (path, shape, kind, message) in enumerate(_decoded(paths), start=1):
-        if kind is None:
-            shapes[path] = shape
-        elif path in unused:
-            notes[f"{kind} that no study uses"].append(message)
-        else:
-            faults[kind].append(message)
-        if done % CHUNK == 0 or done == len(paths):
-            progress(done, len(paths))
+    with closing(_decoded(paths)) as answers:
+        for done, (path, shape, kind, message) in enumerate(answers, start=1):
+            if kind is None:
+                shapes[path] = shape
+            elif path in unused:
+                notes[f"{kind} that no study uses"].append(message)
+            else:
+                faults[kind].append(message)
+            if done % CHUNK == 0 or done == len(paths):
+                progress(done, len(paths))
     return shapes
 
 

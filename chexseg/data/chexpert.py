@@ -38,6 +38,7 @@ LAYOUTS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
 }
 
+_FORMAT = "comma-separated text, a header and one row an image"
 POLICIES = ("ignore", "zeros", "ones")
 
 
@@ -80,13 +81,14 @@ def scan(csv: Path, images: Path) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     try:
         raw = pd.read_csv(csv, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        return _table([]), [("unreadable CSV file", f"{csv}: cannot be read as CSV ({_reason(error)})")]
+        return _table([]), [("unreadable CSV file", f"{csv}: cannot be read as CSV ({_reason(error)}); allowed: {_FORMAT}")]
     if not isinstance(raw.index, pd.RangeIndex):  # pandas takes surplus fields for row names and shifts the columns
-        return _table([]), [("unreadable CSV file", f"{csv}: the rows have more fields than the header has columns")]
+        return _table([]), [("unreadable CSV file", f"{csv}: rows have more fields than the header; allowed: {_FORMAT}")]
     faults = [
         (
             "missing column",
-            f"{csv}: column {column!r} is missing{nearest(column, raw.columns)}; found: {', '.join(raw.columns)}",
+            f"{csv}: column {column!r} is missing{nearest(column, raw.columns)}; found: {', '.join(raw.columns)};"
+            " allowed: Path and the 14 observations, others as you like",
         )
         for column in ("Path", *OBSERVATIONS)
         if column not in raw

@@ -15,14 +15,15 @@ def expert_split(
 ) -> tuple[list[str], list[str]]:
     """(training ids, selection ids) of `train` and `select` expert images, no patient in both, each sorted.
 
-    Patients are taken in a seeded order; one with more images than are still wanted is passed over. Where several
-    images a patient make the exact numbers impossible, up to one patient's images fewer are returned. Raises
-    `UserError` where fewer images have masks than are asked for.
+    Patients are taken in a seeded order, for selection as long as it lacks images, else for training; one with more images
+    than a list still lacks is passed over for it. Where several images a patient keep a list from its exact number, it
+    falls short by fewer images than each patient left over has. Raises `UserError` where fewer images have masks than are
+    asked for.
     """
     if train + select > len(image_ids):
         raise UserError(
-            f"labels.expert_split: train {train} + select {select} = {train + select} images wanted,"
-            f" but {len(image_ids)} validation images have expert masks"
+            f"labels.expert_split: found train {train} + select {select} = {train + select};"
+            f" allowed: at most {len(image_ids)}, the validation images with expert masks"
         )
     images: dict[str, list[str]] = {}
     for image_id, patient in sorted(zip(image_ids, patients, strict=True)):
@@ -45,16 +46,16 @@ def sample(image_ids: Sequence[str], count: int | None, seed: int, name: str) ->
     return sorted(order[:count])
 
 
-def weak_images(
-    image_ids: Sequence[str], positive: np.ndarray, count: int, seed: int, prefer_positives: bool
-) -> list[str]:
+def weak_images(image_ids: Sequence[str], positive: np.ndarray, count: int, seed: int, prefer_positives: bool) -> list[str]:
     """The `count` weakly labelled images of one trial, sorted.
 
     positive: one boolean an id, whether any studied pathology is labelled positive. With `prefer_positives` they come
     first, and others only fill up. Raises `UserError` where there are fewer images than asked for.
     """
     if count > len(image_ids):
-        raise UserError(f"labels.weak_images: {count} wanted, but {len(image_ids)} training images have weak labels")
+        raise UserError(
+            f"labels.weak_images: found {count}; allowed: at most {len(image_ids)}, the training images with weak labels"
+        )
     order = np.random.default_rng(derive(seed, "weak images")).permutation(len(image_ids))
     by_id = np.argsort(np.asarray(image_ids), kind="stable")
     order = by_id[order]

@@ -19,9 +19,7 @@ class Mixture:
     skipped. `expert_share` tells the fraction realised so far.
     """
 
-    def __init__(
-        self, expert: Source | None, weak: Source | None, p: float, batch_size: int, seed: int, rule: str = "exact"
-    ):
+    def __init__(self, expert: Source | None, weak: Source | None, p: float, batch_size: int, seed: int, rule: str = "exact"):
         self.probability = effective_probability(p, rule)
         if (expert is None and self.probability > 0) or (weak is None and self.probability < 1):
             raise ValueError(f"p = {self.probability} needs {'expert' if expert is None else 'weak'} samples")
@@ -39,9 +37,7 @@ class Mixture:
             parts = [self.expert.take(experts)] if experts else []  # type: ignore[union-attr]
             parts += [self.weak.take(weaks)] if weaks else []  # type: ignore[union-attr]
             self._count(experts)
-            yield (
-                parts[0] if len(parts) == 1 else {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-            )
+            yield (parts[0] if len(parts) == 1 else {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
     def skip(self, epoch: int, samples: int) -> None:
         """Move past an epoch as if its batches had been given: resuming after it then gives the same samples."""

@@ -88,8 +88,7 @@ class Streamed:
         rows = [next(self._rows) for _ in range(count)]
         self.taken += count
         return {
-            name: torch.from_numpy(np.stack([row[name] for row in rows])).to(self.device, non_blocking=True)
-            for name in rows[0]
+            name: torch.from_numpy(np.stack([row[name] for row in rows])).to(self.device, non_blocking=True) for name in rows[0]
         }
 
     def _shuffled(self) -> Iterator[dict[str, np.ndarray]]:

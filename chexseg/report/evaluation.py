@@ -19,11 +19,11 @@ METRICS = ("pooled", "per-image")
 def evaluate(gt: Path, pred: Path, metric: str = "pooled") -> pd.DataFrame:
     """IoU of each pathology and their mean, for the images that the mask file `gt` names: pathology, n_images, iou.
 
-    ``pooled`` is the paper's (section 3.1): intersections and unions summed over images, then divided. ``per-image`` is
-    CheXlocalize's: the mean of the images' own IoU over its true positive slice, the images in which both files have
-    pixels of the pathology (Saporta et al. 2022, Methods; the default of their ``eval.py``). `n_images` counts the images
-    that enter: with pixels in either file for ``pooled``, in both for ``per-image``. IoU is NaN, and left out of the mean,
-    where `gt` has no pixel of a pathology, or no image is left; the row ``mean`` has the number of images in `gt`.
+    ``pooled`` is the paper's: intersections and unions summed over images, then divided; `n_images` counts the images in
+    which `gt` has pixels of the pathology. ``per-image`` is CheXlocalize's: the mean of the images' own IoU over its true
+    positive slice, the `n_images` in which both files have pixels of the pathology (Saporta et al. 2022, Methods; the
+    default of their ``eval.py``). IoU is NaN, and left out of the mean, where `n_images` is 0; the row ``mean`` has the
+    number of images in `gt`.
 
     An image that `pred` doesn't name is an empty prediction; one that only `pred` names is ignored. Such things are told
     in ``attrs["notes"]``. Raises `UserError` for an unknown metric, a damaged file, or masks of different sizes.
@@ -34,20 +34,20 @@ def evaluate(gt: Path, pred: Path, metric: str = "pooled") -> pd.DataFrame:
     if not truth:
         raise UserError(f"{gt}: names no image; allowed: at least one")
     counts_IK3 = np.array([_counts(truth, predicted, image_id) for image_id in sorted(truth)], dtype=np.int64)
-    intersection_IK, predicted_IK, true_IK = np.moveaxis(counts_IK3, -1, 0)
+    _, predicted_IK, true_IK = np.moveaxis(counts_IK3, -1, 0)
     notes = _file_notes(truth, predicted)
     if metric == "pooled":
         iou_K = pooled_iou(counts_IK3, require_expert=True)
-        entering_IK = (predicted_IK > 0) | (true_IK > 0)
+        counted_IK = true_IK > 0
     else:
         iou_K = per_image_iou(counts_IK3)
-        entering_IK = (predicted_IK > 0) & (true_IK > 0)
+        counted_IK = (predicted_IK > 0) & (true_IK > 0)
         missed, invented = ((true_IK > 0) & (predicted_IK == 0)).sum(), ((true_IK == 0) & (predicted_IK > 0)).sum()
         notes.append(f"per-image: left out {missed} masks without a prediction and {invented} predictions without a mask")
     undefined = [name for name, iou in zip(PATHOLOGIES, iou_K, strict=True) if np.isnan(iou)]
     if undefined:
         notes.append(f"not defined, and left out of the mean: {', '.join(undefined)}")
-    table = pd.DataFrame({"pathology": PATHOLOGIES, "n_images": entering_IK.sum(axis=0), "iou": iou_K})
+    table = pd.DataFrame({"pathology": PATHOLOGIES, "n_images": counted_IK.sum(axis=0), "iou": iou_K})
     table.loc[len(table)] = ["mean", len(truth), float(miou(iou_K)[0])]
     table.attrs["notes"] = notes
     return table

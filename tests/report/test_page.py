@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html.parser
 import re
+import sys
 
 import pytest
 from plotly.offline import get_plotlyjs
@@ -74,11 +75,12 @@ def test_files_stand_beside_the_page(written):
     assert references(figure).loaded == ["plotly.min.js"]
 
 
-def test_write_returns_the_page(study, tmp_path):
-    assert (
-        page.write([dataclasses.replace(study, image=None)], tmp_path / "new" / "out")
-        == tmp_path / "new" / "out" / "index.html"
-    )
+def test_write_returns_the_page_which_says_what_could_not_be_drawn(study, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kaleido", None)  # importing it now fails, as where the extra isn't installed
+    out = tmp_path / "new" / "out"
+    assert page.write([dataclasses.replace(study, image=None)], out) == out / "index.html"
+    assert "kaleido isn&#x27;t installed (extra: images)" in (out / "index.html").read_text()
+    assert not list(out.glob("figures/*.svg"))
 
 
 def test_no_finished_cell_gives_a_page_that_says_so(study, tmp_path):

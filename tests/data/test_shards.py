@@ -1,0 +1,129 @@
+"""Shards: every dtype comes back as it was, whole files or none."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from chexseg.data import shards
+from chexseg.errors import UserError
+
+ROWS = 70  # more than one row group
+
+
+def arrays() -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(0)
+    return {
+        "pixels": generator.integers(0, 256, (ROWS, 9, 7), dtype=np.uint8),
+        "masks": generator.random((ROWS, 3, 5, 5)) < 0.4,  # 75 bits: the last byte is not full
+        "scores": generator.random((ROWS, 10, 4)).astype(np.float16),
+        "logits": generator.normal(size=(ROWS, 2)).astype(np.float32),
+        "counts": generator.integers(-(2**40), 2**40, (ROWS, 1, 3)),
+    }
+
+
+def scalars() -> dict[str, list]:
+    return {"image_id": [f"image{n:03d}" for n in range(ROWS)], "frontal": [n % 3 == 0 for n in range(ROWS)]}
+
+
+@pytest.fixture
+def shard(tmp_path):
+    path = tmp_path / shards.part_name(0)
+    shards.write(path, shards.table(scalars(), arrays(), kind="images", thresholds=[0.25, 0.5]))
+    return path
+
+
+def test_arrays_and_scalars_round_trip(shard):
+    found = shards.read(shard)
+    for name, values in arrays().items():
+        back = shards.array(found, name)
+        assert back.dtype == values.dtype and np.array_equal(back, values), name
+    for name, values in scalars().items():
+        assert found[name].to_pylist() == values
+    assert shards.row_count(shard) == ROWS
+
+
+def test_metadata_is_read_from_table_schema_and_file(shard):
+    table = shards.read(shard)
+    for source in (table, table.schema, shard, str(shard)):
+        about = shards.metadata(source)
+        assert about["kind"] == "images" and about["thresholds"] == [0.25, 0.5]
+        assert about["arrays"]["masks"] == {"dtype": "bits", "shape": [3, 5, 5]}
+        assert about["arrays"]["scores"] == {"dtype": "float16", "shape": [10, 4]}
+
+
+@pytest.mark.parametrize(("start", "length"), [(0, 1), (3, 5), (60, 10), (69, 1), (12, 0), (0, ROWS)])
+def test_slices_give_their_rows(shard, start, length):
+    part = shards.read(shard).slice(start, length)
+    for name, values in arrays().items():
+        assert np.array_equal(shards.array(part, name), values[start : start + length]), name
+
+
+def test_slices_of_tables_never_written_give_their_rows():
+    whole = shards.table(scalars(), arrays())
+    again = pa.concat_tables([whole.slice(5, 4), whole.slice(50, 3)])
+    for name, values in arrays().items():
+        assert np.array_equal(shards.array(again, name), values[[5, 6, 7, 8, 50, 51, 52]]), name
+
+
+def test_a_layout_replaces_lost_metadata(shard):
+    layout = shards.metadata(shard)["arrays"]["masks"]
+    bare = shards.read(shard).replace_schema_metadata(None)
+    assert np.array_equal(shards.array(bare, "masks", layout), arrays()["masks"])
+
+
+def test_only_the_named_columns_are_read(shard):
+    assert shards.read(shard, ["image_id", "scores"]).column_names == ["image_id", "scores"]
+
+
+def test_bits_and_bytes_take_the_room_they_need(shard):
+    schema = pq.read_schema(shard)
+    assert schema.field("masks").type == pa.binary(10) and schema.field("pixels").type == pa.binary(63)
+    assert pq.ParquetFile(shard).metadata.num_row_groups == 2
+
+
+def test_files_are_listed_in_order_and_nothing_else(tmp_path):
+    for number in (10, 2, 0):
+        shards.write(tmp_path / shards.part_name(number), shards.table({"image_id": ["a"]}, {}))
+    (tmp_path / ".part-00001.parquet.77").touch()
+    (tmp_path / "manifest.json").write_text(json.dumps({}))
+    assert shards.files(tmp_path) == [str(tmp_path / shards.part_name(number)) for number in (0, 2, 10)]
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 0.99])
+def test_truncated_files_are_refused(shard, share):
+    shard.write_bytes(shard.read_bytes()[: int(shard.stat().st_size * share)])
+    with pytest.raises(UserError) as caught:
+        shards.read(shard)
+    assert str(shard) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_missing_or_foreign_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match="part-00000.parquet"):
+        shards.read(tmp_path / shards.part_name(0))
+    pq.write_table(pa.table({"image_id": ["a"]}), tmp_path / "foreign.parquet")
+    with pytest.raises(UserError, match="foreign.parquet: not a shard of chexseg"):
+        shards.metadata(tmp_path / "foreign.parquet")
+
+
+def test_a_written_shard_leaves_no_other_file(shard):
+    shards.write(shard, shards.table(scalars(), {}))  # over the old one
+    assert [path.name for path in shard.parent.iterdir()] == [shard.name]
+    assert shards.read(shard).column_names == list(scalars())
+
+
+def test_a_failed_write_leaves_the_old_file(shard, monkeypatch):
+    before = shard.read_bytes()
+
+    def full_disk(rows, path, **settings):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        shards.write(shard, shards.table(scalars(), {}))
+    assert shard.read_bytes() == before and shards.files(shard.parent) == [str(shard)]
