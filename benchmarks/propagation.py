@@ -94,9 +94,7 @@ def main() -> None:
 
     generator = torch.Generator().manual_seed(0)
     header = f"{'map':>7}  {'method':<24}{'s an image':>12}{'ours faster':>12}{'largest difference':>20}"
-    print(
-        f"{CLASSES} classes, radius {RADIUS}, power {POWER}, {2**STEPS_LOG2} steps, {arguments.threads} CPU thread(s)"
-    )
+    print(f"{CLASSES} classes, radius {RADIUS}, power {POWER}, {2**STEPS_LOG2} steps, {arguments.threads} CPU thread(s)")
     print(header)
     for size in (32, 80):
         maps_Khw = torch.rand(CLASSES, size, size, generator=generator)

@@ -36,7 +36,7 @@ QuietFlag = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 
 DEFAULT_STORE = Path("chexseg-store")
 #: The demo's data set: images of train, valid and test, and their short side.
-DEMO_DATA = {"train": 320, "valid": 90, "test": 80, "size": 128}
+DEMO_DATA = {"train": 320, "valid": 88, "test": 64, "size": 128}
 
 
 def main() -> None:
@@ -65,12 +65,12 @@ def demo(
     if not data.exists():
         _write_phantom(data, quiet=quiet, **DEMO_DATA)
     outcome = _run_study(study_path, data, store, None, None, quiet)
-    results, page, _ = _report([study_path], data, store, out / "report")
+    results, written = _report([study_path], data, store, out / "report")
     typer.echo(tables.to_terminal(tables.table1_rows(results[0])))
     typer.echo("")
     for line in _timings(results[0], outcome):
         typer.echo(line)
-    typer.echo(f"\nThe page: {page}\nAll of it took {time.monotonic() - started:.0f} s.")
+    typer.echo(f"\nThe page: {written.page}\nAll of it took {time.monotonic() - started:.0f} s.")
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -173,14 +173,14 @@ def report(
     """Make the tables, the figures and one page of what a store holds of some studies."""
     from chexseg.report import tables
 
-    results, page, notes = _report(studies, data, store, out)
+    results, written = _report(studies, data, store, out)
     for result in results:
         typer.echo(f"{result.name}: {len(result.cells)} of {len(result.cells) + len(result.missing)} cells finished")
         if len(result.cells):
             typer.echo(tables.to_terminal(tables.table1_rows(result)))
-    for note in notes:
+    for note in written.notes:
         typer.echo(note, err=True)
-    typer.echo(str(page))
+    typer.echo(str(written.page))
 
 
 @app.command()
@@ -194,6 +194,8 @@ def evaluate(
     from chexseg.report import evaluation
 
     rows = evaluation.evaluate(gt, pred, metric)
+    for note in rows.attrs["notes"]:
+        typer.echo(f"note: {note}", err=True)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         rows.to_csv(out / "iou.csv", index=False)
@@ -262,8 +264,7 @@ def _report(studies: list[Path], data: Path, store: Path, out: Path) -> Any:
     from chexseg.study.store import Store
 
     results = [load.study_results(_plan(study, data, None), Store(store)) for study in studies]
-    path, notes = page.write(results, out)
-    return results, path, notes
+    return results, page.publish(results, out)
 
 
 def _timings(results: Any, outcome: Any) -> list[str]:

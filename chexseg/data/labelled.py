@@ -40,8 +40,8 @@ def mask_index(artifact: Path) -> list[tuple[str, str]]:
     return sorted(zip(rows["image_id"].to_pylist(), rows["patient"].to_pylist(), strict=True))
 
 
-def gather(directory: Path, column: str, image_ids: Sequence[str]) -> np.ndarray:
-    """The arrays of the named images, in the order of `image_ids`, streamed by Ray Data; read-only.
+def gather(directory: Path, column: str, image_ids: Sequence[str]) -> torch.Tensor:
+    """The arrays of the named images, in the order of `image_ids`, streamed by Ray Data. Not to be changed in place.
 
     Bits stay packed, (rows, bytes): `unpack_bits` opens them on the device. Raises `UserError` if an image is missing.
     A process keeps the last few: cells on a warm worker mostly want what the cell before them had. Artifacts never
@@ -51,7 +51,7 @@ def gather(directory: Path, column: str, image_ids: Sequence[str]) -> np.ndarray
 
 
 @lru_cache(maxsize=12)
-def _gather(directory: str, column: str, image_ids: tuple[str, ...]) -> np.ndarray:
+def _gather(directory: str, column: str, image_ids: tuple[str, ...]) -> torch.Tensor:
     paths = shards.files(Path(directory))
     if not paths:
         raise UserError(f"{directory}: no shards")
@@ -71,7 +71,7 @@ def _gather(directory: str, column: str, image_ids: tuple[str, ...]) -> np.ndarr
                 found += 1
     if found != len(rows):
         raise UserError(f"{directory}: {len(rows) - found} of {len(rows)} images are not there")
-    return out
+    return torch.from_numpy(out)
 
 
 def unpack_bits(packed_NB: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
@@ -92,7 +92,7 @@ def pack_bits(masks_NKHW: torch.Tensor) -> torch.Tensor:
 
 def expert_masks(artifact: Path, image_ids: Sequence[str], pathologies: Sequence[str], size: int) -> torch.Tensor:
     """Packed expert masks of the named images, only the studied pathologies: (N, bytes) uint8."""
-    packed = torch.from_numpy(gather(artifact / "masks", "masks", image_ids))
+    packed = gather(artifact / "masks", "masks", image_ids)
     if tuple(pathologies) == PATHOLOGIES:
         return packed
     chosen = [PATHOLOGIES.index(name) for name in pathologies]
@@ -102,7 +102,7 @@ def expert_masks(artifact: Path, image_ids: Sequence[str], pathologies: Sequence
 
 def pixels(artifact: Path, image_ids: Sequence[str]) -> torch.Tensor:
     """Grey pixels of the named images: (N, H, W) uint8."""
-    return torch.from_numpy(gather(artifact / "images", "pixels", image_ids))
+    return gather(artifact / "images", "pixels", image_ids)
 
 
 def labels(table, pathologies: Sequence[str] | None = None) -> np.ndarray:

@@ -32,7 +32,7 @@ def table(scalars: Mapping[str, Sequence | np.ndarray], arrays: Mapping[str, np.
     for name, values in arrays.items():
         bits = values.dtype == bool
         layout[name] = {"dtype": "bits" if bits else values.dtype.name, "shape": list(values.shape[1:])}
-        flat = values.reshape(len(values), -1)
+        flat = values.reshape(len(values), math.prod(values.shape[1:]))
         flat = np.ascontiguousarray(np.packbits(flat, axis=1, bitorder="little") if bits else flat)
         width = flat.shape[1] * flat.itemsize
         columns[name] = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(flat), [None, pa.py_buffer(flat)])
@@ -56,9 +56,8 @@ def array(source: pa.Table, name: str, layout: Mapping[str, Any] | None = None) 
     """
     layout = layout or metadata(source)["arrays"][name]
     column = source[name]
-    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(column, pa.ChunkedArray):  # no chunk at all, or more than one buffer can hold
-        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    if isinstance(column, pa.ChunkedArray):  # combine_chunks would copy even a single chunk
+        column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     width = column.type.byte_width
     raw = np.frombuffer(column.buffers()[1] or b"", dtype=np.uint8)[column.offset * width :][: len(column) * width]
     raw = raw.reshape(len(column), width)
@@ -76,8 +75,11 @@ def unpack(bits: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 def write(path: Path, rows: pa.Table) -> None:
     """Write one shard, whole or not at all: to a temporary name, then renamed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(rows, temporary, compression="zstd", row_group_size=ROW_GROUP, use_dictionary=False)
-    temporary.replace(path)
+    try:
+        pq.write_table(rows, temporary, compression="zstd", row_group_size=ROW_GROUP, use_dictionary=False)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:

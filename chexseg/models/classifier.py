@@ -1,4 +1,4 @@
-"""Classifiers of CheXpert's 14 observations: a convolutional body that ends in ReLU, global average pooling, one linear layer."""
+"""Classifiers of CheXpert's observations: a convolutional body that ends in ReLU, global average pooling, one linear layer."""
 
 from __future__ import annotations
 

@@ -62,9 +62,7 @@ def shifted(values: Tensor, dy: int, dx: int, y: int, x: int) -> Tensor:
     return values[..., y : y + height, left : left + width]
 
 
-def pair_losses(
-    boundary_Nhw: Tensor, displacement_N2hw: Tensor, seeds_NKhw: Tensor, radius: float = 10
-) -> dict[str, Tensor]:
+def pair_losses(boundary_Nhw: Tensor, displacement_N2hw: Tensor, seeds_NKhw: Tensor, radius: float = 10) -> dict[str, Tensor]:
     """IRNet's training losses (paper, equations 3 to 7; Ahn et al. 2019), each a scalar with a gradient.
 
     `boundary_Nhw` holds logits, `displacement_N2hw` (y, x) in pixels of the same map, `seeds_NKhw` what `seeds` gives.

@@ -27,9 +27,7 @@ def study_results(plan: Plan, store: Store) -> StudyResults:
         if scored is None:
             failure = store.failure(cell.fit) or store.failure(cell.score)
             state = "failed" if failure else "missing"
-            missing.append(
-                {"name": cell.name, "state": state, "reason": failure["error"] if failure else "not run yet"}
-            )
+            missing.append({"name": cell.name, "state": state, "reason": failure["error"] if failure else "not run yet"})
             continue
         table = shards.read(scored.path / COUNTS)
         order = tuple(shards.metadata(table)["pathologies"])

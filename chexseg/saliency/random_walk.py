@@ -11,9 +11,7 @@ from chexseg.models.irnet_losses import half_disc, line, shifted
 
 
 @torch.no_grad()
-def propagate(
-    maps_NKhw: Tensor, boundary_Nhw: Tensor, radius: float = 3, power: float = 5, steps_log2: int = 3
-) -> Tensor:
+def propagate(maps_NKhw: Tensor, boundary_Nhw: Tensor, radius: float = 3, power: float = 5, steps_log2: int = 3) -> Tensor:
     """maps_NKhw after 2 ** steps_log2 steps of the random walk (Ahn et al. 2019).
 
     `maps_NKhw` are class maps >= 0 on the grid of `boundary_Nhw`, the boundary map in [0, 1] (not logits); K may be any

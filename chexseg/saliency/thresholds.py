@@ -54,7 +54,7 @@ class Histogram:
         grid = torch.tensor(GRID, dtype=torch.float32, device=scores_NKHW.device)
         # bucketize would sort NaN above every threshold, but no comparison with NaN is true.
         scores_NKHW = scores_NKHW.to(torch.float32).nan_to_num(nan=-1.0)
-        index_NKHW = torch.bucketize(scores_NKHW, grid, out_int32=True)
+        index_NKHW = torch.bucketize(scores_NKHW.contiguous(), grid, out_int32=True)
         first_bin_K = 2 * bins * torch.arange(pathologies, dtype=torch.int32, device=scores_NKHW.device)
         index_NKHW += first_bin_K[:, None, None] + bins * masks_NKHW.to(torch.int32)
         counts = torch.bincount(index_NKHW.flatten(), minlength=pathologies * 2 * bins)

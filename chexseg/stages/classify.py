@@ -34,6 +34,9 @@ class Config(StageConfig):
     learning_rate: float = Field(default=1e-4, gt=0)
     #: Iterations between two checkpoints, of which the best is kept. The paper: 4,800.
     checkpoint_every: int = Field(default=4800, ge=1)
+    #: Start the last layer's bias at the observations' log odds instead of near 0. In a short training the weights need not
+    #: carry the prevalence then, which would leave few positive ones and empty CAMs. The paper: no.
+    prior_bias: bool = False
     seed: int = 0
 
 
@@ -48,10 +51,14 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     torch.manual_seed(derive(config.seed, "classifier"))
     model = classifier.build(config.architecture).to(execution.device, memory_format=torch.channels_last)
     table = labelled.index(inputs["train"])
+    targets_NL = chexpert.targets(labelled.labels(table), config.uncertainty)
+    if config.prior_bias:
+        prevalence_L = torch.from_numpy(np.nanmean(targets_NL, axis=0)).clamp(1e-3, 1 - 1e-3)
+        model.head.bias.data.copy_(prevalence_L.logit())
     source = labelled.classification_source(
         inputs["train"],
         table["image_id"].tolist(),
-        chexpert.targets(labelled.labels(table), config.uncertainty),
+        targets_NL,
         derive(config.seed, "classification samples"),
         execution.device,
         execution.resident_bytes,
@@ -60,7 +67,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     valid_pixels_NHW = labelled.pixels(inputs["valid"], valid["image_id"].tolist())
     valid_labels_NL = labelled.labels(valid)
 
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
     steps = max(1, config.epochs * len(table) // config.batch_size)
     best: dict[str, Any] = {"mean_auroc": -1.0}
     smoothed = None

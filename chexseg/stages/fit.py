@@ -92,7 +92,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
         encoders.load(model.encoder, inputs["encoder"] / ENCODER)
     model.to(execution.device)
     rate = config.learning_rate or (1e-4 if data.images >= LARGE else 1e-3)
-    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True)
 
     progress = Progress.load(out / "resume.pt", model, optimizer) or Progress()
     for epoch in range(progress.epochs):
@@ -229,7 +229,7 @@ def weak_set(config: Config, inputs: Mapping[str, Path], device: str) -> tuple[A
     ids = draws.weak_images(pool, positive, config.weak_images, config.seed, config.prefer_positives)
     thresholds = shards.metadata(shard_files[0])["thresholds"]
     chosen = [PATHOLOGIES.index(name) for name in config.pathologies]
-    scores_NKhw = torch.from_numpy(labelled.gather(inputs["weak"] / "train", "scores", ids)[:, chosen])
+    scores_NKhw = labelled.gather(inputs["weak"] / "train", "scores", ids)[:, chosen]
     present_NK = possible(torch.from_numpy(labelled.labels(table.loc[ids], config.pathologies)))
     if not config.negatives_empty:
         present_NK = torch.ones_like(present_NK)
@@ -277,7 +277,6 @@ def mixed_set(config: Config, inputs: Mapping[str, Path], execution: Execution) 
 
 def student_set(config: Config, inputs: Mapping[str, Path], execution: Execution) -> TrainingSet:
     """Training images with a teacher's stride-4 logits."""
-    import torch
 
     from chexseg.data import labelled, sources
 
@@ -285,7 +284,7 @@ def student_set(config: Config, inputs: Mapping[str, Path], execution: Execution
     ids = labelled.ids(inputs["teacher"] / "train")
     columns = {
         "images": labelled.pixels(inputs["train"], ids),
-        "teacher": torch.from_numpy(labelled.gather(inputs["teacher"] / "train", "logits", ids).copy()),
+        "teacher": labelled.gather(inputs["teacher"] / "train", "logits", ids),
     }
     source = sources.Resident(
         {name: values.to(execution.device) for name, values in columns.items()}, derive(config.seed, "student samples")

@@ -104,7 +104,8 @@ class _Decoder:
             pixels_NHW[position] = frame.image(pixels)
             sizes.append(pixels.shape)
             if image_id in self.masks:
-                masks.append(frame.masks(expert_masks(self.masks, image_id, path, pixels.shape)))
+                self.masks.check_size(image_id, path, pixels.shape)
+                masks.append(frame.masks(self.masks.masks(image_id)))
                 masked.append((image_id, patient))
         heights, widths = zip(*sizes, strict=True)
         scalars: dict[str, Any] = {name: rows[name].to_numpy() for name in ("image_id", "patient", "frontal")}
@@ -122,14 +123,3 @@ class _Decoder:
             )
             shards.write(self.out / "masks" / part, table)
         return {"with_masks": len(masked)}
-
-
-def expert_masks(mask_file: chexlocalize.MaskFile, image_id: str, path: str, shape: tuple[int, int]) -> np.ndarray:
-    """masks_KHW of an image at its own size. Raises `UserError` if they are of another size than the image."""
-    size = mask_file.size(image_id)
-    if size != tuple(shape):
-        raise UserError(
-            f"{mask_file.path}: {image_id}: the masks are {size[0]} x {size[1]} (height x width);"
-            f" allowed: {shape[0]} x {shape[1]}, the size of {path}"
-        )
-    return mask_file.masks(image_id)

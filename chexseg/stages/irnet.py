@@ -66,26 +66,26 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
         "thresholds": thresholds,
         "negatives_empty": config.negatives_empty,
     }
-    counts = {}
-    for split in ("valid", "train"):
+    for split in ("train", "valid"):
         (out / split).mkdir(parents=True, exist_ok=True)
-        answers = streams.map_files(
-            shards.files(inputs["saliency"] / split),
-            _Walker,
-            {
-                "config": config,
-                "images": str(inputs[split] / "images"),
-                "out": str(out / split),
-                "note": note,
-                "execution": execution,
-            },
-            workers=execution.map_workers,
-            num_gpus=execution.map_gpus,
-            progress=lambda files, total, split=split: execution.progress(files, total, f"files of {split}"),
-        )
-        counts[split] = sum(answer["images"] for answer in answers)
+    arguments = {"config": config, "note": note, "execution": execution}
+    walker = _Walker(**arguments, images=str(inputs["valid"] / "images"), out=str(out / "valid"))
+    walked = sum(walker(path)["images"] for path in shards.files(inputs["saliency"] / "valid"))
+    answers = streams.map_files(
+        shards.files(inputs["saliency"] / "train"),
+        _Walker,
+        {**arguments, "images": str(inputs["train"] / "images"), "out": str(out / "train")},
+        workers=execution.map_workers,
+        num_gpus=execution.map_gpus,
+        progress=lambda files, total: execution.progress(files, total, "files"),
+    )
     (out / THRESHOLDS).write_text(json.dumps(thresholds, indent=1))
-    return {**facts, "images": counts, "thresholds": thresholds}
+    return {
+        **facts,
+        "images": sum(answer["images"] for answer in answers),
+        "expert_images": walked,
+        "thresholds": thresholds,
+    }
 
 
 def build(config: Config) -> Any:
@@ -114,7 +114,7 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
     present_NK = possible(torch.from_numpy(labelled.labels(table.loc[ids], PATHOLOGIES)))
     columns = {
         "images": labelled.pixels(inputs["train"], ids),
-        "maps": torch.from_numpy(labelled.gather(inputs["saliency"] / "train", "scores", ids).copy()),
+        "maps": labelled.gather(inputs["saliency"] / "train", "scores", ids),
         "present": present_NK,
     }
     source = sources.Resident(

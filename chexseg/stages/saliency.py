@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,35 +44,25 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     table = labelled.index(inputs["train"])
     pool = draws.sample(table["image_id"][table["frontal"]].tolist(), config.images, config.seed, "saliency images")
     masked = labelled.mask_index(inputs["valid"])
-    total = len(pool) + len(masked)
-    arguments = {"classifier": str(inputs["classifier"]), "architecture": config.architecture, "execution": execution}
-    done = 0
-    counts = {}
-    # First the expert images: what they say of the thresholds is written beside the training images' maps.
-    note: dict[str, Any] = {"kind": config.kind, "pathologies": PATHOLOGIES}
-    for split, wanted in (("valid", [image_id for image_id, _ in masked]), ("train", pool)):
+    for split in ("train", "valid"):
         (out / split).mkdir(parents=True, exist_ok=True)
-        if split == "train":
-            chosen = choose_thresholds(config, inputs["valid"], out / "valid", masked)
-            note |= {"thresholds": chosen["thresholds"], "negatives_empty": config.negatives_empty}
-        paths = shards.files(inputs[split] / "images")
-        answers = streams.map_files(
-            paths,
-            _Mapper,
-            {**arguments, "wanted": wanted, "out": str(out / split), "note": note},
-            workers=execution.map_workers,
-            num_gpus=execution.map_gpus,
-            progress=partial(_report, execution, done, len(wanted), total),
-        )
-        done += len(wanted)
-        counts[split] = sum(answer["images"] for answer in answers)
+    note: dict[str, Any] = {"kind": config.kind, "pathologies": PATHOLOGIES}
+    arguments = {"classifier": str(inputs["classifier"]), "architecture": config.architecture, "execution": execution}
+    # First the few expert images, here: what they say of the thresholds is written beside the training images' maps.
+    expert = _Mapper(**arguments, wanted=[image_id for image_id, _ in masked], out=str(out / "valid"), note=note)
+    mapped = sum(expert(path)["images"] for path in shards.files(inputs["valid"] / "images"))
+    chosen = choose_thresholds(config, inputs["valid"], out / "valid", masked)
+    note |= {"thresholds": chosen["thresholds"], "negatives_empty": config.negatives_empty}
+    answers = streams.map_files(
+        shards.files(inputs["train"] / "images"),
+        _Mapper,
+        {**arguments, "wanted": pool, "out": str(out / "train"), "note": note},
+        workers=execution.map_workers,
+        num_gpus=execution.map_gpus,
+        progress=lambda files, total: execution.progress(len(pool) * files // total, len(pool), "images"),
+    )
     (out / THRESHOLDS).write_text(json.dumps(chosen["thresholds"], indent=1))
-    return {"images": counts, **chosen}
-
-
-def _report(execution: Execution, started: int, images: int, total: int, files: int, of: int) -> None:
-    """Progress in images from progress in files, of one split among all."""
-    execution.progress(started + images * files // of, total, "images")
+    return {"images": sum(answer["images"] for answer in answers), "expert_images": mapped, **chosen}
 
 
 class _Mapper:
@@ -140,7 +129,7 @@ def choose_thresholds(config: Config, valid: Path, maps: Path, masked: list[tupl
     histogram = Histogram.empty(len(PATHOLOGIES))
     if train:
         size = labelled.image_size(valid)
-        scores_NKhw = torch.from_numpy(labelled.gather(maps, "scores", train).copy())
+        scores_NKhw = labelled.gather(maps, "scores", train)
         masks_NB = labelled.expert_masks(valid, train, PATHOLOGIES, size)
         table = labelled.index(valid).set_index("image_id").loc[train]
         present_NK = possible(torch.from_numpy(labelled.labels(table, PATHOLOGIES)))

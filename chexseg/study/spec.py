@@ -31,7 +31,7 @@ def _section(name: str, stage: type[StageConfig], *fields: str) -> type[Section]
     return create_model(name, __base__=Section, **chosen)  # type: ignore[call-overload]
 
 
-_CLASSIFY = ("architecture", "uncertainty", "epochs", "batch_size", "learning_rate", "checkpoint_every")
+_CLASSIFY = ("architecture", "uncertainty", "epochs", "batch_size", "learning_rate", "checkpoint_every", "prior_bias")
 Classify = _section("Classify", classify.Config, *_CLASSIFY)
 Pretrain = _section("Pretrain", pretrain.Config, *(name for name in _CLASSIFY if name != "architecture"))
 Saliency = _section("Saliency", saliency.Config, "images")

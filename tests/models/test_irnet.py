@@ -65,8 +65,7 @@ def losses_by_hand(boundary, displacement, seeds, radius):
                     else:
                         terms["boundary_negative"].append(-(1 - a).log())
     parts = {
-        name: torch.stack(values).mean() if values else torch.zeros((), dtype=boundary.dtype)
-        for name, values in terms.items()
+        name: torch.stack(values).mean() if values else torch.zeros((), dtype=boundary.dtype) for name, values in terms.items()
     }
     parts["boundary"] = parts["boundary_foreground"] / 2 + parts["boundary_background"] / 2 + parts["boundary_negative"]
     parts["total"] = parts["displacement_foreground"] + parts["displacement_background"] + parts["boundary"]
@@ -162,9 +161,7 @@ def test_what_is_kept_for_the_backward_pass_does_not_grow_with_the_pairs():
 
     def kept(radius):
         sizes = []
-        with torch.autograd.graph.saved_tensors_hooks(
-            lambda t: sizes.append(t.numel() * t.element_size()), lambda t: t
-        ):
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel() * t.element_size()), lambda t: t):
             pair_losses(boundary, displacement, labels, radius)
         return sum(sizes)
 

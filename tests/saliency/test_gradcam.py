@@ -108,9 +108,7 @@ def test_plus_plus_is_its_definition():
     weight, bias = head.weight.detach(), head.bias.detach()
     torch.testing.assert_close(gradcam.grad_cam_plus_plus(features, weight, bias), expected, rtol=1e-10, atol=0)
     # The bias scales whole maps only.
-    torch.testing.assert_close(
-        gradcam.normalise(gradcam.grad_cam_plus_plus(features, weight)), gradcam.normalise(expected)
-    )
+    torch.testing.assert_close(gradcam.normalise(gradcam.grad_cam_plus_plus(features, weight)), gradcam.normalise(expected))
     # And it is another map than Grad-CAM's.
     other = gradcam.normalise(gradcam.closed_form(features, weight))
     assert (other - gradcam.normalise(expected)).abs().max() > 0.01

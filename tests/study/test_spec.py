@@ -33,8 +33,12 @@ MISTAKES = {
         "x.yaml:3: settings.fit.epoch: no such key (did you mean 'epochs'?); allowed: epochs, batch_size,"
         " learning_rate, samples_per_epoch"
     ),
-    "name: s\naxes:\n  labels.weak: [cma]": "x.yaml:3: axes.labels.weak: labels.weak: found 'cma'; input should be 'cam' or 'irnet'",
-    "name: s\naxes:\n  labels.p: [0.5, 1.5]": "x.yaml:3: axes.labels.p: labels.p: found 1.5; input should be less than or equal to 1",
+    "name: s\naxes:\n  labels.weak: [cma]": (
+        "x.yaml:3: axes.labels.weak: labels.weak: found 'cma'; input should be 'cam' or 'irnet'"
+    ),
+    "name: s\naxes:\n  labels.p: [0.5, 1.5]": (
+        "x.yaml:3: axes.labels.p: labels.p: found 1.5; input should be less than or equal to 1"
+    ),
     "name: s\naxes:\n  trial: []": "x.yaml:3: axes.trial: allowed: a list of different values, at least one",
     "name: s\naxes:\n  trial: [1, 1]": "x.yaml:3: axes.trial: allowed: a list of different values, at least one",
     "name: s\nname: t": "x.yaml:2: name: stands twice (before in line 1)",

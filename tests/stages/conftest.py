@@ -1,0 +1,48 @@
+"""Every stage once, small, on the phantom: what later stages' tests build on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chexseg.stages import classify, fit, ingest, irnet, pretrain, saliency
+from chexseg.stages.base import Execution, StageConfig
+
+SIZE = 64
+EXECUTION = Execution(threads=1, map_workers=1)
+EXPERT = {"expert_train": 8, "expert_select": 4}
+
+
+@dataclass
+class Results:
+    """Directories and facts of stages by name."""
+
+    root: Path
+    paths: dict[str, Path]
+    facts: dict[str, dict[str, Any]]
+
+    def run(self, name: str, stage: Any, config: StageConfig, inputs: dict[str, Path]) -> None:
+        out = self.root / name
+        out.mkdir(exist_ok=True)
+        self.paths[name], self.facts[name] = out, stage.run(config, inputs, out, EXECUTION)
+
+
+@pytest.fixture(scope="session")
+def results(ray_session, phantom_root, tmp_path_factory) -> Results:
+    done = Results(tmp_path_factory.mktemp("stages"), {}, {})
+    for split in ("train", "valid", "test"):
+        done.run(split, ingest, ingest.Config(split=split, size=SIZE), {"data": phantom_root})
+    both = {name: done.paths[name] for name in ("train", "valid")}
+    small = {"epochs": 1, "learning_rate": 1e-3}
+    done.run("classify", classify, classify.Config(architecture="densenet121", **small), both)
+    done.run("pretrain", pretrain, pretrain.Config(**small), both)
+    maps = saliency.Config(images=32, **EXPERT)
+    done.run("saliency", saliency, maps, {**both, "classifier": done.paths["classify"]})
+    walks = irnet.Config(architecture="resnet18", epochs=1, images=16, radius=4, batch_size=8)
+    done.run("irnet", irnet, walks, {**both, "saliency": done.paths["saliency"]})
+    full = fit.Config(**EXPERT, epochs=2, samples_per_epoch=16)
+    done.run("fit", fit, full, {"valid": done.paths["valid"], "encoder": done.paths["pretrain"]})
+    return done

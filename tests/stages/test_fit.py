@@ -1,0 +1,189 @@
+"""Fit, distil and score: reproducible, resumable, and blind to what they must not see."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from chexseg.data import chexlocalize, labelled, shards
+from chexseg.errors import UserError
+from chexseg.models import encoders, segmenter
+from chexseg.pathologies import PATHOLOGIES
+from chexseg.stages import distil, fit, score
+from chexseg.study.plan import STAGES
+
+from .conftest import EXECUTION, EXPERT, SIZE
+
+SMALL = {**EXPERT, "epochs": 2, "samples_per_epoch": 16}
+
+
+def inputs(results, *roles: str) -> dict:
+    names = {"weak": "saliency", "encoder": "pretrain"}
+    return {role: results.paths[names.get(role, role)] for role in roles}
+
+
+def same(first, second) -> bool:
+    a, b = (load_file(path / fit.WEIGHTS) for path in (first, second))
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def run(config: fit.Config, given: dict, out, execution=EXECUTION) -> dict:
+    out.mkdir(exist_ok=True)
+    return fit.run(config, given, out, execution)
+
+
+MIXED = {"p": 0.5, "weak": "cam", "weak_images": 12, "init": "random"}
+
+
+def test_same_seed_same_weights_bit_for_bit_and_another_seed_others(results, tmp_path):
+    given = inputs(results, "train", "valid", "weak")
+    facts = run(fit.Config(**SMALL, **MIXED), given, tmp_path / "a")
+    assert run(fit.Config(**SMALL, **MIXED), given, tmp_path / "b") == facts
+    assert same(tmp_path / "a", tmp_path / "b")
+    run(fit.Config(**SMALL, **MIXED, seed=1), given, tmp_path / "c")
+    assert not same(tmp_path / "a", tmp_path / "c")
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_fit_goes_on_to_the_same_weights(results, tmp_path):
+    given = inputs(results, "train", "valid", "weak")
+    config = fit.Config(**{**SMALL, "epochs": 3}, **MIXED)
+    quiet = run(config, given, tmp_path / "quiet")
+
+    def kill_in_the_third_epoch(done, total, unit, note=None):
+        if (note or {}).get("epoch") == 3:
+            raise Killed
+
+    eager = replace(EXECUTION, checkpoint_seconds=0)
+    with pytest.raises(Killed):
+        run(config, given, tmp_path / "killed", replace(eager, progress=kill_in_the_third_epoch))
+    assert (tmp_path / "killed" / "resume.pt").exists()
+    seen = []
+    resumed = run(config, given, tmp_path / "killed", replace(eager, progress=lambda *a: seen.append(a)))
+    assert min(done for done, *_ in seen) > 2 * 16
+    assert resumed == quiet
+    assert same(tmp_path / "quiet", tmp_path / "killed")
+    assert not (tmp_path / "killed" / "resume.pt").exists()
+
+
+def test_no_expert_mask_reaches_a_weak_cell_but_by_the_choice_of_its_epoch(results, tmp_path):
+    """Change every expert training mask: the weights of each epoch, and the thresholds, stay."""
+    given = inputs(results, "train", "valid", "weak")
+    config = fit.Config(**{**SMALL, "epochs": 1}, p=0.0, weak="cam", weak_images=12, init="random")
+    before = run(config, given, tmp_path / "before")
+    changed = tmp_path / "valid"
+    shutil.copytree(results.paths["valid"], changed)
+    train, _ = fit.expert_ids(config, changed)
+    for path in shards.files(changed / "masks"):
+        table = shards.read(path)
+        masks = shards.array(table, "masks").copy()
+        for row, image_id in enumerate(table["image_id"].to_pylist()):
+            if image_id in train:
+                masks[row] = ~masks[row]
+        scalars = {name: table[name] for name in ("image_id", "patient")}
+        target = changed / "masks" / path.rpartition("/")[2]
+        shards.write(target, shards.table(scalars, {"masks": masks}, kind="masks", pathologies=PATHOLOGIES))
+    after = run(config, {**given, "valid": changed}, tmp_path / "after")
+    assert same(tmp_path / "before", tmp_path / "after")
+    assert after["thresholds"] == before["thresholds"]
+
+
+def test_a_pretrained_encoder_is_where_training_starts(results, tmp_path, monkeypatch):
+    from chexseg.stages import pretrain
+
+    seen = []
+    real = fit.mixed_set
+    monkeypatch.setattr(fit, "mixed_set", lambda *arguments: seen.append(1) or real(*arguments))
+    wanted = load_file(results.paths["pretrain"] / pretrain.WEIGHTS)
+    loaded = {}
+
+    def look(module, path):
+        encoders_load(module, path)
+        loaded.update({name: value.clone() for name, value in module.state_dict().items()})
+
+    encoders_load = encoders.load
+    monkeypatch.setattr(encoders, "load", look)
+    run(fit.Config(**{**SMALL, "epochs": 1}), inputs(results, "valid", "encoder"), tmp_path / "fit")
+    assert seen
+    assert wanted.keys() == loaded.keys()
+    assert all(torch.equal(wanted[name], loaded[name]) for name in wanted)
+
+
+def test_the_kept_epoch_is_the_best_and_its_score_can_be_had_again(results):
+    config = fit.Config(**SMALL)
+    facts = results.facts["fit"]
+    history = json.loads((results.paths["fit"] / "history.json").read_text())
+    assert facts["selection_miou"] == max(epoch["selection_miou"] for epoch in history)
+    model, about = score.load_segmenter(results.paths["fit"], "cpu")
+    assert about["pathologies"] == list(PATHOLOGIES)
+    _, select = fit.expert_ids(config, results.paths["valid"])
+    again = fit.selection_score(config, model, fit.expert_set(config, results.paths["valid"], select, "cpu"))
+    assert again == pytest.approx(facts["selection_miou"], abs=1e-9)
+
+
+def test_more_images_than_there_are_is_refused(results, tmp_path):
+    given = inputs(results, "train", "valid", "weak")
+    with pytest.raises(UserError, match="labels.expert_split"):
+        run(fit.Config(expert_train=500, expert_select=4, init="random"), given, tmp_path / "a")
+    with pytest.raises(UserError, match="labels.weak_images"):
+        run(fit.Config(**EXPERT, p=0.5, weak="cam", weak_images=500, init="random"), given, tmp_path / "b")
+
+
+def test_counts_are_those_of_the_predicted_masks(results, tmp_path):
+    facts = score.run(score.Config(), {"test": results.paths["test"], "segmenter": results.paths["fit"]}, tmp_path, EXECUTION)
+    counts = shards.read(tmp_path / score.COUNTS).to_pandas()
+    runs = shards.read(tmp_path / score.PREDICTIONS).to_pandas()
+    ids = [image_id for image_id, _ in labelled.mask_index(results.paths["test"])]
+    true = labelled.unpack_bits(
+        labelled.expert_masks(results.paths["test"], ids, PATHOLOGIES, SIZE), (len(PATHOLOGIES), SIZE, SIZE)
+    ).numpy()
+    for i, image_id in enumerate(ids):
+        for k, name in enumerate(PATHOLOGIES):
+            row = i * len(PATHOLOGIES) + k
+            assert tuple(counts.loc[row, ["image_id", "pathology"]]) == (image_id, name)
+            predicted = chexlocalize.decode({"size": [SIZE, SIZE], "counts": runs.loc[row, "counts"]}, "test")
+            expected = ((predicted & true[i, k]).sum(), predicted.sum(), true[i, k].sum())
+            assert tuple(counts.loc[row, ["intersection", "predicted", "true"]]) == expected
+    sums = counts.groupby("pathology")[["intersection", "predicted", "true"]].sum()
+    for name, iou in facts["iou"].items():
+        i, p, t = sums.loc[name]
+        assert iou == pytest.approx(i / (p + t - i)) if p + t - i else iou is None
+
+
+def test_a_students_targets_are_its_teachers_logits_and_fractions_nest(results, tmp_path):
+    given = {"train": results.paths["train"], "teacher": results.paths["fit"]}
+    for fraction in (0.25, 0.5):
+        (tmp_path / str(fraction)).mkdir()
+        distil.run(distil.Config(fraction=fraction), given, tmp_path / str(fraction), EXECUTION)
+    few, many = (labelled.ids(tmp_path / str(fraction) / "train") for fraction in (0.25, 0.5))
+    assert set(few) < set(many)
+    logits = labelled.gather(tmp_path / "0.25" / "train", "logits", few).float()
+    model, about = score.load_segmenter(results.paths["fit"], "cpu")
+    with torch.inference_mode():
+        direct = model(encoders.prepare(labelled.pixels(results.paths["train"], few), about["init"]))
+    assert torch.allclose(segmenter.upsample(logits), direct, atol=0.02, rtol=0.01)
+    student = fit.Config(**SMALL, supervision="teacher")
+    facts = run(student, {**inputs(results, "train", "valid", "encoder"), "teacher": tmp_path / "0.25"}, tmp_path / "student")
+    assert facts["images"] == len(few)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_stage_keeps_the_contract(name):
+    """A frozen config that refuses unknown fields and can be written as JSON and read back; a version; a run."""
+    stage = STAGES[name]
+    assert isinstance(stage.VERSION, int)
+    assert callable(stage.run)
+    config = stage.Config(split="test") if name == "ingest" else stage.Config()
+    assert stage.Config.model_validate_json(config.model_dump_json()) == config
+    with pytest.raises(ValueError, match="[Ff]rozen|attribute"):
+        config.seed = 3
+    with pytest.raises(ValueError, match="[Ee]xtra"):
+        stage.Config.model_validate({**config.model_dump(), "no_such_field": 1})

@@ -1,0 +1,112 @@
+"""Ingest: what comes out is what the files hold, and a fault is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from chexseg.data import chexlocalize, chexpert, images, labelled, shards
+from chexseg.errors import UserError
+from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
+from chexseg.stages import ingest
+
+from .conftest import EXECUTION, SIZE
+
+
+def test_pixels_masks_and_labels_are_those_of_the_files(results, phantom_root):
+    artifact = results.paths["valid"]
+    table = chexpert.read(phantom_root, "valid").set_index("image_id")
+    mask_file = chexlocalize.read(phantom_root / chexlocalize.FILES["valid"])
+    index = labelled.index(artifact)
+    assert index["image_id"].tolist() == sorted(table.index)
+    np.testing.assert_array_equal(index[list(OBSERVATIONS)], table.loc[index["image_id"], list(OBSERVATIONS)])
+    assert [image_id for image_id, _ in labelled.mask_index(artifact)] == sorted(mask_file)
+    ids = sorted(mask_file)[:5]
+    pixels = labelled.pixels(artifact, ids).numpy()
+    packed = labelled.expert_masks(artifact, ids, PATHOLOGIES, SIZE)
+    masks = labelled.unpack_bits(packed, (len(PATHOLOGIES), SIZE, SIZE)).numpy()
+    for row, image_id in enumerate(ids):
+        raw = images.decode(table.loc[image_id, "path"])
+        frame = images.Frame(*raw.shape, SIZE)
+        np.testing.assert_array_equal(pixels[row], frame.image(raw))
+        np.testing.assert_array_equal(masks[row], frame.masks(mask_file.masks(image_id)))
+
+
+def test_studied_pathologies_are_the_chosen_rows_of_all(results):
+    artifact = results.paths["valid"]
+    ids = [image_id for image_id, _ in labelled.mask_index(artifact)][:3]
+    chosen = ("Cardiomegaly", "Support Devices")
+    few = labelled.unpack_bits(labelled.expert_masks(artifact, ids, chosen, SIZE), (2, SIZE, SIZE))
+    every = labelled.unpack_bits(labelled.expert_masks(artifact, ids, PATHOLOGIES, SIZE), (len(PATHOLOGIES), SIZE, SIZE))
+    assert (few == every[:, [PATHOLOGIES.index(name) for name in chosen]]).all()
+
+
+def test_of_the_test_set_only_images_with_masks_are_kept(results, phantom_root):
+    ids = labelled.index(results.paths["test"])["image_id"].tolist()
+    assert ids == sorted(chexlocalize.read(phantom_root / chexlocalize.FILES["test"]))
+
+
+def test_ingested_twice_is_the_same_bytes(results, phantom_root, tmp_path):
+    ingest.run(ingest.Config(split="valid", size=SIZE), {"data": phantom_root}, tmp_path, EXECUTION)
+    for path in shards.files(tmp_path / "images") + shards.files(tmp_path / "masks"):
+        again = tmp_path / path
+        first = results.paths["valid"] / again.relative_to(tmp_path)
+        assert again.read_bytes() == first.read_bytes()
+
+
+def _break(root, how: str) -> str:
+    """Damages a data set; the part of the message that must name the damage."""
+    csv = root / "CheXpert-v1.0-small" / "valid.csv"
+    first = chexpert.read(root, "valid").iloc[0]
+    if how == "image missing":
+        (root / first["path"]).unlink()
+        return f"{first['path']}: no such image file"
+    if how == "image cut":
+        path = root / first["path"]
+        path.write_bytes(path.read_bytes()[:300])
+        return f"{first['path']}: found no readable image"
+    if how == "column missing":
+        csv.write_text(csv.read_text().replace("Pleural Effusion", "Pleural effusions"))
+        return f"{csv}: column 'Pleural Effusion' is missing (did you mean 'Pleural effusions'?)"
+    mask_path = root / chexlocalize.FILES["valid"]
+    if how == "masks missing":
+        mask_path.unlink()
+        return f"{mask_path}: cannot be read"
+    document = json.loads(mask_path.read_text())
+    image_id = sorted(document)[0]
+    if how == "mask of another size":
+        document[image_id] = {name: chexlocalize.encode(np.ones((5, 7), bool)) for name in document[image_id]}
+        message = f"{mask_path}: {image_id}: the masks are 5 x 7"
+    elif how == "unknown pathology":
+        document[image_id]["Edma"] = document[image_id].pop("Edema")
+        message = f"{mask_path}: {image_id}: unknown pathology 'Edma' (did you mean 'Edema'?)"
+    else:
+        document["patient99999_study1_view1_frontal"] = document.pop(image_id)
+        message = f"{mask_path}: patient99999_study1_view1_frontal is not in valid.csv"
+    mask_path.write_text(json.dumps(document))
+    return message
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "image missing",
+        "image cut",
+        "column missing",
+        "masks missing",
+        "mask of another size",
+        "unknown pathology",
+        "unknown image",
+    ],
+)
+def test_a_fault_is_one_line_that_names_file_and_field(ray_session, phantom_root, tmp_path, how):
+    root = tmp_path / "data"
+    shutil.copytree(phantom_root, root)
+    message = _break(root, how)
+    with pytest.raises(UserError) as caught:
+        ingest.run(ingest.Config(split="valid", size=SIZE), {"data": root}, tmp_path / "out", EXECUTION)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,125 @@
+"""Classify, saliency and irnet on the phantom: what they write is what they say."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import torch
+
+from chexseg.data import draws, labelled, shards
+from chexseg.models import classifier, encoders
+from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation_indices
+from chexseg.saliency import gradcam
+from chexseg.saliency.weak_masks import possible, weak_masks
+from chexseg.stages import classify, irnet, saliency
+
+from .conftest import EXECUTION, EXPERT, SIZE
+
+
+def test_auroc_is_the_chance_that_a_positive_outranks_a_negative():
+    generator = np.random.default_rng(0)
+    scores_NL = generator.integers(0, 6, (60, len(OBSERVATIONS))) / 5  # with ties
+    labels_NL = generator.choice([1, 0, -1, np.nan], (60, len(OBSERVATIONS)))
+    labels_NL[:, 3] = 0
+    found = classify.auroc(scores_NL, labels_NL)
+    for column, name in enumerate(OBSERVATIONS):
+        positive = scores_NL[labels_NL[:, column] == 1, column]
+        negative = scores_NL[labels_NL[:, column] == 0, column]
+        pairs = [(p > n) + (p == n) / 2 for p in positive for n in negative]
+        if not pairs:
+            assert found[name] is None
+        else:
+            assert abs(found[name] - np.mean(pairs)) < 1e-12
+
+
+def test_the_classifier_in_the_store_has_the_auroc_it_claims(results):
+    model = classifier.build("densenet121")
+    encoders.load(model, results.paths["classify"] / classify.WEIGHTS)
+    table = labelled.index(results.paths["valid"])
+    pixels = labelled.pixels(results.paths["valid"], table["image_id"].tolist())
+    model.eval()
+    with torch.inference_mode():
+        scores = model(encoders.prepare(pixels, "chexpert")).sigmoid().numpy()
+    claimed = results.facts["classify"]["auroc"]
+    for name, value in classify.auroc(scores, labelled.labels(table)).items():
+        assert (value is None) == (claimed[name] is None)
+        assert value is None or abs(value - claimed[name]) < 0.02
+
+
+def test_stored_maps_are_the_grad_cams_of_their_images(results):
+    directory = results.paths["saliency"] / "train"
+    ids = labelled.ids(directory)
+    assert len(ids) == 32 == results.facts["saliency"]["images"]
+    assert not any("lateral" in image_id for image_id in ids)
+    scores = labelled.gather(directory, "scores", ids[:4])
+    model = classifier.build("densenet121")
+    encoders.load(model, results.paths["classify"] / classify.WEIGHTS)
+    model.eval()
+    features = model.feature_map(encoders.prepare(labelled.pixels(results.paths["train"], ids[:4]), "chexpert"))
+    logits = model.head(features.mean(dim=(2, 3)))[:, observation_indices(PATHOLOGIES)]
+    expected = gradcam.normalise(gradcam.grad_cam(features, logits)).detach().numpy()
+    np.testing.assert_allclose(scores.float().numpy(), expected, atol=2e-3)
+
+
+def test_chosen_thresholds_are_the_best_of_all_tried(results):
+    facts = results.facts["saliency"]
+    assert json.loads((results.paths["saliency"] / saliency.THRESHOLDS).read_text()) == facts["thresholds"]
+    valid = results.paths["valid"]
+    ids, patients = zip(*labelled.mask_index(valid), strict=True)
+    train, _ = draws.expert_split(ids, patients, EXPERT["expert_train"], EXPERT["expert_select"], 0)
+    scores = labelled.gather(results.paths["saliency"] / "valid", "scores", train)
+    true = labelled.unpack_bits(labelled.expert_masks(valid, train, PATHOLOGIES, SIZE), (len(PATHOLOGIES), SIZE, SIZE))
+    table = labelled.index(valid).set_index("image_id").loc[train]
+    present = possible(torch.from_numpy(labelled.labels(table, PATHOLOGIES)))
+    for k, name in enumerate(PATHOLOGIES):
+        if not true[:, k].any():
+            assert facts["expert_train_iou"][name] is None
+            continue
+        best = 0.0
+        for threshold in np.arange(0, 1, 0.05):
+            mask = weak_masks(scores, torch.full((len(PATHOLOGIES),), float(threshold)), present, SIZE)[:, k]
+            best = max(best, float((mask & true[:, k]).sum() / (mask | true[:, k]).sum()))
+        assert abs(facts["expert_train_iou"][name] - best) < 1e-6
+
+
+def test_irnet_scores_are_stride_4_scaled_and_beside_their_threshold(results):
+    directory = results.paths["irnet"] / "train"
+    ids = labelled.ids(directory)
+    assert ids == labelled.ids(results.paths["saliency"] / "train")
+    scores = labelled.gather(directory, "scores", ids)
+    assert scores.shape == (32, len(PATHOLOGIES), SIZE // 4, SIZE // 4)
+    assert scores.dtype == torch.float16
+    assert set(scores.amax(dim=(2, 3)).unique().tolist()) <= {0.0, 1.0}
+    note = shards.metadata(shards.files(directory)[0])
+    assert note["thresholds"] == dict.fromkeys(PATHOLOGIES, 0.6)
+    assert note["kind"] == "irnet"
+
+
+def test_finished_files_are_kept_and_missing_ones_made_again(results, tmp_path):
+    out = tmp_path / "saliency"
+    config = saliency.Config(images=32, **EXPERT)
+    inputs = {name: results.paths[name] for name in ("train", "valid")} | {"classifier": results.paths["classify"]}
+    out.mkdir()
+    saliency.run(config, inputs, out, EXECUTION)
+    for path in shards.files(out / "train"):
+        kept = results.paths["saliency"] / "train" / path.rpartition("/")[2]
+        assert shards.read(path).equals(shards.read(kept))
+    first = out / "train" / shards.part_name(0)
+    before = first.stat().st_mtime_ns
+    facts = saliency.run(config, inputs, out, EXECUTION)
+    assert first.stat().st_mtime_ns == before
+    assert facts == results.facts["saliency"]
+    first.unlink()
+    saliency.run(config, inputs, out, EXECUTION)
+    assert first.exists()
+
+
+def test_irnet_refuses_a_backbone_it_cannot_have(results, tmp_path):
+    import pytest
+
+    from chexseg.errors import UserError
+
+    inputs = {name: results.paths[name] for name in ("train", "valid", "saliency")}
+    with pytest.raises(UserError, match="irnet.init: 'imagenet' is not available"):
+        irnet.run(irnet.Config(init="imagenet"), inputs, tmp_path, EXECUTION)

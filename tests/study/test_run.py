@@ -1,0 +1,135 @@
+"""The whole way on a local Ray: the demo study at its smallest size, stopped, damaged, continued, reported."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from chexseg.errors import UserError
+from chexseg.progress import Quiet
+from chexseg.report import load, page
+from chexseg.study import plan, run, spec, summary
+from chexseg.study.store import Store
+
+DEMO = Path(__file__).resolve().parents[2] / "studies" / "demo.yaml"
+SMALLEST = {
+    "size": 64,
+    "labels.weak_images": 8,
+    "labels.expert_split": {"train": 8, "select": 4},
+    "classify.epochs": 1,
+    "pretrain.epochs": 1,
+    "saliency.images": 24,
+    "irnet.architecture": "resnet18",
+    "irnet.epochs": 1,
+    "fit.epochs": 1,
+    "fit.samples_per_epoch": 8,
+}
+
+
+class Notebook(Quiet):
+    """Keeps what a run says."""
+
+    def __init__(self) -> None:
+        self.finished: dict[str, str] = {}
+
+    def finish(self, name: str, text: str) -> None:
+        self.finished[name] = text
+
+
+@pytest.fixture(scope="module")
+def finished(ray_session, phantom_root, tmp_path_factory):
+    planned = plan.plan(spec.load(DEMO, SMALLEST), plan.fingerprints(phantom_root))
+    store, notebook = Store(tmp_path_factory.mktemp("run") / "store"), Notebook()
+    outcome = run.run(planned, store, phantom_root, notebook)
+    return planned, store, outcome, notebook
+
+
+def test_every_stage_of_the_demo_ran_once(finished):
+    planned, store, outcome, notebook = finished
+    assert outcome.failed == {}
+    assert set(outcome.computed) == set(planned.nodes)
+    assert len(planned.cells) == 15
+    assert summary.summarise(planned, store).complete
+    assert notebook.finished["classify"].startswith("done in")
+    assert sum("trial" in name and "score" in name for name in notebook.finished) == 15
+    assert not list((store.root / ".partial").iterdir())
+
+
+def test_a_second_run_computes_nothing(finished, phantom_root):
+    planned, store, _, _ = finished
+    again = run.run(planned, store, phantom_root, Quiet())
+    assert again.computed == {}
+    assert again.cached == len(planned.nodes)
+
+
+def test_what_is_damaged_is_made_again_to_the_same_result_and_nothing_else(finished, phantom_root, tmp_path):
+    planned, store, _, _ = finished
+    copy = Store(tmp_path / "store")
+    shutil.copytree(store.root, copy.root)
+    victim = planned.cells[0]
+    counts = copy.path("score", victim.score) / "counts.parquet"
+    before = counts.read_bytes()
+    counts.write_bytes(before[:-10])
+    shutil.rmtree(copy.path("fit", victim.fit))
+    again = run.run(planned, copy, phantom_root, Quiet())
+    assert set(again.computed) == {victim.fit, victim.score}
+    assert counts.read_bytes() == before
+
+
+def test_the_report_of_it_stands(finished, tmp_path):
+    planned, store, _, _ = finished
+    files = sorted(path for path in store.root.rglob("*"))
+    results = load.study_results(planned, store)
+    assert len(results.cells) == 15
+    assert results.missing.empty
+    assert set(results.cells["method"]) == {"weak", "mixed", "full", "student"}
+    written = page.publish([results], tmp_path, images=False)
+    text = written.page.read_text()
+    assert "15 of 15 cells" in " ".join(text.split())
+    assert all(cell.score[:12] in text for cell in planned.cells)
+    assert sorted(path for path in store.root.rglob("*")) == files, "a report must not write to the store"
+    pixels, masks = results.image(results.image_ids[0])
+    assert pixels.shape == masks.shape[1:] == results.predictions(0, results.image_ids[0]).shape[1:]
+
+
+def test_a_failure_is_recorded_and_the_others_go_on(finished, phantom_root, tmp_path, monkeypatch):
+    """One cell asks for an encoder file that was damaged after it was checked in: only what needs it fails."""
+    planned, store, _, _ = finished
+    copy = Store(tmp_path / "store")
+    shutil.copytree(store.root, copy.root)
+    two = plan.plan(spec.load(DEMO, SMALLEST | {"fit.learning_rate": 0.01}), plan.fingerprints(phantom_root))
+    weak = next(node for node in two.nodes.values() if node.stage == "irnet")
+    shard = next((copy.path("irnet", weak.key) / "train").glob("*.parquet"))
+    size = shard.stat().st_size
+    shard.write_bytes(b"x" * size)  # the size still fits, the contents don't
+    outcome = run.run(two, copy, phantom_root, Quiet())
+    names = {cell.fit: cell.name for cell in two.cells}
+    assert {names[key] for key in outcome.failed} == {cell.name for cell in two.cells if cell.name.startswith("irnet")}
+    status = summary.summarise(two, copy)
+    assert not status.complete
+    failed = [cell for cell in status.status_dict()["cells"] if cell["state"] == "failed"]
+    assert len(failed) == len(outcome.failed) == 6
+    assert all(cell["error"] for cell in failed)
+    assert all("Traceback" in copy.failure(key)["traceback"] for key in outcome.failed)
+
+
+def test_a_users_mistake_ends_the_run_and_leaves_nothing(ray_session, phantom_root, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(phantom_root, root)
+    image = next((root / "CheXpert-v1.0-small" / "train").rglob("*.jpg"))
+    image.write_bytes(b"no image")
+    planned = plan.plan(spec.load(DEMO, SMALLEST), plan.fingerprints(root))
+    store = Store(tmp_path / "store")
+    with pytest.raises(UserError, match="found no readable image"):
+        run.run(planned, store, root, Quiet())
+    left = [path for path in store.root.rglob("*") if path.is_file()]
+    assert all(
+        path.name == "manifest.json" or (path.parents[0] / "manifest.json").exists() or "ingest" in str(path) for path in left
+    )
+    assert not any(
+        json.loads(path.read_text())["config"]["split"] == "train" for path in store.root.glob("ingest/*/manifest.json")
+    )
+    assert not list((store.root / ".partial").iterdir())
