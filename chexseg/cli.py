@@ -204,17 +204,17 @@ def evaluate(
 
 def _write_phantom(root: Path, quiet: bool, **settings: int) -> None:
     """A whole data set or none: it's made beside its place and moved there."""
-    from chexseg.data import phantom
+    from chexseg.phantom import dataset
     from chexseg.progress import reporter
 
-    config = phantom.Config(**settings)
+    config = dataset.Config(**settings)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise UserError(f"{root}: is there already; allowed: a new or empty directory")
     making = root.absolute().with_name(f".{root.name}.partial")
     shutil.rmtree(making, ignore_errors=True)
     watch = reporter(quiet)
     try:
-        phantom.write(making, config, lambda done, total: watch.update("phantom", done, total, "images"))
+        dataset.write(making, config, lambda done, total: watch.update("phantom", done, total, "images"))
     finally:
         watch.close()
     making.replace(root.absolute())
@@ -238,8 +238,8 @@ def _run_study(study: Path, data: Path, store: Path, address: str | None, overri
     from chexseg.progress import reporter
     from chexseg.study.store import Store
 
-    planned = _plan(study, data, overrides)
     results = Store(store)
+    planned = _plan(study, data, overrides)
     missing = planned.needed(results.cached(planned.nodes.values()))
     if not missing:  # no need to wait for Ray
         from chexseg.study.outcome import Outcome

@@ -39,10 +39,10 @@ def ray_session():
 @pytest.fixture(scope="session")
 def phantom_root(tmp_path_factory) -> Path:
     """A small synthetic data set: 48 training, 24 validation and 16 test images with a short side of 64 pixels."""
-    from chexseg.data import phantom
+    from chexseg.phantom import dataset
 
     root = tmp_path_factory.mktemp("phantom") / "data"
-    phantom.write(root, phantom.Config(train=48, valid=24, test=16, size=64))
+    dataset.write(root, dataset.Config(train=48, valid=24, test=16, size=64))
     return root
 
 

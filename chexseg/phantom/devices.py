@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from chexseg.data.anatomy import Anatomy
-from chexseg.data.canvas import ribbon, spline
+from chexseg.phantom.anatomy import Anatomy
+from chexseg.phantom.canvas import ribbon, spline
 
 #: A part of a device: outline_P2 in body coordinates and its attenuation, 1 being as dense as the mediastinum.
 Part = tuple[np.ndarray, float]

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from chexseg.data import chexlocalize, phantom
-from chexseg.data.findings import draw_findings, read_report, truth
-from chexseg.data.radiograph import radiograph
+from chexseg.data import chexlocalize
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation
+from chexseg.phantom import dataset as phantom
+from chexseg.phantom.findings import draw_findings, read_report, truth
+from chexseg.phantom.radiograph import radiograph
 
 GREW = ("Cardiomegaly", "Enlarged Cardiomediastinum")  # the mask is the whole organ, the change only its new rim
 SEEDS = range(6)

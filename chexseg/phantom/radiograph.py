@@ -6,12 +6,12 @@ from collections.abc import Collection
 
 import numpy as np
 
-from chexseg.data.anatomy import Anatomy, chest, generator
-from chexseg.data.canvas import Canvas, ribbon, spline
-from chexseg.data.devices import support_devices
-from chexseg.data.lesions import DISPLACING, pneumothorax
 from chexseg.errors import UserError
 from chexseg.pathologies import PATHOLOGIES
+from chexseg.phantom.anatomy import Anatomy, chest, generator
+from chexseg.phantom.canvas import Canvas, ribbon, spline
+from chexseg.phantom.devices import support_devices
+from chexseg.phantom.lesions import DISPLACING, pneumothorax
 
 #: Attenuation of a full lung's air, and that of a vessel-free pleural space beyond it.
 _AIR, _FREE_AIR = 0.56, 0.06

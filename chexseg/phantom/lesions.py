@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chexseg.data.anatomy import Anatomy, cage
-from chexseg.data.canvas import SIDES, blob, ribbon, smoothstep, spline
+from chexseg.phantom.anatomy import Anatomy, cage
+from chexseg.phantom.canvas import SIDES, blob, ribbon, smoothstep, spline
 
 
 @dataclass(frozen=True)

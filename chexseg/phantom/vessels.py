@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from chexseg.data.canvas import SIDES, Canvas, ribbon, spline
+from chexseg.phantom.canvas import SIDES, Canvas, ribbon, spline
 
 
 def pulmonary_vessels(random: np.random.Generator, canvas: Canvas, carina: tuple[float, float]) -> np.ndarray:

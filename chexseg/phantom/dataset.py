@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 
 from chexseg.data import chexlocalize
-from chexseg.data.findings import draw_findings, read_report, truth
-from chexseg.data.radiograph import lateral, radiograph
-from chexseg.data.readers import read_film
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
+from chexseg.phantom.findings import draw_findings, read_report, truth
+from chexseg.phantom.radiograph import lateral, radiograph
+from chexseg.phantom.readers import read_film
 from chexseg.randomness import derive
 
 FOLDER = "CheXpert-v1.0-small"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chexseg.data.canvas import SIDES, Canvas, ribbon, smoothstep, spline
-from chexseg.data.vessels import pulmonary_vessels
+from chexseg.phantom.canvas import SIDES, Canvas, ribbon, smoothstep, spline
+from chexseg.phantom.vessels import pulmonary_vessels
 from chexseg.randomness import derive
 
 #: Inner chest wall: (y, x). Inhalation stretches it below the apex.

@@ -12,7 +12,7 @@ from statistics import NormalDist
 import numpy as np
 from PIL import Image, ImageFilter
 
-from chexseg.data.canvas import Canvas
+from chexseg.phantom.canvas import Canvas
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,87 @@
+"""The commands as a user types them: what they print, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def chexseg(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "chexseg", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=120
+    )
+
+
+def test_nothing_heavy_is_imported_before_a_command_runs():
+    code = "import sys, chexseg.cli; print(sorted({'ray', 'torch', 'pandas', 'plotly', 'pyarrow'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_plan_prints_45_cells_for_the_papers_48_combinations(phantom_root, tmp_path):
+    arguments = ("study", "plan", "studies/semi_supervised.yaml", "--data", phantom_root, "--store", tmp_path / "store")
+    text = chexseg(*arguments)
+    assert text.returncode == 0, text.stderr
+    assert text.stdout.startswith("semi-supervised: 45 distinct cells, 0 of them done")
+    assert "48 combinations are 45 distinct cells" in text.stdout
+    document = json.loads(chexseg(*arguments, "--json").stdout)
+    assert len({cell["key"] for cell in document["cells"]}) == 45
+    assert {stage["stage"] for stage in document["stages"]} == {
+        "ingest", "classify", "pretrain", "saliency", "irnet", "fit", "score",
+    }  # fmt: skip
+    assert not (tmp_path / "store").exists()
+
+
+def test_status_of_what_never_ran(phantom_root, tmp_path):
+    arguments = ("study", "status", "studies/demo.yaml", "--data", phantom_root, "--store", tmp_path / "store")
+    assert chexseg(*arguments).stdout.startswith("demo: 15 missing")
+    document = json.loads(chexseg(*arguments, "--json").stdout)
+    assert document["complete"] is False
+    assert {cell["state"] for cell in document["cells"]} == {"missing"}
+
+
+def test_a_phantom_is_written_whole_checked_and_never_overwritten(tmp_path):
+    made = chexseg("data", "phantom", "set", "--train", "6", "--valid", "4", "--test", "3", "--size", "64", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout == "set: 6 training, 4 validation and 3 test images\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+    checked = chexseg("data", "check", "set", "--json", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout
+    again = chexseg("data", "phantom", "set", cwd=tmp_path)
+    assert again.returncode == 2
+    assert again.stderr == "chexseg: set: is there already; allowed: a new or empty directory\n"
+
+
+def test_evaluate_says_1_for_the_truth_itself(phantom_root, tmp_path):
+    truth = phantom_root / "CheXlocalize" / "gt_segmentations_test.json"
+    answer = chexseg("evaluate", "--gt", truth, "--pred", truth, "--out", tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.splitlines()[-1].endswith(",1.0")
+    assert (tmp_path / "iou.csv").read_text().splitlines() == answer.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (("study", "plan", "studies/demo.yaml", "--data", "nowhere"), ["nowhere", "no such directory"]),
+        (("study", "plan", "studies/nothing.yaml", "--data", "."), ["studies/nothing.yaml", "cannot be read"]),
+        (
+            ("study", "plan", "studies/demo.yaml", "--data", ".", "--set", "fit.epoch=3"),
+            ["fit.epoch", "did you mean 'fit.epochs'"],
+        ),
+        (("study", "run", "studies/demo.yaml", "--data", ".", "--store", "README.md"), ["README.md", "is a file"]),
+        (("data", "check", "nowhere"), ["nowhere", "no such directory"]),
+        (("evaluate", "--gt", "README.md", "--pred", "README.md"), ["README.md", "not JSON"]),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(arguments, parts):
+    answer = chexseg(*arguments)
+    assert answer.returncode == 2
+    assert answer.stderr.count("\n") == 1
+    for part in parts:
+        assert part in answer.stderr

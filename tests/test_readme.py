@@ -1,0 +1,29 @@
+"""The README's layout names every file, once, and nothing else; every shipped study is mentioned where it should be."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_layout_names_exactly_the_files_that_are_there():
+    text = (ROOT / "README.md").read_text()
+    layout = text[text.index("## The layout") : text.index("## Licence")]
+    named, room = [], ""
+    for line in layout.splitlines():
+        if folder := re.match(r"  (\w+)/ ", line):
+            room = folder[1] + "/"
+        if line.startswith("  ") and not line.startswith("    "):
+            room = room if folder else ""
+        words = line.split()
+        names = [word for word in words if re.fullmatch(r"[a-z_0-9]+\.(py|html)", word)]
+        if words and names and words[0] == names[0]:
+            named += [room + name for name in names]
+    there = [
+        str(path.relative_to(ROOT / "chexseg"))
+        for path in (ROOT / "chexseg").rglob("*")
+        if path.suffix in (".py", ".html") and path.name not in ("__init__.py", "__main__.py")
+    ]
+    assert sorted(named) == sorted(there)
