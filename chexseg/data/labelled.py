@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import lru_cache
 from pathlib import Path
 
@@ -103,6 +103,14 @@ def expert_masks(artifact: Path, image_ids: Sequence[str], pathologies: Sequence
 def pixels(artifact: Path, image_ids: Sequence[str]) -> torch.Tensor:
     """Grey pixels of the named images: (N, H, W) uint8."""
     return gather(artifact / "images", "pixels", image_ids)
+
+
+def shard_pixels(path: str | Path, wanted: Set[str]) -> tuple[list[str], torch.Tensor]:
+    """(ids, pixels (N, H, W) uint8) of the wanted images of one shard of an ingested split, in its order: by id."""
+    rows = shards.read(path, ["image_id", "pixels"])
+    ids = rows["image_id"].to_pylist()
+    keep = [row for row, image_id in enumerate(ids) if image_id in wanted]
+    return [ids[row] for row in keep], torch.from_numpy(shards.array(rows, "pixels")[keep])
 
 
 def labels(table, pathologies: Sequence[str] | None = None) -> np.ndarray:

@@ -56,31 +56,29 @@ class _Teacher:
     def __call__(self, path: str) -> dict[str, Any]:
         import torch
 
+        from chexseg.data import labelled
         from chexseg.models import encoders, segmenter
 
         part = self.out / Path(path).name
         if part.exists():
             return {"images": shards.row_count(part)}
-        rows = shards.read(path, ["image_id", "pixels"])
-        keep = [i for i, image_id in enumerate(rows["image_id"].to_pylist()) if image_id in self.wanted]
-        if not keep:
+        ids, pixels_NHW = labelled.shard_pixels(path, self.wanted)
+        if not ids:
             return {"images": 0}
-        rows = rows.take(keep)
-        pixels_NHW = torch.from_numpy(shards.array(rows, "pixels").copy())
         with torch.inference_mode():
             logits_NKhw = torch.cat(
                 [
-                    segmenter.stride4_logits(self.model, encoders.prepare(part.to(self.device), self.about["init"]))
+                    segmenter.stride4_logits(self.model, encoders.prepare(batch.to(self.device), self.about["init"]))
                     .half()
                     .cpu()
-                    for part in pixels_NHW.split(16)
+                    for batch in pixels_NHW.split(16)
                 ]
             )
         table = shards.table(
-            {"image_id": rows["image_id"]},
+            {"image_id": ids},
             {"logits": logits_NKhw.numpy()},
             kind="teacher",
             pathologies=self.about["pathologies"],
         )
         shards.write(part, table)
-        return {"images": len(keep)}
+        return {"images": len(ids)}

@@ -166,6 +166,7 @@ class _Walker:
         import torch
         from torch.nn.functional import interpolate
 
+        from chexseg.data import labelled
         from chexseg.models import encoders
         from chexseg.saliency import gradcam, random_walk
 
@@ -173,10 +174,7 @@ class _Walker:
         if part.exists():
             return {"images": shards.row_count(part)}
         cams = shards.read(path, ["image_id", "scores"])
-        ids = cams["image_id"].to_pylist()
-        rows = shards.read(self.images / Path(path).name, ["image_id", "pixels"])
-        position = {image_id: i for i, image_id in enumerate(rows["image_id"].to_pylist())}
-        pixels_NHW = torch.from_numpy(shards.array(rows, "pixels")[[position[image_id] for image_id in ids]])
+        ids, pixels_NHW = labelled.shard_pixels(self.images / Path(path).name, set(cams["image_id"].to_pylist()))
         maps_NKhw = torch.from_numpy(shards.array(cams, "scores").copy())
         scores = []
         for pixels, maps in zip(pixels_NHW.split(16), maps_NKhw.split(16), strict=True):
@@ -187,5 +185,5 @@ class _Walker:
             )
             scores.append(gradcam.normalise(walk).half().cpu())
         arrays = {"scores": torch.cat(scores).numpy()}
-        shards.write(part, shards.table({"image_id": cams["image_id"]}, arrays, **self.note))
+        shards.write(part, shards.table({"image_id": ids}, arrays, **self.note))
         return {"images": len(ids)}

@@ -90,18 +90,16 @@ class _Mapper:
     def __call__(self, path: str) -> dict[str, Any]:
         import torch
 
+        from chexseg.data import labelled
         from chexseg.models import encoders
         from chexseg.saliency import gradcam
 
         part = self.out / Path(path).name
         if part.exists():
             return {"images": shards.row_count(part)}
-        rows = shards.read(path, ["image_id", "pixels"])
-        keep = [i for i, image_id in enumerate(rows["image_id"].to_pylist()) if image_id in self.wanted]
-        if not keep:
+        ids, pixels_NHW = labelled.shard_pixels(path, self.wanted)
+        if not ids:
             return {"images": 0}
-        rows = rows.take(keep)
-        pixels_NHW = torch.from_numpy(shards.array(rows, "pixels").copy())
         columns = observation_indices(PATHOLOGIES)
         maps, probabilities = [], []
         with torch.inference_mode():
@@ -112,8 +110,8 @@ class _Mapper:
                 maps.append(maps_NKhw.half().cpu())
                 probabilities.append(logits.sigmoid().cpu())
         arrays = {"scores": torch.cat(maps).numpy(), "probabilities": torch.cat(probabilities).numpy()}
-        shards.write(part, shards.table({"image_id": rows["image_id"]}, arrays, **self.note))
-        return {"images": len(keep)}
+        shards.write(part, shards.table({"image_id": ids}, arrays, **self.note))
+        return {"images": len(ids)}
 
 
 def choose_thresholds(config: Config, valid: Path, maps: Path, masked: list[tuple[str, str]]) -> dict[str, Any]:
