@@ -94,11 +94,11 @@ def run(plan: Plan, store: Store, data: Path, reporter: Reporter) -> Outcome:
     job = _Job(plan.nodes, str(store.root.absolute()), str(Path(data).absolute()), board)
     with Watch(board, reporter):
         while True:
-            needed = [node for node in plan.needed(done) if not _hopeless(node, plan.nodes, outcome.failed)]
-            upstream = [node for node in needed if node.key not in own]
+            hopeless = _hopeless(plan.nodes, outcome.failed)
+            upstream = [node for node in plan.needed(done) if node.key not in own and node.key not in hopeless]
             ready = [node for node in upstream if set(node.inputs.values()) <= done]
-            pending = [cell for key, cell in cells.items() if key not in done and _cell_ready(cell, plan.nodes, done)]
-            pending = [cell for cell in pending if cell.fit not in outcome.failed and cell.score not in outcome.failed]
+            pending = [cell for key, cell in cells.items() if key not in done and key not in hopeless]
+            pending = [cell for cell in pending if _cell_ready(cell, plan.nodes, done)]
             if ready:
                 answers = _run_stages(ready, job, capacity)
             elif pending:
@@ -111,12 +111,18 @@ def run(plan: Plan, store: Store, data: Path, reporter: Reporter) -> Outcome:
 
 
 def _cell_ready(cell: Cell, nodes: Mapping[str, Node], done: set[str]) -> bool:
-    return all(key in done or key == cell.fit for name in (cell.fit, cell.score) for key in nodes[name].inputs.values())
+    """Whether what a cell's trial must find in the store is there; a fit that is there needs nothing any more."""
+    fitted = cell.fit in done or set(nodes[cell.fit].inputs.values()) <= done
+    return fitted and set(nodes[cell.score].inputs.values()) - {cell.fit} <= done
 
 
-def _hopeless(node: Node, nodes: Mapping[str, Node], failed: Mapping[str, str]) -> bool:
-    """Whether a node, or anything it needs, has failed in this run."""
-    return node.key in failed or any(_hopeless(nodes[key], nodes, failed) for key in node.inputs.values())
+def _hopeless(nodes: Mapping[str, Node], failed: Mapping[str, str]) -> set[str]:
+    """Keys of what has failed in this run, and of all that needs it. `nodes` has each node after its inputs."""
+    out: set[str] = set(failed)
+    for key, node in nodes.items():
+        if out.intersection(node.inputs.values()):
+            out.add(key)
+    return out
 
 
 def _take_in(answers: Sequence[Mapping[str, Any]], done: set[str], outcome: Outcome) -> None:
@@ -153,13 +159,17 @@ def _attempt(job: _Job, key: str, name: str, execution: Execution) -> dict[str, 
         job.board.finish.remote(name, f"refused: {error}")
         return {"key": key, "state": "mistake", "error": str(error)}
     except Exception as error:
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        text = _first_line(error)
         store.record_failure(node, text, traceback.format_exc())
         job.board.finish.remote(name, f"failed: {text}")
         return {"key": key, "state": "failed", "error": text}
     seconds = time.monotonic() - started
     job.board.finish.remote(name, f"done in {seconds:.1f} s{_headline(artifact.facts)}")
     return {"key": key, "state": "computed", "seconds": seconds}
+
+
+def _first_line(error: BaseException | None) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _headline(facts: Mapping[str, Any]) -> str:
@@ -190,13 +200,18 @@ def _run_stages(ready: Sequence[Node], job: _Job, capacity: Capacity) -> list[di
     )
     task = _stage_task.options(num_gpus=0.5 if gpu else 0, scheduling_strategy="SPREAD" if gpu else "DEFAULT")
     at_once = max(1, int(capacity.gpus)) if gpu else 1
-    waiting, running, answers = list(ready), [], []
+    waiting, answers = list(ready), []
+    running: dict[Any, Node] = {}
     while waiting or running:
         while waiting and len(running) < at_once:
             node = waiting.pop(0)
-            running.append(task.remote(job, node.key, node.label, execution))
-        finished, running = ray.wait(running, num_returns=1)
-        answers += ray.get(finished)
+            running[task.remote(job, node.key, node.label, execution)] = node
+        (finished,), _ = ray.wait(list(running), num_returns=1)
+        node = running.pop(finished)
+        try:
+            answers.append(ray.get(finished))
+        except ray.exceptions.RayError as error:  # its worker died more often than MAX_FAILURES
+            answers.append({"key": node.key, "state": "failed", "error": _first_line(error)})
     return answers
 
 
@@ -247,5 +262,5 @@ def _run_cells(pending: Sequence[Cell], job: _Job, capacity: Capacity, resources
             answers += result.metrics["answers"]
         else:  # the worker died more often than MAX_FAILURES
             cell = result.config["cell"]
-            answers.append({"key": cell["fit"], "state": "failed", "error": str(result.error).splitlines()[0]})
+            answers.append({"key": cell["fit"], "state": "failed", "error": _first_line(result.error)})
     return answers

@@ -79,6 +79,18 @@ def test_what_is_damaged_is_made_again_to_the_same_result_and_nothing_else(finis
     assert counts.read_bytes() == before
 
 
+def test_scores_need_no_more_than_the_fit_they_are_of(finished, phantom_root, tmp_path):
+    planned, store, _, _ = finished
+    copy = Store(tmp_path / "store")
+    shutil.copytree(store.root, copy.root)
+    victim = planned.cells[0]
+    shutil.rmtree(copy.path("score", victim.score))
+    for stage in ("classify", "pretrain", "saliency"):
+        shutil.rmtree(copy.root / stage)
+    again = run.run(planned, copy, phantom_root, Quiet())
+    assert set(again.computed) == {victim.score}
+
+
 def test_the_report_of_it_stands(finished, tmp_path):
     planned, store, _, _ = finished
     files = sorted(path for path in store.root.rglob("*"))
