@@ -46,9 +46,6 @@ def main() -> None:
     except UserError as error:
         typer.echo(f"chexseg: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("chexseg: interrupted; the same command goes on from here", err=True)
-        sys.exit(130)
 
 
 @app.command()
@@ -65,7 +62,7 @@ def demo(
     if not data.exists():
         _write_phantom(data, quiet=quiet, **DEMO_DATA)
     outcome = _run_study(study_path, data, store, None, None, quiet)
-    results, written = _report([study_path], data, store, out / "report")
+    results, written = _report([study_path], data, store, out / "report", None)
     typer.echo(tables.to_terminal(tables.table1_rows(results[0])))
     typer.echo("")
     for line in _timings(results[0], outcome):
@@ -169,11 +166,12 @@ def report(
     data: DataRoot,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where index.html, tables/ and figures/ go.")],
     store: StoreRoot = DEFAULT_STORE,
+    overrides: Overrides = None,
 ) -> None:
     """Make the tables, the figures and one page of what a store holds of some studies."""
     from chexseg.report import tables
 
-    results, written = _report(studies, data, store, out)
+    results, written = _report(studies, data, store, out, overrides)
     for result in results:
         typer.echo(f"{result.name}: {len(result.cells)} of {len(result.cells) + len(result.missing)} cells finished")
         if len(result.cells):
@@ -230,7 +228,10 @@ def _plan(study: Path, data: Path, overrides: list[str] | None) -> Any:
         key, equals, value = override.partition("=")
         if not equals:
             raise UserError(f"--set {override}: allowed: KEY=VALUE, such as fit.epochs=5")
-        pairs[key] = yaml.safe_load(value)
+        try:
+            pairs[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"--set {override}: the value is not YAML; allowed: such as fit.epochs=5") from None
     return plan.plan(spec.load(study, pairs), plan.fingerprints(data))
 
 
@@ -255,15 +256,18 @@ def _run_study(study: Path, data: Path, store: Path, address: str | None, overri
         watch.say(f"{len(planned.cells)} cells; {len(missing)} of {len(planned.nodes)} stages to compute; starting Ray")
         with run.cluster(address):
             return run.run(planned, results, data, watch)
+    except KeyboardInterrupt:
+        typer.echo("chexseg: interrupted; the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
     finally:
         watch.close()
 
 
-def _report(studies: list[Path], data: Path, store: Path, out: Path) -> Any:
+def _report(studies: list[Path], data: Path, store: Path, out: Path, overrides: list[str] | None) -> Any:
     from chexseg.report import load, page
     from chexseg.study.store import Store
 
-    results = [load.study_results(_plan(study, data, None), Store(store)) for study in studies]
+    results = [load.study_results(_plan(study, data, overrides), Store(store)) for study in studies]
     return results, page.publish(results, out)
 
 

@@ -10,6 +10,10 @@ class UserError(ValueError):
     """Bad input. The message is one line: the file and field, what was found, what is allowed."""
 
 
+class DamagedError(UserError):
+    """A file of the store that isn't what its manifest says: nobody's mistake, and only what needs the file fails."""
+
+
 def nearest(name: object, allowed: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` for the allowed name closest to `name`, or an empty string where none is close."""
     close = difflib.get_close_matches(str(name), list(allowed), n=1, cutoff=0.6)

@@ -13,7 +13,7 @@ import torch
 
 from chexseg.data import shards, streams
 from chexseg.data.sources import Resident, Source, Streamed
-from chexseg.errors import UserError
+from chexseg.errors import DamagedError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation_indices
 from chexseg.randomness import derive
 
@@ -43,7 +43,7 @@ def mask_index(artifact: Path) -> list[tuple[str, str]]:
 def gather(directory: Path, column: str, image_ids: Sequence[str]) -> torch.Tensor:
     """The arrays of the named images, in the order of `image_ids`, streamed by Ray Data. Not to be changed in place.
 
-    Bits stay packed, (rows, bytes): `unpack_bits` opens them on the device. Raises `UserError` if an image is missing.
+    Bits stay packed, (rows, bytes): `unpack_bits` opens them on the device. Raises `DamagedError` if an image is missing.
     A process keeps the last few: cells on a warm worker mostly want what the cell before them had. Artifacts never
     change, so what is kept can't be stale.
     """
@@ -54,7 +54,7 @@ def gather(directory: Path, column: str, image_ids: Sequence[str]) -> torch.Tens
 def _gather(directory: str, column: str, image_ids: tuple[str, ...]) -> torch.Tensor:
     paths = shards.files(Path(directory))
     if not paths:
-        raise UserError(f"{directory}: no shards")
+        raise DamagedError(f"{directory}: no shards")
     layout = shards.metadata(paths[0])["arrays"][column]
     packed = layout["dtype"] == "bits"
     width = pq.read_schema(paths[0]).field(column).type.byte_width
@@ -70,7 +70,7 @@ def _gather(directory: str, column: str, image_ids: tuple[str, ...]) -> torch.Te
                 out[row] = values[position]
                 found += 1
     if found != len(rows):
-        raise UserError(f"{directory}: {len(rows) - found} of {len(rows)} images are not there")
+        raise DamagedError(f"{directory}: {len(rows) - found} of {len(rows)} images are not there")
     return torch.from_numpy(out)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from chexseg.errors import UserError
+from chexseg.errors import DamagedError, UserError
 
 #: Rows a parquet row group: 64 radiographs of 320 x 320 are 6.5 MB, a piece that streams well.
 ROW_GROUP = 64
@@ -83,11 +83,11 @@ def write(path: Path, rows: pa.Table) -> None:
 
 
 def read(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """One shard, whole. Raises `UserError` for a truncated or foreign file."""
+    """One shard, whole. Raises `DamagedError` for a truncated or foreign file."""
     try:
         return pq.read_table(path, columns=list(columns) if columns else None, partitioning=None)
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: not a readable shard ({str(error).splitlines()[0]})") from None
+        raise DamagedError(f"{path}: not a readable shard ({str(error).splitlines()[0]})") from None
 
 
 def row_count(path: str | Path) -> int:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from chexseg.errors import UserError, nearest
+from chexseg.errors import DamagedError, UserError, nearest
 
 #: init -> (mean, std) of pixels in [0, 1]. ImageNet's weights want ImageNet's; all others CheXpert's (settings table).
 CHEXPERT_NORMALISATION = ((0.5020,) * 3, (0.085585,) * 3)
@@ -60,8 +60,8 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def load(module: nn.Module, path: Path) -> None:
-    """Fill a module with our own weights; every tensor must fit. Raises `UserError` where they don't."""
+    """Fill a module with our own weights; every tensor must fit. Raises `DamagedError` where they don't."""
     try:
         module.load_state_dict(load_file(path), strict=True)
     except (OSError, RuntimeError) as error:
-        raise UserError(f"{path}: weights don't fit ({str(error).splitlines()[0]})") from None
+        raise DamagedError(f"{path}: weights don't fit ({str(error).splitlines()[0]})") from None

@@ -15,19 +15,20 @@ from chexseg.report.results import CELL_COLUMNS, StudyResults
 from chexseg.stages.score import COUNTS, PREDICTIONS
 from chexseg.study.plan import Plan
 from chexseg.study.store import Store
+from chexseg.study.summary import summarise
 
 
 def study_results(plan: Plan, store: Store) -> StudyResults:
     """Everything of a study that has finished, and what hasn't. Cells must study the same pathologies."""
     rows, counts, paths, missing = [], [], [], []
+    found = summarise(plan, store)
     names = select(plan.study.settings.pathologies)
     image_ids: tuple[str, ...] = ()
     for cell in plan.cells:
         scored, fitted = store.find("score", cell.score), store.find("fit", cell.fit)
         if scored is None:
-            failure = store.failure(cell.fit) or store.failure(cell.score)
-            state = "failed" if failure else "missing"
-            missing.append({"name": cell.name, "state": state, "reason": failure["error"] if failure else "not run yet"})
+            fault = found.fault(cell.score)
+            missing.append({"name": cell.name, "state": found.cell_state(cell.score), "reason": fault or "not run yet"})
             continue
         table = shards.read(scored.path / COUNTS)
         order = tuple(shards.metadata(table)["pathologies"])

@@ -9,7 +9,20 @@ import numpy as np
 import pandas as pd
 
 #: Columns of `StudyResults.cells`: the settings a table or figure may select by.
-CELL_COLUMNS = ("cell", "name", "method", "weak", "p", "trial", "init", "weak_images", "fraction", "epochs", "selection_miou")
+CELL_COLUMNS = (
+    "cell",
+    "name",
+    "method",
+    "weak",
+    "p",
+    "trial",
+    "init",
+    "weak_images",
+    "fraction",
+    "epochs",
+    "other",
+    "selection_miou",
+)
 
 
 @dataclass(frozen=True)
@@ -17,8 +30,9 @@ class StudyResults:
     """One study's results, read-only.
 
     cells: one row a finished cell, with `CELL_COLUMNS`. `method` is "weak" (p = 0), "mixed" (0 < p < 1), "full" (p = 1) or
-        "student"; `weak` is the weak label kind ("cam", "irnet") or None where no weak labels are used; `fraction` is
-        the student's share of `train` or NaN; `cell` is the artifact key of its scores.
+        "student"; `p` is the effective one; `weak` is the weak label kind ("cam", "irnet") or None where no weak labels are
+        used; `fraction` is the student's share of `train` or NaN; `other` names what else the study varies ("key=value");
+        `cell` is the artifact key of its scores.
     counts_CIK3: int64, (cells, images, pathologies, 3): intersection, predicted and true pixels, on the test images.
     """
 

@@ -17,7 +17,7 @@ from chexseg.randomness import derive
 from chexseg.report.results import StudyResults
 
 #: Settings that make an arm: cells that agree in all of them differ only in their trial.
-ARM_COLUMNS = ("method", "weak", "p", "init", "weak_images", "fraction", "epochs")
+ARM_COLUMNS = ("method", "weak", "p", "init", "weak_images", "fraction", "epochs", "other")
 
 
 def pooled_iou(counts_LIK3: np.ndarray, require_expert: bool = False) -> np.ndarray:
@@ -175,6 +175,7 @@ class Arm:
     weak_images: float
     fraction: float
     epochs: float
+    other: str
     indices: tuple[int, ...]
     trials: tuple[int, ...]
     selection: float  # mean over trials of the mIoU on the selection images; NaN where unknown
@@ -186,6 +187,7 @@ def arms(results: StudyResults) -> list[Arm]:
     found = []
     for values, group in cells.groupby(list(ARM_COLUMNS), dropna=False, sort=False):
         settings = {name: None if pd.isna(value) else value for name, value in zip(ARM_COLUMNS, values, strict=True)}
+        settings["other"] = settings["other"] or ""
         for name in ("p", "weak_images", "fraction", "epochs"):
             settings[name] = np.nan if settings[name] is None else float(settings[name])
         group = group.sort_values("trial")

@@ -28,20 +28,23 @@ class Variant:
     init: str
     epochs: float
     weak_images: float  # NaN where only fully supervised cells exist
+    other: str = ""  # what else the study varies, as in CELL_COLUMNS
 
     def has(self, arm: Arm) -> bool:
-        """Whether the arm belongs here; one without weak labels does, whatever the number of weak images."""
+        """Whether the arm belongs here; one without weak labels does, whatever is said of weak labels."""
+        words, mine = set(arm.other.split()), set(self.other.split())
         return (
             arm.method != "student"
             and arm.init == self.init
             and same(arm.epochs, self.epochs)
-            and (arm.method == "full" or same(arm.weak_images, self.weak_images))
+            and (words <= mine if arm.method == "full" else words == mine and same(arm.weak_images, self.weak_images))
         )
 
     def __str__(self) -> str:
         parts = [f"encoder {self.init}"]
         parts += [f"{self.weak_images:,.0f} weak images"] if not np.isnan(self.weak_images) else []
-        return ", ".join(parts + ([f"{self.epochs:g} epochs"] if not np.isnan(self.epochs) else []))
+        parts += [f"{self.epochs:g} epochs"] if not np.isnan(self.epochs) else []
+        return ", ".join(parts + self.other.split())
 
 
 def same(first: float, second: float) -> bool:
@@ -53,7 +56,7 @@ def variants(results: StudyResults) -> list[Variant]:
     found = arms(results)
     trained = [arm for arm in found if arm.method in ("weak", "mixed")] or [arm for arm in found if arm.method == "full"]
     # A dictionary keeps the order of the study and drops repetitions; the text stands for NaN, which equals nothing.
-    unique = {str(v): v for v in (Variant(arm.init, arm.epochs, arm.weak_images) for arm in trained)}
+    unique = {str(v): v for v in (Variant(arm.init, arm.epochs, arm.weak_images, arm.other) for arm in trained)}
     return sorted(unique.values(), key=lambda variant: -sum(variant.has(arm) for arm in found))
 
 

@@ -9,7 +9,7 @@ torch and the models only inside `run`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -27,18 +27,22 @@ def no_progress(done: int, total: int, unit: str, note: dict[str, Any] | None = 
 
 @dataclass(frozen=True)
 class Execution:
-    """How and where a stage runs; no field may change what it writes, bit for bit on one machine.
+    """How and where a stage runs. None of it is in a key, and none changes a result but for its last bits.
+
+    Two fields do touch these: another number of `threads` sums in another order, and a set above `resident_bytes` is
+    shuffled through a buffer instead of as a whole. The same machine and settings give the same bits.
 
     device: where networks run. threads: of PyTorch on a CPU. map_workers, map_gpus: actors of Ray Data for stages that
-    map over shards, and the share of a GPU each holds. resident_bytes: sets up to this size are kept on the device,
-    larger ones are streamed at every pass. checkpoint_seconds: training that
-    can go on after a kill is saved this often. progress: called with done, total, their unit, and figures worth showing.
+    map over shards, and the share of a GPU each holds. decode_workers: actors that decode images. resident_bytes: sets
+    up to this size are kept on the device; of larger ones `classify` streams every pass, and the other stages refuse them.
+    checkpoint_seconds: training that can go on after a kill is saved this often. progress: called with done, total, their unit, and figures worth showing.
     """
 
     device: str = "cpu"
     threads: int = 1
     map_workers: int = 1
     map_gpus: float = 0
+    decode_workers: int = 1
     resident_bytes: int = 4 * 2**30
     checkpoint_seconds: float = 60
     progress: Callable[..., None] = no_progress
@@ -50,3 +54,7 @@ class Execution:
         torch.set_num_threads(self.threads)
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
+
+    def for_actor(self) -> Execution:
+        """As an actor of `streams.map_files` gets it: it holds one CPU, and tells its progress by its answers."""
+        return replace(self, threads=1, progress=no_progress)

@@ -84,9 +84,11 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
             scores = auroc(_probabilities(model, valid_pixels_NHW, execution.device), valid_labels_NL)
             competition = [scores[name] for name in COMPETITION if scores[name] is not None]
             mean = float(np.mean(competition)) if competition else 0.0
-            if mean > best["mean_auroc"]:
+            if mean >= best["mean_auroc"]:  # of equals, the one trained for longest
                 best = {"mean_auroc": mean, "auroc": scores, "step": step, "loss": smoothed}
                 encoders.save(model, out / WEIGHTS, architecture=config.architecture, observations=OBSERVATIONS)
+    if "step" not in best:
+        raise RuntimeError("no checkpoint has finite outputs: lower the learning rate")
     return {**best, "steps": steps, "images": len(table)}
 
 

@@ -35,7 +35,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     answers = streams.map_files(
         shards.files(inputs["train"] / "images"),
         _Teacher,
-        {"teacher": str(inputs["teacher"]), "wanted": wanted, "out": str(out / "train"), "execution": execution},
+        {"teacher": str(inputs["teacher"]), "wanted": wanted, "out": str(out / "train"), "execution": execution.for_actor()},
         workers=execution.map_workers,
         num_gpus=execution.map_gpus,
         progress=lambda files, total: execution.progress(len(wanted) * files // total, len(wanted), "images"),

@@ -35,8 +35,11 @@ def fingerprint(root: Path, split: str) -> str:
     csv, _ = chexpert.locate(root, split)
     digest = hashlib.sha256(csv.read_bytes())
     mask_path = Path(root) / chexlocalize.FILES[split] if split in chexlocalize.FILES else None
-    if mask_path is not None and mask_path.is_file():
-        digest.update(mask_path.read_bytes())
+    if mask_path is not None:
+        try:
+            digest.update(mask_path.read_bytes())
+        except OSError as error:
+            raise UserError(f"{mask_path}: cannot be read ({error.strerror}); allowed: a CheXlocalize mask file") from None
     for path in chexpert.read(root, split)["path"]:
         try:
             size = Path(path).stat().st_size
@@ -55,6 +58,8 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     mask_file = chexlocalize.MaskFile(Path(), {})
     if config.split in chexlocalize.FILES:
         mask_file = chexlocalize.read(Path(root) / chexlocalize.FILES[config.split])
+        if not mask_file:
+            raise UserError(f"{mask_file.path}: found no image; allowed: at least one")
         unknown = sorted(set(mask_file) - set(table["image_id"]))
         if unknown:
             raise UserError(f"{mask_file.path}: {unknown[0]} is not in {config.split}.csv ({len(unknown)} such images)")
@@ -68,7 +73,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
         parts,
         _Decoder,
         {"table": table, "masks": mask_file, "rows_a_file": rows_a_file, "size": config.size, "out": str(out)},
-        workers=execution.map_workers,
+        workers=execution.decode_workers,
         progress=lambda done, total: execution.progress(min(done * rows_a_file, len(table)), len(table), "images"),
     )
     for answer in answers:

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from chexseg.data import draws, shards
+from chexseg.errors import UserError
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.randomness import derive
 from chexseg.stages.base import Execution, StageConfig
@@ -58,7 +59,14 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     """`inputs`: ``train`` and ``valid``, both ingested, and ``saliency``."""
     from chexseg.data import streams
 
-    facts = train(config, inputs, out, execution)
+    trained = out / "training.json"  # written after the weights: a killed run that has it walks on with the same network
+    if trained.exists():
+        facts = json.loads(trained.read_text())
+    else:
+        facts = train(config, inputs, out, execution)
+        writing = out / "training.writing"
+        writing.write_text(json.dumps(facts))
+        writing.replace(trained)
     thresholds = dict.fromkeys(PATHOLOGIES, config.threshold)
     note = {
         "kind": "irnet",
@@ -74,7 +82,12 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     answers = streams.map_files(
         shards.files(inputs["saliency"] / "train"),
         _Walker,
-        {**arguments, "images": str(inputs["train"] / "images"), "out": str(out / "train")},
+        {
+            **arguments,
+            "execution": execution.for_actor(),
+            "images": str(inputs["train"] / "images"),
+            "out": str(out / "train"),
+        },
         workers=execution.map_workers,
         num_gpus=execution.map_gpus,
         progress=lambda files, total: execution.progress(files, total, "files"),
@@ -111,6 +124,9 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
     torch.manual_seed(derive(config.seed, "irnet"))
     table = labelled.index(inputs["train"]).set_index("image_id")
     ids = draws.sample(labelled.ids(inputs["saliency"] / "train"), config.images, config.seed, "irnet images")
+    side = labelled.image_size(inputs["train"])
+    if len(ids) * side**2 > execution.resident_bytes:
+        raise UserError(f"irnet.images: found {len(ids)}; allowed: at most {execution.resident_bytes // side**2}, what fits")
     present_NK = possible(torch.from_numpy(labelled.labels(table.loc[ids], PATHOLOGIES)))
     columns = {
         "images": labelled.pixels(inputs["train"], ids),

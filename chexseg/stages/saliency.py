@@ -56,7 +56,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     answers = streams.map_files(
         shards.files(inputs["train"] / "images"),
         _Mapper,
-        {**arguments, "wanted": pool, "out": str(out / "train"), "note": note},
+        {**arguments, "execution": execution.for_actor(), "wanted": pool, "out": str(out / "train"), "note": note},
         workers=execution.map_workers,
         num_gpus=execution.map_gpus,
         progress=lambda files, total: execution.progress(len(pool) * files // total, len(pool), "images"),

@@ -12,6 +12,7 @@ import torch
 from chexseg.data import draws, labelled, shards, sources
 from chexseg.data.mixture import Mixture
 from chexseg.data.mixture_rules import effective_probability
+from chexseg.errors import UserError
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.randomness import derive
 from chexseg.saliency.weak_masks import possible, weak_masks
@@ -108,6 +109,10 @@ def student(config: Config, inputs: Mapping[str, Path], execution: Execution) ->
 
     train_ids, select_ids = expert_ids(config, inputs["valid"])
     ids = labelled.ids(inputs["teacher"] / "train")
+    side = labelled.image_size(inputs["train"])
+    needs = len(ids) * side**2 * (1 + len(config.pathologies) * 2 // 16)  # pixels, and float16 logits at stride 4
+    if needs > execution.resident_bytes:
+        raise UserError(f"distil.fraction: {len(ids)} images need {needs} bytes; allowed: {execution.resident_bytes}")
     columns = {
         "images": labelled.pixels(inputs["train"], ids),
         "teacher": labelled.gather(inputs["teacher"] / "train", "logits", ids),

@@ -6,7 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
-from chexseg.errors import UserError
+from chexseg.errors import DamagedError, UserError
 from chexseg.stages.base import Execution
 from chexseg.study.plan import Node, stage_module
 from chexseg.study.store import Artifact, Store
@@ -34,7 +34,10 @@ def execute(node: Node, nodes: dict[str, Node], store: Store, data: Path, execut
         started = time.monotonic()
         try:
             facts = module.run(module.Config.model_validate(dict(node.config)), inputs, partial, execution)
+        except DamagedError as error:
+            raise RuntimeError(str(error)) from error
         except UserError:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        return store.commit(node, partial, facts, time.monotonic() - started)
+        where = {"device": execution.device, "threads": execution.threads}
+        return store.commit(node, partial, facts, time.monotonic() - started, where)

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from chexseg.data.mixture_rules import effective_probability
 from chexseg.pathologies import select
 from chexseg.stages import classify, distil, fit, ingest, irnet, pretrain, saliency, score
 from chexseg.stages.base import StageConfig
@@ -51,11 +52,13 @@ class Cell:
     settings: Settings
     fit: str
     score: str
+    #: What the study varies beside trial and what tables know: "key=value" each.
+    other: tuple[str, ...] = ()
 
     def row(self) -> dict[str, Any]:
         """The settings that tables and figures select by (report.results.CELL_COLUMNS)."""
         s = self.settings
-        student, p = s.distil.fraction > 0, s.labels.p
+        student, p = s.distil.fraction > 0, effective_probability(s.labels.p, s.labels.mixing)
         method = "student" if student else "full" if p == 1 else "weak" if p == 0 else "mixed"
         return {
             "cell": self.score,
@@ -68,6 +71,7 @@ class Cell:
             "weak_images": 0 if p == 1 else s.labels.weak_images,
             "fraction": s.distil.fraction if student else float("nan"),
             "epochs": s.fit.epochs,
+            "other": " ".join(self.other),
         }
 
 
@@ -123,12 +127,14 @@ def plan(study: Study, data: Mapping[str, str]) -> Plan:
     for _, given in study.cells():
         out.combinations += 1
         settings = collapse(given)
-        identity = settings.model_dump_json()
-        if identity in seen:
-            continue
-        seen.add(identity)
         fit_key, score_key = _cell(out, settings, data)
-        out.cells.append(Cell(_name(settings, varied), settings, fit_key, score_key))
+        if score_key in seen:  # what differs between the two doesn't reach this cell
+            continue
+        seen.add(score_key)
+        other = _other(settings, varied)
+        out.cells.append(
+            Cell(" ".join([_kind(settings), *other, f"trial {settings.trial}"]), settings, fit_key, score_key, other)
+        )
     return out
 
 
@@ -195,22 +201,30 @@ def _weak_labels(out: Plan, s: Settings, labelled: Mapping[str, str]) -> str:
     return out.add("irnet", config, {**labelled, "saliency": maps})
 
 
-def _name(s: Settings, varied: set[str]) -> str:
-    """A readable name: what kind of cell it is, then whatever else the study varies."""
+def _kind(s: Settings) -> str:
+    """What kind of cell it is, for people."""
     if s.distil.fraction > 0:
-        words = [f"student {100 * s.distil.fraction:g}%"]
-    elif s.labels.p == 1:
-        words = ["full"]
-    else:
-        words = [f"{s.labels.weak} p={s.labels.p:g}"]
-    told = {"labels.weak", "labels.p", "distil.fraction", "trial"}
-    unused = {"labels.weak_images", "labels.prefer_positives"} if s.labels.p == 1 else set()
-    for key in sorted(varied - told - unused):
+        return f"student {100 * s.distil.fraction:g}%"
+    return "full" if s.labels.p == 1 else f"{s.labels.weak} p={s.labels.p:g}"
+
+
+def _other(s: Settings, varied: set[str]) -> tuple[str, ...]:
+    """``key=value`` of what the study varies, `_kind` doesn't tell and reaches the cell."""
+    idle = [] if s.distil.fraction > 0 else ["distil."]
+    idle += ["pretrain."] if s.encoder.init == "random" else []
+    if s.labels.p == 1:
+        idle += ["classify.", "saliency.", "irnet.", "labels.mixing", "labels.weak", "labels.prefer", "labels.negatives"]
+    elif s.labels.weak == "cam":
+        idle += ["irnet."]
+    words = []
+    for key in sorted(varied - {"labels.weak", "labels.p", "distil.fraction", "trial"}):
+        if key.startswith(tuple(idle)):
+            continue
         value: Any = s
         for part in key.split("."):
             value = getattr(value, part)
         words.append(f"{key.rpartition('.')[2]}={value}")
-    return " ".join([*words, f"trial {s.trial}"])
+    return tuple(words)
 
 
 def stage_module(name: str) -> Any:

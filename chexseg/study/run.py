@@ -38,6 +38,8 @@ class Capacity:
 
     cpus: int
     gpus: float
+    node_cpus: int  # of the largest node
+    node_gpus: int
 
     @classmethod
     def of_cluster(cls) -> Capacity:
@@ -47,12 +49,17 @@ class Capacity:
             raise UserError(
                 f"--address: the cluster has {total.get('CPU', 0):g} CPU; allowed: at least 2, one of them for Ray Data"
             )
-        return cls(int(total["CPU"]) - 1, total.get("GPU", 0))
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        largest = [int(max(node.get(name, 0) for node in alive)) for name in ("CPU", "GPU")]
+        return cls(int(total["CPU"]) - 1, total.get("GPU", 0), *largest)
 
     def cells_at_once(self, resources: Resources) -> int:
-        """How many cells run side by side. Raises `UserError` if not one fits."""
-        if resources.cpu > self.cpus:
-            raise UserError(f"resources.cpu: {resources.cpu:g} a cell, but {self.cpus} are free; allowed: at most that")
+        """How many cells run side by side. Raises `UserError` if not one fits: Tune would wait for ever."""
+        room = min(self.cpus, self.node_cpus)
+        if resources.cpu > room:
+            raise UserError(f"resources.cpu: found {resources.cpu:g}; allowed: at most {room}, what one node has free")
+        if self.gpus and resources.gpu > self.node_gpus:
+            raise UserError(f"resources.gpu: found {resources.gpu:g}; allowed: at most {self.node_gpus}, the largest node's")
         slots = int(self.cpus / resources.cpu)
         return max(1, min(slots, int(self.gpus / resources.gpu))) if self.gpus and resources.gpu else slots
 
@@ -66,11 +73,16 @@ def cluster(address: str | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    os.environ.setdefault("RAY_task_oom_retries", str(MAX_FAILURES))  # Ray's default is for ever
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address:
-        ray.init(address=address, **common)
-    else:
-        ray.init(num_cpus=len(os.sched_getaffinity(0)) + 1, dashboard_host="127.0.0.1", **common)
+        try:
+            ray.init(address=address, **common)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"--address {address}: no Ray cluster answers there ({reason})") from None
+    else:  # "local": else Ray would join any cluster that it finds on the machine
+        ray.init(address="local", num_cpus=len(os.sched_getaffinity(0)) + 1, dashboard_host="127.0.0.1", **common)
     try:
         yield
     finally:
@@ -86,6 +98,7 @@ def run(plan: Plan, store: Store, data: Path, reporter: Reporter) -> Outcome:
     started = time.monotonic()
     outcome = Outcome()
     capacity = Capacity.of_cluster()
+    capacity.cells_at_once(plan.study.resources)  # refuse now, not after hours of upstream stages
     done = store.cached(plan.nodes.values())
     outcome.cached = len(done)
     cells = {cell.score: cell for cell in plan.cells}
@@ -168,8 +181,15 @@ def _attempt(job: _Job, key: str, name: str, execution: Execution) -> dict[str, 
     return {"key": key, "state": "computed", "seconds": seconds}
 
 
-def _first_line(error: BaseException | None) -> str:
+def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _lost(job: _Job, key: str, error: BaseException | None) -> dict[str, Any]:
+    """The answer for a worker that died more often than MAX_FAILURES: it could not write down itself that it failed."""
+    text = _first_line(error) if error else "its worker was lost"
+    Store(Path(job.store)).record_failure(job.nodes[key], text, str(error))
+    return {"key": key, "state": "failed", "error": text}
 
 
 def _headline(facts: Mapping[str, Any]) -> str:
@@ -193,7 +213,8 @@ def _run_stages(ready: Sequence[Node], job: _Job, capacity: Capacity) -> list[di
     gpu = capacity.gpus >= 1
     execution = Execution(
         device="cuda" if gpu else "cpu",
-        threads=capacity.cpus,
+        threads=min(capacity.cpus, capacity.node_cpus),
+        decode_workers=capacity.cpus,
         map_workers=max(1, int(capacity.gpus)) if gpu else capacity.cpus,
         # A stage that trains and then maps holds half a GPU in either role: both fit on one.
         map_gpus=0.5 if gpu else 0,
@@ -210,8 +231,8 @@ def _run_stages(ready: Sequence[Node], job: _Job, capacity: Capacity) -> list[di
         node = running.pop(finished)
         try:
             answers.append(ray.get(finished))
-        except ray.exceptions.RayError as error:  # its worker died more often than MAX_FAILURES
-            answers.append({"key": node.key, "state": "failed", "error": _first_line(error)})
+        except ray.exceptions.RayError as error:
+            answers.append(_lost(job, node.key, error))
     return answers
 
 
@@ -233,6 +254,8 @@ def _run_cells(pending: Sequence[Cell], job: _Job, capacity: Capacity, resources
     """Cells as Tune trials on reused actors, which keep their process and the shards they have read."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    # Tune's own handler would end the phase as if it had finished, and the run would go on.
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     from ray import tune
 
     gpu = resources.gpu if capacity.gpus else 0
@@ -260,7 +283,8 @@ def _run_cells(pending: Sequence[Cell], job: _Job, capacity: Capacity, resources
     for result in results:
         if result.metrics and "answers" in result.metrics:
             answers += result.metrics["answers"]
-        else:  # the worker died more often than MAX_FAILURES
+        else:
             cell = result.config["cell"]
-            answers.append({"key": cell["fit"], "state": "failed", "error": _first_line(result.error)})
+            fitted = Store(Path(job.store)).find("fit", cell["fit"])
+            answers.append(_lost(job, cell["score" if fitted else "fit"], result.error))
     return answers

@@ -95,6 +95,15 @@ class Settings(Section):
     fit: Fit = Fit()  # type: ignore[valid-type]
     distil: Distil = Distil()
 
+    @field_validator("irnet")
+    @classmethod
+    def _irnet_can_run(cls, value: Any) -> Any:
+        if value.init == "imagenet":
+            raise ValueError("init: imagenet comes with a later version of chexseg; allowed now: random")
+        if value.background > value.foreground:
+            raise ValueError("background is above foreground; allowed: at most that")
+        return value
+
     @field_validator("pathologies")
     @classmethod
     def _known(cls, value: Any) -> Any:
@@ -106,6 +115,13 @@ class Resources(Section):
 
     cpu: float = Field(default=1, gt=0)
     gpu: float = Field(default=0, ge=0, le=8)
+
+    @field_validator("gpu")
+    @classmethod
+    def _whole_above_one(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError("allowed: a share of one GPU, or a whole number of them")
+        return value
 
 
 class Study(Section):
@@ -143,7 +159,7 @@ def collapse(settings: Settings) -> Settings:
     if probability == 1:
         update = {name: getattr(plain, name) for name in ("weak", "weak_images", "prefer_positives", "negatives_empty")}
     if probability in (0, 1):
-        update |= {"mixing": plain.mixing}
+        update |= {"mixing": plain.mixing, "p": probability}
     return settings.model_copy(update={"labels": labels.model_copy(update=update)})
 
 
@@ -154,6 +170,8 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Study:
         text = path.read_text()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); a study file is needed") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: found no text; a study file is needed") from None
     return parse(text, str(path), overrides)
 
 
@@ -168,6 +186,8 @@ def parse(text: str, where: str, overrides: Mapping[str, Any] | None = None) -> 
     if not isinstance(document, dict):
         raise UserError(f"{where}: found a {type(document).__name__}; allowed: a mapping with name, axes and settings")
     given = document.get("settings") or {}
+    if not isinstance(given, dict):
+        raise UserError(f"{where}:{lines.get('settings', 1)}: settings: found {given!r}; allowed: a mapping")
     for key, value in (overrides or {}).items():
         _check_key(key, f"--set {key}")
         given = _merged(given, {key: value})
@@ -185,6 +205,9 @@ def parse(text: str, where: str, overrides: Mapping[str, Any] | None = None) -> 
     for number, entry in enumerate(study.also):
         for key in entry:
             _check_key(key, f"{where}:{lines.get(f'also.{number}.{key}', 1)}: also.{key}")
+    for key in (*axes, *(key for entry in study.also for key in entry)):
+        if key in ("pathologies", "size"):  # one report compares masks of one size and one set of pathologies
+            raise UserError(f"{where}:{lines.get(f'axes.{key}', 1)}: {key}: found as an axis; allowed: in settings, once")
     points = [({key: value}, f"axes.{key}") for key, values in axes.items() for value in values]
     points += [({key: value}, f"also.{n}.{key}") for n, entry in enumerate(study.also) for key, value in entry.items()]
     for point, place in points:
@@ -200,7 +223,8 @@ def _merged(given: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any
     out = dict(given)
     for key, value in point.items():
         head, _, rest = key.partition(".")
-        out[head] = _merged(out.get(head) or {}, {rest: value}) if rest else value
+        inner = out.get(head)
+        out[head] = _merged(inner if isinstance(inner, dict) else {}, {rest: value}) if rest else value
     return out
 
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -47,7 +48,7 @@ class Store:
 
     def __init__(self, root: Path):
         self.root = Path(root)
-        if "://" in str(root):
+        if re.match(r"[a-z][a-z0-9+.-]+:/", str(root)):  # pathlib has made one slash of the two
             raise UserError(f"--store {root}: object stores come with a later version; allowed now: a directory")
         if self.root.exists() and not self.root.is_dir():
             raise UserError(f"--store {root}: is a file; allowed: a directory")
@@ -104,8 +105,15 @@ class Store:
                         path.unlink(missing_ok=True)
                     return
 
-    def commit(self, node: Node, partial: Path, facts: Mapping[str, Any], seconds: float) -> Artifact:
-        """Make a partial directory a result: the manifest is written last, then all becomes visible at once."""
+    def commit(
+        self, node: Node, partial: Path, facts: Mapping[str, Any], seconds: float, where: Mapping[str, Any] | None = None
+    ) -> Artifact:
+        """Make a partial directory a result: the manifest is written last, then all becomes visible at once.
+
+        where: what the manifest should say of the execution (device, threads).
+        """
+        for stale in (partial / MANIFEST, *partial.rglob(".*"), *partial.rglob("*.writing")):  # of a writer that was killed
+            stale.unlink(missing_ok=True)
         files = {
             str(path.relative_to(partial)): {"size": path.stat().st_size, "sha256": _sha256(path)}
             for path in sorted(partial.rglob("*"))
@@ -123,6 +131,7 @@ class Store:
             "seconds": round(seconds, 3),
             "finished": _now(),
             "host": platform.node(),
+            **(where or {}),
             "python": sys.version.split()[0],
             "packages": {"chexseg": chexseg.__version__, **{name: metadata.version(name) for name in PACKAGES}},
         }

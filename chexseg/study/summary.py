@@ -21,10 +21,16 @@ class Summary:
     #: stage -> median seconds of its results in the store
     seconds: dict[str, float]
 
-    def cell_state(self, score: str, fit: str) -> str:
+    def fault(self, key: str) -> str | None:
+        """Why a node has no result: its own failure, or that of something it needs; None where it just hasn't run."""
+        if key in self.errors:
+            return f"{self.plan.nodes[key].label}: {self.errors[key]}"
+        return next(filter(None, map(self.fault, self.plan.nodes[key].inputs.values())), None)
+
+    def cell_state(self, score: str) -> str:
         if self.states[score] == "cached":
             return "done"
-        return "failed" if "failed" in (self.states[score], self.states[fit]) else "missing"
+        return "failed" if self.fault(score) else "missing"
 
     @property
     def complete(self) -> bool:
@@ -58,8 +64,8 @@ class Summary:
             {
                 "name": cell.name,
                 "key": cell.score,
-                "state": self.cell_state(cell.score, cell.fit),
-                "error": self.errors.get(cell.score) or self.errors.get(cell.fit),
+                "state": self.cell_state(cell.score),
+                "error": None if self.states[cell.score] == "cached" else self.fault(cell.score),
                 "settings": cell.settings.model_dump(mode="json"),
             }
             for cell in self.plan.cells
@@ -70,8 +76,8 @@ class Summary:
         plan, out = self.plan, []
         if plan.collapsed:
             out.append(
-                f"{plan.combinations} combinations are {len(plan.cells)} distinct cells: where p leaves no room for weak"
-                " labels, settings of weak labels don't matter"
+                f"{plan.combinations} combinations are {len(plan.cells)} distinct cells: the others differ in"
+                " settings that don't reach them (at p = 1 there are no weak labels)"
             )
         unknown = [stage for stage in STAGES if stage not in self.seconds and self._count("new", stage)]
         if unknown:
@@ -98,11 +104,11 @@ class Summary:
         lines.append(f"{'all':<10} {len(plan.nodes):>6} {'':>7} {'':>7} {f'{total:.0f} s' if total else '':>10}")
         lines += [f"note: {warning}" for warning in self.warnings()]
         lines.append("")
-        lines += [f"  {cell.name:<36} {self.cell_state(cell.score, cell.fit)}" for cell in plan.cells]
+        lines += [f"  {cell.name:<36} {self.cell_state(cell.score)}" for cell in plan.cells]
         return "\n".join(lines)
 
     def status_text(self) -> str:
-        counts = Counter(self.cell_state(cell.score, cell.fit) for cell in self.plan.cells)
+        counts = Counter(self.cell_state(cell.score) for cell in self.plan.cells)
         lines = [f"{self.plan.study.name}: " + ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))]
         for cell in self._cells():
             lines.append(f"  {cell['name']:<36} {cell['state']}{': ' + cell['error'] if cell['error'] else ''}")

@@ -89,7 +89,8 @@ def build_study(
         [
             {
                 "cell": f"{index:064x}", "name": name, "method": method, "weak": weak, "p": p, "trial": trial,
-                "init": "chexpert", "weak_images": weak_images, "fraction": fraction, "epochs": 20, "selection_miou": level / 2,
+                "init": "chexpert", "weak_images": weak_images, "fraction": fraction, "epochs": 20,
+                "other": "", "selection_miou": level / 2,
             }
             for index, (name, method, weak, p, trial, weak_images, fraction, level) in enumerate(rows)
         ]

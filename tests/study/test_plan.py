@@ -74,3 +74,20 @@ def test_planning_imports_neither_ray_nor_torch():
     code = "import sys, chexseg.study.plan, chexseg.study.summary; print(sorted({'ray', 'torch'} & set(sys.modules)))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def test_settings_that_do_not_reach_a_cell_make_no_second_trial_of_it():
+    found = planned("name: g\naxes: {labels.p: [0, 1], labels.weak: [cam, irnet], irnet.threshold: [0.5, 0.6]}")
+    assert [cell.name for cell in found.cells] == [
+        "cam p=0 trial 0",
+        "irnet p=0 threshold=0.5 trial 0",
+        "irnet p=0 threshold=0.6 trial 0",
+        "full trial 0",
+    ]
+    assert [cell.row()["other"] for cell in found.cells] == ["", "threshold=0.5", "threshold=0.6", ""]
+
+
+def test_the_official_rule_is_planned_and_told_by_its_effective_p():
+    found = planned("name: g\naxes: {labels.p: [0.05, 0.85]}\nsettings: {labels: {mixing: official}}")
+    assert [cell.row()["p"] for cell in found.cells] == [0.0, 0.8]
+    assert found.nodes[found.cells[0].fit].config["p"] == 0.0

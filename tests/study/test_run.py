@@ -128,6 +128,20 @@ def test_a_failure_is_recorded_and_the_others_go_on(finished, phantom_root, tmp_
     assert all("Traceback" in copy.failure(key)["traceback"] for key in outcome.failed)
 
 
+def test_a_layout_that_would_hang_is_refused():
+    one_node = run.Capacity(cpus=4, gpus=1, node_cpus=5, node_gpus=1)
+    assert one_node.cells_at_once(spec.Resources(cpu=1)) == 4
+    assert one_node.cells_at_once(spec.Resources(cpu=1, gpu=0.25)) == 4
+    assert one_node.cells_at_once(spec.Resources(cpu=2, gpu=0.25)) == 2
+    with pytest.raises(UserError, match="resources.cpu: found 5; allowed: at most 4"):
+        one_node.cells_at_once(spec.Resources(cpu=5))
+    with pytest.raises(UserError, match="resources.gpu: found 2; allowed: at most 1"):
+        one_node.cells_at_once(spec.Resources(gpu=2))
+    many_small = run.Capacity(cpus=15, gpus=0, node_cpus=4, node_gpus=0)
+    with pytest.raises(UserError, match="what one node has free"):
+        many_small.cells_at_once(spec.Resources(cpu=12))
+
+
 def test_a_users_mistake_ends_the_run_and_leaves_nothing(ray_session, phantom_root, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(phantom_root, root)
@@ -137,10 +151,7 @@ def test_a_users_mistake_ends_the_run_and_leaves_nothing(ray_session, phantom_ro
     store = Store(tmp_path / "store")
     with pytest.raises(UserError, match="found no readable image"):
         run.run(planned, store, root, Quiet())
-    left = [path for path in store.root.rglob("*") if path.is_file()]
-    assert all(
-        path.name == "manifest.json" or (path.parents[0] / "manifest.json").exists() or "ingest" in str(path) for path in left
-    )
+    assert not list(store.root.glob("ingest/*/images/.*"))
     assert not any(
         json.loads(path.read_text())["config"]["split"] == "train" for path in store.root.glob("ingest/*/manifest.json")
     )

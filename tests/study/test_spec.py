@@ -65,6 +65,10 @@ def test_a_mistake_is_one_line_that_says_all(text):
             "name: s\nsettings:\n  encoder:\n    init: moco",
             ["x.yaml:4: settings.encoder.init", "later version", "random, chexpert"],
         ),
+        ("name: s\naxes:\n  size: [64, 96]", ["x.yaml:3: size: found as an axis"]),
+        ("name: s\nsettings:\n  irnet: {init: imagenet}", ["x.yaml:3: settings.irnet", "later version"]),
+        ("name: s\nsettings: 3", ["x.yaml:2: settings: found 3"]),
+        ("name: s\nresources: {gpu: 1.5}", ["x.yaml:2: resources.gpu: found 1.5"]),
         ("name: s\nsettings:\n  size: 100", ["x.yaml:3: settings.size", "multiple of 32"]),
     ],
 )

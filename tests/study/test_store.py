@@ -112,7 +112,20 @@ def test_one_process_at_a_time_and_a_dead_one_leaves_no_lock(tmp_path):
         first.wait()
 
 
+def test_what_a_killed_writer_left_is_no_part_of_the_result(tmp_path):
+    store = Store(tmp_path)
+    with store.working_on(NODE) as partial:
+        partial.mkdir(parents=True)
+        for name in (MANIFEST, ".part-00000.parquet.123", "resume.writing"):
+            (partial / name).write_text("old")
+    path = commit(store)
+    assert store.find(NODE.stage, NODE.key) is not None
+    assert sorted(file.name for file in path.rglob("*") if file.is_file()) == [MANIFEST, "values.bin"]
+
+
 def test_a_store_that_cannot_be_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file; allowed: a directory"):
         Store(tmp_path / "file")
+    with pytest.raises(UserError, match="object stores come with a later version"):
+        Store(Path("s3://bucket/prefix"))
