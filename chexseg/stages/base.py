@@ -35,7 +35,8 @@ class Execution:
     device: where networks run. threads: of PyTorch on a CPU. map_workers, map_gpus: actors of Ray Data for stages that
     map over shards, and the share of a GPU each holds. decode_workers: actors that decode images. resident_bytes: sets
     up to this size are kept on the device; of larger ones `classify` streams every pass, and the other stages refuse them.
-    checkpoint_seconds: training that can go on after a kill is saved this often. progress: called with done, total, their unit, and figures worth showing.
+    checkpoint_seconds: training that can go on after a kill is saved this often. progress: called with done, total, their
+    unit, and figures worth showing.
     """
 
     device: str = "cpu"
