@@ -36,14 +36,19 @@ def prepare(pixels_NHW: torch.Tensor, init: str) -> torch.Tensor:
     return images_NCHW.contiguous(memory_format=torch.channels_last)
 
 
-def build(architecture: str) -> nn.Module:
-    """A randomly initialised encoder of segmentation-models-pytorch. Raises `UserError` for an unknown name."""
+def check(architecture: str) -> None:
+    """Raises `UserError` for what is no encoder of segmentation-models-pytorch."""
     names = smp.encoders.get_encoder_names()
     if architecture not in names:
         raise UserError(
             f"encoder.architecture: found {architecture!r}{nearest(architecture, names)}; allowed: {len(names)}"
             " encoders of segmentation-models-pytorch, resnet18, resnet34, resnet50 among them"
         )
+
+
+def build(architecture: str) -> nn.Module:
+    """A randomly initialised encoder of segmentation-models-pytorch. Raises `UserError` for an unknown name."""
+    check(architecture)
     return smp.encoders.get_encoder(architecture, in_channels=3, depth=5, weights=None)
 
 

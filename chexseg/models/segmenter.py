@@ -11,7 +11,7 @@ from chexseg.models import encoders
 
 def build(architecture: str, pathologies: int) -> smp.DeepLabV3Plus:
     """A randomly initialised DeepLabV3+ over an encoder by name. Raises `UserError` for an unknown encoder."""
-    encoders.build(architecture)  # names the field if the encoder is unknown
+    encoders.check(architecture)
     model = smp.DeepLabV3Plus(architecture, encoder_weights=None, in_channels=3, classes=pathologies)
     return model.to(memory_format=torch.channels_last)
 

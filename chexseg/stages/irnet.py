@@ -106,7 +106,7 @@ def build(config: Config) -> Any:
     from chexseg.models import encoders, irnet
 
     encoders.refuse_unavailable(config.init, "irnet.init")
-    encoders.build(config.architecture)
+    encoders.check(config.architecture)
     return irnet.IRNet(config.architecture, config.freeze_backbone)
 
 
