@@ -8,7 +8,7 @@ from pathlib import Path
 
 from chexseg.errors import DamagedError, UserError
 from chexseg.stages.base import Execution
-from chexseg.study.plan import Node, stage_module
+from chexseg.study.plan import STAGES, Node
 from chexseg.study.store import Artifact, Store
 
 
@@ -21,7 +21,7 @@ def execute(node: Node, nodes: dict[str, Node], store: Store, data: Path, execut
         found = store.find(node.stage, node.key)
         if found:
             return found
-        module = stage_module(node.stage)
+        module = STAGES[node.stage]
         inputs = {}
         for role, key in node.inputs.items():
             artifact = store.find(nodes[key].stage, key)

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -225,8 +224,3 @@ def _other(s: Settings, varied: set[str]) -> tuple[str, ...]:
             value = getattr(value, part)
         words.append(f"{key.rpartition('.')[2]}={value}")
     return tuple(words)
-
-
-def stage_module(name: str) -> Any:
-    """The module of a stage by name."""
-    return import_module(f"chexseg.stages.{name}")
