@@ -71,10 +71,6 @@ class Interval:
     n: int
 
     @property
-    def half_width(self) -> float:
-        return (self.high - self.low) / 2
-
-    @property
     def excludes_zero(self) -> bool:
         return bool(self.low > 0 or self.high < 0)
 
