@@ -94,7 +94,7 @@ def read(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
     try:
         chosen = list(columns) if columns else None
         return pq.read_table(path, columns=chosen, partitioning=None, page_checksum_verification=True)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: names that are no UTF-8 any more
         raise DamagedError(f"{path}: not a readable shard ({str(error).splitlines()[0]})") from None
 
 
