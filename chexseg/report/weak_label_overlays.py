@@ -8,7 +8,7 @@ import io
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 from plotly.colors import sample_colorscale, unlabel_rgb
 
 from chexseg.errors import UserError
@@ -23,8 +23,8 @@ RULE = (
 )
 SIDE = 176  # pixels of a panel's side, at most
 #: Even steps to the eye, told apart with every common colour vision, and lighter where there is more.
-COLOURS_53 = tuple(tuple(round(v) for v in unlabel_rgb(c)) for c in sample_colorscale("Viridis", np.linspace(0, 1, 53)))
-HEAT_OPACITY = 150  # of 255
+HEAT = tuple(tuple(round(v) for v in unlabel_rgb(c)) for c in sample_colorscale("Viridis", np.linspace(0, 1, 101)))
+OPACITY = 150  # of 255
 
 
 def image_iou(labels: WeakLabels, k: int) -> np.ndarray:
@@ -54,12 +54,12 @@ def upsampled(scores_hw: np.ndarray, size: int) -> np.ndarray:
 
 
 def heat_png(scores_hw: np.ndarray, side: int = SIDE) -> bytes:
-    """A CAM in [0, 1] as a translucent PNG of `COLOURS_53`; clear where it is 0, and by steps less so just above."""
-    last = len(COLOURS_53) - 1
+    """A CAM in [0, 1] as a translucent PNG of `HEAT`; clear where it is 0, and less and less so up to 0.2."""
+    last = len(HEAT) - 1
     level = Image.fromarray(np.rint(np.clip(upsampled(scores_hw, side), 0, 1) * last).astype(np.uint8))
-    level.putpalette([value for colour in COLOURS_53 for value in colour])
-    ramp = np.minimum(1, np.arange(len(COLOURS_53)) / 5)
-    return _encoded(level, "png", transparency=bytes(np.rint(HEAT_OPACITY * ramp).astype(np.uint8)), optimize=True)
+    level.putpalette([value for colour in HEAT for value in colour])
+    ramp = np.minimum(1, np.arange(len(HEAT)) / 20)
+    return _encoded(level, "png", transparency=bytes(np.rint(OPACITY * ramp).astype(np.uint8)), optimize=True)
 
 
 def grey_jpeg(values_HW: np.ndarray, side: int = SIDE) -> bytes:
@@ -70,10 +70,12 @@ def grey_jpeg(values_HW: np.ndarray, side: int = SIDE) -> bytes:
 
 
 def outline_png(mask_HW: np.ndarray) -> bytes:
-    """The mask's edge in white on nothing."""
-    layer = Image.fromarray(outline(enlarge(np.asarray(mask_HW, dtype=bool)), width=3).astype(np.uint8))
-    layer.putpalette([0, 0, 0, 255, 255, 255])
-    return _encoded(layer, "png", transparency=bytes([0, 255]), optimize=True)
+    """The mask's edge in white, with a dark seam that shows it on a bright film, on nothing."""
+    edge_HW = outline(enlarge(np.asarray(mask_HW, dtype=bool)), width=3)
+    seam_HW = np.asarray(Image.fromarray(edge_HW.astype(np.uint8)).filter(ImageFilter.MaxFilter(5)), dtype=bool) & ~edge_HW
+    layer = Image.fromarray(edge_HW + 2 * seam_HW.astype(np.uint8))
+    layer.putpalette([0, 0, 0, 255, 255, 255, 0, 0, 0])
+    return _encoded(layer, "png", transparency=bytes([0, 255, 150]), optimize=True)
 
 
 def _encoded(picture: Image.Image, kind: str, **options) -> bytes:
@@ -168,7 +170,8 @@ def _row_html(
     style = (
         f"--film:url({_uri(grey_jpeg(pixels_HW))});--truth:url({_uri(outline_png(expert_KHW[k]))});--aspect:{width}/{height}"
     )
-    return f'<div class="row"><b>{rank.capitalize()}</b> &nbsp;{told}</div><div class="same" style="{style}">{"".join(panels)}</div>'
+    title = f'<div class="row"><b>{rank.capitalize()}</b> &nbsp;{told}</div>'
+    return f'{title}<div class="same" style="{style}">{"".join(panels)}</div>'
 
 
 def _film(label: str, upon: str, kind: str = "") -> str:
@@ -181,7 +184,7 @@ def _layer(picture: bytes) -> str:
 
 def _scale_html(labels: LabelSet, k: int, maps: tuple[WeakMaps | str, ...]) -> str:
     """The heat map's colours, with the thresholds of the masks marked."""
-    stops = ", ".join(f"rgb{colour}" for colour in COLOURS_53[::4])
+    stops = ", ".join(f"rgb{colour}" for colour in HEAT[::10])
     known = [
         (METHODS[f.kind], f.kind, float(m.thresholds_K[k]))
         for f, m in zip(labels.labels, maps, strict=True)
@@ -189,7 +192,5 @@ def _scale_html(labels: LabelSet, k: int, maps: tuple[WeakMaps | str, ...]) -> s
     ]
     marks = "".join(f'<i style="left:{100 * at:.0f}%"></i>' for _, kind, at in known if kind != "irnet")
     told = ", ".join(f"{name} mask above {at:.2f}" for name, _, at in known)
-    return (
-        f'<p class="scale"><span>0</span><span class="ramp" style="background:linear-gradient(to right, {stops})">{marks}</span>'
-        f"<span>1</span><span>of the map’s maximum; {told}</span></p>"
-    )
+    ramp = f'<span class="ramp" style="background:linear-gradient(to right, {stops})">{marks}</span>'
+    return f'<p class="scale"><span>0</span>{ramp}<span>1</span><span>of the map’s maximum; {told}</span></p>'

@@ -14,13 +14,13 @@ from chexseg.report.weak_label_overlays import RULE, blocks_html
 from chexseg.report.weak_labels import BETTER, MEAN, WORSE, LabelSet
 
 NOTE = (
-    "IoU pooled over the images of <code>valid</code> that have expert masks, at training size. Random box: the IoU to expect of "
-    "a square of as many pixels as the labels have in an image, placed anywhere in it. CAMs are compared with that, IRNet with "
-    "the CAMs it started from. Verdicts use the held-out images alone, few as they are: on the others the CAM thresholds were "
-    "chosen, which favours CAM over the box and over IRNet, whose threshold is fixed. Better or worse: the 95% interval of the "
-    "difference (1,000 bootstrap samples of patients with all their images, paired) excludes 0. Undecided isn’t equal: the "
-    "images are too few to tell. Below six patients there is no interval, for even if all agreed it couldn’t exclude 0. One "
-    "verdict in twenty goes astray at 95%. The classifier’s checkpoint was chosen on all of <code>valid</code>."
+    "IoU pooled over the images of <code>valid</code> that have expert masks, at training size. Random box: the IoU to expect "
+    "of a square of as many pixels as the labels have in an image, placed anywhere in it. CAMs are compared with that, IRNet "
+    "with the CAMs it started from. Verdicts use the held-out images alone, few as they are: on the others the CAM thresholds "
+    "were chosen, which favours CAM over the box and over IRNet, whose threshold is fixed. Better or worse: the 95% interval "
+    "of the difference (1,000 bootstrap samples of patients with all their images, paired) excludes 0. Undecided isn’t equal: "
+    "the images are too few to tell. Below six patients there is no interval, for even if all agreed it couldn’t exclude 0. "
+    "One verdict in twenty goes astray at 95%. The classifier’s checkpoint was chosen on all of <code>valid</code>."
 )
 MARKS = {BETTER: "▲", WORSE: "▼"}
 
@@ -67,8 +67,8 @@ def table_html(rows: pd.DataFrame) -> str:
     kinds = rows["labels"].nunique()
     partly = bool((rows["images"] > rows["held-out images"]).any())
     groups = '<tr><th colspan="2"></th><th class="group" colspan="4">Held-out images</th>'
-    heads = '<tr><th>Pathology</th><th>Labels</th><th class="number">IoU</th><th class="number">random box</th>'
-    heads += '<th class="number">difference, 95%</th><th>verdict</th>'
+    heads = '<tr><th>Pathology</th><th>Labels</th><th class="verdict">verdict</th><th class="number">IoU</th>'
+    heads += '<th class="number">random box</th><th class="number">difference, 95%</th>'
     if partly:
         groups += '<th class="group" colspan="3">All masked images</th>'
         heads += '<th class="number">IoU</th><th class="number">random box</th><th class="number">difference, 95%</th>'
@@ -80,8 +80,8 @@ def table_html(rows: pd.DataFrame) -> str:
             images = f"{row['held-out images']} of {row['images']} images held out"
             cells.append(f'<th scope="rowgroup" rowspan="{kinds}">{escape(row["pathology"])}<small>{images}</small></th>')
         cells.append(f'<td class="method {css_name(row["labels"].lower())}">{row["labels"]}</td>')
-        cells += [_number(row["held-out IoU"], row["reason"]), _number(row["held-out box IoU"], row["reason"], soft=True)]
-        cells += [_difference(row, "", row["reason"]), _verdict(row)]
+        cells += [_verdict(row), _number(row["held-out IoU"], row["reason"])]
+        cells += [_number(row["held-out box IoU"], row["reason"], soft=True), _difference(row, "", row["reason"])]
         if partly:
             cells += [_number(row["IoU"], row["reason"]), _number(row["box IoU"], row["reason"], soft=True)]
             cells.append(_difference(row, "all ", row["reason"]))
@@ -115,7 +115,7 @@ def _difference(row: dict, scope: str, reason: object) -> str:
 def _verdict(row: dict) -> str:
     verdict, reason = row["verdict"], row["reason"]
     if not isinstance(verdict, str):
-        return f"<td>{_dash(reason)}<small>{escape(str(reason))}</small></td>"
+        return f'<td class="verdict">{_dash(reason)}<small>{escape(str(reason))}</small></td>'
     mark = f'<span class="mark">{MARKS[verdict]}</span> ' if verdict in MARKS else ""
     small = f"<small>{escape(reason)}</small>" if isinstance(reason, str) else ""
     return f'<td class="verdict {verdict}">{mark}{verdict}{small}</td>'
@@ -138,8 +138,8 @@ def classifiers_html(results: StudyResults) -> str:
     lacking = rows.loc[rows["reason"].notna() & (rows["observation"] != MEAN), "observation"].tolist()
     dash = f" Dash: {weak_labels.ONE_CLASS.replace('valid', '<code>valid</code>')}: {', '.join(lacking)}." if lacking else ""
     note = (
-        "Area under the ROC curve on <code>valid</code>; 0.5 is chance. The checkpoint with the highest mean of CheXpert’s five "
-        f"competition tasks is kept, those of them left out that have no AUROC; so that mean is optimistic.{dash}"
+        "Area under the ROC curve on <code>valid</code>; 0.5 is chance. The checkpoint with the highest mean of CheXpert’s "
+        f"five competition tasks (of those that have one) is kept, so that mean is optimistic.{dash}"
     )
     return (
         f'<div class="scroll"><table class="auroc"><thead><tr><th>Observation</th>{heads}</tr></thead>'

@@ -24,7 +24,7 @@ BETTER, WORSE, UNDECIDED = "better", "worse", "undecided"
 FEWEST_PATIENTS = 6
 NO_EXPERT = "no expert mask in valid"
 NOTHING_HELD_OUT = "no image is held out"
-NOT_HELD_OUT = "no expert mask in the held-out images"
+NOT_HELD_OUT = "no held-out expert mask"
 ONE_CLASS = "only one class is labelled in valid"
 
 
@@ -138,7 +138,7 @@ def rows(labels: LabelSet, pathologies: Sequence[str], replicates: int = 1000, s
             elif not held.patients_K[k]:
                 reason = NOT_HELD_OUT
             elif np.isnan(here.low):
-                reason = f"{here.n} held-out {'patient' if here.n == 1 else 'patients'}: too few"
+                reason = f"only {here.n} {'patient' if here.n == 1 else 'patients'}"
             out.append(
                 {
                     "pathology": task,
