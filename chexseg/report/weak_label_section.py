@@ -71,7 +71,7 @@ def table_html(rows: pd.DataFrame) -> str:
     heads += '<th class="number">random box</th><th class="number">difference, 95%</th>'
     if partly:
         groups += '<th class="group" colspan="3">All masked images</th>'
-        heads += '<th class="number">IoU</th><th class="number">random box</th><th class="number">difference, 95%</th>'
+        heads += '<th class="number apart">IoU</th><th class="number">random box</th><th class="number">difference, 95%</th>'
     body = []
     for index, row in enumerate(rows.to_dict("records")):
         first = index % kinds == 0
@@ -81,9 +81,9 @@ def table_html(rows: pd.DataFrame) -> str:
             cells.append(f'<th scope="rowgroup" rowspan="{kinds}">{escape(row["pathology"])}<small>{images}</small></th>')
         cells.append(f'<td class="method {css_name(row["labels"].lower())}">{row["labels"]}</td>')
         cells += [_verdict(row), _number(row["held-out IoU"], row["reason"])]
-        cells += [_number(row["held-out box IoU"], row["reason"], soft=True), _difference(row, "", row["reason"])]
+        cells += [_number(row["held-out box IoU"], row["reason"], "soft"), _difference(row, "", row["reason"])]
         if partly:
-            cells += [_number(row["IoU"], row["reason"]), _number(row["box IoU"], row["reason"], soft=True)]
+            cells += [_number(row["IoU"], row["reason"], "apart"), _number(row["box IoU"], row["reason"], "soft")]
             cells.append(_difference(row, "all ", row["reason"]))
         kind = " ".join(filter(None, ["first" if first else "", "average" if row["pathology"] == MEAN else ""]))
         body.append(f'<tr class="{kind}">{"".join(cells)}</tr>')
@@ -98,9 +98,9 @@ def _dash(reason: object) -> str:
     return f'<abbr title="{escape(str(reason))}">–</abbr>'
 
 
-def _number(value: float, reason: object, soft: bool = False) -> str:
+def _number(value: float, reason: object, kind: str = "") -> str:
     text = _dash(reason) if np.isnan(value) else _text(value)
-    return f'<td class="number{" soft" if soft else ""}">{text}</td>'
+    return f'<td class="number {kind}">{text}</td>'
 
 
 def _difference(row: dict, scope: str, reason: object) -> str:
