@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import plotly.io
 
 from chexseg.report import published
-from chexseg.report.published import AVERAGE, METHODS
+from chexseg.report.published import AVERAGE, METHODS, css_name
 from chexseg.report.results import StudyResults
 from chexseg.report.statistics import arms, t_interval
 from chexseg.report.tables import Variant, task_values, variants
@@ -23,6 +23,7 @@ ORANGE, SKY, YELLOW, GREY = "#E69F00", "#56B4E9", "#F0E442", "#767676"
 #: One colour for one thing, in every figure, table and overlay.
 COLOURS: dict[str, str] = {
     "cam": BLUE,
+    "cam++": SKY,
     "irnet": VERMILLION,
     "full": GREEN,
     "student": PURPLE,
@@ -47,13 +48,13 @@ PATHOLOGY_COLOURS: dict[str, str] = {
 DASHED: frozenset[str] = frozenset({"Lung Lesion", "Pneumothorax", "Support Devices"})
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-SYMBOLS = {"cam": "circle", "irnet": "square"}
-#: Points of two methods at one p stand this far apart, so that their intervals don't cover each other.
-DODGE = {"cam": -0.006, "irnet": 0.006}
+SYMBOLS = {"cam": "circle", "cam++": "triangle-up", "irnet": "square"}
+#: Points of several methods at one p stand this far apart, so that their intervals don't cover each other.
+DODGE = {"cam": -0.006, "cam++": 0.03, "irnet": 0.006}
 #: Single trials stand beside their mean.
-TRIAL_DODGE = {"cam": -0.018, "irnet": 0.018, "full": 0.016}
+TRIAL_DODGE = {"cam": -0.018, "cam++": 0.042, "irnet": 0.018, "full": 0.016}
 #: Legend groups, in their order.
-LEGEND = ("cam", "irnet", "full", "trials", "paper")
+LEGEND = ("cam", "cam++", "irnet", "full", "trials", "paper")
 #: The paper's Figure 2 b to d.
 PANELS = ("Pleural Effusion", "Consolidation", "Edema")
 
@@ -61,7 +62,7 @@ PANELS = ("Pleural Effusion", "Consolidation", "Edema")
 def figure2_rows(results: StudyResults, pathology: str | None = None, variant: Variant | None = None) -> pd.DataFrame:
     """IoU over p (Figure 2): of a pathology, or the average. One row a point.
 
-    `kind` is "mean" (with the 95% t-interval over n trials), "trial" or "paper"; `method` is "cam", "irnet" or, at p = 1,
+    `kind` is "mean" (with the 95% t-interval over n trials), "trial" or "paper"; `method` is a weak label kind or, at p = 1,
     "full". Undefined points are absent. Raises KeyError for a pathology that the study doesn't have.
     """
     task = pathology or AVERAGE
@@ -79,7 +80,7 @@ def figure2_rows(results: StudyResults, pathology: str | None = None, variant: V
         for trial, value in zip(arm.trials, values_C[list(arm.indices)], strict=True):
             if not np.isnan(value):
                 rows.append(point | {"kind": "trial", "value": value, "low": np.nan, "high": np.nan, "n": 1, "trial": trial})
-    for method in METHODS:
+    for method in published.PAPERS_METHODS:
         for p in (*published.TABLE1_P, 1):
             if task == AVERAGE:
                 value = published.table1_average(results.pathologies, method, p)
@@ -98,7 +99,7 @@ def figure2_panels(results: StudyResults) -> tuple[str | None, ...]:
 
 
 def figure2(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Figure:
-    """Draw the rows of `figure2_rows`. Legend groups are `LEGEND`; a trace's `meta` names its entry of `COLOURS`."""
+    """Draw the rows of `figure2_rows`. Legend groups are `LEGEND`; a trace's `meta` is its colour's `css_name`."""
     figure = go.Figure()
     task = rows["task"].iloc[0] if len(rows) else ""
     shown: set[str] = set()
@@ -116,7 +117,7 @@ def figure2(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Fig
             add(
                 "paper",
                 "paper (Table 1)",
-                meta=method,
+                meta=css_name(method),
                 x=_list(paper["p"]),
                 y=_list(paper["value"]),
                 mode="lines+markers",
@@ -132,7 +133,7 @@ def figure2(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Fig
             add(
                 method,
                 text,
-                meta=method,
+                meta=css_name(method),
                 x=[*x, *_list(full["p"])],
                 y=_list(line["value"]),
                 mode="lines+markers",
@@ -159,7 +160,7 @@ def figure2(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Fig
         add(
             "trials",
             "single trials",
-            meta=method,
+            meta=css_name(method),
             x=[p + TRIAL_DODGE[method] for p in group["p"]],
             y=_list(group["value"]),
             mode="markers",

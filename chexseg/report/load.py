@@ -11,11 +11,14 @@ import pandas as pd
 
 from chexseg.data import chexlocalize, shards
 from chexseg.pathologies import PATHOLOGIES, select
-from chexseg.report.results import CELL_COLUMNS, StudyResults
+from chexseg.report.results import CELL_COLUMNS, Classifier, StudyResults, WeakCounts, WeakLabels, WeakMaps
 from chexseg.stages.counting import COUNTS, PREDICTIONS
-from chexseg.study.plan import Plan
+from chexseg.study.plan import Node, Plan
 from chexseg.study.store import Store
 from chexseg.study.summary import summarise
+
+#: Stages that make weak labels, and those that train a classifier of the observations.
+WEAK, CLASSIFIERS = ("saliency", "irnet"), ("classify", "pretrain")
 
 
 def study_results(plan: Plan, store: Store) -> StudyResults:
@@ -50,6 +53,8 @@ def study_results(plan: Plan, store: Store) -> StudyResults:
         stages=_stages(plan, store),
         predictions=lambda cell, image_id: _predictions(paths[cell], image_id, names),
         image=_images(plan, store, names),
+        weak_labels=tuple(_weak_labels(plan, store, node, names) for node in plan.nodes.values() if node.stage in WEAK),
+        classifiers=_classifiers(plan, store),
     )
 
 
@@ -83,7 +88,12 @@ def _predictions(path: Path, image_id: str, names: tuple[str, ...]) -> np.ndarra
 def _images(plan: Plan, store: Store, names: tuple[str, ...]) -> Any:
     """The function that reads test images and their expert masks, or None where they aren't in the store."""
     tests = [node for node in plan.nodes.values() if node.stage == "ingest" and node.config["split"] == "test"]
-    artifact = store.find("ingest", tests[0].key) if tests else None
+    return _reader(store, tests[0].key, names) if tests else None
+
+
+def _reader(store: Store, ingested: str, names: tuple[str, ...]) -> Any:
+    """The function that reads images and expert masks of one ingested split, or None where it isn't in the store."""
+    artifact = store.find("ingest", ingested)
     if artifact is None:
         return None
     chosen = [PATHOLOGIES.index(name) for name in names]
@@ -95,6 +105,72 @@ def _images(plan: Plan, store: Store, names: tuple[str, ...]) -> Any:
         )
 
     return read
+
+
+# ---- weak labels, and the classifiers they come from -------------------------------------------------------------------
+
+
+def _weak_labels(plan: Plan, store: Store, node: Node, names: tuple[str, ...]) -> WeakLabels:
+    kind = node.config["kind"] if node.stage == "saliency" else "irnet"
+    about = {"key": node.key, "kind": kind, "start": node.inputs.get("saliency"), "settings": _settings(plan, node)}
+    artifact = store.find(node.stage, node.key)
+    if artifact is None:
+        return WeakLabels(**about, reason="not made yet")
+    if not (artifact.path / COUNTS).exists():
+        return WeakLabels(**about, reason="made by an older version, which didn’t count their pixels")
+    return WeakLabels(
+        **about,
+        counts=_weak_counts(artifact.path / COUNTS, names),
+        maps=lambda image_id: _maps(artifact.path, image_id, names),
+        image=_reader(store, node.inputs["valid"], names),
+    )
+
+
+def _weak_counts(path: Path, names: tuple[str, ...]) -> WeakCounts:
+    table = shards.read(path)
+    order = tuple(shards.metadata(table)["pathologies"])
+    chosen = [order.index(name) for name in names]
+    columns = {
+        name: table[name].to_numpy().reshape(-1, len(order))
+        for name in ("intersection", "predicted", "true", "box", "chosen_on")
+    }
+    return WeakCounts(
+        image_ids=tuple(table["image_id"].to_pylist()[:: len(order)]),
+        counts_IK3=np.stack([columns[name] for name in ("intersection", "predicted", "true")], axis=2)[:, chosen],
+        box_IK=columns["box"][:, chosen],
+        chosen_on_I=columns["chosen_on"][:, 0],
+    )
+
+
+def _maps(path: Path, image_id: str, names: tuple[str, ...]) -> WeakMaps:
+    about = shards.metadata(shards.files(path / "valid")[0])
+    chosen = [about["pathologies"].index(name) for name in names]
+    boundary_hw = _row(path / "valid", "boundary", image_id) if "boundary" in about["arrays"] else None
+    return WeakMaps(
+        scores_Khw=_row(path / "valid", "scores", image_id)[chosen].astype(np.float32),
+        thresholds_K=np.array([about["thresholds"][name] for name in names]),
+        masks_KHW=_predictions(path, image_id, names),
+        boundary_hw=None if boundary_hw is None else boundary_hw.astype(np.float32) / 255,
+    )
+
+
+def _settings(plan: Plan, node: Node) -> dict[str, Any]:
+    """Every setting that a node's result depends on, as "stage.field"; of ingest what isn't a split's own."""
+    found: dict[str, Any] = {}
+    for key in node.inputs.values():
+        found |= _settings(plan, plan.nodes[key])
+    return found | {f"{node.stage}.{name}": value for name, value in node.config.items() if name != "split"}
+
+
+def _classifiers(plan: Plan, store: Store) -> tuple[Classifier, ...]:
+    found = []
+    for stage in CLASSIFIERS:
+        for node in (node for node in plan.nodes.values() if node.stage == stage):
+            artifact = store.find(stage, node.key)
+            if artifact:
+                told = {name: artifact.facts[name] for name in ("auroc", "mean_auroc", "step", "steps", "images")}
+                found.append(Classifier(key=node.key, stage=stage, settings=_settings(plan, node), **told))
+    return tuple(found)
 
 
 def _row(directory: Path, column: str, image_id: str) -> np.ndarray:

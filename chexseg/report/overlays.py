@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from chexseg.report.figures import DASHED, PATHOLOGY_COLOURS
+from chexseg.report.published import METHODS, PAPERS_METHODS
 from chexseg.report.results import StudyResults
 from chexseg.report.statistics import Arm, arms, by_selection, miou, patient_of, pooled_iou
 
@@ -48,7 +49,7 @@ def choose_images(results: StudyResults, number: int = 6) -> tuple[str, ...]:
 
 
 def columns(results: StudyResults) -> list[Panel]:
-    """The four columns of predictions, each from the best cell of its kind on the selection images."""
+    """The columns of predictions, each from the best cell of its kind on the selection images; CAM++ where it's studied."""
     found = arms(results)
 
     def column(title: str, candidates: list[Arm], lacking: str) -> Panel:
@@ -60,9 +61,12 @@ def columns(results: StudyResults) -> list[Panel]:
         why_not = "" if results.predictions is not None else "Predictions weren't kept."
         return Panel(title, str(results.cells["name"].iloc[best]), best, why_not)
 
+    kinds = [kind for kind in METHODS if kind in PAPERS_METHODS or any(arm.weak == kind for arm in found)]
     return [
-        column("Weak, CAM", [a for a in found if a.method == "weak" and a.weak == "cam"], "p = 0, CAM"),
-        column("Weak, IRNet", [a for a in found if a.method == "weak" and a.weak == "irnet"], "p = 0, IRNet"),
+        *(
+            column(f"Weak, {METHODS[k]}", [a for a in found if a.method == "weak" and a.weak == k], f"p = 0, {METHODS[k]}")
+            for k in kinds
+        ),
         column("Full", [a for a in found if a.method == "full"], "p = 1"),
         column("CheXseg", [a for a in found if a.method == "mixed"], "0 < p < 1"),
     ]
@@ -127,7 +131,7 @@ def composite(pixels_HW: np.ndarray, masks_KHW: np.ndarray, pathologies: Sequenc
 
 
 def sheet_png(results: StudyResults) -> bytes | None:
-    """All rows in one PNG for slides and READMEs: film, experts, four predictions. None where there is nothing to show."""
+    """All rows in one PNG for slides and READMEs: film, experts, predictions. None where there is nothing to show."""
     chosen, shown = choose_images(results), columns(results)
     if results.image is None or not chosen:
         return None
@@ -204,7 +208,7 @@ def grid_html(results: StudyResults) -> tuple[str, set[int]]:
             score = f'<span class="score">IoU {image_iou(results, panel.index, image_id):.2f}</span>'
             parts.append(_film_html(panel.title, _layers_html(masks_KHW, results.pathologies) + score))
         parts.append("</div>")
-    return f'<div class="films">{"".join(parts)}</div>', present
+    return f'<div class="films" style="--columns:{len(heads)}">{"".join(parts)}</div>', present
 
 
 def _film_html(label: str, upon: str) -> str:

@@ -14,10 +14,11 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from chexseg.report import figures, overlays, tables
-from chexseg.report.published import headline, headline_rows, verdict
+from chexseg.report import figures, overlays, tables, weak_labels
+from chexseg.report.published import css_name, headline, headline_rows, verdict
 from chexseg.report.results import StudyResults
 from chexseg.report.statistics import patient_of
+from chexseg.report.weak_label_section import classifiers_html, weak_labels_html
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,10 @@ def study_tables(results: StudyResults) -> dict[str, pd.DataFrame]:
     found = {"cells": tables.cells_rows(results), "students": tables.students_rows(results)}
     for index, variant in enumerate(tables.variants(results)):
         found["table1" + (f"-{index + 1}" if index else "")] = tables.table1_rows(results, variant)
+    for index, labels in enumerate(weak_labels.label_sets(results)):
+        found["weak-labels" + (f"-{index + 1}" if index else "")] = weak_labels.rows(labels, results.pathologies)
+    if results.classifiers:
+        found |= {"auroc": weak_labels.auroc_rows(results), "classifiers": weak_labels.classifiers_rows(results)}
     found |= {"stages": tables.stages_rows(results), "missing": tables.missing_rows(results)}
     return {name: rows for name, rows in found.items() if len(rows)}
 
@@ -125,6 +130,11 @@ def _study(name: str, results: StudyResults) -> str:
         sections["Result"] = _result(results)
         if tables.variants(results):
             sections |= {"Table 1": _table1(results), "Figure 2": _figure2(results, name)}
+    if results.weak_labels:
+        sections["Weak labels"] = weak_labels_html(results)
+    if results.classifiers:
+        sections["Classifiers"] = classifiers_html(results)
+    if len(results.cells):
         sections["Test images"] = _overlays(results)
         if len(tables.students_rows(results)):
             sections["Students"] = _students(results)
@@ -184,7 +194,7 @@ def _result(results: StudyResults) -> str:
     for row in rows.to_dict("records"):
         numbers = [f"<big>{_number(row['mIoU'])}</big>", _ends(row, "trials"), str(row["n"]), _ends(row, "patients")]
         body.append(
-            f'<tr><td><span class="dot" style="background:var(--{row["colour"]})"></span>{row["arm"]}'
+            f'<tr><td><span class="dot" style="background:var(--{css_name(row["colour"])})"></span>{row["arm"]}'
             f"<small>{escape(row['settings'])}</small></td>"
             + "".join(f'<td class="number">{text}</td>' for text in [*numbers, _number(row["paper"])])
             + f'<td class="strip">{_strip(row, top)}</td></tr>'
@@ -219,7 +229,7 @@ def _strip(row: dict, top: float) -> str:
     def at(value: float) -> str:
         return f"{100 * min(1.0, max(0.0, value / top)):.2f}%"
 
-    colour = f"var(--{row['colour']})"
+    colour = f"var(--{css_name(row['colour'])})"
     parts = ['<line x1="0" x2="100%" y1="11" y2="11" stroke="var(--line)"/>']
     for name, width in (("trials", 1.2), ("patients", 4)):
         low, high = row[f"{name} low"], row[f"{name} high"]
@@ -272,6 +282,7 @@ def _figure2(results: StudyResults, name: str) -> str:
         )
     entries = {
         "cam": ("CAM", "round", "var(--cam)"),
+        "cam++": ("CAM++", "triangle", "var(--cam-plus-plus)"),
         "irnet": ("IRNet", "", "var(--irnet)"),
         "full": ("full, p = 1", "diamond", "var(--full)"),
         "trials": ("single trials", "small", "var(--paper-mark)"),

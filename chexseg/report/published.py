@@ -32,8 +32,15 @@ AVERAGE = "Avg. IoU"
 SOURCE_TABLE1 = "paper, Appendix C, Table 1"
 SOURCE_TABLE2 = "paper, Appendix D, Table 2"
 
-#: Weak label kinds as the paper calls them.
-METHODS = {"cam": "CAM", "irnet": "IRNet"}
+#: Weak label kinds as the paper calls them; it has no CAM++ (Grad-CAM++).
+METHODS = {"cam": "CAM", "cam++": "CAM++", "irnet": "IRNet"}
+PAPERS_METHODS = ("cam", "irnet")
+
+
+def css_name(kind: str) -> str:
+    """A kind as the page's classes and custom properties call it: names in CSS hold no plus sign."""
+    return kind.replace("+", "-plus")
+
 
 #: The probabilities of Table 1's columns; p = 1 has one value for both methods.
 TABLE1_P: tuple[float, ...] = (0, 0.2, 0.4, 0.6, 0.8, 0.85, 0.9)
@@ -172,11 +179,13 @@ HEADLINES: dict[str, Published] = {
 def table1(task: str, method: str, p: float) -> float | None:
     """Table 1's IoU of a pathology or ``"Avg. IoU"``; `method` is "cam" or "irnet", in any case. None where it has none."""
     method = method.lower()
-    if task not in TABLE1 or method not in ("cam", "irnet"):
+    if task not in TABLE1:
         return None
     cam, irnet, full = TABLE1[task]
-    if abs(p - 1) < 1e-9:
+    if abs(p - 1) < 1e-9:  # no weak labels there, so any method's
         return full
+    if method not in PAPERS_METHODS:
+        return None
     row = cam if method == "cam" else irnet
     return next((value for column, value in zip(TABLE1_P, row, strict=True) if abs(column - p) < 1e-9), None)
 

@@ -102,10 +102,15 @@ def patient_of(image_id: str) -> str:
 
 
 def bootstrap_miou(counts_LIK3: np.ndarray, image_ids: Sequence[str], replicates: int = 1000, seed: int = 0) -> np.ndarray:
-    """miou_BL, pooled mIoU of bootstrap samples of patients; all images of a drawn patient come along.
+    """miou_BL, the means over pathologies of `bootstrap_iou`; one without an expert pixel in a sample is left out of its."""
+    return miou(bootstrap_iou(counts_LIK3, image_ids, replicates, seed))[0]
 
-    The same draws serve every leading index, so differences between them are paired. A pathology without an expert
-    pixel in a sample is left out of that sample's mean.
+
+def bootstrap_iou(counts_LIK3: np.ndarray, image_ids: Sequence[str], replicates: int = 1000, seed: int = 0) -> np.ndarray:
+    """iou_BLK, pooled IoU of bootstrap samples of patients; all images of a drawn patient come along.
+
+    The same draws serve every leading index, so differences between them are paired. NaN for a pathology without an
+    expert pixel in a sample.
     """
     patient_I, names_P = pd.factorize(np.asarray([patient_of(name) for name in image_ids]))
     number = len(names_P)
@@ -113,13 +118,13 @@ def bootstrap_miou(counts_LIK3: np.ndarray, image_ids: Sequence[str], replicates
     flat_MIK3 = counts_LIK3.reshape(-1, *counts_LIK3.shape[-3:])
     generator = np.random.default_rng(derive(seed, "report", "bootstrap"))
     weights_BP = generator.multinomial(number, np.full(number, 1 / number), size=replicates).astype(np.float64)
-    out_BM = np.empty((replicates, len(flat_MIK3)))
+    out_BMK = np.empty((replicates, len(flat_MIK3), flat_MIK3.shape[-2]))
     for index, counts_IK3 in enumerate(flat_MIK3):
         counts_PK3 = np.zeros((number, *counts_IK3.shape[1:]))
         np.add.at(counts_PK3, patient_I, counts_IK3)
         sums_BK3 = (weights_BP @ counts_PK3.reshape(number, -1)).reshape(replicates, *counts_IK3.shape[1:])
-        out_BM[:, index] = miou(pooled_iou(sums_BK3[:, None], require_expert=True))[0]
-    return out_BM.reshape(replicates, *leading)
+        out_BMK[:, index] = pooled_iou(sums_BK3[:, None], require_expert=True)
+    return out_BMK.reshape(replicates, *leading, -1)
 
 
 @dataclass(frozen=True)

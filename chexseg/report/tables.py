@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from chexseg.report import published
-from chexseg.report.published import AVERAGE, METHODS
+from chexseg.report.published import AVERAGE, METHODS, css_name
 from chexseg.report.results import StudyResults
 from chexseg.report.statistics import Arm, Interval, arms, cell_iou, miou, t_interval
 
@@ -333,7 +333,7 @@ def _table1_html(rows: pd.DataFrame) -> str:
         group = rows.iloc[start : start + methods]
         for offset, (_, row) in enumerate(group.iterrows()):
             out = [f'<th scope="rowgroup" rowspan="{methods}">{html.escape(row["task"])}</th>'] if offset == 0 else []
-            out.append(f'<td class="method {row["method"].lower()}">{row["method"]}</td>')
+            out.append(f'<td class="method {css_name(row["method"].lower())}">{row["method"]}</td>')
             for name in columns:
                 if row[f"{name} reason"] == SHARED:
                     continue

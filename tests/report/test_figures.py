@@ -39,12 +39,27 @@ def test_panels_are_the_papers_or_the_studys_first_three(study):
 def test_drawing_keeps_the_values_and_can_switch_groups(study):
     rows = figures.figure2_rows(study)
     figure = figures.figure2(rows)
-    assert {trace.legendgroup for trace in figure.data} == set(figures.LEGEND)
-    assert sum(bool(trace.showlegend) for trace in figure.data) == len(figures.LEGEND)
+    assert {trace.legendgroup for trace in figure.data} == set(figures.LEGEND) - {"cam++"}, "no CAM++ here"
+    assert sum(bool(trace.showlegend) for trace in figure.data) == len(figures.LEGEND) - 1
     line = next(trace for trace in figure.data if trace.legendgroup == "cam")
     wanted = rows[(rows["kind"] == "mean") & rows["method"].isin(["cam", "full"])]["value"]
     assert list(line.y) == wanted.tolist()
     assert line.line.color == figures.COLOURS["cam"]
+
+
+def test_a_third_kind_of_weak_labels_is_drawn(study):
+    chosen = (study.cells["weak"] == "irnet").to_numpy()
+    changed = dataclasses.replace(study, cells=study.cells.assign(weak=study.cells["weak"].where(~chosen, "cam++")))
+    rows = figures.figure2_rows(changed)
+    assert set(rows[rows["kind"] == "paper"]["method"]) == {"cam"}
+    assert rows[(rows["kind"] == "mean") & (rows["method"] == "cam++")]["p"].tolist() == [0, 0.5, 0.9]
+    drawn = figures.figure2(rows)
+    assert {trace.legendgroup for trace in drawn.data} == set(figures.LEGEND) - {"irnet"}
+    assert {trace.meta for trace in drawn.data} == {"cam", "cam-plus-plus", "full"}
+    columns = overlays.columns(changed)
+    assert [panel.title for panel in columns] == ["Weak, CAM", "Weak, CAM++", "Weak, IRNet", "Full", "CheXseg"]
+    assert columns[1].index is not None and columns[2].index is None
+    assert "--columns:7" in overlays.grid_html(changed)[0]
 
 
 def test_tick_labels_leave_out_what_would_collide():

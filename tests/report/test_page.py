@@ -10,7 +10,7 @@ import sys
 import pytest
 from plotly.offline import get_plotlyjs
 
-from chexseg.report import page
+from chexseg.report import page, published
 
 
 class References(html.parser.HTMLParser):
@@ -106,3 +106,10 @@ def test_text_from_a_study_cannot_break_the_page(study, tmp_path):
     text = page.publish([nasty], tmp_path, images=False).page.read_text()
     assert "<img src=http" not in text and "</script><b>" not in text
     assert "&lt;b&gt;{{body}}" in text
+
+
+def test_colours_of_all_kinds_are_the_pages(text):
+    """CSS names hold no plus sign: a kind with one would have no colour."""
+    for kind in published.METHODS:
+        assert text.count(f"--{published.css_name(kind)}:") == 2, "light and dark"
+        assert f".method.{published.css_name(kind)}::before" in text

@@ -128,3 +128,30 @@ def test_missing_cells_keep_their_reason(study):
     assert tables.missing_rows(study).to_dict("records") == [
         {"name": "irnet p=0.9 trial 1", "state": "failed", "reason": "fit: RuntimeError: loss is not finite"}
     ]
+
+
+def with_cam_plus_plus(study, cells_of: str = "irnet", keep: bool = True):
+    """The study with a third kind of weak labels, whose cells are copies of another's; or with that in the other's place."""
+    chosen = (study.cells["weak"] == cells_of).to_numpy()
+    third = study.cells[chosen].assign(weak="cam++", cell="c", name=study.cells["name"].str.replace(cells_of, "cam++"))
+    rest = study.cells if keep else study.cells[~chosen]
+    counts = study.counts_CIK3 if keep else study.counts_CIK3[~chosen]
+    return dataclasses.replace(
+        study, cells=pd.concat([rest, third]), counts_CIK3=np.concatenate([counts, study.counts_CIK3[chosen]])
+    )
+
+
+def test_a_third_kind_of_weak_labels_has_a_row_and_no_published_values(study, rows):
+    three = tables.table1_rows(with_cam_plus_plus(study))
+    assert three["method"].tolist()[:3] == ["CAM", "CAM++", "IRNet"] and len(three) == 33
+    assert three.loc[1, "p=0.5"] == rows.loc[1, "p=0.5"] and np.isnan(three.loc[1, "p=0.9 paper"])
+    assert three[three["method"] != "CAM++"].reset_index(drop=True).equals(rows)
+    html = tables.to_html(three)
+    assert html.count('rowspan="3"') == 2 * 11 and 'class="method cam-plus-plus"' in html
+    assert max(map(len, tables.to_terminal(three).splitlines())) <= 120
+
+
+def test_full_supervision_keeps_its_published_value_beside_cam_plus_plus_alone(study):
+    rows = tables.table1_rows(with_cam_plus_plus(study, "cam", keep=False))
+    assert rows["method"].tolist()[:2] == ["CAM++", "IRNet"]
+    assert rows["p=1 paper"].iloc[0] == 0.263
