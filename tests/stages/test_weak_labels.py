@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow as pa
+import pytest
 import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
 
 from chexseg.data import draws, labelled, shards
 from chexseg.models import classifier, encoders
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation_indices
 from chexseg.saliency import gradcam
+from chexseg.saliency.random_box import expected_intersection
 from chexseg.saliency.weak_masks import possible, weak_masks
 from chexseg.stages import classify, irnet, saliency
+from chexseg.stages.counting import COUNTS
 
 from .conftest import EXECUTION, EXPERT, SIZE
 
@@ -116,10 +122,110 @@ def test_finished_files_are_kept_and_missing_ones_made_again(results, tmp_path):
 
 
 def test_irnet_refuses_a_backbone_it_cannot_have(results, tmp_path):
-    import pytest
-
     from chexseg.errors import UserError
 
     inputs = {name: results.paths[name] for name in ("train", "valid", "saliency")}
     with pytest.raises(UserError, match="irnet.init: 'imagenet' is not available"):
         irnet.run(irnet.Config(init="imagenet"), inputs, tmp_path, EXECUTION)
+
+
+def test_grad_cam_plus_plus_is_a_kind_with_maps_and_thresholds_of_its_own(results, tmp_path):
+    config = saliency.Config(kind="cam++", images=16, **EXPERT)
+    inputs = {name: results.paths[name] for name in ("train", "valid")} | {"classifier": results.paths["classify"]}
+    saliency.run(config, inputs, tmp_path, EXECUTION)
+    assert shards.metadata(shards.files(tmp_path / "train")[0])["kind"] == "cam++"
+    ids = labelled.ids(tmp_path / "train")
+    model = classifier.build("densenet121")
+    encoders.load(model, results.paths["classify"] / classify.WEIGHTS)
+    model.eval()
+    chosen = observation_indices(PATHOLOGIES)
+    with torch.inference_mode():
+        features = model.feature_map(encoders.prepare(labelled.pixels(results.paths["train"], ids), "chexpert"))
+        expected = gradcam.normalise(gradcam.grad_cam_plus_plus(features, model.head.weight[chosen]))
+        other = gradcam.normalise(gradcam.closed_form(features, model.head.weight[chosen]))
+    found = labelled.gather(tmp_path / "train", "scores", ids).float()
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
+    assert (found - other).abs().max() > 0.05
+
+
+def test_lateral_views_get_maps_only_where_they_are_asked_for(results, tmp_path):
+    rows = shards.read(shards.files(results.paths["train"] / "images")[0]).slice(0, 8)
+    place = rows.column_names.index("frontal")
+    rows = rows.set_column(place, "frontal", pa.array([True, False] * 4))
+    (tmp_path / "train" / "images").mkdir(parents=True)
+    shards.write(tmp_path / "train" / "images" / shards.part_name(0), rows)
+    inputs = {"train": tmp_path / "train", "valid": results.paths["valid"], "classifier": results.paths["classify"]}
+    ids = rows["image_id"].to_pylist()
+    for frontal_only, expected in ((True, ids[::2]), (False, ids)):
+        out = tmp_path / str(frontal_only)
+        out.mkdir()
+        saliency.run(saliency.Config(frontal_only=frontal_only, **EXPERT), inputs, out, EXECUTION)
+        assert labelled.ids(out / "train") == expected
+
+
+@pytest.mark.parametrize("stage", ["saliency", "irnet"])
+def test_counts_are_those_of_the_masks_that_a_segmenter_would_see(results, stage):
+    """By plain loops over images and pathologies, from the stored scores, thresholds and labels."""
+    directory, valid = results.paths[stage], results.paths["valid"]
+    rows = shards.read(directory / COUNTS).to_pandas().set_index(["image_id", "pathology"])
+    ids, patients = zip(*labelled.mask_index(valid), strict=True)
+    assert rows.index.tolist() == [(image_id, name) for image_id in ids for name in PATHOLOGIES]
+    thresholds = json.loads((directory / saliency.THRESHOLDS).read_text())
+    table = labelled.index(valid).set_index("image_id")
+    train, _ = draws.expert_split(ids, patients, EXPERT["expert_train"], EXPERT["expert_select"], 0)
+    scores = labelled.gather(directory / "valid", "scores", ids).float()
+    masks = labelled.unpack_bits(labelled.expert_masks(valid, ids, PATHOLOGIES, SIZE), (len(PATHOLOGIES), SIZE, SIZE))
+    totals = dict.fromkeys(PATHOLOGIES, (0, 0))
+    seen = 0
+    for n, image_id in enumerate(ids):
+        for k, name in enumerate(PATHOLOGIES):
+            large = torch.nn.functional.interpolate(scores[n, k][None, None], size=(SIZE, SIZE), mode="bilinear")[0, 0]
+            positive = table.loc[image_id, OBSERVATIONS[observation_indices([name])[0]]] in (1, -1)
+            weak = (large > thresholds[name]) if positive else torch.zeros(SIZE, SIZE, dtype=torch.bool)
+            row = rows.loc[(image_id, name)]
+            counted = [int((weak & masks[n, k]).sum()), int(weak.sum()), int(masks[n, k].sum())]
+            assert row[["intersection", "predicted", "true"]].tolist() == counted
+            box = float(expected_intersection(masks[n, k][None, None], torch.tensor([[counted[1]]])))
+            assert row["box"] == pytest.approx(box)
+            assert row["chosen_on"] == (image_id in train)
+            shared, union = totals[name]
+            totals[name] = (shared + counted[0], union + counted[1] + counted[2] - counted[0])
+            seen += counted[0] > 0
+    assert seen > 20
+    for name, (shared, union) in totals.items():
+        assert results.facts[stage]["valid_iou"][name] == (pytest.approx(shared / union) if union else None)
+
+
+def test_boundary_maps_of_valid_are_kept_for_the_report(results):
+    note = shards.metadata(shards.files(results.paths["irnet"] / "valid")[0])
+    assert note["arrays"]["boundary"] == {"dtype": "uint8", "shape": [SIZE // 4, SIZE // 4]}
+    assert "boundary" not in shards.metadata(shards.files(results.paths["irnet"] / "train")[0])["arrays"]
+
+
+def test_uncertain_labels_can_have_a_policy_for_each_observation(results, tmp_path):
+    with pytest.raises(ValidationError, match=r"no such observation: Edem \(did you mean 'Edema'\?\); allowed: No Finding, "):
+        classify.Config(uncertainty={"Edem": "ones"})
+    with pytest.raises(ValidationError, match="ignore"):
+        classify.Config(uncertainty={"Edema": "maybe"})
+    given = {name: results.paths[name] for name in ("train", "valid")}
+    weights = []
+    for number, policy in enumerate(({"Edema": "ones", "Atelectasis": "ignore"}, {}, "zeros")):
+        out = tmp_path / str(number)
+        out.mkdir()
+        classify.run(classify.Config(architecture="resnet18", epochs=1, uncertainty=policy), given, out, EXECUTION)
+        weights.append(load_file(out / classify.WEIGHTS)["head.weight"])
+    assert torch.equal(weights[1], weights[2])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_bfloat16_is_another_precision_of_the_same_training(results, tmp_path):
+    given = {name: results.paths[name] for name in ("train", "valid")}
+    losses, dtypes = [], set()
+    for precision in ("float32", "bfloat16"):
+        out = tmp_path / precision
+        out.mkdir()
+        config = classify.Config(architecture="resnet18", epochs=1, precision=precision)
+        losses.append(classify.run(config, given, out, EXECUTION)["loss"])
+        dtypes |= {value.dtype for value in load_file(out / classify.WEIGHTS).values() if value.is_floating_point()}
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert dtypes == {torch.float32}

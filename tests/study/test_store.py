@@ -129,3 +129,37 @@ def test_a_store_that_cannot_be_is_refused(tmp_path):
         Store(tmp_path / "file")
     with pytest.raises(UserError, match="object stores come with a later version"):
         Store(Path("s3://bucket/prefix"))
+
+
+def test_the_whole_files_of_a_damaged_result_are_kept_for_the_next_run(tmp_path):
+    store = Store(tmp_path)
+    with store.working_on(NODE) as partial:
+        partial.mkdir(parents=True)
+        for name in ("a", "b", "c"):
+            (partial / name).write_text(name * 10)
+        path = store.commit(NODE, partial, {}, 1.0).path
+    (path / "a").write_text("a" * 5)
+    (path / "b").write_text("x" * 10)
+    with store.working_on(NODE) as partial:
+        store.salvage(NODE, partial)
+        assert [file.name for file in partial.iterdir()] == ["c"]
+        assert not path.exists()
+
+
+def test_nothing_is_salvaged_over_newer_work_or_from_a_whole_result(tmp_path):
+    store = Store(tmp_path)
+    path = commit(store)
+    with store.working_on(NODE) as partial:
+        store.salvage(NODE, partial)
+        assert not partial.exists() and store.find(NODE.stage, NODE.key)
+        (path / "sub" / "values.bin").write_bytes(b"cut")
+        partial.mkdir()
+        (partial / "newer").write_text("")
+        store.salvage(NODE, partial)
+        assert [file.name for file in partial.iterdir()] == ["newer"]
+    with store.working_on(NODE) as partial:  # a manifest that cannot be read says nothing of what is whole
+        (partial / "newer").unlink()
+        partial.rmdir()
+        (path / MANIFEST).write_text("{")
+        store.salvage(NODE, partial)
+        assert not partial.exists()
