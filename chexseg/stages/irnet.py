@@ -56,7 +56,7 @@ class Config(StageConfig):
 
 
 def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
-    """`inputs`: ``train`` and ``valid``, both ingested, and ``saliency``."""
+    """`inputs`: ``train`` and ``valid``, both ingested, and ``saliency``; ``encoder`` unless the init is random."""
     from chexseg.data import streams
 
     trained = out / "training.json"  # written after the weights: a killed run that has it walks on with the same network
@@ -101,13 +101,16 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     }
 
 
-def build(config: Config) -> Any:
-    """The untrained network. Raises `UserError` where the wanted backbone weights aren't to be had."""
+def build(config: Config, encoder: Path | None = None) -> Any:
+    """The untrained network, its backbone from the directory of an imported encoder where there is one."""
     from chexseg.models import encoders, irnet
+    from chexseg.stages.imported import WEIGHTS as ENCODER
 
-    encoders.refuse_unavailable(config.init, "irnet.init")
-    encoders.check(config.architecture)
-    return irnet.IRNet(config.architecture, config.freeze_backbone)
+    encoders.check(config.architecture, "irnet.architecture")
+    model = irnet.IRNet(config.architecture, config.freeze_backbone)
+    if encoder is not None:
+        encoders.load(model.encoder, encoder / ENCODER)
+    return model
 
 
 def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
@@ -136,7 +139,8 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
     source = sources.Resident(
         {name: values.to(execution.device) for name, values in columns.items()}, derive(config.seed, "irnet samples")
     )
-    model = build(config).to(execution.device, memory_format=torch.channels_last)
+    backbone = None if config.init == "random" else inputs["encoder"]
+    model = build(config, backbone).to(execution.device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameter_groups(config.learning_rate), momentum=0.9, weight_decay=1e-4)
     batch_size = min(config.batch_size, len(ids))
     steps = max(1, config.epochs * len(ids) // batch_size)
