@@ -119,17 +119,23 @@ def labels(table, pathologies: Sequence[str] | None = None) -> np.ndarray:
     return values_NL if pathologies is None else values_NL[:, observation_indices(pathologies)]
 
 
-def classification_source(
-    artifact: Path, image_ids: Sequence[str], targets_NL: np.ndarray, seed: int, device: str, resident_bytes: int
+def source(
+    artifact: Path, image_ids: Sequence[str], columns: Mapping[str, torch.Tensor], seed: int, device: str, resident_bytes: int
 ) -> Source:
-    """Radiographs and targets of the named images (sorted by id): on the device if they fit into `resident_bytes`."""
+    """Radiographs of the named images (sorted by id) as ``images``, with `columns`: one row an image, in the same order.
+
+    All of it is on the device if it fits into `resident_bytes`. Else the radiographs are streamed by Ray Data, every pass
+    in another order of the files and through a shuffle buffer, and the columns stay in the host's memory.
+    """
     size = image_size(artifact)
-    if len(image_ids) * size * size <= resident_bytes:
-        columns = {"images": pixels(artifact, image_ids), "targets": torch.from_numpy(targets_NL)}
-        return Resident({name: values.to(device) for name, values in columns.items()}, seed)
+    needed = len(image_ids) * size * size + sum(values.numel() * values.element_size() for values in columns.values())
+    if needed <= resident_bytes:
+        held = {"images": pixels(artifact, image_ids), **columns}
+        return Resident({name: values.to(device) for name, values in held.items()}, seed)
     paths = np.array(shards.files(artifact / "images"))
     rows: Mapping[str, int] = {image_id: row for row, image_id in enumerate(image_ids)}
     layout = {"dtype": "uint8", "shape": [size, size]}
+    beside = {name: values.numpy() for name, values in columns.items()}
 
     def open_pass(number: int) -> Iterator[dict[str, np.ndarray]]:
         order = np.random.default_rng(derive(seed, "files", number)).permutation(len(paths))
@@ -137,6 +143,7 @@ def classification_source(
             chosen = [(i, rows[name]) for i, name in enumerate(batch["image_id"].to_pylist()) if name in rows]
             if chosen:
                 here, there = np.array(chosen).T
-                yield {"images": shards.array(batch, "pixels", layout)[here], "targets": targets_NL[there]}
+                given = {name: values[there] for name, values in beside.items()}
+                yield {"images": shards.array(batch, "pixels", layout)[here], **given}
 
     return Streamed(open_pass, len(image_ids), seed, device)

@@ -73,26 +73,43 @@ def unpack(bits: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def write(path: Path, rows: pa.Table) -> None:
-    """Write one shard, whole or not at all: to a temporary name, then renamed."""
+    """Write one shard, whole or not at all: to a temporary name, then renamed. Its pages carry checksums."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        pq.write_table(rows, temporary, compression="zstd", row_group_size=ROW_GROUP, use_dictionary=False)
+        pq.write_table(
+            rows,
+            temporary,
+            compression="zstd",
+            row_group_size=ROW_GROUP,
+            use_dictionary=False,
+            write_page_checksum=True,
+        )
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def read(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """One shard, whole. Raises `DamagedError` for a truncated or foreign file."""
+    """One shard, whole. Raises `DamagedError` for a truncated, altered or foreign file."""
     try:
-        return pq.read_table(path, columns=list(columns) if columns else None, partitioning=None)
+        chosen = list(columns) if columns else None
+        return pq.read_table(path, columns=chosen, partitioning=None, page_checksum_verification=True)
     except (pa.ArrowInvalid, OSError) as error:
         raise DamagedError(f"{path}: not a readable shard ({str(error).splitlines()[0]})") from None
 
 
-def row_count(path: str | Path) -> int:
-    """Rows of a shard, from its footer alone."""
-    return pq.read_metadata(path).num_rows
+def finished(path: Path) -> int | None:
+    """Rows of a shard that an earlier run has written; None where there is none, or a damaged one, which is deleted.
+
+    The shard is read whole: its checksums cost little beside making it again.
+    """
+    if not path.exists():
+        return None
+    try:
+        return read(path).num_rows
+    except DamagedError:
+        path.unlink()
+        return None
 
 
 def files(directory: Path) -> list[str]:

@@ -7,6 +7,7 @@ derived from the seed and the number of the pass, never by the order in which Ra
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -62,7 +63,7 @@ class Resident:
 class Streamed:
     """A set that doesn't fit: every pass comes anew from `open_pass` and through a shuffle buffer of `buffer` rows.
 
-    open_pass: number of the pass -> batches of arrays, in an order that depends on that number alone.
+    open_pass: number of the pass -> batches of arrays, `length` rows in all, in an order that depends on that number alone.
     """
 
     def __init__(
@@ -73,26 +74,30 @@ class Streamed:
         device: str | torch.device = "cpu",
         buffer: int = 4096,
     ):
+        if length < 1:
+            raise ValueError("a streamed source needs at least one row")
         self.open_pass, self.seed, self.device, self.buffer = open_pass, seed, device, buffer
-        self.taken, self._length, self._rows = 0, length, self._shuffled()
+        self.taken, self._length = 0, length
+        self._rows: Iterator[dict[str, np.ndarray]] | None = None
 
     def __len__(self) -> int:
         return self._length
 
     def skip(self, count: int) -> None:
-        for _ in range(count):
-            next(self._rows)
         self.taken += count
+        self._rows = None
 
     def take(self, count: int) -> dict[str, torch.Tensor]:
+        if self._rows is None:
+            number, offset = divmod(self.taken, self._length)  # whole passes are skipped unread
+            self._rows = islice(self._shuffled(number), offset, None)
         rows = [next(self._rows) for _ in range(count)]
         self.taken += count
         return {
             name: torch.from_numpy(np.stack([row[name] for row in rows])).to(self.device, non_blocking=True) for name in rows[0]
         }
 
-    def _shuffled(self) -> Iterator[dict[str, np.ndarray]]:
-        number = 0
+    def _shuffled(self, number: int) -> Iterator[dict[str, np.ndarray]]:
         while True:
             generator = np.random.default_rng(derive(self.seed, "pass", number))
             held: list[dict[str, np.ndarray]] = []
@@ -107,8 +112,8 @@ class Streamed:
             while held:
                 given += 1
                 yield _pop(held, generator)
-            if not given:
-                raise ValueError("a streamed source needs at least one row")
+            if given != self._length:
+                raise ValueError(f"a streamed source gave {given} rows in pass {number}; allowed: {self._length}, its length")
             number += 1
 
 

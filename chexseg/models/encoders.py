@@ -48,9 +48,11 @@ def build(architecture: str) -> nn.Module:
 
 
 def save(module: nn.Module, path: Path, **description: Any) -> None:
-    """Weights as safetensors, with a JSON of the same name beside them saying what they are."""
+    """Weights as safetensors, whole or not at all, with a JSON of the same name beside them saying what they are."""
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    save_file(state, path)
+    temporary = path.with_suffix(".writing")
+    save_file(state, temporary)
+    temporary.replace(path)
     path.with_suffix(".json").write_text(json.dumps(description, indent=1, sort_keys=True))
 
 

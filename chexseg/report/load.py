@@ -12,7 +12,7 @@ import pandas as pd
 from chexseg.data import chexlocalize, shards
 from chexseg.pathologies import PATHOLOGIES, select
 from chexseg.report.results import CELL_COLUMNS, StudyResults
-from chexseg.stages.score import COUNTS, PREDICTIONS
+from chexseg.stages.counting import COUNTS, PREDICTIONS
 from chexseg.study.plan import Plan
 from chexseg.study.store import Store
 from chexseg.study.summary import summarise

@@ -58,6 +58,10 @@ def grad_cam_plus_plus(features_NCHW: Tensor, weight_KC: Tensor, bias_K: Tensor 
     return maps_NKP.relu().unflatten(2, features_NCHW.shape[-2:])
 
 
+#: Kind of weak label -> the function that makes its maps_NKHW of features_NCHW and weight_KC.
+METHODS = {"cam": closed_form, "cam++": grad_cam_plus_plus}
+
+
 def normalise(maps_NKHW: Tensor) -> Tensor:
     """Each map of values >= 0 scaled by its own maximum; a map of zeros stays one."""
     maximum_NK11 = maps_NKHW.amax((-2, -1), keepdim=True)

@@ -33,16 +33,18 @@ class Execution:
     shuffled through a buffer instead of as a whole. The same machine and settings give the same bits.
 
     device: where networks run. threads: of PyTorch on a CPU. map_workers, map_gpus: actors of Ray Data for stages that
-    map over shards, and the share of a GPU each holds. decode_workers: actors that decode images. resident_bytes: sets
-    up to this size are kept on the device; of larger ones `classify` streams every pass, and the other stages refuse them.
-    checkpoint_seconds: training that can go on after a kill is saved this often. progress: called with done, total, their
-    unit, and figures worth showing.
+    map over shards, and the share of a GPU each holds. train_failures: training of whole networks runs on a worker of Ray
+    Train, which may die so often; None for in this process. decode_workers: actors that decode images. resident_bytes:
+    sets up to this size are kept on the device; larger ones are streamed every pass by `classify`, `pretrain` and
+    `irnet`, and refused by `fit`. checkpoint_seconds: training is saved this often, to go on after a kill. progress:
+    called with done, total, their unit, and figures worth showing.
     """
 
     device: str = "cpu"
     threads: int = 1
     map_workers: int = 1
     map_gpus: float = 0
+    train_failures: int | None = None
     decode_workers: int = 1
     resident_bytes: int = 4 * 2**30
     checkpoint_seconds: float = 60

@@ -1,31 +1,46 @@
 """Classify: a network that tells CheXpert's 14 observations from image-level labels (the paper, appendix B.1).
 
-Writes ``classifier.safetensors``: the checkpoint with the best mean AUROC of CheXpert's five competition tasks on `valid`.
+Fed by Ray Data, trained on a worker of Ray Train. Writes ``classifier.safetensors``: the checkpoint with the best mean
+AUROC of CheXpert's five competition tasks on `valid`.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from chexseg.data import chexpert
+from chexseg.errors import nearest
 from chexseg.pathologies import COMPETITION, OBSERVATIONS
 from chexseg.randomness import derive
+from chexseg.stages import ray_train, resume
 from chexseg.stages.base import Execution, StageConfig
 
-VERSION = 1
+VERSION = 2
 WEIGHTS = "classifier.safetensors"
+
+Policy = Literal["ignore", "zeros", "ones"]
+
+
+def _of_observations(value: Policy | dict[str, Policy]) -> Policy | dict[str, Policy]:
+    for name in value if isinstance(value, dict) else ():
+        if name not in OBSERVATIONS:
+            raise ValueError(f"no such observation: {name}{nearest(name, OBSERVATIONS)}; allowed: {', '.join(OBSERVATIONS)}")
+    return value
 
 
 class Config(StageConfig):
     #: densenet121, or any encoder of segmentation-models-pytorch. The paper: densenet121.
     architecture: str = "densenet121"
-    #: What becomes of uncertain labels: "ignore" masks them out of the loss.
-    uncertainty: Literal["ignore", "zeros", "ones"] = "zeros"
+    #: What becomes of uncertain labels: "ignore" masks them out of the loss. One policy, or a mapping from observation to
+    #: policy, with "zeros" for those it doesn't name.
+    uncertainty: Annotated[Policy | dict[str, Policy], AfterValidator(_of_observations)] = "zeros"
     #: Passes over `train`. The paper: 3.
     epochs: int = Field(default=3, ge=1)
     #: The paper: 16.
@@ -34,6 +49,8 @@ class Config(StageConfig):
     learning_rate: float = Field(default=1e-4, gt=0)
     #: Iterations between two checkpoints, of which the best is kept. The paper: 4,800.
     checkpoint_every: int = Field(default=4800, ge=1)
+    #: Of the forward pass; weights, their gradients and Adam stay float32. bfloat16 is for GPUs. The paper doesn't say.
+    precision: Literal["float32", "bfloat16"] = "float32"
     #: Start the last layer's bias at the observations' log odds instead of near 0. In a short training the weights need not
     #: carry the prevalence then, which would leave few positive ones and empty CAMs. The paper: no.
     prior_bias: bool = False
@@ -42,6 +59,12 @@ class Config(StageConfig):
 
 def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """`inputs`: ``train`` and ``valid``, both ingested."""
+    loop = partial(train, config, dict(inputs), out)
+    return resume.once(out, WEIGHTS, lambda: ray_train.run(loop, f"classify with {config.architecture}", out, execution))
+
+
+def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+    """Train, or go on from what an interrupted training has saved, to the same weights; bit for bit on a CPU."""
     import torch
 
     from chexseg.data import labelled
@@ -55,10 +78,10 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     if config.prior_bias:
         prevalence_L = torch.from_numpy(np.nanmean(targets_NL, axis=0)).clamp(1e-3, 1 - 1e-3)
         model.head.bias.data.copy_(prevalence_L.logit())
-    source = labelled.classification_source(
+    source = labelled.source(
         inputs["train"],
         table["image_id"].tolist(),
-        targets_NL,
+        {"targets": torch.from_numpy(targets_NL)},
         derive(config.seed, "classification samples"),
         execution.device,
         execution.resident_bytes,
@@ -69,38 +92,58 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
 
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
     steps = max(1, config.epochs * len(table) // config.batch_size)
-    best: dict[str, Any] = {"mean_auroc": -1.0}
-    smoothed = None
-    for step in range(1, steps + 1):
+    progress = resume.load(out, model, optimizer) or {"step": 0, "loss": None, "best": {"mean_auroc": -1.0}}
+    source.skip(progress["step"] * config.batch_size)
+    saved = time.monotonic()
+    while progress["step"] < steps:
+        progress["step"] += 1
+        step = progress["step"]
+        # Some encoders draw random numbers as they train: of each step its own, so that a resumed run draws the same.
+        torch.manual_seed(derive(config.seed, "classifier", step))
         model.train()
         batch = source.take(config.batch_size)
-        loss = losses.classification(model(encoders.prepare(batch["images"], "chexpert")), batch["targets"])
+        with autocast(config, execution.device):
+            logits_NL = model(encoders.prepare(batch["images"], "chexpert"))
+        loss = losses.classification(logits_NL, batch["targets"])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        smoothed = loss.item() if smoothed is None else 0.95 * smoothed + 0.05 * loss.item()
-        execution.progress(step * config.batch_size, steps * config.batch_size, "images", {"loss": smoothed})
-        if step % config.checkpoint_every == 0 or step == steps:
-            scores = auroc(_probabilities(model, valid_pixels_NHW, execution.device), valid_labels_NL)
+        value = loss.item()
+        progress["loss"] = value if progress["loss"] is None else 0.95 * progress["loss"] + 0.05 * value
+        execution.progress(step * config.batch_size, steps * config.batch_size, "images", {"loss": progress["loss"]})
+        checkpoint = step % config.checkpoint_every == 0 or step == steps
+        if checkpoint:
+            scores = auroc(probabilities(config, model, valid_pixels_NHW, execution.device), valid_labels_NL)
             competition = [scores[name] for name in COMPETITION if scores[name] is not None]
             mean = float(np.mean(competition)) if competition else 0.0
-            if mean >= best["mean_auroc"]:  # of equals, the one trained for longest
-                best = {"mean_auroc": mean, "auroc": scores, "step": step, "loss": smoothed}
+            if mean >= progress["best"]["mean_auroc"]:  # of equals, the one trained for longest
+                progress["best"] = {"mean_auroc": mean, "auroc": scores, "step": step, "loss": progress["loss"]}
                 encoders.save(model, out / WEIGHTS, architecture=config.architecture, observations=OBSERVATIONS)
-    if "step" not in best:
+        if checkpoint or time.monotonic() - saved > execution.checkpoint_seconds:
+            resume.save(out, model, optimizer, **progress)
+            saved = time.monotonic()
+    if "step" not in progress["best"]:
         raise RuntimeError("no checkpoint has finite outputs: lower the learning rate")
-    return {**best, "steps": steps, "images": len(table)}
+    return {**progress["best"], "steps": steps, "images": len(table)}
 
 
-def _probabilities(model: Any, pixels_NHW: Any, device: str) -> np.ndarray:
+def autocast(config: Config, device: str) -> Any:
+    """The context of a forward pass in the precision that `config` asks for."""
+    import torch
+
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.precision == "bfloat16")
+
+
+def probabilities(config: Config, model: Any, pixels_NHW: Any, device: str) -> np.ndarray:
+    """probabilities_NL of the observations, float32."""
     import torch
 
     from chexseg.models import encoders
 
     model.eval()
-    with torch.inference_mode():
-        parts = [model(encoders.prepare(part.to(device), "chexpert")).sigmoid().cpu() for part in pixels_NHW.split(32)]
-    return torch.cat(parts).numpy()
+    with torch.inference_mode(), autocast(config, device):
+        parts = [model(encoders.prepare(part.to(device), "chexpert")) for part in pixels_NHW.split(32)]
+    return torch.cat(parts).float().sigmoid().cpu().numpy()
 
 
 def auroc(scores_NL: np.ndarray, labels_NL: np.ndarray) -> dict[str, float | None]:

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from chexseg.pathologies import COMMON, PATHOLOGIES
 from chexseg.randomness import derive
+from chexseg.stages import resume
 from chexseg.stages.base import Execution, StageConfig
 
 VERSION = 1
@@ -81,7 +82,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     rate = config.learning_rate or (1e-4 if large else 1e-3)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True)
 
-    progress = Progress.load(out / "resume.pt", model, optimizer) or Progress()
+    progress = Progress.load(out, model, optimizer)
     for epoch in range(progress.epochs):
         data.skip(epoch)
     total = config.epochs * data.samples
@@ -102,7 +103,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
         progress.finish_epoch(model, float(torch.stack(losses).mean()), score)
         execution.progress((epoch + 1) * data.samples, total, "samples", {"selection mIoU": score})
         if time.monotonic() - saved > execution.checkpoint_seconds and epoch + 1 < config.epochs:
-            progress.save(out / "resume.pt", model, optimizer)
+            resume.save(out, model, optimizer, **vars(progress))
             saved = time.monotonic()
     model.load_state_dict(progress.best_state)
     thresholds, training_iou = choose_thresholds(config, model, data.thresholds)
@@ -117,7 +118,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
         thresholds=thresholds,
     )
     (out / "history.json").write_text(json.dumps(progress.history, indent=1))
-    (out / "resume.pt").unlink(missing_ok=True)
+    (out / resume.STATE).unlink(missing_ok=True)
     return {
         "selection_miou": progress.best_score,
         "best_epoch": progress.best_epoch,
@@ -164,25 +165,11 @@ class Progress:
             self.best_score, self.best_epoch = score, self.epochs
             self.best_state = copy.deepcopy(model.state_dict())
 
-    def save(self, path: Path, model: Any, optimizer: Any) -> None:
-        import torch
-
-        temporary = path.with_suffix(".writing")
-        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), **vars(self)}, temporary)
-        temporary.replace(path)
-
     @classmethod
-    def load(cls, path: Path, model: Any, optimizer: Any) -> Progress | None:
-        """The progress saved by an interrupted run, put into model and optimizer; None where there is none."""
-        import torch
-
-        if not path.exists():
-            return None
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        model.load_state_dict(state.pop("model"))
-        optimizer.load_state_dict(state.pop("optimizer"))
+    def load(cls, out: Path, model: Any, optimizer: Any) -> Progress:
+        """The progress saved by an interrupted run, put into model and optimizer; of none, where there is none."""
         progress = cls()
-        vars(progress).update(state)
+        vars(progress).update(resume.load(out, model, optimizer) or {})
         return progress
 
 

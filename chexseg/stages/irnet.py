@@ -2,12 +2,14 @@
 
 Trains both branches on the training images that have a CAM, then spreads every CAM by a random walk that boundaries hold
 back. Writes ``irnet.safetensors``, ``train/part-*.parquet`` and ``valid/part-*.parquet``: float16 scores at stride 4, each
-scaled by its maximum, with the threshold 0.6 in the metadata.
+scaled by its maximum, with the threshold 0.6 in the metadata; beside those of `valid` the boundary maps, to be looked at.
+What the weak masks of `valid` are worth stands in ``counts.parquet`` (`stages.weak_counts`).
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,13 +18,14 @@ import numpy as np
 from pydantic import Field
 
 from chexseg.data import draws, shards
-from chexseg.errors import UserError
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.randomness import derive
+from chexseg.stages import resume, weak_counts
 from chexseg.stages.base import Execution, StageConfig
+from chexseg.stages.counting import COUNTS
 from chexseg.stages.saliency import THRESHOLDS
 
-VERSION = 1
+VERSION = 2
 WEIGHTS = "irnet.safetensors"
 
 
@@ -59,14 +62,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     """`inputs`: ``train`` and ``valid``, both ingested, and ``saliency``; ``encoder`` unless the init is random."""
     from chexseg.data import streams
 
-    trained = out / "training.json"  # written after the weights: a killed run that has it walks on with the same network
-    if trained.exists():
-        facts = json.loads(trained.read_text())
-    else:
-        facts = train(config, inputs, out, execution)
-        writing = out / "training.writing"
-        writing.write_text(json.dumps(facts))
-        writing.replace(trained)
+    facts = resume.once(out, WEIGHTS, lambda: train(config, inputs, out, execution))
     thresholds = dict.fromkeys(PATHOLOGIES, config.threshold)
     note = {
         "kind": "irnet",
@@ -77,7 +73,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     for split in ("train", "valid"):
         (out / split).mkdir(parents=True, exist_ok=True)
     arguments = {"config": config, "note": note, "execution": execution}
-    walker = _Walker(**arguments, images=str(inputs["valid"] / "images"), out=str(out / "valid"))
+    walker = _Walker(**arguments, images=str(inputs["valid"] / "images"), out=str(out / "valid"), keep_boundary=True)
     walked = sum(walker(path)["images"] for path in shards.files(inputs["saliency"] / "valid"))
     answers = streams.map_files(
         shards.files(inputs["saliency"] / "train"),
@@ -93,11 +89,14 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
         progress=lambda files, total: execution.progress(files, total, "files"),
     )
     (out / THRESHOLDS).write_text(json.dumps(thresholds, indent=1))
+    cams = shards.read(inputs["saliency"] / COUNTS, ["image_id", "chosen_on"]).to_pandas()
+    weak = {"chosen_on": cams["image_id"][cams["chosen_on"]].unique(), "negatives_empty": config.negatives_empty}
     return {
         **facts,
         "images": sum(answer["images"] for answer in answers),
         "expert_images": walked,
         "thresholds": thresholds,
+        "valid_iou": weak_counts.write(inputs["valid"], out, thresholds, **weak),
     }
 
 
@@ -114,11 +113,11 @@ def build(config: Config, encoder: Path | None = None) -> Any:
 
 
 def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
-    """Train both branches on images and CAMs kept on the device; SGD with polynomial decay (power 0.9)."""
+    """Train both branches by SGD with polynomial decay (power 0.9), or go on from what an interrupted training has saved."""
     import torch
     from torch.nn.functional import interpolate
 
-    from chexseg.data import labelled, sources
+    from chexseg.data import labelled
     from chexseg.models import encoders
     from chexseg.models.irnet_losses import pair_losses, seeds
     from chexseg.saliency.weak_masks import possible
@@ -127,27 +126,27 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
     torch.manual_seed(derive(config.seed, "irnet"))
     table = labelled.index(inputs["train"]).set_index("image_id")
     ids = draws.sample(labelled.ids(inputs["saliency"] / "train"), config.images, config.seed, "irnet images")
-    side = labelled.image_size(inputs["train"])
-    if len(ids) * side**2 > execution.resident_bytes:
-        raise UserError(f"irnet.images: found {len(ids)}; allowed: at most {execution.resident_bytes // side**2}, what fits")
-    present_NK = possible(torch.from_numpy(labelled.labels(table.loc[ids], PATHOLOGIES)))
     columns = {
-        "images": labelled.pixels(inputs["train"], ids),
         "maps": labelled.gather(inputs["saliency"] / "train", "scores", ids),
-        "present": present_NK,
+        "present": possible(torch.from_numpy(labelled.labels(table.loc[ids], PATHOLOGIES))),
     }
-    source = sources.Resident(
-        {name: values.to(execution.device) for name, values in columns.items()}, derive(config.seed, "irnet samples")
-    )
+    seed = derive(config.seed, "irnet samples")
+    source = labelled.source(inputs["train"], ids, columns, seed, execution.device, execution.resident_bytes)
     backbone = None if config.init == "random" else inputs["encoder"]
     model = build(config, backbone).to(execution.device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameter_groups(config.learning_rate), momentum=0.9, weight_decay=1e-4)
     batch_size = min(config.batch_size, len(ids))
     steps = max(1, config.epochs * len(ids) // batch_size)
     decay = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=steps, power=0.9)
-    history: list[dict[str, float]] = []
+    progress = resume.load(out, model, optimizer) or {"step": 0, "history": [], "decay": decay.state_dict()}
+    decay.load_state_dict(progress["decay"])
+    source.skip(progress["step"] * batch_size)
+    saved = time.monotonic()
     model.train()
-    for step in range(1, steps + 1):
+    while progress["step"] < steps:
+        progress["step"] += 1
+        # Some backbones draw random numbers as they train: of each step its own, so that a resumed run draws the same.
+        torch.manual_seed(derive(config.seed, "irnet", progress["step"]))
         batch = source.take(batch_size)
         boundary_Nhw, displacement_N2hw = model(encoders.prepare(batch["images"], config.init))
         maps_NKhw = interpolate(batch["maps"].float(), size=boundary_Nhw.shape[-2:], mode="bilinear", align_corners=False)
@@ -157,27 +156,41 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
         losses["total"].backward()
         optimizer.step()
         decay.step()
-        history.append({name: float(value.detach()) for name, value in losses.items()})
-        execution.progress(step * batch_size, steps * batch_size, "images", {"loss": history[-1]["total"]})
-    model.calibrate(encoders.prepare(part.to(execution.device), config.init) for part in columns["images"].split(16))
+        progress["history"].append(torch.stack(list(losses.values())).tolist())
+        note = {"loss": float(losses["total"].detach())}
+        execution.progress(progress["step"] * batch_size, steps * batch_size, "images", note)
+        if time.monotonic() - saved > execution.checkpoint_seconds:
+            resume.save(out, model, optimizer, **progress | {"decay": decay.state_dict()})
+            saved = time.monotonic()
+    source.skip(-source.taken % len(ids))  # each image once
+    batches = (source.take(min(16, len(ids) - start))["images"] for start in range(0, len(ids), 16))
+    model.calibrate(encoders.prepare(images, config.init) for images in batches)
     encoders.save(model, out / WEIGHTS, architecture=config.architecture, init=config.init)
-    last = history[-max(1, len(history) // 10) :]
+    last = np.array(progress["history"])[-max(1, steps // 10) :]
     return {
         "training_images": len(ids),
         "steps": steps,
-        "losses": {name: float(np.mean([losses[name] for losses in last])) for name in last[0]},
+        "losses": dict(zip(losses, last.mean(axis=0).tolist(), strict=True)),
     }
 
 
 class _Walker:
     """Spreads the CAMs of one file; a file that's there already is kept."""
 
-    def __init__(self, config: Config, images: str, out: str, note: dict[str, Any], execution: Execution):
+    def __init__(
+        self,
+        config: Config,
+        images: str,
+        out: str,
+        note: dict[str, Any],
+        execution: Execution,
+        keep_boundary: bool = False,
+    ):
         from chexseg.models import encoders
 
         execution.prepare()
         self.config, self.device = config, execution.device
-        self.images, self.out, self.note = Path(images), Path(out), note
+        self.images, self.out, self.note, self.keep_boundary = Path(images), Path(out), note, keep_boundary
         self.model = build(config)
         encoders.load(self.model, self.out.parent / WEIGHTS)
         self.model.to(self.device).eval()
@@ -191,12 +204,13 @@ class _Walker:
         from chexseg.saliency import gradcam, random_walk
 
         part = self.out / Path(path).name
-        if part.exists():
-            return {"images": shards.row_count(part)}
+        rows = shards.finished(part)
+        if rows is not None:
+            return {"images": rows}
         cams = shards.read(path, ["image_id", "scores"])
         ids, pixels_NHW = labelled.shard_pixels(self.images / Path(path).name, set(cams["image_id"].to_pylist()))
         maps_NKhw = torch.from_numpy(shards.array(cams, "scores").copy())
-        scores = []
+        scores, boundaries = [], []
         for pixels, maps in zip(pixels_NHW.split(16), maps_NKhw.split(16), strict=True):
             boundary_Nhw = self.model.boundary(encoders.prepare(pixels.to(self.device), self.config.init))
             maps = interpolate(maps.to(self.device).float(), size=boundary_Nhw.shape[-2:], mode="bilinear", align_corners=False)
@@ -204,6 +218,9 @@ class _Walker:
                 maps, boundary_Nhw, self.config.walk_radius, self.config.walk_power, self.config.walk_steps_log2
             )
             scores.append(gradcam.normalise(walk).half().cpu())
+            boundaries.append((255 * boundary_Nhw).round().byte().cpu())
         arrays = {"scores": torch.cat(scores).numpy()}
+        if self.keep_boundary:
+            arrays["boundary"] = torch.cat(boundaries).numpy()
         shards.write(part, shards.table({"image_id": ids}, arrays, **self.note))
         return {"images": len(ids)}

@@ -2,7 +2,8 @@
 
 Writes ``train/part-*.parquet`` and ``valid/part-*.parquet``: float16 maps at the network's own resolution, each scaled by
 its maximum, with the classifier's probabilities. The thresholds, chosen per pathology by the best IoU on the expert
-training images (paper, appendix A.1), stand in the metadata of the training shards and in ``thresholds.json``.
+training images (paper, appendix A.1), stand in the metadata of the training shards and in ``thresholds.json``. What the
+weak masks of the images with expert masks are worth stands in ``counts.parquet`` (`stages.weak_counts`).
 """
 
 from __future__ import annotations
@@ -17,18 +18,22 @@ from pydantic import Field
 
 from chexseg.data import draws, shards
 from chexseg.pathologies import PATHOLOGIES, observation_indices
+from chexseg.stages import weak_counts
 from chexseg.stages.base import Execution, StageConfig
 
-VERSION = 1
+VERSION = 2
 THRESHOLDS = "thresholds.json"
 
 
 class Config(StageConfig):
-    kind: Literal["cam"] = "cam"
+    #: "cam": Grad-CAM, the paper's. "cam++": Grad-CAM++ (Chattopadhyay et al. 2018).
+    kind: Literal["cam", "cam++"] = "cam"
     #: The classifier that is looked into.
     architecture: str = "densenet121"
-    #: Training images that get a map: a seeded sample of the frontal ones; null for all.
+    #: Training images that get a map: a seeded sample; null for all.
     images: int | None = Field(default=None, ge=1)
+    #: Only frontal views get one.
+    frontal_only: bool = True
     #: The expert images that thresholds may be chosen on are those the segmenter may train on. The paper: 147 and 40.
     expert_train: int = Field(default=147, ge=0)
     expert_select: int = Field(default=40, ge=0)
@@ -42,16 +47,20 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     from chexseg.data import labelled, streams
 
     table = labelled.index(inputs["train"])
-    pool = draws.sample(table["image_id"][table["frontal"]].tolist(), config.images, config.seed, "saliency images")
+    views = table[table["frontal"]] if config.frontal_only else table
+    pool = draws.sample(views["image_id"].tolist(), config.images, config.seed, "saliency images")
     masked = labelled.mask_index(inputs["valid"])
     for split in ("train", "valid"):
         (out / split).mkdir(parents=True, exist_ok=True)
     note: dict[str, Any] = {"kind": config.kind, "pathologies": PATHOLOGIES}
-    arguments = {"classifier": str(inputs["classifier"]), "architecture": config.architecture, "execution": execution}
+    arguments = {"config": config, "classifier": str(inputs["classifier"]), "execution": execution}
     # First the few expert images, here: what they say of the thresholds is written beside the training images' maps.
     expert = _Mapper(**arguments, wanted=[image_id for image_id, _ in masked], out=str(out / "valid"), note=note)
     mapped = sum(expert(path)["images"] for path in shards.files(inputs["valid"] / "images"))
-    chosen = choose_thresholds(config, inputs["valid"], out / "valid", masked)
+    train_ids, _ = draws.expert_split(*columns(masked), config.expert_train, config.expert_select, config.seed)
+    chosen = choose_thresholds(config, inputs["valid"], out / "valid", train_ids)
+    weak = {"chosen_on": train_ids, "negatives_empty": config.negatives_empty}
+    valid_iou = weak_counts.write(inputs["valid"], out, chosen["thresholds"], **weak)
     note |= {"thresholds": chosen["thresholds"], "negatives_empty": config.negatives_empty}
     answers = streams.map_files(
         shards.files(inputs["train"] / "images"),
@@ -62,7 +71,13 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
         progress=lambda files, total: execution.progress(len(pool) * files // total, len(pool), "images"),
     )
     (out / THRESHOLDS).write_text(json.dumps(chosen["thresholds"], indent=1))
-    return {"images": sum(answer["images"] for answer in answers), "expert_images": mapped, **chosen}
+    return {"images": sum(answer["images"] for answer in answers), "expert_images": mapped, **chosen, "valid_iou": valid_iou}
+
+
+def columns(masked: Sequence[tuple[str, str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(ids, patients) of the images with expert masks."""
+    ids, patients = zip(*masked, strict=True) if masked else ((), ())
+    return ids, patients
 
 
 class _Mapper:
@@ -70,8 +85,8 @@ class _Mapper:
 
     def __init__(
         self,
+        config: Config,
         classifier: str,
-        architecture: str,
         execution: Execution,
         wanted: Sequence[str],
         out: str,
@@ -82,8 +97,8 @@ class _Mapper:
         from chexseg.stages.classify import WEIGHTS
 
         execution.prepare()
-        self.device, self.wanted, self.out, self.note = execution.device, set(wanted), Path(out), note
-        self.model = classifiers.build(architecture)
+        self.kind, self.device, self.wanted, self.out, self.note = config.kind, execution.device, set(wanted), Path(out), note
+        self.model = classifiers.build(config.architecture)
         encoders.load(self.model, Path(classifier) / WEIGHTS)
         self.model.to(self.device).eval()
 
@@ -95,44 +110,39 @@ class _Mapper:
         from chexseg.saliency import gradcam
 
         part = self.out / Path(path).name
-        if part.exists():
-            return {"images": shards.row_count(part)}
+        rows = shards.finished(part)
+        if rows is not None:
+            return {"images": rows}
         ids, pixels_NHW = labelled.shard_pixels(path, self.wanted)
         if not ids:
             return {"images": 0}
-        columns = observation_indices(PATHOLOGIES)
+        chosen = observation_indices(PATHOLOGIES)
+        weight_KC = self.model.head.weight[chosen]
+        method = gradcam.METHODS[self.kind]
         maps, probabilities = [], []
         with torch.inference_mode():
             for batch in pixels_NHW.split(32):
                 features = self.model.feature_map(encoders.prepare(batch.to(self.device), "chexpert"))
-                logits = self.model.head(features.mean(dim=(2, 3)))[:, columns]
-                maps_NKhw = gradcam.normalise(gradcam.closed_form(features, self.model.head.weight[columns]))
-                maps.append(maps_NKhw.half().cpu())
+                logits = self.model.head(features.mean(dim=(2, 3)))[:, chosen]
+                maps.append(gradcam.normalise(method(features, weight_KC)).half().cpu())
                 probabilities.append(logits.sigmoid().cpu())
         arrays = {"scores": torch.cat(maps).numpy(), "probabilities": torch.cat(probabilities).numpy()}
         shards.write(part, shards.table({"image_id": ids}, arrays, **self.note))
         return {"images": len(ids)}
 
 
-def choose_thresholds(config: Config, valid: Path, maps: Path, masked: list[tuple[str, str]]) -> dict[str, Any]:
+def choose_thresholds(config: Config, valid: Path, maps: Path, train: Sequence[str]) -> dict[str, Any]:
     """Thresholds by the best IoU on the expert training images, and that IoU; defaults where there's no true pixel."""
-    import torch
-
     from chexseg.data import labelled
     from chexseg.saliency.thresholds import Histogram
-    from chexseg.saliency.weak_masks import possible, upsampled
+    from chexseg.saliency.weak_masks import upsampled
 
-    ids, patients = zip(*masked, strict=True) if masked else ((), ())
-    train, _ = draws.expert_split(ids, patients, config.expert_train, config.expert_select, config.seed)
     histogram = Histogram.empty(len(PATHOLOGIES))
     if train:
         size = labelled.image_size(valid)
         scores_NKhw = labelled.gather(maps, "scores", train)
         masks_NB = labelled.expert_masks(valid, train, PATHOLOGIES, size)
-        table = labelled.index(valid).set_index("image_id").loc[train]
-        present_NK = possible(torch.from_numpy(labelled.labels(table, PATHOLOGIES)))
-        if not config.negatives_empty:
-            present_NK = torch.ones_like(present_NK)
+        present_NK = weak_counts.present(valid, train, config.negatives_empty)
         for scores, masks, present in zip(scores_NKhw.split(16), masks_NB.split(16), present_NK.split(16), strict=True):
             # A score of 0 is above no threshold, as an emptied mask is.
             scores_NKHW = upsampled(scores, size) * present[:, :, None, None]

@@ -30,6 +30,7 @@ def execute(node: Node, nodes: dict[str, Node], store: Store, data: Path, execut
             inputs[role] = artifact.path
         if node.data is not None:
             inputs["data"] = Path(data)
+        store.salvage(node, partial)
         partial.mkdir(exist_ok=True)
         started = time.monotonic()
         try:

@@ -220,15 +220,16 @@ def _weak_labels(out: Plan, s: Settings, labelled: Mapping[str, str]) -> str:
     split = s.labels.expert_split
     classifier = out.add("classify", classify.Config(**s.classify.model_dump(), seed=s.seed), labelled)
     config = saliency.Config(
+        **s.saliency.model_dump(),
+        kind="cam++" if s.labels.weak == "cam++" else "cam",
         architecture=s.classify.architecture,
-        images=s.saliency.images,
         expert_train=split.train,
         expert_select=split.select,
         negatives_empty=s.labels.negatives_empty,
         seed=s.seed,
     )
     maps = out.add("saliency", config, {**labelled, "classifier": classifier})
-    if s.labels.weak == "cam":
+    if s.labels.weak != "irnet":
         return maps
     config = irnet.Config(**s.irnet.model_dump(), negatives_empty=s.labels.negatives_empty, seed=s.seed)
     backbone = {}
@@ -251,7 +252,7 @@ def _other(s: Settings, varied: set[str]) -> tuple[str, ...]:
     idle += ["encoder.imported"] if s.encoder.init != "chexpert" else []
     if s.labels.p == 1:
         idle += ["classify.", "saliency.", "irnet.", "labels.mixing", "labels.weak", "labels.prefer", "labels.negatives"]
-    elif s.labels.weak == "cam":
+    elif s.labels.weak != "irnet":
         idle += ["irnet."]
     words = []
     for key in sorted(varied - {"labels.weak", "labels.p", "distil.fraction", "trial"}):

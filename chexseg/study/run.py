@@ -227,6 +227,7 @@ def _run_stages(ready: Sequence[Node], job: _Job, capacity: Capacity) -> list[di
         map_workers=max(1, int(capacity.gpus)) if gpu else capacity.cpus,
         # A stage that trains and then maps holds half a GPU in either role: both fit on one.
         map_gpus=0.5 if gpu else 0,
+        train_failures=MAX_FAILURES,
     )
     task = _stage_task.options(num_gpus=0.5 if gpu else 0, scheduling_strategy="SPREAD" if gpu else "DEFAULT")
     at_once = max(1, int(capacity.gpus)) if gpu else 1

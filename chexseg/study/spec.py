@@ -31,10 +31,10 @@ def _section(name: str, stage: type[StageConfig], *fields: str) -> type[Section]
     return create_model(name, __base__=Section, **chosen)  # type: ignore[call-overload]
 
 
-_CLASSIFY = ("architecture", "uncertainty", "epochs", "batch_size", "learning_rate", "checkpoint_every", "prior_bias")
+_CLASSIFY = tuple(name for name in classify.Config.model_fields if name != "seed")
 Classify = _section("Classify", classify.Config, *_CLASSIFY)
 Pretrain = _section("Pretrain", pretrain.Config, *(name for name in _CLASSIFY if name != "architecture"))
-Saliency = _section("Saliency", saliency.Config, "images")
+Saliency = _section("Saliency", saliency.Config, "images", "frontal_only")
 Irnet = _section(
     "Irnet", irnet.Config, *(name for name in irnet.Config.model_fields if name not in ("negatives_empty", "seed"))
 )
@@ -55,8 +55,8 @@ class ExpertSplit(Section):
 
 
 class Labels(Section):
-    #: Weak label kind: thresholded Grad-CAM or IRNet.
-    weak: Literal["cam", "irnet"] = "cam"
+    #: Weak label kind: thresholded Grad-CAM, thresholded Grad-CAM++, or IRNet on Grad-CAM.
+    weak: Literal["cam", "cam++", "irnet"] = "cam"
     #: Probability that a sample is an expert one.
     p: float = Field(default=1.0, ge=0, le=1)
     mixing: Literal["exact", "official"] = "exact"

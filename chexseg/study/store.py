@@ -1,7 +1,8 @@
 """Artifacts by content. A directory is a result if, and only if, its manifest is there and its files are as it says.
 
 Layout: ``<stage>/<key>/`` with ``manifest.json``; ``.partial/<stage>-<key>/`` while a stage runs; ``.failed/<key>.json`` for
-the traceback of one that failed. A stage that is killed finds its partial directory again and may go on from there.
+the traceback of one that failed. A stage that is killed finds its partial directory again and may go on from there; so does
+one whose result was damaged, with the files that are whole.
 """
 
 from __future__ import annotations
@@ -118,6 +119,25 @@ class Store:
                     finally:
                         path.unlink(missing_ok=True)
                     return
+
+    def salvage(self, node: Node, partial: Path) -> None:
+        """Make what is whole of a damaged result the partial directory, so that only the rest is computed again.
+
+        To be called within `working_on`. A partial directory that is there already is newer, and stays as it is.
+        """
+        path = self.path(node.stage, node.key)
+        if partial.exists() or self.find(node.stage, node.key):
+            return
+        try:
+            manifest = json.loads((path / MANIFEST).read_text())
+            entries = {name: entry["sha256"] for name, entry in manifest["files"].items() if manifest["key"] == node.key}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return
+        for name, sha256 in entries.items():
+            if (path / name).is_file() and _sha256(path / name) != sha256:
+                (path / name).unlink()
+        (path / MANIFEST).unlink()
+        path.rename(partial)
 
     def commit(
         self, node: Node, partial: Path, facts: Mapping[str, Any], seconds: float, where: Mapping[str, Any] | None = None

@@ -44,7 +44,7 @@ def test_arrays_and_scalars_round_trip(shard):
         assert back.dtype == values.dtype and np.array_equal(back, values), name
     for name, values in scalars().items():
         assert found[name].to_pylist() == values
-    assert shards.row_count(shard) == ROWS
+    assert shards.finished(shard) == ROWS
 
 
 def test_metadata_is_read_from_table_schema_and_file(shard):

@@ -14,7 +14,7 @@ from chexseg.data import chexlocalize, labelled, shards
 from chexseg.errors import UserError
 from chexseg.models import encoders, segmenter
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.stages import distil, fit, score, training_sets
+from chexseg.stages import counting, distil, fit, score, training_sets
 from chexseg.study.plan import STAGES
 
 from .conftest import EXECUTION, EXPERT, SIZE
@@ -135,8 +135,8 @@ def test_more_images_than_there_are_is_refused(results, tmp_path):
 
 def test_counts_are_those_of_the_predicted_masks(results, tmp_path):
     facts = score.run(score.Config(), {"test": results.paths["test"], "segmenter": results.paths["fit"]}, tmp_path, EXECUTION)
-    counts = shards.read(tmp_path / score.COUNTS).to_pandas()
-    runs = shards.read(tmp_path / score.PREDICTIONS).to_pandas()
+    counts = shards.read(tmp_path / counting.COUNTS).to_pandas()
+    runs = shards.read(tmp_path / counting.PREDICTIONS).to_pandas()
     ids = [image_id for image_id, _ in labelled.mask_index(results.paths["test"])]
     true = labelled.unpack_bits(
         labelled.expert_masks(results.paths["test"], ids, PATHOLOGIES, SIZE), (len(PATHOLOGIES), SIZE, SIZE)

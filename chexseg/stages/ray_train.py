@@ -1,0 +1,67 @@
+"""A training loop on a worker of Ray Train: the one place where stages meet it.
+
+The worker may die and is started again; the loop goes on from what it has saved itself (`stages.resume`), just as it does
+in a process of its own, so Ray Train keeps no checkpoints.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from chexseg.errors import DamagedError, UserError
+from chexseg.stages.base import Execution
+
+_ERRORS = {error.__name__: error for error in (UserError, DamagedError)}
+
+
+def run(loop: Callable[[Execution], Mapping[str, Any]], name: str, out: Path, execution: Execution) -> dict[str, Any]:
+    """``loop(execution)`` in this process, or, where `execution.train_failures` says so, on a worker of Ray Train.
+
+    The loop returns what JSON can hold. Its exceptions arrive here: a `UserError` as itself, others as RuntimeError with
+    the worker's traceback; neither is tried again. A worker that dies is started again `train_failures` times.
+    """
+    if execution.train_failures is None:
+        return dict(loop(execution))
+    from ray import train
+    from ray.train.torch import TorchTrainer
+
+    scratch, answer = out / "ray-train", out / "answer.writing"
+    shutil.rmtree(scratch, ignore_errors=True)
+    answer.unlink(missing_ok=True)
+    gpu = execution.device != "cpu"
+    resources = {"CPU": 1, "GPU": execution.map_gpus} if gpu else {"CPU": execution.threads}
+    trainer = TorchTrainer(
+        functools.partial(_work, loop, str(answer), replace(execution, train_failures=None)),
+        scaling_config=train.ScalingConfig(num_workers=1, use_gpu=gpu, resources_per_worker=resources),
+        run_config=train.RunConfig(
+            name=name,
+            storage_path=str(scratch.absolute()),
+            failure_config=train.FailureConfig(max_failures=execution.train_failures),
+        ),
+    )
+    try:
+        trainer.fit()
+        found = json.loads(answer.read_text())
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        answer.unlink(missing_ok=True)
+    if "error" in found:
+        if found["kind"] in _ERRORS:
+            raise _ERRORS[found["kind"]](found["error"])
+        raise RuntimeError(f"{found['kind']}: {found['error']}\n{found['traceback']}")
+    return found["facts"]
+
+
+def _work(loop: Callable[[Execution], Mapping[str, Any]], answer: str, execution: Execution) -> None:
+    try:
+        found: dict[str, Any] = {"facts": loop(execution)}
+    except Exception as error:  # a loop that fails would fail again: Ray Train is told of dead workers only
+        found = {"kind": type(error).__name__, "error": str(error), "traceback": traceback.format_exc()}
+    Path(answer).write_text(json.dumps(found))
