@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -21,9 +22,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 data_app = typer.Typer(help="Data sets: make a synthetic one, check any.", no_args_is_help=True)
+encoder_app = typer.Typer(help="Encoders: bring published weights into a store.", no_args_is_help=True)
 study_app = typer.Typer(help="Studies: plan, run, look.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(study_app, name="study")
+app.add_typer(encoder_app, name="encoder")
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study file.")]
 DataRoot = Annotated[Path, typer.Option("--data", metavar="ROOT", help="Directory with CheXpert and CheXlocalize.")]
@@ -107,6 +110,36 @@ def data_check(
         raise typer.Exit(1)
 
 
+@encoder_app.command("import")
+def encoder_import(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint: .safetensors, or torch's with plain weights.")],
+    kind: Annotated[str, typer.Option("--kind", metavar="KIND", help="What it was trained on: moco-cxr, chexpert, imagenet.")],
+    architecture: Annotated[str, typer.Option(help="An encoder of segmentation-models-pytorch.")] = "resnet18",
+    store: StoreRoot = DEFAULT_STORE,
+) -> None:
+    """Put a published encoder into a store, for studies to start from. Nothing in the file is run."""
+    from chexseg.models.foreign import few
+    from chexseg.stages.imported import KINDS
+    from chexseg.study import imports
+    from chexseg.study.store import Store
+
+    done = imports.import_encoder(file, kind, architecture, Store(store))
+    read, init = done.encoder, KINDS[kind]
+    ignored = f"{len(read.ignored)} ignored" + (f" ({few(read.ignored)})" if read.ignored else "")
+    under = f", found under {read.prefix}*" if read.prefix else ""
+    typer.echo(f"{file}: {read.matched} tensors of a {architecture}{under}; {ignored}")
+    typer.echo(f"{done.artifact.path}: {'these weights were there already' if done.found else 'written'}")
+    setting = f"encoder.init: {init}" + (" and encoder.imported: true" if init == "chexpert" else "")
+    setting += f", irnet.init: {init}" if init == "imagenet" else ""
+    if done.newest:
+        typer.echo(f"Studies with this store start from them by {setting}, with architecture: {architecture}.")
+    else:
+        typer.echo(
+            f"note: studies take the {kind} encoder of {architecture} that was imported last, which is another;"
+            " for this one, remove this directory and import it again"
+        )
+
+
 @study_app.command("plan")
 def study_plan(
     study: StudyFile,
@@ -119,7 +152,7 @@ def study_plan(
     from chexseg.study import summary
     from chexseg.study.store import Store
 
-    plan = _plan(study, data, overrides)
+    plan = _plan(study, data, store, overrides)
     found = summary.summarise(plan, Store(store))
     typer.echo(json.dumps(found.plan_dict(), indent=1) if as_json else found.plan_text())
 
@@ -156,7 +189,7 @@ def study_status(
     from chexseg.study import summary
     from chexseg.study.store import Store
 
-    found = summary.summarise(_plan(study, data, overrides), Store(store))
+    found = summary.summarise(_plan(study, data, store, overrides), Store(store))
     typer.echo(json.dumps(found.status_dict(), indent=1) if as_json else found.status_text())
 
 
@@ -218,10 +251,11 @@ def _write_phantom(root: Path, quiet: bool, **settings: int) -> None:
     making.replace(root.absolute())
 
 
-def _plan(study: Path, data: Path, overrides: list[str] | None) -> Any:
+def _plan(study: Path, data: Path, store: Path, overrides: list[str] | None) -> Any:
     import yaml
 
     from chexseg.study import plan, spec
+    from chexseg.study.store import Store
 
     pairs = {}
     for override in overrides or []:
@@ -232,7 +266,11 @@ def _plan(study: Path, data: Path, overrides: list[str] | None) -> Any:
             pairs[key] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise UserError(f"--set {override}: the value is not YAML; allowed: such as fit.epochs=5") from None
-    return plan.plan(spec.load(study, pairs), plan.fingerprints(data))
+    try:
+        return plan.plan(spec.load(study, pairs), plan.fingerprints(data), Store(store).imported())
+    except plan.NoEncoderError as error:
+        there = "" if store == DEFAULT_STORE else f" --store {shlex.quote(str(store))}"
+        raise UserError(f"{study}: {error}{there}") from None
 
 
 def _run_study(study: Path, data: Path, store: Path, address: str | None, overrides: list[str] | None, quiet: bool) -> Any:
@@ -240,7 +278,7 @@ def _run_study(study: Path, data: Path, store: Path, address: str | None, overri
     from chexseg.study.store import Store
 
     results = Store(store)
-    planned = _plan(study, data, overrides)
+    planned = _plan(study, data, store, overrides)
     missing = planned.needed(results.cached(planned.nodes.values()))
     if not missing:  # no need to wait for Ray
         from chexseg.study.outcome import Outcome
@@ -267,7 +305,7 @@ def _report(studies: list[Path], data: Path, store: Path, out: Path, overrides: 
     from chexseg.report import load, page
     from chexseg.study.store import Store
 
-    results = [load.study_results(_plan(study, data, overrides), Store(store)) for study in studies]
+    results = [load.study_results(_plan(study, data, store, overrides), Store(store)) for study in studies]
     return results, page.publish(results, out)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,6 @@ def normalisation(init: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return IMAGENET_NORMALISATION if init == "imagenet" else CHEXPERT_NORMALISATION
 
 
-def refuse_unavailable(init: str, field: str) -> None:
-    """Raises `UserError` for an initialisation whose weights this version can't get."""
-    if init in ("imagenet", "moco"):
-        raise UserError(f"{field}: {init!r} is not available in this version; allowed: random, chexpert")
-
-
 def prepare(pixels_NHW: torch.Tensor, init: str) -> torch.Tensor:
     """Grey uint8 pixels -> normalised float images_NCHW of three equal channels, channels last in memory."""
     mean, std = (torch.tensor(values, device=pixels_NHW.device)[None, :, None, None] for values in normalisation(init))
@@ -36,12 +31,12 @@ def prepare(pixels_NHW: torch.Tensor, init: str) -> torch.Tensor:
     return images_NCHW.contiguous(memory_format=torch.channels_last)
 
 
-def check(architecture: str) -> None:
-    """Raises `UserError` for what is no encoder of segmentation-models-pytorch."""
+def check(architecture: str, field: str = "encoder.architecture") -> None:
+    """Raises `UserError`, naming the field, for what is no encoder of segmentation-models-pytorch."""
     names = smp.encoders.get_encoder_names()
     if architecture not in names:
         raise UserError(
-            f"encoder.architecture: found {architecture!r}{nearest(architecture, names)}; allowed: {len(names)}"
+            f"{field}: found {architecture!r}{nearest(architecture, names)}; allowed: {len(names)}"
             " encoders of segmentation-models-pytorch, resnet18, resnet34, resnet50 among them"
         )
 
@@ -66,9 +61,15 @@ def describe(path: Path) -> dict[str, Any]:
     return json.loads(path.with_suffix(".json").read_text())
 
 
+def fill(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Put weights into a module; every tensor must fit. Raises RuntimeError where they don't."""
+    # Past the methods of the encoders themselves: some take no `strict`.
+    nn.Module.load_state_dict(module, state, strict=True)
+
+
 def load(module: nn.Module, path: Path) -> None:
     """Fill a module with our own weights; every tensor must fit. Raises `DamagedError` where they don't."""
     try:
-        module.load_state_dict(load_file(path), strict=True)
+        fill(module, load_file(path))
     except (OSError, RuntimeError) as error:
         raise DamagedError(f"{path}: weights don't fit ({str(error).splitlines()[0]})") from None

@@ -32,7 +32,8 @@ class Config(StageConfig):
     pathologies: tuple[str, ...] = PATHOLOGIES
     #: Any encoder of segmentation-models-pytorch. The paper: resnet18.
     architecture: str = "resnet18"
-    init: Literal["random", "chexpert"] = "chexpert"
+    #: imagenet and moco: weights that `chexseg encoder import` has put into the store.
+    init: Literal["random", "imagenet", "chexpert", "moco"] = "chexpert"
     #: "masks": expert and weak masks mixed. "teacher": a teacher's soft masks (section 4.2).
     supervision: Literal["masks", "teacher"] = "masks"
     #: Probability that a sample is an expert one, and the rule it is drawn by (data.mixture).

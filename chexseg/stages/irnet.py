@@ -59,7 +59,7 @@ class Config(StageConfig):
 
 
 def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
-    """`inputs`: ``train`` and ``valid``, both ingested, and ``saliency``."""
+    """`inputs`: ``train`` and ``valid``, both ingested, and ``saliency``; ``encoder`` unless the init is random."""
     from chexseg.data import streams
 
     facts = resume.once(out, WEIGHTS, lambda: train(config, inputs, out, execution))
@@ -100,13 +100,16 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     }
 
 
-def build(config: Config) -> Any:
-    """The untrained network. Raises `UserError` where the wanted backbone weights aren't to be had."""
+def build(config: Config, encoder: Path | None = None) -> Any:
+    """The untrained network, its backbone from the directory of an imported encoder where there is one."""
     from chexseg.models import encoders, irnet
+    from chexseg.stages.imported import WEIGHTS as ENCODER
 
-    encoders.refuse_unavailable(config.init, "irnet.init")
-    encoders.check(config.architecture)
-    return irnet.IRNet(config.architecture, config.freeze_backbone)
+    encoders.check(config.architecture, "irnet.architecture")
+    model = irnet.IRNet(config.architecture, config.freeze_backbone)
+    if encoder is not None:
+        encoders.load(model.encoder, encoder / ENCODER)
+    return model
 
 
 def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
@@ -129,7 +132,8 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
     }
     seed = derive(config.seed, "irnet samples")
     source = labelled.source(inputs["train"], ids, columns, seed, execution.device, execution.resident_bytes)
-    model = build(config).to(execution.device, memory_format=torch.channels_last)
+    backbone = None if config.init == "random" else inputs["encoder"]
+    model = build(config, backbone).to(execution.device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameter_groups(config.learning_rate), momentum=0.9, weight_decay=1e-4)
     batch_size = min(config.batch_size, len(ids))
     steps = max(1, config.epochs * len(ids) // batch_size)

@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from chexseg.data.mixture_rules import effective_probability
+from chexseg.errors import UserError
 from chexseg.pathologies import select
-from chexseg.stages import classify, distil, fit, ingest, irnet, pretrain, saliency, score
+from chexseg.stages import classify, distil, fit, imported, ingest, irnet, pretrain, saliency, score
 from chexseg.stages.base import StageConfig
 from chexseg.study.spec import Settings, Study, collapse
 
 #: Stage name -> module. The order is that in which data flows.
 STAGES = {
-    module.__name__.rpartition(".")[2]: module for module in (ingest, classify, pretrain, saliency, irnet, fit, distil, score)
+    module.__name__.rpartition(".")[2]: module
+    for module in (ingest, classify, pretrain, imported, saliency, irnet, fit, distil, score)
 }
 
 
@@ -74,11 +76,33 @@ class Cell:
         }
 
 
+class NoEncoderError(UserError):
+    """A study asks for an encoder that nobody has imported. The message ends in the command that would."""
+
+
+def node_of(stage: str, config: StageConfig, inputs: Mapping[str, str], data: str | None = None) -> Node:
+    """The run of a stage with its key."""
+    values = config.model_dump(mode="json")
+    identity = {
+        "stage": stage,
+        "version": STAGES[stage].VERSION,
+        "config": values,
+        "inputs": dict(sorted(inputs.items())),
+        "data": data,
+    }
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return Node(stage, values, dict(inputs), data, key)
+
+
 @dataclass
 class Plan:
-    """cells: distinct ones. nodes: key -> node, each after its inputs. collapsed: combinations that were another's cell."""
+    """cells: distinct ones. nodes: key -> node, each after its inputs. collapsed: combinations that were another's cell.
+
+    imported: (kind, architecture) -> sha256 of the encoders to be had (Store.imported).
+    """
 
     study: Study
+    imported: Mapping[tuple[str, str], str] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
     nodes: dict[str, Node] = field(default_factory=dict)
     combinations: int = 0
@@ -100,17 +124,20 @@ class Plan:
 
     def add(self, stage: str, config: StageConfig, inputs: Mapping[str, str], data: str | None = None) -> str:
         """The key of a node, which is made unless it's there already."""
-        values = config.model_dump(mode="json")
-        identity = {
-            "stage": stage,
-            "version": STAGES[stage].VERSION,
-            "config": values,
-            "inputs": dict(sorted(inputs.items())),
-            "data": data,
-        }
-        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        self.nodes.setdefault(key, Node(stage, values, dict(inputs), data, key))
-        return key
+        node = node_of(stage, config, inputs, data)
+        self.nodes.setdefault(node.key, node)
+        return node.key
+
+    def add_encoder(self, init: str, architecture: str, setting: str) -> str:
+        """The key of an imported encoder. Raises `NoEncoderError`, naming the study's setting, where there is none."""
+        kind = next(kind for kind, name in imported.KINDS.items() if name == init)
+        sha256 = self.imported.get((kind, architecture))
+        if sha256 is None:
+            raise NoEncoderError(
+                f"{setting}: no {kind} encoder of {architecture} is in the store; import one first:"
+                f" {imported.command(kind, architecture)}"
+            )
+        return self.add("imported", imported.Config(kind=kind, architecture=architecture, sha256=sha256), {})
 
 
 def fingerprints(root: Path) -> dict[str, str]:
@@ -118,9 +145,13 @@ def fingerprints(root: Path) -> dict[str, str]:
     return {split: ingest.fingerprint(root, split) for split in ("train", "valid", "test")}
 
 
-def plan(study: Study, data: Mapping[str, str]) -> Plan:
-    """Every distinct cell of a study and the stages it needs. `data`: split -> fingerprint."""
-    out = Plan(study)
+def plan(study: Study, data: Mapping[str, str], imported: Mapping[tuple[str, str], str] | None = None) -> Plan:
+    """Every distinct cell of a study and the stages it needs.
+
+    data: split -> fingerprint. imported: (kind, architecture) -> sha256 of the encoders in the store (Store.imported).
+    Raises `NoEncoderError` for a study that needs another.
+    """
+    out = Plan(study, imported or {})
     seen: set[str] = set()
     varied = set(study.axes) | {key for entry in study.also for key in entry}
     for _, given in study.cells():
@@ -143,9 +174,12 @@ def _cell(out: Plan, s: Settings, data: Mapping[str, str]) -> tuple[str, str]:
     ingested = {name: out.add("ingest", ingest.Config(split=name, size=s.size), {}, data[name]) for name in data}
     labelled = {name: ingested[name] for name in ("train", "valid")}
     inputs = {"valid": ingested["valid"]}
-    if s.encoder.init == "chexpert":
+    if s.encoder.init == "chexpert" and not s.encoder.imported:
         config = pretrain.Config(**s.pretrain.model_dump(), architecture=s.encoder.architecture, seed=s.seed)
         inputs["encoder"] = out.add("pretrain", config, labelled)
+    elif s.encoder.init != "random":
+        setting = "encoder.imported: found true" if s.encoder.imported else f"encoder.init: found {s.encoder.init}"
+        inputs["encoder"] = out.add_encoder(s.encoder.init, s.encoder.architecture, setting)
     common = {
         "pathologies": select(s.pathologies),
         "architecture": s.encoder.architecture,
@@ -198,7 +232,10 @@ def _weak_labels(out: Plan, s: Settings, labelled: Mapping[str, str]) -> str:
     if s.labels.weak != "irnet":
         return maps
     config = irnet.Config(**s.irnet.model_dump(), negatives_empty=s.labels.negatives_empty, seed=s.seed)
-    return out.add("irnet", config, {**labelled, "saliency": maps})
+    backbone = {}
+    if s.irnet.init != "random":
+        backbone["encoder"] = out.add_encoder(s.irnet.init, s.irnet.architecture, f"irnet.init: found {s.irnet.init}")
+    return out.add("irnet", config, {**labelled, "saliency": maps, **backbone})
 
 
 def _kind(s: Settings) -> str:
@@ -211,7 +248,8 @@ def _kind(s: Settings) -> str:
 def _other(s: Settings, varied: set[str]) -> tuple[str, ...]:
     """``key=value`` of what the study varies, `_kind` doesn't tell and reaches the cell."""
     idle = [] if s.distil.fraction > 0 else ["distil."]
-    idle += ["pretrain."] if s.encoder.init == "random" else []
+    idle += ["pretrain."] if s.encoder.init != "chexpert" or s.encoder.imported else []
+    idle += ["encoder.imported"] if s.encoder.init != "chexpert" else []
     if s.labels.p == 1:
         idle += ["classify.", "saliency.", "irnet.", "labels.mixing", "labels.weak", "labels.prefer", "labels.negatives"]
     elif s.labels.weak != "irnet":

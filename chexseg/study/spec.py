@@ -43,14 +43,10 @@ Fit = _section("Fit", fit.Config, "epochs", "batch_size", "learning_rate", "samp
 
 class Encoder(Section):
     architecture: str = fit.Config.model_fields["architecture"].default
-    init: Literal["random", "chexpert"] = "chexpert"
-
-    @field_validator("init", mode="before")
-    @classmethod
-    def _available(cls, value: Any) -> Any:
-        if value in ("moco", "imagenet"):
-            raise ValueError(f"{value} comes with a later version of chexseg; allowed now: random, chexpert")
-        return value
+    #: chexpert: this study's own `pretrain`. imagenet, moco: what `chexseg encoder import` has put into the store.
+    init: Literal["random", "imagenet", "chexpert", "moco"] = fit.Config.model_fields["init"].default
+    #: Take chexpert's weights too from an import.
+    imported: bool = False
 
 
 class ExpertSplit(Section):
@@ -98,8 +94,6 @@ class Settings(Section):
     @field_validator("irnet")
     @classmethod
     def _irnet_can_run(cls, value: Any) -> Any:
-        if value.init == "imagenet":
-            raise ValueError("init: imagenet comes with a later version of chexseg; allowed now: random")
         if value.background > value.foreground:
             raise ValueError("background is above foreground; allowed: at most that")
         return value
@@ -160,7 +154,10 @@ def collapse(settings: Settings) -> Settings:
         update = {name: getattr(plain, name) for name in ("weak", "weak_images", "prefer_positives", "negatives_empty")}
     if probability in (0, 1):
         update |= {"mixing": plain.mixing, "p": probability}
-    return settings.model_copy(update={"labels": labels.model_copy(update=update)})
+    encoder = settings.encoder
+    if encoder.init != "chexpert":  # the others have one source each
+        encoder = encoder.model_copy(update={"imported": Encoder().imported})
+    return settings.model_copy(update={"labels": labels.model_copy(update=update), "encoder": encoder})
 
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Study:

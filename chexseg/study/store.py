@@ -73,6 +73,20 @@ class Store:
         """Keys of those nodes whose results are here."""
         return {node.key for node in nodes if self.find(node.stage, node.key)}
 
+    def imported(self) -> dict[tuple[str, str], str]:
+        """(kind, architecture) -> sha256 of the weights of every imported encoder; of several the one imported last."""
+        found = []
+        for path in (self.root / "imported").glob(f"*/{MANIFEST}"):
+            try:
+                artifact = self.find("imported", json.loads(path.read_text())["key"])
+                # Times are whole seconds; two imports can share one.
+                order = artifact and (artifact.manifest["finished"], path.stat().st_mtime_ns)
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            if artifact:
+                found.append((order, artifact.manifest["config"]))
+        return {(c["kind"], c["architecture"]): c["sha256"] for _, c in sorted(found, key=lambda entry: entry[0])}
+
     def failure(self, key: str) -> Mapping[str, Any] | None:
         """What went wrong when a node last ran: error and traceback."""
         try:

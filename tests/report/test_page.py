@@ -7,10 +7,12 @@ import html.parser
 import re
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
 from plotly.offline import get_plotlyjs
 
-from chexseg.report import page, published
+from chexseg.report import page, published, tables
 
 
 class References(html.parser.HTMLParser):
@@ -113,3 +115,15 @@ def test_colours_of_all_kinds_are_the_pages(text):
     for kind in published.METHODS:
         assert text.count(f"--{published.css_name(kind)}:") == 2, "light and dark"
         assert f".method.{published.css_name(kind)}::before" in text
+
+
+def test_encoders_that_were_imported_are_kept_apart(study, tmp_path):
+    several = [study.cells.assign(init=init) for init in ("imagenet", "moco", "random")]
+    whole = dataclasses.replace(
+        study, cells=pd.concat(several, ignore_index=True), counts_CIK3=np.concatenate([study.counts_CIK3] * len(several))
+    )
+    text = page.publish([whole], tmp_path, images=False).page.read_text(encoding="utf-8")
+    for init in ("imagenet", "moco", "random"):
+        assert f"encoder {init}" in text
+    assert set(tables.students_rows(whole)["init"]) == {"imagenet", "moco", "random"}
+    assert [variant.init for variant in tables.variants(whole)] == ["imagenet", "moco", "random"]

@@ -17,7 +17,7 @@ from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation_indices
 from chexseg.saliency import gradcam
 from chexseg.saliency.random_box import expected_intersection
 from chexseg.saliency.weak_masks import possible, weak_masks
-from chexseg.stages import classify, irnet, saliency
+from chexseg.stages import classify, saliency
 from chexseg.stages.counting import COUNTS
 
 from .conftest import EXECUTION, EXPERT, SIZE
@@ -119,14 +119,6 @@ def test_finished_files_are_kept_and_missing_ones_made_again(results, tmp_path):
     first.unlink()
     saliency.run(config, inputs, out, EXECUTION)
     assert first.exists()
-
-
-def test_irnet_refuses_a_backbone_it_cannot_have(results, tmp_path):
-    from chexseg.errors import UserError
-
-    inputs = {name: results.paths[name] for name in ("train", "valid", "saliency")}
-    with pytest.raises(UserError, match="irnet.init: 'imagenet' is not available"):
-        irnet.run(irnet.Config(init="imagenet"), inputs, tmp_path, EXECUTION)
 
 
 def test_grad_cam_plus_plus_is_a_kind_with_maps_and_thresholds_of_its_own(results, tmp_path):

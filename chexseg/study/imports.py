@@ -1,0 +1,47 @@
+"""Published encoders into the store: a foreign checkpoint becomes an artifact like any stage's."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from chexseg.models import encoders, foreign
+from chexseg.stages import imported
+from chexseg.study.plan import node_of
+from chexseg.study.store import Artifact, Store
+
+
+@dataclass(frozen=True)
+class Import:
+    """encoder: what the file held. found: whether the store had these weights already. newest: whether studies take them."""
+
+    encoder: foreign.ForeignEncoder
+    artifact: Artifact
+    found: bool
+    newest: bool
+
+
+def import_encoder(path: Path, kind: str, architecture: str, store: Store) -> Import:
+    """Read an encoder from a checkpoint and put it into the store, unless it's there already.
+
+    Raises `UserError` for an unknown kind or architecture and for a file that is no such encoder (models.foreign).
+    """
+    started = time.monotonic()
+    imported.check(kind)
+    encoders.check(architecture, "--architecture")
+    encoder = foreign.encoder(path, architecture)
+    node = node_of("imported", imported.Config(kind=kind, architecture=architecture, sha256=encoder.sha256), {})
+    with store.working_on(node) as partial:
+        artifact = store.find(node.stage, node.key)
+        found = artifact is not None
+        if artifact is None:
+            shutil.rmtree(partial, ignore_errors=True)  # of an import that was killed
+            partial.mkdir()
+            module = encoders.build(architecture)
+            encoders.fill(module, encoder.weights)
+            encoders.save(module, partial / imported.WEIGHTS, architecture=architecture, init=imported.KINDS[kind], kind=kind)
+            facts = {"file": path.name, "matched": encoder.matched, "ignored": list(encoder.ignored)}
+            artifact = store.commit(node, partial, facts, time.monotonic() - started)
+    return Import(encoder, artifact, found, store.imported().get((kind, architecture)) == encoder.sha256)

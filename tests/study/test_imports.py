@@ -1,0 +1,242 @@
+"""Imported encoders: into the store and into plans, and what is said where one is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from chexseg import cli
+from chexseg.errors import UserError
+from chexseg.models import encoders
+from chexseg.stages import imported
+from chexseg.stages.base import Execution
+from chexseg.study import imports, plan, spec, summary
+from chexseg.study.execute import execute
+from chexseg.study.store import Store
+
+DATA = {"train": "a", "valid": "b", "test": "c"}
+SMALL = """
+name: small
+axes: {labels.p: [0, 1]}
+settings:
+  encoder: {init: imagenet}
+  labels: {weak: irnet}
+  irnet: {init: imagenet}
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[str, Path]:
+    """Checkpoints as they are published, of random weights; each of another seed."""
+    root, out = tmp_path_factory.mktemp("files"), {}
+    for seed, (name, architecture, prefix) in enumerate(
+        [
+            ("imagenet", "resnet18", ""),
+            ("other", "resnet18", ""),
+            ("moco-cxr", "resnet18", "module.encoder_q."),
+            ("chexpert", "resnet18", "model.model."),
+            ("resnet50", "resnet50", ""),
+        ]
+    ):
+        torch.manual_seed(seed)
+        state = getattr(torchvision.models, architecture)(weights=None).state_dict()
+        out[name] = root / f"{name}.pt"
+        torch.save({"state_dict": {prefix + key: value for key, value in state.items()}}, out[name])
+    return out
+
+
+@pytest.fixture(scope="module")
+def store(files, tmp_path_factory) -> Store:
+    filled = Store(tmp_path_factory.mktemp("imports") / "store")
+    for kind in imported.KINDS:
+        imports.import_encoder(files[kind], kind, "resnet18", filled)
+    imports.import_encoder(files["resnet50"], "imagenet", "resnet50", filled)
+    return filled
+
+
+def planned(text: str, store: Store | None = None) -> plan.Plan:
+    return plan.plan(spec.parse(text, "x.yaml"), DATA, store.imported() if store else None)
+
+
+def test_an_import_is_an_artifact_like_any_other(files, store):
+    assert store.imported().keys() == {*((kind, "resnet18") for kind in imported.KINDS), ("imagenet", "resnet50")}
+    sha256 = store.imported()["moco-cxr", "resnet18"]
+    config = imported.Config(kind="moco-cxr", architecture="resnet18", sha256=sha256)
+    artifact = store.find("imported", plan.node_of("imported", config, {}).key)
+    assert artifact is not None
+    assert artifact.facts == {
+        "file": "moco-cxr.pt",
+        "matched": 120,
+        "ignored": ["module.encoder_q.fc.weight", "module.encoder_q.fc.bias"],
+    }
+    assert set(artifact.manifest["files"]) == {"encoder.safetensors", "encoder.json"}
+    weights = load_file(artifact.path / imported.WEIGHTS)
+    source = torch.load(files["moco-cxr"], weights_only=True)["state_dict"]
+    assert all(torch.equal(value, source[f"module.encoder_q.{name}"]) for name, value in weights.items())
+    assert encoders.describe(artifact.path / imported.WEIGHTS)["init"] == "moco"
+    assert not list((store.root / ".partial").iterdir())
+
+
+def test_the_same_weights_again_are_found_and_of_several_the_last_import_counts(files, tmp_path):
+    store = Store(tmp_path / "store")
+    first = imports.import_encoder(files["imagenet"], "imagenet", "resnet18", store)
+    again = imports.import_encoder(files["imagenet"], "imagenet", "resnet18", store)
+    assert (first.found, first.newest, again.found, again.newest) == (False, True, True, True)
+    assert again.artifact.manifest == first.artifact.manifest
+    second = imports.import_encoder(files["other"], "imagenet", "resnet18", store)
+    assert (second.found, second.newest) == (False, True)
+    assert store.imported() == {("imagenet", "resnet18"): second.encoder.sha256}
+    # By the manifests' times, whatever a copy has made of the files' own.
+    manifest = second.artifact.path / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"finished": "2020-01-01T00:00:00+00:00"}))
+    assert store.imported() == {("imagenet", "resnet18"): first.encoder.sha256}
+    os.truncate(first.artifact.path / imported.WEIGHTS, 100)
+    assert store.imported() == {("imagenet", "resnet18"): second.encoder.sha256}
+    mended = imports.import_encoder(files["imagenet"], "imagenet", "resnet18", store)
+    assert (mended.found, mended.newest) == (False, True)
+
+
+def test_nothing_is_left_of_a_refused_import(files, tmp_path):
+    store = Store(tmp_path / "store")
+    for arguments in (
+        (files["resnet50"], "imagenet", "resnet18"),
+        (files["imagenet"], "imagnet", "resnet18"),
+        (files["imagenet"], "imagenet", "resnet81"),
+    ):
+        with pytest.raises(UserError):
+            imports.import_encoder(*arguments, store)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_takes_what_was_imported(store):
+    found = planned(SMALL, store)
+    stages = [node.stage for node in found.nodes.values()]
+    assert stages.count("imported") == 2
+    assert "pretrain" not in stages
+    for cell in found.cells:
+        encoder = found.nodes[found.nodes[cell.fit].inputs["encoder"]]
+        assert (encoder.stage, encoder.config["kind"], encoder.config["architecture"]) == ("imported", "imagenet", "resnet18")
+    walk = next(node for node in found.nodes.values() if node.stage == "irnet")
+    assert found.nodes[walk.inputs["encoder"]].config["architecture"] == "resnet50"
+    states = summary.summarise(found, store).states
+    assert {states[key] for key, node in found.nodes.items() if node.stage == "imported"} == {"cached"}
+
+
+def test_a_studys_own_pretraining_is_chexperts_default(store):
+    def sources(text: str) -> set[str]:
+        found = planned(text, store)
+        return {found.nodes[found.nodes[cell.fit].inputs["encoder"]].stage for cell in found.cells}
+
+    assert sources("name: s") == {"pretrain"}
+    assert sources("name: s\nsettings: {encoder: {imported: true}}") == {"imported"}
+    both = planned("name: s\naxes: {encoder.imported: [false, true]}", store)
+    assert [cell.name for cell in both.cells] == ["full imported=False trial 0", "full imported=True trial 0"]
+    # Where there is one source only, the setting changes nothing.
+    for init in ("random", "imagenet", "moco"):
+        text = f"name: s\nsettings: {{encoder: {{init: {init}}}}}\n"
+        assert planned(text + "axes: {encoder.imported: [true]}", store).cells == planned(text, store).cells
+
+
+def test_keys_that_were_stay_and_other_weights_are_other_keys(store):
+    def score(text: str, given: dict | None) -> str:
+        (cell,) = plan.plan(spec.parse(text, "x.yaml"), DATA, given).cells
+        return cell.score
+
+    assert score("name: s", None) == score("name: s", store.imported())
+    text = "name: s\nsettings: {encoder: {init: imagenet}}"
+    assert score(text, store.imported()) != score(text, store.imported() | {("imagenet", "resnet18"): "f" * 64})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            "{encoder: {init: imagenet}}",
+            "encoder.init: found imagenet: no imagenet encoder of resnet18 is in the store; import one first:"
+            " chexseg encoder import FILE --kind imagenet --architecture resnet18",
+        ),
+        (
+            "{encoder: {init: moco, architecture: resnet34}}",
+            "encoder.init: found moco: no moco-cxr encoder of resnet34 is in the store; import one first:"
+            " chexseg encoder import FILE --kind moco-cxr --architecture resnet34",
+        ),
+        (
+            "{encoder: {imported: true}}",
+            "encoder.imported: found true: no chexpert encoder of resnet18 is in the store; import one first:"
+            " chexseg encoder import FILE --kind chexpert --architecture resnet18",
+        ),
+        (
+            "{labels: {p: 0.5, weak: irnet}, irnet: {init: imagenet}}",
+            "irnet.init: found imagenet: no imagenet encoder of resnet50 is in the store; import one first:"
+            " chexseg encoder import FILE --kind imagenet --architecture resnet50",
+        ),
+    ],
+)
+def test_a_missing_import_is_named_with_the_command_that_makes_it(settings, message):
+    with pytest.raises(UserError) as caught:
+        planned(f"name: s\nsettings: {settings}")
+    assert str(caught.value) == message
+
+
+def test_an_import_that_is_gone_when_its_study_runs_says_how_to_get_it_back(store, tmp_path):
+    found = planned(SMALL, store)
+    node = next(node for node in found.nodes.values() if node.stage == "imported")
+    empty = Store(tmp_path / "store")
+    with pytest.raises(UserError, match="no longer in the store.*chexseg encoder import FILE --kind imagenet"):
+        execute(node, found.nodes, empty, tmp_path, Execution())
+    assert not list((empty.root / ".partial").iterdir())
+
+
+def run_command(*arguments: str | Path):
+    return CliRunner().invoke(cli.app, list(map(str, arguments)))
+
+
+def test_the_command_says_what_it_did_and_what_to_type_next(files, phantom_root, tmp_path):
+    study, root = tmp_path / "study.yaml", tmp_path / "a store"
+    study.write_text("name: s\nsettings: {encoder: {init: imagenet}}")
+    arguments = ("study", "plan", study, "--data", phantom_root, "--store", root)
+    missing = run_command(*arguments)
+    assert str(missing.exception) == (
+        f"{study}: encoder.init: found imagenet: no imagenet encoder of resnet18 is in the store; import one first:"
+        f" chexseg encoder import FILE --kind imagenet --architecture resnet18 --store '{root}'"
+    )
+    assert not root.exists()
+    made = run_command("encoder", "import", files["imagenet"], "--kind", "imagenet", "--store", root)
+    assert made.exit_code == 0
+    first, second, third = made.output.splitlines()
+    assert first == f"{files['imagenet']}: 120 tensors of a resnet18; 2 ignored (fc.weight, fc.bias)"
+    assert second.endswith(": written")
+    assert "encoder.init: imagenet" in third
+    assert ["imported", "1", "1", "0"] in [line.split() for line in run_command(*arguments).output.splitlines()]
+    again = run_command("encoder", "import", files["imagenet"], "--kind", "imagenet", "--store", root)
+    assert "these weights were there already" in again.output
+    run_command("encoder", "import", files["other"], "--kind", "imagenet", "--store", root)
+    older = run_command("encoder", "import", files["imagenet"], "--kind", "imagenet", "--store", root)
+    assert "note: studies take the imagenet encoder of resnet18 that was imported last" in older.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--kind", "moco"), "--kind: found 'moco' (did you mean 'moco-cxr'?); allowed: moco-cxr, chexpert, imagenet"),
+        (("--kind", "imagenet", "--architecture", "resnt18"), "--architecture: found 'resnt18' (did you mean 'resnet18'?)"),
+        (("--kind", "imagenet", "--architecture", "densenet121"), "604 tensors of a densenet121 are missing"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, message, files, tmp_path, monkeypatch, capsys):
+    command = ["chexseg", "encoder", "import", str(files["imagenet"]), *arguments, "--store", str(tmp_path / "store")]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "store").exists()
