@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow.dataset as pads
@@ -16,6 +18,8 @@ from chexseg.data.sources import Resident, Source, Streamed
 from chexseg.errors import DamagedError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation_indices
 from chexseg.randomness import derive
+
+Item = TypeVar("Item")
 
 
 def index(artifact: Path):
@@ -105,12 +109,38 @@ def pixels(artifact: Path, image_ids: Sequence[str]) -> torch.Tensor:
     return gather(artifact / "images", "pixels", image_ids)
 
 
-def shard_pixels(path: str | Path, wanted: Set[str]) -> tuple[list[str], torch.Tensor]:
-    """(ids, pixels (N, H, W) uint8) of the wanted images of one shard of an ingested split, in its order: by id."""
-    rows = shards.read(path, ["image_id", "pixels"])
-    ids = rows["image_id"].to_pylist()
-    keep = [row for row, image_id in enumerate(ids) if image_id in wanted]
-    return [ids[row] for row in keep], torch.from_numpy(shards.array(rows, "pixels")[keep])
+def shard_pixels(path: str | Path, wanted: Set[str], size: int) -> Iterator[tuple[list[str], torch.Tensor]]:
+    """(ids, pixels (N, H, W) uint8) of the wanted images of one shard of an ingested split, in its order: by id.
+
+    In batches of `size` images, the last one smaller. The next is read while one is worked on, and no more are in memory.
+    """
+    return ahead(_shard_pixels(path, wanted, size))
+
+
+def _shard_pixels(path: str | Path, wanted: Set[str], size: int) -> Iterator[tuple[list[str], torch.Tensor]]:
+    ids: list[str] = []
+    pixels: list[np.ndarray] = []
+    for rows in shards.batches(path, ["image_id", "pixels"]):
+        values = shards.array(rows, "pixels")
+        for row, image_id in enumerate(rows["image_id"].to_pylist()):
+            if image_id in wanted:
+                ids.append(image_id)
+                pixels.append(values[row])
+            if len(ids) == size:
+                yield ids, torch.from_numpy(np.stack(pixels))
+                ids, pixels = [], []
+    if ids:
+        yield ids, torch.from_numpy(np.stack(pixels))
+
+
+def ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The items, each made by a thread while the one before is used."""
+    end = object()
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = pool.submit(next, items, end)
+            yield item
 
 
 def labels(table, pathologies: Sequence[str] | None = None) -> np.ndarray:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,28 +73,49 @@ def unpack(bits: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return flat.view(bool).reshape(len(bits), *shape)
 
 
-def write(path: Path, rows: pa.Table) -> None:
-    """Write one shard, whole or not at all: to a temporary name, then renamed. Its pages carry checksums."""
+def write(path: Path, rows: pa.Table | Iterable[pa.Table]) -> int:
+    """Write one shard, whole or not at all: to a temporary name, then renamed. Its pages carry checksums.
+
+    Of several tables of one schema, each is written as it comes, and only one is in memory. The number of rows; without
+    any there is no file.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    count, writer = 0, None
     try:
-        pq.write_table(
-            rows,
-            temporary,
-            compression="zstd",
-            row_group_size=ROW_GROUP,
-            use_dictionary=False,
-            write_page_checksum=True,
-        )
-        temporary.replace(path)
+        for table in [rows] if isinstance(rows, pa.Table) else rows:
+            if writer is None:
+                options = {"compression": "zstd", "use_dictionary": False, "write_page_checksum": True}
+                writer = pq.ParquetWriter(temporary, table.schema, **options)
+            writer.write_table(table, row_group_size=ROW_GROUP)
+            count += table.num_rows
+        if writer is not None:
+            writer.close()
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    return count
 
 
 def read(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
     """One shard, whole. Raises `DamagedError` for a truncated, altered or foreign file."""
-    try:
+    with _damage_named(path):
         chosen = list(columns) if columns else None
         return pq.read_table(path, columns=chosen, partitioning=None, page_checksum_verification=True)
+
+
+def batches(path: str | Path, columns: Sequence[str], size: int = ROW_GROUP) -> Iterator[pa.Table]:
+    """One shard in pieces of at most `size` rows, in order; only one is in memory. Raises as `read` does."""
+    with _damage_named(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        for batch in file.iter_batches(batch_size=size, columns=list(columns)):
+            yield pa.Table.from_batches([batch], file.schema_arrow.empty_table().select(columns).schema)
+
+
+@contextmanager
+def _damage_named(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
     except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: names that are no UTF-8 any more
         raise DamagedError(f"{path}: not a readable shard ({str(error).splitlines()[0]})") from None
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import BeforeValidator, Field
 
 from chexseg.data import chexpert
 from chexseg.errors import nearest
@@ -25,13 +25,16 @@ from chexseg.stages.base import Execution, StageConfig
 VERSION = 2
 WEIGHTS = "classifier.safetensors"
 
-Policy = Literal["ignore", "zeros", "ones"]
 
-
-def _of_observations(value: Policy | dict[str, Policy]) -> Policy | dict[str, Policy]:
-    for name in value if isinstance(value, dict) else ():
+def _policies(value: Any) -> Any:
+    """One fault in one line; pydantic would tell of each type that the value might have had."""
+    for name in value if isinstance(value, Mapping) else ():
         if name not in OBSERVATIONS:
             raise ValueError(f"no such observation: {name}{nearest(name, OBSERVATIONS)}; allowed: {', '.join(OBSERVATIONS)}")
+    for policy in value.values() if isinstance(value, Mapping) else [value]:
+        if policy not in chexpert.POLICIES:
+            allowed = f"{', '.join(chexpert.POLICIES)}, or one of them for each observation"
+            raise ValueError(f"no such policy{nearest(policy, chexpert.POLICIES)}; allowed: {allowed}")
     return value
 
 
@@ -40,7 +43,7 @@ class Config(StageConfig):
     architecture: str = "densenet121"
     #: What becomes of uncertain labels: "ignore" masks them out of the loss. One policy, or a mapping from observation to
     #: policy, with "zeros" for those it doesn't name.
-    uncertainty: Annotated[Policy | dict[str, Policy], AfterValidator(_of_observations)] = "zeros"
+    uncertainty: Annotated[str | dict[str, str], BeforeValidator(_policies)] = "zeros"
     #: Passes over `train`. The paper: 3.
     epochs: int = Field(default=3, ge=1)
     #: The paper: 16.

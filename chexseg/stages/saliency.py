@@ -9,7 +9,7 @@ weak masks of the images with expert masks are worth stands in ``counts.parquet`
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,32 +103,30 @@ class _Mapper:
         self.model.to(self.device).eval()
 
     def __call__(self, path: str) -> dict[str, Any]:
+        part = self.out / Path(path).name
+        rows = shards.finished(part)
+        if rows is not None:
+            return {"images": rows}
+        return {"images": shards.write(part, self.maps(path))}
+
+    def maps(self, path: str) -> Iterator[Any]:
+        """Tables of maps and probabilities of the wanted images of a file, a batch at a time."""
         import torch
 
         from chexseg.data import labelled
         from chexseg.models import encoders
         from chexseg.saliency import gradcam
 
-        part = self.out / Path(path).name
-        rows = shards.finished(part)
-        if rows is not None:
-            return {"images": rows}
-        ids, pixels_NHW = labelled.shard_pixels(path, self.wanted)
-        if not ids:
-            return {"images": 0}
         chosen = observation_indices(PATHOLOGIES)
         weight_KC = self.model.head.weight[chosen]
         method = gradcam.METHODS[self.kind]
-        maps, probabilities = [], []
-        with torch.inference_mode():
-            for batch in pixels_NHW.split(32):
-                features = self.model.feature_map(encoders.prepare(batch.to(self.device), "chexpert"))
+        for ids, pixels_NHW in labelled.shard_pixels(path, self.wanted, 32):
+            with torch.inference_mode():
+                features = self.model.feature_map(encoders.prepare(pixels_NHW.to(self.device), "chexpert"))
                 logits = self.model.head(features.mean(dim=(2, 3)))[:, chosen]
-                maps.append(gradcam.normalise(method(features, weight_KC)).half().cpu())
-                probabilities.append(logits.sigmoid().cpu())
-        arrays = {"scores": torch.cat(maps).numpy(), "probabilities": torch.cat(probabilities).numpy()}
-        shards.write(part, shards.table({"image_id": ids}, arrays, **self.note))
-        return {"images": len(ids)}
+                maps_NKhw = gradcam.normalise(method(features, weight_KC))
+            arrays = {"scores": maps_NKhw.half().cpu().numpy(), "probabilities": logits.sigmoid().cpu().numpy()}
+            yield shards.table({"image_id": ids}, arrays, **self.note)
 
 
 def choose_thresholds(config: Config, valid: Path, maps: Path, train: Sequence[str]) -> dict[str, Any]:

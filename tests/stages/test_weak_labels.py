@@ -197,7 +197,7 @@ def test_boundary_maps_of_valid_are_kept_for_the_report(results):
 def test_uncertain_labels_can_have_a_policy_for_each_observation(results, tmp_path):
     with pytest.raises(ValidationError, match=r"no such observation: Edem \(did you mean 'Edema'\?\); allowed: No Finding, "):
         classify.Config(uncertainty={"Edem": "ones"})
-    with pytest.raises(ValidationError, match="ignore"):
+    with pytest.raises(ValidationError, match="no such policy; allowed: ignore"):
         classify.Config(uncertainty={"Edema": "maybe"})
     given = {name: results.paths[name] for name in ("train", "valid")}
     weights = []
