@@ -49,6 +49,9 @@ class Config(StageConfig):
     walk_radius: float = Field(default=3, gt=1)
     walk_power: float = Field(default=5, gt=0)
     walk_steps_log2: int = Field(default=3, ge=0, le=10)
+    #: Spread and scale each instance of the displacement field by itself, so that a weak second lesion stays beside a
+    #: strong one (Ahn et al. 2019; the paper's appendix A.2). The default, and the authors' code, do each class as a whole.
+    instances: bool = False
     #: Scaled scores above this are the weak mask. The authors' code: 0.6.
     threshold: float = Field(default=0.6, ge=0, le=1)
     negatives_empty: bool = True
@@ -184,7 +187,7 @@ class _Walker:
 
         from chexseg.data import labelled
         from chexseg.models import encoders
-        from chexseg.saliency import gradcam, random_walk
+        from chexseg.saliency import gradcam, instances, random_walk
 
         part = self.out / Path(path).name
         if part.exists():
@@ -192,14 +195,17 @@ class _Walker:
         cams = shards.read(path, ["image_id", "scores"])
         ids, pixels_NHW = labelled.shard_pixels(self.images / Path(path).name, set(cams["image_id"].to_pylist()))
         maps_NKhw = torch.from_numpy(shards.array(cams, "scores").copy())
+        walk = (self.config.walk_radius, self.config.walk_power, self.config.walk_steps_log2)
         scores = []
         for pixels, maps in zip(pixels_NHW.split(16), maps_NKhw.split(16), strict=True):
-            boundary_Nhw = self.model.boundary(encoders.prepare(pixels.to(self.device), self.config.init))
+            boundary_Nhw, displacement_N2hw = self.model.predict(encoders.prepare(pixels.to(self.device), self.config.init))
             maps = interpolate(maps.to(self.device).float(), size=boundary_Nhw.shape[-2:], mode="bilinear", align_corners=False)
-            walk = random_walk.propagate(
-                maps, boundary_Nhw, self.config.walk_radius, self.config.walk_power, self.config.walk_steps_log2
-            )
-            scores.append(gradcam.normalise(walk).half().cpu())
+            if self.config.instances:
+                instances_Nhw = instances.instance_map(displacement_N2hw)
+                spread = instances.instance_wise_cams(maps, boundary_Nhw, instances_Nhw, self.config.foreground, *walk)
+            else:
+                spread = random_walk.propagate(maps, boundary_Nhw, *walk)
+            scores.append(gradcam.normalise(spread).half().cpu())
         arrays = {"scores": torch.cat(scores).numpy()}
         shards.write(part, shards.table({"image_id": ids}, arrays, **self.note))
         return {"images": len(ids)}
