@@ -111,14 +111,15 @@ class IRNet(nn.Module):
         return boundary_Nhw, displacement_N2hw
 
     @torch.no_grad()
-    def boundary(self, images_N3HW: Tensor) -> Tensor:
-        """boundary_Nhw in [0, 1], float32: sigmoid of the logits' mean over the image and its mirror image.
+    def predict(self, images_N3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """boundary_Nhw in [0, 1] and displacement_N2hw (y, x; pixels of the map), both float32.
 
-        For inference: call `eval()` first.
+        The boundary is the sigmoid of the logits' mean over the image and its mirror image, the displacement is the
+        image's own. For inference: call `eval()` first, which also takes the displacement's mean out.
         """
-        logits_Nhw, _ = self(images_N3HW)
+        logits_Nhw, displacement_N2hw = self(images_N3HW)
         mirrored_Nhw, _ = self(images_N3HW.flip(-1))
-        return ((logits_Nhw.float() + mirrored_Nhw.float().flip(-1)) / 2).sigmoid()
+        return ((logits_Nhw.float() + mirrored_Nhw.float().flip(-1)) / 2).sigmoid(), displacement_N2hw.float()
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Tensor]) -> None:

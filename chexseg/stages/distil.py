@@ -6,7 +6,7 @@ Writes ``train/part-*.parquet``: the teacher's logits at stride 4 as float16. Fr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,32 +54,22 @@ class _Teacher:
         self.model, self.about = load_segmenter(Path(teacher), self.device)
 
     def __call__(self, path: str) -> dict[str, Any]:
+        part = self.out / Path(path).name
+        rows = shards.finished(part)
+        if rows is not None:
+            return {"images": rows}
+        return {"images": shards.write(part, self.logits(path))}
+
+    def logits(self, path: str) -> Iterator[Any]:
+        """Tables of logits of the wanted images of a file, a batch at a time."""
         import torch
 
         from chexseg.data import labelled
         from chexseg.models import encoders, segmenter
 
-        part = self.out / Path(path).name
-        rows = shards.finished(part)
-        if rows is not None:
-            return {"images": rows}
-        ids, pixels_NHW = labelled.shard_pixels(path, self.wanted)
-        if not ids:
-            return {"images": 0}
-        with torch.inference_mode():
-            logits_NKhw = torch.cat(
-                [
-                    segmenter.stride4_logits(self.model, encoders.prepare(batch.to(self.device), self.about["init"]))
-                    .half()
-                    .cpu()
-                    for batch in pixels_NHW.split(16)
-                ]
-            )
-        table = shards.table(
-            {"image_id": ids},
-            {"logits": logits_NKhw.numpy()},
-            kind="teacher",
-            pathologies=self.about["pathologies"],
-        )
-        shards.write(part, table)
-        return {"images": len(ids)}
+        names = self.about["pathologies"]
+        for ids, pixels_NHW in labelled.shard_pixels(path, self.wanted, 16):
+            images_NCHW = encoders.prepare(pixels_NHW.to(self.device), self.about["init"])
+            with torch.inference_mode():
+                logits_NKhw = segmenter.stride4_logits(self.model, images_NCHW).half().cpu()
+            yield shards.table({"image_id": ids}, {"logits": logits_NKhw.numpy()}, kind="teacher", pathologies=names)

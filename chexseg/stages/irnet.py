@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,6 +52,9 @@ class Config(StageConfig):
     walk_radius: float = Field(default=3, gt=1)
     walk_power: float = Field(default=5, gt=0)
     walk_steps_log2: int = Field(default=3, ge=0, le=10)
+    #: Spread and scale each instance of the displacement field by itself, so that a weak second lesion stays beside a
+    #: strong one (Ahn et al. 2019; the paper's appendix A.2). The default, and the authors' code, do each class as a whole.
+    instances: bool = False
     #: Scaled scores above this are the weak mask. The authors' code: 0.6.
     threshold: float = Field(default=0.6, ge=0, le=1)
     negatives_empty: bool = True
@@ -196,31 +199,34 @@ class _Walker:
         self.model.to(self.device).eval()
 
     def __call__(self, path: str) -> dict[str, Any]:
+        part = self.out / Path(path).name
+        rows = shards.finished(part)
+        if rows is not None:
+            return {"images": rows}
+        return {"images": shards.write(part, self.walks(path))}
+
+    def walks(self, path: str) -> Iterator[Any]:
+        """Tables of spread CAMs of a file's images, a batch at a time."""
         import torch
         from torch.nn.functional import interpolate
 
         from chexseg.data import labelled
         from chexseg.models import encoders
-        from chexseg.saliency import gradcam, random_walk
+        from chexseg.saliency import gradcam, instances, random_walk
 
-        part = self.out / Path(path).name
-        rows = shards.finished(part)
-        if rows is not None:
-            return {"images": rows}
+        walk = (self.config.walk_radius, self.config.walk_power, self.config.walk_steps_log2)
         cams = shards.read(path, ["image_id", "scores"])
-        ids, pixels_NHW = labelled.shard_pixels(self.images / Path(path).name, set(cams["image_id"].to_pylist()))
         maps_NKhw = torch.from_numpy(shards.array(cams, "scores").copy())
-        scores, boundaries = [], []
-        for pixels, maps in zip(pixels_NHW.split(16), maps_NKhw.split(16), strict=True):
-            boundary_Nhw = self.model.boundary(encoders.prepare(pixels.to(self.device), self.config.init))
+        batches = labelled.shard_pixels(self.images / Path(path).name, set(cams["image_id"].to_pylist()), 16)
+        for (ids, pixels_NHW), maps in zip(batches, maps_NKhw.split(16), strict=True):
+            boundary_Nhw, displacement_N2hw = self.model.predict(encoders.prepare(pixels_NHW.to(self.device), self.config.init))
             maps = interpolate(maps.to(self.device).float(), size=boundary_Nhw.shape[-2:], mode="bilinear", align_corners=False)
-            walk = random_walk.propagate(
-                maps, boundary_Nhw, self.config.walk_radius, self.config.walk_power, self.config.walk_steps_log2
-            )
-            scores.append(gradcam.normalise(walk).half().cpu())
-            boundaries.append((255 * boundary_Nhw).round().byte().cpu())
-        arrays = {"scores": torch.cat(scores).numpy()}
-        if self.keep_boundary:
-            arrays["boundary"] = torch.cat(boundaries).numpy()
-        shards.write(part, shards.table({"image_id": ids}, arrays, **self.note))
-        return {"images": len(ids)}
+            if self.config.instances:
+                instances_Nhw = instances.instance_map(displacement_N2hw)
+                spread = instances.instance_wise_cams(maps, boundary_Nhw, instances_Nhw, self.config.foreground, *walk)
+            else:
+                spread = random_walk.propagate(maps, boundary_Nhw, *walk)
+            arrays = {"scores": gradcam.normalise(spread).half().cpu().numpy()}
+            if self.keep_boundary:
+                arrays["boundary"] = (255 * boundary_Nhw).round().byte().cpu().numpy()
+            yield shards.table({"image_id": ids}, arrays, **self.note)

@@ -267,12 +267,25 @@ def test_the_mean_displacement_is_subtracted_in_eval_mode_only():
     assert "displacement_mean" in network.state_dict()
 
 
-def test_boundary_averages_the_logits_of_image_and_mirror_image(network):
+def test_predict_averages_the_boundary_logits_of_image_and_mirror_image(network):
     network.eval()
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         one, other = network(images)[0], network(images.flip(-1))[0].flip(-1)
     assert (one - other).abs().max() > 1e-3
-    found = network.boundary(images)
+    found, _ = network.predict(images)
     torch.testing.assert_close(found, ((one + other) / 2).sigmoid())
-    torch.testing.assert_close(network.boundary(images.flip(-1)), found.flip(-1))
+    torch.testing.assert_close(network.predict(images.flip(-1))[0], found.flip(-1))
+
+
+def test_predict_gives_the_displacement_of_the_image_itself_without_its_mean():
+    torch.manual_seed(0)
+    network = IRNet("resnet18")
+    images = torch.randn(3, 3, 32, 48)
+    network.calibrate([images])
+    network.train()
+    with torch.no_grad():
+        _, raw = network(images)
+    _, found = network.eval().predict(images)
+    torch.testing.assert_close(found, raw - network.displacement_mean[:, None, None])
+    assert (found - raw).abs().max() > 1e-3

@@ -1,12 +1,21 @@
-"""Grad-CAM's and Grad-CAM++'s closed forms against derivatives by autograd."""
+"""Grad-CAM's and Grad-CAM++'s closed forms against derivatives by autograd, and against the grad-cam package."""
 
 from __future__ import annotations
 
+import copy
+
 import pytest
+import pytorch_grad_cam
 import torch
+import torch.nn.functional as F
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
+from chexseg.models import classifier
+from chexseg.pathologies import PATHOLOGIES, observation_indices
 from chexseg.saliency import gradcam
+
+COLUMNS = observation_indices(PATHOLOGIES)
 
 
 class PooledLinear(nn.Module):
@@ -125,3 +134,88 @@ def test_normalise_scales_each_map_by_its_own_maximum():
     maps = torch.tensor([[[[0.0, 2.0], [4.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]], [[1e-30, 0.0], [0.0, 5e-31]]]])
     expected = torch.tensor([[[[0.0, 0.5], [1.0, 0.25]], [[0.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 0.5]]]])
     torch.testing.assert_close(gradcam.normalise(maps), expected)
+
+
+class Hookable(nn.Module):
+    """Our classifier with its last ReLU as a module, which the grad-cam package can hook."""
+
+    def __init__(self, body: nn.Module, head: nn.Module):
+        super().__init__()
+        self.features = nn.Sequential(body, nn.ReLU())
+        self.head = head
+
+    def forward(self, images):
+        return self.head(self.features(images).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def densenet():
+    torch.manual_seed(0)
+    return classifier.build("densenet121").eval()
+
+
+@pytest.fixture(scope="module")
+def radiographs():
+    return torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+
+
+def package_maps(method, network, images):
+    """(N, K, h, w) of the grad-cam package before it scales and resizes, and (N, K, H, W) as its users get them."""
+    raw, shown = [], []
+    with method(network, [network.features]) as cam:
+        for column in COLUMNS:
+            targets = [ClassifierOutputTarget(column)] * len(images)
+            shown.append(torch.from_numpy(cam(images, targets)))
+            hooked = cam.activations_and_grads
+            arguments = (hooked.activations[0].numpy(), hooked.gradients[0].numpy())
+            raw.append(torch.from_numpy(cam.get_cam_image(images, network.features, targets, *arguments)).relu())
+    return torch.stack(raw, dim=1), torch.stack(shown, dim=1)
+
+
+def as_shown(maps, size):
+    """The package's last steps: to [0, 1] by the smallest and the largest value, bilinear to the image's size, again."""
+
+    def scaled(values):
+        values = values - values.amin((2, 3), keepdim=True)
+        return values / (1e-7 + values.amax((2, 3), keepdim=True))
+
+    return scaled(F.interpolate(scaled(maps), size=size, mode="bilinear", align_corners=False))
+
+
+def test_grad_cam_is_the_grad_cam_packages(densenet, radiographs):
+    raw, shown = package_maps(pytorch_grad_cam.GradCAM, Hookable(densenet.body, densenet.head), radiographs)
+    features = densenet.feature_map(radiographs)
+    by_autograd = gradcam.grad_cam(features, densenet.head(features.mean((2, 3)))[:, COLUMNS])
+    closed = gradcam.closed_form(features.detach(), densenet.head.weight[COLUMNS].detach())
+    assert (raw.amax((2, 3)) > 1e-3).sum() > len(PATHOLOGIES)  # some are 0 everywhere: no weight pulls them up
+    for ours in (closed, by_autograd):
+        torch.testing.assert_close(ours, raw, rtol=0, atol=1e-5)
+        torch.testing.assert_close(gradcam.normalise(ours), gradcam.normalise(raw), rtol=0, atol=1e-5)
+        torch.testing.assert_close(as_shown(ours, (96, 96)), shown, rtol=0, atol=1e-5)
+
+
+def test_grad_cam_plus_plus_is_the_grad_cam_packages_but_for_its_epsilon(densenet, radiographs):
+    # Theirs differs from the definition in two things. It leaves out exp(y), which scales a whole map. And it adds 1e-6
+    # to the denominator 2 g^2 + sum(A) g^3, where g = weight / (H W): of ordinary weights g^2 is smaller than that, the
+    # channels of small weights are pushed down, and maps move by a percent here, more for a larger H W.
+    with torch.no_grad():
+        features = densenet.feature_map(radiographs[:1]).double()
+    head = copy.deepcopy(densenet.head).double()
+    network, area = Hookable(nn.Identity(), head), features[0, 0].numel()
+    weight, pooled = head.weight[COLUMNS].detach().clone(), features.mean((2, 3))
+
+    raw, _ = package_maps(pytorch_grad_cam.GradCAMPlusPlus, network, features.clone().requires_grad_())
+    g = weight.relu() / area
+    alpha = area * g**3 / (2 * g**2 + area * pooled[:, None] * g**3 + 1e-6)
+    with_epsilon = (alpha @ features.flatten(2)).unflatten(2, features.shape[2:])
+    torch.testing.assert_close(raw, with_epsilon, rtol=0, atol=1e-12)
+    ours = gradcam.normalise(gradcam.grad_cam_plus_plus(features, weight))
+    assert 1e-3 < (ours - gradcam.normalise(raw)).abs().max() < 0.1
+
+    # Where 1e-6 is nothing beside g^2 the two are one. The bias keeps exp(y) at 1.
+    with torch.no_grad():
+        head.weight.mul_(1e4)
+    raw, _ = package_maps(pytorch_grad_cam.GradCAMPlusPlus, network, features.clone().requires_grad_())
+    ours = gradcam.normalise(gradcam.grad_cam_plus_plus(features, 1e4 * weight, -1e4 * (pooled @ weight.T)[0]))
+    assert (ours.amax((2, 3)) == 1).all()
+    torch.testing.assert_close(ours, gradcam.normalise(raw), rtol=0, atol=1e-5)

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from chexseg.data import draws, labelled, shards
 from chexseg.models import classifier, encoders
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation_indices
-from chexseg.saliency import gradcam
+from chexseg.saliency import gradcam, instances, random_walk
 from chexseg.saliency.random_box import expected_intersection
 from chexseg.saliency.weak_masks import possible, weak_masks
-from chexseg.stages import classify, saliency
+from chexseg.stages import classify, irnet, saliency
 from chexseg.stages.counting import COUNTS
 
 from .conftest import EXECUTION, EXPERT, SIZE
@@ -100,6 +100,29 @@ def test_irnet_scores_are_stride_4_scaled_and_beside_their_threshold(results):
     note = shards.metadata(shards.files(directory)[0])
     assert note["thresholds"] == dict.fromkeys(PATHOLOGIES, 0.6)
     assert note["kind"] == "irnet"
+
+
+def test_irnet_scores_by_instance_where_the_study_asks_for_it(results, tmp_path, monkeypatch):
+    def halves(displacement_N2hw):
+        # So small a network's field has one instance, which would be the class-wise walk again.
+        return (torch.arange(displacement_N2hw.shape[-1]) >= 8).long().add(1).expand_as(displacement_N2hw[:, 0])
+
+    monkeypatch.setattr(instances, "instance_map", halves)
+    inputs = {name: results.paths[name] for name in ("train", "valid", "saliency")}
+    config = irnet.Config(architecture="resnet18", epochs=1, images=8, radius=3, batch_size=8, instances=True)
+    irnet.run(config, inputs, tmp_path, EXECUTION)
+    ids = labelled.ids(tmp_path / "valid")
+    model = irnet.build(config).eval()
+    encoders.load(model, tmp_path / irnet.WEIGHTS)
+    pixels = labelled.pixels(results.paths["valid"], ids)
+    boundary, displacement = model.predict(encoders.prepare(pixels, config.init))
+    maps = labelled.gather(results.paths["saliency"] / "valid", "scores", ids).float()
+    maps = torch.nn.functional.interpolate(maps, size=boundary.shape[-2:], mode="bilinear")
+    expected = instances.instance_wise_cams(maps, boundary, halves(displacement), config.foreground)
+    found = labelled.gather(tmp_path / "valid", "scores", ids).float()
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-3)
+    class_wise = gradcam.normalise(random_walk.propagate(maps, boundary))
+    assert (found - class_wise).abs().max() > 0.05
 
 
 def test_finished_files_are_kept_and_missing_ones_made_again(results, tmp_path):
