@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.dataset as pads
 
 from chexseg.data import chexlocalize, shards
 from chexseg.pathologies import PATHOLOGIES, select
 from chexseg.report.results import CELL_COLUMNS, Classifier, StudyResults, WeakCounts, WeakLabels, WeakMaps
 from chexseg.stages.counting import COUNTS, PREDICTIONS
+from chexseg.stages.saliency import THRESHOLDS
 from chexseg.study.plan import Node, Plan
 from chexseg.study.store import Store
 from chexseg.study.summary import summarise
@@ -145,10 +147,11 @@ def _weak_counts(path: Path, names: tuple[str, ...]) -> WeakCounts:
 def _maps(path: Path, image_id: str, names: tuple[str, ...]) -> WeakMaps:
     about = shards.metadata(shards.files(path / "valid")[0])
     chosen = [about["pathologies"].index(name) for name in names]
+    thresholds = json.loads((path / THRESHOLDS).read_text())
     boundary_hw = _row(path / "valid", "boundary", image_id) if "boundary" in about["arrays"] else None
     return WeakMaps(
         scores_Khw=_row(path / "valid", "scores", image_id)[chosen].astype(np.float32),
-        thresholds_K=np.array([about["thresholds"][name] for name in names]),
+        thresholds_K=np.array([thresholds[name] for name in names]),
         masks_KHW=_predictions(path, image_id, names),
         boundary_hw=None if boundary_hw is None else boundary_hw.astype(np.float32) / 255,
     )
@@ -174,10 +177,10 @@ def _classifiers(plan: Plan, store: Store) -> tuple[Classifier, ...]:
 
 
 def _row(directory: Path, column: str, image_id: str) -> np.ndarray:
-    """One image's array, from whichever shard holds it."""
-    for path in shards.files(directory):
-        table = shards.read(path, ["image_id", column])
-        ids = table["image_id"].to_pylist()
-        if image_id in ids:
-            return shards.array(table.slice(ids.index(image_id), 1), column, shards.metadata(path)["arrays"][column])[0]
-    raise KeyError(f"{directory}: {image_id}")
+    """One image's array, from whichever shard holds it; row groups are sorted, so hardly more than its own is read."""
+    paths = shards.files(directory)
+    wanted = pads.field("image_id") == image_id
+    rows = pads.dataset(paths).to_table(columns=["image_id", column], filter=wanted) if paths else []
+    if not len(rows):
+        raise KeyError(f"{directory}: {image_id}")
+    return shards.array(rows, column, shards.metadata(paths[0])["arrays"][column])[0]

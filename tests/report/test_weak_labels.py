@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import dataclasses
 import io
 
@@ -80,8 +81,8 @@ def write(store: Store, node: plan.Node, older: bool = False) -> None:
             if node.stage == "irnet":
                 arrays["scores"] = generator.random((len(IDS), 10, 16, 16)).astype(np.float16)
                 arrays["boundary"] = generator.integers(0, 255, (len(IDS), 16, 16), dtype=np.uint8)
-            thresholds = dict.fromkeys(PATHOLOGIES, 0.6)
-            rows = shards.table({"image_id": IDS}, arrays, pathologies=PATHOLOGIES, thresholds=thresholds)
+            (out / "thresholds.json").write_text(json.dumps(dict.fromkeys(PATHOLOGIES, 0.6)))
+            rows = shards.table({"image_id": IDS}, arrays, pathologies=PATHOLOGIES)
             shards.write(out / "valid" / "part-00000.parquet", rows)
             write_counts(node.stage, out)
         store.commit(node, out, facts, 1.0)
