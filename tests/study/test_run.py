@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from chexseg.data import shards
 from chexseg.errors import UserError
 from chexseg.progress import Quiet
 from chexseg.report import load, page
@@ -78,6 +79,24 @@ def test_what_is_damaged_is_made_again_to_the_same_result_and_nothing_else(finis
     again = run.run(planned, copy, phantom_root, Quiet())
     assert set(again.computed) == {victim.fit, victim.score}
     assert counts.read_bytes() == before
+
+
+def test_a_truncated_shard_in_the_store_is_found_and_it_alone_is_made_again(finished, phantom_root, tmp_path):
+    planned, store, _, _ = finished
+    copy = Store(tmp_path / "store")
+    shutil.copytree(store.root, copy.root)
+    victim = next(cell for cell in planned.cells if cell.name.startswith("cam p=0 "))
+    weak = planned.nodes[planned.nodes[victim.fit].inputs["weak"]]
+    shutil.rmtree(copy.path("fit", victim.fit))
+    shutil.rmtree(copy.path("score", victim.score))
+    path = copy.path("saliency", weak.key)
+    shard, other = (path / split / shards.part_name(0) for split in ("train", "valid"))
+    before, kept = shard.read_bytes(), other.stat().st_mtime_ns
+    shard.write_bytes(before[:-100])
+    again = run.run(planned, copy, phantom_root, Quiet())
+    assert set(again.computed) == {weak.key, victim.fit, victim.score}
+    assert shard.read_bytes() == before
+    assert other.stat().st_mtime_ns == kept
 
 
 def test_scores_need_no_more_than_the_fit_they_are_of(finished, phantom_root, tmp_path):
