@@ -45,9 +45,8 @@ def mask_index(artifact: Path) -> list[tuple[str, str]]:
 
 
 def gather(directory: Path, column: str, image_ids: Sequence[str]) -> torch.Tensor:
-    """The arrays of the named images, in the order of `image_ids`, streamed by Ray Data. Not to be changed in place.
+    """`arrays` of a finished artifact. Not to be changed in place.
 
-    Bits stay packed, (rows, bytes): `unpack_bits` opens them on the device. Raises `DamagedError` if an image is missing.
     A process keeps the last few: cells on a warm worker mostly want what the cell before them had. Artifacts never
     change, so what is kept can't be stale.
     """
@@ -56,7 +55,15 @@ def gather(directory: Path, column: str, image_ids: Sequence[str]) -> torch.Tens
 
 @lru_cache(maxsize=12)
 def _gather(directory: str, column: str, image_ids: tuple[str, ...]) -> torch.Tensor:
-    paths = shards.files(Path(directory))
+    return arrays(Path(directory), column, image_ids)
+
+
+def arrays(directory: Path, column: str, image_ids: Sequence[str]) -> torch.Tensor:
+    """The arrays of the named images, in the order of `image_ids`, streamed by Ray Data.
+
+    Bits stay packed, (rows, bytes): `unpack_bits` opens them on the device. Raises `DamagedError` if an image is missing.
+    """
+    paths = shards.files(directory)
     if not paths:
         raise DamagedError(f"{directory}: no shards")
     layout = shards.metadata(paths[0])["arrays"][column]
@@ -120,7 +127,7 @@ def shard_pixels(path: str | Path, wanted: Set[str], size: int) -> Iterator[tupl
 def _shard_pixels(path: str | Path, wanted: Set[str], size: int) -> Iterator[tuple[list[str], torch.Tensor]]:
     ids: list[str] = []
     pixels: list[np.ndarray] = []
-    for rows in shards.batches(path, ["image_id", "pixels"]):
+    for rows in shards.row_groups(path, ["image_id", "pixels"], wanted):
         values = shards.array(rows, "pixels")
         for row, image_id in enumerate(rows["image_id"].to_pylist()):
             if image_id in wanted:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -103,11 +103,15 @@ def read(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
         return pq.read_table(path, columns=chosen, partitioning=None, page_checksum_verification=True)
 
 
-def batches(path: str | Path, columns: Sequence[str], size: int = ROW_GROUP) -> Iterator[pa.Table]:
-    """One shard in pieces of at most `size` rows, in order; only one is in memory. Raises as `read` does."""
+def row_groups(path: str | Path, columns: Sequence[str], wanted: Set[str] | None = None) -> Iterator[pa.Table]:
+    """One shard, a row group at a time, in order; with `wanted`, only those that hold one of these image ids.
+
+    Only one is in memory. Raises as `read` does.
+    """
     with _damage_named(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-        for batch in file.iter_batches(batch_size=size, columns=list(columns)):
-            yield pa.Table.from_batches([batch], file.schema_arrow.empty_table().select(columns).schema)
+        for number in range(file.num_row_groups):
+            if wanted is None or not wanted.isdisjoint(file.read_row_group(number, ["image_id"])["image_id"].to_pylist()):
+                yield file.read_row_group(number, list(columns))
 
 
 @contextmanager
@@ -128,7 +132,9 @@ def finished(path: Path) -> int | None:
     if not path.exists():
         return None
     try:
-        return read(path).num_rows
+        with _damage_named(path):
+            columns = pq.read_schema(path).names
+        return sum(rows.num_rows for rows in row_groups(path, columns))
     except DamagedError:
         path.unlink()
         return None

@@ -105,7 +105,8 @@ class Streamed:
             for batch in self.open_pass(number):
                 names = list(batch)
                 for values in zip(*(batch[name] for name in names), strict=True):
-                    held.append(dict(zip(names, values, strict=True)))
+                    # A view would keep its whole batch in memory for as long as the row is held.
+                    held.append({name: np.array(value) for name, value in zip(names, values, strict=True)})
                     if len(held) > self.buffer:
                         given += 1
                         yield _pop(held, generator)

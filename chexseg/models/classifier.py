@@ -31,8 +31,12 @@ class Classifier(nn.Module):
 
 
 def build(architecture: str) -> Classifier:
-    """A randomly initialised classifier: ``densenet121`` (torchvision's) or any encoder of segmentation-models-pytorch."""
+    """A randomly initialised classifier: ``densenet121`` (torchvision's) or any encoder of segmentation-models-pytorch.
+
+    Raises `UserError` for another name.
+    """
     if architecture == "densenet121":
         return Classifier(torchvision.models.densenet121(weights=None).features, 1024)
+    encoders.check(architecture, "classify.architecture")
     body = encoders.build(architecture)
     return Classifier(body, body.out_channels[-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,12 +49,13 @@ def build(architecture: str) -> nn.Module:
 
 
 def save(module: nn.Module, path: Path, **description: Any) -> None:
-    """Weights as safetensors, whole or not at all, with a JSON of the same name beside them saying what they are."""
+    """Weights as safetensors, with a JSON of the same name beside them saying what they are; whole or not at all."""
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    temporary = path.with_suffix(".writing")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(description, indent=1, sort_keys=True))
+    temporary.replace(path.with_suffix(".json"))
     save_file(state, temporary)
     temporary.replace(path)
-    path.with_suffix(".json").write_text(json.dumps(description, indent=1, sort_keys=True))
 
 
 def describe(path: Path) -> dict[str, Any]:

@@ -6,13 +6,17 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import nn
 
+from chexseg.errors import UserError
 from chexseg.models import encoders
 
 
 def build(architecture: str, pathologies: int) -> smp.DeepLabV3Plus:
-    """A randomly initialised DeepLabV3+ over an encoder by name. Raises `UserError` for an unknown encoder."""
+    """A randomly initialised DeepLabV3+ over an encoder by name. Raises `UserError` for one that it can't have."""
     encoders.check(architecture)
-    model = smp.DeepLabV3Plus(architecture, encoder_weights=None, in_channels=3, classes=pathologies)
+    try:
+        model = smp.DeepLabV3Plus(architecture, encoder_weights=None, in_channels=3, classes=pathologies)
+    except ValueError as error:
+        raise UserError(f"encoder.architecture: found {architecture!r}; allowed: one that can be dilated ({error})") from None
     return model.to(memory_format=torch.channels_last)
 
 

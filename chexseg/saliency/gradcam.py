@@ -44,7 +44,8 @@ def grad_cam_plus_plus(features_NCHW: Tensor, weight_KC: Tensor, bias_K: Tensor 
 
         exp(y_k) ReLU(weight_kc) / (2 + weight_kc mean(A_c)).
 
-    exp(y_k) scales a whole map; `normalise` takes it out again, so a missing `bias_K` changes no normalised map.
+    exp(y_k) scales a whole map; `normalise` takes it out again, so a missing `bias_K` changes no normalised map. It is held
+    below exp(80), as float32 ends at exp(88).
     """
     features_NCHW, weight_KC = _at_least_float32(features_NCHW), _at_least_float32(weight_KC)
     pooled_NC = features_NCHW.mean((2, 3))
@@ -54,7 +55,7 @@ def grad_cam_plus_plus(features_NCHW: Tensor, weight_KC: Tensor, bias_K: Tensor 
     # Features are >= 0 and only positive weights count, so the denominator is never below 2.
     positive_KC = weight_KC.relu()
     alpha_NKC = positive_KC / (2 + positive_KC * pooled_NC[:, None])
-    maps_NKP = (alpha_NKC @ features_NCHW.flatten(2)) * scores_NK.exp()[..., None]
+    maps_NKP = (alpha_NKC @ features_NCHW.flatten(2)) * scores_NK.clamp(max=80).exp()[..., None]
     return maps_NKP.relu().unflatten(2, features_NCHW.shape[-2:])
 
 

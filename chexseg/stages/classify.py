@@ -6,6 +6,7 @@ AUROC of CheXpert's five competition tasks on `valid`.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -66,16 +67,23 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     return resume.once(out, WEIGHTS, lambda: ray_train.run(loop, f"classify with {config.architecture}", out, execution))
 
 
+def build(config: Config) -> Any:
+    """The untrained network. Raises `UserError` for one that can't be."""
+    from chexseg.models import classifier
+
+    return classifier.build(config.architecture)
+
+
 def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """Train, or go on from what an interrupted training has saved, to the same weights; bit for bit on a CPU."""
     import torch
 
     from chexseg.data import labelled
-    from chexseg.models import classifier, encoders, losses
+    from chexseg.models import encoders, losses
 
     execution.prepare()
     torch.manual_seed(derive(config.seed, "classifier"))
-    model = classifier.build(config.architecture).to(execution.device, memory_format=torch.channels_last)
+    model = build(config).to(execution.device, memory_format=torch.channels_last)
     table = labelled.index(inputs["train"])
     targets_NL = chexpert.targets(labelled.labels(table), config.uncertainty)
     if config.prior_bias:
@@ -95,7 +103,7 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
 
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
     steps = max(1, config.epochs * len(table) // config.batch_size)
-    progress = resume.load(out, model, optimizer) or {"step": 0, "loss": None, "best": {"mean_auroc": -1.0}}
+    progress = resume.load(out, model, optimizer) or {"step": 0, "loss": None, "best": {"mean_auroc": -1.0}, "weights": {}}
     source.skip(progress["step"] * config.batch_size)
     saved = time.monotonic()
     while progress["step"] < steps:
@@ -121,12 +129,14 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
             mean = float(np.mean(competition)) if competition else 0.0
             if mean >= progress["best"]["mean_auroc"]:  # of equals, the one trained for longest
                 progress["best"] = {"mean_auroc": mean, "auroc": scores, "step": step, "loss": progress["loss"]}
-                encoders.save(model, out / WEIGHTS, architecture=config.architecture, observations=OBSERVATIONS)
+                progress["weights"] = copy.deepcopy(model.state_dict())
         if checkpoint or time.monotonic() - saved > execution.checkpoint_seconds:
             resume.save(out, model, optimizer, **progress)
             saved = time.monotonic()
     if "step" not in progress["best"]:
         raise RuntimeError("no checkpoint has finite outputs: lower the learning rate")
+    model.load_state_dict(progress["weights"])
+    encoders.save(model, out / WEIGHTS, architecture=config.architecture, observations=OBSERVATIONS)
     return {**progress["best"], "steps": steps, "images": len(table)}
 
 

@@ -65,14 +65,14 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     labels; ``train`` and ``teacher`` for a student."""
     import torch
 
-    from chexseg.models import encoders, segmenter
+    from chexseg.models import encoders
     from chexseg.stages import training_sets
 
     execution.prepare()
     assemble = training_sets.student if config.supervision == "teacher" else training_sets.mixed
     data = assemble(config, inputs, execution)
     torch.manual_seed(derive(config.seed, "segmenter"))
-    model = segmenter.build(config.architecture, len(config.pathologies))
+    model = build(config)
     if config.init != "random":
         from chexseg.stages.pretrain import WEIGHTS as ENCODER
 
@@ -129,6 +129,13 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
         "samples": total,
         **data.facts(),
     }
+
+
+def build(config: Config) -> Any:
+    """The untrained network. Raises `UserError` for one that can't be."""
+    from chexseg.models import segmenter
+
+    return segmenter.build(config.architecture, len(config.pathologies))
 
 
 def batch_loss(config: Config, model: Any, batch: Mapping[str, Any]) -> Any:

@@ -9,6 +9,7 @@ What the weak masks of `valid` are worth stands in ``counts.parquet`` (`stages.w
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from pydantic import Field
 
 from chexseg.data import draws, shards
+from chexseg.errors import UserError
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.randomness import derive
 from chexseg.stages import resume, weak_counts
@@ -109,7 +111,12 @@ def build(config: Config, encoder: Path | None = None) -> Any:
     from chexseg.stages.imported import WEIGHTS as ENCODER
 
     encoders.check(config.architecture, "irnet.architecture")
-    model = irnet.IRNet(config.architecture, config.freeze_backbone)
+    try:
+        model = irnet.IRNet(config.architecture, config.freeze_backbone)
+    except ValueError as error:
+        raise UserError(
+            f"irnet.architecture: found {config.architecture!r}; allowed: one that can be dilated ({error})"
+        ) from None
     if encoder is not None:
         encoders.load(model.encoder, encoder / ENCODER)
     return model
@@ -125,6 +132,8 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
     from chexseg.models.irnet_losses import pair_losses, seeds
     from chexseg.saliency.weak_masks import possible
 
+    for split in ("train", "valid"):  # scores of other weights, which were damaged since
+        shutil.rmtree(out / split, ignore_errors=True)
     execution.prepare()
     torch.manual_seed(derive(config.seed, "irnet"))
     table = labelled.index(inputs["train"]).set_index("image_id")
@@ -159,8 +168,9 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
         losses["total"].backward()
         optimizer.step()
         decay.step()
-        progress["history"].append(torch.stack(list(losses.values())).tolist())
-        note = {"loss": float(losses["total"].detach())}
+        values = torch.stack(list(losses.values())).tolist()
+        progress["history"].append(dict(zip(losses, values, strict=True)))
+        note = {"loss": progress["history"][-1]["total"]}
         execution.progress(progress["step"] * batch_size, steps * batch_size, "images", note)
         if time.monotonic() - saved > execution.checkpoint_seconds:
             resume.save(out, model, optimizer, **progress | {"decay": decay.state_dict()})
@@ -169,11 +179,11 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
     batches = (source.take(min(16, len(ids) - start))["images"] for start in range(0, len(ids), 16))
     model.calibrate(encoders.prepare(images, config.init) for images in batches)
     encoders.save(model, out / WEIGHTS, architecture=config.architecture, init=config.init)
-    last = np.array(progress["history"])[-max(1, steps // 10) :]
+    last = progress["history"][-max(1, steps // 10) :]
     return {
         "training_images": len(ids),
         "steps": steps,
-        "losses": dict(zip(losses, last.mean(axis=0).tolist(), strict=True)),
+        "losses": {name: float(np.mean([values[name] for values in last])) for name in last[0]},
     }
 
 

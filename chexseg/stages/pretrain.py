@@ -13,8 +13,11 @@ from typing import Any
 from chexseg.stages import classify
 from chexseg.stages.base import Execution
 
-VERSION = 1
+VERSION = 2
 WEIGHTS = "encoder.safetensors"
+
+
+build = classify.build
 
 
 class Config(classify.Config):
@@ -23,10 +26,10 @@ class Config(classify.Config):
 
 def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """`inputs`: ``train`` and ``valid``, both ingested."""
-    from chexseg.models import classifier, encoders
+    from chexseg.models import encoders
 
     facts = classify.run(config, inputs, out, execution)
-    model = classifier.build(config.architecture)
+    model = build(config)
     encoders.load(model, out / classify.WEIGHTS)
     encoders.save(model.body, out / WEIGHTS, architecture=config.architecture, init="chexpert")
     return facts

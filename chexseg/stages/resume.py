@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ def save(out: Path, model: Any, optimizer: Any, **state: Any) -> None:
     """Write the state of a training loop, whole or not at all. `state` is plain: numbers, strings, tensors, containers."""
     import torch
 
-    temporary = (out / STATE).with_suffix(".writing")
+    temporary = out / f".{STATE}.{os.getpid()}"
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), **state}, temporary)
     temporary.replace(out / STATE)
 
@@ -31,8 +32,8 @@ def load(out: Path, model: Any, optimizer: Any) -> dict[str, Any] | None:
         state = torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError:
         return None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):  # of a disk that was full, say
-        path.unlink(missing_ok=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError):  # damaged: another try would find the same
+        path.unlink()
         return None
     model.load_state_dict(state.pop("model"))
     optimizer.load_state_dict(state.pop("optimizer"))
@@ -40,13 +41,15 @@ def load(out: Path, model: Any, optimizer: Any) -> dict[str, Any] | None:
 
 
 def once(out: Path, weights: str, train: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-    """The facts of `train`, which writes the file `weights`. A stage that was killed after it doesn't train again."""
+    """The facts of `train`, whose last act is to write the file `weights`. A stage killed after it doesn't train again."""
     ended = out / ENDED
     if ended.exists() and (out / weights).exists():
-        return json.loads(ended.read_text())
-    facts = dict(train())
-    writing = ended.with_suffix(".writing")
-    writing.write_text(json.dumps(facts))
-    writing.replace(ended)
+        facts = json.loads(ended.read_text())
+    else:
+        ended.unlink(missing_ok=True)  # of weights that were damaged since
+        facts = dict(train())
+        temporary = out / f".{ENDED}.{os.getpid()}"
+        temporary.write_text(json.dumps(facts))
+        temporary.replace(ended)
     (out / STATE).unlink(missing_ok=True)
     return facts

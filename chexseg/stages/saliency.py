@@ -138,7 +138,7 @@ def choose_thresholds(config: Config, valid: Path, maps: Path, train: Sequence[s
     histogram = Histogram.empty(len(PATHOLOGIES))
     if train:
         size = labelled.image_size(valid)
-        scores_NKhw = labelled.gather(maps, "scores", train)
+        scores_NKhw = labelled.arrays(maps, "scores", train)
         masks_NB = labelled.expert_masks(valid, train, PATHOLOGIES, size)
         present_NK = weak_counts.present(valid, train, config.negatives_empty)
         for scores, masks, present in zip(scores_NKhw.split(16), masks_NB.split(16), present_NK.split(16), strict=True):

@@ -45,7 +45,7 @@ def write(
     counting = Counting(ids, PATHOLOGIES, size)
     boxes = []
     parts = (
-        labelled.gather(out / "valid", "scores", ids),
+        labelled.arrays(out / "valid", "scores", ids),
         present(valid, ids, negatives_empty),
         labelled.expert_masks(valid, ids, PATHOLOGIES, size),
     )

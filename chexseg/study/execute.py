@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from chexseg.errors import DamagedError, UserError
 from chexseg.stages.base import Execution
 from chexseg.study.plan import STAGES, Node
 from chexseg.study.store import Artifact, Store
+
+
+def check(nodes: Iterable[Node]) -> None:
+    """Build each network that the nodes will train, without memory for it.
+
+    Raises `UserError` for one that can't be built: now, and not after the hours of what comes before it.
+    """
+    import torch
+
+    with torch.device("meta"):
+        for node in {(node.stage, node.config.get("architecture")): node for node in nodes}.values():
+            module = STAGES[node.stage]
+            if hasattr(module, "build"):
+                module.build(module.Config.model_validate(dict(node.config)))
 
 
 def execute(node: Node, nodes: dict[str, Node], store: Store, data: Path, execution: Execution) -> Artifact:
@@ -22,12 +37,13 @@ def execute(node: Node, nodes: dict[str, Node], store: Store, data: Path, execut
         if found:
             return found
         module = STAGES[node.stage]
-        inputs = {}
+        inputs, artifacts = {}, []
         for role, key in node.inputs.items():
             artifact = store.find(nodes[key].stage, key)
             if artifact is None:
                 raise RuntimeError(f"{node.stage}: its input {role} ({nodes[key].stage} {key[:12]}) is not in the store")
             inputs[role] = artifact.path
+            artifacts.append(artifact)
         if node.data is not None:
             inputs["data"] = Path(data)
         store.salvage(node, partial)
@@ -36,6 +52,8 @@ def execute(node: Node, nodes: dict[str, Node], store: Store, data: Path, execut
         try:
             facts = module.run(module.Config.model_validate(dict(node.config)), inputs, partial, execution)
         except DamagedError as error:
+            for artifact in artifacts:  # so that the next run makes them again
+                store.drop_damaged(artifact)
             raise RuntimeError(str(error)) from error
         except UserError:
             shutil.rmtree(partial, ignore_errors=True)

@@ -23,7 +23,7 @@ from chexseg.errors import UserError
 from chexseg.progress import Reporter
 from chexseg.stages.base import Execution
 from chexseg.study.board import Board, Pen, Watch
-from chexseg.study.execute import execute
+from chexseg.study.execute import check, execute
 from chexseg.study.outcome import Outcome
 from chexseg.study.plan import Cell, Node, Plan
 from chexseg.study.spec import Resources
@@ -102,6 +102,7 @@ def run(plan: Plan, store: Store, data: Path, reporter: Reporter) -> Outcome:
     capacity.cells_at_once(plan.study.resources)  # refuse now, not after hours of upstream stages
     done = store.cached(plan.nodes.values())
     outcome.cached = len(done)
+    check(plan.needed(done))
     cells = {cell.score: cell for cell in plan.cells}
     own = set(cells) | {cell.fit for cell in plan.cells}  # run inside the cells' trials
     board = Board.remote()
@@ -230,7 +231,8 @@ def _run_stages(ready: Sequence[Node], job: _Job, capacity: Capacity) -> list[di
         train_failures=MAX_FAILURES,
     )
     task = _stage_task.options(num_gpus=0.5 if gpu else 0, scheduling_strategy="SPREAD" if gpu else "DEFAULT")
-    at_once = max(1, int(capacity.gpus)) if gpu else 1
+    # Each may hold a CPU in training, and Ray Data needs one.
+    at_once = max(1, min(int(capacity.gpus), capacity.cpus)) if gpu else 1
     waiting, answers = list(ready), []
     running: dict[Any, Node] = {}
     while waiting or running:

@@ -7,6 +7,7 @@ labels at p = 1), those are set to one value, so that points that differ in noth
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -96,6 +97,8 @@ class Settings(Section):
     def _irnet_can_run(cls, value: Any) -> Any:
         if value.background > value.foreground:
             raise ValueError("background is above foreground; allowed: at most that")
+        if value.freeze_backbone and value.init == "random":
+            raise ValueError("freeze_backbone: a random backbone never learns; allowed: with init: imagenet")
         return value
 
     @field_validator("pathologies")
@@ -257,6 +260,8 @@ def _explain(error: ValidationError, where: str, lines: Mapping[str, int], model
         allowed = [name for name in model.model_fields if name != "given"]
         return f"{place}: {key}: no such key{nearest(fault['loc'][-1], allowed)}; allowed: {', '.join(allowed)}"
     message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "literal_error":
+        message += nearest(fault["input"], re.findall(r"'([^']+)'", fault["ctx"]["expected"]))
     found = "" if fault["type"] == "missing" else f" found {fault['input']!r};"
     return f"{place}: {key}:{found} {message[:1].lower() + message[1:]}"
 

@@ -130,14 +130,21 @@ class Store:
             return
         try:
             manifest = json.loads((path / MANIFEST).read_text())
-            entries = {name: entry["sha256"] for name, entry in manifest["files"].items() if manifest["key"] == node.key}
+            known = manifest["key"] == node.key and all(entry["sha256"] for entry in manifest["files"].values())
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return
-        for name, sha256 in entries.items():
-            if (path / name).is_file() and _sha256(path / name) != sha256:
-                (path / name).unlink()
+        if not known:
+            return
+        self.drop_damaged(Artifact(path, manifest))
         (path / MANIFEST).unlink()
         path.rename(partial)
+
+    def drop_damaged(self, artifact: Artifact) -> None:
+        """Delete the files of a result that aren't what its manifest says; without them it is found no more."""
+        for name, entry in artifact.manifest["files"].items():
+            file = artifact.path / name
+            if file.is_file() and _sha256(file) != entry["sha256"]:
+                file.unlink()
 
     def commit(
         self, node: Node, partial: Path, facts: Mapping[str, Any], seconds: float, where: Mapping[str, Any] | None = None

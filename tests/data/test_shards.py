@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from chexseg.data import shards
-from chexseg.errors import UserError
+from chexseg.errors import DamagedError, UserError
 
 ROWS = 70  # more than one row group
 
@@ -116,14 +116,35 @@ def test_a_written_shard_leaves_no_other_file(shard):
     assert shards.read(shard).column_names == list(scalars())
 
 
-def test_a_failed_write_leaves_the_old_file(shard, monkeypatch):
+def test_a_failed_write_leaves_the_old_file(shard):
     before = shard.read_bytes()
 
-    def full_disk(rows, path, **settings):
-        path.write_bytes(b"half")
+    def until_the_disk_is_full():
+        yield shards.table(scalars(), {})
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(pq, "write_table", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        shards.write(shard, shards.table(scalars(), {}))
-    assert shard.read_bytes() == before and shards.files(shard.parent) == [str(shard)]
+        shards.write(shard, until_the_disk_is_full())
+    assert shard.read_bytes() == before
+    assert [path.name for path in shard.parent.iterdir()] == [shard.name]
+
+
+def test_tables_are_written_one_after_another_and_none_leaves_no_file(tmp_path):
+    path = tmp_path / shards.part_name(0)
+    assert shards.write(path, iter([])) == 0
+    assert not path.exists()
+    tables = [shards.table({"image_id": [f"{n}{m}" for m in range(3)]}, {"x": np.full((3, 2), n)}) for n in range(2)]
+    assert shards.write(path, iter(tables)) == 6
+    assert shards.array(shards.read(path), "x").tolist() == [[0, 0]] * 3 + [[1, 1]] * 3
+
+
+def test_only_row_groups_with_wanted_images_are_read(tmp_path):
+    path = tmp_path / shards.part_name(0)
+    ids = [f"{row:03d}" for row in range(150)]
+    shards.write(path, shards.table({"image_id": ids}, {"x": np.arange(150)[:, None]}))
+    groups = list(shards.row_groups(path, ["image_id", "x"], {"070", "149"}))
+    assert [shards.array(rows, "x")[:, 0].tolist() for rows in groups] == [list(range(64, 128)), list(range(128, 150))]
+    assert [rows.num_rows for rows in shards.row_groups(path, ["x"])] == [64, 64, 22]
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DamagedError, match="not a readable shard"):
+        list(shards.row_groups(path, ["x"]))

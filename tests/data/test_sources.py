@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -108,6 +109,27 @@ def test_a_stream_is_read_no_further_than_its_buffer():
 
     Streamed(open_pass, 100, 0, buffer=10).take(5)
     assert len(read) == 15
+
+
+def test_a_stream_holds_its_buffer_and_no_more():
+    def open_pass(number: int) -> Iterator[dict[str, np.ndarray]]:
+        for _ in range(100):
+            yield {"row": np.zeros((64, 10_000), dtype=np.uint8)}
+
+    tracemalloc.start()
+    try:
+        Streamed(open_pass, 6400, 0, buffer=100).take(3000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # A hundred rows, the batch they come in, and what is taken; as views they would keep dozens of batches alive.
+    assert peak < 10_000 * (100 + 2 * 64 + 2.2 * 3000)
+
+
+def test_a_stream_whose_pass_is_short_says_so():
+    source = Streamed(lambda number: iter([{"row": np.arange(3)}]), 4, 0)
+    with pytest.raises(ValueError, match="gave 3 rows in pass 0; allowed: 4"):
+        source.take(4)
 
 
 def test_sources_without_samples_are_refused():

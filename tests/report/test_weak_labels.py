@@ -59,8 +59,8 @@ def masks_NKHW(shift: int) -> np.ndarray:
     return out
 
 
-def write(store: Store, node: plan.Node, older: bool = False) -> None:
-    """An artifact as its stage writes it; `older`: as stages did before they counted the weak labels' pixels."""
+def write(store: Store, node: plan.Node) -> None:
+    """An artifact as its stage writes it."""
     generator = np.random.default_rng(1)
     facts: dict = {}
     with store.working_on(node) as out:
@@ -75,7 +75,7 @@ def write(store: Store, node: plan.Node, older: bool = False) -> None:
         elif node.stage in ("classify", "pretrain"):
             auroc = {name: None if name == "Fracture" else 0.5 + n / 100 for n, name in enumerate(OBSERVATIONS)}
             facts = {"auroc": auroc, "mean_auroc": 0.56, "step": 40, "steps": 80, "images": 320, "loss": 0.1}
-        elif not older:
+        else:
             (out / "valid").mkdir()
             arrays = {"scores": generator.random((len(IDS), 10, 2, 2)).astype(np.float16)}
             if node.stage == "irnet":
@@ -103,11 +103,11 @@ def write_counts(stage: str, out) -> None:
 STAGES = ("ingest", "classify", "pretrain", "saliency", "irnet")
 
 
-def a_store(root, planned: plan.Plan, stages=STAGES, older: bool = False) -> Store:
+def a_store(root, planned: plan.Plan, stages=STAGES) -> Store:
     store = Store(root)
     for stage in stages:
         for node in nodes(planned, stage):
-            write(store, node, older)
+            write(store, node)
     return store
 
 
@@ -327,11 +327,8 @@ def test_cams_alone_have_no_panels_of_irnet(tmp_path):
     assert "On the 2 held-out images, CAM beats" in text
 
 
-def test_older_and_unmade_artifacts_are_said_to_be_so(tmp_path):
+def test_unmade_artifacts_are_said_to_be_so(tmp_path):
     planned = a_plan()
-    older = load.study_results(planned, a_store(tmp_path / "older", planned, older=True))
-    assert weak_labels.label_sets(older) == []
-    assert "No figures for the study’s IRNet labels: made by an older version" in page.render([older])
     half = load.study_results(planned, a_store(tmp_path / "half", planned, STAGES[:-1]))
     text = page.render([half])
     assert "No figures for the study’s IRNet labels: not made yet" in text and "CAM beats a random box" in text

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from chexseg.data import shards
 from chexseg.errors import UserError
+from chexseg.models.irnet import IRNet
 from chexseg.stages import classify, irnet, ray_train, resume, saliency
 from chexseg.stages.base import Execution
 
@@ -24,18 +25,29 @@ from .conftest import EXECUTION, EXPERT
 CLASSIFY = classify.Config(architecture="resnet18", epochs=4, batch_size=8, learning_rate=1e-3, checkpoint_every=5)
 IRNET = irnet.Config(architecture="resnet18", epochs=3, images=16, radius=4, batch_size=8)
 SALIENCY = saliency.Config(images=40, **EXPERT)
-#: Part of the command line of a process that is to be killed: what it runs, in its own Ray.
+#: A process that kills itself when it has mapped two training files. It needs no Ray: shards are read one after another,
+#: and files are mapped in this process.
 KILLED_RUN = """
-import sys, ray
+import os, signal, sys
+from pathlib import Path
+from chexseg.data import shards, streams
 from chexseg.stages import irnet, saliency
 from chexseg.stages.base import Execution
-from pathlib import Path
-ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
+
+def stream(paths, columns, batch_size=256):
+    return (shards.read(path, columns) for path in paths)
+
+def map_files(paths, worker, arguments, **_):
+    mapped = worker(**arguments)
+    for path in paths[:2]:
+        mapped(path)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+streams.stream, streams.map_files = stream, map_files
 stage = {"irnet": irnet, "saliency": saliency}[sys.argv[1]]
 inputs = dict(entry.split("=", 1) for entry in sys.argv[4:])
 config = stage.Config.model_validate_json(sys.argv[2])
 stage.run(config, {name: Path(path) for name, path in inputs.items()}, Path(sys.argv[3]), Execution())
-print("finished")
 """
 
 
@@ -175,38 +187,45 @@ def many_files(results, tmp_path_factory):
     return images.parent
 
 
-def killed_and_continued(stage, config, inputs: dict[str, Path], out: Path) -> int:
-    """Run a stage in a process that gets SIGKILL as soon as a training file is there, then here; files kept from then."""
+@pytest.fixture(scope="module")
+def mapped(results, both, many_files, tmp_path_factory):
+    """An undisturbed saliency run over many files."""
+    out = tmp_path_factory.mktemp("mapped")
+    saliency.run(SALIENCY, {**both, "train": many_files, "classifier": results.paths["classify"]}, out, EXECUTION)
+    return out
+
+
+def kill(stage, config, inputs: dict[str, Path], out: Path) -> dict[str, int]:
+    """Run a stage in a process that gets SIGKILL after two training files; when these were written."""
     name = stage.__name__.rpartition(".")[2]
     given = [f"{role}={path}" for role, path in inputs.items()]
     command = [sys.executable, "-c", KILLED_RUN, name, config.model_dump_json(), str(out), *given]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        limit = time.monotonic() + 120
-        while not shards.files(out / "train") and process.poll() is None and time.monotonic() < limit:
-            time.sleep(0.002)
-    finally:
-        process.kill()
-        output, _ = process.communicate()
-    assert "finished" not in output
-    # Its workers die of its death, but not at once.
-    time.sleep(3)
-    before = {path: Path(path).stat().st_mtime_ns for path in shards.files(out / "train")}
-    stage.run(config, inputs, out, EXECUTION)
-    return sum(Path(path).stat().st_mtime_ns == changed for path, changed in before.items())
+    assert subprocess.run(command, check=False, timeout=300).returncode == -signal.SIGKILL
+    return written(out / "train")
 
 
-def test_a_killed_saliency_or_irnet_run_goes_on_where_it_stopped(results, both, many_files, tmp_path):
+def written(directory: Path) -> dict[str, int]:
+    return {path: Path(path).stat().st_mtime_ns for path in shards.files(directory)}
+
+
+def test_a_killed_saliency_or_irnet_run_goes_on_where_it_stopped(results, both, many_files, mapped, tmp_path):
     inputs = {**both, "train": many_files, "classifier": results.paths["classify"]}
-    quiet, killed = made(tmp_path / "quiet"), made(tmp_path / "killed")
-    saliency.run(SALIENCY, inputs, quiet, EXECUTION)
-    assert 1 <= killed_and_continued(saliency, SALIENCY, inputs, killed) < len(shards.files(quiet / "train"))
-    assert contents(killed) == contents(quiet)
+    killed = made(tmp_path / "killed")
+    before = kill(saliency, SALIENCY, inputs, killed)
+    assert len(before) == 2 < len(shards.files(mapped / "train"))
+    saliency.run(SALIENCY, inputs, killed, EXECUTION)
+    assert before.items() <= written(killed / "train").items()
+    assert contents(killed) == contents(mapped)
 
-    inputs = {**both, "train": many_files, "saliency": quiet}
+    inputs = {**both, "train": many_files, "saliency": mapped}
     quiet, killed = made(tmp_path / "quiet irnet"), made(tmp_path / "killed irnet")
     irnet.run(IRNET, inputs, quiet, EXECUTION)
-    assert 1 <= killed_and_continued(irnet, IRNET, inputs, killed) < len(shards.files(quiet / "train"))
+    before = kill(irnet, IRNET, inputs, killed)
+    trained = (killed / irnet.WEIGHTS).stat().st_mtime_ns
+    assert len(before) == 2 < len(shards.files(quiet / "train"))
+    irnet.run(IRNET, inputs, killed, EXECUTION)
+    assert before.items() <= written(killed / "train").items()
+    assert (killed / irnet.WEIGHTS).stat().st_mtime_ns == trained
     assert contents(killed) == contents(quiet)
 
 
@@ -217,23 +236,74 @@ def contents(out: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("damage", ["cut", "bytes", "empty", "gone"])
-def test_a_damaged_shard_of_a_killed_run_is_found_and_made_again(results, both, many_files, tmp_path, damage):
-    inputs = {**both, "train": many_files, "classifier": results.paths["classify"]}
-    saliency.run(SALIENCY, inputs, tmp_path, EXECUTION)
-    before = contents(tmp_path)
-    files = [Path(path) for path in shards.files(tmp_path / "train")]
-    kept = {path: path.stat().st_mtime_ns for path in files[1:]}
-    content = bytearray(files[0].read_bytes())
+def test_a_damaged_shard_is_not_taken_for_finished(mapped, tmp_path, damage):
+    whole = Path(shards.files(mapped / "train")[0])
+    path = tmp_path / whole.name
+    content = bytearray(whole.read_bytes())
+    path.write_bytes(content)
+    assert shards.finished(path) == shards.read(whole).num_rows
     if damage == "cut":
-        files[0].write_bytes(content[:-60])
+        path.write_bytes(content[:-60])
     elif damage == "bytes":  # same size, same footer
         middle = len(content) // 3
         content[middle : middle + 64] = bytes(64)
-        files[0].write_bytes(content)
+        path.write_bytes(content)
     elif damage == "empty":
-        files[0].write_bytes(b"")
+        path.write_bytes(b"")
     else:
-        files[0].unlink()
-    saliency.run(SALIENCY, inputs, tmp_path, EXECUTION)
+        path.unlink()
+    assert shards.finished(path) is None
+    assert not path.exists()
+
+
+def test_a_truncated_shard_of_a_killed_run_is_made_again_and_no_other(results, both, many_files, mapped, tmp_path):
+    inputs = {**both, "train": many_files, "classifier": results.paths["classify"]}
+    out = tmp_path / "saliency"
+    shutil.copytree(mapped, out)
+    victim = Path(shards.files(out / "train")[1])
+    victim.write_bytes(victim.read_bytes()[:-60])
+    before = written(out / "train")
+    saliency.run(SALIENCY, inputs, out, EXECUTION)
+    assert contents(out) == contents(mapped)
+    assert {path for path, at in written(out / "train").items() if before[path] != at} == {str(victim)}
+
+
+def test_irnet_killed_after_its_last_step_goes_on_to_the_same_weights(results, tmp_path, monkeypatch):
+    inputs = {name: results.paths[name] for name in ("train", "valid", "saliency")}
+    quiet, killed = made(tmp_path / "quiet"), made(tmp_path / "killed")
+    eager = replace(EXECUTION, checkpoint_seconds=0)
+    facts = irnet.run(IRNET, inputs, quiet, eager)
+
+    def calibrate(self, batches):
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(IRNet, "calibrate", calibrate)
+        irnet.run(IRNET, inputs, killed, eager)
+    assert not (killed / irnet.WEIGHTS).exists()
+    assert irnet.run(IRNET, inputs, killed, eager) == facts
+    assert same(killed / irnet.WEIGHTS, quiet / irnet.WEIGHTS)
+
+
+def test_a_network_that_was_damaged_is_trained_again_with_all_that_came_of_it(results, tmp_path):
+    inputs = {name: results.paths[name] for name in ("train", "valid", "saliency")}
+    irnet.run(IRNET, inputs, tmp_path, EXECUTION)
+    before, at = contents(tmp_path), written(tmp_path / "train")
+    (tmp_path / irnet.WEIGHTS).unlink()
+    irnet.run(IRNET, inputs, tmp_path, EXECUTION)
     assert contents(tmp_path) == before
-    assert {path: path.stat().st_mtime_ns for path in files[1:]} == kept
+    assert not at.items() & written(tmp_path / "train").items()
+
+
+def test_a_classifier_killed_while_it_is_trained_again_is_not_taken_for_the_old_one(both, quiet_classifier, tmp_path):
+    """Its facts are still there when its weights are gone, and the killed training has written others."""
+    quiet, facts = quiet_classifier
+    out = tmp_path / "out"
+    shutil.copytree(quiet, out)
+    (out / classify.WEIGHTS).unlink()
+    with pytest.raises(Killed):
+        classify.run(CLASSIFY, both, out, replace(EXECUTION, progress=killing(13, 8)))
+    assert not (out / resume.ENDED).exists()
+    assert not (out / classify.WEIGHTS).exists()
+    assert classify.run(CLASSIFY, both, out, EXECUTION) == facts
+    assert same(out / classify.WEIGHTS, quiet / classify.WEIGHTS)

@@ -146,6 +146,21 @@ def test_a_failure_is_recorded_and_the_others_go_on(finished, phantom_root, tmp_
     assert len(failed) == len(outcome.failed) == 6
     assert all(cell["error"] for cell in failed)
     assert all("Traceback" in copy.failure(key)["traceback"] for key in outcome.failed)
+    # The damage was found, so the next run makes the labels again and finishes what had failed.
+    assert set(run.run(two, copy, phantom_root, Quiet()).computed) >= {weak.key, *outcome.failed}
+    assert summary.summarise(two, copy).complete
+
+
+def test_a_network_that_cannot_be_built_is_refused_before_anything_runs(ray_session, phantom_root, tmp_path):
+    for setting, value in (
+        ("irnet.architecture", "densenet121"),
+        ("classify.architecture", "densnet"),
+        ("encoder.architecture", "vgg11"),
+    ):
+        planned = plan.plan(spec.load(DEMO, SMALLEST | {setting: value}), plan.fingerprints(phantom_root))
+        with pytest.raises(UserError, match=f"^{setting}: found '{value}'"):
+            run.run(planned, Store(tmp_path), phantom_root, Quiet())
+        assert not list(tmp_path.rglob("*"))
 
 
 def test_a_layout_that_would_hang_is_refused():

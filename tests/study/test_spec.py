@@ -34,7 +34,7 @@ MISTAKES = {
         " learning_rate, samples_per_epoch"
     ),
     "name: s\naxes:\n  labels.weak: [cma]": (
-        "x.yaml:3: axes.labels.weak: labels.weak: found 'cma'; input should be 'cam', 'cam++' or 'irnet'"
+        "x.yaml:3: axes.labels.weak: labels.weak: found 'cma'; input should be 'cam', 'cam++' or 'irnet' (did you mean 'cam'?)"
     ),
     "name: s\nsettings:\n  classify: {uncertainty: one}": (
         "x.yaml:3: settings.classify.uncertainty: found 'one'; no such policy (did you mean 'ones'?); allowed: ignore, zeros,"
@@ -44,6 +44,10 @@ MISTAKES = {
         "x.yaml:4: settings.classify.uncertainty: found {'Edem': 'ones'}; no such observation: Edem (did you mean 'Edema'?);"
         " allowed: No Finding, Enlarged Cardiomediastinum, Cardiomegaly, Lung Opacity, Lung Lesion, Edema, Consolidation,"
         " Pneumonia, Atelectasis, Pneumothorax, Pleural Effusion, Pleural Other, Fracture, Support Devices"
+    ),
+    "name: s\nsettings:\n  irnet: {freeze_backbone: true}": (
+        "x.yaml:3: settings.irnet: found {'freeze_backbone': True}; freeze_backbone: a random backbone never learns; allowed:"
+        " with init: imagenet"
     ),
     "name: s\naxes:\n  labels.p: [0.5, 1.5]": (
         "x.yaml:3: axes.labels.p: labels.p: found 1.5; input should be less than or equal to 1"
