@@ -1,7 +1,8 @@
 """A training loop on a worker of Ray Train: the one place where stages meet it.
 
 The worker may die and is started again; the loop goes on from what it has saved itself (`stages.resume`), just as it does
-in a process of its own, so Ray Train keeps no checkpoints.
+in a process of its own, so Ray Train keeps no checkpoints. Where a cluster has no room for the worker, Ray Train waits for
+it: an autoscaling cluster may be about to grow.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Artifacts by content. A directory is a result if, and only if, its manifest is there and its files are as it says.
 
 Layout: ``<stage>/<key>/`` with ``manifest.json``; ``.partial/<stage>-<key>/`` while a stage runs; ``.failed/<key>.json`` for
-the traceback of one that failed. A stage that is killed finds its partial directory again and may go on from there; so does
-one whose result was damaged, with the files that are whole.
+the traceback of one that failed. A stage that is killed finds its partial directory again and may go on from there; so
+may one whose result was damaged, with the files that are whole.
 """
 
 from __future__ import annotations
