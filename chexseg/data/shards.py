@@ -140,6 +140,12 @@ def finished(path: Path) -> int | None:
         return None
 
 
+def complete(path: Path, tables: Iterable[pa.Table]) -> int:
+    """Rows of a shard: of the one that an earlier run has finished, else of the tables, which are written now."""
+    rows = finished(path)
+    return write(path, tables) if rows is None else rows
+
+
 def files(directory: Path) -> list[str]:
     """The shards of a directory, in order."""
     return sorted(str(path) for path in Path(directory).glob("part-*.parquet"))

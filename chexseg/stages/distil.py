@@ -54,11 +54,7 @@ class _Teacher:
         self.model, self.about = load_segmenter(Path(teacher), self.device)
 
     def __call__(self, path: str) -> dict[str, Any]:
-        part = self.out / Path(path).name
-        rows = shards.finished(part)
-        if rows is not None:
-            return {"images": rows}
-        return {"images": shards.write(part, self.logits(path))}
+        return {"images": shards.complete(self.out / Path(path).name, self.logits(path))}
 
     def logits(self, path: str) -> Iterator[Any]:
         """Tables of logits of the wanted images of a file, a batch at a time."""

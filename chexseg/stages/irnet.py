@@ -209,11 +209,7 @@ class _Walker:
         self.model.to(self.device).eval()
 
     def __call__(self, path: str) -> dict[str, Any]:
-        part = self.out / Path(path).name
-        rows = shards.finished(part)
-        if rows is not None:
-            return {"images": rows}
-        return {"images": shards.write(part, self.walks(path))}
+        return {"images": shards.complete(self.out / Path(path).name, self.walks(path))}
 
     def walks(self, path: str) -> Iterator[Any]:
         """Tables of spread CAMs of a file's images, a batch at a time."""

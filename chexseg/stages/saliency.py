@@ -103,11 +103,7 @@ class _Mapper:
         self.model.to(self.device).eval()
 
     def __call__(self, path: str) -> dict[str, Any]:
-        part = self.out / Path(path).name
-        rows = shards.finished(part)
-        if rows is not None:
-            return {"images": rows}
-        return {"images": shards.write(part, self.maps(path))}
+        return {"images": shards.complete(self.out / Path(path).name, self.maps(path))}
 
     def maps(self, path: str) -> Iterator[Any]:
         """Tables of maps and probabilities of the wanted images of a file, a batch at a time."""
