@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import pyarrow as pa
+
 from chexseg.errors import DamagedError, UserError
 from chexseg.stages.base import Execution
 from chexseg.study.plan import STAGES, Node
@@ -51,7 +53,7 @@ def execute(node: Node, nodes: dict[str, Node], store: Store, data: Path, execut
         started = time.monotonic()
         try:
             facts = module.run(module.Config.model_validate(dict(node.config)), inputs, partial, execution)
-        except DamagedError as error:
+        except (DamagedError, pa.ArrowException, OSError) as error:
             for artifact in artifacts:  # so that the next run makes them again
                 store.drop_damaged(artifact)
             raise RuntimeError(str(error)) from error
