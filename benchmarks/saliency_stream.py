@@ -52,11 +52,12 @@ def write_classifier(directory: Path, architecture: str) -> Path:
     return directory
 
 
-def stage(paths: list[str], model: Path, architecture: str, out: Path, workers: int) -> list[float]:
-    """The stage's pass over the files; seconds since its start at which each file was done."""
+def stage(paths: list[str], model: Path, architecture: str, out: Path, workers: int, empty: bool = False) -> float:
+    """Seconds of the stage's pass over the files; `empty`: of one that wants no image, so of starting its workers."""
     out.mkdir(parents=True)
-    wanted = [name for path in paths for name in shards.read(path, ["image_id"])["image_id"].to_pylist()]
-    started, times = time.perf_counter(), []
+    names = [name for path in paths for name in shards.read(path, ["image_id"])["image_id"].to_pylist()]
+    wanted = [] if empty else names
+    started = time.perf_counter()
     streams.map_files(
         paths,
         saliency._Mapper,
@@ -69,9 +70,8 @@ def stage(paths: list[str], model: Path, architecture: str, out: Path, workers: 
             "note": {"kind": "cam", "pathologies": PATHOLOGIES},
         },
         workers=workers,
-        progress=lambda done, total: times.append(time.perf_counter() - started),
     )
-    return times
+    return time.perf_counter() - started
 
 
 def bare(architecture: str, size: int, batches: int, threads: int, ready, go, times) -> None:
@@ -118,10 +118,9 @@ def speed(arguments: argparse.Namespace, scratch: Path) -> None:
     starts = []
     for number in range(arguments.rounds):
         rates["bare, as many processes"].append(bare_rate(arguments.architecture, arguments.size, batches, cores, 1))
-        times = stage(paths, model, arguments.architecture, scratch / f"maps {number}", cores)
-        # Files finish in rounds of one a worker; the first round pays for starting them.
-        starts.append(times[cores - 1] - (times[-1] - times[cores - 1]) / (files / cores - 1))
-        rates["streamed"].append(64 * (files - cores) / (times[-1] - times[cores - 1]))
+        starts.append(stage(paths, model, arguments.architecture, scratch / f"nothing {number}", cores, empty=True))
+        seconds = stage(paths, model, arguments.architecture, scratch / f"maps {number}", cores)
+        rates["streamed"].append(64 * files / (seconds - starts[-1]))
         rates["bare, one process"].append(bare_rate(arguments.architecture, arguments.size, batches * cores, 1, cores))
     print(f"{arguments.architecture}, {64 * files} images of {arguments.size} x {arguments.size}, {cores} cores")
     print(f"{'':<26}{'images a second':>16}{'streamed to it':>16}")
@@ -168,7 +167,7 @@ def memory_of(count: int, size: int, rows_a_file: int) -> None:
 
         thread = threading.Thread(target=watch)
         thread.start()
-        seconds = stage(paths, model, "mobilenet_v2", Path(scratch) / "maps", len(os.sched_getaffinity(0)))[-1]
+        seconds = stage(paths, model, "mobilenet_v2", Path(scratch) / "maps", len(os.sched_getaffinity(0)))
         over.set()
         thread.join()
         print(f"{count:>8}{rows_a_file:>14}{seconds:>10.0f}{(peak - before) / 2**20:>14.0f}")
