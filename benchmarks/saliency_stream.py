@@ -60,7 +60,7 @@ def stage(paths: list[str], model: Path, architecture: str, out: Path, workers: 
     started = time.perf_counter()
     streams.map_files(
         paths,
-        saliency._Mapper,
+        saliency.Mapper,
         {
             "config": saliency.Config(architecture=architecture),
             "classifier": str(model),

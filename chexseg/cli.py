@@ -83,10 +83,13 @@ def data_phantom(
     test: Annotated[int, typer.Option(min=1, help="Test images.")] = 80,
     seed: Annotated[int, typer.Option(help="Another seed, another data set.")] = 0,
     size: Annotated[int, typer.Option(help="Pixels of the short side.")] = 320,
+    prevalence: Annotated[
+        float | None, typer.Option(help="Every finding this often, none tied to another; without: as in CheXpert.")
+    ] = None,
     quiet: QuietFlag = False,
 ) -> None:
     """Write synthetic radiographs with all ten pathologies in the published layout."""
-    _write_phantom(root, train=train, valid=valid, test=test, seed=seed, size=size, quiet=quiet)
+    _write_phantom(root, train=train, valid=valid, test=test, seed=seed, size=size, prevalence=prevalence, quiet=quiet)
     typer.echo(f"{root}: {train} training, {valid} validation and {test} test images")
 
 
@@ -233,7 +236,7 @@ def evaluate(
     typer.echo(rows.to_csv(index=False).rstrip())
 
 
-def _write_phantom(root: Path, quiet: bool, **settings: int) -> None:
+def _write_phantom(root: Path, quiet: bool, **settings: Any) -> None:
     """A whole data set or none: it's made beside its place and moved there."""
     from chexseg.phantom import dataset
     from chexseg.progress import reporter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -55,6 +56,17 @@ def test_a_phantom_is_written_whole_checked_and_never_overwritten(tmp_path):
     again = chexseg("data", "phantom", "set", cwd=tmp_path)
     assert again.returncode == 2
     assert again.stderr == "chexseg: set: is there already; allowed: a new or empty directory\n"
+
+
+def test_a_phantom_with_a_prevalence_has_its_rare_findings_that_often(tmp_path):
+    sizes = ("--train", "30", "--valid", "1", "--test", "1", "--size", "64")
+    assert chexseg("data", "phantom", "rich", *sizes, "--prevalence", "0.9", cwd=tmp_path).returncode == 0
+    with (tmp_path / "rich" / "CheXpert-v1.0-small" / "train.csv").open(newline="") as file:
+        assert sum(row["Lung Lesion"] == "1.0" for row in csv.DictReader(file)) > 15
+    wrong = chexseg("data", "phantom", "wrong", *sizes, "--prevalence", "1.5", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "prevalence: found 1.5; allowed: a number above 0 and below 1" in wrong.stderr
+    assert not (tmp_path / "wrong").exists()
 
 
 def test_evaluate_says_1_for_the_truth_itself(phantom_root, tmp_path):

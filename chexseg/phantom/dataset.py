@@ -35,6 +35,7 @@ class Config:
     test: int  # images, 0 or more; CheXpert has 668
     seed: int = 0
     size: int = 320  # pixels of the short side, 64 to 2048; CheXpert-v1.0-small has 320
+    prevalence: float | None = None  # of every finding, each independent of the others, in (0, 1); None: as in CheXpert
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -47,6 +48,8 @@ class Config:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise UserError(f"phantom: {name}: found {value!r}; allowed: a whole number from {low} to {high}")
+        if self.prevalence is not None and not 0 < self.prevalence < 1:
+            raise UserError(f"phantom: prevalence: found {self.prevalence!r}; allowed: a number above 0 and below 1")
         if not self.train + self.valid + self.test:
             raise UserError("phantom: train, valid, test: found 0 images in all; allowed: at least one")
 
@@ -70,7 +73,7 @@ class Film:
         return self.path.split("/", 1)[1].removesuffix(".jpg").replace("/", "_")
 
 
-def films(split: str, seed: int) -> Iterator[Film]:
+def films(split: str, seed: int, prevalence: float | None = None) -> Iterator[Film]:
     """The images of a split, without end: the first n are the same however many are taken."""
     first, block, overflow = _PATIENTS[split]
     for index in count():
@@ -80,13 +83,15 @@ def films(split: str, seed: int) -> Iterator[Film]:
         age = int(np.clip(random.normal(61, 17), 18, 90))
         studies = int(random.choice((1, 2, 3), p=(0.72, 0.2, 0.08) if split == "train" else (1, 0, 0)))
         for study in range(1, studies + 1):
-            yield from _study(split, seed, index, study, number, sex, age)
+            yield from _study(split, seed, prevalence, index, study, number, sex, age)
 
 
-def _study(split: str, seed: int, patient: int, study: int, number: int, sex: str, age: int) -> Iterator[Film]:
+def _study(
+    split: str, seed: int, prevalence: float | None, patient: int, study: int, number: int, sex: str, age: int
+) -> Iterator[Film]:
     """The views of one study. All have its findings and its labels."""
     random = np.random.default_rng(derive(seed, split, "study", patient, study))
-    findings = draw_findings(random, split)
+    findings = draw_findings(random, split, prevalence)
     labels: Mapping[str, float | None] = {name: float(present) for name, present in truth(findings).items()}
     if split == "train":
         labels = read_report(random, truth(findings))
@@ -133,7 +138,7 @@ def write(root: Path, config: Config, progress: Callable[[int, int], None] = lam
             with (root / FOLDER / f"{split}.csv").open("w", newline="", encoding="utf-8") as file:
                 table = csv.writer(file, lineterminator="\n")
                 table.writerow(COLUMNS)
-                for film in islice(films(split, config.seed), images):
+                for film in islice(films(split, config.seed, config.prevalence), images):
                     pixels_HW, film_masks = draw(film, config.size)
                     path = root / FOLDER / film.path
                     path.parent.mkdir(parents=True, exist_ok=True)

@@ -69,15 +69,17 @@ _REPORTS: dict[str, Report] = {
 _MISREAD, _NO_FINDING_SAID = 0.01, 0.7
 
 
-def draw_findings(random: np.random.Generator, split: str) -> frozenset[str]:
+def draw_findings(random: np.random.Generator, split: str, prevalence: float | None = None) -> frozenset[str]:
     """What a study of this split shows: names of pathologies, and Pneumonia, Pleural Other and Fracture.
 
+    With a `prevalence`, in (0, 1), every finding occurs by itself that often, whatever the others and the split.
     Airspace Opacity is named only where it has patches of its own: consolidation and edema are airspace opacities as well.
     """
-    loadings = np.array(list(_LOADINGS.values()))
+    loadings = np.array(list(_LOADINGS.values())) * (prevalence is None)
     own = np.sqrt(1 - (loadings**2).sum(axis=1))
     latent = loadings @ random.standard_normal(2) + own * random.standard_normal(len(loadings))
-    thresholds = np.array([NormalDist().inv_cdf(1 - rate) for rate in _OCCURRENCE[split]])
+    rates = _OCCURRENCE[split] if prevalence is None else (prevalence,) * len(_LOADINGS)
+    thresholds = np.array([NormalDist().inv_cdf(1 - rate) for rate in rates])
     found = {name for name, shown in zip(_LOADINGS, latent > thresholds, strict=True) if shown}
     wide, obscured, pneumonic = random.random(3)
     if "Cardiomegaly" in found and wide < 0.85:

@@ -55,7 +55,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     note: dict[str, Any] = {"kind": config.kind, "pathologies": PATHOLOGIES}
     arguments = {"config": config, "classifier": str(inputs["classifier"]), "execution": execution}
     # First the few expert images, here: what they say of the thresholds is written beside the training images' maps.
-    expert = _Mapper(**arguments, wanted=[image_id for image_id, _ in masked], out=str(out / "valid"), note=note)
+    expert = Mapper(**arguments, wanted=[image_id for image_id, _ in masked], out=str(out / "valid"), note=note)
     mapped = sum(expert(path)["images"] for path in shards.files(inputs["valid"] / "images"))
     train_ids, _ = draws.expert_split(*columns(masked), config.expert_train, config.expert_select, config.seed)
     chosen = choose_thresholds(config, inputs["valid"], out / "valid", train_ids)
@@ -64,7 +64,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     note |= {"thresholds": chosen["thresholds"], "negatives_empty": config.negatives_empty}
     answers = streams.map_files(
         shards.files(inputs["train"] / "images"),
-        _Mapper,
+        Mapper,
         {**arguments, "execution": execution.for_actor(), "wanted": pool, "out": str(out / "train"), "note": note},
         workers=execution.map_workers,
         num_gpus=execution.map_gpus,
@@ -80,7 +80,7 @@ def columns(masked: Sequence[tuple[str, str]]) -> tuple[tuple[str, ...], tuple[s
     return ids, patients
 
 
-class _Mapper:
+class Mapper:
     """Maps the wanted images of one file; a file that's there already is kept."""
 
     def __init__(

@@ -15,7 +15,8 @@ from chexseg.data.mixture_rules import effective_probability
 from chexseg.errors import UserError
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.randomness import derive
-from chexseg.saliency.weak_masks import possible, weak_masks
+from chexseg.saliency.weak_masks import weak_masks
+from chexseg.stages import weak_counts
 from chexseg.stages.base import Execution
 
 if TYPE_CHECKING:
@@ -63,9 +64,7 @@ def weak_set(config: Config, inputs: Mapping[str, Path], device: str) -> tuple[t
     thresholds = shards.metadata(shard_files[0])["thresholds"]
     chosen = [PATHOLOGIES.index(name) for name in config.pathologies]
     scores_NKhw = labelled.gather(inputs["weak"] / "train", "scores", ids)[:, chosen]
-    present_NK = possible(torch.from_numpy(labelled.labels(table.loc[ids], config.pathologies)))
-    if not config.negatives_empty:
-        present_NK = torch.ones_like(present_NK)
+    present_NK = weak_counts.present(inputs["train"], ids, config.negatives_empty)[:, chosen]
     images = labelled.pixels(inputs["train"], ids)
     thresholds_K = torch.tensor([thresholds[name] for name in config.pathologies])
     packed = [

@@ -117,7 +117,14 @@ def test_unknown_names_are_refused():
 
 @pytest.mark.parametrize(
     ("values", "field"),
-    [((-1, 1, 1), "train"), ((1, 1.5, 1), "valid"), ((0, 0, 0), "images"), ((1, 1, 1, -2), "seed"), ((1, 1, 1, 0, 32), "size")],
+    [
+        ((-1, 1, 1), "train"),
+        ((1, 1, 1, 0, 64, 1.0), "prevalence"),
+        ((1, 1.5, 1), "valid"),
+        ((0, 0, 0), "images"),
+        ((1, 1, 1, -2), "seed"),
+        ((1, 1, 1, 0, 32), "size"),
+    ],
 )
 def test_config_names_the_wrong_field(values, field):
     with pytest.raises(UserError, match=field) as caught:
@@ -288,3 +295,11 @@ def test_findings_come_together_as_in_patients():
         assert rate(name, given) > 1.3 * rate(name)
     unmarked = np.mean([not findings & set(PATHOLOGIES) for findings in found])
     assert 0.12 < unmarked < 0.28  # of CheXpert's 234 validation images 47 have no mask
+
+
+def test_with_a_prevalence_findings_are_as_frequent_and_know_nothing_of_each_other():
+    found = [draw_findings(np.random.default_rng(seed), "train", 0.2) for seed in range(4000)]
+    names = ("Lung Lesion", "Consolidation", "Edema", "Pleural Effusion")
+    shown = np.array([[name in findings for name in names] for findings in found])
+    assert np.all(np.abs(shown.mean(axis=0) - 0.2) < 0.025)  # four standard errors
+    assert np.all(np.abs(np.corrcoef(shown.T)[np.triu_indices(4, 1)]) < 0.065)
