@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -14,10 +14,8 @@ import pyarrow.parquet as pq
 import torch
 
 from chexseg.data import shards, streams
-from chexseg.data.sources import Resident, Source, Streamed
 from chexseg.errors import DamagedError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation_indices
-from chexseg.randomness import derive
 
 Item = TypeVar("Item")
 
@@ -154,33 +152,3 @@ def labels(table, pathologies: Sequence[str] | None = None) -> np.ndarray:
     """labels_NL of an `index` table (NaN where blank): the 14 observations, or the pathologies' columns."""
     values_NL = table[list(OBSERVATIONS)].to_numpy(dtype=np.float32)
     return values_NL if pathologies is None else values_NL[:, observation_indices(pathologies)]
-
-
-def source(
-    artifact: Path, image_ids: Sequence[str], columns: Mapping[str, torch.Tensor], seed: int, device: str, resident_bytes: int
-) -> Source:
-    """Radiographs of the named images (sorted by id) as ``images``, with `columns`: one row an image, in the same order.
-
-    All of it is on the device if it fits into `resident_bytes`. Else the radiographs are streamed by Ray Data, every pass
-    in another order of the files and through a shuffle buffer, and the columns stay in the host's memory.
-    """
-    size = image_size(artifact)
-    needed = len(image_ids) * size * size + sum(values.numel() * values.element_size() for values in columns.values())
-    if needed <= resident_bytes:
-        held = {"images": pixels(artifact, image_ids), **columns}
-        return Resident({name: values.to(device) for name, values in held.items()}, seed)
-    paths = np.array(shards.files(artifact / "images"))
-    rows: Mapping[str, int] = {image_id: row for row, image_id in enumerate(image_ids)}
-    layout = {"dtype": "uint8", "shape": [size, size]}
-    beside = {name: values.numpy() for name, values in columns.items()}
-
-    def open_pass(number: int) -> Iterator[dict[str, np.ndarray]]:
-        order = np.random.default_rng(derive(seed, "files", number)).permutation(len(paths))
-        for batch in streams.stream(paths[order].tolist(), ["image_id", "pixels"]):
-            chosen = [(i, rows[name]) for i, name in enumerate(batch["image_id"].to_pylist()) if name in rows]
-            if chosen:
-                here, there = np.array(chosen).T
-                given = {name: values[there] for name, values in beside.items()}
-                yield {"images": shards.array(batch, "pixels", layout)[here], **given}
-
-    return Streamed(open_pass, len(image_ids), seed, device)

@@ -29,6 +29,10 @@ class Source(Protocol):
 
     def skip(self, count: int) -> None: ...
 
+    def once(self, size: int) -> Iterator[dict[str, torch.Tensor]]:
+        """Every row once, in batches of `size`, the last one smaller; what `take` gives next stays the same."""
+        ...
+
 
 class Resident:
     """A set that fits, as tensors on the device; its rows must be sorted by image id, so that the seed alone decides."""
@@ -58,6 +62,10 @@ class Resident:
         self.taken += count
         index = torch.from_numpy(rows)
         return {name: values[index.to(values.device)] for name, values in self.columns.items()}
+
+    def once(self, size: int) -> Iterator[dict[str, torch.Tensor]]:
+        for start in range(0, self._length, size):
+            yield {name: values[start : start + size] for name, values in self.columns.items()}
 
 
 class Streamed:
@@ -93,6 +101,14 @@ class Streamed:
             self._rows = islice(self._shuffled(number), offset, None)
         rows = [next(self._rows) for _ in range(count)]
         self.taken += count
+        return self._batch(rows)
+
+    def once(self, size: int) -> Iterator[dict[str, torch.Tensor]]:
+        rows = _rows(self.open_pass(0))
+        while batch := list(islice(rows, size)):
+            yield self._batch(batch)
+
+    def _batch(self, rows: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
         return {
             name: torch.from_numpy(np.stack([row[name] for row in rows])).to(self.device, non_blocking=True) for name in rows[0]
         }
@@ -102,20 +118,25 @@ class Streamed:
             generator = np.random.default_rng(derive(self.seed, "pass", number))
             held: list[dict[str, np.ndarray]] = []
             given = 0
-            for batch in self.open_pass(number):
-                names = list(batch)
-                for values in zip(*(batch[name] for name in names), strict=True):
-                    # A view would keep its whole batch in memory for as long as the row is held.
-                    held.append({name: np.array(value) for name, value in zip(names, values, strict=True)})
-                    if len(held) > self.buffer:
-                        given += 1
-                        yield _pop(held, generator)
+            for row in _rows(self.open_pass(number)):
+                held.append(row)
+                if len(held) > self.buffer:
+                    given += 1
+                    yield _pop(held, generator)
             while held:
                 given += 1
                 yield _pop(held, generator)
             if given != self._length:
                 raise ValueError(f"a streamed source gave {given} rows in pass {number}; allowed: {self._length}, its length")
             number += 1
+
+
+def _rows(batches: Iterator[Mapping[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
+    for batch in batches:
+        names = list(batch)
+        for values in zip(*(batch[name] for name in names), strict=True):
+            # A view would keep its whole batch in memory for as long as the row is held.
+            yield {name: np.array(value) for name, value in zip(names, values, strict=True)}
 
 
 def _pop(held: list[dict[str, np.ndarray]], generator: np.random.Generator) -> dict[str, np.ndarray]:

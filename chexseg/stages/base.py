@@ -33,11 +33,12 @@ class Execution:
     shuffled through a buffer instead of as a whole. The same machine and settings give the same bits.
 
     device: where networks run. threads: of PyTorch on a CPU. map_workers, map_gpus: actors of Ray Data for stages that
-    map over shards, and the share of a GPU each holds. train_failures: training of whole networks runs on a worker of Ray
-    Train, which may die so often; None for in this process. decode_workers: actors that decode images. resident_bytes:
-    sets up to this size are kept on the device; larger ones are streamed every pass by `classify`, `pretrain` and
-    `irnet`, and refused by `fit`. checkpoint_seconds: training is saved this often, to go on after a kill. progress:
-    called with done, total, their unit, and figures worth showing.
+    map over shards, and the share of a GPU each holds. train_failures: training of whole networks runs on workers of Ray
+    Train, which may die so often; None for in this process. train_workers: how many of them share each batch of `fit`;
+    `threads` and `map_gpus` are what each holds. decode_workers: actors that decode images. resident_bytes: sets up to
+    this size are kept on the device, larger ones streamed every pass; None for what `room` says. checkpoint_seconds:
+    training is saved this often, to go on after a kill. progress: called with done, total, their unit, and figures worth
+    showing.
     """
 
     device: str = "cpu"
@@ -45,8 +46,9 @@ class Execution:
     map_workers: int = 1
     map_gpus: float = 0
     train_failures: int | None = None
+    train_workers: int = 1
     decode_workers: int = 1
-    resident_bytes: int = 4 * 2**30
+    resident_bytes: int | None = None
     checkpoint_seconds: float = 60
     progress: Callable[..., None] = no_progress
 
@@ -57,6 +59,16 @@ class Execution:
         torch.set_num_threads(self.threads)
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
+
+    def room(self) -> int:
+        """Bytes that a resident set may have: by default 4 GiB, or two fifths of this worker's share of its GPU."""
+        if self.resident_bytes is not None:
+            return self.resident_bytes
+        if self.device == "cpu":
+            return 4 * 2**30
+        import torch
+
+        return int(0.4 * (self.map_gpus or 1) * torch.cuda.get_device_properties(self.device).total_memory)
 
     def for_actor(self) -> Execution:
         """As an actor of `streams.map_files` gets it: it holds one CPU, and tells its progress by its answers."""

@@ -78,7 +78,7 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
     """Train, or go on from what an interrupted training has saved, to the same weights; bit for bit on a CPU."""
     import torch
 
-    from chexseg.data import labelled
+    from chexseg.data import labelled, training_source
     from chexseg.models import encoders, losses
 
     execution.prepare()
@@ -89,13 +89,13 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
     if config.prior_bias:
         prevalence_L = torch.from_numpy(np.nanmean(targets_NL, axis=0)).clamp(1e-3, 1 - 1e-3)
         model.head.bias.data.copy_(prevalence_L.logit())
-    source = labelled.source(
+    source = training_source.source(
         inputs["train"],
         table["image_id"].tolist(),
         {"targets": torch.from_numpy(targets_NL)},
         derive(config.seed, "classification samples"),
         execution.device,
-        execution.resident_bytes,
+        execution.room(),
     )
     valid = labelled.index(inputs["valid"])
     valid_pixels_NHW = labelled.pixels(inputs["valid"], valid["image_id"].tolist())

@@ -8,24 +8,36 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from chexseg.errors import UserError
 from chexseg.pathologies import COMMON, PATHOLOGIES
 from chexseg.randomness import derive
-from chexseg.stages import resume
+from chexseg.stages import ray_train, resume
 from chexseg.stages.base import Execution, StageConfig
 
-VERSION = 1
+VERSION = 2
 WEIGHTS = "segmenter.safetensors"
 #: From this many training images on, the learning rate is the paper's for "a large amount of data".
 LARGE = 2000
+
+
+def _threshold(value: Any) -> Any:
+    """One fault in one line; pydantic would tell of each type that the value might have had."""
+    if value == "training":
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or round(20 * value, 9) not in range(20):
+        raise ValueError("allowed: training, or one of 0, 0.05 .. 0.95")
+    return float(value)
 
 
 class Config(StageConfig):
@@ -53,6 +65,23 @@ class Config(StageConfig):
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=8, ge=2)
     learning_rate: float | None = Field(default=None, gt=0)
+    #: "cosine": from learning_rate down to 0 over all steps. The paper: constant.
+    schedule: Literal["constant", "cosine"] = "constant"
+    #: On masks (models.losses.SEGMENTATION); students have their own. The paper: class-average-dice.
+    loss: Literal["class-average-dice", "cross-entropy"] = "class-average-dice"
+    #: Largest norm of the gradients of all weights together; null for none, as in the paper.
+    clip_norm: float | None = Field(default=None, gt=0)
+    #: Mirror each training image and its masks left to right with probability 1/2. The paper: no.
+    flips: bool = False
+    #: Of the forward pass; weights, their gradients and Adam stay float32. The paper: float32.
+    precision: Literal["float32", "bfloat16"] = "float32"
+    #: Order of the weights and activations in memory, and torch.compile of the training step: speed, and the last bits.
+    channels_last: bool = True
+    compile: bool = False
+    #: Which epoch's weights are kept: the best on the expert images held back for it, as in the paper, or the last.
+    checkpoint: Literal["selection", "last"] = "selection"
+    #: Output thresholds: per pathology the best on training images, as in the paper, or one number for all.
+    thresholds: Annotated[str | float, BeforeValidator(_threshold)] = "training"
     #: Samples an epoch; null for as many as there are images.
     samples_per_epoch: int | None = Field(default=None, ge=2)
     #: Sigmoid temperature of a student's loss. The paper: 10.
@@ -63,11 +92,25 @@ class Config(StageConfig):
 def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """`inputs`: ``valid``; ``encoder`` unless the init is random; ``train`` and ``weak`` if p leaves room for weak
     labels; ``train`` and ``teacher`` for a student."""
+    loop = partial(train, config, dict(inputs), out)
+    return resume.once(out, WEIGHTS, lambda: ray_train.run(loop, "fit", out, execution))
+
+
+def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+    """Train, or go on from what an interrupted training has saved, to the same weights; bit for bit on a CPU.
+
+    In a process group each worker takes its share of every batch, to the same weights but for their last bits. Raises
+    FloatingPointError at the first loss that isn't finite.
+    """
     import torch
 
-    from chexseg.models import encoders
+    from chexseg.models import encoders, losses, synchronised
     from chexseg.stages import training_sets
 
+    if config.batch_size % synchronised.workers():
+        raise UserError(
+            f"fit.batch_size: found {config.batch_size} for {synchronised.workers()} workers; allowed: a multiple of them"
+        )
     execution.prepare()
     assemble = training_sets.student if config.supervision == "teacher" else training_sets.mixed
     data = assemble(config, inputs, execution)
@@ -77,58 +120,70 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
         from chexseg.stages.pretrain import WEIGHTS as ENCODER
 
         encoders.load(model.encoder, inputs["encoder"] / ENCODER)
-    model.to(execution.device)
-    large = config.supervision == "masks" and data.images >= LARGE  # students: 1e-3 in all experiments (appendix B.4)
+    model.to(execution.device, memory_format=torch.channels_last if config.channels_last else torch.contiguous_format)
+    network = synchronised.parallel(model, execution.device)
+    if config.compile:
+        network = torch.compile(network)
+    large = config.supervision == "masks" and len(data.ids) >= LARGE  # students: 1e-3 in all experiments (appendix B.4)
     rate = config.learning_rate or (1e-4 if large else 1e-3)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True)
 
     progress = Progress.load(out, model, optimizer)
     for epoch in range(progress.epochs):
         data.skip(epoch)
-    total = config.epochs * data.samples
+    total, steps = config.epochs * data.samples, config.epochs * max(1, data.samples // config.batch_size)
     saved = time.monotonic()
     for epoch in range(progress.epochs, config.epochs):
         torch.manual_seed(derive(config.seed, "dropout", epoch))
+        flips = torch.Generator().manual_seed(derive(config.seed, "flips", epoch))
         model.train()
-        losses = []
-        for batch in data.batches(epoch):
-            loss = batch_loss(config, model, batch)
+        watch = losses.Watch()
+        for number, batch in enumerate(data.batches(epoch), start=1):
+            step = epoch * (steps // config.epochs) + number
+            if config.schedule == "cosine":
+                optimizer.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * (step - 1) / steps)) / 2
+            if config.flips:
+                batch["flipped"] = (torch.rand(config.batch_size, generator=flips) < 0.5).to(execution.device)
+            loss = batch_loss(config, network, synchronised.share(batch))
             optimizer.zero_grad()
             loss.backward()
+            if config.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
             optimizer.step()
-            losses.append(loss.detach())
-            done = epoch * data.samples + min(len(losses) * config.batch_size, data.samples)
+            where = partial(_where, step, optimizer.param_groups[0]["lr"], data.ids, batch["rows"])
+            watch.add(synchronised.mean(loss), where)
+            done = epoch * data.samples + min(number * config.batch_size, data.samples)
             execution.progress(done, total, "samples", {"epoch": epoch + 1})
+        mean_loss = watch.mean()
         score = selection_score(config, model, data.select)
-        progress.finish_epoch(model, float(torch.stack(losses).mean()), score)
+        progress.finish_epoch(model, mean_loss, score, best=config.checkpoint == "selection")
         execution.progress((epoch + 1) * data.samples, total, "samples", {"selection mIoU": score})
-        if time.monotonic() - saved > execution.checkpoint_seconds and epoch + 1 < config.epochs:
+        if synchronised.rank() == 0 and time.monotonic() - saved > execution.checkpoint_seconds and epoch + 1 < config.epochs:
             resume.save(out, model, optimizer, **vars(progress))
             saved = time.monotonic()
     model.load_state_dict(progress.best_state)
-    thresholds, training_iou = choose_thresholds(config, model, data.thresholds)
-    size = data.select[0].shape[-1]
-    encoders.save(
-        model,
-        out / WEIGHTS,
-        architecture=config.architecture,
-        init=config.init,
-        size=size,
-        pathologies=config.pathologies,
-        thresholds=thresholds,
-    )
-    (out / "history.json").write_text(json.dumps(progress.history, indent=1))
-    (out / resume.STATE).unlink(missing_ok=True)
-    return {
+    thresholds, training_iou = choose_thresholds(config, model, data.thresholds())
+    facts = {
         "selection_miou": progress.best_score,
         "best_epoch": progress.best_epoch,
         "thresholds": dict(zip(config.pathologies, thresholds, strict=True)),
         "training_iou": dict(zip(config.pathologies, training_iou, strict=True)),
         "learning_rate": rate,
-        "images": data.images,
+        "images": len(data.ids),
         "samples": total,
         **data.facts(),
     }
+    if synchronised.rank() == 0:
+        (out / "history.json").write_text(json.dumps(progress.history, indent=1))
+        about = {"architecture": config.architecture, "init": config.init, "pathologies": config.pathologies}
+        size = data.select[0].shape[-1]
+        encoders.save(model, out / WEIGHTS, size=size, thresholds=thresholds, **about)
+    return facts
+
+
+def _where(step: int, rate: float, ids: Sequence[str], rows_N: Any) -> str:
+    """What one must know of a step to look into it."""
+    return f"in step {step}, learning rate {rate:g}; images {', '.join(ids[row] for row in rows_N.tolist())}"
 
 
 def build(config: Config) -> Any:
@@ -139,14 +194,30 @@ def build(config: Config) -> Any:
 
 
 def batch_loss(config: Config, model: Any, batch: Mapping[str, Any]) -> Any:
-    """Class-average Dice on masks, or the student's cross-entropy against its teacher's soft masks."""
+    """The loss on masks, or the student's cross-entropy against its teacher's soft masks.
+
+    ``flipped``, if the batch has it, tells which rows are mirrored left to right.
+    """
+    import torch
+
     from chexseg.data import labelled
     from chexseg.models import encoders, losses, segmenter
 
-    logits_NKHW = model(encoders.prepare(batch["images"], config.init))
+    def mirrored(values: Any) -> Any:
+        if "flipped" not in batch:
+            return values
+        return torch.where(batch["flipped"].view(-1, *[1] * (values.ndim - 1)), values.flip(-1), values)
+
+    images_NCHW = encoders.prepare(mirrored(batch["images"]), config.init)
+    if not config.channels_last:
+        images_NCHW = images_NCHW.contiguous()
+    with torch.autocast(images_NCHW.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        logits_NKHW = model(images_NCHW)
     if config.supervision == "teacher":
-        return losses.distillation(logits_NKHW, segmenter.upsample(batch["teacher"].float()), config.temperature)
-    return losses.class_average_dice(logits_NKHW, labelled.unpack_bits(batch["masks"], logits_NKHW.shape[1:]))
+        teacher_NKHW = segmenter.upsample(mirrored(batch["teacher"]).float())
+        return losses.distillation(logits_NKHW, teacher_NKHW, config.temperature)
+    masks_NKHW = mirrored(labelled.unpack_bits(batch["masks"], logits_NKHW.shape[1:]))
+    return losses.SEGMENTATION[config.loss](logits_NKHW, masks_NKHW)
 
 
 @dataclass
@@ -165,10 +236,13 @@ class Progress:
     def epochs(self) -> int:
         return len(self.history)
 
-    def finish_epoch(self, model: Any, loss: float, score: float | None) -> None:
-        """Keep the weights if this epoch is at least as good as any before: of equals, the one trained for longest."""
+    def finish_epoch(self, model: Any, loss: float, score: float | None, best: bool = True) -> None:
+        """Keep the weights if this epoch is at least as good as any before: of equals, the one trained for longest.
+
+        Without `best` keep them anyway.
+        """
         self.history.append({"epoch": self.epochs + 1, "loss": loss, "selection_miou": score})
-        if score is None or self.best_score is None or score >= self.best_score:
+        if not best or score is None or self.best_score is None or score >= self.best_score:
             self.best_score, self.best_epoch = score, self.epochs
             self.best_state = copy.deepcopy(model.state_dict())
 
@@ -217,14 +291,23 @@ def selection_score(config: Config, model: Any, select: tuple[Any, Any]) -> floa
     return float(iou_K[chosen].mean()) if chosen else None
 
 
-def choose_thresholds(config: Config, model: Any, training: tuple[Any, Any]) -> tuple[list[float], list[float | None]]:
-    """Per pathology the output threshold with the best pooled IoU on training images, and that IoU."""
-    from chexseg.data import labelled
-    from chexseg.saliency.thresholds import Histogram
+def choose_thresholds(
+    config: Config, model: Any, batches: Iterator[Mapping[str, Any]]
+) -> tuple[list[float], list[float | None]]:
+    """The output threshold per pathology, and its pooled IoU on the training images (None without a true pixel).
 
-    images, masks = training
-    histogram = Histogram.empty(len(config.pathologies), images.device)
-    for predicted, packed in zip(probabilities(config, model, images), masks.split(16), strict=True):
-        histogram = histogram + Histogram.of(predicted, labelled.unpack_bits(packed, predicted.shape[1:]))
-    thresholds, iou = histogram.best()
-    return np.round(thresholds.tolist(), 2).tolist(), [None if value != value else value for value in iou.tolist()]
+    batches: ``images`` (N, H, W) and packed ``masks`` (N, bytes) of all training images.
+    """
+    from chexseg.data import labelled
+    from chexseg.saliency.thresholds import GRID, Histogram
+
+    histogram = Histogram.empty(len(config.pathologies))
+    for batch in batches:
+        (predicted,) = probabilities(config, model, batch["images"])
+        histogram = histogram + Histogram.of(predicted, labelled.unpack_bits(batch["masks"], predicted.shape[1:]))
+    if config.thresholds == "training":
+        thresholds, iou = (values.tolist() for values in histogram.best())
+    else:
+        thresholds = [config.thresholds] * len(config.pathologies)
+        iou = histogram.iou_KT()[:, round(config.thresholds * len(GRID))].tolist()
+    return np.round(thresholds, 2).tolist(), [None if value != value else value for value in iou]

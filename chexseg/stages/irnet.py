@@ -127,7 +127,7 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
     import torch
     from torch.nn.functional import interpolate
 
-    from chexseg.data import labelled
+    from chexseg.data import labelled, training_source
     from chexseg.models import encoders
     from chexseg.models.irnet_losses import pair_losses, seeds
     from chexseg.saliency.weak_masks import possible
@@ -143,7 +143,7 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
         "present": possible(torch.from_numpy(labelled.labels(table.loc[ids], PATHOLOGIES))),
     }
     seed = derive(config.seed, "irnet samples")
-    source = labelled.source(inputs["train"], ids, columns, seed, execution.device, execution.resident_bytes)
+    source = training_source.source(inputs["train"], ids, columns, seed, execution.device, execution.room())
     backbone = None if config.init == "random" else inputs["encoder"]
     model = build(config, backbone).to(execution.device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameter_groups(config.learning_rate), momentum=0.9, weight_decay=1e-4)

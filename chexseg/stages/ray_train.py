@@ -1,4 +1,4 @@
-"""A training loop on a worker of Ray Train: the one place where stages meet it.
+"""A training loop on workers of Ray Train: the one place where stages meet it.
 
 The worker may die and is started again; the loop goes on from what it has saved itself (`stages.resume`), just as it does
 in a process of its own, so Ray Train keeps no checkpoints. Where a cluster has no room for the worker, Ray Train waits for
@@ -12,21 +12,23 @@ import json
 import shutil
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from chexseg.errors import DamagedError, UserError
-from chexseg.stages.base import Execution
+from chexseg.stages.base import Execution, no_progress
 
 _ERRORS = {error.__name__: error for error in (UserError, DamagedError)}
 
 
 def run(loop: Callable[[Execution], Mapping[str, Any]], name: str, out: Path, execution: Execution) -> dict[str, Any]:
-    """``loop(execution)`` in this process, or, where `execution.train_failures` says so, on a worker of Ray Train.
+    """``loop(execution)`` in this process, or, where `execution.train_failures` says so, on workers of Ray Train.
 
-    The loop returns what JSON can hold. Its exceptions arrive here: a `UserError` as itself, others as RuntimeError with
-    the worker's traceback; neither is tried again. A worker that dies is started again `train_failures` times.
+    `execution.train_workers` workers run the loop in one process group; worker 0 returns what JSON can hold. Exceptions
+    arrive here: a `UserError` as itself, others as RuntimeError with the worker's traceback; neither is tried again.
+    Workers of which one dies are started again `train_failures` times.
     """
     if execution.train_failures is None:
         return dict(loop(execution))
@@ -40,7 +42,7 @@ def run(loop: Callable[[Execution], Mapping[str, Any]], name: str, out: Path, ex
     resources = {"CPU": 1, "GPU": execution.map_gpus} if gpu else {"CPU": execution.threads}
     trainer = TorchTrainer(
         functools.partial(_work, loop, str(answer), replace(execution, train_failures=None)),
-        scaling_config=train.ScalingConfig(num_workers=1, use_gpu=gpu, resources_per_worker=resources),
+        scaling_config=train.ScalingConfig(num_workers=execution.train_workers, use_gpu=gpu, resources_per_worker=resources),
         run_config=train.RunConfig(
             name=name,
             storage_path=str(scratch.absolute()),
@@ -48,7 +50,11 @@ def run(loop: Callable[[Execution], Mapping[str, Any]], name: str, out: Path, ex
         ),
     )
     try:
-        trainer.fit()
+        try:
+            trainer.fit()
+        except train.TrainingFailedError:
+            if not answer.exists():
+                raise
         found = json.loads(answer.read_text())
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -61,8 +67,20 @@ def run(loop: Callable[[Execution], Mapping[str, Any]], name: str, out: Path, ex
 
 
 def _work(loop: Callable[[Execution], Mapping[str, Any]], answer: str, execution: Execution) -> None:
+    """One worker's part. A loop that fails would fail again: the others end too, and a new group finds the answer there."""
+    from chexseg.models import synchronised
+
+    if Path(answer).exists():
+        return
+    if synchronised.rank() > 0:
+        execution = replace(execution, progress=no_progress)
     try:
         found: dict[str, Any] = {"facts": loop(execution)}
-    except Exception as error:  # a loop that fails would fail again: Ray Train is told of dead workers only
+    except Exception as error:
         found = {"kind": type(error).__name__, "error": str(error), "traceback": traceback.format_exc()}
-    Path(answer).write_text(json.dumps(found))
+    alone = synchronised.workers() == 1
+    if "error" in found or synchronised.rank() == 0:
+        with suppress(FileExistsError), open(answer, "x") as file:  # of several errors the first is the cause
+            json.dump(found, file)
+    if "error" in found and not alone:  # the others wait for this one in a collective operation
+        raise RuntimeError(found["error"])

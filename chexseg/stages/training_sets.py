@@ -1,18 +1,19 @@
-"""What a segmenter trains on, chooses its epoch on and its thresholds on: images and masks, loaded onto the device."""
+"""What a segmenter trains on, chooses its epoch on and its thresholds on: images and masks, resident or streamed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from chexseg.data import draws, labelled, shards, sources
+from chexseg.data import draws, labelled, shards, sources, training_source
 from chexseg.data.mixture import Mixture
 from chexseg.data.mixture_rules import effective_probability
-from chexseg.errors import UserError
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.randomness import derive
 from chexseg.saliency.weak_masks import weak_masks
@@ -30,15 +31,15 @@ Masked = tuple[torch.Tensor, torch.Tensor]
 class TrainingSet:
     """What a cell trains on: `batches(epoch)`; what its epoch is chosen on; what its thresholds are chosen on.
 
-    Images are uint8 (N, H, W), masks packed bits (N, bytes), all on the device.
+    Images are uint8 (N, H, W), masks packed bits (N, bytes), all on the device. A batch's ``rows`` are places in `ids`.
     """
 
     batches: Callable[[int], Iterator[dict[str, torch.Tensor]]]
     skip: Callable[[int], None]
-    images: int
+    ids: Sequence[str]
     samples: int
     select: Masked
-    thresholds: Masked
+    thresholds: Callable[[], Iterator[dict[str, torch.Tensor]]]
     facts: Callable[[], dict[str, Any]]
 
 
@@ -54,24 +55,36 @@ def expert_set(config: Config, valid: Path, image_ids: list[str], device: str) -
     return images.to(device), labelled.expert_masks(valid, image_ids, config.pathologies, images.shape[-1]).to(device)
 
 
-def weak_set(config: Config, inputs: Mapping[str, Path], device: str) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-    """(images, packed masks, ids) of this trial's draw of weakly labelled images."""
-    shard_files = shards.files(inputs["weak"] / "train")
-    pool = labelled.ids(inputs["weak"] / "train")
+def expert_source(config: Config, valid: Path, image_ids: list[str], device: str) -> sources.Source:
+    """Expert images and masks: few enough to be kept on any device."""
+    images, masks = expert_set(config, valid, image_ids, device)
+    columns = {"images": images, "masks": masks, "rows": torch.arange(len(image_ids), device=device)}
+    return sources.Resident(columns, derive(config.seed, "expert samples"))
+
+
+def weak_source(
+    config: Config, inputs: Mapping[str, Path], execution: Execution, first: int
+) -> tuple[sources.Source, list[str]]:
+    """This trial's draw of weakly labelled images with their masks, and their ids. Their ``rows`` begin at `first`."""
+    directory = inputs["weak"] / "train"
+    pool = labelled.ids(directory)
     table = labelled.index(inputs["train"]).set_index("image_id")
     positive = (labelled.labels(table.loc[pool], config.pathologies) == 1).any(axis=1)
     ids = draws.weak_images(pool, positive, config.weak_images, config.seed, config.prefer_positives)
-    thresholds = shards.metadata(shard_files[0])["thresholds"]
-    chosen = [PATHOLOGIES.index(name) for name in config.pathologies]
-    scores_NKhw = labelled.gather(inputs["weak"] / "train", "scores", ids)[:, chosen]
-    present_NK = weak_counts.present(inputs["train"], ids, config.negatives_empty)[:, chosen]
-    images = labelled.pixels(inputs["train"], ids)
+    thresholds = shards.metadata(shards.files(directory)[0])["thresholds"]
     thresholds_K = torch.tensor([thresholds[name] for name in config.pathologies])
-    packed = [
-        labelled.pack_bits(weak_masks(scores, thresholds_K, present, images.shape[-1]))
-        for scores, present in zip(scores_NKhw.split(32), present_NK.split(32), strict=True)
-    ]
-    return images.to(device), torch.cat(packed).to(device), ids
+    chosen = [PATHOLOGIES.index(name) for name in config.pathologies]
+    present_NK = weak_counts.present(inputs["train"], ids, config.negatives_empty)[:, chosen]
+    side = labelled.image_size(inputs["train"])
+
+    def masks(rows: np.ndarray, scores_NKhw: torch.Tensor) -> torch.Tensor:
+        return labelled.pack_bits(weak_masks(scores_NKhw[:, chosen], thresholds_K, present_NK[rows], side))
+
+    stored = training_source.Stored(directory, "scores", masks, -(-len(chosen) * side * side // 8))
+    columns = {"rows": torch.arange(first, first + len(ids))}
+    seed = derive(config.seed, "weak samples")
+    source = training_source.source(inputs["train"], ids, columns, seed, execution.device, execution.room(), {"masks": stored})
+    return source, ids
 
 
 def mixed(config: Config, inputs: Mapping[str, Path], execution: Execution) -> TrainingSet:
@@ -79,54 +92,49 @@ def mixed(config: Config, inputs: Mapping[str, Path], execution: Execution) -> T
     probability = effective_probability(config.p, config.mixing)
     train_ids, select_ids = expert_ids(config, inputs["valid"])
     expert = weak = None
-    images = 0
+    ids: list[str] = []
     if probability > 0:
-        pixels, masks = expert_set(config, inputs["valid"], train_ids, execution.device)
-        expert = sources.Resident({"images": pixels, "masks": masks}, derive(config.seed, "expert samples"))
-        images, thresholds = images + len(train_ids), (pixels, masks)
+        expert = expert_source(config, inputs["valid"], train_ids, execution.device)
+        ids += train_ids
     if probability < 1:
-        pixels, masks, weak_ids = weak_set(config, inputs, execution.device)
-        weak = sources.Resident({"images": pixels, "masks": masks}, derive(config.seed, "weak samples"))
-        images += len(weak_ids)
-        if probability == 0:  # no expert mask reaches a weakly supervised cell, but by the choice of its epoch
-            thresholds = (pixels, masks)
+        weak, weak_ids = weak_source(config, inputs, execution, len(ids))
+        ids += weak_ids
     mixture = Mixture(expert, weak, config.p, config.batch_size, derive(config.seed, "mixture"), config.mixing)
-    samples = config.samples_per_epoch or images
+    samples = config.samples_per_epoch or len(ids)
+    # No expert mask reaches a weakly supervised cell, but by the choice of its epoch.
+    thresholds: Any = expert or weak
     return TrainingSet(
         batches=lambda epoch: mixture.batches(epoch, samples),
         skip=lambda epoch: mixture.skip(epoch, samples),
-        images=images,
+        ids=ids,
         samples=samples,
         select=expert_set(config, inputs["valid"], select_ids, execution.device),
-        thresholds=thresholds,
+        thresholds=lambda: thresholds.once(16),
         facts=lambda: {"effective_p": probability, "expert_share": mixture.expert_share},
     )
 
 
 def student(config: Config, inputs: Mapping[str, Path], execution: Execution) -> TrainingSet:
     """Training images with a teacher's stride-4 logits."""
-
     train_ids, select_ids = expert_ids(config, inputs["valid"])
-    ids = labelled.ids(inputs["teacher"] / "train")
-    side = labelled.image_size(inputs["train"])
-    needs = len(ids) * side**2 * (1 + len(config.pathologies) * 2 // 16)  # pixels, and float16 logits at stride 4
-    if needs > execution.resident_bytes:
-        raise UserError(f"distil.fraction: {len(ids)} images need {needs} bytes; allowed: {execution.resident_bytes}")
-    columns = {
-        "images": labelled.pixels(inputs["train"], ids),
-        "teacher": labelled.gather(inputs["teacher"] / "train", "logits", ids),
-    }
-    source = sources.Resident(
-        {name: values.to(execution.device) for name, values in columns.items()}, derive(config.seed, "student samples")
+    directory = inputs["teacher"] / "train"
+    ids = labelled.ids(directory)
+    shape = shards.metadata(shards.files(directory)[0])["arrays"]["logits"]["shape"]
+    stored = training_source.Stored(directory, "logits", lambda _, logits_NKhw: logits_NKhw, 2 * math.prod(shape))
+    seed = derive(config.seed, "student samples")
+    columns = {"rows": torch.arange(len(ids))}
+    source = training_source.source(
+        inputs["train"], ids, columns, seed, execution.device, execution.room(), {"teacher": stored}
     )
     samples = config.samples_per_epoch or len(ids)
     steps = max(1, samples // config.batch_size)
+    expert = expert_source(config, inputs["valid"], train_ids, execution.device)
     return TrainingSet(
         batches=lambda epoch: (source.take(config.batch_size) for _ in range(steps)),
         skip=lambda epoch: source.skip(steps * config.batch_size),
-        images=len(ids),
+        ids=ids,
         samples=samples,
         select=expert_set(config, inputs["valid"], select_ids, execution.device),
-        thresholds=expert_set(config, inputs["valid"], train_ids, execution.device),
+        thresholds=lambda: expert.once(16),
         facts=dict,
     )

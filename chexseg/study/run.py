@@ -61,8 +61,13 @@ class Capacity:
             raise UserError(f"resources.cpu: found {resources.cpu:g}; allowed: at most {room}, what one node has free")
         if self.gpus and resources.gpu > self.node_gpus:
             raise UserError(f"resources.gpu: found {resources.gpu:g}; allowed: at most {self.node_gpus}, the largest node's")
-        slots = int(self.cpus / resources.cpu)
-        return max(1, min(slots, int(self.gpus / resources.gpu))) if self.gpus and resources.gpu else slots
+        taken = resources.cpu * resources.workers, resources.gpu * resources.workers
+        slots = [int(self.cpus / taken[0])]
+        if self.gpus and resources.gpu:
+            slots.append(int(self.gpus / taken[1]))
+        if resources.workers > 1 and not min(slots):
+            raise UserError(f"resources.workers: found {resources.workers}; allowed: as many as the cluster has room for")
+        return max(1, min(slots))
 
 
 @contextmanager
@@ -249,14 +254,19 @@ def _run_stages(ready: Sequence[Node], job: _Job, capacity: Capacity) -> list[di
 
 
 def _trial(config: Mapping[str, Any], job: _Job, execution: Execution) -> None:
-    """One cell on a warm worker: its fit, then its scores."""
+    """One cell on a warm worker: its fit, then its scores. Several workers of Ray Train hold what the cell takes themselves."""
     from ray import tune
 
     answers = []
     cell = config["cell"]
     for key in (cell["fit"], cell["score"]):
         name = f"{cell['name']}, {job.nodes[key].stage}"
-        answers.append(_attempt(job, key, name, replace(execution, progress=Pen(job.board, name))))
+        watched = replace(execution, progress=Pen(job.board, name))
+        if execution.train_workers == 1 or key == cell["fit"]:
+            answers.append(_attempt(job, key, name, watched))
+        else:
+            task = _stage_task.options(num_cpus=execution.threads, num_gpus=execution.map_gpus)
+            answers.append(ray.get(task.remote(job, key, name, execution)))
         if answers[-1]["state"] in ("failed", "mistake"):
             break
     tune.report({"answers": answers})
@@ -271,8 +281,16 @@ def _run_cells(pending: Sequence[Cell], job: _Job, capacity: Capacity, resources
     from ray import tune
 
     gpu = resources.gpu if capacity.gpus else 0
-    execution = Execution(device="cuda" if gpu else "cpu", threads=max(1, int(resources.cpu)))
-    trial = tune.with_resources(tune.with_parameters(_trial, job=job, execution=execution), {"cpu": resources.cpu, "gpu": gpu})
+    alone = resources.workers == 1
+    execution = Execution(
+        device="cuda" if gpu else "cpu",
+        threads=max(1, int(resources.cpu)),
+        map_gpus=gpu,
+        train_workers=resources.workers,
+        train_failures=None if alone else MAX_FAILURES,
+    )
+    held = {"cpu": resources.cpu, "gpu": gpu} if alone else {"cpu": 0}
+    trial = tune.with_resources(tune.with_parameters(_trial, job=job, execution=execution), held)
     cells = [{"name": cell.name, "fit": cell.fit, "score": cell.score} for cell in pending]
     scratch = tempfile.mkdtemp(prefix="chexseg-tune-")
     try:

@@ -39,7 +39,10 @@ Saliency = _section("Saliency", saliency.Config, "images", "frontal_only")
 Irnet = _section(
     "Irnet", irnet.Config, *(name for name in irnet.Config.model_fields if name not in ("negatives_empty", "seed"))
 )
-Fit = _section("Fit", fit.Config, "epochs", "batch_size", "learning_rate", "samples_per_epoch")
+Fit = _section(
+    "Fit", fit.Config, "epochs", "batch_size", "learning_rate", "schedule", "loss", "clip_norm", "flips", "precision",
+    "channels_last", "compile", "checkpoint", "thresholds", "samples_per_epoch",
+)  # fmt: skip
 
 
 class Encoder(Section):
@@ -112,6 +115,8 @@ class Resources(Section):
 
     cpu: float = Field(default=1, gt=0)
     gpu: float = Field(default=0, ge=0, le=8)
+    #: That share each batch of a fit; cpu and gpu are what each of them takes. 1: the fit runs where the cell does.
+    workers: int = Field(default=1, ge=1)
 
     @field_validator("gpu")
     @classmethod

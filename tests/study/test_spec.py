@@ -31,7 +31,8 @@ def test_every_shipped_study_plans(path):
 MISTAKES = {
     "name: s\nsettings:\n  fit: {epoch: 3}": (
         "x.yaml:3: settings.fit.epoch: no such key (did you mean 'epochs'?); allowed: epochs, batch_size,"
-        " learning_rate, samples_per_epoch"
+        " learning_rate, schedule, loss, clip_norm, flips, precision, channels_last, compile, checkpoint, thresholds,"
+        " samples_per_epoch"
     ),
     "name: s\naxes:\n  labels.weak: [cma]": (
         "x.yaml:3: axes.labels.weak: labels.weak: found 'cma'; input should be 'cam', 'cam++' or 'irnet' (did you mean 'cam'?)"

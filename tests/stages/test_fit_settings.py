@@ -1,0 +1,202 @@
+"""What a fit can be told beside the paper's values, and that it learns, streams, and stops where it must."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from chexseg.data import labelled, shards, sources, training_source
+from chexseg.models import losses, segmenter
+from chexseg.pathologies import PATHOLOGIES
+from chexseg.stages import distil, fit, training_sets
+from chexseg.study import spec
+
+from .conftest import EXECUTION
+from .test_fit import MIXED, SMALL, inputs, run, same
+
+STREAMED = replace(EXECUTION, resident_bytes=0)
+
+
+def test_the_papers_values_are_the_defaults():
+    config = fit.Config()
+    assert (config.epochs, config.batch_size, config.loss, config.schedule) == (20, 8, "class-average-dice", "constant")
+    assert (config.clip_norm, config.flips, config.precision, config.compile) == (None, False, "float32", False)
+    assert (config.checkpoint, config.thresholds, config.temperature) == ("selection", "training", 10)
+    assert spec.Fit.model_validate({}).model_dump().items() <= config.model_dump().items()
+
+
+@pytest.mark.parametrize("value", [0.33, 1.0, -0.05, "best", True])
+def test_a_threshold_off_the_grid_is_refused(value):
+    with pytest.raises(ValueError, match="allowed: training, or one of 0, 0.05"):
+        fit.Config(thresholds=value)
+
+
+def test_a_nan_names_step_rate_and_images(results, tmp_path):
+    config = fit.Config(**{**SMALL, "epochs": 1}, **MIXED, learning_rate=1e30)
+    given = inputs(results, "train", "valid", "weak")
+    with pytest.raises(FloatingPointError) as caught:
+        run(config, given, tmp_path / "fit")
+    text = str(caught.value)
+    assert text.startswith("the loss is nan in step 2, learning rate 1e+30; images patient")
+    named = text.rpartition("images ")[2].split(", ")
+    assert len(named) == config.batch_size
+    train, _ = training_sets.expert_ids(config, given["valid"])
+    assert set(named) <= set(train) | set(labelled.ids(given["weak"] / "train"))
+    assert set(named) & set(train)
+
+
+def test_every_setting_changes_what_it_says_and_can_be_resumed(results, tmp_path, monkeypatch):
+    """All at once, so that one killed and resumed fit proves it for each."""
+    given = inputs(results, "train", "valid", "weak")
+    rates, norms = [], []
+    step = torch.optim.Adam.step
+
+    def watched(self, *arguments, **keywords):
+        rates.append(self.param_groups[0]["lr"])
+        norms.append(math.sqrt(sum(p.grad.square().sum().item() for group in self.param_groups for p in group["params"])))
+        return step(self, *arguments, **keywords)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", watched)
+    told = {"schedule": "cosine", "clip_norm": 0.01, "flips": True, "precision": "bfloat16", "channels_last": False}
+    told |= {"loss": "cross-entropy", "checkpoint": "last", "thresholds": 0.35}
+    config = fit.Config(**SMALL, **MIXED, **told)
+    facts = run(config, given, tmp_path / "quiet")
+    assert rates == pytest.approx([1e-3, 1e-3 * (1 + math.cos(math.pi / 4)) / 2, 5e-4, 1e-3 * (1 - math.cos(math.pi / 4)) / 2])
+    assert max(norms) < 0.0101
+    assert set(facts["thresholds"].values()) == {0.35}
+    assert facts["best_epoch"] == 2
+
+    def kill(done, total, unit, note=None):
+        if (note or {}).get("epoch") == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(config, given, tmp_path / "killed", replace(EXECUTION, checkpoint_seconds=0, progress=kill))
+    rates.clear()
+    assert run(config, given, tmp_path / "killed") == facts
+    assert len(rates) == 2
+    assert same(tmp_path / "quiet", tmp_path / "killed")
+
+
+def test_compiled_training_is_called_with_the_batches(results, tmp_path, monkeypatch):
+    """The compiler itself is PyTorch's, and takes minutes here: the network that it's given is what trains."""
+    seen = []
+
+    def compiled(network):
+        def forward(images):
+            seen.append(tuple(images.shape))
+            return network(images)
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    given = inputs(results, "valid")
+    config = fit.Config(**{**SMALL, "epochs": 1}, init="random", compile=True)
+    run(config, given, tmp_path / "compiled")
+    assert seen == [(8, 3, 64, 64)] * 2
+    run(config.model_copy(update={"compile": False}), given, tmp_path / "plain")
+    assert same(tmp_path / "compiled", tmp_path / "plain")
+
+
+def test_flips_mirror_images_and_masks_together():
+    config = fit.Config(init="random")
+    images = torch.randint(0, 256, (2, 64, 64), dtype=torch.uint8)
+    masks = torch.rand(2, len(PATHOLOGIES), 64, 64) < 0.3
+    model = segmenter.build("resnet18", len(PATHOLOGIES)).eval()
+    batch = {"images": images, "masks": labelled.pack_bits(masks), "flipped": torch.tensor([True, False])}
+    by_hand = {
+        "images": torch.stack([images[0].flip(-1), images[1]]),
+        "masks": labelled.pack_bits(torch.stack([masks[0].flip(-1), masks[1]])),
+    }
+    assert fit.batch_loss(config, model, batch) == fit.batch_loss(config, model, by_hand)
+    assert fit.batch_loss(config, model, batch) != fit.batch_loss(config, model, {**by_hand, "images": images})
+
+
+def test_a_streamed_pass_has_the_resident_samples(results):
+    config = fit.Config(**SMALL, **MIXED)
+    given = inputs(results, "train", "valid", "weak")
+    resident, ids = training_sets.weak_source(config, given, EXECUTION, 8)
+    streamed, ids_too = training_sets.weak_source(config, given, STREAMED, 8)
+    assert ids == ids_too
+    assert (type(resident), type(streamed)) == (sources.Resident, sources.Streamed)
+    for batches in ((resident.take(12), streamed.take(12)), (next(resident.once(64)), next(streamed.once(64)))):
+        orders = [batch["rows"].argsort() for batch in batches]
+        for name in ("images", "masks", "rows"):
+            first, second = (batch[name][order] for batch, order in zip(batches, orders, strict=True))
+            assert torch.equal(first, second), name
+    assert batches[0]["rows"].sort().values.tolist() == list(range(8, 20))
+
+
+def test_streamed_cells_and_students_train_and_go_on(results, tmp_path):
+    given = inputs(results, "train", "valid", "weak")
+    weak = fit.Config(**SMALL, **{**MIXED, "p": 0.0})
+    facts = run(weak, given, tmp_path / "weak", STREAMED)
+    resident = run(weak.model_copy(update={"epochs": 1}), given, tmp_path / "resident")
+    assert facts["images"] == resident["images"]
+    (tmp_path / "logits").mkdir()
+    distil.run(
+        distil.Config(fraction=0.5), {"train": given["train"], "teacher": results.paths["fit"]}, tmp_path / "logits", EXECUTION
+    )
+    student = fit.Config(**SMALL, supervision="teacher", init="random")
+    given = {**inputs(results, "train", "valid"), "teacher": tmp_path / "logits"}
+    quiet = run(student, given, tmp_path / "student", STREAMED)
+
+    def kill(done, total, unit, note=None):
+        if (note or {}).get("epoch") == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(student, given, tmp_path / "killed", replace(STREAMED, checkpoint_seconds=0, progress=kill))
+    assert run(student, given, tmp_path / "killed", STREAMED) == quiet
+    assert same(tmp_path / "student", tmp_path / "killed")
+
+
+def test_images_that_lack_their_masks_are_damage(results, tmp_path):
+    """A shard of weak labels that is gone: the stream must not give other images' masks."""
+    config = fit.Config(**SMALL, **MIXED)
+    given = inputs(results, "train", "valid", "weak")
+    ids = labelled.ids(given["train"] / "images")
+    directory = tmp_path / "train"
+    directory.mkdir()
+    paths = shards.files(given["weak"] / "train")
+    for path in paths[1:]:
+        (directory / path.rpartition("/")[2]).symlink_to(path)
+    stored = training_source.Stored(directory, "scores", lambda rows, scores: scores, 2000)
+    source = training_source.source(given["train"], ids, {}, 0, "cpu", 0, {"scores": stored})
+    with pytest.raises(Exception, match="its images are not those of"):
+        source.take(config.batch_size)
+
+
+def test_eight_images_can_be_learnt_by_heart(results, tmp_path):
+    """The loop can learn: a Dice above 0.9 on the images it trains on."""
+    config = fit.Config(
+        pathologies=("Cardiomegaly", "Enlarged Cardiomediastinum"), expert_train=8, expert_select=4, init="random",
+        epochs=60, samples_per_epoch=16, checkpoint="last",
+    )  # fmt: skip
+    given = inputs(results, "valid")
+    run(config, given, tmp_path / "fit")
+    model = fit.build(config)
+    model.load_state_dict(load_file(tmp_path / "fit" / fit.WEIGHTS))
+    train, _ = training_sets.expert_ids(config, given["valid"])
+    images, packed = training_sets.expert_set(config, given["valid"], train, "cpu")
+    (predicted,) = fit.probabilities(config, model, images)
+    masks = labelled.unpack_bits(packed, predicted.shape[1:])
+    assert masks.any(dim=(0, 2, 3)).all()
+    overlap = 2 * ((predicted > 0.5) & masks).sum((0, 2, 3)) / ((predicted > 0.5).sum((0, 2, 3)) + masks.sum((0, 2, 3)))
+    assert overlap.min() > 0.9
+    history = json.loads((tmp_path / "fit" / "history.json").read_text())
+    assert history[-1]["loss"] < 0.1
+
+
+def test_losses_are_watched_one_by_one():
+    watch = losses.Watch()
+    watch.add(torch.tensor(1.0), str)
+    watch.add(torch.tensor(3.0), str)
+    assert watch.mean() == 2
+    with pytest.raises(FloatingPointError, match="the loss is inf here"):
+        watch.add(torch.tensor(float("inf")), lambda: "here")
