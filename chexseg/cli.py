@@ -115,8 +115,15 @@ def data_check(
 
 @encoder_app.command("import")
 def encoder_import(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint: .safetensors, or torch's with plain weights.")],
     kind: Annotated[str, typer.Option("--kind", metavar="KIND", help="What it was trained on: moco-cxr, chexpert, imagenet.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]",
+            help="A checkpoint: .safetensors, or torch's with plain weights. Without, imagenet's come from this machine's"
+            " caches or the network.",
+        ),
+    ] = None,
     architecture: Annotated[str, typer.Option(help="An encoder of segmentation-models-pytorch.")] = "resnet18",
     store: StoreRoot = DEFAULT_STORE,
 ) -> None:
@@ -126,6 +133,7 @@ def encoder_import(
     from chexseg.study import imports
     from chexseg.study.store import Store
 
+    file = file or imports.published(kind, architecture)
     done = imports.import_encoder(file, kind, architecture, Store(store))
     read, init = done.encoder, KINDS[kind]
     ignored = f"{len(read.ignored)} ignored" + (f" ({few(read.ignored)})" if read.ignored else "")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import ray
-from ray.data import ActorPoolStrategy, DataContext
+
+if TYPE_CHECKING:
+    from ray.data import DataContext
 
 
 def _context() -> DataContext:
     """Ray Data's settings of this process: blocks in order, no progress bars of its own."""
+    from ray.data import DataContext
+
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
@@ -25,6 +28,8 @@ def stream(paths: Sequence[str], columns: Sequence[str], batch_size: int = 256) 
 
     Only the batches under way are in memory. The batches have lost the schema's metadata: give `array` the layout.
     """
+    import ray
+
     # Ray 2.60's new parquet reader takes ten times as long on files of this size; the setting is read as the set is built.
     context = _context()
     context.use_datasource_v2 = False
@@ -49,6 +54,9 @@ def map_files(
     """
     if not paths:
         return []
+    import ray
+    from ray.data import ActorPoolStrategy
+
     _context()
     dataset = ray.data.from_items([{"path": path} for path in paths], override_num_blocks=len(paths)).map_batches(
         _PathWorker,

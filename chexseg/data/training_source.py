@@ -87,6 +87,8 @@ def source(
 def _values(directory: Path, column: str, files: Sequence[str], rows: Mapping[str, int]) -> Iterator[tuple[int, np.ndarray]]:
     """(row, value) of the wanted images in the files' order; the same for every artifact, whose files are sorted by id."""
     paths = [str(directory / name) for name in files if (directory / name).exists()]  # none without rows is written
+    if not paths:
+        return
     layout = shards.metadata(paths[0])["arrays"][column]
     for batch in streams.stream(paths, ["image_id", column]):
         values = shards.array(batch, column, layout)

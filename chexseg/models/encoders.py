@@ -42,6 +42,27 @@ def check(architecture: str, field: str = "encoder.architecture") -> None:
         )
 
 
+def published_settings(architecture: str) -> Mapping[str, str] | None:
+    """Where segmentation-models-pytorch has ImageNet weights: ``repo_id`` and ``revision``; None where it names none."""
+    known = smp.encoders.encoders.get(architecture, {})
+    return known.get("pretrained_settings", {}).get("imagenet")
+
+
+def torchvision_cache(architecture: str) -> Path | None:
+    """The ImageNet weights that torchvision has downloaded to this machine before; None where there are none."""
+    import torchvision
+
+    try:
+        weights = torchvision.models.get_model_weights(architecture)
+    except ValueError:
+        return None
+    for found in weights:
+        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(found.url).name
+        if "IMAGENET1K" in found.name and path.is_file():
+            return path
+    return None
+
+
 def build(architecture: str) -> nn.Module:
     """A randomly initialised encoder of segmentation-models-pytorch. Raises `UserError` for an unknown name."""
     check(architecture)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field
@@ -24,6 +24,9 @@ from chexseg.pathologies import COMMON, PATHOLOGIES
 from chexseg.randomness import derive
 from chexseg.stages import ray_train, resume
 from chexseg.stages.base import Execution, StageConfig
+
+if TYPE_CHECKING:
+    from chexseg.stages.training_sets import TrainingSet
 
 VERSION = 2
 WEIGHTS = "segmenter.safetensors"
@@ -104,7 +107,7 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
     """
     import torch
 
-    from chexseg.models import encoders, losses, synchronised
+    from chexseg.models import encoders, synchronised
     from chexseg.stages import training_sets
 
     if config.batch_size % synchronised.workers():
@@ -120,6 +123,15 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
         from chexseg.stages.pretrain import WEIGHTS as ENCODER
 
         encoders.load(model.encoder, inputs["encoder"] / ENCODER)
+    return optimise(config, model, data, out, execution)
+
+
+def optimise(config: Config, model: Any, data: TrainingSet, out: Path, execution: Execution) -> dict[str, Any]:
+    """`train` from where there is a model and what it is trained on."""
+    import torch
+
+    from chexseg.models import encoders, losses, synchronised
+
     model.to(execution.device, memory_format=torch.channels_last if config.channels_last else torch.contiguous_format)
     network = synchronised.parallel(model, execution.device)
     if config.compile:

@@ -7,10 +7,42 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from chexseg.errors import UserError
 from chexseg.models import encoders, foreign
 from chexseg.stages import imported
 from chexseg.study.plan import node_of
 from chexseg.study.store import Artifact, Store
+
+
+def published(kind: str, architecture: str) -> Path:
+    """ImageNet weights from this machine's caches of torchvision or of Hugging Face, else downloaded into the latter.
+
+    Raises `UserError` for another kind, for an architecture that segmentation-models-pytorch names no weights of, and where
+    there is no network.
+    """
+    imported.check(kind)
+    encoders.check(architecture, "--architecture")
+    by_hand = f"allowed: the file itself: {imported.command(kind, architecture)}"
+    if kind != "imagenet":
+        raise UserError(f"--kind {kind}: nobody publishes these weights where they can be fetched by name; {by_hand}")
+    cached = encoders.torchvision_cache(architecture)
+    if cached is not None:
+        return cached
+    settings = encoders.published_settings(architecture)
+    if settings is None:
+        raise UserError(
+            f"--architecture {architecture}: segmentation-models-pytorch names no ImageNet weights of it; {by_hand}"
+        )
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(hf_hub_download(settings["repo_id"], "model.safetensors", revision=settings["revision"]))
+    except (OSError, HfHubHTTPError) as error:
+        raise UserError(
+            f"ImageNet weights of {architecture}: in no cache of this machine, and can't be downloaded"
+            f" ({type(error).__name__}); {by_hand}"
+        ) from None
 
 
 @dataclass(frozen=True)

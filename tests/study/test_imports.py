@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -240,3 +241,51 @@ def test_a_mistake_is_one_line(arguments, message, files, tmp_path, monkeypatch,
     assert error.count("\n") == 1
     assert message in error
     assert not (tmp_path / "store").exists()
+
+
+def test_without_a_file_imagenets_weights_come_from_torchvisions_cache(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    cached = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+    cached.parent.mkdir(parents=True)
+    assert encoders.torchvision_cache("resnet18") is None
+    cached.symlink_to(files["imagenet"])
+    done = run_command("encoder", "import", "--kind", "imagenet", "--store", tmp_path / "store")
+    assert done.exit_code == 0, done.output
+    assert list(Store(tmp_path / "store").imported()) == [("imagenet", "resnet18")]
+
+
+def test_without_a_file_imagenets_weights_come_from_hugging_faces_cache(files, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def download(repo_id, filename, revision):
+        asked.append((repo_id, filename, revision))
+        return str(files["imagenet"])
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert imports.published("imagenet", "resnet18") == files["imagenet"]
+    settings = encoders.published_settings("resnet18")
+    assert asked == [(settings["repo_id"], "model.safetensors", settings["revision"])]
+
+
+@pytest.mark.parametrize(
+    ("kind", "architecture", "message"),
+    [
+        ("imagenet", "resnet18", "in no cache of this machine, and can't be downloaded"),
+        ("imagenet", "dpn92", "names no ImageNet weights of it; allowed: the file itself: chexseg encoder import FILE"),
+        ("moco-cxr", "resnet18", "nobody publishes these weights where they can be fetched by name; allowed: the file itself"),
+        ("imagenets", "resnet18", "did you mean 'imagenet'"),
+        ("imagenet", "resnet", "did you mean"),
+    ],
+)
+def test_without_a_file_and_without_a_source_the_file_is_asked_for(kind, architecture, message, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        imports.published(kind, architecture)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,154 @@
+"""A training step of a cell, everything included, beside a bare PyTorch loop over tensors that are on the device already.
+
+    python benchmarks/fit_step.py [--device cuda] [--size PX] [--steps N] [--epochs N] [--all]
+
+The cell: `fit.optimise` on expert and weak images mixed with p = 0.5 (samples drawn, uint8 pixels normalised, masks unpacked,
+loss watched, progress told). The bare loop: the same network, loss and optimiser on float images and boolean masks, made
+before. They take turns: after each epoch of the one, as many steps of the other. --all: float32, bfloat16 with channels
+last, and compiled, for a GPU. The last column is what a cell of Table 1 costs (247 images, 20 epochs, one selection an epoch).
+Needs no Ray.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from chexseg.data import labelled, sources
+from chexseg.data.mixture import Mixture
+from chexseg.models import encoders, losses
+from chexseg.pathologies import PATHOLOGIES
+from chexseg.stages import fit
+from chexseg.stages.base import Execution
+from chexseg.stages.training_sets import TrainingSet
+
+#: A cell of Table 1: training images, selection images, epochs, batch size.
+IMAGES, SELECTION, EPOCHS, BATCH = 247, 40, 20, 8
+KINDS = {
+    "float32": {"channels_last": False},
+    "float32, channels last": {"channels_last": True},
+    "bfloat16, channels last": {"precision": "bfloat16"},
+    "bfloat16, channels last, compiled": {"precision": "bfloat16", "compile": True},
+}
+
+
+def columns(count: int, size: int, device: str) -> dict[str, torch.Tensor]:
+    """Noise with masks, as cells keep them on the device."""
+    masks = labelled.pack_bits(torch.rand(count, len(PATHOLOGIES), size, size) < 0.2)
+    images = torch.randint(0, 256, (count, size, size), dtype=torch.uint8)
+    return {"images": images.to(device), "masks": masks.to(device), "rows": torch.arange(count, device=device)}
+
+
+def training_set(size: int, steps: int, device: str) -> TrainingSet:
+    expert = sources.Resident(columns(147, size, device), 1)
+    weak = sources.Resident(columns(100, size, device), 2)
+    mixture = Mixture(expert, weak, 0.5, BATCH, 3)
+    select = columns(SELECTION, size, device)
+    return TrainingSet(
+        batches=lambda epoch: mixture.batches(epoch, steps * BATCH),
+        skip=lambda epoch: None,
+        ids=[str(row) for row in range(IMAGES)],
+        samples=steps * BATCH,
+        select=(select["images"], select["masks"]),
+        thresholds=lambda: expert.once(16),
+        facts=dict,
+    )
+
+
+class Bare:
+    """The loop that anybody would write first."""
+
+    def __init__(self, config: fit.Config, size: int, device: str):
+        self.config, self.device = config, torch.device(device)
+        memory = torch.channels_last if config.channels_last else torch.contiguous_format
+        model = fit.build(config).to(device, memory_format=memory).train()
+        self.network = torch.compile(model) if config.compile else model
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+        batch = columns(BATCH, size, device)
+        self.images_NCHW = encoders.prepare(batch["images"], "random").contiguous(memory_format=memory)
+        self.masks_NKHW = labelled.unpack_bits(batch["masks"], (len(PATHOLOGIES), size, size))
+
+    def seconds(self, steps: int) -> float:
+        """Of one step, the mean."""
+        _wait(self.device)
+        started = time.perf_counter()
+        for _ in range(steps):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+                logits_NKHW = self.network(self.images_NCHW)
+            loss = losses.class_average_dice(logits_NKHW, self.masks_NKHW)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        _wait(self.device)
+        return (time.perf_counter() - started) / steps
+
+
+class Turns:
+    """The cell's progress: times its steps, and lets the bare loop have its turn after each epoch."""
+
+    def __init__(self, bare: Bare, steps: int):
+        self.bare, self.steps = bare, steps
+        self.cell_seconds: list[float] = []
+        self.bare_seconds: list[float] = []
+        self.selection_seconds: list[float] = []
+        self.count, self.started = 0, 0.0
+
+    def __call__(self, done: int, total: int, unit: str, note: dict) -> None:
+        if "epoch" in note:
+            self.count += 1
+            if self.count in (1, self.steps):
+                _wait(self.bare.device)
+                now = time.perf_counter()
+                if self.count == self.steps:  # the first step is not counted: before it stands the last epoch's end
+                    self.cell_seconds.append((now - self.started) / (self.steps - 1))
+                self.started = now
+        else:
+            _wait(self.bare.device)
+            self.selection_seconds.append(time.perf_counter() - self.started)
+            self.bare_seconds.append(self.bare.seconds(self.steps - 1))
+            self.count = 0
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--size", type=int, default=320, help="pixels of the square images' side (default: 320)")
+    parser.add_argument("--steps", type=int, default=8, help="a turn (default: 8)")
+    parser.add_argument("--epochs", type=int, default=4, help="turns; the first warms up (default: 4)")
+    parser.add_argument("--all", action="store_true", help="the settings meant for a GPU too")
+    arguments = parser.parse_args()
+    threads = len(os.sched_getaffinity(0))
+    where = torch.cuda.get_device_name(arguments.device) if arguments.device != "cpu" else f"{threads} CPU cores"
+    print(f"DeepLabV3+, ResNet18, {len(PATHOLOGIES)} pathologies, {arguments.size} px, batch {BATCH}")
+    print(f"{where}; torch {torch.__version__}")
+    print(f"{'':<36}{'cell, ms a step':>16}{'bare, ms':>10}{'ratio':>7}{'images/s':>10}{'s a cell of Table 1':>21}")
+    for name in KINDS if arguments.all else ["float32, channels last"]:
+        config = fit.Config(init="random", epochs=arguments.epochs, checkpoint="last", **KINDS[name])
+        data = training_set(arguments.size, arguments.steps, arguments.device)
+        execution = Execution(device=arguments.device, threads=threads)
+        execution.prepare()
+        turns = Turns(Bare(config, arguments.size, arguments.device), arguments.steps)
+        with tempfile.TemporaryDirectory() as out:
+            fit.optimise(config, fit.build(config), data, Path(out), replace(execution, progress=turns))
+        ratio = float(np.median(np.divide(turns.cell_seconds, turns.bare_seconds)[1:]))
+        cell, bare, selection = (
+            float(np.median(found[1:])) for found in (turns.cell_seconds, turns.bare_seconds, turns.selection_seconds)
+        )
+        whole = EPOCHS * (IMAGES // BATCH * cell + selection)
+        print(f"{name:<36}{1e3 * cell:>16.1f}{1e3 * bare:>10.1f}{ratio:>7.3f}{BATCH / cell:>10.1f}{whole:>21.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
