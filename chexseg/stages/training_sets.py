@@ -16,7 +16,7 @@ from chexseg.errors import UserError
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.randomness import derive
 from chexseg.saliency.weak_masks import weak_masks
-from chexseg.stages import weak_counts
+from chexseg.stages import distil, weak_counts
 from chexseg.stages.base import Execution
 
 if TYPE_CHECKING:
@@ -104,10 +104,10 @@ def mixed(config: Config, inputs: Mapping[str, Path], execution: Execution) -> T
 
 
 def student(config: Config, inputs: Mapping[str, Path], execution: Execution) -> TrainingSet:
-    """Training images with a teacher's stride-4 logits."""
+    """Training images with a teacher's stride-4 logits. Fewer than a batch fill it by standing in it several times."""
 
     train_ids, select_ids = expert_ids(config, inputs["valid"])
-    ids = labelled.ids(inputs["teacher"] / "train")
+    ids = distil.images(inputs["teacher"], config.fraction)
     side = labelled.image_size(inputs["train"])
     needs = len(ids) * side**2 * (1 + len(config.pathologies) * 2 // 16)  # pixels, and float16 logits at stride 4
     if needs > execution.resident_bytes:
