@@ -36,7 +36,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     (out / "train").mkdir(parents=True, exist_ok=True)
     answers = streams.map_files(
         shards.files(inputs["train"] / "images"),
-        Teacher,
+        _Teacher,
         {
             "teacher": str(inputs["teacher"]),
             "ranks": {image_id: rank for rank, image_id in enumerate(order)},
@@ -75,7 +75,7 @@ def images(artifact: Path, fraction: float | None) -> list[str]:
         raise DamagedError(f"{artifact / 'train'}: found {len(ids)} images; {wanted} are needed") from None
 
 
-class Teacher:
+class _Teacher:
     """Writes the logits of a file's images that have a rank, of `of` images in all; a file that's there already is kept."""
 
     def __init__(self, teacher: str, ranks: Mapping[str, int], of: int, out: str, execution: Execution):
