@@ -11,8 +11,10 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_the_layout_names_exactly_the_files_that_are_there():
     text = (ROOT / "README.md").read_text()
     layout = text[text.index("## The layout") : text.index("## Licence")]
-    named, room = [], ""
+    named, house, room = [], "", ""
     for line in layout.splitlines():
+        if top := re.match(r"(\w+)/", line):
+            house, room = top[0], ""
         if folder := re.match(r"  (\w+)/ ", line):
             room = folder[1] + "/"
         if line.startswith("  ") and not line.startswith("    "):
@@ -20,10 +22,11 @@ def test_the_layout_names_exactly_the_files_that_are_there():
         words = line.split()
         names = [word for word in words if re.fullmatch(r"[a-z_0-9]+\.(py|html)", word)]
         if words and names and words[0] == names[0]:
-            named += [room + name for name in names]
+            named += [house + room + name for name in names]
     there = [
-        str(path.relative_to(ROOT / "chexseg"))
-        for path in (ROOT / "chexseg").rglob("*")
+        str(path.relative_to(ROOT))
+        for folder in ("chexseg", "benchmarks")
+        for path in (ROOT / folder).rglob("*")
         if path.suffix in (".py", ".html") and path.name not in ("__init__.py", "__main__.py")
     ]
     assert sorted(named) == sorted(there)

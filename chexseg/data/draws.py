@@ -39,11 +39,16 @@ def expert_split(
     return sorted(chosen[0]), sorted(chosen[1])
 
 
+def order(image_ids: Sequence[str], seed: int, name: str) -> list[str]:
+    """The ids in a seeded order, the same however they are given."""
+    out = sorted(image_ids)
+    np.random.default_rng(derive(seed, name)).shuffle(out)
+    return out
+
+
 def sample(image_ids: Sequence[str], count: int | None, seed: int, name: str) -> list[str]:
-    """The first `count` of a seeded order of the ids (all for None), sorted: a smaller sample lies within a larger one."""
-    order = sorted(image_ids)
-    np.random.default_rng(derive(seed, name)).shuffle(order)
-    return sorted(order[:count])
+    """The first `count` ids of their `order` (all for None), sorted: a smaller sample lies within a larger one."""
+    return sorted(order(image_ids, seed, name)[:count])
 
 
 def weak_images(image_ids: Sequence[str], positive: np.ndarray, count: int, seed: int, prefer_positives: bool) -> list[str]:

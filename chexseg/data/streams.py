@@ -58,13 +58,16 @@ def map_files(
     from ray.data import ActorPoolStrategy
 
     _context()
+    most = max(1, min(workers, len(paths)))
+    # All start at once, or the second would wait for the first to have its model; one that finds no room holds nobody up.
+    pool = ActorPoolStrategy(min_size=1, initial_size=most, max_size=most)
     dataset = ray.data.from_items([{"path": path} for path in paths], override_num_blocks=len(paths)).map_batches(
         _PathWorker,
         fn_constructor_args=(worker, dict(arguments)),
         batch_size=1,
         num_cpus=num_cpus,
         num_gpus=num_gpus,
-        compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(workers, len(paths)))),
+        compute=pool,
     )
     answers = []
     for row in dataset.iter_rows():

@@ -1,25 +1,27 @@
 """Distil: a teacher's soft masks for a fraction of the training images (the paper, section 4.2 and appendix B.4).
 
-Writes ``train/part-*.parquet``: the teacher's logits at stride 4 as float16. Fractions nest: the 1% lie within the 10%.
+Writes ``train/part-*.parquet``: the teacher's logits at stride 4 as float16, and each image's rank, its place in the seeded
+order that fractions are cut from. So a 10% result holds every smaller one, and all students of a teacher share one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from chexseg.data import draws, shards
+from chexseg.errors import DamagedError
 from chexseg.stages.base import Execution, StageConfig
 
-VERSION = 1
+VERSION = 2
 
 
 class Config(StageConfig):
-    #: Share of the frontal images of `train`. The paper: 0.01 and 0.1.
+    #: Share of the frontal images of `train`: the largest that a student asks for. The paper: 0.01 and 0.1.
     fraction: float = Field(default=0.01, gt=0, le=1)
     seed: int = 0
 
@@ -30,42 +32,76 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
 
     table = labelled.index(inputs["train"])
     frontal = table["image_id"][table["frontal"]].tolist()
-    wanted = draws.sample(frontal, max(1, math.floor(config.fraction * len(frontal))), config.seed, "student images")
+    order = draws.order(frontal, config.seed, "student images")[: count(config.fraction, len(frontal))]
     (out / "train").mkdir(parents=True, exist_ok=True)
     answers = streams.map_files(
         shards.files(inputs["train"] / "images"),
         _Teacher,
-        {"teacher": str(inputs["teacher"]), "wanted": wanted, "out": str(out / "train"), "execution": execution.for_actor()},
+        {
+            "teacher": str(inputs["teacher"]),
+            "ranks": {image_id: rank for rank, image_id in enumerate(order)},
+            "of": len(frontal),
+            "out": str(out / "train"),
+            "execution": execution.for_actor(),
+        },
         workers=execution.map_workers,
         num_gpus=execution.map_gpus,
-        progress=lambda files, total: execution.progress(len(wanted) * files // total, len(wanted), "images"),
+        progress=lambda files, total: execution.progress(len(order) * files // total, len(order), "images"),
     )
     return {"images": sum(answer["images"] for answer in answers), "of": len(frontal)}
 
 
-class _Teacher:
-    """Writes the logits of the wanted images of one file; a file that's there already is kept."""
+def count(fraction: float, images: int) -> int:
+    """How many of so many images a fraction is: rounded down, at least one."""
+    return max(1, math.floor(round(fraction * images, 6)))  # 0.29 * 100 is 28.999999999999996
 
-    def __init__(self, teacher: str, wanted: Sequence[str], out: str, execution: Execution):
+
+def images(artifact: Path, fraction: float | None) -> list[str]:
+    """The ids of a student's images in a result of this stage, sorted: those that a result of `fraction` would hold.
+
+    All for None. Raises `DamagedError` where the result holds fewer.
+    """
+    import pyarrow.dataset as pads
+
+    paths = shards.files(artifact / "train")
+    if not paths:
+        raise DamagedError(f"{artifact / 'train'}: no shards")
+    rows = pads.dataset(paths).to_table(columns=["image_id", "rank"]).to_pydict()
+    ids = dict(zip(rows["rank"], rows["image_id"], strict=True))
+    wanted = len(ids) if fraction is None else count(fraction, shards.metadata(paths[0])["of"])
+    try:
+        return sorted(ids[rank] for rank in range(wanted))
+    except KeyError:
+        raise DamagedError(f"{artifact / 'train'}: found {len(ids)} images; {wanted} are needed") from None
+
+
+class _Teacher:
+    """Writes the logits of a file's images that have a rank, of `of` images in all; a file that's there already is kept."""
+
+    def __init__(self, teacher: str, ranks: Mapping[str, int], of: int, out: str, execution: Execution):
         from chexseg.stages.score import load_segmenter
 
         execution.prepare()
-        self.device, self.wanted, self.out = execution.device, set(wanted), Path(out)
+        self.device, self.ranks, self.of, self.out = execution.device, dict(ranks), of, Path(out)
         self.model, self.about = load_segmenter(Path(teacher), self.device)
 
     def __call__(self, path: str) -> dict[str, Any]:
-        return {"images": shards.complete(self.out / Path(path).name, self.logits(path))}
+        from chexseg.data import labelled
+
+        # Packing 128 KB an image takes a GPU's time for it: the network goes on meanwhile.
+        return {"images": shards.complete(self.out / Path(path).name, labelled.ahead(self.logits(path)))}
 
     def logits(self, path: str) -> Iterator[Any]:
-        """Tables of logits of the wanted images of a file, a batch at a time."""
+        """Tables of logits and ranks of a file's images, a batch at a time."""
         import torch
 
         from chexseg.data import labelled
         from chexseg.models import encoders, segmenter
 
-        names = self.about["pathologies"]
-        for ids, pixels_NHW in labelled.shard_pixels(path, self.wanted, 16):
+        about = {"kind": "teacher", "pathologies": self.about["pathologies"], "of": self.of}
+        for ids, pixels_NHW in labelled.shard_pixels(path, self.ranks.keys(), 16):
             images_NCHW = encoders.prepare(pixels_NHW.to(self.device), self.about["init"])
             with torch.inference_mode():
                 logits_NKhw = segmenter.stride4_logits(self.model, images_NCHW).half().cpu()
-            yield shards.table({"image_id": ids}, {"logits": logits_NKhw.numpy()}, kind="teacher", pathologies=names)
+            scalars = {"image_id": ids, "rank": [self.ranks[image_id] for image_id in ids]}
+            yield shards.table(scalars, {"logits": logits_NKhw.numpy()}, **about)

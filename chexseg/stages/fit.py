@@ -87,6 +87,8 @@ class Config(StageConfig):
     thresholds: Annotated[str | float, BeforeValidator(_threshold)] = "training"
     #: Samples an epoch; null for as many as there are images.
     samples_per_epoch: int | None = Field(default=None, ge=2)
+    #: A student's share of the frontal training images, of those that its teacher has labelled; null for all of these.
+    fraction: float | None = Field(default=None, gt=0, le=1)
     #: Sigmoid temperature of a student's loss. The paper: 10.
     temperature: float = Field(default=10.0, gt=0)
     seed: int = 0

@@ -17,7 +17,7 @@ from chexseg.data.mixture_rules import effective_probability
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.randomness import derive
 from chexseg.saliency.weak_masks import weak_masks
-from chexseg.stages import weak_counts
+from chexseg.stages import distil, weak_counts
 from chexseg.stages.base import Execution
 
 if TYPE_CHECKING:
@@ -115,10 +115,10 @@ def mixed(config: Config, inputs: Mapping[str, Path], execution: Execution) -> T
 
 
 def student(config: Config, inputs: Mapping[str, Path], execution: Execution) -> TrainingSet:
-    """Training images with a teacher's stride-4 logits."""
+    """Training images with a teacher's stride-4 logits. Fewer than a batch fill it by standing in it several times."""
     train_ids, select_ids = expert_ids(config, inputs["valid"])
     directory = inputs["teacher"] / "train"
-    ids = labelled.ids(directory)
+    ids = distil.images(inputs["teacher"], config.fraction)
     shape = shards.metadata(shards.files(directory)[0])["arrays"]["logits"]["shape"]
     stored = training_source.Stored(directory, "logits", lambda _, logits_NKhw: logits_NKhw, 2 * math.prod(shape))
     seed = derive(config.seed, "student samples")

@@ -154,10 +154,11 @@ def plan(study: Study, data: Mapping[str, str], imported: Mapping[tuple[str, str
     out = Plan(study, imported or {})
     seen: set[str] = set()
     varied = set(study.axes) | {key for entry in study.also for key in entry}
-    for _, given in study.cells():
-        out.combinations += 1
-        settings = collapse(given)
-        fit_key, score_key = _cell(out, settings, data)
+    combinations = [collapse(given) for _, given in study.cells()]
+    out.combinations = len(combinations)
+    fractions = _taught(out, combinations, data)
+    for settings in combinations:
+        fit_key, score_key = _cell(out, settings, data, fractions)
         if score_key in seen:  # what differs between the two doesn't reach this cell
             continue
         seen.add(score_key)
@@ -168,10 +169,33 @@ def plan(study: Study, data: Mapping[str, str], imported: Mapping[tuple[str, str
     return out
 
 
-def _cell(out: Plan, s: Settings, data: Mapping[str, str]) -> tuple[str, str]:
-    """Adds a cell's stages; (key of its fit, key of its scores)."""
-    split = s.labels.expert_split
-    ingested = {name: out.add("ingest", ingest.Config(split=name, size=s.size), {}, data[name]) for name in data}
+def _taught(out: Plan, combinations: Iterable[Settings], data: Mapping[str, str]) -> dict[str, float]:
+    """Key of each teacher's fit -> the largest fraction that a student asks of it, which holds all smaller ones."""
+    fractions: dict[str, float] = {}
+    for s in combinations:
+        if s.distil.fraction > 0:
+            teacher, _ = _supervised(out, s, data)
+            fractions[teacher] = max(s.distil.fraction, fractions.get(teacher, 0))
+    return fractions
+
+
+def _cell(out: Plan, s: Settings, data: Mapping[str, str], fractions: Mapping[str, float]) -> tuple[str, str]:
+    """Adds a cell's stages; (key of its fit, key of its scores). `fractions` is what `_taught` found."""
+    ingested = _ingested(out, s, data)
+    fit_key, inputs = _supervised(out, s, data)
+    if s.distil.fraction > 0:
+        sources = {"train": ingested["train"], "teacher": fit_key}
+        teacher = out.add("distil", distil.Config(fraction=fractions[fit_key], seed=s.seed), sources)
+        config = fit.Config(
+            **_fit_settings(s), supervision="teacher", fraction=s.distil.fraction, temperature=s.distil.temperature
+        )
+        fit_key = out.add("fit", config, {**inputs, "train": ingested["train"], "teacher": teacher})
+    return fit_key, out.add("score", score.Config(), {"test": ingested["test"], "segmenter": fit_key})
+
+
+def _supervised(out: Plan, s: Settings, data: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Adds the fit on masks of a cell, for a student its teacher's; (its key, those of its inputs that a student has too)."""
+    ingested = _ingested(out, s, data)
     labelled = {name: ingested[name] for name in ("train", "valid")}
     inputs = {"valid": ingested["valid"]}
     if s.encoder.init == "chexpert" and not s.encoder.imported:
@@ -180,7 +204,30 @@ def _cell(out: Plan, s: Settings, data: Mapping[str, str]) -> tuple[str, str]:
     elif s.encoder.init != "random":
         setting = "encoder.imported: found true" if s.encoder.imported else f"encoder.init: found {s.encoder.init}"
         inputs["encoder"] = out.add_encoder(s.encoder.init, s.encoder.architecture, setting)
-    common = {
+    if s.labels.p == 1:
+        return out.add("fit", fit.Config(**_fit_settings(s)), inputs), inputs
+    config = fit.Config(
+        **_fit_settings(s),
+        p=s.labels.p,
+        mixing=s.labels.mixing,
+        weak=s.labels.weak,
+        weak_images=s.labels.weak_images,
+        prefer_positives=s.labels.prefer_positives,
+        negatives_empty=s.labels.negatives_empty,
+    )
+    weak = _weak_labels(out, s, labelled)
+    return out.add("fit", config, {**inputs, "train": ingested["train"], "weak": weak}), inputs
+
+
+def _ingested(out: Plan, s: Settings, data: Mapping[str, str]) -> dict[str, str]:
+    """Adds the ingest of each split; split -> key."""
+    return {name: out.add("ingest", ingest.Config(split=name, size=s.size), {}, data[name]) for name in data}
+
+
+def _fit_settings(s: Settings) -> dict[str, Any]:
+    """What a fit is told, whatever it learns from."""
+    split = s.labels.expert_split
+    return {
         "pathologies": select(s.pathologies),
         "architecture": s.encoder.architecture,
         "init": s.encoder.init,
@@ -190,29 +237,6 @@ def _cell(out: Plan, s: Settings, data: Mapping[str, str]) -> tuple[str, str]:
         "seed": s.seed + s.trial,
         **s.fit.model_dump(),
     }
-    if s.labels.p < 1:
-        weak = _weak_labels(out, s, labelled)
-        config = fit.Config(
-            **common,
-            p=s.labels.p,
-            mixing=s.labels.mixing,
-            weak=s.labels.weak,
-            weak_images=s.labels.weak_images,
-            prefer_positives=s.labels.prefer_positives,
-            negatives_empty=s.labels.negatives_empty,
-        )
-        fit_key = out.add("fit", config, {**inputs, "train": ingested["train"], "weak": weak})
-    else:
-        fit_key = out.add("fit", fit.Config(**common), inputs)
-    if s.distil.fraction > 0:
-        teacher = out.add(
-            "distil",
-            distil.Config(fraction=s.distil.fraction, seed=s.seed),
-            {"train": ingested["train"], "teacher": fit_key},
-        )
-        config = fit.Config(**common, supervision="teacher", temperature=s.distil.temperature)
-        fit_key = out.add("fit", config, {**inputs, "train": ingested["train"], "teacher": teacher})
-    return fit_key, out.add("score", score.Config(), {"test": ingested["test"], "segmenter": fit_key})
 
 
 def _weak_labels(out: Plan, s: Settings, labelled: Mapping[str, str]) -> str:

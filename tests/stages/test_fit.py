@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from chexseg.data import chexlocalize, labelled, shards
-from chexseg.errors import UserError
+from chexseg.errors import DamagedError, UserError
 from chexseg.models import encoders, segmenter
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.stages import counting, distil, fit, score, training_sets
@@ -154,21 +155,64 @@ def test_counts_are_those_of_the_predicted_masks(results, tmp_path):
         assert iou == pytest.approx(i / (p + t - i)) if p + t - i else iou is None
 
 
-def test_a_students_targets_are_its_teachers_logits_and_fractions_nest(results, tmp_path):
+@pytest.fixture(scope="module")
+def taught(results, tmp_path_factory):
+    """Fraction -> what the teacher made of it."""
     given = {"train": results.paths["train"], "teacher": results.paths["fit"]}
-    for fraction in (0.25, 0.5):
-        (tmp_path / str(fraction)).mkdir()
-        distil.run(distil.Config(fraction=fraction), given, tmp_path / str(fraction), EXECUTION)
-    few, many = (labelled.ids(tmp_path / str(fraction) / "train") for fraction in (0.25, 0.5))
-    assert set(few) < set(many)
-    logits = labelled.gather(tmp_path / "0.25" / "train", "logits", few).float()
+    out = {fraction: tmp_path_factory.mktemp("distil") for fraction in (0.05, 0.25, 0.5)}
+    for fraction, path in out.items():
+        distil.run(distil.Config(fraction=fraction), given, path, EXECUTION)
+    return out
+
+
+def test_a_smaller_fraction_is_exactly_what_it_would_be_by_itself(results, taught):
+    table = labelled.index(results.paths["train"])
+    frontal = table["image_id"][table["frontal"]].tolist()
+    few, some, many = (labelled.ids(path / "train") for path in taught.values())
+    assert [len(few), len(some), len(many)] == [int(share * len(frontal)) for share in taught]
+    assert set(few) < set(some) < set(many) < set(frontal)
+    for fraction, path in taught.items():
+        alone = labelled.ids(path / "train")
+        assert distil.images(path, None) == distil.images(taught[0.5], fraction) == alone
+        drawn = (labelled.arrays(at / "train", "logits", alone).float() for at in (path, taught[0.5]))
+        assert torch.allclose(*drawn, atol=0.01, rtol=0.01)
+    with pytest.raises(DamagedError, match=f"found {len(some)} images; {len(many)} are needed"):
+        distil.images(taught[0.25], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "images", "expected"), [(0.01, 191_027, 1910), (0.29, 100, 29), (0.001, 48, 1), (1, 7, 7)]
+)
+def test_a_fraction_is_rounded_down_and_never_empty(fraction, images, expected):
+    assert distil.count(fraction, images) == expected
+
+
+def test_a_students_targets_are_its_teachers_logits(results, taught, tmp_path):
+    few = labelled.ids(taught[0.25] / "train")
+    logits = labelled.gather(taught[0.25] / "train", "logits", few).float()
     model, about = score.load_segmenter(results.paths["fit"], "cpu")
     with torch.inference_mode():
         direct = model(encoders.prepare(labelled.pixels(results.paths["train"], few), about["init"]))
     assert torch.allclose(segmenter.upsample(logits), direct, atol=0.02, rtol=0.01)
-    student = fit.Config(**SMALL, supervision="teacher")
-    facts = run(student, {**inputs(results, "train", "valid", "encoder"), "teacher": tmp_path / "0.25"}, tmp_path / "student")
-    assert facts["images"] == len(few)
+    student = fit.Config(**SMALL, supervision="teacher", fraction=0.25)
+    given = {**inputs(results, "train", "valid", "encoder"), "teacher": taught[0.5]}
+    assert run(student, given, tmp_path / "student")["images"] == len(few)
+    # A batch's images and targets are one image's each.
+    pairs = dict(zip(map(bytes, labelled.pixels(results.paths["train"], few).numpy()), logits, strict=True))
+    for batch in training_sets.student(student, given, EXECUTION).batches(0):
+        for pixels, target in zip(batch["images"], batch["teacher"].float(), strict=True):
+            assert torch.allclose(pairs[bytes(pixels.numpy())], target, atol=0.01, rtol=0.01)
+
+
+def test_a_student_of_fewer_images_than_a_batch_trains_on_full_batches(results, taught, tmp_path):
+    student = fit.Config(**EXPERT, epochs=2, supervision="teacher", fraction=0.05)
+    given = {**inputs(results, "train", "valid", "encoder"), "teacher": taught[0.5]}
+    data = training_sets.student(student, given, EXECUTION)
+    assert 0 < data.images < student.batch_size
+    assert [len(batch["images"]) for batch in data.batches(0)] == [student.batch_size]
+    run(student, given, tmp_path / "student")
+    history = json.loads((tmp_path / "student" / "history.json").read_text())
+    assert len(history) == 2 and all(math.isfinite(epoch["loss"]) for epoch in history)
 
 
 @pytest.mark.parametrize("name", STAGES)

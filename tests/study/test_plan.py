@@ -41,6 +41,41 @@ def test_a_student_learns_from_the_fully_supervised_cell_of_its_trial():
     assert teacher == next(cell.fit for cell in found.cells if cell.name == "full trial 0")
 
 
+STUDENTS = """
+name: students
+axes:
+  encoder.init: [chexpert, random]
+  distil.fraction: [0.001, 0, 0.1]
+  trial: [0, 1]
+also:
+  - {distil.fraction: 0.01}
+  - {distil.fraction: 0.2, encoder.init: random, trial: 1}
+"""
+
+
+def test_a_teacher_labels_the_largest_fraction_once_for_all_of_its_students():
+    found = planned(STUDENTS)
+    full = {(c.settings.encoder.init, c.settings.trial): c.fit for c in found.cells if c.row()["method"] == "full"}
+    students = [cell for cell in found.cells if cell.row()["method"] == "student"]
+    assert (len(full), len(students)) == (4, 10)
+    for cell in students:
+        student = found.nodes[cell.fit]
+        teacher = found.nodes[student.inputs["teacher"]]
+        init, trial = cell.settings.encoder.init, cell.settings.trial
+        assert teacher.inputs["teacher"] == full[init, trial]
+        assert teacher.config["fraction"] == (0.2 if (init, trial) == ("random", 1) else 0.1)
+        assert student.config["fraction"] == cell.settings.distil.fraction == cell.row()["fraction"]
+    assert Counter(node.stage for node in found.nodes.values())["distil"] == 4
+
+
+def test_a_teacher_is_fully_supervised_whatever_the_labels_and_even_where_it_is_no_cell():
+    found = planned("name: g\naxes: {labels.p: [0, 0.5], distil.fraction: [0.1, 0.2]}")
+    assert [cell.name for cell in found.cells] == ["student 10% trial 0", "student 20% trial 0"]
+    (labelled,) = (node for node in found.nodes.values() if node.stage == "distil")
+    teacher = found.nodes[labelled.inputs["teacher"]]
+    assert (teacher.config["supervision"], teacher.config["p"], teacher.config["fraction"]) == ("masks", 1.0, None)
+
+
 def test_a_key_changes_with_all_that_decides_the_result(monkeypatch):
     def score(found: plan.Plan) -> str:
         return next(cell.score for cell in found.cells if cell.name == "cam p=0.5 trial 1")

@@ -1,0 +1,142 @@
+"""What the benchmarks of stages share: bare work in processes side by side, a Ray of its own, images of noise, the table."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from chexseg.data import shards
+from chexseg.pathologies import OBSERVATIONS
+
+CORES = len(os.sched_getaffinity(0))
+
+
+def seconds(prepare: Callable[..., Callable[[], object]], *arguments: Any, processes: int) -> float:
+    """Of the slowest of so many processes that begin together: the time of what `prepare(*arguments)` returns.
+
+    Preparing is not timed. Processes are spawned, so `prepare` must be a function of a module.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    ready, times = spawn.Barrier(processes), spawn.Queue()
+    running = [spawn.Process(target=_timed, args=(prepare, arguments, ready, times)) for _ in range(processes)]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join()
+    if any(process.exitcode for process in running):
+        raise SystemExit("a process of the bare side failed; its traceback stands above")
+    return max(times.get() for _ in running)
+
+
+def _timed(prepare: Callable[..., Callable[[], object]], arguments: Sequence[Any], ready: Any, times: Any) -> None:
+    try:
+        work = prepare(*arguments)
+        ready.wait()
+    except BaseException:
+        ready.abort()  # else the others would wait for ever
+        raise
+    started = perf_counter()
+    work()
+    times.put(perf_counter() - started)
+
+
+def forward_passes(build: Callable[[], Any], init: str, size: int, batch: int, batches: int, threads: int) -> Callable:
+    """To be prepared: so many forward passes, without gradients, of one batch that is in memory."""
+    import torch
+
+    from chexseg.models import encoders
+
+    torch.set_num_threads(threads)
+    model = build().eval()
+    images_NHW = torch.randint(0, 256, (batch, size, size), dtype=torch.uint8)
+    with torch.inference_mode():
+        images_NCHW = encoders.prepare(images_NHW, init)
+        model(images_NCHW)
+
+    @torch.inference_mode()
+    def work() -> None:
+        for _ in range(batches):
+            model(images_NCHW)
+
+    return work
+
+
+def forward_rate(
+    build: Callable[[], Any], init: str, size: int, batch: int, batches: int, *, processes: int = 1, threads: int = 1
+) -> float:
+    """Images a second of forward passes in so many processes side by side, each of so many batches."""
+    arguments = (build, init, size, batch, batches, threads)
+    return processes * batches * batch / seconds(forward_passes, *arguments, processes=processes)
+
+
+@contextmanager
+def own_ray(scratch: str | Path) -> Iterator[None]:
+    """A Ray of its own in a short directory, with a small object store and, as in a study, one CPU more than there are."""
+    import ray
+
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    ray.init(
+        address="local",
+        num_cpus=CORES + 1,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        object_store_memory=200 * 2**20,
+        _temp_dir=f"{scratch}/ray",
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class Watch:
+    """Progress of a stage whose workers map files of equal size: its rate between the first ones' end and the last one's."""
+
+    def __init__(self) -> None:
+        self.started, self.seen = perf_counter(), [(0.0, 0)]
+
+    def __call__(self, done: int, total: int, *_: object) -> None:
+        self.seen.append((perf_counter() - self.started, done))
+
+    def rate(self, workers: int) -> float:
+        """Things a second after as many files as there are workers: these bear the start."""
+        (before, few), (after, all_of_them) = self.seen[workers], self.seen[-1]
+        return (all_of_them - few) / (after - before)
+
+    def start(self, workers: int) -> float:
+        """Seconds until the workers worked: until as many files were done, less what these would have cost later."""
+        before, few = self.seen[workers]
+        return before - few / self.rate(workers)
+
+
+def write_images(directory: Path, count: int, size: int, rows_a_file: int) -> list[str]:
+    """Shards of noise as `ingest` writes them, every label blank; their paths."""
+    directory.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for number, start in enumerate(range(0, count, rows_a_file)):
+        ids = [f"patient{row:06d}_study1_view1_frontal" for row in range(start, min(start + rows_a_file, count))]
+        pixels_NHW = generator.integers(0, 256, (len(ids), size, size), dtype=np.uint8)
+        scalars = {"image_id": ids, "patient": ids, "frontal": [True] * len(ids)}
+        scalars |= {name: np.full(len(ids), size, dtype=np.int32) for name in ("height", "width")}
+        scalars |= {name: np.full(len(ids), np.nan, dtype=np.float32) for name in OBSERVATIONS}
+        shards.write(directory / shards.part_name(number), shards.table(scalars, {"pixels": pixels_NHW}))
+    return shards.files(directory)
+
+
+def print_rates(rates: Mapping[str, Sequence[float]], stage_of: Mapping[str, str]) -> None:
+    """One row a side: the median rate and, beside a reference, that of the stage that is measured against it."""
+    width = max(map(len, rates)) + 2
+    print(f"{'':<{width}}{'images a second':>16}{'stage to it':>13}")
+    for name, found in rates.items():
+        median, ratio = float(np.median(found)), ""
+        if name in stage_of:
+            ratio = f"{float(np.median(rates[stage_of[name]])) / median:.2f}"
+        print(f"{name:<{width}}{median:>16.1f}{ratio:>13}   of {', '.join(f'{rate:.1f}' for rate in found)}")

@@ -1,0 +1,102 @@
+"""A cell's first optimiser step on a warm worker, beside the first cell of a cold one.
+
+    python benchmarks/first_step.py [--batch-size N] [--size PX]
+
+One Ray actor, one thread. Cell after cell is called on it, each a `fit` of three steps with another p, as a study's trials are:
+147 expert images to train on and 40 to choose the epoch on, 100 weak images, all on disk as shards. The first cell starts the
+actor's process and streams its shards; the others find both. A cell's time is that from the call to the end of its first
+step; the third column is the time of its third step alone, which no way of loading can save.
+
+The radiographs are phantom ones, the weak maps noise: what they show doesn't change what they cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import bare
+import numpy as np
+import ray
+
+from chexseg.data import labelled, shards
+from chexseg.pathologies import PATHOLOGIES
+from chexseg.phantom import dataset
+from chexseg.stages import fit, ingest
+from chexseg.stages.base import Execution
+
+EXPERT = {"expert_train": 147, "expert_select": 40}
+WEAK_IMAGES, STEPS = 100, 3
+
+
+@ray.remote(num_cpus=1)
+class Worker:
+    """What a reused actor of Tune is to a cell: a process that lives on."""
+
+    def run(self, config: fit.Config, inputs: Mapping[str, Path], out: Path, called: float) -> list[float]:
+        """Seconds from the call to the end of each step."""
+        ends: list[float] = []
+        # The clock is the machine's, so that the driver's time of the call can be told from it.
+        execution = Execution(threads=1, progress=lambda *_: ends.append(time.monotonic() - called))
+        out.mkdir()
+        fit.run(config, inputs, out, execution)
+        return ends
+
+
+def write_inputs(scratch: Path, size: int) -> dict[str, Path]:
+    """Ingested phantom images with expert masks, and weak maps of the training ones as `saliency` writes them."""
+    # Of the phantom's validation images a good half have masks.
+    dataset.write(scratch / "data", dataset.Config(train=2 * WEAK_IMAGES, valid=400, test=0, size=size))
+    inputs = {}
+    for split in ("train", "valid"):
+        inputs[split] = scratch / split
+        inputs[split].mkdir()
+        config = ingest.Config(split=split, size=size)
+        ingest.run(config, {"data": scratch / "data"}, inputs[split], Execution(decode_workers=bare.CORES))
+    table = labelled.index(inputs["train"])
+    ids = sorted(table["image_id"][table["frontal"]])
+    scores_NKhw = np.random.default_rng(0).random((len(ids), len(PATHOLOGIES), 10, 10)).astype(np.float16)
+    inputs["weak"] = scratch / "weak"
+    (inputs["weak"] / "train").mkdir(parents=True)
+    about = {"kind": "cam", "pathologies": PATHOLOGIES, "negatives_empty": True, "thresholds": dict.fromkeys(PATHOLOGIES, 0.5)}
+    shards.write(
+        inputs["weak"] / "train" / shards.part_name(0), shards.table({"image_id": ids}, {"scores": scores_NKhw}, **about)
+    )
+    return inputs
+
+
+def measure(arguments: argparse.Namespace, scratch: Path) -> None:
+    inputs = write_inputs(scratch, arguments.size)
+    worker = Worker.remote()
+    print(f"first step of a cell: batch of {arguments.batch_size} at {arguments.size} x {arguments.size}, one thread")
+    print(f"{'':<28}{'s to the first step':>20}{'of which before it':>20}{'its third step':>16}")
+    for number, p in enumerate((0.2, 0.4, 0.6, 0.8)):
+        config = fit.Config(
+            **EXPERT,
+            init="random",
+            p=p,
+            weak="cam",
+            weak_images=WEAK_IMAGES,
+            epochs=1,
+            batch_size=arguments.batch_size,
+            samples_per_epoch=STEPS * arguments.batch_size,
+        )
+        first, second, third = ray.get(worker.run.remote(config, inputs, scratch / f"cell {number}", time.monotonic()))[:STEPS]
+        name = f"warm worker, p = {p}" if number else f"cold worker, p = {p}"
+        print(f"{name:<28}{first:>20.2f}{first - (third - second):>20.2f}{third - second:>16.2f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch-size", type=int, default=8, help="samples a step (default: 8)")
+    parser.add_argument("--size", type=int, default=320, help="pixels of the square images' side (default: 320)")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="cxr-", dir="/tmp") as scratch, bare.own_ray(scratch):
+        measure(arguments, Path(scratch))
+
+
+if __name__ == "__main__":
+    main()

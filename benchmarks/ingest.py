@@ -1,0 +1,98 @@
+"""The stage `ingest`: images a second beside bare decoding and resizing of the same files.
+
+    python benchmarks/ingest.py [--images N] [--size PX]
+
+The stage is called as a study calls it (CSV file read, workers on Ray Data on all cores, shards of pixels and labels written),
+against as many processes that decode and resize the same files and drop the pixels. The stage is timed from when each worker
+could have finished its first shard: what comes before it is told apart. The sides take turns.
+
+The files are JPEG files of CheXpert-small's size: a few dozen phantom films, repeated under many names by hard links. All are
+in the page cache on both sides, so no disk is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import bare
+import numpy as np
+
+from chexseg.data import chexpert, images
+from chexseg.phantom import dataset
+from chexseg.stages import ingest
+from chexseg.stages.base import Execution
+
+FILMS = 48
+
+
+def write_films(root: Path, count: int) -> None:
+    """A training split of so many names, in the published layout, with the films of a small phantom set behind them."""
+    dataset.write(root, dataset.Config(train=FILMS, valid=0, test=0))
+    table = root / dataset.FOLDER / "train.csv"
+    with table.open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    copied = []
+    for number in range(count):
+        first, *rest = rows[number % FILMS]
+        path = first.replace("/patient", f"/patient{number // FILMS:04d}")
+        if path != first:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            os.link(root / first, root / path)
+        copied.append([path, *rest])
+    with table.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *copied])
+
+
+def decoding(paths: list[str], size: int) -> Callable[[], None]:
+    """To be prepared: what no ingest can do without."""
+
+    def work() -> None:
+        for path in paths:
+            pixels_HW = images.decode(path)
+            images.Frame(*pixels_HW.shape, size).image(pixels_HW)
+
+    return work
+
+
+def measure(arguments: argparse.Namespace, scratch: Path) -> None:
+    count, size, processes = arguments.images, arguments.size, bare.CORES
+    root = scratch / "data"
+    write_films(root, count)
+    share = chexpert.read(root, "train")["path"].tolist()[: math.ceil(count / processes)]
+    stage, reference = f"ingest, {processes} workers", f"decode and resize, {processes} processes"
+    rates: dict[str, list[float]] = {stage: [], reference: []}
+    starts = []
+    for number in range(arguments.rounds):
+        rates[reference].append(processes * len(share) / bare.seconds(decoding, share, size, processes=processes))
+        out = scratch / f"shards {number}"
+        out.mkdir()
+        watch = bare.Watch()
+        execution = Execution(decode_workers=processes, progress=watch)
+        ingest.run(ingest.Config(split="train", size=size), {"data": root}, out, execution)
+        shutil.rmtree(out)
+        rates[stage].append(watch.rate(processes))
+        starts.append(watch.start(processes))
+    print(f"{count} JPEG files with a short side of 320 pixels, to {size} x {size}")
+    bare.print_rates(rates, {reference: stage})
+    print(f"reading the CSV file and starting the workers took {np.median(starts):.1f} s, which isn't counted")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=32768, help="names of files (default: 32768)")
+    parser.add_argument("--size", type=int, default=320, help="pixels of the square images' side (default: 320)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns that the sides take (default: 3)")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="cxr-", dir="/tmp") as scratch, bare.own_ray(scratch):
+        measure(arguments, Path(scratch))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The stages `distil` and `score`: images a second beside the bare forward pass of the same segmenter.
+
+    python benchmarks/segmenter_stream.py [--images N] [--size PX]
+
+Distil: a teacher's workers on Ray Data, each with one thread (shards read, stride-4 logits, float16 shards written), against
+as many processes that pass one batch in memory through the network as far as the stage does, so without the last upsampling.
+The stage is timed from when each worker could have finished its first file: starting them is told apart.
+
+Score: the whole stage in one process with one thread (images and masks read, predictions counted and written), from its call
+to its end, against full forward passes in one process with one thread. Its test set is a phantom one. The network's weights
+are random, with thresholds that a twentieth of its pixels pass: how ragged a mask is decides what its run lengths cost.
+
+The sides take turns. DeepLabV3+ on ResNet18, batches of 16 as in the stages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import bare
+import numpy as np
+import torch
+
+from chexseg.data import labelled
+from chexseg.models import encoders, segmenter
+from chexseg.pathologies import PATHOLOGIES
+from chexseg.phantom import dataset
+from chexseg.stages import distil, ingest, score
+from chexseg.stages.base import Execution
+from chexseg.stages.fit import WEIGHTS
+
+ARCHITECTURE, INIT, BATCH = "resnet18", "chexpert", 16
+EXECUTION = Execution(threads=1)
+
+
+class Stride4(torch.nn.Module):
+    """The segmenter without its last upsampling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = build()
+
+    def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:
+        return segmenter.stride4_logits(self.model, images_NCHW)
+
+
+def build() -> Any:
+    return segmenter.build(ARCHITECTURE, len(PATHOLOGIES))
+
+
+def write_segmenter(directory: Path, images_NHW: torch.Tensor) -> Path:
+    """A segmenter as `fit` writes it, with random weights and thresholds that 5% of the images' pixels pass."""
+    directory.mkdir()
+    torch.manual_seed(0)
+    model = build().eval()
+    with torch.inference_mode():
+        logits_NKhw = segmenter.stride4_logits(model, encoders.prepare(images_NHW, INIT))
+    thresholds = logits_NKhw.transpose(0, 1).flatten(1).sigmoid().quantile(0.95, dim=1).tolist()
+    about = {"architecture": ARCHITECTURE, "init": INIT, "size": images_NHW.shape[-1], "pathologies": PATHOLOGIES}
+    encoders.save(model, directory / WEIGHTS, **about, thresholds=thresholds)
+    return directory
+
+
+def distilled(train: Path, teacher: Path, out: Path) -> bare.Watch:
+    """What was seen of the stage's progress over all images."""
+    out.mkdir()
+    watch = bare.Watch()
+    execution = Execution(threads=1, map_workers=bare.CORES, progress=watch)
+    distil.run(distil.Config(fraction=1), {"train": train, "teacher": teacher}, out, execution)
+    return watch
+
+
+def score_seconds(test: Path, model: Path, out: Path) -> float:
+    out.mkdir()
+    started = perf_counter()
+    score.run(score.Config(), {"test": test, "segmenter": model}, out, EXECUTION)
+    return perf_counter() - started
+
+
+def measure(arguments: argparse.Namespace, scratch: Path) -> None:
+    processes, size = bare.CORES, arguments.size
+    files = max(2 * processes, arguments.images // 64)
+    images = 64 * files
+    bare.write_images(scratch / "train" / "images", images, size, 64)
+    dataset.write(scratch / "phantom", dataset.Config(train=0, valid=0, test=arguments.test_images, size=size))
+    test = scratch / "test"
+    test.mkdir()
+    given = {"data": scratch / "phantom"}
+    ingest.run(ingest.Config(split="test", size=size), given, test, Execution(decode_workers=processes))
+    model = write_segmenter(scratch / "segmenter", labelled.pixels(test, labelled.ids(test / "images")[:BATCH]))
+
+    side_by_side, alone = f"forward to stride 4, {processes} processes", "forward, 1 process"
+    rates: dict[str, list[float]] = {"distil": [], side_by_side: [], "score": [], alone: []}
+    starts = []
+    few, many = (max(2, count // BATCH) for count in (arguments.test_images, images // processes))
+    score_seconds(test, model, scratch / "unmeasured score")  # a warm worker has opened its first stream long before
+    for number in range(arguments.rounds):
+        rates[side_by_side].append(bare.forward_rate(Stride4, INIT, size, BATCH, many, processes=processes))
+        watch = distilled(scratch / "train", model, scratch / f"logits {number}")
+        rates["distil"].append(watch.rate(processes))
+        starts.append(watch.start(processes))
+        rates[alone].append(bare.forward_rate(build, INIT, size, BATCH, few))
+        rates["score"].append(arguments.test_images / score_seconds(test, model, scratch / f"scores {number}"))
+    print(f"DeepLabV3+ {ARCHITECTURE} at {size} x {size}: {images} images distilled, {arguments.test_images} scored")
+    bare.print_rates(rates, {side_by_side: "distil", alone: "score"})
+    print(f"starting distil's {processes} workers took {np.median(starts):.1f} s, which isn't counted")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=2048, help="that are distilled (default: 2048)")
+    parser.add_argument("--test-images", type=int, default=256, help="that are scored (default: 256)")
+    parser.add_argument("--size", type=int, default=320, help="pixels of the square images' side (default: 320)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns that the sides take (default: 3)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="cxr-", dir="/tmp") as scratch, bare.own_ray(scratch):
+        measure(arguments, Path(scratch))
+
+
+if __name__ == "__main__":
+    main()
