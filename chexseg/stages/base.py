@@ -35,8 +35,8 @@ class Execution:
     device: where networks run. threads: of PyTorch on a CPU. map_workers, map_gpus: actors of Ray Data for stages that
     map over shards, and the share of a GPU each holds. train_failures: training of whole networks runs on a worker of Ray
     Train, which may die so often; None for in this process. decode_workers: actors that decode images. resident_bytes:
-    sets up to this size are kept on the device; larger ones are streamed every pass by `classify`, `pretrain` and
-    `irnet`, and refused by `fit`. checkpoint_seconds: training is saved this often, to go on after a kill. progress:
+    sets up to this size are kept on the device; larger ones are streamed every pass by `classify`, `pretrain`, `moco`
+    and `irnet`, and refused by `fit`. checkpoint_seconds: training is saved this often, to go on after a kill. progress:
     called with done, total, their unit, and figures worth showing.
     """
 
