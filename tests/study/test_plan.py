@@ -106,8 +106,8 @@ def test_each_of_the_four_inits_has_its_own_source_and_only_moco_minds_its_setti
         "full init=random trial 0",
         "full init=imagenet trial 0",
         "full init=chexpert trial 0",
-        "full epochs=1 init=moco trial 0",
-        "full epochs=2 init=moco trial 0",
+        "full init=moco epochs=1 trial 0",
+        "full init=moco epochs=2 trial 0",
     ]
     sources = [found.nodes[cell.fit].inputs.get("encoder") for cell in found.cells]
     stages = [key and found.nodes[key].stage for key in sources]
