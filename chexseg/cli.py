@@ -131,6 +131,7 @@ def encoder_import(
     from chexseg.models.foreign import few
     from chexseg.stages.imported import KINDS
     from chexseg.study import imports
+    from chexseg.study.spec import OWN_ENCODERS
     from chexseg.study.store import Store
 
     file = file or imports.published(kind, architecture)
@@ -140,7 +141,7 @@ def encoder_import(
     under = f", found under {read.prefix}*" if read.prefix else ""
     typer.echo(f"{file}: {read.matched} tensors of a {architecture}{under}; {ignored}")
     typer.echo(f"{done.artifact.path}: {'these weights were there already' if done.found else 'written'}")
-    setting = f"encoder.init: {init}" + (" and encoder.imported: true" if init == "chexpert" else "")
+    setting = f"encoder.init: {init}" + (" and encoder.imported: true" if init in OWN_ENCODERS else "")
     setting += f", irnet.init: {init}" if init == "imagenet" else ""
     if done.newest:
         typer.echo(f"Studies with this store start from them by {setting}, with architecture: {architecture}.")

@@ -18,7 +18,7 @@ SHARED = "no weak labels at p = 1: one value for both methods"
 UNFINISHED = "no finished cell"
 NO_EXPERT = "no expert mask in the test set"
 #: The stages in the order of the data's way.
-STAGES = ("ingest", "classify", "pretrain", "imported", "saliency", "irnet", "fit", "distil", "score")
+STAGES = ("ingest", "classify", "pretrain", "moco", "imported", "saliency", "irnet", "fit", "distil", "score")
 
 
 @dataclass(frozen=True)

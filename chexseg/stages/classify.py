@@ -113,7 +113,7 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
         torch.manual_seed(derive(config.seed, "classifier", step))
         model.train()
         batch = source.take(config.batch_size)
-        with autocast(config, execution.device):
+        with autocast(config.precision, execution.device):
             logits_NL = model(encoders.prepare(batch["images"], "chexpert"))
         loss = losses.classification(logits_NL, batch["targets"])
         optimizer.zero_grad()
@@ -140,11 +140,11 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
     return {**progress["best"], "steps": steps, "images": len(table)}
 
 
-def autocast(config: Config, device: str) -> Any:
-    """The context of a forward pass in the precision that `config` asks for."""
+def autocast(precision: str, device: str) -> Any:
+    """The context of a forward pass in a config's precision: float32 or bfloat16."""
     import torch
 
-    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.precision == "bfloat16")
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def probabilities(config: Config, model: Any, pixels_NHW: Any, device: str) -> np.ndarray:
@@ -154,7 +154,7 @@ def probabilities(config: Config, model: Any, pixels_NHW: Any, device: str) -> n
     from chexseg.models import encoders
 
     model.eval()
-    with torch.inference_mode(), autocast(config, device):
+    with torch.inference_mode(), autocast(config.precision, device):
         parts = [model(encoders.prepare(part.to(device), "chexpert")) for part in pixels_NHW.split(32)]
     return torch.cat(parts).float().sigmoid().cpu().numpy()
 

@@ -47,7 +47,7 @@ class Config(StageConfig):
     pathologies: tuple[str, ...] = PATHOLOGIES
     #: Any encoder of segmentation-models-pytorch. The paper: resnet18.
     architecture: str = "resnet18"
-    #: imagenet and moco: weights that `chexseg encoder import` has put into the store.
+    #: Where the weights of the input ``encoder`` come from; random: there is none.
     init: Literal["random", "imagenet", "chexpert", "moco"] = "chexpert"
     #: "masks": expert and weak masks mixed. "teacher": a teacher's soft masks (section 4.2).
     supervision: Literal["masks", "teacher"] = "masks"

@@ -16,14 +16,14 @@ from typing import Any
 from chexseg.data.mixture_rules import effective_probability
 from chexseg.errors import UserError
 from chexseg.pathologies import select
-from chexseg.stages import classify, distil, fit, imported, ingest, irnet, pretrain, saliency, score
+from chexseg.stages import classify, distil, fit, imported, ingest, irnet, moco, pretrain, saliency, score
 from chexseg.stages.base import StageConfig
-from chexseg.study.spec import Settings, Study, collapse
+from chexseg.study.spec import OWN_ENCODERS, Settings, Study, collapse
 
 #: Stage name -> module. The order is that in which data flows.
 STAGES = {
     module.__name__.rpartition(".")[2]: module
-    for module in (ingest, classify, pretrain, imported, saliency, irnet, fit, distil, score)
+    for module in (ingest, classify, pretrain, moco, imported, saliency, irnet, fit, distil, score)
 }
 
 
@@ -198,9 +198,13 @@ def _supervised(out: Plan, s: Settings, data: Mapping[str, str]) -> tuple[str, d
     ingested = _ingested(out, s, data)
     labelled = {name: ingested[name] for name in ("train", "valid")}
     inputs = {"valid": ingested["valid"]}
-    if s.encoder.init == "chexpert" and not s.encoder.imported:
-        config = pretrain.Config(**s.pretrain.model_dump(), architecture=s.encoder.architecture, seed=s.seed)
-        inputs["encoder"] = out.add("pretrain", config, labelled)
+    shared = {"architecture": s.encoder.architecture, "seed": s.seed}
+    own = None if s.encoder.imported else s.encoder.init
+    if own == "chexpert":
+        inputs["encoder"] = out.add("pretrain", pretrain.Config(**s.pretrain.model_dump(), **shared), labelled)
+    elif own == "moco":
+        config = moco.Config(**s.moco.model_dump(), **shared)
+        inputs["encoder"] = out.add("moco", config, {"train": ingested["train"]})
     elif s.encoder.init != "random":
         setting = "encoder.imported: found true" if s.encoder.imported else f"encoder.init: found {s.encoder.init}"
         inputs["encoder"] = out.add_encoder(s.encoder.init, s.encoder.architecture, setting)
@@ -273,7 +277,8 @@ def _other(s: Settings, varied: set[str]) -> tuple[str, ...]:
     """``key=value`` of what the study varies, `_kind` doesn't tell and reaches the cell."""
     idle = [] if s.distil.fraction > 0 else ["distil."]
     idle += ["pretrain."] if s.encoder.init != "chexpert" or s.encoder.imported else []
-    idle += ["encoder.imported"] if s.encoder.init != "chexpert" else []
+    idle += ["moco."] if s.encoder.init != "moco" or s.encoder.imported else []
+    idle += ["encoder.imported"] if s.encoder.init not in OWN_ENCODERS else []
     if s.labels.p == 1:
         idle += ["classify.", "saliency.", "irnet.", "labels.mixing", "labels.weak", "labels.prefer", "labels.negatives"]
     elif s.labels.weak != "irnet":

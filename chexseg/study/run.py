@@ -209,7 +209,7 @@ def _lost(job: _Job, key: str, error: BaseException | None) -> dict[str, Any]:
 
 def _headline(facts: Mapping[str, Any]) -> str:
     """The one figure that tells how a stage went."""
-    for name in ("mean_auroc", "selection_miou"):
+    for name in ("mean_auroc", "selection_miou", "accuracy"):
         if facts.get(name) is not None:
             return f", {name.replace('_', ' ')} {facts[name]:.3f}"
     return f", {facts['images']} images" if isinstance(facts.get("images"), int) else ""

@@ -18,8 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from chexseg import pathologies
 from chexseg.data.mixture_rules import effective_probability
 from chexseg.errors import UserError, nearest
-from chexseg.stages import classify, fit, ingest, irnet, pretrain, saliency
+from chexseg.stages import classify, fit, ingest, irnet, moco, pretrain, saliency
 from chexseg.stages.base import StageConfig
+
+#: The values of `encoder.init` whose weights a study trains itself, unless `encoder.imported` says otherwise.
+OWN_ENCODERS = ("chexpert", "moco")
 
 
 class Section(BaseModel):
@@ -35,6 +38,7 @@ def _section(name: str, stage: type[StageConfig], *fields: str) -> type[Section]
 _CLASSIFY = tuple(name for name in classify.Config.model_fields if name != "seed")
 Classify = _section("Classify", classify.Config, *_CLASSIFY)
 Pretrain = _section("Pretrain", pretrain.Config, *(name for name in _CLASSIFY if name != "architecture"))
+Moco = _section("Moco", moco.Config, *(name for name in moco.Config.model_fields if name not in ("architecture", "seed")))
 Saliency = _section("Saliency", saliency.Config, "images", "frontal_only")
 Irnet = _section(
     "Irnet", irnet.Config, *(name for name in irnet.Config.model_fields if name not in ("negatives_empty", "seed"))
@@ -47,9 +51,9 @@ Fit = _section(
 
 class Encoder(Section):
     architecture: str = fit.Config.model_fields["architecture"].default
-    #: chexpert: this study's own `pretrain`. imagenet, moco: what `chexseg encoder import` has put into the store.
+    #: chexpert, moco: this study's own `pretrain` or `moco`. imagenet: what `chexseg encoder import` has put into the store.
     init: Literal["random", "imagenet", "chexpert", "moco"] = fit.Config.model_fields["init"].default
-    #: Take chexpert's weights too from an import.
+    #: Take chexpert's or moco's weights too from an import.
     imported: bool = False
 
 
@@ -90,6 +94,7 @@ class Settings(Section):
     labels: Labels = Labels()
     classify: Classify = Classify()  # type: ignore[valid-type]
     pretrain: Pretrain = Pretrain()  # type: ignore[valid-type]
+    moco: Moco = Moco()  # type: ignore[valid-type]
     saliency: Saliency = Saliency()  # type: ignore[valid-type]
     irnet: Irnet = Irnet()  # type: ignore[valid-type]
     fit: Fit = Fit()  # type: ignore[valid-type]
@@ -163,7 +168,7 @@ def collapse(settings: Settings) -> Settings:
     if probability in (0, 1):
         update |= {"mixing": plain.mixing, "p": probability}
     encoder = settings.encoder
-    if encoder.init != "chexpert":  # the others have one source each
+    if encoder.init not in OWN_ENCODERS:  # the others have one source each
         encoder = encoder.model_copy(update={"imported": Encoder().imported})
     return settings.model_copy(update={"labels": labels.model_copy(update=update), "encoder": encoder})
 

@@ -130,17 +130,23 @@ def test_a_plan_takes_what_was_imported(store):
     assert {states[key] for key, node in found.nodes.items() if node.stage == "imported"} == {"cached"}
 
 
-def test_a_studys_own_pretraining_is_chexperts_default(store):
+def test_a_studys_own_pretraining_is_the_default_of_chexpert_and_moco(store):
     def sources(text: str) -> set[str]:
         found = planned(text, store)
         return {found.nodes[found.nodes[cell.fit].inputs["encoder"]].stage for cell in found.cells}
 
     assert sources("name: s") == {"pretrain"}
     assert sources("name: s\nsettings: {encoder: {imported: true}}") == {"imported"}
-    both = planned("name: s\naxes: {encoder.imported: [false, true]}", store)
-    assert [cell.name for cell in both.cells] == ["full imported=False trial 0", "full imported=True trial 0"]
+    assert sources("name: s\nsettings: {encoder: {init: moco}}") == {"moco"}
+    assert sources("name: s\nsettings: {encoder: {init: moco, imported: true}}") == {"imported"}
+    for init in spec.OWN_ENCODERS:
+        text = f"name: s\nsettings: {{encoder: {{init: {init}}}}}\naxes: {{encoder.imported: [false, true]}}"
+        assert [cell.name for cell in planned(text, store).cells] == [
+            "full imported=False trial 0",
+            "full imported=True trial 0",
+        ]
     # Where there is one source only, the setting changes nothing.
-    for init in ("random", "imagenet", "moco"):
+    for init in ("random", "imagenet"):
         text = f"name: s\nsettings: {{encoder: {{init: {init}}}}}\n"
         assert planned(text + "axes: {encoder.imported: [true]}", store).cells == planned(text, store).cells
 
@@ -164,8 +170,8 @@ def test_keys_that_were_stay_and_other_weights_are_other_keys(store):
             " chexseg encoder import FILE --kind imagenet --architecture resnet18",
         ),
         (
-            "{encoder: {init: moco, architecture: resnet34}}",
-            "encoder.init: found moco: no moco-cxr encoder of resnet34 is in the store; import one first:"
+            "{encoder: {init: moco, imported: true, architecture: resnet34}}",
+            "encoder.imported: found true: no moco-cxr encoder of resnet34 is in the store; import one first:"
             " chexseg encoder import FILE --kind moco-cxr --architecture resnet34",
         ),
         (
@@ -216,6 +222,8 @@ def test_the_command_says_what_it_did_and_what_to_type_next(files, phantom_root,
     assert second.endswith(": written")
     assert "encoder.init: imagenet" in third
     assert ["imported", "1", "1", "0"] in [line.split() for line in run_command(*arguments).output.splitlines()]
+    own = run_command("encoder", "import", files["moco-cxr"], "--kind", "moco-cxr", "--store", root)
+    assert "encoder.init: moco and encoder.imported: true, with" in own.output
     again = run_command("encoder", "import", files["imagenet"], "--kind", "imagenet", "--store", root)
     assert "these weights were there already" in again.output
     run_command("encoder", "import", files["other"], "--kind", "imagenet", "--store", root)

@@ -126,3 +126,39 @@ def test_the_official_rule_is_planned_and_told_by_its_effective_p():
     found = planned("name: g\naxes: {labels.p: [0.05, 0.85]}\nsettings: {labels: {mixing: official}}")
     assert [cell.row()["p"] for cell in found.cells] == [0.0, 0.8]
     assert found.nodes[found.cells[0].fit].config["p"] == 0.0
+
+
+INITS = """
+name: inits
+axes: {encoder.init: [random, imagenet, chexpert, moco], moco.epochs: [1, 2]}
+"""
+
+
+def test_each_of_the_four_inits_has_its_own_source_and_only_moco_minds_its_settings():
+    study = spec.parse(INITS, "x.yaml", {"moco.queue": 64, "seed": 3})
+    found = plan.plan(study, DATA, {("imagenet", "resnet18"): "a" * 64})
+    assert [cell.name for cell in found.cells] == [
+        "full init=random trial 0",
+        "full init=imagenet trial 0",
+        "full init=chexpert trial 0",
+        "full init=moco epochs=1 trial 0",
+        "full init=moco epochs=2 trial 0",
+    ]
+    sources = [found.nodes[cell.fit].inputs.get("encoder") for cell in found.cells]
+    stages = [key and found.nodes[key].stage for key in sources]
+    assert stages == [None, "imported", "pretrain", "moco", "moco"]
+    node = found.nodes[sources[-1]]
+    assert {name: node.config[name] for name in ("architecture", "epochs", "queue", "momentum", "seed")} == {
+        "architecture": "resnet18", "epochs": 2, "queue": 64, "momentum": 0.999, "seed": 3,
+    }  # fmt: skip
+    assert {role: found.nodes[key].label for role, key in node.inputs.items()} == {"train": "ingest train"}
+    assert [found.nodes[cell.fit].config["init"] for cell in found.cells] == ["random", "imagenet", "chexpert", "moco", "moco"]
+
+
+def test_trials_share_one_moco_and_no_label_reaches_it():
+    text = "name: g\naxes: {trial: [0, 1], labels.p: [0, 1]}\nsettings: {encoder: {init: moco}, classify: {epochs: %d}}"
+    found = [planned(text % epochs) for epochs in (1, 2)]
+    for one in found:
+        assert Counter(node.stage for node in one.nodes.values())["moco"] == 1
+    keys = [{node.key for node in one.nodes.values() if node.stage == "moco"} for one in found]
+    assert keys[0] == keys[1]

@@ -50,6 +50,11 @@ MISTAKES = {
         "x.yaml:3: settings.irnet: found {'freeze_backbone': True}; freeze_backbone: a random backbone never learns; allowed:"
         " with init: imagenet"
     ),
+    "name: s\nsettings:\n  moco: {temprature: 0.1}": (
+        "x.yaml:3: settings.moco.temprature: no such key (did you mean 'temperature'?); allowed: epochs, batch_size,"
+        " learning_rate, weight_decay, queue, momentum, temperature, crop, rotation, flip, brightness, contrast, precision"
+    ),
+    "name: s\nsettings:\n  moco: {momentum: 1}": ("x.yaml:3: settings.moco.momentum: found 1; input should be less than 1"),
     "name: s\naxes:\n  labels.p: [0.5, 1.5]": (
         "x.yaml:3: axes.labels.p: labels.p: found 1.5; input should be less than or equal to 1"
     ),

@@ -1,0 +1,157 @@
+"""MoCo: the segmenter's encoder, pretrained on the training images without their labels (the paper, section 4.3).
+
+MoCo v2 (models.moco) with views fit for radiographs, as in Sowrirajan et al. 2021, "MoCo-CXR". Writes ``encoder.safetensors``.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from chexseg.errors import UserError
+from chexseg.randomness import derive
+from chexseg.stages import ray_train, resume
+from chexseg.stages.base import Execution, StageConfig
+from chexseg.stages.classify import autocast
+from chexseg.stages.pretrain import WEIGHTS
+
+__all__ = ["VERSION", "WEIGHTS", "Config", "build", "queue_length", "run", "train"]
+
+VERSION = 1
+#: Keys in the queue where the config leaves it open and the set is large: as in MoCo-CXR's code.
+LARGEST_QUEUE = 24576
+
+
+class Config(StageConfig):
+    """Where the paper's checkpoints come from MoCo-CXR's code decides: its published script and its defaults."""
+
+    #: Any encoder of segmentation-models-pytorch. The paper: resnet18. MoCo-CXR starts from ImageNet's weights, this from
+    #: nothing.
+    architecture: str = "resnet18"
+    #: Passes over `train`. MoCo-CXR: 20; MoCo v2: 200 and 800.
+    epochs: int = Field(default=20, ge=1)
+    #: MoCo-CXR: 16; MoCo v2: 256.
+    batch_size: int = Field(default=16, ge=2)
+    #: Adam's at the start, falling to 0 along half a cosine, as in MoCo v2 (SGD, 0.03). MoCo-CXR: Adam, 1e-4, a tenth of it
+    #: after 12 epochs and again after 18.
+    learning_rate: float = Field(default=1e-4, gt=0)
+    #: L2 penalty. MoCo v2 and MoCo-CXR: 1e-4.
+    weight_decay: float = Field(default=1e-4, ge=0)
+    #: Keys that are the negatives. MoCo-CXR: 24,576; MoCo v2: 65,536. null: MoCo-CXR's, but at most a quarter of the training
+    #: images, so that an image rarely meets its own key of the pass before as a negative.
+    queue: int | None = Field(default=None, ge=1)
+    #: Of the key network. MoCo v2 and MoCo-CXR: 0.999.
+    momentum: float = Field(default=0.999, ge=0, lt=1)
+    #: Of the softmax. MoCo v2 and MoCo-CXR: 0.2.
+    temperature: float = Field(default=0.2, gt=0)
+    #: Smallest share of an image's area in a view. MoCo v2: 0.2. MoCo-CXR: the whole but for what makes it a square, because
+    #: a crop may lose the disease.
+    crop: float = Field(default=0.5, gt=0, le=1)
+    #: Largest angle in degrees. MoCo-CXR: 10; MoCo v2: none.
+    rotation: float = Field(default=10, ge=0, le=180)
+    #: Probability of a horizontal flip. MoCo v2 and MoCo-CXR: 0.5.
+    flip: float = Field(default=0.5, ge=0, le=1)
+    #: Largest relative changes. MoCo v2: 0.4 each in four of five views. MoCo-CXR: none.
+    brightness: float = Field(default=0.2, ge=0, le=1)
+    contrast: float = Field(default=0.2, ge=0, le=1)
+    #: Of the forward passes; weights, their gradients and Adam, embeddings and the queue stay float32. bfloat16 is for GPUs.
+    precision: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+
+
+def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+    """`inputs`: ``train``, ingested. Raises `UserError` for a batch or a queue that is larger than it."""
+    loop = partial(train, config, dict(inputs), out)
+    return resume.once(out, WEIGHTS, lambda: ray_train.run(loop, f"moco with {config.architecture}", out, execution))
+
+
+def build(config: Config) -> Any:
+    """The untrained query network. Raises `UserError` for one that can't be."""
+    from chexseg.models import moco
+
+    return moco.build(config.architecture)
+
+
+def queue_length(config: Config, images: int) -> int:
+    """Keys in the queue for so many training images. Raises `UserError` where these are too few."""
+    for field in ("batch_size", "queue"):
+        if (getattr(config, field) or 0) > images:
+            raise UserError(f"moco.{field}: found {getattr(config, field)}; allowed: at most {images}, the training images")
+    return config.queue or max(1, min(LARGEST_QUEUE, images // 4))
+
+
+def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+    """Train, or go on from what an interrupted training has saved, to the same weights; bit for bit on a CPU.
+
+    Facts: loss and accuracy as running means over the last steps; accuracy is `models.moco.accuracy`.
+    """
+    import torch
+
+    from chexseg.data import augmentation, labelled, training_source
+    from chexseg.models import encoders, moco
+
+    execution.prepare()
+    image_ids = labelled.index(inputs["train"])["image_id"].tolist()
+    queue = queue_length(config, len(image_ids))
+    torch.manual_seed(derive(config.seed, "moco"))
+    model = moco.MoCo(build(config), queue, config.momentum, config.temperature)
+    model.to(execution.device, memory_format=torch.channels_last)
+    seed = derive(config.seed, "moco samples")
+    source = training_source.source(inputs["train"], image_ids, {}, seed, execution.device, execution.room())
+    strength = augmentation.Augmentation(config.crop, config.rotation, config.flip, config.brightness, config.contrast)
+    optimizer = torch.optim.Adam(
+        model.query.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    steps = max(1, config.epochs * len(image_ids) // config.batch_size)
+    progress = resume.load(out, model, optimizer) or {"step": 0, "loss": None, "accuracy": None}
+    source.skip(progress["step"] * config.batch_size)
+    saved = time.monotonic()
+    while progress["step"] < steps:
+        progress["step"] += 1
+        step = progress["step"]
+        # Some encoders draw random numbers as they train: of each step its own, so that a resumed run draws the same.
+        torch.manual_seed(derive(config.seed, "moco", step))
+        drawn = torch.Generator().manual_seed(derive(config.seed, "moco views", step))
+        images_NHW = source.take(config.batch_size)["images"]
+        pair = [encoders.prepare(augmentation.views(images_NHW, strength, drawn), "moco") for _ in range(2)]
+        with autocast(config.precision, execution.device):
+            if step == 1:
+                model.calibrate(pair[0])
+            queries_ND, keys_ND = model(*pair)
+        logits = model.logits(queries_ND, keys_ND)
+        loss = moco.info_nce(logits)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, step, steps)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        model.update(keys_ND)
+        values = torch.stack([loss.detach(), moco.accuracy(logits.detach())]).tolist()
+        for name, value in zip(("loss", "accuracy"), values, strict=True):
+            progress[name] = value if progress[name] is None else 0.95 * progress[name] + 0.05 * value
+        note = {"loss": progress["loss"], "accuracy": progress["accuracy"]}
+        execution.progress(step * config.batch_size, steps * config.batch_size, "images", note)
+        if time.monotonic() - saved > execution.checkpoint_seconds:
+            resume.save(out, model, optimizer, **progress)
+            saved = time.monotonic()
+    if not math.isfinite(progress["loss"]):
+        raise RuntimeError("the loss is not finite: lower the learning rate")
+    encoders.save(model.query.body, out / WEIGHTS, architecture=config.architecture, init="moco")
+    return {
+        "loss": progress["loss"],
+        "accuracy": progress["accuracy"],
+        "queue": queue,
+        "steps": steps,
+        "images": len(image_ids),
+    }
+
+
+def learning_rate(config: Config, step: int, steps: int) -> float:
+    """Of one step, counted from 1: the config's at the first, nearly 0 at the last, half a cosine between."""
+    return config.learning_rate * (1 + math.cos(math.pi * (step - 1) / steps)) / 2

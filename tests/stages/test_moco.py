@@ -1,0 +1,152 @@
+"""MoCo pretraining: it learns, goes on after a kill to the same weights, and a fit starts from what it has made."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from chexseg.errors import UserError
+from chexseg.models import encoders
+from chexseg.stages import fit, moco, resume
+from chexseg.stages.base import Execution
+
+from .conftest import EXECUTION, EXPERT
+
+#: 48 images, 12 steps a pass.
+SMALL = moco.Config(architecture="mobilenet_v2", epochs=2, batch_size=4, learning_rate=1e-3, queue=10, momentum=0.9)
+#: 3 steps.
+SHORT = SMALL.model_copy(update={"epochs": 1, "batch_size": 16})
+
+
+class Killed(Exception):
+    pass
+
+
+def killing(step: int):
+    """A progress that raises when so many steps are done."""
+
+    def progress(done, total, unit, note=None):
+        if done == step * SMALL.batch_size:
+            raise Killed
+
+    return progress
+
+
+def same(first, second) -> bool:
+    a, b = (load_file(path / moco.WEIGHTS) for path in (first, second))
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def run(results, out, config=SMALL, execution=EXECUTION) -> dict:
+    out.mkdir(exist_ok=True)
+    return moco.run(config, {"train": results.paths["train"]}, out, execution)
+
+
+@pytest.fixture(scope="module")
+def quiet(results, tmp_path_factory):
+    out = tmp_path_factory.mktemp("moco")
+    return out, run(results, out)
+
+
+def test_it_learns_to_find_the_positive_key(quiet):
+    out, facts = quiet
+    assert {name: facts[name] for name in ("queue", "steps", "images")} == {"queue": 10, "steps": 24, "images": 48}
+    assert facts["accuracy"] > 3 / 11  # by chance: 1 / 11
+    assert encoders.describe(out / moco.WEIGHTS) == {"architecture": "mobilenet_v2", "init": "moco"}
+    assert sorted(path.name for path in out.iterdir()) == ["encoder.json", moco.WEIGHTS, resume.ENDED]
+
+
+@pytest.mark.parametrize("resident_bytes", [2**30, 0], ids=["resident", "streamed"])
+def test_killed_in_the_middle_it_goes_on_to_the_same_weights(results, quiet, tmp_path, resident_bytes):
+    undisturbed, facts = quiet
+    execution = replace(EXECUTION, resident_bytes=resident_bytes)
+    if not resident_bytes:
+        undisturbed = tmp_path / "quiet"
+        facts = run(results, undisturbed, execution=execution)
+    out = tmp_path / "killed"
+    with pytest.raises(Killed):
+        run(results, out, execution=replace(execution, checkpoint_seconds=0, progress=killing(14)))
+    assert (out / resume.STATE).exists()
+    assert not (out / moco.WEIGHTS).exists()
+    seen = []
+    resumed = run(results, out, execution=replace(execution, progress=lambda *a: seen.append(a)))
+    assert min(done for done, *_ in seen) == 14 * SMALL.batch_size  # the step whose progress killed it was not yet saved
+    assert resumed == facts
+    assert same(out, undisturbed)
+    assert not (out / resume.STATE).exists()
+
+
+def test_one_that_has_ended_is_not_trained_again(results, quiet):
+    out, facts = quiet
+    seen = []
+    assert run(results, out, execution=replace(EXECUTION, progress=lambda *a: seen.append(a))) == facts
+    assert not seen
+
+
+def test_on_ray_train_it_gives_the_same(results, quiet, tmp_path):
+    undisturbed, facts = quiet
+    assert run(results, tmp_path / "out", execution=Execution(train_failures=1)) == facts
+    assert same(tmp_path / "out", undisturbed)
+
+
+@pytest.fixture(scope="module")
+def short(results, tmp_path_factory):
+    out = tmp_path_factory.mktemp("short")
+    run(results, out, SHORT)
+    return out
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"temperature": 0.1}, {"queue": 11}, {"crop": 1.0}, {"precision": "bfloat16"}], ids=str
+)
+def test_what_is_in_the_config_changes_the_weights(results, short, tmp_path, change):
+    facts = run(results, tmp_path, SHORT.model_copy(update=change))
+    assert facts["steps"] == 3
+    assert not same(tmp_path, short)
+
+
+def test_a_fit_starts_from_its_encoder(results, quiet, tmp_path):
+    config = fit.Config(**EXPERT, architecture="mobilenet_v2", init="moco", epochs=1, samples_per_epoch=8, learning_rate=1e-6)
+    fit.run(config, {"valid": results.paths["valid"], "encoder": quiet[0]}, tmp_path, EXECUTION)
+    trained, start = load_file(tmp_path / fit.WEIGHTS), load_file(quiet[0] / moco.WEIGHTS)
+    # One step of Adam moves a weight by the learning rate at most.
+    for name in ("features.0.0.weight", "features.17.conv.2.weight"):
+        assert 0 < (trained[f"encoder.{name}"] - start[name]).abs().max() <= 1.1e-6
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"batch_size": 64}, "moco.batch_size: found 64; allowed: at most 48, the training images"),
+        ({"queue": 49}, "moco.queue: found 49; allowed: at most 48, the training images"),
+        ({"architecture": "resnet81"}, "encoder.architecture: found 'resnet81' (did you mean 'resnet18'?)"),
+    ],
+)
+def test_a_mistake_is_one_line(results, tmp_path, config, message):
+    with pytest.raises(UserError) as caught:
+        run(results, tmp_path, moco.Config(**config))
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("images", "queue"), [(223_414, 24_576), (400, 100), (3, 1)])
+def test_a_queue_left_open_fits_the_set(images, queue):
+    assert moco.queue_length(moco.Config(batch_size=2), images) == queue
+    assert moco.queue_length(moco.Config(batch_size=2, queue=3), images) == 3
+
+
+def test_the_learning_rate_falls_along_half_a_cosine():
+    rates = [moco.learning_rate(SMALL, step, 40) for step in range(1, 41)]
+    assert rates[0] == SMALL.learning_rate
+    assert rates[20] == pytest.approx(SMALL.learning_rate / 2)
+    assert 0 < rates[-1] < 0.01 * SMALL.learning_rate
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_a_loss_that_is_not_finite_is_a_failure_and_leaves_no_weights(results, tmp_path):
+    with pytest.raises(RuntimeError, match="not finite: lower the learning rate"):
+        run(results, tmp_path, SHORT.model_copy(update={"learning_rate": 1e30}))
+    assert not (tmp_path / moco.WEIGHTS).exists()
