@@ -60,9 +60,10 @@ def image_ids(paths: Iterable[str]) -> dict[str, str]:
             break
         for path in longer:
             depth[path] += 1
-    twice = [path for path in ids if shared[ids[path]] > 1]
-    if twice:
-        raise UserError(f"{twice[0]} and {twice[1]}: both would be called {ids[twice[0]]}; allowed: names that differ")
+    name = next((name for name, count in shared.items() if count > 1), None)
+    if name is not None:
+        first, second = [path for path in ids if ids[path] == name][:2]
+        raise UserError(f"{first} and {second}: both would be called {name}; allowed: names that differ")
     return ids
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from chexseg.stages import fit
+from chexseg.stages import fit, score
 from chexseg.study import plan, spec
 
 DATA = {"train": "a", "valid": "b", "test": "c"}
@@ -91,3 +91,24 @@ def test_the_official_rule_is_planned_and_told_by_its_effective_p():
     found = planned("name: g\naxes: {labels.p: [0.05, 0.85]}\nsettings: {labels: {mixing: official}}")
     assert [cell.row()["p"] for cell in found.cells] == [0.0, 0.8]
     assert found.nodes[found.cells[0].fit].config["p"] == 0.0
+
+
+def test_another_resolution_is_another_score_of_the_same_fit_and_reads_the_raw_data():
+    found = planned("name: g\naxes: {labels.p: [0, 1], score.resolution: [training, own]}")
+    assert [cell.name for cell in found.cells] == [
+        "cam p=0 resolution=training trial 0",
+        "cam p=0 resolution=own trial 0",
+        "full resolution=training trial 0",
+        "full resolution=own trial 0",
+    ]
+    training, own, *_ = found.cells
+    assert training.fit == own.fit and training.score != own.score
+    assert found.nodes[training.score].inputs == found.nodes[own.score].inputs
+    assert [found.nodes[cell.score].data for cell in (training, own)] == [None, DATA["test"]]
+    changed = planned("name: g\nsettings: {score: {resolution: own}}", {**DATA, "test": "changed"})
+    assert changed.cells[0].score not in found.nodes
+
+
+def test_scores_from_before_there_was_a_resolution_keep_their_key():
+    assert score.Config().model_dump(mode="json") == {}
+    assert planned("name: g").cells[0].score == planned("name: g\nsettings: {score: {resolution: training}}").cells[0].score
