@@ -8,6 +8,8 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -245,22 +247,56 @@ def evaluate(
     typer.echo(rows.to_csv(index=False).rstrip())
 
 
-def _write_phantom(root: Path, quiet: bool, **settings: Any) -> None:
-    """A whole data set or none: it's made beside its place and moved there."""
-    from chexseg.phantom import dataset
-    from chexseg.progress import reporter
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A fitted segmenter: STORE/fit/KEY, or the weights in it.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE_OR_DIR ...", help="JPEG, PNG, DICOM, or directories of them.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="An empty or new directory.")],
+    quiet: QuietFlag = False,
+) -> None:
+    """Masks of new images as a CheXlocalize file, at each image's own size, and an overlay of each."""
+    from chexseg.predict import films
 
-    config = dataset.Config(**settings)
+    found = films.find(images)  # before torch, which takes its time
+    with _whole_or_none(out) as making:
+        from chexseg.predict import segment
+        from chexseg.progress import reporter
+
+        segmenter, watch = segment.load(model), reporter(quiet)
+        try:
+            counts = segment.run(segmenter, found, making, watch)
+        finally:
+            watch.close()
+    typer.echo(f"{out}: {segment.MASKS} and {segment.OVERLAYS}/ of {len(found)} images")
+    for name, count in counts.items():
+        typer.echo(f"{name:<27} on {count}")
+
+
+@contextmanager
+def _whole_or_none(root: Path) -> Iterator[Path]:
+    """A place beside the directory `root` to fill, moved there at the end; nothing is left of it after a failure."""
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise UserError(f"{root}: is there already; allowed: a new or empty directory")
     making = root.absolute().with_name(f".{root.name}.partial")
     shutil.rmtree(making, ignore_errors=True)
-    watch = reporter(quiet)
     try:
-        dataset.write(making, config, lambda done, total: watch.update("phantom", done, total, "images"))
+        yield making
+        making.replace(root.absolute())
     finally:
-        watch.close()
-    making.replace(root.absolute())
+        shutil.rmtree(making, ignore_errors=True)
+
+
+def _write_phantom(root: Path, quiet: bool, **settings: Any) -> None:
+    from chexseg.phantom import dataset
+    from chexseg.progress import reporter
+
+    config = dataset.Config(**settings)
+    with _whole_or_none(root) as making:
+        watch = reporter(quiet)
+        try:
+            dataset.write(making, config, lambda done, total: watch.update("phantom", done, total, "images"))
+        finally:
+            watch.close()
 
 
 def _plan(study: Path, data: Path, store: Path, overrides: list[str] | None) -> Any:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 # Tests share the machine's few cores with Ray's workers; one thread a process is faster than several that fight.
@@ -53,3 +56,26 @@ def covid_root() -> Path:
     if not root.is_dir():
         pytest.skip("../shared/covid-cxr is not beside this checkout")
     return root
+
+
+@pytest.fixture(scope="session")
+def write_dicom() -> Callable[..., Path]:
+    """``write_dicom(path, stored_HW, photometric, **elements)``: a digital radiograph of 12 bits; its path."""
+    pydicom = pytest.importorskip("pydicom")
+
+    def write(path: Path, stored_HW: np.ndarray, photometric: str = "MONOCHROME2", **elements: Any) -> Path:
+        data = pydicom.Dataset()
+        data.file_meta = pydicom.dataset.FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        data.SOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
+        data.SOPInstanceUID = pydicom.uid.generate_uid()
+        data.PhotometricInterpretation, data.SamplesPerPixel = photometric, 1
+        data.Rows, data.Columns = stored_HW.shape[-2:]
+        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 12, 11, 0
+        data.PixelData = stored_HW.astype("<u2").tobytes()
+        for name, value in elements.items():
+            setattr(data, name, value)
+        data.save_as(path, enforce_file_format=True)
+        return path
+
+    return write

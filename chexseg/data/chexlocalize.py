@@ -144,8 +144,12 @@ def _short(value: Any) -> str:
 
 def write(path: Path, masks: Mapping[str, Mapping[str, np.ndarray]]) -> None:
     """Write boolean masks (image id -> pathology -> mask_HW) as a published mask file."""
-    document = {image_id: {name: encode(mask_HW) for name, mask_HW in entry.items()} for image_id, entry in masks.items()}
-    Path(path).write_text(json.dumps(document))
+    write_runs(path, {image_id: {name: encode(mask) for name, mask in entry.items()} for image_id, entry in masks.items()})
+
+
+def write_runs(path: Path, runs: Mapping[str, Mapping[str, dict]]) -> None:
+    """Write masks that are run lengths already (image id -> pathology -> `encode`'s) as a published mask file."""
+    Path(path).write_text(json.dumps(runs))
 
 
 def encode(mask_HW: np.ndarray) -> dict:

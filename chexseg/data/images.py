@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -58,9 +59,13 @@ class Frame:
         square[(slice(None), *self._window())] = masks_KHW[:, rows[:, None], columns[None, :]]
         return square
 
+    def cut(self, squares: Any) -> Any:
+        """What of squares, whose last two axes are H and W, is the image and not border: a view of the array or tensor."""
+        return squares[(..., *self._window())]
+
     def undo(self, masks_KSS: np.ndarray) -> np.ndarray:
         """Boolean squares -> boolean masks at the image's own size: borders cut off, nearest neighbour."""
-        inner = masks_KSS[(slice(None), *self._window())]
+        inner = self.cut(masks_KSS)
         rows = ((np.arange(self.height) + 0.5) * inner.shape[1] / self.height).astype(int)
         columns = ((np.arange(self.width) + 0.5) * inner.shape[2] / self.width).astype(int)
         return inner[:, rows[:, None], columns[None, :]]

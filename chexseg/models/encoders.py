@@ -10,6 +10,7 @@ from typing import Any
 
 import segmentation_models_pytorch as smp
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -94,5 +95,5 @@ def load(module: nn.Module, path: Path) -> None:
     """Fill a module with our own weights; every tensor must fit. Raises `DamagedError` where they don't."""
     try:
         fill(module, load_file(path))
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise DamagedError(f"{path}: weights don't fit ({str(error).splitlines()[0]})") from None

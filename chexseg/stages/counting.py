@@ -1,7 +1,8 @@
 """Predicted masks beside true ones: counts of pixels, from which every figure is computed later, and the masks themselves.
 
-``counts.parquet``: image_id, pathology, intersection, predicted, true; pixels at the training size, images sorted by id.
-``predictions.parquet``: the predicted masks as COCO run lengths, for overlays and comparisons.
+``counts.parquet``: image_id, pathology, intersection, predicted, true; pixels at the training size, or each image's at its own
+where a stage says so; images sorted by id.
+``predictions.parquet``: the predicted masks at the training size as COCO run lengths, for overlays and comparisons.
 """
 
 from __future__ import annotations
@@ -30,13 +31,21 @@ class Counting:
         return sum(map(len, self._counts))
 
     def add(self, predicted_NKHW: Any, true_NKHW: Any) -> None:
-        """Count the next N images. Both are bool and on one device."""
-        import torch
+        """Count the next N images and keep their predicted masks. Both are bool and on one device."""
+        self.count(predicted_NKHW, true_NKHW)
+        self.keep(predicted_NKHW)
 
-        from chexseg.data import chexlocalize
+    def count(self, predicted_NKHW: Any, true_NKHW: Any) -> None:
+        """Count the next N images, whatever their size."""
+        import torch
 
         parts = (predicted_NKHW & true_NKHW, predicted_NKHW, true_NKHW)
         self._counts.append(torch.stack([part.sum(dim=(2, 3)) for part in parts], dim=2).cpu().numpy())
+
+    def keep(self, predicted_NKHW: Any) -> None:
+        """Keep the predicted masks of the next N images, at the training size."""
+        from chexseg.data import chexlocalize
+
         self._runs += [chexlocalize.encode(mask)["counts"] for masks in predicted_NKHW.cpu().numpy() for mask in masks]
 
     def counts_IK3(self) -> np.ndarray:

@@ -1,31 +1,34 @@
 """Score: a segmenter on the test images, as counts of pixels from which every figure is computed later.
 
-Writes ``counts.parquet`` and ``predictions.parquet`` (`stages.counting`).
+Writes ``counts.parquet`` and ``predictions.parquet`` (`stages.counting`), the latter always at the training size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from chexseg.stages.base import Execution, StageConfig
 from chexseg.stages.counting import Counting
 
-VERSION = 1
+VERSION = 2
 
 
 class Config(StageConfig):
-    pass
+    #: Where pixels are counted: on the training squares, as the paper does, or at each image's own size against the
+    #: masks as they are published, as CheXlocalize does.
+    resolution: Literal["training", "own"] = "training"
 
 
 def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
-    """`inputs`: ``test``, ingested, and ``segmenter``."""
+    """`inputs`: ``test``, ingested, and ``segmenter``; for the images' own size also the data root, ``data``."""
     import torch
 
     from chexseg.data import labelled
     from chexseg.models import encoders
     from chexseg.saliency.thresholds import binarise
+    from chexseg.stages import own_size
 
     execution.prepare()
     model, about = load_segmenter(inputs["segmenter"], execution.device)
@@ -35,11 +38,19 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     masks_NB = labelled.expert_masks(inputs["test"], ids, names, images_NHW.shape[-1])
     thresholds_K = torch.tensor(about["thresholds"])
     counting = Counting(ids, names, images_NHW.shape[-1])
+    truth = own_size.Truth.of_test(inputs, ids) if config.resolution == "own" else None
     with torch.inference_mode():
         for images, packed in zip(images_NHW.split(16), masks_NB.split(16), strict=True):
             logits_NKHW = model(encoders.prepare(images.to(execution.device), about["init"]))
             predicted_NKHW = binarise(logits_NKHW.sigmoid(), thresholds_K)
-            counting.add(predicted_NKHW, labelled.unpack_bits(packed.to(execution.device), predicted_NKHW.shape[1:]))
+            if truth is None:
+                counting.add(predicted_NKHW, labelled.unpack_bits(packed.to(execution.device), predicted_NKHW.shape[1:]))
+            else:
+                counting.keep(predicted_NKHW)
+                for logits_KSS in logits_NKHW:
+                    image_id = ids[counting.images]
+                    own_KHW = own_size.masks(logits_KSS, thresholds_K, truth.frames[image_id])
+                    counting.count(own_KHW[None], truth.masks(image_id, names).to(execution.device)[None])
             execution.progress(counting.images, len(ids), "images")
     counting.write(out, "counts")
     return {"images": len(ids), "iou": counting.iou()}

@@ -190,7 +190,10 @@ def _cell(out: Plan, s: Settings, data: Mapping[str, str], fractions: Mapping[st
             **_fit_settings(s), supervision="teacher", fraction=s.distil.fraction, temperature=s.distil.temperature
         )
         fit_key = out.add("fit", config, {**inputs, "train": ingested["train"], "teacher": teacher})
-    return fit_key, out.add("score", score.Config(), {"test": ingested["test"], "segmenter": fit_key})
+    # Own sizes are counted against the raw masks, so that these are part of the key.
+    raw = data["test"] if s.score.resolution == "own" else None
+    scored = {"test": ingested["test"], "segmenter": fit_key}
+    return fit_key, out.add("score", score.Config(resolution=s.score.resolution), scored, raw)
 
 
 def _supervised(out: Plan, s: Settings, data: Mapping[str, str]) -> tuple[str, dict[str, str]]:

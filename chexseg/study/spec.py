@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from chexseg import pathologies
 from chexseg.data.mixture_rules import effective_probability
 from chexseg.errors import UserError, nearest
-from chexseg.stages import classify, fit, ingest, irnet, moco, pretrain, saliency
+from chexseg.stages import classify, fit, ingest, irnet, moco, pretrain, saliency, score
 from chexseg.stages.base import StageConfig
 
 #: The values of `encoder.init` whose weights a study trains itself, unless `encoder.imported` says otherwise.
@@ -80,6 +80,11 @@ class Distil(Section):
     temperature: float = Field(default=10.0, gt=0)
 
 
+class Score(Section):
+    #: Pixels are counted at the training size, the paper's way, or at each image's own, CheXlocalize's.
+    resolution: Literal["training", "own"] = score.Config.model_fields["resolution"].default
+
+
 class Settings(Section):
     """Everything a cell is made of. Execution (workers, GPUs) is not: it changes no result."""
 
@@ -99,6 +104,7 @@ class Settings(Section):
     irnet: Irnet = Irnet()  # type: ignore[valid-type]
     fit: Fit = Fit()  # type: ignore[valid-type]
     distil: Distil = Distil()
+    score: Score = Score()
 
     @field_validator("irnet")
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from chexseg.stages import fit
+from chexseg.stages import fit, score
 from chexseg.study import plan, spec
 
 DATA = {"train": "a", "valid": "b", "test": "c"}
@@ -162,3 +162,19 @@ def test_trials_share_one_moco_and_no_label_reaches_it():
         assert Counter(node.stage for node in one.nodes.values())["moco"] == 1
     keys = [{node.key for node in one.nodes.values() if node.stage == "moco"} for one in found]
     assert keys[0] == keys[1]
+
+
+def test_another_resolution_is_another_score_of_the_same_fit_and_reads_the_raw_data():
+    found = planned("name: g\naxes: {labels.p: [0, 1], score.resolution: [training, own]}")
+    assert [cell.name for cell in found.cells] == [
+        "cam p=0 resolution=training trial 0",
+        "cam p=0 resolution=own trial 0",
+        "full resolution=training trial 0",
+        "full resolution=own trial 0",
+    ]
+    training, own, *_ = found.cells
+    assert training.fit == own.fit and training.score != own.score
+    assert found.nodes[training.score].inputs == found.nodes[own.score].inputs
+    assert [found.nodes[cell.score].data for cell in (training, own)] == [None, DATA["test"]]
+    changed = planned("name: g\nsettings: {score: {resolution: own}}", {**DATA, "test": "changed"})
+    assert changed.cells[0].score not in found.nodes

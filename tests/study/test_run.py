@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from chexseg.data import shards
 from chexseg.errors import UserError
@@ -125,6 +126,25 @@ def test_the_report_of_it_stands(finished, tmp_path):
     assert sorted(path for path in store.root.rglob("*")) == files, "a report must not write to the store"
     pixels, masks = results.image(results.image_ids[0])
     assert pixels.shape == masks.shape[1:] == results.predictions(0, results.image_ids[0]).shape[1:]
+
+
+def test_both_resolutions_are_scored_of_one_fit_and_reported(finished, phantom_root, tmp_path):
+    _, store, _, _ = finished
+    document = yaml.safe_load(DEMO.read_text())
+    document |= {"axes": {"labels.p": [0, 1], "score.resolution": ["training", "own"]}, "also": []}
+    both = plan.plan(spec.parse(yaml.safe_dump(document), "both.yaml", SMALLEST), plan.fingerprints(phantom_root))
+    copy = Store(tmp_path / "store")
+    shutil.copytree(store.root, copy.root)
+    outcome = run.run(both, copy, phantom_root, Quiet())
+    own = [cell.score for cell in both.cells if cell.settings.score.resolution == "own"]
+    assert set(outcome.computed) == set(own) and len(own) == 2
+    results = load.study_results(both, copy)
+    _, training_I, _, own_I = (counts[:, :, 2].sum(axis=1) for counts in results.counts_CIK3)
+    assert (own_I[training_I > 0] > 0).all() and (own_I != training_I).any()
+    text = page.publish([results], tmp_path / "report", images=False).page.read_text()
+    assert "4 of 4 cells" in " ".join(re.sub(r"<[^>]*>", "", text).split())
+    assert "resolution=own" in text
+    assert results.predictions(1, results.image_ids[0]).shape[1:] == (64, 64)
 
 
 def test_a_failure_is_recorded_and_the_others_go_on(finished, phantom_root, tmp_path, monkeypatch):

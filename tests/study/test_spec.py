@@ -63,6 +63,9 @@ MISTAKES = {
     "name: s\nname: t": "x.yaml:2: name: stands twice (before in line 1)",
     "settings: {}": "x.yaml: name: field required",
     "- 1": "x.yaml: found a list; allowed: a mapping with name, axes and settings",
+    "name: s\nsettings:\n  score: {resolution: owns}": (
+        "x.yaml:3: settings.score.resolution: found 'owns'; input should be 'training' or 'own' (did you mean 'own'?)"
+    ),
     "name: [": "x.yaml:1: not YAML (expected the node content, but found '<stream end>')",
 }
 

@@ -1,0 +1,1 @@
+"""Masks of new images by a finished segmenter."""

@@ -1,0 +1,54 @@
+"""A segmenter's masks, and the experts', at each image's own size instead of the training square's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chexseg.data import chexlocalize
+from chexseg.data.images import Frame
+
+
+def masks(logits_KSS: Any, thresholds_K: Any, frame: Frame) -> Any:
+    """One image's logits on the square -> masks_KHW at its own size: bool, on the logits' device.
+
+    The borders are cut off, the rest is resized bilinearly, and a pixel is positive where its probability is strictly above
+    its pathology's threshold (CheXlocalize's order: resized first, then thresholded).
+    """
+    import torch
+
+    from chexseg.saliency.thresholds import binarise
+
+    inner_KHW, size = frame.cut(logits_KSS), (frame.height, frame.width)
+    out_KHW = torch.empty((len(inner_KHW), *size), dtype=torch.bool, device=inner_KHW.device)
+    # One by one: ten maps of a full-size radiograph would be 260 MB of floats, twice.
+    for k, threshold in enumerate(thresholds_K):
+        large_11HW = torch.nn.functional.interpolate(inner_KHW[None, k : k + 1], size, mode="bilinear", align_corners=False)
+        out_KHW[k] = binarise(large_11HW.sigmoid(), threshold[None])[0, 0]
+    return out_KHW
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The experts' masks of the test set as published, and where each image lies in its square."""
+
+    mask_file: chexlocalize.MaskFile
+    frames: Mapping[str, Frame]
+
+    @classmethod
+    def of_test(cls, inputs: Mapping[str, Path], image_ids: Sequence[str]) -> Truth:
+        """Of the named images. `inputs`: ``test``, ingested, and the root of the raw data, ``data``."""
+        from chexseg.data import labelled
+
+        table = labelled.index(inputs["test"]).set_index("image_id").loc[list(image_ids), ["height", "width"]]
+        size = labelled.image_size(inputs["test"])
+        frames = {row.Index: Frame(int(row.height), int(row.width), size) for row in table.itertuples()}
+        return cls(chexlocalize.read(Path(inputs["data"]) / chexlocalize.FILES["test"]), frames)
+
+    def masks(self, image_id: str, pathologies: Sequence[str]) -> Any:
+        """masks_KHW of one image: bool, on the CPU. Ingest has checked that they are of the image's size."""
+        import torch
+
+        return torch.from_numpy(self.mask_file.masks(image_id, pathologies))

@@ -1,0 +1,26 @@
+"""A tiny segmenter that knows nothing, but names three pathologies and finds something of each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from chexseg.models import encoders, segmenter
+from chexseg.stages import fit
+
+NAMES = ("Cardiomegaly", "Lung Lesion", "Support Devices")
+SIZE = 64
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory) -> Path:
+    """The directory of a random segmenter whose masks are neither empty nor full."""
+    torch.manual_seed(3)
+    network = segmenter.build("resnet18", len(NAMES))
+    network.segmentation_head[0].weight.data *= 30  # a random network's logits hardly differ from 0 otherwise
+    out = tmp_path_factory.mktemp("fit")
+    about = {"architecture": "resnet18", "init": "random", "size": SIZE, "pathologies": NAMES, "thresholds": [0.5, 0.45, 0.5]}
+    encoders.save(network, out / fit.WEIGHTS, **about)
+    return out

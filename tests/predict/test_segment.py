@@ -1,0 +1,185 @@
+"""Prediction: the masks that score counts at own size, for every kind of file, and nothing at all after a mistake."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from chexseg.data import chexlocalize, chexpert, images, shards
+from chexseg.errors import UserError
+from chexseg.models import encoders
+from chexseg.phantom.radiograph import radiograph
+from chexseg.predict import films, segment
+from chexseg.progress import Quiet
+from chexseg.stages import counting, fit, ingest, score
+from chexseg.stages.base import Execution
+
+from .conftest import NAMES, SIZE
+
+
+@pytest.fixture(scope="session")
+def film_HW() -> np.ndarray:
+    pixels_HW, _ = radiograph(5, 90, 120, ["Cardiomegaly"])
+    return pixels_HW
+
+
+def predicted(model: Path, out: Path, *paths: Path) -> chexlocalize.MaskFile:
+    segment.run(segment.load(model), films.find(paths), out, Quiet())
+    return chexlocalize.read(out / segment.MASKS)
+
+
+def masks_of(model: Path, out: Path, path: Path) -> np.ndarray:
+    mask_file = predicted(model, out, path)
+    (image_id,) = mask_file
+    return mask_file.masks(image_id, NAMES)
+
+
+def test_its_masks_have_the_counts_that_score_has_at_own_size(ray_session, phantom_root, model, tmp_path):
+    (tmp_path / "test").mkdir()
+    ingest.run(ingest.Config(split="test", size=SIZE), {"data": phantom_root}, tmp_path / "test", Execution())
+    given = {"test": tmp_path / "test", "segmenter": model, "data": phantom_root}
+    (tmp_path / "score").mkdir()
+    score.run(score.Config(resolution="own"), given, tmp_path / "score", Execution())
+    counts = shards.read(tmp_path / "score" / counting.COUNTS).to_pandas().set_index(["image_id", "pathology"])
+    csv, folder = chexpert.locate(phantom_root, "test")
+    mask_file = predicted(model, tmp_path / "out", folder)
+    truth = chexlocalize.read(phantom_root / chexlocalize.FILES["test"])
+    assert set(mask_file) == set(truth) == set(chexpert.read_csv(csv, folder)["image_id"])
+    for image_id in truth:
+        guess_KHW, true_KHW = mask_file.masks(image_id, NAMES), truth.masks(image_id, NAMES)
+        for name, guess_HW, true_HW in zip(NAMES, guess_KHW, true_KHW, strict=True):
+            found = counts.loc[(image_id, name), ["intersection", "predicted", "true"]].tolist()
+            assert found == [(guess_HW & true_HW).sum(), guess_HW.sum(), true_HW.sum()]
+    assert 0.02 < counts["predicted"].sum() / sum(np.prod(truth.size(name)) * len(NAMES) for name in truth) < 0.98
+
+
+def test_every_image_and_pathology_is_named_and_has_an_overlay(model, film_HW, tmp_path):
+    black_HW = np.zeros((40, 30), dtype=np.uint8)
+    for name, pixels in (("film.jpg", film_HW), ("black.png", black_HW)):
+        Image.fromarray(pixels).save(tmp_path / name)
+    found = segment.run(segment.load(model), films.find([tmp_path]), tmp_path / "out", Quiet())
+    mask_file = chexlocalize.read(tmp_path / "out" / segment.MASKS)
+    assert {image_id: mask_file.size(image_id) for image_id in mask_file} == {"black": (40, 30), "film": (90, 120)}
+    assert all(tuple(mask_file[image_id]) == NAMES for image_id in mask_file)
+    per_image = [mask_file.masks(image_id, NAMES).any(axis=(1, 2)) for image_id in mask_file]
+    assert list(found.values()) == np.sum(per_image, axis=0).tolist()
+    for image_id in mask_file:
+        picture = np.asarray(Image.open(tmp_path / "out" / segment.OVERLAYS / f"{image_id}.png")).astype(int)
+        coloured_HW = np.ptp(picture, axis=2) > 10
+        assert coloured_HW.any() == mask_file.masks(image_id, NAMES).any()
+
+
+def test_sixteen_bits_give_the_masks_of_eight(model, film_HW, tmp_path):
+    Image.fromarray(film_HW).save(tmp_path / "eight.png")
+    Image.fromarray(film_HW.astype(np.uint16) * 257).save(tmp_path / "sixteen.png")
+    first, second = (masks_of(model, tmp_path / name, tmp_path / f"{name}.png") for name in ("eight", "sixteen"))
+    assert first.any() and np.array_equal(first, second)
+
+
+def test_both_photometric_interpretations_give_the_same_masks_as_a_png(model, film_HW, tmp_path, write_dicom):
+    full_HW = film_HW.astype(int)
+    full_HW[0, :2] = 0, 255  # so that the least and the greatest value mean the same in DICOM as in PNG
+    Image.fromarray(full_HW.astype(np.uint8)).save(tmp_path / "film.png")
+    write_dicom(tmp_path / "dark air.dcm", full_HW * 16)
+    write_dicom(tmp_path / "dark bone.dcm", 4095 - full_HW * 16, "MONOCHROME1")
+    names = ("film.png", "dark air.dcm", "dark bone.dcm")
+    plain, second, first = (masks_of(model, tmp_path / "out" / name, tmp_path / name) for name in names)
+    assert plain.any() and np.array_equal(first, second) and np.array_equal(first, plain)
+
+
+def test_a_weights_file_is_as_good_as_its_directory(model, film_HW, tmp_path):
+    Image.fromarray(film_HW).save(tmp_path / "film.png")
+    first, second = (masks_of(path, tmp_path / path.name, tmp_path / "film.png") for path in (model, model / fit.WEIGHTS))
+    assert np.array_equal(first, second)
+
+
+def damaged_model(model: Path, tmp_path: Path, how: str) -> Path:
+    copy = tmp_path / "model"
+    shutil.copytree(model, copy)
+    weights, note = copy / fit.WEIGHTS, (copy / fit.WEIGHTS).with_suffix(".json")
+    if how == "weights cut":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif how == "weights of nothing":
+        weights.write_bytes(b"x" * 100)
+    elif how == "no description":
+        note.unlink()
+    elif how == "another description":
+        encoders.save(torch.nn.Linear(1, 1), weights, architecture="resnet18")
+    else:
+        weights.unlink()
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("weights cut", "segmenter.safetensors: weights don't fit"),
+        ("weights of nothing", "segmenter.safetensors: weights don't fit"),
+        ("no description", "segmenter.json: not the description of a segmenter"),
+        ("another description", "segmenter.json: not the description of a segmenter"),
+        ("none", "found no segmenter.safetensors"),
+    ],
+)
+def test_what_is_no_segmenter_is_refused_in_one_line(model, tmp_path, how, words):
+    with pytest.raises(UserError) as caught:
+        segment.load(damaged_model(model, tmp_path, how))
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def command(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess:
+    line = [sys.executable, "-m", "chexseg", "predict", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, cwd=cwd, timeout=120)
+
+
+def test_the_command_writes_all_or_nothing(model, film_HW, tmp_path):
+    (tmp_path / "films").mkdir()
+    for name in ("a", "b"):
+        Image.fromarray(film_HW).save(tmp_path / "films" / f"{name}.png")
+    (tmp_path / "films" / "b.png").write_bytes((tmp_path / "films" / "a.png").read_bytes()[:500])
+    answer = command(model, "films", "--out", "out", cwd=tmp_path)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("chexseg: films/b.png: found no readable image") and answer.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["films"]
+
+    (tmp_path / "films" / "b.png").unlink()
+    answer = command(model, "films", "--out", "out", cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.startswith("out: segmentations.json and overlays/ of 1 images\nCardiomegaly ")
+    there = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*"))
+    assert there == ["overlays", "overlays/a.png", "segmentations.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["films", "out"]
+
+    answer = command(model, "films", "--out", "out", cwd=tmp_path)
+    assert (answer.returncode, answer.stderr) == (2, "chexseg: out: is there already; allowed: a new or empty directory\n")
+
+
+def test_a_missing_model_and_an_empty_directory_are_told_in_one_line(model, film_HW, tmp_path):
+    (tmp_path / "empty").mkdir()
+    Image.fromarray(film_HW).save(tmp_path / "film.png")
+    for arguments, words in (
+        (("nowhere", "film.png"), "nowhere: found no segmenter.safetensors"),
+        ((model, "empty"), "empty: found no image"),
+        ((model, "film.png", "nothing.png"), "nothing.png: no such file or directory"),
+    ):
+        answer = command(*arguments, "--out", "out", cwd=tmp_path)
+        assert answer.returncode == 2 and answer.stderr.count("\n") == 1
+        assert words in answer.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "film.png"]
+
+
+def test_all_damaged_files_are_counted(tmp_path, film_HW):
+    Image.fromarray(film_HW).save(tmp_path / "whole.png")
+    for name in ("x.jpg", "y.png", "z.dcm"):
+        (tmp_path / name).write_bytes(b"nothing")
+    seen: list[int] = []
+    with pytest.raises(UserError, match=r"x\.jpg: found no readable image .*\(3 of 4 files can't be read\)$"):
+        films.check({path.name: path for path in sorted(tmp_path.iterdir())}, seen.append)
+    assert seen == [1, 2, 3, 4]
+    assert np.array_equal(films.decode(tmp_path / "whole.png"), images.decode(tmp_path / "whole.png"))
