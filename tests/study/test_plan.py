@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from chexseg.stages import fit, score
+from chexseg.stages import fit
 from chexseg.study import plan, spec
 
 DATA = {"train": "a", "valid": "b", "test": "c"}
