@@ -200,3 +200,44 @@ def test_losses_are_watched_one_by_one():
     assert watch.mean() == 2
     with pytest.raises(FloatingPointError, match="the loss is inf here"):
         watch.add(torch.tensor(float("inf")), lambda: "here")
+
+
+def test_black_images_and_batches_without_a_positive_pixel_train():
+    """An image that is all padding, and no mask: the loss and every gradient are finite, and nothing is predicted more for it."""
+    for name in losses.SEGMENTATION:
+        config = fit.Config(init="random", loss=name)
+        torch.manual_seed(0)
+        model = segmenter.build("resnet18", len(PATHOLOGIES))
+        images = torch.randint(0, 256, (4, 64, 64), dtype=torch.uint8)
+        images[:2] = 0
+        masks = labelled.pack_bits(torch.zeros(4, len(PATHOLOGIES), 64, 64, dtype=torch.bool))
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        values = []
+        for _ in range(3):
+            loss = fit.batch_loss(config, model, {"images": images, "masks": masks})
+            optimizer.zero_grad()
+            loss.backward()
+            assert all(p.grad.isfinite().all() for p in model.parameters())
+            optimizer.step()
+            values.append(loss.item())
+        assert values[-1] < values[0]
+        (probabilities,) = fit.probabilities(config, model, images)
+        assert probabilities.isfinite().all()
+
+
+def test_a_pathology_that_never_occurs_is_left_out_and_gets_the_default(results):
+    config = fit.Config(**SMALL, init="random")
+    model = segmenter.build("resnet18", len(PATHOLOGIES)).eval()
+    masks = torch.zeros(3, len(PATHOLOGIES), 64, 64, dtype=torch.bool)
+    there = PATHOLOGIES.index("Cardiomegaly")
+    masks[:, there, 10:40, 20:50] = True
+    batch = {"images": torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8), "masks": labelled.pack_bits(masks)}
+    thresholds, iou = fit.choose_thresholds(config, model, iter([batch]))
+    assert [value is None for value in iou] == [k != there for k in range(len(PATHOLOGIES))]
+    assert {threshold for k, threshold in enumerate(thresholds) if k != there} == {0.5}
+    (probabilities,) = fit.probabilities(config, model, batch["images"])
+    predicted, true = probabilities[:, there] > 0.5, masks[:, there]
+    by_hand = ((predicted & true).sum() / (predicted | true).sum()).item()
+    assert fit.selection_score(config, model, (batch["images"], batch["masks"])) == pytest.approx(by_hand)
+    nothing = labelled.pack_bits(torch.zeros_like(masks))
+    assert fit.selection_score(config, model, (batch["images"], nothing)) is None
