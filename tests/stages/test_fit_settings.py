@@ -203,7 +203,7 @@ def test_losses_are_watched_one_by_one():
 
 
 def test_black_images_and_batches_without_a_positive_pixel_train():
-    """An image that is all padding, and no mask: the loss and every gradient are finite, and nothing is predicted more for it."""
+    """An image that is all padding, and no mask: the loss falls, and every gradient is finite."""
     for name in losses.SEGMENTATION:
         config = fit.Config(init="random", loss=name)
         torch.manual_seed(0)
