@@ -139,7 +139,7 @@ def test_both_resolutions_are_scored_of_one_fit_and_reported(finished, phantom_r
     own = [cell.score for cell in both.cells if cell.settings.score.resolution == "own"]
     assert set(outcome.computed) == set(own) and len(own) == 2
     results = load.study_results(both, copy)
-    _, training_I, _, own_I = (counts[:, :, 2].sum(axis=1) for counts in results.counts_CIK3)
+    training_I, own_I, *_ = (counts_IK3[:, :, 2].sum(axis=1) for counts_IK3 in results.counts_CIK3)
     assert (own_I[training_I > 0] > 0).all() and (own_I != training_I).any()
     text = page.publish([results], tmp_path / "report", images=False).page.read_text()
     assert "4 of 4 cells" in " ".join(re.sub(r"<[^>]*>", "", text).split())
