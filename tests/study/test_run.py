@@ -171,6 +171,23 @@ def test_a_failure_is_recorded_and_the_others_go_on(finished, phantom_root, tmp_
     assert summary.summarise(two, copy).complete
 
 
+def test_a_cell_on_two_workers_and_one_whose_loss_is_nan_beside_it(finished, phantom_root, tmp_path):
+    """The second cell ends at once, with its step and images; the first is fitted by two workers of Ray Train and scored."""
+    _, store, _, _ = finished
+    copy = Store(tmp_path / "store")
+    shutil.copytree(store.root, copy.root)
+    text = "name: two\naxes: {fit.learning_rate: [0.01, 1.0e+30]}\nresources: {workers: 2}\n"
+    study = spec.parse(text, "two.yaml", {"encoder.init": "random", **SMALLEST, "fit.samples_per_epoch": 24})
+    planned = plan.plan(study, plan.fingerprints(phantom_root))
+    outcome = run.run(planned, copy, phantom_root, Quiet())
+    healthy, broken = planned.cells
+    assert set(outcome.computed) == {healthy.fit, healthy.score}
+    assert set(outcome.failed) == {broken.fit}
+    failure = copy.failure(broken.fit)
+    assert re.search(r"the loss is nan in step \d, learning rate 1e\+30; images patient\d+", failure["traceback"])
+    assert "nan in step" in outcome.failed[broken.fit]
+
+
 def test_a_network_that_cannot_be_built_is_refused_before_anything_runs(ray_session, phantom_root, tmp_path):
     for setting, value in (
         ("irnet.architecture", "densenet121"),
@@ -192,6 +209,9 @@ def test_a_layout_that_would_hang_is_refused():
         one_node.cells_at_once(spec.Resources(cpu=5))
     with pytest.raises(UserError, match="resources.gpu: found 2; allowed: at most 1"):
         one_node.cells_at_once(spec.Resources(gpu=2))
+    assert one_node.cells_at_once(spec.Resources(workers=2)) == 2
+    with pytest.raises(UserError, match="resources.workers: found 8; allowed: as many as the cluster has room for"):
+        one_node.cells_at_once(spec.Resources(workers=8))
     many_small = run.Capacity(cpus=15, gpus=0, node_cpus=4, node_gpus=0)
     with pytest.raises(UserError, match="what one node has free"):
         many_small.cells_at_once(spec.Resources(cpu=12))
