@@ -19,6 +19,9 @@ from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation_indices
 
 Item = TypeVar("Item")
 
+#: Bytes of the largest array that `gather` keeps; it keeps twelve.
+LARGEST_KEPT = 2**28
+
 
 def index(artifact: Path):
     """The ingested table without its pixels: image_id, patient, frontal, height, width and the 14 labels, as pandas."""
@@ -45,9 +48,12 @@ def mask_index(artifact: Path) -> list[tuple[str, str]]:
 def gather(directory: Path, column: str, image_ids: Sequence[str]) -> torch.Tensor:
     """`arrays` of a finished artifact. Not to be changed in place.
 
-    A process keeps the last few: cells on a warm worker mostly want what the cell before them had. Artifacts never
-    change, so what is kept can't be stale.
+    A process keeps the last few that aren't large: cells on a warm worker mostly want what the cell before them had.
+    Artifacts never change, so what is kept can't be stale.
     """
+    paths = shards.files(directory)
+    if paths and len(image_ids) * pq.read_schema(paths[0]).field(column).type.byte_width > LARGEST_KEPT:
+        return arrays(directory, column, image_ids)
     return _gather(str(directory), column, tuple(image_ids))
 
 

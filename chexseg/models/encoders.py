@@ -57,11 +57,9 @@ def torchvision_cache(architecture: str) -> Path | None:
         weights = torchvision.models.get_model_weights(architecture)
     except ValueError:
         return None
-    for found in weights:
-        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(found.url).name
-        if "IMAGENET1K" in found.name and path.is_file():
-            return path
-    return None
+    first = weights["IMAGENET1K_V1"]  # the one that segmentation-models-pytorch and the paper's time had
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(first.url).name
+    return path if path.is_file() else None
 
 
 def build(architecture: str) -> nn.Module:

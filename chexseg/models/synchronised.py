@@ -54,6 +54,8 @@ class _BatchNorm2d(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
+        kind = input.dtype
+        input = input.to(torch.promote_types(kind, torch.float32))  # statistics in bfloat16 would be none
         axes, count = (0, 2, 3), input.numel() // input.shape[1] * workers()
         mean_C = total(input.sum(axes)) / count
         centred = input - mean_C[:, None, None]
@@ -63,7 +65,7 @@ class _BatchNorm2d(nn.BatchNorm2d):
             self.running_mean.lerp_(mean_C, self.momentum)
             self.running_var.lerp_(variance_C * (count / (count - 1)), self.momentum)
         scale_C = self.weight * (variance_C + self.eps).rsqrt()
-        return centred * scale_C[:, None, None] + self.bias[:, None, None]
+        return (centred * scale_C[:, None, None] + self.bias[:, None, None]).to(kind)
 
 
 class _Dropout(nn.Dropout):
@@ -92,11 +94,11 @@ def parallel(model: nn.Module, device: str) -> nn.Module:
     if workers() == 1:
         return model
     on_gpu = torch.device(device).type == "cuda"
+    if fault := refusal(model, on_gpu):
+        raise ValueError(fault)
     for module in list(model.modules()):
         for name, child in module.named_children():
-            if isinstance(child, nn.modules.batchnorm._BatchNorm) and not on_gpu:
-                if type(child) is not nn.BatchNorm2d or not child.track_running_stats or child.momentum is None:
-                    raise ValueError(f"{type(child).__name__} can't be synchronised over workers without GPUs")
+            if type(child) is nn.BatchNorm2d and not on_gpu:
                 setattr(module, name, _like(_BatchNorm2d(child.num_features, child.eps, child.momentum), child))
             elif isinstance(child, nn.Dropout):
                 setattr(module, name, _like(_Dropout(child.p), child))
@@ -105,7 +107,26 @@ def parallel(model: nn.Module, device: str) -> nn.Module:
 
         convert_sync_batchnorm(model)
     model.to(device)
-    return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+    # Some encoders have weights that a segmenter doesn't use: static_graph finds them out once.
+    return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False, static_graph=True)
+
+
+def refusal(model: nn.Module, on_gpu: bool) -> str | None:
+    """Why several workers can't compute what one would with this network; None where they can."""
+    for child in model.modules():
+        name = type(child).__name__
+        if "Drop" in name and not isinstance(child, nn.Dropout):
+            return f"{name} draws for each worker by itself"
+        usual = type(child) is nn.BatchNorm2d and child.track_running_stats and child.momentum is not None
+        if isinstance(child, nn.modules.batchnorm._BatchNorm) and not on_gpu and not usual:
+            return f"{name} can't be taken over workers without GPUs"
+    return None
+
+
+def lost_a_worker(error: Exception) -> bool:
+    """Whether an error is that of a collective operation in which another worker didn't answer."""
+    told = isinstance(error, RuntimeError) and any(name in str(error).lower() for name in ("gloo", "nccl"))
+    return workers() > 1 and (told or isinstance(error, dist.DistError))
 
 
 def _like(module: Any, other: nn.Module) -> Any:

@@ -112,10 +112,7 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
     from chexseg.models import encoders, synchronised
     from chexseg.stages import training_sets
 
-    if config.batch_size % synchronised.workers():
-        raise UserError(
-            f"fit.batch_size: found {config.batch_size} for {synchronised.workers()} workers; allowed: a multiple of them"
-        )
+    check_workers(config, synchronised.workers(), execution.device != "cpu")
     execution.prepare()
     assemble = training_sets.student if config.supervision == "teacher" else training_sets.mixed
     data = assemble(config, inputs, execution)
@@ -205,6 +202,21 @@ def build(config: Config) -> Any:
     from chexseg.models import segmenter
 
     return segmenter.build(config.architecture, len(config.pathologies))
+
+
+def check_workers(config: Config, workers: int, on_gpu: bool) -> None:
+    """Raises `UserError` for a fit that so many workers can't share."""
+    import torch
+
+    from chexseg.models import synchronised
+
+    if config.batch_size % workers:
+        raise UserError(f"fit.batch_size: found {config.batch_size} for {workers} workers; allowed: a multiple of them")
+    if workers > 1:
+        with torch.device("meta"):
+            fault = synchronised.refusal(build(config), on_gpu)
+        if fault:
+            raise UserError(f"encoder.architecture: found {config.architecture!r}; allowed: one worker for it ({fault})")
 
 
 def batch_loss(config: Config, model: Any, batch: Mapping[str, Any]) -> Any:

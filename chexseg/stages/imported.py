@@ -45,7 +45,8 @@ def check(kind: str) -> None:
 
 def command(kind: str, architecture: str) -> str:
     """What a user types to have such an encoder."""
-    return f"chexseg encoder import FILE --kind {kind} --architecture {architecture}"
+    file = "[FILE]" if kind == "imagenet" else "FILE"
+    return f"chexseg encoder import {file} --kind {kind} --architecture {architecture}"
 
 
 def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:

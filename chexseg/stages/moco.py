@@ -133,6 +133,8 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
         optimizer.step()
         model.update(keys_ND)
         values = torch.stack([loss.detach(), moco.accuracy(logits.detach())]).tolist()
+        if not math.isfinite(values[0]):
+            raise FloatingPointError(f"the loss is {values[0]} in step {step}: lower the learning rate")
         for name, value in zip(("loss", "accuracy"), values, strict=True):
             progress[name] = value if progress[name] is None else 0.95 * progress[name] + 0.05 * value
         note = {"loss": progress["loss"], "accuracy": progress["accuracy"]}
@@ -140,8 +142,6 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
         if time.monotonic() - saved > execution.checkpoint_seconds:
             resume.save(out, model, optimizer, **progress)
             saved = time.monotonic()
-    if not math.isfinite(progress["loss"]):
-        raise RuntimeError("the loss is not finite: lower the learning rate")
     encoders.save(model.query.body, out / WEIGHTS, architecture=config.architecture, init="moco")
     return {
         "loss": progress["loss"],

@@ -17,6 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from chexseg.errors import DamagedError, UserError
 from chexseg.stages.base import Execution, no_progress
 
@@ -39,7 +41,10 @@ def run(loop: Callable[[Execution], Mapping[str, Any]], name: str, out: Path, ex
     shutil.rmtree(scratch, ignore_errors=True)
     answer.unlink(missing_ok=True)
     gpu = execution.device != "cpu"
-    resources = {"CPU": 1, "GPU": execution.map_gpus} if gpu else {"CPU": execution.threads}
+    several = execution.train_workers > 1  # an upstream stage with a GPU leaves the CPUs to those beside it
+    resources: dict[str, float] = {"CPU": execution.threads if several or not gpu else 1}
+    if gpu:
+        resources["GPU"] = execution.map_gpus
     trainer = TorchTrainer(
         functools.partial(_work, loop, str(answer), replace(execution, train_failures=None)),
         scaling_config=train.ScalingConfig(num_workers=execution.train_workers, use_gpu=gpu, resources_per_worker=resources),
@@ -67,7 +72,10 @@ def run(loop: Callable[[Execution], Mapping[str, Any]], name: str, out: Path, ex
 
 
 def _work(loop: Callable[[Execution], Mapping[str, Any]], answer: str, execution: Execution) -> None:
-    """One worker's part. A loop that fails would fail again: the others end too, and a new group finds the answer there."""
+    """One worker's part. A loop that fails would fail again: the others end too, and a new group finds the answer there.
+
+    A collective operation that fails says that another worker is gone: that is no answer, and a new group tries again.
+    """
     from chexseg.models import synchronised
 
     if Path(answer).exists():
@@ -77,7 +85,10 @@ def _work(loop: Callable[[Execution], Mapping[str, Any]], answer: str, execution
     try:
         found: dict[str, Any] = {"facts": loop(execution)}
     except Exception as error:
-        found = {"kind": type(error).__name__, "error": str(error), "traceback": traceback.format_exc()}
+        if synchronised.lost_a_worker(error):
+            raise
+        kind = "DamagedError" if isinstance(error, (pa.ArrowException, OSError)) else type(error).__name__
+        found = {"kind": kind, "error": str(error), "traceback": traceback.format_exc()}
     alone = synchronised.workers() == 1
     if "error" in found or synchronised.rank() == 0:
         with suppress(FileExistsError), open(answer, "x") as file:  # of several errors the first is the cause

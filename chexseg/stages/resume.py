@@ -33,7 +33,7 @@ def load(out: Path, model: Any, optimizer: Any) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (RuntimeError, EOFError, pickle.UnpicklingError):  # damaged: another try would find the same
-        path.unlink()
+        path.unlink(missing_ok=True)  # another worker may have found it so too
         return None
     model.load_state_dict(state.pop("model"))
     optimizer.load_state_dict(state.pop("optimizer"))
@@ -41,9 +41,12 @@ def load(out: Path, model: Any, optimizer: Any) -> dict[str, Any] | None:
 
 
 def once(out: Path, weights: str, train: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-    """The facts of `train`, whose last act is to write the file `weights`. A stage killed after it doesn't train again."""
+    """The facts of `train`, whose last act is to write the file `weights` with its JSON.
+
+    A stage killed later, in what it does with them, doesn't train again.
+    """
     ended = out / ENDED
-    if ended.exists() and (out / weights).exists():
+    if ended.exists() and all((out / weights).with_suffix(ending).exists() for ending in (".safetensors", ".json")):
         facts = json.loads(ended.read_text())
     else:
         ended.unlink(missing_ok=True)  # of weights that were damaged since

@@ -10,17 +10,23 @@ from pathlib import Path
 import pyarrow as pa
 
 from chexseg.errors import DamagedError, UserError
+from chexseg.stages import fit
 from chexseg.stages.base import Execution
 from chexseg.study.plan import STAGES, Node
 from chexseg.study.store import Artifact, Store
 
 
-def check(nodes: Iterable[Node]) -> None:
-    """Build each network that the nodes will train, without memory for it.
+def check(nodes: Iterable[Node], workers: int, on_gpu: bool) -> None:
+    """Build each network that the nodes will train, without memory for it; fits are shared by so many workers.
 
-    Raises `UserError` for one that can't be built: now, and not after the hours of what comes before it.
+    Raises `UserError` for one that can't be built or shared: now, and not after the hours of what comes before it.
     """
     import torch
+
+    nodes = list(nodes)
+    for node in nodes:
+        if node.stage == "fit" and workers > 1:
+            fit.check_workers(fit.Config.model_validate(dict(node.config)), workers, on_gpu)
 
     with torch.device("meta"):
         for node in {(node.stage, node.config.get("architecture")): node for node in nodes}.values():

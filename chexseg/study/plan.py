@@ -80,14 +80,23 @@ class NoEncoderError(UserError):
     """A study asks for an encoder that nobody has imported. The message ends in the command that would."""
 
 
-def node_of(stage: str, config: StageConfig, inputs: Mapping[str, str], data: str | None = None) -> Node:
-    """The run of a stage with its key."""
+def node_of(
+    stage: str,
+    config: StageConfig,
+    inputs: Mapping[str, str],
+    data: str | None = None,
+    same_as: Mapping[str, str] | None = None,
+) -> Node:
+    """The run of a stage with its key.
+
+    same_as: role -> key of another node whose result would serve as well, to the same bits; it stands in the identity.
+    """
     values = config.model_dump(mode="json")
     identity = {
         "stage": stage,
         "version": STAGES[stage].VERSION,
         "config": values,
-        "inputs": dict(sorted(inputs.items())),
+        "inputs": dict(sorted({**inputs, **(same_as or {})}.items())),
         "data": data,
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
@@ -122,9 +131,16 @@ class Plan:
                 pending.extend(self.nodes[key].inputs.values())
         return [node for key, node in self.nodes.items() if key in wanted]
 
-    def add(self, stage: str, config: StageConfig, inputs: Mapping[str, str], data: str | None = None) -> str:
-        """The key of a node, which is made unless it's there already."""
-        node = node_of(stage, config, inputs, data)
+    def add(
+        self,
+        stage: str,
+        config: StageConfig,
+        inputs: Mapping[str, str],
+        data: str | None = None,
+        same_as: Mapping[str, str] | None = None,
+    ) -> str:
+        """The key of a node (`node_of`), which is made unless it's there already."""
+        node = node_of(stage, config, inputs, data, same_as)
         self.nodes.setdefault(node.key, node)
         return node.key
 
@@ -186,10 +202,13 @@ def _cell(out: Plan, s: Settings, data: Mapping[str, str], fractions: Mapping[st
     if s.distil.fraction > 0:
         sources = {"train": ingested["train"], "teacher": fit_key}
         teacher = out.add("distil", distil.Config(fraction=fractions[fit_key], seed=s.seed), sources)
+        # Whatever else the study asks of this teacher, the student is the same.
+        own = node_of("distil", distil.Config(fraction=s.distil.fraction, seed=s.seed), sources).key
         config = fit.Config(
             **_fit_settings(s), supervision="teacher", fraction=s.distil.fraction, temperature=s.distil.temperature
         )
-        fit_key = out.add("fit", config, {**inputs, "train": ingested["train"], "teacher": teacher})
+        taught = {**inputs, "train": ingested["train"], "teacher": teacher}
+        fit_key = out.add("fit", config, taught, same_as={"teacher": own})
     # Own sizes are counted against the raw masks, so that these are part of the key.
     raw = data["test"] if s.score.resolution == "own" else None
     scored = {"test": ingested["test"], "segmenter": fit_key}

@@ -61,10 +61,11 @@ class Capacity:
             raise UserError(f"resources.cpu: found {resources.cpu:g}; allowed: at most {room}, what one node has free")
         if self.gpus and resources.gpu > self.node_gpus:
             raise UserError(f"resources.gpu: found {resources.gpu:g}; allowed: at most {self.node_gpus}, the largest node's")
-        taken = resources.cpu * resources.workers, resources.gpu * resources.workers
-        slots = [int(self.cpus / taken[0])]
+        # A worker of Ray Train holds whole CPUs.
+        cpus = resources.cpu if resources.workers == 1 else max(1, int(resources.cpu)) * resources.workers
+        slots = [int(self.cpus / cpus)]
         if self.gpus and resources.gpu:
-            slots.append(int(self.gpus / taken[1]))
+            slots.append(int(self.gpus / (resources.gpu * resources.workers)))
         if resources.workers > 1 and not min(slots):
             raise UserError(f"resources.workers: found {resources.workers}; allowed: as many as the cluster has room for")
         return max(1, min(slots))
@@ -107,7 +108,7 @@ def run(plan: Plan, store: Store, data: Path, reporter: Reporter) -> Outcome:
     capacity.cells_at_once(plan.study.resources)  # refuse now, not after hours of upstream stages
     done = store.cached(plan.nodes.values())
     outcome.cached = len(done)
-    check(plan.needed(done))
+    check(plan.needed(done), plan.study.resources.workers, capacity.gpus > 0 and plan.study.resources.gpu > 0)
     cells = {cell.score: cell for cell in plan.cells}
     own = set(cells) | {cell.fit for cell in plan.cells}  # run inside the cells' trials
     board = Board.remote()

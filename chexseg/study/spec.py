@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from chexseg import pathologies
 from chexseg.data.mixture_rules import effective_probability
@@ -128,6 +128,12 @@ class Resources(Section):
     gpu: float = Field(default=0, ge=0, le=8)
     #: That share each batch of a fit; cpu and gpu are what each of them takes. 1: the fit runs where the cell does.
     workers: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _a_gpu_each(self) -> Resources:
+        if self.workers > 1 and 0 < self.gpu < 1:
+            raise ValueError(f"workers: found {self.workers} with gpu: {self.gpu:g}; allowed: a whole GPU each, or none")
+        return self
 
     @field_validator("gpu")
     @classmethod

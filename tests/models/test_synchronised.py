@@ -61,3 +61,23 @@ def test_one_worker_is_left_alone():
     batch = {"images": torch.arange(6)}
     assert synchronised.share(batch)["images"].tolist() == [0, 1, 2, 3, 4, 5]
     assert (synchronised.workers(), synchronised.rank()) == (1, 0)
+
+
+def test_what_several_workers_cannot_share_is_told_before():
+    assert synchronised.refusal(segmenter.build("resnet18", 2), on_gpu=False) is None
+    for normalisation in (nn.BatchNorm2d(3, momentum=None), nn.BatchNorm2d(3, track_running_stats=False), nn.BatchNorm1d(3)):
+        assert "can't be taken over workers without GPUs" in synchronised.refusal(nn.Sequential(normalisation), on_gpu=False)
+        assert synchronised.refusal(nn.Sequential(normalisation), on_gpu=True) is None
+    assert "Dropout2d draws" in synchronised.refusal(nn.Sequential(nn.Dropout2d()), on_gpu=True)
+
+
+def test_batch_normalisation_in_bfloat16_takes_its_statistics_in_float32():
+    torch.manual_seed(0)
+    images_NCHW = 100 + torch.randn(8, 3, 16, 16)
+    own, torchs = synchronised._BatchNorm2d(3), nn.BatchNorm2d(3)
+    out = own(images_NCHW.bfloat16())
+    assert out.dtype == torch.bfloat16
+    expected = torchs(images_NCHW.bfloat16().float())
+    torch.testing.assert_close(out.float(), expected, rtol=0.01, atol=0.01)
+    torch.testing.assert_close(own.running_mean, torchs.running_mean)
+    torch.testing.assert_close(own.running_var, torchs.running_var)

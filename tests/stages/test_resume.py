@@ -124,6 +124,16 @@ def test_a_damaged_state_means_training_from_the_start(both, quiet_classifier, t
     assert same(tmp_path / classify.WEIGHTS, quiet / classify.WEIGHTS)
 
 
+@pytest.mark.parametrize("lost", [classify.WEIGHTS, "classifier.json"])
+def test_weights_or_their_description_that_are_gone_are_trained_again(both, quiet_classifier, tmp_path, lost):
+    quiet, facts = quiet_classifier
+    for name in (classify.WEIGHTS, "classifier.json", resume.ENDED):
+        shutil.copy(quiet / name, tmp_path / name)
+    (tmp_path / lost).unlink()
+    assert classify.run(CLASSIFY, both, tmp_path, EXECUTION) == facts
+    assert (tmp_path / lost).read_bytes() == (quiet / lost).read_bytes()
+
+
 class Dying:
     """A progress that kills its own process, once, when so many samples are done."""
 

@@ -167,7 +167,7 @@ def test_keys_that_were_stay_and_other_weights_are_other_keys(store):
         (
             "{encoder: {init: imagenet}}",
             "encoder.init: found imagenet: no imagenet encoder of resnet18 is in the store; import one first:"
-            " chexseg encoder import FILE --kind imagenet --architecture resnet18",
+            " chexseg encoder import [FILE] --kind imagenet --architecture resnet18",
         ),
         (
             "{encoder: {init: moco, imported: true, architecture: resnet34}}",
@@ -182,7 +182,7 @@ def test_keys_that_were_stay_and_other_weights_are_other_keys(store):
         (
             "{labels: {p: 0.5, weak: irnet}, irnet: {init: imagenet}}",
             "irnet.init: found imagenet: no imagenet encoder of resnet50 is in the store; import one first:"
-            " chexseg encoder import FILE --kind imagenet --architecture resnet50",
+            " chexseg encoder import [FILE] --kind imagenet --architecture resnet50",
         ),
     ],
 )
@@ -196,7 +196,7 @@ def test_an_import_that_is_gone_when_its_study_runs_says_how_to_get_it_back(stor
     found = planned(SMALL, store)
     node = next(node for node in found.nodes.values() if node.stage == "imported")
     empty = Store(tmp_path / "store")
-    with pytest.raises(UserError, match="no longer in the store.*chexseg encoder import FILE --kind imagenet"):
+    with pytest.raises(UserError, match="no longer in the store.*chexseg encoder import .FILE. --kind imagenet"):
         execute(node, found.nodes, empty, tmp_path, Execution())
     assert not list((empty.root / ".partial").iterdir())
 
@@ -212,7 +212,7 @@ def test_the_command_says_what_it_did_and_what_to_type_next(files, phantom_root,
     missing = run_command(*arguments)
     assert str(missing.exception) == (
         f"{study}: encoder.init: found imagenet: no imagenet encoder of resnet18 is in the store; import one first:"
-        f" chexseg encoder import FILE --kind imagenet --architecture resnet18 --store '{root}'"
+        f" chexseg encoder import [FILE] --kind imagenet --architecture resnet18 --store '{root}'"
     )
     assert not root.exists()
     made = run_command("encoder", "import", files["imagenet"], "--kind", "imagenet", "--store", root)

@@ -68,6 +68,14 @@ def test_a_teacher_labels_the_largest_fraction_once_for_all_of_its_students():
     assert Counter(node.stage for node in found.nodes.values())["distil"] == 4
 
 
+def test_a_student_stays_the_same_when_its_study_asks_for_larger_fractions_too():
+    few, many = (planned(f"name: g\naxes: {{distil.fraction: {values}}}") for values in ("[0, 0.01]", "[0, 0.01, 0.1]"))
+    names = [{cell.name: (cell.fit, cell.score) for cell in found.cells} for found in (few, many)]
+    assert len(names[1]) == 3 and names[0].items() <= names[1].items()
+    teachers = [found.nodes[found.nodes[names[0]["student 1% trial 0"][0]].inputs["teacher"]] for found in (few, many)]
+    assert [teacher.config["fraction"] for teacher in teachers] == [0.01, 0.1]
+
+
 def test_a_teacher_is_fully_supervised_whatever_the_labels_and_even_where_it_is_no_cell():
     found = planned("name: g\naxes: {labels.p: [0, 0.5], distil.fraction: [0.1, 0.2]}")
     assert [cell.name for cell in found.cells] == ["student 10% trial 0", "student 20% trial 0"]

@@ -29,6 +29,10 @@ def test_every_shipped_study_plans(path):
 
 
 MISTAKES = {
+    "name: s\nresources: {gpu: 0.5, workers: 2}": (
+        "x.yaml:2: resources: found {'gpu': 0.5, 'workers': 2}; workers: found 2 with gpu: 0.5; allowed: a whole GPU each,"
+        " or none"
+    ),
     "name: s\nsettings:\n  fit: {epoch: 3}": (
         "x.yaml:3: settings.fit.epoch: no such key (did you mean 'epochs'?); allowed: epochs, batch_size,"
         " learning_rate, schedule, loss, clip_norm, flips, precision, channels_last, compile, checkpoint, thresholds,"
