@@ -89,7 +89,7 @@ def node_of(
 ) -> Node:
     """The run of a stage with its key.
 
-    same_as: role -> key of another node whose result would serve as well, to the same bits; it stands in the identity.
+    same_as: role -> key of another node whose result would serve as well, but for rounding; it stands in the identity.
     """
     values = config.model_dump(mode="json")
     identity = {

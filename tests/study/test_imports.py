@@ -282,7 +282,7 @@ def test_without_a_file_imagenets_weights_come_from_hugging_faces_cache(files, t
     ("kind", "architecture", "message"),
     [
         ("imagenet", "resnet18", "in no cache of this machine, and can't be downloaded"),
-        ("imagenet", "dpn92", "names no ImageNet weights of it; allowed: the file itself: chexseg encoder import FILE"),
+        ("imagenet", "dpn92", "names no ImageNet weights of it; allowed: the file itself: chexseg encoder import ["),
         ("moco-cxr", "resnet18", "nobody publishes these weights where they can be fetched by name; allowed: the file itself"),
         ("imagenets", "resnet18", "did you mean 'imagenet'"),
         ("imagenet", "resnet", "did you mean"),
