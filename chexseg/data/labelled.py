@@ -100,6 +100,8 @@ def unpack_bits(packed_NB: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 def pack_bits(masks_NKHW: torch.Tensor) -> torch.Tensor:
     """Boolean masks -> packed little-endian bits (N, bytes) uint8: an eighth of the memory."""
     flat = masks_NKHW.reshape(len(masks_NKHW), -1)
+    if flat.device.type == "cpu":  # several times as fast
+        return torch.from_numpy(np.packbits(flat.numpy(), axis=1, bitorder="little"))
     flat = torch.nn.functional.pad(flat, (0, -flat.shape[1] % 8)).reshape(len(flat), -1, 8)
     powers = 2 ** torch.arange(8, device=flat.device, dtype=torch.uint8)
     return (flat.to(torch.uint8) * powers).sum(dim=2, dtype=torch.uint8)

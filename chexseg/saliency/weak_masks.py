@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,7 +20,13 @@ def weak_masks(scores_NKhw: Tensor, thresholds_K: Tensor, present_NK: Tensor, si
     scores are scaled by their own maximum, in [0, 1]; present_NK is bool: False empties the mask (paper README: the
     image-level labels of training images are known).
     """
-    return binarise(upsampled(scores_NKhw, size), thresholds_K) & present_NK.to(scores_NKhw.device)[:, :, None, None]
+    present_NK = present_NK.to(scores_NKhw.device)
+    images, pathologies = present_NK.nonzero(as_tuple=True)
+    masks_NKHW = torch.zeros((*present_NK.shape, size, size), dtype=torch.bool, device=scores_NKhw.device)
+    if len(images):  # most pathologies are absent from most images: only what may be there is drawn
+        found_1MHW = upsampled(scores_NKhw[images, pathologies][None], size)
+        masks_NKHW[images, pathologies] = binarise(found_1MHW, thresholds_K.to(scores_NKhw.device)[pathologies])[0]
+    return masks_NKHW
 
 
 def possible(labels_NK: Tensor) -> Tensor:
