@@ -290,7 +290,8 @@ def _run_cells(pending: Sequence[Cell], job: _Job, capacity: Capacity, resources
         train_workers=resources.workers,
         train_failures=None if alone else MAX_FAILURES,
     )
-    held = {"cpu": resources.cpu, "gpu": gpu} if alone else {"cpu": 0}
+    # Tune wants a trial to hold something; where workers hold the CPUs, it mustn't be a part of one.
+    held = {"cpu": resources.cpu, "gpu": gpu} if alone else {"memory": 2**20}
     trial = tune.with_resources(tune.with_parameters(_trial, job=job, execution=execution), held)
     cells = [{"name": cell.name, "fit": cell.fit, "score": cell.score} for cell in pending]
     scratch = tempfile.mkdtemp(prefix="chexseg-tune-")

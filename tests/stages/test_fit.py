@@ -208,7 +208,7 @@ def test_a_student_of_fewer_images_than_a_batch_trains_on_full_batches(results, 
     student = fit.Config(**EXPERT, epochs=2, supervision="teacher", fraction=0.05)
     given = {**inputs(results, "train", "valid", "encoder"), "teacher": taught[0.5]}
     data = training_sets.student(student, given, EXECUTION)
-    assert 0 < data.images < student.batch_size
+    assert 0 < len(data.ids) < student.batch_size
     assert [len(batch["images"]) for batch in data.batches(0)] == [student.batch_size]
     run(student, given, tmp_path / "student")
     history = json.loads((tmp_path / "student" / "history.json").read_text())

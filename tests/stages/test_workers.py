@@ -27,7 +27,7 @@ def test_two_workers_of_which_one_dies_are_one_after_ten_steps(results, tmp_path
     """Adam turns the sign of a gradient that is nothing but rounding into a whole step, so in float32 the rate must be low;
     tests/models/test_synchronised.py compares at the paper's rate in float64. Running statistics tell at any rate whether
     both workers' images went into them."""
-    config = fit.Config(**MIXED, epochs=2, samples_per_epoch=40, learning_rate=1e-5, checkpoint="last", flips=True)
+    config = fit.Config(**MIXED, epochs=2, samples_per_epoch=40, learning_rate=1e-6, checkpoint="last", flips=True)
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     facts = fit.run(config, inputs(results), tmp_path / "one", EXECUTION)
