@@ -123,7 +123,8 @@ def run(plan: Plan, store: Store, data: Path, reporter: Reporter) -> Outcome:
             if ready:
                 answers = _run_stages(ready, job, capacity)
             elif pending:
-                answers = _run_cells(pending, job, capacity, plan.study.resources)
+                run_cells = _run_cells if plan.study.resources.workers == 1 else _run_shared_cells
+                answers = run_cells(pending, job, capacity, plan.study.resources)
             else:
                 break
             _take_in(answers, done, outcome)
@@ -255,22 +256,49 @@ def _run_stages(ready: Sequence[Node], job: _Job, capacity: Capacity) -> list[di
 
 
 def _trial(config: Mapping[str, Any], job: _Job, execution: Execution) -> None:
-    """One cell on a warm worker: its fit, then its scores. Several workers of Ray Train hold what the cell takes themselves."""
+    """One cell on a warm worker: its fit, then its scores."""
     from ray import tune
 
     answers = []
     cell = config["cell"]
     for key in (cell["fit"], cell["score"]):
         name = f"{cell['name']}, {job.nodes[key].stage}"
-        watched = replace(execution, progress=Pen(job.board, name))
-        if execution.train_workers == 1 or key == cell["fit"]:
-            answers.append(_attempt(job, key, name, watched))
-        else:
-            task = _stage_task.options(num_cpus=execution.threads, num_gpus=execution.map_gpus)
-            answers.append(ray.get(task.remote(job, key, name, execution)))
+        answers.append(_attempt(job, key, name, replace(execution, progress=Pen(job.board, name))))
         if answers[-1]["state"] in ("failed", "mistake"):
             break
     tune.report({"answers": answers})
+
+
+def _run_shared_cells(pending: Sequence[Cell], job: _Job, capacity: Capacity, resources: Resources) -> list[dict[str, Any]]:
+    """Cells whose fits several workers of Ray Train share: as upstream stages run, because these hold what a cell takes."""
+    gpu = resources.gpu if capacity.gpus else 0
+    execution = Execution(
+        device="cuda" if gpu else "cpu",
+        threads=max(1, int(resources.cpu)),
+        map_gpus=gpu,
+        train_workers=resources.workers,
+        train_failures=MAX_FAILURES,
+    )
+    shared = _stage_task.options(num_cpus=0)
+    alone = _stage_task.options(num_cpus=execution.threads, num_gpus=gpu)
+    waiting, running, answers = list(pending), {}, []
+
+    def start(cell: Cell, stage: str) -> None:
+        key, task = (cell.fit, shared) if stage == "fit" else (cell.score, alone)
+        running[task.remote(job, key, f"{cell.name}, {stage}", execution)] = cell, key
+
+    while waiting or running:
+        while waiting and len(running) < capacity.cells_at_once(resources):
+            start(waiting.pop(0), "fit")
+        (finished,), _ = ray.wait(list(running), num_returns=1)
+        cell, key = running.pop(finished)
+        try:
+            answers.append(ray.get(finished))
+        except ray.exceptions.RayError as error:
+            answers.append(_lost(job, key, error))
+        if key == cell.fit and answers[-1]["state"] in ("cached", "computed"):
+            start(cell, "score")
+    return answers
 
 
 def _run_cells(pending: Sequence[Cell], job: _Job, capacity: Capacity, resources: Resources) -> list[dict[str, Any]]:
@@ -282,17 +310,8 @@ def _run_cells(pending: Sequence[Cell], job: _Job, capacity: Capacity, resources
     from ray import tune
 
     gpu = resources.gpu if capacity.gpus else 0
-    alone = resources.workers == 1
-    execution = Execution(
-        device="cuda" if gpu else "cpu",
-        threads=max(1, int(resources.cpu)),
-        map_gpus=gpu,
-        train_workers=resources.workers,
-        train_failures=None if alone else MAX_FAILURES,
-    )
-    # Tune wants a trial to hold something; where workers hold the CPUs, it mustn't be a part of one.
-    held = {"cpu": resources.cpu, "gpu": gpu} if alone else {"memory": 2**20}
-    trial = tune.with_resources(tune.with_parameters(_trial, job=job, execution=execution), held)
+    execution = Execution(device="cuda" if gpu else "cpu", threads=max(1, int(resources.cpu)), map_gpus=gpu)
+    trial = tune.with_resources(tune.with_parameters(_trial, job=job, execution=execution), {"cpu": resources.cpu, "gpu": gpu})
     cells = [{"name": cell.name, "fit": cell.fit, "score": cell.score} for cell in pending]
     scratch = tempfile.mkdtemp(prefix="chexseg-tune-")
     try:
