@@ -100,13 +100,18 @@ def own_ray(scratch: str | Path) -> Iterator[None]:
 
 
 def run(measure: Callable[[argparse.Namespace, Path], None], about: str, **options: tuple[int, str]) -> None:
-    """A benchmark's command line: ``measure(arguments, scratch)`` with a Ray of its own; option -> (default, what it is)."""
+    """A benchmark's whole command: ``measure(arguments, scratch)`` with a Ray of its own; `options` as in `parse`."""
+    arguments = parse(about, **options)
+    with tempfile.TemporaryDirectory(prefix="cxr-", dir="/tmp") as scratch, own_ray(scratch):
+        measure(arguments, Path(scratch))
+
+
+def parse(about: str, **options: tuple[int, str]) -> argparse.Namespace:
+    """The command line. options: name -> (default, what it is)."""
     parser = argparse.ArgumentParser(description=about.splitlines()[0])
     for name, (default, what) in options.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, help=f"{what} (default: {default})")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="cxr-", dir="/tmp") as scratch, own_ray(scratch):
-        measure(arguments, Path(scratch))
+    return parser.parse_args()
 
 
 #: The option of every benchmark of images.

@@ -163,11 +163,11 @@ def study_plan(
     as_json: AsJson = False,
 ) -> None:
     """Show the cells of a study, the stages they need, and what of it is in the store already."""
-    from chexseg.study import summary
+    from chexseg.study import cost, summary
     from chexseg.study.store import Store
 
     plan = _plan(study, data, store, overrides)
-    found = summary.summarise(plan, Store(store))
+    found = summary.summarise(plan, Store(store), cost.images(data))
     typer.echo(json.dumps(found.plan_dict(), indent=1) if as_json else found.plan_text())
 
 

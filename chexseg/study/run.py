@@ -22,7 +22,7 @@ import ray
 from chexseg.errors import UserError
 from chexseg.progress import Reporter
 from chexseg.stages.base import Execution
-from chexseg.study.board import Board, Pen, Watch
+from chexseg.study.board import Board, Pen, Tally, Watch
 from chexseg.study.execute import check, execute
 from chexseg.study.outcome import Outcome
 from chexseg.study.plan import Cell, Node, Plan
@@ -111,7 +111,7 @@ def run(plan: Plan, store: Store, data: Path, reporter: Reporter) -> Outcome:
     check(plan.needed(done), plan.study.resources.workers, capacity.gpus > 0 and plan.study.resources.gpu > 0)
     cells = {cell.score: cell for cell in plan.cells}
     own = set(cells) | {cell.fit for cell in plan.cells}  # run inside the cells' trials
-    board = Board.remote()
+    board = Board.remote(_tally(plan, store, done))
     job = _Job(plan.nodes, str(store.root.absolute()), str(Path(data).absolute()), board)
     with Watch(board, reporter):
         while True:
@@ -130,6 +130,13 @@ def run(plan: Plan, store: Store, data: Path, reporter: Reporter) -> Outcome:
             _take_in(answers, done, outcome)
     outcome.seconds = time.monotonic() - started
     return outcome
+
+
+def _tally(plan: Plan, store: Store, done: set[str]) -> Tally:
+    """The cells as a run finds them."""
+    fits = [(cell.name, store.find("fit", cell.fit)) for cell in plan.cells if cell.score in done]
+    best = [(fit.facts["selection_miou"], name) for name, fit in fits if fit and fit.facts["selection_miou"] is not None]
+    return Tally(len(plan.cells), len(fits), best=max(best, default=None))
 
 
 def _cell_ready(cell: Cell, nodes: Mapping[str, Node], done: set[str]) -> bool:
@@ -172,8 +179,8 @@ class _Job:
 def _attempt(job: _Job, key: str, name: str, execution: Execution) -> dict[str, Any]:
     """Compute one node in a worker; never raises, so that one failure stops nothing else."""
     node, store = job.nodes[key], Store(Path(job.store))
-    if store.find(node.stage, key):
-        return {"key": key, "state": "cached"}
+    if found := store.find(node.stage, key):
+        return {"key": key, "state": "cached", "miou": found.facts.get("selection_miou")}
     started = time.monotonic()
     try:
         artifact = execute(node, dict(job.nodes), store, Path(job.data), execution)
@@ -189,7 +196,7 @@ def _attempt(job: _Job, key: str, name: str, execution: Execution) -> dict[str, 
         _return_memory()
     seconds = time.monotonic() - started
     job.board.finish.remote(name, f"done in {seconds:.1f} s{_headline(artifact.facts)}")
-    return {"key": key, "state": "computed", "seconds": seconds}
+    return {"key": key, "state": "computed", "seconds": seconds, "miou": artifact.facts.get("selection_miou")}
 
 
 def _return_memory() -> None:
@@ -261,12 +268,19 @@ def _trial(config: Mapping[str, Any], job: _Job, execution: Execution) -> None:
 
     answers = []
     cell = config["cell"]
+    job.board.begin_cell.remote(cell["name"])
     for key in (cell["fit"], cell["score"]):
         name = f"{cell['name']}, {job.nodes[key].stage}"
         answers.append(_attempt(job, key, name, replace(execution, progress=Pen(job.board, name))))
-        if answers[-1]["state"] in ("failed", "mistake"):
+        if not _whole(answers[-1]):
             break
+    job.board.end_cell.remote(cell["name"], _whole(answers[-1]), answers[0].get("miou"))
     tune.report({"answers": answers})
+
+
+def _whole(answer: Mapping[str, Any]) -> bool:
+    """Whether a node's result is in the store."""
+    return answer["state"] in ("cached", "computed")
 
 
 def _run_shared_cells(pending: Sequence[Cell], job: _Job, capacity: Capacity, resources: Resources) -> list[dict[str, Any]]:
@@ -281,10 +295,11 @@ def _run_shared_cells(pending: Sequence[Cell], job: _Job, capacity: Capacity, re
     )
     shared = _stage_task.options(num_cpus=0)
     alone = _stage_task.options(num_cpus=execution.threads, num_gpus=gpu)
-    waiting, running, answers = list(pending), {}, []
+    waiting, running, answers, mious = list(pending), {}, [], {}
 
     def start(cell: Cell, stage: str) -> None:
         key, task = (cell.fit, shared) if stage == "fit" else (cell.score, alone)
+        job.board.begin_cell.remote(cell.name)
         running[task.remote(job, key, f"{cell.name}, {stage}", execution)] = cell, key
 
     while waiting or running:
@@ -296,8 +311,12 @@ def _run_shared_cells(pending: Sequence[Cell], job: _Job, capacity: Capacity, re
             answers.append(ray.get(finished))
         except ray.exceptions.RayError as error:
             answers.append(_lost(job, key, error))
-        if key == cell.fit and answers[-1]["state"] in ("cached", "computed"):
+        if key == cell.fit:
+            mious[cell.name] = answers[-1].get("miou")
+        if key == cell.fit and _whole(answers[-1]):
             start(cell, "score")
+        else:
+            job.board.end_cell.remote(cell.name, _whole(answers[-1]), mious[cell.name])
     return answers
 
 
@@ -338,4 +357,5 @@ def _run_cells(pending: Sequence[Cell], job: _Job, capacity: Capacity, resources
             cell = result.config["cell"]
             fitted = Store(Path(job.store)).find("fit", cell["fit"])
             answers.append(_lost(job, cell["score" if fitted else "fit"], result.error))
+            job.board.end_cell.remote(cell["name"], False, None)
     return answers
