@@ -133,7 +133,7 @@ def encoder_import(
     from chexseg.models.foreign import few
     from chexseg.stages.imported import KINDS
     from chexseg.study import imports
-    from chexseg.study.spec import OWN_ENCODERS
+    from chexseg.study.settings import OWN_ENCODERS
     from chexseg.study.store import Store
 
     file = file or imports.published(kind, architecture)

@@ -1,0 +1,84 @@
+"""A cell: its settings, what it is called, and the row that tables select it by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from chexseg.data.mixture_rules import effective_probability
+from chexseg.study.settings import OWN_ENCODERS, Settings, value_at
+
+#: Settings that the first and last words of a name tell.
+_TOLD = {"labels.weak", "labels.p", "distil.fraction", "trial"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its settings, its name for people, and the keys of its fit and its scores."""
+
+    name: str
+    settings: Settings
+    fit: str
+    score: str
+    #: What the study varies beside trial and what tables know: "key=value" each.
+    other: tuple[str, ...] = ()
+
+    def row(self) -> dict[str, Any]:
+        """The settings that tables and figures select by (report.results.CELL_COLUMNS)."""
+        s = self.settings
+        student, p = s.distil.fraction > 0, effective_probability(s.labels.p, s.labels.mixing)
+        method = "student" if student else "full" if p == 1 else "weak" if p == 0 else "mixed"
+        return {
+            "cell": self.score,
+            "name": self.name,
+            "method": method,
+            "weak": None if p == 1 else s.labels.weak,
+            "p": p,
+            "trial": s.trial,
+            "init": s.encoder.init,
+            "weak_images": 0 if p == 1 else s.labels.weak_images,
+            "fraction": s.distil.fraction if student else float("nan"),
+            "epochs": s.fit.epochs,
+            "other": " ".join(self.other),
+        }
+
+
+class Names:
+    """What cells are called in a study that varies these dotted settings."""
+
+    def __init__(self, varied: Iterable[str]):
+        keys = sorted(set(varied) - _TOLD)
+        words = [key.rpartition(".")[2] for key in keys]
+        self._keys = [(key, word if words.count(word) == 1 else key) for key, word in zip(keys, words, strict=True)]
+
+    def cell(self, settings: Settings, fit: str, score: str) -> Cell:
+        other = self._other(settings)
+        return Cell(" ".join((_kind(settings), *other, f"trial {settings.trial}")), settings, fit, score, other)
+
+    def _other(self, s: Settings) -> tuple[str, ...]:
+        """``key=value`` of what the study varies, `_kind` doesn't tell and reaches the cell."""
+        if not self._keys:
+            return ()
+        idle = _idle(s)
+        return tuple(f"{word}={value_at(s, key)}" for key, word in self._keys if not key.startswith(idle))
+
+
+def _kind(s: Settings) -> str:
+    """What kind of cell it is, for people."""
+    if s.distil.fraction > 0:
+        return f"student {100 * s.distil.fraction:g}%"
+    return "full" if s.labels.p == 1 else f"{s.labels.weak} p={s.labels.p:g}"
+
+
+def _idle(s: Settings) -> tuple[str, ...]:
+    """How the settings begin that don't reach a cell."""
+    idle = [] if s.distil.fraction > 0 else ["distil."]
+    idle += ["pretrain."] if s.encoder.init != "chexpert" or s.encoder.imported else []
+    idle += ["moco."] if s.encoder.init != "moco" or s.encoder.imported else []
+    idle += ["encoder.imported"] if s.encoder.init not in OWN_ENCODERS else []
+    if s.labels.p == 1:
+        idle += ["classify.", "saliency.", "irnet.", "labels.mixing", "labels.weak", "labels.prefer", "labels.negatives"]
+    elif s.labels.weak != "irnet":
+        idle += ["irnet."]
+    return tuple(idle)
