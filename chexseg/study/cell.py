@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -58,9 +59,8 @@ class Names:
 
     def _other(self, s: Settings) -> tuple[str, ...]:
         """``key=value`` of what the study varies, `_kind` doesn't tell and reaches the cell."""
-        if not self._keys:
-            return ()
-        idle = _idle(s)
+        own = None if s.encoder.imported else s.encoder.init
+        idle = _idle(s.distil.fraction > 0, own, s.encoder.init in OWN_ENCODERS, None if s.labels.p == 1 else s.labels.weak)
         return tuple(f"{word}={value_at(s, key)}" for key, word in self._keys if not key.startswith(idle))
 
 
@@ -71,14 +71,13 @@ def _kind(s: Settings) -> str:
     return "full" if s.labels.p == 1 else f"{s.labels.weak} p={s.labels.p:g}"
 
 
-def _idle(s: Settings) -> tuple[str, ...]:
-    """How the settings begin that don't reach a cell."""
-    idle = [] if s.distil.fraction > 0 else ["distil."]
-    idle += ["pretrain."] if s.encoder.init != "chexpert" or s.encoder.imported else []
-    idle += ["moco."] if s.encoder.init != "moco" or s.encoder.imported else []
-    idle += ["encoder.imported"] if s.encoder.init not in OWN_ENCODERS else []
-    if s.labels.p == 1:
+@functools.cache
+def _idle(student: bool, own: str | None, importable: bool, weak: str | None) -> tuple[str, ...]:
+    """How the settings begin that don't reach a cell. own: the encoder that isn't imported; weak: the kind of weak labels."""
+    idle = [] if student else ["distil."]
+    idle += ["pretrain."] * (own != "chexpert") + ["moco."] * (own != "moco") + ["encoder.imported"] * (not importable)
+    if weak is None:
         idle += ["classify.", "saliency.", "irnet.", "labels.mixing", "labels.weak", "labels.prefer", "labels.negatives"]
-    elif s.labels.weak != "irnet":
+    elif weak != "irnet":
         idle += ["irnet."]
     return tuple(idle)

@@ -19,7 +19,7 @@ from chexseg.errors import UserError
 from chexseg.stages import classify, distil, fit, imported, ingest, irnet, moco, pretrain, saliency, score
 from chexseg.stages.base import StageConfig
 from chexseg.study.cell import Cell, Names
-from chexseg.study.settings import Encoder, ExpertSplit, Section, Settings, collapse
+from chexseg.study.settings import Encoder, ExpertSplit, Score, Section, Settings, collapse
 from chexseg.study.spec import Study
 
 #: Stage name -> module. The order is that in which data flows.
@@ -56,21 +56,22 @@ class NoEncoderError(UserError):
 
 def node_of(
     stage: str,
-    config: StageConfig,
+    config: StageConfig | Mapping[str, Any],
     inputs: Mapping[str, str],
     data: str | None = None,
     same_as: Mapping[str, str] | None = None,
 ) -> Node:
     """The run of a stage with its key.
 
+    config: a mapping is a whole and valid one, as JSON has it.
     same_as: role -> key of another node whose result would serve as well, but for rounding; it stands in the identity.
     """
-    values = config.model_dump(mode="json")
+    values = config if isinstance(config, Mapping) else config.model_dump(mode="json")
     identity = {
         "stage": stage,
         "version": STAGES[stage].VERSION,
         "config": values,
-        "inputs": dict(sorted({**inputs, **(same_as or {})}.items())),
+        "inputs": {**inputs, **(same_as or {})},
         "data": data,
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
@@ -111,7 +112,7 @@ class Plan:
     def add(
         self,
         stage: str,
-        config: StageConfig,
+        config: StageConfig | Mapping[str, Any],
         inputs: Mapping[str, str],
         data: str | None = None,
         same_as: Mapping[str, str] | None = None,
@@ -184,8 +185,8 @@ class _Wiring:
 
     def __init__(self, out: Plan, data: Mapping[str, str]):
         self.plan, self.data = out, data
-        self.ingested, self.encoder, self.weak_labels, self.fit = map(
-            functools.cache, (self._ingested, self._encoder, self._weak_labels, self._fit)
+        self.ingested, self.encoder, self.weak_labels, self.fit, self.scored = map(
+            functools.cache, (self._ingested, self._encoder, self._weak_labels, self._fit, self._scored)
         )
 
     def taught(self, combinations: Iterable[Settings]) -> Iterator[tuple[str, float]]:
@@ -209,7 +210,7 @@ class _Wiring:
         # Own sizes are counted against the raw masks, so that these are part of the key.
         raw = self.data["test"] if s.score.resolution == "own" else None
         scored = {"test": ingested["test"], "segmenter": fit_key}
-        return fit_key, self.plan.add("score", score.Config(resolution=s.score.resolution), scored, raw)
+        return fit_key, self.plan.add("score", self.scored(s.score), scored, raw)
 
     def _supervised(self, s: Settings) -> tuple[str, dict[str, str]]:
         """The fit on masks of a cell, for a student its teacher's: (its key, those of its inputs that a student has too)."""
@@ -279,8 +280,9 @@ class _Wiring:
 
     def _fit(
         self, pathologies: tuple[str, ...], encoder: Encoder, split: ExpertSplit, seed: int, fitted: Section
-    ) -> fit.Config:
-        return fit.Config(
+    ) -> dict[str, Any]:
+        """What a fit is told, whatever it learns from."""
+        config = fit.Config(
             pathologies=pathologies,
             architecture=encoder.architecture,
             init=encoder.init,
@@ -289,8 +291,12 @@ class _Wiring:
             split_seed=seed,
             **fitted.model_dump(),
         )
+        return config.model_dump(mode="json")
 
-    def _fit_config(self, s: Settings, **learned: Any) -> fit.Config:
-        """What a fit is told, and what it learns from: settings that were checked where they stand in the study."""
+    def _fit_config(self, s: Settings, **learned: Any) -> dict[str, Any]:
+        """learned: what it learns from, of fit.Config. These numbers and words are as valid there as in `Settings`."""
         told = self.fit(s.pathologies, s.encoder, s.labels.expert_split, s.seed, s.fit)
-        return told.model_copy(update={"seed": s.seed + s.trial, **learned})
+        return {**told, "seed": s.seed + s.trial, **learned}
+
+    def _scored(self, section: Score) -> dict[str, Any]:
+        return score.Config(**section.model_dump()).model_dump(mode="json")

@@ -20,9 +20,9 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
-class _WithMappings(Section):
-    def __hash__(self) -> int:  # pydantic's own, by which frozen models are hashed, refuses mappings
-        return hash(self.model_dump_json())
+class _Classifying(Section):
+    def __hash__(self) -> int:  # pydantic's own, by which frozen models are hashed, refuses what `uncertainty` may be
+        return hash(tuple(value for name, value in self.__dict__.items() if name != "uncertainty"))
 
 
 def _section(name: str, stage: type[StageConfig], *fields: str, base: type[Section] = Section) -> type[Section]:
@@ -32,8 +32,8 @@ def _section(name: str, stage: type[StageConfig], *fields: str, base: type[Secti
 
 
 _CLASSIFY = tuple(name for name in classify.Config.model_fields if name != "seed")
-Classify = _section("Classify", classify.Config, *_CLASSIFY, base=_WithMappings)
-Pretrain = _section("Pretrain", pretrain.Config, *_CLASSIFY[1:], base=_WithMappings)
+Classify = _section("Classify", classify.Config, *_CLASSIFY, base=_Classifying)
+Pretrain = _section("Pretrain", pretrain.Config, *_CLASSIFY[1:], base=_Classifying)
 Moco = _section("Moco", moco.Config, *(name for name in moco.Config.model_fields if name not in ("architecture", "seed")))
 Saliency = _section("Saliency", saliency.Config, "images", "frontal_only")
 Irnet = _section(
