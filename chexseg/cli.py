@@ -335,12 +335,12 @@ def _run_study(study: Path, data: Path, store: Path, address: str | None, overri
     # Ray asks for a token by default, which a cluster of this process alone has nobody to give.
     if address is None:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    from chexseg.study import run
+    from chexseg.study import cluster, run
 
     watch = reporter(quiet)
     try:
         watch.say(f"{len(planned.cells)} cells; {len(missing)} of {len(planned.nodes)} stages to compute; starting Ray")
-        with run.cluster(address):
+        with cluster.cluster(address):
             return run.run(planned, results, data, watch)
     except KeyboardInterrupt:
         typer.echo("chexseg: interrupted; the same command goes on from here", err=True)
