@@ -33,6 +33,8 @@ def read(text: str, where: str) -> Document:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         lines = _lines(root, where, "", ())
         return Document(where, yaml.safe_load(text), lines)
+    except RecursionError:
+        raise UserError(f"{where}: found lists or mappings hundreds deep; allowed: what people write") from None
     except yaml.YAMLError as error:
         mark, fault = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error).splitlines()[0]
         if "'\\t'" in fault:
@@ -53,10 +55,10 @@ def _lines(node: yaml.Node | None, where: str, prefix: str, around: tuple[yaml.N
                 inside = f" {prefix[:-1]}:" if prefix else ""
                 raise UserError(f"{where}:{line}:{inside} found {found} as a key; allowed: text")
             name = f"{prefix}{key.value}"
-            if name in out:
-                raise UserError(f"{where}:{line}: {name}: stands twice (before in line {out[name]})")
-            out[name] = line
-            out |= _lines(value, where, f"{name}.", (*around, node))
+            inner = {name: line, **_lines(value, where, f"{name}.", (*around, node))}
+            for twice in (name for name in inner if name in out):  # one of the two may be dotted, the other nested
+                raise UserError(f"{where}:{inner[twice]}: {twice}: stands twice (before in line {out[twice]})")
+            out |= inner
     elif isinstance(node, yaml.SequenceNode):
         for number, value in enumerate(node.value):
             out[f"{prefix}{number}"] = value.start_mark.line + 1

@@ -28,10 +28,8 @@ def sharing_text(plan: Plan) -> list[str]:
         return []
     studies = ", ".join(f"{name} {cells}" for name, cells in found["members"].items())
     stages = ", ".join(f"{runs} {stage}" for stage, runs in found["shared"].items())
-    return [
-        f"cells of each study: {studies}",
-        f"shared: {stages or 'nothing'}; {found['runs_saved']} runs saved against the {len(found['members'])} studies run apart",
-    ]
+    saved = f"{found['runs_saved']} runs saved against the {len(found['members'])} studies run apart"
+    return [f"cells of each study: {studies}", f"shared: {stages or 'nothing'}; {saved}"]
 
 
 def _behind(plan: Plan, keys: Iterable[str]) -> set[str]:

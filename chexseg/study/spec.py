@@ -173,9 +173,10 @@ def _including(file: StudyFile, document: Document, overrides: Mapping[str, Any]
             if any(member.name == other.name for other in members):
                 raise UserError(f"{begin}, a second study named {member.name!r}; allowed: different names")
             for field in ("pathologies", "size"):  # one report compares masks of one size and one set of pathologies
-                own, common = getattr(member.settings, field), getattr((members or [member])[0].settings, field)
+                own, common = (getattr(one.settings, field) for one in (member, members[0] if members else member))
                 if own != common:
-                    raise UserError(f"{begin}, with {field} {own}; allowed: the {field} of {members[0].name!r}, {common}")
+                    own, common = (", ".join(value) if isinstance(value, tuple) else value for value in (own, common))
+                    raise UserError(f"{begin}, with {field} {own}; allowed: those of {members[0].name!r}, {common}")
             members.append(member)
     shared = Settings(pathologies=members[0].settings.pathologies, size=members[0].settings.size)
     return Study(**dict(file) | {"settings": shared}, members=tuple(members))
