@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from chexseg.data.mixture_rules import effective_probability
-from chexseg.study.settings import OWN_ENCODERS, Settings, value_at
+from chexseg.study.settings import OWN_ENCODERS, Settings
 
 #: Settings that the first and last words of a name tell.
 _TOLD = {"labels.weak", "labels.p", "distil.fraction", "trial"}
@@ -51,7 +52,8 @@ class Names:
     def __init__(self, varied: Iterable[str]):
         keys = sorted(set(varied) - _TOLD)
         words = [key.rpartition(".")[2] for key in keys]
-        self._keys = [(key, word if words.count(word) == 1 else key) for key, word in zip(keys, words, strict=True)]
+        words = [word if words.count(word) == 1 else key for key, word in zip(keys, words, strict=True)]
+        self._keys = [(key, word, attrgetter(key)) for key, word in zip(keys, words, strict=True)]
 
     def cell(self, settings: Settings, fit: str, score: str) -> Cell:
         other = self._other(settings)
@@ -61,7 +63,7 @@ class Names:
         """``key=value`` of what the study varies, `_kind` doesn't tell and reaches the cell."""
         own = None if s.encoder.imported else s.encoder.init
         idle = _idle(s.distil.fraction > 0, own, s.encoder.init in OWN_ENCODERS, None if s.labels.p == 1 else s.labels.weak)
-        return tuple(f"{word}={value_at(s, key)}" for key, word in self._keys if not key.startswith(idle))
+        return tuple(f"{word}={value(s)}" for key, word, value in self._keys if not key.startswith(idle))
 
 
 def _kind(s: Settings) -> str:

@@ -28,6 +28,8 @@ STAGES = {
     for module in (ingest, classify, pretrain, moco, imported, saliency, irnet, fit, distil, score)
 }
 
+#: How an identity is written to be hashed.
+_IDENTITY = json.JSONEncoder(sort_keys=True, check_circular=False)
 #: Settings of `labels` that a fit on a mixture is told.
 _MIXED = ("p", "mixing", "weak", "weak_images", "prefer_positives", "negatives_empty")
 
@@ -74,7 +76,7 @@ def node_of(
         "inputs": {**inputs, **(same_as or {})},
         "data": data,
     }
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    key = hashlib.sha256(_IDENTITY.encode(identity).encode()).hexdigest()
     return Node(stage, values, dict(inputs), data, key)
 
 

@@ -155,14 +155,6 @@ def setting_names(model: type[Section] = Settings, prefix: str = "") -> Iterator
             yield prefix + name
 
 
-def value_at(settings: Settings, key: str) -> Any:
-    """The value of a dotted setting."""
-    value: Any = settings
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value
-
-
 def flat(key: str, value: Any) -> dict[str, Any]:
     """A dotted key and its value as dotted settings: a section's mapping is one for each of its settings."""
     try:

@@ -6,9 +6,10 @@ A study names fixed settings and axes; a cell is one point of the axes. A study 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -16,7 +17,7 @@ from chexseg.errors import UserError, nearest
 from chexseg.study import document as yaml_document
 from chexseg.study.document import Document
 from chexseg.study.mistakes import check_key, check_points, explain, subject
-from chexseg.study.settings import Section, Settings, flat, merged, setting_names, value_at
+from chexseg.study.settings import Section, Settings, flat, merged, setting_names
 
 
 class Resources(Section):
@@ -70,7 +71,8 @@ class Study(StudyFile):
         """Dotted settings in which two of its cells may differ."""
         if self.members:
             bases = [member.settings for member in self.members]
-            between = {key for key in setting_names() if any(value_at(b, key) != value_at(bases[0], key) for b in bases)}
+            values = {key: [attrgetter(key)(base) for base in bases] for key in setting_names()}
+            between = {key for key, found in values.items() if any(value != found[0] for value in found)}
             return between.union(*(member.varied for member in self.members))
         points = [{key: value} for key, values in self.axes.items() for value in values] + list(self.also)
         return {name for point in points for key, value in point.items() for name in flat(key, value)}
@@ -84,26 +86,42 @@ class Study(StudyFile):
             yield from itertools.chain.from_iterable(member.cells() for member in self.members)
             return
         whole = Settings.model_validate(self.given)
-        known: dict[str, Any] = {}  # a section as a point has it -> as it's validated, each once: many points share it
-        for point in self._points():
-            sections: dict[str, dict[str, Any]] = {}
-            for key, value in point.items():
-                sections.setdefault(key.partition(".")[0], {})[key] = value
+        known: dict[tuple[Any, ...], Any] = {}  # what a point says of a section -> the section, validated once for all points
+        for parts in self._points():
+            sections: dict[str, list[_Part]] = {}
+            for part in parts:
+                sections.setdefault(part.section, []).append(part)
             update = {}
-            for name, part in sections.items():
-                text = repr(part)  # because values may be lists and mappings
-                if text not in known:
-                    known[text] = getattr(Settings.model_validate(merged(self.given, part)), name)
-                update[name] = known[text]
-            yield point, whole.model_copy(update=update)
+            for name, those in sections.items():
+                told = (name, *(part.number for part in those))
+                if told not in known:
+                    validated = Settings.model_validate(merged(self.given, _joined(those)))
+                    known[told] = getattr(validated, name)
+                update[name] = known[told]
+            yield _joined(parts), whole.model_copy(update=update)
 
-    def _points(self) -> Iterator[dict[str, Any]]:
-        """Dotted settings of every combination, then of every entry of `also`."""
-        axes = [[flat(key, value) for value in values] for key, values in self.axes.items()]
-        grid = itertools.product(*axes) if self.axes or not self.also else ()
-        alone = ([flat(key, value) for key, value in entry.items()] for entry in self.also)
-        for parts in itertools.chain(grid, alone):
-            yield {key: value for part in parts for key, value in part.items()}
+    def _points(self) -> Iterator[Sequence[_Part]]:
+        """The parts of every combination, then of every entry of `also`."""
+        numbers = itertools.count()
+        axes = [[_Part.of(next(numbers), key, value) for value in values] for key, values in self.axes.items()]
+        also = ([_Part.of(next(numbers), key, value) for key, value in entry.items()] for entry in self.also)
+        return itertools.chain(itertools.product(*axes) if self.axes or not self.also else (), also)
+
+
+class _Part(NamedTuple):
+    """What one key of a point says. number: another one for every such part; settings: dotted, all of one section."""
+
+    number: int
+    section: str
+    settings: dict[str, Any]
+
+    @classmethod
+    def of(cls, number: int, key: str, value: Any) -> _Part:
+        return cls(number, key.partition(".")[0], flat(key, value))
+
+
+def _joined(parts: Iterable[_Part]) -> dict[str, Any]:
+    return {key: value for part in parts for key, value in part.settings.items()}
 
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Study:
