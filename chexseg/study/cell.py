@@ -61,8 +61,7 @@ class Names:
 
     def _other(self, s: Settings) -> tuple[str, ...]:
         """``key=value`` of what the study varies, `_kind` doesn't tell and reaches the cell."""
-        own = None if s.encoder.imported else s.encoder.init
-        idle = _idle(s.distil.fraction > 0, own, s.encoder.init in OWN_ENCODERS, None if s.labels.p == 1 else s.labels.weak)
+        idle = _idle(s)
         return tuple(f"{word}={value(s)}" for key, word, value in self._keys if not key.startswith(idle))
 
 
@@ -73,9 +72,26 @@ def _kind(s: Settings) -> str:
     return "full" if s.labels.p == 1 else f"{s.labels.weak} p={s.labels.p:g}"
 
 
+def telling(keys: Iterable[str], cells: Iterable[Settings]) -> set[str]:
+    """Of the dotted settings those with several values among the cells that they reach."""
+    values: dict[str, set[str]] = {key: set() for key in keys}
+    for settings in cells:
+        idle = _idle(settings)
+        for key, found in values.items():
+            if not key.startswith(idle):
+                found.add(repr(attrgetter(key)(settings)))
+    return {key for key, found in values.items() if len(found) > 1}
+
+
+def _idle(s: Settings) -> tuple[str, ...]:
+    """How the settings begin that don't reach a cell."""
+    own = None if s.encoder.imported else s.encoder.init
+    return _idle_where(s.distil.fraction > 0, own, s.encoder.init in OWN_ENCODERS, None if s.labels.p == 1 else s.labels.weak)
+
+
 @functools.cache
-def _idle(student: bool, own: str | None, importable: bool, weak: str | None) -> tuple[str, ...]:
-    """How the settings begin that don't reach a cell. own: the encoder that isn't imported; weak: the kind of weak labels."""
+def _idle_where(student: bool, own: str | None, importable: bool, weak: str | None) -> tuple[str, ...]:
+    """own: the encoder that isn't imported; weak: the kind of weak labels."""
     idle = [] if student else ["distil."]
     idle += ["pretrain."] * (own != "chexpert") + ["moco."] * (own != "moco") + ["encoder.imported"] * (not importable)
     if weak is None:

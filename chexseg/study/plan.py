@@ -12,13 +12,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from chexseg.errors import UserError
 from chexseg.stages import classify, distil, fit, imported, ingest, irnet, moco, pretrain, saliency, score
 from chexseg.stages.base import StageConfig
-from chexseg.study.cell import Cell, Names
+from chexseg.study.cell import Cell, Names, telling
 from chexseg.study.settings import Encoder, ExpertSplit, Score, Section, Settings, collapse
 from chexseg.study.spec import Study
 
@@ -148,8 +149,9 @@ def plan(study: Study, data: Mapping[str, str], imported: Mapping[tuple[str, str
     Raises `NoEncoderError` for a study that needs another.
     """
     out = Plan(study, imported or {})
-    wiring, names, cells = _Wiring(out, data), Names(study.varied), {}
+    wiring, cells = _Wiring(out, data), {}
     members = {member.name: [collapse(given) for _, given in member.cells()] for member in study.members or (study,)}
+    names = Names(telling(study.varied, chain(*members.values())) if study.members else study.varied)
     fractions: dict[str, float] = {}
     for name, combinations in members.items():
         with _told_by(name if study.members else None):

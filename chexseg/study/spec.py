@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,10 +69,7 @@ class Study(StudyFile):
     def varied(self) -> set[str]:
         """Dotted settings in which two of its cells may differ."""
         if self.members:
-            bases = [member.settings for member in self.members]
-            values = {key: [attrgetter(key)(base) for base in bases] for key in setting_names()}
-            between = {key for key, found in values.items() if any(value != found[0] for value in found)}
-            return between.union(*(member.varied for member in self.members))
+            return set(setting_names())
         points = [{key: value} for key, values in self.axes.items() for value in values] + list(self.also)
         return {name for point in points for key, value in point.items() for name in flat(key, value)}
 
