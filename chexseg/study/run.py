@@ -112,7 +112,7 @@ def run(plan: Plan, store: Store, data: Path, reporter: Reporter) -> Outcome:
     cells = {cell.score: cell for cell in plan.cells}
     own = set(cells) | {cell.fit for cell in plan.cells}  # run inside the cells' trials
     board = Board.remote()
-    job = _Job(plan.nodes, str(store.root.absolute()), str(Path(data).absolute()), board)
+    job = _Job(plan.nodes, store.uri, str(Path(data).absolute()), board)
     with Watch(board, reporter):
         while True:
             hopeless = _hopeless(plan.nodes, outcome.failed)
@@ -171,7 +171,7 @@ class _Job:
 
 def _attempt(job: _Job, key: str, name: str, execution: Execution) -> dict[str, Any]:
     """Compute one node in a worker; never raises, so that one failure stops nothing else."""
-    node, store = job.nodes[key], Store(Path(job.store))
+    node, store = job.nodes[key], Store(job.store)
     if store.find(node.stage, key):
         return {"key": key, "state": "cached"}
     started = time.monotonic()
@@ -205,7 +205,7 @@ def _first_line(error: BaseException) -> str:
 def _lost(job: _Job, key: str, error: BaseException | None) -> dict[str, Any]:
     """The answer for a worker that died more often than MAX_FAILURES: it could not write down itself that it failed."""
     text = _first_line(error) if error else "its worker was lost"
-    Store(Path(job.store)).record_failure(job.nodes[key], text, str(error))
+    Store(job.store).record_failure(job.nodes[key], text, str(error))
     return {"key": key, "state": "failed", "error": text}
 
 
@@ -336,6 +336,6 @@ def _run_cells(pending: Sequence[Cell], job: _Job, capacity: Capacity, resources
             answers += result.metrics["answers"]
         else:
             cell = result.config["cell"]
-            fitted = Store(Path(job.store)).find("fit", cell["fit"])
+            fitted = Store(job.store).find("fit", cell["fit"])
             answers.append(_lost(job, cell["score" if fitted else "fit"], result.error))
     return answers

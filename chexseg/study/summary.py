@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from chexseg.study.plan import STAGES, Plan
-from chexseg.study.store import Store
+from chexseg.study.store import Artifact, Store
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class Summary:
     errors: dict[str, str]
     #: stage -> median seconds of its results in the store
     seconds: dict[str, float]
+    #: key -> result
+    artifacts: Mapping[str, Artifact]
 
     def fault(self, key: str) -> str | None:
         """Why a node has no result: its own failure, or that of something it needs; None where it just hasn't run."""
@@ -117,18 +120,15 @@ class Summary:
 
 def summarise(plan: Plan, store: Store) -> Summary:
     """Look up every node of a plan in a store."""
+    artifacts = store.find_all(plan.nodes.values())
     costs: dict[str, list[float]] = {}
-    cached = set()
-    for key, node in plan.nodes.items():
-        artifact = store.find(node.stage, key)
-        if artifact:
-            cached.add(key)
-            costs.setdefault(node.stage, []).append(artifact.manifest["seconds"])
-    needed = {node.key for node in plan.needed(cached)}
-    states, errors = {}, {}
-    for key in plan.nodes:
-        failure = store.failure(key) if key in needed else None
-        if failure:
-            errors[key] = failure["error"]
-        states[key] = "cached" if key in cached else "failed" if failure else "new" if key in needed else "unneeded"
-    return Summary(plan, states, errors, {stage: statistics.median(times) for stage, times in costs.items()})
+    for key, artifact in artifacts.items():
+        costs.setdefault(plan.nodes[key].stage, []).append(artifact.manifest["seconds"])
+    needed = {node.key for node in plan.needed(artifacts)}
+    errors = {key: failure["error"] for key, failure in store.failures(needed).items()}
+    states = {
+        key: "cached" if key in artifacts else "failed" if key in errors else "new" if key in needed else "unneeded"
+        for key in plan.nodes
+    }
+    seconds = {stage: statistics.median(times) for stage, times in costs.items()}
+    return Summary(plan, states, errors, seconds, artifacts)
