@@ -266,7 +266,7 @@ def store_gc(
     if not rubbish:
         return
     if not yes:
-        if not sys.stdin.isatty():
+        if not _on_terminal():
             raise UserError("store gc: there is nobody to ask; allowed: --yes, to delete what is listed above")
         typer.confirm(f"Delete them from {place}?", abort=True)
     watch = reporter(quiet)
@@ -356,6 +356,10 @@ def _whole_or_none(root: Path) -> Iterator[Path]:
         making.replace(root.absolute())
     finally:
         shutil.rmtree(making, ignore_errors=True)
+
+
+def _on_terminal() -> bool:
+    return sys.stdin.isatty()
 
 
 def _write_phantom(root: Path, quiet: bool, **settings: Any) -> None:

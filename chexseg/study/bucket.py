@@ -36,7 +36,7 @@ class Bucket:
     def __init__(self, uri: str, timing: claims.Timing | None = None):
         parts = urlsplit(uri)
         self.uri, self.timing = uri, timing or claims.Timing()
-        self.title = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
+        self.title = f"{parts.scheme}://" + f"{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
         options = dict(parse_qsl(parts.query))
         if parts.scheme == "s3":  # without it, pyarrow puts the smallest object in three requests
             options["allow_delayed_open"] = "true"
