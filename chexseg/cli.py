@@ -321,7 +321,7 @@ def evaluate(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A fitted segmenter: STORE/fit/KEY, or the weights in it.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A fitted segmenter: STORE/fit/KEY, or the weights in it.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE_OR_DIR ...", help="JPEG, PNG, DICOM, or directories of them.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="An empty or new directory.")],
     quiet: QuietFlag = False,
@@ -334,7 +334,7 @@ def predict(
         from chexseg.predict import segment
         from chexseg.progress import reporter
 
-        segmenter, watch = segment.load(model), reporter(quiet)
+        segmenter, watch = segment.load(_segmenter(model)), reporter(quiet)
         try:
             counts = segment.run(segmenter, found, making, watch)
         finally:
@@ -356,6 +356,23 @@ def _whole_or_none(root: Path) -> Iterator[Path]:
         making.replace(root.absolute())
     finally:
         shutil.rmtree(making, ignore_errors=True)
+
+
+def _segmenter(model: str) -> Path:
+    """Where the segmenter is on this host; one in an object store is fetched."""
+    if "://" not in model:
+        return Path(model)
+    from urllib.parse import urlsplit
+
+    from chexseg.study.store import Store
+
+    parts = urlsplit(model)
+    root, _, key = parts.path.rpartition("/fit/")
+    store = Store(parts._replace(path=root).geturl())
+    artifact = store.find("fit", key.strip("/"))
+    if artifact is None:
+        raise UserError(f"{store}: found no finished segmenter {key!r}; allowed: such as s3://bucket/prefix/fit/KEY")
+    return artifact.path
 
 
 def _on_terminal() -> bool:

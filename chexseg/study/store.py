@@ -76,7 +76,10 @@ class Store:
         return self.root / _name(stage, key)
 
     def find(self, stage: str, key: str) -> Artifact | None:
-        """The result of a key, or None where it's missing or incomplete: a file gone, or of another size."""
+        """The result of a key, or None where it's missing or incomplete: a file gone, or of another size.
+
+        key: all of it, or the first 20 digits, by which the result is named.
+        """
         name = _name(stage, key)
         return self._whole({name: key}, self.backend.trees([name])).get(key)
 
@@ -91,7 +94,7 @@ class Store:
             with suppress(KeyError, TypeError, AttributeError):
                 files = manifest["files"].items()
                 sizes = {file: entry.size for file, entry in trees[name].items()}
-                if manifest["key"] == wanted[name] and all(sizes.get(file) == entry["size"] for file, entry in files):
+                if manifest["key"].startswith(wanted[name]) and all(sizes.get(file) == entry["size"] for file, entry in files):
                     found[wanted[name]] = self._artifact(name, manifest)
         return found
 
