@@ -169,11 +169,11 @@ def study_plan(
     as_json: AsJson = False,
 ) -> None:
     """Show the cells of a study, the stages they need, and what of it is in the store already."""
-    from chexseg.study import summary
+    from chexseg.study import cost, summary
     from chexseg.study.store import Store
 
     plan = _plan(study, data, store, overrides)
-    found = summary.summarise(plan, Store(store))
+    found = summary.summarise(plan, Store(store), cost.images(data))
     typer.echo(json.dumps(found.plan_dict(), indent=1) if as_json else found.plan_text())
 
 
@@ -428,12 +428,12 @@ def _run_study(study: Path, data: Path, store: str, address: str | None, overrid
     # Ray asks for a token by default, which a cluster of this process alone has nobody to give.
     if address is None:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    from chexseg.study import run
+    from chexseg.study import cluster, run
 
     watch = reporter(quiet)
     try:
         watch.say(f"{len(planned.cells)} cells; {len(missing)} of {len(planned.nodes)} stages to compute; starting Ray")
-        with run.cluster(address):
+        with cluster.cluster(address):
             return run.run(planned, results, data, watch)
     except KeyboardInterrupt:
         typer.echo("chexseg: interrupted; the same command goes on from here", err=True)

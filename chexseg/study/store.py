@@ -81,22 +81,16 @@ class Store:
         key: all of it, or the first 20 digits, by which the result is named.
         """
         name = _name(stage, key)
-        return self._whole({name: key}, self.backend.trees([name])).get(key)
+        return self._whole({name: key}).get(key)
 
     def find_all(self, nodes: Iterable[Node]) -> dict[str, Artifact]:
         """The results of nodes by key, those that `find` would find; few requests for many nodes."""
-        wanted = {_name(node.stage, node.key): node.key for node in nodes}
-        return self._whole(wanted, self.backend.trees(wanted))
+        return self._whole({_name(node.stage, node.key): node.key for node in nodes})
 
-    def _whole(self, wanted: Mapping[str, str], trees: Mapping[str, Mapping[str, Entry]]) -> dict[str, Artifact]:
-        found = {}
-        for name, manifest in self._manifests(trees).items():
-            with suppress(KeyError, TypeError, AttributeError):
-                files = manifest["files"].items()
-                sizes = {file: entry.size for file, entry in trees[name].items()}
-                if manifest["key"].startswith(wanted[name]) and all(sizes.get(file) == entry["size"] for file, entry in files):
-                    found[wanted[name]] = self._artifact(name, manifest)
-        return found
+    def _whole(self, keys: Mapping[str, str]) -> dict[str, Artifact]:
+        trees = self.backend.trees(keys)
+        found = self._manifests(trees).items()
+        return {keys[name]: self._artifact(name, about) for name, about in found if _is_whole(keys[name], trees[name], about)}
 
     def _manifests(self, trees: Mapping[str, Mapping[str, Entry]]) -> dict[str, Any]:
         """Name -> manifest of the artifacts of which these are the files, where it's there and JSON."""
@@ -124,17 +118,21 @@ class Store:
         manifests = self._manifests(trees)
         return {name: (tree, manifests.get(name)) for name, tree in sorted(trees.items())}
 
+    def artifacts(self, stage: str = "") -> list[Artifact]:
+        """Everything that is whole, of one stage or of all."""
+        there = self.everything(stage).items()
+        return [self._artifact(name, about) for name, (tree, about) in there if _is_whole(_short(name), tree, about)]
+
     def imported(self) -> dict[tuple[str, str], str]:
         """(kind, architecture) -> sha256 of the weights of every imported encoder; of several the one imported last."""
-        there = self.everything("imported")
-        keys = {
-            name: manifest["key"] for name, (_, manifest) in there.items() if isinstance(manifest, dict) and "key" in manifest
-        }
-        found = self._whole(keys, {name: there[name][0] for name in keys}).values()
-        # Times are whole seconds; two imports can share one.
-        found = sorted(found, key=lambda a: (a.manifest.get("finished", ""), there[a.name][0][MANIFEST].modified_ns))
-        configs = [artifact.manifest["config"] for artifact in found]
-        return {(config["kind"], config["architecture"]): config["sha256"] for config in configs}
+        found = [
+            # Times are whole seconds; two imports can share one.
+            (about["finished"], tree[MANIFEST].modified_ns, about["config"])
+            for name, (tree, about) in self.everything("imported").items()
+            if _is_whole(_short(name), tree, about)
+        ]
+        found.sort(key=lambda entry: entry[:2])
+        return {(config["kind"], config["architecture"]): config["sha256"] for *_, config in found}
 
     def failure(self, key: str) -> Mapping[str, Any] | None:
         """What went wrong when a node last ran: error and traceback."""
@@ -169,7 +167,7 @@ class Store:
             return
         trees = self.backend.trees([name])
         manifest = self._manifests(trees).get(name)
-        if self._whole({name: node.key}, trees):
+        if _is_whole(node.key, trees[name], manifest):
             return
         try:
             known = manifest["key"] == node.key and all(entry["sha256"] for entry in manifest["files"].values())
@@ -244,6 +242,19 @@ def _backend(place: str | Path) -> Backend:
 def _name(stage: str, key: str) -> str:
     """What an artifact is called in its store."""
     return f"{stage}/{key[:20]}"
+
+
+def _short(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _is_whole(key: str, tree: Mapping[str, Entry], manifest: Any) -> bool:
+    """Whether a manifest is that of a key, or of one that begins so, and every file is there with its size."""
+    try:
+        sizes = {file: entry["size"] for file, entry in manifest["files"].items()}
+        return manifest["key"].startswith(key) and all(file in tree and tree[file].size == sizes[file] for file in sizes)
+    except (KeyError, TypeError, AttributeError):
+        return False
 
 
 def _sha256(path: Path) -> str:
