@@ -36,15 +36,15 @@ def check(nodes: Iterable[Node], workers: int, on_gpu: bool) -> None:
                 module.build(module.Config.model_validate(dict(node.config)))
 
 
-def execute(node: Node, nodes: dict[str, Node], store: Store, data: Path, execution: Execution) -> Artifact:
-    """The node's result, computed unless it is in the store by now. Inputs must be there.
+def execute(node: Node, nodes: dict[str, Node], store: Store, data: Path, execution: Execution) -> tuple[Artifact, bool]:
+    """The node's result, and whether it was computed now: it may be in the store by now. Inputs must be there.
 
     After a user's mistake nothing of it is left; after any other failure the partial directory stays for the next try.
     """
     with store.working_on(node) as partial:
         found = store.find(node.stage, node.key)
         if found:
-            return found
+            return found, False
         module = STAGES[node.stage]
         artifacts = {}
         for role, key in node.inputs.items():
@@ -66,7 +66,7 @@ def execute(node: Node, nodes: dict[str, Node], store: Store, data: Path, execut
             shutil.rmtree(partial, ignore_errors=True)
             raise
         where = {"device": execution.device, "threads": execution.threads}
-        return store.commit(node, partial, facts, time.monotonic() - started, where)
+        return store.commit(node, partial, facts, time.monotonic() - started, where), True
 
 
 @contextmanager

@@ -119,7 +119,7 @@ def _attempt(job: _Job, key: str, name: str, execution: Execution) -> dict[str, 
         return {"key": key, "state": "cached", "miou": found.facts.get("selection_miou")}
     started = time.monotonic()
     try:
-        artifact = execute(node, dict(job.nodes), store, Path(job.data), execution)
+        artifact, computed = execute(node, dict(job.nodes), store, Path(job.data), execution)
     except UserError as error:
         job.board.finish.remote(name, f"refused: {error}")
         return {"key": key, "state": "mistake", "error": str(error)}
@@ -130,6 +130,9 @@ def _attempt(job: _Job, key: str, name: str, execution: Execution) -> dict[str, 
         return {"key": key, "state": "failed", "error": text}
     finally:
         _return_memory()
+    if not computed:  # by another driver, while this one waited
+        job.board.finish.remote(name, "found: another run has computed it")
+        return {"key": key, "state": "cached", "miou": artifact.facts.get("selection_miou")}
     seconds = time.monotonic() - started
     job.board.finish.remote(name, f"done in {seconds:.1f} s{_headline(artifact.facts)}")
     return {"key": key, "state": "computed", "seconds": seconds, "miou": artifact.facts.get("selection_miou")}

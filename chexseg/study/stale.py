@@ -22,11 +22,8 @@ class _Made:
     data: Any
     inputs: frozenset[tuple[str, str]]
     settings: frozenset[tuple[str, str]]
-    finished: str = ""
-
-    @property
-    def roles(self) -> set[str]:
-        return {role for role, _ in self.inputs}
+    roles: frozenset[str]
+    finished: str
 
 
 def reasons(nodes: Mapping[str, Node], missing: Collection[str], store: Store) -> dict[str, str]:
@@ -62,7 +59,7 @@ def _results(stage: str, used: Collection[str], store: Store) -> list[_Made]:
 
 def _made(version: Any, data: Any, inputs: Mapping[str, str], config: Mapping[str, Any], finished: str = "") -> _Made:
     settings = frozenset((name, json.dumps(value, sort_keys=True)) for name, value in config.items())
-    return _Made(version, data, frozenset(inputs.items()), settings, finished)
+    return _Made(version, data, frozenset(inputs.items()), settings, frozenset(inputs), finished)
 
 
 def _difference(node: Node, older: Collection[_Made]) -> str | None:
@@ -72,8 +69,8 @@ def _difference(node: Node, older: Collection[_Made]) -> str | None:
     for then in older:
         if then.roles != now.roles:
             continue
-        # A changed setting stands once on either side, a new or a gone one on one.
-        settings = len({name for name, _ in then.settings ^ now.settings})
+        changed = then.settings ^ now.settings  # a changed setting stands there twice, a new or a gone one once
+        settings = len({name for name, _ in changed}) if len(changed) <= 2 * FEW else FEW + 1
         if settings > FEW:
             continue
         inputs = len(then.inputs - now.inputs)
