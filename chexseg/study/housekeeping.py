@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from chexseg.study.plan import Plan
 from chexseg.study.store import Store
 
 Progress = Callable[[int, int, str], None]
+#: Files that are read at once.
+AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -71,19 +74,21 @@ def verify(store: Store, progress: Progress) -> Verification:
     there = contents(store)
     finished = [content for content in there if content.key]
     total = sum(entry["size"] for content in finished for entry in content.files.values())
-    damaged, files, done = [], 0, 0
-    for content in finished:
-        if content.name != f"{content.stage}/{content.key[:20]}":
-            damaged.append(f"{content.name}: its manifest is of another key, {content.key[:20]}")
-        for file, entry in content.files.items():
-            name = f"{content.name}/{file}"
-            sha256 = store.backend.sha256(name)
+    damaged = [
+        f"{content.name}: its manifest is of another key, {content.key[:20]}"
+        for content in finished
+        if content.name != f"{content.stage}/{content.key[:20]}"
+    ]
+    files = {f"{content.name}/{file}": entry for content in finished for file, entry in content.files.items()}
+    done = 0
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for (name, entry), sha256 in zip(files.items(), pool.map(store.backend.sha256, files), strict=True):
             if sha256 != entry["sha256"]:
                 damaged.append(f"{name}: {'gone' if sha256 is None else 'not what its manifest says'}")
-            files, done = files + 1, done + entry["size"]
+            done += entry["size"]
             progress(done, total, "bytes")
     left = [content.name for content in there if not content.key] + [str(path) for path in store.backend.partials().values()]
-    return Verification(len(finished), files, done, damaged, left)
+    return Verification(len(finished), len(files), done, damaged, left)
 
 
 @dataclass(frozen=True)
