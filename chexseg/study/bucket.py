@@ -61,7 +61,7 @@ class Bucket:
         found = self._asked(lambda: self.files.get_file_info(fs.FileSelector(top, allow_not_found=True, recursive=True)))
         return {
             info.path.removeprefix(f"{top}/"): Entry(info.size, info.mtime_ns)
-            for info in found or ()
+            for info in found
             if info.type == fs.FileType.File
         }
 
@@ -91,20 +91,21 @@ class Bucket:
         self._asked(put)
 
     def delete(self, name: str) -> None:
-        self._asked(lambda: self.files.delete_file(f"{self.root}/{name}"))
+        self._asked_of(name, self.files.delete_file)
 
     def sha256(self, name: str) -> str | None:
-        def read() -> str:
-            with self.files.open_input_stream(f"{self.root}/{name}", compression=None) as stream:
+        def read(path: str) -> str:
+            with self.files.open_input_stream(path, compression=None) as stream:
                 return digest(stream)
 
-        return self._asked(read)
+        return self._asked_of(name, read)
 
     # ---- artifacts -------------------------------------------------------------------------------------------------
 
     def fetch(self, name: str, manifest: Mapping[str, Any]) -> Path:
         target = self._copy(name, manifest)
         if not _whole(target, manifest):
+            self._make(target.parent)
             with locked(target.with_name(f"{target.name}.lock")):
                 if not _whole(target, manifest):  # nobody else has fetched it meanwhile
                     making = target.with_name(f".{target.name}")
@@ -172,11 +173,11 @@ class Bucket:
             if (about.st_size, about.st_mtime_ns) == entry:
                 return kept.read_bytes()
 
-        def read() -> bytes:
-            with self.files.open_input_stream(f"{self.root}/{name}", compression=None) as stream:
+        def read(path: str) -> bytes:
+            with self.files.open_input_stream(path, compression=None) as stream:
                 return stream.read()
 
-        content = self._asked(read)
+        content = self._asked_of(name, read)
         if content is not None:
             self._make(kept.parent)
             temporary = kept.with_name(f".{kept.name}.{os.getpid()}")
@@ -190,20 +191,20 @@ class Bucket:
         shutil.rmtree(making, ignore_errors=True)
         self._make(making)
 
-        def get(file: str) -> str | None:
-            path = making / file
-            path.parent.mkdir(parents=True, exist_ok=True)
+        def copy(source_path: str, path: Path) -> str:
             sha256 = hashlib.sha256()
-            with (
-                self.files.open_input_stream(f"{self.root}/{name}/{file}", compression=None) as source,
-                path.open("wb") as sink,
-            ):
+            with self.files.open_input_stream(source_path, compression=None) as source, path.open("wb") as sink:
                 while chunk := source.read(CHUNK):
                     sha256.update(chunk)
                     sink.write(chunk)
             return sha256.hexdigest()
 
-        found = self._at_once(lambda file: self._asked(lambda: get(file)), files)
+        def get(file: str) -> str | None:
+            path = making / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return self._asked_of(f"{name}/{file}", lambda source_path: copy(source_path, path))
+
+        found = self._at_once(get, files)
         for (file, entry), sha256 in zip(files.items(), found, strict=True):
             if sha256 is None or (entry is not None and sha256 != entry["sha256"]):
                 raise DamagedError(
@@ -219,7 +220,7 @@ class Bucket:
 
     def _delete_all(self, name: str) -> None:
         self.delete(f"{name}/{MANIFEST}")  # first: half an artifact must not look whole
-        self._asked(lambda: self.files.delete_dir(f"{self.root}/{name}"))
+        self._asked_of(name, self.files.delete_dir)
 
     def _check_claim(self, name: str) -> None:
         if not self.held[name].holds():
@@ -251,14 +252,21 @@ class Bucket:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return list(pool.map(work, names))
 
-    def _asked(self, request: Callable[[], T]) -> T | None:
-        """The answer to a request; None where there's no such object. Raises `UserError` where the store doesn't answer."""
+    def _asked(self, request: Callable[[], T]) -> T:
+        """The answer to a request. Raises `UserError` where the store doesn't give one."""
         try:
             return request()
-        except FileNotFoundError:
-            return None
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"--store {self.title}: {_first_line(error)}") from None
+
+    def _asked_of(self, name: str, request: Callable[[str], T]) -> T | None:
+        """The answer to a request about one object, by its path; None where there is none."""
+
+        def ask() -> T | None:
+            with suppress(FileNotFoundError):
+                return request(f"{self.root}/{name}")
+
+        return self._asked(ask)
 
 
 def cache_directory() -> Path:
