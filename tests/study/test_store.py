@@ -135,8 +135,9 @@ from pathlib import Path
 from tests.study.places import NODE, commit, open_store
 from chexseg.study.plan import node_of
 from chexseg.stages import ingest
-store, inside = open_store(sys.argv[1]), Path(sys.argv[2])
+store = open_store(sys.argv[1])
 for size in (64, 128):
+    inside = Path(f"{sys.argv[2]}-{size}")
     node = node_of("ingest", ingest.Config(split="train", size=size), {}, "x")
     with store.working_on(node) as partial:
         inside.open("x").close()  # fails if another process is inside too
