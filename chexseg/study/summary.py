@@ -11,7 +11,7 @@ from chexseg.progress import duration
 from chexseg.study import cost
 from chexseg.study.cost import Cost
 from chexseg.study.plan import STAGES, Plan
-from chexseg.study.store import Store
+from chexseg.study.store import Artifact, Store
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Summary:
     errors: dict[str, str]
     #: Key of each node -> what it costs to run; empty where nobody asked.
     costs: Mapping[str, Cost]
+    #: key -> result
+    artifacts: Mapping[str, Artifact]
 
     def fault(self, key: str) -> str | None:
         """Why a node has no result: its own failure, or that of something it needs; None where it just hasn't run."""
@@ -134,13 +136,12 @@ class Summary:
 
 def summarise(plan: Plan, store: Store, images: Mapping[str, int] | None = None) -> Summary:
     """Look up every node of a plan in a store. images: split -> how many the data set has; with it, costs are told."""
-    cached = store.cached(plan.nodes.values())
-    needed = {node.key for node in plan.needed(cached)}
-    states, errors = {}, {}
-    for key in plan.nodes:
-        failure = store.failure(key) if key in needed else None
-        if failure:
-            errors[key] = failure["error"]
-        states[key] = "cached" if key in cached else "failed" if failure else "new" if key in needed else "unneeded"
+    artifacts = store.find_all(plan.nodes.values())
+    needed = {node.key for node in plan.needed(artifacts)}
+    errors = {key: failure["error"] for key, failure in store.failures(needed).items()}
+    states = {
+        key: "cached" if key in artifacts else "failed" if key in errors else "new" if key in needed else "unneeded"
+        for key in plan.nodes
+    }
     costs = {} if images is None else cost.expected(plan, store.artifacts(), images)
-    return Summary(plan, states, errors, costs)
+    return Summary(plan, states, errors, costs, artifacts)
