@@ -139,7 +139,7 @@ def encoder_import(
     from chexseg.models.foreign import few
     from chexseg.stages.imported import KINDS
     from chexseg.study import imports
-    from chexseg.study.spec import OWN_ENCODERS
+    from chexseg.study.settings import OWN_ENCODERS
     from chexseg.study.store import Store
 
     file = file or imports.published(kind, architecture)
@@ -393,6 +393,12 @@ def _write_phantom(root: Path, quiet: bool, **settings: Any) -> None:
 
 
 def _plan(study: Path, data: Path, store: str, overrides: list[str] | None) -> Any:
+    (planned,) = _plans([study], data, store, overrides, apart=False)
+    return planned
+
+
+def _plans(studies: list[Path], data: Path, store: str, overrides: list[str] | None, apart: bool) -> list[Any]:
+    """apart: what a study includes is planned instead of it."""
     import yaml
 
     from chexseg.study import plan, spec
@@ -407,11 +413,17 @@ def _plan(study: Path, data: Path, store: str, overrides: list[str] | None) -> A
             pairs[key] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise UserError(f"--set {override}: the value is not YAML; allowed: such as fit.epochs=5") from None
-    try:
-        return plan.plan(spec.load(study, pairs), plan.fingerprints(data), Store(store).imported())
-    except plan.NoEncoderError as error:
-        there = "" if store == DEFAULT_STORE else f" --store {shlex.quote(store)}"
-        raise UserError(f"{study}: {error}{there}") from None
+    loaded = [(path, spec.load(path, pairs)) for path in studies]
+    if apart:
+        loaded = [(path, one) for path, study in loaded for one in study.members or (study,)]
+    prints, imported, planned = plan.fingerprints(data), Store(store).imported(), []
+    for path, study in loaded:
+        try:
+            planned.append(plan.plan(study, prints, imported))
+        except plan.NoEncoderError as error:
+            there = "" if store == DEFAULT_STORE else f" --store {shlex.quote(store)}"
+            raise UserError(f"{path}: {error}{there}") from None
+    return planned
 
 
 def _run_study(study: Path, data: Path, store: str, address: str | None, overrides: list[str] | None, quiet: bool) -> Any:
@@ -446,7 +458,7 @@ def _report(studies: list[Path], data: Path, store: str, out: Path, overrides: l
     from chexseg.report import load, page
     from chexseg.study.store import Store
 
-    results = [load.study_results(_plan(study, data, store, overrides), Store(store)) for study in studies]
+    results = [load.study_results(plan, Store(store)) for plan in _plans(studies, data, store, overrides, apart=True)]
     return results, page.publish(results, out)
 
 

@@ -6,25 +6,33 @@ keys of its inputs and, for what reads raw data, the data's fingerprint.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from chexseg.data.mixture_rules import effective_probability
 from chexseg.errors import UserError
-from chexseg.pathologies import select
 from chexseg.stages import classify, distil, fit, imported, ingest, irnet, moco, pretrain, saliency, score
 from chexseg.stages.base import StageConfig
-from chexseg.study.spec import OWN_ENCODERS, Settings, Study, collapse
+from chexseg.study.cell import Cell, Names, telling
+from chexseg.study.settings import Encoder, ExpertSplit, Score, Section, Settings, collapse
+from chexseg.study.spec import Study
 
 #: Stage name -> module. The order is that in which data flows.
 STAGES = {
     module.__name__.rpartition(".")[2]: module
     for module in (ingest, classify, pretrain, moco, imported, saliency, irnet, fit, distil, score)
 }
+
+#: How an identity is written to be hashed.
+_IDENTITY = json.JSONEncoder(sort_keys=True, check_circular=False)
+#: Settings of `labels` that a fit on a mixture is told.
+_MIXED = ("p", "mixing", "weak", "weak_images", "prefer_positives", "negatives_empty")
 
 
 @dataclass(frozen=True)
@@ -45,61 +53,31 @@ class Node:
         return self.stage
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One cell: its settings, its name for people, and the keys of its fit and its scores."""
-
-    name: str
-    settings: Settings
-    fit: str
-    score: str
-    #: What the study varies beside trial and what tables know: "key=value" each.
-    other: tuple[str, ...] = ()
-
-    def row(self) -> dict[str, Any]:
-        """The settings that tables and figures select by (report.results.CELL_COLUMNS)."""
-        s = self.settings
-        student, p = s.distil.fraction > 0, effective_probability(s.labels.p, s.labels.mixing)
-        method = "student" if student else "full" if p == 1 else "weak" if p == 0 else "mixed"
-        return {
-            "cell": self.score,
-            "name": self.name,
-            "method": method,
-            "weak": None if p == 1 else s.labels.weak,
-            "p": p,
-            "trial": s.trial,
-            "init": s.encoder.init,
-            "weak_images": 0 if p == 1 else s.labels.weak_images,
-            "fraction": s.distil.fraction if student else float("nan"),
-            "epochs": s.fit.epochs,
-            "other": " ".join(self.other),
-        }
-
-
 class NoEncoderError(UserError):
     """A study asks for an encoder that nobody has imported. The message ends in the command that would."""
 
 
 def node_of(
     stage: str,
-    config: StageConfig,
+    config: StageConfig | Mapping[str, Any],
     inputs: Mapping[str, str],
     data: str | None = None,
     same_as: Mapping[str, str] | None = None,
 ) -> Node:
     """The run of a stage with its key.
 
+    config: a mapping is a whole and valid one, as JSON has it.
     same_as: role -> key of another node whose result would serve as well, but for rounding; it stands in the identity.
     """
-    values = config.model_dump(mode="json")
+    values = config if isinstance(config, Mapping) else config.model_dump(mode="json")
     identity = {
         "stage": stage,
         "version": STAGES[stage].VERSION,
         "config": values,
-        "inputs": dict(sorted({**inputs, **(same_as or {})}.items())),
+        "inputs": {**inputs, **(same_as or {})},
         "data": data,
     }
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    key = hashlib.sha256(_IDENTITY.encode(identity).encode()).hexdigest()
     return Node(stage, values, dict(inputs), data, key)
 
 
@@ -107,6 +85,7 @@ def node_of(
 class Plan:
     """cells: distinct ones. nodes: key -> node, each after its inputs. collapsed: combinations that were another's cell.
 
+    members: name -> keys of the scores of its cells, of each study that this one includes, or of itself.
     imported: (kind, architecture) -> sha256 of the encoders to be had (Store.imported).
     """
 
@@ -114,11 +93,13 @@ class Plan:
     imported: Mapping[tuple[str, str], str] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
     nodes: dict[str, Node] = field(default_factory=dict)
-    combinations: int = 0
+    members: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    collapsed: int = 0
 
     @property
-    def collapsed(self) -> int:
-        return self.combinations - len(self.cells)
+    def combinations(self) -> int:
+        """Cells, and combinations that were another's; a cell that members share counts once."""
+        return len(self.cells) + self.collapsed
 
     def needed(self, cached: Iterable[str]) -> list[Node]:
         """The nodes that must run given what's cached: every cell's scores, and what these need and lack, inputs first."""
@@ -134,7 +115,7 @@ class Plan:
     def add(
         self,
         stage: str,
-        config: StageConfig,
+        config: StageConfig | Mapping[str, Any],
         inputs: Mapping[str, str],
         data: str | None = None,
         same_as: Mapping[str, str] | None = None,
@@ -162,155 +143,164 @@ def fingerprints(root: Path) -> dict[str, str]:
 
 
 def plan(study: Study, data: Mapping[str, str], imported: Mapping[tuple[str, str], str] | None = None) -> Plan:
-    """Every distinct cell of a study and the stages it needs.
+    """Every distinct cell of a study, or of the studies that it includes, and the stages it needs.
 
     data: split -> fingerprint. imported: (kind, architecture) -> sha256 of the encoders in the store (Store.imported).
     Raises `NoEncoderError` for a study that needs another.
     """
     out = Plan(study, imported or {})
-    seen: set[str] = set()
-    varied = set(study.axes) | {key for entry in study.also for key in entry}
-    combinations = [collapse(given) for _, given in study.cells()]
-    out.combinations = len(combinations)
-    fractions = _taught(out, combinations, data)
-    for settings in combinations:
-        fit_key, score_key = _cell(out, settings, data, fractions)
-        if score_key in seen:  # what differs between the two doesn't reach this cell
-            continue
-        seen.add(score_key)
-        other = _other(settings, varied)
-        out.cells.append(
-            Cell(" ".join([_kind(settings), *other, f"trial {settings.trial}"]), settings, fit_key, score_key, other)
-        )
+    wiring, cells = _Wiring(out, data), {}
+    members = {member.name: [collapse(given) for _, given in member.cells()] for member in study.members or (study,)}
+    names = Names(telling(study.varied, chain(*members.values())) if study.members else study.varied)
+    fractions: dict[str, float] = {}
+    for name, combinations in members.items():
+        with _told_by(name if study.members else None):
+            for key, fraction in wiring.taught(combinations):
+                fractions[key] = max(fraction, fractions.get(key, 0))
+    for name, combinations in members.items():
+        own: dict[str, None] = {}
+        with _told_by(name if study.members else None):
+            for settings in combinations:
+                fit_key, score_key = wiring.cell(settings, fractions)
+                own[score_key] = None  # where it's there already, what differs between the two doesn't reach this cell
+                if score_key not in cells:
+                    cells[score_key] = names.cell(settings, fit_key, score_key)
+        out.members[name] = tuple(own)
+        out.collapsed += len(combinations) - len(own)
+    out.cells = list(cells.values())
     return out
 
 
-def _taught(out: Plan, combinations: Iterable[Settings], data: Mapping[str, str]) -> dict[str, float]:
-    """Key of each teacher's fit -> the largest fraction that a student asks of it, which holds all smaller ones."""
-    fractions: dict[str, float] = {}
-    for s in combinations:
-        if s.distil.fraction > 0:
-            teacher, _ = _supervised(out, s, data)
-            fractions[teacher] = max(s.distil.fraction, fractions.get(teacher, 0))
-    return fractions
+@contextmanager
+def _told_by(member: str | None) -> Iterator[None]:
+    """A missing encoder's message names the included study that asks for it."""
+    try:
+        yield
+    except NoEncoderError as error:
+        raise NoEncoderError(f"{member}: {error}" if member else str(error)) from None
 
 
-def _cell(out: Plan, s: Settings, data: Mapping[str, str], fractions: Mapping[str, float]) -> tuple[str, str]:
-    """Adds a cell's stages; (key of its fit, key of its scores). `fractions` is what `_taught` found."""
-    ingested = _ingested(out, s, data)
-    fit_key, inputs = _supervised(out, s, data)
-    if s.distil.fraction > 0:
-        sources = {"train": ingested["train"], "teacher": fit_key}
-        teacher = out.add("distil", distil.Config(fraction=fractions[fit_key], seed=s.seed), sources)
-        # Whatever else the study asks of this teacher, the student is the same.
-        own = node_of("distil", distil.Config(fraction=s.distil.fraction, seed=s.seed), sources).key
-        config = fit.Config(
-            **_fit_settings(s), supervision="teacher", fraction=s.distil.fraction, temperature=s.distil.temperature
+class _Wiring:
+    """Adds the stages of cells to a plan.
+
+    What a stage is made of is all that its function is given, so that it's made once for equal arguments: a study of many
+    cells has few classifiers.
+    """
+
+    def __init__(self, out: Plan, data: Mapping[str, str]):
+        self.plan, self.data = out, data
+        self.ingested, self.encoder, self.weak_labels, self.fit, self.scored = map(
+            functools.cache, (self._ingested, self._encoder, self._weak_labels, self._fit, self._scored)
         )
-        taught = {**inputs, "train": ingested["train"], "teacher": teacher}
-        fit_key = out.add("fit", config, taught, same_as={"teacher": own})
-    # Own sizes are counted against the raw masks, so that these are part of the key.
-    raw = data["test"] if s.score.resolution == "own" else None
-    scored = {"test": ingested["test"], "segmenter": fit_key}
-    return fit_key, out.add("score", score.Config(resolution=s.score.resolution), scored, raw)
 
+    def taught(self, combinations: Iterable[Settings]) -> Iterator[tuple[str, float]]:
+        """(key of a teacher's fit, fraction) of each student: the largest holds all smaller ones."""
+        for s in combinations:
+            if s.distil.fraction > 0:
+                yield self._supervised(s)[0], s.distil.fraction
 
-def _supervised(out: Plan, s: Settings, data: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """Adds the fit on masks of a cell, for a student its teacher's; (its key, those of its inputs that a student has too)."""
-    ingested = _ingested(out, s, data)
-    labelled = {name: ingested[name] for name in ("train", "valid")}
-    inputs = {"valid": ingested["valid"]}
-    shared = {"architecture": s.encoder.architecture, "seed": s.seed}
-    own = None if s.encoder.imported else s.encoder.init
-    if own == "chexpert":
-        inputs["encoder"] = out.add("pretrain", pretrain.Config(**s.pretrain.model_dump(), **shared), labelled)
-    elif own == "moco":
-        config = moco.Config(**s.moco.model_dump(), **shared)
-        inputs["encoder"] = out.add("moco", config, {"train": ingested["train"]})
-    elif s.encoder.init != "random":
-        setting = "encoder.imported: found true" if s.encoder.imported else f"encoder.init: found {s.encoder.init}"
-        inputs["encoder"] = out.add_encoder(s.encoder.init, s.encoder.architecture, setting)
-    if s.labels.p == 1:
-        return out.add("fit", fit.Config(**_fit_settings(s)), inputs), inputs
-    config = fit.Config(
-        **_fit_settings(s),
-        p=s.labels.p,
-        mixing=s.labels.mixing,
-        weak=s.labels.weak,
-        weak_images=s.labels.weak_images,
-        prefer_positives=s.labels.prefer_positives,
-        negatives_empty=s.labels.negatives_empty,
-    )
-    weak = _weak_labels(out, s, labelled)
-    return out.add("fit", config, {**inputs, "train": ingested["train"], "weak": weak}), inputs
+    def cell(self, s: Settings, fractions: Mapping[str, float]) -> tuple[str, str]:
+        """(key of its fit, key of its scores). fractions: key of each teacher's fit -> the largest that is asked of it."""
+        ingested = self.ingested(s.size)
+        fit_key, inputs = self._supervised(s)
+        if s.distil.fraction > 0:
+            sources = {"train": ingested["train"], "teacher": fit_key}
+            teacher = self.plan.add("distil", distil.Config(fraction=fractions[fit_key], seed=s.seed), sources)
+            # Whatever else the study asks of this teacher, the student is the same.
+            own = node_of("distil", distil.Config(fraction=s.distil.fraction, seed=s.seed), sources).key
+            student = {"supervision": "teacher", "fraction": s.distil.fraction, "temperature": s.distil.temperature}
+            taught = {**inputs, "train": ingested["train"], "teacher": teacher}
+            fit_key = self.plan.add("fit", self._fit_config(s, **student), taught, same_as={"teacher": own})
+        # Own sizes are counted against the raw masks, so that these are part of the key.
+        raw = self.data["test"] if s.score.resolution == "own" else None
+        scored = {"test": ingested["test"], "segmenter": fit_key}
+        return fit_key, self.plan.add("score", self.scored(s.score), scored, raw)
 
+    def _supervised(self, s: Settings) -> tuple[str, dict[str, str]]:
+        """The fit on masks of a cell, for a student its teacher's: (its key, those of its inputs that a student has too)."""
+        ingested = self.ingested(s.size)
+        inputs = {"valid": ingested["valid"]}
+        own = None if s.encoder.imported else {"chexpert": s.pretrain, "moco": s.moco}.get(s.encoder.init)
+        if s.encoder.init != "random":
+            inputs["encoder"] = self.encoder(s.encoder, own, s.size, s.seed)
+        if s.labels.p == 1:
+            return self.plan.add("fit", self._fit_config(s), inputs), inputs
+        mixed = {name: getattr(s.labels, name) for name in _MIXED}
+        weak = self.weak_labels(
+            s.labels.weak, s.classify, s.saliency, s.irnet, s.labels.expert_split, s.labels.negatives_empty, s.size, s.seed
+        )
+        sources = {**inputs, "train": ingested["train"], "weak": weak}
+        return self.plan.add("fit", self._fit_config(s, **mixed), sources), inputs
 
-def _ingested(out: Plan, s: Settings, data: Mapping[str, str]) -> dict[str, str]:
-    """Adds the ingest of each split; split -> key."""
-    return {name: out.add("ingest", ingest.Config(split=name, size=s.size), {}, data[name]) for name in data}
+    def _ingested(self, size: int) -> dict[str, str]:
+        """Split -> key of its ingest."""
+        return {name: self.plan.add("ingest", ingest.Config(split=name, size=size), {}, self.data[name]) for name in self.data}
 
+    def _labelled(self, size: int) -> dict[str, str]:
+        return {name: self.ingested(size)[name] for name in ("train", "valid")}
 
-def _fit_settings(s: Settings) -> dict[str, Any]:
-    """What a fit is told, whatever it learns from."""
-    split = s.labels.expert_split
-    return {
-        "pathologies": select(s.pathologies),
-        "architecture": s.encoder.architecture,
-        "init": s.encoder.init,
-        "expert_train": split.train,
-        "expert_select": split.select,
-        "split_seed": s.seed,
-        "seed": s.seed + s.trial,
-        **s.fit.model_dump(),
-    }
+    def _encoder(self, encoder: Encoder, own: Section | None, size: int, seed: int) -> str:
+        """own: the section of the training that the study does itself; without one the encoder is imported."""
+        if own is None:
+            setting = "encoder.imported: found true" if encoder.imported else f"encoder.init: found {encoder.init}"
+            return self.plan.add_encoder(encoder.init, encoder.architecture, setting)
+        settings = {**own.model_dump(), "architecture": encoder.architecture, "seed": seed}
+        if encoder.init == "moco":
+            return self.plan.add("moco", moco.Config(**settings), {"train": self.ingested(size)["train"]})
+        return self.plan.add("pretrain", pretrain.Config(**settings), self._labelled(size))
 
+    def _weak_labels(
+        self,
+        kind: str,
+        classifier: Section,
+        maps: Section,
+        refined: Section,
+        split: ExpertSplit,
+        negatives_empty: bool,
+        size: int,
+        seed: int,
+    ) -> str:
+        """The stages that make weak labels of a kind, by the sections classify, saliency and irnet; the key of the last."""
+        labelled = self._labelled(size)
+        classified = self.plan.add("classify", classify.Config(**classifier.model_dump(), seed=seed), labelled)
+        config = saliency.Config(
+            **maps.model_dump(),
+            kind="cam++" if kind == "cam++" else "cam",
+            architecture=classifier.architecture,
+            expert_train=split.train,
+            expert_select=split.select,
+            negatives_empty=negatives_empty,
+            seed=seed,
+        )
+        mapped = self.plan.add("saliency", config, {**labelled, "classifier": classified})
+        if kind != "irnet":
+            return mapped
+        config = irnet.Config(**refined.model_dump(), negatives_empty=negatives_empty, seed=seed)
+        backbone = {}
+        if refined.init != "random":
+            setting = f"irnet.init: found {refined.init}"
+            backbone["encoder"] = self.plan.add_encoder(refined.init, refined.architecture, setting)
+        return self.plan.add("irnet", config, {**labelled, "saliency": mapped, **backbone})
 
-def _weak_labels(out: Plan, s: Settings, labelled: Mapping[str, str]) -> str:
-    """Adds the stages that make a cell's weak labels; the key of the last."""
-    split = s.labels.expert_split
-    classifier = out.add("classify", classify.Config(**s.classify.model_dump(), seed=s.seed), labelled)
-    config = saliency.Config(
-        **s.saliency.model_dump(),
-        kind="cam++" if s.labels.weak == "cam++" else "cam",
-        architecture=s.classify.architecture,
-        expert_train=split.train,
-        expert_select=split.select,
-        negatives_empty=s.labels.negatives_empty,
-        seed=s.seed,
-    )
-    maps = out.add("saliency", config, {**labelled, "classifier": classifier})
-    if s.labels.weak != "irnet":
-        return maps
-    config = irnet.Config(**s.irnet.model_dump(), negatives_empty=s.labels.negatives_empty, seed=s.seed)
-    backbone = {}
-    if s.irnet.init != "random":
-        backbone["encoder"] = out.add_encoder(s.irnet.init, s.irnet.architecture, f"irnet.init: found {s.irnet.init}")
-    return out.add("irnet", config, {**labelled, "saliency": maps, **backbone})
+    def _fit(
+        self, pathologies: tuple[str, ...], encoder: Encoder, split: ExpertSplit, seed: int, fitted: Section
+    ) -> dict[str, Any]:
+        """What a fit is told, whatever it learns from."""
+        config = fit.Config(
+            pathologies=pathologies,
+            architecture=encoder.architecture,
+            init=encoder.init,
+            expert_train=split.train,
+            expert_select=split.select,
+            split_seed=seed,
+            **fitted.model_dump(),
+        )
+        return config.model_dump(mode="json")
 
+    def _fit_config(self, s: Settings, **learned: Any) -> dict[str, Any]:
+        """learned: what it learns from, of fit.Config. These numbers and words are as valid there as in `Settings`."""
+        told = self.fit(s.pathologies, s.encoder, s.labels.expert_split, s.seed, s.fit)
+        return {**told, "seed": s.seed + s.trial, **learned}
 
-def _kind(s: Settings) -> str:
-    """What kind of cell it is, for people."""
-    if s.distil.fraction > 0:
-        return f"student {100 * s.distil.fraction:g}%"
-    return "full" if s.labels.p == 1 else f"{s.labels.weak} p={s.labels.p:g}"
-
-
-def _other(s: Settings, varied: set[str]) -> tuple[str, ...]:
-    """``key=value`` of what the study varies, `_kind` doesn't tell and reaches the cell."""
-    idle = [] if s.distil.fraction > 0 else ["distil."]
-    idle += ["pretrain."] if s.encoder.init != "chexpert" or s.encoder.imported else []
-    idle += ["moco."] if s.encoder.init != "moco" or s.encoder.imported else []
-    idle += ["encoder.imported"] if s.encoder.init not in OWN_ENCODERS else []
-    if s.labels.p == 1:
-        idle += ["classify.", "saliency.", "irnet.", "labels.mixing", "labels.weak", "labels.prefer", "labels.negatives"]
-    elif s.labels.weak != "irnet":
-        idle += ["irnet."]
-    words = []
-    for key in sorted(varied - {"labels.weak", "labels.p", "distil.fraction", "trial"}):
-        if key.startswith(tuple(idle)):
-            continue
-        value: Any = s
-        for part in key.split("."):
-            value = getattr(value, part)
-        words.append(f"{key.rpartition('.')[2]}={value}")
-    return tuple(words)
+    def _scored(self, section: Score) -> dict[str, Any]:
+        return score.Config(**section.model_dump()).model_dump(mode="json")

@@ -1,124 +1,22 @@
-"""The study file: its schema, the cells it means, and its error messages.
+"""The study file: what it may say, the cells it means, and the studies it includes.
 
-A study names fixed settings and axes; a cell is one point of the axes. Where a setting makes others meaningless (no weak
-labels at p = 1), those are set to one value, so that points that differ in nothing else become one cell.
+A study names fixed settings and axes; a cell is one point of the axes. A study that includes others has their cells.
 """
 
 from __future__ import annotations
 
 import itertools
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from chexseg import pathologies
-from chexseg.data.mixture_rules import effective_probability
 from chexseg.errors import UserError, nearest
-from chexseg.stages import classify, fit, ingest, irnet, moco, pretrain, saliency, score
-from chexseg.stages.base import StageConfig
-
-#: The values of `encoder.init` whose weights a study trains itself, unless `encoder.imported` says otherwise.
-OWN_ENCODERS = ("chexpert", "moco")
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-
-def _section(name: str, stage: type[StageConfig], *fields: str) -> type[Section]:
-    """A section of the study file from fields of a stage's config: their types, bounds and defaults stand there alone."""
-    chosen = {field: (stage.model_fields[field].annotation, stage.model_fields[field]) for field in fields}
-    return create_model(name, __base__=Section, **chosen)  # type: ignore[call-overload]
-
-
-_CLASSIFY = tuple(name for name in classify.Config.model_fields if name != "seed")
-Classify = _section("Classify", classify.Config, *_CLASSIFY)
-Pretrain = _section("Pretrain", pretrain.Config, *(name for name in _CLASSIFY if name != "architecture"))
-Moco = _section("Moco", moco.Config, *(name for name in moco.Config.model_fields if name not in ("architecture", "seed")))
-Saliency = _section("Saliency", saliency.Config, "images", "frontal_only")
-Irnet = _section(
-    "Irnet", irnet.Config, *(name for name in irnet.Config.model_fields if name not in ("negatives_empty", "seed"))
-)
-Fit = _section(
-    "Fit", fit.Config, "epochs", "batch_size", "learning_rate", "schedule", "loss", "clip_norm", "flips", "precision",
-    "channels_last", "compile", "checkpoint", "thresholds", "samples_per_epoch",
-)  # fmt: skip
-
-
-class Encoder(Section):
-    architecture: str = fit.Config.model_fields["architecture"].default
-    #: chexpert, moco: this study's own `pretrain` or `moco`. imagenet: what `chexseg encoder import` has put into the store.
-    init: Literal["random", "imagenet", "chexpert", "moco"] = fit.Config.model_fields["init"].default
-    #: Take chexpert's or moco's weights too from an import.
-    imported: bool = False
-
-
-class ExpertSplit(Section):
-    train: int = Field(default=147, ge=1)
-    select: int = Field(default=40, ge=0)
-
-
-class Labels(Section):
-    #: Weak label kind: thresholded Grad-CAM, thresholded Grad-CAM++, or IRNet on Grad-CAM.
-    weak: Literal["cam", "cam++", "irnet"] = "cam"
-    #: Probability that a sample is an expert one.
-    p: float = Field(default=1.0, ge=0, le=1)
-    mixing: Literal["exact", "official"] = "exact"
-    weak_images: int = Field(default=100, ge=1)
-    prefer_positives: bool = False
-    negatives_empty: bool = True
-    expert_split: ExpertSplit = ExpertSplit()
-
-
-class Distil(Section):
-    #: Share of `train` that the teacher labels for a student; 0: the cell is no student.
-    fraction: float = Field(default=0.0, ge=0, le=1)
-    temperature: float = Field(default=10.0, gt=0)
-
-
-class Score(Section):
-    #: Pixels are counted at the training size, the paper's way, or at each image's own, CheXlocalize's.
-    resolution: Literal["training", "own"] = score.Config.model_fields["resolution"].default
-
-
-class Settings(Section):
-    """Everything a cell is made of. Execution (workers, GPUs) is not: it changes no result."""
-
-    pathologies: str | tuple[str, ...] = "all"
-    #: Pixels of the square images' side. The paper: 320.
-    size: int = ingest.Config.model_fields["size"]
-    #: Seed of everything that all cells share: expert split, classifier, encoders, IRNet.
-    seed: int = 0
-    #: Draws another set of weak images and another seed for the segmenter.
-    trial: int = Field(default=0, ge=0)
-    encoder: Encoder = Encoder()
-    labels: Labels = Labels()
-    classify: Classify = Classify()  # type: ignore[valid-type]
-    pretrain: Pretrain = Pretrain()  # type: ignore[valid-type]
-    moco: Moco = Moco()  # type: ignore[valid-type]
-    saliency: Saliency = Saliency()  # type: ignore[valid-type]
-    irnet: Irnet = Irnet()  # type: ignore[valid-type]
-    fit: Fit = Fit()  # type: ignore[valid-type]
-    distil: Distil = Distil()
-    score: Score = Score()
-
-    @field_validator("irnet")
-    @classmethod
-    def _irnet_can_run(cls, value: Any) -> Any:
-        if value.background > value.foreground:
-            raise ValueError("background is above foreground; allowed: at most that")
-        if value.freeze_backbone and value.init == "random":
-            raise ValueError("freeze_backbone: a random backbone never learns; allowed: with init: imagenet")
-        return value
-
-    @field_validator("pathologies")
-    @classmethod
-    def _known(cls, value: Any) -> Any:
-        return pathologies.select(value)
+from chexseg.study import document as yaml_document
+from chexseg.study.document import Document
+from chexseg.study.mistakes import check_key, check_points, explain, subject
+from chexseg.study.settings import Section, Settings, flat, merged, setting_names
 
 
 class Resources(Section):
@@ -143,162 +41,156 @@ class Resources(Section):
         return value
 
 
-class Study(Section):
+class StudyFile(Section):
+    """What a study file may say."""
+
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     title: str = ""
     reproduces: tuple[str, ...] = ()
+    #: Study files, relative to this one, whose cells are this study's; beside them it has no axes and settings of its own.
+    studies: tuple[str, ...] = ()
     #: Dotted setting -> its values; cells are the product.
     axes: dict[str, tuple[Any, ...]] = {}
     #: Further cells beside the product, each as dotted settings.
     also: tuple[dict[str, Any], ...] = ()
     settings: Settings = Settings()
     resources: Resources = Resources()
+
+
+class Study(StudyFile):
+    """A study as it's meant. `settings` are those that its cells have in common, of an including one pathologies and size."""
+
     #: The settings as the file has them, before defaults.
     given: dict[str, Any] = Field(default={}, exclude=True)
+    #: What it includes, down to studies that have cells of their own.
+    members: tuple[Study, ...] = ()
+
+    @property
+    def varied(self) -> set[str]:
+        """Dotted settings in which two of its cells may differ."""
+        if self.members:
+            return set(setting_names())
+        points = [{key: value} for key, values in self.axes.items() for value in values] + list(self.also)
+        return {name for point in points for key, value in point.items() for name in flat(key, value)}
 
     def cells(self) -> Iterator[tuple[dict[str, Any], Settings]]:
-        """(point, settings) of every combination of the axes' values, then of every entry of `also`.
+        """(point, settings) of every combination of the axes' values, then of every entry of `also`; of every member.
 
-        Combinations that mean the same cell are all given: `collapse` tells which these are.
+        Combinations that mean the same cell are all given: `settings.collapse` tells which these are.
         """
-        grid = itertools.product(*self.axes.values()) if self.axes or not self.also else ()
-        points = (dict(zip(self.axes, values, strict=True)) for values in grid)
-        for point in itertools.chain(points, self.also):
-            yield point, Settings.model_validate(_merged(self.given, point))
+        if self.members:
+            yield from itertools.chain.from_iterable(member.cells() for member in self.members)
+            return
+        whole = Settings.model_validate(self.given)
+        known: dict[tuple[Any, ...], Any] = {}  # what a point says of a section -> the section, validated once for all points
+        for parts in self._points():
+            sections: dict[str, list[_Part]] = {}
+            for part in parts:
+                sections.setdefault(part.section, []).append(part)
+            update = {}
+            for name, those in sections.items():
+                told = (name, *(part.number for part in those))
+                if told not in known:
+                    validated = Settings.model_validate(merged(self.given, _joined(those)))
+                    known[told] = getattr(validated, name)
+                update[name] = known[told]
+            yield _joined(parts), whole.model_copy(update=update)
+
+    def _points(self) -> Iterator[Sequence[_Part]]:
+        """The parts of every combination, then of every entry of `also`."""
+        numbers = itertools.count()
+        axes = [[_Part.of(next(numbers), key, value) for value in values] for key, values in self.axes.items()]
+        also = ([_Part.of(next(numbers), key, value) for key, value in entry.items()] for entry in self.also)
+        return itertools.chain(itertools.product(*axes) if self.axes or not self.also else (), also)
 
 
-def collapse(settings: Settings) -> Settings:
-    """The settings with what cannot matter set to its default: two cells are one where these are equal."""
-    labels = settings.labels
-    if settings.distil.fraction > 0:  # a student learns from a fully supervised teacher
-        labels = labels.model_copy(update={"p": 1.0})
-    probability = effective_probability(labels.p, labels.mixing)
-    plain = Labels()
-    update: dict[str, Any] = {}
-    if probability == 1:
-        update = {name: getattr(plain, name) for name in ("weak", "weak_images", "prefer_positives", "negatives_empty")}
-    if probability in (0, 1):
-        update |= {"mixing": plain.mixing, "p": probability}
-    encoder = settings.encoder
-    if encoder.init not in OWN_ENCODERS:  # the others have one source each
-        encoder = encoder.model_copy(update={"imported": Encoder().imported})
-    return settings.model_copy(update={"labels": labels.model_copy(update=update), "encoder": encoder})
+class _Part(NamedTuple):
+    """What one key of a point says. number: another one for every such part; settings: dotted, all of one section."""
+
+    number: int
+    section: str
+    settings: dict[str, Any]
+
+    @classmethod
+    def of(cls, number: int, key: str, value: Any) -> _Part:
+        return cls(number, key.partition(".")[0], flat(key, value))
+
+
+def _joined(parts: Iterable[_Part]) -> dict[str, Any]:
+    return {key: value for part in parts for key, value in part.settings.items()}
 
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Study:
-    """Read a study file. Raises `UserError`: file, line, key, what was found, what is allowed, the nearest right name."""
-    path = Path(path)
+    """Read a study file and what it includes; `overrides` are dotted settings laid over every file's own (``--set``).
+
+    Raises `UserError`: file, line, key, what was found, what is allowed, the nearest right name.
+    """
+    return _load(Path(path), overrides or {}, ())
+
+
+def parse(text: str, where: str, overrides: Mapping[str, Any] | None = None) -> Study:
+    """A study from YAML text, as `load` reads it from the file `where`."""
+    return _parse(text, where, overrides or {}, ())
+
+
+def _load(path: Path, overrides: Mapping[str, Any], within: tuple[Path, ...]) -> Study:
+    """within: the files that are being read because each includes the next."""
     try:
         text = path.read_text()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); a study file is needed") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: found no text; a study file is needed") from None
-    return parse(text, str(path), overrides)
+    return _parse(text, str(path), overrides, within)
 
 
-def parse(text: str, where: str, overrides: Mapping[str, Any] | None = None) -> Study:
-    """A study from YAML text; `overrides` are dotted settings laid over the file's own (``--set``)."""
+def _parse(text: str, where: str, overrides: Mapping[str, Any], within: tuple[Path, ...]) -> Study:
+    document = yaml_document.read(text, where)
+    content = document.content
+    if not isinstance(content, dict):
+        found = "nothing" if content is None else "a list" if isinstance(content, list) else repr(content)
+        raise UserError(f"{where}: found {found}; allowed: a mapping with name, axes and settings")
+    laid = {name: inner for key, value in overrides.items() for name, inner in flat(key, value).items()}
+    given = content.get("settings", {})
+    given = merged(given, laid) if isinstance(given, dict) else given
+    for name in laid:
+        check_key(name, f"--set {name}")
     try:
-        lines = _lines(yaml.compose(text), where)
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise UserError(f"{where}:{mark.line + 1 if mark else 1}: not YAML ({getattr(error, 'problem', error)})") from None
-    if not isinstance(document, dict):
-        raise UserError(f"{where}: found a {type(document).__name__}; allowed: a mapping with name, axes and settings")
-    given = document.get("settings") or {}
-    if not isinstance(given, dict):
-        raise UserError(f"{where}:{lines.get('settings', 1)}: settings: found {given!r}; allowed: a mapping")
-    for key, value in (overrides or {}).items():
-        _check_key(key, f"--set {key}")
-        given = _merged(given, {key: value})
-    document["settings"] = given
-    try:
-        study = Study.model_validate({**document, "given": given})
+        file = StudyFile.model_validate({**content, "settings": given})
     except ValidationError as error:
-        raise UserError(_explain(error, where, lines, Study)) from None
-    axes = document.get("axes") or {}
-    for key, values in axes.items():
-        place = f"{where}:{lines.get(f'axes.{key}', 1)}: axes.{key}"
-        _check_key(key, place)
-        if not values or len({repr(value) for value in values}) != len(values):
-            raise UserError(f"{place}: allowed: a list of different values, at least one")
-    for number, entry in enumerate(study.also):
-        for key in entry:
-            _check_key(key, f"{where}:{lines.get(f'also.{number}.{key}', 1)}: also.{key}")
-    for key in (*axes, *(key for entry in study.also for key in entry)):
-        if key in ("pathologies", "size"):  # one report compares masks of one size and one set of pathologies
-            raise UserError(f"{where}:{lines.get(f'axes.{key}', 1)}: {key}: found as an axis; allowed: in settings, once")
-    points = [({key: value}, f"axes.{key}") for key, values in axes.items() for value in values]
-    points += [({key: value}, f"also.{n}.{key}") for n, entry in enumerate(study.also) for key, value in entry.items()]
-    for point, place in points:
-        try:
-            Settings.model_validate(_merged(given, point))
-        except ValidationError as error:
-            raise UserError(_explain(error, f"{where}:{lines.get(place, 1)}: {place}", {}, Settings)) from None
+        raise UserError(explain(error, lambda key: subject(document, laid, key), StudyFile)) from None
+    if "studies" in content:
+        return _including(file, document, overrides, (*within, Path(where).resolve()))
+    study = Study(**dict(file), given=given)
+    check_points(study, document, laid)
     return study
 
 
-def _merged(given: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings with the dotted settings of a point laid over them."""
-    out = dict(given)
-    for key, value in point.items():
-        head, _, rest = key.partition(".")
-        inner = out.get(head)
-        out[head] = _merged(inner if isinstance(inner, dict) else {}, {rest: value}) if rest else value
-    return out
-
-
-def _check_key(key: str, place: str) -> None:
-    model: Any = Settings
-    for position, part in enumerate(key.split(".")):
-        fields = getattr(model, "model_fields", {})
-        if part not in fields:
-            known = list(_dotted(Settings))
-            prefix = ".".join(key.split(".")[:position])
-            allowed = [name for name in known if name.startswith(prefix)]
-            raise UserError(f"{place}: no such setting{nearest(key, known)}; allowed: {', '.join(allowed or known)}")
-        model = fields[part].annotation
-
-
-def _dotted(model: Any, prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            yield from _dotted(field.annotation, f"{prefix}{name}.")
-        else:
-            yield prefix + name
-
-
-def _explain(error: ValidationError, where: str, lines: Mapping[str, int], model: Any) -> str:
-    """The first fault as one line."""
-    fault = error.errors()[0]
-    key = ".".join(str(part) for part in fault["loc"])
-    line = next((lines[k] for k in (key, key.rpartition(".")[0]) if k in lines), None)
-    place = f"{where}:{line}" if line else where
-    if fault["type"] == "extra_forbidden":
-        for part in fault["loc"][:-1]:
-            model = model.model_fields[part].annotation
-        allowed = [name for name in model.model_fields if name != "given"]
-        return f"{place}: {key}: no such key{nearest(fault['loc'][-1], allowed)}; allowed: {', '.join(allowed)}"
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "literal_error":
-        message += nearest(fault["input"], re.findall(r"'([^']+)'", fault["ctx"]["expected"]))
-    found = "" if fault["type"] == "missing" else f" found {fault['input']!r};"
-    return f"{place}: {key}:{found} {message[:1].lower() + message[1:]}"
-
-
-def _lines(node: yaml.Node | None, where: str, prefix: str = "") -> dict[str, int]:
-    """Dotted key -> line in the file. Raises `UserError` for a key that stands twice, which YAML would pass over."""
-    out: dict[str, int] = {}
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            name = f"{prefix}{key.value}"
-            if name in out:
-                raise UserError(f"{where}:{key.start_mark.line + 1}: {name}: stands twice (before in line {out[name]})")
-            out[name] = key.start_mark.line + 1
-            out |= _lines(value, where, f"{name}.")
-    elif isinstance(node, yaml.SequenceNode):
-        for number, value in enumerate(node.value):
-            out |= _lines(value, where, f"{prefix}{number}.")
-    return out
+def _including(file: StudyFile, document: Document, overrides: Mapping[str, Any], within: tuple[Path, ...]) -> Study:
+    """The study that a file with `studies` means."""
+    for key in ("axes", "also", "settings"):
+        if key in document.content:
+            raise UserError(f"{document.place(key)}: {key}: found beside studies; allowed: in the studies it includes")
+    if not file.studies:
+        raise UserError(f"{document.place('studies')}: studies: found nothing; allowed: a list of study files, at least one")
+    members: list[Study] = []
+    for number, name in enumerate(file.studies):
+        begin = f"{document.place(f'studies.{number}')}: studies.{number}: found {name!r}"
+        path = Path(document.where).parent / name
+        if not path.is_file():
+            near = nearest(path.name, (other.name for other in path.parent.glob("*.y*ml")))
+            raise UserError(f"{begin}, no such file{near}; allowed: study files, relative to this one")
+        if path.resolve() in within:
+            raise UserError(f"{begin}, which would include itself; allowed: studies that don't lead back to this one")
+        included = _load(path, overrides, within)
+        for member in included.members or (included,):
+            if any(member.name == other.name for other in members):
+                raise UserError(f"{begin}, a second study named {member.name!r}; allowed: different names")
+            for field in ("pathologies", "size"):  # one report compares masks of one size and one set of pathologies
+                own, common = (getattr(one.settings, field) for one in (member, members[0] if members else member))
+                if own != common:
+                    own, common = (", ".join(value) if isinstance(value, tuple) else value for value in (own, common))
+                    raise UserError(f"{begin}, with {field} {own}; allowed: those of {members[0].name!r}, {common}")
+            members.append(member)
+    shared = Settings(pathologies=members[0].settings.pathologies, size=members[0].settings.size)
+    return Study(**dict(file) | {"settings": shared}, members=tuple(members))

@@ -11,6 +11,7 @@ from chexseg.progress import duration
 from chexseg.study import cost
 from chexseg.study.cost import Cost
 from chexseg.study.plan import STAGES, Plan
+from chexseg.study.sharing import sharing, sharing_text
 from chexseg.study.store import Artifact, Store
 
 
@@ -62,6 +63,7 @@ class Summary:
             "expected_seconds": round(sum(cost.seconds for cost in self._to_pay()), 1),
             "expected_gpu_hours": round(sum(cost.gpu_hours for cost in self._to_pay()), 3),
             "warnings": self.warnings(),
+            **sharing(self.plan),
         }
 
     def status_dict(self) -> dict[str, Any]:
@@ -111,6 +113,7 @@ class Summary:
         for stage in (stage for stage in STAGES if stage in by_stage):
             lines.append(table.format(stage, *self._row(by_stage[stage])))
         lines.append(table.format("all", *self._row(list(plan.nodes))))
+        lines += sharing_text(plan)
         lines += [f"note: {warning}" for warning in self.warnings()]
         lines.append("")
         lines += [f"  {cell.name:<36} {self.cell_state(cell.score)}" for cell in plan.cells]

@@ -15,7 +15,7 @@ from chexseg.errors import DamagedError
 from chexseg.models import losses, segmenter
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.stages import distil, fit, training_sets
-from chexseg.study import spec
+from chexseg.study import settings
 
 from .conftest import EXECUTION
 from .test_fit import MIXED, SMALL, inputs, run, same
@@ -28,7 +28,7 @@ def test_the_papers_values_are_the_defaults():
     assert (config.epochs, config.batch_size, config.loss, config.schedule) == (20, 8, "class-average-dice", "constant")
     assert (config.clip_norm, config.flips, config.precision, config.compile) == (None, False, "float32", False)
     assert (config.checkpoint, config.thresholds, config.temperature) == ("selection", "training", 10)
-    assert spec.Fit.model_validate({}).model_dump().items() <= config.model_dump().items()
+    assert settings.Fit.model_validate({}).model_dump().items() <= config.model_dump().items()
 
 
 @pytest.mark.parametrize("value", [0.33, 1.0, -0.05, "best", True])

@@ -20,6 +20,7 @@ from chexseg.stages import imported
 from chexseg.stages.base import Execution
 from chexseg.study import imports, plan, spec, summary
 from chexseg.study.execute import execute
+from chexseg.study.settings import OWN_ENCODERS
 from chexseg.study.store import Store
 
 DATA = {"train": "a", "valid": "b", "test": "c"}
@@ -139,7 +140,7 @@ def test_a_studys_own_pretraining_is_the_default_of_chexpert_and_moco(store):
     assert sources("name: s\nsettings: {encoder: {imported: true}}") == {"imported"}
     assert sources("name: s\nsettings: {encoder: {init: moco}}") == {"moco"}
     assert sources("name: s\nsettings: {encoder: {init: moco, imported: true}}") == {"imported"}
-    for init in spec.OWN_ENCODERS:
+    for init in OWN_ENCODERS:
         text = f"name: s\nsettings: {{encoder: {{init: {init}}}}}\naxes: {{encoder.imported: [false, true]}}"
         assert [cell.name for cell in planned(text, store).cells] == [
             "full imported=False trial 0",

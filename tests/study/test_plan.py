@@ -186,3 +186,54 @@ def test_another_resolution_is_another_score_of_the_same_fit_and_reads_the_raw_d
     assert [found.nodes[cell.score].data for cell in (training, own)] == [None, DATA["test"]]
     changed = planned("name: g\nsettings: {score: {resolution: own}}", {**DATA, "test": "changed"})
     assert changed.cells[0].score not in found.nodes
+
+
+#: Of every stage the last node's key in the plan of PINNED, at version 0, as the first release made them. A key that changes
+#: makes every store's result of the stage a miss: raise its VERSION instead, and leave these as they are.
+PINS = {
+    "ingest": "4f89535f2334", "pretrain": "38350aa3bc2d", "fit": "bc922f70e31f", "classify": "d5d7892001d0",
+    "saliency": "07784c64b41b", "score": "932356159f29", "imported": "74ee701cca25", "moco": "d24779b48544",
+    "irnet": "f463811492ad", "distil": "d2359d56f58e",
+}  # fmt: skip
+PINNED = """
+name: pinned
+axes:
+  labels.weak: [cam, cam++, irnet]
+  labels.p: [0, 0.85, 1]
+  encoder.init: [random, imagenet, chexpert, moco]
+also:
+  - {distil.fraction: 0.01, trial: 1}
+  - {distil.fraction: 0.1, trial: 1}
+  - {score.resolution: own, encoder: {init: moco, imported: true}}
+settings:
+  pathologies: [Edema, Airspace Opacity]
+  seed: 3
+  classify: {uncertainty: {Edema: ones}}
+  irnet: {init: imagenet}
+  labels: {mixing: official, prefer_positives: true}
+"""
+
+
+def test_the_keys_of_finished_results_stay_what_they_were(monkeypatch):
+    for module in plan.STAGES.values():
+        monkeypatch.setattr(module, "VERSION", 0)
+    encoders = {
+        ("imagenet", "resnet18"): 0,
+        ("chexpert", "resnet18"): 1,
+        ("moco-cxr", "resnet18"): 2,
+        ("imagenet", "resnet50"): 3,
+    }
+    found = plan.plan(spec.parse(PINNED, "x.yaml"), DATA, {name: 64 * str(digit) for name, digit in encoders.items()})
+    assert len(found.nodes) == 76
+    assert {node.stage: key[:12] for key, node in found.nodes.items()} == PINS
+
+
+def test_what_cells_share_is_made_once_however_many_there_are(monkeypatch):
+    made, node_of = Counter(), plan.node_of
+    monkeypatch.setattr(plan, "node_of", lambda stage, *rest: (made.update([stage]), node_of(stage, *rest))[1])
+    found = planned(
+        "name: g\naxes: {labels.weak: [cam, irnet], labels.p: [0.1, 0.2, 0.3], fit.epochs: [1, 2], trial: [0, 1, 2]}"
+    )
+    assert len(found.cells) == 36
+    # By the kind of weak labels the maps are asked for twice.
+    assert made == {"ingest": 3, "pretrain": 1, "classify": 2, "saliency": 2, "irnet": 1, "fit": 36, "score": 36}

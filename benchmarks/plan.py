@@ -1,0 +1,86 @@
+"""Planning a study of many cells beside the bare keys of its nodes: each identity written as JSON and hashed once.
+
+    python benchmarks/plan.py [--cells N] [--rounds N]
+
+The study varies p, the number of weak images, the trial and the learning rate, so that every cell has a fit and scores of its
+own and all share the rest. Planning is from the text of the study file to the plan, without a store. The reference hashes the
+same identities, which are put together before, and nothing else; it must get the plan's keys. The sides take turns, and each
+one's time is its best of the rounds, of CPU time, for on a shared machine the wall clock measures the neighbours; the wall
+clock's best stands beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from time import perf_counter, process_time
+from typing import Any
+
+import bare
+
+from chexseg.study import plan, spec
+
+DATA = {"train": "a", "valid": "b", "test": "c"}
+
+
+def study_text(cells: int) -> str:
+    """A study of at least so many cells: 20 x N x 10 x 5."""
+    weak_images = list(range(100, 100 + -(-cells // 1000)))
+    return json.dumps(
+        {
+            "name": "many",
+            "axes": {
+                "labels.p": [round(0.04 * step, 2) for step in range(1, 21)],
+                "labels.weak_images": weak_images,
+                "trial": list(range(10)),
+                "fit.learning_rate": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2],
+            },
+        }
+    )
+
+
+def identity(node: plan.Node) -> dict[str, Any]:
+    """What a node's key is the hash of; in this study nothing stands in for another node."""
+    return {
+        "stage": node.stage,
+        "version": plan.STAGES[node.stage].VERSION,
+        "config": node.config,
+        "inputs": node.inputs,
+        "data": node.data,
+    }
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
+    """(what it returns, seconds of CPU time, of the wall clock)."""
+    wall, cpu = perf_counter(), process_time()
+    found = work()
+    return found, process_time() - cpu, perf_counter() - wall
+
+
+def main() -> None:
+    given = bare.parse(__doc__, cells=(100_000, "at least"), rounds=(3, "of both sides"))
+    text = study_text(given.cells)
+    ours, theirs = [], []
+    for _ in range(given.rounds):
+        planned, *seconds = timed(lambda: plan.plan(spec.parse(text, "many.yaml"), DATA))
+        ours.append(seconds)
+        identities = [identity(node) for node in planned.nodes.values()]
+        keys, *seconds = timed(
+            lambda these=identities: [hashlib.sha256(json.dumps(one, sort_keys=True).encode()).hexdigest() for one in these]
+        )
+        theirs.append(seconds)
+        if keys != list(planned.nodes):
+            raise SystemExit("the reference has other keys than the plan")
+        size = len(planned.cells), len(planned.nodes)
+        del planned, identities, keys  # so that the next round doesn't carry them
+    print(f"{size[0]:,} cells, {size[1]:,} nodes; best of {given.rounds} rounds, in seconds\n")
+    print(f"{'':<28}{'CPU time':>10}{'wall clock':>12}{'to the reference':>18}")
+    for name, seconds in (("planning", ours), ("reference: the keys alone", theirs)):
+        cpu, wall = (min(column) for column in zip(*seconds, strict=True))
+        reference = min(cpu for cpu, _ in theirs)
+        print(f"{name:<28}{cpu:>10.2f}{wall:>12.2f}{cpu / reference:>18.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""A study file's mistakes, each said in one line: where, what was found, what is allowed, the nearest right name."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from chexseg.errors import UserError, nearest
+from chexseg.study.document import Document
+from chexseg.study.settings import Section, Settings, flat, is_section, merged, setting_names
+
+if TYPE_CHECKING:
+    from chexseg.study.spec import Study
+
+#: pydantic's types of faults -> what it takes instead, with the fault's own context to be filled in.
+ALLOWED = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "string_pattern_mismatch": "lower-case letters, digits, '.', '_' and '-', of these a letter or digit first",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "tuple_type": "a list",
+    "greater_than": "above {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "below {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "literal_error": "{expected}",
+}
+
+
+def explain(error: ValidationError, subject: Callable[[str], str], model: type[Section]) -> str:
+    """The first fault of a model as one line; a key that isn't known first, for it may be what another one misses.
+
+    subject: dotted key -> how the line begins, which names the key.
+    """
+    faults = error.errors()
+    fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
+    kind, steps = fault["type"], [str(part) for part in fault["loc"]]
+    begin = subject(".".join(steps))
+    if kind == "missing":
+        return f"{begin}: is missing; allowed: text"
+    if kind == "extra_forbidden":
+        inner: Any = model
+        for part in steps[:-1]:
+            inner = inner.model_fields[part].annotation
+        allowed = list(inner.model_fields)
+        return f"{begin}: no such key{_nearest_key(steps[-1], allowed, inner)}; allowed: {', '.join(allowed)}"
+    message = fault["msg"].removeprefix("Value error, ")
+    hint = ""
+    if kind in ALLOWED:
+        message = f"allowed: {ALLOWED[kind].format(**fault.get('ctx', {}))}"
+    if kind == "literal_error":
+        hint = nearest(fault["input"], re.findall(r"'([^']+)'", fault["ctx"]["expected"]))
+    return f"{begin}: found {_shown(fault['input'])}{hint}; {message[:1].lower() + message[1:]}"
+
+
+def _nearest_key(key: str, allowed: list[str], model: type[Section]) -> str:
+    if model is Settings and key in setting_names():  # right for an axis, but here sections are nested
+        *sections, last = key.split(".")
+        return f" (did you mean {': {'.join(sections)}: {{{last}: ...}}{'}' * (len(sections) - 1)}?)"
+    return nearest(key, allowed)
+
+
+def _shown(value: Any) -> str:
+    """A value as a reader of YAML knows it, cut where it is long."""
+    plain = {None: "nothing", True: "true", False: "false"}
+    text = plain[value] if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= 120 else f"{text[:120]} ..."
+
+
+def subject(document: Document, laid: Mapping[str, Any], key: str) -> str:
+    """How a line about a dotted key of the file begins: with the ``--set`` that is to blame, else with the file's line."""
+    setting = key.removeprefix("settings.")
+    if setting != key:
+        for name in laid:
+            if f"{setting}.".startswith(f"{name}."):
+                return f"--set {name}"
+            if name.startswith(f"{setting}."):
+                return f"--set {name}: {setting}"
+    return f"{document.place(key)}: {key}"
+
+
+def check_key(key: str, begin: str) -> None:
+    """Raises `UserError` for a dotted key that is neither a setting nor a section of them."""
+    model: Any = Settings
+    parts = key.split(".")
+    for position, part in enumerate(parts):
+        fields = model.model_fields if is_section(model) else {}
+        if part not in fields:
+            inside = ".".join(parts[:position])
+            allowed = [inside] * (not fields)
+            for name, field in fields.items():
+                allowed.append(f"{inside}.{name}".lstrip(".") + ".*" * is_section(field.annotation))
+            raise UserError(f"{begin}: no such setting{nearest(key, setting_names())}; allowed: {', '.join(allowed)}")
+        model = fields[part].annotation
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A dotted key of a point, of a setting or a section, and its value; said, place: what it is for readers, in the file."""
+
+    key: str
+    value: Any
+    said: str
+    place: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return flat(self.key, self.value)
+
+    def begin(self, name: str, document: Document) -> str:
+        """How a line about it begins, or about a setting within it."""
+        inside = name.removeprefix(self.key) if name.startswith(f"{self.key}.") else ""
+        return f"{document.place(self.place + inside)}: {self.said}" + (f": {name}" if name != self.key else "")
+
+
+def check_points(study: Study, document: Document, laid: Mapping[str, Any]) -> None:
+    """Raises `UserError` for an axis or an entry of `also` that no cell can be made of. laid: dotted settings of ``--set``."""
+    axes = {
+        key: [_Entry(key, value, f"axes.{key}", f"axes.{key}.{number}") for number, value in enumerate(values)]
+        for key, values in study.axes.items()
+    }
+    also = [[_Entry(key, value, *2 * [f"also.{n}.{key}"]) for key, value in one.items()] for n, one in enumerate(study.also)]
+    for entry in itertools.chain(*axes.values(), *also):
+        for name in entry.settings:
+            _check_varied(name, entry.begin(name, document))
+    _check_axes(axes, document, laid)
+    together: dict[str, list[list[_Entry]]] = {}
+    for key, entries in axes.items():
+        together.setdefault(key.partition(".")[0], []).append(entries)
+    # Values of a section that are right by themselves may not go together; sections are right whatever the others are.
+    for point in itertools.chain(*(itertools.product(*section) for section in together.values()), also):
+        _check_point(point, study.given, document)
+
+
+def _check_axes(axes: Mapping[str, Sequence[_Entry]], document: Document, laid: Mapping[str, Any]) -> None:
+    """Each has different values, and is the only one that sets its settings."""
+    owner: dict[str, str] = {}
+    for key, entries in axes.items():
+        begin, values = f"{document.place(f'axes.{key}')}: axes.{key}", [entry.value for entry in entries]
+        if not values or len({value if isinstance(value, Hashable) else repr(value) for value in values}) != len(values):
+            raise UserError(f"{begin}: found {_shown(values)}; allowed: a list of different values, at least one")
+        for name in {name for entry in entries for name in entry.settings}:
+            if owner.setdefault(name, key) != key:
+                raise UserError(f"{begin}: sets {name}, as axes.{owner[name]} does; allowed: one axis for a setting")
+    for name in laid:
+        if name in owner:
+            place = document.place(f"axes.{owner[name]}")
+            raise UserError(f"--set {name}: is an axis of the study ({place}); allowed: a setting that no axis has")
+
+
+def _check_varied(name: str, begin: str) -> None:
+    """Whether cells may differ in a dotted setting: one report compares masks of one size and one set of pathologies."""
+    check_key(name, begin)
+    if name in ("pathologies", "size"):
+        raise UserError(f"{begin}: cells can't differ in it; allowed: in settings, once")
+
+
+def _check_point(entries: Sequence[_Entry], given: Mapping[str, Any], document: Document) -> None:
+    point = {name: value for entry in entries for name, value in entry.settings.items()}
+
+    def begin(fault: str) -> str:
+        # Where settings of a section don't go together, the last one is told.
+        blamed = [entry for entry in entries if f"{fault}.".startswith(f"{entry.key}.")] or list(entries)
+        return blamed[-1].begin(fault, document)
+
+    try:
+        Settings.model_validate(merged(given, point))
+    except ValidationError as error:
+        raise UserError(explain(error, begin, Settings)) from None
