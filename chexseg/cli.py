@@ -173,7 +173,7 @@ def study_plan(
     from chexseg.study.store import Store
 
     plan = _plan(study, data, store, overrides)
-    found = summary.summarise(plan, Store(store), cost.images(data))
+    found = summary.summarise(plan, Store(store), cost.images(data), explain=True)
     typer.echo(json.dumps(found.plan_dict(), indent=1) if as_json else found.plan_text())
 
 
@@ -211,7 +211,7 @@ def study_status(
     from chexseg.study import summary
     from chexseg.study.store import Store
 
-    found = summary.summarise(_plan(study, data, store, overrides), Store(store))
+    found = summary.summarise(_plan(study, data, store, overrides), Store(store), explain=True)
     typer.echo(json.dumps(found.status_dict(), indent=1) if as_json else found.status_text())
 
 

@@ -62,6 +62,9 @@ class Backend(Protocol):
     def exclusive(self, name: str) -> AbstractContextManager[Path]:
         """The partial directory of an artifact, on this host, while nobody else works on it. Waits."""
 
+    def busy(self) -> set[str]:
+        """What is being worked on, as `unfinished` names it."""
+
     def publish(self, name: str, partial: Path, manifest: Mapping[str, Any]) -> None:
         """Make a partial directory an artifact, the manifest last. To be called within `exclusive`."""
 

@@ -131,6 +131,9 @@ class Bucket:
             finally:
                 del self.held[name]
 
+    def busy(self) -> set[str]:
+        return claims.living(self.objects, self.timing)
+
     def publish(self, name: str, partial: Path, manifest: Mapping[str, Any]) -> None:
         self._check_claim(name)
         self._delete_all(name)  # incomplete, or it would have been found

@@ -11,7 +11,7 @@ from typing import Any
 
 from chexseg.errors import UserError
 from chexseg.study.backend import MANIFEST, Entry, digest, encode, unfinished
-from chexseg.study.locks import locked
+from chexseg.study.locks import is_locked, locked
 
 PARTIAL = ".partial"
 
@@ -79,6 +79,9 @@ class Directory:
     def exclusive(self, name: str) -> Iterator[Path]:
         with locked(self._lock(name)):
             yield self._partial(name)
+
+    def busy(self) -> set[str]:
+        return {path.stem for path in (self.root / PARTIAL).glob("*.lock") if is_locked(path)}
 
     def publish(self, name: str, partial: Path, manifest: Mapping[str, Any]) -> None:
         self.write(str((partial / MANIFEST).relative_to(self.root)), encode(manifest))

@@ -29,19 +29,34 @@ class _Made:
 def reasons(nodes: Mapping[str, Node], missing: Collection[str], store: Store) -> dict[str, str]:
     """Key -> how the nearest result in the store differs, for those of the missing nodes of a plan that have one near.
 
-    Near has the same input roles and at most `FEW` other settings; results that the plan uses itself are left out. Such as
+    Near has the same input roles and at most `FEW` other settings. Left out are results that the plan uses itself, and those
+    that differ in a setting by which its own runs of the stage differ: that makes another cell, not an older one. Such as
     "version 1, now 2", "fit.clip_norm: null then, 1.0 now", "other data", "other weak".
     """
     used, out = {key[:20] for key in nodes}, {}
+    apart = _apart(nodes)
     older: dict[str, list[_Made]] = {}
     for key in missing:
         node = nodes[key]
         if node.stage not in older:
             older[node.stage] = _results(node.stage, used, store)
-        difference = _difference(node, older[node.stage])
+        difference = _difference(node, older[node.stage], apart[node.stage])
         if difference:
             out[key] = difference
     return out
+
+
+def _apart(nodes: Mapping[str, Node]) -> dict[str, set[str]]:
+    """Stage -> settings of which the plan has several values, and seeds."""
+    values: dict[str, dict[str, set[str]]] = {}
+    for node in nodes.values():
+        of_stage = values.setdefault(node.stage, {})
+        for name, value in node.config.items():
+            of_stage.setdefault(name, set()).add(str(value))
+    return {
+        stage: {name for name, found in of_stage.items() if len(found) > 1 or "seed" in name}
+        for stage, of_stage in values.items()
+    }
 
 
 def _results(stage: str, used: Collection[str], store: Store) -> list[_Made]:
@@ -62,7 +77,7 @@ def _made(version: Any, data: Any, inputs: Mapping[str, str], config: Mapping[st
     return _Made(version, data, frozenset(inputs.items()), settings, frozenset(inputs), finished)
 
 
-def _difference(node: Node, older: Collection[_Made]) -> str | None:
+def _difference(node: Node, older: Collection[_Made], apart: Collection[str]) -> str | None:
     now = _made(STAGES[node.stage].VERSION, node.data, node.inputs, node.config)
     best: tuple[int, int, bool] | None = None
     nearest: _Made | None = None
@@ -70,7 +85,9 @@ def _difference(node: Node, older: Collection[_Made]) -> str | None:
         if then.roles != now.roles:
             continue
         changed = then.settings ^ now.settings  # a changed setting stands there twice, a new or a gone one once
-        settings = len({name for name, _ in changed}) if len(changed) <= 2 * FEW else FEW + 1
+        if len(changed) > 2 * FEW or any(name in apart for name, _ in changed):
+            continue
+        settings = len({name for name, _ in changed})
         if settings > FEW:
             continue
         inputs = len(then.inputs - now.inputs)

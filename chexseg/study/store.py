@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import chexseg
-from chexseg.study.backend import FAILED, MANIFEST, Backend, Entry, LostError, digest, encode
+from chexseg.study.backend import FAILED, MANIFEST, Backend, Entry, LostError, digest, encode, unfinished
 from chexseg.study.directory import Directory
 from chexseg.study.plan import STAGES, Node
 
@@ -122,6 +122,20 @@ class Store:
         """Everything that is whole, of one stage or of all."""
         there = self.everything(stage).items()
         return [self._artifact(name, about) for name, (tree, about) in there if _is_whole(_short(name), tree, about)]
+
+    def manifests(self) -> list[Mapping[str, Any]]:
+        """Of all that's there, whole or not."""
+        return [manifest for _, manifest in self.everything().values() if isinstance(manifest, dict)]
+
+    def busy(self, nodes: Iterable[Node]) -> set[str]:
+        """Keys of those nodes that some process works on now."""
+        names = self.backend.busy()
+        return {node.key for node in nodes if names and unfinished(_name(node.stage, node.key)) in names}
+
+    def write(self, name: str, document: Mapping[str, Any]) -> str:
+        """Keep a JSON document beside the artifacts; its place, for people."""
+        self.backend.write(name, encode(document))
+        return f"{self}/{name}"
 
     def imported(self) -> dict[tuple[str, str], str]:
         """(kind, architecture) -> sha256 of the weights of every imported encoder; of several the one imported last."""
