@@ -4,7 +4,7 @@
 
 The cell: `fit.optimise` on expert and weak images mixed with p = 0.5 (samples drawn, uint8 pixels normalised, masks unpacked,
 loss watched, progress told). The bare loop: the same network, loss and optimiser on float images and boolean masks, made
-before. They take turns: after each epoch of the one, as many steps of the other. --all: float32, bfloat16 with channels
+before. They take turns, by default step by step. --all: float32, bfloat16 with channels
 last, and compiled, for a GPU. The last column is what a cell of Table 1 costs (247 images, 20 epochs, one selection an epoch).
 Needs no Ray.
 """
@@ -91,29 +91,31 @@ class Bare:
 
 
 class Turns:
-    """The cell's progress: times its steps, and lets the bare loop have its turn after each epoch."""
+    """The cell's progress: times its steps, and lets the bare loop have its turn after so many of them."""
 
-    def __init__(self, bare: Bare, steps: int):
-        self.bare, self.steps = bare, steps
+    def __init__(self, bare: Bare, turn: int):
+        self.bare, self.turn = bare, turn
         self.cell_seconds: list[float] = []
         self.bare_seconds: list[float] = []
         self.selection_seconds: list[float] = []
         self.count, self.started = 0, 0.0
 
     def __call__(self, done: int, total: int, unit: str, note: dict) -> None:
-        if "epoch" in note:
-            self.count += 1
-            if self.count in (1, self.steps):
-                _wait(self.bare.device)
-                now = time.perf_counter()
-                if self.count == self.steps:  # the first step is not counted: before it stands the last epoch's end
-                    self.cell_seconds.append((now - self.started) / (self.steps - 1))
-                self.started = now
-        else:
-            _wait(self.bare.device)
-            self.selection_seconds.append(time.perf_counter() - self.started)
-            self.bare_seconds.append(self.bare.seconds(self.steps - 1))
+        if "epoch" not in note:  # the selection after an epoch
+            self.selection_seconds.append(self._elapsed())
             self.count = 0
+            return
+        self.count += 1
+        if self.count > 1 and (self.count - 1) % self.turn == 0:  # an epoch's first step bears its start, and isn't counted
+            self.cell_seconds.append(self._elapsed() / self.turn)
+            self.bare_seconds.append(self.bare.seconds(self.turn))
+        if (self.count - 1) % self.turn == 0:
+            _wait(self.bare.device)
+            self.started = time.perf_counter()
+
+    def _elapsed(self) -> float:
+        _wait(self.bare.device)
+        return time.perf_counter() - self.started
 
 
 def _wait(device: torch.device) -> None:
@@ -125,8 +127,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--size", type=int, default=320, help="pixels of the square images' side (default: 320)")
-    parser.add_argument("--steps", type=int, default=8, help="a turn (default: 8)")
-    parser.add_argument("--epochs", type=int, default=4, help="turns; the first warms up (default: 4)")
+    parser.add_argument("--turn", type=int, default=1, help="steps a turn; on a GPU more, or each waits (default: 1)")
+    parser.add_argument("--turns", type=int, default=8, help="an epoch (default: 8)")
+    parser.add_argument("--epochs", type=int, default=4, help="the first warms up (default: 4)")
     parser.add_argument("--all", action="store_true", help="the settings meant for a GPU too")
     arguments = parser.parse_args()
     threads = len(os.sched_getaffinity(0))
@@ -136,16 +139,15 @@ def main() -> None:
     print(f"{'':<36}{'cell, ms a step':>16}{'bare, ms':>10}{'ratio':>7}{'images/s':>10}{'s a cell of Table 1':>21}")
     for name in KINDS if arguments.all else ["float32, channels last"]:
         config = fit.Config(init="random", epochs=arguments.epochs, checkpoint="last", **KINDS[name])
-        data = training_set(arguments.size, arguments.steps, arguments.device)
+        data = training_set(arguments.size, 1 + arguments.turns * arguments.turn, arguments.device)
         execution = Execution(device=arguments.device, threads=threads)
         execution.prepare()
-        turns = Turns(Bare(config, arguments.size, arguments.device), arguments.steps)
+        turns = Turns(Bare(config, arguments.size, arguments.device), arguments.turn)
         with tempfile.TemporaryDirectory() as out:
             fit.optimise(config, fit.build(config), data, Path(out), replace(execution, progress=turns))
-        ratio = float(np.median(np.divide(turns.cell_seconds, turns.bare_seconds)[1:]))
-        cell, bare, selection = (
-            float(np.median(found[1:])) for found in (turns.cell_seconds, turns.bare_seconds, turns.selection_seconds)
-        )
+        cells, bares = turns.cell_seconds[arguments.turns :], turns.bare_seconds[arguments.turns :]
+        ratio = float(np.median(np.divide(cells, bares)))
+        cell, bare, selection = (float(np.median(found)) for found in (cells, bares, turns.selection_seconds[1:]))
         whole = EPOCHS * (IMAGES // BATCH * cell + selection)
         print(f"{name:<36}{1e3 * cell:>16.1f}{1e3 * bare:>10.1f}{ratio:>7.3f}{BATCH / cell:>10.1f}{whole:>21.1f}", flush=True)
 

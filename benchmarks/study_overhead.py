@@ -39,7 +39,8 @@ def epochs_in(seconds: float, data: Path, scratch: Path) -> int:
     """How many epochs a fit of the study has time for, by one that is run here on one thread."""
     (scratch / "valid").mkdir()
     (scratch / "fit").mkdir()
-    ingest.run(ingest.Config(split="valid", size=SIZE), {"data": data}, scratch / "valid", Execution())
+    with bare.own_ray(scratch / "first"):
+        ingest.run(ingest.Config(split="valid", size=SIZE), {"data": data}, scratch / "valid", Execution())
     ends: list[float] = []
     execution = Execution(threads=1, progress=lambda *_: ends.append(perf_counter()))
     config = fit.Config(

@@ -25,21 +25,26 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Data sets: make a synthetic one, check any.", no_args_is_help=True)
 encoder_app = typer.Typer(help="Encoders: bring published weights into a store.", no_args_is_help=True)
+store_app = typer.Typer(help="Stores: what's in one, whether it's whole, what nothing needs.", no_args_is_help=True)
 study_app = typer.Typer(help="Studies: plan, run, look.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(study_app, name="study")
 app.add_typer(encoder_app, name="encoder")
+app.add_typer(store_app, name="store")
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study file.")]
 DataRoot = Annotated[Path, typer.Option("--data", metavar="ROOT", help="Directory with CheXpert and CheXlocalize.")]
-StoreRoot = Annotated[Path, typer.Option("--store", metavar="DIR", help="Where results are kept and found again.")]
+StoreRoot = Annotated[
+    str,
+    typer.Option("--store", metavar="DIR_OR_URI", help="Where results are kept and found again, such as s3://bucket/prefix."),
+]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Lay a setting over the study file's own.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 
-DEFAULT_STORE = Path("chexseg-store")
+DEFAULT_STORE = "chexseg-store"
 #: The demo's data set: images of train, valid and test, and their short side.
 DEMO_DATA = {"train": 320, "valid": 80, "test": 48, "size": 128}
 
@@ -56,6 +61,7 @@ def main() -> None:
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = Path("demo"),
+    store: Annotated[str | None, typer.Option("--store", metavar="DIR_OR_URI", help="Without: OUT/store.")] = None,
     quiet: QuietFlag = False,
 ) -> None:
     """The main job on synthetic radiographs: data, all stages, report."""
@@ -63,7 +69,7 @@ def demo(
 
     started = time.monotonic()
     study_path = _shipped_study("demo.yaml")
-    data, store = out / "data", out / "store"
+    data, store = out / "data", store or str(out / "store")
     if not data.exists():
         _write_phantom(data, quiet=quiet, **DEMO_DATA)
     outcome = _run_study(study_path, data, store, None, None, quiet)
@@ -142,7 +148,7 @@ def encoder_import(
     ignored = f"{len(read.ignored)} ignored" + (f" ({few(read.ignored)})" if read.ignored else "")
     under = f", found under {read.prefix}*" if read.prefix else ""
     typer.echo(f"{file}: {read.matched} tensors of a {architecture}{under}; {ignored}")
-    typer.echo(f"{done.artifact.path}: {'these weights were there already' if done.found else 'written'}")
+    typer.echo(f"{done.artifact.place}: {'these weights were there already' if done.found else 'written'}")
     setting = f"encoder.init: {init}" + (" and encoder.imported: true" if init in OWN_ENCODERS else "")
     setting += f", irnet.init: {init}" if init == "imagenet" else ""
     if done.newest:
@@ -167,7 +173,7 @@ def study_plan(
     from chexseg.study.store import Store
 
     plan = _plan(study, data, store, overrides)
-    found = summary.summarise(plan, Store(store), cost.images(data))
+    found = summary.summarise(plan, Store(store), cost.images(data), explain=True)
     typer.echo(json.dumps(found.plan_dict(), indent=1) if as_json else found.plan_text())
 
 
@@ -181,9 +187,11 @@ def study_run(
     quiet: QuietFlag = False,
 ) -> None:
     """Run whatever of a study is not in the store yet; exit code 1 if a cell is still missing after."""
+    from chexseg.study.store import Store
+
     outcome = _run_study(study, data, store, address, overrides, quiet)
     typer.echo(
-        f"{len(outcome.computed)} stages computed in {outcome.seconds:.0f} s, {outcome.cached} found in {store},"
+        f"{len(outcome.computed)} stages computed in {outcome.seconds:.0f} s, {outcome.cached} found in {Store(store)},"
         f" {len(outcome.failed)} failed",
         err=True,
     )
@@ -203,8 +211,72 @@ def study_status(
     from chexseg.study import summary
     from chexseg.study.store import Store
 
-    found = summary.summarise(_plan(study, data, store, overrides), Store(store))
+    found = summary.summarise(_plan(study, data, store, overrides), Store(store), explain=True)
     typer.echo(json.dumps(found.status_dict(), indent=1) if as_json else found.status_text())
+
+
+@store_app.command("list")
+def store_list(store: StoreRoot = DEFAULT_STORE, as_json: AsJson = False) -> None:
+    """Every artifact: stage, key, size, how long it took, when and where."""
+    from chexseg.study import housekeeping
+    from chexseg.study.store import Store
+
+    there = housekeeping.contents(Store(store))
+    typer.echo(json.dumps([content.row() for content in there], indent=1) if as_json else housekeeping.table(there))
+
+
+@store_app.command("verify")
+def store_verify(store: StoreRoot = DEFAULT_STORE, quiet: QuietFlag = False) -> None:
+    """Read every file again and compare it with its manifest; exit code 1 if any is damaged."""
+    from chexseg.progress import reporter
+    from chexseg.study import housekeeping
+    from chexseg.study.store import Store
+
+    watch = reporter(quiet)
+    try:
+        found = housekeeping.verify(Store(store), lambda done, total, unit: watch.update("verify", done, total, unit))
+    finally:
+        watch.close()
+    typer.echo(found.text())
+    if found.damaged:
+        raise typer.Exit(1)
+
+
+@store_app.command("gc")
+def store_gc(
+    studies: Annotated[list[Path], typer.Argument(metavar="STUDY.yaml ...", help="The studies whose results stay.")],
+    data: DataRoot,
+    store: StoreRoot = DEFAULT_STORE,
+    overrides: Overrides = None,
+    imported: Annotated[bool, typer.Option("--imported", help="Imported encoders too.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Delete what none of these studies needs, after asking. What is being worked on stays."""
+    from chexseg.progress import reporter
+    from chexseg.study import housekeeping
+    from chexseg.study.store import Store
+
+    place = Store(store)
+    rubbish = housekeeping.waste(place, [_plan(study, data, store, overrides) for study in studies], imported)
+    for one in rubbish:
+        typer.echo(f"{one.name:<32} {housekeeping.size(one.bytes):>8}  {one.why}")
+    total = housekeeping.size(sum(one.bytes for one in rubbish))
+    typer.echo(f"{len(rubbish)} artifacts, {total}, are needed by none of {', '.join(map(str, studies))}")
+    if not rubbish:
+        return
+    if not yes:
+        if not _on_terminal():
+            raise UserError("store gc: there is nobody to ask; allowed: --yes, to delete what is listed above")
+        typer.confirm(f"Delete them from {place}?", abort=True)
+    watch = reporter(quiet)
+    try:
+        kept = housekeeping.remove(place, rubbish, lambda done, total, unit: watch.update("gc", done, total, unit))
+    finally:
+        watch.close()
+    for one in kept:
+        typer.echo(f"kept: {one.name}, on which someone works")
+    typer.echo(f"{len(rubbish) - len(kept)} artifacts deleted")
 
 
 @app.command()
@@ -249,7 +321,7 @@ def evaluate(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A fitted segmenter: STORE/fit/KEY, or the weights in it.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A fitted segmenter: STORE/fit/KEY, or the weights in it.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE_OR_DIR ...", help="JPEG, PNG, DICOM, or directories of them.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="An empty or new directory.")],
     quiet: QuietFlag = False,
@@ -262,7 +334,7 @@ def predict(
         from chexseg.predict import segment
         from chexseg.progress import reporter
 
-        segmenter, watch = segment.load(model), reporter(quiet)
+        segmenter, watch = segment.load(_segmenter(model)), reporter(quiet)
         try:
             counts = segment.run(segmenter, found, making, watch)
         finally:
@@ -286,6 +358,27 @@ def _whole_or_none(root: Path) -> Iterator[Path]:
         shutil.rmtree(making, ignore_errors=True)
 
 
+def _segmenter(model: str) -> Path:
+    """Where the segmenter is on this host; one in an object store is fetched."""
+    if "://" not in model:
+        return Path(model)
+    from urllib.parse import urlsplit
+
+    from chexseg.study.store import Store
+
+    parts = urlsplit(model)
+    root, _, key = parts.path.rpartition("/fit/")
+    store = Store(parts._replace(path=root).geturl())
+    artifact = store.find("fit", key.strip("/"))
+    if artifact is None:
+        raise UserError(f"{store}: found no finished segmenter {key!r}; allowed: such as s3://bucket/prefix/fit/KEY")
+    return artifact.path
+
+
+def _on_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
 def _write_phantom(root: Path, quiet: bool, **settings: Any) -> None:
     from chexseg.phantom import dataset
     from chexseg.progress import reporter
@@ -299,12 +392,12 @@ def _write_phantom(root: Path, quiet: bool, **settings: Any) -> None:
             watch.close()
 
 
-def _plan(study: Path, data: Path, store: Path, overrides: list[str] | None) -> Any:
+def _plan(study: Path, data: Path, store: str, overrides: list[str] | None) -> Any:
     (planned,) = _plans([study], data, store, overrides, apart=False)
     return planned
 
 
-def _plans(studies: list[Path], data: Path, store: Path, overrides: list[str] | None, apart: bool) -> list[Any]:
+def _plans(studies: list[Path], data: Path, store: str, overrides: list[str] | None, apart: bool) -> list[Any]:
     """apart: what a study includes is planned instead of it."""
     import yaml
 
@@ -328,12 +421,12 @@ def _plans(studies: list[Path], data: Path, store: Path, overrides: list[str] | 
         try:
             planned.append(plan.plan(study, prints, imported))
         except plan.NoEncoderError as error:
-            there = "" if store == DEFAULT_STORE else f" --store {shlex.quote(str(store))}"
+            there = "" if store == DEFAULT_STORE else f" --store {shlex.quote(store)}"
             raise UserError(f"{path}: {error}{there}") from None
     return planned
 
 
-def _run_study(study: Path, data: Path, store: Path, address: str | None, overrides: list[str] | None, quiet: bool) -> Any:
+def _run_study(study: Path, data: Path, store: str, address: str | None, overrides: list[str] | None, quiet: bool) -> Any:
     from chexseg.progress import reporter
     from chexseg.study.store import Store
 
@@ -361,7 +454,7 @@ def _run_study(study: Path, data: Path, store: Path, address: str | None, overri
         watch.close()
 
 
-def _report(studies: list[Path], data: Path, store: Path, out: Path, overrides: list[str] | None) -> Any:
+def _report(studies: list[Path], data: Path, store: str, out: Path, overrides: list[str] | None) -> Any:
     from chexseg.report import load, page
     from chexseg.study.store import Store
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -18,6 +19,54 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def copies(tmp_path_factory):
+    """Where this session keeps copies of object stores; set before Ray starts, so that its workers know it too."""
+    os.environ["CHEXSEG_CACHE"] = str(tmp_path_factory.mktemp("copies"))
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """An S3 server on loopback with one bucket: ``s3(prefix)`` is a URI, ``s3.requests()`` what was asked of it since."""
+    server = pytest.importorskip("moto.server")
+    from pyarrow import fs
+
+    log = Requests()
+    logger = logging.getLogger("werkzeug")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(log)
+    logger.propagate = False
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=True)
+    running.start()
+    host, port = running.get_host_and_port()
+    log.options = f"?endpoint_override={host}%3A{port}&scheme=http"
+    made, _ = fs.FileSystem.from_uri(f"s3://any:secret@bucket{log.options}&allow_bucket_creation=true")
+    made.create_dir("bucket")
+    yield log
+    running.stop()
+    logger.removeHandler(log)
+
+
+class Requests(logging.Handler):
+    """The requests that a server under test logs."""
+
+    options = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def __call__(self, prefix: str) -> str:
+        return f"s3://any:secret@bucket/{prefix}{self.options}"
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+    def requests(self) -> list[str]:
+        lines, self.lines = self.lines, []
+        return lines
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from chexseg.report.results import CELL_COLUMNS, GRAPH_COLUMNS, Classifier, Stud
 from chexseg.stages.counting import COUNTS, PREDICTIONS
 from chexseg.stages.saliency import THRESHOLDS
 from chexseg.study.plan import Node, Plan
-from chexseg.study.store import Store
+from chexseg.study.store import Artifact, Store
 from chexseg.study.summary import summarise
 
 #: Stages that make weak labels, and those that train a classifier of the observations.
@@ -26,12 +26,13 @@ WEAK, CLASSIFIERS = ("saliency", "irnet"), ("classify", "pretrain")
 
 def study_results(plan: Plan, store: Store) -> StudyResults:
     """Everything of a study that has finished, and what hasn't. Cells must study the same pathologies."""
-    rows, counts, paths, missing = [], [], [], []
+    rows, counts, scores, missing = [], [], [], []
     found = summarise(plan, store)
+    artifacts = found.artifacts
     names = select(plan.study.settings.pathologies)
     image_ids: tuple[str, ...] = ()
     for cell in plan.cells:
-        scored, fitted = store.find("score", cell.score), store.find("fit", cell.fit)
+        scored, fitted = artifacts.get(cell.score), artifacts.get(cell.fit)
         if scored is None:
             fault = found.fault(cell.score)
             missing.append({"name": cell.name, "state": found.cell_state(cell.score), "reason": fault or "not run yet"})
@@ -43,8 +44,8 @@ def study_results(plan: Plan, store: Store) -> StudyResults:
         image_ids = tuple(table["image_id"].to_pylist()[:: len(order)])
         counts.append(counts_IK3[:, [order.index(name) for name in names]])
         rows.append({**cell.row(), "selection_miou": fitted.facts["selection_miou"] if fitted else None})
-        paths.append(scored.path)
-    shape, stages = (0, len(image_ids), len(names), 3), _stages(plan, store)
+        scores.append(scored)
+    shape, stages = (0, len(image_ids), len(names), 3), _stages(plan, artifacts)
     return StudyResults(
         name=plan.study.name,
         title=plan.study.title or plan.study.name,
@@ -55,17 +56,17 @@ def study_results(plan: Plan, store: Store) -> StudyResults:
         missing=pd.DataFrame(missing, columns=["name", "state", "reason"]),
         stages=stages,
         graph=_graph(plan, found.states, dict(zip(stages["key"], stages["seconds"], strict=True))),
-        predictions=lambda cell, image_id: _predictions(paths[cell], image_id, names),
-        image=_images(plan, store, names),
-        weak_labels=tuple(_weak_labels(plan, store, node, names) for node in plan.nodes.values() if node.stage in WEAK),
-        classifiers=_classifiers(plan, store),
+        predictions=lambda cell, image_id: _predictions(scores[cell].path, image_id, names),
+        image=_images(plan, artifacts, names),
+        weak_labels=tuple(_weak_labels(plan, artifacts, node, names) for node in plan.nodes.values() if node.stage in WEAK),
+        classifiers=_classifiers(plan, artifacts),
     )
 
 
-def _stages(plan: Plan, store: Store) -> pd.DataFrame:
+def _stages(plan: Plan, artifacts: Mapping[str, Artifact]) -> pd.DataFrame:
     rows = []
     for key, node in plan.nodes.items():
-        artifact = store.find(node.stage, key)
+        artifact = artifacts.get(key)
         if artifact:
             about = artifact.manifest
             rows.append(
@@ -98,15 +99,15 @@ def _predictions(path: Path, image_id: str, names: tuple[str, ...]) -> np.ndarra
     return np.stack([chexlocalize.decode({"size": [size, size], "counts": runs[name]}, str(path)) for name in names])
 
 
-def _images(plan: Plan, store: Store, names: tuple[str, ...]) -> Any:
+def _images(plan: Plan, artifacts: Mapping[str, Artifact], names: tuple[str, ...]) -> Any:
     """The function that reads test images and their expert masks, or None where they aren't in the store."""
     tests = [node for node in plan.nodes.values() if node.stage == "ingest" and node.config["split"] == "test"]
-    return _reader(store, tests[0].key, names) if tests else None
+    return _reader(artifacts, tests[0].key, names) if tests else None
 
 
-def _reader(store: Store, ingested: str, names: tuple[str, ...]) -> Any:
+def _reader(artifacts: Mapping[str, Artifact], ingested: str, names: tuple[str, ...]) -> Any:
     """The function that reads images and expert masks of one ingested split, or None where it isn't in the store."""
-    artifact = store.find("ingest", ingested)
+    artifact = artifacts.get(ingested)
     if artifact is None:
         return None
     chosen = [PATHOLOGIES.index(name) for name in names]
@@ -123,17 +124,17 @@ def _reader(store: Store, ingested: str, names: tuple[str, ...]) -> Any:
 # ---- weak labels, and the classifiers they come from -------------------------------------------------------------------
 
 
-def _weak_labels(plan: Plan, store: Store, node: Node, names: tuple[str, ...]) -> WeakLabels:
+def _weak_labels(plan: Plan, artifacts: Mapping[str, Artifact], node: Node, names: tuple[str, ...]) -> WeakLabels:
     kind = node.config["kind"] if node.stage == "saliency" else "irnet"
     about = {"key": node.key, "kind": kind, "start": node.inputs.get("saliency"), "settings": _settings(plan, node)}
-    artifact = store.find(node.stage, node.key)
+    artifact = artifacts.get(node.key)
     if artifact is None:
         return WeakLabels(**about, reason="not made yet")
     return WeakLabels(
         **about,
         counts=_weak_counts(artifact.path / COUNTS, names),
         maps=lambda image_id: _maps(artifact.path, image_id, names),
-        image=_reader(store, node.inputs["valid"], names),
+        image=_reader(artifacts, node.inputs["valid"], names),
     )
 
 
@@ -174,11 +175,11 @@ def _settings(plan: Plan, node: Node) -> dict[str, Any]:
     return found | {f"{node.stage}.{name}": value for name, value in node.config.items() if name != "split"}
 
 
-def _classifiers(plan: Plan, store: Store) -> tuple[Classifier, ...]:
+def _classifiers(plan: Plan, artifacts: Mapping[str, Artifact]) -> tuple[Classifier, ...]:
     found = []
     for stage in CLASSIFIERS:
         for node in (node for node in plan.nodes.values() if node.stage == stage):
-            artifact = store.find(stage, node.key)
+            artifact = artifacts.get(node.key)
             if artifact:
                 told = {name: artifact.facts[name] for name in ("auroc", "mean_auroc", "step", "steps", "images")}
                 found.append(Classifier(key=node.key, stage=stage, settings=_settings(plan, node), **told))

@@ -24,6 +24,7 @@ from chexseg.pathologies import COMMON, PATHOLOGIES
 from chexseg.randomness import derive
 from chexseg.stages import ray_train, resume
 from chexseg.stages.base import Execution, StageConfig
+from chexseg.stages.counting import pixels
 
 if TYPE_CHECKING:
     from chexseg.stages.training_sets import TrainingSet
@@ -307,7 +308,7 @@ def selection_score(config: Config, model: Any, select: tuple[Any, Any]) -> floa
     for predicted, packed in zip(probabilities(config, model, images), masks.split(16), strict=True):
         true = labelled.unpack_bits(packed, predicted.shape[1:])
         predicted = predicted > 0.5
-        counts_3K += torch.stack([part.sum(dim=(0, 2, 3)) for part in (predicted & true, predicted, true)])
+        counts_3K += torch.stack([pixels(part).sum(0) for part in (predicted & true, predicted, true)])
     intersection_K, predicted_K, true_K = counts_3K.cpu().double()
     iou_K = intersection_K / (predicted_K + true_K - intersection_K)
     there = [bool(value) for value in true_K > 0]

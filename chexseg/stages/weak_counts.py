@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.stages.counting import Counting
+from chexseg.stages.counting import Counting, pixels
 
 
 def present(split: Path, image_ids: Sequence[str], negatives_empty: bool) -> Any:
@@ -53,7 +53,7 @@ def write(
         weak_NKHW = weak_masks(scores, thresholds_K, possible, size)
         true_NKHW = labelled.unpack_bits(packed, weak_NKHW.shape[1:])
         counting.add(weak_NKHW, true_NKHW)
-        boxes.append(expected_intersection(true_NKHW, weak_NKHW.sum(dim=(2, 3))))
+        boxes.append(expected_intersection(true_NKHW, pixels(weak_NKHW)))
     known = set(chosen_on)
     columns = {
         "box": torch.cat(boxes).numpy().reshape(-1),

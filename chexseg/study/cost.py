@@ -14,8 +14,7 @@ from typing import Any
 
 from chexseg.data import chexpert
 from chexseg.stages import distil
-from chexseg.study.plan import Plan
-from chexseg.study.store import Artifact
+from chexseg.study.plan import STAGES, Plan
 
 #: Seconds per million pixels where nothing is measured: medians of the demo's stages (ResNet18 and DenseNet121, float32) on
 #: two CPU cores, one for a cell.
@@ -31,6 +30,8 @@ GUESS = {
     "distil": 2.5,
     "score": 2.5,
 }
+#: What a manifest must say to be of use here.
+MEASURED = {"key", "stage", "config", "inputs", "seconds", "facts"}
 #: What a rate depends on beside the stage, the most telling first.
 ALIKE = ("architecture", "precision", "channels_last", "compile")
 
@@ -53,9 +54,9 @@ def images(root: Path) -> dict[str, int]:
     return {split: len(chexpert.read(root, split)) for split in ("train", "valid", "test")}
 
 
-def expected(plan: Plan, artifacts: Iterable[Artifact], counts: Mapping[str, int]) -> dict[str, Cost]:
-    """Key of each node -> what it costs to run. artifacts: all of a store. counts: split -> images (`images`)."""
-    made = {artifact.manifest["key"]: artifact.manifest for artifact in artifacts}
+def expected(plan: Plan, manifests: Iterable[Mapping[str, Any]], counts: Mapping[str, int]) -> dict[str, Cost]:
+    """Key of each node -> what it costs to run. manifests: all of a store. counts: split -> images (`images`)."""
+    made = {about["key"]: about for about in manifests if about.keys() >= MEASURED and about["stage"] in STAGES}
     rates: dict[str, list[_Rate]] = {}
     for about in made.values():
         known = _Known(lambda key: made.get(key), {})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,36 +36,45 @@ def check(nodes: Iterable[Node], workers: int, on_gpu: bool) -> None:
                 module.build(module.Config.model_validate(dict(node.config)))
 
 
-def execute(node: Node, nodes: dict[str, Node], store: Store, data: Path, execution: Execution) -> Artifact:
-    """The node's result, computed unless it is in the store by now. Inputs must be there.
+def execute(node: Node, nodes: dict[str, Node], store: Store, data: Path, execution: Execution) -> tuple[Artifact, bool]:
+    """The node's result, and whether it was computed now: it may be in the store by now. Inputs must be there.
 
     After a user's mistake nothing of it is left; after any other failure the partial directory stays for the next try.
     """
     with store.working_on(node) as partial:
         found = store.find(node.stage, node.key)
         if found:
-            return found
+            return found, False
         module = STAGES[node.stage]
-        inputs, artifacts = {}, []
+        artifacts = {}
         for role, key in node.inputs.items():
             artifact = store.find(nodes[key].stage, key)
             if artifact is None:
                 raise RuntimeError(f"{node.stage}: its input {role} ({nodes[key].stage} {key[:12]}) is not in the store")
-            inputs[role] = artifact.path
-            artifacts.append(artifact)
+            artifacts[role] = artifact
+        with _damage_dropped(store, artifacts.values(), DamagedError):
+            inputs = {role: artifact.path for role, artifact in artifacts.items()}
         if node.data is not None:
             inputs["data"] = Path(data)
         store.salvage(node, partial)
         partial.mkdir(exist_ok=True)
         started = time.monotonic()
         try:
-            facts = module.run(module.Config.model_validate(dict(node.config)), inputs, partial, execution)
-        except (DamagedError, pa.ArrowException, OSError) as error:
-            for artifact in artifacts:  # so that the next run makes them again
-                store.drop_damaged(artifact)
-            raise RuntimeError(str(error)) from error
+            with _damage_dropped(store, artifacts.values(), DamagedError, pa.ArrowException, OSError):
+                facts = module.run(module.Config.model_validate(dict(node.config)), inputs, partial, execution)
         except UserError:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         where = {"device": execution.device, "threads": execution.threads}
-        return store.commit(node, partial, facts, time.monotonic() - started, where)
+        return store.commit(node, partial, facts, time.monotonic() - started, where), True
+
+
+@contextmanager
+def _damage_dropped(store: Store, artifacts: Iterable[Artifact], *signs: type[Exception]) -> Iterator[None]:
+    """After an error that damaged inputs may have caused, delete what of them is damaged: the next run makes it again."""
+    try:
+        yield
+    except signs as error:
+        for artifact in artifacts:
+            store.drop_damaged(artifact)
+        raise RuntimeError(str(error)) from error

@@ -47,7 +47,7 @@ def run(plan: Plan, store: Store, data: Path, reporter: Reporter) -> Outcome:
     cells = {cell.score: cell for cell in plan.cells}
     own = set(cells) | {cell.fit for cell in plan.cells}  # run inside the cells' trials
     board = Board.remote(_tally(plan, store, done))
-    job = _Job(plan.nodes, str(store.root.absolute()), str(Path(data).absolute()), board)
+    job = _Job(plan.nodes, store.uri, str(Path(data).absolute()), board)
     with Watch(board, reporter):
         while True:
             hopeless = _hopeless(plan.nodes, outcome.failed)
@@ -69,7 +69,8 @@ def run(plan: Plan, store: Store, data: Path, reporter: Reporter) -> Outcome:
 
 def _tally(plan: Plan, store: Store, done: set[str]) -> Tally:
     """The cells as a run finds them."""
-    fits = [(cell.name, store.find("fit", cell.fit)) for cell in plan.cells if cell.score in done]
+    found = store.find_all(plan.nodes[cell.fit] for cell in plan.cells if cell.score in done)
+    fits = [(cell.name, found.get(cell.fit)) for cell in plan.cells if cell.score in done]
     best = [(fit.facts["selection_miou"], name) for name, fit in fits if fit and fit.facts["selection_miou"] is not None]
     return Tally(len(plan.cells), len(fits), best=max(best, default=None))
 
@@ -113,12 +114,12 @@ class _Job:
 
 def _attempt(job: _Job, key: str, name: str, execution: Execution) -> dict[str, Any]:
     """Compute one node in a worker; never raises, so that one failure stops nothing else."""
-    node, store = job.nodes[key], Store(Path(job.store))
+    node, store = job.nodes[key], Store(job.store)
     if found := store.find(node.stage, key):
         return {"key": key, "state": "cached", "miou": found.facts.get("selection_miou")}
     started = time.monotonic()
     try:
-        artifact = execute(node, dict(job.nodes), store, Path(job.data), execution)
+        artifact, computed = execute(node, dict(job.nodes), store, Path(job.data), execution)
     except UserError as error:
         job.board.finish.remote(name, f"refused: {error}")
         return {"key": key, "state": "mistake", "error": str(error)}
@@ -129,6 +130,9 @@ def _attempt(job: _Job, key: str, name: str, execution: Execution) -> dict[str, 
         return {"key": key, "state": "failed", "error": text}
     finally:
         _return_memory()
+    if not computed:  # by another driver, while this one waited
+        job.board.finish.remote(name, "found: another run has computed it")
+        return {"key": key, "state": "cached", "miou": artifact.facts.get("selection_miou")}
     seconds = time.monotonic() - started
     job.board.finish.remote(name, f"done in {seconds:.1f} s{_headline(artifact.facts)}")
     return {"key": key, "state": "computed", "seconds": seconds, "miou": artifact.facts.get("selection_miou")}
@@ -147,7 +151,7 @@ def _first_line(error: BaseException) -> str:
 def _lost(job: _Job, key: str, error: BaseException | None) -> dict[str, Any]:
     """The answer for a worker that died more often than MAX_FAILURES: it could not write down itself that it failed."""
     text = _first_line(error) if error else "its worker was lost"
-    Store(Path(job.store)).record_failure(job.nodes[key], text, str(error))
+    Store(job.store).record_failure(job.nodes[key], text, str(error))
     return {"key": key, "state": "failed", "error": text}
 
 
@@ -290,7 +294,7 @@ def _run_cells(pending: Sequence[Cell], job: _Job, capacity: Capacity, resources
             answers += result.metrics["answers"]
         else:
             cell = result.config["cell"]
-            fitted = Store(Path(job.store)).find("fit", cell["fit"])
+            fitted = Store(job.store).find("fit", cell["fit"])
             answers.append(_lost(job, cell["score" if fitted else "fit"], result.error))
             job.board.end_cell.remote(cell["name"], False, None)
     return answers

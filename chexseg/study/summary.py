@@ -8,22 +8,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from chexseg.progress import duration
-from chexseg.study import cost
+from chexseg.study import cost, stale
 from chexseg.study.cost import Cost
 from chexseg.study.plan import STAGES, Plan
 from chexseg.study.sharing import sharing, sharing_text
-from chexseg.study.store import Store
+from chexseg.study.store import Artifact, Store
 
 
 @dataclass(frozen=True)
 class Summary:
-    """states: key -> "cached", "new" (will run), "failed" (did, and will again) or "unneeded" (its results are there)."""
+    """states: key -> "cached", "unneeded" (its results are there), or of what will run: "running" (some process is at it
+    now), "failed" (it did), "stale" (there is an older result like it) or "new".
+    """
 
     plan: Plan
     states: dict[str, str]
     errors: dict[str, str]
+    #: Key -> how the older result of what is stale differs; empty where nobody asked.
+    reasons: Mapping[str, str]
     #: Key of each node -> what it costs to run; empty where nobody asked.
     costs: Mapping[str, Cost]
+    #: key -> result
+    artifacts: Mapping[str, Artifact]
 
     def fault(self, key: str) -> str | None:
         """Why a node has no result: its own failure, or that of something it needs; None where it just hasn't run."""
@@ -31,10 +37,21 @@ class Summary:
             return f"{self.plan.nodes[key].label}: {self.errors[key]}"
         return next(filter(None, map(self.fault, self.plan.nodes[key].inputs.values())), None)
 
+    def change(self, key: str) -> str | None:
+        """Why a result is there no more: how the first thing that it needs, or it itself, differs from an older one."""
+        if self.states[key] in ("cached", "unneeded"):
+            return None
+        found = next(filter(None, map(self.change, self.plan.nodes[key].inputs.values())), None)
+        return found or (f"{self.plan.nodes[key].label}: {self.reasons[key]}" if key in self.reasons else None)
+
     def cell_state(self, score: str) -> str:
+        """done, running, failed, stale or missing."""
         if self.states[score] == "cached":
             return "done"
-        return "failed" if self.fault(score) else "missing"
+        # Its fit and its scores; what it shares with others runs for them too.
+        if "running" in (self.states[score], self.states[self.plan.nodes[score].inputs["segmenter"]]):
+            return "running"
+        return "failed" if self.fault(score) else "stale" if self.change(score) else "missing"
 
     @property
     def complete(self) -> bool:
@@ -50,6 +67,7 @@ class Summary:
                     "stage": node.stage,
                     "key": key,
                     "state": self.states[key],
+                    "change": self.reasons.get(key),
                     "config": dict(node.config),
                     "inputs": dict(node.inputs),
                     "expected_seconds": round(self.costs[key].seconds, 1),
@@ -66,19 +84,19 @@ class Summary:
 
     def status_dict(self) -> dict[str, Any]:
         """The object of ``study status --json``."""
-        return {"study": self.plan.study.name, "cells": self._cells(), "complete": self.complete}
+        running = [self.plan.nodes[key].label for key, state in self.states.items() if state == "running"]
+        return {"study": self.plan.study.name, "cells": self._cells(), "complete": self.complete, "running": running}
 
     def _cells(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "name": cell.name,
-                "key": cell.score,
-                "state": self.cell_state(cell.score),
-                "error": None if self.states[cell.score] == "cached" else self.fault(cell.score),
-                "settings": cell.settings.model_dump(mode="json"),
-            }
-            for cell in self.plan.cells
-        ]
+        rows = []
+        for cell in self.plan.cells:
+            state = self.cell_state(cell.score)
+            error = self.fault(cell.score) if state == "failed" else None
+            change = self.change(cell.score) if state == "stale" else None
+            settings = cell.settings.model_dump(mode="json")
+            told = {"name": cell.name, "key": cell.score, "state": state, "error": error, "change": change}
+            rows.append(told | {"settings": settings})
+        return rows
 
     def warnings(self) -> list[str]:
         """What a reader should know before anything is spent."""
@@ -92,10 +110,12 @@ class Summary:
         if guessed:
             names = ", ".join(stage for stage in STAGES if stage in guessed)
             out.append(f"the time of {names} is a guess from two CPU cores: none has run in this store")
+        changes = Counter(f"{plan.nodes[key].stage}: {reason}" for key, reason in self.reasons.items())
+        out += [f"stale: {reason}" + (f" ({runs} runs)" if runs > 1 else "") for reason, runs in changes.items()]
         return out
 
     def _to_run(self, key: str) -> bool:
-        return self.states[key] in ("new", "failed")
+        return self.states[key] not in ("cached", "unneeded")
 
     def _to_pay(self) -> list[Cost]:
         return [cost for key, cost in self.costs.items() if self._to_run(key)]
@@ -114,7 +134,7 @@ class Summary:
         lines += sharing_text(plan)
         lines += [f"note: {warning}" for warning in self.warnings()]
         lines.append("")
-        lines += [f"  {cell.name:<36} {self.cell_state(cell.score)}" for cell in plan.cells]
+        lines += self._cell_lines()
         return "\n".join(lines)
 
     def _row(self, keys: Sequence[str]) -> tuple[str, ...]:
@@ -130,20 +150,30 @@ class Summary:
     def status_text(self) -> str:
         counts = Counter(self.cell_state(cell.score) for cell in self.plan.cells)
         lines = [f"{self.plan.study.name}: " + ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))]
+        shared = [self.plan.nodes[key].label for key, state in self.states.items() if state == "running"]
+        if shared:
+            lines.append(f"under way: {', '.join(shared)}")
+        return "\n".join(lines + self._cell_lines())
+
+    def _cell_lines(self) -> list[str]:
+        lines = []
         for cell in self._cells():
-            lines.append(f"  {cell['name']:<36} {cell['state']}{': ' + cell['error'] if cell['error'] else ''}")
-        return "\n".join(lines)
+            why = cell["error"] or cell["change"]
+            lines.append(f"  {cell['name']:<36} {cell['state']}{': ' + why if why else ''}")
+        return lines
 
 
-def summarise(plan: Plan, store: Store, images: Mapping[str, int] | None = None) -> Summary:
-    """Look up every node of a plan in a store. images: split -> how many the data set has; with it, costs are told."""
-    cached = store.cached(plan.nodes.values())
-    needed = {node.key for node in plan.needed(cached)}
-    states, errors = {}, {}
-    for key in plan.nodes:
-        failure = store.failure(key) if key in needed else None
-        if failure:
-            errors[key] = failure["error"]
-        states[key] = "cached" if key in cached else "failed" if failure else "new" if key in needed else "unneeded"
-    costs = {} if images is None else cost.expected(plan, store.artifacts(), images)
-    return Summary(plan, states, errors, costs)
+def summarise(plan: Plan, store: Store, images: Mapping[str, int] | None = None, explain: bool = False) -> Summary:
+    """Look up every node of a plan in a store.
+
+    images: split -> how many the data set has; with it, costs are told. explain: look for older results of what is missing.
+    """
+    artifacts = store.find_all(plan.nodes.values())
+    needed = {node.key: node for node in plan.needed(artifacts)}
+    errors = {key: failure["error"] for key, failure in store.failures(needed).items()}
+    busy = store.busy(needed.values())
+    reasons = stale.reasons(plan.nodes, needed.keys() - errors.keys(), store) if explain else {}
+    states = dict.fromkeys(plan.nodes, "unneeded") | dict.fromkeys(artifacts, "cached") | dict.fromkeys(needed, "new")
+    states |= dict.fromkeys(reasons, "stale") | dict.fromkeys(errors, "failed") | dict.fromkeys(busy, "running")
+    costs = {} if images is None else cost.expected(plan, store.manifests(), images)
+    return Summary(plan, states, errors, reasons, costs, artifacts)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chexseg.study import cost, plan, spec
-from chexseg.study.store import Artifact
 
 DATA = {"train": "a", "valid": "b", "test": "c"}
 COUNTS = {"train": 1000, "valid": 200, "test": 100}
@@ -24,14 +22,14 @@ def planned(text: str = STUDY) -> plan.Plan:
     return plan.plan(spec.parse(text, "x.yaml"), DATA)
 
 
-def finished(found: plan.Plan, seconds: dict[str, float], device: str = "cpu") -> list[Artifact]:
-    """Artifacts of some nodes, by key, as a store would give them."""
+def finished(found: plan.Plan, seconds: dict[str, float], device: str = "cpu") -> list[dict[str, Any]]:
+    """Manifests of some nodes, by key."""
     made = []
     for key, took in seconds.items():
         node = found.nodes[key]
         facts: dict[str, Any] = {"images": COUNTS[node.config["split"]]} if node.stage == "ingest" else {}
         about = {"key": key, "stage": node.stage, "config": node.config, "inputs": node.inputs, "facts": facts}
-        made.append(Artifact(Path(), about | {"seconds": took, "device": device}))
+        made.append(about | {"seconds": took, "device": device})
     return made
 
 

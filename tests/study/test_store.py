@@ -1,107 +1,124 @@
-"""The store: complete means the manifest is there and its files are as it says."""
+"""The store, in a directory and on S3: complete means the manifest is there and its files are as it says."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from chexseg.errors import UserError
+from chexseg.errors import DamagedError, UserError
 from chexseg.study import plan, spec
-from chexseg.study.store import MANIFEST, Store
+from chexseg.study.backend import MANIFEST, LostError
+from chexseg.study.claims import Timing
+from chexseg.study.store import Store
+from tests.study.places import DATA, FAST, NODE, another_host, commit, name, open_store
 
-NODE = next(iter(plan.plan(spec.parse("name: s", "x.yaml"), {"train": "a", "valid": "b", "test": "c"}).nodes.values()))
-
-
-def commit(store: Store) -> Path:
-    with store.working_on(NODE) as partial:
-        (partial / "sub").mkdir(parents=True)
-        (partial / "sub" / "values.bin").write_bytes(b"0123456789")
-        return store.commit(NODE, partial, {"images": 3}, 1.5).path
+VALUES = f"{name()}/sub/values.bin"
 
 
-def test_a_committed_result_is_found_with_its_facts(tmp_path):
-    store = Store(tmp_path / "store")
+def damage_manifest(store: Store, change) -> None:
+    path = f"{name()}/{MANIFEST}"
+    content = store.backend.read({path: store.backend.tree(name())[MANIFEST]})[path]
+    store.backend.write(path, change(content))
+
+
+def test_a_committed_result_is_found_with_its_facts(store):
     assert store.find(NODE.stage, NODE.key) is None
-    path = commit(store)
+    made = commit(store)
     found = store.find(NODE.stage, NODE.key)
     assert found is not None
-    assert (found.path, found.facts["images"]) == (path, 3)
+    assert found.facts["images"] == 3
+    assert found.manifest == made.manifest
     assert found.manifest["config"] == dict(NODE.config)
     assert set(found.manifest["files"]) == {"sub/values.bin"}
-    assert not list((tmp_path / "store" / ".partial").iterdir())
+    assert (found.path / "sub" / "values.bin").read_bytes() == b"0123456789"
+    assert store.cached([NODE]) == {NODE.key}
+    assert store.backend.partials() == {}
 
 
-@pytest.mark.parametrize("damage", ["no manifest", "half a manifest", "file gone", "file cut", "another key", "empty"])
-def test_an_incomplete_directory_is_never_a_result_and_is_replaced(tmp_path, damage):
-    store = Store(tmp_path)
-    path = commit(store)
-    manifest = path / MANIFEST
+@pytest.mark.parametrize(
+    "damage", ["no manifest", "half a manifest", "file gone", "file cut", "another key", "empty", "a list"]
+)
+def test_an_incomplete_artifact_is_never_a_result_and_is_replaced(store, damage):
+    commit(store)
     if damage == "no manifest":
-        manifest.unlink()
+        store.backend.delete(f"{name()}/{MANIFEST}")
     elif damage == "half a manifest":
-        manifest.write_text(manifest.read_text()[:80])
+        damage_manifest(store, lambda content: content[:80])
     elif damage == "file gone":
-        (path / "sub" / "values.bin").unlink()
+        store.backend.delete(VALUES)
     elif damage == "file cut":
-        (path / "sub" / "values.bin").write_bytes(b"01234")
+        store.backend.write(VALUES, b"01234")
     elif damage == "another key":
-        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"key": "0" * 64}))
+        damage_manifest(store, lambda content: json.dumps(json.loads(content) | {"key": "0" * 64}).encode())
+    elif damage == "a list":
+        damage_manifest(store, lambda content: b"[1]")
     else:
-        manifest.write_text("")
+        damage_manifest(store, lambda content: b"")
     assert store.find(NODE.stage, NODE.key) is None
+    assert store.cached([NODE]) == set()
     commit(store)
     assert store.find(NODE.stage, NODE.key) is not None
 
 
-def test_reading_creates_nothing(tmp_path):
-    store = Store(tmp_path / "nowhere")
+def test_reading_creates_nothing(place, store, tmp_path):
     store.find(NODE.stage, NODE.key)
     store.failure(NODE.key)
     store.cached([NODE])
-    assert list(tmp_path.iterdir()) == []
+    store.imported()
+    store.everything()
+    if "://" not in place:
+        assert list(tmp_path.iterdir()) == []
+    assert store.backend.tree("") == {}
 
 
-def test_what_failed_is_remembered_until_it_succeeds(tmp_path):
-    store = Store(tmp_path)
+def test_what_failed_is_remembered_until_it_succeeds(store):
+    assert store.failures([NODE.key]) == {}
     store.record_failure(NODE, "ValueError: no", "Traceback ...")
     failure = store.failure(NODE.key)
     assert failure is not None and failure["error"] == "ValueError: no"
+    store.record_failure(NODE, "ValueError: another", "Traceback ...")
+    assert store.failures(["0" * 64, NODE.key])[NODE.key]["error"] == "ValueError: another"
     commit(store)
     assert store.failure(NODE.key) is None
 
 
+def test_many_are_looked_up_as_one_is(store):
+    nodes = [*plan.plan(spec.parse("name: s\naxes: {labels.p: [0, 0.5, 1]}", "x.yaml"), DATA).nodes.values()]
+    ingests = [node for node in nodes if node.stage == "ingest"]
+    assert len(ingests) == 3 and len(nodes) > 6
+    for node in ingests[:2]:
+        commit(store, node, node.key.encode())
+    store.backend.write(f"{name(ingests[1])}/sub/values.bin", b"cut")
+    found = store.find_all(nodes)
+    assert set(found) == store.cached(nodes) == {ingests[0].key}
+    assert found[ingests[0].key].manifest == store.find("ingest", ingests[0].key).manifest
+
+
 HOLD = """
 import sys, time
-from pathlib import Path
-from tests.study.test_store import NODE
-from chexseg.study.store import Store
-with Store(Path(sys.argv[1])).working_on(NODE):
+from tests.study.places import NODE, open_store
+with open_store(sys.argv[1]).working_on(NODE):
     print("entered", flush=True)
     time.sleep(60)
 """
 
 
-def test_one_process_at_a_time_and_a_dead_one_leaves_no_lock(tmp_path):
-    def holder() -> subprocess.Popen:
-        command = [sys.executable, "-c", HOLD, str(tmp_path)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).resolve().parents[2])
-
-    first = holder()
+def test_one_process_at_a_time_and_a_dead_one_keeps_nobody_waiting(place, tmp_path):
+    first = another_host(HOLD, place, tmp_path / "first")
     try:
         assert first.stdout.readline() == "entered\n"
-        second = holder()
+        second = another_host(HOLD, place, tmp_path / "second")
         try:
             entered = threading.Thread(target=second.stdout.readline)
             entered.start()
-            entered.join(3)
+            entered.join(6)  # longer than a claim lives that nobody keeps
             assert entered.is_alive()
             first.kill()
-            entered.join(20)
+            entered.join(40)
             assert not entered.is_alive()
             assert second.poll() is None
         finally:
@@ -112,47 +129,88 @@ def test_one_process_at_a_time_and_a_dead_one_leaves_no_lock(tmp_path):
         first.wait()
 
 
-def test_what_a_killed_writer_left_is_no_part_of_the_result(tmp_path):
-    store = Store(tmp_path)
+CONTEND = """
+import sys, time
+from pathlib import Path
+from tests.study.places import NODE, commit, open_store
+from chexseg.study.plan import node_of
+from chexseg.stages import ingest
+store = open_store(sys.argv[1])
+for size in (64, 128):
+    inside = Path(f"{sys.argv[2]}-{size}")
+    node = node_of("ingest", ingest.Config(split="train", size=size), {}, "x")
+    with store.working_on(node) as partial:
+        inside.open("x").close()  # fails if another process is inside too
+        if store.find(node.stage, node.key) is None:
+            partial.mkdir(parents=True)
+            (partial / "values").write_text("x" * 1000)
+            time.sleep(0.3)
+            store.commit(node, partial, {}, 1.0)
+            print(size, flush=True)
+        inside.unlink()
+"""
+
+
+def test_contending_processes_compute_each_result_once_and_one_at_a_time(place, tmp_path):
+    contenders = [another_host(CONTEND, place, tmp_path / str(n), str(tmp_path / "inside")) for n in range(4)]
+    try:
+        said = [contender.communicate(timeout=120)[0].split() for contender in contenders]
+    finally:
+        for contender in contenders:
+            contender.kill()
+    assert [contender.returncode for contender in contenders] == [0] * 4
+    assert sorted(size for sizes in said for size in sizes) == ["128", "64"]
+
+
+def test_what_a_killed_writer_left_is_no_part_of_the_result(store):
     with store.working_on(NODE) as partial:
         partial.mkdir(parents=True)
-        for name in (MANIFEST, ".part-00000.parquet.123", "resume.writing"):
-            (partial / name).write_text("old")
-    path = commit(store)
+        for file in (MANIFEST, ".part-00000.parquet.123", "resume.writing"):
+            (partial / file).write_text("old")
+    assert list(store.backend.partials()) == [f"{NODE.stage}-{NODE.key[:20]}"]
+    store.backend.write(f"{name()}/from-before", b"of an upload that was killed")
+    commit(store)
     assert store.find(NODE.stage, NODE.key) is not None
-    assert sorted(file.name for file in path.rglob("*") if file.is_file()) == [MANIFEST, "values.bin"]
+    assert set(store.backend.tree(name())) == {MANIFEST, "sub/values.bin"}
 
 
 def test_a_store_that_cannot_be_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file; allowed: a directory"):
         Store(tmp_path / "file")
-    with pytest.raises(UserError, match="object stores come with a later version"):
-        Store(Path("s3://bucket/prefix"))
+    with pytest.raises(UserError, match="--store ftp://host/x: .*; allowed: a directory, or a URI such as s3://bucket/prefix"):
+        Store("ftp://host/x")
+    with pytest.raises(UserError, match="--store s3://: names no bucket"):
+        Store("s3://any:secret@")
 
 
-def test_the_whole_files_of_a_damaged_result_are_kept_for_the_next_run(tmp_path):
-    store = Store(tmp_path)
+def test_a_file_uri_is_a_directory(tmp_path):
+    commit(Store(tmp_path / "a store"))
+    found = Store(f"file://{tmp_path}/a%20store").find(NODE.stage, NODE.key)
+    assert found is not None and found.path.is_relative_to(tmp_path / "a store")
+
+
+def test_the_whole_files_of_a_damaged_result_are_kept_for_the_next_run(store):
     with store.working_on(NODE) as partial:
         partial.mkdir(parents=True)
-        for name in ("a", "b", "c"):
-            (partial / name).write_text(name * 10)
-        path = store.commit(NODE, partial, {}, 1.0).path
-    (path / "a").write_text("a" * 5)
-    (path / "b").write_text("x" * 10)
+        for file in ("a", "b", "c"):
+            (partial / file).write_text(file * 10)
+        store.commit(NODE, partial, {}, 1.0)
+    store.backend.write(f"{name()}/a", b"a" * 5)
+    store.backend.write(f"{name()}/b", b"x" * 10)
     with store.working_on(NODE) as partial:
         store.salvage(NODE, partial)
         assert [file.name for file in partial.iterdir()] == ["c"]
-        assert not path.exists()
+        assert (partial / "c").read_text() == "c" * 10
+        assert MANIFEST not in store.backend.tree(name())
 
 
-def test_nothing_is_salvaged_over_newer_work_or_from_a_whole_result(tmp_path):
-    store = Store(tmp_path)
-    path = commit(store)
+def test_nothing_is_salvaged_over_newer_work_or_from_a_whole_result(store):
+    commit(store)
     with store.working_on(NODE) as partial:
         store.salvage(NODE, partial)
         assert not partial.exists() and store.find(NODE.stage, NODE.key)
-        (path / "sub" / "values.bin").write_bytes(b"cut")
+        store.backend.write(VALUES, b"cut")
         partial.mkdir()
         (partial / "newer").write_text("")
         store.salvage(NODE, partial)
@@ -160,6 +218,133 @@ def test_nothing_is_salvaged_over_newer_work_or_from_a_whole_result(tmp_path):
     with store.working_on(NODE) as partial:  # a manifest that cannot be read says nothing of what is whole
         (partial / "newer").unlink()
         partial.rmdir()
-        (path / MANIFEST).write_text("{")
+        store.backend.write(f"{name()}/{MANIFEST}", b"{")
         store.salvage(NODE, partial)
         assert not partial.exists()
+
+
+def test_files_of_a_result_that_are_damaged_are_dropped_and_it_is_found_no_more(store):
+    commit(store)
+    store.backend.write(VALUES, b"damaged!!!")  # of the right size
+    found = store.find(NODE.stage, NODE.key)
+    assert found is not None
+    store.drop_damaged(found)
+    assert store.find(NODE.stage, NODE.key) is None
+
+
+def test_no_message_holds_the_credentials(s3):
+    store = Store(s3("prefix"))
+    assert str(store) == "s3://bucket/prefix"
+    with pytest.raises(UserError) as caught:
+        Store("s3://any:secret@bucket/prefix?endpoint_override=127.0.0.1%3A9&scheme=http").find(NODE.stage, NODE.key)
+    assert str(caught.value).startswith("--store s3://bucket/prefix: ")
+    assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+# ---- what only an object store has to do ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def remote(s3, tmp_path) -> str:
+    return s3(f"remote/{tmp_path.name}")
+
+
+@pytest.fixture
+def elsewhere(monkeypatch, tmp_path):
+    """`open_store` on another host: one with copies of its own."""
+
+    def open_there(place: str, timing: Timing = FAST) -> Store:
+        monkeypatch.setenv("CHEXSEG_CACHE", str(tmp_path / "elsewhere"))
+        return open_store(place, timing)
+
+    return open_there
+
+
+def test_another_host_fetches_the_files_once_and_only_when_they_are_read(s3, remote, elsewhere):
+    commit(open_store(remote))
+    there = elsewhere(remote)
+    s3.requests()
+    found = there.find(NODE.stage, NODE.key)
+    assert not any("values.bin" in line for line in s3.requests())
+    assert (found.path / "sub" / "values.bin").read_bytes() == b"0123456789"
+    assert any("values.bin" in line for line in s3.requests())
+    assert there.find(NODE.stage, NODE.key).path == found.path
+    requests = s3.requests()
+    assert len(requests) == 1, "the manifest is kept, and so is what was fetched"
+
+
+def test_a_copy_that_is_damaged_is_fetched_again_and_another_result_is_another_copy(remote, elsewhere):
+    here = open_store(remote)
+    commit(here)
+    there = elsewhere(remote)
+    path = there.find(NODE.stage, NODE.key).path
+    (path / "sub" / "values.bin").write_bytes(b"01")
+    assert (there.find(NODE.stage, NODE.key).path / "sub" / "values.bin").read_bytes() == b"0123456789"
+    (path / "sub" / "values.bin").write_bytes(b"of its size")
+    there.drop_damaged(there.find(NODE.stage, NODE.key))
+    assert (there.find(NODE.stage, NODE.key).path / "sub" / "values.bin").read_bytes() == b"0123456789"
+    time.sleep(1.1)  # the manifest's time is what tells the two apart
+    commit(here, content=b"another result")
+    assert (there.find(NODE.stage, NODE.key).path / "sub" / "values.bin").read_bytes() == b"another result"
+
+
+def test_what_was_damaged_on_the_store_is_found_when_it_is_fetched(remote, elsewhere):
+    commit(open_store(remote))
+    there = elsewhere(remote)
+    there.backend.write(VALUES, b"damaged!!!")
+    with pytest.raises(DamagedError, match="values.bin: damaged since it was written"):
+        assert there.find(NODE.stage, NODE.key).path
+    there.drop_damaged(there.find(NODE.stage, NODE.key))
+    assert there.find(NODE.stage, NODE.key) is None
+
+
+def test_a_process_that_was_taken_for_dead_keeps_its_hands_off_anothers_result(remote, elsewhere):
+    paused = open_store(remote, Timing(settle=1.1, beat=1000, dead=3, look=0.5))
+    there = elsewhere(remote, Timing(settle=1.1, beat=0.5, dead=3, look=0.5))
+    with paused.working_on(NODE) as partial:
+        partial.mkdir(parents=True)
+        (partial / "values").write_text("the first's")
+        with there.working_on(NODE) as theirs:
+            with pytest.raises(LostError, match="another has taken the work over"):
+                paused.commit(NODE, partial, {}, 1.0)
+            assert there.find(NODE.stage, NODE.key) is None
+            theirs.mkdir(parents=True)
+            (theirs / "values").write_text("the second's")
+            there.commit(NODE, theirs, {}, 1.0)
+        assert (paused.commit(NODE, partial, {}, 1.0).path / "values").read_text() == "the second's"
+    assert open_store(remote).backend.tree(".claims") == {}
+
+
+def test_waiting_asks_little_and_leaves_nothing(s3, remote, elsewhere):
+    here, there = open_store(remote), elsewhere(remote, Timing(settle=1.1, beat=2, dead=30, look=2))
+    over = threading.Event()
+
+    def wait() -> None:
+        with there.working_on(NODE):
+            over.set()
+
+    waiting = threading.Thread(target=wait)
+    with here.working_on(NODE):
+        waiting.start()
+        time.sleep(3)
+        s3.requests()
+        time.sleep(6)
+        owners = {owner for owner in here.backend.tree(".claims") if not owner.endswith(".beat")}
+        other = next(owner for owner in owners if owner != here.backend.held[name()].name)
+        lines = s3.requests()
+        assert not over.is_set()
+    waiting.join(30)
+    assert over.is_set()
+    beats = sum(f"{other}.beat" in line for line in lines)
+    assert 2 <= beats <= 4
+    assert here.backend.tree(".claims") == {}
+
+
+def test_a_plan_of_45_cells_is_looked_up_with_few_requests(s3, remote):
+    text = (Path(__file__).resolve().parents[2] / "studies" / "semi_supervised.yaml").read_text()
+    planned = plan.plan(spec.parse(text, "x.yaml"), DATA)
+    store = open_store(remote)
+    s3.requests()
+    assert store.cached(planned.nodes.values()) == set()
+    stages = {node.stage for node in planned.nodes.values()}
+    assert len(s3.requests()) <= 2 * len(stages)

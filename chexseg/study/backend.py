@@ -1,0 +1,96 @@
+"""What a store needs of the place that its artifacts are in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Protocol
+
+MANIFEST = "manifest.json"
+FAILED = ".failed"
+#: Bytes that are read at once.
+CHUNK = 2**25
+
+
+class LostError(RuntimeError):
+    """What this process has worked on is another's by now."""
+
+
+class Entry(NamedTuple):
+    """One file: bytes, and when it was last written, in ns (by the clock of whoever keeps it)."""
+
+    size: int
+    modified_ns: int
+
+
+class Backend(Protocol):
+    """A directory or an object store. Names are relative to the store; an artifact's is ``<stage>/<short key>``.
+
+    uri: finds the store from anywhere on this host, and may hold credentials. title: the same for people, without them.
+    """
+
+    uri: str
+    title: str
+
+    def tree(self, name: str) -> dict[str, Entry]:
+        """Every file below a name, by its path below it; empty where there's nothing."""
+
+    def trees(self, names: Iterable[str]) -> dict[str, dict[str, Entry]]:
+        """`tree` of many artifacts at once."""
+
+    def read(self, files: Mapping[str, Entry]) -> dict[str, bytes]:
+        """Small documents by name; without those that have gone."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """A small document, whole or not at all."""
+
+    def delete(self, name: str) -> None:
+        """A file, if it's there."""
+
+    def sha256(self, name: str) -> str | None:
+        """Of a file's content as it is kept; None where it isn't there."""
+
+    def fetch(self, name: str, manifest: Mapping[str, Any]) -> Path:
+        """The directory of this host with an artifact's files. Raises `DamagedError` where they aren't as they should be."""
+
+    def drop_copies(self, name: str, manifest: Mapping[str, Any]) -> None:
+        """Forget what `fetch` has kept of an artifact, if it's damaged."""
+
+    def exclusive(self, name: str) -> AbstractContextManager[Path]:
+        """The partial directory of an artifact, on this host, while nobody else works on it. Waits."""
+
+    def busy(self) -> set[str]:
+        """What is being worked on, as `unfinished` names it."""
+
+    def publish(self, name: str, partial: Path, manifest: Mapping[str, Any]) -> None:
+        """Make a partial directory an artifact, the manifest last. To be called within `exclusive`."""
+
+    def reclaim(self, name: str, partial: Path) -> None:
+        """The reverse: an artifact's files, without its manifest, become the partial directory."""
+
+    def partials(self) -> dict[str, Path]:
+        """``<stage>-<short key>`` -> directory of whatever is unfinished on this host."""
+
+    def remove(self, name: str) -> bool:
+        """Delete an artifact, and what is unfinished of it; False, and nothing done, while someone works on it."""
+
+
+def digest(file: IO[bytes]) -> str:
+    """sha256 of what's left in a file."""
+    out = hashlib.sha256()
+    while chunk := file.read(CHUNK):
+        out.update(chunk)
+    return out.hexdigest()
+
+
+def encode(document: Mapping[str, Any]) -> bytes:
+    """A document as every store keeps it."""
+    return json.dumps(document, indent=1, sort_keys=True).encode()
+
+
+def unfinished(name: str) -> str:
+    """What an artifact is called while it's made: one name, without folders."""
+    return name.replace("/", "-")

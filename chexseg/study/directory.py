@@ -1,0 +1,113 @@
+"""A store in a directory, which may be shared by hosts whose file system locks for all of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from chexseg.errors import UserError
+from chexseg.study.backend import MANIFEST, Entry, digest, encode, unfinished
+from chexseg.study.locks import is_locked, locked
+
+PARTIAL = ".partial"
+
+
+class Directory:
+    """An artifact is a directory below `root`, and appears there by a rename (`study.backend.Backend`)."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.uri, self.title = str(root.absolute()), str(root)
+        if root.exists() and not root.is_dir():
+            raise UserError(f"--store {root}: is a file; allowed: a directory")
+
+    def tree(self, name: str) -> dict[str, Entry]:
+        top, out = self.root / name, {}
+        for folder, _, files in os.walk(top, followlinks=True):
+            for file in files:
+                path = Path(folder, file)
+                try:
+                    about = path.stat()
+                except OSError:  # gone since, or a link to nothing
+                    continue
+                out[path.relative_to(top).as_posix()] = Entry(about.st_size, about.st_mtime_ns)
+        return out
+
+    def trees(self, names: Iterable[str]) -> dict[str, dict[str, Entry]]:
+        return {name: self.tree(name) for name in names}
+
+    def read(self, files: Mapping[str, Entry]) -> dict[str, bytes]:
+        out = {}
+        for name in files:
+            try:
+                out[name] = (self.root / name).read_bytes()
+            except OSError:
+                continue
+        return out
+
+    def write(self, name: str, content: bytes) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+    def delete(self, name: str) -> None:
+        (self.root / name).unlink(missing_ok=True)
+
+    def sha256(self, name: str) -> str | None:
+        try:
+            with (self.root / name).open("rb") as file:
+                return digest(file)
+        except FileNotFoundError:
+            return None
+
+    def fetch(self, name: str, manifest: Mapping[str, Any]) -> Path:
+        return self.root / name
+
+    def drop_copies(self, name: str, manifest: Mapping[str, Any]) -> None:
+        """There are none."""
+
+    @contextmanager
+    def exclusive(self, name: str) -> Iterator[Path]:
+        with locked(self._lock(name)):
+            yield self._partial(name)
+
+    def busy(self) -> set[str]:
+        return {path.stem for path in (self.root / PARTIAL).glob("*.lock") if is_locked(path)}
+
+    def publish(self, name: str, partial: Path, manifest: Mapping[str, Any]) -> None:
+        self.write(str((partial / MANIFEST).relative_to(self.root)), encode(manifest))
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():  # incomplete, or it would have been found
+            shutil.rmtree(path)
+        partial.rename(path)
+
+    def reclaim(self, name: str, partial: Path) -> None:
+        (self.root / name / MANIFEST).unlink()
+        (self.root / name).rename(partial)
+
+    def partials(self) -> dict[str, Path]:
+        return {path.name: path for path in sorted((self.root / PARTIAL).glob("*")) if path.is_dir()}
+
+    def remove(self, name: str) -> bool:
+        with locked(self._lock(name), wait=False) as mine:
+            if mine:
+                (self.root / name / MANIFEST).unlink(missing_ok=True)  # first: half an artifact must not look whole
+                for path in (self.root / name, self._partial(name)):
+                    shutil.rmtree(path, ignore_errors=True)
+        return mine
+
+    def _partial(self, name: str) -> Path:
+        return self.root / PARTIAL / unfinished(name)
+
+    def _lock(self, name: str) -> Path:
+        return self.root / PARTIAL / f"{unfinished(name)}.lock"

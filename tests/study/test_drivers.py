@@ -1,0 +1,79 @@
+"""Two drivers on one store, each with a Ray of its own: nothing runs twice, and either may die."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from chexseg.study import plan, spec
+from chexseg.study.store import Store
+
+STUDY = """
+name: shared
+axes: {trial: [0, 1]}
+settings:
+  size: 64
+  encoder: {init: random}
+  labels: {p: 1, expert_split: {train: 8, select: 4}}
+  fit: {epochs: 2, samples_per_epoch: 16}
+"""
+
+
+@pytest.fixture
+def drivers(phantom_root, tmp_path, place):
+    """``drivers()`` starts another driver on the same study and store; (the plan, the store) beside it."""
+    study = tmp_path / "shared.yaml"
+    study.write_text(STUDY)
+    scratch = Path(tempfile.mkdtemp(prefix="cxr-", dir="/tmp"))
+    command = [sys.executable, "-m", "chexseg", "study", "run", study, "--data", phantom_root, "--store", place, "--quiet"]
+    started = []
+
+    def start() -> subprocess.Popen:
+        environment = os.environ | {"RAY_TMPDIR": str(scratch), "CHEXSEG_CACHE": str(tmp_path / f"copies-{len(started)}")}
+        started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start, plan.plan(spec.load(study), plan.fingerprints(phantom_root)), Store(place)
+    for driver in started:
+        driver.kill()
+        driver.wait()
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def computed(said: str) -> int:
+    found = re.search(r"(\d+) stages computed", said)
+    assert found, said
+    return int(found[1])
+
+
+def test_two_drivers_share_the_work_and_compute_nothing_twice(drivers):
+    start, planned, store = drivers
+    both = [start(), start()]
+    said = [driver.communicate(timeout=300)[1] for driver in both]
+    assert [driver.returncode for driver in both] == [0, 0], said
+    assert sum(map(computed, said)) == len(planned.nodes)
+    assert store.cached(planned.nodes.values()) == set(planned.nodes)
+
+
+@pytest.mark.parametrize("place", ["directory"], indirect=True)
+def test_one_that_is_killed_leaves_its_work_to_the_other(drivers):
+    start, planned, store = drivers
+    first, second = start(), start()
+    deadline = time.monotonic() + 120
+    while not store.cached(planned.nodes.values()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    before = store.cached(planned.nodes.values())
+    assert before and before != set(planned.nodes)
+    first.kill()
+    said = second.communicate(timeout=300)[1]
+    assert second.returncode == 0, said
+    assert computed(said) < len(planned.nodes)
+    assert store.cached(planned.nodes.values()) == set(planned.nodes)

@@ -1,0 +1,56 @@
+"""A small study with its store on S3: run, looked at and reported by the commands, and by a second run on another host."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from chexseg import cli
+from chexseg.study.store import Store
+from tests.study.test_run import SMALLEST
+
+STUDY = {
+    "name": "small",
+    "axes": {"labels.p": [0.5, 1]},
+    "settings": {"encoder": {"init": "random"}, "labels": {"weak": "cam"}},
+}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    path = tmp_path_factory.mktemp("study") / "small.yaml"
+    path.write_text(yaml.safe_dump(STUDY))
+    return path
+
+
+def run(*arguments: object):
+    settings = [word for key, value in SMALLEST.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    return CliRunner().invoke(cli.app, [*map(str, arguments), *settings])
+
+
+def test_a_study_runs_and_is_reported_with_its_store_on_s3(ray_session, s3, study, phantom_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = s3("studies/small")
+    where = ("--data", phantom_root, "--store", place)
+    ran = run("study", "run", study, *where, "--quiet")
+    assert ran.exit_code == 0, ran.output
+    assert "9 stages computed" in ran.output and "found in s3://bucket/studies/small," in ran.output
+    again = run("study", "run", study, *where, "--quiet")
+    assert "0 stages computed" in again.output and "9 found" in again.output
+    store = Store(place)
+    there = store.everything()
+    assert len(there) == 9 and all(manifest for _, manifest in there.values())
+    assert store.backend.tree(".claims") == {} and store.backend.partials() == {}
+
+    monkeypatch.setenv("CHEXSEG_CACHE", str(tmp_path / "another host"))
+    status = run("study", "status", study, *where, "--json")
+    assert json.loads(status.output)["complete"] is True
+    reported = run("report", study, *where, "--out", tmp_path / "report")
+    assert reported.exit_code == 0, reported.output
+    text = (tmp_path / "report" / "index.html").read_text()
+    assert "2 of 2 cells" in " ".join(re.sub(r"<[^>]*>", "", text).split())
+    assert not list(tmp_path.glob("s3*")), "a URI was taken for a directory"
