@@ -163,11 +163,7 @@ def study_plan(
     as_json: AsJson = False,
 ) -> None:
     """Show the cells of a study, the stages they need, and what of it is in the store already."""
-    from chexseg.study import summary
-    from chexseg.study.store import Store
-
-    plan = _plan(study, data, store, overrides)
-    found = summary.summarise(plan, Store(store))
+    found = _summary(study, data, store, overrides)
     typer.echo(json.dumps(found.plan_dict(), indent=1) if as_json else found.plan_text())
 
 
@@ -200,10 +196,7 @@ def study_status(
     as_json: AsJson = False,
 ) -> None:
     """Show which cells are done, missing or failed."""
-    from chexseg.study import summary
-    from chexseg.study.store import Store
-
-    found = summary.summarise(_plan(study, data, store, overrides), Store(store))
+    found = _summary(study, data, store, overrides)
     typer.echo(json.dumps(found.status_dict(), indent=1) if as_json else found.status_text())
 
 
@@ -299,10 +292,11 @@ def _write_phantom(root: Path, quiet: bool, **settings: Any) -> None:
             watch.close()
 
 
-def _plan(study: Path, data: Path, store: Path, overrides: list[str] | None) -> Any:
+def _meaning(study: Path, data: Path, store: Path, overrides: list[str] | None) -> Any:
+    """What a study file means: a grid's plan, or a search."""
     import yaml
 
-    from chexseg.study import plan, spec
+    from chexseg.study import plan, search, spec
     from chexseg.study.store import Store
 
     pairs = {}
@@ -314,39 +308,88 @@ def _plan(study: Path, data: Path, store: Path, overrides: list[str] | None) -> 
             pairs[key] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise UserError(f"--set {override}: the value is not YAML; allowed: such as fit.epochs=5") from None
+    read, found, imported = spec.load(study, pairs), plan.fingerprints(data), Store(store).imported()
     try:
-        return plan.plan(spec.load(study, pairs), plan.fingerprints(data), Store(store).imported())
+        if read.search is None:
+            return plan.plan(read, found, imported)
+        searched = search.Search(read, found, imported)
+        searched.upstream()  # refuses what can't be searched
+        return searched
     except plan.NoEncoderError as error:
         there = "" if store == DEFAULT_STORE else f" --store {shlex.quote(str(store))}"
         raise UserError(f"{study}: {error}{there}") from None
+    except UserError as error:
+        raise UserError(f"{study}: {error}") from None
+
+
+def _plan(study: Path, data: Path, store: Path, overrides: list[str] | None) -> Any:
+    """The plan of a grid; of a search, that of its best point so far and of what all of them share."""
+    from chexseg.study import search_summary
+    from chexseg.study.plan import Plan
+    from chexseg.study.store import Store
+
+    meant = _meaning(study, data, store, overrides)
+    return meant if isinstance(meant, Plan) else search_summary.planned(meant, Store(store))
+
+
+def _summary(study: Path, data: Path, store: Path, overrides: list[str] | None) -> Any:
+    from chexseg.study import search_summary, summary
+    from chexseg.study.plan import Plan
+    from chexseg.study.store import Store
+
+    meant = _meaning(study, data, store, overrides)
+    summarise = summary.summarise if isinstance(meant, Plan) else search_summary.summarise
+    return summarise(meant, Store(store))
 
 
 def _run_study(study: Path, data: Path, store: Path, address: str | None, overrides: list[str] | None, quiet: bool) -> Any:
     from chexseg.progress import reporter
+    from chexseg.study import grid_record
+    from chexseg.study.outcome import Outcome
+    from chexseg.study.plan import Plan
     from chexseg.study.store import Store
 
     results = Store(store)
-    planned = _plan(study, data, store, overrides)
-    missing = planned.needed(results.cached(planned.nodes.values()))
-    if not missing:  # no need to wait for Ray
-        from chexseg.study.outcome import Outcome
-
-        return Outcome(cached=len(planned.nodes))
-    # Ray asks for a token by default, which a cluster of this process alone has nobody to give.
-    if address is None:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    from chexseg.study import run
-
+    meant = _meaning(study, data, store, overrides)
     watch = reporter(quiet)
     try:
-        watch.say(f"{len(planned.cells)} cells; {len(missing)} of {len(planned.nodes)} stages to compute; starting Ray")
-        with run.cluster(address):
-            return run.run(planned, results, data, watch)
+        if isinstance(meant, Plan):
+            missing = meant.needed(results.cached(meant.nodes.values()))
+            with grid_record.recording(meant, results, watch.say):
+                if not missing:  # no need to wait for Ray
+                    return Outcome(cached=len(meant.nodes))
+                watch.say(f"{len(meant.cells)} cells; {len(missing)} of {len(meant.nodes)} stages to compute; starting Ray")
+                with _cluster(address) as run:
+                    return run.run(meant, results, data, watch)
+        from chexseg.study import search_summary
+
+        found = search_summary.summarise(meant, results)
+        if found.complete:
+            return Outcome(cached=len(found.found.plan.nodes))
+        watch.say(f"{found.status_text()}\nstarting Ray")
+        with _cluster(address):
+            from chexseg.study import search_run
+
+            outcome = search_run.run_search(meant, results, data, watch)
+        watch.say(search_summary.summarise(meant, results).status_text())
+        return outcome
     except KeyboardInterrupt:
         typer.echo("chexseg: interrupted; the same command goes on from here", err=True)
         raise typer.Exit(130) from None
     finally:
         watch.close()
+
+
+@contextmanager
+def _cluster(address: str | None) -> Iterator[Any]:
+    """`study.run` with Ray started."""
+    # Ray asks for a token by default, which a cluster of this process alone has nobody to give.
+    if address is None:
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    from chexseg.study import run
+
+    with run.cluster(address):
+        yield run
 
 
 def _report(studies: list[Path], data: Path, store: Path, out: Path, overrides: list[str] | None) -> Any:

@@ -18,7 +18,7 @@ from chexseg.errors import UserError
 from chexseg.pathologies import select
 from chexseg.stages import classify, distil, fit, imported, ingest, irnet, moco, pretrain, saliency, score
 from chexseg.stages.base import StageConfig
-from chexseg.study.spec import OWN_ENCODERS, Settings, Study, collapse
+from chexseg.study.spec import OWN_ENCODERS, Settings, Study, collapse, value_of
 
 #: Stage name -> module. The order is that in which data flows.
 STAGES = {
@@ -107,13 +107,16 @@ def node_of(
 class Plan:
     """cells: distinct ones. nodes: key -> node, each after its inputs. collapsed: combinations that were another's cell.
 
-    imported: (kind, architecture) -> sha256 of the encoders to be had (Store.imported).
+    imported: (kind, architecture) -> sha256 of the encoders to be had (Store.imported). targets: keys of nodes that are
+    wanted beside the cells' scores. data: split -> fingerprint.
     """
 
     study: Study
     imported: Mapping[tuple[str, str], str] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
     nodes: dict[str, Node] = field(default_factory=dict)
+    targets: list[str] = field(default_factory=list)
+    data: Mapping[str, str] = field(default_factory=dict)
     combinations: int = 0
 
     @property
@@ -121,9 +124,10 @@ class Plan:
         return self.combinations - len(self.cells)
 
     def needed(self, cached: Iterable[str]) -> list[Node]:
-        """The nodes that must run given what's cached: every cell's scores, and what these need and lack, inputs first."""
+        """The nodes that must run given what's cached: every cell's scores, the targets, and what these need and lack,
+        inputs first."""
         have, wanted = set(cached), set()
-        pending = [cell.score for cell in self.cells]
+        pending = [*self.targets, *(cell.score for cell in self.cells)]
         while pending:
             key = pending.pop()
             if key not in have and key not in wanted:
@@ -167,7 +171,7 @@ def plan(study: Study, data: Mapping[str, str], imported: Mapping[tuple[str, str
     data: split -> fingerprint. imported: (kind, architecture) -> sha256 of the encoders in the store (Store.imported).
     Raises `NoEncoderError` for a study that needs another.
     """
-    out = Plan(study, imported or {})
+    out = Plan(study, imported or {}, data=data)
     seen: set[str] = set()
     varied = set(study.axes) | {key for entry in study.also for key in entry}
     combinations = [collapse(given) for _, given in study.cells()]
@@ -309,8 +313,5 @@ def _other(s: Settings, varied: set[str]) -> tuple[str, ...]:
     for key in sorted(varied - {"labels.weak", "labels.p", "distil.fraction", "trial"}):
         if key.startswith(tuple(idle)):
             continue
-        value: Any = s
-        for part in key.split("."):
-            value = getattr(value, part)
-        words.append(f"{key.rpartition('.')[2]}={value}")
+        words.append(f"{key.rpartition('.')[2]}={value_of(s, key)}")
     return tuple(words)

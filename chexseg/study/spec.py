@@ -10,16 +10,26 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from chexseg import pathologies
 from chexseg.data.mixture_rules import effective_probability
 from chexseg.errors import UserError, nearest
 from chexseg.stages import classify, fit, ingest, irnet, moco, pretrain, saliency, score
 from chexseg.stages.base import StageConfig
+from chexseg.study import space
 
 #: The values of `encoder.init` whose weights a study trains itself, unless `encoder.imported` says otherwise.
 OWN_ENCODERS = ("chexpert", "moco")
@@ -147,12 +157,14 @@ class Study(Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     title: str = ""
     reproduces: tuple[str, ...] = ()
-    #: Dotted setting -> its values; cells are the product.
-    axes: dict[str, tuple[Any, ...]] = {}
+    #: Dotted setting -> its values, or in a search a range of them; cells are the product.
+    axes: dict[str, Annotated[Any, BeforeValidator(space.axis)]] = {}
     #: Further cells beside the product, each as dotted settings.
     also: tuple[dict[str, Any], ...] = ()
     settings: Settings = Settings()
     resources: Resources = Resources()
+    #: With it the axes are searched (study.search) and not gone through.
+    search: space.Search | None = None
     #: The settings as the file has them, before defaults.
     given: dict[str, Any] = Field(default={}, exclude=True)
 
@@ -164,7 +176,11 @@ class Study(Section):
         grid = itertools.product(*self.axes.values()) if self.axes or not self.also else ()
         points = (dict(zip(self.axes, values, strict=True)) for values in grid)
         for point in itertools.chain(points, self.also):
-            yield point, Settings.model_validate(_merged(self.given, point))
+            yield point, self.at(point)
+
+    def at(self, point: Mapping[str, Any]) -> Settings:
+        """The settings with the dotted settings of a point laid over them. Raises pydantic's ValidationError."""
+        return Settings.model_validate(_merged(self.given, point))
 
 
 def collapse(settings: Settings) -> Settings:
@@ -214,15 +230,20 @@ def parse(text: str, where: str, overrides: Mapping[str, Any] | None = None) -> 
         _check_key(key, f"--set {key}")
         given = _merged(given, {key: value})
     document["settings"] = given
+    document["axes"] = _axes(document.get("axes") or {}, where, lines)
     try:
         study = Study.model_validate({**document, "given": given})
     except ValidationError as error:
         raise UserError(_explain(error, where, lines, Study)) from None
-    axes = document.get("axes") or {}
+    axes = study.axes
+    if study.search is not None:
+        _check_search(study, where, lines)
     for key, values in axes.items():
         place = f"{where}:{lines.get(f'axes.{key}', 1)}: axes.{key}"
         _check_key(key, place)
-        if not values or len({repr(value) for value in values}) != len(values):
+        if isinstance(values, space.Range):
+            _check_range(study, key, values, place)
+        elif not values or len({repr(value) for value in values}) != len(values):
             raise UserError(f"{place}: allowed: a list of different values, at least one")
     for number, entry in enumerate(study.also):
         for key in entry:
@@ -230,7 +251,8 @@ def parse(text: str, where: str, overrides: Mapping[str, Any] | None = None) -> 
     for key in (*axes, *(key for entry in study.also for key in entry)):
         if key in ("pathologies", "size"):  # one report compares masks of one size and one set of pathologies
             raise UserError(f"{where}:{lines.get(f'axes.{key}', 1)}: {key}: found as an axis; allowed: in settings, once")
-    points = [({key: value}, f"axes.{key}") for key, values in axes.items() for value in values]
+    lists = {key: values for key, values in axes.items() if not isinstance(values, space.Range)}
+    points = [({key: value}, f"axes.{key}") for key, values in lists.items() for value in values]
     points += [({key: value}, f"also.{n}.{key}") for n, entry in enumerate(study.also) for key, value in entry.items()]
     for point, place in points:
         try:
@@ -238,6 +260,65 @@ def parse(text: str, where: str, overrides: Mapping[str, Any] | None = None) -> 
         except ValidationError as error:
             raise UserError(_explain(error, f"{where}:{lines.get(place, 1)}: {place}", {}, Settings)) from None
     return study
+
+
+def _axes(axes: Any, where: str, lines: Mapping[str, int]) -> Any:
+    """The axes with each mapping read as a range."""
+    if not isinstance(axes, dict):
+        return axes
+    out = dict(axes)
+    for key, values in axes.items():
+        if isinstance(values, dict):
+            try:
+                out[key] = space.Range.model_validate(values)
+            except ValidationError as error:
+                place = f"axes.{key}"
+                raise UserError(_explain(error, f"{where}:{lines.get(place, 1)}: {place}", {}, space.Range)) from None
+    return out
+
+
+def _check_search(study: Study, where: str, lines: Mapping[str, int]) -> None:
+    """Raises `UserError` for what a grid may say and a search may not."""
+    trials = f"{where}:{lines.get('axes.trial', 1)}: axes.trial: found in a search; allowed: search.trials, how many"
+    for wrong, message in (
+        ("trial" in study.axes, trials),
+        (bool(study.also), f"{where}:{lines.get('also', 1)}: also: found in a search; allowed: axes alone"),
+        (not study.axes, f"{where}:{lines.get('search', 1)}: search: found no axes; allowed: at least one"),
+        (
+            study.resources.workers > 1,
+            f"{where}:{lines.get('resources', 1)}: resources.workers: found {study.resources.workers} in a search; allowed: 1",
+        ),
+        (
+            study.settings.labels.expert_split.select == 0,
+            f"{where}:{lines.get('settings.labels.expert_split.select', 1)}: labels.expert_split.select: found 0 in a search,"
+            " which goes by the images held back; allowed: at least 1",
+        ),
+    ):
+        if wrong:
+            raise UserError(message)
+
+
+def _check_range(study: Study, key: str, values: space.Range, place: str) -> None:
+    """Raises `UserError` unless both ends are numbers that the setting may have."""
+    if study.search is None:
+        raise UserError(f"{place}: found a range; allowed: a list of values, or a section search beside the axes")
+    for end in (values.low, values.high):
+        try:
+            number = value_of(study.at({key: end}), key)
+        except ValidationError as error:
+            raise UserError(_explain(error, place, {}, Settings)) from None
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            raise UserError(f"{place}: found a range for what is no number; allowed: a list of values")
+        if isinstance(number, int) and values.step is not None and not values.step.is_integer():
+            raise UserError(f"{place}: step: found {values.step:g} for whole numbers; allowed: a whole one")
+
+
+def value_of(settings: Settings, key: str) -> Any:
+    """The value of a dotted setting."""
+    value: Any = settings
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
 
 
 def _merged(given: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
@@ -271,14 +352,15 @@ def _dotted(model: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _explain(error: ValidationError, where: str, lines: Mapping[str, int], model: Any) -> str:
-    """The first fault as one line."""
-    fault = error.errors()[0]
+    """The first fault as one line; a key that nobody knows before one that is missing, which it may be misspelt."""
+    fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in fault["loc"])
     line = next((lines[k] for k in (key, key.rpartition(".")[0]) if k in lines), None)
     place = f"{where}:{line}" if line else where
     if fault["type"] == "extra_forbidden":
         for part in fault["loc"][:-1]:
-            model = model.model_fields[part].annotation
+            annotation = model.model_fields[part].annotation
+            model = next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)
         allowed = [name for name in model.model_fields if name != "given"]
         return f"{place}: {key}: no such key{nearest(fault['loc'][-1], allowed)}; allowed: {', '.join(allowed)}"
     message = fault["msg"].removeprefix("Value error, ")

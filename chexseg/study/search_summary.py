@@ -1,0 +1,111 @@
+"""What a search comes to against a store: for people, and as JSON. Read-only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from chexseg.study import summary
+from chexseg.study.ledger import Ledger, Standing
+from chexseg.study.plan import STAGES, Plan
+from chexseg.study.search import Point, Search
+from chexseg.study.space import Range
+from chexseg.study.store import Store
+
+
+def planned(search: Search, store: Store) -> Plan:
+    """The stages that all points share, and the cells of the best point so far.
+
+    Raises `UserError` for a range that a shared stage depends on.
+    """
+    out = search.upstream()
+    best = Ledger(search, store).standing().point
+    if best is not None:
+        cells = search.plan([best])
+        out.cells, out.combinations = cells.cells, cells.combinations
+        out.nodes |= cells.nodes
+    return out
+
+
+@dataclass(frozen=True)
+class SearchSummary:
+    search: Search
+    standing: Standing
+    #: Of `planned`.
+    found: summary.Summary
+
+    @property
+    def complete(self) -> bool:
+        tried = self.standing.done + self.standing.pruned
+        return tried >= self.search.study.search.points and self.found.complete
+
+    def plan_dict(self) -> dict[str, Any]:
+        """The object of ``study plan --json``."""
+        return self.found.plan_dict() | {"search": self._search()}
+
+    def status_dict(self) -> dict[str, Any]:
+        """The object of ``study status --json``. Its cells are the best point's."""
+        return self.found.status_dict() | {"complete": self.complete, "search": self._search()}
+
+    def _search(self) -> dict[str, Any]:
+        study, standing = self.search.study, self.standing
+        return {
+            **study.search.model_dump(),
+            "space": {
+                key: values.model_dump() if isinstance(values, Range) else list(values) for key, values in study.axes.items()
+            },
+            "done": standing.done,
+            "pruned": standing.pruned,
+            "failed": standing.failed,
+            "told": standing.told,
+            "best": None if standing.point is None else {"selection_miou": standing.value, "point": dict(standing.point)},
+        }
+
+    def plan_text(self) -> str:
+        study = self.search.study
+        settings = study.search
+        trials = f"each the mean of {settings.trials} trials" if settings.trials > 1 else "one trial each"
+        lines = [f"{study.name}: {settings.points} points, {trials}; sampler {settings.sampler}, pruner {settings.pruner}", ""]
+        for key, values in study.axes.items():
+            what = values.describe() if isinstance(values, Range) else ", ".join(map(str, values))
+            lines.append(f"{key:<28} {what}")
+        lines += ["", f"{'shared stage':<14} {'runs':>4} {'cached':>7} {'to run':>7} {'expected':>10}"]
+        targets = {key: self.found.plan.nodes[key] for key in self.found.plan.targets}
+        for stage in STAGES:
+            states = [self.found.states[key] for key, node in targets.items() if node.stage == stage]
+            if states:
+                new, cost = sum(state in ("new", "failed") for state in states), self.found.seconds.get(stage)
+                expected = "" if not new else "?" if cost is None else f"{new * cost:.0f} s"
+                lines.append(f"{stage:<14} {len(states):>4} {states.count('cached'):>7} {new:>7} {expected:>10}")
+        left = max(0, settings.points - self.standing.done - self.standing.pruned) * settings.trials
+        cost = self.found.seconds.get("fit")
+        expected = f", {left * cost:.0f} s if none is pruned" if left and cost else ""
+        lines += ["", f"at most {left} fits to come{expected}" if left else "no fit to come", self._line()]
+        return "\n".join(lines)
+
+    def status_text(self) -> str:
+        standing = self.standing
+        lines = [f"{self.search.study.name}: {self._line()}"]
+        if standing.point is not None:
+            whose = "a finished cell of another study" if standing.was_told else "a point of this search"
+            lines.append(f"  best: mIoU {standing.value:.3f} on the images held back, {whose}: {words(standing.point)}")
+        lines += [f"  {cell.name:<36} {self.found.cell_state(cell.score)}" for cell in self.found.plan.cells]
+        return "\n".join(lines)
+
+    def _line(self) -> str:
+        standing = self.standing
+        parts = [f"{standing.done + standing.pruned} of {self.search.study.search.points} points tried"]
+        parts += [f"{count} {name}" for name, count in (("pruned", standing.pruned), ("failed", standing.failed)) if count]
+        parts += [f"{standing.told} told from finished cells"] if standing.told else []
+        return ", ".join(parts)
+
+
+def words(point: Point) -> str:
+    """``p=0.83 weak=cam``: a point for people."""
+    return " ".join(
+        f"{key.rpartition('.')[2]}={f'{value:.4g}' if isinstance(value, float) else value}" for key, value in point.items()
+    )
+
+
+def summarise(search: Search, store: Store) -> SearchSummary:
+    return SearchSummary(search, Ledger(search, store).standing(), summary.summarise(planned(search, store), store))
