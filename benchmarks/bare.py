@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,6 +97,25 @@ def own_ray(scratch: str | Path) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def run(measure: Callable[[argparse.Namespace, Path], None], about: str, **options: tuple[int, str]) -> None:
+    """A benchmark's whole command: ``measure(arguments, scratch)`` with a Ray of its own; `options` as in `parse`."""
+    arguments = parse(about, **options)
+    with tempfile.TemporaryDirectory(prefix="cxr-", dir="/tmp") as scratch, own_ray(scratch):
+        measure(arguments, Path(scratch))
+
+
+def parse(about: str, **options: tuple[int, str]) -> argparse.Namespace:
+    """The command line. options: name -> (default, what it is)."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    for name, (default, what) in options.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, help=f"{what} (default: {default})")
+    return parser.parse_args()
+
+
+#: The option of every benchmark of images.
+SIZE = (320, "pixels of the square images' side")
 
 
 class Watch:

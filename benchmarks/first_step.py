@@ -13,7 +13,6 @@ The radiographs are phantom ones, the weak maps noise: what they show doesn't ch
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,14 +88,5 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> None:
         print(f"{name:<28}{first:>20.2f}{first - (third - second):>20.2f}{third - second:>16.2f}", flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch-size", type=int, default=8, help="samples a step (default: 8)")
-    parser.add_argument("--size", type=int, default=320, help="pixels of the square images' side (default: 320)")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="cxr-", dir="/tmp") as scratch, bare.own_ray(scratch):
-        measure(arguments, Path(scratch))
-
-
 if __name__ == "__main__":
-    main()
+    bare.run(measure, __doc__, batch_size=(8, "samples a step"), size=bare.SIZE)

@@ -17,7 +17,6 @@ import csv
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,15 +83,5 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> None:
     print(f"reading the CSV file and starting the workers took {np.median(starts):.1f} s, which isn't counted")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=32768, help="names of files (default: 32768)")
-    parser.add_argument("--size", type=int, default=320, help="pixels of the square images' side (default: 320)")
-    parser.add_argument("--rounds", type=int, default=3, help="turns that the sides take (default: 3)")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="cxr-", dir="/tmp") as scratch, bare.own_ray(scratch):
-        measure(arguments, Path(scratch))
-
-
 if __name__ == "__main__":
-    main()
+    bare.run(measure, __doc__, images=(32768, "names of files"), size=bare.SIZE, rounds=(3, "turns that the sides take"))

@@ -16,7 +16,6 @@ The sides take turns. DeepLabV3+ on ResNet18, batches of 16 as in the stages.
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -110,17 +109,13 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> None:
     print(f"starting distil's {processes} workers took {np.median(starts):.1f} s, which isn't counted")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=2048, help="that are distilled (default: 2048)")
-    parser.add_argument("--test-images", type=int, default=256, help="that are scored (default: 256)")
-    parser.add_argument("--size", type=int, default=320, help="pixels of the square images' side (default: 320)")
-    parser.add_argument("--rounds", type=int, default=3, help="turns that the sides take (default: 3)")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(prefix="cxr-", dir="/tmp") as scratch, bare.own_ray(scratch):
-        measure(arguments, Path(scratch))
-
-
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    bare.run(
+        measure,
+        __doc__,
+        images=(2048, "that are distilled"),
+        test_images=(256, "that are scored"),
+        size=bare.SIZE,
+        rounds=(3, "turns that the sides take"),
+    )

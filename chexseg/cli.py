@@ -163,7 +163,7 @@ def study_plan(
     as_json: AsJson = False,
 ) -> None:
     """Show the cells of a study, the stages they need, and what of it is in the store already."""
-    found = _summary(study, data, store, overrides)
+    found = _summary(study, data, store, overrides, costs=True)
     typer.echo(json.dumps(found.plan_dict(), indent=1) if as_json else found.plan_text())
 
 
@@ -332,14 +332,14 @@ def _plan(study: Path, data: Path, store: Path, overrides: list[str] | None) -> 
     return meant if isinstance(meant, Plan) else search_summary.planned(meant, Store(store))
 
 
-def _summary(study: Path, data: Path, store: Path, overrides: list[str] | None) -> Any:
-    from chexseg.study import search_summary, summary
+def _summary(study: Path, data: Path, store: Path, overrides: list[str] | None, costs: bool = False) -> Any:
+    from chexseg.study import cost, search_summary, summary
     from chexseg.study.plan import Plan
     from chexseg.study.store import Store
 
     meant = _meaning(study, data, store, overrides)
     summarise = summary.summarise if isinstance(meant, Plan) else search_summary.summarise
-    return summarise(meant, Store(store))
+    return summarise(meant, Store(store), cost.images(data) if costs else None)
 
 
 def _run_study(study: Path, data: Path, store: Path, address: str | None, overrides: list[str] | None, quiet: bool) -> Any:
@@ -386,9 +386,9 @@ def _cluster(address: str | None) -> Iterator[Any]:
     # Ray asks for a token by default, which a cluster of this process alone has nobody to give.
     if address is None:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    from chexseg.study import run
+    from chexseg.study import cluster, run
 
-    with run.cluster(address):
+    with cluster.cluster(address):
         yield run
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,6 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 #: Seconds between two lines about the same task where there's no terminal.
 LINE_EVERY = 5.0
@@ -29,6 +30,8 @@ class Reporter(Protocol):
     def finish(self, name: str, text: str) -> None: ...
 
     def say(self, text: str) -> None: ...
+
+    def headline(self, text: str) -> None: ...
 
     def close(self) -> None: ...
 
@@ -45,6 +48,9 @@ class Quiet:
     def say(self, text: str) -> None:
         pass
 
+    def headline(self, text: str) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
@@ -56,6 +62,7 @@ class Lines:
         self.console = console
         self.started: dict[str, float] = {}
         self.said: dict[str, float] = {}
+        self.head = ""
 
     def update(self, name: str, done: int, total: int, unit: str, note: Mapping[str, Any] | None = None) -> None:
         now = time.monotonic()
@@ -75,15 +82,33 @@ class Lines:
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def headline(self, text: str) -> None:
+        """At most every few seconds, and only what is new."""
+        now = time.monotonic()
+        if text != self.head and now - self.said.get("", -LINE_EVERY) >= LINE_EVERY:
+            self.head, self.said[""] = text, now
+            self.say(text)
+
     def close(self) -> None:
         pass
+
+
+class _Table(Progress):
+    """Progress bars below a headline."""
+
+    head = ""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        if self.head:
+            yield Text(self.head, style="bold")
+        yield from super().get_renderables()
 
 
 class Bars:
     """Progress bars on a terminal, one a piece of work under way; finished work leaves a line."""
 
     def __init__(self, console: Console):
-        self.progress = Progress(
+        self.progress = _Table(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -111,6 +136,9 @@ class Bars:
     def say(self, text: str) -> None:
         self.progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def headline(self, text: str) -> None:
+        self.progress.head = text
+
     def close(self) -> None:
         self.progress.stop()
 
@@ -119,6 +147,14 @@ def reporter(quiet: bool = False) -> Reporter:
     """The right one for where stderr goes."""
     console = Console(stderr=True)
     return Quiet() if quiet else Bars(console) if console.is_terminal else Lines(console)
+
+
+def duration(seconds: float) -> str:
+    """For people: "42 s", "7 min", "3 h 05 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _figures(note: Mapping[str, Any] | None) -> str:

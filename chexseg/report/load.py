@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow.dataset as pads
 
 from chexseg.data import chexlocalize, shards
 from chexseg.pathologies import PATHOLOGIES, select
-from chexseg.report.results import CELL_COLUMNS, Classifier, StudyResults, WeakCounts, WeakLabels, WeakMaps
+from chexseg.report.results import CELL_COLUMNS, GRAPH_COLUMNS, Classifier, StudyResults, WeakCounts, WeakLabels, WeakMaps
 from chexseg.stages.counting import COUNTS, PREDICTIONS
 from chexseg.stages.saliency import THRESHOLDS
 from chexseg.study.plan import Node, Plan
@@ -43,7 +44,7 @@ def study_results(plan: Plan, store: Store) -> StudyResults:
         counts.append(counts_IK3[:, [order.index(name) for name in names]])
         rows.append({**cell.row(), "selection_miou": fitted.facts["selection_miou"] if fitted else None})
         paths.append(scored.path)
-    shape = (0, len(image_ids), len(names), 3)
+    shape, stages = (0, len(image_ids), len(names), 3), _stages(plan, store)
     return StudyResults(
         name=plan.study.name,
         title=plan.study.title or plan.study.name,
@@ -52,7 +53,8 @@ def study_results(plan: Plan, store: Store) -> StudyResults:
         cells=pd.DataFrame(rows, columns=list(CELL_COLUMNS)),
         counts_CIK3=np.stack(counts).astype(np.int64) if counts else np.zeros(shape, dtype=np.int64),
         missing=pd.DataFrame(missing, columns=["name", "state", "reason"]),
-        stages=_stages(plan, store),
+        stages=stages,
+        graph=_graph(plan, found.states, dict(zip(stages["key"], stages["seconds"], strict=True))),
         predictions=lambda cell, image_id: _predictions(paths[cell], image_id, names),
         image=_images(plan, store, names),
         weak_labels=tuple(_weak_labels(plan, store, node, names) for node in plan.nodes.values() if node.stage in WEAK),
@@ -76,6 +78,15 @@ def _stages(plan: Plan, store: Store) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows, columns=["stage", "key", "seconds", "host", "settings"])
+
+
+def _graph(plan: Plan, states: Mapping[str, str], seconds: Mapping[str, float]) -> pd.DataFrame:
+    names = {key: cell.name for cell in plan.cells for key in (cell.fit, cell.score)}
+    rows = []
+    for key, node in plan.nodes.items():
+        label = f"{node.label}: {names[key]}" if key in names else node.label
+        rows.append((key, node.stage, label, states[key], seconds.get(key, float("nan")), tuple(node.inputs.values())))
+    return pd.DataFrame(rows, columns=list(GRAPH_COLUMNS))
 
 
 def _predictions(path: Path, image_id: str, names: tuple[str, ...]) -> np.ndarray:

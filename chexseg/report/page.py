@@ -14,7 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from chexseg.report import figures, overlays, tables, weak_labels
+from chexseg.report import figures, overlays, stage_graph, tables, weak_labels
 from chexseg.report.published import css_name, headline, headline_rows, verdict
 from chexseg.report.results import StudyResults
 from chexseg.report.statistics import patient_of
@@ -97,10 +97,11 @@ def study_tables(results: StudyResults) -> dict[str, pd.DataFrame]:
 
 def study_figures(results: StudyResults) -> dict[str, go.Figure]:
     """File name -> figure; Figure 2 for its panels."""
-    if not tables.variants(results):
-        return {}
-    panels = enumerate(figures.figure2_panels(results))
-    return {f"figure2-{'abcd'[n]}": figures.figure2(figures.figure2_rows(results, name), "abcd"[n]) for n, name in panels}
+    found = {"stages": stage_graph.draw(stage_graph.rows(results))} if len(results.graph) else {}
+    if tables.variants(results):
+        for letter, name in zip("abcd", figures.figure2_panels(results), strict=False):
+            found[f"figure2-{letter}"] = figures.figure2(figures.figure2_rows(results, name), letter)
+    return found
 
 
 def completeness(results: StudyResults) -> str:
@@ -139,6 +140,8 @@ def _study(name: str, results: StudyResults) -> str:
         if len(tables.students_rows(results)):
             sections["Students"] = _students(results)
         sections["Cells"] = _cells(results)
+    if len(results.graph):
+        sections["Stages"] = _stages(results, name)
     if len(results.stages):
         sections["Time"] = _time(results)
     sections |= {"Missing cells": _missing(results), "Provenance": _provenance(results)}
@@ -275,11 +278,7 @@ def _figure2(results: StudyResults, name: str) -> str:
     for n, pathology in enumerate(figures.figure2_panels(results)):
         figure = figures.figure2(figures.figure2_rows(results, pathology, variant), "abcd"[n], legend=False)
         groups |= {trace.legendgroup for trace in figure.data}
-        data = figure.to_json().replace("</", "<\\/")
-        plots.append(
-            f'<figure><div class="plot" data-figure="{name}--panel-{n}"></div>'
-            f'<script type="application/json" id="{name}--panel-{n}">{data}</script></figure>'
-        )
+        plots.append(_plot(figure, f"{name}--panel-{n}"))
     entries = {
         "cam": ("CAM", "round", "var(--cam)"),
         "cam++": ("CAM++", "triangle", "var(--cam-plus-plus)"),
@@ -295,6 +294,23 @@ def _figure2(results: StudyResults, name: str) -> str:
         "shape of the paper’s curves, not their height. Drag to zoom, double-click to return."
     )
     return f'<fieldset class="switches">{switches}</fieldset><div class="plots">{"".join(plots)}</div>{_note(note)}'
+
+
+def _plot(figure: go.Figure, anchor: str, kind: str = "") -> str:
+    """A figure that the page's script draws."""
+    data = figure.to_json().replace("</", "<\\/")
+    return (
+        f'<figure><div class="plot {kind}" data-figure="{anchor}" style="height:{figure.layout.height}px"></div>'
+        f'<script type="application/json" id="{anchor}">{data}</script></figure>'
+    )
+
+
+def _stages(results: StudyResults, name: str) -> str:
+    note = (
+        "Every run of a stage that the study needs, once, to the right of what it reads. Point at one to see which it is; runs "
+        "that several cells need have several lines to the right."
+    )
+    return _plot(stage_graph.draw(stage_graph.rows(results)), f"{name}--graph", "wide") + _note(note)
 
 
 def _overlays(results: StudyResults) -> str:

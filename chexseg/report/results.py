@@ -25,6 +25,9 @@ CELL_COLUMNS = (
     "selection_miou",
 )
 
+#: Columns of `StudyResults.graph`.
+GRAPH_COLUMNS = ("key", "stage", "label", "state", "seconds", "inputs")
+
 
 @dataclass(frozen=True)
 class WeakCounts:
@@ -108,6 +111,9 @@ class StudyResults:
     counts_CIK3: np.ndarray
     missing: pd.DataFrame  # one row a cell that has no scores yet: name, state ("missing" or "failed"), reason
     stages: pd.DataFrame  # one row a stage that ran: stage, key, seconds, host, settings (JSON)
+    #: One row a run of the plan, after those it needs, with `GRAPH_COLUMNS`; state as in `study.summary.Summary.states`,
+    #: seconds NaN where it hasn't run, inputs the keys of what it needs.
+    graph: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(GRAPH_COLUMNS)))
     weak_labels: tuple[WeakLabels, ...] = ()  # one an artifact of the plan, made or not
     classifiers: tuple[Classifier, ...] = ()  # one an artifact that is there
     radiologists_IK3: np.ndarray | None = None  # the human benchmark's counts on the same images

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -63,8 +62,7 @@ class Config(StageConfig):
 
 def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """`inputs`: ``train`` and ``valid``, both ingested."""
-    loop = partial(train, config, dict(inputs), out)
-    return resume.once(out, WEIGHTS, lambda: ray_train.run(loop, f"classify with {config.architecture}", out, execution))
+    return ray_train.once(train, config, inputs, out, WEIGHTS, execution)
 
 
 def build(config: Config) -> Any:

@@ -97,8 +97,7 @@ class Config(StageConfig):
 def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """`inputs`: ``valid``; ``encoder`` unless the init is random; ``train`` and ``weak`` if p leaves room for weak
     labels; ``train`` and ``teacher`` for a student."""
-    loop = partial(train, config, dict(inputs), out)
-    return resume.once(out, WEIGHTS, lambda: ray_train.run(loop, "fit", out, execution))
+    return ray_train.once(train, config, inputs, out, WEIGHTS, execution)
 
 
 def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,8 +66,7 @@ class Config(StageConfig):
 
 def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """`inputs`: ``train``, ingested. Raises `UserError` for a batch or a queue that is larger than it."""
-    loop = partial(train, config, dict(inputs), out)
-    return resume.once(out, WEIGHTS, lambda: ray_train.run(loop, f"moco with {config.architecture}", out, execution))
+    return ray_train.once(train, config, inputs, out, WEIGHTS, execution)
 
 
 def build(config: Config) -> Any:

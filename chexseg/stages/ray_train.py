@@ -20,9 +20,24 @@ from typing import Any
 import pyarrow as pa
 
 from chexseg.errors import DamagedError, UserError
+from chexseg.stages import resume
 from chexseg.stages.base import Execution, no_progress
 
 _ERRORS = {error.__name__: error for error in (UserError, DamagedError)}
+
+
+def once(
+    train: Callable[..., Mapping[str, Any]],
+    config: Any,
+    inputs: Mapping[str, Path],
+    out: Path,
+    weights: str,
+    execution: Execution,
+) -> dict[str, Any]:
+    """``train(config, inputs, out, execution)`` by `run`, unless its result is there already (`resume.once`)."""
+    loop = functools.partial(train, config, dict(inputs), out)
+    name = f"{train.__module__.rpartition('.')[2]} with {config.architecture}"
+    return resume.once(out, weights, lambda: run(loop, name, out, execution))
 
 
 def run(loop: Callable[[Execution], Mapping[str, Any]], name: str, out: Path, execution: Execution) -> dict[str, Any]:

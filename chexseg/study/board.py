@@ -4,18 +4,61 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 
-from chexseg.progress import Reporter
+from chexseg.progress import Reporter, duration
+
+
+@dataclass
+class Tally:
+    """How the cells of a run stand, or the points of a search.
+
+    done: with those that were in the store before. best: (selection mIoU, name) of the best fit. times: of the first
+    cell's start and of the last one's end, in seconds of one clock.
+    """
+
+    total: int
+    done: int = 0
+    failed: int = 0
+    best: tuple[float, str] | None = None
+    running: set[str] = field(default_factory=set)
+    ended: int = 0
+    times: list[float] = field(default_factory=list)
+    unit: str = "cells"
+
+    def begin(self, cell: str, now: float) -> None:
+        """A cell may begin again after its worker died."""
+        self.times = self.times or [now, now]
+        self.running.add(cell)
+
+    def end(self, cell: str, whole: bool, miou: float | None, now: float) -> None:
+        self.running.discard(cell)
+        self.done, self.failed = self.done + whole, self.failed + (not whole)
+        self.ended += 1
+        self.times = [*self.times[:1], now]
+        if miou is not None:
+            self.best = max(self.best or (miou, cell), (miou, cell))
+
+    def text(self) -> str:
+        """One line for people; the estimate is by the cells that have ended so far, so it knows how many run at once."""
+        words = [f"{self.done} of {self.total} {self.unit} done", f"{len(self.running)} running", f"{self.failed} failed"]
+        if self.best:
+            words.append(f"best selection mIoU {self.best[0]:.3f} ({self.best[1]})")
+        left = self.total - self.done - self.failed
+        if self.ended and left:
+            words.append(f"about {duration((self.times[1] - self.times[0]) / self.ended * left)} left")
+        return ", ".join(words)
 
 
 @ray.remote(num_cpus=0)
 class Board:
     """The latest progress of everything under way, and what has finished since it was last read."""
 
-    def __init__(self) -> None:
+    def __init__(self, tally: Tally) -> None:
+        self.tally = tally
         self.running: dict[str, tuple[int, int, str, dict[str, Any]]] = {}
         self.finished: list[tuple[str, str]] = []
 
@@ -26,9 +69,15 @@ class Board:
         self.running.pop(name, None)
         self.finished.append((name, text))
 
-    def read(self) -> tuple[dict[str, tuple[int, int, str, dict[str, Any]]], list[tuple[str, str]]]:
+    def begin_cell(self, name: str) -> None:
+        self.tally.begin(name, time.monotonic())
+
+    def end_cell(self, name: str, whole: bool, miou: float | None) -> None:
+        self.tally.end(name, whole, miou, time.monotonic())
+
+    def read(self) -> tuple[dict[str, tuple[int, int, str, dict[str, Any]]], list[tuple[str, str]], str]:
         finished, self.finished = self.finished, []
-        return self.running, finished
+        return self.running, finished, self.tally.text()
 
 
 class Pen:
@@ -65,7 +114,8 @@ class Watch:
         self.show()
 
     def show(self) -> None:
-        running, finished = ray.get(self.board.read.remote())
+        running, finished, head = ray.get(self.board.read.remote())
+        self.reporter.headline(head)
         for name, text in finished:
             self.reporter.finish(name, text)
         for name, (done, total, unit, note) in running.items():

@@ -9,12 +9,12 @@ from __future__ import annotations
 import fcntl
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chexseg.study.store import MANIFEST, Store
+from chexseg.study.store import Store
 
 if TYPE_CHECKING:
     import optuna
@@ -91,14 +91,3 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return json.dumps(value, sort_keys=True, default=lambda model: model.model_dump())
-
-
-def fits(store: Store) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(key, config) of every fit in the store that is whole."""
-    for path in sorted((store.root / "fit").glob(f"*/{MANIFEST}")):
-        try:
-            manifest = json.loads(path.read_text())
-            if store.find("fit", manifest["key"]):
-                yield manifest["key"], manifest["config"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue

@@ -134,13 +134,15 @@ class Ledger:
         """Points that some fit in the store may be a trial of: choices can be tried, ranges stand in its config."""
         fields, ranges = self.search.fields(), self.search.ranges
         seen = set()
-        for key, config in journal.fits(self.store):
-            values = {name: config[fields[name]] for name in ranges}
+        for artifact in self.store.artifacts():
+            if artifact.manifest["stage"] != "fit":
+                continue
+            values = {name: artifact.manifest["config"].get(field) for name, field in fields.items()}
             if not all(ranges[name].holds(value) for name, value in values.items()):
                 continue
             for choice in self.search.combinations():
                 point = {name: values.get(name, choice.get(name)) for name in self.search.study.axes}
-                if key in {cell.fit for cell in self.search.plan([point]).cells}:
+                if artifact.manifest["key"] in {cell.fit for cell in self.search.plan([point]).cells}:
                     mark = json.dumps(self.params(point))
                     if mark not in seen:
                         seen.add(mark)
@@ -167,18 +169,14 @@ class Ledger:
         return trial, self.point(trial.params)
 
     def complete(self, trial: optuna.Trial, fits: Sequence[str], reported: Iterable[int]) -> float | None:
-        """Tell what a point's fits came to; None, and the point has failed, if one of them has no selection mIoU."""
-        from optuna.trial import TrialState
-
+        """Tell what a point's fits came to; None, and nothing is told, if one of them has no selection mIoU."""
         curve = journal.learning_curve(self.store, fits)
-        trial.set_user_attr("fits", list(fits))
-        if curve is None:
-            self.study.tell(trial, state=TrialState.FAIL)
-            return None
-        for step in sorted(curve[1].keys() - set(reported)):
-            trial.report(curve[1][step], step)
-        self.study.tell(trial, curve[0])
-        return curve[0]
+        if curve is not None:
+            trial.set_user_attr("fits", list(fits))
+            for step in sorted(curve[1].keys() - set(reported)):
+                trial.report(curve[1][step], step)
+            self.study.tell(trial, curve[0])
+        return curve and curve[0]
 
     def prune(self, trial: optuna.Trial) -> None:
         from optuna.trial import TrialState

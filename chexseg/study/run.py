@@ -11,8 +11,8 @@ import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,78 +22,13 @@ import ray
 from chexseg.errors import UserError
 from chexseg.progress import Reporter
 from chexseg.stages.base import Execution
-from chexseg.study.board import Board, Pen, Watch
+from chexseg.study.board import Board, Pen, Tally, Watch
+from chexseg.study.cluster import MAX_FAILURES, Capacity
 from chexseg.study.execute import check, execute
 from chexseg.study.outcome import Outcome
 from chexseg.study.plan import Cell, Node, Plan
 from chexseg.study.spec import Resources
 from chexseg.study.store import Store
-
-#: Times a cell is tried again after its worker died.
-MAX_FAILURES = 2
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """What the cluster has for us. One CPU is always left to Ray Data: without it readers would wait for ever."""
-
-    cpus: int
-    gpus: float
-    node_cpus: int  # of the largest node
-    node_gpus: int
-
-    @classmethod
-    def of_cluster(cls) -> Capacity:
-        """Raises `UserError` for a cluster on which a study would hang."""
-        total = ray.cluster_resources()
-        if total.get("CPU", 0) < 2:
-            raise UserError(
-                f"--address: the cluster has {total.get('CPU', 0):g} CPU; allowed: at least 2, one of them for Ray Data"
-            )
-        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        largest = [int(max(node.get(name, 0) for node in alive)) for name in ("CPU", "GPU")]
-        return cls(int(total["CPU"]) - 1, total.get("GPU", 0), *largest)
-
-    def cells_at_once(self, resources: Resources) -> int:
-        """How many cells run side by side. Raises `UserError` if not one fits: Tune would wait for ever."""
-        room = min(self.cpus, self.node_cpus)
-        if resources.cpu > room:
-            raise UserError(f"resources.cpu: found {resources.cpu:g}; allowed: at most {room}, what one node has free")
-        if self.gpus and resources.gpu > self.node_gpus:
-            raise UserError(f"resources.gpu: found {resources.gpu:g}; allowed: at most {self.node_gpus}, the largest node's")
-        # A worker of Ray Train holds whole CPUs.
-        cpus = resources.cpu if resources.workers == 1 else max(1, int(resources.cpu)) * resources.workers
-        slots = [int(self.cpus / cpus)]
-        if self.gpus and resources.gpu:
-            slots.append(int(self.gpus / (resources.gpu * resources.workers)))
-        if resources.workers > 1 and not min(slots):
-            raise UserError(f"resources.workers: found {resources.workers}; allowed: as many as the cluster has room for")
-        return max(1, min(slots))
-
-
-@contextmanager
-def cluster(address: str | None = None) -> Iterator[None]:
-    """Ray for the length of a run: the one that is there, the one at `address`, or a local one that is stopped after.
-
-    A local Ray is told of one CPU more than the machine has: the one that is left to Ray Data.
-    """
-    if ray.is_initialized():
-        yield
-        return
-    os.environ.setdefault("RAY_task_oom_retries", str(MAX_FAILURES))  # Ray's default is for ever
-    common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    if address:
-        try:
-            ray.init(address=address, **common)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"--address {address}: no Ray cluster answers there ({reason})") from None
-    else:  # "local": else Ray would join any cluster that it finds on the machine
-        ray.init(address="local", num_cpus=len(os.sched_getaffinity(0)) + 1, dashboard_host="127.0.0.1", **common)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def run(plan: Plan, store: Store, data: Path, reporter: Reporter) -> Outcome:
@@ -111,7 +46,7 @@ def run(plan: Plan, store: Store, data: Path, reporter: Reporter) -> Outcome:
     check(plan.needed(done), plan.study.resources.workers, capacity.gpus > 0 and plan.study.resources.gpu > 0)
     cells = {cell.score: cell for cell in plan.cells}
     own = set(cells) | {cell.fit for cell in plan.cells}  # run inside the cells' trials
-    board = Board.remote()
+    board = Board.remote(_tally(plan, store, done))
     job = Job(plan.nodes, str(store.root.absolute()), str(Path(data).absolute()), board)
     with Watch(board, reporter):
         while True:
@@ -127,9 +62,16 @@ def run(plan: Plan, store: Store, data: Path, reporter: Reporter) -> Outcome:
                 answers = run_cells(pending, job, capacity, plan.study.resources)
             else:
                 break
-            take_in(answers, done, outcome)
+            _take_in(answers, done, outcome)
     outcome.seconds = time.monotonic() - started
     return outcome
+
+
+def _tally(plan: Plan, store: Store, done: set[str]) -> Tally:
+    """The cells as a run finds them."""
+    fits = [(cell.name, store.find("fit", cell.fit)) for cell in plan.cells if cell.score in done]
+    best = [(fit.facts["selection_miou"], name) for name, fit in fits if fit and fit.facts["selection_miou"] is not None]
+    return Tally(len(plan.cells), len(fits), best=max(best, default=None))
 
 
 def _cell_ready(cell: Cell, nodes: Mapping[str, Node], done: set[str]) -> bool:
@@ -147,7 +89,7 @@ def _hopeless(nodes: Mapping[str, Node], failed: Mapping[str, str]) -> set[str]:
     return out
 
 
-def take_in(answers: Sequence[Mapping[str, Any]], done: set[str], outcome: Outcome) -> None:
+def _take_in(answers: Sequence[Mapping[str, Any]], done: set[str], outcome: Outcome) -> None:
     for answer in answers:
         if answer["state"] == "mistake":
             raise UserError(answer["error"])
@@ -172,8 +114,8 @@ class Job:
 def attempt(job: Job, key: str, name: str, execution: Execution) -> dict[str, Any]:
     """Compute one node in a worker; never raises, so that one failure stops nothing else."""
     node, store = job.nodes[key], Store(Path(job.store))
-    if store.find(node.stage, key):
-        return {"key": key, "state": "cached"}
+    if found := store.find(node.stage, key):
+        return {"key": key, "state": "cached", "miou": found.facts.get("selection_miou")}
     started = time.monotonic()
     try:
         artifact = execute(node, dict(job.nodes), store, Path(job.data), execution)
@@ -189,7 +131,7 @@ def attempt(job: Job, key: str, name: str, execution: Execution) -> dict[str, An
         _return_memory()
     seconds = time.monotonic() - started
     job.board.finish.remote(name, f"done in {seconds:.1f} s{_headline(artifact.facts)}")
-    return {"key": key, "state": "computed", "seconds": seconds}
+    return {"key": key, "state": "computed", "seconds": seconds, "miou": artifact.facts.get("selection_miou")}
 
 
 def _return_memory() -> None:
@@ -261,12 +203,19 @@ def _trial(config: Mapping[str, Any], job: Job, execution: Execution) -> None:
 
     answers = []
     cell = config["cell"]
+    job.board.begin_cell.remote(cell["name"])
     for key in (cell["fit"], cell["score"]):
         name = f"{cell['name']}, {job.nodes[key].stage}"
         answers.append(attempt(job, key, name, replace(execution, progress=Pen(job.board, name))))
-        if answers[-1]["state"] in ("failed", "mistake"):
+        if not whole(answers[-1]):
             break
+    job.board.end_cell.remote(cell["name"], whole(answers[-1]), answers[0].get("miou"))
     tune.report({"answers": answers})
+
+
+def whole(answer: Mapping[str, Any]) -> bool:
+    """Whether a node's result is in the store."""
+    return answer["state"] in ("cached", "computed")
 
 
 def _run_shared_cells(pending: Sequence[Cell], job: Job, capacity: Capacity, resources: Resources) -> list[dict[str, Any]]:
@@ -281,10 +230,11 @@ def _run_shared_cells(pending: Sequence[Cell], job: Job, capacity: Capacity, res
     )
     shared = _stage_task.options(num_cpus=0)
     alone = _stage_task.options(num_cpus=execution.threads, num_gpus=gpu)
-    waiting, running, answers = list(pending), {}, []
+    waiting, running, answers, mious = list(pending), {}, [], {}
 
     def start(cell: Cell, stage: str) -> None:
         key, task = (cell.fit, shared) if stage == "fit" else (cell.score, alone)
+        job.board.begin_cell.remote(cell.name)
         running[task.remote(job, key, f"{cell.name}, {stage}", execution)] = cell, key
 
     while waiting or running:
@@ -296,8 +246,12 @@ def _run_shared_cells(pending: Sequence[Cell], job: Job, capacity: Capacity, res
             answers.append(ray.get(finished))
         except ray.exceptions.RayError as error:
             answers.append(lost(job, key, error))
-        if key == cell.fit and answers[-1]["state"] in ("cached", "computed"):
+        if key == cell.fit:
+            mious[cell.name] = answers[-1].get("miou")
+        if key == cell.fit and whole(answers[-1]):
             start(cell, "score")
+        else:
+            job.board.end_cell.remote(cell.name, whole(answers[-1]), mious[cell.name])
     return answers
 
 
@@ -317,6 +271,7 @@ def _run_cells(pending: Sequence[Cell], job: Job, capacity: Capacity, resources:
             cell = result.config["cell"]
             fitted = Store(Path(job.store)).find("fit", cell["fit"])
             answers.append(lost(job, cell["score" if fitted else "fit"], result.error))
+            job.board.end_cell.remote(cell["name"], False, None)
     return answers
 
 

@@ -62,13 +62,12 @@ class Search:
         Raises `UserError` for a range that reaches one of them: each of its values would need another run of it.
         """
         out = Plan(self.study, self.imported, data=self.data)
-        middle = {key: self._middle(key) for key in self.ranges}
-        for choice in self.combinations():
+        for middle in self.middles():
             # At an end of a range settings may collapse (p = 1 needs no weak labels), so that less is needed there, never more.
-            shared = _shared(self.plan([{**choice, **middle}]))
+            shared = _shared(self.plan([middle]))
             for key, values in self.ranges.items():
                 for end in (values.low, values.high):
-                    there = _shared(self.plan([{**choice, **middle, key: end}]))
+                    there = _shared(self.plan([{**middle, key: end}]))
                     other = next((node for name, node in there.items() if name not in shared), None)
                     if other:
                         raise UserError(
@@ -79,19 +78,18 @@ class Search:
         out.targets = list(out.nodes)
         return out
 
-    def fits(self) -> list[Node]:
-        """A fit of every combination of the choices, to see whether its network can be built."""
+    def middles(self) -> Iterator[Point]:
+        """Every combination of the choices with each range in its middle."""
         middle = {key: self._middle(key) for key in self.ranges}
-        planned = [self.plan([{**choice, **middle}]) for choice in self.combinations()]
-        return [each.nodes[each.cells[0].fit] for each in planned]
+        for choice in self.combinations():
+            yield {**choice, **middle}
 
     def fields(self) -> dict[str, str]:
         """Range -> the field of a fit's config that has its value."""
-        middle, out = {key: self._middle(key) for key in self.ranges}, {}
-        choice = next(self.combinations())
-        config = self._fit_config({**choice, **middle})
+        middle, out = next(self.middles()), {}
+        config = self._fit_config(middle)
         for key, values in self.ranges.items():
-            other = self._fit_config({**choice, **middle, key: values.low})
+            other = self._fit_config({**middle, key: values.low})
             moved = (name for name, value in config.items() if value == middle[key] and other[name] != value)
             out[key] = next(moved)
         return out
@@ -114,6 +112,13 @@ class Search:
     def _fit_config(self, point: Point) -> Mapping[str, Any]:
         planned = self.plan([point])
         return planned.nodes[planned.cells[0].fit].config
+
+
+def describe(point: Point) -> str:
+    """``p=0.83 weak=cam``: a point for people."""
+    return " ".join(
+        f"{key.rpartition('.')[2]}={f'{value:.4g}' if isinstance(value, float) else value}" for key, value in point.items()
+    )
 
 
 def _shared(planned: Plan) -> dict[str, Node]:

@@ -19,25 +19,27 @@ from chexseg.errors import UserError
 from chexseg.progress import Reporter
 from chexseg.stages.base import Execution
 from chexseg.study import journal, run
-from chexseg.study.board import Board, Pen, Watch
+from chexseg.study.board import Board, Pen, Tally, Watch
+from chexseg.study.cluster import MAX_FAILURES, Capacity
 from chexseg.study.execute import check
 from chexseg.study.ledger import Ledger
 from chexseg.study.outcome import Outcome
-from chexseg.study.search import Search
+from chexseg.study.search import Search, describe
 from chexseg.study.store import Store
 
 
 def run_search(search: Search, store: Store, data: Path, reporter: Reporter) -> Outcome:
-    """Try points until the study has as many as it asks for. Ray must be initialised (`run.cluster`).
+    """Try points until the study has as many as it asks for. Ray must be initialised (`cluster.cluster`).
 
     Raises `UserError` for a user's mistake, and while another process runs the same search. A point that fails is told to
     Optuna and recorded in the store, and the others go on; the next start tries it again.
     """
     started = time.monotonic()
-    capacity = run.Capacity.of_cluster()
+    capacity = Capacity.of_cluster()
     resources = search.study.resources
     capacity.cells_at_once(resources)
-    check(search.fits(), resources.workers, capacity.gpus > 0 and resources.gpu > 0)
+    middles = search.plan(list(search.middles()))  # of each choice one, to see whether its network can be built
+    check(middles.nodes.values(), resources.workers, capacity.gpus > 0 and resources.gpu > 0)
     upstream = search.upstream()
     ledger = Ledger(search, store)
     with journal.alone(store, ledger.name, wait=False) as mine:
@@ -58,7 +60,7 @@ def _add(outcome: Outcome, other: Outcome) -> None:
     outcome.failed |= other.failed
 
 
-def _run_points(ledger: Ledger, capacity: run.Capacity, data: Path, reporter: Reporter, outcome: Outcome) -> None:
+def _run_points(ledger: Ledger, capacity: Capacity, data: Path, reporter: Reporter, outcome: Outcome) -> None:
     ledger.open()
     told = ledger.tell_finished()
     missing = ledger.resume()
@@ -66,7 +68,9 @@ def _run_points(ledger: Ledger, capacity: run.Capacity, data: Path, reporter: Re
         reporter.say(f"{told} finished settings told to the sampler")
     if not missing:
         return
-    board = Board.remote()
+    standing, points = ledger.standing(), ledger.search.study.search.points
+    best = None if standing.value is None else (standing.value, describe(standing.point))
+    board = Board.remote(Tally(points, points - missing, best=best, unit="points"))
     job = run.Job({}, str(ledger.store.root.absolute()), str(Path(data).absolute()), board)
     points = _Points(ledger, job, missing, reporter, outcome)
     with Watch(board, reporter):
@@ -76,7 +80,7 @@ def _run_points(ledger: Ledger, capacity: run.Capacity, data: Path, reporter: Re
             capacity,
             ledger.search.study.resources,
             {},
-            lambda config: f"point {config['number']}",
+            lambda config: _name(config["number"]),
             points,
             points.stop,
         )
@@ -90,6 +94,7 @@ def _trial(config: Mapping[str, Any], job: run.Job, search: Search, execution: E
 
     # A pruned point ends in its next line of Python; the 2 s that Tune would wait for that are few on a busy machine.
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
+    job.board.begin_cell.remote(_name(config["number"]))
     planned = search.plan([config["point"]])
     job = replace(job, nodes=planned.nodes)
     steps = [0]
@@ -97,7 +102,7 @@ def _trial(config: Mapping[str, Any], job: run.Job, search: Search, execution: E
         steps.append(steps[-1] + planned.nodes[cell.fit].config["epochs"])
     answers = []
     for first, cell in zip(steps, planned.cells, strict=False):
-        name = f"point {config['number']}: {cell.name}"
+        name = f"{_name(config['number'])}: {cell.name}"
         pen = Pen(job.board, name)
 
         def progress(
@@ -112,7 +117,7 @@ def _trial(config: Mapping[str, Any], job: run.Job, search: Search, execution: E
         except SystemExit:  # how Tune ends a function in its report
             job.board.finish.remote(name, "pruned")
             raise
-        if answers[-1]["state"] not in ("cached", "computed"):
+        if not run.whole(answers[-1]):
             break
     tune.report({"answers": answers, "fits": [cell.fit for cell in planned.cells]})
 
@@ -157,32 +162,32 @@ class _Points(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         trial, answers = self.asked.pop(trial_id), (result or {}).get("answers")
+        value = None
         if trial_id in self.pruned:
             self.ledger.prune(trial)
-            return
-        if error or answers is None:
-            text = f"its worker died more than {run.MAX_FAILURES} times"
-            self.ledger.fail(trial, text)
-            self._say(trial, f"failed: {text}")
-            self.outcome.failed[f"point {trial.number}"] = text
-            return
-        for answer in answers:
-            if answer["state"] == "mistake":
-                self.mistake = answer["error"]
-            elif answer["state"] == "failed":
-                self.outcome.failed[answer["key"]] = answer["error"]
-            elif answer["state"] == "computed":
-                self.outcome.computed[answer["key"]] = answer["seconds"]
-        if answers[-1]["state"] not in ("cached", "computed"):
-            self.ledger.fail(trial, answers[-1]["error"])
-            return
-        value = self.ledger.complete(trial, result["fits"], self.steps[trial_id])
-        if value is None:
-            text = "no selection mIoU: no image held back shows a studied pathology"
-            self.outcome.failed[f"point {trial.number}"] = text
-            self._say(trial, f"failed: {text}")
+        elif error or answers is None:
+            self._fail(trial, f"its worker died more than {MAX_FAILURES} times")
         else:
-            self._say(trial, f"mIoU {value:.3f} on the images held back")
+            for answer in answers:
+                if answer["state"] == "mistake":
+                    self.mistake = answer["error"]
+                elif answer["state"] == "failed":
+                    self.outcome.failed[answer["key"]] = answer["error"]
+                elif answer["state"] == "computed":
+                    self.outcome.computed[answer["key"]] = answer["seconds"]
+            if not run.whole(answers[-1]):
+                self.ledger.fail(trial, answers[-1]["error"])
+            else:
+                value = self.ledger.complete(trial, result["fits"], self.steps[trial_id])
+                if value is None:
+                    self._fail(trial, "no selection mIoU: no image held back shows a studied pathology")
+        self.job.board.end_cell.remote(_name(trial.number), value is not None or trial_id in self.pruned, value)
 
-    def _say(self, trial: Any, text: str) -> None:
-        self.reporter.say(f"point {trial.number}: {text}")
+    def _fail(self, trial: Any, error: str) -> None:
+        self.ledger.fail(trial, error)
+        self.outcome.failed[_name(trial.number)] = error
+        self.reporter.say(f"{_name(trial.number)}: failed: {error}")
+
+
+def _name(number: int) -> str:
+    return f"point {number}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from chexseg.study import summary
+from chexseg.progress import duration
+from chexseg.study import cost, summary
 from chexseg.study.ledger import Ledger, Standing
 from chexseg.study.plan import STAGES, Plan
-from chexseg.study.search import Point, Search
+from chexseg.study.search import Search, describe
 from chexseg.study.space import Range
 from chexseg.study.store import Store
 
@@ -33,6 +35,8 @@ class SearchSummary:
     standing: Standing
     #: Of `planned`.
     found: summary.Summary
+    #: What a fit costs; None where nobody asked.
+    fit: cost.Cost | None
 
     @property
     def complete(self) -> bool:
@@ -69,26 +73,22 @@ class SearchSummary:
         for key, values in study.axes.items():
             what = values.describe() if isinstance(values, Range) else ", ".join(map(str, values))
             lines.append(f"{key:<28} {what}")
-        lines += ["", f"{'shared stage':<14} {'runs':>4} {'cached':>7} {'to run':>7} {'expected':>10}"]
-        targets = {key: self.found.plan.nodes[key] for key in self.found.plan.targets}
+        lines += ["", summary.TABLE.format("shared", "runs", "cached", "to run", "expected", "GPU hours")]
         for stage in STAGES:
-            states = [self.found.states[key] for key, node in targets.items() if node.stage == stage]
-            if states:
-                new, cost = sum(state in ("new", "failed") for state in states), self.found.seconds.get(stage)
-                expected = "" if not new else "?" if cost is None else f"{new * cost:.0f} s"
-                lines.append(f"{stage:<14} {len(states):>4} {states.count('cached'):>7} {new:>7} {expected:>10}")
+            keys = [key for key in self.found.plan.targets if self.found.plan.nodes[key].stage == stage]
+            if keys:
+                lines.append(summary.TABLE.format(stage, *self.found.row(keys)))
         left = max(0, settings.points - self.standing.done - self.standing.pruned) * settings.trials
-        cost = self.found.seconds.get("fit")
-        expected = f", {left * cost:.0f} s if none is pruned" if left and cost else ""
-        lines += ["", f"at most {left} fits to come{expected}" if left else "no fit to come", self._line()]
-        return "\n".join(lines)
+        guess = "" if self.fit.measured else "~"
+        lines += ["", f"at most {left} fits to come: {guess}{duration(left * self.fit.seconds)} if none is pruned"]
+        return "\n".join([*lines, self._line()])
 
     def status_text(self) -> str:
         standing = self.standing
         lines = [f"{self.search.study.name}: {self._line()}"]
         if standing.point is not None:
             whose = "a finished cell of another study" if standing.was_told else "a point of this search"
-            lines.append(f"  best: mIoU {standing.value:.3f} on the images held back, {whose}: {words(standing.point)}")
+            lines.append(f"  best: mIoU {standing.value:.3f} on the images held back, {whose}: {describe(standing.point)}")
         lines += [f"  {cell.name:<36} {self.found.cell_state(cell.score)}" for cell in self.found.plan.cells]
         return "\n".join(lines)
 
@@ -100,12 +100,11 @@ class SearchSummary:
         return ", ".join(parts)
 
 
-def words(point: Point) -> str:
-    """``p=0.83 weak=cam``: a point for people."""
-    return " ".join(
-        f"{key.rpartition('.')[2]}={f'{value:.4g}' if isinstance(value, float) else value}" for key, value in point.items()
-    )
-
-
-def summarise(search: Search, store: Store) -> SearchSummary:
-    return SearchSummary(search, Ledger(search, store).standing(), summary.summarise(planned(search, store), store))
+def summarise(search: Search, store: Store, images: Mapping[str, int] | None = None) -> SearchSummary:
+    """Look up a search in a store. images: split -> how many the data set has; with it, costs are told."""
+    fit = None
+    if images is not None:
+        middle = search.plan([next(search.middles())])
+        fit = cost.expected(middle, store.artifacts(), images)[middle.cells[0].fit]
+    found = summary.summarise(planned(search, store), store, images)
+    return SearchSummary(search, Ledger(search, store).standing(), found, fit)

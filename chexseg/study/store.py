@@ -17,7 +17,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -72,6 +72,14 @@ class Store:
     def cached(self, nodes: Iterable[Node]) -> set[str]:
         """Keys of those nodes whose results are here."""
         return {node.key for node in nodes if self.find(node.stage, node.key)}
+
+    def artifacts(self) -> Iterator[Artifact]:
+        """Everything that is whole."""
+        for path in sorted(self.root.glob(f"[!.]*/*/{MANIFEST}")):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                artifact = self.find(path.parent.parent.name, json.loads(path.read_text())["key"])
+                if artifact:
+                    yield artifact
 
     def imported(self) -> dict[tuple[str, str], str]:
         """(kind, architecture) -> sha256 of the weights of every imported encoder; of several the one imported last."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from chexseg.progress import duration
+from chexseg.study import cost
+from chexseg.study.cost import Cost
 from chexseg.study.plan import STAGES, Plan
 from chexseg.study.store import Store
+
+#: A row of a plan's table: stage, then `Summary.row`.
+TABLE = "{:<10} {:>6} {:>7} {:>7} {:>10} {:>10}"
 
 
 @dataclass(frozen=True)
@@ -18,8 +24,8 @@ class Summary:
     plan: Plan
     states: dict[str, str]
     errors: dict[str, str]
-    #: stage -> median seconds of its results in the store
-    seconds: dict[str, float]
+    #: Key of each node -> what it costs to run; empty where nobody asked.
+    costs: Mapping[str, Cost]
 
     def fault(self, key: str) -> str | None:
         """Why a node has no result: its own failure, or that of something it needs; None where it just hasn't run."""
@@ -48,10 +54,14 @@ class Summary:
                     "state": self.states[key],
                     "config": dict(node.config),
                     "inputs": dict(node.inputs),
-                    "expected_seconds": self.seconds.get(node.stage),
+                    "expected_seconds": round(self.costs[key].seconds, 1),
+                    "expected_gpu_hours": round(self.costs[key].gpu_hours, 3),
+                    "measured": self.costs[key].measured,
                 }
                 for key, node in self.plan.nodes.items()
             ],
+            "expected_seconds": round(sum(cost.seconds for cost in self._to_pay()), 1),
+            "expected_gpu_hours": round(sum(cost.gpu_hours for cost in self._to_pay()), 3),
             "warnings": self.warnings(),
         }
 
@@ -79,33 +89,43 @@ class Summary:
                 f"{plan.combinations} combinations are {len(plan.cells)} distinct cells: the others differ in"
                 " settings that don't reach them (at p = 1 there are no weak labels)"
             )
-        unknown = [stage for stage in STAGES if stage not in self.seconds and self._count("new", stage)]
-        if unknown:
-            out.append(f"no time can be told for {', '.join(unknown)}: none of them has run in this store")
+        guessed = {node.stage for key, node in plan.nodes.items() if self._to_run(key) and not self.costs[key].measured}
+        if guessed:
+            names = ", ".join(stage for stage in STAGES if stage in guessed)
+            out.append(f"the time of {names} is a guess from two CPU cores: none has run in this store")
         return out
 
-    def _count(self, state: str, stage: str) -> int:
-        return sum(self.states[key] == state for key, node in self.plan.nodes.items() if node.stage == stage)
+    def _to_run(self, key: str) -> bool:
+        return self.states[key] in ("new", "failed")
+
+    def _to_pay(self) -> list[Cost]:
+        return [cost for key, cost in self.costs.items() if self._to_run(key)]
 
     def plan_text(self) -> str:
-        plan = self.plan
+        plan, table = self.plan, TABLE
         done = sum(self.states[cell.score] == "cached" for cell in plan.cells)
         lines = [f"{plan.study.name}: {len(plan.cells)} distinct cells, {done} of them done", ""]
-        lines.append(f"{'stage':<10} {'runs':>6} {'cached':>7} {'to run':>7} {'expected':>10}")
-        total = 0.0
-        for stage in STAGES:
-            runs = sum(node.stage == stage for node in plan.nodes.values())
-            new = self._count("new", stage) + self._count("failed", stage)
-            cost = self.seconds.get(stage)
-            total += new * (cost or 0)
-            expected = "" if not new else "?" if cost is None else f"{new * cost:.0f} s"
-            if runs:
-                lines.append(f"{stage:<10} {runs:>6} {self._count('cached', stage):>7} {new:>7} {expected:>10}")
-        lines.append(f"{'all':<10} {len(plan.nodes):>6} {'':>7} {'':>7} {f'{total:.0f} s' if total else '':>10}")
+        lines.append(table.format("stage", "runs", "cached", "to run", "expected", "GPU hours"))
+        by_stage: dict[str, list[str]] = {}
+        for key, node in plan.nodes.items():
+            by_stage.setdefault(node.stage, []).append(key)
+        for stage in (stage for stage in STAGES if stage in by_stage):
+            lines.append(table.format(stage, *self.row(by_stage[stage])))
+        lines.append(table.format("all", *self.row(list(plan.nodes))))
         lines += [f"note: {warning}" for warning in self.warnings()]
         lines.append("")
         lines += [f"  {cell.name:<36} {self.cell_state(cell.score)}" for cell in plan.cells]
         return "\n".join(lines)
+
+    def row(self, keys: Sequence[str]) -> tuple[str, ...]:
+        """Runs, cached, to run, expected time one after another, GPU hours."""
+        to_run = [key for key in keys if self._to_run(key)]
+        cached = sum(self.states[key] == "cached" for key in keys)
+        hours = sum(self.costs[key].gpu_hours for key in to_run)
+        seconds = sum(self.costs[key].seconds for key in to_run)
+        guess = "" if all(self.costs[key].measured for key in to_run) else "~"
+        expected = f"{guess}{duration(seconds)}" if to_run else ""
+        return str(len(keys)), str(cached), str(len(to_run)), expected, f"{hours:.2f}" if hours else ""
 
     def status_text(self) -> str:
         counts = Counter(self.cell_state(cell.score) for cell in self.plan.cells)
@@ -115,15 +135,9 @@ class Summary:
         return "\n".join(lines)
 
 
-def summarise(plan: Plan, store: Store) -> Summary:
-    """Look up every node of a plan in a store."""
-    costs: dict[str, list[float]] = {}
-    cached = set()
-    for key, node in plan.nodes.items():
-        artifact = store.find(node.stage, key)
-        if artifact:
-            cached.add(key)
-            costs.setdefault(node.stage, []).append(artifact.manifest["seconds"])
+def summarise(plan: Plan, store: Store, images: Mapping[str, int] | None = None) -> Summary:
+    """Look up every node of a plan in a store. images: split -> how many the data set has; with it, costs are told."""
+    cached = store.cached(plan.nodes.values())
     needed = {node.key for node in plan.needed(cached)}
     states, errors = {}, {}
     for key in plan.nodes:
@@ -131,4 +145,5 @@ def summarise(plan: Plan, store: Store) -> Summary:
         if failure:
             errors[key] = failure["error"]
         states[key] = "cached" if key in cached else "failed" if failure else "new" if key in needed else "unneeded"
-    return Summary(plan, states, errors, {stage: statistics.median(times) for stage, times in costs.items()})
+    costs = {} if images is None else cost.expected(plan, store.artifacts(), images)
+    return Summary(plan, states, errors, costs)

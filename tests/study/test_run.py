@@ -14,7 +14,7 @@ from chexseg.data import shards
 from chexseg.errors import UserError
 from chexseg.progress import Quiet
 from chexseg.report import load, page
-from chexseg.study import plan, run, spec, summary
+from chexseg.study import cluster, plan, run, spec, summary
 from chexseg.study.store import Store
 
 DEMO = Path(__file__).resolve().parents[2] / "studies" / "demo.yaml"
@@ -201,7 +201,7 @@ def test_a_network_that_cannot_be_built_is_refused_before_anything_runs(ray_sess
 
 
 def test_a_layout_that_would_hang_is_refused():
-    one_node = run.Capacity(cpus=4, gpus=1, node_cpus=5, node_gpus=1)
+    one_node = cluster.Capacity(cpus=4, gpus=1, node_cpus=5, node_gpus=1)
     assert one_node.cells_at_once(spec.Resources(cpu=1)) == 4
     assert one_node.cells_at_once(spec.Resources(cpu=1, gpu=0.25)) == 4
     assert one_node.cells_at_once(spec.Resources(cpu=2, gpu=0.25)) == 2
@@ -212,7 +212,7 @@ def test_a_layout_that_would_hang_is_refused():
     assert one_node.cells_at_once(spec.Resources(workers=2)) == 2
     with pytest.raises(UserError, match="resources.workers: found 8; allowed: as many as the cluster has room for"):
         one_node.cells_at_once(spec.Resources(workers=8))
-    many_small = run.Capacity(cpus=15, gpus=0, node_cpus=4, node_gpus=0)
+    many_small = cluster.Capacity(cpus=15, gpus=0, node_cpus=4, node_gpus=0)
     with pytest.raises(UserError, match="what one node has free"):
         many_small.cells_at_once(spec.Resources(cpu=12))
 

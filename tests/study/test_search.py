@@ -17,6 +17,7 @@ from chexseg.study.search import Search
 from chexseg.study.store import Store
 
 DATA = {"train": "a", "valid": "b", "test": "c"}
+IMAGES = {"train": 40, "valid": 20, "test": 20}
 SEARCH = """
 name: s
 axes:
@@ -274,6 +275,7 @@ def test_a_point_without_selection_fails_and_is_told_so(tmp_path):
     for key in fits:
         finish(store, planned, key, None)
     assert ledger.complete(trial, fits, ()) is None
+    ledger.fail(trial, "no selection mIoU")
     assert ledger.standing().failed == 1
 
 
@@ -366,7 +368,7 @@ def test_other_settings_or_data_are_another_optuna_study(tmp_path):
 
 def test_plan_and_status_of_a_search(tmp_path):
     store = Store(tmp_path / "store")
-    found = search_summary.summarise(searched(), store)
+    found = search_summary.summarise(searched(), store, IMAGES)
     assert not store.root.exists(), "reading writes nothing"
     text = found.plan_text()
     assert "s: 6 points, each the mean of 2 trials; sampler tpe, pruner median" in text
@@ -386,4 +388,5 @@ def test_plan_and_status_of_a_search(tmp_path):
     assert not status["complete"]
     assert [cell["key"] for cell in status["cells"]] == [cell.score for cell in planned.cells]
     assert status["search"]["best"] == {"selection_miou": 0.25, "point": point}
-    assert json.loads(json.dumps(found.plan_dict()))["search"]["space"]["labels.p"]["high"] == 1
+    planned = search_summary.summarise(searched(), store, IMAGES).plan_dict()
+    assert json.loads(json.dumps(planned))["search"]["space"]["labels.p"]["high"] == 1

@@ -1,0 +1,77 @@
+"""What a study costs beside its training: 40 cells of about 10 s each, on a worker a core.
+
+    python benchmarks/study_overhead.py [--cells N] [--seconds S]
+
+The study is run as `chexseg study run` runs it, from a data set of phantom films to the scores of every cell. The reference is
+the time that the cells' fits took themselves, as their manifests have it, divided by the workers; what the study took beyond
+is Ray's start, ingest, Tune, the way from one cell to the next, scoring and writing.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+import bare
+
+from chexseg.phantom import dataset
+from chexseg.progress import Quiet
+from chexseg.stages import fit, ingest
+from chexseg.stages.base import Execution
+from chexseg.study import plan, run, spec
+from chexseg.study.store import Store
+
+SIZE, STEPS = 64, 12
+STUDY = """
+name: overhead
+axes: {{trial: {trials}}}
+settings:
+  size: {size}
+  encoder: {{init: random}}
+  labels: {{expert_split: {{train: 24, select: 8}}}}
+  fit: {{epochs: {epochs}, samples_per_epoch: {samples}, checkpoint: last}}
+"""
+
+
+def epochs_in(seconds: float, data: Path, scratch: Path) -> int:
+    """How many epochs a fit of the study has time for, by one that is run here on one thread."""
+    (scratch / "valid").mkdir()
+    (scratch / "fit").mkdir()
+    ingest.run(ingest.Config(split="valid", size=SIZE), {"data": data}, scratch / "valid", Execution())
+    ends: list[float] = []
+    execution = Execution(threads=1, progress=lambda *_: ends.append(perf_counter()))
+    config = fit.Config(
+        init="random", expert_train=24, expert_select=8, epochs=3, samples_per_epoch=8 * STEPS, checkpoint="last"
+    )
+    fit.run(config, {"valid": scratch / "valid"}, scratch / "fit", execution)
+    return max(1, math.ceil(seconds / (STEPS * (ends[-1] - ends[STEPS]) / (len(ends) - 1 - STEPS))))
+
+
+def measure(cells: int, seconds: float, scratch: Path) -> None:
+    data = scratch / "data"
+    dataset.write(data, dataset.Config(train=2, valid=80, test=8, size=SIZE))
+    epochs = epochs_in(seconds, data, scratch)
+    text = STUDY.format(trials=list(range(cells)), size=SIZE, epochs=epochs, samples=8 * STEPS)
+    planned = plan.plan(spec.parse(text, "overhead.yaml"), plan.fingerprints(data))
+    store = Store(scratch / "store")
+    started = perf_counter()
+    with bare.own_ray(scratch):
+        outcome = run.run(planned, store, data, Quiet())
+    whole = perf_counter() - started
+    if outcome.failed:
+        raise SystemExit(f"a cell failed: {next(iter(outcome.failed.values()))}")
+    fits = [outcome.computed[cell.fit] for cell in planned.cells]
+    scores = [outcome.computed[cell.score] for cell in planned.cells]
+    training = sum(fits) / bare.CORES
+    print(f"{cells} cells on {bare.CORES} workers; a fit {sum(fits) / cells:.1f} s, a score {sum(scores) / cells:.2f} s")
+    print(f"{'':<26}{'s':>8}{'to training':>13}")
+    for name, took in {"training": training, "the run": outcome.seconds, "with Ray's start and end": whole}.items():
+        print(f"{name:<26}{took:>8.1f}{took / training:>13.3f}")
+
+
+if __name__ == "__main__":
+    given = bare.parse(__doc__, cells=(40, "cells"), seconds=(10, "that a cell trains"))
+    with tempfile.TemporaryDirectory(prefix="cxr-", dir="/tmp") as scratch:
+        measure(given.cells, given.seconds, Path(scratch))

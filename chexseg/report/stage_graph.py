@@ -1,0 +1,109 @@
+"""A study's stages as a picture: every run once, to the right of what it needs."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from chexseg.progress import duration
+from chexseg.report.figures import BLUE, FONT, GREEN, GREY, VERMILLION
+from chexseg.report.results import StudyResults
+
+#: State -> colour and symbol, so that none is told by colour alone.
+STATES = {
+    "cached": (GREEN, "circle", "done"),
+    "failed": (VERMILLION, "x", "failed"),
+    "new": (BLUE, "circle-open", "to run"),
+    "unneeded": (GREY, "circle-open-dot", "not needed: what it leads to is there"),
+}
+#: Where a stage stands, from left to right. A student's fit stands after its teacher's masks.
+COLUMNS = {
+    "ingest": 0, "imported": 0, "classify": 1, "pretrain": 1, "moco": 1, "saliency": 2, "irnet": 3,
+    "fit": 4, "distil": 5, "student": 6, "score": 7,
+}  # fmt: skip
+#: Pixels between two runs that stand one above the other, at most, and the most that a column may take.
+STEP, HIGHEST = 16, 900
+
+
+def rows(results: StudyResults) -> pd.DataFrame:
+    """One row a run, after those it needs: key, stage, label, state, seconds, inputs; column, place (0 to 1), reads.
+
+    `reads` is `inputs` without what another of them needs anyway (the transitive reduction). Within a column runs stand as
+    the last of their inputs do, on average, so that few lines cross (Sugiyama et al., 1981, the barycentre method, one pass).
+    """
+    found = results.graph.copy()
+    stage = dict(zip(found["key"], found["stage"], strict=True))
+    column: dict[str, int] = {}
+    behind: dict[str, set[str]] = {}
+    reads = []
+    for run in found.itertuples():
+        student = any(stage[key] == "distil" for key in run.inputs)
+        column[run.key] = COLUMNS["student" if student and run.stage == "fit" else run.stage]
+        further = set().union(*(behind[key] for key in run.inputs))
+        behind[run.key] = further | set(run.inputs)
+        reads.append(tuple(key for key in run.inputs if key not in further))
+    used = sorted(set(column.values()))
+    found["column"] = [used.index(column[key]) for key in found["key"]]
+    found["reads"] = reads
+    place: dict[str, float] = {}
+    for _, group in found.groupby("column"):
+        # Runs without inputs keep the plan's order, by which `sorted` decides between equals too.
+        centre = {}
+        for run in group.itertuples():
+            last = max((column[key] for key in run.inputs), default=0)
+            near = [place[key] for key in run.inputs if column[key] == last]
+            centre[run.key] = sum(near) / max(1, len(near))
+        for rank, key in enumerate(sorted(centre, key=centre.__getitem__)):
+            place[key] = (rank + 0.5) / len(centre)
+    found["place"] = found["key"].map(place)
+    return found
+
+
+def draw(rows: pd.DataFrame) -> go.Figure:
+    """Draw the rows of `rows`."""
+    at = {run.key: (run.column, run.place) for run in rows.itertuples()}
+    ways: dict[str, list] = {"x": [], "y": []}
+    for run in rows.itertuples():
+        for key in run.reads:
+            for axis, ends in zip(ways.values(), zip(at[key], at[run.key], strict=True), strict=True):
+                axis += [*ends, None]
+    figure = go.Figure(
+        go.Scatter(**ways, mode="lines", line={"color": GREY, "width": 0.6}, opacity=0.5, hoverinfo="skip", showlegend=False)
+    )
+    crowded = rows["column"].value_counts().max() if len(rows) else 1
+    for state, (colour, symbol, name) in STATES.items():
+        group = rows[rows["state"] == state]
+        if len(group):
+            told = [
+                f"{run.label}<br>{run.key[:12]}" + ("" if pd.isna(run.seconds) else f"<br>{duration(run.seconds)}")
+                for run in group.itertuples()
+            ]
+            figure.add_trace(
+                go.Scatter(
+                    x=group["column"].tolist(),
+                    y=group["place"].tolist(),
+                    mode="markers",
+                    name=f"{name} ({len(group)})",
+                    marker={"color": colour, "symbol": symbol, "size": 9 if crowded < 40 else 6},
+                    hovertext=told,
+                    hovertemplate=f"%{{hovertext}}<br>{name}<extra></extra>",
+                )
+            )
+    for number, group in rows.groupby("column"):
+        counts = group["stage"].value_counts()
+        text = "<br>".join(f"{stage} × {count}" if count > 1 else str(stage) for stage, count in counts.items())
+        figure.add_annotation(
+            x=number, y=1.02, yref="paper", yanchor="bottom", text=text, showarrow=False, font={"size": 12}, align="center"
+        )
+    figure.update_layout(
+        template="plotly_white",
+        font={"family": FONT, "size": 13, "color": "#1b1f24"},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        height=int(min(HIGHEST, max(200, STEP * crowded)) + 120),
+        margin={"l": 16, "r": 16, "t": 70, "b": 40},
+        legend={"orientation": "h", "y": -0.02, "x": 0, "yanchor": "top", "font": {"size": 12}},
+        xaxis={"visible": False, "range": [-0.5, rows["column"].max() + 0.5] if len(rows) else None},
+        yaxis={"visible": False, "range": [1, 0]},
+    )
+    return figure

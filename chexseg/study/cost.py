@@ -1,0 +1,130 @@
+"""What a plan will cost: seconds a node, from what the store has measured, else a guess that says so. No Ray here.
+
+A node's work is counted in pixels that pass through its network or decoder. The rate is the median of the store's results of
+the same stage, those of the same architecture, precision and device first.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chexseg.data import chexpert
+from chexseg.stages import distil
+from chexseg.study.plan import Plan
+from chexseg.study.store import Artifact
+
+#: Seconds per million pixels where nothing is measured: medians of the demo's stages (ResNet18 and DenseNet121, float32) on
+#: two CPU cores, one for a cell.
+GUESS = {
+    "ingest": 0.25,
+    "classify": 4.0,
+    "pretrain": 1.9,
+    "moco": 3.5,
+    "imported": 0.0,
+    "saliency": 2.5,
+    "irnet": 6.0,
+    "fit": 6.5,
+    "distil": 2.5,
+    "score": 2.5,
+}
+#: What a rate depends on beside the stage, the most telling first.
+ALIKE = ("architecture", "precision", "channels_last", "compile")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """seconds: expected. measured: whether they come from results in the store. gpu: the share of a GPU held meanwhile."""
+
+    seconds: float
+    measured: bool
+    gpu: float
+
+    @property
+    def gpu_hours(self) -> float:
+        return self.seconds * self.gpu / 3600
+
+
+def images(root: Path) -> dict[str, int]:
+    """Split -> images in its CSV file. Raises `UserError` as `chexpert.read` does."""
+    return {split: len(chexpert.read(root, split)) for split in ("train", "valid", "test")}
+
+
+def expected(plan: Plan, artifacts: Iterable[Artifact], counts: Mapping[str, int]) -> dict[str, Cost]:
+    """Key of each node -> what it costs to run. artifacts: all of a store. counts: split -> images (`images`)."""
+    made = {artifact.manifest["key"]: artifact.manifest for artifact in artifacts}
+    rates: dict[str, list[_Rate]] = {}
+    for about in made.values():
+        known = _Known(lambda key: made.get(key), {})
+        work = _work(about["stage"], about["config"], known.splits(about))
+        if work and about["seconds"] > 0:
+            rates.setdefault(about["stage"], []).append(_Rate(about["seconds"] / work, about.get("device"), about["config"]))
+    known = _Known(lambda key: vars(plan.nodes[key]), counts)
+    found = {}
+    for key, node in plan.nodes.items():
+        work = _work(node.stage, node.config, known.splits(vars(node))) or 0
+        alike = _alike(rates.get(node.stage, []), node.config)
+        on_gpu = any(rate.device not in (None, "cpu") for rate in alike)
+        share = (plan.study.resources.gpu if node.stage in ("fit", "score") else 0.5) if on_gpu else 0  # as `run` shares them
+        rate = statistics.median(rate.seconds for rate in alike) if alike else GUESS[node.stage]
+        found[key] = Cost(work * rate, bool(alike), share)
+    return found
+
+
+@dataclass(frozen=True)
+class _Rate:
+    """seconds: a million pixels, of one result."""
+
+    seconds: float
+    device: str | None
+    config: Mapping[str, Any]
+
+
+def _alike(rates: Sequence[_Rate], config: Mapping[str, Any]) -> list[_Rate]:
+    """Of the rates those of the settings most like these."""
+    for setting in ALIKE:
+        same = [rate for rate in rates if rate.config.get(setting) == config.get(setting)]
+        rates = same or rates
+    return list(rates)
+
+
+@dataclass
+class _Known:
+    """What is known of the data behind a node: through its inputs, back to where images were read."""
+
+    look_up: Callable[[str], Mapping[str, Any] | None]
+    counts: Mapping[str, int]
+
+    def splits(self, about: Mapping[str, Any]) -> dict[str, tuple[float, int]]:
+        """Split -> (millions of pixels of an image, images) of every ingest behind a node."""
+        if about["stage"] == "ingest":
+            config = about["config"]
+            count = about.get("facts", {}).get("images", self.counts.get(config["split"], 0))
+            return {config["split"]: (config["size"] ** 2 / 1e6, count)}
+        found: dict[str, tuple[float, int]] = {}
+        for key in about["inputs"].values():
+            origin = self.look_up(key)
+            found |= self.splits(origin) if origin else {}
+        return found
+
+
+def _work(stage: str, config: Mapping[str, Any], splits: Mapping[str, tuple[float, int]]) -> float:
+    """Millions of pixels that a node works on; 0 where the data behind it isn't known."""
+    if not splits:
+        return 0
+    pixels, images = splits.get("train") or next(iter(splits.values()))
+    if stage == "fit":
+        own = config["expert_train"] + (config["weak_images"] if config["p"] < 1 else 0)
+        if config["supervision"] == "teacher":
+            own = distil.count(config["fraction"], images)
+        return config["epochs"] * pixels * (config["samples_per_epoch"] or own)
+    if stage in ("saliency", "irnet"):
+        images = min(images, config["images"] or images)
+    elif stage == "distil":
+        images = distil.count(config["fraction"], images)
+    elif stage == "score":
+        images = splits["test"][1] if "test" in splits else 0
+    return config.get("epochs", 1) * pixels * images

@@ -1,0 +1,26 @@
+"""The line that tells how a run's cells stand."""
+
+from __future__ import annotations
+
+from chexseg.study.board import Tally
+
+
+def test_cells_are_counted_and_the_best_is_named():
+    tally = Tally(6, done=1, best=(0.3, "cam p=0 trial 0"))
+    assert tally.text() == "1 of 6 cells done, 0 running, 0 failed, best selection mIoU 0.300 (cam p=0 trial 0)"
+    for name in ("a", "b"):
+        tally.begin(name, 100.0)
+    tally.begin("b", 150.0)  # its worker died
+    assert "2 running" in tally.text() and "left" not in tally.text()
+    tally.end("a", True, 0.25, 160.0)
+    tally.end("b", False, 0.4, 220.0)
+    assert tally.text() == ("2 of 6 cells done, 0 running, 1 failed, best selection mIoU 0.400 (b), about 3 min left"), (
+        "two cells in 120 s, so three more in 180"
+    )
+
+
+def test_a_cell_without_selection_images_has_no_best():
+    tally = Tally(1)
+    tally.begin("a", 0.0)
+    tally.end("a", True, None, 1.0)
+    assert tally.text() == "1 of 1 cells done, 0 running, 0 failed"
