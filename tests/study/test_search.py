@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import optuna
@@ -390,3 +396,48 @@ def test_plan_and_status_of_a_search(tmp_path):
     assert status["search"]["best"] == {"selection_miou": 0.25, "point": point}
     planned = search_summary.summarise(searched(), store, IMAGES).plan_dict()
     assert json.loads(json.dumps(planned))["search"]["space"]["labels.p"]["high"] == 1
+
+
+def test_optuna_dashboard_opens_the_journal_and_shows_a_grid_and_a_search(tmp_path):
+    pytest.importorskip("optuna_dashboard")
+    store, planned = Store(tmp_path), grid()
+    values = finish_cells(store, planned)
+    grid_record.record(planned, store, set())
+    ledger = Ledger(searched(), store)
+    ledger.open()
+    ledger.tell_finished()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "optuna_dashboard",
+        str(journal.path_in(store)),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    dashboard = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def ask(path: str) -> dict:
+        while True:
+            assert dashboard.poll() is None, "it ended by itself"
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{path}", timeout=10) as answer:
+                    return json.load(answer)
+            except urllib.error.URLError as error:
+                if not isinstance(error.reason, ConnectionRefusedError):
+                    raise
+                time.sleep(0.1)
+
+    try:
+        found = {study["study_name"]: study["study_id"] for study in ask("studies")["study_summaries"]}
+        assert set(found) == {grid_record.name_of(planned), ledger.name}
+        cells = ask(f"studies/{found[grid_record.name_of(planned)]}?after=0")["trials"]
+        assert sorted(trial["values"][0] for trial in cells) == pytest.approx(sorted(values.values()))
+        assert len(ask(f"studies/{found[ledger.name]}?after=0")["trials"]) == 5
+    finally:
+        dashboard.terminate()
+        dashboard.wait()
