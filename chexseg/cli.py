@@ -313,7 +313,7 @@ def _meaning(study: Path, data: Path, store: Path, overrides: list[str] | None) 
         if read.search is None:
             return plan.plan(read, found, imported)
         searched = search.Search(read, found, imported)
-        searched.upstream()  # refuses what can't be searched
+        searched.check()
         return searched
     except plan.NoEncoderError as error:
         there = "" if store == DEFAULT_STORE else f" --store {shlex.quote(str(store))}"

@@ -43,7 +43,10 @@ class Tally:
             self.best = max(self.best or (miou, cell), (miou, cell))
 
     def text(self) -> str:
-        """One line for people; the estimate is by the cells that have ended so far, so it knows how many run at once."""
+        """One line for people, nothing where there are no cells; the estimate is by those that have ended so far, so it knows
+        how many run at once."""
+        if not self.total:
+            return ""
         words = [f"{self.done} of {self.total} {self.unit} done", f"{len(self.running)} running", f"{self.failed} failed"]
         if self.best:
             words.append(f"best selection mIoU {self.best[0]:.3f} ({self.best[1]})")

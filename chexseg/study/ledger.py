@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -48,30 +49,31 @@ class Ledger:
         import optuna
 
         pruners = {
-            # The first epochs of the first trial say little.
-            "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=UNPRUNED),
-            "asha": optuna.pruners.SuccessiveHalvingPruner,
-            "none": optuna.pruners.NopPruner,
+            "median": optuna.pruners.MedianPruner(n_startup_trials=UNPRUNED),
+            "asha": optuna.pruners.SuccessiveHalvingPruner(),
+            "none": optuna.pruners.NopPruner(),
         }
-        pruner = pruners[self.search.study.search.pruner]()
+        pruner = pruners[self.search.study.search.pruner]
         self.study = journal.make(self.store, self.name, "search", pruner=pruner)
 
     def standing(self) -> Standing:
         """How far the search is, from the storage as it is; nothing is written."""
-        from optuna.trial import TrialState as states
+        from optuna.trial import TrialState
 
         trials = journal.read(self.store, self.name)
         continued = {trial.user_attrs.get("continues") for trial in trials}
         asked = [trial for trial in trials if "told" not in trial.user_attrs]
-        count = {state: sum(trial.state == state for trial in asked) for state in states}
-        failed = sum(trial.state == states.FAIL and trial.number not in continued for trial in asked)
-        complete = [trial for trial in trials if trial.state == states.COMPLETE]
-        out = Standing(count[states.COMPLETE], count[states.PRUNED], failed, len(trials) - len(asked))
-        if not complete:
-            return out
-        best = max(complete, key=lambda trial: trial.value)
+        states = Counter(trial.state for trial in asked if trial.number not in continued)
+        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        best = max(complete, key=lambda trial: trial.value, default=None)
         return Standing(
-            out.done, out.pruned, out.failed, out.told, best.value, self.point(best.params), "told" in best.user_attrs
+            done=states[TrialState.COMPLETE],
+            pruned=states[TrialState.PRUNED],
+            failed=states[TrialState.FAIL],
+            told=len(trials) - len(asked),
+            value=best and best.value,
+            point=best and self.point(best.params),
+            was_told=best is not None and "told" in best.user_attrs,
         )
 
     def point(self, params: Mapping[str, Any]) -> Point:
@@ -92,7 +94,7 @@ class Ledger:
     def resume(self) -> int:
         """Take up what a driver that died has left, and what failed; how many points are still to be asked for.
 
-        Only for the one driver of the search (`alone`): any other's running points would be taken for a dead one's.
+        Only for the one driver of the search (`journal.alone`): any other's running points would be taken for a dead one's.
         """
         from optuna.trial import TrialState
 

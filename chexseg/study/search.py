@@ -78,6 +78,11 @@ class Search:
         out.targets = list(out.nodes)
         return out
 
+    def check(self) -> None:
+        """Raises `UserError` for a range that can't be searched."""
+        self.upstream()
+        self.fields()
+
     def middles(self) -> Iterator[Point]:
         """Every combination of the choices with each range in its middle."""
         middle = {key: self._middle(key) for key in self.ranges}
@@ -85,13 +90,18 @@ class Search:
             yield {**choice, **middle}
 
     def fields(self) -> dict[str, str]:
-        """Range -> the field of a fit's config that has its value."""
-        middle, out = next(self.middles()), {}
-        config = self._fit_config(middle)
-        for key, values in self.ranges.items():
-            other = self._fit_config({**middle, key: values.low})
-            moved = (name for name, value in config.items() if value == middle[key] and other[name] != value)
-            out[key] = next(moved)
+        """Range -> the field of a fit's config that has its value. Raises `UserError` for a range that reaches no fit."""
+        out: dict[str, str] = {}
+        for middle in self.middles():
+            config = self._fit_config(middle)
+            for key in self.ranges.keys() - out.keys():
+                end = next(end for end in (self.ranges[key].low, self.ranges[key].high) if end != middle[key])
+                other = self._fit_config({**middle, key: end})
+                moved = [name for name, value in config.items() if value == middle[key] and other[name] != value]
+                if moved:
+                    out[key] = moved[0]
+        for key in self.ranges.keys() - out.keys():
+            raise UserError(f"axes.{key}: found a range, and no cell of this study depends on it; allowed: what matters here")
         return out
 
     def whole(self, key: str) -> bool:

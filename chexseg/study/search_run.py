@@ -40,24 +40,21 @@ def run_search(search: Search, store: Store, data: Path, reporter: Reporter) -> 
     capacity.cells_at_once(resources)
     middles = search.plan(list(search.middles()))  # of each choice one, to see whether its network can be built
     check(middles.nodes.values(), resources.workers, capacity.gpus > 0 and resources.gpu > 0)
-    upstream = search.upstream()
+    search.check()
     ledger = Ledger(search, store)
     with journal.alone(store, ledger.name, wait=False) as mine:
         if not mine:
             raise UserError(f"search {search.study.name}: another process runs it in {store.root}; allowed: one at a time")
-        outcome = run.run(upstream, store, data, reporter)
+        outcome = run.run(search.upstream(), store, data, reporter)
         if not outcome.failed:
             _run_points(ledger, capacity, data, reporter, outcome)
             best = ledger.standing().point
             if best is not None:  # so that a report can show it
-                _add(outcome, run.run(search.plan([best]), store, data, reporter))
+                shown = run.run(search.plan([best]), store, data, reporter)
+                outcome.computed |= shown.computed
+                outcome.failed |= shown.failed
     outcome.seconds = time.monotonic() - started
     return outcome
-
-
-def _add(outcome: Outcome, other: Outcome) -> None:
-    outcome.computed |= other.computed
-    outcome.failed |= other.failed
 
 
 def _run_points(ledger: Ledger, capacity: Capacity, data: Path, reporter: Reporter, outcome: Outcome) -> None:
@@ -68,9 +65,9 @@ def _run_points(ledger: Ledger, capacity: Capacity, data: Path, reporter: Report
         reporter.say(f"{told} finished settings told to the sampler")
     if not missing:
         return
-    standing, points = ledger.standing(), ledger.search.study.search.points
+    standing, total = ledger.standing(), ledger.search.study.search.points
     best = None if standing.value is None else (standing.value, describe(standing.point))
-    board = Board.remote(Tally(points, points - missing, best=best, unit="points"))
+    board = Board.remote(Tally(total, total - missing, best=best, unit="points"))
     job = run.Job({}, str(ledger.store.root.absolute()), str(Path(data).absolute()), board)
     points = _Points(ledger, job, missing, reporter, outcome)
     with Watch(board, reporter):

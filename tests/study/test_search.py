@@ -120,6 +120,12 @@ def test_a_range_that_reaches_a_shared_stage_is_refused(axis, stage):
         search.upstream()
 
 
+def test_a_range_that_no_cell_depends_on_is_refused():
+    with pytest.raises(UserError, match="axes.distil.temperature: found a range, and no cell of this study depends on it"):
+        searched("name: s\naxes:\n  distil.temperature: {low: 1, high: 9}\nsearch: {}").check()
+    searched("name: s\naxes:\n  labels.p: [1, 0.5]\n  labels.weak_images: {low: 1, high: 2}\nsearch: {}").check()
+
+
 def test_shared_stages_are_those_of_every_choice_each_once_and_no_points():
     search = searched()
     upstream = search.upstream()
