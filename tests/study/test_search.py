@@ -415,16 +415,8 @@ def test_optuna_dashboard_opens_the_journal_and_shows_a_grid_and_a_search(tmp_pa
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "optuna_dashboard",
-        str(journal.path_in(store)),
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
+    program = Path(sys.executable).with_name("optuna-dashboard")
+    command = [program, journal.path_in(store), "--host", "127.0.0.1", "--port", str(port)]
     dashboard = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def ask(path: str) -> dict:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from chexseg.errors import UserError
-from chexseg.study import plan, spec
+from chexseg.study import plan, search, spec
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
 DATA = {"train": "a", "valid": "b", "test": "c"}
@@ -23,7 +23,13 @@ def test_the_papers_48_combinations_are_45_cells():
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_study_plans(path):
-    planned = plan.plan(spec.load(path), DATA, {("imagenet", "resnet18"): "0" * 64})
+    study, imported = spec.load(path), {("imagenet", "resnet18"): "0" * 64}
+    if study.search:
+        searched = search.Search(study, DATA, imported)
+        searched.check()
+        planned = searched.plan(list(searched.middles()))
+    else:
+        planned = plan.plan(study, DATA, imported)
     assert planned.cells
     assert all(set(node.inputs.values()) <= set(planned.nodes) for node in planned.nodes.values())
 
