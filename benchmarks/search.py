@@ -4,7 +4,8 @@
 
 Both run on the demo's phantom, one after another, from the same classifier, encoder and weak labels; the search is told
 nothing of the grid. A grid's training time is that of its fits by their manifests. The search's is from the moment a point is
-asked for until it is told, pruned ones too: it has the workers' start and Optuna's thinking in it. mIoU "held back" is
+asked for until it is told, pruned ones too: it has the workers' start and Optuna's thinking in it. Where other work shares the
+machine, epochs are the steadier measure: all are of as many samples. mIoU "held back" is
 what both go by; "test" is of the setting each would choose, and neither has seen it before.
 """
 
@@ -77,18 +78,21 @@ def measure(trials: int, scratch: Path) -> None:
     standing, asked = ledger.standing(), journal.read(alone, ledger.name)
     search_training = sum((trial.datetime_complete - trial.datetime_start).total_seconds() for trial in asked)
     print(f"shared stages: {shared:.0f} s; {bare.CORES} cores")
-    print(f"{'':<8}{'settings':>9}{'fits':>6}{'training s':>12}{'to grid':>9}{'wall s':>8}{'held back':>11}{'test':>8}  best")
-    row = "{:<8}{:>9}{:>6}{:>12.0f}{:>9.2f}{:>8.0f}{:>11.3f}{:>8.3f}  {}"
+    columns = ("", "settings", "fits", "epochs", "to grid", "training s", "to grid", "wall s", "held back", "test")
+    print("{:<7}{:>9}{:>6}{:>8}{:>9}{:>12}{:>9}{:>8}{:>11}{:>8}  best".format(*columns))
+    row = "{:<7}{:>9}{:>6}{:>8}{:>9.2f}{:>12.0f}{:>9.2f}{:>8.0f}{:>11.3f}{:>8.3f}  {}"
+    epochs = sum(grid.nodes[cell.fit].config["epochs"] for cell in grid.cells)
     print(
         row.format(
             "grid", len(arms), len(grid.cells), grid_training, 1, grid_wall, values[best], test_miou(chosen, store), best
         )
     )
     fits = len(list((alone.root / "fit").iterdir()))
-    share = search_training / grid_training
+    trained = sum(len(trial.intermediate_values) for trial in asked)
+    counts = (len(asked), fits, trained, trained / epochs, search_training, search_training / grid_training, search_wall)
     test = test_miou(search.plan([standing.point]), alone)
     what = f"{describe(standing.point)} ({standing.pruned} of {len(asked)} points pruned)"
-    print(row.format("search", len(asked), fits, search_training, share, search_wall, standing.value, test, what))
+    print(row.format("search", *counts, standing.value, test, what))
 
 
 if __name__ == "__main__":
