@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import sys
@@ -441,52 +440,19 @@ def _summary(study: Path, data: Path, store: str, overrides: list[str] | None, c
 
 def _run_study(study: Path, data: Path, store: str, address: str | None, overrides: list[str] | None, quiet: bool) -> Any:
     from chexseg.progress import reporter
-    from chexseg.study import grid_record
-    from chexseg.study.outcome import Outcome
-    from chexseg.study.plan import Plan
+    from chexseg.study import launch
     from chexseg.study.store import Store
 
     results = Store(store)
     (meant,) = _meanings([study], data, store, overrides)
     watch = reporter(quiet)
     try:
-        if isinstance(meant, Plan):
-            missing = meant.needed(results.cached(meant.nodes.values()))
-            with grid_record.recording(meant, results, watch.say):
-                if not missing:  # no need to wait for Ray
-                    return Outcome(cached=len(meant.nodes))
-                watch.say(f"{len(meant.cells)} cells; {len(missing)} of {len(meant.nodes)} stages to compute; starting Ray")
-                with _cluster(address) as run:
-                    return run.run(meant, results, data, watch)
-        from chexseg.study import search_summary
-
-        found = search_summary.summarise(meant, results)
-        if found.complete:
-            return Outcome(cached=len(found.found.plan.nodes))
-        watch.say(f"{found.status_text()}\nstarting Ray")
-        with _cluster(address):
-            from chexseg.study import search_run
-
-            outcome = search_run.run_search(meant, results, data, watch)
-        watch.say(search_summary.summarise(meant, results).status_text())
-        return outcome
+        return launch.launch(meant, results, data, watch, address, study, overrides or ())
     except KeyboardInterrupt:
         typer.echo("chexseg: interrupted; the same command goes on from here", err=True)
         raise typer.Exit(130) from None
     finally:
         watch.close()
-
-
-@contextmanager
-def _cluster(address: str | None) -> Iterator[Any]:
-    """`study.run` with Ray started."""
-    # Ray asks for a token by default, which a cluster of this process alone has nobody to give.
-    if address is None:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    from chexseg.study import cluster, run
-
-    with cluster.cluster(address):
-        yield run
 
 
 def _report(studies: list[Path], data: Path, store: str, out: Path, overrides: list[str] | None) -> Any:

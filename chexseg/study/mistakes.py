@@ -51,7 +51,7 @@ def explain(error: ValidationError, subject: Callable[[str], str], model: type[S
     kind, steps = fault["type"], [str(part) for part in fault["loc"]]
     begin = subject(".".join(steps))
     if kind == "missing":
-        return f"{begin}: is missing; allowed: text"
+        return f"{begin}: is missing; allowed: {'text' if model.model_fields[steps[-1]].annotation is str else 'a number'}"
     if kind == "extra_forbidden":
         inner: Any = model
         for part in steps[:-1]:
