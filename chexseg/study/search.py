@@ -115,7 +115,7 @@ class Search:
         return isinstance(value_of(self.study.at({key: self.ranges[key].low}), key), int)
 
     def identity(self) -> str:
-        """Twelve hex digits of everything that a point's value depends on: what the same Optuna study may hold."""
+        """Eight hex digits of everything that a point's value depends on: what the same Optuna study may hold."""
         return identity(self.study, self.data, self.imported)
 
     def _middle(self, key: str) -> float:
@@ -144,7 +144,7 @@ def _shared(planned: Plan) -> dict[str, Node]:
 
 
 def identity(study: Study, data: Mapping[str, str], imported: Mapping[tuple[str, str], str]) -> str:
-    """Twelve hex digits of what the values of a study's cells depend on, and of its axes."""
+    """Eight hex digits of what the values of a study's cells depend on, and of its axes."""
     axes = {key: values.model_dump() if isinstance(values, Range) else values for key, values in study.axes.items()}
     document = {
         "settings": study.settings.model_dump(mode="json"),
@@ -154,4 +154,4 @@ def identity(study: Study, data: Mapping[str, str], imported: Mapping[tuple[str,
         "data": data,
         "imported": sorted(map(str, imported.items())),
     }
-    return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()[:8]

@@ -69,7 +69,7 @@ def _run_points(ledger: Ledger, capacity: Capacity, data: Path, reporter: Report
     best = None if standing.value is None else (standing.value, describe(standing.point))
     board = Board.remote(Tally(total, total - missing, best=best, unit="points"))
     job = run.Job({}, ledger.store.uri, str(Path(data).absolute()), board)
-    points = _Points(ledger, job, missing, reporter, outcome)
+    points = _Points(ledger, job, missing, outcome)
     with Watch(board, reporter):
         run.on_warm_workers(
             _trial,
@@ -77,7 +77,7 @@ def _run_points(ledger: Ledger, capacity: Capacity, data: Path, reporter: Report
             capacity,
             ledger.search.study.resources,
             {},
-            lambda config: _name(config["number"]),
+            lambda config: f"point {config['number']}",
             points,
             points.stop,
         )
@@ -91,7 +91,8 @@ def _trial(config: Mapping[str, Any], job: run.Job, search: Search, execution: E
 
     # A pruned point ends in its next line of Python; the 2 s that Tune would wait for that are few on a busy machine.
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
-    job.board.begin_cell.remote(_name(config["number"]))
+    name = _name(config)
+    job.board.begin_cell.remote(name)
     planned = search.plan([config["point"]])
     job = replace(job, nodes=planned.nodes)
     steps = [0]
@@ -99,7 +100,6 @@ def _trial(config: Mapping[str, Any], job: run.Job, search: Search, execution: E
         steps.append(steps[-1] + planned.nodes[cell.fit].config["epochs"])
     answers = []
     for first, cell in zip(steps, planned.cells, strict=False):
-        name = f"{_name(config['number'])}: {cell.name}"
         pen = Pen(job.board, name)
 
         def progress(
@@ -107,13 +107,10 @@ def _trial(config: Mapping[str, Any], job: run.Job, search: Search, execution: E
         ) -> None:
             pen(done, total, unit, note)
             if note and note.get("selection mIoU") is not None and first + note["epoch"] < steps[-1]:
+                # Here the function of a pruned point ends.
                 tune.report({"step": first + note["epoch"] - 1, "miou": note["selection mIoU"]})
 
-        try:
-            answers.append(run.attempt(job, cell.fit, name, replace(execution, progress=progress)))
-        except SystemExit:  # how Tune ends a function in its report
-            job.board.finish.remote(name, "pruned")
-            raise
+        answers.append(run.attempt(job, cell.fit, name, replace(execution, progress=progress)))
         if not run.whole(answers[-1]):
             break
     tune.report({"answers": answers, "fits": [cell.fit for cell in planned.cells]})
@@ -122,10 +119,11 @@ def _trial(config: Mapping[str, Any], job: run.Job, search: Search, execution: E
 class _Points(Searcher):
     """What Tune asks for the next point and tells of its results; `stop` is for its RunConfig."""
 
-    def __init__(self, ledger: Ledger, job: run.Job, missing: int, reporter: Reporter, outcome: Outcome):
+    def __init__(self, ledger: Ledger, job: run.Job, missing: int, outcome: Outcome):
         super().__init__()
-        self.ledger, self.job, self.missing, self.reporter, self.outcome = ledger, job, missing, reporter, outcome
+        self.ledger, self.job, self.missing, self.outcome = ledger, job, missing, outcome
         self.asked: dict[str, Any] = {}
+        self.names: dict[str, str] = {}
         self.steps: dict[str, set[int]] = {}
         self.pruned: set[str] = set()
         self.mistake: str | None = None
@@ -142,8 +140,9 @@ class _Points(Searcher):
             return Searcher.FINISHED
         self.missing -= 1
         trial, point = self.ledger.ask()
-        self.asked[trial_id], self.steps[trial_id] = trial, set()
-        return {"number": trial.number, "point": dict(point)}
+        config = {"number": trial.number, "point": dict(point)}
+        self.asked[trial_id], self.names[trial_id], self.steps[trial_id] = trial, _name(config), set()
+        return config
 
     def stop(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Whether a point is to be pruned, after one more epoch has been told."""
@@ -158,12 +157,13 @@ class _Points(Searcher):
         return trial_id in self.pruned
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        trial, answers = self.asked.pop(trial_id), (result or {}).get("answers")
-        value = None
+        trial, name, answers = self.asked.pop(trial_id), self.names[trial_id], (result or {}).get("answers")
+        value, fault = None, None
         if trial_id in self.pruned:
             self.ledger.prune(trial)
+            self.job.board.finish.remote(name, f"pruned after {len(self.steps[trial_id])} epochs")
         elif error or answers is None:
-            self._fail(trial, f"its worker died more than {MAX_FAILURES} times")
+            fault = f"its worker died more than {MAX_FAILURES} times"
         else:
             for answer in answers:
                 if answer["state"] == "mistake":
@@ -176,15 +176,13 @@ class _Points(Searcher):
                 self.ledger.fail(trial, answers[-1]["error"])
             else:
                 value = self.ledger.complete(trial, result["fits"], self.steps[trial_id])
-                if value is None:
-                    self._fail(trial, "no selection mIoU: no image held back shows a studied pathology")
-        self.job.board.end_cell.remote(_name(trial.number), value is not None or trial_id in self.pruned, value)
-
-    def _fail(self, trial: Any, error: str) -> None:
-        self.ledger.fail(trial, error)
-        self.outcome.failed[_name(trial.number)] = error
-        self.reporter.say(f"{_name(trial.number)}: failed: {error}")
+                fault = "no image held back shows a studied pathology" if value is None else None
+        if fault:  # else the worker has told what failed
+            self.ledger.fail(trial, fault)
+            self.outcome.failed[name] = fault
+            self.job.board.finish.remote(name, f"failed: {fault}")
+        self.job.board.end_cell.remote(name, value is not None or trial_id in self.pruned, value)
 
 
-def _name(number: int) -> str:
-    return f"point {number}"
+def _name(config: Mapping[str, Any]) -> str:
+    return f"point {config['number']} ({describe(config['point'])})"

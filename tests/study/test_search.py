@@ -365,6 +365,18 @@ def test_a_record_that_cannot_be_written_is_told_and_stops_nothing(tmp_path):
     assert len(said) == 1 and said[0].startswith("finished cells are not written to")
 
 
+def test_a_complete_grid_is_recorded_by_running_it_again(phantom_root, tmp_path):
+    (tmp_path / "g.yaml").write_text(GRID)
+    planned = plan.plan(spec.parse(GRID, "g.yaml"), plan.fingerprints(phantom_root))
+    store = Store(tmp_path / "store")
+    values = finish_cells(store, planned)
+    for _ in range(2):
+        command = ["study", "run", tmp_path / "g.yaml", "--data", phantom_root, "--store", store.root]
+        done = subprocess.run([sys.executable, "-m", "chexseg", *map(str, command)], capture_output=True, text=True)
+        assert done.returncode == 0 and "0 stages computed" in done.stderr
+        assert sorted(trial.value for trial in journal.read(store, grid_record.name_of(planned))) == sorted(values.values())
+
+
 def test_other_settings_or_data_are_another_optuna_study(tmp_path):
     names = {
         grid_record.name_of(grid()),
