@@ -33,7 +33,7 @@ from chexseg.study.store import Store
 STUDY = Path(__file__).resolve().parent.parent / "studies" / "search.yaml"
 GRID = {
     "labels.weak": ("cam", "irnet"),
-    "labels.p": (0, 0.3, 0.6, 0.9, 1),
+    "labels.p": (0, 0.5, 0.9, 1),
     "fit.learning_rate": (3e-4, 1e-3, 3e-3),
 }
 
