@@ -82,11 +82,8 @@ def measure(trials: int, scratch: Path) -> None:
     print("{:<7}{:>9}{:>6}{:>8}{:>9}{:>12}{:>9}{:>8}{:>11}{:>8}  best".format(*columns))
     row = "{:<7}{:>9}{:>6}{:>8}{:>9.2f}{:>12.0f}{:>9.2f}{:>8.0f}{:>11.3f}{:>8.3f}  {}"
     epochs = sum(grid.nodes[cell.fit].config["epochs"] for cell in grid.cells)
-    print(
-        row.format(
-            "grid", len(arms), len(grid.cells), grid_training, 1, grid_wall, values[best], test_miou(chosen, store), best
-        )
-    )
+    counts = (len(arms), len(grid.cells), epochs, 1, grid_training, 1, grid_wall)
+    print(row.format("grid", *counts, values[best], test_miou(chosen, store), best))
     fits = len(list((alone.root / "fit").iterdir()))
     trained = sum(len(trial.intermediate_values) for trial in asked)
     counts = (len(asked), fits, trained, trained / epochs, search_training, search_training / grid_training, search_wall)
