@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import sys
@@ -169,11 +168,7 @@ def study_plan(
     as_json: AsJson = False,
 ) -> None:
     """Show the cells of a study, the stages they need, and what of it is in the store already."""
-    from chexseg.study import cost, summary
-    from chexseg.study.store import Store
-
-    plan = _plan(study, data, store, overrides)
-    found = summary.summarise(plan, Store(store), cost.images(data), explain=True)
+    found = _summary(study, data, store, overrides, costs=True)
     typer.echo(json.dumps(found.plan_dict(), indent=1) if as_json else found.plan_text())
 
 
@@ -208,10 +203,7 @@ def study_status(
     as_json: AsJson = False,
 ) -> None:
     """Show which cells are done, missing or failed."""
-    from chexseg.study import summary
-    from chexseg.study.store import Store
-
-    found = summary.summarise(_plan(study, data, store, overrides), Store(store), explain=True)
+    found = _summary(study, data, store, overrides)
     typer.echo(json.dumps(found.status_dict(), indent=1) if as_json else found.status_text())
 
 
@@ -258,7 +250,9 @@ def store_gc(
     from chexseg.study.store import Store
 
     place = Store(store)
-    rubbish = housekeeping.waste(place, [_plan(study, data, store, overrides) for study in studies], imported)
+    rubbish = housekeeping.waste(
+        place, [_plan_of(meant, store) for meant in _meanings(studies, data, store, overrides)], imported
+    )
     for one in rubbish:
         typer.echo(f"{one.name:<32} {housekeeping.size(one.bytes):>8}  {one.why}")
     total = housekeeping.size(sum(one.bytes for one in rubbish))
@@ -392,16 +386,11 @@ def _write_phantom(root: Path, quiet: bool, **settings: Any) -> None:
             watch.close()
 
 
-def _plan(study: Path, data: Path, store: str, overrides: list[str] | None) -> Any:
-    (planned,) = _plans([study], data, store, overrides, apart=False)
-    return planned
-
-
-def _plans(studies: list[Path], data: Path, store: str, overrides: list[str] | None, apart: bool) -> list[Any]:
-    """apart: what a study includes is planned instead of it."""
+def _meanings(studies: list[Path], data: Path, store: str, overrides: list[str] | None, apart: bool = False) -> list[Any]:
+    """What study files mean: a grid's plan, or a search. apart: what a study includes is told instead of it."""
     import yaml
 
-    from chexseg.study import plan, spec
+    from chexseg.study import plan, search, spec
     from chexseg.study.store import Store
 
     pairs = {}
@@ -416,37 +405,49 @@ def _plans(studies: list[Path], data: Path, store: str, overrides: list[str] | N
     loaded = [(path, spec.load(path, pairs)) for path in studies]
     if apart:
         loaded = [(path, one) for path, study in loaded for one in study.members or (study,)]
-    prints, imported, planned = plan.fingerprints(data), Store(store).imported(), []
+    prints, imported, found = plan.fingerprints(data), Store(store).imported(), []
     for path, study in loaded:
         try:
-            planned.append(plan.plan(study, prints, imported))
+            if study.search:
+                found.append(search.Search(study, prints, imported))
+                found[-1].check(str(path))
+            else:
+                found.append(plan.plan(study, prints, imported))
         except plan.NoEncoderError as error:
             there = "" if store == DEFAULT_STORE else f" --store {shlex.quote(store)}"
             raise UserError(f"{path}: {error}{there}") from None
-    return planned
+    return found
+
+
+def _plan_of(meant: Any, store: str) -> Any:
+    """The plan of a grid; of a search, that of its best point so far and of what all of them share."""
+    from chexseg.study import search_summary
+    from chexseg.study.plan import Plan
+    from chexseg.study.store import Store
+
+    return meant if isinstance(meant, Plan) else search_summary.planned(meant, Store(store))
+
+
+def _summary(study: Path, data: Path, store: str, overrides: list[str] | None, costs: bool = False) -> Any:
+    from chexseg.study import cost, search_summary, summary
+    from chexseg.study.plan import Plan
+    from chexseg.study.store import Store
+
+    (meant,) = _meanings([study], data, store, overrides)
+    summarise = summary.summarise if isinstance(meant, Plan) else search_summary.summarise
+    return summarise(meant, Store(store), cost.images(data) if costs else None, explain=True)
 
 
 def _run_study(study: Path, data: Path, store: str, address: str | None, overrides: list[str] | None, quiet: bool) -> Any:
     from chexseg.progress import reporter
+    from chexseg.study import launch
     from chexseg.study.store import Store
 
     results = Store(store)
-    planned = _plan(study, data, store, overrides)
-    missing = planned.needed(results.cached(planned.nodes.values()))
-    if not missing:  # no need to wait for Ray
-        from chexseg.study.outcome import Outcome
-
-        return Outcome(cached=len(planned.nodes))
-    # Ray asks for a token by default, which a cluster of this process alone has nobody to give.
-    if address is None:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    from chexseg.study import cluster, run
-
+    (meant,) = _meanings([study], data, store, overrides)
     watch = reporter(quiet)
     try:
-        watch.say(f"{len(planned.cells)} cells; {len(missing)} of {len(planned.nodes)} stages to compute; starting Ray")
-        with cluster.cluster(address):
-            return run.run(planned, results, data, watch)
+        return launch.launch(meant, results, data, watch, address, study, overrides or ())
     except KeyboardInterrupt:
         typer.echo("chexseg: interrupted; the same command goes on from here", err=True)
         raise typer.Exit(130) from None
@@ -458,7 +459,8 @@ def _report(studies: list[Path], data: Path, store: str, out: Path, overrides: l
     from chexseg.report import load, page
     from chexseg.study.store import Store
 
-    results = [load.study_results(plan, Store(store)) for plan in _plans(studies, data, store, overrides, apart=True)]
+    meant = _meanings(studies, data, store, overrides, apart=True)
+    results = [load.study_results(_plan_of(one, store), Store(store)) for one in meant]
     return results, page.publish(results, out)
 
 

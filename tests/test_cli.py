@@ -38,6 +38,21 @@ def test_plan_prints_45_cells_for_the_papers_48_combinations(phantom_root, tmp_p
     assert not (tmp_path / "store").exists()
 
 
+def test_plan_and_status_of_a_search_that_never_ran(phantom_root, tmp_path):
+    arguments = ("study", "plan", "studies/search.yaml", "--data", phantom_root, "--store", tmp_path / "store")
+    text = chexseg(*arguments).stdout
+    assert "search: 8 points, each the mean of 2 trials; sampler tpe, pruner median" in text
+    assert "at most 16 fits to come: ~" in text
+    document = json.loads(chexseg(*arguments, "--json").stdout)
+    assert document["cells"] == [] and document["search"]["space"]["labels.p"]["high"] == 1
+    assert {stage["stage"] for stage in document["stages"]} == {"ingest", "classify", "pretrain", "saliency", "irnet"}
+    status = json.loads(chexseg("study", "status", *arguments[2:], "--json").stdout)
+    assert not status["complete"] and status["search"]["best"] is None
+    assert not (tmp_path / "store").exists()
+    refused = chexseg(*arguments, "--set", "distil.fraction=0.5")
+    assert refused.returncode == 2 and "studies/search.yaml: axes." in refused.stderr
+
+
 def test_status_of_what_never_ran(phantom_root, tmp_path):
     arguments = ("study", "status", "studies/demo.yaml", "--data", phantom_root, "--store", tmp_path / "store")
     assert chexseg(*arguments).stdout.startswith("demo: 15 missing")

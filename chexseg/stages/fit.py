@@ -168,7 +168,7 @@ def optimise(config: Config, model: Any, data: TrainingSet, out: Path, execution
         mean_loss = watch.mean()
         score = selection_score(config, model, data.select)
         progress.finish_epoch(model, mean_loss, score, best=config.checkpoint == "selection")
-        execution.progress((epoch + 1) * data.samples, total, "samples", {"selection mIoU": score})
+        execution.progress((epoch + 1) * data.samples, total, "samples", {"epoch": epoch + 1, "selection mIoU": score})
         if synchronised.rank() == 0 and time.monotonic() - saved > execution.checkpoint_seconds and epoch + 1 < config.epochs:
             resume.save(out, model, optimizer, **vars(progress))
             saved = time.monotonic()

@@ -14,7 +14,7 @@ from chexseg.progress import Reporter, duration
 
 @dataclass
 class Tally:
-    """How the cells of a run stand.
+    """How the cells of a run stand, or the points of a search.
 
     done: with those that were in the store before. best: (selection mIoU, name) of the best fit. times: of the first
     cell's start and of the last one's end, in seconds of one clock.
@@ -27,6 +27,7 @@ class Tally:
     running: set[str] = field(default_factory=set)
     ended: int = 0
     times: list[float] = field(default_factory=list)
+    unit: str = "cells"
 
     def begin(self, cell: str, now: float) -> None:
         """A cell may begin again after its worker died."""
@@ -42,8 +43,11 @@ class Tally:
             self.best = max(self.best or (miou, cell), (miou, cell))
 
     def text(self) -> str:
-        """One line for people; the estimate is by the cells that have ended so far, so it knows how many run at once."""
-        words = [f"{self.done} of {self.total} cells done", f"{len(self.running)} running", f"{self.failed} failed"]
+        """One line for people, nothing where there are no cells; the estimate is by those that have ended so far, so it knows
+        how many run at once."""
+        if not self.total:
+            return ""
+        words = [f"{self.done} of {self.total} {self.unit} done", f"{len(self.running)} running", f"{self.failed} failed"]
         if self.best:
             words.append(f"best selection mIoU {self.best[0]:.3f} ({self.best[1]})")
         left = self.total - self.done - self.failed

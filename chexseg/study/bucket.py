@@ -50,7 +50,7 @@ class Bucket:
             raise UserError(f"--store {self.title}: names no bucket; allowed: such as s3://bucket/prefix")
         # What tells this store from others, without the credentials.
         identity = f"{self.title}?{urlencode(sorted(options.items()))}"
-        self.cache = cache_directory() / hashlib.sha256(identity.encode()).hexdigest()[:16]
+        self.cache = self.local = cache_directory() / hashlib.sha256(identity.encode()).hexdigest()[:16]
         self.objects = claims.Objects(self.write, self.delete, lambda: self.tree(claims.CLAIMS))
         self.held: dict[str, claims.Claim] = {}
 

@@ -55,6 +55,11 @@ class Capacity:
         return max(1, min(slots))
 
 
+def describe() -> list[dict[str, Any]]:
+    """Host and resources of every node that is there now; GPUs stand among them with their type."""
+    return [{"host": node["NodeManagerHostname"], "resources": node["Resources"]} for node in ray.nodes() if node["Alive"]]
+
+
 @contextmanager
 def cluster(address: str | None = None) -> Iterator[None]:
     """Ray for the length of a run: the one that is there, the one at `address`, or a local one that is stopped after.

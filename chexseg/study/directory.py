@@ -20,7 +20,7 @@ class Directory:
     """An artifact is a directory below `root`, and appears there by a rename (`study.backend.Backend`)."""
 
     def __init__(self, root: Path):
-        self.root = root
+        self.root = self.local = root
         self.uri, self.title = str(root.absolute()), str(root)
         if root.exists() and not root.is_dir():
             raise UserError(f"--store {root}: is a file; allowed: a directory")

@@ -6,13 +6,14 @@ import itertools
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import ValidationError
 
 from chexseg.errors import UserError, nearest
 from chexseg.study.document import Document
-from chexseg.study.settings import Section, Settings, flat, is_section, merged, setting_names
+from chexseg.study.settings import Section, Settings, flat, is_section, merged, setting_names, value_of
+from chexseg.study.space import Range
 
 if TYPE_CHECKING:
     from chexseg.study.spec import Study
@@ -50,11 +51,12 @@ def explain(error: ValidationError, subject: Callable[[str], str], model: type[S
     kind, steps = fault["type"], [str(part) for part in fault["loc"]]
     begin = subject(".".join(steps))
     if kind == "missing":
-        return f"{begin}: is missing; allowed: text"
+        return f"{begin}: is missing; allowed: {'text' if model.model_fields[steps[-1]].annotation is str else 'a number'}"
     if kind == "extra_forbidden":
         inner: Any = model
         for part in steps[:-1]:
-            inner = inner.model_fields[part].annotation
+            kind_of = inner.model_fields[part].annotation
+            inner = next((kind for kind in get_args(kind_of) if kind is not type(None)), kind_of)
         allowed = list(inner.model_fields)
         return f"{begin}: no such key{_nearest_key(steps[-1], allowed, inner)}; allowed: {', '.join(allowed)}"
     message = fault["msg"].removeprefix("Value error, ")
@@ -131,12 +133,16 @@ def check_points(study: Study, document: Document, laid: Mapping[str, Any]) -> N
     axes = {
         key: [_Entry(key, value, f"axes.{key}", f"axes.{key}.{number}") for number, value in enumerate(values)]
         for key, values in study.axes.items()
+        if not isinstance(values, Range)
     }
+    for key, values in study.axes.items():
+        if isinstance(values, Range):
+            _check_range(study, key, values, document)
     also = [[_Entry(key, value, *2 * [f"also.{n}.{key}"]) for key, value in one.items()] for n, one in enumerate(study.also)]
     for entry in itertools.chain(*axes.values(), *also):
         for name in entry.settings:
             _check_varied(name, entry.begin(name, document))
-    _check_axes(axes, document, laid)
+    _check_axes(axes, document, laid, [key for key in study.axes if key not in axes])
     together: dict[str, list[list[_Entry]]] = {}
     for key, entries in axes.items():
         together.setdefault(key.partition(".")[0], []).append(entries)
@@ -145,9 +151,47 @@ def check_points(study: Study, document: Document, laid: Mapping[str, Any]) -> N
         _check_point(point, study.given, document)
 
 
-def _check_axes(axes: Mapping[str, Sequence[_Entry]], document: Document, laid: Mapping[str, Any]) -> None:
-    """Each has different values, and is the only one that sets its settings."""
-    owner: dict[str, str] = {}
+def check_search(study: Study, document: Document) -> None:
+    """Raises `UserError` for what a grid may say and a search may not."""
+    select, workers = study.settings.labels.expert_split.select, study.resources.workers
+    for key, wrong, found, allowed in (
+        ("axes.trial", "trial" in study.axes, "found in a search", "search.trials, how many"),
+        ("also", bool(study.also), "found in a search", "axes alone"),
+        ("search", not study.axes, "found no axes", "at least one"),
+        ("resources.workers", workers > 1, f"found {workers} in a search", "1"),
+        (
+            "settings.labels.expert_split.select",
+            select == 0,
+            "found 0 in a search, which goes by the images held back",
+            "at least 1",
+        ),
+    ):
+        if wrong:
+            raise UserError(f"{document.place(key)}: {key}: {found}; allowed: {allowed}")
+
+
+def _check_range(study: Study, key: str, values: Range, document: Document) -> None:
+    """Raises `UserError` unless both ends are numbers that the setting may have."""
+    begin = f"{document.place(f'axes.{key}')}: axes.{key}"
+    _check_varied(key, begin)
+    if study.search is None:
+        raise UserError(f"{begin}: found a range; allowed: a list of values, or a section search beside the axes")
+    for end in (values.low, values.high):
+        try:
+            number = value_of(study.at({key: end}), key)
+        except ValidationError as error:
+            raise UserError(explain(error, lambda _: begin, Settings)) from None
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            raise UserError(f"{begin}: found a range for what is no number; allowed: a list of values")
+        if isinstance(number, int) and values.step is not None and not values.step.is_integer():
+            raise UserError(f"{begin}: step: found {values.step:g} for whole numbers; allowed: a whole one")
+
+
+def _check_axes(
+    axes: Mapping[str, Sequence[_Entry]], document: Document, laid: Mapping[str, Any], ranges: Sequence[str]
+) -> None:
+    """Each has different values, and is the only one that sets its settings, as `ranges` set theirs."""
+    owner: dict[str, str] = {key: key for key in ranges}
     for key, entries in axes.items():
         begin, values = f"{document.place(f'axes.{key}')}: axes.{key}", [entry.value for entry in entries]
         if not values or len({value if isinstance(value, Hashable) else repr(value) for value in values}) != len(values):

@@ -86,13 +86,16 @@ class Plan:
     """cells: distinct ones. nodes: key -> node, each after its inputs. collapsed: combinations that were another's cell.
 
     members: name -> keys of the scores of its cells, of each study that this one includes, or of itself.
-    imported: (kind, architecture) -> sha256 of the encoders to be had (Store.imported).
+    imported: (kind, architecture) -> sha256 of the encoders to be had (Store.imported). targets: keys of nodes that are
+    wanted beside the cells' scores. data: split -> fingerprint.
     """
 
     study: Study
     imported: Mapping[tuple[str, str], str] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
     nodes: dict[str, Node] = field(default_factory=dict)
+    targets: list[str] = field(default_factory=list)
+    data: Mapping[str, str] = field(default_factory=dict)
     members: dict[str, tuple[str, ...]] = field(default_factory=dict)
     collapsed: int = 0
 
@@ -102,9 +105,10 @@ class Plan:
         return len(self.cells) + self.collapsed
 
     def needed(self, cached: Iterable[str]) -> list[Node]:
-        """The nodes that must run given what's cached: every cell's scores, and what these need and lack, inputs first."""
+        """The nodes that must run given what's cached: every cell's scores, the targets, and what these need and
+        lack, inputs first."""
         have, wanted = set(cached), set()
-        pending = [cell.score for cell in self.cells]
+        pending = [*self.targets, *(cell.score for cell in self.cells)]
         while pending:
             key = pending.pop()
             if key not in have and key not in wanted:
@@ -148,7 +152,7 @@ def plan(study: Study, data: Mapping[str, str], imported: Mapping[tuple[str, str
     data: split -> fingerprint. imported: (kind, architecture) -> sha256 of the encoders in the store (Store.imported).
     Raises `NoEncoderError` for a study that needs another.
     """
-    out = Plan(study, imported or {})
+    out = Plan(study, imported or {}, data=data)
     wiring, cells = _Wiring(out, data), {}
     members = {member.name: [collapse(given) for _, given in member.cells()] for member in study.members or (study,)}
     names = Names(telling(study.varied, chain(*members.values())) if study.members else study.varied)

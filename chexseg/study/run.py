@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,7 +47,7 @@ def run(plan: Plan, store: Store, data: Path, reporter: Reporter) -> Outcome:
     cells = {cell.score: cell for cell in plan.cells}
     own = set(cells) | {cell.fit for cell in plan.cells}  # run inside the cells' trials
     board = Board.remote(_tally(plan, store, done))
-    job = _Job(plan.nodes, store.uri, str(Path(data).absolute()), board)
+    job = Job(plan.nodes, store.uri, str(Path(data).absolute()), board)
     with Watch(board, reporter):
         while True:
             hopeless = _hopeless(plan.nodes, outcome.failed)
@@ -103,7 +103,7 @@ def _take_in(answers: Sequence[Mapping[str, Any]], done: set[str], outcome: Outc
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """What every worker needs to know."""
 
     nodes: Mapping[str, Node]
@@ -112,7 +112,7 @@ class _Job:
     board: Any
 
 
-def _attempt(job: _Job, key: str, name: str, execution: Execution) -> dict[str, Any]:
+def attempt(job: Job, key: str, name: str, execution: Execution) -> dict[str, Any]:
     """Compute one node in a worker; never raises, so that one failure stops nothing else."""
     node, store = job.nodes[key], Store(job.store)
     if found := store.find(node.stage, key):
@@ -148,7 +148,7 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def _lost(job: _Job, key: str, error: BaseException | None) -> dict[str, Any]:
+def lost(job: Job, key: str, error: BaseException | None) -> dict[str, Any]:
     """The answer for a worker that died more often than MAX_FAILURES: it could not write down itself that it failed."""
     text = _first_line(error) if error else "its worker was lost"
     Store(job.store).record_failure(job.nodes[key], text, str(error))
@@ -164,11 +164,11 @@ def _headline(facts: Mapping[str, Any]) -> str:
 
 
 @ray.remote(num_cpus=0, max_retries=MAX_FAILURES)
-def _stage_task(job: _Job, key: str, name: str, execution: Execution) -> dict[str, Any]:
-    return _attempt(job, key, name, replace(execution, progress=Pen(job.board, name)))
+def _stage_task(job: Job, key: str, name: str, execution: Execution) -> dict[str, Any]:
+    return attempt(job, key, name, replace(execution, progress=Pen(job.board, name)))
 
 
-def _run_stages(ready: Sequence[Node], job: _Job, capacity: Capacity) -> list[dict[str, Any]]:
+def _run_stages(ready: Sequence[Node], job: Job, capacity: Capacity) -> list[dict[str, Any]]:
     """Upstream stages whose inputs are there. Side by side on GPUs; on CPUs one after another, each with all of them.
 
     The tasks themselves hold no CPU, so that the actors they start on Ray Data always find one.
@@ -197,11 +197,11 @@ def _run_stages(ready: Sequence[Node], job: _Job, capacity: Capacity) -> list[di
         try:
             answers.append(ray.get(finished))
         except ray.exceptions.RayError as error:
-            answers.append(_lost(job, node.key, error))
+            answers.append(lost(job, node.key, error))
     return answers
 
 
-def _trial(config: Mapping[str, Any], job: _Job, execution: Execution) -> None:
+def _trial(config: Mapping[str, Any], job: Job, execution: Execution) -> None:
     """One cell on a warm worker: its fit, then its scores."""
     from ray import tune
 
@@ -210,19 +210,19 @@ def _trial(config: Mapping[str, Any], job: _Job, execution: Execution) -> None:
     job.board.begin_cell.remote(cell["name"])
     for key in (cell["fit"], cell["score"]):
         name = f"{cell['name']}, {job.nodes[key].stage}"
-        answers.append(_attempt(job, key, name, replace(execution, progress=Pen(job.board, name))))
-        if not _whole(answers[-1]):
+        answers.append(attempt(job, key, name, replace(execution, progress=Pen(job.board, name))))
+        if not whole(answers[-1]):
             break
-    job.board.end_cell.remote(cell["name"], _whole(answers[-1]), answers[0].get("miou"))
+    job.board.end_cell.remote(cell["name"], whole(answers[-1]), answers[0].get("miou"))
     tune.report({"answers": answers})
 
 
-def _whole(answer: Mapping[str, Any]) -> bool:
+def whole(answer: Mapping[str, Any]) -> bool:
     """Whether a node's result is in the store."""
     return answer["state"] in ("cached", "computed")
 
 
-def _run_shared_cells(pending: Sequence[Cell], job: _Job, capacity: Capacity, resources: Resources) -> list[dict[str, Any]]:
+def _run_shared_cells(pending: Sequence[Cell], job: Job, capacity: Capacity, resources: Resources) -> list[dict[str, Any]]:
     """Cells whose fits several workers of Ray Train share: as upstream stages run, because these hold what a cell takes."""
     gpu = resources.gpu if capacity.gpus else 0
     execution = Execution(
@@ -249,18 +249,51 @@ def _run_shared_cells(pending: Sequence[Cell], job: _Job, capacity: Capacity, re
         try:
             answers.append(ray.get(finished))
         except ray.exceptions.RayError as error:
-            answers.append(_lost(job, key, error))
+            answers.append(lost(job, key, error))
         if key == cell.fit:
             mious[cell.name] = answers[-1].get("miou")
-        if key == cell.fit and _whole(answers[-1]):
+        if key == cell.fit and whole(answers[-1]):
             start(cell, "score")
         else:
-            job.board.end_cell.remote(cell.name, _whole(answers[-1]), mious[cell.name])
+            job.board.end_cell.remote(cell.name, whole(answers[-1]), mious[cell.name])
     return answers
 
 
-def _run_cells(pending: Sequence[Cell], job: _Job, capacity: Capacity, resources: Resources) -> list[dict[str, Any]]:
-    """Cells as Tune trials on reused actors, which keep their process and the shards they have read."""
+def _run_cells(pending: Sequence[Cell], job: Job, capacity: Capacity, resources: Resources) -> list[dict[str, Any]]:
+    """Cells as Tune trials."""
+    from ray import tune
+
+    cells = [{"name": cell.name, "fit": cell.fit, "score": cell.score} for cell in pending]
+    results = on_warm_workers(
+        _trial, {"job": job}, capacity, resources, {"cell": tune.grid_search(cells)}, lambda config: config["cell"]["name"]
+    )
+    answers = []
+    for result in results:
+        if result.metrics and "answers" in result.metrics:
+            answers += result.metrics["answers"]
+        else:
+            cell = result.config["cell"]
+            fitted = Store(job.store).find("fit", cell["fit"])
+            answers.append(lost(job, cell["score" if fitted else "fit"], result.error))
+            job.board.end_cell.remote(cell["name"], False, None)
+    return answers
+
+
+def on_warm_workers(
+    trial: Callable[..., None],
+    constants: Mapping[str, Any],
+    capacity: Capacity,
+    resources: Resources,
+    space: Mapping[str, Any],
+    name: Callable[[Mapping[str, Any]], str],
+    searcher: Any = None,
+    stop: Callable[[str, Mapping[str, Any]], bool] | None = None,
+) -> Any:
+    """Tune's results of ``trial(config, execution=.., **constants)`` on reused actors, which keep their process and the
+    shards they have read.
+
+    name: what a trial with this config is called. searcher, stop: Tune's, for what is no grid.
+    """
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     # Tune's own handler would end the phase as if it had finished, and the run would go on.
@@ -269,32 +302,26 @@ def _run_cells(pending: Sequence[Cell], job: _Job, capacity: Capacity, resources
 
     gpu = resources.gpu if capacity.gpus else 0
     execution = Execution(device="cuda" if gpu else "cpu", threads=max(1, int(resources.cpu)), map_gpus=gpu)
-    trial = tune.with_resources(tune.with_parameters(_trial, job=job, execution=execution), {"cpu": resources.cpu, "gpu": gpu})
-    cells = [{"name": cell.name, "fit": cell.fit, "score": cell.score} for cell in pending]
+    function = tune.with_parameters(trial, execution=execution, **constants)
     scratch = tempfile.mkdtemp(prefix="chexseg-tune-")
     try:
-        results = tune.Tuner(
-            trial,
-            param_space={"cell": tune.grid_search(cells)},
+        return tune.Tuner(
+            tune.with_resources(function, {"cpu": resources.cpu, "gpu": gpu}),
+            param_space=dict(space),
             tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                num_samples=-1 if searcher else 1,
                 max_concurrent_trials=capacity.cells_at_once(resources),
                 reuse_actors=True,
-                trial_name_creator=lambda trial: trial.config["cell"]["name"].replace(" ", "_"),
+                trial_name_creator=lambda trial: name(trial.config).replace(" ", "_"),
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
             run_config=tune.RunConfig(
-                storage_path=scratch, verbose=0, failure_config=tune.FailureConfig(max_failures=MAX_FAILURES)
+                storage_path=scratch,
+                verbose=0,
+                stop=stop,
+                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
             ),
         ).fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    answers = []
-    for result in results:
-        if result.metrics and "answers" in result.metrics:
-            answers += result.metrics["answers"]
-        else:
-            cell = result.config["cell"]
-            fitted = Store(job.store).find("fit", cell["fit"])
-            answers.append(_lost(job, cell["score" if fitted else "fit"], result.error))
-            job.board.end_cell.remote(cell["name"], False, None)
-    return answers

@@ -2,39 +2,79 @@
 
 from __future__ import annotations
 
+import datetime
+import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 import chexseg
-from chexseg.study.plan import Plan
-from chexseg.study.store import PACKAGES
+from chexseg.study.cell import Cell
+from chexseg.study.spec import Study
+from chexseg.study.store import PACKAGES, Store
 
 #: Packages beside those that every manifest names: what plans, searches and reads.
 MORE_PACKAGES = ("optuna", "pandas", "pydantic", "pyyaml", "timm")
 
 
-def describe(plan: Plan, study_file: Path, overrides: Mapping[str, Any], data: Path) -> dict[str, Any]:
+@contextmanager
+def recorded(
+    store: Store, study: Study, cells: Sequence[Cell], study_file: Path | None, overrides: Sequence[str], data: Path
+) -> Iterator[dict[str, Any]]:
+    """Write ``.runs/STUDY/TIME-HOST-PROCESS.json`` into the store, and again when the run has ended, however it did.
+
+    What the context puts into the mapping it yields is added then. A record without "ended" is of a run that was killed.
+    """
+    started = datetime.datetime.now(datetime.UTC)
+    name = f".runs/{study.name}/{started:%Y%m%dT%H%M%S}-{platform.node()}-{os.getpid()}.json"
+    about = describe(study, cells, study_file, overrides, data) | {"started": started.isoformat(timespec="seconds")}
+    store.write(name, about)
+    more: dict[str, Any] = {}
+    try:
+        yield more
+    except BaseException as error:
+        more["error"] = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        ended = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        store.write(name, about | more | {"ended": ended})
+
+
+def describe(
+    study: Study, cells: Sequence[Cell], study_file: Path | None, overrides: Sequence[str], data: Path
+) -> dict[str, Any]:
     """Everything that a run is to do, as JSON can hold it.
 
-    study_file: path and text as they are now. settings: with every default. cells: name -> keys of fit and scores.
+    files: path -> text of the study file and of those it includes, as they are now. resolved: settings with every default.
+    cells: name -> keys of fit and scores.
     """
     return {
-        "study": plan.study.name,
-        "file": {"path": str(study_file.absolute()), "text": study_file.read_text()},
-        "overrides": dict(overrides),
+        "study": study.name,
+        "files": {} if study_file is None else _texts(study_file),
+        "overrides": list(overrides),
         "data": str(data.absolute()),
-        "resolved": plan.study.model_dump(mode="json"),
-        "cells": {cell.name: {"fit": cell.fit, "score": cell.score} for cell in plan.cells},
+        "resolved": study.model_dump(mode="json"),
+        "cells": {cell.name: {"fit": cell.fit, "score": cell.score} for cell in cells},
         "git": git_commit(Path(chexseg.__file__).parent),
         "python": sys.version.split()[0],
         "packages": {"chexseg": chexseg.__version__, **{name: metadata.version(name) for name in (*PACKAGES, *MORE_PACKAGES)}},
         "host": platform.node(),
     }
+
+
+def _texts(path: Path) -> dict[str, str]:
+    text = path.read_text()
+    found = {str(path.absolute()): text}
+    for name in yaml.safe_load(text).get("studies", []):
+        found |= _texts(path.parent / name)
+    return found
 
 
 def git_commit(directory: Path) -> str | None:

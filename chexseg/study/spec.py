@@ -8,14 +8,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from chexseg.errors import UserError, nearest
 from chexseg.study import document as yaml_document
+from chexseg.study import space
 from chexseg.study.document import Document
-from chexseg.study.mistakes import check_key, check_points, explain, subject
+from chexseg.study.mistakes import check_key, check_points, check_search, explain, subject
 from chexseg.study.settings import Section, Settings, flat, merged, setting_names
 
 
@@ -49,12 +50,14 @@ class StudyFile(Section):
     reproduces: tuple[str, ...] = ()
     #: Study files, relative to this one, whose cells are this study's; beside them it has no axes and settings of its own.
     studies: tuple[str, ...] = ()
-    #: Dotted setting -> its values; cells are the product.
-    axes: dict[str, tuple[Any, ...]] = {}
+    #: Dotted setting -> its values, or in a search a range of them; cells are the product.
+    axes: dict[str, Annotated[Any, BeforeValidator(space.axis)]] = {}
     #: Further cells beside the product, each as dotted settings.
     also: tuple[dict[str, Any], ...] = ()
     settings: Settings = Settings()
     resources: Resources = Resources()
+    #: With it the axes are searched (study.search) and not gone through.
+    search: space.Search | None = None
 
 
 class Study(StudyFile):
@@ -70,8 +73,9 @@ class Study(StudyFile):
         """Dotted settings in which two of its cells may differ."""
         if self.members:
             return set(setting_names())
-        points = [{key: value} for key, values in self.axes.items() for value in values] + list(self.also)
-        return {name for point in points for key, value in point.items() for name in flat(key, value)}
+        ranges = {key for key, values in self.axes.items() if isinstance(values, space.Range)}
+        points = [{key: value} for key, values in self.axes.items() if key not in ranges for value in values] + list(self.also)
+        return ranges | {name for point in points for key, value in point.items() for name in flat(key, value)}
 
     def cells(self) -> Iterator[tuple[dict[str, Any], Settings]]:
         """(point, settings) of every combination of the axes' values, then of every entry of `also`; of every member.
@@ -95,6 +99,11 @@ class Study(StudyFile):
                     known[told] = getattr(validated, name)
                 update[name] = known[told]
             yield _joined(parts), whole.model_copy(update=update)
+
+    def at(self, point: Mapping[str, Any]) -> Settings:
+        """The settings with the dotted ones of a point laid over them. Raises pydantic's ValidationError."""
+        told = {name: inner for key, value in point.items() for name, inner in flat(key, value).items()}
+        return Settings.model_validate(merged(self.given, told))
 
     def _points(self) -> Iterator[Sequence[_Part]]:
         """The parts of every combination, then of every entry of `also`."""
@@ -155,20 +164,40 @@ def _parse(text: str, where: str, overrides: Mapping[str, Any], within: tuple[Pa
     given = merged(given, laid) if isinstance(given, dict) else given
     for name in laid:
         check_key(name, f"--set {name}")
+    axes = _axes(content.get("axes", {}), document)
     try:
-        file = StudyFile.model_validate({**content, "settings": given})
+        file = StudyFile.model_validate({**content, "settings": given, "axes": axes})
     except ValidationError as error:
         raise UserError(explain(error, lambda key: subject(document, laid, key), StudyFile)) from None
     if "studies" in content:
         return _including(file, document, overrides, (*within, Path(where).resolve()))
     study = Study(**dict(file), given=given)
     check_points(study, document, laid)
+    if study.search is not None:
+        check_search(study, document)
     return study
+
+
+def _axes(axes: Any, document: Document) -> Any:
+    """The axes with each mapping read as a range."""
+    if not isinstance(axes, dict):
+        return axes
+    out = dict(axes)
+    for key, values in axes.items():
+        if isinstance(values, dict):
+            place = f"axes.{key}"
+            try:
+                out[key] = space.Range.model_validate(values)
+            except ValidationError as error:
+                raise UserError(
+                    explain(error, lambda name, at=place: f"{document.place(f'{at}.{name}')}: {at}.{name}", space.Range)
+                ) from None
+    return out
 
 
 def _including(file: StudyFile, document: Document, overrides: Mapping[str, Any], within: tuple[Path, ...]) -> Study:
     """The study that a file with `studies` means."""
-    for key in ("axes", "also", "settings"):
+    for key in ("axes", "also", "settings", "search"):
         if key in document.content:
             raise UserError(f"{document.place(key)}: {key}: found beside studies; allowed: in the studies it includes")
     if not file.studies:
@@ -183,6 +212,8 @@ def _including(file: StudyFile, document: Document, overrides: Mapping[str, Any]
         if path.resolve() in within:
             raise UserError(f"{begin}, which would include itself; allowed: studies that don't lead back to this one")
         included = _load(path, overrides, within)
+        if included.search is not None:
+            raise UserError(f"{begin}, which is a search; allowed: studies whose cells are known")
         for member in included.members or (included,):
             if any(member.name == other.name for other in members):
                 raise UserError(f"{begin}, a second study named {member.name!r}; allowed: different names")

@@ -14,6 +14,9 @@ from chexseg.study.plan import STAGES, Plan
 from chexseg.study.sharing import sharing, sharing_text
 from chexseg.study.store import Artifact, Store
 
+#: A row of a plan's table: stage, then `Summary.row`.
+TABLE = "{:<10} {:>6} {:>7} {:>7} {:>10} {:>10}"
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -121,7 +124,7 @@ class Summary:
         return [cost for key, cost in self.costs.items() if self._to_run(key)]
 
     def plan_text(self) -> str:
-        plan, table = self.plan, "{:<10} {:>6} {:>7} {:>7} {:>10} {:>10}"
+        plan, table = self.plan, TABLE
         done = sum(self.states[cell.score] == "cached" for cell in plan.cells)
         lines = [f"{plan.study.name}: {len(plan.cells)} distinct cells, {done} of them done", ""]
         lines.append(table.format("stage", "runs", "cached", "to run", "expected", "GPU hours"))
@@ -129,15 +132,15 @@ class Summary:
         for key, node in plan.nodes.items():
             by_stage.setdefault(node.stage, []).append(key)
         for stage in (stage for stage in STAGES if stage in by_stage):
-            lines.append(table.format(stage, *self._row(by_stage[stage])))
-        lines.append(table.format("all", *self._row(list(plan.nodes))))
+            lines.append(table.format(stage, *self.row(by_stage[stage])))
+        lines.append(table.format("all", *self.row(list(plan.nodes))))
         lines += sharing_text(plan)
         lines += [f"note: {warning}" for warning in self.warnings()]
         lines.append("")
         lines += self._cell_lines()
         return "\n".join(lines)
 
-    def _row(self, keys: Sequence[str]) -> tuple[str, ...]:
+    def row(self, keys: Sequence[str]) -> tuple[str, ...]:
         """Runs, cached, to run, expected time one after another, GPU hours."""
         to_run = [key for key in keys if self._to_run(key)]
         cached = sum(self.states[key] == "cached" for key in keys)

@@ -57,7 +57,7 @@ def computed(said: str) -> int:
 def test_two_drivers_share_the_work_and_compute_nothing_twice(drivers):
     start, planned, store = drivers
     both = [start(), start()]
-    said = [driver.communicate(timeout=300)[1] for driver in both]
+    said = [driver.communicate(timeout=600)[1] for driver in both]
     assert [driver.returncode for driver in both] == [0, 0], said
     assert sum(map(computed, said)) == len(planned.nodes)
     assert store.cached(planned.nodes.values()) == set(planned.nodes)
@@ -73,7 +73,7 @@ def test_one_that_is_killed_leaves_its_work_to_the_other(drivers):
     before = store.cached(planned.nodes.values())
     assert before and before != set(planned.nodes)
     first.kill()
-    said = second.communicate(timeout=300)[1]
+    said = second.communicate(timeout=600)[1]
     assert second.returncode == 0, said
     assert computed(said) < len(planned.nodes)
     assert store.cached(planned.nodes.values()) == set(planned.nodes)

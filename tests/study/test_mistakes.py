@@ -7,7 +7,7 @@ import pytest
 from chexseg.errors import UserError
 from chexseg.study import spec
 
-TOP = "allowed: name, title, reproduces, studies, axes, also, settings, resources"
+TOP = "allowed: name, title, reproduces, studies, axes, also, settings, resources, search"
 SETTINGS = (
     "allowed: pathologies, size, seed, trial, encoder.*, labels.*, classify.*, pretrain.*, moco.*, saliency.*, irnet.*,"
     " fit.*, distil.*, score.*"
@@ -122,7 +122,9 @@ MISTAKES = {
     # ---- axes and also
     "name: s\naxes: [1, 2]": "x.yaml:2: axes: found [1, 2]; allowed: a mapping",
     "name: s\naxes:": "x.yaml:2: axes: found nothing; allowed: a mapping",
-    "name: s\naxes:\n  labels.weak: cam": "x.yaml:3: axes.labels.weak: found 'cam'; allowed: a list",
+    "name: s\naxes:\n  labels.weak: cam": (
+        "x.yaml:3: axes.labels.weak: found 'cam'; allowed: a list of values, or in a search a range: {low: .., high: ..}"
+    ),
     "name: s\naxes:\n  labels.weak: [cma]": (
         "x.yaml:3: axes.labels.weak: found 'cma' (did you mean 'cam'?); allowed: 'cam', 'cam++' or 'irnet'"
     ),

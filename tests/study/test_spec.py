@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chexseg.errors import UserError
-from chexseg.study import plan, spec
+from chexseg.study import plan, search, spec
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
 DATA = {"train": "a", "valid": "b", "test": "c"}
@@ -31,6 +31,7 @@ CELLS = {
     "fully_supervised.yaml": 12,
     "paper.yaml": 147,
     "radiologists.yaml": 6,
+    "search.yaml": 4,
     "semi_supervised.yaml": 45,
     "weak_labels.yaml": 3,
     "weakly_supervised.yaml": 72,
@@ -38,7 +39,13 @@ CELLS = {
 
 
 def shipped(name: str) -> plan.Plan:
-    return plan.plan(spec.load(STUDIES / name), DATA, {("imagenet", "resnet18"): "0" * 64})
+    """The plan of a study; of a search that of a point in the middle of its space for every choice."""
+    study, imported = spec.load(STUDIES / name), {("imagenet", "resnet18"): "0" * 64}
+    if study.search is None:
+        return plan.plan(study, DATA, imported)
+    searched = search.Search(study, DATA, imported)
+    searched.check(name)
+    return searched.plan(list(searched.middles()))
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in STUDIES.iterdir()))

@@ -1,0 +1,98 @@
+"""The search of studies/search.yaml beside a grid over the same axes: what each finds, and the training that it takes.
+
+    python benchmarks/search.py [--grid-trials N]
+
+Both run on the demo's phantom, one after another, from the same classifier, encoder and weak labels; the search is told
+nothing of the grid. A grid's training time is that of its fits by their manifests. The search's is from the moment a point is
+asked for until it is told, pruned ones too: it has the workers' start and Optuna's thinking in it. Where other work shares the
+machine, epochs are the steadier measure: all are of as many samples. mIoU "held back" is
+what both go by; "test" is of the setting each would choose, and neither has seen it before.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean
+from time import perf_counter
+
+import bare
+
+from chexseg.cli import DEMO_DATA
+from chexseg.phantom import dataset
+from chexseg.progress import Quiet
+from chexseg.report import load, statistics
+from chexseg.study import journal, plan, run, search_run, spec
+from chexseg.study.ledger import Ledger
+from chexseg.study.plan import Plan
+from chexseg.study.search import Search, describe
+from chexseg.study.store import Store
+
+STUDY = Path(__file__).resolve().parent.parent / "studies" / "search.yaml"
+GRID = {
+    "labels.weak": ("cam", "irnet"),
+    "labels.p": (0, 0.5, 0.9, 1),
+    "fit.learning_rate": (3e-4, 1e-3, 3e-3),
+}
+
+
+def test_miou(planned: Plan, store: Store) -> float:
+    """Mean over the plan's cells of the pooled mIoU on the test images."""
+    results = load.study_results(planned, store)
+    return float(statistics.miou(statistics.cell_iou(results))[0].mean())
+
+
+def measure(trials: int, scratch: Path) -> None:
+    data = scratch / "data"
+    dataset.write(data, dataset.Config(**DEMO_DATA))
+    study, found = spec.load(STUDY), plan.fingerprints(data)
+    search, alone = Search(study, found, {}), Store(scratch / "search")
+    axes = {**GRID, "trial": tuple(range(trials))}
+    grid = plan.plan(study.model_copy(update={"name": "grid", "axes": axes, "search": None}), found)
+    store = Store(scratch / "grid")
+    with bare.own_ray(scratch):
+        started = perf_counter()
+        run.run(search.upstream(), store, data, Quiet())
+        shared = perf_counter() - started
+        shutil.copytree(store.root, alone.root)
+        started = perf_counter()
+        outcome = run.run(grid, store, data, Quiet())
+        grid_wall = perf_counter() - started
+        started = perf_counter()
+        searched = search_run.run_search(search, alone, data, Quiet())
+        search_wall = perf_counter() - started
+    if outcome.failed or searched.failed:
+        raise SystemExit(f"failed: {[*outcome.failed.values(), *searched.failed.values()]}")
+
+    arms = defaultdict(list)
+    for cell in grid.cells:
+        arms[cell.name.rpartition(" trial ")[0]].append(cell)
+    values = {name: mean(store.find("fit", cell.fit).facts["selection_miou"] for cell in cells) for name, cells in arms.items()}
+    best = max(values, key=values.__getitem__)
+    grid_training = sum(outcome.computed[cell.fit] for cell in grid.cells)
+    chosen = Plan(grid.study, cells=arms[best], nodes=grid.nodes, data=found)
+
+    ledger = Ledger(search, alone)
+    standing, asked = ledger.standing(), journal.read(alone, ledger.name)
+    search_training = sum((trial.datetime_complete - trial.datetime_start).total_seconds() for trial in asked)
+    print(f"shared stages: {shared:.0f} s; {bare.CORES} cores")
+    columns = ("", "settings", "fits", "epochs", "to grid", "training s", "to grid", "wall s", "held back", "test")
+    print("{:<7}{:>9}{:>6}{:>8}{:>9}{:>12}{:>9}{:>8}{:>11}{:>8}  best".format(*columns))
+    row = "{:<7}{:>9}{:>6}{:>8}{:>9.2f}{:>12.0f}{:>9.2f}{:>8.0f}{:>11.3f}{:>8.3f}  {}"
+    epochs = sum(grid.nodes[cell.fit].config["epochs"] for cell in grid.cells)
+    counts = (len(arms), len(grid.cells), epochs, 1, grid_training, 1, grid_wall)
+    print(row.format("grid", *counts, values[best], test_miou(chosen, store), best))
+    fits = len(list((alone.root / "fit").iterdir()))
+    trained = sum(len(trial.intermediate_values) for trial in asked)
+    counts = (len(asked), fits, trained, trained / epochs, search_training, search_training / grid_training, search_wall)
+    test = test_miou(search.plan([standing.point]), alone)
+    what = f"{describe(standing.point)} ({standing.pruned} of {len(asked)} points pruned)"
+    print(row.format("search", *counts, standing.value, test, what))
+
+
+if __name__ == "__main__":
+    given = bare.parse(__doc__, grid_trials=(2, "trial numbers of each of the grid's settings"))
+    with tempfile.TemporaryDirectory(prefix="cxr-", dir="/tmp") as scratch:
+        measure(given.grid_trials, Path(scratch))

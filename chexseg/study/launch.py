@@ -1,0 +1,69 @@
+"""Run what a study file means, a grid or a search, from its first look into the store to the record of the run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from chexseg.progress import Reporter
+from chexseg.study import grid_record, search_summary, snapshot
+from chexseg.study.outcome import Outcome
+from chexseg.study.plan import Plan
+from chexseg.study.search import Search
+from chexseg.study.store import Store
+
+
+def launch(
+    meant: Plan | Search,
+    store: Store,
+    data: Path,
+    reporter: Reporter,
+    address: str | None = None,
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> Outcome:
+    """Compute whatever is missing, on the Ray at `address` or on a local one; without Ray where nothing is.
+
+    file, overrides: what `meant` was read from, for the record. Raises `UserError` as `run.run` and `search_run.run_search` do.
+    """
+    if isinstance(meant, Search):
+        found = search_summary.summarise(meant, store)
+        if found.complete:
+            return Outcome(cached=len(found.found.plan.nodes))
+        reporter.say(f"{found.status_text()}\nstarting Ray")
+        with _recorded(meant, store, data, address, file, overrides) as outcome:
+            from chexseg.study import search_run
+
+            vars(outcome).update(vars(search_run.run_search(meant, store, data, reporter)))
+        reporter.say(search_summary.summarise(meant, store).status_text())
+        return outcome
+    missing = meant.needed(store.cached(meant.nodes.values()))
+    with grid_record.recording(meant, store, reporter.say):
+        if not missing:
+            return Outcome(cached=len(meant.nodes))
+        reporter.say(f"{len(meant.cells)} cells; {len(missing)} of {len(meant.nodes)} stages to compute; starting Ray")
+        with _recorded(meant, store, data, address, file, overrides) as outcome:
+            from chexseg.study import run
+
+            vars(outcome).update(vars(run.run(meant, store, data, reporter)))
+    return outcome
+
+
+@contextmanager
+def _recorded(
+    meant: Plan | Search, store: Store, data: Path, address: str | None, file: Path | None, overrides: Sequence[str]
+) -> Iterator[Outcome]:
+    """Ray for the length of a run, and the run's record in the store; the outcome is to be filled in."""
+    # Ray asks for a token by default, which a cluster of this process alone has nobody to give.
+    if address is None:
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    from chexseg.study import cluster
+
+    cells = meant.cells if isinstance(meant, Plan) else []
+    outcome = Outcome()
+    with cluster.cluster(address), snapshot.recorded(store, meant.study, cells, file, overrides, data) as more:
+        more["nodes"] = cluster.describe()
+        yield outcome
+        more |= {"computed": outcome.computed, "failed": outcome.failed, "cached": outcome.cached}
