@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -69,7 +69,7 @@ def node_of(
     config: a mapping is a whole and valid one, as JSON has it.
     same_as: role -> key of another node whose result would serve as well, but for rounding; it stands in the identity.
     """
-    values = config if isinstance(config, Mapping) else config.model_dump(mode="json")
+    values = config.model_dump(mode="json") if isinstance(config, StageConfig) else config
     identity = {
         "stage": stage,
         "version": STAGES[stage].VERSION,
@@ -154,7 +154,7 @@ def plan(study: Study, data: Mapping[str, str], imported: Mapping[tuple[str, str
     """
     out = Plan(study, imported or {}, data=data)
     wiring, cells = _Wiring(out, data), {}
-    members = {member.name: [collapse(given) for _, given in member.cells()] for member in study.members or (study,)}
+    members = {member.name: [collapse(given) for given in member.cells()] for member in study.members or (study,)}
     names = Names(telling(study.varied, chain(*members.values())) if study.members else study.varied)
     fractions: dict[str, float] = {}
     for name, combinations in members.items():
@@ -184,6 +184,19 @@ def _told_by(member: str | None) -> Iterator[None]:
         raise NoEncoderError(f"{member}: {error}" if member else str(error)) from None
 
 
+def _once(make: Callable[..., Any]) -> Callable[..., Any]:
+    """`make`, called once for equal arguments. The very same objects are known without being hashed, which takes longer."""
+    equal, same = functools.cache(make), {}
+
+    def made(*arguments: Any) -> Any:
+        key = tuple(map(id, arguments))
+        if key not in same:
+            same[key] = equal(*arguments), arguments  # kept, so that no other object gets their ids
+        return same[key][0]
+
+    return made
+
+
 class _Wiring:
     """Adds the stages of cells to a plan.
 
@@ -194,7 +207,7 @@ class _Wiring:
     def __init__(self, out: Plan, data: Mapping[str, str]):
         self.plan, self.data = out, data
         self.ingested, self.encoder, self.weak_labels, self.fit, self.scored = map(
-            functools.cache, (self._ingested, self._encoder, self._weak_labels, self._fit, self._scored)
+            _once, (self._ingested, self._encoder, self._weak_labels, self._fit, self._scored)
         )
 
     def taught(self, combinations: Iterable[Settings]) -> Iterator[tuple[str, float]]:
@@ -299,7 +312,7 @@ class _Wiring:
             split_seed=seed,
             **fitted.model_dump(),
         )
-        return config.model_dump(mode="json")
+        return dict(sorted(config.model_dump(mode="json").items()))  # an identity is written in this order
 
     def _fit_config(self, s: Settings, **learned: Any) -> dict[str, Any]:
         """learned: what it learns from, of fit.Config. These numbers and words are as valid there as in `Settings`."""
