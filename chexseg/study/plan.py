@@ -78,7 +78,7 @@ def node_of(
         "data": data,
     }
     key = hashlib.sha256(_IDENTITY.encode(identity).encode()).hexdigest()
-    return Node(stage, values, dict(inputs), data, key)
+    return Node(stage, values, inputs, data, key)
 
 
 @dataclass
@@ -206,9 +206,7 @@ class _Wiring:
 
     def __init__(self, out: Plan, data: Mapping[str, str]):
         self.plan, self.data = out, data
-        self.ingested, self.encoder, self.weak_labels, self.fit, self.scored = map(
-            _once, (self._ingested, self._encoder, self._weak_labels, self._fit, self._scored)
-        )
+        self.ingested, self.inputs, self.fit, self.scored = map(_once, (self._ingested, self._inputs, self._fit, self._scored))
 
     def taught(self, combinations: Iterable[Settings]) -> Iterator[tuple[str, float]]:
         """(key of a teacher's fit, fraction) of each student: the largest holds all smaller ones."""
@@ -220,7 +218,7 @@ class _Wiring:
         """(key of its fit, key of its scores). fractions: key of each teacher's fit -> the largest that is asked of it."""
         ingested = self.ingested(s.size)
         fit_key, inputs = self._supervised(s)
-        if s.distil.fraction > 0:
+        if s.distil.fraction > 0:  # at p = 1, so that the teacher reads what a student does too
             sources = {"train": ingested["train"], "teacher": fit_key}
             teacher = self.plan.add("distil", distil.Config(fraction=fractions[fit_key], seed=s.seed), sources)
             # Whatever else the study asks of this teacher, the student is the same.
@@ -234,20 +232,23 @@ class _Wiring:
         return fit_key, self.plan.add("score", self.scored(s.score), scored, raw)
 
     def _supervised(self, s: Settings) -> tuple[str, dict[str, str]]:
-        """The fit on masks of a cell, for a student its teacher's: (its key, those of its inputs that a student has too)."""
-        ingested = self.ingested(s.size)
-        inputs = {"valid": ingested["valid"]}
-        own = None if s.encoder.imported else {"chexpert": s.pretrain, "moco": s.moco}.get(s.encoder.init)
-        if s.encoder.init != "random":
-            inputs["encoder"] = self.encoder(s.encoder, own, s.size, s.seed)
-        if s.labels.p == 1:
-            return self.plan.add("fit", self._fit_config(s), inputs), inputs
-        mixed = {name: getattr(s.labels, name) for name in _MIXED}
-        weak = self.weak_labels(
-            s.labels.weak, s.classify, s.saliency, s.irnet, s.labels.expert_split, s.labels.negatives_empty, s.size, s.seed
-        )
-        sources = {**inputs, "train": ingested["train"], "weak": weak}
-        return self.plan.add("fit", self._fit_config(s, **mixed), sources), inputs
+        """The fit on masks of a cell, for a student its teacher's: (its key, role -> key of its inputs)."""
+        labels, encoder, learned, labelling = s.labels, s.encoder, {}, ()
+        own = None if encoder.imported else {"chexpert": s.pretrain, "moco": s.moco}.get(encoder.init)
+        if labels.p < 1:
+            learned = {name: getattr(labels, name) for name in _MIXED}
+            labelling = (labels.weak, s.classify, s.saliency, s.irnet, labels.expert_split, labels.negatives_empty)
+        inputs = self.inputs(s.size, s.seed, encoder, own, *labelling)
+        return self.plan.add("fit", self._fit_config(s, **learned), inputs), inputs
+
+    def _inputs(self, size: int, seed: int, encoder: Encoder, own: Section | None, *labelling: Any) -> dict[str, str]:
+        """Role -> key of all that a fit on masks reads. labelling: what `_weak_labels` is told, nothing at p = 1."""
+        inputs = {"valid": self.ingested(size)["valid"]}
+        if encoder.init != "random":
+            inputs["encoder"] = self._encoder(encoder, own, size, seed)
+        if labelling:
+            inputs |= {"train": self.ingested(size)["train"], "weak": self._weak_labels(*labelling, size, seed)}
+        return inputs
 
     def _ingested(self, size: int) -> dict[str, str]:
         """Split -> key of its ingest."""
