@@ -85,7 +85,7 @@ def test_every_plan_of_the_page_has_the_cells_that_it_shows(files):
             assert answer.splitlines()[0].startswith(f"{found.study.name}: {len(found.cells)} distinct cell")
             for line in sharing_text(found):
                 assert line in answer.splitlines()
-            cells = [re.match(r"  (\S.*?)  +(done|missing|failed)$", line) for line in answer.splitlines()]
+            cells = [re.match(r"  (\S.*?)  +(done|missing|stale: .*)$", line) for line in answer.splitlines()]
             assert [match[1] for match in cells if match] in ([cell.name for cell in found.cells], [])
         shown += 1
     assert shown >= 4

@@ -59,17 +59,17 @@ class NoEncoderError(UserError):
 
 def node_of(
     stage: str,
-    config: StageConfig | Mapping[str, Any],
+    config: StageConfig | dict[str, Any],
     inputs: Mapping[str, str],
     data: str | None = None,
     same_as: Mapping[str, str] | None = None,
 ) -> Node:
     """The run of a stage with its key.
 
-    config: a mapping is a whole and valid one, as JSON has it.
+    config: a dictionary is a whole and valid one, as JSON has it.
     same_as: role -> key of another node whose result would serve as well, but for rounding; it stands in the identity.
     """
-    values = config.model_dump(mode="json") if isinstance(config, StageConfig) else config
+    values = config if isinstance(config, dict) else config.model_dump(mode="json")
     identity = {
         "stage": stage,
         "version": STAGES[stage].VERSION,
@@ -119,7 +119,7 @@ class Plan:
     def add(
         self,
         stage: str,
-        config: StageConfig | Mapping[str, Any],
+        config: StageConfig | dict[str, Any],
         inputs: Mapping[str, str],
         data: str | None = None,
         same_as: Mapping[str, str] | None = None,
