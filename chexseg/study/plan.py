@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -69,7 +69,7 @@ def node_of(
     config: a mapping is a whole and valid one, as JSON has it.
     same_as: role -> key of another node whose result would serve as well, but for rounding; it stands in the identity.
     """
-    values = config if isinstance(config, Mapping) else config.model_dump(mode="json")
+    values = config.model_dump(mode="json") if isinstance(config, StageConfig) else config
     identity = {
         "stage": stage,
         "version": STAGES[stage].VERSION,
@@ -78,7 +78,7 @@ def node_of(
         "data": data,
     }
     key = hashlib.sha256(_IDENTITY.encode(identity).encode()).hexdigest()
-    return Node(stage, values, dict(inputs), data, key)
+    return Node(stage, values, inputs, data, key)
 
 
 @dataclass
@@ -154,7 +154,7 @@ def plan(study: Study, data: Mapping[str, str], imported: Mapping[tuple[str, str
     """
     out = Plan(study, imported or {}, data=data)
     wiring, cells = _Wiring(out, data), {}
-    members = {member.name: [collapse(given) for _, given in member.cells()] for member in study.members or (study,)}
+    members = {member.name: [collapse(given) for given in member.cells()] for member in study.members or (study,)}
     names = Names(telling(study.varied, chain(*members.values())) if study.members else study.varied)
     fractions: dict[str, float] = {}
     for name, combinations in members.items():
@@ -184,6 +184,19 @@ def _told_by(member: str | None) -> Iterator[None]:
         raise NoEncoderError(f"{member}: {error}" if member else str(error)) from None
 
 
+def _once(make: Callable[..., Any]) -> Callable[..., Any]:
+    """`make`, called once for equal arguments. The very same objects are known without being hashed, which takes longer."""
+    equal, same = functools.cache(make), {}
+
+    def made(*arguments: Any) -> Any:
+        key = tuple(map(id, arguments))
+        if key not in same:
+            same[key] = equal(*arguments), arguments  # kept, so that no other object gets their ids
+        return same[key][0]
+
+    return made
+
+
 class _Wiring:
     """Adds the stages of cells to a plan.
 
@@ -193,9 +206,7 @@ class _Wiring:
 
     def __init__(self, out: Plan, data: Mapping[str, str]):
         self.plan, self.data = out, data
-        self.ingested, self.encoder, self.weak_labels, self.fit, self.scored = map(
-            functools.cache, (self._ingested, self._encoder, self._weak_labels, self._fit, self._scored)
-        )
+        self.ingested, self.inputs, self.fit, self.scored = map(_once, (self._ingested, self._inputs, self._fit, self._scored))
 
     def taught(self, combinations: Iterable[Settings]) -> Iterator[tuple[str, float]]:
         """(key of a teacher's fit, fraction) of each student: the largest holds all smaller ones."""
@@ -207,7 +218,7 @@ class _Wiring:
         """(key of its fit, key of its scores). fractions: key of each teacher's fit -> the largest that is asked of it."""
         ingested = self.ingested(s.size)
         fit_key, inputs = self._supervised(s)
-        if s.distil.fraction > 0:
+        if s.distil.fraction > 0:  # at p = 1, so that the teacher reads what a student does too
             sources = {"train": ingested["train"], "teacher": fit_key}
             teacher = self.plan.add("distil", distil.Config(fraction=fractions[fit_key], seed=s.seed), sources)
             # Whatever else the study asks of this teacher, the student is the same.
@@ -221,20 +232,23 @@ class _Wiring:
         return fit_key, self.plan.add("score", self.scored(s.score), scored, raw)
 
     def _supervised(self, s: Settings) -> tuple[str, dict[str, str]]:
-        """The fit on masks of a cell, for a student its teacher's: (its key, those of its inputs that a student has too)."""
-        ingested = self.ingested(s.size)
-        inputs = {"valid": ingested["valid"]}
-        own = None if s.encoder.imported else {"chexpert": s.pretrain, "moco": s.moco}.get(s.encoder.init)
-        if s.encoder.init != "random":
-            inputs["encoder"] = self.encoder(s.encoder, own, s.size, s.seed)
-        if s.labels.p == 1:
-            return self.plan.add("fit", self._fit_config(s), inputs), inputs
-        mixed = {name: getattr(s.labels, name) for name in _MIXED}
-        weak = self.weak_labels(
-            s.labels.weak, s.classify, s.saliency, s.irnet, s.labels.expert_split, s.labels.negatives_empty, s.size, s.seed
-        )
-        sources = {**inputs, "train": ingested["train"], "weak": weak}
-        return self.plan.add("fit", self._fit_config(s, **mixed), sources), inputs
+        """The fit on masks of a cell, for a student its teacher's: (its key, role -> key of its inputs)."""
+        labels, encoder, learned, labelling = s.labels, s.encoder, {}, ()
+        own = None if encoder.imported else {"chexpert": s.pretrain, "moco": s.moco}.get(encoder.init)
+        if labels.p < 1:
+            learned = {name: getattr(labels, name) for name in _MIXED}
+            labelling = (labels.weak, s.classify, s.saliency, s.irnet, labels.expert_split, labels.negatives_empty)
+        inputs = self.inputs(s.size, s.seed, encoder, own, *labelling)
+        return self.plan.add("fit", self._fit_config(s, **learned), inputs), inputs
+
+    def _inputs(self, size: int, seed: int, encoder: Encoder, own: Section | None, *labelling: Any) -> dict[str, str]:
+        """Role -> key of all that a fit on masks reads. labelling: what `_weak_labels` is told, nothing at p = 1."""
+        inputs = {"valid": self.ingested(size)["valid"]}
+        if encoder.init != "random":
+            inputs["encoder"] = self._encoder(encoder, own, size, seed)
+        if labelling:
+            inputs |= {"train": self.ingested(size)["train"], "weak": self._weak_labels(*labelling, size, seed)}
+        return inputs
 
     def _ingested(self, size: int) -> dict[str, str]:
         """Split -> key of its ingest."""
@@ -299,7 +313,7 @@ class _Wiring:
             split_seed=seed,
             **fitted.model_dump(),
         )
-        return config.model_dump(mode="json")
+        return dict(sorted(config.model_dump(mode="json").items()))  # an identity is written in this order
 
     def _fit_config(self, s: Settings, **learned: Any) -> dict[str, Any]:
         """learned: what it learns from, of fit.Config. These numbers and words are as valid there as in `Settings`."""

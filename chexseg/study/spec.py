@@ -6,7 +6,7 @@ A study names fixed settings and axes; a cell is one point of the axes. A study 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -81,8 +81,8 @@ class Study(StudyFile):
         told = {name: inner for key, value in point.items() for name, inner in flat(key, value).items()}
         return Settings.model_validate(merged(self.given, told))
 
-    def cells(self) -> Iterator[tuple[dict[str, Any], Settings]]:
-        """(point, settings) of every combination of the axes' values, then of every entry of `also`; of every member.
+    def cells(self) -> Iterator[Settings]:
+        """Of every combination of the axes' values, then of every entry of `also`; of every member.
 
         Combinations that mean the same cell are all given: `settings.collapse` tells which these are.
         """
@@ -99,10 +99,10 @@ class Study(StudyFile):
             for name, those in sections.items():
                 told = (name, *(part.number for part in those))
                 if told not in known:
-                    validated = Settings.model_validate(merged(self.given, _joined(those)))
-                    known[told] = getattr(validated, name)
+                    point = {key: value for part in those for key, value in part.settings.items()}
+                    known[told] = getattr(Settings.model_validate(merged(self.given, point)), name)
                 update[name] = known[told]
-            yield _joined(parts), whole.model_copy(update=update)
+            yield whole.model_copy(update=update)
 
     def _points(self) -> Iterator[Sequence[_Part]]:
         """The parts of every combination, then of every entry of `also`."""
@@ -122,10 +122,6 @@ class _Part(NamedTuple):
     @classmethod
     def of(cls, number: int, key: str, value: Any) -> _Part:
         return cls(number, key.partition(".")[0], flat(key, value))
-
-
-def _joined(parts: Iterable[_Part]) -> dict[str, Any]:
-    return {key: value for part in parts for key, value in part.settings.items()}
 
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Study:

@@ -235,5 +235,5 @@ def test_what_cells_share_is_made_once_however_many_there_are(monkeypatch):
         "name: g\naxes: {labels.weak: [cam, irnet], labels.p: [0.1, 0.2, 0.3], fit.epochs: [1, 2], trial: [0, 1, 2]}"
     )
     assert len(found.cells) == 36
-    # By the kind of weak labels the maps are asked for twice.
-    assert made == {"ingest": 3, "pretrain": 1, "classify": 2, "saliency": 2, "irnet": 1, "fit": 36, "score": 36}
+    # What two kinds of weak labels need is asked for twice.
+    assert made == {"ingest": 3, "pretrain": 2, "classify": 2, "saliency": 2, "irnet": 1, "fit": 36, "score": 36}

@@ -81,7 +81,7 @@ def test_the_papers_arms_are_in_its_studies():
 
 def test_settings_laid_over_from_the_command_line():
     study = spec.parse("name: s\nsettings:\n  fit: {epochs: 3}", "x.yaml", {"fit.batch_size": 4, "size": 64})
-    (_, settings), *_ = study.cells()
+    settings, *_ = study.cells()
     assert (settings.fit.epochs, settings.fit.batch_size, settings.size) == (3, 4, 64)
 
 
@@ -106,15 +106,15 @@ also: [{encoder: {init: random}, labels.expert_split: {train: 9}}]
 settings: {labels: {weak_images: 7, expert_split: {train: 8, select: 3}}}
 """
     study = spec.parse(text, "x.yaml")
-    found = [(s.labels.p, s.labels.weak_images, s.labels.expert_split.train, s.encoder.init) for _, s in study.cells()]
+    found = [(s.labels.p, s.labels.weak_images, s.labels.expert_split.train, s.encoder.init) for s in study.cells()]
     assert found == [(0.5, 7, 8, "chexpert"), (1, 7, 8, "chexpert"), (1, 7, 9, "random")]
-    assert all(settings.labels.expert_split.select == 3 for _, settings in study.cells())
+    assert all(settings.labels.expert_split.select == 3 for settings in study.cells())
     assert study.varied == {"labels.weak", "labels.p", "encoder.init", "labels.expert_split.train"}
 
 
 def test_settings_that_only_go_together_may_stand_together_in_also():
     text = "name: s\nalso: [{irnet.init: imagenet, irnet.freeze_backbone: true}, {irnet: {background: 0.35, foreground: 0.4}}]"
-    first, second = (settings.irnet for _, settings in spec.parse(text, "x.yaml").cells())
+    first, second = (settings.irnet for settings in spec.parse(text, "x.yaml").cells())
     assert first.freeze_backbone and (second.background, second.foreground) == (0.35, 0.4)
 
 
@@ -170,7 +170,7 @@ def test_settings_of_the_command_line_reach_every_included_study(tmp_path):
     nested = "name: nested\nstudies: [both.yaml]"
     study = spec.load(write(tmp_path, full=FULL, mixed=MIXED, both=BOTH, nested=nested), {"fit.epochs": 2, "size": 64})
     assert [member.name for member in study.members] == ["full", "mixed"]
-    assert {(settings.fit.epochs, settings.size) for _, settings in study.cells()} == {(2, 64)}
+    assert {(settings.fit.epochs, settings.size) for settings in study.cells()} == {(2, 64)}
     assert study.settings.size == 64
 
 
