@@ -101,7 +101,7 @@ class Turns:
         self.count, self.started = 0, 0.0
 
     def __call__(self, done: int, total: int, unit: str, note: dict) -> None:
-        if "epoch" not in note:  # the selection after an epoch
+        if "selection mIoU" in note:  # after an epoch
             self.selection_seconds.append(self._elapsed())
             self.count = 0
             return

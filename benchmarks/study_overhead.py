@@ -39,8 +39,7 @@ def epochs_in(seconds: float, data: Path, scratch: Path) -> int:
     """How many epochs a fit of the study has time for, by one that is run here on one thread."""
     (scratch / "valid").mkdir()
     (scratch / "fit").mkdir()
-    with bare.own_ray(scratch / "first"):
-        ingest.run(ingest.Config(split="valid", size=SIZE), {"data": data}, scratch / "valid", Execution())
+    ingest.run(ingest.Config(split="valid", size=SIZE), {"data": data}, scratch / "valid", Execution())
     ends: list[float] = []
     execution = Execution(threads=1, progress=lambda *_: ends.append(perf_counter()))
     config = fit.Config(
@@ -53,7 +52,8 @@ def epochs_in(seconds: float, data: Path, scratch: Path) -> int:
 def measure(cells: int, seconds: float, scratch: Path) -> None:
     data = scratch / "data"
     dataset.write(data, dataset.Config(train=2, valid=80, test=8, size=SIZE))
-    epochs = epochs_in(seconds, data, scratch)
+    with bare.own_ray(scratch / "first"):
+        epochs = epochs_in(seconds, data, scratch)
     text = STUDY.format(trials=list(range(cells)), size=SIZE, epochs=epochs, samples=8 * STEPS)
     planned = plan.plan(spec.parse(text, "overhead.yaml"), plan.fingerprints(data))
     store = Store(scratch / "store")

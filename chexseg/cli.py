@@ -251,7 +251,7 @@ def store_gc(
 
     place = Store(store)
     rubbish = housekeeping.waste(
-        place, [_plan_of(meant, store) for meant in _meanings(studies, data, store, overrides)], imported
+        place, [_plan_of(meant, store, every=True) for meant in _meanings(studies, data, store, overrides)], imported
     )
     for one in rubbish:
         typer.echo(f"{one.name:<32} {housekeeping.size(one.bytes):>8}  {one.why}")
@@ -410,22 +410,24 @@ def _meanings(studies: list[Path], data: Path, store: str, overrides: list[str] 
         try:
             if study.search:
                 found.append(search.Search(study, prints, imported))
-                found[-1].check(str(path))
+                found[-1].check()
             else:
                 found.append(plan.plan(study, prints, imported))
         except plan.NoEncoderError as error:
             there = "" if store == DEFAULT_STORE else f" --store {shlex.quote(store)}"
             raise UserError(f"{path}: {error}{there}") from None
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
     return found
 
 
-def _plan_of(meant: Any, store: str) -> Any:
-    """The plan of a grid; of a search, that of its best point so far and of what all of them share."""
+def _plan_of(meant: Any, store: str, every: bool = False) -> Any:
+    """The plan of a grid; of a search, that of its best point so far, or of every point, and of what all of them share."""
     from chexseg.study import search_summary
     from chexseg.study.plan import Plan
     from chexseg.study.store import Store
 
-    return meant if isinstance(meant, Plan) else search_summary.planned(meant, Store(store))
+    return meant if isinstance(meant, Plan) else search_summary.planned(meant, Store(store), every)
 
 
 def _summary(study: Path, data: Path, store: str, overrides: list[str] | None, costs: bool = False) -> Any:

@@ -177,6 +177,7 @@ def optimise(config: Config, model: Any, data: TrainingSet, out: Path, execution
     facts = {
         "selection_miou": progress.best_score,
         "best_epoch": progress.best_epoch,
+        "selection_curve": [entry["selection_miou"] for entry in progress.history],
         "thresholds": dict(zip(config.pathologies, thresholds, strict=True)),
         "training_iou": dict(zip(config.pathologies, training_iou, strict=True)),
         "learning_rate": rate,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any
 
 from chexseg.study import journal
+from chexseg.study.cell import telling
 from chexseg.study.plan import Plan
 from chexseg.study.search import identity
-from chexseg.study.settings import value_of
 from chexseg.study.store import Store
 
 
@@ -25,15 +26,18 @@ def record(planned: Plan, store: Store, known: set[str]) -> int:
     `known` are keys of scores that needn't be looked at, and gets those that are there now. Any number of processes may do
     this at once.
     """
-    finished = [cell for cell in planned.cells if cell.score not in known and store.find("score", cell.score)]
-    curves = {cell.score: journal.learning_curve(store, [cell.fit]) for cell in finished}
-    finished = [cell for cell in finished if curves[cell.score]]
+    cells = [cell for cell in planned.cells if cell.score not in known]
+    scored = store.cached(planned.nodes[cell.score] for cell in cells)
+    fits = store.find_all(planned.nodes[cell.fit] for cell in cells if cell.score in scored)
+    curves = {key: journal.learning_curve([fit]) for key, fit in fits.items()}
+    finished = [cell for cell in cells if cell.score in scored and curves.get(cell.fit)]
     if not finished:
         return 0
     import optuna
 
-    keys = [*planned.study.axes, *sorted({key for entry in planned.study.also for key in entry} - set(planned.study.axes))]
-    rows = {cell.score: {key: journal.plain(value_of(cell.settings, key)) for key in keys} for cell in planned.cells}
+    varied = planned.study.varied
+    keys = sorted(telling(varied, (cell.settings for cell in planned.cells)) if planned.study.members else varied)
+    rows = {cell.score: {key: journal.plain(attrgetter(key)(cell.settings)) for key in keys} for cell in planned.cells}
     space = {key: _span([row[key] for row in rows.values()]) for key in keys}
     name = name_of(planned)
     count = 0
@@ -43,7 +47,7 @@ def record(planned: Plan, store: Store, known: set[str]) -> int:
         for cell in finished:
             if cell.score not in there:
                 count += 1
-                value, steps = curves[cell.score]
+                value, steps = curves[cell.fit]
                 study.add_trial(
                     optuna.create_trial(
                         value=value,

@@ -6,37 +6,29 @@ on: with other settings or other data it is another. Nothing here is needed to f
 
 from __future__ import annotations
 
-import fcntl
+import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chexseg.study.store import Store
+from chexseg.study.locks import locked
+from chexseg.study.store import Artifact, Store
 
 if TYPE_CHECKING:
     import optuna
 
 
 def path_in(store: Store) -> Path:
-    """Of a store in a directory, there; an object store has no file to append to, so there it is in this host's cache."""
+    """Beside the results; of an object store, which nothing can be appended to, beside this host's copies of them."""
     return store.backend.local.absolute() / "optuna" / "journal.log"
 
 
-@contextmanager
-def alone(store: Store, name: str, wait: bool) -> Iterator[bool]:
+def alone(store: Store, name: str, wait: bool) -> AbstractContextManager[bool]:
     """Whether this process has the study for itself, which it then does until the end; a process that dies lets it go."""
-    path = path_in(store).with_name(f"{name}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    return locked(path_in(store).with_name(f"{name}.lock"), wait)
 
 
 def make(store: Store, name: str, kind: str, **settings: Any) -> optuna.Study:
@@ -70,21 +62,16 @@ def _storage(store: Store) -> optuna.storages.BaseStorage:
     return JournalStorage(JournalFileBackend(str(path_in(store))))
 
 
-def learning_curve(store: Store, fits: Sequence[str]) -> tuple[float, dict[int, float]] | None:
-    """(mean of the selection mIoU of some fits, step -> that of each epoch); None where one is missing or has none.
+def learning_curve(fits: Sequence[Artifact]) -> tuple[float, dict[int, float]] | None:
+    """(mean of the selection mIoU of some fits, step -> that of each epoch); None where one has none.
 
     Steps go on from one fit to the next: the second's first is the number of the first's epochs.
     """
-    values, steps = [], {}
-    for key in fits:
-        artifact = store.find("fit", key)
-        if artifact is None or artifact.facts["selection_miou"] is None:
-            return None
-        values.append(artifact.facts["selection_miou"])
-        offset = len(steps)
-        history = json.loads((artifact.path / "history.json").read_text())
-        steps |= {offset + number: entry["selection_miou"] for number, entry in enumerate(history)}
-    return math.fsum(values) / len(values), steps
+    values = [fit.facts["selection_miou"] for fit in fits]
+    if None in values:
+        return None
+    curve = itertools.chain(*(fit.facts.get("selection_curve", ()) for fit in fits))
+    return math.fsum(values) / len(values), dict(enumerate(curve))
 
 
 def plain(value: Any) -> Any:

@@ -76,6 +76,11 @@ class Ledger:
             was_told=best is not None and "told" in best.user_attrs,
         )
 
+    def points(self) -> list[Point]:
+        """Every point that was asked for or told, whatever came of it."""
+        trials = journal.read(self.store, self.name)
+        return [self.point(trial.params) for trial in trials if trial.params.keys() == self.space.keys()]
+
     def point(self, params: Mapping[str, Any]) -> Point:
         """The settings that Optuna's parameters mean."""
         out = {}
@@ -117,7 +122,7 @@ class Ledger:
         count = 0
         for point in self._finished_points():
             fits = [cell.fit for cell in self.search.plan([point]).cells]
-            curve = None if tuple(fits) in known else journal.learning_curve(self.store, fits)
+            curve = None if tuple(fits) in known else self._curve(fits)
             if curve:
                 known.add(tuple(fits))
                 count += 1
@@ -136,15 +141,13 @@ class Ledger:
         """Points that some fit in the store may be a trial of: choices can be tried, ranges stand in its config."""
         fields, ranges = self.search.fields(), self.search.ranges
         seen = set()
-        for about in self.store.manifests():
-            if about.get("stage") != "fit":
-                continue
-            values = {name: about["config"].get(field) for name, field in fields.items()}
+        for artifact in self.store.artifacts("fit"):
+            values = {name: artifact.manifest["config"].get(field) for name, field in fields.items()}
             if not all(ranges[name].holds(value) for name, value in values.items()):
                 continue
             for choice in self.search.combinations():
                 point = {name: values.get(name, choice.get(name)) for name in self.search.study.axes}
-                if about["key"] in {cell.fit for cell in self.search.plan([point]).cells}:
+                if artifact.manifest["key"] in {cell.fit for cell in self.search.plan([point]).cells}:
                     mark = json.dumps(self.params(point))
                     if mark not in seen:
                         seen.add(mark)
@@ -172,13 +175,17 @@ class Ledger:
 
     def complete(self, trial: optuna.Trial, fits: Sequence[str], reported: Iterable[int]) -> float | None:
         """Tell what a point's fits came to; None, and nothing is told, if one of them has no selection mIoU."""
-        curve = journal.learning_curve(self.store, fits)
+        curve = self._curve(fits)
         if curve is not None:
             trial.set_user_attr("fits", list(fits))
             for step in sorted(curve[1].keys() - set(reported)):
                 trial.report(curve[1][step], step)
             self.study.tell(trial, curve[0])
         return curve and curve[0]
+
+    def _curve(self, fits: Sequence[str]) -> tuple[float, dict[int, float]] | None:
+        found = [self.store.find("fit", key) for key in fits]
+        return journal.learning_curve(found) if all(found) else None
 
     def prune(self, trial: optuna.Trial) -> None:
         from optuna.trial import TrialState

@@ -6,14 +6,16 @@ import itertools
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import ValidationError
 
 from chexseg.errors import UserError, nearest
+from chexseg.study import space
 from chexseg.study.document import Document
-from chexseg.study.settings import Section, Settings, flat, is_section, merged, setting_names, value_of
-from chexseg.study.space import Range
+from chexseg.study.settings import Section, Settings, flat, is_section, merged, setting_names
 
 if TYPE_CHECKING:
     from chexseg.study.spec import Study
@@ -51,12 +53,12 @@ def explain(error: ValidationError, subject: Callable[[str], str], model: type[S
     kind, steps = fault["type"], [str(part) for part in fault["loc"]]
     begin = subject(".".join(steps))
     if kind == "missing":
-        return f"{begin}: is missing; allowed: {'text' if model.model_fields[steps[-1]].annotation is str else 'a number'}"
+        return f"{begin}: is missing; allowed: {'a number' if model is space.Range else 'text'}"
     if kind == "extra_forbidden":
         inner: Any = model
         for part in steps[:-1]:
-            kind_of = inner.model_fields[part].annotation
-            inner = next((kind for kind in get_args(kind_of) if kind is not type(None)), kind_of)
+            annotation = inner.model_fields[part].annotation
+            inner = next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)
         allowed = list(inner.model_fields)
         return f"{begin}: no such key{_nearest_key(steps[-1], allowed, inner)}; allowed: {', '.join(allowed)}"
     message = fault["msg"].removeprefix("Value error, ")
@@ -92,6 +94,26 @@ def subject(document: Document, laid: Mapping[str, Any], key: str) -> str:
             if name.startswith(f"{setting}."):
                 return f"--set {name}: {setting}"
     return f"{document.place(key)}: {key}"
+
+
+def ranges(document: Document) -> dict[str, Any]:
+    """The file's axes, if it has any, with every mapping read as a range."""
+    axes = document.content.get("axes")
+    if not isinstance(axes, dict):
+        return {}
+    out = dict(axes)
+    for key, values in axes.items():
+        if isinstance(values, dict):
+            try:
+                out[key] = space.Range.model_validate(values)
+            except ValidationError as error:
+                raise UserError(explain(error, partial(_in_axis, document, key), space.Range)) from None
+    return {"axes": out}
+
+
+def _in_axis(document: Document, axis: str, key: str) -> str:
+    """`subject` of what a range says."""
+    return subject(document, {}, f"axes.{axis}.{key}")
 
 
 def check_key(key: str, begin: str) -> None:
@@ -131,67 +153,29 @@ class _Entry:
 def check_points(study: Study, document: Document, laid: Mapping[str, Any]) -> None:
     """Raises `UserError` for an axis or an entry of `also` that no cell can be made of. laid: dotted settings of ``--set``."""
     axes = {
-        key: [_Entry(key, value, f"axes.{key}", f"axes.{key}.{number}") for number, value in enumerate(values)]
+        key: [_Entry(key, value, f"axes.{key}", f"axes.{key}.{number}") for number, value in enumerate(space.ends(values))]
         for key, values in study.axes.items()
-        if not isinstance(values, Range)
     }
-    for key, values in study.axes.items():
-        if isinstance(values, Range):
-            _check_range(study, key, values, document)
+    _check_search(study, document)
     also = [[_Entry(key, value, *2 * [f"also.{n}.{key}"]) for key, value in one.items()] for n, one in enumerate(study.also)]
     for entry in itertools.chain(*axes.values(), *also):
         for name in entry.settings:
             _check_varied(name, entry.begin(name, document))
-    _check_axes(axes, document, laid, [key for key in study.axes if key not in axes])
+    _check_axes(axes, document, laid)
     together: dict[str, list[list[_Entry]]] = {}
     for key, entries in axes.items():
         together.setdefault(key.partition(".")[0], []).append(entries)
     # Values of a section that are right by themselves may not go together; sections are right whatever the others are.
     for point in itertools.chain(*(itertools.product(*section) for section in together.values()), also):
         _check_point(point, study.given, document)
+    for key, values in study.axes.items():
+        if isinstance(values, space.Range):
+            _check_range(study, key, values, f"{document.place(f'axes.{key}')}: axes.{key}")
 
 
-def check_search(study: Study, document: Document) -> None:
-    """Raises `UserError` for what a grid may say and a search may not."""
-    select, workers = study.settings.labels.expert_split.select, study.resources.workers
-    for key, wrong, found, allowed in (
-        ("axes.trial", "trial" in study.axes, "found in a search", "search.trials, how many"),
-        ("also", bool(study.also), "found in a search", "axes alone"),
-        ("search", not study.axes, "found no axes", "at least one"),
-        ("resources.workers", workers > 1, f"found {workers} in a search", "1"),
-        (
-            "settings.labels.expert_split.select",
-            select == 0,
-            "found 0 in a search, which goes by the images held back",
-            "at least 1",
-        ),
-    ):
-        if wrong:
-            raise UserError(f"{document.place(key)}: {key}: {found}; allowed: {allowed}")
-
-
-def _check_range(study: Study, key: str, values: Range, document: Document) -> None:
-    """Raises `UserError` unless both ends are numbers that the setting may have."""
-    begin = f"{document.place(f'axes.{key}')}: axes.{key}"
-    _check_varied(key, begin)
-    if study.search is None:
-        raise UserError(f"{begin}: found a range; allowed: a list of values, or a section search beside the axes")
-    for end in (values.low, values.high):
-        try:
-            number = value_of(study.at({key: end}), key)
-        except ValidationError as error:
-            raise UserError(explain(error, lambda _: begin, Settings)) from None
-        if isinstance(number, bool) or not isinstance(number, (int, float)):
-            raise UserError(f"{begin}: found a range for what is no number; allowed: a list of values")
-        if isinstance(number, int) and values.step is not None and not values.step.is_integer():
-            raise UserError(f"{begin}: step: found {values.step:g} for whole numbers; allowed: a whole one")
-
-
-def _check_axes(
-    axes: Mapping[str, Sequence[_Entry]], document: Document, laid: Mapping[str, Any], ranges: Sequence[str]
-) -> None:
-    """Each has different values, and is the only one that sets its settings, as `ranges` set theirs."""
-    owner: dict[str, str] = {key: key for key in ranges}
+def _check_axes(axes: Mapping[str, Sequence[_Entry]], document: Document, laid: Mapping[str, Any]) -> None:
+    """Each has different values, and is the only one that sets its settings."""
+    owner: dict[str, str] = {}
     for key, entries in axes.items():
         begin, values = f"{document.place(f'axes.{key}')}: axes.{key}", [entry.value for entry in entries]
         if not values or len({value if isinstance(value, Hashable) else repr(value) for value in values}) != len(values):
@@ -224,3 +208,34 @@ def _check_point(entries: Sequence[_Entry], given: Mapping[str, Any], document: 
         Settings.model_validate(merged(given, point))
     except ValidationError as error:
         raise UserError(explain(error, begin, Settings)) from None
+
+
+def _check_search(study: Study, document: Document) -> None:
+    """Raises `UserError` for what a grid may say and a search may not."""
+    if study.search is None:
+        return
+    workers = study.resources.workers
+    for key, wrong, message in (
+        ("axes.trial", "trial" in study.axes, "found in a search; allowed: search.trials, how many"),
+        ("also", bool(study.also), "found in a search; allowed: axes alone"),
+        ("search", not study.axes, "found no axes; allowed: at least one"),
+        ("resources.workers", workers > 1, f"found {workers} in a search; allowed: 1"),
+        (
+            "settings.labels.expert_split.select",
+            not study.settings.labels.expert_split.select,
+            "found 0 in a search, which goes by the images held back; allowed: at least 1",
+        ),
+    ):
+        if wrong:
+            raise UserError(f"{document.place(key)}: {key}: {message}")
+
+
+def _check_range(study: Study, key: str, values: space.Range, begin: str) -> None:
+    """Raises `UserError` for a range outside a search, or of what is no number. That its ends are allowed is known."""
+    if study.search is None:
+        raise UserError(f"{begin}: found a range; allowed: a list of values, or a section search beside the axes")
+    number = attrgetter(key)(study.at({key: values.low}))
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        raise UserError(f"{begin}: found a range of what is no number; allowed: a list of values")
+    if isinstance(number, int) and values.step is not None and not values.step.is_integer():
+        raise UserError(f"{begin}.step: found {values.step:g} for whole numbers; allowed: a whole one")

@@ -11,12 +11,12 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from chexseg.errors import UserError
 from chexseg.study import plan
-from chexseg.study.plan import Node, NoEncoderError, Plan
-from chexseg.study.settings import value_of
+from chexseg.study.plan import Node, Plan
 from chexseg.study.space import Range
 from chexseg.study.spec import Study
 
@@ -76,18 +76,13 @@ class Search:
                             " allowed: a list of values"
                         )
             out.nodes |= shared
-        out.targets = list(out.nodes)
+        out.targets, out.members = list(out.nodes), {self.study.name: ()}
         return out
 
-    def check(self, where: str) -> None:
-        """Raises `UserError` for a range that can't be searched. where: the study file, for the message."""
-        try:
-            self.upstream()
-            self.fields()
-        except NoEncoderError:
-            raise
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from None
+    def check(self) -> None:
+        """Raises `UserError` for a range that can't be searched."""
+        self.upstream()
+        self.fields()
 
     def middles(self) -> Iterator[Point]:
         """Every combination of the choices with each range in its middle."""
@@ -112,7 +107,7 @@ class Search:
 
     def whole(self, key: str) -> bool:
         """Whether the setting is a whole number."""
-        return isinstance(value_of(self.study.at({key: self.ranges[key].low}), key), int)
+        return isinstance(attrgetter(key)(self.study.at({key: self.ranges[key].low})), int)
 
     def identity(self) -> str:
         """Eight hex digits of everything that a point's value depends on: what the same Optuna study may hold."""
@@ -150,6 +145,7 @@ def identity(study: Study, data: Mapping[str, str], imported: Mapping[tuple[str,
         "settings": study.settings.model_dump(mode="json"),
         "axes": axes,
         "also": study.also,
+        "members": [identity(member, data, imported) for member in study.members],
         "trials": study.search and study.search.trials,
         "data": data,
         "imported": sorted(map(str, imported.items())),

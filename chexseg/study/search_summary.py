@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from chexseg.progress import duration
@@ -15,18 +15,18 @@ from chexseg.study.space import Range
 from chexseg.study.store import Store
 
 
-def planned(search: Search, store: Store) -> Plan:
-    """The stages that all points share, and the cells of the best point so far.
+def planned(search: Search, store: Store, every: bool = False) -> Plan:
+    """The stages that all points share, and the cells of the best point so far, or of every point.
 
     Raises `UserError` for a range that a shared stage depends on.
     """
-    out = search.upstream()
-    best = Ledger(search, store).standing().point
-    if best is not None:
-        cells = search.plan([best])
-        out.cells, out.members, out.collapsed = cells.cells, cells.members, cells.collapsed
-        out.nodes |= cells.nodes
-    return out
+    out, ledger = search.upstream(), Ledger(search, store)
+    best = ledger.standing().point
+    points = ledger.points() if every else [best] if best else []
+    if not points:
+        return out
+    cells = search.plan(points)
+    return replace(cells, nodes=out.nodes | cells.nodes, targets=out.targets)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class SearchSummary:
 
 
 def summarise(search: Search, store: Store, images: Mapping[str, int] | None = None, explain: bool = False) -> SearchSummary:
-    """Look up a search in a store. images, explain: as `summary.summarise` takes them."""
+    """Look up a search in a store; images and explain as for `summary.summarise`."""
     fit = None
     if images is not None:
         middle = search.plan([next(search.middles())])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -154,11 +153,6 @@ def setting_names(model: type[Section] = Settings, prefix: str = "") -> Iterator
             yield from setting_names(field.annotation, f"{prefix}{name}.")
         else:
             yield prefix + name
-
-
-def value_of(settings: Settings, key: str) -> Any:
-    """The value of a dotted setting."""
-    return functools.reduce(getattr, key.split("."), settings)
 
 
 def flat(key: str, value: Any) -> dict[str, Any]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
+
+from chexseg.study.settings import Section
 
 
-class Range(BaseModel):
+class Range(Section):
     """All numbers of an axis from low to high, both included; whole ones where the setting is one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     low: float
     high: float
@@ -53,10 +52,8 @@ class Range(BaseModel):
         return f"{self.low:g} to {self.high:g}{', log' if self.log else ''}{step}"
 
 
-class Search(BaseModel):
+class Search(Section):
     """The section ``search``: with it the axes are a space whose points are chosen one by one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     #: Optuna's tree-structured Parzen estimator, or independent draws.
     sampler: Literal["tpe", "random"] = "tpe"
@@ -71,11 +68,14 @@ class Search(BaseModel):
 
 
 def axis(value: Any) -> tuple[Any, ...] | Range:
-    """An axis as the study file has it. Raises ValueError; what is wrong with a range is for `Range` to say."""
-    if isinstance(value, Range):
+    """An axis as the study file has it, its ranges read already. Raises ValueError."""
+    if isinstance(value, (Range, tuple)):
         return value
-    if isinstance(value, Mapping):
-        return Range.model_validate(value)
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list):
         return tuple(value)
     raise ValueError("allowed: a list of values, or in a search a range: {low: .., high: ..}")
+
+
+def ends(values: tuple[Any, ...] | Range) -> tuple[Any, ...]:
+    """The values of an axis, of a range its ends."""
+    return (values.low, values.high) if isinstance(values, Range) else values

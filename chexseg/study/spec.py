@@ -16,7 +16,7 @@ from chexseg.errors import UserError, nearest
 from chexseg.study import document as yaml_document
 from chexseg.study import space
 from chexseg.study.document import Document
-from chexseg.study.mistakes import check_key, check_points, check_search, explain, subject
+from chexseg.study.mistakes import check_key, check_points, explain, ranges, subject
 from chexseg.study.settings import Section, Settings, flat, merged, setting_names
 
 
@@ -56,7 +56,7 @@ class StudyFile(Section):
     also: tuple[dict[str, Any], ...] = ()
     settings: Settings = Settings()
     resources: Resources = Resources()
-    #: With it the axes are searched (study.search) and not gone through.
+    #: With it the axes are searched (`study.search`) and not gone through.
     search: space.Search | None = None
 
 
@@ -73,9 +73,13 @@ class Study(StudyFile):
         """Dotted settings in which two of its cells may differ."""
         if self.members:
             return set(setting_names())
-        ranges = {key for key, values in self.axes.items() if isinstance(values, space.Range)}
-        points = [{key: value} for key, values in self.axes.items() if key not in ranges for value in values] + list(self.also)
-        return ranges | {name for point in points for key, value in point.items() for name in flat(key, value)}
+        points = [{key: value} for key, values in self.axes.items() for value in space.ends(values)] + list(self.also)
+        return {name for point in points for key, value in point.items() for name in flat(key, value)}
+
+    def at(self, point: Mapping[str, Any]) -> Settings:
+        """The settings with those of a point laid over them. Raises pydantic's ValidationError."""
+        told = {name: inner for key, value in point.items() for name, inner in flat(key, value).items()}
+        return Settings.model_validate(merged(self.given, told))
 
     def cells(self) -> Iterator[Settings]:
         """Of every combination of the axes' values, then of every entry of `also`; of every member.
@@ -99,11 +103,6 @@ class Study(StudyFile):
                     known[told] = getattr(Settings.model_validate(merged(self.given, point)), name)
                 update[name] = known[told]
             yield whole.model_copy(update=update)
-
-    def at(self, point: Mapping[str, Any]) -> Settings:
-        """The settings with the dotted ones of a point laid over them. Raises pydantic's ValidationError."""
-        told = {name: inner for key, value in point.items() for name, inner in flat(key, value).items()}
-        return Settings.model_validate(merged(self.given, told))
 
     def _points(self) -> Iterator[Sequence[_Part]]:
         """The parts of every combination, then of every entry of `also`."""
@@ -160,35 +159,15 @@ def _parse(text: str, where: str, overrides: Mapping[str, Any], within: tuple[Pa
     given = merged(given, laid) if isinstance(given, dict) else given
     for name in laid:
         check_key(name, f"--set {name}")
-    axes = _axes(content.get("axes", {}), document)
     try:
-        file = StudyFile.model_validate({**content, "settings": given, "axes": axes})
+        file = StudyFile.model_validate({**content, **ranges(document), "settings": given})
     except ValidationError as error:
         raise UserError(explain(error, lambda key: subject(document, laid, key), StudyFile)) from None
     if "studies" in content:
         return _including(file, document, overrides, (*within, Path(where).resolve()))
     study = Study(**dict(file), given=given)
     check_points(study, document, laid)
-    if study.search is not None:
-        check_search(study, document)
     return study
-
-
-def _axes(axes: Any, document: Document) -> Any:
-    """The axes with each mapping read as a range."""
-    if not isinstance(axes, dict):
-        return axes
-    out = dict(axes)
-    for key, values in axes.items():
-        if isinstance(values, dict):
-            place = f"axes.{key}"
-            try:
-                out[key] = space.Range.model_validate(values)
-            except ValidationError as error:
-                raise UserError(
-                    explain(error, lambda name, at=place: f"{document.place(f'{at}.{name}')}: {at}.{name}", space.Range)
-                ) from None
-    return out
 
 
 def _including(file: StudyFile, document: Document, overrides: Mapping[str, Any], within: tuple[Path, ...]) -> Study:
@@ -208,8 +187,8 @@ def _including(file: StudyFile, document: Document, overrides: Mapping[str, Any]
         if path.resolve() in within:
             raise UserError(f"{begin}, which would include itself; allowed: studies that don't lead back to this one")
         included = _load(path, overrides, within)
-        if included.search is not None:
-            raise UserError(f"{begin}, which is a search; allowed: studies whose cells are known")
+        if included.search:
+            raise UserError(f"{begin}, a search; allowed: studies without a section search")
         for member in included.members or (included,):
             if any(member.name == other.name for other in members):
                 raise UserError(f"{begin}, a second study named {member.name!r}; allowed: different names")

@@ -56,10 +56,8 @@ def finish(store: Store, planned: plan.Plan, key: str, miou: float | None) -> No
     node = planned.nodes[key]
     with store.working_on(node) as partial:
         partial.mkdir()
-        if node.stage == "fit":
-            history = [{"epoch": n + 1, "loss": 1.0, "selection_miou": miou and miou * (n + 1) / 3} for n in range(3)]
-            (partial / "history.json").write_text(json.dumps(history))
-        store.commit(node, partial, {"selection_miou": miou}, 1.0)
+        curve = [miou and miou * (epoch + 1) / 3 for epoch in range(3)]
+        store.commit(node, partial, {"selection_miou": miou, "selection_curve": curve}, 1.0)
 
 
 def finish_cells(store: Store, planned: plan.Plan) -> dict[str, float]:
@@ -73,22 +71,31 @@ def finish_cells(store: Store, planned: plan.Plan) -> dict[str, float]:
 
 MISTAKES = {
     "labels.p: {low: 0, high: 2}\nsearch: {}": "x.yaml:3: axes.labels.p: found 2.0; allowed: at most 1",
-    "labels.p: {low: 1, high: 0}\nsearch: {}": "x.yaml:3: axes.labels.p.high: found 0; allowed: above low, 1",
+    "labels.p: {low: 1,\n    high: 0}\nsearch: {}": "x.yaml:4: axes.labels.p.high: found 0; allowed: above low, 1",
     "labels.p: {low: 0}\nsearch: {}": "x.yaml:3: axes.labels.p.high: is missing; allowed: a number",
-    "labels.p: {low: 0, hihg: 1}\nsearch: {}": "no such key (did you mean 'high'?); allowed: low, high, log, step",
+    "labels.p: {low: zero, high: 1}\nsearch: {}": "x.yaml:3: axes.labels.p.low: found 'zero'; allowed: a number",
+    "labels.p: {low: 0, hihg: 1}\nsearch: {}": (
+        "x.yaml:3: axes.labels.p.hihg: no such key (did you mean 'high'?); allowed: low, high, log, step"
+    ),
     "label.p: {low: 0, high: 1}\nsearch: {}": "x.yaml:3: axes.label.p: no such setting (did you mean 'labels.p'?)",
+    "labels: {low: 0, high: 1}\nsearch: {}": "x.yaml:3: axes.labels: found 0.0; allowed: a mapping",
     "labels.p: {low: 0, high: 1, log: true}\nsearch: {}": "axes.labels.p.log: found true; allowed: with low above 0",
     "fit.learning_rate: {low: 1, high: 2, log: true, step: 1}\nsearch: {}": "step: found 1; allowed: without log",
     "labels.p: {low: 0, high: 1}": "x.yaml:3: axes.labels.p: found a range; allowed: a list of values, or a section search",
     "labels.p: 1\nsearch: {}": "found 1; allowed: a list of values, or in a search a range: {low: .., high: ..}",
-    "labels.weak: {low: 0, high: 1}\nsearch: {}": "labels.weak: found 0.0; allowed: 'cam', 'cam++' or 'irnet'",
-    "fit.flips: {low: 0, high: 1}\nsearch: {}": "found a range for what is no number; allowed: a list of values",
-    "fit.epochs: {low: 1.5, high: 3}\nsearch: {}": "fit.epochs: found 1.5; allowed: a whole number",
+    "labels.weak: {low: 0, high: 1}\nsearch: {}": "axes.labels.weak: found 0.0; allowed: 'cam', 'cam++' or 'irnet'",
+    "fit.flips: {low: 0, high: 1}\nsearch: {}": "found a range of what is no number; allowed: a list of values",
+    "fit.epochs: {low: 1.5, high: 3}\nsearch: {}": "axes.fit.epochs: found 1.5; allowed: a whole number",
     "fit.epochs: {low: 1, high: 3, step: 0.5}\nsearch: {}": "step: found 0.5 for whole numbers; allowed: a whole one",
+    "size: {low: 64, high: 96, step: 32}\nsearch: {}": "axes.size: cells can't differ in it; allowed: in settings, once",
     "trial: [0, 1]\nsearch: {}": "x.yaml:3: axes.trial: found in a search; allowed: search.trials, how many",
     "labels.p: [0]\nalso: [{trial: 1}]\nsearch: {}": "x.yaml:4: also: found in a search; allowed: axes alone",
-    "labels.p: [0]\nsearch: {sampler: tpo}": "search.sampler: found 'tpo' (did you mean 'tpe'?); allowed: 'tpe' or 'random'",
-    "labels.p: [0]\nsearch: {smpler: tpe}": "(did you mean 'sampler'?); allowed: sampler, pruner, points, trials, seed",
+    "labels.p: [0]\nsearch: {sampler: tpo}": (
+        "x.yaml:4: search.sampler: found 'tpo' (did you mean 'tpe'?); allowed: 'tpe' or 'random'"
+    ),
+    "labels.p: [0]\nsearch: {smpler: tpe}": (
+        "x.yaml:4: search.smpler: no such key (did you mean 'sampler'?); allowed: sampler, pruner, points, trials, seed"
+    ),
     "labels.p: [0]\nsearch: {points: 0}": "x.yaml:4: search.points: found 0; allowed: at least 1",
     "labels.p: [0]\nsearch: {}\nresources: {workers: 2}": "x.yaml:5: resources.workers: found 2 in a search; allowed: 1",
     "labels.p: [0]\nsearch: {}\nsettings: {labels: {expert_split: {select: 0}}}": "select: found 0 in a search",
@@ -122,8 +129,8 @@ def test_a_range_that_reaches_a_shared_stage_is_refused(axis, stage):
 
 def test_a_range_that_no_cell_depends_on_is_refused():
     with pytest.raises(UserError, match="axes.distil.temperature: found a range, and no cell of this study depends on it"):
-        searched("name: s\naxes:\n  distil.temperature: {low: 1, high: 9}\nsearch: {}").check("x.yaml")
-    searched("name: s\naxes:\n  labels.p: [1, 0.5]\n  labels.weak_images: {low: 1, high: 2}\nsearch: {}").check("x.yaml")
+        searched("name: s\naxes:\n  distil.temperature: {low: 1, high: 9}\nsearch: {}").check()
+    searched("name: s\naxes:\n  labels.p: [1, 0.5]\n  labels.weak_images: {low: 1, high: 2}\nsearch: {}").check()
 
 
 def test_shared_stages_are_those_of_every_choice_each_once_and_no_points():

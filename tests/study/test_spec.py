@@ -44,7 +44,7 @@ def shipped(name: str) -> plan.Plan:
     if study.search is None:
         return plan.plan(study, DATA, imported)
     searched = search.Search(study, DATA, imported)
-    searched.check(name)
+    searched.check()
     return searched.plan(list(searched.middles()))
 
 
