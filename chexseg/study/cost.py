@@ -16,18 +16,18 @@ from chexseg.data import chexpert
 from chexseg.stages import distil
 from chexseg.study.plan import STAGES, Plan
 
-#: Seconds per million pixels where nothing is measured: medians of the demo's stages (ResNet18 and DenseNet121, float32) on
-#: two CPU cores, one for a cell.
+#: Seconds per million pixels where nothing is measured: what the benchmarks (docs/performance.md) and the studies of docs/log.md
+#: took on two CPU cores, a cell on one of them; float32, DenseNet121 for classify and saliency, ResNet18 for the others.
 GUESS = {
-    "ingest": 0.25,
+    "ingest": 0.02,
     "classify": 4.0,
-    "pretrain": 1.9,
-    "moco": 3.5,
+    "pretrain": 2.0,
+    "moco": 3.0,
     "imported": 0.0,
-    "saliency": 2.5,
+    "saliency": 1.2,
     "irnet": 6.0,
     "fit": 6.5,
-    "distil": 2.5,
+    "distil": 0.8,
     "score": 2.5,
 }
 #: What a manifest must say to be of use here.

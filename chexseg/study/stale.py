@@ -31,18 +31,24 @@ def reasons(nodes: Mapping[str, Node], missing: Collection[str], store: Store) -
 
     Near has the same input roles and at most `FEW` other settings. Left out are results that the plan uses itself, and those
     that differ in a setting by which its own runs of the stage differ: that makes another cell, not an older one. Such as
-    "version 1, now 2", "fit.clip_norm: null then, 1.0 now", "other data", "other weak".
+    "version 1, now 2", "fit.clip_norm: null then, 1.0 now", "other data", "other weak". Other inputs alone are told where one
+    of them is there or has a reason itself: what is made of something new is new too.
     """
-    used, out = {key[:20] for key in nodes}, {}
-    apart = _apart(nodes)
+    used, apart, missing = {key[:20] for key in nodes}, _apart(nodes), set(missing)
     older: dict[str, list[_Made]] = {}
-    for key in missing:
-        node = nodes[key]
+    out: dict[str, str] = {}
+    for key, node in nodes.items():
+        if key not in missing:
+            continue
         if node.stage not in older:
             older[node.stage] = _results(node.stage, used, store)
-        difference = _difference(node, older[node.stage], apart[node.stage])
-        if difference:
-            out[key] = difference
+        then, now = _nearest(node, older[node.stage], apart[node.stage])
+        if then is None:
+            continue
+        others = [node.inputs[role] for role, _ in now.inputs - then.inputs]
+        same = (then.version, then.settings, then.data) == (now.version, now.settings, now.data)
+        if not same or any(other in out or other not in missing for other in others):
+            out[key] = _told(node.stage, then, now)
     return out
 
 
@@ -77,7 +83,8 @@ def _made(version: Any, data: Any, inputs: Mapping[str, str], config: Mapping[st
     return _Made(version, data, frozenset(inputs.items()), settings, frozenset(inputs), finished)
 
 
-def _difference(node: Node, older: Collection[_Made], apart: Collection[str]) -> str | None:
+def _nearest(node: Node, older: Collection[_Made], apart: Collection[str]) -> tuple[_Made | None, _Made]:
+    """(the nearest of the older results, the node as it is now)."""
     now = _made(STAGES[node.stage].VERSION, node.data, node.inputs, node.config)
     best: tuple[int, int, bool] | None = None
     nearest: _Made | None = None
@@ -94,7 +101,7 @@ def _difference(node: Node, older: Collection[_Made], apart: Collection[str]) ->
         distance = (settings + (then.version != now.version), inputs, then.data != now.data)
         if best is None or distance < best or (distance == best and then.finished > nearest.finished):
             best, nearest = distance, then
-    return None if nearest is None else _told(node.stage, nearest, now)
+    return nearest, now
 
 
 def _told(stage: str, then: _Made, now: _Made) -> str:

@@ -45,7 +45,12 @@ class Summary:
         if self.states[key] in ("cached", "unneeded"):
             return None
         found = next(filter(None, map(self.change, self.plan.nodes[key].inputs.values())), None)
-        return found or (f"{self.plan.nodes[key].label}: {self.reasons[key]}" if key in self.reasons else None)
+        return found or (self._reason(key) if key in self.reasons else None)
+
+    def _reason(self, key: str) -> str:
+        """Settings are told with their stage's name already."""
+        label, reason = self.plan.nodes[key].label, self.reasons[key]
+        return reason if reason.startswith(f"{self.plan.nodes[key].stage}.") else f"{label}: {reason}"
 
     def cell_state(self, score: str) -> str:
         """done, running, failed, stale or missing."""
@@ -113,7 +118,7 @@ class Summary:
         if guessed:
             names = ", ".join(stage for stage in STAGES if stage in guessed)
             out.append(f"the time of {names} is a guess from two CPU cores: none has run in this store")
-        changes = Counter(f"{plan.nodes[key].stage}: {reason}" for key, reason in self.reasons.items())
+        changes = Counter(map(self._reason, self.reasons))
         out += [f"stale: {reason}" + (f" ({runs} runs)" if runs > 1 else "") for reason, runs in changes.items()]
         return out
 
@@ -126,7 +131,8 @@ class Summary:
     def plan_text(self) -> str:
         plan, table = self.plan, TABLE
         done = sum(self.states[cell.score] == "cached" for cell in plan.cells)
-        lines = [f"{plan.study.name}: {len(plan.cells)} distinct cells, {done} of them done", ""]
+        cells = f"{len(plan.cells)} distinct cell{'' if len(plan.cells) == 1 else 's'}"
+        lines = [f"{plan.study.name}: {cells}, {done} of them done", ""]
         lines.append(table.format("stage", "runs", "cached", "to run", "expected", "GPU hours"))
         by_stage: dict[str, list[str]] = {}
         for key, node in plan.nodes.items():
@@ -138,7 +144,7 @@ class Summary:
         lines += [f"note: {warning}" for warning in self.warnings()]
         lines.append("")
         lines += self._cell_lines()
-        return "\n".join(lines)
+        return "\n".join(line.rstrip() for line in lines)
 
     def row(self, keys: Sequence[str]) -> tuple[str, ...]:
         """Runs, cached, to run, expected time one after another, GPU hours."""

@@ -76,6 +76,21 @@ def test_the_nearest_counts_and_of_equals_the_last(tmp_path):
     assert reasons(store) == {FULL: "fit.learning_rate: 0.25 then, null now"}
 
 
+def test_what_is_made_of_something_new_is_new_and_of_something_stale_is_stale(tmp_path):
+    """A segmenter by another mixture isn't there, and neither are its scores, which scores of other segmenters are like."""
+    mixed = next(cell for cell in STUDY.cells if cell.settings.labels.p < 1)
+    fitted, scored = STUDY.nodes[mixed.fit], STUDY.nodes[mixed.score]
+    store = Store(tmp_path)
+    older = node_of("score", STAGES["score"].Config(**scored.config), scored.inputs | {"segmenter": "0" * 64})
+    commit(store, older)
+    assert stale.reasons(STUDY.nodes, [mixed.score, mixed.fit], store) == {}
+    commit(store, node_of("fit", fit.Config(**{**fitted.config, "clip_norm": 1.0}), fitted.inputs))
+    assert stale.reasons(STUDY.nodes, [mixed.score, mixed.fit], store) == {
+        mixed.fit: "fit.clip_norm: 1.0 then, null now",
+        mixed.score: "other segmenter",
+    }
+
+
 @pytest.mark.parametrize("other", ["many settings", "other roles", "of the plan itself", "of another stage"])
 def test_what_is_another_result_altogether_is_no_reason(tmp_path, other):
     store = Store(tmp_path)
