@@ -16,7 +16,7 @@ from chexseg.data import chexpert
 from chexseg.stages import distil
 from chexseg.study.plan import STAGES, Plan
 
-#: Seconds per million pixels where nothing is measured: what the benchmarks (docs/performance.md) and the studies of docs/log.md
+#: Seconds per million pixels where nothing is measured: what the benchmarks (docs/performance.md) and the studies of the log
 #: took on two CPU cores, a cell on one of them; float32, DenseNet121 for classify and saliency, ResNet18 for the others.
 GUESS = {
     "ingest": 0.02,
