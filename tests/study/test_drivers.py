@@ -29,7 +29,7 @@ settings:
 
 @pytest.fixture
 def drivers(phantom_root, tmp_path, place):
-    """``drivers()`` starts another driver on the same study and store; (the plan, the store) beside it."""
+    """(starts another driver on the same study and store, keys of what the study needs, the store)."""
     study = tmp_path / "shared.yaml"
     study.write_text(STUDY)
     scratch = Path(tempfile.mkdtemp(prefix="cxr-", dir="/tmp"))
@@ -41,7 +41,8 @@ def drivers(phantom_root, tmp_path, place):
         started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
         return started[-1]
 
-    yield start, plan.plan(spec.load(study), plan.fingerprints(phantom_root)), Store(place)
+    planned = plan.plan(spec.load(study), plan.fingerprints(phantom_root))
+    yield start, {node.key: node for node in planned.needed(())}, Store(place)
     for driver in started:
         driver.kill()
         driver.wait()
@@ -55,25 +56,25 @@ def computed(said: str) -> int:
 
 
 def test_two_drivers_share_the_work_and_compute_nothing_twice(drivers):
-    start, planned, store = drivers
+    start, needed, store = drivers
     both = [start(), start()]
     said = [driver.communicate(timeout=600)[1] for driver in both]
     assert [driver.returncode for driver in both] == [0, 0], said
-    assert sum(map(computed, said)) == len(planned.nodes)
-    assert store.cached(planned.nodes.values()) == set(planned.nodes)
+    assert sum(map(computed, said)) == len(needed)
+    assert store.cached(needed.values()) == set(needed)
 
 
 @pytest.mark.parametrize("place", ["directory"], indirect=True)
 def test_one_that_is_killed_leaves_its_work_to_the_other(drivers):
-    start, planned, store = drivers
+    start, needed, store = drivers
     first, second = start(), start()
     deadline = time.monotonic() + 120
-    while not store.cached(planned.nodes.values()) and time.monotonic() < deadline:
+    while not store.cached(needed.values()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    before = store.cached(planned.nodes.values())
-    assert before and before != set(planned.nodes)
+    before = store.cached(needed.values())
+    assert before and before != set(needed)
     first.kill()
     said = second.communicate(timeout=600)[1]
     assert second.returncode == 0, said
-    assert computed(said) < len(planned.nodes)
-    assert store.cached(planned.nodes.values()) == set(planned.nodes)
+    assert computed(said) < len(needed)
+    assert store.cached(needed.values()) == set(needed)
