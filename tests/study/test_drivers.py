@@ -67,12 +67,14 @@ def test_two_drivers_share_the_work_and_compute_nothing_twice(drivers):
 @pytest.mark.parametrize("place", ["directory"], indirect=True)
 def test_one_that_is_killed_leaves_its_work_to_the_other(drivers):
     start, needed, store = drivers
-    first, second = start(), start()
+    first = start()
     deadline = time.monotonic() + 120
     while not store.cached(needed.values()) and time.monotonic() < deadline:
         time.sleep(0.05)
     before = store.cached(needed.values())
     assert before and before != set(needed)
+    second = start()
+    time.sleep(3)
     first.kill()
     said = second.communicate(timeout=600)[1]
     assert second.returncode == 0, said
