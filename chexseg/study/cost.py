@@ -16,8 +16,9 @@ from chexseg.data import chexpert
 from chexseg.stages import distil
 from chexseg.study.plan import STAGES, Plan
 
-#: Seconds per million pixels where nothing is measured: what the benchmarks (docs/performance.md) and the studies of the log
-#: took on two CPU cores, a cell on one of them; float32, DenseNet121 for classify and saliency, ResNet18 for the others.
+#: Seconds per million pixels where nothing is measured, on two CPU cores, a cell on one of them; float32, DenseNet121 for
+#: classify and saliency, ResNet18 for the others. ingest, saliency, fit, distil and score are about what benchmarks took
+#: (docs/performance.md); the others are set beside these by what their networks have to compute.
 GUESS = {
     "ingest": 0.02,
     "classify": 4.0,
