@@ -168,7 +168,10 @@ def study_plan(
     as_json: AsJson = False,
 ) -> None:
     """Show the cells of a study, the stages they need, and what of it is in the store already."""
-    found = _summary(study, data, store, overrides, costs=True)
+    from chexseg.study import meaning
+
+    (meant,), place = _read([study], data, store, overrides)
+    found = meaning.summarise(meant, place, data)
     typer.echo(json.dumps(found.plan_dict(), indent=1) if as_json else found.plan_text())
 
 
@@ -203,7 +206,10 @@ def study_status(
     as_json: AsJson = False,
 ) -> None:
     """Show which cells are done, missing or failed."""
-    found = _summary(study, data, store, overrides)
+    from chexseg.study import meaning
+
+    (meant,), place = _read([study], data, store, overrides)
+    found = meaning.summarise(meant, place)
     typer.echo(json.dumps(found.status_dict(), indent=1) if as_json else found.status_text())
 
 
@@ -246,13 +252,10 @@ def store_gc(
 ) -> None:
     """Delete what none of these studies needs, after asking. What is being worked on stays."""
     from chexseg.progress import reporter
-    from chexseg.study import housekeeping
-    from chexseg.study.store import Store
+    from chexseg.study import housekeeping, meaning
 
-    place = Store(store)
-    rubbish = housekeeping.waste(
-        place, [_plan_of(meant, store, every=True) for meant in _meanings(studies, data, store, overrides)], imported
-    )
+    meant, place = _read(studies, data, store, overrides)
+    rubbish = housekeeping.waste(place, [meaning.planned(one, place, every=True) for one in meant], imported)
     for one in rubbish:
         typer.echo(f"{one.name:<32} {housekeeping.size(one.bytes):>8}  {one.why}")
     total = housekeeping.size(sum(one.bytes for one in rubbish))
@@ -386,67 +389,23 @@ def _write_phantom(root: Path, quiet: bool, **settings: Any) -> None:
             watch.close()
 
 
-def _meanings(studies: list[Path], data: Path, store: str, overrides: list[str] | None, apart: bool = False) -> list[Any]:
-    """What study files mean: a grid's plan, or a search. apart: what a study includes is told instead of it."""
-    import yaml
-
-    from chexseg.study import plan, search, spec
+def _read(
+    studies: list[Path], data: Path, store: str, overrides: list[str] | None, apart: bool = False
+) -> tuple[list[Any], Any]:
+    """(what the study files mean, the store)."""
+    from chexseg.study import meaning
     from chexseg.study.store import Store
 
-    pairs = {}
-    for override in overrides or []:
-        key, equals, value = override.partition("=")
-        if not equals:
-            raise UserError(f"--set {override}: allowed: KEY=VALUE, such as fit.epochs=5")
-        try:
-            pairs[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"--set {override}: the value is not YAML; allowed: such as fit.epochs=5") from None
-    loaded = [(path, spec.load(path, pairs)) for path in studies]
-    if apart:
-        loaded = [(path, one) for path, study in loaded for one in study.members or (study,)]
-    prints, imported, found = plan.fingerprints(data), Store(store).imported(), []
-    for path, study in loaded:
-        try:
-            if study.search:
-                found.append(search.Search(study, prints, imported))
-                found[-1].check()
-            else:
-                found.append(plan.plan(study, prints, imported))
-        except plan.NoEncoderError as error:
-            there = "" if store == DEFAULT_STORE else f" --store {shlex.quote(store)}"
-            raise UserError(f"{path}: {error}{there}") from None
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
-    return found
-
-
-def _plan_of(meant: Any, store: str, every: bool = False) -> Any:
-    """The plan of a grid; of a search, that of its best point so far, or of every point, and of what all of them share."""
-    from chexseg.study import search_summary
-    from chexseg.study.plan import Plan
-    from chexseg.study.store import Store
-
-    return meant if isinstance(meant, Plan) else search_summary.planned(meant, Store(store), every)
-
-
-def _summary(study: Path, data: Path, store: str, overrides: list[str] | None, costs: bool = False) -> Any:
-    from chexseg.study import cost, search_summary, summary
-    from chexseg.study.plan import Plan
-    from chexseg.study.store import Store
-
-    (meant,) = _meanings([study], data, store, overrides)
-    summarise = summary.summarise if isinstance(meant, Plan) else search_summary.summarise
-    return summarise(meant, Store(store), cost.images(data) if costs else None, explain=True)
+    place = Store(store)  # first: reading the data takes its time
+    option = "" if store == DEFAULT_STORE else f" --store {shlex.quote(store)}"
+    return meaning.read(studies, data, place, overrides or (), apart, option), place
 
 
 def _run_study(study: Path, data: Path, store: str, address: str | None, overrides: list[str] | None, quiet: bool) -> Any:
     from chexseg.progress import reporter
     from chexseg.study import launch
-    from chexseg.study.store import Store
 
-    results = Store(store)
-    (meant,) = _meanings([study], data, store, overrides)
+    (meant,), results = _read([study], data, store, overrides)
     watch = reporter(quiet)
     try:
         return launch.launch(meant, results, data, watch, address, study, overrides or ())
@@ -459,10 +418,10 @@ def _run_study(study: Path, data: Path, store: str, address: str | None, overrid
 
 def _report(studies: list[Path], data: Path, store: str, out: Path, overrides: list[str] | None) -> Any:
     from chexseg.report import load, page
-    from chexseg.study.store import Store
+    from chexseg.study import meaning
 
-    meant = _meanings(studies, data, store, overrides, apart=True)
-    results = [load.study_results(_plan_of(one, store), Store(store)) for one in meant]
+    meant, place = _read(studies, data, store, overrides, apart=True)
+    results = [load.study_results(meaning.planned(one, place), place) for one in meant]
     return results, page.publish(results, out)
 
 
