@@ -4,7 +4,8 @@
 
 The study is run as `chexseg study run` runs it, from a data set of phantom films to the scores of every cell. The reference is
 the time that the cells' fits took themselves, as their manifests have it, divided by the workers; what the study took beyond
-is Ray's start, ingest, Tune, the way from one cell to the next, scoring and writing.
+is Ray's start, ingest, Tune, the way from one cell to the next, scoring and writing. Between two cells: from a cell's scores
+in the store to the start of the next fit on a worker that is free.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 import tempfile
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 
 import bare
@@ -21,6 +23,8 @@ from chexseg.progress import Quiet
 from chexseg.stages import fit, ingest
 from chexseg.stages.base import Execution
 from chexseg.study import plan, run, spec
+from chexseg.study.backend import MANIFEST
+from chexseg.study.plan import Plan
 from chexseg.study.store import Store
 
 SIZE, STEPS = 64, 12
@@ -49,6 +53,15 @@ def epochs_in(seconds: float, data: Path, scratch: Path) -> int:
     return max(1, math.ceil(seconds / (STEPS * (ends[-1] - ends[STEPS]) / (len(ends) - 1 - STEPS))))
 
 
+def between_cells(planned: Plan, store: Store) -> list[float]:
+    """Seconds that a worker stood between two cells, for every fit but a worker's first, by when manifests were written."""
+    written = {key: (store.find(node.stage, key).path / MANIFEST).stat().st_mtime for key, node in planned.nodes.items()}
+    starts = sorted(written[cell.fit] - store.find("fit", cell.fit).manifest["seconds"] for cell in planned.cells)
+    ends = sorted(written[cell.score] for cell in planned.cells)
+    # A worker that ended first is taken to begin first.
+    return [start - end for start, end in zip(starts[bare.CORES :], ends, strict=False)]
+
+
 def measure(cells: int, seconds: float, scratch: Path) -> None:
     data = scratch / "data"
     dataset.write(data, dataset.Config(train=2, valid=80, test=8, size=SIZE))
@@ -70,6 +83,8 @@ def measure(cells: int, seconds: float, scratch: Path) -> None:
     print(f"{'':<26}{'s':>8}{'to training':>13}")
     for name, took in {"training": training, "the run": outcome.seconds, "with Ray's start and end": whole}.items():
         print(f"{name:<26}{took:>8.1f}{took / training:>13.3f}")
+    gaps = between_cells(planned, store)
+    print(f"between two cells on a worker: median {median(gaps):.2f} s, longest {max(gaps):.2f} s")
 
 
 if __name__ == "__main__":

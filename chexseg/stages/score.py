@@ -58,10 +58,15 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
 
 def load_segmenter(artifact: Path, device: str) -> tuple[Any, dict[str, Any]]:
     """(model in eval mode on the device, what is known of it: architecture, init, pathologies, thresholds, size)."""
+    import torch
+
     from chexseg.models import encoders, segmenter
     from chexseg.stages.fit import WEIGHTS
 
     about = encoders.describe(artifact / WEIGHTS)
-    model = segmenter.build(about["architecture"], len(about["pathologies"]))
+    # Random weights that the file's replace at once would take longer than loading it.
+    with torch.device("meta"):
+        model = segmenter.build(about["architecture"], len(about["pathologies"]))
+    model.to_empty(device=device)
     encoders.load(model, artifact / WEIGHTS)
-    return model.to(device).eval(), about
+    return model.eval(), about
