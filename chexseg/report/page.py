@@ -15,7 +15,8 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from chexseg.report import figures, overlays, stage_graph, tables, weak_labels
-from chexseg.report.published import css_name, headline, headline_rows, verdict
+from chexseg.report.headline import headline, headline_rows, verdict
+from chexseg.report.published import css_name
 from chexseg.report.results import StudyResults
 from chexseg.report.statistics import patient_of
 from chexseg.report.weak_label_section import classifiers_html, weak_labels_html

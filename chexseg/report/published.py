@@ -1,4 +1,4 @@
-"""The paper's and the poster's figures, each with its place in the source, and whether a study shows what they claim.
+"""The paper's and the poster's figures, each with its place in the source.
 
 Paper: Gadgil et al., "CheXseg", MIDL 2021, arXiv:2102.10484. Poster: the authors' MIDL 2021 poster, whose figures differ.
 """
@@ -7,26 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-import numpy as np
-import pandas as pd
-
-from chexseg.report.results import StudyResults
-from chexseg.report.statistics import (
-    Arm,
-    Difference,
-    Interval,
-    arms,
-    bootstrap_miou,
-    by_selection,
-    cell_iou,
-    miou,
-    paired_difference,
-    patient_of,
-    percentile_interval,
-    pooled_iou,
-    t_interval,
-)
 
 AVERAGE = "Avg. IoU"
 SOURCE_TABLE1 = "paper, Appendix C, Table 1"
@@ -202,120 +182,3 @@ def table1_average(pathologies: Iterable[str], method: str, p: float) -> float |
 def table2(method: str, init: str, weak_images: int) -> tuple[float, float] | None:
     """Table 2's (mIoU, half the width of its interval) of a weakly supervised arm, or None."""
     return TABLE2.get((method.lower(), init, int(weak_images)))
-
-
-# ---- the paper's first claim, on a study: weak < full < CheXseg -----------------------------------------------------
-
-ROLES = {"weak": "Weak", "full": "Full", "chexseg": "CheXseg", "best": "Best on the test set"}
-
-
-@dataclass(frozen=True)
-class Headline:
-    """The paper's three arms, each chosen without the test set, and the arm that is best on it."""
-
-    roles: dict[str, Arm]  # of `ROLES` those that exist
-    trials: dict[str, Interval]  # mIoU over trials
-    patients: dict[str, Interval]  # mIoU over patients, trials averaged
-    full_minus_weak: Difference | None
-    chexseg_minus_full: Difference | None
-
-
-def headline(results: StudyResults, replicates: int = 1000, seed: int = 0) -> Headline:
-    """The study's arms in the paper's roles, with intervals and the two differences that make the paper's order."""
-    found = arms(results)
-    counts = {arm: results.counts_CIK3[list(arm.indices)] for arm in found}
-    miou_C = miou(cell_iou(results))[0]
-    chosen = {
-        "weak": by_selection([arm for arm in found if arm.method == "weak"]),
-        "full": by_selection([arm for arm in found if arm.method == "full"]),
-        "chexseg": by_selection([arm for arm in found if arm.method == "mixed"]),
-        "best": max(found, key=lambda arm: np.nan_to_num(miou_C[list(arm.indices)].mean(), nan=-1.0), default=None),
-    }
-    roles = {role: arm for role, arm in chosen.items() if arm is not None}
-    over_trials = {role: t_interval(miou_C[list(arm.indices)]) for role, arm in roles.items()}
-    number = len({patient_of(name) for name in results.image_ids})
-    over_patients = {}
-    for role, arm in roles.items():
-        sampled_B = bootstrap_miou(counts[arm], results.image_ids, replicates, seed).mean(axis=1)
-        over_patients[role] = percentile_interval(over_trials[role].mean, sampled_B, number)
-
-    def difference(first: str, second: str) -> Difference | None:
-        if first not in roles or second not in roles:
-            return None
-        one, other = roles[first], roles[second]
-        trials = (one.trials, other.trials)
-        return paired_difference(counts[one], counts[other], results.image_ids, trials, replicates, seed)
-
-    return Headline(roles, over_trials, over_patients, difference("full", "weak"), difference("chexseg", "full"))
-
-
-def arm_text(arm: Arm) -> str:
-    """An arm's settings in words."""
-    parts = [METHODS[arm.weak]] if arm.weak else []
-    parts += ["student", f"{100 * arm.fraction:g}% of train"] if arm.method == "student" else [f"p = {arm.p:g}"]
-    parts += [] if np.isnan(arm.weak_images) else [f"{arm.weak_images:,.0f} weak images"]
-    return ", ".join([*parts, f"encoder {arm.init}"])
-
-
-def headline_rows(results: StudyResults, found: Headline) -> pd.DataFrame:
-    """One row an arm: its roles, mIoU, intervals over trials and patients, the paper's value; then the radiologists.
-
-    `colour` names the arm's entry of the report's colours. An arm with two roles has one row.
-    """
-    rows: dict[Arm | None, dict] = {}
-    for role, arm in found.roles.items():
-        if arm in rows:
-            rows[arm]["settings"] += f"; {ROLES[role][0].lower()}{ROLES[role][1:]}"
-            continue
-        colour = arm.weak or {"full": "full", "student": "student"}[arm.method]
-        row = {"arm": ROLES[role], "settings": arm_text(arm), "colour": colour}
-        rows[arm] = row | _bounds(found.trials[role], found.patients[role])
-        rows[arm]["paper"] = HEADLINES[role].value if role in HEADLINES else np.nan
-    if results.radiologists_IK3 is not None:
-        value = float(miou(pooled_iou(results.radiologists_IK3, require_expert=True))[0])
-        number = len({patient_of(name) for name in results.image_ids})
-        patients = percentile_interval(value, bootstrap_miou(results.radiologists_IK3, results.image_ids), number)
-        row = {"arm": "Radiologists", "settings": "three others, against the ground truth", "colour": "radiologists"}
-        rows[None] = row | _bounds(Interval(value, np.nan, np.nan, 1), patients) | {"paper": np.nan}
-    return pd.DataFrame(rows.values())
-
-
-def _bounds(trials: Interval, patients: Interval) -> dict[str, float]:
-    ends = {"trials low": trials.low, "trials high": trials.high, "n": trials.n}
-    return {"mIoU": trials.mean} | ends | {"patients low": patients.low, "patients high": patients.high}
-
-
-def verdict(found: Headline) -> list[str]:
-    """Sentences: whether the paper's order weak < full < CheXseg shows, and whether it is resolved at this n."""
-    order = "The paper’s order, weak < full < CheXseg,"
-    lacking = [ROLES[role] for role in ("weak", "full", "chexseg") if role not in found.roles]
-    if lacking:
-        return [f"{order} can't be judged yet: no finished cell for {' and '.join(lacking)}."]
-    weak, full, chexseg = (found.trials[role].mean for role in ("weak", "full", "chexseg"))
-    if np.isnan([weak, full, chexseg]).any():
-        return [f"{order} can't be judged: no pathology has an expert mask in the test set."]
-    shows = weak < full < chexseg
-    values = f"weak {weak:.3f}, full {full:.3f}, CheXseg {chexseg:.3f}"
-    steps = {"Full minus weak": found.full_minus_weak, "CheXseg minus full": found.chexseg_minus_full}
-    sentences = [f"{order} {'shows' if shows else 'does not show'} here: {values}."]
-    sentences += [_step(name, step) for name, step in steps.items()]
-    if shows:
-        resolved = [name for name, step in steps.items() if step.resolved]
-        which = {
-            0: "Neither step is",
-            1: f"Only the step “{resolved[0].lower()}” is" if resolved else "",
-            2: "Both are",
-        }
-        sentences.append(f"{which[len(resolved)]} resolved at this number of trials and patients.")
-    return sentences
-
-
-def _step(name: str, step: Difference) -> str:
-    over_patients = f"{step.patients.low:+.3f} to {step.patients.high:+.3f} over {step.patients.n} patients"
-    if step.trials.n < 2:
-        over_trials, judged = "no interval over trials", "not resolved, for fewer than two trials are in both"
-    else:
-        over_trials = f"{step.trials.low:+.3f} to {step.trials.high:+.3f} over {step.trials.n} trials"
-        judged = "resolved" if step.resolved else "not resolved"
-    text = f"{name} is {step.value:+.3f} (95%: {over_patients}, {over_trials}): {judged}."
-    return text.replace("-0.", "\u22120.").replace("-1.", "\u22121.")
