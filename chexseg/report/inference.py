@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, special
 
 from chexseg.randomness import derive
 from chexseg.report.statistics import (
@@ -20,12 +20,13 @@ from chexseg.report.statistics import (
     miou,
     patient_of,
     pooled_iou,
-    student,
     t_interval,
 )
 
 #: Even if all patients agree, fewer than six can't exclude 0 at 95%: the sign test's 2 / 2 ** 5 is above 0.05.
 FEWEST_PATIENTS = 6
+#: Smaller p-values aren't told apart.
+LEAST_P = 1e-12
 
 
 def two_way_bootstrap(sampled_BT: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -51,35 +52,57 @@ class Crossed:
     n_trials: int
     n_patients: int
 
-    def variance(self, weights_Q: np.ndarray) -> tuple[float, float]:
-        """(variance, degrees of freedom) of the weighted sum of the means; Satterthwaite's approximation."""
+    def error(self, weights_Q: Sequence[float]) -> tuple[float, float]:
+        """(standard error, share of its square that trials have) of the weighted sum of the means."""
+        weights_Q = np.asarray(weights_Q, dtype=np.float64)
         trials, patients = (float(weights_Q @ part @ weights_Q) for part in (self.trials_QQ, self.patients_QQ))
-        if trials + patients <= 0:
-            return 0.0, np.inf
-        spread = trials**2 / (self.n_trials - 1) + patients**2 / (self.n_patients - 1)
-        return trials + patients, (trials + patients) ** 2 / spread
+        total = max(trials + patients, 0.0)
+        return total**0.5, trials / total if total else 0.0
+
+    def critical(self, share: float, tail: float) -> float:
+        """How many standard errors leave so much in one tail: Student's quantiles of T - 1 and P - 1 degrees of freedom,
+        weighted by the shares of the variance that trials and patients have (Cochran 1964).
+
+        Satterthwaite's degrees of freedom would cover too little with few trials; see `crossed`.
+        """
+        by_trials, by_patients = -special.stdtrit([self.n_trials - 1, self.n_patients - 1], tail)
+        return float(share * by_trials + (1 - share) * by_patients)
 
     def interval(self, weights_Q: Sequence[float], confidence: float = 0.95) -> tuple[Interval, float]:
         """The weighted sum of the means with its interval over trials and patients, and the two-sided p-value of 0."""
-        weights_Q = np.asarray(weights_Q, dtype=np.float64)
-        mean = float(weights_Q @ self.means_Q)
-        variance, freedom = self.variance(weights_Q)
-        if np.isnan(variance):
+        mean = float(np.asarray(weights_Q, dtype=np.float64) @ self.means_Q)
+        error, share = self.error(weights_Q)
+        if np.isnan(error):
             return Interval(mean, np.nan, np.nan, self.n_trials), np.nan
-        return student(mean, variance**0.5, freedom, self.n_trials, confidence)
+        if error == 0:
+            return Interval(mean, mean, mean, self.n_trials), float(mean == 0)
+        half = self.critical(share, (1 - confidence) / 2) * error
+        return Interval(mean, mean - half, mean + half, self.n_trials), self._p(abs(mean) / error, share)
+
+    def _p(self, errors: float, share: float) -> float:
+        """The p-value at which so many standard errors are critical."""
+
+        def excess(log_p: float) -> float:
+            return self.critical(share, np.exp(log_p) / 2) - errors
+
+        least = np.log(LEAST_P)
+        return float(np.exp(optimize.brentq(excess, least, 0.0))) if excess(least) > 0 else LEAST_P
 
     def ratio(self, confidence: float = 0.95) -> Interval:
-        """The first mean over the second with Fieller's interval; no interval where the second isn't resolved from 0."""
-        first, second = self.means_Q
-        ratio = float(first / second) if second else np.nan
-        variance, freedom = self.variance(np.array([1.0, -ratio]))
-        if np.isnan(variance):
-            return Interval(ratio, np.nan, np.nan, self.n_trials)
-        # The ratios g for which first - g * second isn't told from 0: a quadratic inequality.
-        squared = 0.0 if variance == 0 else float(stats.t.ppf(0.5 + confidence / 2, freedom)) ** 2
+        """The first mean over the second with Fieller's (1954) interval: the ratios g for which first - g * second isn't told
+        from 0. No interval where the second isn't told from 0, for then there is no bound.
+
+        The critical value is the largest among the first, the second and their difference at the ratio: so the interval is
+        without gaps, and holds 0 where the first isn't told from 0.
+        """
+        first, second = (float(mean) for mean in self.means_Q)
+        ratio = first / second if second else np.nan
+        shares = [self.error(weights)[1] for weights in ([1.0, 0.0], [0.0, 1.0], [1.0, -ratio])]
+        squared = max(self.critical(share, (1 - confidence) / 2) for share in shares) ** 2
         (v11, v12), (_, v22) = squared * (self.trials_QQ + self.patients_QQ)
+        # The quadratic inequality (first - g * second)^2 <= v11 - 2 g v12 + g^2 v22, solved for g.
         a, b, c = second**2 - v22, first * second - v12, first**2 - v11
-        if a <= 0:
+        if not a > 0:
             return Interval(ratio, np.nan, np.nan, self.n_trials)
         root = max(b * b - a * c, 0.0) ** 0.5
         return Interval(ratio, float((b - root) / a), float((b + root) / a), self.n_trials)
@@ -91,11 +114,11 @@ def crossed(values_TQ: np.ndarray, sampled_BTQ: np.ndarray, n_patients: int) -> 
     values_TQ: Q quantities of each trial on the test set. sampled_BTQ: the same on bootstrap samples of its patients, the
     same samples for all. Obuchowski and Rockette (1995), Hillis (2014): the variance of a mean over T trials is S / T + C,
     where S is the trials' sample variance on the test set and C the covariance of two trials by the choice of patients, never
-    below 0. NaN with fewer than two trials or `FEWEST_PATIENTS` patients.
+    below 0. NaN with fewer than two trials or patients.
     """
     number, quantities = values_TQ.shape
     means_Q = values_TQ.mean(axis=0)
-    if number < 2 or n_patients < FEWEST_PATIENTS:
+    if number < 2 or n_patients < 2:
         nothing_QQ = np.full((quantities, quantities), np.nan)
         return Crossed(means_Q, nothing_QQ, nothing_QQ, number, n_patients)
     kept_BTQ = sampled_BTQ[~np.isnan(sampled_BTQ).any(axis=(1, 2))]
@@ -179,14 +202,17 @@ def shared_trials(*arms: Measured) -> list[int]:
 
 
 def difference(first: Measured, second: Measured, k: int = -1) -> Difference:
-    """First minus second in the k-th pathology's IoU, by default in mIoU. Only trials that both have finished are paired."""
+    """First minus second in the k-th pathology's IoU, by default in mIoU. Only trials that both have finished are paired.
+
+    Nothing is said over both trials and patients below two such trials or `FEWEST_PATIENTS` patients with an expert pixel.
+    """
     number = int(first.patients_K[k])
     value = float(first.values_TK[:, k].mean() - second.values_TK[:, k].mean())
     sampled_B = first.sampled_BTK[..., k].mean(axis=1) - second.sampled_BTK[..., k].mean(axis=1)
     trials = shared_trials(first, second)
     (first_T, first_BT), (second_T, second_BT) = first.at(trials, k), second.at(trials, k)
-    if not trials:
-        together, p = Interval(np.nan, np.nan, np.nan, 0), np.nan
+    if not trials or number < FEWEST_PATIENTS:
+        together, p = Interval(float((first_T - second_T).mean()) if trials else np.nan, np.nan, np.nan, len(trials)), np.nan
     else:
         found = crossed((first_T - second_T)[:, None], (first_BT - second_BT)[..., None], number)
         together, p = found.interval([1.0])
@@ -211,19 +237,20 @@ def paired_difference(
 
 
 def gap_closed(method: Measured, weak: Measured, radiologists: Measured, k: int = -1) -> Interval:
-    """(method - weak) / (radiologists - weak), over trials and patients together (Fieller 1954).
+    """(method - weak) / (radiologists - weak), over trials and patients together (`Crossed.ratio`).
 
-    `n` is the number of trials that method and weak share. There is no ratio where the radiologists' mean isn't above the weak
-    method's, and no interval where they aren't told apart.
+    `n` is the number of trials that method and weak share; all use the same samples of patients. There is no ratio where the
+    radiologists' mean isn't above the weak method's, and no interval where they aren't told apart.
     """
     trials = shared_trials(method, weak)
     parts = [arm.at(trials, k) for arm in (method, weak, radiologists)]
     (method_T, method_BT), (weak_T, weak_BT), (readers_T, readers_BT) = parts
-    if not trials or not readers_T.mean() > weak_T.mean():
+    patients = int(method.patients_K[k])
+    if not trials or patients < FEWEST_PATIENTS or not readers_T.mean() > weak_T.mean():
         return Interval(np.nan, np.nan, np.nan, len(trials))
     values_T2 = np.stack([method_T - weak_T, readers_T - weak_T], axis=-1)
     sampled_BT2 = np.stack([method_BT - weak_BT, readers_BT - weak_BT], axis=-1)
-    return crossed(values_T2, sampled_BT2, int(method.patients_K[k])).ratio()
+    return crossed(values_T2, sampled_BT2, patients).ratio()
 
 
 # ---- several at once -----------------------------------------------------------------------------------------------------

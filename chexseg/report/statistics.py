@@ -111,15 +111,10 @@ def bootstrap_t(estimate: float, replicates_B: np.ndarray, n: int, confidence: f
         return Interval(estimate, np.nan, np.nan, n), np.nan
     # Samples of as many units vary by (n - 1) / n of what other units would.
     error = float(kept.std(ddof=1)) * (n / (n - 1)) ** 0.5
-    return student(estimate, error, n - 1, n, confidence)
-
-
-def student(estimate: float, error: float, freedom: float, n: int, confidence: float) -> tuple[Interval, float]:
-    """(interval, two-sided p-value of 0) of an estimate with a standard error of so many degrees of freedom."""
     if error == 0:
         return Interval(estimate, estimate, estimate, n), float(estimate == 0)
-    half = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * error
-    p = float(2 * stats.t.sf(abs(estimate) / error, freedom))
+    half = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * error
+    p = float(2 * stats.t.sf(abs(estimate) / error, n - 1))
     return Interval(estimate, estimate - half, estimate + half, n), p
 
 
@@ -145,7 +140,9 @@ def bootstrap_iou(counts_LIK3: np.ndarray, image_ids: Sequence[str], replicates:
     number, order_I = len(names_P), np.argsort(patient_I, kind="stable")
     first_P = np.searchsorted(patient_I[order_I], np.arange(number))
     generator = np.random.default_rng(derive(seed, "report", "bootstrap"))
-    weights_BP = generator.multinomial(number, np.full(number, 1 / number), size=replicates).astype(np.float64)
+    # How often each patient is drawn; ten times as fast as drawing from the multinomial distribution itself.
+    drawn_BP = generator.integers(0, number, (replicates, number)) + number * np.arange(replicates)[:, None]
+    weights_BP = np.bincount(drawn_BP.ravel(), minlength=replicates * number).reshape(replicates, number).astype(np.float64)
     out_BMK = np.empty((replicates, len(flat_MIR), pathologies))
     # One by one: the product with all at once takes as long and more memory.
     for index, counts_IR in enumerate(flat_MIR):
