@@ -15,7 +15,10 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from chexseg.report import figures, overlays, stage_graph, tables, weak_labels
-from chexseg.report.published import css_name, headline, headline_rows, verdict
+from chexseg.report.claims import claims, claims_rows
+from chexseg.report.claims_section import claims_html
+from chexseg.report.headline import headline, headline_rows, verdict
+from chexseg.report.published import css_name
 from chexseg.report.results import StudyResults
 from chexseg.report.statistics import patient_of
 from chexseg.report.weak_label_section import classifiers_html, weak_labels_html
@@ -84,7 +87,8 @@ def named(results_list: Sequence[StudyResults]) -> dict[str, StudyResults]:
 
 def study_tables(results: StudyResults) -> dict[str, pd.DataFrame]:
     """File name -> rows of every table that the study has something for."""
-    found = {"cells": tables.cells_rows(results), "students": tables.students_rows(results)}
+    found = {"claims": claims_rows(claims(results))} if len(results.cells) else {}
+    found |= {"cells": tables.cells_rows(results), "students": tables.students_rows(results)}
     for index, variant in enumerate(tables.variants(results)):
         found["table1" + (f"-{index + 1}" if index else "")] = tables.table1_rows(results, variant)
     for index, labels in enumerate(weak_labels.label_sets(results)):
@@ -128,7 +132,7 @@ def render(results_list: Sequence[StudyResults], notes: Sequence[str] = ()) -> s
 def _study(name: str, results: StudyResults) -> str:
     sections: dict[str, str] = {}
     if len(results.cells):
-        sections["Result"] = _result(results)
+        sections |= {"Claims": claims_html(results), "Result": _result(results)}
         if tables.variants(results):
             sections |= {"Table 1": _table1(results), "Figure 2": _figure2(results, name)}
     if results.weak_labels:
@@ -384,8 +388,8 @@ TERMS = {
     "IoU": "Intersections and unions of a pathology are summed over all test images, then divided (the paper’s section 3.1).",
     "mIoU": "The mean over pathologies. One without an expert mask in the test set is left out, for every model alike.",
     "95% over trials": "Student’s t-interval of the trials’ mIoU. A trial has its own weak images and its own seed.",
-    "95% over patients": "Percentiles of 1,000 bootstrap samples of test patients with all their images; trials held fixed.",
-    "Resolved": "The paired difference keeps its sign throughout its interval over patients and that over trials.",
+    "95% over patients": "Student’s, with the standard error of 1,000 bootstrap samples of patients with all their images.",
+    "Resolved": "The paired difference over trials and patients together has p below 0.05, corrected by Holm for both steps.",
     "Paper": "Gadgil et al., CheXseg, MIDL 2021 (arXiv:2102.10484), on CheXpert’s radiographs.",
 }
 
