@@ -300,20 +300,36 @@ def report(
 @app.command()
 def evaluate(
     gt: Annotated[Path, typer.Option("--gt", metavar="GT.json", help="Ground truth, a CheXlocalize mask file.")],
-    pred: Annotated[Path, typer.Option("--pred", metavar="PRED.json", help="Predictions in the same format.")],
-    metric: Annotated[str, typer.Option(help="pooled (the paper's IoU) or per-image (CheXlocalize's).")] = "pooled",
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where iou.csv goes.")] = None,
+    pred: Annotated[
+        Path,
+        typer.Option(
+            "--pred",
+            metavar="PRED",
+            help="Predictions in the same format; for hit-rate a JSON file of points or a directory of heat maps.",
+        ),
+    ],
+    metric: Annotated[
+        str, typer.Option(help="pooled (the paper's IoU), per-image (CheXlocalize's) or hit-rate (CheXlocalize's).")
+    ] = "pooled",
+    true_pos_only: Annotated[
+        bool, typer.Option("--true-pos-only/--all", help="per-image: where both files have pixels, or where either has.")
+    ] = True,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of CheXlocalize's bootstrap samples.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where the table and CheXlocalize's three CSV files go.")
+    ] = None,
 ) -> None:
-    """IoU of predicted masks against the ground truth, CheXlocalize files in, CSV out."""
+    """Predictions against the ground truth, CheXlocalize files in, CSV out."""
     from chexseg.report import evaluation
 
-    rows = evaluation.evaluate(gt, pred, metric)
-    for note in rows.attrs["notes"]:
+    found = evaluation.evaluate(gt, pred, metric, true_pos_only, seed)
+    for note in found.notes:
         typer.echo(f"note: {note}", err=True)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        rows.to_csv(out / "iou.csv", index=False)
-    typer.echo(rows.to_csv(index=False).rstrip())
+        for name, table in {f"{found.table.columns[2]}.csv": found.table, **found.published}.items():
+            table.to_csv(out / name, index=False)
+    typer.echo(found.table.to_csv(index=False).rstrip())
 
 
 @app.command()
