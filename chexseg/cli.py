@@ -298,6 +298,40 @@ def report(
 
 
 @app.command()
+def compare(
+    first: Annotated[
+        str,
+        typer.Argument(
+            metavar="A", help="STUDY.yaml, one cell or arm of it, STUDY.yaml#CELL, or a CheXlocalize file, MASKS.json."
+        ),
+    ],
+    second: Annotated[str, typer.Argument(metavar="B", help="The same; what is shown is A minus B.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where compare.csv and compare.html go.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="ROOT", help="Directory with CheXpert and CheXlocalize; for studies.")
+    ] = None,
+    gt: Annotated[
+        Path | None,
+        typer.Option("--gt", metavar="GT.json", help="Ground truth of MASKS.json; without, the test masks below ROOT."),
+    ] = None,
+    store: StoreRoot = DEFAULT_STORE,
+    overrides: Overrides = None,
+) -> None:
+    """Two studies, cells or mask files side by side: paired differences with intervals, and the settings that differ."""
+    from chexseg.report import compare, compare_page, compare_sides, tables
+    from chexseg.study.store import Store
+
+    found = compare.compare(*compare_sides.read((first, second), data, Store(store), overrides or (), gt))
+    for note in found.notes:
+        typer.echo(f"note: {note}", err=True)
+    for setting in found.settings.itertuples():
+        typer.echo(f"{setting.setting}: A {setting.A}, B {setting.B}")
+    typer.echo(tables.to_terminal(compare.short(found)))
+    typer.echo(compare.sentence(found))
+    typer.echo(str(compare_page.write(found, out)))
+
+
+@app.command()
 def evaluate(
     gt: Annotated[Path, typer.Option("--gt", metavar="GT.json", help="Ground truth, a CheXlocalize mask file.")],
     pred: Annotated[
