@@ -123,8 +123,8 @@ def figure5_html(results: StudyResults, name: str) -> str:
     told = (
         f"{which} Each is its method’s arm with the highest mIoU on the selection images; the test set had no say.{lacking} "
         "Bars and ±: 95% over test patients (1,000 bootstrap samples), trials averaged; the gap, CheXseg minus radiologists, "
-        "is paired by patient. The paper prints no value of Figure 5: its marks are Table 1’s, and the radiologists’ follow from "
-        f"what it says of them. {OF_CHEXPERT}"
+        "is paired by patient. The paper prints no value of Figure 5: its marks are Table 1’s, and the radiologists’ follow "
+        f"from what it says of them. {OF_CHEXPERT}"
     )
     table = scroll(to_html(radiologists_rows(rows), sortable=True))
     return _plots({f"{name}--arms": figure5(rows, legend=False)}, wide=True) + table + note(told)
@@ -137,6 +137,8 @@ def _capital(role: str) -> str:
 def pathologies_html(results: StudyResults, name: str) -> str:
     """Every arm by pathology, and Figure 2 of the pathologies that have no panel in the paper's."""
     rows = table2.arms_rows(results)
+    if not len(rows):
+        return ""
     lead = f" The first {MOST_ARMS} of {len(rows):,} arms; the others are in the file." if len(rows) > MOST_ARMS else ""
     told = (
         "IoU pooled over the test images, mean over trials; ±, half of the 95% t-interval; bold, best of the column."

@@ -37,7 +37,7 @@ def write(results_list: Sequence[StudyResults], out: Path) -> Path:
 
 
 def publish(results_list: Sequence[StudyResults], out: Path, images: bool = True) -> Written:
-    """Write index.html, tables/ (csv, md, tex, html) and figures/ (html; with `images`, where possible, png, svg) into `out`."""
+    """Write index.html, tables/ (csv, md, tex, html) and figures/ (html; with `images`, if possible, png, svg) into `out`."""
     out = Path(out)
     files: list[Path] = []
     drawn: dict[Path, go.Figure] = {}

@@ -75,6 +75,6 @@ def papers_study(trials: int = 3, images: int = 40, pathologies=PATHOLOGIES, spr
 
 
 def achieved(results: StudyResults, **settings) -> np.ndarray:
-    """iou_CK of the cells with these settings."""
+    """The mIoU of the cells with these settings."""
     chosen = np.logical_and.reduce([results.cells[name].to_numpy() == value for name, value in settings.items()])
-    return pooled_iou(results.counts_CIK3[chosen])
+    return pooled_iou(results.counts_CIK3[chosen]).mean(axis=1)
