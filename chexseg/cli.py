@@ -73,7 +73,7 @@ def demo(
         _write_phantom(data, quiet=quiet, **DEMO_DATA)
     outcome = _run_study(study_path, data, store, None, None, quiet)
     results, written = _report([study_path], data, store, out / "report", None)
-    typer.echo(tables.to_terminal(tables.table1_rows(results[0])))
+    typer.echo(tables.table1_terminal(results[0]))
     typer.echo("")
     for line in _timings(results[0], outcome):
         typer.echo(line)
@@ -291,7 +291,7 @@ def report(
     for result in results:
         typer.echo(f"{result.name}: {len(result.cells)} of {len(result.cells) + len(result.missing)} cells finished")
         if len(result.cells):
-            typer.echo(tables.to_terminal(tables.table1_rows(result)))
+            typer.echo(tables.table1_terminal(result))
     for note in written.notes:
         typer.echo(note, err=True)
     typer.echo(str(written.page))
@@ -471,7 +471,7 @@ def _report(studies: list[Path], data: Path, store: str, out: Path, overrides: l
     from chexseg.study import meaning
 
     meant, place = _read(studies, data, store, overrides, apart=True)
-    results = [load.study_results(meaning.planned(one, place), place) for one in meant]
+    results = [load.study_results(meaning.planned(one, place), place, data) for one in meant]
     return results, page.publish(results, out)
 
 

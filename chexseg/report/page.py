@@ -17,6 +17,7 @@ from plotly.offline import get_plotlyjs
 from chexseg.report import figures, overlays, stage_graph, tables, weak_labels
 from chexseg.report.claims import claims, claims_rows
 from chexseg.report.claims_section import claims_html
+from chexseg.report.comparison_sections import comparison_sections, paper_tables
 from chexseg.report.headline import headline, headline_rows, verdict
 from chexseg.report.published import css_name
 from chexseg.report.results import StudyResults
@@ -39,7 +40,7 @@ def write(results_list: Sequence[StudyResults], out: Path) -> Path:
 
 
 def publish(results_list: Sequence[StudyResults], out: Path, images: bool = True) -> Written:
-    """Write index.html, tables/ (csv, md) and figures/ (html; with `images` and where possible png, svg) into `out`."""
+    """Write index.html, tables/ (csv, md, tex, html) and figures/ (html; with `images`, if possible, png, svg) into `out`."""
     out = Path(out)
     files: list[Path] = []
     drawn: dict[Path, go.Figure] = {}
@@ -47,9 +48,9 @@ def publish(results_list: Sequence[StudyResults], out: Path, images: bool = True
         (out / folder).mkdir(parents=True, exist_ok=True)
     for study, results in named(results_list).items():
         for name, rows in study_tables(results).items():
-            for ending, text in ((".csv", tables.to_csv(rows)), (".md", tables.to_markdown(rows))):
+            for ending, text_of in tables.WRITERS.items():
                 files.append(out / "tables" / f"{study}-{name}{ending}")
-                files[-1].write_text(text)
+                files[-1].write_text(text_of(rows), encoding="utf-8")
         for name, figure in study_figures(results).items():
             stem = out / "figures" / f"{study}-{name}"
             figures.write_html(figure, stem.with_suffix(".html"))
@@ -95,17 +96,15 @@ def study_tables(results: StudyResults) -> dict[str, pd.DataFrame]:
         found["weak-labels" + (f"-{index + 1}" if index else "")] = weak_labels.rows(labels, results.pathologies)
     if results.classifiers:
         found |= {"auroc": weak_labels.auroc_rows(results), "classifiers": weak_labels.classifiers_rows(results)}
+    found |= paper_tables(results)
     found |= {"stages": tables.stages_rows(results), "missing": tables.missing_rows(results)}
     return {name: rows for name, rows in found.items() if len(rows)}
 
 
 def study_figures(results: StudyResults) -> dict[str, go.Figure]:
-    """File name -> figure; Figure 2 for its panels."""
+    """File name -> figure; the paper's for their panels."""
     found = {"stages": stage_graph.draw(stage_graph.rows(results))} if len(results.graph) else {}
-    if tables.variants(results):
-        for letter, name in zip("abcd", figures.figure2_panels(results), strict=False):
-            found[f"figure2-{letter}"] = figures.figure2(figures.figure2_rows(results, name), letter)
-    return found
+    return found | figures.paper_figures(results)
 
 
 def completeness(results: StudyResults) -> str:
@@ -135,6 +134,7 @@ def _study(name: str, results: StudyResults) -> str:
         sections |= {"Claims": claims_html(results), "Result": _result(results)}
         if tables.variants(results):
             sections |= {"Table 1": _table1(results), "Figure 2": _figure2(results, name)}
+        sections |= comparison_sections(results, name)
     if results.weak_labels:
         sections["Weak labels"] = weak_labels_html(results)
     if results.classifiers:
