@@ -115,6 +115,10 @@ def crossed(values_TQ: np.ndarray, sampled_BTQ: np.ndarray, n_patients: int) -> 
     same samples for all. Obuchowski and Rockette (1995), Hillis (2014): the variance of a mean over T trials is S / T + C,
     where S is the trials' sample variance on the test set and C the covariance of two trials by the choice of patients, never
     below 0. NaN with fewer than two trials or patients.
+
+    Of 1,000 simulated studies of 120 patients, from trials that have a fifth of a mean's variance to such that have four fifths,
+    the 95% interval covered the truth in 98 to 93% with 2 trials, in 98 to 95% with 3 and in 95% with 10. Satterthwaite's
+    degrees of freedom would give 94 to 87, 95 to 93 and 94%; percentiles of `two_way_bootstrap` 93 to 66, 94 to 78 and 94 to 92%.
     """
     number, quantities = values_TQ.shape
     means_Q = values_TQ.mean(axis=0)
