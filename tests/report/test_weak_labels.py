@@ -209,9 +209,13 @@ def test_verdicts_are_corrected_for_the_number_of_pathologies():
     cam = WeakLabels("cam", "cam", None, {}, WeakCounts(ids, counts_IK3, box_IK, np.zeros(30, dtype=bool)))
     rows = weak_labels.rows(weak_labels.LabelSet((cam,)), names).set_index("pathology")
     first = rows.loc[names[0]]
-    assert first["p"] < 0.05 < first["adjusted p"] and first["verdict"] == weak_labels.UNDECIDED and first["from"] > 0
-    assert rows["adjusted p"].drop(weak_labels.MEAN).min() == pytest.approx(10 * rows["p"].drop(weak_labels.MEAN).min())
-    assert rows.loc[weak_labels.MEAN, "adjusted p"] == rows.loc[weak_labels.MEAN, "p"]
+    assert (
+        first["p-value"] < 0.05 < first["adjusted p-value"] and first["verdict"] == weak_labels.UNDECIDED and first["from"] > 0
+    )
+    assert rows["adjusted p-value"].drop(weak_labels.MEAN).min() == pytest.approx(
+        10 * rows["p-value"].drop(weak_labels.MEAN).min()
+    )
+    assert rows.loc[weak_labels.MEAN, "adjusted p-value"] == rows.loc[weak_labels.MEAN, "p-value"]
 
 
 def test_nothing_held_out_is_said():
