@@ -57,9 +57,12 @@ def same(first: float, second: float) -> bool:
 
 
 def variants(results: StudyResults) -> list[Variant]:
-    """The study's variants, those with most arms first."""
+    """The study's variants, those with most arms first; where some have mixtures, only those: others are Table 2's."""
     found = arms(results)
-    trained = [arm for arm in found if arm.method in ("weak", "mixed")] or [arm for arm in found if arm.method == "full"]
+    for methods in (("mixed",), ("weak",), ("full",)):
+        trained = [arm for arm in found if arm.method in methods]
+        if trained:
+            break
     # A dictionary keeps the order of the study and drops repetitions; the text stands for NaN, which equals nothing.
     unique = {str(v): v for v in (Variant(arm.init, arm.epochs, arm.weak_images, arm.other) for arm in trained)}
     return sorted(unique.values(), key=lambda variant: -sum(variant.has(arm) for arm in found))
