@@ -23,6 +23,7 @@ from chexseg.report.statistics import (
     pooled_iou,
 )
 from chexseg.report.table2 import all_ten
+from chexseg.report.tables import beside
 
 #: The paper's three and full supervision, from below upwards in each row, and the method that each is of.
 ROLES = {"weak": "weak", "full": "full", "chexseg": "mixed"}
@@ -85,7 +86,7 @@ def _row(task: str, role: str, kind: str, interval: Interval, told: str) -> dict
 def _told(arm: Arm) -> str:
     parts = [METHODS[arm.weak], f"p = {arm.p:g}"] if arm.weak else ["p = 1"]
     parts += [f"{arm.weak_images:,.0f} weak images"] if arm.weak else []
-    return ", ".join([*parts, f"encoder {arm.init}", *arm.other.split()])
+    return ", ".join([*parts, f"encoder {arm.init}", *beside(arm).split()])
 
 
 def _published(task: str, results: StudyResults) -> list[dict]:

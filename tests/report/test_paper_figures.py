@@ -69,6 +69,15 @@ def test_table2_says_which_cells_are_missing_and_keeps_settings_apart(paper):
     assert "moco imported=True" in table2.table2_rows(both)["encoder"].tolist()
 
 
+def test_what_a_column_tells_is_not_told_again(paper):
+    """Cells of a study that varies encoders and numbers of images say so in `other` too (study.cell.Names)."""
+    other = "init=" + paper.cells["init"] + " weak_images=" + paper.cells["weak_images"].astype(str)
+    named = dataclasses.replace(paper, cells=paper.cells.assign(other=other))
+    assert table2.table2_rows(named).equals(table2.table2_rows(paper))
+    assert figure4.figure4_rows(named).equals(figure4.figure4_rows(paper))
+    assert set(figure3.figure3_rows(named)["settings"]) == {""}
+
+
 def test_published_means_of_ten_stand_beside_no_other_mean():
     some = papers_study(pathologies=("Edema", "Consolidation"), trials=1, images=4)
     assert table2.table2_rows(some)["100 images paper"].isna().all()
