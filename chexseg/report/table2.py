@@ -36,7 +36,7 @@ def encoder_texts(found: Sequence[Arm]) -> dict[Arm, str]:
 def by_init(arm: Arm) -> tuple:
     """Sorts arms by their encoder's start, in the order of `INITS`."""
     rank = INITS.index(arm.init) if arm.init in INITS else len(INITS)
-    return rank, arm.init, arm.epochs if not np.isnan(arm.epochs) else 0.0, arm.other
+    return rank, arm.init, arm.epochs if not np.isnan(arm.epochs) else 0.0, beside(arm)
 
 
 def has_table2(results: StudyResults) -> bool:
