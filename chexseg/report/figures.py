@@ -13,8 +13,8 @@ import plotly.io
 from chexseg.report import published
 from chexseg.report.published import AVERAGE, METHODS, css_name
 from chexseg.report.results import StudyResults
-from chexseg.report.statistics import arms, t_interval
-from chexseg.report.tables import Variant, task_values, variants
+from chexseg.report.statistics import t_interval
+from chexseg.report.tables import Variant, task_values, variant_arms, variants
 
 # Okabe and Ito (2008), "Color Universal Design": told apart with every common colour vision.
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -69,7 +69,7 @@ def figure2_rows(results: StudyResults, pathology: str | None = None, variant: V
     values_C = task_values(results)[task]
     variant = variant or next(iter(variants(results)), None)
     rows: list[dict] = []
-    chosen = [arm for arm in arms(results) if variant is not None and variant.has(arm)]
+    chosen = variant_arms(results, variant)
     for arm in sorted(chosen, key=lambda arm: (arm.weak or "~", arm.p)):
         method = arm.weak or "full"
         interval = t_interval(values_C[list(arm.indices)])

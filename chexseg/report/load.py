@@ -76,9 +76,10 @@ def _stages(plan: Plan, artifacts: Mapping[str, Artifact]) -> pd.DataFrame:
                     "seconds": about["seconds"],
                     "host": about["host"],
                     "settings": json.dumps(about["config"], sort_keys=True),
+                    "data": about["data"],
                 }
             )
-    return pd.DataFrame(rows, columns=["stage", "key", "seconds", "host", "settings"])
+    return pd.DataFrame(rows, columns=["stage", "key", "seconds", "host", "settings", "data"])
 
 
 def _graph(plan: Plan, states: Mapping[str, str], seconds: Mapping[str, float]) -> pd.DataFrame:

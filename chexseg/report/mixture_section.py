@@ -9,10 +9,12 @@ from chexseg.report.markup import PAPER_SWITCH, note, plot, scroll, switch
 from chexseg.report.results import StudyResults
 
 
-def table1_html(results: StudyResults) -> str:
+def table1_html(results: StudyResults, name: str) -> str:
+    """Table 1 of each variant of the settings, the first open."""
     parts = [f'<fieldset class="switches screen">{PAPER_SWITCH}</fieldset>']
     of_all = "" if len(results.pathologies) == 10 else " (its average here over the same pathologies)"
-    for index, variant in enumerate(tables.variants(results)):
+    variants = tables.variants(results)
+    for index, variant in enumerate(variants[: tables.MOST_VARIANTS]):
         rows = tables.table1_rows(results, variant)
         dashes = "".join(f" {escape(gap.replace('-: ', 'Dash: ', 1))}" for gap in tables.gaps(rows))
         told = (
@@ -22,10 +24,14 @@ def table1_html(results: StudyResults) -> str:
         )
         block = scroll(tables.to_html(rows)) + note(told)
         parts.append(f"<details><summary>{escape(str(variant))}</summary>{block}</details>" if index else block)
+    if len(variants) > tables.MOST_VARIANTS:
+        told = f"Of {len(variants):,} variants of the settings the {tables.MOST_VARIANTS} with the most arms stand here. "
+        parts.append(note(f"{told}<code>tables/{name}-cells.csv</code> has the cells of all."))
     return "".join(parts)
 
 
 def figure2_html(results: StudyResults, name: str) -> str:
+    """Figure 2 of the first variant, with one legend for all panels."""
     variant = tables.variants(results)[0]
     plots, groups = [], set()
     for n, pathology in enumerate(figures.figure2_panels(results)):

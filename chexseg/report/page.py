@@ -13,15 +13,18 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from chexseg.report import figures, overlays, stage_graph, tables, weak_labels
+from chexseg.report import figures, listing, overlays, provenance, stage_graph, tables, weak_labels
 from chexseg.report.cell_sections import cells_html, missing_html, students_html
 from chexseg.report.mixture_section import figure2_html, table1_html
 from chexseg.report.overlay_section import overlays_html
 from chexseg.report.result_section import result_html
 from chexseg.report.results import StudyResults
-from chexseg.report.run_sections import provenance_html, stages_html, time_html
+from chexseg.report.run_sections import MOST_DRAWN, provenance_html, stages_html, time_html
 from chexseg.report.statistics import patient_of
 from chexseg.report.weak_label_section import classifiers_html, weak_labels_html
+
+#: Of more rows a table is written as csv alone: markdown is for reading.
+MOST_LINES = 1000
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,10 @@ def write(results_list: Sequence[StudyResults], out: Path) -> Path:
 
 
 def publish(results_list: Sequence[StudyResults], out: Path, images: bool = True) -> Written:
-    """Write index.html, tables/ (csv, md) and figures/ (html; with `images` and where possible png, svg) into `out`."""
+    """Write index.html, tables/ (csv, md) and figures/ (html; with `images` and where possible png, svg) into `out`.
+
+    What an earlier report has written there and this one hasn't is deleted, if nobody has changed it since.
+    """
     out = Path(out)
     files: list[Path] = []
     drawn: dict[Path, go.Figure] = {}
@@ -47,9 +53,11 @@ def publish(results_list: Sequence[StudyResults], out: Path, images: bool = True
         (out / folder).mkdir(parents=True, exist_ok=True)
     for study, results in named(results_list).items():
         for name, rows in study_tables(results).items():
-            for ending, text in ((".csv", tables.to_csv(rows)), (".md", tables.to_markdown(rows))):
+            written = {".csv": tables.to_csv(rows)}
+            written |= {".md": tables.to_markdown(rows)} if len(rows) <= MOST_LINES and name != "runs" else {}
+            for ending, text in written.items():
                 files.append(out / "tables" / f"{study}-{name}{ending}")
-                files[-1].write_text(text)
+                files[-1].write_text(text, encoding="utf-8")
         for name, figure in study_figures(results).items():
             stem = out / "figures" / f"{study}-{name}"
             figures.write_html(figure, stem.with_suffix(".html"))
@@ -64,8 +72,10 @@ def publish(results_list: Sequence[StudyResults], out: Path, images: bool = True
         failure = figures.write_images(drawn)
         notes += [failure] if failure else []
         files += [] if failure else list(drawn)
+    files += [out / "figures" / "plotly.min.js"] if drawn else []
     page = out / "index.html"
     page.write_text(render(results_list, notes), encoding="utf-8")
+    listing.replace(out, files)
     return Written(page, tuple(files), tuple(notes))
 
 
@@ -88,19 +98,19 @@ def named(results_list: Sequence[StudyResults]) -> dict[str, StudyResults]:
 def study_tables(results: StudyResults) -> dict[str, pd.DataFrame]:
     """File name -> rows of every table that the study has something for."""
     found = {"cells": tables.cells_rows(results), "students": tables.students_rows(results)}
-    for index, variant in enumerate(tables.variants(results)):
+    for index, variant in enumerate(tables.variants(results)[: tables.MOST_VARIANTS]):
         found["table1" + (f"-{index + 1}" if index else "")] = tables.table1_rows(results, variant)
     for index, labels in enumerate(weak_labels.label_sets(results)):
         found["weak-labels" + (f"-{index + 1}" if index else "")] = weak_labels.rows(labels, results.pathologies)
     if results.classifiers:
         found |= {"auroc": weak_labels.auroc_rows(results), "classifiers": weak_labels.classifiers_rows(results)}
-    found |= {"stages": tables.stages_rows(results), "missing": tables.missing_rows(results)}
+    found |= {"stages": tables.stages_rows(results), "missing": tables.missing_rows(results), "runs": provenance.rows(results)}
     return {name: rows for name, rows in found.items() if len(rows)}
 
 
 def study_figures(results: StudyResults) -> dict[str, go.Figure]:
     """File name -> figure; Figure 2 for its panels."""
-    found = {"stages": stage_graph.draw(stage_graph.rows(results))} if len(results.graph) else {}
+    found = {"stages": stage_graph.draw(stage_graph.rows(results))} if 0 < len(results.graph) <= MOST_DRAWN else {}
     if tables.variants(results):
         for letter, name in zip("abcd", figures.figure2_panels(results), strict=False):
             found[f"figure2-{letter}"] = figures.figure2(figures.figure2_rows(results, name), letter)
@@ -133,7 +143,7 @@ def _study(name: str, results: StudyResults) -> str:
     if len(results.cells):
         sections["Result"] = result_html(results)
         if tables.variants(results):
-            sections |= {"Table 1": table1_html(results), "Figure 2": figure2_html(results, name)}
+            sections |= {"Table 1": table1_html(results, name), "Figure 2": figure2_html(results, name)}
     if results.weak_labels:
         sections["Weak labels"] = weak_labels_html(results)
     if results.classifiers:
@@ -142,12 +152,12 @@ def _study(name: str, results: StudyResults) -> str:
         sections["Test images"] = overlays_html(results)
         if len(tables.students_rows(results)):
             sections["Students"] = students_html(results)
-        sections["Cells"] = cells_html(results)
+        sections["Cells"] = cells_html(results, name)
     if len(results.graph):
         sections["Stages"] = stages_html(results, name)
     if len(results.stages):
         sections["Time"] = time_html(results)
-    sections |= {"Missing cells": missing_html(results), "Provenance": provenance_html(results)}
+    sections |= {"Missing cells": missing_html(results, name), "Provenance": provenance_html(results, name)}
     links = "".join(f'<a href="#{name}--{slug(title)}">{title}</a>' for title in sections)
     content = "".join(
         f'<section id="{name}--{slug(title)}"><h2>{title}</h2>{text}</section>' for title, text in sections.items()

@@ -223,7 +223,6 @@ class Headline:
 def headline(results: StudyResults, replicates: int = 1000, seed: int = 0) -> Headline:
     """The study's arms in the paper's roles, with intervals and the two differences that make the paper's order."""
     found = arms(results)
-    counts = {arm: results.counts_CIK3[list(arm.indices)] for arm in found}
     miou_C = miou(cell_iou(results))[0]
     chosen = {
         "weak": by_selection([arm for arm in found if arm.method == "weak"]),
@@ -232,6 +231,7 @@ def headline(results: StudyResults, replicates: int = 1000, seed: int = 0) -> He
         "best": max(found, key=lambda arm: np.nan_to_num(miou_C[list(arm.indices)].mean(), nan=-1.0), default=None),
     }
     roles = {role: arm for role, arm in chosen.items() if arm is not None}
+    counts = {arm: results.counts_CIK3[list(arm.indices)] for arm in roles.values()}
     over_trials = {role: t_interval(miou_C[list(arm.indices)]) for role, arm in roles.items()}
     number = len({patient_of(name) for name in results.image_ids})
     over_patients = {}

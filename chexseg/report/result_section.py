@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from html import escape
+from itertools import zip_longest
 
 import numpy as np
 
 from chexseg.report.markup import note, number, scroll
 from chexseg.report.published import css_name, headline, headline_rows, verdict
 from chexseg.report.results import StudyResults
+from chexseg.report.tables import cell_keys, way_html
 
 
 def result_html(results: StudyResults) -> str:
     found = headline(results)
     rows = headline_rows(results, found)
+    keys = [cell_keys(results, arm.indices) for arm in dict.fromkeys(found.roles.values())]
     top = 1.08 * float(np.nanmax(rows[["mIoU", "patients high", "paper"]].to_numpy(dtype=float), initial=0.1))
     sentences = [escape(sentence) for sentence in verdict(found)]
     listed = "".join(f"<li>{sentence}</li>" for sentence in sentences[1:])
     titles = ["mIoU", "95% over trials", "trials", "95% over patients", "paper"]
     head = "".join(f'<th class="number">{title}</th>' for title in titles)
     body = []
-    for row in rows.to_dict("records"):
-        numbers = [f"<big>{number(row['mIoU'])}</big>", _ends(row, "trials"), str(row["n"]), _ends(row, "patients")]
+    for row, cells in zip_longest(rows.to_dict("records"), keys, fillvalue=""):
+        numbers = [
+            way_html(f"<big>{number(row['mIoU'])}</big>", cells),
+            _ends(row, "trials"),
+            str(row["n"]),
+            _ends(row, "patients"),
+        ]
         body.append(
             f'<tr><td><span class="dot" style="background:var(--{css_name(row["colour"])})"></span>{row["arm"]}'
             f"<small>{escape(row['settings'])}</small></td>"

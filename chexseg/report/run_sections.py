@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from html import escape
+import json
 
 import pandas as pd
 
-from chexseg.report import stage_graph, tables
+from chexseg.report import provenance, stage_graph, tables
 from chexseg.report.markup import note, plot, scroll
 from chexseg.report.results import StudyResults
 
+#: Of more runs a browser's drawing can't be read, and takes seconds.
+MOST_DRAWN = 1500
+#: Of more runs the page holds no settings: they would take more than a megabyte.
+MOST_TOLD = 5000
+
 
 def stages_html(results: StudyResults, name: str) -> str:
+    """The graph of all runs, or how many there are where they are too many to draw."""
+    if len(results.graph) > MOST_DRAWN:
+        found = results.graph.groupby(["stage", "state"], sort=False).size().rename("runs").reset_index()
+        told = (
+            f"{len(results.graph):,} runs are too many to draw. <code>tables/{name}-runs.csv</code> has each with its inputs."
+        )
+        return scroll(tables.to_html(found)) + note(told)
     told = (
-        "Every run of a stage that the study needs, once, to the right of what it reads. Point at one to see which it is; runs "
-        "that several cells need have several lines to the right."
+        "Every run of a stage that the study needs, once, to the right of what it reads. Point at one to see which it is, "
+        "click for its settings; runs that several cells need have several lines to the right."
     )
     return plot(stage_graph.draw(stage_graph.rows(results)), f"{name}--graph", "wide") + note(told)
 
@@ -26,17 +38,25 @@ def time_html(results: StudyResults) -> str:
     return scroll(tables.to_html(tables.stages_rows(results))) + note(told)
 
 
-def provenance_html(results: StudyResults) -> str:
+def provenance_html(results: StudyResults, name: str) -> str:
+    """What a key is, the data's fingerprints, and every run with its settings for the page's script to show."""
+    found = provenance.rows(results)
     parts = [
         "<p>A key is the sha256 of a stage’s name, version, settings, the keys of its inputs and the fingerprint of the data: "
-        "the same key, the same result. In the store, the folder of that name holds the files and their manifest.</p>"
+        "the same key, the same result. In the store, the folder of that name (its first 20 characters) holds the files and "
+        f'their manifest. <span class="screen">Click a number that a dotted line underlines, a key or a point of a figure to '
+        f"see the runs behind it.</span> <code>tables/{name}-runs.csv</code> has all of them.</p>"
     ]
-    cells = {"Cell": results.cells["name"], "Key of its scores": results.cells["cell"]}
-    stages = {name.capitalize(): results.stages[name] for name in ("stage", "key", "host", "settings")}
-    for text, columns in ((f"{len(results.cells)} cells", cells), (f"{len(results.stages)} stage runs", stages)):
-        head = "".join(f"<th>{name}</th>" for name in columns)
-        lines = zip(*columns.values(), strict=True)
-        body = "".join("<tr>" + "".join(f"<td><code>{escape(str(v))}</code></td>" for v in line) + "</tr>" for line in lines)
-        table = f'<table class="keys"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-        parts.append(f"<details><summary>{text} and their keys</summary>{scroll(table)}</details>" if body else "")
+    data = found.loc[found["data"].notna(), ["label", "data"]].drop_duplicates()
+    if len(data):
+        parts.append(scroll(tables.to_html(data.rename(columns={"label": "read by", "data": "fingerprint of the data"}))))
+    if len(found) > MOST_TOLD:
+        parts.append(note(f"{len(found):,} runs are more than this page holds: their settings stand in that file alone."))
+        return "".join(parts)
+    told = json.dumps(provenance.embedded(found), separators=(",", ":")).replace("</", "<\\/")
+    ran = int(found["settings"].notna().sum())
+    parts.append(
+        f'<script type="application/json" class="runs" id="{name}--runs">{told}</script>'
+        f'<details class="screen" data-runs="{name}--runs"><summary>{ran:,} runs and their keys</summary></details>'
+    )
     return "".join(parts)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from chexseg.report import published
 from chexseg.report.published import AVERAGE, METHODS, css_name
-from chexseg.report.results import StudyResults
+from chexseg.report.results import StudyResults, once
 from chexseg.report.statistics import Arm, Interval, arms, cell_iou, miou, t_interval
 
 SHARED = "no weak labels at p = 1: one value for both methods"
@@ -19,6 +20,8 @@ UNFINISHED = "no finished cell"
 NO_EXPERT = "no expert mask in the test set"
 #: The stages in the order of the data's way.
 STAGES = ("ingest", "classify", "pretrain", "moco", "imported", "saliency", "irnet", "fit", "distil", "score")
+#: Of more variants a study's Table 1 isn't written: nobody reads hundreds.
+MOST_VARIANTS = 20
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,37 @@ def same(first: float, second: float) -> bool:
 
 def variants(results: StudyResults) -> list[Variant]:
     """The study's variants, those with most arms first."""
+    return [variant for variant, _ in _variant_arms(results).values()]
+
+
+def variant_arms(results: StudyResults, variant: Variant | None) -> list[Arm]:
+    """The arms of a variant, in the study's order."""
+    found = _variant_arms(results).get(str(variant))
+    return found[1] if found else [arm for arm in arms(results) if variant is not None and variant.has(arm)]
+
+
+@once
+def _variant_arms(results: StudyResults) -> dict[str, tuple[Variant, list[Arm]]]:
+    """Text -> variant and its arms, those with most first. The text stands for NaN, which equals nothing."""
     found = arms(results)
     trained = [arm for arm in found if arm.method in ("weak", "mixed")] or [arm for arm in found if arm.method == "full"]
-    # A dictionary keeps the order of the study and drops repetitions; the text stands for NaN, which equals nothing.
     unique = {str(v): v for v in (Variant(arm.init, arm.epochs, arm.weak_images, arm.other) for arm in trained)}
-    return sorted(unique.values(), key=lambda variant: -sum(variant.has(arm) for arm in found))
+    # Arms of the same encoder alone are asked: of 10,000 cells every variant would ask every arm.
+    near: dict[tuple, list[Arm]] = {}
+    for arm in found:
+        words = frozenset() if arm.method == "full" else frozenset(arm.other.split())
+        near.setdefault((arm.init, arm.method == "full", words), []).append(arm)
+    own = {}
+    for text, variant in unique.items():
+        asked = [
+            *near.get((variant.init, False, frozenset(variant.other.split())), ()),
+            *near.get((variant.init, True, frozenset()), ()),
+        ]
+        own[text] = variant, sorted(filter(variant.has, asked), key=lambda arm: min(arm.indices))
+    return dict(sorted(own.items(), key=lambda item: -len(item[1][1])))
 
 
+@once
 def task_values(results: StudyResults) -> dict[str, np.ndarray]:
     """Task -> values_C of every cell: mIoU under "Avg. IoU", then each pathology's IoU."""
     iou_CK = cell_iou(results)
@@ -69,12 +96,13 @@ def task_values(results: StudyResults) -> dict[str, np.ndarray]:
 def table1_rows(results: StudyResults, variant: Variant | None = None) -> pd.DataFrame:
     """The paper's Table 1 for this study: task, method, for each p the mean, its 95% interval, n and the paper's value.
 
-    Columns of one p: ``p=0.9``, and the same followed by `` low``, `` high``, `` n``, `` paper`` and `` reason`` (why there is
-    no value). ``best`` names the p with the row's highest mean. At p = 1 both methods have one value, and the reason says so.
+    Columns of one p: ``p=0.9``, and the same followed by `` low``, `` high``, `` cells`` (as from `cell_keys`), `` n``,
+    `` paper`` and `` reason`` (why there is no value). ``best`` names the p with the row's highest mean. At p = 1 both methods
+    have one value, and the reason says so.
     """
-    values, found = task_values(results), arms(results)
+    values = task_values(results)
     variant = variant or next(iter(variants(results)), None)
-    chosen = [arm for arm in found if variant is not None and variant.has(arm)]
+    chosen = variant_arms(results, variant)
     columns = sorted({arm.p for arm in chosen})
     # A study without weak labels has one row a task, called by what it has.
     methods = {k: name for k, name in METHODS.items() if any(arm.weak == k for arm in chosen)} or {"cam": "Full"}
@@ -100,6 +128,7 @@ def table1_rows(results: StudyResults, variant: Variant | None = None) -> pd.Dat
                     paper = published.table1(task, method, p)
                 row |= {label(p): cell.mean, f"{label(p)} low": cell.low, f"{label(p)} high": cell.high}
                 row |= {
+                    f"{label(p)} cells": cell_keys(results, arm.indices) if arm else "",
                     f"{label(p)} n": cell.n,
                     f"{label(p)} paper": np.nan if paper is None else paper,
                     f"{label(p)} reason": reason,
@@ -108,6 +137,17 @@ def table1_rows(results: StudyResults, variant: Variant | None = None) -> pd.Dat
             row["best"] = max(known, key=known.__getitem__) if known else None
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def cell_keys(results: StudyResults, indices: Iterable[int]) -> str:
+    """The way back from a number: the first 12 characters of its cells' keys, with spaces between."""
+    keys = _short_keys(results)
+    return " ".join(keys[index] for index in indices)
+
+
+@once
+def _short_keys(results: StudyResults) -> list[str]:
+    return [key[:12] for key in results.cells["cell"]]
 
 
 def label(p: float) -> str:
@@ -149,7 +189,7 @@ def students_rows(results: StudyResults) -> pd.DataFrame:
         row |= _columns("student", t_interval(miou_C[list(arm.indices)]))
         row |= _columns("teacher", t_interval([teacher for _, teacher in paired]))
         row |= _columns("difference", t_interval([student - teacher for student, teacher in paired]))
-        row["n"] = len(arm.indices)
+        row |= {"n": len(arm.indices), "cells": cell_keys(results, arm.indices)}
         row["reason"] = None if paired else "no fully supervised cell of the same encoder and trial has finished"
         rows.append(row)
     return pd.DataFrame(rows)
@@ -185,7 +225,7 @@ def to_csv(rows: pd.DataFrame) -> str:
 
 def to_markdown(rows: pd.DataFrame) -> str:
     """A pipe table; Table 1 with its best values in bold."""
-    cells, columns = _text(rows, bold="**{}**")
+    cells, columns = _text(rows.drop(columns="cells", errors="ignore"), bold="**{}**")
     escaped = [[cell.replace("|", "\\|") for cell in line] for line in cells]
     lines = ["| " + " | ".join(line) + " |" for line in [columns, ["---"] * len(columns), *escaped]]
     return "\n".join(lines) + "\n" + "".join(f"\n{note}\n" for note in _notes(rows, "bold"))
@@ -225,17 +265,24 @@ def to_html(rows: pd.DataFrame, sortable: bool = False) -> str:
         for name, number in zip(columns, numeric, strict=True)
     )
     body = []
-    for line, (_, row) in zip(cells, rows.iterrows(), strict=True):
+    for line, row in zip(cells, rows.to_dict("records"), strict=True):
         out = []
         for text, name, number in zip(line, columns, numeric, strict=True):
-            if name == "key":
-                out.append(f'<td class="key" title="{html.escape(str(row[name]))}"><code>{html.escape(text[:12])}</code></td>')
+            if name in ("key", "cells"):
+                shown = text[:12] if name == "key" else f"{len(text.split())} cells"
+                out.append(f'<td class="key">{way_html(f"<code>{html.escape(shown)}</code>", text)}</td>')
             else:
                 value = f' data-value="{row[name]}"' if number and not pd.isna(row[name]) else ""
                 out.append(f"<td{_class(number)}{value}>{html.escape(text)}</td>")
         body.append("<tr>" + "".join(out) + "</tr>")
     kind = ' class="sortable"' if sortable else ""
     return f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def way_html(text: str, keys: str) -> str:
+    """A value that the page's script leads to the runs behind it. `keys`: as from `cell_keys`."""
+    shortened = " ".join(key[:12] for key in keys.split())
+    return f'<button class="way" data-cells="{html.escape(shortened)}">{text}</button>' if shortened else text
 
 
 def _class(number: bool) -> str:
@@ -261,7 +308,7 @@ def _text(rows: pd.DataFrame, bold: str = "{}") -> tuple[list[list[str]], list[s
             lines.append(["" if repeated else row["task"], row["method"], *cells])
         return lines, ["Task", "Method", *columns]
     columns = [name for name in rows.columns if not name.endswith((" low", " high"))]
-    lines = [[_value(row, name) for name in columns] for _, row in rows.iterrows()]
+    lines = [[_value(row, name) for name in columns] for row in rows.to_dict("records")]
     return lines, columns
 
 
@@ -282,12 +329,12 @@ def _bare(value: float) -> str:
     return f"{value:.3f}".removeprefix("0") if value < 0.9995 else f"{value:.2f}"
 
 
-def half(row: pd.Series, column: str) -> float:
+def half(row: Mapping[str, Any], column: str) -> float:
     """Half the width of a row's interval; NaN without one."""
     return (row[f"{column} high"] - row[f"{column} low"]) / 2
 
 
-def _value(row: pd.Series, name: str) -> str:
+def _value(row: Mapping[str, Any], name: str) -> str:
     value = row[name]
     if value is None or (not isinstance(value, str) and pd.isna(value)):
         return "-" if name != "reason" else ""
@@ -355,7 +402,7 @@ def _table1_cell(row: pd.Series, name: str, rowspan: int, best: bool) -> str:
     if pd.isna(row[name]):
         reason = html.escape(str(row[f"{name} reason"]))
         return f'<td class="number"{span}><abbr title="{reason}">–</abbr><span class="interval"></span>{beneath}</td>'
-    value = f"<b>{row[name]:.3f}</b>" if best else f"{row[name]:.3f}"
+    value = way_html(f"<b>{row[name]:.3f}</b>" if best else f"{row[name]:.3f}", row[f"{name} cells"])
     width = half(row, name)
     interval = "" if np.isnan(width) else f"±{_bare(width)}"
     return f'<td class="number"{span}>{value}<span class="interval">{interval}</span>{beneath}</td>'
