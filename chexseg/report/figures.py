@@ -14,7 +14,7 @@ from chexseg.report import published
 from chexseg.report.published import AVERAGE, METHODS, css_name
 from chexseg.report.results import StudyResults
 from chexseg.report.statistics import t_interval
-from chexseg.report.tables import Variant, task_values, variant_arms, variants
+from chexseg.report.tables import Variant, cell_keys, task_values, variant_arms, variants
 
 # Okabe and Ito (2008), "Color Universal Design": told apart with every common colour vision.
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -73,12 +73,14 @@ def figure2_rows(results: StudyResults, pathology: str | None = None, variant: V
     for arm in sorted(chosen, key=lambda arm: (arm.weak or "~", arm.p)):
         method = arm.weak or "full"
         interval = t_interval(values_C[list(arm.indices)])
-        point = {"task": task, "method": method, "p": arm.p}
+        point = {"task": task, "method": method, "p": arm.p, "cells": cell_keys(results, arm.indices)}
         if interval.n:
             bounds = {"low": interval.low, "high": interval.high, "n": interval.n}
             rows.append(point | {"kind": "mean", "value": interval.mean, **bounds, "trial": None})
-        for trial, value in zip(arm.trials, values_C[list(arm.indices)], strict=True):
+        for index, trial in zip(arm.indices, arm.trials, strict=True):
+            value = values_C[index]
             if not np.isnan(value):
+                point["cells"] = cell_keys(results, [index])
                 rows.append(point | {"kind": "trial", "value": value, "low": np.nan, "high": np.nan, "n": 1, "trial": trial})
     for method in published.PAPERS_METHODS:
         for p in (*published.TABLE1_P, 1):
@@ -89,7 +91,7 @@ def figure2_rows(results: StudyResults, pathology: str | None = None, variant: V
             if value is not None and any(arm.weak == method for arm in chosen):
                 point = {"task": task, "method": method, "p": float(p), "kind": "paper", "value": value}
                 rows.append(point | {"low": np.nan, "high": np.nan, "n": 3, "trial": None})
-    return pd.DataFrame(rows, columns=["task", "method", "p", "kind", "value", "low", "high", "n", "trial"])
+    return pd.DataFrame(rows, columns=["task", "method", "p", "kind", "value", "low", "high", "n", "trial", "cells"])
 
 
 def figure2_panels(results: StudyResults) -> tuple[str | None, ...]:
@@ -166,8 +168,8 @@ def figure2(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Fig
             mode="markers",
             opacity=0.6,
             marker={"symbol": "circle", "size": 4, "color": COLOURS[method]},
-            customdata=_list(group["trial"]),
-            hovertemplate="trial %{customdata}: %{y:.3f}<extra></extra>",
+            customdata=group[["trial", "cells"]].to_numpy().tolist(),
+            hovertemplate="trial %{customdata[0]}: %{y:.3f}<extra></extra>",
         )
     ticks = sorted({float(p) for p in rows.loc[rows["kind"] != "paper", "p"]} | {0.0, 1.0})
     figure.update_layout(
@@ -229,8 +231,10 @@ def _bars(rows: pd.DataFrame, hide: int = 0) -> dict:
 
 
 def _hover(rows: pd.DataFrame) -> list[list[str]]:
+    """p, interval and n, and the keys by which the page's script finds the runs behind the point."""
     intervals = ["" if np.isnan(row.low) else f"[{row.low:.3f}, {row.high:.3f}]" for row in rows.itertuples()]
-    return [[f"{p:g}", f"{text} n = {n}"] for p, text, n in zip(rows["p"], intervals, rows["n"], strict=True)]
+    told = zip(rows["p"], intervals, rows["n"], rows["cells"], strict=True)
+    return [[f"{p:g}", f"{text} n = {n}", cells] for p, text, n, cells in told]
 
 
 def _top(rows: pd.DataFrame) -> float:

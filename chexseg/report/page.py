@@ -121,21 +121,22 @@ def completeness(results: StudyResults) -> str:
     return f"{len(results.cells)} of {len(results.cells) + len(results.missing)} cells finished"
 
 
-# ---- layout; colours, type and behaviour stand in page.html ------------------------------------------------------------
+# ---- layout: the frame stands in page.html, colours and type in page.css, behaviour in page.js ---------------------------
 
 
 def render(results_list: Sequence[StudyResults], notes: Sequence[str] = ()) -> str:
     """The whole page as text."""
     title = results_list[0].title if len(results_list) == 1 else ", ".join(results.title for results in results_list)
+    html, css, js = (Path(__file__).with_name(f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
     parts = {
         "title": escape(title),
         "body": "\n".join(_study(name, results) for name, results in named(results_list).items()) + _method(notes),
-        "config": json.dumps(figures.CONFIG),
+        "css": css,
+        "js": js.replace("{{config}}", json.dumps(figures.CONFIG)),
         "plotlyjs": get_plotlyjs(),
     }
-    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     # One pass: what is filled in may itself hold braces.
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match.group(1)], template)
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match.group(1)], html)
 
 
 def _study(name: str, results: StudyResults) -> str:

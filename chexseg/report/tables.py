@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -252,17 +252,14 @@ def _aligned(lines: list[list[str]]) -> list[str]:
     return [padded[0], "-" * max(map(len, padded)), *padded[1:]]
 
 
-def to_html(rows: pd.DataFrame, sortable: bool = False) -> str:
-    """A ``<table>``; Table 1 with interval and the paper's value beneath each value, others sortable if wanted."""
+def to_html(rows: pd.DataFrame) -> str:
+    """A ``<table>``, which the page's script makes sortable; Table 1 with interval and the paper's value beneath each value."""
     if _is_table1(rows):
         return _table1_html(rows)
     cells, columns = _text(rows)
     numeric = [pd.api.types.is_numeric_dtype(rows[name]) for name in columns]
-    # A button in each header, so that the keyboard sorts too.
-    wrap: Callable[[str], str] = (lambda text: f"<button>{text}</button>") if sortable else str
     head = "".join(
-        f"<th{_class(number)}>{wrap(html.escape(name.replace('_', ' ')))}</th>"
-        for name, number in zip(columns, numeric, strict=True)
+        f"<th{_class(number)}>{html.escape(name.replace('_', ' '))}</th>" for name, number in zip(columns, numeric, strict=True)
     )
     body = []
     for line, row in zip(cells, rows.to_dict("records"), strict=True):
@@ -273,10 +270,10 @@ def to_html(rows: pd.DataFrame, sortable: bool = False) -> str:
                 out.append(f'<td class="key">{way_html(f"<code>{html.escape(shown)}</code>", text)}</td>')
             else:
                 value = f' data-value="{row[name]}"' if number and not pd.isna(row[name]) else ""
-                out.append(f"<td{_class(number)}{value}>{html.escape(text)}</td>")
+                shown = way_html(html.escape(text), row.get("key", "")) if name == "mIoU" else html.escape(text)
+                out.append(f"<td{_class(number)}{value}>{shown}</td>")
         body.append("<tr>" + "".join(out) + "</tr>")
-    kind = ' class="sortable"' if sortable else ""
-    return f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
 def way_html(text: str, keys: str) -> str:
