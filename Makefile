@@ -18,7 +18,7 @@ lint: $(VENV)/installed-test
 
 # The page's tests need a browser, and are skipped without one. Only root on Debian and its like is given one.
 chromium:
-	@command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null \
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
 	|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 	     && { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; } \
 	     || echo "no Chromium: the page's tests in a browser will be skipped"; }

@@ -7,11 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from chexseg.report.results import StudyResults
+from chexseg.report.results import StudyResults, once
 
 COLUMNS = ("stage", "key", "label", "state", "seconds", "host", "data", "inputs", "settings")
 
 
+@once
 def rows(results: StudyResults) -> pd.DataFrame:
     """One row a run of the plan, run or not, with `COLUMNS`; inputs are keys with spaces between, settings are JSON."""
     ran = results.stages.set_index("key").to_dict("index")

@@ -71,17 +71,15 @@ def _variant_arms(results: StudyResults) -> dict[str, tuple[Variant, list[Arm]]]
     found = arms(results)
     trained = [arm for arm in found if arm.method in ("weak", "mixed")] or [arm for arm in found if arm.method == "full"]
     unique = {str(v): v for v in (Variant(arm.init, arm.epochs, arm.weak_images, arm.other) for arm in trained)}
-    # Arms of the same encoder alone are asked: of 10,000 cells every variant would ask every arm.
-    near: dict[tuple, list[Arm]] = {}
+    # Of 10,000 cells every variant would ask every arm: so only those are asked whose further settings fit.
+    others: dict[frozenset[str], list[Arm]] = {}
+    full: dict[frozenset[str], list[Arm]] = {}
     for arm in found:
-        words = frozenset() if arm.method == "full" else frozenset(arm.other.split())
-        near.setdefault((arm.init, arm.method == "full", words), []).append(arm)
+        (full if arm.method == "full" else others).setdefault(frozenset(arm.other.split()), []).append(arm)
     own = {}
     for text, variant in unique.items():
-        asked = [
-            *near.get((variant.init, False, frozenset(variant.other.split())), ()),
-            *near.get((variant.init, True, frozenset()), ()),
-        ]
+        mine = frozenset(variant.other.split())
+        asked = [*others.get(mine, ()), *(arm for words, group in full.items() if words <= mine for arm in group)]
         own[text] = variant, sorted(filter(variant.has, asked), key=lambda arm: min(arm.indices))
     return dict(sorted(own.items(), key=lambda item: -len(item[1][1])))
 
@@ -154,6 +152,7 @@ def label(p: float) -> str:
     return f"p={p:g}"
 
 
+@once
 def cells_rows(results: StudyResults) -> pd.DataFrame:
     """One row a cell: its settings, mIoU, mIoU on the selection images, the IoU of each pathology, its key."""
     iou_CK = cell_iou(results)
@@ -170,18 +169,22 @@ def cells_rows(results: StudyResults) -> pd.DataFrame:
     return frame
 
 
+@once
 def students_rows(results: StudyResults) -> pd.DataFrame:
     """Students against their teacher by fraction of the training images (Figure 3): means, intervals, paired difference.
 
-    The teacher of a student is the fully supervised cell of the same encoder and trial (section 4.2).
+    The teacher of a student is the fully supervised cell of the same encoder and trial (section 4.2), and of the same of
+    whatever else the study varies.
     """
     found, miou_C = arms(results), miou(cell_iou(results))[0]
     rows = []
+    full = [(other, frozenset(other.other.split())) for other in found if other.method == "full"]
     for arm in sorted((a for a in found if a.method == "student"), key=lambda a: (a.init, a.fraction)):
+        mine = frozenset(arm.other.split())
         teachers = {
             trial: miou_C[index]
-            for other in found
-            if other.method == "full" and other.init == arm.init
+            for other, words in full
+            if other.init == arm.init and words <= mine
             for trial, index in zip(other.trials, other.indices, strict=True)
         }
         paired = [(miou_C[i], teachers[t]) for t, i in zip(arm.trials, arm.indices, strict=True) if t in teachers]

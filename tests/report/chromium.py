@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 #: Chromium under the names that distributions give it; None where it isn't installed.
-PATH = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
+PATH = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 class Visit:

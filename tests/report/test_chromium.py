@@ -28,7 +28,8 @@ CHOOSE = """(() => {
   const select = document.querySelector("select[data-choice]");
   select.value = "Edema";
   select.dispatchEvent(new Event("change"));
-  return [...document.querySelectorAll("[data-pathology]")].filter(grid => grid.offsetHeight).map(grid => grid.dataset.pathology);
+  const grids = [...document.querySelectorAll("[data-pathology]")];
+  return grids.filter(grid => grid.offsetHeight).map(grid => grid.dataset.pathology);
 })()"""
 
 
