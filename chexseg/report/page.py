@@ -166,6 +166,18 @@ def _study(name: str, results: StudyResults) -> str:
     return f'{_header(results, name)}<nav aria-label="Contents"><div>{links}</div></nav><main>{content}</main>'
 
 
+#: What is behind cells that an older version of the package has computed.
+STALE = " Stale: the store holds older results like theirs, made by another version or with other settings or data."
+
+
+def _without(results: StudyResults) -> list[str]:
+    """The pathologies without an expert pixel in the test set; none while no cell has finished."""
+    if not len(results.cells):
+        return []
+    true_K = results.counts_CIK3[0, :, :, 2].sum(axis=0)
+    return [name for name, pixels in zip(results.pathologies, true_K, strict=True) if not pixels]
+
+
 def _header(results: StudyResults, name: str) -> str:
     patients, pathologies = len({patient_of(image_id) for image_id in results.image_ids}), len(results.pathologies)
     facts = [
@@ -180,8 +192,12 @@ def _header(results: StudyResults, name: str) -> str:
         states = ", ".join(f"{number} {kind}" for kind, number in results.missing["state"].value_counts().items())
         state = (
             f'<p class="alert">Incomplete: {completeness(results)} ({escape(states)}). What follows holds for the '
-            f'finished ones. <a href="#{name}--missing-cells">Which are missing</a></p>'
+            f"finished ones.{STALE if (results.missing['state'] == 'stale').any() else ''} "
+            f'<a href="#{name}--missing-cells">Which are missing</a></p>'
         )
+    without = _without(results)
+    if without:
+        state += f'<p class="alert">Without an expert mask in the test set, and left out of every mean: {escape(", ".join(without))}.</p>'
     if not len(results.cells):
         state += '<p class="lead">No cell has finished yet, so there is nothing to compare.</p>'
     return (
