@@ -23,6 +23,9 @@ from chexseg.study.summary import summarise
 #: Stages that make weak labels, and those that train a classifier of the observations.
 WEAK, CLASSIFIERS = ("saliency", "irnet"), ("classify", "pretrain")
 
+#: Columns of counts.
+COUNTED = ("intersection", "predicted", "true")
+
 
 def study_results(plan: Plan, store: Store) -> StudyResults:
     """Everything of a study that has finished, and what hasn't. Cells must study the same pathologies."""
@@ -38,9 +41,9 @@ def study_results(plan: Plan, store: Store) -> StudyResults:
             reason = found.fault(cell.score) or found.change(cell.score) or "not run yet"
             missing.append({"name": cell.name, "state": found.cell_state(cell.score), "reason": reason})
             continue
-        table = shards.read(scored.path / COUNTS)
+        table = shards.read(scored.path / COUNTS, None if counts_CIK3 is None else COUNTED)
         order = tuple(shards.metadata(table)["pathologies"])
-        values = np.stack([table[name].to_numpy() for name in ("intersection", "predicted", "true")], axis=1)
+        values = np.stack([table[name].to_numpy() for name in COUNTED], axis=1)
         if counts_CIK3 is None:
             image_ids = tuple(table["image_id"].to_pylist()[:: len(order)])
             # One array for all, of 32 bits: 10,000 cells of 668 images are 0.8 GB.
@@ -147,13 +150,10 @@ def _weak_counts(path: Path, names: tuple[str, ...]) -> WeakCounts:
     table = shards.read(path)
     order = tuple(shards.metadata(table)["pathologies"])
     chosen = [order.index(name) for name in names]
-    columns = {
-        name: table[name].to_numpy().reshape(-1, len(order))
-        for name in ("intersection", "predicted", "true", "box", "chosen_on")
-    }
+    columns = {name: table[name].to_numpy().reshape(-1, len(order)) for name in (*COUNTED, "box", "chosen_on")}
     return WeakCounts(
         image_ids=tuple(table["image_id"].to_pylist()[:: len(order)]),
-        counts_IK3=np.stack([columns[name] for name in ("intersection", "predicted", "true")], axis=2)[:, chosen],
+        counts_IK3=np.stack([columns[name] for name in COUNTED], axis=2)[:, chosen],
         box_IK=columns["box"][:, chosen],
         chosen_on_I=columns["chosen_on"][:, 0],
     )

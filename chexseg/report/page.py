@@ -197,7 +197,8 @@ def _header(results: StudyResults, name: str) -> str:
         )
     without = _without(results)
     if without:
-        state += f'<p class="alert">Without an expert mask in the test set, and left out of every mean: {escape(", ".join(without))}.</p>'
+        names = escape(", ".join(without))
+        state += f'<p class="alert">Without an expert mask in the test set, and left out of every mean: {names}.</p>'
     if not len(results.cells):
         state += '<p class="lead">No cell has finished yet, so there is nothing to compare.</p>'
     return (
