@@ -6,6 +6,7 @@ import dataclasses
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from chexseg.data import shards
@@ -100,7 +101,8 @@ def test_fingerprints_of_the_data_are_kept(planned, store):
         store.commit(test, out, {}, 1.0)
     results = dataclasses.replace(load.study_results(planned, store), image=None)
     fingerprints = results.stages.set_index("key")["data"]
-    assert fingerprints[test.key] == "fingerprint of test" and fingerprints[planned.cells[0].score] is None
+    assert fingerprints[test.key] == "fingerprint of test"
+    assert pd.isna(fingerprints[planned.cells[0].score])
     text = page.render([results])
     assert "fingerprint of test" in text[: text.index('class="runs"')], "seen without a click"
 
