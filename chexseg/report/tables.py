@@ -269,7 +269,8 @@ def to_html(rows: pd.DataFrame) -> str:
         out = []
         for text, name, number in zip(line, columns, numeric, strict=True):
             if name in ("key", "cells"):
-                shown = text[:12] if name == "key" else f"{len(text.split())} cells"
+                number_of = len(text.split())
+                shown = text[:12] if name == "key" else f"{number_of} cell{'' if number_of == 1 else 's'}"
                 out.append(f'<td class="key">{way_html(f"<code>{html.escape(shown)}</code>", text)}</td>')
             else:
                 value = f' data-value="{row[name]}"' if number and not pd.isna(row[name]) else ""
