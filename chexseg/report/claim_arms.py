@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from chexseg.report import inference, tables
+from chexseg.report import tables
 from chexseg.report.headline import STEPS
-from chexseg.report.inference import Measured
 from chexseg.report.published import ABOVE_RADIOLOGISTS, METHODS, PAPERS_METHODS
-from chexseg.report.results import StudyResults
-from chexseg.report.statistics import Arm, arms, by_selection
+from chexseg.report.statistics import Arm, by_selection
+from chexseg.report.study_arms import RADIOLOGISTS, StudyArms
 
-#: In place of an arm: the human benchmark.
-RADIOLOGISTS = "radiologists"
 #: The share of the training images from which on the paper's students surpass their teachers (section 4.2); else 1%.
 ENOUGH = {"chexpert": 0.1}
 INITS = {"random": "random", "imagenet": "ImageNet", "moco": "MoCo", "chexpert": "CheXpert"}
@@ -32,38 +29,6 @@ class Pair:
     k: int = -1
 
 
-@dataclass
-class Study:
-    """A study's arms, each measured once, when first asked for."""
-
-    results: StudyResults
-    replicates: int = 1000
-    seed: int = 0
-    _measured: dict[Arm | str, Measured] = field(default_factory=dict, repr=False)
-
-    def __post_init__(self) -> None:
-        self.arms = arms(self.results)
-
-    def measured(self, arm: Arm | str) -> Measured:
-        if arm not in self._measured:
-            counts, trials = self.results.radiologists_IK3, None
-            counts_TIK3 = None if counts is None else counts[None]
-            if isinstance(arm, Arm):
-                counts_TIK3, trials = self.results.counts_CIK3[list(arm.indices)], arm.trials
-            self._measured[arm] = inference.measured(counts_TIK3, self.results.image_ids, trials, self.replicates, self.seed)
-        return self._measured[arm]
-
-    def mean(self, arm: Arm | str, k: int) -> float:
-        return float(self.measured(arm).values_TK[:, k].mean())
-
-    def of(self, method: str, weak: str | None = None) -> list[Arm]:
-        return [arm for arm in self.arms if arm.method == method and weak in (None, arm.weak)]
-
-    def role(self, name: str) -> Arm | None:
-        """The arm in one of the paper's roles, by the selection images."""
-        return by_selection(self.of({"weak": "weak", "full": "full", "chexseg": "mixed", "student": "student"}[name]))
-
-
 ROLES = {"weak": "weak (p = 0)", "full": "full (p = 1)", "chexseg": "mixed (0 < p < 1)", "student": "students"}
 NO_READERS = "the radiologists’ masks"
 
@@ -72,19 +37,20 @@ def _lacking(**arms: Arm | None) -> list[str]:
     return [ROLES[name] for name, arm in arms.items() if arm is None]
 
 
-def order(study: Study) -> tuple[list[Pair], list[str]]:
+def order(study: StudyArms) -> tuple[list[Pair], list[str]]:
     roles = {name: study.role(name) for name in ("weak", "full", "chexseg")}
     if lacking := _lacking(**roles):
         return [], lacking
     return [Pair(text, roles[first], roles[second]) for text, (first, second) in STEPS.items()], []
 
 
-def inverted_u(study: Study) -> tuple[list[Pair], list[str]]:
+def inverted_u(study: StudyArms) -> tuple[list[Pair], list[str]]:
     """For each kind of weak labels the p between that is best on the selection images, against both ends; one variant."""
     pairs, lacking = [], ["weak (p = 0), mixed and full (p = 1) with the same encoder"]
     for variant in tables.variants(study.results):
         for weak in PAPERS_METHODS:
-            chosen = [arm for arm in study.arms if variant.has(arm) and (arm.weak == weak or arm.method == "full")]
+            of_variant = tables.variant_arms(study.results, variant)
+            chosen = [arm for arm in of_variant if arm.weak == weak or arm.method == "full"]
             ends = [by_selection([arm for arm in chosen if arm.method == method]) for method in ("weak", "full")]
             between = by_selection([arm for arm in chosen if arm.method == "mixed"])
             if between is not None and None not in ends:
@@ -94,7 +60,7 @@ def inverted_u(study: Study) -> tuple[list[Pair], list[str]]:
     return [], lacking
 
 
-def students(study: Study) -> tuple[list[Pair], list[str]]:
+def students(study: StudyArms) -> tuple[list[Pair], list[str]]:
     """For each encoder's start the student of most images against its teacher, where these are enough for the paper's claim."""
     pairs = []
     for init in _inits(study.of("student")):
@@ -110,14 +76,14 @@ def students(study: Study) -> tuple[list[Pair], list[str]]:
     return pairs, [] if pairs else ["students of 1% (CheXpert’s encoder: 10%) and their teachers (p = 1)"]
 
 
-def best_student(study: Study) -> tuple[list[Pair], list[str]]:
+def best_student(study: StudyArms) -> tuple[list[Pair], list[str]]:
     student, chexseg = study.role("student"), study.role("chexseg")
     if lacking := _lacking(chexseg=chexseg, student=student):
         return [], lacking
     return [Pair("CheXseg minus the best student", chexseg, student)], []
 
 
-def inits(study: Study) -> tuple[list[Pair], list[str]]:
+def inits(study: StudyArms) -> tuple[list[Pair], list[str]]:
     """CheXpert's start against each other, for each method that has several: of the most weak images or student's images."""
     pairs = []
     for method, weak in (("full", None), *(("weak", kind) for kind in PAPERS_METHODS), ("student", None)):
@@ -135,7 +101,7 @@ def inits(study: Study) -> tuple[list[Pair], list[str]]:
     return pairs, [] if pairs else ["one method with CheXpert’s encoder and with another"]
 
 
-def irnet_and_cam(study: Study) -> tuple[list[Pair], list[str]]:
+def irnet_and_cam(study: StudyArms) -> tuple[list[Pair], list[str]]:
     """At p = 0 with the most weak images that both have, for each encoder's start."""
     pairs, found = [], []
     for init in _inits(study.of("weak")):
@@ -151,7 +117,7 @@ def irnet_and_cam(study: Study) -> tuple[list[Pair], list[str]]:
     return pairs, lacking
 
 
-def gap(study: Study) -> tuple[list[Pair], list[str]]:
+def gap(study: StudyArms) -> tuple[list[Pair], list[str]]:
     chexseg, weak = study.role("chexseg"), study.role("weak")
     lacking = _lacking(chexseg=chexseg, weak=weak) + _no_readers(study)
     if lacking:
@@ -159,15 +125,15 @@ def gap(study: Study) -> tuple[list[Pair], list[str]]:
     return [Pair("CheXseg minus weak", chexseg, weak), Pair("Radiologists minus weak", RADIOLOGISTS, weak)], []
 
 
-def above_radiologists(study: Study) -> tuple[list[Pair], list[str]]:
+def above_radiologists(study: StudyArms) -> tuple[list[Pair], list[str]]:
     return _by_pathology(study, [name for name in study.results.pathologies if name in ABOVE_RADIOLOGISTS], 1)
 
 
-def below_radiologists(study: Study) -> tuple[list[Pair], list[str]]:
+def below_radiologists(study: StudyArms) -> tuple[list[Pair], list[str]]:
     return _by_pathology(study, [name for name in study.results.pathologies if name not in ABOVE_RADIOLOGISTS], -1)
 
 
-def _by_pathology(study: Study, names: Sequence[str], sign: int) -> tuple[list[Pair], list[str]]:
+def _by_pathology(study: StudyArms, names: Sequence[str], sign: int) -> tuple[list[Pair], list[str]]:
     chexseg = study.role("chexseg")
     lacking = _lacking(chexseg=chexseg) + _no_readers(study) + ([] if names else ["any of these pathologies"])
     if lacking:
@@ -180,7 +146,7 @@ def _by_pathology(study: Study, names: Sequence[str], sign: int) -> tuple[list[P
     return [Pair(text, chexseg, RADIOLOGISTS, sign, k) for k, text in texts.items()], []
 
 
-def _no_readers(study: Study) -> list[str]:
+def _no_readers(study: StudyArms) -> list[str]:
     return [NO_READERS] if study.results.radiologists_IK3 is None else []
 
 

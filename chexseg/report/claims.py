@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 
 from chexseg.report import claim_arms
-from chexseg.report.claim_arms import Pair, Study
+from chexseg.report.claim_arms import Pair
 from chexseg.report.headline import p_text
 from chexseg.report.inference import FEWEST_PATIENTS, Difference, difference, gap_closed, holm
 from chexseg.report.published import ABOVE_RADIOLOGISTS, HEADLINES
 from chexseg.report.results import StudyResults
 from chexseg.report.statistics import Interval
+from chexseg.report.study_arms import StudyArms, study_arms
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED, NO_DATA = "reproduced", "not reproduced", "undecided at this n", "no data"
 SIGNIFICANT = 0.05
@@ -34,7 +35,7 @@ class Paper:
     text: str
     figures: str
     place: str
-    pairs: Callable[[Study], tuple[list[Pair], list[str]]]
+    pairs: Callable[[StudyArms], tuple[list[Pair], list[str]]]
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,11 @@ def claims(results: StudyResults, replicates: int = 1000, seed: int = 0) -> list
     Reproduced: all are resolved with the paper's sign. Not reproduced: one is resolved against it. Undecided: otherwise.
     No data: cells are lacking.
     """
-    study = Study(results, replicates, seed)
+    study = study_arms(results, replicates, seed)
     return [_judge(study, name, paper) for name, paper in PAPER.items()]
 
 
-def _judge(study: Study, name: str, paper: Paper) -> Claim:
+def _judge(study: StudyArms, name: str, paper: Paper) -> Claim:
     pairs, lacking = paper.pairs(study)
     if lacking:
         return Claim(name, paper, NO_DATA, f"It needs {', '.join(lacking)}.", lacking=tuple(lacking))
@@ -114,7 +115,7 @@ def _judge(study: Study, name: str, paper: Paper) -> Claim:
     return Claim(name, paper, REPRODUCED, f"All as claimed: {_said(comparisons)}.", comparisons)
 
 
-def _judge_gap(study: Study, paper: Paper, comparisons: tuple[Comparison, ...]) -> Claim:
+def _judge_gap(study: StudyArms, paper: Paper, comparisons: tuple[Comparison, ...]) -> Claim:
     """By the interval of the share: reproduced if above 0 and not wholly below both published shares."""
     closing, gap = comparisons
     share = gap_closed(*(study.measured(arm) for arm in (closing.pair.first, closing.pair.second, gap.pair.first)))

@@ -67,7 +67,7 @@ def _table(judged: Sequence[Claim]) -> str:
 def _comparisons(judged: Sequence[Claim]) -> str:
     rows = claims_rows(judged)[COLUMNS]
     rows["relative"] = ["-" if pd.isna(value) else f"{100 * value:+.1f}%".replace("-", "\u2212") for value in rows["relative"]]
-    table = tables.to_html(rows, sortable=True)
+    table = tables.to_html(rows)
     note = (
         "IoU pooled over the test images, of pathologies or their mean; first and second: means over all finished trials; ±: "
         "half of the 95% interval over trials and patients together, before Holm’s correction; relative: to the second."

@@ -11,23 +11,16 @@ import pandas as pd
 
 from chexseg.errors import UserError
 from chexseg.report.compare_sides import Group, Side
-from chexseg.report.statistics import (
-    Interval,
-    bootstrap_iou,
-    miou,
-    patient_of,
-    percentile_interval,
-    pooled_iou,
-    t_interval,
-)
-from chexseg.report.weak_labels import FEWEST_PATIENTS
+from chexseg.report.inference import difference, holm, measured
+from chexseg.report.statistics import patient_of
 
 MEAN = "mIoU"
+SIGNIFICANT = 0.05
 A_HIGHER, B_HIGHER, UNDECIDED = "A higher", "B higher", "undecided"
 #: Columns of `rows`.
 COLUMNS = (
     "A", "B", "pathology", "IoU A", "IoU B", "difference", "from", "to", "patients", "trials from", "trials to", "trials",
-    "verdict",
+    "both from", "both to", "p-value", "adjusted p-value", "verdict",
 )  # fmt: skip
 
 
@@ -63,7 +56,7 @@ def compare(first: Side, second: Side, replicates: int = 1000, seed: int = 0) ->
         size=first.size,
         images=len(first.image_ids),
         patients=len({patient_of(image_id) for image_id in first.image_ids}),
-        rows=pd.DataFrame(rows, columns=list(COLUMNS)),
+        rows=_judged(rows),
         settings=_differing(*used, matched_by),
         cells=_cells(*used),
         notes=tuple(notes),
@@ -129,44 +122,42 @@ def _cells(first: Sequence[Group], second: Sequence[Group]) -> pd.DataFrame:
 
 
 def _pair(one: Group, other: Group, side: Side, replicates: int, seed: int) -> list[dict[str, Any]]:
-    split = len(one.counts_TIK3)
-    both_TIK3 = np.concatenate([one.counts_TIK3, other.counts_TIK3])
-    iou_TK = _with_mean(pooled_iou(both_TIK3, require_expert=True))
-    sampled_BTK = _with_mean(bootstrap_iou(both_TIK3, side.image_ids, replicates, seed))
-    difference_BK = sampled_BTK[:, :split].mean(axis=1) - sampled_BTK[:, split:].mean(axis=1)
-    patients_K = _patients(both_TIK3[0, ..., 2] > 0, side.image_ids)
-    shared = [(one.trials.index(trial), split + other.trials.index(trial)) for trial in one.trials if trial in other.trials]
+    """Rows without `verdict` and the adjusted p-value, mIoU first."""
+    first, second = (
+        measured(group.counts_TIK3, side.image_ids, group.trials or None, replicates, seed) for group in (one, other)
+    )
     out = []
-    for k, name in enumerate((MEAN, *side.pathologies)):
-        a, b = float(iou_TK[:split, k].mean()), float(iou_TK[split:, k].mean())
-        patients = Interval(a - b, np.nan, np.nan, int(patients_K[k]))
-        if patients.n >= FEWEST_PATIENTS:
-            patients = percentile_interval(a - b, difference_BK[:, k], patients.n)
-        trials = t_interval([iou_TK[i, k] - iou_TK[j, k] for i, j in shared])
-        row = (one.name, other.name, name, a, b, a - b, patients.low, patients.high, patients.n, trials.low, trials.high)
-        out.append(dict(zip(COLUMNS, (*row, len(shared), _verdict(patients, trials)), strict=True)))
+    # The mean over pathologies stands last in what is measured.
+    for k, name in [(-1, MEAN), *enumerate(side.pathologies)]:
+        found = difference(first, second, k)
+        a, b = float(first.values_TK[:, k].mean()), float(second.values_TK[:, k].mean())
+        out.append(
+            {
+                **{"A": one.name, "B": other.name, "pathology": name, "IoU A": a, "IoU B": b, "difference": found.value},
+                **{"from": found.patients.low, "to": found.patients.high, "patients": found.patients.n},
+                **{"trials from": found.trials.low, "trials to": found.trials.high, "trials": found.trials.n},
+                **{"both from": found.together.low, "both to": found.together.high},
+                "p-value": found.patients_p if np.isnan(found.p) else found.p,
+            }
+        )
     return out
 
 
-def _with_mean(iou_LK: np.ndarray) -> np.ndarray:
-    """The mean over pathologies first."""
-    return np.concatenate([miou(iou_LK)[0][..., None], iou_LK], axis=-1)
+def _judged(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """With p-values adjusted by Holm over all pairs, the mIoU's and the pathologies' apart, and a verdict each.
 
-
-def _patients(true_IK: np.ndarray, image_ids: Sequence[str]) -> np.ndarray:
-    """How many patients have a pixel of any pathology, and of each."""
-    patients = np.asarray([patient_of(image_id) for image_id in image_ids])
-    shown_IK = np.concatenate([true_IK.any(axis=1, keepdims=True), true_IK], axis=1)
-    return np.array([len(set(patients[shown_I])) for shown_I in shown_IK.T])
-
-
-def _verdict(patients: Interval, trials: Interval) -> str | None:
-    """Which side is higher, where the interval over patients, and that over trials if there is one, exclude 0."""
-    if np.isnan(patients.mean):
-        return None
-    if not patients.excludes_zero or not (np.isnan(trials.low) or trials.excludes_zero):
-        return UNDECIDED
-    return A_HIGHER if patients.mean > 0 else B_HIGHER
+    Where the sides don't share two trials the p-value is over patients alone, and the verdict is of these models.
+    """
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    for of_mean in (True, False):
+        chosen = (table["pathology"] == MEAN) == of_mean
+        table.loc[chosen, "adjusted p-value"] = holm(table.loc[chosen, "p-value"].to_numpy(dtype=float))
+    table["adjusted p-value"] = table["adjusted p-value"].astype(float)
+    table["verdict"] = [
+        None if np.isnan(value) else UNDECIDED if not p < SIGNIFICANT else A_HIGHER if value > 0 else B_HIGHER
+        for value, p in zip(table["difference"], table["adjusted p-value"], strict=True)
+    ]
+    return table
 
 
 def one_pair(found: Comparison) -> bool:
@@ -191,6 +182,6 @@ def sentence(found: Comparison) -> str:
     text = f"mIoU {row['IoU A']:.3f} against {row['IoU B']:.3f}: difference {row['difference']:+.3f}"
     if not np.isnan(row["from"]):
         text += f", 95% interval over {row['patients']} patients {row['from']:+.3f} to {row['to']:+.3f}"
-    if not np.isnan(row["trials from"]):
-        text += f", over {row['trials']} trials {row['trials from']:+.3f} to {row['trials to']:+.3f}"
+    if not np.isnan(row["both from"]):
+        text += f", over these and {row['trials']} trials {row['both from']:+.3f} to {row['both to']:+.3f}"
     return f"{text}: {row['verdict'] or 'not defined'}."

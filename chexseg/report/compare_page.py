@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import re
 from html import escape
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
-from chexseg.report import figures, tables
+from chexseg.report import tables
 from chexseg.report.compare import MEAN, Comparison, one_pair, sentence, short
+from chexseg.report.markup import document, scroll
+from chexseg.report.palette import BLUE, FONT, GREY, VERMILLION
 
 METHOD = (
     "Pooled IoU: intersections and unions summed over test images, then divided; mIoU is the mean over the pathologies that an "
     "expert drew. A side’s value is the mean over its trials. from, to: 95% interval of the difference A − B over patients, "
-    "the trials fixed (1,000 paired bootstrap samples, percentiles; none for fewer than six patients with the pathology). "
-    "trials from, trials to: 95% t-interval over the trials of both sides, paired by their number, the patients fixed. A "
-    "verdict needs every interval that is there to exclude 0. The verdicts aren’t corrected for how many there are."
+    "the trials fixed (paired bootstrap); trials from, trials to: over the trials of both sides, paired by their number, the "
+    "patients fixed; both from, both to: over trials and patients together. The p-value is over both too; where the sides "
+    "don’t share two trials, over patients alone, and then it speaks of these models and not of how they were trained. It is "
+    "adjusted by Holm over all mIoU, and over all pathologies; a verdict needs 0.05. None for fewer than six patients with the "
+    "pathology."
 )
 
 
@@ -55,8 +56,8 @@ def figure(rows: pd.DataFrame) -> go.Figure:
     reach = _reach(rows)
     position = np.arange(len(rows))[::-1]
     parts = (
-        ("over patients", "from", "to", "cam", figures.BLUE, "circle", 0.0),
-        ("over trials", "trials from", "trials to", "irnet", figures.VERMILLION, "diamond", -0.24),
+        ("over patients", "from", "to", "cam", BLUE, "circle", 0.0),
+        ("over trials", "trials from", "trials to", "irnet", VERMILLION, "diamond", -0.24),
     )
     for name, low, high, meta, colour, symbol, shift in parts:
         there = rows[low].notna() if shift else rows["difference"].notna()
@@ -84,10 +85,10 @@ def figure(rows: pd.DataFrame) -> go.Figure:
                 hovertemplate="%{customdata[0]}: %{x:+.3f}<br>" + name + ": %{customdata[1]}<extra></extra>",
             )
         )
-    drawn.add_vline(x=0, line={"color": figures.GREY, "width": 1})
+    drawn.add_vline(x=0, line={"color": GREY, "width": 1})
     drawn.update_layout(
         template="plotly_white",
-        font={"family": figures.FONT, "size": 13, "color": "#1b1f24"},
+        font={"family": FONT, "size": 13, "color": "#1b1f24"},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         margin={"l": 16, "r": 16, "t": 12, "b": 84},
@@ -135,27 +136,16 @@ def render(found: Comparison) -> str:
         "Difference": f'<p class="lead">{escape(sentence(found))}</p>{notes}'
         f'<figure><div class="plot wide" data-figure="difference" style="height:{drawn.layout.height}px"></div>'
         f'<script type="application/json" id="difference">{data}</script></figure>',
-        "Table": _scroll(tables.to_html(rows, sortable=True)) + f'<p class="note">{METHOD}</p>',
-        "Settings that differ": _scroll(tables.to_html(found.settings))
+        "Table": scroll(tables.to_html(rows)) + f'<p class="note">{METHOD}</p>',
+        "Settings that differ": scroll(tables.to_html(found.settings))
         if len(found.settings)
         else '<p class="note">None, or unknown: a file of masks has no settings.</p>',
     }
     if len(found.cells):
-        sections["Cells"] = _scroll(tables.to_html(found.cells))
+        sections["Cells"] = scroll(tables.to_html(found.cells.rename(columns={"key": "key of its scores"})))
     content = "".join(f"<section><h2>{title}</h2>{text}</section>" for title, text in sections.items())
     body = (
         f'<header><p class="eyebrow">chexseg compare</p><h1>A against B</h1><p>{"<br>".join(names)}</p>'
         f'<ul class="facts">{facts}</ul></header><main>{content}</main>'
     )
-    return _document(" against ".join(found.titles), body)
-
-
-def _scroll(table: str) -> str:
-    return f'<div class="scroll">{table}</div>'
-
-
-def _document(title: str, body: str) -> str:
-    """The report's own page around another body."""
-    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    parts = {"title": escape(title), "body": body, "config": json.dumps(figures.CONFIG), "plotlyjs": get_plotlyjs()}
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match.group(1)], template)
+    return document(" against ".join(found.titles), body)

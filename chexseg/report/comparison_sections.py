@@ -126,7 +126,7 @@ def figure5_html(results: StudyResults, name: str) -> str:
         "is paired by patient. The paper prints no value of Figure 5: its marks are Table 1’s, and the radiologists’ follow "
         f"from what it says of them. {OF_CHEXPERT}"
     )
-    table = scroll(to_html(radiologists_rows(rows), sortable=True))
+    table = scroll(to_html(radiologists_rows(rows)))
     return _plots({f"{name}--arms": figure5(rows, legend=False)}, wide=True) + table + note(told)
 
 
@@ -144,7 +144,7 @@ def pathologies_html(results: StudyResults, name: str) -> str:
         "IoU pooled over the test images, mean over trials; ±, half of the 95% t-interval; bold, best of the column."
         f"{lead}{_dashes(rows)}"
     )
-    table = scroll(to_html(rows.head(MOST_ARMS), sortable=True), "cells") + note(told)
+    table = scroll(to_html(rows.head(MOST_ARMS)), "cells") + note(told)
     return table + _further_panels(results, name, figure2_others(results))
 
 

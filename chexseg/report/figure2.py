@@ -17,12 +17,12 @@ from chexseg.report.figure_parts import (
     points,
     published_point,
     top,
+    trial_texts,
 )
 from chexseg.report.palette import COLOURS, SYMBOLS
 from chexseg.report.published import AVERAGE, HEADLINES, METHODS
 from chexseg.report.results import StudyResults
-from chexseg.report.statistics import arms
-from chexseg.report.tables import Variant, task_values, variants
+from chexseg.report.tables import Variant, task_values, variant_arms, variants
 
 #: Points of several methods at one p stand this far apart, so that their intervals don't cover each other.
 DODGE = {"cam": -0.006, "cam++": 0.03, "irnet": 0.006, "full": 0.0}
@@ -41,11 +41,11 @@ def figure2_points(results: StudyResults, variant: Variant | None = None) -> pd.
     absent. The poster has only averages over all ten.
     """
     variant = variant or next(iter(variants(results)), None)
-    chosen = [arm for arm in arms(results) if variant is not None and variant.has(arm)]
+    chosen = variant_arms(results, variant)
     rows: list[dict] = []
     for task, values_C in task_values(results).items():
         for arm in sorted(chosen, key=lambda arm: (arm.weak or "~", arm.p)):
-            rows += points(values_C, arm, {"task": task, "method": arm.weak or "full", "p": arm.p})
+            rows += points(results, values_C, arm, {"task": task, "method": arm.weak or "full", "p": arm.p})
         rows += _published(task, results.pathologies, {arm.weak or "full" for arm in chosen})
     return pd.DataFrame(rows, columns=["task", "method", "p", *POINT_COLUMNS])
 
@@ -133,8 +133,8 @@ def figure2(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Fig
             mode="markers",
             opacity=0.6,
             marker={"symbol": "circle", "size": 4, "color": COLOURS[method]},
-            customdata=group["trial"].tolist(),
-            hovertemplate="trial %{customdata}: %{y:.3f}<extra></extra>",
+            customdata=trial_texts(group),
+            hovertemplate="trial %{customdata[0]}: %{y:.3f}<extra></extra>",
         )
     ticks = sorted({float(p) for p in rows.loc[rows["kind"].isin(["mean", "trial"]), "p"]} | {0.0, 1.0})
     axis = category_axis("p, share of expert labels in a batch", _tick_labels(ticks), ticks) | {"range": [-0.05, 1.05]}
@@ -154,4 +154,6 @@ def _tick_labels(ticks: list[float]) -> list[str]:
 
 
 def _told(rows: pd.DataFrame) -> list[list[str]]:
-    return [[f"{p:g}", text] for p, text in zip(rows["p"], interval_texts(rows), strict=True)]
+    """What whoever points at a mean is told, and the keys to which a click leads."""
+    texts = zip(rows["p"], interval_texts(rows), rows["cells"], strict=True)
+    return [[f"{p:g}", text, cells] for p, text, cells in texts]

@@ -16,6 +16,7 @@ from chexseg.report.figure_parts import (
     points,
     published_point,
     top,
+    trial_texts,
 )
 from chexseg.report.palette import COLOURS, SYMBOLS
 from chexseg.report.published import HEADLINES
@@ -40,10 +41,10 @@ def figure3_rows(results: StudyResults) -> pd.DataFrame:
     rows: list[dict] = []
     for student in sorted(students, key=lambda arm: arm.fraction):
         about = {"init": student.init, "method": "student", "settings": beside(student), "fraction": student.fraction}
-        rows += points(miou_C, student, about)
+        rows += points(results, miou_C, student, about)
     teachers = [arm for arm in found if any(is_teacher(arm, student) for student in students)]
     for arm in teachers:
-        rows += points(miou_C, arm, {"init": arm.init, "method": "full", "settings": beside(arm), "fraction": np.nan})
+        rows += points(results, miou_C, arm, {"init": arm.init, "method": "full", "settings": beside(arm), "fraction": np.nan})
     if all_ten(results) and any(arm.init == "chexpert" for arm in students):
         about = {"init": "chexpert", "method": "full", "settings": "", "fraction": np.nan}
         rows.append(published_point("paper", HEADLINES["full, chexpert"].value, about))
@@ -117,7 +118,7 @@ def figure3(rows: pd.DataFrame, init: str, letter: str = "", legend: bool = True
                     line={"color": COLOURS["student"], "width": 2},
                     marker={"symbol": symbol, "size": 9},
                     error_y=bars(chosen),
-                    customdata=[list(pair) for pair in zip(share, interval_texts(chosen), strict=True)],
+                    customdata=[list(pair) for pair in zip(share, interval_texts(chosen), chosen["cells"], strict=True)],
                     hovertemplate=f"{told}, %{{customdata[0]}} of train: %{{y:.3f}} %{{customdata[1]}}<extra></extra>",
                 )
             else:
@@ -130,8 +131,8 @@ def figure3(rows: pd.DataFrame, init: str, letter: str = "", legend: bool = True
                     mode="markers",
                     opacity=0.6,
                     marker={"symbol": "circle", "size": 4, "color": COLOURS["student"]},
-                    customdata=chosen["trial"].tolist(),
-                    hovertemplate="trial %{customdata}: %{y:.3f}<extra></extra>",
+                    customdata=trial_texts(chosen),
+                    hovertemplate="trial %{customdata[0]}: %{y:.3f}<extra></extra>",
                 )
     axis = category_axis("share of the training images", [f"{100 * fraction:g}%" for fraction in fractions])
     return canvas.framed(f"encoder {init}", letter, xaxis=axis, yaxis=iou_axis("mIoU", top(rows)))

@@ -17,6 +17,7 @@ from chexseg.report.figure_parts import (
     points,
     published_point,
     top,
+    trial_texts,
 )
 from chexseg.report.palette import COLOURS, SYMBOLS
 from chexseg.report.published import HEADLINES, METHODS
@@ -42,7 +43,7 @@ def figure4_rows(results: StudyResults) -> pd.DataFrame:
     for arm in found:
         images = 0 if arm.method == "full" else int(arm.weak_images)
         about = {"encoder": texts[arm], "method": arm.weak or "full", "images": images}
-        rows += points(miou_C, arm, about)
+        rows += points(results, miou_C, arm, about)
         if not all_ten(results):
             continue
         if arm.method == "weak" and published.table2(arm.weak, arm.init, images):
@@ -89,7 +90,7 @@ def figure4(rows: pd.DataFrame, images: int, letter: str = "", legend: bool = Tr
                     mode="markers",
                     marker={"symbol": SYMBOLS[method], "size": 9, "color": COLOURS[method]},
                     error_y=bars(ours),
-                    customdata=[list(pair) for pair in zip(ours["encoder"], interval_texts(ours), strict=True)],
+                    customdata=[list(pair) for pair in zip(ours["encoder"], interval_texts(ours), ours["cells"], strict=True)],
                     hovertemplate=f"{text}, encoder %{{customdata[0]}}: %{{y:.3f}} %{{customdata[1]}}<extra></extra>",
                 )
             else:
@@ -102,8 +103,8 @@ def figure4(rows: pd.DataFrame, images: int, letter: str = "", legend: bool = Tr
                     mode="markers",
                     opacity=0.6,
                     marker={"symbol": "circle", "size": 4, "color": COLOURS[method]},
-                    customdata=ours["trial"].tolist(),
-                    hovertemplate="trial %{customdata}: %{y:.3f}<extra></extra>",
+                    customdata=trial_texts(ours),
+                    hovertemplate="trial %{customdata[0]}: %{y:.3f}<extra></extra>",
                 )
     title = f"weak supervision, {images:,} images" if images else "full supervision"
     axis = category_axis("what the encoder started from", [encoder.replace(" ", "<br>") for encoder in encoders])

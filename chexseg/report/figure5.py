@@ -8,64 +8,46 @@ import plotly.graph_objects as go
 
 from chexseg.report import published
 from chexseg.report.figure_parts import GRID, Canvas, half_widths
+from chexseg.report.inference import difference, over_patients
 from chexseg.report.palette import COLOURS, SYMBOLS
 from chexseg.report.published import AVERAGE, HEADLINES, METHODS
 from chexseg.report.results import StudyResults
-from chexseg.report.statistics import (
-    Arm,
-    Interval,
-    arms,
-    bootstrap_iou,
-    by_selection,
-    miou,
-    patient_of,
-    percentile_interval,
-    pooled_iou,
-)
+from chexseg.report.statistics import Arm, Interval
+from chexseg.report.study_arms import RADIOLOGISTS, study_arms
 from chexseg.report.table2 import all_ten
-from chexseg.report.tables import beside
+from chexseg.report.tables import beside, cell_keys
 
-#: The paper's three and full supervision, from below upwards in each row, and the method that each is of.
-ROLES = {"weak": "weak", "full": "full", "chexseg": "mixed"}
+#: From below upwards in each row; each is its method's arm with the highest mIoU on the selection images.
+ROLES = ("weak", "full", "chexseg")
 NAMES = {"weak": "weak", "full": "full", "chexseg": "CheXseg", "radiologists": "radiologists"}
 #: Pixels a row of the figure takes.
 ROW = 44
 
 
-def role_arms(results: StudyResults) -> dict[str, Arm]:
-    """The arms in the paper's roles, of those that exist: of each method the one with the highest mIoU on the selection
-    images, as the test set may not choose."""
-    found = arms(results)
-    chosen = {role: by_selection([arm for arm in found if arm.method == method]) for role, method in ROLES.items()}
-    return {role: arm for role, arm in chosen.items() if arm is not None}
-
-
 def figure5_rows(results: StudyResults, replicates: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """IoU of each role and task, "Avg. IoU" first: task, role, kind ("mean", "paper" or "poster"), value, low, high, n, told.
+    """IoU of each role and task, "Avg. IoU" first: task, role, kind ("mean", "paper" or "poster"), value, low, high, n, told,
+    cells.
 
-    Intervals are percentiles of `replicates` bootstrap samples of patients, trials averaged, for models as for radiologists,
-    who have no trials. n: patients. told: the arm in words or, of a published value that isn't printed, what it follows
-    from. The role "gap" is CheXseg minus radiologists, its interval paired by patient.
+    Intervals are over patients (`inference.over_patients`), trials averaged, for models as for radiologists, who have no
+    trials. n: patients with an expert pixel. told: the arm in words or, of a published value that isn't printed, what it
+    follows from. The role "gap" is CheXseg minus radiologists, its interval paired by patient.
     """
-    roles, tasks = role_arms(results), [AVERAGE, *results.pathologies]
-    counts = {role: results.counts_CIK3[list(arm.indices)] for role, arm in roles.items()}
+    study = study_arms(results, replicates, seed)
+    roles: dict[str, Arm | str] = {role: arm for role in ROLES if (arm := study.role(role)) is not None}
+    told = {role: _told(arm) for role, arm in roles.items()}
+    keys = {role: cell_keys(results, arm.indices) for role, arm in roles.items()}
     if results.radiologists_IK3 is not None:
-        counts["radiologists"] = results.radiologists_IK3[None]
-    number, means, sampled = len({patient_of(name) for name in results.image_ids}), {}, {}
-    for role, counts_TIK3 in counts.items():
-        means[role] = _with_average(pooled_iou(counts_TIK3, require_expert=True)).mean(axis=0)
-        sampled[role] = _with_average(bootstrap_iou(counts_TIK3, results.image_ids, replicates, seed)).mean(axis=1)
-    if "chexseg" in means and "radiologists" in means:
-        means["gap"] = means["chexseg"] - means["radiologists"]
-        sampled["gap"] = sampled["chexseg"] - sampled["radiologists"]
-    told = {role: _told(arm) for role, arm in roles.items()} | {"radiologists": "against the ground truth"}
+        roles["radiologists"], told["radiologists"] = RADIOLOGISTS, "against the ground truth"
+    known = {role: study.measured(arm) for role, arm in roles.items()}
     rows = []
-    for j, task in enumerate(tasks):
-        for role in means:
-            interval = percentile_interval(float(means[role][j]), sampled[role][:, j], number)
-            rows.append(_row(task, role, "mean", interval, told.get(role, "")))
+    # The mean over pathologies stands last in what is measured.
+    for k, task in [(-1, AVERAGE), *enumerate(results.pathologies)]:
+        for role, arm in known.items():
+            rows.append(_row(task, role, "mean", over_patients(arm, k), told[role], keys.get(role, "")))
+        if "chexseg" in known and "radiologists" in known:
+            rows.append(_row(task, "gap", "mean", difference(known["chexseg"], known["radiologists"], k).patients, ""))
         rows += _published(task, results)
-    return pd.DataFrame(rows, columns=["task", "role", "kind", "value", "low", "high", "n", "told"])
+    return pd.DataFrame(rows, columns=["task", "role", "kind", "value", "low", "high", "n", "told", "cells"])
 
 
 def has_figure5(rows: pd.DataFrame) -> bool:
@@ -73,14 +55,9 @@ def has_figure5(rows: pd.DataFrame) -> bool:
     return rows.loc[rows["kind"] == "mean", "role"].nunique() > 1
 
 
-def _with_average(iou_LK: np.ndarray) -> np.ndarray:
-    """The mean over pathologies, then each pathology."""
-    return np.concatenate([miou(iou_LK)[0][..., None], iou_LK], axis=-1)
-
-
-def _row(task: str, role: str, kind: str, interval: Interval, told: str) -> dict:
+def _row(task: str, role: str, kind: str, interval: Interval, told: str, cells: str = "") -> dict:
     ends = {"value": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}
-    return {"task": task, "role": role, "kind": kind, **ends, "told": told}
+    return {"task": task, "role": role, "kind": kind, **ends, "told": told, "cells": cells}
 
 
 def _told(arm: Arm) -> str:
@@ -156,7 +133,7 @@ def figure5(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Fig
             marker={"symbol": symbol, "size": 9, "color": COLOURS[method], "line": {"width": 2 if role == "weak" else 0}},
             error_x={"type": "data", "thickness": 1.2, "width": 3, "symmetric": False}
             | {"array": half_widths(ours), "arrayminus": _below(ours)},
-            customdata=[list(told) for told in zip(ours["task"], ends, ours["told"], strict=True)],
+            customdata=[list(told) for told in zip(ours["task"], ends, ours["told"], ours["cells"], strict=True)],
             hovertemplate=f"%{{customdata[0]}}, {NAMES[role]}: %{{x:.3f}}%{{customdata[1]}}<br>%{{customdata[2]}}"
             "<extra></extra>",
         )

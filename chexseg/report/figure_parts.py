@@ -12,7 +12,9 @@ import plotly.graph_objects as go
 
 from chexseg.report.palette import COLOURS, FONT, SYMBOLS
 from chexseg.report.published import css_name
+from chexseg.report.results import StudyResults
 from chexseg.report.statistics import Arm, t_interval
+from chexseg.report.tables import cell_keys
 
 #: Legend groups in their order: what can be switched. The poster's values go with the paper's.
 GROUPS = ("weak", "cam", "cam++", "irnet", "full", "chexseg", "student", "teacher", "radiologists", "trials", "paper")
@@ -21,25 +23,30 @@ LEGEND = 52
 #: Of white paper; the page has its own.
 GRID = "#e6eaee"
 #: Columns of points: `kind` is "mean" (with the 95% t-interval over n trials), "trial", "paper" or "poster".
-POINT_COLUMNS = ("kind", "value", "low", "high", "n", "trial")
+#: cells: keys of what it is made of, as from `tables.cell_keys`.
+POINT_COLUMNS = ("kind", "value", "low", "high", "n", "trial", "cells")
 
 
-def points(values_C: np.ndarray, arm: Arm, about: dict[str, Any]) -> list[dict]:
+def points(results: StudyResults, values_C: np.ndarray, arm: Arm, about: dict[str, Any]) -> list[dict]:
     """The rows of one arm: its mean, then its trials; undefined ones are absent. `about` goes into each."""
     mine = values_C[list(arm.indices)]
     interval = t_interval(mine)
     bounds = {"low": interval.low, "high": interval.high, "n": interval.n, "trial": None}
+    bounds["cells"] = cell_keys(results, arm.indices)
     rows = [about | {"kind": "mean", "value": interval.mean, **bounds}] if interval.n else []
     return rows + [
-        about | {"kind": "trial", "value": float(value), "low": np.nan, "high": np.nan, "n": 1, "trial": trial}
-        for trial, value in zip(arm.trials, mine, strict=True)
+        about
+        | {"kind": "trial", "value": float(value), "low": np.nan, "high": np.nan, "n": 1, "trial": trial}
+        | {"cells": cell_keys(results, [index])}
+        for trial, value, index in zip(arm.trials, mine, arm.indices, strict=True)
         if not np.isnan(value)
     ]
 
 
 def published_point(kind: str, value: float, about: dict[str, Any], half: float = np.nan) -> dict:
     """A row of the paper's or the poster's. half: of its interval's width."""
-    return about | {"kind": kind, "value": value, "low": value - half, "high": value + half, "n": 3, "trial": None}
+    ends = {"low": value - half, "high": value + half}
+    return about | {"kind": kind, "value": value, **ends, "n": 3, "trial": None, "cells": ""}
 
 
 @dataclass
@@ -136,6 +143,11 @@ def interval_texts(rows: pd.DataFrame) -> list[str]:
     """Each mean's interval and number of trials, in words, for whoever points at it."""
     ends = ["" if np.isnan(row.low) else f"[{row.low:.3f}, {row.high:.3f}] " for row in rows.itertuples()]
     return [f"{text}n = {n}" for text, n in zip(ends, rows["n"], strict=True)]
+
+
+def trial_texts(rows: pd.DataFrame) -> list[list]:
+    """Each trial's number and, for the page's way back, the key of its cell."""
+    return [list(pair) for pair in zip(rows["trial"], rows["cells"], strict=True)]
 
 
 def top(rows: pd.DataFrame) -> float:

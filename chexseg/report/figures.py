@@ -15,6 +15,7 @@ from chexseg.report.figure2 import figure2_rows as figure2_rows
 from chexseg.report.figure3 import figure3, figure3_panels, figure3_rows
 from chexseg.report.figure4 import figure4, figure4_panels, figure4_rows
 from chexseg.report.figure5 import figure5, figure5_rows, has_figure5
+from chexseg.report.palette import CONFIG
 from chexseg.report.palette import DASHED as DASHED
 from chexseg.report.palette import PATHOLOGY_COLOURS as PATHOLOGY_COLOURS
 from chexseg.report.published import AVERAGE
@@ -54,14 +55,6 @@ def write_html(figure: go.Figure, path: Path) -> None:
     """One figure, on white, for print; plotly.js stands once beside all of them, so that none needs a network."""
     figure = go.Figure(figure).update_layout(paper_bgcolor="white", plot_bgcolor="white")
     figure.write_html(path, include_plotlyjs="directory", config=CONFIG)
-
-
-#: Of plotly's buttons only those that serve a reader.
-CONFIG = {
-    "responsive": True,
-    "displaylogo": False,
-    "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
-}
 
 
 def write_images(figures: Mapping[Path, go.Figure]) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,10 +19,18 @@ LAYOUTS = {"task": ("row", "Table 1"), "method": ("row", "Table 2"), "arm": ("co
 BESTS = "; "
 
 
-def value(name: str, cell: Interval, paper: float | None = None, paper_half: float | None = None, reason: str | None = None):
-    """The columns of one value: its `name`, and that followed by low, high, n, paper, paper ± and reason.
+def value(
+    name: str,
+    cell: Interval,
+    paper: float | None = None,
+    paper_half: float | None = None,
+    reason: str | None = None,
+    cells: str = "",
+) -> dict[str, object]:
+    """The columns of one value: its `name`, and that followed by low, high, n, cells, paper, paper ± and reason.
 
-    reason: why there is no value; of one that isn't defined and has none, `UNFINISHED` or, with cells, `NO_EXPERT`.
+    cells: keys, as from `tables.cell_keys`. reason: why there is no value; of one that
+    isn't defined and has none, `NO_EXPERT`.
     """
     if reason is None and np.isnan(cell.mean):
         reason = NO_EXPERT
@@ -30,6 +39,7 @@ def value(name: str, cell: Interval, paper: float | None = None, paper_half: flo
         f"{name} low": cell.low,
         f"{name} high": cell.high,
         f"{name} n": cell.n,
+        f"{name} cells": cells,
         f"{name} paper": np.nan if paper is None else paper,
         f"{name} paper ±": np.nan if paper_half is None else paper_half,
         f"{name} reason": reason,
@@ -74,7 +84,7 @@ def best_of_columns(rows: Sequence[dict]) -> None:
         row["best"] = BESTS.join(names) or None
 
 
-def is_best(row: pd.Series, name: str) -> bool:
+def is_best(row: Mapping[str, Any], name: str) -> bool:
     return isinstance(row["best"], str) and name in row["best"].split(BESTS)
 
 
@@ -84,7 +94,7 @@ def repeated(rows: pd.DataFrame, position: int) -> bool:
     return position > 0 and rows[first].iloc[position - 1] == rows[first].iloc[position]
 
 
-def half(row: pd.Series, name: str) -> float:
+def half(row: Mapping[str, Any], name: str) -> float:
     """Half the width of a value's interval; NaN without one."""
     return (row[f"{name} high"] - row[f"{name} low"]) / 2
 
@@ -98,7 +108,7 @@ def gaps(rows: pd.DataFrame) -> list[tuple[str, str]]:
     """(reason, where) of every kind of gap in a grid."""
     found: dict[str, list[str]] = {}
     first = keys(rows)[0]
-    for _, row in rows.iterrows():
+    for row in rows.to_dict("records"):
         for name in columns(rows):
             reason = row[f"{name} reason"]
             if isinstance(reason, str) and reason != SHARED and pd.isna(row[name]):

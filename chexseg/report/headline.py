@@ -7,19 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from chexseg.report.inference import Difference, difference, holm, measured
+from chexseg.report.inference import Difference, difference, holm, over_patients
 from chexseg.report.published import HEADLINES, METHODS
 from chexseg.report.results import StudyResults
 from chexseg.report.statistics import (
     Arm,
     Interval,
-    arms,
-    bootstrap_t,
-    by_selection,
     cell_iou,
     miou,
     t_interval,
 )
+from chexseg.report.study_arms import RADIOLOGISTS, study_arms
 
 ROLES = {"weak": "Weak", "full": "Full", "chexseg": "CheXseg", "best": "Best on the test set"}
 #: What the paper's order takes: the first role above the second.
@@ -43,31 +41,21 @@ class Headline:
 
 def headline(results: StudyResults, replicates: int = 1000, seed: int = 0) -> Headline:
     """The study's arms in the paper's roles, with intervals and the two differences that make the paper's order."""
-    found = arms(results)
+    study = study_arms(results, replicates, seed)
     miou_C = miou(cell_iou(results))[0]
-    chosen = {
-        "weak": by_selection([arm for arm in found if arm.method == "weak"]),
-        "full": by_selection([arm for arm in found if arm.method == "full"]),
-        "chexseg": by_selection([arm for arm in found if arm.method == "mixed"]),
-        "best": max(found, key=lambda arm: np.nan_to_num(miou_C[list(arm.indices)].mean(), nan=-1.0), default=None),
-    }
+    chosen = {role: study.role(role) for role in ROLES if role != "best"}
+    chosen["best"] = max(study.arms, key=lambda arm: np.nan_to_num(miou_C[list(arm.indices)].mean(), nan=-1.0), default=None)
     roles = {role: arm for role, arm in chosen.items() if arm is not None}
-    known = {
-        role: measured(results.counts_CIK3[list(arm.indices)], results.image_ids, arm.trials, replicates, seed)
-        for role, arm in roles.items()
-    }
+    known = {role: study.measured(arm) for role, arm in roles.items()}
     over_trials = {role: t_interval(arm.values_TK[:, -1]) for role, arm in known.items()}
-    over_patients = {
-        role: bootstrap_t(over_trials[role].mean, arm.sampled_BTK[..., -1].mean(axis=1), int(arm.patients_K[-1]))[0]
-        for role, arm in known.items()
-    }
+    of_patients = {role: over_patients(arm) for role, arm in known.items()}
     steps = {
         step: difference(known[first], known[second])
         for step, (first, second) in STEPS.items()
         if first in known and second in known
     }
     adjusted = holm([step.p for step in steps.values()])
-    return Headline(roles, over_trials, over_patients, steps, dict(zip(steps, adjusted.tolist(), strict=True)))
+    return Headline(roles, over_trials, of_patients, steps, dict(zip(steps, adjusted.tolist(), strict=True)))
 
 
 def arm_text(arm: Arm) -> str:
@@ -93,11 +81,9 @@ def headline_rows(results: StudyResults, found: Headline) -> pd.DataFrame:
         rows[arm] = row | _bounds(found.trials[role], found.patients[role])
         rows[arm]["paper"] = HEADLINES[role].value if role in HEADLINES else np.nan
     if results.radiologists_IK3 is not None:
-        readers = measured(results.radiologists_IK3[None], results.image_ids, None)
-        value = float(readers.values_TK[0, -1])
-        patients, _ = bootstrap_t(value, readers.sampled_BTK[:, 0, -1], int(readers.patients_K[-1]))
+        patients = over_patients(study_arms(results).measured(RADIOLOGISTS))
         row = {"arm": "Radiologists", "settings": "three others, against the ground truth", "colour": "radiologists"}
-        rows[None] = row | _bounds(Interval(value, np.nan, np.nan, 1), patients) | {"paper": np.nan}
+        rows[None] = row | _bounds(Interval(patients.mean, np.nan, np.nan, 1), patients) | {"paper": np.nan}
     return pd.DataFrame(rows.values())
 
 

@@ -182,6 +182,20 @@ def measured(
     )
 
 
+def over_patients(arm: Measured, k: int = -1) -> Interval:
+    """The mean over trials of the k-th pathology's IoU, by default the mIoU, with its interval over patients, trials fixed.
+
+    No interval below `FEWEST_PATIENTS` patients with an expert pixel.
+    """
+    return _over_patients(float(arm.values_TK[:, k].mean()), arm.sampled_BTK[..., k].mean(axis=1), int(arm.patients_K[k]))[0]
+
+
+def _over_patients(estimate: float, sampled_B: np.ndarray, number: int) -> tuple[Interval, float]:
+    if number < FEWEST_PATIENTS:
+        return Interval(estimate, np.nan, np.nan, number), np.nan
+    return bootstrap_t(estimate, sampled_B, number)
+
+
 @dataclass(frozen=True)
 class Difference:
     """One arm's IoU minus another's, with intervals over patients, over trials, and over both."""
@@ -190,6 +204,7 @@ class Difference:
     trials: Interval  # patients fixed; paired by trial
     together: Interval  # paired by both, `crossed`
     p: float  # two-sided, of no difference over trials and patients; NaN where there is no interval
+    patients_p: float  # the same over patients alone, which speaks of these trials only
 
     @property
     def value(self) -> float:
@@ -210,7 +225,7 @@ def shared_trials(*arms: Measured) -> list[int]:
 def difference(first: Measured, second: Measured, k: int = -1) -> Difference:
     """First minus second in the k-th pathology's IoU, by default in mIoU. Only trials that both have finished are paired.
 
-    Nothing is said over both trials and patients below two such trials or `FEWEST_PATIENTS` patients with an expert pixel.
+    No interval over patients below `FEWEST_PATIENTS` with an expert pixel, none over both below these or two such trials.
     """
     number = int(first.patients_K[k])
     value = float(first.values_TK[:, k].mean() - second.values_TK[:, k].mean())
@@ -222,8 +237,8 @@ def difference(first: Measured, second: Measured, k: int = -1) -> Difference:
     else:
         found = crossed((first_T - second_T)[:, None], (first_BT - second_BT)[..., None], number)
         together, p = found.interval([1.0])
-    over_patients, _ = bootstrap_t(value, sampled_B, number)
-    return Difference(over_patients, t_interval(first_T - second_T), together, p)
+    patients, patients_p = _over_patients(value, sampled_B, number)
+    return Difference(patients, t_interval(first_T - second_T), together, p, patients_p)
 
 
 def paired_difference(

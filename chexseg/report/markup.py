@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import re
 from html import escape
+from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from chexseg.report.palette import CONFIG
+
+
+def document(title: str, body: str) -> str:
+    """A self-contained page: style, behaviour and plotly.js stand in it, and nothing needs a network."""
+    html, css, js = (Path(__file__).with_name(f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
+    parts = {
+        "title": escape(title),
+        "body": body,
+        "css": css,
+        "js": js.replace("{{config}}", json.dumps(CONFIG)),
+        "plotlyjs": get_plotlyjs(),
+    }
+    # One pass: what is filled in may itself hold braces.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match.group(1)], html)
 
 
 def note(text: str) -> str:

@@ -44,3 +44,10 @@ PATHOLOGY_COLOURS: dict[str, str] = {
 DASHED: frozenset[str] = frozenset({"Lung Lesion", "Pneumothorax", "Support Devices"})
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+#: How plotly.js draws, on the page as in the files: of its buttons only those that serve a reader.
+CONFIG = {
+    "responsive": True,
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
+}

@@ -86,6 +86,7 @@ def draw(rows: pd.DataFrame) -> go.Figure:
                     name=f"{name} ({len(group)})",
                     marker={"color": colour, "symbol": symbol, "size": 9 if crowded < 40 else 6},
                     hovertext=told,
+                    customdata=[key[:12] for key in group["key"]],
                     hovertemplate=f"%{{hovertext}}<br>{name}<extra></extra>",
                 )
             )

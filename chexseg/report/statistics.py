@@ -6,6 +6,7 @@ axes, C cells, T trials, I images, P patients, K pathologies, B bootstrap replic
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from chexseg.randomness import derive
-from chexseg.report.results import StudyResults
+from chexseg.report.results import StudyResults, once
 
 #: Settings that make an arm: cells that agree in all of them differ only in their trial.
 ARM_COLUMNS = ("method", "weak", "p", "init", "weak_images", "fraction", "epochs", "other")
@@ -83,8 +84,13 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     mean = float(kept.mean())
     if len(kept) < 2:
         return Interval(mean, np.nan, np.nan, 1)
-    half = float(stats.t.ppf(0.5 + confidence / 2, len(kept) - 1) * kept.std(ddof=1) / np.sqrt(len(kept)))
+    half = float(_t_quantile(0.5 + confidence / 2, len(kept) - 1) * kept.std(ddof=1) / np.sqrt(len(kept)))
     return Interval(mean, mean - half, mean + half, len(kept))
+
+
+@functools.cache  # a table asks for thousands, of a few numbers of trials
+def _t_quantile(share: float, degrees: int) -> float:
+    return float(stats.t.ppf(share, degrees))
 
 
 def percentile_interval(estimate: float, replicates_B: np.ndarray, n: int, confidence: float = 0.95) -> Interval:
@@ -169,33 +175,35 @@ class Arm:
     selection: float  # mean over trials of the mIoU on the selection images; NaN where unknown
 
 
+@once
 def arms(results: StudyResults) -> list[Arm]:
     """The study's arms in the order of their first cell."""
     cells = results.cells.reset_index(drop=True)
+    columns = [[None if pd.isna(value) else value for value in cells[name]] for name in ARM_COLUMNS]
     groups: dict[tuple, list[int]] = {}
-    settings = cells[list(ARM_COLUMNS)].astype(object).where(cells[list(ARM_COLUMNS)].notna(), None)
-    for index, values in enumerate(settings.itertuples(index=False, name=None)):
+    for index, values in enumerate(zip(*columns, strict=True)):
         groups.setdefault(values, []).append(index)
-    trials, selection = cells["trial"].tolist(), pd.to_numeric(cells["selection_miou"]).to_numpy(dtype=np.float64)
+    trial_C, selection_C = cells["trial"].tolist(), pd.to_numeric(cells["selection_miou"]).to_numpy(dtype=float)
     found = []
     for values, indices in groups.items():
-        about = dict(zip(ARM_COLUMNS, values, strict=True))
-        about["other"] = about["other"] or ""
+        settings = dict(zip(ARM_COLUMNS, values, strict=True))
+        settings["other"] = settings["other"] or ""
         for name in ("p", "weak_images", "fraction", "epochs"):
-            about[name] = np.nan if about[name] is None else float(about[name])
-        ordered = tuple(sorted(indices, key=lambda index: trials[index]))
-        known = selection[indices][~np.isnan(selection[indices])]
+            settings[name] = np.nan if settings[name] is None else float(settings[name])
+        indices.sort(key=trial_C.__getitem__)
+        known = [value for value in selection_C[indices] if not np.isnan(value)]
         found.append(
             Arm(
-                **about,
-                indices=ordered,
-                trials=tuple(int(trials[index]) for index in ordered),
-                selection=float(known.mean()) if len(known) else np.nan,
+                **settings,
+                indices=tuple(indices),
+                trials=tuple(int(trial_C[index]) for index in indices),
+                selection=float(np.mean(known)) if known else np.nan,
             )
         )
     return found
 
 
+@once
 def cell_iou(results: StudyResults) -> np.ndarray:
     """iou_CK of every cell, pooled; NaN for a pathology without expert pixels in the test set."""
     if not len(results.cells):

@@ -12,7 +12,7 @@ from chexseg.report.grid import UNFINISHED
 from chexseg.report.published import METHODS, TABLE1
 from chexseg.report.results import StudyResults
 from chexseg.report.statistics import Arm, arms, cell_iou, miou, t_interval
-from chexseg.report.tables import beside, task_values
+from chexseg.report.tables import beside, cell_keys, task_values
 
 #: Encoders from what has seen least to what has seen most.
 INITS = ("random", "imagenet", "moco", "chexpert")
@@ -63,7 +63,8 @@ def table2_rows(results: StudyResults) -> pd.DataFrame:
                 arm = mine.get(size)
                 paper = (published.table2(kind, init, int(size)) if all_ten(results) else None) or (None, None)
                 cell = t_interval(miou_C[list(arm.indices)] if arm else [])
-                row |= grid.value(f"{size:,.0f} images", cell, *paper, reason=None if arm else UNFINISHED)
+                keys = cell_keys(results, arm.indices if arm else ())
+                row |= grid.value(f"{size:,.0f} images", cell, *paper, reason=None if arm else UNFINISHED, cells=keys)
             row["best"] = grid.best_of_row(row)
             rows.append(row)
     return grid.frame(rows)
@@ -81,7 +82,7 @@ def arms_rows(results: StudyResults) -> pd.DataFrame:
         images = np.nan if arm.method == "full" or not arm.weak_images else arm.weak_images
         row = {"arm": _name(arm), "encoder": texts[arm], "weak images": images, "best": None}
         for task, values_C in values.items():
-            row |= grid.value(task, t_interval(values_C[list(arm.indices)]))
+            row |= grid.value(task, t_interval(values_C[list(arm.indices)]), cells=cell_keys(results, arm.indices))
         rows.append(row)
     grid.best_of_columns(rows)
     table = grid.frame(rows)

@@ -1,9 +1,10 @@
-"""Tables as HTML: grids with each value's interval and published value beneath, others sortable."""
+"""Tables as HTML: grids with each value's interval and published value beneath. The page's script makes them sortable."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,24 +23,33 @@ STYLE = (
 )
 
 
-def to_html(rows: pd.DataFrame, sortable: bool = False) -> str:
-    """A ``<table>``; a grid has interval and published value beneath each value. sortable: by a click on a header."""
+def to_html(rows: pd.DataFrame) -> str:
+    """A ``<table>``; a grid has interval and published value beneath each value. Numbers lead to the runs behind them."""
     if grid.is_grid(rows):
-        return _grid_html(rows, sortable)
+        return _grid_html(rows)
     names = [name for name in rows.columns if not name.endswith((" low", " high"))]
     numeric = [pd.api.types.is_numeric_dtype(rows[name]) for name in names]
-    heads = [_head(html.escape(name.replace("_", " ")), number, sortable) for name, number in zip(names, numeric, strict=True)]
+    heads = [_head(html.escape(name.replace("_", " ")), number) for name, number in zip(names, numeric, strict=True)]
     body = []
-    for _, row in rows.iterrows():
+    for row in rows.to_dict("records"):
         cells = []
         for name, number in zip(names, numeric, strict=True):
-            if name == "key":
-                told = html.escape(str(row[name]))
-                cells.append(f'<td class="key" title="{told}"><code>{told[:12]}</code></td>')
+            told = text(row, name)
+            if name in ("key", "cells"):
+                number_of = len(told.split())
+                shown = told[:12] if name == "key" else f"{number_of} cell{'' if number_of == 1 else 's'}"
+                cells.append(f'<td class="key">{way_html(f"<code>{html.escape(shown)}</code>", told)}</td>')
             else:
-                cells.append(f"<td{_class(number)}{_data(row[name], number and sortable)}>{html.escape(text(row, name))}</td>")
+                shown = way_html(html.escape(told), row.get("key", "")) if name == "mIoU" else html.escape(told)
+                cells.append(f"<td{_class(number)}{_data(row[name]) if number else ''}>{shown}</td>")
         body.append("<tr>" + "".join(cells) + "</tr>")
-    return _table(' class="sortable"' if sortable else "", heads, body)
+    return _table("", heads, body)
+
+
+def way_html(text: str, keys: str) -> str:
+    """A value that the page's script leads to the runs behind it. `keys`: as from `tables.cell_keys`."""
+    shortened = " ".join(key[:12] for key in keys.split())
+    return f'<button class="way" data-cells="{html.escape(shortened)}">{text}</button>' if shortened else text
 
 
 def to_html_file(rows: pd.DataFrame) -> str:
@@ -52,50 +62,48 @@ def _table(attributes: str, heads: list[str], body: list[str]) -> str:
     return f"<table{attributes}><thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
-def _head(told: str, number: bool, sortable: bool) -> str:
-    # A button in each header, so that the keyboard sorts too.
-    wrap: Callable[[str], str] = (lambda inner: f"<button>{inner}</button>") if sortable else str
-    return f"<th{_class(number)}>{wrap(told)}</th>"
+def _head(told: str, number: bool) -> str:
+    return f"<th{_class(number)}>{told}</th>"
 
 
 def _class(number: bool) -> str:
     return ' class="number"' if number else ""
 
 
-def _data(value: object, number: bool) -> str:
-    return f' data-value="{value}"' if number and not pd.isna(value) else ""
+def _data(value: object) -> str:
+    return f' data-value="{value}"' if not pd.isna(value) else ""
 
 
 # ---- grids -------------------------------------------------------------------------------------------------------------
 
 
-def _grid_html(rows: pd.DataFrame, sortable: bool) -> str:
-    """Rows of one first key are a group, its key told once; sortable ones stand alone."""
+def _grid_html(rows: pd.DataFrame) -> str:
+    """Rows of one first key are a group, its key told once."""
     first, names = grid.keys(rows), grid.columns(rows)
-    starts = [i for i in range(len(rows)) if sortable or not grid.repeated(rows, i)]
+    lines = rows.to_dict("records")
+    starts = [i for i in range(len(rows)) if not grid.repeated(rows, i)]
     body = []
     for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
-        group = rows.iloc[start:stop]
-        spread = {name for name in names if (group[f"{name} reason"] == SHARED).any()}
-        for offset, (_, row) in enumerate(group.iterrows()):
+        group = lines[start:stop]
+        spread = {name for name in names if any(row[f"{name} reason"] == SHARED for row in group)}
+        for offset, row in enumerate(group):
             cells = []
-            if offset == 0 and not sortable:
+            if offset == 0 and len(group) > 1:
                 cells.append(f'<th scope="rowgroup" rowspan="{len(group)}"{_mark(row[first[0]])}>{_key(row, first[0])}</th>')
             elif offset == 0:
-                cells.append(f"<td{_mark(row[first[0]])}>{_key(row, first[0])}</td>")
+                cells.append(f'<th scope="row"{_mark(row[first[0]])}>{_key(row, first[0])}</th>')
             cells += [f"<td{_mark(row[key])}>{_key(row, key)}</td>" for key in first[1:]]
             for name in names:
                 if row[f"{name} reason"] == SHARED:
                     continue
                 # A value that several rows share is bold where it is the best of any.
-                sharing = group if name in spread else rows.iloc[[start + offset]]
-                best = any(grid.is_best(one, name) for _, one in sharing.iterrows())
-                cells.append(_value(row, name, len(sharing), best, sortable))
+                sharing = group if name in spread else [row]
+                cells.append(_value(row, name, len(sharing), any(grid.is_best(one, name) for one in sharing)))
             kind = " ".join(["first"] * (offset == 0) + ["average"] * (offset == 0 and row[first[0]] == AVERAGE))
             body.append(f'<tr class="{kind}">' + "".join(cells) + "</tr>")
-    heads = [_head(html.escape(key[:1].upper() + key[1:]), False, sortable) for key in first]
-    heads += [_head(_title(name), True, sortable) for name in names]
-    return _table(f' class="table1{" sortable" if sortable else ""}"', heads, body)
+    heads = [_head(html.escape(key[:1].upper() + key[1:]), False) for key in first]
+    heads += [_head(_title(name), True) for name in names]
+    return _table(' class="table1"', heads, body)
 
 
 def _title(name: str) -> str:
@@ -105,7 +113,7 @@ def _title(name: str) -> str:
     return f"{name.replace('p=', '<i>p</i> = ')}<small>{ends.get(name, '&nbsp;')}</small>"
 
 
-def _key(row: pd.Series, name: str) -> str:
+def _key(row: Mapping[str, Any], name: str) -> str:
     return html.escape(text(row, name))
 
 
@@ -114,7 +122,7 @@ def _mark(key: object) -> str:
     return f' class="method {css_name(key.lower())}"' if isinstance(key, str) and key in METHODS.values() else ""
 
 
-def _value(row: pd.Series, name: str, rowspan: int, best: bool, sortable: bool) -> str:
+def _value(row: Mapping[str, Any], name: str, rowspan: int, best: bool) -> str:
     span = f' rowspan="{rowspan}"' if rowspan > 1 else ""
     paper, width = row[f"{name} paper"], row.get(f"{name} paper ±", np.nan)
     also = "" if pd.isna(width) else f" ±{bare(width)}"
@@ -122,6 +130,6 @@ def _value(row: pd.Series, name: str, rowspan: int, best: bool, sortable: bool) 
     if pd.isna(row[name]):
         reason = html.escape(str(row[f"{name} reason"]))
         return f'<td class="number"{span}><abbr title="{reason}">–</abbr><span class="interval"></span>{beneath}</td>'
-    told = f"<b>{row[name]:.3f}</b>" if best else f"{row[name]:.3f}"
+    told = way_html(f"<b>{row[name]:.3f}</b>" if best else f"{row[name]:.3f}", row[f"{name} cells"])
     interval = "" if np.isnan(half(row, name)) else f"±{bare(half(row, name))}"
-    return f'<td class="number"{span}{_data(row[name], sortable)}>{told}<span class="interval">{interval}</span>{beneath}</td>'
+    return f'<td class="number"{span}>{told}<span class="interval">{interval}</span>{beneath}</td>'

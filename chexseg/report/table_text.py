@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -23,7 +26,7 @@ def to_csv(rows: pd.DataFrame) -> str:
 
 def to_markdown(rows: pd.DataFrame) -> str:
     """A pipe table; a grid with its best values in bold."""
-    cells, columns = _text(rows, bold="**{}**")
+    cells, columns = _text(_shown(rows), bold="**{}**")
     escaped = [[cell.replace("|", "\\|") for cell in line] for line in cells]
     lines = ["| " + " | ".join(line) + " |" for line in [columns, ["---"] * len(columns), *escaped]]
     return "\n".join(lines) + "\n" + "".join(f"\n{note}\n" for note in _notes(rows, "bold"))
@@ -34,6 +37,7 @@ def to_tex(rows: pd.DataFrame) -> str:
 
     A grid's best values are bold, an undefined one is a dash with a letter, and its reason stands with that letter below.
     """
+    rows = _shown(rows)
     reasons = [reason for reason, _ in grid.gaps(rows)] if grid.is_grid(rows) else []
     cells, columns = _text(rows, bold="\0{}\1", dashes={reason: f"–\2{chr(97 + n)}\3" for n, reason in enumerate(reasons)})
     left = len(grid.keys(rows)) if grid.is_grid(rows) else 0
@@ -62,6 +66,7 @@ def _tex(text: str) -> str:
 
 def to_terminal(rows: pd.DataFrame, width: int = 120) -> str:
     """Aligned plain text; a grid in blocks of as many columns as fit `width` characters."""
+    rows = _shown(rows)
     if not grid.is_grid(rows):
         cells, columns = _text(rows)
         return "\n".join(_aligned([columns, *cells]))
@@ -81,6 +86,11 @@ def _aligned(lines: list[list[str]]) -> list[str]:
     return [padded[0], "-" * max(map(len, padded)), *padded[1:]]
 
 
+def _shown(rows: pd.DataFrame) -> pd.DataFrame:
+    """Without the way back to the cells, for which csv is there."""
+    return rows.drop(columns="cells", errors="ignore")
+
+
 def _text(rows: pd.DataFrame, bold: str = "{}", dashes: dict[str, str] | None = None) -> tuple[list[list[str]], list[str]]:
     """(cells as text, column names). Intervals join their mean as ±, the paper's value follows in brackets.
 
@@ -89,16 +99,16 @@ def _text(rows: pd.DataFrame, bold: str = "{}", dashes: dict[str, str] | None = 
     if grid.is_grid(rows):
         names, first = grid.columns(rows), grid.keys(rows)
         lines = []
-        for position, (_, row) in enumerate(rows.iterrows()):
+        for position, row in enumerate(rows.to_dict("records")):
             told = [text(row, name) for name in first]
             told[0] = "" if grid.repeated(rows, position) else told[0]
             lines.append(told + [_grid_text(row, name, bold, dashes or {}) for name in names])
         return lines, [name[:1].upper() + name[1:] for name in first] + names
     columns = [name for name in rows.columns if not name.endswith((" low", " high"))]
-    return [[text(row, name) for name in columns] for _, row in rows.iterrows()], columns
+    return [[text(row, name) for name in columns] for row in rows.to_dict("records")], columns
 
 
-def _grid_text(row: pd.Series, name: str, bold: str, dashes: dict[str, str]) -> str:
+def _grid_text(row: Mapping[str, Any], name: str, bold: str, dashes: dict[str, str]) -> str:
     if row[f"{name} reason"] == SHARED:
         return "as above"
     if pd.isna(row[name]):
@@ -110,7 +120,7 @@ def _grid_text(row: pd.Series, name: str, bold: str, dashes: dict[str, str]) -> 
     return told + (f" ({bare(row[f'{name} paper'])})" if not pd.isna(row[f"{name} paper"]) else "")
 
 
-def text(row: pd.Series, name: str) -> str:
+def text(row: Mapping[str, Any], name: str) -> str:
     """One cell of a table that is no grid, or a key of one."""
     value = row[name]
     if value is None or (not isinstance(value, str) and pd.isna(value)):

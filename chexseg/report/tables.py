@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 from chexseg.report import grid, published
 from chexseg.report.grid import NO_EXPERT, SHARED, UNFINISHED
 from chexseg.report.published import AVERAGE, METHODS
-from chexseg.report.results import StudyResults
+from chexseg.report.results import StudyResults, once
 from chexseg.report.statistics import Arm, Interval, arms, cell_iou, miou, t_interval
 from chexseg.report.table_html import to_html as to_html
 from chexseg.report.table_html import to_html_file
@@ -24,6 +25,8 @@ from chexseg.report.table_text import to_tex
 WRITERS = {".csv": to_csv, ".md": to_markdown, ".tex": to_tex, ".html": to_html_file}
 #: The stages in the order of the data's way.
 STAGES = ("ingest", "classify", "pretrain", "moco", "imported", "saliency", "irnet", "fit", "distil", "score")
+#: Of more variants a study's Table 1 isn't written: nobody reads hundreds.
+MOST_VARIANTS = 20
 
 
 @dataclass(frozen=True)
@@ -58,16 +61,38 @@ def same(first: float, second: float) -> bool:
 
 def variants(results: StudyResults) -> list[Variant]:
     """The study's variants, those with most arms first; where some have mixtures, only those: others are Table 2's."""
+    return [variant for variant, _ in _variant_arms(results).values()]
+
+
+def variant_arms(results: StudyResults, variant: Variant | None) -> list[Arm]:
+    """The arms of a variant, in the study's order."""
+    found = _variant_arms(results).get(str(variant))
+    return found[1] if found else [arm for arm in arms(results) if variant is not None and variant.has(arm)]
+
+
+@once
+def _variant_arms(results: StudyResults) -> dict[str, tuple[Variant, list[Arm]]]:
+    """Text -> variant and its arms, those with most first. The text stands for NaN, which equals nothing."""
     found = arms(results)
     for methods in (("mixed",), ("weak",), ("full",)):
         trained = [arm for arm in found if arm.method in methods]
         if trained:
             break
-    # A dictionary keeps the order of the study and drops repetitions; the text stands for NaN, which equals nothing.
     unique = {str(v): v for v in (Variant(arm.init, arm.epochs, arm.weak_images, arm.other) for arm in trained)}
-    return sorted(unique.values(), key=lambda variant: -sum(variant.has(arm) for arm in found))
+    # Of 10,000 cells every variant would ask every arm: so only those are asked whose further settings fit.
+    others: dict[frozenset[str], list[Arm]] = {}
+    full: dict[frozenset[str], list[Arm]] = {}
+    for arm in found:
+        (full if arm.method == "full" else others).setdefault(frozenset(arm.other.split()), []).append(arm)
+    own = {}
+    for text, variant in unique.items():
+        mine = frozenset(variant.other.split())
+        asked = [*others.get(mine, ()), *(arm for words, group in full.items() if words <= mine for arm in group)]
+        own[text] = variant, sorted(filter(variant.has, asked), key=lambda arm: min(arm.indices))
+    return dict(sorted(own.items(), key=lambda item: -len(item[1][1])))
 
 
+@once
 def task_values(results: StudyResults) -> dict[str, np.ndarray]:
     """Task -> values_C of every cell: mIoU under "Avg. IoU", then each pathology's IoU."""
     iou_CK = cell_iou(results)
@@ -77,12 +102,13 @@ def task_values(results: StudyResults) -> dict[str, np.ndarray]:
 def table1_rows(results: StudyResults, variant: Variant | None = None) -> pd.DataFrame:
     """The paper's Table 1 for this study: task, method, for each p the mean, its 95% interval, n and the paper's value.
 
-    Columns of one p: ``p=0.9``, and the same followed by `` low``, `` high``, `` n``, `` paper`` and `` reason`` (why there is
-    no value). ``best`` names the p with the row's highest mean. At p = 1 both methods have one value, and the reason says so.
+    Columns of one p: ``p=0.9``, and the same followed by `` low``, `` high``, `` cells`` (as from `cell_keys`), `` n``,
+    `` paper`` and `` reason`` (why there is no value). ``best`` names the p with the row's highest mean. At p = 1 both methods
+    have one value, and the reason says so.
     """
-    values, found = task_values(results), arms(results)
+    values = task_values(results)
     variant = variant or next(iter(variants(results)), None)
-    chosen = [arm for arm in found if variant is not None and variant.has(arm)]
+    chosen = variant_arms(results, variant)
     columns = sorted({arm.p for arm in chosen})
     # A study without weak labels has one row a task, called by what it has.
     methods = {k: name for k, name in METHODS.items() if any(arm.weak == k for arm in chosen)} or {"cam": "Full"}
@@ -99,7 +125,9 @@ def table1_rows(results: StudyResults, variant: Variant | None = None) -> pd.Dat
                     paper = published.table1_average(results.pathologies, method, p)
                 else:
                     paper = published.table1(task, method, p)
-                row |= grid.value(label(p), t_interval(values_C[list(arm.indices)] if arm else []), paper, reason=reason)
+                indices = list(arm.indices) if arm else []
+                cell, keys = t_interval(values_C[indices]), cell_keys(results, indices)
+                row |= grid.value(label(p), cell, paper, reason=reason, cells=keys)
             row["best"] = grid.best_of_row(row)
             rows.append(row)
     return grid.frame(rows)
@@ -113,10 +141,22 @@ def without_expert(results: StudyResults) -> list[str]:
     return [name for name, drawn in zip(results.pathologies, drawn_K, strict=True) if not drawn]
 
 
+def cell_keys(results: StudyResults, indices: Iterable[int]) -> str:
+    """The way back from a number: the first 12 characters of its cells' keys, with spaces between."""
+    keys = _short_keys(results)
+    return " ".join(keys[index] for index in indices)
+
+
+@once
+def _short_keys(results: StudyResults) -> list[str]:
+    return [key[:12] for key in results.cells["cell"]]
+
+
 def label(p: float) -> str:
     return f"p={p:g}"
 
 
+@once
 def cells_rows(results: StudyResults) -> pd.DataFrame:
     """One row a cell: its settings, mIoU, mIoU on the selection images, the IoU of each pathology, its key."""
     iou_CK = cell_iou(results)
@@ -133,23 +173,26 @@ def cells_rows(results: StudyResults) -> pd.DataFrame:
     return frame
 
 
+@once
 def students_rows(results: StudyResults) -> pd.DataFrame:
     """Students against their teacher by fraction of the training images (Figure 3): means, intervals, paired difference.
 
-    The teacher of a student is the fully supervised cell of the same encoder and trial (section 4.2).
+    The teacher of a student is the fully supervised cell of the same encoder and trial (section 4.2), and of the same of
+    whatever else the study varies.
     """
     found, miou_C = arms(results), miou(cell_iou(results))[0]
+    full = [arm for arm in found if arm.method == "full"]
     rows = []
     for arm in sorted((a for a in found if a.method == "student"), key=lambda a: (a.init, a.other, a.fraction)):
         teachers = dict(
-            pair for one in found if is_teacher(one, arm) for pair in zip(one.trials, miou_C[list(one.indices)], strict=True)
+            pair for one in full if is_teacher(one, arm) for pair in zip(one.trials, miou_C[list(one.indices)], strict=True)
         )
         paired = [(miou_C[i], teachers[t]) for t, i in zip(arm.trials, arm.indices, strict=True) if t in teachers]
         row: dict[str, object] = {"init": arm.init, "settings": beside(arm), "fraction": arm.fraction}
         row |= _columns("student", t_interval(miou_C[list(arm.indices)]))
         row |= _columns("teacher", t_interval([teacher for _, teacher in paired]))
         row |= _columns("difference", t_interval([student - teacher for student, teacher in paired]))
-        row["n"] = len(arm.indices)
+        row |= {"n": len(arm.indices), "cells": cell_keys(results, arm.indices)}
         row["reason"] = None if paired else "no fully supervised cell of the same encoder and trial has finished"
         rows.append(row)
     table = pd.DataFrame(rows)

@@ -68,11 +68,14 @@ def test_a_pathology_by_hand_and_no_interval_from_two_patients():
     assert found.loc["Edema", "verdict"] == A_HIGHER
 
 
-def test_without_trials_the_patients_alone_decide():
+def test_a_file_has_no_trials_and_of_two_the_patients_alone_decide():
     found = compare.compare(side("a", group("one", 1, (0, 1), 8, lr=1)), side("b", group("masks.json", 2, ())))
     row = found.rows.set_index("pathology").loc["Edema"]
-    assert np.isnan(row["trials from"]) and row["trials"] == 0 and row["verdict"] == A_HIGHER
+    assert row["trials"] == 2 and row["trials from"] < row["difference"] < row["trials to"]
     assert not len(found.settings)
+    alone = compare.compare(side("a", group("one.json", 1, (), 8)), side("b", group("other.json", 2, ())))
+    row = alone.rows.set_index("pathology").loc["Edema"]
+    assert np.isnan(row["trials from"]) and np.isnan(row["both from"]) and row["verdict"] == A_HIGHER
 
 
 def test_groups_of_two_studies_are_matched_by_what_varies_within_them():
@@ -193,7 +196,7 @@ def test_the_page_holds_all_of_it_and_needs_no_network(small, tmp_path):
     page = compare_page.write(found, tmp_path / "out")
     text = page.read_text()
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=\"?(https?:)?//", text)
-    assert "{{" not in text.partition("<script>")[0]
+    assert "{{" not in text.partition("<script")[0]
     for key in found.cells["key"]:
         assert key in text
     drawn = json.loads(re.search(r'<script type="application/json" id="difference">(.*?)</script>', text, re.S)[1])
