@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(chromium.PATH is None, reason="Chromium isn't in
 
 COLUMN = "[...document.querySelectorAll('{table} tbody tr')].map(row => row.cells[{column}].textContent)"
 #: Rows of Table 1 as their task, or nothing where it stands above.
-TABLE1 = "[...document.querySelectorAll('.table1 tbody tr')].map(row => row.querySelector('th')?.textContent ?? '')"
+TABLE1 = "[...document.querySelectorAll('[id$=--table-1] tbody tr')].map(row => row.querySelector('th')?.textContent ?? '')"
 #: Points that stand in each figure.
 POINTS = "plots.map(plot => plot.querySelectorAll('.scatterlayer .point').length)"
 WIDEST = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
@@ -65,24 +65,24 @@ async def look(path) -> dict[str, Any]:
         seen["drawn at first"] = await ask("plots.filter(drawn).length")
         seen["unsorted"] = await ask(TABLE1)
         for turn in ("descending", "ascending"):
-            await ask("document.querySelector('.table1 thead th:nth-child(3) .sort').click()")
+            await ask("document.querySelector('[id$=--table-1] thead th:nth-child(3) .sort').click()")
             seen[turn] = await ask(TABLE1)
             seen[f"{turn} values"] = await ask(
-                "groups(document.querySelector('.table1 tbody')).map(group => group.cells.map(line => number(line[2])))"
+                "groups(document.querySelector('[id$=--table-1] tbody')).map(group => group.cells.map(line => number(line[2])))"
             )
-            await ask("document.querySelector('.cells thead th:first-child .sort').click()")
-            seen[f"{turn} cells"] = await ask(COLUMN.format(table=".cells", column=0))
-        seen["sorted by"] = await ask("document.querySelector('.table1 thead th:nth-child(3)').getAttribute('aria-sort')")
+            await ask("document.querySelector('[id$=--cells] thead th:first-child .sort').click()")
+            seen[f"{turn} cells"] = await ask(COLUMN.format(table="[id$=--cells]", column=0))
+        seen["sorted by"] = await ask("document.querySelector('[id$=--table-1] thead th:nth-child(3)').getAttribute('aria-sort')")
         seen["unsortable"] = await ask(
             "[...document.querySelectorAll('table')].filter(table => table.tBodies[0].rows.length > 1"
             " && !table.querySelector('thead .sort')).map(table => table.outerHTML.slice(0, 200))"
         )
+        await ask("document.querySelectorAll('details').forEach(details => { details.open = true; })")
         await open_page.scroll_through()
         seen["figures"], seen["points"] = await ask("plots.length"), await ask(POINTS)
-        await ask("document.querySelector('.table1 .way').click()")
+        await ask("document.querySelector('[id$=--table-1] .way').click()")
         seen["behind"] = await ask("document.querySelector('#way').textContent")
         await ask("document.querySelector('#way button').click()")
-        await ask("document.querySelector('details[data-runs]').open = true")
         await open_page.settle()
         seen["runs"] = await ask("document.querySelectorAll('details[data-runs] tbody tr').length")
         seen["choices"] = await ask("[...document.querySelectorAll('select[data-choice] option')].map(option => option.value)")
