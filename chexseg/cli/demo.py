@@ -24,7 +24,7 @@ def demo(
     quiet: QuietFlag = False,
 ) -> None:
     """The main job on synthetic radiographs: data, all stages, report."""
-    from chexseg.report import tables
+    from chexseg.report import table2
 
     started = time.monotonic()
     study_path = _shipped_study("demo.yaml")
@@ -33,7 +33,7 @@ def demo(
         write_phantom(data, quiet=quiet, **DEMO_DATA)
     outcome = run_study(study_path, data, store, None, None, quiet)
     results, written = write_report([study_path], data, store, out / "report", None)
-    typer.echo(tables.table1_terminal(results[0]))
+    typer.echo(table2.terminal(results[0]))
     typer.echo("")
     for line in _timings(results[0], outcome):
         typer.echo(line)

@@ -18,13 +18,13 @@ def report(
     overrides: Overrides = None,
 ) -> None:
     """Make the tables, the figures and one page of what a store holds of some studies."""
-    from chexseg.report import tables
+    from chexseg.report import table2
 
     results, written = write_report(studies, data, store, out, overrides)
     for result in results:
         typer.echo(f"{result.name}: {len(result.cells)} of {len(result.cells) + len(result.missing)} cells finished")
         if len(result.cells):
-            typer.echo(tables.table1_terminal(result))
+            typer.echo(table2.terminal(result))
     for note in written.notes:
         typer.echo(note, err=True)
     typer.echo(str(written.page))

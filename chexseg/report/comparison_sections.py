@@ -17,7 +17,7 @@ from chexseg.report.markup import PAPER_SWITCH, note, plot, scroll, switch
 from chexseg.report.results import StudyResults
 from chexseg.report.table_html import to_html
 from chexseg.report.table_text import gaps
-from chexseg.report.tables import variants
+from chexseg.report.tables import has_table1
 
 #: Legend group -> what its switch says, its shape and its colour.
 SWITCHES: dict[str, tuple[str, str, str]] = {
@@ -149,10 +149,9 @@ def pathologies_html(results: StudyResults, name: str) -> str:
 
 
 def _further_panels(results: StudyResults, name: str, pathologies: Sequence[str]) -> str:
-    of_mixture = variants(results)
-    if not of_mixture or not pathologies:
+    if not has_table1(results) or not pathologies:
         return ""
-    every = dict(iter(figure2_points(results, of_mixture[0]).groupby("task", sort=False)))
+    every = dict(iter(figure2_points(results).groupby("task", sort=False)))
     drawn = {
         f"{name}--further-{number}": figure2(every[pathology], legend=False)
         for number, pathology in enumerate(pathologies)

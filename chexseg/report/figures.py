@@ -20,7 +20,7 @@ from chexseg.report.palette import DASHED as DASHED
 from chexseg.report.palette import PATHOLOGY_COLOURS as PATHOLOGY_COLOURS
 from chexseg.report.published import AVERAGE
 from chexseg.report.results import StudyResults
-from chexseg.report.tables import variants
+from chexseg.report.tables import has_table1
 
 
 def paper_figures(results: StudyResults) -> dict[str, go.Figure]:
@@ -29,9 +29,8 @@ def paper_figures(results: StudyResults) -> dict[str, go.Figure]:
     Figure 2 has a panel for each pathology; those beyond the paper's four are called after theirs.
     """
     found: dict[str, go.Figure] = {}
-    of_mixture = variants(results)
-    if of_mixture:
-        every = dict(iter(figure2_points(results, of_mixture[0]).groupby("task", sort=False)))
+    if has_table1(results):
+        every = dict(iter(figure2_points(results).groupby("task", sort=False)))
         for letter, name in zip("abcd", figure2_panels(results), strict=False):
             found[f"figure2-{letter}"] = figure2(every[name or AVERAGE], letter)
         for name in figure2_others(results):

@@ -62,7 +62,7 @@ def arm_text(arm: Arm) -> str:
     """An arm's settings in words."""
     parts = [METHODS[arm.weak]] if arm.weak else []
     parts += ["student", f"{100 * arm.fraction:g}% of train"] if arm.method == "student" else [f"p = {arm.p:g}"]
-    parts += [] if np.isnan(arm.weak_images) else [f"{arm.weak_images:,.0f} weak images"]
+    parts += [f"{arm.weak_images:,.0f} weak images"] if arm.weak_images > 0 else []
     return ", ".join([*parts, f"encoder {arm.init}"])
 
 

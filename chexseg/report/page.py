@@ -100,7 +100,8 @@ def study_tables(results: StudyResults) -> dict[str, pd.DataFrame]:
     """File name -> rows of every table that the study has something for."""
     found = {"claims": claims_rows(claims(results))} if len(results.cells) else {}
     found |= {"cells": tables.cells_rows(results), "students": tables.students_rows(results)}
-    for index, variant in enumerate(tables.variants(results)[: tables.MOST_VARIANTS]):
+    of_mixture = tables.variants(results)[: tables.MOST_VARIANTS] if tables.has_table1(results) else []
+    for index, variant in enumerate(of_mixture):
         found["table1" + (f"-{index + 1}" if index else "")] = tables.table1_rows(results, variant)
     for index, labels in enumerate(weak_labels.label_sets(results)):
         found["weak-labels" + (f"-{index + 1}" if index else "")] = weak_labels.rows(labels, results.pathologies)
@@ -134,7 +135,7 @@ def _study(name: str, results: StudyResults) -> str:
     sections: dict[str, str] = {}
     if len(results.cells):
         sections |= {"Claims": claims_html(results), "Result": result_html(results)}
-        if tables.variants(results):
+        if tables.has_table1(results):
             sections |= {"Table 1": table1_html(results, name), "Figure 2": figure2_html(results, name)}
         sections |= comparison_sections(results, name)
     if results.weak_labels:

@@ -12,7 +12,8 @@ from chexseg.report.grid import UNFINISHED
 from chexseg.report.published import METHODS, TABLE1
 from chexseg.report.results import StudyResults
 from chexseg.report.statistics import Arm, arms, cell_iou, miou, t_interval
-from chexseg.report.tables import beside, cell_keys, task_values
+from chexseg.report.table_text import to_terminal
+from chexseg.report.tables import beside, cell_keys, has_table1, table1_rows, task_values, variants
 
 #: Encoders from what has seen least to what has seen most.
 INITS = ("random", "imagenet", "moco", "chexpert")
@@ -96,3 +97,14 @@ def _name(arm: Arm) -> str:
     if arm.method == "student":
         return f"student, {100 * arm.fraction:g}% of train"
     return f"{METHODS[arm.weak]}, p = {arm.p:g}"
+
+
+def terminal(results: StudyResults) -> str:
+    """What a study came to, for a terminal: the first variant's Table 1, and how many others there are; all arms where it has
+    none."""
+    if not has_table1(results):
+        return to_terminal(arms_rows(results))
+    found = variants(results)
+    others = len(found) - 1
+    also = f"\n{others} other {'Table 1 is' if others == 1 else 'Tables 1 are'} on the page and in tables/." if others else ""
+    return f"Table 1, {found[0]}\n{to_terminal(table1_rows(results, found[0]))}{also}"

@@ -50,9 +50,9 @@ class Variant:
 
     def __str__(self) -> str:
         parts = [f"encoder {self.init}"]
-        parts += [f"{self.weak_images:,.0f} weak images"] if not np.isnan(self.weak_images) else []
+        parts += [f"{self.weak_images:,.0f} weak images"] if self.weak_images > 0 else []
         parts += [f"{self.epochs:g} epochs"] if not np.isnan(self.epochs) else []
-        return ", ".join(parts + self.other.split())
+        return ", ".join([*parts, *further(self.other)])
 
 
 def same(first: float, second: float) -> bool:
@@ -68,6 +68,11 @@ def variant_arms(results: StudyResults, variant: Variant | None) -> list[Arm]:
     """The arms of a variant, in the study's order."""
     found = _variant_arms(results).get(str(variant))
     return found[1] if found else [arm for arm in arms(results) if variant is not None and variant.has(arm)]
+
+
+def has_table1(results: StudyResults) -> bool:
+    """Whether a variant has two p; of one p the table of all arms by pathology says as much."""
+    return any(len({arm.p for arm in mine}) > 1 for _, mine in _variant_arms(results).values())
 
 
 @once
@@ -201,8 +206,13 @@ def students_rows(results: StudyResults) -> pd.DataFrame:
 
 def beside(arm: Arm) -> str:
     """What an arm's study varies beside the settings that have a column of their own."""
+    return " ".join(further(arm.other))
+
+
+def further(other: str) -> list[str]:
+    """Of what a study varies, "key=value", that which has no column of its own in `CELL_COLUMNS`."""
     told = ("init", "weak_images", "epochs")
-    return " ".join(word for word in arm.other.split() if word.partition("=")[0].rpartition(".")[2] not in told)
+    return [word for word in other.split() if word.partition("=")[0].rpartition(".")[2] not in told]
 
 
 def is_teacher(arm: Arm, student: Arm) -> bool:
@@ -231,13 +241,3 @@ def missing_rows(results: StudyResults) -> pd.DataFrame:
     undefined = [{"name": name, "state": "undefined", "reason": NO_EXPERT} for name in without_expert(results)]
     rows = [results.missing[["name", "state", "reason"]], pd.DataFrame(undefined, columns=["name", "state", "reason"])]
     return pd.concat([part for part in rows if len(part)] or rows[:1], ignore_index=True)
-
-
-def table1_terminal(results: StudyResults) -> str:
-    """The first variant's Table 1 for a terminal, with its name, and how many others there are."""
-    found = variants(results)
-    if not found:
-        return "no Table 1: no arm with weak or expert labels has finished"
-    others = len(found) - 1
-    also = f"\n{others} other {'Table 1 is' if others == 1 else 'Tables 1 are'} on the page and in tables/." if others else ""
-    return f"Table 1, {found[0]}\n{to_terminal(table1_rows(results, found[0]))}{also}"

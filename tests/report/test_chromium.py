@@ -72,7 +72,9 @@ async def look(path) -> dict[str, Any]:
             )
             await ask("document.querySelector('[id$=--cells] thead th:first-child .sort').click()")
             seen[f"{turn} cells"] = await ask(COLUMN.format(table="[id$=--cells]", column=0))
-        seen["sorted by"] = await ask("document.querySelector('[id$=--table-1] thead th:nth-child(3)').getAttribute('aria-sort')")
+        seen["sorted by"] = await ask(
+            "document.querySelector('[id$=--table-1] thead th:nth-child(3)').getAttribute('aria-sort')"
+        )
         seen["unsortable"] = await ask(
             "[...document.querySelectorAll('table')].filter(table => table.tBodies[0].rows.length > 1"
             " && !table.querySelector('thead .sort')).map(table => table.outerHTML.slice(0, 200))"

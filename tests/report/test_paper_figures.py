@@ -296,10 +296,13 @@ def test_tex_escapes_what_a_study_is_called():
 def test_the_terminal_names_the_table_and_counts_the_others(study):
     several = [study.cells.assign(init=init) for init in ("chexpert", "moco", "random")]
     three = dataclasses.replace(study, cells=pd.concat(several), counts_CIK3=np.concatenate([study.counts_CIK3] * 3))
-    text = tables.table1_terminal(three)
+    text = table2.terminal(three)
     assert text.startswith("Table 1, encoder chexpert, 100 weak images, 20 epochs\n")
     assert text.endswith("2 other Tables 1 are on the page and in tables/.")
-    assert "other" not in tables.table1_terminal(study)
+    assert "other" not in table2.terminal(study)
+    only = keep(study, (study.cells["method"] == "full").to_numpy())
+    assert not tables.has_table1(only) and "Table 1" not in table2.terminal(only)
+    assert [line.split()[0] for line in table2.terminal(only).splitlines()[:3:2]] == ["Arm", "full"]
 
 
 def test_arms_without_mixtures_beside_some_with_are_table2s(paper):
