@@ -32,7 +32,10 @@ app.add_typer(encoder_app, name="encoder")
 app.add_typer(store_app, name="store")
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study file.")]
-DataRoot = Annotated[Path, typer.Option("--data", metavar="ROOT", help="Directory with CheXpert and CheXlocalize.")]
+DataRoot = Annotated[
+    str,
+    typer.Option("--data", metavar="ROOT", help="CheXpert and CheXlocalize: a directory, or such as s3://bucket/prefix."),
+]
 StoreRoot = Annotated[
     str,
     typer.Option("--store", metavar="DIR_OR_URI", help="Where results are kept and found again, such as s3://bucket/prefix."),
@@ -102,17 +105,17 @@ def data_phantom(
 
 @data_app.command("check")
 def data_check(
-    root: Annotated[Path, typer.Argument(metavar="ROOT", help="Directory with CheXpert and CheXlocalize.")],
+    root: Annotated[str, typer.Argument(metavar="ROOT", help="CheXpert and CheXlocalize: a directory or a URI.")],
     as_json: AsJson = False,
     quiet: QuietFlag = False,
 ) -> None:
     """List every fault of a data set; exit code 1 if a study would fail on it."""
-    from chexseg.data import audit
+    from chexseg.data import audit, location
     from chexseg.progress import reporter
 
-    watch = reporter(quiet)
+    place, watch = location.at(root), reporter(quiet)
     try:
-        found = audit.check(root, lambda done, total: watch.update("check", done, total, "images"))
+        found = audit.check(place, lambda done, total: watch.update("check", done, total, "images"))
     finally:
         watch.close()
     typer.echo(json.dumps(found.as_dict(), indent=1) if as_json else found.text())
@@ -168,10 +171,11 @@ def study_plan(
     as_json: AsJson = False,
 ) -> None:
     """Show the cells of a study, the stages they need, and what of it is in the store already."""
+    from chexseg.data import location
     from chexseg.study import meaning
 
     (meant,), place = _read([study], data, store, overrides)
-    found = meaning.summarise(meant, place, data)
+    found = meaning.summarise(meant, place, location.at(data))
     typer.echo(json.dumps(found.plan_dict(), indent=1) if as_json else found.plan_text())
 
 
@@ -299,15 +303,16 @@ def report(
 
 @app.command()
 def evaluate(
-    gt: Annotated[Path, typer.Option("--gt", metavar="GT.json", help="Ground truth, a CheXlocalize mask file.")],
-    pred: Annotated[Path, typer.Option("--pred", metavar="PRED.json", help="Predictions in the same format.")],
+    gt: Annotated[str, typer.Option("--gt", metavar="GT.json", help="Ground truth, a CheXlocalize mask file or its URI.")],
+    pred: Annotated[str, typer.Option("--pred", metavar="PRED.json", help="Predictions in the same format.")],
     metric: Annotated[str, typer.Option(help="pooled (the paper's IoU) or per-image (CheXlocalize's).")] = "pooled",
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where iou.csv goes.")] = None,
 ) -> None:
     """IoU of predicted masks against the ground truth, CheXlocalize files in, CSV out."""
+    from chexseg.data import location
     from chexseg.report import evaluation
 
-    rows = evaluation.evaluate(gt, pred, metric)
+    rows = evaluation.evaluate(location.at(gt), location.at(pred), metric)
     for note in rows.attrs["notes"]:
         typer.echo(f"note: {note}", err=True)
     if out is not None:
@@ -390,25 +395,27 @@ def _write_phantom(root: Path, quiet: bool, **settings: Any) -> None:
 
 
 def _read(
-    studies: list[Path], data: Path, store: str, overrides: list[str] | None, apart: bool = False
+    studies: list[Path], data: str | Path, store: str, overrides: list[str] | None, apart: bool = False
 ) -> tuple[list[Any], Any]:
     """(what the study files mean, the store)."""
+    from chexseg.data import location
     from chexseg.study import meaning
     from chexseg.study.store import Store
 
     place = Store(store)  # first: reading the data takes its time
     option = "" if store == DEFAULT_STORE else f" --store {shlex.quote(store)}"
-    return meaning.read(studies, data, place, overrides or (), apart, option), place
+    return meaning.read(studies, location.at(data), place, overrides or (), apart, option), place
 
 
-def _run_study(study: Path, data: Path, store: str, address: str | None, overrides: list[str] | None, quiet: bool) -> Any:
+def _run_study(study: Path, data: str | Path, store: str, address: str | None, overrides: list[str] | None, quiet: bool) -> Any:
+    from chexseg.data import location
     from chexseg.progress import reporter
     from chexseg.study import launch
 
     (meant,), results = _read([study], data, store, overrides)
     watch = reporter(quiet)
     try:
-        return launch.launch(meant, results, data, watch, address, study, overrides or ())
+        return launch.launch(meant, results, location.at(data), watch, address, study, overrides or ())
     except KeyboardInterrupt:
         typer.echo("chexseg: interrupted; the same command goes on from here", err=True)
         raise typer.Exit(130) from None
@@ -416,7 +423,7 @@ def _run_study(study: Path, data: Path, store: str, address: str | None, overrid
         watch.close()
 
 
-def _report(studies: list[Path], data: Path, store: str, out: Path, overrides: list[str] | None) -> Any:
+def _report(studies: list[Path], data: str | Path, store: str, out: Path, overrides: list[str] | None) -> Any:
     from chexseg.report import load, page
     from chexseg.study import meaning
 

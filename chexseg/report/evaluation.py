@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from pycocotools import mask as coco
 
 from chexseg.data import chexlocalize
+from chexseg.data.location import Location
 from chexseg.errors import UserError, nearest
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.report.statistics import miou, per_image_iou, pooled_iou
@@ -16,7 +15,7 @@ from chexseg.report.statistics import miou, per_image_iou, pooled_iou
 METRICS = ("pooled", "per-image")
 
 
-def evaluate(gt: Path, pred: Path, metric: str = "pooled") -> pd.DataFrame:
+def evaluate(gt: Location, pred: Location, metric: str = "pooled") -> pd.DataFrame:
     """IoU of each pathology and their mean, for the images that the mask file `gt` names: pathology, n_images, iou.
 
     ``pooled`` is the paper's: intersections and unions summed over images, then divided; `n_images` counts the images in
