@@ -12,7 +12,9 @@ import pandas as pd
 import pyarrow.dataset as pads
 
 from chexseg.data import chexlocalize, shards
+from chexseg.data.location import Location
 from chexseg.pathologies import PATHOLOGIES, select
+from chexseg.report import radiologists
 from chexseg.report.results import CELL_COLUMNS, GRAPH_COLUMNS, Classifier, StudyResults, WeakCounts, WeakLabels, WeakMaps
 from chexseg.stages.counting import COUNTS, PREDICTIONS
 from chexseg.stages.saliency import THRESHOLDS
@@ -24,9 +26,13 @@ from chexseg.study.summary import summarise
 WEAK, CLASSIFIERS = ("saliency", "irnet"), ("classify", "pretrain")
 
 
-def study_results(plan: Plan, store: Store) -> StudyResults:
-    """Everything of a study that has finished, and what hasn't. Cells must study the same pathologies."""
+def study_results(plan: Plan, store: Store, data: Location | None = None) -> StudyResults:
+    """Everything of a study that has finished, and what hasn't. Cells must study the same pathologies.
+
+    data: the root of the raw data; with it, and where it has their masks, radiologists are counted as the first cell is.
+    """
     rows, counts, scores, missing = [], [], [], []
+    size: int | None = None
     found = summarise(plan, store)
     artifacts = found.artifacts
     names = select(plan.study.settings.pathologies)
@@ -40,6 +46,9 @@ def study_results(plan: Plan, store: Store) -> StudyResults:
         table = shards.read(scored.path / COUNTS)
         order = tuple(shards.metadata(table)["pathologies"])
         values = np.stack([table[name].to_numpy() for name in ("intersection", "predicted", "true")], axis=1)
+        if not rows:
+            own = plan.nodes[cell.score].config["resolution"] == "own"
+            size = None if own else shards.metadata(table)["size"]
         counts_IK3 = values.reshape(-1, len(order), 3)
         image_ids = tuple(table["image_id"].to_pylist()[:: len(order)])
         counts.append(counts_IK3[:, [order.index(name) for name in names]])
@@ -60,6 +69,7 @@ def study_results(plan: Plan, store: Store) -> StudyResults:
         image=_images(plan, artifacts, names),
         weak_labels=tuple(_weak_labels(plan, artifacts, node, names) for node in plan.nodes.values() if node.stage in WEAK),
         classifiers=_classifiers(plan, artifacts),
+        radiologists_IK3=radiologists.counts(data, image_ids, names, size) if data and image_ids else None,
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from chexseg.report.figures import DASHED, PATHOLOGY_COLOURS
+from chexseg.report.palette import DASHED, PATHOLOGY_COLOURS
 from chexseg.report.published import METHODS, PAPERS_METHODS
 from chexseg.report.results import StudyResults
 from chexseg.report.statistics import Arm, arms, by_selection, miou, patient_of, pooled_iou

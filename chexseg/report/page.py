@@ -15,7 +15,11 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from chexseg.report import figures, overlays, stage_graph, tables, weak_labels
-from chexseg.report.published import css_name, headline, headline_rows, verdict
+from chexseg.report.claims import claims, claims_rows
+from chexseg.report.claims_section import claims_html
+from chexseg.report.comparison_sections import comparison_sections, paper_tables
+from chexseg.report.headline import headline, headline_rows, verdict
+from chexseg.report.published import css_name
 from chexseg.report.results import StudyResults
 from chexseg.report.statistics import patient_of
 from chexseg.report.weak_label_section import classifiers_html, weak_labels_html
@@ -36,7 +40,7 @@ def write(results_list: Sequence[StudyResults], out: Path) -> Path:
 
 
 def publish(results_list: Sequence[StudyResults], out: Path, images: bool = True) -> Written:
-    """Write index.html, tables/ (csv, md) and figures/ (html; with `images` and where possible png, svg) into `out`."""
+    """Write index.html, tables/ (csv, md, tex, html) and figures/ (html; with `images`, if possible, png, svg) into `out`."""
     out = Path(out)
     files: list[Path] = []
     drawn: dict[Path, go.Figure] = {}
@@ -44,9 +48,9 @@ def publish(results_list: Sequence[StudyResults], out: Path, images: bool = True
         (out / folder).mkdir(parents=True, exist_ok=True)
     for study, results in named(results_list).items():
         for name, rows in study_tables(results).items():
-            for ending, text in ((".csv", tables.to_csv(rows)), (".md", tables.to_markdown(rows))):
+            for ending, text_of in tables.WRITERS.items():
                 files.append(out / "tables" / f"{study}-{name}{ending}")
-                files[-1].write_text(text)
+                files[-1].write_text(text_of(rows), encoding="utf-8")
         for name, figure in study_figures(results).items():
             stem = out / "figures" / f"{study}-{name}"
             figures.write_html(figure, stem.with_suffix(".html"))
@@ -84,24 +88,23 @@ def named(results_list: Sequence[StudyResults]) -> dict[str, StudyResults]:
 
 def study_tables(results: StudyResults) -> dict[str, pd.DataFrame]:
     """File name -> rows of every table that the study has something for."""
-    found = {"cells": tables.cells_rows(results), "students": tables.students_rows(results)}
+    found = {"claims": claims_rows(claims(results))} if len(results.cells) else {}
+    found |= {"cells": tables.cells_rows(results), "students": tables.students_rows(results)}
     for index, variant in enumerate(tables.variants(results)):
         found["table1" + (f"-{index + 1}" if index else "")] = tables.table1_rows(results, variant)
     for index, labels in enumerate(weak_labels.label_sets(results)):
         found["weak-labels" + (f"-{index + 1}" if index else "")] = weak_labels.rows(labels, results.pathologies)
     if results.classifiers:
         found |= {"auroc": weak_labels.auroc_rows(results), "classifiers": weak_labels.classifiers_rows(results)}
+    found |= paper_tables(results)
     found |= {"stages": tables.stages_rows(results), "missing": tables.missing_rows(results)}
     return {name: rows for name, rows in found.items() if len(rows)}
 
 
 def study_figures(results: StudyResults) -> dict[str, go.Figure]:
-    """File name -> figure; Figure 2 for its panels."""
+    """File name -> figure; the paper's for their panels."""
     found = {"stages": stage_graph.draw(stage_graph.rows(results))} if len(results.graph) else {}
-    if tables.variants(results):
-        for letter, name in zip("abcd", figures.figure2_panels(results), strict=False):
-            found[f"figure2-{letter}"] = figures.figure2(figures.figure2_rows(results, name), letter)
-    return found
+    return found | figures.paper_figures(results)
 
 
 def completeness(results: StudyResults) -> str:
@@ -128,9 +131,10 @@ def render(results_list: Sequence[StudyResults], notes: Sequence[str] = ()) -> s
 def _study(name: str, results: StudyResults) -> str:
     sections: dict[str, str] = {}
     if len(results.cells):
-        sections["Result"] = _result(results)
+        sections |= {"Claims": claims_html(results), "Result": _result(results)}
         if tables.variants(results):
             sections |= {"Table 1": _table1(results), "Figure 2": _figure2(results, name)}
+        sections |= comparison_sections(results, name)
     if results.weak_labels:
         sections["Weak labels"] = weak_labels_html(results)
     if results.classifiers:
@@ -384,8 +388,8 @@ TERMS = {
     "IoU": "Intersections and unions of a pathology are summed over all test images, then divided (the paper’s section 3.1).",
     "mIoU": "The mean over pathologies. One without an expert mask in the test set is left out, for every model alike.",
     "95% over trials": "Student’s t-interval of the trials’ mIoU. A trial has its own weak images and its own seed.",
-    "95% over patients": "Percentiles of 1,000 bootstrap samples of test patients with all their images; trials held fixed.",
-    "Resolved": "The paired difference keeps its sign throughout its interval over patients and that over trials.",
+    "95% over patients": "Student’s, with the standard error of 1,000 bootstrap samples of patients with all their images.",
+    "Resolved": "The paired difference over trials and patients together has p below 0.05, corrected by Holm for both steps.",
     "Paper": "Gadgil et al., CheXseg, MIDL 2021 (arXiv:2102.10484), on CheXpert’s radiographs.",
 }
 

@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from chexseg.progress import duration
-from chexseg.report.figures import BLUE, FONT, GREEN, GREY, VERMILLION
+from chexseg.report.palette import BLUE, FONT, GREEN, GREY, VERMILLION
 from chexseg.report.results import StudyResults
 
 #: State -> colour and symbol, so that none is told by colour alone.
