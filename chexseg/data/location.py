@@ -72,8 +72,8 @@ class RemotePath:
 
         def list_all(files: fs.FileSystem, path: str) -> dict[str, int]:
             found = files.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True))
-            names = ((info, info.path.removeprefix(path).strip("/")) for info in found if info.type == fs.FileType.File)
-            return {f"{self}/{name}": info.size for info, name in names}
+            here = str(self)
+            return {here + info.path.removeprefix(path): info.size for info in found if info.type == fs.FileType.File}
 
         return self._asked(list_all)
 

@@ -210,8 +210,8 @@ def claims_rows(found: Sequence[Claim]) -> pd.DataFrame:
 
     ``first`` and ``second`` are means over all trials; ``difference`` is the first minus the second, ``difference low`` and
     ``difference high`` its 95% interval over trials and patients together, ``claimed`` the paper's sign; ``relative`` is the
-    difference over the second, ``p`` and ``adjusted p`` two-sided, before and after Holm over the claim; ``closed`` is the
-    share of the gap to the radiologists with the ends of its interval. ``reason`` is why something is empty.
+    difference over the second; ``p-value`` and ``adjusted p-value`` are two-sided, before and after Holm over the claim;
+    ``closed`` is the share of the gap to the radiologists with the ends of its interval. ``reason`` is why something is empty.
     """
     rows = []
     for claim in found:
@@ -225,13 +225,23 @@ def claims_rows(found: Sequence[Claim]) -> pd.DataFrame:
             measured |= {"difference low": c.difference.together.low, "difference high": c.difference.together.high}
             measured |= {"relative": c.difference.value / c.second if c.second else np.nan}
             measured |= {"trials": c.difference.trials.n, "patients": c.difference.patients.n}
-            measured |= {"p": c.difference.p, "adjusted p": c.adjusted}
+            measured |= {"p-value": c.difference.p, "adjusted p-value": c.adjusted}
             if claim.share is not None:
                 measured |= {"closed": claim.share.mean, "closed low": claim.share.low, "closed high": claim.share.high}
             rows.append(about | measured | {"reason": c.reason} | source)
     columns = [
         *("claim", "verdict", "text", "comparison", "claimed", "first", "second", "difference", "difference low"),
-        *("difference high", "relative", "trials", "patients", "p", "adjusted p", "closed", "closed low", "closed high"),
+        *(
+            "difference high",
+            "relative",
+            "trials",
+            "patients",
+            "p-value",
+            "adjusted p-value",
+            "closed",
+            "closed low",
+            "closed high",
+        ),
         *("reason", "paper", "place"),
     ]
     return pd.DataFrame(rows, columns=columns).astype({"trials": "Int64", "patients": "Int64"})

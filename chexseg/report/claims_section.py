@@ -24,7 +24,7 @@ NOTE = (
 MARKS = {REPRODUCED: ("▲", "better"), NOT_REPRODUCED: ("▼", "worse"), UNDECIDED: ("", "")}
 #: Columns of the table of comparisons.
 COLUMNS = ["claim", "comparison", "claimed", "first", "second", "difference", "difference low", "difference high", "relative"]
-COLUMNS += ["trials", "patients", "p", "adjusted p"]
+COLUMNS += ["trials", "patients", "p-value", "adjusted p-value"]
 
 
 def claims_html(results: StudyResults) -> str:

@@ -21,13 +21,13 @@ from chexseg.report.tables import variants
 
 #: Legend group -> what its switch says, its shape and its colour.
 SWITCHES: dict[str, tuple[str, str, str]] = {
+    "weak": ("weak", "", "none"),
     "cam": ("CAM", "round", "var(--cam)"),
     "cam++": ("CAM++", "triangle", "var(--cam-plus-plus)"),
     "irnet": ("IRNet", "", "var(--irnet)"),
     "full": ("full supervision", "diamond", "var(--full)"),
     "student": ("student", "round", "var(--student)"),
     "teacher": ("teacher, with its 95% interval", "dash", "var(--full)"),
-    "weak": ("weak", "", "none"),
     "chexseg": ("CheXseg", "round", "var(--ink)"),
     "radiologists": ("radiologists", "diamond", "var(--radiologists)"),
     "trials": ("single trials", "small", "var(--paper-mark)"),

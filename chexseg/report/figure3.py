@@ -22,7 +22,7 @@ from chexseg.report.published import HEADLINES
 from chexseg.report.results import StudyResults
 from chexseg.report.statistics import arms, cell_iou, miou
 from chexseg.report.table2 import all_ten, by_init
-from chexseg.report.tables import is_teacher
+from chexseg.report.tables import beside, is_teacher
 
 #: Several students of one share, which differ in other settings, stand this far apart.
 DODGE = 0.16
@@ -39,11 +39,11 @@ def figure3_rows(results: StudyResults) -> pd.DataFrame:
     students = sorted((arm for arm in found if arm.method == "student"), key=by_init)
     rows: list[dict] = []
     for student in sorted(students, key=lambda arm: arm.fraction):
-        about = {"init": student.init, "method": "student", "settings": student.other, "fraction": student.fraction}
+        about = {"init": student.init, "method": "student", "settings": beside(student), "fraction": student.fraction}
         rows += points(miou_C, student, about)
     teachers = [arm for arm in found if any(is_teacher(arm, student) for student in students)]
     for arm in teachers:
-        rows += points(miou_C, arm, {"init": arm.init, "method": "full", "settings": arm.other, "fraction": np.nan})
+        rows += points(miou_C, arm, {"init": arm.init, "method": "full", "settings": beside(arm), "fraction": np.nan})
     if all_ten(results) and any(arm.init == "chexpert" for arm in students):
         about = {"init": "chexpert", "method": "full", "settings": "", "fraction": np.nan}
         rows.append(published_point("paper", HEADLINES["full, chexpert"].value, about))

@@ -23,6 +23,7 @@ from chexseg.report.statistics import (
     pooled_iou,
 )
 from chexseg.report.table2 import all_ten
+from chexseg.report.tables import beside
 
 #: The paper's three and full supervision, from below upwards in each row, and the method that each is of.
 ROLES = {"weak": "weak", "full": "full", "chexseg": "mixed"}
@@ -85,7 +86,7 @@ def _row(task: str, role: str, kind: str, interval: Interval, told: str) -> dict
 def _told(arm: Arm) -> str:
     parts = [METHODS[arm.weak], f"p = {arm.p:g}"] if arm.weak else ["p = 1"]
     parts += [f"{arm.weak_images:,.0f} weak images"] if arm.weak else []
-    return ", ".join([*parts, f"encoder {arm.init}", *arm.other.split()])
+    return ", ".join([*parts, f"encoder {arm.init}", *beside(arm).split()])
 
 
 def _published(task: str, results: StudyResults) -> list[dict]:
@@ -128,7 +129,7 @@ def radiologists_rows(rows: pd.DataFrame) -> pd.DataFrame:
             name = NAMES.get(one.role, one.role)
             row |= {name: one.value, f"{name} low": one.low, f"{name} high": one.high}
         if "gap" in row and row["radiologists"] > 0:
-            row["relative"] = f"{100 * row['gap'] / row['radiologists']:+.0f}%"
+            row["relative %"] = 100 * row["gap"] / row["radiologists"]
         table.append(row)
     return pd.DataFrame(table)
 
@@ -185,11 +186,11 @@ def figure5(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Fig
     return canvas.framed(
         "",
         letter,
-        ROW * len(tasks) + 62,
-        margin={"l": 8, "r": 16, "t": 12, "b": 50},
+        ROW * len(tasks) + 70,
+        margin={"l": 8, "r": 16, "t": 12, "b": 58},
         shapes=lines,
         xaxis={
-            "title": {"text": "IoU, pooled over the test images", "standoff": 4, "font": {"size": 12}},
+            "title": {"text": "IoU, pooled over the test images", "standoff": 10, "font": {"size": 12}},
             "range": [-0.02 * highest, 1.04 * highest],
             "zeroline": False,
             "showline": True,

@@ -12,7 +12,7 @@ from chexseg.report.grid import UNFINISHED
 from chexseg.report.published import METHODS, TABLE1
 from chexseg.report.results import StudyResults
 from chexseg.report.statistics import Arm, arms, cell_iou, miou, t_interval
-from chexseg.report.tables import task_values
+from chexseg.report.tables import beside, task_values
 
 #: Encoders from what has seen least to what has seen most.
 INITS = ("random", "imagenet", "moco", "chexpert")
@@ -28,7 +28,7 @@ def encoder_texts(found: Sequence[Arm]) -> dict[Arm, str]:
     epochs = {arm.epochs for arm in found if not np.isnan(arm.epochs)}
     texts = {}
     for arm in found:
-        parts = [arm.init, *([f"{arm.epochs:g} epochs"] if len(epochs) > 1 else []), *arm.other.split()]
+        parts = [arm.init, *([f"{arm.epochs:g} epochs"] if len(epochs) > 1 else []), *beside(arm).split()]
         texts[arm] = " ".join(parts)
     return texts
 
@@ -36,12 +36,12 @@ def encoder_texts(found: Sequence[Arm]) -> dict[Arm, str]:
 def by_init(arm: Arm) -> tuple:
     """Sorts arms by their encoder's start, in the order of `INITS`."""
     rank = INITS.index(arm.init) if arm.init in INITS else len(INITS)
-    return rank, arm.init, arm.epochs if not np.isnan(arm.epochs) else 0.0, arm.other
+    return rank, arm.init, arm.epochs if not np.isnan(arm.epochs) else 0.0, beside(arm)
 
 
 def has_table2(results: StudyResults) -> bool:
     """Whether weak arms differ in their encoder or their number of images; if not, Table 1's p = 0 is all there is."""
-    return len({(arm.init, arm.weak_images, arm.other) for arm in arms(results) if arm.method == "weak"}) > 1
+    return len({(arm.init, arm.weak_images, beside(arm)) for arm in arms(results) if arm.method == "weak"}) > 1
 
 
 def table2_rows(results: StudyResults) -> pd.DataFrame:

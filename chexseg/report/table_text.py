@@ -120,6 +120,8 @@ def text(row: pd.Series, name: str) -> str:
             return f"{value:,.1f}"
         if name in ("p", "fraction", "weak_images", "epochs"):
             return f"{value:g}"
+        if name.endswith(" %"):
+            return f"{value:+.0f}"
         if name == "weak images":
             return f"{value:,.0f}"
         told = f"{value:+.3f}" if name in ("difference", "gap") else f"{value:.3f}"

@@ -57,9 +57,12 @@ def same(first: float, second: float) -> bool:
 
 
 def variants(results: StudyResults) -> list[Variant]:
-    """The study's variants, those with most arms first."""
+    """The study's variants, those with most arms first; where some have mixtures, only those: others are Table 2's."""
     found = arms(results)
-    trained = [arm for arm in found if arm.method in ("weak", "mixed")] or [arm for arm in found if arm.method == "full"]
+    for methods in (("mixed",), ("weak",), ("full",)):
+        trained = [arm for arm in found if arm.method in methods]
+        if trained:
+            break
     # A dictionary keeps the order of the study and drops repetitions; the text stands for NaN, which equals nothing.
     unique = {str(v): v for v in (Variant(arm.init, arm.epochs, arm.weak_images, arm.other) for arm in trained)}
     return sorted(unique.values(), key=lambda variant: -sum(variant.has(arm) for arm in found))
@@ -142,7 +145,7 @@ def students_rows(results: StudyResults) -> pd.DataFrame:
             pair for one in found if is_teacher(one, arm) for pair in zip(one.trials, miou_C[list(one.indices)], strict=True)
         )
         paired = [(miou_C[i], teachers[t]) for t, i in zip(arm.trials, arm.indices, strict=True) if t in teachers]
-        row: dict[str, object] = {"init": arm.init, "settings": arm.other, "fraction": arm.fraction}
+        row: dict[str, object] = {"init": arm.init, "settings": beside(arm), "fraction": arm.fraction}
         row |= _columns("student", t_interval(miou_C[list(arm.indices)]))
         row |= _columns("teacher", t_interval([teacher for _, teacher in paired]))
         row |= _columns("difference", t_interval([student - teacher for student, teacher in paired]))
@@ -151,6 +154,12 @@ def students_rows(results: StudyResults) -> pd.DataFrame:
         rows.append(row)
     table = pd.DataFrame(rows)
     return table if any(row["settings"] for row in rows) else table.drop(columns="settings", errors="ignore")
+
+
+def beside(arm: Arm) -> str:
+    """What an arm's study varies beside the settings that have a column of their own."""
+    told = ("init", "weak_images", "epochs")
+    return " ".join(word for word in arm.other.split() if word.partition("=")[0].rpartition(".")[2] not in told)
 
 
 def is_teacher(arm: Arm, student: Arm) -> bool:

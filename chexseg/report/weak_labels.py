@@ -107,11 +107,11 @@ def rows(labels: LabelSet, pathologies: Sequence[str], replicates: int = 1000, s
       expected intersections instead of the labels'), on all masked images; ``held-out images``, ``held-out patients``,
       ``held-out IoU`` and ``held-out box IoU`` the same on the held-out ones.
     - ``against``: what the labels are compared with: a random box, or for IRNet the CAMs it started from.
-    - ``difference``, ``from``, ``to``, ``p``: labels minus that on the held-out images, its 95% interval and the two-sided
-      p-value of no difference over patients (paired, `bootstrap_t`); ``all difference``, ``all from``, ``all to``, ``all p``:
-      the same on all masked images. No interval below `FEWEST_PATIENTS` patients with the pathology.
-    - ``adjusted p``, ``all adjusted p``: by Holm over the pathologies of one kind of labels, as one sentence names them all.
-      The mean is a question of its own.
+    - ``difference``, ``from``, ``to``, ``p-value``: labels minus that on the held-out images, its 95% interval and the
+      two-sided p-value of no difference over patients (paired, `bootstrap_t`); ``all difference``, ``all from``, ``all to``,
+      ``all p-value``: the same on all masked images. No interval below `FEWEST_PATIENTS` patients with the pathology.
+    - ``adjusted p-value``, ``all adjusted p-value``: by Holm over the pathologies of one kind of labels, as one sentence
+      names them all. The mean is a question of its own.
     - ``verdict``, ``reason``: better or worse where the held-out adjusted p is below 0.05, undecided where it isn't; ``all
       verdict`` likewise on all images; None, and the reason, where there is no expert pixel.
     """
@@ -153,10 +153,10 @@ def rows(labels: LabelSet, pathologies: Sequence[str], replicates: int = 1000, s
                     "held-out box IoU": held.iou_MK[number + a, k],
                     "against": BOX if start is None else METHODS[start.kind],
                     **{"difference": here.mean, "from": here.low, "to": here.high},
-                    **{"p": p, "adjusted p": p, "verdict": None},
+                    **{"p-value": p, "adjusted p-value": p, "verdict": None},
                     "reason": reason,
                     **{"all difference": everywhere.mean, "all from": everywhere.low, "all to": everywhere.high},
-                    **{"all p": all_p, "all adjusted p": all_p, "all verdict": None},
+                    **{"all p-value": all_p, "all adjusted p-value": all_p, "all verdict": None},
                 }
             )
     return _judged(pd.DataFrame(out))
@@ -166,8 +166,8 @@ def _judged(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with adjusted p-values and verdicts."""
     for scope in ("", "all "):
         for _, group in rows[rows["pathology"] != MEAN].groupby("labels"):
-            rows.loc[group.index, f"{scope}adjusted p"] = holm(group[f"{scope}p"])
-        pairs = zip(rows[f"{scope}difference"], rows[f"{scope}adjusted p"], strict=True)
+            rows.loc[group.index, f"{scope}adjusted p-value"] = holm(group[f"{scope}p-value"])
+        pairs = zip(rows[f"{scope}difference"], rows[f"{scope}adjusted p-value"], strict=True)
         rows[f"{scope}verdict"] = pd.Series([_verdict(value, p) for value, p in pairs], index=rows.index, dtype=object)
     return rows
 

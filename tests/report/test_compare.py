@@ -16,7 +16,7 @@ from chexseg.report import compare, compare_page, compare_sides
 from chexseg.report.compare import A_HIGHER, MEAN, UNDECIDED
 from chexseg.report.compare_sides import Group, Side
 from chexseg.report.evaluation import evaluate
-from chexseg.report.statistics import paired_difference
+from chexseg.report.inference import paired_difference
 from chexseg.study.store import Store
 from tests.report import stores
 
