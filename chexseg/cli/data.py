@@ -33,17 +33,17 @@ def data_phantom(
 
 @app.command("check")
 def data_check(
-    root: Annotated[Path, typer.Argument(metavar="ROOT", help="Directory with CheXpert and CheXlocalize.")],
+    root: Annotated[str, typer.Argument(metavar="ROOT", help="CheXpert and CheXlocalize: a directory or a URI.")],
     as_json: AsJson = False,
     quiet: QuietFlag = False,
 ) -> None:
     """List every fault of a data set; exit code 1 if a study would fail on it."""
-    from chexseg.data import audit
+    from chexseg.data import audit, location
     from chexseg.progress import reporter
 
-    watch = reporter(quiet)
+    place, watch = location.at(root), reporter(quiet)
     try:
-        found = audit.check(root, lambda done, total: watch.update("check", done, total, "images"))
+        found = audit.check(place, lambda done, total: watch.update("check", done, total, "images"))
     finally:
         watch.close()
     typer.echo(json.dumps(found.as_dict(), indent=1) if as_json else found.text())

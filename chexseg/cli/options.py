@@ -14,7 +14,10 @@ import typer
 from chexseg.errors import UserError
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study file.")]
-DataRoot = Annotated[Path, typer.Option("--data", metavar="ROOT", help="Directory with CheXpert and CheXlocalize.")]
+DataRoot = Annotated[
+    str,
+    typer.Option("--data", metavar="ROOT", help="CheXpert and CheXlocalize: a directory, or such as s3://bucket/prefix."),
+]
 StoreRoot = Annotated[
     str,
     typer.Option("--store", metavar="DIR_OR_URI", help="Where results are kept and found again, such as s3://bucket/prefix."),
@@ -29,15 +32,16 @@ DEFAULT_STORE = "chexseg-store"
 
 
 def read_studies(
-    studies: list[Path], data: Path, store: str, overrides: list[str] | None, apart: bool = False
+    studies: list[Path], data: str | Path, store: str, overrides: list[str] | None, apart: bool = False
 ) -> tuple[list[Any], Any]:
     """(what the study files mean, the store)."""
+    from chexseg.data import location
     from chexseg.study import meaning
     from chexseg.study.store import Store
 
     place = Store(store)  # first: reading the data takes its time
     option = "" if store == DEFAULT_STORE else f" --store {shlex.quote(store)}"
-    return meaning.read(studies, data, place, overrides or (), apart, option), place
+    return meaning.read(studies, location.at(data), place, overrides or (), apart, option), place
 
 
 @contextmanager

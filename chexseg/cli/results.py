@@ -40,20 +40,23 @@ def compare(
     second: Annotated[str, typer.Argument(metavar="B", help="The same; what is shown is A minus B.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where compare.csv and compare.html go.")],
     data: Annotated[
-        Path | None, typer.Option("--data", metavar="ROOT", help="Directory with CheXpert and CheXlocalize; for studies.")
+        str | None,
+        typer.Option("--data", metavar="ROOT", help="CheXpert and CheXlocalize, a directory or a URI; for studies."),
     ] = None,
     gt: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--gt", metavar="GT.json", help="Ground truth of MASKS.json; without, the test masks below ROOT."),
     ] = None,
     store: StoreRoot = DEFAULT_STORE,
     overrides: Overrides = None,
 ) -> None:
     """Two studies, cells or mask files side by side: paired differences with intervals, and the settings that differ."""
+    from chexseg.data import location
     from chexseg.report import compare, compare_page, compare_sides, tables
     from chexseg.study.store import Store
 
-    found = compare.compare(*compare_sides.read((first, second), data, Store(store), overrides or (), gt))
+    root, truth = (None if place is None else location.at(place) for place in (data, gt))
+    found = compare.compare(*compare_sides.read((first, second), root, Store(store), overrides or (), truth))
     for note in found.notes:
         typer.echo(f"note: {note}", err=True)
     for setting in found.settings.itertuples():
@@ -64,7 +67,7 @@ def compare(
 
 
 def evaluate(
-    gt: Annotated[Path, typer.Option("--gt", metavar="GT.json", help="Ground truth, a CheXlocalize mask file.")],
+    gt: Annotated[str, typer.Option("--gt", metavar="GT.json", help="Ground truth, a CheXlocalize mask file or its URI.")],
     pred: Annotated[
         Path,
         typer.Option(
@@ -85,9 +88,10 @@ def evaluate(
     ] = None,
 ) -> None:
     """Predictions against the ground truth, CheXlocalize files in, CSV out."""
+    from chexseg.data import location
     from chexseg.report import evaluation
 
-    found = evaluation.evaluate(gt, pred, metric, true_pos_only, seed)
+    found = evaluation.evaluate(location.at(gt), pred, metric, true_pos_only, seed)
     for note in found.notes:
         typer.echo(f"note: {note}", err=True)
     if out is not None:
@@ -97,11 +101,13 @@ def evaluate(
     typer.echo(found.table.to_csv(index=False).rstrip())
 
 
-def write_report(studies: list[Path], data: Path, store: str, out: Path, overrides: list[str] | None) -> Any:
+def write_report(studies: list[Path], data: str | Path, store: str, out: Path, overrides: list[str] | None) -> Any:
     """Write the report of studies: (the results of each, `page.Written`)."""
+    from chexseg.data import location
     from chexseg.report import load, page
     from chexseg.study import meaning
 
     meant, place = read_studies(studies, data, store, overrides, apart=True)
-    results = [load.study_results(meaning.planned(one, place), place, data) for one in meant]
+    root = location.at(data)
+    results = [load.study_results(meaning.planned(one, place), place, root) for one in meant]
     return results, page.publish(results, out)

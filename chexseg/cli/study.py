@@ -22,10 +22,11 @@ def study_plan(
     as_json: AsJson = False,
 ) -> None:
     """Show the cells of a study, the stages they need, and what of it is in the store already."""
+    from chexseg.data import location
     from chexseg.study import meaning
 
     (meant,), place = read_studies([study], data, store, overrides)
-    found = meaning.summarise(meant, place, data)
+    found = meaning.summarise(meant, place, location.at(data))
     typer.echo(json.dumps(found.plan_dict(), indent=1) if as_json else found.plan_text())
 
 
@@ -67,15 +68,16 @@ def study_status(
     typer.echo(json.dumps(found.status_dict(), indent=1) if as_json else found.status_text())
 
 
-def run_study(study: Path, data: Path, store: str, address: str | None, overrides: list[str] | None, quiet: bool) -> Any:
+def run_study(study: Path, data: str | Path, store: str, address: str | None, overrides: list[str] | None, quiet: bool) -> Any:
     """Run a study, with progress; what the run did (`study.outcome.Outcome`). An interrupt ends the command with code 130."""
+    from chexseg.data import location
     from chexseg.progress import reporter
     from chexseg.study import launch
 
     (meant,), results = read_studies([study], data, store, overrides)
     watch = reporter(quiet)
     try:
-        return launch.launch(meant, results, data, watch, address, study, overrides or ())
+        return launch.launch(meant, results, location.at(data), watch, address, study, overrides or ())
     except KeyboardInterrupt:
         typer.echo("chexseg: interrupted; the same command goes on from here", err=True)
         raise typer.Exit(130) from None

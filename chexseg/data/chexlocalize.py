@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
+from chexseg.data.location import Location
 from chexseg.errors import UserError, nearest
 from chexseg.pathologies import ALIASES, PATHOLOGIES
 
@@ -29,7 +30,7 @@ FILES = {
 class MaskFile(Mapping[str, dict[str, dict]]):
     """A mask file: image id -> pathology -> run-length mask, decoded only on demand."""
 
-    def __init__(self, path: Path, entries: dict[str, dict[str, dict]]):
+    def __init__(self, path: Location, entries: dict[str, dict[str, dict]]):
         self.path, self._entries = path, entries
 
     def __getitem__(self, image_id: str) -> dict[str, dict]:
@@ -49,7 +50,7 @@ class MaskFile(Mapping[str, dict[str, dict]]):
             raise UserError(f"{self.path}: {image_id}: found masks of the sizes {found}; allowed: one size an image")
         return sizes[0]
 
-    def check_size(self, image_id: str, path: str | Path, shape: tuple[int, int]) -> None:
+    def check_size(self, image_id: str, path: object, shape: tuple[int, int]) -> None:
         """Raises `UserError` if an image's masks aren't of its size: `shape` is (height, width) of the image at `path`."""
         size = self.size(image_id)
         if size != tuple(shape):
@@ -75,7 +76,7 @@ class MaskFile(Mapping[str, dict[str, dict]]):
         return out_KHW
 
 
-def read(path: Path) -> MaskFile:
+def read(path: Location) -> MaskFile:
     """Read a mask file; aliases are resolved. Raises `UserError` for the first fault that `scan` finds."""
     mask_file, faults = scan(path)
     if faults:
@@ -83,9 +84,8 @@ def read(path: Path) -> MaskFile:
     return mask_file
 
 
-def scan(path: Path) -> tuple[MaskFile, list[tuple[str, str]]]:
+def scan(path: Location) -> tuple[MaskFile, list[tuple[str, str]]]:
     """What of a mask file can be read, and every fault of its structure as (kind, message). The runs are not looked at."""
-    path = Path(path)
     twice: list[str] = []
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

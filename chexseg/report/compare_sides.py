@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from chexseg.data import chexlocalize
+from chexseg.data.location import Location
 from chexseg.errors import UserError, nearest
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.report import load
@@ -52,7 +53,7 @@ class Side:
 
 
 def read(
-    both: Sequence[str], data: Path | None, store: Store, overrides: Sequence[str] = (), gt: Path | None = None
+    both: Sequence[str], data: Location | None, store: Store, overrides: Sequence[str] = (), gt: Location | None = None
 ) -> tuple[Side, Side]:
     """Both sides, on the same images, pathologies and masks, counted at the same size.
 
@@ -69,7 +70,7 @@ def read(
         if data is None:
             raise UserError("compare: found neither --gt nor --data; allowed: one of them, for the masks of a file")
         gt = data / chexlocalize.FILES["test"]
-    found = [side or _file(text, Path(str(gt)), studies) for text, side in zip(both, sides, strict=True)]
+    found = [side or _file(text, gt, studies) for text, side in zip(both, sides, strict=True)]
     return _on_one_footing(*found)
 
 
@@ -77,7 +78,7 @@ def _is_file(text: str) -> bool:
     return text.endswith(".json")
 
 
-def _study(text: str, data: Path | None, store: Store, overrides: Sequence[str]) -> Side:
+def _study(text: str, data: Location | None, store: Store, overrides: Sequence[str]) -> Side:
     path, _, wanted = text.partition("#")
     if data is None:
         raise UserError(f"--data: missing; allowed: the data root of {path}")
@@ -143,7 +144,7 @@ def flat(settings: Settings) -> dict[str, Any]:
     return {name: attrgetter(name)(settings) for name in setting_names() if name != "trial"}
 
 
-def _file(text: str, gt: Path, studies: Sequence[Side]) -> Side:
+def _file(text: str, gt: Location, studies: Sequence[Side]) -> Side:
     """Counts of a file of masks, on the images, pathologies and at the size of the study beside it, if there is one."""
     truth, predicted = chexlocalize.read(gt), chexlocalize.read(Path(text))
     other = studies[0] if studies else None

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from chexseg.data import chexlocalize
+from chexseg.data.location import Location
 from chexseg.errors import UserError, nearest
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.report import hit_rate, protocol
@@ -31,7 +32,7 @@ class Evaluation:
     published: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
-def evaluate(gt: Path, pred: Path, metric: str = "pooled", true_pos_only: bool = True, seed: int = 0) -> Evaluation:
+def evaluate(gt: Location, pred: Path, metric: str = "pooled", true_pos_only: bool = True, seed: int = 0) -> Evaluation:
     """Predictions against the mask file `gt`.
 
     ``pooled`` is the paper's IoU: intersections and unions summed over images, then divided; `n_images` counts the images in

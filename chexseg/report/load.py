@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow.dataset as pads
 
 from chexseg.data import chexlocalize, shards
+from chexseg.data.location import Location
 from chexseg.pathologies import PATHOLOGIES, select
 from chexseg.report import radiologists
 from chexseg.report.results import CELL_COLUMNS, GRAPH_COLUMNS, Classifier, StudyResults, WeakCounts, WeakLabels, WeakMaps
@@ -28,7 +29,7 @@ WEAK, CLASSIFIERS = ("saliency", "irnet"), ("classify", "pretrain")
 COUNTED = ("intersection", "predicted", "true")
 
 
-def study_results(plan: Plan, store: Store, data: Path | None = None) -> StudyResults:
+def study_results(plan: Plan, store: Store, data: Location | None = None) -> StudyResults:
     """Everything of a study that has finished, and what hasn't. Cells must study the same pathologies.
 
     data: the root of the raw data; with it, and where it has their masks, radiologists are counted as the first cell is.

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from pycocotools import mask as coco
 
-from chexseg.data import chexlocalize
+from chexseg.data import chexlocalize, location
 from chexseg.data.images import Frame
+from chexseg.data.location import Location
 
 
-def counts(data: Path, image_ids: Sequence[str], pathologies: Sequence[str], size: int | None) -> np.ndarray | None:
+def counts(data: Location, image_ids: Sequence[str], pathologies: Sequence[str], size: int | None) -> np.ndarray | None:
     """counts_IK3 of `image_ids`: intersection, predicted (the radiologists') and true pixels; None without their file.
 
     size: of the squares on which both are laid before pixels are counted, as a segmenter's are at training size; None
     counts at each image's own size. An image that the radiologists' file doesn't name has none of their masks. Raises
     `UserError` for a damaged file and for masks of different sizes.
     """
-    path = Path(data) / chexlocalize.FILES["radiologists"]
-    if not path.is_file():
-        return None
-    readers, truth = chexlocalize.read(path), chexlocalize.read(Path(data) / chexlocalize.FILES["test"])
+    path = data / chexlocalize.FILES["radiologists"]
+    with location.reached(path):
+        if not path.is_file():
+            return None
+    readers, truth = chexlocalize.read(path), chexlocalize.read(data / chexlocalize.FILES["test"])
     out_IK3 = np.zeros((len(image_ids), len(pathologies), 3), dtype=np.int64)
     for i, image_id in enumerate(image_ids):
         own = truth.size(image_id)
