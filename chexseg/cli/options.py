@@ -40,7 +40,7 @@ def read_studies(
     from chexseg.study.store import Store
 
     place = Store(store)  # first: reading the data takes its time
-    option = "" if store == DEFAULT_STORE else f" --store {shlex.quote(store)}"
+    option = "" if store == DEFAULT_STORE else f" --store {shlex.quote(str(place))}"  # without what credentials a URI may hold
     return meaning.read(studies, location.at(data), place, overrides or (), apart, option), place
 
 
