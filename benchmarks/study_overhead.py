@@ -55,9 +55,12 @@ def epochs_in(seconds: float, data: Path, scratch: Path) -> int:
 
 def between_cells(planned: Plan, store: Store) -> list[float]:
     """Seconds that a worker stood between two cells, for every fit but a worker's first, by when manifests were written."""
-    written = {key: (store.find(node.stage, key).path / MANIFEST).stat().st_mtime for key, node in planned.nodes.items()}
-    starts = sorted(written[cell.fit] - store.find("fit", cell.fit).manifest["seconds"] for cell in planned.cells)
-    ends = sorted(written[cell.score] for cell in planned.cells)
+
+    def written(stage: str, key: str) -> float:
+        return (store.find(stage, key).path / MANIFEST).stat().st_mtime
+
+    starts = sorted(written("fit", cell.fit) - store.find("fit", cell.fit).manifest["seconds"] for cell in planned.cells)
+    ends = sorted(written("score", cell.score) for cell in planned.cells)
     # A worker that ended first is taken to begin first.
     return [start - end for start, end in zip(starts[bare.CORES :], ends, strict=False)]
 
