@@ -180,14 +180,19 @@ def study_run(
     study: StudyFile,
     data: DataRoot,
     store: StoreRoot = DEFAULT_STORE,
-    address: Annotated[str | None, typer.Option(metavar="ADDR", help="A Ray cluster; none: a local one.")] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDR", envvar="RAY_ADDRESS", help="A Ray cluster, such as auto; none: a local one.")
+    ] = None,
+    grow_to: Annotated[
+        str | None, typer.Option(metavar="GPU=N,CPU=N", help="What the cluster may grow to, if it has an autoscaler.")
+    ] = None,
     overrides: Overrides = None,
     quiet: QuietFlag = False,
 ) -> None:
     """Run whatever of a study is not in the store yet; exit code 1 if a cell is still missing after."""
     from chexseg.study.store import Store
 
-    outcome = _run_study(study, data, store, address, overrides, quiet)
+    outcome = _run_study(study, data, store, address, overrides, quiet, grow_to)
     typer.echo(
         f"{len(outcome.computed)} stages computed in {outcome.seconds:.0f} s, {outcome.cached} found in {Store(store)},"
         f" {len(outcome.failed)} failed",
@@ -401,14 +406,26 @@ def _read(
     return meaning.read(studies, data, place, overrides or (), apart, option), place
 
 
-def _run_study(study: Path, data: Path, store: str, address: str | None, overrides: list[str] | None, quiet: bool) -> Any:
+def _run_study(
+    study: Path,
+    data: Path,
+    store: str,
+    address: str | None,
+    overrides: list[str] | None,
+    quiet: bool,
+    grow_to: str | None = None,
+) -> Any:
     from chexseg.progress import reporter
     from chexseg.study import launch
+    from chexseg.study.growth import NO_GROWTH, Growth
 
+    growth = Growth.parse(grow_to)
+    if growth != NO_GROWTH and not address:
+        raise UserError("--grow-to: found without --address; a local Ray doesn't grow; allowed: with --address ADDR")
     (meant,), results = _read([study], data, store, overrides)
     watch = reporter(quiet)
     try:
-        return launch.launch(meant, results, data, watch, address, study, overrides or ())
+        return launch.launch(meant, results, data, watch, address, study, overrides or (), growth)
     except KeyboardInterrupt:
         typer.echo("chexseg: interrupted; the same command goes on from here", err=True)
         raise typer.Exit(130) from None
