@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.util.placement_group import PlacementGroup
 
 from chexseg.errors import UserError
 from chexseg.study.growth import NO_GROWTH, Growth
@@ -88,6 +89,27 @@ class Capacity:
             f"--address {address}: the study asks for resources.gpu: {resources.gpu:g}, and the cluster has no GPU;"
             " allowed: --grow-to GPU=N,CPU=N for what it may grow to, or --set resources.gpu=0 to train on CPUs"
         )
+
+
+def room_for_reads(capacity: Capacity, resources: Resources) -> PlacementGroup | None:
+    """A CPU that cells can't take, for what they read through Ray Data (`read_in`); None where they leave one anyway.
+
+    Cells without GPUs that wait for nodes to come take every CPU that is there, and would wait for ever for their own reads
+    if no node came.
+    """
+    if capacity.gpus_of(resources) or capacity.cpus_in_reach == capacity.cpus:
+        return None
+    room = ray.util.placement_group([{"CPU": 1}])
+    ray.get(room.ready())
+    return room
+
+
+def read_in(room: PlacementGroup) -> None:
+    """Make this process's Ray Data work in the room of `room_for_reads`."""
+    from ray.data import DataContext
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    DataContext.get_current().scheduling_strategy = PlacementGroupSchedulingStrategy(room)
 
 
 def describe() -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from chexseg.errors import UserError
 from chexseg.progress import Reporter
 from chexseg.stages.base import Execution
 from chexseg.study.board import Board, Pen, Tally, Watch
-from chexseg.study.cluster import MAX_FAILURES, Capacity
+from chexseg.study.cluster import MAX_FAILURES, Capacity, read_in, room_for_reads
 from chexseg.study.execute import check, execute
 from chexseg.study.growth import NO_GROWTH, Growth
 from chexseg.study.outcome import Outcome
@@ -282,6 +282,12 @@ def _run_cells(pending: Sequence[Cell], job: Job, capacity: Capacity, resources:
     return answers
 
 
+def _in_room(config: Mapping[str, Any], room: Any, trial: Callable[..., None], constants: Mapping[str, Any]) -> None:
+    if room is not None:
+        read_in(room)
+    trial(config, **constants)
+
+
 def on_warm_workers(
     trial: Callable[..., None],
     constants: Mapping[str, Any],
@@ -305,7 +311,8 @@ def on_warm_workers(
 
     gpu = capacity.gpus_of(resources)
     execution = Execution(device="cuda" if gpu else "cpu", threads=max(1, int(resources.cpu)), map_gpus=gpu)
-    function = tune.with_parameters(trial, execution=execution, **constants)
+    room = room_for_reads(capacity, resources)
+    function = tune.with_parameters(_in_room, room=room, trial=trial, constants={**constants, "execution": execution})
     scratch = tempfile.mkdtemp(prefix="chexseg-tune-")
     try:
         return tune.Tuner(
@@ -328,3 +335,5 @@ def on_warm_workers(
         ).fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        if room is not None:
+            ray.util.remove_placement_group(room)

@@ -52,8 +52,8 @@ case "$1" in
 start)
     shift
     # As a daemon, but one whose process is known.
-    setsid {python} -m ray.scripts.scripts start "$@" --port={port} --dashboard-port={dashboard} --temp-dir={temporary} \\
-        --num-cpus={cpus} --object-store-memory=200000000 --block > {temporary}/start.log 2>&1 < /dev/null &
+    setsid {python} -m ray.scripts.scripts start --num-cpus=3 "$@" --port={port} --dashboard-port={dashboard} \\
+        --temp-dir={temporary} --object-store-memory=200000000 --block > {temporary}/start.log 2>&1 < /dev/null &
     echo $! > {temporary}/pid
     for _ in $(seq 240); do
         grep -q "Ray runtime started" {temporary}/start.log && exit 0
@@ -83,7 +83,7 @@ esac
 class Machine:
     """This machine as two: the one that launches (`home`), and the one that `ssh` reaches (`remote`)."""
 
-    def __init__(self, cpus: int = 3):
+    def __init__(self) -> None:
         self.top = Path(tempfile.mkdtemp(prefix="cxr-", dir="/tmp"))  # short: Ray's sockets lie below it
         self.home, self.remote, self.bin = self.top / "home", self.top / "remote", self.top / "bin"
         self.temporary, self.scratch = self.top / "ray", self.top / "tmp"
@@ -96,7 +96,6 @@ class Machine:
             "temporary": self.temporary,
             "port": self.port,
             "dashboard": self.dashboard,
-            "cpus": cpus,
         }
         for name, text in {"ssh": SSH, "rsync": RSYNC, "ray": RAY}.items():
             self.write(self.bin / name, text.format(**words))
