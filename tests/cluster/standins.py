@@ -119,7 +119,7 @@ class Machine:
         path.write_text(text)
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
-    def run(self, command: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(self, command: str, timeout: float = 600, **environment: str) -> subprocess.CompletedProcess[str]:
         """A line as it's typed into a shell, in the checkout; output and errors together."""
         return subprocess.run(
             ["bash", "-c", command],

@@ -37,7 +37,7 @@ def up(machine):
     machine.write(machine.remote / "chexseg-venv" / "bin" / "ray", (machine.bin / "ray").read_text())
     alone = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "false"}
     assert machine.run("ray get-auth-token --generate").returncode == 0
-    said = machine.run(f"ray up -y {file}", timeout=500, **alone)
+    said = machine.run(f"ray up -y {file}", timeout=1200, **alone)
     assert said.returncode == 0, said.stdout
     return machine, file, said.stdout
 
