@@ -9,9 +9,11 @@ from typer.testing import CliRunner
 
 from chexseg import cli
 from chexseg.errors import UserError
-from chexseg.study import spec
+from chexseg.progress import Quiet
+from chexseg.study import plan, run, spec
 from chexseg.study.cluster import Capacity
 from chexseg.study.growth import NO_GROWTH, Growth
+from chexseg.study.store import Store
 
 HEAD = Capacity(cpus=7, gpus=0, node_cpus=8, node_gpus=0)
 GPUS = spec.Resources(cpu=1, gpu=0.25)
@@ -71,3 +73,15 @@ def test_a_local_ray_is_not_told_to_grow(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     ran = CliRunner().invoke(cli.app, ["study", "run", "x.yaml", "--data", str(tmp_path), "--grow-to", "GPU=8"])
     assert isinstance(ran.exception, UserError) and "--grow-to: found without --address" in str(ran.exception)
+
+
+def test_a_study_finishes_though_the_nodes_it_was_promised_never_come(ray_session, phantom_root, tmp_path):
+    """Cells take every CPU that is there but the one they read with, and go on with those."""
+    import ray
+
+    text = "name: promised\naxes: {trial: [0, 1, 2, 3]}\nsettings: {size: 64, encoder: {init: random}}\n"
+    small = {"labels.p": 1, "labels.expert_split": {"train": 8, "select": 4}, "fit.epochs": 1, "fit.samples_per_epoch": 8}
+    planned = plan.plan(spec.parse(text, "promised.yaml", small), plan.fingerprints(phantom_root))
+    outcome = run.run(planned, Store(tmp_path / "store"), phantom_root, Quiet(), Growth(cpus=64))
+    assert outcome.failed == {} and set(outcome.computed) == {node.key for node in planned.needed(())}
+    assert ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"], "what was kept for reads is given back"
