@@ -6,12 +6,14 @@ Replaced are the study (six small cells for the demo's fifteen), the store (S3 f
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 
 import pytest
 import yaml
+from pyarrow import fs
 
 from tests.cluster.standins import ROOT, Machine, processes, wait_until
 
@@ -25,7 +27,7 @@ settings:
   size: 64
   encoder: {init: random}
   labels: {p: 1, expert_split: {train: 8, select: 4}}
-  fit: {epochs: 4, samples_per_epoch: 48}
+  fit: {epochs: 12, samples_per_epoch: 48}
 """
 SECRET = "not-to-be-seen-anywhere"
 
@@ -106,7 +108,7 @@ def test_a_new_users_walk_ends_with_a_finished_study(machine, s3, phantom_root):
         raise AssertionError("the job ended before it could be stopped")
     walk.type("ray job stop")
     followed.communicate(timeout=300)
-    assert "STOPPED" in machine.run("ray job status demo-1").stdout
+    assert "'demo-1' was stopped" in machine.run("ray job status demo-1").stdout
 
     walk.type("ray job submit")
     said = walk.watch("ray job logs").communicate(timeout=1200)[0]
@@ -115,6 +117,12 @@ def test_a_new_users_walk_ends_with_a_finished_study(machine, s3, phantom_root):
     assert "SUCCEEDED" in walk.type("ray job status")
     assert "walk: 6 done" in walk.type("chexseg study status")
     assert wait_until(lambda: "worker" not in active(machine), 600), "it never shrank"
+
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    files, records = fs.FileSystem.from_uri(s3("walk/.runs/walk"))
+    for record in files.get_file_info(fs.FileSelector(records)):
+        about = json.loads(files.open_input_stream(record.path).read())
+        assert about["git"].rstrip("+") == commit, "the checkout that was sent along is what ran"
 
     token = (machine.home / ".ray" / "auth_token").read_bytes()
     for path in machine.temporary.rglob("*"):
