@@ -1,15 +1,15 @@
 # make demo   the main job on synthetic radiographs, in .venv
-# make test   the whole test suite but what make test-cluster runs, in the same environment
+# make test   the test suite but what make test-cluster runs; in a container it installs Chromium for the page's tests
 # make test-cluster   tests on Ray clusters of their own that take longer than two minutes
 PYTHON ?= python3
 VENV := .venv
 
-.PHONY: demo test test-cluster lint clean
+.PHONY: demo test test-cluster lint chromium clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/chexseg demo --out demo
 
-test: lint
+test: lint chromium
 	$(VENV)/bin/python -m pytest
 
 test-cluster: $(VENV)/installed-test
@@ -19,6 +19,13 @@ lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
+
+# The page's tests need a browser, and are skipped without one. Only root on Debian and its like is given one.
+chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	     && { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; } \
+	     || echo "no Chromium: the page's tests in a browser will be skipped"; }
 
 $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "chexseg needs Python 3.11 or newer; this is " + sys.version)'

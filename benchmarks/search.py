@@ -20,7 +20,7 @@ from time import perf_counter
 
 import bare
 
-from chexseg.cli import DEMO_DATA
+from chexseg.cli.demo import DEMO_DATA
 from chexseg.phantom import dataset
 from chexseg.progress import Quiet
 from chexseg.report import load, statistics

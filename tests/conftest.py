@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from chexseg.data import location
+from chexseg.data.location import RemotePath
+
 # Tests share the machine's few cores with Ray's workers; one thread a process is faster than several that fight.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["RAY_AUTH_MODE"] = "disabled"
@@ -96,6 +99,27 @@ def phantom_root(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("phantom") / "data"
     dataset.write(root, dataset.Config(train=48, valid=24, test=16, size=64))
     return root
+
+
+@pytest.fixture(scope="session")
+def uploaded(s3) -> Callable[[Path, str], RemotePath]:
+    """``uploaded(directory, prefix)``: a copy of a directory on the S3 server."""
+    from chexseg.object_store import connect
+
+    def upload(directory: Path, prefix: str) -> RemotePath:
+        place = connect(s3(prefix), "upload")
+        for path in filter(Path.is_file, directory.rglob("*")):
+            with place.files.open_output_stream(f"{place.path}/{path.relative_to(directory)}", compression=None) as stream:
+                stream.write(path.read_bytes())
+        return location.at(s3(prefix))
+
+    return upload
+
+
+@pytest.fixture(scope="session")
+def phantom_uri(uploaded, phantom_root) -> str:
+    """The small synthetic data set on the S3 server."""
+    return uploaded(phantom_root, "phantom").uri
 
 
 @pytest.fixture(scope="session")

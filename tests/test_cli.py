@@ -104,6 +104,8 @@ def test_evaluate_says_1_for_the_truth_itself(phantom_root, tmp_path):
         (("study", "run", "studies/demo.yaml", "--data", ".", "--store", "README.md"), ["README.md", "is a file"]),
         (("data", "check", "nowhere"), ["nowhere", "no such directory"]),
         (("evaluate", "--gt", "README.md", "--pred", "README.md"), ["README.md", "not JSON"]),
+        (("compare", "a.json", "b.json", "--out", "out"), ["neither --gt nor --data"]),
+        (("compare", "studies/demo.yaml", "b.json", "--out", "out"), ["--data", "studies/demo.yaml"]),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, parts):

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from pycocotools import mask as coco
 
-from chexseg.data import chexlocalize, chexpert, images
+from chexseg.data import chexlocalize, chexpert, images, location
+from chexseg.data.location import Location
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation
 
@@ -36,7 +35,7 @@ class Audit:
     (pathology -> images with at least one pixel of it).
     """
 
-    root: Path
+    root: Location
     faults: Mapping[str, Sequence[str]] = field(default_factory=dict)
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     splits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -66,20 +65,18 @@ class Audit:
         return "\n\n".join([*blocks, f"{self.root}: {verdict}"])
 
 
-def check(root: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Audit:
+def check(root: Location, progress: Callable[[int, int], None] = lambda done, total: None) -> Audit:
     """Read everything of a data set, decode every image, and list every fault.
 
-    Progress counts images. Raises `UserError` only where there is no such directory.
+    Progress counts images. Raises `UserError` only where there is no such directory or prefix.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise UserError(f"{root}: no such directory; allowed: a directory with CheXpert and CheXlocalize below it")
+    location.check(root)
     faults: dict[str, list[str]] = defaultdict(list)
     notes: dict[str, list[str]] = defaultdict(list)
     csvs, tables = _read_tables(root, faults)
     mask_files = _read_mask_files(root, faults)
     areas = {name: _areas(mask_file, faults) for name, mask_file in mask_files.items()}
-    shapes = _check_images(tables, mask_files.get("test"), faults, notes, progress)
+    shapes = _check_images(root, tables, mask_files.get("test"), faults, notes, progress)
     for name, mask_file in mask_files.items():
         split = "test" if name == "radiologists" else name
         if split in tables:
@@ -95,7 +92,7 @@ def check(root: Path, progress: Callable[[int, int], None] = lambda done, total:
     return Audit(root, dict(faults), dict(notes), splits)
 
 
-def _read_tables(root: Path, faults: dict[str, list[str]]) -> tuple[dict[str, Path], dict[str, pd.DataFrame]]:
+def _read_tables(root: Location, faults: dict[str, list[str]]) -> tuple[dict[str, Location], dict[str, pd.DataFrame]]:
     csvs, tables = {}, {}
     for split in chexpert.SPLITS:
         try:
@@ -110,12 +107,13 @@ def _read_tables(root: Path, faults: dict[str, list[str]]) -> tuple[dict[str, Pa
     return csvs, tables
 
 
-def _read_mask_files(root: Path, faults: dict[str, list[str]]) -> dict[str, chexlocalize.MaskFile]:
+def _read_mask_files(root: Location, faults: dict[str, list[str]]) -> dict[str, chexlocalize.MaskFile]:
     """The mask files that name any image; only the radiologists' may be missing."""
     mask_files = {}
     for name, file in chexlocalize.FILES.items():
-        if name == "radiologists" and not (root / file).is_file():
-            continue
+        with location.reached(root):
+            if name == "radiologists" and not (root / file).is_file():
+                continue
         mask_file, found = chexlocalize.scan(root / file)
         _add(faults, found)
         if mask_file:
@@ -126,6 +124,7 @@ def _read_mask_files(root: Path, faults: dict[str, list[str]]) -> dict[str, chex
 
 
 def _check_images(
+    root: Location,
     tables: Mapping[str, pd.DataFrame],
     test_masks: chexlocalize.MaskFile | None,
     faults: dict[str, list[str]],
@@ -134,11 +133,11 @@ def _check_images(
 ) -> dict[str, tuple[int, int]]:
     """(height, width) of every image that can be decoded, by its path. Test images without masks are never used."""
     shapes = {}
-    paths = [path for table in tables.values() for path in table["path"]]
+    files = [file for table in tables.values() for file in location.files(root, table["path"])]
     unused: set[str] = set()
     if test_masks is not None and "test" in tables:
         unused = set(tables["test"]["path"][~tables["test"]["image_id"].isin(set(test_masks))])
-    with closing(_decoded(paths)) as answers:
+    with closing(_decoded(files)) as answers:
         for done, (path, shape, kind, message) in enumerate(answers, start=1):
             if kind is None:
                 shapes[path] = shape
@@ -146,27 +145,28 @@ def _check_images(
                 notes[f"{kind} that no study uses"].append(message)
             else:
                 faults[kind].append(message)
-            if done % CHUNK == 0 or done == len(paths):
-                progress(done, len(paths))
+            if done % CHUNK == 0 or done == len(files):
+                progress(done, len(files))
     return shapes
 
 
-def _decoded(paths: Sequence[str]) -> Iterator[tuple[str, tuple[int, int], str | None, str]]:
-    """(path, shape, kind of fault or None, message) in the order of the paths. Decoding a JPEG leaves the interpreter free."""
-    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-    pool = ThreadPoolExecutor(os.cpu_count())
+def _decoded(files: Sequence[Location]) -> Iterator[tuple[str, tuple[int, int], str | None, str]]:
+    """(path, shape, kind of fault or None, message) in the order of the files. Decoding a JPEG leaves the interpreter free."""
+    chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
+    pool = ThreadPoolExecutor(location.at_once(files))
     try:
-        for answers in pool.map(lambda chunk: [_decode(path) for path in chunk], chunks):
+        for answers in pool.map(lambda chunk: [_decode(file) for file in chunk], chunks):
             yield from answers
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupt must not wait for the rest
 
 
-def _decode(path: str) -> tuple[str, tuple[int, int], str | None, str]:
+def _decode(file: Location) -> tuple[str, tuple[int, int], str | None, str]:
     try:
-        return path, images.decode(path).shape, None, ""
+        return str(file), images.decode(file).shape, None, ""
     except UserError as error:
-        return path, (0, 0), "unreadable image" if Path(path).is_file() else "missing image", str(error)
+        missing = isinstance(error.__context__, FileNotFoundError)
+        return str(file), (0, 0), "missing image" if missing else "unreadable image", str(error)
 
 
 def _areas(mask_file: chexlocalize.MaskFile, faults: dict[str, list[str]]) -> dict[tuple[str, str], int]:
@@ -183,7 +183,7 @@ def _areas(mask_file: chexlocalize.MaskFile, faults: dict[str, list[str]]) -> di
 
 def _check_sizes(
     mask_file: chexlocalize.MaskFile,
-    csv: Path,
+    csv: Location,
     table: pd.DataFrame,
     shapes: Mapping[str, tuple[int, int]],
     faults: dict[str, list[str]],
@@ -202,7 +202,7 @@ def _check_sizes(
             faults["masks of unknown image"].append(f"{mask_file.path}: {image_id} is not in {csv}; allowed: its images")
 
 
-def _summary(csv: Path, table: pd.DataFrame) -> dict[str, Any]:
+def _summary(csv: Location, table: pd.DataFrame) -> dict[str, Any]:
     labels = {}
     for name in OBSERVATIONS:
         values = table[name].to_numpy()
@@ -221,7 +221,7 @@ def _summary(csv: Path, table: pd.DataFrame) -> dict[str, Any]:
 def _compare_labels(
     mask_file: chexlocalize.MaskFile,
     areas: Mapping[tuple[str, str], int],
-    csv: Path,
+    csv: Location,
     table: pd.DataFrame,
     notes: dict[str, list[str]],
 ) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
+from chexseg.data.location import Location
 from chexseg.errors import UserError, nearest
 from chexseg.pathologies import ALIASES, PATHOLOGIES
 
@@ -29,7 +30,7 @@ FILES = {
 class MaskFile(Mapping[str, dict[str, dict]]):
     """A mask file: image id -> pathology -> run-length mask, decoded only on demand."""
 
-    def __init__(self, path: Path, entries: dict[str, dict[str, dict]]):
+    def __init__(self, path: Location, entries: dict[str, dict[str, dict]]):
         self.path, self._entries = path, entries
 
     def __getitem__(self, image_id: str) -> dict[str, dict]:
@@ -49,7 +50,7 @@ class MaskFile(Mapping[str, dict[str, dict]]):
             raise UserError(f"{self.path}: {image_id}: found masks of the sizes {found}; allowed: one size an image")
         return sizes[0]
 
-    def check_size(self, image_id: str, path: str | Path, shape: tuple[int, int]) -> None:
+    def check_size(self, image_id: str, path: object, shape: tuple[int, int]) -> None:
         """Raises `UserError` if an image's masks aren't of its size: `shape` is (height, width) of the image at `path`."""
         size = self.size(image_id)
         if size != tuple(shape):
@@ -75,7 +76,7 @@ class MaskFile(Mapping[str, dict[str, dict]]):
         return out_KHW
 
 
-def read(path: Path) -> MaskFile:
+def read(path: Location) -> MaskFile:
     """Read a mask file; aliases are resolved. Raises `UserError` for the first fault that `scan` finds."""
     mask_file, faults = scan(path)
     if faults:
@@ -83,9 +84,8 @@ def read(path: Path) -> MaskFile:
     return mask_file
 
 
-def scan(path: Path) -> tuple[MaskFile, list[tuple[str, str]]]:
+def scan(path: Location) -> tuple[MaskFile, list[tuple[str, str]]]:
     """What of a mask file can be read, and every fault of its structure as (kind, message). The runs are not looked at."""
-    path = Path(path)
     twice: list[str] = []
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -177,26 +177,31 @@ def checked(rle: dict, where: str) -> dict:
 
 
 def run_total(counts: str) -> int | None:
-    """Pixels that a COCO run-length string covers; None for a string that is none.
+    """Pixels that a COCO run-length string covers; None for a string that is none."""
+    runs = run_lengths(counts)
+    return None if runs is None else int(runs.sum())
+
+
+def run_lengths(counts: str) -> np.ndarray | None:
+    """The runs of a COCO run-length string, int64, unset pixels first, down the columns; None for a string that is none.
 
     The format: each character less 48 is a digit; its lower five bits belong to the number, least significant digit
     first, and its sixth bit says that more digits follow; the fifth bit of the last digit is the sign. From the fourth run
     on, numbers are differences to the run two before. pycocotools computes in 32 bits, so that more than six digits are
     refused.
     """
-    runs: list[int] = []
-    value = shift = 0
-    for char in counts:
-        digit = ord(char) - 48
-        if not 0 <= digit < 64 or shift > 25:
-            return None
-        value |= (digit & 31) << shift
-        shift += 5
-        if not digit & 32:
-            if digit & 16:
-                value -= 1 << shift
-            runs.append(value + runs[-2] if len(runs) > 2 else value)
-            if runs[-1] < 0:
-                return None
-            value = shift = 0
-    return None if shift else sum(runs)
+    if not counts or not counts.isascii():
+        return None if counts else np.zeros(0, dtype=np.int64)
+    digits = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero(digits & 32 == 0)
+    if not len(last) or last[-1] != len(digits) - 1 or digits.min() < 0 or digits.max() > 63:
+        return None
+    first = np.concatenate([[0], last[:-1] + 1])
+    lengths = last - first + 1
+    if lengths.max() > 6:
+        return None
+    shifts = 5 * (np.arange(len(digits)) - np.repeat(first, lengths))
+    runs = np.add.reduceat((digits & 31) << shifts, first) - ((digits[last] & 16 != 0) << (5 * lengths))
+    for start in (1, 2):
+        runs[start::2] = np.cumsum(runs[start::2])
+    return None if runs.min() < 0 else runs

@@ -7,13 +7,16 @@ validation and test sets.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
 
-from chexseg.errors import UserError, nearest
+from chexseg.data import location
+from chexseg.data.location import Location
+from chexseg.errors import UserError, nearest, reason
 from chexseg.pathologies import OBSERVATIONS
 
 SPLITS = ("train", "valid", "test")
@@ -42,23 +45,22 @@ _FORMAT = "comma-separated text, a header and one row an image"
 POLICIES = ("ignore", "zeros", "ones")
 
 
-def locate(root: Path, split: str) -> tuple[Path, Path]:
+def locate(root: Location, split: str) -> tuple[Location, Location]:
     """(CSV file, image folder) of a split. Raises `UserError` if the root or every known CSV file is missing."""
-    root = Path(root)
-    if not root.is_dir():
-        raise UserError(f"data root {root}: no such directory; allowed: a directory with CheXpert and CheXlocalize below it")
-    for csv, images in LAYOUTS[split]:
-        if (root / csv).is_file():
-            return root / csv, root / images
+    location.check(root)
+    with location.reached(root):
+        for csv, images in LAYOUTS[split]:
+            if (root / csv).is_file():
+                return root / csv, root / images
     raise UserError(f"{root}: no CSV file of {split}; allowed: {', '.join(csv for csv, _ in LAYOUTS[split])}")
 
 
-def read(root: Path, split: str) -> pd.DataFrame:
+def read(root: Location, split: str) -> pd.DataFrame:
     """The table of a split; see `read_csv`."""
     return read_csv(*locate(root, split))
 
 
-def read_csv(csv: Path, images: Path) -> pd.DataFrame:
+def read_csv(csv: Location, images: Location) -> pd.DataFrame:
     """One row an image, sorted by id: image_id, patient, path, frontal, and the 14 observations (NaN where blank).
 
     The ``Path`` column is read from below the split's name on, so that it fits whatever folder the set was unpacked to.
@@ -72,16 +74,16 @@ def read_csv(csv: Path, images: Path) -> pd.DataFrame:
     return table
 
 
-def scan(csv: Path, images: Path) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+def scan(csv: Location, images: Location) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     """The table of `read_csv` as far as it can be read, and every fault of the file as (kind, message).
 
     Rows without a usable path and all but the first of an image's rows are left out; a label that is none is NaN, as a
     missing column is throughout. The table has no rows where the file is no CSV file or has no ``Path``.
     """
     try:
-        raw = pd.read_csv(csv, dtype=str, keep_default_na=False)
+        raw = pd.read_csv(io.BytesIO(csv.read_bytes()), dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        return _table([]), [("unreadable CSV file", f"{csv}: cannot be read as CSV ({_reason(error)}); allowed: {_FORMAT}")]
+        return _table([]), [("unreadable CSV file", f"{csv}: cannot be read as CSV ({reason(error)}); allowed: {_FORMAT}")]
     if not isinstance(raw.index, pd.RangeIndex):  # pandas takes surplus fields for row names and shifts the columns
         return _table([]), [("unreadable CSV file", f"{csv}: rows have more fields than the header; allowed: {_FORMAT}")]
     faults = [
@@ -155,15 +157,11 @@ def _labels(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     return values, wrong
 
 
-def _wrong(csv: Path, column: pd.Series, wrong: np.ndarray, allowed: str, kind: str) -> list[tuple[str, str]]:
+def _wrong(csv: Location, column: pd.Series, wrong: np.ndarray, allowed: str, kind: str) -> list[tuple[str, str]]:
     return [
         (kind, f"{csv}: row {row + 2}: {column.name}: found {column.iloc[row]!r}; allowed: {allowed}")
         for row in np.flatnonzero(wrong)
     ]
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def targets(labels_NL: np.ndarray, policy: str | Mapping[str, str] = "zeros") -> np.ndarray:

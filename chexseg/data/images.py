@@ -5,6 +5,7 @@ The long side becomes `size`, the aspect ratio stays, and black borders make it 
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from chexseg.errors import UserError
+from chexseg.data.location import Readable
+from chexseg.errors import UserError, reason
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Frame:
         return inner[:, rows[:, None], columns[None, :]]
 
 
-def decode(path: str | Path) -> np.ndarray:
+def decode(path: str | Path | Readable) -> np.ndarray:
     """The grey pixels_HW (uint8) of an image file; of 16 bits the upper eight are taken.
 
     Raises `UserError` for a missing or unreadable file, and for pixels of no known range.
@@ -84,21 +86,22 @@ def decode(path: str | Path) -> np.ndarray:
         return np.asarray(image.convert("L"))
 
 
-def dimensions(path: str | Path) -> tuple[int, int]:
+def dimensions(path: str | Path | Readable) -> tuple[int, int]:
     """(height, width) from the file's header alone. Raises `UserError` for a missing file and for what is no image."""
     with _opened(path) as image:
         return image.height, image.width
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def _opened(path: str | Path | Readable) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as image:
+        with Image.open(path if isinstance(path, str | Path) else io.BytesIO(path.read_bytes())) as image:
             yield image
     except FileNotFoundError:
         raise UserError(f"{path}: no such image file; allowed: a JPEG, PNG or other image there") from None
     except UserError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: found no readable image ({reason}); allowed: a whole JPEG, PNG or other image") from None
+        raise UserError(
+            f"{path}: found no readable image ({reason(error)}); allowed: a whole JPEG, PNG or other image"
+        ) from None

@@ -73,8 +73,10 @@ def unpack(bits: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return flat.view(bool).reshape(len(bits), *shape)
 
 
-def write(path: Path, rows: pa.Table | Iterable[pa.Table]) -> int:
+def write(path: Path, rows: pa.Table | Iterable[pa.Table], row_group: int = ROW_GROUP) -> int:
     """Write one shard, whole or not at all: to a temporary name, then renamed. Its pages carry checksums.
+
+    row_group: rows of one that are read together; those without pixels are best read all at once.
 
     Of several tables of one schema, each is written as it comes, and only one is in memory. The number of rows; without
     any there is no file.
@@ -86,7 +88,7 @@ def write(path: Path, rows: pa.Table | Iterable[pa.Table]) -> int:
             if writer is None:
                 options = {"compression": "zstd", "use_dictionary": False, "write_page_checksum": True}
                 writer = pq.ParquetWriter(temporary, table.schema, **options)
-            writer.write_table(table, row_group_size=ROW_GROUP)
+            writer.write_table(table, row_group_size=row_group)
             count += table.num_rows
         if writer is not None:
             writer.close()
@@ -98,9 +100,8 @@ def write(path: Path, rows: pa.Table | Iterable[pa.Table]) -> int:
 
 def read(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
     """One shard, whole. Raises `DamagedError` for a truncated, altered or foreign file."""
-    with _damage_named(path):
-        chosen = list(columns) if columns else None
-        return pq.read_table(path, columns=chosen, partitioning=None, page_checksum_verification=True)
+    with _damage_named(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        return file.read(list(columns) if columns else None)
 
 
 def row_groups(path: str | Path, columns: Sequence[str], wanted: Set[str] | None = None) -> Iterator[pa.Table]:

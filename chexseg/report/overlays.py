@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from chexseg.report.figures import DASHED, PATHOLOGY_COLOURS
+from chexseg.report.palette import DASHED, PATHOLOGY_COLOURS
 from chexseg.report.published import METHODS, PAPERS_METHODS
 from chexseg.report.results import StudyResults
 from chexseg.report.statistics import Arm, arms, by_selection, miou, patient_of, pooled_iou
@@ -182,40 +182,54 @@ def grid_html(results: StudyResults) -> tuple[str, set[int]]:
     if results.image is None or not chosen:
         why = "the images aren't at hand" if results.image is None else "no test image has an expert mask"
         return f'<p class="soft">No overlays: {why}.</p>', set()
-    heads = [
-        ("Radiograph", "test set"),
-        ("Experts", "ground truth"),
-        *((panel.title, panel.subtitle) for panel in shown),
-    ]
-    parts = [f'<div class="head">{title}<small>{html.escape(text)}</small></div>' for title, text in heads]
+    heads = [("Radiograph", "test set"), ("Experts", "ground truth"), *((panel.title, panel.subtitle) for panel in shown)]
+    parts = [head_html(*head) for head in heads]
     present: set[int] = set()
     for image_id in chosen:
         pixels_HW, expert_KHW = results.image(image_id)
         present |= set(np.flatnonzero(expert_KHW.any(axis=(1, 2))).tolist())
         drawn = [name for name, mask_HW in zip(results.pathologies, expert_KHW, strict=True) if mask_HW.any()]
-        parts.append(f'<div class="row"><b>{html.escape(image_id)}</b> &nbsp;{html.escape(", ".join(drawn))}</div>')
-        height, width = pixels_HW.shape
-        # The film stands once, as a background that the row's panels share.
-        parts.append(f'<div class="same" style="--film:url({_data_uri(film_png(pixels_HW))});--aspect:{width}/{height}">')
-        parts.append(_film_html("radiograph", ""))
-        parts.append(_film_html("experts", _layers_html(expert_KHW, results.pathologies)))
+        row = [panel_html("radiograph", ""), panel_html("experts", layers_html(expert_KHW, results.pathologies))]
         for panel in shown:
             masks_KHW = predicted(results, panel, image_id)
             if isinstance(masks_KHW, str):
-                parts.append(f'<div class="empty">{html.escape(masks_KHW)}</div>')
+                row.append(empty_html(masks_KHW))
                 continue
             present |= set(np.flatnonzero(masks_KHW.any(axis=(1, 2))).tolist())
             score = f'<span class="score">IoU {image_iou(results, panel.index, image_id):.2f}</span>'
-            parts.append(_film_html(panel.title, _layers_html(masks_KHW, results.pathologies) + score))
-        parts.append("</div>")
-    return f'<div class="films" style="--columns:{len(heads)}">{"".join(parts)}</div>', present
+            row.append(panel_html(panel.title, layers_html(masks_KHW, results.pathologies) + score))
+        parts.append(row_html(image_id, ", ".join(drawn), pixels_HW, "".join(row)))
+    return films_html(parts, len(heads)), present
 
 
-def _film_html(label: str, upon: str) -> str:
+def films_html(parts: Sequence[str], number: int) -> str:
+    """A grid of so many columns from its heads and rows."""
+    return f'<div class="films" style="--columns:{number}">{"".join(parts)}</div>'
+
+
+def head_html(title: str, text: str) -> str:
+    return f'<div class="head">{html.escape(title)}<small>{html.escape(text)}</small></div>'
+
+
+def row_html(image_id: str, drawn: str, pixels_HW: np.ndarray, panels: str) -> str:
+    """A row's title and panels. The film stands once, as a background that the panels share."""
+    height, width = pixels_HW.shape
+    style = f"--film:url({_data_uri(film_png(pixels_HW))});--aspect:{width}/{height}"
+    title = f'<div class="row"><b>{html.escape(image_id)}</b> &nbsp;{html.escape(drawn)}</div>'
+    return f'{title}<div class="same" style="{style}">{panels}</div>'
+
+
+def panel_html(label: str, upon: str) -> str:
+    """A film with what stands upon it."""
     return f'<div class="film" role="img" aria-label="{html.escape(label)}">{upon}</div>'
 
 
-def _layers_html(masks_KHW: np.ndarray, pathologies: Sequence[str]) -> str:
+def empty_html(why: str) -> str:
+    """The place of a panel that can't be drawn."""
+    return f'<div class="empty">{html.escape(why)}</div>'
+
+
+def layers_html(masks_KHW: np.ndarray, pathologies: Sequence[str]) -> str:
     return "".join(
         f'<img class="layer" data-k="{k}" alt="" src="{_data_uri(layer_png(mask_HW, name))}">'
         for k, (name, mask_HW) in enumerate(zip(pathologies, masks_KHW, strict=True))

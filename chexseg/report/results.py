@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -100,7 +101,7 @@ class StudyResults:
         "student"; `p` is the effective one; `weak` is the weak label kind ("cam", "cam++", "irnet") or None where no weak
         labels are used; `fraction` is the student's share of `train` or NaN; `other` names what else the study varies
         ("key=value"); `cell` is the artifact key of its scores.
-    counts_CIK3: int64, (cells, images, pathologies, 3): intersection, predicted and true pixels, on the test images.
+    counts_CIK3: integers, (cells, images, pathologies, 3): intersection, predicted and true pixels, on the test images.
     """
 
     name: str
@@ -110,7 +111,7 @@ class StudyResults:
     cells: pd.DataFrame
     counts_CIK3: np.ndarray
     missing: pd.DataFrame  # one row a cell that has no scores yet: name, state ("missing" or "failed"), reason
-    stages: pd.DataFrame  # one row a stage that ran: stage, key, seconds, host, settings (JSON)
+    stages: pd.DataFrame  # one row a stage that ran: stage, key, seconds, host, settings (JSON), data (fingerprint or None)
     #: One row a run of the plan, after those it needs, with `GRAPH_COLUMNS`; state as in `study.summary.Summary.states`,
     #: seconds NaN where it hasn't run, inputs the keys of what it needs.
     graph: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(GRAPH_COLUMNS)))
@@ -121,3 +122,21 @@ class StudyResults:
     predictions: Callable[[int, str], np.ndarray] | None = field(default=None, repr=False)
     #: image id -> (pixels_HW uint8, expert masks_KHW bool), at training size
     image: Callable[[str], tuple[np.ndarray, np.ndarray]] | None = field(default=None, repr=False)
+    #: What functions marked with `once` have returned; a changed copy begins without.
+    _remembered: dict[str, Any] = field(init=False, default_factory=dict, repr=False, compare=False)
+
+
+Found = TypeVar("Found")
+
+
+def once(compute: Callable[[StudyResults], Found]) -> Callable[[StudyResults], Found]:
+    """Compute it once a study: every table and figure asks for it. What it returns must not be changed."""
+    name = f"{compute.__module__}.{compute.__qualname__}"
+
+    @functools.wraps(compute)
+    def remembered(results: StudyResults) -> Found:
+        if name not in results._remembered:
+            results._remembered[name] = compute(results)
+        return results._remembered[name]
+
+    return remembered

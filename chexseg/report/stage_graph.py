@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from chexseg.progress import duration
-from chexseg.report.figures import BLUE, FONT, GREEN, GREY, VERMILLION
+from chexseg.report.palette import BLUE, FONT, GREEN, GREY, VERMILLION
 from chexseg.report.results import StudyResults
 
 #: State -> colour and symbol, so that none is told by colour alone.
@@ -86,6 +86,7 @@ def draw(rows: pd.DataFrame) -> go.Figure:
                     name=f"{name} ({len(group)})",
                     marker={"color": colour, "symbol": symbol, "size": 9 if crowded < 40 else 6},
                     hovertext=told,
+                    customdata=[key[:12] for key in group["key"]],
                     hovertemplate=f"%{{hovertext}}<br>{name}<extra></extra>",
                 )
             )

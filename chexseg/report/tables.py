@@ -1,24 +1,32 @@
-"""Tables: one function computes the rows of each (numbers), four write any of them (markdown, csv, html, terminal)."""
+"""The rows of Table 1 and of what every study has: cells, students, stages, what is missing. Others write them."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from chexseg.report import published
-from chexseg.report.published import AVERAGE, METHODS, css_name
-from chexseg.report.results import StudyResults
+from chexseg.report import grid, published
+from chexseg.report.grid import NO_EXPERT, SHARED, UNFINISHED
+from chexseg.report.published import AVERAGE, METHODS
+from chexseg.report.results import StudyResults, once
 from chexseg.report.statistics import Arm, Interval, arms, cell_iou, miou, t_interval
+from chexseg.report.table_html import to_html as to_html
+from chexseg.report.table_html import to_html_file
+from chexseg.report.table_text import gaps as gaps
+from chexseg.report.table_text import to_csv as to_csv
+from chexseg.report.table_text import to_markdown as to_markdown
+from chexseg.report.table_text import to_terminal as to_terminal
+from chexseg.report.table_text import to_tex
 
-SHARED = "no weak labels at p = 1: one value for both methods"
-UNFINISHED = "no finished cell"
-NO_EXPERT = "no expert mask in the test set"
+#: Ending of a file -> what writes a table so.
+WRITERS = {".csv": to_csv, ".md": to_markdown, ".tex": to_tex, ".html": to_html_file}
 #: The stages in the order of the data's way.
 STAGES = ("ingest", "classify", "pretrain", "moco", "imported", "saliency", "irnet", "fit", "distil", "score")
+#: Of more variants a study's Table 1 isn't written: nobody reads hundreds.
+MOST_VARIANTS = 20
 
 
 @dataclass(frozen=True)
@@ -42,9 +50,9 @@ class Variant:
 
     def __str__(self) -> str:
         parts = [f"encoder {self.init}"]
-        parts += [f"{self.weak_images:,.0f} weak images"] if not np.isnan(self.weak_images) else []
+        parts += [f"{self.weak_images:,.0f} weak images"] if self.weak_images > 0 else []
         parts += [f"{self.epochs:g} epochs"] if not np.isnan(self.epochs) else []
-        return ", ".join(parts + self.other.split())
+        return ", ".join([*parts, *further(self.other)])
 
 
 def same(first: float, second: float) -> bool:
@@ -52,14 +60,44 @@ def same(first: float, second: float) -> bool:
 
 
 def variants(results: StudyResults) -> list[Variant]:
-    """The study's variants, those with most arms first."""
+    """The study's variants, those with most arms first; where some have mixtures, only those: others are Table 2's."""
+    return [variant for variant, _ in _variant_arms(results).values()]
+
+
+def variant_arms(results: StudyResults, variant: Variant | None) -> list[Arm]:
+    """The arms of a variant, in the study's order."""
+    found = _variant_arms(results).get(str(variant))
+    return found[1] if found else [arm for arm in arms(results) if variant is not None and variant.has(arm)]
+
+
+def has_table1(results: StudyResults) -> bool:
+    """Whether a variant has two p; of one p the table of all arms by pathology says as much."""
+    return any(len({arm.p for arm in mine}) > 1 for _, mine in _variant_arms(results).values())
+
+
+@once
+def _variant_arms(results: StudyResults) -> dict[str, tuple[Variant, list[Arm]]]:
+    """Text -> variant and its arms, those with most first. The text stands for NaN, which equals nothing."""
     found = arms(results)
-    trained = [arm for arm in found if arm.method in ("weak", "mixed")] or [arm for arm in found if arm.method == "full"]
-    # A dictionary keeps the order of the study and drops repetitions; the text stands for NaN, which equals nothing.
+    for methods in (("mixed",), ("weak",), ("full",)):
+        trained = [arm for arm in found if arm.method in methods]
+        if trained:
+            break
     unique = {str(v): v for v in (Variant(arm.init, arm.epochs, arm.weak_images, arm.other) for arm in trained)}
-    return sorted(unique.values(), key=lambda variant: -sum(variant.has(arm) for arm in found))
+    # Of 10,000 cells every variant would ask every arm: so only those are asked whose further settings fit.
+    others: dict[frozenset[str], list[Arm]] = {}
+    full: dict[frozenset[str], list[Arm]] = {}
+    for arm in found:
+        (full if arm.method == "full" else others).setdefault(frozenset(arm.other.split()), []).append(arm)
+    own = {}
+    for text, variant in unique.items():
+        mine = frozenset(variant.other.split())
+        asked = [*others.get(mine, ()), *(arm for words, group in full.items() if words <= mine for arm in group)]
+        own[text] = variant, sorted(filter(variant.has, asked), key=lambda arm: min(arm.indices))
+    return dict(sorted(own.items(), key=lambda item: -len(item[1][1])))
 
 
+@once
 def task_values(results: StudyResults) -> dict[str, np.ndarray]:
     """Task -> values_C of every cell: mIoU under "Avg. IoU", then each pathology's IoU."""
     iou_CK = cell_iou(results)
@@ -69,51 +107,61 @@ def task_values(results: StudyResults) -> dict[str, np.ndarray]:
 def table1_rows(results: StudyResults, variant: Variant | None = None) -> pd.DataFrame:
     """The paper's Table 1 for this study: task, method, for each p the mean, its 95% interval, n and the paper's value.
 
-    Columns of one p: ``p=0.9``, and the same followed by `` low``, `` high``, `` n``, `` paper`` and `` reason`` (why there is
-    no value). ``best`` names the p with the row's highest mean. At p = 1 both methods have one value, and the reason says so.
+    Columns of one p: ``p=0.9``, and the same followed by `` low``, `` high``, `` cells`` (as from `cell_keys`), `` n``,
+    `` paper`` and `` reason`` (why there is no value). ``best`` names the p with the row's highest mean. At p = 1 both methods
+    have one value, and the reason says so.
     """
-    values, found = task_values(results), arms(results)
+    values = task_values(results)
     variant = variant or next(iter(variants(results)), None)
-    chosen = [arm for arm in found if variant is not None and variant.has(arm)]
+    chosen = variant_arms(results, variant)
     columns = sorted({arm.p for arm in chosen})
     # A study without weak labels has one row a task, called by what it has.
     methods = {k: name for k, name in METHODS.items() if any(arm.weak == k for arm in chosen)} or {"cam": "Full"}
-    positives = (
-        results.counts_CIK3[0, :, :, 2].sum(axis=0) > 0 if len(results.cells) else np.zeros(len(results.pathologies), bool)
-    )
+    absent = without_expert(results)
     rows = []
     for task, values_C in values.items():
         for method in methods:
             row: dict[str, object] = {"task": task, "method": methods[method], "best": None}
-            means = {}
             for p in columns:
                 shared = p == 1 and method != next(iter(methods))
                 arm = next((a for a in chosen if a.p == p and (a.weak == method or a.method == "full")), None)
-                cell = t_interval(values_C[list(arm.indices)] if arm else [])
-                absent = task in results.pathologies and not positives[results.pathologies.index(task)]
-                reason = UNFINISHED if arm is None else NO_EXPERT if np.isnan(cell.mean) else None
-                reason = SHARED if shared else NO_EXPERT if absent else reason
-                means[label(p)] = cell.mean
+                reason = SHARED if shared else NO_EXPERT if task in absent else UNFINISHED if arm is None else None
                 if task == AVERAGE:
                     paper = published.table1_average(results.pathologies, method, p)
                 else:
                     paper = published.table1(task, method, p)
-                row |= {label(p): cell.mean, f"{label(p)} low": cell.low, f"{label(p)} high": cell.high}
-                row |= {
-                    f"{label(p)} n": cell.n,
-                    f"{label(p)} paper": np.nan if paper is None else paper,
-                    f"{label(p)} reason": reason,
-                }
-            known = {name: mean for name, mean in means.items() if not np.isnan(mean)}
-            row["best"] = max(known, key=known.__getitem__) if known else None
+                indices = list(arm.indices) if arm else []
+                cell, keys = t_interval(values_C[indices]), cell_keys(results, indices)
+                row |= grid.value(label(p), cell, paper, reason=reason, cells=keys)
+            row["best"] = grid.best_of_row(row)
             rows.append(row)
-    return pd.DataFrame(rows)
+    return grid.frame(rows)
+
+
+def without_expert(results: StudyResults) -> list[str]:
+    """The pathologies that no expert drew on a test image; none where nothing has been scored."""
+    if not len(results.cells):
+        return []
+    drawn_K = results.counts_CIK3[0, :, :, 2].sum(axis=0) > 0
+    return [name for name, drawn in zip(results.pathologies, drawn_K, strict=True) if not drawn]
+
+
+def cell_keys(results: StudyResults, indices: Iterable[int]) -> str:
+    """The way back from a number: the first 12 characters of its cells' keys, with spaces between."""
+    keys = _short_keys(results)
+    return " ".join(keys[index] for index in indices)
+
+
+@once
+def _short_keys(results: StudyResults) -> list[str]:
+    return [key[:12] for key in results.cells["cell"]]
 
 
 def label(p: float) -> str:
     return f"p={p:g}"
 
 
+@once
 def cells_rows(results: StudyResults) -> pd.DataFrame:
     """One row a cell: its settings, mIoU, mIoU on the selection images, the IoU of each pathology, its key."""
     iou_CK = cell_iou(results)
@@ -130,29 +178,47 @@ def cells_rows(results: StudyResults) -> pd.DataFrame:
     return frame
 
 
+@once
 def students_rows(results: StudyResults) -> pd.DataFrame:
     """Students against their teacher by fraction of the training images (Figure 3): means, intervals, paired difference.
 
-    The teacher of a student is the fully supervised cell of the same encoder and trial (section 4.2).
+    The teacher of a student is the fully supervised cell of the same encoder and trial (section 4.2), and of the same of
+    whatever else the study varies.
     """
     found, miou_C = arms(results), miou(cell_iou(results))[0]
+    full = [arm for arm in found if arm.method == "full"]
     rows = []
-    for arm in sorted((a for a in found if a.method == "student"), key=lambda a: (a.init, a.fraction)):
-        teachers = {
-            trial: miou_C[index]
-            for other in found
-            if other.method == "full" and other.init == arm.init
-            for trial, index in zip(other.trials, other.indices, strict=True)
-        }
+    for arm in sorted((a for a in found if a.method == "student"), key=lambda a: (a.init, a.other, a.fraction)):
+        teachers = dict(
+            pair for one in full if is_teacher(one, arm) for pair in zip(one.trials, miou_C[list(one.indices)], strict=True)
+        )
         paired = [(miou_C[i], teachers[t]) for t, i in zip(arm.trials, arm.indices, strict=True) if t in teachers]
-        row: dict[str, object] = {"init": arm.init, "fraction": arm.fraction}
+        row: dict[str, object] = {"init": arm.init, "settings": beside(arm), "fraction": arm.fraction}
         row |= _columns("student", t_interval(miou_C[list(arm.indices)]))
         row |= _columns("teacher", t_interval([teacher for _, teacher in paired]))
         row |= _columns("difference", t_interval([student - teacher for student, teacher in paired]))
-        row["n"] = len(arm.indices)
+        row |= {"n": len(arm.indices), "cells": cell_keys(results, arm.indices)}
         row["reason"] = None if paired else "no fully supervised cell of the same encoder and trial has finished"
         rows.append(row)
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table if any(row["settings"] for row in rows) else table.drop(columns="settings", errors="ignore")
+
+
+def beside(arm: Arm) -> str:
+    """What an arm's study varies beside the settings that have a column of their own."""
+    return " ".join(further(arm.other))
+
+
+def further(other: str) -> list[str]:
+    """Of what a study varies, "key=value", that which has no column of its own in `CELL_COLUMNS`."""
+    told = ("init", "weak_images", "epochs")
+    return [word for word in other.split() if word.partition("=")[0].rpartition(".")[2] not in told]
+
+
+def is_teacher(arm: Arm, student: Arm) -> bool:
+    """Whether a student's teachers are this arm's cells: fully supervised, with all of its settings that both have."""
+    alike = arm.init == student.init and same(arm.epochs, student.epochs)
+    return arm.method == "full" and alike and set(arm.other.split()) <= set(student.other.split())
 
 
 def _columns(name: str, interval: Interval) -> dict[str, float]:
@@ -171,191 +237,7 @@ def stages_rows(results: StudyResults) -> pd.DataFrame:
 
 
 def missing_rows(results: StudyResults) -> pd.DataFrame:
-    """One row a cell without scores: name, state, reason."""
-    return results.missing[["name", "state", "reason"]].reset_index(drop=True)
-
-
-# ---- writing -----------------------------------------------------------------------------------------------------------
-
-
-def to_csv(rows: pd.DataFrame) -> str:
-    """All columns at full precision."""
-    return rows.to_csv(index=False)
-
-
-def to_markdown(rows: pd.DataFrame) -> str:
-    """A pipe table; Table 1 with its best values in bold."""
-    cells, columns = _text(rows, bold="**{}**")
-    escaped = [[cell.replace("|", "\\|") for cell in line] for line in cells]
-    lines = ["| " + " | ".join(line) + " |" for line in [columns, ["---"] * len(columns), *escaped]]
-    return "\n".join(lines) + "\n" + "".join(f"\n{note}\n" for note in _notes(rows, "bold"))
-
-
-def to_terminal(rows: pd.DataFrame, width: int = 120) -> str:
-    """Aligned plain text; Table 1 in blocks of as many p as fit `width` characters."""
-    if not _is_table1(rows):
-        cells, columns = _text(rows)
-        return "\n".join(_aligned([columns, *cells]))
-    p_columns = _p_columns(rows)
-    cells, columns = _text(rows, bold="{}*")
-    per_block = max(1, (width - 34) // 21)
-    lines: list[str] = []
-    for start in range(0, max(1, len(p_columns)), per_block):
-        keep = [0, 1, *range(2 + start, 2 + min(start + per_block, len(p_columns)))]
-        lines += ([""] if lines else []) + _aligned([[line[j] for j in keep] for line in [columns, *cells]])
-    return "\n".join(lines + [""] + _notes(rows, "*"))
-
-
-def _aligned(lines: list[list[str]]) -> list[str]:
-    widths = [max(len(line[j]) for line in lines) for j in range(len(lines[0]))]
-    padded = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return [padded[0], "-" * max(map(len, padded)), *padded[1:]]
-
-
-def to_html(rows: pd.DataFrame, sortable: bool = False) -> str:
-    """A ``<table>``; Table 1 with interval and the paper's value beneath each value, others sortable if wanted."""
-    if _is_table1(rows):
-        return _table1_html(rows)
-    cells, columns = _text(rows)
-    numeric = [pd.api.types.is_numeric_dtype(rows[name]) for name in columns]
-    # A button in each header, so that the keyboard sorts too.
-    wrap: Callable[[str], str] = (lambda text: f"<button>{text}</button>") if sortable else str
-    head = "".join(
-        f"<th{_class(number)}>{wrap(html.escape(name.replace('_', ' ')))}</th>"
-        for name, number in zip(columns, numeric, strict=True)
-    )
-    body = []
-    for line, (_, row) in zip(cells, rows.iterrows(), strict=True):
-        out = []
-        for text, name, number in zip(line, columns, numeric, strict=True):
-            if name == "key":
-                out.append(f'<td class="key" title="{html.escape(str(row[name]))}"><code>{html.escape(text[:12])}</code></td>')
-            else:
-                value = f' data-value="{row[name]}"' if number and not pd.isna(row[name]) else ""
-                out.append(f"<td{_class(number)}{value}>{html.escape(text)}</td>")
-        body.append("<tr>" + "".join(out) + "</tr>")
-    kind = ' class="sortable"' if sortable else ""
-    return f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-
-
-def _class(number: bool) -> str:
-    return ' class="number"' if number else ""
-
-
-def _is_table1(rows: pd.DataFrame) -> bool:
-    return list(rows.columns[:3]) == ["task", "method", "best"]
-
-
-def _p_columns(rows: pd.DataFrame) -> list[str]:
-    return [name for name in rows.columns if name.startswith("p=") and " " not in name]
-
-
-def _text(rows: pd.DataFrame, bold: str = "{}") -> tuple[list[list[str]], list[str]]:
-    """(cells as text, column names). Intervals join their mean as ±, the paper's value follows in brackets."""
-    if _is_table1(rows):
-        columns = _p_columns(rows)
-        lines = []
-        for index, row in rows.iterrows():
-            repeated = index > 0 and rows.loc[index - 1, "task"] == row["task"]
-            cells = [_table1_text(row, name, bold) for name in columns]
-            lines.append(["" if repeated else row["task"], row["method"], *cells])
-        return lines, ["Task", "Method", *columns]
-    columns = [name for name in rows.columns if not name.endswith((" low", " high"))]
-    lines = [[_value(row, name) for name in columns] for _, row in rows.iterrows()]
-    return lines, columns
-
-
-def _table1_text(row: pd.Series, column: str, bold: str) -> str:
-    if row[f"{column} reason"] == SHARED:
-        return "as above"
-    if pd.isna(row[column]):
-        return "-"
-    text = f"{row[column]:.3f}"
-    text = bold.format(text) if row["best"] == column else text
-    # No zero before the point of what follows: four p values must fit a terminal.
-    text += f" ±{_bare(half(row, column))}" if not np.isnan(half(row, column)) else ""
-    return text + (f" ({_bare(row[f'{column} paper'])})" if not pd.isna(row[f"{column} paper"]) else "")
-
-
-def _bare(value: float) -> str:
-    """Four characters: .123 or, from 1 on, 1.23."""
-    return f"{value:.3f}".removeprefix("0") if value < 0.9995 else f"{value:.2f}"
-
-
-def half(row: pd.Series, column: str) -> float:
-    """Half the width of a row's interval; NaN without one."""
-    return (row[f"{column} high"] - row[f"{column} low"]) / 2
-
-
-def _value(row: pd.Series, name: str) -> str:
-    value = row[name]
-    if value is None or (not isinstance(value, str) and pd.isna(value)):
-        return "-" if name != "reason" else ""
-    if isinstance(value, float | np.floating):
-        if name.endswith(" s") or name == "seconds":
-            return f"{value:,.1f}"
-        if name in ("p", "fraction", "weak_images", "epochs"):
-            return f"{value:g}"
-        text = f"{value:+.3f}" if name == "difference" else f"{value:.3f}"
-        bounded = f"{name} low" in row and not pd.isna(row[f"{name} low"])
-        return text + (f" ±{half(row, name):.3f}" if bounded else "")
-    return str(value)
-
-
-def _notes(rows: pd.DataFrame, mark: str) -> list[str]:
-    """What the marks mean, and why cells are empty; nothing for tables without marks."""
-    if not _is_table1(rows):
-        return []
-    return [f"{mark}: best of the row. ±: 95% t-interval over trials. In brackets: the paper (Table 1).", *gaps(rows)]
-
-
-def gaps(rows: pd.DataFrame) -> list[str]:
-    """Why cells of Table 1 hold a dash, one line a reason."""
-    found: dict[str, list[str]] = {}
-    for _, row in rows.iterrows():
-        for name in _p_columns(rows):
-            if row[f"{name} reason"] not in (None, SHARED) and pd.isna(row[name]):
-                where = row["task"] if row[f"{name} reason"] == NO_EXPERT else f"{row['method']} {name}"
-                found.setdefault(row[f"{name} reason"], []).append(where)
-    return [f"-: {reason}: {', '.join(dict.fromkeys(where))}." for reason, where in found.items()]
-
-
-def _table1_html(rows: pd.DataFrame) -> str:
-    columns = _p_columns(rows)
-    methods = rows["method"].nunique()
-    ends = {"p=0": "weak", "p=1": "full"}
-    head = "".join(
-        f'<th class="number">{name.replace("p=", "<i>p</i> = ")}<small>{ends.get(name, "&nbsp;")}</small></th>'
-        for name in columns
-    )
-    body = []
-    for start in range(0, len(rows), methods):
-        group = rows.iloc[start : start + methods]
-        for offset, (_, row) in enumerate(group.iterrows()):
-            out = [f'<th scope="rowgroup" rowspan="{methods}">{html.escape(row["task"])}</th>'] if offset == 0 else []
-            out.append(f'<td class="method {css_name(row["method"].lower())}">{row["method"]}</td>')
-            for name in columns:
-                if row[f"{name} reason"] == SHARED:
-                    continue
-                shared = name == "p=1"
-                best = (group["best"] == name).any() if shared else row["best"] == name
-                out.append(_table1_cell(row, name, methods if shared else 1, bool(best)))
-            kind = "first average" if row["task"] == AVERAGE and offset == 0 else "first" if offset == 0 else ""
-            body.append(f'<tr class="{kind}">' + "".join(out) + "</tr>")
-    return (
-        f'<table class="table1"><thead><tr><th>Task</th><th>Method</th>{head}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table>"
-    )
-
-
-def _table1_cell(row: pd.Series, name: str, rowspan: int, best: bool) -> str:
-    span = f' rowspan="{rowspan}"' if rowspan > 1 else ""
-    paper = row[f"{name} paper"]
-    beneath = "" if pd.isna(paper) else f'<span class="paper">{paper:.3f}</span>'
-    if pd.isna(row[name]):
-        reason = html.escape(str(row[f"{name} reason"]))
-        return f'<td class="number"{span}><abbr title="{reason}">–</abbr><span class="interval"></span>{beneath}</td>'
-    value = f"<b>{row[name]:.3f}</b>" if best else f"{row[name]:.3f}"
-    width = half(row, name)
-    interval = "" if np.isnan(width) else f"±{_bare(width)}"
-    return f'<td class="number"{span}>{value}<span class="interval">{interval}</span>{beneath}</td>'
+    """One row for whatever lacks figures: name, state, reason. Cells first, then pathologies, then the radiologists."""
+    undefined = [{"name": name, "state": "undefined", "reason": NO_EXPERT} for name in without_expert(results)]
+    rows = [results.missing[["name", "state", "reason"]], pd.DataFrame(undefined, columns=["name", "state", "reason"])]
+    return pd.concat([part for part in rows if len(part)] or rows[:1], ignore_index=True)

@@ -17,10 +17,12 @@ NOTE = (
     "IoU pooled over the images of <code>valid</code> that have expert masks, at training size. Random box: the IoU to expect "
     "of a square of as many pixels as the labels have in an image, placed anywhere in it. CAMs are compared with that, IRNet "
     "with the CAMs it started from. Verdicts use the held-out images alone, few as they are: on the others the CAM thresholds "
-    "were chosen, which favours CAM over the box and over IRNet, whose threshold is fixed. Better or worse: the 95% interval "
-    "of the difference (1,000 bootstrap samples of patients with all their images, paired) excludes 0. Undecided isn’t equal: "
-    "the images are too few to tell. Below six patients there is no interval, for even if all agreed it couldn’t exclude 0. "
-    "One verdict in twenty goes astray at 95%. The classifier’s checkpoint was chosen on all of <code>valid</code>."
+    "were chosen, which favours CAM over the box and over IRNet, whose threshold is fixed. Differences have 95% intervals over "
+    "patients (Student’s, with the standard error of 1,000 bootstrap samples of patients with all their images; paired). "
+    "Better or worse: the p-value, by Holm’s correction over the pathologies of one kind of labels, is below 0.05. One such "
+    "list in twenty holds a false entry; an interval may exclude 0 by itself where the verdict is undecided. Undecided isn’t "
+    "equal: the images are too few to tell. Below six patients there is no interval, for even if all agreed it couldn’t "
+    "exclude 0. The classifier’s checkpoint was chosen on all of <code>valid</code>."
 )
 MARKS = {BETTER: "▲", WORSE: "▼"}
 

@@ -13,15 +13,14 @@ import numpy as np
 import pandas as pd
 
 from chexseg.pathologies import COMPETITION, OBSERVATIONS
+from chexseg.report.inference import FEWEST_PATIENTS, holm
 from chexseg.report.published import METHODS
 from chexseg.report.results import Classifier, StudyResults, WeakLabels
-from chexseg.report.statistics import Interval, bootstrap_iou, miou, patient_of, percentile_interval, pooled_iou
+from chexseg.report.statistics import Interval, bootstrap_iou, bootstrap_t, miou, patient_of, pooled_iou
 
 MEAN = "Mean"
 BOX = "random box"
 BETTER, WORSE, UNDECIDED = "better", "worse", "undecided"
-#: Even if all patients agree, fewer than six can't exclude 0 at 95%: the sign test's 2 / 2 ** 5 is above 0.05.
-FEWEST_PATIENTS = 6
 NO_EXPERT = "no expert mask in valid"
 NOTHING_HELD_OUT = "no image is held out"
 NOT_HELD_OUT = "no held-out expert mask"
@@ -108,10 +107,12 @@ def rows(labels: LabelSet, pathologies: Sequence[str], replicates: int = 1000, s
       expected intersections instead of the labels'), on all masked images; ``held-out images``, ``held-out patients``,
       ``held-out IoU`` and ``held-out box IoU`` the same on the held-out ones.
     - ``against``: what the labels are compared with: a random box, or for IRNet the CAMs it started from.
-    - ``difference``, ``from``, ``to``: labels minus that on the held-out images, and its 95% interval over patients (paired,
-      percentile bootstrap); ``all difference``, ``all from``, ``all to``: the same on all masked images. No interval below
-      `FEWEST_PATIENTS` patients with the pathology.
-    - ``verdict``, ``reason``: better or worse where the held-out interval excludes 0, undecided where it doesn't; ``all
+    - ``difference``, ``from``, ``to``, ``p-value``: labels minus that on the held-out images, its 95% interval and the
+      two-sided p-value of no difference over patients (paired, `bootstrap_t`); ``all difference``, ``all from``, ``all to``,
+      ``all p-value``: the same on all masked images. No interval below `FEWEST_PATIENTS` patients with the pathology.
+    - ``adjusted p-value``, ``all adjusted p-value``: by Holm over the pathologies of one kind of labels, as one sentence
+      names them all. The mean is a question of its own.
+    - ``verdict``, ``reason``: better or worse where the held-out adjusted p is below 0.05, undecided where it isn't; ``all
       verdict`` likewise on all images; None, and the reason, where there is no expert pixel.
     """
     counts = [found.counts for found in labels.labels]
@@ -129,7 +130,7 @@ def rows(labels: LabelSet, pathologies: Sequence[str], replicates: int = 1000, s
         for a, found in enumerate(labels.labels):
             start = labels.start_of(found)
             other = number + a if start is None else labels.labels.index(start)
-            here, everywhere = held.difference(a, other, k), whole.difference(a, other, k)
+            (here, p), (everywhere, all_p) = held.difference(a, other, k), whole.difference(a, other, k)
             reason = None
             if not whole.patients_K[k]:
                 reason = NO_EXPERT
@@ -152,13 +153,23 @@ def rows(labels: LabelSet, pathologies: Sequence[str], replicates: int = 1000, s
                     "held-out box IoU": held.iou_MK[number + a, k],
                     "against": BOX if start is None else METHODS[start.kind],
                     **{"difference": here.mean, "from": here.low, "to": here.high},
-                    "verdict": _verdict(here),
+                    **{"p-value": p, "adjusted p-value": p, "verdict": None},
                     "reason": reason,
                     **{"all difference": everywhere.mean, "all from": everywhere.low, "all to": everywhere.high},
-                    "all verdict": _verdict(everywhere),
+                    **{"all p-value": all_p, "all adjusted p-value": all_p, "all verdict": None},
                 }
             )
-    return pd.DataFrame(out)
+    return _judged(pd.DataFrame(out))
+
+
+def _judged(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with adjusted p-values and verdicts."""
+    for scope in ("", "all "):
+        for _, group in rows[rows["pathology"] != MEAN].groupby("labels"):
+            rows.loc[group.index, f"{scope}adjusted p-value"] = holm(group[f"{scope}p-value"])
+        pairs = zip(rows[f"{scope}difference"], rows[f"{scope}adjusted p-value"], strict=True)
+        rows[f"{scope}verdict"] = pd.Series([_verdict(value, p) for value, p in pairs], index=rows.index, dtype=object)
+    return rows
 
 
 @dataclass(frozen=True)
@@ -188,19 +199,19 @@ class _Measured:
             np.array([len(set(patients[true_I])) for true_I in true_IK.T]),
         )
 
-    def difference(self, first: int, second: int, k: int) -> Interval:
+    def difference(self, first: int, second: int, k: int) -> tuple[Interval, float]:
         value, number = float(self.iou_MK[first, k] - self.iou_MK[second, k]), int(self.patients_K[k])
         if number < FEWEST_PATIENTS:
-            return Interval(value, np.nan, np.nan, number)
-        return percentile_interval(value, self.sampled_BMK[:, first, k] - self.sampled_BMK[:, second, k], number)
+            return Interval(value, np.nan, np.nan, number), np.nan
+        return bootstrap_t(value, self.sampled_BMK[:, first, k] - self.sampled_BMK[:, second, k], number)
 
 
-def _verdict(difference: Interval) -> str | None:
-    if np.isnan(difference.mean):
+def _verdict(difference: float, p: float) -> str | None:
+    if np.isnan(difference):
         return None
-    if not difference.excludes_zero:
+    if not p < 0.05:
         return UNDECIDED
-    return BETTER if difference.mean > 0 else WORSE
+    return BETTER if difference > 0 else WORSE
 
 
 def sentences(labels: LabelSet, found: pd.DataFrame) -> list[str]:

@@ -79,5 +79,5 @@ class Counting:
         counted = dict(zip(("intersection", "predicted", "true"), self.counts_IK3().reshape(-1, 3).T, strict=True))
         about = {"pathologies": names, "size": self.size}
         counts = shards.table({**rows, **counted, **(columns or {})}, {}, kind=kind, **about)
-        shards.write(out / COUNTS, counts)
+        shards.write(out / COUNTS, counts, row_group=max(1, len(counts)))  # a report reads thousands of these, whole
         shards.write(out / PREDICTIONS, shards.table({**rows, "counts": self._runs}, {}, kind="predictions", **about))

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from chexseg.data import chexlocalize, chexpert, images, shards
+from chexseg.data import chexlocalize, chexpert, images, location, shards
+from chexseg.data.location import Location
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
 from chexseg.stages.base import Execution, StageConfig
@@ -30,22 +31,23 @@ class Config(StageConfig):
     size: int = Field(default=320, ge=32, le=2048, multiple_of=32)
 
 
-def fingerprint(root: Path, split: str) -> str:
-    """What the raw data of a split is: the contents of its CSV and mask files, the names and sizes of its images."""
-    csv, _ = chexpert.locate(root, split)
-    digest = hashlib.sha256(csv.read_bytes())
-    mask_path = Path(root) / chexlocalize.FILES[split] if split in chexlocalize.FILES else None
+def fingerprint(root: Location, split: str) -> str:
+    """What the raw data of a split is: the contents of its CSV and mask files, the names and sizes of its images.
+
+    The same files have the same fingerprint wherever they lie.
+    """
+    csv, folder = chexpert.locate(root, split)
+    with location.reached(csv):
+        digest = hashlib.sha256(csv.read_bytes())
+    mask_path = root / chexlocalize.FILES[split] if split in chexlocalize.FILES else None
     if mask_path is not None:
         try:
             digest.update(mask_path.read_bytes())
         except OSError as error:
             raise UserError(f"{mask_path}: cannot be read ({error.strerror}); allowed: a CheXlocalize mask file") from None
-    for path in chexpert.read(root, split)["path"]:
-        try:
-            size = Path(path).stat().st_size
-        except OSError:
-            size = -1  # ingest names the missing file; planning goes on
-        digest.update(f"{Path(path).name} {size}\n".encode())
+    paths = chexpert.read_csv(csv, folder)["path"].tolist()
+    for path, size in zip(paths, location.sizes(folder, paths), strict=True):  # ingest names a missing file; planning goes on
+        digest.update(f"{path.rpartition('/')[2]} {size}\n".encode())
     return digest.hexdigest()
 
 
@@ -57,7 +59,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     table = chexpert.read(root, config.split)
     mask_file = chexlocalize.MaskFile(Path(), {})
     if config.split in chexlocalize.FILES:
-        mask_file = chexlocalize.read(Path(root) / chexlocalize.FILES[config.split])
+        mask_file = chexlocalize.read(root / chexlocalize.FILES[config.split])
         if not mask_file:
             raise UserError(f"{mask_file.path}: found no image; allowed: at least one")
         unknown = sorted(set(mask_file) - set(table["image_id"]))
@@ -72,7 +74,14 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     answers = streams.map_files(
         parts,
         _Decoder,
-        {"table": table, "masks": mask_file, "rows_a_file": rows_a_file, "size": config.size, "out": str(out)},
+        {
+            "table": table,
+            "root": root,
+            "masks": mask_file,
+            "rows_a_file": rows_a_file,
+            "size": config.size,
+            "out": str(out),
+        },
         workers=execution.decode_workers,
         progress=lambda done, total: execution.progress(min(done * rows_a_file, len(table)), len(table), "images"),
     )
@@ -89,8 +98,11 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
 class _Decoder:
     """Decodes the images of one file's worth of rows and writes both of its shards."""
 
-    def __init__(self, table: pd.DataFrame, masks: chexlocalize.MaskFile, rows_a_file: int, size: int, out: str):
-        self.table, self.masks, self.rows_a_file, self.size, self.out = table, masks, rows_a_file, size, Path(out)
+    def __init__(
+        self, table: pd.DataFrame, root: Location, masks: chexlocalize.MaskFile, rows_a_file: int, size: int, out: str
+    ):
+        self.table, self.root, self.masks = table, root, masks
+        self.rows_a_file, self.size, self.out = rows_a_file, size, Path(out)
 
     def __call__(self, part: str) -> dict[str, Any]:
         number = int(part)
@@ -103,7 +115,8 @@ class _Decoder:
     def write(self, number: int, rows: pd.DataFrame) -> dict[str, Any]:
         pixels_NHW = np.empty((len(rows), self.size, self.size), dtype=np.uint8)
         sizes, masked, masks = [], [], []
-        for position, (image_id, patient, path) in enumerate(zip(rows["image_id"], rows["patient"], rows["path"], strict=True)):
+        files = location.ahead(location.files(self.root, rows["path"]))
+        for position, (image_id, patient, path) in enumerate(zip(rows["image_id"], rows["patient"], files, strict=True)):
             pixels = images.decode(path)
             frame = images.Frame(*pixels.shape, self.size)
             pixels_NHW[position] = frame.image(pixels)

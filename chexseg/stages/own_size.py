@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from chexseg.data import chexlocalize
 from chexseg.data.images import Frame
+from chexseg.data.location import Location
 
 
 def masks(logits_KSS: Any, thresholds_K: Any, frame: Frame) -> Any:
@@ -38,14 +38,14 @@ class Truth:
     frames: Mapping[str, Frame]
 
     @classmethod
-    def of_test(cls, inputs: Mapping[str, Path], image_ids: Sequence[str]) -> Truth:
+    def of_test(cls, inputs: Mapping[str, Location], image_ids: Sequence[str]) -> Truth:
         """Of the named images. `inputs`: ``test``, ingested, and the root of the raw data, ``data``."""
         from chexseg.data import labelled
 
         table = labelled.index(inputs["test"]).set_index("image_id").loc[list(image_ids), ["height", "width"]]
         size = labelled.image_size(inputs["test"])
         frames = {row.Index: Frame(int(row.height), int(row.width), size) for row in table.itertuples()}
-        return cls(chexlocalize.read(Path(inputs["data"]) / chexlocalize.FILES["test"]), frames)
+        return cls(chexlocalize.read(inputs["data"] / chexlocalize.FILES["test"]), frames)
 
     def masks(self, image_id: str, pathologies: Sequence[str]) -> Any:
         """masks_KHW of one image: bool, on the CPU. Ingest has checked that they are of the image's size."""

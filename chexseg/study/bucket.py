@@ -15,12 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import urlencode
 
 import pyarrow as pa
 from pyarrow import fs
 
-from chexseg.errors import DamagedError, UserError
+from chexseg.errors import DamagedError, UserError, reason
+from chexseg.object_store import connect
 from chexseg.study import claims
 from chexseg.study.backend import CHUNK, MANIFEST, Entry, LostError, digest, encode, unfinished
 from chexseg.study.locks import locked
@@ -34,22 +35,11 @@ class Bucket:
     """An artifact is the objects below a prefix, and its manifest is put last (`study.backend.Backend`)."""
 
     def __init__(self, uri: str, timing: claims.Timing | None = None):
-        parts = urlsplit(uri)
         self.uri, self.timing = uri, timing or claims.Timing()
-        self.title = f"{parts.scheme}://" + f"{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
-        options = dict(parse_qsl(parts.query))
-        if parts.scheme == "s3":  # without it, pyarrow puts the smallest object in three requests
-            options["allow_delayed_open"] = "true"
-        try:
-            self.files, root = fs.FileSystem.from_uri(parts._replace(query=urlencode(options)).geturl())
-        except (pa.ArrowException, OSError, ValueError) as error:
-            allowed = "a directory, or a URI such as s3://bucket/prefix"
-            raise UserError(f"--store {self.title}: {_first_line(error)}; allowed: {allowed}") from None
-        self.root = root.strip("/")
-        if not self.root:
-            raise UserError(f"--store {self.title}: names no bucket; allowed: such as s3://bucket/prefix")
+        place = connect(uri, "--store")
+        self.files, self.root, self.title = place.files, place.path, place.title
         # What tells this store from others, without the credentials.
-        identity = f"{self.title}?{urlencode(sorted(options.items()))}"
+        identity = f"{self.title}?{urlencode(sorted(place.options.items()))}"
         self.cache = self.local = cache_directory() / hashlib.sha256(identity.encode()).hexdigest()[:16]
         self.objects = claims.Objects(self.write, self.delete, lambda: self.tree(claims.CLAIMS))
         self.held: dict[str, claims.Claim] = {}
@@ -260,7 +250,7 @@ class Bucket:
         try:
             return request()
         except (pa.ArrowException, OSError) as error:
-            raise UserError(f"--store {self.title}: {_first_line(error)}") from None
+            raise UserError(f"--store {self.title}: {reason(error)}") from None
 
     def _asked_of(self, name: str, request: Callable[[str], T]) -> T | None:
         """The answer to a request about one object, by its path; None where there is none."""
@@ -283,7 +273,3 @@ def _whole(copy: Path, manifest: Mapping[str, Any]) -> bool:
         return copy.is_dir() and all((copy / name).stat().st_size == entry["size"] for name, entry in manifest["files"].items())
     except OSError:
         return False
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -9,10 +9,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from chexseg.data import chexpert
+from chexseg.data.location import Location
 from chexseg.stages import distil
 from chexseg.study.plan import STAGES, Plan
 
@@ -50,7 +50,7 @@ class Cost:
         return self.seconds * self.gpu / 3600
 
 
-def images(root: Path) -> dict[str, int]:
+def images(root: Location) -> dict[str, int]:
     """Split -> images in its CSV file. Raises `UserError` as `chexpert.read` does."""
     return {split: len(chexpert.read(root, split)) for split in ("train", "valid", "test")}
 

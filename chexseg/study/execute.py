@@ -6,10 +6,10 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pyarrow as pa
 
+from chexseg.data.location import Location
 from chexseg.errors import DamagedError, UserError
 from chexseg.stages import fit
 from chexseg.stages.base import Execution
@@ -36,7 +36,7 @@ def check(nodes: Iterable[Node], workers: int, on_gpu: bool) -> None:
                 module.build(module.Config.model_validate(dict(node.config)))
 
 
-def execute(node: Node, nodes: dict[str, Node], store: Store, data: Path, execution: Execution) -> tuple[Artifact, bool]:
+def execute(node: Node, nodes: dict[str, Node], store: Store, data: Location, execution: Execution) -> tuple[Artifact, bool]:
     """The node's result, and whether it was computed now: it may be in the store by now. Inputs must be there.
 
     After a user's mistake nothing of it is left; after any other failure the partial directory stays for the next try.
@@ -55,7 +55,7 @@ def execute(node: Node, nodes: dict[str, Node], store: Store, data: Path, execut
         with _damage_dropped(store, artifacts.values(), DamagedError):
             inputs = {role: artifact.path for role, artifact in artifacts.items()}
         if node.data is not None:
-            inputs["data"] = Path(data)
+            inputs["data"] = data
         store.salvage(node, partial)
         partial.mkdir(exist_ok=True)
         started = time.monotonic()

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from chexseg.data.location import Location
 from chexseg.progress import Reporter
 from chexseg.study import grid_record, search_summary, snapshot
 from chexseg.study.growth import NO_GROWTH, Growth
@@ -19,7 +20,7 @@ from chexseg.study.store import Store
 def launch(
     meant: Plan | Search,
     store: Store,
-    data: Path,
+    data: Location,
     reporter: Reporter,
     address: str | None = None,
     file: Path | None = None,
@@ -65,7 +66,7 @@ def _tell_of_gpus(meant: Plan | Search, address: str | None, growth: Growth, rep
 
 @contextmanager
 def _recorded(
-    meant: Plan | Search, store: Store, data: Path, address: str | None, file: Path | None, overrides: Sequence[str]
+    meant: Plan | Search, store: Store, data: Location, address: str | None, file: Path | None, overrides: Sequence[str]
 ) -> Iterator[Outcome]:
     """Ray for the length of a run, and the run's record in the store; the outcome is to be filled in."""
     # Ray asks for a token by default, which a cluster of this process alone has nobody to give.

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from chexseg.data.location import Location
 from chexseg.errors import UserError
 from chexseg.study import cost, plan, search_summary, spec, summary
 from chexseg.study.plan import Plan
@@ -18,7 +19,7 @@ from chexseg.study.summary import Summary
 
 
 def read(
-    files: Sequence[Path], data: Path, store: Store, overrides: Sequence[str] = (), apart: bool = False, option: str = ""
+    files: Sequence[Path], data: Location, store: Store, overrides: Sequence[str] = (), apart: bool = False, option: str = ""
 ) -> list[Plan | Search]:
     """What each file means, with ``KEY=VALUE`` laid over it. apart: what a study includes is told instead of it.
 
@@ -49,7 +50,7 @@ def planned(meant: Plan | Search, store: Store, every: bool = False) -> Plan:
     return meant if isinstance(meant, Plan) else search_summary.planned(meant, store, every)
 
 
-def summarise(meant: Plan | Search, store: Store, data: Path | None = None) -> Summary | SearchSummary:
+def summarise(meant: Plan | Search, store: Store, data: Location | None = None) -> Summary | SearchSummary:
     """Look it up in a store. data: with it, costs are told."""
     images = None if data is None else cost.images(data)
     if isinstance(meant, Plan):

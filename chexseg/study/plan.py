@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
+from chexseg.data.location import Location
 from chexseg.errors import UserError
 from chexseg.stages import classify, distil, fit, imported, ingest, irnet, moco, pretrain, saliency, score
 from chexseg.stages.base import StageConfig
@@ -141,7 +141,7 @@ class Plan:
         return self.add("imported", imported.Config(kind=kind, architecture=architecture, sha256=sha256), {})
 
 
-def fingerprints(root: Path) -> dict[str, str]:
+def fingerprints(root: Location) -> dict[str, str]:
     """The fingerprint of each split's raw data. Raises `UserError` for a missing root, column or mask file."""
     return {split: ingest.fingerprint(root, split) for split in ("train", "valid", "test")}
 

@@ -14,11 +14,11 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import ray
 
+from chexseg.data.location import Location
 from chexseg.errors import UserError
 from chexseg.progress import Reporter
 from chexseg.stages.base import Execution
@@ -32,7 +32,7 @@ from chexseg.study.spec import Resources
 from chexseg.study.store import Store
 
 
-def run(plan: Plan, store: Store, data: Path, reporter: Reporter, growth: Growth = NO_GROWTH) -> Outcome:
+def run(plan: Plan, store: Store, data: Location, reporter: Reporter, growth: Growth = NO_GROWTH) -> Outcome:
     """Compute whatever of the plan is not in the store. Ray must be initialised (`cluster`), and may grow as `growth` says.
 
     Raises `UserError` for the first user's mistake that a stage finds. Any other failure is recorded in the store, and
@@ -48,7 +48,7 @@ def run(plan: Plan, store: Store, data: Path, reporter: Reporter, growth: Growth
     cells = {cell.score: cell for cell in plan.cells}
     own = set(cells) | {cell.fit for cell in plan.cells}  # run inside the cells' trials
     board = Board.remote(_tally(plan, store, done))
-    job = Job(plan.nodes, store.uri, str(Path(data).absolute()), board)
+    job = Job(plan.nodes, store.uri, data.absolute(), board)
     with Watch(board, reporter):
         while True:
             hopeless = _hopeless(plan.nodes, outcome.failed)
@@ -109,7 +109,7 @@ class Job:
 
     nodes: Mapping[str, Node]
     store: str
-    data: str
+    data: Location
     board: Any
 
 
@@ -120,7 +120,7 @@ def attempt(job: Job, key: str, name: str, execution: Execution) -> dict[str, An
         return {"key": key, "state": "cached", "miou": found.facts.get("selection_miou")}
     started = time.monotonic()
     try:
-        artifact, computed = execute(node, dict(job.nodes), store, Path(job.data), execution)
+        artifact, computed = execute(node, dict(job.nodes), store, job.data, execution)
     except UserError as error:
         job.board.finish.remote(name, f"refused: {error}")
         return {"key": key, "state": "mistake", "error": str(error)}

@@ -10,11 +10,11 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from ray.tune.search import Searcher
 
+from chexseg.data.location import Location
 from chexseg.errors import UserError
 from chexseg.progress import Reporter
 from chexseg.stages.base import Execution
@@ -29,7 +29,7 @@ from chexseg.study.search import Search, describe
 from chexseg.study.store import Store
 
 
-def run_search(search: Search, store: Store, data: Path, reporter: Reporter, growth: Growth = NO_GROWTH) -> Outcome:
+def run_search(search: Search, store: Store, data: Location, reporter: Reporter, growth: Growth = NO_GROWTH) -> Outcome:
     """Try points until the study has as many as it asks for. Ray must be initialised (`cluster.cluster`), and may
     grow as `growth` says.
 
@@ -59,7 +59,7 @@ def run_search(search: Search, store: Store, data: Path, reporter: Reporter, gro
     return outcome
 
 
-def _run_points(ledger: Ledger, capacity: Capacity, data: Path, reporter: Reporter, outcome: Outcome) -> None:
+def _run_points(ledger: Ledger, capacity: Capacity, data: Location, reporter: Reporter, outcome: Outcome) -> None:
     ledger.open()
     told = ledger.tell_finished()
     missing = ledger.resume()
@@ -70,7 +70,7 @@ def _run_points(ledger: Ledger, capacity: Capacity, data: Path, reporter: Report
     standing, total = ledger.standing(), ledger.search.study.search.points
     best = None if standing.value is None else (standing.value, describe(standing.point))
     board = Board.remote(Tally(total, total - missing, best=best, unit="points"))
-    job = run.Job({}, ledger.store.uri, str(Path(data).absolute()), board)
+    job = run.Job({}, ledger.store.uri, data.absolute(), board)
     points = _Points(ledger, job, missing, outcome)
     with Watch(board, reporter):
         run.on_warm_workers(

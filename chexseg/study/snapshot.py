@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 import chexseg
+from chexseg.data.location import Location
 from chexseg.study.cell import Cell
 from chexseg.study.spec import Study
 from chexseg.study.store import PACKAGES, Store
@@ -26,7 +27,7 @@ MORE_PACKAGES = ("optuna", "pandas", "pydantic", "pyyaml", "timm")
 
 @contextmanager
 def recorded(
-    store: Store, study: Study, cells: Sequence[Cell], study_file: Path | None, overrides: Sequence[str], data: Path
+    store: Store, study: Study, cells: Sequence[Cell], study_file: Path | None, overrides: Sequence[str], data: Location
 ) -> Iterator[dict[str, Any]]:
     """Write ``.runs/STUDY/TIME-HOST-PROCESS.json`` into the store, and again when the run has ended, however it did.
 
@@ -48,7 +49,7 @@ def recorded(
 
 
 def describe(
-    study: Study, cells: Sequence[Cell], study_file: Path | None, overrides: Sequence[str], data: Path
+    study: Study, cells: Sequence[Cell], study_file: Path | None, overrides: Sequence[str], data: Location
 ) -> dict[str, Any]:
     """Everything that a run is to do, as JSON can hold it.
 

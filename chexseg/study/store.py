@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime
 import json
 import platform
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -19,9 +18,9 @@ from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import chexseg
+from chexseg.object_store import parse
 from chexseg.study.backend import FAILED, MANIFEST, Backend, Entry, LostError, digest, encode, unfinished
 from chexseg.study.directory import Directory
 from chexseg.study.plan import STAGES, Node
@@ -242,15 +241,12 @@ class Store:
 
 
 def _backend(place: str | Path) -> Backend:
-    # A `Path` has made one slash of the two.
-    uri = re.sub(r"^([a-z][a-z0-9+.-]+):/(?!/)", r"\1://", str(place))
-    if "://" not in uri:
-        return Directory(Path(place))
-    if uri.startswith("file://"):
-        return Directory(Path(unquote(urlsplit(uri).path)))
+    given = parse(place)
+    if isinstance(given, Path):
+        return Directory(given)
     from chexseg.study.bucket import Bucket
 
-    return Bucket(uri)
+    return Bucket(given)
 
 
 def _name(stage: str, key: str) -> str:

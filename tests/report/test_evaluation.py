@@ -12,9 +12,10 @@ import pytest
 from chexseg.data import chexlocalize
 from chexseg.errors import UserError
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.report.evaluation import METRICS, evaluate
+from chexseg.report.evaluation import evaluate
 
 Masks = dict[str, dict[str, np.ndarray]]
+METRICS = ("pooled", "per-image")
 SHAPES = [(12, 17), (30, 8), (21, 21), (5, 40), (16, 16), (9, 9)]
 
 
@@ -66,9 +67,10 @@ def test_iou_equals_that_of_the_decoded_pixels(tmp_path, metric, seed):
     gt, pred = random_masks(seed), random_masks(seed + 100)
     del pred["image3"]
     pred["image9"] = {"Edema": np.ones((4, 4), dtype=bool)}
-    table = evaluate(write(tmp_path / "gt.json", gt), write(tmp_path / "pred.json", pred), metric)
+    table = evaluate(write(tmp_path / "gt.json", gt), write(tmp_path / "pred.json", pred), metric).table
     ious, counts = by_numpy(gt, pred, metric)
-    assert list(table.columns) == ["pathology", "n_images", "iou"]
+    bounds = [] if metric == "pooled" else ["lower", "upper"]
+    assert list(table.columns) == ["pathology", "n_images", "iou", *bounds]
     assert table["pathology"].tolist() == [*PATHOLOGIES, "mean"]
     assert table["n_images"].tolist() == [*counts, len(gt)]
     np.testing.assert_allclose(table["iou"].to_numpy(), [*ious, np.nanmean(ious)], rtol=1e-12)
@@ -82,36 +84,37 @@ def test_the_two_metrics_by_hand(tmp_path):
     gt = {"a": {"Edema": masks[10]}, "b": {"Edema": masks[2]}, "c": {"Edema": masks[2]}, "d": {"Edema": masks[0]}}
     pred = {"a": {"Edema": masks[5]}, "b": {"Edema": masks[5]}, "c": {"Edema": masks[0]}, "d": {"Edema": masks[2]}}
     paths = write(tmp_path / "gt.json", gt), write(tmp_path / "pred.json", pred)
-    edema = {metric: evaluate(*paths, metric).set_index("pathology").loc["Edema"] for metric in METRICS}
+    edema = {metric: evaluate(*paths, metric).table.set_index("pathology").loc["Edema"] for metric in METRICS}
     assert edema["pooled"]["iou"] == pytest.approx(7 / 19) and edema["pooled"]["n_images"] == 3
     assert edema["per-image"]["iou"] == pytest.approx((5 / 10 + 2 / 5) / 2) and edema["per-image"]["n_images"] == 2
-    (note,) = (note for note in evaluate(*paths, "per-image").attrs["notes"] if note.startswith("per-image"))
+    (note,) = (note for note in evaluate(*paths, "per-image").notes if note.startswith("per-image"))
     assert "1 masks without a prediction" in note and "1 predictions without a mask" in note
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_file_against_itself_is_one(tmp_path, metric):
     path = write(tmp_path / "gt.json", random_masks(1))
-    table = evaluate(path, path, metric)
-    assert (table["iou"] == 1).all() and (table["n_images"] > 0).all()
-    assert not any("name" in note for note in table.attrs["notes"])
+    found = evaluate(path, path, metric)
+    assert (found.table["iou"] == 1).all() and (found.table["n_images"] > 0).all()
+    assert not any("name" in note for note in found.notes)
 
 
 def test_missing_and_surplus_images_are_told(tmp_path):
     gt = random_masks(2)
     pred = {name: gt[name] for name in ("image0", "image1")} | {"other": gt["image2"]}
-    table = evaluate(write(tmp_path / "gt.json", gt), write(tmp_path / "pred.json", pred), "pooled")
-    notes = "\n".join(table.attrs["notes"])
+    found = evaluate(write(tmp_path / "gt.json", gt), write(tmp_path / "pred.json", pred), "pooled")
+    notes = "\n".join(found.notes)
     assert "doesn't name 4 of 6 images (image2" in notes and "names 1 images that" in notes and "(other" in notes
-    assert table["iou"].iloc[-1] < 1
+    assert found.table["iou"].iloc[-1] < 1
 
 
 def test_a_pathology_that_nobody_drew_is_left_out_of_the_mean_and_told(tmp_path):
     gt, pred = random_masks(3, missing=("Lung Lesion",)), random_masks(4)
-    table = evaluate(write(tmp_path / "gt.json", gt), write(tmp_path / "pred.json", pred), "pooled").set_index("pathology")
+    found = evaluate(write(tmp_path / "gt.json", gt), write(tmp_path / "pred.json", pred), "pooled")
+    table = found.table.set_index("pathology")
     assert np.isnan(table["iou"]["Lung Lesion"]) and table["n_images"]["Lung Lesion"] == 0
     assert table["iou"]["mean"] == pytest.approx(table["iou"].drop(["mean", "Lung Lesion"]).mean())
-    assert any("left out of the mean: " in note and "Lung Lesion" in note for note in table.attrs["notes"])
+    assert any("left out of the mean: " in note and "Lung Lesion" in note for note in found.notes)
 
 
 def refuses(gt: Path, pred: Path, metric: str, *words: str) -> None:
@@ -124,7 +127,7 @@ def refuses(gt: Path, pred: Path, metric: str, *words: str) -> None:
 
 def test_mistakes_are_named(tmp_path):
     path = write(tmp_path / "gt.json", random_masks(5))
-    refuses(path, path, "per-pixel", "--metric", "'per-pixel'", "pooled, per-image")
+    refuses(path, path, "per-pixel", "--metric", "'per-pixel'", "pooled, per-image, hit-rate")
     refuses(path, tmp_path / "none.json", "pooled", "none.json")
     other = random_masks(5)
     other["image2"] = {"Edema": np.ones((21, 22), dtype=bool)}
@@ -144,7 +147,7 @@ def test_the_published_sample(tmp_path):
     paths = folder / "gt_segmentations_val.json", folder / "gradcam_segmentations_val_sample.json"
     truth, predicted = (chexlocalize.read(path) for path in paths)
     (true_HW,), (guess_HW,) = (one.masks("patient64541_study1_view1_frontal", ["Cardiomegaly"]) for one in (truth, predicted))
-    table = evaluate(*paths, "per-image").set_index("pathology")
+    table = evaluate(*paths, "per-image").table.set_index("pathology")
     assert table["n_images"]["Cardiomegaly"] == 1
     assert table["iou"]["Cardiomegaly"] == pytest.approx((true_HW & guess_HW).sum() / (true_HW | guess_HW).sum())
     assert pd.isna(table["iou"]["Atelectasis"])  # Grad-CAM marks something on every image, the radiologists nothing

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.report import figures, overlays
+from chexseg.report import figure2, figures, overlays, palette
 from chexseg.report.tables import table1_rows
 
 
@@ -22,6 +22,8 @@ def test_rows_hold_means_trials_and_the_paper(study):
     assert means[means["method"] == "cam"]["value"].tolist() == table.loc[0, ["p=0", "p=0.5", "p=0.9"]].tolist()
     assert (rows["kind"] == "trial").sum() == (study.cells["method"] != "student").sum()
     assert rows[(rows["kind"] == "paper") & (rows["p"] == 0.9)]["value"].tolist() == [0.299, 0.294]
+    assert rows[rows["kind"] == "poster"].set_index("p")["value"].to_dict() == {0: 0.156, 0.9: 0.27, 1: 0.246}
+    assert not (figures.figure2_rows(study, "Edema")["kind"] == "poster").any(), "the poster has averages alone"
 
 
 def test_undefined_pathology_has_no_points_of_ours(build):
@@ -39,12 +41,13 @@ def test_panels_are_the_papers_or_the_studys_first_three(study):
 def test_drawing_keeps_the_values_and_can_switch_groups(study):
     rows = figures.figure2_rows(study)
     figure = figures.figure2(rows)
-    assert {trace.legendgroup for trace in figure.data} == set(figures.LEGEND) - {"cam++"}, "no CAM++ here"
-    assert sum(bool(trace.showlegend) for trace in figure.data) == len(figures.LEGEND) - 1
+    assert {trace.legendgroup for trace in figure.data} == {"cam", "irnet", "full", "trials", "paper"}, "no CAM++ here"
+    named = [trace.name for trace in figure.data if trace.showlegend]
+    assert sorted(named) == ["CAM", "IRNet", "full (p = 1)", "paper", "poster", "single trials"]
     line = next(trace for trace in figure.data if trace.legendgroup == "cam")
     wanted = rows[(rows["kind"] == "mean") & rows["method"].isin(["cam", "full"])]["value"]
     assert list(line.y) == wanted.tolist()
-    assert line.line.color == figures.COLOURS["cam"]
+    assert line.line.color == palette.COLOURS["cam"]
 
 
 def test_a_third_kind_of_weak_labels_is_drawn(study):
@@ -54,7 +57,7 @@ def test_a_third_kind_of_weak_labels_is_drawn(study):
     assert set(rows[rows["kind"] == "paper"]["method"]) == {"cam"}
     assert rows[(rows["kind"] == "mean") & (rows["method"] == "cam++")]["p"].tolist() == [0, 0.5, 0.9]
     drawn = figures.figure2(rows)
-    assert {trace.legendgroup for trace in drawn.data} == set(figures.LEGEND) - {"irnet"}
+    assert {trace.legendgroup for trace in drawn.data} == {"cam", "cam++", "full", "trials", "paper"}
     assert {trace.meta for trace in drawn.data} == {"cam", "cam-plus-plus", "full"}
     columns = overlays.columns(changed)
     assert [panel.title for panel in columns] == ["Weak, CAM", "Weak, CAM++", "Weak, IRNet", "Full", "CheXseg"]
@@ -63,13 +66,13 @@ def test_a_third_kind_of_weak_labels_is_drawn(study):
 
 
 def test_tick_labels_leave_out_what_would_collide():
-    labels = figures._tick_labels([0, 0.2, 0.4, 0.6, 0.8, 0.85, 0.9, 1])
+    labels = figure2._tick_labels([0, 0.2, 0.4, 0.6, 0.8, 0.85, 0.9, 1])
     assert labels == ["0<br>weak", "0.2", "0.4", "0.6", "0.8", "", "0.9", "1<br>full"]
 
 
 def test_every_pathology_has_its_own_colour():
-    assert set(figures.PATHOLOGY_COLOURS) == set(PATHOLOGIES)
-    assert len(set(figures.PATHOLOGY_COLOURS.values())) == len(PATHOLOGIES)
+    assert set(palette.PATHOLOGY_COLOURS) == set(PATHOLOGIES)
+    assert len(set(palette.PATHOLOGY_COLOURS.values())) == len(PATHOLOGIES)
 
 
 def test_images_are_chosen_by_the_experts_masks_alone(study):
@@ -109,7 +112,7 @@ def test_a_layer_covers_its_mask_and_nothing_else():
     assert layer.shape[:2] == large_HW.shape == (400, 320)
     assert ((layer[..., 3] > 0) == large_HW).all()
     assert set(np.unique(layer[..., 3])) == {0, overlays.FILL_OPACITY, overlays.OUTLINE_OPACITY}
-    red, green, blue = (int(figures.PATHOLOGY_COLOURS["Edema"][i : i + 2], 16) for i in (1, 3, 5))
+    red, green, blue = (int(palette.PATHOLOGY_COLOURS["Edema"][i : i + 2], 16) for i in (1, 3, 5))
     assert (layer[large_HW][:, :3] == [red, green, blue]).all()
 
 

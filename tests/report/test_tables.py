@@ -104,7 +104,6 @@ def test_cells_table_has_a_row_a_cell(study):
     rows = tables.cells_rows(study)
     assert len(rows) == len(study.cells)
     assert rows["mIoU"].to_numpy() == pytest.approx(rows[list(study.pathologies)].mean(axis=1).to_numpy())
-    assert 'class="sortable"' in tables.to_html(rows, sortable=True)
 
 
 def test_students_are_paired_with_the_teacher_of_their_trial(study):

@@ -198,6 +198,26 @@ def test_verdicts_leave_out_what_thresholds_were_chosen_on():
     assert said[1].startswith("On all 16 masked images, on 8 of which CAM thresholds were chosen, IRNet")
 
 
+def test_verdicts_are_corrected_for_the_number_of_pathologies():
+    """One difference that is told from 0 by itself, among nine that aren't, is no finding; nor does the mean take part."""
+    generator, names = np.random.default_rng(0), PATHOLOGIES
+    box_IK = np.full((30, len(names)), 6.0)
+    hits_IK = np.clip(np.round(box_IK + generator.normal(0, 4, box_IK.shape)), 0, 20).astype(int)
+    hits_IK[:, 0] = np.clip(np.round(7.6 + generator.normal(0, 4, 30)), 0, 20)
+    counts_IK3 = np.stack([hits_IK, np.full_like(hits_IK, 20), np.full_like(hits_IK, 20)], axis=-1)
+    ids = tuple(f"patient{n}_study1_view1_frontal" for n in range(30))
+    cam = WeakLabels("cam", "cam", None, {}, WeakCounts(ids, counts_IK3, box_IK, np.zeros(30, dtype=bool)))
+    rows = weak_labels.rows(weak_labels.LabelSet((cam,)), names).set_index("pathology")
+    first = rows.loc[names[0]]
+    assert (
+        first["p-value"] < 0.05 < first["adjusted p-value"] and first["verdict"] == weak_labels.UNDECIDED and first["from"] > 0
+    )
+    assert rows["adjusted p-value"].drop(weak_labels.MEAN).min() == pytest.approx(
+        10 * rows["p-value"].drop(weak_labels.MEAN).min()
+    )
+    assert rows.loc[weak_labels.MEAN, "adjusted p-value"] == rows.loc[weak_labels.MEAN, "p-value"]
+
+
 def test_nothing_held_out_is_said():
     labels = in_memory({"cam": [6] * 8}, chosen_on=8)
     rows = weak_labels.rows(labels, ("Edema",))

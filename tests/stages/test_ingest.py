@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from chexseg.data import chexlocalize, chexpert, images, labelled, shards
+from chexseg.data import chexlocalize, chexpert, images, labelled, location, shards
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
 from chexseg.stages import ingest
@@ -55,6 +56,24 @@ def test_ingested_twice_is_the_same_bytes(results, phantom_root, tmp_path):
         again = tmp_path / path
         first = results.paths["valid"] / again.relative_to(tmp_path)
         assert again.read_bytes() == first.read_bytes()
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_from_s3_it_is_the_same_bytes(results, phantom_uri, tmp_path, split):
+    facts = ingest.run(ingest.Config(split=split, size=SIZE), {"data": location.at(phantom_uri)}, tmp_path, EXECUTION)
+    assert facts == results.facts[split]
+    for path in shards.files(results.paths[split] / "images") + shards.files(results.paths[split] / "masks"):
+        assert (tmp_path / Path(path).relative_to(results.paths[split])).read_bytes() == Path(path).read_bytes()
+
+
+def test_an_image_that_s3_lacks_is_named_by_its_uri(ray_session, phantom_root, uploaded, tmp_path):
+    copy = shutil.copytree(phantom_root, tmp_path / "data", ignore=shutil.ignore_patterns("train"))
+    missing = Path(chexpert.read(copy, "test")["path"].iloc[0])
+    missing.unlink()
+    root = uploaded(copy, "lacking")
+    with pytest.raises(UserError) as caught:
+        ingest.run(ingest.Config(split="test", size=SIZE), {"data": root}, tmp_path / "out", EXECUTION)
+    assert str(caught.value).startswith(f"s3://bucket/lacking/{missing.relative_to(copy)}: no such image file")
 
 
 def _break(root, how: str) -> str:

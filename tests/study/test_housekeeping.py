@@ -155,7 +155,7 @@ def test_gc_on_a_terminal_does_as_it_is_told(tmp_path, study, phantom_root, monk
 
     store = Store(tmp_path / "store")
     commit(store, OLD)
-    monkeypatch.setattr(cli, "_on_terminal", lambda: True)
+    monkeypatch.setattr(cli.store, "_on_terminal", lambda: True)
     done = run("store", "gc", study, "--data", phantom_root, "--store", store.root, "--quiet", input=answer)
     assert done.exit_code == (1 if stays else 0)
     assert (store.find("ingest", OLD.key) is not None) == stays

@@ -1,4 +1,4 @@
-"""A small study with its store on S3: run, looked at and reported by the commands, and by a second run on another host."""
+"""A small study with its data and its store on S3: run, looked at and reported by the commands, and found from local data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.study.test_run import SMALLEST
 STUDY = {
     "name": "small",
     "axes": {"labels.p": [0.5, 1]},
-    "settings": {"encoder": {"init": "random"}, "labels": {"weak": "cam"}},
+    "settings": {"encoder": {"init": "random"}, "labels": {"weak": "cam"}, "score": {"resolution": "own"}},
 }
 
 
@@ -32,19 +32,26 @@ def run(*arguments: object):
     return CliRunner().invoke(cli.app, [*map(str, arguments), *settings])
 
 
-def test_a_study_runs_and_is_reported_with_its_store_on_s3(ray_session, s3, study, phantom_root, tmp_path, monkeypatch):
+def test_a_study_runs_and_is_reported_with_all_it_needs_on_s3(
+    ray_session, s3, study, phantom_root, phantom_uri, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     place = s3("studies/small")
-    where = ("--data", phantom_root, "--store", place)
+    where = ("--data", phantom_uri, "--store", place)
     ran = run("study", "run", study, *where, "--quiet")
     assert ran.exit_code == 0, ran.output
     assert "9 stages computed" in ran.output and "found in s3://bucket/studies/small," in ran.output
-    again = run("study", "run", study, *where, "--quiet")
+    again = run("study", "run", study, "--data", phantom_root, "--store", place, "--quiet")
     assert "0 stages computed" in again.output and "9 found" in again.output
     store = Store(place)
     there = store.everything()
     assert len(there) == 9 and all(manifest for _, manifest in there.values())
     assert store.backend.tree(".claims") == {} and store.backend.partials() == {}
+
+    kept = store.backend.read({file: entry for file, entry in store.backend.tree("").items() if file.endswith(".json")})
+    assert not any(b"secret" in content or b"endpoint_override" in content for content in kept.values())
+    (record,) = [json.loads(content) for file, content in kept.items() if file.startswith(".runs/")]
+    assert record["data"] == "s3://bucket/phantom"
 
     monkeypatch.setenv("CHEXSEG_CACHE", str(tmp_path / "another host"))
     status = run("study", "status", study, *where, "--json")

@@ -1,0 +1,94 @@
+"""A report of a study of many cells: seconds, memory and bytes of each of its parts. It has no peer but its limits.
+
+    python benchmarks/report.py [--cells N] [--variants N] [--images N]
+
+The results are synthetic: variants of the encoder, each with arms over p of both kinds of weak labels, a student and what is
+fully supervised, in as many trials as it takes; counts of ten pathologies. There is no store and no radiograph, and figures
+aren't drawn as PNG and SVG: what is timed begins where the results are in memory and ends with the last file.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import tempfile
+from pathlib import Path
+from time import perf_counter, process_time
+
+import bare
+import numpy as np
+import pandas as pd
+
+from chexseg.pathologies import PATHOLOGIES
+from chexseg.report import page
+from chexseg.report.results import CELL_COLUMNS, GRAPH_COLUMNS, StudyResults
+
+#: method, weak labels, p, fraction
+ARMS = [("full", None, 1.0, np.nan), ("student", None, 1.0, 0.1)]
+ARMS += [("mixed" if p else "weak", weak, p, np.nan) for weak in ("cam", "irnet") for p in (0.0, 0.5, 0.9)]
+
+
+def study(cells: int, variants: int, images: int) -> StudyResults:
+    """A study of so many cells; the last variant may have fewer trials."""
+    generator = np.random.default_rng(0)
+    trials = -(-cells // (variants * len(ARMS)))
+    points = [(variant, trial, arm) for variant in range(variants) for trial in range(trials) for arm in ARMS][:cells]
+    rows = []
+    for number, (variant, trial, (method, weak, p, fraction)) in enumerate(points):
+        other = f"blocks={variant // 25} width={variant % 25}"
+        name = f"{weak or method} p={p:g} {other} trial {trial}"
+        weak_images = np.nan if weak is None else 100
+        selection = generator.uniform(0.1, 0.3)
+        values = (f"{number:064x}", name, method, weak, p, trial, "random", weak_images, fraction, 20, other, selection)
+        rows.append(dict(zip(CELL_COLUMNS, values, strict=True)))
+    shape = (images, len(PATHOLOGIES))
+    true_IK = generator.integers(0, 20_000, shape, dtype=np.int32) * (generator.random(shape) < 0.3)
+    counts_CIK3 = np.empty((cells, *shape, 3), dtype=np.int32)
+    for counts_IK3 in counts_CIK3:
+        counts_IK3[..., 2] = true_IK
+        counts_IK3[..., 0] = true_IK * generator.uniform(0.1, 0.9)
+        counts_IK3[..., 1] = true_IK * generator.uniform(0.5, 1.5)
+    graph, ran = [("i" * 64, "ingest", "ingest test", "cached", 4.0, ())], []
+    for row in rows:
+        fit = f"f{row['cell'][1:]}"
+        graph.append((fit, "fit", f"fit: {row['name']}", "cached", 60.0, ("i" * 64,)))
+        graph.append((row["cell"], "score", f"score: {row['name']}", "cached", 1.0, (fit, "i" * 64)))
+    for key, stage, label, _, seconds, _ in graph:
+        config = {"p": label, "epochs": 20, "learning_rate": 1e-3, "loss": "class-average-dice"} if stage == "fit" else {}
+        ran.append({"stage": stage, "key": key, "seconds": seconds, "host": "node", "settings": json.dumps(config)})
+    return StudyResults(
+        name="many",
+        title="Many cells",
+        pathologies=PATHOLOGIES,
+        image_ids=tuple(f"patient{number // 2:05d}_study1_view{number % 2}_frontal" for number in range(images)),
+        cells=pd.DataFrame(rows),
+        counts_CIK3=counts_CIK3,
+        missing=pd.DataFrame(columns=["name", "state", "reason"]),
+        stages=pd.DataFrame(ran),
+        graph=pd.DataFrame(graph, columns=list(GRAPH_COLUMNS)),
+    )
+
+
+def peak() -> float:
+    """GB of memory that the process has held at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def main() -> None:
+    given = bare.parse(__doc__, cells=(10_000, ""), variants=(625, "of the encoder"), images=(668, "of the test set"))
+    results = study(given.cells, given.variants, given.images)
+    before = peak()
+    with tempfile.TemporaryDirectory() as out:
+        started, cpu = perf_counter(), process_time()
+        written = page.publish([results], Path(out), images=False)
+        seconds, cpu = perf_counter() - started, process_time() - cpu
+        files = [written.page, *written.files]
+        size = written.page.stat().st_size / 1e6, sum(path.stat().st_size for path in files) / 1e6
+    print(f"{given.cells:,} cells, {given.variants:,} variants, {given.images:,} images\n")
+    print(f"{'report, and CPU time of it':<34}{seconds:>8.1f} s {cpu:>8.1f} s")
+    print(f"{'memory before, and at most':<34}{before:>8.2f} GB{peak():>8.2f} GB")
+    print(f"{'index.html, all files':<34}{size[0]:>8.1f} MB{size[1]:>8.1f} MB in {len(files)} files")
+
+
+if __name__ == "__main__":
+    main()

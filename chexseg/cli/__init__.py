@@ -1,0 +1,30 @@
+"""The commands, one file a group. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from chexseg.cli import data, demo, encoder, predict, results, store, study
+from chexseg.errors import UserError
+
+app = typer.Typer(
+    help="Studies of semi-supervised chest X-ray segmentation on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (demo.demo, results.report, results.compare, results.evaluate, predict.predict):
+    app.command()(command)
+for name, group in {"data": data, "study": study, "encoder": encoder, "store": store}.items():
+    app.add_typer(group.app, name=name)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"chexseg: {error}", err=True)
+        sys.exit(2)

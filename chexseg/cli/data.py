@@ -1,0 +1,65 @@
+"""`chexseg data`: a synthetic data set, or a look at any."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from chexseg.cli.options import AsJson, QuietFlag, whole_or_none
+
+app = typer.Typer(help="Data sets: make a synthetic one, check any.", no_args_is_help=True)
+
+
+@app.command("phantom")
+def data_phantom(
+    root: Annotated[Path, typer.Argument(metavar="DIR", help="An empty or new directory.")],
+    train: Annotated[int, typer.Option(min=1, help="Training images.")] = 320,
+    valid: Annotated[int, typer.Option(min=1, help="Validation images.")] = 90,
+    test: Annotated[int, typer.Option(min=1, help="Test images.")] = 80,
+    seed: Annotated[int, typer.Option(help="Another seed, another data set.")] = 0,
+    size: Annotated[int, typer.Option(help="Pixels of the short side.")] = 320,
+    prevalence: Annotated[
+        float | None, typer.Option(help="Every finding this often, none tied to another; without: as in CheXpert.")
+    ] = None,
+    quiet: QuietFlag = False,
+) -> None:
+    """Write synthetic radiographs with all ten pathologies in the published layout."""
+    write_phantom(root, train=train, valid=valid, test=test, seed=seed, size=size, prevalence=prevalence, quiet=quiet)
+    typer.echo(f"{root}: {train} training, {valid} validation and {test} test images")
+
+
+@app.command("check")
+def data_check(
+    root: Annotated[str, typer.Argument(metavar="ROOT", help="CheXpert and CheXlocalize: a directory or a URI.")],
+    as_json: AsJson = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """List every fault of a data set; exit code 1 if a study would fail on it."""
+    from chexseg.data import audit, location
+    from chexseg.progress import reporter
+
+    place, watch = location.at(root), reporter(quiet)
+    try:
+        found = audit.check(place, lambda done, total: watch.update("check", done, total, "images"))
+    finally:
+        watch.close()
+    typer.echo(json.dumps(found.as_dict(), indent=1) if as_json else found.text())
+    if found.fatal:
+        raise typer.Exit(1)
+
+
+def write_phantom(root: Path, quiet: bool, **settings: Any) -> None:
+    """Write a synthetic data set, with progress. settings: fields of `phantom.dataset.Config`."""
+    from chexseg.phantom import dataset
+    from chexseg.progress import reporter
+
+    config = dataset.Config(**settings)
+    with whole_or_none(root) as making:
+        watch = reporter(quiet)
+        try:
+            dataset.write(making, config, lambda done, total: watch.update("phantom", done, total, "images"))
+        finally:
+            watch.close()

@@ -1,0 +1,205 @@
+"""Comparisons: which cells stand against which, on one footing or refused, and the numbers of `paired_difference`."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from chexseg.data import chexlocalize
+from chexseg.errors import UserError
+from chexseg.report import compare, compare_page, compare_sides
+from chexseg.report.compare import A_HIGHER, MEAN, UNDECIDED
+from chexseg.report.compare_sides import Group, Side
+from chexseg.report.evaluation import evaluate
+from chexseg.report.inference import paired_difference
+from chexseg.study.store import Store
+from tests.report import stores
+
+NAMES = ("Edema", "Cardiomegaly")
+IMAGES = tuple(f"patient{number // 2}_study1_view{number % 2}_frontal" for number in range(40))
+
+
+def side(title: str, *groups: Group) -> Side:
+    return Side(title, groups, IMAGES, NAMES, 64)
+
+
+def counts(seed: int, trials: int, gain: int) -> np.ndarray:
+    """Counts against the same expert masks whatever the seed; a higher gain is a better model."""
+    true_IK = np.random.default_rng(9).integers(50, 90, size=(len(IMAGES), len(NAMES)))
+    true_IK[3:, 1] = 0  # Cardiomegaly on two patients
+    generator = np.random.default_rng(seed)
+    shared_TIK = np.minimum(true_IK, generator.integers(20, 40, size=(trials, *true_IK.shape)) + gain)
+    predicted_TIK = shared_TIK + generator.integers(0, 10, size=shared_TIK.shape)
+    return np.stack([shared_TIK, predicted_TIK, np.broadcast_to(true_IK, shared_TIK.shape)], axis=-1)
+
+
+def group(name: str, seed: int, trials: tuple[int, ...], gain: int = 0, **settings: object) -> Group:
+    keys = tuple(f"{name}{trial}" for trial in trials)
+    return Group(name, counts(seed, max(1, len(trials)), gain), trials, keys, settings or None)
+
+
+def test_the_means_are_those_of_paired_difference():
+    one, other = group("one", 1, (0, 1, 2), 8, lr=1), group("other", 2, (1, 2, 3), lr=2)
+    found = compare.compare(side("a", one), side("b", other))
+    row = found.rows.set_index("pathology").loc[MEAN]
+    expected = paired_difference(one.counts_TIK3, other.counts_TIK3, IMAGES, (one.trials, other.trials))
+    assert row["difference"] == pytest.approx(expected.value)
+    assert (row["from"], row["to"]) == pytest.approx((expected.patients.low, expected.patients.high))
+    assert (row["trials from"], row["trials to"]) == pytest.approx((expected.trials.low, expected.trials.high))
+    assert row["patients"] == 20 and row["trials"] == 2
+    assert found.settings.to_dict("records") == [{"setting": "lr", "A": "1", "B": "2"}]
+
+
+def test_a_pathology_by_hand_and_no_interval_from_two_patients():
+    one, other = group("one", 1, (0, 1, 2, 3), 8, lr=1), group("other", 2, (0, 1, 2, 3), lr=2)
+    found = compare.compare(side("a", one), side("b", other)).rows.set_index("pathology")
+    iou = []
+    for counted_TIK3 in (one.counts_TIK3, other.counts_TIK3):
+        shared, predicted, true = counted_TIK3[:, :, 1].sum(axis=1).T
+        iou.append((shared / (predicted + true - shared)).mean())
+    row = found.loc["Cardiomegaly"]
+    assert (row["IoU A"], row["IoU B"], row["difference"]) == pytest.approx((*iou, iou[0] - iou[1]))
+    assert np.isnan(row["from"]) and row["patients"] == 2 and row["verdict"] == UNDECIDED
+    assert found.loc["Edema", "verdict"] == A_HIGHER
+
+
+def test_a_file_has_no_trials_and_of_two_the_patients_alone_decide():
+    found = compare.compare(side("a", group("one", 1, (0, 1), 8, lr=1)), side("b", group("masks.json", 2, ())))
+    row = found.rows.set_index("pathology").loc["Edema"]
+    assert row["trials"] == 2 and row["trials from"] < row["difference"] < row["trials to"]
+    assert not len(found.settings)
+    alone = compare.compare(side("a", group("one.json", 1, (), 8)), side("b", group("other.json", 2, ())))
+    row = alone.rows.set_index("pathology").loc["Edema"]
+    assert np.isnan(row["trials from"]) and np.isnan(row["both from"]) and row["verdict"] == A_HIGHER
+
+
+def test_groups_of_two_studies_are_matched_by_what_varies_within_them():
+    first = side("a", group("x", 1, (0,), p=0, lr=1), group("y", 2, (0,), p=1, lr=1), group("z", 3, (0,), p=2, lr=1))
+    second = side("b", group("v", 4, (0,), p=1, lr=5), group("w", 5, (0,), p=0, lr=5))
+    found = compare.compare(first, second)
+    means = found.rows[found.rows["pathology"] == MEAN]
+    assert list(zip(means["A"], means["B"], strict=True)) == [("x", "w"), ("y", "v")]
+    assert found.settings.to_dict("records") == [{"setting": "lr", "A": "1", "B": "5"}]
+    assert any(note.startswith("a: left out") and "z" in note for note in found.notes)
+    with pytest.raises(UserError, match="no cells of both agree in p"):
+        compare.compare(first, side("b", group("v", 4, (0,), p=7, lr=5), group("w", 5, (0,), p=8, lr=5)))
+
+
+# ---- from a store ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, phantom_root) -> tuple[Path, Path, Store]:
+    """A study, its data, and a store in which all of it but one trial has been scored; twice, at another number of epochs."""
+    folder = tmp_path_factory.mktemp("compare")
+    study, store = stores.write_study(folder / "small.yaml"), Store(folder / "store")
+    plan = stores.plan_of(study, phantom_root, store)
+    stores.score(store, plan, phantom_root, plan.cells[:-1])
+    longer = stores.write_study(folder / "longer.yaml", stores.STUDY.replace("epochs: 3", "epochs: 5"))
+    plan = stores.plan_of(longer, phantom_root, store)
+    stores.score(store, plan, phantom_root, plan.cells, shift=4)
+    own = stores.plan_of(study, phantom_root, store, "score.resolution=own")
+    stores.score(store, own, phantom_root, own.cells)
+    return study, phantom_root, store
+
+
+def compared(small: tuple[Path, Path, Store], first: str, second: str, *overrides: str, gt: Path | None = None):
+    study, data, store = small
+    both = [
+        text.replace("STUDY", str(study)).replace("LONGER", str(study.with_name("longer.yaml"))) for text in (first, second)
+    ]
+    return compare.compare(*compare_sides.read(both, data, store, overrides, gt), replicates=50)
+
+
+def test_two_studies(small):
+    found = compared(small, "STUDY", "LONGER")
+    means = found.rows[found.rows["pathology"] == MEAN]
+    assert means["A"].tolist() == ["cam p=0.5", "full trial 0"] and means["B"].tolist() == ["cam p=0.5", "full"]
+    assert (means["difference"] > 0).all() and means["trials"].tolist() == [2, 1]
+    assert found.settings.to_dict("records") == [{"setting": "fit.epochs", "A": "3", "B": "5"}]
+    assert any("3 of 4 cells finished" in note for note in found.notes)
+    assert found.size == 64 and len(found.cells) == 7
+
+
+def test_cells_by_name_by_arm_and_by_key(small):
+    study, data, store = small
+    key = stores.plan_of(study, data, store).cells[2].score
+    arm = compared(small, "STUDY#cam p=0.5", f"STUDY#{key[:12]}")
+    assert arm.rows["A"].unique().tolist() == ["cam p=0.5"] and arm.rows["B"].unique().tolist() == ["full trial 0"]
+    one = compared(small, "STUDY#cam p=0.5 trial 1", "STUDY")
+    assert set(one.cells.loc[one.cells["side"] == "A", "trial"]) == {1}
+    assert len(one.rows[one.rows["pathology"] == MEAN]) == 2
+
+
+def test_a_file_beside_a_study_is_counted_at_its_size(small, tmp_path):
+    study, data, store = small
+    truth = data / chexlocalize.FILES["test"]
+    found = compared(small, str(truth), "STUDY#full trial 0")
+    rows = found.rows.set_index("pathology")
+    assert rows.loc[MEAN, "IoU A"] == 1 and rows.loc[MEAN, "IoU B"] < 1
+    assert any("squares of 64 x 64" in note for note in found.notes)
+    own = compared(small, str(truth), "STUDY#full trial 0", "score.resolution=own")
+    assert own.size == 0 and not any("squares" in note for note in own.notes)
+
+
+def test_two_files_have_the_numbers_of_evaluate(small, tmp_path):
+    truth = small[1] / chexlocalize.FILES["test"]
+    other = small[1] / chexlocalize.FILES["radiologists"]
+    few = tmp_path / "few.json"
+    few.write_text(json.dumps(dict(list(json.loads(other.read_text()).items())[1:])))
+    found = compared(small, str(other), str(few))
+    for column, path in (("IoU A", other), ("IoU B", few)):
+        expected = evaluate(truth, path).table.set_index("pathology")["iou"].rename({"mean": MEAN})
+        pd.testing.assert_series_equal(
+            found.rows.set_index("pathology")[column], expected[found.rows["pathology"]], check_names=False
+        )
+    assert any("doesn't name 1 of" in note for note in found.notes)
+
+
+def test_what_cannot_be_compared_is_refused(small, tmp_path):
+    study, data, store = small
+    mistakes = [
+        (("STUDY#full trial 7", "LONGER"), (), ["no cell 'full trial 7'", "did you mean 'full trial"]),
+        (("STUDY#full trial 1", "LONGER"), (), ["none of 1 cells has been scored"]),
+        (("STUDY", "STUDY"), (), ["the same cells on both sides"]),
+        (("STUDY", str(study.with_name("longer.yaml"))), ("size=96",), ["none of 4 cells has been scored"]),
+        (("STUDY", str(tmp_path / "none.json")), (), ["none.json", "cannot be read"]),
+    ]
+    for both, overrides, words in mistakes:
+        with pytest.raises(UserError) as caught:
+            compared(small, *both, *overrides)
+        message = str(caught.value)
+        assert "\n" not in message and "allowed" in message and all(word in message for word in words), message
+    own = stores.write_study(study.with_name("own.yaml"), stores.STUDY + "  score: {resolution: own}\n")
+    with pytest.raises(UserError, match="allowed: the same size.*score.resolution=own"):
+        compared(small, str(own), "STUDY")
+    other = tmp_path / "other.json"
+    entries = json.loads((data / chexlocalize.FILES["test"]).read_text())
+    name = next(name for name in entries if "Support Devices" in entries[name])
+    entries[name]["Support Devices"] = chexlocalize.encode(np.eye(*entries[name]["Support Devices"]["size"], dtype=bool))
+    other.write_text(json.dumps(entries))
+    with pytest.raises(UserError, match="against other expert masks"):
+        compared(small, str(other), "STUDY", gt=other)
+    with pytest.raises(UserError, match="neither --gt nor --data"):
+        compare_sides.read((str(other), str(other)), None, store)
+    with pytest.raises(UserError, match="--data: missing"):
+        compare_sides.read((str(study), str(other)), None, store)
+
+
+def test_the_page_holds_all_of_it_and_needs_no_network(small, tmp_path):
+    found = compared(small, "STUDY", "LONGER")
+    page = compare_page.write(found, tmp_path / "out")
+    text = page.read_text()
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=\"?(https?:)?//", text)
+    assert "{{" not in text.partition("<script")[0]
+    for key in found.cells["key"]:
+        assert key in text
+    drawn = json.loads(re.search(r'<script type="application/json" id="difference">(.*?)</script>', text, re.S)[1])
+    assert drawn["layout"]["yaxis"]["ticktext"] == compare_page.figure_rows(found)["label"].tolist()
+    assert len(pd.read_csv(page.with_name("compare.csv"))) == len(found.rows) == 2 * 4
+    assert "fit.epochs" in text and "3 of 4 cells finished" in text

@@ -1,0 +1,133 @@
+"""Half a study, failed cells, a pathology without positives, an older version's store: each report says so."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from chexseg.data import shards
+from chexseg.pathologies import PATHOLOGIES
+from chexseg.report import listing, load, page
+from chexseg.stages import score
+from chexseg.stages.counting import COUNTS
+from chexseg.study import plan, spec
+from chexseg.study.store import Store
+
+STUDY = """
+name: halves
+axes: {labels.p: [0, 0.5, 1], trial: [0, 1]}
+settings: {pathologies: [Consolidation, Edema], labels: {weak: cam}}
+"""
+IDS = tuple(f"patient{n}_study1_view1_frontal" for n in range(4))
+
+
+@pytest.fixture
+def planned() -> plan.Plan:
+    return plan.plan(spec.parse(STUDY, "halves.yaml"), {"train": "a", "valid": "b", "test": "fingerprint of test"})
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def keep(store: Store, planned: plan.Plan, cell: int) -> None:
+    """The scores of a cell, with Consolidation nowhere in the experts' masks, and its fit."""
+    fit, scores = (planned.nodes[key] for key in (planned.cells[cell].fit, planned.cells[cell].score))
+    with store.working_on(fit) as out:
+        out.mkdir(parents=True)
+        store.commit(fit, out, {"selection_miou": 0.2}, 60.0)
+    named = {"image_id": np.repeat(IDS, len(PATHOLOGIES)), "pathology": np.tile(PATHOLOGIES, len(IDS))}
+    edema = named["pathology"] == "Edema"
+    counts = {"intersection": edema * (10 + cell), "predicted": edema * 40 + 5, "true": edema * 60}
+    with store.working_on(scores) as out:
+        out.mkdir(parents=True)
+        shards.write(out / COUNTS, shards.table(named | counts, {}, pathologies=PATHOLOGIES, size=64))
+        store.commit(scores, out, {}, 1.0)
+
+
+def text_of(planned: plan.Plan, store: Store) -> str:
+    text = page.render([load.study_results(planned, store)])
+    return re.sub(r"<[^>]+>", "", text[: text.index('<script type="text/plain"')])
+
+
+def test_half_a_study(planned, store):
+    for cell in range(3):
+        keep(store, planned, cell)
+    found = load.study_results(planned, store)
+    assert found.cells["name"].tolist() == [cell.name for cell in planned.cells[:3]]
+    # Edema: IoU (10 + cell) / (45 + 60 - (10 + cell)) in every image alike.
+    assert found.counts_CIK3[2, 0, 1].tolist() == [12, 45, 60]
+    text = text_of(planned, store)
+    assert "3 of 6 cells finished" in text and "Incomplete: 3 of 6 cells finished (3 missing)" in text
+    assert text.count("not run yet") == 3
+    assert "Stale" not in text
+
+
+def test_failed_cells(planned, store):
+    keep(store, planned, 0)
+    store.record_failure(planned.nodes[planned.cells[1].fit], "RuntimeError: loss is not finite <at step 3>", "traceback")
+    text = text_of(planned, store)
+    assert "(4 missing, 1 failed)" in text
+    assert "RuntimeError: loss is not finite &lt;at step 3&gt;" in text
+
+
+def test_a_pathology_without_positives(planned, store):
+    keep(store, planned, 0)
+    assert "Without an expert mask in the test set, and left out of every mean: Consolidation." in text_of(planned, store)
+
+
+def test_a_store_of_an_older_version(planned, store, monkeypatch):
+    monkeypatch.setattr(score, "VERSION", score.VERSION - 1)
+    older = plan.plan(planned.study, {"train": "a", "valid": "b", "test": "fingerprint of test"})
+    for cell in range(6):
+        keep(store, older, cell)
+    monkeypatch.undo()
+    text = text_of(planned, store)
+    assert "0 of 6 cells finished (6 stale)" in text and "made by another version" in text
+    assert f"version {score.VERSION - 1}, now {score.VERSION}" in text
+    assert "No cell has finished yet" in text
+
+
+def test_fingerprints_of_the_data_are_kept(planned, store):
+    keep(store, planned, 0)
+    test = next(node for node in planned.nodes.values() if node.stage == "ingest" and node.config["split"] == "test")
+    with store.working_on(test) as out:
+        out.mkdir(parents=True)
+        store.commit(test, out, {}, 1.0)
+    results = dataclasses.replace(load.study_results(planned, store), image=None)
+    fingerprints = results.stages.set_index("key")["data"]
+    assert fingerprints[test.key] == "fingerprint of test"
+    assert pd.isna(fingerprints[planned.cells[0].score])
+    text = page.render([results])
+    assert "fingerprint of test" in text[: text.index('class="runs"')], "seen without a click"
+
+
+def test_a_report_leaves_nothing_old_and_nothing_of_others(planned, store, tmp_path):
+    keep(store, planned, 0)
+    results = load.study_results(planned, store)
+    out = tmp_path / "report"
+    first = page.publish([dataclasses.replace(results, name="first")], out, images=False)
+    mine, changed = out / "tables" / "notes.csv", out / "tables" / "first-cells.csv"
+    mine.write_text("my own")
+    changed.write_text(changed.read_text() + "a remark\n")
+    second = page.publish([dataclasses.replace(results, name="second")], out, images=False)
+    there = {path for path in out.rglob("*") if path.is_file()}
+    assert there == {mine, changed, out / listing.NAME, second.page, *second.files}
+    assert changed in first.files and len(second.files) > 4
+
+
+def test_a_list_reaches_nothing_outside_its_folder(tmp_path):
+    outside, out = tmp_path / "precious", tmp_path / "report"
+    outside.write_text("precious")
+    out.mkdir()
+    listing.replace(tmp_path, [outside])
+    (out / listing.NAME).write_text((tmp_path / listing.NAME).read_text().replace("precious", "../precious"))
+    listing.replace(out, [])
+    assert outside.exists()
+    (out / listing.NAME).write_text("[1, 2")
+    listing.replace(out, [])

@@ -1,0 +1,106 @@
+"""report, compare and status only read: nothing in a store changes, nothing that trains is loaded, a run may be under way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chexseg.study.store import Store
+from tests.report import stores
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Runs a command, and says last which of the modules that can train or drive Ray it has loaded.
+PROBE = """
+import sys
+from chexseg.cli import app
+try:
+    app(sys.argv[1:], standalone_mode=False)
+finally:
+    trains = ("ray", "torch", "optuna", "chexseg.models", "chexseg.study.run", "chexseg.study.search_run",
+              "chexseg.study.launch", "chexseg.study.execute", "chexseg.data.training_source")
+    print("LOADED", sorted(set(trains) & set(sys.modules)))
+"""
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory, phantom_root) -> tuple[Path, Path, Store]:
+    """A study of four cells in the middle of a run: two scored, one failed, one that this process works on."""
+    folder = tmp_path_factory.mktemp("half")
+    study, store = stores.write_study(folder / "small.yaml"), Store(folder / "store")
+    plan = stores.plan_of(study, phantom_root, store)
+    stores.score(store, plan, phantom_root, plan.cells[1:3])
+    store.record_failure(plan.nodes[plan.cells[0].fit], "RuntimeError: loss is not finite", "Traceback ...")
+    with store.working_on(plan.nodes[plan.cells[3].fit]) as partial:
+        partial.mkdir(parents=True)
+        (partial / "resume.pt").write_bytes(b"half a file")
+        yield study, phantom_root, store
+
+
+def listing(root: Path) -> dict[str, tuple[int, int, int]]:
+    """Everything below a directory: path -> mode, size and time of the last change of the content."""
+    found = [root, *root.rglob("*")]
+    return {str(path): (about.st_mode, about.st_size, about.st_mtime_ns) for path in found for about in [path.lstat()]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("study", "status", "STUDY"), ["1 failed", "2 done", "1 running"]),
+        (("study", "status", "STUDY", "--json"), ['"complete": false']),
+        (("study", "plan", "STUDY"), ["2 of them done"]),
+        (("report", "STUDY", "--out", "OUT"), ["small: 2 of 4 cells finished"]),
+        (("compare", "STUDY#cam p=0.5", "STUDY#full", "--out", "OUT"), ["1 of 2 cells finished"]),
+        (("compare", "STUDY", "DATA/CheXlocalize/hb_segmentations_test.json", "--out", "OUT"), ["2 of 4 cells finished"]),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
+)
+def test_a_command_that_reads(half, tmp_path, arguments, told):
+    study, data, store = half
+    places = {"STUDY": str(study), "DATA": str(data), "OUT": str(tmp_path / "out")}
+    typed = [argument for argument in arguments]
+    for name, place in places.items():
+        typed = [argument.replace(name, place) for argument in typed]
+    before = listing(store.root), listing(data)
+    folders = [path for path in (store.root, *store.root.rglob("*")) if path.is_dir()]
+    for folder in folders:
+        folder.chmod(0o555)  # stops any user but root; for root the listing tells
+    try:
+        answer = subprocess.run(
+            [sys.executable, "-c", PROBE, *typed, "--data", str(data), "--store", str(store.root)],
+            capture_output=True, text=True, cwd=tmp_path, timeout=300, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    assert answer.returncode == 0, answer.stderr
+    output, _, loaded = answer.stdout.rpartition("LOADED ")
+    assert loaded.strip() == "[]"
+    assert all(words in output + answer.stderr for words in told), output + answer.stderr
+    assert (listing(store.root), listing(data)) == before
+
+
+def test_the_report_of_half_a_study_says_what_is_missing_and_why(half, tmp_path):
+    from chexseg.report import load, page
+
+    study, data, store = half
+    results = load.study_results(stores.plan_of(study, data, store), store)
+    states = results.missing.set_index("name")["state"].to_dict()
+    assert len(results.cells) == 2 and states.keys() == {"cam p=0.5 trial 0", "full trial 1"}
+    assert states["cam p=0.5 trial 0"] == "failed" and states["full trial 1"] != "failed"
+    text = page.publish([results], tmp_path, images=False).page.read_text()
+    assert "Incomplete: 2 of 4 cells finished" in text and "loss is not finite" in text
+
+
+def test_status_as_json_names_what_runs(half):
+    study, data, store = half
+    answer = subprocess.run(
+        [sys.executable, "-m", "chexseg", "study", "status", study, "--data", data, "--store", str(store.root), "--json"],
+        capture_output=True, text=True, cwd=ROOT, timeout=120,
+    )  # fmt: skip
+    cells = {cell["name"]: cell["state"] for cell in json.loads(answer.stdout)["cells"]}
+    assert cells["full trial 1"] == "running" and cells["cam p=0.5 trial 0"] == "failed"
