@@ -1,7 +1,7 @@
 """docs/cluster.md's walk on one machine, command by command: a cluster that grows, a job stopped half-way and continued.
 
-Replaced are the study (six small cells for the demo's fifteen), the store (S3 for a directory), Ray's ports and directory, and
-`ray stop`, which here ends only this Ray (tests/cluster/standins.py). The environment is the one that runs the tests.
+Replaced are the study (six small cells for the demo's fifteen), data and store (S3 for directories), Ray's ports and directory,
+and `ray stop`, which here ends only this Ray (tests/cluster/standins.py). The environment is the one that runs the tests.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def test_a_new_users_walk_ends_with_a_finished_study(machine, s3, phantom_root):
     config = yaml.safe_load((ROOT / "docs" / "emulated-cluster.yaml").read_text())
     config["provider"]["gcs_address"] = f"{get_node_ip_address()}:{machine.port}"
     emulated.write_text(yaml.safe_dump(config))
-    place = s3("walk").replace("any:secret@", "")
+    data, place = (s3(prefix).replace("any:secret@", "") for prefix in ("phantom", "walk"))
     # Credentials as a cluster's nodes have them: of the machine, in no command.
     machine.environment |= {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": SECRET}
     walk = Walk(
@@ -85,6 +85,7 @@ def test_a_new_users_walk_ends_with_a_finished_study(machine, s3, phantom_root):
         {
             "docs/emulated-cluster.yaml": str(emulated),
             "studies/demo.yaml": str(study),
+            "--data ~/phantom": f"--data '{data}'",
             "~/store": f"'{place}'",
             ":8265": f":{machine.dashboard}",
             "--train 320 --valid 80 --test 48 --size 128": "--train 48 --valid 24 --test 16 --size 64",
@@ -96,6 +97,8 @@ def test_a_new_users_walk_ends_with_a_finished_study(machine, s3, phantom_root):
     walk.export()
     walk.type("RAY_FAKE_CLUSTER=1 ray start")
     walk.type("chexseg data phantom")
+    bucket, top = fs.FileSystem.from_uri(s3("phantom"))
+    fs.copy_files(str(machine.home / "phantom"), top, fs.LocalFileSystem(), bucket)
 
     walk.type("ray job submit")
     followed = walk.watch("ray job logs")
