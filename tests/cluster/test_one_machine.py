@@ -69,7 +69,7 @@ class Walk:
         )
 
 
-def test_a_new_users_walk_ends_with_a_finished_study(machine, s3, phantom_root):
+def test_a_new_users_walk_ends_with_a_finished_study(machine, s3, uploaded):
     from ray._private.services import get_node_ip_address
 
     study, emulated = machine.home / "walk.yaml", machine.home / "emulated-cluster.yaml"
@@ -77,7 +77,7 @@ def test_a_new_users_walk_ends_with_a_finished_study(machine, s3, phantom_root):
     config = yaml.safe_load((ROOT / "docs" / "emulated-cluster.yaml").read_text())
     config["provider"]["gcs_address"] = f"{get_node_ip_address()}:{machine.port}"
     emulated.write_text(yaml.safe_dump(config))
-    data, place = (s3(prefix).replace("any:secret@", "") for prefix in ("phantom", "walk"))
+    data, place = (s3(prefix).replace("any:secret@", "") for prefix in ("walk-data", "walk"))
     # Credentials as a cluster's nodes have them: of the machine, in no command.
     machine.environment |= {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": SECRET}
     walk = Walk(
@@ -97,8 +97,7 @@ def test_a_new_users_walk_ends_with_a_finished_study(machine, s3, phantom_root):
     walk.export()
     walk.type("RAY_FAKE_CLUSTER=1 ray start")
     walk.type("chexseg data phantom")
-    bucket, top = fs.FileSystem.from_uri(s3("phantom"))
-    fs.copy_files(str(machine.home / "phantom"), top, fs.LocalFileSystem(), bucket)
+    uploaded(machine.home / "phantom", "walk-data")
 
     walk.type("ray job submit")
     followed = walk.watch("ray job logs")
