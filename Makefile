@@ -1,15 +1,19 @@
 # make demo   the main job on synthetic radiographs, in .venv
-# make test   the whole test suite, in the same environment; in a container it installs Chromium for the page's tests
+# make test   the test suite but what make test-cluster runs; in a container it installs Chromium for the page's tests
+# make test-cluster   tests on Ray clusters of their own that take longer than two minutes
 PYTHON ?= python3
 VENV := .venv
 
-.PHONY: demo test lint chromium clean
+.PHONY: demo test test-cluster lint chromium clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/chexseg demo --out demo
 
 test: lint chromium
 	$(VENV)/bin/python -m pytest
+
+test-cluster: $(VENV)/installed-test
+	$(VENV)/bin/python -m pytest -m cluster
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from chexseg.cli.options import DEFAULT_STORE, AsJson, DataRoot, Overrides, QuietFlag, StoreRoot, StudyFile, read_studies
+from chexseg.errors import UserError
 
 app = typer.Typer(help="Studies: plan, run, look.", no_args_is_help=True)
 
@@ -35,14 +36,19 @@ def study_run(
     study: StudyFile,
     data: DataRoot,
     store: StoreRoot = DEFAULT_STORE,
-    address: Annotated[str | None, typer.Option(metavar="ADDR", help="A Ray cluster; none: a local one.")] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDR", envvar="RAY_ADDRESS", help="A Ray cluster, such as auto; none: a local one.")
+    ] = None,
+    grow_to: Annotated[
+        str | None, typer.Option(metavar="GPU=N,CPU=N", help="What the cluster may grow to, if it has an autoscaler.")
+    ] = None,
     overrides: Overrides = None,
     quiet: QuietFlag = False,
 ) -> None:
     """Run whatever of a study is not in the store yet; exit code 1 if a cell is still missing after."""
     from chexseg.study.store import Store
 
-    outcome = run_study(study, data, store, address, overrides, quiet)
+    outcome = run_study(study, data, store, address, overrides, quiet, grow_to)
     typer.echo(
         f"{len(outcome.computed)} stages computed in {outcome.seconds:.0f} s, {outcome.cached} found in {Store(store)},"
         f" {len(outcome.failed)} failed",
@@ -68,16 +74,28 @@ def study_status(
     typer.echo(json.dumps(found.status_dict(), indent=1) if as_json else found.status_text())
 
 
-def run_study(study: Path, data: str | Path, store: str, address: str | None, overrides: list[str] | None, quiet: bool) -> Any:
+def run_study(
+    study: Path,
+    data: str | Path,
+    store: str,
+    address: str | None,
+    overrides: list[str] | None,
+    quiet: bool,
+    grow_to: str | None = None,
+) -> Any:
     """Run a study, with progress; what the run did (`study.outcome.Outcome`). An interrupt ends the command with code 130."""
     from chexseg.data import location
     from chexseg.progress import reporter
     from chexseg.study import launch
+    from chexseg.study.growth import NO_GROWTH, Growth
 
+    growth = Growth.parse(grow_to)
+    if growth != NO_GROWTH and not address:
+        raise UserError("--grow-to: found without --address; a local Ray doesn't grow; allowed: with --address ADDR")
     (meant,), results = read_studies([study], data, store, overrides)
     watch = reporter(quiet)
     try:
-        return launch.launch(meant, results, location.at(data), watch, address, study, overrides or ())
+        return launch.launch(meant, results, location.at(data), watch, address, study, overrides or (), growth)
     except KeyboardInterrupt:
         typer.echo("chexseg: interrupted; the same command goes on from here", err=True)
         raise typer.Exit(130) from None

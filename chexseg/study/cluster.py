@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.util.placement_group import PlacementGroup
 
 from chexseg.errors import UserError
+from chexseg.study.growth import NO_GROWTH, Growth
 from chexseg.study.spec import Resources
 
 #: Times that work is tried again after its worker died.
@@ -19,40 +21,95 @@ MAX_FAILURES = 2
 
 @dataclass(frozen=True)
 class Capacity:
-    """What the cluster has for us. One CPU is always left to Ray Data: without it readers would wait for ever."""
+    """What the cluster has for us now, and what it may get. One CPU is always left to Ray Data: without it readers would
+    wait for ever.
+
+    What waits for resources makes an autoscaler add nodes, so as much may be asked for at once as is in reach.
+    """
 
     cpus: int
     gpus: float
     node_cpus: int  # of the largest node
     node_gpus: int
+    growth: Growth = NO_GROWTH
 
     @classmethod
-    def of_cluster(cls) -> Capacity:
+    def of_cluster(cls, growth: Growth = NO_GROWTH) -> Capacity:
         """Raises `UserError` for a cluster on which a study would hang."""
         total = ray.cluster_resources()
-        if total.get("CPU", 0) < 2:
+        if max(total.get("CPU", 0), growth.cpus) < 2:
             raise UserError(
-                f"--address: the cluster has {total.get('CPU', 0):g} CPU; allowed: at least 2, one of them for Ray Data"
+                f"--address: the cluster has {total.get('CPU', 0):g} CPU; allowed: at least 2, one of them for Ray Data,"
+                " or --grow-to CPU=N for what it may grow to"
             )
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         largest = [int(max(node.get(name, 0) for node in alive)) for name in ("CPU", "GPU")]
-        return cls(int(total["CPU"]) - 1, total.get("GPU", 0), *largest)
+        return cls(max(int(total.get("CPU", 0)) - 1, 0), total.get("GPU", 0), *largest, growth)
+
+    @property
+    def cpus_in_reach(self) -> int:
+        return max(self.cpus, self.growth.cpus - 1)
+
+    @property
+    def gpus_in_reach(self) -> float:
+        return max(self.gpus, self.growth.gpus)
+
+    def gpus_of(self, resources: Resources) -> float:
+        """What a cell holds of a GPU: nothing where there is none."""
+        return resources.gpu if self.gpus_in_reach else 0
 
     def cells_at_once(self, resources: Resources) -> int:
         """How many cells run side by side. Raises `UserError` if not one fits: Tune would wait for ever."""
-        room = min(self.cpus, self.node_cpus)
+        # How large a node is that isn't there yet, nobody knows.
+        room = min(self.cpus_in_reach, max(self.node_cpus, self.growth.cpus))
         if resources.cpu > room:
             raise UserError(f"resources.cpu: found {resources.cpu:g}; allowed: at most {room}, what one node has free")
-        if self.gpus and resources.gpu > self.node_gpus:
-            raise UserError(f"resources.gpu: found {resources.gpu:g}; allowed: at most {self.node_gpus}, the largest node's")
+        largest = max(self.node_gpus, self.growth.gpus)
+        if self.gpus_of(resources) > largest:
+            raise UserError(f"resources.gpu: found {resources.gpu:g}; allowed: at most {largest}, the largest node's")
         # A worker of Ray Train holds whole CPUs.
         cpus = resources.cpu if resources.workers == 1 else max(1, int(resources.cpu)) * resources.workers
-        slots = [int(self.cpus / cpus)]
-        if self.gpus and resources.gpu:
-            slots.append(int(self.gpus / (resources.gpu * resources.workers)))
+        slots = [int(self.cpus_in_reach / cpus)]
+        if gpu := self.gpus_of(resources):
+            slots.append(int(self.gpus_in_reach / (gpu * resources.workers)))
         if resources.workers > 1 and not min(slots):
             raise UserError(f"resources.workers: found {resources.workers}; allowed: as many as the cluster has room for")
         return max(1, min(slots))
+
+    def without_gpus(self, resources: Resources, address: str | None) -> str | None:
+        """What to tell of cells that ask for GPUs where there are none: on a machine of one's own they train on its CPUs.
+
+        Raises `UserError` on a cluster, whose head would take days for what it was built for.
+        """
+        if not resources.gpu or self.gpus_in_reach:
+            return None
+        if address is None:
+            return f"this machine has no GPU: cells train on its CPUs, and resources.gpu: {resources.gpu:g} counts for nothing"
+        raise UserError(
+            f"--address {address}: the study asks for resources.gpu: {resources.gpu:g}, and the cluster has no GPU;"
+            " allowed: --grow-to GPU=N,CPU=N for what it may grow to, or --set resources.gpu=0 to train on CPUs"
+        )
+
+
+def room_for_reads(capacity: Capacity, resources: Resources) -> PlacementGroup | None:
+    """A CPU that cells can't take, for what they read through Ray Data (`read_in`); None where they leave one anyway.
+
+    Cells without GPUs that wait for nodes to come take every CPU that is there, and would wait for ever for their own reads
+    if no node came.
+    """
+    if capacity.gpus_of(resources) or capacity.cpus_in_reach == capacity.cpus:
+        return None
+    room = ray.util.placement_group([{"CPU": 1}])
+    ray.get(room.ready())
+    return room
+
+
+def read_in(room: PlacementGroup) -> None:
+    """Make this process's Ray Data work in the room of `room_for_reads`."""
+    from ray.data import DataContext
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    DataContext.get_current().scheduling_strategy = PlacementGroupSchedulingStrategy(room)
 
 
 def describe() -> list[dict[str, Any]]:

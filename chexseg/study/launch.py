@@ -10,6 +10,7 @@ from pathlib import Path
 from chexseg.data.location import Location
 from chexseg.progress import Reporter
 from chexseg.study import grid_record, search_summary, snapshot
+from chexseg.study.growth import NO_GROWTH, Growth
 from chexseg.study.outcome import Outcome
 from chexseg.study.plan import Plan
 from chexseg.study.search import Search
@@ -24,10 +25,12 @@ def launch(
     address: str | None = None,
     file: Path | None = None,
     overrides: Sequence[str] = (),
+    growth: Growth = NO_GROWTH,
 ) -> Outcome:
     """Compute whatever is missing, on the Ray at `address` or on a local one; without Ray where nothing is.
 
-    file, overrides: what `meant` was read from, for the record. Raises `UserError` as `run.run` and `search_run.run_search` do.
+    file, overrides: what `meant` was read from, for the record. growth: what the Ray at `address` may grow to.
+    Raises `UserError` as `run.run` and `search_run.run_search` do.
     """
     if isinstance(meant, Search):
         found = search_summary.summarise(meant, store)
@@ -37,7 +40,8 @@ def launch(
         with _recorded(meant, store, data, address, file, overrides) as outcome:
             from chexseg.study import search_run
 
-            vars(outcome).update(vars(search_run.run_search(meant, store, data, reporter)))
+            _tell_of_gpus(meant, address, growth, reporter)
+            vars(outcome).update(vars(search_run.run_search(meant, store, data, reporter, growth)))
         reporter.say(search_summary.summarise(meant, store).status_text())
         return outcome
     missing = meant.needed(store.cached(meant.nodes.values()))
@@ -48,8 +52,16 @@ def launch(
         with _recorded(meant, store, data, address, file, overrides) as outcome:
             from chexseg.study import run
 
-            vars(outcome).update(vars(run.run(meant, store, data, reporter)))
+            _tell_of_gpus(meant, address, growth, reporter)
+            vars(outcome).update(vars(run.run(meant, store, data, reporter, growth)))
     return outcome
+
+
+def _tell_of_gpus(meant: Plan | Search, address: str | None, growth: Growth, reporter: Reporter) -> None:
+    from chexseg.study.cluster import Capacity
+
+    if note := Capacity.of_cluster(growth).without_gpus(meant.study.resources, address):
+        reporter.say(note)
 
 
 @contextmanager

@@ -23,27 +23,28 @@ from chexseg.errors import UserError
 from chexseg.progress import Reporter
 from chexseg.stages.base import Execution
 from chexseg.study.board import Board, Pen, Tally, Watch
-from chexseg.study.cluster import MAX_FAILURES, Capacity
+from chexseg.study.cluster import MAX_FAILURES, Capacity, read_in, room_for_reads
 from chexseg.study.execute import check, execute
+from chexseg.study.growth import NO_GROWTH, Growth
 from chexseg.study.outcome import Outcome
 from chexseg.study.plan import Cell, Node, Plan
 from chexseg.study.spec import Resources
 from chexseg.study.store import Store
 
 
-def run(plan: Plan, store: Store, data: Location, reporter: Reporter) -> Outcome:
-    """Compute whatever of the plan is not in the store. Ray must be initialised (`cluster`).
+def run(plan: Plan, store: Store, data: Location, reporter: Reporter, growth: Growth = NO_GROWTH) -> Outcome:
+    """Compute whatever of the plan is not in the store. Ray must be initialised (`cluster`), and may grow as `growth` says.
 
     Raises `UserError` for the first user's mistake that a stage finds. Any other failure is recorded in the store, and
     whatever doesn't depend on it goes on.
     """
     started = time.monotonic()
     outcome = Outcome()
-    capacity = Capacity.of_cluster()
+    capacity = Capacity.of_cluster(growth)
     capacity.cells_at_once(plan.study.resources)  # refuse now, not after hours of upstream stages
     done = store.cached(plan.nodes.values())
     outcome.cached = len(done)
-    check(plan.needed(done), plan.study.resources.workers, capacity.gpus > 0 and plan.study.resources.gpu > 0)
+    check(plan.needed(done), plan.study.resources.workers, capacity.gpus_of(plan.study.resources) > 0)
     cells = {cell.score: cell for cell in plan.cells}
     own = set(cells) | {cell.fit for cell in plan.cells}  # run inside the cells' trials
     board = Board.remote(_tally(plan, store, done))
@@ -173,24 +174,26 @@ def _run_stages(ready: Sequence[Node], job: Job, capacity: Capacity) -> list[dic
 
     The tasks themselves hold no CPU, so that the actors they start on Ray Data always find one.
     """
-    gpu = capacity.gpus >= 1
+    gpu = capacity.gpus_in_reach >= 1
     execution = Execution(
         device="cuda" if gpu else "cpu",
-        threads=min(capacity.cpus, capacity.node_cpus),
-        decode_workers=capacity.cpus,
-        map_workers=max(1, int(capacity.gpus)) if gpu else capacity.cpus,
+        threads=max(1, min(capacity.cpus, capacity.node_cpus)),
+        # Of the CPUs that are there: nodes with GPUs aren't rented to decode images.
+        decode_workers=max(1, capacity.cpus),
+        map_workers=max(1, int(capacity.gpus_in_reach)) if gpu else max(1, capacity.cpus),
         # A stage that trains and then maps holds half a GPU in either role: both fit on one.
         map_gpus=0.5 if gpu else 0,
         train_failures=MAX_FAILURES,
     )
-    task = _stage_task.options(num_gpus=0.5 if gpu else 0, scheduling_strategy="SPREAD" if gpu else "DEFAULT")
     # Each may hold a CPU in training, and Ray Data needs one.
-    at_once = max(1, min(int(capacity.gpus), capacity.cpus)) if gpu else 1
+    at_once = max(1, min(int(capacity.gpus_in_reach), capacity.cpus_in_reach)) if gpu else 1
     waiting, answers = list(ready), []
     running: dict[Any, Node] = {}
     while waiting or running:
         while waiting and len(running) < at_once:
             node = waiting.pop(0)
+            share = 0.5 if gpu and node.stage != "ingest" else 0
+            task = _stage_task.options(num_gpus=share, scheduling_strategy="SPREAD" if gpu else "DEFAULT")
             running[task.remote(job, node.key, node.label, execution)] = node
         (finished,), _ = ray.wait(list(running), num_returns=1)
         node = running.pop(finished)
@@ -224,7 +227,7 @@ def whole(answer: Mapping[str, Any]) -> bool:
 
 def _run_shared_cells(pending: Sequence[Cell], job: Job, capacity: Capacity, resources: Resources) -> list[dict[str, Any]]:
     """Cells whose fits several workers of Ray Train share: as upstream stages run, because these hold what a cell takes."""
-    gpu = resources.gpu if capacity.gpus else 0
+    gpu = capacity.gpus_of(resources)
     execution = Execution(
         device="cuda" if gpu else "cpu",
         threads=max(1, int(resources.cpu)),
@@ -279,6 +282,12 @@ def _run_cells(pending: Sequence[Cell], job: Job, capacity: Capacity, resources:
     return answers
 
 
+def _in_room(config: Mapping[str, Any], room: Any, trial: Callable[..., None], constants: Mapping[str, Any]) -> None:
+    if room is not None:
+        read_in(room)
+    trial(config, **constants)
+
+
 def on_warm_workers(
     trial: Callable[..., None],
     constants: Mapping[str, Any],
@@ -300,9 +309,10 @@ def on_warm_workers(
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     from ray import tune
 
-    gpu = resources.gpu if capacity.gpus else 0
+    gpu = capacity.gpus_of(resources)
     execution = Execution(device="cuda" if gpu else "cpu", threads=max(1, int(resources.cpu)), map_gpus=gpu)
-    function = tune.with_parameters(trial, execution=execution, **constants)
+    room = room_for_reads(capacity, resources)
+    function = tune.with_parameters(_in_room, room=room, trial=trial, constants={**constants, "execution": execution})
     scratch = tempfile.mkdtemp(prefix="chexseg-tune-")
     try:
         return tune.Tuner(
@@ -325,3 +335,5 @@ def on_warm_workers(
         ).fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        if room is not None:
+            ray.util.remove_placement_group(room)

@@ -22,35 +22,37 @@ from chexseg.study import journal, run
 from chexseg.study.board import Board, Pen, Tally, Watch
 from chexseg.study.cluster import MAX_FAILURES, Capacity
 from chexseg.study.execute import check
+from chexseg.study.growth import NO_GROWTH, Growth
 from chexseg.study.ledger import Ledger
 from chexseg.study.outcome import Outcome
 from chexseg.study.search import Search, describe
 from chexseg.study.store import Store
 
 
-def run_search(search: Search, store: Store, data: Location, reporter: Reporter) -> Outcome:
-    """Try points until the study has as many as it asks for. Ray must be initialised (`cluster.cluster`).
+def run_search(search: Search, store: Store, data: Location, reporter: Reporter, growth: Growth = NO_GROWTH) -> Outcome:
+    """Try points until the study has as many as it asks for. Ray must be initialised (`cluster.cluster`), and may
+    grow as `growth` says.
 
     Raises `UserError` for a user's mistake, and while another process runs the same search. A point that fails is told to
     Optuna and recorded in the store, and the others go on; the next start tries it again.
     """
     started = time.monotonic()
-    capacity = Capacity.of_cluster()
+    capacity = Capacity.of_cluster(growth)
     resources = search.study.resources
     capacity.cells_at_once(resources)
     middles = search.plan(list(search.middles()))  # of each choice one, to see whether its network can be built
-    check(middles.nodes.values(), resources.workers, capacity.gpus > 0 and resources.gpu > 0)
+    check(middles.nodes.values(), resources.workers, capacity.gpus_of(resources) > 0)
     search.check()
     ledger = Ledger(search, store)
     with journal.alone(store, ledger.name, wait=False) as mine:
         if not mine:
             raise UserError(f"search {search.study.name}: another process runs it in {store}; allowed: one at a time")
-        outcome = run.run(search.upstream(), store, data, reporter)
+        outcome = run.run(search.upstream(), store, data, reporter, growth)
         if not outcome.failed:
             _run_points(ledger, capacity, data, reporter, outcome)
             best = ledger.standing().point
             if best is not None:  # so that a report can show it
-                shown = run.run(search.plan([best]), store, data, reporter)
+                shown = run.run(search.plan([best]), store, data, reporter, growth)
                 outcome.computed |= shown.computed
                 outcome.failed |= shown.failed
     outcome.seconds = time.monotonic() - started

@@ -1,0 +1,128 @@
+"""docs/cluster.md: every command in it is one that Ray or chexseg has, and its policies and manifests are whole.
+
+The commands of its first section are run (test_one_machine.py), `ray up`, `exec` and `down` too (test_up.py); here nothing is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cluster.test_cluster_yaml import aws
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docs" / "cluster.md").read_text()
+
+
+def blocks(language: str = "") -> list[str]:
+    return [text for name, text in re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.M | re.S) if name == language]
+
+
+def typed(program: str) -> list[str]:
+    """Every command of a program in the document, without what stands before it or behind it in its line."""
+    lines = [line.partition("  #")[0] for block in blocks() for line in block.splitlines()]
+    return [line[line.index(program) :] for line in lines if re.match(rf"(\w+=\S+ )*{program} ", line)]
+
+
+def parsed(command, words: list[str]) -> None:
+    """Let click read the words as if they had been typed; nothing runs. Raises its `UsageError`."""
+    context = command.make_context(words[0], words[1:])
+    if getattr(command, "commands", None):
+        rest = [*context._protected_args, *context.args]
+        name, inner, more = command.resolve_command(context, rest)
+        assert inner is not None, f"{words[0]} has no {rest[0]}"
+        parsed(inner, [name, *more])
+
+
+@pytest.mark.parametrize("line", typed("ray"))
+def test_ray_has_these_commands_and_options(line):
+    from ray.scripts.scripts import cli
+
+    parsed(cli, shlex.split(line))
+
+
+def _study_commands() -> list[str]:
+    jobs = [line.partition(" -- ")[2] for line in typed("ray") if " -- " in line]
+    assert jobs and all(job.startswith("chexseg study run") for job in jobs)
+    return jobs + typed("chexseg")
+
+
+@pytest.mark.parametrize("line", _study_commands())
+def test_chexseg_has_these_commands_and_options(line):
+    from typer.main import get_command
+
+    from chexseg import cli
+    from chexseg.study.growth import Growth
+
+    words = shlex.split(line)
+    parsed(get_command(cli.app), words)
+    for name in (word for word in words if word.endswith(".yaml")):
+        assert (ROOT / name).is_file(), name
+    for before, word in zip(words, words[1:], strict=False):
+        if before == "--grow-to":
+            assert Growth.parse(word).cpus > 1
+
+
+def test_what_the_cluster_of_the_file_may_grow_to_is_said():
+    """Instance types as EC2 lists them: an m7i.2xlarge and a g6.2xlarge have 8 CPUs, a g6.48xlarge 192 and 8 GPUs."""
+    types = aws()["available_node_types"]
+    has = {"m7i.2xlarge": (8, 0), "g6.2xlarge": (8, 1), "g6.48xlarge": (192, 8)}
+    count = {name: 1 if name == "head" else one["max_workers"] for name, one in types.items()}
+    cpus, gpus = (
+        sum(count[name] * has[one["node_config"]["InstanceType"]][which] for name, one in types.items()) for which in (0, 1)
+    )
+    assert f"--grow-to GPU={gpus},CPU={cpus}" in TEXT and f"`GPU={gpus},CPU={cpus}`" in TEXT
+
+
+def test_iam_takes_the_policies(monkeypatch):
+    """As moto reads them, which refuses what isn't one."""
+    mock_aws, boto3 = pytest.importorskip("moto").mock_aws, pytest.importorskip("boto3")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "any")
+    worker, head, trust = blocks("json")
+    with mock_aws():
+        iam = boto3.client("iam", region_name="us-west-2")
+        for name, policies in {"chexseg-worker": [worker], "chexseg-head": [worker, head]}.items():
+            iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust)
+            for number, policy in enumerate(policies):
+                iam.put_role_policy(RoleName=name, PolicyName=str(number), PolicyDocument=policy)
+            with pytest.raises(iam.exceptions.MalformedPolicyDocumentException):
+                iam.put_role_policy(RoleName=name, PolicyName="broken", PolicyDocument=worker.replace("Effect", "Efect"))
+    profiles = {one["node_config"]["IamInstanceProfile"]["Name"] for one in aws()["available_node_types"].values()}
+    assert profiles == {"chexseg-worker", "chexseg-head"}
+    terminate = next(one for one in json.loads(head)["Statement"] if "Condition" in one)
+    assert list(terminate["Condition"]["StringEquals"].values()) == [aws()["cluster_name"]]
+
+
+def test_the_kubernetes_manifest_names_ray_as_this_package_pins_it():
+    import ray
+
+    (text,) = blocks("yaml")
+    spec = yaml.safe_load(text)["spec"]
+    (dockerfile,) = blocks("dockerfile")
+    assert spec["rayVersion"] == ray.__version__ and f"rayproject/ray:{ray.__version__}-" in dockerfile
+    assert spec["authOptions"] == {"mode": "token"} and spec["enableInTreeAutoscaling"] is True
+    assert spec["headGroupSpec"]["rayStartParams"]["dashboard-host"] == "127.0.0.1"
+    (workers,) = spec["workerGroupSpecs"]
+    limits = workers["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert (workers["minReplicas"], workers["maxReplicas"], limits["nvidia.com/gpu"]) == (0, 8, "1")
+    accounts = [
+        workers["template"]["spec"]["serviceAccountName"],
+        spec["headGroupSpec"]["template"]["spec"]["serviceAccountName"],
+    ]
+    assert accounts == ["chexseg"] * 2
+
+
+def test_the_emulated_cluster_is_valid_by_rays_schema():
+    """Its defaults aren't in the wheel, so it's taken as it is."""
+    from ray.autoscaler._private.util import validate_config
+
+    config = yaml.safe_load((ROOT / "docs" / "emulated-cluster.yaml").read_text())
+    validate_config(config)
+    with pytest.raises(Exception, match="idle_timeout"):
+        validate_config(config | {"idle_timeout": 1})

@@ -1,0 +1,142 @@
+"""docs/cluster.md's walk on one machine, command by command: a cluster that grows, a job stopped half-way and continued.
+
+Replaced are the study (six small cells for the demo's fifteen), data and store (S3 for directories), Ray's ports and directory,
+and `ray stop`, which here ends only this Ray (tests/cluster/standins.py). The environment is the one that runs the tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+
+import pytest
+import yaml
+from pyarrow import fs
+
+from tests.cluster.standins import ROOT, Machine, processes, wait_until
+
+pytest.importorskip("aiohttp_cors", reason="needs ray[default], of the extra cluster")
+pytestmark = pytest.mark.cluster
+
+STUDY = """
+name: walk
+axes: {trial: [0, 1, 2, 3, 4, 5]}
+settings:
+  size: 64
+  encoder: {init: random}
+  labels: {p: 1, expert_split: {train: 8, select: 4}}
+  fit: {epochs: 12, samples_per_epoch: 48}
+"""
+SECRET = "not-to-be-seen-anywhere"
+
+
+class Walk:
+    """The section's commands, to be typed in their order."""
+
+    def __init__(self, machine: Machine, replaced: dict[str, str]):
+        section = (ROOT / "docs" / "cluster.md").read_text().partition("## On one machine")[2]
+        self.left = re.search(r"```\n(.*?)```", section, flags=re.S)[1].splitlines()
+        self.machine, self.replaced = machine, replaced
+
+    def next(self, begins: str) -> str:
+        command = self.left.pop(0)
+        assert command.startswith(begins), f"the document goes on with {command!r}"
+        for text, other in self.replaced.items():
+            command = command.replace(text, other)
+        return command
+
+    def type(self, begins: str, code: int = 0) -> str:
+        done = self.machine.run(self.next(begins))
+        assert done.returncode == code, done.stdout
+        return done.stdout
+
+    def export(self) -> None:
+        for word in self.next("export ").split()[1:]:
+            name, _, value = word.partition("=")
+            self.machine.environment[name] = value
+
+    def watch(self, begins: str) -> subprocess.Popen[str]:
+        """A command that goes on; read it by `communicate`."""
+        return subprocess.Popen(
+            ["bash", "-c", self.next(begins)],
+            env=self.machine.environment,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+def test_a_new_users_walk_ends_with_a_finished_study(machine, s3, uploaded):
+    from ray._private.services import get_node_ip_address
+
+    study, emulated = machine.home / "walk.yaml", machine.home / "emulated-cluster.yaml"
+    study.write_text(STUDY)
+    config = yaml.safe_load((ROOT / "docs" / "emulated-cluster.yaml").read_text())
+    config["provider"]["gcs_address"] = f"{get_node_ip_address()}:{machine.port}"
+    emulated.write_text(yaml.safe_dump(config))
+    data, place = (s3(prefix).replace("any:secret@", "") for prefix in ("walk-data", "walk"))
+    # Credentials as a cluster's nodes have them: of the machine, in no command.
+    machine.environment |= {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": SECRET}
+    walk = Walk(
+        machine,
+        {
+            "docs/emulated-cluster.yaml": str(emulated),
+            "studies/demo.yaml": str(study),
+            "--data ~/phantom": f"--data '{data}'",
+            "~/store": f"'{place}'",
+            ":8265": f":{machine.dashboard}",
+            "--train 320 --valid 80 --test 48 --size 128": "--train 48 --valid 24 --test 16 --size 64",
+        },
+    )
+    walk.next("python3 -m venv")
+    walk.next("pip install")
+    walk.type("ray get-auth-token")
+    walk.export()
+    walk.type("RAY_FAKE_CLUSTER=1 ray start")
+    walk.type("chexseg data phantom")
+    uploaded(machine.home / "phantom", "walk-data")
+
+    walk.type("ray job submit")
+    followed = walk.watch("ray job logs")
+    assert wait_until(lambda: "worker" in active(machine), 600), "the cluster never grew"
+    walk.type("ray status")
+    for line in followed.stdout:
+        if re.search("[1-5] of 6 cells done", line):
+            break
+    else:
+        raise AssertionError("the job ended before it could be stopped")
+    walk.type("ray job stop")
+    followed.communicate(timeout=300)
+    assert "'demo-1' was stopped" in machine.run("ray job status demo-1").stdout
+
+    walk.type("ray job submit")
+    said = walk.watch("ray job logs").communicate(timeout=1200)[0]
+    computed, found = map(int, re.search(r"(\d+) stages computed .*?, (\d+) found", said).groups())
+    assert computed and found >= 4 and computed + found == 14, said  # two ingests, then a fit and its scores for each cell
+    assert "SUCCEEDED" in walk.type("ray job status")
+    assert "walk: 6 done" in walk.type("chexseg study status")
+    assert wait_until(lambda: "worker" not in active(machine), 600), "it never shrank"
+
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    files, records = fs.FileSystem.from_uri(s3("walk/.runs/walk"))
+    for record in files.get_file_info(fs.FileSelector(records)):
+        about = json.loads(files.open_input_stream(record.path).read())
+        assert about["git"].rstrip("+") == commit, "the checkout that was sent along is what ran"
+
+    token = (machine.home / ".ray" / "auth_token").read_bytes()
+    for path in machine.temporary.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            text = path.read_bytes()
+            assert token not in text and SECRET.encode() not in text, path
+    mine = processes(str(machine.temporary))
+    walk.type("ray stop")
+    assert wait_until(lambda: not any(os.path.exists(f"/proc/{one}") for one in mine), 60)
+    assert walk.left == []
+
+
+def active(machine: Machine) -> str:
+    """What `ray status` says of the nodes that are there."""
+    return machine.run("ray status").stdout.partition("Pending")[0]

@@ -1,0 +1,102 @@
+"""`ray up`, `exec` and `down` on a machine of one's own: every command of cluster.yaml is run, to a head that answers.
+
+Replaced are ssh, rsync and `ray stop` (tests/cluster/standins.py), Ray's ports, and where pip finds what chexseg needs: it
+installs the checkout alone, without an index, and the rest is this environment's. 6 GB of packages and GPUs are not tried here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import stat
+import subprocess
+import urllib.error
+import urllib.request
+
+import pytest
+import yaml
+
+from tests.cluster.standins import ROOT, processes, wait_until
+from tests.cluster.test_cluster_yaml import on_premise
+
+pytest.importorskip("aiohttp_cors", reason="needs ray[default], of the extra cluster")
+pytest.importorskip("setuptools", "77", reason="builds the package without an index")
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def up(machine):
+    """(the machine, its cluster file, what `ray up` said)."""
+    config = on_premise()
+    config["provider"] |= {"head_ip": "127.0.0.1", "worker_ips": []}
+    file = machine.home / "cluster.yaml"
+    file.write_text(yaml.safe_dump(config))
+    machine.write(machine.home / ".ssh" / "id_ed25519", "no key: the stand-in for ssh asks for none\n")
+    # Where a node has Ray's command: pip finds nothing to install there.
+    machine.write(machine.remote / "chexseg-venv" / "bin" / "ray", (machine.bin / "ray").read_text())
+    alone = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "false"}
+    assert machine.run("ray get-auth-token --generate").returncode == 0
+    said = machine.run(f"ray up -y {file}", timeout=1200, **alone)
+    assert said.returncode == 0, said.stdout
+    return machine, file, said.stdout
+
+
+def test_what_is_installed_is_this_checkout(up):
+    machine, file, _ = up
+    asked = machine.run(
+        f"ray exec {file} 'which chexseg ray && cd / && python -P -c \"import chexseg; print(chexseg.__file__)\"'"
+    )
+    there = machine.remote / "chexseg"
+    assert f"{machine.remote}/chexseg-venv/bin/chexseg" in asked.stdout, asked.stdout
+    assert (there / "studies" / "paper.yaml").read_text() == (ROOT / "studies" / "paper.yaml").read_text()
+    sites = list((machine.remote / "chexseg-venv").glob("lib/*/site-packages/*chexseg*"))
+    assert any("editable" in site.name for site in sites), sites
+    listed = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True, check=True).stdout.split()
+    sent = {str(path.relative_to(there)) for path in there.rglob("*") if path.is_file()}
+    assert {name for name in listed if (ROOT / name).is_file()} <= sent
+    assert not [name for name in sent if name.startswith((".venv", "chexseg-store", "demo/"))]
+
+
+def test_the_token_is_there_for_its_owner_alone_and_in_no_log(up):
+    machine, _, said = up
+    token = (machine.home / ".ray" / "auth_token").read_text()
+    there = machine.remote / ".ray" / "auth_token"
+    assert there.read_text() == token
+    assert stat.S_IMODE(there.stat().st_mode) == 0o600
+    assert token not in said
+    logs = [path for path in machine.temporary.rglob("*") if path.is_file()]
+    assert logs and not [path for path in logs if token.encode() in path.read_bytes()]
+
+
+def test_the_cluster_answers_those_who_have_the_token(up):
+    machine, file, _ = up
+    status = machine.run(f"ray exec {file} 'ray status'")
+    assert status.returncode == 0 and re.search(r"[\d.]+/3.0 CPU", status.stdout), status.stdout
+    listed = machine.run("ray job list", RAY_AUTH_MODE="token")
+    assert listed.returncode == 0, listed.stdout
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"http://127.0.0.1:{machine.dashboard}/api/jobs/", timeout=20)
+
+
+def test_the_dashboard_listens_on_loopback_alone(up):
+    machine, _, _ = up
+    assert _listens("127.0.0.1", machine.dashboard)
+    others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} - {"127.0.0.1"}
+    assert not [address for address in others if _listens(address, machine.dashboard)]
+
+
+def _listens(address: str, port: int) -> bool:
+    with socket.socket() as sock:
+        sock.settimeout(5)
+        return sock.connect_ex((address, port)) == 0
+
+
+def test_down_ends_it(up):
+    machine, file, _ = up
+    mine = processes(str(machine.temporary))
+    assert mine
+    down = machine.run(f"ray down -y {file}")
+    assert down.returncode == 0, down.stdout
+    assert wait_until(lambda: not any(os.path.exists(f"/proc/{one}") for one in mine), 60)
+    assert not _listens("127.0.0.1", machine.dashboard)
