@@ -18,7 +18,7 @@ from chexseg.report.claim_arms import Pair
 from chexseg.report.headline import p_text
 from chexseg.report.inference import FEWEST_PATIENTS, Difference, difference, gap_closed, holm
 from chexseg.report.published import ABOVE_RADIOLOGISTS, HEADLINES
-from chexseg.report.results import StudyResults
+from chexseg.report.results import StudyResults, once
 from chexseg.report.statistics import Interval
 from chexseg.report.study_arms import StudyArms, study_arms
 
@@ -80,7 +80,8 @@ class Claim:
     share: Interval | None = field(default=None)
 
 
-def claims(results: StudyResults, replicates: int = 1000, seed: int = 0) -> list[Claim]:
+@once
+def claims(results: StudyResults) -> list[Claim]:
     """Every claim of `PAPER` with its verdict.
 
     Differences are tested over trials and patients together (`inference.crossed`), with Holm's correction over one claim's
@@ -88,7 +89,7 @@ def claims(results: StudyResults, replicates: int = 1000, seed: int = 0) -> list
     Reproduced: all are resolved with the paper's sign. Not reproduced: one is resolved against it. Undecided: otherwise.
     No data: cells are lacking.
     """
-    study = study_arms(results, replicates, seed)
+    study = study_arms(results)
     return [_judge(study, name, paper) for name, paper in PAPER.items()]
 
 

@@ -20,16 +20,18 @@ from chexseg.report.figure_parts import (
 )
 from chexseg.report.palette import COLOURS, SYMBOLS
 from chexseg.report.published import HEADLINES
-from chexseg.report.results import StudyResults
-from chexseg.report.statistics import arms, cell_iou, miou
+from chexseg.report.results import StudyResults, once
+from chexseg.report.statistics import Arm, arms, cell_iou, miou
 from chexseg.report.table2 import all_ten, by_init
 from chexseg.report.tables import beside, is_teacher
 
 #: Several students of one share, which differ in other settings, stand this far apart.
 DODGE = 0.16
+MOST_SETTINGS = 12
 STUDENT_SYMBOLS = (SYMBOLS["student"], "triangle-up", "square", "cross", "pentagon")
 
 
+@once
 def figure3_rows(results: StudyResults) -> pd.DataFrame:
     """mIoU of students and teachers. One row a point: init, method ("student" or "full"), settings, fraction, then
     `figure_parts.POINT_COLUMNS`.
@@ -42,7 +44,12 @@ def figure3_rows(results: StudyResults) -> pd.DataFrame:
     for student in sorted(students, key=lambda arm: arm.fraction):
         about = {"init": student.init, "method": "student", "settings": beside(student), "fraction": student.fraction}
         rows += points(results, miou_C, student, about)
-    teachers = [arm for arm in found if any(is_teacher(arm, student) for student in students)]
+    # Students of 10,000 cells would each be asked by every arm.
+    alike: dict[str, list[Arm]] = {}
+    for student in students:
+        alike.setdefault(student.init, []).append(student)
+    full = [arm for arm in found if arm.method == "full"]
+    teachers = [arm for arm in full if any(is_teacher(arm, student) for student in alike.get(arm.init, ()))]
     for arm in teachers:
         rows += points(results, miou_C, arm, {"init": arm.init, "method": "full", "settings": beside(arm), "fraction": np.nan})
     if all_ten(results) and any(arm.init == "chexpert" for arm in students):
@@ -55,8 +62,9 @@ def figure3_rows(results: StudyResults) -> pd.DataFrame:
 
 
 def figure3_panels(rows: pd.DataFrame) -> tuple[str, ...]:
-    """The encoders' starts, one panel each."""
-    return tuple(dict.fromkeys(rows["init"]))
+    """The encoders' starts, one panel each; none where students differ in more settings than a panel can tell apart."""
+    students = rows.loc[rows["method"] == "student", "settings"]
+    return tuple(dict.fromkeys(rows["init"])) if students.nunique() <= MOST_SETTINGS else ()
 
 
 def figure3(rows: pd.DataFrame, init: str, letter: str = "", legend: bool = True) -> go.Figure:

@@ -21,14 +21,16 @@ from chexseg.report.figure_parts import (
 )
 from chexseg.report.palette import COLOURS, SYMBOLS
 from chexseg.report.published import HEADLINES, METHODS
-from chexseg.report.results import StudyResults
+from chexseg.report.results import StudyResults, once
 from chexseg.report.statistics import arms, cell_iou, miou
 from chexseg.report.table2 import all_ten, by_init, encoder_texts
 
 #: Methods of one encoder stand this far apart.
 DODGE = 0.22
+MOST_ENCODERS = 24
 
 
+@once
 def figure4_rows(results: StudyResults) -> pd.DataFrame:
     """mIoU of fully and weakly supervised arms. One row a point: encoder, method ("full" or a kind of weak labels),
     images (0 for "full", otherwise of weak images), then `figure_parts.POINT_COLUMNS`.
@@ -56,10 +58,11 @@ def figure4_rows(results: StudyResults) -> pd.DataFrame:
 
 
 def figure4_panels(rows: pd.DataFrame) -> tuple[int, ...]:
-    """Numbers of weak images, each a panel, 0 for full supervision; only those with at least two encoders."""
+    """Numbers of weak images, each a panel, 0 for full supervision; only those with several encoders, and no more than a
+    panel has room for."""
     ours = rows[rows["kind"] == "mean"]
     number = ours.groupby("images")["encoder"].nunique()
-    return tuple(int(images) for images in sorted(number.index) if number[images] > 1)
+    return tuple(int(images) for images in sorted(number.index) if 1 < number[images] <= MOST_ENCODERS)
 
 
 def figure4(rows: pd.DataFrame, images: int, letter: str = "", legend: bool = True) -> go.Figure:

@@ -10,7 +10,7 @@ import pandas as pd
 from chexseg.report import grid, published
 from chexseg.report.grid import UNFINISHED
 from chexseg.report.published import METHODS, TABLE1
-from chexseg.report.results import StudyResults
+from chexseg.report.results import StudyResults, once
 from chexseg.report.statistics import Arm, arms, cell_iou, miou, t_interval
 from chexseg.report.table_text import to_terminal
 from chexseg.report.tables import beside, cell_keys, has_table1, table1_rows, task_values, variants
@@ -45,6 +45,7 @@ def has_table2(results: StudyResults) -> bool:
     return len({(arm.init, arm.weak_images, beside(arm)) for arm in arms(results) if arm.method == "weak"}) > 1
 
 
+@once
 def table2_rows(results: StudyResults) -> pd.DataFrame:
     """The paper's Table 2: a row for each kind of weak labels and encoder, a column for each number of weak images.
 
@@ -71,6 +72,7 @@ def table2_rows(results: StudyResults) -> pd.DataFrame:
     return grid.frame(rows)
 
 
+@once
 def arms_rows(results: StudyResults) -> pd.DataFrame:
     """One row an arm: what it is, its mIoU and the IoU of each pathology; ``best`` names the columns that it leads.
 
