@@ -61,7 +61,7 @@ def _table(judged: Sequence[Claim]) -> str:
             f"<td>{escape(claim.paper.figures)}<small>{escape(claim.paper.place)}</small></td></tr>"
         )
     head = '<th>Claim</th><th class="verdict">verdict</th><th>here</th><th>paper</th>'
-    return f'<table class="table1 labels"><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
+    return f'<table class="table1 labels claims"><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
 
 
 def _comparisons(judged: Sequence[Claim]) -> str:

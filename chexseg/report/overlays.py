@@ -49,7 +49,10 @@ def choose_images(results: StudyResults, number: int = 6) -> tuple[str, ...]:
 
 
 def columns(results: StudyResults) -> list[Panel]:
-    """The columns of predictions, each from the best cell of its kind on the selection images; CAM++ where it's studied."""
+    """The columns of predictions, each from the best cell of its kind on the selection images; CAM++ where it's studied.
+
+    A kind without a cell has a column while cells are missing, which may be of it.
+    """
     found = arms(results)
 
     def column(title: str, candidates: list[Arm], lacking: str) -> Panel:
@@ -62,7 +65,7 @@ def columns(results: StudyResults) -> list[Panel]:
         return Panel(title, str(results.cells["name"].iloc[best]), best, why_not)
 
     kinds = [kind for kind in METHODS if kind in PAPERS_METHODS or any(arm.weak == kind for arm in found)]
-    return [
+    shown = [
         *(
             column(f"Weak, {METHODS[k]}", [a for a in found if a.method == "weak" and a.weak == k], f"p = 0, {METHODS[k]}")
             for k in kinds
@@ -70,6 +73,7 @@ def columns(results: StudyResults) -> list[Panel]:
         column("Full", [a for a in found if a.method == "full"], "p = 1"),
         column("CheXseg", [a for a in found if a.method == "mixed"], "0 < p < 1"),
     ]
+    return [panel for panel in shown if panel.index is not None or len(results.missing)]
 
 
 def predicted(results: StudyResults, panel: Panel, image_id: str) -> np.ndarray | str:
