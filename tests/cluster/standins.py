@@ -108,6 +108,7 @@ class Machine:
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{self.dashboard}",
             "OMP_NUM_THREADS": "1",
+            "PYTHONUNBUFFERED": "1",  # what `ray job logs` follows is read while it goes on
             "CHEXSEG_CACHE": str(self.top / "copies"),
             # Where chexseg and what it needs are found by every process, also in environments made by a test.
             "PYTHONPATH": os.pathsep.join([str(ROOT), *(path for path in sys.path if path.endswith("site-packages"))]),
