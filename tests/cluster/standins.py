@@ -51,14 +51,18 @@ RAY = """#!/bin/bash
 case "$1" in
 start)
     shift
-    # As a daemon, but one whose process is known.
-    setsid {python} -m ray.scripts.scripts start --num-cpus=3 "$@" --port={port} --dashboard-port={dashboard} \\
-        --temp-dir={temporary} --object-store-memory=200000000 --block > {temporary}/start.log 2>&1 < /dev/null &
-    echo $! > {temporary}/pid
-    for _ in $(seq 240); do
-        grep -q "Ray runtime started" {temporary}/start.log && exit 0
-        kill -0 $(cat {temporary}/pid) 2> /dev/null || break
-        sleep 0.5
+    # As a daemon, but one whose process is known. Ray gives a node 30 s to come up, too few on a busy machine.
+    for _ in 1 2 3; do
+        setsid {python} -m ray.scripts.scripts start --num-cpus=3 "$@" --port={port} --dashboard-port={dashboard} \\
+            --temp-dir={temporary} --object-store-memory=200000000 --block > {temporary}/start.log 2>&1 < /dev/null &
+        echo $! > {temporary}/pid
+        for _ in $(seq 240); do
+            grep -q "Ray runtime started" {temporary}/start.log && exit 0
+            kill -0 $(cat {temporary}/pid) 2> /dev/null || break
+            sleep 0.5
+        done
+        $0 stop
+        sleep 5
     done
     cat {temporary}/start.log
     exit 1
@@ -108,6 +112,7 @@ class Machine:
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{self.dashboard}",
             "OMP_NUM_THREADS": "1",
+            "PYTHONUNBUFFERED": "1",  # what `ray job logs` follows is read while it goes on
             "CHEXSEG_CACHE": str(self.top / "copies"),
             # Where chexseg and what it needs are found by every process, also in environments made by a test.
             "PYTHONPATH": os.pathsep.join([str(ROOT), *(path for path in sys.path if path.endswith("site-packages"))]),
