@@ -17,7 +17,6 @@ from chexseg.report.figure_parts import (
     points,
     published_point,
     top,
-    trial_texts,
 )
 from chexseg.report.palette import COLOURS, SYMBOLS
 from chexseg.report.published import AVERAGE, HEADLINES, METHODS
@@ -124,18 +123,7 @@ def figure2(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Fig
             hovertemplate="fully supervised<br>p = 1: %{y:.3f} %{customdata[1]}<extra></extra>",
         )
     for method, group in rows[rows["kind"] == "trial"].groupby("method"):
-        canvas.add(
-            "trials",
-            "single trials",
-            method,
-            x=[p + TRIAL_DODGE[method] for p in group["p"]],
-            y=group["value"].tolist(),
-            mode="markers",
-            opacity=0.6,
-            marker={"symbol": "circle", "size": 4, "color": COLOURS[method]},
-            customdata=trial_texts(group),
-            hovertemplate="trial %{customdata[0]}: %{y:.3f}<extra></extra>",
-        )
+        canvas.trials(group, [p + TRIAL_DODGE[method] for p in group["p"]], method)
     ticks = sorted({float(p) for p in rows.loc[rows["kind"].isin(["mean", "trial"]), "p"]} | {0.0, 1.0})
     axis = category_axis("p, share of expert labels in a batch", _tick_labels(ticks), ticks) | {"range": [-0.05, 1.05]}
     # Two lines of labels.

@@ -16,7 +16,6 @@ from chexseg.report.figure_parts import (
     points,
     published_point,
     top,
-    trial_texts,
 )
 from chexseg.report.palette import COLOURS, SYMBOLS
 from chexseg.report.published import HEADLINES
@@ -130,17 +129,6 @@ def figure3(rows: pd.DataFrame, init: str, letter: str = "", legend: bool = True
                     hovertemplate=f"{told}, %{{customdata[0]}} of train: %{{y:.3f}} %{{customdata[1]}}<extra></extra>",
                 )
             else:
-                canvas.add(
-                    "trials",
-                    "single trials",
-                    "student",
-                    x=x,
-                    y=chosen["value"].tolist(),
-                    mode="markers",
-                    opacity=0.6,
-                    marker={"symbol": "circle", "size": 4, "color": COLOURS["student"]},
-                    customdata=trial_texts(chosen),
-                    hovertemplate="trial %{customdata[0]}: %{y:.3f}<extra></extra>",
-                )
+                canvas.trials(chosen, x, "student")
     axis = category_axis("share of the training images", [f"{100 * fraction:g}%" for fraction in fractions])
     return canvas.framed(f"encoder {init}", letter, xaxis=axis, yaxis=iou_axis("mIoU", top(rows)))

@@ -17,7 +17,6 @@ from chexseg.report.figure_parts import (
     points,
     published_point,
     top,
-    trial_texts,
 )
 from chexseg.report.palette import COLOURS, SYMBOLS
 from chexseg.report.published import HEADLINES, METHODS
@@ -97,18 +96,7 @@ def figure4(rows: pd.DataFrame, images: int, letter: str = "", legend: bool = Tr
                     hovertemplate=f"{text}, encoder %{{customdata[0]}}: %{{y:.3f}} %{{customdata[1]}}<extra></extra>",
                 )
             else:
-                canvas.add(
-                    "trials",
-                    "single trials",
-                    method,
-                    x=x.tolist(),
-                    y=ours["value"].tolist(),
-                    mode="markers",
-                    opacity=0.6,
-                    marker={"symbol": "circle", "size": 4, "color": COLOURS[method]},
-                    customdata=trial_texts(ours),
-                    hovertemplate="trial %{customdata[0]}: %{y:.3f}<extra></extra>",
-                )
+                canvas.trials(ours, x.tolist(), method)
     title = f"weak supervision, {images:,} images" if images else "full supervision"
     axis = category_axis("what the encoder started from", [encoder.replace(" ", "<br>") for encoder in encoders])
     return canvas.framed(title, letter, xaxis=axis, yaxis=iou_axis("mIoU", top(weak)))

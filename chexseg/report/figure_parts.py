@@ -88,6 +88,22 @@ class Canvas:
                     hovertemplate=f"{kind}, {told}: %{{y:.3f}}<extra></extra>",
                 )
 
+    def trials(self, rows: pd.DataFrame, x: Sequence[float], method: str) -> None:
+        """Single trials of a method, small, beside their mean."""
+        self.add(
+            "trials",
+            "single trials",
+            method,
+            x=list(x),
+            y=rows["value"].tolist(),
+            mode="markers",
+            opacity=0.6,
+            marker={"symbol": "circle", "size": 4, "color": COLOURS[method]},
+            # For the page's way back the key of its cell.
+            customdata=[list(pair) for pair in zip(rows["trial"], rows["cells"], strict=True)],
+            hovertemplate="trial %{customdata[0]}: %{y:.3f}<extra></extra>",
+        )
+
     def framed(
         self, title: str, letter: str = "", height: int = 310, margin: dict[str, int] | None = None, **layout: Any
     ) -> go.Figure:
@@ -143,11 +159,6 @@ def interval_texts(rows: pd.DataFrame) -> list[str]:
     """Each mean's interval and number of trials, in words, for whoever points at it."""
     ends = ["" if np.isnan(row.low) else f"[{row.low:.3f}, {row.high:.3f}] " for row in rows.itertuples()]
     return [f"{text}n = {n}" for text, n in zip(ends, rows["n"], strict=True)]
-
-
-def trial_texts(rows: pd.DataFrame) -> list[list]:
-    """Each trial's number and, for the page's way back, the key of its cell."""
-    return [list(pair) for pair in zip(rows["trial"], rows["cells"], strict=True)]
 
 
 def top(rows: pd.DataFrame) -> float:
