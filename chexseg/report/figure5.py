@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from chexseg.report import published
 from chexseg.report.figure_parts import GRID, Canvas, half_widths
+from chexseg.report.headline import arm_text
 from chexseg.report.inference import difference, over_patients
 from chexseg.report.palette import COLOURS, SYMBOLS
 from chexseg.report.published import AVERAGE, HEADLINES, METHODS
@@ -15,7 +16,7 @@ from chexseg.report.results import StudyResults
 from chexseg.report.statistics import Arm, Interval
 from chexseg.report.study_arms import RADIOLOGISTS, study_arms
 from chexseg.report.table2 import all_ten
-from chexseg.report.tables import beside, cell_keys
+from chexseg.report.tables import cell_keys
 
 #: From below upwards in each row; each is its method's arm with the highest mIoU on the selection images.
 ROLES = ("weak", "full", "chexseg")
@@ -34,7 +35,7 @@ def figure5_rows(results: StudyResults, replicates: int = 1000, seed: int = 0) -
     """
     study = study_arms(results, replicates, seed)
     roles: dict[str, Arm | str] = {role: arm for role in ROLES if (arm := study.role(role)) is not None}
-    told = {role: _told(arm) for role, arm in roles.items()}
+    told = {role: arm_text(arm) for role, arm in roles.items()}
     keys = {role: cell_keys(results, arm.indices) for role, arm in roles.items()}
     if results.radiologists_IK3 is not None:
         roles["radiologists"], told["radiologists"] = RADIOLOGISTS, "against the ground truth"
@@ -58,12 +59,6 @@ def has_figure5(rows: pd.DataFrame) -> bool:
 def _row(task: str, role: str, kind: str, interval: Interval, told: str, cells: str = "") -> dict:
     ends = {"value": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}
     return {"task": task, "role": role, "kind": kind, **ends, "told": told, "cells": cells}
-
-
-def _told(arm: Arm) -> str:
-    parts = [METHODS[arm.weak], f"p = {arm.p:g}"] if arm.weak else ["p = 1"]
-    parts += [f"{arm.weak_images:,.0f} weak images"] if arm.weak else []
-    return ", ".join([*parts, f"encoder {arm.init}", *beside(arm).split()])
 
 
 def _published(task: str, results: StudyResults) -> list[dict]:

@@ -8,16 +8,11 @@ from pathlib import Path
 import plotly.graph_objects as go
 import plotly.io
 
-from chexseg.report.figure2 import figure2 as figure2
-from chexseg.report.figure2 import figure2_others, figure2_points
-from chexseg.report.figure2 import figure2_panels as figure2_panels
-from chexseg.report.figure2 import figure2_rows as figure2_rows
+from chexseg.report.figure2 import figure2, figure2_others, figure2_panels, figure2_points
 from chexseg.report.figure3 import figure3, figure3_panels, figure3_rows
 from chexseg.report.figure4 import figure4, figure4_panels, figure4_rows
 from chexseg.report.figure5 import figure5, figure5_rows, has_figure5
 from chexseg.report.palette import CONFIG
-from chexseg.report.palette import DASHED as DASHED
-from chexseg.report.palette import PATHOLOGY_COLOURS as PATHOLOGY_COLOURS
 from chexseg.report.published import AVERAGE
 from chexseg.report.results import StudyResults
 from chexseg.report.tables import has_table1

@@ -18,6 +18,7 @@ from chexseg.report.statistics import (
     t_interval,
 )
 from chexseg.report.study_arms import RADIOLOGISTS, study_arms
+from chexseg.report.tables import further
 
 ROLES = {"weak": "Weak", "full": "Full", "chexseg": "CheXseg", "best": "Best on the test set"}
 #: What the paper's order takes: the first role above the second.
@@ -63,7 +64,7 @@ def arm_text(arm: Arm) -> str:
     parts = [METHODS[arm.weak]] if arm.weak else []
     parts += ["student", f"{100 * arm.fraction:g}% of train"] if arm.method == "student" else [f"p = {arm.p:g}"]
     parts += [f"{arm.weak_images:,.0f} weak images"] if arm.weak_images > 0 else []
-    return ", ".join([*parts, f"encoder {arm.init}"])
+    return ", ".join([*parts, f"encoder {arm.init}", *further(arm.other)])
 
 
 def headline_rows(results: StudyResults, found: Headline) -> pd.DataFrame:

@@ -6,8 +6,9 @@ from html import escape
 
 import numpy as np
 
-from chexseg.report import figures, overlays
+from chexseg.report import overlays
 from chexseg.report.markup import note, scroll, switch
+from chexseg.report.palette import DASHED, PATHOLOGY_COLOURS
 from chexseg.report.results import StudyResults
 from chexseg.report.statistics import patient_of, pooled_iou
 
@@ -42,7 +43,7 @@ def overlays_html(results: StudyResults) -> str:
     if not present:
         return grid
     switches = "".join(
-        switch(f'data-layer="{k}"', name, "dash" if name in figures.DASHED else "", figures.PATHOLOGY_COLOURS[name])
+        switch(f'data-layer="{k}"', name, "dash" if name in DASHED else "", PATHOLOGY_COLOURS[name])
         for k, name in enumerate(results.pathologies)
         if k in present
     )

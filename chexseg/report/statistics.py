@@ -93,18 +93,6 @@ def _t_quantile(share: float, degrees: int) -> float:
     return float(stats.t.ppf(share, degrees))
 
 
-def percentile_interval(estimate: float, replicates_B: np.ndarray, n: int, confidence: float = 0.95) -> Interval:
-    """The percentile bootstrap interval around an estimate from `n` resampled units: CheXlocalize's protocol.
-
-    It covers too little where the units are few; see `bootstrap_t`.
-    """
-    kept = replicates_B[~np.isnan(replicates_B)]
-    if n < 2 or len(kept) == 0:
-        return Interval(estimate, np.nan, np.nan, n)
-    low, high = np.quantile(kept, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return Interval(estimate, float(low), float(high), n)
-
-
 def bootstrap_t(estimate: float, replicates_B: np.ndarray, n: int, confidence: float = 0.95) -> tuple[Interval, float]:
     """Student's interval with the bootstrap's standard error of `n` resampled units, and the two-sided p-value of 0.
 
@@ -127,11 +115,6 @@ def bootstrap_t(estimate: float, replicates_B: np.ndarray, n: int, confidence: f
 def patient_of(image_id: str) -> str:
     """The patient of an image id: what stands before ``_study``."""
     return image_id.split("_study")[0]
-
-
-def bootstrap_miou(counts_LIK3: np.ndarray, image_ids: Sequence[str], replicates: int = 1000, seed: int = 0) -> np.ndarray:
-    """miou_BL, the means over pathologies of `bootstrap_iou`; one without an expert pixel in a sample is left out of its."""
-    return miou(bootstrap_iou(counts_LIK3, image_ids, replicates, seed))[0]
 
 
 def bootstrap_iou(counts_LIK3: np.ndarray, image_ids: Sequence[str], replicates: int = 1000, seed: int = 0) -> np.ndarray:

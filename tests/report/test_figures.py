@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.report import figure2, figures, overlays, palette
+from chexseg.report import figure2, overlays, palette
 from chexseg.report.tables import table1_rows
 
 
 def test_rows_hold_means_trials_and_the_paper(study):
-    rows = figures.figure2_rows(study)
+    rows = figure2.figure2_rows(study)
     means = rows[rows["kind"] == "mean"]
     assert means.groupby("method")["p"].apply(list).to_dict() == {"cam": [0, 0.5, 0.9], "irnet": [0, 0.5, 0.9], "full": [1]}
     table = table1_rows(study)
@@ -23,24 +23,24 @@ def test_rows_hold_means_trials_and_the_paper(study):
     assert (rows["kind"] == "trial").sum() == (study.cells["method"] != "student").sum()
     assert rows[(rows["kind"] == "paper") & (rows["p"] == 0.9)]["value"].tolist() == [0.299, 0.294]
     assert rows[rows["kind"] == "poster"].set_index("p")["value"].to_dict() == {0: 0.156, 0.9: 0.27, 1: 0.246}
-    assert not (figures.figure2_rows(study, "Edema")["kind"] == "poster").any(), "the poster has averages alone"
+    assert not (figure2.figure2_rows(study, "Edema")["kind"] == "poster").any(), "the poster has averages alone"
 
 
 def test_undefined_pathology_has_no_points_of_ours(build):
     study = build(absent=("Edema",), images=8, students=False)
-    assert set(figures.figure2_rows(study, "Edema")["kind"]) == {"paper"}
-    assert figures.figure2(figures.figure2_rows(study, "Edema")).data
+    assert set(figure2.figure2_rows(study, "Edema")["kind"]) == {"paper"}
+    assert figure2.figure2(figure2.figure2_rows(study, "Edema")).data
 
 
 def test_panels_are_the_papers_or_the_studys_first_three(study):
-    assert figures.figure2_panels(study) == (None, "Pleural Effusion", "Consolidation", "Edema")
+    assert figure2.figure2_panels(study) == (None, "Pleural Effusion", "Consolidation", "Edema")
     some = dataclasses.replace(study, pathologies=("Airspace Opacity", "Consolidation", "Support Devices"))
-    assert figures.figure2_panels(some) == (None, "Airspace Opacity", "Consolidation", "Support Devices")
+    assert figure2.figure2_panels(some) == (None, "Airspace Opacity", "Consolidation", "Support Devices")
 
 
 def test_drawing_keeps_the_values_and_can_switch_groups(study):
-    rows = figures.figure2_rows(study)
-    figure = figures.figure2(rows)
+    rows = figure2.figure2_rows(study)
+    figure = figure2.figure2(rows)
     assert {trace.legendgroup for trace in figure.data} == {"cam", "irnet", "full", "trials", "paper"}, "no CAM++ here"
     named = [trace.name for trace in figure.data if trace.showlegend]
     assert sorted(named) == ["CAM", "IRNet", "full (p = 1)", "paper", "poster", "single trials"]
@@ -53,10 +53,10 @@ def test_drawing_keeps_the_values_and_can_switch_groups(study):
 def test_a_third_kind_of_weak_labels_is_drawn(study):
     chosen = (study.cells["weak"] == "irnet").to_numpy()
     changed = dataclasses.replace(study, cells=study.cells.assign(weak=study.cells["weak"].where(~chosen, "cam++")))
-    rows = figures.figure2_rows(changed)
+    rows = figure2.figure2_rows(changed)
     assert set(rows[rows["kind"] == "paper"]["method"]) == {"cam"}
     assert rows[(rows["kind"] == "mean") & (rows["method"] == "cam++")]["p"].tolist() == [0, 0.5, 0.9]
-    drawn = figures.figure2(rows)
+    drawn = figure2.figure2(rows)
     assert {trace.legendgroup for trace in drawn.data} == {"cam", "cam++", "full", "trials", "paper"}
     assert {trace.meta for trace in drawn.data} == {"cam", "cam-plus-plus", "full"}
     columns = overlays.columns(changed)
