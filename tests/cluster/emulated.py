@@ -35,6 +35,10 @@ class Nodes:
         """Ids of all nodes but the head."""
         return [node.node_id for node in self.cluster.worker_nodes]
 
+    def count(self) -> int:
+        """Nodes that live, with those that have joined by themselves."""
+        return sum(node["Alive"] for node in self.cluster.global_state.node_table())
+
     def node(self, node_id: str) -> Any:
         return next(node for node in self.cluster.worker_nodes if node.node_id == node_id)
 
