@@ -54,7 +54,7 @@ def map_files(
     """Apply a stateful worker to every path on Ray Data's actors: ``worker(**arguments)(path) -> dict``.
 
     The unit of work is a file, so a worker that skips files it finds finished makes the whole resumable. Answers come back
-    in the order of the paths. here: all workers are on this process's node. Progress counts files.
+    in the order of the paths. here: all workers are on this process's node, one a CPU or a GPU at most. Progress counts files.
     """
     if not paths:
         return []
@@ -62,6 +62,8 @@ def map_files(
     from ray.data import ActorPoolStrategy
 
     _context()
+    if here:  # an autoscaler would bring nodes for what waits, and these could take none of it
+        workers = min(workers, _devices("GPU" if num_gpus else "CPU"))
     most = max(1, min(workers, len(paths)))
     # All start at once, or the second would wait for the first to have its model; one that finds no room holds nobody up.
     pool = ActorPoolStrategy(min_size=1, initial_size=most, max_size=most)
@@ -86,6 +88,14 @@ def node_label() -> dict[str, str]:
     import ray
 
     return {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+
+
+def _devices(kind: str) -> int:
+    """What this process's node has of a resource, taken or not."""
+    import ray
+
+    own = ray.get_runtime_context().get_node_id()
+    return int(sum(node["Resources"].get(kind, 0) for node in ray.nodes() if node["NodeID"] == own))
 
 
 class _PathWorker:

@@ -78,6 +78,16 @@ class Capacity:
             raise UserError(f"resources.workers: found {resources.workers}; allowed: as many as the cluster has room for")
         return max(1, min(slots))
 
+    def check_one_node(self, resources: Resources) -> None:
+        """Raises `UserError` for workers for which no node has room together: in a store that is no directory which all nodes
+        share, what one of them writes is found on its node alone."""
+        cpus, gpus = max(1, int(resources.cpu)) * resources.workers, self.gpus_of(resources) * resources.workers
+        if cpus > max(self.node_cpus, self.growth.cpus) or gpus > max(self.node_gpus, self.growth.gpus):
+            raise UserError(
+                f"resources.workers: found {resources.workers}, and --store is no directory; allowed: as many as one node has"
+                " room for, or a store in a directory that all nodes share"
+            )
+
     def without_gpus(self, resources: Resources, address: str | None) -> str | None:
         """What to tell of cells that ask for GPUs where there are none: on a machine of one's own they train on its CPUs.
 

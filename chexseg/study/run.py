@@ -42,6 +42,8 @@ def run(plan: Plan, store: Store, data: Location, reporter: Reporter, growth: Gr
     outcome = Outcome()
     capacity = Capacity.of_cluster(growth)
     capacity.cells_at_once(plan.study.resources)  # refuse now, not after hours of upstream stages
+    if plan.study.resources.workers > 1 and not store.backend.shared:
+        capacity.check_one_node(plan.study.resources)
     done = store.cached(plan.nodes.values())
     outcome.cached = len(done)
     check(plan.needed(done), plan.study.resources.workers, capacity.gpus_of(plan.study.resources) > 0)
