@@ -10,6 +10,7 @@ from typing import Any
 import ray
 
 from chexseg.progress import Reporter, duration
+from chexseg.study.cluster import on_node, this_node
 
 
 @dataclass
@@ -81,6 +82,11 @@ class Board:
     def read(self) -> tuple[dict[str, tuple[int, int, str, dict[str, Any]]], list[tuple[str, str]], str]:
         finished, self.finished = self.finished, []
         return self.running, finished, self.tally.text()
+
+
+def post(tally: Tally) -> Any:
+    """A board on the driver's node: another may go at any time, and the run would end with it."""
+    return Board.options(scheduling_strategy=on_node(this_node())).remote(tally)
 
 
 class Pen:

@@ -22,8 +22,8 @@ from chexseg.data.location import Location
 from chexseg.errors import UserError
 from chexseg.progress import Reporter
 from chexseg.stages.base import Execution
-from chexseg.study.board import Board, Pen, Tally, Watch
-from chexseg.study.cluster import MAX_FAILURES, Capacity, read_in, room_for_reads
+from chexseg.study.board import Pen, Tally, Watch, post
+from chexseg.study.cluster import MAX_FAILURES, Capacity, going, largest_node, node_with_room, on_node
 from chexseg.study.execute import check, execute
 from chexseg.study.growth import NO_GROWTH, Growth
 from chexseg.study.outcome import Outcome
@@ -42,13 +42,15 @@ def run(plan: Plan, store: Store, data: Location, reporter: Reporter, growth: Gr
     outcome = Outcome()
     capacity = Capacity.of_cluster(growth)
     capacity.cells_at_once(plan.study.resources)  # refuse now, not after hours of upstream stages
+    if plan.study.resources.workers > 1 and not store.backend.shared:
+        capacity.check_one_node(plan.study.resources)
     done = store.cached(plan.nodes.values())
     outcome.cached = len(done)
     check(plan.needed(done), plan.study.resources.workers, capacity.gpus_of(plan.study.resources) > 0)
     cells = {cell.score: cell for cell in plan.cells}
     own = set(cells) | {cell.fit for cell in plan.cells}  # run inside the cells' trials
-    board = Board.remote(_tally(plan, store, done))
-    job = Job(plan.nodes, store.uri, data.absolute(), board)
+    board = post(_tally(plan, store, done))
+    job = Job(plan.nodes, store.uri, data.absolute(), board, here=not store.backend.shared)
     with Watch(board, reporter):
         while True:
             hopeless = _hopeless(plan.nodes, outcome.failed)
@@ -105,12 +107,13 @@ def _take_in(answers: Sequence[Mapping[str, Any]], done: set[str], outcome: Outc
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker needs to know."""
+    """What every worker needs to know. here: what a stage reads and writes lies on one node, that of its task alone."""
 
     nodes: Mapping[str, Node]
     store: str
     data: Location
     board: Any
+    here: bool = False
 
 
 def attempt(job: Job, key: str, name: str, execution: Execution) -> dict[str, Any]:
@@ -181,10 +184,13 @@ def _run_stages(ready: Sequence[Node], job: Job, capacity: Capacity) -> list[dic
         # Of the CPUs that are there: nodes with GPUs aren't rented to decode images.
         decode_workers=max(1, capacity.cpus),
         map_workers=max(1, int(capacity.gpus_in_reach)) if gpu else max(1, capacity.cpus),
-        # A stage that trains and then maps holds half a GPU in either role: both fit on one.
-        map_gpus=0.5 if gpu else 0,
+        map_gpus=0.49 if gpu else 0,
         train_failures=MAX_FAILURES,
+        here=job.here,
     )
+    # Two stages never share a GPU, and each finds the rest of its own free to train or map there.
+    share = 0.51 if gpu else 0
+    place: Any = "SPREAD" if gpu else on_node(largest_node()) if job.here else "DEFAULT"
     # Each may hold a CPU in training, and Ray Data needs one.
     at_once = max(1, min(int(capacity.gpus_in_reach), capacity.cpus_in_reach)) if gpu else 1
     waiting, answers = list(ready), []
@@ -192,8 +198,7 @@ def _run_stages(ready: Sequence[Node], job: Job, capacity: Capacity) -> list[dic
     while waiting or running:
         while waiting and len(running) < at_once:
             node = waiting.pop(0)
-            share = 0.5 if gpu and node.stage != "ingest" else 0
-            task = _stage_task.options(num_gpus=share, scheduling_strategy="SPREAD" if gpu else "DEFAULT")
+            task = _stage_task.options(num_gpus=0 if node.stage == "ingest" else share, scheduling_strategy=place)
             running[task.remote(job, node.key, node.label, execution)] = node
         (finished,), _ = ray.wait(list(running), num_returns=1)
         node = running.pop(finished)
@@ -234,13 +239,16 @@ def _run_shared_cells(pending: Sequence[Cell], job: Job, capacity: Capacity, res
         map_gpus=gpu,
         train_workers=resources.workers,
         train_failures=MAX_FAILURES,
+        here=job.here,
     )
-    shared = _stage_task.options(num_cpus=0)
     alone = _stage_task.options(num_cpus=execution.threads, num_gpus=gpu)
     waiting, running, answers, mious = list(pending), {}, [], {}
 
     def start(cell: Cell, stage: str) -> None:
-        key, task = (cell.fit, shared) if stage == "fit" else (cell.score, alone)
+        key, task = (cell.fit, _stage_task) if stage == "fit" else (cell.score, alone)
+        if stage == "fit" and job.here:
+            node = node_with_room({"CPU": execution.threads, "GPU": gpu}, resources.workers)
+            task = _stage_task.options(scheduling_strategy=on_node(node))
         job.board.begin_cell.remote(cell.name)
         running[task.remote(job, key, f"{cell.name}, {stage}", execution)] = cell, key
 
@@ -282,9 +290,10 @@ def _run_cells(pending: Sequence[Cell], job: Job, capacity: Capacity, resources:
     return answers
 
 
-def _in_room(config: Mapping[str, Any], room: Any, trial: Callable[..., None], constants: Mapping[str, Any]) -> None:
-    if room is not None:
-        read_in(room)
+def _on_a_node_that_stays(config: Mapping[str, Any], trial: Callable[..., None], constants: Mapping[str, Any]) -> None:
+    """A warm worker would take trials until its node is gone. It ends instead, which Tune doesn't count as a failure."""
+    if going():
+        os._exit(0)
     trial(config, **constants)
 
 
@@ -311,8 +320,8 @@ def on_warm_workers(
 
     gpu = capacity.gpus_of(resources)
     execution = Execution(device="cuda" if gpu else "cpu", threads=max(1, int(resources.cpu)), map_gpus=gpu)
-    room = room_for_reads(capacity, resources)
-    function = tune.with_parameters(_in_room, room=room, trial=trial, constants={**constants, "execution": execution})
+    constants = {**constants, "execution": execution}
+    function = tune.with_parameters(_on_a_node_that_stays, trial=trial, constants=constants)
     scratch = tempfile.mkdtemp(prefix="chexseg-tune-")
     try:
         return tune.Tuner(
@@ -335,5 +344,3 @@ def on_warm_workers(
         ).fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-        if room is not None:
-            ray.util.remove_placement_group(room)

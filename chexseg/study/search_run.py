@@ -19,7 +19,7 @@ from chexseg.errors import UserError
 from chexseg.progress import Reporter
 from chexseg.stages.base import Execution
 from chexseg.study import journal, run
-from chexseg.study.board import Board, Pen, Tally, Watch
+from chexseg.study.board import Pen, Tally, Watch, post
 from chexseg.study.cluster import MAX_FAILURES, Capacity
 from chexseg.study.execute import check
 from chexseg.study.growth import NO_GROWTH, Growth
@@ -69,7 +69,7 @@ def _run_points(ledger: Ledger, capacity: Capacity, data: Location, reporter: Re
         return
     standing, total = ledger.standing(), ledger.search.study.search.points
     best = None if standing.value is None else (standing.value, describe(standing.point))
-    board = Board.remote(Tally(total, total - missing, best=best, unit="points"))
+    board = post(Tally(total, total - missing, best=best, unit="points"))
     job = run.Job({}, ledger.store.uri, data.absolute(), board)
     points = _Points(ledger, job, missing, outcome)
     with Watch(board, reporter):
