@@ -47,7 +47,7 @@ def run(plan: Plan, store: Store, data: Location, reporter: Reporter, growth: Gr
     check(plan.needed(done), plan.study.resources.workers, capacity.gpus_of(plan.study.resources) > 0)
     cells = {cell.score: cell for cell in plan.cells}
     own = set(cells) | {cell.fit for cell in plan.cells}  # run inside the cells' trials
-    board = Board.remote(_tally(plan, store, done))
+    board = Board.remote(_tally(plan, store, done), plan.study.name)
     job = Job(plan.nodes, store.uri, data.absolute(), board)
     with Watch(board, reporter):
         while True:
@@ -112,6 +112,11 @@ class Job:
     data: Location
     board: Any
 
+    def pen(self, key: str, cell: str | None = None) -> Pen:
+        """What a node's stage writes its progress with. cell: whose it is alone."""
+        node = self.nodes[key]
+        return Pen(self.board, f"{cell}, {node.stage}" if cell else node.label, cell or key[:12], node.stage)
+
 
 def attempt(job: Job, key: str, name: str, execution: Execution) -> dict[str, Any]:
     """Compute one node in a worker; never raises, so that one failure stops nothing else."""
@@ -165,8 +170,8 @@ def _headline(facts: Mapping[str, Any]) -> str:
 
 
 @ray.remote(num_cpus=0, max_retries=MAX_FAILURES)
-def _stage_task(job: Job, key: str, name: str, execution: Execution) -> dict[str, Any]:
-    return attempt(job, key, name, replace(execution, progress=Pen(job.board, name)))
+def _stage_task(job: Job, key: str, pen: Pen, execution: Execution) -> dict[str, Any]:
+    return attempt(job, key, pen.name, replace(execution, progress=pen))
 
 
 def _run_stages(ready: Sequence[Node], job: Job, capacity: Capacity) -> list[dict[str, Any]]:
@@ -193,8 +198,9 @@ def _run_stages(ready: Sequence[Node], job: Job, capacity: Capacity) -> list[dic
         while waiting and len(running) < at_once:
             node = waiting.pop(0)
             share = 0.5 if gpu and node.stage != "ingest" else 0
-            task = _stage_task.options(num_gpus=share, scheduling_strategy="SPREAD" if gpu else "DEFAULT")
-            running[task.remote(job, node.key, node.label, execution)] = node
+            pen = job.pen(node.key)
+            task = _stage_task.options(name=pen.name, num_gpus=share, scheduling_strategy="SPREAD" if gpu else "DEFAULT")
+            running[task.remote(job, node.key, pen, execution)] = node
         (finished,), _ = ray.wait(list(running), num_returns=1)
         node = running.pop(finished)
         try:
@@ -212,8 +218,8 @@ def _trial(config: Mapping[str, Any], job: Job, execution: Execution) -> None:
     cell = config["cell"]
     job.board.begin_cell.remote(cell["name"])
     for key in (cell["fit"], cell["score"]):
-        name = f"{cell['name']}, {job.nodes[key].stage}"
-        answers.append(attempt(job, key, name, replace(execution, progress=Pen(job.board, name))))
+        pen = job.pen(key, cell["name"])
+        answers.append(attempt(job, key, pen.name, replace(execution, progress=pen)))
         if not whole(answers[-1]):
             break
     job.board.end_cell.remote(cell["name"], whole(answers[-1]), answers[0].get("miou"))
@@ -235,14 +241,14 @@ def _run_shared_cells(pending: Sequence[Cell], job: Job, capacity: Capacity, res
         train_workers=resources.workers,
         train_failures=MAX_FAILURES,
     )
-    shared = _stage_task.options(num_cpus=0)
-    alone = _stage_task.options(num_cpus=execution.threads, num_gpus=gpu)
+    alone = {"num_cpus": execution.threads, "num_gpus": gpu}
     waiting, running, answers, mious = list(pending), {}, [], {}
 
     def start(cell: Cell, stage: str) -> None:
-        key, task = (cell.fit, shared) if stage == "fit" else (cell.score, alone)
+        key, held = (cell.fit, {}) if stage == "fit" else (cell.score, alone)
         job.board.begin_cell.remote(cell.name)
-        running[task.remote(job, key, f"{cell.name}, {stage}", execution)] = cell, key
+        pen = job.pen(key, cell.name)
+        running[_stage_task.options(name=pen.name, **held).remote(job, key, pen, execution)] = cell, key
 
     while waiting or running:
         while waiting and len(running) < capacity.cells_at_once(resources):

@@ -69,7 +69,7 @@ def _run_points(ledger: Ledger, capacity: Capacity, data: Location, reporter: Re
         return
     standing, total = ledger.standing(), ledger.search.study.search.points
     best = None if standing.value is None else (standing.value, describe(standing.point))
-    board = Board.remote(Tally(total, total - missing, best=best, unit="points"))
+    board = Board.remote(Tally(total, total - missing, best=best, unit="points"), ledger.search.study.name)
     job = run.Job({}, ledger.store.uri, data.absolute(), board)
     points = _Points(ledger, job, missing, outcome)
     with Watch(board, reporter):
@@ -102,7 +102,7 @@ def _trial(config: Mapping[str, Any], job: run.Job, search: Search, execution: E
         steps.append(steps[-1] + planned.nodes[cell.fit].config["epochs"])
     answers = []
     for first, cell in zip(steps, planned.cells, strict=False):
-        pen = Pen(job.board, name)
+        pen = Pen(job.board, name, name, "fit")
 
         def progress(
             done: int, total: int, unit: str, note: dict[str, Any] | None = None, pen: Pen = pen, first: int = first
