@@ -248,7 +248,10 @@ def _run_shared_cells(pending: Sequence[Cell], job: Job, capacity: Capacity, res
         key, held = (cell.fit, {}) if stage == "fit" else (cell.score, alone)
         job.board.begin_cell.remote(cell.name)
         pen = job.pen(key, cell.name)
-        running[_stage_task.options(name=pen.name, **held).remote(job, key, pen, execution)] = cell, key
+        running[_stage_task.options(name=pen.name, **held).remote(job, key, pen, replace(execution, title=pen.name))] = (
+            cell,
+            key,
+        )
 
     while waiting or running:
         while waiting and len(running) < capacity.cells_at_once(resources):
