@@ -13,7 +13,8 @@ import yaml
 from chexseg.data import shards
 from chexseg.errors import UserError
 from chexseg.progress import Quiet
-from chexseg.report import load, page
+from chexseg.report import load
+from chexseg.report.page import page
 from chexseg.study import cluster, plan, run, spec, summary
 from chexseg.study.store import Store
 
