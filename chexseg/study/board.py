@@ -33,6 +33,7 @@ class Tally:
     ended: int = 0
     times: list[float] = field(default_factory=list)
     unit: str = "cells"
+    study: str = ""
 
     def begin(self, cell: str, now: float) -> None:
         """A cell may begin again after its worker died."""
@@ -87,8 +88,8 @@ class Work:
 class Board:
     """The latest progress of everything under way, and what has finished since it was last read."""
 
-    def __init__(self, tally: Tally, study: str) -> None:
-        self.tally, self.metrics = tally, Metrics(study)
+    def __init__(self, tally: Tally) -> None:
+        self.tally, self.metrics = tally, Metrics(tally.study)
         self.running: dict[str, Work] = {}
         self.finished: list[tuple[str, str]] = []
 

@@ -6,9 +6,11 @@ import importlib.util
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import ray
 from ray.util.metrics import Gauge
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 #: Cells by state. Ray's exporter puts ``ray_`` before this and every other name.
 CELLS = "chexseg_cells"
@@ -38,8 +40,13 @@ class Metrics:
     def __init__(self, study: str):
         self.study, self.exported = study, importlib.util.find_spec("opentelemetry") is not None
         self.cells = Gauge(CELLS, "Cells of a study by state", ("study", "state")).set_default_tags({"study": study})
-        self.gauges = Gauges.remote(study) if self.exported else None
+        self.gauges = self._process() if self.exported else None
         self.ended = 0
+
+    def _process(self) -> Any:
+        """On this process's node: another one's might be kept from going away when it's idle."""
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        return Gauges.options(scheduling_strategy=here).remote(self.study)
 
     def set_cells(self, states: Mapping[str, int]) -> None:
         for state, count in states.items():
@@ -54,7 +61,7 @@ class Metrics:
         self.set_stages([(tags, dict.fromkeys(figures, math.nan))])
         self.ended += 1
         if self.exported and self.ended % STAGES_A_PROCESS == 0:
-            self.gauges = Gauges.remote(self.study)
+            self.gauges = self._process()
 
 
 @ray.remote(num_cpus=0, max_restarts=-1)

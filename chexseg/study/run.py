@@ -47,7 +47,7 @@ def run(plan: Plan, store: Store, data: Location, reporter: Reporter, growth: Gr
     check(plan.needed(done), plan.study.resources.workers, capacity.gpus_of(plan.study.resources) > 0)
     cells = {cell.score: cell for cell in plan.cells}
     own = set(cells) | {cell.fit for cell in plan.cells}  # run inside the cells' trials
-    board = Board.remote(_tally(plan, store, done), plan.study.name)
+    board = Board.remote(_tally(plan, store, done))
     job = Job(plan.nodes, store.uri, data.absolute(), board)
     with Watch(board, reporter):
         while True:
@@ -73,7 +73,7 @@ def _tally(plan: Plan, store: Store, done: set[str]) -> Tally:
     found = store.find_all(plan.nodes[cell.fit] for cell in plan.cells if cell.score in done)
     fits = [(cell.name, found.get(cell.fit)) for cell in plan.cells if cell.score in done]
     best = [(fit.facts["selection_miou"], name) for name, fit in fits if fit and fit.facts["selection_miou"] is not None]
-    return Tally(len(plan.cells), len(fits), best=max(best, default=None))
+    return Tally(len(plan.cells), len(fits), best=max(best, default=None), study=plan.study.name)
 
 
 def _cell_ready(cell: Cell, nodes: Mapping[str, Node], done: set[str]) -> bool:

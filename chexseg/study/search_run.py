@@ -69,7 +69,8 @@ def _run_points(ledger: Ledger, capacity: Capacity, data: Location, reporter: Re
         return
     standing, total = ledger.standing(), ledger.search.study.search.points
     best = None if standing.value is None else (standing.value, describe(standing.point))
-    board = Board.remote(Tally(total, total - missing, best=best, unit="points"), ledger.search.study.name)
+    tally = Tally(total, total - missing, best=best, unit="points", study=ledger.search.study.name)
+    board = Board.remote(tally)
     job = run.Job({}, ledger.store.uri, data.absolute(), board)
     points = _Points(ledger, job, missing, outcome)
     with Watch(board, reporter):

@@ -55,7 +55,7 @@ def test_running_stages_are_exported_and_ended_ones_are_not(scrape):
     import ray
 
     study = "metrics-of-a-board"
-    board = Board.remote(Tally(5, done=1), study)
+    board = Board.remote(Tally(5, done=1, study=study))
     board.begin_cell.remote("full trial 0")
     pen = Pen(board, "full trial 0, fit", "full trial 0", "fit")
     note = {"epoch": 2, "loss": 0.5, "step s": 0.25, "data wait s": 0.125, "selection mIoU": 0.375, "unknown": 1}
