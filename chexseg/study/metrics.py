@@ -26,15 +26,16 @@ FIGURES = {
 #: Seconds over which a rate is taken: as often Ray exports.
 WINDOW = 10.0
 #: Stages after which their gauges move to another process.
-STAGES_A_PROCESS = 100
+STAGES_A_PROCESS = 1000
 
 
 class Metrics:
     """A run's gauges. Tags: study, and state or cell and stage; what cells share has the short key of its result for a cell.
 
-    Ray exports a gauge for as long as the process lives that has set it. So those of stages are set in a process of their
-    own, become NaN when their stage ends, and go with the process, which is replaced now and then: however many cells a
-    study has, those that are exported are few. Nothing is set where there is no exporter, which is of ``ray[default]``.
+    Ray exports a gauge for as long as the process lives that has set it, unless its value is NaN, and then keeps it still. So
+    those of stages are set in a process of their own, become NaN when their stage ends, and go with the process, which is
+    replaced now and then: however many cells a study has, few are exported and few are kept. Nothing is set where there is
+    no exporter, which is of ``ray[default]``.
     """
 
     def __init__(self, study: str):

@@ -217,6 +217,7 @@ def _trial(config: Mapping[str, Any], job: Job, execution: Execution) -> None:
     answers = []
     cell = config["cell"]
     job.board.begin_cell.remote(cell["name"])
+    entitle(cell["name"])
     for key in (cell["fit"], cell["score"]):
         pen = job.pen(key, cell["name"])
         answers.append(attempt(job, key, pen.name, replace(execution, progress=pen)))
@@ -224,6 +225,14 @@ def _trial(config: Mapping[str, Any], job: Job, execution: Execution) -> None:
             break
     job.board.end_cell.remote(cell["name"], whole(answers[-1]), answers[0].get("miou"))
     tune.report({"answers": answers})
+
+
+def entitle(name: str) -> None:
+    """Call this process so in the dashboard's cluster view and in `top`, until the next call of a method of its actor.
+
+    Tune's actors are named once for all their trials. Nothing public of Ray's does it.
+    """
+    ray._raylet.setproctitle(f"ray::{name}")
 
 
 def whole(answer: Mapping[str, Any]) -> bool:
@@ -322,6 +331,7 @@ def on_warm_workers(
     execution = Execution(device="cuda" if gpu else "cpu", threads=max(1, int(resources.cpu)), map_gpus=gpu)
     room = room_for_reads(capacity, resources)
     function = tune.with_parameters(_in_room, room=room, trial=trial, constants={**constants, "execution": execution})
+    function.__name__ = "warm worker"  # so the dashboard tells it from other actors
     scratch = tempfile.mkdtemp(prefix="chexseg-tune-")
     try:
         return tune.Tuner(

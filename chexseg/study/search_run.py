@@ -96,6 +96,7 @@ def _trial(config: Mapping[str, Any], job: run.Job, search: Search, execution: E
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
     name = _name(config)
     job.board.begin_cell.remote(name)
+    run.entitle(name)
     planned = search.plan([config["point"]])
     job = replace(job, nodes=planned.nodes)
     steps = [0]
@@ -112,6 +113,7 @@ def _trial(config: Mapping[str, Any], job: run.Job, search: Search, execution: E
             if note and note.get("selection mIoU") is not None and first + note["epoch"] < steps[-1]:
                 # Here the function of a pruned point ends.
                 tune.report({"step": first + note["epoch"] - 1, "miou": note["selection mIoU"]})
+                run.entitle(name)
 
         answers.append(run.attempt(job, cell.fit, name, replace(execution, progress=progress)))
         if not run.whole(answers[-1]):
