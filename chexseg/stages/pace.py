@@ -11,6 +11,7 @@ Batch = TypeVar("Batch")
 
 class Pace:
     """Means over about the last twenty steps, in seconds. What happens between two steps, as scoring, counts for neither.
+    The first step, which warms everything up, is forgotten with the second.
 
     On a GPU, which works while the loop goes on, the mean over many steps is right and a single one isn't.
     """
@@ -18,6 +19,7 @@ class Pace:
     def __init__(self) -> None:
         self.figures: dict[str, float] = {}
         self._began = self._waited = 0.0
+        self._steps = 0
 
     def wait(self, take: Callable[[], Batch]) -> Batch:
         """``take()``, with which a step begins."""
@@ -34,6 +36,8 @@ class Pace:
 
     def step(self) -> dict[str, float]:
         """Of a step that ends here: what `Execution.progress` is to be told."""
+        self._steps += 1
+        kept = 0.95 if self._steps > 2 else 0.0
         for name, value in (("step s", time.perf_counter() - self._began), ("data wait s", self._waited)):
-            self.figures[name] = 0.95 * self.figures.get(name, value) + 0.05 * value
+            self.figures[name] = kept * self.figures.get(name, value) + (1 - kept) * value
         return self.figures
