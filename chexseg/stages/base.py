@@ -39,7 +39,7 @@ class Execution:
     starts must stay on its node. decode_workers: actors that decode images. resident_bytes: sets up to
     this size are kept on the device, larger ones streamed every pass; None for what `room` says. checkpoint_seconds:
     training is saved this often, to go on after a kill. progress: called with done, total, their unit, and figures worth
-    showing.
+    showing. title: what people call this run, in Ray Train's views; empty for what the stage says itself.
     """
 
     device: str = "cpu"
@@ -53,6 +53,7 @@ class Execution:
     resident_bytes: int | None = None
     checkpoint_seconds: float = 60
     progress: Callable[..., None] = no_progress
+    title: str = ""
 
     def prepare(self) -> None:
         """Give PyTorch its threads, and make it deterministic where it can be."""

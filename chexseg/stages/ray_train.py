@@ -37,7 +37,7 @@ def once(
 ) -> dict[str, Any]:
     """``train(config, inputs, out, execution)`` by `run`, unless its result is there already (`resume.once`)."""
     loop = functools.partial(train, config, dict(inputs), out)
-    name = f"{train.__module__.rpartition('.')[2]} with {config.architecture}"
+    name = execution.title or f"{train.__module__.rpartition('.')[2]} with {config.architecture}"
     return resume.once(out, weights, lambda: run(loop, name, out, execution))
 
 

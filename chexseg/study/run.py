@@ -75,7 +75,7 @@ def _tally(plan: Plan, store: Store, done: set[str]) -> Tally:
     found = store.find_all(plan.nodes[cell.fit] for cell in plan.cells if cell.score in done)
     fits = [(cell.name, found.get(cell.fit)) for cell in plan.cells if cell.score in done]
     best = [(fit.facts["selection_miou"], name) for name, fit in fits if fit and fit.facts["selection_miou"] is not None]
-    return Tally(len(plan.cells), len(fits), best=max(best, default=None))
+    return Tally(len(plan.cells), len(fits), best=max(best, default=None), study=plan.study.name)
 
 
 def _cell_ready(cell: Cell, nodes: Mapping[str, Node], done: set[str]) -> bool:
@@ -114,6 +114,11 @@ class Job:
     data: Location
     board: Any
     here: bool = False
+
+    def pen(self, key: str, cell: str | None = None) -> Pen:
+        """What a node's stage writes its progress with. cell: whose it is alone."""
+        node = self.nodes[key]
+        return Pen(self.board, f"{cell}, {node.stage}" if cell else node.label, cell or key[:12], node.stage)
 
 
 def attempt(job: Job, key: str, name: str, execution: Execution) -> dict[str, Any]:
@@ -168,8 +173,8 @@ def _headline(facts: Mapping[str, Any]) -> str:
 
 
 @ray.remote(num_cpus=0, max_retries=MAX_FAILURES)
-def _stage_task(job: Job, key: str, name: str, execution: Execution) -> dict[str, Any]:
-    return attempt(job, key, name, replace(execution, progress=Pen(job.board, name)))
+def _stage_task(job: Job, key: str, pen: Pen, execution: Execution) -> dict[str, Any]:
+    return attempt(job, key, pen.name, replace(execution, progress=pen))
 
 
 def _run_stages(ready: Sequence[Node], job: Job, capacity: Capacity) -> list[dict[str, Any]]:
@@ -198,8 +203,9 @@ def _run_stages(ready: Sequence[Node], job: Job, capacity: Capacity) -> list[dic
     while waiting or running:
         while waiting and len(running) < at_once:
             node = waiting.pop(0)
-            task = _stage_task.options(num_gpus=0 if node.stage == "ingest" else share, scheduling_strategy=place)
-            running[task.remote(job, node.key, node.label, execution)] = node
+            pen, held = job.pen(node.key), 0 if node.stage == "ingest" else share
+            task = _stage_task.options(name=pen.name, num_gpus=held, scheduling_strategy=place)
+            running[task.remote(job, node.key, pen, execution)] = node
         (finished,), _ = ray.wait(list(running), num_returns=1)
         node = running.pop(finished)
         try:
@@ -216,13 +222,22 @@ def _trial(config: Mapping[str, Any], job: Job, execution: Execution) -> None:
     answers = []
     cell = config["cell"]
     job.board.begin_cell.remote(cell["name"])
+    entitle(cell["name"])
     for key in (cell["fit"], cell["score"]):
-        name = f"{cell['name']}, {job.nodes[key].stage}"
-        answers.append(attempt(job, key, name, replace(execution, progress=Pen(job.board, name))))
+        pen = job.pen(key, cell["name"])
+        answers.append(attempt(job, key, pen.name, replace(execution, progress=pen)))
         if not whole(answers[-1]):
             break
     job.board.end_cell.remote(cell["name"], whole(answers[-1]), answers[0].get("miou"))
     tune.report({"answers": answers})
+
+
+def entitle(name: str) -> None:
+    """Call this process so in the dashboard's cluster view and in `top`, until the next call of a method of its actor.
+
+    Tune's actors are named once for all their trials. Nothing public of Ray's does it.
+    """
+    ray._raylet.setproctitle(f"ray::{name}")
 
 
 def whole(answer: Mapping[str, Any]) -> bool:
@@ -241,16 +256,18 @@ def _run_shared_cells(pending: Sequence[Cell], job: Job, capacity: Capacity, res
         train_failures=MAX_FAILURES,
         here=job.here,
     )
-    alone = _stage_task.options(num_cpus=execution.threads, num_gpus=gpu)
+    alone = {"num_cpus": execution.threads, "num_gpus": gpu}
     waiting, running, answers, mious = list(pending), {}, [], {}
 
     def start(cell: Cell, stage: str) -> None:
-        key, task = (cell.fit, _stage_task) if stage == "fit" else (cell.score, alone)
+        key, options = (cell.fit, {}) if stage == "fit" else (cell.score, alone)
         if stage == "fit" and job.here:
             node = node_with_room({"CPU": execution.threads, "GPU": gpu}, resources.workers)
-            task = _stage_task.options(scheduling_strategy=on_node(node))
+            options = {"scheduling_strategy": on_node(node)}
         job.board.begin_cell.remote(cell.name)
-        running[task.remote(job, key, f"{cell.name}, {stage}", execution)] = cell, key
+        pen = job.pen(key, cell.name)
+        task = _stage_task.options(name=pen.name, **options)
+        running[task.remote(job, key, pen, replace(execution, title=pen.name))] = cell, key
 
     while waiting or running:
         while waiting and len(running) < capacity.cells_at_once(resources):
@@ -322,6 +339,7 @@ def on_warm_workers(
     execution = Execution(device="cuda" if gpu else "cpu", threads=max(1, int(resources.cpu)), map_gpus=gpu)
     constants = {**constants, "execution": execution}
     function = tune.with_parameters(_on_a_node_that_stays, trial=trial, constants=constants)
+    function.__name__ = "warm worker"  # so the dashboard tells it from other actors
     scratch = tempfile.mkdtemp(prefix="chexseg-tune-")
     try:
         return tune.Tuner(
