@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,6 +30,10 @@ from chexseg.study.outcome import Outcome
 from chexseg.study.plan import Cell, Node, Plan
 from chexseg.study.spec import Resources
 from chexseg.study.store import Store
+
+#: Cells that Tune is given in one go. For each of its trials it copies the whole grid, and it keeps every trial: its time
+#: grows with the square of their number, its memory with their number. What starts anew with each go is a worker's process.
+CELLS_IN_ONE_GO = 2000
 
 
 def run(plan: Plan, store: Store, data: Location, reporter: Reporter, growth: Growth = NO_GROWTH) -> Outcome:
@@ -62,7 +66,7 @@ def run(plan: Plan, store: Store, data: Location, reporter: Reporter, growth: Gr
                 answers = _run_stages(ready, job, capacity)
             elif pending:
                 run_cells = _run_cells if plan.study.resources.workers == 1 else _run_shared_cells
-                answers = run_cells(pending, job, capacity, plan.study.resources)
+                answers = run_cells(pending[:CELLS_IN_ONE_GO], job, capacity, plan.study.resources)
             else:
                 break
             _take_in(answers, done, outcome)
@@ -119,6 +123,11 @@ class Job:
         """What a node's stage writes its progress with. cell: whose it is alone."""
         node = self.nodes[key]
         return Pen(self.board, f"{cell}, {node.stage}" if cell else node.label, cell or key[:12], node.stage)
+
+    def part(self, keys: Iterable[str]) -> Job:
+        """The job for workers that compute these nodes alone: with them and their inputs, whatever else a study has."""
+        wanted = [self.nodes[key] for key in keys]
+        return replace(self, nodes={key: self.nodes[key] for node in wanted for key in (node.key, *node.inputs.values())})
 
 
 def attempt(job: Job, key: str, name: str, execution: Execution) -> dict[str, Any]:
@@ -205,7 +214,7 @@ def _run_stages(ready: Sequence[Node], job: Job, capacity: Capacity) -> list[dic
             node = waiting.pop(0)
             pen, held = job.pen(node.key), 0 if node.stage == "ingest" else share
             task = _stage_task.options(name=pen.name, num_gpus=held, scheduling_strategy=place)
-            running[task.remote(job, node.key, pen, execution)] = node
+            running[task.remote(job.part([node.key]), node.key, pen, execution)] = node
         (finished,), _ = ray.wait(list(running), num_returns=1)
         node = running.pop(finished)
         try:
@@ -215,20 +224,21 @@ def _run_stages(ready: Sequence[Node], job: Job, capacity: Capacity) -> list[dic
     return answers
 
 
-def _trial(config: Mapping[str, Any], job: Job, execution: Execution) -> None:
-    """One cell on a warm worker: its fit, then its scores."""
+def _trial(config: Mapping[str, Any], job: Job, names: Mapping[str, str], execution: Execution) -> None:
+    """One cell on a warm worker: its fit, then its scores. names: score -> cell."""
     from ray import tune
 
     answers = []
-    cell = config["cell"]
-    job.board.begin_cell.remote(cell["name"])
-    entitle(cell["name"])
-    for key in (cell["fit"], cell["score"]):
-        pen = job.pen(key, cell["name"])
+    score = config["score"]
+    cell = names[score]
+    job.board.begin_cell.remote(cell)
+    entitle(cell)
+    for key in (job.nodes[score].inputs["segmenter"], score):
+        pen = job.pen(key, cell)
         answers.append(attempt(job, key, pen.name, replace(execution, progress=pen)))
         if not whole(answers[-1]):
             break
-    job.board.end_cell.remote(cell["name"], whole(answers[-1]), answers[0].get("miou"))
+    job.board.end_cell.remote(cell, whole(answers[-1]), answers[0].get("miou"))
     tune.report({"answers": answers})
 
 
@@ -267,7 +277,7 @@ def _run_shared_cells(pending: Sequence[Cell], job: Job, capacity: Capacity, res
         job.board.begin_cell.remote(cell.name)
         pen = job.pen(key, cell.name)
         task = _stage_task.options(name=pen.name, **options)
-        running[task.remote(job, key, pen, replace(execution, title=pen.name))] = cell, key
+        running[task.remote(job.part([key]), key, pen, replace(execution, title=pen.name))] = cell, key
 
     while waiting or running:
         while waiting and len(running) < capacity.cells_at_once(resources):
@@ -291,19 +301,26 @@ def _run_cells(pending: Sequence[Cell], job: Job, capacity: Capacity, resources:
     """Cells as Tune trials."""
     from ray import tune
 
-    cells = [{"name": cell.name, "fit": cell.fit, "score": cell.score} for cell in pending]
+    cells = {cell.score: cell for cell in pending}
+    names = {score: cell.name for score, cell in cells.items()}
+    part = job.part(key for cell in pending for key in (cell.fit, cell.score))
     results = on_warm_workers(
-        _trial, {"job": job}, capacity, resources, {"cell": tune.grid_search(cells)}, lambda config: config["cell"]["name"]
+        _trial,
+        {"job": part, "names": names},
+        capacity,
+        resources,
+        {"score": tune.grid_search(list(cells))},  # no more than a key, for all are copied for every trial
+        lambda config: names[config["score"]],
     )
     answers = []
     for result in results:
         if result.metrics and "answers" in result.metrics:
             answers += result.metrics["answers"]
         else:
-            cell = result.config["cell"]
-            fitted = Store(job.store).find("fit", cell["fit"])
-            answers.append(lost(job, cell["score" if fitted else "fit"], result.error))
-            job.board.end_cell.remote(cell["name"], False, None)
+            cell = cells[result.config["score"]]
+            fitted = Store(job.store).find("fit", cell.fit)
+            answers.append(lost(job, cell.score if fitted else cell.fit, result.error))
+            job.board.end_cell.remote(cell.name, False, None)
     return answers
 
 

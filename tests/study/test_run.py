@@ -113,6 +113,23 @@ def test_scores_need_no_more_than_the_fit_they_are_of(finished, phantom_root, tm
     assert set(again.computed) == {victim.score}
 
 
+def test_cells_that_are_run_in_several_goes_run_once_each(finished, phantom_root, tmp_path, monkeypatch):
+    planned, store, _, _ = finished
+    copy = Store(tmp_path / "store")
+    shutil.copytree(store.root, copy.root)
+    victims = {cell.score for cell in planned.cells[:3]}
+    for key in victims:
+        shutil.rmtree(copy.path("score", key))
+    goes, whole_run = [], run.on_warm_workers
+    monkeypatch.setattr(run, "CELLS_IN_ONE_GO", 2)
+    monkeypatch.setattr(run, "on_warm_workers", lambda *given: goes.append(given[1]["job"]) or whole_run(*given))
+    again = run.run(planned, copy, phantom_root, Quiet())
+    assert len(again.computed) == 3 and set(again.computed) == victims
+    assert [len(victims & job.nodes.keys()) for job in goes] == [2, 1]
+    # What is sent to workers doesn't grow with the study: fit and score of each cell, and what these read.
+    assert all(len(job.nodes) < len(planned.nodes) / 2 for job in goes)
+
+
 def test_the_report_of_it_stands(finished, tmp_path):
     planned, store, _, _ = finished
     files = sorted(path for path in store.root.rglob("*"))
