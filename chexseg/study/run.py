@@ -23,7 +23,7 @@ from chexseg.errors import UserError
 from chexseg.progress import Reporter
 from chexseg.stages.base import Execution
 from chexseg.study.board import Pen, Tally, Watch, post
-from chexseg.study.cluster import MAX_FAILURES, Capacity, going, largest_node, node_with_room, on_node
+from chexseg.study.cluster import MAX_FAILURES, Capacity, largest_node, leave_if_going, node_with_room, on_node
 from chexseg.study.execute import check, execute
 from chexseg.study.growth import NO_GROWTH, Growth
 from chexseg.study.outcome import Outcome
@@ -117,7 +117,8 @@ class Job:
 
 
 def attempt(job: Job, key: str, name: str, execution: Execution) -> dict[str, Any]:
-    """Compute one node in a worker; never raises, so that one failure stops nothing else."""
+    """Compute one node in a worker; never raises, so that one failure stops nothing else, but to leave a place that will be
+    gone (`cluster.leave_if_going`)."""
     node, store = job.nodes[key], Store(job.store)
     if found := store.find(node.stage, key):
         return {"key": key, "state": "cached", "miou": found.facts.get("selection_miou")}
@@ -128,6 +129,7 @@ def attempt(job: Job, key: str, name: str, execution: Execution) -> dict[str, An
         job.board.finish.remote(name, f"refused: {error}")
         return {"key": key, "state": "mistake", "error": str(error)}
     except Exception as error:
+        leave_if_going()  # Ray starts nothing there any more, which is no fault of the stage
         text = _first_line(error)
         store.record_failure(node, text, traceback.format_exc())
         job.board.finish.remote(name, f"failed: {text}")
@@ -167,7 +169,7 @@ def _headline(facts: Mapping[str, Any]) -> str:
     return f", {facts['images']} images" if isinstance(facts.get("images"), int) else ""
 
 
-@ray.remote(num_cpus=0, max_retries=MAX_FAILURES)
+@ray.remote(num_cpus=0, max_retries=MAX_FAILURES, retry_exceptions=[ray.exceptions.RayActorError])
 def _stage_task(job: Job, key: str, name: str, execution: Execution) -> dict[str, Any]:
     return attempt(job, key, name, replace(execution, progress=Pen(job.board, name)))
 
@@ -291,9 +293,7 @@ def _run_cells(pending: Sequence[Cell], job: Job, capacity: Capacity, resources:
 
 
 def _on_a_node_that_stays(config: Mapping[str, Any], trial: Callable[..., None], constants: Mapping[str, Any]) -> None:
-    """A warm worker would take trials until its node is gone. It ends instead, which Tune doesn't count as a failure."""
-    if going():
-        os._exit(0)
+    leave_if_going()  # a warm worker would take trials until its node is gone
     trial(config, **constants)
 
 
