@@ -31,6 +31,11 @@ class Nodes:
         return self.cluster.address
 
     @property
+    def head(self) -> str:
+        """Its node id; the driver connects there."""
+        return self.cluster.head_node.node_id
+
+    @property
     def workers(self) -> list[str]:
         """Ids of all nodes but the head."""
         return [node.node_id for node in self.cluster.worker_nodes]
