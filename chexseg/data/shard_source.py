@@ -1,4 +1,4 @@
-"""Parquet shards as a source of Ray Data that is read where it is asked for."""
+"""Parquet shards as a source of Ray Data that takes nothing but the reading."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ray.data.datasource import ReadTask
 
 
 class ShardSource(Datasource):
-    """The named columns of shards, a task each, on the node of the process that reads: its paths may mean nothing elsewhere.
+    """The named columns of shards, a task each.
 
     Ray's own parquet reader samples files first, in tasks that take a CPU each and so wait where networks hold all of them.
     """
@@ -21,10 +21,6 @@ class ShardSource(Datasource):
     def __init__(self, paths: Sequence[str], columns: Sequence[str]):
         super().__init__()
         self.paths, self.columns = list(paths), list(columns)
-
-    @property
-    def supports_distributed_reads(self) -> bool:
-        return False
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None

@@ -35,8 +35,16 @@ def stream(paths: Sequence[str], columns: Sequence[str], batch_size: int = 256) 
     from chexseg.data.shard_source import ShardSource
 
     _context()
-    source = ShardSource(paths, columns)
-    dataset = ray.data.read_datasource(source, num_cpus=0, concurrency=1, override_num_blocks=len(source.paths))
+    source, own = ShardSource(paths, columns), node_label()
+    elsewhere = [{"label_selector": {name: f"!{value}" for name, value in own.items()}}]  # where a node that's drained refuses
+    dataset = ray.data.read_datasource(
+        source,
+        num_cpus=0,
+        concurrency=1,
+        override_num_blocks=len(source.paths),
+        label_selector=own,
+        fallback_strategy=elsewhere,
+    )
     yield from dataset.iter_batches(batch_size=batch_size, batch_format="pyarrow")
 
 

@@ -1,4 +1,4 @@
-"""One stage of a plan in a worker: computed, found or failed, and never an exception."""
+"""One stage of a plan in a worker: computed, found or failed, and no exception."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from chexseg.data.location import Location
 from chexseg.errors import UserError
 from chexseg.stages.base import Execution
 from chexseg.study.board import Pen
+from chexseg.study.cluster import leave_if_going
 from chexseg.study.execute import execute
 from chexseg.study.plan import Node
 from chexseg.study.store import Store
@@ -41,7 +42,8 @@ class Job:
 
 
 def attempt(job: Job, key: str, name: str, execution: Execution) -> dict[str, Any]:
-    """Compute one node in a worker; never raises, so that one failure stops nothing else."""
+    """Compute one node in a worker; never raises, so that one failure stops nothing else, but to leave a place that will be
+    gone (`cluster.leave_if_going`)."""
     node, store = job.nodes[key], Store(job.store)
     if found := store.find(node.stage, key):
         return {"key": key, "state": "cached", "miou": found.facts.get("selection_miou")}
@@ -52,6 +54,7 @@ def attempt(job: Job, key: str, name: str, execution: Execution) -> dict[str, An
         job.board.finish.remote(name, f"refused: {error}")
         return {"key": key, "state": "mistake", "error": str(error)}
     except Exception as error:
+        leave_if_going()  # Ray starts nothing there any more, which is no fault of the stage
         text = _first_line(error)
         store.record_failure(node, text, traceback.format_exc())
         job.board.finish.remote(name, f"failed: {text}")

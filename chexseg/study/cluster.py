@@ -103,10 +103,12 @@ class Capacity:
         )
 
 
-def going() -> bool:
-    """Whether Ray was told that this process's node will soon be gone: it is drained, as after a spot node's warning."""
+def leave_if_going() -> None:
+    """Raises, on a node that Ray was told will be gone (drained, as after a spot node's warning), what Tune takes for
+    the node's death: it goes on elsewhere, and counts no failure."""
     # Nothing public tells; Ray Train looks here too.
-    return this_node() in ray._private.state.state.get_draining_nodes()
+    if this_node() in ray._private.state.state.get_draining_nodes():
+        raise ray.exceptions.RayActorError(error_msg="its node will be gone", preempted=True)
 
 
 def on_node(node: str) -> NodeAffinitySchedulingStrategy:

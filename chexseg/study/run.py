@@ -105,7 +105,7 @@ def _take_in(answers: Sequence[Mapping[str, Any]], done: set[str], outcome: Outc
                 outcome.computed[answer["key"]] = answer["seconds"]
 
 
-@ray.remote(num_cpus=0, max_retries=MAX_FAILURES)
+@ray.remote(num_cpus=0, max_retries=MAX_FAILURES, retry_exceptions=[ray.exceptions.RayActorError])
 def _stage_task(job: Job, key: str, pen: Pen, execution: Execution) -> dict[str, Any]:
     return attempt(job, key, pen.name, replace(execution, progress=pen))
 

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 from chexseg.stages.base import Execution
-from chexseg.study.cluster import MAX_FAILURES, Capacity, going
+from chexseg.study.cluster import MAX_FAILURES, Capacity, leave_if_going
 from chexseg.study.spec import Resources
 
 
@@ -24,9 +24,7 @@ def entitle(name: str) -> None:
 
 
 def _on_a_node_that_stays(config: Mapping[str, Any], trial: Callable[..., None], constants: Mapping[str, Any]) -> None:
-    """A warm worker would take trials until its node is gone. It ends instead, which Tune doesn't count as a failure."""
-    if going():
-        os._exit(0)
+    leave_if_going()  # a warm worker would take trials until its node is gone
     trial(config, **constants)
 
 

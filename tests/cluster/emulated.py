@@ -31,6 +31,11 @@ class Nodes:
         return self.cluster.address
 
     @property
+    def head(self) -> str:
+        """Its node id; the driver connects there."""
+        return self.cluster.head_node.node_id
+
+    @property
     def workers(self) -> list[str]:
         """Ids of all nodes but the head."""
         return [node.node_id for node in self.cluster.worker_nodes]
@@ -61,9 +66,10 @@ class Nodes:
         table = self.cluster.global_state.actor_table(None, actor_state_name="ALIVE")
         return {actor["Address"]["NodeID"] for actor in table.values() if actor["ActorClassName"] == name}
 
-    def study(self, *words: object) -> subprocess.Popen[str]:
-        """`chexseg study run` on this cluster."""
-        command = [sys.executable, "-m", "chexseg", "study", "run", *map(str, words), "--address", self.address]
+    def study(self, *words: object, first: str = "") -> subprocess.Popen[str]:
+        """`chexseg study run` on this cluster, in a process that first runs some Python."""
+        code = f"import runpy; {first}\nrunpy.run_module('chexseg', run_name='__main__')"
+        command = [sys.executable, "-c", code, "study", "run", *map(str, words), "--address", self.address]
         return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def close(self) -> None:
