@@ -65,7 +65,7 @@ class Metrics:
             self.gauges = self._process()
 
 
-@ray.remote(num_cpus=0, max_restarts=-1)
+@ray.remote(num_cpus=0, max_restarts=-1, enable_task_events=False)
 class Gauges:
     """The process that has the gauges of stages."""
 
