@@ -55,8 +55,9 @@ class Metrics:
 
     def set_stages(self, stages: Iterable[tuple[Mapping[str, str], Mapping[str, float]]]) -> None:
         """Of each its tags, cell and stage, and its figures."""
-        if self.gauges is not None:
-            self.gauges.set.remote(list(stages))
+        told = list(stages)
+        if self.gauges is not None and told:
+            self.gauges.set.remote(told)
 
     def end_stage(self, tags: Mapping[str, str], figures: Iterable[str]) -> None:
         self.set_stages([(tags, dict.fromkeys(figures, math.nan))])
