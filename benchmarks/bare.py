@@ -6,8 +6,9 @@ import argparse
 import multiprocessing
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -76,6 +77,54 @@ def forward_rate(
     """Images a second of forward passes in so many processes side by side, each of so many batches."""
     arguments = (build, init, size, batch, batches, threads)
     return processes * batches * batch / seconds(forward_passes, *arguments, processes=processes)
+
+
+def descendants() -> dict[int, dict[str, str]]:
+    """This process and all below it: number -> the lines of ``/proc/NUMBER/status`` by name."""
+    found: dict[int, dict[str, str]] = {}
+    for entry in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):  # it ended meanwhile
+            found[int(entry.parent.name)] = dict(line.split(":", 1) for line in entry.read_text().splitlines())
+    mine = {os.getpid()}
+    while more := {number for number, about in found.items() if int(about["PPid"]) in mine} - mine:
+        mine |= more
+    return {number: found[number] for number in mine & found.keys()}
+
+
+def held_bytes() -> int:
+    """Proportional set size of this process and all below it: pages that several share count once."""
+    total = 0
+    for process in descendants():
+        with suppress(OSError):
+            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+            total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total
+
+
+def largest_worker() -> int:
+    """Bytes that the largest of Ray's workers below this process has had resident so far."""
+    workers = (about for about in descendants().values() if about["Name"].strip().startswith("ray::"))
+    return max((1024 * int(about["VmHWM"].split()[0]) for about in workers if "VmHWM" in about), default=0)
+
+
+class Peak:
+    """The largest of what a function tells four times a second, by a thread of its own."""
+
+    def __init__(self, ask: Callable[[], int]):
+        self.ask, self.value, self.over = ask, 0, threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Peak:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.thread.join()
+
+    def _watch(self) -> None:
+        while not self.over.wait(0.25):
+            self.value = max(self.value, self.ask())
 
 
 @contextmanager

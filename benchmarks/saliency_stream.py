@@ -13,11 +13,9 @@ hold together above what they held before, sampled four times a second (proporti
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -83,46 +81,15 @@ def speed(arguments: argparse.Namespace, scratch: Path) -> None:
     print(f"starting the workers took {np.median(starts):.1f} s")
 
 
-def held_bytes(root: int) -> int:
-    """Proportional set size of a process and all that descend from it."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except (OSError, IndexError):
-                continue
-            children.setdefault(parent, []).append(int(entry.name))
-    total, pending = 0, [root]
-    while pending:
-        process = pending.pop()
-        pending += children.get(process, [])
-        try:
-            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-        except OSError:
-            continue
-        total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return total
-
-
 def memory_of(count: int, size: int, rows_a_file: int) -> None:
     """One pass in this process and its own Ray; prints the images, the seconds and the peak in MiB."""
     with tempfile.TemporaryDirectory(prefix="cxr-", dir="/tmp") as scratch, bare.own_ray(scratch):
         paths = bare.write_images(Path(scratch) / "images", count, size, rows_a_file)
         model = write_classifier(Path(scratch) / "classifier", "mobilenet_v2")
-        before, peak, over = held_bytes(os.getpid()), 0, threading.Event()
-
-        def watch() -> None:
-            nonlocal peak
-            while not over.wait(0.25):
-                peak = max(peak, held_bytes(os.getpid()))
-
-        thread = threading.Thread(target=watch)
-        thread.start()
-        seconds = stage(paths, model, "mobilenet_v2", Path(scratch) / "maps", bare.CORES)
-        over.set()
-        thread.join()
-        print(f"{count:>8}{rows_a_file:>14}{seconds:>10.0f}{(peak - before) / 2**20:>14.0f}")
+        before = bare.held_bytes()
+        with bare.Peak(bare.held_bytes) as peak:
+            seconds = stage(paths, model, "mobilenet_v2", Path(scratch) / "maps", bare.CORES)
+        print(f"{count:>8}{rows_a_file:>14}{seconds:>10.0f}{(peak.value - before) / 2**20:>14.0f}")
 
 
 def main() -> None:

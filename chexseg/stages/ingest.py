@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from pydantic import Field
 
 from chexseg.data import chexlocalize, chexpert, images, location, shards
-from chexseg.data.location import Location
+from chexseg.data.location import Location, Readable
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
 from chexseg.stages.base import Execution, StageConfig
@@ -83,6 +85,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
             "out": str(out),
         },
         workers=execution.decode_workers,
+        here=execution.here,
         progress=lambda done, total: execution.progress(min(done * rows_a_file, len(table)), len(table), "images"),
     )
     for answer in answers:
@@ -113,31 +116,35 @@ class _Decoder:
             return {"error": str(error)}
 
     def write(self, number: int, rows: pd.DataFrame) -> dict[str, Any]:
-        pixels_NHW = np.empty((len(rows), self.size, self.size), dtype=np.uint8)
-        sizes, masked, masks = [], [], []
+        part, masks = shards.part_name(number), {}
         files = location.ahead(location.files(self.root, rows["path"]))
-        for position, (image_id, patient, path) in enumerate(zip(rows["image_id"], rows["patient"], files, strict=True)):
-            pixels = images.decode(path)
-            frame = images.Frame(*pixels.shape, self.size)
-            pixels_NHW[position] = frame.image(pixels)
-            sizes.append(pixels.shape)
-            if image_id in self.masks:
-                self.masks.check_size(image_id, path, pixels.shape)
-                masks.append(frame.masks(self.masks.masks(image_id)))
-                masked.append((image_id, patient))
-        heights, widths = zip(*sizes, strict=True)
-        scalars: dict[str, Any] = {name: rows[name].to_numpy() for name in ("image_id", "patient", "frontal")}
-        scalars |= {"height": np.array(heights, dtype=np.int32), "width": np.array(widths, dtype=np.int32)}
-        scalars |= {name: rows[name].to_numpy(dtype=np.float32) for name in OBSERVATIONS}
-        part = shards.part_name(number)
-        shards.write(self.out / "images" / part, shards.table(scalars, {"pixels": pixels_NHW}, kind="images"))
-        if masked:
-            ids, patients = zip(*masked, strict=True)
+        pieces = (rows[start : start + shards.ROW_GROUP] for start in range(0, len(rows), shards.ROW_GROUP))
+        shards.write(self.out / "images" / part, (self.decoded(piece, files, masks) for piece in pieces))
+        if masks:
             table = shards.table(
-                {"image_id": ids, "patient": patients},
-                {"masks": np.stack(masks)},
+                {"image_id": list(masks), "patient": [patient for patient, _ in masks.values()]},
+                {"masks": np.stack([squares for _, squares in masks.values()])},
                 kind="masks",
                 pathologies=PATHOLOGIES,
             )
             shards.write(self.out / "masks" / part, table)
-        return {"with_masks": len(masked)}
+        return {"with_masks": len(masks)}
+
+    def decoded(
+        self, rows: pd.DataFrame, files: Iterator[Path | Readable], masks: dict[str, tuple[str, np.ndarray]]
+    ) -> pa.Table:
+        """The next rows with their pixels: as many as are in memory at once. Their masks go to `masks`, by image id."""
+        pixels_NHW = np.empty((len(rows), self.size, self.size), dtype=np.uint8)
+        sizes_N2 = np.empty((len(rows), 2), dtype=np.int32)
+        named = zip(rows["image_id"], rows["patient"], islice(files, len(rows)), strict=True)
+        for position, (image_id, patient, path) in enumerate(named):
+            pixels_HW = images.decode(path)
+            frame = images.Frame(*pixels_HW.shape, self.size)
+            pixels_NHW[position], sizes_N2[position] = frame.image(pixels_HW), pixels_HW.shape
+            if image_id in self.masks:
+                self.masks.check_size(image_id, path, pixels_HW.shape)
+                masks[image_id] = patient, frame.masks(self.masks.masks(image_id))
+        scalars: dict[str, Any] = {name: rows[name].to_numpy() for name in ("image_id", "patient", "frontal")}
+        scalars |= {"height": sizes_N2[:, 0], "width": sizes_N2[:, 1]}
+        scalars |= {name: rows[name].to_numpy(dtype=np.float32) for name in OBSERVATIONS}
+        return shards.table(scalars, {"pixels": pixels_NHW}, kind="images")

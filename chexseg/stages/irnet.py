@@ -92,6 +92,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
         },
         workers=execution.map_workers,
         num_gpus=execution.map_gpus,
+        here=execution.here,
         progress=lambda files, total: execution.progress(files, total, "files"),
     )
     (out / THRESHOLDS).write_text(json.dumps(thresholds, indent=1))

@@ -19,6 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from chexseg.data import streams
 from chexseg.errors import DamagedError, UserError
 from chexseg.stages import resume
 from chexseg.stages.base import Execution, no_progress
@@ -62,7 +63,12 @@ def run(loop: Callable[[Execution], Mapping[str, Any]], name: str, out: Path, ex
         resources["GPU"] = execution.map_gpus
     trainer = TorchTrainer(
         functools.partial(_work, loop, str(answer), replace(execution, train_failures=None)),
-        scaling_config=train.ScalingConfig(num_workers=execution.train_workers, use_gpu=gpu, resources_per_worker=resources),
+        scaling_config=train.ScalingConfig(
+            num_workers=execution.train_workers,
+            use_gpu=gpu,
+            resources_per_worker=resources,
+            label_selector=streams.node_label() if execution.here else None,
+        ),
         run_config=train.RunConfig(
             name=name,
             storage_path=str(scratch.absolute()),

@@ -11,6 +11,7 @@ from typing import Any
 import ray
 
 from chexseg.progress import Reporter, duration
+from chexseg.study.cluster import on_node, this_node
 from chexseg.study.metrics import FIGURES, Metrics, Rate
 
 #: What metrics tell and a line for people has no room for.
@@ -121,6 +122,11 @@ class Board:
         }
         finished, self.finished = self.finished, []
         return running, finished, self.tally.text()
+
+
+def post(tally: Tally) -> Any:
+    """A board on the driver's node: another may go at any time, and the run would end with it."""
+    return Board.options(scheduling_strategy=on_node(this_node())).remote(tally)
 
 
 class Pen:

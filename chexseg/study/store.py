@@ -8,6 +8,7 @@ are whole. Where all this is kept, and how one worker at a time is seen to, is a
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import platform
 import sys
@@ -226,7 +227,7 @@ class Store:
             "host": platform.node(),
             **(where or {}),
             "python": sys.version.split()[0],
-            "packages": {"chexseg": chexseg.__version__, **{name: metadata.version(name) for name in PACKAGES}},
+            "packages": {"chexseg": chexseg.__version__, **_versions()},
         }
         name = _name(node.stage, node.key)
         try:
@@ -247,6 +248,12 @@ def _backend(place: str | Path) -> Backend:
     from chexseg.study.bucket import Bucket
 
     return Bucket(given)
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    """Of `PACKAGES`, read once in a process: looking them up takes longer than all else that a manifest tells."""
+    return {name: metadata.version(name) for name in PACKAGES}
 
 
 def _name(stage: str, key: str) -> str:

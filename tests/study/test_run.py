@@ -113,6 +113,23 @@ def test_scores_need_no_more_than_the_fit_they_are_of(finished, phantom_root, tm
     assert set(again.computed) == {victim.score}
 
 
+def test_cells_that_are_run_in_several_goes_run_once_each(finished, phantom_root, tmp_path, monkeypatch):
+    planned, store, _, _ = finished
+    copy = Store(tmp_path / "store")
+    shutil.copytree(store.root, copy.root)
+    victims = {cell.score for cell in planned.cells[:3]}
+    for key in victims:
+        shutil.rmtree(copy.path("score", key))
+    goes, whole_run = [], run.on_warm_workers
+    monkeypatch.setattr(run, "CELLS_IN_ONE_GO", 2)
+    monkeypatch.setattr(run, "on_warm_workers", lambda *given: goes.append(given[1]["job"]) or whole_run(*given))
+    again = run.run(planned, copy, phantom_root, Quiet())
+    assert len(again.computed) == 3 and set(again.computed) == victims
+    assert [len(victims & job.nodes.keys()) for job in goes] == [2, 1]
+    # What is sent to workers doesn't grow with the study: fit and score of each cell, and what these read.
+    assert all(len(job.nodes) < len(planned.nodes) / 2 for job in goes)
+
+
 def test_the_report_of_it_stands(finished, tmp_path):
     planned, store, _, _ = finished
     files = sorted(path for path in store.root.rglob("*"))
@@ -216,6 +233,11 @@ def test_a_layout_that_would_hang_is_refused():
     many_small = cluster.Capacity(cpus=15, gpus=0, node_cpus=4, node_gpus=0)
     with pytest.raises(UserError, match="what one node has free"):
         many_small.cells_at_once(spec.Resources(cpu=12))
+    shared = spec.Resources(workers=8)
+    assert many_small.cells_at_once(shared) == 1, "on several nodes"
+    with pytest.raises(UserError, match="resources.workers: found 8, and --store is no directory; allowed"):
+        many_small.check_one_node(shared)
+    many_small.check_one_node(spec.Resources(workers=4))
 
 
 def test_a_users_mistake_ends_the_run_and_leaves_nothing(ray_session, phantom_root, tmp_path):

@@ -1,0 +1,106 @@
+"""Ingest as the set and the cluster grow: images a second, the largest worker, the driver, what the object store spills.
+
+    python benchmarks/ingest_scale.py [--images N ...] [--nodes N ...] [--size PX]
+
+The set is a training split of so many names with 48 phantom films behind them, by hard links, each of which is read, decoded
+and written anew. Nodes are emulated on this machine, each with two CPUs and a small object store of its own, and one CPU of
+the cluster is left to Ray Data as in a study; where there are more of them than cores, what is seen is what a node costs,
+not what it brings. The rate is that of the stage after its workers have started; every row has a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+
+import bare
+from ingest import write_films
+
+from chexseg.stages import ingest
+from chexseg.stages.base import Execution
+
+STORE = 80 * 2**20
+COLUMNS = (
+    "workers",
+    "pixels, MiB",
+    "seconds",
+    "images a second",
+    "largest worker, MiB",
+    "driver, MiB",
+    "spilled, MiB",
+    "on disk, MiB",
+)
+
+
+@contextmanager
+def cluster(nodes: int, scratch: Path) -> Iterator[None]:
+    """A Ray of so many nodes on this machine."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    node = {"num_cpus": 2, "object_store_memory": STORE}
+    there = Cluster(initialize_head=True, head_node_args={**node, "temp_dir": str(scratch / "ray"), "include_dashboard": False})
+    for _ in range(nodes - 1):
+        there.add_node(**node)
+    ray.init(address=there.address, log_to_driver=False, logging_level="error")
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        there.shutdown()
+
+
+def spilled() -> int:
+    """Bytes that went from the object stores to the disk, or into files that are mapped in their place."""
+    import ray
+    from ray._private.internal_api import get_memory_info_reply, get_state_from_address
+
+    found = get_memory_info_reply(get_state_from_address(ray.get_runtime_context().gcs_address)).store_stats
+    return found.spilled_bytes_total + found.object_store_bytes_fallback
+
+
+def measure(images: int, nodes: int, size: int, scratch: Path) -> tuple[float, ...]:
+    root, out, workers = scratch / "data", scratch / "shards", 2 * nodes - 1
+    write_films(root, images)
+    with cluster(nodes, scratch), bare.Peak(bare.largest_worker) as peak:
+        watch, started = bare.Watch(), perf_counter()
+        execution = Execution(decode_workers=workers, progress=watch)
+        ingest.run(ingest.Config(split="train", size=size), {"data": root}, out, execution)
+        seconds, lost = perf_counter() - started, spilled()
+    driver = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    written = sum(path.stat().st_size for path in out.rglob("*.parquet"))
+    in_mib = [count / 2**20 for count in (peak.value, driver, lost, written)]
+    return workers, images * size * size / 2**20, seconds, watch.rate(workers), *in_mib
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, nargs="+", default=[4096, 16384], help="(default: 4096 16384)")
+    parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 3], help="(default: 1 2 3)")
+    parser.add_argument("--size", type=int, default=320, help="pixels of the square images' side (default: 320)")
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.alone:
+        with tempfile.TemporaryDirectory(prefix="cxr-", dir="/tmp") as scratch:
+            found = measure(given.images[0], given.nodes[0], given.size, Path(scratch))
+        values = (f"{value:>{len(name) + 2}.0f}" for name, value in zip(COLUMNS, found, strict=True))
+        print(f"{given.images[0]:>8,}{given.nodes[0]:>7}" + "".join(values), flush=True)
+        return
+    print(f"{'images':>8}{'nodes':>7}" + "".join(f"{name:>{len(name) + 2}}" for name in COLUMNS), flush=True)
+    for images in given.images:
+        for nodes in given.nodes:
+            one = ["--images", str(images), "--nodes", str(nodes), "--size", str(given.size)]
+            subprocess.run([sys.executable, __file__, "--alone", *one], check=True)
+
+
+if __name__ == "__main__":
+    main()

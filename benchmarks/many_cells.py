@@ -1,0 +1,115 @@
+"""A study of many empty cells: what the driver spends on each, in time and memory, as the study grows.
+
+    python benchmarks/many_cells.py [--cells N ...] [--profile FILE]
+
+The study is launched as `chexseg study run` launches it, with its lines of progress thrown away; only fits and scores are
+replaced, by functions that write one small file. So what is measured is planning, the look into the store, Tune, the way to
+a worker and back, the manifests, and Optuna's record of the grid. Every size has a process and a Ray of its own. CPU time is
+the driver's, all of its threads; "at most" is its largest resident set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any
+
+import bare
+from rich.console import Console
+
+from chexseg.phantom import dataset
+from chexseg.progress import Lines
+from chexseg.stages import fit, score
+from chexseg.study import launch, plan, run, spec
+from chexseg.study.store import Store
+
+#: Of the table; the names of what `measure` returns.
+COLUMNS = ("planning, s", "the run, s", "CPU ms a cell", "MiB before", "MiB at most", "Ray's GCS, MiB")
+
+
+def study_text(cells: int) -> str:
+    """Fully supervised cells that differ in their trial alone, so that they share everything but themselves."""
+    settings = {"size": 32, "encoder": {"init": "random"}, "labels": {"p": 1, "expert_split": {"train": 8, "select": 4}}}
+    return json.dumps({"name": "many", "axes": {"trial": list(range(cells))}, "settings": settings})
+
+
+def empty(config: Any, inputs: Mapping[str, Path], out: Path, execution: Any) -> dict[str, Any]:
+    """Instead of a fit and of its scores."""
+    (out / "nothing").write_text("\n")
+    return {"selection_miou": 0.5, "selection_curve": [0.5] * 20}
+
+
+def empty_trial(config: Mapping[str, Any], **constants: Any) -> None:
+    """What workers run for `run._trial`: the same, with stages that do nothing."""
+    fit.run = score.run = empty
+    run._trial(config, **constants)
+
+
+def resident_mib(process: str = "self") -> float:
+    """Resident set of a process now."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
+
+
+def gcs_mib() -> float:
+    """Resident set of this machine's largest GCS server: of this benchmark's, where no other Ray runs."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/comm"):
+        try:
+            if entry.read_text().strip() == "gcs_server":
+                found.append(resident_mib(entry.parent.name))
+        except (OSError, StopIteration):
+            continue
+    return max(found)
+
+
+def measure(cells: int, profile: str | None, scratch: Path) -> tuple[float, ...]:
+    data, store = scratch / "data", Store(scratch / "store")
+    dataset.write(data, dataset.Config(train=1, valid=16, test=4, size=64))
+    fingerprints = plan.fingerprints(data)
+    started = perf_counter()
+    planned = plan.plan(spec.parse(study_text(cells), "many.yaml"), fingerprints)
+    planning = perf_counter() - started
+    run._trial = empty_trial
+    with bare.own_ray(scratch), (scratch / "log").open("w") as log:
+        before, cpu, started = resident_mib(), process_time(), perf_counter()
+        with cProfile.Profile() if profile else nullcontext() as watched:
+            outcome = launch.launch(planned, store, data, Lines(Console(file=log)))
+        took, cpu, gcs = perf_counter() - started, process_time() - cpu, gcs_mib()
+    if watched:
+        watched.dump_stats(profile)
+    if outcome.failed or len(outcome.computed) != len(planned.nodes) - 1:  # nothing needs the training set
+        why = next(iter(outcome.failed.values()), "")
+        raise SystemExit(f"{len(outcome.computed)} of {len(planned.nodes)} stages ran; {why}")
+    return planning, took, 1000 * cpu / cells, before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, gcs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cells", type=int, nargs="+", default=[1000, 4000], help="sizes of studies (default: 1000 4000)")
+    parser.add_argument("--profile", help="write what the driver's main thread did, for pstats")
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.alone:
+        with tempfile.TemporaryDirectory(prefix="cxr-", dir="/tmp") as scratch:
+            found = measure(given.cells[0], given.profile, Path(scratch))
+        values = (f"{value:>{len(name) + 3}.1f}" for name, value in zip(COLUMNS, found, strict=True))
+        print(f"{given.cells[0]:>9,}" + "".join(values), flush=True)
+        return
+    print(f"{'cells':>9}" + "".join(f"{name:>{len(name) + 3}}" for name in COLUMNS), flush=True)
+    profile = ["--profile", given.profile] if given.profile else []
+    for cells in given.cells:
+        subprocess.run([sys.executable, __file__, "--alone", "--cells", str(cells), *profile], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""More pixels than the object store holds, ingested and streamed: nothing is spilled, no worker grows with the set."""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import os
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chexseg.data import shards, streams
+from chexseg.phantom import dataset
+from chexseg.stages import ingest
+from chexseg.stages.base import Execution
+
+STORE = 80 * 2**20  # Ray's least is 75 MiB
+SIZE = 320
+FEW, MANY = 1000, 4000  # pixels of the many: five times the store
+
+
+def repeated(films: Path, root: Path, count: int) -> Path:
+    """A training split of so many names with few films behind them: hard links, so that all of them are decoded."""
+    with (films / dataset.FOLDER / "train.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    copied = []
+    for number in range(count):
+        first, *labels = rows[number % len(rows)]
+        path = first.replace("/patient", f"/patient{number // len(rows):04d}")
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        os.link(films / first, root / path)
+        copied.append([path, *labels])
+    with (root / dataset.FOLDER / "train.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([header, *copied])
+    return root
+
+
+def largest_worker() -> int:
+    """Bytes that the largest of Ray's workers below this process has had resident so far."""
+    parents, peaks = {}, {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            lines = dict(line.split(":", 1) for line in (entry / "status").read_text().splitlines())
+            if (entry / "cmdline").read_bytes().startswith(b"ray::"):
+                peaks[int(entry.name)] = 1024 * int(lines["VmHWM"].split()[0])
+            parents[int(entry.name)] = int(lines["PPid"])
+        except (OSError, KeyError):  # it ended meanwhile, or is the kernel's
+            continue
+    mine = {os.getpid()}
+    while more := {child for child, parent in parents.items() if parent in mine} - mine:
+        mine |= more
+    return max((peak for process, peak in peaks.items() if process in mine), default=0)
+
+
+def spilled() -> int:
+    """Bytes that went from the object store to the disk, or into files that are mapped in its place."""
+    import ray
+    from ray._private.internal_api import get_memory_info_reply, get_state_from_address
+
+    found = get_memory_info_reply(get_state_from_address(ray.get_runtime_context().gcs_address)).store_stats
+    return found.spilled_bytes_total + found.object_store_bytes_fallback
+
+
+def alone(root: Path, out: Path, answers: Any) -> None:
+    """Ingest and one pass over what came of it, in a process and a Ray of their own."""
+    import ray
+
+    scratch = tempfile.mkdtemp(prefix="cxr-", dir="/tmp")
+    ray.init(
+        address="local",
+        num_cpus=3,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        object_store_memory=STORE,
+        _temp_dir=scratch,
+    )
+    peak, over = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not over.wait(0.1):
+            peak = max(peak, largest_worker())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        facts = ingest.run(ingest.Config(split="train", size=SIZE), {"data": root}, out, Execution(decode_workers=2))
+        ingested = spilled()
+        rows = sum(len(batch) for batch in streams.stream(shards.files(out / "images"), ["image_id", "pixels"]))
+        answers.put({"images": facts["images"], "rows": rows, "ingest": ingested, "pass": spilled() - ingested, "peak": peak})
+    finally:
+        over.set()
+        thread.join()
+        ray.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def found(phantom_root, tmp_path_factory) -> dict[int, dict[str, int]]:
+    """What `alone` has found, by number of images."""
+    spawn, out = multiprocessing.get_context("spawn"), {}
+    for count in (FEW, MANY):
+        scratch = tmp_path_factory.mktemp(str(count))
+        answers = spawn.Queue()
+        process = spawn.Process(target=alone, args=(repeated(phantom_root, scratch / "data", count), scratch / "out", answers))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+        out[count] = answers.get()
+        shutil.rmtree(scratch)
+    return out
+
+
+def test_every_image_is_ingested_and_read(found):
+    assert {count: (about["images"], about["rows"]) for count, about in found.items()} == {n: (n, n) for n in (FEW, MANY)}
+
+
+def test_nothing_is_spilled(found):
+    assert {count: (about["ingest"], about["pass"]) for count, about in found.items()} == {n: (0, 0) for n in (FEW, MANY)}
+
+
+def test_no_worker_holds_a_tenth_of_the_pixels_that_are_more(found):
+    assert found[MANY]["peak"] - found[FEW]["peak"] < (MANY - FEW) * SIZE * SIZE / 10
