@@ -85,7 +85,8 @@ class Work:
         return {name: found[name] for name in FIGURES if isinstance(found.get(name), (int, float))}
 
 
-@ray.remote(num_cpus=0)
+# Its calls, several a second, would bury the stages in the dashboard's list of tasks.
+@ray.remote(num_cpus=0, enable_task_events=False)
 class Board:
     """The latest progress of everything under way, and what has finished since it was last read."""
 

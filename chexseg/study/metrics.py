@@ -10,7 +10,8 @@ from typing import Any
 
 import ray
 from ray.util.metrics import Gauge
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from chexseg.study.cluster import on_node, this_node
 
 #: Cells by state. Ray's exporter puts ``ray_`` before this and every other name.
 CELLS = "chexseg_cells"
@@ -46,8 +47,7 @@ class Metrics:
 
     def _process(self) -> Any:
         """On this process's node: another one's might be kept from going away when it's idle."""
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        return Gauges.options(scheduling_strategy=here).remote(self.study)
+        return Gauges.options(scheduling_strategy=on_node(this_node())).remote(self.study)
 
     def set_cells(self, states: Mapping[str, int]) -> None:
         for state, count in states.items():
@@ -55,8 +55,9 @@ class Metrics:
 
     def set_stages(self, stages: Iterable[tuple[Mapping[str, str], Mapping[str, float]]]) -> None:
         """Of each its tags, cell and stage, and its figures."""
-        if self.gauges is not None:
-            self.gauges.set.remote(list(stages))
+        told = list(stages)
+        if self.gauges is not None and told:
+            self.gauges.set.remote(told)
 
     def end_stage(self, tags: Mapping[str, str], figures: Iterable[str]) -> None:
         self.set_stages([(tags, dict.fromkeys(figures, math.nan))])
@@ -65,7 +66,7 @@ class Metrics:
             self.gauges = self._process()
 
 
-@ray.remote(num_cpus=0, max_restarts=-1)
+@ray.remote(num_cpus=0, max_restarts=-1, enable_task_events=False)
 class Gauges:
     """The process that has the gauges of stages."""
 
