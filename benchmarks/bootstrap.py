@@ -15,8 +15,8 @@ import time
 import numpy as np
 import pandas as pd
 
-from chexseg.report.inference import crossed, two_way_bootstrap
-from chexseg.report.statistics import bootstrap_iou, miou, patient_of, pooled_iou
+from chexseg.report.statistics.inference import crossed, two_way_bootstrap
+from chexseg.report.statistics.scores import bootstrap_iou, miou, patient_of, pooled_iou
 
 # The test set of CheXlocalize.
 IMAGES, PATIENTS, PATHOLOGIES = 668, 500, 10

@@ -23,7 +23,7 @@ from pycocotools import mask as coco
 
 from chexseg.data import chexlocalize
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.report.evaluation import evaluate
+from chexseg.report.evaluation.evaluate import evaluate
 
 
 def write_files(folder: Path, images: int, height: int, width: int) -> tuple[Path, Path]:

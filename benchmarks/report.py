@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.report import page
+from chexseg.report.page import page
 from chexseg.report.results import CELL_COLUMNS, GRAPH_COLUMNS, StudyResults
 
 #: method, weak labels, p, fraction

@@ -23,7 +23,8 @@ import bare
 from chexseg.cli.demo import DEMO_DATA
 from chexseg.phantom import dataset
 from chexseg.progress import Quiet
-from chexseg.report import load, statistics
+from chexseg.report import load
+from chexseg.report.statistics import scores
 from chexseg.study import journal, plan, run, search_run, spec
 from chexseg.study.ledger import Ledger
 from chexseg.study.plan import Plan
@@ -41,7 +42,7 @@ GRID = {
 def test_miou(planned: Plan, store: Store) -> float:
     """Mean over the plan's cells of the pooled mIoU on the test images."""
     results = load.study_results(planned, store)
-    return float(statistics.miou(statistics.cell_iou(results))[0].mean())
+    return float(scores.miou(scores.cell_iou(results))[0].mean())
 
 
 def measure(trials: int, scratch: Path) -> None:

@@ -85,6 +85,7 @@ def ray_session():
         logging_level="error",
         object_store_memory=200 * 2**20,
         _temp_dir=scratch,
+        _system_config={"metrics_report_interval_ms": 1000},  # 10 s are long for a test that waits for them
     )
     yield
     ray.shutdown()

@@ -11,18 +11,15 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_the_layout_names_exactly_the_files_that_are_there():
     text = (ROOT / "README.md").read_text()
     layout = text[text.index("## The layout") : text.index("## Licence")]
-    named, house, room = [], "", ""
+    named, folders = [], {}
     for line in layout.splitlines():
-        if top := re.match(r"(\w+)/", line):
-            house, room = top[0], ""
-        if folder := re.match(r"  (\w+)/ ", line):
-            room = folder[1] + "/"
-        if line.startswith("  ") and not line.startswith("    "):
-            room = room if folder else ""
-        words = line.split()
+        indent, words = len(line) - len(line.lstrip()), line.split()
+        folders = {deep: name for deep, name in folders.items() if deep < indent}
+        if words and words[0].endswith("/"):
+            folders[indent] = words[0]
         names = [word for word in words if re.fullmatch(r"[a-z_0-9]+\.(py|html)", word)]
-        if words and names and words[0] == names[0]:
-            named += [house + room + name for name in names]
+        if names and words[0] == names[0]:
+            named += ["".join(folders.values()) + name for name in names]
     there = [
         str(path.relative_to(ROOT))
         for folder in ("chexseg", "benchmarks")

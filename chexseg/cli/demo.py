@@ -24,7 +24,7 @@ def demo(
     quiet: QuietFlag = False,
 ) -> None:
     """The main job on synthetic radiographs: data, all stages, report."""
-    from chexseg.report import table2
+    from chexseg.report.tables import table2
 
     started = time.monotonic()
     study_path = _shipped_study("demo.yaml")

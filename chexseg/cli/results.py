@@ -18,7 +18,7 @@ def report(
     overrides: Overrides = None,
 ) -> None:
     """Make the tables, the figures and one page of what a store holds of some studies."""
-    from chexseg.report import table2
+    from chexseg.report.tables import table2
 
     results, written = write_report(studies, data, store, out, overrides)
     for result in results:
@@ -52,18 +52,19 @@ def compare(
 ) -> None:
     """Two studies, cells or mask files side by side: paired differences with intervals, and the settings that differ."""
     from chexseg.data import location
-    from chexseg.report import compare, compare_page, compare_sides, tables
+    from chexseg.report.compare import comparison, page, sides
+    from chexseg.report.tables.text import to_terminal
     from chexseg.study.store import Store
 
     root, truth = (None if place is None else location.at(place) for place in (data, gt))
-    found = compare.compare(*compare_sides.read((first, second), root, Store(store), overrides or (), truth))
+    found = comparison.compare(*sides.read((first, second), root, Store(store), overrides or (), truth))
     for note in found.notes:
         typer.echo(f"note: {note}", err=True)
     for setting in found.settings.itertuples():
         typer.echo(f"{setting.setting}: A {setting.A}, B {setting.B}")
-    typer.echo(tables.to_terminal(compare.short(found)))
-    typer.echo(compare.sentence(found))
-    typer.echo(str(compare_page.write(found, out)))
+    typer.echo(to_terminal(comparison.short(found)))
+    typer.echo(comparison.sentence(found))
+    typer.echo(str(page.write(found, out)))
 
 
 def evaluate(
@@ -89,9 +90,9 @@ def evaluate(
 ) -> None:
     """Predictions against the ground truth, CheXlocalize files in, CSV out."""
     from chexseg.data import location
-    from chexseg.report import evaluation
+    from chexseg.report.evaluation import evaluate
 
-    found = evaluation.evaluate(location.at(gt), pred, metric, true_pos_only, seed)
+    found = evaluate.evaluate(location.at(gt), pred, metric, true_pos_only, seed)
     for note in found.notes:
         typer.echo(f"note: {note}", err=True)
     if out is not None:
@@ -104,7 +105,8 @@ def evaluate(
 def write_report(studies: list[Path], data: str | Path, store: str, out: Path, overrides: list[str] | None) -> Any:
     """Write the report of studies: (the results of each, `page.Written`)."""
     from chexseg.data import location
-    from chexseg.report import load, page
+    from chexseg.report import load
+    from chexseg.report.page import page
     from chexseg.study import meaning
 
     meant, place = read_studies(studies, data, store, overrides, apart=True)

@@ -26,14 +26,17 @@ def _context() -> DataContext:
 def stream(paths: Sequence[str], columns: Sequence[str], batch_size: int = 256) -> Iterator[pa.Table]:
     """Batches of the named columns of shards, in the order of the paths and of their rows, by Ray Data.
 
-    Only the batches under way are in memory. The batches have lost the schema's metadata: give `array` the layout.
+    One file is read ahead, on this process's node, and only the batches under way are in memory. Reading holds no CPU: it would
+    wait for ever for one where cells hold all that are left after a node has died. The batches have lost the schema's
+    metadata: give `array` the layout.
     """
     import ray
 
-    # Ray 2.60's new parquet reader takes ten times as long on files of this size; the setting is read as the set is built.
-    context = _context()
-    context.use_datasource_v2 = False
-    dataset = ray.data.read_parquet(list(paths), columns=list(columns), partitioning=None)
+    from chexseg.data.shard_source import ShardSource
+
+    _context()
+    source = ShardSource(paths, columns)
+    dataset = ray.data.read_datasource(source, num_cpus=0, concurrency=1, override_num_blocks=len(source.paths))
     yield from dataset.iter_batches(batch_size=batch_size, batch_format="pyarrow")
 
 
@@ -45,12 +48,13 @@ def map_files(
     workers: int = 1,
     num_cpus: float = 1,
     num_gpus: float = 0,
+    here: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[dict[str, Any]]:
     """Apply a stateful worker to every path on Ray Data's actors: ``worker(**arguments)(path) -> dict``.
 
     The unit of work is a file, so a worker that skips files it finds finished makes the whole resumable. Answers come back
-    in the order of the paths. Progress counts files.
+    in the order of the paths. here: all workers are on this process's node, one a CPU or a GPU at most. Progress counts files.
     """
     if not paths:
         return []
@@ -58,6 +62,8 @@ def map_files(
     from ray.data import ActorPoolStrategy
 
     _context()
+    if here:  # an autoscaler would bring nodes for what waits, and these could take none of it
+        workers = min(workers, _devices("GPU" if num_gpus else "CPU"))
     most = max(1, min(workers, len(paths)))
     # All start at once, or the second would wait for the first to have its model; one that finds no room holds nobody up.
     pool = ActorPoolStrategy(min_size=1, initial_size=most, max_size=most)
@@ -68,12 +74,28 @@ def map_files(
         num_cpus=num_cpus,
         num_gpus=num_gpus,
         compute=pool,
+        label_selector=node_label() if here else None,
     )
     answers = []
     for row in dataset.iter_rows():
         answers.append(json.loads(row["answer"]))
         progress(len(answers), len(paths))
     return answers
+
+
+def node_label() -> dict[str, str]:
+    """The labels of Ray that only this process's node has."""
+    import ray
+
+    return {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+
+
+def _devices(kind: str) -> int:
+    """What this process's node has of a resource, taken or not."""
+    import ray
+
+    own = ray.get_runtime_context().get_node_id()
+    return int(sum(node["Resources"].get(kind, 0) for node in ray.nodes() if node["NodeID"] == own))
 
 
 class _PathWorker:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from chexseg.report.overlays import FILL_OPACITY, composite, outline
+from chexseg.report.page.overlays import FILL_OPACITY, composite, outline
 from chexseg.report.palette import DASHED, PATHOLOGY_COLOURS
 
 #: Pixels of the radiograph's long side, at most: outlines two pixels wide are easily seen.

@@ -21,6 +21,7 @@ from chexseg.pathologies import COMPETITION, OBSERVATIONS
 from chexseg.randomness import derive
 from chexseg.stages import ray_train, resume
 from chexseg.stages.base import Execution, StageConfig
+from chexseg.stages.pace import Pace
 
 VERSION = 2
 WEIGHTS = "classifier.safetensors"
@@ -103,14 +104,14 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
     steps = max(1, config.epochs * len(table) // config.batch_size)
     progress = resume.load(out, model, optimizer) or {"step": 0, "loss": None, "best": {"mean_auroc": -1.0}, "weights": {}}
     source.skip(progress["step"] * config.batch_size)
-    saved = time.monotonic()
+    saved, pace = time.monotonic(), Pace()
     while progress["step"] < steps:
         progress["step"] += 1
         step = progress["step"]
         # Some encoders draw random numbers as they train: of each step its own, so that a resumed run draws the same.
         torch.manual_seed(derive(config.seed, "classifier", step))
         model.train()
-        batch = source.take(config.batch_size)
+        batch = pace.wait(lambda: source.take(config.batch_size))
         with autocast(config.precision, execution.device):
             logits_NL = model(encoders.prepare(batch["images"], "chexpert"))
         loss = losses.classification(logits_NL, batch["targets"])
@@ -119,7 +120,8 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
         optimizer.step()
         value = loss.item()
         progress["loss"] = value if progress["loss"] is None else 0.95 * progress["loss"] + 0.05 * value
-        execution.progress(step * config.batch_size, steps * config.batch_size, "images", {"loss": progress["loss"]})
+        note = {"loss": progress["loss"], **pace.step()}
+        execution.progress(step * config.batch_size, steps * config.batch_size, "images", note)
         checkpoint = step % config.checkpoint_every == 0 or step == steps
         if checkpoint:
             scores = auroc(probabilities(config, model, valid_pixels_NHW, execution.device), valid_labels_NL)

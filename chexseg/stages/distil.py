@@ -46,6 +46,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
         },
         workers=execution.map_workers,
         num_gpus=execution.map_gpus,
+        here=execution.here,
         progress=lambda files, total: execution.progress(len(order) * files // total, len(order), "images"),
     )
     return {"images": sum(answer["images"] for answer in answers), "of": len(frontal)}

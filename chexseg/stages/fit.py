@@ -25,6 +25,7 @@ from chexseg.randomness import derive
 from chexseg.stages import ray_train, resume
 from chexseg.stages.base import Execution, StageConfig
 from chexseg.stages.counting import pixels
+from chexseg.stages.pace import Pace
 
 if TYPE_CHECKING:
     from chexseg.stages.training_sets import TrainingSet
@@ -143,13 +144,13 @@ def optimise(config: Config, model: Any, data: TrainingSet, out: Path, execution
     for epoch in range(progress.epochs):
         data.skip(epoch)
     total, steps = config.epochs * data.samples, config.epochs * max(1, data.samples // config.batch_size)
-    saved = time.monotonic()
+    saved, pace = time.monotonic(), Pace()
     for epoch in range(progress.epochs, config.epochs):
         torch.manual_seed(derive(config.seed, "dropout", epoch))
         flips = torch.Generator().manual_seed(derive(config.seed, "flips", epoch))
         model.train()
         watch = losses.Watch()
-        for number, batch in enumerate(data.batches(epoch), start=1):
+        for number, batch in enumerate(pace.over(data.batches(epoch)), start=1):
             step = epoch * (steps // config.epochs) + number
             if config.schedule == "cosine":
                 optimizer.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * (step - 1) / steps)) / 2
@@ -164,11 +165,12 @@ def optimise(config: Config, model: Any, data: TrainingSet, out: Path, execution
             where = partial(_where, step, optimizer.param_groups[0]["lr"], data.ids, batch["rows"])
             watch.add(synchronised.mean(loss), where)
             done = epoch * data.samples + min(number * config.batch_size, data.samples)
-            execution.progress(done, total, "samples", {"epoch": epoch + 1})
+            execution.progress(done, total, "samples", {"epoch": epoch + 1, **pace.step()})
         mean_loss = watch.mean()
         score = selection_score(config, model, data.select)
         progress.finish_epoch(model, mean_loss, score, best=config.checkpoint == "selection")
-        execution.progress((epoch + 1) * data.samples, total, "samples", {"epoch": epoch + 1, "selection mIoU": score})
+        note = {"epoch": epoch + 1, "loss": mean_loss, "selection mIoU": score}
+        execution.progress((epoch + 1) * data.samples, total, "samples", note)
         if synchronised.rank() == 0 and time.monotonic() - saved > execution.checkpoint_seconds and epoch + 1 < config.epochs:
             resume.save(out, model, optimizer, **vars(progress))
             saved = time.monotonic()

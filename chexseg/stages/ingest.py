@@ -85,6 +85,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
             "out": str(out),
         },
         workers=execution.decode_workers,
+        here=execution.here,
         progress=lambda done, total: execution.progress(min(done * rows_a_file, len(table)), len(table), "images"),
     )
     for answer in answers:

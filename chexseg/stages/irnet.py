@@ -25,6 +25,7 @@ from chexseg.randomness import derive
 from chexseg.stages import resume, weak_counts
 from chexseg.stages.base import Execution, StageConfig
 from chexseg.stages.counting import COUNTS
+from chexseg.stages.pace import Pace
 from chexseg.stages.saliency import THRESHOLDS
 
 VERSION = 2
@@ -91,6 +92,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
         },
         workers=execution.map_workers,
         num_gpus=execution.map_gpus,
+        here=execution.here,
         progress=lambda files, total: execution.progress(files, total, "files"),
     )
     (out / THRESHOLDS).write_text(json.dumps(thresholds, indent=1))
@@ -153,13 +155,13 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
     progress = resume.load(out, model, optimizer) or {"step": 0, "history": [], "decay": decay.state_dict()}
     decay.load_state_dict(progress["decay"])
     source.skip(progress["step"] * batch_size)
-    saved = time.monotonic()
+    saved, pace = time.monotonic(), Pace()
     model.train()
     while progress["step"] < steps:
         progress["step"] += 1
         # Some backbones draw random numbers as they train: of each step its own, so that a resumed run draws the same.
         torch.manual_seed(derive(config.seed, "irnet", progress["step"]))
-        batch = source.take(batch_size)
+        batch = pace.wait(lambda: source.take(batch_size))
         boundary_Nhw, displacement_N2hw = model(encoders.prepare(batch["images"], config.init))
         maps_NKhw = interpolate(batch["maps"].float(), size=boundary_Nhw.shape[-2:], mode="bilinear", align_corners=False)
         seeds_NKhw = seeds(maps_NKhw, batch["present"], config.foreground, config.background)
@@ -170,7 +172,7 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
         decay.step()
         values = torch.stack(list(losses.values())).tolist()
         progress["history"].append(dict(zip(losses, values, strict=True)))
-        note = {"loss": progress["history"][-1]["total"]}
+        note = {"loss": progress["history"][-1]["total"], **pace.step()}
         execution.progress(progress["step"] * batch_size, steps * batch_size, "images", note)
         if time.monotonic() - saved > execution.checkpoint_seconds:
             resume.save(out, model, optimizer, **progress | {"decay": decay.state_dict()})

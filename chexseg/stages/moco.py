@@ -18,6 +18,7 @@ from chexseg.randomness import derive
 from chexseg.stages import ray_train, resume
 from chexseg.stages.base import Execution, StageConfig
 from chexseg.stages.classify import autocast
+from chexseg.stages.pace import Pace
 from chexseg.stages.pretrain import WEIGHTS
 
 __all__ = ["VERSION", "WEIGHTS", "Config", "build", "queue_length", "run", "train"]
@@ -109,14 +110,14 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
     steps = max(1, config.epochs * len(image_ids) // config.batch_size)
     progress = resume.load(out, model, optimizer) or {"step": 0, "loss": None, "accuracy": None}
     source.skip(progress["step"] * config.batch_size)
-    saved = time.monotonic()
+    saved, pace = time.monotonic(), Pace()
     while progress["step"] < steps:
         progress["step"] += 1
         step = progress["step"]
         # Some encoders draw random numbers as they train: of each step its own, so that a resumed run draws the same.
         torch.manual_seed(derive(config.seed, "moco", step))
         drawn = torch.Generator().manual_seed(derive(config.seed, "moco views", step))
-        images_NHW = source.take(config.batch_size)["images"]
+        images_NHW = pace.wait(lambda: source.take(config.batch_size))["images"]
         pair = [encoders.prepare(augmentation.views(images_NHW, strength, drawn), "moco") for _ in range(2)]
         with autocast(config.precision, execution.device):
             if step == 1:
@@ -135,7 +136,7 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
             raise FloatingPointError(f"the loss is {values[0]} in step {step}: lower the learning rate")
         for name, value in zip(("loss", "accuracy"), values, strict=True):
             progress[name] = value if progress[name] is None else 0.95 * progress[name] + 0.05 * value
-        note = {"loss": progress["loss"], "accuracy": progress["accuracy"]}
+        note = {"loss": progress["loss"], "accuracy": progress["accuracy"], **pace.step()}
         execution.progress(step * config.batch_size, steps * config.batch_size, "images", note)
         if time.monotonic() - saved > execution.checkpoint_seconds:
             resume.save(out, model, optimizer, **progress)

@@ -19,6 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from chexseg.data import streams
 from chexseg.errors import DamagedError, UserError
 from chexseg.stages import resume
 from chexseg.stages.base import Execution, no_progress
@@ -36,7 +37,7 @@ def once(
 ) -> dict[str, Any]:
     """``train(config, inputs, out, execution)`` by `run`, unless its result is there already (`resume.once`)."""
     loop = functools.partial(train, config, dict(inputs), out)
-    name = f"{train.__module__.rpartition('.')[2]} with {config.architecture}"
+    name = execution.title or f"{train.__module__.rpartition('.')[2]} with {config.architecture}"
     return resume.once(out, weights, lambda: run(loop, name, out, execution))
 
 
@@ -62,7 +63,12 @@ def run(loop: Callable[[Execution], Mapping[str, Any]], name: str, out: Path, ex
         resources["GPU"] = execution.map_gpus
     trainer = TorchTrainer(
         functools.partial(_work, loop, str(answer), replace(execution, train_failures=None)),
-        scaling_config=train.ScalingConfig(num_workers=execution.train_workers, use_gpu=gpu, resources_per_worker=resources),
+        scaling_config=train.ScalingConfig(
+            num_workers=execution.train_workers,
+            use_gpu=gpu,
+            resources_per_worker=resources,
+            label_selector=streams.node_label() if execution.here else None,
+        ),
         run_config=train.RunConfig(
             name=name,
             storage_path=str(scratch.absolute()),

@@ -68,6 +68,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
         {**arguments, "execution": execution.for_actor(), "wanted": pool, "out": str(out / "train"), "note": note},
         workers=execution.map_workers,
         num_gpus=execution.map_gpus,
+        here=execution.here,
         progress=lambda files, total: execution.progress(len(pool) * files // total, len(pool), "images"),
     )
     (out / THRESHOLDS).write_text(json.dumps(chosen["thresholds"], indent=1))

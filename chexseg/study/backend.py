@@ -30,12 +30,14 @@ class Backend(Protocol):
     """A directory or an object store. Names are relative to the store; an artifact's is ``<stage>/<short key>``.
 
     uri: finds the store from anywhere on this host, and may hold credentials. title: the same for people, without them.
-    local: a directory of this host for what must be a file there.
+    local: a directory of this host for what must be a file there. shared: every node of a cluster finds the paths of its
+    artifacts and partial directories under the same names; else they are this host's own.
     """
 
     uri: str
     title: str
     local: Path
+    shared: bool
 
     def tree(self, name: str) -> dict[str, Entry]:
         """Every file below a name, by its path below it; empty where there's nothing."""

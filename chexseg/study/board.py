@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 
 from chexseg.progress import Reporter, duration
+from chexseg.study.cluster import on_node, this_node
+from chexseg.study.metrics import FIGURES, Metrics, Rate
+
+#: What metrics tell and a line for people has no room for.
+UNTOLD = ("step s", "data wait s")
 
 
 @dataclass
@@ -28,6 +34,7 @@ class Tally:
     ended: int = 0
     times: list[float] = field(default_factory=list)
     unit: str = "cells"
+    study: str = ""
 
     def begin(self, cell: str, now: float) -> None:
         """A cell may begin again after its worker died."""
@@ -41,6 +48,11 @@ class Tally:
         self.times = [*self.times[:1], now]
         if miou is not None:
             self.best = max(self.best or (miou, cell), (miou, cell))
+
+    def states(self) -> dict[str, int]:
+        """How many are in which state."""
+        known = {"done": self.done, "running": len(self.running), "failed": self.failed}
+        return known | {"waiting": self.total - sum(known.values())}
 
     def text(self) -> str:
         """One line for people, nothing where there are no cells; the estimate is by those that have ended so far, so it knows
@@ -56,20 +68,40 @@ class Tally:
         return ", ".join(words)
 
 
+@dataclass
+class Work:
+    """A stage under way. tags: its cell and stage, for metrics."""
+
+    tags: Mapping[str, str]
+    done: int
+    total: int
+    unit: str
+    note: Mapping[str, Any]
+    rate: Rate
+
+    def figures(self) -> dict[str, float]:
+        """What metrics tell of it."""
+        found = {**self.note, "images/s": self.rate.value() if self.unit in ("images", "samples") else None}
+        return {name: found[name] for name in FIGURES if isinstance(found.get(name), (int, float))}
+
+
 @ray.remote(num_cpus=0)
 class Board:
     """The latest progress of everything under way, and what has finished since it was last read."""
 
     def __init__(self, tally: Tally) -> None:
-        self.tally = tally
-        self.running: dict[str, tuple[int, int, str, dict[str, Any]]] = {}
+        self.tally, self.metrics = tally, Metrics(tally.study)
+        self.running: dict[str, Work] = {}
         self.finished: list[tuple[str, str]] = []
 
-    def update(self, name: str, done: int, total: int, unit: str, note: dict[str, Any]) -> None:
-        self.running[name] = (done, total, unit, note)
+    def update(self, name: str, tags: Mapping[str, str], done: int, total: int, unit: str, note: Mapping[str, Any]) -> None:
+        rate = self.running[name].rate if name in self.running and self.running[name].unit == unit else Rate()
+        rate.add(time.monotonic(), done)
+        self.running[name] = Work(tags, done, total, unit, note, rate)
 
     def finish(self, name: str, text: str) -> None:
-        self.running.pop(name, None)
+        if work := self.running.pop(name, None):
+            self.metrics.end_stage(work.tags, work.figures())
         self.finished.append((name, text))
 
     def begin_cell(self, name: str) -> None:
@@ -79,24 +111,41 @@ class Board:
         self.tally.end(name, whole, miou, time.monotonic())
 
     def read(self) -> tuple[dict[str, tuple[int, int, str, dict[str, Any]]], list[tuple[str, str]], str]:
+        """What a reporter is told: the stages under way, what has finished, the headline. Metrics are brought up to date."""
+        if self.tally.total:
+            self.metrics.set_cells(self.tally.states())
+        self.metrics.set_stages((work.tags, work.figures()) for work in self.running.values())
+        running = {
+            name: (work.done, work.total, work.unit, {key: work.note[key] for key in work.note if key not in UNTOLD})
+            for name, work in self.running.items()
+        }
         finished, self.finished = self.finished, []
-        return self.running, finished, self.tally.text()
+        return running, finished, self.tally.text()
+
+
+def post(tally: Tally) -> Any:
+    """A board on the driver's node: another may go at any time, and the run would end with it."""
+    return Board.options(scheduling_strategy=on_node(this_node())).remote(tally)
 
 
 class Pen:
-    """A stage's `progress` callback: writes to the board, at most twice a second. The latest figures stay in the note."""
+    """A stage's `progress` callback: writes to the board, at most twice a second, and its end. The latest figures stay in
+    the note.
 
-    def __init__(self, board: Any, name: str):
-        self.board, self.name = board, name
+    name: for people. cell, stage: for metrics.
+    """
+
+    def __init__(self, board: Any, name: str, cell: str, stage: str):
+        self.board, self.name, self.tags = board, name, {"cell": cell, "stage": stage}
         self.note: dict[str, Any] = {}
         self.written = 0.0
 
     def __call__(self, done: int, total: int, unit: str, note: dict[str, Any] | None = None) -> None:
         self.note |= {name: value for name, value in (note or {}).items() if value is not None}
         now = time.monotonic()
-        if now - self.written >= 0.5:
+        if now - self.written >= 0.5 or done == total:
             self.written = now
-            self.board.update.remote(self.name, done, total, unit, self.note)
+            self.board.update.remote(self.name, self.tags, done, total, unit, self.note)
 
 
 class Watch:

@@ -34,6 +34,8 @@ T = TypeVar("T")
 class Bucket:
     """An artifact is the objects below a prefix, and its manifest is put last (`study.backend.Backend`)."""
 
+    shared = False
+
     def __init__(self, uri: str, timing: claims.Timing | None = None):
         self.uri, self.timing = uri, timing or claims.Timing()
         place = connect(uri, "--store")

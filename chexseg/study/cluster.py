@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from chexseg.errors import UserError
 from chexseg.study.growth import NO_GROWTH, Growth
 from chexseg.study.spec import Resources
 
-#: Times that work is tried again after its worker died.
+#: Times that work is tried again after its worker died. Ray's tasks, Tune and Train don't count a node that Ray was told would
+#: go, as after a spot node's warning. One that dies without a word counts: the work itself may bring nodes down, and would
+#: go on to the next one.
 MAX_FAILURES = 2
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """What the cluster has for us now, and what it may get. One CPU is always left to Ray Data: without it readers would
-    wait for ever.
+    """What the cluster has for us now, and what it may get. One CPU is always left: for the actors of Ray Data that upstream
+    stages map with, and for what reads beside the cells, which holds none.
 
     What waits for resources makes an autoscaler add nodes, so as much may be asked for at once as is in reach.
     """
@@ -76,6 +78,16 @@ class Capacity:
             raise UserError(f"resources.workers: found {resources.workers}; allowed: as many as the cluster has room for")
         return max(1, min(slots))
 
+    def check_one_node(self, resources: Resources) -> None:
+        """Raises `UserError` for workers for which no node has room together: in a store that is no directory which all nodes
+        share, what one of them writes is found on its node alone."""
+        cpus, gpus = max(1, int(resources.cpu)) * resources.workers, self.gpus_of(resources) * resources.workers
+        if cpus > max(self.node_cpus, self.growth.cpus) or gpus > max(self.node_gpus, self.growth.gpus):
+            raise UserError(
+                f"resources.workers: found {resources.workers}, and --store is no directory; allowed: as many as one node has"
+                " room for, or a store in a directory that all nodes share"
+            )
+
     def without_gpus(self, resources: Resources, address: str | None) -> str | None:
         """What to tell of cells that ask for GPUs where there are none: on a machine of one's own they train on its CPUs.
 
@@ -91,25 +103,35 @@ class Capacity:
         )
 
 
-def room_for_reads(capacity: Capacity, resources: Resources) -> PlacementGroup | None:
-    """A CPU that cells can't take, for what they read through Ray Data (`read_in`); None where they leave one anyway.
-
-    Cells without GPUs that wait for nodes to come take every CPU that is there, and would wait for ever for their own reads
-    if no node came.
-    """
-    if capacity.gpus_of(resources) or capacity.cpus_in_reach == capacity.cpus:
-        return None
-    room = ray.util.placement_group([{"CPU": 1}])
-    ray.get(room.ready())
-    return room
+def going() -> bool:
+    """Whether Ray was told that this process's node will soon be gone: it is drained, as after a spot node's warning."""
+    # Nothing public tells; Ray Train looks here too.
+    return this_node() in ray._private.state.state.get_draining_nodes()
 
 
-def read_in(room: PlacementGroup) -> None:
-    """Make this process's Ray Data work in the room of `room_for_reads`."""
-    from ray.data import DataContext
-    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+def on_node(node: str) -> NodeAffinitySchedulingStrategy:
+    """On that node or not at all."""
+    return NodeAffinitySchedulingStrategy(node, soft=False)
 
-    DataContext.get_current().scheduling_strategy = PlacementGroupSchedulingStrategy(room)
+
+def this_node() -> str:
+    return ray.get_runtime_context().get_node_id()
+
+
+def largest_node() -> str:
+    """The node with most CPUs; of equals this one."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    return max(alive, key=lambda node: (node["Resources"].get("CPU", 0), node["NodeID"] == this_node()))["NodeID"]
+
+
+def node_with_room(bundle: Mapping[str, float], count: int) -> str:
+    """A node on which so much is free `count` times at once; waits for one, which makes an autoscaler bring it."""
+    group = ray.util.placement_group([dict(bundle)] * count, strategy="STRICT_PACK")
+    try:
+        ray.get(group.ready())
+        return next(iter(ray.util.placement_group_table(group)["bundles_to_node_id"].values()))
+    finally:
+        ray.util.remove_placement_group(group)
 
 
 def describe() -> list[dict[str, Any]]:

@@ -19,6 +19,8 @@ PARTIAL = ".partial"
 class Directory:
     """An artifact is a directory below `root`, and appears there by a rename (`study.backend.Backend`)."""
 
+    shared = True
+
     def __init__(self, root: Path):
         self.root = self.local = root
         self.uri, self.title = str(root.absolute()), str(root)

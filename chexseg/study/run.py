@@ -22,8 +22,8 @@ from chexseg.data.location import Location
 from chexseg.errors import UserError
 from chexseg.progress import Reporter
 from chexseg.stages.base import Execution
-from chexseg.study.board import Board, Pen, Tally, Watch
-from chexseg.study.cluster import MAX_FAILURES, Capacity, read_in, room_for_reads
+from chexseg.study.board import Pen, Tally, Watch, post
+from chexseg.study.cluster import MAX_FAILURES, Capacity, going, largest_node, node_with_room, on_node
 from chexseg.study.execute import check, execute
 from chexseg.study.growth import NO_GROWTH, Growth
 from chexseg.study.outcome import Outcome
@@ -46,13 +46,15 @@ def run(plan: Plan, store: Store, data: Location, reporter: Reporter, growth: Gr
     outcome = Outcome()
     capacity = Capacity.of_cluster(growth)
     capacity.cells_at_once(plan.study.resources)  # refuse now, not after hours of upstream stages
+    if plan.study.resources.workers > 1 and not store.backend.shared:
+        capacity.check_one_node(plan.study.resources)
     done = store.cached(plan.nodes.values())
     outcome.cached = len(done)
     check(plan.needed(done), plan.study.resources.workers, capacity.gpus_of(plan.study.resources) > 0)
     cells = {cell.score: cell for cell in plan.cells}
     own = set(cells) | {cell.fit for cell in plan.cells}  # run inside the cells' trials
-    board = Board.remote(_tally(plan, store, done))
-    job = Job(plan.nodes, store.uri, data.absolute(), board)
+    board = post(_tally(plan, store, done))
+    job = Job(plan.nodes, store.uri, data.absolute(), board, here=not store.backend.shared)
     with Watch(board, reporter):
         while True:
             hopeless = _hopeless(plan.nodes, outcome.failed)
@@ -77,7 +79,7 @@ def _tally(plan: Plan, store: Store, done: set[str]) -> Tally:
     found = store.find_all(plan.nodes[cell.fit] for cell in plan.cells if cell.score in done)
     fits = [(cell.name, found.get(cell.fit)) for cell in plan.cells if cell.score in done]
     best = [(fit.facts["selection_miou"], name) for name, fit in fits if fit and fit.facts["selection_miou"] is not None]
-    return Tally(len(plan.cells), len(fits), best=max(best, default=None))
+    return Tally(len(plan.cells), len(fits), best=max(best, default=None), study=plan.study.name)
 
 
 def _cell_ready(cell: Cell, nodes: Mapping[str, Node], done: set[str]) -> bool:
@@ -109,12 +111,18 @@ def _take_in(answers: Sequence[Mapping[str, Any]], done: set[str], outcome: Outc
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker needs to know."""
+    """What every worker needs to know. here: what a stage reads and writes lies on one node, that of its task alone."""
 
     nodes: Mapping[str, Node]
     store: str
     data: Location
     board: Any
+    here: bool = False
+
+    def pen(self, key: str, cell: str | None = None) -> Pen:
+        """What a node's stage writes its progress with. cell: whose it is alone."""
+        node = self.nodes[key]
+        return Pen(self.board, f"{cell}, {node.stage}" if cell else node.label, cell or key[:12], node.stage)
 
     def part(self, keys: Iterable[str]) -> Job:
         """The job for workers that compute these nodes alone: with them and their inputs, whatever else a study has."""
@@ -174,8 +182,8 @@ def _headline(facts: Mapping[str, Any]) -> str:
 
 
 @ray.remote(num_cpus=0, max_retries=MAX_FAILURES)
-def _stage_task(job: Job, key: str, name: str, execution: Execution) -> dict[str, Any]:
-    return attempt(job, key, name, replace(execution, progress=Pen(job.board, name)))
+def _stage_task(job: Job, key: str, pen: Pen, execution: Execution) -> dict[str, Any]:
+    return attempt(job, key, pen.name, replace(execution, progress=pen))
 
 
 def _run_stages(ready: Sequence[Node], job: Job, capacity: Capacity) -> list[dict[str, Any]]:
@@ -190,10 +198,13 @@ def _run_stages(ready: Sequence[Node], job: Job, capacity: Capacity) -> list[dic
         # Of the CPUs that are there: nodes with GPUs aren't rented to decode images.
         decode_workers=max(1, capacity.cpus),
         map_workers=max(1, int(capacity.gpus_in_reach)) if gpu else max(1, capacity.cpus),
-        # A stage that trains and then maps holds half a GPU in either role: both fit on one.
-        map_gpus=0.5 if gpu else 0,
+        map_gpus=0.49 if gpu else 0,
         train_failures=MAX_FAILURES,
+        here=job.here,
     )
+    # Two stages never share a GPU, and each finds the rest of its own free to train or map there.
+    share = 0.51 if gpu else 0
+    place: Any = "SPREAD" if gpu else on_node(largest_node()) if job.here else "DEFAULT"
     # Each may hold a CPU in training, and Ray Data needs one.
     at_once = max(1, min(int(capacity.gpus_in_reach), capacity.cpus_in_reach)) if gpu else 1
     waiting, answers = list(ready), []
@@ -201,9 +212,9 @@ def _run_stages(ready: Sequence[Node], job: Job, capacity: Capacity) -> list[dic
     while waiting or running:
         while waiting and len(running) < at_once:
             node = waiting.pop(0)
-            share = 0.5 if gpu and node.stage != "ingest" else 0
-            task = _stage_task.options(num_gpus=share, scheduling_strategy="SPREAD" if gpu else "DEFAULT")
-            running[task.remote(job.part([node.key]), node.key, node.label, execution)] = node
+            pen, held = job.pen(node.key), 0 if node.stage == "ingest" else share
+            task = _stage_task.options(name=pen.name, num_gpus=held, scheduling_strategy=place)
+            running[task.remote(job.part([node.key]), node.key, pen, execution)] = node
         (finished,), _ = ray.wait(list(running), num_returns=1)
         node = running.pop(finished)
         try:
@@ -221,13 +232,22 @@ def _trial(config: Mapping[str, Any], job: Job, names: Mapping[str, str], execut
     score = config["score"]
     cell = names[score]
     job.board.begin_cell.remote(cell)
+    entitle(cell)
     for key in (job.nodes[score].inputs["segmenter"], score):
-        name = f"{cell}, {job.nodes[key].stage}"
-        answers.append(attempt(job, key, name, replace(execution, progress=Pen(job.board, name))))
+        pen = job.pen(key, cell)
+        answers.append(attempt(job, key, pen.name, replace(execution, progress=pen)))
         if not whole(answers[-1]):
             break
     job.board.end_cell.remote(cell, whole(answers[-1]), answers[0].get("miou"))
     tune.report({"answers": answers})
+
+
+def entitle(name: str) -> None:
+    """Call this process so in the dashboard's cluster view and in `top`, until the next call of a method of its actor.
+
+    Tune's actors are named once for all their trials. Nothing public of Ray's does it.
+    """
+    ray._raylet.setproctitle(f"ray::{name}")
 
 
 def whole(answer: Mapping[str, Any]) -> bool:
@@ -244,15 +264,20 @@ def _run_shared_cells(pending: Sequence[Cell], job: Job, capacity: Capacity, res
         map_gpus=gpu,
         train_workers=resources.workers,
         train_failures=MAX_FAILURES,
+        here=job.here,
     )
-    shared = _stage_task.options(num_cpus=0)
-    alone = _stage_task.options(num_cpus=execution.threads, num_gpus=gpu)
+    alone = {"num_cpus": execution.threads, "num_gpus": gpu}
     waiting, running, answers, mious = list(pending), {}, [], {}
 
     def start(cell: Cell, stage: str) -> None:
-        key, task = (cell.fit, shared) if stage == "fit" else (cell.score, alone)
+        key, options = (cell.fit, {}) if stage == "fit" else (cell.score, alone)
+        if stage == "fit" and job.here:
+            node = node_with_room({"CPU": execution.threads, "GPU": gpu}, resources.workers)
+            options = {"scheduling_strategy": on_node(node)}
         job.board.begin_cell.remote(cell.name)
-        running[task.remote(job.part([key]), key, f"{cell.name}, {stage}", execution)] = cell, key
+        pen = job.pen(key, cell.name)
+        task = _stage_task.options(name=pen.name, **options)
+        running[task.remote(job.part([key]), key, pen, replace(execution, title=pen.name))] = cell, key
 
     while waiting or running:
         while waiting and len(running) < capacity.cells_at_once(resources):
@@ -299,9 +324,10 @@ def _run_cells(pending: Sequence[Cell], job: Job, capacity: Capacity, resources:
     return answers
 
 
-def _in_room(config: Mapping[str, Any], room: Any, trial: Callable[..., None], constants: Mapping[str, Any]) -> None:
-    if room is not None:
-        read_in(room)
+def _on_a_node_that_stays(config: Mapping[str, Any], trial: Callable[..., None], constants: Mapping[str, Any]) -> None:
+    """A warm worker would take trials until its node is gone. It ends instead, which Tune doesn't count as a failure."""
+    if going():
+        os._exit(0)
     trial(config, **constants)
 
 
@@ -328,8 +354,9 @@ def on_warm_workers(
 
     gpu = capacity.gpus_of(resources)
     execution = Execution(device="cuda" if gpu else "cpu", threads=max(1, int(resources.cpu)), map_gpus=gpu)
-    room = room_for_reads(capacity, resources)
-    function = tune.with_parameters(_in_room, room=room, trial=trial, constants={**constants, "execution": execution})
+    constants = {**constants, "execution": execution}
+    function = tune.with_parameters(_on_a_node_that_stays, trial=trial, constants=constants)
+    function.__name__ = "warm worker"  # so the dashboard tells it from other actors
     scratch = tempfile.mkdtemp(prefix="chexseg-tune-")
     try:
         return tune.Tuner(
@@ -352,5 +379,3 @@ def on_warm_workers(
         ).fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-        if room is not None:
-            ray.util.remove_placement_group(room)

@@ -19,7 +19,7 @@ from chexseg.errors import UserError
 from chexseg.progress import Reporter
 from chexseg.stages.base import Execution
 from chexseg.study import journal, run
-from chexseg.study.board import Board, Pen, Tally, Watch
+from chexseg.study.board import Pen, Tally, Watch, post
 from chexseg.study.cluster import MAX_FAILURES, Capacity
 from chexseg.study.execute import check
 from chexseg.study.growth import NO_GROWTH, Growth
@@ -69,7 +69,7 @@ def _run_points(ledger: Ledger, capacity: Capacity, data: Location, reporter: Re
         return
     standing, total = ledger.standing(), ledger.search.study.search.points
     best = None if standing.value is None else (standing.value, describe(standing.point))
-    board = Board.remote(Tally(total, total - missing, best=best, unit="points"))
+    board = post(Tally(total, total - missing, best=best, unit="points", study=ledger.search.study.name))
     job = run.Job({}, ledger.store.uri, data.absolute(), board)
     points = _Points(ledger, job, missing, outcome)
     with Watch(board, reporter):
@@ -95,6 +95,7 @@ def _trial(config: Mapping[str, Any], job: run.Job, search: Search, execution: E
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
     name = _name(config)
     job.board.begin_cell.remote(name)
+    run.entitle(name)
     planned = search.plan([config["point"]])
     job = replace(job, nodes=planned.nodes)
     steps = [0]
@@ -102,7 +103,7 @@ def _trial(config: Mapping[str, Any], job: run.Job, search: Search, execution: E
         steps.append(steps[-1] + planned.nodes[cell.fit].config["epochs"])
     answers = []
     for first, cell in zip(steps, planned.cells, strict=False):
-        pen = Pen(job.board, name)
+        pen = Pen(job.board, name, name, "fit")
 
         def progress(
             done: int, total: int, unit: str, note: dict[str, Any] | None = None, pen: Pen = pen, first: int = first
@@ -111,6 +112,7 @@ def _trial(config: Mapping[str, Any], job: run.Job, search: Search, execution: E
             if note and note.get("selection mIoU") is not None and first + note["epoch"] < steps[-1]:
                 # Here the function of a pruned point ends.
                 tune.report({"step": first + note["epoch"] - 1, "miou": note["selection mIoU"]})
+                run.entitle(name)
 
         answers.append(run.attempt(job, cell.fit, name, replace(execution, progress=progress)))
         if not run.whole(answers[-1]):

@@ -22,7 +22,7 @@ def aws() -> dict[str, Any]:
 
 def on_premise() -> dict[str, Any]:
     """The file after what its own comment says: the section AWS removed, the next one uncommented."""
-    head, _, _, _, own, _, everywhere = re.split(r"^# ==== (.*)\n", FILE.read_text(), flags=re.M)
+    head, _, _, _, own, _, _, _, everywhere = re.split(r"^# ==== (.*)\n", FILE.read_text(), flags=re.M)
     return yaml.safe_load(head + re.sub(r"^# ?", "", own, flags=re.M) + everywhere)
 
 

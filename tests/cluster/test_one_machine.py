@@ -124,7 +124,7 @@ def test_a_new_users_walk_ends_with_a_finished_study(machine, s3, uploaded):
     files, records = fs.FileSystem.from_uri(s3("walk/.runs/walk"))
     for record in files.get_file_info(fs.FileSelector(records)):
         about = json.loads(files.open_input_stream(record.path).read())
-        assert about["git"].rstrip("+") == commit, "the checkout that was sent along is what ran"
+        assert about["git"].rstrip("+") == commit, "the checkout is what ran"
 
     token = (machine.home / ".ray" / "auth_token").read_bytes()
     for path in machine.temporary.rglob("*"):

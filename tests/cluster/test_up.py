@@ -79,6 +79,13 @@ def test_the_cluster_answers_those_who_have_the_token(up):
         urllib.request.urlopen(f"http://127.0.0.1:{machine.dashboard}/api/jobs/", timeout=20)
 
 
+def test_a_job_runs_the_checkout_that_is_sent_along(up):
+    machine, _, _ = up
+    command = "import chexseg, os; print(chexseg.__file__, sorted(os.listdir()))"
+    job = machine.run(f"ray job submit --working-dir . -- python -c '{command}'", RAY_AUTH_MODE="token")
+    assert job.returncode == 0 and re.search(r"working_dir_files/\w+/chexseg/__init__.py \[.*'studies'", job.stdout), job.stdout
+
+
 def test_the_dashboard_listens_on_loopback_alone(up):
     machine, _, _ = up
     assert _listens("127.0.0.1", machine.dashboard)

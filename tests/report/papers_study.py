@@ -8,7 +8,7 @@ import pandas as pd
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.report.published import TABLE1, TABLE1_P, TABLE2
 from chexseg.report.results import StudyResults
-from chexseg.report.statistics import pooled_iou
+from chexseg.report.statistics.scores import pooled_iou
 
 INITS = ("random", "imagenet", "moco", "chexpert")
 FULL = {"random": 0.18, "imagenet": 0.23, "moco": 0.235, "chexpert": 0.263}

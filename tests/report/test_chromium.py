@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from chexseg.report import page
+from chexseg.report.page import page
 from chexseg.report.results import GRAPH_COLUMNS
 from tests.report import chromium
 

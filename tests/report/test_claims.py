@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.report import page
-from chexseg.report.claims import NO_DATA, NOT_REPRODUCED, PAPER, REPRODUCED, UNDECIDED, claims, claims_rows
-from chexseg.report.claims_section import claims_html, summary
+from chexseg.report.claims.verdicts import NO_DATA, NOT_REPRODUCED, PAPER, REPRODUCED, UNDECIDED, claims, claims_rows
+from chexseg.report.page import page
+from chexseg.report.page.claims_section import claims_html, summary
 from chexseg.report.results import StudyResults
 
 PIXELS, PATIENTS = 10_000, 40

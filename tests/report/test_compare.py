@@ -12,11 +12,11 @@ import pytest
 
 from chexseg.data import chexlocalize
 from chexseg.errors import UserError
-from chexseg.report import compare, compare_page, compare_sides
-from chexseg.report.compare import A_HIGHER, MEAN, UNDECIDED
-from chexseg.report.compare_sides import Group, Side
-from chexseg.report.evaluation import evaluate
-from chexseg.report.inference import paired_difference
+from chexseg.report.compare import comparison, page, sides
+from chexseg.report.compare.comparison import A_HIGHER, MEAN, UNDECIDED
+from chexseg.report.compare.sides import Group, Side
+from chexseg.report.evaluation.evaluate import evaluate
+from chexseg.report.statistics.inference import paired_difference
 from chexseg.study.store import Store
 from tests.report import stores
 
@@ -45,7 +45,7 @@ def group(name: str, seed: int, trials: tuple[int, ...], gain: int = 0, **settin
 
 def test_the_means_are_those_of_paired_difference():
     one, other = group("one", 1, (0, 1, 2), 8, lr=1), group("other", 2, (1, 2, 3), lr=2)
-    found = compare.compare(side("a", one), side("b", other))
+    found = comparison.compare(side("a", one), side("b", other))
     row = found.rows.set_index("pathology").loc[MEAN]
     expected = paired_difference(one.counts_TIK3, other.counts_TIK3, IMAGES, (one.trials, other.trials))
     assert row["difference"] == pytest.approx(expected.value)
@@ -57,7 +57,7 @@ def test_the_means_are_those_of_paired_difference():
 
 def test_a_pathology_by_hand_and_no_interval_from_two_patients():
     one, other = group("one", 1, (0, 1, 2, 3), 8, lr=1), group("other", 2, (0, 1, 2, 3), lr=2)
-    found = compare.compare(side("a", one), side("b", other)).rows.set_index("pathology")
+    found = comparison.compare(side("a", one), side("b", other)).rows.set_index("pathology")
     iou = []
     for counted_TIK3 in (one.counts_TIK3, other.counts_TIK3):
         shared, predicted, true = counted_TIK3[:, :, 1].sum(axis=1).T
@@ -69,11 +69,11 @@ def test_a_pathology_by_hand_and_no_interval_from_two_patients():
 
 
 def test_a_file_has_no_trials_and_of_two_the_patients_alone_decide():
-    found = compare.compare(side("a", group("one", 1, (0, 1), 8, lr=1)), side("b", group("masks.json", 2, ())))
+    found = comparison.compare(side("a", group("one", 1, (0, 1), 8, lr=1)), side("b", group("masks.json", 2, ())))
     row = found.rows.set_index("pathology").loc["Edema"]
     assert row["trials"] == 2 and row["trials from"] < row["difference"] < row["trials to"]
     assert not len(found.settings)
-    alone = compare.compare(side("a", group("one.json", 1, (), 8)), side("b", group("other.json", 2, ())))
+    alone = comparison.compare(side("a", group("one.json", 1, (), 8)), side("b", group("other.json", 2, ())))
     row = alone.rows.set_index("pathology").loc["Edema"]
     assert np.isnan(row["trials from"]) and np.isnan(row["both from"]) and row["verdict"] == A_HIGHER
 
@@ -81,13 +81,13 @@ def test_a_file_has_no_trials_and_of_two_the_patients_alone_decide():
 def test_groups_of_two_studies_are_matched_by_what_varies_within_them():
     first = side("a", group("x", 1, (0,), p=0, lr=1), group("y", 2, (0,), p=1, lr=1), group("z", 3, (0,), p=2, lr=1))
     second = side("b", group("v", 4, (0,), p=1, lr=5), group("w", 5, (0,), p=0, lr=5))
-    found = compare.compare(first, second)
+    found = comparison.compare(first, second)
     means = found.rows[found.rows["pathology"] == MEAN]
     assert list(zip(means["A"], means["B"], strict=True)) == [("x", "w"), ("y", "v")]
     assert found.settings.to_dict("records") == [{"setting": "lr", "A": "1", "B": "5"}]
     assert any(note.startswith("a: left out") and "z" in note for note in found.notes)
     with pytest.raises(UserError, match="no cells of both agree in p"):
-        compare.compare(first, side("b", group("v", 4, (0,), p=7, lr=5), group("w", 5, (0,), p=8, lr=5)))
+        comparison.compare(first, side("b", group("v", 4, (0,), p=7, lr=5), group("w", 5, (0,), p=8, lr=5)))
 
 
 # ---- from a store ------------------------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ def compared(small: tuple[Path, Path, Store], first: str, second: str, *override
     both = [
         text.replace("STUDY", str(study)).replace("LONGER", str(study.with_name("longer.yaml"))) for text in (first, second)
     ]
-    return compare.compare(*compare_sides.read(both, data, store, overrides, gt), replicates=50)
+    return comparison.compare(*sides.read(both, data, store, overrides, gt), replicates=50)
 
 
 def test_two_studies(small):
@@ -186,20 +186,20 @@ def test_what_cannot_be_compared_is_refused(small, tmp_path):
     with pytest.raises(UserError, match="against other expert masks"):
         compared(small, str(other), "STUDY", gt=other)
     with pytest.raises(UserError, match="neither --gt nor --data"):
-        compare_sides.read((str(other), str(other)), None, store)
+        sides.read((str(other), str(other)), None, store)
     with pytest.raises(UserError, match="--data: missing"):
-        compare_sides.read((str(study), str(other)), None, store)
+        sides.read((str(study), str(other)), None, store)
 
 
 def test_the_page_holds_all_of_it_and_needs_no_network(small, tmp_path):
     found = compared(small, "STUDY", "LONGER")
-    page = compare_page.write(found, tmp_path / "out")
-    text = page.read_text()
+    written = page.write(found, tmp_path / "out")
+    text = written.read_text()
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=\"?(https?:)?//", text)
     assert "{{" not in text.partition("<script")[0]
     for key in found.cells["key"]:
         assert key in text
     drawn = json.loads(re.search(r'<script type="application/json" id="difference">(.*?)</script>', text, re.S)[1])
-    assert drawn["layout"]["yaxis"]["ticktext"] == compare_page.figure_rows(found)["label"].tolist()
-    assert len(pd.read_csv(page.with_name("compare.csv"))) == len(found.rows) == 2 * 4
+    assert drawn["layout"]["yaxis"]["ticktext"] == page.figure_rows(found)["label"].tolist()
+    assert len(pd.read_csv(written.with_name("compare.csv"))) == len(found.rows) == 2 * 4
     assert "fit.epochs" in text and "3 of 4 cells finished" in text

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from chexseg.report.inference import crossed, measured
-from chexseg.report.statistics import bootstrap_t, miou, pooled_iou, t_interval
+from chexseg.report.statistics.inference import crossed, measured
+from chexseg.report.statistics.scores import bootstrap_t, miou, pooled_iou, t_interval
 
 PATIENTS, PATHOLOGIES, STUDIES = 400, 2, 1000
 

@@ -12,7 +12,7 @@ import pytest
 from chexseg.data import chexlocalize
 from chexseg.errors import UserError
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.report.evaluation import evaluate
+from chexseg.report.evaluation.evaluate import evaluate
 
 Masks = dict[str, dict[str, np.ndarray]]
 METRICS = ("pooled", "per-image")

@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.report import figure2, overlays, palette
-from chexseg.report.tables import table1_rows
+from chexseg.report import palette
+from chexseg.report.figures import figure2
+from chexseg.report.page import overlays
+from chexseg.report.tables.study_tables import table1_rows
 
 
 def test_rows_hold_means_trials_and_the_paper(study):

@@ -11,7 +11,8 @@ import pytest
 
 from chexseg.data import shards
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.report import listing, load, page
+from chexseg.report import listing, load
+from chexseg.report.page import page
 from chexseg.stages import score
 from chexseg.stages.counting import COUNTS
 from chexseg.study import plan, spec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from chexseg.report.headline import headline, headline_rows, verdict
+from chexseg.report.claims.headline import headline, headline_rows, verdict
 
 
 def test_headline_takes_roles_by_selection_and_says_what_is_resolved(study):

@@ -12,8 +12,8 @@ import pytest
 
 from chexseg.data import chexlocalize
 from chexseg.errors import UserError
-from chexseg.report import hit_rate
-from chexseg.report.evaluation import evaluate
+from chexseg.report.evaluation import hit_rate
+from chexseg.report.evaluation.evaluate import evaluate
 
 FIRST, SECOND = "patient1_study1_view1_frontal", "patient2_study1_view1_frontal"
 HEIGHT, WIDTH = 40, 60

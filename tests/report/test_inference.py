@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from chexseg.report.inference import (
+from chexseg.report.statistics.inference import (
     FEWEST_PATIENTS,
     Measured,
     crossed,

@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 from plotly.offline import get_plotlyjs
 
-from chexseg.report import page, published, tables
+from chexseg.report import published
+from chexseg.report.page import page
+from chexseg.report.tables import study_tables
 
 
 class References(html.parser.HTMLParser):
@@ -125,5 +127,5 @@ def test_encoders_that_were_imported_are_kept_apart(study, tmp_path):
     text = page.publish([whole], tmp_path, images=False).page.read_text(encoding="utf-8")
     for init in ("imagenet", "moco", "random"):
         assert f"encoder {init}" in text
-    assert set(tables.students_rows(whole)["init"]) == {"imagenet", "moco", "random"}
-    assert [variant.init for variant in tables.variants(whole)] == ["imagenet", "moco", "random"]
+    assert set(study_tables.students_rows(whole)["init"]) == {"imagenet", "moco", "random"}
+    assert [variant.init for variant in study_tables.variants(whole)] == ["imagenet", "moco", "random"]

@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 from papers_study import PIXELS, RADIOLOGISTS, achieved, counts_of, papers_study
 
-from chexseg.report import figure3, figure4, figure5, figures, grid, table2, tables
-from chexseg.report.comparison_sections import comparison_sections, paper_tables
-from chexseg.report.table_html import to_html
-from chexseg.report.table_text import to_tex
+from chexseg.report.figures import figure3, figure4, figure5, study_figures
+from chexseg.report.page.comparison_sections import comparison_sections, paper_tables
+from chexseg.report.tables import grid, study_tables, table2
+from chexseg.report.tables.html import to_html
+from chexseg.report.tables.text import to_tex
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,7 @@ def test_a_teacher_has_its_students_settings():
         cells=pd.concat([study.cells, small[student | teacher]]),
         counts_CIK3=np.concatenate([study.counts_CIK3, counts]),
     )
-    rows = tables.students_rows(both)
+    rows = study_tables.students_rows(both)
     moco = rows[(rows["init"] == "moco") & (rows["fraction"] == 0.1)]
     full = achieved(study, method="full", init="moco").mean()
     assert sorted(moco["teacher"])[1] == pytest.approx(full) and sorted(moco["teacher"])[0] < full / 1.5
@@ -212,7 +213,7 @@ def test_figure5_without_radiologists_or_expert_masks(build):
 
 
 def test_every_figure_and_table_of_the_paper_is_there(paper):
-    names = set(figures.paper_figures(paper))
+    names = set(study_figures.paper_figures(paper))
     assert {f"figure2-{letter}" for letter in "abcd"} | {"figure2-lung-lesion", "figure3-moco", "figure5"} <= names
     assert {"figure4a", "figure4b-100", "figure4b-2000", "figure4b-20000"} <= names and len(names) == 19
     assert set(paper_tables(paper)) == {"pathologies", "table2", "radiologists"}
@@ -220,7 +221,7 @@ def test_every_figure_and_table_of_the_paper_is_there(paper):
 
 @pytest.mark.parametrize("trials", [1, 2])
 def test_figures_hold_numbers_alone(trials):
-    drawn = figures.paper_figures(papers_study(trials=trials, images=4))
+    drawn = study_figures.paper_figures(papers_study(trials=trials, images=4))
     for name, figure in drawn.items():
         for trace in figure.data:
             assert len(trace.x) == len(trace.y) and np.isfinite(np.array([trace.x, trace.y], dtype=float)).all(), name
@@ -229,7 +230,7 @@ def test_figures_hold_numbers_alone(trials):
 
 def test_an_empty_study_has_no_figures(study):
     empty = dataclasses.replace(study, cells=study.cells.iloc[:0], counts_CIK3=study.counts_CIK3[:0])
-    assert figures.paper_figures(empty) == {}
+    assert study_figures.paper_figures(empty) == {}
     assert all(not len(rows) for rows in paper_tables(empty).values()) and comparison_sections(empty, "demo") == {}
 
 
@@ -270,12 +271,12 @@ def test_tex_of_table1_and_table2(paper):
     assert cells[0] == ["Method", "Encoder", "100 images", "2,000 images", "20,000 images"]
     assert len(cells) == 9 and all(line[4].startswith(r"\textbf{") for line in cells[1:])
     assert [line[0] for line in cells[1:]] == ["CAM", "", "", "", "IRNet", "", "", ""]
-    assert check_tex(to_tex(tables.table1_rows(paper)))[1][0] == "Avg. IoU"
+    assert check_tex(to_tex(study_tables.table1_rows(paper)))[1][0] == "Avg. IoU"
 
 
 def test_tex_gives_each_dash_its_reason(build):
     study = build(absent=("Pneumothorax",), drop=("irnet p=0 trial 0", "irnet p=0 trial 1"), students=False, images=8)
-    text = to_tex(tables.table1_rows(study))
+    text = to_tex(study_tables.table1_rows(study))
     cells = check_tex(text)
     letter = text[text.index("no expert mask") - 4]
     assert next(line for line in cells if line[0] == "Pneumothorax")[2] == rf"--\textsuperscript{{{letter}}}"
@@ -301,12 +302,12 @@ def test_the_terminal_names_the_table_and_counts_the_others(study):
     assert text.endswith("2 other Tables 1 are on the page and in tables/.")
     assert "other" not in table2.terminal(study)
     only = keep(study, (study.cells["method"] == "full").to_numpy())
-    assert not tables.has_table1(only) and "Table 1" not in table2.terminal(only)
+    assert not study_tables.has_table1(only) and "Table 1" not in table2.terminal(only)
     assert [line.split()[0] for line in table2.terminal(only).splitlines()[:3:2]] == ["Arm", "full"]
 
 
 def test_arms_without_mixtures_beside_some_with_are_table2s(paper):
-    assert [str(variant) for variant in tables.variants(paper)] == ["encoder chexpert, 100 weak images, 20 epochs"]
+    assert [str(variant) for variant in study_tables.variants(paper)] == ["encoder chexpert, 100 weak images, 20 epochs"]
 
 
 def test_counts_of_hit_their_iou():

@@ -8,8 +8,8 @@ import pytest
 
 from chexseg.data import chexlocalize
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.report import protocol
-from chexseg.report.evaluation import evaluate
+from chexseg.report.evaluation import protocol
+from chexseg.report.evaluation.evaluate import evaluate
 
 SIDE = 12
 

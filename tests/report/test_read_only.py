@@ -85,7 +85,8 @@ def test_a_command_that_reads(half, tmp_path, arguments, told):
 
 
 def test_the_report_of_half_a_study_says_what_is_missing_and_why(half, tmp_path):
-    from chexseg.report import load, page
+    from chexseg.report import load
+    from chexseg.report.page import page
 
     study, data, store = half
     results = load.study_results(stores.plan_of(study, data, store), store)

@@ -6,7 +6,7 @@ import dataclasses
 
 import pandas as pd
 
-from chexseg.report import stage_graph
+from chexseg.report.figures import stage_graph
 from chexseg.report.results import GRAPH_COLUMNS
 
 RUNS = [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from chexseg.report.statistics import (
+from chexseg.report.statistics.scores import (
     Interval,
     arms,
     bootstrap_iou,

@@ -13,8 +13,10 @@ from PIL import Image
 
 from chexseg.data import chexlocalize, shards
 from chexseg.pathologies import COMPETITION, OBSERVATIONS, PATHOLOGIES
-from chexseg.report import load, page, weak_label_overlays, weak_labels
+from chexseg.report import load
+from chexseg.report.page import page, weak_label_overlays
 from chexseg.report.results import WeakCounts, WeakLabels
+from chexseg.report.weak_labels import agreement
 from chexseg.saliency import weak_masks
 from chexseg.study import plan, spec
 from chexseg.study.store import Store
@@ -121,31 +123,31 @@ def loaded(tmp_path_factory):
 
 
 def test_figures_by_hand(loaded):
-    (labels,) = weak_labels.label_sets(loaded)
-    rows = weak_labels.rows(labels, loaded.pathologies, replicates=50).set_index(["pathology", "labels"])
+    (labels,) = agreement.label_sets(loaded)
+    rows = agreement.rows(labels, loaded.pathologies, replicates=50).set_index(["pathology", "labels"])
     cam, irnet = rows.loc["Edema", "CAM"], rows.loc["Edema", "IRNet"]
     assert (cam["images"], cam["held-out images"], cam["held-out patients"]) == (2, 1, 1)
     assert cam["IoU"] == pytest.approx(6 / (14 + 10 - 6)) and cam["box IoU"] == pytest.approx(3 / (14 + 10 - 3))
     assert cam["held-out IoU"] == pytest.approx(2 / (6 + 4 - 2)) and cam["held-out box IoU"] == pytest.approx(1 / (6 + 4 - 1))
-    assert (cam["against"], irnet["against"]) == (weak_labels.BOX, "CAM")
+    assert (cam["against"], irnet["against"]) == (agreement.BOX, "CAM")
     assert cam["difference"] == pytest.approx(1 / 4 - 1 / 9) and cam["all difference"] == pytest.approx(1 / 3 - 1 / 7)
     assert irnet["IoU"] == pytest.approx(0.6) and irnet["held-out IoU"] == pytest.approx(0.75)
     assert irnet["difference"] == pytest.approx(0.75 - 0.25) and irnet["all difference"] == pytest.approx(0.6 - 1 / 3)
     absent = rows.loc["Consolidation", "CAM"]
     assert absent["IoU"] == pytest.approx(0.5) and np.isnan(absent["held-out IoU"])
-    assert not isinstance(absent["verdict"], str) and absent["reason"] == weak_labels.NOT_HELD_OUT
-    mean = rows.loc[weak_labels.MEAN, "CAM"]
+    assert not isinstance(absent["verdict"], str) and absent["reason"] == agreement.NOT_HELD_OUT
+    mean = rows.loc[agreement.MEAN, "CAM"]
     assert mean["IoU"] == pytest.approx((1 / 3 + 1 / 2) / 2) and mean["held-out IoU"] == pytest.approx(1 / 4)
     assert mean["box IoU"] == pytest.approx((1 / 7 + 0.25 / 2.75) / 2)
 
 
 def test_a_single_patient_decides_nothing(loaded):
-    (labels,) = weak_labels.label_sets(loaded)
-    row = weak_labels.rows(labels, loaded.pathologies, replicates=50).set_index(["pathology", "labels"]).loc["Edema", "IRNet"]
-    assert row["verdict"] == weak_labels.UNDECIDED and row["reason"] == "only 1 patient" and np.isnan(row["from"])
+    (labels,) = agreement.label_sets(loaded)
+    row = agreement.rows(labels, loaded.pathologies, replicates=50).set_index(["pathology", "labels"]).loc["Edema", "IRNet"]
+    assert row["verdict"] == agreement.UNDECIDED and row["reason"] == "only 1 patient" and np.isnan(row["from"])
 
 
-def in_memory(intersections: dict[str, list[int]], chosen_on: int = 0, size: int = 20) -> weak_labels.LabelSet:
+def in_memory(intersections: dict[str, list[int]], chosen_on: int = 0, size: int = 20) -> agreement.LabelSet:
     """One pathology of 20 pixels on every image, weak labels of 20 pixels that hit as many as said; boxes hit 2."""
     made = []
     for kind, hits in intersections.items():
@@ -153,7 +155,7 @@ def in_memory(intersections: dict[str, list[int]], chosen_on: int = 0, size: int
         counts_IK3 = np.array([[[hit, size, size]] for hit in hits])
         counts = WeakCounts(ids, counts_IK3, np.full((len(ids), 1), 2.0), np.arange(len(ids)) < chosen_on)
         made.append(WeakLabels(kind, kind, "cam" if kind == "irnet" else None, {}, counts))
-    return weak_labels.LabelSet(tuple(made))
+    return agreement.LabelSet(tuple(made))
 
 
 @pytest.mark.parametrize(
@@ -166,12 +168,12 @@ def in_memory(intersections: dict[str, list[int]], chosen_on: int = 0, size: int
 )
 def test_verdicts_follow_the_interval(irnet, verdict):
     labels = in_memory({"cam": [6, 7, 5, 6, 6, 7, 5, 6], "irnet": irnet})
-    rows = weak_labels.rows(labels, ("Edema",)).set_index("labels")
+    rows = agreement.rows(labels, ("Edema",)).set_index("labels")
     row = rows[rows["pathology"] == "Edema"].loc["IRNet"]
     assert row["from"] <= row["difference"] <= row["to"]
     assert row["verdict"] == row["all verdict"] == verdict
     assert (row["from"] > 0 or row["to"] < 0) == (verdict != "undecided")
-    said = weak_labels.sentences(labels, rows.reset_index())
+    said = agreement.sentences(labels, rows.reset_index())
     wanted = {
         "better": "improves CAM’s labels for Edema and worsens them for no pathology.",
         "worse": "improves CAM’s labels for no pathology and worsens them for Edema.",
@@ -184,17 +186,17 @@ def test_verdicts_follow_the_interval(irnet, verdict):
 def test_equal_labels_differ_by_nothing():
     """Pairs share their draws: with draws of their own the interval would have a width."""
     hits = [6, 2, 9, 0, 4, 7, 5, 3]
-    row = weak_labels.rows(in_memory({"cam": hits, "irnet": hits}), ("Edema",)).iloc[1]
-    assert (row["difference"], row["from"], row["to"], row["verdict"]) == (0, 0, 0, weak_labels.UNDECIDED)
+    row = agreement.rows(in_memory({"cam": hits, "irnet": hits}), ("Edema",)).iloc[1]
+    assert (row["difference"], row["from"], row["to"], row["verdict"]) == (0, 0, 0, agreement.UNDECIDED)
 
 
 def test_verdicts_leave_out_what_thresholds_were_chosen_on():
     """IRNet is better on the eight images with a threshold's choice and worse on the eight without."""
     labels = in_memory({"cam": [6] * 16, "irnet": [19] * 8 + [3] * 8}, chosen_on=8)
-    rows = weak_labels.rows(labels, ("Edema",))
+    rows = agreement.rows(labels, ("Edema",))
     row = rows.iloc[1]
-    assert (row["verdict"], row["all difference"] > 0) == (weak_labels.WORSE, True)
-    said = weak_labels.sentences(labels, rows)
+    assert (row["verdict"], row["all difference"] > 0) == (agreement.WORSE, True)
+    said = agreement.sentences(labels, rows)
     assert said[1].startswith("On all 16 masked images, on 8 of which CAM thresholds were chosen, IRNet")
 
 
@@ -207,31 +209,27 @@ def test_verdicts_are_corrected_for_the_number_of_pathologies():
     counts_IK3 = np.stack([hits_IK, np.full_like(hits_IK, 20), np.full_like(hits_IK, 20)], axis=-1)
     ids = tuple(f"patient{n}_study1_view1_frontal" for n in range(30))
     cam = WeakLabels("cam", "cam", None, {}, WeakCounts(ids, counts_IK3, box_IK, np.zeros(30, dtype=bool)))
-    rows = weak_labels.rows(weak_labels.LabelSet((cam,)), names).set_index("pathology")
+    rows = agreement.rows(agreement.LabelSet((cam,)), names).set_index("pathology")
     first = rows.loc[names[0]]
-    assert (
-        first["p-value"] < 0.05 < first["adjusted p-value"] and first["verdict"] == weak_labels.UNDECIDED and first["from"] > 0
-    )
-    assert rows["adjusted p-value"].drop(weak_labels.MEAN).min() == pytest.approx(
-        10 * rows["p-value"].drop(weak_labels.MEAN).min()
-    )
-    assert rows.loc[weak_labels.MEAN, "adjusted p-value"] == rows.loc[weak_labels.MEAN, "p-value"]
+    assert first["p-value"] < 0.05 < first["adjusted p-value"] and first["verdict"] == agreement.UNDECIDED and first["from"] > 0
+    assert rows["adjusted p-value"].drop(agreement.MEAN).min() == pytest.approx(10 * rows["p-value"].drop(agreement.MEAN).min())
+    assert rows.loc[agreement.MEAN, "adjusted p-value"] == rows.loc[agreement.MEAN, "p-value"]
 
 
 def test_nothing_held_out_is_said():
     labels = in_memory({"cam": [6] * 8}, chosen_on=8)
-    rows = weak_labels.rows(labels, ("Edema",))
-    assert rows["reason"].tolist() == [weak_labels.NOTHING_HELD_OUT] * 2
-    assert [said.split(",")[0] for said in weak_labels.sentences(labels, rows)] == ["On all 8 masked images"]
+    rows = agreement.rows(labels, ("Edema",))
+    assert rows["reason"].tolist() == [agreement.NOTHING_HELD_OUT] * 2
+    assert [said.split(",")[0] for said in agreement.sentences(labels, rows)] == ["On all 8 masked images"]
 
 
 def test_sets_tell_what_they_differ_in(tmp_path):
     planned = a_plan("axes: {labels.weak: [cam, irnet], labels.p: [0], classify.epochs: [2, 5]}")
     found = load.study_results(planned, a_store(tmp_path, planned))
-    sets = weak_labels.label_sets(found)
+    sets = agreement.label_sets(found)
     assert [labels.text for labels in sets] == ["classify.epochs 2", "classify.epochs 5"]
     assert [[entry.kind for entry in labels.labels] for labels in sets] == [["cam", "irnet"]] * 2
-    assert {"weak-labels", "weak-labels-2", "auroc", "classifiers"} <= set(page.study_tables(found))
+    assert {"weak-labels", "weak-labels-2", "auroc", "classifiers"} <= set(page.every_table(found))
 
 
 def test_a_set_holds_cams_of_both_kinds_and_irnets_with_theirs():
@@ -242,32 +240,32 @@ def test_a_set_holds_cams_of_both_kinds_and_irnets_with_theirs():
     study = [made("i", "irnet", "c", **{"irnet.epochs": 1}), made("p", "cam++"), made("c", "cam")]
     study.append(made("j", "irnet", "p", **{"irnet.epochs": 3}))
     results = type("Results", (), {"weak_labels": (*study, made("o", "irnet", "gone"))})
-    sets = weak_labels.label_sets(results)
+    sets = agreement.label_sets(results)
     assert sorted("".join(labels.key for labels in found.labels) for found in sets) == ["cpi", "o", "pj"]
     assert {"IRNet from CAM, irnet.epochs 1", "IRNet from CAM++, irnet.epochs 3"} <= {found.text for found in sets}
     first = next(found for found in sets if len(found.labels) == 3)
-    assert weak_labels.rows(first, ("Edema",), replicates=10)["against"].tolist()[:3] == [
-        weak_labels.BOX,
-        weak_labels.BOX,
+    assert agreement.rows(first, ("Edema",), replicates=10)["against"].tolist()[:3] == [
+        agreement.BOX,
+        agreement.BOX,
         "CAM",
     ]
-    assert weak_labels.rows(first, ("Edema",), replicates=10)["labels"].tolist()[:3] == ["CAM", "CAM++", "IRNet"]
+    assert agreement.rows(first, ("Edema",), replicates=10)["labels"].tolist()[:3] == ["CAM", "CAM++", "IRNet"]
 
 
 # ---- classifiers -------------------------------------------------------------------------------------------------------
 
 
 def test_auroc_of_each_observation(loaded):
-    rows = weak_labels.auroc_rows(loaded).set_index("observation")
+    rows = agreement.auroc_rows(loaded).set_index("observation")
     names = [name for name in rows.columns if name not in ("competition", "reason")]
     assert names == ["weak labels, densenet121", "encoder, resnet18"]
-    assert rows.index.tolist() == [*OBSERVATIONS, weak_labels.MEAN]
+    assert rows.index.tolist() == [*OBSERVATIONS, agreement.MEAN]
     assert rows.loc["Edema", names[0]] == pytest.approx(0.5 + OBSERVATIONS.index("Edema") / 100)
-    assert np.isnan(rows.loc["Fracture", names[0]]) and rows.loc["Fracture", "reason"] == weak_labels.ONE_CLASS
-    assert rows.loc[weak_labels.MEAN, names[0]] == 0.56
+    assert np.isnan(rows.loc["Fracture", names[0]]) and rows.loc["Fracture", "reason"] == agreement.ONE_CLASS
+    assert rows.loc[agreement.MEAN, names[0]] == 0.56
     assert rows.index[rows["competition"] == "yes"].tolist()[:-1] == [name for name in OBSERVATIONS if name in COMPETITION]
     undefined = dataclasses.replace(loaded.classifiers[0], auroc=dict.fromkeys(OBSERVATIONS), mean_auroc=0.0)
-    rows = weak_labels.auroc_rows(dataclasses.replace(loaded, classifiers=(undefined,)))
+    rows = agreement.auroc_rows(dataclasses.replace(loaded, classifiers=(undefined,)))
     assert rows[names[0]].isna().all(), "a mean of nothing is no 0"
 
 

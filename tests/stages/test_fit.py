@@ -61,6 +61,7 @@ def test_a_killed_fit_goes_on_to_the_same_weights(results, tmp_path):
 
     def kill_in_the_third_epoch(done, total, unit, note=None):
         if (note or {}).get("epoch") == 3:
+            assert 0 < note["data wait s"] < note["step s"]
             raise Killed
 
     eager = replace(EXECUTION, checkpoint_seconds=0)

@@ -30,6 +30,7 @@ def killing(step: int):
 
     def progress(done, total, unit, note=None):
         if done == step * SMALL.batch_size:
+            assert 0 < note["data wait s"] < note["step s"]
             raise Killed
 
     return progress

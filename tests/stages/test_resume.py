@@ -60,6 +60,7 @@ def killing(step: int, batch_size: int):
 
     def progress(done, total, unit, note=None):
         if done == step * batch_size and "loss" in (note or {}):
+            assert 0 < note["data wait s"] < note["step s"]
             raise Killed
 
     return progress

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from chexseg.study.board import Tally
+from types import SimpleNamespace
+
+from chexseg.study import board
+from chexseg.study.board import Pen, Tally
 
 
 def test_cells_are_counted_and_the_best_is_named():
@@ -24,3 +27,20 @@ def test_a_cell_without_selection_images_has_no_best():
     tally.begin("a", 0.0)
     tally.end("a", True, None, 1.0)
     assert tally.text() == "1 of 1 cells done, 0 running, 0 failed"
+
+
+def test_a_pen_writes_twice_a_second_and_its_end(monkeypatch):
+    written, clock = [], SimpleNamespace(now=100.0)
+    monkeypatch.setattr(board, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    remote = SimpleNamespace(update=SimpleNamespace(remote=lambda *told: written.append((*told[2:5], dict(told[5])))))
+    pen = Pen(remote, "full trial 0, fit", "full trial 0", "fit")
+    pen(1, 9, "samples", {"epoch": 1})
+    pen(2, 9, "samples", {"loss": 0.5})
+    clock.now += 0.6
+    pen(3, 9, "samples", {"epoch": 2, "loss": None})
+    pen(9, 9, "samples")
+    assert written == [
+        (1, 9, "samples", {"epoch": 1}),
+        (3, 9, "samples", {"epoch": 2, "loss": 0.5}),
+        (9, 9, "samples", {"epoch": 2, "loss": 0.5}),
+    ]

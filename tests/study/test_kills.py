@@ -65,7 +65,9 @@ def tables(store: Path, study: Path, data: Path, out: Path) -> dict[str, bytes]:
     command = [sys.executable, "-m", "chexseg", "report", study, "--data", data, "--store", store, "--out", out]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
     # All but those that tell how long each stage took.
-    found = {path.name: path.read_bytes() for path in (out / "tables").glob("*.csv") if not path.stem.endswith(("-stages", "-runs"))}
+    found = {
+        path.name: path.read_bytes() for path in (out / "tables").glob("*.csv") if not path.stem.endswith(("-stages", "-runs"))
+    }
     assert len(found) > 1
     return found
 

@@ -13,7 +13,8 @@ import yaml
 from chexseg.data import shards
 from chexseg.errors import UserError
 from chexseg.progress import Quiet
-from chexseg.report import load, page
+from chexseg.report import load
+from chexseg.report.page import page
 from chexseg.study import cluster, plan, run, spec, summary
 from chexseg.study.store import Store
 
@@ -232,6 +233,11 @@ def test_a_layout_that_would_hang_is_refused():
     many_small = cluster.Capacity(cpus=15, gpus=0, node_cpus=4, node_gpus=0)
     with pytest.raises(UserError, match="what one node has free"):
         many_small.cells_at_once(spec.Resources(cpu=12))
+    shared = spec.Resources(workers=8)
+    assert many_small.cells_at_once(shared) == 1, "on several nodes"
+    with pytest.raises(UserError, match="resources.workers: found 8, and --store is no directory; allowed"):
+        many_small.check_one_node(shared)
+    many_small.check_one_node(spec.Resources(workers=4))
 
 
 def test_a_users_mistake_ends_the_run_and_leaves_nothing(ray_session, phantom_root, tmp_path):

@@ -16,7 +16,8 @@ from optuna.trial import TrialState
 
 from chexseg.errors import UserError
 from chexseg.progress import Quiet
-from chexseg.report import load, page
+from chexseg.report import load
+from chexseg.report.page import page
 from chexseg.study import journal, plan, search_run, search_summary, spec
 from chexseg.study.ledger import Ledger
 from chexseg.study.search import Search

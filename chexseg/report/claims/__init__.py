@@ -1,0 +1,1 @@
+"""The result, and the paper's claims with their verdicts."""

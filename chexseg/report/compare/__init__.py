@@ -1,0 +1,1 @@
+"""Two studies or stores side by side."""

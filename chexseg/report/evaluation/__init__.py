@@ -1,0 +1,1 @@
+"""CheXlocalize's files scored by its protocol; no study is needed."""

@@ -1,0 +1,147 @@
+"""Figure 2: IoU over p, the share of expert labels; of the average and of any pathology."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from chexseg.report import published
+from chexseg.report.figures.parts import (
+    POINT_COLUMNS,
+    Canvas,
+    bars,
+    category_axis,
+    interval_texts,
+    iou_axis,
+    points,
+    published_point,
+    top,
+)
+from chexseg.report.palette import COLOURS, SYMBOLS
+from chexseg.report.published import AVERAGE, HEADLINES, METHODS
+from chexseg.report.results import StudyResults
+from chexseg.report.tables.study_tables import Variant, task_values, variant_arms, variants
+
+#: Points of several methods at one p stand this far apart, so that their intervals don't cover each other.
+DODGE = {"cam": -0.006, "cam++": 0.03, "irnet": 0.006, "full": 0.0}
+#: Single trials stand beside their mean.
+TRIAL_DODGE = {"cam": -0.018, "cam++": 0.042, "irnet": 0.018, "full": 0.016}
+#: The paper's Figure 2 b to d.
+PANELS = ("Pleural Effusion", "Consolidation", "Edema")
+#: The poster's three, and which of its figures they are.
+POSTER = ((0.0, "irnet", "poster weak"), (0.9, "cam", "poster chexseg"), (1.0, "full", "poster full"))
+
+
+def figure2_points(results: StudyResults, variant: Variant | None = None) -> pd.DataFrame:
+    """IoU over p (Figure 2), of the average and of each pathology. One row a point.
+
+    Columns: task, method (a weak label kind or, at p = 1, "full"), p, and `figure_parts.POINT_COLUMNS`. Undefined points are
+    absent. The poster has only averages over all ten.
+    """
+    variant = variant or next(iter(variants(results)), None)
+    chosen = variant_arms(results, variant)
+    rows: list[dict] = []
+    for task, values_C in task_values(results).items():
+        for arm in sorted(chosen, key=lambda arm: (arm.weak or "~", arm.p)):
+            rows += points(results, values_C, arm, {"task": task, "method": arm.weak or "full", "p": arm.p})
+        rows += _published(task, results.pathologies, {arm.weak or "full" for arm in chosen})
+    return pd.DataFrame(rows, columns=["task", "method", "p", *POINT_COLUMNS])
+
+
+def _published(task: str, pathologies: tuple[str, ...], methods: set[str]) -> list[dict]:
+    rows = []
+    for method in (method for method in published.PAPERS_METHODS if method in methods):
+        for p in (*published.TABLE1_P, 1):
+            value = published.table1_average(pathologies, method, p) if task == AVERAGE else published.table1(task, method, p)
+            if value is not None:
+                rows.append(published_point("paper", value, {"task": task, "method": method, "p": float(p)}))
+    if task == AVERAGE and len(pathologies) == len(published.TABLE1) - 1:
+        for p, method, name in POSTER:
+            if method in methods:
+                about = {"task": task, "method": method, "p": p}
+                rows.append(published_point("poster", HEADLINES[name].value, about))
+    return rows
+
+
+def figure2_rows(results: StudyResults, pathology: str | None = None, variant: Variant | None = None) -> pd.DataFrame:
+    """`figure2_points` of one pathology, or of the average. Raises KeyError for one that the study doesn't have."""
+    if pathology is not None and pathology not in results.pathologies:
+        raise KeyError(pathology)
+    rows = figure2_points(results, variant)
+    return rows[rows["task"] == (pathology or AVERAGE)].reset_index(drop=True)
+
+
+def figure2_panels(results: StudyResults) -> tuple[str | None, ...]:
+    """The average, then the paper's three pathologies where all are studied, otherwise the study's first three."""
+    named = PANELS if set(PANELS) <= set(results.pathologies) else results.pathologies[:3]
+    return (None, *named)
+
+
+def figure2_others(results: StudyResults) -> tuple[str, ...]:
+    """The pathologies that have no panel of their own in the paper's figure."""
+    return tuple(name for name in results.pathologies if name not in figure2_panels(results))
+
+
+def figure2(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Figure:
+    """Draw the rows of `figure2_rows`. A trace's `meta` is its colour's `css_name`, its `legendgroup` what switches it."""
+    canvas = Canvas(legend)
+    task = rows["task"].iloc[0] if len(rows) else ""
+    full = rows[(rows["kind"] == "mean") & (rows["method"] == "full")]
+    for method, text in [*METHODS.items(), ("full", "full")]:
+        mine = rows[rows["method"] == method]
+        mean = mine[mine["kind"] == "mean"]
+        canvas.published(mine, mine["p"].tolist(), method, f"{text}, p = %{{x}}", line=True)
+        if len(mean) and method != "full":
+            # The line runs on to the fully supervised end, which both methods share; its marker is drawn once, below.
+            line = pd.concat([mean, full]) if len(full) else mean
+            x = [p + DODGE[method] for p in mean["p"]]
+            canvas.add(
+                method,
+                text,
+                method,
+                x=[*x, *full["p"]],
+                y=line["value"].tolist(),
+                mode="lines+markers",
+                line={"color": COLOURS[method], "width": 2},
+                marker={"symbol": SYMBOLS[method], "size": [8] * len(x) + [0] * len(full), "opacity": 1, "line": {"width": 0}},
+                error_y=bars(line, hide=len(full)),
+                customdata=_told(line),
+                hovertemplate=f"{text}<br>p = %{{customdata[0]}}: %{{y:.3f}} %{{customdata[1]}}<extra></extra>",
+            )
+    if len(full):
+        canvas.add(
+            "full",
+            "full (p = 1)",
+            "full",
+            x=full["p"].tolist(),
+            y=full["value"].tolist(),
+            mode="markers",
+            marker={"symbol": SYMBOLS["full"], "size": 10, "color": COLOURS["full"]},
+            error_y=bars(full),
+            customdata=_told(full),
+            hovertemplate="fully supervised<br>p = 1: %{y:.3f} %{customdata[1]}<extra></extra>",
+        )
+    for method, group in rows[rows["kind"] == "trial"].groupby("method"):
+        canvas.trials(group, [p + TRIAL_DODGE[method] for p in group["p"]], method)
+    ticks = sorted({float(p) for p in rows.loc[rows["kind"].isin(["mean", "trial"]), "p"]} | {0.0, 1.0})
+    axis = category_axis("p, share of expert labels in a batch", _tick_labels(ticks), ticks) | {"range": [-0.05, 1.05]}
+    # Two lines of labels.
+    margin = {"b": 74}
+    return canvas.framed(task, letter, margin=margin, xaxis=axis, yaxis=iou_axis("IoU", top(rows)))
+
+
+def _tick_labels(ticks: list[float]) -> list[str]:
+    """Labels of p, the ends named; none where it would run into its neighbour's to the right."""
+    labels, last = [], np.inf
+    for p in reversed(ticks):
+        shown = p == 0 or last - p > 0.07
+        last = p if shown else last
+        labels.append({0.0: "0<br>weak", 1.0: "1<br>full"}.get(p, f"{p:g}") if shown else "")
+    return labels[::-1]
+
+
+def _told(rows: pd.DataFrame) -> list[list[str]]:
+    """What whoever points at a mean is told, and the keys to which a click leads."""
+    texts = zip(rows["p"], interval_texts(rows), rows["cells"], strict=True)
+    return [[f"{p:g}", text, cells] for p, text, cells in texts]

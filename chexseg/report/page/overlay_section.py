@@ -1,0 +1,98 @@
+"""The page's section on test images: masks of one pathology at a time, as on the poster, then all of them together."""
+
+from __future__ import annotations
+
+from html import escape
+
+import numpy as np
+
+from chexseg.report.page import overlays
+from chexseg.report.page.markup import note, scroll, switch
+from chexseg.report.palette import DASHED, PATHOLOGY_COLOURS
+from chexseg.report.results import StudyResults
+from chexseg.report.statistics.scores import patient_of, pooled_iou
+
+#: The poster's two stand first.
+POSTERS = ("Cardiomegaly", "Airspace Opacity")
+#: Rows of one pathology; all ten have no more films than a page can carry.
+ROWS = 2
+RULE = (
+    f"The {ROWS} test images in which the experts' mask of the pathology is largest, one a patient. Of each kind of "
+    "supervision the same cell as below."
+)
+
+
+def order(pathologies: tuple[str, ...]) -> list[str]:
+    """The study's pathologies, the poster's two first."""
+    return [*(name for name in POSTERS if name in pathologies), *(name for name in pathologies if name not in POSTERS)]
+
+
+def largest(results: StudyResults, pathology: str, number: int = ROWS) -> tuple[str, ...]:
+    """Ids of the images with the most expert pixels of a pathology, one a patient; ties in the order of their ids."""
+    true_I = results.counts_CIK3[0, :, results.pathologies.index(pathology), 2]
+    chosen: dict[str, str] = {}
+    for pixels, image_id in sorted(zip(-true_I, results.image_ids, strict=True)):
+        if pixels < 0 and len(chosen) < number:
+            chosen.setdefault(patient_of(image_id), image_id)
+    return tuple(chosen.values())
+
+
+def overlays_html(results: StudyResults) -> str:
+    """Both grids, or a sentence that says why there are none."""
+    grid, present = overlays.grid_html(results)
+    if not present:
+        return grid
+    switches = "".join(
+        switch(f'data-layer="{k}"', name, "dash" if name in DASHED else "", PATHOLOGY_COLOURS[name])
+        for k, name in enumerate(results.pathologies)
+        if k in present
+    )
+    told = (
+        f"{escape(overlays.RULE)} IoU: mean over the pathologies that the experts drew on the image. "
+        '<span class="screen">Point at a panel, or hold it, to see the film alone; the legend switches a pathology.</span>'
+    )
+    together = f'<fieldset class="switches">{switches}</fieldset>{scroll(grid)}{note(told)}'
+    return f"{_by_pathology(results)}<h3>All pathologies together</h3>{together}"
+
+
+def _by_pathology(results: StudyResults) -> str:
+    """One grid a pathology, of which the page shows the one that is chosen."""
+    shown = overlays.columns(results)
+    blocks = {name: _block(results, name, shown) for name in order(results.pathologies)}
+    there = [name for name, block in blocks.items() if block]
+    options = "".join(f"<option>{escape(name)}</option>" for name in there)
+    grids = "".join(
+        f'<div data-pathology="{escape(name)}"{" hidden" if place else ""}>{scroll(blocks[name])}</div>'
+        for place, name in enumerate(there)
+    )
+    lacking = [name for name, block in blocks.items() if not block]
+    without = f" Without an expert mask in the test set: {', '.join(lacking)}." if lacking else ""
+    choice = f'<label class="choice screen">Pathology <select data-choice>{options}</select></label>'
+    return f"{choice}{grids}{note(escape(RULE + without))}"
+
+
+def _block(results: StudyResults, pathology: str, shown: list[overlays.Panel]) -> str:
+    """The grid of a pathology; nothing where no image has an expert mask of it."""
+    chosen = largest(results, pathology)
+    if not chosen:
+        return ""
+    k = results.pathologies.index(pathology)
+    heads = [("Radiograph", pathology), ("Experts", "ground truth"), *((panel.title, panel.subtitle) for panel in shown)]
+    parts = [overlays.head_html(*head) for head in heads]
+    for image_id in chosen:
+        pixels_HW, expert_KHW = results.image(image_id)
+        row = [overlays.panel_html("radiograph", ""), overlays.panel_html("experts", _layer(expert_KHW[k], pathology))]
+        for panel in shown:
+            masks_KHW = overlays.predicted(results, panel, image_id)
+            if isinstance(masks_KHW, str):
+                row.append(overlays.empty_html(masks_KHW))
+                continue
+            iou = float(pooled_iou(results.counts_CIK3[panel.index, results.image_ids.index(image_id)][None])[k])
+            score = "" if np.isnan(iou) else f'<span class="score">IoU {iou:.2f}</span>'
+            row.append(overlays.panel_html(panel.title, _layer(masks_KHW[k], pathology) + score))
+        parts.append(overlays.row_html(image_id, "", pixels_HW, "".join(row)))
+    return overlays.films_html(parts, len(heads))
+
+
+def _layer(mask_HW: np.ndarray, pathology: str) -> str:
+    return overlays.layers_html(mask_HW[None], (pathology,))

@@ -1,0 +1,220 @@
+"""The report: one self-contained index.html, and beside it the same tables and figures as files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from chexseg.report import listing
+from chexseg.report.claims.verdicts import claims, claims_rows
+from chexseg.report.figures import stage_graph, study_figures
+from chexseg.report.page import overlays, provenance
+from chexseg.report.page.cell_sections import cells_html, missing_html, students_html
+from chexseg.report.page.claims_section import claims_html
+from chexseg.report.page.comparison_sections import comparison_sections, paper_tables
+from chexseg.report.page.markup import document
+from chexseg.report.page.mixture_section import figure2_html, table1_html
+from chexseg.report.page.overlay_section import overlays_html
+from chexseg.report.page.result_section import result_html
+from chexseg.report.page.run_sections import MOST_DRAWN, provenance_html, stages_html, time_html
+from chexseg.report.page.weak_label_section import classifiers_html, weak_labels_html
+from chexseg.report.results import StudyResults
+from chexseg.report.statistics.scores import patient_of
+from chexseg.report.tables import study_tables
+from chexseg.report.tables.html import to_html_file
+from chexseg.report.tables.text import to_csv, to_markdown, to_tex
+from chexseg.report.weak_labels import agreement
+
+#: Ending of a file -> what writes a table so.
+WRITERS = {".csv": to_csv, ".md": to_markdown, ".tex": to_tex, ".html": to_html_file}
+#: Of more rows a table is written as csv alone: markdown is for reading.
+MOST_LINES = 1000
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a report consists of. `notes` says what was left out, and why."""
+
+    page: Path
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def write(results_list: Sequence[StudyResults], out: Path) -> Path:
+    """Write the report of one or more studies into `out`; returns the path of its index.html."""
+    return publish(results_list, out).page
+
+
+def publish(results_list: Sequence[StudyResults], out: Path, images: bool = True) -> Written:
+    """Write index.html, tables/ (csv, md, tex, html) and figures/ (html; with `images`, if possible, png, svg) into `out`.
+
+    What an earlier report has written there and this one hasn't is deleted, if nobody has changed it since.
+    """
+    out = Path(out)
+    files: list[Path] = []
+    drawn: dict[Path, go.Figure] = {}
+    for folder in ("tables", "figures"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    for study, results in named(results_list).items():
+        for name, rows in every_table(results).items():
+            writers = WRITERS if len(rows) <= MOST_LINES and name != "runs" else {".csv": to_csv}
+            for ending, text_of in writers.items():
+                files.append(out / "tables" / f"{study}-{name}{ending}")
+                files[-1].write_text(text_of(rows), encoding="utf-8")
+        for name, figure in every_figure(results).items():
+            stem = out / "figures" / f"{study}-{name}"
+            study_figures.write_html(figure, stem.with_suffix(".html"))
+            files.append(stem.with_suffix(".html"))
+            drawn |= {stem.with_suffix(ending): figure for ending in (".png", ".svg")}
+        sheet = overlays.sheet_png(results)
+        if sheet is not None:
+            files.append(out / "figures" / f"{study}-overlays.png")
+            files[-1].write_bytes(sheet)
+    notes = []
+    if images and drawn:
+        failure = study_figures.write_images(drawn)
+        notes += [failure] if failure else []
+        files += [] if failure else list(drawn)
+    files += [out / "figures" / "plotly.min.js"] if drawn else []
+    page = out / "index.html"
+    page.write_text(render(results_list, notes), encoding="utf-8")
+    listing.replace(out, files)
+    return Written(page, tuple(files), tuple(notes))
+
+
+def slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "study"
+
+
+def named(results_list: Sequence[StudyResults]) -> dict[str, StudyResults]:
+    """Studies by the name that their files and anchors get; a repeated one is numbered."""
+    found: dict[str, StudyResults] = {}
+    for results in results_list:
+        name, number = slug(results.name), 1
+        while name in found:
+            number += 1
+            name = f"{slug(results.name)}-{number}"
+        found[name] = results
+    return found
+
+
+def every_table(results: StudyResults) -> dict[str, pd.DataFrame]:
+    """File name -> rows of every table that the study has something for."""
+    found = {"claims": claims_rows(claims(results))} if len(results.cells) else {}
+    found |= {"cells": study_tables.cells_rows(results), "students": study_tables.students_rows(results)}
+    of_mixture = study_tables.variants(results)[: study_tables.MOST_VARIANTS] if study_tables.has_table1(results) else []
+    for index, variant in enumerate(of_mixture):
+        found["table1" + (f"-{index + 1}" if index else "")] = study_tables.table1_rows(results, variant)
+    for index, labels in enumerate(agreement.label_sets(results)):
+        found["weak-labels" + (f"-{index + 1}" if index else "")] = agreement.rows(labels, results.pathologies)
+    if results.classifiers:
+        found |= {"auroc": agreement.auroc_rows(results), "classifiers": agreement.classifiers_rows(results)}
+    found |= paper_tables(results)
+    found |= {
+        "stages": study_tables.stages_rows(results),
+        "missing": study_tables.missing_rows(results),
+        "runs": provenance.rows(results),
+    }
+    return {name: rows for name, rows in found.items() if len(rows)}
+
+
+def every_figure(results: StudyResults) -> dict[str, go.Figure]:
+    """File name -> figure; the paper's for their panels."""
+    found = {"stages": stage_graph.draw(stage_graph.rows(results))} if 0 < len(results.graph) <= MOST_DRAWN else {}
+    return found | study_figures.paper_figures(results)
+
+
+def completeness(results: StudyResults) -> str:
+    return f"{len(results.cells)} of {len(results.cells) + len(results.missing)} cells finished"
+
+
+# ---- layout: the frame stands in page.html, colours and type in page.css, behaviour in page.js ---------------------------
+
+
+def render(results_list: Sequence[StudyResults], notes: Sequence[str] = ()) -> str:
+    """The whole page as text."""
+    title = results_list[0].title if len(results_list) == 1 else ", ".join(results.title for results in results_list)
+    return document(title, "\n".join(_study(name, results) for name, results in named(results_list).items()) + _method(notes))
+
+
+def _study(name: str, results: StudyResults) -> str:
+    sections: dict[str, str] = {}
+    if len(results.cells):
+        sections |= {"Claims": claims_html(results), "Result": result_html(results)}
+        if study_tables.has_table1(results):
+            sections |= {"Table 1": table1_html(results, name), "Figure 2": figure2_html(results, name)}
+        sections |= comparison_sections(results, name)
+    if results.weak_labels:
+        sections["Weak labels"] = weak_labels_html(results)
+    if results.classifiers:
+        sections["Classifiers"] = classifiers_html(results)
+    if len(results.cells):
+        sections["Test images"] = overlays_html(results)
+        if len(study_tables.students_rows(results)):
+            sections["Students"] = students_html(results)
+        sections["Cells"] = cells_html(results, name)
+    if len(results.graph):
+        sections["Stages"] = stages_html(results, name)
+    if len(results.stages):
+        sections["Time"] = time_html(results)
+    sections |= {"Missing cells": missing_html(results, name), "Provenance": provenance_html(results, name)}
+    links = "".join(f'<a href="#{name}--{slug(title)}">{title}</a>' for title in sections)
+    content = "".join(
+        f'<section id="{name}--{slug(title)}"><h2>{title}</h2>{text}</section>' for title, text in sections.items()
+    )
+    return f'{_header(results, name)}<nav aria-label="Contents"><div>{links}</div></nav><main>{content}</main>'
+
+
+#: What is behind cells that an older version of the package has computed.
+STALE = " Stale: the store holds older results like theirs, made by another version or with other settings or data."
+
+
+def _header(results: StudyResults, name: str) -> str:
+    patients, pathologies = len({patient_of(image_id) for image_id in results.image_ids}), len(results.pathologies)
+    facts = [
+        completeness(results),
+        f"{len(results.image_ids):,} test images",
+        f"{patients:,} patients",
+        f"{pathologies} {'pathology' if pathologies == 1 else 'pathologies'}",
+    ]
+    listed = re.sub(r"([\d,]+)", r"<b>\1</b>", "".join(f"<li>{fact}</li>" for fact in facts))
+    state = ""
+    if len(results.missing):
+        states = ", ".join(f"{number} {kind}" for kind, number in results.missing["state"].value_counts().items())
+        state = (
+            f'<p class="alert">Incomplete: {completeness(results)} ({escape(states)}). What follows holds for the '
+            f"finished ones.{STALE if (results.missing['state'] == 'stale').any() else ''} "
+            f'<a href="#{name}--missing-cells">Which are missing</a></p>'
+        )
+    without = study_tables.without_expert(results)
+    if without:
+        names = escape(", ".join(without))
+        state += f'<p class="alert">Without an expert mask in the test set, and left out of every mean: {names}.</p>'
+    if not len(results.cells):
+        state += '<p class="lead">No cell has finished yet, so there is nothing to compare.</p>'
+    return (
+        f'<header id="{name}"><p class="eyebrow">chexseg study report: {escape(results.name)}</p>'
+        f'<h1>{escape(results.title)}</h1><ul class="facts">{listed}</ul>{state}</header>'
+    )
+
+
+TERMS = {
+    "IoU": "Intersections and unions of a pathology are summed over all test images, then divided (the paper’s section 3.1).",
+    "mIoU": "The mean over pathologies. One without an expert mask in the test set is left out, for every model alike.",
+    "95% over trials": "Student’s t-interval of the trials’ mIoU. A trial has its own weak images and its own seed.",
+    "95% over patients": "Student’s, with the standard error of 1,000 bootstrap samples of patients with all their images.",
+    "Resolved": "The paired difference over trials and patients together has p below 0.05, corrected by Holm for both steps.",
+    "Paper": "Gadgil et al., CheXseg, MIDL 2021 (arXiv:2102.10484), on CheXpert’s radiographs.",
+}
+
+
+def _method(notes: Sequence[str]) -> str:
+    listed = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in TERMS.items())
+    extra = "".join(f"<p>{escape(note[0].upper() + note[1:])}.</p>" for note in notes)
+    return f"<footer><h2>How the figures are made</h2><dl>{listed}</dl>{extra}</footer>"

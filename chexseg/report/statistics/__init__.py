@@ -1,0 +1,1 @@
+"""From counts to IoU, arms, intervals and tests."""

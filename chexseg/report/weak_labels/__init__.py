@@ -1,0 +1,1 @@
+"""How well weak labels agree with experts."""

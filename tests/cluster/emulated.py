@@ -1,0 +1,90 @@
+"""A Ray cluster whose nodes are processes of this machine, and what is worked on where."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ray.cluster_utils import Cluster
+
+from tests.cluster.standins import ROOT
+
+
+class Nodes:
+    """A head, whose driver is a process of its own, and workers that may be killed."""
+
+    def __init__(self, *cpus: int):
+        self.top = Path(tempfile.mkdtemp(prefix="cxr-", dir="/tmp"))  # short: Ray's sockets lie below it
+        common = {"object_store_memory": 100 * 2**20}
+        head = {"num_cpus": cpus[0], "temp_dir": str(self.top), "include_dashboard": False, **common}
+        self.cluster = Cluster(initialize_head=True, shutdown_at_exit=True, head_node_args=head)
+        for count in cpus[1:]:
+            self.cluster.add_node(num_cpus=count, **common)
+
+    @property
+    def address(self) -> str:
+        return self.cluster.address
+
+    @property
+    def workers(self) -> list[str]:
+        """Ids of all nodes but the head."""
+        return [node.node_id for node in self.cluster.worker_nodes]
+
+    def count(self) -> int:
+        """Nodes that live, with those that have joined by themselves."""
+        return sum(node["Alive"] for node in self.cluster.global_state.node_table())
+
+    def node(self, node_id: str) -> Any:
+        return next(node for node in self.cluster.worker_nodes if node.node_id == node_id)
+
+    def kill(self, node_id: str) -> None:
+        self.cluster.remove_node(self.node(node_id), allow_graceful=False)
+
+    def drain(self, node_id: str, seconds: int) -> None:
+        """Tell Ray that a node will be gone in so many seconds, as whoever gets a spot node's warning does."""
+        words = f"drain-node --address {self.address} --node-id {node_id} --deadline-remaining-seconds {seconds}"
+        command = [sys.executable, "-m", "ray.scripts.scripts", *words.split(), "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
+        subprocess.run([*command, "--reason-message", "a spot warning"], check=True, capture_output=True, timeout=120)
+
+    def working(self, store: Path, node_id: str) -> set[str]:
+        """What processes of a node work on: they hold its lock in a store in a directory. ``<stage>-<short key>``."""
+        raylet = self.node(node_id).all_processes["raylet"][0].process.pid
+        return {lock.stem for lock in (store / ".partial").glob("*.lock") for pid in _holders(lock) if _parent(pid) == raylet}
+
+    def actors(self, name: str) -> set[str]:
+        """Ids of the nodes on which an actor of this class lives."""
+        table = self.cluster.global_state.actor_table(None, actor_state_name="ALIVE")
+        return {actor["Address"]["NodeID"] for actor in table.values() if actor["ActorClassName"] == name}
+
+    def study(self, *words: object) -> subprocess.Popen[str]:
+        """`chexseg study run` on this cluster."""
+        command = [sys.executable, "-m", "chexseg", "study", "run", *map(str, words), "--address", self.address]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def close(self) -> None:
+        self.cluster.shutdown()
+        shutil.rmtree(self.top, ignore_errors=True)
+
+
+def _holders(path: Path) -> list[int]:
+    """Processes that have a file open."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if os.readlink(link) == str(path):
+                found.append(int(link.parts[2]))
+        except OSError:  # gone since
+            continue
+    return found
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None

@@ -1,0 +1,99 @@
+"""What Ray's state API, and so its dashboard, calls the work of a study that runs on a cluster."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+
+from tests.cluster.standins import ROOT, Machine, wait_until
+
+pytest.importorskip("aiohttp_cors", reason="needs ray[default], of the extra cluster")
+pytestmark = pytest.mark.cluster
+
+STUDY = """
+name: names
+axes: {trial: [0, 1]}
+settings:
+  size: 64
+  encoder: {architecture: mobilenet_v2, init: random}
+  labels: {p: 1, expert_split: {train: 8, select: 4}}
+  fit: {epochs: 12, samples_per_epoch: 64}
+"""
+
+
+@pytest.fixture(scope="module")
+def head(machine):
+    """A head with a dashboard, and data."""
+    machine.environment |= {"RAY_AUTH_MODE": "disabled", "RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
+    started = machine.run("ray start --head --dashboard-host=127.0.0.1")
+    assert started.returncode == 0, started.stdout
+    (machine.home / "names.yaml").write_text(STUDY)
+    made = machine.run("chexseg data phantom ~/phantom --train 48 --valid 24 --test 16 --size 64")
+    assert made.returncode == 0, made.stdout
+    return machine
+
+
+def asked(machine: Machine, path: str) -> Any:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{machine.dashboard}/{path}", timeout=60) as page:
+            return json.loads(page.read())
+    except urllib.error.HTTPError:
+        return None  # Ray Train's part isn't there before its first run
+
+
+def named(machine: Machine) -> set[str]:
+    """Names of all tasks so far, and of all runs of Ray Train."""
+    tasks = asked(machine, "api/v0/tasks?limit=1000&detail=1")
+    runs = asked(machine, "api/train/v2/runs/v1") or {"train_runs": []}
+    return {task["name"] for task in tasks["data"]["result"]["result"]} | {run["name"] for run in runs["train_runs"]}
+
+
+def titles(machine: Machine) -> set[str]:
+    """Of the processes that the dashboard's cluster view lists on the node."""
+    (node,) = asked(machine, "nodes?view=summary")["data"]["summary"]
+    told = asked(machine, f"nodes/{node['raylet']['nodeId']}")["data"]["detail"]
+    return {" ".join(worker["cmdline"]) for worker in told["workers"]}
+
+
+@pytest.fixture
+def study(head):
+    """``study(options)``: the study as it runs."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(options: str) -> subprocess.Popen[bytes]:
+        line = f"chexseg study run ~/names.yaml --data ~/phantom --store ~/store --address 127.0.0.1:{head.port} {options}"
+        log = open(head.top / "run.log", "wb")  # noqa: SIM115
+        started.append(subprocess.Popen(["bash", "-c", f"exec {line}"], env=head.environment, cwd=ROOT, stdout=log, stderr=log))
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_upstream_stages_and_cells_are_seen_by_their_names(head, study):
+    running, seen = study(""), set()
+
+    def over() -> bool:
+        seen.update(titles(head))
+        return running.poll() is not None
+
+    assert wait_until(over, 500), "the study went on for ever"
+    assert running.returncode == 0, (head.top / "run.log").read_text()
+    assert {"ingest train", "ingest valid", "ingest test"} <= named(head)
+    assert {"ray::full trial 0", "ray::full trial 1"} <= seen
+
+
+def test_fits_that_workers_share_are_seen_by_their_names(head, study):
+    running = study("--set resources.workers=2 --set seed=1")
+    wait_until(lambda: running.poll() is not None, 500)
+    assert running.returncode == 0, (head.top / "run.log").read_text()
+    assert {"full trial 0, fit", "full trial 0, score"} <= named(head)
+    assert re.search("full trial 0, fit", str(asked(head, "api/train/v2/runs/v1")))

@@ -1,0 +1,137 @@
+"""Nodes that die while cells run on them: the study finishes, nothing complete runs again, the tables are a quiet run's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from chexseg.study import plan, spec
+from tests.cluster.emulated import Nodes
+from tests.cluster.standins import ROOT, wait_until
+from tests.study.test_kills import manifests, tables
+
+pytestmark = pytest.mark.cluster
+
+STUDY = """
+name: nodes
+axes: {trial: [0, 1, 2, 3, 4, 5]}
+settings:
+  size: 64
+  encoder: {architecture: mobilenet_v2, init: random}
+  labels: {p: 1, expert_split: {train: 8, select: 4}}
+  fit: {epochs: 6, samples_per_epoch: 48}
+"""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    path = tmp_path_factory.mktemp("study") / "nodes.yaml"
+    path.write_text(STUDY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def planned(study, phantom_root):
+    return plan.plan(spec.load(study), plan.fingerprints(phantom_root))
+
+
+@pytest.fixture(scope="module")
+def expected(study, phantom_root, tmp_path_factory):
+    """The tables of a run that nothing happens to."""
+    top = tmp_path_factory.mktemp("quiet")
+    command = [
+        sys.executable,
+        "-m",
+        "chexseg",
+        "study",
+        "run",
+        study,
+        "--data",
+        phantom_root,
+        "--store",
+        top / "store",
+        "--quiet",
+    ]
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True, timeout=600)
+    return tables(top / "store", study, phantom_root, top / "report")
+
+
+def chexseg(*words: object) -> None:
+    command = [sys.executable, "-m", "chexseg", *map(str, words)]
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True, timeout=600)
+
+
+@pytest.fixture
+def cluster(request):
+    """`Nodes` with the CPUs that the test names, the head's first."""
+    there = Nodes(*request.param)
+    yield there
+    there.close()
+
+
+def fitting(cluster, store) -> dict[str, set[str]]:
+    """Workers on which a cell is being fitted -> what they work on."""
+    found = {node: cluster.working(store, node) for node in cluster.workers}
+    return {node: names for node, names in found.items() if any(name.startswith("fit-") for name in names)}
+
+
+@pytest.mark.parametrize("cluster", [(1, 1, 1)], indirect=True)
+def test_a_node_dies_while_a_cell_runs_on_it(cluster, study, planned, expected, phantom_root, tmp_path):
+    """Two CPUs are left then, and two cells at once take both: what they read must wait for none."""
+    store = tmp_path / "store"
+    driver = cluster.study(study, "--data", phantom_root, "--store", store)
+
+    def halfway() -> bool:
+        return bool(list(store.glob("score/*/manifest.json")) and fitting(cluster, store))
+
+    assert wait_until(lambda: driver.poll() is not None or halfway(), 400, pause=0.1)
+    before, lost = manifests(store), fitting(cluster, store)
+    assert before and lost, driver.communicate()[0]
+    cluster.kill(next(iter(lost)))
+    said, _ = driver.communicate(timeout=400)
+    assert driver.returncode == 0, said
+    after = manifests(store)
+    assert {path: after[path] for path in before} == before, "what was complete was made again"
+    assert len(after) == len(planned.needed(set()))
+    assert tables(store, study, phantom_root, tmp_path / "report") == expected
+
+
+@pytest.mark.parametrize("cluster", [(0, 1, 1, 1)], indirect=True)
+def test_drained_nodes_are_given_no_new_cell_and_may_go(cluster, study, planned, expected, phantom_root, tmp_path):
+    """As after a spot node's warning. One of two is gone at once, the other lives on, and must not be given more."""
+    store = tmp_path / "store"
+    driver = cluster.study(study, "--data", phantom_root, "--store", store)
+    assert wait_until(lambda: driver.poll() is not None or len(fitting(cluster, store)) == 2, 400, pause=0.1)
+    (gone, _), (left, last) = fitting(cluster, store).items()
+    cluster.drain(gone, 60)
+    cluster.drain(left, 600)
+    cluster.kill(gone)
+    seen = set()
+    while driver.poll() is None:
+        seen |= cluster.working(store, left)
+        time.sleep(0.2)
+    assert driver.returncode == 0, driver.communicate()[0]
+    assert {name for name in seen if name.startswith("fit-")} <= last, "a cell began on a node that was to go"
+    assert len(manifests(store)) == len(planned.needed(set()))
+    assert tables(store, study, phantom_root, tmp_path / "report") == expected
+
+
+@pytest.mark.parametrize("cluster", [(1, 1, 1)], indirect=True)
+def test_a_fit_is_shared_by_workers_on_two_nodes_of_which_one_dies(cluster, study, phantom_root, tmp_path):
+    """Each node has one CPU, and so room for one worker. The weights are those of two workers on one node."""
+    study.with_name("shared.yaml").write_text(STUDY.replace("[0, 1, 2, 3, 4, 5]", "[0]") + "resources: {workers: 2}\n")
+    shared, store, quiet = study.with_name("shared.yaml"), tmp_path / "store", tmp_path / "quiet"
+    chexseg("study", "run", shared, "--data", phantom_root, "--store", quiet, "--quiet")
+    driver = cluster.study(shared, "--data", phantom_root, "--store", store)
+    assert wait_until(lambda: driver.poll() is not None or len(cluster.actors("RayTrainWorker")) == 2, 400, pause=0.1)
+    used = cluster.actors("RayTrainWorker")
+    assert len(used) == 2, driver.communicate()[0]
+    cluster.kill(next(node for node in cluster.workers if node in used))
+    said, _ = driver.communicate(timeout=400)
+    assert driver.returncode == 0, said
+    (fit,), (alone,) = (list(place.glob("fit/*/segmenter.safetensors")) for place in (store, quiet))
+    assert fit.parent.name == alone.parent.name and fit.read_bytes() == alone.read_bytes()
+    assert tables(store, shared, phantom_root, tmp_path / "r1") == tables(quiet, shared, phantom_root, tmp_path / "r2")

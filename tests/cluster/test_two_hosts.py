@@ -1,0 +1,73 @@
+"""A store on S3 and two hosts of which neither sees the other's files: each stage and each fit stays on one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chexseg.study import plan, spec, summary
+from chexseg.study.store import Store
+from tests.cluster.emulated import Nodes
+from tests.cluster.standins import ROOT, wait_until
+
+pytestmark = pytest.mark.cluster
+
+STUDY = """
+name: hosts
+axes: {trial: [0, 1, 2]}
+settings:
+  size: 64
+  encoder: {architecture: mobilenet_v2, init: random}  # small: moto takes time with the square of a file's size
+  labels: {p: 0.5, weak: cam, weak_images: 8, expert_split: {train: 8, select: 4}}
+  classify: {architecture: mobilenet_v2, epochs: 1}
+  saliency: {images: 24}
+  fit: {epochs: 2, samples_per_epoch: 48}
+resources: {cpu: 2}
+"""
+APART = ["unshare", "--map-root-user", "--mount"]
+
+
+@pytest.fixture
+def cluster():
+    """A head with two CPUs, and a host with three that has another, empty directory where this one keeps its copies."""
+    if subprocess.run([*APART, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody mount in a namespace of their own")
+    there = Nodes(2)
+    cache = Path(os.environ["CHEXSEG_CACHE"])
+    start = f"ray.scripts.scripts start --address={there.address} --num-cpus=3 --object-store-memory=100000000 --block"
+    ports = "--min-worker-port=0 --max-worker-port=0 --dashboard-agent-listen-port=0"
+    command = f"mount -t tmpfs none {cache} && exec {sys.executable} -m {start} {ports}"
+    host = subprocess.Popen([*APART, "bash", "-c", command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        assert wait_until(lambda: there.count() == 2 or host.poll() is not None, 120) and host.poll() is None
+        yield there
+    finally:
+        host.send_signal(signal.SIGTERM)
+        host.wait(60)
+        there.close()
+
+
+def test_each_host_works_on_files_of_its_own(cluster, s3, phantom_root, tmp_path):
+    place = s3("two-hosts")
+    run(cluster, STUDY, tmp_path / "hosts.yaml", phantom_root, place)
+    copies = {path.parent.name for path in Path(os.environ["CHEXSEG_CACHE"]).glob("*/artifacts/*/*")}
+    assert "fit" in copies, "no cell ran on the head"
+    assert "classify" not in copies, "upstream stages run on the largest node"
+
+    # What one of two workers writes must be found by the stage.
+    shared = STUDY.replace("[0, 1, 2]", "[0]").replace("p: 0.5", "p: 1").replace("cpu: 2", "cpu: 1, workers: 2")
+    run(cluster, shared, tmp_path / "shared.yaml", phantom_root, place)
+
+
+def run(cluster: Nodes, text: str, study: Path, data: Path, place: str) -> None:
+    study.write_text(text)
+    planned = plan.plan(spec.load(study), plan.fingerprints(data))
+    driver = cluster.study(study, "--data", data, "--store", place)
+    said, _ = driver.communicate(timeout=500)
+    assert driver.returncode == 0, said
+    assert summary.summarise(planned, Store(place)).complete
