@@ -5,15 +5,9 @@ The store is the ledger: a run starts with whatever is missing there, so the sam
 
 from __future__ import annotations
 
-import ctypes
-import os
-import shutil
-import tempfile
 import time
-import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -22,14 +16,16 @@ from chexseg.data.location import Location
 from chexseg.errors import UserError
 from chexseg.progress import Reporter
 from chexseg.stages.base import Execution
+from chexseg.study.attempt import Job, attempt, lost, whole
 from chexseg.study.board import Pen, Tally, Watch, post
-from chexseg.study.cluster import MAX_FAILURES, Capacity, going, largest_node, node_with_room, on_node
-from chexseg.study.execute import check, execute
+from chexseg.study.cluster import MAX_FAILURES, Capacity, largest_node, node_with_room, on_node
+from chexseg.study.execute import check
 from chexseg.study.growth import NO_GROWTH, Growth
 from chexseg.study.outcome import Outcome
 from chexseg.study.plan import Cell, Node, Plan
 from chexseg.study.spec import Resources
 from chexseg.study.store import Store
+from chexseg.study.warm_workers import entitle, on_warm_workers
 
 #: Cells that Tune is given in one go. For each of its trials it copies the whole grid, and it keeps every trial: its time
 #: grows with the square of their number, its memory with their number. What starts anew with each go is a worker's process.
@@ -109,78 +105,6 @@ def _take_in(answers: Sequence[Mapping[str, Any]], done: set[str], outcome: Outc
                 outcome.computed[answer["key"]] = answer["seconds"]
 
 
-@dataclass(frozen=True)
-class Job:
-    """What every worker needs to know. here: what a stage reads and writes lies on one node, that of its task alone."""
-
-    nodes: Mapping[str, Node]
-    store: str
-    data: Location
-    board: Any
-    here: bool = False
-
-    def pen(self, key: str, cell: str | None = None) -> Pen:
-        """What a node's stage writes its progress with. cell: whose it is alone."""
-        node = self.nodes[key]
-        return Pen(self.board, f"{cell}, {node.stage}" if cell else node.label, cell or key[:12], node.stage)
-
-    def part(self, keys: Iterable[str]) -> Job:
-        """The job for workers that compute these nodes alone: with them and their inputs, whatever else a study has."""
-        wanted = [self.nodes[key] for key in keys]
-        return replace(self, nodes={key: self.nodes[key] for node in wanted for key in (node.key, *node.inputs.values())})
-
-
-def attempt(job: Job, key: str, name: str, execution: Execution) -> dict[str, Any]:
-    """Compute one node in a worker; never raises, so that one failure stops nothing else."""
-    node, store = job.nodes[key], Store(job.store)
-    if found := store.find(node.stage, key):
-        return {"key": key, "state": "cached", "miou": found.facts.get("selection_miou")}
-    started = time.monotonic()
-    try:
-        artifact, computed = execute(node, dict(job.nodes), store, job.data, execution)
-    except UserError as error:
-        job.board.finish.remote(name, f"refused: {error}")
-        return {"key": key, "state": "mistake", "error": str(error)}
-    except Exception as error:
-        text = _first_line(error)
-        store.record_failure(node, text, traceback.format_exc())
-        job.board.finish.remote(name, f"failed: {text}")
-        return {"key": key, "state": "failed", "error": text}
-    finally:
-        _return_memory()
-    if not computed:  # by another driver, while this one waited
-        job.board.finish.remote(name, "found: another run has computed it")
-        return {"key": key, "state": "cached", "miou": artifact.facts.get("selection_miou")}
-    seconds = time.monotonic() - started
-    job.board.finish.remote(name, f"done in {seconds:.1f} s{_headline(artifact.facts)}")
-    return {"key": key, "state": "computed", "seconds": seconds, "miou": artifact.facts.get("selection_miou")}
-
-
-def _return_memory() -> None:
-    """Give what the stage has freed back to the system: glibc keeps it, and warm workers live on beside each other."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-def lost(job: Job, key: str, error: BaseException | None) -> dict[str, Any]:
-    """The answer for a worker that died more often than MAX_FAILURES: it could not write down itself that it failed."""
-    text = _first_line(error) if error else "its worker was lost"
-    Store(job.store).record_failure(job.nodes[key], text, str(error))
-    return {"key": key, "state": "failed", "error": text}
-
-
-def _headline(facts: Mapping[str, Any]) -> str:
-    """The one figure that tells how a stage went."""
-    for name in ("mean_auroc", "selection_miou", "accuracy"):
-        if facts.get(name) is not None:
-            return f", {name.replace('_', ' ')} {facts[name]:.3f}"
-    return f", {facts['images']} images" if isinstance(facts.get("images"), int) else ""
-
-
 @ray.remote(num_cpus=0, max_retries=MAX_FAILURES)
 def _stage_task(job: Job, key: str, pen: Pen, execution: Execution) -> dict[str, Any]:
     return attempt(job, key, pen.name, replace(execution, progress=pen))
@@ -242,17 +166,31 @@ def _trial(config: Mapping[str, Any], job: Job, names: Mapping[str, str], execut
     tune.report({"answers": answers})
 
 
-def entitle(name: str) -> None:
-    """Call this process so in the dashboard's cluster view and in `top`, until the next call of a method of its actor.
+def _run_cells(pending: Sequence[Cell], job: Job, capacity: Capacity, resources: Resources) -> list[dict[str, Any]]:
+    """Cells as Tune trials."""
+    from ray import tune
 
-    Tune's actors are named once for all their trials. Nothing public of Ray's does it.
-    """
-    ray._raylet.setproctitle(f"ray::{name}")
-
-
-def whole(answer: Mapping[str, Any]) -> bool:
-    """Whether a node's result is in the store."""
-    return answer["state"] in ("cached", "computed")
+    cells = {cell.score: cell for cell in pending}
+    names = {score: cell.name for score, cell in cells.items()}
+    part = job.part(key for cell in pending for key in (cell.fit, cell.score))
+    results = on_warm_workers(
+        _trial,
+        {"job": part, "names": names},
+        capacity,
+        resources,
+        {"score": tune.grid_search(list(cells))},  # no more than a key, for all are copied for every trial
+        lambda config: names[config["score"]],
+    )
+    answers = []
+    for result in results:
+        if result.metrics and "answers" in result.metrics:
+            answers += result.metrics["answers"]
+        else:
+            cell = cells[result.config["score"]]
+            fitted = Store(job.store).find("fit", cell.fit)
+            answers.append(lost(job, cell.score if fitted else cell.fit, result.error))
+            job.board.end_cell.remote(cell.name, False, None)
+    return answers
 
 
 def _run_shared_cells(pending: Sequence[Cell], job: Job, capacity: Capacity, resources: Resources) -> list[dict[str, Any]]:
@@ -295,87 +233,3 @@ def _run_shared_cells(pending: Sequence[Cell], job: Job, capacity: Capacity, res
         else:
             job.board.end_cell.remote(cell.name, whole(answers[-1]), mious[cell.name])
     return answers
-
-
-def _run_cells(pending: Sequence[Cell], job: Job, capacity: Capacity, resources: Resources) -> list[dict[str, Any]]:
-    """Cells as Tune trials."""
-    from ray import tune
-
-    cells = {cell.score: cell for cell in pending}
-    names = {score: cell.name for score, cell in cells.items()}
-    part = job.part(key for cell in pending for key in (cell.fit, cell.score))
-    results = on_warm_workers(
-        _trial,
-        {"job": part, "names": names},
-        capacity,
-        resources,
-        {"score": tune.grid_search(list(cells))},  # no more than a key, for all are copied for every trial
-        lambda config: names[config["score"]],
-    )
-    answers = []
-    for result in results:
-        if result.metrics and "answers" in result.metrics:
-            answers += result.metrics["answers"]
-        else:
-            cell = cells[result.config["score"]]
-            fitted = Store(job.store).find("fit", cell.fit)
-            answers.append(lost(job, cell.score if fitted else cell.fit, result.error))
-            job.board.end_cell.remote(cell.name, False, None)
-    return answers
-
-
-def _on_a_node_that_stays(config: Mapping[str, Any], trial: Callable[..., None], constants: Mapping[str, Any]) -> None:
-    """A warm worker would take trials until its node is gone. It ends instead, which Tune doesn't count as a failure."""
-    if going():
-        os._exit(0)
-    trial(config, **constants)
-
-
-def on_warm_workers(
-    trial: Callable[..., None],
-    constants: Mapping[str, Any],
-    capacity: Capacity,
-    resources: Resources,
-    space: Mapping[str, Any],
-    name: Callable[[Mapping[str, Any]], str],
-    searcher: Any = None,
-    stop: Callable[[str, Mapping[str, Any]], bool] | None = None,
-) -> Any:
-    """Tune's results of ``trial(config, execution=.., **constants)`` on reused actors, which keep their process and the
-    shards they have read.
-
-    name: what a trial with this config is called. searcher, stop: Tune's, for what is no grid.
-    """
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    # Tune's own handler would end the phase as if it had finished, and the run would go on.
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-    from ray import tune
-
-    gpu = capacity.gpus_of(resources)
-    execution = Execution(device="cuda" if gpu else "cpu", threads=max(1, int(resources.cpu)), map_gpus=gpu)
-    constants = {**constants, "execution": execution}
-    function = tune.with_parameters(_on_a_node_that_stays, trial=trial, constants=constants)
-    function.__name__ = "warm worker"  # so the dashboard tells it from other actors
-    scratch = tempfile.mkdtemp(prefix="chexseg-tune-")
-    try:
-        return tune.Tuner(
-            tune.with_resources(function, {"cpu": resources.cpu, "gpu": gpu}),
-            param_space=dict(space),
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                num_samples=-1 if searcher else 1,
-                max_concurrent_trials=capacity.cells_at_once(resources),
-                reuse_actors=True,
-                trial_name_creator=lambda trial: name(trial.config).replace(" ", "_"),
-                trial_dirname_creator=lambda trial: trial.trial_id,
-            ),
-            run_config=tune.RunConfig(
-                storage_path=scratch,
-                verbose=0,
-                stop=stop,
-                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-            ),
-        ).fit()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

@@ -18,15 +18,18 @@ from chexseg.data.location import Location
 from chexseg.errors import UserError
 from chexseg.progress import Reporter
 from chexseg.stages.base import Execution
-from chexseg.study import journal, run
+from chexseg.study import journal
+from chexseg.study.attempt import Job, attempt, whole
 from chexseg.study.board import Pen, Tally, Watch, post
 from chexseg.study.cluster import MAX_FAILURES, Capacity
 from chexseg.study.execute import check
 from chexseg.study.growth import NO_GROWTH, Growth
 from chexseg.study.ledger import Ledger
 from chexseg.study.outcome import Outcome
+from chexseg.study.run import run
 from chexseg.study.search import Search, describe
 from chexseg.study.store import Store
+from chexseg.study.warm_workers import entitle, on_warm_workers
 
 
 def run_search(search: Search, store: Store, data: Location, reporter: Reporter, growth: Growth = NO_GROWTH) -> Outcome:
@@ -47,12 +50,12 @@ def run_search(search: Search, store: Store, data: Location, reporter: Reporter,
     with journal.alone(store, ledger.name, wait=False) as mine:
         if not mine:
             raise UserError(f"search {search.study.name}: another process runs it in {store}; allowed: one at a time")
-        outcome = run.run(search.upstream(), store, data, reporter, growth)
+        outcome = run(search.upstream(), store, data, reporter, growth)
         if not outcome.failed:
             _run_points(ledger, capacity, data, reporter, outcome)
             best = ledger.standing().point
             if best is not None:  # so that a report can show it
-                shown = run.run(search.plan([best]), store, data, reporter, growth)
+                shown = run(search.plan([best]), store, data, reporter, growth)
                 outcome.computed |= shown.computed
                 outcome.failed |= shown.failed
     outcome.seconds = time.monotonic() - started
@@ -70,10 +73,10 @@ def _run_points(ledger: Ledger, capacity: Capacity, data: Location, reporter: Re
     standing, total = ledger.standing(), ledger.search.study.search.points
     best = None if standing.value is None else (standing.value, describe(standing.point))
     board = post(Tally(total, total - missing, best=best, unit="points", study=ledger.search.study.name))
-    job = run.Job({}, ledger.store.uri, data.absolute(), board)
+    job = Job({}, ledger.store.uri, data.absolute(), board)
     points = _Points(ledger, job, missing, outcome)
     with Watch(board, reporter):
-        run.on_warm_workers(
+        on_warm_workers(
             _trial,
             {"job": job, "search": ledger.search},
             capacity,
@@ -87,7 +90,7 @@ def _run_points(ledger: Ledger, capacity: Capacity, data: Location, reporter: Re
         raise UserError(points.mistake)
 
 
-def _trial(config: Mapping[str, Any], job: run.Job, search: Search, execution: Execution) -> None:
+def _trial(config: Mapping[str, Any], job: Job, search: Search, execution: Execution) -> None:
     """One point on a warm worker: the fits of its trials. Reports the selection mIoU of each epoch but the last, then all."""
     from ray import tune
 
@@ -95,7 +98,7 @@ def _trial(config: Mapping[str, Any], job: run.Job, search: Search, execution: E
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
     name = _name(config)
     job.board.begin_cell.remote(name)
-    run.entitle(name)
+    entitle(name)
     planned = search.plan([config["point"]])
     job = replace(job, nodes=planned.nodes)
     steps = [0]
@@ -112,10 +115,10 @@ def _trial(config: Mapping[str, Any], job: run.Job, search: Search, execution: E
             if note and note.get("selection mIoU") is not None and first + note["epoch"] < steps[-1]:
                 # Here the function of a pruned point ends.
                 tune.report({"step": first + note["epoch"] - 1, "miou": note["selection mIoU"]})
-                run.entitle(name)
+                entitle(name)
 
-        answers.append(run.attempt(job, cell.fit, name, replace(execution, progress=progress)))
-        if not run.whole(answers[-1]):
+        answers.append(attempt(job, cell.fit, name, replace(execution, progress=progress)))
+        if not whole(answers[-1]):
             break
     tune.report({"answers": answers, "fits": [cell.fit for cell in planned.cells]})
 
@@ -123,7 +126,7 @@ def _trial(config: Mapping[str, Any], job: run.Job, search: Search, execution: E
 class _Points(Searcher):
     """What Tune asks for the next point and tells of its results; `stop` is for its RunConfig."""
 
-    def __init__(self, ledger: Ledger, job: run.Job, missing: int, outcome: Outcome):
+    def __init__(self, ledger: Ledger, job: Job, missing: int, outcome: Outcome):
         super().__init__()
         self.ledger, self.job, self.missing, self.outcome = ledger, job, missing, outcome
         self.asked: dict[str, Any] = {}
@@ -176,7 +179,7 @@ class _Points(Searcher):
                     self.outcome.failed[answer["key"]] = answer["error"]
                 elif answer["state"] == "computed":
                     self.outcome.computed[answer["key"]] = answer["seconds"]
-            if not run.whole(answers[-1]):
+            if not whole(answers[-1]):
                 self.ledger.fail(trial, answers[-1]["error"])
             else:
                 value = self.ledger.complete(trial, result["fits"], self.steps[trial_id])
