@@ -14,7 +14,6 @@ from chexseg.stages.base import Execution
 from chexseg.study.cluster import MAX_FAILURES, Capacity, leave_if_going
 from chexseg.study.spec import Resources
 
-
 #: What Tune copies from the driver's environment into that of its actors, which Ray writes into its logs as it is.
 CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
 
