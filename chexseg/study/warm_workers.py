@@ -14,6 +14,9 @@ from chexseg.stages.base import Execution
 from chexseg.study.cluster import MAX_FAILURES, Capacity, leave_if_going
 from chexseg.study.spec import Resources
 
+#: What Tune copies from the driver's environment into that of its actors, which Ray writes into its logs as it is.
+CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
+
 
 def entitle(name: str) -> None:
     """Call this process so in the dashboard's cluster view and in `top`, until the next call of a method of its actor.
@@ -48,7 +51,10 @@ def on_warm_workers(
     # Tune's own handler would end the phase as if it had finished, and the run would go on.
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     from ray import tune
+    from ray.tune.execution import class_cache
 
+    # Workers have those of their nodes. There is no setting for it.
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
     gpu = capacity.gpus_of(resources)
     execution = Execution(device="cuda" if gpu else "cpu", threads=max(1, int(resources.cpu)), map_gpus=gpu)
     constants = {**constants, "execution": execution}
