@@ -125,7 +125,7 @@ def test_every_image_is_ingested_and_read(found):
 
 
 def test_nothing_is_spilled_until_more_is_kept_than_there_is_room_for(found):
-    # What is read is let go by Ray within a second or so, by when a fast reader, or a loaded machine, may have filled the store.
+    # Ray lets go of what was read within a second or so; until then a fast reader or a loaded machine may fill the store.
     for about in found.values():
         ingested, _, overfilled = about["spilled"]
         assert (ingested, overfilled) == (False, True)
