@@ -1,6 +1,6 @@
 """A study of many empty cells: what the driver spends on each, in time and memory, as the study grows.
 
-    python benchmarks/many_cells.py [--cells N ...] [--profile FILE]
+    python benchmarks/many_cells.py [--cells N ...] [--go N] [--profile FILE]
 
 The study is launched as `chexseg study run` launches it, with its lines of progress thrown away; only fits and scores are
 replaced, by functions that write one small file. So what is measured is planning, the look into the store, Tune, the way to
@@ -72,14 +72,14 @@ def gcs_mib() -> float:
     return max(found)
 
 
-def measure(cells: int, profile: str | None, scratch: Path) -> tuple[float, ...]:
+def measure(cells: int, go: int, profile: str | None, scratch: Path) -> tuple[float, ...]:
     data, store = scratch / "data", Store(scratch / "store")
     dataset.write(data, dataset.Config(train=1, valid=16, test=4, size=64))
     fingerprints = plan.fingerprints(data)
     started = perf_counter()
     planned = plan.plan(spec.parse(study_text(cells), "many.yaml"), fingerprints)
     planning = perf_counter() - started
-    run._trial = empty_trial
+    run._trial, run.CELLS_IN_ONE_GO = empty_trial, go
     with bare.own_ray(scratch), (scratch / "log").open("w") as log:
         before, cpu, started = resident_mib(), process_time(), perf_counter()
         with cProfile.Profile() if profile else nullcontext() as watched:
@@ -96,19 +96,22 @@ def measure(cells: int, profile: str | None, scratch: Path) -> tuple[float, ...]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, nargs="+", default=[1000, 4000], help="sizes of studies (default: 1000 4000)")
+    parser.add_argument(
+        "--go", type=int, default=run.CELLS_IN_ONE_GO, help=f"cells that Tune is given at once (default: {run.CELLS_IN_ONE_GO})"
+    )
     parser.add_argument("--profile", help="write what the driver's main thread did, for pstats")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.alone:
         with tempfile.TemporaryDirectory(prefix="cxr-", dir="/tmp") as scratch:
-            found = measure(given.cells[0], given.profile, Path(scratch))
+            found = measure(given.cells[0], given.go, given.profile, Path(scratch))
         values = (f"{value:>{len(name) + 3}.1f}" for name, value in zip(COLUMNS, found, strict=True))
         print(f"{given.cells[0]:>9,}" + "".join(values), flush=True)
         return
     print(f"{'cells':>9}" + "".join(f"{name:>{len(name) + 3}}" for name in COLUMNS), flush=True)
-    profile = ["--profile", given.profile] if given.profile else []
+    options = ["--go", str(given.go), *(["--profile", given.profile] if given.profile else [])]
     for cells in given.cells:
-        subprocess.run([sys.executable, __file__, "--alone", "--cells", str(cells), *profile], check=True)
+        subprocess.run([sys.executable, __file__, "--alone", "--cells", str(cells), *options], check=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from ray.data import DataContext, Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
+from chexseg.data.shards import ROW_GROUP
+
 
 class ShardSource(Datasource):
     """The named columns of shards, a task each.
@@ -39,5 +41,5 @@ class ShardSource(Datasource):
 
 def _read(path: str, columns: Sequence[str]) -> Iterator[pa.Table]:
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(columns=list(columns)):
+        for batch in file.iter_batches(ROW_GROUP, columns=list(columns)):  # pyarrow's own choice is the whole file
             yield pa.Table.from_batches([batch])

@@ -13,13 +13,18 @@ if TYPE_CHECKING:
     from ray.data import DataContext
 
 
+#: Bytes of a block of Ray Data, several of which are under way at once. Its own 128 MiB are more than a file of ours has.
+BLOCK = 16 * 2**20
+
+
 def _context() -> DataContext:
-    """Ray Data's settings of this process: blocks in order, no progress bars of its own."""
+    """Ray Data's settings of this process: small blocks, in order, no progress bars of its own."""
     from ray.data import DataContext
 
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
+    context.target_max_block_size = BLOCK
     return context
 
 

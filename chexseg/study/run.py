@@ -29,7 +29,7 @@ from chexseg.study.warm_workers import entitle, on_warm_workers
 
 #: Cells that Tune is given in one go. For each of its trials it copies the whole grid, and it keeps every trial: its time
 #: grows with the square of their number, its memory with their number. What starts anew with each go is a worker's process.
-CELLS_IN_ONE_GO = 2000
+CELLS_IN_ONE_GO = 1000
 
 
 def run(plan: Plan, store: Store, data: Location, reporter: Reporter, growth: Growth = NO_GROWTH) -> Outcome:
