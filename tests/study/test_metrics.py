@@ -134,7 +134,8 @@ def test_a_study_is_seen_while_it_runs(scrape, phantom_root, tmp_path):
     for figures in fits:
         assert 0 < figures["data wait s"] < figures["step s"]
         assert figures["epoch"] in range(1, 9) and 0 <= figures["selection mIoU"] <= 1
-        assert figures["images/s"] > 0 and figures["loss"] > 0
+        assert figures["loss"] > 0
+    assert any(figures["images/s"] > 0 for figures in fits)  # 0 while an epoch is scored for ten seconds
 
 
 def test_rates_are_over_the_last_seconds_and_begin_anew():
