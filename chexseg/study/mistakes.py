@@ -87,7 +87,7 @@ def _shown(value: Any) -> str:
 def subject(document: Document, laid: Mapping[str, Any], key: str) -> str:
     """How a line about a dotted key of the file begins: with the ``--set`` that is to blame, else with the file's line."""
     setting = key.removeprefix("settings.")
-    if setting != key:
+    if setting != key or key.startswith("resources."):
         for name in laid:
             if f"{setting}.".startswith(f"{name}."):
                 return f"--set {name}"
@@ -116,8 +116,9 @@ def _in_axis(document: Document, axis: str, key: str) -> str:
     return subject(document, {}, f"axes.{axis}.{key}")
 
 
-def check_key(key: str, begin: str) -> None:
-    """Raises `UserError` for a dotted key that is neither a setting nor a section of them."""
+def check_key(key: str, begin: str, beside: Sequence[str] = ()) -> None:
+    """Raises `UserError` for a dotted key that is neither a setting nor a section of them. beside: what else is
+    allowed where no section is named."""
     model: Any = Settings
     parts = key.split(".")
     for position, part in enumerate(parts):
@@ -127,6 +128,7 @@ def check_key(key: str, begin: str) -> None:
             allowed = [inside] * (not fields)
             for name, field in fields.items():
                 allowed.append(f"{inside}.{name}".lstrip(".") + ".*" * is_section(field.annotation))
+            allowed += [] if inside else beside
             raise UserError(f"{begin}: no such setting{nearest(key, setting_names())}; allowed: {', '.join(allowed)}")
         model = fields[part].annotation
 

@@ -125,7 +125,7 @@ class _Part(NamedTuple):
 
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Study:
-    """Read a study file and what it includes; `overrides` are dotted settings laid over every file's own (``--set``).
+    """Read a study file and what it includes; `overrides` are dotted settings, and resources, laid over every file's own.
 
     Raises `UserError`: file, line, key, what was found, what is allowed, the nearest right name.
     """
@@ -155,14 +155,16 @@ def _parse(text: str, where: str, overrides: Mapping[str, Any], within: tuple[Pa
         found = "nothing" if content is None else "a list" if isinstance(content, list) else repr(content)
         raise UserError(f"{where}: found {found}; allowed: a mapping with name, axes and settings")
     laid = {name: inner for key, value in overrides.items() for name, inner in flat(key, value).items()}
+    laid, held = ({name: laid[name] for name in laid if name.startswith("resources.") is own} for own in (False, True))
     given = content.get("settings", {})
     given = merged(given, laid) if isinstance(given, dict) else given
     for name in laid:
-        check_key(name, f"--set {name}")
+        check_key(name, f"--set {name}", ["resources.*"])
+    told = {**content, **ranges(document), "settings": given}
     try:
-        file = StudyFile.model_validate({**content, **ranges(document), "settings": given})
+        file = StudyFile.model_validate(merged(told, held) if isinstance(content.get("resources", {}), dict) else told)
     except ValidationError as error:
-        raise UserError(explain(error, lambda key: subject(document, laid, key), StudyFile)) from None
+        raise UserError(explain(error, lambda key: subject(document, laid | held, key), StudyFile)) from None
     if "studies" in content:
         return _including(file, document, overrides, (*within, Path(where).resolve()))
     study = Study(**dict(file), given=given)

@@ -189,7 +189,7 @@ SET = {
         " fit.schedule, fit.loss, fit.clip_norm, fit.flips, fit.precision, fit.channels_last, fit.compile, fit.checkpoint,"
         " fit.thresholds, fit.samples_per_epoch",
     ),
-    "name": ("t", f"--set name: no such setting; {SETTINGS}"),
+    "name": ("t", f"--set name: no such setting; {SETTINGS}, resources.*"),
     "fit.epochs": ("many", "--set fit.epochs: found 'many'; allowed: a whole number"),
     "fit": (3, "--set fit: found 3; allowed: a mapping"),
     "irnet": ({"background": 1}, "--set irnet.background: irnet: found {'background': 1}; background is above foreground, 0.3;"

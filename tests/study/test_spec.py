@@ -216,3 +216,15 @@ def test_a_fault_in_what_is_included_names_the_file_that_has_it(text, tmp_path):
         spec.load(path)
     assert str(caught.value).startswith(str(path) + expected if expected.startswith(":") else f"{tmp_path}/{expected}")
     assert "\n" not in str(caught.value)
+
+
+def test_resources_are_set_from_the_command_line_too():
+    text = "name: one\nresources: {gpu: 1, workers: 2}\n"
+    assert spec.parse(text, "one.yaml", {"resources.gpu": 0, "size": 64}).resources == spec.Resources(gpu=0, workers=2)
+    assert spec.parse("name: one\n", "one.yaml", {"resources.cpu": 2}).resources.cpu == 2
+    with pytest.raises(
+        UserError, match=r"^--set resources.gpus: no such key \(did you mean 'gpu'\?\); allowed: cpu, gpu, workers$"
+    ):
+        spec.parse(text, "one.yaml", {"resources.gpus": 0})
+    with pytest.raises(UserError, match=r"^--set resources.gpu: found 'x'; allowed: a number$"):
+        spec.parse(text, "one.yaml", {"resources.gpu": "x"})
