@@ -150,7 +150,7 @@ class Pen:
 
 
 class Watch:
-    """Shows the board on a reporter from a thread of its own while the driver waits for Ray."""
+    """Shows the board on a reporter from a thread of its own while the driver waits for Ray, and ends it."""
 
     def __init__(self, board: Any, reporter: Reporter, every: float = 0.5):
         self.board, self.reporter, self.every = board, reporter, every
@@ -165,6 +165,9 @@ class Watch:
         self.over.set()
         self.thread.join()
         self.show()
+        # With it ends the process of its gauges. Ray would keep both for as long as the driver lives: what its workers were
+        # sent has handles of the board.
+        ray.kill(self.board)
 
     def show(self) -> None:
         running, finished, head = ray.get(self.board.read.remote())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -254,3 +255,16 @@ def test_a_users_mistake_ends_the_run_and_leaves_nothing(ray_session, phantom_ro
         json.loads(path.read_text())["config"]["split"] == "train" for path in store.root.glob("ingest/*/manifest.json")
     )
     assert not list((store.root / ".partial").iterdir())
+
+
+def test_no_board_outlives_its_run(finished):
+    import ray
+
+    def boards() -> list[str]:
+        actors = ray._private.state.actors().values()
+        return [actor["ActorClassName"] for actor in actors if actor["State"] == "ALIVE" and "Board" in actor["ActorClassName"]]
+
+    deadline = time.monotonic() + 60
+    while boards() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert boards() == []
