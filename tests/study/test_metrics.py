@@ -66,6 +66,7 @@ def until(true: Callable[[], bool], seconds: float = 60) -> bool:
     return true()
 
 
+@pytest.mark.cluster  # it waits for what Ray exports when it has the time
 def test_running_stages_are_exported_and_ended_ones_are_not(scrape):
     import ray
 
@@ -78,7 +79,7 @@ def test_running_stages_are_exported_and_ended_ones_are_not(scrape):
     time.sleep(0.6)
     pen(16, 80, "samples")
     ray.get(board.read.remote())
-    assert until(lambda: stages(scrape(study)))
+    assert until(lambda: stages(scrape(study)) and states(scrape(study)))  # they are of two processes
     found = scrape(study)
     assert states(found) == {"done": 1, "running": 1, "failed": 0, "waiting": 3}
     figures = stages(found)["full trial 0", "fit"]
@@ -102,6 +103,7 @@ def test_running_stages_are_exported_and_ended_ones_are_not(scrape):
     assert until(only_what_runs), "the process that kept the gauges of so many is replaced"
 
 
+@pytest.mark.cluster  # it waits for what Ray exports when it has the time
 def test_a_study_is_seen_while_it_runs(scrape, phantom_root, tmp_path):
     text = "name: seen\naxes: {trial: [0, 1]}\nsettings: {size: 64, encoder: {init: random}}\n"
     small = {"labels.p": 1, "labels.expert_split": {"train": 8, "select": 4}, "fit.epochs": 8, "fit.samples_per_epoch": 40}
