@@ -42,20 +42,7 @@ def planned(study, phantom_root):
 def expected(study, phantom_root, tmp_path_factory):
     """The tables of a run that nothing happens to."""
     top = tmp_path_factory.mktemp("quiet")
-    command = [
-        sys.executable,
-        "-m",
-        "chexseg",
-        "study",
-        "run",
-        study,
-        "--data",
-        phantom_root,
-        "--store",
-        top / "store",
-        "--quiet",
-    ]
-    subprocess.run(command, check=True, cwd=ROOT, capture_output=True, timeout=600)
+    chexseg("study", "run", study, "--data", phantom_root, "--store", top / "store", "--quiet")
     return tables(top / "store", study, phantom_root, top / "report")
 
 
