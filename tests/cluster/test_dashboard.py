@@ -58,7 +58,7 @@ def titles(machine: Machine) -> set[str]:
     """Of the processes that the dashboard's cluster view lists on the node."""
     (node,) = asked(machine, "nodes?view=summary")["data"]["summary"]
     told = asked(machine, f"nodes/{node['raylet']['nodeId']}")["data"]["detail"]
-    return {" ".join(worker["cmdline"]) for worker in told["workers"]}
+    return {" ".join(worker["cmdline"]).rstrip() for worker in told["workers"]}
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_upstream_stages_and_cells_are_seen_by_their_names(head, study):
     assert wait_until(over, 500), "the study went on for ever"
     assert running.returncode == 0, (head.top / "run.log").read_text()
     assert {"ingest valid", "ingest test"} <= named(head)
-    assert {"ray::full trial 0", "ray::full trial 1"} <= seen
+    assert {"ray::full trial 0", "ray::full trial 1"} <= seen, sorted(seen)
 
 
 def test_fits_that_workers_share_are_seen_by_their_names(head, study):
