@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
+import os
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tests.cluster.standins import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "cluster.yaml"
@@ -79,6 +84,25 @@ def test_the_head_stays_and_workers_with_gpus_come_and_go():
     assert {name: (one["min_workers"], one["max_workers"]) for name, one in types.items()} == {"gpu": (0, 8), "gpu-8": (0, 2)}
     assert config["max_workers"] == sum(one["max_workers"] for one in types.values())
     assert all(one["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"} for one in types.values())
+
+
+def test_a_node_watches_for_its_spot_notice(tmp_path):
+    """The line as a shell runs it: in the background, and only once however often Ray is started there."""
+    line = aws()["worker_start_ray_commands"][-1].replace("/tmp/", f"{tmp_path}/")
+    told = tmp_path / "chexseg-spot-notice.log"
+    (tmp_path / "python").write_text(
+        f"#!/bin/sh\necho $@\nfor _ in $(seq 600); do [ -e {tmp_path}/end ] && exit; sleep 0.1; done\n"
+    )
+    (tmp_path / "python").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    try:
+        subprocess.run(["bash", "-c", line], env=environment, check=True)
+        assert wait_until(lambda: told.exists() and told.read_text(), 30, pause=0.05)
+        again = subprocess.run(["bash", "-c", line.removesuffix("&")], env=environment)
+        assert again.returncode == 1 and told.read_text() == "-m chexseg.study.spot_notice\n"
+    finally:
+        (tmp_path / "end").touch()
+    assert importlib.util.find_spec("chexseg.study.spot_notice")
 
 
 def test_no_credential_is_in_it_and_every_node_has_a_role():
