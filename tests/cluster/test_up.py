@@ -1,4 +1,4 @@
-"""`ray up`, `exec` and `down` on a machine of one's own: every command that cluster.yaml has for a head is run, until it answers.
+"""`ray up`, `exec` and `down` on a machine of one's own: every command that cluster.yaml has for a head is run, and it answers.
 
 Replaced are ssh, rsync and `ray stop` (tests/cluster/standins.py), Ray's ports, and where pip finds what chexseg needs: it
 installs the checkout alone, without an index, and the rest is this environment's. 6 GB of packages and GPUs are not tried here.
