@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,10 +139,10 @@ class Machine:
         )
 
     def close(self) -> None:
-        self.run("ray stop")
-        # What a failed start has left: all of it names this directory, and nothing else does.
+        # Ray takes half a minute to stop. All of it names this directory, and nothing else does.
         for process in processes(str(self.top)):
-            os.kill(process, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         shutil.rmtree(self.top, ignore_errors=True)
 
 

@@ -21,7 +21,7 @@ name: shared
 axes: {trial: [0, 1]}
 settings:
   size: 64
-  encoder: {init: random}
+  encoder: {architecture: mobilenet_v2, init: random}
   labels: {p: 1, expert_split: {train: 8, select: 4}}
   fit: {epochs: 2, samples_per_epoch: 16}
 """

@@ -23,6 +23,8 @@ from chexseg.study import plan, spec, summary
 from chexseg.study.store import Store
 
 KILLS = int(os.environ.get("CHEXSEG_KILLS", "2"))
+pytestmark = pytest.mark.cluster
+
 STUDY = """
 name: killed
 axes:
@@ -31,7 +33,7 @@ also:
   - {distil.fraction: 0.5}
 settings:
   size: 64
-  encoder: {init: random}
+  encoder: {architecture: mobilenet_v2, init: random}
   labels: {weak_images: 8, expert_split: {train: 8, select: 4}}
   classify: {architecture: resnet18, epochs: 1}
   saliency: {images: 24}
@@ -102,7 +104,7 @@ def test_a_killed_driver_leaves_nothing_that_the_same_command_does_not_finish(ph
         while kills < KILLS and not summary.summarise(planned, Store(store)).complete:
             driver = start(store)
             try:
-                driver.wait(whole * times.uniform(0.1, 0.9))
+                driver.wait(whole * times.uniform(0.1, 0.6))
             except subprocess.TimeoutExpired:
                 driver.send_signal(signal.SIGKILL)
                 driver.wait()

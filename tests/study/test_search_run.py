@@ -30,7 +30,7 @@ axes:
   fit.clip_norm: [null, 1.0]
 settings:
   size: 64
-  encoder: {init: random}
+  encoder: {architecture: mobilenet_v2, init: random}
   labels: {expert_split: {train: 8, select: 4}}
   fit: {epochs: 2, samples_per_epoch: 8}
 search: {points: 3, trials: 2, pruner: none}
