@@ -23,7 +23,7 @@ StoreRoot = Annotated[
     typer.Option("--store", metavar="DIR_OR_URI", help="Where results are kept and found again, such as s3://bucket/prefix."),
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Lay a setting, or one of resources, over the study file's.")
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Lay a setting or a resource over the study file's.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", help="No progress.")]
