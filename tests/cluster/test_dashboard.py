@@ -33,8 +33,7 @@ def head(machine):
     started = machine.run("ray start --head --dashboard-host=127.0.0.1")
     assert started.returncode == 0, started.stdout
     (machine.home / "names.yaml").write_text(STUDY)
-    shared = STUDY.replace("epochs: 12", "epochs: 2").replace("[0, 1]", "[0]") + "resources: {workers: 2}\n"
-    (machine.home / "shared.yaml").write_text(shared)
+    (machine.home / "shared.yaml").write_text(STUDY.replace("epochs: 12", "epochs: 2") + "resources: {workers: 2}\n")
     made = machine.run("chexseg data phantom ~/phantom --train 48 --valid 24 --test 16 --size 64")
     assert made.returncode == 0, made.stdout
     return machine
@@ -98,4 +97,4 @@ def test_fits_that_workers_share_are_seen_by_their_names(head, study):
     assert running.returncode == 0, (head.top / "run.log").read_text()
     assert {"full trial 0, fit", "full trial 0, score"} <= named(head)
     runs = {run["name"] for run in asked(head, "api/train/v2/runs/v1")["train_runs"]}
-    assert "full trial 0, fit" in runs
+    assert {"full trial 0, fit", "full trial 1, fit"} <= runs

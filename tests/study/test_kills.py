@@ -104,7 +104,7 @@ def test_a_killed_driver_leaves_nothing_that_the_same_command_does_not_finish(ph
         while kills < KILLS and not summary.summarise(planned, Store(store)).complete:
             driver = start(store)
             try:
-                driver.wait(whole * times.uniform(0.1, 0.6))
+                driver.wait(times.uniform(1, whole))
             except subprocess.TimeoutExpired:
                 driver.send_signal(signal.SIGKILL)
                 driver.wait()
