@@ -1,19 +1,23 @@
-# make demo   the main job on synthetic radiographs, in .venv
-# make test   the test suite but what make test-cluster runs; in a container it installs Chromium for the page's tests
-# make test-cluster   tests on Ray clusters of their own that take longer than two minutes
+# make demo       the main job on synthetic radiographs, in .venv
+# make test-fast  unit tests: no Ray, no server, no browser
+# make test       linters and all but the slow tests; in a container it installs Chromium for the page's tests
+# make test-all   everything: also clusters of their own, killed drivers, S3 from end to end
 PYTHON ?= python3
 VENV := .venv
 
-.PHONY: demo test test-cluster lint chromium clean
+.PHONY: demo test-fast test test-all lint chromium clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/chexseg demo --out demo
 
-test: lint chromium
-	$(VENV)/bin/python -m pytest
+test-fast: $(VENV)/installed-test
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not heavy and not slow"
 
-test-cluster: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest -m cluster
+test: lint chromium test-fast
+	$(VENV)/bin/python -m pytest -m "heavy and not slow"
+
+test-all: lint chromium test-fast
+	$(VENV)/bin/python -m pytest -m "heavy or slow"
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .

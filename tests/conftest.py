@@ -1,4 +1,4 @@
-"""One Ray for the whole test session, and where the shared data sets are."""
+"""The levels of the suite, one Ray for a whole test session, the shared data sets, and what a session may not leave behind."""
 
 from __future__ import annotations
 
@@ -15,13 +15,52 @@ import pytest
 
 from chexseg.data import location
 from chexseg.data.location import RemotePath
+from tests.leftovers import Leftovers
 
 # Tests share the machine's few cores with Ray's workers; one thread a process is faster than several that fight.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a test that uses Ray says so by its fixture
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+
+#: Fixtures that start Ray or a server: their tests are not in `make test-fast`.
+HEAVY_FIXTURES = {"ray_session", "s3"}
+#: Seconds above which a test is named at the end of a run, unless it is marked slow.
+LONG = 20
+LEFTOVERS = pytest.StashKey[Leftovers]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HEAVY_FIXTURES.intersection(item.fixturenames):
+            item.add_marker("heavy")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    long = [report for report in reports if getattr(report, "when", "") == "call" and report.duration > LONG]
+    unmarked = [report for report in long if "slow" not in report.keywords]
+    if unmarked:
+        terminalreporter.section(f"tests of more than {LONG} s that are not marked slow")
+        for report in unmarked:
+            terminalreporter.write_line(f"{report.duration:.0f} s  {report.nodeid}")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput"):  # one check for all of pytest-xdist's processes
+        session.config.stash[LEFTOVERS] = Leftovers()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if LEFTOVERS in session.config.stash:
+        left = session.config.stash[LEFTOVERS].wait()
+        if left:
+            writer = session.config.get_terminal_writer()
+            writer.line("\n\nthis test session has left behind:\n" + "\n".join(left), red=True)
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session", autouse=True)

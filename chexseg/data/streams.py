@@ -64,13 +64,20 @@ def map_files(
     here: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[dict[str, Any]]:
-    """Apply a stateful worker to every path on Ray Data's actors: ``worker(**arguments)(path) -> dict``.
+    """Apply a stateful worker to every path: ``worker(**arguments)(path) -> dict``.
+
+    Several workers are actors of Ray Data. A single one runs in this process, which has imported what it needs.
 
     The unit of work is a file, so a worker that skips files it finds finished makes the whole resumable. Answers come back
     in the order of the paths. here: all workers are on this process's node, one a CPU or a GPU at most. Progress counts files.
     """
-    if not paths:
-        return []
+    answers: list[dict[str, Any]] = []
+    if min(workers, len(paths)) <= 1:
+        work = worker(**arguments) if paths else None
+        for path in paths:
+            answers.append(work(path))
+            progress(len(answers), len(paths))
+        return answers
     import ray
     from ray.data import ActorPoolStrategy
 
@@ -89,7 +96,6 @@ def map_files(
         compute=pool,
         label_selector=node_label() if here else None,
     )
-    answers = []
     for row in dataset.iter_rows():
         answers.append(json.loads(row["answer"]))
         progress(len(answers), len(paths))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torchvision
 from torch import nn
 
 from chexseg.models import encoders
@@ -36,7 +35,9 @@ def build(architecture: str) -> Classifier:
     Raises `UserError` for another name.
     """
     if architecture == "densenet121":
-        return Classifier(torchvision.models.densenet121(weights=None).features, 1024)
+        from torchvision.models import densenet121
+
+        return Classifier(densenet121(weights=None).features, 1024)
     encoders.check(architecture, "classify.architecture")
     body = encoders.build(architecture)
     return Classifier(body, body.out_channels[-1])

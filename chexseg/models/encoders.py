@@ -1,4 +1,8 @@
-"""Encoders by name, the input normalisation each initialisation was trained with, and reading and writing of weights."""
+"""Encoders by name, the input normalisation each initialisation was trained with, and reading and writing of weights.
+
+segmentation-models-pytorch is imported where an encoder of it is built or named: it brings timm and torchvision, whose
+import takes longer than PyTorch's, and weights and pixels need neither.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import segmentation_models_pytorch as smp
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -35,7 +38,9 @@ def prepare(pixels_NHW: torch.Tensor, init: str) -> torch.Tensor:
 
 def check(architecture: str, field: str = "encoder.architecture") -> None:
     """Raises `UserError`, naming the field, for what is no encoder of segmentation-models-pytorch."""
-    names = smp.encoders.get_encoder_names()
+    from segmentation_models_pytorch import encoders
+
+    names = encoders.get_encoder_names()
     if architecture not in names:
         raise UserError(
             f"{field}: found {architecture!r}{nearest(architecture, names)}; allowed: {len(names)}"
@@ -45,7 +50,9 @@ def check(architecture: str, field: str = "encoder.architecture") -> None:
 
 def published_settings(architecture: str) -> Mapping[str, str] | None:
     """Where segmentation-models-pytorch has ImageNet weights: ``repo_id`` and ``revision``; None where it names none."""
-    known = smp.encoders.encoders.get(architecture, {})
+    from segmentation_models_pytorch import encoders
+
+    known = encoders.encoders.get(architecture, {})
     return known.get("pretrained_settings", {}).get("imagenet")
 
 
@@ -64,8 +71,10 @@ def torchvision_cache(architecture: str) -> Path | None:
 
 def build(architecture: str) -> nn.Module:
     """A randomly initialised encoder of segmentation-models-pytorch. Raises `UserError` for an unknown name."""
+    from segmentation_models_pytorch import encoders
+
     check(architecture)
-    return smp.encoders.get_encoder(architecture, in_channels=3, depth=5, weights=None)
+    return encoders.get_encoder(architecture, in_channels=3, depth=5, weights=None)
 
 
 def save(module: nn.Module, path: Path, **description: Any) -> None:

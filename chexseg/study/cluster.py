@@ -6,14 +6,16 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from chexseg.errors import UserError
 from chexseg.study.growth import NO_GROWTH, Growth
-from chexseg.study.spec import Resources
+
+if TYPE_CHECKING:  # the processes that hold progress and gauges import this module, and need no study
+    from chexseg.study.spec import Resources
 
 #: Times that work is tried again after its worker died. Ray's tasks, Tune and Train don't count a node that Ray was told would
 #: go, as after a spot node's warning. One that dies without a word counts: the work itself may bring nodes down, and would
@@ -47,6 +49,11 @@ class Capacity:
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         largest = [int(max(node.get(name, 0) for node in alive)) for name in ("CPU", "GPU")]
         return cls(max(int(total.get("CPU", 0)) - 1, 0), total.get("GPU", 0), *largest, growth)
+
+    @property
+    def one_node(self) -> bool:
+        """Whether all is on one machine, and stays so."""
+        return self.cpus < self.node_cpus and self.growth == NO_GROWTH
 
     @property
     def cpus_in_reach(self) -> int:
@@ -159,7 +166,11 @@ def cluster(address: str | None = None) -> Iterator[None]:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"--address {address}: no Ray cluster answers there ({reason})") from None
     else:  # "local": else Ray would join any cluster that it finds on the machine
-        ray.init(address="local", num_cpus=len(os.sched_getaffinity(0)) + 1, dashboard_host="127.0.0.1", **common)
+        cpus = len(os.sched_getaffinity(0)) + 1
+        # Above this number Ray ends workers that are idle for a second, and with them what they have imported. By itself it
+        # takes the CPUs, and counts the few actors too that are there for the whole run.
+        system = {"num_workers_soft_limit": cpus + 4}
+        ray.init(address="local", num_cpus=cpus, dashboard_host="127.0.0.1", _system_config=system, **common)
     try:
         yield
     finally:

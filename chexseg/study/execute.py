@@ -16,6 +16,30 @@ from chexseg.stages.base import Execution
 from chexseg.study.plan import STAGES, Node
 from chexseg.study.store import Artifact, Store
 
+#: (stage, architecture) of the networks that the studies here train, which a test builds: `to_check` need not.
+BUILDS = frozenset(
+    (stage, architecture)
+    for stage, architectures in {
+        "classify": ("densenet121", "resnet18"),
+        "pretrain": ("resnet18",),
+        "moco": ("resnet18",),
+        "irnet": ("resnet50", "resnet18"),
+        "fit": ("resnet18", "mobilenet_v2"),
+    }.items()
+    for architecture in architectures
+)
+
+
+def to_check(nodes: Iterable[Node], workers: int) -> list[Node]:
+    """The nodes whose networks only `check` can tell to be right; of equal ones, one. It imports PyTorch."""
+    networks = {}
+    for node in nodes:
+        kind = node.stage, node.config.get("architecture")
+        shared = workers > 1 and node.stage == "fit"
+        if hasattr(STAGES[node.stage], "build") and (shared or kind not in BUILDS):
+            networks[kind, node.config.get("batch_size")] = node
+    return list(networks.values())
+
 
 def check(nodes: Iterable[Node], workers: int, on_gpu: bool) -> None:
     """Build each network that the nodes will train, without memory for it; fits are shared by so many workers.

@@ -115,12 +115,21 @@ class Ledger:
         return max(0, self.search.study.search.points - standing.done - standing.pruned)
 
     def tell_finished(self) -> int:
-        """Tell the sampler every point of the space whose fits are in the store, whoever made them; how many were new."""
-        import optuna
+        """Tell the sampler every point of the space whose fits are in the store, whoever made them; how many were new.
 
-        known = {tuple(trial.user_attrs.get("fits", ())) for trial in self.study.get_trials(deepcopy=False)}
+        But not those that `resume` asks for again, which the workers of a driver that died may have finished after it:
+        they are told when they are found, and would count twice.
+        """
+        import optuna
+        from optuna.trial import TrialState
+
+        trials = self.study.get_trials(deepcopy=False)
+        known = {tuple(trial.user_attrs.get("fits", ())) for trial in trials}
+        unfinished = [trial.params for trial in trials if trial.state in (TrialState.RUNNING, TrialState.FAIL)]
         count = 0
         for point in self._finished_points():
+            if self.params(point) in unfinished:
+                continue
             fits = [cell.fit for cell in self.search.plan([point]).cells]
             curve = None if tuple(fits) in known else self._curve(fits)
             if curve:

@@ -6,7 +6,7 @@ The store is the ledger: a run starts with whatever is missing there, so the sam
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from chexseg.stages.base import Execution
 from chexseg.study.attempt import Job, attempt, lost, whole
 from chexseg.study.board import Pen, Tally, Watch, post
 from chexseg.study.cluster import MAX_FAILURES, Capacity, largest_node, node_with_room, on_node
-from chexseg.study.execute import check
+from chexseg.study.execute import check, to_check
 from chexseg.study.growth import NO_GROWTH, Growth
 from chexseg.study.outcome import Outcome
 from chexseg.study.plan import Cell, Node, Plan
@@ -46,7 +46,7 @@ def run(plan: Plan, store: Store, data: Location, reporter: Reporter, growth: Gr
         capacity.check_one_node(plan.study.resources)
     done = store.cached(plan.nodes.values())
     outcome.cached = len(done)
-    check(plan.needed(done), plan.study.resources.workers, capacity.gpus_of(plan.study.resources) > 0)
+    check_networks(plan.needed(done), plan.study.resources, capacity)
     cells = {cell.score: cell for cell in plan.cells}
     own = set(cells) | {cell.fit for cell in plan.cells}  # run inside the cells' trials
     board = post(_tally(plan, store, done))
@@ -68,6 +68,23 @@ def run(plan: Plan, store: Store, data: Location, reporter: Reporter, growth: Gr
             _take_in(answers, done, outcome)
     outcome.seconds = time.monotonic() - started
     return outcome
+
+
+def check_networks(nodes: Iterable[Node], resources: Resources, capacity: Capacity) -> None:
+    """Raise `UserError` for a network of the nodes that can't be built or shared, before anything of them runs."""
+    unknown = to_check(nodes, resources.workers)
+    if unknown and (mistake := ray.get(_check_task.remote(unknown, resources.workers, capacity.gpus_of(resources) > 0))):
+        raise UserError(mistake)
+
+
+@ray.remote(num_cpus=0, max_retries=MAX_FAILURES)
+def _check_task(nodes: Sequence[Node], workers: int, on_gpu: bool) -> str | None:
+    """The mistake that `execute.check` finds. In a worker, which shared stages find warm: the driver needs no PyTorch."""
+    try:
+        check(nodes, workers, on_gpu)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _tally(plan: Plan, store: Store, done: set[str]) -> Tally:
@@ -116,6 +133,9 @@ def _run_stages(ready: Sequence[Node], job: Job, capacity: Capacity) -> list[dic
     The tasks themselves hold no CPU, so that the actors they start on Ray Data always find one.
     """
     gpu = capacity.gpus_in_reach >= 1
+    # On the CPUs of a single machine a stage trains in its own task, which Ray tries again as often as Ray Train would its
+    # worker: starting that takes ten seconds and seven more processes.
+    in_task = not gpu and capacity.one_node
     execution = Execution(
         device="cuda" if gpu else "cpu",
         threads=max(1, min(capacity.cpus, capacity.node_cpus)),
@@ -123,7 +143,7 @@ def _run_stages(ready: Sequence[Node], job: Job, capacity: Capacity) -> list[dic
         decode_workers=max(1, capacity.cpus),
         map_workers=max(1, int(capacity.gpus_in_reach)) if gpu else max(1, capacity.cpus),
         map_gpus=0.49 if gpu else 0,
-        train_failures=MAX_FAILURES,
+        train_failures=None if in_task else MAX_FAILURES,
         here=job.here,
     )
     # Two stages never share a GPU, and each finds the rest of its own free to train or map there.

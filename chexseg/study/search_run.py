@@ -22,11 +22,10 @@ from chexseg.study import journal
 from chexseg.study.attempt import Job, attempt, whole
 from chexseg.study.board import Pen, Tally, Watch, post
 from chexseg.study.cluster import MAX_FAILURES, Capacity
-from chexseg.study.execute import check
 from chexseg.study.growth import NO_GROWTH, Growth
 from chexseg.study.ledger import Ledger
 from chexseg.study.outcome import Outcome
-from chexseg.study.run import run
+from chexseg.study.run import check_networks, run
 from chexseg.study.search import Search, describe
 from chexseg.study.store import Store
 from chexseg.study.warm_workers import entitle, on_warm_workers
@@ -44,7 +43,7 @@ def run_search(search: Search, store: Store, data: Location, reporter: Reporter,
     resources = search.study.resources
     capacity.cells_at_once(resources)
     middles = search.plan(list(search.middles()))  # of each choice one, to see whether its network can be built
-    check(middles.nodes.values(), resources.workers, capacity.gpus_of(resources) > 0)
+    check_networks(middles.nodes.values(), resources, capacity)
     search.check()
     ledger = Ledger(search, store)
     with journal.alone(store, ledger.name, wait=False) as mine:

@@ -54,7 +54,9 @@ class Nodes:
         """Tell Ray that a node will be gone in so many seconds, as whoever gets a spot node's warning does."""
         words = f"drain-node --address {self.address} --node-id {node_id} --deadline-remaining-seconds {seconds}"
         command = [sys.executable, "-m", "ray.scripts.scripts", *words.split(), "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
-        subprocess.run([*command, "--reason-message", "a spot warning"], check=True, capture_output=True, timeout=120)
+        command += ["--reason-message", "a spot warning"]
+        environment = os.environ | {"RAY_ENABLE_AUTO_CONNECT": "1"}  # the command relies on it
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
 
     def working(self, store: Path, node_id: str) -> set[str]:
         """What processes of a node work on: they hold its lock in a store in a directory. ``<stage>-<short key>``."""

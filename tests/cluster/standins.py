@@ -115,6 +115,7 @@ class Machine:
             "OMP_NUM_THREADS": "1",
             "PYTHONUNBUFFERED": "1",  # what `ray job logs` follows is read while it goes on
             "CHEXSEG_CACHE": str(self.top / "copies"),
+            "CHEXSEG_TEST_SESSION": os.environ.get("CHEXSEG_TEST_SESSION", ""),  # tests/leftovers.py
             # Where chexseg and what it needs are found by every process, also in environments made by a test.
             "PYTHONPATH": os.pathsep.join([str(ROOT), *(path for path in sys.path if path.endswith("site-packages"))]),
         }

@@ -133,6 +133,7 @@ def test_it_installs_this_checkout_with_an_extra_that_is_there():
     assert path == "chexseg" and extra in project["optional-dependencies"]
 
 
+@pytest.mark.heavy
 def test_an_emulated_ec2_starts_every_kind_of_node(tmp_path, monkeypatch):
     """Ray's own AWS provider on moto: keys, subnets and security groups are made, types looked up, instances started.
 

@@ -13,7 +13,7 @@ import pytest
 from tests.cluster.standins import ROOT, Machine, wait_until
 
 pytest.importorskip("aiohttp_cors", reason="needs ray[default], of the extra cluster")
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.slow
 
 STUDY = """
 name: names

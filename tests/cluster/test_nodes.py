@@ -13,7 +13,7 @@ from tests.cluster.emulated import Nodes
 from tests.cluster.standins import ROOT, wait_until
 from tests.study.test_kills import manifests, tables
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.slow
 
 STUDY = """
 name: nodes

@@ -18,7 +18,7 @@ from pyarrow import fs
 from tests.cluster.standins import ROOT, Machine, processes, wait_until
 
 pytest.importorskip("aiohttp_cors", reason="needs ray[default], of the extra cluster")
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.slow
 
 STUDY = """
 name: walk

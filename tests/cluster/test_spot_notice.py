@@ -59,6 +59,7 @@ def watch(port: int, address: str) -> subprocess.Popen[str]:
         "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://127.0.0.1:{port}",
         "RAY_ADDRESS": address,
         "http_proxy": "http://127.0.0.1:9",
+        "RAY_ENABLE_AUTO_CONNECT": "1",  # `ray drain-node` relies on it
     }
     command = [sys.executable, "-c", code]
     return subprocess.Popen(
@@ -78,6 +79,7 @@ ray.get(task)
 """
 
 
+@pytest.mark.heavy
 def test_the_node_is_drained_when_ec2_says_that_it_goes(metadata):
     cluster = Nodes(1)
     busy = [sys.executable, "-c", BUSY.format(address=cluster.address)]

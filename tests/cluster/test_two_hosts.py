@@ -15,7 +15,7 @@ from chexseg.study.store import Store
 from tests.cluster.emulated import Nodes
 from tests.cluster.standins import ROOT, wait_until
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.slow
 
 STUDY = """
 name: hosts

@@ -22,7 +22,7 @@ from tests.cluster.test_cluster_yaml import on_premise
 
 pytest.importorskip("aiohttp_cors", reason="needs ray[default], of the extra cluster")
 pytest.importorskip("setuptools", "77", reason="builds the package without an index")
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

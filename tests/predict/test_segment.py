@@ -41,7 +41,7 @@ def masks_of(model: Path, out: Path, path: Path) -> np.ndarray:
     return mask_file.masks(image_id, NAMES)
 
 
-def test_its_masks_have_the_counts_that_score_has_at_own_size(ray_session, phantom_root, model, tmp_path):
+def test_its_masks_have_the_counts_that_score_has_at_own_size(phantom_root, model, tmp_path):
     (tmp_path / "test").mkdir()
     ingest.run(ingest.Config(split="test", size=SIZE), {"data": phantom_root}, tmp_path / "test", Execution())
     given = {"test": tmp_path / "test", "segmenter": model, "data": phantom_root}

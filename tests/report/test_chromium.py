@@ -15,7 +15,10 @@ from chexseg.report.page import page
 from chexseg.report.results import GRAPH_COLUMNS
 from tests.report import chromium
 
-pytestmark = pytest.mark.skipif(chromium.PATH is None, reason="Chromium isn't installed (make chromium)")
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.skipif(chromium.PATH is None, reason="Chromium isn't installed (make chromium)"),
+]
 
 COLUMN = "[...document.querySelectorAll('{table} tbody tr')].map(row => row.cells[{column}].textContent)"
 #: Rows of Table 1 as their task, or nothing where it stands above.

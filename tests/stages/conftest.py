@@ -12,8 +12,22 @@ from chexseg.stages import classify, fit, ingest, irnet, pretrain, saliency
 from chexseg.stages.base import Execution, StageConfig
 
 SIZE = 64
-EXECUTION = Execution(threads=1, map_workers=1)
+EXECUTION = Execution(threads=1, map_workers=1)  # all in this process: no Ray
 EXPERT = {"expert_train": 8, "expert_select": 4}
+
+#: A test that is run on sets that are resident, and on sets that Ray Data streams.
+RESIDENT_AND_STREAMED = pytest.mark.parametrize(
+    "resident_bytes",
+    [pytest.param(2**30, id="resident"), pytest.param(0, id="streamed", marks=pytest.mark.heavy)],
+    indirect=True,
+)
+
+
+@pytest.fixture
+def resident_bytes(request) -> int:
+    if not request.param:
+        request.getfixturevalue("ray_session")
+    return request.param
 
 
 @dataclass
@@ -31,7 +45,7 @@ class Results:
 
 
 @pytest.fixture(scope="session")
-def results(ray_session, phantom_root, tmp_path_factory) -> Results:
+def results(phantom_root, tmp_path_factory) -> Results:
     done = Results(tmp_path_factory.mktemp("stages"), {}, {})
     for split in ("train", "valid", "test"):
         done.run(split, ingest, ingest.Config(split=split, size=SIZE), {"data": phantom_root})

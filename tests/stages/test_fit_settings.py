@@ -118,7 +118,7 @@ def test_flips_mirror_images_and_masks_together():
     assert fit.batch_loss(config, model, batch) != fit.batch_loss(config, model, {**by_hand, "images": images})
 
 
-def test_a_streamed_pass_has_the_resident_samples(results):
+def test_a_streamed_pass_has_the_resident_samples(ray_session, results):
     config = fit.Config(**SMALL, **MIXED)
     given = inputs(results, "train", "valid", "weak")
     resident, ids = training_sets.weak_source(config, given, EXECUTION, 8)
@@ -133,7 +133,7 @@ def test_a_streamed_pass_has_the_resident_samples(results):
     assert batches[0]["rows"].sort().values.tolist() == list(range(8, 20))
 
 
-def test_streamed_cells_and_students_train_and_go_on(results, tmp_path):
+def test_streamed_cells_and_students_train_and_go_on(ray_session, results, tmp_path):
     given = inputs(results, "train", "valid", "weak")
     weak = fit.Config(**SMALL, **{**MIXED, "p": 0.0})
     facts = run(weak, given, tmp_path / "weak", STREAMED)
@@ -157,7 +157,7 @@ def test_streamed_cells_and_students_train_and_go_on(results, tmp_path):
     assert same(tmp_path / "student", tmp_path / "killed")
 
 
-def test_images_that_lack_their_masks_are_damage(results, tmp_path):
+def test_images_that_lack_their_masks_are_damage(ray_session, results, tmp_path):
     """A shard of weak labels that is gone: the stream must not give other images' masks."""
     config = fit.Config(**SMALL, **MIXED)
     given = inputs(results, "train", "valid", "weak")
@@ -172,6 +172,7 @@ def test_images_that_lack_their_masks_are_damage(results, tmp_path):
         source.take(config.batch_size)
 
 
+@pytest.mark.slow
 def test_eight_images_can_be_learnt_by_heart(results, tmp_path):
     """The loop can learn: a Dice above 0.9 on the images it trains on."""
     config = fit.Config(

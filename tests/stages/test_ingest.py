@@ -66,7 +66,7 @@ def test_from_s3_it_is_the_same_bytes(results, phantom_uri, tmp_path, split):
         assert (tmp_path / Path(path).relative_to(results.paths[split])).read_bytes() == Path(path).read_bytes()
 
 
-def test_an_image_that_s3_lacks_is_named_by_its_uri(ray_session, phantom_root, uploaded, tmp_path):
+def test_an_image_that_s3_lacks_is_named_by_its_uri(phantom_root, uploaded, tmp_path):
     copy = shutil.copytree(phantom_root, tmp_path / "data", ignore=shutil.ignore_patterns("train"))
     missing = Path(chexpert.read(copy, "test")["path"].iloc[0])
     missing.unlink()
@@ -121,7 +121,7 @@ def _break(root, how: str) -> str:
         "unknown image",
     ],
 )
-def test_a_fault_is_one_line_that_names_file_and_field(ray_session, phantom_root, tmp_path, how):
+def test_a_fault_is_one_line_that_names_file_and_field(phantom_root, tmp_path, how):
     root = tmp_path / "data"
     shutil.copytree(phantom_root, root)
     message = _break(root, how)

@@ -13,7 +13,7 @@ from chexseg.models import encoders
 from chexseg.stages import fit, moco, resume
 from chexseg.stages.base import Execution
 
-from .conftest import EXECUTION, EXPERT
+from .conftest import EXECUTION, EXPERT, RESIDENT_AND_STREAMED
 
 #: 48 images, 12 steps a pass.
 SMALL = moco.Config(architecture="mobilenet_v2", epochs=2, batch_size=4, learning_rate=1e-3, queue=10, momentum=0.9)
@@ -60,7 +60,7 @@ def test_it_learns_to_find_the_positive_key(quiet):
     assert sorted(path.name for path in out.iterdir()) == ["encoder.json", moco.WEIGHTS, resume.ENDED]
 
 
-@pytest.mark.parametrize("resident_bytes", [2**30, 0], ids=["resident", "streamed"])
+@RESIDENT_AND_STREAMED
 def test_killed_in_the_middle_it_goes_on_to_the_same_weights(results, quiet, tmp_path, resident_bytes):
     undisturbed, facts = quiet
     execution = replace(EXECUTION, resident_bytes=resident_bytes)
@@ -87,7 +87,7 @@ def test_one_that_has_ended_is_not_trained_again(results, quiet):
     assert not seen
 
 
-def test_on_ray_train_it_gives_the_same(results, quiet, tmp_path):
+def test_on_ray_train_it_gives_the_same(ray_session, results, quiet, tmp_path):
     undisturbed, facts = quiet
     assert run(results, tmp_path / "out", execution=Execution(train_failures=1)) == facts
     assert same(tmp_path / "out", undisturbed)

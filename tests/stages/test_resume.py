@@ -20,7 +20,7 @@ from chexseg.models.irnet import IRNet
 from chexseg.stages import classify, irnet, ray_train, resume, saliency
 from chexseg.stages.base import Execution
 
-from .conftest import EXECUTION, EXPERT
+from .conftest import EXECUTION, EXPERT, RESIDENT_AND_STREAMED
 
 CLASSIFY = classify.Config(architecture="resnet18", epochs=4, batch_size=8, learning_rate=1e-3, checkpoint_every=5)
 IRNET = irnet.Config(architecture="resnet18", epochs=3, images=16, radius=4, batch_size=8)
@@ -91,7 +91,7 @@ def quiet_classifier(both, tmp_path_factory):
     return out, classify.run(CLASSIFY, both, out, EXECUTION)
 
 
-@pytest.mark.parametrize("resident_bytes", [2**30, 0], ids=["resident", "streamed"])
+@RESIDENT_AND_STREAMED
 def test_a_killed_classifier_goes_on_to_the_same_weights(both, quiet_classifier, tmp_path, resident_bytes):
     execution = replace(EXECUTION, resident_bytes=resident_bytes)
     quiet, facts = quiet_classifier
@@ -147,7 +147,9 @@ class Dying:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_classifier_on_ray_train_survives_its_worker_and_equals_one_in_this_process(both, quiet_classifier, tmp_path):
+def test_a_classifier_on_ray_train_survives_its_worker_and_equals_one_in_this_process(
+    ray_session, both, quiet_classifier, tmp_path
+):
     quiet, facts = quiet_classifier
     out, marker = made(tmp_path / "out"), tmp_path / "killed"
     execution = Execution(train_failures=1, checkpoint_seconds=0, progress=Dying(marker, 13 * 8))
@@ -173,7 +175,7 @@ def test_errors_on_ray_train_arrive_and_are_not_tried_again(ray_session, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("resident_bytes", [2**30, 0], ids=["resident", "streamed"])
+@RESIDENT_AND_STREAMED
 def test_a_killed_irnet_training_goes_on_to_the_same_weights(results, tmp_path, resident_bytes):
     inputs = {name: results.paths[name] for name in ("train", "valid", "saliency")}
     execution = replace(EXECUTION, resident_bytes=resident_bytes, checkpoint_seconds=0)

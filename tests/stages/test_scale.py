@@ -20,6 +20,8 @@ from chexseg.phantom import dataset
 from chexseg.stages import ingest
 from chexseg.stages.base import Execution
 
+pytestmark = pytest.mark.slow
+
 STORE = 80 * 2**20  # Ray's least is 75 MiB
 SIZE = 320
 FEW, MANY = 1000, 4000  # pixels of the many: five times the store

@@ -15,6 +15,8 @@ from chexseg.stages import fit
 from .conftest import EXECUTION, EXPERT
 from .test_resume import Dying
 
+pytestmark = pytest.mark.slow
+
 MIXED = {**EXPERT, "p": 0.5, "weak": "cam", "weak_images": 12, "init": "random"}
 TWO = replace(EXECUTION, train_workers=2, train_failures=1, checkpoint_seconds=0)
 
@@ -23,7 +25,7 @@ def inputs(results) -> dict:
     return {"train": results.paths["train"], "valid": results.paths["valid"], "weak": results.paths["saliency"]}
 
 
-def test_two_workers_of_which_one_dies_are_one_after_ten_steps(results, tmp_path):
+def test_two_workers_of_which_one_dies_are_one_after_ten_steps(ray_session, results, tmp_path):
     """Adam turns the sign of a gradient that is nothing but rounding into a whole step, so in float32 the rate must be low;
     tests/models/test_synchronised.py compares at the paper's rate in float64. Running statistics tell at any rate whether
     both workers' images went into them."""
@@ -48,7 +50,7 @@ def test_two_workers_of_which_one_dies_are_one_after_ten_steps(results, tmp_path
     )
 
 
-def test_a_mistake_or_a_fault_on_several_workers_ends_all_of_them(results, tmp_path):
+def test_a_mistake_or_a_fault_on_several_workers_ends_all_of_them(ray_session, results, tmp_path):
     with pytest.raises(UserError, match="fit.batch_size: found 3 for 2 workers; allowed: a multiple"):
         fit.run(fit.Config(**MIXED, batch_size=3), inputs(results), tmp_path, TWO)
     with pytest.raises(

@@ -9,7 +9,7 @@ import pytest
 from tests.study.places import open_store
 
 
-@pytest.fixture(params=["directory", "s3"])
+@pytest.fixture(params=["directory", pytest.param("s3", marks=pytest.mark.heavy)])
 def place(request, tmp_path) -> str:
     """Where a new store may be: a directory, or a prefix of an S3 bucket."""
     if request.param == "directory":

@@ -16,6 +16,8 @@ import pytest
 from chexseg.study import plan, spec
 from chexseg.study.store import Store
 
+pytestmark = pytest.mark.slow
+
 STUDY = """
 name: shared
 axes: {trial: [0, 1]}
@@ -37,7 +39,8 @@ def drivers(phantom_root, tmp_path, place):
     started = []
 
     def start() -> subprocess.Popen:
-        environment = os.environ | {"RAY_TMPDIR": str(scratch), "CHEXSEG_CACHE": str(tmp_path / f"copies-{len(started)}")}
+        environment = os.environ | {"RAY_TMPDIR": str(scratch), "TMPDIR": str(scratch)}
+        environment |= {"CHEXSEG_CACHE": str(tmp_path / f"copies-{len(started)}")}
         started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
         return started[-1]
 

@@ -23,7 +23,7 @@ from chexseg.study import plan, spec, summary
 from chexseg.study.store import Store
 
 KILLS = int(os.environ.get("CHEXSEG_KILLS", "2"))
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.slow
 
 STUDY = """
 name: killed
@@ -80,7 +80,7 @@ def test_a_killed_driver_leaves_nothing_that_the_same_command_does_not_finish(ph
     study = tmp_path / "killed.yaml"
     study.write_text(STUDY)
     planned = plan.plan(spec.load(study), plan.fingerprints(phantom_root))
-    environment = os.environ | {"RAY_TMPDIR": str(scratch)}
+    environment = os.environ | {"RAY_TMPDIR": str(scratch), "TMPDIR": str(scratch)}
 
     def start(store: Path) -> subprocess.Popen:
         command = [sys.executable, "-m", "chexseg", "study", "run", study, "--data", phantom_root, "--store", store, "--quiet"]

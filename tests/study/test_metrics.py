@@ -66,7 +66,7 @@ def until(true: Callable[[], bool], seconds: float = 60) -> bool:
     return true()
 
 
-@pytest.mark.cluster  # it waits for what Ray exports when it has the time
+@pytest.mark.slow  # it waits for what Ray exports when it has the time
 def test_running_stages_are_exported_and_ended_ones_are_not(scrape):
     import ray
 
@@ -103,7 +103,7 @@ def test_running_stages_are_exported_and_ended_ones_are_not(scrape):
     assert until(only_what_runs), "the process that kept the gauges of so many is replaced"
 
 
-@pytest.mark.cluster  # it waits for what Ray exports when it has the time
+@pytest.mark.slow  # it waits for what Ray exports when it has the time
 def test_a_study_is_seen_while_it_runs(scrape, phantom_root, tmp_path):
     text = "name: seen\naxes: {trial: [0, 1]}\nsettings: {size: 64, encoder: {init: random}}\n"
     small = {"labels.p": 1, "labels.expert_split": {"train": 8, "select": 4}, "fit.epochs": 8, "fit.samples_per_epoch": 40}

@@ -192,6 +192,7 @@ def test_a_failure_is_recorded_and_the_others_go_on(finished, phantom_root, tmp_
     assert summary.summarise(two, copy).complete
 
 
+@pytest.mark.slow
 def test_a_cell_on_two_workers_and_one_whose_loss_is_nan_beside_it(finished, phantom_root, tmp_path):
     """The second cell ends at once, with its step and images; the first is fitted by two workers of Ray Train and scored."""
     _, store, _, _ = finished

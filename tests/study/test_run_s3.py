@@ -32,6 +32,7 @@ def run(*arguments: object):
     return CliRunner().invoke(cli.app, [*map(str, arguments), *settings])
 
 
+@pytest.mark.slow
 def test_a_study_runs_and_is_reported_with_all_it_needs_on_s3(
     ray_session, s3, study, phantom_root, phantom_uri, tmp_path, monkeypatch
 ):

@@ -139,6 +139,7 @@ def test_a_point_that_fails_is_told_so_the_others_go_on_and_the_next_start_tries
     assert len(again) == len(failed) and {trial.params["fit.learning_rate"] for trial in again} == {1e30}
 
 
+@pytest.mark.slow
 def test_after_sigkill_of_the_driver_no_point_is_lost_or_repeated(ray_session, phantom_root, tmp_path):
     text = TEXT.replace("points: 3, trials: 2", "points: 5, trials: 1").replace("samples_per_epoch: 8", "samples_per_epoch: 48")
     (tmp_path / "small.yaml").write_text(text)
@@ -148,7 +149,7 @@ def test_after_sigkill_of_the_driver_no_point_is_lost_or_repeated(ray_session, p
     command += ["--store", store.root, "--address", ray.get_runtime_context().gcs_address]
     driver = subprocess.Popen(
         list(map(str, command)),
-        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+        env=os.environ | {"TMPDIR": str(tmp_path)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )

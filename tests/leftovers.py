@@ -1,0 +1,70 @@
+"""What a test session has left behind: processes, listening ports, files in the system's temporary directory."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+#: Seconds that processes have to end in: the workers of a driver that was killed notice it only after a while.
+PATIENCE = 60
+#: pytest's own directories, which it keeps for failed tests.
+EXPECTED = ("pytest-of-",)
+
+
+class Leftovers:
+    """What is there beyond what there was when this object was made.
+
+    Processes are known by a variable of their environment, which all that this session starts inherit.
+    """
+
+    def __init__(self) -> None:
+        self.mark = f"CHEXSEG_TEST_SESSION={uuid.uuid4().hex}"
+        name, _, value = self.mark.partition("=")
+        os.environ[name] = value
+        self.files_before = temporary_files()
+        self.ports_before = listening_ports()
+
+    def wait(self) -> list[str]:
+        """A line for everything that is left once processes have had the time to end; none where all is well."""
+        deadline = time.monotonic() + PATIENCE
+        while self.processes() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        processes = [f"process {number}: {command}" for number, command in self.processes().items()]
+        ports = [f"listening port {port}" for port in sorted(listening_ports() - self.ports_before)]
+        files = [f"file {path}" for path in sorted(temporary_files() - self.files_before)]
+        return processes + ports + files
+
+    def processes(self) -> dict[int, str]:
+        """Number -> command line of the living processes that this session has started."""
+        started = {}
+        for entry in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it ended meanwhile, or is another user's
+                if self.mark.encode() in (entry / "environ").read_bytes() and int(entry.name) != os.getpid():
+                    started[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+        return started
+
+
+def temporary_files() -> set[str]:
+    directories = {tempfile.gettempdir(), "/tmp"}
+    paths = {str(path) for directory in directories for path in Path(directory).iterdir()}
+    return {path for path in paths if not Path(path).name.startswith(EXPECTED)}
+
+
+def listening_ports() -> set[int]:
+    """TCP ports on which this process listens."""
+    sockets = set()
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            sockets.add(os.readlink(link))
+    ports = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with suppress(OSError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                _, local, _, state, *_, inode = line.split()[:10]
+                if state == "0A" and f"socket:[{inode}]" in sockets:
+                    ports.add(int(local.rpartition(":")[2], 16))
+    return ports
