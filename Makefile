@@ -2,10 +2,11 @@
 # make test-fast  unit tests: no Ray, no server, no browser
 # make test       linters and all but the slow tests; in a container it installs Chromium for the page's tests
 # make test-all   everything: also clusters of their own, killed drivers, S3 from end to end
+# make coverage   lines and branches of chexseg/ that make test-all reaches, subprocesses and Ray's workers included
 PYTHON ?= python3
 VENV := .venv
 
-.PHONY: demo test-fast test test-all lint chromium clean
+.PHONY: demo test-fast test test-all coverage lint chromium clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/chexseg demo --out demo
@@ -18,6 +19,12 @@ test: lint chromium test-fast
 
 test-all: lint chromium test-fast
 	$(VENV)/bin/python -m pytest -m "heavy or slow"
+
+coverage: $(VENV)/installed-test chromium
+	$(VENV)/bin/coverage erase
+	$(VENV)/bin/coverage run -m pytest
+	$(VENV)/bin/coverage combine -q
+	$(VENV)/bin/coverage report
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .

@@ -33,13 +33,14 @@ class Execution:
     shuffled through a buffer instead of as a whole. The same machine and settings give the same bits.
 
     device: where networks run. threads: of PyTorch on a CPU. map_workers, map_gpus: actors of Ray Data for stages that
-    map over shards, and the share of a GPU each holds. train_failures: training of whole networks runs on workers of Ray
-    Train, which may die so often; None for in this process. train_workers: how many of them share each batch of `fit`;
-    `threads` and `map_gpus` are what each holds. here: inputs and output lie on this host alone, so all that the stage
-    starts must stay on its node. decode_workers: actors that decode images. resident_bytes: sets up to
-    this size are kept on the device, larger ones streamed every pass; None for what `room` says. checkpoint_seconds:
-    training is saved this often, to go on after a kill. progress: called with done, total, their unit, and figures worth
-    showing. title: what people call this run, in Ray Train's views; empty for what the stage says itself.
+    map over shards, and the share of a GPU each holds; a single worker is the stage's own process. train_failures:
+    training of whole networks runs on workers of Ray Train, which may die so often; None for in this process.
+    train_workers: how many of them share each batch of `fit`; `threads` and `map_gpus` are what each holds. here: inputs
+    and output lie on this host alone, so all that the stage starts must stay on its node. decode_workers: actors that
+    decode images. resident_bytes: sets up to this size are kept on the device, larger ones streamed every pass; None for
+    what `room` says. checkpoint_seconds: training is saved this often, to go on after a kill. progress: called with done,
+    total, their unit, and figures worth showing. title: what people call this run, in Ray Train's views; empty for what
+    the stage says itself.
     """
 
     device: str = "cpu"

@@ -1,7 +1,7 @@
 """Classify: a network that tells CheXpert's 14 observations from image-level labels (the paper, appendix B.1).
 
-Fed by Ray Data, trained on a worker of Ray Train. Writes ``classifier.safetensors``: the checkpoint with the best mean
-AUROC of CheXpert's five competition tasks on `valid`.
+A set too large to be kept in memory is streamed by Ray Data (`data.training_source`). Writes ``classifier.safetensors``:
+the checkpoint with the best mean AUROC of CheXpert's five competition tasks on `valid`.
 """
 
 from __future__ import annotations

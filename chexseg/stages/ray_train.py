@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 import traceback
 from collections.abc import Callable, Mapping
@@ -50,6 +51,10 @@ def run(loop: Callable[[Execution], Mapping[str, Any]], name: str, out: Path, ex
     """
     if execution.train_failures is None:
         return dict(loop(execution))
+    # The controller asks its workers this often whether they are done; and what Ray Train would tell them of a node that
+    # is about to go, from a process of its own, no loop here listens to.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     from ray import train
     from ray.train.torch import TorchTrainer
 

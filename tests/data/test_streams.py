@@ -1,6 +1,9 @@
-"""Shards on Ray Data: in order, and read where every CPU is taken."""
+"""Shards on Ray Data: in order, and read where every CPU is taken; files mapped in this process or by actors."""
 
 from __future__ import annotations
+
+import os
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,3 +59,34 @@ def test_a_damaged_file_is_an_error_of_arrow(ray_session, paths):
         file.truncate(500)
     with pytest.raises((pa.ArrowException, DamagedError, OSError)):
         read(paths)
+
+
+class Doubler:
+    """A worker for `map_files`."""
+
+    def __init__(self, factor: int):
+        self.factor = factor
+
+    def __call__(self, path: str) -> dict[str, Any]:
+        return {"value": self.factor * int(path), "process": os.getpid()}
+
+
+NUMBERS = [str(number) for number in range(6)]
+
+
+def test_one_worker_maps_in_this_process_in_the_order_of_the_paths():
+    seen = []
+    answers = streams.map_files(NUMBERS, Doubler, {"factor": 2}, progress=lambda *done: seen.append(done))
+    assert [answer["value"] for answer in answers] == [0, 2, 4, 6, 8, 10]
+    assert {answer["process"] for answer in answers} == {os.getpid()}
+    assert seen == [(number, 6) for number in range(1, 7)]
+    assert streams.map_files([], Doubler, {"factor": 2}) == []
+    assert streams.map_files(NUMBERS[:1], Doubler, {"factor": 2}, workers=2) == [{"value": 0, "process": os.getpid()}]
+
+
+def test_several_workers_are_other_processes_and_answer_in_the_same_order(ray_session):
+    seen = []
+    answers = streams.map_files(NUMBERS, Doubler, {"factor": 2}, workers=2, progress=lambda *done: seen.append(done))
+    assert [answer["value"] for answer in answers] == [0, 2, 4, 6, 8, 10]
+    assert os.getpid() not in {answer["process"] for answer in answers}
+    assert seen == [(number, 6) for number in range(1, 7)]

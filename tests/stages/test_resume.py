@@ -147,6 +147,7 @@ class Dying:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_classifier_on_ray_train_survives_its_worker_and_equals_one_in_this_process(
     ray_session, both, quiet_classifier, tmp_path
 ):
@@ -167,6 +168,7 @@ def broken(execution):
     raise ZeroDivisionError("of nothing")
 
 
+@pytest.mark.slow
 def test_errors_on_ray_train_arrive_and_are_not_tried_again(ray_session, tmp_path):
     with pytest.raises(UserError, match="^x.yaml: found 1; allowed: 2$"):
         ray_train.run(mistaken, "mistaken", tmp_path, Execution(train_failures=2))
@@ -206,6 +208,12 @@ def mapped(results, both, many_files, tmp_path_factory):
     out = tmp_path_factory.mktemp("mapped")
     saliency.run(SALIENCY, {**both, "train": many_files, "classifier": results.paths["classify"]}, out, EXECUTION)
     return out
+
+
+def test_actors_of_ray_data_write_what_one_worker_writes(ray_session, results, both, many_files, mapped, tmp_path):
+    inputs = {**both, "train": many_files, "classifier": results.paths["classify"]}
+    saliency.run(SALIENCY, inputs, made(tmp_path / "saliency"), replace(EXECUTION, map_workers=2))
+    assert contents(tmp_path / "saliency") == contents(mapped)
 
 
 def kill(stage, config, inputs: dict[str, Path], out: Path) -> dict[str, int]:
