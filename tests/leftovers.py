@@ -43,8 +43,10 @@ class Leftovers:
         started = {}
         for entry in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):  # it ended meanwhile, or is another user's
-                if self.mark.encode() in (entry / "environ").read_bytes() and int(entry.name) != os.getpid():
-                    started[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+                ends_with_us = int(entry.name) == os.getpid() or "multiprocessing.resource_tracker" in command
+                if self.mark.encode() in (entry / "environ").read_bytes() and not ends_with_us:
+                    started[int(entry.name)] = command
         return started
 
 
