@@ -1,5 +1,5 @@
 # make demo       the main job on synthetic radiographs, in .venv
-# make test-fast  unit tests: no Ray, no server, no browser
+# make test-fast  unit tests, on two processes: no Ray, no server, no browser
 # make test       linters and all but the slow tests; in a container it installs Chromium for the page's tests
 # make test-all   everything: also clusters of their own, killed drivers, S3 from end to end
 # make coverage   lines and branches of chexseg/ that make test-all reaches, subprocesses and Ray's workers included

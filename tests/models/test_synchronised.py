@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
@@ -40,6 +41,7 @@ def _work(rank: int, port_file: str, answers: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.heavy
 def test_two_processes_are_one(tmp_path):
     multiprocessing.spawn(_work, (str(tmp_path / "rendezvous"), str(tmp_path / "answer")), nprocs=2)
     together = [torch.load(tmp_path / f"answer{rank}", weights_only=True) for rank in (0, 1)]

@@ -22,6 +22,8 @@ from chexseg.stages.base import Execution
 
 from .conftest import EXECUTION, EXPERT, RESIDENT_AND_STREAMED
 
+pytestmark = pytest.mark.heavy  # most tests train a network twice
+
 CLASSIFY = classify.Config(architecture="resnet18", epochs=4, batch_size=8, learning_rate=1e-3, checkpoint_every=5)
 IRNET = irnet.Config(architecture="resnet18", epochs=3, images=16, radius=4, batch_size=8)
 SALIENCY = saliency.Config(images=40, **EXPERT)
