@@ -1,5 +1,5 @@
 # make demo       the main job on synthetic radiographs, in .venv
-# make test-fast  unit tests, on two processes: no Ray, no server, no browser
+# make test-fast  unit tests: no Ray, no server, no browser
 # make test       linters and all but the slow tests; in a container it installs Chromium for the page's tests
 # make test-all   everything: also clusters of their own, killed drivers, S3 from end to end
 # make coverage   lines and branches of chexseg/ that make test-all reaches, subprocesses and Ray's workers included
@@ -11,18 +11,21 @@ VENV := .venv
 demo: $(VENV)/installed
 	$(VENV)/bin/chexseg demo --out demo
 
+# Two processes: half of the tests' time is spent waiting for Ray.
+PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile
+
 test-fast: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not heavy and not slow"
+	$(PYTEST) -m "not heavy and not slow"
 
 test: lint chromium test-fast
-	$(VENV)/bin/python -m pytest -m "heavy and not slow"
+	$(PYTEST) -m "heavy and not slow"
 
-test-all: lint chromium test-fast
-	$(VENV)/bin/python -m pytest -m "heavy or slow"
+test-all: test
+	$(PYTEST) -m slow
 
 coverage: $(VENV)/installed-test chromium
 	$(VENV)/bin/coverage erase
-	$(VENV)/bin/coverage run -m pytest
+	$(VENV)/bin/coverage run -m pytest -n 2 --dist loadfile
 	$(VENV)/bin/coverage combine -q
 	$(VENV)/bin/coverage report
 
