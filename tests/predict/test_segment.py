@@ -138,6 +138,7 @@ def command(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run(line, capture_output=True, text=True, cwd=cwd, timeout=120)
 
 
+@pytest.mark.heavy  # commands that import PyTorch
 def test_the_command_writes_all_or_nothing(model, film_HW, tmp_path):
     (tmp_path / "films").mkdir()
     for name in ("a", "b"):
@@ -160,6 +161,7 @@ def test_the_command_writes_all_or_nothing(model, film_HW, tmp_path):
     assert (answer.returncode, answer.stderr) == (2, "chexseg: out: is there already; allowed: a new or empty directory\n")
 
 
+@pytest.mark.heavy  # commands that import PyTorch
 def test_a_missing_model_and_an_empty_directory_are_told_in_one_line(model, film_HW, tmp_path):
     (tmp_path / "empty").mkdir()
     Image.fromarray(film_HW).save(tmp_path / "film.png")

@@ -13,6 +13,8 @@ import pytest
 from chexseg.study.store import Store
 from tests.report import stores
 
+pytestmark = pytest.mark.heavy  # each command in a process of its own
+
 ROOT = Path(__file__).resolve().parents[2]
 #: Runs a command, and says last which of the modules that can train or drive Ray it has loaded.
 PROBE = """
