@@ -41,7 +41,7 @@ def _work(rank: int, port_file: str, answers: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
     multiprocessing.spawn(_work, (str(tmp_path / "rendezvous"), str(tmp_path / "answer")), nprocs=2)
     together = [torch.load(tmp_path / f"answer{rank}", weights_only=True) for rank in (0, 1)]

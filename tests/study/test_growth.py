@@ -75,6 +75,7 @@ def test_a_local_ray_is_not_told_to_grow(tmp_path, monkeypatch):
     assert isinstance(ran.exception, UserError) and "--grow-to: found without --address" in str(ran.exception)
 
 
+@pytest.mark.slow
 def test_a_study_finishes_though_the_nodes_it_was_promised_never_come(ray_session, phantom_root, tmp_path):
     """Cells take every CPU that is there, and read without one."""
     text = "name: promised\naxes: {trial: [0, 1, 2, 3]}\nsettings: {size: 64, encoder: {init: random}}\n"

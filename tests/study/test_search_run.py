@@ -92,6 +92,7 @@ def test_one_process_at_a_time(finished, phantom_root):
         search_run.run_search(search, store, phantom_root, Quiet())
 
 
+@pytest.mark.slow
 def test_a_pruned_point_frees_its_worker_and_keeps_what_it_has(finished, phantom_root, tmp_path):
     """Four points that no network of this size can reach are told first: everything else is pruned at its first epoch."""
     text = TEXT.replace("epochs: 2", "epochs: 40").replace("trials: 2, pruner: none", "trials: 1")
@@ -121,6 +122,7 @@ def test_a_pruned_point_frees_its_worker_and_keeps_what_it_has(finished, phantom
     ]
 
 
+@pytest.mark.slow
 def test_a_point_that_fails_is_told_so_the_others_go_on_and_the_next_start_tries_it_again(finished, phantom_root, tmp_path):
     text = TEXT.replace("[null, 1.0]", "[null]").replace("{low: 0.0001, high: 0.01, log: true}", "[0.001, 1.0e+30]")
     text = text.replace("points: 3, trials: 2", "points: 4, trials: 1, sampler: random")
