@@ -16,7 +16,7 @@ from chexseg.stages.base import Execution
 from chexseg.study.plan import STAGES, Node
 from chexseg.study.store import Artifact, Store
 
-#: (stage, architecture) of the networks that the studies here train, which a test builds: `to_check` need not.
+#: (stage, architecture) of common networks. A test builds each, so that a run need not.
 BUILDS = frozenset(
     (stage, architecture)
     for stage, architectures in {
@@ -31,7 +31,7 @@ BUILDS = frozenset(
 
 
 def to_check(nodes: Iterable[Node], workers: int) -> list[Node]:
-    """The nodes whose networks only `check` can tell to be right; of equal ones, one. It imports PyTorch."""
+    """Return the nodes that `check`, which imports PyTorch, must look at before a run; of equal networks, one."""
     networks = {}
     for node in nodes:
         kind = node.stage, node.config.get("architecture")
