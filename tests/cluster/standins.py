@@ -55,7 +55,7 @@ start)
     # As a daemon, but one whose process is known. Ray gives a node 30 s to come up, too few on a busy machine.
     for _ in 1 2 3; do
         setsid {python} -m ray.scripts.scripts start --num-cpus=3 "$@" --port={port} --dashboard-port={dashboard} \\
-            --temp-dir={temporary} --object-store-memory=200000000 --block > {temporary}/start.log 2>&1 < /dev/null &
+            --dashboard-agent-listen-port={agent} --temp-dir={temporary} --object-store-memory=200000000 --block > {temporary}/start.log 2>&1 < /dev/null &
         echo $! > {temporary}/pid
         for _ in $(seq 240); do
             grep -q "Ray runtime started" {temporary}/start.log && exit 0
@@ -95,12 +95,14 @@ class Machine:
         for directory in (self.home, self.remote, self.bin, self.temporary, self.scratch):
             directory.mkdir()
         self.port, self.dashboard = free_port(), free_port()
+        agent = free_port()  # another Ray of this machine has Ray's own choice, and jobs would find no agent
         words = {
             "python": sys.executable,
             "remote": str(self.remote),
             "temporary": self.temporary,
             "port": self.port,
             "dashboard": self.dashboard,
+            "agent": agent,
         }
         for name, text in {"ssh": SSH, "rsync": RSYNC, "ray": RAY}.items():
             self.write(self.bin / name, text.format(**words))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -47,8 +49,11 @@ def expected(study, phantom_root, tmp_path_factory):
 
 
 def chexseg(*words: object) -> None:
+    """A command with a Ray of its own, which would leave its logs."""
     command = [sys.executable, "-m", "chexseg", *map(str, words)]
-    subprocess.run(command, check=True, cwd=ROOT, capture_output=True, timeout=600)
+    with tempfile.TemporaryDirectory(prefix="cxr-", dir="/tmp", ignore_cleanup_errors=True) as scratch:
+        environment = os.environ | {"RAY_TMPDIR": scratch, "TMPDIR": scratch}
+        subprocess.run(command, check=True, cwd=ROOT, env=environment, capture_output=True, timeout=600)
 
 
 @pytest.fixture
