@@ -55,7 +55,8 @@ start)
     # As a daemon, but one whose process is known. Ray gives a node 30 s to come up, too few on a busy machine.
     for _ in 1 2 3; do
         setsid {python} -m ray.scripts.scripts start --num-cpus=3 "$@" --port={port} --dashboard-port={dashboard} \\
-            --dashboard-agent-listen-port={agent} --temp-dir={temporary} --object-store-memory=200000000 --block > {temporary}/start.log 2>&1 < /dev/null &
+            --dashboard-agent-listen-port={agent} --temp-dir={temporary} --object-store-memory=200000000 \\
+            --block > {temporary}/start.log 2>&1 < /dev/null &
         echo $! > {temporary}/pid
         for _ in $(seq 240); do
             grep -q "Ray runtime started" {temporary}/start.log && exit 0
