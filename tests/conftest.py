@@ -56,7 +56,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if LEFTOVERS in session.config.stash:
-        left = session.config.stash[LEFTOVERS].wait()
+        leftovers = session.config.stash[LEFTOVERS]
+        left = leftovers.wait()
+        leftovers.close()
         if left:
             writer = session.config.get_terminal_writer()
             writer.line("\n\nthis test session has left behind:\n" + "\n".join(left), red=True)

@@ -1,8 +1,9 @@
-"""What a test session has left behind: processes, listening ports, files in the system's temporary directory."""
+"""What a test session has left behind: processes, listening ports, temporary files."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 import uuid
@@ -11,22 +12,24 @@ from pathlib import Path
 
 #: Seconds that processes have to end in: the workers of a driver that was killed notice it only after a while.
 PATIENCE = 60
-#: pytest's own directories, which it keeps for failed tests.
-EXPECTED = ("pytest-of-",)
 
 
 class Leftovers:
     """What is there beyond what there was when this object was made.
 
-    Processes are known by a variable of their environment, which all that this session starts inherit.
+    Processes are known by a variable of their environment, which all that this session starts inherit. Temporary files
+    are in a directory of this session, but for the short directories of Rays and their sockets.
     """
 
     def __init__(self) -> None:
         self.mark = f"CHEXSEG_TEST_SESSION={uuid.uuid4().hex}"
         name, _, value = self.mark.partition("=")
         os.environ[name] = value
-        self.files_before = temporary_files()
+        self.rays_before = set(Path("/tmp").glob("cxr-*"))
         self.ports_before = listening_ports()
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # pytest keeps what failed tests have made
+        self.temporary = Path(tempfile.mkdtemp(prefix="cxt-"))
+        os.environ["TMPDIR"], tempfile.tempdir = str(self.temporary), None
 
     def wait(self) -> list[str]:
         """A line for everything that is left once processes have had the time to end; none where all is well."""
@@ -35,8 +38,12 @@ class Leftovers:
             time.sleep(0.2)
         processes = [f"process {number}: {command}" for number, command in self.processes().items()]
         ports = [f"listening port {port}" for port in sorted(listening_ports() - self.ports_before)]
-        files = [f"file {path}" for path in sorted(temporary_files() - self.files_before)]
+        paths = {*self.temporary.glob("*"), *Path("/tmp").glob("cxr-*")} - self.rays_before
+        files = [f"file {path}" for path in sorted(paths)]
         return processes + ports + files
+
+    def close(self) -> None:
+        shutil.rmtree(self.temporary, ignore_errors=True)
 
     def processes(self) -> dict[int, str]:
         """Number -> command line of the living processes that this session has started."""
@@ -48,12 +55,6 @@ class Leftovers:
                 if self.mark.encode() in (entry / "environ").read_bytes() and not ends_with_us:
                     started[int(entry.name)] = command
         return started
-
-
-def temporary_files() -> set[str]:
-    directories = {tempfile.gettempdir(), "/tmp"}
-    paths = {str(path) for directory in directories for path in Path(directory).iterdir()}
-    return {path for path in paths if not Path(path).name.startswith(EXPECTED)}
 
 
 def listening_ports() -> set[int]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.heavy  # each command in a process of its own
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

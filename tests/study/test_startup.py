@@ -10,6 +10,8 @@ import pytest
 from chexseg.study import execute
 from chexseg.study.plan import STAGES, node_of
 
+pytestmark = pytest.mark.heavy  # each in a process of its own
+
 TORCH = ("torch", "torchvision", "timm", "segmentation_models_pytorch")
 NETWORKS = TORCH[1:]
 INGEST = """

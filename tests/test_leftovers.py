@@ -1,0 +1,33 @@
+"""The check at a test session's end sees a process, a port and a file that are left, and nothing once they are gone."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+
+from tests import leftovers
+
+
+def test_everything_that_is_left_is_named(monkeypatch):
+    for name in ("CHEXSEG_TEST_SESSION", "TMPDIR"):
+        monkeypatch.setenv(name, os.environ[name])  # restored after, as is
+    monkeypatch.setattr(tempfile, "tempdir", tempfile.tempdir)
+    monkeypatch.setattr(leftovers, "PATIENCE", 0.2)
+    before = leftovers.Leftovers()
+    # As Ray's daemons are: of a session of their own.
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with (
+        subprocess.Popen(command, start_new_session=True) as process,
+        socket.create_server(("127.0.0.1", 0)) as server,
+        tempfile.NamedTemporaryFile() as file,
+    ):
+        left = before.wait()
+        process.kill()
+        port = server.getsockname()[1]
+    expected = [f"process {process.pid}: {' '.join(command)}", f"listening port {port}", f"file {file.name}"]
+    assert set(expected) <= set(left)
+    assert not set(expected) & set(before.wait())  # other tests may run beside this one
+    before.close()
