@@ -25,7 +25,7 @@ test-all: test
 
 coverage: $(VENV)/installed-test chromium
 	$(VENV)/bin/coverage erase
-	$(VENV)/bin/coverage run -m pytest -n 2 --dist loadfile
+	$(MAKE) test-all PYTEST="$(VENV)/bin/coverage run -m pytest -n 2 --dist loadfile"
 	$(VENV)/bin/coverage combine -q
 	$(VENV)/bin/coverage report
 

@@ -151,7 +151,7 @@ def own_ray(scratch: str | Path) -> Iterator[None]:
 def run(measure: Callable[[argparse.Namespace, Path], None], about: str, **options: tuple[int, str]) -> None:
     """A benchmark's whole command: ``measure(arguments, scratch)`` with a Ray of its own; `options` as in `parse`."""
     arguments = parse(about, **options)
-    with tempfile.TemporaryDirectory(prefix="cxr-", dir="/tmp") as scratch, own_ray(scratch):
+    with tempfile.TemporaryDirectory(prefix="cxb-", dir="/tmp") as scratch, own_ray(scratch):
         measure(arguments, Path(scratch))
 
 

@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.alone:
-        with tempfile.TemporaryDirectory(prefix="cxr-", dir="/tmp") as scratch:
+        with tempfile.TemporaryDirectory(prefix="cxb-", dir="/tmp") as scratch:
             found = measure(given.images[0], given.nodes[0], given.size, Path(scratch))
         values = (f"{value:>{len(name) + 2}.0f}" for name, value in zip(COLUMNS, found, strict=True))
         print(f"{given.images[0]:>8,}{given.nodes[0]:>7}" + "".join(values), flush=True)

@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.alone:
-        with tempfile.TemporaryDirectory(prefix="cxr-", dir="/tmp") as scratch:
+        with tempfile.TemporaryDirectory(prefix="cxb-", dir="/tmp") as scratch:
             found = measure(given.cells[0], given.go, given.profile, Path(scratch))
         values = (f"{value:>{len(name) + 3}.1f}" for name, value in zip(COLUMNS, found, strict=True))
         print(f"{given.cells[0]:>9,}" + "".join(values), flush=True)

@@ -95,5 +95,5 @@ def measure(trials: int, scratch: Path) -> None:
 
 if __name__ == "__main__":
     given = bare.parse(__doc__, grid_trials=(2, "trial numbers of each of the grid's settings"))
-    with tempfile.TemporaryDirectory(prefix="cxr-", dir="/tmp") as scratch:
+    with tempfile.TemporaryDirectory(prefix="cxb-", dir="/tmp") as scratch:
         measure(given.grid_trials, Path(scratch))

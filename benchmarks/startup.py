@@ -7,7 +7,7 @@ Each row is a real command on a small phantom data set, in processes of their ow
 - cold Ray: the command starts Ray itself; the first step is a cell's (nothing shared is trained)
 - warm Ray: the same with ``--address``, on a Ray that has just run another study
 - second cell: from the first cell's scores in the store to the second one's first step, on the same worker
-- cold Ray, classifier: the first step is the shared classifier's, on a worker of Ray Train
+- cold Ray, classifier: the first step is that of the shared classifier
 
 CPU time is that of every process of the command and of its Ray, from the command's start to the first step. What a
 process had used that has ended by then was seen twenty times a second. Every training loop uses `chexseg.stages.pace.Pace`:
@@ -201,7 +201,7 @@ def one_round(data: Path) -> dict[str, tuple[float, float]]:
         "cold Ray, classifier": lambda machine: to_first_step(machine, "classifier", CLASSIFIER, data),
     }
     for name, measure in cases.items():
-        scratch = Path(tempfile.mkdtemp(prefix="cxr-", dir="/tmp"))
+        scratch = Path(tempfile.mkdtemp(prefix="cxb-", dir="/tmp"))
         machine = Machine(scratch)
         try:
             rows[name] = measure(machine)

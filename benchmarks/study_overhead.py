@@ -92,5 +92,5 @@ def measure(cells: int, seconds: float, scratch: Path) -> None:
 
 if __name__ == "__main__":
     given = bare.parse(__doc__, cells=(40, "cells"), seconds=(10, "that a cell trains"))
-    with tempfile.TemporaryDirectory(prefix="cxr-", dir="/tmp") as scratch:
+    with tempfile.TemporaryDirectory(prefix="cxb-", dir="/tmp") as scratch:
         measure(given.cells, given.seconds, Path(scratch))

@@ -15,7 +15,7 @@ import pytest
 
 from chexseg.data import location
 from chexseg.data.location import RemotePath
-from tests.leftovers import Leftovers
+from tests.leftovers import Leftovers, listening_ports
 
 # Tests share the machine's few cores with Ray's workers; one thread a process is faster than several that fight.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -66,7 +66,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def copies(tmp_path_factory):
+def no_port_left_open():
+    """Set up before every other fixture, so checked after all of them have ended."""
+    before = listening_ports()
+    yield
+    assert listening_ports() == before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def copies(no_port_left_open, tmp_path_factory):
     """Where this session keeps copies of object stores; set before Ray starts, so that its workers know it too."""
     os.environ["CHEXSEG_CACHE"] = str(tmp_path_factory.mktemp("copies"))
 

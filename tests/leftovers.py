@@ -1,4 +1,4 @@
-"""What a test session has left behind: processes, listening ports, temporary files."""
+"""What a test session has left behind: processes and temporary files; ports on which a process listens."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 
 #: Seconds that processes have to end in: the workers of a driver that was killed notice it only after a while.
 PATIENCE = 60
+#: What PyTorch keeps for the next process, of each user once.
+CACHES = ("torchinductor_",)
 
 
 class Leftovers:
@@ -26,7 +28,6 @@ class Leftovers:
         name, _, value = self.mark.partition("=")
         os.environ[name] = value
         self.rays_before = set(Path("/tmp").glob("cxr-*"))
-        self.ports_before = listening_ports()
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # pytest keeps what failed tests have made
         self.temporary = Path(tempfile.mkdtemp(prefix="cxt-"))
         os.environ["TMPDIR"], tempfile.tempdir = str(self.temporary), None
@@ -37,10 +38,9 @@ class Leftovers:
         while self.processes() and time.monotonic() < deadline:
             time.sleep(0.2)
         processes = [f"process {number}: {command}" for number, command in self.processes().items()]
-        ports = [f"listening port {port}" for port in sorted(listening_ports() - self.ports_before)]
         paths = {*self.temporary.glob("*"), *Path("/tmp").glob("cxr-*")} - self.rays_before
-        files = [f"file {path}" for path in sorted(paths)]
-        return processes + ports + files
+        files = [f"file {path}" for path in sorted(paths) if not path.name.startswith(CACHES)]
+        return processes + files
 
     def close(self) -> None:
         shutil.rmtree(self.temporary, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Shards on Ray Data: streamed in order, or mapped file by file by workers that keep their model."""
+"""Shards streamed in order by Ray Data, or mapped file by file by workers that keep their model."""
 
 from __future__ import annotations
 

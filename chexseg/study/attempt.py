@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import time
 import traceback
 from collections.abc import Iterable, Mapping
@@ -73,6 +74,9 @@ def _return_memory() -> None:
     """Give what the stage has freed back to the system: glibc keeps it, and warm workers live on beside each other."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+    torch = sys.modules.get("torch")  # a stage that needs none hasn't imported it
+    if torch and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _first_line(error: BaseException) -> str:

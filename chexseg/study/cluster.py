@@ -36,6 +36,7 @@ class Capacity:
     node_cpus: int  # of the largest node
     node_gpus: int
     growth: Growth = NO_GROWTH
+    nodes: int = 1
 
     @classmethod
     def of_cluster(cls, growth: Growth = NO_GROWTH) -> Capacity:
@@ -48,12 +49,12 @@ class Capacity:
             )
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         largest = [int(max(node.get(name, 0) for node in alive)) for name in ("CPU", "GPU")]
-        return cls(max(int(total.get("CPU", 0)) - 1, 0), total.get("GPU", 0), *largest, growth)
+        return cls(max(int(total.get("CPU", 0)) - 1, 0), total.get("GPU", 0), *largest, growth, len(alive))
 
     @property
     def one_node(self) -> bool:
-        """Whether all is on one machine, and stays so."""
-        return self.cpus < self.node_cpus and self.growth == NO_GROWTH
+        """Whether the cluster is a single machine, and stays so."""
+        return self.nodes == 1 and self.growth == NO_GROWTH
 
     @property
     def cpus_in_reach(self) -> int:

@@ -17,7 +17,7 @@ from chexseg.study.plan import STAGES, Node
 from chexseg.study.store import Artifact, Store
 
 #: (stage, architecture) of common networks. A test builds each, so that a run need not.
-BUILDS = frozenset(
+KNOWN_TO_BUILD = frozenset(
     (stage, architecture)
     for stage, architectures in {
         "classify": ("densenet121", "resnet18"),
@@ -36,7 +36,7 @@ def to_check(nodes: Iterable[Node], workers: int) -> list[Node]:
     for node in nodes:
         kind = node.stage, node.config.get("architecture")
         shared = workers > 1 and node.stage == "fit"
-        if hasattr(STAGES[node.stage], "build") and (shared or kind not in BUILDS):
+        if hasattr(STAGES[node.stage], "build") and (shared or kind not in KNOWN_TO_BUILD):
             networks[kind, node.config.get("batch_size")] = node
     return list(networks.values())
 

@@ -125,15 +125,17 @@ class Ledger:
 
         trials = self.study.get_trials(deepcopy=False)
         known = {tuple(trial.user_attrs.get("fits", ())) for trial in trials}
-        unfinished = [trial.params for trial in trials if trial.state in (TrialState.RUNNING, TrialState.FAIL)]
+        unfinished = {
+            self._fits(self.point(trial.params))
+            for trial in trials
+            if trial.state in (TrialState.RUNNING, TrialState.FAIL) and trial.params.keys() == self.space.keys()
+        }
         count = 0
         for point in self._finished_points():
-            if self.params(point) in unfinished:
-                continue
-            fits = [cell.fit for cell in self.search.plan([point]).cells]
-            curve = None if tuple(fits) in known else self._curve(fits)
+            fits = self._fits(point)
+            curve = None if fits in known or fits in unfinished else self._curve(fits)
             if curve:
-                known.add(tuple(fits))
+                known.add(fits)
                 count += 1
                 self.study.add_trial(
                     optuna.create_trial(
@@ -141,10 +143,14 @@ class Ledger:
                         params=self.params(point),
                         distributions=self.space,
                         intermediate_values=curve[1],
-                        user_attrs={"told": True, "fits": fits},
+                        user_attrs={"told": True, "fits": list(fits)},
                     )
                 )
         return count
+
+    def _fits(self, point: Point) -> tuple[str, ...]:
+        """Keys of the fits of a point's trials."""
+        return tuple(cell.fit for cell in self.search.plan([point]).cells)
 
     def _finished_points(self) -> Iterator[Point]:
         """Points that some fit in the store may be a trial of: choices can be tried, ranges stand in its config."""

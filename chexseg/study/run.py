@@ -30,6 +30,8 @@ from chexseg.study.warm_workers import entitle, on_warm_workers
 #: Cells that Tune is given in one go. For each of its trials it copies the whole grid, and it keeps every trial: its time
 #: grows with the square of their number, its memory with their number. What starts anew with each go is a worker's process.
 CELLS_IN_ONE_GO = 1000
+#: Upstream stages whose training holds CPUs, on a worker of Ray Train or in their task. They start no actors.
+TRAINED = ("classify", "pretrain", "moco")
 
 
 def run(plan: Plan, store: Store, data: Location, reporter: Reporter, growth: Growth = NO_GROWTH) -> Outcome:
@@ -130,11 +132,11 @@ def _stage_task(job: Job, key: str, pen: Pen, execution: Execution) -> dict[str,
 def _run_stages(ready: Sequence[Node], job: Job, capacity: Capacity) -> list[dict[str, Any]]:
     """Upstream stages whose inputs are there. Side by side on GPUs; on CPUs one after another, each with all of them.
 
-    The tasks themselves hold no CPU, so that the actors they start on Ray Data always find one.
+    Tasks that start actors of Ray Data hold no CPU themselves, so that these always find one.
     """
     gpu = capacity.gpus_in_reach >= 1
     # On the CPUs of a single machine a stage trains in its own task, which Ray tries again as often as Ray Train would its
-    # worker: starting that takes ten seconds and seven more processes.
+    # worker. Ray Train takes ten seconds and seven more processes to start.
     in_task = not gpu and capacity.one_node
     execution = Execution(
         device="cuda" if gpu else "cpu",
@@ -157,7 +159,8 @@ def _run_stages(ready: Sequence[Node], job: Job, capacity: Capacity) -> list[dic
         while waiting and len(running) < at_once:
             node = waiting.pop(0)
             pen, held = job.pen(node.key), 0 if node.stage == "ingest" else share
-            task = _stage_task.options(name=pen.name, num_gpus=held, scheduling_strategy=place)
+            cpus = execution.threads if in_task and node.stage in TRAINED else 0
+            task = _stage_task.options(name=pen.name, num_cpus=cpus, num_gpus=held, scheduling_strategy=place)
             running[task.remote(job.part([node.key]), node.key, pen, execution)] = node
         (finished,), _ = ray.wait(list(running), num_returns=1)
         node = running.pop(finished)

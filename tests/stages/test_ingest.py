@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chexseg.data import chexlocalize, chexpert, images, labelled, location, shards
+from chexseg.data import chexlocalize, chexpert, images, labelled, location, shards, streams
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
 from chexseg.stages import ingest
@@ -129,3 +129,18 @@ def test_a_fault_is_one_line_that_names_file_and_field(phantom_root, tmp_path, h
         ingest.run(ingest.Config(split="valid", size=SIZE), {"data": root}, tmp_path / "out", EXECUTION)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_fault_that_an_actor_finds_is_the_same_line(ray_session, phantom_root, tmp_path):
+    """Two workers of Ray Data on files of 24 rows; an exception would arrive wrapped in Ray's traceback."""
+    table = chexpert.read(phantom_root, "train")
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    table.loc[30, "path"] = str(broken)
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    arguments = {"table": table, "root": phantom_root, "masks": chexlocalize.MaskFile(Path(), {}), "rows_a_file": 24}
+    arguments |= {"size": SIZE, "out": str(tmp_path)}
+    first, second = streams.map_files(["0", "1"], ingest._Decoder, arguments, workers=2)
+    assert first == {"with_masks": 0}
+    assert second["error"].startswith(f"{broken}: found no readable image") and "\n" not in second["error"]

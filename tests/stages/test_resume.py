@@ -27,17 +27,13 @@ pytestmark = pytest.mark.heavy  # most tests train a network twice
 CLASSIFY = classify.Config(architecture="resnet18", epochs=4, batch_size=8, learning_rate=1e-3, checkpoint_every=5)
 IRNET = irnet.Config(architecture="resnet18", epochs=3, images=16, radius=4, batch_size=8)
 SALIENCY = saliency.Config(images=40, **EXPERT)
-#: A process that kills itself when it has mapped two training files. It needs no Ray: shards are read one after another,
-#: and files are mapped in this process.
+#: A process that kills itself when it has mapped two training files.
 KILLED_RUN = """
 import os, signal, sys
 from pathlib import Path
-from chexseg.data import shards, streams
+from chexseg.data import streams
 from chexseg.stages import irnet, saliency
 from chexseg.stages.base import Execution
-
-def stream(paths, columns, batch_size=256):
-    return (shards.read(path, columns) for path in paths)
 
 def map_files(paths, worker, arguments, **_):
     mapped = worker(**arguments)
@@ -45,7 +41,7 @@ def map_files(paths, worker, arguments, **_):
         mapped(path)
     os.kill(os.getpid(), signal.SIGKILL)
 
-streams.stream, streams.map_files = stream, map_files
+streams.map_files = map_files
 stage = {"irnet": irnet, "saliency": saliency}[sys.argv[1]]
 inputs = dict(entry.split("=", 1) for entry in sys.argv[4:])
 config = stage.Config.model_validate_json(sys.argv[2])

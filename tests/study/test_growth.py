@@ -59,6 +59,12 @@ def test_a_cluster_is_never_taken_for_smaller_than_it_is():
     assert there.cells_at_once(spec.Resources(gpu=2)) == 2
 
 
+def test_one_machine_is_one_node_that_is_not_to_grow():
+    assert HEAD.one_node
+    assert not dataclasses.replace(HEAD, nodes=2).one_node, "a head without CPUs and a worker with all of them"
+    assert not dataclasses.replace(HEAD, growth=Growth(cpus=64)).one_node
+
+
 def test_cells_that_want_gpus_are_refused_on_a_cluster_without_and_told_of_on_a_laptop():
     said = HEAD.without_gpus(GPUS, None)
     assert "no GPU" in said and "resources.gpu: 0.25" in said and "\n" not in said

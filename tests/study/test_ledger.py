@@ -78,22 +78,24 @@ def test_what_a_dead_driver_left_is_taken_up_once_and_nothing_is_lost(tmp_path):
     assert (standing.value, standing.point) == (pytest.approx(0.3), point)
 
 
-def test_a_point_that_a_dead_drivers_worker_finishes_counts_once(tmp_path):
+@pytest.mark.parametrize("text", [SEARCH, SEARCH.replace("high: 1}", "high: 1, step: 0.1}")], ids=["any p", "steps of p"])
+def test_points_that_a_dead_drivers_workers_finish_count_once(tmp_path, text):
     store = Store(tmp_path)
-    first = Ledger(searched(), store)
+    first = Ledger(searched(text), store)
     first.open()
-    _, point = first.ask()
-    planned = first.search.plan([point])
-    for cell in planned.cells:
-        finish(store, planned, cell.fit, 0.5)
+    points = [first.ask()[1] for _ in range(4)]
+    for planned in (first.search.plan([point]) for point in points):
+        for cell in planned.cells:
+            finish(store, planned, cell.fit, 0.5)
     second = Ledger(first.search, store)
     second.open()
     assert second.tell_finished() == 0 and second.resume() == 6
-    trial, again = second.ask()
-    assert again == point
-    second.complete(trial, [cell.fit for cell in planned.cells], ())
+    for point in points:
+        trial, again = second.ask()
+        assert again == point
+        second.complete(trial, [cell.fit for cell in second.search.plan([point]).cells], ())
     assert second.tell_finished() == 0
-    assert (second.standing().done, second.standing().told) == (1, 0)
+    assert (second.standing().done, second.standing().told) == (4, 0)
 
 
 def test_a_search_that_was_killed_asks_for_what_it_would_have_asked_for(tmp_path):
