@@ -91,21 +91,21 @@ class Machine:
             "PYTHONPATH": path,
             "RAY_AUTH_MODE": "disabled",
             "RAY_TMPDIR": str(scratch / "ray"),
+            "TMPDIR": str(scratch),
             "RAY_USAGE_STATS_ENABLED": "0",
             "CHEXSEG_STARTUP_STEPS": str(self.steps),
             MARKER: str(scratch),
         }
         (scratch / "ray").mkdir()
-
         self.ticks: dict[str, int] = {}
 
     def processes(self) -> list[Path]:
-        marked, found = f"{MARKER}={self.scratch}".encode(), []
+        line, marked = f"{MARKER}={self.scratch}".encode(), []
         for entry in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):  # it ended meanwhile
-                if marked in (entry / "environ").read_bytes():
-                    found.append(entry)
-        return found
+                if line in (entry / "environ").read_bytes():
+                    marked.append(entry)
+        return marked
 
     def cpu_seconds(self) -> float:
         """Of the marked processes, those that have ended included as they were when they were last looked at."""

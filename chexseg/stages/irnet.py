@@ -95,6 +95,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
         here=execution.here,
         progress=lambda files, total: execution.progress(files, total, "files"),
     )
+    execution.prepare()  # a single worker has taken one thread, in this process
     (out / THRESHOLDS).write_text(json.dumps(thresholds, indent=1))
     cams = shards.read(inputs["saliency"] / COUNTS, ["image_id", "chosen_on"]).to_pandas()
     weak = {"chosen_on": cams["image_id"][cams["chosen_on"]].unique(), "negatives_empty": config.negatives_empty}

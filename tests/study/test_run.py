@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -208,6 +212,47 @@ def test_a_cell_on_two_workers_and_one_whose_loss_is_nan_beside_it(finished, pha
     failure = copy.failure(broken.fit)
     assert re.search(r"the loss is nan in step \d, learning rate 1e\+30; images patient\d+", failure["traceback"])
     assert "nan in step" in outcome.failed[broken.fit]
+
+
+@pytest.mark.slow
+def test_a_shared_stage_whose_process_dies_is_tried_again(ray_session, phantom_root, tmp_path):
+    """On the CPUs of one machine it trains in the process of its task, without Ray Train."""
+    settings = SMALLEST | {"labels.p": 1, "pretrain.epochs": 20}
+    study = spec.parse("name: dies\naxes: {trial: [0]}\n", "dies.yaml", settings)
+    planned = plan.plan(study, plan.fingerprints(phantom_root))
+    killed, over = [], threading.Event()
+
+    def kill_once() -> None:
+        while not killed and not over.wait(0.05):
+            for process in mine("ray::pretrain"):
+                os.kill(process, signal.SIGKILL)
+                killed.append(process)
+
+    killer = threading.Thread(target=kill_once)
+    killer.start()
+    try:
+        outcome = run.run(planned, Store(tmp_path / "store"), phantom_root, Quiet())
+    finally:
+        over.set()
+        killer.join()
+    assert len(killed) == 1
+    assert outcome.failed == {} and set(outcome.computed) == {node.key for node in planned.needed(())}
+
+
+def mine(title: str) -> list[int]:
+    """Workers of this process's own Ray that have this title; other test processes have theirs."""
+    workers = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, IndexError):  # it ended meanwhile
+            if (entry / "cmdline").read_bytes().startswith(title.encode()):
+                raylet = parent(entry.name)
+                if parent(raylet) == str(os.getpid()):
+                    workers.append(int(entry.name))
+    return workers
+
+
+def parent(process: str) -> str:
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1]
 
 
 def test_a_network_that_cannot_be_built_is_refused_before_anything_runs(ray_session, phantom_root, tmp_path):
