@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from ray.cluster_utils import Cluster
 
@@ -22,7 +23,9 @@ class Nodes:
         self.top = Path(tempfile.mkdtemp(prefix="cxr-", dir="/tmp"))  # short: Ray's sockets lie below it
         common = {"object_store_memory": 100 * 2**20}
         head = {"num_cpus": cpus[0], "temp_dir": str(self.top), "include_dashboard": False, **common}
-        self.cluster = Cluster(initialize_head=True, shutdown_at_exit=True, head_node_args=head)
+        (self.top / "ray").mkdir()  # where Ray writes down a head's address, whatever its temp_dir is
+        with mock.patch.dict(os.environ, RAY_TMPDIR=str(self.top)):
+            self.cluster = Cluster(initialize_head=True, shutdown_at_exit=True, head_node_args=head)
         for count in cpus[1:]:
             self.cluster.add_node(num_cpus=count, **common)
 
