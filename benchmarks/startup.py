@@ -108,7 +108,7 @@ class Machine:
         return marked
 
     def cpu_seconds(self) -> float:
-        """Of the marked processes, those that have ended included as they were when they were last looked at."""
+        """CPU seconds of all marked processes; of one that has ended, those that were last seen."""
         for entry in self.processes():
             with suppress(OSError):
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()

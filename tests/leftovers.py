@@ -1,4 +1,4 @@
-"""What a test session has left behind: processes and temporary files; ports on which a process listens."""
+"""Find what a test session leaves behind: processes, temporary files, ports on which it listens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CACHES = ("torchinductor_",)
 
 
 class Leftovers:
-    """What is there beyond what there was when this object was made.
+    """Processes and temporary files that came into being after this object.
 
     Processes are known by a variable of their environment, which all that this session starts inherit. Temporary files
     are in a directory of this session, but for the short directories of Rays and their sockets.

@@ -52,8 +52,8 @@ def published_settings(architecture: str) -> Mapping[str, str] | None:
     """Where segmentation-models-pytorch has ImageNet weights: ``repo_id`` and ``revision``; None where it names none."""
     from segmentation_models_pytorch import encoders
 
-    known = encoders.encoders.get(architecture, {})
-    return known.get("pretrained_settings", {}).get("imagenet")
+    description = encoders.encoders.get(architecture, {})
+    return description.get("pretrained_settings", {}).get("imagenet")
 
 
 def torchvision_cache(architecture: str) -> Path | None:

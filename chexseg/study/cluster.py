@@ -53,7 +53,7 @@ class Capacity:
 
     @property
     def one_node(self) -> bool:
-        """Whether the cluster is a single machine, and stays so."""
+        """True for a cluster that is a single machine and stays so."""
         return self.nodes == 1 and self.growth == NO_GROWTH
 
     @property

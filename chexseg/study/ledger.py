@@ -124,7 +124,7 @@ class Ledger:
         from optuna.trial import TrialState
 
         trials = self.study.get_trials(deepcopy=False)
-        known = {tuple(trial.user_attrs.get("fits", ())) for trial in trials}
+        reported = {tuple(trial.user_attrs.get("fits", ())) for trial in trials}
         unfinished = {
             self._fits(self.point(trial.params))
             for trial in trials
@@ -133,9 +133,9 @@ class Ledger:
         count = 0
         for point in self._finished_points():
             fits = self._fits(point)
-            curve = None if fits in known or fits in unfinished else self._curve(fits)
+            curve = None if fits in reported or fits in unfinished else self._curve(fits)
             if curve:
-                known.add(fits)
+                reported.add(fits)
                 count += 1
                 self.study.add_trial(
                     optuna.create_trial(

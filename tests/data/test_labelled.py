@@ -24,8 +24,8 @@ def directory(tmp_path) -> Path:
 
 def test_arrays_are_those_of_the_named_images_in_their_order(directory):
     table = [row for path in shards.files(directory) for row in shards.array(shards.read(path), "pixels")]
-    found = labelled.arrays(directory, "pixels", ["image150", "image003", "image042"])
-    np.testing.assert_array_equal(found, np.stack([table[150], table[3], table[42]]))
+    arrays = labelled.arrays(directory, "pixels", ["image150", "image003", "image042"])
+    np.testing.assert_array_equal(arrays, np.stack([table[150], table[3], table[42]]))
     with pytest.raises(DamagedError, match="1 of 2 images"):
         labelled.arrays(directory, "pixels", ["image003", "image200"])
 

@@ -1,4 +1,4 @@
-"""What a process imports before it works: no more than it needs. PyTorch and its networks take seconds, in every worker."""
+"""Processes import no more than they need: PyTorch and its networks take seconds, in every worker."""
 
 from __future__ import annotations
 
