@@ -81,7 +81,7 @@ def check_networks(nodes: Iterable[Node], resources: Resources, capacity: Capaci
 
 @ray.remote(num_cpus=0, max_retries=MAX_FAILURES)
 def _check_task(nodes: Sequence[Node], workers: int, on_gpu: bool) -> str | None:
-    """The mistake that `execute.check` finds. In a worker, which shared stages find warm: the driver needs no PyTorch."""
+    """Return the mistake that `execute.check` finds, or None. It runs in a worker so that the driver needs no PyTorch."""
     try:
         check(nodes, workers, on_gpu)
     except UserError as error:
@@ -136,7 +136,7 @@ def _run_stages(ready: Sequence[Node], job: Job, capacity: Capacity) -> list[dic
     """
     gpu = capacity.gpus_in_reach >= 1
     # On the CPUs of a single machine a stage trains in its own task, which Ray tries again as often as Ray Train would its
-    # worker. Ray Train takes ten seconds and seven more processes to start.
+    # worker. Ray Train takes 13 s and seven more processes to start.
     in_task = not gpu and capacity.one_node
     execution = Execution(
         device="cuda" if gpu else "cpu",
