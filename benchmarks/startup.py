@@ -6,13 +6,14 @@ Each row is a real command on a small phantom data set, in processes of their ow
 
 - cold Ray: the command starts Ray itself; the first step is a cell's (nothing shared is trained)
 - warm Ray: the same with ``--address``, on a Ray that has just run another study
-- second cell: from the first cell's scores in the store to the second one's first step, on the same worker
+- second cell: on the same worker, from the first cell's scores in the store to the second one's first step
 - cold Ray, classifier: the first step is that of the shared classifier
 
-CPU time is that of every process of the command and of its Ray, from the command's start to the first step. What a
-process had used that has ended by then was seen twenty times a second. Every training loop uses `chexseg.stages.pace.Pace`:
-a ``sitecustomize`` module on the processes' path makes it write down when a loop's first step ends. The reference of the
-last column is the CPU time of importing torch and segmentation-models-pytorch once.
+CPU time is that of every process of the command and of its Ray, from the command's start to the first
+step. Processes are looked at twenty times a second; one that has ended counts as it was last seen.
+Every training loop uses `chexseg.stages.pace.Pace`, which a ``sitecustomize`` module on the processes'
+path makes write down when a loop's first step ends. The reference of the last column is the CPU time of
+importing torch and segmentation-models-pytorch once.
 """
 
 from __future__ import annotations
