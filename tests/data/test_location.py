@@ -173,6 +173,7 @@ def test_missing_permission_is_one_line(remote, refused_by_command, command):
     assert message.startswith("chexseg: s3://bucket/small: cannot be read (When ") and "ACCESS_DENIED" in message
 
 
+@pytest.mark.heavy  # waits for the client's retries
 def test_a_server_that_is_not_there_is_one_line(refused_by_command):
     message = refused_by_command(*PLAN, "s3://any:secret@bucket/x?endpoint_override=127.0.0.1%3A9&scheme=http")
     assert message.startswith("chexseg: s3://bucket/x: cannot be read (")

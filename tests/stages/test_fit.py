@@ -20,6 +20,8 @@ from chexseg.study.plan import STAGES
 
 from .conftest import EXECUTION, EXPERT, SIZE
 
+pytestmark = pytest.mark.heavy  # most of these train; together 20 s
+
 SMALL = {**EXPERT, "epochs": 2, "samples_per_epoch": 16}
 
 

@@ -170,6 +170,7 @@ def test_both_resolutions_are_scored_of_one_fit_and_reported(finished, phantom_r
     assert results.predictions(1, results.image_ids[0]).shape[1:] == (64, 64)
 
 
+@pytest.mark.slow
 def test_a_failure_is_recorded_and_the_others_go_on(finished, phantom_root, tmp_path):
     """A shard of weak labels is damaged after it was checked in: only the cell that reads it fails."""
     _, store, _, _ = finished
