@@ -18,12 +18,12 @@ from time import perf_counter
 
 import bare
 
+from chexseg.manifest import MANIFEST
 from chexseg.phantom import dataset
 from chexseg.progress import Quiet
 from chexseg.stages import fit, ingest
 from chexseg.stages.base import Execution
 from chexseg.study import plan, run, spec
-from chexseg.study.backend import MANIFEST
 from chexseg.study.plan import Plan
 from chexseg.study.store import Store
 

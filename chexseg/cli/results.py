@@ -25,6 +25,8 @@ def report(
         typer.echo(f"{result.name}: {len(result.cells)} of {len(result.cells) + len(result.missing)} cells finished")
         if len(result.cells):
             typer.echo(table2.terminal(result))
+        for note in result.notes:
+            typer.echo(f"note: {note}", err=True)
     for note in written.notes:
         typer.echo(note, err=True)
     typer.echo(str(written.page))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
-from chexseg.data.location import Location
+from chexseg.data.location import Readable
 from chexseg.errors import UserError, nearest
 from chexseg.pathologies import ALIASES, PATHOLOGIES
 
@@ -30,7 +30,7 @@ FILES = {
 class MaskFile(Mapping[str, dict[str, dict]]):
     """A mask file: image id -> pathology -> run-length mask, decoded only on demand."""
 
-    def __init__(self, path: Location, entries: dict[str, dict[str, dict]]):
+    def __init__(self, path: Readable, entries: dict[str, dict[str, dict]]):
         self.path, self._entries = path, entries
 
     def __getitem__(self, image_id: str) -> dict[str, dict]:
@@ -76,7 +76,7 @@ class MaskFile(Mapping[str, dict[str, dict]]):
         return out_KHW
 
 
-def read(path: Location) -> MaskFile:
+def read(path: Readable) -> MaskFile:
     """Read a mask file; aliases are resolved. Raises `UserError` for the first fault that `scan` finds."""
     mask_file, faults = scan(path)
     if faults:
@@ -84,7 +84,7 @@ def read(path: Location) -> MaskFile:
     return mask_file
 
 
-def scan(path: Location) -> tuple[MaskFile, list[tuple[str, str]]]:
+def scan(path: Readable) -> tuple[MaskFile, list[tuple[str, str]]]:
     """What of a mask file can be read, and every fault of its structure as (kind, message). The runs are not looked at."""
     twice: list[str] = []
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from chexseg.data import location
-from chexseg.data.location import Location
+from chexseg.data.location import Location, Readable
 from chexseg.errors import UserError, nearest, reason
 from chexseg.pathologies import OBSERVATIONS
 
@@ -67,7 +67,7 @@ def count(root: Location, split: str) -> int:
         return len(pd.read_csv(io.BytesIO(csv.read_bytes()), usecols=["Path"]))
 
 
-def read_csv(csv: Location, images: Location) -> pd.DataFrame:
+def read_csv(csv: Readable, images: Location) -> pd.DataFrame:
     """One row an image, sorted by id: image_id, patient, path, frontal, and the 14 observations (NaN where blank).
 
     The ``Path`` column is read from below the split's name on, so that it fits whatever folder the set was unpacked to.
@@ -81,7 +81,7 @@ def read_csv(csv: Location, images: Location) -> pd.DataFrame:
     return table
 
 
-def scan(csv: Location, images: Location) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+def scan(csv: Readable, images: Location) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     """The table of `read_csv` as far as it can be read, and every fault of the file as (kind, message).
 
     Rows without a usable path and all but the first of an image's rows are left out; a label that is none is NaN, as a
@@ -166,7 +166,7 @@ def _labels(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     return values, wrong
 
 
-def _wrong(csv: Location, column: pd.Series, wrong: np.ndarray, allowed: str, kind: str) -> list[tuple[str, str]]:
+def _wrong(csv: Readable, column: pd.Series, wrong: np.ndarray, allowed: str, kind: str) -> list[tuple[str, str]]:
     return [
         (kind, f"{csv}: row {row + 2}: {column.name}: found {column.iloc[row]!r}; allowed: {allowed}")
         for row in np.flatnonzero(wrong)

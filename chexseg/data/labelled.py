@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import pyarrow.dataset as pads
-import pyarrow.parquet as pq
 import torch
 
 from chexseg.data import shards
@@ -27,7 +25,7 @@ LARGEST_KEPT = 2**28
 def index(artifact: Path):
     """The ingested table without its pixels: image_id, patient, frontal, height, width and the 14 labels, as pandas."""
     columns = ["image_id", "patient", "frontal", "height", "width", *OBSERVATIONS]
-    return pads.dataset(shards.files(artifact / "images")).to_table(columns=columns).to_pandas()
+    return shards.read_all(artifact / "images", columns).to_pandas()
 
 
 def image_size(artifact: Path) -> int:
@@ -37,12 +35,12 @@ def image_size(artifact: Path) -> int:
 
 def ids(directory: Path) -> list[str]:
     """The image ids of a directory of shards, sorted."""
-    return sorted(pads.dataset(shards.files(directory)).to_table(columns=["image_id"])["image_id"].to_pylist())
+    return sorted(shards.read_all(directory, ["image_id"])["image_id"].to_pylist())
 
 
 def mask_index(artifact: Path) -> list[tuple[str, str]]:
     """(image id, patient) of every image with expert masks, sorted."""
-    rows = pads.dataset(shards.files(artifact / "masks")).to_table(columns=["image_id", "patient"])
+    rows = shards.read_all(artifact / "masks", ["image_id", "patient"])
     return sorted(zip(rows["image_id"].to_pylist(), rows["patient"].to_pylist(), strict=True))
 
 
@@ -53,7 +51,7 @@ def gather(directory: Path, column: str, image_ids: Sequence[str]) -> torch.Tens
     Artifacts never change, so what is kept can't be stale.
     """
     paths = shards.files(directory)
-    if paths and len(image_ids) * pq.read_schema(paths[0]).field(column).type.byte_width > LARGEST_KEPT:
+    if paths and len(image_ids) * shards.row_bytes(shards.metadata(paths[0])["arrays"][column]) > LARGEST_KEPT:
         return arrays(directory, column, image_ids)
     return _gather(str(directory), column, tuple(image_ids))
 
@@ -73,8 +71,7 @@ def arrays(directory: Path, column: str, image_ids: Sequence[str]) -> torch.Tens
         raise DamagedError(f"{directory}: no shards")
     layout = shards.metadata(paths[0])["arrays"][column]
     packed = layout["dtype"] == "bits"
-    width = pq.read_schema(paths[0]).field(column).type.byte_width
-    shape, dtype = ([width], "uint8") if packed else (layout["shape"], layout["dtype"])
+    shape, dtype = ([shards.row_bytes(layout)], "uint8") if packed else (layout["shape"], layout["dtype"])
     rows = {image_id: row for row, image_id in enumerate(image_ids)}
     out = np.empty((len(rows), *shape), dtype=dtype)
     found = 0

@@ -30,6 +30,22 @@ class Readable(Protocol):
     def read_bytes(self) -> bytes: ...
 
 
+class ReadOnce:
+    """A file that is read at most once, so that whoever uses it sees the same bytes; ``str`` names it for people."""
+
+    def __init__(self, path: Readable):
+        self.path = path
+        self._content: bytes | None = None
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def read_bytes(self) -> bytes:
+        if self._content is None:
+            self._content = self.path.read_bytes()
+        return self._content
+
+
 @dataclass(frozen=True)
 class RemotePath:
     """A file or folder of an object store, with those members of `pathlib.Path` that readers of a data set need.

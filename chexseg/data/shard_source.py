@@ -6,12 +6,11 @@ import functools
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from ray.data import DataContext, Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
-from chexseg.data.shards import ROW_GROUP
+from chexseg.data import shards
 
 
 class ShardSource(Datasource):
@@ -40,6 +39,6 @@ class ShardSource(Datasource):
 
 
 def _read(path: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(ROW_GROUP, columns=list(columns)):  # pyarrow's own choice is the whole file
+    with shards.opened(path) as file:
+        for batch in file.iter_batches(shards.ROW_GROUP, columns=list(columns)):  # pyarrow's own choice is the whole file
             yield pa.Table.from_batches([batch])

@@ -7,10 +7,13 @@ stored as bits. Fixed-size binary is viewed without a copy, and streams several 
 
 from __future__ import annotations
 
+import binascii
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +22,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from chexseg import manifest
 from chexseg.errors import DamagedError, UserError
 
 #: Rows a parquet row group: 64 radiographs of 320 x 320 are 6.5 MB, a piece that streams well.
 ROW_GROUP = 64
+#: Shards that are hashed and read at once where all of a directory are.
+READ_AT_ONCE = 8
 _METADATA = b"chexseg"
 
 
@@ -42,11 +48,16 @@ def table(scalars: Mapping[str, Sequence | np.ndarray], arrays: Mapping[str, np.
 
 
 def metadata(source: pa.Table | pa.Schema | str | Path) -> dict[str, Any]:
-    """What the writer said of a table or file: ``arrays`` (column -> dtype and shape) and its own entries."""
-    schema = pq.read_schema(source) if isinstance(source, (str, Path)) else getattr(source, "schema", source)
-    note = (schema.metadata or {}).get(_METADATA)
+    """Return what the writer said of a table or file: ``arrays`` (column -> dtype and shape) and its own entries.
+
+    Raises `DamagedError` for a file that isn't a shard, and `UserError` for a table that isn't from one.
+    """
+    if isinstance(source, (str, Path)):
+        with opened(source) as file:
+            return metadata(file.schema_arrow)
+    note = (getattr(source, "schema", source).metadata or {}).get(_METADATA)
     if note is None:
-        raise UserError(f"{source if isinstance(source, (str, Path)) else 'table'}: not a shard of chexseg")
+        raise UserError("not a table of a shard of chexseg")
     return json.loads(note)
 
 
@@ -65,6 +76,12 @@ def array(source: pa.Table, name: str, layout: Mapping[str, Any] | None = None) 
     if layout["dtype"] == "bits":
         return unpack(raw, layout["shape"])
     return raw.view(layout["dtype"]).reshape(len(column), *layout["shape"])
+
+
+def row_bytes(layout: Mapping[str, Any]) -> int:
+    """Return the bytes that one row of an array takes."""
+    count = math.prod(layout["shape"])
+    return math.ceil(count / 8) if layout["dtype"] == "bits" else count * np.dtype(layout["dtype"]).itemsize
 
 
 def unpack(bits: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -99,9 +116,18 @@ def write(path: Path, rows: pa.Table | Iterable[pa.Table], row_group: int = ROW_
 
 
 def read(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """One shard, whole. Raises `DamagedError` for a truncated, altered or foreign file."""
-    with _damage_named(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+    """Return one shard, whole. Raises `DamagedError` for a truncated, altered or foreign file."""
+    with opened(path) as file:
         return file.read(list(columns) if columns else None)
+
+
+def read_all(directory: Path, columns: Sequence[str]) -> pa.Table:
+    """Return these columns of all shards of a directory. Raises `DamagedError` as `read`, and where there is no shard."""
+    paths = files(directory)
+    if not paths:
+        raise DamagedError(f"{directory}: no shards")
+    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+        return pa.concat_tables(pool.map(lambda path: read(path, columns), paths))
 
 
 def row_groups(path: str | Path, columns: Sequence[str], wanted: Set[str] | None = None) -> Iterator[pa.Table]:
@@ -109,20 +135,93 @@ def row_groups(path: str | Path, columns: Sequence[str], wanted: Set[str] | None
 
     Only one is in memory. Raises as `read` does.
     """
-    with _damage_named(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with opened(path) as file:
         for number in range(file.num_row_groups):
             if wanted is None or not wanted.isdisjoint(file.read_row_group(number, ["image_id"])["image_id"].to_pylist()):
                 yield file.read_row_group(number, list(columns))
 
 
+# ---- shards that someone else may have written ---------------------------------------------------------------------------
+
+
 @contextmanager
-def _damage_named(path: str | Path) -> Iterator[None]:
+def opened(path: str | Path) -> Iterator[pq.ParquetFile]:
+    """Open one shard for reading: every reader of shards comes through here.
+
+    Of a finished result the file is compared with its manifest, and pages with their checksums; the schema is checked
+    before a value is read. Raises `DamagedError` for what is no shard of ours, also while it is read.
+    """
     try:
-        yield
+        manifest.verify(path)
+        _refuse_extension_types(Path(path))
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            _check_schema(file.schema_arrow)
+            yield file
     except UserError:
         raise
-    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: names that are no UTF-8 any more
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+    ) as error:  # ValueError: names that are no UTF-8 any more
         raise DamagedError(f"{path}: not a readable shard ({str(error).splitlines()[0]})") from None
+
+
+#: Bytes at the end of a parquet file: the footer's length, and a mark.
+_TAIL = 8
+#: A run of base64 that is long enough for a schema with an extension type.
+_BASE64 = re.compile(rb"[A-Za-z0-9+/]{64,}")
+_EXTENSION = b"ARROW:extension"
+
+
+def _refuse_extension_types(path: Path) -> None:
+    """Raise ValueError for a file whose Arrow schema has an extension type.
+
+    pyarrow makes the types when it opens a file, and those that Ray registers may unpickle what the file says of them.
+    So the footer is looked at first: Arrow keeps its schema there in base64, after a length that may look like base64
+    too. Hence all four alignments are decoded.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _TAIL))
+        length = int.from_bytes(file.read(_TAIL)[:4], "little")
+        file.seek(max(0, size - _TAIL - length))
+        footer = file.read(length)
+    for run in _BASE64.findall(footer):
+        for start in range(4):
+            usable = run[start : len(run) - (len(run) - start) % 4]
+            if _EXTENSION in binascii.a2b_base64(usable):
+                raise ValueError("its schema has an extension type")
+
+
+def _check_schema(schema: pa.Schema) -> None:
+    """Raise ValueError for columns that no shard of ours has, or arrays that don't fit what is said of them."""
+    for column in schema:
+        if not _is_plain(column.type):
+            raise ValueError(f"column {column.name} is of type {column.type}")
+    if _METADATA not in (schema.metadata or {}):
+        raise ValueError("not one of chexseg")
+    for name, layout in metadata(schema)["arrays"].items():
+        dtype, shape = layout["dtype"], layout["shape"]
+        if not all(type(side) is int and side >= 0 for side in shape):
+            raise ValueError(f"column {name} has the shape {shape}")
+        if dtype != "bits" and np.dtype(dtype).kind not in "uif":  # views of objects would be followed as pointers
+            raise ValueError(f"column {name} has values of type {dtype}")
+        if schema.field(name).type != pa.binary(row_bytes(layout)):
+            raise ValueError(f"column {name} is of type {schema.field(name).type}, not of {row_bytes(layout)} bytes")
+
+
+def _is_plain(type: pa.DataType) -> bool:
+    return (
+        pa.types.is_integer(type)
+        or pa.types.is_floating(type)
+        or pa.types.is_boolean(type)
+        or pa.types.is_string(type)
+        or pa.types.is_large_string(type)
+        or pa.types.is_fixed_size_binary(type)
+    )
 
 
 def finished(path: Path) -> int | None:
@@ -133,8 +232,8 @@ def finished(path: Path) -> int | None:
     if not path.exists():
         return None
     try:
-        with _damage_named(path):
-            columns = pq.read_schema(path).names
+        with opened(path) as file:
+            columns = file.schema_arrow.names
         return sum(rows.num_rows for rows in row_groups(path, columns))
     except DamagedError:
         path.unlink()
@@ -148,8 +247,13 @@ def complete(path: Path, tables: Iterable[pa.Table]) -> int:
 
 
 def files(directory: Path) -> list[str]:
-    """The shards of a directory, in order."""
-    return sorted(str(path) for path in Path(directory).glob("part-*.parquet"))
+    """Return the shards of a directory, in order; of a finished result those that its manifest names."""
+    paths = sorted(Path(directory).glob("part-*.parquet"))
+    result = manifest.result_directory(paths[0]) if paths else None
+    if result is not None:
+        named = manifest.load(result)["files"]
+        paths = [path for path in paths if path.relative_to(result).as_posix() in named]
+    return [str(path) for path in paths]
 
 
 def part_name(number: int) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+
+from chexseg.errors import DamagedError
 
 if TYPE_CHECKING:
     from ray.data import DataContext
@@ -50,7 +53,8 @@ def stream(paths: Sequence[str], columns: Sequence[str], batch_size: int = 256) 
         label_selector=own,
         fallback_strategy=elsewhere,
     )
-    yield from dataset.iter_batches(batch_size=batch_size, batch_format="pyarrow")
+    with _damage_unwrapped():
+        yield from dataset.iter_batches(batch_size=batch_size, batch_format="pyarrow")
 
 
 def map_files(
@@ -97,9 +101,26 @@ def map_files(
         label_selector=node_label() if here else None,
     )
     for row in dataset.iter_rows():
-        answers.append(json.loads(row["answer"]))
+        answer = json.loads(row["answer"])
+        if "damaged" in answer:
+            raise DamagedError(answer["damaged"])
+        answers.append(answer)
         progress(len(answers), len(paths))
     return answers
+
+
+@contextmanager
+def _damage_unwrapped() -> Iterator[None]:
+    """Raise a `DamagedError` of one of Ray Data's tasks as itself, without what Ray wraps it in."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, DamagedError):
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        if cause is None:
+            raise
+        raise DamagedError(getattr(cause, "cause", cause)) from None
 
 
 def node_label() -> dict[str, str]:
@@ -124,4 +145,10 @@ class _PathWorker:
         self.work = worker(**arguments)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
-        return {"answer": [json.dumps(self.work(str(path))) for path in batch["path"]]}
+        return {"answer": [json.dumps(self._answer(str(path))) for path in batch["path"]]}
+
+    def _answer(self, path: str) -> dict[str, Any]:
+        try:
+            return self.work(path)
+        except (DamagedError, pa.ArrowException, OSError) as error:  # Ray Data's own errors would hide which it was
+            return {"damaged": str(error)}

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from chexseg import manifest
 from chexseg.errors import DamagedError, UserError, nearest
 
 #: init -> (mean, std) of pixels in [0, 1]. ImageNet's weights want ImageNet's; all others CheXpert's (settings table).
@@ -88,8 +89,8 @@ def save(module: nn.Module, path: Path, **description: Any) -> None:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What `save` was told of the weights."""
-    return json.loads(path.with_suffix(".json").read_text())
+    """Return what `save` was told of the weights. Raises `DamagedError` as `manifest.verify`."""
+    return json.loads(manifest.read_bytes(path.with_suffix(".json")))
 
 
 def fill(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
@@ -99,7 +100,8 @@ def fill(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
 
 
 def load(module: nn.Module, path: Path) -> None:
-    """Fill a module with our own weights; every tensor must fit. Raises `DamagedError` where they don't."""
+    """Fill a module with our own weights. Raises `DamagedError` unless they are as they were written and every one fits."""
+    manifest.verify(path)
     try:
         fill(module, load_file(path))
     except (OSError, RuntimeError, SafetensorError) as error:

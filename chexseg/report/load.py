@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.dataset as pads
 
+from chexseg import manifest
 from chexseg.data import chexlocalize, shards
 from chexseg.data.location import Location
+from chexseg.errors import DamagedError
 from chexseg.pathologies import PATHOLOGIES, select
 from chexseg.report import radiologists
 from chexseg.report.results import CELL_COLUMNS, GRAPH_COLUMNS, Classifier, StudyResults, WeakCounts, WeakLabels, WeakMaps
@@ -38,14 +39,16 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
     counts_CIK3 = None
     size: int | None = None
     found = summarise(plan, store, explain=True)
-    artifacts = found.artifacts
+    damage = _damage(plan, found.artifacts)
+    artifacts = {key: artifact for key, artifact in found.artifacts.items() if key not in damage}
     names = select(plan.study.settings.pathologies)
     image_ids: tuple[str, ...] = ()
     for cell in plan.cells:
         scored, fitted = artifacts.get(cell.score), artifacts.get(cell.fit)
         if scored is None:
-            reason = found.fault(cell.score) or found.change(cell.score) or "not run yet"
-            missing.append({"name": cell.name, "state": found.cell_state(cell.score), "reason": reason})
+            state = "damaged" if cell.score in damage else found.cell_state(cell.score)
+            reason = damage.get(cell.score) or found.fault(cell.score) or found.change(cell.score) or "not run yet"
+            missing.append({"name": cell.name, "state": state, "reason": reason})
             continue
         table = shards.read(scored.path / COUNTS, None if counts_CIK3 is None else COUNTED)
         order = tuple(shards.metadata(table)["pathologies"])
@@ -76,7 +79,26 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         weak_labels=tuple(_weak_labels(plan, artifacts, node, names) for node in plan.nodes.values() if node.stage in WEAK),
         classifiers=_classifiers(plan, artifacts),
         radiologists_IK3=radiologists.counts(data, image_ids, names, size) if data and image_ids else None,
+        notes=tuple(f"{fault}; it is left out (hint: `chexseg study run` makes it again)" for fault in damage.values()),
     )
+
+
+def _damage(plan: Plan, artifacts: Mapping[str, Artifact]) -> dict[str, str]:
+    """Key -> fault of the results that are not what their manifests say, of those that a report reads.
+
+    These are scores, weak labels, and the ingested images of `valid` and `test`; what is of training images isn't read.
+    """
+    damage = {}
+    for key, artifact in artifacts.items():
+        node = plan.nodes[key]
+        if node.stage in ("score", *WEAK) or (node.stage == "ingest" and node.config["split"] != "train"):
+            try:
+                for name in artifact.manifest["files"]:
+                    if not name.startswith("train/"):
+                        manifest.verify(artifact.path / name)
+            except DamagedError as error:
+                damage[key] = str(error)
+    return damage
 
 
 def _stages(plan: Plan, artifacts: Mapping[str, Artifact]) -> pd.DataFrame:
@@ -146,7 +168,7 @@ def _weak_labels(plan: Plan, artifacts: Mapping[str, Artifact], node: Node, name
     about = {"key": node.key, "kind": kind, "start": node.inputs.get("saliency"), "settings": _settings(plan, node)}
     artifact = artifacts.get(node.key)
     if artifact is None:
-        return WeakLabels(**about, reason="not made yet")
+        return WeakLabels(**about, reason="not made yet, or damaged")
     return WeakLabels(
         **about,
         counts=_weak_counts(artifact.path / COUNTS, names),
@@ -171,7 +193,7 @@ def _weak_counts(path: Path, names: tuple[str, ...]) -> WeakCounts:
 def _maps(path: Path, image_id: str, names: tuple[str, ...]) -> WeakMaps:
     about = shards.metadata(shards.files(path / "valid")[0])
     chosen = [about["pathologies"].index(name) for name in names]
-    thresholds = json.loads((path / THRESHOLDS).read_text())
+    thresholds = json.loads(manifest.read_bytes(path / THRESHOLDS))
     boundary_hw = _row(path / "valid", "boundary", image_id) if "boundary" in about["arrays"] else None
     return WeakMaps(
         scores_Khw=_row(path / "valid", "scores", image_id)[chosen].astype(np.float32),
@@ -201,10 +223,8 @@ def _classifiers(plan: Plan, artifacts: Mapping[str, Artifact]) -> tuple[Classif
 
 
 def _row(directory: Path, column: str, image_id: str) -> np.ndarray:
-    """One image's array, from whichever shard holds it; row groups are sorted, so hardly more than its own is read."""
-    paths = shards.files(directory)
-    wanted = pads.field("image_id") == image_id
-    rows = pads.dataset(paths).to_table(columns=["image_id", column], filter=wanted) if paths else []
-    if not len(rows):
-        raise KeyError(f"{directory}: {image_id}")
-    return shards.array(rows, column, shards.metadata(paths[0])["arrays"][column])[0]
+    """One image's array, from whichever shard holds it: only its row group is read."""
+    for path in shards.files(directory):
+        for rows in shards.row_groups(path, ["image_id", column], {image_id}):
+            return shards.array(rows, column)[rows["image_id"].to_pylist().index(image_id)]
+    raise KeyError(f"{directory}: {image_id}")

@@ -110,7 +110,7 @@ class StudyResults:
     image_ids: tuple[str, ...]
     cells: pd.DataFrame
     counts_CIK3: np.ndarray
-    missing: pd.DataFrame  # one row a cell that has no scores yet: name, state ("missing" or "failed"), reason
+    missing: pd.DataFrame  # one row a cell without scores: name, state ("missing", "failed", "damaged" ...), reason
     stages: pd.DataFrame  # one row a stage that ran: stage, key, seconds, host, settings (JSON), data (fingerprint or None)
     #: One row a run of the plan, after those it needs, with `GRAPH_COLUMNS`; state as in `study.summary.Summary.states`,
     #: seconds NaN where it hasn't run, inputs the keys of what it needs.
@@ -122,6 +122,7 @@ class StudyResults:
     predictions: Callable[[int, str], np.ndarray] | None = field(default=None, repr=False)
     #: image id -> (pixels_HW uint8, expert masks_KHW bool), at training size
     image: Callable[[str], tuple[np.ndarray, np.ndarray]] | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()  # what of the store had to be left out, a line each
     #: What functions marked with `once` have returned; a changed copy begins without.
     _remembered: dict[str, Any] = field(init=False, default_factory=dict, repr=False, compare=False)
 

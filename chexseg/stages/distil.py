@@ -62,14 +62,9 @@ def images(artifact: Path, fraction: float | None) -> list[str]:
 
     All for None. Raises `DamagedError` where the result holds fewer.
     """
-    import pyarrow.dataset as pads
-
-    paths = shards.files(artifact / "train")
-    if not paths:
-        raise DamagedError(f"{artifact / 'train'}: no shards")
-    rows = pads.dataset(paths).to_table(columns=["image_id", "rank"]).to_pydict()
+    rows = shards.read_all(artifact / "train", ["image_id", "rank"]).to_pydict()
     ids = dict(zip(rows["rank"], rows["image_id"], strict=True))
-    wanted = len(ids) if fraction is None else count(fraction, shards.metadata(paths[0])["of"])
+    wanted = len(ids) if fraction is None else count(fraction, shards.metadata(shards.files(artifact / "train")[0])["of"])
     try:
         return sorted(ids[rank] for rank in range(wanted))
     except KeyError:

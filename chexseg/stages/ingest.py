@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from chexseg.data import chexlocalize, chexpert, images, location, shards
-from chexseg.data.location import Location, Readable
+from chexseg.data.location import Location, Readable, ReadOnce
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
 from chexseg.stages.base import Execution, StageConfig
@@ -33,35 +34,65 @@ class Config(StageConfig):
     size: int = Field(default=320, ge=32, le=2048, multiple_of=32)
 
 
-def fingerprint(root: Location, split: str) -> str:
-    """What the raw data of a split is: the contents of its CSV and mask files, the names and sizes of its images.
+class RawSplit:
+    """The CSV and mask file of a split, each read once: what is made of them and their fingerprint are of the same bytes."""
 
-    The same files have the same fingerprint wherever they lie.
-    """
-    csv, folder = chexpert.locate(root, split)
-    with location.reached(csv):
-        digest = hashlib.sha256(csv.read_bytes())
-    mask_path = root / chexlocalize.FILES[split] if split in chexlocalize.FILES else None
-    if mask_path is not None:
-        try:
-            digest.update(mask_path.read_bytes())
-        except OSError as error:
-            raise UserError(f"{mask_path}: cannot be read ({error.strerror}); allowed: a CheXlocalize mask file") from None
-    paths = chexpert.read_csv(csv, folder)["path"].tolist()
-    for path, size in zip(paths, location.sizes(folder, paths), strict=True):  # ingest names a missing file; planning goes on
-        digest.update(f"{path.rpartition('/')[2]} {size}\n".encode())
-    return digest.hexdigest()
+    def __init__(self, root: Location, split: str):
+        csv, self.folder = chexpert.locate(root, split)
+        self.csv = ReadOnce(csv)
+        self.mask_file = ReadOnce(root / chexlocalize.FILES[split]) if split in chexlocalize.FILES else None
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The table of `chexpert.read_csv`."""
+        with location.reached(self.csv.path):
+            return chexpert.read_csv(self.csv, self.folder)
+
+    def masks(self) -> chexlocalize.MaskFile:
+        """Return the expert masks; none for a split that has no mask file."""
+        if self.mask_file is None:
+            return chexlocalize.MaskFile(Path(), {})
+        return chexlocalize.MaskFile(self.mask_file.path, dict(chexlocalize.read(self.mask_file)))
+
+    def fingerprint(self, sizes: Mapping[str, int] | None = None) -> str:
+        """Return the SHA-256 of the contents of the CSV and mask file, and of the names and sizes of the images.
+
+        The same files have the same fingerprint wherever they lie. sizes: path -> bytes of the images that have been read;
+        those of all others are looked up. -1 stands for a missing image: ingest names it, planning goes on.
+        """
+        with location.reached(self.csv.path):
+            digest = hashlib.sha256(self.csv.read_bytes())
+        if self.mask_file is not None:
+            try:
+                digest.update(self.mask_file.read_bytes())
+            except OSError as error:
+                raise UserError(
+                    f"{self.mask_file}: cannot be read ({error.strerror}); allowed: a CheXlocalize mask file"
+                ) from None
+        known = dict(sizes or {})
+        unread = [path for path in self.table["path"] if path not in known]
+        known.update(zip(unread, location.sizes(self.folder, unread) if unread else (), strict=True))
+        for path in self.table["path"]:
+            digest.update(f"{path.rpartition('/')[2]} {known[path]}\n".encode())
+        return digest.hexdigest()
+
+
+def fingerprint(root: Location, split: str) -> str:
+    """Return `RawSplit.fingerprint` of a split as it is now. Raises `UserError` for what can't be read."""
+    return RawSplit(root, split).fingerprint()
 
 
 def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
-    """`inputs["data"]` is the data root. Raises `UserError` naming the first file or field that is wrong."""
+    """`inputs["data"]` is the data root. Raises `UserError` naming the first file or field that is wrong.
+
+    The fact ``data`` is the fingerprint of what has been read.
+    """
     from chexseg.data import streams
 
     root = inputs["data"]
-    table = chexpert.read(root, config.split)
-    mask_file = chexlocalize.MaskFile(Path(), {})
-    if config.split in chexlocalize.FILES:
-        mask_file = chexlocalize.read(root / chexlocalize.FILES[config.split])
+    raw = RawSplit(root, config.split)
+    table, mask_file = raw.table, raw.masks()
+    if raw.mask_file is not None:
         if not mask_file:
             raise UserError(f"{mask_file.path}: found no image; allowed: at least one")
         unknown = sorted(set(mask_file) - set(table["image_id"]))
@@ -91,7 +122,9 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     for answer in answers:
         if "error" in answer:
             raise UserError(answer["error"])
+    sizes = {path: size for answer in answers for path, size in answer["sizes"].items()}
     return {
+        "data": raw.fingerprint(sizes),
         "images": len(table),
         "patients": int(table["patient"].nunique()),
         "with_masks": sum(answer["with_masks"] for answer in answers),
@@ -116,10 +149,10 @@ class _Decoder:
             return {"error": str(error)}
 
     def write(self, number: int, rows: pd.DataFrame) -> dict[str, Any]:
-        part, masks = shards.part_name(number), {}
+        part, masks, sizes = shards.part_name(number), {}, {}
         files = location.ahead(location.files(self.root, rows["path"]))
         pieces = (rows[start : start + shards.ROW_GROUP] for start in range(0, len(rows), shards.ROW_GROUP))
-        shards.write(self.out / "images" / part, (self.decoded(piece, files, masks) for piece in pieces))
+        shards.write(self.out / "images" / part, (self.decoded(piece, files, masks, sizes) for piece in pieces))
         if masks:
             table = shards.table(
                 {"image_id": list(masks), "patient": [patient for patient, _ in masks.values()]},
@@ -128,17 +161,26 @@ class _Decoder:
                 pathologies=PATHOLOGIES,
             )
             shards.write(self.out / "masks" / part, table)
-        return {"with_masks": len(masks)}
+        return {"with_masks": len(masks), "sizes": sizes}
 
     def decoded(
-        self, rows: pd.DataFrame, files: Iterator[Path | Readable], masks: dict[str, tuple[str, np.ndarray]]
+        self,
+        rows: pd.DataFrame,
+        files: Iterator[Path | Readable],
+        masks: dict[str, tuple[str, np.ndarray]],
+        sizes: dict[str, int],
     ) -> pa.Table:
-        """The next rows with their pixels: as many as are in memory at once. Their masks go to `masks`, by image id."""
+        """The next rows with their pixels: as many as are in memory at once.
+
+        Their masks go to `masks`, by image id, and the bytes that each file had to `sizes`, by path.
+        """
         pixels_NHW = np.empty((len(rows), self.size, self.size), dtype=np.uint8)
         sizes_N2 = np.empty((len(rows), 2), dtype=np.int32)
-        named = zip(rows["image_id"], rows["patient"], islice(files, len(rows)), strict=True)
-        for position, (image_id, patient, path) in enumerate(named):
-            pixels_HW = images.decode(path)
+        named = zip(rows["image_id"], rows["patient"], rows["path"], islice(files, len(rows)), strict=True)
+        for position, (image_id, patient, name, path) in enumerate(named):
+            file = ReadOnce(path)
+            pixels_HW = images.decode(file)
+            sizes[name] = len(file.read_bytes())
             frame = images.Frame(*pixels_HW.shape, self.size)
             pixels_NHW[position], sizes_N2[position] = frame.image(pixels_HW), pixels_HW.shape
             if image_id in self.masks:

@@ -9,6 +9,7 @@ from typing import Any
 from chexseg.data import chexlocalize
 from chexseg.data.images import Frame
 from chexseg.data.location import Location
+from chexseg.stages.ingest import RawSplit
 
 
 def masks(logits_KSS: Any, thresholds_K: Any, frame: Frame) -> Any:
@@ -32,10 +33,14 @@ def masks(logits_KSS: Any, thresholds_K: Any, frame: Frame) -> Any:
 
 @dataclass(frozen=True)
 class Truth:
-    """The experts' masks of the test set as published, and where each image lies in its square."""
+    """The experts' masks of the test set as published, and where each image lies in its square.
+
+    fingerprint: of the raw data that the masks are from.
+    """
 
     mask_file: chexlocalize.MaskFile
     frames: Mapping[str, Frame]
+    fingerprint: str
 
     @classmethod
     def of_test(cls, inputs: Mapping[str, Location], image_ids: Sequence[str]) -> Truth:
@@ -45,7 +50,8 @@ class Truth:
         table = labelled.index(inputs["test"]).set_index("image_id").loc[list(image_ids), ["height", "width"]]
         size = labelled.image_size(inputs["test"])
         frames = {row.Index: Frame(int(row.height), int(row.width), size) for row in table.itertuples()}
-        return cls(chexlocalize.read(inputs["data"] / chexlocalize.FILES["test"]), frames)
+        raw = RawSplit(inputs["data"], "test")
+        return cls(raw.masks(), frames, raw.fingerprint())
 
     def masks(self, image_id: str, pathologies: Sequence[str]) -> Any:
         """masks_KHW of one image: bool, on the CPU. Ingest has checked that they are of the image's size."""

@@ -53,7 +53,7 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
                     counting.count(own_KHW[None], truth.masks(image_id, names).to(execution.device)[None])
             execution.progress(counting.images, len(ids), "images")
     counting.write(out, "counts")
-    return {"images": len(ids), "iou": counting.iou()}
+    return {"images": len(ids), "iou": counting.iou()} | ({} if truth is None else {"data": truth.fingerprint})
 
 
 def load_segmenter(artifact: Path, device: str) -> tuple[Any, dict[str, Any]]:

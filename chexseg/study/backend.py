@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-MANIFEST = "manifest.json"
 FAILED = ".failed"
-#: Bytes that are read at once.
-CHUNK = 2**25
 
 
 class LostError(RuntimeError):
@@ -28,6 +24,8 @@ class Entry(NamedTuple):
 
 class Backend(Protocol):
     """A directory or an object store. Names are relative to the store; an artifact's is ``<stage>/<short key>``.
+
+    Nothing outside the store is read, written or deleted, whatever names and links are in it.
 
     uri: finds the store from anywhere on this host, and may hold credentials. title: the same for people, without them.
     local: a directory of this host for what must be a file there. shared: every node of a cluster finds the paths of its
@@ -80,14 +78,6 @@ class Backend(Protocol):
 
     def remove(self, name: str) -> bool:
         """Delete an artifact, and what is unfinished of it; False, and nothing done, while someone works on it."""
-
-
-def digest(file: IO[bytes]) -> str:
-    """sha256 of what's left in a file."""
-    out = hashlib.sha256()
-    while chunk := file.read(CHUNK):
-        out.update(chunk)
-    return out.hexdigest()
 
 
 def encode(document: Mapping[str, Any]) -> bytes:

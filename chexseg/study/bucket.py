@@ -21,9 +21,10 @@ import pyarrow as pa
 from pyarrow import fs
 
 from chexseg.errors import DamagedError, UserError, reason
+from chexseg.manifest import CHUNK, MANIFEST, is_inside, sha256
 from chexseg.object_store import connect
 from chexseg.study import claims
-from chexseg.study.backend import CHUNK, MANIFEST, Entry, LostError, digest, encode, unfinished
+from chexseg.study.backend import Entry, LostError, encode, unfinished
 from chexseg.study.locks import locked
 
 #: Requests under way at once.
@@ -54,7 +55,7 @@ class Bucket:
         return {
             info.path.removeprefix(f"{top}/"): Entry(info.size, info.mtime_ns)
             for info in found
-            if info.type == fs.FileType.File
+            if info.type == fs.FileType.File and is_inside(info.path.removeprefix(f"{top}/"))
         }
 
     def trees(self, names: Iterable[str]) -> dict[str, dict[str, Entry]]:
@@ -88,7 +89,7 @@ class Bucket:
     def sha256(self, name: str) -> str | None:
         def read(path: str) -> str:
             with self.files.open_input_stream(path, compression=None) as stream:
-                return digest(stream)
+                return sha256(stream)
 
         return self._asked_of(name, read)
 
@@ -102,6 +103,7 @@ class Bucket:
                 if not _whole(target, manifest):  # nobody else has fetched it meanwhile
                     making = target.with_name(f".{target.name}")
                     self._download(name, making, manifest["files"])
+                    (making / MANIFEST).write_bytes(encode(manifest))
                     shutil.rmtree(target, ignore_errors=True)
                     making.rename(target)
         return target
@@ -110,7 +112,7 @@ class Bucket:
         copy = self._copy(name, manifest)
         for file, entry in manifest["files"].items():
             with suppress(FileNotFoundError), (copy / file).open("rb") as stream:
-                if digest(stream) != entry["sha256"]:
+                if sha256(stream) != entry["sha256"]:
                     (copy / file).unlink()
 
     @contextmanager
@@ -135,12 +137,13 @@ class Bucket:
         copy = self._copy(name, manifest)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(copy, ignore_errors=True)
+        (partial / MANIFEST).write_bytes(encode(manifest))
         partial.rename(copy)
 
     def reclaim(self, name: str, partial: Path) -> None:
-        tree = self.tree(name)
+        files = dict.fromkeys(file for file in self.tree(name) if file != MANIFEST)
         making = partial.with_name(f".{partial.name}")
-        self._download(name, making, dict.fromkeys(file for file in tree if file != MANIFEST))
+        self._download(name, making, files)
         self.delete(f"{name}/{MANIFEST}")
         making.rename(partial)
 
@@ -187,12 +190,12 @@ class Bucket:
         self._make(making)
 
         def copy(source_path: str, path: Path) -> str:
-            sha256 = hashlib.sha256()
+            digest = hashlib.sha256()
             with self.files.open_input_stream(source_path, compression=None) as source, path.open("wb") as sink:
                 while chunk := source.read(CHUNK):
-                    sha256.update(chunk)
+                    digest.update(chunk)
                     sink.write(chunk)
-            return sha256.hexdigest()
+            return digest.hexdigest()
 
         def get(file: str) -> str | None:
             path = making / file
@@ -200,10 +203,10 @@ class Bucket:
             return self._asked_of(f"{name}/{file}", lambda source_path: copy(source_path, path))
 
         found = self._at_once(get, files)
-        for (file, entry), sha256 in zip(files.items(), found, strict=True):
-            if sha256 is None or (entry is not None and sha256 != entry["sha256"]):
+        for (file, entry), digest in zip(files.items(), found, strict=True):
+            if digest is None or (entry is not None and digest != entry["sha256"]):
                 raise DamagedError(
-                    f"{self.title}/{name}/{file}: {'gone' if sha256 is None else 'damaged'} since it was written"
+                    f"{self.title}/{name}/{file}: {'gone' if digest is None else 'damaged'} since it was written"
                 )
 
     def _upload(self, path: Path, name: str) -> None:
@@ -271,7 +274,9 @@ def cache_directory() -> Path:
 
 
 def _whole(copy: Path, manifest: Mapping[str, Any]) -> bool:
+    """Whether the files of a copy have their sizes; whoever reads one finds out whether they are right (`manifest.verify`)."""
+    sizes = {name: entry["size"] for name, entry in manifest["files"].items()}
     try:
-        return copy.is_dir() and all((copy / name).stat().st_size == entry["size"] for name, entry in manifest["files"].items())
+        return (copy / MANIFEST).is_file() and all((copy / name).stat().st_size == sizes[name] for name in sizes)
     except OSError:
         return False

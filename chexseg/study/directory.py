@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from chexseg.errors import UserError
-from chexseg.study.backend import MANIFEST, Entry, digest, encode, unfinished
+from chexseg.manifest import MANIFEST, is_inside, sha256
+from chexseg.study.backend import Entry, encode, unfinished
 from chexseg.study.locks import is_locked, locked
 
 PARTIAL = ".partial"
@@ -28,15 +30,16 @@ class Directory:
             raise UserError(f"--store {root}: is a file; allowed: a directory")
 
     def tree(self, name: str) -> dict[str, Entry]:
-        top, out = self.root / name, {}
-        for folder, _, files in os.walk(top, followlinks=True):
+        top, out = str(self._path(name)), {}
+        for folder, _, files in os.walk(top):
             for file in files:
-                path = Path(folder, file)
+                path = os.path.join(folder, file)
                 try:
-                    about = path.stat()
-                except OSError:  # gone since, or a link to nothing
+                    status = os.lstat(path)
+                except OSError:  # gone since
                     continue
-                out[path.relative_to(top).as_posix()] = Entry(about.st_size, about.st_mtime_ns)
+                if stat.S_ISREG(status.st_mode):  # links lead elsewhere, pipes would be waited for
+                    out[path[len(top) + 1 :]] = Entry(status.st_size, status.st_mtime_ns)
         return out
 
     def trees(self, names: Iterable[str]) -> dict[str, dict[str, Entry]]:
@@ -46,56 +49,59 @@ class Directory:
         out = {}
         for name in files:
             try:
-                out[name] = (self.root / name).read_bytes()
+                out[name] = self._path(name).read_bytes()
             except OSError:
                 continue
         return out
 
     def write(self, name: str, content: bytes) -> None:
-        path = self.root / name
+        path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:  # x: through no link that someone has put there
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
 
     def delete(self, name: str) -> None:
-        (self.root / name).unlink(missing_ok=True)
+        self._path(name).unlink(missing_ok=True)
 
     def sha256(self, name: str) -> str | None:
         try:
-            with (self.root / name).open("rb") as file:
-                return digest(file)
+            with self._path(name).open("rb") as file:
+                return sha256(file)
         except FileNotFoundError:
             return None
 
     def fetch(self, name: str, manifest: Mapping[str, Any]) -> Path:
-        return self.root / name
+        return self._path(name)
 
     def drop_copies(self, name: str, manifest: Mapping[str, Any]) -> None:
         """There are none."""
 
     @contextmanager
     def exclusive(self, name: str) -> Iterator[Path]:
+        partial = self._path(f"{PARTIAL}/{unfinished(name)}")
         with locked(self._lock(name)):
-            yield self._partial(name)
+            _unlink_links(partial)
+            yield partial
 
     def busy(self) -> set[str]:
         return {path.stem for path in (self.root / PARTIAL).glob("*.lock") if is_locked(path)}
 
     def publish(self, name: str, partial: Path, manifest: Mapping[str, Any]) -> None:
         self.write(str((partial / MANIFEST).relative_to(self.root)), encode(manifest))
-        path = self.root / name
+        path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():  # incomplete, or it would have been found
             shutil.rmtree(path)
         partial.rename(path)
 
     def reclaim(self, name: str, partial: Path) -> None:
-        (self.root / name / MANIFEST).unlink()
-        (self.root / name).rename(partial)
+        self._path(f"{name}/{MANIFEST}").unlink()
+        self._path(name).rename(partial)
 
     def partials(self) -> dict[str, Path]:
         return {path.name: path for path in sorted((self.root / PARTIAL).glob("*")) if path.is_dir()}
@@ -108,8 +114,31 @@ class Directory:
                     shutil.rmtree(path, ignore_errors=True)
         return mine
 
+    def _path(self, name: str) -> Path:
+        """The path of a name. Raises `UserError` where a link would lead out of the store."""
+        if name and not is_inside(name):
+            raise UserError(f"--store {self.root}: found the name {name!r}; expected: a path inside the store")
+        path = str(self.root)
+        for part in name.split("/") if name else ():
+            path = f"{path}/{part}"
+            if os.path.islink(path):
+                raise UserError(
+                    f"{path}: is a link; expected: a file or folder of the store itself (hint: move the whole store,"
+                    " or mount the other disk there)"
+                )
+        return self.root / name
+
     def _partial(self, name: str) -> Path:
         return self.root / PARTIAL / unfinished(name)
 
     def _lock(self, name: str) -> Path:
         return self.root / PARTIAL / f"{unfinished(name)}.lock"
+
+
+def _unlink_links(directory: Path) -> None:
+    """Delete what an unfinished result has of links: no stage of ours makes any, and writing would follow them."""
+    for folder, folders, files in os.walk(directory):
+        for name in (*folders, *files):
+            path = os.path.join(folder, name)
+            if os.path.islink(path):
+                os.unlink(path)

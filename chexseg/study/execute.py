@@ -85,7 +85,12 @@ def execute(node: Node, nodes: dict[str, Node], store: Store, data: Location, ex
         started = time.monotonic()
         try:
             with _damage_dropped(store, artifacts.values(), DamagedError, pa.ArrowException, OSError):
-                facts = module.run(module.Config.model_validate(dict(node.config)), inputs, partial, execution)
+                facts = dict(module.run(module.Config.model_validate(dict(node.config)), inputs, partial, execution))
+            if node.data is not None and facts.get("data") != node.data:
+                raise UserError(
+                    f"data root {data}: what {node.label} has read isn't what this study was planned with; expected: data that"
+                    " stays as it is during a run (hint: run again, to plan with the data of now)"
+                )
         except UserError:
             shutil.rmtree(partial, ignore_errors=True)
             raise

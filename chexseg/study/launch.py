@@ -33,6 +33,7 @@ def launch(
     Raises `UserError` as `run.run` and `search_run.run_search` do.
     """
     if isinstance(meant, Search):
+        _drop_damaged_scores(search_summary.planned(meant, store), store, reporter)
         found = search_summary.summarise(meant, store)
         if found.complete:
             return Outcome(cached=len(found.found.plan.nodes))
@@ -44,6 +45,7 @@ def launch(
             vars(outcome).update(vars(search_run.run_search(meant, store, data, reporter, growth)))
         reporter.say(search_summary.summarise(meant, store).status_text())
         return outcome
+    _drop_damaged_scores(meant, store, reporter)
     missing = meant.needed(store.cached(meant.nodes.values()))
     with grid_record.recording(meant, store, reporter.say):
         if not missing:
@@ -55,6 +57,11 @@ def launch(
             _tell_of_gpus(meant, address, growth, reporter)
             vars(outcome).update(vars(run.run(meant, store, data, reporter, growth)))
     return outcome
+
+
+def _drop_damaged_scores(plan: Plan, store: Store, reporter: Reporter) -> None:
+    for name in store.drop_damaged_scores(plan.nodes.values()):
+        reporter.say(f"{store}/{name}: not what its manifest says; it is computed again")
 
 
 def _tell_of_gpus(meant: Plan | Search, address: str | None, growth: Growth, reporter: Reporter) -> None:

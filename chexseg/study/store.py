@@ -13,19 +13,25 @@ import json
 import platform
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import chexseg
+from chexseg import manifest as manifests
+from chexseg.manifest import MANIFEST, UnreadableManifestError
 from chexseg.object_store import parse
-from chexseg.study.backend import FAILED, MANIFEST, Backend, Entry, LostError, digest, encode, unfinished
+from chexseg.study.backend import FAILED, Backend, Entry, LostError, encode, unfinished
 from chexseg.study.directory import Directory
 from chexseg.study.plan import STAGES, Node
 
+#: Results that are hashed at once.
+READ_AT_ONCE = 8
 #: Packages whose versions can change a result.
 PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "ray", "numpy", "scipy", "pillow", "pyarrow")
 
@@ -78,7 +84,7 @@ class Store:
     def find(self, stage: str, key: str) -> Artifact | None:
         """The result of a key, or None where it's missing or incomplete: a file gone, or of another size.
 
-        key: all of it, or the first 20 digits, by which the result is named.
+        key: all of it, or the first 20 digits, by which the result is named. Raises `UnreadableManifestError`.
         """
         name = _name(stage, key)
         return self._whole({name: key}).get(key)
@@ -92,13 +98,27 @@ class Store:
         found = self._manifests(trees).items()
         return {keys[name]: self._artifact(name, about) for name, about in found if _is_whole(keys[name], trees[name], about)}
 
-    def _manifests(self, trees: Mapping[str, Mapping[str, Entry]]) -> dict[str, Any]:
-        """Name -> manifest of the artifacts of which these are the files, where it's there and JSON."""
+    def _manifests(self, trees: Mapping[str, Mapping[str, Entry]]) -> dict[str, dict[str, Any]]:
+        """Name -> manifest of the artifacts of which these are the files, where it's there.
+
+        Raises `UnreadableManifestError`: taken for missing, days of work would be computed anew.
+        """
+        parsed = self._parsed(trees)
+        for manifest in parsed.values():
+            if isinstance(manifest, UnreadableManifestError):
+                raise manifest
+        return parsed
+
+    def _parsed(self, trees: Mapping[str, Mapping[str, Entry]]) -> dict[str, Any]:
+        """`_manifests`, with the error in place of a manifest that can't be read."""
         files = {f"{name}/{MANIFEST}": tree[MANIFEST] for name, tree in trees.items() if MANIFEST in tree}
-        out = {}
+        out: dict[str, Any] = {}
         for file, content in self.backend.read(files).items():
-            with suppress(ValueError):
-                out[file.removesuffix(f"/{MANIFEST}")] = json.loads(content)
+            try:
+                manifest = manifests.parse(content, f"{self}/{file}")
+            except UnreadableManifestError as error:
+                manifest = error
+            out[file.removesuffix(f"/{MANIFEST}")] = manifest
         return out
 
     def _artifact(self, name: str, manifest: Mapping[str, Any]) -> Artifact:
@@ -109,19 +129,28 @@ class Store:
         return set(self.find_all(nodes))
 
     def everything(self, stage: str = "") -> dict[str, tuple[dict[str, Entry], Any]]:
-        """Name -> files, manifest (None: none that can be read) of all that's there, of one stage or of all, whole or not."""
+        """Name -> files, manifest of all that's there, of one stage or of all, whole or not.
+
+        The manifest is None where there is none, and an `UnreadableManifestError` where it can't be read.
+        """
+        trees = self._trees(stage)
+        parsed = self._parsed(trees)
+        return {name: (tree, parsed.get(name)) for name, tree in trees.items()}
+
+    def _trees(self, stage: str) -> dict[str, dict[str, Entry]]:
+        """Name -> files of all that's there, of one stage or of all, by name."""
         trees: dict[str, dict[str, Entry]] = {}
         for file, entry in self.backend.tree(stage).items():
             parts = f"{stage}/{file}".lstrip("/").split("/")
             if parts[0] in STAGES and len(parts) > 2:
                 trees.setdefault("/".join(parts[:2]), {})["/".join(parts[2:])] = entry
-        manifests = self._manifests(trees)
-        return {name: (tree, manifests.get(name)) for name, tree in sorted(trees.items())}
+        return dict(sorted(trees.items()))
 
     def artifacts(self, stage: str = "") -> list[Artifact]:
-        """Everything that is whole, of one stage or of all."""
-        there = self.everything(stage).items()
-        return [self._artifact(name, about) for name, (tree, about) in there if _is_whole(_short(name), tree, about)]
+        """Everything that is whole, of one stage or of all. Raises `UnreadableManifestError`."""
+        trees = self._trees(stage)
+        there = self._manifests(trees).items()
+        return [self._artifact(name, about) for name, about in there if _is_whole(_short(name), trees[name], about)]
 
     def manifests(self) -> list[Mapping[str, Any]]:
         """Of all that's there, whole or not."""
@@ -138,13 +167,17 @@ class Store:
         return f"{self}/{name}"
 
     def imported(self) -> dict[tuple[str, str], str]:
-        """(kind, architecture) -> sha256 of the weights of every imported encoder; of several the one imported last."""
-        found = [
-            # Times are whole seconds; two imports can share one.
-            (about["finished"], tree[MANIFEST].modified_ns, about["config"])
-            for name, (tree, about) in self.everything("imported").items()
-            if _is_whole(_short(name), tree, about)
-        ]
+        """(kind, architecture) -> sha256 of the weights of every imported encoder; of several the one imported last.
+
+        One that is damaged stays the last: its study waits for the same weights to be imported again. Raises
+        `UnreadableManifestError`: what can't be read might be the last.
+        """
+        found = []
+        for tree, manifest in self.everything("imported").values():
+            if isinstance(manifest, UnreadableManifestError):
+                raise manifest
+            if manifest is not None:  # times are whole seconds; two imports can share one
+                found.append((manifest["finished"], tree[MANIFEST].modified_ns, manifest["config"]))
         found.sort(key=lambda entry: entry[:2])
         return {(config["kind"], config["architecture"]): config["sha256"] for *_, config in found}
 
@@ -183,20 +216,33 @@ class Store:
         manifest = self._manifests(trees).get(name)
         if _is_whole(node.key, trees[name], manifest):
             return
-        try:
-            known = manifest["key"] == node.key and all(entry["sha256"] for entry in manifest["files"].values())
-        except (KeyError, TypeError, AttributeError):
-            return
-        if known:
+        if manifest is not None and manifest["key"] == node.key:
             self.drop_damaged(self._artifact(name, manifest))
             self.backend.reclaim(name, partial)
 
-    def drop_damaged(self, artifact: Artifact) -> None:
-        """Delete the files of a result that aren't what its manifest says; without them it is found no more."""
+    def drop_damaged(self, artifact: Artifact) -> list[str]:
+        """Delete the files of a result that aren't what its manifest says, and return their names.
+
+        Without them the result is found no more.
+        """
+        dropped = []
         for file, entry in artifact.manifest["files"].items():
             if self.backend.sha256(f"{artifact.name}/{file}") not in (None, entry["sha256"]):
                 self.backend.delete(f"{artifact.name}/{file}")
+                dropped.append(f"{artifact.name}/{file}")
         self.backend.drop_copies(artifact.name, artifact.manifest)
+        return dropped
+
+    def drop_damaged_scores(self, nodes: Iterable[Node]) -> list[str]:
+        """Do so for the finished scores among some nodes: nothing reads these in a run, which would find the damage.
+
+        Only of a store in a directory: an object store has checksums of its own, and reading all of it takes long.
+        """
+        if not self.backend.shared:
+            return []
+        scores = self.find_all(node for node in nodes if node.stage == "score").values()
+        with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+            return list(chain.from_iterable(pool.map(self.drop_damaged, scores)))
 
     def commit(
         self, node: Node, partial: Path, facts: Mapping[str, Any], seconds: float, where: Mapping[str, Any] | None = None
@@ -211,9 +257,9 @@ class Store:
         files = {
             path.relative_to(partial).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)}
             for path in sorted(partial.rglob("*"))
-            if path.is_file()
+            if path.is_file() and not path.is_symlink()
         }
-        manifest = {
+        document = {
             "key": node.key,
             "stage": node.stage,
             "version": STAGES[node.stage].VERSION,
@@ -229,6 +275,7 @@ class Store:
             "python": sys.version.split()[0],
             "packages": {"chexseg": chexseg.__version__, **_versions()},
         }
+        manifest = manifests.seal(document)
         name = _name(node.stage, node.key)
         try:
             self.backend.publish(name, partial, manifest)
@@ -265,18 +312,16 @@ def _short(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def _is_whole(key: str, tree: Mapping[str, Entry], manifest: Any) -> bool:
+def _is_whole(key: str, tree: Mapping[str, Entry], manifest: Mapping[str, Any] | None) -> bool:
     """Whether a manifest is that of a key, or of one that begins so, and every file is there with its size."""
-    try:
-        sizes = {file: entry["size"] for file, entry in manifest["files"].items()}
-        return manifest["key"].startswith(key) and all(file in tree and tree[file].size == sizes[file] for file in sizes)
-    except (KeyError, TypeError, AttributeError):
+    if manifest is None or not manifest["key"].startswith(key):
         return False
+    return all(file in tree and tree[file].size == entry["size"] for file, entry in manifest["files"].items())
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
-        return digest(file)
+        return manifests.sha256(file)
 
 
 def _now() -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from chexseg.data import shards
+from chexseg import manifest
+from chexseg.data import shard_source, shards
 from chexseg.errors import DamagedError, UserError
+from tests.test_manifest import document
 
 ROWS = 70  # more than one row group
 
@@ -90,7 +94,7 @@ def test_files_are_listed_in_order_and_nothing_else(tmp_path):
     for number in (10, 2, 0):
         shards.write(tmp_path / shards.part_name(number), shards.table({"image_id": ["a"]}, {}))
     (tmp_path / ".part-00001.parquet.77").touch()
-    (tmp_path / "manifest.json").write_text(json.dumps({}))
+    (tmp_path / "notes.json").write_text(json.dumps({}))
     assert shards.files(tmp_path) == [str(tmp_path / shards.part_name(number)) for number in (0, 2, 10)]
 
 
@@ -106,7 +110,7 @@ def test_a_missing_or_foreign_file_is_refused(tmp_path):
     with pytest.raises(UserError, match="part-00000.parquet"):
         shards.read(tmp_path / shards.part_name(0))
     pq.write_table(pa.table({"image_id": ["a"]}), tmp_path / "foreign.parquet")
-    with pytest.raises(UserError, match="foreign.parquet: not a shard of chexseg"):
+    with pytest.raises(UserError, match="foreign.parquet: not a readable shard .*not one of chexseg"):
         shards.metadata(tmp_path / "foreign.parquet")
 
 
@@ -148,3 +152,104 @@ def test_only_row_groups_with_wanted_images_are_read(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DamagedError, match="not a readable shard"):
         list(shards.row_groups(path, ["x"]))
+
+
+# ---- shards that someone else may have written ---------------------------------------------------------------------------
+
+
+class Told(pa.ExtensionType):
+    """A type that notes when pyarrow makes it of what a file says; Ray's would unpickle that."""
+
+    made: ClassVar[list[bytes]] = []
+
+    def __init__(self):
+        super().__init__(pa.int64(), "chexseg.tests.told")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b"said by the file"
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage_type, serialized):
+        cls.made.append(serialized)
+        return cls()
+
+
+@pytest.fixture
+def told():
+    pa.register_extension_type(Told())
+    yield Told
+    pa.unregister_extension_type("chexseg.tests.told")
+
+
+def test_no_extension_type_is_made_of_what_a_file_says(tmp_path, told):
+    """Whatever the lengths of names and so the alignment of the schema in the footer."""
+    path = tmp_path / "part-00000.parquet"
+    for length in range(1, 60):
+        values = pa.ExtensionArray.from_storage(told(), pa.array([1, 2]))
+        table = pa.table({"image_id": ["a", "b"], "x" * length: values})
+        note = {b"chexseg": json.dumps({"arrays": {}}).encode()}
+        pq.write_table(table.replace_schema_metadata(note), path)
+        told.made.clear()
+        for read in (shards.read, shards.metadata, lambda path: list(shards.row_groups(path, ["image_id"]))):
+            with pytest.raises(DamagedError, match="its schema has an extension type"):
+                read(path)
+        assert told.made == []
+    pq.read_table(path)
+    assert told.made, "the type would have been made"
+
+
+@pytest.mark.parametrize(
+    ("columns", "arrays", "fault"),
+    [
+        ({"x": pa.array([[1], [2]])}, {}, "x is of type list"),
+        ({"x": pa.array([b"a", b"bc"])}, {}, "x is of type binary"),
+        ({"x": pa.array([b"a" * 8] * 2, pa.binary(8))}, {"x": {"dtype": "object", "shape": [1]}}, "values of type object"),
+        ({"x": pa.array([b"a" * 8] * 2, pa.binary(8))}, {"x": {"dtype": "uint8", "shape": [9]}}, "not of 9 bytes"),
+        ({"x": pa.array([b"a" * 8] * 2, pa.binary(8))}, {"x": {"dtype": "uint8", "shape": [-8]}}, "has the shape"),
+        ({"x": pa.array([b"a" * 8] * 2, pa.binary(8))}, {"x": {"dtype": "nothing", "shape": [8]}}, "nothing"),
+        ({}, {"x": {"dtype": "uint8", "shape": [8]}}, "x"),
+    ],
+)
+def test_schemas_that_we_never_write_are_refused_before_a_value_is_read(tmp_path, columns, arrays, fault):
+    path = tmp_path / "part-00000.parquet"
+    note = {b"chexseg": json.dumps({"arrays": arrays}).encode()}
+    pq.write_table(pa.table({"image_id": ["a", "b"], **columns}).replace_schema_metadata(note), path)
+    with pytest.raises(DamagedError, match=f"not a readable shard .*{fault}"):
+        shards.read(path)
+
+
+@pytest.fixture
+def finished_shard(tmp_path):
+    """A shard of a finished result."""
+    path = tmp_path / "ingest" / "aaaa" / "images" / shards.part_name(0)
+    path.parent.mkdir(parents=True)
+    pixels_NHW = np.random.default_rng(0).integers(0, 255, (70, 8, 8), dtype=np.uint8)
+    ids = [f"{row:03d}" for row in range(70)]
+    shards.write(path, shards.table({"image_id": ids}, {"pixels": pixels_NHW}, thresholds=[0.25]))
+    entry = {"size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    (path.parents[1] / manifest.MANIFEST).write_text(json.dumps(document(files={f"images/{path.name}": entry})))
+    return path
+
+
+def test_no_flipped_bit_of_a_finished_shard_is_silent(finished_shard):
+    """150 of them, in pages, headers, and the footer with what the writer said."""
+    content = finished_shard.read_bytes()
+    generator = np.random.default_rng(0)
+    for position in generator.integers(0, len(content), 150):
+        flipped = bytearray(content)
+        flipped[position] ^= 1 << int(generator.integers(8))
+        finished_shard.write_bytes(flipped)
+        for read in (shards.read, shards.metadata, lambda path: list(shard_source._read(str(path), ["image_id"]))):
+            with pytest.raises(DamagedError, match="not what its manifest says"):
+                read(finished_shard)
+    finished_shard.write_bytes(content)
+    assert shards.metadata(finished_shard)["thresholds"] == [0.25]
+    assert sum(len(batch) for batch in shard_source._read(str(finished_shard), ["pixels"])) == 70
+
+
+def test_a_shard_that_the_manifest_does_not_name_is_not_listed(finished_shard):
+    other = finished_shard.with_name(shards.part_name(1))
+    other.write_bytes(finished_shard.read_bytes())
+    assert shards.files(finished_shard.parent) == [str(finished_shard)]
+    with pytest.raises(DamagedError, match="not in its manifest"):
+        shards.read(other)

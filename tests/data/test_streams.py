@@ -51,14 +51,28 @@ def test_reading_waits_for_no_cpu(ray_session, paths):
     assert ray.get(count.remote(), timeout=120) == 300
 
 
-def test_a_damaged_file_is_an_error_of_arrow(ray_session, paths):
-    """By which whoever reads knows that its input may be damaged."""
-    import pyarrow as pa
-
+def test_damage_that_a_reading_task_finds_arrives_as_itself(ray_session, paths):
+    """By which whoever reads knows that its input is damaged."""
     with open(paths[1], "r+b") as file:
         file.truncate(500)
-    with pytest.raises((pa.ArrowException, DamagedError, OSError)):
+    with pytest.raises(DamagedError, match="^[^ ]*part-00001.parquet: not a readable shard .*") as caught:
         read(paths)
+    assert "\n" not in str(caught.value)
+
+
+class Finder:
+    """A worker for `map_files` that finds damage in one file."""
+
+    def __call__(self, path: str) -> dict[str, Any]:
+        if path == "3":
+            raise DamagedError("3: not what its manifest says")
+        return {}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_damage_that_a_map_worker_finds_arrives_as_itself(ray_session, workers):
+    with pytest.raises(DamagedError, match="^3: not what its manifest says$"):
+        streams.map_files(NUMBERS, Finder, {}, workers=workers)
 
 
 class Doubler:

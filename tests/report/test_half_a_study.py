@@ -69,6 +69,23 @@ def test_half_a_study(planned, store):
     assert "Stale" not in text
 
 
+def test_damaged_scores_are_left_out_with_a_note_and_the_others_are_shown(planned, store):
+    for cell in range(3):
+        keep(store, planned, cell)
+    path = store.path("score", planned.cells[1].score) / COUNTS
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    results = load.study_results(planned, store)
+    assert results.cells["name"].tolist() == [planned.cells[0].name, planned.cells[2].name]
+    assert results.missing.set_index("name")["state"][planned.cells[1].name] == "damaged"
+    (note,) = results.notes
+    assert note.startswith(f"{path}: not what its manifest says") and "chexseg study run" in note
+    text = text_of(planned, store)
+    assert "2 of 6 cells finished" in text and "(3 missing, 1 damaged)" in text
+    assert store.drop_damaged_scores(planned.nodes.values()), "the next run sees it too"
+
+
 def test_failed_cells(planned, store):
     keep(store, planned, 0)
     store.record_failure(planned.nodes[planned.cells[1].fit], "RuntimeError: loss is not finite <at step 3>", "traceback")

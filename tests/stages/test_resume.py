@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from chexseg.data import shards
@@ -121,6 +122,35 @@ def test_a_damaged_state_means_training_from_the_start(both, quiet_classifier, t
     quiet, facts = quiet_classifier
     assert classify.run(CLASSIFY, both, tmp_path, EXECUTION) == facts
     assert same(tmp_path / classify.WEIGHTS, quiet / classify.WEIGHTS)
+
+
+def test_no_flipped_byte_of_a_state_is_gone_on_from(tmp_path):
+    """In the digest, in the container, and in the tensors."""
+    model = torch.nn.Linear(40, 3)
+    optimizer = torch.optim.Adam(model.parameters())
+    resume.save(tmp_path, model, optimizer, epoch=3)
+    content = (tmp_path / resume.STATE).read_bytes()
+    assert resume.load(tmp_path, model, optimizer) == {"epoch": 3}
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for position in (0, resume.DIGEST - 1, resume.DIGEST, *range(resume.DIGEST, len(content), 97), len(content) - 1):
+        flipped = bytearray(content)
+        flipped[position] ^= 1
+        (tmp_path / resume.STATE).write_bytes(flipped)
+        assert resume.load(tmp_path, model, optimizer) is None
+        assert not (tmp_path / resume.STATE).exists()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("other", [classify.WEIGHTS, "classifier.json"])
+def test_weights_that_another_training_has_made_are_not_taken_for_this_ones(both, quiet_classifier, tmp_path, other):
+    quiet, facts = quiet_classifier
+    for name in (classify.WEIGHTS, "classifier.json", resume.ENDED):
+        shutil.copy(quiet / name, tmp_path / name)
+    content = bytearray((quiet / other).read_bytes())
+    content[-1] ^= 1
+    (tmp_path / other).write_bytes(content)
+    assert classify.run(CLASSIFY, both, tmp_path, EXECUTION) == facts
+    assert (tmp_path / other).read_bytes() == (quiet / other).read_bytes()
 
 
 @pytest.mark.parametrize("lost", [classify.WEIGHTS, "classifier.json"])

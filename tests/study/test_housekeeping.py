@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from chexseg import cli
+from chexseg.manifest import MANIFEST
 from chexseg.stages import imported, ingest
 from chexseg.study import housekeeping, plan, spec
-from chexseg.study.backend import MANIFEST
 from tests.study.places import DATA, NODE, another_host, commit, name
 
 OLD = plan.node_of("ingest", ingest.Config(split="train", size=64), {}, "older data")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from chexseg import manifest
 from chexseg.errors import DamagedError, UserError
+from chexseg.manifest import MANIFEST, UnreadableManifestError
 from chexseg.study import plan, spec
-from chexseg.study.backend import MANIFEST, LostError
+from chexseg.study.backend import LostError
 from chexseg.study.claims import Timing
 from chexseg.study.store import Store
 from tests.study.places import DATA, FAST, NODE, another_host, commit, name, open_store
@@ -39,27 +42,34 @@ def test_a_committed_result_is_found_with_its_facts(store):
     assert store.backend.partials() == {}
 
 
-@pytest.mark.parametrize(
-    "damage", ["no manifest", "half a manifest", "file gone", "file cut", "another key", "empty", "a list"]
-)
+@pytest.mark.parametrize("damage", ["no manifest", "file gone", "file cut", "another key"])
 def test_an_incomplete_artifact_is_never_a_result_and_is_replaced(store, damage):
     commit(store)
     if damage == "no manifest":
         store.backend.delete(f"{name()}/{MANIFEST}")
-    elif damage == "half a manifest":
-        damage_manifest(store, lambda content: content[:80])
     elif damage == "file gone":
         store.backend.delete(VALUES)
     elif damage == "file cut":
         store.backend.write(VALUES, b"01234")
-    elif damage == "another key":
-        damage_manifest(store, lambda content: json.dumps(json.loads(content) | {"key": "0" * 64}).encode())
-    elif damage == "a list":
-        damage_manifest(store, lambda content: b"[1]")
     else:
-        damage_manifest(store, lambda content: b"")
+        damage_manifest(store, lambda content: json.dumps(manifest.seal(json.loads(content) | {"key": "0" * 64})).encode())
     assert store.find(NODE.stage, NODE.key) is None
     assert store.cached([NODE]) == set()
+    commit(store)
+    assert store.find(NODE.stage, NODE.key) is not None
+
+
+@pytest.mark.parametrize("change", [lambda content: content[:80], lambda content: b"", lambda content: b"[1]"])
+def test_an_unreadable_manifest_is_an_error_and_not_a_result_to_be_computed_anew(store, change):
+    commit(store)
+    damage_manifest(store, change)
+    for ask in (lambda: store.find(NODE.stage, NODE.key), lambda: store.cached([NODE]), lambda: store.artifacts()):
+        with pytest.raises(UnreadableManifestError, match=f"{name()}/{MANIFEST}: .*expected: a manifest"):
+            ask()
+    with store.working_on(NODE) as partial, pytest.raises(UnreadableManifestError):
+        store.salvage(NODE, partial)
+    assert isinstance(store.everything()[name()][1], UnreadableManifestError), "it is listed, with why it can't be read"
+    store.backend.delete(f"{name()}/{MANIFEST}")
     commit(store)
     assert store.find(NODE.stage, NODE.key) is not None
 
@@ -215,12 +225,6 @@ def test_nothing_is_salvaged_over_newer_work_or_from_a_whole_result(store):
         (partial / "newer").write_text("")
         store.salvage(NODE, partial)
         assert [file.name for file in partial.iterdir()] == ["newer"]
-    with store.working_on(NODE) as partial:  # a manifest that cannot be read says nothing of what is whole
-        (partial / "newer").unlink()
-        partial.rmdir()
-        store.backend.write(f"{name()}/{MANIFEST}", b"{")
-        store.salvage(NODE, partial)
-        assert not partial.exists()
 
 
 def test_files_of_a_result_that_are_damaged_are_dropped_and_it_is_found_no_more(store):
@@ -230,6 +234,73 @@ def test_files_of_a_result_that_are_damaged_are_dropped_and_it_is_found_no_more(
     assert found is not None
     store.drop_damaged(found)
     assert store.find(NODE.stage, NODE.key) is None
+
+
+def test_names_and_links_that_lead_out_of_a_store_are_not_followed(tmp_path):
+    """What a manifest of others names, what their links lead to: none of it is read, written or deleted."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    precious = outside / "precious.txt"
+    precious.write_text("precious")
+    store = Store(tmp_path / "store")
+    commit(store)
+    path = store.path(NODE.stage, NODE.key)
+
+    named = json.loads((path / MANIFEST).read_text())
+    named["files"]["../../../outside/precious.txt"] = {"size": 8, "sha256": "0" * 64}
+    (path / MANIFEST).write_text(json.dumps(manifest.seal(named)))
+    with pytest.raises(UnreadableManifestError, match="no path inside the result"):
+        store.find(NODE.stage, NODE.key)
+    for name_outside in ("../outside/precious.txt", str(precious), "fit/../../outside/precious.txt"):
+        for ask in (store.backend.sha256, store.backend.delete, store.backend.tree):
+            with pytest.raises(UserError, match="expected: a path inside the store"):
+                ask(name_outside)
+        with pytest.raises(UserError, match="expected: a path inside the store"):
+            store.backend.write(name_outside, b"")
+
+    shutil.rmtree(path)
+    commit(store)
+    values = path / "sub" / "values.bin"
+    (outside / "values.bin").write_bytes(values.read_bytes())
+    values.unlink()
+    values.symlink_to(outside / "values.bin")
+    assert store.find(NODE.stage, NODE.key) is None, "a link is no file of the store"
+    shutil.rmtree(path)
+    path.symlink_to(outside)
+    for ask in (lambda: store.find(NODE.stage, NODE.key), lambda: commit(store)):
+        with pytest.raises(UserError, match="is a link; expected: a file or folder of the store itself"):
+            ask()
+    assert precious.read_text() == "precious" and sorted(p.name for p in outside.iterdir()) == ["precious.txt", "values.bin"]
+
+
+def test_links_in_an_unfinished_result_are_removed_before_a_stage_writes_there(tmp_path):
+    outside = tmp_path / "outside.bin"
+    outside.write_bytes(b"precious")
+    store = Store(tmp_path / "store")
+    with store.working_on(NODE) as partial:
+        (partial / "sub").mkdir(parents=True)
+        (partial / "sub" / "values.bin").symlink_to(outside)
+        (partial / "folder").symlink_to(tmp_path)
+    with store.working_on(NODE) as partial:
+        (partial / "sub" / "values.bin").write_bytes(b"0123456789")
+        store.commit(NODE, partial, {}, 1.0)
+    assert outside.read_bytes() == b"precious"
+    assert set(store.find(NODE.stage, NODE.key).manifest["files"]) == {"sub/values.bin"}
+
+
+def test_scores_that_were_damaged_are_dropped_before_a_run(tmp_path):
+    """Nothing in a run reads them, so that they would stay."""
+    planned = plan.plan(spec.parse("name: s", "x.yaml"), DATA)
+    nodes = list(planned.nodes.values())
+    (score,) = [node for node in nodes if node.stage == "score"]
+    store = Store(tmp_path)
+    for node in (NODE, score):
+        commit(store, node)
+    assert store.drop_damaged_scores(nodes) == []
+    for node in (NODE, score):
+        store.backend.write(f"{name(node)}/sub/values.bin", b"0123456780")
+    assert store.drop_damaged_scores(nodes) == [f"{name(score)}/sub/values.bin"]
+    assert store.cached(nodes) == {NODE.key}, "inputs are checked by the stages that read them"
 
 
 def test_no_message_holds_the_credentials(s3):

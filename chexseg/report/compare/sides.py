@@ -99,7 +99,7 @@ def _study(text: str, data: Location | None, store: Store, overrides: Sequence[s
     notes = (
         [] if scored == len(plan.cells) else [f"{text}: {scored} of {len(plan.cells)} cells finished; the others are left out"]
     )
-    return Side(text, groups, results.image_ids, results.pathologies, squares.pop(), tuple(notes))
+    return Side(text, groups, results.image_ids, results.pathologies, squares.pop(), (*notes, *results.notes))
 
 
 def _chosen(plan: Plan, wanted: str, path: str) -> list[Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from chexseg.errors import UserError
 from chexseg.report.palette import DASHED, PATHOLOGY_COLOURS
 from chexseg.report.published import METHODS, PAPERS_METHODS
 from chexseg.report.results import StudyResults
@@ -82,7 +83,7 @@ def predicted(results: StudyResults, panel: Panel, image_id: str) -> np.ndarray 
         return panel.why_not
     try:
         return np.asarray(results.predictions(panel.index, image_id), dtype=bool)
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, UserError) as error:
         return f"The prediction can't be read: {error}"
 
 

@@ -1,0 +1,181 @@
+"""One node from the store to the store: its inputs and the raw data are what they were when it was planned."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from chexseg.data import chexlocalize, chexpert, shards
+from chexseg.errors import UserError
+from chexseg.stages import classify, fit
+from chexseg.stages.base import Execution
+from chexseg.study import plan, spec
+from chexseg.study.execute import execute
+from chexseg.study.plan import Plan
+from chexseg.study.store import Store
+
+EXECUTION = Execution(threads=1)
+STUDY = """
+name: small
+settings:
+  size: 64
+  pathologies: [Edema, Atelectasis]
+  encoder: {init: random}
+  labels: {p: 1, expert_split: {train: 8, select: 4}}
+  fit: {epochs: 1, samples_per_epoch: 8}
+  score: {resolution: own}
+"""
+
+
+@pytest.fixture
+def root(phantom_root, tmp_path) -> Path:
+    shutil.copytree(phantom_root, tmp_path / "data")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def planned(root) -> Plan:
+    return plan.plan(spec.parse(STUDY, "small.yaml"), plan.fingerprints(root))
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def finished(phantom_root, tmp_path_factory) -> Store:
+    """The study, run once; to be copied."""
+    store = Store(tmp_path_factory.mktemp("finished"))
+    planned = plan.plan(spec.parse(STUDY, "small.yaml"), plan.fingerprints(phantom_root))
+    for node in planned.nodes.values():
+        run(planned, store, phantom_root, node.stage)
+    return store
+
+
+@pytest.fixture
+def copy(finished, tmp_path) -> Store:
+    shutil.copytree(finished.root, tmp_path / "store")
+    return Store(tmp_path / "store")
+
+
+def node_of(planned: Plan, stage: str, split: str | None = None) -> plan.Node:
+    nodes = [node for node in planned.nodes.values() if node.stage == stage]
+    return next(node for node in nodes if split is None or node.config["split"] == split)
+
+
+def run(planned: Plan, store: Store, root: Path, stage: str, split: str | None = None) -> dict:
+    for node in planned.nodes.values():
+        if node.stage == stage and split in (None, node.config.get("split")):
+            artifact, _ = execute(node, planned.nodes, store, root, EXECUTION)
+    return dict(artifact.facts)
+
+
+def change_masks(root: Path) -> None:
+    path = root / chexlocalize.FILES["test"]
+    path.write_text(path.read_text().replace("Airspace Opacity", "Lung Opacity"))
+
+
+def change_labels(root: Path) -> None:
+    csv, _ = chexpert.locate(root, "test")
+    csv.write_text(csv.read_text() + "\n")
+
+
+def change_image(root: Path) -> None:
+    path = Path(chexpert.read(root, "test")["path"].iloc[0])
+    path.write_bytes(path.read_bytes() + b" ")
+
+
+CHANGES = pytest.mark.parametrize("change", [change_masks, change_labels, change_image])
+
+
+@CHANGES
+def test_data_that_changes_between_plan_and_ingest_is_not_kept_under_the_plans_key(planned, store, root, change):
+    assert run(planned, store, root, "ingest", "valid")["data"] == planned.data["valid"]
+    change(root)
+    with pytest.raises(UserError, match="what ingest test has read isn't what this study was planned with") as caught:
+        run(planned, store, root, "ingest", "test")
+    assert str(caught.value).startswith(f"data root {root}: ")
+    assert store.find("ingest", node_of(planned, "ingest", "test").key) is None
+    assert store.backend.partials() == {}, "nothing is left to go on from"
+
+
+def test_data_that_is_put_back_after_it_was_read_is_not_kept_either(planned, store, root, monkeypatch):
+    """Before and after are the same: what counts is what was read."""
+    path = root / chexlocalize.FILES["test"]
+    right = path.read_bytes()
+    change_masks(root)
+    read = chexlocalize.read
+
+    def put_back(file):
+        masks = read(file)
+        path.write_bytes(right)
+        return masks
+
+    monkeypatch.setattr(chexlocalize, "read", put_back)
+    with pytest.raises(UserError, match="isn't what this study was planned with"):
+        run(planned, store, root, "ingest", "test")
+    assert path.read_bytes() == right and plan.fingerprints(root) == planned.data
+
+
+def test_scores_at_the_images_own_size_are_of_the_masks_that_were_planned_with(planned, copy, root):
+    shutil.rmtree(copy.path("score", node_of(planned, "score").key))
+    change_masks(root)
+    with pytest.raises(UserError, match="what score has read isn't what this study was planned with"):
+        run(planned, copy, root, "score")
+    assert copy.find("score", node_of(planned, "score").key) is None
+
+
+def flip(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def flipped_weights(fitted: Path) -> None:
+    flip(fitted / fit.WEIGHTS, -5)
+
+
+def flipped_thresholds(fitted: Path) -> None:
+    path = fitted / "segmenter.json"
+    flip(path, path.read_text().index('"thresholds"') + 20)
+
+
+def another_fits_weights(fitted: Path) -> None:
+    weights = load_file(fitted / fit.WEIGHTS)
+    save_file({name: value.flip(0) for name, value in weights.items()}, fitted / fit.WEIGHTS)
+
+
+@pytest.mark.parametrize("damage", [flipped_weights, flipped_thresholds, another_fits_weights])
+def test_a_segmenter_that_is_not_what_was_fitted_is_not_scored_and_made_again(planned, copy, root, damage):
+    fitted, scored = node_of(planned, "fit"), node_of(planned, "score")
+    shutil.rmtree(copy.path("score", scored.key))
+    before = (copy.path("fit", fitted.key) / fit.WEIGHTS).read_bytes()
+    size = {path.name: path.stat().st_size for path in copy.path("fit", fitted.key).iterdir()}
+    damage(copy.path("fit", fitted.key))
+    assert {path.name: path.stat().st_size for path in copy.path("fit", fitted.key).iterdir()} == size
+    with pytest.raises(RuntimeError, match="not what its manifest says"):
+        run(planned, copy, root, "score")
+    assert copy.find("score", scored.key) is None
+    assert copy.find("fit", fitted.key) is None, "so that the next run makes it again"
+    run(planned, copy, root, "fit")
+    run(planned, copy, root, "score")
+    assert (copy.path("fit", fitted.key) / fit.WEIGHTS).read_bytes() == before
+
+
+def test_a_classifier_is_not_trained_on_a_damaged_image(planned, copy, root):
+    """And the shard is made again, also where it's a map worker that finds the damage."""
+    train = node_of(planned, "ingest", "train")
+    shard = Path(shards.files(copy.path("ingest", train.key) / "images")[0])
+    before = shard.read_bytes()
+    flip(shard, len(before) // 2)
+    inputs = {split: node_of(planned, "ingest", split).key for split in ("train", "valid")}
+    node = plan.node_of("classify", classify.Config(architecture="resnet18", epochs=1), inputs)
+    with pytest.raises(RuntimeError, match=f"{shard.name}: not what its manifest says"):
+        execute(node, planned.nodes, copy, root, EXECUTION)
+    assert copy.find("ingest", train.key) is None
+    run(planned, copy, root, "ingest", "train")
+    assert shard.read_bytes() == before
