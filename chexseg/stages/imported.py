@@ -52,6 +52,6 @@ def command(kind: str, architecture: str) -> str:
 def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """Raises `UserError`: what is gone from the store can't be made again from nothing."""
     raise UserError(
-        f"the {config.kind} encoder of {config.architecture} (weights {config.sha256[:12]}) is no longer in the store;"
+        f"the {config.kind} encoder of {config.architecture} (weights {config.sha256[:12]}) in the store is damaged or gone;"
         f" allowed: import it again: {command(config.kind, config.architecture)}"
     )

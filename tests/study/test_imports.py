@@ -13,7 +13,7 @@ import torchvision
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from chexseg import cli
+from chexseg import cli, manifest
 from chexseg.errors import UserError
 from chexseg.models import encoders
 from chexseg.stages import imported
@@ -96,11 +96,14 @@ def test_the_same_weights_again_are_found_and_of_several_the_last_import_counts(
     assert (second.found, second.newest) == (False, True)
     assert store.imported() == {("imagenet", "resnet18"): second.encoder.sha256}
     # By the manifests' times, whatever a copy has made of the files' own.
-    manifest = second.artifact.path / "manifest.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"finished": "2020-01-01T00:00:00+00:00"}))
+    path = second.artifact.path / manifest.MANIFEST
+    earlier = json.loads(path.read_text()) | {"finished": "2020-01-01T00:00:00+00:00"}
+    path.write_text(json.dumps(manifest.seal(earlier)))
     assert store.imported() == {("imagenet", "resnet18"): first.encoder.sha256}
     os.truncate(first.artifact.path / imported.WEIGHTS, 100)
-    assert store.imported() == {("imagenet", "resnet18"): second.encoder.sha256}
+    assert store.imported() == {("imagenet", "resnet18"): first.encoder.sha256}, "not another in place of a damaged one"
+    with pytest.raises(UserError, match="is damaged or gone; allowed: import it again"):
+        imported.run(imported.Config.model_validate(first.artifact.manifest["config"]), {}, tmp_path, Execution())
     mended = imports.import_encoder(files["imagenet"], "imagenet", "resnet18", store)
     assert (mended.found, mended.newest) == (False, True)
 
@@ -197,7 +200,7 @@ def test_an_import_that_is_gone_when_its_study_runs_says_how_to_get_it_back(stor
     found = planned(SMALL, store)
     node = next(node for node in found.nodes.values() if node.stage == "imported")
     empty = Store(tmp_path / "store")
-    with pytest.raises(UserError, match="no longer in the store.*chexseg encoder import .FILE. --kind imagenet"):
+    with pytest.raises(UserError, match="is damaged or gone.*chexseg encoder import .FILE. --kind imagenet"):
         execute(node, found.nodes, empty, tmp_path, Execution())
     assert not list((empty.root / ".partial").iterdir())
 
