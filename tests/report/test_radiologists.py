@@ -11,9 +11,11 @@ import pytest
 
 from chexseg.data import chexlocalize
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.report import radiologists
+from chexseg.report import load, radiologists
 from chexseg.report.page.comparison_sections import figure5_html
 from chexseg.report.tables import study_tables
+from chexseg.study.store import Store
+from tests.report import stores
 
 NAMES = ("Edema", "Cardiomegaly", "Support Devices")
 
@@ -79,6 +81,16 @@ def test_images_that_they_do_not_name_are_empty_and_noted(root):
     counts_IK3, note = counts(root)
     assert not counts_IK3[:2, :, 1].any() and (counts_IK3[2:] == whole_IK3[2:]).all()
     assert note.startswith(f"{path}: doesn't name 2 of {len(whole_IK3)} test images (") and note.endswith("taken as empty")
+
+
+def test_a_study_s_results_have_the_note(root, phantom_root, tmp_path):
+    study, store = stores.write_study(tmp_path / "small.yaml"), Store(tmp_path / "store")
+    plan = stores.plan_of(study, phantom_root, store)
+    stores.score(store, plan, phantom_root, plan.cells[:1])
+    assert load.study_results(plan, store, root).radiologists_IK3.any()
+    path = change(root, lambda masks: {image_id: {"Edema": entry["Edema"]} for image_id, entry in masks.items()})
+    results = load.study_results(plan, store, root)
+    assert results.radiologists_IK3 is None and results.radiologists_note.startswith(f"{path}: doesn't name Cardiomegaly")
 
 
 def test_the_report_says_why_they_are_missing(study):
