@@ -116,7 +116,7 @@ def scan(path: Location) -> tuple[MaskFile, list[tuple[str, str]]]:
     faults = [("named twice", f"{path}: {key!r} stands there twice in one object; allowed: once") for key in twice]
     entries = {}
     for image_id, entry in document.items():
-        if not image_id.isprintable():  # it could not be printed, or would be several lines of a message
+        if not strict_json.is_one_line(image_id):
             faults.append(("malformed mask", f"{path}: found the image id {image_id!r}; allowed: printable characters"))
             continue
         if not isinstance(entry, dict) or not entry:

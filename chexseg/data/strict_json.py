@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections import Counter
 from typing import Any
 
@@ -24,3 +25,8 @@ def read(path: Readable) -> tuple[Any, list[str]]:
         return json.loads(path.read_bytes(), object_pairs_hook=unique), repeated
     except RecursionError:
         raise ValueError("it nests too deep") from None
+
+
+def is_one_line(key: str) -> bool:
+    """Return False for a key with control characters, line breaks or halves of characters, which can't be printed as is."""
+    return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in key)

@@ -101,6 +101,12 @@ def test_the_bomb_beside_this_checkout_is_refused(refused):
         chexlocalize.read(path)
 
 
+def test_an_image_id_may_have_any_character_that_fits_on_a_line(tmp_path):
+    masks = {name: {"Edema": np.eye(3, dtype=bool)} for name in ("a\xa0b c", "Röntgen-胸", "\u200bx")}
+    chexlocalize.write(tmp_path / "masks.json", masks)
+    assert list(chexlocalize.read(tmp_path / "masks.json")) == list(masks)
+
+
 def test_the_pathologies_of_a_file_are_those_of_any_image(tmp_path):
     mask_HW = np.zeros((3, 4), dtype=bool)
     chexlocalize.write(tmp_path / "masks.json", {"a": {"Pneumothorax": mask_HW}, "b": {"Edema": mask_HW}})

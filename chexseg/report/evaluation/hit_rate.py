@@ -112,7 +112,7 @@ def _points(path: Path) -> dict[str, dict[str, list[Any]]]:
         raise UserError(f"{path}: found {repeated[0]!r} twice in one object; expected: once")
     out: dict[str, dict[str, list[Any]]] = {}
     for image_id, entry in document.items():
-        if not image_id.isprintable():
+        if not strict_json.is_one_line(image_id):
             raise UserError(f"{path}: found the image id {image_id!r}; expected: printable characters")
         if not isinstance(entry, dict):
             raise UserError(f"{path}: {image_id}: found a {type(entry).__name__}; {allowed}")
