@@ -94,6 +94,27 @@ def test_evaluate_says_1_for_the_truth_itself(phantom_root, tmp_path):
     assert (tmp_path / "iou.csv").read_text().splitlines() == answer.stdout.splitlines()
 
 
+def test_what_is_left_out_is_on_stderr_and_in_the_json(phantom_root, tmp_path):
+    truth = phantom_root / "CheXlocalize" / "gt_segmentations_test.json"
+    masks = {f"{image_id}.jpg": {"Edema": entry["Edema"]} for image_id, entry in json.loads(truth.read_text()).items()}
+    (tmp_path / "edema.json").write_text(json.dumps(masks))
+    answer = chexseg("evaluate", "--gt", truth, "--pred", tmp_path / "edema.json", "--json")
+    assert answer.returncode == 0 and "edema.json: doesn't name 9 pathologies" in answer.stderr
+    evaluated = json.loads(answer.stdout)
+    assert evaluated["rows"][-1] == {"pathology": "mean", "n_images": len(masks), "iou": 1.0}
+    assert len(evaluated["left_out"]["not_predicted"]) == 9
+    assert answer.stderr == "".join(f"note: {note}\n" for note in evaluated["notes"])
+    arguments = ("compare", truth, tmp_path / "edema.json", "--gt", truth, "--out", tmp_path / "out")
+    compared = json.loads(chexseg(*arguments, "--json").stdout)
+    assert [row["difference"] for row in compared["rows"]] == [0, 0] and "+0.000" in compared["sentence"]
+    assert Path(compared["page"]).is_file() and any("are matched without" in note for note in compared["notes"])
+    masks = {f"x/{image_id}": entry for image_id, entry in masks.items()}
+    (tmp_path / "other.json").write_text(json.dumps(masks))
+    answer = chexseg("evaluate", "--gt", truth, "--pred", tmp_path / "other.json")
+    assert (answer.returncode, answer.stdout, answer.stderr.count("\n")) == (2, "", 1)
+    assert min(masks) in answer.stderr and min(json.loads(truth.read_text())) in answer.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from chexseg.cli.options import DEFAULT_STORE, DataRoot, Overrides, StoreRoot, read_studies
+from chexseg.cli.options import DEFAULT_STORE, AsJson, DataRoot, Overrides, StoreRoot, read_studies
 
 
 def report(
@@ -23,6 +24,8 @@ def report(
     results, written = write_report(studies, data, store, out, overrides)
     for result in results:
         typer.echo(f"{result.name}: {len(result.cells)} of {len(result.cells) + len(result.missing)} cells finished")
+        if result.radiologists_note:
+            typer.echo(f"note: {result.radiologists_note}", err=True)
         if len(result.cells):
             typer.echo(table2.terminal(result))
         for note in result.notes:
@@ -51,6 +54,7 @@ def compare(
     ] = None,
     store: StoreRoot = DEFAULT_STORE,
     overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """Two studies, cells or mask files side by side: paired differences with intervals, and the settings that differ."""
     from chexseg.data import location
@@ -62,11 +66,15 @@ def compare(
     found = comparison.compare(*sides.read((first, second), root, Store(store), overrides or (), truth))
     for note in found.notes:
         typer.echo(f"note: {note}", err=True)
+    written = page.write(found, out)
+    if as_json:
+        typer.echo(json.dumps(found.as_dict() | {"sentence": comparison.sentence(found), "page": str(written)}, indent=1))
+        return
     for setting in found.settings.itertuples():
         typer.echo(f"{setting.setting}: A {setting.A}, B {setting.B}")
     typer.echo(to_terminal(comparison.short(found)))
     typer.echo(comparison.sentence(found))
-    typer.echo(str(page.write(found, out)))
+    typer.echo(str(written))
 
 
 def evaluate(
@@ -89,6 +97,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Where the table and CheXlocalize's three CSV files go.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Predictions against the ground truth, CheXlocalize files in, CSV out."""
     from chexseg.data import location
@@ -101,7 +110,7 @@ def evaluate(
         out.mkdir(parents=True, exist_ok=True)
         for name, table in {f"{found.table.columns[2]}.csv": found.table, **found.published}.items():
             table.to_csv(out / name, index=False)
-    typer.echo(found.table.to_csv(index=False).rstrip())
+    typer.echo(json.dumps(found.as_dict(), indent=1) if as_json else found.table.to_csv(index=False).rstrip())
 
 
 def write_report(studies: list[Path], data: str | Path, store: str, out: Path, overrides: list[str] | None) -> Any:

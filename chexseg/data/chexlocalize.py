@@ -7,14 +7,15 @@ A mask file is ``{image id: {pathology: {"size": [height, width], "counts": COCO
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco
 
+from chexseg.data import strict_json
 from chexseg.data.location import Readable
 from chexseg.errors import UserError, nearest
 from chexseg.pathologies import ALIASES, PATHOLOGIES
@@ -25,6 +26,10 @@ FILES = {
     "test": "CheXlocalize/gt_segmentations_test.json",
     "radiologists": "CheXlocalize/hb_segmentations_test.json",
 }
+
+#: Pixels of the largest mask: Pillow opens no larger image, and pycocotools multiplies height and width in 32 bits.
+MAX_PIXELS = 178_956_970
+_SIZE = f"[height, width] of at most {MAX_PIXELS} pixels"
 
 
 class MaskFile(Mapping[str, dict[str, dict]]):
@@ -41,6 +46,16 @@ class MaskFile(Mapping[str, dict[str, dict]]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @cached_property
+    def pathologies(self) -> tuple[str, ...]:
+        """The pathologies that any image of the file names, in the project's order; their masks may all be empty."""
+        named = {name for entry in self._entries.values() for name in entry}
+        return tuple(name for name in PATHOLOGIES if name in named)
+
+    def renamed(self, names: Mapping[str, str]) -> MaskFile:
+        """Return the same masks with other image ids: id in the file -> new id; ids not in `names` stay."""
+        return MaskFile(self.path, {names.get(image_id, image_id): entry for image_id, entry in self._entries.items()})
 
     def size(self, image_id: str) -> tuple[int, int]:
         """(height, width) of an image's masks. Raises `UserError` if they don't agree."""
@@ -86,21 +101,14 @@ def read(path: Readable) -> MaskFile:
 
 def scan(path: Readable) -> tuple[MaskFile, list[tuple[str, str]]]:
     """What of a mask file can be read, and every fault of its structure as (kind, message). The runs are not looked at."""
-    twice: list[str] = []
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        entry = dict(pairs)
-        twice.extend(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        return entry
-
     try:
-        document = json.loads(path.read_bytes(), object_pairs_hook=unique)
+        document, twice = strict_json.read(path)
     except OSError as error:
         missing = f"{path}: cannot be read ({error.strerror}); allowed: a CheXlocalize mask file"
         return MaskFile(path, {}), [
             ("missing file" if isinstance(error, FileNotFoundError) else "unreadable mask file", missing)
         ]
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         return MaskFile(path, {}), [("unreadable mask file", f"{path}: not JSON ({error}); allowed: a CheXlocalize mask file")]
     if not isinstance(document, dict):
         found = f"{path}: found a {type(document).__name__}; allowed: an object of image ids"
@@ -108,6 +116,9 @@ def scan(path: Readable) -> tuple[MaskFile, list[tuple[str, str]]]:
     faults = [("named twice", f"{path}: {key!r} stands there twice in one object; allowed: once") for key in twice]
     entries = {}
     for image_id, entry in document.items():
+        if not strict_json.is_one_line(image_id):
+            faults.append(("malformed mask", f"{path}: found the image id {image_id!r}; allowed: printable characters"))
+            continue
         if not isinstance(entry, dict) or not entry:
             found = f"{path}: {image_id}: found {_short(entry)}; allowed: an object of pathologies, at least one"
             faults.append(("malformed mask", found))
@@ -121,7 +132,7 @@ def scan(path: Readable) -> tuple[MaskFile, list[tuple[str, str]]]:
             elif canonical in good:
                 faults.append(("named twice", f"{path}: {image_id}: {name} stands there under two names; allowed: once"))
             elif not _is_run_length(rle):
-                allowed = "{'size': [height, width], 'counts': COCO run-length string}"
+                allowed = f"{{'size': {_SIZE}, 'counts': COCO run-length string}}"
                 faults.append(("malformed mask", f"{path}: {image_id}: {name}: found {_short(rle)}; allowed: {allowed}"))
             else:
                 good[canonical] = rle
@@ -133,8 +144,13 @@ def scan(path: Readable) -> tuple[MaskFile, list[tuple[str, str]]]:
 def _is_run_length(rle: Any) -> bool:
     if not isinstance(rle, dict) or not isinstance(rle.get("counts"), str):
         return False
-    size = rle.get("size")
-    return isinstance(size, list) and len(size) == 2 and all(type(n) is int and n > 0 for n in size)
+    return _is_size(rle.get("size"))
+
+
+def _is_size(size: Any) -> bool:
+    if not isinstance(size, list) or len(size) != 2 or not all(type(n) is int and n > 0 for n in size):
+        return False
+    return size[0] * size[1] <= MAX_PIXELS
 
 
 def _short(value: Any) -> str:
@@ -166,8 +182,10 @@ def decode(rle: dict, where: str) -> np.ndarray:
 def checked(rle: dict, where: str) -> dict:
     """The run-length mask as pycocotools takes it. Raises `UserError` naming `where` if the runs don't fill the size.
 
-    pycocotools trusts the string, and reads or writes past its buffers where the string is damaged.
+    pycocotools trusts size and string, and reads or writes past its buffers where either is wrong.
     """
+    if not _is_size(rle["size"]):
+        raise UserError(f"{where}: found the size {_short(rle['size'])}; allowed: {_SIZE}")
     height, width = rle["size"]
     total = run_total(rle["counts"])
     if total != height * width:

@@ -64,6 +64,7 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         rows.append({**cell.row(), "selection_miou": fitted.facts["selection_miou"] if fitted else None})
         scores.append(scored)
     stages = _stages(plan, artifacts)
+    readers_IK3, readers_note = radiologists.counts(data, image_ids, names, size) if data and image_ids else (None, "")
     return StudyResults(
         name=plan.study.name,
         title=plan.study.title or plan.study.name,
@@ -78,7 +79,8 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         image=_images(plan, artifacts, names),
         weak_labels=tuple(_weak_labels(plan, artifacts, node, names) for node in plan.nodes.values() if node.stage in WEAK),
         classifiers=_classifiers(plan, artifacts),
-        radiologists_IK3=radiologists.counts(data, image_ids, names, size) if data and image_ids else None,
+        radiologists_IK3=readers_IK3,
+        radiologists_note=readers_note,
         notes=tuple(f"{fault}; it is left out (hint: `chexseg study run` makes it again)" for fault in damage.values()),
     )
 

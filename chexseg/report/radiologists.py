@@ -8,11 +8,18 @@ import numpy as np
 
 from chexseg.data import chexlocalize, location
 from chexseg.data.location import Location
+from chexseg.errors import UserError
 from chexseg.report import mask_counts
+from chexseg.report.matching import match
 
 
-def counts(data: Location, image_ids: Sequence[str], pathologies: Sequence[str], size: int | None) -> np.ndarray | None:
-    """counts_IK3 of `image_ids`, the radiologists' masks as predictions; None where the data set hasn't their file.
+def counts(
+    data: Location, image_ids: Sequence[str], pathologies: Sequence[str], size: int | None
+) -> tuple[np.ndarray | None, str]:
+    """Return (counts_IK3 of `image_ids` with the radiologists' masks as predictions, a note on their file).
+
+    None if there is no file, or if it names none of the images, or not all pathologies that the test set has: a mean over
+    other pathologies would stand beside the models'. Images that it doesn't name are empty. The note may be empty.
 
     size: of the squares in which pixels are counted; None counts at each image's own size. Raises `UserError` as
     `mask_counts.count` does.
@@ -20,6 +27,22 @@ def counts(data: Location, image_ids: Sequence[str], pathologies: Sequence[str],
     path = data / chexlocalize.FILES["radiologists"]
     with location.reached(path):
         if not path.is_file():
-            return None
+            return None, ""
     truth, readers = chexlocalize.read(data / chexlocalize.FILES["test"]), chexlocalize.read(path)
-    return mask_counts.count(truth, readers, image_ids, pathologies, size or 0).counts_IK3
+    try:
+        matching = match(image_ids, readers, "the test set", path)
+    except UserError as error:
+        return None, f"{error}; the radiologists are left out"
+    notes = list(matching.notes)
+    if matching.missing:
+        notes.append(
+            f"{path}: doesn't name {len(matching.missing)} of {len(image_ids)} test images ({matching.missing[0]}, ...):"
+            " taken as empty"
+        )
+    readers = readers.renamed(matching.renamed)
+    counts_IK3 = mask_counts.count(truth, readers, image_ids, pathologies, size or 0).counts_IK3
+    drawn_K = counts_IK3[..., 2].any(axis=0)
+    lacking = [name for name, drawn in zip(pathologies, drawn_K, strict=True) if drawn and name not in readers.pathologies]
+    if lacking:
+        return None, f"{path}: doesn't name {', '.join(lacking)}; the radiologists are left out"
+    return counts_IK3, "; ".join(notes)

@@ -118,6 +118,7 @@ class StudyResults:
     weak_labels: tuple[WeakLabels, ...] = ()  # one an artifact of the plan, made or not
     classifiers: tuple[Classifier, ...] = ()  # one an artifact that is there
     radiologists_IK3: np.ndarray | None = None  # the human benchmark's counts on the same images
+    radiologists_note: str = ""  # why their file is left out, or what it lacks
     #: (index into cells, image id) -> masks_KHW, bool, at training size
     predictions: Callable[[int, str], np.ndarray] | None = field(default=None, repr=False)
     #: image id -> (pixels_HW uint8, expert masks_KHW bool), at training size

@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from chexseg.data.location import Location
 from chexseg.errors import UserError
-from chexseg.study import cost, plan, search_summary, spec, summary
+from chexseg.study import cost, document, plan, search_summary, spec, summary
 from chexseg.study.plan import Plan
 from chexseg.study.search import Search
 from chexseg.study.search_summary import SearchSummary
@@ -66,7 +64,7 @@ def _settings(overrides: Sequence[str]) -> Mapping[str, Any]:
         if not equals:
             raise UserError(f"--set {override}: allowed: KEY=VALUE, such as fit.epochs=5")
         try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            found[key] = document.read(value, "--set").content
+        except UserError:
             raise UserError(f"--set {override}: the value is not YAML; allowed: such as fit.epochs=5") from None
     return found

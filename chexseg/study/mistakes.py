@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from chexseg.study.settings import Section, Settings, flat, is_section, merged, 
 if TYPE_CHECKING:
     from chexseg.study.spec import Study
 
+#: Combinations of the axes' values; a hundred times the largest grid that has been planned.
+MOST_COMBINATIONS = 1_000_000
 #: pydantic's types of faults -> what it takes instead, with the fault's own context to be filled in.
 ALLOWED = {
     "int_type": "a whole number",
@@ -164,6 +167,11 @@ def check_points(study: Study, document: Document, laid: Mapping[str, Any]) -> N
         for name in entry.settings:
             _check_varied(name, entry.begin(name, document))
     _check_axes(axes, document, laid)
+    number = math.prod(len(values) for values in study.axes.values() if not isinstance(values, space.Range))
+    if number > MOST_COMBINATIONS:
+        raise UserError(
+            f"{document.place('axes')}: axes: found {number:,} combinations of values; expected: at most {MOST_COMBINATIONS:,}"
+        )
     together: dict[str, list[list[_Entry]]] = {}
     for key, entries in axes.items():
         together.setdefault(key.partition(".")[0], []).append(entries)

@@ -13,10 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import chexseg
 from chexseg.data.location import Location
+from chexseg.study import document
 from chexseg.study.cell import Cell
 from chexseg.study.spec import Study
 from chexseg.study.store import PACKAGES, Store
@@ -73,7 +72,7 @@ def describe(
 def _texts(path: Path) -> dict[str, str]:
     text = path.read_text()
     found = {str(path.absolute()): text}
-    for name in yaml.safe_load(text).get("studies", []):
+    for name in document.read(text, str(path)).content.get("studies", []):
         found |= _texts(path.parent / name)
     return found
 

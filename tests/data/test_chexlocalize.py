@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from chexseg.data import chexlocalize, chexpert, images
 from chexseg.errors import UserError
 from chexseg.pathologies import PATHOLOGIES, observation
 
+BESIDE = Path(__file__).resolve().parents[2].parent / "shared"
 SHAPES = [(1, 1), (1, 7), (9, 1), (16, 16), (33, 20), (128, 161)]
 
 
@@ -79,6 +81,41 @@ def test_runs_that_do_not_fill_the_size_are_refused(tmp_path, refused, size):
         mask_file.masks("patient1_study1_view1_frontal")
 
 
+@pytest.mark.parametrize("size", [[100_000, 100_000], [2, 2**31], [1, 10**300], [13_377, 13_379]])
+def test_a_mask_larger_than_any_image_is_refused_before_pycocotools_sees_it(tmp_path, refused, size):
+    pixels = size[0] * size[1]
+    # Runs of 2**28 each, as many as there are; pycocotools would count in 32 bits.
+    counts = "PPPPP8" * min(pixels // 2**28, 50) or "0"
+    path = write(tmp_path / "masks.json", document(size=size, counts=counts))
+    with refused(path, "patient1_study1_view1_frontal: Edema", "at most 178956970 pixels"):
+        chexlocalize.read(path)
+    with refused("here", "at most 178956970 pixels"):
+        chexlocalize.decode({"size": size, "counts": counts}, "here")
+
+
+def test_the_bomb_beside_this_checkout_is_refused(refused):
+    path = BESIDE / "cases/bombs/huge_mask.json"
+    if not path.is_file():
+        pytest.skip("../shared/cases is not beside this checkout")
+    with refused(path, "patient64741_study1_view1_frontal: Edema", "[100000, 100000]"):
+        chexlocalize.read(path)
+
+
+def test_an_image_id_may_have_any_character_that_fits_on_a_line(tmp_path):
+    masks = {name: {"Edema": np.eye(3, dtype=bool)} for name in ("a\xa0b c", "Röntgen-胸", "\u200bx")}
+    chexlocalize.write(tmp_path / "masks.json", masks)
+    assert list(chexlocalize.read(tmp_path / "masks.json")) == list(masks)
+
+
+def test_the_pathologies_of_a_file_are_those_of_any_image(tmp_path):
+    mask_HW = np.zeros((3, 4), dtype=bool)
+    chexlocalize.write(tmp_path / "masks.json", {"a": {"Pneumothorax": mask_HW}, "b": {"Edema": mask_HW}})
+    mask_file = chexlocalize.read(tmp_path / "masks.json")
+    assert mask_file.pathologies == ("Edema", "Pneumothorax")
+    renamed = mask_file.renamed({"a": "c"})
+    assert set(renamed) == {"b", "c"} and renamed["c"] == mask_file["a"] and set(mask_file) == {"a", "b"}
+
+
 @pytest.mark.parametrize("counts", ["", "P", "`0P", "`PPPPP0", "é", " ", "o" * 40, "04P"])
 def test_strings_that_are_no_run_lengths_are_refused(refused, counts):
     assert chexlocalize.run_total("`0") == 16  # the third cuts off a number after it, the fourth writes 16 in seven digits
@@ -110,6 +147,10 @@ def test_damaged_strings_are_refused_or_give_a_mask_of_that_size():
     [
         ("[1, 2]", ("list", "object of image ids")),
         ("{", ("not JSON",)),
+        ({"im\nage": {}}, ("image id 'im\\nage'", "printable")),
+        ('{"\\ud800": {}}', ("image id '\\ud800'", "printable")),
+        ("[" * 100_000, ("not JSON (it nests too deep)",)),
+        ("1" * 5000, ("not JSON",)),
         ({"image": []}, ("image", "object of pathologies")),
         ({"image": {}}, ("image", "object of pathologies")),
         ({"image": {"Oedema": document()}}, ("image: unknown pathology 'Oedema'", "did you mean 'Edema'", *PATHOLOGIES)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import pytest
 
 from chexseg.data import chexlocalize
 from chexseg.errors import UserError
+from chexseg.pathologies import PATHOLOGIES
 from chexseg.report.compare import comparison, page, sides
 from chexseg.report.compare.comparison import A_HIGHER, MEAN, UNDECIDED
 from chexseg.report.compare.sides import Group, Side
@@ -150,15 +152,99 @@ def test_a_file_beside_a_study_is_counted_at_its_size(small, tmp_path):
 def test_two_files_have_the_numbers_of_evaluate(small, tmp_path):
     truth = small[1] / chexlocalize.FILES["test"]
     other = small[1] / chexlocalize.FILES["radiologists"]
-    few = tmp_path / "few.json"
-    few.write_text(json.dumps(dict(list(json.loads(other.read_text()).items())[1:])))
-    found = compared(small, str(other), str(few))
-    for column, path in (("IoU A", other), ("IoU B", few)):
+    found = compared(small, str(other), str(truth))
+    for column, path in (("IoU A", other), ("IoU B", truth)):
         expected = evaluate(truth, path).table.set_index("pathology")["iou"].rename({"mean": MEAN})
         pd.testing.assert_series_equal(
             found.rows.set_index("pathology")[column], expected[found.rows["pathology"]], check_names=False
         )
-    assert any("doesn't name 1 of" in note for note in found.notes)
+    assert not found.notes
+
+
+Masks = dict[str, dict[str, Any]]
+
+
+def without_pathologies(masks: Masks) -> Masks:
+    return {image_id: {name: entry[name] for name in NAMES} for image_id, entry in masks.items()}
+
+
+def without_images(masks: Masks) -> Masks:
+    return dict(list(masks.items())[2:])
+
+
+def with_endings(masks: Masks) -> Masks:
+    return {f"{image_id}.JPG": entry for image_id, entry in masks.items()}
+
+
+REDUCED = {
+    without_pathologies: ("doesn't name Airspace Opacity, ", "Support Devices: left out"),
+    without_images: ("doesn't name 2 of ", "left out; an image on which nothing is predicted is named with empty masks"),
+    with_endings: ("image ids are matched without their endings", ""),
+}
+
+
+@pytest.mark.parametrize("reduce", REDUCED)
+def test_files_are_compared_on_what_both_have(small, tmp_path, reduce):
+    """The same masks, of which one file lacks some: there is no difference, in either order."""
+    whole = small[1] / chexlocalize.FILES["radiologists"]
+    masks = reduce(json.loads(whole.read_text()))
+    part = tmp_path / "part.json"
+    part.write_text(json.dumps(masks))
+    for both in ((whole, part), (part, whole), (part, part)):
+        found = compared(small, *map(str, both))
+        assert (found.rows["difference"].dropna() == 0).all() and set(found.rows["verdict"].dropna()) == {UNDECIDED}
+        assert found.images == len(masks) and found.rows["IoU A"].iloc[0] > 0
+        notes = [note for note in found.notes if note.startswith(str(part))]
+        assert len(notes) == len(found.notes) == both.count(part)
+        assert all(word in note for note in notes for word in REDUCED[reduce])
+    names = set(NAMES) if reduce is without_pathologies else set(PATHOLOGIES)
+    assert set(found.rows["pathology"]) == names | {MEAN}
+
+
+@pytest.mark.parametrize("reduce", REDUCED)
+def test_a_file_that_lacks_some_is_compared_with_a_study_on_the_rest(small, tmp_path, reduce):
+    truth = small[1] / chexlocalize.FILES["test"]
+    masks = reduce(json.loads(truth.read_text()))
+    part = tmp_path / "part.json"
+    part.write_text(json.dumps(masks))
+    found = compared(small, "STUDY#full trial 0", str(part))
+    assert (found.rows["IoU B"].dropna() == 1).all() and found.images == len(masks)
+    names = {"Edema", "Cardiomegaly"} | (set() if reduce is without_pathologies else {"Support Devices"})
+    assert set(found.rows["pathology"]) == names | {MEAN}
+    if reduce is without_pathologies:
+        assert any(note == f"{part}: doesn't name Support Devices: left out" for note in found.notes)
+    whole = compared(small, "STUDY#full trial 0", str(truth)).rows.set_index("pathology")
+    if reduce is not without_images:
+        pathologies = sorted(names)
+        assert found.rows.set_index("pathology").loc[pathologies, "IoU A"].equals(whole.loc[pathologies, "IoU A"])
+
+
+def test_an_empty_mask_is_a_prediction_and_a_missing_one_of_a_named_pathology_too(small, tmp_path):
+    whole = small[1] / chexlocalize.FILES["radiologists"]
+    masks = json.loads(whole.read_text())
+    drawn = next(image_id for image_id in masks if chexlocalize.read(whole).masks(image_id, ["Support Devices"]).any())
+    size = masks[drawn]["Support Devices"]["size"]
+    rows = []
+    for number, mask in enumerate((None, chexlocalize.encode(np.zeros(size, dtype=bool)))):
+        del masks[drawn]["Support Devices"]
+        masks[drawn] |= {"Support Devices": mask} if mask else {}
+        part = tmp_path / f"part{number}.json"
+        part.write_text(json.dumps(masks))
+        found = compared(small, str(whole), str(part))
+        rows.append(found.rows.set_index("pathology").loc["Support Devices", "IoU B"])
+        assert found.rows.set_index("pathology").loc["Support Devices", "difference"] > 0 and not found.notes
+        masks[drawn]["Support Devices"] = mask
+    assert rows[0] == rows[1]
+
+
+def test_the_json_has_everything_of_the_comparison(small, tmp_path):
+    whole = small[1] / chexlocalize.FILES["radiologists"]
+    part = tmp_path / "part.json"
+    part.write_text(json.dumps(without_images(json.loads(whole.read_text()))))
+    found = compared(small, "STUDY", str(part))
+    told = found.as_dict()
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert told["notes"] == list(found.notes) and len(told["rows"]) == len(found.rows) and len(told["cells"]) == 3
 
 
 def test_what_cannot_be_compared_is_refused(small, tmp_path):
@@ -175,6 +261,22 @@ def test_what_cannot_be_compared_is_refused(small, tmp_path):
             compared(small, *both, *overrides)
         message = str(caught.value)
         assert "\n" not in message and "allowed" in message and all(word in message for word in words), message
+    masks = json.loads((data / chexlocalize.FILES["test"]).read_text())
+    halves = [tmp_path / f"half{number}.json" for number in range(2)]
+    for number, half in enumerate(halves):
+        half.write_text(json.dumps(dict(list(masks.items())[number::2])))
+    first, second = list(masks)[:2]
+    with pytest.raises(UserError, match=f"found no image of both, only such as {first} and {second}; expected: at least one"):
+        compared(small, *map(str, halves))
+    for number, name in enumerate(NAMES):
+        one_name = {image_id: {name: entry[name]} for image_id, entry in masks.items()}
+        halves[number].write_text(json.dumps(one_name))
+    with pytest.raises(UserError, match="found no pathology of both"):
+        compared(small, *map(str, halves))
+    halves[0].write_text(json.dumps({f"x/{image_id}": entry for image_id, entry in masks.items()}))
+    for beside in (str(halves[1]), "STUDY"):
+        with pytest.raises(UserError, match=f"half0.json: found no image of .*'x/{first}'; expected: such as '{first}'"):
+            compared(small, beside, str(halves[0]))
     own = stores.write_study(study.with_name("own.yaml"), stores.STUDY + "  score: {resolution: own}\n")
     with pytest.raises(UserError, match="allowed: the same size.*score.resolution=own"):
         compared(small, str(own), "STUDY")

@@ -106,6 +106,25 @@ def test_the_first_of_equal_scores_is_taken(truth, tmp_path):
     assert evaluate(truth, tmp_path / "maps", "hit-rate").table.set_index("pathology")["hit_rate"]["Edema"] == 0
 
 
+@pytest.mark.parametrize("kind", ["points", "maps"])
+def test_ids_match_without_an_ending_and_a_pathology_without_predictions_is_left_out(truth, tmp_path, kind):
+    if kind == "points":
+        pred = write_points(tmp_path / "points.json", {f"{FIRST}.jpg": {"Edema": [[35, 15]]}, SECOND: {"Edema": []}})
+    else:
+        pred = tmp_path / "maps"
+        write_map(pred, f"{FIRST}.jpg", "Edema", peak(1, 4), "npy")
+        write_map(pred, "patient3_study1_view1_frontal", "Edema", peak(1, 4), "npy")
+    found = evaluate(truth, pred, "hit-rate")
+    table = found.table.set_index("pathology")
+    assert table["n_images"].to_dict() | {"mean": 0} == dict.fromkeys(table.index, 0) | {"Edema": 2 if kind == "points" else 1}
+    assert table["hit_rate"]["mean"] == table["hit_rate"]["Edema"] == (0.5 if kind == "points" else 1)
+    assert found.left_out.not_predicted == ("Cardiomegaly", "Consolidation")
+    assert any("1 image ids are matched without their endings" in note for note in found.notes)
+    assert any(f"{pred}: doesn't name 2 pathologies" in note for note in found.notes)
+    if kind == "maps":
+        assert any("names 1 images that" in note and "patient3" in note for note in found.notes)
+
+
 class Harm:
     def __reduce__(self):
         return Path.touch, (Path("harmed"),)
@@ -131,7 +150,7 @@ def refused(truth: Path, pred: Path, *words: str) -> None:
     with pytest.raises(UserError) as caught:
         evaluate(truth, pred, "hit-rate")
     message = str(caught.value)
-    assert "\n" not in message and "allowed" in message
+    assert "\n" not in message and ("allowed" in message or "expected" in message)
     assert all(word in message for word in words), message
 
 
@@ -143,9 +162,21 @@ def test_mistakes_are_named(truth, tmp_path):
     refused(truth, write_points(path, {FIRST: {"Edemas": []}}), "'Edemas'", "did you mean 'Edema'")
     refused(truth, write_points(path, {FIRST: {"Edema": [1, 2]}}), "Edema: found [1, 2]", "[[x, y], ...]")
     refused(truth, write_points(path, {FIRST: {"Edema": [[60, 2]]}}), "(60, 2)", "60 x 40")
+    refused(truth, write_points(path, {FIRST: {"Edema": [[10**400, 2]]}}), "Edema: found [[1000", "[[x, y], ...]")
+    refused(truth, write_points(path, {FIRST: {"Edema": [[float("nan"), 2]]}}), "Edema: found [[nan", "[[x, y], ...]")
+    both = {"Lung Opacity": [], "Airspace Opacity": [[1, 1]]}
+    refused(truth, write_points(path, {FIRST: both}), FIRST, "found Airspace Opacity under two names")
+    path.write_text(f'{{"{FIRST}": {{"Edema": [[1, 1]]}}, "{FIRST}": {{"Edema": [[35, 15]]}}}}')
+    refused(truth, path, f"found '{FIRST}' twice in one object")
+    refused(truth, write_points(path, {}), "points.json: found no image")
+    refused(truth, write_points(path, {"other": {"Edema": []}}), "points.json", "'other'", f"'{FIRST}'")
+    refused(truth, write_points(path, {FIRST: {"Lung Lesion": []}}), "found no pathology", "Lung Lesion", "Edema")
     maps = tmp_path / "maps"
     maps.mkdir()
     refused(truth, maps, "found no heat map", "_Edema_map.pkl")
+    write_map(maps, "other", "Edema", peak(1, 4), "npy")
+    refused(truth, maps, "found no image of", "'other'", f"'{FIRST}'")
+    (maps / "other_Edema_map.npy").unlink()
     write_map(maps, FIRST, "Edema", np.full((4, 6), np.nan))
     refused(truth, maps, "aren't finite")
     write_map(maps, FIRST, "Edema", np.zeros((2, 4, 6)), "npy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,19 @@ class Comparison:
     settings: pd.DataFrame
     cells: pd.DataFrame
     notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, as plain JSON; a value that isn't defined is None."""
+        tables = {"rows": self.rows, "settings": self.settings, "cells": self.cells}
+        return {
+            "A": self.titles[0],
+            "B": self.titles[1],
+            "size": self.size,
+            "images": self.images,
+            "patients": self.patients,
+            **{name: json.loads(table.to_json(orient="records", double_precision=15)) for name, table in tables.items()},
+            "notes": list(self.notes),
+        }
 
 
 def compare(first: Side, second: Side, replicates: int = 1000, seed: int = 0) -> Comparison:

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from chexseg.data import chexlocalize
+from chexseg.data.chexlocalize import MaskFile
 from chexseg.data.location import Location
 from chexseg.errors import UserError, nearest
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.report import load
 from chexseg.report.mask_counts import count
+from chexseg.report.matching import Matching, match
 from chexseg.report.results import StudyResults
 from chexseg.study import meaning
 from chexseg.study.plan import Plan
@@ -57,12 +59,16 @@ def read(
 ) -> tuple[Side, Side]:
     """Both sides, on the same images, pathologies and masks, counted at the same size.
 
+    What of these only one side has is left out, with a note; a file has what it names. An image that a file names is one
+    that it predicts nothing on wherever it lacks a mask of a pathology that it names elsewhere.
+
     Each is ``STUDY.yaml``, ``STUDY.yaml#CELL``, where CELL is a cell's name, with or without its trial, or the beginning of
     its key, or ``MASKS.json``, a CheXlocalize file at the images' own sizes. Beside a study that is scored at its training
     size a file's masks are put into the same squares, as the experts' are. data: needed for studies; gt: the truth of files,
     by default the test masks below `data`; overrides: ``KEY=VALUE`` laid over every study's settings.
 
-    Raises `UserError` for anything else, and for sides that can't be compared: other sizes, images or truths.
+    Raises `UserError` for anything else, and for sides that can't be compared: other sizes or truths, two studies of other
+    images, no common image or pathology.
     """
     sides: list[Side | None] = [None if _is_file(text) else _study(text, data, store, overrides) for text in both]
     studies = [side for side in sides if side]
@@ -145,20 +151,44 @@ def flat(settings: Settings) -> dict[str, Any]:
 
 
 def _file(text: str, gt: Location, studies: Sequence[Side]) -> Side:
-    """Counts of a file of masks, on the images, pathologies and at the size of the study beside it, if there is one."""
+    """Counts of a file of masks on the images and pathologies that it and the study beside it, or the truth, name.
+
+    At the size of the study, if there is one.
+    """
     truth, predicted = chexlocalize.read(gt), chexlocalize.read(Path(text))
     other = studies[0] if studies else None
-    image_ids, names = (other.image_ids, other.pathologies) if other else (tuple(sorted(truth)), PATHOLOGIES)
-    size, notes = other.size if other else 0, []
+    reference = other.title if other else gt
+    all_ids, all_names = (other.image_ids, other.pathologies) if other else (tuple(sorted(truth)), truth.pathologies)
+    (truth, of_truth), (predicted, matching) = (_with_ids(masks, all_ids, reference) for masks in (truth, predicted))
+    image_ids = tuple(image_id for image_id in all_ids if image_id in predicted)
+    names = tuple(name for name in all_names if name in predicted.pathologies)
+    notes = [*of_truth.notes, *matching.notes]
+    if matching.missing:
+        notes.append(
+            f"{text}: doesn't name {len(matching.missing)} of {len(all_ids)} images ({matching.missing[0]}, ...): left out;"
+            " an image on which nothing is predicted is named with empty masks"
+        )
+    if matching.unknown:
+        notes.append(
+            f"{text}: names {len(matching.unknown)} images that {reference} doesn't ({matching.unknown[0]}, ...): left out"
+        )
+    lacking = {text: set(all_names) - set(names), reference: set(predicted.pathologies) - set(names)}
+    for source, missing in lacking.items():
+        if missing:
+            notes.append(f"{source}: doesn't name {', '.join(name for name in PATHOLOGIES if name in missing)}: left out")
+    size = other.size if other else 0
     counted = count(truth, predicted, image_ids, names, size)
-    missing = [image_id for image_id in image_ids if image_id not in predicted]
-    if missing:
-        notes.append(f"{text}: doesn't name {len(missing)} of {len(image_ids)} images ({missing[0]}, ...): taken as empty")
     if size:
         notes.append(
             f"{text}: its masks are counted in squares of {size} x {size} pixels, as the study's are (nearest neighbour)"
         )
     return Side(text, (Group(Path(text).name, counted.counts_IK3[None]),), image_ids, names, size, tuple(notes))
+
+
+def _with_ids(masks: MaskFile, image_ids: Sequence[str], source: object) -> tuple[MaskFile, Matching]:
+    """Return the masks with the ids of `source`. Raises `UserError` as `match` does."""
+    matching = match(image_ids, masks, source, masks.path)
+    return masks.renamed(matching.renamed), matching
 
 
 def _on_one_footing(first: Side, second: Side) -> tuple[Side, Side]:
@@ -167,28 +197,38 @@ def _on_one_footing(first: Side, second: Side) -> tuple[Side, Side]:
             f"{first.title} is scored at {_sizes([first.size])}, {second.title} at {_sizes([second.size])}; allowed: the same"
             " size, such as each image's own: --set score.resolution=own, once both studies are run with it"
         )
+    studies = all(group.keys for side in (first, second) for group in side.groups)
     names = tuple(name for name in first.pathologies if name in second.pathologies)
     if not names:
         raise UserError(f"{first.title} and {second.title}: found no pathology of both; allowed: at least one")
-    if first.image_ids != second.image_ids:
+    if studies and first.image_ids != second.image_ids:
         raise UserError(f"{first.title} and {second.title}: scored on other test images; allowed: the same")
-    sides = [_on(side, names) for side in (first, second)]
+    named = set(second.image_ids)
+    image_ids = tuple(image_id for image_id in first.image_ids if image_id in named)
+    if not image_ids:
+        raise UserError(
+            f"{first.title} and {second.title}: found no image of both, only such as {first.image_ids[0]} and"
+            f" {second.image_ids[0]}; expected: at least one"
+        )
+    # A file's notes say already what it lacks.
+    sides = [_on(side, names, image_ids, noted=studies) for side in (first, second)]
     truths = [side.groups[0].counts_TIK3[0, ..., 2] for side in sides]
     if not np.array_equal(*truths):
         raise UserError(f"{first.title} and {second.title}: scored against other expert masks; allowed: the same")
     return sides[0], sides[1]
 
 
-def _on(side: Side, names: tuple[str, ...]) -> Side:
-    """The side on these of its pathologies."""
-    if names == side.pathologies:
+def _on(side: Side, names: tuple[str, ...], image_ids: tuple[str, ...], noted: bool) -> Side:
+    """The side on these of its pathologies and images. noted: with a note of the pathologies that this leaves out."""
+    if (names, image_ids) == (side.pathologies, side.image_ids):
         return side
-    chosen = [side.pathologies.index(name) for name in names]
-    left = ", ".join(name for name in side.pathologies if name not in names)
-    groups = tuple(replace(group, counts_TIK3=group.counts_TIK3[:, :, chosen]) for group in side.groups)
-    return replace(
-        side, groups=groups, pathologies=names, notes=(*side.notes, f"{side.title}: left out, as the other lacks it: {left}")
-    )
+    lost = [name for name in side.pathologies if name not in names]
+    notes = [f"{side.title}: left out, as the other lacks it: {', '.join(lost)}"] if noted and lost else []
+    columns = [side.pathologies.index(name) for name in names]
+    positions = {image_id: row for row, image_id in enumerate(side.image_ids)}
+    rows = [positions[image_id] for image_id in image_ids]
+    groups = tuple(replace(group, counts_TIK3=group.counts_TIK3[:, rows][:, :, columns]) for group in side.groups)
+    return replace(side, groups=groups, pathologies=names, image_ids=image_ids, notes=(*side.notes, *notes))
 
 
 def _sizes(squares: Any) -> str:

@@ -42,7 +42,7 @@ def cells_html(results: StudyResults, name: str) -> str:
 
 
 def missing_html(results: StudyResults, name: str) -> str:
-    """One row a cell without scores, and why it has none."""
+    """One row for whatever lacks figures, and why."""
     rows = study_tables.missing_rows(results)
     if not len(rows):
         return '<p class="soft">None: every cell of the study has scores.</p>'

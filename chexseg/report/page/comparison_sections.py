@@ -115,11 +115,9 @@ def figure5_html(results: StudyResults, name: str) -> str:
         return ""
     arms = rows[(rows["kind"] == "mean") & ~rows["role"].isin(["gap", "radiologists"])].drop_duplicates("role")
     which = " ".join(f"{_capital(row.role)}: {escape(row.told)}." for row in arms.itertuples())
-    lacking = (
-        ""
-        if results.radiologists_IK3 is not None
-        else " The data set has no radiologists’ masks (<code>CheXlocalize/hb_segmentations_test.json</code>)."
-    )
+    lacking = f" {escape(results.radiologists_note)}." if results.radiologists_note else ""
+    if results.radiologists_IK3 is None and not lacking:
+        lacking = " The data set has no radiologists’ masks (<code>CheXlocalize/hb_segmentations_test.json</code>)."
     told = (
         f"{which} Each is its method’s arm with the highest mIoU on the selection images; the test set had no say.{lacking} "
         "Bars and ±: 95% over test patients (1,000 bootstrap samples), trials averaged; the gap, CheXseg minus radiologists, "

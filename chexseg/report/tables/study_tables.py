@@ -231,5 +231,8 @@ def stages_rows(results: StudyResults) -> pd.DataFrame:
 def missing_rows(results: StudyResults) -> pd.DataFrame:
     """One row for whatever lacks figures: name, state, reason. Cells first, then pathologies, then the radiologists."""
     undefined = [{"name": name, "state": "undefined", "reason": NO_EXPERT} for name in without_expert(results)]
+    if results.radiologists_note:
+        state = "left out" if results.radiologists_IK3 is None else "incomplete"
+        undefined.append({"name": "radiologists", "state": state, "reason": results.radiologists_note})
     rows = [results.missing[["name", "state", "reason"]], pd.DataFrame(undefined, columns=["name", "state", "reason"])]
     return pd.concat([part for part in rows if len(part)] or rows[:1], ignore_index=True)
