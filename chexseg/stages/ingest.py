@@ -138,11 +138,12 @@ class _Decoder:
         sizes_N2 = np.empty((len(rows), 2), dtype=np.int32)
         named = zip(rows["image_id"], rows["patient"], islice(files, len(rows)), strict=True)
         for position, (image_id, patient, path) in enumerate(named):
-            pixels_HW = images.decode(path)
+            image = images.read(path)
+            pixels_HW = image.pixels_HW
             frame = images.Frame(*pixels_HW.shape, self.size)
             pixels_NHW[position], sizes_N2[position] = frame.image(pixels_HW), pixels_HW.shape
             if image_id in self.masks:
-                self.masks.check_size(image_id, path, pixels_HW.shape)
+                self.masks.check_size(image_id, path, pixels_HW.shape, image.stored_shape)
                 masks[image_id] = patient, frame.masks(self.masks.masks(image_id))
         scalars: dict[str, Any] = {name: rows[name].to_numpy() for name in ("image_id", "patient", "frontal")}
         scalars |= {"height": sizes_N2[:, 0], "width": sizes_N2[:, 1]}
