@@ -23,9 +23,6 @@ def predict(
     from chexseg.predict import films
 
     found, left_out = films.find(images)  # before torch, which takes its time
-    if left_out:
-        named = ", ".join(map(str, left_out[:3])) + (f" and {len(left_out) - 3} more" if len(left_out) > 3 else "")
-        typer.echo(f"note: left out, no JPEG, PNG, TIFF or DICOM image: {named}", err=True)
     with whole_or_none(out) as making:
         from chexseg.predict import segment
         from chexseg.progress import reporter
@@ -35,6 +32,9 @@ def predict(
             counts = segment.run(segmenter, found, making, watch)
         finally:
             watch.close()
+    if left_out:
+        named = ", ".join(map(str, left_out[:3])) + (f" and {len(left_out) - 3} more" if len(left_out) > 3 else "")
+        typer.echo(f"note: left out, no JPEG, PNG, TIFF or DICOM image: {named}", err=True)
     typer.echo(f"{out}: {segment.MASKS} and {segment.OVERLAYS}/ of {len(found)} images")
     for name, count in counts.items():
         typer.echo(f"{name:<27} on {count}")

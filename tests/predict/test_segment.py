@@ -175,9 +175,11 @@ def test_the_command_writes_all_or_nothing(model, film_HW, tmp_path):
     assert answer.stderr.startswith("chexseg: films/b.png: found no readable image") and answer.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["films"]
 
-    (tmp_path / "films" / "b.png").unlink()
+    (tmp_path / "films" / "b.png").rename(tmp_path / "films" / "notes.txt")
+    (tmp_path / "films" / "notes.txt").write_text("no image")
     answer = command(model, "films", "--out", "out", cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
+    assert "note: left out, no JPEG, PNG, TIFF or DICOM image: films/notes.txt\n" in answer.stderr
     assert answer.stdout.startswith("out: segmentations.json and overlays/ of 1 images\nCardiomegaly ")
     there = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*"))
     assert there == ["overlays", "overlays/a.png", "segmentations.json"]
