@@ -13,14 +13,16 @@ from chexseg.errors import UserError
 
 def predict(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A fitted segmenter: STORE/fit/KEY, or the weights in it.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE_OR_DIR ...", help="JPEG, PNG, DICOM, or directories of them.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE_OR_DIR ...", help="JPEG, PNG, TIFF, DICOM, or directories of them.")
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="An empty or new directory.")],
     quiet: QuietFlag = False,
 ) -> None:
     """Masks of new images as a CheXlocalize file, at each image's own size, and an overlay of each."""
     from chexseg.predict import films
 
-    found = films.find(images)  # before torch, which takes its time
+    found, left_out = films.find(images)  # before torch, which takes its time
     with whole_or_none(out) as making:
         from chexseg.predict import segment
         from chexseg.progress import reporter
@@ -30,6 +32,9 @@ def predict(
             counts = segment.run(segmenter, found, making, watch)
         finally:
             watch.close()
+    if left_out:
+        named = ", ".join(map(str, left_out[:3])) + (f" and {len(left_out) - 3} more" if len(left_out) > 3 else "")
+        typer.echo(f"note: left out, no JPEG, PNG, TIFF or DICOM image: {named}", err=True)
     typer.echo(f"{out}: {segment.MASKS} and {segment.OVERLAYS}/ of {len(found)} images")
     for name, count in counts.items():
         typer.echo(f"{name:<27} on {count}")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -14,15 +13,14 @@ import numpy as np
 import pandas as pd
 from pycocotools import mask as coco
 
-from chexseg.data import chexlocalize, chexpert, images, location
+from chexseg.data import chexlocalize, chexpert, image_validation, location
+from chexseg.data.image_validation import CHUNK, CheckedImage
 from chexseg.data.location import Location
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation
 
 #: Messages of one kind that `Audit.text` shows; `Audit.as_dict` has them all.
 EXAMPLES = 3
-#: Images a thread decodes between two reports of progress.
-CHUNK = 16
 
 
 @dataclass(frozen=True)
@@ -76,11 +74,11 @@ def check(root: Location, progress: Callable[[int, int], None] = lambda done, to
     csvs, tables = _read_tables(root, faults)
     mask_files = _read_mask_files(root, faults)
     areas = {name: _areas(mask_file, faults) for name, mask_file in mask_files.items()}
-    shapes = _check_images(root, tables, mask_files.get("test"), faults, notes, progress)
+    decoded = _check_images(root, tables, mask_files.get("test"), faults, notes, progress)
     for name, mask_file in mask_files.items():
         split = "test" if name == "radiologists" else name
         if split in tables:
-            _check_sizes(mask_file, csvs[split], tables[split], shapes, faults)
+            _check_sizes(mask_file, csvs[split], tables[split], decoded, faults)
     for first, second in combinations(tables, 2):
         for patient in sorted(set(tables[first]["patient"]) & set(tables[second]["patient"])):
             found = f"{csvs[first]} and {csvs[second].name}: Path: {patient} stands in both; allowed: a patient in one split"
@@ -130,43 +128,26 @@ def _check_images(
     faults: dict[str, list[str]],
     notes: dict[str, list[str]],
     progress: Callable[[int, int], None],
-) -> dict[str, tuple[int, int]]:
-    """(height, width) of every image that can be decoded, by its path. Test images without masks are never used."""
-    shapes = {}
+) -> dict[str, CheckedImage]:
+    """Return every image that can be decoded, by its path. Test images without masks are never used."""
+    decoded = {}
     files = [file for table in tables.values() for file in location.files(root, table["path"])]
     unused: set[str] = set()
     if test_masks is not None and "test" in tables:
         unused = set(tables["test"]["path"][~tables["test"]["image_id"].isin(set(test_masks))])
-    with closing(_decoded(files)) as answers:
-        for done, (path, shape, kind, message) in enumerate(answers, start=1):
-            if kind is None:
-                shapes[path] = shape
-            elif path in unused:
-                notes[f"{kind} that no study uses"].append(message)
+    with closing(image_validation.decode(files)) as answers:
+        for done, image in enumerate(answers, start=1):
+            if image.fault is None:
+                decoded[image.path] = image
+                if image.path not in unused:
+                    _add(notes, image.notes)
+            elif image.path in unused:
+                _add(notes, [(f"{image.fault[0]} that no study uses", image.fault[1])])
             else:
-                faults[kind].append(message)
+                _add(faults, [image.fault])
             if done % CHUNK == 0 or done == len(files):
                 progress(done, len(files))
-    return shapes
-
-
-def _decoded(files: Sequence[Location]) -> Iterator[tuple[str, tuple[int, int], str | None, str]]:
-    """(path, shape, kind of fault or None, message) in the order of the files. Decoding a JPEG leaves the interpreter free."""
-    chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
-    pool = ThreadPoolExecutor(location.at_once(files))
-    try:
-        for answers in pool.map(lambda chunk: [_decode(file) for file in chunk], chunks):
-            yield from answers
-    finally:
-        pool.shutdown(cancel_futures=True)  # an interrupt must not wait for the rest
-
-
-def _decode(file: Location) -> tuple[str, tuple[int, int], str | None, str]:
-    try:
-        return str(file), images.decode(file).shape, None, ""
-    except UserError as error:
-        missing = isinstance(error.__context__, FileNotFoundError)
-        return str(file), (0, 0), "missing image" if missing else "unreadable image", str(error)
+    return decoded
 
 
 def _areas(mask_file: chexlocalize.MaskFile, faults: dict[str, list[str]]) -> dict[tuple[str, str], int]:
@@ -185,7 +166,7 @@ def _check_sizes(
     mask_file: chexlocalize.MaskFile,
     csv: Location,
     table: pd.DataFrame,
-    shapes: Mapping[str, tuple[int, int]],
+    decoded: Mapping[str, CheckedImage],
     faults: dict[str, list[str]],
 ) -> None:
     paths = dict(zip(table["image_id"], table["path"], strict=True))
@@ -194,8 +175,9 @@ def _check_sizes(
         try:
             mask_file.size(image_id)
             kind = "mask size unlike image"
-            if paths.get(image_id) in shapes:
-                mask_file.check_size(image_id, paths[image_id], shapes[paths[image_id]])
+            image = decoded.get(paths.get(image_id, ""))
+            if image:
+                mask_file.check_size(image_id, image.path, image.shape, image.stored_shape)
         except UserError as error:
             faults[kind].append(str(error))
         if image_id not in paths:

@@ -65,13 +65,17 @@ class MaskFile(Mapping[str, dict[str, dict]]):
             raise UserError(f"{self.path}: {image_id}: found masks of the sizes {found}; allowed: one size an image")
         return sizes[0]
 
-    def check_size(self, image_id: str, path: object, shape: tuple[int, int]) -> None:
-        """Raises `UserError` if an image's masks aren't of its size: `shape` is (height, width) of the image at `path`."""
+    def check_size(self, image_id: str, path: object, shape: tuple[int, ...], stored: tuple[int, ...] | None = None) -> None:
+        """Raises `UserError` if an image's masks aren't of its size: `shape` is (height, width) of the image at `path`.
+
+        Masks belong to the image as it is shown. stored: its size in the file, which differs if EXIF turns it to its side.
+        """
         size = self.size(image_id)
         if size != tuple(shape):
+            sideways = "; hint: they fit it before its EXIF orientation is applied: turn the masks" if size == stored else ""
             raise UserError(
                 f"{self.path}: {image_id}: the masks are {size[0]} x {size[1]} (height x width);"
-                f" allowed: {shape[0]} x {shape[1]}, the size of {path}"
+                f" allowed: {shape[0]} x {shape[1]}, the size of {path}{sideways}"
             )
 
     def runs(self, image_id: str, pathology: str) -> dict | None:

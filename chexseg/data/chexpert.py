@@ -42,6 +42,8 @@ LAYOUTS: dict[str, tuple[tuple[str, str], ...]] = {
 }
 
 _FORMAT = "comma-separated text, a header and one row an image"
+#: Parts that no normal relative path has; an absolute one begins with an empty part.
+_ABNORMAL = frozenset(("", ".", ".."))
 POLICIES = ("ignore", "zeros", "ones")
 
 
@@ -70,7 +72,8 @@ def count(root: Location, split: str) -> int:
 def read_csv(csv: Readable, images: Location) -> pd.DataFrame:
     """One row an image, sorted by id: image_id, patient, path, frontal, and the 14 observations (NaN where blank).
 
-    The ``Path`` column is read from below the split's name on, so that it fits whatever folder the set was unpacked to.
+    The ``Path`` column is read from below the split's name on, so that it fits whatever folder the set was unpacked to. It
+    must be relative and normal as text; links in the data root are followed.
     Columns on age, sex and projection may be absent; without ``Frontal/Lateral`` the image's name decides. Whether the
     images exist is not asked here: that is `audit`'s and `ingest`'s matter. Raises `UserError` for the first fault that
     `scan` finds.
@@ -110,7 +113,7 @@ def scan(csv: Readable, images: Location) -> tuple[pd.DataFrame, list[tuple[str,
     for row, path in enumerate(raw["Path"]):
         part = _below_split(path)
         if part is None:
-            allowed = ".../<train, valid, val or test>/<patient>/.../<image>"
+            allowed = ".../<train, valid, val or test>/<patient>/.../<image>, relative and without '.' and '..'"
             faults.append(("unusable path", f"{csv}: row {row + 2}: Path: found {path!r}; allowed: {allowed}"))
         else:
             kept.append(row)
@@ -148,9 +151,14 @@ def _table(image_ids: Sequence[str]) -> pd.DataFrame:
 
 
 def _below_split(path: str) -> list[str] | None:
-    """What of a path stands below the last folder that has a split's name: patient, study, image."""
+    """Return the parts of a path below the last folder that has a split's name: patient, study, image.
+
+    None if there are none, and for a path that isn't relative and normal: `..` would lead out of the data root.
+    """
     # By hand, for pathlib takes several times as long, and CheXpert has 223,414 rows that every command reads.
-    parts = [part for part in path.strip().split("/") if part not in ("", ".")]
+    parts = path.strip().split("/")
+    if not (_ABNORMAL.isdisjoint(parts) and path.isprintable()):
+        return None
     for position in range(len(parts) - 3, -1, -1):
         if parts[position] in ("train", "valid", "val", "test"):
             return parts[position + 1 :]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import segmentation_models_pytorch as smp
 import torch
 from torch import nn
 
-from chexseg.errors import UserError
+from chexseg.errors import DamagedError, UserError, reason
 from chexseg.models import encoders
+from chexseg.pathologies import PATHOLOGIES
 
 
 def build(architecture: str, pathologies: int) -> smp.DeepLabV3Plus:
@@ -18,6 +22,37 @@ def build(architecture: str, pathologies: int) -> smp.DeepLabV3Plus:
     except ValueError as error:
         raise UserError(f"encoder.architecture: found {architecture!r}; allowed: one that can be dilated ({error})") from None
     return model.to(memory_format=torch.channels_last)
+
+
+def describe(weights: Path) -> dict[str, Any]:
+    """Return the JSON beside a segmenter's weights: architecture, init, pathologies, thresholds and size.
+
+    Raises `DamagedError` unless the pathologies are some of the ten, each once, with one threshold between 0 and 1 for each.
+    """
+    path = weights.with_suffix(".json")
+    try:
+        about = encoders.describe(weights)
+        names, thresholds = about["pathologies"], about["thresholds"]
+        architecture, init, size = about["architecture"], about["init"], about["size"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        found = f"{error} missing" if isinstance(error, KeyError) else reason(error)
+        raise DamagedError(f"{path}: not the description of a segmenter ({found}); expected what `fit` wrote") from None
+    if not isinstance(names, list) or not names or any(names.count(name) > 1 or name not in PATHOLOGIES for name in names):
+        raise DamagedError(
+            f"{path}: pathologies: found {names!r}; expected a list of these, each once: {', '.join(PATHOLOGIES)}"
+        )
+    if not isinstance(thresholds, list) or len(thresholds) != len(names) or not all(map(_is_score, thresholds)):
+        expected = f"{len(names)} numbers from 0 to 1, one for each of the pathologies"
+        raise DamagedError(f"{path}: thresholds: found {thresholds!r}; expected {expected}")
+    if not isinstance(architecture, str) or not isinstance(init, str):
+        raise DamagedError(f"{path}: architecture, init: found {architecture!r}, {init!r}; expected two names")
+    if not isinstance(size, int) or size < 32 or size % 32:
+        raise DamagedError(f"{path}: size: found {size!r}; expected a multiple of 32 pixels")
+    return about
+
+
+def _is_score(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def stride4_logits(model: smp.DeepLabV3Plus, images_NCHW: torch.Tensor) -> torch.Tensor:

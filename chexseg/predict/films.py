@@ -1,4 +1,4 @@
-"""Which image files are meant, what each is called, and its pixels."""
+"""Which image files are meant, what each is called, and whether all can be read."""
 
 from __future__ import annotations
 
@@ -8,35 +8,44 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from chexseg.data import dicom, images
 from chexseg.errors import UserError
 
-#: What a directory is searched for. A file that is named itself may end in anything.
-ENDINGS = (".jpg", ".jpeg", ".png", *dicom.ENDINGS)
 
+def find(paths: Iterable[Path]) -> tuple[dict[str, Path], list[Path]]:
+    """Return (image id -> file, sorted by id; files left out), of the files given and of all below the directories given.
 
-def find(paths: Iterable[Path]) -> dict[str, Path]:
-    """Image id -> file, sorted by id, of the files given and of all below the directories given, each once.
-
-    Raises `UserError` for a path that isn't there and for a directory without an image.
+    A directory's images are the files with an image's ending, and those whose content is an image's. Left out is every other
+    file of it, except those whose name begins with a dot. Raises `UserError` for a path that isn't there and for a directory
+    without an image.
     """
     files: dict[str, Path] = {}
+    left_out: list[Path] = []
     for path in paths:
-        found = _below(path) if path.is_dir() else [path]
         if not path.exists():
             raise UserError(f"{path}: no such file or directory; allowed: an image, or a directory with images")
+        found = [path]
+        if path.is_dir():
+            # Names that begin with a dot are other systems' notes on a file, under the file's own ending.
+            inside = sorted(file for file in path.rglob("*") if not file.name.startswith(".") and file.is_file())
+            found = [file for file in inside if _is_image(file)]
+            left_out += sorted(set(inside) - set(found))
         if not found:
-            raise UserError(f"{path}: found no image; allowed: a directory with files that end in {', '.join(ENDINGS)}")
+            raise UserError(f"{path}: found no image; allowed: a directory with JPEG, PNG, TIFF or DICOM files")
         files |= {os.path.abspath(file): file for file in found}
-    return dict(sorted((image_id, files[path]) for path, image_id in image_ids(files).items()))
+    return dict(sorted((image_id, files[path]) for path, image_id in image_ids(files).items())), left_out
 
 
-def _below(directory: Path) -> list[Path]:
-    # Names that begin with a dot are other systems' notes on a file, under the file's own ending.
-    files = (file for file in directory.rglob("*") if not file.name.startswith("."))
-    return sorted(file for file in files if file.suffix.lower() in ENDINGS and file.is_file())
+def _is_image(path: Path) -> bool:
+    if path.suffix.lower() in images.ENDINGS:
+        return True
+    try:
+        with path.open("rb") as file:
+            start = file.read(dicom.PREAMBLE)
+    except OSError:
+        return False
+    # Beside its images a disk from a hospital holds reports and a directory, all DICOM, most without an ending.
+    return images.recognises(start) and (not dicom.recognises(start) or dicom.holds_image(path))
 
 
 def image_ids(paths: Iterable[str]) -> dict[str, str]:
@@ -70,17 +79,12 @@ def image_ids(paths: Iterable[str]) -> dict[str, str]:
 def _parts(path: str) -> tuple[str, ...]:
     """Folders and name without the ending; a dot elsewhere in a name (DICOM's own names are full of them) stays."""
     whole = Path(path)
-    name = whole.stem if whole.suffix.lower() in ENDINGS else whole.name
+    name = whole.stem if whole.suffix.lower() in images.ENDINGS else whole.name
     return (*whole.parent.parts[1:], name)
 
 
 def _as_chexpert(parts: tuple[str, ...]) -> bool:
     return re.search(r"(^|/)patient\d+/study\d+/view[^/]*$", "/".join(parts)) is not None
-
-
-def decode(path: Path) -> np.ndarray:
-    """The grey pixels_HW (uint8) of a file. Raises `UserError` for what can't be read."""
-    return dicom.decode(path) if dicom.recognises(path) else images.decode(path)
 
 
 def check(files: Mapping[str, Path], progress: Callable[[int], None]) -> None:
@@ -92,7 +96,7 @@ def check(files: Mapping[str, Path], progress: Callable[[int], None]) -> None:
     faults = []
     for done, path in enumerate(files.values(), 1):
         try:
-            decode(path)
+            images.decode(path)
         except UserError as error:
             faults.append(str(error))
         progress(done)

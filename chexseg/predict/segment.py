@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from chexseg.data import chexlocalize
+from chexseg.data import chexlocalize, images
 from chexseg.data.images import Frame
 from chexseg.errors import UserError
 from chexseg.models import encoders
@@ -46,15 +46,9 @@ def load(path: Path) -> Segmenter:
             f"{path}: found no {WEIGHTS}; allowed: the directory of a fitted segmenter (STORE/fit/...), or that file"
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        model, about = score.load_segmenter(directory, device)
-        thresholds_K = torch.tensor(about["thresholds"])
-        return Segmenter(model, tuple(about["pathologies"]), thresholds_K, about["size"], about["init"], device)
-    except UserError:
-        raise
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        note = (directory / WEIGHTS).with_suffix(".json")
-        raise UserError(f"{note}: not the description of a segmenter ({error}); allowed: what `fit` wrote") from None
+    model, about = score.load_segmenter(directory, device)
+    thresholds_K = torch.tensor(about["thresholds"])
+    return Segmenter(model, tuple(about["pathologies"]), thresholds_K, about["size"], about["init"], device)
 
 
 def run(segmenter: Segmenter, files: Mapping[str, Path], out: Path, watch: Reporter) -> dict[str, int]:
@@ -70,7 +64,7 @@ def run(segmenter: Segmenter, files: Mapping[str, Path], out: Path, watch: Repor
     ids = list(files)
     for first in range(0, len(ids), BATCH):
         batch = ids[first : first + BATCH]
-        pixels = [films.decode(files[image_id]) for image_id in batch]
+        pixels = [images.decode(files[image_id]) for image_id in batch]
         for image_id, pixels_HW, masks_KHW in zip(batch, pixels, masks(segmenter, pixels), strict=True):
             named = dict(zip(segmenter.pathologies, masks_KHW, strict=True))
             runs[image_id] = {name: chexlocalize.encode(mask_HW) for name, mask_HW in named.items()}

@@ -179,12 +179,12 @@ class _Decoder:
         named = zip(rows["image_id"], rows["patient"], rows["path"], islice(files, len(rows)), strict=True)
         for position, (image_id, patient, name, path) in enumerate(named):
             file = ReadOnce(path)
-            pixels_HW = images.decode(file)
-            sizes[name] = len(file.read_bytes())
+            image = images.read(file)
+            pixels_HW, sizes[name] = image.pixels_HW, len(file.read_bytes())
             frame = images.Frame(*pixels_HW.shape, self.size)
             pixels_NHW[position], sizes_N2[position] = frame.image(pixels_HW), pixels_HW.shape
             if image_id in self.masks:
-                self.masks.check_size(image_id, path, pixels_HW.shape)
+                self.masks.check_size(image_id, path, pixels_HW.shape, image.stored_shape)
                 masks[image_id] = patient, frame.masks(self.masks.masks(image_id))
         scalars: dict[str, Any] = {name: rows[name].to_numpy() for name in ("image_id", "patient", "frontal")}
         scalars |= {"height": sizes_N2[:, 0], "width": sizes_N2[:, 1]}

@@ -57,13 +57,13 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
 
 
 def load_segmenter(artifact: Path, device: str) -> tuple[Any, dict[str, Any]]:
-    """(model in eval mode on the device, what is known of it: architecture, init, pathologies, thresholds, size)."""
+    """Return (model in eval mode on the device, its description: architecture, init, pathologies, thresholds, size)."""
     import torch
 
     from chexseg.models import encoders, segmenter
     from chexseg.stages.fit import WEIGHTS
 
-    about = encoders.describe(artifact / WEIGHTS)
+    about = segmenter.describe(artifact / WEIGHTS)
     # Random weights that the file's replace at once would take longer than loading it.
     with torch.device("meta"):
         model = segmenter.build(about["architecture"], len(about["pathologies"]))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
-from chexseg.data import audit, chexlocalize
+from chexseg.data import audit, chexlocalize, image_validation, images
 from chexseg.pathologies import OBSERVATIONS
 
 HEIGHT, WIDTH = 24, 20
@@ -194,6 +194,42 @@ def test_contradictions_between_labels_and_masks_are_notes(sound):
     assert "note: positive label without mask: 2" in result.text()
 
 
+def test_images_that_look_like_a_mistake_are_notes(sound):
+    noise_HW = np.random.default_rng(0).integers(0, 60, (HEIGHT, WIDTH), dtype=np.uint8)
+    sound.add("train", 30).write_bytes(b"")
+    for patient, pixels_HW in ((31, np.full_like(noise_HW, 7)), (32, noise_HW + 100), (33, noise_HW * 2), (34, noise_HW)):
+        path = sound.add("train", patient)
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 3 if patient == 33 else 1
+        if patient == 34:
+            pixels_HW[0, :3] = 255  # burnt-in markers don't make a film that is squeezed a good one
+        Image.fromarray(pixels_HW).save(path, format="PNG", exif=exif)
+    sound.add("test", 22).write_bytes(path.read_bytes())  # is used by no study
+    result = found(sound)
+    assert {kind: len(messages) for kind, messages in result.faults.items()} == {"unreadable image": 1}
+    assert {kind: len(messages) for kind, messages in result.notes.items()} == {
+        "image without masks": 1,
+        "constant image": 1,
+        "few grey levels": 2,
+        "turned by EXIF": 1,
+    }
+    assert "grey level 7" in result.notes["constant image"][0]
+    assert "100 to 159 of 256" in result.notes["few grey levels"][0] and "0 to 59" in result.notes["few grey levels"][1]
+    assert "orientation 3" in result.notes["turned by EXIF"][0]
+
+
+def test_masks_must_fit_the_image_as_it_is_shown(sound):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for patient, masks in ((12, rle(HEIGHT, WIDTH)), (13, rle(WIDTH, HEIGHT))):
+        path = sound.add("valid", patient, {"Edema": "1"}, {"Edema": masks})
+        Image.open(path).save(path, exif=exif)
+    result = found(sound)
+    (message,) = result.faults["mask size unlike image"]
+    assert "patient00012" in message and "hint: they fit it before its EXIF orientation is applied" in message
+    assert f"the masks are {HEIGHT} x {WIDTH}" in message and f"allowed: {WIDTH} x {HEIGHT}" in message
+
+
 def test_damage_to_test_images_without_masks_is_a_note(sound):
     sound.add("test", 22).unlink()
     sound.add("test", 23).write_bytes(b"")
@@ -205,26 +241,26 @@ def test_damage_to_test_images_without_masks_is_a_note(sound):
 
 
 def test_progress_counts_every_image(sound):
-    for patient in range(30, 30 + 2 * audit.CHUNK):
+    for patient in range(30, 30 + 2 * image_validation.CHUNK):
         sound.add("train", patient)
     seen = []
     audit.check(sound.write(), lambda done, total: seen.append((done, total)))
-    total = 4 + 2 * audit.CHUNK
+    total = 4 + 2 * image_validation.CHUNK
     assert seen[-1] == (total, total) and len(seen) == 3 and seen == sorted(seen)
 
 
 def test_an_interrupt_does_not_wait_for_the_rest(sound, monkeypatch):
     decoded = []
 
-    def slow(path: str) -> np.ndarray:
+    def slow(path: str) -> images.Decoded:
         decoded.append(path)
         time.sleep(0.001)
-        return np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+        return images.Decoded(np.zeros((HEIGHT, WIDTH), dtype=np.uint8))
 
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(audit.images, "decode", slow)
+    monkeypatch.setattr(images, "read", slow)
     more = [sound.rows["train"][0].replace("patient00001", f"patient{number:05d}") for number in range(1000, 2000)]
     sound.rows["train"] += more
     with pytest.raises(KeyboardInterrupt):

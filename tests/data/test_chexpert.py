@@ -53,7 +53,7 @@ def test_full_size_images_are_preferred_where_masks_have_to_fit(tmp_path):
 
 
 def test_the_path_is_read_from_below_the_last_split(tmp_path):
-    paths = [path(3), "valid/patient00002/study1/view1_frontal.jpg", "/train/data/val/patient00001/study2/view3_frontal.png"]
+    paths = [path(3), "valid/patient00002/study1/view1_frontal.jpg", "train/data/val/patient00001/study2/view3_frontal.png"]
     table = chexpert.read_csv(write(tmp_path / "valid.csv", [row(one) for one in paths]), Path("images"))
     assert table["image_id"].tolist() == [
         "patient00001_study2_view3_frontal",
@@ -107,6 +107,12 @@ def test_a_label_that_is_none_is_named_by_row(tmp_path, refused, value):
         ([row(path(1)), row(path(1))], ("row 3: Path", "patient00001_study1_view1_frontal")),
         ([row("patient00001/study1/view1_frontal.jpg")], ("row 2: Path", "train, valid, val or test")),
         ([row("valid/view1_frontal.jpg")], ("row 2: Path", "<patient>")),
+        ([row("/data/valid/patient00001/study1/view1_frontal.jpg")], ("row 2: Path", "relative")),
+        ([row("valid/../../../secret/view1_frontal.jpg")], ("row 2: Path", "without '.' and '..'")),
+        ([row("CheXpert-v1.0/valid/patient00001/../../../x.jpg")], ("row 2: Path", "..")),
+        ([row("../valid/patient00001/study1/view1_frontal.jpg")], ("row 2: Path", "..")),
+        ([row("valid/patient00001//view1_frontal.jpg")], ("row 2: Path", "relative")),
+        ([row("valid/patient00001/study1/view1\nfrontal.jpg")], ("row 2: Path", "found 'valid")),
         ([row("")], ("row 2: Path", "found ''")),
         ([row(path(1), view="Oblique")], ("row 2: Frontal/Lateral", "found 'Oblique'", "Frontal, Lateral")),
         ([], ("no rows",)),

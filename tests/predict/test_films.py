@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from chexseg.errors import UserError
 from chexseg.predict import films
@@ -18,7 +20,8 @@ def touch(root: Path, *names: str) -> None:
 
 def test_a_directory_is_searched_for_known_endings_and_a_named_file_may_have_any(tmp_path):
     touch(tmp_path, "d/a.JPG", "d/deep/b.png", "d/c.txt", "d/.a.png", "d/e.dcm", "IM0001")
-    found = films.find([tmp_path / "d", tmp_path / "IM0001", tmp_path / "d" / "e.dcm"])
+    found, left_out = films.find([tmp_path / "d", tmp_path / "IM0001", tmp_path / "d" / "e.dcm"])
+    assert left_out == [tmp_path / "d/c.txt"]
     assert found == {
         "IM0001": tmp_path / "IM0001",
         "a": tmp_path / "d/a.JPG",
@@ -32,7 +35,23 @@ def test_chexperts_layout_gives_chexlocalizes_ids_however_it_is_named(tmp_path):
     image = tmp_path / "valid/patient64541/study1/view1_frontal.jpg"
     touch(tmp_path, "valid/patient64541/study1/view1_frontal.jpg")
     for path in (tmp_path, image.parent, image):
-        assert films.find([path]) == {"patient64541_study1_view1_frontal": image}
+        assert films.find([path])[0] == {"patient64541_study1_view1_frontal": image}
+
+
+def test_in_a_directory_content_tells_an_image_without_an_ending(tmp_path, write_dicom):
+    pydicom = pytest.importorskip("pydicom")
+    grey_HW = np.arange(12, dtype=np.uint16).reshape(3, 4)
+    for ending in ("jpeg", "png", "tiff"):
+        Image.fromarray(grey_HW.astype(np.uint8)).save(tmp_path / f"a {ending} file", format=ending)
+    write_dicom(tmp_path / "IM0001", grey_HW)
+    write_dicom(tmp_path / "damaged", grey_HW).write_bytes((tmp_path / "IM0001").read_bytes()[:300])
+    index = pydicom.dcmread(write_dicom(tmp_path / "DICOMDIR", grey_HW))
+    del index.Rows, index.Columns, index.PixelData
+    index.save_as(tmp_path / "DICOMDIR")
+    (tmp_path / "README").write_text("DICM")
+    found, left_out = films.find([tmp_path])
+    assert list(found) == ["IM0001", "a jpeg file", "a png file", "a tiff file"]
+    assert left_out == [tmp_path / "DICOMDIR", tmp_path / "README", tmp_path / "damaged"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -10,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
-from chexseg.data import chexlocalize, chexpert, images, shards
+from chexseg.data import chexlocalize, chexpert, shards
 from chexseg.errors import UserError
 from chexseg.models import encoders
 from chexseg.phantom.radiograph import radiograph
@@ -31,7 +32,7 @@ def film_HW() -> np.ndarray:
 
 
 def predicted(model: Path, out: Path, *paths: Path) -> chexlocalize.MaskFile:
-    segment.run(segment.load(model), films.find(paths), out, Quiet())
+    segment.run(segment.load(model), films.find(paths)[0], out, Quiet())
     return chexlocalize.read(out / segment.MASKS)
 
 
@@ -64,7 +65,7 @@ def test_every_image_and_pathology_is_named_and_has_an_overlay(model, film_HW, t
     black_HW = np.zeros((40, 30), dtype=np.uint8)
     for name, pixels in (("film.jpg", film_HW), ("black.png", black_HW)):
         Image.fromarray(pixels).save(tmp_path / name)
-    found = segment.run(segment.load(model), films.find([tmp_path]), tmp_path / "out", Quiet())
+    found = segment.run(segment.load(model), films.find([tmp_path])[0], tmp_path / "out", Quiet())
     mask_file = chexlocalize.read(tmp_path / "out" / segment.MASKS)
     assert {image_id: mask_file.size(image_id) for image_id in mask_file} == {"black": (40, 30), "film": (90, 120)}
     assert all(tuple(mask_file[image_id]) == NAMES for image_id in mask_file)
@@ -80,6 +81,22 @@ def test_sixteen_bits_give_the_masks_of_eight(model, film_HW, tmp_path):
     Image.fromarray(film_HW).save(tmp_path / "eight.png")
     Image.fromarray(film_HW.astype(np.uint16) * 257).save(tmp_path / "sixteen.png")
     first, second = (masks_of(model, tmp_path / name, tmp_path / f"{name}.png") for name in ("eight", "sixteen"))
+    assert first.any() and np.array_equal(first, second)
+
+
+def test_twelve_bits_in_sixteen_give_the_masks_of_eight(model, film_HW, tmp_path):
+    Image.fromarray(film_HW).save(tmp_path / "eight.png")
+    Image.fromarray(film_HW.astype(np.uint16) * 16).save(tmp_path / "twelve.png")
+    first, second = (masks_of(model, tmp_path / name, tmp_path / f"{name}.png") for name in ("eight", "twelve"))
+    assert first.any() and np.array_equal(first, second)
+
+
+def test_masks_are_those_of_the_image_as_it_is_shown(model, film_HW, tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(film_HW).save(tmp_path / "upright.png")
+    Image.fromarray(np.rot90(film_HW)).save(tmp_path / "sideways.png", exif=exif)
+    first, second = (masks_of(model, tmp_path / name, tmp_path / f"{name}.png") for name in ("upright", "sideways"))
     assert first.any() and np.array_equal(first, second)
 
 
@@ -110,6 +127,9 @@ def damaged_model(model: Path, tmp_path: Path, how: str) -> Path:
         weights.write_bytes(b"x" * 100)
     elif how == "no description":
         note.unlink()
+    elif how.startswith("description: "):
+        field, value = json.loads(how.removeprefix("description: "))
+        note.write_text(json.dumps(json.loads(note.read_text()) | {field: value}))
     elif how == "another description":
         encoders.save(torch.nn.Linear(1, 1), weights, architecture="resnet18")
     else:
@@ -124,6 +144,12 @@ def damaged_model(model: Path, tmp_path: Path, how: str) -> Path:
         ("weights of nothing", "segmenter.safetensors: weights don't fit"),
         ("no description", "segmenter.json: not the description of a segmenter"),
         ("another description", "segmenter.json: not the description of a segmenter"),
+        ('description: ["thresholds", [0.5, 0.45]]', "thresholds: found [0.5, 0.45]; expected 3 numbers from 0 to 1"),
+        ('description: ["thresholds", [0.5, 0.45, 0.5, 0.5]]', "expected 3 numbers"),
+        ('description: ["thresholds", [0.5, NaN, 0.5]]', "expected 3 numbers from 0 to 1"),
+        ('description: ["thresholds", 0.5]', "expected 3 numbers from 0 to 1"),
+        ('description: ["pathologies", ["Edema", "Edema", "Oedema"]]', "pathologies: found ['Edema', 'Edema', 'Oedema']"),
+        ('description: ["size", 100]', "size: found 100; expected a multiple of 32"),
         ("none", "found no segmenter.safetensors"),
     ],
 )
@@ -149,9 +175,11 @@ def test_the_command_writes_all_or_nothing(model, film_HW, tmp_path):
     assert answer.stderr.startswith("chexseg: films/b.png: found no readable image") and answer.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["films"]
 
-    (tmp_path / "films" / "b.png").unlink()
+    (tmp_path / "films" / "b.png").rename(tmp_path / "films" / "notes.txt")
+    (tmp_path / "films" / "notes.txt").write_text("no image")
     answer = command(model, "films", "--out", "out", cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
+    assert "note: left out, no JPEG, PNG, TIFF or DICOM image: films/notes.txt\n" in answer.stderr
     assert answer.stdout.startswith("out: segmentations.json and overlays/ of 1 images\nCardiomegaly ")
     there = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*"))
     assert there == ["overlays", "overlays/a.png", "segmentations.json"]
@@ -184,4 +212,3 @@ def test_all_damaged_files_are_counted(tmp_path, film_HW):
     with pytest.raises(UserError, match=r"x\.jpg: found no readable image .*\(3 of 4 files can't be read\)$"):
         films.check({path.name: path for path in sorted(tmp_path.iterdir())}, seen.append)
     assert seen == [1, 2, 3, 4]
-    assert np.array_equal(films.decode(tmp_path / "whole.png"), images.decode(tmp_path / "whole.png"))

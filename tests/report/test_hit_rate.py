@@ -12,7 +12,7 @@ import pytest
 
 from chexseg.data import chexlocalize
 from chexseg.errors import UserError
-from chexseg.report.evaluation import hit_rate
+from chexseg.report.evaluation import heat_maps, hit_rate
 from chexseg.report.evaluation.evaluate import evaluate
 
 FIRST, SECOND = "patient1_study1_view1_frontal", "patient2_study1_view1_frontal"
@@ -144,6 +144,64 @@ def test_nothing_in_a_pickle_is_run(truth, tmp_path, monkeypatch, inside):
     path.write_bytes(pickle.dumps({"map": Harm() if inside == "the map" else Smuggled()}))
     refused(truth, tmp_path / "maps", path.name, "found no heat map")
     assert not (tmp_path / "harmed").exists()
+
+
+def test_a_pickle_sets_no_attribute_of_what_it_names(truth, tmp_path):
+    import torch
+
+    path = write_map(tmp_path / "maps", FIRST, "Edema", peak(1, 4))
+    for name in (b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch.storage\n_load_from_bytes\n"):
+        path.write_bytes(b"\x80\x02}(X\x03\x00\x00\x00map" + name + b"}X\x06\x00\x00\x00harmedK\x01sbu.")
+        refused(truth, tmp_path / "maps", path.name, "found no heat map", "it would change an object")
+    assert not hasattr(torch._utils._rebuild_tensor_v2, "harmed")
+    assert not hasattr(torch.storage._load_from_bytes, "harmed")
+
+
+class Rebuilt:
+    """A tensor that pickles itself with a size, a stride and an offset of its own into six numbers."""
+
+    def __init__(self, offset: Any, size: Any, stride: Any):
+        self.arguments = offset, size, stride
+
+    def __reduce__(self):
+        import collections
+
+        import torch
+
+        storage = torch.arange(6.0).storage()
+        return torch._utils._rebuild_tensor_v2, (storage, *self.arguments, False, collections.OrderedDict())
+
+
+@pytest.mark.parametrize(
+    ("offset", "size", "stride"),
+    [
+        (0, (1, 1, 100, 100), (1, 1, 100, 1)),
+        (1, (1, 1, 2, 3), (6, 6, 3, 1)),
+        (-1, (1, 1, 2, 2), (1, 1, 2, 1)),
+        (0, (1, 1, 2, 2), (1, 1, -1, 1)),
+        (5, (1, 1, 2, 2), (0, 0, -2, -1)),
+        (0, (1, 1, 2**20, 2**20), (0, 0, 0, 0)),
+        (0, (1, 1, 2), (1, 1, 1, 1)),
+        ("0", (1, 1, 2, 3), (6, 6, 3, 1)),
+    ],
+)
+def test_a_tensor_beyond_its_storage_is_refused(truth, tmp_path, offset, size, stride):
+    path = write_map(tmp_path / "maps", FIRST, "Edema", peak(1, 4))
+    path.write_bytes(pickle.dumps({"map": Rebuilt(offset, size, stride)}))
+    refused(truth, tmp_path / "maps", path.name, "found no heat map")
+
+
+def test_a_part_of_a_storage_is_read(tmp_path):
+    path = write_map(tmp_path / "maps", FIRST, "Edema", peak(1, 4))
+    path.write_bytes(pickle.dumps({"map": Rebuilt(1, (1, 1, 2, 2), (4, 4, 3, 1))}))
+    np.testing.assert_array_equal(heat_maps.read(path), [[1, 2], [4, 5]])
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"\x80\x04.", b"\x80\x02]q\x00.", pickle.dumps({"map": [1]}), pickle.dumps({})])
+def test_what_is_no_heat_map_is_refused(truth, tmp_path, content):
+    path = write_map(tmp_path / "maps", FIRST, "Edema", peak(1, 4))
+    path.write_bytes(content)
+    refused(truth, tmp_path / "maps", path.name, "found no heat map")
 
 
 def refused(truth: Path, pred: Path, *words: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from chexseg.data import chexlocalize, chexpert, images, labelled, location, shards, streams
 from chexseg.errors import UserError
@@ -56,6 +57,35 @@ def test_ingested_twice_is_the_same_bytes(results, phantom_root, tmp_path):
         again = tmp_path / path
         first = results.paths["valid"] / again.relative_to(tmp_path)
         assert again.read_bytes() == first.read_bytes()
+
+
+def lay_on_its_side(path: Path) -> None:
+    """Store an image turned to the left, with the EXIF orientation that turns it back; without loss, as PNG."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(np.rot90(images.decode(path))).save(path, format="PNG", exif=exif)
+
+
+def test_images_are_upright_and_their_masks_are_those_of_the_upright_image(results, phantom_root, tmp_path):
+    root = shutil.copytree(phantom_root, tmp_path / "data")
+    for path in chexpert.read(root, "valid")["path"]:
+        lay_on_its_side(Path(path))
+    out = tmp_path / "out"
+    ingest.run(ingest.Config(split="valid", size=SIZE), {"data": root}, out, EXECUTION)
+    for path in shards.files(out / "images") + shards.files(out / "masks"):
+        assert Path(path).read_bytes() == (results.paths["valid"] / Path(path).relative_to(out)).read_bytes()
+
+
+def test_masks_of_an_image_on_its_side_are_refused(phantom_root, tmp_path):
+    root = shutil.copytree(phantom_root, tmp_path / "data")
+    masks = chexlocalize.read(root / chexlocalize.FILES["valid"])
+    table = chexpert.read(root, "valid").set_index("image_id")
+    image_id = next(image_id for image_id in sorted(masks) if len(set(masks.size(image_id))) == 2)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 8
+    Image.open(table["path"][image_id]).save(table["path"][image_id], exif=exif)
+    with pytest.raises(UserError, match=f"{image_id}: the masks are .*; hint: they fit it before its EXIF orientation"):
+        ingest.run(ingest.Config(split="valid", size=SIZE), {"data": root}, tmp_path / "out", EXECUTION)
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from chexseg.errors import UserError
+from chexseg.errors import UserError, reason
 from chexseg.pathologies import ALIASES, PATHOLOGIES
 
 #: ``ID_PATHOLOGY_map`` and one of these: the published pickles, or NumPy's own files.
@@ -43,13 +44,14 @@ def read(path: Path) -> np.ndarray:
     """scores_hw, float32, at the file's own resolution.
 
     A pickle is a mapping whose ``map`` is a tensor (1, 1, h, w); of what pickles can name, only what tensors are rebuilt from
-    is allowed. Raises `UserError` for anything else in it, another shape, or values that aren't finite.
+    is allowed, and nothing may be changed once it is built. Raises `UserError` for anything else in it, a tensor larger than
+    its storage, another shape, or values that aren't finite.
     """
     try:
         found: Any = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _unpickled(path)
-    except (OSError, EOFError, ValueError, pickle.UnpicklingError, KeyError, TypeError, AttributeError, IndexError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: found no heat map ({reason}); allowed: a published pickle, or .npy of (h, w)") from None
+    except Exception as error:  # a damaged file can fail in pickle's, torch's and NumPy's readers, with any type
+        message = f"{path}: found no heat map ({reason(error)}); allowed: a published pickle, or .npy of (h, w)"
+        raise UserError(message) from None
     scores = np.asarray(found)
     shape = scores.shape
     while scores.ndim > 2 and scores.shape[0] == 1:
@@ -67,9 +69,19 @@ def _unpickled(path: Path) -> np.ndarray:
     def storage(raw: bytes) -> Any:
         return torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
 
+    def tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *ignored: object) -> torch.Tensor:
+        # torch would enlarge the storage by memory that may hold anything.
+        if not isinstance(storage, torch.storage.TypedStorage):
+            raise pickle.UnpicklingError(f"a tensor of a {type(storage).__name__}")
+        numbers = storage._untyped_storage.nbytes() // storage.dtype.itemsize
+        last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
+        if min(offset, last, *size, *stride) < 0 or last >= numbers:
+            raise pickle.UnpicklingError(f"a tensor of {tuple(size)} in a storage of {numbers} numbers")
+        return torch._utils._rebuild_tensor(storage, offset, size, stride)
+
     #: What a pickled tensor on the CPU names. torch's own reader of the storage would unpickle anything.
     allowed: Mapping[tuple[str, str], Callable[..., Any]] = {
-        ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+        ("torch._utils", "_rebuild_tensor_v2"): tensor,
         ("torch.storage", "_load_from_bytes"): storage,
         ("collections", "OrderedDict"): OrderedDict,
     }
@@ -80,8 +92,13 @@ def _unpickled(path: Path) -> np.ndarray:
                 raise pickle.UnpicklingError(f"it would run {module}.{name}")
             return allowed[module, name]
 
-    with path.open("rb") as file:
-        return Tensors(file).load()["map"].detach().numpy()
+    raw = path.read_bytes()
+    if any(opcode.name == "BUILD" for opcode, _, _ in pickletools.genops(raw)):  # sets attributes, of functions too
+        raise pickle.UnpicklingError("it would change an object")
+    scores = Tensors(io.BytesIO(raw)).load()["map"]
+    if scores.nbytes > scores.untyped_storage().nbytes():  # a stride of 0 repeats numbers without end
+        raise pickle.UnpicklingError(f"a tensor of {tuple(scores.shape)} larger than its storage")
+    return scores.numpy()
 
 
 def most_representative_point(scores_hw: np.ndarray, size: tuple[int, int]) -> tuple[int, int]:

@@ -131,7 +131,7 @@ def composite(pixels_HW: np.ndarray, masks_KHW: np.ndarray, pathologies: Sequenc
     panel = Image.fromarray(np.asarray(pixels_HW, dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC).convert("RGBA")
     for mask_HW, name in zip(masks_KHW, pathologies, strict=True):
         if mask_HW.any():
-            panel.alpha_composite(Image.open(io.BytesIO(layer_png(mask_HW, name))).convert("RGBA"))
+            panel.alpha_composite(Image.open(io.BytesIO(layer_png(mask_HW, name)), formats=("PNG",)).convert("RGBA"))
     return panel.convert("RGB")
 
 
