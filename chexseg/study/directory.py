@@ -11,6 +11,7 @@ from typing import Any
 
 from chexseg.errors import UserError
 from chexseg.study.backend import MANIFEST, Entry, digest, encode, unfinished
+from chexseg.study.links import refuse_links, refuse_links_below, replacing
 from chexseg.study.locks import is_locked, locked
 
 PARTIAL = ".partial"
@@ -53,15 +54,13 @@ class Directory:
 
     def write(self, name: str, content: bytes) -> None:
         path = self.root / name
+        refuse_links(self.root, path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
 
     def delete(self, name: str) -> None:
+        refuse_links(self.root, (self.root / name).parent)
         (self.root / name).unlink(missing_ok=True)
 
     def sha256(self, name: str) -> str | None:
@@ -79,6 +78,8 @@ class Directory:
 
     @contextmanager
     def exclusive(self, name: str) -> Iterator[Path]:
+        refuse_links(self.root, self.root / name)
+        refuse_links_below(self.root, self._partial(name))
         with locked(self._lock(name)):
             yield self._partial(name)
 
@@ -88,6 +89,7 @@ class Directory:
     def publish(self, name: str, partial: Path, manifest: Mapping[str, Any]) -> None:
         self.write(str((partial / MANIFEST).relative_to(self.root)), encode(manifest))
         path = self.root / name
+        refuse_links(self.root, path)
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():  # incomplete, or it would have been found
             shutil.rmtree(path)
