@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from chexseg.errors import UserError
 from chexseg.study.backend import MANIFEST, Entry, digest, encode, unfinished
-from chexseg.study.links import refuse_links, refuse_links_below, replacing
+from chexseg.study.links import refuse_links, refuse_links_below, remove_empty, replacing
 from chexseg.study.locks import is_locked, locked
 
 PARTIAL = ".partial"
@@ -102,13 +102,25 @@ class Directory:
     def partials(self) -> dict[str, Path]:
         return {path.name: path for path in sorted((self.root / PARTIAL).glob("*")) if path.is_dir()}
 
-    def remove(self, name: str) -> bool:
-        with locked(self._lock(name), wait=False) as mine:
-            if mine:
-                (self.root / name / MANIFEST).unlink(missing_ok=True)  # first: half an artifact must not look whole
-                for path in (self.root / name, self._partial(name)):
-                    shutil.rmtree(path, ignore_errors=True)
-        return mine
+    def retire(self, name: str, files: Sequence[str], trash: str) -> bool:
+        refuse_links(self.root, self._lock(name))
+        with locked(self._lock(name), wait=False) as acquired:
+            if acquired:
+                moves = {f"{name}/{file}": f"{trash}/{name}/{file}" for file in files}
+                if self._partial(name).is_dir():
+                    moves[f"{PARTIAL}/{unfinished(name)}"] = f"{trash}/{PARTIAL}/{unfinished(name)}"
+                for place in (*moves, *moves.values()):
+                    refuse_links(self.root, (self.root / place).parent)
+                for source, target in moves.items():
+                    (self.root / target).parent.mkdir(parents=True, exist_ok=True)
+                    (self.root / source).rename(self.root / target)  # of a link, itself
+                remove_empty(self.root / name)
+        return acquired
+
+    def delete_all(self, name: str) -> None:
+        refuse_links(self.root, self.root / name)
+        if (self.root / name).is_dir():
+            shutil.rmtree(self.root / name)
 
     def _partial(self, name: str) -> Path:
         return self.root / PARTIAL / unfinished(name)

@@ -1,15 +1,12 @@
-"""What a store holds, whether it's whole, and what of it nothing needs any more."""
+"""List what a store holds, and check that it's whole. What of it nothing needs is for `garbage`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from chexseg.study.backend import FAILED, unfinished
-from chexseg.study.plan import Plan
 from chexseg.study.store import Store
 
 Progress = Callable[[int, int, str], None]
@@ -91,43 +88,6 @@ def verify(store: Store, progress: Progress) -> Verification:
     return Verification(len(finished), len(files), done, damaged, left)
 
 
-@dataclass(frozen=True)
-class Waste:
-    """What no study needs. name: of the artifact; why: for people; bytes: on the store, and unfinished on this host."""
-
-    name: str
-    why: str
-    bytes: int
-
-
-def waste(store: Store, plans: Sequence[Plan], imported: bool = False) -> list[Waste]:
-    """What none of these plans needs; of imported encoders only where `imported` says so."""
-    needed = {f"{node.stage}/{key[:20]}" for plan in plans for key, node in plan.nodes.items()}
-    found: dict[str, Waste] = {}
-    for content in contents(store):
-        if content.name not in needed and (imported or content.stage != "imported"):
-            found[content.name] = Waste(content.name, "finished" if content.key else "no manifest", content.bytes)
-    keep = {unfinished(name) for name in needed}
-    for short, path in store.backend.partials().items():
-        stage, _, key = short.rpartition("-")
-        if short not in keep and (imported or stage != "imported"):
-            before = found.get(f"{stage}/{key}", Waste(f"{stage}/{key}", "unfinished", 0))
-            found[before.name] = Waste(before.name, before.why, before.bytes + _bytes(path))
-    return list(found.values())
-
-
-def remove(store: Store, rubbish: Sequence[Waste], progress: Progress) -> list[Waste]:
-    """Delete waste and what is remembered of its failures. Returns what was kept because someone works on it by now."""
-    kept = []
-    for done, one in enumerate(rubbish, 1):
-        if store.backend.remove(one.name):
-            store.backend.delete(f"{FAILED}/{one.name.rpartition('/')[2]}.json")
-        else:
-            kept.append(one)
-        progress(done, len(rubbish), "artifacts")
-    return kept
-
-
 def size(count: int) -> str:
     """Bytes for people."""
     value = float(count)
@@ -136,10 +96,6 @@ def size(count: int) -> str:
             return f"{value:.3g} {unit}" if unit != "B" else f"{count} B"
         value /= 1000
     return f"{value:.3g} TB"
-
-
-def _bytes(directory: Path) -> int:
-    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
 def table(rows: Iterable[Content]) -> str:
