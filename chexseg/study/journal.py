@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from chexseg.study.backend import unfinished
 from chexseg.study.journal_lines import FileLines, ObjectLines
+from chexseg.study.links import refuse_links
 from chexseg.study.locks import locked
 from chexseg.study.store import Artifact, Store
 
@@ -46,7 +47,9 @@ def alone(store: Store, name: str, wait: bool) -> Iterator[bool]:
     """
     backend = store.backend
     if not _in_objects(store):
-        with locked(path_in(store).with_name(f"{name}.lock"), wait) as acquired:
+        lock = path_in(store).with_name(f"{name}.lock")
+        refuse_links(backend.local.absolute(), lock)
+        with locked(lock, wait) as acquired:
             yield acquired
         return
     work, deadline = f"{FOLDER}/{name}", time.monotonic() + backend.timing.dead + backend.timing.beat
@@ -74,6 +77,14 @@ def _file(store: Store) -> FileLines:
     return FileLines(store.backend.local.absolute(), path_in(store))
 
 
+def _earlier(store: Store) -> FileLines | ObjectLines:
+    """The journal to start from where an object store has none for a study: a directory's that was copied there, or the
+    one that an earlier version kept on this host.
+    """
+    copied = ObjectLines(store.backend, f"{FOLDER}/journal.log")
+    return copied if copied.exists else _file(store)
+
+
 def make(store: Store, lines: FileLines | ObjectLines, name: str, kind: str, **settings: Any) -> optuna.Study:
     """The Optuna study of a name, made unless it's there. kind: "search" or "grid", for people.
 
@@ -83,7 +94,7 @@ def make(store: Store, lines: FileLines | ObjectLines, name: str, kind: str, **s
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would announce every study and every trial
     storage = optuna.storages.JournalStorage(lines)
-    earlier = _trials(_file(store), name) if isinstance(lines, ObjectLines) and not lines.exists else []
+    earlier = _trials(_earlier(store), name) if isinstance(lines, ObjectLines) and not lines.exists else []
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True, **settings)
     if "kind" not in study.user_attrs:
         study.set_user_attr("kind", kind)
@@ -100,7 +111,7 @@ def read_with_torn(store: Store, name: str) -> tuple[list[optuna.trial.FrozenTri
     """(`read`, the number of torn pieces in the journal, which are left out)."""
     lines = opened(store, name)
     if isinstance(lines, ObjectLines) and not lines.exists:
-        lines = _file(store)
+        lines = _earlier(store)
     return _trials(lines, name), lines.torn
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -342,6 +343,39 @@ def test_marking_keeps_a_marker_and_a_store_that_can_only_be_read(tmp_path, monk
     written = (store.root / marker.MARKER).stat().st_mtime_ns
     marker.mark(store)
     assert (store.root / marker.MARKER).stat().st_mtime_ns == written
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("text", ["name: s\nsettings: {labels: {p: 1}}", SEARCH], ids=["grid", "search"])
+def test_a_run_holds_what_its_plan_needs_until_it_ends(phantom_root, tmp_path, monkeypatch, text):
+    """With stand-ins for Ray and for what it would compute."""
+    from chexseg.data import location
+    from chexseg.progress import Quiet
+    from chexseg.study import cluster, launch, run, search_run
+    from chexseg.study.outcome import Outcome
+
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    store, data = Store(tmp_path / "store"), location.at(phantom_root)
+    ingests = commit_ingests(store, phantom_root)
+    (meant,) = meaning.read([path], data, store)
+    another = plan.plan(spec.parse("name: t", "t.yaml"), DATA)
+    surveys = []
+
+    def look(*arguments: object) -> Outcome:
+        surveys.append(garbage.survey(store, [another]))
+        return Outcome()
+
+    monkeypatch.setattr(cluster, "cluster", lambda address: contextlib.nullcontext())
+    monkeypatch.setattr(cluster, "describe", list)
+    monkeypatch.setattr(launch, "_tell_of_gpus", lambda *arguments: None)
+    monkeypatch.setattr(run, "run", look)
+    monkeypatch.setattr(search_run, "run_search", look)
+    launch.launch(meant, store, data, Quiet())
+    (found,) = surveys
+    assert found.waste == [] and len(found.kept) == 3 and "which the run of s on" in found.kept[0]
+    assert len(garbage.survey(store, [another]).waste) == len(ingests)
+    assert store.backend.tree(".live") == {}
 
 
 def test_running_a_complete_study_marks_its_store(phantom_root, tmp_path):

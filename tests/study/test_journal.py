@@ -171,6 +171,17 @@ def test_a_journal_that_is_a_link_is_refused(tmp_path):
     assert victim.read_text() == "precious\n"
 
 
+def test_the_lock_of_a_search_is_not_taken_through_a_link(tmp_path):
+    store, outside = Store(tmp_path / "store"), tmp_path / "outside"
+    outside.mkdir()
+    (outside / "s.lock").write_text("precious")
+    store.root.mkdir()
+    (store.root / "optuna").symlink_to(outside)
+    with pytest.raises(UserError, match="optuna: found a symbolic link"), journal.alone(store, "s", wait=True):
+        pytest.fail("the lock was taken")
+    assert (outside / "s.lock").read_text() == "precious"
+
+
 # ---- on S3 ---------------------------------------------------------------------------------------------------------------
 
 
@@ -212,10 +223,13 @@ def test_a_change_is_put_without_being_asked_to(hosts):
     assert journal_lines.ObjectLines(hosts("second").backend, "optuna/x.log").read_logs(0) == [record(0)]
 
 
-def test_the_journal_that_an_earlier_version_kept_on_this_host_is_taken_over(hosts):
+@pytest.mark.parametrize("kept", ["by an earlier version on this host", "in a directory that was copied"])
+def test_a_journal_of_a_file_is_taken_over(hosts, tmp_path, kept):
     store = hosts("first")
-    local = Store(Path(store.backend.local))
+    local = Store(Path(store.backend.local) if "host" in kept else tmp_path / "store")
     complete_a_point(started(local))
+    if "copied" in kept:
+        store.backend.write("optuna/journal.log", journal.path_in(local).read_bytes())
     ledger = Ledger(searched(), store)
     assert ledger.standing().done == 1
     ledger.open()
