@@ -63,12 +63,13 @@ def survey(store: Store, plans: Sequence[Plan], imported: bool = False, searched
     held = live_runs.held(live_runs.live_runs(store), manifests, _partials(store))
     waste: dict[str, Waste] = {}
     kept = []
+    held_waste: dict[str, list[str]] = {}
 
     def stays(name: str) -> bool:
         if name in needed or (name.startswith("imported/") and not imported):
             return True
         if name in held:
-            kept.append(f"{name}, which the run of {held[name]} holds")
+            held_waste.setdefault(held[name], []).append(name)
         return name in held
 
     for name, (tree, _) in everything.items():
@@ -89,6 +90,7 @@ def survey(store: Store, plans: Sequence[Plan], imported: bool = False, searched
         elif not stays(name):
             before = waste.get(name, Waste(name, "unfinished", 0))
             waste[name] = replace(before, bytes=before.bytes + _bytes(path))
+    kept += [f"{_few(sorted({*names}))}, which the run of {title} holds" for title, names in held_waste.items()]
     return Survey(list(waste.values()), kept, _unrecorded(plans, manifests.values()))
 
 
@@ -167,8 +169,8 @@ def _unrecorded(plans: Sequence[Plan], manifests: Iterable[Mapping[str, Any]]) -
     return sorted({split for plan in plans for split, data in plan.data.items() if data in read - recorded})
 
 
-def _few(files: Sequence[str]) -> str:
-    return ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _bytes(directory: Path) -> int:

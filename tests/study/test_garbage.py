@@ -373,7 +373,8 @@ def test_a_run_holds_what_its_plan_needs_until_it_ends(phantom_root, tmp_path, m
     monkeypatch.setattr(search_run, "run_search", look)
     launch.launch(meant, store, data, Quiet())
     (found,) = surveys
-    assert found.waste == [] and len(found.kept) == 3 and "which the run of s on" in found.kept[0]
+    assert found.waste == [] and len(found.kept) == 1
+    assert found.kept[0].count("ingest/") == 3 and "which the run of s on" in found.kept[0]
     assert len(garbage.survey(store, [another]).waste) == len(ingests)
     assert store.backend.tree(".live") == {}
 
