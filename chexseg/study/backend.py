@@ -81,8 +81,8 @@ class Backend(Protocol):
     def retire(self, name: str, files: Sequence[str], trash: str) -> bool:
         """Move files of an artifact below the name `trash`, the last of them last, and what is unfinished of it on this host.
 
-        files: paths below the artifact, all there. Copies on this host are deleted. False, and nothing moved, while someone
-        works on the artifact.
+        files: paths below the artifact; those that are gone are skipped. Copies on this host are deleted. False, and nothing
+        moved, while someone works on the artifact.
         """
 
     def delete_all(self, name: str) -> None:

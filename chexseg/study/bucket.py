@@ -152,6 +152,8 @@ class Bucket:
         with locked(self._lock(name), wait=False) as acquired:
             if not acquired or unfinished(name) in claims.living(self.objects, self.timing):
                 return False
+            present = self.tree(name)  # another process may have moved some
+            files = [file for file in files if file in present]
             # An object can't be renamed: the store copies it, no byte of which passes this host, and then deletes it.
             self._at_once(lambda file: self._copy_object(f"{name}/{file}", f"{trash}/{name}/{file}"), files)
             for part in (files[:-1], files[-1:]):

@@ -106,7 +106,8 @@ class Directory:
         refuse_links(self.root, self._lock(name))
         with locked(self._lock(name), wait=False) as acquired:
             if acquired:
-                moves = {f"{name}/{file}": f"{trash}/{name}/{file}" for file in files}
+                present = self.tree(name)  # another process may have moved some
+                moves = {f"{name}/{file}": f"{trash}/{name}/{file}" for file in files if file in present}
                 if self._partial(name).is_dir():
                     moves[f"{PARTIAL}/{unfinished(name)}"] = f"{trash}/{PARTIAL}/{unfinished(name)}"
                 for place in (*moves, *moves.values()):

@@ -69,6 +69,13 @@ def test_what_is_moved_back_is_a_result_again_and_the_trash_can_be_emptied(store
     assert store.find("ingest", OLD.key) is not None
 
 
+def test_two_may_collect_the_same_garbage(store):
+    commit(store, OLD)
+    waste = garbage.survey(store, [STUDY]).waste
+    assert garbage.collect(store, waste, silent)[1] == garbage.collect(store, waste, silent)[1] == []
+    assert len(garbage.collections(store)) == 1
+
+
 def test_files_that_no_manifest_names_stay_and_are_named(store):
     commit(store, OLD)
     store.backend.write(f"{name(OLD)}/sub/notes.txt", b"somebody's own")
