@@ -1,16 +1,19 @@
-"""`chexseg store`: what's in one, whether it's whole, what nothing needs."""
+"""`chexseg store`: list what is in one, verify it, and collect the garbage."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chexseg.cli.options import DEFAULT_STORE, AsJson, DataRoot, Overrides, QuietFlag, StoreRoot, read_studies
+from chexseg.cli.options import DEFAULT_STORE, AsJson, Overrides, QuietFlag, StoreRoot, read_studies
 from chexseg.errors import UserError
+
+if TYPE_CHECKING:
+    from chexseg.study.store import Store
 
 app = typer.Typer(help="Stores: what's in one, whether it's whole, what nothing needs.", no_args_is_help=True)
 
@@ -44,38 +47,102 @@ def store_verify(store: StoreRoot = DEFAULT_STORE, quiet: QuietFlag = False) -> 
 
 @app.command("gc")
 def store_gc(
-    studies: Annotated[list[Path], typer.Argument(metavar="STUDY.yaml ...", help="The studies whose results stay.")],
-    data: DataRoot,
+    studies: Annotated[
+        list[Path] | None, typer.Argument(metavar="STUDY.yaml ...", help="The studies whose results stay.", show_default=False)
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="ROOT", help="The data that the results were made from.")
+    ] = None,
     store: StoreRoot = DEFAULT_STORE,
     overrides: Overrides = None,
     imported: Annotated[bool, typer.Option("--imported", help="Imported encoders too.")] = False,
+    other_data: Annotated[
+        bool, typer.Option("--other-data", help="Also if no result in the store was made from the data in ROOT.")
+    ] = False,
+    empty_trash: Annotated[bool, typer.Option("--empty-trash", help="Delete for good what was moved to the trash.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Delete what none of these studies needs, after asking. What is being worked on stays."""
+    """Move what none of these studies needs to the trash, after asking. What runs need stays, and files of others."""
+    from chexseg.study import marker
+    from chexseg.study.store import Store
+
+    marker.check_marked(Store(store))  # first: reading the data takes its time
+    if empty_trash:
+        if studies or data:
+            raise UserError("store gc --empty-trash: found studies or --data; expected: neither")
+        _empty_trash(Store(store), yes)
+    elif not studies or not data:
+        raise UserError("store gc: expected: STUDY.yaml ... and --data ROOT, or --empty-trash")
+    else:
+        _collect(store, studies, data, overrides, imported, other_data, yes, quiet)
+
+
+def _collect(
+    store: str,
+    studies: list[Path],
+    data: str,
+    overrides: list[str] | None,
+    imported: bool,
+    other_data: bool,
+    yes: bool,
+    quiet: bool,
+) -> None:
+    from chexseg.data import location
     from chexseg.progress import reporter
-    from chexseg.study import housekeeping, meaning
+    from chexseg.study import garbage, housekeeping, meaning
+    from chexseg.study.search import Search
 
     meant, place = read_studies(studies, data, store, overrides)
-    rubbish = housekeeping.waste(place, [meaning.planned(one, place, every=True) for one in meant], imported)
-    for one in rubbish:
+    plans = [meaning.planned(one, place, every=True) for one in meant]
+    found = garbage.survey(place, plans, imported, any(isinstance(one, Search) for one in meant))
+    for one in found.waste:
         typer.echo(f"{one.name:<32} {housekeeping.size(one.bytes):>8}  {one.why}")
-    total = housekeeping.size(sum(one.bytes for one in rubbish))
-    typer.echo(f"{len(rubbish)} artifacts, {total}, are needed by none of {', '.join(map(str, studies))}")
-    if not rubbish:
+    for line in found.kept:
+        typer.echo(f"kept: {line}")
+    total = housekeeping.size(sum(one.bytes for one in found.waste))
+    typer.echo(f"{len(found.waste)} artifacts, {total}, are needed by none of {', '.join(map(str, studies))}")
+    if not found.waste:
         return
-    if not yes:
+    _ask(yes, f"Move them to the trash of {place}?", "move what is listed above to the trash")
+    if found.unrecorded and not other_data:
+        splits = ", ".join(found.unrecorded)
+        warning = f"--data {location.at(data)}: no result in {place} was made from its {splits} data as it is now"
         if not _on_terminal():
-            raise UserError("store gc: there is nobody to ask; allowed: --yes, to delete what is listed above")
-        typer.confirm(f"Delete them from {place}?", abort=True)
+            raise UserError(f"store gc: {warning}; hint: is all of it mounted? If so, --other-data")
+        typer.echo(f"warning: {warning}. Is all of it mounted?", err=True)
+        typer.confirm("Move the results of other data to the trash?", abort=True)
     watch = reporter(quiet)
     try:
-        kept = housekeeping.remove(place, rubbish, lambda done, total, unit: watch.update("gc", done, total, unit))
+        folder, kept = garbage.collect(place, found.waste, lambda done, total, unit: watch.update("gc", done, total, unit))
     finally:
         watch.close()
-    for one in kept:
-        typer.echo(f"kept: {one.name}, on which someone works")
-    typer.echo(f"{len(rubbish) - len(kept)} artifacts deleted")
+    for line in kept:
+        typer.echo(f"kept: {line}")
+    typer.echo(
+        f"{len(found.waste) - len(kept)} artifacts moved to {place}/{folder};"
+        " `chexseg store gc --empty-trash` with this store deletes them for good"
+    )
+
+
+def _empty_trash(place: Store, yes: bool) -> None:
+    from chexseg.study import garbage, housekeeping
+
+    found = garbage.collections(place)
+    for folder, count in found.items():
+        typer.echo(f"{folder:<32} {housekeeping.size(count):>8}")
+    typer.echo(f"{len(found)} collections, {housekeeping.size(sum(found.values()))}, are in the trash of {place}")
+    if found:
+        _ask(yes, "Delete them for good?", "delete what is listed above")
+        garbage.empty_trash(place, found)
+        typer.echo(f"{len(found)} collections deleted")
+
+
+def _ask(yes: bool, question: str, consequence: str) -> None:
+    if not yes:
+        if not _on_terminal():
+            raise UserError(f"store gc: there is nobody to ask; allowed: --yes, to {consequence}")
+        typer.confirm(question, abort=True)
 
 
 def _on_terminal() -> bool:

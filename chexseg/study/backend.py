@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -76,8 +76,15 @@ class Backend(Protocol):
     def partials(self) -> dict[str, Path]:
         """``<stage>-<short key>`` -> directory of whatever is unfinished on this host."""
 
-    def remove(self, name: str) -> bool:
-        """Delete an artifact, and what is unfinished of it; False, and nothing done, while someone works on it."""
+    def retire(self, name: str, files: Sequence[str], trash: str) -> bool:
+        """Move files of an artifact below the name `trash`, the last of them last, and what is unfinished of it on this host.
+
+        files: paths below the artifact; those that are gone are skipped. Copies on this host are deleted. False, and nothing
+        moved, while someone works on the artifact.
+        """
+
+    def delete_all(self, name: str) -> None:
+        """Delete everything below a name, of what is kept for it on this host too."""
 
 
 def encode(document: Mapping[str, Any]) -> bytes:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -151,15 +151,30 @@ class Bucket:
         found = sorted((self.cache / ".partial").glob("[!.]*"))
         return {path.name: path for path in found if path.is_dir()}
 
-    def remove(self, name: str) -> bool:
-        with locked(self._lock(name), wait=False) as mine:
-            if not mine or unfinished(name) in claims.living(self.objects, self.timing):
+    def retire(self, name: str, files: Sequence[str], trash: str) -> bool:
+        with locked(self._lock(name), wait=False) as acquired:
+            if not acquired or unfinished(name) in claims.living(self.objects, self.timing):
                 return False
-            self._delete_all(name)
+            present = self.tree(name)  # another process may have moved some
+            files = [file for file in files if file in present]
+            # An object can't be renamed: the store copies it, no byte of which passes this host, and then deletes it.
+            self._at_once(lambda file: self._copy_object(f"{name}/{file}", f"{trash}/{name}/{file}"), files)
+            for part in (files[:-1], files[-1:]):
+                self._at_once(lambda file: self.delete(f"{name}/{file}"), part)
+            if not self.tree(name):  # else what isn't ours is there
+                self._asked_of(name, self.files.delete_dir)  # pyarrow leaves an empty object in the place of a folder
             copies = (self.cache / "artifacts" / name).parent.glob(f"{Path(name).name}-*")
-            for path in (self._partial(name), *copies):
+            for path in copies:
                 shutil.rmtree(path, ignore_errors=True)
+            if self._partial(name).is_dir():
+                target = self.cache / trash / ".partial" / unfinished(name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self._partial(name).rename(target)
         return True
+
+    def delete_all(self, name: str) -> None:
+        self._asked_of(name, self.files.delete_dir)
+        shutil.rmtree(self.cache / name, ignore_errors=True)
 
     # ---- how ---------------------------------------------------------------------------------------------------------
 
@@ -208,6 +223,9 @@ class Bucket:
                 raise DamagedError(
                     f"{self.title}/{name}/{file}: {'gone' if digest is None else 'damaged'} since it was written"
                 )
+
+    def _copy_object(self, name: str, target: str) -> None:
+        self._asked(lambda: self.files.copy_file(f"{self.root}/{name}", f"{self.root}/{target}"))
 
     def _upload(self, path: Path, name: str) -> None:
         def put() -> None:

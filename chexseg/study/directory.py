@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from chexseg.errors import UserError
 from chexseg.manifest import MANIFEST, is_inside, sha256
 from chexseg.study.backend import Entry, encode, unfinished
+from chexseg.study.links import refuse_links, refuse_links_below, remove_empty, replacing
 from chexseg.study.locks import is_locked, locked
 
 PARTIAL = ".partial"
@@ -57,13 +58,8 @@ class Directory:
     def write(self, name: str, content: bytes) -> None:
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.unlink(missing_ok=True)
-        with temporary.open("xb") as file:  # x: through no link that someone has put there
+        with replacing(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
 
     def delete(self, name: str) -> None:
         self._path(name).unlink(missing_ok=True)
@@ -83,9 +79,10 @@ class Directory:
 
     @contextmanager
     def exclusive(self, name: str) -> Iterator[Path]:
+        self._path(name)
         partial = self._path(f"{PARTIAL}/{unfinished(name)}")
+        refuse_links_below(self.root, partial)
         with locked(self._lock(name)):
-            _unlink_links(partial)
             yield partial
 
     def busy(self) -> set[str]:
@@ -106,39 +103,37 @@ class Directory:
     def partials(self) -> dict[str, Path]:
         return {path.name: path for path in sorted((self.root / PARTIAL).glob("*")) if path.is_dir()}
 
-    def remove(self, name: str) -> bool:
-        with locked(self._lock(name), wait=False) as mine:
-            if mine:
-                (self.root / name / MANIFEST).unlink(missing_ok=True)  # first: half an artifact must not look whole
-                for path in (self.root / name, self._partial(name)):
-                    shutil.rmtree(path, ignore_errors=True)
-        return mine
+    def retire(self, name: str, files: Sequence[str], trash: str) -> bool:
+        refuse_links(self.root, self._lock(name))
+        with locked(self._lock(name), wait=False) as acquired:
+            if acquired:
+                present = self.tree(name)  # another process may have moved some
+                moves = {f"{name}/{file}": f"{trash}/{name}/{file}" for file in files if file in present}
+                if self._partial(name).is_dir():
+                    moves[f"{PARTIAL}/{unfinished(name)}"] = f"{trash}/{PARTIAL}/{unfinished(name)}"
+                for place in (*moves, *moves.values()):
+                    refuse_links(self.root, (self.root / place).parent)
+                for source, target in moves.items():
+                    (self.root / target).parent.mkdir(parents=True, exist_ok=True)
+                    (self.root / source).rename(self.root / target)  # of a link, itself
+                remove_empty(self.root / name)
+        return acquired
+
+    def delete_all(self, name: str) -> None:
+        path = self._path(name)
+        if path.is_dir():
+            shutil.rmtree(path)
 
     def _path(self, name: str) -> Path:
-        """The path of a name. Raises `UserError` where a link would lead out of the store."""
+        """The path of a name. Raises `UserError` for one that leads out of the store, `LinkError` where a link would."""
         if name and not is_inside(name):
             raise UserError(f"--store {self.root}: found the name {name!r}; expected: a path inside the store")
-        path = str(self.root)
-        for part in name.split("/") if name else ():
-            path = f"{path}/{part}"
-            if os.path.islink(path):
-                raise UserError(
-                    f"{path}: is a link; expected: a file or folder of the store itself (hint: move the whole store,"
-                    " or mount the other disk there)"
-                )
-        return self.root / name
+        path = self.root / name
+        refuse_links(self.root, path)
+        return path
 
     def _partial(self, name: str) -> Path:
         return self.root / PARTIAL / unfinished(name)
 
     def _lock(self, name: str) -> Path:
         return self.root / PARTIAL / f"{unfinished(name)}.lock"
-
-
-def _unlink_links(directory: Path) -> None:
-    """Delete what an unfinished result has of links: no stage of ours makes any, and writing would follow them."""
-    for folder, folders, files in os.walk(directory):
-        for name in (*folders, *files):
-            path = os.path.join(folder, name)
-            if os.path.islink(path):
-                os.unlink(path)

@@ -20,7 +20,7 @@ def name_of(planned: Plan) -> str:
     return f"{planned.study.name}-{identity(planned.study, planned.data, planned.imported)}"
 
 
-def record(planned: Plan, store: Store, known: set[str]) -> int:
+def record(planned: Plan, store: Store, known: set[str], say: Callable[[str], None] = lambda line: None) -> int:
     """Write every finished cell of a grid that isn't there yet into its Optuna study; how many these were.
 
     `known` are keys of scores that needn't be looked at, and gets those that are there now. Any number of processes may do
@@ -41,8 +41,16 @@ def record(planned: Plan, store: Store, known: set[str]) -> int:
     space = {key: _span([row[key] for row in rows.values()]) for key in keys}
     name = name_of(planned)
     count = 0
+    if not store.backend.shared:  # where looking costs less than a lock
+        there = {trial.user_attrs.get("key") for trial in journal.read(store, name)}
+        known |= {cell.score for cell in finished if cell.score in there}
+        if all(cell.score in known for cell in finished):
+            return 0
     with journal.alone(store, name, wait=True):
-        study = journal.make(store, name, "grid")
+        lines = journal.opened(store, name)
+        if note := lines.set_torn_aside():
+            say(note)
+        study = journal.make(store, lines, name, "grid")
         there = {trial.user_attrs.get("key") for trial in study.get_trials(deepcopy=False)}
         for cell in finished:
             if cell.score not in there:
@@ -57,6 +65,7 @@ def record(planned: Plan, store: Store, known: set[str]) -> int:
                         user_attrs={"key": cell.score, "cell": cell.name, "fits": [cell.fit]},
                     )
                 )
+        lines.flush()
     known |= {cell.score for cell in finished}
     return count
 
@@ -74,9 +83,10 @@ def recording(planned: Plan, store: Store, say: Callable[[str], None], every: fl
         while not ended:
             ended = over.wait(every)
             try:
-                record(planned, store, known)
+                record(planned, store, known, say)
             except Exception as error:
-                say(f"finished cells are not written to {journal.path_in(store)} ({type(error).__name__}: {error})")
+                place = journal.title(store, name_of(planned))
+                say(f"finished cells are not written to {place} ({type(error).__name__}: {error})")
                 return
 
     thread = threading.Thread(target=watch, daemon=True)

@@ -1,15 +1,13 @@
-"""What a store holds, whether it's whole, and what of it nothing needs any more."""
+"""List what a store holds, and check that it's whole. What of it nothing needs is for `garbage`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from chexseg.study.backend import FAILED, unfinished
-from chexseg.study.plan import Plan
+from chexseg.manifest import UnreadableManifestError
 from chexseg.study.store import Store
 
 Progress = Callable[[int, int, str], None]
@@ -19,7 +17,10 @@ AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Content:
-    """One artifact. key: None without a manifest. bytes: of all its files. seconds: it took to compute. host: where."""
+    """One artifact. key: None without a readable manifest. bytes: of all its files. seconds: it took to compute. host: where.
+
+    fault: why its manifest can't be read, or None.
+    """
 
     name: str
     stage: str
@@ -28,13 +29,19 @@ class Content:
     finished: str | None
     seconds: float | None
     host: str | None
+    fault: str | None
     #: What its manifest says of its files: name -> size and sha256.
     files: Mapping[str, Mapping[str, Any]] = field(repr=False)
 
+    @property
+    def state(self) -> str:
+        """finished, unreadable manifest or no manifest."""
+        return "finished" if self.key else "unreadable manifest" if self.fault else "no manifest"
+
     def row(self) -> dict[str, Any]:
         """The object of ``store list --json``."""
-        return {name: value for name, value in asdict(self).items() if name not in ("name", "files")} | {
-            "state": "finished" if self.key else "no manifest"
+        return {name: value for name, value in asdict(self).items() if name not in ("name", "fault", "files")} | {
+            "state": self.state
         }
 
 
@@ -42,10 +49,11 @@ def contents(store: Store) -> list[Content]:
     """Everything that lies where artifacts lie, by stage and then by age."""
     found = []
     for name, (tree, manifest) in store.everything().items():
-        about = manifest if isinstance(manifest, dict) and isinstance(manifest.get("files"), dict) else {}
+        fault = str(manifest) if isinstance(manifest, UnreadableManifestError) else None
+        parts = manifest if isinstance(manifest, dict) else {}
         size = sum(entry.size for entry in tree.values())
-        told = [about.get(part) for part in ("finished", "seconds", "host")]
-        found.append(Content(name, name.partition("/")[0], about.get("key"), size, *told, about.get("files", {})))
+        told = [parts.get(part) for part in ("finished", "seconds", "host")]
+        found.append(Content(name, name.partition("/")[0], parts.get("key"), size, *told, fault, parts.get("files", {})))
     return sorted(found, key=lambda content: (content.stage, content.finished or ""))
 
 
@@ -79,6 +87,7 @@ def verify(store: Store, progress: Progress) -> Verification:
         for content in finished
         if content.name != f"{content.stage}/{content.key[:20]}"
     ]
+    damaged += [content.fault for content in there if content.fault]
     files = {f"{content.name}/{file}": entry for content in finished for file, entry in content.files.items()}
     done = 0
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -87,45 +96,10 @@ def verify(store: Store, progress: Progress) -> Verification:
                 damaged.append(f"{name}: {'gone' if sha256 is None else 'not what its manifest says'}")
             done += entry["size"]
             progress(done, total, "bytes")
-    left = [content.name for content in there if not content.key] + [str(path) for path in store.backend.partials().values()]
+    left = [content.name for content in there if content.state == "no manifest"] + [
+        str(path) for path in store.backend.partials().values()
+    ]
     return Verification(len(finished), len(files), done, damaged, left)
-
-
-@dataclass(frozen=True)
-class Waste:
-    """What no study needs. name: of the artifact; why: for people; bytes: on the store, and unfinished on this host."""
-
-    name: str
-    why: str
-    bytes: int
-
-
-def waste(store: Store, plans: Sequence[Plan], imported: bool = False) -> list[Waste]:
-    """What none of these plans needs; of imported encoders only where `imported` says so."""
-    needed = {f"{node.stage}/{key[:20]}" for plan in plans for key, node in plan.nodes.items()}
-    found: dict[str, Waste] = {}
-    for content in contents(store):
-        if content.name not in needed and (imported or content.stage != "imported"):
-            found[content.name] = Waste(content.name, "finished" if content.key else "no manifest", content.bytes)
-    keep = {unfinished(name) for name in needed}
-    for short, path in store.backend.partials().items():
-        stage, _, key = short.rpartition("-")
-        if short not in keep and (imported or stage != "imported"):
-            before = found.get(f"{stage}/{key}", Waste(f"{stage}/{key}", "unfinished", 0))
-            found[before.name] = Waste(before.name, before.why, before.bytes + _bytes(path))
-    return list(found.values())
-
-
-def remove(store: Store, rubbish: Sequence[Waste], progress: Progress) -> list[Waste]:
-    """Delete waste and what is remembered of its failures. Returns what was kept because someone works on it by now."""
-    kept = []
-    for done, one in enumerate(rubbish, 1):
-        if store.backend.remove(one.name):
-            store.backend.delete(f"{FAILED}/{one.name.rpartition('/')[2]}.json")
-        else:
-            kept.append(one)
-        progress(done, len(rubbish), "artifacts")
-    return kept
 
 
 def size(count: int) -> str:
@@ -138,10 +112,6 @@ def size(count: int) -> str:
     return f"{value:.3g} TB"
 
 
-def _bytes(directory: Path) -> int:
-    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
-
-
 def table(rows: Iterable[Content]) -> str:
     """The lines of ``store list``."""
     lines = [f"{'stage':<10} {'key':<20} {'size':>8} {'seconds':>8} {'finished':<25} host"]
@@ -151,7 +121,7 @@ def table(rows: Iterable[Content]) -> str:
         seconds = "" if row.seconds is None else f"{row.seconds:.1f}"
         key = row.name.partition("/")[2]
         lines.append(
-            f"{row.stage:<10} {key:<20} {size(row.bytes):>8} {seconds:>8} {row.finished or 'no manifest':<25} {row.host or ''}"
+            f"{row.stage:<10} {key:<20} {size(row.bytes):>8} {seconds:>8} {row.finished or row.state:<25} {row.host or ''}"
         )
     lines.append(f"{len(lines) - 1} artifacts, {size(total)}")
     return "\n".join(lines)

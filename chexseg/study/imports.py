@@ -10,6 +10,7 @@ from pathlib import Path
 from chexseg.errors import UserError
 from chexseg.models import encoders, foreign
 from chexseg.stages import imported
+from chexseg.study import marker
 from chexseg.study.plan import node_of
 from chexseg.study.store import Artifact, Store
 
@@ -65,6 +66,7 @@ def import_encoder(path: Path, kind: str, architecture: str, store: Store) -> Im
     encoders.check(architecture, "--architecture")
     encoder = foreign.encoder(path, architecture)
     node = node_of("imported", imported.Config(kind=kind, architecture=architecture, sha256=encoder.sha256), {})
+    marker.mark(store)
     with store.working_on(node) as partial:
         artifact = store.find(node.stage, node.key)
         found = artifact is not None

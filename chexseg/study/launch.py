@@ -9,8 +9,9 @@ from pathlib import Path
 
 from chexseg.data.location import Location
 from chexseg.progress import Reporter
-from chexseg.study import grid_record, search_summary, snapshot
+from chexseg.study import grid_record, live_runs, marker, search_summary, snapshot
 from chexseg.study.growth import NO_GROWTH, Growth
+from chexseg.study.ledger import Ledger
 from chexseg.study.outcome import Outcome
 from chexseg.study.plan import Plan
 from chexseg.study.search import Search
@@ -32,13 +33,19 @@ def launch(
     file, overrides: what `meant` was read from, for the record. growth: what the Ray at `address` may grow to.
     Raises `UserError` as `run.run` and `search_run.run_search` do.
     """
+    marker.mark(store)
     if isinstance(meant, Search):
         _drop_damaged_scores(search_summary.planned(meant, store), store, reporter)
         found = search_summary.summarise(meant, store)
         if found.complete:
             return Outcome(cached=len(found.found.plan.nodes))
         reporter.say(f"{found.status_text()}\nstarting Ray")
-        with _recorded(meant, store, data, address, file, overrides) as outcome:
+        asked = meant.plan(Ledger(meant, store).points()).nodes
+        held = (meant.upstream().nodes | asked).values()
+        with (
+            live_runs.holding(store, meant.study.name, held, searches=True, say=reporter.say),
+            _recorded(meant, store, data, address, file, overrides) as outcome,
+        ):
             from chexseg.study import search_run
 
             _tell_of_gpus(meant, address, growth, reporter)
@@ -51,7 +58,10 @@ def launch(
         if not missing:
             return Outcome(cached=len(meant.nodes))
         reporter.say(f"{len(meant.cells)} cells; {len(missing)} of {len(meant.nodes)} stages to compute; starting Ray")
-        with _recorded(meant, store, data, address, file, overrides) as outcome:
+        with (
+            live_runs.holding(store, meant.study.name, meant.nodes.values(), say=reporter.say),
+            _recorded(meant, store, data, address, file, overrides) as outcome,
+        ):
             from chexseg.study import run
 
             _tell_of_gpus(meant, address, growth, reporter)

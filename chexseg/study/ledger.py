@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from chexseg.randomness import derive
 from chexseg.study import journal
+from chexseg.study.journal_lines import count_torn
 from chexseg.study.search import Point, Search
 from chexseg.study.space import Range
 from chexseg.study.store import Store
@@ -34,6 +35,8 @@ class Standing:
     value: float | None = None
     point: Point | None = None
     was_told: bool = False
+    #: A line that tells of damage to the journal, which the standing leaves out.
+    note: str | None = None
 
 
 class Ledger:
@@ -44,8 +47,8 @@ class Ledger:
         self.name = f"{search.study.name}-{search.identity()}"
         self.space = _distributions(search)
 
-    def open(self) -> None:
-        """Raises what optuna raises for a journal it can't read."""
+    def open(self) -> str | None:
+        """Open the journal for writing; a line for people where it had torn lines."""
         import optuna
 
         pruners = {
@@ -54,18 +57,27 @@ class Ledger:
             "none": optuna.pruners.NopPruner(),
         }
         pruner = pruners[self.search.study.search.pruner]
-        self.study = journal.make(self.store, self.name, "search", pruner=pruner)
+        self.lines = journal.opened(self.store, self.name)
+        note = self.lines.set_torn_aside()
+        self.study = journal.make(self.store, self.lines, self.name, "search", pruner=pruner)
+        return note
+
+    def flush(self) -> None:
+        """Keep what was told, for certain. Raises `UserError` as the journal's `flush` does."""
+        self.lines.flush()
 
     def standing(self) -> Standing:
         """How far the search is, from the storage as it is; nothing is written."""
         from optuna.trial import TrialState
 
-        trials = journal.read(self.store, self.name)
+        trials, torn = journal.read_with_torn(self.store, self.name)
         continued = {trial.user_attrs.get("continues") for trial in trials}
         asked = [trial for trial in trials if "told" not in trial.user_attrs]
         states = Counter(trial.state for trial in asked if trial.number not in continued)
-        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        # A setting may be missing where the journal was damaged.
+        complete = [t for t in trials if t.state == TrialState.COMPLETE and t.params.keys() == self.space.keys()]
         best = max(complete, key=lambda trial: trial.value, default=None)
+        note = f"{journal.title(self.store, self.name)}: {count_torn(torn)} left out; every complete line counts"
         return Standing(
             done=states[TrialState.COMPLETE],
             pruned=states[TrialState.PRUNED],
@@ -74,6 +86,7 @@ class Ledger:
             value=best and best.value,
             point=best and self.point(best.params),
             was_told=best is not None and "told" in best.user_attrs,
+            note=note if torn else None,
         )
 
     def points(self) -> list[Point]:
@@ -131,7 +144,7 @@ class Ledger:
             if trial.state in (TrialState.RUNNING, TrialState.FAIL) and trial.params.keys() == self.space.keys()
         }
         count = 0
-        for point in self._finished_points():
+        for point in self.finished_points():
             fits = self._fits(point)
             curve = None if fits in reported or fits in unfinished else self._curve(fits)
             if curve:
@@ -152,7 +165,7 @@ class Ledger:
         """Keys of the fits of a point's trials."""
         return tuple(cell.fit for cell in self.search.plan([point]).cells)
 
-    def _finished_points(self) -> Iterator[Point]:
+    def finished_points(self) -> Iterator[Point]:
         """Points that some fit in the store may be a trial of: choices can be tried, ranges stand in its config."""
         fields, ranges = self.search.fields(), self.search.ranges
         seen = set()

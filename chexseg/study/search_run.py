@@ -62,7 +62,15 @@ def run_search(search: Search, store: Store, data: Location, reporter: Reporter,
 
 
 def _run_points(ledger: Ledger, capacity: Capacity, data: Location, reporter: Reporter, outcome: Outcome) -> None:
-    ledger.open()
+    if note := ledger.open():
+        reporter.say(note)
+    try:
+        _run_missing(ledger, capacity, data, reporter, outcome)
+    finally:
+        ledger.flush()
+
+
+def _run_missing(ledger: Ledger, capacity: Capacity, data: Location, reporter: Reporter, outcome: Outcome) -> None:
     told = ledger.tell_finished()
     missing = ledger.resume()
     if told:

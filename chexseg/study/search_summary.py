@@ -18,11 +18,12 @@ from chexseg.study.store import Store
 def planned(search: Search, store: Store, every: bool = False) -> Plan:
     """The stages that all points share, and the cells of the best point so far, or of every point.
 
+    Every point is one that the journal has, or of which a fit is in the store: a journal may be lost.
     Raises `UserError` for a range that a shared stage depends on.
     """
     out, ledger = search.upstream(), Ledger(search, store)
     best = ledger.standing().point
-    points = ledger.points() if every else [best] if best else []
+    points = [*ledger.points(), *ledger.finished_points()] if every else [best] if best else []
     if not points:
         return out
     cells = search.plan(points)
@@ -62,6 +63,7 @@ class SearchSummary:
             "pruned": standing.pruned,
             "failed": standing.failed,
             "told": standing.told,
+            "note": standing.note,
             "best": None if standing.point is None else {"selection_miou": standing.value, "point": dict(standing.point)},
         }
 
@@ -89,6 +91,8 @@ class SearchSummary:
         if standing.point is not None:
             whose = "a finished cell of another study" if standing.was_told else "a point of this search"
             lines.append(f"  best: mIoU {standing.value:.3f} on the images held back, {whose}: {describe(standing.point)}")
+        if standing.note:
+            lines.append(f"  note: {standing.note}")
         lines += [f"  {cell.name:<36} {self.found.cell_state(cell.score)}" for cell in self.found.plan.cells]
         return "\n".join(lines)
 

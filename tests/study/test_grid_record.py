@@ -66,8 +66,7 @@ def test_cells_are_recorded_as_they_finish_and_only_those(tmp_path):
 def test_a_record_that_cannot_be_written_is_told_and_stops_nothing(tmp_path):
     store, planned = Store(tmp_path), grid()
     finish_cells(store, planned)
-    journal.path_in(store).parent.mkdir()
-    journal.path_in(store).write_text("no journal\nat all\n")
+    journal.path_in(store).mkdir(parents=True)
     said: list[str] = []
     with grid_record.recording(planned, store, said.append):
         pass

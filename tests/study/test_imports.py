@@ -18,7 +18,7 @@ from chexseg.errors import UserError
 from chexseg.models import encoders
 from chexseg.stages import imported
 from chexseg.stages.base import Execution
-from chexseg.study import imports, plan, spec, summary
+from chexseg.study import imports, marker, plan, spec, summary
 from chexseg.study.execute import execute
 from chexseg.study.settings import OWN_ENCODERS
 from chexseg.study.store import Store
@@ -68,6 +68,7 @@ def planned(text: str, store: Store | None = None) -> plan.Plan:
 
 
 def test_an_import_is_an_artifact_like_any_other(files, store):
+    marker.check_marked(store)
     assert store.imported().keys() == {*((kind, "resnet18") for kind in imported.KINDS), ("imagenet", "resnet50")}
     sha256 = store.imported()["moco-cxr", "resnet18"]
     config = imported.Config(kind="moco-cxr", architecture="resnet18", sha256=sha256)

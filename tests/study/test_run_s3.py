@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from chexseg import cli
 from chexseg.study.store import Store
 from tests.study.test_run import SMALLEST
+from tests.study.test_search_run import TEXT as SEARCHED
 
 STUDY = {
     "name": "small",
@@ -62,3 +63,24 @@ def test_a_study_runs_and_is_reported_with_all_it_needs_on_s3(
     text = (tmp_path / "report" / "index.html").read_text()
     assert "2 of 2 cells" in " ".join(re.sub(r"<[^>]*>", "", text).split())
     assert not list(tmp_path.glob("s3*")), "a URI was taken for a directory"
+
+
+@pytest.mark.slow
+def test_a_search_on_s3_is_continued_by_another_host(ray_session, s3, phantom_root, tmp_path, monkeypatch):
+    place, path = s3(f"searches/{tmp_path.name}"), tmp_path / "search.yaml"
+    where = ("--data", phantom_root, "--store", place)
+
+    def go_on(host: str, points: int) -> tuple[str, dict]:
+        monkeypatch.setenv("CHEXSEG_CACHE", str(tmp_path / host))
+        path.write_text(SEARCHED.replace("points: 3, trials: 2", f"points: {points}, trials: 1"))
+        ran = CliRunner().invoke(cli.app, ["study", "run", str(path), *map(str, where), "--quiet"])
+        assert ran.exit_code == 0, (ran.output, ran.exception)
+        status = CliRunner().invoke(cli.app, ["study", "status", str(path), *map(str, where), "--json"])
+        return ran.output, json.loads(status.output)["search"]
+
+    said, first = go_on("first", 1)
+    assert "5 stages computed" in said and (first["done"], first["told"]) == (1, 0)
+    said, second = go_on("second", 2)
+    assert (second["done"], second["told"]) == (2, 0)
+    assert second["best"]["selection_miou"] >= first["best"]["selection_miou"]
+    assert Store(place).backend.tree(".claims") == {} and Store(place).backend.tree(".live") == {}
