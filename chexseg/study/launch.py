@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +36,7 @@ def launch(
         if found.complete:
             return Outcome(cached=len(found.found.plan.nodes))
         reporter.say(f"{found.status_text()}\nstarting Ray")
-        with _recorded(meant, store, data, address, file, overrides) as outcome:
+        with _recorded(meant, store, data, reporter, address, file, overrides) as outcome:
             from chexseg.study import search_run
 
             _tell_of_gpus(meant, address, growth, reporter)
@@ -49,7 +48,7 @@ def launch(
         if not missing:
             return Outcome(cached=len(meant.nodes))
         reporter.say(f"{len(meant.cells)} cells; {len(missing)} of {len(meant.nodes)} stages to compute; starting Ray")
-        with _recorded(meant, store, data, address, file, overrides) as outcome:
+        with _recorded(meant, store, data, reporter, address, file, overrides) as outcome:
             from chexseg.study import run
 
             _tell_of_gpus(meant, address, growth, reporter)
@@ -66,17 +65,24 @@ def _tell_of_gpus(meant: Plan | Search, address: str | None, growth: Growth, rep
 
 @contextmanager
 def _recorded(
-    meant: Plan | Search, store: Store, data: Location, address: str | None, file: Path | None, overrides: Sequence[str]
+    meant: Plan | Search,
+    store: Store,
+    data: Location,
+    reporter: Reporter,
+    address: str | None,
+    file: Path | None,
+    overrides: Sequence[str],
 ) -> Iterator[Outcome]:
     """Ray for the length of a run, and the run's record in the store; the outcome is to be filled in."""
-    # Ray asks for a token by default, which a cluster of this process alone has nobody to give.
-    if address is None:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    from chexseg.study import cluster
+    from chexseg.study import cluster, worker_imports
 
     cells = meant.cells if isinstance(meant, Plan) else []
     outcome = Outcome()
-    with cluster.cluster(address), snapshot.recorded(store, meant.study, cells, file, overrides, data) as more:
+    recorded = snapshot.recorded(store, meant.study, cells, file, overrides, data)
+    with cluster.cluster(address) as place, recorded as more:
+        if place:
+            reporter.say(place)
+        worker_imports.check_nodes()
         more["nodes"] = cluster.describe()
         yield outcome
         more |= {"computed": outcome.computed, "failed": outcome.failed, "cached": outcome.cached}
