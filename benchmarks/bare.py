@@ -17,6 +17,7 @@ import numpy as np
 
 from chexseg.data import shards
 from chexseg.pathologies import OBSERVATIONS
+from chexseg.study import local_ray
 
 CORES = len(os.sched_getaffinity(0))
 
@@ -128,30 +129,16 @@ class Peak:
 
 
 @contextmanager
-def own_ray(scratch: str | Path) -> Iterator[None]:
-    """A Ray of its own in a short directory, with a small object store and, as in a study, one CPU more than there are."""
-    import ray
-
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    ray.init(
-        address="local",
-        num_cpus=CORES + 1,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="error",
-        object_store_memory=200 * 2**20,
-        _temp_dir=f"{scratch}/ray",
-    )
-    try:
+def own_ray() -> Iterator[None]:
+    """A Ray of its own, with a small object store and, as in a study, one CPU more than there are."""
+    with local_ray.local_ray(num_cpus=CORES + 1, include_dashboard=False, object_store_memory=200 * 2**20):
         yield
-    finally:
-        ray.shutdown()
 
 
 def run(measure: Callable[[argparse.Namespace, Path], None], about: str, **options: tuple[int, str]) -> None:
     """A benchmark's whole command: ``measure(arguments, scratch)`` with a Ray of its own; `options` as in `parse`."""
     arguments = parse(about, **options)
-    with tempfile.TemporaryDirectory(prefix="cxb-", dir="/tmp") as scratch, own_ray(scratch):
+    with tempfile.TemporaryDirectory(prefix="cxb-", dir="/tmp") as scratch, own_ray():
         measure(arguments, Path(scratch))
 
 

@@ -26,6 +26,7 @@ from ingest import write_films
 
 from chexseg.stages import ingest
 from chexseg.stages.base import Execution
+from chexseg.study import local_ray
 
 STORE = 80 * 2**20
 COLUMNS = (
@@ -43,10 +44,10 @@ COLUMNS = (
 @contextmanager
 def cluster(nodes: int, scratch: Path) -> Iterator[None]:
     """A Ray of so many nodes on this machine."""
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": local_ray.token()}  # before Ray is imported
     import ray
     from ray.cluster_utils import Cluster
 
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     node = {"num_cpus": 2, "object_store_memory": STORE}
     there = Cluster(initialize_head=True, head_node_args={**node, "temp_dir": str(scratch / "ray"), "include_dashboard": False})
     for _ in range(nodes - 1):

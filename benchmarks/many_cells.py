@@ -80,7 +80,7 @@ def measure(cells: int, go: int, profile: str | None, scratch: Path) -> tuple[fl
     planned = plan.plan(spec.parse(study_text(cells), "many.yaml"), fingerprints)
     planning = perf_counter() - started
     run._trial, run.CELLS_IN_ONE_GO = empty_trial, go
-    with bare.own_ray(scratch), (scratch / "log").open("w") as log:
+    with bare.own_ray(), (scratch / "log").open("w") as log:
         before, cpu, started = resident_mib(), process_time(), perf_counter()
         with cProfile.Profile() if profile else nullcontext() as watched:
             outcome = launch.launch(planned, store, data, Lines(Console(file=log)))

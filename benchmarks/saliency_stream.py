@@ -83,7 +83,7 @@ def speed(arguments: argparse.Namespace, scratch: Path) -> None:
 
 def memory_of(count: int, size: int, rows_a_file: int) -> None:
     """One pass in this process and its own Ray; prints the images, the seconds and the peak in MiB."""
-    with tempfile.TemporaryDirectory(prefix="cxb-", dir="/tmp") as scratch, bare.own_ray(scratch):
+    with tempfile.TemporaryDirectory(prefix="cxb-", dir="/tmp") as scratch, bare.own_ray():
         paths = bare.write_images(Path(scratch) / "images", count, size, rows_a_file)
         model = write_classifier(Path(scratch) / "classifier", "mobilenet_v2")
         before = bare.held_bytes()
@@ -110,7 +110,7 @@ def main() -> None:
             command = [sys.executable, __file__, "--memory-of", str(count), "96", str(rows_a_file)]
             subprocess.run(command, check=True)
     else:
-        with tempfile.TemporaryDirectory(prefix="cxb-", dir="/tmp") as scratch, bare.own_ray(scratch):
+        with tempfile.TemporaryDirectory(prefix="cxb-", dir="/tmp") as scratch, bare.own_ray():
             speed(arguments, Path(scratch))
 
 

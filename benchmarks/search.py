@@ -53,7 +53,7 @@ def measure(trials: int, scratch: Path) -> None:
     axes = {**GRID, "trial": tuple(range(trials))}
     grid = plan.plan(study.model_copy(update={"name": "grid", "axes": axes, "search": None}), found)
     store = Store(scratch / "grid")
-    with bare.own_ray(scratch):
+    with bare.own_ray():
         started = perf_counter()
         run.run(search.upstream(), store, data, Quiet())
         shared = perf_counter() - started

@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -90,7 +91,8 @@ class Machine:
         path = os.pathsep.join(filter(None, [str(scratch / "site"), os.environ.get("PYTHONPATH")]))
         self.environment = os.environ | {
             "PYTHONPATH": path,
-            "RAY_AUTH_MODE": "disabled",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_TMPDIR": str(scratch / "ray"),
             "TMPDIR": str(scratch),
             "RAY_USAGE_STATS_ENABLED": "0",

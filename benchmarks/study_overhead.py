@@ -68,13 +68,13 @@ def between_cells(planned: Plan, store: Store) -> list[float]:
 def measure(cells: int, seconds: float, scratch: Path) -> None:
     data = scratch / "data"
     dataset.write(data, dataset.Config(train=2, valid=80, test=8, size=SIZE))
-    with bare.own_ray(scratch / "first"):
+    with bare.own_ray():
         epochs = epochs_in(seconds, data, scratch)
     text = STUDY.format(trials=list(range(cells)), size=SIZE, epochs=epochs, samples=8 * STEPS)
     planned = plan.plan(spec.parse(text, "overhead.yaml"), plan.fingerprints(data))
     store = Store(scratch / "store")
     started = perf_counter()
-    with bare.own_ray(scratch):
+    with bare.own_ray():
         outcome = run.run(planned, store, data, Quiet())
     whole = perf_counter() - started
     if outcome.failed:

@@ -1,6 +1,15 @@
 """`python -m chexseg` is the same as `chexseg`."""
 
-from chexseg.cli import main
+import os
+import sys
+
+# `python -m` puts the current directory first: whatever lies there would be imported in place of a package of its name.
+# It stays if this package was found there.
+_package_root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+if not sys.flags.safe_path and os.path.realpath(sys.path[0]) == os.getcwd() != os.path.realpath(_package_root):
+    del sys.path[0]
+
+from chexseg.cli import main  # noqa: E402
 
 if __name__ == "__main__":
     main()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +13,13 @@ import pytest
 
 from chexseg.data import location
 from chexseg.data.location import RemotePath
+from chexseg.study import local_ray
 from tests.leftovers import Leftovers, listening_ports
 
 # Tests share the machine's few cores with Ray's workers; one thread a process is faster than several that fight.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ["RAY_AUTH_MODE"] = "disabled"
+# One token for every Ray of the session. Before Ray is imported, which reads the mode then.
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": local_ray.token()}
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a test that uses Ray says so by its fixture
 
@@ -123,22 +123,14 @@ class Requests(logging.Handler):
 
 @pytest.fixture(scope="session")
 def ray_session():
-    """A local Ray with a small object store in a short directory of its own, stopped at the session's end."""
-    import ray
-
-    scratch = tempfile.mkdtemp(prefix="cxr-", dir="/tmp")
-    ray.init(
+    """A local Ray as a run starts one, but with a small object store and no dashboard; stopped at the session's end."""
+    with local_ray.local_ray(
         num_cpus=len(os.sched_getaffinity(0)) + 1,
         include_dashboard=False,
-        log_to_driver=False,
-        logging_level="error",
         object_store_memory=200 * 2**20,
-        _temp_dir=scratch,
         _system_config={"metrics_report_interval_ms": 1000},  # 10 s are long for a test that waits for them
-    )
-    yield
-    ray.shutdown()
-    shutil.rmtree(scratch, ignore_errors=True)
+    ):
+        yield
 
 
 @pytest.fixture(scope="session")

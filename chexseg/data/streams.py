@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from chexseg import code_version
+from chexseg.code_version import CodeVersion
 from chexseg.errors import DamagedError
 
 if TYPE_CHECKING:
@@ -93,7 +95,7 @@ def map_files(
     pool = ActorPoolStrategy(min_size=1, initial_size=most, max_size=most)
     dataset = ray.data.from_items([{"path": path} for path in paths], override_num_blocks=len(paths)).map_batches(
         _PathWorker,
-        fn_constructor_args=(worker, dict(arguments)),
+        fn_constructor_args=(worker, dict(arguments), code_version.running()),
         batch_size=1,
         num_cpus=num_cpus,
         num_gpus=num_gpus,
@@ -141,7 +143,8 @@ def _devices(kind: str) -> int:
 class _PathWorker:
     """Ray Data hands over batches of one path; the worker sees only the path."""
 
-    def __init__(self, worker: type, arguments: dict[str, Any]):
+    def __init__(self, worker: type, arguments: dict[str, Any], code: CodeVersion):
+        code_version.require(code)
         self.work = worker(**arguments)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:

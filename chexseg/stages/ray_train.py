@@ -20,6 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from chexseg import code_version
 from chexseg.data import streams
 from chexseg.errors import DamagedError, UserError
 from chexseg.stages import resume
@@ -67,7 +68,7 @@ def run(loop: Callable[[Execution], Mapping[str, Any]], name: str, out: Path, ex
     if gpu:
         resources["GPU"] = execution.map_gpus
     trainer = TorchTrainer(
-        functools.partial(_work, loop, str(answer), replace(execution, train_failures=None)),
+        functools.partial(_work, loop, str(answer), replace(execution, train_failures=None), code_version.running()),
         scaling_config=train.ScalingConfig(
             num_workers=execution.train_workers,
             use_gpu=gpu,
@@ -97,7 +98,9 @@ def run(loop: Callable[[Execution], Mapping[str, Any]], name: str, out: Path, ex
     return found["facts"]
 
 
-def _work(loop: Callable[[Execution], Mapping[str, Any]], answer: str, execution: Execution) -> None:
+def _work(
+    loop: Callable[[Execution], Mapping[str, Any]], answer: str, execution: Execution, code: code_version.CodeVersion
+) -> None:
     """One worker's part. A loop that fails would fail again: the others end too, and a new group finds the answer there.
 
     A collective operation that fails says that another worker is gone: that is no answer, and a new group tries again.
@@ -109,6 +112,7 @@ def _work(loop: Callable[[Execution], Mapping[str, Any]], answer: str, execution
     if synchronised.rank() > 0:
         execution = replace(execution, progress=no_progress)
     try:
+        code_version.require(code)
         found: dict[str, Any] = {"facts": loop(execution)}
     except Exception as error:
         if synchronised.lost_a_worker(error):

@@ -8,9 +8,11 @@ import time
 import traceback
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from chexseg import code_version
+from chexseg.code_version import CodeVersion
 from chexseg.data.location import Location
 from chexseg.errors import UserError
 from chexseg.stages.base import Execution
@@ -23,13 +25,17 @@ from chexseg.study.store import Store
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker needs to know. here: what a stage reads and writes lies on one node, that of its task alone."""
+    """What every worker needs to know. here: what a stage reads and writes lies on one node, that of its task alone.
+
+    code: what the driver runs, and workers must.
+    """
 
     nodes: Mapping[str, Node]
     store: str
     data: Location
     board: Any
     here: bool = False
+    code: CodeVersion = field(default_factory=code_version.running)
 
     def pen(self, key: str, cell: str | None = None) -> Pen:
         """What a node's stage writes its progress with. cell: whose it is alone."""
@@ -50,6 +56,7 @@ def attempt(job: Job, key: str, name: str, execution: Execution) -> dict[str, An
         return {"key": key, "state": "cached", "miou": found.facts.get("selection_miou")}
     started = time.monotonic()
     try:
+        code_version.require(job.code)
         artifact, computed = execute(node, dict(job.nodes), store, job.data, execution)
     except UserError as error:
         job.board.finish.remote(name, f"refused: {error}")

@@ -13,6 +13,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from chexseg.errors import UserError
 from chexseg.study.growth import NO_GROWTH, Growth
+from chexseg.study.local_ray import local_ray
+from chexseg.study.worker_imports import WorkerPath
 
 if TYPE_CHECKING:  # the processes that hold progress and gauges import this module, and need no study
     from chexseg.study.spec import Resources
@@ -150,29 +152,29 @@ def describe() -> list[dict[str, Any]]:
 
 
 @contextmanager
-def cluster(address: str | None = None) -> Iterator[None]:
+def cluster(address: str | None = None) -> Iterator[str | None]:
     """Ray for the length of a run: the one that is there, the one at `address`, or a local one that is stopped after.
 
-    A local Ray is told of one CPU more than the machine has: the one that is left to Ray Data.
+    Yields a line for people, where a local one is and its token. A local Ray is told of one CPU more than the machine
+    has: the one that is left to Ray Data. To a cluster goes the token that the user has set for it, by Ray's variables.
     """
     if ray.is_initialized():
-        yield
+        yield None
         return
     os.environ.setdefault("RAY_task_oom_retries", str(MAX_FAILURES))  # Ray's default is for ever
-    common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    if address:
-        try:
-            ray.init(address=address, **common)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"--address {address}: no Ray cluster answers there ({reason})") from None
-    else:  # "local": else Ray would join any cluster that it finds on the machine
+    if not address:
         cpus = len(os.sched_getaffinity(0)) + 1
         # Above this number Ray ends workers that are idle for a second, and with them what they have imported. By itself it
         # takes the CPUs, and counts the few actors too that are there for the whole run.
-        system = {"num_workers_soft_limit": cpus + 4}
-        ray.init(address="local", num_cpus=cpus, dashboard_host="127.0.0.1", _system_config=system, **common)
+        with local_ray(num_cpus=cpus, _system_config={"num_workers_soft_limit": cpus + 4}) as place:
+            yield place
+        return
     try:
-        yield
+        ray.init(address=address, log_to_driver=False, logging_level="error", job_config=WorkerPath())
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"--address {address}: no Ray cluster answers there ({reason})") from None
+    try:
+        yield None
     finally:
         ray.shutdown()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +43,7 @@ def launch(
         held = (meant.upstream().nodes | asked).values()
         with (
             live_runs.holding(store, meant.study.name, held, searches=True, say=reporter.say),
-            _recorded(meant, store, data, address, file, overrides) as outcome,
+            _recorded(meant, store, data, reporter, address, file, overrides) as outcome,
         ):
             from chexseg.study import search_run
 
@@ -60,7 +59,7 @@ def launch(
         reporter.say(f"{len(meant.cells)} cells; {len(missing)} of {len(meant.nodes)} stages to compute; starting Ray")
         with (
             live_runs.holding(store, meant.study.name, meant.nodes.values(), say=reporter.say),
-            _recorded(meant, store, data, address, file, overrides) as outcome,
+            _recorded(meant, store, data, reporter, address, file, overrides) as outcome,
         ):
             from chexseg.study import run
 
@@ -83,17 +82,24 @@ def _tell_of_gpus(meant: Plan | Search, address: str | None, growth: Growth, rep
 
 @contextmanager
 def _recorded(
-    meant: Plan | Search, store: Store, data: Location, address: str | None, file: Path | None, overrides: Sequence[str]
+    meant: Plan | Search,
+    store: Store,
+    data: Location,
+    reporter: Reporter,
+    address: str | None,
+    file: Path | None,
+    overrides: Sequence[str],
 ) -> Iterator[Outcome]:
     """Ray for the length of a run, and the run's record in the store; the outcome is to be filled in."""
-    # Ray asks for a token by default, which a cluster of this process alone has nobody to give.
-    if address is None:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    from chexseg.study import cluster
+    from chexseg.study import cluster, worker_imports
 
     cells = meant.cells if isinstance(meant, Plan) else []
     outcome = Outcome()
-    with cluster.cluster(address), snapshot.recorded(store, meant.study, cells, file, overrides, data) as more:
+    recorded = snapshot.recorded(store, meant.study, cells, file, overrides, data)
+    with cluster.cluster(address) as place, recorded as more:
+        if place:
+            reporter.say(place)
+        worker_imports.check_nodes()
         more["nodes"] = cluster.describe()
         yield outcome
         more |= {"computed": outcome.computed, "failed": outcome.failed, "cached": outcome.cached}

@@ -56,7 +56,7 @@ def drain(action: str, seconds: int) -> None:
     """Tell Ray that this node will be gone in so many seconds. Raises `subprocess.CalledProcessError` if Ray refuses."""
     words = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", f"EC2 spot notice: {action}"]
     deadline = ["--deadline-remaining-seconds", str(seconds)]
-    subprocess.run([sys.executable, "-m", "ray.scripts.scripts", "drain-node", *words, *deadline], check=True)
+    subprocess.run([sys.executable, "-P", "-m", "ray.scripts.scripts", "drain-node", *words, *deadline], check=True)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from chexseg.study import local_ray
 from tests.cluster.standins import ROOT, Machine, wait_until
 
 pytest.importorskip("aiohttp_cors", reason="needs ray[default], of the extra cluster")
@@ -29,7 +30,8 @@ settings:
 @pytest.fixture(scope="module")
 def head(machine):
     """A head with a dashboard, and data."""
-    machine.environment |= {"RAY_AUTH_MODE": "disabled", "RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
+    machine.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": local_ray.token()}
+    machine.environment["RAY_TRAIN_ENABLE_STATE_TRACKING"] = "1"
     started = machine.run("ray start --head --dashboard-host=127.0.0.1")
     assert started.returncode == 0, started.stdout
     (machine.home / "names.yaml").write_text(STUDY)
@@ -40,8 +42,10 @@ def head(machine):
 
 
 def asked(machine: Machine, path: str) -> Any:
+    request = urllib.request.Request(f"http://127.0.0.1:{machine.dashboard}/{path}")
+    request.add_header("Authorization", f"Bearer {local_ray.token()}")
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{machine.dashboard}/{path}", timeout=60) as page:
+        with urllib.request.urlopen(request, timeout=60) as page:
             return json.loads(page.read())
     except urllib.error.HTTPError:
         return None  # Ray Train's part isn't there before its first run

@@ -94,6 +94,7 @@ def test_a_new_users_walk_ends_with_a_finished_study(machine, s3, uploaded):
     walk.next("python3 -m venv")
     walk.next("pip install")
     walk.type("ray get-auth-token")
+    walk.type("chmod 600")
     walk.export()
     walk.type("RAY_FAKE_CLUSTER=1 ray start")
     walk.type("chexseg data phantom")
