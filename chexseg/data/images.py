@@ -114,7 +114,7 @@ def read(path: str | Path | Readable) -> Decoded:
     """Decode a JPEG, PNG, TIFF or DICOM image, told apart by content.
 
     Of more than eight bits the upper eight of those in use are taken (`grey.eight_bits`; DICOM: `dicom.decode`). The EXIF
-    orientation is applied. Raises `UserError` for a missing or unreadable file, and for pixels of no known range.
+    orientation is applied. Raises `UserError` for a missing or unreadable file, several pages, and pixels of no known range.
     """
     try:
         with open(path, "rb") if isinstance(path, str | Path) else io.BytesIO(path.read_bytes()) as file:
@@ -139,6 +139,8 @@ def _picture(file: BinaryIO, path: object) -> Decoded:
     with Image.open(file, formats=FORMATS) as image:
         if image.mode in ("I", "F"):
             raise UserError(f"{path}: found pixels of 32 bits; expected grey or colour of 8 or 16 bits")
+        if image.format == "TIFF" and image.n_frames > 1:
+            raise UserError(f"{path}: found {image.n_frames} pages; expected one")
         cut = any(";16" in str(tile.args) for tile in image.tile)  # by Pillow, to the upper eight bits of each channel
         tags = image.tag_v2 if image.format == "TIFF" else {}
         turned, white_is_zero = tags.get(_TAG.Orientation), tags.get(_TAG.PhotometricInterpretation) == 0

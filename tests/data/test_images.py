@@ -177,6 +177,13 @@ def test_a_tiff_whose_white_is_zero_is_the_same_film(film_HW, tmp_path):
         np.testing.assert_array_equal(images.decode(tmp_path / "film.tiff"), film_HW)
 
 
+def test_a_tiff_of_several_pages_is_refused(film_HW, tmp_path, refused):
+    page = Image.fromarray(film_HW)
+    page.save(tmp_path / "film.tiff", save_all=True, append_images=[page])
+    with refused(tmp_path / "film.tiff", "found 2 pages; expected one"):
+        images.decode(tmp_path / "film.tiff")
+
+
 @pytest.mark.parametrize("ending", ["jpg", "png", "tiff"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_exif_orientation_is_applied(film_HW, tmp_path, ending, orientation):
