@@ -18,7 +18,8 @@ def test_the_masks_of_a_model_of_three_pathologies_are_scored_on_these(phantom_r
     _, folder = chexpert.locate(phantom_root, "test")
     segmenter = segment.load(model)
     segmenter.thresholds_K[1:] = 1  # no pixel is above: masks without a pixel are written and scored too
-    segment.run(segmenter, films.find([folder]), tmp_path / "out", Quiet())
+    files, _ = films.find([folder])
+    segment.run(segmenter, files, tmp_path / "out", Quiet())
     truth = phantom_root / chexlocalize.FILES["test"]
     found = evaluate(truth, tmp_path / "out" / segment.MASKS)
     table = found.table.set_index("pathology")

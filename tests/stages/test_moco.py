@@ -15,6 +15,8 @@ from chexseg.stages.base import Execution
 
 from .conftest import EXECUTION, EXPERT, RESIDENT_AND_STREAMED
 
+pytestmark = pytest.mark.heavy  # most of these train
+
 #: 48 images, 12 steps a pass.
 SMALL = moco.Config(architecture="mobilenet_v2", epochs=2, batch_size=4, learning_rate=1e-3, queue=10, momentum=0.9)
 #: 3 steps.
