@@ -122,7 +122,7 @@ def _damage_unwrapped() -> Iterator[None]:
             cause = getattr(cause, "cause", None) or cause.__cause__
         if cause is None:
             raise
-        raise DamagedError(getattr(cause, "cause", cause)) from None
+        raise DamagedError(str(getattr(cause, "cause", cause)).splitlines()[0]) from None  # Ray adds advice below it
 
 
 def node_label() -> dict[str, str]:

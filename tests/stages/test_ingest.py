@@ -172,5 +172,5 @@ def test_a_fault_that_an_actor_finds_is_the_same_line(ray_session, phantom_root,
     arguments = {"table": table, "root": phantom_root, "masks": chexlocalize.MaskFile(Path(), {}), "rows_a_file": 24}
     arguments |= {"size": SIZE, "out": str(tmp_path)}
     first, second = streams.map_files(["0", "1"], ingest._Decoder, arguments, workers=2)
-    assert first == {"with_masks": 0}
+    assert first == {"with_masks": 0, "sizes": {path: Path(path).stat().st_size for path in table["path"][:24]}}
     assert second["error"].startswith(f"{broken}: found no readable image") and "\n" not in second["error"]
