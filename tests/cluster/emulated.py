@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from ray._private import services
 from ray.cluster_utils import Cluster
 
 from tests.cluster.standins import ROOT
@@ -21,7 +22,8 @@ class Nodes:
 
     def __init__(self, *cpus: int):
         self.top = Path(tempfile.mkdtemp(prefix="cxr-", dir="/tmp"))  # short: Ray's sockets lie below it
-        common = {"object_store_memory": 100 * 2**20}
+        # As drivers in other processes find it out; in this one a Ray of the session's may be on loopback.
+        common = {"object_store_memory": 100 * 2**20, "node_ip_address": services.node_ip_address_from_perspective(None)}
         head = {"num_cpus": cpus[0], "temp_dir": str(self.top), "include_dashboard": False, **common}
         (self.top / "ray").mkdir()  # where Ray writes down a head's address, whatever its temp_dir is
         with mock.patch.dict(os.environ, RAY_TMPDIR=str(self.top)):
