@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 #: Longest directory for temporary files below which the paths of Ray's sockets are short enough for the system.
-LONGEST = 30
+LONGEST = 20
 
 
 @functools.cache
@@ -35,7 +35,7 @@ def local_ray(**options: Any) -> Iterator[str]:
     from chexseg.study.worker_imports import WorkerPath
 
     # Ray makes its own directories writable for everybody, so they are inside one that is not.
-    private = Path(tempfile.mkdtemp(prefix="cxr-", dir=_short_directory()))
+    private = Path(tempfile.mkdtemp(prefix="chexseg-", dir=_short_directory()))
     try:
         token_file = private / "token"
         token_file.touch(mode=0o600)
