@@ -81,8 +81,14 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         classifiers=_classifiers(plan, artifacts),
         radiologists_IK3=readers_IK3,
         radiologists_note=readers_note,
-        notes=tuple(f"{fault}; it is left out (hint: `chexseg study run` makes it again)" for fault in damage.values()),
+        notes=tuple(f"{fault}; it is left out (hint: {_how_to_mend(store)})" for fault in damage.values()),
     )
+
+
+def _how_to_mend(store: Store) -> str:
+    # Of object stores, `study run` knows only sizes.
+    before = "" if store.backend.shared else "delete what lies beside it; "
+    return f"{before}`chexseg study run` makes it again"
 
 
 def _damage(plan: Plan, artifacts: Mapping[str, Artifact]) -> dict[str, str]:

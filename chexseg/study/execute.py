@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from chexseg.data.location import Location
 from chexseg.errors import DamagedError, UserError
+from chexseg.manifest import MANIFEST
 from chexseg.stages import fit
 from chexseg.stages.base import Execution
 from chexseg.study.plan import STAGES, Node
@@ -82,6 +83,8 @@ def execute(node: Node, nodes: dict[str, Node], store: Store, data: Location, ex
             inputs["data"] = data
         store.salvage(node, partial)
         partial.mkdir(exist_ok=True)
+        # Of a process that was killed as it published: what the stage writes now would be compared with it.
+        (partial / MANIFEST).unlink(missing_ok=True)
         started = time.monotonic()
         try:
             with _damage_dropped(store, artifacts.values(), DamagedError, pa.ArrowException, OSError):

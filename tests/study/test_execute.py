@@ -179,3 +179,16 @@ def test_a_classifier_is_not_trained_on_a_damaged_image(planned, copy, root):
     assert copy.find("ingest", train.key) is None
     run(planned, copy, root, "ingest", "train")
     assert shard.read_bytes() == before
+
+
+def test_a_manifest_that_was_written_but_not_published_binds_no_later_try(planned, store, root):
+    """Its process was killed in between; the files may come out otherwise now."""
+    run(planned, store, root, "ingest")
+    fitted = node_of(planned, "fit")
+    with store.working_on(fitted) as partial:
+        partial.mkdir(parents=True)
+        (partial / "segmenter.json").write_text("{}")
+        store.commit(fitted, partial, {}, 1.0)
+        store.path("fit", fitted.key).rename(partial)
+    run(planned, store, root, "fit")
+    run(planned, store, root, "score")
