@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from chexseg import manifest
 from chexseg.data import chexlocalize, chexpert, shards
 from chexseg.errors import UserError
 from chexseg.stages import classify, fit
@@ -181,14 +182,18 @@ def test_a_classifier_is_not_trained_on_a_damaged_image(planned, copy, root):
     assert shard.read_bytes() == before
 
 
-def test_a_manifest_that_was_written_but_not_published_binds_no_later_try(planned, store, root):
-    """Its process was killed in between; the files may come out otherwise now."""
-    run(planned, store, root, "ingest")
-    fitted = node_of(planned, "fit")
-    with store.working_on(fitted) as partial:
+def test_a_manifest_that_was_written_but_not_published_binds_no_later_try(planned, store, root, monkeypatch):
+    """Its process was killed in between; a file that comes out otherwise now may be read by its own stage."""
+    train = node_of(planned, "ingest", "train")
+    with store.working_on(train) as partial:
         partial.mkdir(parents=True)
-        (partial / "segmenter.json").write_text("{}")
-        store.commit(fitted, partial, {}, 1.0)
-        store.path("fit", fitted.key).rename(partial)
-    run(planned, store, root, "fit")
-    run(planned, store, root, "score")
+        (partial / "notes.json").write_text("[1]")
+        store.commit(train, partial, {}, 1.0)
+        store.path("ingest", train.key).rename(partial)
+
+    def write_and_read(config, inputs, out, execution):
+        (out / "notes.json").write_text("[2]")
+        return {"data": planned.data["train"], "notes": manifest.read_bytes(out / "notes.json").decode()}
+
+    monkeypatch.setattr(ingest, "run", write_and_read)
+    assert run(planned, store, root, "ingest", "train")["notes"] == "[2]"
