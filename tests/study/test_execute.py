@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from chexseg import manifest
 from chexseg.data import chexlocalize, chexpert, shards
 from chexseg.errors import UserError
-from chexseg.stages import classify, fit
+from chexseg.stages import classify, fit, ingest
 from chexseg.stages.base import Execution
 from chexseg.study import plan, spec
 from chexseg.study.execute import execute
