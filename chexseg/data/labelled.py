@@ -22,10 +22,13 @@ Item = TypeVar("Item")
 LARGEST_KEPT = 2**28
 
 
-def index(artifact: Path):
-    """The ingested table without its pixels: image_id, patient, frontal, height, width and the 14 labels, as pandas."""
+def index(artifact: Path, wanted: Set[str] | None = None):
+    """The ingested table without its pixels: image_id, patient, frontal, height, width and the 14 labels, as pandas.
+
+    wanted: ids of images that must be in it; others may be.
+    """
     columns = ["image_id", "patient", "frontal", "height", "width", *OBSERVATIONS]
-    return shards.read_all(artifact / "images", columns).to_pandas()
+    return shards.read_all(artifact / "images", columns, wanted).to_pandas()
 
 
 def image_size(artifact: Path) -> int:

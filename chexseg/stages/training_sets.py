@@ -68,8 +68,10 @@ def weak_source(
     """This trial's draw of weakly labelled images with their masks, and their ids. Their ``rows`` begin at `first`."""
     directory = inputs["weak"] / "train"
     pool = labelled.ids(directory)
-    table = labelled.index(inputs["train"]).set_index("image_id")
-    positive = (labelled.labels(table.loc[pool], config.pathologies) == 1).any(axis=1)
+    positive = np.zeros(len(pool), dtype=bool)
+    if config.prefer_positives:  # else the labels of 191,000 images would be read for a hundred of them
+        table = labelled.index(inputs["train"], set(pool)).set_index("image_id")
+        positive = (labelled.labels(table.loc[pool], config.pathologies) == 1).any(axis=1)
     ids = draws.weak_images(pool, positive, config.weak_images, config.seed, config.prefer_positives)
     thresholds = shards.metadata(shards.files(directory)[0])["thresholds"]
     thresholds_K = torch.tensor([thresholds[name] for name in config.pathologies])

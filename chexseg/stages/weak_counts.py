@@ -24,7 +24,7 @@ def present(split: Path, image_ids: Sequence[str], negatives_empty: bool) -> Any
     from chexseg.data import labelled
     from chexseg.saliency.weak_masks import possible
 
-    table = labelled.index(split).set_index("image_id").loc[list(image_ids)]
+    table = labelled.index(split, set(image_ids)).set_index("image_id").loc[list(image_ids)]
     present_NK = possible(torch.from_numpy(labelled.labels(table, PATHOLOGIES)))
     return present_NK if negatives_empty else torch.ones_like(present_NK)
 

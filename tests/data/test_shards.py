@@ -253,3 +253,18 @@ def test_a_shard_that_the_manifest_does_not_name_is_not_listed(finished_shard):
     assert shards.files(finished_shard.parent) == [str(finished_shard)]
     with pytest.raises(DamagedError, match="not in its manifest"):
         shards.read(other)
+
+
+def test_a_shard_is_hashed_where_one_of_its_images_is_wanted_and_only_there(finished_shard):
+    content = bytearray(finished_shard.read_bytes())
+    content[-20] ^= 1  # in the footer, which no checksum of a page covers
+    finished_shard.write_bytes(content)
+    directory = finished_shard.parent
+    assert list(shards.row_groups(finished_shard, ["pixels"], {"elsewhere"})) == []
+    for read in (
+        lambda: list(shards.row_groups(finished_shard, ["pixels"], {"003", "elsewhere"})),
+        lambda: shards.read_all(directory, ["image_id"], {"003"}),
+        lambda: shards.read_all(directory, ["image_id"]),
+    ):
+        with pytest.raises(DamagedError, match="not what its manifest says"):
+            read()
