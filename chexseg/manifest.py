@@ -48,8 +48,13 @@ class UnreadableManifestError(UserError):
 
 
 def seal(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the manifest with the SHA-256 of all its other parts as ``sha256``."""
+    """Return a document with the SHA-256 of all its other parts as ``sha256``."""
     return {**document, "sha256": _digest(document)}
+
+
+def is_sealed(document: Mapping[str, Any]) -> bool:
+    """Return whether a document is what it was when `seal` got it."""
+    return document.get("sha256") == _digest(document)
 
 
 def parse(content: bytes, place: str) -> dict[str, Any]:
@@ -85,7 +90,7 @@ def _fault(document: Any) -> str | None:
         return f"key: found {document['key']!r:.60}"
     if not all(_is_sha256(key) for key in document["inputs"].values()):
         return "inputs: found what is no key"
-    if "sha256" in document and document["sha256"] != _digest(document):
+    if "sha256" in document and not is_sealed(document):
         return "not what it was when it was written (its sha256 differs)"
     return None
 
@@ -104,7 +109,7 @@ def is_inside(name: str) -> bool:
     if not name or "\\" in name or not name.isprintable():
         return False
     path = PurePosixPath(name)
-    return not path.is_absolute() and path.as_posix() == name and not {".", ".."}.intersection(path.parts)
+    return bool(path.parts) and not path.is_absolute() and path.as_posix() == name and ".." not in path.parts
 
 
 # ---- files against their manifest ------------------------------------------------------------------------------------------
@@ -162,7 +167,46 @@ def read_bytes(path: Path) -> bytes:
 
 def result_directory(path: Path) -> Path | None:
     """Return the directory whose manifest is about a file, its own or the one above; None where there is no manifest."""
-    return next((parent for parent in list(path.parents)[:2] if (parent / MANIFEST).is_file()), None)
+    own, above = list(path.parents)[:2]
+    if (own / MANIFEST).is_file():
+        return own
+    return above if (above / MANIFEST).is_file() and not _is_foreign(above / MANIFEST) else None
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether a file with the name of a manifest is of another program: web applications have such files too."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False  # it may be ours, and damaged
+    return not isinstance(document, dict) or not {"key", "stage", "files"}.intersection(document)
+
+
+# ---- files of a stage that still runs ----------------------------------------------------------------------------------------
+
+
+def note_digest(path: Path, digest: str | None = None) -> None:
+    """Write the SHA-256 of an unfinished result's file beside it, so that a later process can take it for finished.
+
+    `Store.commit` deletes these notes, as all hidden files.
+    """
+    if digest is None:
+        with path.open("rb") as file:
+            digest = sha256(file)
+    _digest_note(path).write_text(digest)
+
+
+def is_noted(path: Path) -> bool:
+    """Return whether a file is there and what it was when its digest was noted."""
+    try:
+        with path.open("rb") as file:
+            return _digest_note(path).read_text() == sha256(file)
+    except (OSError, ValueError):
+        return False
+
+
+def _digest_note(path: Path) -> Path:
+    return path.with_name(f".{path.name}.sha256")
 
 
 def load(directory: Path) -> dict[str, Any]:

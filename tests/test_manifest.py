@@ -56,7 +56,7 @@ def test_a_manifest_is_read_as_it_was_written_with_and_without_its_own_digest():
 
 @pytest.mark.parametrize(
     "name",
-    ["../other", "a/../../other", "/etc/passwd", "a//b", "./a", "a/.", "", "..", "a\\..\\b", "a\nb", "manifest.json"],
+    [".", "../other", "a/../../other", "/etc/passwd", "a//b", "./a", "a/.", "", "..", "a\\..\\b", "a\nb", "manifest.json"],
 )
 def test_names_that_lead_out_of_the_result_are_refused(name):
     entry = {"size": 1, "sha256": "0" * 64}
@@ -155,3 +155,15 @@ def test_a_file_is_hashed_once_a_process(result, monkeypatch):
     manifest.verify(path)
     monkeypatch.setattr(manifest, "sha256", lambda file: pytest.fail("hashed again"))
     manifest.verify(path)
+
+
+def test_a_manifest_of_another_program_above_a_file_is_not_ours(tmp_path):
+    """A web application's, for one; but one of ours that is damaged is."""
+    path = tmp_path / "model" / "segmenter.json"
+    path.parent.mkdir()
+    path.write_text("{}")
+    (tmp_path / "manifest.json").write_text('{"name": "app", "icons": []}')
+    manifest.verify(path)
+    (tmp_path / "manifest.json").write_text('{"key": "a", "files": ')
+    with pytest.raises(UnreadableManifestError):
+        manifest.verify(path)

@@ -16,6 +16,8 @@ from chexseg.errors import UserError
 
 #: Bytes that a file's format is known by: the preamble, and ``DICM`` at its end.
 PREAMBLE = 132
+#: The transfer syntax of files that are deflated as a whole, and the bytes among which a file names its own.
+_DEFLATED, _META = b"1.2.840.10008.1.2.1.99", 2**12
 #: Elements that every pixel is computed with.
 _FACTORS = ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")
 
@@ -55,6 +57,11 @@ def decode(file: BinaryIO, path: object) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values that break the standard in ways that don't touch the pixels
+            if _DEFLATED in file.read(_META):
+                raise UserError(
+                    f"{path}: found a deflated DICOM file, whose size has no bound; expected another transfer syntax"
+                )
+            file.seek(0)
             data = dcmread(file)
             _check(data, path)
             stored_HW = data.pixel_array

@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from chexseg import manifest
 from chexseg.data import shards
 from chexseg.errors import DamagedError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation_indices
@@ -134,6 +135,7 @@ def shard_pixels(path: str | Path, wanted: Set[str], size: int) -> Iterator[tupl
 def _shard_pixels(path: str | Path, wanted: Set[str], size: int) -> Iterator[tuple[list[str], torch.Tensor]]:
     ids: list[str] = []
     pixels: list[np.ndarray] = []
+    manifest.verify(path)  # also where none is wanted: nobody would miss an image that damage has hidden
     for rows in shards.row_groups(path, ["image_id", "pixels"], wanted):
         values = shards.array(rows, "pixels")
         for row, image_id in enumerate(rows["image_id"].to_pylist()):

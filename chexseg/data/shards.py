@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from chexseg import manifest
-from chexseg.errors import DamagedError, UserError
+from chexseg.errors import DamagedError, UserError, reason
 
 #: Rows a parquet row group: 64 radiographs of 320 x 320 are 6.5 MB, a piece that streams well.
 ROW_GROUP = 64
@@ -68,6 +68,8 @@ def array(source: pa.Table, name: str, layout: Mapping[str, Any] | None = None) 
     """
     layout = layout or metadata(source)["arrays"][name]
     column = source[name]
+    if column.null_count:  # whose values are whatever is in the buffer
+        raise DamagedError(f"column {name} of a shard has {column.null_count} rows without a value")
     if isinstance(column, pa.ChunkedArray):  # combine_chunks would copy even a single chunk
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     width = column.type.byte_width
@@ -118,13 +120,14 @@ def write(path: Path, rows: pa.Table | Iterable[pa.Table], row_group: int = ROW_
 def read(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Return one shard, whole. Raises `DamagedError` for a truncated, altered or foreign file."""
     with opened(path) as file:
-        return file.read(list(columns) if columns else None)
+        table = file.read(list(columns) if columns else None)
+        return table.replace_schema_metadata({_METADATA: table.schema.metadata[_METADATA]})  # pandas obeys what others write
 
 
 def read_all(directory: Path, columns: Sequence[str], wanted: Set[str] | None = None) -> pa.Table:
     """Return these columns of all shards of a directory; with `wanted`, of those that hold one of these image ids.
 
-    Raises `DamagedError` as `read`, and where there is no shard.
+    `columns` must have ``image_id`` then. Raises `DamagedError` as `read`, and where there is no shard or an image is missing.
     """
     paths = files(directory)
     if not paths:
@@ -135,6 +138,10 @@ def read_all(directory: Path, columns: Sequence[str], wanted: Set[str] | None = 
 
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         tables = [table for table in pool.map(read_one, paths) if table is not None]
+    if wanted:
+        lacking = wanted.difference(*(table["image_id"].to_pylist() for table in tables))
+        if lacking:
+            raise DamagedError(f"{directory}: {len(lacking)} of {len(wanted)} images are not there ({min(lacking)})")
     return pa.concat_tables(tables) if tables else read(paths[0], columns).slice(0, 0)
 
 
@@ -177,6 +184,8 @@ def opened(path: str | Path, verify: bool = True) -> Iterator[pq.ParquetFile]:
         _refuse_extension_types(Path(path))
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             _check_schema(file.schema_arrow)
+            if (file.metadata.metadata or {}).get(_METADATA) != file.schema_arrow.metadata[_METADATA]:
+                raise ValueError("it describes its columns twice, and not alike")
             yield file
     except UserError:
         raise
@@ -187,9 +196,11 @@ def opened(path: str | Path, verify: bool = True) -> Iterator[pq.ParquetFile]:
         TypeError,
         KeyError,
     ) as error:  # ValueError: names that are no UTF-8 any more
-        raise DamagedError(f"{path}: not a readable shard ({str(error).splitlines()[0]})") from None
+        raise DamagedError(f"{path}: not a readable shard ({reason(error)})") from None
 
 
+#: What JSON that nests too deep, or a shape without bounds, ends in.
+_TOO_MUCH = (RecursionError, OverflowError, MemoryError)
 #: Bytes at the end of a parquet file: the footer's length, and a mark.
 _TAIL = 8
 #: A run of base64 that is long enough for a schema with an extension type.
@@ -246,25 +257,25 @@ def _is_plain(type: pa.DataType) -> bool:
 
 
 def finished(path: Path) -> int | None:
-    """Rows of a shard that an earlier run has written; None where there is none, or a damaged one, which is deleted.
-
-    The shard is read whole: its checksums cost little beside making it again.
-    """
-    if not path.exists():
-        return None
+    """Rows of a shard that an earlier run has finished; None where there is none, or a damaged one, which is deleted."""
     try:
-        with opened(path) as file:
-            columns = file.schema_arrow.names
-        return sum(rows.num_rows for rows in row_groups(path, columns))
+        if manifest.is_noted(path):
+            with opened(path) as file:
+                return file.metadata.num_rows
     except DamagedError:
-        path.unlink()
-        return None
+        pass
+    path.unlink(missing_ok=True)
+    return None
 
 
 def complete(path: Path, tables: Iterable[pa.Table]) -> int:
     """Rows of a shard: of the one that an earlier run has finished, else of the tables, which are written now."""
     rows = finished(path)
-    return write(path, tables) if rows is None else rows
+    if rows is None:
+        rows = write(path, tables)
+        if rows:
+            manifest.note_digest(path)
+    return rows
 
 
 def files(directory: Path) -> list[str]:

@@ -90,7 +90,13 @@ def save(module: nn.Module, path: Path, **description: Any) -> None:
 
 def describe(path: Path) -> dict[str, Any]:
     """Return what `save` was told of the weights. Raises `DamagedError` as `manifest.verify`."""
-    return json.loads(manifest.read_bytes(path.with_suffix(".json")))
+    note = path.with_suffix(".json")
+    try:
+        return json.loads(manifest.read_bytes(note))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise DamagedError(f"{note}: not JSON ({error})") from None
 
 
 def fill(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:

@@ -235,4 +235,4 @@ def _row(directory: Path, column: str, image_id: str) -> np.ndarray:
     for path in shards.files(directory):
         for rows in shards.row_groups(path, ["image_id", column], {image_id}):
             return shards.array(rows, column)[rows["image_id"].to_pylist().index(image_id)]
-    raise KeyError(f"{directory}: {image_id}")
+    raise DamagedError(f"{directory}: found no image {image_id}")

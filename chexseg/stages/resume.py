@@ -1,7 +1,7 @@
 """Training that goes on after a kill: the state of a loop in one file, and a mark that it has ended.
 
-Both files say what must be in them: a state begins with the SHA-256 of the rest, and the mark names that of the weights. What
-is damaged counts as not there.
+Both files say what must be in them: a state begins with the SHA-256 of the rest; the mark has its own, and that of the
+weights. What is damaged counts as not there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from chexseg.manifest import sha256
+from chexseg.manifest import is_sealed, seal, sha256
 
 STATE = "resume.pt"
 #: Facts of a training that has ended; its weights are there.
@@ -67,14 +67,14 @@ def once(out: Path, weights: str, train: Callable[[], Mapping[str, Any]]) -> dic
     digests = _digests(out / weights)
     try:
         mark = json.loads(ended.read_text())
-        if mark["files"] != digests:  # damaged since, or of an earlier version
-            raise ValueError(mark["files"])
+        if not is_sealed(mark) or mark["files"] != digests:  # damaged since, or of an earlier version
+            raise ValueError(f"{ended}: not what was written")
         facts = mark["facts"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         ended.unlink(missing_ok=True)
         facts = dict(train())
         temporary = out / f".{ENDED}.{os.getpid()}"
-        temporary.write_text(json.dumps({"facts": facts, "files": _digests(out / weights)}))
+        temporary.write_text(json.dumps(seal({"facts": facts, "files": _digests(out / weights)})))
         temporary.replace(ended)
     (out / STATE).unlink(missing_ok=True)
     return facts

@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 FAILED = ".failed"
+#: Holds a folder for each collection of garbage, named by its time (UTC), with the layout of the store below it.
+TRASH, TRASH_TIME = ".trash", "%Y%m%dT%H%M%S"
+#: In place of the SHA-256 of what is there and can't be read.
+UNREADABLE = "unreadable"
 
 
 class LostError(RuntimeError):
@@ -53,7 +57,7 @@ class Backend(Protocol):
         """A file, if it's there."""
 
     def sha256(self, name: str) -> str | None:
-        """Of a file's content as it is kept; None where it isn't there."""
+        """Of a file's content as it is kept; None where it isn't there, `UNREADABLE` for what can't be read."""
 
     def fetch(self, name: str, manifest: Mapping[str, Any]) -> Path:
         """The directory of this host with an artifact's files. Raises `DamagedError` where they aren't as they should be."""
@@ -70,8 +74,8 @@ class Backend(Protocol):
     def publish(self, name: str, partial: Path, manifest: Mapping[str, Any]) -> None:
         """Make a partial directory an artifact, the manifest last. To be called within `exclusive`."""
 
-    def reclaim(self, name: str, partial: Path) -> None:
-        """The reverse: an artifact's files, without its manifest, become the partial directory."""
+    def reclaim(self, name: str, partial: Path, files: Iterable[str]) -> None:
+        """The reverse: those of an artifact's files that are there become the partial directory; its manifest is deleted."""
 
     def partials(self) -> dict[str, Path]:
         """``<stage>-<short key>`` -> directory of whatever is unfinished on this host."""

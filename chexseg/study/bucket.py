@@ -21,7 +21,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from chexseg.errors import DamagedError, UserError, reason
-from chexseg.manifest import CHUNK, MANIFEST, is_inside, sha256
+from chexseg.manifest import CHUNK, MANIFEST, is_inside, parse, sha256
 from chexseg.object_store import connect
 from chexseg.study import claims
 from chexseg.study.backend import Entry, LostError, encode, unfinished
@@ -140,8 +140,9 @@ class Bucket:
         (partial / MANIFEST).write_bytes(encode(manifest))
         partial.rename(copy)
 
-    def reclaim(self, name: str, partial: Path) -> None:
-        files = dict.fromkeys(file for file in self.tree(name) if file != MANIFEST)
+    def reclaim(self, name: str, partial: Path, files: Iterable[str]) -> None:
+        present = self.tree(name)
+        files = dict.fromkeys(file for file in files if file in present)
         making = partial.with_name(f".{partial.name}")
         self._download(name, making, files)
         self.delete(f"{name}/{MANIFEST}")
@@ -183,8 +184,8 @@ class Bucket:
         kept = self.cache / "documents" / name
         with suppress(OSError):
             about = kept.stat()
-            if (about.st_size, about.st_mtime_ns) == entry:
-                return kept.read_bytes()
+            if (about.st_size, about.st_mtime_ns) == entry and (content := _undamaged(kept)) is not None:
+                return content
 
         def read(path: str) -> bytes:
             with self.files.open_input_stream(path, compression=None) as stream:
@@ -295,6 +296,18 @@ def _whole(copy: Path, manifest: Mapping[str, Any]) -> bool:
     """Whether the files of a copy have their sizes; whoever reads one finds out whether they are right (`manifest.verify`)."""
     sizes = {name: entry["size"] for name, entry in manifest["files"].items()}
     try:
-        return (copy / MANIFEST).is_file() and all((copy / name).stat().st_size == sizes[name] for name in sizes)
+        named = (copy / MANIFEST).read_bytes() == encode(manifest)
+        return named and all((copy / name).stat().st_size == sizes[name] for name in sizes)
     except OSError:
         return False
+
+
+def _undamaged(kept: Path) -> bytes | None:
+    """The content of a kept document; None for a manifest that damage on this host has made unreadable."""
+    content = kept.read_bytes()
+    if kept.name == MANIFEST:
+        try:
+            parse(content, str(kept))
+        except UserError:
+            return None
+    return content

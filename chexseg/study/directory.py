@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from chexseg.errors import UserError
+from chexseg.errors import UserError, reason
 from chexseg.manifest import MANIFEST, is_inside, sha256
-from chexseg.study.backend import Entry, encode, unfinished
+from chexseg.study.backend import TRASH, TRASH_TIME, UNREADABLE, Entry, encode, unfinished
 from chexseg.study.links import refuse_links, refuse_links_below, remove_empty, replacing
 from chexseg.study.locks import is_locked, locked
 
@@ -32,7 +33,7 @@ class Directory:
 
     def tree(self, name: str) -> dict[str, Entry]:
         top, out = str(self._path(name)), {}
-        for folder, _, files in os.walk(top):
+        for folder, _, files in os.walk(top, onerror=_raise_unless_gone):
             for file in files:
                 path = os.path.join(folder, file)
                 try:
@@ -51,8 +52,10 @@ class Directory:
         for name in files:
             try:
                 out[name] = self._path(name).read_bytes()
-            except OSError:
+            except FileNotFoundError:
                 continue
+            except OSError as error:  # taken for missing, it would be computed anew
+                raise UserError(f"{self.root / name}: cannot be read ({reason(error)}); expected: a readable file") from None
         return out
 
     def write(self, name: str, content: bytes) -> None:
@@ -62,7 +65,11 @@ class Directory:
             file.write(content)
 
     def delete(self, name: str) -> None:
-        self._path(name).unlink(missing_ok=True)
+        path = self._path(name)
+        try:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be deleted ({reason(error)}); expected: a store that may be written to") from None
 
     def sha256(self, name: str) -> str | None:
         try:
@@ -70,6 +77,8 @@ class Directory:
                 return sha256(file)
         except FileNotFoundError:
             return None
+        except OSError:
+            return UNREADABLE
 
     def fetch(self, name: str, manifest: Mapping[str, Any]) -> Path:
         return self._path(name)
@@ -93,12 +102,20 @@ class Directory:
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():  # incomplete, or it would have been found
-            shutil.rmtree(path)
+            remove_empty(path)
+        if path.exists():  # what is left may be somebody's own
+            aside = self._path(f"{TRASH}/{time.strftime(TRASH_TIME, time.gmtime())}/{name}")
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(aside) if not aside.exists() else shutil.rmtree(path)
         partial.rename(path)
 
-    def reclaim(self, name: str, partial: Path) -> None:
+    def reclaim(self, name: str, partial: Path, files: Iterable[str]) -> None:
         self._path(f"{name}/{MANIFEST}").unlink()
-        self._path(name).rename(partial)
+        for file in files:
+            source = self._path(f"{name}/{file}")
+            if source.is_file():
+                (partial / file).parent.mkdir(parents=True, exist_ok=True)
+                source.rename(partial / file)
 
     def partials(self) -> dict[str, Path]:
         return {path.name: path for path in sorted((self.root / PARTIAL).glob("*")) if path.is_dir()}
@@ -137,3 +154,8 @@ class Directory:
 
     def _lock(self, name: str) -> Path:
         return self.root / PARTIAL / f"{unfinished(name)}.lock"
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise UserError(f"{error.filename}: cannot be listed ({reason(error)}); expected: a readable folder") from None

@@ -15,15 +15,12 @@ from typing import Any
 
 from chexseg.manifest import MANIFEST
 from chexseg.study import live_runs
-from chexseg.study.backend import FAILED
+from chexseg.study.backend import FAILED, TRASH, TRASH_TIME
 from chexseg.study.links import LinkError
 from chexseg.study.plan import STAGES, Plan
 from chexseg.study.store import Store
 
 Progress = Callable[[int, int, str], None]
-#: Holds a folder for each collection, named by its time, with the layout of the store below it.
-TRASH = ".trash"
-_TIME = "%Y%m%dT%H%M%S"
 _COLLECTION = re.compile(r"\d{8}T\d{6}")
 _SHORT_KEY = re.compile(r"[0-9a-f]{20}")
 
@@ -100,7 +97,7 @@ def collect(store: Store, waste: Sequence[Waste], progress: Progress) -> tuple[s
 
     Runs that start meanwhile wait. What a run holds by now is kept.
     """
-    folder, kept = f"{TRASH}/{datetime.datetime.now(datetime.UTC):{_TIME}}", []
+    folder, kept = f"{TRASH}/{datetime.datetime.now(datetime.UTC):{TRASH_TIME}}", []
     with live_runs.collecting(store) as runs:
         everything = store.everything() if any(run.searches for run in runs) else {}
         manifests = {name: manifest for name, (_, manifest) in everything.items() if isinstance(manifest, dict)}

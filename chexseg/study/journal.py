@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chexseg.errors import UserError, reason
 from chexseg.study.backend import unfinished
 from chexseg.study.journal_lines import FileLines, ObjectLines
 from chexseg.study.links import refuse_links
@@ -93,7 +94,7 @@ def make(store: Store, lines: FileLines | ObjectLines, name: str, kind: str, **s
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would announce every study and every trial
-    storage = optuna.storages.JournalStorage(lines)
+    storage = _storage(lines)
     earlier = _trials(_earlier(store), name) if isinstance(lines, ObjectLines) and not lines.exists else []
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True, **settings)
     if "kind" not in study.user_attrs:
@@ -121,9 +122,24 @@ def _trials(lines: FileLines | ObjectLines, name: str) -> list[optuna.trial.Froz
     if isinstance(lines, FileLines) and not lines.path.exists():
         return []
     try:
-        return optuna.load_study(storage=optuna.storages.JournalStorage(lines), study_name=name).get_trials(deepcopy=False)
+        return optuna.load_study(storage=_storage(lines), study_name=name).get_trials(deepcopy=False)
     except KeyError:
         return []
+
+
+def _storage(lines: FileLines | ObjectLines) -> optuna.storages.JournalStorage:
+    """Raises `UserError` for a journal with a record that Optuna can't apply."""
+    import optuna
+
+    try:
+        return optuna.storages.JournalStorage(lines)
+    except UserError:
+        raise
+    except Exception as error:  # of any type: Optuna takes its records for its own
+        raise UserError(
+            f"{lines.title}: found a record that Optuna can't apply ({reason(error)}); expected an undamaged journal"
+            " (hint: move it away: finished fits are recorded again)"
+        ) from None
 
 
 def learning_curve(fits: Sequence[Artifact]) -> tuple[float, dict[int, float]] | None:

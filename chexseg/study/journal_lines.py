@@ -67,6 +67,11 @@ class FileLines:
         #: The file that was read, and how far: bytes and records.
         self._inode, self._offset, self._count = -1, 0, 0
 
+    @property
+    def title(self) -> str:
+        """Where it is, for people."""
+        return str(self.path)
+
     def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
         try:
             descriptor = self._open(os.O_RDONLY)
@@ -134,6 +139,7 @@ class FileLines:
         return locked(self.path.with_name(f"{self.path.stem}.flock"))
 
     def _open(self, flags: int, path: Path | None = None) -> int:
+        refuse_links(self.root, path or self.path)
         return os.open(path or self.path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
@@ -151,6 +157,11 @@ class ObjectLines:
         self.torn = len(torn)
         self._changed, self._lock = False, threading.Lock()
         self._timer: threading.Timer | None = None
+
+    @property
+    def title(self) -> str:
+        """Where it is, for people."""
+        return f"{self.backend.title}/{self.name}"
 
     @property
     def exists(self) -> bool:

@@ -76,8 +76,10 @@ class Ledger:
         states = Counter(trial.state for trial in asked if trial.number not in continued)
         # A setting may be missing where the journal was damaged.
         complete = [t for t in trials if t.state == TrialState.COMPLETE and t.params.keys() == self.space.keys()]
-        best = max(complete, key=lambda trial: trial.value, default=None)
-        note = f"{journal.title(self.store, self.name)}: {count_torn(torn)} left out; every complete line counts"
+        best, altered = self._best(complete)
+        notes = [f"{count_torn(torn)} left out; every complete line counts"] if torn else []
+        if altered:
+            notes.append(f"{altered} trials left out, whose value isn't that of their fits")
         return Standing(
             done=states[TrialState.COMPLETE],
             pruned=states[TrialState.PRUNED],
@@ -86,8 +88,19 @@ class Ledger:
             value=best and best.value,
             point=best and self.point(best.params),
             was_told=best is not None and "told" in best.user_attrs,
-            note=note if torn else None,
+            note=f"{journal.title(self.store, self.name)}: {'; '.join(notes)}" if notes else None,
         )
+
+    def _best(self, complete: Iterable[optuna.trial.FrozenTrial]) -> tuple[optuna.trial.FrozenTrial | None, int]:
+        """The trial with the highest value, and how many higher ones differ from their fits: a journal has no checksums."""
+        altered = 0
+        for trial in sorted(complete, key=lambda trial: trial.value, reverse=True):
+            fits = trial.user_attrs.get("fits", ())
+            curve = self._curve(fits) if fits else None
+            if curve is None or math.isclose(curve[0], trial.value, abs_tol=1e-9):  # fits that are gone say nothing
+                return trial, altered
+            altered += 1
+        return None, altered
 
     def points(self) -> list[Point]:
         """Every point that was asked for or told, whatever came of it."""

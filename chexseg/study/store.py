@@ -11,6 +11,7 @@ import datetime
 import functools
 import json
 import platform
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -192,8 +193,10 @@ class Store:
         files = {f"{FAILED}/{name}": there[name] for name in names if name in there}
         out = {}
         for file, content in self.backend.read(files).items():
-            with suppress(ValueError):
-                out[names[file.removeprefix(f"{FAILED}/")]] = json.loads(content)
+            with suppress(ValueError, RecursionError):
+                record = json.loads(content)
+                if isinstance(record, dict) and all(isinstance(record.get(part), str) for part in ("error", "traceback")):
+                    out[names[file.removeprefix(f"{FAILED}/")]] = record
         return out
 
     def record_failure(self, node: Node, error: str, traceback: str) -> None:
@@ -218,7 +221,10 @@ class Store:
             return
         if manifest is not None and manifest["key"] == node.key:
             self.drop_damaged(self._artifact(name, manifest))
-            self.backend.reclaim(name, partial)
+            self.backend.reclaim(name, partial, manifest["files"])
+            for file, entry in manifest["files"].items():
+                if (partial / file).is_file():
+                    manifests.note_digest(partial / file, entry["sha256"])
 
     def drop_damaged(self, artifact: Artifact) -> list[str]:
         """Delete the files of a result that aren't what its manifest says, and return their names.
@@ -253,7 +259,7 @@ class Store:
         Raises `LostError` if another process took this one for dead and hasn't finished the work; if it has, the result is its.
         """
         for stale in (partial / MANIFEST, *partial.rglob(".*"), *partial.rglob("*.writing")):  # of a writer that was killed
-            stale.unlink(missing_ok=True)
+            shutil.rmtree(stale, ignore_errors=True) if stale.is_dir() else stale.unlink(missing_ok=True)
         files = {
             path.relative_to(partial).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)}
             for path in sorted(partial.rglob("*"))

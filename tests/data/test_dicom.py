@@ -162,3 +162,12 @@ def test_the_shared_padded_films_are_the_plain_one(shared):
         film = pixels_HW > 0
         assert 0.7 < film.mean() < 0.95
         assert np.abs(pixels_HW[film].astype(int) - plain_HW[film]).max() <= 1
+
+
+def test_a_deflated_file_is_refused_before_it_is_inflated(tmp_path, write_dicom, monkeypatch):
+    """A megabyte of it may be a thousand; pydicom inflates before anything of it can be asked for."""
+    path = write_dicom(tmp_path / "film.dcm", np.zeros((4, 4)))
+    path.write_bytes(path.read_bytes().replace(b"1.2.840.10008.1.2.1\x00", b"1.2.840.10008.1.2.1.99"))
+    monkeypatch.setattr("pydicom.dcmread", lambda *_: pytest.fail("read"))
+    with pytest.raises(UserError, match="deflated"):
+        images.read(path)

@@ -48,7 +48,7 @@ def test_arrays_and_scalars_round_trip(shard):
         assert back.dtype == values.dtype and np.array_equal(back, values), name
     for name, values in scalars().items():
         assert found[name].to_pylist() == values
-    assert shards.finished(shard) == ROWS
+    assert shards.finished(shard) is None, "nobody has noted its digest"
 
 
 def test_metadata_is_read_from_table_schema_and_file(shard):
@@ -268,3 +268,42 @@ def test_a_shard_is_hashed_where_one_of_its_images_is_wanted_and_only_there(fini
     ):
         with pytest.raises(DamagedError, match="not what its manifest says"):
             read()
+
+
+def test_no_flipped_bit_of_an_unfinished_results_shard_is_taken_for_finished(tmp_path):
+    """Also in the footer: what is wrong there would be sealed by the manifest for good."""
+    path = tmp_path / shards.part_name(0)
+    table = shards.table({"image_id": ["a", "b"]}, {"x": np.arange(8).reshape(2, 4)}, thresholds=[0.25])
+    assert shards.complete(path, [table]) == 2
+    assert shards.finished(path) == 2
+    content = path.read_bytes()
+    for position in range(0, len(content), 7):
+        flipped = bytearray(content)
+        flipped[position] ^= 1
+        path.write_bytes(flipped)
+        assert shards.finished(path) is None and not path.exists()
+    assert shards.complete(path, [table]) == 2 and path.read_bytes() == content
+
+
+def test_a_shard_that_describes_its_columns_in_two_ways_is_refused(tmp_path):
+    """Readers would check the one and use the other."""
+    path = tmp_path / "part-00000.parquet"
+    table = shards.table({"image_id": ["a", "b"]}, {"x": np.zeros((2, 4, 4), dtype=np.uint8)})
+    other = json.dumps({"arrays": {"x": {"dtype": "uint8", "shape": [2, 8]}}})
+    with pq.ParquetWriter(path, table.schema) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({"chexseg": other})
+    with pytest.raises(DamagedError, match="describes its columns twice"):
+        shards.read(path)
+
+
+def test_rows_without_a_value_and_images_that_are_not_there_are_damage(tmp_path):
+    path = tmp_path / "part-00000.parquet"
+    note = {b"chexseg": json.dumps({"arrays": {"x": {"dtype": "uint8", "shape": [8]}}}).encode()}
+    values = pa.array([b"a" * 8, None], pa.binary(8))
+    pq.write_table(pa.table({"image_id": ["a", "b"], "x": values}).replace_schema_metadata(note), path)
+    with pytest.raises(DamagedError, match="1 rows without a value"):
+        shards.array(shards.read(path), "x")
+    assert shards.read_all(tmp_path, ["image_id"], {"a"}).num_rows == 2
+    with pytest.raises(DamagedError, match="1 of 2 images are not there"):
+        shards.read_all(tmp_path, ["image_id"], {"a", "elsewhere"})

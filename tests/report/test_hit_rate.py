@@ -146,6 +146,13 @@ def test_nothing_in_a_pickle_is_run(truth, tmp_path, monkeypatch, inside):
     assert not (tmp_path / "harmed").exists()
 
 
+def test_a_pickle_takes_no_memory_without_bounds(truth, tmp_path):
+    """Eight bytes may ask for a memo of 60 million places."""
+    path = write_map(tmp_path / "maps", FIRST, "Edema", peak(1, 4))
+    path.write_bytes(b"\x80\x02Nr" + (60_000_000).to_bytes(4, "little") + b".")
+    refused(truth, tmp_path / "maps", path.name, "found no heat map", "memory without bounds")
+
+
 def test_a_pickle_sets_no_attribute_of_what_it_names(truth, tmp_path):
     import torch
 

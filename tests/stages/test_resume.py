@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from chexseg import manifest
 from chexseg.data import shards
 from chexseg.errors import UserError
 from chexseg.models.irnet import IRNet
@@ -139,6 +140,19 @@ def test_no_flipped_byte_of_a_state_is_gone_on_from(tmp_path):
         assert resume.load(tmp_path, model, optimizer) is None
         assert not (tmp_path / resume.STATE).exists()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_no_flipped_bit_in_the_facts_of_an_ended_training_is_silent(tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"weights")
+    (tmp_path / "x.json").write_text("{}")
+    facts = {"selection_miou": 0.25, "images": 8}
+    assert resume.once(tmp_path, "x.safetensors", lambda: facts) == facts
+    content = (tmp_path / resume.ENDED).read_bytes()
+    for position in range(len(content)):
+        flipped = bytearray(content)
+        flipped[position] ^= 4
+        (tmp_path / resume.ENDED).write_bytes(flipped)
+        assert resume.once(tmp_path, "x.safetensors", lambda: {"again": 1}) in ({"again": 1}, facts)
 
 
 @pytest.mark.parametrize("other", [classify.WEIGHTS, "classifier.json"])
@@ -290,6 +304,7 @@ def test_a_damaged_shard_is_not_taken_for_finished(mapped, tmp_path, damage):
     path = tmp_path / whole.name
     content = bytearray(whole.read_bytes())
     path.write_bytes(content)
+    manifest.note_digest(path)
     assert shards.finished(path) == shards.read(whole).num_rows
     if damage == "cut":
         path.write_bytes(content[:-60])

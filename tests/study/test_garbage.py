@@ -362,7 +362,7 @@ def test_a_run_holds_what_its_plan_needs_until_it_ends(phantom_root, tmp_path, m
     """With stand-ins for Ray and for what it would compute."""
     from chexseg.data import location
     from chexseg.progress import Quiet
-    from chexseg.study import cluster, launch, run, search_run
+    from chexseg.study import cluster, launch, run, search_run, worker_imports
     from chexseg.study.outcome import Outcome
 
     path = tmp_path / "s.yaml"
@@ -379,6 +379,7 @@ def test_a_run_holds_what_its_plan_needs_until_it_ends(phantom_root, tmp_path, m
 
     monkeypatch.setattr(cluster, "cluster", lambda address: contextlib.nullcontext())
     monkeypatch.setattr(cluster, "describe", list)
+    monkeypatch.setattr(worker_imports, "check_nodes", lambda: None)
     monkeypatch.setattr(launch, "_tell_of_gpus", lambda *arguments: None)
     monkeypatch.setattr(run, "run", look)
     monkeypatch.setattr(search_run, "run_search", look)

@@ -7,6 +7,7 @@ import json
 import pytest
 from optuna.trial import TrialState
 
+from chexseg.errors import UserError
 from chexseg.study.ledger import Ledger
 from chexseg.study.store import Store
 from tests.study.searches import GRID, SEARCH, finish, finish_cells, grid, searched
@@ -38,6 +39,37 @@ def test_finished_cells_of_the_same_settings_are_told_once(tmp_path):
     again = Ledger(searched(), store)
     again.open()
     assert again.tell_finished() == 0 and again.resume() == 6
+
+
+def test_a_value_that_is_not_that_of_its_fits_is_not_the_best(tmp_path):
+    """A journal has no checksums: one flipped bit would make another point win."""
+    store = Store(tmp_path)
+    finish_cells(store, grid())
+    ledger = Ledger(searched(), store)
+    ledger.open()
+    ledger.tell_finished()
+    right = ledger.standing()
+    path = tmp_path / "optuna" / "journal.log"
+    lowest = min(trial.value for trial in ledger.study.get_trials())
+    text = path.read_text()
+    assert text.count(f'"value":{lowest},') == 1
+    path.write_text(text.replace(f'"value":{lowest},', '"value":0.999,'))
+    standing = Ledger(searched(), store).standing()
+    assert (standing.value, standing.point) == (right.value, right.point)
+    assert standing.note.endswith("1 trials left out, whose value isn't that of their fits")
+
+
+def test_a_record_that_optuna_cannot_apply_is_one_line(tmp_path):
+    store = Store(tmp_path)
+    finish_cells(store, grid())
+    ledger = Ledger(searched(), store)
+    ledger.open()
+    ledger.tell_finished()
+    path = tmp_path / "optuna" / "journal.log"
+    path.write_text(path.read_text().replace('"datetime_complete":"2', '"datetime_complete":"x', 1))
+    with pytest.raises(UserError, match="journal.log: found a record that Optuna can't apply") as caught:
+        Ledger(searched(), store).standing()
+    assert "\n" not in str(caught.value)
 
 
 def test_what_a_dead_driver_left_is_taken_up_once_and_nothing_is_lost(tmp_path):

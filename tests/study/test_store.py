@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 import time
@@ -210,8 +211,9 @@ def test_the_whole_files_of_a_damaged_result_are_kept_for_the_next_run(store):
     store.backend.write(f"{name()}/b", b"x" * 10)
     with store.working_on(NODE) as partial:
         store.salvage(NODE, partial)
-        assert [file.name for file in partial.iterdir()] == ["c"]
+        assert [file.name for file in partial.glob("[!.]*")] == ["c"]
         assert (partial / "c").read_text() == "c" * 10
+        assert manifest.is_noted(partial / "c"), "so that its stage takes it for finished"
         assert MANIFEST not in store.backend.tree(name())
 
 
@@ -271,6 +273,66 @@ def test_names_and_links_that_lead_out_of_a_store_are_not_followed(tmp_path):
         with pytest.raises(UserError, match="found a symbolic link; expected: a plain file or folder"):
             ask()
     assert precious.read_text() == "precious" and sorted(p.name for p in outside.iterdir()) == ["precious.txt", "values.bin"]
+
+
+def test_what_cannot_be_read_is_an_error_and_not_missing(tmp_path, monkeypatch):
+    """As on a disk with a fault, or where another user's umask was strict."""
+    store = Store(tmp_path)
+    commit(store)
+    path = store.path(NODE.stage, NODE.key) / MANIFEST
+    read = Path.read_bytes
+
+    def fail(self):
+        if self == path:
+            raise PermissionError(13, "Permission denied", str(self))
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(UserError, match="manifest.json: cannot be read"):
+        store.find(NODE.stage, NODE.key)
+
+
+def test_a_folder_in_place_of_a_file_is_damage_that_a_run_mends(tmp_path):
+    store = Store(tmp_path)
+    made = commit(store)
+    values = store.path(NODE.stage, NODE.key) / "sub" / "values.bin"
+    values.unlink()
+    values.mkdir()
+    store.drop_damaged(made)
+    with store.working_on(NODE) as partial:
+        store.salvage(NODE, partial)
+        (partial / ".ipynb_checkpoints").mkdir(parents=True, exist_ok=True)
+        (partial / "sub").mkdir(exist_ok=True)
+        (partial / "sub" / "values.bin").write_bytes(b"0123456789")
+        again = store.commit(NODE, partial, {}, 1.0)
+    assert set(again.manifest["files"]) == {"sub/values.bin"}
+
+
+def test_files_that_a_damaged_result_does_not_name_come_into_no_result_and_are_kept(tmp_path):
+    store = Store(tmp_path)
+    commit(store)
+    stray = store.path(NODE.stage, NODE.key) / "sub" / "notes.txt"
+    stray.write_text("somebody's own")
+    store.backend.write(VALUES, b"damaged!!!")
+    with store.working_on(NODE) as partial:
+        store.salvage(NODE, partial)
+        assert store.find(NODE.stage, NODE.key) is not None, "its size is right"
+        store.drop_damaged(store.find(NODE.stage, NODE.key))
+        store.salvage(NODE, partial)
+        partial_files = {file.name for file in partial.rglob("*") if file.is_file()}
+        assert partial_files == set()
+        (partial / "sub").mkdir(parents=True, exist_ok=True)
+        (partial / "sub" / "values.bin").write_bytes(b"0123456789")
+        again = store.commit(NODE, partial, {}, 1.0)
+    assert set(again.manifest["files"]) == {"sub/values.bin"}
+    (kept,) = (tmp_path / ".trash").rglob("notes.txt")
+    assert kept.read_text() == "somebody's own"
+
+
+def test_records_of_failures_that_are_none_are_left_out(store):
+    for content in (b"{}", b"[1]", b"[" * 100_000, b'{"error": 1, "traceback": ""}'):
+        store.backend.write(f".failed/{NODE.key[:20]}.json", content)
+        assert store.failures([NODE.key]) == {}
 
 
 def test_scores_that_were_damaged_are_dropped_before_a_run(tmp_path):
@@ -342,6 +404,23 @@ def test_a_copy_that_is_damaged_is_fetched_again_and_another_result_is_another_c
     time.sleep(1.1)  # the manifest's time is what tells the two apart
     commit(here, content=b"another result")
     assert (there.find(NODE.stage, NODE.key).path / "sub" / "values.bin").read_bytes() == b"another result"
+
+
+def test_damaged_manifests_of_this_hosts_copies_are_fetched_again(remote, elsewhere):
+    """The store is whole, so nobody should be told to delete anything there."""
+    commit(open_store(remote))
+    there = elsewhere(remote)
+    path = there.find(NODE.stage, NODE.key).path
+    (kept,) = there.backend.cache.glob(f"documents/*/*/{MANIFEST}")
+    times = kept.stat().st_atime_ns, kept.stat().st_mtime_ns
+    for damaged in (path / MANIFEST, kept):
+        content = bytearray(damaged.read_bytes())
+        content[len(content) // 2] ^= 1
+        damaged.write_bytes(content)
+    os.utime(kept, ns=times)
+    again = there.find(NODE.stage, NODE.key)
+    manifest.verify_all(again.path)
+    assert manifest.load(again.path) == again.manifest
 
 
 def test_what_was_damaged_on_the_store_is_found_when_it_is_fetched(remote, elsewhere):

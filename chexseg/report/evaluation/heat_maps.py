@@ -93,8 +93,11 @@ def _unpickled(path: Path) -> np.ndarray:
             return allowed[module, name]
 
     raw = path.read_bytes()
-    if any(opcode.name == "BUILD" for opcode, _, _ in pickletools.genops(raw)):  # sets attributes, of functions too
-        raise pickle.UnpicklingError("it would change an object")
+    for opcode, argument, _ in pickletools.genops(raw):
+        if opcode.name == "BUILD":  # sets attributes, of functions too
+            raise pickle.UnpicklingError("it would change an object")
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(raw):  # memory is taken up to this number
+            raise pickle.UnpicklingError("it would take memory without bounds")
     scores = Tensors(io.BytesIO(raw)).load()["map"]
     if scores.nbytes > scores.untyped_storage().nbytes():  # a stride of 0 repeats numbers without end
         raise pickle.UnpicklingError(f"a tensor of {tuple(scores.shape)} larger than its storage")
