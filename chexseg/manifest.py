@@ -6,6 +6,7 @@ file calls `verify` first: a file is hashed when a process first reads it, and a
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import json
@@ -18,6 +19,8 @@ from typing import IO, Any
 from chexseg.errors import DamagedError, UserError
 
 MANIFEST = "manifest.json"
+#: Errors of the system that say that a file is damaged, and not that somebody may not read it, or not now.
+DAMAGE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO})
 #: Bytes that are read at once.
 CHUNK = 2**22
 #: Parts of a manifest and their types.
@@ -144,7 +147,10 @@ def verify(path: str | Path) -> None:
         with path.open("rb") as file:
             digest = sha256(file)
     except OSError as error:
-        raise DamagedError(f"{path}: cannot be read ({error.strerror})") from None
+        message = f"{path}: cannot be read ({error.strerror})"
+        if error.errno in DAMAGE:
+            raise DamagedError(message) from None
+        raise UserError(f"{message}; expected: a readable file") from None  # it may be whole for another user, or later
     if digest != entry["sha256"]:
         raise DamagedError(f"{path}: not what its manifest says (its SHA-256 differs)")
     with _LOCK:

@@ -16,8 +16,8 @@ from chexseg.errors import UserError
 
 #: Bytes that a file's format is known by: the preamble, and ``DICM`` at its end.
 PREAMBLE = 132
-#: The transfer syntax of files that are deflated as a whole, and the bytes among which a file names its own.
-_DEFLATED, _META = b"1.2.840.10008.1.2.1.99", 2**12
+#: The transfer syntax of files that are deflated as a whole. It stands somewhere before the deflated part.
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
 #: Elements that every pixel is computed with.
 _FACTORS = ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")
 
@@ -32,6 +32,8 @@ def holds_image(path: Path) -> bool:
     try:
         from pydicom import dcmread
 
+        if _DEFLATED in path.read_bytes():
+            return True
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return "Rows" in dcmread(path, stop_before_pixels=True, specific_tags=["Rows"])
@@ -57,7 +59,7 @@ def decode(file: BinaryIO, path: object) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values that break the standard in ways that don't touch the pixels
-            if _DEFLATED in file.read(_META):
+            if _DEFLATED in file.read():
                 raise UserError(
                     f"{path}: found a deflated DICOM file, whose size has no bound; expected another transfer syntax"
                 )

@@ -189,13 +189,7 @@ def opened(path: str | Path, verify: bool = True) -> Iterator[pq.ParquetFile]:
             yield file
     except UserError:
         raise
-    except (
-        pa.ArrowException,
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-    ) as error:  # ValueError: names that are no UTF-8 any more
+    except (pa.ArrowException, OSError, ValueError, TypeError, LookupError, AttributeError, *_TOO_MUCH) as error:
         raise DamagedError(f"{path}: not a readable shard ({reason(error)})") from None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import islice
@@ -102,7 +103,8 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
         table = table[table["image_id"].isin(set(mask_file))].reset_index(drop=True)
     rows_a_file = max(64, min(1024, math.ceil(len(table) / 16)))
     for folder in ("images", "masks"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(out / folder, ignore_errors=True)  # of a process that was killed: its data may have been others
+        (out / folder).mkdir(parents=True)
     parts = [str(number) for number in range(math.ceil(len(table) / rows_a_file))]
     answers = streams.map_files(
         parts,

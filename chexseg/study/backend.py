@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 FAILED = ".failed"
-#: Holds a folder for each collection of garbage, named by its time (UTC), with the layout of the store below it.
-TRASH, TRASH_TIME = ".trash", "%Y%m%dT%H%M%S"
+#: Holds folders named by their time (`now`), with the layout of the store below each.
+TRASH = ".trash"
 #: In place of the SHA-256 of what is there and can't be read.
 UNREADABLE = "unreadable"
 
@@ -99,3 +101,14 @@ def encode(document: Mapping[str, Any]) -> bytes:
 def unfinished(name: str) -> str:
     """What an artifact is called while it's made: one name, without folders."""
     return name.replace("/", "-")
+
+
+def now() -> str:
+    """Return the time (UTC) as folders of the trash are named."""
+    return f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}"
+
+
+def remove_hidden(partial: Path) -> None:
+    """Delete the hidden files and folders of a result that is about to be published: notes and half-written files."""
+    for path in list(partial.rglob(".*")):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from chexseg.errors import DamagedError, UserError, reason
 from chexseg.manifest import CHUNK, MANIFEST, is_inside, parse, sha256
 from chexseg.object_store import connect
 from chexseg.study import claims
-from chexseg.study.backend import Entry, LostError, encode, unfinished
+from chexseg.study.backend import TRASH, Entry, LostError, encode, now, remove_hidden, unfinished
 from chexseg.study.locks import locked
 
 #: Requests under way at once.
@@ -130,13 +130,19 @@ class Bucket:
 
     def publish(self, name: str, partial: Path, manifest: Mapping[str, Any]) -> None:
         self._check_claim(name)
-        self._delete_all(name)  # incomplete, or it would have been found
+        known = {*manifest["files"], MANIFEST}
+        # What was there is incomplete, or it would have been found; other files may be somebody's own.
+        others = [file for file in self.tree(name) if file not in known]
+        trash = f"{TRASH}/{now()}"
+        self._at_once(lambda file: self._copy_object(f"{name}/{file}", f"{trash}/{name}/{file}"), others)
+        self._delete_all(name)
         self._at_once(lambda file: self._upload(partial / file, f"{name}/{file}"), manifest["files"])
         self._check_claim(name)
         self.write(f"{name}/{MANIFEST}", encode(manifest))
         copy = self._copy(name, manifest)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(copy, ignore_errors=True)
+        remove_hidden(partial)
         (partial / MANIFEST).write_bytes(encode(manifest))
         partial.rename(copy)
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from chexseg.errors import UserError, reason
-from chexseg.manifest import MANIFEST, is_inside, sha256
-from chexseg.study.backend import TRASH, TRASH_TIME, UNREADABLE, Entry, encode, unfinished
+from chexseg.manifest import DAMAGE, MANIFEST, is_inside, sha256
+from chexseg.study.backend import TRASH, UNREADABLE, Entry, encode, now, remove_hidden, unfinished
 from chexseg.study.links import refuse_links, refuse_links_below, remove_empty, replacing
 from chexseg.study.locks import is_locked, locked
 
@@ -77,8 +76,10 @@ class Directory:
                 return sha256(file)
         except FileNotFoundError:
             return None
-        except OSError:
-            return UNREADABLE
+        except OSError as error:
+            if error.errno in DAMAGE:
+                return UNREADABLE
+            raise UserError(f"{self.root / name}: cannot be read ({reason(error)}); expected: a readable file") from None
 
     def fetch(self, name: str, manifest: Mapping[str, Any]) -> Path:
         return self._path(name)
@@ -104,9 +105,10 @@ class Directory:
         if path.exists():  # incomplete, or it would have been found
             remove_empty(path)
         if path.exists():  # what is left may be somebody's own
-            aside = self._path(f"{TRASH}/{time.strftime(TRASH_TIME, time.gmtime())}/{name}")
+            aside = self._path(f"{TRASH}/{now()}/{name}")
             aside.parent.mkdir(parents=True, exist_ok=True)
             path.rename(aside) if not aside.exists() else shutil.rmtree(path)
+        remove_hidden(partial)
         partial.rename(path)
 
     def reclaim(self, name: str, partial: Path, files: Iterable[str]) -> None:

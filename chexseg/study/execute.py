@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from chexseg.data.location import Location
 from chexseg.errors import DamagedError, UserError
-from chexseg.manifest import MANIFEST
+from chexseg.manifest import MANIFEST, UnreadableManifestError
 from chexseg.stages import fit
 from chexseg.stages.base import Execution
 from chexseg.study.plan import STAGES, Node
@@ -94,6 +94,8 @@ def execute(node: Node, nodes: dict[str, Node], store: Store, data: Location, ex
                     f"data root {data}: what {node.label} has read isn't what this study was planned with; expected: data that"
                     " stays as it is during a run (hint: run again, to plan with the data of now)"
                 )
+        except UnreadableManifestError:  # of an input: no mistake in what has been made so far
+            raise
         except UserError:
             shutil.rmtree(partial, ignore_errors=True)
             raise

@@ -6,7 +6,6 @@ somebody's own. Nothing is moved that a running study holds (`live_runs`).
 
 from __future__ import annotations
 
-import datetime
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from typing import Any
 
 from chexseg.manifest import MANIFEST
 from chexseg.study import live_runs
-from chexseg.study.backend import FAILED, TRASH, TRASH_TIME
+from chexseg.study.backend import FAILED, TRASH, now
 from chexseg.study.links import LinkError
 from chexseg.study.plan import STAGES, Plan
 from chexseg.study.store import Store
@@ -97,7 +96,7 @@ def collect(store: Store, waste: Sequence[Waste], progress: Progress) -> tuple[s
 
     Runs that start meanwhile wait. What a run holds by now is kept.
     """
-    folder, kept = f"{TRASH}/{datetime.datetime.now(datetime.UTC):{TRASH_TIME}}", []
+    folder, kept = f"{TRASH}/{now()}", []
     with live_runs.collecting(store) as runs:
         everything = store.everything() if any(run.searches for run in runs) else {}
         manifests = {name: manifest for name, (_, manifest) in everything.items() if isinstance(manifest, dict)}

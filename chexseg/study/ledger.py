@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from chexseg.randomness import derive
 from chexseg.study import journal
 from chexseg.study.journal_lines import count_torn
+from chexseg.study.plan import Node
 from chexseg.study.search import Point, Search
 from chexseg.study.space import Range
 from chexseg.study.store import Store
@@ -76,31 +77,41 @@ class Ledger:
         states = Counter(trial.state for trial in asked if trial.number not in continued)
         # A setting may be missing where the journal was damaged.
         complete = [t for t in trials if t.state == TrialState.COMPLETE and t.params.keys() == self.space.keys()]
-        best, altered = self._best(complete)
+        best, value, altered = self._best(complete)
         notes = [f"{count_torn(torn)} left out; every complete line counts"] if torn else []
         if altered:
-            notes.append(f"{altered} trials left out, whose value isn't that of their fits")
+            notes.append(f"{altered} trials left out, whose settings aren't those of their fits")
         return Standing(
             done=states[TrialState.COMPLETE],
             pruned=states[TrialState.PRUNED],
             failed=states[TrialState.FAIL],
             told=len(trials) - len(asked),
-            value=best and best.value,
+            value=value,
             point=best and self.point(best.params),
             was_told=best is not None and "told" in best.user_attrs,
             note=f"{journal.title(self.store, self.name)}: {'; '.join(notes)}" if notes else None,
         )
 
-    def _best(self, complete: Iterable[optuna.trial.FrozenTrial]) -> tuple[optuna.trial.FrozenTrial | None, int]:
-        """The trial with the highest value, and how many higher ones differ from their fits: a journal has no checksums."""
+    def _best(self, complete: Sequence[optuna.trial.FrozenTrial]) -> tuple[optuna.trial.FrozenTrial | None, float | None, int]:
+        """(the best trial, its value, how many better ones are of other fits than they say): a journal has no checksums.
+
+        A value is the mean of the fits as the store has them; the journal's counts only where they are gone.
+        """
+        keys = {key for trial in complete for key in trial.user_attrs.get("fits", ())}
+        fits = self.store.find_all(Node("fit", {}, {}, None, key) for key in keys)
+        values = {}
+        for trial in complete:
+            present = [fits[key] for key in trial.user_attrs.get("fits", ()) if key in fits]
+            whole = present and len(present) == len(trial.user_attrs["fits"])
+            curve = journal.learning_curve(present) if whole else None
+            values[trial.number] = curve[0] if curve else trial.value
         altered = 0
-        for trial in sorted(complete, key=lambda trial: trial.value, reverse=True):
-            fits = trial.user_attrs.get("fits", ())
-            curve = self._curve(fits) if fits else None
-            if curve is None or math.isclose(curve[0], trial.value, abs_tol=1e-9):  # fits that are gone say nothing
-                return trial, altered
+        for trial in sorted(complete, key=lambda trial: values[trial.number], reverse=True):
+            keys_of = trial.user_attrs.get("fits")
+            if keys_of is None or tuple(keys_of) == self._fits(self.point(trial.params)):
+                return trial, values[trial.number], altered
             altered += 1
-        return None, altered
+        return None, None, altered
 
     def points(self) -> list[Point]:
         """Every point that was asked for or told, whatever came of it."""

@@ -11,7 +11,6 @@ import datetime
 import functools
 import json
 import platform
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from typing import Any
 
 import chexseg
 from chexseg import manifest as manifests
+from chexseg.errors import UserError
 from chexseg.manifest import MANIFEST, UnreadableManifestError
 from chexseg.object_store import parse
 from chexseg.study.backend import FAILED, Backend, Entry, LostError, encode, unfinished
@@ -141,10 +141,12 @@ class Store:
     def _trees(self, stage: str) -> dict[str, dict[str, Entry]]:
         """Name -> files of all that's there, of one stage or of all, by name."""
         trees: dict[str, dict[str, Entry]] = {}
-        for file, entry in self.backend.tree(stage).items():
-            parts = f"{stage}/{file}".lstrip("/").split("/")
-            if parts[0] in STAGES and len(parts) > 2:
-                trees.setdefault("/".join(parts[:2]), {})["/".join(parts[2:])] = entry
+        # A directory may have others' folders beside the stages' (lost+found); of an object store one listing has it all.
+        for top in STAGES if self.backend.shared and not stage else (stage,):
+            for file, entry in self.backend.tree(top).items():
+                parts = f"{top}/{file}".lstrip("/").split("/")
+                if parts[0] in STAGES and len(parts) > 2:
+                    trees.setdefault("/".join(parts[:2]), {})["/".join(parts[2:])] = entry
         return dict(sorted(trees.items()))
 
     def artifacts(self, stage: str = "") -> list[Artifact]:
@@ -192,7 +194,11 @@ class Store:
         there = self.backend.tree(FAILED) if names else {}
         files = {f"{FAILED}/{name}": there[name] for name in names if name in there}
         out = {}
-        for file, content in self.backend.read(files).items():
+        try:
+            contents = self.backend.read(files)
+        except UserError:  # they are hints
+            return out
+        for file, content in contents.items():
             with suppress(ValueError, RecursionError):
                 record = json.loads(content)
                 if isinstance(record, dict) and all(isinstance(record.get(part), str) for part in ("error", "traceback")):
@@ -231,12 +237,15 @@ class Store:
 
         Without them the result is found no more.
         """
+        # As it is now: another run may have made the result again, with other last bits.
+        manifest = self._manifests(self.backend.trees([artifact.name])).get(artifact.name)
         dropped = []
-        for file, entry in artifact.manifest["files"].items():
+        for file, entry in manifest["files"].items() if manifest else ():
             if self.backend.sha256(f"{artifact.name}/{file}") not in (None, entry["sha256"]):
                 self.backend.delete(f"{artifact.name}/{file}")
                 dropped.append(f"{artifact.name}/{file}")
-        self.backend.drop_copies(artifact.name, artifact.manifest)
+        for known in filter(None, (manifest, artifact.manifest)):
+            self.backend.drop_copies(artifact.name, known)
         return dropped
 
     def drop_damaged_scores(self, nodes: Iterable[Node]) -> list[str]:
@@ -258,12 +267,12 @@ class Store:
         To be called within `working_on`. where: what the manifest should say of the execution (device, threads).
         Raises `LostError` if another process took this one for dead and hasn't finished the work; if it has, the result is its.
         """
-        for stale in (partial / MANIFEST, *partial.rglob(".*"), *partial.rglob("*.writing")):  # of a writer that was killed
-            shutil.rmtree(stale, ignore_errors=True) if stale.is_dir() else stale.unlink(missing_ok=True)
+        for stale in (partial / MANIFEST, *partial.rglob("*.writing")):  # of a writer that was killed
+            stale.unlink(missing_ok=True)
         files = {
             path.relative_to(partial).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)}
             for path in sorted(partial.rglob("*"))
-            if path.is_file() and not path.is_symlink()
+            if path.is_file() and not path.is_symlink() and not _is_hidden(path.relative_to(partial))
         }
         document = {
             "key": node.key,
@@ -323,6 +332,10 @@ def _is_whole(key: str, tree: Mapping[str, Entry], manifest: Mapping[str, Any] |
     if manifest is None or not manifest["key"].startswith(key):
         return False
     return all(file in tree and tree[file].size == entry["size"] for file, entry in manifest["files"].items())
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _sha256(path: Path) -> str:

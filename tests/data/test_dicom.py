@@ -168,6 +168,11 @@ def test_a_deflated_file_is_refused_before_it_is_inflated(tmp_path, write_dicom,
     """A megabyte of it may be a thousand; pydicom inflates before anything of it can be asked for."""
     path = write_dicom(tmp_path / "film.dcm", np.zeros((4, 4)))
     path.write_bytes(path.read_bytes().replace(b"1.2.840.10008.1.2.1\x00", b"1.2.840.10008.1.2.1.99"))
-    monkeypatch.setattr("pydicom.dcmread", lambda *_: pytest.fail("read"))
-    with pytest.raises(UserError, match="deflated"):
-        images.read(path)
+    far = path.with_name("far")  # whose file meta group is long before it says so
+    content = path.read_bytes()
+    far.write_bytes(content[:140] + bytes(6000) + content[140:])
+    monkeypatch.setattr("pydicom.dcmread", lambda *_, **__: pytest.fail("read"))
+    for deflated in (path, far):
+        with pytest.raises(UserError, match="deflated"):
+            images.read(deflated)
+        assert dicom.holds_image(deflated), "and it is no file to be left out without a word"

@@ -208,6 +208,8 @@ def test_no_extension_type_is_made_of_what_a_file_says(tmp_path, told):
         ({"x": pa.array([b"a" * 8] * 2, pa.binary(8))}, {"x": {"dtype": "uint8", "shape": [-8]}}, "has the shape"),
         ({"x": pa.array([b"a" * 8] * 2, pa.binary(8))}, {"x": {"dtype": "nothing", "shape": [8]}}, "nothing"),
         ({}, {"x": {"dtype": "uint8", "shape": [8]}}, "x"),
+        ({}, [], "list"),
+        ({"x": pa.array([b"a" * 8] * 2, pa.binary(8))}, {"x": {"dtype": "uint8", "shape": [10**30, 10**30]}}, ""),
     ],
 )
 def test_schemas_that_we_never_write_are_refused_before_a_value_is_read(tmp_path, columns, arrays, fault):

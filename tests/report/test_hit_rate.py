@@ -153,6 +153,27 @@ def test_a_pickle_takes_no_memory_without_bounds(truth, tmp_path):
     refused(truth, tmp_path / "maps", path.name, "found no heat map", "memory without bounds")
 
 
+def test_a_storage_that_is_compressed_is_refused(truth, tmp_path):
+    import io
+    import zipfile
+
+    import torch
+
+    path = write_map(tmp_path / "maps", FIRST, "Edema", peak(1, 4))
+    plain, packed = io.BytesIO(), io.BytesIO()
+    torch.save(torch.zeros(1000).untyped_storage(), plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+
+    class Storage:
+        def __reduce__(self):
+            return torch.storage._load_from_bytes, (packed.getvalue(),)
+
+    path.write_bytes(pickle.dumps({"map": Storage()}))
+    refused(truth, tmp_path / "maps", path.name, "found no heat map", "compressed")
+
+
 def test_a_pickle_sets_no_attribute_of_what_it_names(truth, tmp_path):
     import torch
 

@@ -197,3 +197,27 @@ def test_a_manifest_that_was_written_but_not_published_binds_no_later_try(planne
 
     monkeypatch.setattr(ingest, "run", write_and_read)
     assert run(planned, store, root, "ingest", "train")["notes"] == "[2]"
+
+
+def test_shards_that_a_killed_ingest_left_of_other_data_are_no_part_of_the_result(planned, store, root):
+    train = node_of(planned, "ingest", "train")
+    with store.working_on(train) as partial:
+        (partial / "images").mkdir(parents=True)
+        shards.write(partial / "images" / shards.part_name(7), shards.table({"image_id": ["stranger"]}, {}))
+    run(planned, store, root, "ingest", "train")
+    assert not any("part-00007" in name for name in store.find("ingest", train.key).manifest["files"])
+
+
+def test_an_inputs_manifest_that_cannot_be_read_deletes_no_work(planned, copy, root, monkeypatch):
+    fitted = node_of(planned, "fit")
+    shutil.rmtree(copy.path("fit", fitted.key))
+
+    def fail(config, inputs, out, execution):
+        (out / "resume.pt").write_bytes(b"hours of work")
+        raise manifest.UnreadableManifestError("manifest.json", "cannot be read")
+
+    monkeypatch.setattr(fit, "run", fail)
+    with pytest.raises(manifest.UnreadableManifestError):
+        run(planned, copy, root, "fit")
+    (partial,) = copy.backend.partials().values()
+    assert (partial / "resume.pt").read_bytes() == b"hours of work"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
@@ -41,34 +43,47 @@ def test_finished_cells_of_the_same_settings_are_told_once(tmp_path):
     assert again.tell_finished() == 0 and again.resume() == 6
 
 
-def test_a_value_that_is_not_that_of_its_fits_is_not_the_best(tmp_path):
-    """A journal has no checksums: one flipped bit would make another point win."""
+def told(tmp_path) -> tuple[Ledger, Path]:
+    """A search that was told finished points, and its journal."""
     store = Store(tmp_path)
     finish_cells(store, grid())
     ledger = Ledger(searched(), store)
     ledger.open()
     ledger.tell_finished()
-    right = ledger.standing()
-    path = tmp_path / "optuna" / "journal.log"
-    lowest = min(trial.value for trial in ledger.study.get_trials())
-    text = path.read_text()
-    assert text.count(f'"value":{lowest},') == 1
-    path.write_text(text.replace(f'"value":{lowest},', '"value":0.999,'))
-    standing = Ledger(searched(), store).standing()
-    assert (standing.value, standing.point) == (right.value, right.point)
-    assert standing.note.endswith("1 trials left out, whose value isn't that of their fits")
+    return ledger, tmp_path / "optuna" / "journal.log"
+
+
+def test_the_best_point_is_that_of_the_fits_whatever_a_damaged_journal_says(tmp_path):
+    """It has no checksums: one flipped bit would make another point win, or hide the best."""
+    ledger, path = told(tmp_path)
+    right, text = ledger.standing(), path.read_text()
+    values = sorted(trial.value for trial in ledger.study.get_trials())
+    for value, other in ((values[0], 0.999), (values[-1], 0.001)):
+        assert text.count(f'"value":{value},') == 1
+        path.write_text(text.replace(f'"value":{value},', f'"value":{other},'))
+        standing = Ledger(searched(), Store(tmp_path)).standing()
+        assert (standing.value, standing.point, standing.note) == (right.value, right.point, None)
+
+
+def test_settings_that_are_not_those_of_the_fits_are_not_the_best(tmp_path):
+    ledger, path = told(tmp_path)
+    best = max(ledger.study.get_trials(), key=lambda trial: trial.value)
+    lines = path.read_text().splitlines(keepends=True)
+    (number,) = [n for n, line in enumerate(lines) if f'"value":{best.value},' in line]
+    other = "0.25" if best.params["labels.p"] != 0.25 else "0.75"
+    changed = re.sub(r'("labels\.p":)[0-9.]+', rf"\g<1>{other}", lines[number], count=1)
+    assert changed != lines[number]
+    path.write_text("".join([*lines[:number], changed, *lines[number + 1 :]]))
+    standing = Ledger(searched(), Store(tmp_path)).standing()
+    assert standing.value < best.value
+    assert standing.note.endswith("1 trials left out, whose settings aren't those of their fits")
 
 
 def test_a_record_that_optuna_cannot_apply_is_one_line(tmp_path):
-    store = Store(tmp_path)
-    finish_cells(store, grid())
-    ledger = Ledger(searched(), store)
-    ledger.open()
-    ledger.tell_finished()
-    path = tmp_path / "optuna" / "journal.log"
+    _, path = told(tmp_path)
     path.write_text(path.read_text().replace('"datetime_complete":"2', '"datetime_complete":"x', 1))
     with pytest.raises(UserError, match="journal.log: found a record that Optuna can't apply") as caught:
-        Ledger(searched(), store).standing()
+        Ledger(searched(), Store(tmp_path)).standing()
     assert "\n" not in str(caught.value)
 
 

@@ -292,6 +292,66 @@ def test_what_cannot_be_read_is_an_error_and_not_missing(tmp_path, monkeypatch):
         store.find(NODE.stage, NODE.key)
 
 
+def test_what_this_user_may_not_read_or_not_now_is_not_deleted(tmp_path, monkeypatch):
+    """A colleague's file, or one more than a process may open: it may be whole."""
+    store = Store(tmp_path)
+    made = commit(store)
+    values, open_file = store.path(NODE.stage, NODE.key) / "sub" / "values.bin", Path.open
+
+    def fail(self, *arguments, **options):
+        if self == values:
+            raise OSError(24, "Too many open files", str(self))
+        return open_file(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", fail)
+    for read in (lambda: store.drop_damaged(made), lambda: manifest.verify(values)):
+        with pytest.raises(UserError, match="values.bin: cannot be read .Too many open files") as caught:
+            read()
+        assert not isinstance(caught.value, DamagedError)
+    monkeypatch.undo()
+    assert values.read_bytes() == b"0123456789"
+
+
+def test_a_result_that_was_made_again_is_not_compared_with_the_older_manifest(tmp_path):
+    store = Store(tmp_path)
+    older = commit(store)
+    shutil.rmtree(store.path(NODE.stage, NODE.key))
+    commit(store, content=b"last bits.")
+    assert store.drop_damaged(older) == []
+    assert store.find(NODE.stage, NODE.key) is not None
+
+
+def test_notes_of_finished_files_outlast_a_commit_that_fails(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    with store.working_on(NODE) as partial:
+        partial.mkdir(parents=True)
+        (partial / "a").write_text("a")
+        manifest.note_digest(partial / "a")
+        with monkeypatch.context() as patch:
+            patch.setattr(store.backend, "publish", lambda *_: (_ for _ in ()).throw(OSError("No space left")))
+            with pytest.raises(OSError, match="No space left"):
+                store.commit(NODE, partial, {}, 1.0)
+        assert manifest.is_noted(partial / "a")
+        made = store.commit(NODE, partial, {}, 1.0)
+    assert [path.name for path in sorted(made.path.iterdir())] == ["a", MANIFEST]
+
+
+def test_folders_of_others_at_the_root_of_a_store_keep_nobody_from_listing_it(tmp_path, monkeypatch):
+    """Such as lost+found, where a disk is mounted."""
+    store = Store(tmp_path)
+    commit(store)
+    (tmp_path / "lost+found").mkdir()
+    scan = os.scandir
+
+    def refuse(path):
+        if "lost+found" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert list(store.everything()) == [name()]
+
+
 def test_a_folder_in_place_of_a_file_is_damage_that_a_run_mends(tmp_path):
     store = Store(tmp_path)
     made = commit(store)
@@ -327,6 +387,16 @@ def test_files_that_a_damaged_result_does_not_name_come_into_no_result_and_are_k
     assert set(again.manifest["files"]) == {"sub/values.bin"}
     (kept,) = (tmp_path / ".trash").rglob("notes.txt")
     assert kept.read_text() == "somebody's own"
+
+
+def test_files_beside_a_damaged_result_of_an_object_store_are_kept_too(remote):
+    store = open_store(remote)
+    commit(store)
+    store.backend.write(f"{name()}/notes.txt", b"somebody's own")
+    store.backend.delete(VALUES)
+    commit(store)
+    assert set(store.backend.tree(name())) == {"sub/values.bin", MANIFEST}
+    assert [file for file in store.backend.tree(".trash") if file.endswith(f"{name()}/notes.txt")]
 
 
 def test_records_of_failures_that_are_none_are_left_out(store):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -67,6 +68,10 @@ def _unpickled(path: Path) -> np.ndarray:
     import torch
 
     def storage(raw: bytes) -> Any:
+        if zipfile.is_zipfile(io.BytesIO(raw)):
+            entries = zipfile.ZipFile(io.BytesIO(raw)).infolist()
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):  # torch itself never compresses
+                raise pickle.UnpicklingError("a compressed storage, whose size has no bound")
         return torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
 
     def tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *ignored: object) -> torch.Tensor:
