@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -17,6 +19,8 @@ from chexseg.stages.base import Execution
 from chexseg.study.plan import STAGES, Node
 from chexseg.study.store import Artifact, Store
 
+#: In a partial directory, the sizes and digests of the inputs that its files were made from.
+INPUTS = ".inputs.json"
 #: (stage, architecture) of common networks. A test builds each, so that a run need not.
 KNOWN_TO_BUILD = frozenset(
     (stage, architecture)
@@ -82,9 +86,7 @@ def execute(node: Node, nodes: dict[str, Node], store: Store, data: Location, ex
         if node.data is not None:
             inputs["data"] = data
         store.salvage(node, partial)
-        partial.mkdir(exist_ok=True)
-        # Of a process that was killed as it published: what the stage writes now would be compared with it.
-        (partial / MANIFEST).unlink(missing_ok=True)
+        _begin(partial, artifacts)
         started = time.monotonic()
         try:
             with _damage_dropped(store, artifacts.values(), DamagedError, pa.ArrowException, OSError):
@@ -101,6 +103,18 @@ def execute(node: Node, nodes: dict[str, Node], store: Store, data: Location, ex
             raise
         where = {"device": execution.device, "threads": execution.threads}
         return store.commit(node, partial, facts, time.monotonic() - started, where), True
+
+
+def _begin(partial: Path, inputs: Mapping[str, Artifact]) -> None:
+    """Make a partial directory, or what is left in it fit to go on from."""
+    made_from = json.dumps({role: artifact.manifest["files"] for role, artifact in inputs.items()}, sort_keys=True).encode()
+    note = partial / INPUTS
+    if note.is_file() and note.read_bytes() != made_from:  # an input was made again, with other last bits
+        shutil.rmtree(partial)
+    partial.mkdir(exist_ok=True)
+    note.write_bytes(made_from)
+    # Of a process that was killed as it published: what the stage writes now would be compared with it.
+    (partial / MANIFEST).unlink(missing_ok=True)
 
 
 @contextmanager

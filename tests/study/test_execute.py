@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from chexseg import manifest
 from chexseg.data import chexlocalize, chexpert, shards
 from chexseg.errors import UserError
-from chexseg.stages import classify, fit, ingest
+from chexseg.stages import classify, fit, ingest, score
 from chexseg.stages.base import Execution
 from chexseg.study import plan, spec
 from chexseg.study.execute import execute
@@ -221,3 +221,28 @@ def test_an_inputs_manifest_that_cannot_be_read_deletes_no_work(planned, copy, r
         run(planned, copy, root, "fit")
     (partial,) = copy.backend.partials().values()
     assert (partial / "resume.pt").read_bytes() == b"hours of work"
+
+
+def test_work_on_inputs_that_were_made_again_with_other_bits_is_begun_anew(planned, copy, root, monkeypatch):
+    """Else one result would be of two networks."""
+    scored, fitted = node_of(planned, "score"), node_of(planned, "fit")
+    shutil.rmtree(copy.path("score", scored.key))
+
+    def fail(config, inputs, out, execution):
+        seen.append(sorted(path.name for path in out.glob("[!.]*")))
+        (out / "half").write_text("of the network as it is now")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(score, "run", fail)
+    seen: list[list[str]] = []
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="No space left"):
+            run(planned, copy, root, "score")
+    shutil.rmtree(copy.path("fit", fitted.key))
+    with copy.working_on(fitted) as partial:
+        partial.mkdir(parents=True)
+        (partial / "segmenter.json").write_text("{}")
+        copy.commit(fitted, partial, {}, 1.0)
+    with pytest.raises(RuntimeError, match="No space left"):
+        run(planned, copy, root, "score")
+    assert seen == [[], ["half"], []]
