@@ -1,4 +1,4 @@
-"""What it costs to check everything that is read against its manifest.
+"""Measure what it costs to check everything that is read against its manifest.
 
     python benchmarks/verification.py [--images N] [--size PX] [--results N]
 

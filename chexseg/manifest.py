@@ -173,14 +173,14 @@ def read_bytes(path: Path) -> bytes:
 
 def result_directory(path: Path) -> Path | None:
     """Return the directory whose manifest is about a file, its own or the one above; None where there is no manifest."""
-    own, above = list(path.parents)[:2]
-    if (own / MANIFEST).is_file():
-        return own
-    return above if (above / MANIFEST).is_file() and not _is_foreign(above / MANIFEST) else None
+    folder, parent = list(path.parents)[:2]
+    if (folder / MANIFEST).is_file():
+        return folder
+    return parent if (parent / MANIFEST).is_file() and not _is_foreign(parent / MANIFEST) else None
 
 
 def _is_foreign(path: Path) -> bool:
-    """Whether a file with the name of a manifest is of another program: web applications have such files too."""
+    """Return True for another program's file of that name: web applications have manifests too."""
     try:
         document = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -230,7 +230,7 @@ def _load(path: Path, state: tuple[int, ...]) -> dict[str, Any]:
 
 
 def _state(path: Path) -> tuple[int, ...]:
-    """What changes if a file does: as much of it as the file system tells."""
+    """Return what the file system says of a file that changes if its content does."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
