@@ -173,7 +173,7 @@ def read_bytes(path: Path) -> bytes:
 
 def result_directory(path: Path) -> Path | None:
     """Return the directory whose manifest is about a file, its own or the one above; None where there is no manifest."""
-    folder, parent = list(path.parents)[:2]
+    folder, parent = path.parent, path.parent.parent
     if (folder / MANIFEST).is_file():
         return folder
     return parent if (parent / MANIFEST).is_file() and not _is_foreign(parent / MANIFEST) else None

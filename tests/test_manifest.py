@@ -150,6 +150,17 @@ def test_a_missing_file_is_damage_and_one_without_a_manifest_passes(result, tmp_
     manifest.verify(tmp_path / "alone.bin")
 
 
+def test_paths_may_be_relative_to_the_current_directory(result, tmp_path, monkeypatch):
+    (tmp_path / "alone.bin").write_bytes(b"x")
+    for directory, paths in ((tmp_path, ["alone.bin", "fit/aaaa/sub/values.bin"]), (result, ["sub/values.bin"])):
+        monkeypatch.chdir(directory)
+        for path in paths:
+            manifest.verify(path)
+    (result / "sub" / "values.bin").write_bytes(CONTENT[::-1])
+    with pytest.raises(DamagedError):
+        manifest.verify("sub/values.bin")
+
+
 def test_a_file_is_hashed_once_a_process(result, monkeypatch):
     path = result / "sub" / "values.bin"
     manifest.verify(path)
