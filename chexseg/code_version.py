@@ -1,4 +1,4 @@
-"""Which chexseg a process runs: its version, a digest of its source files, and the directory they are in."""
+"""Identify the chexseg that a process runs: its version, a digest of its source files, and their directory."""
 
 from __future__ import annotations
 

@@ -45,8 +45,8 @@ class UnreadableManifestError(UserError):
 
     def __init__(self, place: str, fault: str):
         super().__init__(
-            f"{place}: {fault}; expected: a manifest of chexseg (hint: `chexseg store verify` names its files; restore"
-            " the manifest, or delete its directory to have the result computed anew)"
+            f"{place}: {fault}; expected: a manifest of chexseg (hint: restore it, or delete its directory to have the"
+            " result computed anew)"
         )
 
 
@@ -176,10 +176,12 @@ def result_directory(path: Path) -> Path | None:
     folder, parent = path.parent, path.parent.parent
     if (folder / MANIFEST).is_file():
         return folder
-    return parent if (parent / MANIFEST).is_file() and not _is_foreign(parent / MANIFEST) else None
+    above = parent / MANIFEST
+    return parent if above.is_file() and not _is_foreign(above, _state(above)) else None
 
 
-def _is_foreign(path: Path) -> bool:
+@functools.lru_cache(maxsize=64)
+def _is_foreign(path: Path, state: tuple[int, ...]) -> bool:
     """Return True for another program's file of that name: web applications have manifests too."""
     try:
         document = json.loads(path.read_bytes())

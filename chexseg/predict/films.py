@@ -1,4 +1,4 @@
-"""Which image files are meant, what each is called, and whether all can be read."""
+"""Find the image files that a user means, name them, and check that all can be read."""
 
 from __future__ import annotations
 

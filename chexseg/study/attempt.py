@@ -25,7 +25,7 @@ from chexseg.study.store import Store
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker needs to know. here: what a stage reads and writes lies on one node, that of its task alone.
+    """The settings that every worker needs. here: what a stage reads and writes lies on one node, that of its task alone.
 
     code: what the driver runs, and workers must.
     """

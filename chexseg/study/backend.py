@@ -59,7 +59,7 @@ class Backend(Protocol):
         """A file, if it's there."""
 
     def sha256(self, name: str) -> str | None:
-        """Of a file's content as it is kept; None where it isn't there, `UNREADABLE` for what can't be read."""
+        """Return that of a file as it is kept: None where it isn't there, `UNREADABLE` for a damaged one."""
 
     def fetch(self, name: str, manifest: Mapping[str, Any]) -> Path:
         """The directory of this host with an artifact's files. Raises `DamagedError` where they aren't as they should be."""

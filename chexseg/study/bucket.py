@@ -299,7 +299,7 @@ def cache_directory() -> Path:
 
 
 def _whole(copy: Path, manifest: Mapping[str, Any]) -> bool:
-    """Whether the files of a copy have their sizes; whoever reads one finds out whether they are right (`manifest.verify`)."""
+    """Return whether the files of a copy have their sizes; `manifest.verify` checks them when they are read."""
     sizes = {name: entry["size"] for name, entry in manifest["files"].items()}
     try:
         named = (copy / MANIFEST).read_bytes() == encode(manifest)

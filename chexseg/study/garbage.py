@@ -1,4 +1,4 @@
-"""What of a store no study needs: found, moved to the trash, and deleted from there.
+"""Find what no study needs of a store, move it to the trash, and empty that.
 
 Only files that a manifest names are moved, with the manifest, and partial directories. Whatever else lies in a store is
 somebody's own. Nothing is moved that a running study holds (`live_runs`).
