@@ -22,20 +22,20 @@ def predict(
     """Masks of new images as a CheXlocalize file, at each image's own size, and an overlay of each."""
     from chexseg.predict import films
 
-    found, left_out = films.find(images)  # before torch, which takes its time
+    files, left_out = films.find(images)  # before torch, which takes its time
     with whole_or_none(out) as making:
         from chexseg.predict import segment
         from chexseg.progress import reporter
 
         segmenter, watch = segment.load(_segmenter(model)), reporter(quiet)
         try:
-            counts = segment.run(segmenter, found, making, watch)
+            counts = segment.run(segmenter, files, making, watch)
         finally:
             watch.close()
     if left_out:
         named = ", ".join(map(str, left_out[:3])) + (f" and {len(left_out) - 3} more" if len(left_out) > 3 else "")
         typer.echo(f"note: left out, no JPEG, PNG, TIFF or DICOM image: {named}", err=True)
-    typer.echo(f"{out}: {segment.MASKS} and {segment.OVERLAYS}/ of {len(found)} images")
+    typer.echo(f"{out}: {segment.MASKS} and {segment.OVERLAYS}/ of {len(files)} images")
     for name, count in counts.items():
         typer.echo(f"{name:<27} on {count}")
 

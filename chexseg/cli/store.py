@@ -95,18 +95,18 @@ def _collect(
 
     meant, place = read_studies(studies, data, store, overrides)
     plans = [meaning.planned(one, place, every=True) for one in meant]
-    found = garbage.survey(place, plans, imported, any(isinstance(one, Search) for one in meant))
-    for one in found.waste:
+    survey = garbage.survey(place, plans, imported, any(isinstance(one, Search) for one in meant))
+    for one in survey.waste:
         typer.echo(f"{one.name:<32} {housekeeping.size(one.bytes):>8}  {one.why}")
-    for line in found.kept:
+    for line in survey.kept:
         typer.echo(f"kept: {line}")
-    total = housekeeping.size(sum(one.bytes for one in found.waste))
-    typer.echo(f"{len(found.waste)} artifacts, {total}, are needed by none of {', '.join(map(str, studies))}")
-    if not found.waste:
+    total = housekeeping.size(sum(one.bytes for one in survey.waste))
+    typer.echo(f"{len(survey.waste)} artifacts, {total}, are needed by none of {', '.join(map(str, studies))}")
+    if not survey.waste:
         return
     _ask(yes, f"Move them to the trash of {place}?", "move what is listed above to the trash")
-    if found.unrecorded and not other_data:
-        splits = ", ".join(found.unrecorded)
+    if survey.unrecorded and not other_data:
+        splits = ", ".join(survey.unrecorded)
         warning = f"--data {location.at(data)}: no result in {place} was made from its {splits} data as it is now"
         if not _on_terminal():
             raise UserError(f"store gc: {warning}; hint: is all of it mounted? If so, --other-data")
@@ -114,13 +114,13 @@ def _collect(
         typer.confirm("Move the results of other data to the trash?", abort=True)
     watch = reporter(quiet)
     try:
-        folder, kept = garbage.collect(place, found.waste, lambda done, total, unit: watch.update("gc", done, total, unit))
+        folder, kept = garbage.collect(place, survey.waste, lambda done, total, unit: watch.update("gc", done, total, unit))
     finally:
         watch.close()
     for line in kept:
         typer.echo(f"kept: {line}")
     typer.echo(
-        f"{len(found.waste) - len(kept)} artifacts moved to {place}/{folder};"
+        f"{len(survey.waste) - len(kept)} artifacts moved to {place}/{folder};"
         " `chexseg store gc --empty-trash` with this store deletes them for good"
     )
 
@@ -128,14 +128,14 @@ def _collect(
 def _empty_trash(place: Store, yes: bool) -> None:
     from chexseg.study import garbage, housekeeping
 
-    found = garbage.collections(place)
-    for folder, count in found.items():
+    collections = garbage.collections(place)
+    for folder, count in collections.items():
         typer.echo(f"{folder:<32} {housekeeping.size(count):>8}")
-    typer.echo(f"{len(found)} collections, {housekeeping.size(sum(found.values()))}, are in the trash of {place}")
-    if found:
+    typer.echo(f"{len(collections)} collections, {housekeeping.size(sum(collections.values()))}, are in the trash of {place}")
+    if collections:
         _ask(yes, "Delete them for good?", "delete what is listed above")
-        garbage.empty_trash(place, found)
-        typer.echo(f"{len(found)} collections deleted")
+        garbage.empty_trash(place, collections)
+        typer.echo(f"{len(collections)} collections deleted")
 
 
 def _ask(yes: bool, question: str, consequence: str) -> None:
