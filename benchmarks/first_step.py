@@ -25,7 +25,8 @@ from chexseg.data import labelled, shards
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.phantom import dataset
 from chexseg.stages import fit, ingest
-from chexseg.stages.base import Execution
+from chexseg.stages.api import Execution
+from chexseg.stages.configs import FitConfig, IngestConfig
 
 EXPERT = {"expert_train": 147, "expert_select": 40}
 WEAK_IMAGES, STEPS = 100, 3
@@ -35,7 +36,7 @@ WEAK_IMAGES, STEPS = 100, 3
 class Worker:
     """What a reused actor of Tune is to a cell: a process that lives on."""
 
-    def run(self, config: fit.Config, inputs: Mapping[str, Path], out: Path, called: float) -> list[float]:
+    def run(self, config: FitConfig, inputs: Mapping[str, Path], out: Path, called: float) -> list[float]:
         """Seconds from the call to the end of each step."""
         ends: list[float] = []
         # The clock is the machine's, so that the driver's time of the call can be told from it.
@@ -53,7 +54,7 @@ def write_inputs(scratch: Path, size: int) -> dict[str, Path]:
     for split in ("train", "valid"):
         inputs[split] = scratch / split
         inputs[split].mkdir()
-        config = ingest.Config(split=split, size=size)
+        config = IngestConfig(split=split, size=size)
         ingest.run(config, {"data": scratch / "data"}, inputs[split], Execution(decode_workers=bare.CORES))
     table = labelled.index(inputs["train"])
     ids = sorted(table["image_id"][table["frontal"]])
@@ -73,7 +74,7 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> None:
     print(f"first step of a cell: batch of {arguments.batch_size} at {arguments.size} x {arguments.size}, one thread")
     print(f"{'':<28}{'s to the first step':>20}{'of which before it':>20}{'its third step':>16}")
     for number, p in enumerate((0.2, 0.4, 0.6, 0.8)):
-        config = fit.Config(
+        config = FitConfig(
             **EXPERT,
             init="random",
             p=p,

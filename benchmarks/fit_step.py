@@ -26,7 +26,8 @@ from chexseg.data.mixture import Mixture
 from chexseg.models import encoders, losses
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.stages import fit
-from chexseg.stages.base import Execution
+from chexseg.stages.api import Execution
+from chexseg.stages.configs import FitConfig
 from chexseg.stages.training_sets import TrainingSet
 
 #: A cell of Table 1: training images, selection images, epochs, batch size.
@@ -65,7 +66,7 @@ def training_set(size: int, steps: int, device: str) -> TrainingSet:
 class Bare:
     """The loop that anybody would write first."""
 
-    def __init__(self, config: fit.Config, size: int, device: str):
+    def __init__(self, config: FitConfig, size: int, device: str):
         self.config, self.device = config, torch.device(device)
         memory = torch.channels_last if config.channels_last else torch.contiguous_format
         model = fit.build(config).to(device, memory_format=memory).train()
@@ -138,7 +139,7 @@ def main() -> None:
     print(f"{where}; torch {torch.__version__}")
     print(f"{'':<36}{'cell, ms a step':>16}{'bare, ms':>10}{'ratio':>7}{'images/s':>10}{'s a cell of Table 1':>21}")
     for name in KINDS if arguments.all else ["float32, channels last"]:
-        config = fit.Config(init="random", epochs=arguments.epochs, checkpoint="last", **KINDS[name])
+        config = FitConfig(init="random", epochs=arguments.epochs, checkpoint="last", **KINDS[name])
         data = training_set(arguments.size, 1 + arguments.turns * arguments.turn, arguments.device)
         execution = Execution(device=arguments.device, threads=threads)
         execution.prepare()

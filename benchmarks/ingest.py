@@ -26,7 +26,8 @@ import numpy as np
 from chexseg.data import chexpert, images
 from chexseg.phantom import dataset
 from chexseg.stages import ingest
-from chexseg.stages.base import Execution
+from chexseg.stages.api import Execution
+from chexseg.stages.configs import IngestConfig
 
 FILMS = 48
 
@@ -74,7 +75,7 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> None:
         out.mkdir()
         watch = bare.Watch()
         execution = Execution(decode_workers=processes, progress=watch)
-        ingest.run(ingest.Config(split="train", size=size), {"data": root}, out, execution)
+        ingest.run(IngestConfig(split="train", size=size), {"data": root}, out, execution)
         shutil.rmtree(out)
         rates[stage].append(watch.rate(processes))
         starts.append(watch.start(processes))

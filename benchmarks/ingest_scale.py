@@ -25,7 +25,8 @@ import bare
 from ingest import write_films
 
 from chexseg.stages import ingest
-from chexseg.stages.base import Execution
+from chexseg.stages.api import Execution
+from chexseg.stages.configs import IngestConfig
 from chexseg.study import local_ray
 
 STORE = 80 * 2**20
@@ -71,7 +72,7 @@ def measure(images: int, nodes: int, size: int, scratch: Path) -> tuple[float, .
     with cluster(nodes, scratch), bare.Peak(bare.largest_worker) as peak:
         before, watch, started = spilling(scratch), bare.Watch(), perf_counter()
         execution = Execution(decode_workers=workers, progress=watch)
-        ingest.run(ingest.Config(split="train", size=size), {"data": root}, out, execution)
+        ingest.run(IngestConfig(split="train", size=size), {"data": root}, out, execution)
         seconds, spilled = perf_counter() - started, spilling(scratch) != before
     driver = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     written = sum(path.stat().st_size for path in out.rglob("*.parquet"))

@@ -19,6 +19,7 @@ from typing import Any
 
 import bare
 
+from chexseg.stages.registry import STAGES
 from chexseg.study import plan, spec
 
 DATA = {"train": "a", "valid": "b", "test": "c"}
@@ -44,7 +45,7 @@ def identity(node: plan.Node) -> dict[str, Any]:
     """What a node's key is the hash of; in this study nothing stands in for another node."""
     return {
         "stage": node.stage,
-        "version": plan.STAGES[node.stage].VERSION,
+        "version": STAGES[node.stage].version,
         "config": node.config,
         "inputs": node.inputs,
         "data": node.data,

@@ -27,15 +27,18 @@ from chexseg.data import shards, streams
 from chexseg.models import classifier, encoders
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
 from chexseg.stages import saliency
-from chexseg.stages.base import Execution
-from chexseg.stages.classify import WEIGHTS
+from chexseg.stages.api import Execution
+from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS
+from chexseg.stages.configs import SaliencyConfig
 
 BATCH = 32
 
 
 def write_classifier(directory: Path, architecture: str) -> Path:
     directory.mkdir()
-    encoders.save(classifier.build(architecture), directory / WEIGHTS, architecture=architecture, observations=OBSERVATIONS)
+    encoders.save(
+        classifier.build(architecture), directory / CLASSIFIER_WEIGHTS, architecture=architecture, observations=OBSERVATIONS
+    )
     return directory
 
 
@@ -49,7 +52,7 @@ def stage(paths: list[str], model: Path, architecture: str, out: Path, workers: 
         paths,
         saliency.Mapper,
         {
-            "config": saliency.Config(architecture=architecture),
+            "config": SaliencyConfig(architecture=architecture),
             "classifier": str(model),
             "execution": Execution(threads=1),
             "wanted": wanted,

@@ -29,8 +29,9 @@ from chexseg.models import encoders, segmenter
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.phantom import dataset
 from chexseg.stages import distil, ingest, score
-from chexseg.stages.base import Execution
-from chexseg.stages.fit import WEIGHTS
+from chexseg.stages.api import Execution
+from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
+from chexseg.stages.configs import DistilConfig, IngestConfig, ScoreConfig
 
 ARCHITECTURE, INIT, BATCH = "resnet18", "chexpert", 16
 EXECUTION = Execution(threads=1)
@@ -60,7 +61,7 @@ def write_segmenter(directory: Path, images_NHW: torch.Tensor) -> Path:
         logits_NKhw = segmenter.stride4_logits(model, encoders.prepare(images_NHW, INIT))
     thresholds = logits_NKhw.transpose(0, 1).flatten(1).sigmoid().quantile(0.95, dim=1).tolist()
     about = {"architecture": ARCHITECTURE, "init": INIT, "size": images_NHW.shape[-1], "pathologies": PATHOLOGIES}
-    encoders.save(model, directory / WEIGHTS, **about, thresholds=thresholds)
+    encoders.save(model, directory / SEGMENTER_WEIGHTS, **about, thresholds=thresholds)
     return directory
 
 
@@ -69,14 +70,14 @@ def distilled(train: Path, teacher: Path, out: Path) -> bare.Watch:
     out.mkdir()
     watch = bare.Watch()
     execution = Execution(threads=1, map_workers=bare.CORES, progress=watch)
-    distil.run(distil.Config(fraction=1), {"train": train, "teacher": teacher}, out, execution)
+    distil.run(DistilConfig(fraction=1), {"train": train, "teacher": teacher}, out, execution)
     return watch
 
 
 def score_seconds(test: Path, model: Path, out: Path) -> float:
     out.mkdir()
     started = perf_counter()
-    score.run(score.Config(), {"test": test, "segmenter": model}, out, EXECUTION)
+    score.run(ScoreConfig(), {"test": test, "segmenter": model}, out, EXECUTION)
     return perf_counter() - started
 
 
@@ -89,7 +90,7 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> None:
     test = scratch / "test"
     test.mkdir()
     given = {"data": scratch / "phantom"}
-    ingest.run(ingest.Config(split="test", size=size), given, test, Execution(decode_workers=processes))
+    ingest.run(IngestConfig(split="test", size=size), given, test, Execution(decode_workers=processes))
     model = write_segmenter(scratch / "segmenter", labelled.pixels(test, labelled.ids(test / "images")[:BATCH]))
 
     side_by_side, alone = f"forward to stride 4, {processes} processes", "forward, 1 process"

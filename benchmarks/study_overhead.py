@@ -22,7 +22,8 @@ from chexseg.manifest import MANIFEST
 from chexseg.phantom import dataset
 from chexseg.progress import Quiet
 from chexseg.stages import fit, ingest
-from chexseg.stages.base import Execution
+from chexseg.stages.api import Execution
+from chexseg.stages.configs import FitConfig, IngestConfig
 from chexseg.study import plan, run, spec
 from chexseg.study.plan import Plan
 from chexseg.study.store import Store
@@ -43,10 +44,10 @@ def epochs_in(seconds: float, data: Path, scratch: Path) -> int:
     """How many epochs a fit of the study has time for, by one that is run here on one thread."""
     (scratch / "valid").mkdir()
     (scratch / "fit").mkdir()
-    ingest.run(ingest.Config(split="valid", size=SIZE), {"data": data}, scratch / "valid", Execution())
+    ingest.run(IngestConfig(split="valid", size=SIZE), {"data": data}, scratch / "valid", Execution())
     ends: list[float] = []
     execution = Execution(threads=1, progress=lambda *_: ends.append(perf_counter()))
-    config = fit.Config(
+    config = FitConfig(
         init="random", expert_train=24, expert_select=8, epochs=3, samples_per_epoch=8 * STEPS, checkpoint="last"
     )
     fit.run(config, {"valid": scratch / "valid"}, scratch / "fit", execution)

@@ -28,14 +28,14 @@ def encoder_import(
 ) -> None:
     """Put a published encoder into a store, for studies to start from. Nothing in the file is run."""
     from chexseg.models.foreign import few
-    from chexseg.stages.imported import KINDS
+    from chexseg.stages.configs import ENCODER_KINDS
     from chexseg.study import imports
     from chexseg.study.settings import OWN_ENCODERS
     from chexseg.study.store import Store
 
     file = file or imports.published(kind, architecture)
     done = imports.import_encoder(file, kind, architecture, Store(store))
-    read, init = done.encoder, KINDS[kind]
+    read, init = done.encoder, ENCODER_KINDS[kind]
     ignored = f"{len(read.ignored)} ignored" + (f" ({few(read.ignored)})" if read.ignored else "")
     under = f", found under {read.prefix}*" if read.prefix else ""
     typer.echo(f"{file}: {read.matched} tensors of a {architecture}{under}; {ignored}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -67,3 +68,8 @@ def weak_images(image_ids: Sequence[str], positive: np.ndarray, count: int, seed
     if prefer_positives:
         order = order[np.argsort(~np.asarray(positive, dtype=bool)[order], kind="stable")]
     return sorted(np.asarray(image_ids)[order[:count]].tolist())
+
+
+def fraction_count(fraction: float, images: int) -> int:
+    """Return the number of images in a fraction of `images`: rounded down, at least one."""
+    return max(1, math.floor(round(fraction * images, 6)))  # 0.29 * 100 is 28.999999999999996

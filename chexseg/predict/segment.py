@@ -17,7 +17,7 @@ from chexseg.models import encoders
 from chexseg.predict import films, overlay
 from chexseg.progress import Reporter
 from chexseg.stages import own_size, score
-from chexseg.stages.fit import WEIGHTS
+from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
 
 MASKS, OVERLAYS = "segmentations.json", "overlays"
 BATCH = 16
@@ -40,10 +40,10 @@ def load(path: Path) -> Segmenter:
 
     Raises `UserError` for what is none, and for a damaged one.
     """
-    directory = path.parent if path.name == WEIGHTS else path
-    if not (directory / WEIGHTS).is_file():
+    directory = path.parent if path.name == SEGMENTER_WEIGHTS else path
+    if not (directory / SEGMENTER_WEIGHTS).is_file():
         raise UserError(
-            f"{path}: found no {WEIGHTS}; allowed: the directory of a fitted segmenter (STORE/fit/...), or that file"
+            f"{path}: found no {SEGMENTER_WEIGHTS}; allowed: the directory of a fitted segmenter (STORE/fit/...), or that file"
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, about = score.load_segmenter(directory, device)

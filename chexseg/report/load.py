@@ -17,8 +17,7 @@ from chexseg.errors import DamagedError
 from chexseg.pathologies import PATHOLOGIES, select
 from chexseg.report import radiologists
 from chexseg.report.results import CELL_COLUMNS, GRAPH_COLUMNS, Classifier, StudyResults, WeakCounts, WeakLabels, WeakMaps
-from chexseg.stages.counting import COUNTS, PREDICTIONS
-from chexseg.stages.saliency import THRESHOLDS
+from chexseg.stages.artifacts import COUNTS, PREDICTIONS, THRESHOLDS
 from chexseg.study.plan import Node, Plan
 from chexseg.study.store import Artifact, Store
 from chexseg.study.summary import summarise

@@ -10,76 +10,35 @@ import copy
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BeforeValidator, Field
+import torch
+from scipy.stats import rankdata
 
-from chexseg.data import chexpert
-from chexseg.errors import nearest
+from chexseg.data import chexpert, labelled, training_source
+from chexseg.models import classifier, encoders, losses
 from chexseg.pathologies import COMPETITION, OBSERVATIONS
 from chexseg.randomness import derive
 from chexseg.stages import ray_train, resume
-from chexseg.stages.base import Execution, StageConfig
+from chexseg.stages.api import Execution
+from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS
+from chexseg.stages.configs import ClassifyConfig
 from chexseg.stages.pace import Pace
 
-VERSION = 2
-WEIGHTS = "classifier.safetensors"
 
-
-def _policies(value: Any) -> Any:
-    """One fault in one line; pydantic would tell of each type that the value might have had."""
-    for name in value if isinstance(value, Mapping) else ():
-        if name not in OBSERVATIONS:
-            raise ValueError(f"no such observation: {name}{nearest(name, OBSERVATIONS)}; allowed: {', '.join(OBSERVATIONS)}")
-    for policy in value.values() if isinstance(value, Mapping) else [value]:
-        if policy not in chexpert.POLICIES:
-            allowed = f"{', '.join(chexpert.POLICIES)}, or one of them for each observation"
-            raise ValueError(f"no such policy{nearest(policy, chexpert.POLICIES)}; allowed: {allowed}")
-    return value
-
-
-class Config(StageConfig):
-    #: densenet121, or any encoder of segmentation-models-pytorch. The paper: densenet121.
-    architecture: str = "densenet121"
-    #: What becomes of uncertain labels: "ignore" masks them out of the loss. One policy, or a mapping from observation to
-    #: policy, with "zeros" for those it doesn't name.
-    uncertainty: Annotated[str | dict[str, str], BeforeValidator(_policies)] = "zeros"
-    #: Passes over `train`. The paper: 3.
-    epochs: int = Field(default=3, ge=1)
-    #: The paper: 16.
-    batch_size: int = Field(default=16, ge=2)
-    #: Adam's, with default betas, fixed. The paper: 1e-4.
-    learning_rate: float = Field(default=1e-4, gt=0)
-    #: Iterations between two checkpoints, of which the best is kept. The paper: 4,800.
-    checkpoint_every: int = Field(default=4800, ge=1)
-    #: Of the forward pass; weights, their gradients and Adam stay float32. bfloat16 is for GPUs. The paper doesn't say.
-    precision: Literal["float32", "bfloat16"] = "float32"
-    #: Start the last layer's bias at the observations' log odds instead of near 0. In a short training the weights need not
-    #: carry the prevalence then, which would leave few positive ones and empty CAMs. The paper: no.
-    prior_bias: bool = False
-    seed: int = 0
-
-
-def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def run(config: ClassifyConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """`inputs`: ``train`` and ``valid``, both ingested."""
-    return ray_train.once(train, config, inputs, out, WEIGHTS, execution)
+    return ray_train.once(train, config, inputs, out, CLASSIFIER_WEIGHTS, execution)
 
 
-def build(config: Config) -> Any:
+def build(config: ClassifyConfig) -> Any:
     """The untrained network. Raises `UserError` for one that can't be."""
-    from chexseg.models import classifier
-
     return classifier.build(config.architecture)
 
 
-def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def train(config: ClassifyConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """Train, or go on from what an interrupted training has saved, to the same weights; bit for bit on a CPU."""
-    import torch
-
-    from chexseg.data import labelled, training_source
-    from chexseg.models import encoders, losses
-
     execution.prepare()
     torch.manual_seed(derive(config.seed, "classifier"))
     model = build(config).to(execution.device, memory_format=torch.channels_last)
@@ -136,23 +95,17 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
     if "step" not in progress["best"]:
         raise RuntimeError("no checkpoint has finite outputs: lower the learning rate")
     model.load_state_dict(progress["weights"])
-    encoders.save(model, out / WEIGHTS, architecture=config.architecture, observations=OBSERVATIONS)
+    encoders.save(model, out / CLASSIFIER_WEIGHTS, architecture=config.architecture, observations=OBSERVATIONS)
     return {**progress["best"], "steps": steps, "images": len(table)}
 
 
 def autocast(precision: str, device: str) -> Any:
     """The context of a forward pass in a config's precision: float32 or bfloat16."""
-    import torch
-
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def probabilities(config: Config, model: Any, pixels_NHW: Any, device: str) -> np.ndarray:
+def probabilities(config: ClassifyConfig, model: Any, pixels_NHW: Any, device: str) -> np.ndarray:
     """probabilities_NL of the observations, float32."""
-    import torch
-
-    from chexseg.models import encoders
-
     model.eval()
     with torch.inference_mode(), autocast(config.precision, device):
         parts = [model(encoders.prepare(part.to(device), "chexpert")) for part in pixels_NHW.split(32)]
@@ -164,8 +117,6 @@ def auroc(scores_NL: np.ndarray, labels_NL: np.ndarray) -> dict[str, float | Non
 
     Uncertain and blank labels don't count.
     """
-    from scipy.stats import rankdata
-
     out: dict[str, float | None] = {}
     for column, name in enumerate(OBSERVATIONS):
         known = np.isin(labels_NL[:, column], (0, 1))

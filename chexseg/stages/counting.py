@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-COUNTS = "counts.parquet"
-PREDICTIONS = "predictions.parquet"
+from chexseg.data import chexlocalize, shards
+from chexseg.stages.artifacts import COUNTS, PREDICTIONS
 
 
 def pixels(masks_NKHW: Any) -> Any:
     """int64 counts_NK of the pixels of bool masks, on their device."""
-    import torch
-
     if masks_NKHW.device.type != "cpu":
         return masks_NKHW.sum(dim=(2, 3))
     # torch.sum widens every bool on a CPU, which takes 30 times as long.
@@ -48,15 +47,11 @@ class Counting:
 
     def count(self, predicted_NKHW: Any, true_NKHW: Any) -> None:
         """Count the next N images, whatever their size."""
-        import torch
-
         parts = (predicted_NKHW & true_NKHW, predicted_NKHW, true_NKHW)
         self._counts.append(torch.stack([pixels(part) for part in parts], dim=2).cpu().numpy())
 
     def keep(self, predicted_NKHW: Any) -> None:
         """Keep the predicted masks of the next N images, at the training size."""
-        from chexseg.data import chexlocalize
-
         self._runs += [chexlocalize.encode(mask)["counts"] for masks in predicted_NKHW.cpu().numpy() for mask in masks]
 
     def counts_IK3(self) -> np.ndarray:
@@ -72,8 +67,6 @@ class Counting:
 
     def write(self, out: Path, kind: str, columns: Mapping[str, np.ndarray] | None = None) -> None:
         """Write both files into `out`. `kind` stands in their metadata; further `columns` have a row an image and pathology."""
-        from chexseg.data import shards
-
         names = self.pathologies
         rows = {"image_id": np.repeat(self.image_ids, len(names)), "pathology": np.tile(names, len(self.image_ids))}
         counted = dict(zip(("intersection", "predicted", "true"), self.counts_IK3().reshape(-1, 3).T, strict=True))

@@ -6,33 +6,25 @@ order that fractions are cut from. So a 10% result holds every smaller one, and 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+import torch
 
-from chexseg.data import draws, shards
+from chexseg.data import draws, labelled, shards, streams
 from chexseg.errors import DamagedError
-from chexseg.stages.base import Execution, StageConfig
-
-VERSION = 2
-
-
-class Config(StageConfig):
-    #: Share of the frontal images of `train`: the largest that a student asks for. The paper: 0.01 and 0.1.
-    fraction: float = Field(default=0.01, gt=0, le=1)
-    seed: int = 0
+from chexseg.models import encoders, segmenter
+from chexseg.stages.api import Execution
+from chexseg.stages.configs import DistilConfig
+from chexseg.stages.score import load_segmenter
 
 
-def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def run(config: DistilConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """`inputs`: ``train``, ingested, and ``teacher``, a fitted segmenter."""
-    from chexseg.data import labelled, streams
-
     table = labelled.index(inputs["train"])
     frontal = table["image_id"][table["frontal"]].tolist()
-    order = draws.order(frontal, config.seed, "student images")[: count(config.fraction, len(frontal))]
+    order = draws.order(frontal, config.seed, "student images")[: draws.fraction_count(config.fraction, len(frontal))]
     (out / "train").mkdir(parents=True, exist_ok=True)
     answers = streams.map_files(
         shards.files(inputs["train"] / "images"),
@@ -52,11 +44,6 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     return {"images": sum(answer["images"] for answer in answers), "of": len(frontal)}
 
 
-def count(fraction: float, images: int) -> int:
-    """How many of so many images a fraction is: rounded down, at least one."""
-    return max(1, math.floor(round(fraction * images, 6)))  # 0.29 * 100 is 28.999999999999996
-
-
 def images(artifact: Path, fraction: float | None) -> list[str]:
     """The ids of a student's images in a result of this stage, sorted: those that a result of `fraction` would hold.
 
@@ -64,7 +51,11 @@ def images(artifact: Path, fraction: float | None) -> list[str]:
     """
     rows = shards.read_all(artifact / "train", ["image_id", "rank"]).to_pydict()
     ids = dict(zip(rows["rank"], rows["image_id"], strict=True))
-    wanted = len(ids) if fraction is None else count(fraction, shards.metadata(shards.files(artifact / "train")[0])["of"])
+    wanted = (
+        len(ids)
+        if fraction is None
+        else draws.fraction_count(fraction, shards.metadata(shards.files(artifact / "train")[0])["of"])
+    )
     try:
         return sorted(ids[rank] for rank in range(wanted))
     except KeyError:
@@ -75,25 +66,16 @@ class _Teacher:
     """Writes the logits of a file's images that have a rank, of `of` images in all; a file that's there already is kept."""
 
     def __init__(self, teacher: str, ranks: Mapping[str, int], of: int, out: str, execution: Execution):
-        from chexseg.stages.score import load_segmenter
-
         execution.prepare()
         self.device, self.ranks, self.of, self.out = execution.device, dict(ranks), of, Path(out)
         self.model, self.about = load_segmenter(Path(teacher), self.device)
 
     def __call__(self, path: str) -> dict[str, Any]:
-        from chexseg.data import labelled
-
         # Packing 128 KB an image takes a GPU's time for it: the network goes on meanwhile.
         return {"images": shards.complete(self.out / Path(path).name, labelled.ahead(self.logits(path)))}
 
     def logits(self, path: str) -> Iterator[Any]:
         """Tables of logits and ranks of a file's images, a batch at a time."""
-        import torch
-
-        from chexseg.data import labelled
-        from chexseg.models import encoders, segmenter
-
         about = {"kind": "teacher", "pathologies": self.about["pathologies"], "of": self.of}
         for ids, pixels_NHW in labelled.shard_pixels(path, self.ranks.keys(), 16):
             images_NCHW = encoders.prepare(pixels_NHW.to(self.device), self.about["init"])

@@ -14,105 +14,43 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BeforeValidator, Field
+import torch
 
+from chexseg.data import labelled
 from chexseg.errors import UserError
-from chexseg.pathologies import COMMON, PATHOLOGIES
+from chexseg.models import encoders, losses, segmenter, synchronised
+from chexseg.pathologies import COMMON
 from chexseg.randomness import derive
-from chexseg.stages import ray_train, resume
-from chexseg.stages.base import Execution, StageConfig
+from chexseg.saliency.thresholds import GRID, Histogram
+from chexseg.stages import ray_train, resume, training_sets
+from chexseg.stages.api import Execution
+from chexseg.stages.artifacts import ENCODER_WEIGHTS, SEGMENTER_WEIGHTS
+from chexseg.stages.configs import FitConfig
 from chexseg.stages.counting import pixels
 from chexseg.stages.pace import Pace
 
 if TYPE_CHECKING:
     from chexseg.stages.training_sets import TrainingSet
 
-VERSION = 2
-WEIGHTS = "segmenter.safetensors"
 #: From this many training images on, the learning rate is the paper's for "a large amount of data".
 LARGE = 2000
 
 
-def _threshold(value: Any) -> Any:
-    """One fault in one line; pydantic would tell of each type that the value might have had."""
-    if value == "training":
-        return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or round(20 * value, 9) not in range(20):
-        raise ValueError("allowed: training, or one of 0, 0.05 .. 0.95")
-    return float(value)
-
-
-class Config(StageConfig):
-    pathologies: tuple[str, ...] = PATHOLOGIES
-    #: Any encoder of segmentation-models-pytorch. The paper: resnet18.
-    architecture: str = "resnet18"
-    #: Where the weights of the input ``encoder`` come from; random: there is none.
-    init: Literal["random", "imagenet", "chexpert", "moco"] = "chexpert"
-    #: "masks": expert and weak masks mixed. "teacher": a teacher's soft masks (section 4.2).
-    supervision: Literal["masks", "teacher"] = "masks"
-    #: Probability that a sample is an expert one, and the rule it is drawn by (data.mixture).
-    p: float = Field(default=1.0, ge=0, le=1)
-    mixing: Literal["exact", "official"] = "exact"
-    #: Weak label kind and number of weakly labelled images; null and 0 where p leaves none. The paper: 100 for Table 1.
-    weak: str | None = None
-    weak_images: int = Field(default=0, ge=0)
-    #: Draw images with a positive label of a studied pathology first.
-    prefer_positives: bool = False
-    negatives_empty: bool = True
-    #: Expert images to train on and to choose the epoch on. The paper: 147 and 40.
-    expert_train: int = Field(default=147, ge=0)
-    expert_select: int = Field(default=40, ge=0)
-    split_seed: int = 0
-    #: The paper: 20 epochs of as many samples as there are images, batches of 8, Adam at 1e-3 or, from 2,000 images on, 1e-4.
-    epochs: int = Field(default=20, ge=1)
-    batch_size: int = Field(default=8, ge=2)
-    learning_rate: float | None = Field(default=None, gt=0)
-    #: "cosine": from learning_rate down to 0 over all steps. The paper: constant.
-    schedule: Literal["constant", "cosine"] = "constant"
-    #: On masks (models.losses.SEGMENTATION); students have their own. The paper: class-average-dice.
-    loss: Literal["class-average-dice", "cross-entropy"] = "class-average-dice"
-    #: Largest norm of the gradients of all weights together; null for none, as in the paper.
-    clip_norm: float | None = Field(default=None, gt=0)
-    #: Mirror each training image and its masks left to right with probability 1/2. The paper: no.
-    flips: bool = False
-    #: Of the forward pass; weights, their gradients and Adam stay float32. The paper: float32.
-    precision: Literal["float32", "bfloat16"] = "float32"
-    #: Order of the weights and activations in memory, and torch.compile of the training step: speed, and the last bits.
-    channels_last: bool = True
-    compile: bool = False
-    #: Which epoch's weights are kept: the best on the expert images held back for it, as in the paper, or the last.
-    checkpoint: Literal["selection", "last"] = "selection"
-    #: Output thresholds: per pathology the best on training images, as in the paper, or one number for all.
-    thresholds: Annotated[str | float, BeforeValidator(_threshold)] = "training"
-    #: Samples an epoch; null for as many as there are images.
-    samples_per_epoch: int | None = Field(default=None, ge=2)
-    #: A student's share of the frontal training images, of those that its teacher has labelled; null for all of these.
-    fraction: float | None = Field(default=None, gt=0, le=1)
-    #: Sigmoid temperature of a student's loss. The paper: 10.
-    temperature: float = Field(default=10.0, gt=0)
-    seed: int = 0
-
-
-def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def run(config: FitConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """`inputs`: ``valid``; ``encoder`` unless the init is random; ``train`` and ``weak`` if p leaves room for weak
     labels; ``train`` and ``teacher`` for a student."""
-    return ray_train.once(train, config, inputs, out, WEIGHTS, execution)
+    return ray_train.once(train, config, inputs, out, SEGMENTER_WEIGHTS, execution)
 
 
-def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def train(config: FitConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """Train, or go on from what an interrupted training has saved, to the same weights; bit for bit on a CPU.
 
     In a process group each worker takes its share of every batch, to the same weights but for their last bits. Raises
     FloatingPointError at the first loss that isn't finite.
     """
-    import torch
-
-    from chexseg.models import encoders, synchronised
-    from chexseg.stages import training_sets
-
     check_workers(config, synchronised.workers(), execution.device != "cpu")
     execution.prepare()
     assemble = training_sets.student if config.supervision == "teacher" else training_sets.mixed
@@ -120,18 +58,12 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
     torch.manual_seed(derive(config.seed, "segmenter"))
     model = build(config)
     if config.init != "random":
-        from chexseg.stages.pretrain import WEIGHTS as ENCODER
-
-        encoders.load(model.encoder, inputs["encoder"] / ENCODER)
+        encoders.load(model.encoder, inputs["encoder"] / ENCODER_WEIGHTS)
     return optimise(config, model, data, out, execution)
 
 
-def optimise(config: Config, model: Any, data: TrainingSet, out: Path, execution: Execution) -> dict[str, Any]:
+def optimise(config: FitConfig, model: Any, data: TrainingSet, out: Path, execution: Execution) -> dict[str, Any]:
     """`train` from where there is a model and what it is trained on."""
-    import torch
-
-    from chexseg.models import encoders, losses, synchronised
-
     model.to(execution.device, memory_format=torch.channels_last if config.channels_last else torch.contiguous_format)
     network = synchronised.parallel(model, execution.device)
     if config.compile:
@@ -191,7 +123,7 @@ def optimise(config: Config, model: Any, data: TrainingSet, out: Path, execution
         (out / "history.json").write_text(json.dumps(progress.history, indent=1))
         about = {"architecture": config.architecture, "init": config.init, "pathologies": config.pathologies}
         size = data.select[0].shape[-1]
-        encoders.save(model, out / WEIGHTS, size=size, thresholds=thresholds, **about)
+        encoders.save(model, out / SEGMENTER_WEIGHTS, size=size, thresholds=thresholds, **about)
     return facts
 
 
@@ -200,19 +132,13 @@ def _where(step: int, rate: float, ids: Sequence[str], rows_N: Any) -> str:
     return f"in step {step}, learning rate {rate:g}; images {', '.join(ids[row] for row in rows_N.tolist())}"
 
 
-def build(config: Config) -> Any:
+def build(config: FitConfig) -> Any:
     """The untrained network. Raises `UserError` for one that can't be."""
-    from chexseg.models import segmenter
-
     return segmenter.build(config.architecture, len(config.pathologies))
 
 
-def check_workers(config: Config, workers: int, on_gpu: bool) -> None:
+def check_workers(config: FitConfig, workers: int, on_gpu: bool) -> None:
     """Raises `UserError` for a fit that so many workers can't share."""
-    import torch
-
-    from chexseg.models import synchronised
-
     if config.batch_size % workers:
         raise UserError(f"fit.batch_size: found {config.batch_size} for {workers} workers; allowed: a multiple of them")
     if workers > 1:
@@ -222,15 +148,11 @@ def check_workers(config: Config, workers: int, on_gpu: bool) -> None:
             raise UserError(f"encoder.architecture: found {config.architecture!r}; allowed: one worker for it ({fault})")
 
 
-def batch_loss(config: Config, model: Any, batch: Mapping[str, Any]) -> Any:
+def batch_loss(config: FitConfig, model: Any, batch: Mapping[str, Any]) -> Any:
     """The loss on masks, or the student's cross-entropy against its teacher's soft masks.
 
     ``flipped``, if the batch has it, tells which rows are mirrored left to right.
     """
-    import torch
-
-    from chexseg.data import labelled
-    from chexseg.models import encoders, losses, segmenter
 
     def mirrored(values: Any) -> Any:
         if "flipped" not in batch:
@@ -283,27 +205,19 @@ class Progress:
         return progress
 
 
-def probabilities(config: Config, model: Any, images_NHW: Any) -> Iterator[Any]:
+def probabilities(config: FitConfig, model: Any, images_NHW: Any) -> Iterator[Any]:
     """Batches of probabilities_NKHW in the order of the images."""
-    import torch
-
-    from chexseg.models import encoders
-
     model.eval()
     with torch.inference_mode():
         for part in images_NHW.split(16):
             yield model(encoders.prepare(part, config.init)).sigmoid()
 
 
-def selection_score(config: Config, model: Any, select: tuple[Any, Any]) -> float | None:
+def selection_score(config: FitConfig, model: Any, select: tuple[Any, Any]) -> float | None:
     """Mean pooled IoU at 0.5 of the four common pathologies with true pixels among the held-back images.
 
     Where none of the four is studied or there, of all that are; None where no pathology is.
     """
-    import torch
-
-    from chexseg.data import labelled
-
     images, masks = select
     if not len(images):
         return None
@@ -321,15 +235,12 @@ def selection_score(config: Config, model: Any, select: tuple[Any, Any]) -> floa
 
 
 def choose_thresholds(
-    config: Config, model: Any, batches: Iterator[Mapping[str, Any]]
+    config: FitConfig, model: Any, batches: Iterator[Mapping[str, Any]]
 ) -> tuple[list[float], list[float | None]]:
     """The output threshold per pathology, and its pooled IoU on the training images (None without a true pixel).
 
     batches: ``images`` (N, H, W) and packed ``masks`` (N, bytes) of all training images.
     """
-    from chexseg.data import labelled
-    from chexseg.saliency.thresholds import GRID, Histogram
-
     histogram = Histogram.empty(len(config.pathologies))
     for batch in batches:
         (predicted,) = probabilities(config, model, batch["images"])

@@ -6,90 +6,31 @@ Writes ``images/part-*.parquet`` (pixels, labels, patient) and, for the images t
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pydantic import Field
 
-from chexseg.data import chexlocalize, chexpert, images, location, shards
+from chexseg.data import chexlocalize, images, location, shards, streams
 from chexseg.data.location import Location, Readable, ReadOnce
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
-from chexseg.stages.base import Execution, StageConfig
-
-VERSION = 1
-
-
-class Config(StageConfig):
-    split: Literal["train", "valid", "test"]
-    #: Pixels of the square's side; the networks need a multiple of 32. The paper: 320.
-    size: int = Field(default=320, ge=32, le=2048, multiple_of=32)
+from chexseg.stages.api import Execution
+from chexseg.stages.configs import IngestConfig
+from chexseg.stages.raw_split import RawSplit
 
 
-class RawSplit:
-    """The CSV and mask file of a split, each read once: what is made of them and their fingerprint are of the same bytes."""
-
-    def __init__(self, root: Location, split: str):
-        csv, self.folder = chexpert.locate(root, split)
-        self.csv = ReadOnce(csv)
-        self.mask_file = ReadOnce(root / chexlocalize.FILES[split]) if split in chexlocalize.FILES else None
-
-    @cached_property
-    def table(self) -> pd.DataFrame:
-        """The table of `chexpert.read_csv`."""
-        with location.reached(self.csv.path):
-            return chexpert.read_csv(self.csv, self.folder)
-
-    def masks(self) -> chexlocalize.MaskFile:
-        """Return the expert masks; none for a split that has no mask file."""
-        if self.mask_file is None:
-            return chexlocalize.MaskFile(Path(), {})
-        return chexlocalize.MaskFile(self.mask_file.path, dict(chexlocalize.read(self.mask_file)))
-
-    def fingerprint(self, sizes: Mapping[str, int] | None = None) -> str:
-        """Return the SHA-256 of the contents of the CSV and mask file, and of the names and sizes of the images.
-
-        The same files have the same fingerprint wherever they lie. sizes: path -> bytes of the images that have been read;
-        those of all others are looked up. -1 stands for a missing image: ingest names it, planning goes on.
-        """
-        with location.reached(self.csv.path):
-            digest = hashlib.sha256(self.csv.read_bytes())
-        if self.mask_file is not None:
-            try:
-                digest.update(self.mask_file.read_bytes())
-            except OSError as error:
-                raise UserError(
-                    f"{self.mask_file}: cannot be read ({error.strerror}); allowed: a CheXlocalize mask file"
-                ) from None
-        known = dict(sizes or {})
-        unread = [path for path in self.table["path"] if path not in known]
-        known.update(zip(unread, location.sizes(self.folder, unread) if unread else (), strict=True))
-        for path in self.table["path"]:
-            digest.update(f"{path.rpartition('/')[2]} {known[path]}\n".encode())
-        return digest.hexdigest()
-
-
-def fingerprint(root: Location, split: str) -> str:
-    """Return `RawSplit.fingerprint` of a split as it is now. Raises `UserError` for what can't be read."""
-    return RawSplit(root, split).fingerprint()
-
-
-def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def run(config: IngestConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """`inputs["data"]` is the data root. Raises `UserError` naming the first file or field that is wrong.
 
     The fact ``data`` is the fingerprint of what has been read.
     """
-    from chexseg.data import streams
-
     root = inputs["data"]
     raw = RawSplit(root, config.split)
     table, mask_file = raw.table, raw.masks()

@@ -13,62 +13,30 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
+import torch
+from torch.nn.functional import interpolate
 
-from chexseg.data import draws, shards
+from chexseg.data import draws, labelled, shards, streams, training_source
 from chexseg.errors import UserError
+from chexseg.models import encoders, irnet
+from chexseg.models.irnet_losses import pair_losses, seeds
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.randomness import derive
+from chexseg.saliency import gradcam, instances, random_walk
+from chexseg.saliency.weak_masks import possible
 from chexseg.stages import resume, weak_counts
-from chexseg.stages.base import Execution, StageConfig
-from chexseg.stages.counting import COUNTS
+from chexseg.stages.api import Execution
+from chexseg.stages.artifacts import COUNTS, ENCODER_WEIGHTS, IRNET_WEIGHTS, THRESHOLDS
+from chexseg.stages.configs import IRNetConfig
 from chexseg.stages.pace import Pace
-from chexseg.stages.saliency import THRESHOLDS
-
-VERSION = 2
-WEIGHTS = "irnet.safetensors"
 
 
-class Config(StageConfig):
-    #: The backbone and its weights. The paper: resnet50, published with ImageNet's weights and frozen.
-    architecture: str = "resnet50"
-    init: Literal["random", "imagenet"] = "random"
-    #: Keep the backbone as it is. Without pretrained weights that would leave nothing worth reading, so the default is no.
-    freeze_backbone: bool = False
-    #: Images to train on: a seeded sample of those with a CAM; null for all.
-    images: int | None = Field(default=None, ge=2)
-    #: Passes over them. The published design: 3.
-    epochs: int = Field(default=3, ge=1)
-    #: The paper: 16.
-    batch_size: int = Field(default=16, ge=2)
-    #: SGD's, with polynomial decay; the displacement branch at ten times as much. The paper: 0.1.
-    learning_rate: float = Field(default=0.1, gt=0)
-    #: Seeds: scaled CAM above this is foreground, below that background, the rest ignored. The paper: 0.3 and 0.05.
-    foreground: float = Field(default=0.3, ge=0, le=1)
-    background: float = Field(default=0.05, ge=0, le=1)
-    #: Pixels of the stride-4 map between two that are paired in training. The published design: 10.
-    radius: float = Field(default=10, gt=1)
-    #: The random walk: neighbours within this radius, affinity to this power, 2 ** steps_log2 steps.
-    walk_radius: float = Field(default=3, gt=1)
-    walk_power: float = Field(default=5, gt=0)
-    walk_steps_log2: int = Field(default=3, ge=0, le=10)
-    #: Spread and scale each instance of the displacement field by itself, so that a weak second lesion stays beside a
-    #: strong one (Ahn et al. 2019; the paper's appendix A.2). The default, and the authors' code, do each class as a whole.
-    instances: bool = False
-    #: Scaled scores above this are the weak mask. The authors' code: 0.6.
-    threshold: float = Field(default=0.6, ge=0, le=1)
-    negatives_empty: bool = True
-    seed: int = 0
-
-
-def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def run(config: IRNetConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """`inputs`: ``train`` and ``valid``, both ingested, and ``saliency``; ``encoder`` unless the init is random."""
-    from chexseg.data import streams
-
-    facts = resume.once(out, WEIGHTS, lambda: train(config, inputs, out, execution))
+    facts = resume.once(out, IRNET_WEIGHTS, lambda: train(config, inputs, out, execution))
     thresholds = dict.fromkeys(PATHOLOGIES, config.threshold)
     note = {
         "kind": "irnet",
@@ -108,11 +76,8 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
     }
 
 
-def build(config: Config, encoder: Path | None = None) -> Any:
+def build(config: IRNetConfig, encoder: Path | None = None) -> Any:
     """The untrained network, its backbone from the directory of an imported encoder where there is one."""
-    from chexseg.models import encoders, irnet
-    from chexseg.stages.imported import WEIGHTS as ENCODER
-
     encoders.check(config.architecture, "irnet.architecture")
     try:
         model = irnet.IRNet(config.architecture, config.freeze_backbone)
@@ -121,20 +86,12 @@ def build(config: Config, encoder: Path | None = None) -> Any:
             f"irnet.architecture: found {config.architecture!r}; allowed: one that can be dilated ({error})"
         ) from None
     if encoder is not None:
-        encoders.load(model.encoder, encoder / ENCODER)
+        encoders.load(model.encoder, encoder / ENCODER_WEIGHTS)
     return model
 
 
-def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def train(config: IRNetConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """Train both branches by SGD with polynomial decay (power 0.9), or go on from what an interrupted training has saved."""
-    import torch
-    from torch.nn.functional import interpolate
-
-    from chexseg.data import labelled, training_source
-    from chexseg.models import encoders
-    from chexseg.models.irnet_losses import pair_losses, seeds
-    from chexseg.saliency.weak_masks import possible
-
     for split in ("train", "valid"):  # scores of other weights, which were damaged since
         shutil.rmtree(out / split, ignore_errors=True)
     execution.prepare()
@@ -181,7 +138,7 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
     source.skip(-source.taken % len(ids))  # each image once
     batches = (source.take(min(16, len(ids) - start))["images"] for start in range(0, len(ids), 16))
     model.calibrate(encoders.prepare(images, config.init) for images in batches)
-    encoders.save(model, out / WEIGHTS, architecture=config.architecture, init=config.init)
+    encoders.save(model, out / IRNET_WEIGHTS, architecture=config.architecture, init=config.init)
     last = progress["history"][-max(1, steps // 10) :]
     return {
         "training_images": len(ids),
@@ -195,20 +152,18 @@ class _Walker:
 
     def __init__(
         self,
-        config: Config,
+        config: IRNetConfig,
         images: str,
         out: str,
         note: dict[str, Any],
         execution: Execution,
         keep_boundary: bool = False,
     ):
-        from chexseg.models import encoders
-
         execution.prepare()
         self.config, self.device = config, execution.device
         self.images, self.out, self.note, self.keep_boundary = Path(images), Path(out), note, keep_boundary
         self.model = build(config)
-        encoders.load(self.model, self.out.parent / WEIGHTS)
+        encoders.load(self.model, self.out.parent / IRNET_WEIGHTS)
         self.model.to(self.device).eval()
 
     def __call__(self, path: str) -> dict[str, Any]:
@@ -216,13 +171,6 @@ class _Walker:
 
     def walks(self, path: str) -> Iterator[Any]:
         """Tables of spread CAMs of a file's images, a batch at a time."""
-        import torch
-        from torch.nn.functional import interpolate
-
-        from chexseg.data import labelled
-        from chexseg.models import encoders
-        from chexseg.saliency import gradcam, instances, random_walk
-
         walk = (self.config.walk_radius, self.config.walk_power, self.config.walk_steps_log2)
         cams = shards.read(path, ["image_id", "scores"])
         maps_NKhw = torch.from_numpy(shards.array(cams, "scores").copy())

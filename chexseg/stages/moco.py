@@ -9,75 +9,36 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field
+import torch
 
+from chexseg.data import augmentation, labelled, training_source
 from chexseg.errors import UserError
+from chexseg.models import encoders, moco
 from chexseg.randomness import derive
 from chexseg.stages import ray_train, resume
-from chexseg.stages.base import Execution, StageConfig
+from chexseg.stages.api import Execution
+from chexseg.stages.artifacts import ENCODER_WEIGHTS
 from chexseg.stages.classify import autocast
+from chexseg.stages.configs import MoCoConfig
 from chexseg.stages.pace import Pace
-from chexseg.stages.pretrain import WEIGHTS
 
-__all__ = ["VERSION", "WEIGHTS", "Config", "build", "queue_length", "run", "train"]
-
-VERSION = 1
 #: Keys in the queue where the config leaves it open and the set is large: as in MoCo-CXR's code.
 LARGEST_QUEUE = 24576
 
 
-class Config(StageConfig):
-    """Where the paper's checkpoints come from MoCo-CXR's code decides: its published script and its defaults."""
-
-    #: Any encoder of segmentation-models-pytorch. The paper: resnet18. MoCo-CXR starts from ImageNet's weights, this from
-    #: nothing.
-    architecture: str = "resnet18"
-    #: Passes over `train`. MoCo-CXR: 20; MoCo v2: 200 and 800.
-    epochs: int = Field(default=20, ge=1)
-    #: MoCo-CXR: 16; MoCo v2: 256.
-    batch_size: int = Field(default=16, ge=2)
-    #: Adam's at the start, falling to 0 along half a cosine, as in MoCo v2 (SGD, 0.03). MoCo-CXR: Adam, 1e-4, a tenth of it
-    #: after 12 epochs and again after 18.
-    learning_rate: float = Field(default=1e-4, gt=0)
-    #: L2 penalty. MoCo v2 and MoCo-CXR: 1e-4.
-    weight_decay: float = Field(default=1e-4, ge=0)
-    #: Keys that are the negatives. MoCo-CXR: 24,576; MoCo v2: 65,536. null: MoCo-CXR's, but at most a quarter of the training
-    #: images, so that an image rarely meets its own key of the pass before as a negative.
-    queue: int | None = Field(default=None, ge=1)
-    #: Of the key network. MoCo v2 and MoCo-CXR: 0.999.
-    momentum: float = Field(default=0.999, ge=0, lt=1)
-    #: Of the softmax. MoCo v2 and MoCo-CXR: 0.2.
-    temperature: float = Field(default=0.2, gt=0)
-    #: Smallest share of an image's area in a view. MoCo v2: 0.2. MoCo-CXR: the whole but for what makes it a square, because
-    #: a crop may lose the disease.
-    crop: float = Field(default=0.5, gt=0, le=1)
-    #: Largest angle in degrees. MoCo-CXR: 10; MoCo v2: none.
-    rotation: float = Field(default=10, ge=0, le=180)
-    #: Probability of a horizontal flip. MoCo v2 and MoCo-CXR: 0.5.
-    flip: float = Field(default=0.5, ge=0, le=1)
-    #: Largest relative changes. MoCo v2: 0.4 each in four of five views. MoCo-CXR: none.
-    brightness: float = Field(default=0.2, ge=0, le=1)
-    contrast: float = Field(default=0.2, ge=0, le=1)
-    #: Of the forward passes; weights, their gradients and Adam, embeddings and the queue stay float32. bfloat16 is for GPUs.
-    precision: Literal["float32", "bfloat16"] = "float32"
-    seed: int = 0
-
-
-def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def run(config: MoCoConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """`inputs`: ``train``, ingested. Raises `UserError` for a batch or a queue that is larger than it."""
-    return ray_train.once(train, config, inputs, out, WEIGHTS, execution)
+    return ray_train.once(train, config, inputs, out, ENCODER_WEIGHTS, execution)
 
 
-def build(config: Config) -> Any:
+def build(config: MoCoConfig) -> Any:
     """The untrained query network. Raises `UserError` for one that can't be."""
-    from chexseg.models import moco
-
     return moco.build(config.architecture)
 
 
-def queue_length(config: Config, images: int) -> int:
+def queue_length(config: MoCoConfig, images: int) -> int:
     """Keys in the queue for so many training images. Raises `UserError` where these are too few."""
     for field in ("batch_size", "queue"):
         if (getattr(config, field) or 0) > images:
@@ -85,16 +46,11 @@ def queue_length(config: Config, images: int) -> int:
     return config.queue or max(1, min(LARGEST_QUEUE, images // 4))
 
 
-def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def train(config: MoCoConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """Train, or go on from what an interrupted training has saved, to the same weights; bit for bit on a CPU.
 
     Facts: loss and accuracy as running means over the last steps; accuracy is `models.moco.accuracy`.
     """
-    import torch
-
-    from chexseg.data import augmentation, labelled, training_source
-    from chexseg.models import encoders, moco
-
     execution.prepare()
     image_ids = labelled.index(inputs["train"])["image_id"].tolist()
     queue = queue_length(config, len(image_ids))
@@ -141,7 +97,7 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
         if time.monotonic() - saved > execution.checkpoint_seconds:
             resume.save(out, model, optimizer, **progress)
             saved = time.monotonic()
-    encoders.save(model.query.body, out / WEIGHTS, architecture=config.architecture, init="moco")
+    encoders.save(model.query.body, out / ENCODER_WEIGHTS, architecture=config.architecture, init="moco")
     return {
         "loss": progress["loss"],
         "accuracy": progress["accuracy"],
@@ -151,6 +107,6 @@ def train(config: Config, inputs: Mapping[str, Path], out: Path, execution: Exec
     }
 
 
-def learning_rate(config: Config, step: int, steps: int) -> float:
+def learning_rate(config: MoCoConfig, step: int, steps: int) -> float:
     """Of one step, counted from 1: the config's at the first, nearly 0 at the last, half a cosine between."""
     return config.learning_rate * (1 + math.cos(math.pi * (step - 1) / steps)) / 2

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chexseg.data import chexlocalize
+import torch
+
+from chexseg.data import chexlocalize, labelled
 from chexseg.data.images import Frame
 from chexseg.data.location import Location
-from chexseg.stages.ingest import RawSplit
+from chexseg.saliency.thresholds import binarise
+from chexseg.stages.raw_split import RawSplit
 
 
 def masks(logits_KSS: Any, thresholds_K: Any, frame: Frame) -> Any:
@@ -18,10 +21,6 @@ def masks(logits_KSS: Any, thresholds_K: Any, frame: Frame) -> Any:
     The borders are cut off, the rest is resized bilinearly, and a pixel is positive where its probability is strictly above
     its pathology's threshold (CheXlocalize's order: resized first, then thresholded).
     """
-    import torch
-
-    from chexseg.saliency.thresholds import binarise
-
     inner_KHW, size = frame.cut(logits_KSS), (frame.height, frame.width)
     out_KHW = torch.empty((len(inner_KHW), *size), dtype=torch.bool, device=inner_KHW.device)
     # One by one: ten maps of a full-size radiograph would be 260 MB of floats, twice.
@@ -45,8 +44,6 @@ class Truth:
     @classmethod
     def of_test(cls, inputs: Mapping[str, Location], image_ids: Sequence[str]) -> Truth:
         """Of the named images. `inputs`: ``test``, ingested, and the root of the raw data, ``data``."""
-        from chexseg.data import labelled
-
         table = labelled.index(inputs["test"]).set_index("image_id").loc[list(image_ids), ["height", "width"]]
         size = labelled.image_size(inputs["test"])
         frames = {row.Index: Frame(int(row.height), int(row.width), size) for row in table.itertuples()}
@@ -55,6 +52,4 @@ class Truth:
 
     def masks(self, image_id: str, pathologies: Sequence[str]) -> Any:
         """masks_KHW of one image: bool, on the CPU. Ingest has checked that they are of the image's size."""
-        import torch
-
         return torch.from_numpy(self.mask_file.masks(image_id, pathologies))

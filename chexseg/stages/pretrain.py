@@ -10,26 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from chexseg.models import encoders
 from chexseg.stages import classify
-from chexseg.stages.base import Execution
-
-VERSION = 2
-WEIGHTS = "encoder.safetensors"
-
+from chexseg.stages.api import Execution
+from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS, ENCODER_WEIGHTS
+from chexseg.stages.configs import PretrainConfig
 
 build = classify.build
 
 
-class Config(classify.Config):
-    architecture: str = "resnet18"
-
-
-def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def run(config: PretrainConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """`inputs`: ``train`` and ``valid``, both ingested."""
-    from chexseg.models import encoders
-
     facts = classify.run(config, inputs, out, execution)
     model = build(config)
-    encoders.load(model, out / classify.WEIGHTS)
-    encoders.save(model.body, out / WEIGHTS, architecture=config.architecture, init="chexpert")
+    encoders.load(model, out / CLASSIFIER_WEIGHTS)
+    encoders.save(model.body, out / ENCODER_WEIGHTS, architecture=config.architecture, init="chexpert")
     return facts

@@ -23,8 +23,9 @@ import pyarrow as pa
 from chexseg import code_version
 from chexseg.data import streams
 from chexseg.errors import DamagedError, UserError
+from chexseg.models import synchronised
 from chexseg.stages import resume
-from chexseg.stages.base import Execution, no_progress
+from chexseg.stages.api import Execution, no_progress
 
 _ERRORS = {error.__name__: error for error in (UserError, DamagedError)}
 
@@ -105,8 +106,6 @@ def _work(
 
     A collective operation that fails says that another worker is gone: that is no answer, and a new group tries again.
     """
-    from chexseg.models import synchronised
-
     if Path(answer).exists():
         return
     if synchronised.rank() > 0:

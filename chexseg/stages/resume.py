@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from chexseg.manifest import is_sealed, seal, sha256
 
 STATE = "resume.pt"
@@ -26,8 +28,6 @@ DIGEST = hashlib.sha256().digest_size
 
 def save(out: Path, model: Any, optimizer: Any, **state: Any) -> None:
     """Write the state of a training loop, whole or not at all. `state` is plain: numbers, strings, tensors, containers."""
-    import torch
-
     buffer = io.BytesIO()
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), **state}, buffer)
     temporary = out / f".{STATE}.{os.getpid()}"
@@ -39,8 +39,6 @@ def save(out: Path, model: Any, optimizer: Any, **state: Any) -> None:
 
 def load(out: Path, model: Any, optimizer: Any) -> dict[str, Any] | None:
     """What `save` was given, with the model and the optimizer filled in; None where there is nothing to go on from."""
-    import torch
-
     path = out / STATE
     try:
         content = memoryview(path.read_bytes())

@@ -11,41 +11,26 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
+import torch
 
-from chexseg.data import draws, shards
+from chexseg.data import draws, labelled, shards, streams
+from chexseg.models import classifier as classifiers
+from chexseg.models import encoders
 from chexseg.pathologies import PATHOLOGIES, observation_indices
+from chexseg.saliency import gradcam
+from chexseg.saliency.thresholds import Histogram
+from chexseg.saliency.weak_masks import upsampled
 from chexseg.stages import weak_counts
-from chexseg.stages.base import Execution, StageConfig
-
-VERSION = 2
-THRESHOLDS = "thresholds.json"
-
-
-class Config(StageConfig):
-    #: "cam": Grad-CAM, the paper's. "cam++": Grad-CAM++ (Chattopadhyay et al. 2018).
-    kind: Literal["cam", "cam++"] = "cam"
-    #: The classifier that is looked into.
-    architecture: str = "densenet121"
-    #: Training images that get a map: a seeded sample; null for all.
-    images: int | None = Field(default=None, ge=1)
-    #: Only frontal views get one.
-    frontal_only: bool = True
-    #: The expert images that thresholds may be chosen on are those the segmenter may train on. The paper: 147 and 40.
-    expert_train: int = Field(default=147, ge=0)
-    expert_select: int = Field(default=40, ge=0)
-    #: A mask is empty where the image-level label is negative or blank.
-    negatives_empty: bool = True
-    seed: int = 0
+from chexseg.stages.api import Execution
+from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS, THRESHOLDS
+from chexseg.stages.configs import SaliencyConfig
 
 
-def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def run(config: SaliencyConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """`inputs`: ``train`` and ``valid``, both ingested, and ``classifier``."""
-    from chexseg.data import labelled, streams
-
     table = labelled.index(inputs["train"])
     views = table[table["frontal"]] if config.frontal_only else table
     pool = draws.sample(views["image_id"].tolist(), config.images, config.seed, "saliency images")
@@ -86,21 +71,17 @@ class Mapper:
 
     def __init__(
         self,
-        config: Config,
+        config: SaliencyConfig,
         classifier: str,
         execution: Execution,
         wanted: Sequence[str],
         out: str,
         note: dict[str, Any],
     ):
-        from chexseg.models import classifier as classifiers
-        from chexseg.models import encoders
-        from chexseg.stages.classify import WEIGHTS
-
         execution.prepare()
         self.kind, self.device, self.wanted, self.out, self.note = config.kind, execution.device, set(wanted), Path(out), note
         self.model = classifiers.build(config.architecture)
-        encoders.load(self.model, Path(classifier) / WEIGHTS)
+        encoders.load(self.model, Path(classifier) / CLASSIFIER_WEIGHTS)
         self.model.to(self.device).eval()
 
     def __call__(self, path: str) -> dict[str, Any]:
@@ -108,12 +89,6 @@ class Mapper:
 
     def maps(self, path: str) -> Iterator[Any]:
         """Tables of maps and probabilities of the wanted images of a file, a batch at a time."""
-        import torch
-
-        from chexseg.data import labelled
-        from chexseg.models import encoders
-        from chexseg.saliency import gradcam
-
         chosen = observation_indices(PATHOLOGIES)
         weight_KC = self.model.head.weight[chosen]
         method = gradcam.METHODS[self.kind]
@@ -126,12 +101,8 @@ class Mapper:
             yield shards.table({"image_id": ids}, arrays, **self.note)
 
 
-def choose_thresholds(config: Config, valid: Path, maps: Path, train: Sequence[str]) -> dict[str, Any]:
+def choose_thresholds(config: SaliencyConfig, valid: Path, maps: Path, train: Sequence[str]) -> dict[str, Any]:
     """Thresholds by the best IoU on the expert training images, and that IoU; defaults where there's no true pixel."""
-    from chexseg.data import labelled
-    from chexseg.saliency.thresholds import Histogram
-    from chexseg.saliency.weak_masks import upsampled
-
     histogram = Histogram.empty(len(PATHOLOGIES))
     if train:
         size = labelled.image_size(valid)

@@ -7,29 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from chexseg.stages.base import Execution, StageConfig
+import torch
+
+from chexseg.data import labelled
+from chexseg.models import encoders, segmenter
+from chexseg.saliency.thresholds import binarise
+from chexseg.stages import own_size
+from chexseg.stages.api import Execution
+from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
+from chexseg.stages.configs import ScoreConfig
 from chexseg.stages.counting import Counting
 
-VERSION = 2
 
-
-class Config(StageConfig):
-    #: Where pixels are counted: on the training squares, as the paper does, or at each image's own size against the
-    #: masks as they are published, as CheXlocalize does.
-    resolution: Literal["training", "own"] = "training"
-
-
-def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def run(config: ScoreConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
     """`inputs`: ``test``, ingested, and ``segmenter``; for the images' own size also the data root, ``data``."""
-    import torch
-
-    from chexseg.data import labelled
-    from chexseg.models import encoders
-    from chexseg.saliency.thresholds import binarise
-    from chexseg.stages import own_size
-
     execution.prepare()
     model, about = load_segmenter(inputs["segmenter"], execution.device)
     names = about["pathologies"]
@@ -58,15 +51,10 @@ def run(config: Config, inputs: Mapping[str, Path], out: Path, execution: Execut
 
 def load_segmenter(artifact: Path, device: str) -> tuple[Any, dict[str, Any]]:
     """Return (model in eval mode on the device, its description: architecture, init, pathologies, thresholds, size)."""
-    import torch
-
-    from chexseg.models import encoders, segmenter
-    from chexseg.stages.fit import WEIGHTS
-
-    about = segmenter.describe(artifact / WEIGHTS)
+    about = segmenter.describe(artifact / SEGMENTER_WEIGHTS)
     # Random weights that the file's replace at once would take longer than loading it.
     with torch.device("meta"):
         model = segmenter.build(about["architecture"], len(about["pathologies"]))
     model.to_empty(device=device)
-    encoders.load(model, artifact / WEIGHTS)
+    encoders.load(model, artifact / SEGMENTER_WEIGHTS)
     return model.eval(), about

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +18,8 @@ from chexseg.pathologies import PATHOLOGIES
 from chexseg.randomness import derive
 from chexseg.saliency.weak_masks import weak_masks
 from chexseg.stages import distil, weak_counts
-from chexseg.stages.base import Execution
-
-if TYPE_CHECKING:
-    from chexseg.stages.fit import Config
+from chexseg.stages.api import Execution
+from chexseg.stages.configs import FitConfig
 
 #: (images (N, H, W) uint8, packed masks (N, bytes) uint8), both on the device.
 Masked = tuple[torch.Tensor, torch.Tensor]
@@ -43,19 +41,19 @@ class TrainingSet:
     facts: Callable[[], dict[str, Any]]
 
 
-def expert_ids(config: Config, valid: Path) -> tuple[list[str], list[str]]:
+def expert_ids(config: FitConfig, valid: Path) -> tuple[list[str], list[str]]:
     """(training, selection) ids of the expert images."""
     ids, patients = zip(*labelled.mask_index(valid), strict=True)
     return draws.expert_split(ids, patients, config.expert_train, config.expert_select, config.split_seed)
 
 
-def expert_set(config: Config, valid: Path, image_ids: list[str], device: str) -> Masked:
+def expert_set(config: FitConfig, valid: Path, image_ids: list[str], device: str) -> Masked:
     """(images, packed masks) of expert images."""
     images = labelled.pixels(valid, image_ids)
     return images.to(device), labelled.expert_masks(valid, image_ids, config.pathologies, images.shape[-1]).to(device)
 
 
-def expert_source(config: Config, valid: Path, image_ids: list[str], device: str) -> sources.Source:
+def expert_source(config: FitConfig, valid: Path, image_ids: list[str], device: str) -> sources.Source:
     """Expert images and masks: few enough to be kept on any device."""
     images, masks = expert_set(config, valid, image_ids, device)
     columns = {"images": images, "masks": masks, "rows": torch.arange(len(image_ids), device=device)}
@@ -63,7 +61,7 @@ def expert_source(config: Config, valid: Path, image_ids: list[str], device: str
 
 
 def weak_source(
-    config: Config, inputs: Mapping[str, Path], execution: Execution, first: int
+    config: FitConfig, inputs: Mapping[str, Path], execution: Execution, first: int
 ) -> tuple[sources.Source, list[str]]:
     """This trial's draw of weakly labelled images with their masks, and their ids. Their ``rows`` begin at `first`."""
     directory = inputs["weak"] / "train"
@@ -89,7 +87,7 @@ def weak_source(
     return source, ids
 
 
-def mixed(config: Config, inputs: Mapping[str, Path], execution: Execution) -> TrainingSet:
+def mixed(config: FitConfig, inputs: Mapping[str, Path], execution: Execution) -> TrainingSet:
     """Expert and weak images, mixed by p. Raises `UserError` where there are fewer images than asked for."""
     probability = effective_probability(config.p, config.mixing)
     train_ids, select_ids = expert_ids(config, inputs["valid"])
@@ -116,7 +114,7 @@ def mixed(config: Config, inputs: Mapping[str, Path], execution: Execution) -> T
     )
 
 
-def student(config: Config, inputs: Mapping[str, Path], execution: Execution) -> TrainingSet:
+def student(config: FitConfig, inputs: Mapping[str, Path], execution: Execution) -> TrainingSet:
     """Training images with a teacher's stride-4 logits. Fewer than a batch fill it by standing in it several times."""
     train_ids, select_ids = expert_ids(config, inputs["valid"])
     directory = inputs["teacher"] / "train"

@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from chexseg.data import labelled
 from chexseg.pathologies import PATHOLOGIES
+from chexseg.saliency.random_box import expected_intersection
+from chexseg.saliency.weak_masks import possible, weak_masks
 from chexseg.stages.counting import Counting, pixels
 
 
 def present(split: Path, image_ids: Sequence[str], negatives_empty: bool) -> Any:
     """present_NK, bool: where the image-level labels allow a pathology; everywhere unless negatives are to be empty."""
-    import torch
-
-    from chexseg.data import labelled
-    from chexseg.saliency.weak_masks import possible
-
     table = labelled.index(split, set(image_ids)).set_index("image_id").loc[list(image_ids)]
     present_NK = possible(torch.from_numpy(labelled.labels(table, PATHOLOGIES)))
     return present_NK if negatives_empty else torch.ones_like(present_NK)
@@ -33,12 +32,6 @@ def write(
     valid: Path, out: Path, thresholds: Mapping[str, float], chosen_on: Sequence[str], negatives_empty: bool
 ) -> dict[str, float | None]:
     """Count the weak masks of ``out/valid`` against the expert masks of `valid`; their pooled IoU per pathology."""
-    import torch
-
-    from chexseg.data import labelled
-    from chexseg.saliency.random_box import expected_intersection
-    from chexseg.saliency.weak_masks import weak_masks
-
     size = labelled.image_size(valid)
     ids = [image_id for image_id, _ in labelled.mask_index(valid)]
     thresholds_K = torch.tensor([thresholds[name] for name in PATHOLOGIES])
@@ -49,8 +42,8 @@ def write(
         present(valid, ids, negatives_empty),
         labelled.expert_masks(valid, ids, PATHOLOGIES, size),
     )
-    for scores, possible, packed in zip(*(part.split(16) for part in parts), strict=True):
-        weak_NKHW = weak_masks(scores, thresholds_K, possible, size)
+    for scores, present_NK, packed in zip(*(part.split(16) for part in parts), strict=True):
+        weak_NKHW = weak_masks(scores, thresholds_K, present_NK, size)
         true_NKHW = labelled.unpack_bits(packed, weak_NKHW.shape[1:])
         counting.add(weak_NKHW, true_NKHW)
         boxes.append(expected_intersection(true_NKHW, pixels(weak_NKHW)))

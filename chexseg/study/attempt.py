@@ -15,7 +15,7 @@ from chexseg import code_version
 from chexseg.code_version import CodeVersion
 from chexseg.data.location import Location
 from chexseg.errors import UserError
-from chexseg.stages.base import Execution
+from chexseg.stages.api import Execution
 from chexseg.study.board import Pen
 from chexseg.study.cluster import leave_if_going
 from chexseg.study.execute import execute

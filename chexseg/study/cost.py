@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from chexseg.data import chexpert
+from chexseg.data.draws import fraction_count
 from chexseg.data.location import Location
-from chexseg.stages import distil
-from chexseg.study.plan import STAGES, Plan
+from chexseg.stages.registry import STAGES
+from chexseg.study.plan import Plan
 
 #: Seconds per million pixels where nothing is measured, on two CPU cores, a cell on one of them; float32, DenseNet121 for
 #: classify and saliency, ResNet18 for the others. ingest, saliency, fit, distil and score are about what benchmarks took
@@ -121,12 +122,12 @@ def _work(stage: str, config: Mapping[str, Any], splits: Mapping[str, tuple[floa
     if stage == "fit":
         own = config["expert_train"] + (config["weak_images"] if config["p"] < 1 else 0)
         if config["supervision"] == "teacher":
-            own = distil.count(config["fraction"], images)
+            own = fraction_count(config["fraction"], images)
         return config["epochs"] * pixels * (config["samples_per_epoch"] or own)
     if stage in ("saliency", "irnet"):
         images = min(images, config["images"] or images)
     elif stage == "distil":
-        images = distil.count(config["fraction"], images)
+        images = fraction_count(config["fraction"], images)
     elif stage == "score":
         images = splits["test"][1] if "test" in splits else 0
     return config.get("epochs", 1) * pixels * images

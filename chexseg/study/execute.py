@@ -14,9 +14,9 @@ import pyarrow as pa
 from chexseg.data.location import Location
 from chexseg.errors import DamagedError, UserError
 from chexseg.manifest import MANIFEST, UnreadableManifestError
-from chexseg.stages import fit
-from chexseg.stages.base import Execution
-from chexseg.study.plan import STAGES, Node
+from chexseg.stages.api import Execution
+from chexseg.stages.registry import STAGES
+from chexseg.study.plan import Node
 from chexseg.study.store import Artifact, Store
 
 #: In a partial directory, the sizes and digests of the inputs that its files were made from.
@@ -41,7 +41,7 @@ def to_check(nodes: Iterable[Node], workers: int) -> list[Node]:
     for node in nodes:
         kind = node.stage, node.config.get("architecture")
         shared = workers > 1 and node.stage == "fit"
-        if hasattr(STAGES[node.stage], "build") and (shared or kind not in KNOWN_TO_BUILD):
+        if STAGES[node.stage].has_network and (shared or kind not in KNOWN_TO_BUILD):
             networks[kind, node.config.get("batch_size")] = node
     return list(networks.values())
 
@@ -53,16 +53,18 @@ def check(nodes: Iterable[Node], workers: int, on_gpu: bool) -> None:
     """
     import torch
 
+    from chexseg.stages import fit
+
     nodes = list(nodes)
     for node in nodes:
         if node.stage == "fit" and workers > 1:
-            fit.check_workers(fit.Config.model_validate(dict(node.config)), workers, on_gpu)
+            fit.check_workers(STAGES["fit"].parse(node.config), workers, on_gpu)
 
     with torch.device("meta"):
         for node in {(node.stage, node.config.get("architecture")): node for node in nodes}.values():
-            module = STAGES[node.stage]
-            if hasattr(module, "build"):
-                module.build(module.Config.model_validate(dict(node.config)))
+            stage = STAGES[node.stage]
+            if stage.has_network:
+                stage.load().build(stage.parse(node.config))
 
 
 def execute(node: Node, nodes: dict[str, Node], store: Store, data: Location, execution: Execution) -> tuple[Artifact, bool]:
@@ -74,7 +76,7 @@ def execute(node: Node, nodes: dict[str, Node], store: Store, data: Location, ex
         found = store.find(node.stage, node.key)
         if found:
             return found, False
-        module = STAGES[node.stage]
+        stage = STAGES[node.stage]
         artifacts = {}
         for role, key in node.inputs.items():
             artifact = store.find(nodes[key].stage, key)
@@ -90,7 +92,7 @@ def execute(node: Node, nodes: dict[str, Node], store: Store, data: Location, ex
         started = time.monotonic()
         try:
             with _damage_dropped(store, artifacts.values(), DamagedError, pa.ArrowException, OSError):
-                facts = dict(module.run(module.Config.model_validate(dict(node.config)), inputs, partial, execution))
+                facts = dict(stage.load().run(stage.parse(node.config), inputs, partial, execution))
             if node.data is not None and facts.get("data") != node.data:
                 raise UserError(
                     f"data root {data}: what {node.label} has read isn't what this study was planned with; expected: data that"

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from chexseg.manifest import MANIFEST
+from chexseg.stages.registry import STAGES
 from chexseg.study import live_runs
 from chexseg.study.backend import FAILED, TRASH, now
 from chexseg.study.links import LinkError
-from chexseg.study.plan import STAGES, Plan
+from chexseg.study.plan import Plan
 from chexseg.study.store import Store
 
 Progress = Callable[[int, int, str], None]

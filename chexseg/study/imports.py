@@ -9,7 +9,8 @@ from pathlib import Path
 
 from chexseg.errors import UserError
 from chexseg.models import encoders, foreign
-from chexseg.stages import imported
+from chexseg.stages.artifacts import ENCODER_WEIGHTS
+from chexseg.stages.configs import ENCODER_KINDS, ImportedConfig, check_encoder_kind, import_command
 from chexseg.study import marker
 from chexseg.study.plan import node_of
 from chexseg.study.store import Artifact, Store
@@ -21,9 +22,9 @@ def published(kind: str, architecture: str) -> Path:
     Raises `UserError` for another kind, for an architecture that segmentation-models-pytorch names no weights of, and where
     there is no network.
     """
-    imported.check(kind)
+    check_encoder_kind(kind)
     encoders.check(architecture, "--architecture")
-    by_hand = f"allowed: the file itself: {imported.command(kind, architecture)}"
+    by_hand = f"allowed: the file itself: {import_command(kind, architecture)}"
     if kind != "imagenet":
         raise UserError(f"--kind {kind}: nobody publishes these weights where they can be fetched by name; {by_hand}")
     cached = encoders.torchvision_cache(architecture)
@@ -62,10 +63,10 @@ def import_encoder(path: Path, kind: str, architecture: str, store: Store) -> Im
     Raises `UserError` for an unknown kind or architecture and for a file that is no such encoder (models.foreign).
     """
     started = time.monotonic()
-    imported.check(kind)
+    check_encoder_kind(kind)
     encoders.check(architecture, "--architecture")
     encoder = foreign.encoder(path, architecture)
-    node = node_of("imported", imported.Config(kind=kind, architecture=architecture, sha256=encoder.sha256), {})
+    node = node_of("imported", ImportedConfig(kind=kind, architecture=architecture, sha256=encoder.sha256), {})
     marker.mark(store)
     with store.working_on(node) as partial:
         artifact = store.find(node.stage, node.key)
@@ -75,7 +76,7 @@ def import_encoder(path: Path, kind: str, architecture: str, store: Store) -> Im
             partial.mkdir()
             module = encoders.build(architecture)
             encoders.fill(module, encoder.weights)
-            encoders.save(module, partial / imported.WEIGHTS, architecture=architecture, init=imported.KINDS[kind], kind=kind)
+            encoders.save(module, partial / ENCODER_WEIGHTS, architecture=architecture, init=ENCODER_KINDS[kind], kind=kind)
             facts = {"file": path.name, "matched": encoder.matched, "ignored": list(encoder.ignored)}
             artifact = store.commit(node, partial, facts, time.monotonic() - started)
     return Import(encoder, artifact, found, store.imported().get((kind, architecture)) == encoder.sha256)

@@ -17,17 +17,13 @@ from typing import Any
 
 from chexseg.data.location import Location
 from chexseg.errors import UserError
-from chexseg.stages import classify, distil, fit, imported, ingest, irnet, moco, pretrain, saliency, score
-from chexseg.stages.base import StageConfig
+from chexseg.stages import configs
+from chexseg.stages.configs import ENCODER_KINDS, StageConfig, import_command
+from chexseg.stages.raw_split import fingerprint
+from chexseg.stages.registry import STAGES
 from chexseg.study.cell import Cell, Names, telling
 from chexseg.study.settings import Encoder, ExpertSplit, Score, Section, Settings, collapse
 from chexseg.study.spec import Study
-
-#: Stage name -> module. The order is that in which data flows.
-STAGES = {
-    module.__name__.rpartition(".")[2]: module
-    for module in (ingest, classify, pretrain, moco, imported, saliency, irnet, fit, distil, score)
-}
 
 #: How an identity is written to be hashed.
 _IDENTITY = json.JSONEncoder(sort_keys=True, check_circular=False)
@@ -72,7 +68,7 @@ def node_of(
     values = config if isinstance(config, dict) else config.model_dump(mode="json")
     identity = {
         "stage": stage,
-        "version": STAGES[stage].VERSION,
+        "version": STAGES[stage].version,
         "config": values,
         "inputs": {**inputs, **(same_as or {})},
         "data": data,
@@ -131,19 +127,19 @@ class Plan:
 
     def add_encoder(self, init: str, architecture: str, setting: str) -> str:
         """The key of an imported encoder. Raises `NoEncoderError`, naming the study's setting, where there is none."""
-        kind = next(kind for kind, name in imported.KINDS.items() if name == init)
+        kind = next(kind for kind, name in ENCODER_KINDS.items() if name == init)
         sha256 = self.imported.get((kind, architecture))
         if sha256 is None:
             raise NoEncoderError(
                 f"{setting}: no {kind} encoder of {architecture} is in the store; import one first:"
-                f" {imported.command(kind, architecture)}"
+                f" {import_command(kind, architecture)}"
             )
-        return self.add("imported", imported.Config(kind=kind, architecture=architecture, sha256=sha256), {})
+        return self.add("imported", configs.ImportedConfig(kind=kind, architecture=architecture, sha256=sha256), {})
 
 
 def fingerprints(root: Location) -> dict[str, str]:
     """The fingerprint of each split's raw data. Raises `UserError` for a missing root, column or mask file."""
-    return {split: ingest.fingerprint(root, split) for split in ("train", "valid", "test")}
+    return {split: fingerprint(root, split) for split in ("train", "valid", "test")}
 
 
 def plan(study: Study, data: Mapping[str, str], imported: Mapping[tuple[str, str], str] | None = None) -> Plan:
@@ -220,9 +216,9 @@ class _Wiring:
         fit_key, inputs = self._supervised(s)
         if s.distil.fraction > 0:  # at p = 1, so that the teacher reads what a student does too
             sources = {"train": ingested["train"], "teacher": fit_key}
-            teacher = self.plan.add("distil", distil.Config(fraction=fractions[fit_key], seed=s.seed), sources)
+            teacher = self.plan.add("distil", configs.DistilConfig(fraction=fractions[fit_key], seed=s.seed), sources)
             # Whatever else the study asks of this teacher, the student is the same.
-            own = node_of("distil", distil.Config(fraction=s.distil.fraction, seed=s.seed), sources).key
+            own = node_of("distil", configs.DistilConfig(fraction=s.distil.fraction, seed=s.seed), sources).key
             student = {"supervision": "teacher", "fraction": s.distil.fraction, "temperature": s.distil.temperature}
             taught = {**inputs, "train": ingested["train"], "teacher": teacher}
             fit_key = self.plan.add("fit", self._fit_config(s, **student), taught, same_as={"teacher": own})
@@ -252,7 +248,10 @@ class _Wiring:
 
     def _ingested(self, size: int) -> dict[str, str]:
         """Split -> key of its ingest."""
-        return {name: self.plan.add("ingest", ingest.Config(split=name, size=size), {}, self.data[name]) for name in self.data}
+        return {
+            name: self.plan.add("ingest", configs.IngestConfig(split=name, size=size), {}, self.data[name])
+            for name in self.data
+        }
 
     def _labelled(self, size: int) -> dict[str, str]:
         return {name: self.ingested(size)[name] for name in ("train", "valid")}
@@ -264,8 +263,8 @@ class _Wiring:
             return self.plan.add_encoder(encoder.init, encoder.architecture, setting)
         settings = {**own.model_dump(), "architecture": encoder.architecture, "seed": seed}
         if encoder.init == "moco":
-            return self.plan.add("moco", moco.Config(**settings), {"train": self.ingested(size)["train"]})
-        return self.plan.add("pretrain", pretrain.Config(**settings), self._labelled(size))
+            return self.plan.add("moco", configs.MoCoConfig(**settings), {"train": self.ingested(size)["train"]})
+        return self.plan.add("pretrain", configs.PretrainConfig(**settings), self._labelled(size))
 
     def _weak_labels(
         self,
@@ -280,8 +279,8 @@ class _Wiring:
     ) -> str:
         """The stages that make weak labels of a kind, by the sections classify, saliency and irnet; the key of the last."""
         labelled = self._labelled(size)
-        classified = self.plan.add("classify", classify.Config(**classifier.model_dump(), seed=seed), labelled)
-        config = saliency.Config(
+        classified = self.plan.add("classify", configs.ClassifyConfig(**classifier.model_dump(), seed=seed), labelled)
+        config = configs.SaliencyConfig(
             **maps.model_dump(),
             kind="cam++" if kind == "cam++" else "cam",
             architecture=classifier.architecture,
@@ -293,7 +292,7 @@ class _Wiring:
         mapped = self.plan.add("saliency", config, {**labelled, "classifier": classified})
         if kind != "irnet":
             return mapped
-        config = irnet.Config(**refined.model_dump(), negatives_empty=negatives_empty, seed=seed)
+        config = configs.IRNetConfig(**refined.model_dump(), negatives_empty=negatives_empty, seed=seed)
         backbone = {}
         if refined.init != "random":
             setting = f"irnet.init: found {refined.init}"
@@ -304,7 +303,7 @@ class _Wiring:
         self, pathologies: tuple[str, ...], encoder: Encoder, split: ExpertSplit, seed: int, fitted: Section
     ) -> dict[str, Any]:
         """What a fit is told, whatever it learns from."""
-        config = fit.Config(
+        config = configs.FitConfig(
             pathologies=pathologies,
             architecture=encoder.architecture,
             init=encoder.init,
@@ -316,9 +315,9 @@ class _Wiring:
         return dict(sorted(config.model_dump(mode="json").items()))  # an identity is written in this order
 
     def _fit_config(self, s: Settings, **learned: Any) -> dict[str, Any]:
-        """learned: what it learns from, of fit.Config. These numbers and words are as valid there as in `Settings`."""
+        """learned: what it learns from, of configs.FitConfig. These numbers and words are as valid there as in `Settings`."""
         told = self.fit(s.pathologies, s.encoder, s.labels.expert_split, s.seed, s.fit)
         return {**told, "seed": s.seed + s.trial, **learned}
 
     def _scored(self, section: Score) -> dict[str, Any]:
-        return score.Config(**section.model_dump()).model_dump(mode="json")
+        return configs.ScoreConfig(**section.model_dump()).model_dump(mode="json")

@@ -15,7 +15,7 @@ import ray
 from chexseg.data.location import Location
 from chexseg.errors import UserError
 from chexseg.progress import Reporter
-from chexseg.stages.base import Execution
+from chexseg.stages.api import Execution
 from chexseg.study.attempt import Job, attempt, lost, whole
 from chexseg.study.board import Pen, Tally, Watch, post
 from chexseg.study.cluster import MAX_FAILURES, Capacity, largest_node, node_with_room, on_node

@@ -17,7 +17,7 @@ from ray.tune.search import Searcher
 from chexseg.data.location import Location
 from chexseg.errors import UserError
 from chexseg.progress import Reporter
-from chexseg.stages.base import Execution
+from chexseg.stages.api import Execution
 from chexseg.study import journal
 from chexseg.study.attempt import Job, attempt, whole
 from chexseg.study.board import Pen, Tally, Watch, post

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chexseg.progress import duration
+from chexseg.stages.registry import STAGES
 from chexseg.study import cost, summary
 from chexseg.study.ledger import Ledger, Standing
-from chexseg.study.plan import STAGES, Plan
+from chexseg.study.plan import Plan
 from chexseg.study.search import Search, describe
 from chexseg.study.space import Range
 from chexseg.study.store import Store

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
 from chexseg import pathologies
 from chexseg.data.mixture_rules import effective_probability
-from chexseg.stages import classify, fit, ingest, irnet, moco, pretrain, saliency, score
-from chexseg.stages.base import StageConfig
+from chexseg.stages import configs
+from chexseg.stages.configs import StageConfig
 
 #: The values of `encoder.init` whose weights a study trains itself, unless `encoder.imported` says otherwise.
 OWN_ENCODERS = ("chexpert", "moco")
@@ -31,24 +31,28 @@ def _section(name: str, stage: type[StageConfig], *fields: str, base: type[Secti
     return create_model(name, __base__=base, **chosen)  # type: ignore[call-overload]
 
 
-_CLASSIFY = tuple(name for name in classify.Config.model_fields if name != "seed")
-Classify = _section("Classify", classify.Config, *_CLASSIFY, base=_Classifying)
-Pretrain = _section("Pretrain", pretrain.Config, *_CLASSIFY[1:], base=_Classifying)
-Moco = _section("Moco", moco.Config, *(name for name in moco.Config.model_fields if name not in ("architecture", "seed")))
-Saliency = _section("Saliency", saliency.Config, "images", "frontal_only")
+_CLASSIFY = tuple(name for name in configs.ClassifyConfig.model_fields if name != "seed")
+Classify = _section("Classify", configs.ClassifyConfig, *_CLASSIFY, base=_Classifying)
+Pretrain = _section("Pretrain", configs.PretrainConfig, *_CLASSIFY[1:], base=_Classifying)
+Moco = _section(
+    "Moco", configs.MoCoConfig, *(name for name in configs.MoCoConfig.model_fields if name not in ("architecture", "seed"))
+)
+Saliency = _section("Saliency", configs.SaliencyConfig, "images", "frontal_only")
 Irnet = _section(
-    "Irnet", irnet.Config, *(name for name in irnet.Config.model_fields if name not in ("negatives_empty", "seed"))
+    "Irnet",
+    configs.IRNetConfig,
+    *(name for name in configs.IRNetConfig.model_fields if name not in ("negatives_empty", "seed")),
 )
 Fit = _section(
-    "Fit", fit.Config, "epochs", "batch_size", "learning_rate", "schedule", "loss", "clip_norm", "flips", "precision",
+    "Fit", configs.FitConfig, "epochs", "batch_size", "learning_rate", "schedule", "loss", "clip_norm", "flips", "precision",
     "channels_last", "compile", "checkpoint", "thresholds", "samples_per_epoch",
 )  # fmt: skip
 
 
 class Encoder(Section):
-    architecture: str = fit.Config.model_fields["architecture"].default
+    architecture: str = configs.FitConfig.model_fields["architecture"].default
     #: chexpert, moco: this study's own `pretrain` or `moco`. imagenet: what `chexseg encoder import` has put into the store.
-    init: Literal["random", "imagenet", "chexpert", "moco"] = fit.Config.model_fields["init"].default
+    init: Literal["random", "imagenet", "chexpert", "moco"] = configs.FitConfig.model_fields["init"].default
     #: Take chexpert's or moco's weights too from an import.
     imported: bool = False
 
@@ -78,7 +82,7 @@ class Distil(Section):
 
 class Score(Section):
     #: Pixels are counted at the training size, the paper's way, or at each image's own, CheXlocalize's.
-    resolution: Literal["training", "own"] = score.Config.model_fields["resolution"].default
+    resolution: Literal["training", "own"] = configs.ScoreConfig.model_fields["resolution"].default
 
 
 class Settings(Section):
@@ -86,7 +90,7 @@ class Settings(Section):
 
     pathologies: str | tuple[str, ...] = "all"
     #: Pixels of the square images' side. The paper: 320.
-    size: int = ingest.Config.model_fields["size"]
+    size: int = configs.IngestConfig.model_fields["size"]
     #: Seed of everything that all cells share: expert split, classifier, encoders, IRNet.
     seed: int = 0
     #: Draws another set of weak images and another seed for the segmenter.

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from chexseg.study.plan import STAGES, Plan
+from chexseg.stages.registry import STAGES
+from chexseg.study.plan import Plan
 
 
 def sharing(plan: Plan) -> dict[str, Any]:

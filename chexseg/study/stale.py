@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from chexseg.study.plan import STAGES, Node
+from chexseg.stages.registry import STAGES
+from chexseg.study.plan import Node
 from chexseg.study.store import Store
 
 #: A result that differs in more settings than that is another one, not an older one.
@@ -85,7 +86,7 @@ def _made(version: Any, data: Any, inputs: Mapping[str, str], config: Mapping[st
 
 def _nearest(node: Node, older: Collection[_Made], apart: Collection[str]) -> tuple[_Made | None, _Made]:
     """(the nearest of the older results, the node as it is now)."""
-    now = _made(STAGES[node.stage].VERSION, node.data, node.inputs, node.config)
+    now = _made(STAGES[node.stage].version, node.data, node.inputs, node.config)
     best: tuple[int, int, bool] | None = None
     nearest: _Made | None = None
     for then in older:

@@ -27,9 +27,10 @@ from chexseg import manifest as manifests
 from chexseg.errors import UserError
 from chexseg.manifest import MANIFEST, UnreadableManifestError
 from chexseg.object_store import parse
+from chexseg.stages.registry import STAGES
 from chexseg.study.backend import FAILED, Backend, Entry, LostError, encode, unfinished
 from chexseg.study.directory import Directory
-from chexseg.study.plan import STAGES, Node
+from chexseg.study.plan import Node
 
 #: Results that are hashed at once.
 READ_AT_ONCE = 8
@@ -277,7 +278,7 @@ class Store:
         document = {
             "key": node.key,
             "stage": node.stage,
-            "version": STAGES[node.stage].VERSION,
+            "version": STAGES[node.stage].version,
             "config": dict(node.config),
             "inputs": dict(node.inputs),
             "data": node.data,

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from chexseg.progress import duration
+from chexseg.stages.registry import STAGES
 from chexseg.study import cost, stale
 from chexseg.study.cost import Cost
-from chexseg.study.plan import STAGES, Plan
+from chexseg.study.plan import Plan
 from chexseg.study.sharing import sharing, sharing_text
 from chexseg.study.store import Artifact, Store
 

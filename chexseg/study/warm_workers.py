@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from chexseg.stages.base import Execution
+from chexseg.stages.api import Execution
 from chexseg.study.cluster import MAX_FAILURES, Capacity, leave_if_going
 from chexseg.study.spec import Resources
 

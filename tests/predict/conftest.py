@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from chexseg.models import encoders, segmenter
-from chexseg.stages import fit
+from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
 
 NAMES = ("Cardiomegaly", "Lung Lesion", "Support Devices")
 SIZE = 64
@@ -22,5 +22,5 @@ def model(tmp_path_factory) -> Path:
     network.segmentation_head[0].weight.data *= 30  # a random network's logits hardly differ from 0 otherwise
     out = tmp_path_factory.mktemp("fit")
     about = {"architecture": "resnet18", "init": "random", "size": SIZE, "pathologies": NAMES, "thresholds": [0.5, 0.45, 0.5]}
-    encoders.save(network, out / fit.WEIGHTS, **about)
+    encoders.save(network, out / SEGMENTER_WEIGHTS, **about)
     return out

@@ -19,8 +19,10 @@ from chexseg.models import encoders
 from chexseg.phantom.radiograph import radiograph
 from chexseg.predict import films, segment
 from chexseg.progress import Quiet
-from chexseg.stages import counting, fit, ingest, score
-from chexseg.stages.base import Execution
+from chexseg.stages import ingest, score
+from chexseg.stages.api import Execution
+from chexseg.stages.artifacts import COUNTS, SEGMENTER_WEIGHTS
+from chexseg.stages.configs import IngestConfig, ScoreConfig
 
 from .conftest import NAMES, SIZE
 
@@ -44,11 +46,11 @@ def masks_of(model: Path, out: Path, path: Path) -> np.ndarray:
 
 def test_its_masks_have_the_counts_that_score_has_at_own_size(phantom_root, model, tmp_path):
     (tmp_path / "test").mkdir()
-    ingest.run(ingest.Config(split="test", size=SIZE), {"data": phantom_root}, tmp_path / "test", Execution())
+    ingest.run(IngestConfig(split="test", size=SIZE), {"data": phantom_root}, tmp_path / "test", Execution())
     given = {"test": tmp_path / "test", "segmenter": model, "data": phantom_root}
     (tmp_path / "score").mkdir()
-    score.run(score.Config(resolution="own"), given, tmp_path / "score", Execution())
-    counts = shards.read(tmp_path / "score" / counting.COUNTS).to_pandas().set_index(["image_id", "pathology"])
+    score.run(ScoreConfig(resolution="own"), given, tmp_path / "score", Execution())
+    counts = shards.read(tmp_path / "score" / COUNTS).to_pandas().set_index(["image_id", "pathology"])
     csv, folder = chexpert.locate(phantom_root, "test")
     mask_file = predicted(model, tmp_path / "out", folder)
     truth = chexlocalize.read(phantom_root / chexlocalize.FILES["test"])
@@ -113,14 +115,14 @@ def test_both_photometric_interpretations_give_the_same_masks_as_a_png(model, fi
 
 def test_a_weights_file_is_as_good_as_its_directory(model, film_HW, tmp_path):
     Image.fromarray(film_HW).save(tmp_path / "film.png")
-    first, second = (masks_of(path, tmp_path / path.name, tmp_path / "film.png") for path in (model, model / fit.WEIGHTS))
+    first, second = (masks_of(path, tmp_path / path.name, tmp_path / "film.png") for path in (model, model / SEGMENTER_WEIGHTS))
     assert np.array_equal(first, second)
 
 
 def damaged_model(model: Path, tmp_path: Path, how: str) -> Path:
     copy = tmp_path / "model"
     shutil.copytree(model, copy)
-    weights, note = copy / fit.WEIGHTS, (copy / fit.WEIGHTS).with_suffix(".json")
+    weights, note = copy / SEGMENTER_WEIGHTS, (copy / SEGMENTER_WEIGHTS).with_suffix(".json")
     if how == "weights cut":
         weights.write_bytes(weights.read_bytes()[:-100])
     elif how == "weights of nothing":

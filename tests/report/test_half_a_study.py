@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,8 @@ from chexseg.data import shards
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.report import listing, load
 from chexseg.report.page import page
-from chexseg.stages import score
-from chexseg.stages.counting import COUNTS
+from chexseg.stages.artifacts import COUNTS
+from chexseg.stages.registry import STAGES
 from chexseg.study import plan, spec
 from chexseg.study.store import Store
 
@@ -100,14 +101,14 @@ def test_a_pathology_without_positives(planned, store):
 
 
 def test_a_store_of_an_older_version(planned, store, monkeypatch):
-    monkeypatch.setattr(score, "VERSION", score.VERSION - 1)
+    monkeypatch.setitem(STAGES, "score", replace(STAGES["score"], version=STAGES["score"].version - 1))
     older = plan.plan(planned.study, {"train": "a", "valid": "b", "test": "fingerprint of test"})
     for cell in range(6):
         keep(store, older, cell)
     monkeypatch.undo()
     text = text_of(planned, store)
     assert "0 of 6 cells finished (6 stale)" in text and "made by another version" in text
-    assert f"version {score.VERSION - 1}, now {score.VERSION}" in text
+    assert f"version {STAGES['score'].version - 1}, now {STAGES['score'].version}" in text
     assert "No cell has finished yet" in text
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from chexseg.stages import classify, fit, ingest, irnet, pretrain, saliency
-from chexseg.stages.base import Execution, StageConfig
+from chexseg.stages.api import Execution, StageConfig
+from chexseg.stages.configs import ClassifyConfig, FitConfig, IngestConfig, IRNetConfig, PretrainConfig, SaliencyConfig
 
 SIZE = 64
 EXECUTION = Execution(threads=1, map_workers=1)  # all in this process: no Ray
@@ -48,15 +49,15 @@ class Results:
 def results(phantom_root, tmp_path_factory) -> Results:
     done = Results(tmp_path_factory.mktemp("stages"), {}, {})
     for split in ("train", "valid", "test"):
-        done.run(split, ingest, ingest.Config(split=split, size=SIZE), {"data": phantom_root})
+        done.run(split, ingest, IngestConfig(split=split, size=SIZE), {"data": phantom_root})
     both = {name: done.paths[name] for name in ("train", "valid")}
     small = {"epochs": 1, "learning_rate": 1e-3}
-    done.run("classify", classify, classify.Config(architecture="densenet121", **small), both)
-    done.run("pretrain", pretrain, pretrain.Config(**small), both)
-    maps = saliency.Config(images=32, **EXPERT)
+    done.run("classify", classify, ClassifyConfig(architecture="densenet121", **small), both)
+    done.run("pretrain", pretrain, PretrainConfig(**small), both)
+    maps = SaliencyConfig(images=32, **EXPERT)
     done.run("saliency", saliency, maps, {**both, "classifier": done.paths["classify"]})
-    walks = irnet.Config(architecture="resnet18", epochs=1, images=16, radius=4, batch_size=8)
+    walks = IRNetConfig(architecture="resnet18", epochs=1, images=16, radius=4, batch_size=8)
     done.run("irnet", irnet, walks, {**both, "saliency": done.paths["saliency"]})
-    full = fit.Config(**EXPERT, epochs=2, samples_per_epoch=16)
+    full = FitConfig(**EXPERT, epochs=2, samples_per_epoch=16)
     done.run("fit", fit, full, {"valid": done.paths["valid"], "encoder": done.paths["pretrain"]})
     return done

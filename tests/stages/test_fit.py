@@ -11,12 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from chexseg.data import chexlocalize, labelled, shards
+from chexseg.data import chexlocalize, draws, labelled, shards
 from chexseg.errors import DamagedError, UserError
 from chexseg.models import encoders, segmenter
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.stages import counting, distil, fit, score, training_sets
-from chexseg.study.plan import STAGES
+from chexseg.stages import distil, fit, score, training_sets
+from chexseg.stages.artifacts import COUNTS, ENCODER_WEIGHTS, PREDICTIONS, SEGMENTER_WEIGHTS
+from chexseg.stages.configs import DistilConfig, FitConfig, ScoreConfig
+from chexseg.stages.registry import STAGES
 
 from .conftest import EXECUTION, EXPERT, SIZE
 
@@ -31,11 +33,11 @@ def inputs(results, *roles: str) -> dict:
 
 
 def same(first, second) -> bool:
-    a, b = (load_file(path / fit.WEIGHTS) for path in (first, second))
+    a, b = (load_file(path / SEGMENTER_WEIGHTS) for path in (first, second))
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def run(config: fit.Config, given: dict, out, execution=EXECUTION) -> dict:
+def run(config: FitConfig, given: dict, out, execution=EXECUTION) -> dict:
     out.mkdir(exist_ok=True)
     return fit.run(config, given, out, execution)
 
@@ -45,10 +47,10 @@ MIXED = {"p": 0.5, "weak": "cam", "weak_images": 12, "init": "random"}
 
 def test_same_seed_same_weights_bit_for_bit_and_another_seed_others(results, tmp_path):
     given = inputs(results, "train", "valid", "weak")
-    facts = run(fit.Config(**SMALL, **MIXED), given, tmp_path / "a")
-    assert run(fit.Config(**SMALL, **MIXED), given, tmp_path / "b") == facts
+    facts = run(FitConfig(**SMALL, **MIXED), given, tmp_path / "a")
+    assert run(FitConfig(**SMALL, **MIXED), given, tmp_path / "b") == facts
     assert same(tmp_path / "a", tmp_path / "b")
-    run(fit.Config(**SMALL, **MIXED, seed=1), given, tmp_path / "c")
+    run(FitConfig(**SMALL, **MIXED, seed=1), given, tmp_path / "c")
     assert not same(tmp_path / "a", tmp_path / "c")
 
 
@@ -58,7 +60,7 @@ class Killed(Exception):
 
 def test_a_killed_fit_goes_on_to_the_same_weights(results, tmp_path):
     given = inputs(results, "train", "valid", "weak")
-    config = fit.Config(**{**SMALL, "epochs": 3}, **MIXED)
+    config = FitConfig(**{**SMALL, "epochs": 3}, **MIXED)
     quiet = run(config, given, tmp_path / "quiet")
 
     def kill_in_the_third_epoch(done, total, unit, note=None):
@@ -81,7 +83,7 @@ def test_a_killed_fit_goes_on_to_the_same_weights(results, tmp_path):
 def test_no_expert_mask_reaches_a_weak_cell_but_by_the_choice_of_its_epoch(results, tmp_path):
     """Change every expert training mask: the weights of each epoch, and the thresholds, stay."""
     given = inputs(results, "train", "valid", "weak")
-    config = fit.Config(**{**SMALL, "epochs": 1}, p=0.0, weak="cam", weak_images=12, init="random")
+    config = FitConfig(**{**SMALL, "epochs": 1}, p=0.0, weak="cam", weak_images=12, init="random")
     before = run(config, given, tmp_path / "before")
     changed = tmp_path / "valid"
     shutil.copytree(results.paths["valid"], changed)
@@ -101,9 +103,8 @@ def test_no_expert_mask_reaches_a_weak_cell_but_by_the_choice_of_its_epoch(resul
 
 
 def test_a_pretrained_encoder_is_where_training_starts(results, tmp_path, monkeypatch):
-    from chexseg.stages import pretrain
 
-    wanted = load_file(results.paths["pretrain"] / pretrain.WEIGHTS)
+    wanted = load_file(results.paths["pretrain"] / ENCODER_WEIGHTS)
     loaded = {}
 
     def look(module, path):
@@ -112,13 +113,13 @@ def test_a_pretrained_encoder_is_where_training_starts(results, tmp_path, monkey
 
     encoders_load = encoders.load
     monkeypatch.setattr(encoders, "load", look)
-    run(fit.Config(**{**SMALL, "epochs": 1}), inputs(results, "valid", "encoder"), tmp_path / "fit")
+    run(FitConfig(**{**SMALL, "epochs": 1}), inputs(results, "valid", "encoder"), tmp_path / "fit")
     assert wanted.keys() == loaded.keys()
     assert all(torch.equal(wanted[name], loaded[name]) for name in wanted)
 
 
 def test_the_kept_epoch_is_the_best_and_its_score_can_be_had_again(results):
-    config = fit.Config(**SMALL)
+    config = FitConfig(**SMALL)
     facts = results.facts["fit"]
     history = json.loads((results.paths["fit"] / "history.json").read_text())
     assert facts["selection_miou"] == max(epoch["selection_miou"] for epoch in history)
@@ -132,15 +133,15 @@ def test_the_kept_epoch_is_the_best_and_its_score_can_be_had_again(results):
 def test_more_images_than_there_are_is_refused(results, tmp_path):
     given = inputs(results, "train", "valid", "weak")
     with pytest.raises(UserError, match="labels.expert_split"):
-        run(fit.Config(expert_train=500, expert_select=4, init="random"), given, tmp_path / "a")
+        run(FitConfig(expert_train=500, expert_select=4, init="random"), given, tmp_path / "a")
     with pytest.raises(UserError, match="labels.weak_images"):
-        run(fit.Config(**EXPERT, p=0.5, weak="cam", weak_images=500, init="random"), given, tmp_path / "b")
+        run(FitConfig(**EXPERT, p=0.5, weak="cam", weak_images=500, init="random"), given, tmp_path / "b")
 
 
 def test_counts_are_those_of_the_predicted_masks(results, tmp_path):
-    facts = score.run(score.Config(), {"test": results.paths["test"], "segmenter": results.paths["fit"]}, tmp_path, EXECUTION)
-    counts = shards.read(tmp_path / counting.COUNTS).to_pandas()
-    runs = shards.read(tmp_path / counting.PREDICTIONS).to_pandas()
+    facts = score.run(ScoreConfig(), {"test": results.paths["test"], "segmenter": results.paths["fit"]}, tmp_path, EXECUTION)
+    counts = shards.read(tmp_path / COUNTS).to_pandas()
+    runs = shards.read(tmp_path / PREDICTIONS).to_pandas()
     ids = [image_id for image_id, _ in labelled.mask_index(results.paths["test"])]
     true = labelled.unpack_bits(
         labelled.expert_masks(results.paths["test"], ids, PATHOLOGIES, SIZE), (len(PATHOLOGIES), SIZE, SIZE)
@@ -164,7 +165,7 @@ def taught(results, tmp_path_factory):
     given = {"train": results.paths["train"], "teacher": results.paths["fit"]}
     out = {fraction: tmp_path_factory.mktemp("distil") for fraction in (0.05, 0.25, 0.5)}
     for fraction, path in out.items():
-        distil.run(distil.Config(fraction=fraction), given, path, EXECUTION)
+        distil.run(DistilConfig(fraction=fraction), given, path, EXECUTION)
     return out
 
 
@@ -187,7 +188,7 @@ def test_a_smaller_fraction_is_exactly_what_it_would_be_by_itself(results, taugh
     ("fraction", "images", "expected"), [(0.01, 191_027, 1910), (0.29, 100, 29), (0.001, 48, 1), (1, 7, 7)]
 )
 def test_a_fraction_is_rounded_down_and_never_empty(fraction, images, expected):
-    assert distil.count(fraction, images) == expected
+    assert draws.fraction_count(fraction, images) == expected
 
 
 def test_a_students_targets_are_its_teachers_logits(results, taught, tmp_path):
@@ -197,7 +198,7 @@ def test_a_students_targets_are_its_teachers_logits(results, taught, tmp_path):
     with torch.inference_mode():
         direct = model(encoders.prepare(labelled.pixels(results.paths["train"], few), about["init"]))
     assert torch.allclose(segmenter.upsample(logits), direct, atol=0.02, rtol=0.01)
-    student = fit.Config(**SMALL, supervision="teacher", fraction=0.25)
+    student = FitConfig(**SMALL, supervision="teacher", fraction=0.25)
     given = {**inputs(results, "train", "valid", "encoder"), "teacher": taught[0.5]}
     assert run(student, given, tmp_path / "student")["images"] == len(few)
     # A batch's images and targets are one image's each.
@@ -208,7 +209,7 @@ def test_a_students_targets_are_its_teachers_logits(results, taught, tmp_path):
 
 
 def test_a_student_of_fewer_images_than_a_batch_trains_on_full_batches(results, taught, tmp_path):
-    student = fit.Config(**EXPERT, epochs=2, supervision="teacher", fraction=0.05)
+    student = FitConfig(**EXPERT, epochs=2, supervision="teacher", fraction=0.05)
     given = {**inputs(results, "train", "valid", "encoder"), "teacher": taught[0.5]}
     data = training_sets.student(student, given, EXECUTION)
     assert 0 < len(data.ids) < student.batch_size
@@ -222,12 +223,12 @@ def test_a_student_of_fewer_images_than_a_batch_trains_on_full_batches(results, 
 def test_every_stage_keeps_the_contract(name):
     """A frozen config that refuses unknown fields and can be written as JSON and read back; a version; a run."""
     stage = STAGES[name]
-    assert isinstance(stage.VERSION, int)
-    assert callable(stage.run)
+    assert callable(stage.load().run)
+    assert hasattr(stage.load(), "build") == stage.has_network
     needed = {"ingest": {"split": "test"}, "imported": {"kind": "imagenet", "architecture": "resnet18", "sha256": "0" * 64}}
-    config = stage.Config(**needed.get(name, {}))
-    assert stage.Config.model_validate_json(config.model_dump_json()) == config
+    config = stage.config(**needed.get(name, {}))
+    assert stage.config.model_validate_json(config.model_dump_json()) == config
     with pytest.raises(ValueError, match="[Ff]rozen|attribute"):
         config.seed = 3
     with pytest.raises(ValueError, match="[Ee]xtra"):
-        stage.Config.model_validate({**config.model_dump(), "no_such_field": 1})
+        stage.config.model_validate({**config.model_dump(), "no_such_field": 1})

@@ -15,6 +15,8 @@ from chexseg.errors import DamagedError
 from chexseg.models import losses, segmenter
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.stages import distil, fit, training_sets
+from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
+from chexseg.stages.configs import DistilConfig, FitConfig
 from chexseg.study import settings
 
 from .conftest import EXECUTION
@@ -24,7 +26,7 @@ STREAMED = replace(EXECUTION, resident_bytes=0)
 
 
 def test_the_papers_values_are_the_defaults():
-    config = fit.Config()
+    config = FitConfig()
     assert (config.epochs, config.batch_size, config.loss, config.schedule) == (20, 8, "class-average-dice", "constant")
     assert (config.clip_norm, config.flips, config.precision, config.compile) == (None, False, "float32", False)
     assert (config.checkpoint, config.thresholds, config.temperature) == ("selection", "training", 10)
@@ -34,11 +36,11 @@ def test_the_papers_values_are_the_defaults():
 @pytest.mark.parametrize("value", [0.33, 1.0, -0.05, "best", True])
 def test_a_threshold_off_the_grid_is_refused(value):
     with pytest.raises(ValueError, match="allowed: training, or one of 0, 0.05"):
-        fit.Config(thresholds=value)
+        FitConfig(thresholds=value)
 
 
 def test_a_nan_names_step_rate_and_images(results, tmp_path):
-    config = fit.Config(**{**SMALL, "epochs": 1}, **MIXED, learning_rate=1e30)
+    config = FitConfig(**{**SMALL, "epochs": 1}, **MIXED, learning_rate=1e30)
     given = inputs(results, "train", "valid", "weak")
     with pytest.raises(FloatingPointError) as caught:
         run(config, given, tmp_path / "fit")
@@ -65,7 +67,7 @@ def test_every_setting_changes_what_it_says_and_can_be_resumed(results, tmp_path
     monkeypatch.setattr(torch.optim.Adam, "step", watched)
     told = {"schedule": "cosine", "clip_norm": 0.01, "flips": True, "precision": "bfloat16", "channels_last": False}
     told |= {"loss": "cross-entropy", "checkpoint": "last", "thresholds": 0.35}
-    config = fit.Config(**SMALL, **MIXED, **told)
+    config = FitConfig(**SMALL, **MIXED, **told)
     facts = run(config, given, tmp_path / "quiet")
     assert rates == pytest.approx([1e-3, 1e-3 * (1 + math.cos(math.pi / 4)) / 2, 5e-4, 1e-3 * (1 - math.cos(math.pi / 4)) / 2])
     assert max(norms) < 0.0101
@@ -97,7 +99,7 @@ def test_compiled_training_is_called_with_the_batches(results, tmp_path, monkeyp
 
     monkeypatch.setattr(torch, "compile", compiled)
     given = inputs(results, "valid")
-    config = fit.Config(**{**SMALL, "epochs": 1}, init="random", compile=True)
+    config = FitConfig(**{**SMALL, "epochs": 1}, init="random", compile=True)
     run(config, given, tmp_path / "compiled")
     assert seen == [(8, 3, 64, 64)] * 2
     run(config.model_copy(update={"compile": False}), given, tmp_path / "plain")
@@ -105,7 +107,7 @@ def test_compiled_training_is_called_with_the_batches(results, tmp_path, monkeyp
 
 
 def test_flips_mirror_images_and_masks_together():
-    config = fit.Config(init="random")
+    config = FitConfig(init="random")
     images = torch.randint(0, 256, (2, 64, 64), dtype=torch.uint8)
     masks = torch.rand(2, len(PATHOLOGIES), 64, 64) < 0.3
     model = segmenter.build("resnet18", len(PATHOLOGIES)).eval()
@@ -119,7 +121,7 @@ def test_flips_mirror_images_and_masks_together():
 
 
 def test_a_streamed_pass_has_the_resident_samples(ray_session, results):
-    config = fit.Config(**SMALL, **MIXED)
+    config = FitConfig(**SMALL, **MIXED)
     given = inputs(results, "train", "valid", "weak")
     resident, ids = training_sets.weak_source(config, given, EXECUTION, 8)
     streamed, ids_too = training_sets.weak_source(config, given, STREAMED, 8)
@@ -135,15 +137,15 @@ def test_a_streamed_pass_has_the_resident_samples(ray_session, results):
 
 def test_streamed_cells_and_students_train_and_go_on(ray_session, results, tmp_path):
     given = inputs(results, "train", "valid", "weak")
-    weak = fit.Config(**SMALL, **{**MIXED, "p": 0.0})
+    weak = FitConfig(**SMALL, **{**MIXED, "p": 0.0})
     facts = run(weak, given, tmp_path / "weak", STREAMED)
     resident = run(weak.model_copy(update={"epochs": 1}), given, tmp_path / "resident")
     assert facts["images"] == resident["images"]
     (tmp_path / "logits").mkdir()
     distil.run(
-        distil.Config(fraction=0.5), {"train": given["train"], "teacher": results.paths["fit"]}, tmp_path / "logits", EXECUTION
+        DistilConfig(fraction=0.5), {"train": given["train"], "teacher": results.paths["fit"]}, tmp_path / "logits", EXECUTION
     )
-    student = fit.Config(**SMALL, supervision="teacher", init="random")
+    student = FitConfig(**SMALL, supervision="teacher", init="random")
     given = {**inputs(results, "train", "valid"), "teacher": tmp_path / "logits"}
     quiet = run(student, given, tmp_path / "student", STREAMED)
 
@@ -159,7 +161,7 @@ def test_streamed_cells_and_students_train_and_go_on(ray_session, results, tmp_p
 
 def test_images_that_lack_their_masks_are_damage(ray_session, results, tmp_path):
     """A shard of weak labels that is gone: the stream must not give other images' masks."""
-    config = fit.Config(**SMALL, **MIXED)
+    config = FitConfig(**SMALL, **MIXED)
     given = inputs(results, "train", "valid", "weak")
     ids = labelled.ids(given["train"] / "images")
     directory = tmp_path / "train"
@@ -175,14 +177,14 @@ def test_images_that_lack_their_masks_are_damage(ray_session, results, tmp_path)
 @pytest.mark.slow
 def test_eight_images_can_be_learnt_by_heart(results, tmp_path):
     """The loop can learn: a Dice above 0.9 on the images it trains on."""
-    config = fit.Config(
+    config = FitConfig(
         pathologies=("Cardiomegaly", "Enlarged Cardiomediastinum"), expert_train=8, expert_select=4, init="random",
         epochs=60, samples_per_epoch=16, checkpoint="last",
     )  # fmt: skip
     given = inputs(results, "valid")
     run(config, given, tmp_path / "fit")
     model = fit.build(config)
-    model.load_state_dict(load_file(tmp_path / "fit" / fit.WEIGHTS))
+    model.load_state_dict(load_file(tmp_path / "fit" / SEGMENTER_WEIGHTS))
     train, _ = training_sets.expert_ids(config, given["valid"])
     images, packed = training_sets.expert_set(config, given["valid"], train, "cpu")
     (predicted,) = fit.probabilities(config, model, images)
@@ -206,7 +208,7 @@ def test_losses_are_watched_one_by_one():
 def test_black_images_and_batches_without_a_positive_pixel_train():
     """An image that is all padding, and no mask: the loss falls, and every gradient is finite."""
     for name in losses.SEGMENTATION:
-        config = fit.Config(init="random", loss=name)
+        config = FitConfig(init="random", loss=name)
         torch.manual_seed(0)
         model = segmenter.build("resnet18", len(PATHOLOGIES))
         images = torch.randint(0, 256, (4, 64, 64), dtype=torch.uint8)
@@ -227,7 +229,7 @@ def test_black_images_and_batches_without_a_positive_pixel_train():
 
 
 def test_a_pathology_that_never_occurs_is_left_out_and_gets_the_default(results):
-    config = fit.Config(**SMALL, init="random")
+    config = FitConfig(**SMALL, init="random")
     model = segmenter.build("resnet18", len(PATHOLOGIES)).eval()
     masks = torch.zeros(3, len(PATHOLOGIES), 64, 64, dtype=torch.bool)
     there = PATHOLOGIES.index("Cardiomegaly")

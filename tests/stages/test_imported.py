@@ -10,7 +10,9 @@ import torchvision
 from safetensors.torch import load_file
 
 from chexseg.models import encoders
-from chexseg.stages import fit, imported, irnet
+from chexseg.stages import fit, irnet
+from chexseg.stages.artifacts import ENCODER_WEIGHTS, IRNET_WEIGHTS, SEGMENTER_WEIGHTS
+from chexseg.stages.configs import FitConfig, IRNetConfig
 from chexseg.study import imports
 from chexseg.study.store import Store
 
@@ -37,17 +39,17 @@ def seen(monkeypatch) -> set[str]:
 
 def distances(directory: Path, weights: str, encoder: Path) -> dict[str, float]:
     """Parameter or statistic of the encoder -> how far training has moved it from what was imported."""
-    trained, start = load_file(directory / weights), load_file(encoder / imported.WEIGHTS)
+    trained, start = load_file(directory / weights), load_file(encoder / ENCODER_WEIGHTS)
     assert {name for name in trained if name.startswith("encoder.")} == {f"encoder.{name}" for name in start}
     return {name: float((trained[f"encoder.{name}"] - value).abs().max()) for name, value in start.items()}
 
 
 @pytest.mark.parametrize("init", ["imagenet", "moco", "chexpert"])
 def test_a_fit_starts_from_the_imported_weights(init, results, encoder, seen, tmp_path):
-    config = fit.Config(**EXPERT, init=init, epochs=1, samples_per_epoch=8, learning_rate=1e-6)
+    config = FitConfig(**EXPERT, init=init, epochs=1, samples_per_epoch=8, learning_rate=1e-6)
     facts = fit.run(config, {"valid": results.paths["valid"], "encoder": encoder}, tmp_path, EXECUTION)
     assert facts["samples"] == 8
-    moved = distances(tmp_path, fit.WEIGHTS, encoder)
+    moved = distances(tmp_path, SEGMENTER_WEIGHTS, encoder)
     # One step of Adam moves a weight by the learning rate at most.
     assert 0 < moved["conv1.weight"] <= 1.1e-6
     assert 0 < moved["layer4.1.conv2.weight"] <= 1.1e-6
@@ -55,29 +57,29 @@ def test_a_fit_starts_from_the_imported_weights(init, results, encoder, seen, tm
     (tmp_path / "random").mkdir()
     random = config.model_copy(update={"init": "random"})
     fit.run(random, {"valid": results.paths["valid"]}, tmp_path / "random", EXECUTION)
-    assert distances(tmp_path / "random", fit.WEIGHTS, encoder)["conv1.weight"] > 0.01
+    assert distances(tmp_path / "random", SEGMENTER_WEIGHTS, encoder)["conv1.weight"] > 0.01
 
 
 IRNET = {"architecture": "resnet18", "init": "imagenet", "epochs": 1, "images": 16, "radius": 4, "batch_size": 8}
 
 
 def test_a_frozen_irnet_keeps_the_imported_backbone_to_the_bit(results, encoder, seen, tmp_path):
-    config = irnet.Config(**IRNET, freeze_backbone=True)
+    config = IRNetConfig(**IRNET, freeze_backbone=True)
     inputs = {name: results.paths[name] for name in ("train", "valid", "saliency")} | {"encoder": encoder}
     facts = irnet.run(config, inputs, tmp_path, EXECUTION)
     assert facts["steps"] == 2
-    assert set(distances(tmp_path, irnet.WEIGHTS, encoder).values()) == {0.0}
+    assert set(distances(tmp_path, IRNET_WEIGHTS, encoder).values()) == {0.0}
     assert seen == {"imagenet"}
     # The branches have been trained: another learning rate gives other ones.
     (tmp_path / "slow").mkdir()
     irnet.train(config.model_copy(update={"learning_rate": 1e-6}), inputs, tmp_path / "slow", EXECUTION)
-    quick, slow = (load_file(path / irnet.WEIGHTS)["boundary_branch.head.weight"] for path in (tmp_path, tmp_path / "slow"))
+    quick, slow = (load_file(path / IRNET_WEIGHTS)["boundary_branch.head.weight"] for path in (tmp_path, tmp_path / "slow"))
     assert not torch.equal(quick, slow)
 
 
 def test_a_backbone_that_is_not_frozen_starts_there_and_moves(results, encoder, tmp_path):
     inputs = {name: results.paths[name] for name in ("train", "valid", "saliency")} | {"encoder": encoder}
-    irnet.train(irnet.Config(**IRNET, learning_rate=1e-5), inputs, tmp_path, EXECUTION)
-    moved = distances(tmp_path, irnet.WEIGHTS, encoder)
+    irnet.train(IRNetConfig(**IRNET, learning_rate=1e-5), inputs, tmp_path, EXECUTION)
+    moved = distances(tmp_path, IRNET_WEIGHTS, encoder)
     assert 0 < moved["conv1.weight"] < 1e-3
     assert moved["bn1.num_batches_tracked"] == 2

@@ -14,6 +14,7 @@ from chexseg.data import chexlocalize, chexpert, images, labelled, location, sha
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
 from chexseg.stages import ingest
+from chexseg.stages.configs import IngestConfig
 
 from .conftest import EXECUTION, SIZE
 
@@ -52,7 +53,7 @@ def test_of_the_test_set_only_images_with_masks_are_kept(results, phantom_root):
 
 
 def test_ingested_twice_is_the_same_bytes(results, phantom_root, tmp_path):
-    ingest.run(ingest.Config(split="valid", size=SIZE), {"data": phantom_root}, tmp_path, EXECUTION)
+    ingest.run(IngestConfig(split="valid", size=SIZE), {"data": phantom_root}, tmp_path, EXECUTION)
     for path in shards.files(tmp_path / "images") + shards.files(tmp_path / "masks"):
         again = tmp_path / path
         first = results.paths["valid"] / again.relative_to(tmp_path)
@@ -71,7 +72,7 @@ def test_images_are_upright_and_their_masks_are_those_of_the_upright_image(resul
     for path in chexpert.read(root, "valid")["path"]:
         lay_on_its_side(Path(path))
     out = tmp_path / "out"
-    ingest.run(ingest.Config(split="valid", size=SIZE), {"data": root}, out, EXECUTION)
+    ingest.run(IngestConfig(split="valid", size=SIZE), {"data": root}, out, EXECUTION)
     for path in shards.files(out / "images") + shards.files(out / "masks"):
         assert Path(path).read_bytes() == (results.paths["valid"] / Path(path).relative_to(out)).read_bytes()
 
@@ -85,12 +86,12 @@ def test_masks_of_an_image_on_its_side_are_refused(phantom_root, tmp_path):
     exif[ExifTags.Base.Orientation] = 8
     Image.open(table["path"][image_id]).save(table["path"][image_id], exif=exif)
     with pytest.raises(UserError, match=f"{image_id}: the masks are .*; hint: they fit it before its EXIF orientation"):
-        ingest.run(ingest.Config(split="valid", size=SIZE), {"data": root}, tmp_path / "out", EXECUTION)
+        ingest.run(IngestConfig(split="valid", size=SIZE), {"data": root}, tmp_path / "out", EXECUTION)
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
 def test_from_s3_it_is_the_same_bytes(results, phantom_uri, tmp_path, split):
-    facts = ingest.run(ingest.Config(split=split, size=SIZE), {"data": location.at(phantom_uri)}, tmp_path, EXECUTION)
+    facts = ingest.run(IngestConfig(split=split, size=SIZE), {"data": location.at(phantom_uri)}, tmp_path, EXECUTION)
     assert facts == results.facts[split]
     for path in shards.files(results.paths[split] / "images") + shards.files(results.paths[split] / "masks"):
         assert (tmp_path / Path(path).relative_to(results.paths[split])).read_bytes() == Path(path).read_bytes()
@@ -102,7 +103,7 @@ def test_an_image_that_s3_lacks_is_named_by_its_uri(phantom_root, uploaded, tmp_
     missing.unlink()
     root = uploaded(copy, "lacking")
     with pytest.raises(UserError) as caught:
-        ingest.run(ingest.Config(split="test", size=SIZE), {"data": root}, tmp_path / "out", EXECUTION)
+        ingest.run(IngestConfig(split="test", size=SIZE), {"data": root}, tmp_path / "out", EXECUTION)
     assert str(caught.value).startswith(f"s3://bucket/lacking/{missing.relative_to(copy)}: no such image file")
 
 
@@ -156,7 +157,7 @@ def test_a_fault_is_one_line_that_names_file_and_field(phantom_root, tmp_path, h
     shutil.copytree(phantom_root, root)
     message = _break(root, how)
     with pytest.raises(UserError) as caught:
-        ingest.run(ingest.Config(split="valid", size=SIZE), {"data": root}, tmp_path / "out", EXECUTION)
+        ingest.run(IngestConfig(split="valid", size=SIZE), {"data": root}, tmp_path / "out", EXECUTION)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

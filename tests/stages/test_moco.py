@@ -11,14 +11,16 @@ from safetensors.torch import load_file
 from chexseg.errors import UserError
 from chexseg.models import encoders
 from chexseg.stages import fit, moco, resume
-from chexseg.stages.base import Execution
+from chexseg.stages.api import Execution
+from chexseg.stages.artifacts import ENCODER_WEIGHTS, SEGMENTER_WEIGHTS
+from chexseg.stages.configs import FitConfig, MoCoConfig
 
 from .conftest import EXECUTION, EXPERT, RESIDENT_AND_STREAMED
 
 pytestmark = pytest.mark.heavy  # most of these train
 
 #: 48 images, 12 steps a pass.
-SMALL = moco.Config(architecture="mobilenet_v2", epochs=2, batch_size=4, learning_rate=1e-3, queue=10, momentum=0.9)
+SMALL = MoCoConfig(architecture="mobilenet_v2", epochs=2, batch_size=4, learning_rate=1e-3, queue=10, momentum=0.9)
 #: 3 steps.
 SHORT = SMALL.model_copy(update={"epochs": 1, "batch_size": 16})
 
@@ -39,7 +41,7 @@ def killing(step: int):
 
 
 def same(first, second) -> bool:
-    a, b = (load_file(path / moco.WEIGHTS) for path in (first, second))
+    a, b = (load_file(path / ENCODER_WEIGHTS) for path in (first, second))
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
@@ -58,8 +60,8 @@ def test_it_learns_to_find_the_positive_key(quiet):
     out, facts = quiet
     assert {name: facts[name] for name in ("queue", "steps", "images")} == {"queue": 10, "steps": 24, "images": 48}
     assert facts["accuracy"] > 3 / 11  # by chance: 1 / 11
-    assert encoders.describe(out / moco.WEIGHTS) == {"architecture": "mobilenet_v2", "init": "moco"}
-    assert sorted(path.name for path in out.iterdir()) == ["encoder.json", moco.WEIGHTS, resume.ENDED]
+    assert encoders.describe(out / ENCODER_WEIGHTS) == {"architecture": "mobilenet_v2", "init": "moco"}
+    assert sorted(path.name for path in out.iterdir()) == ["encoder.json", ENCODER_WEIGHTS, resume.ENDED]
 
 
 @RESIDENT_AND_STREAMED
@@ -73,7 +75,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_weights(results, quiet, tmp
     with pytest.raises(Killed):
         run(results, out, execution=replace(execution, checkpoint_seconds=0, progress=killing(14)))
     assert (out / resume.STATE).exists()
-    assert not (out / moco.WEIGHTS).exists()
+    assert not (out / ENCODER_WEIGHTS).exists()
     seen = []
     resumed = run(results, out, execution=replace(execution, progress=lambda *a: seen.append(a)))
     assert min(done for done, *_ in seen) == 14 * SMALL.batch_size  # the step whose progress killed it was not yet saved
@@ -112,9 +114,9 @@ def test_what_is_in_the_config_changes_the_weights(results, short, tmp_path, cha
 
 
 def test_a_fit_starts_from_its_encoder(results, quiet, tmp_path):
-    config = fit.Config(**EXPERT, architecture="mobilenet_v2", init="moco", epochs=1, samples_per_epoch=8, learning_rate=1e-6)
+    config = FitConfig(**EXPERT, architecture="mobilenet_v2", init="moco", epochs=1, samples_per_epoch=8, learning_rate=1e-6)
     fit.run(config, {"valid": results.paths["valid"], "encoder": quiet[0]}, tmp_path, EXECUTION)
-    trained, start = load_file(tmp_path / fit.WEIGHTS), load_file(quiet[0] / moco.WEIGHTS)
+    trained, start = load_file(tmp_path / SEGMENTER_WEIGHTS), load_file(quiet[0] / ENCODER_WEIGHTS)
     # One step of Adam moves a weight by the learning rate at most.
     for name in ("features.0.0.weight", "features.17.conv.2.weight"):
         assert 0 < (trained[f"encoder.{name}"] - start[name]).abs().max() <= 1.1e-6
@@ -130,15 +132,15 @@ def test_a_fit_starts_from_its_encoder(results, quiet, tmp_path):
 )
 def test_a_mistake_is_one_line(results, tmp_path, config, message):
     with pytest.raises(UserError) as caught:
-        run(results, tmp_path, moco.Config(**config))
+        run(results, tmp_path, MoCoConfig(**config))
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("images", "queue"), [(223_414, 24_576), (400, 100), (3, 1)])
 def test_a_queue_left_open_fits_the_set(images, queue):
-    assert moco.queue_length(moco.Config(batch_size=2), images) == queue
-    assert moco.queue_length(moco.Config(batch_size=2, queue=3), images) == 3
+    assert moco.queue_length(MoCoConfig(batch_size=2), images) == queue
+    assert moco.queue_length(MoCoConfig(batch_size=2, queue=3), images) == 3
 
 
 def test_the_learning_rate_falls_along_half_a_cosine():
@@ -152,4 +154,4 @@ def test_the_learning_rate_falls_along_half_a_cosine():
 def test_a_loss_that_is_not_finite_is_a_failure_and_leaves_no_weights(results, tmp_path):
     with pytest.raises(FloatingPointError, match=r"the loss is nan in step \d+: lower the learning rate"):
         run(results, tmp_path, SHORT.model_copy(update={"learning_rate": 1e30}))
-    assert not (tmp_path / moco.WEIGHTS).exists()
+    assert not (tmp_path / ENCODER_WEIGHTS).exists()

@@ -13,7 +13,9 @@ from chexseg.data.images import Frame
 from chexseg.models import encoders
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.phantom.radiograph import radiograph
-from chexseg.stages import counting, ingest, own_size, score
+from chexseg.stages import ingest, own_size, raw_split, score
+from chexseg.stages.artifacts import COUNTS, PREDICTIONS
+from chexseg.stages.configs import IngestConfig, ScoreConfig
 
 from .conftest import EXECUTION, SIZE
 
@@ -53,8 +55,8 @@ def test_a_probability_at_its_threshold_is_negative():
 def counts(results, root, out, resolution, **given):
     out.mkdir()
     inputs = {"test": results.paths["test"], "segmenter": results.paths["fit"], "data": root, **given}
-    facts = score.run(score.Config(resolution=resolution), inputs, out, EXECUTION)
-    return facts, shards.read(out / counting.COUNTS).to_pandas()
+    facts = score.run(ScoreConfig(resolution=resolution), inputs, out, EXECUTION)
+    return facts, shards.read(out / COUNTS).to_pandas()
 
 
 def test_an_image_that_is_not_square_is_counted_against_its_published_masks(results, phantom_root, tmp_path):
@@ -90,10 +92,10 @@ def test_where_both_sizes_are_one_the_counts_are_the_same(results, phantom_root,
         images.Image.fromarray(pixels_HW).save(row.path)
     chexlocalize.write(root / chexlocalize.FILES["test"], masks)
     (tmp_path / "test").mkdir()
-    ingest.run(ingest.Config(split="test", size=SIZE), {"data": root}, tmp_path / "test", EXECUTION)
+    ingest.run(IngestConfig(split="test", size=SIZE), {"data": root}, tmp_path / "test", EXECUTION)
     facts, training = counts(results, root, tmp_path / "training", "training", test=tmp_path / "test")
     again, own = counts(results, root, tmp_path / "own", "own", test=tmp_path / "test")
-    assert training.equals(own) and again == facts | {"data": ingest.fingerprint(root, "test")}
+    assert training.equals(own) and again == facts | {"data": raw_split.fingerprint(root, "test")}
     assert (training[["predicted", "true"]].groupby(training["pathology"]).sum().max() > 0).all()
 
 
@@ -101,5 +103,5 @@ def test_predictions_stay_at_the_training_size(results, phantom_root, tmp_path):
     _, training = counts(results, phantom_root, tmp_path / "training", "training")
     _, own = counts(results, phantom_root, tmp_path / "own", "own")
     assert not training.equals(own)
-    kept = [(tmp_path / name / counting.PREDICTIONS).read_bytes() for name in ("training", "own")]
+    kept = [(tmp_path / name / PREDICTIONS).read_bytes() for name in ("training", "own")]
     assert kept[0] == kept[1]

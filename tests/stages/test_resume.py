@@ -20,22 +20,24 @@ from chexseg.data import shards
 from chexseg.errors import UserError
 from chexseg.models.irnet import IRNet
 from chexseg.stages import classify, irnet, ray_train, resume, saliency
-from chexseg.stages.base import Execution
+from chexseg.stages.api import Execution
+from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS, IRNET_WEIGHTS
+from chexseg.stages.configs import ClassifyConfig, IRNetConfig, SaliencyConfig
 
 from .conftest import EXECUTION, EXPERT, RESIDENT_AND_STREAMED
 
 pytestmark = pytest.mark.heavy  # most tests train a network twice
 
-CLASSIFY = classify.Config(architecture="resnet18", epochs=4, batch_size=8, learning_rate=1e-3, checkpoint_every=5)
-IRNET = irnet.Config(architecture="resnet18", epochs=3, images=16, radius=4, batch_size=8)
-SALIENCY = saliency.Config(images=40, **EXPERT)
+CLASSIFY = ClassifyConfig(architecture="resnet18", epochs=4, batch_size=8, learning_rate=1e-3, checkpoint_every=5)
+IRNET = IRNetConfig(architecture="resnet18", epochs=3, images=16, radius=4, batch_size=8)
+SALIENCY = SaliencyConfig(images=40, **EXPERT)
 #: A process that kills itself when it has mapped two training files.
 KILLED_RUN = """
 import os, signal, sys
 from pathlib import Path
 from chexseg.data import streams
-from chexseg.stages import irnet, saliency
-from chexseg.stages.base import Execution
+from chexseg.stages.api import Execution
+from chexseg.stages.registry import STAGES
 
 def map_files(paths, worker, arguments, **_):
     mapped = worker(**arguments)
@@ -44,10 +46,10 @@ def map_files(paths, worker, arguments, **_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 streams.map_files = map_files
-stage = {"irnet": irnet, "saliency": saliency}[sys.argv[1]]
+stage = STAGES[sys.argv[1]]
 inputs = dict(entry.split("=", 1) for entry in sys.argv[4:])
-config = stage.Config.model_validate_json(sys.argv[2])
-stage.run(config, {name: Path(path) for name, path in inputs.items()}, Path(sys.argv[3]), Execution())
+config = stage.config.model_validate_json(sys.argv[2])
+stage.load().run(config, {name: Path(path) for name, path in inputs.items()}, Path(sys.argv[3]), Execution())
 """
 
 
@@ -107,7 +109,7 @@ def test_a_killed_classifier_goes_on_to_the_same_weights(both, quiet_classifier,
     resumed = classify.run(CLASSIFY, both, out, replace(eager, progress=lambda *a: seen.append(a)))
     assert min(done for done, *_ in seen) == 13 * 8
     assert resumed == facts
-    assert same(out / classify.WEIGHTS, quiet / classify.WEIGHTS)
+    assert same(out / CLASSIFIER_WEIGHTS, quiet / CLASSIFIER_WEIGHTS)
     assert not (out / resume.STATE).exists()
 
 
@@ -122,7 +124,7 @@ def test_a_damaged_state_means_training_from_the_start(both, quiet_classifier, t
     (tmp_path / resume.STATE).write_bytes(b"PK\x03\x04 cut off")
     quiet, facts = quiet_classifier
     assert classify.run(CLASSIFY, both, tmp_path, EXECUTION) == facts
-    assert same(tmp_path / classify.WEIGHTS, quiet / classify.WEIGHTS)
+    assert same(tmp_path / CLASSIFIER_WEIGHTS, quiet / CLASSIFIER_WEIGHTS)
 
 
 def test_no_flipped_byte_of_a_state_is_gone_on_from(tmp_path):
@@ -155,10 +157,10 @@ def test_no_flipped_bit_in_the_facts_of_an_ended_training_is_silent(tmp_path):
         assert resume.once(tmp_path, "x.safetensors", lambda: {"again": 1}) in ({"again": 1}, facts)
 
 
-@pytest.mark.parametrize("other", [classify.WEIGHTS, "classifier.json"])
+@pytest.mark.parametrize("other", [CLASSIFIER_WEIGHTS, "classifier.json"])
 def test_weights_that_another_training_has_made_are_not_taken_for_this_ones(both, quiet_classifier, tmp_path, other):
     quiet, facts = quiet_classifier
-    for name in (classify.WEIGHTS, "classifier.json", resume.ENDED):
+    for name in (CLASSIFIER_WEIGHTS, "classifier.json", resume.ENDED):
         shutil.copy(quiet / name, tmp_path / name)
     content = bytearray((quiet / other).read_bytes())
     content[-1] ^= 1
@@ -167,10 +169,10 @@ def test_weights_that_another_training_has_made_are_not_taken_for_this_ones(both
     assert (tmp_path / other).read_bytes() == (quiet / other).read_bytes()
 
 
-@pytest.mark.parametrize("lost", [classify.WEIGHTS, "classifier.json"])
+@pytest.mark.parametrize("lost", [CLASSIFIER_WEIGHTS, "classifier.json"])
 def test_weights_or_their_description_that_are_gone_are_trained_again(both, quiet_classifier, tmp_path, lost):
     quiet, facts = quiet_classifier
-    for name in (classify.WEIGHTS, "classifier.json", resume.ENDED):
+    for name in (CLASSIFIER_WEIGHTS, "classifier.json", resume.ENDED):
         shutil.copy(quiet / name, tmp_path / name)
     (tmp_path / lost).unlink()
     assert classify.run(CLASSIFY, both, tmp_path, EXECUTION) == facts
@@ -198,8 +200,8 @@ def test_a_classifier_on_ray_train_survives_its_worker_and_equals_one_in_this_pr
     execution = Execution(train_failures=1, checkpoint_seconds=0, progress=Dying(marker, 13 * 8))
     assert classify.run(CLASSIFY, both, out, execution) == facts
     assert int(marker.read_text()) != os.getpid()
-    assert same(out / classify.WEIGHTS, quiet / classify.WEIGHTS)
-    assert sorted(path.name for path in out.iterdir()) == ["classifier.json", classify.WEIGHTS, resume.ENDED]
+    assert same(out / CLASSIFIER_WEIGHTS, quiet / CLASSIFIER_WEIGHTS)
+    assert sorted(path.name for path in out.iterdir()) == ["classifier.json", CLASSIFIER_WEIGHTS, resume.ENDED]
 
 
 def mistaken(execution):
@@ -229,7 +231,7 @@ def test_a_killed_irnet_training_goes_on_to_the_same_weights(results, tmp_path, 
         irnet.run(IRNET, inputs, killed, replace(execution, progress=killing(4, 8)))
     assert (killed / resume.STATE).exists()
     assert irnet.run(IRNET, inputs, killed, execution) == facts
-    assert same(killed / irnet.WEIGHTS, quiet / irnet.WEIGHTS)
+    assert same(killed / IRNET_WEIGHTS, quiet / IRNET_WEIGHTS)
     for path in shards.files(quiet / "train"):
         assert Path(path).read_bytes() == (killed / "train" / Path(path).name).read_bytes()
 
@@ -284,11 +286,11 @@ def test_a_killed_saliency_or_irnet_run_goes_on_where_it_stopped(results, both, 
     quiet, killed = made(tmp_path / "quiet irnet"), made(tmp_path / "killed irnet")
     irnet.run(IRNET, inputs, quiet, EXECUTION)
     before = kill(irnet, IRNET, inputs, killed)
-    trained = (killed / irnet.WEIGHTS).stat().st_mtime_ns
+    trained = (killed / IRNET_WEIGHTS).stat().st_mtime_ns
     assert len(before) == 2 < len(shards.files(quiet / "train"))
     irnet.run(IRNET, inputs, killed, EXECUTION)
     assert before.items() <= written(killed / "train").items()
-    assert (killed / irnet.WEIGHTS).stat().st_mtime_ns == trained
+    assert (killed / IRNET_WEIGHTS).stat().st_mtime_ns == trained
     assert contents(killed) == contents(quiet)
 
 
@@ -344,16 +346,16 @@ def test_irnet_killed_after_its_last_step_goes_on_to_the_same_weights(results, t
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr(IRNet, "calibrate", calibrate)
         irnet.run(IRNET, inputs, killed, eager)
-    assert not (killed / irnet.WEIGHTS).exists()
+    assert not (killed / IRNET_WEIGHTS).exists()
     assert irnet.run(IRNET, inputs, killed, eager) == facts
-    assert same(killed / irnet.WEIGHTS, quiet / irnet.WEIGHTS)
+    assert same(killed / IRNET_WEIGHTS, quiet / IRNET_WEIGHTS)
 
 
 def test_a_network_that_was_damaged_is_trained_again_with_all_that_came_of_it(results, tmp_path):
     inputs = {name: results.paths[name] for name in ("train", "valid", "saliency")}
     irnet.run(IRNET, inputs, tmp_path, EXECUTION)
     before, at = contents(tmp_path), written(tmp_path / "train")
-    (tmp_path / irnet.WEIGHTS).unlink()
+    (tmp_path / IRNET_WEIGHTS).unlink()
     irnet.run(IRNET, inputs, tmp_path, EXECUTION)
     assert contents(tmp_path) == before
     assert not at.items() & written(tmp_path / "train").items()
@@ -364,10 +366,10 @@ def test_a_classifier_killed_while_it_is_trained_again_is_not_taken_for_the_old_
     quiet, facts = quiet_classifier
     out = tmp_path / "out"
     shutil.copytree(quiet, out)
-    (out / classify.WEIGHTS).unlink()
+    (out / CLASSIFIER_WEIGHTS).unlink()
     with pytest.raises(Killed):
         classify.run(CLASSIFY, both, out, replace(EXECUTION, progress=killing(13, 8)))
     assert not (out / resume.ENDED).exists()
-    assert not (out / classify.WEIGHTS).exists()
+    assert not (out / CLASSIFIER_WEIGHTS).exists()
     assert classify.run(CLASSIFY, both, out, EXECUTION) == facts
-    assert same(out / classify.WEIGHTS, quiet / classify.WEIGHTS)
+    assert same(out / CLASSIFIER_WEIGHTS, quiet / CLASSIFIER_WEIGHTS)

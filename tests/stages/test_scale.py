@@ -18,7 +18,8 @@ import pytest
 from chexseg.data import shards, streams
 from chexseg.phantom import dataset
 from chexseg.stages import ingest
-from chexseg.stages.base import Execution
+from chexseg.stages.api import Execution
+from chexseg.stages.configs import IngestConfig
 
 pytestmark = pytest.mark.slow
 
@@ -89,7 +90,7 @@ def alone(root: Path, out: Path, answers: Any) -> None:
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        facts = ingest.run(ingest.Config(split="train", size=SIZE), {"data": root}, out, Execution(decode_workers=2))
+        facts = ingest.run(IngestConfig(split="train", size=SIZE), {"data": root}, out, Execution(decode_workers=2))
         largest = peak  # before readers have mapped the object store, which counts as theirs
         marks.append(spilling(Path(scratch)))
         rows = sum(len(batch) for batch in streams.stream(shards.files(out / "images"), ["image_id", "pixels"]))

@@ -18,7 +18,8 @@ from chexseg.saliency import gradcam, instances, random_walk
 from chexseg.saliency.random_box import expected_intersection
 from chexseg.saliency.weak_masks import possible, weak_masks
 from chexseg.stages import classify, irnet, saliency
-from chexseg.stages.counting import COUNTS
+from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS, COUNTS, IRNET_WEIGHTS, THRESHOLDS
+from chexseg.stages.configs import ClassifyConfig, IRNetConfig, SaliencyConfig
 
 from .conftest import EXECUTION, EXPERT, SIZE
 
@@ -41,7 +42,7 @@ def test_auroc_is_the_chance_that_a_positive_outranks_a_negative():
 
 def test_the_classifier_in_the_store_has_the_auroc_it_claims(results):
     model = classifier.build("densenet121")
-    encoders.load(model, results.paths["classify"] / classify.WEIGHTS)
+    encoders.load(model, results.paths["classify"] / CLASSIFIER_WEIGHTS)
     table = labelled.index(results.paths["valid"])
     pixels = labelled.pixels(results.paths["valid"], table["image_id"].tolist())
     model.eval()
@@ -60,7 +61,7 @@ def test_stored_maps_are_the_grad_cams_of_their_images(results):
     assert not any("lateral" in image_id for image_id in ids)
     scores = labelled.gather(directory, "scores", ids[:4])
     model = classifier.build("densenet121")
-    encoders.load(model, results.paths["classify"] / classify.WEIGHTS)
+    encoders.load(model, results.paths["classify"] / CLASSIFIER_WEIGHTS)
     model.eval()
     features = model.feature_map(encoders.prepare(labelled.pixels(results.paths["train"], ids[:4]), "chexpert"))
     logits = model.head(features.mean(dim=(2, 3)))[:, observation_indices(PATHOLOGIES)]
@@ -70,7 +71,7 @@ def test_stored_maps_are_the_grad_cams_of_their_images(results):
 
 def test_chosen_thresholds_are_the_best_of_all_tried(results):
     facts = results.facts["saliency"]
-    assert json.loads((results.paths["saliency"] / saliency.THRESHOLDS).read_text()) == facts["thresholds"]
+    assert json.loads((results.paths["saliency"] / THRESHOLDS).read_text()) == facts["thresholds"]
     valid = results.paths["valid"]
     ids, patients = zip(*labelled.mask_index(valid), strict=True)
     train, _ = draws.expert_split(ids, patients, EXPERT["expert_train"], EXPERT["expert_select"], 0)
@@ -109,11 +110,11 @@ def test_irnet_scores_by_instance_where_the_study_asks_for_it(results, tmp_path,
 
     monkeypatch.setattr(instances, "instance_map", halves)
     inputs = {name: results.paths[name] for name in ("train", "valid", "saliency")}
-    config = irnet.Config(architecture="resnet18", epochs=1, images=8, radius=3, batch_size=8, instances=True)
+    config = IRNetConfig(architecture="resnet18", epochs=1, images=8, radius=3, batch_size=8, instances=True)
     irnet.run(config, inputs, tmp_path, EXECUTION)
     ids = labelled.ids(tmp_path / "valid")
     model = irnet.build(config).eval()
-    encoders.load(model, tmp_path / irnet.WEIGHTS)
+    encoders.load(model, tmp_path / IRNET_WEIGHTS)
     pixels = labelled.pixels(results.paths["valid"], ids)
     boundary, displacement = model.predict(encoders.prepare(pixels, config.init))
     maps = labelled.gather(results.paths["saliency"] / "valid", "scores", ids).float()
@@ -127,7 +128,7 @@ def test_irnet_scores_by_instance_where_the_study_asks_for_it(results, tmp_path,
 
 def test_finished_files_are_kept_and_missing_ones_made_again(results, tmp_path):
     out = tmp_path / "saliency"
-    config = saliency.Config(images=32, **EXPERT)
+    config = SaliencyConfig(images=32, **EXPERT)
     inputs = {name: results.paths[name] for name in ("train", "valid")} | {"classifier": results.paths["classify"]}
     out.mkdir()
     saliency.run(config, inputs, out, EXECUTION)
@@ -145,13 +146,13 @@ def test_finished_files_are_kept_and_missing_ones_made_again(results, tmp_path):
 
 
 def test_grad_cam_plus_plus_is_a_kind_with_maps_and_thresholds_of_its_own(results, tmp_path):
-    config = saliency.Config(kind="cam++", images=16, **EXPERT)
+    config = SaliencyConfig(kind="cam++", images=16, **EXPERT)
     inputs = {name: results.paths[name] for name in ("train", "valid")} | {"classifier": results.paths["classify"]}
     saliency.run(config, inputs, tmp_path, EXECUTION)
     assert shards.metadata(shards.files(tmp_path / "train")[0])["kind"] == "cam++"
     ids = labelled.ids(tmp_path / "train")
     model = classifier.build("densenet121")
-    encoders.load(model, results.paths["classify"] / classify.WEIGHTS)
+    encoders.load(model, results.paths["classify"] / CLASSIFIER_WEIGHTS)
     model.eval()
     chosen = observation_indices(PATHOLOGIES)
     with torch.inference_mode():
@@ -174,7 +175,7 @@ def test_lateral_views_get_maps_only_where_they_are_asked_for(results, tmp_path)
     for frontal_only, expected in ((True, ids[::2]), (False, ids)):
         out = tmp_path / str(frontal_only)
         out.mkdir()
-        saliency.run(saliency.Config(frontal_only=frontal_only, **EXPERT), inputs, out, EXECUTION)
+        saliency.run(SaliencyConfig(frontal_only=frontal_only, **EXPERT), inputs, out, EXECUTION)
         assert labelled.ids(out / "train") == expected
 
 
@@ -185,7 +186,7 @@ def test_counts_are_those_of_the_masks_that_a_segmenter_would_see(results, stage
     rows = shards.read(directory / COUNTS).to_pandas().set_index(["image_id", "pathology"])
     ids, patients = zip(*labelled.mask_index(valid), strict=True)
     assert rows.index.tolist() == [(image_id, name) for image_id in ids for name in PATHOLOGIES]
-    thresholds = json.loads((directory / saliency.THRESHOLDS).read_text())
+    thresholds = json.loads((directory / THRESHOLDS).read_text())
     table = labelled.index(valid).set_index("image_id")
     train, _ = draws.expert_split(ids, patients, EXPERT["expert_train"], EXPERT["expert_select"], 0)
     scores = labelled.gather(directory / "valid", "scores", ids).float()
@@ -219,16 +220,16 @@ def test_boundary_maps_of_valid_are_kept_for_the_report(results):
 
 def test_uncertain_labels_can_have_a_policy_for_each_observation(results, tmp_path):
     with pytest.raises(ValidationError, match=r"no such observation: Edem \(did you mean 'Edema'\?\); allowed: No Finding, "):
-        classify.Config(uncertainty={"Edem": "ones"})
+        ClassifyConfig(uncertainty={"Edem": "ones"})
     with pytest.raises(ValidationError, match="no such policy; allowed: ignore"):
-        classify.Config(uncertainty={"Edema": "maybe"})
+        ClassifyConfig(uncertainty={"Edema": "maybe"})
     given = {name: results.paths[name] for name in ("train", "valid")}
     weights = []
     for number, policy in enumerate(({"Edema": "ones", "Atelectasis": "ignore"}, "zeros")):
         out = tmp_path / str(number)
         out.mkdir()
-        classify.run(classify.Config(architecture="resnet18", epochs=1, uncertainty=policy), given, out, EXECUTION)
-        weights.append(load_file(out / classify.WEIGHTS)["head.weight"])
+        classify.run(ClassifyConfig(architecture="resnet18", epochs=1, uncertainty=policy), given, out, EXECUTION)
+        weights.append(load_file(out / CLASSIFIER_WEIGHTS)["head.weight"])
     assert not torch.equal(*weights)
 
 
@@ -238,8 +239,8 @@ def test_bfloat16_is_another_precision_of_the_same_training(results, tmp_path):
     for precision in ("float32", "bfloat16"):
         out = tmp_path / precision
         out.mkdir()
-        config = classify.Config(architecture="resnet18", epochs=1, precision=precision)
+        config = ClassifyConfig(architecture="resnet18", epochs=1, precision=precision)
         losses.append(classify.run(config, given, out, EXECUTION)["loss"])
-        dtypes |= {value.dtype for value in load_file(out / classify.WEIGHTS).values() if value.is_floating_point()}
+        dtypes |= {value.dtype for value in load_file(out / CLASSIFIER_WEIGHTS).values() if value.is_floating_point()}
     assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.05)
     assert dtypes == {torch.float32}

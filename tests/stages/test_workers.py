@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 
 from chexseg.errors import UserError
 from chexseg.stages import fit
+from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
+from chexseg.stages.configs import FitConfig
 
 from .conftest import EXECUTION, EXPERT
 from .test_resume import Dying
@@ -29,14 +31,14 @@ def test_two_workers_of_which_one_dies_are_one_after_ten_steps(ray_session, resu
     """Adam turns the sign of a gradient that is nothing but rounding into a whole step, so in float32 the rate must be low;
     tests/models/test_synchronised.py compares at the paper's rate in float64. Running statistics tell at any rate whether
     both workers' images went into them."""
-    config = fit.Config(**MIXED, epochs=2, samples_per_epoch=40, learning_rate=1e-6, checkpoint="last", flips=True)
+    config = FitConfig(**MIXED, epochs=2, samples_per_epoch=40, learning_rate=1e-6, checkpoint="last", flips=True)
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     facts = fit.run(config, inputs(results), tmp_path / "one", EXECUTION)
     dying = replace(TWO, progress=Dying(tmp_path / "killed", 40 + 24))
     facts_two = fit.run(config, inputs(results), tmp_path / "two", dying)
     assert int((tmp_path / "killed").read_text()) != os.getpid()
-    alone, together = (load_file(tmp_path / name / fit.WEIGHTS) for name in ("one", "two"))
+    alone, together = (load_file(tmp_path / name / SEGMENTER_WEIGHTS) for name in ("one", "two"))
     assert alone.keys() == together.keys()
     for name in alone:
         difference = (alone[name].double() - together[name].double()).abs() / (1 + alone[name].double().abs())
@@ -52,8 +54,8 @@ def test_two_workers_of_which_one_dies_are_one_after_ten_steps(ray_session, resu
 
 def test_a_mistake_or_a_fault_on_several_workers_ends_all_of_them(ray_session, results, tmp_path):
     with pytest.raises(UserError, match="fit.batch_size: found 3 for 2 workers; allowed: a multiple"):
-        fit.run(fit.Config(**MIXED, batch_size=3), inputs(results), tmp_path, TWO)
+        fit.run(FitConfig(**MIXED, batch_size=3), inputs(results), tmp_path, TWO)
     with pytest.raises(
         RuntimeError, match=r"FloatingPointError: the loss is nan in step \d+, learning rate 1e\+30; images patient"
     ):
-        fit.run(fit.Config(**MIXED, learning_rate=1e30), inputs(results), tmp_path, TWO)
+        fit.run(FitConfig(**MIXED, learning_rate=1e30), inputs(results), tmp_path, TWO)

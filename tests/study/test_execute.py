@@ -11,8 +11,10 @@ from safetensors.torch import load_file, save_file
 from chexseg import manifest
 from chexseg.data import chexlocalize, chexpert, shards
 from chexseg.errors import UserError
-from chexseg.stages import classify, fit, ingest, score
-from chexseg.stages.base import Execution
+from chexseg.stages import fit, ingest, score
+from chexseg.stages.api import Execution
+from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
+from chexseg.stages.configs import ClassifyConfig
 from chexseg.study import plan, spec
 from chexseg.study.execute import execute
 from chexseg.study.plan import Plan
@@ -137,7 +139,7 @@ def flip(path: Path, position: int) -> None:
 
 
 def flipped_weights(fitted: Path) -> None:
-    flip(fitted / fit.WEIGHTS, -5)
+    flip(fitted / SEGMENTER_WEIGHTS, -5)
 
 
 def flipped_thresholds(fitted: Path) -> None:
@@ -146,15 +148,15 @@ def flipped_thresholds(fitted: Path) -> None:
 
 
 def another_fits_weights(fitted: Path) -> None:
-    weights = load_file(fitted / fit.WEIGHTS)
-    save_file({name: value.flip(0) for name, value in weights.items()}, fitted / fit.WEIGHTS)
+    weights = load_file(fitted / SEGMENTER_WEIGHTS)
+    save_file({name: value.flip(0) for name, value in weights.items()}, fitted / SEGMENTER_WEIGHTS)
 
 
 @pytest.mark.parametrize("damage", [flipped_weights, flipped_thresholds, another_fits_weights])
 def test_a_segmenter_that_is_not_what_was_fitted_is_not_scored_and_made_again(planned, copy, root, damage):
     fitted, scored = node_of(planned, "fit"), node_of(planned, "score")
     shutil.rmtree(copy.path("score", scored.key))
-    before = (copy.path("fit", fitted.key) / fit.WEIGHTS).read_bytes()
+    before = (copy.path("fit", fitted.key) / SEGMENTER_WEIGHTS).read_bytes()
     size = {path.name: path.stat().st_size for path in copy.path("fit", fitted.key).iterdir()}
     damage(copy.path("fit", fitted.key))
     assert {path.name: path.stat().st_size for path in copy.path("fit", fitted.key).iterdir()} == size
@@ -164,7 +166,7 @@ def test_a_segmenter_that_is_not_what_was_fitted_is_not_scored_and_made_again(pl
     assert copy.find("fit", fitted.key) is None, "so that the next run makes it again"
     run(planned, copy, root, "fit")
     run(planned, copy, root, "score")
-    assert (copy.path("fit", fitted.key) / fit.WEIGHTS).read_bytes() == before
+    assert (copy.path("fit", fitted.key) / SEGMENTER_WEIGHTS).read_bytes() == before
 
 
 def test_a_classifier_is_not_trained_on_a_damaged_image(planned, copy, root):
@@ -174,7 +176,7 @@ def test_a_classifier_is_not_trained_on_a_damaged_image(planned, copy, root):
     before = shard.read_bytes()
     flip(shard, len(before) // 2)
     inputs = {split: node_of(planned, "ingest", split).key for split in ("train", "valid")}
-    node = plan.node_of("classify", classify.Config(architecture="resnet18", epochs=1), inputs)
+    node = plan.node_of("classify", ClassifyConfig(architecture="resnet18", epochs=1), inputs)
     with pytest.raises(RuntimeError, match=f"{shard.name}: not what its manifest says"):
         execute(node, planned.nodes, copy, root, EXECUTION)
     assert copy.find("ingest", train.key) is None

@@ -13,15 +13,15 @@ from typer.testing import CliRunner
 from chexseg import cli
 from chexseg import manifest as manifests
 from chexseg.errors import UserError
-from chexseg.stages import imported, ingest
+from chexseg.stages.configs import ImportedConfig, IngestConfig
 from chexseg.study import garbage, journal, live_runs, marker, meaning, plan, search_summary, spec
 from chexseg.study.ledger import Ledger
 from chexseg.study.store import Store
 from tests.study.places import DATA, NODE, another_host, commit, name
 from tests.study.searches import SEARCH, finish, searched
 
-OLD = plan.node_of("ingest", ingest.Config(split="train", size=64), {}, "older data")
-ENCODER = plan.node_of("imported", imported.Config(kind="imagenet", architecture="resnet18", sha256="0" * 64), {})
+OLD = plan.node_of("ingest", IngestConfig(split="train", size=64), {}, "older data")
+ENCODER = plan.node_of("imported", ImportedConfig(kind="imagenet", architecture="resnet18", sha256="0" * 64), {})
 STUDY = plan.plan(spec.parse("name: s", "x.yaml"), DATA)
 
 

@@ -8,12 +8,12 @@ from typer.testing import CliRunner
 
 from chexseg import cli
 from chexseg.manifest import MANIFEST
-from chexseg.stages import imported, ingest
+from chexseg.stages.configs import ImportedConfig, IngestConfig
 from chexseg.study import garbage, housekeeping, marker, plan
 from tests.study.places import NODE, commit, name
 
-OLD = plan.node_of("ingest", ingest.Config(split="train", size=64), {}, "older data")
-ENCODER = plan.node_of("imported", imported.Config(kind="imagenet", architecture="resnet18", sha256="0" * 64), {})
+OLD = plan.node_of("ingest", IngestConfig(split="train", size=64), {}, "older data")
+ENCODER = plan.node_of("imported", ImportedConfig(kind="imagenet", architecture="resnet18", sha256="0" * 64), {})
 
 
 def silent(done: int, total: int, unit: str) -> None:

@@ -17,7 +17,9 @@ from chexseg import cli, manifest
 from chexseg.errors import UserError
 from chexseg.models import encoders
 from chexseg.stages import imported
-from chexseg.stages.base import Execution
+from chexseg.stages.api import Execution
+from chexseg.stages.artifacts import ENCODER_WEIGHTS
+from chexseg.stages.configs import ENCODER_KINDS, ImportedConfig
 from chexseg.study import imports, marker, plan, spec, summary
 from chexseg.study.execute import execute
 from chexseg.study.settings import OWN_ENCODERS
@@ -57,7 +59,7 @@ def files(tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def store(files, tmp_path_factory) -> Store:
     filled = Store(tmp_path_factory.mktemp("imports") / "store")
-    for kind in imported.KINDS:
+    for kind in ENCODER_KINDS:
         imports.import_encoder(files[kind], kind, "resnet18", filled)
     imports.import_encoder(files["resnet50"], "imagenet", "resnet50", filled)
     return filled
@@ -69,9 +71,9 @@ def planned(text: str, store: Store | None = None) -> plan.Plan:
 
 def test_an_import_is_an_artifact_like_any_other(files, store):
     marker.check_marked(store)
-    assert store.imported().keys() == {*((kind, "resnet18") for kind in imported.KINDS), ("imagenet", "resnet50")}
+    assert store.imported().keys() == {*((kind, "resnet18") for kind in ENCODER_KINDS), ("imagenet", "resnet50")}
     sha256 = store.imported()["moco-cxr", "resnet18"]
-    config = imported.Config(kind="moco-cxr", architecture="resnet18", sha256=sha256)
+    config = ImportedConfig(kind="moco-cxr", architecture="resnet18", sha256=sha256)
     artifact = store.find("imported", plan.node_of("imported", config, {}).key)
     assert artifact is not None
     assert artifact.facts == {
@@ -80,10 +82,10 @@ def test_an_import_is_an_artifact_like_any_other(files, store):
         "ignored": ["module.encoder_q.fc.weight", "module.encoder_q.fc.bias"],
     }
     assert set(artifact.manifest["files"]) == {"encoder.safetensors", "encoder.json"}
-    weights = load_file(artifact.path / imported.WEIGHTS)
+    weights = load_file(artifact.path / ENCODER_WEIGHTS)
     source = torch.load(files["moco-cxr"], weights_only=True)["state_dict"]
     assert all(torch.equal(value, source[f"module.encoder_q.{name}"]) for name, value in weights.items())
-    assert encoders.describe(artifact.path / imported.WEIGHTS)["init"] == "moco"
+    assert encoders.describe(artifact.path / ENCODER_WEIGHTS)["init"] == "moco"
     assert not list((store.root / ".partial").iterdir())
 
 
@@ -101,10 +103,10 @@ def test_the_same_weights_again_are_found_and_of_several_the_last_import_counts(
     earlier = json.loads(path.read_text()) | {"finished": "2020-01-01T00:00:00+00:00"}
     path.write_text(json.dumps(manifest.seal(earlier)))
     assert store.imported() == {("imagenet", "resnet18"): first.encoder.sha256}
-    os.truncate(first.artifact.path / imported.WEIGHTS, 100)
+    os.truncate(first.artifact.path / ENCODER_WEIGHTS, 100)
     assert store.imported() == {("imagenet", "resnet18"): first.encoder.sha256}, "not another in place of a damaged one"
     with pytest.raises(UserError, match="is damaged or gone; allowed: import it again"):
-        imported.run(imported.Config.model_validate(first.artifact.manifest["config"]), {}, tmp_path, Execution())
+        imported.run(ImportedConfig.model_validate(first.artifact.manifest["config"]), {}, tmp_path, Execution())
     mended = imports.import_encoder(files["imagenet"], "imagenet", "resnet18", store)
     assert (mended.found, mended.newest) == (False, True)
 

@@ -20,7 +20,7 @@ import pytest
 
 from chexseg import code_version
 from chexseg.errors import UserError
-from chexseg.stages.base import Execution
+from chexseg.stages.api import Execution
 from chexseg.study import local_ray, plan, spec
 from chexseg.study.store import Store
 

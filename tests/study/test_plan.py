@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
-from chexseg.stages import fit
+from chexseg.stages.registry import STAGES
 from chexseg.study import plan, spec
 
 DATA = {"train": "a", "valid": "b", "test": "c"}
@@ -95,7 +96,7 @@ def test_a_key_changes_with_all_that_decides_the_result(monkeypatch):
     assert score(planned(GRID + "settings: {classify: {epochs: 1}}\n")) != base
     assert score(planned(data={**DATA, "train": "changed"})) != base
     assert score(planned(data={**DATA, "test": "changed"})) != base
-    monkeypatch.setattr(fit, "VERSION", fit.VERSION + 1)
+    monkeypatch.setitem(STAGES, "fit", replace(STAGES["fit"], version=STAGES["fit"].version + 1))
     assert score(planned()) != base
 
 
@@ -215,8 +216,8 @@ settings:
 
 
 def test_the_keys_of_finished_results_stay_what_they_were(monkeypatch):
-    for module in plan.STAGES.values():
-        monkeypatch.setattr(module, "VERSION", 0)
+    for name, stage in STAGES.items():
+        monkeypatch.setitem(STAGES, name, replace(stage, version=0))
     encoders = {
         ("imagenet", "resnet18"): 0,
         ("chexpert", "resnet18"): 1,

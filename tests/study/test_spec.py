@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from chexseg.errors import UserError
+from chexseg.stages.registry import STAGES
 from chexseg.study import plan, search, spec
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
@@ -55,8 +56,7 @@ def test_every_shipped_study_plans(name):
     assert len({cell.name for cell in planned.cells}) == CELLS[name]
     assert all(set(node.inputs.values()) <= set(planned.nodes) for node in planned.nodes.values())
     for node in planned.nodes.values():
-        module = plan.STAGES[node.stage]
-        assert module.Config.model_validate(dict(node.config)).model_dump(mode="json") == node.config
+        assert STAGES[node.stage].parse(node.config).model_dump(mode="json") == node.config
 
 
 @pytest.mark.parametrize("path", sorted(STUDIES.iterdir()), ids=lambda path: path.name)

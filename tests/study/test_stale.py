@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from pydantic import Field
 
-from chexseg.stages import fit, saliency
+from chexseg.stages.configs import FitConfig, SaliencyConfig
+from chexseg.stages.registry import STAGES
 from chexseg.study import plan, spec, stale
-from chexseg.study.plan import STAGES, Node, node_of
+from chexseg.study.plan import Node, node_of
 from chexseg.study.store import Store
 from tests.study.places import DATA, commit
 
@@ -15,7 +18,7 @@ STUDY = plan.plan(spec.parse("name: s\naxes: {labels.p: [0.5, 1], trial: [0, 1]}
 FULL, OTHER = (cell.fit for cell in STUDY.cells if cell.settings.labels.p == 1)
 
 
-class OlderFit(fit.Config):
+class OlderFit(FitConfig):
     """As the config of a fit was when another default held, and one field was unknown."""
 
     clip_norm: float | None = Field(default=5.0, gt=0)
@@ -23,7 +26,7 @@ class OlderFit(fit.Config):
 
 def a_fit(**changes) -> Node:
     node = STUDY.nodes[FULL]
-    return node_of("fit", fit.Config(**{**node.config, **changes}), node.inputs)
+    return node_of("fit", FitConfig(**{**node.config, **changes}), node.inputs)
 
 
 def reasons(store: Store, key: str = FULL) -> dict[str, str]:
@@ -34,7 +37,7 @@ def test_a_result_from_before_a_default_changed_is_never_found_and_says_what_cha
     now = STUDY.nodes[FULL]
     given = {name: value for name, value in now.config.items() if name != "clip_norm"}
     then = node_of("fit", OlderFit(**given), now.inputs)
-    assert fit.Config(**given).clip_norm is None  # nobody has set it: only the default differs
+    assert FitConfig(**given).clip_norm is None  # nobody has set it: only the default differs
     commit(store, then)
     assert store.find("fit", now.key) is None
     assert store.cached(STUDY.nodes.values()) == set()
@@ -55,16 +58,16 @@ def test_a_field_that_an_older_result_did_not_know_is_told(store):
 def test_another_version_other_inputs_and_other_data_are_told(tmp_path, monkeypatch):
     now = STUDY.nodes[FULL]
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "VERSION", fit.VERSION - 1)
+        patch.setitem(STAGES, "fit", replace(STAGES["fit"], version=STAGES["fit"].version - 1))
         store = Store(tmp_path / "version")
-        commit(store, node_of("fit", fit.Config(**now.config), now.inputs))
-    assert reasons(store) == {FULL: f"version {fit.VERSION - 1}, now {fit.VERSION}"}
+        commit(store, node_of("fit", FitConfig(**now.config), now.inputs))
+    assert reasons(store) == {FULL: f"version {STAGES['fit'].version - 1}, now {STAGES['fit'].version}"}
     store = Store(tmp_path / "inputs")
-    commit(store, node_of("fit", fit.Config(**now.config), now.inputs | {"valid": "0" * 64}))
+    commit(store, node_of("fit", FitConfig(**now.config), now.inputs | {"valid": "0" * 64}))
     assert reasons(store) == {FULL: "other valid"}
     store = Store(tmp_path / "data")
     ingest = STUDY.nodes[next(key for key, node in STUDY.nodes.items() if node.stage == "ingest")]
-    commit(store, node_of("ingest", STAGES["ingest"].Config(**ingest.config), {}, "other data"))
+    commit(store, node_of("ingest", STAGES["ingest"].config(**ingest.config), {}, "other data"))
     assert reasons(store, ingest.key) == {ingest.key: "other data"}
 
 
@@ -81,10 +84,10 @@ def test_what_is_made_of_something_new_is_new_and_of_something_stale_is_stale(tm
     mixed = next(cell for cell in STUDY.cells if cell.settings.labels.p < 1)
     fitted, scored = STUDY.nodes[mixed.fit], STUDY.nodes[mixed.score]
     store = Store(tmp_path)
-    older = node_of("score", STAGES["score"].Config(**scored.config), scored.inputs | {"segmenter": "0" * 64})
+    older = node_of("score", STAGES["score"].config(**scored.config), scored.inputs | {"segmenter": "0" * 64})
     commit(store, older)
     assert stale.reasons(STUDY.nodes, [mixed.score, mixed.fit], store) == {}
-    commit(store, node_of("fit", fit.Config(**{**fitted.config, "clip_norm": 1.0}), fitted.inputs))
+    commit(store, node_of("fit", FitConfig(**{**fitted.config, "clip_norm": 1.0}), fitted.inputs))
     assert stale.reasons(STUDY.nodes, [mixed.score, mixed.fit], store) == {
         mixed.fit: "fit.clip_norm: 1.0 then, null now",
         mixed.score: "other segmenter",
@@ -98,10 +101,10 @@ def test_what_is_another_result_altogether_is_no_reason(tmp_path, other):
     if other == "many settings":
         commit(store, a_fit(clip_norm=1.0, learning_rate=0.5, epochs=3, batch_size=2))
     elif other == "other roles":
-        commit(store, node_of("fit", fit.Config(**now.config), now.inputs | {"train": "0" * 64}))
+        commit(store, node_of("fit", FitConfig(**now.config), now.inputs | {"train": "0" * 64}))
     elif other == "of the plan itself":
         commit(store, STUDY.nodes[OTHER])
     else:
         node = next(node for node in STUDY.nodes.values() if node.stage == "saliency")
-        commit(store, node_of("saliency", saliency.Config(**node.config), {"valid": "0" * 64}))
+        commit(store, node_of("saliency", SaliencyConfig(**node.config), {"valid": "0" * 64}))
     assert reasons(store) == {}

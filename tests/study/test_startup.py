@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
+from chexseg.stages.registry import STAGES
 from chexseg.study import execute
-from chexseg.study.plan import STAGES, node_of
+from chexseg.study.plan import node_of
 
 pytestmark = pytest.mark.heavy  # each in a process of its own
 
@@ -18,8 +19,9 @@ INGEST = """
 import sys
 from pathlib import Path
 from chexseg.stages import ingest
-from chexseg.stages.base import Execution
-ingest.run(ingest.Config(split="test", size=64), {"data": Path(sys.argv[1])}, Path(sys.argv[2]), Execution())
+from chexseg.stages.api import Execution
+from chexseg.stages.configs import IngestConfig
+ingest.run(IngestConfig(split="test", size=64), {"data": Path(sys.argv[1])}, Path(sys.argv[2]), Execution())
 """
 
 
@@ -55,9 +57,9 @@ def test_ingest_runs_without_pytorch_and_for_one_worker_without_ray(phantom_root
 
 
 def test_networks_that_are_not_checked_before_a_run_can_be_built():
-    nodes = [node_of(stage, STAGES[stage].Config(architecture=name), {}) for stage, name in sorted(execute.KNOWN_TO_BUILD)]
+    nodes = [node_of(stage, STAGES[stage].config(architecture=name), {}) for stage, name in sorted(execute.KNOWN_TO_BUILD)]
     assert execute.to_check(nodes, workers=1) == []
     execute.check(nodes, workers=1, on_gpu=False)
-    other = node_of("fit", STAGES["fit"].Config(architecture="vgg11"), {})
+    other = node_of("fit", STAGES["fit"].config(architecture="vgg11"), {})
     assert execute.to_check([*nodes, other, other], workers=1) == [other]
     assert {node.stage for node in execute.to_check(nodes, workers=2)} == {"fit"}, "these are shared"

@@ -145,11 +145,11 @@ import sys, time
 from pathlib import Path
 from tests.study.places import NODE, commit, open_store
 from chexseg.study.plan import node_of
-from chexseg.stages import ingest
+from chexseg.stages.configs import IngestConfig
 store = open_store(sys.argv[1])
 for size in (64, 128):
     inside = Path(f"{sys.argv[2]}-{size}")
-    node = node_of("ingest", ingest.Config(split="train", size=size), {}, "x")
+    node = node_of("ingest", IngestConfig(split="train", size=size), {}, "x")
     with store.working_on(node) as partial:
         inside.open("x").close()  # fails if another process is inside too
         if store.find(node.stage, node.key) is None:

@@ -1,0 +1,47 @@
+"""All stages by name, in the order in which data flows. A key depends on these names, not on where the code is."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from chexseg.stages import configs
+from chexseg.stages.configs import StageConfig
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of the pipeline.
+
+    version: raised when the stage's results change; part of every key. module: name of the module with its code
+    (`stages.api`). has_network: the module has a function `build`.
+    """
+
+    config: type[StageConfig]
+    version: int
+    module: str
+    has_network: bool = False
+
+    def load(self) -> Any:
+        """Import the stage's module. Only processes that run the stage do this: most modules import PyTorch."""
+        return importlib.import_module(self.module)
+
+    def parse(self, config: Mapping[str, Any]) -> StageConfig:
+        """Return the config object of the JSON in a node or a manifest."""
+        return self.config.model_validate(dict(config))
+
+
+STAGES = {
+    "ingest": Stage(configs.IngestConfig, 1, "chexseg.stages.ingest"),
+    "classify": Stage(configs.ClassifyConfig, 2, "chexseg.stages.classify", has_network=True),
+    "pretrain": Stage(configs.PretrainConfig, 2, "chexseg.stages.pretrain", has_network=True),
+    "moco": Stage(configs.MoCoConfig, 1, "chexseg.stages.moco", has_network=True),
+    "imported": Stage(configs.ImportedConfig, 1, "chexseg.stages.imported"),
+    "saliency": Stage(configs.SaliencyConfig, 2, "chexseg.stages.saliency"),
+    "irnet": Stage(configs.IRNetConfig, 2, "chexseg.stages.irnet", has_network=True),
+    "fit": Stage(configs.FitConfig, 2, "chexseg.stages.fit", has_network=True),
+    "distil": Stage(configs.DistilConfig, 2, "chexseg.stages.distil"),
+    "score": Stage(configs.ScoreConfig, 2, "chexseg.stages.score"),
+}
