@@ -17,7 +17,7 @@ import numpy as np
 
 from chexseg.data import shards
 from chexseg.pathologies import OBSERVATIONS
-from chexseg.study import local_ray
+from chexseg.run import local_ray
 
 CORES = len(os.sched_getaffinity(0))
 
@@ -29,7 +29,10 @@ def seconds(prepare: Callable[..., Callable[[], object]], *arguments: Any, proce
     """
     spawn = multiprocessing.get_context("spawn")
     ready, times = spawn.Barrier(processes), spawn.Queue()
-    running = [spawn.Process(target=_timed, args=(prepare, arguments, ready, times)) for _ in range(processes)]
+    running = [
+        spawn.Process(target=_timed, args=(prepare, arguments, ready, times))
+        for _ in range(processes)
+    ]
     for process in running:
         process.start()
     for process in running:
@@ -39,7 +42,9 @@ def seconds(prepare: Callable[..., Callable[[], object]], *arguments: Any, proce
     return max(times.get() for _ in running)
 
 
-def _timed(prepare: Callable[..., Callable[[], object]], arguments: Sequence[Any], ready: Any, times: Any) -> None:
+def _timed(
+    prepare: Callable[..., Callable[[], object]], arguments: Sequence[Any], ready: Any, times: Any
+) -> None:
     try:
         work = prepare(*arguments)
         ready.wait()
@@ -51,7 +56,9 @@ def _timed(prepare: Callable[..., Callable[[], object]], arguments: Sequence[Any
     times.put(perf_counter() - started)
 
 
-def forward_passes(build: Callable[[], Any], init: str, size: int, batch: int, batches: int, threads: int) -> Callable:
+def forward_passes(
+    build: Callable[[], Any], init: str, size: int, batch: int, batches: int, threads: int
+) -> Callable:
     """To be prepared: so many forward passes, without gradients, of one batch that is in memory."""
     import torch
 
@@ -73,7 +80,14 @@ def forward_passes(build: Callable[[], Any], init: str, size: int, batch: int, b
 
 
 def forward_rate(
-    build: Callable[[], Any], init: str, size: int, batch: int, batches: int, *, processes: int = 1, threads: int = 1
+    build: Callable[[], Any],
+    init: str,
+    size: int,
+    batch: int,
+    batches: int,
+    *,
+    processes: int = 1,
+    threads: int = 1,
 ) -> float:
     """Images a second of forward passes in so many processes side by side, each of so many batches."""
     arguments = (build, init, size, batch, batches, threads)
@@ -85,7 +99,9 @@ def descendants() -> dict[int, dict[str, str]]:
     found: dict[int, dict[str, str]] = {}
     for entry in Path("/proc").glob("[0-9]*/status"):
         with suppress(OSError):  # it ended meanwhile
-            found[int(entry.parent.name)] = dict(line.split(":", 1) for line in entry.read_text().splitlines())
+            found[int(entry.parent.name)] = dict(
+                line.split(":", 1) for line in entry.read_text().splitlines()
+            )
     mine = {os.getpid()}
     while more := {number for number, about in found.items() if int(about["PPid"]) in mine} - mine:
         mine |= more
@@ -104,8 +120,12 @@ def held_bytes() -> int:
 
 def largest_worker() -> int:
     """Bytes that the largest of Ray's workers below this process has had resident so far."""
-    workers = (about for about in descendants().values() if about["Name"].strip().startswith("ray::"))
-    return max((1024 * int(about["VmHWM"].split()[0]) for about in workers if "VmHWM" in about), default=0)
+    workers = (
+        about for about in descendants().values() if about["Name"].strip().startswith("ray::")
+    )
+    return max(
+        (1024 * int(about["VmHWM"].split()[0]) for about in workers if "VmHWM" in about), default=0
+    )
 
 
 class Peak:
@@ -131,11 +151,15 @@ class Peak:
 @contextmanager
 def own_ray() -> Iterator[None]:
     """A Ray of its own, with a small object store and, as in a study, one CPU more than there are."""
-    with local_ray.local_ray(num_cpus=CORES + 1, include_dashboard=False, object_store_memory=200 * 2**20):
+    with local_ray.local_ray(
+        num_cpus=CORES + 1, include_dashboard=False, object_store_memory=200 * 2**20
+    ):
         yield
 
 
-def run(measure: Callable[[argparse.Namespace, Path], None], about: str, **options: tuple[int, str]) -> None:
+def run(
+    measure: Callable[[argparse.Namespace, Path], None], about: str, **options: tuple[int, str]
+) -> None:
     """A benchmark's whole command: ``measure(arguments, scratch)`` with a Ray of its own; `options` as in `parse`."""
     arguments = parse(about, **options)
     with tempfile.TemporaryDirectory(prefix="cxb-", dir="/tmp") as scratch, own_ray():
@@ -146,7 +170,12 @@ def parse(about: str, **options: tuple[int, str]) -> argparse.Namespace:
     """The command line. options: name -> (default, what it is)."""
     parser = argparse.ArgumentParser(description=about.splitlines()[0])
     for name, (default, what) in options.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, help=f"{what} (default: {default})")
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=int,
+            default=default,
+            help=f"{what} (default: {default})",
+        )
     return parser.parse_args()
 
 
@@ -179,12 +208,17 @@ def write_images(directory: Path, count: int, size: int, rows_a_file: int) -> li
     directory.mkdir(parents=True)
     generator = np.random.default_rng(0)
     for number, start in enumerate(range(0, count, rows_a_file)):
-        ids = [f"patient{row:06d}_study1_view1_frontal" for row in range(start, min(start + rows_a_file, count))]
+        ids = [
+            f"patient{row:06d}_study1_view1_frontal"
+            for row in range(start, min(start + rows_a_file, count))
+        ]
         pixels_NHW = generator.integers(0, 256, (len(ids), size, size), dtype=np.uint8)
         scalars = {"image_id": ids, "patient": ids, "frontal": [True] * len(ids)}
         scalars |= {name: np.full(len(ids), size, dtype=np.int32) for name in ("height", "width")}
         scalars |= {name: np.full(len(ids), np.nan, dtype=np.float32) for name in OBSERVATIONS}
-        shards.write(directory / shards.part_name(number), shards.table(scalars, {"pixels": pixels_NHW}))
+        shards.write(
+            directory / shards.part_name(number), shards.table(scalars, {"pixels": pixels_NHW})
+        )
     return shards.files(directory)
 
 
@@ -196,4 +230,6 @@ def print_rates(rates: Mapping[str, Sequence[float]], stage_of: Mapping[str, str
         median, ratio = float(np.median(found)), ""
         if name in stage_of:
             ratio = f"{float(np.median(rates[stage_of[name]])) / median:.2f}"
-        print(f"{name:<{width}}{median:>16.1f}{ratio:>13}   of {', '.join(f'{rate:.1f}' for rate in found)}")
+        print(
+            f"{name:<{width}}{median:>16.1f}{ratio:>13}   of {', '.join(f'{rate:.1f}' for rate in found)}"
+        )

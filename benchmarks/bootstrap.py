@@ -15,8 +15,8 @@ import time
 import numpy as np
 import pandas as pd
 
-from chexseg.report.statistics.inference import crossed, two_way_bootstrap
-from chexseg.report.statistics.scores import bootstrap_iou, miou, patient_of, pooled_iou
+from chexseg.analysis.statistics.inference import crossed, two_way_bootstrap
+from chexseg.analysis.statistics.scores import bootstrap_iou, miou, patient_of, pooled_iou
 
 # The test set of CheXlocalize.
 IMAGES, PATIENTS, PATHOLOGIES = 668, 500, 10
@@ -25,11 +25,15 @@ IMAGES, PATIENTS, PATHOLOGIES = 668, 500, 10
 def counts(cells: int) -> tuple[np.ndarray, list[str]]:
     """Counts of cells on images of which three in ten show a pathology, and the images' ids."""
     generator = np.random.default_rng(0)
-    true_IK = generator.integers(1, 20_000, (IMAGES, PATHOLOGIES)) * (generator.random((IMAGES, PATHOLOGIES)) < 0.3)
+    true_IK = generator.integers(1, 20_000, (IMAGES, PATHOLOGIES)) * (
+        generator.random((IMAGES, PATHOLOGIES)) < 0.3
+    )
     predicted_CIK = generator.integers(1, 20_000, (cells, IMAGES, PATHOLOGIES))
     intersection_CIK = np.minimum(true_IK, predicted_CIK) // 2
     ids = [f"patient{image % PATIENTS}_study1_view{image // PATIENTS}" for image in range(IMAGES)]
-    return np.stack([intersection_CIK, predicted_CIK, np.broadcast_to(true_IK, predicted_CIK.shape)], axis=-1), ids
+    return np.stack(
+        [intersection_CIK, predicted_CIK, np.broadcast_to(true_IK, predicted_CIK.shape)], axis=-1
+    ), ids
 
 
 def in_a_loop(counts_CIK3: np.ndarray, ids: list[str], replicates: int) -> np.ndarray:
@@ -39,8 +43,12 @@ def in_a_loop(counts_CIK3: np.ndarray, ids: list[str], replicates: int) -> np.nd
     rows = pd.Series(range(len(ids))).groupby(patients).apply(np.array).tolist()
     out = []
     for _ in range(replicates):
-        drawn_I = np.concatenate([rows[patient] for patient in generator.integers(0, len(rows), len(rows))])
-        out.append([pooled_iou(counts_IK3[drawn_I], require_expert=True) for counts_IK3 in counts_CIK3])
+        drawn_I = np.concatenate(
+            [rows[patient] for patient in generator.integers(0, len(rows), len(rows))]
+        )
+        out.append(
+            [pooled_iou(counts_IK3[drawn_I], require_expert=True) for counts_IK3 in counts_CIK3]
+        )
     return np.array(out)
 
 
@@ -50,15 +58,23 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=3, help="cells of an arm (default: 3)")
     parser.add_argument("--replicates", type=int, default=1000, help="(default: 1000)")
     parser.add_argument("--loop", type=int, default=20, help="replicates of the loop (default: 20)")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each side, in turns (default: 3)")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="runs of each side, in turns (default: 3)"
+    )
     arguments = parser.parse_args()
     counts_CIK3, ids = counts(arguments.arms * arguments.trials)
-    seconds: dict[str, list[float]] = {"ours": [], "ours, and intervals of all arms": [], "in a loop": []}
+    seconds: dict[str, list[float]] = {
+        "ours": [],
+        "ours, and intervals of all arms": [],
+        "in a loop": [],
+    }
     for _ in range(arguments.rounds):
         started = time.process_time()
         iou_BCK = bootstrap_iou(counts_CIK3, ids, arguments.replicates)
         seconds["ours"].append(time.process_time() - started)
-        values_AT = miou(pooled_iou(counts_CIK3, require_expert=True))[0].reshape(arguments.arms, -1)
+        values_AT = miou(pooled_iou(counts_CIK3, require_expert=True))[0].reshape(
+            arguments.arms, -1
+        )
         sampled_BAT = miou(iou_BCK)[0].reshape(arguments.replicates, *values_AT.shape)
         for arm, values_T in enumerate(values_AT):
             crossed(values_T[:, None], sampled_BAT[:, arm, :, None], PATIENTS).interval([1.0])
@@ -66,7 +82,9 @@ def main() -> None:
         seconds["ours, and intervals of all arms"].append(time.process_time() - started)
         started = time.process_time()
         slow_BCK = in_a_loop(counts_CIK3, ids, arguments.loop)
-        seconds["in a loop"].append((time.process_time() - started) * arguments.replicates / arguments.loop)
+        seconds["in a loop"].append(
+            (time.process_time() - started) * arguments.replicates / arguments.loop
+        )
 
     print(
         f"{arguments.replicates:,} replicates, {IMAGES} images of {PATIENTS} patients, {PATHOLOGIES} pathologies, "
@@ -77,7 +95,9 @@ def main() -> None:
     for side, fastest in best.items():
         print(f"{side:<36}{fastest:>9.2f}{fastest / best['ours']:>12.1f}")
     spreads = [np.nanstd(miou(found)[0], axis=0).mean() for found in (iou_BCK, slow_BCK)]
-    print(f"the loop ran {arguments.loop} replicates; standard error of the mIoU: ours {spreads[0]:.5f}, loop {spreads[1]:.5f}")
+    print(
+        f"the loop ran {arguments.loop} replicates; standard error of the mIoU: ours {spreads[0]:.5f}, loop {spreads[1]:.5f}"
+    )
 
 
 if __name__ == "__main__":

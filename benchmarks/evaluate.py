@@ -22,8 +22,8 @@ import pandas as pd
 from pycocotools import mask as coco
 
 from chexseg.data import chexlocalize
+from chexseg.evaluation.evaluate import evaluate
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.report.evaluation.evaluate import evaluate
 
 
 def write_files(folder: Path, images: int, height: int, width: int) -> tuple[Path, Path]:
@@ -32,7 +32,10 @@ def write_files(folder: Path, images: int, height: int, width: int) -> tuple[Pat
     y_HW, x_HW = np.mgrid[:height, :width].astype(np.float32)
 
     def blob() -> np.ndarray:
-        (y, x), radius = generator.uniform(0.3, 0.7, 2) * (height, width), generator.uniform(0.08, 0.25) * height
+        (y, x), radius = (
+            generator.uniform(0.3, 0.7, 2) * (height, width),
+            generator.uniform(0.08, 0.25) * height,
+        )
         wave_HW = 1 + 0.1 * np.sin(6 * np.arctan2(y_HW - y, x_HW - x) + generator.uniform(0, 6))
         return np.hypot(y_HW - y, x_HW - x) < radius * wave_HW
 
@@ -46,7 +49,8 @@ def write_files(folder: Path, images: int, height: int, width: int) -> tuple[Pat
             path,
             {
                 f"patient{i:05d}_study1_view1_frontal": {
-                    name: drawn[pick[i, k]] if there[i, k] else empty for k, name in enumerate(PATHOLOGIES)
+                    name: drawn[pick[i, k]] if there[i, k] else empty
+                    for k, name in enumerate(PATHOLOGIES)
                 }
                 for i in range(images)
             },
@@ -61,7 +65,10 @@ def plain(gt: Path, pred: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     for image_id in sorted(truth):
         row = {}
         for name in PATHOLOGIES:
-            true_HW, guess_HW = coco.decode(truth[image_id][name]), coco.decode(predicted[image_id][name])
+            true_HW, guess_HW = (
+                coco.decode(truth[image_id][name]),
+                coco.decode(predicted[image_id][name]),
+            )
             both, either = np.logical_and(true_HW, guess_HW), np.logical_or(true_HW, guess_HW)
             row[name] = both.sum() / either.sum() if true_HW.any() and guess_HW.any() else np.nan
         rows.append(row)
@@ -76,12 +83,19 @@ def plain(gt: Path, pred: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def ours(gt: Path, pred: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     found = evaluate(gt, pred, "per-image").published
-    return tuple(found[f"iou_{name}_per_cxr.csv"][list(PATHOLOGIES)] for name in ("results", "bootstrap_results"))
+    return tuple(
+        found[f"iou_{name}_per_cxr.csv"][list(PATHOLOGIES)]
+        for name in ("results", "bootstrap_results")
+    )
 
 
 def main() -> None:
     given = bare.parse(
-        __doc__, images=(60, "in both files"), height=(2300, "of each"), width=(2800, "of each"), rounds=(2, "of both sides")
+        __doc__,
+        images=(60, "in both files"),
+        height=(2300, "of each"),
+        width=(2800, "of each"),
+        rounds=(2, "of both sides"),
     )
     seconds: dict[str, list[tuple[float, float]]] = {"ours": [], "plain": []}
     with tempfile.TemporaryDirectory() as folder:
@@ -95,12 +109,22 @@ def main() -> None:
             for first, second in zip(*answers, strict=True):
                 np.testing.assert_allclose(first.to_numpy(), second.to_numpy(), rtol=1e-12)
     size = f"{given.height} x {given.width}"
-    print(f"{given.images} images of {size}, 1,000 samples; best of {given.rounds} rounds, in seconds\n")
+    print(
+        f"{given.images} images of {size}, 1,000 samples; best of {given.rounds} rounds, in seconds\n"
+    )
     print(f"{'':<42}{'CPU time':>10}{'wall clock':>12}{'ours faster':>13}")
-    best = {side: tuple(min(column) for column in zip(*times, strict=True)) for side, times in seconds.items()}
-    names = {"ours": "ours: chexseg evaluate --metric per-image", "plain": "decoding, and data frames in a loop"}
+    best = {
+        side: tuple(min(column) for column in zip(*times, strict=True))
+        for side, times in seconds.items()
+    }
+    names = {
+        "ours": "ours: chexseg evaluate --metric per-image",
+        "plain": "decoding, and data frames in a loop",
+    }
     for side, text in names.items():
-        print(f"{text:<42}{best[side][0]:>10.2f}{best[side][1]:>12.2f}{best[side][0] / best['ours'][0]:>12.0f}x")
+        print(
+            f"{text:<42}{best[side][0]:>10.2f}{best[side][1]:>12.2f}{best[side][0] / best['ours'][0]:>12.0f}x"
+        )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import bare
 import numpy as np
 import ray
 
-from chexseg.data import labelled, shards
+from chexseg.data import radiographs, shards
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.phantom import dataset
 from chexseg.stages import fit, ingest
@@ -36,7 +36,9 @@ WEAK_IMAGES, STEPS = 100, 3
 class Worker:
     """What a reused actor of Tune is to a cell: a process that lives on."""
 
-    def run(self, config: FitConfig, inputs: Mapping[str, Path], out: Path, called: float) -> list[float]:
+    def run(
+        self, config: FitConfig, inputs: Mapping[str, Path], out: Path, called: float
+    ) -> list[float]:
         """Seconds from the call to the end of each step."""
         ends: list[float] = []
         # The clock is the machine's, so that the driver's time of the call can be told from it.
@@ -49,21 +51,33 @@ class Worker:
 def write_inputs(scratch: Path, size: int) -> dict[str, Path]:
     """Ingested phantom images with expert masks, and weak maps of the training ones as `saliency` writes them."""
     # Of the phantom's validation images a good half have masks.
-    dataset.write(scratch / "data", dataset.Config(train=2 * WEAK_IMAGES, valid=400, test=0, size=size))
+    dataset.write(
+        scratch / "data", dataset.Config(train=2 * WEAK_IMAGES, valid=400, test=0, size=size)
+    )
     inputs = {}
     for split in ("train", "valid"):
         inputs[split] = scratch / split
         inputs[split].mkdir()
         config = IngestConfig(split=split, size=size)
-        ingest.run(config, {"data": scratch / "data"}, inputs[split], Execution(decode_workers=bare.CORES))
-    table = labelled.index(inputs["train"])
+        ingest.run(
+            config, {"data": scratch / "data"}, inputs[split], Execution(decode_workers=bare.CORES)
+        )
+    table = radiographs.index(inputs["train"])
     ids = sorted(table["image_id"][table["frontal"]])
-    scores_NKhw = np.random.default_rng(0).random((len(ids), len(PATHOLOGIES), 10, 10)).astype(np.float16)
+    scores_NKhw = (
+        np.random.default_rng(0).random((len(ids), len(PATHOLOGIES), 10, 10)).astype(np.float16)
+    )
     inputs["weak"] = scratch / "weak"
     (inputs["weak"] / "train").mkdir(parents=True)
-    about = {"kind": "cam", "pathologies": PATHOLOGIES, "negatives_empty": True, "thresholds": dict.fromkeys(PATHOLOGIES, 0.5)}
+    about = {
+        "kind": "cam",
+        "pathologies": PATHOLOGIES,
+        "negatives_empty": True,
+        "thresholds": dict.fromkeys(PATHOLOGIES, 0.5),
+    }
     shards.write(
-        inputs["weak"] / "train" / shards.part_name(0), shards.table({"image_id": ids}, {"scores": scores_NKhw}, **about)
+        inputs["weak"] / "train" / shards.part_name(0),
+        shards.table({"image_id": ids}, {"scores": scores_NKhw}, **about),
     )
     return inputs
 
@@ -71,7 +85,9 @@ def write_inputs(scratch: Path, size: int) -> dict[str, Path]:
 def measure(arguments: argparse.Namespace, scratch: Path) -> None:
     inputs = write_inputs(scratch, arguments.size)
     worker = Worker.remote()
-    print(f"first step of a cell: batch of {arguments.batch_size} at {arguments.size} x {arguments.size}, one thread")
+    print(
+        f"first step of a cell: batch of {arguments.batch_size} at {arguments.size} x {arguments.size}, one thread"
+    )
     print(f"{'':<28}{'s to the first step':>20}{'of which before it':>20}{'its third step':>16}")
     for number, p in enumerate((0.2, 0.4, 0.6, 0.8)):
         config = FitConfig(
@@ -84,9 +100,14 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> None:
             batch_size=arguments.batch_size,
             samples_per_epoch=STEPS * arguments.batch_size,
         )
-        first, second, third = ray.get(worker.run.remote(config, inputs, scratch / f"cell {number}", time.monotonic()))[:STEPS]
+        first, second, third = ray.get(
+            worker.run.remote(config, inputs, scratch / f"cell {number}", time.monotonic())
+        )[:STEPS]
         name = f"warm worker, p = {p}" if number else f"cold worker, p = {p}"
-        print(f"{name:<28}{first:>20.2f}{first - (third - second):>20.2f}{third - second:>16.2f}", flush=True)
+        print(
+            f"{name:<28}{first:>20.2f}{first - (third - second):>20.2f}{third - second:>16.2f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -21,14 +21,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from chexseg.data import labelled, sources
-from chexseg.data.mixture import Mixture
+from chexseg.data import radiographs
+from chexseg.data.sampling import samplers
+from chexseg.data.sampling.mixture import Mixture
 from chexseg.models import encoders, losses
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.stages import fit
 from chexseg.stages.api import Execution
 from chexseg.stages.configs import FitConfig
-from chexseg.stages.training_sets import TrainingSet
+from chexseg.stages.training.segmenter_data import TrainingSet
 
 #: A cell of Table 1: training images, selection images, epochs, batch size.
 IMAGES, SELECTION, EPOCHS, BATCH = 247, 40, 20, 8
@@ -42,14 +43,18 @@ KINDS = {
 
 def columns(count: int, size: int, device: str) -> dict[str, torch.Tensor]:
     """Noise with masks, as cells keep them on the device."""
-    masks = labelled.pack_bits(torch.rand(count, len(PATHOLOGIES), size, size) < 0.2)
+    masks = radiographs.pack_bits(torch.rand(count, len(PATHOLOGIES), size, size) < 0.2)
     images = torch.randint(0, 256, (count, size, size), dtype=torch.uint8)
-    return {"images": images.to(device), "masks": masks.to(device), "rows": torch.arange(count, device=device)}
+    return {
+        "images": images.to(device),
+        "masks": masks.to(device),
+        "rows": torch.arange(count, device=device),
+    }
 
 
 def training_set(size: int, steps: int, device: str) -> TrainingSet:
-    expert = sources.Resident(columns(147, size, device), 1)
-    weak = sources.Resident(columns(100, size, device), 2)
+    expert = samplers.Resident(columns(147, size, device), 1)
+    weak = samplers.Resident(columns(100, size, device), 2)
     mixture = Mixture(expert, weak, 0.5, BATCH, 3)
     select = columns(SELECTION, size, device)
     return TrainingSet(
@@ -73,15 +78,19 @@ class Bare:
         self.network = torch.compile(model) if config.compile else model
         self.optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
         batch = columns(BATCH, size, device)
-        self.images_NCHW = encoders.prepare(batch["images"], "random").contiguous(memory_format=memory)
-        self.masks_NKHW = labelled.unpack_bits(batch["masks"], (len(PATHOLOGIES), size, size))
+        self.images_NCHW = encoders.prepare(batch["images"], "random").contiguous(
+            memory_format=memory
+        )
+        self.masks_NKHW = radiographs.unpack_bits(batch["masks"], (len(PATHOLOGIES), size, size))
 
     def seconds(self, steps: int) -> float:
         """Of one step, the mean."""
         _wait(self.device)
         started = time.perf_counter()
         for _ in range(steps):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            with torch.autocast(
+                self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"
+            ):
                 logits_NKHW = self.network(self.images_NCHW)
             loss = losses.class_average_dice(logits_NKHW, self.masks_NKHW)
             self.optimizer.zero_grad()
@@ -107,7 +116,9 @@ class Turns:
             self.count = 0
             return
         self.count += 1
-        if self.count > 1 and (self.count - 1) % self.turn == 0:  # an epoch's first step bears its start, and isn't counted
+        if (
+            self.count > 1 and (self.count - 1) % self.turn == 0
+        ):  # an epoch's first step bears its start, and isn't counted
             self.cell_seconds.append(self._elapsed() / self.turn)
             self.bare_seconds.append(self.bare.seconds(self.turn))
         if (self.count - 1) % self.turn == 0:
@@ -127,17 +138,32 @@ def _wait(device: torch.device) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--size", type=int, default=320, help="pixels of the square images' side (default: 320)")
-    parser.add_argument("--turn", type=int, default=1, help="steps a turn; on a GPU more, or each waits (default: 1)")
+    parser.add_argument(
+        "--size", type=int, default=320, help="pixels of the square images' side (default: 320)"
+    )
+    parser.add_argument(
+        "--turn",
+        type=int,
+        default=1,
+        help="steps a turn; on a GPU more, or each waits (default: 1)",
+    )
     parser.add_argument("--turns", type=int, default=8, help="an epoch (default: 8)")
     parser.add_argument("--epochs", type=int, default=4, help="the first warms up (default: 4)")
     parser.add_argument("--all", action="store_true", help="the settings meant for a GPU too")
     arguments = parser.parse_args()
     threads = len(os.sched_getaffinity(0))
-    where = torch.cuda.get_device_name(arguments.device) if arguments.device != "cpu" else f"{threads} CPU cores"
-    print(f"DeepLabV3+, ResNet18, {len(PATHOLOGIES)} pathologies, {arguments.size} px, batch {BATCH}")
+    where = (
+        torch.cuda.get_device_name(arguments.device)
+        if arguments.device != "cpu"
+        else f"{threads} CPU cores"
+    )
+    print(
+        f"DeepLabV3+, ResNet18, {len(PATHOLOGIES)} pathologies, {arguments.size} px, batch {BATCH}"
+    )
     print(f"{where}; torch {torch.__version__}")
-    print(f"{'':<36}{'cell, ms a step':>16}{'bare, ms':>10}{'ratio':>7}{'images/s':>10}{'s a cell of Table 1':>21}")
+    print(
+        f"{'':<36}{'cell, ms a step':>16}{'bare, ms':>10}{'ratio':>7}{'images/s':>10}{'s a cell of Table 1':>21}"
+    )
     for name in KINDS if arguments.all else ["float32, channels last"]:
         config = FitConfig(init="random", epochs=arguments.epochs, checkpoint="last", **KINDS[name])
         data = training_set(arguments.size, 1 + arguments.turns * arguments.turn, arguments.device)
@@ -145,12 +171,19 @@ def main() -> None:
         execution.prepare()
         turns = Turns(Bare(config, arguments.size, arguments.device), arguments.turn)
         with tempfile.TemporaryDirectory() as out:
-            fit.optimise(config, fit.build(config), data, Path(out), replace(execution, progress=turns))
+            fit.optimise(
+                config, fit.build(config), data, Path(out), replace(execution, progress=turns)
+            )
         cells, bares = turns.cell_seconds[arguments.turns :], turns.bare_seconds[arguments.turns :]
         ratio = float(np.median(np.divide(cells, bares)))
-        cell, bare, selection = (float(np.median(found)) for found in (cells, bares, turns.selection_seconds[1:]))
+        cell, bare, selection = (
+            float(np.median(found)) for found in (cells, bares, turns.selection_seconds[1:])
+        )
         whole = EPOCHS * (IMAGES // BATCH * cell + selection)
-        print(f"{name:<36}{1e3 * cell:>16.1f}{1e3 * bare:>10.1f}{ratio:>7.3f}{BATCH / cell:>10.1f}{whole:>21.1f}", flush=True)
+        print(
+            f"{name:<36}{1e3 * cell:>16.1f}{1e3 * bare:>10.1f}{ratio:>7.3f}{BATCH / cell:>10.1f}{whole:>21.1f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

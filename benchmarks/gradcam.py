@@ -61,7 +61,9 @@ def autograd(model: classifier.Classifier, images_NCHW: Tensor) -> Tensor:
     return gradcam.grad_cam(features_NChw, model.head(features_NChw.mean((2, 3)))[:, COLUMNS])
 
 
-def timed(function: Callable[..., Tensor | None], *arguments: object) -> tuple[float, Tensor | None]:
+def timed(
+    function: Callable[..., Tensor | None], *arguments: object
+) -> tuple[float, Tensor | None]:
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     before = clock()
     result = function(*arguments)
@@ -77,7 +79,9 @@ def package(network: Hookable, images_NCHW: Tensor) -> tuple[float, Tensor]:
             seconds += timed(cam, images_NCHW, targets)[0]
             hooked = cam.activations_and_grads
             arguments = (hooked.activations[0].numpy(), hooked.gradients[0].numpy())
-            maps.append(np.maximum(cam.get_cam_image(images_NCHW, network.features, targets, *arguments), 0))
+            maps.append(
+                np.maximum(cam.get_cam_image(images_NCHW, network.features, targets, *arguments), 0)
+            )
     return seconds, torch.from_numpy(np.stack(maps, axis=1))
 
 
@@ -85,9 +89,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=16, help="images (default: 16)")
     parser.add_argument("--size", type=int, default=320, help="pixels of a side (default: 320)")
-    parser.add_argument("--package-batch", type=int, default=1, help="images the package gets (default: 1)")
+    parser.add_argument(
+        "--package-batch", type=int, default=1, help="images the package gets (default: 1)"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="turns each side has (default: 5)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch, for all sides (default: 1)")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="threads of PyTorch, for all sides (default: 1)"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if not 1 <= arguments.package_batch <= arguments.batch:
@@ -96,7 +104,9 @@ def main() -> None:
     torch.manual_seed(0)
     model = classifier.build("densenet121").eval().to(memory_format=torch.channels_last)
     network = Hookable(model)
-    pixels_NHW = torch.randint(256, (arguments.batch, arguments.size, arguments.size), dtype=torch.uint8)
+    pixels_NHW = torch.randint(
+        256, (arguments.batch, arguments.size, arguments.size), dtype=torch.uint8
+    )
     images_NCHW = encoders.prepare(pixels_NHW, "chexpert")
     with torch.inference_mode():
         features_NChw = model.feature_map(images_NCHW)
@@ -125,7 +135,9 @@ def main() -> None:
         f"DenseNet121, {arguments.batch} images of {arguments.size} x {arguments.size}, {len(PATHOLOGIES)} pathologies, "
         f"{arguments.threads} CPU thread(s), best of {arguments.rounds}"
     )
-    print(f"{'':<36}{'s a batch':>11}{'to forward':>12}{'to ours':>10}{'difference':>12}{'scaled':>9}")
+    print(
+        f"{'':<36}{'s a batch':>11}{'to forward':>12}{'to ours':>10}{'difference':>12}{'scaled':>9}"
+    )
     best = {name: min(values) for name, values in seconds.items()}
     forward, own = list(best.values())[:2]
     expected = maps["ours: forward and closed form"]
@@ -133,9 +145,13 @@ def main() -> None:
         difference = ""
         if (found := maps[name]) is not None:
             same = expected[: len(found)]
-            scaled_difference = (gradcam.normalise(found) - gradcam.normalise(same)).abs().max().item()
+            scaled_difference = (
+                (gradcam.normalise(found) - gradcam.normalise(same)).abs().max().item()
+            )
             difference = f"{(found - same).abs().max().item():>12.1e}{scaled_difference:>9.1e}"
-        print(f"{name:<36}{fastest:>11.4f}{fastest / forward:>12.4f}{fastest / own:>10.4f}{difference}")
+        print(
+            f"{name:<36}{fastest:>11.4f}{fastest / forward:>12.4f}{fastest / own:>10.4f}{difference}"
+        )
 
 
 if __name__ == "__main__":

@@ -70,7 +70,9 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> None:
     rates: dict[str, list[float]] = {stage: [], reference: []}
     starts = []
     for number in range(arguments.rounds):
-        rates[reference].append(processes * len(share) / bare.seconds(decoding, share, size, processes=processes))
+        rates[reference].append(
+            processes * len(share) / bare.seconds(decoding, share, size, processes=processes)
+        )
         out = scratch / f"shards {number}"
         out.mkdir()
         watch = bare.Watch()
@@ -81,8 +83,16 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> None:
         starts.append(watch.start(processes))
     print(f"{count} JPEG files with a short side of 320 pixels, to {size} x {size}")
     bare.print_rates(rates, {reference: stage})
-    print(f"reading the CSV file and starting the workers took {np.median(starts):.1f} s, which isn't counted")
+    print(
+        f"reading the CSV file and starting the workers took {np.median(starts):.1f} s, which isn't counted"
+    )
 
 
 if __name__ == "__main__":
-    bare.run(measure, __doc__, images=(32768, "names of files"), size=bare.SIZE, rounds=(3, "turns that the sides take"))
+    bare.run(
+        measure,
+        __doc__,
+        images=(32768, "names of files"),
+        size=bare.SIZE,
+        rounds=(3, "turns that the sides take"),
+    )

@@ -24,10 +24,10 @@ from time import perf_counter
 import bare
 from ingest import write_films
 
+from chexseg.run import local_ray
 from chexseg.stages import ingest
 from chexseg.stages.api import Execution
 from chexseg.stages.configs import IngestConfig
-from chexseg.study import local_ray
 
 STORE = 80 * 2**20
 COLUMNS = (
@@ -45,12 +45,18 @@ COLUMNS = (
 @contextmanager
 def cluster(nodes: int, scratch: Path) -> Iterator[None]:
     """A Ray of so many nodes on this machine."""
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": local_ray.token()}  # before Ray is imported
+    os.environ |= {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": local_ray.token(),
+    }  # before Ray is imported
     import ray
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 2, "object_store_memory": STORE}
-    there = Cluster(initialize_head=True, head_node_args={**node, "temp_dir": str(scratch / "ray"), "include_dashboard": False})
+    there = Cluster(
+        initialize_head=True,
+        head_node_args={**node, "temp_dir": str(scratch / "ray"), "include_dashboard": False},
+    )
     for _ in range(nodes - 1):
         there.add_node(**node)
     ray.init(address=there.address, log_to_driver=False, logging_level="error")
@@ -63,7 +69,10 @@ def cluster(nodes: int, scratch: Path) -> Iterator[None]:
 
 def spilling(scratch: Path) -> dict[Path, int]:
     """When each node last wrote or deleted a file in the directory that it spills objects to."""
-    return {path: path.stat().st_mtime_ns for path in (scratch / "ray").glob("session_*/ray_spilled_objects*")}
+    return {
+        path: path.stat().st_mtime_ns
+        for path in (scratch / "ray").glob("session_*/ray_spilled_objects*")
+    }
 
 
 def measure(images: int, nodes: int, size: int, scratch: Path) -> tuple[float, ...]:
@@ -82,18 +91,27 @@ def measure(images: int, nodes: int, size: int, scratch: Path) -> tuple[float, .
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, nargs="+", default=[4096, 16384], help="(default: 4096 16384)")
+    parser.add_argument(
+        "--images", type=int, nargs="+", default=[4096, 16384], help="(default: 4096 16384)"
+    )
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 3], help="(default: 1 2 3)")
-    parser.add_argument("--size", type=int, default=320, help="pixels of the square images' side (default: 320)")
+    parser.add_argument(
+        "--size", type=int, default=320, help="pixels of the square images' side (default: 320)"
+    )
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.alone:
         with tempfile.TemporaryDirectory(prefix="cxb-", dir="/tmp") as scratch:
             found = measure(given.images[0], given.nodes[0], given.size, Path(scratch))
-        values = (f"{value:>{len(name) + 2}.0f}" for name, value in zip(COLUMNS, found, strict=True))
+        values = (
+            f"{value:>{len(name) + 2}.0f}" for name, value in zip(COLUMNS, found, strict=True)
+        )
         print(f"{given.images[0]:>8,}{given.nodes[0]:>7}" + "".join(values), flush=True)
         return
-    print(f"{'images':>8}{'nodes':>7}" + "".join(f"{name:>{len(name) + 2}}" for name in COLUMNS), flush=True)
+    print(
+        f"{'images':>8}{'nodes':>7}" + "".join(f"{name:>{len(name) + 2}}" for name in COLUMNS),
+        flush=True,
+    )
     for images in given.images:
         for nodes in given.nodes:
             one = ["--images", str(images), "--nodes", str(nodes), "--size", str(given.size)]

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 PATHOLOGIES, RADIUS = 10, 10
 
 
-def all_pairs_at_once(boundary_Nhw: Tensor, displacement_N2hw: Tensor, seeds_NKhw: Tensor, radius: float) -> dict[str, Tensor]:
+def all_pairs_at_once(
+    boundary_Nhw: Tensor, displacement_N2hw: Tensor, seeds_NKhw: Tensor, radius: float
+) -> dict[str, Tensor]:
     """Equations (3) to (7) with one axis for all offsets."""
     import torch
     import torch.nn.functional as F
@@ -60,8 +62,12 @@ def all_pairs_at_once(boundary_Nhw: Tensor, displacement_N2hw: Tensor, seeds_NKh
     flat_NR = F.pad(boundary_Nhw, padding).flatten(1)
     paths = []
     for length, group in by_length.items():
-        index_OLP = torch.stack([torch.stack([here_P + y * across + x for y, x in line(*offset)]) for offset in group])
-        values_NOLP = flat_NR.index_select(1, index_OLP.flatten()).view(len(flat_NR), len(group), length, -1)
+        index_OLP = torch.stack(
+            [torch.stack([here_P + y * across + x for y, x in line(*offset)]) for offset in group]
+        )
+        values_NOLP = flat_NR.index_select(1, index_OLP.flatten()).view(
+            len(flat_NR), len(group), length, -1
+        )
         paths.append(values_NOLP.amax(2))
     path_NOP = torch.cat(paths, dim=1)
 
@@ -75,13 +81,17 @@ def all_pairs_at_once(boundary_Nhw: Tensor, displacement_N2hw: Tensor, seeds_NKh
     shown_NK1 = (flat_NKR == FOREGROUND).any(2, keepdim=True)
     flags = flat_NKR == FOREGROUND, (flat_NKR == BACKGROUND) & shown_NK1
     here = [flag.index_select(2, here_P)[:, :, None] for flag in flags]
-    there = [flag.index_select(2, there_OP.flatten()).unflatten(2, there_OP.shape) for flag in flags]
+    there = [
+        flag.index_select(2, there_OP.flatten()).unflatten(2, there_OP.shape) for flag in flags
+    ]
     count_fg_NOP = (here[0] & there[0]).sum(1, dtype=path_NOP.dtype)
     count_bg_NOP = (here[1] & there[1]).sum(1, dtype=path_NOP.dtype)
     count_negative_NOP = ((here[0] & there[1]) | (here[1] & there[0])).sum(1, dtype=path_NOP.dtype)
 
     def mean(values_NOP: Tensor, count_NOP: Tensor) -> Tensor:
-        return (values_NOP * count_NOP).sum() / count_NOP.sum(dtype=torch.float64).clamp(min=1).to(values_NOP.dtype)
+        return (values_NOP * count_NOP).sum() / count_NOP.sum(dtype=torch.float64).clamp(min=1).to(
+            values_NOP.dtype
+        )
 
     same_NOP = F.softplus(path_NOP)
     parts = {
@@ -91,8 +101,12 @@ def all_pairs_at_once(boundary_Nhw: Tensor, displacement_N2hw: Tensor, seeds_NKh
         "boundary_background": mean(same_NOP, count_bg_NOP),
         "boundary_negative": mean(F.softplus(-path_NOP), count_negative_NOP),
     }
-    parts["boundary"] = (parts["boundary_foreground"] + parts["boundary_background"]) / 2 + parts["boundary_negative"]
-    parts["total"] = parts["displacement_foreground"] + parts["displacement_background"] + parts["boundary"]
+    parts["boundary"] = (parts["boundary_foreground"] + parts["boundary_background"]) / 2 + parts[
+        "boundary_negative"
+    ]
+    parts["total"] = (
+        parts["displacement_foreground"] + parts["displacement_background"] + parts["boundary"]
+    )
     return parts
 
 
@@ -104,7 +118,9 @@ def inputs(batch: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
 
     generator = torch.Generator().manual_seed(0)
     boundary_Nhw = torch.randn(batch, side, side, generator=generator).requires_grad_()
-    displacement_N2hw = (3 * torch.randn(batch, 2, side, side, generator=generator)).requires_grad_()
+    displacement_N2hw = (
+        3 * torch.randn(batch, 2, side, side, generator=generator)
+    ).requires_grad_()
     centre_NK2 = side * torch.rand(batch, PATHOLOGIES, 2, generator=generator)
     grid_2hw = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij"))
     squares_NKhw = (grid_2hw - centre_NK2[..., None, None]).square().sum(2)
@@ -137,7 +153,9 @@ def measure(side: str, batch: int, maps: int, repeats: int, threads: int, out: P
     torch.set_num_threads(threads)
     clock = time.process_time if threads == 1 else time.perf_counter
 
-    def step(tensors: tuple[Tensor, Tensor, Tensor]) -> tuple[float, dict[str, float], tuple[Tensor, ...]]:
+    def step(
+        tensors: tuple[Tensor, Tensor, Tensor],
+    ) -> tuple[float, dict[str, float], tuple[Tensor, ...]]:
         before = clock()
         parts = losses(*tensors, RADIUS)
         gradients = torch.autograd.grad(parts["total"], tensors[:2])
@@ -158,16 +176,30 @@ def measure(side: str, batch: int, maps: int, repeats: int, threads: int, out: P
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=16, help="images (default: 16)")
-    parser.add_argument("--size", type=int, default=320, help="pixels of an image's side; maps have a quarter (default: 320)")
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=320,
+        help="pixels of an image's side; maps have a quarter (default: 320)",
+    )
     parser.add_argument("--rounds", type=int, default=3, help="processes of each side (default: 3)")
     parser.add_argument("--repeats", type=int, default=2, help="runs in a process (default: 2)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch, for both (default: 1)")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="threads of PyTorch, for both (default: 1)"
+    )
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     maps = -(-arguments.size // 4)
     if arguments.side:
-        measure(arguments.side, arguments.batch, maps, arguments.repeats, arguments.threads, arguments.out)
+        measure(
+            arguments.side,
+            arguments.batch,
+            maps,
+            arguments.repeats,
+            arguments.threads,
+            arguments.out,
+        )
         return
 
     found: dict[str, list[dict]] = {"ours": [], "all pairs at once": []}
@@ -175,25 +207,45 @@ def main() -> None:
         files = {side: Path(directory) / f"{number}.npz" for number, side in enumerate(found)}
         for _ in range(arguments.rounds):
             for side, results in found.items():
-                command = [sys.executable, __file__, *sys.argv[1:], "--side", side, "--out", str(files[side])]
-                answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ)
+                command = [
+                    sys.executable,
+                    __file__,
+                    *sys.argv[1:],
+                    "--side",
+                    side,
+                    "--out",
+                    str(files[side]),
+                ]
+                answer = subprocess.run(
+                    command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ
+                )
                 results.append(json.loads(answer.stdout))
         own, other = (np.load(path) for path in files.values())
-        difference = max(np.abs(own[name] - other[name]).max() / np.abs(own[name]).max() for name in own.files)
+        difference = max(
+            np.abs(own[name] - other[name]).max() / np.abs(own[name]).max() for name in own.files
+        )
 
     print(
         f"{arguments.batch} images, {maps} x {maps} maps, {PATHOLOGIES} pathologies, radius {RADIUS}, "
         f"{arguments.threads} CPU thread(s), best of {arguments.rounds * arguments.repeats}"
     )
-    print(f"{'':<20}{'s forward and backward':>24}{'MB beyond the inputs':>22}{'times ours':>14}{'memory':>10}")
-    seconds = {side: min(result["seconds"] for result in results) for side, results in found.items()}
-    memory = {side: max(result["bytes"] for result in results) / 2**20 for side, results in found.items()}
+    print(
+        f"{'':<20}{'s forward and backward':>24}{'MB beyond the inputs':>22}{'times ours':>14}{'memory':>10}"
+    )
+    seconds = {
+        side: min(result["seconds"] for result in results) for side, results in found.items()
+    }
+    memory = {
+        side: max(result["bytes"] for result in results) / 2**20 for side, results in found.items()
+    }
     for side in found:
         ratios = f"{seconds[side] / seconds['ours']:>13.1f}x{memory[side] / memory['ours']:>9.0f}x"
         print(f"{side:<20}{seconds[side]:>24.3f}{memory[side]:>22.0f}{ratios}")
     losses = [results[0]["losses"] for results in found.values()]
     relative = max(abs(losses[0][name] - losses[1][name]) / losses[0][name] for name in losses[0])
-    print(f"largest difference of a loss, relative: {relative:.1e}; of a gradient, to its largest value: {difference:.1e}")
+    print(
+        f"largest difference of a loss, relative: {relative:.1e}; of a gradient, to its largest value: {difference:.1e}"
+    )
 
 
 if __name__ == "__main__":

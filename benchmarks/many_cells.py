@@ -26,19 +26,33 @@ from typing import Any
 import bare
 from rich.console import Console
 
+from chexseg import launch
+from chexseg.config import study_file
 from chexseg.phantom import dataset
+from chexseg.plan import planner
 from chexseg.progress import Lines
+from chexseg.run import scheduler
 from chexseg.stages import fit, score
-from chexseg.study import launch, plan, run, spec
-from chexseg.study.store import Store
+from chexseg.store.store import Store
 
 #: Of the table; the names of what `measure` returns.
-COLUMNS = ("planning, s", "the run, s", "CPU ms a cell", "MiB before", "MiB at most", "Ray's GCS, MiB")
+COLUMNS = (
+    "planning, s",
+    "the run, s",
+    "CPU ms a cell",
+    "MiB before",
+    "MiB at most",
+    "Ray's GCS, MiB",
+)
 
 
 def study_text(cells: int) -> str:
     """Fully supervised cells that differ in their trial alone, so that they share everything but themselves."""
-    settings = {"size": 32, "encoder": {"init": "random"}, "labels": {"p": 1, "expert_split": {"train": 8, "select": 4}}}
+    settings = {
+        "size": 32,
+        "encoder": {"init": "random"},
+        "labels": {"p": 1, "expert_split": {"train": 8, "select": 4}},
+    }
     return json.dumps({"name": "many", "axes": {"trial": list(range(cells))}, "settings": settings})
 
 
@@ -51,7 +65,7 @@ def empty(config: Any, inputs: Mapping[str, Path], out: Path, execution: Any) ->
 def empty_trial(config: Mapping[str, Any], **constants: Any) -> None:
     """What workers run for `run._trial`: the same, with stages that do nothing."""
     fit.run = score.run = empty
-    run._trial(config, **constants)
+    scheduler._trial(config, **constants)
 
 
 def resident_mib(process: str = "self") -> float:
@@ -75,11 +89,11 @@ def gcs_mib() -> float:
 def measure(cells: int, go: int, profile: str | None, scratch: Path) -> tuple[float, ...]:
     data, store = scratch / "data", Store(scratch / "store")
     dataset.write(data, dataset.Config(train=1, valid=16, test=4, size=64))
-    fingerprints = plan.fingerprints(data)
+    fingerprints = planner.fingerprints(data)
     started = perf_counter()
-    planned = plan.plan(spec.parse(study_text(cells), "many.yaml"), fingerprints)
+    planned = planner.plan(study_file.parse(study_text(cells), "many.yaml"), fingerprints)
     planning = perf_counter() - started
-    run._trial, run.CELLS_IN_ONE_GO = empty_trial, go
+    scheduler._trial, scheduler.CELLS_IN_ONE_GO = empty_trial, go
     with bare.own_ray(), (scratch / "log").open("w") as log:
         before, cpu, started = resident_mib(), process_time(), perf_counter()
         with cProfile.Profile() if profile else nullcontext() as watched:
@@ -87,17 +101,35 @@ def measure(cells: int, go: int, profile: str | None, scratch: Path) -> tuple[fl
         took, cpu, gcs = perf_counter() - started, process_time() - cpu, gcs_mib()
     if watched:
         watched.dump_stats(profile)
-    if outcome.failed or len(outcome.computed) != len(planned.nodes) - 1:  # nothing needs the training set
+    if (
+        outcome.failed or len(outcome.computed) != len(planned.nodes) - 1
+    ):  # nothing needs the training set
         why = next(iter(outcome.failed.values()), "")
         raise SystemExit(f"{len(outcome.computed)} of {len(planned.nodes)} stages ran; {why}")
-    return planning, took, 1000 * cpu / cells, before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, gcs
+    return (
+        planning,
+        took,
+        1000 * cpu / cells,
+        before,
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        gcs,
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cells", type=int, nargs="+", default=[1000, 4000], help="sizes of studies (default: 1000 4000)")
     parser.add_argument(
-        "--go", type=int, default=run.CELLS_IN_ONE_GO, help=f"cells that Tune is given at once (default: {run.CELLS_IN_ONE_GO})"
+        "--cells",
+        type=int,
+        nargs="+",
+        default=[1000, 4000],
+        help="sizes of studies (default: 1000 4000)",
+    )
+    parser.add_argument(
+        "--go",
+        type=int,
+        default=scheduler.CELLS_IN_ONE_GO,
+        help=f"cells that Tune is given at once (default: {scheduler.CELLS_IN_ONE_GO})",
     )
     parser.add_argument("--profile", help="write what the driver's main thread did, for pstats")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
@@ -105,13 +137,17 @@ def main() -> None:
     if given.alone:
         with tempfile.TemporaryDirectory(prefix="cxb-", dir="/tmp") as scratch:
             found = measure(given.cells[0], given.go, given.profile, Path(scratch))
-        values = (f"{value:>{len(name) + 3}.1f}" for name, value in zip(COLUMNS, found, strict=True))
+        values = (
+            f"{value:>{len(name) + 3}.1f}" for name, value in zip(COLUMNS, found, strict=True)
+        )
         print(f"{given.cells[0]:>9,}" + "".join(values), flush=True)
         return
     print(f"{'cells':>9}" + "".join(f"{name:>{len(name) + 3}}" for name in COLUMNS), flush=True)
     options = ["--go", str(given.go), *(["--profile", given.profile] if given.profile else [])]
     for cells in given.cells:
-        subprocess.run([sys.executable, __file__, "--alone", "--cells", str(cells), *options], check=True)
+        subprocess.run(
+            [sys.executable, __file__, "--alone", "--cells", str(cells), *options], check=True
+        )
 
 
 if __name__ == "__main__":

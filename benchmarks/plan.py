@@ -19,8 +19,10 @@ from typing import Any
 
 import bare
 
+from chexseg.config import study_file
+from chexseg.plan import planner
+from chexseg.plan.graph import Node
 from chexseg.stages.registry import STAGES
-from chexseg.study import plan, spec
 
 DATA = {"train": "a", "valid": "b", "test": "c"}
 
@@ -41,7 +43,7 @@ def study_text(cells: int) -> str:
     )
 
 
-def identity(node: plan.Node) -> dict[str, Any]:
+def identity(node: Node) -> dict[str, Any]:
     """What a node's key is the hash of; in this study nothing stands in for another node."""
     return {
         "stage": node.stage,
@@ -64,11 +66,14 @@ def main() -> None:
     text = study_text(given.cells)
     ours, theirs = [], []
     for _ in range(given.rounds):
-        planned, *seconds = timed(lambda: plan.plan(spec.parse(text, "many.yaml"), DATA))
+        planned, *seconds = timed(lambda: planner.plan(study_file.parse(text, "many.yaml"), DATA))
         ours.append(seconds)
         identities = [identity(node) for node in planned.nodes.values()]
         keys, *seconds = timed(
-            lambda these=identities: [hashlib.sha256(json.dumps(one, sort_keys=True).encode()).hexdigest() for one in these]
+            lambda these=identities: [
+                hashlib.sha256(json.dumps(one, sort_keys=True).encode()).hexdigest()
+                for one in these
+            ]
         )
         theirs.append(seconds)
         if keys != list(planned.nodes):

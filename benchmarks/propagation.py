@@ -75,7 +75,9 @@ def ours(maps_Khw: Tensor, boundary_hw: Tensor) -> Tensor:
     return propagate(maps_Khw[None], boundary_hw[None], RADIUS, POWER, STEPS_LOG2)[0]
 
 
-def timed(function: Callable[[Tensor, Tensor], Tensor], *inputs: Tensor, budget_s: float = 1.0) -> tuple[float, Tensor]:
+def timed(
+    function: Callable[[Tensor, Tensor], Tensor], *inputs: Tensor, budget_s: float = 1.0
+) -> tuple[float, Tensor]:
     """The best time of as many runs as fit the budget, at least one; and the result."""
     best, start = math.inf, time.perf_counter()
     while best == math.inf or time.perf_counter() - start < budget_s:
@@ -87,14 +89,22 @@ def timed(function: Callable[[Tensor, Tensor], Tensor], *inputs: Tensor, budget_
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--full", action="store_true", help="the dense matrix on the 80 x 80 map too (minutes)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch, for all three (default: 1)")
+    parser.add_argument(
+        "--full", action="store_true", help="the dense matrix on the 80 x 80 map too (minutes)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, help="threads of PyTorch, for all three (default: 1)"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
     generator = torch.Generator().manual_seed(0)
-    header = f"{'map':>7}  {'method':<24}{'s an image':>12}{'ours faster':>12}{'largest difference':>20}"
-    print(f"{CLASSES} classes, radius {RADIUS}, power {POWER}, {2**STEPS_LOG2} steps, {arguments.threads} CPU thread(s)")
+    header = (
+        f"{'map':>7}  {'method':<24}{'s an image':>12}{'ours faster':>12}{'largest difference':>20}"
+    )
+    print(
+        f"{CLASSES} classes, radius {RADIUS}, power {POWER}, {2**STEPS_LOG2} steps, {arguments.threads} CPU thread(s)"
+    )
     print(header)
     for size in (32, 80):
         maps_Khw = torch.rand(CLASSES, size, size, generator=generator)
@@ -102,14 +112,21 @@ def main() -> None:
         timed(ours, maps_Khw, boundary_hw, budget_s=0.2)  # warm up
         seconds, result = timed(ours, maps_Khw, boundary_hw)
         print(f"{size:>3} x {size}  {'ours (propagate)':<24}{seconds:>12.5f}")
-        methods = {"loop over neighbours": neighbour_loop, "dense matrix per class": dense_per_class}
+        methods = {
+            "loop over neighbours": neighbour_loop,
+            "dense matrix per class": dense_per_class,
+        }
         for name, method in methods.items():
             if method is dense_per_class and size == 80 and not arguments.full:
-                print(f"{size:>3} x {size}  {name:<24}{'not run':>12}{'':>12}{'--full runs it':>20}")
+                print(
+                    f"{size:>3} x {size}  {name:<24}{'not run':>12}{'':>12}{'--full runs it':>20}"
+                )
                 continue
             theirs, expected = timed(method, maps_Khw, boundary_hw)
             difference = (result - expected).abs().max().item()
-            print(f"{size:>3} x {size}  {name:<24}{theirs:>12.5f}{theirs / seconds:>11.0f}x{difference:>20.1e}")
+            print(
+                f"{size:>3} x {size}  {name:<24}{theirs:>12.5f}{theirs / seconds:>11.0f}x{difference:>20.1e}"
+            )
 
 
 if __name__ == "__main__":

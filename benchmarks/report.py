@@ -19,27 +19,49 @@ import bare
 import numpy as np
 import pandas as pd
 
+from chexseg.analysis.results import CELL_COLUMNS, GRAPH_COLUMNS, StudyResults
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.report.page import page
-from chexseg.report.results import CELL_COLUMNS, GRAPH_COLUMNS, StudyResults
 
 #: method, weak labels, p, fraction
 ARMS = [("full", None, 1.0, np.nan), ("student", None, 1.0, 0.1)]
-ARMS += [("mixed" if p else "weak", weak, p, np.nan) for weak in ("cam", "irnet") for p in (0.0, 0.5, 0.9)]
+ARMS += [
+    ("mixed" if p else "weak", weak, p, np.nan)
+    for weak in ("cam", "irnet")
+    for p in (0.0, 0.5, 0.9)
+]
 
 
 def study(cells: int, variants: int, images: int) -> StudyResults:
     """A study of so many cells; the last variant may have fewer trials."""
     generator = np.random.default_rng(0)
     trials = -(-cells // (variants * len(ARMS)))
-    points = [(variant, trial, arm) for variant in range(variants) for trial in range(trials) for arm in ARMS][:cells]
+    points = [
+        (variant, trial, arm)
+        for variant in range(variants)
+        for trial in range(trials)
+        for arm in ARMS
+    ][:cells]
     rows = []
     for number, (variant, trial, (method, weak, p, fraction)) in enumerate(points):
         other = f"blocks={variant // 25} width={variant % 25}"
         name = f"{weak or method} p={p:g} {other} trial {trial}"
         weak_images = np.nan if weak is None else 100
         selection = generator.uniform(0.1, 0.3)
-        values = (f"{number:064x}", name, method, weak, p, trial, "random", weak_images, fraction, 20, other, selection)
+        values = (
+            f"{number:064x}",
+            name,
+            method,
+            weak,
+            p,
+            trial,
+            "random",
+            weak_images,
+            fraction,
+            20,
+            other,
+            selection,
+        )
         rows.append(dict(zip(CELL_COLUMNS, values, strict=True)))
     shape = (images, len(PATHOLOGIES))
     true_IK = generator.integers(0, 20_000, shape, dtype=np.int32) * (generator.random(shape) < 0.3)
@@ -52,15 +74,31 @@ def study(cells: int, variants: int, images: int) -> StudyResults:
     for row in rows:
         fit = f"f{row['cell'][1:]}"
         graph.append((fit, "fit", f"fit: {row['name']}", "cached", 60.0, ("i" * 64,)))
-        graph.append((row["cell"], "score", f"score: {row['name']}", "cached", 1.0, (fit, "i" * 64)))
+        graph.append(
+            (row["cell"], "score", f"score: {row['name']}", "cached", 1.0, (fit, "i" * 64))
+        )
     for key, stage, label, _, seconds, _ in graph:
-        config = {"p": label, "epochs": 20, "learning_rate": 1e-3, "loss": "class-average-dice"} if stage == "fit" else {}
-        ran.append({"stage": stage, "key": key, "seconds": seconds, "host": "node", "settings": json.dumps(config)})
+        config = (
+            {"p": label, "epochs": 20, "learning_rate": 1e-3, "loss": "class-average-dice"}
+            if stage == "fit"
+            else {}
+        )
+        ran.append(
+            {
+                "stage": stage,
+                "key": key,
+                "seconds": seconds,
+                "host": "node",
+                "settings": json.dumps(config),
+            }
+        )
     return StudyResults(
         name="many",
         title="Many cells",
         pathologies=PATHOLOGIES,
-        image_ids=tuple(f"patient{number // 2:05d}_study1_view{number % 2}_frontal" for number in range(images)),
+        image_ids=tuple(
+            f"patient{number // 2:05d}_study1_view{number % 2}_frontal" for number in range(images)
+        ),
         cells=pd.DataFrame(rows),
         counts_CIK3=counts_CIK3,
         missing=pd.DataFrame(columns=["name", "state", "reason"]),
@@ -75,7 +113,12 @@ def peak() -> float:
 
 
 def main() -> None:
-    given = bare.parse(__doc__, cells=(10_000, ""), variants=(625, "of the encoder"), images=(668, "of the test set"))
+    given = bare.parse(
+        __doc__,
+        cells=(10_000, ""),
+        variants=(625, "of the encoder"),
+        images=(668, "of the test set"),
+    )
     results = study(given.cells, given.variants, given.images)
     before = peak()
     with tempfile.TemporaryDirectory() as out:
@@ -87,7 +130,9 @@ def main() -> None:
     print(f"{given.cells:,} cells, {given.variants:,} variants, {given.images:,} images\n")
     print(f"{'report, and CPU time of it':<34}{seconds:>8.1f} s {cpu:>8.1f} s")
     print(f"{'memory before, and at most':<34}{before:>8.2f} GB{peak():>8.2f} GB")
-    print(f"{'index.html, all files':<34}{size[0]:>8.1f} MB{size[1]:>8.1f} MB in {len(files)} files")
+    print(
+        f"{'index.html, all files':<34}{size[0]:>8.1f} MB{size[1]:>8.1f} MB in {len(files)} files"
+    )
 
 
 if __name__ == "__main__":

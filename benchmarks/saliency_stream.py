@@ -23,7 +23,7 @@ from pathlib import Path
 import bare
 import numpy as np
 
-from chexseg.data import shards, streams
+from chexseg.data import ray_data, shards
 from chexseg.models import classifier, encoders
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
 from chexseg.stages import saliency
@@ -37,18 +37,25 @@ BATCH = 32
 def write_classifier(directory: Path, architecture: str) -> Path:
     directory.mkdir()
     encoders.save(
-        classifier.build(architecture), directory / CLASSIFIER_WEIGHTS, architecture=architecture, observations=OBSERVATIONS
+        classifier.build(architecture),
+        directory / CLASSIFIER_WEIGHTS,
+        architecture=architecture,
+        observations=OBSERVATIONS,
     )
     return directory
 
 
-def stage(paths: list[str], model: Path, architecture: str, out: Path, workers: int, empty: bool = False) -> float:
+def stage(
+    paths: list[str], model: Path, architecture: str, out: Path, workers: int, empty: bool = False
+) -> float:
     """Seconds of the stage's pass over the files; `empty`: of one that wants no image, so of starting its workers."""
     out.mkdir(parents=True)
-    names = [name for path in paths for name in shards.read(path, ["image_id"])["image_id"].to_pylist()]
+    names = [
+        name for path in paths for name in shards.read(path, ["image_id"])["image_id"].to_pylist()
+    ]
     wanted = [] if empty else names
     started = time.perf_counter()
-    streams.map_files(
+    ray_data.map_files(
         paths,
         saliency.Mapper,
         {
@@ -71,15 +78,34 @@ def speed(arguments: argparse.Namespace, scratch: Path) -> None:
     model = write_classifier(scratch / "classifier", arguments.architecture)
     batches = max(2, 64 * files // cores // BATCH // arguments.rounds)
     forward = (partial(classifier.build, arguments.architecture), "chexpert", arguments.size, BATCH)
-    rates: dict[str, list[float]] = {"streamed": [], "bare, as many processes": [], "bare, one process": []}
+    rates: dict[str, list[float]] = {
+        "streamed": [],
+        "bare, as many processes": [],
+        "bare, one process": [],
+    }
     starts = []
     for number in range(arguments.rounds):
-        rates["bare, as many processes"].append(bare.forward_rate(*forward, batches, processes=cores))
-        starts.append(stage(paths, model, arguments.architecture, scratch / f"nothing {number}", cores, empty=True))
+        rates["bare, as many processes"].append(
+            bare.forward_rate(*forward, batches, processes=cores)
+        )
+        starts.append(
+            stage(
+                paths,
+                model,
+                arguments.architecture,
+                scratch / f"nothing {number}",
+                cores,
+                empty=True,
+            )
+        )
         seconds = stage(paths, model, arguments.architecture, scratch / f"maps {number}", cores)
         rates["streamed"].append(64 * files / (seconds - starts[-1]))
-        rates["bare, one process"].append(bare.forward_rate(*forward, batches * cores, threads=cores))
-    print(f"{arguments.architecture}, {64 * files} images of {arguments.size} x {arguments.size}, {cores} cores")
+        rates["bare, one process"].append(
+            bare.forward_rate(*forward, batches * cores, threads=cores)
+        )
+    print(
+        f"{arguments.architecture}, {64 * files} images of {arguments.size} x {arguments.size}, {cores} cores"
+    )
     bare.print_rates(rates, dict.fromkeys(list(rates)[1:], "streamed"))
     print(f"starting the workers took {np.median(starts):.1f} s")
 
@@ -98,10 +124,18 @@ def memory_of(count: int, size: int, rows_a_file: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=512, help="for the speed (default: 512)")
-    parser.add_argument("--size", type=int, default=320, help="pixels of the square images' side (default: 320)")
+    parser.add_argument(
+        "--size", type=int, default=320, help="pixels of the square images' side (default: 320)"
+    )
     parser.add_argument("--architecture", default="densenet121")
-    parser.add_argument("--rounds", type=int, default=2, help="turns that the sides take (default: 2)")
-    parser.add_argument("--memory", action="store_true", help="measure memory instead: 1,000 and 20,000 images (minutes)")
+    parser.add_argument(
+        "--rounds", type=int, default=2, help="turns that the sides take (default: 2)"
+    )
+    parser.add_argument(
+        "--memory",
+        action="store_true",
+        help="measure memory instead: 1,000 and 20,000 images (minutes)",
+    )
     parser.add_argument("--memory-of", type=int, nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory_of:

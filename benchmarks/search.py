@@ -20,16 +20,19 @@ from time import perf_counter
 
 import bare
 
+from chexseg.analysis import load
+from chexseg.analysis.statistics import scores
 from chexseg.cli.demo import DEMO_DATA
+from chexseg.config import study_file
 from chexseg.phantom import dataset
+from chexseg.plan import planner
+from chexseg.plan.graph import Plan
 from chexseg.progress import Quiet
-from chexseg.report import load
-from chexseg.report.statistics import scores
-from chexseg.study import journal, plan, run, search_run, spec
-from chexseg.study.ledger import Ledger
-from chexseg.study.plan import Plan
-from chexseg.study.search import Search, describe
-from chexseg.study.store import Store
+from chexseg.run import scheduler
+from chexseg.search import journal, searcher
+from chexseg.search.optuna_study import Ledger
+from chexseg.search.space_plan import Search, describe
+from chexseg.store.store import Store
 
 STUDY = Path(__file__).resolve().parent.parent / "studies" / "search.yaml"
 GRID = {
@@ -48,21 +51,23 @@ def test_miou(planned: Plan, store: Store) -> float:
 def measure(trials: int, scratch: Path) -> None:
     data = scratch / "data"
     dataset.write(data, dataset.Config(**DEMO_DATA))
-    study, found = spec.load(STUDY), plan.fingerprints(data)
+    study, found = study_file.load(STUDY), planner.fingerprints(data)
     search, alone = Search(study, found, {}), Store(scratch / "search")
     axes = {**GRID, "trial": tuple(range(trials))}
-    grid = plan.plan(study.model_copy(update={"name": "grid", "axes": axes, "search": None}), found)
+    grid = planner.plan(
+        study.model_copy(update={"name": "grid", "axes": axes, "search": None}), found
+    )
     store = Store(scratch / "grid")
     with bare.own_ray():
         started = perf_counter()
-        run.run(search.upstream(), store, data, Quiet())
+        scheduler.run(search.upstream(), store, data, Quiet())
         shared = perf_counter() - started
         shutil.copytree(store.root, alone.root)
         started = perf_counter()
-        outcome = run.run(grid, store, data, Quiet())
+        outcome = scheduler.run(grid, store, data, Quiet())
         grid_wall = perf_counter() - started
         started = perf_counter()
-        searched = search_run.run_search(search, alone, data, Quiet())
+        searched = searcher.run_search(search, alone, data, Quiet())
         search_wall = perf_counter() - started
     if outcome.failed or searched.failed:
         raise SystemExit(f"failed: {[*outcome.failed.values(), *searched.failed.values()]}")
@@ -70,16 +75,32 @@ def measure(trials: int, scratch: Path) -> None:
     arms = defaultdict(list)
     for cell in grid.cells:
         arms[cell.name.rpartition(" trial ")[0]].append(cell)
-    values = {name: mean(store.find("fit", cell.fit).facts["selection_miou"] for cell in cells) for name, cells in arms.items()}
+    values = {
+        name: mean(store.find("fit", cell.fit).facts["selection_miou"] for cell in cells)
+        for name, cells in arms.items()
+    }
     best = max(values, key=values.__getitem__)
     grid_training = sum(outcome.computed[cell.fit] for cell in grid.cells)
     chosen = Plan(grid.study, cells=arms[best], nodes=grid.nodes, data=found)
 
     ledger = Ledger(search, alone)
     standing, asked = ledger.standing(), journal.read(alone, ledger.name)
-    search_training = sum((trial.datetime_complete - trial.datetime_start).total_seconds() for trial in asked)
+    search_training = sum(
+        (trial.datetime_complete - trial.datetime_start).total_seconds() for trial in asked
+    )
     print(f"shared stages: {shared:.0f} s; {bare.CORES} cores")
-    columns = ("", "settings", "fits", "epochs", "to grid", "training s", "to grid", "wall s", "held back", "test")
+    columns = (
+        "",
+        "settings",
+        "fits",
+        "epochs",
+        "to grid",
+        "training s",
+        "to grid",
+        "wall s",
+        "held back",
+        "test",
+    )
     print("{:<7}{:>9}{:>6}{:>8}{:>9}{:>12}{:>9}{:>8}{:>11}{:>8}  best".format(*columns))
     row = "{:<7}{:>9}{:>6}{:>8}{:>9.2f}{:>12.0f}{:>9.2f}{:>8.0f}{:>11.3f}{:>8.3f}  {}"
     epochs = sum(grid.nodes[cell.fit].config["epochs"] for cell in grid.cells)
@@ -87,7 +108,15 @@ def measure(trials: int, scratch: Path) -> None:
     print(row.format("grid", *counts, values[best], test_miou(chosen, store), best))
     fits = len(list((alone.root / "fit").iterdir()))
     trained = sum(len(trial.intermediate_values) for trial in asked)
-    counts = (len(asked), fits, trained, trained / epochs, search_training, search_training / grid_training, search_wall)
+    counts = (
+        len(asked),
+        fits,
+        trained,
+        trained / epochs,
+        search_training,
+        search_training / grid_training,
+        search_wall,
+    )
     test = test_miou(search.plan([standing.point]), alone)
     what = f"{describe(standing.point)} ({standing.pruned} of {len(asked)} points pruned)"
     print(row.format("search", *counts, standing.value, test, what))

@@ -24,7 +24,7 @@ import bare
 import numpy as np
 import torch
 
-from chexseg.data import labelled
+from chexseg.data import radiographs
 from chexseg.models import encoders, segmenter
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.phantom import dataset
@@ -60,7 +60,12 @@ def write_segmenter(directory: Path, images_NHW: torch.Tensor) -> Path:
     with torch.inference_mode():
         logits_NKhw = segmenter.stride4_logits(model, encoders.prepare(images_NHW, INIT))
     thresholds = logits_NKhw.transpose(0, 1).flatten(1).sigmoid().quantile(0.95, dim=1).tolist()
-    about = {"architecture": ARCHITECTURE, "init": INIT, "size": images_NHW.shape[-1], "pathologies": PATHOLOGIES}
+    about = {
+        "architecture": ARCHITECTURE,
+        "init": INIT,
+        "size": images_NHW.shape[-1],
+        "pathologies": PATHOLOGIES,
+    }
     encoders.save(model, directory / SEGMENTER_WEIGHTS, **about, thresholds=thresholds)
     return directory
 
@@ -86,28 +91,44 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> None:
     files = max(2 * processes, arguments.images // 64)
     images = 64 * files
     bare.write_images(scratch / "train" / "images", images, size, 64)
-    dataset.write(scratch / "phantom", dataset.Config(train=0, valid=0, test=arguments.test_images, size=size))
+    dataset.write(
+        scratch / "phantom", dataset.Config(train=0, valid=0, test=arguments.test_images, size=size)
+    )
     test = scratch / "test"
     test.mkdir()
     given = {"data": scratch / "phantom"}
-    ingest.run(IngestConfig(split="test", size=size), given, test, Execution(decode_workers=processes))
-    model = write_segmenter(scratch / "segmenter", labelled.pixels(test, labelled.ids(test / "images")[:BATCH]))
+    ingest.run(
+        IngestConfig(split="test", size=size), given, test, Execution(decode_workers=processes)
+    )
+    model = write_segmenter(
+        scratch / "segmenter", radiographs.pixels(test, radiographs.ids(test / "images")[:BATCH])
+    )
 
     side_by_side, alone = f"forward to stride 4, {processes} processes", "forward, 1 process"
     rates: dict[str, list[float]] = {"distil": [], side_by_side: [], "score": [], alone: []}
     starts = []
     few, many = (max(2, count // BATCH) for count in (arguments.test_images, images // processes))
-    score_seconds(test, model, scratch / "unmeasured score")  # a warm worker has opened its first stream long before
+    score_seconds(
+        test, model, scratch / "unmeasured score"
+    )  # a warm worker has opened its first stream long before
     for number in range(arguments.rounds):
-        rates[side_by_side].append(bare.forward_rate(Stride4, INIT, size, BATCH, many, processes=processes))
+        rates[side_by_side].append(
+            bare.forward_rate(Stride4, INIT, size, BATCH, many, processes=processes)
+        )
         watch = distilled(scratch / "train", model, scratch / f"logits {number}")
         rates["distil"].append(watch.rate(processes))
         starts.append(watch.start(processes))
         rates[alone].append(bare.forward_rate(build, INIT, size, BATCH, few))
-        rates["score"].append(arguments.test_images / score_seconds(test, model, scratch / f"scores {number}"))
-    print(f"DeepLabV3+ {ARCHITECTURE} at {size} x {size}: {images} images distilled, {arguments.test_images} scored")
+        rates["score"].append(
+            arguments.test_images / score_seconds(test, model, scratch / f"scores {number}")
+        )
+    print(
+        f"DeepLabV3+ {ARCHITECTURE} at {size} x {size}: {images} images distilled, {arguments.test_images} scored"
+    )
     bare.print_rates(rates, {side_by_side: "distil", alone: "score"})
-    print(f"starting distil's {processes} workers took {np.median(starts):.1f} s, which isn't counted")
+    print(
+        f"starting distil's {processes} workers took {np.median(starts):.1f} s, which isn't counted"
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ Each row is a real command on a small phantom data set, in processes of their ow
 
 CPU time is that of every process of the command and of its Ray, from the command's start to the first
 step. Processes are looked at twenty times a second; one that has ended counts as it was last seen.
-Every training loop uses `chexseg.stages.pace.Pace`, which a ``sitecustomize`` module on the processes'
+Every training loop uses `chexseg.stages.training.step_timer.Pace`, which a ``sitecustomize`` module on the processes'
 path makes write down when a loop's first step ends. The reference of the last column is the CPU time of
 importing torch and segmentation-models-pytorch once.
 """
@@ -39,7 +39,7 @@ import importlib.abc, importlib.machinery, os, sys, time
 
 class Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "chexseg.stages.pace":
+        if name != "chexseg.stages.training.step_timer":
             return None
         sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(name, path)
@@ -118,18 +118,35 @@ class Machine:
                 self.ticks[entry.name] = sum(map(int, fields[11:13]))
         return sum(self.ticks.values()) / os.sysconf("SC_CLK_TCK")
 
-    def study(self, name: str, text: str, data: Path, store: str, *more: str) -> subprocess.Popen[bytes]:
+    def study(
+        self, name: str, text: str, data: Path, store: str, *more: str
+    ) -> subprocess.Popen[bytes]:
         file = self.scratch / f"{name}.yaml"
         file.write_text(text)
         self.steps.write_text("")
-        command = [sys.executable, "-m", "chexseg", "study", "run", str(file), "--data", str(data), "--quiet"]
+        command = [
+            sys.executable,
+            "-m",
+            "chexseg",
+            "study",
+            "run",
+            str(file),
+            "--data",
+            str(data),
+            "--quiet",
+        ]
         log = (self.scratch / f"{name}.log").open("wb")
-        return subprocess.Popen([*command, "--store", store, *more], env=self.environment, stdout=log, stderr=log)
+        return subprocess.Popen(
+            [*command, "--store", store, *more], env=self.environment, stdout=log, stderr=log
+        )
 
     def until(self, driver: subprocess.Popen[bytes], condition: object) -> None:
         while not condition():
             if driver.poll() is not None and not condition():
-                raise SystemExit("the study ended early: " + "".join(p.read_text() for p in self.scratch.glob("*.log")))
+                raise SystemExit(
+                    "the study ended early: "
+                    + "".join(p.read_text() for p in self.scratch.glob("*.log"))
+                )
             self.cpu_seconds()
             time.sleep(0.05)
 
@@ -146,7 +163,9 @@ class Machine:
             time.sleep(0.1)
 
 
-def to_first_step(machine: Machine, name: str, text: str, data: Path, *more: str) -> tuple[float, float]:
+def to_first_step(
+    machine: Machine, name: str, text: str, data: Path, *more: str
+) -> tuple[float, float]:
     """(seconds, CPU seconds) from a study's command to its first training step; the study then runs to its end."""
     store = machine.scratch / f"store-{name}"
     before, started = machine.cpu_seconds(), time.time()
@@ -162,7 +181,9 @@ def to_first_step(machine: Machine, name: str, text: str, data: Path, *more: str
 def second_cell(machine: Machine, data: Path) -> tuple[float, float]:
     """(seconds, CPU seconds) from the first cell's manifest to the second cell's first step; one worker."""
     store = machine.scratch / "store-two"
-    cpu = len(os.sched_getaffinity(0))  # so that a cell needs the whole machine and a single worker takes both
+    cpu = len(
+        os.sched_getaffinity(0)
+    )  # so that a cell needs the whole machine and a single worker takes both
     driver = machine.study("two", CELLS.format(trials="0, 1", cpu=cpu), data, str(store))
     machine.until(driver, lambda: list(store.glob("score/*/manifest.json")))
     before, started = machine.cpu_seconds(), time.time()
@@ -177,15 +198,31 @@ def imports() -> tuple[float, float]:
     before, started = os.times(), time.time()
     subprocess.run([sys.executable, "-c", "import torch, segmentation_models_pytorch"], check=True)
     after = os.times()
-    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    spent = (
+        after.children_user + after.children_system - before.children_user - before.children_system
+    )
     return time.time() - started, spent
 
 
 def warm(machine: Machine, data: Path) -> tuple[float, float]:
     """The first step of a study on a Ray that has run one of another trial before."""
-    ray = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--port=0", "--num-cpus", str(cores() + 1)]
-    ray += ["--include-dashboard=false", "--temp-dir", str(machine.scratch / "ray"), "--node-ip-address=127.0.0.1"]
-    started = subprocess.run(ray, env=machine.environment, capture_output=True, text=True, check=True)
+    ray = [
+        str(Path(sys.executable).with_name("ray")),
+        "start",
+        "--head",
+        "--port=0",
+        "--num-cpus",
+        str(cores() + 1),
+    ]
+    ray += [
+        "--include-dashboard=false",
+        "--temp-dir",
+        str(machine.scratch / "ray"),
+        "--node-ip-address=127.0.0.1",
+    ]
+    started = subprocess.run(
+        ray, env=machine.environment, capture_output=True, text=True, check=True
+    )
     address = re.search(r"--address='([^']+)'", started.stdout)[1]
     to_first_step(machine, "first", CELLS.format(trials=1, cpu=1), data, "--address", address)
     return to_first_step(machine, "warm", CELLS.format(trials=0, cpu=1), data, "--address", address)
@@ -198,10 +235,14 @@ def cores() -> int:
 def one_round(data: Path) -> dict[str, tuple[float, float]]:
     rows = {}
     cases = {
-        "cold Ray": lambda machine: to_first_step(machine, "cold", CELLS.format(trials=0, cpu=1), data),
+        "cold Ray": lambda machine: to_first_step(
+            machine, "cold", CELLS.format(trials=0, cpu=1), data
+        ),
         "warm Ray": lambda machine: warm(machine, data),
         "second cell": lambda machine: second_cell(machine, data),
-        "cold Ray, classifier": lambda machine: to_first_step(machine, "classifier", CLASSIFIER, data),
+        "cold Ray, classifier": lambda machine: to_first_step(
+            machine, "classifier", CLASSIFIER, data
+        ),
     }
     for name, measure in cases.items():
         scratch = Path(tempfile.mkdtemp(prefix="cxb-", dir="/tmp"))

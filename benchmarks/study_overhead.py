@@ -18,15 +18,17 @@ from time import perf_counter
 
 import bare
 
-from chexseg.manifest import MANIFEST
+from chexseg.config import study_file
 from chexseg.phantom import dataset
+from chexseg.plan import planner
+from chexseg.plan.graph import Plan
 from chexseg.progress import Quiet
+from chexseg.run import scheduler
 from chexseg.stages import fit, ingest
 from chexseg.stages.api import Execution
 from chexseg.stages.configs import FitConfig, IngestConfig
-from chexseg.study import plan, run, spec
-from chexseg.study.plan import Plan
-from chexseg.study.store import Store
+from chexseg.store.manifest import MANIFEST
+from chexseg.store.store import Store
 
 SIZE, STEPS = 64, 12
 STUDY = """
@@ -44,11 +46,18 @@ def epochs_in(seconds: float, data: Path, scratch: Path) -> int:
     """How many epochs a fit of the study has time for, by one that is run here on one thread."""
     (scratch / "valid").mkdir()
     (scratch / "fit").mkdir()
-    ingest.run(IngestConfig(split="valid", size=SIZE), {"data": data}, scratch / "valid", Execution())
+    ingest.run(
+        IngestConfig(split="valid", size=SIZE), {"data": data}, scratch / "valid", Execution()
+    )
     ends: list[float] = []
     execution = Execution(threads=1, progress=lambda *_: ends.append(perf_counter()))
     config = FitConfig(
-        init="random", expert_train=24, expert_select=8, epochs=3, samples_per_epoch=8 * STEPS, checkpoint="last"
+        init="random",
+        expert_train=24,
+        expert_select=8,
+        epochs=3,
+        samples_per_epoch=8 * STEPS,
+        checkpoint="last",
     )
     fit.run(config, {"valid": scratch / "valid"}, scratch / "fit", execution)
     return max(1, math.ceil(seconds / (STEPS * (ends[-1] - ends[STEPS]) / (len(ends) - 1 - STEPS))))
@@ -60,7 +69,10 @@ def between_cells(planned: Plan, store: Store) -> list[float]:
     def written(stage: str, key: str) -> float:
         return (store.find(stage, key).path / MANIFEST).stat().st_mtime
 
-    starts = sorted(written("fit", cell.fit) - store.find("fit", cell.fit).manifest["seconds"] for cell in planned.cells)
+    starts = sorted(
+        written("fit", cell.fit) - store.find("fit", cell.fit).manifest["seconds"]
+        for cell in planned.cells
+    )
     ends = sorted(written("score", cell.score) for cell in planned.cells)
     # A worker that ended first is taken to begin first.
     return [start - end for start, end in zip(starts[bare.CORES :], ends, strict=False)]
@@ -72,20 +84,26 @@ def measure(cells: int, seconds: float, scratch: Path) -> None:
     with bare.own_ray():
         epochs = epochs_in(seconds, data, scratch)
     text = STUDY.format(trials=list(range(cells)), size=SIZE, epochs=epochs, samples=8 * STEPS)
-    planned = plan.plan(spec.parse(text, "overhead.yaml"), plan.fingerprints(data))
+    planned = planner.plan(study_file.parse(text, "overhead.yaml"), planner.fingerprints(data))
     store = Store(scratch / "store")
     started = perf_counter()
     with bare.own_ray():
-        outcome = run.run(planned, store, data, Quiet())
+        outcome = scheduler.run(planned, store, data, Quiet())
     whole = perf_counter() - started
     if outcome.failed:
         raise SystemExit(f"a cell failed: {next(iter(outcome.failed.values()))}")
     fits = [outcome.computed[cell.fit] for cell in planned.cells]
     scores = [outcome.computed[cell.score] for cell in planned.cells]
     training = sum(fits) / bare.CORES
-    print(f"{cells} cells on {bare.CORES} workers; a fit {sum(fits) / cells:.1f} s, a score {sum(scores) / cells:.2f} s")
+    print(
+        f"{cells} cells on {bare.CORES} workers; a fit {sum(fits) / cells:.1f} s, a score {sum(scores) / cells:.2f} s"
+    )
     print(f"{'':<26}{'s':>8}{'to training':>13}")
-    for name, took in {"training": training, "the run": outcome.seconds, "with Ray's start and end": whole}.items():
+    for name, took in {
+        "training": training,
+        "the run": outcome.seconds,
+        "with Ray's start and end": whole,
+    }.items():
         print(f"{name:<26}{took:>8.1f}{took / training:>13.3f}")
     gaps = between_cells(planned, store)
     print(f"between two cells on a worker: median {median(gaps):.2f} s, longest {max(gaps):.2f} s")

@@ -22,16 +22,18 @@ import bare
 import pyarrow.parquet as pq
 from safetensors.torch import load_file
 
-from chexseg import manifest
+from chexseg.config import study_file
 from chexseg.data import shards
 from chexseg.models import encoders, segmenter
-from chexseg.study import plan, spec
-from chexseg.study.store import Store
+from chexseg.plan import planner
+from chexseg.plan.graph import Node
+from chexseg.store import manifest
+from chexseg.store.store import Store
 
 STUDY = "name: many\naxes: {{trial: {trials}}}\nsettings: {{encoder: {{init: random}}}}\n"
 
 
-def commit(store: Store, node: plan.Node, write: Callable[[Path], None]) -> Path:
+def commit(store: Store, node: Node, write: Callable[[Path], None]) -> Path:
     with store.working_on(node) as partial:
         partial.mkdir(parents=True)
         write(partial)
@@ -44,7 +46,13 @@ def timed(work: Callable[[], object]) -> float:
     return perf_counter() - started
 
 
-def compare(unit: str, amount: int, bare_work: Callable[[], object], checked: Callable[[], object], rounds: int) -> None:
+def compare(
+    unit: str,
+    amount: int,
+    bare_work: Callable[[], object],
+    checked: Callable[[], object],
+    rounds: int,
+) -> None:
     bare_work()  # both sides read from the page cache
     first, later, reference = [], [], []
     for _ in range(rounds):
@@ -54,7 +62,9 @@ def compare(unit: str, amount: int, bare_work: Callable[[], object], checked: Ca
         later.append(timed(checked))
     for name, times in (("without checks", reference), ("first", first), ("later", later)):
         seconds = median(times)
-        print(f"  {name:<15} {seconds:8.3f} s  {amount / seconds:10.0f} {unit}/s  {seconds / median(reference):6.3f}")
+        print(
+            f"  {name:<15} {seconds:8.3f} s  {amount / seconds:10.0f} {unit}/s  {seconds / median(reference):6.3f}"
+        )
 
 
 def stream(paths: list[str]) -> None:
@@ -71,7 +81,9 @@ def bare_stream(paths: list[str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=4096)
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--results", type=int, default=10_000)
@@ -79,23 +91,43 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         store = Store(Path(scratch) / "store")
-        planned = plan.plan(
-            spec.parse(STUDY.format(trials=list(range(arguments.results // 2))), "many.yaml"),
+        planned = planner.plan(
+            study_file.parse(STUDY.format(trials=list(range(arguments.results // 2))), "many.yaml"),
             {"train": "a", "valid": "b", "test": "c"},
         )
         nodes = list(planned.nodes.values())
         ingested = next(node for node in nodes if node.stage == "ingest")
-        made = commit(store, ingested, lambda out: bare.write_images(out / "images", arguments.images, arguments.size, 1024))
+        made = commit(
+            store,
+            ingested,
+            lambda out: bare.write_images(out / "images", arguments.images, arguments.size, 1024),
+        )
         paths = shards.files(made / "images")
-        print(f"streaming {arguments.images} images of {arguments.size} px, noise: hardly compressed")
-        compare("images", arguments.images, lambda: bare_stream(paths), lambda: stream(paths), arguments.rounds)
+        print(
+            f"streaming {arguments.images} images of {arguments.size} px, noise: hardly compressed"
+        )
+        compare(
+            "images",
+            arguments.images,
+            lambda: bare_stream(paths),
+            lambda: stream(paths),
+            arguments.rounds,
+        )
 
         fitted = next(node for node in nodes if node.stage == "fit")
         network = segmenter.build("resnet18", 10)
-        made = commit(store, fitted, lambda out: encoders.save(network, out / "segmenter.safetensors"))
+        made = commit(
+            store, fitted, lambda out: encoders.save(network, out / "segmenter.safetensors")
+        )
         weights = made / "segmenter.safetensors"
         print(f"loading a segmenter, {weights.stat().st_size / 2**20:.0f} MiB")
-        compare("", 1, lambda: load_file(weights), lambda: (manifest.verify(weights), load_file(weights)), arguments.rounds)
+        compare(
+            "",
+            1,
+            lambda: load_file(weights),
+            lambda: (manifest.verify(weights), load_file(weights)),
+            arguments.rounds,
+        )
 
         rest = [node for node in nodes if node.stage in ("fit", "score") and node.key != fitted.key]
         for node in rest:
@@ -111,7 +143,13 @@ def main() -> None:
         compare("results", len(nodes), listed, lambda: store.find_all(nodes), arguments.rounds)
         print("checking the scores before a run")
         scores = [node for node in nodes if node.stage == "score"]
-        compare("scores", len(scores), lambda: store.find_all(scores), lambda: store.drop_damaged_scores(scores), 1)
+        compare(
+            "scores",
+            len(scores),
+            lambda: store.find_all(scores),
+            lambda: store.drop_damaged_scores(scores),
+            1,
+        )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ import sys
 # `python -m` puts the current directory first: whatever lies there would be imported in place of a package of its name.
 # It stays if this package was found there.
 _package_root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-if not sys.flags.safe_path and os.path.realpath(sys.path[0]) == os.getcwd() != os.path.realpath(_package_root):
+if not sys.flags.safe_path and os.path.realpath(sys.path[0]) == os.getcwd() != os.path.realpath(
+    _package_root
+):
     del sys.path[0]
 
 from chexseg.cli import main  # noqa: E402

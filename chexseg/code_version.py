@@ -1,4 +1,4 @@
-"""Identify the chexseg that a process runs: its version, a digest of its source files, and their directory."""
+"""The version of chexseg that a process runs, and a digest of its sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake: one line, no traceback, exit code 2."""
+"""Exceptions of chexseg."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ten pathologies of the paper, CheXpert's fourteen observations, and the names that differ between the two."""
+"""The ten pathologies, CheXpert's fourteen observations, and their aliases."""
 
 from __future__ import annotations
 
@@ -39,10 +39,21 @@ OBSERVATIONS: tuple[str, ...] = (
 )
 
 #: CheXpert's competition tasks, which select the classifier's checkpoint (Irvin et al. 2019, section 5).
-COMPETITION: tuple[str, ...] = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+COMPETITION: tuple[str, ...] = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Pleural Effusion",
+)
 
 #: The pathologies frequent enough among 40 held-back images to select a segmenter's checkpoint by.
-COMMON: tuple[str, ...] = ("Enlarged Cardiomediastinum", "Support Devices", "Cardiomegaly", "Atelectasis")
+COMMON: tuple[str, ...] = (
+    "Enlarged Cardiomediastinum",
+    "Support Devices",
+    "Cardiomegaly",
+    "Atelectasis",
+)
 
 #: CheXpert's CSV files say "Lung Opacity" for what CheXlocalize's masks call "Airspace Opacity".
 ALIASES: dict[str, str] = {"Lung Opacity": "Airspace Opacity"}
@@ -70,7 +81,9 @@ def select(names: str | Iterable[str]) -> tuple[str, ...]:
     wanted = [ALIASES.get(name, name) for name in names]
     for name in wanted:
         if name not in PATHOLOGIES:
-            raise UserError(f"unknown pathology {name!r}{nearest(name, PATHOLOGIES)}; allowed: all, {', '.join(PATHOLOGIES)}")
+            raise UserError(
+                f"unknown pathology {name!r}{nearest(name, PATHOLOGIES)}; allowed: all, {', '.join(PATHOLOGIES)}"
+            )
     if not wanted or len(set(wanted)) != len(wanted):
         raise UserError("pathologies: name at least one, each once")
     return tuple(name for name in PATHOLOGIES if name in wanted)

@@ -1,4 +1,4 @@
-"""Progress for people: bars with rate and estimate on a terminal, plain lines every few seconds elsewhere, or nothing."""
+"""Progress bars on a terminal, plain lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ LINE_EVERY = 5.0
 class Reporter(Protocol):
     """What long-running work tells. A name stands for one piece of work from its first update to its finish."""
 
-    def update(self, name: str, done: int, total: int, unit: str, note: Mapping[str, Any] | None = None) -> None: ...
+    def update(
+        self, name: str, done: int, total: int, unit: str, note: Mapping[str, Any] | None = None
+    ) -> None: ...
 
     def finish(self, name: str, text: str) -> None: ...
 
@@ -39,7 +41,9 @@ class Reporter(Protocol):
 class Quiet:
     """Says nothing."""
 
-    def update(self, name: str, done: int, total: int, unit: str, note: Mapping[str, Any] | None = None) -> None:
+    def update(
+        self, name: str, done: int, total: int, unit: str, note: Mapping[str, Any] | None = None
+    ) -> None:
         pass
 
     def finish(self, name: str, text: str) -> None:
@@ -64,7 +68,9 @@ class Lines:
         self.said: dict[str, float] = {}
         self.head = ""
 
-    def update(self, name: str, done: int, total: int, unit: str, note: Mapping[str, Any] | None = None) -> None:
+    def update(
+        self, name: str, done: int, total: int, unit: str, note: Mapping[str, Any] | None = None
+    ) -> None:
         now = time.monotonic()
         started = self.started.setdefault(name, now)
         self.said.setdefault(name, now)
@@ -122,10 +128,18 @@ class Bars:
         self.tasks: dict[str, TaskID] = {}
         self.progress.start()
 
-    def update(self, name: str, done: int, total: int, unit: str, note: Mapping[str, Any] | None = None) -> None:
+    def update(
+        self, name: str, done: int, total: int, unit: str, note: Mapping[str, Any] | None = None
+    ) -> None:
         if name not in self.tasks:
             self.tasks[name] = self.progress.add_task(name, total=total, unit=unit, note="")
-        self.progress.update(self.tasks[name], completed=done, total=total, unit=unit, note=_figures(note).lstrip(", "))
+        self.progress.update(
+            self.tasks[name],
+            completed=done,
+            total=total,
+            unit=unit,
+            note=_figures(note).lstrip(", "),
+        )
 
     def finish(self, name: str, text: str) -> None:
         task = self.tasks.pop(name, None)
@@ -158,5 +172,9 @@ def duration(seconds: float) -> str:
 
 
 def _figures(note: Mapping[str, Any] | None) -> str:
-    parts = [f"{name} {value:.3g}" for name, value in (note or {}).items() if isinstance(value, (int, float))]
+    parts = [
+        f"{name} {value:.3g}"
+        for name, value in (note or {}).items()
+        if isinstance(value, (int, float))
+    ]
     return ", " + ", ".join(parts) if parts else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chexseg.data import location
-from chexseg.data.location import RemotePath
-from chexseg.study import local_ray
+from chexseg.analysis.results import StudyResults
+from chexseg.data import remote_path
+from chexseg.data.remote_path import RemotePath
+from chexseg.run import local_ray
+from tests.analysis.synthetic_study import build_study
 from tests.leftovers import Leftovers, listening_ports
+from tests.store.places import open_store
 
 # Tests share the machine's few cores with Ray's workers; one thread a process is faster than several that fight.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -40,7 +44,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reports = [report for reports in terminalreporter.stats.values() for report in reports]
-    long = [report for report in reports if getattr(report, "when", "") == "call" and report.duration > LONG]
+    long = [
+        report
+        for report in reports
+        if getattr(report, "when", "") == "call" and report.duration > LONG
+    ]
     unmarked = [report for report in long if "slow" not in report.keywords]
     if unmarked:
         terminalreporter.section(f"tests of more than {LONG} s that are not marked slow")
@@ -94,7 +102,9 @@ def s3():
     running.start()
     host, port = running.get_host_and_port()
     log.options = f"?endpoint_override={host}%3A{port}&scheme=http"
-    made, _ = fs.FileSystem.from_uri(f"s3://any:secret@bucket{log.options}&allow_bucket_creation=true")
+    made, _ = fs.FileSystem.from_uri(
+        f"s3://any:secret@bucket{log.options}&allow_bucket_creation=true"
+    )
     made.create_dir("bucket")
     yield log
     running.stop()
@@ -128,7 +138,9 @@ def ray_session():
         num_cpus=len(os.sched_getaffinity(0)) + 1,
         include_dashboard=False,
         object_store_memory=200 * 2**20,
-        _system_config={"metrics_report_interval_ms": 1000},  # 10 s are long for a test that waits for them
+        _system_config={
+            "metrics_report_interval_ms": 1000
+        },  # 10 s are long for a test that waits for them
     ):
         yield
 
@@ -146,14 +158,16 @@ def phantom_root(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def uploaded(s3) -> Callable[[Path, str], RemotePath]:
     """``uploaded(directory, prefix)``: a copy of a directory on the S3 server."""
-    from chexseg.object_store import connect
+    from chexseg.store.uris import connect
 
     def upload(directory: Path, prefix: str) -> RemotePath:
         place = connect(s3(prefix), "upload")
         for path in filter(Path.is_file, directory.rglob("*")):
-            with place.files.open_output_stream(f"{place.path}/{path.relative_to(directory)}", compression=None) as stream:
+            with place.files.open_output_stream(
+                f"{place.path}/{path.relative_to(directory)}", compression=None
+            ) as stream:
                 stream.write(path.read_bytes())
-        return location.at(s3(prefix))
+        return remote_path.at(s3(prefix))
 
     return upload
 
@@ -178,7 +192,9 @@ def write_dicom() -> Callable[..., Path]:
     """``write_dicom(path, stored_HW, photometric, **elements)``: a digital radiograph of 12 bits; its path."""
     pydicom = pytest.importorskip("pydicom")
 
-    def write(path: Path, stored_HW: np.ndarray, photometric: str = "MONOCHROME2", **elements: Any) -> Path:
+    def write(
+        path: Path, stored_HW: np.ndarray, photometric: str = "MONOCHROME2", **elements: Any
+    ) -> Path:
         data = pydicom.Dataset()
         data.file_meta = pydicom.dataset.FileMetaDataset()
         data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
@@ -194,3 +210,27 @@ def write_dicom() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def study() -> StudyResults:
+    return build_study()
+
+
+@pytest.fixture(scope="session")
+def build():
+    """The builder, for studies of other shapes."""
+    return build_study
+
+
+@pytest.fixture(params=["directory", pytest.param("s3", marks=pytest.mark.heavy)])
+def place(request, tmp_path) -> str:
+    """Where a new store may be: a directory, or a prefix of an S3 bucket."""
+    if request.param == "directory":
+        return str(tmp_path / "store")
+    return request.getfixturevalue("s3")(f"stores/{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def store(place):
+    return open_store(place)

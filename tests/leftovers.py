@@ -28,7 +28,9 @@ class Leftovers:
         name, _, value = self.mark.partition("=")
         os.environ[name] = value
         self.rays_before = set(Path("/tmp").glob("cxr-*"))
-        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # pytest keeps what failed tests have made
+        os.environ.setdefault(
+            "PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir()
+        )  # pytest keeps what failed tests have made
         self.temporary = Path(tempfile.mkdtemp(prefix="cxt-"))
         os.environ["TMPDIR"], tempfile.tempdir = str(self.temporary), None
 
@@ -51,7 +53,9 @@ class Leftovers:
         for entry in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):  # it ended meanwhile, or is another user's
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-                ends_with_us = int(entry.name) == os.getpid() or "multiprocessing.resource_tracker" in command
+                ends_with_us = (
+                    int(entry.name) == os.getpid() or "multiprocessing.resource_tracker" in command
+                )
                 if self.mark.encode() in (entry / "environ").read_bytes() and not ends_with_us:
                     started[int(entry.name)] = command
         return started

@@ -17,17 +17,32 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def chexseg(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "chexseg", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=120
+        [sys.executable, "-m", "chexseg", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=120,
     )
 
 
 def test_nothing_heavy_is_imported_before_a_command_runs():
     code = "import sys, chexseg.cli; print(sorted({'ray', 'torch', 'pandas', 'plotly', 'pyarrow'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip()
+        == "[]"
+    )
 
 
 def test_plan_prints_45_cells_for_the_papers_48_combinations(phantom_root, tmp_path):
-    arguments = ("study", "plan", "studies/semi_supervised.yaml", "--data", phantom_root, "--store", tmp_path / "store")
+    arguments = (
+        "study",
+        "plan",
+        "studies/semi_supervised.yaml",
+        "--data",
+        phantom_root,
+        "--store",
+        tmp_path / "store",
+    )
     text = chexseg(*arguments)
     assert text.returncode == 0, text.stderr
     assert text.stdout.startswith("semi-supervised: 45 distinct cells, 0 of them done")
@@ -41,13 +56,27 @@ def test_plan_prints_45_cells_for_the_papers_48_combinations(phantom_root, tmp_p
 
 
 def test_plan_and_status_of_a_search_that_never_ran(phantom_root, tmp_path):
-    arguments = ("study", "plan", "studies/search.yaml", "--data", phantom_root, "--store", tmp_path / "store")
+    arguments = (
+        "study",
+        "plan",
+        "studies/search.yaml",
+        "--data",
+        phantom_root,
+        "--store",
+        tmp_path / "store",
+    )
     text = chexseg(*arguments).stdout
     assert "search: 8 points, each the mean of 2 trials; sampler tpe, pruner median" in text
     assert "at most 16 fits to come: ~" in text
     document = json.loads(chexseg(*arguments, "--json").stdout)
     assert document["cells"] == [] and document["search"]["space"]["labels.p"]["high"] == 1
-    assert {stage["stage"] for stage in document["stages"]} == {"ingest", "classify", "pretrain", "saliency", "irnet"}
+    assert {stage["stage"] for stage in document["stages"]} == {
+        "ingest",
+        "classify",
+        "pretrain",
+        "saliency",
+        "irnet",
+    }
     status = json.loads(chexseg("study", "status", *arguments[2:], "--json").stdout)
     assert not status["complete"] and status["search"]["best"] is None
     assert not (tmp_path / "store").exists()
@@ -56,7 +85,15 @@ def test_plan_and_status_of_a_search_that_never_ran(phantom_root, tmp_path):
 
 
 def test_status_of_what_never_ran(phantom_root, tmp_path):
-    arguments = ("study", "status", "studies/demo.yaml", "--data", phantom_root, "--store", tmp_path / "store")
+    arguments = (
+        "study",
+        "status",
+        "studies/demo.yaml",
+        "--data",
+        phantom_root,
+        "--store",
+        tmp_path / "store",
+    )
     assert chexseg(*arguments).stdout.startswith("demo: 15 missing")
     document = json.loads(chexseg(*arguments, "--json").stdout)
     assert document["complete"] is False
@@ -64,7 +101,20 @@ def test_status_of_what_never_ran(phantom_root, tmp_path):
 
 
 def test_a_phantom_is_written_whole_checked_and_never_overwritten(tmp_path):
-    made = chexseg("data", "phantom", "set", "--train", "6", "--valid", "4", "--test", "3", "--size", "64", cwd=tmp_path)
+    made = chexseg(
+        "data",
+        "phantom",
+        "set",
+        "--train",
+        "6",
+        "--valid",
+        "4",
+        "--test",
+        "3",
+        "--size",
+        "64",
+        cwd=tmp_path,
+    )
     assert made.returncode == 0, made.stderr
     assert made.stdout == "set: 6 training, 4 validation and 3 test images\n"
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
@@ -77,7 +127,10 @@ def test_a_phantom_is_written_whole_checked_and_never_overwritten(tmp_path):
 
 def test_a_phantom_with_a_prevalence_has_its_rare_findings_that_often(tmp_path):
     sizes = ("--train", "30", "--valid", "1", "--test", "1", "--size", "64")
-    assert chexseg("data", "phantom", "rich", *sizes, "--prevalence", "0.9", cwd=tmp_path).returncode == 0
+    assert (
+        chexseg("data", "phantom", "rich", *sizes, "--prevalence", "0.9", cwd=tmp_path).returncode
+        == 0
+    )
     with (tmp_path / "rich" / "CheXpert-v1.0-small" / "train.csv").open(newline="") as file:
         assert sum(row["Lung Lesion"] == "1.0" for row in csv.DictReader(file)) > 15
     wrong = chexseg("data", "phantom", "wrong", *sizes, "--prevalence", "1.5", cwd=tmp_path)
@@ -96,7 +149,10 @@ def test_evaluate_says_1_for_the_truth_itself(phantom_root, tmp_path):
 
 def test_what_is_left_out_is_on_stderr_and_in_the_json(phantom_root, tmp_path):
     truth = phantom_root / "CheXlocalize" / "gt_segmentations_test.json"
-    masks = {f"{image_id}.jpg": {"Edema": entry["Edema"]} for image_id, entry in json.loads(truth.read_text()).items()}
+    masks = {
+        f"{image_id}.jpg": {"Edema": entry["Edema"]}
+        for image_id, entry in json.loads(truth.read_text()).items()
+    }
     (tmp_path / "edema.json").write_text(json.dumps(masks))
     answer = chexseg("evaluate", "--gt", truth, "--pred", tmp_path / "edema.json", "--json")
     assert answer.returncode == 0 and "edema.json: doesn't name 9 pathologies" in answer.stderr
@@ -104,10 +160,22 @@ def test_what_is_left_out_is_on_stderr_and_in_the_json(phantom_root, tmp_path):
     assert evaluated["rows"][-1] == {"pathology": "mean", "n_images": len(masks), "iou": 1.0}
     assert len(evaluated["left_out"]["not_predicted"]) == 9
     assert answer.stderr == "".join(f"note: {note}\n" for note in evaluated["notes"])
-    arguments = ("compare", truth, tmp_path / "edema.json", "--gt", truth, "--out", tmp_path / "out")
+    arguments = (
+        "compare",
+        truth,
+        tmp_path / "edema.json",
+        "--gt",
+        truth,
+        "--out",
+        tmp_path / "out",
+    )
     compared = json.loads(chexseg(*arguments, "--json").stdout)
-    assert [row["difference"] for row in compared["rows"]] == [0, 0] and "+0.000" in compared["sentence"]
-    assert Path(compared["page"]).is_file() and any("are matched without" in note for note in compared["notes"])
+    assert [row["difference"] for row in compared["rows"]] == [0, 0] and "+0.000" in compared[
+        "sentence"
+    ]
+    assert Path(compared["page"]).is_file() and any(
+        "are matched without" in note for note in compared["notes"]
+    )
     masks = {f"x/{image_id}": entry for image_id, entry in masks.items()}
     (tmp_path / "other.json").write_text(json.dumps(masks))
     answer = chexseg("evaluate", "--gt", truth, "--pred", tmp_path / "other.json")
@@ -118,17 +186,29 @@ def test_what_is_left_out_is_on_stderr_and_in_the_json(phantom_root, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (("study", "plan", "studies/demo.yaml", "--data", "nowhere"), ["nowhere", "no such directory"]),
-        (("study", "plan", "studies/nothing.yaml", "--data", "."), ["studies/nothing.yaml", "cannot be read"]),
+        (
+            ("study", "plan", "studies/demo.yaml", "--data", "nowhere"),
+            ["nowhere", "no such directory"],
+        ),
+        (
+            ("study", "plan", "studies/nothing.yaml", "--data", "."),
+            ["studies/nothing.yaml", "cannot be read"],
+        ),
         (
             ("study", "plan", "studies/demo.yaml", "--data", ".", "--set", "fit.epoch=3"),
             ["fit.epoch", "did you mean 'fit.epochs'"],
         ),
-        (("study", "run", "studies/demo.yaml", "--data", ".", "--store", "README.md"), ["README.md", "is a file"]),
+        (
+            ("study", "run", "studies/demo.yaml", "--data", ".", "--store", "README.md"),
+            ["README.md", "is a file"],
+        ),
         (("data", "check", "nowhere"), ["nowhere", "no such directory"]),
         (("evaluate", "--gt", "README.md", "--pred", "README.md"), ["README.md", "not JSON"]),
         (("compare", "a.json", "b.json", "--out", "out"), ["neither --gt nor --data"]),
-        (("compare", "studies/demo.yaml", "b.json", "--out", "out"), ["--data", "studies/demo.yaml"]),
+        (
+            ("compare", "studies/demo.yaml", "b.json", "--out", "out"),
+            ["--data", "studies/demo.yaml"],
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, parts):

@@ -26,7 +26,9 @@ def test_the_digest_is_of_the_source_files_and_nothing_else(tmp_path, monkeypatc
     (package / "page.css").write_text("body {}")
     assert code_version.describe()[1] == before
     shutil.copytree(package, tmp_path / "elsewhere" / "chexseg")
-    monkeypatch.setattr(chexseg, "__file__", str(tmp_path / "elsewhere" / "chexseg" / "__init__.py"))
+    monkeypatch.setattr(
+        chexseg, "__file__", str(tmp_path / "elsewhere" / "chexseg" / "__init__.py")
+    )
     assert code_version.describe()[1] == before, "another host's checkout"
     (tmp_path / "elsewhere" / "chexseg" / "study" / "run.py").write_text("a = 2\n")
     assert code_version.describe()[1] != before
@@ -37,7 +39,9 @@ def test_other_code_is_refused_in_one_line_that_names_both(field):
     mine = code_version.running()
     code_version.require(replace(mine, directory="/on/another/host"))
     other = replace(mine, **{field: "other"}, directory="/another/checkout")
-    with pytest.raises(UserError, match=r"found chexseg .*; expected chexseg .*/another/checkout") as refused:
+    with pytest.raises(
+        UserError, match=r"found chexseg .*; expected chexseg .*/another/checkout"
+    ) as refused:
         code_version.require(other)
     assert mine.directory in str(refused.value) and "\n" not in str(refused.value)
 
@@ -53,9 +57,18 @@ def test_the_command_imports_nothing_from_the_directory_it_is_given_in(tmp_path)
 
 @pytest.mark.heavy
 def test_a_checkout_that_is_not_installed_still_runs_from_its_directory(tmp_path):
-    shutil.copytree(Path(chexseg.__file__).parent, tmp_path / "chexseg", ignore=shutil.ignore_patterns("__pycache__"))
-    code = (
-        "import runpy, chexseg; runpy.run_module('chexseg', run_name='other'); import sys; print(chexseg.__file__, sys.path[0])"
+    shutil.copytree(
+        Path(chexseg.__file__).parent,
+        tmp_path / "chexseg",
+        ignore=shutil.ignore_patterns("__pycache__"),
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    code = "import runpy, chexseg; runpy.run_module('chexseg', run_name='other'); import sys; print(chexseg.__file__, sys.path[0])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     assert done.stdout.strip() == str(tmp_path / "chexseg" / "__init__.py")

@@ -1,29 +1,25 @@
-"""The README's layout names every file, once, and nothing else; every shipped study is mentioned where it should be."""
+"""The README's layout lists every package, each with the first line of its docstring."""
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_the_layout_names_exactly_the_files_that_are_there():
+def test_the_layout_lists_every_package_with_its_docstring():
     text = (ROOT / "README.md").read_text()
     layout = text[text.index("## The layout") : text.index("## Licence")]
-    named, folders = [], {}
-    for line in layout.splitlines():
-        indent, words = len(line) - len(line.lstrip()), line.split()
-        folders = {deep: name for deep, name in folders.items() if deep < indent}
-        if words and words[0].endswith("/"):
-            folders[indent] = words[0]
-        names = [word for word in words if re.fullmatch(r"[a-z_0-9]+\.(py|html)", word)]
-        if names and words[0] == names[0]:
-            named += ["".join(folders.values()) + name for name in names]
-    there = [
-        str(path.relative_to(ROOT))
-        for folder in ("chexseg", "benchmarks")
-        for path in (ROOT / folder).rglob("*")
-        if path.suffix in (".py", ".html") and path.name not in ("__init__.py", "__main__.py")
-    ]
-    assert sorted(named) == sorted(there)
+    rows = re.findall(r"^ +(\w+/|\w+\.py) +(.*)$", layout, re.MULTILINE)
+    files = {f"{path.parent.name}/": path for path in (ROOT / "chexseg").glob("*/**/__init__.py")}
+    files |= {
+        path.name: path
+        for path in (ROOT / "chexseg").glob("*.py")
+        if not path.name.startswith("__")
+    }
+    docstrings = {
+        name: ast.get_docstring(ast.parse(path.read_text())) or "" for name, path in files.items()
+    }
+    assert dict(rows) == {name: docstring.splitlines()[0] for name, docstring in docstrings.items()}

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from chexseg.config import study_file
 from chexseg.errors import UserError
-from chexseg.study import plan, spec
-from chexseg.study.sharing import sharing_text
+from chexseg.plan import planner
+from chexseg.plan.graph import Plan
+from chexseg.plan.status import sharing_text
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "writing-a-study.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -35,9 +37,11 @@ def write(text: str) -> Path:
     return path
 
 
-def planned(path: str | Path, overrides: list[str]) -> plan.Plan:
+def planned(path: str | Path, overrides: list[str]) -> Plan:
     pairs = (override.partition("=") for override in overrides)
-    return plan.plan(spec.load(Path(path), {key: yaml.safe_load(value) for key, _, value in pairs}), DATA)
+    return planner.plan(
+        study_file.load(Path(path), {key: yaml.safe_load(value) for key, _, value in pairs}), DATA
+    )
 
 
 def test_every_study_of_the_page_plans(files):
@@ -55,7 +59,10 @@ def test_every_mistake_of_the_page_is_told_as_it_says(files):
         if kind != "diff":
             continue
         right = path.read_text()
-        old, new = ("".join(line[1:] + "\n" for line in text.splitlines() if line[0] == sign) for sign in "-+")
+        old, new = (
+            "".join(line[1:] + "\n" for line in text.splitlines() if line[0] == sign)
+            for sign in "-+"
+        )
         assert right.count(old) == 1
         path.write_text(right.replace(old, new))
         with pytest.raises(UserError) as caught:
@@ -75,17 +82,27 @@ def test_every_plan_of_the_page_has_the_cells_that_it_shows(files):
         if kind != "console" or not command:
             continue
         path, *options = shlex.split(command[1])
-        overrides = [value for option, value in zip(options, options[1:], strict=False) if option == "--set"]
+        overrides = [
+            value for option, value in zip(options, options[1:], strict=False) if option == "--set"
+        ]
         answer = text[command.end() :]
         try:
             found = planned(path, overrides)
         except UserError as error:
             assert answer == f"chexseg: {error}\n"
         else:
-            assert answer.splitlines()[0].startswith(f"{found.study.name}: {len(found.cells)} distinct cell")
+            assert answer.splitlines()[0].startswith(
+                f"{found.study.name}: {len(found.cells)} distinct cell"
+            )
             for line in sharing_text(found):
                 assert line in answer.splitlines()
-            cells = [re.match(r"  (\S.*?)  +(done|missing|stale: .*)$", line) for line in answer.splitlines()]
-            assert [match[1] for match in cells if match] in ([cell.name for cell in found.cells], [])
+            cells = [
+                re.match(r"  (\S.*?)  +(done|missing|stale: .*)$", line)
+                for line in answer.splitlines()
+            ]
+            assert [match[1] for match in cells if match] in (
+                [cell.name for cell in found.cells],
+                [],
+            )
         shown += 1
     assert shown >= 4

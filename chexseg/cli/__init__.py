@@ -1,4 +1,4 @@
-"""The commands, one file a group. Nothing heavy is imported before a command runs."""
+"""The commands, one file per group. Nothing slow to import is imported before a command runs."""
 
 from __future__ import annotations
 

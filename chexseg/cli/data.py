@@ -22,28 +22,44 @@ def data_phantom(
     seed: Annotated[int, typer.Option(help="Another seed, another data set.")] = 0,
     size: Annotated[int, typer.Option(help="Pixels of the short side.")] = 320,
     prevalence: Annotated[
-        float | None, typer.Option(help="Every finding this often, none tied to another; without: as in CheXpert.")
+        float | None,
+        typer.Option(
+            help="Every finding this often, none tied to another; without: as in CheXpert."
+        ),
     ] = None,
     quiet: QuietFlag = False,
 ) -> None:
     """Write synthetic radiographs with all ten pathologies in the published layout."""
-    write_phantom(root, train=train, valid=valid, test=test, seed=seed, size=size, prevalence=prevalence, quiet=quiet)
+    write_phantom(
+        root,
+        train=train,
+        valid=valid,
+        test=test,
+        seed=seed,
+        size=size,
+        prevalence=prevalence,
+        quiet=quiet,
+    )
     typer.echo(f"{root}: {train} training, {valid} validation and {test} test images")
 
 
 @app.command("check")
 def data_check(
-    root: Annotated[str, typer.Argument(metavar="ROOT", help="CheXpert and CheXlocalize: a directory or a URI.")],
+    root: Annotated[
+        str, typer.Argument(metavar="ROOT", help="CheXpert and CheXlocalize: a directory or a URI.")
+    ],
     as_json: AsJson = False,
     quiet: QuietFlag = False,
 ) -> None:
     """List every fault of a data set; exit code 1 if a study would fail on it."""
-    from chexseg.data import audit, location
+    from chexseg.data import remote_path, validation
     from chexseg.progress import reporter
 
-    place, watch = location.at(root), reporter(quiet)
+    place, watch = remote_path.at(root), reporter(quiet)
     try:
-        found = audit.check(place, lambda done, total: watch.update("check", done, total, "images"))
+        found = validation.check(
+            place, lambda done, total: watch.update("check", done, total, "images")
+        )
     finally:
         watch.close()
     typer.echo(json.dumps(found.as_dict(), indent=1) if as_json else found.text())
@@ -60,6 +76,8 @@ def write_phantom(root: Path, quiet: bool, **settings: Any) -> None:
     with whole_or_none(root) as making:
         watch = reporter(quiet)
         try:
-            dataset.write(making, config, lambda done, total: watch.update("phantom", done, total, "images"))
+            dataset.write(
+                making, config, lambda done, total: watch.update("phantom", done, total, "images")
+            )
         finally:
             watch.close()

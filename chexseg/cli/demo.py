@@ -19,12 +19,16 @@ DEMO_DATA = {"train": 320, "valid": 80, "test": 48, "size": 128}
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = Path("demo"),
-    store: Annotated[str | None, typer.Option("--store", metavar="DIR_OR_URI", help="Without: OUT/store.")] = None,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")
+    ] = Path("demo"),
+    store: Annotated[
+        str | None, typer.Option("--store", metavar="DIR_OR_URI", help="Without: OUT/store.")
+    ] = None,
     quiet: QuietFlag = False,
 ) -> None:
     """The main job on synthetic radiographs: data, all stages, report."""
-    from chexseg.report.tables import table2
+    from chexseg.analysis.tables import table2
 
     started = time.monotonic()
     study_path = _shipped_study("demo.yaml")
@@ -54,5 +58,7 @@ def _timings(results: Any, outcome: Any) -> list[str]:
 def _shipped_study(name: str) -> Path:
     path = Path(__file__).resolve().parents[2] / "studies" / name
     if not path.is_file():
-        raise UserError(f"{path}: not there; allowed: a checkout of chexseg, where studies/ stands beside chexseg/")
+        raise UserError(
+            f"{path}: not there; allowed: a checkout of chexseg, where studies/ stands beside chexseg/"
+        )
     return path

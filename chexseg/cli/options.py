@@ -16,14 +16,25 @@ from chexseg.errors import UserError
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study file.")]
 DataRoot = Annotated[
     str,
-    typer.Option("--data", metavar="ROOT", help="CheXpert and CheXlocalize: a directory, or such as s3://bucket/prefix."),
+    typer.Option(
+        "--data",
+        metavar="ROOT",
+        help="CheXpert and CheXlocalize: a directory, or such as s3://bucket/prefix.",
+    ),
 ]
 StoreRoot = Annotated[
     str,
-    typer.Option("--store", metavar="DIR_OR_URI", help="Where results are kept and found again, such as s3://bucket/prefix."),
+    typer.Option(
+        "--store",
+        metavar="DIR_OR_URI",
+        help="Where results are kept and found again, such as s3://bucket/prefix.",
+    ),
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Lay a setting or a resource over the study file's.")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Lay a setting or a resource over the study file's."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", help="No progress.")]
@@ -32,16 +43,22 @@ DEFAULT_STORE = "chexseg-store"
 
 
 def read_studies(
-    studies: list[Path], data: str | Path, store: str, overrides: list[str] | None, apart: bool = False
+    studies: list[Path],
+    data: str | Path,
+    store: str,
+    overrides: list[str] | None,
+    apart: bool = False,
 ) -> tuple[list[Any], Any]:
     """(what the study files mean, the store)."""
-    from chexseg.data import location
-    from chexseg.study import meaning
-    from chexseg.study.store import Store
+    from chexseg import resolve
+    from chexseg.data import remote_path
+    from chexseg.store.store import Store
 
     place = Store(store)  # first: reading the data takes its time
-    option = "" if store == DEFAULT_STORE else f" --store {shlex.quote(str(place))}"  # without what credentials a URI may hold
-    return meaning.read(studies, location.at(data), place, overrides or (), apart, option), place
+    option = (
+        "" if store == DEFAULT_STORE else f" --store {shlex.quote(str(place))}"
+    )  # without what credentials a URI may hold
+    return resolve.read(studies, remote_path.at(data), place, overrides or (), apart, option), place
 
 
 @contextmanager

@@ -12,17 +12,25 @@ from chexseg.errors import UserError
 
 
 def predict(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A fitted segmenter: STORE/fit/KEY, or the weights in it.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A fitted segmenter: STORE/fit/KEY, or the weights in it."
+        ),
+    ],
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE_OR_DIR ...", help="JPEG, PNG, TIFF, DICOM, or directories of them.")
+        list[Path],
+        typer.Argument(
+            metavar="IMAGE_OR_DIR ...", help="JPEG, PNG, TIFF, DICOM, or directories of them."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="An empty or new directory.")],
     quiet: QuietFlag = False,
 ) -> None:
     """Masks of new images as a CheXlocalize file, at each image's own size, and an overlay of each."""
-    from chexseg.predict import films
+    from chexseg.predict import image_files
 
-    files, left_out = films.find(images)  # before torch, which takes its time
+    files, left_out = image_files.find(images)  # before torch, which takes its time
     with whole_or_none(out) as making:
         from chexseg.predict import segment
         from chexseg.progress import reporter
@@ -33,7 +41,9 @@ def predict(
         finally:
             watch.close()
     if left_out:
-        named = ", ".join(map(str, left_out[:3])) + (f" and {len(left_out) - 3} more" if len(left_out) > 3 else "")
+        named = ", ".join(map(str, left_out[:3])) + (
+            f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+        )
         typer.echo(f"note: left out, no JPEG, PNG, TIFF or DICOM image: {named}", err=True)
     typer.echo(f"{out}: {segment.MASKS} and {segment.OVERLAYS}/ of {len(files)} images")
     for name, count in counts.items():
@@ -46,12 +56,14 @@ def _segmenter(model: str) -> Path:
         return Path(model)
     from urllib.parse import urlsplit
 
-    from chexseg.study.store import Store
+    from chexseg.store.store import Store
 
     parts = urlsplit(model)
     root, _, key = parts.path.rpartition("/fit/")
     store = Store(parts._replace(path=root).geturl())
     artifact = store.find("fit", key.strip("/"))
     if artifact is None:
-        raise UserError(f"{store}: found no finished segmenter {key!r}; allowed: such as s3://bucket/prefix/fit/KEY")
+        raise UserError(
+            f"{store}: found no finished segmenter {key!r}; allowed: such as s3://bucket/prefix/fit/KEY"
+        )
     return artifact.path

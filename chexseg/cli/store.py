@@ -13,31 +13,39 @@ from chexseg.cli.options import DEFAULT_STORE, AsJson, Overrides, QuietFlag, Sto
 from chexseg.errors import UserError
 
 if TYPE_CHECKING:
-    from chexseg.study.store import Store
+    from chexseg.store.store import Store
 
-app = typer.Typer(help="Stores: what's in one, whether it's whole, what nothing needs.", no_args_is_help=True)
+app = typer.Typer(
+    help="Stores: what's in one, whether it's whole, what nothing needs.", no_args_is_help=True
+)
 
 
 @app.command("list")
 def store_list(store: StoreRoot = DEFAULT_STORE, as_json: AsJson = False) -> None:
     """Every artifact: stage, key, size, how long it took, when and where."""
-    from chexseg.study import housekeeping
-    from chexseg.study.store import Store
+    from chexseg.store import contents
+    from chexseg.store.store import Store
 
-    there = housekeeping.contents(Store(store))
-    typer.echo(json.dumps([content.row() for content in there], indent=1) if as_json else housekeeping.table(there))
+    there = contents.contents(Store(store))
+    typer.echo(
+        json.dumps([content.row() for content in there], indent=1)
+        if as_json
+        else contents.table(there)
+    )
 
 
 @app.command("verify")
 def store_verify(store: StoreRoot = DEFAULT_STORE, quiet: QuietFlag = False) -> None:
     """Read every file again and compare it with its manifest; exit code 1 if any is damaged."""
     from chexseg.progress import reporter
-    from chexseg.study import housekeeping
-    from chexseg.study.store import Store
+    from chexseg.store import contents
+    from chexseg.store.store import Store
 
     watch = reporter(quiet)
     try:
-        found = housekeeping.verify(Store(store), lambda done, total, unit: watch.update("verify", done, total, unit))
+        found = contents.verify(
+            Store(store), lambda done, total, unit: watch.update("verify", done, total, unit)
+        )
     finally:
         watch.close()
     typer.echo(found.text())
@@ -48,24 +56,33 @@ def store_verify(store: StoreRoot = DEFAULT_STORE, quiet: QuietFlag = False) -> 
 @app.command("gc")
 def store_gc(
     studies: Annotated[
-        list[Path] | None, typer.Argument(metavar="STUDY.yaml ...", help="The studies whose results stay.", show_default=False)
+        list[Path] | None,
+        typer.Argument(
+            metavar="STUDY.yaml ...", help="The studies whose results stay.", show_default=False
+        ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option("--data", metavar="ROOT", help="The data that the results were made from.")
+        str | None,
+        typer.Option("--data", metavar="ROOT", help="The data that the results were made from."),
     ] = None,
     store: StoreRoot = DEFAULT_STORE,
     overrides: Overrides = None,
     imported: Annotated[bool, typer.Option("--imported", help="Imported encoders too.")] = False,
     other_data: Annotated[
-        bool, typer.Option("--other-data", help="Also if no result in the store was made from the data in ROOT.")
+        bool,
+        typer.Option(
+            "--other-data", help="Also if no result in the store was made from the data in ROOT."
+        ),
     ] = False,
-    empty_trash: Annotated[bool, typer.Option("--empty-trash", help="Delete for good what was moved to the trash.")] = False,
+    empty_trash: Annotated[
+        bool, typer.Option("--empty-trash", help="Delete for good what was moved to the trash.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Move what none of these studies needs to the trash, after asking. What runs need stays, and files of others."""
-    from chexseg.study import marker
-    from chexseg.study.store import Store
+    from chexseg.store import marker
+    from chexseg.store.store import Store
 
     marker.check_marked(Store(store))  # first: reading the data takes its time
     if empty_trash:
@@ -88,33 +105,39 @@ def _collect(
     yes: bool,
     quiet: bool,
 ) -> None:
-    from chexseg.data import location
+    from chexseg import resolve
+    from chexseg.data import remote_path
+    from chexseg.plan import garbage
     from chexseg.progress import reporter
-    from chexseg.study import garbage, housekeeping, meaning
-    from chexseg.study.search import Search
+    from chexseg.search.space_plan import Search
+    from chexseg.store import contents
 
     meant, place = read_studies(studies, data, store, overrides)
-    plans = [meaning.planned(one, place, every=True) for one in meant]
+    plans = [resolve.planned(one, place, every=True) for one in meant]
     survey = garbage.survey(place, plans, imported, any(isinstance(one, Search) for one in meant))
     for one in survey.waste:
-        typer.echo(f"{one.name:<32} {housekeeping.size(one.bytes):>8}  {one.why}")
+        typer.echo(f"{one.name:<32} {contents.size(one.bytes):>8}  {one.why}")
     for line in survey.kept:
         typer.echo(f"kept: {line}")
-    total = housekeeping.size(sum(one.bytes for one in survey.waste))
-    typer.echo(f"{len(survey.waste)} artifacts, {total}, are needed by none of {', '.join(map(str, studies))}")
+    total = contents.size(sum(one.bytes for one in survey.waste))
+    typer.echo(
+        f"{len(survey.waste)} artifacts, {total}, are needed by none of {', '.join(map(str, studies))}"
+    )
     if not survey.waste:
         return
     _ask(yes, f"Move them to the trash of {place}?", "move what is listed above to the trash")
     if survey.unrecorded and not other_data:
         splits = ", ".join(survey.unrecorded)
-        warning = f"--data {location.at(data)}: no result in {place} was made from its {splits} data as it is now"
+        warning = f"--data {remote_path.at(data)}: no result in {place} was made from its {splits} data as it is now"
         if not _on_terminal():
             raise UserError(f"store gc: {warning}; hint: is all of it mounted? If so, --other-data")
         typer.echo(f"warning: {warning}. Is all of it mounted?", err=True)
         typer.confirm("Move the results of other data to the trash?", abort=True)
     watch = reporter(quiet)
     try:
-        folder, kept = garbage.collect(place, survey.waste, lambda done, total, unit: watch.update("gc", done, total, unit))
+        folder, kept = garbage.collect(
+            place, survey.waste, lambda done, total, unit: watch.update("gc", done, total, unit)
+        )
     finally:
         watch.close()
     for line in kept:
@@ -126,12 +149,15 @@ def _collect(
 
 
 def _empty_trash(place: Store, yes: bool) -> None:
-    from chexseg.study import garbage, housekeeping
+    from chexseg.plan import garbage
+    from chexseg.store import contents
 
     collections = garbage.collections(place)
     for folder, count in collections.items():
-        typer.echo(f"{folder:<32} {housekeeping.size(count):>8}")
-    typer.echo(f"{len(collections)} collections, {housekeeping.size(sum(collections.values()))}, are in the trash of {place}")
+        typer.echo(f"{folder:<32} {contents.size(count):>8}")
+    typer.echo(
+        f"{len(collections)} collections, {contents.size(sum(collections.values()))}, are in the trash of {place}"
+    )
     if collections:
         _ask(yes, "Delete them for good?", "delete what is listed above")
         garbage.empty_trash(place, collections)

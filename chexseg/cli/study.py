@@ -8,7 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from chexseg.cli.options import DEFAULT_STORE, AsJson, DataRoot, Overrides, QuietFlag, StoreRoot, StudyFile, read_studies
+from chexseg.cli.options import (
+    DEFAULT_STORE,
+    AsJson,
+    DataRoot,
+    Overrides,
+    QuietFlag,
+    StoreRoot,
+    StudyFile,
+    read_studies,
+)
 from chexseg.errors import UserError
 
 app = typer.Typer(help="Studies: plan, run, look.", no_args_is_help=True)
@@ -23,11 +32,11 @@ def study_plan(
     as_json: AsJson = False,
 ) -> None:
     """Show the cells of a study, the stages they need, and what of it is in the store already."""
-    from chexseg.data import location
-    from chexseg.study import meaning
+    from chexseg import resolve
+    from chexseg.data import remote_path
 
     (meant,), place = read_studies([study], data, store, overrides)
-    found = meaning.summarise(meant, place, location.at(data))
+    found = resolve.summarise(meant, place, remote_path.at(data))
     typer.echo(json.dumps(found.plan_dict(), indent=1) if as_json else found.plan_text())
 
 
@@ -37,16 +46,24 @@ def study_run(
     data: DataRoot,
     store: StoreRoot = DEFAULT_STORE,
     address: Annotated[
-        str | None, typer.Option(metavar="ADDR", envvar="RAY_ADDRESS", help="A Ray cluster, such as auto; none: a local one.")
+        str | None,
+        typer.Option(
+            metavar="ADDR",
+            envvar="RAY_ADDRESS",
+            help="A Ray cluster, such as auto; none: a local one.",
+        ),
     ] = None,
     grow_to: Annotated[
-        str | None, typer.Option(metavar="GPU=N,CPU=N", help="What the cluster may grow to, if it has an autoscaler.")
+        str | None,
+        typer.Option(
+            metavar="GPU=N,CPU=N", help="What the cluster may grow to, if it has an autoscaler."
+        ),
     ] = None,
     overrides: Overrides = None,
     quiet: QuietFlag = False,
 ) -> None:
     """Run whatever of a study is not in the store yet; exit code 1 if a cell is still missing after."""
-    from chexseg.study.store import Store
+    from chexseg.store.store import Store
 
     outcome = run_study(study, data, store, address, overrides, quiet, grow_to)
     typer.echo(
@@ -67,10 +84,10 @@ def study_status(
     as_json: AsJson = False,
 ) -> None:
     """Show which cells are done, missing or failed."""
-    from chexseg.study import meaning
+    from chexseg import resolve
 
     (meant,), place = read_studies([study], data, store, overrides)
-    found = meaning.summarise(meant, place)
+    found = resolve.summarise(meant, place)
     typer.echo(json.dumps(found.status_dict(), indent=1) if as_json else found.status_text())
 
 
@@ -83,19 +100,23 @@ def run_study(
     quiet: bool,
     grow_to: str | None = None,
 ) -> Any:
-    """Run a study, with progress; what the run did (`study.outcome.Outcome`). An interrupt ends the command with code 130."""
-    from chexseg.data import location
+    """Run a study, with progress; what the run did (`run.result.Outcome`). An interrupt ends the command with code 130."""
+    from chexseg import launch
+    from chexseg.data import remote_path
     from chexseg.progress import reporter
-    from chexseg.study import launch
-    from chexseg.study.growth import NO_GROWTH, Growth
+    from chexseg.run.cluster_limits import NO_GROWTH, Growth
 
     growth = Growth.parse(grow_to)
     if growth != NO_GROWTH and not address:
-        raise UserError("--grow-to: found without --address; a local Ray doesn't grow; allowed: with --address ADDR")
+        raise UserError(
+            "--grow-to: found without --address; a local Ray doesn't grow; allowed: with --address ADDR"
+        )
     (meant,), results = read_studies([study], data, store, overrides)
     watch = reporter(quiet)
     try:
-        return launch.launch(meant, results, location.at(data), watch, address, study, overrides or (), growth)
+        return launch.launch(
+            meant, results, remote_path.at(data), watch, address, study, overrides or (), growth
+        )
     except KeyboardInterrupt:
         typer.echo("chexseg: interrupted; the same command goes on from here", err=True)
         raise typer.Exit(130) from None

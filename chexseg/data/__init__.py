@@ -1,1 +1,1 @@
-"""What comes in, and what the stages hand to each other."""
+"""The published data sets, image decoding, and the parquet shards that stages exchange."""

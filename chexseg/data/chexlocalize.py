@@ -16,7 +16,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 from chexseg.data import strict_json
-from chexseg.data.location import Readable
+from chexseg.data.remote_path import Readable
 from chexseg.errors import UserError, nearest
 from chexseg.pathologies import ALIASES, PATHOLOGIES
 
@@ -55,24 +55,39 @@ class MaskFile(Mapping[str, dict[str, dict]]):
 
     def renamed(self, names: Mapping[str, str]) -> MaskFile:
         """Return the same masks with other image ids: id in the file -> new id; ids not in `names` stay."""
-        return MaskFile(self.path, {names.get(image_id, image_id): entry for image_id, entry in self._entries.items()})
+        return MaskFile(
+            self.path,
+            {names.get(image_id, image_id): entry for image_id, entry in self._entries.items()},
+        )
 
     def size(self, image_id: str) -> tuple[int, int]:
         """(height, width) of an image's masks. Raises `UserError` if they don't agree."""
         sizes = sorted({tuple(rle["size"]) for rle in self[image_id].values()})
         if len(sizes) != 1:
             found = ", ".join(f"{height} x {width}" for height, width in sizes)
-            raise UserError(f"{self.path}: {image_id}: found masks of the sizes {found}; allowed: one size an image")
+            raise UserError(
+                f"{self.path}: {image_id}: found masks of the sizes {found}; allowed: one size an image"
+            )
         return sizes[0]
 
-    def check_size(self, image_id: str, path: object, shape: tuple[int, ...], stored: tuple[int, ...] | None = None) -> None:
+    def check_size(
+        self,
+        image_id: str,
+        path: object,
+        shape: tuple[int, ...],
+        stored: tuple[int, ...] | None = None,
+    ) -> None:
         """Raises `UserError` if an image's masks aren't of its size: `shape` is (height, width) of the image at `path`.
 
         Masks belong to the image as it is shown. stored: its size in the file, which differs if EXIF turns it to its side.
         """
         size = self.size(image_id)
         if size != tuple(shape):
-            sideways = "; hint: they fit it before its EXIF orientation is applied: turn the masks" if size == stored else ""
+            sideways = (
+                "; hint: they fit it before its EXIF orientation is applied: turn the masks"
+                if size == stored
+                else ""
+            )
             raise UserError(
                 f"{self.path}: {image_id}: the masks are {size[0]} x {size[1]} (height x width);"
                 f" allowed: {shape[0]} x {shape[1]}, the size of {path}{sideways}"
@@ -110,18 +125,34 @@ def scan(path: Readable) -> tuple[MaskFile, list[tuple[str, str]]]:
     except OSError as error:
         missing = f"{path}: cannot be read ({error.strerror}); allowed: a CheXlocalize mask file"
         return MaskFile(path, {}), [
-            ("missing file" if isinstance(error, FileNotFoundError) else "unreadable mask file", missing)
+            (
+                "missing file" if isinstance(error, FileNotFoundError) else "unreadable mask file",
+                missing,
+            )
         ]
     except ValueError as error:
-        return MaskFile(path, {}), [("unreadable mask file", f"{path}: not JSON ({error}); allowed: a CheXlocalize mask file")]
+        return MaskFile(path, {}), [
+            (
+                "unreadable mask file",
+                f"{path}: not JSON ({error}); allowed: a CheXlocalize mask file",
+            )
+        ]
     if not isinstance(document, dict):
         found = f"{path}: found a {type(document).__name__}; allowed: an object of image ids"
         return MaskFile(path, {}), [("unreadable mask file", found)]
-    faults = [("named twice", f"{path}: {key!r} stands there twice in one object; allowed: once") for key in twice]
+    faults = [
+        ("named twice", f"{path}: {key!r} stands there twice in one object; allowed: once")
+        for key in twice
+    ]
     entries = {}
     for image_id, entry in document.items():
         if not strict_json.is_one_line(image_id):
-            faults.append(("malformed mask", f"{path}: found the image id {image_id!r}; allowed: printable characters"))
+            faults.append(
+                (
+                    "malformed mask",
+                    f"{path}: found the image id {image_id!r}; allowed: printable characters",
+                )
+            )
             continue
         if not isinstance(entry, dict) or not entry:
             found = f"{path}: {image_id}: found {_short(entry)}; allowed: an object of pathologies, at least one"
@@ -131,13 +162,25 @@ def scan(path: Readable) -> tuple[MaskFile, list[tuple[str, str]]]:
         for name, rle in entry.items():
             canonical = ALIASES.get(name, name)
             if canonical not in PATHOLOGIES:
-                found = f"{path}: {image_id}: unknown pathology {name!r}{nearest(name, PATHOLOGIES)}"
+                found = (
+                    f"{path}: {image_id}: unknown pathology {name!r}{nearest(name, PATHOLOGIES)}"
+                )
                 faults.append(("unknown pathology", f"{found}; allowed: {', '.join(PATHOLOGIES)}"))
             elif canonical in good:
-                faults.append(("named twice", f"{path}: {image_id}: {name} stands there under two names; allowed: once"))
+                faults.append(
+                    (
+                        "named twice",
+                        f"{path}: {image_id}: {name} stands there under two names; allowed: once",
+                    )
+                )
             elif not _is_run_length(rle):
                 allowed = f"{{'size': {_SIZE}, 'counts': COCO run-length string}}"
-                faults.append(("malformed mask", f"{path}: {image_id}: {name}: found {_short(rle)}; allowed: {allowed}"))
+                faults.append(
+                    (
+                        "malformed mask",
+                        f"{path}: {image_id}: {name}: found {_short(rle)}; allowed: {allowed}",
+                    )
+                )
             else:
                 good[canonical] = rle
         if good:
@@ -152,7 +195,11 @@ def _is_run_length(rle: Any) -> bool:
 
 
 def _is_size(size: Any) -> bool:
-    if not isinstance(size, list) or len(size) != 2 or not all(type(n) is int and n > 0 for n in size):
+    if (
+        not isinstance(size, list)
+        or len(size) != 2
+        or not all(type(n) is int and n > 0 for n in size)
+    ):
         return False
     return size[0] * size[1] <= MAX_PIXELS
 
@@ -164,7 +211,13 @@ def _short(value: Any) -> str:
 
 def write(path: Path, masks: Mapping[str, Mapping[str, np.ndarray]]) -> None:
     """Write boolean masks (image id -> pathology -> mask_HW) as a published mask file."""
-    write_runs(path, {image_id: {name: encode(mask) for name, mask in entry.items()} for image_id, entry in masks.items()})
+    write_runs(
+        path,
+        {
+            image_id: {name: encode(mask) for name, mask in entry.items()}
+            for image_id, entry in masks.items()
+        },
+    )
 
 
 def write_runs(path: Path, runs: Mapping[str, Mapping[str, dict]]) -> None:
@@ -223,7 +276,9 @@ def run_lengths(counts: str) -> np.ndarray | None:
     if lengths.max() > 6:
         return None
     shifts = 5 * (np.arange(len(digits)) - np.repeat(first, lengths))
-    runs = np.add.reduceat((digits & 31) << shifts, first) - ((digits[last] & 16 != 0) << (5 * lengths))
+    runs = np.add.reduceat((digits & 31) << shifts, first) - (
+        (digits[last] & 16 != 0) << (5 * lengths)
+    )
     for start in (1, 2):
         runs[start::2] = np.cumsum(runs[start::2])
     return None if runs.min() < 0 else runs

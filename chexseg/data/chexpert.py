@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from chexseg.data import location
-from chexseg.data.location import Location, Readable
+from chexseg.data import remote_path
+from chexseg.data.remote_path import Location, Readable
 from chexseg.errors import UserError, nearest, reason
 from chexseg.pathologies import OBSERVATIONS
 
@@ -49,12 +49,14 @@ POLICIES = ("ignore", "zeros", "ones")
 
 def locate(root: Location, split: str) -> tuple[Location, Location]:
     """(CSV file, image folder) of a split. Raises `UserError` if the root or every known CSV file is missing."""
-    location.check(root)
-    with location.reached(root):
+    remote_path.check(root)
+    with remote_path.reached(root):
         for csv, images in LAYOUTS[split]:
             if (root / csv).is_file():
                 return root / csv, root / images
-    raise UserError(f"{root}: no CSV file of {split}; allowed: {', '.join(csv for csv, _ in LAYOUTS[split])}")
+    raise UserError(
+        f"{root}: no CSV file of {split}; allowed: {', '.join(csv for csv, _ in LAYOUTS[split])}"
+    )
 
 
 def read(root: Location, split: str) -> pd.DataFrame:
@@ -65,7 +67,7 @@ def read(root: Location, split: str) -> pd.DataFrame:
 def count(root: Location, split: str) -> int:
     """Rows of a split's CSV file; of one without faults, its images."""
     csv, _ = locate(root, split)
-    with location.reached(csv):
+    with remote_path.reached(csv):
         return len(pd.read_csv(io.BytesIO(csv.read_bytes()), usecols=["Path"]))
 
 
@@ -93,9 +95,21 @@ def scan(csv: Readable, images: Location) -> tuple[pd.DataFrame, list[tuple[str,
     try:
         raw = pd.read_csv(io.BytesIO(csv.read_bytes()), dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        return _table([]), [("unreadable CSV file", f"{csv}: cannot be read as CSV ({reason(error)}); allowed: {_FORMAT}")]
-    if not isinstance(raw.index, pd.RangeIndex):  # pandas takes surplus fields for row names and shifts the columns
-        return _table([]), [("unreadable CSV file", f"{csv}: rows have more fields than the header; allowed: {_FORMAT}")]
+        return _table([]), [
+            (
+                "unreadable CSV file",
+                f"{csv}: cannot be read as CSV ({reason(error)}); allowed: {_FORMAT}",
+            )
+        ]
+    if not isinstance(
+        raw.index, pd.RangeIndex
+    ):  # pandas takes surplus fields for row names and shifts the columns
+        return _table([]), [
+            (
+                "unreadable CSV file",
+                f"{csv}: rows have more fields than the header; allowed: {_FORMAT}",
+            )
+        ]
     faults = [
         (
             "missing column",
@@ -114,7 +128,9 @@ def scan(csv: Readable, images: Location) -> tuple[pd.DataFrame, list[tuple[str,
         part = _below_split(path)
         if part is None:
             allowed = ".../<train, valid, val or test>/<patient>/.../<image>, relative and without '.' and '..'"
-            faults.append(("unusable path", f"{csv}: row {row + 2}: Path: found {path!r}; allowed: {allowed}"))
+            faults.append(
+                ("unusable path", f"{csv}: row {row + 2}: Path: found {path!r}; allowed: {allowed}")
+            )
         else:
             kept.append(row)
             parts.append(part)
@@ -124,7 +140,13 @@ def scan(csv: Readable, images: Location) -> tuple[pd.DataFrame, list[tuple[str,
     out["path"] = [start + "/".join(part) for part in parts]
     if "Frontal/Lateral" in raw:
         view = raw["Frontal/Lateral"].str.strip()
-        faults += _wrong(csv, raw["Frontal/Lateral"], ~view.isin(("Frontal", "Lateral")), "Frontal, Lateral", "unknown view")
+        faults += _wrong(
+            csv,
+            raw["Frontal/Lateral"],
+            ~view.isin(("Frontal", "Lateral")),
+            "Frontal, Lateral",
+            "unknown view",
+        )
         out["frontal"] = view.eq("Frontal").to_numpy()[kept]
     else:
         out["frontal"] = ["lateral" not in part[-1].lower() for part in parts]
@@ -146,7 +168,12 @@ def scan(csv: Readable, images: Location) -> tuple[pd.DataFrame, list[tuple[str,
 
 def _table(image_ids: Sequence[str]) -> pd.DataFrame:
     """The table of `read_csv` with nothing filled in but the ids."""
-    columns = {"image_id": pd.Series(image_ids, dtype=str), "patient": "", "path": "", "frontal": False}
+    columns = {
+        "image_id": pd.Series(image_ids, dtype=str),
+        "patient": "",
+        "path": "",
+        "frontal": False,
+    }
     return pd.DataFrame(columns | {name: np.float32("nan") for name in OBSERVATIONS})
 
 
@@ -168,15 +195,22 @@ def _below_split(path: str) -> list[str] | None:
 def _labels(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """(labels, NaN where blank or wrong; whether each is wrong)."""
     text = column.str.strip()
-    values = pd.to_numeric(text.mask(text == "", "nan"), errors="coerce").to_numpy(dtype=np.float32, copy=True)
+    values = pd.to_numeric(text.mask(text == "", "nan"), errors="coerce").to_numpy(
+        dtype=np.float32, copy=True
+    )
     wrong = ~np.isin(values, (-1, 0, 1)) & (text != "").to_numpy()
     values[wrong] = np.nan
     return values, wrong
 
 
-def _wrong(csv: Readable, column: pd.Series, wrong: np.ndarray, allowed: str, kind: str) -> list[tuple[str, str]]:
+def _wrong(
+    csv: Readable, column: pd.Series, wrong: np.ndarray, allowed: str, kind: str
+) -> list[tuple[str, str]]:
     return [
-        (kind, f"{csv}: row {row + 2}: {column.name}: found {column.iloc[row]!r}; allowed: {allowed}")
+        (
+            kind,
+            f"{csv}: row {row + 2}: {column.name}: found {column.iloc[row]!r}; allowed: {allowed}",
+        )
         for row in np.flatnonzero(wrong)
     ]
 
@@ -188,6 +222,8 @@ def targets(labels_NL: np.ndarray, policy: str | Mapping[str, str] = "zeros") ->
     """
     policies = {name: policy for name in OBSERVATIONS} if isinstance(policy, str) else dict(policy)
     value = {"ignore": np.nan, "zeros": 0.0, "ones": 1.0}
-    uncertain_L = np.array([value[policies.get(name, "zeros")] for name in OBSERVATIONS], dtype=np.float32)
+    uncertain_L = np.array(
+        [value[policies.get(name, "zeros")] for name in OBSERVATIONS], dtype=np.float32
+    )
     out_NL = np.where(np.isnan(labels_NL), np.float32(0), labels_NL)
     return np.where(out_NL == -1, uncertain_L, out_NL).astype(np.float32)

@@ -55,10 +55,14 @@ def decode(file: BinaryIO, path: object) -> np.ndarray:
         from pydicom import dcmread
         from pydicom.pixels import apply_modality_lut, apply_voi_lut
     except ImportError:
-        raise UserError(f"{path}: DICOM files need pydicom; to be had by: pip install 'chexseg[dicom]'") from None
+        raise UserError(
+            f"{path}: DICOM files need pydicom; to be had by: pip install 'chexseg[dicom]'"
+        ) from None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of values that break the standard in ways that don't touch the pixels
+            warnings.simplefilter(
+                "ignore"
+            )  # of values that break the standard in ways that don't touch the pixels
             if _DEFLATED in file.read():
                 raise UserError(
                     f"{path}: found a deflated DICOM file, whose size has no bound; expected another transfer syntax"
@@ -73,13 +77,21 @@ def decode(file: BinaryIO, path: object) -> np.ndarray:
             film_HW = ~_padding(stored_HW, data)
     except UserError:
         raise
-    except Exception as error:  # a damaged file can fail in any of pydicom's parsers and decoders, with any type
+    except (
+        Exception
+    ) as error:  # a damaged file can fail in any of pydicom's parsers and decoders, with any type
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: found no readable DICOM image ({reason}); allowed: a whole one") from None
+        raise UserError(
+            f"{path}: found no readable DICOM image ({reason}); allowed: a whole one"
+        ) from None
     if not np.isfinite(values_HW).all():
-        raise UserError(f"{path}: found grey values that aren't finite after rescaling; expected finite numbers")
+        raise UserError(
+            f"{path}: found grey values that aren't finite after rescaling; expected finite numbers"
+        )
     if not film_HW.any():
-        raise UserError(f"{path}: found nothing but padding (PixelPaddingValue); expected a radiograph")
+        raise UserError(
+            f"{path}: found nothing but padding (PixelPaddingValue); expected a radiograph"
+        )
     low, high = grey.film_range(values_HW if film_HW.all() else values_HW[film_HW])
     if data.PhotometricInterpretation == "MONOCHROME1":
         values_HW, low, high = -values_HW, -high, -low
@@ -94,14 +106,18 @@ def _check(data: Any, path: object) -> None:
             f"{path}: found the photometric interpretation {str(kind)!r:.40}; allowed: a radiograph, MONOCHROME1 or MONOCHROME2"
         )
     if data.Rows * data.Columns > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
-        raise UserError(f"{path}: found {data.Rows} x {data.Columns} pixels; expected at most {2 * Image.MAX_IMAGE_PIXELS}")
+        raise UserError(
+            f"{path}: found {data.Rows} x {data.Columns} pixels; expected at most {2 * Image.MAX_IMAGE_PIXELS}"
+        )
     for name in _FACTORS:
         value = data.get(name)
         for number in value if isinstance(value, MutableSequence) else [value]:
             if number is not None and not math.isfinite(number):
                 raise UserError(f"{path}: {name}: found {number}; expected a finite number")
     if data.get("RescaleSlope") == 0:
-        raise UserError(f"{path}: RescaleSlope: found 0; expected a number that keeps the film's grey values apart")
+        raise UserError(
+            f"{path}: RescaleSlope: found 0; expected a number that keeps the film's grey values apart"
+        )
 
 
 def _padding(stored_HW: np.ndarray, data: Any) -> np.ndarray:
@@ -109,7 +125,9 @@ def _padding(stored_HW: np.ndarray, data: Any) -> np.ndarray:
     first = data.get("PixelPaddingValue")
     if first is None:
         return np.zeros(stored_HW.shape, dtype=bool)
-    limits = [int(value) for value in (first, data.get("PixelPaddingRangeLimit")) if value is not None]
+    limits = [
+        int(value) for value in (first, data.get("PixelPaddingRangeLimit")) if value is not None
+    ]
     # Some writers give a signed film's padding as an unsigned number, or the other way round: the bits are what counts.
     bits = 8 * stored_HW.itemsize
     if stored_HW.dtype.kind == "i":

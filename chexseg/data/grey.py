@@ -23,7 +23,10 @@ def film_range(values: np.ndarray) -> tuple[float, float]:
     step = max(1, int((values.size / SAMPLE) ** (1 / values.ndim)))
     sample = values[(slice(None, None, step),) * values.ndim].ravel()
     cut = int(MARKERS * sample.size)
-    first, last = (float(value) for value in np.partition(sample, (cut, sample.size - 1 - cut))[[cut, -1 - cut]])
+    first, last = (
+        float(value)
+        for value in np.partition(sample, (cut, sample.size - 1 - cut))[[cut, -1 - cut]]
+    )
     spread = last - first
     if not 0 < 4 * spread < high - low:
         return low, high

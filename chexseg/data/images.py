@@ -16,7 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from chexseg.data import dicom, grey
-from chexseg.data.location import Readable
+from chexseg.data.remote_path import Readable
 from chexseg.errors import UserError, reason
 
 #: What may be opened. Pillow knows many more formats, and starts other programs for some (Ghostscript for EPS).
@@ -81,15 +81,21 @@ class Frame:
         """uint8 pixels at the image's own size -> uint8 square; anti-aliased."""
         height, width = self.inner
         square = np.zeros((self.size, self.size), dtype=np.uint8)
-        square[self._window()] = np.asarray(Image.fromarray(pixels_HW).resize((width, height), Image.Resampling.BILINEAR))
+        square[self._window()] = np.asarray(
+            Image.fromarray(pixels_HW).resize((width, height), Image.Resampling.BILINEAR)
+        )
         return square
 
     def masks(self, masks_KHW: np.ndarray) -> np.ndarray:
         """Boolean masks at the image's own size -> boolean squares; nearest neighbour, so that masks stay masks."""
         height, width = self.inner
         square = np.zeros((len(masks_KHW), self.size, self.size), dtype=bool)
-        rows = np.minimum(((np.arange(height) + 0.5) * self.height / height).astype(int), self.height - 1)
-        columns = np.minimum(((np.arange(width) + 0.5) * self.width / width).astype(int), self.width - 1)
+        rows = np.minimum(
+            ((np.arange(height) + 0.5) * self.height / height).astype(int), self.height - 1
+        )
+        columns = np.minimum(
+            ((np.arange(width) + 0.5) * self.width / width).astype(int), self.width - 1
+        )
         square[(slice(None), *self._window())] = masks_KHW[:, rows[:, None], columns[None, :]]
         return square
 
@@ -117,15 +123,25 @@ def read(path: str | Path | Readable) -> Decoded:
     orientation is applied. Raises `UserError` for a missing or unreadable file, several pages, and pixels of no known range.
     """
     try:
-        with open(path, "rb") if isinstance(path, str | Path) else io.BytesIO(path.read_bytes()) as file:
+        with (
+            open(path, "rb")
+            if isinstance(path, str | Path)
+            else io.BytesIO(path.read_bytes()) as file
+        ):
             start = file.read(dicom.PREAMBLE)
             file.seek(0)
-            return Decoded(dicom.decode(file, path)) if dicom.recognises(start) else _picture(file, path)
+            return (
+                Decoded(dicom.decode(file, path))
+                if dicom.recognises(start)
+                else _picture(file, path)
+            )
     except FileNotFoundError:
         raise UserError(f"{path}: no such image file; expected {_EXPECTED}") from None
     except UserError:
         raise
-    except Exception as error:  # a damaged file can fail in any of Pillow's parsers and decoders, with any type
+    except (
+        Exception
+    ) as error:  # a damaged file can fail in any of Pillow's parsers and decoders, with any type
         why = "of no such format" if isinstance(error, UnidentifiedImageError) else reason(error)
         raise UserError(f"{path}: found no readable image ({why}); expected {_EXPECTED}") from None
 
@@ -138,17 +154,26 @@ def recognises(start: bytes) -> bool:
 def _picture(file: BinaryIO, path: object) -> Decoded:
     with Image.open(file, formats=FORMATS) as image:
         if image.mode in ("I", "F"):
-            raise UserError(f"{path}: found pixels of 32 bits; expected grey or colour of 8 or 16 bits")
+            raise UserError(
+                f"{path}: found pixels of 32 bits; expected grey or colour of 8 or 16 bits"
+            )
         if image.format == "TIFF" and image.n_frames > 1:
             raise UserError(f"{path}: found {image.n_frames} pages; expected one")
-        cut = any(";16" in str(tile.args) for tile in image.tile)  # by Pillow, to the upper eight bits of each channel
+        cut = any(
+            ";16" in str(tile.args) for tile in image.tile
+        )  # by Pillow, to the upper eight bits of each channel
         tags = image.tag_v2 if image.format == "TIFF" else {}
-        turned, white_is_zero = tags.get(_TAG.Orientation), tags.get(_TAG.PhotometricInterpretation) == 0
+        turned, white_is_zero = (
+            tags.get(_TAG.Orientation),
+            tags.get(_TAG.PhotometricInterpretation) == 0,
+        )
         (bits,) = tags.get(_TAG.BitsPerSample, (16,))[:1]
         image.load()
         orientation = turned if image.format == "TIFF" else _exif_orientation(image)
         if image.mode.startswith("I;16"):  # Pillow's own conversion would cut everything above 255
-            declared = _significant_bits(file) if image.format == "PNG" else bits if bits < 16 else None
+            declared = (
+                _significant_bits(file) if image.format == "PNG" else bits if bits < 16 else None
+            )
             pixels_HW = grey.eight_bits(np.asarray(image), declared)
             if white_is_zero:  # Pillow inverts that of eight bits only
                 pixels_HW = 255 - pixels_HW

@@ -22,8 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from chexseg import manifest
 from chexseg.errors import DamagedError, UserError, reason
+from chexseg.store import manifest
 
 #: Rows a parquet row group: 64 radiographs of 320 x 320 are 6.5 MB, a piece that streams well.
 ROW_GROUP = 64
@@ -32,17 +32,24 @@ READ_AT_ONCE = 8
 _METADATA = b"chexseg"
 
 
-def table(scalars: Mapping[str, Sequence | np.ndarray], arrays: Mapping[str, np.ndarray], **metadata: Any) -> pa.Table:
+def table(
+    scalars: Mapping[str, Sequence | np.ndarray], arrays: Mapping[str, np.ndarray], **metadata: Any
+) -> pa.Table:
     """A table from plain columns (``image_id`` among them) and arrays whose first axis is the rows."""
     columns = {name: pa.array(values) for name, values in scalars.items()}
     layout = {}
     for name, values in arrays.items():
         bits = values.dtype == bool
-        layout[name] = {"dtype": "bits" if bits else values.dtype.name, "shape": list(values.shape[1:])}
+        layout[name] = {
+            "dtype": "bits" if bits else values.dtype.name,
+            "shape": list(values.shape[1:]),
+        }
         flat = values.reshape(len(values), math.prod(values.shape[1:]))
         flat = np.ascontiguousarray(np.packbits(flat, axis=1, bitorder="little") if bits else flat)
         width = flat.shape[1] * flat.itemsize
-        columns[name] = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(flat), [None, pa.py_buffer(flat)])
+        columns[name] = pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(width), len(flat), [None, pa.py_buffer(flat)]
+        )
     note = json.dumps({"arrays": layout, **metadata}, sort_keys=True).encode()
     return pa.table(columns).replace_schema_metadata({_METADATA: note})
 
@@ -73,7 +80,9 @@ def array(source: pa.Table, name: str, layout: Mapping[str, Any] | None = None) 
     if isinstance(column, pa.ChunkedArray):  # combine_chunks would copy even a single chunk
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     width = column.type.byte_width
-    raw = np.frombuffer(column.buffers()[1] or b"", dtype=np.uint8)[column.offset * width :][: len(column) * width]
+    raw = np.frombuffer(column.buffers()[1] or b"", dtype=np.uint8)[column.offset * width :][
+        : len(column) * width
+    ]
     raw = raw.reshape(len(column), width)
     if layout["dtype"] == "bits":
         return unpack(raw, layout["shape"])
@@ -83,7 +92,11 @@ def array(source: pa.Table, name: str, layout: Mapping[str, Any] | None = None) 
 def row_bytes(layout: Mapping[str, Any]) -> int:
     """Return the bytes that one row of an array takes."""
     count = math.prod(layout["shape"])
-    return math.ceil(count / 8) if layout["dtype"] == "bits" else count * np.dtype(layout["dtype"]).itemsize
+    return (
+        math.ceil(count / 8)
+        if layout["dtype"] == "bits"
+        else count * np.dtype(layout["dtype"]).itemsize
+    )
 
 
 def unpack(bits: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -105,7 +118,11 @@ def write(path: Path, rows: pa.Table | Iterable[pa.Table], row_group: int = ROW_
     try:
         for table in [rows] if isinstance(rows, pa.Table) else rows:
             if writer is None:
-                options = {"compression": "zstd", "use_dictionary": False, "write_page_checksum": True}
+                options = {
+                    "compression": "zstd",
+                    "use_dictionary": False,
+                    "write_page_checksum": True,
+                }
                 writer = pq.ParquetWriter(temporary, table.schema, **options)
             writer.write_table(table, row_group_size=row_group)
             count += table.num_rows
@@ -121,7 +138,9 @@ def read(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Return one shard, whole. Raises `DamagedError` for a truncated, altered or foreign file."""
     with opened(path) as file:
         table = file.read(list(columns) if columns else None)
-        return table.replace_schema_metadata({_METADATA: table.schema.metadata[_METADATA]})  # pandas obeys what others write
+        return table.replace_schema_metadata(
+            {_METADATA: table.schema.metadata[_METADATA]}
+        )  # pandas obeys what others write
 
 
 def read_all(directory: Path, columns: Sequence[str], wanted: Set[str] | None = None) -> pa.Table:
@@ -141,11 +160,15 @@ def read_all(directory: Path, columns: Sequence[str], wanted: Set[str] | None = 
     if wanted:
         lacking = wanted.difference(*(table["image_id"].to_pylist() for table in tables))
         if lacking:
-            raise DamagedError(f"{directory}: {len(lacking)} of {len(wanted)} images are not there ({min(lacking)})")
+            raise DamagedError(
+                f"{directory}: {len(lacking)} of {len(wanted)} images are not there ({min(lacking)})"
+            )
     return pa.concat_tables(tables) if tables else read(paths[0], columns).slice(0, 0)
 
 
-def row_groups(path: str | Path, columns: Sequence[str], wanted: Set[str] | None = None) -> Iterator[pa.Table]:
+def row_groups(
+    path: str | Path, columns: Sequence[str], wanted: Set[str] | None = None
+) -> Iterator[pa.Table]:
     """One shard, a row group at a time, in order; with `wanted`, only those that hold one of these image ids.
 
     Only one is in memory. Raises as `read` does. A shard without a wanted image isn't hashed: cells want a hundred of
@@ -161,7 +184,9 @@ def row_groups(path: str | Path, columns: Sequence[str], wanted: Set[str] | None
 
 def _holds_any(path: str | Path, wanted: Set[str]) -> bool:
     with opened(path, verify=False) as file:
-        return any(not wanted.isdisjoint(_ids(file, number)) for number in range(file.num_row_groups))
+        return any(
+            not wanted.isdisjoint(_ids(file, number)) for number in range(file.num_row_groups)
+        )
 
 
 def _ids(file: pq.ParquetFile, row_group: int) -> list[str]:
@@ -184,12 +209,22 @@ def opened(path: str | Path, verify: bool = True) -> Iterator[pq.ParquetFile]:
         _refuse_extension_types(Path(path))
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             _check_schema(file.schema_arrow)
-            if (file.metadata.metadata or {}).get(_METADATA) != file.schema_arrow.metadata[_METADATA]:
+            if (file.metadata.metadata or {}).get(_METADATA) != file.schema_arrow.metadata[
+                _METADATA
+            ]:
                 raise ValueError("it describes its columns twice, and not alike")
             yield file
     except UserError:
         raise
-    except (pa.ArrowException, OSError, ValueError, TypeError, LookupError, AttributeError, *_TOO_MUCH) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        *_TOO_MUCH,
+    ) as error:
         raise DamagedError(f"{path}: not a readable shard ({reason(error)})") from None
 
 
@@ -233,10 +268,14 @@ def _check_schema(schema: pa.Schema) -> None:
         dtype, shape = layout["dtype"], layout["shape"]
         if not all(type(side) is int and side >= 0 for side in shape):
             raise ValueError(f"column {name} has the shape {shape}")
-        if dtype != "bits" and np.dtype(dtype).kind not in "uif":  # views of objects would be followed as pointers
+        if (
+            dtype != "bits" and np.dtype(dtype).kind not in "uif"
+        ):  # views of objects would be followed as pointers
             raise ValueError(f"column {name} has values of type {dtype}")
         if schema.field(name).type != pa.binary(row_bytes(layout)):
-            raise ValueError(f"column {name} is of type {schema.field(name).type}, not of {row_bytes(layout)} bytes")
+            raise ValueError(
+                f"column {name} is of type {schema.field(name).type}, not of {row_bytes(layout)} bytes"
+            )
 
 
 def _is_plain(type: pa.DataType) -> bool:

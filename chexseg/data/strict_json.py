@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from typing import Any
 
-from chexseg.data.location import Readable
+from chexseg.data.remote_path import Readable
 
 
 def read(path: Readable) -> tuple[Any, list[str]]:

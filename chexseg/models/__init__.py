@@ -1,1 +1,1 @@
-"""Networks and losses: plain PyTorch, no files, no Ray."""
+"""Networks and losses: plain PyTorch, without files or Ray."""

@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from chexseg import manifest
 from chexseg.errors import DamagedError, UserError, nearest
+from chexseg.store import manifest
 
 #: init -> (mean, std) of pixels in [0, 1]. ImageNet's weights want ImageNet's; all others CheXpert's (settings table).
 CHEXPERT_NORMALISATION = ((0.5020,) * 3, (0.085585,) * 3)
@@ -32,7 +32,10 @@ def normalisation(init: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 def prepare(pixels_NHW: torch.Tensor, init: str) -> torch.Tensor:
     """Grey uint8 pixels -> normalised float images_NCHW of three equal channels, channels last in memory."""
-    mean, std = (torch.tensor(values, device=pixels_NHW.device)[None, :, None, None] for values in normalisation(init))
+    mean, std = (
+        torch.tensor(values, device=pixels_NHW.device)[None, :, None, None]
+        for values in normalisation(init)
+    )
     images_NCHW = (pixels_NHW[:, None].float() / 255 - mean) / std
     return images_NCHW.contiguous(memory_format=torch.channels_last)
 
@@ -65,7 +68,9 @@ def torchvision_cache(architecture: str) -> Path | None:
         weights = torchvision.models.get_model_weights(architecture)
     except ValueError:
         return None
-    first = weights["IMAGENET1K_V1"]  # the one that segmentation-models-pytorch and the paper's time had
+    first = weights[
+        "IMAGENET1K_V1"
+    ]  # the one that segmentation-models-pytorch and the paper's time had
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(first.url).name
     return path if path.is_file() else None
 

@@ -19,7 +19,9 @@ _DEEPEST = 16  # the dilated encoder's stride
 def _reduction(in_channels: int, out_channels: int, groups: int) -> nn.Sequential:
     # The group normalisation's shift makes a bias of the convolution idle.
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.GroupNorm(groups, out_channels), nn.ReLU(inplace=True)
+        nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        nn.GroupNorm(groups, out_channels),
+        nn.ReLU(inplace=True),
     )
 
 
@@ -36,8 +38,12 @@ class BoundaryBranch(nn.Module):
         self.head = nn.Conv2d(32 * len(self.reductions), 1, 1)
 
     def forward(self, stages: list[Tensor]) -> Tensor:
-        reduced = [reduction(features) for reduction, features in zip(self.reductions, stages, strict=True)]
-        return self.head(torch.cat([_resized(features, like=stages[0]) for features in reduced], dim=1))[:, 0]
+        reduced = [
+            reduction(features) for reduction, features in zip(self.reductions, stages, strict=True)
+        ]
+        return self.head(
+            torch.cat([_resized(features, like=stages[0]) for features in reduced], dim=1)
+        )[:, 0]
 
 
 class DisplacementBranch(nn.Module):
@@ -51,15 +57,22 @@ class DisplacementBranch(nn.Module):
         super().__init__()
         widths, groups = (64, 128, 256, 256, 256), (8, 16, 16, 16, 16)
         self.reductions = nn.ModuleList(
-            _reduction(count, width, group) for count, width, group in zip(channels, widths, groups, strict=True)
+            _reduction(count, width, group)
+            for count, width, group in zip(channels, widths, groups, strict=True)
         )
         self.deep = _reduction(sum(widths[2:]), 256, groups=16)
         # No bias: a constant displacement is what the network's mean takes out again.
-        self.head = nn.Sequential(_reduction(sum(widths[:2]) + 256, 256, groups=16), nn.Conv2d(256, 2, 1, bias=False))
+        self.head = nn.Sequential(
+            _reduction(sum(widths[:2]) + 256, 256, groups=16), nn.Conv2d(256, 2, 1, bias=False)
+        )
 
     def forward(self, stages: list[Tensor]) -> Tensor:
-        reduced = [reduction(features) for reduction, features in zip(self.reductions, stages, strict=True)]
-        deep = self.deep(torch.cat([_resized(features, like=reduced[2]) for features in reduced[2:]], dim=1))
+        reduced = [
+            reduction(features) for reduction, features in zip(self.reductions, stages, strict=True)
+        ]
+        deep = self.deep(
+            torch.cat([_resized(features, like=reduced[2]) for features in reduced[2:]], dim=1)
+        )
         return self.head(torch.cat([*reduced[:2], _resized(deep, like=reduced[0])], dim=1))
 
 
@@ -98,7 +111,9 @@ class IRNet(nn.Module):
 
     def forward(self, images_N3HW: Tensor) -> tuple[Tensor, Tensor]:
         height, width = images_N3HW.shape[-2:]
-        padded_N3HW = F.pad(images_N3HW, (0, -width % _DEEPEST, 0, -height % _DEEPEST), mode="replicate")
+        padded_N3HW = F.pad(
+            images_N3HW, (0, -width % _DEEPEST, 0, -height % _DEEPEST), mode="replicate"
+        )
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_backbone):
             stages = self.encoder(padded_N3HW)[1:]
         # The published design's first stage includes the stem's max pooling, which this encoder's does not.
@@ -119,7 +134,9 @@ class IRNet(nn.Module):
         """
         logits_Nhw, displacement_N2hw = self(images_N3HW)
         mirrored_Nhw, _ = self(images_N3HW.flip(-1))
-        return ((logits_Nhw.float() + mirrored_Nhw.float().flip(-1)) / 2).sigmoid(), displacement_N2hw.float()
+        return (
+            (logits_Nhw.float() + mirrored_Nhw.float().flip(-1)) / 2
+        ).sigmoid(), displacement_N2hw.float()
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Tensor]) -> None:
@@ -131,7 +148,10 @@ class IRNet(nn.Module):
         training = self.training
         self.eval()
         self.displacement_mean.zero_()
-        total_2, count = torch.zeros(2, dtype=torch.float64, device=self.displacement_mean.device), 0
+        total_2, count = (
+            torch.zeros(2, dtype=torch.float64, device=self.displacement_mean.device),
+            0,
+        )
         for images_N3HW in batches:
             _, displacement_N2hw = self(images_N3HW)
             total_2 += displacement_N2hw.double().sum((0, 2, 3))

@@ -11,7 +11,9 @@ from torch import Tensor
 FOREGROUND, BACKGROUND, IGNORE = 1, 0, 255
 
 
-def seeds(maps_NKhw: Tensor, present_NK: Tensor, foreground: float = 0.3, background: float = 0.05) -> Tensor:
+def seeds(
+    maps_NKhw: Tensor, present_NK: Tensor, foreground: float = 0.3, background: float = 0.05
+) -> Tensor:
     """seeds_NKhw, uint8: 1 above `foreground`, 0 below `background`, 255 (ignored) between (paper, appendix B.3).
 
     Maps are scaled by their own maximum and on the grid of IRNet's outputs (stride 4). A pathology whose image-level
@@ -37,7 +39,12 @@ def half_disc(radius: float) -> tuple[tuple[int, int], ...]:
     So each unordered pair of pixels nearer than `radius` is met once (Ahn et al. 2019).
     """
     reach = range(-int(radius), int(radius) + 1)
-    return tuple((dy, dx) for dy in reach for dx in reach if (dy, dx) > (0, 0) and dy * dy + dx * dx < radius * radius)
+    return tuple(
+        (dy, dx)
+        for dy in reach
+        for dx in reach
+        if (dy, dx) > (0, 0) and dy * dy + dx * dx < radius * radius
+    )
 
 
 @cache
@@ -49,7 +56,9 @@ def line(dy: int, dx: int) -> tuple[tuple[int, int], ...]:
     between two boundary pixels; it's the same set from either end.
     """
     rows, columns = range(min(dy, 0), max(dy, 0) + 1), range(min(dx, 0), max(dx, 0) + 1)
-    return tuple((y, x) for y in rows for x in columns if (dy * x - dx * y) ** 2 < dy * dy + dx * dx)
+    return tuple(
+        (y, x) for y in rows for x in columns if (dy * x - dx * y) ** 2 < dy * dy + dx * dx
+    )
 
 
 def shifted(values: Tensor, dy: int, dx: int, y: int, x: int) -> Tensor:
@@ -62,7 +71,9 @@ def shifted(values: Tensor, dy: int, dx: int, y: int, x: int) -> Tensor:
     return values[..., y : y + height, left : left + width]
 
 
-def pair_losses(boundary_Nhw: Tensor, displacement_N2hw: Tensor, seeds_NKhw: Tensor, radius: float = 10) -> dict[str, Tensor]:
+def pair_losses(
+    boundary_Nhw: Tensor, displacement_N2hw: Tensor, seeds_NKhw: Tensor, radius: float = 10
+) -> dict[str, Tensor]:
     """IRNet's training losses (paper, equations 3 to 7; Ahn et al. 2019), each a scalar with a gradient.
 
     `boundary_Nhw` holds logits, `displacement_N2hw` (y, x) in pixels of the same map, `seeds_NKhw` what `seeds` gives.
@@ -92,10 +103,16 @@ def pair_losses(boundary_Nhw: Tensor, displacement_N2hw: Tensor, seeds_NKhw: Ten
     dtype = torch.promote_types(boundary_Nhw.dtype, torch.float32)
     boundary_Nhw, displacement_N2hw = boundary_Nhw.to(dtype), displacement_N2hw.to(dtype)
     foreground_NKhw = seeds_NKhw == FOREGROUND
-    background_NKhw = (seeds_NKhw == BACKGROUND) & foreground_NKhw.flatten(2).any(2)[:, :, None, None]
+    background_NKhw = (seeds_NKhw == BACKGROUND) & foreground_NKhw.flatten(2).any(2)[
+        :, :, None, None
+    ]
     order = boundary_Nhw.detach().flatten().argsort(stable=True)
     pairs_3R, gradient_2N2hw, sums_2 = _pool(
-        order, displacement_N2hw.detach(), _packed(foreground_NKhw), _packed(background_NKhw), radius
+        order,
+        displacement_N2hw.detach(),
+        _packed(foreground_NKhw),
+        _packed(background_NKhw),
+        radius,
     )
 
     size_3 = pairs_3R.sum(1, dtype=torch.float64).clamp(min=1)
@@ -113,8 +130,12 @@ def pair_losses(boundary_Nhw: Tensor, displacement_N2hw: Tensor, seeds_NKhw: Ten
         "boundary_background": (pairs_3R[1] * same_R).sum(),
         "boundary_negative": (pairs_3R[2] * different_R).sum(),
     }
-    parts["boundary"] = (parts["boundary_foreground"] + parts["boundary_background"]) / 2 + parts["boundary_negative"]
-    parts["total"] = parts["displacement_foreground"] + parts["displacement_background"] + parts["boundary"]
+    parts["boundary"] = (parts["boundary_foreground"] + parts["boundary_background"]) / 2 + parts[
+        "boundary_negative"
+    ]
+    parts["total"] = (
+        parts["displacement_foreground"] + parts["displacement_background"] + parts["boundary"]
+    )
     return parts
 
 
@@ -132,7 +153,11 @@ def _packed(flags_NKhw: Tensor) -> list[Tensor]:
 
 @torch.no_grad()
 def _pool(
-    order: Tensor, displacement_N2hw: Tensor, foreground: list[Tensor], background: list[Tensor], radius: float
+    order: Tensor,
+    displacement_N2hw: Tensor,
+    foreground: list[Tensor],
+    background: list[Tensor],
+    radius: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """All that the losses need to know of the pairs, on the grid of the pixels.
 
@@ -145,7 +170,9 @@ def _pool(
     ranks = torch.empty_like(order, dtype=torch.int32)
     ranks[order] = torch.arange(len(order), dtype=torch.int32, device=device)
     rank_Nhw = ranks.view(images, height, width)
-    bits_set = torch.tensor([word.bit_count() for word in range(2**_WORD)], dtype=dtype, device=device)
+    bits_set = torch.tensor(
+        [word.bit_count() for word in range(2**_WORD)], dtype=dtype, device=device
+    )
 
     pairs_3R = torch.zeros(3, len(order), dtype=dtype, device=device)
     gradient_2N2hw = torch.zeros(2, *displacement_N2hw.shape, dtype=dtype, device=device)
@@ -153,7 +180,11 @@ def _pool(
     for dy, dx in half_disc(radius):
         if dy >= height or abs(dx) >= width:
             continue
-        path_Nhw = reduce(torch.maximum, [shifted(rank_Nhw, dy, dx, y, x) for y, x in line(dy, dx)]).flatten().long()
+        path_Nhw = (
+            reduce(torch.maximum, [shifted(rank_Nhw, dy, dx, y, x) for y, x in line(dy, dx)])
+            .flatten()
+            .long()
+        )
         here_and_there = [
             [(shifted(word, dy, dx, 0, 0), shifted(word, dy, dx, dy, dx)) for word in words]
             for words in (foreground, background)
@@ -162,14 +193,21 @@ def _pool(
             [fg_i & fg_j for fg_i, fg_j in here_and_there[0]],
             [bg_i & bg_j for bg_i, bg_j in here_and_there[1]],
             # A pixel is never both, so the two ways round share no bit.
-            [(fg_i & bg_j) | (bg_i & fg_j) for (fg_i, fg_j), (bg_i, bg_j) in zip(*here_and_there, strict=True)],
+            [
+                (fg_i & bg_j) | (bg_i & fg_j)
+                for (fg_i, fg_j), (bg_i, bg_j) in zip(*here_and_there, strict=True)
+            ],
         ]
-        counts = [sum(bits_set.index_select(0, word.flatten()) for word in words) for words in common]
+        counts = [
+            sum(bits_set.index_select(0, word.flatten()) for word in words) for words in common
+        ]
         for pairs_R, count in zip(pairs_3R, counts, strict=True):
             pairs_R.scatter_add_(0, path_Nhw, count)
 
         # D(x_i) - D(x_j), and what it should be: x_j - x_i in the foreground, 0 in the background.
-        delta_N2hw = shifted(displacement_N2hw, dy, dx, 0, 0) - shifted(displacement_N2hw, dy, dx, dy, dx)
+        delta_N2hw = shifted(displacement_N2hw, dy, dx, 0, 0) - shifted(
+            displacement_N2hw, dy, dx, dy, dx
+        )
         wanted_2hw = torch.tensor([dy, dx], dtype=dtype, device=device)[:, None, None]
         for s, error_N2hw in enumerate((delta_N2hw - wanted_2hw, delta_N2hw)):
             weight_N1hw = counts[s].view(images, 1, *delta_N2hw.shape[-2:])

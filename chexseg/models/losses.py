@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from chexseg.models.synchronised import total
+from chexseg.models.distributed import total
 
 
 def _at_least_float32(values: Tensor) -> Tensor:
@@ -27,7 +27,10 @@ def class_average_dice(logits_NKHW: Tensor, masks_NKHW: Tensor) -> Tensor:
     """
     probabilities_NKHW = _at_least_float32(logits_NKHW).sigmoid()
     masks_NKHW = masks_NKHW.to(probabilities_NKHW.dtype)
-    sums = [values.sum((0, 2, 3)) for values in (probabilities_NKHW * masks_NKHW, probabilities_NKHW, masks_NKHW)]
+    sums = [
+        values.sum((0, 2, 3))
+        for values in (probabilities_NKHW * masks_NKHW, probabilities_NKHW, masks_NKHW)
+    ]
     intersection_K, predicted_K, true_K = total(torch.stack(sums))
     return 1 - ((2 * intersection_K + 1) / (predicted_K + true_K + 1)).mean()
 
@@ -45,13 +48,17 @@ SEGMENTATION: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def distillation(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 10.0) -> Tensor:
+def distillation(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 10.0
+) -> Tensor:
     """Binary cross-entropy of sigmoid(student / T) against sigmoid(teacher / T), mean over all (paper, appendix B.4).
 
     Both tensors have one shape, any. No gradient goes to the teacher. As in the authors' code, no factor T ** 2.
     """
     targets = (_at_least_float32(teacher_logits.detach()) / temperature).sigmoid()
-    return F.binary_cross_entropy_with_logits(_at_least_float32(student_logits) / temperature, targets)
+    return F.binary_cross_entropy_with_logits(
+        _at_least_float32(student_logits) / temperature, targets
+    )
 
 
 def classification(logits_NL: Tensor, labels_NL: Tensor) -> Tensor:

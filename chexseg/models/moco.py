@@ -23,7 +23,9 @@ class Embedding(nn.Module):
     def __init__(self, body: nn.Module, channels: int):
         super().__init__()
         self.body = body
-        self.head = nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, DIMENSION))
+        self.head = nn.Sequential(
+            nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, DIMENSION)
+        )
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         return F.normalize(self.head(self.body(images_NCHW)[-1].mean(dim=(2, 3))).float(), dim=1)
@@ -51,12 +53,16 @@ class MoCo(nn.Module):
     queue_QD: Tensor
     pointer: Tensor
 
-    def __init__(self, query: Embedding, queue: int, momentum: float = 0.999, temperature: float = 0.2):
+    def __init__(
+        self, query: Embedding, queue: int, momentum: float = 0.999, temperature: float = 0.2
+    ):
         """queue: keys kept. momentum: of the key network. temperature: of `logits`."""
         super().__init__()
         self.temperature = temperature
         self.query = query
-        self.key = AveragedModel(query, multi_avg_fn=get_ema_multi_avg_fn(momentum), use_buffers=True).requires_grad_(False)
+        self.key = AveragedModel(
+            query, multi_avg_fn=get_ema_multi_avg_fn(momentum), use_buffers=True
+        ).requires_grad_(False)
         # Until there are keys, random ones are the negatives.
         self.register_buffer("queue_QD", F.normalize(torch.randn(queue, DIMENSION), dim=1))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
@@ -103,7 +109,9 @@ class MoCo(nn.Module):
 
 def info_nce(logits: Tensor) -> Tensor:
     """He et al. 2020, equation 1, the mean over N: cross-entropy of `MoCo.logits`, whose first column is the positive."""
-    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))
+    return F.cross_entropy(
+        logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
+    )
 
 
 def accuracy(logits: Tensor) -> Tensor:

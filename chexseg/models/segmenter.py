@@ -18,9 +18,13 @@ def build(architecture: str, pathologies: int) -> smp.DeepLabV3Plus:
     """A randomly initialised DeepLabV3+ over an encoder by name. Raises `UserError` for one that it can't have."""
     encoders.check(architecture)
     try:
-        model = smp.DeepLabV3Plus(architecture, encoder_weights=None, in_channels=3, classes=pathologies)
+        model = smp.DeepLabV3Plus(
+            architecture, encoder_weights=None, in_channels=3, classes=pathologies
+        )
     except ValueError as error:
-        raise UserError(f"encoder.architecture: found {architecture!r}; allowed: one that can be dilated ({error})") from None
+        raise UserError(
+            f"encoder.architecture: found {architecture!r}; allowed: one that can be dilated ({error})"
+        ) from None
     return model.to(memory_format=torch.channels_last)
 
 
@@ -36,16 +40,28 @@ def describe(weights: Path) -> dict[str, Any]:
         architecture, init, size = about["architecture"], about["init"], about["size"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         found = f"{error} missing" if isinstance(error, KeyError) else reason(error)
-        raise DamagedError(f"{path}: not the description of a segmenter ({found}); expected what `fit` wrote") from None
-    if not isinstance(names, list) or not names or any(names.count(name) > 1 or name not in PATHOLOGIES for name in names):
+        raise DamagedError(
+            f"{path}: not the description of a segmenter ({found}); expected what `fit` wrote"
+        ) from None
+    if (
+        not isinstance(names, list)
+        or not names
+        or any(names.count(name) > 1 or name not in PATHOLOGIES for name in names)
+    ):
         raise DamagedError(
             f"{path}: pathologies: found {names!r}; expected a list of these, each once: {', '.join(PATHOLOGIES)}"
         )
-    if not isinstance(thresholds, list) or len(thresholds) != len(names) or not all(map(_is_score, thresholds)):
+    if (
+        not isinstance(thresholds, list)
+        or len(thresholds) != len(names)
+        or not all(map(_is_score, thresholds))
+    ):
         expected = f"{len(names)} numbers from 0 to 1, one for each of the pathologies"
         raise DamagedError(f"{path}: thresholds: found {thresholds!r}; expected {expected}")
     if not isinstance(architecture, str) or not isinstance(init, str):
-        raise DamagedError(f"{path}: architecture, init: found {architecture!r}, {init!r}; expected two names")
+        raise DamagedError(
+            f"{path}: architecture, init: found {architecture!r}, {init!r}; expected two names"
+        )
     if not isinstance(size, int) or size < 32 or size % 32:
         raise DamagedError(f"{path}: size: found {size!r}; expected a multiple of 32 pixels")
     return about
@@ -63,4 +79,6 @@ def stride4_logits(model: smp.DeepLabV3Plus, images_NCHW: torch.Tensor) -> torch
 
 def upsample(logits_NKhw: torch.Tensor) -> torch.Tensor:
     """Stride-4 logits -> logits at full size, exactly as the model's own head does it."""
-    return nn.functional.interpolate(logits_NKhw, scale_factor=4, mode="bilinear", align_corners=True)
+    return nn.functional.interpolate(
+        logits_NKhw, scale_factor=4, mode="bilinear", align_corners=True
+    )

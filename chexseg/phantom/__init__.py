@@ -1,1 +1,1 @@
-"""Synthetic radiographs: a chest, what can be wrong with it, and a data set of such in the published layout."""
+"""Synthetic radiographs with findings, written as a data set in the published layout."""

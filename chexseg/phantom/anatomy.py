@@ -12,7 +12,7 @@ import numpy as np
 
 from chexseg.phantom.canvas import SIDES, Canvas, ribbon, smoothstep, spline
 from chexseg.phantom.vessels import pulmonary_vessels
-from chexseg.randomness import derive
+from chexseg.seeds import derive
 
 #: Inner chest wall: (y, x). Inhalation stretches it below the apex.
 _CAGE = np.array([
@@ -26,7 +26,9 @@ class Anatomy:
 
     seed: int
     canvas: Canvas
-    anteroposterior: bool  # portable film, taken from the front: larger heart, higher domes, arms down
+    anteroposterior: (
+        bool  # portable film, taken from the front: larger heart, higher domes, arms down
+    )
     domes: dict[str, float]  # y of the top of each half of the diaphragm
     recess: dict[str, float]  # y of each costophrenic angle
     carina: tuple[float, float]
@@ -34,7 +36,9 @@ class Anatomy:
     heart_outline: np.ndarray
     mediastinum_outline: np.ndarray
     lungs: np.ndarray  # layer_HW in [0, 1]
-    visible_lung: np.ndarray  # layer_HW in [0, 1]: the part of it in front of neither heart nor mediastinum
+    visible_lung: (
+        np.ndarray
+    )  # layer_HW in [0, 1]: the part of it in front of neither heart nor mediastinum
     vessels: np.ndarray  # layer_HW in [0, 1]: fraction of air that vessels and hila displace
     tissue: np.ndarray  # attenuation_HW of all that isn't lung, were the lungs full of water
 
@@ -49,7 +53,13 @@ def generator(seed: int, *names: str) -> np.random.Generator:
 
 
 def chest(
-    seed: int, height: int, width: int, anteroposterior: bool, female: bool, big_heart: bool, wide_mediastinum: bool
+    seed: int,
+    height: int,
+    width: int,
+    anteroposterior: bool,
+    female: bool,
+    big_heart: bool,
+    wide_mediastinum: bool,
 ) -> Anatomy:
     """Draw the chest. Only the heart's and the mediastinum's outlines depend on the last two arguments."""
     canvas = _canvas(generator(seed, "position"), height, width, anteroposterior)
@@ -63,11 +73,15 @@ def chest(
 
     lung_outlines = {side: _lung_outline(side, domes[side], recess[side]) for side in SIDES}
     lungs = canvas.fill(list(lung_outlines.values()), blur=0.008)
-    heart_outline = _heart_outline(generator(seed, "heart"), domes["left"], twist, anteroposterior, big_heart)
+    heart_outline = _heart_outline(
+        generator(seed, "heart"), domes["left"], twist, anteroposterior, big_heart
+    )
     mediastinum_outline = _mediastinum_outline(
         generator(seed, "mediastinum"), right_dome, twist, anteroposterior, wide_mediastinum
     )
-    body, tissue = _soft_tissue(generator(seed, "soft tissue"), canvas, anteroposterior, female, domes)
+    body, tissue = _soft_tissue(
+        generator(seed, "soft tissue"), canvas, anteroposterior, female, domes
+    )
     tissue += _bones(generator(seed, "bones"), canvas, anteroposterior, right_dome) * body
     tissue -= _airways_and_stomach(generator(seed, "airways"), canvas, carina, domes)
     return Anatomy(
@@ -82,7 +96,8 @@ def chest(
         mediastinum_outline=mediastinum_outline,
         lungs=lungs,
         # Some lung lies behind the heart and shows through it; next to none does through the mediastinum.
-        visible_lung=lungs * (1 - canvas.fill([heart_outline, mediastinum_outline], [0.87, 0.95], blur=0.012)),
+        visible_lung=lungs
+        * (1 - canvas.fill([heart_outline, mediastinum_outline], [0.87, 0.95], blur=0.012)),
         vessels=pulmonary_vessels(generator(seed, "vessels"), canvas, carina),
         tissue=tissue,
     )
@@ -93,7 +108,9 @@ def _canvas(random: np.random.Generator, height: int, width: int, anteroposterio
     tilt = np.deg2rad(random.normal(0, 3.0 if anteroposterior else 1.5))
     turn = np.array([[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]])
     matrix = turn * unit * np.array([random.uniform(0.96, 1.06), random.uniform(0.95, 1.05)])
-    centre = np.array([width * (0.5 + random.normal(0, 0.015)), height * (0.49 + random.normal(0, 0.015))])
+    centre = np.array(
+        [width * (0.5 + random.normal(0, 0.015)), height * (0.49 + random.normal(0, 0.015))]
+    )
     return Canvas(height, width, matrix, centre - matrix @ np.array([0.0, 1.0]))
 
 
@@ -112,11 +129,15 @@ def _lung_outline(side: str, dome: float, recess: float) -> np.ndarray:
     return spline(points, closed=True, steps=6) * (SIDES[side], 1.0)
 
 
-def _heart_outline(random: np.random.Generator, dome: float, twist: float, anteroposterior: bool, big: bool) -> np.ndarray:
+def _heart_outline(
+    random: np.random.Generator, dome: float, twist: float, anteroposterior: bool, big: bool
+) -> np.ndarray:
     normal = random.uniform(0.90, 1.14) + 0.05 * anteroposterior
     growth = random.uniform(1.15, 1.45)
     right_share = random.uniform(0.6, 1.1)
-    left, right = ((1 + (growth - 1) * (share if big else 0)) * normal for share in (1.0, right_share))
+    left, right = (
+        (1 + (growth - 1) * (share if big else 0)) * normal for share in (1.0, right_share)
+    )
     left = min(left, 1.42)  # a wider heart would leave no lung beside it
     # (x, fraction of the way from the top of the heart to its bottom)
     contour = np.array([
@@ -124,9 +145,15 @@ def _heart_outline(random: np.random.Generator, dome: float, twist: float, anter
         (0.45, 0.97), (0.575, 0.85), (0.57, 0.68), (0.47, 0.46), (0.34, 0.27), (0.22, 0.1),
     ])  # fmt: skip
     top, bottom = 0.66 * dome / 1.7, dome + 0.1
-    x = np.where(contour[:, 0] > 0, left, right) * contour[:, 0] + 0.01 * random.normal(size=len(contour))
+    x = np.where(contour[:, 0] > 0, left, right) * contour[:, 0] + 0.01 * random.normal(
+        size=len(contour)
+    )
     apex_lift = 0.06 * random.uniform(0, 1) * (contour[:, 0] > 0.4)
-    return spline(np.stack([x + twist, top + (bottom - top) * (contour[:, 1] - apex_lift)], axis=-1), closed=True, steps=6)
+    return spline(
+        np.stack([x + twist, top + (bottom - top) * (contour[:, 1] - apex_lift)], axis=-1),
+        closed=True,
+        steps=6,
+    )
 
 
 def _mediastinum_outline(
@@ -136,7 +163,15 @@ def _mediastinum_outline(
     knob = random.uniform(0.18, 0.23)
     growth = random.uniform(0.055, 0.13)
     stretch = right_dome / 1.65
-    right = [(-0.10, -0.2), (-0.12, 0.1), (-0.135, 0.35), (-0.145, 0.6), (-0.15, 0.85), (-0.14, 1.2), (-0.15, 1.75)]
+    right = [
+        (-0.10, -0.2),
+        (-0.12, 0.1),
+        (-0.135, 0.35),
+        (-0.145, 0.6),
+        (-0.15, 0.85),
+        (-0.14, 1.2),
+        (-0.15, 1.75),
+    ]
     left = [
         (0.16, 1.75), (0.15, 1.2), (0.21, 0.85), (0.195, 0.7), (0.16, 0.575),
         (knob, 0.45), (0.15, 0.3), (0.11, 0.1), (0.1, -0.2),
@@ -144,18 +179,28 @@ def _mediastinum_outline(
     points = np.array(right + left)
     points[:, 0] *= normal
     if wide:  # by the vessels above the heart, whose outline hides what lies lower
-        points[:, 0] += np.sign(points[:, 0]) * growth * np.interp(points[:, 1], [0.05, 0.3, 0.85, 1.3], [0.0, 1.0, 0.9, 0.0])
+        points[:, 0] += (
+            np.sign(points[:, 0])
+            * growth
+            * np.interp(points[:, 1], [0.05, 0.3, 0.85, 1.3], [0.0, 1.0, 0.9, 0.0])
+        )
     points[:, 0] += twist
     points[:, 1] *= np.where(points[:, 1] > 0, stretch, 1)
     return spline(points, closed=True, steps=5)
 
 
 def _soft_tissue(
-    random: np.random.Generator, canvas: Canvas, anteroposterior: bool, female: bool, domes: dict[str, float]
+    random: np.random.Generator,
+    canvas: Canvas,
+    anteroposterior: bool,
+    female: bool,
+    domes: dict[str, float],
 ) -> tuple[np.ndarray, np.ndarray]:
     """(layer_HW in [0, 1] of where the body is, attenuation_HW)."""
     fat = random.uniform(0.0, 0.1)
-    spread = random.uniform(0.0, 0.1) if anteroposterior else random.uniform(0.1, 0.35)  # how far the arms are held out
+    spread = (
+        random.uniform(0.0, 0.1) if anteroposterior else random.uniform(0.1, 0.35)
+    )  # how far the arms are held out
     wall = 1.15 + fat
     half = [
         (0.3, -1.5), (0.29, -0.5), (0.36, -0.22), (0.7, -0.08), (1.12, 0.0), (1.42 + spread / 2, 0.14), (1.62 + spread, 0.45),
@@ -193,7 +238,9 @@ def _soft_tissue(
     return body, layer
 
 
-def _bones(random: np.random.Generator, canvas: Canvas, anteroposterior: bool, right_dome: float) -> np.ndarray:
+def _bones(
+    random: np.random.Generator, canvas: Canvas, anteroposterior: bool, right_dome: float
+) -> np.ndarray:
     spacing = 0.168 * right_dome / 1.65 * random.uniform(0.95, 1.05)
     slope = random.uniform(0.85, 1.15) * (0.8 if anteroposterior else 1.0)
     posterior: list[np.ndarray] = []
@@ -219,14 +266,30 @@ def _bones(random: np.random.Generator, canvas: Canvas, anteroposterior: bool, r
         path = [(0.08, 0.3), (0.22, 0.245), (0.5, 0.225), (0.82, 0.13), (1.15, 0.08), (1.3, 0.1)]
         clavicles.append(spline(np.array(path) * (side, 1) + (0, random.normal(0, 0.012) - lift)))
 
-    away = random.uniform(0.0, 0.06) + (0.0 if anteroposterior else 0.12)  # scapulae are rotated off the lungs in PA
+    away = random.uniform(0.0, 0.06) + (
+        0.0 if anteroposterior else 0.12
+    )  # scapulae are rotated off the lungs in PA
     shoulders: list[np.ndarray] = []
-    blade = np.array([(0.86, 0.25), (1.12, 0.2), (1.22, 0.34), (1.1, 0.75), (0.96, 1.02), (0.88, 0.9), (0.84, 0.5)])
-    head = np.array([(1.26, 0.18), (1.42, 0.2), (1.47, 0.34), (1.4, 0.5), (1.28, 0.46), (1.22, 0.32)])
+    blade = np.array(
+        [
+            (0.86, 0.25),
+            (1.12, 0.2),
+            (1.22, 0.34),
+            (1.1, 0.75),
+            (0.96, 1.02),
+            (0.88, 0.9),
+            (0.84, 0.5),
+        ]
+    )
+    head = np.array(
+        [(1.26, 0.18), (1.42, 0.2), (1.47, 0.34), (1.4, 0.5), (1.28, 0.46), (1.22, 0.32)]
+    )
     shaft = np.array([(1.3, 0.45), (1.43, 0.4), (1.62, 1.6), (1.5, 1.6)])
     acromion = np.array([(1.1, 0.06), (1.38, 0.08), (1.42, 0.14), (1.15, 0.2)])
     for side in SIDES.values():
-        shoulders += [spline(part + (away, 0), True, 5) * (side, 1) for part in (blade, acromion, shaft, head)]
+        shoulders += [
+            spline(part + (away, 0), True, 5) * (side, 1) for part in (blade, acromion, shaft, head)
+        ]
 
     vertebrae, greys = [], []
     turn = np.linspace(0, 2 * np.pi, 8, endpoint=False)
@@ -243,7 +306,9 @@ def _bones(random: np.random.Generator, canvas: Canvas, anteroposterior: bool, r
     # What crosses on a film adds up, so bones that cross each other go into different layers.
     back, front = _hollow(posterior, 0.062), _hollow(anterior, 0.075)
     collar = _hollow(clavicles, 0.085)
-    layer = random.uniform(0.12, 0.17) * canvas.fill([*vertebrae, *back[0]], [*greys, *back[1]], blur=0.009)
+    layer = random.uniform(0.12, 0.17) * canvas.fill(
+        [*vertebrae, *back[0]], [*greys, *back[1]], blur=0.009
+    )
     anterior_grey = random.uniform(0.4, 0.7)
     layer += 0.155 * canvas.fill(
         [*shoulders, *front[0], *collar[0]],
@@ -257,11 +322,17 @@ def _hollow(paths: list[np.ndarray], width: float) -> tuple[list[np.ndarray], li
     """Polygons and greys of long bones (paths of equal length): densest at the edges, where the beam runs along the cortex."""
     paths_NP2 = np.stack(paths)
     outer, inner = ribbon(paths_NP2, width), ribbon(paths_NP2, 0.55 * width)
-    return [polygon for pair in zip(outer, inner, strict=True) for polygon in pair], [1.0, 0.62] * len(paths)
+    return [polygon for pair in zip(outer, inner, strict=True) for polygon in pair], [
+        1.0,
+        0.62,
+    ] * len(paths)
 
 
 def _airways_and_stomach(
-    random: np.random.Generator, canvas: Canvas, carina: tuple[float, float], domes: dict[str, float]
+    random: np.random.Generator,
+    canvas: Canvas,
+    carina: tuple[float, float],
+    domes: dict[str, float],
 ) -> np.ndarray:
     x, y = carina
     trachea = ribbon(spline([(0.0, -1.0), (0.0, -0.2), (x - 0.005, 0.25), (x, y)]), 0.095)
@@ -271,12 +342,31 @@ def _airways_and_stomach(
     ]
     polygons, greys = [*bronchi, trachea], [0.3, 0.3, 0.5]
     bubble_seen, gas_seen = random.random() < 0.6, random.random() < 0.4
-    radius, place, darkness = random.uniform(0.1, 0.2), random.uniform(0.38, 0.6), random.uniform(0.55, 1.0)
-    bubble = np.array([(-1.0, 0.55), (-0.75, 0.15), (0.0, 0.0), (0.75, 0.15), (1.1, 0.6), (0.6, 0.95), (-0.4, 1.0)])
+    radius, place, darkness = (
+        random.uniform(0.1, 0.2),
+        random.uniform(0.38, 0.6),
+        random.uniform(0.55, 1.0),
+    )
+    bubble = np.array(
+        [
+            (-1.0, 0.55),
+            (-0.75, 0.15),
+            (0.0, 0.0),
+            (0.75, 0.15),
+            (1.1, 0.6),
+            (0.6, 0.95),
+            (-0.4, 1.0),
+        ]
+    )
     if bubble_seen:
-        polygons.append(spline(bubble * (1.3 * radius, 1.1 * radius) + (place, domes["left"] + 0.09), True))
+        polygons.append(
+            spline(bubble * (1.3 * radius, 1.1 * radius) + (place, domes["left"] + 0.09), True)
+        )
         greys.append(darkness)
     if gas_seen:
-        polygons += [spline(bubble * 0.1 + random.uniform((0.1, 2.25), (0.9, 2.6)), True, 4) for _ in range(5)]
+        polygons += [
+            spline(bubble * 0.1 + random.uniform((0.1, 2.25), (0.9, 2.6)), True, 4)
+            for _ in range(5)
+        ]
         greys += [0.4] * 5
     return 0.28 * canvas.fill(polygons, greys, blur=0.018)

@@ -41,7 +41,9 @@ class Canvas:
         inverse = np.linalg.inv(self.matrix).astype(np.float32)
         right = (columns - self.origin[0]).astype(np.float32)[None, :]
         down = (rows - self.origin[1]).astype(np.float32)[:, None]
-        return inverse[0, 0] * right + inverse[0, 1] * down, inverse[1, 0] * right + inverse[1, 1] * down
+        return inverse[0, 0] * right + inverse[0, 1] * down, inverse[1, 0] * right + inverse[
+            1, 1
+        ] * down
 
     def pixels(self, points_P2: np.ndarray) -> np.ndarray:
         """Body coordinates of points (any leading axes) as pixel (column, row)."""
@@ -52,7 +54,8 @@ class Canvas:
         rows, columns = -(-self.height // 4), -(-self.width // 4)
         coarse = function(
             *self._coordinates(
-                (np.arange(rows) + 0.5) * self.height / rows - 0.5, (np.arange(columns) + 0.5) * self.width / columns - 0.5
+                (np.arange(rows) + 0.5) * self.height / rows - 0.5,
+                (np.arange(columns) + 0.5) * self.width / columns - 0.5,
             )
         )
         return self._enlarge(coarse.astype(np.float32), Image.Resampling.BILINEAR)
@@ -60,24 +63,41 @@ class Canvas:
     def noise(self, generator: np.random.Generator, grain: float) -> np.ndarray:
         """A smooth random layer_HW of about unit variance whose grains are `grain` body units wide."""
         rows, columns = (max(3, round(n / (grain * self.scale))) for n in (self.height, self.width))
-        return self._enlarge(generator.standard_normal((rows, columns), dtype=np.float32), Image.Resampling.BICUBIC)
+        return self._enlarge(
+            generator.standard_normal((rows, columns), dtype=np.float32), Image.Resampling.BICUBIC
+        )
 
     def _enlarge(self, coarse: np.ndarray, interpolation: Image.Resampling) -> np.ndarray:
         return np.asarray(Image.fromarray(coarse).resize((self.width, self.height), interpolation))
 
-    def fill(self, polygons: Sequence[np.ndarray], values: Sequence[float] | None = None, blur: float = 0.0) -> np.ndarray:
+    def fill(
+        self,
+        polygons: Sequence[np.ndarray],
+        values: Sequence[float] | None = None,
+        blur: float = 0.0,
+    ) -> np.ndarray:
         """Polygons of points_P2, later ones over earlier ones, as a layer_HW in [0, 1].
 
         values: one grey in [0, 1] a polygon; white without. blur: standard deviation of a Gaussian in body units.
         """
         blur_pixels = blur * self.scale
         # Sharp edges are drawn at twice the size against jaggedness; what is blurred away needn't be drawn in full.
-        zoom = 2.0 if blur_pixels < 0.8 else 1.0 if blur_pixels < 1.9 else 0.5 if blur_pixels < 6 else 0.25
+        zoom = (
+            2.0
+            if blur_pixels < 0.8
+            else 1.0
+            if blur_pixels < 1.9
+            else 0.5
+            if blur_pixels < 6
+            else 0.25
+        )
         image = Image.new("L", (round(self.width * zoom), round(self.height * zoom)))
         draw = ImageDraw.Draw(image)
         corners = ((self.pixels(np.concatenate(polygons)) + 0.5) * zoom - 0.5).ravel().tolist()
         first = 0
-        for polygon_P2, value in zip(polygons, values if values is not None else [1.0] * len(polygons), strict=True):
+        for polygon_P2, value in zip(
+            polygons, values if values is not None else [1.0] * len(polygons), strict=True
+        ):
             last = first + 2 * len(polygon_P2)
             draw.polygon(corners[first:last], fill=round(255 * float(value)))
             first = last
@@ -93,16 +113,22 @@ class Canvas:
         return np.asarray(image) * np.float32(1 / 255)
 
 
-def spline(points: Sequence[Sequence[float]] | np.ndarray, closed: bool = False, steps: int = 8) -> np.ndarray:
+def spline(
+    points: Sequence[Sequence[float]] | np.ndarray, closed: bool = False, steps: int = 8
+) -> np.ndarray:
     """A Catmull-Rom curve through control points_P2, `steps` points a segment."""
     points_P2 = np.asarray(points, dtype=float)
     if closed:
         padded = np.concatenate([points_P2[-1:], points_P2, points_P2[:2]])
     else:
-        padded = np.concatenate([2 * points_P2[:1] - points_P2[1:2], points_P2, 2 * points_P2[-1:] - points_P2[-2:-1]])
+        padded = np.concatenate(
+            [2 * points_P2[:1] - points_P2[1:2], points_P2, 2 * points_P2[-1:] - points_P2[-2:-1]]
+        )
     a, b, c, d = (padded[i : len(padded) - 3 + i, None, :] for i in range(4))
     t = (np.arange(steps) / steps)[None, :, None]
-    curve = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
+    curve = 0.5 * (
+        2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3
+    )
     curve = curve.reshape(-1, 2)
     return curve if closed else np.concatenate([curve, points_P2[-1:]])
 
@@ -111,18 +137,28 @@ def ribbon(path: np.ndarray, width: float | np.ndarray) -> np.ndarray:
     """Polygons of curves with a width: paths_...P2 and widths (a number or ...P) -> outlines_...(2P)2."""
     along = np.empty_like(path, dtype=float)
     along[..., 1:-1, :] = path[..., 2:, :] - path[..., :-2, :]
-    along[..., 0, :], along[..., -1, :] = path[..., 1, :] - path[..., 0, :], path[..., -1, :] - path[..., -2, :]
+    along[..., 0, :], along[..., -1, :] = (
+        path[..., 1, :] - path[..., 0, :],
+        path[..., -1, :] - path[..., -2, :],
+    )
     along /= np.maximum(np.hypot(along[..., :1], along[..., 1:]), 1e-9)
     normal = np.stack([-along[..., 1], along[..., 0]], axis=-1)
     half = np.broadcast_to(np.asarray(width) / 2, path.shape[:-1])[..., None]
     return np.concatenate([path + half * normal, (path - half * normal)[..., ::-1, :]], axis=-2)
 
 
-def blob(generator: np.random.Generator, centre: Sequence[float], radii: Sequence[float], roughness: float) -> np.ndarray:
+def blob(
+    generator: np.random.Generator,
+    centre: Sequence[float],
+    radii: Sequence[float],
+    roughness: float,
+) -> np.ndarray:
     """The outline of a rounded patch: an ellipse whose radius varies by the fraction `roughness`."""
     angles = np.linspace(0, 2 * np.pi, 10, endpoint=False) + generator.uniform(0, 2 * np.pi)
     reach = 1 + roughness * generator.uniform(-1, 1, 10)
-    outline = np.stack([np.cos(angles) * radii[0], np.sin(angles) * radii[1]], axis=-1) * reach[:, None]
+    outline = (
+        np.stack([np.cos(angles) * radii[0], np.sin(angles) * radii[1]], axis=-1) * reach[:, None]
+    )
     return spline(outline + np.asarray(centre), closed=True, steps=5)
 
 

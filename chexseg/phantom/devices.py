@@ -18,10 +18,15 @@ def support_devices(chest: Anatomy) -> tuple[np.ndarray, np.ndarray]:
     random = chest.generator("Support Devices")
     odds = ODDS["AP" if chest.anteroposterior else "PA"]
     names = list(DEVICES)
-    count = random.choice((1, 2, 3, 4), p=(0.3, 0.35, 0.25, 0.1) if chest.anteroposterior else (0.72, 0.2, 0.06, 0.02))
+    count = random.choice(
+        (1, 2, 3, 4), p=(0.3, 0.35, 0.25, 0.1) if chest.anteroposterior else (0.72, 0.2, 0.06, 0.02)
+    )
     chosen = random.choice(names, size=count, replace=False, p=[odds[name] for name in names])
     parts = [
-        part for name in names if name in chosen for part in DEVICES[name](chest, chest.generator("Support Devices", name))
+        part
+        for name in names
+        if name in chosen
+        for part in DEVICES[name](chest, chest.generator("Support Devices", name))
     ]
     outlines, densities = [outline for outline, _ in parts], [density for _, density in parts]
     layer_HW = chest.canvas.fill(outlines, densities, blur=0.005)
@@ -71,7 +76,13 @@ def chest_tube(chest: Anatomy, random: np.random.Generator) -> list[Part]:
     side = random.choice((-1.0, 1.0))
     entry = random.uniform(0.95, 1.4)
     if random.random() < 0.7:
-        path = [(1.55, entry + 0.35), (1.15, entry + 0.08), (0.85, entry - 0.2), (0.68, 0.55), (0.52, 0.2)]
+        path = [
+            (1.55, entry + 0.35),
+            (1.15, entry + 0.08),
+            (0.85, entry - 0.2),
+            (0.68, 0.55),
+            (0.52, 0.2),
+        ]
     else:
         path = [(1.55, entry + 0.1), (1.15, entry + 0.05), (0.8, entry + 0.12), (0.5, entry + 0.22)]
     points = np.array(path) * (side, 1)
@@ -87,11 +98,18 @@ def pacemaker(chest: Anatomy, random: np.random.Generator) -> list[Part]:
     corner = np.sign(circle) * np.abs(circle) ** 0.6
     case = centre + corner * (random.uniform(0.13, 0.16), random.uniform(0.12, 0.15))
     bottom = chest.domes["left"]
-    tips = [(0.34, bottom - 0.06), (-0.2, 0.62 * bottom + 0.1), (0.5, bottom - 0.3)][: random.integers(1, 4)]
+    tips = [(0.34, bottom - 0.06), (-0.2, 0.62 * bottom + 0.1), (0.5, bottom - 0.3)][
+        : random.integers(1, 4)
+    ]
     leads = []
     for tip in tips:
         shift = random.uniform(-0.02, 0.02)
-        vein = [(side * 0.4, 0.17 + shift), (side * 0.1, 0.28), (-0.12 + shift, 0.6), (-0.13 + shift, 0.72 * bottom)]
+        vein = [
+            (side * 0.4, 0.17 + shift),
+            (side * 0.1, 0.28),
+            (-0.12 + shift, 0.6),
+            (-0.13 + shift, 0.72 * bottom),
+        ]
         path = [tuple(centre - (side * 0.05, 0.12)), *vein, tip]
         leads.append(_wire(path, 0.018, 0.34))
     return [*leads, (case, 0.55)]
@@ -102,10 +120,14 @@ def ecg_leads(chest: Anatomy, random: np.random.Generator) -> list[Part]:
     parts: list[Part] = []
     turn = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     gather = np.array([random.uniform(-0.6, 0.6), 2.9])
-    for x, y in [(-0.85, 0.3), (0.85, 0.3), (-0.9, 1.75), (0.95, 1.7), (0.3, 1.1)][: random.integers(2, 6)]:
+    for x, y in [(-0.85, 0.3), (0.85, 0.3), (-0.9, 1.75), (0.95, 1.7), (0.3, 1.1)][
+        : random.integers(2, 6)
+    ]:
         spot = np.array([x, y]) + random.normal(0, 0.07, 2)
         bend = (spot + gather) / 2 + random.normal(0, 0.2, 2)
-        parts.append(_wire([spot, (spot + bend) / 2 + random.normal(0, 0.08, 2), bend, gather], 0.016, 0.24))
+        parts.append(
+            _wire([spot, (spot + bend) / 2 + random.normal(0, 0.08, 2), bend, gather], 0.016, 0.24)
+        )
         parts.append((spot + 0.038 * np.stack([np.cos(turn), np.sin(turn)], axis=-1), 0.36))
     return parts
 

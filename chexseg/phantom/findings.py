@@ -69,7 +69,9 @@ _REPORTS: dict[str, Report] = {
 _MISREAD, _NO_FINDING_SAID = 0.01, 0.7
 
 
-def draw_findings(random: np.random.Generator, split: str, prevalence: float | None = None) -> frozenset[str]:
+def draw_findings(
+    random: np.random.Generator, split: str, prevalence: float | None = None
+) -> frozenset[str]:
     """What a study of this split shows: names of pathologies, and Pneumonia, Pleural Other and Fracture.
 
     With a `prevalence`, in (0, 1), every finding occurs by itself that often, whatever the others and the split.
@@ -86,7 +88,9 @@ def draw_findings(random: np.random.Generator, split: str, prevalence: float | N
         found.add("Enlarged Cardiomediastinum")
     if "Consolidation" in found or ("Atelectasis" in found and obscured < 0.4):
         found.add("Airspace Opacity")
-    if pneumonic < (0.35 if "Consolidation" in found else 0.1 if "Airspace Opacity" in found else 0.0):
+    if pneumonic < (
+        0.35 if "Consolidation" in found else 0.1 if "Airspace Opacity" in found else 0.0
+    ):
         found.add("Pneumonia")
     return frozenset(found)
 
@@ -96,9 +100,14 @@ def truth(findings: frozenset[str]) -> dict[str, bool]:
 
     No Finding means none of the others but Support Devices, as for CheXpert's labeler.
     """
-    labels = {observation(name): name in findings for name in (*PATHOLOGIES, "Pneumonia", "Pleural Other", "Fracture")}
+    labels = {
+        observation(name): name in findings
+        for name in (*PATHOLOGIES, "Pneumonia", "Pleural Other", "Fracture")
+    }
     labels["Lung Opacity"] = bool(findings & {"Airspace Opacity", "Consolidation", "Edema"})
-    labels["No Finding"] = not any(present for name, present in labels.items() if name != "Support Devices")
+    labels["No Finding"] = not any(
+        present for name, present in labels.items() if name != "Support Devices"
+    )
     return {name: labels[name] for name in OBSERVATIONS}
 
 
@@ -119,6 +128,8 @@ def read_report(random: np.random.Generator, labels: dict[str, bool]) -> dict[st
                 break
             chance -= probability
     plain = labels["No Finding"] and chances["No Finding"] < _NO_FINDING_SAID
-    contradicted = any(value in (1.0, -1.0) for name, value in said.items() if name != "Support Devices")
+    contradicted = any(
+        value in (1.0, -1.0) for name, value in said.items() if name != "Support Devices"
+    )
     said["No Finding"] = 1.0 if plain and not contradicted else None
     return {name: said[name] for name in OBSERVATIONS}

@@ -24,7 +24,11 @@ class Lesion:
 
 
 def _lesion(
-    chest: Anatomy, shape_HW: np.ndarray, strength: float, texture_HW: np.ndarray | float = 1.0, level: float = 0.3
+    chest: Anatomy,
+    shape_HW: np.ndarray,
+    strength: float,
+    texture_HW: np.ndarray | float = 1.0,
+    level: float = 0.3,
 ) -> Lesion:
     """A lesion of shape_HW in [0, 1]; its mask is where it is at least `level` of its strength over visible lung."""
     displaced_HW = np.clip(strength * shape_HW * texture_HW, 0, 0.95)
@@ -49,7 +53,9 @@ def _patch(chest: Anatomy, random: np.random.Generator) -> np.ndarray:
     return blob(random, centre, radii, 0.22)
 
 
-def _zone(chest: Anatomy, random: np.random.Generator) -> tuple[tuple[float, float], tuple[float, float]]:
+def _zone(
+    chest: Anatomy, random: np.random.Generator
+) -> tuple[tuple[float, float], tuple[float, float]]:
     side = random.choice(list(SIDES))
     down = random.choice((0.26, 0.55, 0.8), p=(0.2, 0.3, 0.5)) + random.uniform(-0.06, 0.06)
     y = down * chest.domes[side]
@@ -73,7 +79,9 @@ def consolidation(chest: Anatomy) -> Lesion:
         end = np.array(centre) + random.uniform(-0.7, 0.7, 2) * size * (across, down)
         bend = (hilum + end) / 2 + random.uniform(-0.06, 0.06, 2)
         bronchi.append(ribbon(spline([hilum, bend, end]), np.linspace(0.04, 0.015, 17)))
-    texture_HW = 1 + 0.1 * chest.canvas.noise(random, 0.1) - 0.4 * chest.canvas.fill(bronchi, blur=0.008)
+    texture_HW = (
+        1 + 0.1 * chest.canvas.noise(random, 0.1) - 0.4 * chest.canvas.fill(bronchi, blur=0.008)
+    )
     return _lesion(chest, shape_HW, random.uniform(0.6, 0.85), texture_HW, level=0.35)
 
 
@@ -86,7 +94,10 @@ def edema(chest: Anatomy) -> Lesion:
 
     def wings(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         size = np.where(x < 0, sides["right"], sides["left"])
-        distance = np.sqrt(((np.abs(x) - 0.38) / (reach * size)) ** 2 + ((y - centre - 0.1 * np.abs(x)) / (extent * size)) ** 2)
+        distance = np.sqrt(
+            ((np.abs(x) - 0.38) / (reach * size)) ** 2
+            + ((y - centre - 0.1 * np.abs(x)) / (extent * size)) ** 2
+        )
         return smoothstep((1.15 - distance) / 0.6)
 
     shape_HW = chest.canvas.field(wings)
@@ -106,9 +117,16 @@ def lung_lesion(chest: Anatomy) -> Lesion:
     centres = np.stack([sign * random.uniform(0.25, 0.9, 60) * cage(y), y], axis=-1)
     radii = random.uniform(0.065, 0.15, (60, 1)) * random.uniform(0.9, 1.1, (60, 2))
     columns, rows = np.rint(chest.canvas.pixels(centres)).astype(int).T
-    on_film = (rows >= 0) & (rows < chest.canvas.height) & (columns >= 0) & (columns < chest.canvas.width)
-    seen = on_film & (chest.visible_lung[np.where(on_film, rows, 0), np.where(on_film, columns, 0)] > 0.8)
-    nodules = [blob(chest.generator("Lung Lesion", str(i)), centres[i], radii[i], 0.1) for i in np.flatnonzero(seen)[:count]]
+    on_film = (
+        (rows >= 0) & (rows < chest.canvas.height) & (columns >= 0) & (columns < chest.canvas.width)
+    )
+    seen = on_film & (
+        chest.visible_lung[np.where(on_film, rows, 0), np.where(on_film, columns, 0)] > 0.8
+    )
+    nodules = [
+        blob(chest.generator("Lung Lesion", str(i)), centres[i], radii[i], 0.1)
+        for i in np.flatnonzero(seen)[:count]
+    ]
     shape_HW = chest.canvas.fill(nodules, blur=0.016)
     return _lesion(chest, shape_HW, strength, level=0.35)
 
@@ -127,8 +145,16 @@ def atelectasis(chest: Anatomy) -> Lesion:
             x = float(cage(y)) - random.uniform(0.18, 0.4)  # beside even a large heart
             tilt = np.deg2rad(random.normal(0, 14))
             t = np.linspace(-1, 1, 13)
-            path = np.stack([x + width / 2 * t * np.cos(tilt), y + width / 2 * t * np.sin(tilt) - 0.03 * (1 - t * t)], axis=-1)
-            bands.append(ribbon(path * (SIDES[side], 1), thickness * np.sqrt(np.clip(1.02 - t * t, 0, 1))))
+            path = np.stack(
+                [
+                    x + width / 2 * t * np.cos(tilt),
+                    y + width / 2 * t * np.sin(tilt) - 0.03 * (1 - t * t),
+                ],
+                axis=-1,
+            )
+            bands.append(
+                ribbon(path * (SIDES[side], 1), thickness * np.sqrt(np.clip(1.02 - t * t, 0, 1)))
+            )
     shape_HW = chest.canvas.fill(bands, blur=0.016)
     texture_HW = 1 + 0.12 * chest.canvas.noise(random, 0.08)
     return _lesion(chest, shape_HW, random.uniform(0.42, 0.65), texture_HW, level=0.3)
@@ -141,7 +167,9 @@ def effusion(chest: Anatomy) -> Lesion:
     chosen = random.choice(list(SIDES))
     levels = {side: 0.19 + 0.62 * random.beta(1.0, 2.4) for side in SIDES}
     rise, rim = random.uniform(0.12, 0.22), random.uniform(0.09, 0.15)
-    blur = 0.14 if chest.anteroposterior else 0.07  # a supine patient's fluid layers out behind the lung
+    blur = (
+        0.14 if chest.anteroposterior else 0.07
+    )  # a supine patient's fluid layers out behind the lung
 
     def fluid(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         layer = np.zeros_like(x)

@@ -38,10 +38,18 @@ def radiograph(
     drawn = set(present) | ({"Airspace Opacity"} if "Consolidation" in present else set())
     masks = {name: np.zeros((height, width), dtype=bool) for name in PATHOLOGIES}
     body = chest(
-        seed, height, width, projection == "AP", sex == "Female", "Cardiomegaly" in drawn, "Enlarged Cardiomediastinum" in drawn
+        seed,
+        height,
+        width,
+        projection == "AP",
+        sex == "Female",
+        "Cardiomegaly" in drawn,
+        "Enlarged Cardiomediastinum" in drawn,
     )
 
-    thickness_HW = 0.4 + 0.6 * body.canvas.fill(list(body.lung_outlines.values()), blur=0.07)  # lungs taper to their rim
+    thickness_HW = 0.4 + 0.6 * body.canvas.fill(
+        list(body.lung_outlines.values()), blur=0.07
+    )  # lungs taper to their rim
     # No two parts of a healthy chest let through the same, or the faintest haze would be told by its grey alone.
     unevenness = body.generator("unevenness")
     thickness_HW += unevenness.uniform(0.02, 0.07) * body.canvas.noise(unevenness, 0.3)
@@ -79,20 +87,28 @@ def radiograph(
 def _cardiomediastinum(body: Anatomy) -> np.ndarray:
     """Heart and mediastinum from the upper edge of the lungs down to the diaphragm, as radiologists outline them."""
     upper = body.mediastinum_outline[
-        (body.mediastinum_outline[:, 1] > 0.1) & (body.mediastinum_outline[:, 1] < body.domes["right"])
+        (body.mediastinum_outline[:, 1] > 0.1)
+        & (body.mediastinum_outline[:, 1] < body.domes["right"])
     ]
     return body.canvas.fill([upper, body.heart_outline]) > 0.5
 
 
-def _expose(seed: int, attenuation_HW: np.ndarray, anteroposterior: bool) -> tuple[np.ndarray, tuple[slice, slice]]:
+def _expose(
+    seed: int, attenuation_HW: np.ndarray, anteroposterior: bool
+) -> tuple[np.ndarray, tuple[slice, slice]]:
     """Exposure, film curve, grain, a side marker and the collimator: attenuation -> (pixels_HW uint8, exposed field)."""
     random = generator(seed, "film")
     height, width = attenuation_HW.shape
     low, high = random.normal(0.14, 0.035), random.normal(1.12, 0.05)
     contrast = random.uniform(2.6, 3.8) * (0.88 if anteroposterior else 1.0)
     tilt = random.normal(0, 0.03, 2).tolist()
-    down, right = np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)
-    exposed = (attenuation_HW + (tilt[0] * down - low) + tilt[1] * right) * np.float32(1 / (high - low))
+    down, right = (
+        np.linspace(-1, 1, height, dtype=np.float32)[:, None],
+        np.linspace(-1, 1, width, dtype=np.float32),
+    )
+    exposed = (attenuation_HW + (tilt[0] * down - low) + tilt[1] * right) * np.float32(
+        1 / (high - low)
+    )
     levels = np.linspace(-0.5, 1.5, 4096)
     curve = 1 / (1 + np.exp(-contrast * (levels - 0.5)))
     floor, ceiling = (1 / (1 + np.exp(-contrast * (end - 0.5))) for end in (-0.12, 1.08))
@@ -106,7 +122,10 @@ def _expose(seed: int, attenuation_HW: np.ndarray, anteroposterior: bool) -> tup
         _mark(grey, random.uniform(0.9, 0.95), random.uniform(0.06, 0.14))
     pixels_HW = np.full((height, width), 2, dtype=np.uint8)
     top, bottom, left, right = random.uniform(-0.03, 0.035, 4).clip(0) * (random.random() < 0.3)
-    field = slice(int(top * height), height - int(bottom * height)), slice(int(left * width), width - int(right * width))
+    field = (
+        slice(int(top * height), height - int(bottom * height)),
+        slice(int(left * width), width - int(right * width)),
+    )
     pixels_HW[field] = np.clip(grey[field], 0, 255)
     return pixels_HW, field
 
@@ -126,7 +145,12 @@ def lateral(seed: int, height: int, width: int) -> np.ndarray:
     random = generator(seed, "lateral")
     unit = min(0.44 * width, 0.385 * height) * random.uniform(0.95, 1.05)
     matrix = unit * np.diag(random.uniform(0.95, 1.05, 2))
-    canvas = Canvas(height, width, matrix, np.array([0.5 * width, 0.49 * height]) - matrix @ np.array([0.05, 1.0]))
+    canvas = Canvas(
+        height,
+        width,
+        matrix,
+        np.array([0.5 * width, 0.49 * height]) - matrix @ np.array([0.05, 1.0]),
+    )
     dome = random.uniform(1.4, 1.6)
     trunk = [
         (-0.2, -1.0), (-0.35, -0.15), (-0.75, 0.3), (-0.95, 0.8), (-0.98, 1.5), (-0.95, 3.0),
@@ -141,15 +165,24 @@ def lateral(seed: int, height: int, width: int) -> np.ndarray:
         (-0.3, dome + 0.15), (-0.72, dome + 0.15), (-0.74, 1.3),
     ]  # fmt: skip
     attenuation_HW = random.uniform(0.9, 1.05) * canvas.fill([spline(trunk, True)], blur=0.03)
-    air_HW = canvas.fill([spline(lung, True)], blur=0.012) * (1 - 0.6 * canvas.fill([spline(heart, True)], blur=0.03))
-    arch = spline([(-0.1, 0.85), (-0.05, 0.5), (0.2, 0.42), (0.42, 0.6), (0.5, 1.0), (0.52, dome + 0.2)])
+    air_HW = canvas.fill([spline(lung, True)], blur=0.012) * (
+        1 - 0.6 * canvas.fill([spline(heart, True)], blur=0.03)
+    )
+    arch = spline(
+        [(-0.1, 0.85), (-0.05, 0.5), (0.2, 0.42), (0.42, 0.6), (0.5, 1.0), (0.52, dome + 0.2)]
+    )
     air_HW *= 1 - 0.25 * canvas.fill([ribbon(arch, 0.22)], blur=0.03)
     bones, greys = [], []
     for number in range(14):
         y = 0.1 + 0.17 * number
         x = 0.55 + 0.2 * np.sin(np.pi * np.clip(y / 2.2, 0, 1))
         bones.append(
-            spline(np.array([(-1, -1), (1, -1), (0.9, 0), (1, 1), (-1, 1), (-0.9, 0)]) * (0.1, 0.068) + (x, y), True, 3)
+            spline(
+                np.array([(-1, -1), (1, -1), (0.9, 0), (1, 1), (-1, 1), (-0.9, 0)]) * (0.1, 0.068)
+                + (x, y),
+                True,
+                3,
+            )
         )
         greys.append(0.8)
         fall = spline([(x + 0.1, y), (x + 0.3, y + 0.1), (x - 0.2, y + 0.5), (x - 0.9, y + 0.85)])
@@ -159,5 +192,7 @@ def lateral(seed: int, height: int, width: int) -> np.ndarray:
     bones.append(ribbon(spline([(-0.5, 0.25), (-0.72, 0.6), (-0.84, 1.1)]), 0.06))
     greys.append(0.9)
     attenuation_HW += 0.2 * canvas.fill(bones, greys, blur=0.012)
-    attenuation_HW -= 0.14 * canvas.fill([ribbon(spline([(0.05, -0.8), (0.1, 0.2), (0.18, 0.75)]), 0.1)], blur=0.016)
+    attenuation_HW -= 0.14 * canvas.fill(
+        [ribbon(spline([(0.05, -0.8), (0.1, 0.2), (0.18, 0.75)]), 0.1)], blur=0.016
+    )
     return _expose(seed, attenuation_HW - 0.5 * air_HW, False)[0]

@@ -21,7 +21,9 @@ class Habit:
 
     missed: float  # probability to draw nothing
     wander: float  # standard deviation of the outline's distance from the true one
-    generous: tuple[float, float]  # range of the distance by which the outline is drawn too far outside
+    generous: tuple[
+        float, float
+    ]  # range of the distance by which the outline is drawn too far outside
 
 
 HABITS: dict[str, Habit] = {
@@ -48,7 +50,9 @@ CONFUSIONS: dict[str, str] = {
 _CONFUSED = 0.06
 
 
-def read_film(random: np.random.Generator, masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def read_film(
+    random: np.random.Generator, masks: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     """One reader's masks_HW of the pathologies, given the true ones, under the same names."""
     drawn = {name: np.zeros_like(mask_HW) for name, mask_HW in masks.items()}
     for name, mask_HW in masks.items():
@@ -76,13 +80,18 @@ def _trace(random: np.random.Generator, mask_HW: np.ndarray, habit: Habit) -> np
     reach = min(habit.wander * thickness, 0.6 * margin)
     # A hand errs in stretches some thicknesses long, not pixel by pixel.
     grid = Canvas(height, width, np.eye(2), np.zeros(2))
-    down_HW, right_HW = (reach * (0.7 * grid.noise(random, 3 * thickness + 12) + 0.7 * random.normal()) for _ in range(2))
+    down_HW, right_HW = (
+        reach * (0.7 * grid.noise(random, 3 * thickness + 12) + 0.7 * random.normal())
+        for _ in range(2)
+    )
     row_HW = np.clip(np.rint(np.arange(height)[:, None] + down_HW), 0, height - 1).astype(np.intp)
     column_HW = np.clip(np.rint(np.arange(width) + right_HW), 0, width - 1).astype(np.intp)
     moved = Image.fromarray(part_HW[row_HW, column_HW].astype(np.uint8) * 255)
     outwards = random.uniform(*habit.generous) * thickness
     blur = max(0.35 * thickness, 0.6 * abs(outwards), 0.8)
-    level = 255 * NormalDist().cdf(-outwards / blur)  # a straight edge, blurred, has this grey so far outside
+    level = 255 * NormalDist().cdf(
+        -outwards / blur
+    )  # a straight edge, blurred, has this grey so far outside
     traced = np.zeros_like(mask_HW)
     traced[window] = np.asarray(moved.filter(ImageFilter.GaussianBlur(blur))) > level
     return traced

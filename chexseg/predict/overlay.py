@@ -15,14 +15,21 @@ LONG_SIDE = 1024
 _FILM = (96, 96, 96)
 
 
-def picture(pixels_HW: np.ndarray, masks_KHW: np.ndarray, pathologies: Sequence[str], title: str) -> Image.Image:
+def picture(
+    pixels_HW: np.ndarray, masks_KHW: np.ndarray, pathologies: Sequence[str], title: str
+) -> Image.Image:
     """The radiograph (uint8), reduced to `LONG_SIDE` where it is larger, the masks (bool) upon it, the legend beside it."""
     shrink = min(1.0, LONG_SIDE / max(pixels_HW.shape))
     size = max(1, round(pixels_HW.shape[1] * shrink)), max(1, round(pixels_HW.shape[0] * shrink))
     small_HW = np.asarray(Image.fromarray(pixels_HW).resize(size, Image.Resampling.BILINEAR))
     found = [k for k, mask_HW in enumerate(masks_KHW) if mask_HW.any()]
-    masks = [np.asarray(Image.fromarray(masks_KHW[k]).resize(size, Image.Resampling.NEAREST)) for k in found]
-    film = composite(small_HW, np.array(masks).reshape(-1, *small_HW.shape), [pathologies[k] for k in found])
+    masks = [
+        np.asarray(Image.fromarray(masks_KHW[k]).resize(size, Image.Resampling.NEAREST))
+        for k in found
+    ]
+    film = composite(
+        small_HW, np.array(masks).reshape(-1, *small_HW.shape), [pathologies[k] for k in found]
+    )
     beside = legend([pathologies[k] for k in found], title)
     sheet = Image.new("RGB", (film.width + beside.width, max(film.height, beside.height)), "white")
     sheet.paste(film, (0, 0))
@@ -50,5 +57,8 @@ def _swatch(pathology: str) -> Image.Image:
     area_HW = np.ones((19, 30), dtype=bool)
     opacity_HW = np.where(outline(area_HW, pathology in DASHED), 255, FILL_OPACITY).astype(np.uint8)
     swatch = Image.new("RGB", area_HW.shape[::-1], _FILM)
-    swatch.paste(Image.new("RGB", swatch.size, PATHOLOGY_COLOURS[pathology]), mask=Image.fromarray(opacity_HW))
+    swatch.paste(
+        Image.new("RGB", swatch.size, PATHOLOGY_COLOURS[pathology]),
+        mask=Image.fromarray(opacity_HW),
+    )
     return swatch

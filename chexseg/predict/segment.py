@@ -14,10 +14,11 @@ from chexseg.data import chexlocalize, images
 from chexseg.data.images import Frame
 from chexseg.errors import UserError
 from chexseg.models import encoders
-from chexseg.predict import films, overlay
+from chexseg.predict import image_files, overlay
 from chexseg.progress import Reporter
-from chexseg.stages import own_size, score
+from chexseg.stages import score
 from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
+from chexseg.stages.scoring import native_resolution
 
 MASKS, OVERLAYS = "segmentations.json", "overlays"
 BATCH = 16
@@ -48,16 +49,20 @@ def load(path: Path) -> Segmenter:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, about = score.load_segmenter(directory, device)
     thresholds_K = torch.tensor(about["thresholds"])
-    return Segmenter(model, tuple(about["pathologies"]), thresholds_K, about["size"], about["init"], device)
+    return Segmenter(
+        model, tuple(about["pathologies"]), thresholds_K, about["size"], about["init"], device
+    )
 
 
-def run(segmenter: Segmenter, files: Mapping[str, Path], out: Path, watch: Reporter) -> dict[str, int]:
+def run(
+    segmenter: Segmenter, files: Mapping[str, Path], out: Path, watch: Reporter
+) -> dict[str, int]:
     """Write `MASKS` and one PNG an image below `OVERLAYS` into the directory `out`; pathology -> images it was found on.
 
     files: image id -> file (`films.find`). All are read once before the first is worked on. The network's input is what
     `ingest` makes of an image. Raises `UserError` for a file that can't be read.
     """
-    films.check(files, lambda done: watch.update("check", done, len(files), "images"))
+    image_files.check(files, lambda done: watch.update("check", done, len(files), "images"))
     (out / OVERLAYS).mkdir(parents=True)
     runs: dict[str, dict[str, dict]] = {}
     found = dict.fromkeys(segmenter.pathologies, 0)
@@ -65,7 +70,9 @@ def run(segmenter: Segmenter, files: Mapping[str, Path], out: Path, watch: Repor
     for first in range(0, len(ids), BATCH):
         batch = ids[first : first + BATCH]
         pixels = [images.decode(files[image_id]) for image_id in batch]
-        for image_id, pixels_HW, masks_KHW in zip(batch, pixels, masks(segmenter, pixels), strict=True):
+        for image_id, pixels_HW, masks_KHW in zip(
+            batch, pixels, masks(segmenter, pixels), strict=True
+        ):
             named = dict(zip(segmenter.pathologies, masks_KHW, strict=True))
             runs[image_id] = {name: chexlocalize.encode(mask_HW) for name, mask_HW in named.items()}
             found = {name: found[name] + bool(mask_HW.any()) for name, mask_HW in named.items()}
@@ -79,9 +86,13 @@ def run(segmenter: Segmenter, files: Mapping[str, Path], out: Path, watch: Repor
 def masks(segmenter: Segmenter, pixels: list[np.ndarray]) -> Iterator[np.ndarray]:
     """masks_KHW (bool) of each of a batch of images at its own size, one after the other, from pixels_HW (uint8)."""
     frames = [Frame(*pixels_HW.shape, segmenter.size) for pixels_HW in pixels]
-    squares_NHW = np.stack([frame.image(pixels_HW) for frame, pixels_HW in zip(frames, pixels, strict=True)])
+    squares_NHW = np.stack(
+        [frame.image(pixels_HW) for frame, pixels_HW in zip(frames, pixels, strict=True)]
+    )
     with torch.inference_mode():
-        images_NCHW = encoders.prepare(torch.from_numpy(squares_NHW).to(segmenter.device), segmenter.init)
+        images_NCHW = encoders.prepare(
+            torch.from_numpy(squares_NHW).to(segmenter.device), segmenter.init
+        )
         logits_NKSS = segmenter.model(images_NCHW)
     for logits_KSS, frame in zip(logits_NKSS, frames, strict=True):
-        yield own_size.masks(logits_KSS, segmenter.thresholds_K, frame).cpu().numpy()
+        yield native_resolution.masks(logits_KSS, segmenter.thresholds_K, frame).cpu().numpy()

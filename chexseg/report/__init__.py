@@ -1,1 +1,1 @@
-"""Read-only, from scores to the paper's tables and figures."""
+"""Figures, the page and exports; read-only."""

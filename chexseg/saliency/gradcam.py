@@ -28,13 +28,17 @@ def grad_cam(features_NCHW: Tensor, logits_NK: Tensor) -> Tensor:
     """
     maps = []
     for k in range(logits_NK.shape[1]):
-        (gradient_NCHW,) = torch.autograd.grad(logits_NK[:, k].sum(), features_NCHW, retain_graph=True)
+        (gradient_NCHW,) = torch.autograd.grad(
+            logits_NK[:, k].sum(), features_NCHW, retain_graph=True
+        )
         alpha_NC11 = gradient_NCHW.mean((2, 3), keepdim=True)
         maps.append((alpha_NC11 * features_NCHW.detach()).sum(1).relu())
     return torch.stack(maps, dim=1)
 
 
-def grad_cam_plus_plus(features_NCHW: Tensor, weight_KC: Tensor, bias_K: Tensor | None = None) -> Tensor:
+def grad_cam_plus_plus(
+    features_NCHW: Tensor, weight_KC: Tensor, bias_K: Tensor | None = None
+) -> Tensor:
     """Grad-CAM++ in closed form, for the head of `closed_form`: maps_NKHW >= 0 (Chattopadhyay et al. 2018).
 
     Their class score is Y = exp(y) of the linear layer's output y, and y is linear in A with the gradient

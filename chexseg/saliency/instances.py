@@ -36,11 +36,15 @@ def centroids(displacement_N2hw: Tensor, iterations: int = 100) -> Tensor:
     height, width = field_N2hw.shape[-2:]
     y, x = (torch.arange(size, dtype=dtype, device=field_N2hw.device) for size in (height, width))
     here_N2hw = torch.stack(torch.meshgrid(y, x, indexing="ij")).expand_as(field_N2hw)
-    border_211 = torch.tensor([height - 1, width - 1], dtype=dtype, device=field_N2hw.device)[:, None, None]
+    border_211 = torch.tensor([height - 1, width - 1], dtype=dtype, device=field_N2hw.device)[
+        :, None, None
+    ]
     for _ in range(iterations):
         # grid_sample wants (x, y), from -1 at the first pixel's centre to 1 at the last one's.
         grid_Nhw2 = (here_N2hw * 2 / border_211.clamp(min=1) - 1).flip(1).permute(0, 2, 3, 1)
-        step_N2hw = F.grid_sample(field_N2hw, grid_Nhw2, mode="bilinear", padding_mode="border", align_corners=True)
+        step_N2hw = F.grid_sample(
+            field_N2hw, grid_Nhw2, mode="bilinear", padding_mode="border", align_corners=True
+        )
         there_N2hw = torch.minimum((here_N2hw + step_N2hw).clamp(min=0), border_211)
         moving_N1hw = torch.hypot(*(there_N2hw - here_N2hw).split(1, dim=1)) >= _STILL
         if not moving_N1hw.any():
@@ -50,7 +54,9 @@ def centroids(displacement_N2hw: Tensor, iterations: int = 100) -> Tensor:
 
 
 @torch.no_grad()
-def instance_map(displacement_N2hw: Tensor, still: float = 2.5, smallest: int = 20, iterations: int = 100) -> Tensor:
+def instance_map(
+    displacement_N2hw: Tensor, still: float = 2.5, smallest: int = 20, iterations: int = 100
+) -> Tensor:
     """instances_Nhw, int64: the pixels of an image that share a centroid share a number from 1 on; 0 is no instance.
 
     Around its true centroid an instance's displacements are nearly zero, so the connected components (by edges) of
@@ -66,10 +72,17 @@ def instance_map(displacement_N2hw: Tensor, still: float = 2.5, smallest: int = 
     """
     near_Nhw = (torch.hypot(*displacement_N2hw.unbind(1)) < still).cpu().numpy()
     components_Nhw = np.stack([scipy.ndimage.label(near_hw)[0] for near_hw in near_Nhw])
-    components_Np = torch.from_numpy(components_Nhw).to(displacement_N2hw.device, torch.int64).flatten(1)
+    components_Np = (
+        torch.from_numpy(components_Nhw).to(displacement_N2hw.device, torch.int64).flatten(1)
+    )
     y_Nhw, x_Nhw = centroids(displacement_N2hw, iterations).round().long().unbind(1)
     instances_Np = components_Np.gather(1, (y_Nhw * displacement_N2hw.shape[-1] + x_Nhw).flatten(1))
-    sizes_NI = torch.zeros(len(instances_Np), int(components_Np.max()) + 1, dtype=torch.int64, device=instances_Np.device)
+    sizes_NI = torch.zeros(
+        len(instances_Np),
+        int(components_Np.max()) + 1,
+        dtype=torch.int64,
+        device=instances_Np.device,
+    )
     sizes_NI.scatter_add_(1, instances_Np, torch.ones_like(instances_Np))
     instances_Np = instances_Np.where(sizes_NI.gather(1, instances_Np) >= smallest, 0)
     return instances_Np.view_as(y_Nhw)
@@ -106,14 +119,22 @@ def instance_wise_cams(
     scores_NKhw = torch.zeros_like(rest_NKhw)
     maps_NKhw = maps_NKhw.to(rest_NKhw.dtype)
     sure_NKhw = maps_NKhw > foreground * maps_NKhw.amax((-2, -1), keepdim=True)
-    peaks_NKhw = sure_NKhw & (maps_NKhw == F.max_pool2d(maps_NKhw, 3, stride=1, padding=1)) & (instances_Nhw > 0)[:, None]
+    peaks_NKhw = (
+        sure_NKhw
+        & (maps_NKhw == F.max_pool2d(maps_NKhw, 3, stride=1, padding=1))
+        & (instances_Nhw > 0)[:, None]
+    )
     for n, peaks_Khw in enumerate(peaks_NKhw):
         k_P, y_P, x_P = peaks_Khw.nonzero(as_tuple=True)
-        for chunk_P2 in torch.stack([k_P, instances_Nhw[n, y_P, x_P]], dim=1).unique(dim=0).split(_PARTS):
+        for chunk_P2 in (
+            torch.stack([k_P, instances_Nhw[n, y_P, x_P]], dim=1).unique(dim=0).split(_PARTS)
+        ):
             k_P, instance_P = chunk_P2.unbind(1)
             parts_Phw = maps_NKhw[n, k_P] * (instances_Nhw[n] == instance_P[:, None, None])
             spread_1Phw = random_walk.propagate(parts_Phw[None], boundary_Nhw[n : n + 1], **walk)
-            for k, spread_hw, scaled_hw in zip(k_P.tolist(), spread_1Phw[0], normalise(spread_1Phw)[0], strict=True):
+            for k, spread_hw, scaled_hw in zip(
+                k_P.tolist(), spread_1Phw[0], normalise(spread_1Phw)[0], strict=True
+            ):
                 # The walk is linear: what is left of the whole map's walk is the walk of what is left of the map.
                 rest_NKhw[n, k] -= spread_hw
                 scores_NKhw[n, k] = torch.maximum(scores_NKhw[n, k], scaled_hw)

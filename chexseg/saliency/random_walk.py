@@ -11,7 +11,13 @@ from chexseg.models.irnet_losses import half_disc, line, shifted
 
 
 @torch.no_grad()
-def propagate(maps_NKhw: Tensor, boundary_Nhw: Tensor, radius: float = 3, power: float = 5, steps_log2: int = 3) -> Tensor:
+def propagate(
+    maps_NKhw: Tensor,
+    boundary_Nhw: Tensor,
+    radius: float = 3,
+    power: float = 5,
+    steps_log2: int = 3,
+) -> Tensor:
     """maps_NKhw after 2 ** steps_log2 steps of the random walk (Ahn et al. 2019).
 
     `maps_NKhw` are class maps >= 0 on the grid of `boundary_Nhw`, the boundary map in [0, 1] (not logits); K may be any
@@ -37,7 +43,9 @@ def propagate(maps_NKhw: Tensor, boundary_Nhw: Tensor, radius: float = 3, power:
     column_sums_Nhw = torch.ones_like(boundary_Nhw)
     affinities = []
     for dy, dx in offsets:
-        path_Nhw = reduce(torch.maximum, [shifted(boundary_Nhw, dy, dx, y, x) for y, x in line(dy, dx)])
+        path_Nhw = reduce(
+            torch.maximum, [shifted(boundary_Nhw, dy, dx, y, x) for y, x in line(dy, dx)]
+        )
         affinity_Nhw = (1 - path_Nhw).pow_(power)
         shifted(column_sums_Nhw, dy, dx, 0, 0).add_(affinity_Nhw)
         shifted(column_sums_Nhw, dy, dx, dy, dx).add_(affinity_Nhw)
@@ -55,7 +63,11 @@ def propagate(maps_NKhw: Tensor, boundary_Nhw: Tensor, radius: float = 3, power:
     for _ in range(2**steps_log2):
         spread_NKhw = maps_NKhw * scale_N1hw
         for (dy, dx), (to_first, to_second) in zip(offsets, weights, strict=True):
-            shifted(spread_NKhw, dy, dx, 0, 0).addcmul_(to_first, shifted(maps_NKhw, dy, dx, dy, dx))
-            shifted(spread_NKhw, dy, dx, dy, dx).addcmul_(to_second, shifted(maps_NKhw, dy, dx, 0, 0))
+            shifted(spread_NKhw, dy, dx, 0, 0).addcmul_(
+                to_first, shifted(maps_NKhw, dy, dx, dy, dx)
+            )
+            shifted(spread_NKhw, dy, dx, dy, dx).addcmul_(
+                to_second, shifted(maps_NKhw, dy, dx, 0, 0)
+            )
         maps_NKhw = spread_NKhw
     return maps_NKhw

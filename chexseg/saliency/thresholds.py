@@ -55,7 +55,9 @@ class Histogram:
         # bucketize would sort NaN above every threshold, but no comparison with NaN is true.
         scores_NKHW = scores_NKHW.to(torch.float32).nan_to_num(nan=-1.0)
         index_NKHW = torch.bucketize(scores_NKHW.contiguous(), grid, out_int32=True)
-        first_bin_K = 2 * bins * torch.arange(pathologies, dtype=torch.int32, device=scores_NKHW.device)
+        first_bin_K = (
+            2 * bins * torch.arange(pathologies, dtype=torch.int32, device=scores_NKHW.device)
+        )
         index_NKHW += first_bin_K[:, None, None] + bins * masks_NKHW.to(torch.int32)
         counts = torch.bincount(index_NKHW.flatten(), minlength=pathologies * 2 * bins)
         return cls(counts.view(pathologies, 2, bins))
@@ -90,7 +92,9 @@ class Histogram:
         known_K = self.true_K() > 0
         grid = torch.tensor(GRID, dtype=torch.float32, device=known_K.device)
         iou_KT = self.iou_KT()
-        index_K = iou_KT.nan_to_num(nan=-1.0).argmax(1)  # argmax, unlike max, promises the first of equals
+        index_K = iou_KT.nan_to_num(nan=-1.0).argmax(
+            1
+        )  # argmax, unlike max, promises the first of equals
         iou_K = iou_KT.gather(1, index_K[:, None])[:, 0]
         return torch.where(known_K, grid[index_K], DEFAULT_THRESHOLD), iou_K
 

@@ -11,7 +11,9 @@ from chexseg.saliency.thresholds import binarise
 
 def upsampled(scores_NKhw: Tensor, size: int) -> Tensor:
     """Scores at their native resolution -> scores_NKHW (float32) of size x size pixels, bilinear."""
-    return F.interpolate(scores_NKhw.float(), size=(size, size), mode="bilinear", align_corners=False)
+    return F.interpolate(
+        scores_NKhw.float(), size=(size, size), mode="bilinear", align_corners=False
+    )
 
 
 def weak_masks(scores_NKhw: Tensor, thresholds_K: Tensor, present_NK: Tensor, size: int) -> Tensor:
@@ -22,10 +24,14 @@ def weak_masks(scores_NKhw: Tensor, thresholds_K: Tensor, present_NK: Tensor, si
     """
     present_NK = present_NK.to(scores_NKhw.device)
     images, pathologies = present_NK.nonzero(as_tuple=True)
-    masks_NKHW = torch.zeros((*present_NK.shape, size, size), dtype=torch.bool, device=scores_NKhw.device)
+    masks_NKHW = torch.zeros(
+        (*present_NK.shape, size, size), dtype=torch.bool, device=scores_NKhw.device
+    )
     if len(images):  # most pathologies are absent from most images: only what may be there is drawn
         found_1MHW = upsampled(scores_NKhw[images, pathologies][None], size)
-        masks_NKHW[images, pathologies] = binarise(found_1MHW, thresholds_K.to(scores_NKhw.device)[pathologies])[0]
+        masks_NKHW[images, pathologies] = binarise(
+            found_1MHW, thresholds_K.to(scores_NKhw.device)[pathologies]
+        )[0]
     return masks_NKHW
 
 

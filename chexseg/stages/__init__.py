@@ -1,1 +1,1 @@
-"""One file a stage: a frozen Config and run(config, inputs, out, execution)."""
+"""The pipeline: one file per stage, with a function `run`."""

@@ -72,7 +72,11 @@ class Execution:
             return 4 * 2**30
         import torch
 
-        return int(0.4 * min(1, self.map_gpus or 1) * torch.cuda.get_device_properties(self.device).total_memory)
+        return int(
+            0.4
+            * min(1, self.map_gpus or 1)
+            * torch.cuda.get_device_properties(self.device).total_memory
+        )
 
     def for_actor(self) -> Execution:
         """As an actor of `streams.map_files` gets it: it holds one CPU, and tells its progress by its answers."""

@@ -31,11 +31,15 @@ def _policies(value: Any) -> Any:
     """One fault in one line; pydantic would tell of each type that the value might have had."""
     for name in value if isinstance(value, Mapping) else ():
         if name not in OBSERVATIONS:
-            raise ValueError(f"no such observation: {name}{nearest(name, OBSERVATIONS)}; allowed: {', '.join(OBSERVATIONS)}")
+            raise ValueError(
+                f"no such observation: {name}{nearest(name, OBSERVATIONS)}; allowed: {', '.join(OBSERVATIONS)}"
+            )
     for policy in value.values() if isinstance(value, Mapping) else [value]:
         if policy not in chexpert.POLICIES:
             allowed = f"{', '.join(chexpert.POLICIES)}, or one of them for each observation"
-            raise ValueError(f"no such policy{nearest(policy, chexpert.POLICIES)}; allowed: {allowed}")
+            raise ValueError(
+                f"no such policy{nearest(policy, chexpert.POLICIES)}; allowed: {allowed}"
+            )
     return value
 
 
@@ -111,7 +115,7 @@ class ImportedConfig(StageConfig):
     kind: str
     #: An encoder of segmentation-models-pytorch.
     architecture: str
-    #: Of the weights, not of the file they came in (models.foreign).
+    #: Of the weights, not of the file they came in (models.checkpoint_import).
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
     @field_validator("kind")
@@ -124,7 +128,9 @@ class ImportedConfig(StageConfig):
 def check_encoder_kind(kind: str) -> None:
     """Raise `UserError` for an unknown kind of published encoder."""
     if kind not in ENCODER_KINDS:
-        raise UserError(f"--kind: found {kind!r}{nearest(kind, ENCODER_KINDS)}; allowed: {', '.join(ENCODER_KINDS)}")
+        raise UserError(
+            f"--kind: found {kind!r}{nearest(kind, ENCODER_KINDS)}; allowed: {', '.join(ENCODER_KINDS)}"
+        )
 
 
 def import_command(kind: str, architecture: str) -> str:
@@ -186,7 +192,11 @@ def _threshold(value: Any) -> Any:
     """One fault in one line; pydantic would tell of each type that the value might have had."""
     if value == "training":
         return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or round(20 * value, 9) not in range(20):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or round(20 * value, 9) not in range(20)
+    ):
         raise ValueError("allowed: training, or one of 0, 0.05 .. 0.95")
     return float(value)
 
@@ -199,7 +209,7 @@ class FitConfig(StageConfig):
     init: Literal["random", "imagenet", "chexpert", "moco"] = "chexpert"
     #: "masks": expert and weak masks mixed. "teacher": a teacher's soft masks (section 4.2).
     supervision: Literal["masks", "teacher"] = "masks"
-    #: Probability that a sample is an expert one, and the rule it is drawn by (data.mixture).
+    #: Probability that a sample is an expert one, and the rule it is drawn by (data.sampling.mixture).
     p: float = Field(default=1.0, ge=0, le=1)
     mixing: Literal["exact", "official"] = "exact"
     #: Weak label kind and number of weakly labelled images; null and 0 where p leaves none. The paper: 100 for Table 1.

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from chexseg.data import draws, labelled, shards, streams
+from chexseg.data import radiographs, ray_data, shards
+from chexseg.data.sampling import splits
 from chexseg.errors import DamagedError
 from chexseg.models import encoders, segmenter
 from chexseg.stages.api import Execution
@@ -20,13 +21,17 @@ from chexseg.stages.configs import DistilConfig
 from chexseg.stages.score import load_segmenter
 
 
-def run(config: DistilConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def run(
+    config: DistilConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+) -> dict[str, Any]:
     """`inputs`: ``train``, ingested, and ``teacher``, a fitted segmenter."""
-    table = labelled.index(inputs["train"])
+    table = radiographs.index(inputs["train"])
     frontal = table["image_id"][table["frontal"]].tolist()
-    order = draws.order(frontal, config.seed, "student images")[: draws.fraction_count(config.fraction, len(frontal))]
+    order = splits.order(frontal, config.seed, "student images")[
+        : splits.fraction_count(config.fraction, len(frontal))
+    ]
     (out / "train").mkdir(parents=True, exist_ok=True)
-    answers = streams.map_files(
+    answers = ray_data.map_files(
         shards.files(inputs["train"] / "images"),
         _Teacher,
         {
@@ -39,7 +44,9 @@ def run(config: DistilConfig, inputs: Mapping[str, Path], out: Path, execution: 
         workers=execution.map_workers,
         num_gpus=execution.map_gpus,
         here=execution.here,
-        progress=lambda files, total: execution.progress(len(order) * files // total, len(order), "images"),
+        progress=lambda files, total: execution.progress(
+            len(order) * files // total, len(order), "images"
+        ),
     )
     return {"images": sum(answer["images"] for answer in answers), "of": len(frontal)}
 
@@ -54,30 +61,40 @@ def images(artifact: Path, fraction: float | None) -> list[str]:
     wanted = (
         len(ids)
         if fraction is None
-        else draws.fraction_count(fraction, shards.metadata(shards.files(artifact / "train")[0])["of"])
+        else splits.fraction_count(
+            fraction, shards.metadata(shards.files(artifact / "train")[0])["of"]
+        )
     )
     try:
         return sorted(ids[rank] for rank in range(wanted))
     except KeyError:
-        raise DamagedError(f"{artifact / 'train'}: found {len(ids)} images; {wanted} are needed") from None
+        raise DamagedError(
+            f"{artifact / 'train'}: found {len(ids)} images; {wanted} are needed"
+        ) from None
 
 
 class _Teacher:
     """Writes the logits of a file's images that have a rank, of `of` images in all; a file that's there already is kept."""
 
-    def __init__(self, teacher: str, ranks: Mapping[str, int], of: int, out: str, execution: Execution):
+    def __init__(
+        self, teacher: str, ranks: Mapping[str, int], of: int, out: str, execution: Execution
+    ):
         execution.prepare()
         self.device, self.ranks, self.of, self.out = execution.device, dict(ranks), of, Path(out)
         self.model, self.about = load_segmenter(Path(teacher), self.device)
 
     def __call__(self, path: str) -> dict[str, Any]:
         # Packing 128 KB an image takes a GPU's time for it: the network goes on meanwhile.
-        return {"images": shards.complete(self.out / Path(path).name, labelled.ahead(self.logits(path)))}
+        return {
+            "images": shards.complete(
+                self.out / Path(path).name, radiographs.ahead(self.logits(path))
+            )
+        }
 
     def logits(self, path: str) -> Iterator[Any]:
         """Tables of logits and ranks of a file's images, a batch at a time."""
         about = {"kind": "teacher", "pathologies": self.about["pathologies"], "of": self.of}
-        for ids, pixels_NHW in labelled.shard_pixels(path, self.ranks.keys(), 16):
+        for ids, pixels_NHW in radiographs.shard_pixels(path, self.ranks.keys(), 16):
             images_NCHW = encoders.prepare(pixels_NHW.to(self.device), self.about["init"])
             with torch.inference_mode():
                 logits_NKhw = segmenter.stride4_logits(self.model, images_NCHW).half().cpu()

@@ -19,41 +19,45 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from chexseg.data import labelled
+from chexseg.data import radiographs
 from chexseg.errors import UserError
-from chexseg.models import encoders, losses, segmenter, synchronised
+from chexseg.models import distributed, encoders, losses, segmenter
 from chexseg.pathologies import COMMON
-from chexseg.randomness import derive
 from chexseg.saliency.thresholds import GRID, Histogram
-from chexseg.stages import ray_train, resume, training_sets
+from chexseg.seeds import derive
 from chexseg.stages.api import Execution
 from chexseg.stages.artifacts import ENCODER_WEIGHTS, SEGMENTER_WEIGHTS
 from chexseg.stages.configs import FitConfig
-from chexseg.stages.counting import pixels
-from chexseg.stages.pace import Pace
+from chexseg.stages.scoring.mask_counts import pixels
+from chexseg.stages.training import checkpoint, ray_train, segmenter_data
+from chexseg.stages.training.step_timer import Pace
 
 if TYPE_CHECKING:
-    from chexseg.stages.training_sets import TrainingSet
+    from chexseg.stages.training.segmenter_data import TrainingSet
 
 #: From this many training images on, the learning rate is the paper's for "a large amount of data".
 LARGE = 2000
 
 
-def run(config: FitConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def run(
+    config: FitConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+) -> dict[str, Any]:
     """`inputs`: ``valid``; ``encoder`` unless the init is random; ``train`` and ``weak`` if p leaves room for weak
     labels; ``train`` and ``teacher`` for a student."""
     return ray_train.once(train, config, inputs, out, SEGMENTER_WEIGHTS, execution)
 
 
-def train(config: FitConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def train(
+    config: FitConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+) -> dict[str, Any]:
     """Train, or go on from what an interrupted training has saved, to the same weights; bit for bit on a CPU.
 
     In a process group each worker takes its share of every batch, to the same weights but for their last bits. Raises
     FloatingPointError at the first loss that isn't finite.
     """
-    check_workers(config, synchronised.workers(), execution.device != "cpu")
+    check_workers(config, distributed.workers(), execution.device != "cpu")
     execution.prepare()
-    assemble = training_sets.student if config.supervision == "teacher" else training_sets.mixed
+    assemble = segmenter_data.student if config.supervision == "teacher" else segmenter_data.mixed
     data = assemble(config, inputs, execution)
     torch.manual_seed(derive(config.seed, "segmenter"))
     model = build(config)
@@ -62,20 +66,30 @@ def train(config: FitConfig, inputs: Mapping[str, Path], out: Path, execution: E
     return optimise(config, model, data, out, execution)
 
 
-def optimise(config: FitConfig, model: Any, data: TrainingSet, out: Path, execution: Execution) -> dict[str, Any]:
+def optimise(
+    config: FitConfig, model: Any, data: TrainingSet, out: Path, execution: Execution
+) -> dict[str, Any]:
     """`train` from where there is a model and what it is trained on."""
-    model.to(execution.device, memory_format=torch.channels_last if config.channels_last else torch.contiguous_format)
-    network = synchronised.parallel(model, execution.device)
+    model.to(
+        execution.device,
+        memory_format=torch.channels_last if config.channels_last else torch.contiguous_format,
+    )
+    network = distributed.parallel(model, execution.device)
     if config.compile:
         network = torch.compile(network)
-    large = config.supervision == "masks" and len(data.ids) >= LARGE  # students: 1e-3 in all experiments (appendix B.4)
+    large = (
+        config.supervision == "masks" and len(data.ids) >= LARGE
+    )  # students: 1e-3 in all experiments (appendix B.4)
     rate = config.learning_rate or (1e-4 if large else 1e-3)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True)
 
     progress = Progress.load(out, model, optimizer)
     for epoch in range(progress.epochs):
         data.skip(epoch)
-    total, steps = config.epochs * data.samples, config.epochs * max(1, data.samples // config.batch_size)
+    total, steps = (
+        config.epochs * data.samples,
+        config.epochs * max(1, data.samples // config.batch_size),
+    )
     saved, pace = time.monotonic(), Pace()
     for epoch in range(progress.epochs, config.epochs):
         torch.manual_seed(derive(config.seed, "dropout", epoch))
@@ -85,17 +99,21 @@ def optimise(config: FitConfig, model: Any, data: TrainingSet, out: Path, execut
         for number, batch in enumerate(pace.over(data.batches(epoch)), start=1):
             step = epoch * (steps // config.epochs) + number
             if config.schedule == "cosine":
-                optimizer.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * (step - 1) / steps)) / 2
+                optimizer.param_groups[0]["lr"] = (
+                    rate * (1 + math.cos(math.pi * (step - 1) / steps)) / 2
+                )
             if config.flips:
-                batch["flipped"] = (torch.rand(config.batch_size, generator=flips) < 0.5).to(execution.device)
-            loss = batch_loss(config, network, synchronised.share(batch))
+                batch["flipped"] = (torch.rand(config.batch_size, generator=flips) < 0.5).to(
+                    execution.device
+                )
+            loss = batch_loss(config, network, distributed.share(batch))
             optimizer.zero_grad()
             loss.backward()
             if config.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
             optimizer.step()
             where = partial(_where, step, optimizer.param_groups[0]["lr"], data.ids, batch["rows"])
-            watch.add(synchronised.mean(loss), where)
+            watch.add(distributed.mean(loss), where)
             done = epoch * data.samples + min(number * config.batch_size, data.samples)
             execution.progress(done, total, "samples", {"epoch": epoch + 1, **pace.step()})
         mean_loss = watch.mean()
@@ -103,8 +121,12 @@ def optimise(config: FitConfig, model: Any, data: TrainingSet, out: Path, execut
         progress.finish_epoch(model, mean_loss, score, best=config.checkpoint == "selection")
         note = {"epoch": epoch + 1, "loss": mean_loss, "selection mIoU": score}
         execution.progress((epoch + 1) * data.samples, total, "samples", note)
-        if synchronised.rank() == 0 and time.monotonic() - saved > execution.checkpoint_seconds and epoch + 1 < config.epochs:
-            resume.save(out, model, optimizer, **vars(progress))
+        if (
+            distributed.rank() == 0
+            and time.monotonic() - saved > execution.checkpoint_seconds
+            and epoch + 1 < config.epochs
+        ):
+            checkpoint.save(out, model, optimizer, **vars(progress))
             saved = time.monotonic()
     model.load_state_dict(progress.best_state)
     thresholds, training_iou = choose_thresholds(config, model, data.thresholds())
@@ -119,9 +141,13 @@ def optimise(config: FitConfig, model: Any, data: TrainingSet, out: Path, execut
         "samples": total,
         **data.facts(),
     }
-    if synchronised.rank() == 0:
+    if distributed.rank() == 0:
         (out / "history.json").write_text(json.dumps(progress.history, indent=1))
-        about = {"architecture": config.architecture, "init": config.init, "pathologies": config.pathologies}
+        about = {
+            "architecture": config.architecture,
+            "init": config.init,
+            "pathologies": config.pathologies,
+        }
         size = data.select[0].shape[-1]
         encoders.save(model, out / SEGMENTER_WEIGHTS, size=size, thresholds=thresholds, **about)
     return facts
@@ -140,12 +166,16 @@ def build(config: FitConfig) -> Any:
 def check_workers(config: FitConfig, workers: int, on_gpu: bool) -> None:
     """Raises `UserError` for a fit that so many workers can't share."""
     if config.batch_size % workers:
-        raise UserError(f"fit.batch_size: found {config.batch_size} for {workers} workers; allowed: a multiple of them")
+        raise UserError(
+            f"fit.batch_size: found {config.batch_size} for {workers} workers; allowed: a multiple of them"
+        )
     if workers > 1:
         with torch.device("meta"):
-            fault = synchronised.refusal(build(config), on_gpu)
+            fault = distributed.refusal(build(config), on_gpu)
         if fault:
-            raise UserError(f"encoder.architecture: found {config.architecture!r}; allowed: one worker for it ({fault})")
+            raise UserError(
+                f"encoder.architecture: found {config.architecture!r}; allowed: one worker for it ({fault})"
+            )
 
 
 def batch_loss(config: FitConfig, model: Any, batch: Mapping[str, Any]) -> Any:
@@ -157,17 +187,21 @@ def batch_loss(config: FitConfig, model: Any, batch: Mapping[str, Any]) -> Any:
     def mirrored(values: Any) -> Any:
         if "flipped" not in batch:
             return values
-        return torch.where(batch["flipped"].view(-1, *[1] * (values.ndim - 1)), values.flip(-1), values)
+        return torch.where(
+            batch["flipped"].view(-1, *[1] * (values.ndim - 1)), values.flip(-1), values
+        )
 
     images_NCHW = encoders.prepare(mirrored(batch["images"]), config.init)
     if not config.channels_last:
         images_NCHW = images_NCHW.contiguous()
-    with torch.autocast(images_NCHW.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+    with torch.autocast(
+        images_NCHW.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
+    ):
         logits_NKHW = model(images_NCHW)
     if config.supervision == "teacher":
         teacher_NKHW = segmenter.upsample(mirrored(batch["teacher"]).float())
         return losses.distillation(logits_NKHW, teacher_NKHW, config.temperature)
-    masks_NKHW = mirrored(labelled.unpack_bits(batch["masks"], logits_NKHW.shape[1:]))
+    masks_NKHW = mirrored(radiographs.unpack_bits(batch["masks"], logits_NKHW.shape[1:]))
     return losses.SEGMENTATION[config.loss](logits_NKHW, masks_NKHW)
 
 
@@ -201,7 +235,7 @@ class Progress:
     def load(cls, out: Path, model: Any, optimizer: Any) -> Progress:
         """The progress saved by an interrupted run, put into model and optimizer; of none, where there is none."""
         progress = cls()
-        vars(progress).update(resume.load(out, model, optimizer) or {})
+        vars(progress).update(checkpoint.load(out, model, optimizer) or {})
         return progress
 
 
@@ -222,10 +256,14 @@ def selection_score(config: FitConfig, model: Any, select: tuple[Any, Any]) -> f
     if not len(images):
         return None
     counts_3K = torch.zeros(3, len(config.pathologies), dtype=torch.int64, device=images.device)
-    for predicted, packed in zip(probabilities(config, model, images), masks.split(16), strict=True):
-        true = labelled.unpack_bits(packed, predicted.shape[1:])
+    for predicted, packed in zip(
+        probabilities(config, model, images), masks.split(16), strict=True
+    ):
+        true = radiographs.unpack_bits(packed, predicted.shape[1:])
         predicted = predicted > 0.5
-        counts_3K += torch.stack([pixels(part).sum(0) for part in (predicted & true, predicted, true)])
+        counts_3K += torch.stack(
+            [pixels(part).sum(0) for part in (predicted & true, predicted, true)]
+        )
     intersection_K, predicted_K, true_K = counts_3K.cpu().double()
     iou_K = intersection_K / (predicted_K + true_K - intersection_K)
     there = [bool(value) for value in true_K > 0]
@@ -244,7 +282,9 @@ def choose_thresholds(
     histogram = Histogram.empty(len(config.pathologies))
     for batch in batches:
         (predicted,) = probabilities(config, model, batch["images"])
-        histogram = histogram + Histogram.of(predicted, labelled.unpack_bits(batch["masks"], predicted.shape[1:]))
+        histogram = histogram + Histogram.of(
+            predicted, radiographs.unpack_bits(batch["masks"], predicted.shape[1:])
+        )
     if config.thresholds == "training":
         thresholds, iou = (values.tolist() for values in histogram.best())
     else:

@@ -14,7 +14,9 @@ from chexseg.stages.api import Execution
 from chexseg.stages.configs import ImportedConfig, import_command
 
 
-def run(config: ImportedConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def run(
+    config: ImportedConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+) -> dict[str, Any]:
     """Raises `UserError`: what is gone from the store can't be made again from nothing."""
     raise UserError(
         f"the {config.kind} encoder of {config.architecture} (weights {config.sha256[:12]}) in the store is damaged or gone;"

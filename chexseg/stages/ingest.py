@@ -17,16 +17,18 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from chexseg.data import chexlocalize, images, location, shards, streams
-from chexseg.data.location import Location, Readable, ReadOnce
+from chexseg.data import chexlocalize, images, ray_data, remote_path, shards
+from chexseg.data.raw_split import RawSplit
+from chexseg.data.remote_path import Location, Readable, ReadOnce
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
 from chexseg.stages.api import Execution
 from chexseg.stages.configs import IngestConfig
-from chexseg.stages.raw_split import RawSplit
 
 
-def run(config: IngestConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def run(
+    config: IngestConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+) -> dict[str, Any]:
     """`inputs["data"]` is the data root. Raises `UserError` naming the first file or field that is wrong.
 
     The fact ``data`` is the fingerprint of what has been read.
@@ -39,15 +41,19 @@ def run(config: IngestConfig, inputs: Mapping[str, Path], out: Path, execution: 
             raise UserError(f"{mask_file.path}: found no image; allowed: at least one")
         unknown = sorted(set(mask_file) - set(table["image_id"]))
         if unknown:
-            raise UserError(f"{mask_file.path}: {unknown[0]} is not in {config.split}.csv ({len(unknown)} such images)")
+            raise UserError(
+                f"{mask_file.path}: {unknown[0]} is not in {config.split}.csv ({len(unknown)} such images)"
+            )
     if config.split == "test":
         table = table[table["image_id"].isin(set(mask_file))].reset_index(drop=True)
     rows_a_file = max(64, min(1024, math.ceil(len(table) / 16)))
     for folder in ("images", "masks"):
-        shutil.rmtree(out / folder, ignore_errors=True)  # of a process that was killed: its data may have been others
+        shutil.rmtree(
+            out / folder, ignore_errors=True
+        )  # of a process that was killed: its data may have been others
         (out / folder).mkdir(parents=True)
     parts = [str(number) for number in range(math.ceil(len(table) / rows_a_file))]
-    answers = streams.map_files(
+    answers = ray_data.map_files(
         parts,
         _Decoder,
         {
@@ -60,7 +66,9 @@ def run(config: IngestConfig, inputs: Mapping[str, Path], out: Path, execution: 
         },
         workers=execution.decode_workers,
         here=execution.here,
-        progress=lambda done, total: execution.progress(min(done * rows_a_file, len(table)), len(table), "images"),
+        progress=lambda done, total: execution.progress(
+            min(done * rows_a_file, len(table)), len(table), "images"
+        ),
     )
     for answer in answers:
         if "error" in answer:
@@ -78,7 +86,13 @@ class _Decoder:
     """Decodes the images of one file's worth of rows and writes both of its shards."""
 
     def __init__(
-        self, table: pd.DataFrame, root: Location, masks: chexlocalize.MaskFile, rows_a_file: int, size: int, out: str
+        self,
+        table: pd.DataFrame,
+        root: Location,
+        masks: chexlocalize.MaskFile,
+        rows_a_file: int,
+        size: int,
+        out: str,
     ):
         self.table, self.root, self.masks = table, root, masks
         self.rows_a_file, self.size, self.out = rows_a_file, size, Path(out)
@@ -93,9 +107,15 @@ class _Decoder:
 
     def write(self, number: int, rows: pd.DataFrame) -> dict[str, Any]:
         part, masks, sizes = shards.part_name(number), {}, {}
-        files = location.ahead(location.files(self.root, rows["path"]))
-        pieces = (rows[start : start + shards.ROW_GROUP] for start in range(0, len(rows), shards.ROW_GROUP))
-        shards.write(self.out / "images" / part, (self.decoded(piece, files, masks, sizes) for piece in pieces))
+        files = remote_path.ahead(remote_path.files(self.root, rows["path"]))
+        pieces = (
+            rows[start : start + shards.ROW_GROUP]
+            for start in range(0, len(rows), shards.ROW_GROUP)
+        )
+        shards.write(
+            self.out / "images" / part,
+            (self.decoded(piece, files, masks, sizes) for piece in pieces),
+        )
         if masks:
             table = shards.table(
                 {"image_id": list(masks), "patient": [patient for patient, _ in masks.values()]},
@@ -119,7 +139,9 @@ class _Decoder:
         """
         pixels_NHW = np.empty((len(rows), self.size, self.size), dtype=np.uint8)
         sizes_N2 = np.empty((len(rows), 2), dtype=np.int32)
-        named = zip(rows["image_id"], rows["patient"], rows["path"], islice(files, len(rows)), strict=True)
+        named = zip(
+            rows["image_id"], rows["patient"], rows["path"], islice(files, len(rows)), strict=True
+        )
         for position, (image_id, patient, name, path) in enumerate(named):
             file = ReadOnce(path)
             image = images.read(file)
@@ -129,7 +151,9 @@ class _Decoder:
             if image_id in self.masks:
                 self.masks.check_size(image_id, path, pixels_HW.shape, image.stored_shape)
                 masks[image_id] = patient, frame.masks(self.masks.masks(image_id))
-        scalars: dict[str, Any] = {name: rows[name].to_numpy() for name in ("image_id", "patient", "frontal")}
+        scalars: dict[str, Any] = {
+            name: rows[name].to_numpy() for name in ("image_id", "patient", "frontal")
+        }
         scalars |= {"height": sizes_N2[:, 0], "width": sizes_N2[:, 1]}
         scalars |= {name: rows[name].to_numpy(dtype=np.float32) for name in OBSERVATIONS}
         return shards.table(scalars, {"pixels": pixels_NHW}, kind="images")

@@ -3,7 +3,7 @@
 Trains both branches on the training images that have a CAM, then spreads every CAM by a random walk that boundaries hold
 back. Writes ``irnet.safetensors``, ``train/part-*.parquet`` and ``valid/part-*.parquet``: float16 scores at stride 4, each
 scaled by its maximum, with the threshold 0.6 in the metadata; beside those of `valid` the boundary maps, to be looked at.
-What the weak masks of `valid` are worth stands in ``counts.parquet`` (`stages.weak_counts`).
+What the weak masks of `valid` are worth stands in ``counts.parquet`` (`stages.scoring.weak_label_scores`).
 """
 
 from __future__ import annotations
@@ -19,24 +19,28 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from chexseg.data import draws, labelled, shards, streams, training_source
+from chexseg.data import radiographs, ray_data, shards
+from chexseg.data.sampling import radiograph_samplers, splits
 from chexseg.errors import UserError
 from chexseg.models import encoders, irnet
 from chexseg.models.irnet_losses import pair_losses, seeds
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.randomness import derive
 from chexseg.saliency import gradcam, instances, random_walk
 from chexseg.saliency.weak_masks import possible
-from chexseg.stages import resume, weak_counts
+from chexseg.seeds import derive
 from chexseg.stages.api import Execution
 from chexseg.stages.artifacts import COUNTS, ENCODER_WEIGHTS, IRNET_WEIGHTS, THRESHOLDS
 from chexseg.stages.configs import IRNetConfig
-from chexseg.stages.pace import Pace
+from chexseg.stages.scoring import weak_label_scores
+from chexseg.stages.training import checkpoint
+from chexseg.stages.training.step_timer import Pace
 
 
-def run(config: IRNetConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def run(
+    config: IRNetConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+) -> dict[str, Any]:
     """`inputs`: ``train`` and ``valid``, both ingested, and ``saliency``; ``encoder`` unless the init is random."""
-    facts = resume.once(out, IRNET_WEIGHTS, lambda: train(config, inputs, out, execution))
+    facts = checkpoint.once(out, IRNET_WEIGHTS, lambda: train(config, inputs, out, execution))
     thresholds = dict.fromkeys(PATHOLOGIES, config.threshold)
     note = {
         "kind": "irnet",
@@ -47,9 +51,14 @@ def run(config: IRNetConfig, inputs: Mapping[str, Path], out: Path, execution: E
     for split in ("train", "valid"):
         (out / split).mkdir(parents=True, exist_ok=True)
     arguments = {"config": config, "note": note, "execution": execution}
-    walker = _Walker(**arguments, images=str(inputs["valid"] / "images"), out=str(out / "valid"), keep_boundary=True)
+    walker = _Walker(
+        **arguments,
+        images=str(inputs["valid"] / "images"),
+        out=str(out / "valid"),
+        keep_boundary=True,
+    )
     walked = sum(walker(path)["images"] for path in shards.files(inputs["saliency"] / "valid"))
-    answers = streams.map_files(
+    answers = ray_data.map_files(
         shards.files(inputs["saliency"] / "train"),
         _Walker,
         {
@@ -66,13 +75,16 @@ def run(config: IRNetConfig, inputs: Mapping[str, Path], out: Path, execution: E
     execution.prepare()  # a single worker has taken one thread, in this process
     (out / THRESHOLDS).write_text(json.dumps(thresholds, indent=1))
     cams = shards.read(inputs["saliency"] / COUNTS, ["image_id", "chosen_on"]).to_pandas()
-    weak = {"chosen_on": cams["image_id"][cams["chosen_on"]].unique(), "negatives_empty": config.negatives_empty}
+    weak = {
+        "chosen_on": cams["image_id"][cams["chosen_on"]].unique(),
+        "negatives_empty": config.negatives_empty,
+    }
     return {
         **facts,
         "images": sum(answer["images"] for answer in answers),
         "expert_images": walked,
         "thresholds": thresholds,
-        "valid_iou": weak_counts.write(inputs["valid"], out, thresholds, **weak),
+        "valid_iou": weak_label_scores.write(inputs["valid"], out, thresholds, **weak),
     }
 
 
@@ -90,27 +102,39 @@ def build(config: IRNetConfig, encoder: Path | None = None) -> Any:
     return model
 
 
-def train(config: IRNetConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def train(
+    config: IRNetConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+) -> dict[str, Any]:
     """Train both branches by SGD with polynomial decay (power 0.9), or go on from what an interrupted training has saved."""
     for split in ("train", "valid"):  # scores of other weights, which were damaged since
         shutil.rmtree(out / split, ignore_errors=True)
     execution.prepare()
     torch.manual_seed(derive(config.seed, "irnet"))
-    table = labelled.index(inputs["train"]).set_index("image_id")
-    ids = draws.sample(labelled.ids(inputs["saliency"] / "train"), config.images, config.seed, "irnet images")
+    table = radiographs.index(inputs["train"]).set_index("image_id")
+    ids = splits.sample(
+        radiographs.ids(inputs["saliency"] / "train"), config.images, config.seed, "irnet images"
+    )
     columns = {
-        "maps": labelled.gather(inputs["saliency"] / "train", "scores", ids),
-        "present": possible(torch.from_numpy(labelled.labels(table.loc[ids], PATHOLOGIES))),
+        "maps": radiographs.gather(inputs["saliency"] / "train", "scores", ids),
+        "present": possible(torch.from_numpy(radiographs.labels(table.loc[ids], PATHOLOGIES))),
     }
     seed = derive(config.seed, "irnet samples")
-    source = training_source.source(inputs["train"], ids, columns, seed, execution.device, execution.room())
+    source = radiograph_samplers.source(
+        inputs["train"], ids, columns, seed, execution.device, execution.room()
+    )
     backbone = None if config.init == "random" else inputs["encoder"]
     model = build(config, backbone).to(execution.device, memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameter_groups(config.learning_rate), momentum=0.9, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(
+        model.parameter_groups(config.learning_rate), momentum=0.9, weight_decay=1e-4
+    )
     batch_size = min(config.batch_size, len(ids))
     steps = max(1, config.epochs * len(ids) // batch_size)
     decay = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=steps, power=0.9)
-    progress = resume.load(out, model, optimizer) or {"step": 0, "history": [], "decay": decay.state_dict()}
+    progress = checkpoint.load(out, model, optimizer) or {
+        "step": 0,
+        "history": [],
+        "decay": decay.state_dict(),
+    }
     decay.load_state_dict(progress["decay"])
     source.skip(progress["step"] * batch_size)
     saved, pace = time.monotonic(), Pace()
@@ -121,7 +145,12 @@ def train(config: IRNetConfig, inputs: Mapping[str, Path], out: Path, execution:
         torch.manual_seed(derive(config.seed, "irnet", progress["step"]))
         batch = pace.wait(lambda: source.take(batch_size))
         boundary_Nhw, displacement_N2hw = model(encoders.prepare(batch["images"], config.init))
-        maps_NKhw = interpolate(batch["maps"].float(), size=boundary_Nhw.shape[-2:], mode="bilinear", align_corners=False)
+        maps_NKhw = interpolate(
+            batch["maps"].float(),
+            size=boundary_Nhw.shape[-2:],
+            mode="bilinear",
+            align_corners=False,
+        )
         seeds_NKhw = seeds(maps_NKhw, batch["present"], config.foreground, config.background)
         losses = pair_losses(boundary_Nhw, displacement_N2hw, seeds_NKhw, config.radius)
         optimizer.zero_grad()
@@ -133,7 +162,7 @@ def train(config: IRNetConfig, inputs: Mapping[str, Path], out: Path, execution:
         note = {"loss": progress["history"][-1]["total"], **pace.step()}
         execution.progress(progress["step"] * batch_size, steps * batch_size, "images", note)
         if time.monotonic() - saved > execution.checkpoint_seconds:
-            resume.save(out, model, optimizer, **progress | {"decay": decay.state_dict()})
+            checkpoint.save(out, model, optimizer, **progress | {"decay": decay.state_dict()})
             saved = time.monotonic()
     source.skip(-source.taken % len(ids))  # each image once
     batches = (source.take(min(16, len(ids) - start))["images"] for start in range(0, len(ids), 16))
@@ -161,7 +190,12 @@ class _Walker:
     ):
         execution.prepare()
         self.config, self.device = config, execution.device
-        self.images, self.out, self.note, self.keep_boundary = Path(images), Path(out), note, keep_boundary
+        self.images, self.out, self.note, self.keep_boundary = (
+            Path(images),
+            Path(out),
+            note,
+            keep_boundary,
+        )
         self.model = build(config)
         encoders.load(self.model, self.out.parent / IRNET_WEIGHTS)
         self.model.to(self.device).eval()
@@ -174,13 +208,24 @@ class _Walker:
         walk = (self.config.walk_radius, self.config.walk_power, self.config.walk_steps_log2)
         cams = shards.read(path, ["image_id", "scores"])
         maps_NKhw = torch.from_numpy(shards.array(cams, "scores").copy())
-        batches = labelled.shard_pixels(self.images / Path(path).name, set(cams["image_id"].to_pylist()), 16)
+        batches = radiographs.shard_pixels(
+            self.images / Path(path).name, set(cams["image_id"].to_pylist()), 16
+        )
         for (ids, pixels_NHW), maps in zip(batches, maps_NKhw.split(16), strict=True):
-            boundary_Nhw, displacement_N2hw = self.model.predict(encoders.prepare(pixels_NHW.to(self.device), self.config.init))
-            maps = interpolate(maps.to(self.device).float(), size=boundary_Nhw.shape[-2:], mode="bilinear", align_corners=False)
+            boundary_Nhw, displacement_N2hw = self.model.predict(
+                encoders.prepare(pixels_NHW.to(self.device), self.config.init)
+            )
+            maps = interpolate(
+                maps.to(self.device).float(),
+                size=boundary_Nhw.shape[-2:],
+                mode="bilinear",
+                align_corners=False,
+            )
             if self.config.instances:
                 instances_Nhw = instances.instance_map(displacement_N2hw)
-                spread = instances.instance_wise_cams(maps, boundary_Nhw, instances_Nhw, self.config.foreground, *walk)
+                spread = instances.instance_wise_cams(
+                    maps, boundary_Nhw, instances_Nhw, self.config.foreground, *walk
+                )
             else:
                 spread = random_walk.propagate(maps, boundary_Nhw, *walk)
             arrays = {"scores": gradcam.normalise(spread).half().cpu().numpy()}

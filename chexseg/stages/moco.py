@@ -13,22 +13,25 @@ from typing import Any
 
 import torch
 
-from chexseg.data import augmentation, labelled, training_source
+from chexseg.data import radiographs
+from chexseg.data.sampling import radiograph_samplers
 from chexseg.errors import UserError
-from chexseg.models import encoders, moco
-from chexseg.randomness import derive
-from chexseg.stages import ray_train, resume
+from chexseg.models import augmentation, encoders, moco
+from chexseg.seeds import derive
 from chexseg.stages.api import Execution
 from chexseg.stages.artifacts import ENCODER_WEIGHTS
 from chexseg.stages.classify import autocast
 from chexseg.stages.configs import MoCoConfig
-from chexseg.stages.pace import Pace
+from chexseg.stages.training import checkpoint, ray_train
+from chexseg.stages.training.step_timer import Pace
 
 #: Keys in the queue where the config leaves it open and the set is large: as in MoCo-CXR's code.
 LARGEST_QUEUE = 24576
 
 
-def run(config: MoCoConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def run(
+    config: MoCoConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+) -> dict[str, Any]:
     """`inputs`: ``train``, ingested. Raises `UserError` for a batch or a queue that is larger than it."""
     return ray_train.once(train, config, inputs, out, ENCODER_WEIGHTS, execution)
 
@@ -42,29 +45,40 @@ def queue_length(config: MoCoConfig, images: int) -> int:
     """Keys in the queue for so many training images. Raises `UserError` where these are too few."""
     for field in ("batch_size", "queue"):
         if (getattr(config, field) or 0) > images:
-            raise UserError(f"moco.{field}: found {getattr(config, field)}; allowed: at most {images}, the training images")
+            raise UserError(
+                f"moco.{field}: found {getattr(config, field)}; allowed: at most {images}, the training images"
+            )
     return config.queue or max(1, min(LARGEST_QUEUE, images // 4))
 
 
-def train(config: MoCoConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def train(
+    config: MoCoConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+) -> dict[str, Any]:
     """Train, or go on from what an interrupted training has saved, to the same weights; bit for bit on a CPU.
 
     Facts: loss and accuracy as running means over the last steps; accuracy is `models.moco.accuracy`.
     """
     execution.prepare()
-    image_ids = labelled.index(inputs["train"])["image_id"].tolist()
+    image_ids = radiographs.index(inputs["train"])["image_id"].tolist()
     queue = queue_length(config, len(image_ids))
     torch.manual_seed(derive(config.seed, "moco"))
     model = moco.MoCo(build(config), queue, config.momentum, config.temperature)
     model.to(execution.device, memory_format=torch.channels_last)
     seed = derive(config.seed, "moco samples")
-    source = training_source.source(inputs["train"], image_ids, {}, seed, execution.device, execution.room())
-    strength = augmentation.Augmentation(config.crop, config.rotation, config.flip, config.brightness, config.contrast)
+    source = radiograph_samplers.source(
+        inputs["train"], image_ids, {}, seed, execution.device, execution.room()
+    )
+    strength = augmentation.Augmentation(
+        config.crop, config.rotation, config.flip, config.brightness, config.contrast
+    )
     optimizer = torch.optim.Adam(
-        model.query.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        model.query.parameters(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        fused=True,
     )
     steps = max(1, config.epochs * len(image_ids) // config.batch_size)
-    progress = resume.load(out, model, optimizer) or {"step": 0, "loss": None, "accuracy": None}
+    progress = checkpoint.load(out, model, optimizer) or {"step": 0, "loss": None, "accuracy": None}
     source.skip(progress["step"] * config.batch_size)
     saved, pace = time.monotonic(), Pace()
     while progress["step"] < steps:
@@ -74,7 +88,10 @@ def train(config: MoCoConfig, inputs: Mapping[str, Path], out: Path, execution: 
         torch.manual_seed(derive(config.seed, "moco", step))
         drawn = torch.Generator().manual_seed(derive(config.seed, "moco views", step))
         images_NHW = pace.wait(lambda: source.take(config.batch_size))["images"]
-        pair = [encoders.prepare(augmentation.views(images_NHW, strength, drawn), "moco") for _ in range(2)]
+        pair = [
+            encoders.prepare(augmentation.views(images_NHW, strength, drawn), "moco")
+            for _ in range(2)
+        ]
         with autocast(config.precision, execution.device):
             if step == 1:
                 model.calibrate(pair[0])
@@ -89,15 +106,21 @@ def train(config: MoCoConfig, inputs: Mapping[str, Path], out: Path, execution: 
         model.update(keys_ND)
         values = torch.stack([loss.detach(), moco.accuracy(logits.detach())]).tolist()
         if not math.isfinite(values[0]):
-            raise FloatingPointError(f"the loss is {values[0]} in step {step}: lower the learning rate")
+            raise FloatingPointError(
+                f"the loss is {values[0]} in step {step}: lower the learning rate"
+            )
         for name, value in zip(("loss", "accuracy"), values, strict=True):
-            progress[name] = value if progress[name] is None else 0.95 * progress[name] + 0.05 * value
+            progress[name] = (
+                value if progress[name] is None else 0.95 * progress[name] + 0.05 * value
+            )
         note = {"loss": progress["loss"], "accuracy": progress["accuracy"], **pace.step()}
         execution.progress(step * config.batch_size, steps * config.batch_size, "images", note)
         if time.monotonic() - saved > execution.checkpoint_seconds:
-            resume.save(out, model, optimizer, **progress)
+            checkpoint.save(out, model, optimizer, **progress)
             saved = time.monotonic()
-    encoders.save(model.query.body, out / ENCODER_WEIGHTS, architecture=config.architecture, init="moco")
+    encoders.save(
+        model.query.body, out / ENCODER_WEIGHTS, architecture=config.architecture, init="moco"
+    )
     return {
         "loss": progress["loss"],
         "accuracy": progress["accuracy"],

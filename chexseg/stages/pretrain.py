@@ -19,10 +19,14 @@ from chexseg.stages.configs import PretrainConfig
 build = classify.build
 
 
-def run(config: PretrainConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def run(
+    config: PretrainConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+) -> dict[str, Any]:
     """`inputs`: ``train`` and ``valid``, both ingested."""
     facts = classify.run(config, inputs, out, execution)
     model = build(config)
     encoders.load(model, out / CLASSIFIER_WEIGHTS)
-    encoders.save(model.body, out / ENCODER_WEIGHTS, architecture=config.architecture, init="chexpert")
+    encoders.save(
+        model.body, out / ENCODER_WEIGHTS, architecture=config.architecture, init="chexpert"
+    )
     return facts

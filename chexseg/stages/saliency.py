@@ -3,7 +3,7 @@
 Writes ``train/part-*.parquet`` and ``valid/part-*.parquet``: float16 maps at the network's own resolution, each scaled by
 its maximum, with the classifier's probabilities. The thresholds, chosen per pathology by the best IoU on the expert
 training images (paper, appendix A.1), stand in the metadata of the training shards and in ``thresholds.json``. What the
-weak masks of the images with expert masks are worth stands in ``counts.parquet`` (`stages.weak_counts`).
+weak masks of the images with expert masks are worth stands in ``counts.parquet`` (`stages.scoring.weak_label_scores`).
 """
 
 from __future__ import annotations
@@ -16,48 +16,68 @@ from typing import Any
 import numpy as np
 import torch
 
-from chexseg.data import draws, labelled, shards, streams
+from chexseg.data import radiographs, ray_data, shards
+from chexseg.data.sampling import splits
 from chexseg.models import classifier as classifiers
 from chexseg.models import encoders
 from chexseg.pathologies import PATHOLOGIES, observation_indices
 from chexseg.saliency import gradcam
 from chexseg.saliency.thresholds import Histogram
 from chexseg.saliency.weak_masks import upsampled
-from chexseg.stages import weak_counts
 from chexseg.stages.api import Execution
 from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS, THRESHOLDS
 from chexseg.stages.configs import SaliencyConfig
+from chexseg.stages.scoring import weak_label_scores
 
 
-def run(config: SaliencyConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def run(
+    config: SaliencyConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+) -> dict[str, Any]:
     """`inputs`: ``train`` and ``valid``, both ingested, and ``classifier``."""
-    table = labelled.index(inputs["train"])
+    table = radiographs.index(inputs["train"])
     views = table[table["frontal"]] if config.frontal_only else table
-    pool = draws.sample(views["image_id"].tolist(), config.images, config.seed, "saliency images")
-    masked = labelled.mask_index(inputs["valid"])
+    pool = splits.sample(views["image_id"].tolist(), config.images, config.seed, "saliency images")
+    masked = radiographs.mask_index(inputs["valid"])
     for split in ("train", "valid"):
         (out / split).mkdir(parents=True, exist_ok=True)
     note: dict[str, Any] = {"kind": config.kind, "pathologies": PATHOLOGIES}
     arguments = {"config": config, "classifier": str(inputs["classifier"]), "execution": execution}
     # First the few expert images, here: what they say of the thresholds is written beside the training images' maps.
-    expert = Mapper(**arguments, wanted=[image_id for image_id, _ in masked], out=str(out / "valid"), note=note)
+    expert = Mapper(
+        **arguments, wanted=[image_id for image_id, _ in masked], out=str(out / "valid"), note=note
+    )
     mapped = sum(expert(path)["images"] for path in shards.files(inputs["valid"] / "images"))
-    train_ids, _ = draws.expert_split(*columns(masked), config.expert_train, config.expert_select, config.seed)
+    train_ids, _ = splits.expert_split(
+        *columns(masked), config.expert_train, config.expert_select, config.seed
+    )
     chosen = choose_thresholds(config, inputs["valid"], out / "valid", train_ids)
     weak = {"chosen_on": train_ids, "negatives_empty": config.negatives_empty}
-    valid_iou = weak_counts.write(inputs["valid"], out, chosen["thresholds"], **weak)
+    valid_iou = weak_label_scores.write(inputs["valid"], out, chosen["thresholds"], **weak)
     note |= {"thresholds": chosen["thresholds"], "negatives_empty": config.negatives_empty}
-    answers = streams.map_files(
+    answers = ray_data.map_files(
         shards.files(inputs["train"] / "images"),
         Mapper,
-        {**arguments, "execution": execution.for_actor(), "wanted": pool, "out": str(out / "train"), "note": note},
+        {
+            **arguments,
+            "execution": execution.for_actor(),
+            "wanted": pool,
+            "out": str(out / "train"),
+            "note": note,
+        },
         workers=execution.map_workers,
         num_gpus=execution.map_gpus,
         here=execution.here,
-        progress=lambda files, total: execution.progress(len(pool) * files // total, len(pool), "images"),
+        progress=lambda files, total: execution.progress(
+            len(pool) * files // total, len(pool), "images"
+        ),
     )
     (out / THRESHOLDS).write_text(json.dumps(chosen["thresholds"], indent=1))
-    return {"images": sum(answer["images"] for answer in answers), "expert_images": mapped, **chosen, "valid_iou": valid_iou}
+    return {
+        "images": sum(answer["images"] for answer in answers),
+        "expert_images": mapped,
+        **chosen,
+        "valid_iou": valid_iou,
+    }
 
 
 def columns(masked: Sequence[tuple[str, str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -79,7 +99,13 @@ class Mapper:
         note: dict[str, Any],
     ):
         execution.prepare()
-        self.kind, self.device, self.wanted, self.out, self.note = config.kind, execution.device, set(wanted), Path(out), note
+        self.kind, self.device, self.wanted, self.out, self.note = (
+            config.kind,
+            execution.device,
+            set(wanted),
+            Path(out),
+            note,
+        )
         self.model = classifiers.build(config.architecture)
         encoders.load(self.model, Path(classifier) / CLASSIFIER_WEIGHTS)
         self.model.to(self.device).eval()
@@ -92,31 +118,45 @@ class Mapper:
         chosen = observation_indices(PATHOLOGIES)
         weight_KC = self.model.head.weight[chosen]
         method = gradcam.METHODS[self.kind]
-        for ids, pixels_NHW in labelled.shard_pixels(path, self.wanted, 32):
+        for ids, pixels_NHW in radiographs.shard_pixels(path, self.wanted, 32):
             with torch.inference_mode():
-                features = self.model.feature_map(encoders.prepare(pixels_NHW.to(self.device), "chexpert"))
+                features = self.model.feature_map(
+                    encoders.prepare(pixels_NHW.to(self.device), "chexpert")
+                )
                 logits = self.model.head(features.mean(dim=(2, 3)))[:, chosen]
                 maps_NKhw = gradcam.normalise(method(features, weight_KC))
-            arrays = {"scores": maps_NKhw.half().cpu().numpy(), "probabilities": logits.sigmoid().cpu().numpy()}
+            arrays = {
+                "scores": maps_NKhw.half().cpu().numpy(),
+                "probabilities": logits.sigmoid().cpu().numpy(),
+            }
             yield shards.table({"image_id": ids}, arrays, **self.note)
 
 
-def choose_thresholds(config: SaliencyConfig, valid: Path, maps: Path, train: Sequence[str]) -> dict[str, Any]:
+def choose_thresholds(
+    config: SaliencyConfig, valid: Path, maps: Path, train: Sequence[str]
+) -> dict[str, Any]:
     """Thresholds by the best IoU on the expert training images, and that IoU; defaults where there's no true pixel."""
     histogram = Histogram.empty(len(PATHOLOGIES))
     if train:
-        size = labelled.image_size(valid)
-        scores_NKhw = labelled.arrays(maps, "scores", train)
-        masks_NB = labelled.expert_masks(valid, train, PATHOLOGIES, size)
-        present_NK = weak_counts.present(valid, train, config.negatives_empty)
-        for scores, masks, present in zip(scores_NKhw.split(16), masks_NB.split(16), present_NK.split(16), strict=True):
+        size = radiographs.image_size(valid)
+        scores_NKhw = radiographs.arrays(maps, "scores", train)
+        masks_NB = radiographs.expert_masks(valid, train, PATHOLOGIES, size)
+        present_NK = weak_label_scores.present(valid, train, config.negatives_empty)
+        for scores, masks, present in zip(
+            scores_NKhw.split(16), masks_NB.split(16), present_NK.split(16), strict=True
+        ):
             # A score of 0 is above no threshold, as an emptied mask is.
             scores_NKHW = upsampled(scores, size) * present[:, :, None, None]
-            histogram = histogram + Histogram.of(scores_NKHW, labelled.unpack_bits(masks, (len(PATHOLOGIES), size, size)))
+            histogram = histogram + Histogram.of(
+                scores_NKHW, radiographs.unpack_bits(masks, (len(PATHOLOGIES), size, size))
+            )
     thresholds, iou = histogram.best()
     return {
-        "thresholds": dict(zip(PATHOLOGIES, np.round(thresholds.tolist(), 2).tolist(), strict=True)),
+        "thresholds": dict(
+            zip(PATHOLOGIES, np.round(thresholds.tolist(), 2).tolist(), strict=True)
+        ),
         "expert_train_iou": {
-            name: None if value != value else value for name, value in zip(PATHOLOGIES, iou.tolist(), strict=True)
+            name: None if value != value else value
+            for name, value in zip(PATHOLOGIES, iou.tolist(), strict=True)
         },
     }

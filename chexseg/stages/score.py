@@ -1,6 +1,6 @@
 """Score: a segmenter on the test images, as counts of pixels from which every figure is computed later.
 
-Writes ``counts.parquet`` and ``predictions.parquet`` (`stages.counting`), the latter always at the training size.
+Writes ``counts.parquet`` and ``predictions.parquet`` (`stages.scoring.mask_counts`), the latter always at the training size.
 """
 
 from __future__ import annotations
@@ -11,42 +11,53 @@ from typing import Any
 
 import torch
 
-from chexseg.data import labelled
+from chexseg.data import radiographs
 from chexseg.models import encoders, segmenter
 from chexseg.saliency.thresholds import binarise
-from chexseg.stages import own_size
 from chexseg.stages.api import Execution
 from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
 from chexseg.stages.configs import ScoreConfig
-from chexseg.stages.counting import Counting
+from chexseg.stages.scoring import native_resolution
+from chexseg.stages.scoring.mask_counts import Counting
 
 
-def run(config: ScoreConfig, inputs: Mapping[str, Path], out: Path, execution: Execution) -> dict[str, Any]:
+def run(
+    config: ScoreConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+) -> dict[str, Any]:
     """`inputs`: ``test``, ingested, and ``segmenter``; for the images' own size also the data root, ``data``."""
     execution.prepare()
     model, about = load_segmenter(inputs["segmenter"], execution.device)
     names = about["pathologies"]
-    ids = [image_id for image_id, _ in labelled.mask_index(inputs["test"])]
-    images_NHW = labelled.pixels(inputs["test"], ids)
-    masks_NB = labelled.expert_masks(inputs["test"], ids, names, images_NHW.shape[-1])
+    ids = [image_id for image_id, _ in radiographs.mask_index(inputs["test"])]
+    images_NHW = radiographs.pixels(inputs["test"], ids)
+    masks_NB = radiographs.expert_masks(inputs["test"], ids, names, images_NHW.shape[-1])
     thresholds_K = torch.tensor(about["thresholds"])
     counting = Counting(ids, names, images_NHW.shape[-1])
-    truth = own_size.Truth.of_test(inputs, ids) if config.resolution == "own" else None
+    truth = native_resolution.Truth.of_test(inputs, ids) if config.resolution == "own" else None
     with torch.inference_mode():
         for images, packed in zip(images_NHW.split(16), masks_NB.split(16), strict=True):
             logits_NKHW = model(encoders.prepare(images.to(execution.device), about["init"]))
             predicted_NKHW = binarise(logits_NKHW.sigmoid(), thresholds_K)
             if truth is None:
-                counting.add(predicted_NKHW, labelled.unpack_bits(packed.to(execution.device), predicted_NKHW.shape[1:]))
+                counting.add(
+                    predicted_NKHW,
+                    radiographs.unpack_bits(packed.to(execution.device), predicted_NKHW.shape[1:]),
+                )
             else:
                 counting.keep(predicted_NKHW)
                 for logits_KSS in logits_NKHW:
                     image_id = ids[counting.images]
-                    own_KHW = own_size.masks(logits_KSS, thresholds_K, truth.frames[image_id])
-                    counting.count(own_KHW[None], truth.masks(image_id, names).to(execution.device)[None])
+                    own_KHW = native_resolution.masks(
+                        logits_KSS, thresholds_K, truth.frames[image_id]
+                    )
+                    counting.count(
+                        own_KHW[None], truth.masks(image_id, names).to(execution.device)[None]
+                    )
             execution.progress(counting.images, len(ids), "images")
     counting.write(out, "counts")
-    return {"images": len(ids), "iou": counting.iou()} | ({} if truth is None else {"data": truth.fingerprint})
+    return {"images": len(ids), "iou": counting.iou()} | (
+        {} if truth is None else {"data": truth.fingerprint}
+    )
 
 
 def load_segmenter(artifact: Path, device: str) -> tuple[Any, dict[str, Any]]:

@@ -21,11 +21,23 @@ class Nodes:
     """A head, whose driver is a process of its own, and workers that may be killed."""
 
     def __init__(self, *cpus: int):
-        self.top = Path(tempfile.mkdtemp(prefix="cxr-", dir="/tmp"))  # short: Ray's sockets lie below it
+        self.top = Path(
+            tempfile.mkdtemp(prefix="cxr-", dir="/tmp")
+        )  # short: Ray's sockets lie below it
         # As drivers in other processes find it out; in this one a Ray of the session's may be on loopback.
-        common = {"object_store_memory": 100 * 2**20, "node_ip_address": services.node_ip_address_from_perspective(None)}
-        head = {"num_cpus": cpus[0], "temp_dir": str(self.top), "include_dashboard": False, **common}
-        (self.top / "ray").mkdir()  # where Ray writes down a head's address, whatever its temp_dir is
+        common = {
+            "object_store_memory": 100 * 2**20,
+            "node_ip_address": services.node_ip_address_from_perspective(None),
+        }
+        head = {
+            "num_cpus": cpus[0],
+            "temp_dir": str(self.top),
+            "include_dashboard": False,
+            **common,
+        }
+        (
+            self.top / "ray"
+        ).mkdir()  # where Ray writes down a head's address, whatever its temp_dir is
         with mock.patch.dict(os.environ, RAY_TMPDIR=str(self.top)):
             self.cluster = Cluster(initialize_head=True, shutdown_at_exit=True, head_node_args=head)
         for count in cpus[1:]:
@@ -58,7 +70,14 @@ class Nodes:
     def drain(self, node_id: str, seconds: int) -> None:
         """Tell Ray that a node will be gone in so many seconds, as whoever gets a spot node's warning does."""
         words = f"drain-node --address {self.address} --node-id {node_id} --deadline-remaining-seconds {seconds}"
-        command = [sys.executable, "-m", "ray.scripts.scripts", *words.split(), "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
+        command = [
+            sys.executable,
+            "-m",
+            "ray.scripts.scripts",
+            *words.split(),
+            "--reason",
+            "DRAIN_NODE_REASON_PREEMPTION",
+        ]
         command += ["--reason-message", "a spot warning"]
         environment = os.environ | {"RAY_ENABLE_AUTO_CONNECT": "1"}  # the command relies on it
         subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
@@ -66,18 +85,38 @@ class Nodes:
     def working(self, store: Path, node_id: str) -> set[str]:
         """What processes of a node work on: they hold its lock in a store in a directory. ``<stage>-<short key>``."""
         raylet = self.node(node_id).all_processes["raylet"][0].process.pid
-        return {lock.stem for lock in (store / ".partial").glob("*.lock") for pid in _holders(lock) if _parent(pid) == raylet}
+        return {
+            lock.stem
+            for lock in (store / ".partial").glob("*.lock")
+            for pid in _holders(lock)
+            if _parent(pid) == raylet
+        }
 
     def actors(self, name: str) -> set[str]:
         """Ids of the nodes on which an actor of this class lives."""
         table = self.cluster.global_state.actor_table(None, actor_state_name="ALIVE")
-        return {actor["Address"]["NodeID"] for actor in table.values() if actor["ActorClassName"] == name}
+        return {
+            actor["Address"]["NodeID"]
+            for actor in table.values()
+            if actor["ActorClassName"] == name
+        }
 
     def study(self, *words: object, first: str = "") -> subprocess.Popen[str]:
         """`chexseg study run` on this cluster, in a process that first runs some Python."""
         code = f"import runpy; {first}\nrunpy.run_module('chexseg', run_name='__main__')"
-        command = [sys.executable, "-c", code, "study", "run", *map(str, words), "--address", self.address]
-        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        command = [
+            sys.executable,
+            "-c",
+            code,
+            "study",
+            "run",
+            *map(str, words),
+            "--address",
+            self.address,
+        ]
+        return subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
 
     def close(self) -> None:
         self.cluster.shutdown()

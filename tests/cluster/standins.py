@@ -90,13 +90,17 @@ class Machine:
     """This machine as two: the one that launches (`home`), and the one that `ssh` reaches (`remote`)."""
 
     def __init__(self) -> None:
-        self.top = Path(tempfile.mkdtemp(prefix="cxr-", dir="/tmp"))  # short: Ray's sockets lie below it
+        self.top = Path(
+            tempfile.mkdtemp(prefix="cxr-", dir="/tmp")
+        )  # short: Ray's sockets lie below it
         self.home, self.remote, self.bin = self.top / "home", self.top / "remote", self.top / "bin"
         self.temporary, self.scratch = self.top / "ray", self.top / "tmp"
         for directory in (self.home, self.remote, self.bin, self.temporary, self.scratch):
             directory.mkdir()
         self.port, self.dashboard = free_port(), free_port()
-        agent = free_port()  # another Ray of this machine has Ray's own choice, and jobs would find no agent
+        agent = (
+            free_port()
+        )  # another Ray of this machine has Ray's own choice, and jobs would find no agent
         words = {
             "python": sys.executable,
             "remote": str(self.remote),
@@ -118,9 +122,13 @@ class Machine:
             "OMP_NUM_THREADS": "1",
             "PYTHONUNBUFFERED": "1",  # what `ray job logs` follows is read while it goes on
             "CHEXSEG_CACHE": str(self.top / "copies"),
-            "CHEXSEG_TEST_SESSION": os.environ.get("CHEXSEG_TEST_SESSION", ""),  # tests/leftovers.py
+            "CHEXSEG_TEST_SESSION": os.environ.get(
+                "CHEXSEG_TEST_SESSION", ""
+            ),  # tests/leftovers.py
             # Where chexseg and what it needs are found by every process, also in environments made by a test.
-            "PYTHONPATH": os.pathsep.join([str(ROOT), *(path for path in sys.path if path.endswith("site-packages"))]),
+            "PYTHONPATH": os.pathsep.join(
+                [str(ROOT), *(path for path in sys.path if path.endswith("site-packages"))]
+            ),
         }
 
     @staticmethod
@@ -129,7 +137,9 @@ class Machine:
         path.write_text(text)
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
-    def run(self, command: str, timeout: float = 600, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, command: str, timeout: float = 600, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """A line as it's typed into a shell, in the checkout; output and errors together."""
         return subprocess.run(
             ["bash", "-c", command],

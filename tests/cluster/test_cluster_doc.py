@@ -20,13 +20,19 @@ TEXT = (ROOT / "docs" / "cluster.md").read_text()
 
 
 def blocks(language: str = "") -> list[str]:
-    return [text for name, text in re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.M | re.S) if name == language]
+    return [
+        text
+        for name, text in re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.M | re.S)
+        if name == language
+    ]
 
 
 def typed(program: str) -> list[str]:
     """Every command of a program in the document, without what stands before it or behind it in its line."""
     lines = [line.partition("  #")[0] for block in blocks() for line in block.splitlines()]
-    return [line[line.index(program) :] for line in lines if re.match(rf"(\w+=\S+ )*{program} ", line)]
+    return [
+        line[line.index(program) :] for line in lines if re.match(rf"(\w+=\S+ )*{program} ", line)
+    ]
 
 
 def parsed(command, words: list[str]) -> None:
@@ -57,7 +63,7 @@ def test_chexseg_has_these_commands_and_options(line):
     from typer.main import get_command
 
     from chexseg import cli
-    from chexseg.study.growth import Growth
+    from chexseg.run.cluster_limits import Growth
 
     words = shlex.split(line)
     parsed(get_command(cli.app), words)
@@ -74,7 +80,11 @@ def test_what_the_cluster_of_the_file_may_grow_to_is_said():
     has = {"m7i.2xlarge": (8, 0), "g6.2xlarge": (8, 1), "g6.48xlarge": (192, 8)}
     count = {name: 1 if name == "head" else one["max_workers"] for name, one in types.items()}
     cpus, gpus = (
-        sum(count[name] * has[one["node_config"]["InstanceType"]][which] for name, one in types.items()) for which in (0, 1)
+        sum(
+            count[name] * has[one["node_config"]["InstanceType"]][which]
+            for name, one in types.items()
+        )
+        for which in (0, 1)
     )
     assert f"--grow-to GPU={gpus},CPU={cpus}" in TEXT and f"`GPU={gpus},CPU={cpus}`" in TEXT
 
@@ -92,8 +102,15 @@ def test_iam_takes_the_policies(monkeypatch):
             for number, policy in enumerate(policies):
                 iam.put_role_policy(RoleName=name, PolicyName=str(number), PolicyDocument=policy)
             with pytest.raises(iam.exceptions.MalformedPolicyDocumentException):
-                iam.put_role_policy(RoleName=name, PolicyName="broken", PolicyDocument=worker.replace("Effect", "Efect"))
-    profiles = {one["node_config"]["IamInstanceProfile"]["Name"] for one in aws()["available_node_types"].values()}
+                iam.put_role_policy(
+                    RoleName=name,
+                    PolicyName="broken",
+                    PolicyDocument=worker.replace("Effect", "Efect"),
+                )
+    profiles = {
+        one["node_config"]["IamInstanceProfile"]["Name"]
+        for one in aws()["available_node_types"].values()
+    }
     assert profiles == {"chexseg-worker", "chexseg-head"}
     terminate = next(one for one in json.loads(head)["Statement"] if "Condition" in one)
     assert list(terminate["Condition"]["StringEquals"].values()) == [aws()["cluster_name"]]
@@ -105,7 +122,9 @@ def test_the_kubernetes_manifest_names_ray_as_this_package_pins_it():
     (text,) = blocks("yaml")
     spec = yaml.safe_load(text)["spec"]
     (dockerfile,) = blocks("dockerfile")
-    assert spec["rayVersion"] == ray.__version__ and f"rayproject/ray:{ray.__version__}-" in dockerfile
+    assert (
+        spec["rayVersion"] == ray.__version__ and f"rayproject/ray:{ray.__version__}-" in dockerfile
+    )
     assert spec["authOptions"] == {"mode": "token"} and spec["enableInTreeAutoscaling"] is True
     assert spec["headGroupSpec"]["rayStartParams"]["dashboard-host"] == "127.0.0.1"
     (workers,) = spec["workerGroupSpecs"]

@@ -27,7 +27,9 @@ def aws() -> dict[str, Any]:
 
 def on_premise() -> dict[str, Any]:
     """The file after what its own comment says: the section AWS removed, the next one uncommented."""
-    head, _, _, _, own, _, _, _, everywhere = re.split(r"^# ==== (.*)\n", FILE.read_text(), flags=re.M)
+    head, _, _, _, own, _, _, _, everywhere = re.split(
+        r"^# ==== (.*)\n", FILE.read_text(), flags=re.M
+    )
     return yaml.safe_load(head + re.sub(r"^# ?", "", own, flags=re.M) + everywhere)
 
 
@@ -60,13 +62,21 @@ def test_the_section_for_machines_of_ones_own_takes_the_place_of_the_one_for_aws
     ours, theirs = on_premise(), aws()
     assert ours["provider"]["type"] == "local" and theirs["provider"]["type"] == "aws"
     assert "available_node_types" not in ours and "initialization_commands" not in ours
-    shared = ["cluster_name", "file_mounts", "setup_commands", "head_start_ray_commands", "worker_start_ray_commands"]
+    shared = [
+        "cluster_name",
+        "file_mounts",
+        "setup_commands",
+        "head_start_ray_commands",
+        "worker_start_ray_commands",
+    ]
     assert [ours[key] for key in shared] == [theirs[key] for key in shared]
 
 
 def test_ec2_knows_what_its_nodes_are_started_with():
     boto3, validate = pytest.importorskip("boto3"), pytest.importorskip("botocore.validate")
-    client = boto3.client("ec2", region_name="us-west-2", aws_access_key_id="any", aws_secret_access_key="any")
+    client = boto3.client(
+        "ec2", region_name="us-west-2", aws_access_key_id="any", aws_secret_access_key="any"
+    )
     shape = client.meta.service_model.operation_model("RunInstances").input_shape
     for name, node_type in aws()["available_node_types"].items():
         request = node_type["node_config"] | {"MinCount": 1, "MaxCount": 1}
@@ -81,9 +91,15 @@ def test_the_head_stays_and_workers_with_gpus_come_and_go():
     assert config["provider"]["cache_stopped_nodes"] is False
     head = types.pop(config["head_node_type"])
     assert head["max_workers"] == 0 and "InstanceMarketOptions" not in head["node_config"]
-    assert {name: (one["min_workers"], one["max_workers"]) for name, one in types.items()} == {"gpu": (0, 8), "gpu-8": (0, 2)}
+    assert {name: (one["min_workers"], one["max_workers"]) for name, one in types.items()} == {
+        "gpu": (0, 8),
+        "gpu-8": (0, 2),
+    }
     assert config["max_workers"] == sum(one["max_workers"] for one in types.values())
-    assert all(one["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"} for one in types.values())
+    assert all(
+        one["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+        for one in types.values()
+    )
 
 
 def test_a_node_watches_for_its_spot_notice(tmp_path):
@@ -99,19 +115,29 @@ def test_a_node_watches_for_its_spot_notice(tmp_path):
         subprocess.run(["bash", "-c", line], env=environment, check=True)
         assert wait_until(lambda: told.exists() and told.read_text(), 30, pause=0.05)
         again = subprocess.run(["bash", "-c", line.removesuffix("&")], env=environment)
-        assert again.returncode == 1 and told.read_text() == "-m chexseg.study.spot_notice\n"
+        assert again.returncode == 1 and told.read_text() == "-m chexseg.run.spot_notice\n"
     finally:
         (tmp_path / "end").touch()
-    assert importlib.util.find_spec("chexseg.study.spot_notice")
+    assert importlib.util.find_spec("chexseg.run.spot_notice")
 
 
 def test_no_credential_is_in_it_and_every_node_has_a_role():
     text = FILE.read_text()
-    assert not re.search(r"AKIA|aws_access_key|aws_secret|aws_credentials|AUTH_TOKEN=", text, flags=re.I)
-    roles = {name: one["node_config"]["IamInstanceProfile"] for name, one in aws()["available_node_types"].items()}
-    assert roles == {"head": {"Name": "chexseg-head"}, "gpu": {"Name": "chexseg-worker"}, "gpu-8": {"Name": "chexseg-worker"}}
+    assert not re.search(
+        r"AKIA|aws_access_key|aws_secret|aws_credentials|AUTH_TOKEN=", text, flags=re.I
+    )
+    roles = {
+        name: one["node_config"]["IamInstanceProfile"]
+        for name, one in aws()["available_node_types"].items()
+    }
+    assert roles == {
+        "head": {"Name": "chexseg-head"},
+        "gpu": {"Name": "chexseg-worker"},
+        "gpu-8": {"Name": "chexseg-worker"},
+    }
     assert all(
-        one["node_config"]["MetadataOptions"] == {"HttpTokens": "required"} for one in aws()["available_node_types"].values()
+        one["node_config"]["MetadataOptions"] == {"HttpTokens": "required"}
+        for one in aws()["available_node_types"].values()
     )
 
 
@@ -139,7 +165,9 @@ def test_an_emulated_ec2_starts_every_kind_of_node(tmp_path, monkeypatch):
 
     moto takes any image; that EC2 resolves a parameter's name in ImageId is EC2's documentation, not tested here.
     """
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(
+        ip_address="127.0.0.1", port=0, verbose=False
+    )
     server.start()
     try:
         host, port = server.get_host_and_port()
@@ -156,21 +184,45 @@ def test_an_emulated_ec2_starts_every_kind_of_node(tmp_path, monkeypatch):
         _profiles(boto3.client("iam", region_name="us-west-2"))
         prepared = validated(aws())
         provider_class = _get_node_provider_cls(prepared["provider"])
-        config = provider_class.fillout_available_node_types_resources(provider_class.bootstrap_config(prepared))
+        config = provider_class.fillout_available_node_types_resources(
+            provider_class.bootstrap_config(prepared)
+        )
         types = config["available_node_types"]
-        assert {name: one["resources"].get("GPU", 0) for name, one in types.items()} == {"head": 0, "gpu": 1, "gpu-8": 8}
+        assert {name: one["resources"].get("GPU", 0) for name, one in types.items()} == {
+            "head": 0,
+            "gpu": 1,
+            "gpu-8": 8,
+        }
 
         provider = _get_node_provider(config["provider"], config["cluster_name"])
         for name, one in types.items():
             provider.create_node(one["node_config"], {"ray-user-node-type": name}, 1)
         ec2 = boto3.client("ec2", region_name=config["provider"]["region"])
-        started = [instance for group in ec2.describe_instances()["Reservations"] for instance in group["Instances"]]
-        assert sorted(instance["InstanceType"] for instance in started) == ["g6.2xlarge", "g6.48xlarge", "m7i.2xlarge"]
-        assert sorted(instance.get("InstanceLifecycle", "on demand") for instance in started) == ["on demand", "spot", "spot"]
+        started = [
+            instance
+            for group in ec2.describe_instances()["Reservations"]
+            for instance in group["Instances"]
+        ]
+        assert sorted(instance["InstanceType"] for instance in started) == [
+            "g6.2xlarge",
+            "g6.48xlarge",
+            "m7i.2xlarge",
+        ]
+        assert sorted(instance.get("InstanceLifecycle", "on demand") for instance in started) == [
+            "on demand",
+            "spot",
+            "spot",
+        ]
         assert all("IamInstanceProfile" in instance for instance in started)
-        groups = ec2.describe_security_groups(Filters=[{"Name": "group-name", "Values": ["ray-autoscaler-chexseg"]}])
+        groups = ec2.describe_security_groups(
+            Filters=[{"Name": "group-name", "Values": ["ray-autoscaler-chexseg"]}]
+        )
         rules = groups["SecurityGroups"][0]["IpPermissions"]
-        from_outside = [rule["FromPort"] for rule in rules if any(one["CidrIp"] == "0.0.0.0/0" for one in rule["IpRanges"])]
+        from_outside = [
+            rule["FromPort"]
+            for rule in rules
+            if any(one["CidrIp"] == "0.0.0.0/0" for one in rule["IpRanges"])
+        ]
         assert from_outside == [22], "only ssh is open to the world"
         provider.terminate_nodes(provider.non_terminated_nodes({}))
         assert provider.non_terminated_nodes({}) == []

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from chexseg.study import local_ray
+from chexseg.run import local_ray
 from tests.cluster.standins import ROOT, Machine, wait_until
 
 pytest.importorskip("aiohttp_cors", reason="needs ray[default], of the extra cluster")
@@ -35,7 +35,9 @@ def head(machine):
     started = machine.run("ray start --head --dashboard-host=127.0.0.1")
     assert started.returncode == 0, started.stdout
     (machine.home / "names.yaml").write_text(STUDY)
-    (machine.home / "shared.yaml").write_text(STUDY.replace("epochs: 12", "epochs: 2") + "resources: {workers: 2}\n")
+    (machine.home / "shared.yaml").write_text(
+        STUDY.replace("epochs: 12", "epochs: 2") + "resources: {workers: 2}\n"
+    )
     made = machine.run("chexseg data phantom ~/phantom --train 48 --valid 24 --test 16 --size 64")
     assert made.returncode == 0, made.stdout
     return machine
@@ -55,7 +57,9 @@ def named(machine: Machine) -> set[str]:
     """Names of all tasks so far, and of all runs of Ray Train."""
     tasks = asked(machine, "api/v0/tasks?limit=1000&detail=1")
     runs = asked(machine, "api/train/v2/runs/v1") or {"train_runs": []}
-    return {task["name"] for task in tasks["data"]["result"]["result"]} | {run["name"] for run in runs["train_runs"]}
+    return {task["name"] for task in tasks["data"]["result"]["result"]} | {
+        run["name"] for run in runs["train_runs"]
+    }
 
 
 def titles(machine: Machine) -> set[str]:
@@ -73,7 +77,15 @@ def study(head):
     def run(name: str) -> subprocess.Popen[bytes]:
         line = f"chexseg study run ~/{name}.yaml --data ~/phantom --store ~/store --address 127.0.0.1:{head.port}"
         log = open(head.top / "run.log", "wb")  # noqa: SIM115
-        started.append(subprocess.Popen(["bash", "-c", f"exec {line}"], env=head.environment, cwd=ROOT, stdout=log, stderr=log))
+        started.append(
+            subprocess.Popen(
+                ["bash", "-c", f"exec {line}"],
+                env=head.environment,
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+            )
+        )
         return started[-1]
 
     yield run

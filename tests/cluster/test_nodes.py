@@ -10,10 +10,11 @@ import time
 
 import pytest
 
-from chexseg.study import plan, spec
+from chexseg.config import study_file
+from chexseg.plan import planner
 from tests.cluster.emulated import Nodes
 from tests.cluster.standins import ROOT, wait_until
-from tests.study.test_kills import manifests, tables
+from tests.run.test_kills import manifests, tables
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +38,7 @@ def study(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def planned(study, phantom_root):
-    return plan.plan(spec.load(study), plan.fingerprints(phantom_root))
+    return planner.plan(study_file.load(study), planner.fingerprints(phantom_root))
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +52,13 @@ def expected(study, phantom_root, tmp_path_factory):
 def chexseg(*words: object) -> None:
     """A command with a Ray of its own, which would leave its logs."""
     command = [sys.executable, "-m", "chexseg", *map(str, words)]
-    with tempfile.TemporaryDirectory(prefix="cxr-", dir="/tmp", ignore_cleanup_errors=True) as scratch:
+    with tempfile.TemporaryDirectory(
+        prefix="cxr-", dir="/tmp", ignore_cleanup_errors=True
+    ) as scratch:
         environment = os.environ | {"RAY_TMPDIR": scratch, "TMPDIR": scratch}
-        subprocess.run(command, check=True, cwd=ROOT, env=environment, capture_output=True, timeout=600)
+        subprocess.run(
+            command, check=True, cwd=ROOT, env=environment, capture_output=True, timeout=600
+        )
 
 
 @pytest.fixture
@@ -67,11 +72,17 @@ def cluster(request):
 def fitting(cluster, store) -> dict[str, set[str]]:
     """Workers on which a cell is being fitted -> what they work on."""
     found = {node: cluster.working(store, node) for node in cluster.workers}
-    return {node: names for node, names in found.items() if any(name.startswith("fit-") for name in names)}
+    return {
+        node: names
+        for node, names in found.items()
+        if any(name.startswith("fit-") for name in names)
+    }
 
 
 @pytest.mark.parametrize("cluster", [(1, 1, 1)], indirect=True)
-def test_a_node_dies_while_a_cell_runs_on_it(cluster, study, planned, expected, phantom_root, tmp_path):
+def test_a_node_dies_while_a_cell_runs_on_it(
+    cluster, study, planned, expected, phantom_root, tmp_path
+):
     """Two CPUs are left then, and two cells at once take both: what they read must wait for none."""
     store = tmp_path / "store"
     driver = cluster.study(study, "--data", phantom_root, "--store", store)
@@ -98,9 +109,13 @@ def test_drained_nodes_are_given_no_new_cell_and_their_death_is_no_failure(
 ):
     """As after a spot node's warning. One of two is gone at once, the other lives on, and must not be given more."""
     store = tmp_path / "store"
-    never_again = "from chexseg.study import warm_workers; warm_workers.MAX_FAILURES = 0"
+    never_again = (
+        "from chexseg.run import tune_trials as warm_workers; warm_workers.MAX_FAILURES = 0"
+    )
     driver = cluster.study(study, "--data", phantom_root, "--store", store, first=never_again)
-    assert wait_until(lambda: driver.poll() is not None or len(fitting(cluster, store)) == 2, 400, pause=0.1)
+    assert wait_until(
+        lambda: driver.poll() is not None or len(fitting(cluster, store)) == 2, 400, pause=0.1
+    )
     (gone, _), (left, last) = fitting(cluster, store).items()
     cluster.drain(gone, 60)
     cluster.drain(left, 600)
@@ -110,19 +125,29 @@ def test_drained_nodes_are_given_no_new_cell_and_their_death_is_no_failure(
         seen |= cluster.working(store, left)
         time.sleep(0.2)
     assert driver.returncode == 0, driver.communicate()[0]
-    assert {name for name in seen if name.startswith("fit-")} <= last, "a cell began on a node that was to go"
+    assert {name for name in seen if name.startswith("fit-")} <= last, (
+        "a cell began on a node that was to go"
+    )
     assert len(manifests(store)) == len(planned.needed(set()))
     assert tables(store, study, phantom_root, tmp_path / "report") == expected
 
 
 @pytest.mark.parametrize("cluster", [(1, 1, 1)], indirect=True)
-def test_a_fit_is_shared_by_workers_on_two_nodes_of_which_one_dies(cluster, study, phantom_root, tmp_path):
+def test_a_fit_is_shared_by_workers_on_two_nodes_of_which_one_dies(
+    cluster, study, phantom_root, tmp_path
+):
     """Each node has one CPU, and so room for one worker. The weights are those of two workers on one node."""
-    study.with_name("shared.yaml").write_text(STUDY.replace("[0, 1, 2, 3, 4, 5]", "[0]") + "resources: {workers: 2}\n")
+    study.with_name("shared.yaml").write_text(
+        STUDY.replace("[0, 1, 2, 3, 4, 5]", "[0]") + "resources: {workers: 2}\n"
+    )
     shared, store, quiet = study.with_name("shared.yaml"), tmp_path / "store", tmp_path / "quiet"
     chexseg("study", "run", shared, "--data", phantom_root, "--store", quiet, "--quiet")
     driver = cluster.study(shared, "--data", phantom_root, "--store", store)
-    assert wait_until(lambda: driver.poll() is not None or len(cluster.actors("RayTrainWorker")) == 2, 400, pause=0.1)
+    assert wait_until(
+        lambda: driver.poll() is not None or len(cluster.actors("RayTrainWorker")) == 2,
+        400,
+        pause=0.1,
+    )
     used = cluster.actors("RayTrainWorker")
     assert len(used) == 2, driver.communicate()[0]
     cluster.kill(next(node for node in cluster.workers if node in used))
@@ -130,4 +155,6 @@ def test_a_fit_is_shared_by_workers_on_two_nodes_of_which_one_dies(cluster, stud
     assert driver.returncode == 0, said
     (fit,), (alone,) = (list(place.glob("fit/*/segmenter.safetensors")) for place in (store, quiet))
     assert fit.parent.name == alone.parent.name and fit.read_bytes() == alone.read_bytes()
-    assert tables(store, shared, phantom_root, tmp_path / "r1") == tables(quiet, shared, phantom_root, tmp_path / "r2")
+    assert tables(store, shared, phantom_root, tmp_path / "r1") == tables(
+        quiet, shared, phantom_root, tmp_path / "r2"
+    )

@@ -116,12 +116,16 @@ def test_a_new_users_walk_ends_with_a_finished_study(machine, s3, uploaded):
     walk.type("ray job submit")
     said = walk.watch("ray job logs").communicate(timeout=1200)[0]
     computed, found = map(int, re.search(r"(\d+) stages computed .*?, (\d+) found", said).groups())
-    assert computed and found >= 4 and computed + found == 14, said  # two ingests, then a fit and its scores for each cell
+    assert computed and found >= 4 and computed + found == 14, (
+        said
+    )  # two ingests, then a fit and its scores for each cell
     assert "'demo-2' succeeded" in walk.type("ray job status")
     assert "walk: 6 done" in walk.type("chexseg study status")
     assert wait_until(lambda: "worker" not in active(machine), 600), "it never shrank"
 
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
     files, records = fs.FileSystem.from_uri(s3("walk/.runs/walk"))
     for record in files.get_file_info(fs.FileSelector(records)):
         about = json.loads(files.open_input_stream(record.path).read())

@@ -20,7 +20,10 @@ class Metadata(BaseHTTPRequestHandler):
     """What an instance may ask about itself with a token (IMDSv2), of a server that has `answers`, the last one for ever."""
 
     def do_PUT(self):
-        ok = self.path == "/latest/api/token" and int(self.headers["X-aws-ec2-metadata-token-ttl-seconds"]) > 0
+        ok = (
+            self.path == "/latest/api/token"
+            and int(self.headers["X-aws-ec2-metadata-token-ttl-seconds"]) > 0
+        )
         self.answer(200 if ok else 400, "a token")
 
     def do_GET(self):
@@ -53,7 +56,7 @@ def metadata():
 
 
 def watch(port: int, address: str) -> subprocess.Popen[str]:
-    code = "from chexseg.study import spot_notice; spot_notice.PAUSE = 0.1; spot_notice.main()"
+    code = "from chexseg.run import spot_notice; spot_notice.PAUSE = 0.1; spot_notice.main()"
     # The proxy, which isn't there, must not be asked.
     environment = {
         "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://127.0.0.1:{port}",
@@ -63,7 +66,12 @@ def watch(port: int, address: str) -> subprocess.Popen[str]:
     }
     command = [sys.executable, "-c", code]
     return subprocess.Popen(
-        command, cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
@@ -90,7 +98,10 @@ def test_the_node_is_drained_when_ec2_says_that_it_goes(metadata):
         assert wait_until(lambda: watching.poll() is not None or metadata.asked > 2, 60, pause=0.05)
         assert watching.poll() is None and cluster.cluster.global_state.get_draining_nodes() == {}
         when = datetime.now(UTC) + timedelta(seconds=120)
-        metadata.answers[:] = [(500, ""), (200, json.dumps({"action": "terminate", "time": f"{when:%Y-%m-%dT%H:%M:%SZ}"}))]
+        metadata.answers[:] = [
+            (500, ""),
+            (200, json.dumps({"action": "terminate", "time": f"{when:%Y-%m-%dT%H:%M:%SZ}"})),
+        ]
         said, _ = watching.communicate(timeout=120)
         assert watching.returncode == 0, said
         assert "500" in said and f"EC2 will terminate this node at {when:%H:%M:%S} UTC" in said
@@ -108,4 +119,8 @@ def test_a_machine_that_is_no_instance_is_left_alone():
     """So the same command may stand in a cluster file for machines of one's own."""
     watching = watch(free_port(), "nowhere")
     said, _ = watching.communicate(timeout=60)
-    assert watching.returncode == 0 and "no EC2 metadata at http://127.0.0.1:" in said and said.count("\n") == 1
+    assert (
+        watching.returncode == 0
+        and "no EC2 metadata at http://127.0.0.1:" in said
+        and said.count("\n") == 1
+    )

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from chexseg.study import plan, spec, summary
-from chexseg.study.store import Store
+from chexseg.config import study_file
+from chexseg.plan import planner, status
+from chexseg.store.store import Store
 from tests.cluster.emulated import Nodes
 from tests.cluster.standins import ROOT, wait_until
 
@@ -42,9 +43,17 @@ def cluster():
     start = f"ray.scripts.scripts start --address={there.address} --num-cpus=3 --object-store-memory=100000000 --block"
     ports = "--min-worker-port=0 --max-worker-port=0 --dashboard-agent-listen-port=0"
     command = f"mount -t tmpfs none {cache} && exec {sys.executable} -m {start} {ports}"
-    host = subprocess.Popen([*APART, "bash", "-c", command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    host = subprocess.Popen(
+        [*APART, "bash", "-c", command],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
-        assert wait_until(lambda: there.count() == 2 or host.poll() is not None, 120) and host.poll() is None
+        assert (
+            wait_until(lambda: there.count() == 2 or host.poll() is not None, 120)
+            and host.poll() is None
+        )
         yield there
     finally:
         host.send_signal(signal.SIGTERM)
@@ -55,19 +64,25 @@ def cluster():
 def test_each_host_works_on_files_of_its_own(cluster, s3, phantom_root, tmp_path):
     place = s3("two-hosts")
     run(cluster, STUDY, tmp_path / "hosts.yaml", phantom_root, place)
-    copies = {path.parent.name for path in Store(place).backend.cache.glob("artifacts/*/*")}  # other tests have others there
+    copies = {
+        path.parent.name for path in Store(place).backend.cache.glob("artifacts/*/*")
+    }  # other tests have others there
     assert "fit" in copies, "no cell ran on the head"
     assert "classify" not in copies, "upstream stages run on the largest node"
 
     # What one of two workers writes must be found by the stage.
-    shared = STUDY.replace("[0, 1, 2]", "[0]").replace("p: 0.5", "p: 1").replace("cpu: 2", "cpu: 1, workers: 2")
+    shared = (
+        STUDY.replace("[0, 1, 2]", "[0]")
+        .replace("p: 0.5", "p: 1")
+        .replace("cpu: 2", "cpu: 1, workers: 2")
+    )
     run(cluster, shared, tmp_path / "shared.yaml", phantom_root, place)
 
 
 def run(cluster: Nodes, text: str, study: Path, data: Path, place: str) -> None:
     study.write_text(text)
-    planned = plan.plan(spec.load(study), plan.fingerprints(data))
+    planned = planner.plan(study_file.load(study), planner.fingerprints(data))
     driver = cluster.study(study, "--data", data, "--store", place)
     said, _ = driver.communicate(timeout=500)
     assert driver.returncode == 0, said
-    assert summary.summarise(planned, Store(place)).complete
+    assert status.summarise(planned, Store(place)).complete

@@ -32,9 +32,13 @@ def up(machine):
     config["provider"] |= {"head_ip": "127.0.0.1", "worker_ips": []}
     file = machine.home / "cluster.yaml"
     file.write_text(yaml.safe_dump(config))
-    machine.write(machine.home / ".ssh" / "id_ed25519", "no key: the stand-in for ssh asks for none\n")
+    machine.write(
+        machine.home / ".ssh" / "id_ed25519", "no key: the stand-in for ssh asks for none\n"
+    )
     # Where a node has Ray's command: pip finds nothing to install there.
-    machine.write(machine.remote / "chexseg-venv" / "bin" / "ray", (machine.bin / "ray").read_text())
+    machine.write(
+        machine.remote / "chexseg-venv" / "bin" / "ray", (machine.bin / "ray").read_text()
+    )
     alone = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "false"}
     assert machine.run("ray get-auth-token --generate").returncode == 0
     said = machine.run(f"ray up -y {file}", timeout=1200, **alone)
@@ -49,10 +53,14 @@ def test_what_is_installed_is_this_checkout(up):
     )
     there = machine.remote / "chexseg"
     assert f"{machine.remote}/chexseg-venv/bin/chexseg" in asked.stdout, asked.stdout
-    assert (there / "studies" / "paper.yaml").read_text() == (ROOT / "studies" / "paper.yaml").read_text()
+    assert (there / "studies" / "paper.yaml").read_text() == (
+        ROOT / "studies" / "paper.yaml"
+    ).read_text()
     sites = list((machine.remote / "chexseg-venv").glob("lib/*/site-packages/*chexseg*"))
     assert any("editable" in site.name for site in sites), sites
-    listed = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True, check=True).stdout.split()
+    listed = subprocess.run(
+        ["git", "-C", ROOT, "ls-files"], capture_output=True, text=True, check=True
+    ).stdout.split()
     sent = {str(path.relative_to(there)) for path in there.rglob("*") if path.is_file()}
     assert {name for name in listed if (ROOT / name).is_file()} <= sent
     assert not [name for name in sent if name.startswith((".venv", "chexseg-store", "demo/"))]
@@ -82,14 +90,20 @@ def test_the_cluster_answers_those_who_have_the_token(up):
 def test_a_job_runs_the_checkout_that_is_sent_along(up):
     machine, _, _ = up
     command = "import chexseg, os; print(chexseg.__file__, sorted(os.listdir()))"
-    job = machine.run(f"ray job submit --working-dir . -- python -c '{command}'", RAY_AUTH_MODE="token")
-    assert job.returncode == 0 and re.search(r"working_dir_files/\w+/chexseg/__init__.py \[.*'studies'", job.stdout), job.stdout
+    job = machine.run(
+        f"ray job submit --working-dir . -- python -c '{command}'", RAY_AUTH_MODE="token"
+    )
+    assert job.returncode == 0 and re.search(
+        r"working_dir_files/\w+/chexseg/__init__.py \[.*'studies'", job.stdout
+    ), job.stdout
 
 
 def test_the_dashboard_listens_on_loopback_alone(up):
     machine, _, _ = up
     assert _listens("127.0.0.1", machine.dashboard)
-    others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} - {"127.0.0.1"}
+    others = {
+        info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)
+    } - {"127.0.0.1"}
     assert not [address for address in others if _listens(address, machine.dashboard)]
 
 

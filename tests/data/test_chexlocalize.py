@@ -29,7 +29,11 @@ def random_masks(seed: int) -> list[np.ndarray]:
 
 
 def document(**changes) -> dict:
-    return {"patient1_study1_view1_frontal": {"Edema": chexlocalize.encode(np.eye(4, dtype=bool)) | changes}}
+    return {
+        "patient1_study1_view1_frontal": {
+            "Edema": chexlocalize.encode(np.eye(4, dtype=bool)) | changes
+        }
+    }
 
 
 def write(path, content) -> object:
@@ -49,12 +53,19 @@ def test_masks_round_trip(seed):
 
 def test_the_runs_are_those_of_coco_written_out():
     mask_HW = np.zeros((3, 5), dtype=bool)
-    mask_HW[1:, 1] = mask_HW[0, 2] = mask_HW[2, 4] = True  # column by column: 4 off, 3 on, 7 off, 1 on
-    assert chexlocalize.encode(mask_HW)["counts"] == "437N"  # the fourth run is stored as 1 - 3 = -2: digit 30
+    mask_HW[1:, 1] = mask_HW[0, 2] = mask_HW[2, 4] = (
+        True  # column by column: 4 off, 3 on, 7 off, 1 on
+    )
+    assert (
+        chexlocalize.encode(mask_HW)["counts"] == "437N"
+    )  # the fourth run is stored as 1 - 3 = -2: digit 30
 
 
 def test_files_round_trip_with_images_and_pathologies(tmp_path):
-    masks = {f"image{n}": {name: mask for name in PATHOLOGIES[n : n + 3]} for n, mask in enumerate(random_masks(5)[-6:])}
+    masks = {
+        f"image{n}": {name: mask for name in PATHOLOGIES[n : n + 3]}
+        for n, mask in enumerate(random_masks(5)[-6:])
+    }
     chexlocalize.write(tmp_path / "masks.json", masks)
     mask_file = chexlocalize.read(tmp_path / "masks.json")
     assert list(mask_file) == list(masks) and len(mask_file) == len(masks)
@@ -64,7 +75,10 @@ def test_files_round_trip_with_images_and_pathologies(tmp_path):
         for name, mask_HW in zip(PATHOLOGIES, found_KHW, strict=True):
             assert np.array_equal(mask_HW, entry.get(name, np.zeros_like(mask_HW)))
         chosen = ["Lung Lesion", PATHOLOGIES[0]]
-        assert np.array_equal(mask_file.masks(image_id, chosen), found_KHW[[PATHOLOGIES.index(name) for name in chosen]])
+        assert np.array_equal(
+            mask_file.masks(image_id, chosen),
+            found_KHW[[PATHOLOGIES.index(name) for name in chosen]],
+        )
 
 
 def test_lung_opacity_is_airspace_opacity(tmp_path):
@@ -77,12 +91,16 @@ def test_lung_opacity_is_airspace_opacity(tmp_path):
 def test_runs_that_do_not_fill_the_size_are_refused(tmp_path, refused, size):
     path = write(tmp_path / "masks.json", document(size=size))
     mask_file = chexlocalize.read(path)
-    with refused(path, "patient1_study1_view1_frontal: Edema", "16 pixels", f"{size[0]} x {size[1]}"):
+    with refused(
+        path, "patient1_study1_view1_frontal: Edema", "16 pixels", f"{size[0]} x {size[1]}"
+    ):
         mask_file.masks("patient1_study1_view1_frontal")
 
 
 @pytest.mark.parametrize("size", [[100_000, 100_000], [2, 2**31], [1, 10**300], [13_377, 13_379]])
-def test_a_mask_larger_than_any_image_is_refused_before_pycocotools_sees_it(tmp_path, refused, size):
+def test_a_mask_larger_than_any_image_is_refused_before_pycocotools_sees_it(
+    tmp_path, refused, size
+):
     pixels = size[0] * size[1]
     # Runs of 2**28 each, as many as there are; pycocotools would count in 32 bits.
     counts = "PPPPP8" * min(pixels // 2**28, 50) or "0"
@@ -102,23 +120,33 @@ def test_the_bomb_beside_this_checkout_is_refused(refused):
 
 
 def test_an_image_id_may_have_any_character_that_fits_on_a_line(tmp_path):
-    masks = {name: {"Edema": np.eye(3, dtype=bool)} for name in ("a\xa0b c", "Röntgen-胸", "\u200bx")}
+    masks = {
+        name: {"Edema": np.eye(3, dtype=bool)} for name in ("a\xa0b c", "Röntgen-胸", "\u200bx")
+    }
     chexlocalize.write(tmp_path / "masks.json", masks)
     assert list(chexlocalize.read(tmp_path / "masks.json")) == list(masks)
 
 
 def test_the_pathologies_of_a_file_are_those_of_any_image(tmp_path):
     mask_HW = np.zeros((3, 4), dtype=bool)
-    chexlocalize.write(tmp_path / "masks.json", {"a": {"Pneumothorax": mask_HW}, "b": {"Edema": mask_HW}})
+    chexlocalize.write(
+        tmp_path / "masks.json", {"a": {"Pneumothorax": mask_HW}, "b": {"Edema": mask_HW}}
+    )
     mask_file = chexlocalize.read(tmp_path / "masks.json")
     assert mask_file.pathologies == ("Edema", "Pneumothorax")
     renamed = mask_file.renamed({"a": "c"})
-    assert set(renamed) == {"b", "c"} and renamed["c"] == mask_file["a"] and set(mask_file) == {"a", "b"}
+    assert (
+        set(renamed) == {"b", "c"}
+        and renamed["c"] == mask_file["a"]
+        and set(mask_file) == {"a", "b"}
+    )
 
 
 @pytest.mark.parametrize("counts", ["", "P", "`0P", "`PPPPP0", "é", " ", "o" * 40, "04P"])
 def test_strings_that_are_no_run_lengths_are_refused(refused, counts):
-    assert chexlocalize.run_total("`0") == 16  # the third cuts off a number after it, the fourth writes 16 in seven digits
+    assert (
+        chexlocalize.run_total("`0") == 16
+    )  # the third cuts off a number after it, the fourth writes 16 in seven digits
     with refused("here", "16 pixels"):
         chexlocalize.decode({"size": [4, 4], "counts": counts}, "here")
 
@@ -138,7 +166,9 @@ def test_damaged_strings_are_refused_or_give_a_mask_of_that_size():
             refusals += 1
         else:
             assert mask_HW.shape == (40, 30)
-            assert mask_HW.sum() == coco.area({"size": [40, 30], "counts": "".join(counts).encode()})
+            assert mask_HW.sum() == coco.area(
+                {"size": [40, 30], "counts": "".join(counts).encode()}
+            )
     assert refusals > 1000
 
 
@@ -187,9 +217,18 @@ def test_masks_of_several_sizes_or_not_of_the_images_size_are_refused(tmp_path, 
 
 def test_scan_finds_all_faults_and_keeps_the_good_masks(tmp_path):
     good = chexlocalize.encode(np.eye(4, dtype=bool))
-    content = {"a": {"Edema": good, "Oedema": good, "Pneumothorax": 1}, "b": None, "c": {"Effusion": good}}
+    content = {
+        "a": {"Edema": good, "Oedema": good, "Pneumothorax": 1},
+        "b": None,
+        "c": {"Effusion": good},
+    }
     mask_file, faults = chexlocalize.scan(write(tmp_path / "masks.json", content))
-    assert [kind for kind, _ in faults] == ["unknown pathology", "malformed mask", "malformed mask", "unknown pathology"]
+    assert [kind for kind, _ in faults] == [
+        "unknown pathology",
+        "malformed mask",
+        "malformed mask",
+        "unknown pathology",
+    ]
     assert list(mask_file) == ["a"] and list(mask_file["a"]) == ["Edema"]
     with pytest.raises(UserError) as caught:
         chexlocalize.read(mask_file.path)
@@ -202,13 +241,17 @@ def test_the_published_sample_has_masks_where_labels_are_positive(sample):
     assert set(mask_file) == set(table.index)
     assert mask_file.size("patient64541_study1_view1_frontal") == (2320, 2828)
     for image_id in mask_file:
-        mask_file.check_size(image_id, table["path"][image_id], images.decode(table["path"][image_id]).shape)
+        mask_file.check_size(
+            image_id, table["path"][image_id], images.decode(table["path"][image_id]).shape
+        )
         for name, mask_HW in zip(PATHOLOGIES, mask_file.masks(image_id), strict=True):
             assert mask_HW.any() == (table[observation(name)][image_id] == 1)
 
 
 def test_the_published_contours_enclose_the_masks(sample):
-    contours = json.loads((sample / "gt_annotations_val.json").read_text())["patient64541_study1_view1_frontal"]
+    contours = json.loads((sample / "gt_annotations_val.json").read_text())[
+        "patient64541_study1_view1_frontal"
+    ]
     mask_file = chexlocalize.read(sample / "gt_segmentations_val.json")
     (heart_HW,) = mask_file.masks("patient64541_study1_view1_frontal", ["Cardiomegaly"])
     corners = np.concatenate([np.asarray(contour) for contour in contours["Cardiomegaly"]])  # x, y

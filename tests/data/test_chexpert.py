@@ -17,7 +17,11 @@ HEADER = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *OBSERVATIONS]
 
 def row(path: str, view: str = "Frontal", **labels: object) -> dict[str, str]:
     values = {"Path": path, "Sex": "Female", "Age": "61", "Frontal/Lateral": view, "AP/PA": "AP"}
-    return dict.fromkeys(HEADER, "") | values | {name.replace("_", " "): str(value) for name, value in labels.items()}
+    return (
+        dict.fromkeys(HEADER, "")
+        | values
+        | {name.replace("_", " "): str(value) for name, value in labels.items()}
+    )
 
 
 def write(csv: Path, rows: list[dict[str, str]], without: str | None = None) -> Path:
@@ -38,7 +42,9 @@ def test_every_layout_is_found_and_its_images_beside_it(tmp_path, split):
         write(root / csv, [row(path(7, split))])
         table = chexpert.read(root, split)
         assert table["image_id"].tolist() == ["patient00007_study1_view1_frontal"]
-        assert table["path"].tolist() == [str(root / images / "patient00007/study1/view1_frontal.jpg")]
+        assert table["path"].tolist() == [
+            str(root / images / "patient00007/study1/view1_frontal.jpg")
+        ]
         assert table["patient"].tolist() == ["patient00007"]
         assert chexpert.count(root, split) == 1
 
@@ -47,14 +53,23 @@ def test_full_size_images_are_preferred_where_masks_have_to_fit(tmp_path):
     for split in chexpert.SPLITS:
         for csv, _ in chexpert.LAYOUTS[split]:
             write(tmp_path / csv, [row(path(1, split))])
-    found = {split: chexpert.locate(tmp_path, split)[0].relative_to(tmp_path).as_posix() for split in chexpert.SPLITS}
+    found = {
+        split: chexpert.locate(tmp_path, split)[0].relative_to(tmp_path).as_posix()
+        for split in chexpert.SPLITS
+    }
     assert found["train"] == "CheXpert-v1.0-small/train.csv"
     assert "small" not in found["valid"] and "small" not in found["test"]
 
 
 def test_the_path_is_read_from_below_the_last_split(tmp_path):
-    paths = [path(3), "valid/patient00002/study1/view1_frontal.jpg", "train/data/val/patient00001/study2/view3_frontal.png"]
-    table = chexpert.read_csv(write(tmp_path / "valid.csv", [row(one) for one in paths]), Path("images"))
+    paths = [
+        path(3),
+        "valid/patient00002/study1/view1_frontal.jpg",
+        "train/data/val/patient00001/study2/view3_frontal.png",
+    ]
+    table = chexpert.read_csv(
+        write(tmp_path / "valid.csv", [row(one) for one in paths]), Path("images")
+    )
     assert table["image_id"].tolist() == [
         "patient00001_study2_view3_frontal",
         "patient00002_study1_view1_frontal",
@@ -64,7 +79,13 @@ def test_the_path_is_read_from_below_the_last_split(tmp_path):
 
 
 def test_labels_are_one_zero_minus_one_or_blank(tmp_path):
-    labels = {"Edema": "1.0", "Fracture": "0", "Pneumonia": "-1.0", "Lung Opacity": " ", "Cardiomegaly": " 1 "}
+    labels = {
+        "Edema": "1.0",
+        "Fracture": "0",
+        "Pneumonia": "-1.0",
+        "Lung Opacity": " ",
+        "Cardiomegaly": " 1 ",
+    }
     table = chexpert.read_csv(write(tmp_path / "valid.csv", [row(path(1), **labels)]), tmp_path)
     found = table.iloc[0][["Edema", "Fracture", "Pneumonia", "Cardiomegaly"]].tolist()
     assert found == [1, 0, -1, 1]
@@ -105,7 +126,10 @@ def test_a_label_that_is_none_is_named_by_row(tmp_path, refused, value):
     ("bad", "words"),
     [
         ([row(path(1)), row(path(1))], ("row 3: Path", "patient00001_study1_view1_frontal")),
-        ([row("patient00001/study1/view1_frontal.jpg")], ("row 2: Path", "train, valid, val or test")),
+        (
+            [row("patient00001/study1/view1_frontal.jpg")],
+            ("row 2: Path", "train, valid, val or test"),
+        ),
         ([row("valid/view1_frontal.jpg")], ("row 2: Path", "<patient>")),
         ([row("/data/valid/patient00001/study1/view1_frontal.jpg")], ("row 2: Path", "relative")),
         ([row("valid/../../../secret/view1_frontal.jpg")], ("row 2: Path", "without '.' and '..'")),
@@ -114,7 +138,10 @@ def test_a_label_that_is_none_is_named_by_row(tmp_path, refused, value):
         ([row("valid/patient00001//view1_frontal.jpg")], ("row 2: Path", "relative")),
         ([row("valid/patient00001/study1/view1\nfrontal.jpg")], ("row 2: Path", "found 'valid")),
         ([row("")], ("row 2: Path", "found ''")),
-        ([row(path(1), view="Oblique")], ("row 2: Frontal/Lateral", "found 'Oblique'", "Frontal, Lateral")),
+        (
+            [row(path(1), view="Oblique")],
+            ("row 2: Frontal/Lateral", "found 'Oblique'", "Frontal, Lateral"),
+        ),
         ([], ("no rows",)),
     ],
 )
@@ -124,7 +151,10 @@ def test_other_mistakes_are_named(tmp_path, refused, bad, words):
         chexpert.read_csv(csv, tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "Path,Edema\nvalid/a/b.jpg,1,0\nvalid/a/c.jpg,1,0\n", 'Path\n"a\n', "Path\na\nb,c\n"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "Path,Edema\nvalid/a/b.jpg,1,0\nvalid/a/c.jpg,1,0\n", 'Path\n"a\n', "Path\na\nb,c\n"],
+)
 def test_what_is_no_csv_is_refused(tmp_path, refused, text):
     csv = tmp_path / "valid.csv"
     csv.write_text(text)
@@ -140,13 +170,26 @@ def test_a_missing_root_or_file_is_refused(tmp_path, refused):
 
 
 def test_scan_finds_all_faults_and_keeps_the_good_rows(tmp_path):
-    rows = [row(path(2), Edema=3), row("nowhere.jpg", Edema=1), row(path(1), Edema=1, Fracture="x"), row(path(1), Edema=0)]
+    rows = [
+        row(path(2), Edema=3),
+        row("nowhere.jpg", Edema=1),
+        row(path(1), Edema=1, Fracture="x"),
+        row(path(1), Edema=0),
+    ]
     csv = write(tmp_path / "valid.csv", rows, without="Pneumonia")
     table, faults = chexpert.scan(csv, tmp_path)
     kinds = sorted(kind for kind, _ in faults)
-    assert kinds == ["bad label", "bad label", "image named twice", "missing column", "unusable path"]
+    assert kinds == [
+        "bad label",
+        "bad label",
+        "image named twice",
+        "missing column",
+        "unusable path",
+    ]
     assert table["patient"].tolist() == ["patient00001", "patient00002"]
-    assert table["Edema"].iloc[0] == 1 and np.isnan(table["Edema"].iloc[1])  # the first of two rows; 3 is no label
+    assert table["Edema"].iloc[0] == 1 and np.isnan(
+        table["Edema"].iloc[1]
+    )  # the first of two rows; 3 is no label
     assert table["Pneumonia"].isna().all()
     with pytest.raises(UserError) as caught:
         chexpert.read_csv(csv, tmp_path)
@@ -162,23 +205,41 @@ def test_targets_resolve_blank_and_uncertain_labels():
         assert (chexpert.targets(labels_NL, policy)[0] == value).all()
     assert np.isnan(chexpert.targets(labels_NL, "ignore")[0]).all()
     mixed_NL = chexpert.targets(labels_NL, {"Edema": "ones", "Fracture": "ignore"})
-    assert mixed_NL[0, edema] == 1 and np.isnan(mixed_NL[0, fracture]) and np.nansum(mixed_NL[0]) == 1
+    assert (
+        mixed_NL[0, edema] == 1 and np.isnan(mixed_NL[0, fracture]) and np.nansum(mixed_NL[0]) == 1
+    )
     assert mixed_NL[1].sum() == 1 and mixed_NL[1, edema] == 1 and mixed_NL.dtype == np.float32
 
 
 def test_the_published_sample(sample):
     table = chexpert.read_csv(sample / "valid.csv", sample / "valid")
-    assert table["image_id"].tolist() == ["patient64541_study1_view1_frontal", "patient64542_study1_view1_frontal"]
+    assert table["image_id"].tolist() == [
+        "patient64541_study1_view1_frontal",
+        "patient64542_study1_view1_frontal",
+    ]
     assert all(Path(one).is_file() for one in table["path"]) and table["frontal"].all()
-    positive = [{name for name in OBSERVATIONS if labels[name] == 1} for _, labels in table.iterrows()]
-    assert positive == [{"Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity"}, {"Support Devices"}]
+    positive = [
+        {name for name in OBSERVATIONS if labels[name] == 1} for _, labels in table.iterrows()
+    ]
+    assert positive == [
+        {"Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity"},
+        {"Support Devices"},
+    ]
 
 
 def test_the_real_study_set(shared):
     tables = {split: chexpert.read(shared / "covid-cxr", split) for split in chexpert.SPLITS}
-    assert {split: len(table) for split, table in tables.items()} == {"train": 1101, "valid": 50, "test": 31}
+    assert {split: len(table) for split, table in tables.items()} == {
+        "train": 1101,
+        "valid": 50,
+        "test": 31,
+    }
     for table in tables.values():
-        assert table["image_id"].is_monotonic_increasing and all(Path(one).is_file() for one in table["path"])
+        assert table["image_id"].is_monotonic_increasing and all(
+            Path(one).is_file() for one in table["path"]
+        )
     patients = [set(table["patient"]) for table in tables.values()]
     assert not (patients[0] & patients[1] or patients[0] & patients[2] or patients[1] & patients[2])
-    assert (tables["train"]["Lung Opacity"] == -1).sum() == 280  # Montgomery's tuberculosis cases among others
+    assert (
+        tables["train"]["Lung Opacity"] == -1
+    ).sum() == 280  # Montgomery's tuberculosis cases among others

@@ -20,14 +20,18 @@ def stored_HW() -> np.ndarray:
     return np.random.default_rng(0).integers(200, 3000, (30, 50))
 
 
-def test_least_is_black_and_greatest_white_in_between_in_proportion(stored_HW, tmp_path, write_dicom):
+def test_least_is_black_and_greatest_white_in_between_in_proportion(
+    stored_HW, tmp_path, write_dicom
+):
     pixels_HW = images.decode(write_dicom(tmp_path / "a.dcm", stored_HW))
     low, high = stored_HW.min(), stored_HW.max()
     assert pixels_HW.dtype == np.uint8
     np.testing.assert_allclose(pixels_HW, 255 * (stored_HW - low) / (high - low), atol=0.5001)
 
 
-def test_both_photometric_interpretations_of_a_film_are_the_same_picture(stored_HW, tmp_path, write_dicom):
+def test_both_photometric_interpretations_of_a_film_are_the_same_picture(
+    stored_HW, tmp_path, write_dicom
+):
     dark_air = images.decode(write_dicom(tmp_path / "2.dcm", stored_HW))
     dark_bone = images.decode(write_dicom(tmp_path / "1.dcm", TOP - stored_HW, "MONOCHROME1"))
     assert np.array_equal(dark_air, dark_bone)
@@ -37,21 +41,35 @@ def test_both_photometric_interpretations_of_a_film_are_the_same_picture(stored_
         "WindowWidth": 1000,
     }  # the standard's window reaches from c - w/2 to c + w/2 - 1
     dark_air = images.decode(write_dicom(tmp_path / "4.dcm", stored_HW, **window)).astype(int)
-    dark_bone = images.decode(write_dicom(tmp_path / "3.dcm", TOP - stored_HW, "MONOCHROME1", **mirrored))
-    assert np.abs(dark_air - dark_bone).max() <= 1  # the two windows are rounded from opposite sides
+    dark_bone = images.decode(
+        write_dicom(tmp_path / "3.dcm", TOP - stored_HW, "MONOCHROME1", **mirrored)
+    )
+    assert (
+        np.abs(dark_air - dark_bone).max() <= 1
+    )  # the two windows are rounded from opposite sides
 
 
 def test_the_first_window_and_the_rescaling_before_it_are_applied(stored_HW, tmp_path, write_dicom):
-    rescaled = {"RescaleSlope": 2, "RescaleIntercept": -1000, "WindowCenter": [2000, 0], "WindowWidth": [1001, 1]}
+    rescaled = {
+        "RescaleSlope": 2,
+        "RescaleIntercept": -1000,
+        "WindowCenter": [2000, 0],
+        "WindowWidth": [1001, 1],
+    }
     pixels_HW = images.decode(write_dicom(tmp_path / "a.dcm", stored_HW, **rescaled))
-    expected_HW = np.clip((2.0 * stored_HW - 1000 - 1999.5) / 1000 + 0.5, 0, 1) * 255  # PS3.3, C.11.2.1.2.1
+    expected_HW = (
+        np.clip((2.0 * stored_HW - 1000 - 1999.5) / 1000 + 0.5, 0, 1) * 255
+    )  # PS3.3, C.11.2.1.2.1
     np.testing.assert_allclose(pixels_HW, expected_HW, atol=0.51)
     assert (pixels_HW == 0).mean() > 0.1 and (pixels_HW == 255).mean() > 0.1
 
 
 def test_a_voi_lookup_table_is_applied(stored_HW, tmp_path, write_dicom):
     table = pydicom.Dataset()
-    table.LUTDescriptor, table.LUTData = [TOP + 1, 0, 16], [value // 2048 * 1000 for value in range(TOP + 1)]
+    table.LUTDescriptor, table.LUTData = (
+        [TOP + 1, 0, 16],
+        [value // 2048 * 1000 for value in range(TOP + 1)],
+    )
     table["LUTDescriptor"].VR = table["LUTData"].VR = "US"
     pixels_HW = images.decode(write_dicom(tmp_path / "a.dcm", stored_HW, VOILUTSequence=[table]))
     assert np.array_equal(pixels_HW, np.where(stored_HW >= 2048, 255, 0))
@@ -66,7 +84,12 @@ def test_what_is_no_radiograph_is_refused(stored_HW, tmp_path, refused, write_di
     (tmp_path / "cut.dcm").write_bytes(whole[:-500])
     (tmp_path / "header.dcm").write_bytes(whole[:200])
     (tmp_path / "text.dcm").write_text("no image")
-    for name, words in {"cut": "readable", "header": "photometric", "text": "readable", "missing": "no such image"}.items():
+    for name, words in {
+        "cut": "readable",
+        "header": "photometric",
+        "text": "readable",
+        "missing": "no such image",
+    }.items():
         with refused(tmp_path / f"{name}.dcm", words):
             images.decode(tmp_path / f"{name}.dcm")
     with refused("MONOCHROME1", "found the photometric interpretation 'PALETTE COLOR'"):
@@ -78,7 +101,9 @@ def test_what_is_no_radiograph_is_refused(stored_HW, tmp_path, refused, write_di
 def test_without_pydicom_the_message_names_the_extra(stored_HW, tmp_path, monkeypatch, write_dicom):
     path = write_dicom(tmp_path / "a.dcm", stored_HW)
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(UserError, match=r"a\.dcm: DICOM files need pydicom; .* 'chexseg\[dicom\]'$"):
+    with pytest.raises(
+        UserError, match=r"a\.dcm: DICOM files need pydicom; .* 'chexseg\[dicom\]'$"
+    ):
         images.decode(path)
 
 
@@ -97,12 +122,34 @@ def test_padding_is_black_and_the_film_as_it_is_without(stored_HW, tmp_path, wri
     sixteen = {"BitsStored": 16, "HighBit": 15}
     for name, photometric, values_HW, elements in (
         ("value", "MONOCHROME2", padded_HW, {"PixelPaddingValue": 60000}),
-        ("limit", "MONOCHROME2", padded_HW, {"PixelPaddingValue": 65535, "PixelPaddingRangeLimit": 50000}),
-        ("other way round", "MONOCHROME2", padded_HW, {"PixelPaddingValue": 50000, "PixelPaddingRangeLimit": 65535}),
-        ("inverted", "MONOCHROME1", np.pad(TOP - stored_HW, 5, constant_values=60000), {"PixelPaddingValue": 60000}),
-        ("rescaled", "MONOCHROME2", padded_HW, {"PixelPaddingValue": 60000, "RescaleSlope": 2, "RescaleIntercept": -9}),
+        (
+            "limit",
+            "MONOCHROME2",
+            padded_HW,
+            {"PixelPaddingValue": 65535, "PixelPaddingRangeLimit": 50000},
+        ),
+        (
+            "other way round",
+            "MONOCHROME2",
+            padded_HW,
+            {"PixelPaddingValue": 50000, "PixelPaddingRangeLimit": 65535},
+        ),
+        (
+            "inverted",
+            "MONOCHROME1",
+            np.pad(TOP - stored_HW, 5, constant_values=60000),
+            {"PixelPaddingValue": 60000},
+        ),
+        (
+            "rescaled",
+            "MONOCHROME2",
+            padded_HW,
+            {"PixelPaddingValue": 60000, "RescaleSlope": 2, "RescaleIntercept": -9},
+        ),
     ):
-        pixels_HW = images.decode(write_dicom(tmp_path / f"{name}.dcm", values_HW, photometric, **sixteen, **elements))
+        pixels_HW = images.decode(
+            write_dicom(tmp_path / f"{name}.dcm", values_HW, photometric, **sixteen, **elements)
+        )
         np.testing.assert_array_equal(pixels_HW[film], plain_HW, name)
         assert pixels_HW.sum() == plain_HW.sum(), name
 
@@ -130,33 +177,54 @@ def test_a_burnt_in_marker_does_not_squeeze_the_film(tmp_path, write_dicom, phot
     marked_HW = stored_HW.copy()
     marked_HW[:4, :10], marked_HW[-4:, -2:] = 65535, 40000
     path = write_dicom(tmp_path / "marked.dcm", marked_HW, photometric, BitsStored=16, HighBit=15)
-    expected_HW = np.where(marked_HW == stored_HW, plain_HW, 255 if photometric == "MONOCHROME2" else 0)
+    expected_HW = np.where(
+        marked_HW == stored_HW, plain_HW, 255 if photometric == "MONOCHROME2" else 0
+    )
     differing = images.decode(path) != expected_HW
-    assert differing.mean() < 0.001  # where a marker covers the film's only pixel of its greatest value
+    assert (
+        differing.mean() < 0.001
+    )  # where a marker covers the film's only pixel of its greatest value
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
-@pytest.mark.parametrize("name", ["RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"])
-def test_factors_that_are_not_finite_are_refused(stored_HW, tmp_path, refused, write_dicom, name, value):
-    elements = {"RescaleSlope": 1, "RescaleIntercept": 0, "WindowCenter": 1500, "WindowWidth": 1000, name: value}
+@pytest.mark.parametrize(
+    "name", ["RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"]
+)
+def test_factors_that_are_not_finite_are_refused(
+    stored_HW, tmp_path, refused, write_dicom, name, value
+):
+    elements = {
+        "RescaleSlope": 1,
+        "RescaleIntercept": 0,
+        "WindowCenter": 1500,
+        "WindowWidth": 1000,
+        name: value,
+    }
     with refused(tmp_path / "a.dcm", f"{name}: found {value}"):
         images.decode(write_dicom(tmp_path / "a.dcm", stored_HW, **elements))
 
 
-def test_rescaling_to_nothing_or_beyond_all_bounds_is_refused(stored_HW, tmp_path, refused, write_dicom):
+def test_rescaling_to_nothing_or_beyond_all_bounds_is_refused(
+    stored_HW, tmp_path, refused, write_dicom
+):
     for slope, words in (("0", "RescaleSlope: found 0"), ("1e308", "finite")):
         with refused(tmp_path / "a.dcm", words):
-            images.decode(write_dicom(tmp_path / "a.dcm", stored_HW, RescaleSlope=slope, RescaleIntercept="0"))
+            images.decode(
+                write_dicom(tmp_path / "a.dcm", stored_HW, RescaleSlope=slope, RescaleIntercept="0")
+            )
 
 
-def test_more_pixels_than_memory_is_for_are_refused_before_they_are_read(stored_HW, tmp_path, refused, write_dicom):
+def test_more_pixels_than_memory_is_for_are_refused_before_they_are_read(
+    stored_HW, tmp_path, refused, write_dicom
+):
     with refused(tmp_path / "a.dcm", "65535 x 65535 pixels"):
         images.decode(write_dicom(tmp_path / "a.dcm", stored_HW, Rows=65535, Columns=65535))
 
 
 def test_the_shared_padded_films_are_the_plain_one(shared):
     plain_HW, *padded = (
-        images.decode(shared / f"cases/dicom/{name}.dcm") for name in ("plain", "padding_high", "padding_low_signed")
+        images.decode(shared / f"cases/dicom/{name}.dcm")
+        for name in ("plain", "padding_high", "padding_low_signed")
     )
     for pixels_HW in padded:
         film = pixels_HW > 0
@@ -167,7 +235,9 @@ def test_the_shared_padded_films_are_the_plain_one(shared):
 def test_a_deflated_file_is_refused_before_it_is_inflated(tmp_path, write_dicom, monkeypatch):
     """A megabyte of it may be a thousand; pydicom inflates before anything of it can be asked for."""
     path = write_dicom(tmp_path / "film.dcm", np.zeros((4, 4)))
-    path.write_bytes(path.read_bytes().replace(b"1.2.840.10008.1.2.1\x00", b"1.2.840.10008.1.2.1.99"))
+    path.write_bytes(
+        path.read_bytes().replace(b"1.2.840.10008.1.2.1\x00", b"1.2.840.10008.1.2.1.99")
+    )
     far = path.with_name("far")  # whose file meta group is long before it says so
     content = path.read_bytes()
     far.write_bytes(content[:140] + bytes(6000) + content[140:])

@@ -17,7 +17,9 @@ def film(shape: tuple[int, ...] = (400, 500)) -> np.ndarray:
 def test_an_ordinary_film_uses_all_of_its_values(shape):
     values = film(shape)
     assert grey.film_range(values) == (values.min(), values.max())
-    skewed = values**3  # half of the pixels in a seventh of the range, but not nearly all of them in a quarter
+    skewed = (
+        values**3
+    )  # half of the pixels in a seventh of the range, but not nearly all of them in a quarter
     assert grey.film_range(skewed) == (skewed.min(), skewed.max())
 
 
@@ -29,7 +31,12 @@ def test_markers_far_off_are_left_out(shape, marker):
     marked.flat[: values.size // 200] = marker
     low, high = grey.film_range(marked)
     rest = marked[marked != marker]
-    assert abs(low - rest.min()) < 400 and abs(high - rest.max()) < 400 and rest.min() <= low and high <= rest.max()
+    assert (
+        abs(low - rest.min()) < 400
+        and abs(high - rest.max()) < 400
+        and rest.min() <= low
+        and high <= rest.max()
+    )
 
 
 def test_markers_that_do_not_squeeze_the_film_stay():

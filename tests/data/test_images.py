@@ -22,7 +22,9 @@ JPEG = {"jpg": {"quality": 100, "subsampling": 0}}
 
 def disc(height: int, width: int) -> np.ndarray:
     y, x = np.mgrid[:height, :width]
-    return ((y - 0.4 * height) / (0.25 * height)) ** 2 + ((x - 0.6 * width) / (0.3 * width)) ** 2 < 1
+    return ((y - 0.4 * height) / (0.25 * height)) ** 2 + (
+        (x - 0.6 * width) / (0.3 * width)
+    ) ** 2 < 1
 
 
 def iou(first: np.ndarray, second: np.ndarray) -> float:
@@ -88,7 +90,10 @@ def test_decode_reads_grey_colour_and_sixteen_bits(tmp_path):
         assert pixels_HW.dtype == np.uint8 and np.array_equal(pixels_HW, grey_HW), name
 
 
-@pytest.mark.parametrize(("name", "share"), [("image.jpg", 0.5), ("image.png", 0.5), ("image.jpg", 0.02), ("image.png", 0.02)])
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [("image.jpg", 0.5), ("image.png", 0.5), ("image.jpg", 0.02), ("image.png", 0.02)],
+)
 def test_truncated_images_are_refused(tmp_path, refused, name, share):
     path = tmp_path / name
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)).save(path)
@@ -117,13 +122,19 @@ def test_the_published_radiograph(sample):
     pixels_HW = images.decode(sample / "valid/patient64541/study1/view1_frontal.jpg")
     assert pixels_HW.shape == (2320, 2828) and pixels_HW.max() > 200
     square = Frame(*pixels_HW.shape, 320).image(pixels_HW)
-    assert not square[:28].any() and not square[-28:].any() and abs(square[29:-29].mean() - pixels_HW.mean()) < 1
+    assert (
+        not square[:28].any()
+        and not square[-28:].any()
+        and abs(square[29:-29].mean() - pixels_HW.mean()) < 1
+    )
 
 
 @pytest.fixture
 def film_HW() -> np.ndarray:
     """Grey levels from 0 to 255, no two rows or columns alike."""
-    return np.random.default_rng(0).permutation(np.arange(320) % 256).astype(np.uint8).reshape(16, 20)
+    return (
+        np.random.default_rng(0).permutation(np.arange(320) % 256).astype(np.uint8).reshape(16, 20)
+    )
 
 
 def png(path: Path, values_HW: np.ndarray, significant_bits: int | None = None) -> Path:
@@ -132,7 +143,13 @@ def png(path: Path, values_HW: np.ndarray, significant_bits: int | None = None) 
     if significant_bits is not None:
         chunk = b"sBIT" + bytes([significant_bits])
         whole = path.read_bytes()
-        path.write_bytes(whole[:33] + struct.pack(">I", 1) + chunk + struct.pack(">I", zlib.crc32(chunk)) + whole[33:])
+        path.write_bytes(
+            whole[:33]
+            + struct.pack(">I", 1)
+            + chunk
+            + struct.pack(">I", zlib.crc32(chunk))
+            + whole[33:]
+        )
     return path
 
 
@@ -153,17 +170,31 @@ def test_declared_bits_count_unless_the_values_were_scaled_up(film_HW, tmp_path)
     np.testing.assert_array_equal(images.decode(png(tmp_path / "a.png", dark_HW, 12)), dark_HW >> 4)
     scaled_HW = film_HW.astype(np.uint16) * 257
     for bits in (0, 1, 12, 16, 255):
-        np.testing.assert_array_equal(images.decode(png(tmp_path / "b.png", scaled_HW, bits)), film_HW)
+        np.testing.assert_array_equal(
+            images.decode(png(tmp_path / "b.png", scaled_HW, bits)), film_HW
+        )
 
 
 def test_the_least_of_two_bytes_is_not_lost_in_colour_either(film_HW, tmp_path, refused):
     """Pillow reads colour of sixteen bits as eight, and can't write it: a grey file whose header says grey and alpha."""
     for bits, path in ((16, tmp_path / "full.png"), (12, tmp_path / "twelve.png")):
         values_HW = film_HW.astype(np.uint16) << (bits - 8)
-        rows = np.dstack([values_HW, np.full_like(values_HW, 65535)]).astype(">u2").reshape(16, -1).view(np.uint8)
+        rows = (
+            np.dstack([values_HW, np.full_like(values_HW, 65535)])
+            .astype(">u2")
+            .reshape(16, -1)
+            .view(np.uint8)
+        )
         data = zlib.compress(np.pad(rows, ((0, 0), (1, 0))).tobytes())
-        chunks = [b"IHDR" + struct.pack(">IIBBBBB", 20, 16, 16, 4, 0, 0, 0), b"IDAT" + data, b"IEND"]
-        framed = (struct.pack(">I", len(one) - 4) + one + struct.pack(">I", zlib.crc32(one)) for one in chunks)
+        chunks = [
+            b"IHDR" + struct.pack(">IIBBBBB", 20, 16, 16, 4, 0, 0, 0),
+            b"IDAT" + data,
+            b"IEND",
+        ]
+        framed = (
+            struct.pack(">I", len(one) - 4) + one + struct.pack(">I", zlib.crc32(one))
+            for one in chunks
+        )
         path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(framed))
     np.testing.assert_array_equal(images.decode(tmp_path / "full.png"), film_HW)
     with refused(tmp_path / "twelve.png", "16 bits, of which at most 14 are in use"):
@@ -173,7 +204,9 @@ def test_the_least_of_two_bytes_is_not_lost_in_colour_either(film_HW, tmp_path, 
 def test_a_tiff_whose_white_is_zero_is_the_same_film(film_HW, tmp_path):
     # Pillow inverts eight bits when it writes them, as it does when it reads them, but no sixteen bits.
     for values_HW in (film_HW, (255 - film_HW.astype(np.uint16)) << 4):
-        Image.fromarray(values_HW).save(tmp_path / "film.tiff", tiffinfo={ExifTags.Base.PhotometricInterpretation: 0})
+        Image.fromarray(values_HW).save(
+            tmp_path / "film.tiff", tiffinfo={ExifTags.Base.PhotometricInterpretation: 0}
+        )
         np.testing.assert_array_equal(images.decode(tmp_path / "film.tiff"), film_HW)
 
 
@@ -217,7 +250,13 @@ def test_sixteen_bits_are_turned_too(film_HW, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "exif", [b"Exif\0\0", b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"]
+    "exif",
+    [
+        b"Exif\0\0",
+        b"Exif\0\0nonsense",
+        b"Exif\0\0II*\0\xff\xff\xff\xff",
+        b"Exif\0\0MM\0*\0\0\0\x08\xff\xff",
+    ],
 )
 def test_damaged_exif_data_turn_nothing(film_HW, tmp_path, exif):
     for ending in ("jpg", "png"):
@@ -226,19 +265,30 @@ def test_damaged_exif_data_turn_nothing(film_HW, tmp_path, exif):
 
 
 @pytest.mark.parametrize("ending", ["eps", "gif", "bmp", "webp", "pdf", "ppm", "ico"])
-def test_only_jpeg_png_and_tiff_are_opened_whatever_the_name(film_HW, tmp_path, refused, monkeypatch, ending):
-    monkeypatch.setattr(subprocess, "check_call", lambda *_: pytest.fail("another program is started"))
+def test_only_jpeg_png_and_tiff_are_opened_whatever_the_name(
+    film_HW, tmp_path, refused, monkeypatch, ending
+):
+    monkeypatch.setattr(
+        subprocess, "check_call", lambda *_: pytest.fail("another program is started")
+    )
     path = tmp_path / "film.jpg"
     Image.fromarray(film_HW).save(path, format=ending)
-    with refused(path, "found no readable image (of no such format); expected a whole JPEG, PNG, TIFF or DICOM image"):
+    with refused(
+        path,
+        "found no readable image (of no such format); expected a whole JPEG, PNG, TIFF or DICOM image",
+    ):
         images.decode(path)
 
 
 def test_the_shared_cases(shared, refused):
     cases = shared / "cases"
-    plain_HW, deep_HW = (images.decode(cases / "png16" / name) for name in ("plain.jpg", "png16_12bit.png"))
+    plain_HW, deep_HW = (
+        images.decode(cases / "png16" / name) for name in ("plain.jpg", "png16_12bit.png")
+    )
     assert np.abs(plain_HW.astype(int) - deep_HW).max() < 8 and len(np.unique(deep_HW)) > 250
-    plain_HW, turned_HW = (images.decode(cases / "exif" / name) for name in ("plain.jpg", "exif6.jpg"))
+    plain_HW, turned_HW = (
+        images.decode(cases / "exif" / name) for name in ("plain.jpg", "exif6.jpg")
+    )
     assert np.abs(plain_HW.astype(int) - turned_HW).mean() < 2
     with refused(cases / "eps_named.jpg", "of no such format"):
         images.decode(cases / "eps_named.jpg")

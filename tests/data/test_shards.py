@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from chexseg import manifest
-from chexseg.data import shard_source, shards
+from chexseg.data import ray_source, shards
 from chexseg.errors import DamagedError, UserError
-from tests.test_manifest import document
+from chexseg.store import manifest
+from tests.store.test_manifest import document
 
 ROWS = 70  # more than one row group
 
@@ -31,7 +31,10 @@ def arrays() -> dict[str, np.ndarray]:
 
 
 def scalars() -> dict[str, list]:
-    return {"image_id": [f"image{n:03d}" for n in range(ROWS)], "frontal": [n % 3 == 0 for n in range(ROWS)]}
+    return {
+        "image_id": [f"image{n:03d}" for n in range(ROWS)],
+        "frontal": [n % 3 == 0 for n in range(ROWS)],
+    }
 
 
 @pytest.fixture
@@ -60,7 +63,9 @@ def test_metadata_is_read_from_table_schema_and_file(shard):
         assert about["arrays"]["scores"] == {"dtype": "float16", "shape": [10, 4]}
 
 
-@pytest.mark.parametrize(("start", "length"), [(0, 1), (3, 5), (60, 10), (69, 1), (12, 0), (0, ROWS)])
+@pytest.mark.parametrize(
+    ("start", "length"), [(0, 1), (3, 5), (60, 10), (69, 1), (12, 0), (0, ROWS)]
+)
 def test_slices_give_their_rows(shard, start, length):
     part = shards.read(shard).slice(start, length)
     for name, values in arrays().items():
@@ -86,7 +91,9 @@ def test_only_the_named_columns_are_read(shard):
 
 def test_bits_and_bytes_take_the_room_they_need(shard):
     schema = pq.read_schema(shard)
-    assert schema.field("masks").type == pa.binary(10) and schema.field("pixels").type == pa.binary(63)
+    assert schema.field("masks").type == pa.binary(10) and schema.field("pixels").type == pa.binary(
+        63
+    )
     assert pq.ParquetFile(shard).metadata.num_row_groups == 2
 
 
@@ -95,7 +102,9 @@ def test_files_are_listed_in_order_and_nothing_else(tmp_path):
         shards.write(tmp_path / shards.part_name(number), shards.table({"image_id": ["a"]}, {}))
     (tmp_path / ".part-00001.parquet.77").touch()
     (tmp_path / "notes.json").write_text(json.dumps({}))
-    assert shards.files(tmp_path) == [str(tmp_path / shards.part_name(number)) for number in (0, 2, 10)]
+    assert shards.files(tmp_path) == [
+        str(tmp_path / shards.part_name(number)) for number in (0, 2, 10)
+    ]
 
 
 @pytest.mark.parametrize("share", [0, 0.3, 0.99])
@@ -110,7 +119,9 @@ def test_a_missing_or_foreign_file_is_refused(tmp_path):
     with pytest.raises(UserError, match="part-00000.parquet"):
         shards.read(tmp_path / shards.part_name(0))
     pq.write_table(pa.table({"image_id": ["a"]}), tmp_path / "foreign.parquet")
-    with pytest.raises(UserError, match="foreign.parquet: not a readable shard .*not one of chexseg"):
+    with pytest.raises(
+        UserError, match="foreign.parquet: not a readable shard .*not one of chexseg"
+    ):
         shards.metadata(tmp_path / "foreign.parquet")
 
 
@@ -137,7 +148,10 @@ def test_tables_are_written_one_after_another_and_none_leaves_no_file(tmp_path):
     path = tmp_path / shards.part_name(0)
     assert shards.write(path, iter([])) == 0
     assert not path.exists()
-    tables = [shards.table({"image_id": [f"{n}{m}" for m in range(3)]}, {"x": np.full((3, 2), n)}) for n in range(2)]
+    tables = [
+        shards.table({"image_id": [f"{n}{m}" for m in range(3)]}, {"x": np.full((3, 2), n)})
+        for n in range(2)
+    ]
     assert shards.write(path, iter(tables)) == 6
     assert shards.array(shards.read(path), "x").tolist() == [[0, 0]] * 3 + [[1, 1]] * 3
 
@@ -147,7 +161,10 @@ def test_only_row_groups_with_wanted_images_are_read(tmp_path):
     ids = [f"{row:03d}" for row in range(150)]
     shards.write(path, shards.table({"image_id": ids}, {"x": np.arange(150)[:, None]}))
     groups = list(shards.row_groups(path, ["image_id", "x"], {"070", "149"}))
-    assert [shards.array(rows, "x")[:, 0].tolist() for rows in groups] == [list(range(64, 128)), list(range(128, 150))]
+    assert [shards.array(rows, "x")[:, 0].tolist() for rows in groups] == [
+        list(range(64, 128)),
+        list(range(128, 150)),
+    ]
     assert [rows.num_rows for rows in shards.row_groups(path, ["x"])] == [64, 64, 22]
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DamagedError, match="not a readable shard"):
@@ -190,7 +207,11 @@ def test_no_extension_type_is_made_of_what_a_file_says(tmp_path, told):
         note = {b"chexseg": json.dumps({"arrays": {}}).encode()}
         pq.write_table(table.replace_schema_metadata(note), path)
         told.made.clear()
-        for read in (shards.read, shards.metadata, lambda path: list(shards.row_groups(path, ["image_id"]))):
+        for read in (
+            shards.read,
+            shards.metadata,
+            lambda path: list(shards.row_groups(path, ["image_id"])),
+        ):
             with pytest.raises(DamagedError, match="its schema has an extension type"):
                 read(path)
         assert told.made == []
@@ -203,19 +224,43 @@ def test_no_extension_type_is_made_of_what_a_file_says(tmp_path, told):
     [
         ({"x": pa.array([[1], [2]])}, {}, "x is of type list"),
         ({"x": pa.array([b"a", b"bc"])}, {}, "x is of type binary"),
-        ({"x": pa.array([b"a" * 8] * 2, pa.binary(8))}, {"x": {"dtype": "object", "shape": [1]}}, "values of type object"),
-        ({"x": pa.array([b"a" * 8] * 2, pa.binary(8))}, {"x": {"dtype": "uint8", "shape": [9]}}, "not of 9 bytes"),
-        ({"x": pa.array([b"a" * 8] * 2, pa.binary(8))}, {"x": {"dtype": "uint8", "shape": [-8]}}, "has the shape"),
-        ({"x": pa.array([b"a" * 8] * 2, pa.binary(8))}, {"x": {"dtype": "nothing", "shape": [8]}}, "nothing"),
+        (
+            {"x": pa.array([b"a" * 8] * 2, pa.binary(8))},
+            {"x": {"dtype": "object", "shape": [1]}},
+            "values of type object",
+        ),
+        (
+            {"x": pa.array([b"a" * 8] * 2, pa.binary(8))},
+            {"x": {"dtype": "uint8", "shape": [9]}},
+            "not of 9 bytes",
+        ),
+        (
+            {"x": pa.array([b"a" * 8] * 2, pa.binary(8))},
+            {"x": {"dtype": "uint8", "shape": [-8]}},
+            "has the shape",
+        ),
+        (
+            {"x": pa.array([b"a" * 8] * 2, pa.binary(8))},
+            {"x": {"dtype": "nothing", "shape": [8]}},
+            "nothing",
+        ),
         ({}, {"x": {"dtype": "uint8", "shape": [8]}}, "x"),
         ({}, [], "list"),
-        ({"x": pa.array([b"a" * 8] * 2, pa.binary(8))}, {"x": {"dtype": "uint8", "shape": [10**30, 10**30]}}, ""),
+        (
+            {"x": pa.array([b"a" * 8] * 2, pa.binary(8))},
+            {"x": {"dtype": "uint8", "shape": [10**30, 10**30]}},
+            "",
+        ),
     ],
 )
-def test_schemas_that_we_never_write_are_refused_before_a_value_is_read(tmp_path, columns, arrays, fault):
+def test_schemas_that_we_never_write_are_refused_before_a_value_is_read(
+    tmp_path, columns, arrays, fault
+):
     path = tmp_path / "part-00000.parquet"
     note = {b"chexseg": json.dumps({"arrays": arrays}).encode()}
-    pq.write_table(pa.table({"image_id": ["a", "b"], **columns}).replace_schema_metadata(note), path)
+    pq.write_table(
+        pa.table({"image_id": ["a", "b"], **columns}).replace_schema_metadata(note), path
+    )
     with pytest.raises(DamagedError, match=f"not a readable shard .*{fault}"):
         shards.read(path)
 
@@ -229,7 +274,9 @@ def finished_shard(tmp_path):
     ids = [f"{row:03d}" for row in range(70)]
     shards.write(path, shards.table({"image_id": ids}, {"pixels": pixels_NHW}, thresholds=[0.25]))
     entry = {"size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    (path.parents[1] / manifest.MANIFEST).write_text(json.dumps(document(files={f"images/{path.name}": entry})))
+    (path.parents[1] / manifest.MANIFEST).write_text(
+        json.dumps(document(files={f"images/{path.name}": entry}))
+    )
     return path
 
 
@@ -241,12 +288,16 @@ def test_no_flipped_bit_of_a_finished_shard_is_silent(finished_shard):
         flipped = bytearray(content)
         flipped[position] ^= 1 << int(generator.integers(8))
         finished_shard.write_bytes(flipped)
-        for read in (shards.read, shards.metadata, lambda path: list(shard_source._read(str(path), ["image_id"]))):
+        for read in (
+            shards.read,
+            shards.metadata,
+            lambda path: list(ray_source._read(str(path), ["image_id"])),
+        ):
             with pytest.raises(DamagedError, match="not what its manifest says"):
                 read(finished_shard)
     finished_shard.write_bytes(content)
     assert shards.metadata(finished_shard)["thresholds"] == [0.25]
-    assert sum(len(batch) for batch in shard_source._read(str(finished_shard), ["pixels"])) == 70
+    assert sum(len(batch) for batch in ray_source._read(str(finished_shard), ["pixels"])) == 70
 
 
 def test_a_shard_that_the_manifest_does_not_name_is_not_listed(finished_shard):
@@ -275,7 +326,9 @@ def test_a_shard_is_hashed_where_one_of_its_images_is_wanted_and_only_there(fini
 def test_no_flipped_bit_of_an_unfinished_results_shard_is_taken_for_finished(tmp_path):
     """Also in the footer: what is wrong there would be sealed by the manifest for good."""
     path = tmp_path / shards.part_name(0)
-    table = shards.table({"image_id": ["a", "b"]}, {"x": np.arange(8).reshape(2, 4)}, thresholds=[0.25])
+    table = shards.table(
+        {"image_id": ["a", "b"]}, {"x": np.arange(8).reshape(2, 4)}, thresholds=[0.25]
+    )
     assert shards.complete(path, [table]) == 2
     assert shards.finished(path) == 2
     content = path.read_bytes()
@@ -303,7 +356,9 @@ def test_rows_without_a_value_and_images_that_are_not_there_are_damage(tmp_path)
     path = tmp_path / "part-00000.parquet"
     note = {b"chexseg": json.dumps({"arrays": {"x": {"dtype": "uint8", "shape": [8]}}}).encode()}
     values = pa.array([b"a" * 8, None], pa.binary(8))
-    pq.write_table(pa.table({"image_id": ["a", "b"], "x": values}).replace_schema_metadata(note), path)
+    pq.write_table(
+        pa.table({"image_id": ["a", "b"], "x": values}).replace_schema_metadata(note), path
+    )
     with pytest.raises(DamagedError, match="1 rows without a value"):
         shards.array(shards.read(path), "x")
     assert shards.read_all(tmp_path, ["image_id"], {"a"}).num_rows == 2

@@ -53,7 +53,12 @@ def losses_by_hand(boundary, displacement, seeds, radius):
                     pair = {labels[yi, xi].item(), labels[yj, xj].item()}
                     if math.hypot(yj - yi, xj - xi) >= radius or IGNORE in pair:
                         continue
-                    a = 1 - torch.stack([probability[n, y, x] for y, x in between(yi, xi, yj, xj)]).max()
+                    a = (
+                        1
+                        - torch.stack(
+                            [probability[n, y, x] for y, x in between(yi, xi, yj, xj)]
+                        ).max()
+                    )
                     delta = displacement[n, :, yi, xi] - displacement[n, :, yj, xj]
                     wanted = torch.tensor([yj - yi, xj - xi])
                     if pair == {FOREGROUND}:
@@ -65,10 +70,17 @@ def losses_by_hand(boundary, displacement, seeds, radius):
                     else:
                         terms["boundary_negative"].append(-(1 - a).log())
     parts = {
-        name: torch.stack(values).mean() if values else torch.zeros((), dtype=boundary.dtype) for name, values in terms.items()
+        name: torch.stack(values).mean() if values else torch.zeros((), dtype=boundary.dtype)
+        for name, values in terms.items()
     }
-    parts["boundary"] = parts["boundary_foreground"] / 2 + parts["boundary_background"] / 2 + parts["boundary_negative"]
-    parts["total"] = parts["displacement_foreground"] + parts["displacement_background"] + parts["boundary"]
+    parts["boundary"] = (
+        parts["boundary_foreground"] / 2
+        + parts["boundary_background"] / 2
+        + parts["boundary_negative"]
+    )
+    parts["total"] = (
+        parts["displacement_foreground"] + parts["displacement_background"] + parts["boundary"]
+    )
     return parts
 
 
@@ -99,8 +111,12 @@ def test_losses_and_gradients_are_those_of_the_loops(settings, radius):
     for name in PARTS:
         assert found[name].item() == pytest.approx(expected[name].item(), abs=1e-12), name
         assert expected[name] > 0
-        theirs = torch.autograd.grad(expected[name], (boundary, displacement), retain_graph=True, allow_unused=True)
-        ours = torch.autograd.grad(found[name], (boundary, displacement), retain_graph=True, allow_unused=True)
+        theirs = torch.autograd.grad(
+            expected[name], (boundary, displacement), retain_graph=True, allow_unused=True
+        )
+        ours = torch.autograd.grad(
+            found[name], (boundary, displacement), retain_graph=True, allow_unused=True
+        )
         for a, b in zip(ours, theirs, strict=True):
             assert (a is None) == (b is None)
             if a is not None:
@@ -119,7 +135,9 @@ def test_losses_in_float32():
 
 def test_gradcheck():
     boundary, displacement, labels = random_inputs(size=(3, 4), pathologies=2)
-    assert torch.autograd.gradcheck(lambda b, d: pair_losses(b, d, labels)["total"], (boundary, displacement))
+    assert torch.autograd.gradcheck(
+        lambda b, d: pair_losses(b, d, labels)["total"], (boundary, displacement)
+    )
 
 
 def test_no_pairs_cost_nothing_and_have_a_gradient():
@@ -161,7 +179,9 @@ def test_what_is_kept_for_the_backward_pass_does_not_grow_with_the_pairs():
 
     def kept(radius):
         sizes = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel() * t.element_size()), lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t: sizes.append(t.numel() * t.element_size()), lambda t: t
+        ):
             pair_losses(boundary, displacement, labels, radius)
         return sum(sizes)
 
@@ -174,7 +194,15 @@ def test_seeds():
     assert found.dtype == torch.uint8
     assert found[0, 0, 0].tolist() == [0, 0, 255, 255, 255, 1, 1]
     assert (found[1] == IGNORE).all()
-    assert seeds(maps, torch.ones(2, 1), foreground=0.25, background=0.1)[1, 0, 0].tolist() == [0, 0, 0, 255, 1, 1, 1]
+    assert seeds(maps, torch.ones(2, 1), foreground=0.25, background=0.1)[1, 0, 0].tolist() == [
+        0,
+        0,
+        0,
+        255,
+        1,
+        1,
+        1,
+    ]
     with pytest.raises(ValueError, match="background 0.4, foreground 0.3"):
         seeds(maps, torch.ones(2, 1), background=0.4)
 
@@ -216,7 +244,9 @@ def step(network):
     labels = torch.randint(2, (2, 2, 12, 12), generator=generator, dtype=torch.uint8)
     pair_losses(boundary, displacement, labels)["total"].backward()
     optimiser.step()
-    return {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    return {
+        name for name, value in network.state_dict().items() if not torch.equal(value, before[name])
+    }
 
 
 def test_a_frozen_backbone_keeps_weights_and_statistics():
@@ -238,12 +268,16 @@ def test_a_free_backbone_learns():
 def test_the_displacement_branch_learns_ten_times_as_fast():
     for frozen in (True, False):
         network = IRNet("resnet18", freeze_backbone=frozen)
-        rates = {id(p): group["lr"] for group in network.parameter_groups(0.1) for p in group["params"]}
+        rates = {
+            id(p): group["lr"] for group in network.parameter_groups(0.1) for p in group["params"]
+        }
         for name, parameter in network.named_parameters():
             if name.startswith("encoder.") and frozen:
                 assert id(parameter) not in rates
             else:
-                assert rates[id(parameter)] == (1.0 if name.startswith("displacement_branch.") else 0.1)
+                assert rates[id(parameter)] == (
+                    1.0 if name.startswith("displacement_branch.") else 0.1
+                )
 
 
 def test_the_mean_displacement_is_subtracted_in_eval_mode_only():

@@ -33,20 +33,26 @@ def test_dice_sums_each_pathology_over_the_batch(generator):
                     predicted += probability
                     true += bool(masks[n, k, y, x])
         scores.append((2 * intersection + 1) / (predicted + true + 1))
-    assert losses.class_average_dice(logits, masks).item() == pytest.approx(1 - sum(scores) / 3, abs=1e-12)
+    assert losses.class_average_dice(logits, masks).item() == pytest.approx(
+        1 - sum(scores) / 3, abs=1e-12
+    )
 
 
 def test_dice_is_zero_for_a_perfect_and_an_absent_pathology():
     masks = torch.zeros(1, 2, 4, 4)
     masks[0, 0, :2] = 1
-    assert losses.class_average_dice((masks - 0.5) * 200, masks).item() == pytest.approx(0, abs=1e-6)
+    assert losses.class_average_dice((masks - 0.5) * 200, masks).item() == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_dice_of_half_precision_is_that_of_float32():
     # 400 x 400 pixels of probability 1/2 sum to more than float16 can hold.
     logits = torch.zeros(1, 1, 400, 400, dtype=torch.float16)
     masks = torch.ones(1, 1, 400, 400)
-    assert losses.class_average_dice(logits, masks).item() == pytest.approx(1 - 160001 / 240001, abs=1e-6)
+    assert losses.class_average_dice(logits, masks).item() == pytest.approx(
+        1 - 160001 / 240001, abs=1e-6
+    )
 
 
 def test_distillation(generator):
@@ -55,8 +61,12 @@ def test_distillation(generator):
     for s, t in zip(student.flatten().tolist(), teacher.flatten().tolist(), strict=True):
         target, predicted = sigmoid(t / 10), sigmoid(s / 10)
         total -= target * math.log(predicted) + (1 - target) * math.log(1 - predicted)
-    assert losses.distillation(student, teacher).item() == pytest.approx(total / student.numel(), abs=1e-12)
-    assert losses.distillation(student, teacher, temperature=1.0) != losses.distillation(student, teacher)
+    assert losses.distillation(student, teacher).item() == pytest.approx(
+        total / student.numel(), abs=1e-12
+    )
+    assert losses.distillation(student, teacher, temperature=1.0) != losses.distillation(
+        student, teacher
+    )
 
 
 def test_distillation_leaves_the_teacher_alone():
@@ -92,7 +102,9 @@ def test_gradients(generator):
     assert torch.autograd.gradcheck(lambda values: losses.class_average_dice(values, masks), logits)
     assert torch.autograd.gradcheck(lambda values: losses.distillation(values, 9 * masks), logits)
     labels = torch.where(masks < 0.3, math.nan, (masks > 0.6).double()).flatten(1)
-    assert torch.autograd.gradcheck(lambda values: losses.classification(values.flatten(1), labels), logits)
+    assert torch.autograd.gradcheck(
+        lambda values: losses.classification(values.flatten(1), labels), logits
+    )
 
 
 @pytest.mark.parametrize("extreme", [-1e4, 1e4])

@@ -46,7 +46,9 @@ def test_the_loss_is_equation_1_by_a_loop(model):
         positive = math.exp(float(queries[n] @ keys[n]) / 0.5)
         negatives = [math.exp(float(queries[n] @ key) / 0.5) for key in model.queue_QD]
         losses.append(-math.log(positive / (positive + sum(negatives))))
-    assert moco.info_nce(model.logits(queries, keys)).item() == pytest.approx(sum(losses) / 4, rel=1e-5)
+    assert moco.info_nce(model.logits(queries, keys)).item() == pytest.approx(
+        sum(losses) / 4, rel=1e-5
+    )
 
 
 def test_accuracy_counts_positives_above_all_negatives_and_a_collapsed_network_gets_nothing(model):
@@ -62,7 +64,9 @@ def test_embeddings_have_unit_length_and_two_layers_make_them(model):
     assert queries.shape == keys.shape == (4, moco.DIMENSION)
     for vectors in (queries, keys):
         torch.testing.assert_close(vectors.norm(dim=1), torch.ones(4))
-    assert [tuple(layer.weight.shape) for layer in model.query.head if hasattr(layer, "weight")] == [(512, 512), (128, 512)]
+    assert [
+        tuple(layer.weight.shape) for layer in model.query.head if hasattr(layer, "weight")
+    ] == [(512, 512), (128, 512)]
 
 
 def test_the_key_network_starts_as_a_copy_and_follows_by_the_momentum(model):
@@ -91,7 +95,9 @@ def test_gradients_reach_only_the_query_network(model):
     assert not keys.requires_grad
     moco.info_nce(model.logits(queries, keys)).backward()
     # The encoder's last classification layer is gone, so every weight is in use.
-    assert all(value.grad is not None and value.grad.abs().sum() > 0 for value in model.query.parameters())
+    assert all(
+        value.grad is not None and value.grad.abs().sum() > 0 for value in model.query.parameters()
+    )
     assert all(value.grad is None and not value.requires_grad for value in model.key.parameters())
     assert not model.queue_QD.requires_grad
 
@@ -104,7 +110,9 @@ def test_a_key_does_not_depend_on_the_batch_it_comes_with(model):
     torch.testing.assert_close(together[:2], alone, rtol=0, atol=1e-5)
     queries, _ = model(images, images)
     fewer, _ = model(images[:2], images[:2])
-    assert (queries[:2] - fewer).abs().max() > 1e-3  # which would tell a query's batch, were its key normalised like it
+    assert (
+        queries[:2] - fewer
+    ).abs().max() > 1e-3  # which would tell a query's batch, were its key normalised like it
 
 
 def test_the_queue_keeps_the_last_keys_in_their_order_and_wraps_around(model):

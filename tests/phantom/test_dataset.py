@@ -18,7 +18,10 @@ from chexseg.phantom import dataset as phantom
 from chexseg.phantom.findings import draw_findings, read_report, truth
 from chexseg.phantom.radiograph import radiograph
 
-GREW = ("Cardiomegaly", "Enlarged Cardiomediastinum")  # the mask is the whole organ, the change only its new rim
+GREW = (
+    "Cardiomegaly",
+    "Enlarged Cardiomediastinum",
+)  # the mask is the whole organ, the change only its new rim
 SEEDS = range(6)
 
 
@@ -66,11 +69,16 @@ def test_findings_stand_where_they_occur():
         _, pneumothorax_HW, _ = with_and_without(seed, "Pneumothorax")
         _, edema_HW, _ = with_and_without(seed, "Edema")
         _, heart_HW, _ = with_and_without(seed, "Cardiomegaly")
-        rows = {name: np.nonzero(mask)[0].mean() for name, mask in (("effusion", effusion_HW), ("air", pneumothorax_HW))}
+        rows = {
+            name: np.nonzero(mask)[0].mean()
+            for name, mask in (("effusion", effusion_HW), ("air", pneumothorax_HW))
+        }
         assert rows["effusion"] > 160 > rows["air"]
         assert edema_HW[:, : int(middle)].any() and edema_HW[:, int(middle) :].any()
         columns = np.nonzero(heart_HW)[1]
-        assert columns.max() - middle > middle - columns.min()  # the apex points to the patient's left
+        assert (
+            columns.max() - middle > middle - columns.min()
+        )  # the apex points to the patient's left
 
 
 def test_a_pneumothorax_is_darker_and_fluid_lighter_than_lung():
@@ -95,7 +103,14 @@ def test_no_finding_moves_another():
     everything = [name for name in PATHOLOGIES if name not in GREW]
     for seed in SEEDS:
         _, together = radiograph(seed, 320, 320, everything)
-        for name in ("Atelectasis", "Edema", "Lung Lesion", "Pleural Effusion", "Pneumothorax", "Support Devices"):
+        for name in (
+            "Atelectasis",
+            "Edema",
+            "Lung Lesion",
+            "Pleural Effusion",
+            "Pneumothorax",
+            "Support Devices",
+        ):
             _, alone = radiograph(seed, 320, 320, [name])
             assert np.array_equal(together[name], alone[name])
 
@@ -105,7 +120,10 @@ def test_any_size_has_all_masks(shape):
     pixels_HW, masks = radiograph(3, *shape, PATHOLOGIES)
     assert pixels_HW.shape == shape and pixels_HW.dtype == np.uint8 and pixels_HW.std() > 20
     assert list(masks) == list(PATHOLOGIES)
-    assert all(mask_HW.shape == shape and mask_HW.dtype == bool and mask_HW.any() for mask_HW in masks.values())
+    assert all(
+        mask_HW.shape == shape and mask_HW.dtype == bool and mask_HW.any()
+        for mask_HW in masks.values()
+    )
 
 
 def test_unknown_names_are_refused():
@@ -134,7 +152,9 @@ def test_config_names_the_wrong_field(values, field):
 
 def digests(root: Path) -> dict[str, str]:
     return {
-        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in root.rglob("*") if path.is_file()
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in root.rglob("*")
+        if path.is_file()
     }
 
 
@@ -148,7 +168,11 @@ def written(tmp_path_factory):
     """A data set large enough for the tests of layout, labels and readers, and the calls of its progress function."""
     root = tmp_path_factory.mktemp("phantom")
     calls: list[tuple[int, int]] = []
-    phantom.write(root, phantom.Config(train=40, valid=24, test=60, seed=5, size=192), lambda *call: calls.append(call))
+    phantom.write(
+        root,
+        phantom.Config(train=40, valid=24, test=60, seed=5, size=192),
+        lambda *call: calls.append(call),
+    )
     return root, calls
 
 
@@ -166,7 +190,11 @@ def test_the_layout_is_chexperts(written):
             with Image.open(root / row["Path"]) as image:
                 assert image.mode == "L" and image.format == "JPEG"
                 assert min(image.size) == 192 and max(image.size) <= 1.23 * 192
-            assert (row["AP/PA"] == "") == (row["Frontal/Lateral"] == "Lateral") == row["Path"].endswith("lateral.jpg")
+            assert (
+                (row["AP/PA"] == "")
+                == (row["Frontal/Lateral"] == "Lateral")
+                == row["Path"].endswith("lateral.jpg")
+            )
             assert row["Sex"] in ("Female", "Male") and 18 <= int(row["Age"]) <= 90
             allowed = {"", "1.0", "0.0", "-1.0"} if split == "train" else {"1.0", "0.0"}
             assert {row[name] for name in OBSERVATIONS} <= allowed
@@ -185,7 +213,9 @@ def test_masks_agree_with_the_labels(written):
         for row in rows(root, split):
             image_id = row["Path"].split("/", 2)[2].removesuffix(".jpg").replace("/", "_")
             if image_id not in files[split]:
-                assert split == "valid" and not any(row[observation(name)] == "1.0" for name in PATHOLOGIES)
+                assert split == "valid" and not any(
+                    row[observation(name)] == "1.0" for name in PATHOLOGIES
+                )
                 continue
             named += 1
             assert set(files[split][image_id]) == set(PATHOLOGIES)
@@ -200,14 +230,18 @@ def test_masks_agree_with_the_labels(written):
 
 def test_readers_are_neither_perfect_nor_blind(written):
     root, _ = written
-    truth_file, readers = (chexlocalize.read(root / chexlocalize.FILES[name]) for name in ("test", "radiologists"))
+    truth_file, readers = (
+        chexlocalize.read(root / chexlocalize.FILES[name]) for name in ("test", "radiologists")
+    )
     overlap_K, union_K = np.zeros(10), np.zeros(10)
     for image_id in truth_file:
         true_KHW, read_KHW = truth_file.masks(image_id), readers.masks(image_id)
         overlap_K += (true_KHW & read_KHW).sum(axis=(1, 2))
         union_K += (true_KHW | read_KHW).sum(axis=(1, 2))
     iou_K = overlap_K / union_K
-    assert ((iou_K > 0.1) & (iou_K < 0.9)).all(), dict(zip(PATHOLOGIES, iou_K.round(2), strict=True))
+    assert ((iou_K > 0.1) & (iou_K < 0.9)).all(), dict(
+        zip(PATHOLOGIES, iou_K.round(2), strict=True)
+    )
     assert 0.35 < iou_K.mean() < 0.7
 
 
@@ -238,13 +272,19 @@ def test_nothing_is_overwritten(written):
 
 
 def test_patient_numbers_never_meet():
-    numbers = {split: {film.path.split("/")[1] for film in islice(phantom.films(split, 0), 600)} for split in ("valid", "test")}
+    numbers = {
+        split: {film.path.split("/")[1] for film in islice(phantom.films(split, 0), 600)}
+        for split in ("valid", "test")
+    }
     assert len(numbers["valid"]) > 400  # past CheXpert's own block of 200
     assert not numbers["valid"] & numbers["test"]
 
 
 def test_some_training_films_are_lateral_and_no_others():
-    views = {split: [film.view for film in islice(phantom.films(split, 0), 1500)] for split in ("train", "test")}
+    views = {
+        split: [film.view for film in islice(phantom.films(split, 0), 1500)]
+        for split in ("train", "test")
+    }
     assert 0.01 < views["train"].count("Lateral") / 1500 < 0.1
     assert set(views["test"]) == {"Frontal"}
 
@@ -258,7 +298,10 @@ TRAIN = {
 
 
 def test_training_labels_are_as_frequent_and_as_noisy_as_chexperts():
-    studies = [(truth(draw_findings(random, "train")), random) for random in map(np.random.default_rng, range(4000))]
+    studies = [
+        (truth(draw_findings(random, "train")), random)
+        for random in map(np.random.default_rng, range(4000))
+    ]
     reports = [(true, read_report(random, true)) for true, random in studies]
     for name, rate in TRAIN.items():
         positive = np.mean([said[name] == 1 for _, said in reports])
@@ -270,7 +313,16 @@ def test_training_labels_are_as_frequent_and_as_noisy_as_chexperts():
         ("Pneumothorax", 0, 0.03),
     ):
         assert low <= np.mean([said[name] == -1 for _, said in reports]) <= high
-    assert np.mean([said["Pleural Effusion"] is None for true, said in reports if not true["Pleural Effusion"]]) > 0.5
+    assert (
+        np.mean(
+            [
+                said["Pleural Effusion"] is None
+                for true, said in reports
+                if not true["Pleural Effusion"]
+            ]
+        )
+        > 0.5
+    )
     wrong = np.mean([said[name] == 1 for true, said in reports for name in TRAIN if not true[name]])
     assert 0.002 < wrong < 0.03
 

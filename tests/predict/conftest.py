@@ -19,8 +19,16 @@ def model(tmp_path_factory) -> Path:
     """The directory of a random segmenter whose masks are neither empty nor full."""
     torch.manual_seed(3)
     network = segmenter.build("resnet18", len(NAMES))
-    network.segmentation_head[0].weight.data *= 30  # a random network's logits hardly differ from 0 otherwise
+    network.segmentation_head[
+        0
+    ].weight.data *= 30  # a random network's logits hardly differ from 0 otherwise
     out = tmp_path_factory.mktemp("fit")
-    about = {"architecture": "resnet18", "init": "random", "size": SIZE, "pathologies": NAMES, "thresholds": [0.5, 0.45, 0.5]}
+    about = {
+        "architecture": "resnet18",
+        "init": "random",
+        "size": SIZE,
+        "pathologies": NAMES,
+        "thresholds": [0.5, 0.45, 0.5],
+    }
     encoders.save(network, out / SEGMENTER_WEIGHTS, **about)
     return out

@@ -17,7 +17,7 @@ from chexseg.data import chexlocalize, chexpert, shards
 from chexseg.errors import UserError
 from chexseg.models import encoders
 from chexseg.phantom.radiograph import radiograph
-from chexseg.predict import films, segment
+from chexseg.predict import image_files, segment
 from chexseg.progress import Quiet
 from chexseg.stages import ingest, score
 from chexseg.stages.api import Execution
@@ -34,7 +34,7 @@ def film_HW() -> np.ndarray:
 
 
 def predicted(model: Path, out: Path, *paths: Path) -> chexlocalize.MaskFile:
-    segment.run(segment.load(model), films.find(paths)[0], out, Quiet())
+    segment.run(segment.load(model), image_files.find(paths)[0], out, Quiet())
     return chexlocalize.read(out / segment.MASKS)
 
 
@@ -46,11 +46,18 @@ def masks_of(model: Path, out: Path, path: Path) -> np.ndarray:
 
 def test_its_masks_have_the_counts_that_score_has_at_own_size(phantom_root, model, tmp_path):
     (tmp_path / "test").mkdir()
-    ingest.run(IngestConfig(split="test", size=SIZE), {"data": phantom_root}, tmp_path / "test", Execution())
+    ingest.run(
+        IngestConfig(split="test", size=SIZE),
+        {"data": phantom_root},
+        tmp_path / "test",
+        Execution(),
+    )
     given = {"test": tmp_path / "test", "segmenter": model, "data": phantom_root}
     (tmp_path / "score").mkdir()
     score.run(ScoreConfig(resolution="own"), given, tmp_path / "score", Execution())
-    counts = shards.read(tmp_path / "score" / COUNTS).to_pandas().set_index(["image_id", "pathology"])
+    counts = (
+        shards.read(tmp_path / "score" / COUNTS).to_pandas().set_index(["image_id", "pathology"])
+    )
     csv, folder = chexpert.locate(phantom_root, "test")
     mask_file = predicted(model, tmp_path / "out", folder)
     truth = chexlocalize.read(phantom_root / chexlocalize.FILES["test"])
@@ -60,21 +67,32 @@ def test_its_masks_have_the_counts_that_score_has_at_own_size(phantom_root, mode
         for name, guess_HW, true_HW in zip(NAMES, guess_KHW, true_KHW, strict=True):
             found = counts.loc[(image_id, name), ["intersection", "predicted", "true"]].tolist()
             assert found == [(guess_HW & true_HW).sum(), guess_HW.sum(), true_HW.sum()]
-    assert 0.02 < counts["predicted"].sum() / sum(np.prod(truth.size(name)) * len(NAMES) for name in truth) < 0.98
+    assert (
+        0.02
+        < counts["predicted"].sum() / sum(np.prod(truth.size(name)) * len(NAMES) for name in truth)
+        < 0.98
+    )
 
 
 def test_every_image_and_pathology_is_named_and_has_an_overlay(model, film_HW, tmp_path):
     black_HW = np.zeros((40, 30), dtype=np.uint8)
     for name, pixels in (("film.jpg", film_HW), ("black.png", black_HW)):
         Image.fromarray(pixels).save(tmp_path / name)
-    found = segment.run(segment.load(model), films.find([tmp_path])[0], tmp_path / "out", Quiet())
+    found = segment.run(
+        segment.load(model), image_files.find([tmp_path])[0], tmp_path / "out", Quiet()
+    )
     mask_file = chexlocalize.read(tmp_path / "out" / segment.MASKS)
-    assert {image_id: mask_file.size(image_id) for image_id in mask_file} == {"black": (40, 30), "film": (90, 120)}
+    assert {image_id: mask_file.size(image_id) for image_id in mask_file} == {
+        "black": (40, 30),
+        "film": (90, 120),
+    }
     assert all(tuple(mask_file[image_id]) == NAMES for image_id in mask_file)
     per_image = [mask_file.masks(image_id, NAMES).any(axis=(1, 2)) for image_id in mask_file]
     assert list(found.values()) == np.sum(per_image, axis=0).tolist()
     for image_id in mask_file:
-        picture = np.asarray(Image.open(tmp_path / "out" / segment.OVERLAYS / f"{image_id}.png")).astype(int)
+        picture = np.asarray(
+            Image.open(tmp_path / "out" / segment.OVERLAYS / f"{image_id}.png")
+        ).astype(int)
         coloured_HW = np.ptp(picture, axis=2) > 10
         assert coloured_HW.any() == mask_file.masks(image_id, NAMES).any()
 
@@ -82,14 +100,18 @@ def test_every_image_and_pathology_is_named_and_has_an_overlay(model, film_HW, t
 def test_sixteen_bits_give_the_masks_of_eight(model, film_HW, tmp_path):
     Image.fromarray(film_HW).save(tmp_path / "eight.png")
     Image.fromarray(film_HW.astype(np.uint16) * 257).save(tmp_path / "sixteen.png")
-    first, second = (masks_of(model, tmp_path / name, tmp_path / f"{name}.png") for name in ("eight", "sixteen"))
+    first, second = (
+        masks_of(model, tmp_path / name, tmp_path / f"{name}.png") for name in ("eight", "sixteen")
+    )
     assert first.any() and np.array_equal(first, second)
 
 
 def test_twelve_bits_in_sixteen_give_the_masks_of_eight(model, film_HW, tmp_path):
     Image.fromarray(film_HW).save(tmp_path / "eight.png")
     Image.fromarray(film_HW.astype(np.uint16) * 16).save(tmp_path / "twelve.png")
-    first, second = (masks_of(model, tmp_path / name, tmp_path / f"{name}.png") for name in ("eight", "twelve"))
+    first, second = (
+        masks_of(model, tmp_path / name, tmp_path / f"{name}.png") for name in ("eight", "twelve")
+    )
     assert first.any() and np.array_equal(first, second)
 
 
@@ -98,24 +120,37 @@ def test_masks_are_those_of_the_image_as_it_is_shown(model, film_HW, tmp_path):
     exif[ExifTags.Base.Orientation] = 6
     Image.fromarray(film_HW).save(tmp_path / "upright.png")
     Image.fromarray(np.rot90(film_HW)).save(tmp_path / "sideways.png", exif=exif)
-    first, second = (masks_of(model, tmp_path / name, tmp_path / f"{name}.png") for name in ("upright", "sideways"))
+    first, second = (
+        masks_of(model, tmp_path / name, tmp_path / f"{name}.png")
+        for name in ("upright", "sideways")
+    )
     assert first.any() and np.array_equal(first, second)
 
 
-def test_both_photometric_interpretations_give_the_same_masks_as_a_png(model, film_HW, tmp_path, write_dicom):
+def test_both_photometric_interpretations_give_the_same_masks_as_a_png(
+    model, film_HW, tmp_path, write_dicom
+):
     full_HW = film_HW.astype(int)
-    full_HW[0, :2] = 0, 255  # so that the least and the greatest value mean the same in DICOM as in PNG
+    full_HW[0, :2] = (
+        0,
+        255,
+    )  # so that the least and the greatest value mean the same in DICOM as in PNG
     Image.fromarray(full_HW.astype(np.uint8)).save(tmp_path / "film.png")
     write_dicom(tmp_path / "dark air.dcm", full_HW * 16)
     write_dicom(tmp_path / "dark bone.dcm", 4095 - full_HW * 16, "MONOCHROME1")
     names = ("film.png", "dark air.dcm", "dark bone.dcm")
-    plain, second, first = (masks_of(model, tmp_path / "out" / name, tmp_path / name) for name in names)
+    plain, second, first = (
+        masks_of(model, tmp_path / "out" / name, tmp_path / name) for name in names
+    )
     assert plain.any() and np.array_equal(first, second) and np.array_equal(first, plain)
 
 
 def test_a_weights_file_is_as_good_as_its_directory(model, film_HW, tmp_path):
     Image.fromarray(film_HW).save(tmp_path / "film.png")
-    first, second = (masks_of(path, tmp_path / path.name, tmp_path / "film.png") for path in (model, model / SEGMENTER_WEIGHTS))
+    first, second = (
+        masks_of(path, tmp_path / path.name, tmp_path / "film.png")
+        for path in (model, model / SEGMENTER_WEIGHTS)
+    )
     assert np.array_equal(first, second)
 
 
@@ -146,11 +181,17 @@ def damaged_model(model: Path, tmp_path: Path, how: str) -> Path:
         ("weights of nothing", "segmenter.safetensors: weights don't fit"),
         ("no description", "segmenter.json: not the description of a segmenter"),
         ("another description", "segmenter.json: not the description of a segmenter"),
-        ('description: ["thresholds", [0.5, 0.45]]', "thresholds: found [0.5, 0.45]; expected 3 numbers from 0 to 1"),
+        (
+            'description: ["thresholds", [0.5, 0.45]]',
+            "thresholds: found [0.5, 0.45]; expected 3 numbers from 0 to 1",
+        ),
         ('description: ["thresholds", [0.5, 0.45, 0.5, 0.5]]', "expected 3 numbers"),
         ('description: ["thresholds", [0.5, NaN, 0.5]]', "expected 3 numbers from 0 to 1"),
         ('description: ["thresholds", 0.5]', "expected 3 numbers from 0 to 1"),
-        ('description: ["pathologies", ["Edema", "Edema", "Oedema"]]', "pathologies: found ['Edema', 'Edema', 'Oedema']"),
+        (
+            'description: ["pathologies", ["Edema", "Edema", "Oedema"]]',
+            "pathologies: found ['Edema', 'Edema', 'Oedema']",
+        ),
         ('description: ["size", 100]', "size: found 100; expected a multiple of 32"),
         ("none", "found no segmenter.safetensors"),
     ],
@@ -174,7 +215,10 @@ def test_the_command_writes_all_or_nothing(model, film_HW, tmp_path):
     (tmp_path / "films" / "b.png").write_bytes((tmp_path / "films" / "a.png").read_bytes()[:500])
     answer = command(model, "films", "--out", "out", cwd=tmp_path)
     assert answer.returncode == 2
-    assert answer.stderr.startswith("chexseg: films/b.png: found no readable image") and answer.stderr.count("\n") == 1
+    assert (
+        answer.stderr.startswith("chexseg: films/b.png: found no readable image")
+        and answer.stderr.count("\n") == 1
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["films"]
 
     (tmp_path / "films" / "b.png").rename(tmp_path / "films" / "notes.txt")
@@ -182,13 +226,20 @@ def test_the_command_writes_all_or_nothing(model, film_HW, tmp_path):
     answer = command(model, "films", "--out", "out", cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
     assert "note: left out, no JPEG, PNG, TIFF or DICOM image: films/notes.txt\n" in answer.stderr
-    assert answer.stdout.startswith("out: segmentations.json and overlays/ of 1 images\nCardiomegaly ")
-    there = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*"))
+    assert answer.stdout.startswith(
+        "out: segmentations.json and overlays/ of 1 images\nCardiomegaly "
+    )
+    there = sorted(
+        str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*")
+    )
     assert there == ["overlays", "overlays/a.png", "segmentations.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["films", "out"]
 
     answer = command(model, "films", "--out", "out", cwd=tmp_path)
-    assert (answer.returncode, answer.stderr) == (2, "chexseg: out: is there already; allowed: a new or empty directory\n")
+    assert (answer.returncode, answer.stderr) == (
+        2,
+        "chexseg: out: is there already; allowed: a new or empty directory\n",
+    )
 
 
 @pytest.mark.heavy  # commands that import PyTorch
@@ -211,6 +262,8 @@ def test_all_damaged_files_are_counted(tmp_path, film_HW):
     for name in ("x.jpg", "y.png", "z.dcm"):
         (tmp_path / name).write_bytes(b"nothing")
     seen: list[int] = []
-    with pytest.raises(UserError, match=r"x\.jpg: found no readable image .*\(3 of 4 files can't be read\)$"):
-        films.check({path.name: path for path in sorted(tmp_path.iterdir())}, seen.append)
+    with pytest.raises(
+        UserError, match=r"x\.jpg: found no readable image .*\(3 of 4 files can't be read\)$"
+    ):
+        image_files.check({path.name: path for path in sorted(tmp_path.iterdir())}, seen.append)
     assert seen == [1, 2, 3, 4]

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 #: Chromium under the names that distributions give it; None where it isn't installed.
-PATH = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PATH = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 
 
 class Visit:
@@ -37,7 +39,9 @@ class Visit:
 
         async def called(event: dict[str, Any]) -> None:
             if event["params"]["type"] in ("error", "warning", "assert"):
-                self.faults.append(str([argument.get("value") for argument in event["params"]["args"]]))
+                self.faults.append(
+                    str([argument.get("value") for argument in event["params"]["args"]])
+                )
 
         async def requested(event: dict[str, Any]) -> None:
             url = event["params"]["request"]["url"]
@@ -53,7 +57,9 @@ class Visit:
 
     async def evaluate(self, expression: str) -> Any:
         """The value of an expression, awaited where it's a promise."""
-        found = await self.send("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        found = await self.send(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
+        )
         if "exceptionDetails" in found:
             raise RuntimeError(f"{expression}: {found['exceptionDetails']}")
         return found["result"].get("value")

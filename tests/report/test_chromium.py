@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from chexseg.analysis.results import GRAPH_COLUMNS
 from chexseg.report.page import page
-from chexseg.report.results import GRAPH_COLUMNS
 from tests.report import chromium
 
 pytestmark = [
@@ -20,7 +20,9 @@ pytestmark = [
     pytest.mark.skipif(chromium.PATH is None, reason="Chromium isn't installed (make chromium)"),
 ]
 
-COLUMN = "[...document.querySelectorAll('{table} tbody tr')].map(row => row.cells[{column}].textContent)"
+COLUMN = (
+    "[...document.querySelectorAll('{table} tbody tr')].map(row => row.cells[{column}].textContent)"
+)
 #: Rows of Table 1 as their task, or nothing where it stands above.
 TABLE1 = "[...document.querySelectorAll('[id$=--table-1] tbody tr')].map(row => row.querySelector('th')?.textContent ?? '')"
 #: Points that stand in each figure.
@@ -52,7 +54,13 @@ def whole(study):
         graph.append((score, "score", f"score: {name}", "cached", 1.0, (fit, test)))
     settings = {"ingest": '{"split": "test"}', "score": '{"resolution": "training"}'}
     stages = [
-        {"stage": stage, "key": run, "seconds": seconds, "host": "node", "data": key("data") if stage == "ingest" else None}
+        {
+            "stage": stage,
+            "key": run,
+            "seconds": seconds,
+            "host": "node",
+            "data": key("data") if stage == "ingest" else None,
+        }
         | {"settings": settings.get(stage, f'{{"epochs": 20, "told": "</script>{label}"}}')}
         for run, stage, label, _, seconds, _ in graph
     ]
@@ -68,7 +76,9 @@ async def look(path) -> dict[str, Any]:
         seen["drawn at first"] = await ask("plots.filter(drawn).length")
         seen["unsorted"] = await ask(TABLE1)
         for turn in ("descending", "ascending"):
-            await ask("document.querySelector('[id$=--table-1] thead th:nth-child(3) .sort').click()")
+            await ask(
+                "document.querySelector('[id$=--table-1] thead th:nth-child(3) .sort').click()"
+            )
             seen[turn] = await ask(TABLE1)
             seen[f"{turn} values"] = await ask(
                 "groups(document.querySelector('[id$=--table-1] tbody')).map(group => group.cells.map(line => number(line[2])))"
@@ -82,7 +92,9 @@ async def look(path) -> dict[str, Any]:
             "[...document.querySelectorAll('table')].filter(table => table.tBodies[0].rows.length > 1"
             " && !table.querySelector('thead .sort')).map(table => table.outerHTML.slice(0, 200))"
         )
-        await ask("document.querySelectorAll('details').forEach(details => { details.open = true; })")
+        await ask(
+            "document.querySelectorAll('details').forEach(details => { details.open = true; })"
+        )
         await open_page.scroll_through()
         seen["figures"], seen["points"] = await ask("plots.length"), await ask(POINTS)
         await ask("document.querySelector('[id$=--table-1] .way').click()")
@@ -90,15 +102,21 @@ async def look(path) -> dict[str, Any]:
         await ask("document.querySelector('#way button').click()")
         await open_page.settle()
         seen["runs"] = await ask("document.querySelectorAll('details[data-runs] tbody tr').length")
-        seen["choices"] = await ask("[...document.querySelectorAll('select[data-choice] option')].map(option => option.value)")
+        seen["choices"] = await ask(
+            "[...document.querySelectorAll('select[data-choice] option')].map(option => option.value)"
+        )
         seen["chosen"] = await ask(CHOOSE)
         for width in (1280, 400):
             for dark in (False, True):
                 await open_page.resize(width, dark=dark)
                 name = f"{width} {'dark' if dark else 'light'}"
                 seen[f"{name}: too wide"] = await ask(WIDEST)
-                seen[f"{name}: paper"] = await ask("getComputedStyle(document.body).backgroundColor")
-                seen[f"{name}: ink of a figure"] = await ask("getComputedStyle(document.querySelector('.plot .gtitle')).fill")
+                seen[f"{name}: paper"] = await ask(
+                    "getComputedStyle(document.body).backgroundColor"
+                )
+                seen[f"{name}: ink of a figure"] = await ask(
+                    "getComputedStyle(document.querySelector('.plot .gtitle')).fill"
+                )
         seen["faults"] = list(open_page.faults)
     async with chromium.visit(path) as open_page:  # printed before anything has come near
         seen["pdf"] = await open_page.pdf()
@@ -145,9 +163,14 @@ def test_a_number_leads_to_its_cells_and_what_they_read(whole, seen):
     trials = whole.cells[(whole.cells["weak"] == "cam") & (whole.cells["p"] == 0)]
     assert len(trials) == 2
     for name, score in zip(trials["name"], trials["cell"], strict=True):
-        assert f"score/{score[:20]}" in seen["behind"] and f"fit/{key(f'fit {name}')[:20]}" in seen["behind"]
+        assert (
+            f"score/{score[:20]}" in seen["behind"]
+            and f"fit/{key(f'fit {name}')[:20]}" in seen["behind"]
+        )
     assert key("data")[:12] in seen["behind"]
-    assert "told = </script>fit: cam p=0 trial 0" in seen["behind"], "what sets one fit apart from another"
+    assert "told = </script>fit: cam p=0 trial 0" in seen["behind"], (
+        "what sets one fit apart from another"
+    )
     assert seen["behind"].count("score/") == 2
     assert seen["runs"] == len(whole.stages)
 
@@ -167,7 +190,9 @@ def test_the_page_is_no_wider_than_its_window(seen, width):
 def test_figures_follow_the_colours_of_the_page(seen, width):
     light, dark = (f"{width} {name}" for name in ("light", "dark"))
     for part in ("paper", "ink of a figure"):
-        brightness = [sum(map(int, re.findall(r"\d+", seen[f"{name}: {part}"])[:3])) for name in (light, dark)]
+        brightness = [
+            sum(map(int, re.findall(r"\d+", seen[f"{name}: {part}"])[:3])) for name in (light, dark)
+        ]
         assert (brightness[0] > brightness[1]) == (part == "paper"), (part, brightness)
 
 

@@ -11,16 +11,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from chexseg.analysis import comparison, comparison_sides
+from chexseg.analysis.comparison import A_HIGHER, MEAN, UNDECIDED
+from chexseg.analysis.comparison_sides import Group, Side
+from chexseg.analysis.statistics.inference import paired_difference
 from chexseg.data import chexlocalize
 from chexseg.errors import UserError
+from chexseg.evaluation.evaluate import evaluate
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.report.compare import comparison, page, sides
-from chexseg.report.compare.comparison import A_HIGHER, MEAN, UNDECIDED
-from chexseg.report.compare.sides import Group, Side
-from chexseg.report.evaluation.evaluate import evaluate
-from chexseg.report.statistics.inference import paired_difference
-from chexseg.study.store import Store
-from tests.report import stores
+from chexseg.report import compare_page
+from chexseg.store.store import Store
+from tests.analysis import stores
 
 NAMES = ("Edema", "Cardiomegaly")
 IMAGES = tuple(f"patient{number // 2}_study1_view{number % 2}_frontal" for number in range(40))
@@ -35,12 +36,18 @@ def counts(seed: int, trials: int, gain: int) -> np.ndarray:
     true_IK = np.random.default_rng(9).integers(50, 90, size=(len(IMAGES), len(NAMES)))
     true_IK[3:, 1] = 0  # Cardiomegaly on two patients
     generator = np.random.default_rng(seed)
-    shared_TIK = np.minimum(true_IK, generator.integers(20, 40, size=(trials, *true_IK.shape)) + gain)
+    shared_TIK = np.minimum(
+        true_IK, generator.integers(20, 40, size=(trials, *true_IK.shape)) + gain
+    )
     predicted_TIK = shared_TIK + generator.integers(0, 10, size=shared_TIK.shape)
-    return np.stack([shared_TIK, predicted_TIK, np.broadcast_to(true_IK, shared_TIK.shape)], axis=-1)
+    return np.stack(
+        [shared_TIK, predicted_TIK, np.broadcast_to(true_IK, shared_TIK.shape)], axis=-1
+    )
 
 
-def group(name: str, seed: int, trials: tuple[int, ...], gain: int = 0, **settings: object) -> Group:
+def group(
+    name: str, seed: int, trials: tuple[int, ...], gain: int = 0, **settings: object
+) -> Group:
     keys = tuple(f"{name}{trial}" for trial in trials)
     return Group(name, counts(seed, max(1, len(trials)), gain), trials, keys, settings or None)
 
@@ -49,10 +56,16 @@ def test_the_means_are_those_of_paired_difference():
     one, other = group("one", 1, (0, 1, 2), 8, lr=1), group("other", 2, (1, 2, 3), lr=2)
     found = comparison.compare(side("a", one), side("b", other))
     row = found.rows.set_index("pathology").loc[MEAN]
-    expected = paired_difference(one.counts_TIK3, other.counts_TIK3, IMAGES, (one.trials, other.trials))
+    expected = paired_difference(
+        one.counts_TIK3, other.counts_TIK3, IMAGES, (one.trials, other.trials)
+    )
     assert row["difference"] == pytest.approx(expected.value)
-    assert (row["from"], row["to"]) == pytest.approx((expected.patients.low, expected.patients.high))
-    assert (row["trials from"], row["trials to"]) == pytest.approx((expected.trials.low, expected.trials.high))
+    assert (row["from"], row["to"]) == pytest.approx(
+        (expected.patients.low, expected.patients.high)
+    )
+    assert (row["trials from"], row["trials to"]) == pytest.approx(
+        (expected.trials.low, expected.trials.high)
+    )
     assert row["patients"] == 20 and row["trials"] == 2
     assert found.settings.to_dict("records") == [{"setting": "lr", "A": "1", "B": "2"}]
 
@@ -71,17 +84,28 @@ def test_a_pathology_by_hand_and_no_interval_from_two_patients():
 
 
 def test_a_file_has_no_trials_and_of_two_the_patients_alone_decide():
-    found = comparison.compare(side("a", group("one", 1, (0, 1), 8, lr=1)), side("b", group("masks.json", 2, ())))
+    found = comparison.compare(
+        side("a", group("one", 1, (0, 1), 8, lr=1)), side("b", group("masks.json", 2, ()))
+    )
     row = found.rows.set_index("pathology").loc["Edema"]
     assert row["trials"] == 2 and row["trials from"] < row["difference"] < row["trials to"]
     assert not len(found.settings)
-    alone = comparison.compare(side("a", group("one.json", 1, (), 8)), side("b", group("other.json", 2, ())))
+    alone = comparison.compare(
+        side("a", group("one.json", 1, (), 8)), side("b", group("other.json", 2, ()))
+    )
     row = alone.rows.set_index("pathology").loc["Edema"]
-    assert np.isnan(row["trials from"]) and np.isnan(row["both from"]) and row["verdict"] == A_HIGHER
+    assert (
+        np.isnan(row["trials from"]) and np.isnan(row["both from"]) and row["verdict"] == A_HIGHER
+    )
 
 
 def test_groups_of_two_studies_are_matched_by_what_varies_within_them():
-    first = side("a", group("x", 1, (0,), p=0, lr=1), group("y", 2, (0,), p=1, lr=1), group("z", 3, (0,), p=2, lr=1))
+    first = side(
+        "a",
+        group("x", 1, (0,), p=0, lr=1),
+        group("y", 2, (0,), p=1, lr=1),
+        group("z", 3, (0,), p=2, lr=1),
+    )
     second = side("b", group("v", 4, (0,), p=1, lr=5), group("w", 5, (0,), p=0, lr=5))
     found = comparison.compare(first, second)
     means = found.rows[found.rows["pathology"] == MEAN]
@@ -89,7 +113,9 @@ def test_groups_of_two_studies_are_matched_by_what_varies_within_them():
     assert found.settings.to_dict("records") == [{"setting": "lr", "A": "1", "B": "5"}]
     assert any(note.startswith("a: left out") and "z" in note for note in found.notes)
     with pytest.raises(UserError, match="no cells of both agree in p"):
-        comparison.compare(first, side("b", group("v", 4, (0,), p=7, lr=5), group("w", 5, (0,), p=8, lr=5)))
+        comparison.compare(
+            first, side("b", group("v", 4, (0,), p=7, lr=5), group("w", 5, (0,), p=8, lr=5))
+        )
 
 
 # ---- from a store ------------------------------------------------------------------------------------------------------
@@ -102,7 +128,9 @@ def small(tmp_path_factory, phantom_root) -> tuple[Path, Path, Store]:
     study, store = stores.write_study(folder / "small.yaml"), Store(folder / "store")
     plan = stores.plan_of(study, phantom_root, store)
     stores.score(store, plan, phantom_root, plan.cells[:-1])
-    longer = stores.write_study(folder / "longer.yaml", stores.STUDY.replace("epochs: 3", "epochs: 5"))
+    longer = stores.write_study(
+        folder / "longer.yaml", stores.STUDY.replace("epochs: 3", "epochs: 5")
+    )
     plan = stores.plan_of(longer, phantom_root, store)
     stores.score(store, plan, phantom_root, plan.cells, shift=4)
     own = stores.plan_of(study, phantom_root, store, "score.resolution=own")
@@ -110,18 +138,30 @@ def small(tmp_path_factory, phantom_root) -> tuple[Path, Path, Store]:
     return study, phantom_root, store
 
 
-def compared(small: tuple[Path, Path, Store], first: str, second: str, *overrides: str, gt: Path | None = None):
+def compared(
+    small: tuple[Path, Path, Store],
+    first: str,
+    second: str,
+    *overrides: str,
+    gt: Path | None = None,
+):
     study, data, store = small
     both = [
-        text.replace("STUDY", str(study)).replace("LONGER", str(study.with_name("longer.yaml"))) for text in (first, second)
+        text.replace("STUDY", str(study)).replace("LONGER", str(study.with_name("longer.yaml")))
+        for text in (first, second)
     ]
-    return comparison.compare(*sides.read(both, data, store, overrides, gt), replicates=50)
+    return comparison.compare(
+        *comparison_sides.read(both, data, store, overrides, gt), replicates=50
+    )
 
 
 def test_two_studies(small):
     found = compared(small, "STUDY", "LONGER")
     means = found.rows[found.rows["pathology"] == MEAN]
-    assert means["A"].tolist() == ["cam p=0.5", "full trial 0"] and means["B"].tolist() == ["cam p=0.5", "full"]
+    assert means["A"].tolist() == ["cam p=0.5", "full trial 0"] and means["B"].tolist() == [
+        "cam p=0.5",
+        "full",
+    ]
     assert (means["difference"] > 0).all() and means["trials"].tolist() == [2, 1]
     assert found.settings.to_dict("records") == [{"setting": "fit.epochs", "A": "3", "B": "5"}]
     assert any("3 of 4 cells finished" in note for note in found.notes)
@@ -132,7 +172,9 @@ def test_cells_by_name_by_arm_and_by_key(small):
     study, data, store = small
     key = stores.plan_of(study, data, store).cells[2].score
     arm = compared(small, "STUDY#cam p=0.5", f"STUDY#{key[:12]}")
-    assert arm.rows["A"].unique().tolist() == ["cam p=0.5"] and arm.rows["B"].unique().tolist() == ["full trial 0"]
+    assert arm.rows["A"].unique().tolist() == ["cam p=0.5"] and arm.rows["B"].unique().tolist() == [
+        "full trial 0"
+    ]
     one = compared(small, "STUDY#cam p=0.5 trial 1", "STUDY")
     assert set(one.cells.loc[one.cells["side"] == "A", "trial"]) == {1}
     assert len(one.rows[one.rows["pathology"] == MEAN]) == 2
@@ -156,7 +198,9 @@ def test_two_files_have_the_numbers_of_evaluate(small, tmp_path):
     for column, path in (("IoU A", other), ("IoU B", truth)):
         expected = evaluate(truth, path).table.set_index("pathology")["iou"].rename({"mean": MEAN})
         pd.testing.assert_series_equal(
-            found.rows.set_index("pathology")[column], expected[found.rows["pathology"]], check_names=False
+            found.rows.set_index("pathology")[column],
+            expected[found.rows["pathology"]],
+            check_names=False,
         )
     assert not found.notes
 
@@ -178,7 +222,10 @@ def with_endings(masks: Masks) -> Masks:
 
 REDUCED = {
     without_pathologies: ("doesn't name Airspace Opacity, ", "Support Devices: left out"),
-    without_images: ("doesn't name 2 of ", "left out; an image on which nothing is predicted is named with empty masks"),
+    without_images: (
+        "doesn't name 2 of ",
+        "left out; an image on which nothing is predicted is named with empty masks",
+    ),
     with_endings: ("image ids are matched without their endings", ""),
 }
 
@@ -192,7 +239,9 @@ def test_files_are_compared_on_what_both_have(small, tmp_path, reduce):
     part.write_text(json.dumps(masks))
     for both in ((whole, part), (part, whole), (part, part)):
         found = compared(small, *map(str, both))
-        assert (found.rows["difference"].dropna() == 0).all() and set(found.rows["verdict"].dropna()) == {UNDECIDED}
+        assert (found.rows["difference"].dropna() == 0).all() and set(
+            found.rows["verdict"].dropna()
+        ) == {UNDECIDED}
         assert found.images == len(masks) and found.rows["IoU A"].iloc[0] > 0
         notes = [note for note in found.notes if note.startswith(str(part))]
         assert len(notes) == len(found.notes) == both.count(part)
@@ -209,20 +258,32 @@ def test_a_file_that_lacks_some_is_compared_with_a_study_on_the_rest(small, tmp_
     part.write_text(json.dumps(masks))
     found = compared(small, "STUDY#full trial 0", str(part))
     assert (found.rows["IoU B"].dropna() == 1).all() and found.images == len(masks)
-    names = {"Edema", "Cardiomegaly"} | (set() if reduce is without_pathologies else {"Support Devices"})
+    names = {"Edema", "Cardiomegaly"} | (
+        set() if reduce is without_pathologies else {"Support Devices"}
+    )
     assert set(found.rows["pathology"]) == names | {MEAN}
     if reduce is without_pathologies:
-        assert any(note == f"{part}: doesn't name Support Devices: left out" for note in found.notes)
+        assert any(
+            note == f"{part}: doesn't name Support Devices: left out" for note in found.notes
+        )
     whole = compared(small, "STUDY#full trial 0", str(truth)).rows.set_index("pathology")
     if reduce is not without_images:
         pathologies = sorted(names)
-        assert found.rows.set_index("pathology").loc[pathologies, "IoU A"].equals(whole.loc[pathologies, "IoU A"])
+        assert (
+            found.rows.set_index("pathology")
+            .loc[pathologies, "IoU A"]
+            .equals(whole.loc[pathologies, "IoU A"])
+        )
 
 
 def test_an_empty_mask_is_a_prediction_and_a_missing_one_of_a_named_pathology_too(small, tmp_path):
     whole = small[1] / chexlocalize.FILES["radiologists"]
     masks = json.loads(whole.read_text())
-    drawn = next(image_id for image_id in masks if chexlocalize.read(whole).masks(image_id, ["Support Devices"]).any())
+    drawn = next(
+        image_id
+        for image_id in masks
+        if chexlocalize.read(whole).masks(image_id, ["Support Devices"]).any()
+    )
     size = masks[drawn]["Support Devices"]["size"]
     rows = []
     for number, mask in enumerate((None, chexlocalize.encode(np.zeros(size, dtype=bool)))):
@@ -232,7 +293,10 @@ def test_an_empty_mask_is_a_prediction_and_a_missing_one_of_a_named_pathology_to
         part.write_text(json.dumps(masks))
         found = compared(small, str(whole), str(part))
         rows.append(found.rows.set_index("pathology").loc["Support Devices", "IoU B"])
-        assert found.rows.set_index("pathology").loc["Support Devices", "difference"] > 0 and not found.notes
+        assert (
+            found.rows.set_index("pathology").loc["Support Devices", "difference"] > 0
+            and not found.notes
+        )
         masks[drawn]["Support Devices"] = mask
     assert rows[0] == rows[1]
 
@@ -244,29 +308,46 @@ def test_the_json_has_everything_of_the_comparison(small, tmp_path):
     found = compared(small, "STUDY", str(part))
     told = found.as_dict()
     assert json.loads(json.dumps(told, allow_nan=False)) == told
-    assert told["notes"] == list(found.notes) and len(told["rows"]) == len(found.rows) and len(told["cells"]) == 3
+    assert (
+        told["notes"] == list(found.notes)
+        and len(told["rows"]) == len(found.rows)
+        and len(told["cells"]) == 3
+    )
 
 
 def test_what_cannot_be_compared_is_refused(small, tmp_path):
     study, data, store = small
     mistakes = [
-        (("STUDY#full trial 7", "LONGER"), (), ["no cell 'full trial 7'", "did you mean 'full trial"]),
+        (
+            ("STUDY#full trial 7", "LONGER"),
+            (),
+            ["no cell 'full trial 7'", "did you mean 'full trial"],
+        ),
         (("STUDY#full trial 1", "LONGER"), (), ["none of 1 cells has been scored"]),
         (("STUDY", "STUDY"), (), ["the same cells on both sides"]),
-        (("STUDY", str(study.with_name("longer.yaml"))), ("size=96",), ["none of 4 cells has been scored"]),
+        (
+            ("STUDY", str(study.with_name("longer.yaml"))),
+            ("size=96",),
+            ["none of 4 cells has been scored"],
+        ),
         (("STUDY", str(tmp_path / "none.json")), (), ["none.json", "cannot be read"]),
     ]
     for both, overrides, words in mistakes:
         with pytest.raises(UserError) as caught:
             compared(small, *both, *overrides)
         message = str(caught.value)
-        assert "\n" not in message and "allowed" in message and all(word in message for word in words), message
+        assert (
+            "\n" not in message and "allowed" in message and all(word in message for word in words)
+        ), message
     masks = json.loads((data / chexlocalize.FILES["test"]).read_text())
     halves = [tmp_path / f"half{number}.json" for number in range(2)]
     for number, half in enumerate(halves):
         half.write_text(json.dumps(dict(list(masks.items())[number::2])))
     first, second = list(masks)[:2]
-    with pytest.raises(UserError, match=f"found no image of both, only such as {first} and {second}; expected: at least one"):
+    with pytest.raises(
+        UserError,
+        match=f"found no image of both, only such as {first} and {second}; expected: at least one",
+    ):
         compared(small, *map(str, halves))
     for number, name in enumerate(NAMES):
         one_name = {image_id: {name: entry[name]} for image_id, entry in masks.items()}
@@ -275,33 +356,42 @@ def test_what_cannot_be_compared_is_refused(small, tmp_path):
         compared(small, *map(str, halves))
     halves[0].write_text(json.dumps({f"x/{image_id}": entry for image_id, entry in masks.items()}))
     for beside in (str(halves[1]), "STUDY"):
-        with pytest.raises(UserError, match=f"half0.json: found no image of .*'x/{first}'; expected: such as '{first}'"):
+        with pytest.raises(
+            UserError,
+            match=f"half0.json: found no image of .*'x/{first}'; expected: such as '{first}'",
+        ):
             compared(small, beside, str(halves[0]))
-    own = stores.write_study(study.with_name("own.yaml"), stores.STUDY + "  score: {resolution: own}\n")
+    own = stores.write_study(
+        study.with_name("own.yaml"), stores.STUDY + "  score: {resolution: own}\n"
+    )
     with pytest.raises(UserError, match="allowed: the same size.*score.resolution=own"):
         compared(small, str(own), "STUDY")
     other = tmp_path / "other.json"
     entries = json.loads((data / chexlocalize.FILES["test"]).read_text())
     name = next(name for name in entries if "Support Devices" in entries[name])
-    entries[name]["Support Devices"] = chexlocalize.encode(np.eye(*entries[name]["Support Devices"]["size"], dtype=bool))
+    entries[name]["Support Devices"] = chexlocalize.encode(
+        np.eye(*entries[name]["Support Devices"]["size"], dtype=bool)
+    )
     other.write_text(json.dumps(entries))
     with pytest.raises(UserError, match="against other expert masks"):
         compared(small, str(other), "STUDY", gt=other)
     with pytest.raises(UserError, match="neither --gt nor --data"):
-        sides.read((str(other), str(other)), None, store)
+        comparison_sides.read((str(other), str(other)), None, store)
     with pytest.raises(UserError, match="--data: missing"):
-        sides.read((str(study), str(other)), None, store)
+        comparison_sides.read((str(study), str(other)), None, store)
 
 
 def test_the_page_holds_all_of_it_and_needs_no_network(small, tmp_path):
     found = compared(small, "STUDY", "LONGER")
-    written = page.write(found, tmp_path / "out")
+    written = compare_page.write(found, tmp_path / "out")
     text = written.read_text()
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=\"?(https?:)?//", text)
     assert "{{" not in text.partition("<script")[0]
     for key in found.cells["key"]:
         assert key in text
-    drawn = json.loads(re.search(r'<script type="application/json" id="difference">(.*?)</script>', text, re.S)[1])
-    assert drawn["layout"]["yaxis"]["ticktext"] == page.figure_rows(found)["label"].tolist()
+    drawn = json.loads(
+        re.search(r'<script type="application/json" id="difference">(.*?)</script>', text, re.S)[1]
+    )
+    assert drawn["layout"]["yaxis"]["ticktext"] == compare_page.figure_rows(found)["label"].tolist()
     assert len(pd.read_csv(written.with_name("compare.csv"))) == len(found.rows) == 2 * 4
     assert "fit.epochs" in text and "3 of 4 cells finished" in text

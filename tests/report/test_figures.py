@@ -9,23 +9,36 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from chexseg.analysis.tables.study_tables import table1_rows
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.report import palette
 from chexseg.report.figures import figure2
 from chexseg.report.page import overlays
-from chexseg.report.tables.study_tables import table1_rows
 
 
 def test_rows_hold_means_trials_and_the_paper(study):
     rows = figure2.figure2_rows(study)
     means = rows[rows["kind"] == "mean"]
-    assert means.groupby("method")["p"].apply(list).to_dict() == {"cam": [0, 0.5, 0.9], "irnet": [0, 0.5, 0.9], "full": [1]}
+    assert means.groupby("method")["p"].apply(list).to_dict() == {
+        "cam": [0, 0.5, 0.9],
+        "irnet": [0, 0.5, 0.9],
+        "full": [1],
+    }
     table = table1_rows(study)
-    assert means[means["method"] == "cam"]["value"].tolist() == table.loc[0, ["p=0", "p=0.5", "p=0.9"]].tolist()
+    assert (
+        means[means["method"] == "cam"]["value"].tolist()
+        == table.loc[0, ["p=0", "p=0.5", "p=0.9"]].tolist()
+    )
     assert (rows["kind"] == "trial").sum() == (study.cells["method"] != "student").sum()
     assert rows[(rows["kind"] == "paper") & (rows["p"] == 0.9)]["value"].tolist() == [0.299, 0.294]
-    assert rows[rows["kind"] == "poster"].set_index("p")["value"].to_dict() == {0: 0.156, 0.9: 0.27, 1: 0.246}
-    assert not (figure2.figure2_rows(study, "Edema")["kind"] == "poster").any(), "the poster has averages alone"
+    assert rows[rows["kind"] == "poster"].set_index("p")["value"].to_dict() == {
+        0: 0.156,
+        0.9: 0.27,
+        1: 0.246,
+    }
+    assert not (figure2.figure2_rows(study, "Edema")["kind"] == "poster").any(), (
+        "the poster has averages alone"
+    )
 
 
 def test_undefined_pathology_has_no_points_of_ours(build):
@@ -36,14 +49,27 @@ def test_undefined_pathology_has_no_points_of_ours(build):
 
 def test_panels_are_the_papers_or_the_studys_first_three(study):
     assert figure2.figure2_panels(study) == (None, "Pleural Effusion", "Consolidation", "Edema")
-    some = dataclasses.replace(study, pathologies=("Airspace Opacity", "Consolidation", "Support Devices"))
-    assert figure2.figure2_panels(some) == (None, "Airspace Opacity", "Consolidation", "Support Devices")
+    some = dataclasses.replace(
+        study, pathologies=("Airspace Opacity", "Consolidation", "Support Devices")
+    )
+    assert figure2.figure2_panels(some) == (
+        None,
+        "Airspace Opacity",
+        "Consolidation",
+        "Support Devices",
+    )
 
 
 def test_drawing_keeps_the_values_and_can_switch_groups(study):
     rows = figure2.figure2_rows(study)
     figure = figure2.figure2(rows)
-    assert {trace.legendgroup for trace in figure.data} == {"cam", "irnet", "full", "trials", "paper"}, "no CAM++ here"
+    assert {trace.legendgroup for trace in figure.data} == {
+        "cam",
+        "irnet",
+        "full",
+        "trials",
+        "paper",
+    }, "no CAM++ here"
     named = [trace.name for trace in figure.data if trace.showlegend]
     assert sorted(named) == ["CAM", "IRNet", "full (p = 1)", "paper", "poster", "single trials"]
     line = next(trace for trace in figure.data if trace.legendgroup == "cam")
@@ -54,15 +80,33 @@ def test_drawing_keeps_the_values_and_can_switch_groups(study):
 
 def test_a_third_kind_of_weak_labels_is_drawn(study):
     chosen = (study.cells["weak"] == "irnet").to_numpy()
-    changed = dataclasses.replace(study, cells=study.cells.assign(weak=study.cells["weak"].where(~chosen, "cam++")))
+    changed = dataclasses.replace(
+        study, cells=study.cells.assign(weak=study.cells["weak"].where(~chosen, "cam++"))
+    )
     rows = figure2.figure2_rows(changed)
     assert set(rows[rows["kind"] == "paper"]["method"]) == {"cam"}
-    assert rows[(rows["kind"] == "mean") & (rows["method"] == "cam++")]["p"].tolist() == [0, 0.5, 0.9]
+    assert rows[(rows["kind"] == "mean") & (rows["method"] == "cam++")]["p"].tolist() == [
+        0,
+        0.5,
+        0.9,
+    ]
     drawn = figure2.figure2(rows)
-    assert {trace.legendgroup for trace in drawn.data} == {"cam", "cam++", "full", "trials", "paper"}
+    assert {trace.legendgroup for trace in drawn.data} == {
+        "cam",
+        "cam++",
+        "full",
+        "trials",
+        "paper",
+    }
     assert {trace.meta for trace in drawn.data} == {"cam", "cam-plus-plus", "full"}
     columns = overlays.columns(changed)
-    assert [panel.title for panel in columns] == ["Weak, CAM", "Weak, CAM++", "Weak, IRNet", "Full", "CheXseg"]
+    assert [panel.title for panel in columns] == [
+        "Weak, CAM",
+        "Weak, CAM++",
+        "Weak, IRNet",
+        "Full",
+        "CheXseg",
+    ]
     assert columns[1].index is not None and columns[2].index is None
     assert "--columns:7" in overlays.grid_html(changed)[0]
 
@@ -98,12 +142,16 @@ def test_chexseg_is_chosen_by_selection_not_by_test_scores(study):
 
 def test_missing_arms_and_predictions_say_why(study):
     full_only = (study.cells["method"] == "full").to_numpy()
-    alone = dataclasses.replace(study, cells=study.cells[full_only], counts_CIK3=study.counts_CIK3[full_only])
+    alone = dataclasses.replace(
+        study, cells=study.cells[full_only], counts_CIK3=study.counts_CIK3[full_only]
+    )
     shown = overlays.columns(alone)
     assert [panel.index is None for panel in shown] == [True, True, False, True]
     assert "p = 0, CAM" in overlays.predicted(alone, shown[0], alone.image_ids[0])
     kept_none = dataclasses.replace(study, predictions=None)
-    assert "kept" in overlays.predicted(kept_none, overlays.columns(kept_none)[0], study.image_ids[0])
+    assert "kept" in overlays.predicted(
+        kept_none, overlays.columns(kept_none)[0], study.image_ids[0]
+    )
 
 
 def test_a_layer_covers_its_mask_and_nothing_else():

@@ -10,14 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from chexseg.analysis import load
+from chexseg.config import study_file
 from chexseg.data import shards
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.report import listing, load
+from chexseg.plan import planner
+from chexseg.plan.graph import Plan
+from chexseg.report import file_manifest
 from chexseg.report.page import page
 from chexseg.stages.artifacts import COUNTS
 from chexseg.stages.registry import STAGES
-from chexseg.study import plan, spec
-from chexseg.study.store import Store
+from chexseg.store.store import Store
 
 STUDY = """
 name: halves
@@ -28,8 +31,11 @@ IDS = tuple(f"patient{n}_study1_view1_frontal" for n in range(4))
 
 
 @pytest.fixture
-def planned() -> plan.Plan:
-    return plan.plan(spec.parse(STUDY, "halves.yaml"), {"train": "a", "valid": "b", "test": "fingerprint of test"})
+def planned() -> Plan:
+    return planner.plan(
+        study_file.parse(STUDY, "halves.yaml"),
+        {"train": "a", "valid": "b", "test": "fingerprint of test"},
+    )
 
 
 @pytest.fixture
@@ -37,22 +43,29 @@ def store(tmp_path) -> Store:
     return Store(tmp_path / "store")
 
 
-def keep(store: Store, planned: plan.Plan, cell: int) -> None:
+def keep(store: Store, planned: Plan, cell: int) -> None:
     """The scores of a cell, with Consolidation nowhere in the experts' masks, and its fit."""
-    fit, scores = (planned.nodes[key] for key in (planned.cells[cell].fit, planned.cells[cell].score))
+    fit, scores = (
+        planned.nodes[key] for key in (planned.cells[cell].fit, planned.cells[cell].score)
+    )
     with store.working_on(fit) as out:
         out.mkdir(parents=True)
         store.commit(fit, out, {"selection_miou": 0.2}, 60.0)
-    named = {"image_id": np.repeat(IDS, len(PATHOLOGIES)), "pathology": np.tile(PATHOLOGIES, len(IDS))}
+    named = {
+        "image_id": np.repeat(IDS, len(PATHOLOGIES)),
+        "pathology": np.tile(PATHOLOGIES, len(IDS)),
+    }
     edema = named["pathology"] == "Edema"
     counts = {"intersection": edema * (10 + cell), "predicted": edema * 40 + 5, "true": edema * 60}
     with store.working_on(scores) as out:
         out.mkdir(parents=True)
-        shards.write(out / COUNTS, shards.table(named | counts, {}, pathologies=PATHOLOGIES, size=64))
+        shards.write(
+            out / COUNTS, shards.table(named | counts, {}, pathologies=PATHOLOGIES, size=64)
+        )
         store.commit(scores, out, {}, 1.0)
 
 
-def text_of(planned: plan.Plan, store: Store) -> str:
+def text_of(planned: Plan, store: Store) -> str:
     text = page.render([load.study_results(planned, store)])
     return re.sub(r"<[^>]+>", "", text[: text.index('<script type="text/plain"')])
 
@@ -65,7 +78,9 @@ def test_half_a_study(planned, store):
     # Edema: IoU (10 + cell) / (45 + 60 - (10 + cell)) in every image alike.
     assert found.counts_CIK3[2, 0, 1].tolist() == [12, 45, 60]
     text = text_of(planned, store)
-    assert "3 of 6 cells finished" in text and "Incomplete: 3 of 6 cells finished (3 missing)" in text
+    assert (
+        "3 of 6 cells finished" in text and "Incomplete: 3 of 6 cells finished (3 missing)" in text
+    )
     assert text.count("not run yet") == 3
     assert "Stale" not in text
 
@@ -89,7 +104,11 @@ def test_damaged_scores_are_left_out_with_a_note_and_the_others_are_shown(planne
 
 def test_failed_cells(planned, store):
     keep(store, planned, 0)
-    store.record_failure(planned.nodes[planned.cells[1].fit], "RuntimeError: loss is not finite <at step 3>", "traceback")
+    store.record_failure(
+        planned.nodes[planned.cells[1].fit],
+        "RuntimeError: loss is not finite <at step 3>",
+        "traceback",
+    )
     text = text_of(planned, store)
     assert "(4 missing, 1 failed)" in text
     assert "RuntimeError: loss is not finite &lt;at step 3&gt;" in text
@@ -97,12 +116,17 @@ def test_failed_cells(planned, store):
 
 def test_a_pathology_without_positives(planned, store):
     keep(store, planned, 0)
-    assert "Without an expert mask in the test set, and left out of every mean: Consolidation." in text_of(planned, store)
+    assert (
+        "Without an expert mask in the test set, and left out of every mean: Consolidation."
+        in text_of(planned, store)
+    )
 
 
 def test_a_store_of_an_older_version(planned, store, monkeypatch):
-    monkeypatch.setitem(STAGES, "score", replace(STAGES["score"], version=STAGES["score"].version - 1))
-    older = plan.plan(planned.study, {"train": "a", "valid": "b", "test": "fingerprint of test"})
+    monkeypatch.setitem(
+        STAGES, "score", replace(STAGES["score"], version=STAGES["score"].version - 1)
+    )
+    older = planner.plan(planned.study, {"train": "a", "valid": "b", "test": "fingerprint of test"})
     for cell in range(6):
         keep(store, older, cell)
     monkeypatch.undo()
@@ -114,7 +138,11 @@ def test_a_store_of_an_older_version(planned, store, monkeypatch):
 
 def test_fingerprints_of_the_data_are_kept(planned, store):
     keep(store, planned, 0)
-    test = next(node for node in planned.nodes.values() if node.stage == "ingest" and node.config["split"] == "test")
+    test = next(
+        node
+        for node in planned.nodes.values()
+        if node.stage == "ingest" and node.config["split"] == "test"
+    )
     with store.working_on(test) as out:
         out.mkdir(parents=True)
         store.commit(test, out, {}, 1.0)
@@ -136,7 +164,7 @@ def test_a_report_leaves_nothing_old_and_nothing_of_others(planned, store, tmp_p
     changed.write_text(changed.read_text() + "a remark\n")
     second = page.publish([dataclasses.replace(results, name="second")], out, images=False)
     there = {path for path in out.rglob("*") if path.is_file()}
-    assert there == {mine, changed, out / listing.NAME, second.page, *second.files}
+    assert there == {mine, changed, out / file_manifest.NAME, second.page, *second.files}
     assert changed in first.files and len(second.files) > 4
 
 
@@ -144,9 +172,11 @@ def test_a_list_reaches_nothing_outside_its_folder(tmp_path):
     outside, out = tmp_path / "precious", tmp_path / "report"
     outside.write_text("precious")
     out.mkdir()
-    listing.replace(tmp_path, [outside])
-    (out / listing.NAME).write_text((tmp_path / listing.NAME).read_text().replace("precious", "../precious"))
-    listing.replace(out, [])
+    file_manifest.replace(tmp_path, [outside])
+    (out / file_manifest.NAME).write_text(
+        (tmp_path / file_manifest.NAME).read_text().replace("precious", "../precious")
+    )
+    file_manifest.replace(out, [])
     assert outside.exists()
-    (out / listing.NAME).write_text("[1, 2")
-    listing.replace(out, [])
+    (out / file_manifest.NAME).write_text("[1, 2")
+    file_manifest.replace(out, [])

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from plotly.offline import get_plotlyjs
 
-from chexseg.report import published
+from chexseg.analysis import published
+from chexseg.analysis.tables import study_tables
 from chexseg.report.page import page
-from chexseg.report.tables import study_tables
 
 
 class References(html.parser.HTMLParser):
@@ -27,7 +27,9 @@ class References(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         values = dict(attrs)
-        self.loaded += [values[name] for name in ("src", "href", "srcset", "data", "poster") if values.get(name)]
+        self.loaded += [
+            values[name] for name in ("src", "href", "srcset", "data", "poster") if values.get(name)
+        ]
         self.ids += [values["id"]] if "id" in values else []
 
 
@@ -73,14 +75,22 @@ def test_page_holds_the_key_of_every_cell(study, text):
 
 def test_files_stand_beside_the_page(written):
     names = {path.name for path in written.files}
-    assert {"demo-table1.csv", "demo-table1.md", "demo-cells.csv", "demo-figure2-d.html", "demo-overlays.png"} <= names
+    assert {
+        "demo-table1.csv",
+        "demo-table1.md",
+        "demo-cells.csv",
+        "demo-figure2-d.html",
+        "demo-overlays.png",
+    } <= names
     assert all(path.stat().st_size for path in written.files)
     figure = next(path for path in written.files if path.name == "demo-figure2-a.html").read_text()
     assert references(figure).loaded == ["plotly.min.js"]
 
 
 def test_write_returns_the_page_which_says_what_could_not_be_drawn(study, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "kaleido", None)  # importing it now fails, as where the extra isn't installed
+    monkeypatch.setitem(
+        sys.modules, "kaleido", None
+    )  # importing it now fails, as where the extra isn't installed
     out = tmp_path / "new" / "out"
     assert page.write([dataclasses.replace(study, image=None)], out) == out / "index.html"
     assert "kaleido isn&#x27;t installed (extra: images)" in (out / "index.html").read_text()
@@ -89,7 +99,10 @@ def test_write_returns_the_page_which_says_what_could_not_be_drawn(study, tmp_pa
 
 def test_no_finished_cell_gives_a_page_that_says_so(study, tmp_path):
     empty = dataclasses.replace(
-        study, cells=study.cells.iloc[:0], counts_CIK3=study.counts_CIK3[:0], stages=study.stages.iloc[:0]
+        study,
+        cells=study.cells.iloc[:0],
+        counts_CIK3=study.counts_CIK3[:0],
+        stages=study.stages.iloc[:0],
     )
     text = page.publish([empty], tmp_path, images=False).page.read_text()
     assert "No cell has finished yet" in text and "0 of 1 cells finished" in text
@@ -105,7 +118,10 @@ def test_two_studies_of_one_name_keep_their_files_apart(tmp_path, build):
 
 def test_text_from_a_study_cannot_break_the_page(study, tmp_path):
     nasty = dataclasses.replace(
-        study, title="</script><b>{{body}}", missing=study.missing.assign(reason="<img src=http://x>"), image=None
+        study,
+        title="</script><b>{{body}}",
+        missing=study.missing.assign(reason="<img src=http://x>"),
+        image=None,
     )
     text = page.publish([nasty], tmp_path, images=False).page.read_text()
     assert "<img src=http" not in text and "</script><b>" not in text
@@ -122,10 +138,16 @@ def test_colours_of_all_kinds_are_the_pages(text):
 def test_encoders_that_were_imported_are_kept_apart(study, tmp_path):
     several = [study.cells.assign(init=init) for init in ("imagenet", "moco", "random")]
     whole = dataclasses.replace(
-        study, cells=pd.concat(several, ignore_index=True), counts_CIK3=np.concatenate([study.counts_CIK3] * len(several))
+        study,
+        cells=pd.concat(several, ignore_index=True),
+        counts_CIK3=np.concatenate([study.counts_CIK3] * len(several)),
     )
     text = page.publish([whole], tmp_path, images=False).page.read_text(encoding="utf-8")
     for init in ("imagenet", "moco", "random"):
         assert f"encoder {init}" in text
     assert set(study_tables.students_rows(whole)["init"]) == {"imagenet", "moco", "random"}
-    assert [variant.init for variant in study_tables.variants(whole)] == ["imagenet", "moco", "random"]
+    assert [variant.init for variant in study_tables.variants(whole)] == [
+        "imagenet",
+        "moco",
+        "random",
+    ]

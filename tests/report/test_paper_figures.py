@@ -8,13 +8,13 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from papers_study import PIXELS, RADIOLOGISTS, achieved, counts_of, papers_study
 
+from chexseg.analysis.tables import grid, study_tables, table2
+from chexseg.analysis.tables.text import to_tex
 from chexseg.report.figures import figure3, figure4, figure5, study_figures
 from chexseg.report.page.comparison_sections import comparison_sections, paper_tables
-from chexseg.report.tables import grid, study_tables, table2
-from chexseg.report.tables.html import to_html
-from chexseg.report.tables.text import to_tex
+from chexseg.report.page.html_tables import to_html
+from tests.analysis.papers_study import PIXELS, RADIOLOGISTS, achieved, counts_of, papers_study
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,9 @@ def paper():
 def keep(results, chosen_C: np.ndarray, **changes):
     """The study with some of its cells."""
     cells = results.cells[chosen_C].reset_index(drop=True)
-    return dataclasses.replace(results, cells=cells, counts_CIK3=results.counts_CIK3[chosen_C], **changes)
+    return dataclasses.replace(
+        results, cells=cells, counts_CIK3=results.counts_CIK3[chosen_C], **changes
+    )
 
 
 def by_hand(*ious: float) -> list[float]:
@@ -54,7 +56,11 @@ def test_table2_has_the_papers_rows_and_numbers(paper):
 
 def test_table2_says_which_cells_are_missing_and_keeps_settings_apart(paper):
     weak = (paper.cells["method"] == "weak").to_numpy()
-    gone = weak & (paper.cells["weak_images"] == 2000).to_numpy() & (paper.cells["init"] == "moco").to_numpy()
+    gone = (
+        weak
+        & (paper.cells["weak_images"] == 2000).to_numpy()
+        & (paper.cells["init"] == "moco").to_numpy()
+    )
     rows = table2.table2_rows(keep(paper, weak & ~gone))
     moco = rows[(rows["encoder"] == "moco") & (rows["method"] == "CAM")].iloc[0]
     assert np.isnan(moco["2,000 images"]) and moco["2,000 images reason"] == grid.UNFINISHED
@@ -71,7 +77,7 @@ def test_table2_says_which_cells_are_missing_and_keeps_settings_apart(paper):
 
 
 def test_what_a_column_tells_is_not_told_again(paper):
-    """Cells of a study that varies encoders and numbers of images say so in `other` too (study.cell.Names)."""
+    """Cells of a study that varies encoders and numbers of images say so in `other` too (plan.cells.Names)."""
     other = "init=" + paper.cells["init"] + " weak_images=" + paper.cells["weak_images"].astype(str)
     named = dataclasses.replace(paper, cells=paper.cells.assign(other=other))
     assert table2.table2_rows(named).equals(table2.table2_rows(paper))
@@ -93,14 +99,22 @@ def test_published_means_of_ten_stand_beside_no_other_mean():
 
 def test_figure3_has_students_and_the_teachers_of_their_encoder(paper):
     rows = figure3.figure3_rows(paper)
-    assert figure3.figure3_panels(rows) == ("random", "moco", "chexpert"), "imagenet's teacher has no student"
+    assert figure3.figure3_panels(rows) == ("random", "moco", "chexpert"), (
+        "imagenet's teacher has no student"
+    )
     mean = rows[(rows["kind"] == "mean") & (rows["init"] == "moco")]
     assert mean[mean["method"] == "student"]["fraction"].tolist() == [0.001, 0.01, 0.1]
     ours = achieved(paper, method="student", init="moco", fraction=0.01)
-    assert mean[mean["fraction"] == 0.01][["value", "low", "high"]].iloc[0].tolist() == pytest.approx(by_hand(*ours), rel=1e-4)
-    assert rows.loc[rows["kind"] == "paper", ["init", "value"]].values.tolist() == [["chexpert", 0.263]]
+    assert mean[mean["fraction"] == 0.01][["value", "low", "high"]].iloc[
+        0
+    ].tolist() == pytest.approx(by_hand(*ours), rel=1e-4)
+    assert rows.loc[rows["kind"] == "paper", ["init", "value"]].values.tolist() == [
+        ["chexpert", 0.263]
+    ]
     line = next(
-        trace for trace in figure3.figure3(rows, "moco").data if trace.legendgroup == "teacher" and trace.meta == "full"
+        trace
+        for trace in figure3.figure3(rows, "moco").data
+        if trace.legendgroup == "teacher" and trace.meta == "full"
     )
     teacher = achieved(paper, method="full", init="moco").mean()
     assert line.line.dash == "dash" and list(line.y) == pytest.approx([teacher] * 2)
@@ -118,7 +132,11 @@ def test_figure3_panels_share_their_axes_and_a_missing_share_leaves_a_gap(paper)
 
 def test_a_teacher_has_its_students_settings():
     study = papers_study(trials=2, images=4)
-    student = (study.cells["method"] == "student") & (study.cells["init"] == "moco") & (study.cells["fraction"] == 0.1)
+    student = (
+        (study.cells["method"] == "student")
+        & (study.cells["init"] == "moco")
+        & (study.cells["fraction"] == 0.1)
+    )
     teacher = (study.cells["method"] == "full") & (study.cells["init"] == "moco")
     small = study.cells.assign(epochs=study.cells["epochs"].where(~(student | teacher), 5))
     counts = study.counts_CIK3[student | teacher] // [2, 1, 1]
@@ -130,7 +148,10 @@ def test_a_teacher_has_its_students_settings():
     rows = study_tables.students_rows(both)
     moco = rows[(rows["init"] == "moco") & (rows["fraction"] == 0.1)]
     full = achieved(study, method="full", init="moco").mean()
-    assert sorted(moco["teacher"])[1] == pytest.approx(full) and sorted(moco["teacher"])[0] < full / 1.5
+    assert (
+        sorted(moco["teacher"])[1] == pytest.approx(full)
+        and sorted(moco["teacher"])[0] < full / 1.5
+    )
 
 
 def test_figure4_compares_encoders_with_published_values_beside_ours(paper):
@@ -138,14 +159,20 @@ def test_figure4_compares_encoders_with_published_values_beside_ours(paper):
     assert figure4.figure4_panels(rows) == (0, 100, 2000, 20000)
     full = rows[(rows["images"] == 0) & (rows["kind"] == "mean")]
     assert full["encoder"].tolist() == ["random", "imagenet", "moco", "chexpert"]
-    assert full["value"].iloc[1] == pytest.approx(achieved(paper, method="full", init="imagenet").mean())
+    assert full["value"].iloc[1] == pytest.approx(
+        achieved(paper, method="full", init="imagenet").mean()
+    )
     published = rows[(rows["images"] == 0) & rows["kind"].isin(["paper", "poster"])]
     assert published[["kind", "value"]].values.tolist() == [["paper", 0.263], ["poster", 0.246]]
-    table = rows[(rows["images"] == 100) & (rows["kind"] == "paper") & (rows["encoder"] == "random")]
+    table = rows[
+        (rows["images"] == 100) & (rows["kind"] == "paper") & (rows["encoder"] == "random")
+    ]
     assert (table["high"] - table["value"]).tolist() == pytest.approx([0.00783, 0.00133])
     drawn = figure4.figure4(rows, 20000, "b")
     cam = next(trace for trace in drawn.data if trace.legendgroup == "cam")
-    assert len(cam.x) == 4 and all(at < number for number, at in enumerate(cam.x)), "beside IRNet, not upon it"
+    assert len(cam.x) == 4 and all(at < number for number, at in enumerate(cam.x)), (
+        "beside IRNet, not upon it"
+    )
     assert drawn.layout.yaxis.range == figure4.figure4(rows, 100).layout.yaxis.range
 
 
@@ -162,8 +189,16 @@ def test_figure5_by_hand():
     """Six patients with an image each: readers share 800 of their 1,000 pixels with the experts' 1,000, so that all images
     have 800 / 1,200; CheXseg shares 500 in three of them, 500 / 1,500, and 800 in the others: pooled, 1,300 / 2,700."""
     study = papers_study(trials=1, images=6, pathologies=("Edema",))
-    chosen = (study.cells["method"] == "mixed") & (study.cells["weak"] == "cam") & (study.cells["p"] == 0.9)
-    one = keep(study, chosen.to_numpy(), image_ids=tuple(f"patient{number}_study1_view1_frontal" for number in range(6)))
+    chosen = (
+        (study.cells["method"] == "mixed")
+        & (study.cells["weak"] == "cam")
+        & (study.cells["p"] == 0.9)
+    )
+    one = keep(
+        study,
+        chosen.to_numpy(),
+        image_ids=tuple(f"patient{number}_study1_view1_frontal" for number in range(6)),
+    )
     one = dataclasses.replace(
         one,
         counts_CIK3=np.array([[[[500, 1000, 1000]], [[800, 1000, 1000]]] * 3]),
@@ -171,7 +206,9 @@ def test_figure5_by_hand():
     )
     rows = figure5.figure5_rows(one)
     ours = rows[(rows["kind"] == "mean") & (rows["task"] == "Edema")].set_index("role")
-    assert ours["value"].to_dict() == pytest.approx({"chexseg": 1300 / 2700, "radiologists": 2 / 3, "gap": 1300 / 2700 - 2 / 3})
+    assert ours["value"].to_dict() == pytest.approx(
+        {"chexseg": 1300 / 2700, "radiologists": 2 / 3, "gap": 1300 / 2700 - 2 / 3}
+    )
     # The images' differences, 500 / 1,500 - 2 / 3 and 0, lie 1 / 6 to either side of their mean: so does IoU, nearly. The
     # standard error of six is 0.183 / sqrt(6) = 0.075, Student's quantile 2.57.
     low, high = ours.loc["gap", ["low", "high"]]
@@ -179,9 +216,9 @@ def test_figure5_by_hand():
     assert (low + high) / 2 == pytest.approx(1300 / 2700 - 2 / 3)
     assert ours.loc["radiologists", ["low", "high"]].tolist() == pytest.approx([2 / 3, 2 / 3])
     table = figure5.radiologists_rows(rows)
-    assert table["task"].tolist() == ["Avg. IoU", "Edema"] and table["relative %"].tolist() == pytest.approx(
-        [-27.78] * 2, abs=0.01
-    )
+    assert table["task"].tolist() == ["Avg. IoU", "Edema"] and table[
+        "relative %"
+    ].tolist() == pytest.approx([-27.78] * 2, abs=0.01)
 
 
 def test_figure5_has_the_papers_roles_and_what_follows_from_its_text(paper):
@@ -189,12 +226,17 @@ def test_figure5_has_the_papers_roles_and_what_follows_from_its_text(paper):
     told = rows[rows["kind"] == "mean"].set_index("role")["told"]
     assert told["chexseg"].iloc[0].startswith("CAM, p = 0.9")
     assert told["weak"].iloc[0].startswith("IRNet, p = 0, 20,000 weak images, encoder chexpert")
-    published = rows[rows["kind"].isin(["paper", "poster"])].set_index(["task", "role", "kind"])["value"]
+    published = rows[rows["kind"].isin(["paper", "poster"])].set_index(["task", "role", "kind"])[
+        "value"
+    ]
     # (0.299 - 0.156) / 71.6% and (0.27 - 0.156) / 57.2% above weak supervision.
     assert published["Avg. IoU", "radiologists", "paper"] == pytest.approx(0.3557, abs=1e-4)
     assert published["Avg. IoU", "radiologists", "poster"] == pytest.approx(0.3553, abs=1e-4)
     assert published["Atelectasis", "radiologists", "paper"] == pytest.approx(0.324 / 2.65)
-    assert published["Edema", "chexseg", "paper"] == 0.258 and ("Edema", "radiologists", "paper") not in published
+    assert (
+        published["Edema", "chexseg", "paper"] == 0.258
+        and ("Edema", "radiologists", "paper") not in published
+    )
     gap = rows[(rows["role"] == "gap")].set_index("task")
     assert {task for task in RADIOLOGISTS if gap.loc[task, "low"] > 0} == set(RADIOLOGISTS)
 
@@ -214,8 +256,14 @@ def test_figure5_without_radiologists_or_expert_masks(build):
 
 def test_every_figure_and_table_of_the_paper_is_there(paper):
     names = set(study_figures.paper_figures(paper))
-    assert {f"figure2-{letter}" for letter in "abcd"} | {"figure2-lung-lesion", "figure3-moco", "figure5"} <= names
-    assert {"figure4a", "figure4b-100", "figure4b-2000", "figure4b-20000"} <= names and len(names) == 19
+    assert {f"figure2-{letter}" for letter in "abcd"} | {
+        "figure2-lung-lesion",
+        "figure3-moco",
+        "figure5",
+    } <= names
+    assert {"figure4a", "figure4b-100", "figure4b-2000", "figure4b-20000"} <= names and len(
+        names
+    ) == 19
     assert set(paper_tables(paper)) == {"pathologies", "table2", "radiologists"}
 
 
@@ -224,25 +272,39 @@ def test_figures_hold_numbers_alone(trials):
     drawn = study_figures.paper_figures(papers_study(trials=trials, images=4))
     for name, figure in drawn.items():
         for trace in figure.data:
-            assert len(trace.x) == len(trace.y) and np.isfinite(np.array([trace.x, trace.y], dtype=float)).all(), name
+            assert (
+                len(trace.x) == len(trace.y)
+                and np.isfinite(np.array([trace.x, trace.y], dtype=float)).all()
+            ), name
         assert figure.layout.showlegend and len({t.name for t in figure.data if t.showlegend}) > 1
 
 
 def test_an_empty_study_has_no_figures(study):
-    empty = dataclasses.replace(study, cells=study.cells.iloc[:0], counts_CIK3=study.counts_CIK3[:0])
+    empty = dataclasses.replace(
+        study, cells=study.cells.iloc[:0], counts_CIK3=study.counts_CIK3[:0]
+    )
     assert study_figures.paper_figures(empty) == {}
-    assert all(not len(rows) for rows in paper_tables(empty).values()) and comparison_sections(empty, "demo") == {}
+    assert (
+        all(not len(rows) for rows in paper_tables(empty).values())
+        and comparison_sections(empty, "demo") == {}
+    )
 
 
 def test_arms_by_pathology_mark_the_best_of_each_column(paper):
     rows = table2.arms_rows(paper)
-    assert len(rows) == len(table2.arms(paper)) and grid.columns(rows) == ["Avg. IoU", *paper.pathologies]
+    assert len(rows) == len(table2.arms(paper)) and grid.columns(rows) == [
+        "Avg. IoU",
+        *paper.pathologies,
+    ]
     for name in grid.columns(rows):
         leaders = [row["arm"] for _, row in rows.iterrows() if grid.is_best(row, name)]
         assert leaders == [rows.loc[rows[name].idxmax(), "arm"]]
     assert rows["best"].notna().sum() < len(rows)
     assert to_html(rows).count("<b>") == 11
-    only = keep(paper, (paper.cells["method"] == "full").to_numpy() & (paper.cells["init"] == "moco").to_numpy())
+    only = keep(
+        paper,
+        (paper.cells["method"] == "full").to_numpy() & (paper.cells["init"] == "moco").to_numpy(),
+    )
     assert table2.arms_rows(only)["best"].isna().all(), "an arm alone is no best"
 
 
@@ -275,16 +337,26 @@ def test_tex_of_table1_and_table2(paper):
 
 
 def test_tex_gives_each_dash_its_reason(build):
-    study = build(absent=("Pneumothorax",), drop=("irnet p=0 trial 0", "irnet p=0 trial 1"), students=False, images=8)
+    study = build(
+        absent=("Pneumothorax",),
+        drop=("irnet p=0 trial 0", "irnet p=0 trial 1"),
+        students=False,
+        images=8,
+    )
     text = to_tex(study_tables.table1_rows(study))
     cells = check_tex(text)
     letter = text[text.index("no expert mask") - 4]
-    assert next(line for line in cells if line[0] == "Pneumothorax")[2] == rf"--\textsuperscript{{{letter}}}"
+    assert (
+        next(line for line in cells if line[0] == "Pneumothorax")[2]
+        == rf"--\textsuperscript{{{letter}}}"
+    )
     assert "no finished cell" in text
 
 
 def test_tex_escapes_what_a_study_is_called():
-    nasty = pd.DataFrame([{"name": r"50% of_{a}\b & #1 ~^ $x$ <y>", "state": "failed", "reason": "—"}])
+    nasty = pd.DataFrame(
+        [{"name": r"50% of_{a}\b & #1 ~^ $x$ <y>", "state": "failed", "reason": "—"}]
+    )
     cells = check_tex(to_tex(nasty))
     assert cells[1][0] == (
         r"50\% of\_\{a\}\textbackslash{}b \& \#1 \textasciitilde{}\textasciicircum{} \$x\$ \textless{}y\textgreater{}"
@@ -296,7 +368,9 @@ def test_tex_escapes_what_a_study_is_called():
 
 def test_the_terminal_names_the_table_and_counts_the_others(study):
     several = [study.cells.assign(init=init) for init in ("chexpert", "moco", "random")]
-    three = dataclasses.replace(study, cells=pd.concat(several), counts_CIK3=np.concatenate([study.counts_CIK3] * 3))
+    three = dataclasses.replace(
+        study, cells=pd.concat(several), counts_CIK3=np.concatenate([study.counts_CIK3] * 3)
+    )
     text = table2.terminal(three)
     assert text.startswith("Table 1, encoder chexpert, 100 weak images, 20 epochs\n")
     assert text.endswith("2 other Tables 1 are on the page and in tables/.")
@@ -307,7 +381,9 @@ def test_the_terminal_names_the_table_and_counts_the_others(study):
 
 
 def test_arms_without_mixtures_beside_some_with_are_table2s(paper):
-    assert [str(variant) for variant in study_tables.variants(paper)] == ["encoder chexpert, 100 weak images, 20 epochs"]
+    assert [str(variant) for variant in study_tables.variants(paper)] == [
+        "encoder chexpert, 100 weak images, 20 epochs"
+    ]
 
 
 def test_counts_of_hit_their_iou():

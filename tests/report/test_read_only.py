@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from chexseg.study.store import Store
-from tests.report import stores
+from chexseg.store.store import Store
+from tests.analysis import stores
 
 pytestmark = pytest.mark.heavy  # each command in a process of its own
 
@@ -23,8 +23,8 @@ from chexseg.cli import app
 try:
     app(sys.argv[1:], standalone_mode=False)
 finally:
-    trains = ("ray", "torch", "optuna", "chexseg.models", "chexseg.study.run", "chexseg.study.search_run",
-              "chexseg.study.launch", "chexseg.study.execute", "chexseg.data.training_source")
+    trains = ("ray", "torch", "optuna", "chexseg.models", "chexseg.run.scheduler", "chexseg.search.searcher",
+              "chexseg.launch", "chexseg.run.execute", "chexseg.data.sampling.radiograph_samplers")
     print("LOADED", sorted(set(trains) & set(sys.modules)))
 """
 
@@ -36,7 +36,9 @@ def half(tmp_path_factory, phantom_root) -> tuple[Path, Path, Store]:
     study, store = stores.write_study(folder / "small.yaml"), Store(folder / "store")
     plan = stores.plan_of(study, phantom_root, store)
     stores.score(store, plan, phantom_root, plan.cells[1:3])
-    store.record_failure(plan.nodes[plan.cells[0].fit], "RuntimeError: loss is not finite", "Traceback ...")
+    store.record_failure(
+        plan.nodes[plan.cells[0].fit], "RuntimeError: loss is not finite", "Traceback ..."
+    )
     with store.working_on(plan.nodes[plan.cells[3].fit]) as partial:
         partial.mkdir(parents=True)
         (partial / "resume.pt").write_bytes(b"half a file")
@@ -46,7 +48,11 @@ def half(tmp_path_factory, phantom_root) -> tuple[Path, Path, Store]:
 def listing(root: Path) -> dict[str, tuple[int, int, int]]:
     """Everything below a directory: path -> mode, size and time of the last change of the content."""
     found = [root, *root.rglob("*")]
-    return {str(path): (about.st_mode, about.st_size, about.st_mtime_ns) for path in found for about in [path.lstat()]}
+    return {
+        str(path): (about.st_mode, about.st_size, about.st_mtime_ns)
+        for path in found
+        for about in [path.lstat()]
+    }
 
 
 @pytest.mark.parametrize(
@@ -57,7 +63,10 @@ def listing(root: Path) -> dict[str, tuple[int, int, int]]:
         (("study", "plan", "STUDY"), ["2 of them done"]),
         (("report", "STUDY", "--out", "OUT"), ["small: 2 of 4 cells finished"]),
         (("compare", "STUDY#cam p=0.5", "STUDY#full", "--out", "OUT"), ["1 of 2 cells finished"]),
-        (("compare", "STUDY", "DATA/CheXlocalize/hb_segmentations_test.json", "--out", "OUT"), ["2 of 4 cells finished"]),
+        (
+            ("compare", "STUDY", "DATA/CheXlocalize/hb_segmentations_test.json", "--out", "OUT"),
+            ["2 of 4 cells finished"],
+        ),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
 )
@@ -87,7 +96,7 @@ def test_a_command_that_reads(half, tmp_path, arguments, told):
 
 
 def test_the_report_of_half_a_study_says_what_is_missing_and_why(half, tmp_path):
-    from chexseg.report import load
+    from chexseg.analysis import load
     from chexseg.report.page import page
 
     study, data, store = half

@@ -6,8 +6,8 @@ import dataclasses
 
 import pandas as pd
 
+from chexseg.analysis.results import GRAPH_COLUMNS
 from chexseg.report.figures import stage_graph
-from chexseg.report.results import GRAPH_COLUMNS
 
 RUNS = [
     ("train", "ingest", ()),
@@ -24,15 +24,19 @@ RUNS = [
 
 
 def graph(states: dict[str, str] | None = None) -> pd.DataFrame:
-    rows = [(key, stage, key, (states or {}).get(key, "cached"), 60.0, inputs) for key, stage, inputs in RUNS]
+    rows = [
+        (key, stage, key, (states or {}).get(key, "cached"), 60.0, inputs)
+        for key, stage, inputs in RUNS
+    ]
     return pd.DataFrame(rows, columns=list(GRAPH_COLUMNS))
 
 
 def test_stages_stand_in_the_order_of_the_data_and_a_student_after_its_teacher(study):
     rows = stage_graph.rows(dataclasses.replace(study, graph=graph())).set_index("key")
-    assert [rows.loc[key, "column"] for key in ("train", "classifier", "maps", "weak", "logits", "student", "full scores")] == [
-        *range(7)
-    ]
+    assert [
+        rows.loc[key, "column"]
+        for key in ("train", "classifier", "maps", "weak", "logits", "student", "full scores")
+    ] == [*range(7)]
     assert rows.loc["full", "column"] == rows.loc["weak", "column"]
     for _, group in rows.groupby("column"):
         assert group["place"].is_unique and group["place"].between(0, 1).all()
@@ -51,7 +55,9 @@ def test_a_line_stands_for_what_is_read_and_not_needed_on_another_way(study):
 
 
 def test_states_are_told_by_symbol_and_counted(study):
-    found = stage_graph.rows(dataclasses.replace(study, graph=graph({"weak": "failed", "weak scores": "new"})))
+    found = stage_graph.rows(
+        dataclasses.replace(study, graph=graph({"weak": "failed", "weak scores": "new"}))
+    )
     figure = stage_graph.draw(found)
     named = {trace.name: trace.marker.symbol for trace in figure.data[1:]}
     assert named == {"done (10)": "circle", "failed (1)": "x", "to run (1)": "circle-open"}

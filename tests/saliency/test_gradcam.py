@@ -65,17 +65,23 @@ def test_closed_form_and_autograd_agree_with_one_backward_pass_a_class(network, 
 def test_closed_form_in_float32(network, images):
     features, logits = network.float()(images.float())
     expected = gradcam.normalise(grad_cam_by_hand(features, logits))
-    closed = gradcam.normalise(gradcam.closed_form(features.detach(), network.linear.weight.detach()))
+    closed = gradcam.normalise(
+        gradcam.closed_form(features.detach(), network.linear.weight.detach())
+    )
     torch.testing.assert_close(closed, expected, rtol=0, atol=1e-5)
 
 
 def test_autograd_serves_a_head_without_closed_form(images):
     torch.manual_seed(0)
     body = nn.Conv2d(1, 4, 3).double()
-    head = nn.Sequential(nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Linear(16, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    head = nn.Sequential(
+        nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Linear(16, 5), nn.Tanh(), nn.Linear(5, 3)
+    ).double()
     features = body(images)
     logits = head(features)
-    torch.testing.assert_close(gradcam.grad_cam(features, logits), grad_cam_by_hand(features, logits))
+    torch.testing.assert_close(
+        gradcam.grad_cam(features, logits), grad_cam_by_hand(features, logits)
+    )
 
 
 def test_autograd_keeps_the_graph_for_the_caller(network, images):
@@ -115,9 +121,13 @@ def test_plus_plus_is_its_definition():
     features = torch.randn(2, 3, 3, 2, dtype=torch.float64).relu() * 5
     expected = grad_cam_plus_plus_by_hand(features, head)
     weight, bias = head.weight.detach(), head.bias.detach()
-    torch.testing.assert_close(gradcam.grad_cam_plus_plus(features, weight, bias), expected, rtol=1e-10, atol=0)
+    torch.testing.assert_close(
+        gradcam.grad_cam_plus_plus(features, weight, bias), expected, rtol=1e-10, atol=0
+    )
     # The bias scales whole maps only.
-    torch.testing.assert_close(gradcam.normalise(gradcam.grad_cam_plus_plus(features, weight)), gradcam.normalise(expected))
+    torch.testing.assert_close(
+        gradcam.normalise(gradcam.grad_cam_plus_plus(features, weight)), gradcam.normalise(expected)
+    )
     # And it is another map than Grad-CAM's.
     other = gradcam.normalise(gradcam.closed_form(features, weight))
     assert (other - gradcam.normalise(expected)).abs().max() > 0.01
@@ -131,8 +141,12 @@ def test_plus_plus_is_finite_for_weights_without_a_gradient():
 
 
 def test_normalise_scales_each_map_by_its_own_maximum():
-    maps = torch.tensor([[[[0.0, 2.0], [4.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]], [[1e-30, 0.0], [0.0, 5e-31]]]])
-    expected = torch.tensor([[[[0.0, 0.5], [1.0, 0.25]], [[0.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 0.5]]]])
+    maps = torch.tensor(
+        [[[[0.0, 2.0], [4.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]], [[1e-30, 0.0], [0.0, 5e-31]]]]
+    )
+    expected = torch.tensor(
+        [[[[0.0, 0.5], [1.0, 0.25]], [[0.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 0.5]]]]
+    )
     torch.testing.assert_close(gradcam.normalise(maps), expected)
 
 
@@ -168,7 +182,11 @@ def package_maps(method, network, images):
             shown.append(torch.from_numpy(cam(images, targets)))
             hooked = cam.activations_and_grads
             arguments = (hooked.activations[0].numpy(), hooked.gradients[0].numpy())
-            raw.append(torch.from_numpy(cam.get_cam_image(images, network.features, targets, *arguments)).relu())
+            raw.append(
+                torch.from_numpy(
+                    cam.get_cam_image(images, network.features, targets, *arguments)
+                ).relu()
+            )
     return torch.stack(raw, dim=1), torch.stack(shown, dim=1)
 
 
@@ -183,14 +201,20 @@ def as_shown(maps, size):
 
 
 def test_grad_cam_is_the_grad_cam_packages(densenet, radiographs):
-    raw, shown = package_maps(pytorch_grad_cam.GradCAM, Hookable(densenet.body, densenet.head), radiographs)
+    raw, shown = package_maps(
+        pytorch_grad_cam.GradCAM, Hookable(densenet.body, densenet.head), radiographs
+    )
     features = densenet.feature_map(radiographs)
     by_autograd = gradcam.grad_cam(features, densenet.head(features.mean((2, 3)))[:, COLUMNS])
     closed = gradcam.closed_form(features.detach(), densenet.head.weight[COLUMNS].detach())
-    assert (raw.amax((2, 3)) > 1e-3).sum() > len(PATHOLOGIES)  # some are 0 everywhere: no weight pulls them up
+    assert (raw.amax((2, 3)) > 1e-3).sum() > len(
+        PATHOLOGIES
+    )  # some are 0 everywhere: no weight pulls them up
     for ours in (closed, by_autograd):
         torch.testing.assert_close(ours, raw, rtol=0, atol=1e-5)
-        torch.testing.assert_close(gradcam.normalise(ours), gradcam.normalise(raw), rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            gradcam.normalise(ours), gradcam.normalise(raw), rtol=0, atol=1e-5
+        )
         torch.testing.assert_close(as_shown(ours, (96, 96)), shown, rtol=0, atol=1e-5)
 
 
@@ -204,7 +228,9 @@ def test_grad_cam_plus_plus_is_the_grad_cam_packages_but_for_its_epsilon(densene
     network, area = Hookable(nn.Identity(), head), features[0, 0].numel()
     weight, pooled = head.weight[COLUMNS].detach().clone(), features.mean((2, 3))
 
-    raw, _ = package_maps(pytorch_grad_cam.GradCAMPlusPlus, network, features.clone().requires_grad_())
+    raw, _ = package_maps(
+        pytorch_grad_cam.GradCAMPlusPlus, network, features.clone().requires_grad_()
+    )
     g = weight.relu() / area
     alpha = area * g**3 / (2 * g**2 + area * pooled[:, None] * g**3 + 1e-6)
     with_epsilon = (alpha @ features.flatten(2)).unflatten(2, features.shape[2:])
@@ -215,7 +241,11 @@ def test_grad_cam_plus_plus_is_the_grad_cam_packages_but_for_its_epsilon(densene
     # Where 1e-6 is nothing beside g^2 the two are one. The bias keeps exp(y) at 1.
     with torch.no_grad():
         head.weight.mul_(1e4)
-    raw, _ = package_maps(pytorch_grad_cam.GradCAMPlusPlus, network, features.clone().requires_grad_())
-    ours = gradcam.normalise(gradcam.grad_cam_plus_plus(features, 1e4 * weight, -1e4 * (pooled @ weight.T)[0]))
+    raw, _ = package_maps(
+        pytorch_grad_cam.GradCAMPlusPlus, network, features.clone().requires_grad_()
+    )
+    ours = gradcam.normalise(
+        gradcam.grad_cam_plus_plus(features, 1e4 * weight, -1e4 * (pooled @ weight.T)[0])
+    )
     assert (ours.amax((2, 3)) == 1).all()
     torch.testing.assert_close(ours, gradcam.normalise(raw), rtol=0, atol=1e-5)

@@ -15,7 +15,9 @@ FIRST, SECOND = (13.0, 12.5, 8.0), (31.0, 32.0, 7.0)  # y, x, radius
 
 
 def pixels(height=SIZE, width=SIZE):
-    return torch.stack(torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij"))
+    return torch.stack(
+        torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
+    )
 
 
 def disc(y, x, radius):
@@ -26,7 +28,9 @@ def field(*discs):
     """In each disc exactly the way to its centre, elsewhere nothing."""
     displacement = torch.zeros(2, SIZE, SIZE)
     for y, x, radius in discs:
-        displacement = torch.where(disc(y, x, radius), torch.tensor([y, x])[:, None, None] - pixels(), displacement)
+        displacement = torch.where(
+            disc(y, x, radius), torch.tensor([y, x])[:, None, None] - pixels(), displacement
+        )
     return displacement
 
 
@@ -91,9 +95,14 @@ def test_without_displacement_all_pixels_rest_and_are_one_instance():
     instances = instance_map(displacement)
     assert (instances == 1).all()
     # So instance-wise is class-wise.
-    maps, boundary = torch.stack([blob(13, 12, 4), blob(31, 32, 4, 0.3)])[None], blob(25, 25, 5)[None]
+    maps, boundary = (
+        torch.stack([blob(13, 12, 4), blob(31, 32, 4, 0.3)])[None],
+        blob(25, 25, 5)[None],
+    )
     expected = gradcam.normalise(random_walk.propagate(maps, boundary))
-    torch.testing.assert_close(instance_wise_cams(maps, boundary, instances), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        instance_wise_cams(maps, boundary, instances), expected, rtol=0, atol=1e-5
+    )
 
 
 def follow(displacement, y, x, iterations):
@@ -103,8 +112,13 @@ def follow(displacement, y, x, iterations):
         y0, x0 = min(int(y), height - 2), min(int(x), width - 2)
         step = 0
         for corner_y, corner_x in ((y0, x0), (y0, x0 + 1), (y0 + 1, x0), (y0 + 1, x0 + 1)):
-            step = step + displacement[:, corner_y, corner_x] * (1 - abs(y - corner_y)) * (1 - abs(x - corner_x))
-        there = min(max(y + step[0].item(), 0), height - 1), min(max(x + step[1].item(), 0), width - 1)
+            step = step + displacement[:, corner_y, corner_x] * (1 - abs(y - corner_y)) * (
+                1 - abs(x - corner_x)
+            )
+        there = (
+            min(max(y + step[0].item(), 0), height - 1),
+            min(max(x + step[1].item(), 0), width - 1),
+        )
         if math.dist(there, (y, x)) < 0.01:
             break
         y, x = there
@@ -133,7 +147,10 @@ def components(near):
 def test_centroids_and_instances_are_those_of_the_loops(smallest):
     generator = torch.Generator().manual_seed(0)
     displacement = 2 * torch.randn(2, 2, 7, 9, dtype=torch.float64, generator=generator)
-    found, instances = centroids(displacement, 10), instance_map(displacement, still=2, smallest=smallest, iterations=10)
+    found, instances = (
+        centroids(displacement, 10),
+        instance_map(displacement, still=2, smallest=smallest, iterations=10),
+    )
     zeros = 0
     for n in range(2):
         near = components(displacement[n].norm(dim=0) < 2)
@@ -165,7 +182,11 @@ def cams_by_hand(maps, boundary, instances, foreground):
         for y in range(height):
             for x in range(width):
                 around = values[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
-                if values[y, x] > foreground * values.max() and values[y, x] == around.max() and instances[y, x]:
+                if (
+                    values[y, x] > foreground * values.max()
+                    and values[y, x] == around.max()
+                    and instances[y, x]
+                ):
                     peaks.add(instances[y, x].item())
         left = values.clone()
         for number in peaks:
@@ -194,7 +215,10 @@ def test_instance_wise_cams_are_those_of_the_loops():
 
 
 def test_a_weak_second_lesion_survives_the_threshold_only_instance_wise():
-    maps, boundary = (blob(*FIRST[:2], 3) + blob(*SECOND[:2], 3, 0.45))[None, None], torch.zeros(1, SIZE, SIZE)
+    maps, boundary = (
+        (blob(*FIRST[:2], 3) + blob(*SECOND[:2], 3, 0.45))[None, None],
+        torch.zeros(1, SIZE, SIZE),
+    )
     instances = instance_map(field(FIRST, SECOND)[None])
     class_wise = gradcam.normalise(random_walk.propagate(maps, boundary))[0, 0] > 0.6
     instance_wise = instance_wise_cams(maps, boundary, instances)[0, 0] > 0.6
@@ -221,7 +245,9 @@ def test_the_foot_of_a_map_beyond_its_instance_does_not_rise():
 
 def test_the_place_in_the_batch_changes_nothing():
     generator = torch.Generator().manual_seed(2)
-    displacement = torch.stack([field(FIRST, SECOND), field(SECOND), 0.3 * field(FIRST), torch.zeros(2, SIZE, SIZE)])
+    displacement = torch.stack(
+        [field(FIRST, SECOND), field(SECOND), 0.3 * field(FIRST), torch.zeros(2, SIZE, SIZE)]
+    )
     displacement = displacement + 0.3 * torch.randn(displacement.shape, generator=generator)
     maps = torch.rand(4, 3, SIZE, SIZE, generator=generator)
     boundary = torch.rand(4, SIZE, SIZE, generator=generator) ** 3
@@ -240,6 +266,10 @@ def test_inputs_are_left_alone_and_half_precision_comes_out_as_float32():
     displacement = field(FIRST)[None].half()
     before = maps.clone(), boundary.clone(), displacement.clone()
     instances = instance_map(displacement)
-    assert centroids(displacement).dtype == instance_wise_cams(maps, boundary, instances).dtype == torch.float32
+    assert (
+        centroids(displacement).dtype
+        == instance_wise_cams(maps, boundary, instances).dtype
+        == torch.float32
+    )
     for value, old in zip((maps, boundary, displacement), before, strict=True):
         assert torch.equal(value, old)

@@ -31,7 +31,9 @@ def dense(maps, boundary, radius, power, steps_log2):
         for j in range(height * width):
             (yi, xi), (yj, xj) = divmod(i, width), divmod(j, width)
             if i != j and math.hypot(yj - yi, xj - xi) < radius:
-                affinity[i, j] = (1 - max(boundary[p] for p in pixels_between(yi, xi, yj, xj))) ** power
+                affinity[i, j] = (
+                    1 - max(boundary[p] for p in pixels_between(yi, xi, yj, xj))
+                ) ** power
     transition = affinity / affinity.sum(axis=0, keepdims=True)
     for _ in range(steps_log2):
         transition = transition @ transition
@@ -43,7 +45,10 @@ def dense(maps, boundary, radius, power, steps_log2):
     [
         ((8, 9), {"radius": 3, "power": 5, "steps_log2": 3}),
         ((9, 6), {"radius": 5, "power": 10, "steps_log2": 2}),
-        ((4, 5), {"radius": 10, "power": 1, "steps_log2": 0}),  # reaches beyond the map on every side
+        (
+            (4, 5),
+            {"radius": 10, "power": 1, "steps_log2": 0},
+        ),  # reaches beyond the map on every side
         ((1, 7), {"radius": 3, "power": 5, "steps_log2": 3}),
     ],
 )
@@ -61,8 +66,13 @@ def test_equals_the_dense_definition(size, settings, dtype, tolerance):
 
 def test_the_defaults_are_the_papers_settings():
     generator = torch.Generator().manual_seed(1)
-    maps, boundary = torch.rand(1, 2, 6, 6, generator=generator), torch.rand(1, 6, 6, generator=generator)
-    assert torch.equal(propagate(maps, boundary), propagate(maps, boundary, radius=3, power=5, steps_log2=3))
+    maps, boundary = (
+        torch.rand(1, 2, 6, 6, generator=generator),
+        torch.rand(1, 6, 6, generator=generator),
+    )
+    assert torch.equal(
+        propagate(maps, boundary), propagate(maps, boundary, radius=3, power=5, steps_log2=3)
+    )
 
 
 def test_without_boundaries_a_constant_map_stays():

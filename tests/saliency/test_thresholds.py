@@ -66,7 +66,9 @@ def random_batch(seed, exact, dtype=torch.float32):
     scores = torch.rand(3, 4, 9, 11, generator=generator)
     if exact:  # most values are a threshold or one float32 step beside it
         grid = torch.tensor([*DECIMALS, 1.0])
-        values = torch.stack([grid, grid.nextafter(torch.tensor(2.0)), grid.nextafter(torch.tensor(-1.0)).relu()])
+        values = torch.stack(
+            [grid, grid.nextafter(torch.tensor(2.0)), grid.nextafter(torch.tensor(-1.0)).relu()]
+        )
         scores = values.flatten()[torch.randint(values.numel(), scores.shape, generator=generator)]
     masks = torch.rand(scores.shape, generator=generator) < scores
     masks[:, 2] = False
@@ -82,7 +84,9 @@ def test_the_grid():
 def test_every_threshold_as_by_hand(exact, dtype):
     batches = [random_batch(seed, exact, dtype) for seed in range(3)]
     pooled = sum((Histogram.of(*batch) for batch in batches), Histogram.empty(4))
-    counts = by_hand(torch.cat([scores for scores, _ in batches]), torch.cat([masks for _, masks in batches]))
+    counts = by_hand(
+        torch.cat([scores for scores, _ in batches]), torch.cat([masks for _, masks in batches])
+    )
     np.testing.assert_array_equal(pooled.intersection_KT().numpy(), counts[..., 0])
     np.testing.assert_array_equal(pooled.predicted_KT().numpy(), counts[..., 1])
     np.testing.assert_array_equal(pooled.true_K().numpy(), counts[:, 0, 2])

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from chexseg.data import labelled
+from chexseg.data import radiographs
 from chexseg.saliency.weak_masks import possible, weak_masks
 
 
@@ -18,16 +18,28 @@ def test_masks_are_the_upsampled_scores_above_the_threshold_where_a_pathology_ma
     found = weak_masks(scores_NKhw, thresholds_K, present_NK, 18)
     for n in range(5):
         for k in range(3):
-            scores_11HW = F.interpolate(scores_NKhw[n : n + 1, k : k + 1].float(), size=(18, 18), mode="bilinear")
-            expected = (scores_11HW[0, 0] > thresholds_K[k]) if present_NK[n, k] else torch.zeros(18, 18, dtype=torch.bool)
+            scores_11HW = F.interpolate(
+                scores_NKhw[n : n + 1, k : k + 1].float(), size=(18, 18), mode="bilinear"
+            )
+            expected = (
+                (scores_11HW[0, 0] > thresholds_K[k])
+                if present_NK[n, k]
+                else torch.zeros(18, 18, dtype=torch.bool)
+            )
             assert torch.equal(found[n, k], expected)
-    assert torch.equal(labelled.unpack_bits(labelled.pack_bits(found), found.shape[1:]), found)
+    assert torch.equal(
+        radiographs.unpack_bits(radiographs.pack_bits(found), found.shape[1:]), found
+    )
 
 
 def test_no_image_gives_no_mask():
-    empty = weak_masks(torch.empty(0, 3, 4, 4), torch.rand(3), torch.empty(0, 3, dtype=torch.bool), 18)
+    empty = weak_masks(
+        torch.empty(0, 3, 4, 4), torch.rand(3), torch.empty(0, 3, dtype=torch.bool), 18
+    )
     assert empty.shape == (0, 3, 18, 18)
 
 
 def test_uncertain_may_be_and_blank_may_not():
-    assert possible(torch.tensor([[1.0, -1.0, 0.0, float("nan")]])).tolist() == [[True, True, False, False]]
+    assert possible(torch.tensor([[1.0, -1.0, 0.0, float("nan")]])).tolist() == [
+        [True, True, False, False]
+    ]

@@ -10,7 +10,14 @@ import pytest
 
 from chexseg.stages import classify, fit, ingest, irnet, pretrain, saliency
 from chexseg.stages.api import Execution, StageConfig
-from chexseg.stages.configs import ClassifyConfig, FitConfig, IngestConfig, IRNetConfig, PretrainConfig, SaliencyConfig
+from chexseg.stages.configs import (
+    ClassifyConfig,
+    FitConfig,
+    IngestConfig,
+    IRNetConfig,
+    PretrainConfig,
+    SaliencyConfig,
+)
 
 SIZE = 64
 EXECUTION = Execution(threads=1, map_workers=1)  # all in this process: no Ray

@@ -11,14 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from chexseg.data import chexlocalize, draws, labelled, shards
+from chexseg.data import chexlocalize, radiographs, shards
+from chexseg.data.sampling import splits
 from chexseg.errors import DamagedError, UserError
 from chexseg.models import encoders, segmenter
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.stages import distil, fit, score, training_sets
+from chexseg.stages import distil, fit, score
 from chexseg.stages.artifacts import COUNTS, ENCODER_WEIGHTS, PREDICTIONS, SEGMENTER_WEIGHTS
 from chexseg.stages.configs import DistilConfig, FitConfig, ScoreConfig
 from chexseg.stages.registry import STAGES
+from chexseg.stages.training import segmenter_data
 
 from .conftest import EXECUTION, EXPERT, SIZE
 
@@ -73,7 +75,9 @@ def test_a_killed_fit_goes_on_to_the_same_weights(results, tmp_path):
         run(config, given, tmp_path / "killed", replace(eager, progress=kill_in_the_third_epoch))
     assert (tmp_path / "killed" / "resume.pt").exists()
     seen = []
-    resumed = run(config, given, tmp_path / "killed", replace(eager, progress=lambda *a: seen.append(a)))
+    resumed = run(
+        config, given, tmp_path / "killed", replace(eager, progress=lambda *a: seen.append(a))
+    )
     assert min(done for done, *_ in seen) > 2 * 16
     assert resumed == quiet
     assert same(tmp_path / "quiet", tmp_path / "killed")
@@ -87,7 +91,7 @@ def test_no_expert_mask_reaches_a_weak_cell_but_by_the_choice_of_its_epoch(resul
     before = run(config, given, tmp_path / "before")
     changed = tmp_path / "valid"
     shutil.copytree(results.paths["valid"], changed)
-    train, _ = training_sets.expert_ids(config, changed)
+    train, _ = segmenter_data.expert_ids(config, changed)
     for path in shards.files(changed / "masks"):
         table = shards.read(path)
         masks = shards.array(table, "masks").copy()
@@ -96,7 +100,9 @@ def test_no_expert_mask_reaches_a_weak_cell_but_by_the_choice_of_its_epoch(resul
                 masks[row] = ~masks[row]
         scalars = {name: table[name] for name in ("image_id", "patient")}
         target = changed / "masks" / path.rpartition("/")[2]
-        shards.write(target, shards.table(scalars, {"masks": masks}, kind="masks", pathologies=PATHOLOGIES))
+        shards.write(
+            target, shards.table(scalars, {"masks": masks}, kind="masks", pathologies=PATHOLOGIES)
+        )
     after = run(config, {**given, "valid": changed}, tmp_path / "after")
     assert same(tmp_path / "before", tmp_path / "after")
     assert after["thresholds"] == before["thresholds"]
@@ -125,8 +131,10 @@ def test_the_kept_epoch_is_the_best_and_its_score_can_be_had_again(results):
     assert facts["selection_miou"] == max(epoch["selection_miou"] for epoch in history)
     model, about = score.load_segmenter(results.paths["fit"], "cpu")
     assert about["pathologies"] == list(PATHOLOGIES)
-    _, select = training_sets.expert_ids(config, results.paths["valid"])
-    again = fit.selection_score(config, model, training_sets.expert_set(config, results.paths["valid"], select, "cpu"))
+    _, select = segmenter_data.expert_ids(config, results.paths["valid"])
+    again = fit.selection_score(
+        config, model, segmenter_data.expert_set(config, results.paths["valid"], select, "cpu")
+    )
     assert again == pytest.approx(facts["selection_miou"], abs=1e-9)
 
 
@@ -135,22 +143,34 @@ def test_more_images_than_there_are_is_refused(results, tmp_path):
     with pytest.raises(UserError, match="labels.expert_split"):
         run(FitConfig(expert_train=500, expert_select=4, init="random"), given, tmp_path / "a")
     with pytest.raises(UserError, match="labels.weak_images"):
-        run(FitConfig(**EXPERT, p=0.5, weak="cam", weak_images=500, init="random"), given, tmp_path / "b")
+        run(
+            FitConfig(**EXPERT, p=0.5, weak="cam", weak_images=500, init="random"),
+            given,
+            tmp_path / "b",
+        )
 
 
 def test_counts_are_those_of_the_predicted_masks(results, tmp_path):
-    facts = score.run(ScoreConfig(), {"test": results.paths["test"], "segmenter": results.paths["fit"]}, tmp_path, EXECUTION)
+    facts = score.run(
+        ScoreConfig(),
+        {"test": results.paths["test"], "segmenter": results.paths["fit"]},
+        tmp_path,
+        EXECUTION,
+    )
     counts = shards.read(tmp_path / COUNTS).to_pandas()
     runs = shards.read(tmp_path / PREDICTIONS).to_pandas()
-    ids = [image_id for image_id, _ in labelled.mask_index(results.paths["test"])]
-    true = labelled.unpack_bits(
-        labelled.expert_masks(results.paths["test"], ids, PATHOLOGIES, SIZE), (len(PATHOLOGIES), SIZE, SIZE)
+    ids = [image_id for image_id, _ in radiographs.mask_index(results.paths["test"])]
+    true = radiographs.unpack_bits(
+        radiographs.expert_masks(results.paths["test"], ids, PATHOLOGIES, SIZE),
+        (len(PATHOLOGIES), SIZE, SIZE),
     ).numpy()
     for i, image_id in enumerate(ids):
         for k, name in enumerate(PATHOLOGIES):
             row = i * len(PATHOLOGIES) + k
             assert tuple(counts.loc[row, ["image_id", "pathology"]]) == (image_id, name)
-            predicted = chexlocalize.decode({"size": [SIZE, SIZE], "counts": runs.loc[row, "counts"]}, "test")
+            predicted = chexlocalize.decode(
+                {"size": [SIZE, SIZE], "counts": runs.loc[row, "counts"]}, "test"
+            )
             expected = ((predicted & true[i, k]).sum(), predicted.sum(), true[i, k].sum())
             assert tuple(counts.loc[row, ["intersection", "predicted", "true"]]) == expected
     sums = counts.groupby("pathology")[["intersection", "predicted", "true"]].sum()
@@ -170,40 +190,49 @@ def taught(results, tmp_path_factory):
 
 
 def test_a_smaller_fraction_is_exactly_what_it_would_be_by_itself(results, taught):
-    table = labelled.index(results.paths["train"])
+    table = radiographs.index(results.paths["train"])
     frontal = table["image_id"][table["frontal"]].tolist()
-    few, some, many = (labelled.ids(path / "train") for path in taught.values())
+    few, some, many = (radiographs.ids(path / "train") for path in taught.values())
     assert [len(few), len(some), len(many)] == [int(share * len(frontal)) for share in taught]
     assert set(few) < set(some) < set(many) < set(frontal)
     for fraction, path in taught.items():
-        alone = labelled.ids(path / "train")
+        alone = radiographs.ids(path / "train")
         assert distil.images(path, None) == distil.images(taught[0.5], fraction) == alone
-        drawn = (labelled.arrays(at / "train", "logits", alone).float() for at in (path, taught[0.5]))
+        drawn = (
+            radiographs.arrays(at / "train", "logits", alone).float() for at in (path, taught[0.5])
+        )
         assert torch.allclose(*drawn, atol=0.01, rtol=0.01)
     with pytest.raises(DamagedError, match=f"found {len(some)} images; {len(many)} are needed"):
         distil.images(taught[0.25], 0.5)
 
 
 @pytest.mark.parametrize(
-    ("fraction", "images", "expected"), [(0.01, 191_027, 1910), (0.29, 100, 29), (0.001, 48, 1), (1, 7, 7)]
+    ("fraction", "images", "expected"),
+    [(0.01, 191_027, 1910), (0.29, 100, 29), (0.001, 48, 1), (1, 7, 7)],
 )
 def test_a_fraction_is_rounded_down_and_never_empty(fraction, images, expected):
-    assert draws.fraction_count(fraction, images) == expected
+    assert splits.fraction_count(fraction, images) == expected
 
 
 def test_a_students_targets_are_its_teachers_logits(results, taught, tmp_path):
-    few = labelled.ids(taught[0.25] / "train")
-    logits = labelled.gather(taught[0.25] / "train", "logits", few).float()
+    few = radiographs.ids(taught[0.25] / "train")
+    logits = radiographs.gather(taught[0.25] / "train", "logits", few).float()
     model, about = score.load_segmenter(results.paths["fit"], "cpu")
     with torch.inference_mode():
-        direct = model(encoders.prepare(labelled.pixels(results.paths["train"], few), about["init"]))
+        direct = model(
+            encoders.prepare(radiographs.pixels(results.paths["train"], few), about["init"])
+        )
     assert torch.allclose(segmenter.upsample(logits), direct, atol=0.02, rtol=0.01)
     student = FitConfig(**SMALL, supervision="teacher", fraction=0.25)
     given = {**inputs(results, "train", "valid", "encoder"), "teacher": taught[0.5]}
     assert run(student, given, tmp_path / "student")["images"] == len(few)
     # A batch's images and targets are one image's each.
-    pairs = dict(zip(map(bytes, labelled.pixels(results.paths["train"], few).numpy()), logits, strict=True))
-    for batch in training_sets.student(student, given, EXECUTION).batches(0):
+    pairs = dict(
+        zip(
+            map(bytes, radiographs.pixels(results.paths["train"], few).numpy()), logits, strict=True
+        )
+    )
+    for batch in segmenter_data.student(student, given, EXECUTION).batches(0):
         for pixels, target in zip(batch["images"], batch["teacher"].float(), strict=True):
             assert torch.allclose(pairs[bytes(pixels.numpy())], target, atol=0.01, rtol=0.01)
 
@@ -211,7 +240,7 @@ def test_a_students_targets_are_its_teachers_logits(results, taught, tmp_path):
 def test_a_student_of_fewer_images_than_a_batch_trains_on_full_batches(results, taught, tmp_path):
     student = FitConfig(**EXPERT, epochs=2, supervision="teacher", fraction=0.05)
     given = {**inputs(results, "train", "valid", "encoder"), "teacher": taught[0.5]}
-    data = training_sets.student(student, given, EXECUTION)
+    data = segmenter_data.student(student, given, EXECUTION)
     assert 0 < len(data.ids) < student.batch_size
     assert [len(batch["images"]) for batch in data.batches(0)] == [student.batch_size]
     run(student, given, tmp_path / "student")
@@ -225,7 +254,10 @@ def test_every_stage_keeps_the_contract(name):
     stage = STAGES[name]
     assert callable(stage.load().run)
     assert hasattr(stage.load(), "build") == stage.has_network
-    needed = {"ingest": {"split": "test"}, "imported": {"kind": "imagenet", "architecture": "resnet18", "sha256": "0" * 64}}
+    needed = {
+        "ingest": {"split": "test"},
+        "imported": {"kind": "imagenet", "architecture": "resnet18", "sha256": "0" * 64},
+    }
     config = stage.config(**needed.get(name, {}))
     assert stage.config.model_validate_json(config.model_dump_json()) == config
     with pytest.raises(ValueError, match="[Ff]rozen|attribute"):

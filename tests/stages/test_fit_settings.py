@@ -10,14 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from chexseg.data import labelled, shards, sources, training_source
+from chexseg.config import settings
+from chexseg.data import radiographs, shards
+from chexseg.data.sampling import radiograph_samplers, samplers
 from chexseg.errors import DamagedError
 from chexseg.models import losses, segmenter
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.stages import distil, fit, training_sets
+from chexseg.stages import distil, fit
 from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
 from chexseg.stages.configs import DistilConfig, FitConfig
-from chexseg.study import settings
+from chexseg.stages.training import segmenter_data
 
 from .conftest import EXECUTION
 from .test_fit import MIXED, SMALL, inputs, run, same
@@ -27,9 +29,23 @@ STREAMED = replace(EXECUTION, resident_bytes=0)
 
 def test_the_papers_values_are_the_defaults():
     config = FitConfig()
-    assert (config.epochs, config.batch_size, config.loss, config.schedule) == (20, 8, "class-average-dice", "constant")
-    assert (config.clip_norm, config.flips, config.precision, config.compile) == (None, False, "float32", False)
-    assert (config.checkpoint, config.thresholds, config.temperature) == ("selection", "training", 10)
+    assert (config.epochs, config.batch_size, config.loss, config.schedule) == (
+        20,
+        8,
+        "class-average-dice",
+        "constant",
+    )
+    assert (config.clip_norm, config.flips, config.precision, config.compile) == (
+        None,
+        False,
+        "float32",
+        False,
+    )
+    assert (config.checkpoint, config.thresholds, config.temperature) == (
+        "selection",
+        "training",
+        10,
+    )
     assert settings.Fit.model_validate({}).model_dump().items() <= config.model_dump().items()
 
 
@@ -48,8 +64,8 @@ def test_a_nan_names_step_rate_and_images(results, tmp_path):
     assert text.startswith("the loss is nan in step 2, learning rate 1e+30; images patient")
     named = text.rpartition("images ")[2].split(", ")
     assert len(named) == config.batch_size
-    train, _ = training_sets.expert_ids(config, given["valid"])
-    assert set(named) <= set(train) | set(labelled.ids(given["weak"] / "train"))
+    train, _ = segmenter_data.expert_ids(config, given["valid"])
+    assert set(named) <= set(train) | set(radiographs.ids(given["weak"] / "train"))
     assert set(named) & set(train)
 
 
@@ -61,15 +77,31 @@ def test_every_setting_changes_what_it_says_and_can_be_resumed(results, tmp_path
 
     def watched(self, *arguments, **keywords):
         rates.append(self.param_groups[0]["lr"])
-        norms.append(math.sqrt(sum(p.grad.square().sum().item() for group in self.param_groups for p in group["params"])))
+        norms.append(
+            math.sqrt(
+                sum(
+                    p.grad.square().sum().item()
+                    for group in self.param_groups
+                    for p in group["params"]
+                )
+            )
+        )
         return step(self, *arguments, **keywords)
 
     monkeypatch.setattr(torch.optim.Adam, "step", watched)
-    told = {"schedule": "cosine", "clip_norm": 0.01, "flips": True, "precision": "bfloat16", "channels_last": False}
+    told = {
+        "schedule": "cosine",
+        "clip_norm": 0.01,
+        "flips": True,
+        "precision": "bfloat16",
+        "channels_last": False,
+    }
     told |= {"loss": "cross-entropy", "checkpoint": "last", "thresholds": 0.35}
     config = FitConfig(**SMALL, **MIXED, **told)
     facts = run(config, given, tmp_path / "quiet")
-    assert rates == pytest.approx([1e-3, 1e-3 * (1 + math.cos(math.pi / 4)) / 2, 5e-4, 1e-3 * (1 - math.cos(math.pi / 4)) / 2])
+    assert rates == pytest.approx(
+        [1e-3, 1e-3 * (1 + math.cos(math.pi / 4)) / 2, 5e-4, 1e-3 * (1 - math.cos(math.pi / 4)) / 2]
+    )
     assert max(norms) < 0.0101
     assert set(facts["thresholds"].values()) == {0.35}
     assert facts["best_epoch"] == 2
@@ -79,7 +111,12 @@ def test_every_setting_changes_what_it_says_and_can_be_resumed(results, tmp_path
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(config, given, tmp_path / "killed", replace(EXECUTION, checkpoint_seconds=0, progress=kill))
+        run(
+            config,
+            given,
+            tmp_path / "killed",
+            replace(EXECUTION, checkpoint_seconds=0, progress=kill),
+        )
     rates.clear()
     assert run(config, given, tmp_path / "killed") == facts
     assert len(rates) == 2
@@ -111,26 +148,37 @@ def test_flips_mirror_images_and_masks_together():
     images = torch.randint(0, 256, (2, 64, 64), dtype=torch.uint8)
     masks = torch.rand(2, len(PATHOLOGIES), 64, 64) < 0.3
     model = segmenter.build("resnet18", len(PATHOLOGIES)).eval()
-    batch = {"images": images, "masks": labelled.pack_bits(masks), "flipped": torch.tensor([True, False])}
+    batch = {
+        "images": images,
+        "masks": radiographs.pack_bits(masks),
+        "flipped": torch.tensor([True, False]),
+    }
     by_hand = {
         "images": torch.stack([images[0].flip(-1), images[1]]),
-        "masks": labelled.pack_bits(torch.stack([masks[0].flip(-1), masks[1]])),
+        "masks": radiographs.pack_bits(torch.stack([masks[0].flip(-1), masks[1]])),
     }
     assert fit.batch_loss(config, model, batch) == fit.batch_loss(config, model, by_hand)
-    assert fit.batch_loss(config, model, batch) != fit.batch_loss(config, model, {**by_hand, "images": images})
+    assert fit.batch_loss(config, model, batch) != fit.batch_loss(
+        config, model, {**by_hand, "images": images}
+    )
 
 
 def test_a_streamed_pass_has_the_resident_samples(ray_session, results):
     config = FitConfig(**SMALL, **MIXED)
     given = inputs(results, "train", "valid", "weak")
-    resident, ids = training_sets.weak_source(config, given, EXECUTION, 8)
-    streamed, ids_too = training_sets.weak_source(config, given, STREAMED, 8)
+    resident, ids = segmenter_data.weak_source(config, given, EXECUTION, 8)
+    streamed, ids_too = segmenter_data.weak_source(config, given, STREAMED, 8)
     assert ids == ids_too
-    assert (type(resident), type(streamed)) == (sources.Resident, sources.Streamed)
-    for batches in ((resident.take(12), streamed.take(12)), (next(resident.once(64)), next(streamed.once(64)))):
+    assert (type(resident), type(streamed)) == (samplers.Resident, samplers.Streamed)
+    for batches in (
+        (resident.take(12), streamed.take(12)),
+        (next(resident.once(64)), next(streamed.once(64))),
+    ):
         orders = [batch["rows"].argsort() for batch in batches]
         for name in ("images", "masks", "rows"):
-            first, second = (batch[name][order] for batch, order in zip(batches, orders, strict=True))
+            first, second = (
+                batch[name][order] for batch, order in zip(batches, orders, strict=True)
+            )
             assert torch.equal(first, second), name
     assert batches[0]["rows"].sort().values.tolist() == list(range(8, 20))
 
@@ -143,7 +191,10 @@ def test_streamed_cells_and_students_train_and_go_on(ray_session, results, tmp_p
     assert facts["images"] == resident["images"]
     (tmp_path / "logits").mkdir()
     distil.run(
-        DistilConfig(fraction=0.5), {"train": given["train"], "teacher": results.paths["fit"]}, tmp_path / "logits", EXECUTION
+        DistilConfig(fraction=0.5),
+        {"train": given["train"], "teacher": results.paths["fit"]},
+        tmp_path / "logits",
+        EXECUTION,
     )
     student = FitConfig(**SMALL, supervision="teacher", init="random")
     given = {**inputs(results, "train", "valid"), "teacher": tmp_path / "logits"}
@@ -154,7 +205,12 @@ def test_streamed_cells_and_students_train_and_go_on(ray_session, results, tmp_p
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(student, given, tmp_path / "killed", replace(STREAMED, checkpoint_seconds=0, progress=kill))
+        run(
+            student,
+            given,
+            tmp_path / "killed",
+            replace(STREAMED, checkpoint_seconds=0, progress=kill),
+        )
     assert run(student, given, tmp_path / "killed", STREAMED) == quiet
     assert same(tmp_path / "student", tmp_path / "killed")
 
@@ -163,13 +219,13 @@ def test_images_that_lack_their_masks_are_damage(ray_session, results, tmp_path)
     """A shard of weak labels that is gone: the stream must not give other images' masks."""
     config = FitConfig(**SMALL, **MIXED)
     given = inputs(results, "train", "valid", "weak")
-    ids = labelled.ids(given["train"] / "images")
+    ids = radiographs.ids(given["train"] / "images")
     directory = tmp_path / "train"
     directory.mkdir()
     for path in shards.files(given["weak"] / "train")[1:]:
         (directory / path.rpartition("/")[2]).symlink_to(path)
-    stored = training_source.Stored(directory, "scores", lambda rows, scores: scores, 2000)
-    source = training_source.source(given["train"], ids, {}, 0, "cpu", 0, {"scores": stored})
+    stored = radiograph_samplers.Stored(directory, "scores", lambda rows, scores: scores, 2000)
+    source = radiograph_samplers.source(given["train"], ids, {}, 0, "cpu", 0, {"scores": stored})
     with pytest.raises(DamagedError, match="its images are not those of"):
         source.take(config.batch_size)
 
@@ -185,12 +241,16 @@ def test_eight_images_can_be_learnt_by_heart(results, tmp_path):
     run(config, given, tmp_path / "fit")
     model = fit.build(config)
     model.load_state_dict(load_file(tmp_path / "fit" / SEGMENTER_WEIGHTS))
-    train, _ = training_sets.expert_ids(config, given["valid"])
-    images, packed = training_sets.expert_set(config, given["valid"], train, "cpu")
+    train, _ = segmenter_data.expert_ids(config, given["valid"])
+    images, packed = segmenter_data.expert_set(config, given["valid"], train, "cpu")
     (predicted,) = fit.probabilities(config, model, images)
-    masks = labelled.unpack_bits(packed, predicted.shape[1:])
+    masks = radiographs.unpack_bits(packed, predicted.shape[1:])
     assert masks.any(dim=(0, 2, 3)).all()
-    overlap = 2 * ((predicted > 0.5) & masks).sum((0, 2, 3)) / ((predicted > 0.5).sum((0, 2, 3)) + masks.sum((0, 2, 3)))
+    overlap = (
+        2
+        * ((predicted > 0.5) & masks).sum((0, 2, 3))
+        / ((predicted > 0.5).sum((0, 2, 3)) + masks.sum((0, 2, 3)))
+    )
     assert overlap.min() > 0.9
     history = json.loads((tmp_path / "fit" / "history.json").read_text())
     assert history[-1]["loss"] < 0.1
@@ -213,7 +273,7 @@ def test_black_images_and_batches_without_a_positive_pixel_train():
         model = segmenter.build("resnet18", len(PATHOLOGIES))
         images = torch.randint(0, 256, (4, 64, 64), dtype=torch.uint8)
         images[:2] = 0
-        masks = labelled.pack_bits(torch.zeros(4, len(PATHOLOGIES), 64, 64, dtype=torch.bool))
+        masks = radiographs.pack_bits(torch.zeros(4, len(PATHOLOGIES), 64, 64, dtype=torch.bool))
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
         values = []
         for _ in range(3):
@@ -234,13 +294,18 @@ def test_a_pathology_that_never_occurs_is_left_out_and_gets_the_default(results)
     masks = torch.zeros(3, len(PATHOLOGIES), 64, 64, dtype=torch.bool)
     there = PATHOLOGIES.index("Cardiomegaly")
     masks[:, there, 10:40, 20:50] = True
-    batch = {"images": torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8), "masks": labelled.pack_bits(masks)}
+    batch = {
+        "images": torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8),
+        "masks": radiographs.pack_bits(masks),
+    }
     thresholds, iou = fit.choose_thresholds(config, model, iter([batch]))
     assert [value is None for value in iou] == [k != there for k in range(len(PATHOLOGIES))]
     assert {threshold for k, threshold in enumerate(thresholds) if k != there} == {0.5}
     (probabilities,) = fit.probabilities(config, model, batch["images"])
     predicted, true = probabilities[:, there] > 0.5, masks[:, there]
     by_hand = ((predicted & true).sum() / (predicted | true).sum()).item()
-    assert fit.selection_score(config, model, (batch["images"], batch["masks"])) == pytest.approx(by_hand)
-    nothing = labelled.pack_bits(torch.zeros_like(masks))
+    assert fit.selection_score(config, model, (batch["images"], batch["masks"])) == pytest.approx(
+        by_hand
+    )
+    nothing = radiographs.pack_bits(torch.zeros_like(masks))
     assert fit.selection_score(config, model, (batch["images"], nothing)) is None

@@ -10,11 +10,11 @@ import torchvision
 from safetensors.torch import load_file
 
 from chexseg.models import encoders
+from chexseg.run import encoder_import
 from chexseg.stages import fit, irnet
 from chexseg.stages.artifacts import ENCODER_WEIGHTS, IRNET_WEIGHTS, SEGMENTER_WEIGHTS
 from chexseg.stages.configs import FitConfig, IRNetConfig
-from chexseg.study import imports
-from chexseg.study.store import Store
+from chexseg.store.store import Store
 
 from .conftest import EXECUTION, EXPERT
 
@@ -25,7 +25,9 @@ def encoder(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("imported")
     torch.manual_seed(5)
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), root / "file.pt")
-    return imports.import_encoder(root / "file.pt", "imagenet", "resnet18", Store(root / "store")).artifact.path
+    return encoder_import.import_encoder(
+        root / "file.pt", "imagenet", "resnet18", Store(root / "store")
+    ).artifact.path
 
 
 @pytest.fixture
@@ -33,21 +35,30 @@ def seen(monkeypatch) -> set[str]:
     """The initialisations whose normalisation pixels got."""
     names: set[str] = set()
     normalisation = encoders.normalisation
-    monkeypatch.setattr(encoders, "normalisation", lambda init: names.add(init) or normalisation(init))
+    monkeypatch.setattr(
+        encoders, "normalisation", lambda init: names.add(init) or normalisation(init)
+    )
     return names
 
 
 def distances(directory: Path, weights: str, encoder: Path) -> dict[str, float]:
     """Parameter or statistic of the encoder -> how far training has moved it from what was imported."""
     trained, start = load_file(directory / weights), load_file(encoder / ENCODER_WEIGHTS)
-    assert {name for name in trained if name.startswith("encoder.")} == {f"encoder.{name}" for name in start}
-    return {name: float((trained[f"encoder.{name}"] - value).abs().max()) for name, value in start.items()}
+    assert {name for name in trained if name.startswith("encoder.")} == {
+        f"encoder.{name}" for name in start
+    }
+    return {
+        name: float((trained[f"encoder.{name}"] - value).abs().max())
+        for name, value in start.items()
+    }
 
 
 @pytest.mark.parametrize("init", ["imagenet", "moco", "chexpert"])
 def test_a_fit_starts_from_the_imported_weights(init, results, encoder, seen, tmp_path):
     config = FitConfig(**EXPERT, init=init, epochs=1, samples_per_epoch=8, learning_rate=1e-6)
-    facts = fit.run(config, {"valid": results.paths["valid"], "encoder": encoder}, tmp_path, EXECUTION)
+    facts = fit.run(
+        config, {"valid": results.paths["valid"], "encoder": encoder}, tmp_path, EXECUTION
+    )
     assert facts["samples"] == 8
     moved = distances(tmp_path, SEGMENTER_WEIGHTS, encoder)
     # One step of Adam moves a weight by the learning rate at most.
@@ -60,25 +71,41 @@ def test_a_fit_starts_from_the_imported_weights(init, results, encoder, seen, tm
     assert distances(tmp_path / "random", SEGMENTER_WEIGHTS, encoder)["conv1.weight"] > 0.01
 
 
-IRNET = {"architecture": "resnet18", "init": "imagenet", "epochs": 1, "images": 16, "radius": 4, "batch_size": 8}
+IRNET = {
+    "architecture": "resnet18",
+    "init": "imagenet",
+    "epochs": 1,
+    "images": 16,
+    "radius": 4,
+    "batch_size": 8,
+}
 
 
 def test_a_frozen_irnet_keeps_the_imported_backbone_to_the_bit(results, encoder, seen, tmp_path):
     config = IRNetConfig(**IRNET, freeze_backbone=True)
-    inputs = {name: results.paths[name] for name in ("train", "valid", "saliency")} | {"encoder": encoder}
+    inputs = {name: results.paths[name] for name in ("train", "valid", "saliency")} | {
+        "encoder": encoder
+    }
     facts = irnet.run(config, inputs, tmp_path, EXECUTION)
     assert facts["steps"] == 2
     assert set(distances(tmp_path, IRNET_WEIGHTS, encoder).values()) == {0.0}
     assert seen == {"imagenet"}
     # The branches have been trained: another learning rate gives other ones.
     (tmp_path / "slow").mkdir()
-    irnet.train(config.model_copy(update={"learning_rate": 1e-6}), inputs, tmp_path / "slow", EXECUTION)
-    quick, slow = (load_file(path / IRNET_WEIGHTS)["boundary_branch.head.weight"] for path in (tmp_path, tmp_path / "slow"))
+    irnet.train(
+        config.model_copy(update={"learning_rate": 1e-6}), inputs, tmp_path / "slow", EXECUTION
+    )
+    quick, slow = (
+        load_file(path / IRNET_WEIGHTS)["boundary_branch.head.weight"]
+        for path in (tmp_path, tmp_path / "slow")
+    )
     assert not torch.equal(quick, slow)
 
 
 def test_a_backbone_that_is_not_frozen_starts_there_and_moves(results, encoder, tmp_path):
-    inputs = {name: results.paths[name] for name in ("train", "valid", "saliency")} | {"encoder": encoder}
+    inputs = {name: results.paths[name] for name in ("train", "valid", "saliency")} | {
+        "encoder": encoder
+    }
     irnet.train(IRNetConfig(**IRNET, learning_rate=1e-5), inputs, tmp_path, EXECUTION)
     moved = distances(tmp_path, IRNET_WEIGHTS, encoder)
     assert 0 < moved["conv1.weight"] < 1e-3

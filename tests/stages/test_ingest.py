@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from chexseg.data import chexlocalize, chexpert, images, labelled, location, shards, streams
+from chexseg.data import chexlocalize, chexpert, images, radiographs, ray_data, remote_path, shards
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
 from chexseg.stages import ingest
@@ -23,14 +23,16 @@ def test_pixels_masks_and_labels_are_those_of_the_files(results, phantom_root):
     artifact = results.paths["valid"]
     table = chexpert.read(phantom_root, "valid").set_index("image_id")
     mask_file = chexlocalize.read(phantom_root / chexlocalize.FILES["valid"])
-    index = labelled.index(artifact)
+    index = radiographs.index(artifact)
     assert index["image_id"].tolist() == sorted(table.index)
-    np.testing.assert_array_equal(index[list(OBSERVATIONS)], table.loc[index["image_id"], list(OBSERVATIONS)])
-    assert [image_id for image_id, _ in labelled.mask_index(artifact)] == sorted(mask_file)
+    np.testing.assert_array_equal(
+        index[list(OBSERVATIONS)], table.loc[index["image_id"], list(OBSERVATIONS)]
+    )
+    assert [image_id for image_id, _ in radiographs.mask_index(artifact)] == sorted(mask_file)
     ids = sorted(mask_file)[:5]
-    pixels = labelled.pixels(artifact, ids).numpy()
-    packed = labelled.expert_masks(artifact, ids, PATHOLOGIES, SIZE)
-    masks = labelled.unpack_bits(packed, (len(PATHOLOGIES), SIZE, SIZE)).numpy()
+    pixels = radiographs.pixels(artifact, ids).numpy()
+    packed = radiographs.expert_masks(artifact, ids, PATHOLOGIES, SIZE)
+    masks = radiographs.unpack_bits(packed, (len(PATHOLOGIES), SIZE, SIZE)).numpy()
     for row, image_id in enumerate(ids):
         raw = images.decode(table.loc[image_id, "path"])
         frame = images.Frame(*raw.shape, SIZE)
@@ -40,15 +42,19 @@ def test_pixels_masks_and_labels_are_those_of_the_files(results, phantom_root):
 
 def test_studied_pathologies_are_the_chosen_rows_of_all(results):
     artifact = results.paths["valid"]
-    ids = [image_id for image_id, _ in labelled.mask_index(artifact)][:3]
+    ids = [image_id for image_id, _ in radiographs.mask_index(artifact)][:3]
     chosen = ("Cardiomegaly", "Support Devices")
-    few = labelled.unpack_bits(labelled.expert_masks(artifact, ids, chosen, SIZE), (2, SIZE, SIZE))
-    every = labelled.unpack_bits(labelled.expert_masks(artifact, ids, PATHOLOGIES, SIZE), (len(PATHOLOGIES), SIZE, SIZE))
+    few = radiographs.unpack_bits(
+        radiographs.expert_masks(artifact, ids, chosen, SIZE), (2, SIZE, SIZE)
+    )
+    every = radiographs.unpack_bits(
+        radiographs.expert_masks(artifact, ids, PATHOLOGIES, SIZE), (len(PATHOLOGIES), SIZE, SIZE)
+    )
     assert (few == every[:, [PATHOLOGIES.index(name) for name in chosen]]).all()
 
 
 def test_of_the_test_set_only_images_with_masks_are_kept(results, phantom_root):
-    ids = labelled.index(results.paths["test"])["image_id"].tolist()
+    ids = radiographs.index(results.paths["test"])["image_id"].tolist()
     assert ids == sorted(chexlocalize.read(phantom_root / chexlocalize.FILES["test"]))
 
 
@@ -67,14 +73,19 @@ def lay_on_its_side(path: Path) -> None:
     Image.fromarray(np.rot90(images.decode(path))).save(path, format="PNG", exif=exif)
 
 
-def test_images_are_upright_and_their_masks_are_those_of_the_upright_image(results, phantom_root, tmp_path):
+def test_images_are_upright_and_their_masks_are_those_of_the_upright_image(
+    results, phantom_root, tmp_path
+):
     root = shutil.copytree(phantom_root, tmp_path / "data")
     for path in chexpert.read(root, "valid")["path"]:
         lay_on_its_side(Path(path))
     out = tmp_path / "out"
     ingest.run(IngestConfig(split="valid", size=SIZE), {"data": root}, out, EXECUTION)
     for path in shards.files(out / "images") + shards.files(out / "masks"):
-        assert Path(path).read_bytes() == (results.paths["valid"] / Path(path).relative_to(out)).read_bytes()
+        assert (
+            Path(path).read_bytes()
+            == (results.paths["valid"] / Path(path).relative_to(out)).read_bytes()
+        )
 
 
 def test_masks_of_an_image_on_its_side_are_refused(phantom_root, tmp_path):
@@ -85,16 +96,30 @@ def test_masks_of_an_image_on_its_side_are_refused(phantom_root, tmp_path):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 8
     Image.open(table["path"][image_id]).save(table["path"][image_id], exif=exif)
-    with pytest.raises(UserError, match=f"{image_id}: the masks are .*; hint: they fit it before its EXIF orientation"):
-        ingest.run(IngestConfig(split="valid", size=SIZE), {"data": root}, tmp_path / "out", EXECUTION)
+    with pytest.raises(
+        UserError,
+        match=f"{image_id}: the masks are .*; hint: they fit it before its EXIF orientation",
+    ):
+        ingest.run(
+            IngestConfig(split="valid", size=SIZE), {"data": root}, tmp_path / "out", EXECUTION
+        )
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
 def test_from_s3_it_is_the_same_bytes(results, phantom_uri, tmp_path, split):
-    facts = ingest.run(IngestConfig(split=split, size=SIZE), {"data": location.at(phantom_uri)}, tmp_path, EXECUTION)
+    facts = ingest.run(
+        IngestConfig(split=split, size=SIZE),
+        {"data": remote_path.at(phantom_uri)},
+        tmp_path,
+        EXECUTION,
+    )
     assert facts == results.facts[split]
-    for path in shards.files(results.paths[split] / "images") + shards.files(results.paths[split] / "masks"):
-        assert (tmp_path / Path(path).relative_to(results.paths[split])).read_bytes() == Path(path).read_bytes()
+    for path in shards.files(results.paths[split] / "images") + shards.files(
+        results.paths[split] / "masks"
+    ):
+        assert (tmp_path / Path(path).relative_to(results.paths[split])).read_bytes() == Path(
+            path
+        ).read_bytes()
 
 
 def test_an_image_that_s3_lacks_is_named_by_its_uri(phantom_root, uploaded, tmp_path):
@@ -103,8 +128,12 @@ def test_an_image_that_s3_lacks_is_named_by_its_uri(phantom_root, uploaded, tmp_
     missing.unlink()
     root = uploaded(copy, "lacking")
     with pytest.raises(UserError) as caught:
-        ingest.run(IngestConfig(split="test", size=SIZE), {"data": root}, tmp_path / "out", EXECUTION)
-    assert str(caught.value).startswith(f"s3://bucket/lacking/{missing.relative_to(copy)}: no such image file")
+        ingest.run(
+            IngestConfig(split="test", size=SIZE), {"data": root}, tmp_path / "out", EXECUTION
+        )
+    assert str(caught.value).startswith(
+        f"s3://bucket/lacking/{missing.relative_to(copy)}: no such image file"
+    )
 
 
 def _break(root, how: str) -> str:
@@ -128,7 +157,9 @@ def _break(root, how: str) -> str:
     document = json.loads(mask_path.read_text())
     image_id = sorted(document)[0]
     if how == "mask of another size":
-        document[image_id] = {name: chexlocalize.encode(np.ones((5, 7), bool)) for name in document[image_id]}
+        document[image_id] = {
+            name: chexlocalize.encode(np.ones((5, 7), bool)) for name in document[image_id]
+        }
         message = f"{mask_path}: {image_id}: the masks are 5 x 7"
     elif how == "unknown pathology":
         document[image_id]["Edma"] = document[image_id].pop("Edema")
@@ -157,7 +188,9 @@ def test_a_fault_is_one_line_that_names_file_and_field(phantom_root, tmp_path, h
     shutil.copytree(phantom_root, root)
     message = _break(root, how)
     with pytest.raises(UserError) as caught:
-        ingest.run(IngestConfig(split="valid", size=SIZE), {"data": root}, tmp_path / "out", EXECUTION)
+        ingest.run(
+            IngestConfig(split="valid", size=SIZE), {"data": root}, tmp_path / "out", EXECUTION
+        )
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -170,8 +203,19 @@ def test_a_fault_that_an_actor_finds_is_the_same_line(ray_session, phantom_root,
     table.loc[30, "path"] = str(broken)
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
-    arguments = {"table": table, "root": phantom_root, "masks": chexlocalize.MaskFile(Path(), {}), "rows_a_file": 24}
+    arguments = {
+        "table": table,
+        "root": phantom_root,
+        "masks": chexlocalize.MaskFile(Path(), {}),
+        "rows_a_file": 24,
+    }
     arguments |= {"size": SIZE, "out": str(tmp_path)}
-    first, second = streams.map_files(["0", "1"], ingest._Decoder, arguments, workers=2)
-    assert first == {"with_masks": 0, "sizes": {path: Path(path).stat().st_size for path in table["path"][:24]}}
-    assert second["error"].startswith(f"{broken}: found no readable image") and "\n" not in second["error"]
+    first, second = ray_data.map_files(["0", "1"], ingest._Decoder, arguments, workers=2)
+    assert first == {
+        "with_masks": 0,
+        "sizes": {path: Path(path).stat().st_size for path in table["path"][:24]},
+    }
+    assert (
+        second["error"].startswith(f"{broken}: found no readable image")
+        and "\n" not in second["error"]
+    )

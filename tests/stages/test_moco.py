@@ -10,17 +10,20 @@ from safetensors.torch import load_file
 
 from chexseg.errors import UserError
 from chexseg.models import encoders
-from chexseg.stages import fit, moco, resume
+from chexseg.stages import fit, moco
 from chexseg.stages.api import Execution
 from chexseg.stages.artifacts import ENCODER_WEIGHTS, SEGMENTER_WEIGHTS
 from chexseg.stages.configs import FitConfig, MoCoConfig
+from chexseg.stages.training import checkpoint
 
 from .conftest import EXECUTION, EXPERT, RESIDENT_AND_STREAMED
 
 pytestmark = pytest.mark.heavy  # most of these train
 
 #: 48 images, 12 steps a pass.
-SMALL = MoCoConfig(architecture="mobilenet_v2", epochs=2, batch_size=4, learning_rate=1e-3, queue=10, momentum=0.9)
+SMALL = MoCoConfig(
+    architecture="mobilenet_v2", epochs=2, batch_size=4, learning_rate=1e-3, queue=10, momentum=0.9
+)
 #: 3 steps.
 SHORT = SMALL.model_copy(update={"epochs": 1, "batch_size": 16})
 
@@ -58,14 +61,27 @@ def quiet(results, tmp_path_factory):
 
 def test_it_learns_to_find_the_positive_key(quiet):
     out, facts = quiet
-    assert {name: facts[name] for name in ("queue", "steps", "images")} == {"queue": 10, "steps": 24, "images": 48}
+    assert {name: facts[name] for name in ("queue", "steps", "images")} == {
+        "queue": 10,
+        "steps": 24,
+        "images": 48,
+    }
     assert facts["accuracy"] > 3 / 11  # by chance: 1 / 11
-    assert encoders.describe(out / ENCODER_WEIGHTS) == {"architecture": "mobilenet_v2", "init": "moco"}
-    assert sorted(path.name for path in out.iterdir()) == ["encoder.json", ENCODER_WEIGHTS, resume.ENDED]
+    assert encoders.describe(out / ENCODER_WEIGHTS) == {
+        "architecture": "mobilenet_v2",
+        "init": "moco",
+    }
+    assert sorted(path.name for path in out.iterdir()) == [
+        "encoder.json",
+        ENCODER_WEIGHTS,
+        checkpoint.ENDED,
+    ]
 
 
 @RESIDENT_AND_STREAMED
-def test_killed_in_the_middle_it_goes_on_to_the_same_weights(results, quiet, tmp_path, resident_bytes):
+def test_killed_in_the_middle_it_goes_on_to_the_same_weights(
+    results, quiet, tmp_path, resident_bytes
+):
     undisturbed, facts = quiet
     execution = replace(EXECUTION, resident_bytes=resident_bytes)
     if not resident_bytes:
@@ -74,20 +90,24 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_weights(results, quiet, tmp
     out = tmp_path / "killed"
     with pytest.raises(Killed):
         run(results, out, execution=replace(execution, checkpoint_seconds=0, progress=killing(14)))
-    assert (out / resume.STATE).exists()
+    assert (out / checkpoint.STATE).exists()
     assert not (out / ENCODER_WEIGHTS).exists()
     seen = []
     resumed = run(results, out, execution=replace(execution, progress=lambda *a: seen.append(a)))
-    assert min(done for done, *_ in seen) == 14 * SMALL.batch_size  # the step whose progress killed it was not yet saved
+    assert (
+        min(done for done, *_ in seen) == 14 * SMALL.batch_size
+    )  # the step whose progress killed it was not yet saved
     assert resumed == facts
     assert same(out, undisturbed)
-    assert not (out / resume.STATE).exists()
+    assert not (out / checkpoint.STATE).exists()
 
 
 def test_one_that_has_ended_is_not_trained_again(results, quiet):
     out, facts = quiet
     seen = []
-    assert run(results, out, execution=replace(EXECUTION, progress=lambda *a: seen.append(a))) == facts
+    assert (
+        run(results, out, execution=replace(EXECUTION, progress=lambda *a: seen.append(a))) == facts
+    )
     assert not seen
 
 
@@ -105,7 +125,9 @@ def short(results, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"temperature": 0.1}, {"queue": 11}, {"crop": 1.0}, {"precision": "bfloat16"}], ids=str
+    "change",
+    [{"seed": 1}, {"temperature": 0.1}, {"queue": 11}, {"crop": 1.0}, {"precision": "bfloat16"}],
+    ids=str,
 )
 def test_what_is_in_the_config_changes_the_weights(results, short, tmp_path, change):
     facts = run(results, tmp_path, SHORT.model_copy(update=change))
@@ -114,7 +136,14 @@ def test_what_is_in_the_config_changes_the_weights(results, short, tmp_path, cha
 
 
 def test_a_fit_starts_from_its_encoder(results, quiet, tmp_path):
-    config = FitConfig(**EXPERT, architecture="mobilenet_v2", init="moco", epochs=1, samples_per_epoch=8, learning_rate=1e-6)
+    config = FitConfig(
+        **EXPERT,
+        architecture="mobilenet_v2",
+        init="moco",
+        epochs=1,
+        samples_per_epoch=8,
+        learning_rate=1e-6,
+    )
     fit.run(config, {"valid": results.paths["valid"], "encoder": quiet[0]}, tmp_path, EXECUTION)
     trained, start = load_file(tmp_path / SEGMENTER_WEIGHTS), load_file(quiet[0] / ENCODER_WEIGHTS)
     # One step of Adam moves a weight by the learning rate at most.
@@ -127,7 +156,10 @@ def test_a_fit_starts_from_its_encoder(results, quiet, tmp_path):
     [
         ({"batch_size": 64}, "moco.batch_size: found 64; allowed: at most 48, the training images"),
         ({"queue": 49}, "moco.queue: found 49; allowed: at most 48, the training images"),
-        ({"architecture": "resnet81"}, "encoder.architecture: found 'resnet81' (did you mean 'resnet18'?)"),
+        (
+            {"architecture": "resnet81"},
+            "encoder.architecture: found 'resnet81' (did you mean 'resnet18'?)",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(results, tmp_path, config, message):
@@ -152,6 +184,8 @@ def test_the_learning_rate_falls_along_half_a_cosine():
 
 
 def test_a_loss_that_is_not_finite_is_a_failure_and_leaves_no_weights(results, tmp_path):
-    with pytest.raises(FloatingPointError, match=r"the loss is nan in step \d+: lower the learning rate"):
+    with pytest.raises(
+        FloatingPointError, match=r"the loss is nan in step \d+: lower the learning rate"
+    ):
         run(results, tmp_path, SHORT.model_copy(update={"learning_rate": 1e30}))
     assert not (tmp_path / ENCODER_WEIGHTS).exists()

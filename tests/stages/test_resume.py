@@ -15,27 +15,30 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from chexseg import manifest
 from chexseg.data import shards
 from chexseg.errors import UserError
 from chexseg.models.irnet import IRNet
-from chexseg.stages import classify, irnet, ray_train, resume, saliency
+from chexseg.stages import classify, irnet, saliency
 from chexseg.stages.api import Execution
 from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS, IRNET_WEIGHTS
 from chexseg.stages.configs import ClassifyConfig, IRNetConfig, SaliencyConfig
+from chexseg.stages.training import checkpoint, ray_train
+from chexseg.store import manifest
 
 from .conftest import EXECUTION, EXPERT, RESIDENT_AND_STREAMED
 
 pytestmark = pytest.mark.heavy  # most tests train a network twice
 
-CLASSIFY = ClassifyConfig(architecture="resnet18", epochs=4, batch_size=8, learning_rate=1e-3, checkpoint_every=5)
+CLASSIFY = ClassifyConfig(
+    architecture="resnet18", epochs=4, batch_size=8, learning_rate=1e-3, checkpoint_every=5
+)
 IRNET = IRNetConfig(architecture="resnet18", epochs=3, images=16, radius=4, batch_size=8)
 SALIENCY = SaliencyConfig(images=40, **EXPERT)
 #: A process that kills itself when it has mapped two training files.
 KILLED_RUN = """
 import os, signal, sys
 from pathlib import Path
-from chexseg.data import streams
+from chexseg.data import ray_data as streams
 from chexseg.stages.api import Execution
 from chexseg.stages.registry import STAGES
 
@@ -74,7 +77,9 @@ def weights(path: Path) -> dict[str, np.ndarray]:
 
 def same(one: Path, other: Path) -> bool:
     first, second = weights(one), weights(other)
-    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+    return first.keys() == second.keys() and all(
+        np.array_equal(first[name], second[name]) for name in first
+    )
 
 
 def made(path: Path) -> Path:
@@ -94,7 +99,9 @@ def quiet_classifier(both, tmp_path_factory):
 
 
 @RESIDENT_AND_STREAMED
-def test_a_killed_classifier_goes_on_to_the_same_weights(both, quiet_classifier, tmp_path, resident_bytes):
+def test_a_killed_classifier_goes_on_to_the_same_weights(
+    both, quiet_classifier, tmp_path, resident_bytes
+):
     execution = replace(EXECUTION, resident_bytes=resident_bytes)
     quiet, facts = quiet_classifier
     if not resident_bytes:
@@ -104,24 +111,27 @@ def test_a_killed_classifier_goes_on_to_the_same_weights(both, quiet_classifier,
     eager = replace(execution, checkpoint_seconds=0)
     with pytest.raises(Killed):
         classify.run(CLASSIFY, both, out, replace(eager, progress=killing(13, 8)))
-    assert (out / resume.STATE).exists()
+    assert (out / checkpoint.STATE).exists()
     seen = []
     resumed = classify.run(CLASSIFY, both, out, replace(eager, progress=lambda *a: seen.append(a)))
     assert min(done for done, *_ in seen) == 13 * 8
     assert resumed == facts
     assert same(out / CLASSIFIER_WEIGHTS, quiet / CLASSIFIER_WEIGHTS)
-    assert not (out / resume.STATE).exists()
+    assert not (out / checkpoint.STATE).exists()
 
 
 def test_a_classifier_that_has_ended_is_not_trained_again(both, quiet_classifier):
     out, facts = quiet_classifier
     seen = []
-    assert classify.run(CLASSIFY, both, out, replace(EXECUTION, progress=lambda *a: seen.append(a))) == facts
+    assert (
+        classify.run(CLASSIFY, both, out, replace(EXECUTION, progress=lambda *a: seen.append(a)))
+        == facts
+    )
     assert not seen
 
 
 def test_a_damaged_state_means_training_from_the_start(both, quiet_classifier, tmp_path):
-    (tmp_path / resume.STATE).write_bytes(b"PK\x03\x04 cut off")
+    (tmp_path / checkpoint.STATE).write_bytes(b"PK\x03\x04 cut off")
     quiet, facts = quiet_classifier
     assert classify.run(CLASSIFY, both, tmp_path, EXECUTION) == facts
     assert same(tmp_path / CLASSIFIER_WEIGHTS, quiet / CLASSIFIER_WEIGHTS)
@@ -131,16 +141,22 @@ def test_no_flipped_byte_of_a_state_is_gone_on_from(tmp_path):
     """In the digest, in the container, and in the tensors."""
     model = torch.nn.Linear(40, 3)
     optimizer = torch.optim.Adam(model.parameters())
-    resume.save(tmp_path, model, optimizer, epoch=3)
-    content = (tmp_path / resume.STATE).read_bytes()
-    assert resume.load(tmp_path, model, optimizer) == {"epoch": 3}
+    checkpoint.save(tmp_path, model, optimizer, epoch=3)
+    content = (tmp_path / checkpoint.STATE).read_bytes()
+    assert checkpoint.load(tmp_path, model, optimizer) == {"epoch": 3}
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    for position in (0, resume.DIGEST - 1, resume.DIGEST, *range(resume.DIGEST, len(content), 97), len(content) - 1):
+    for position in (
+        0,
+        checkpoint.DIGEST - 1,
+        checkpoint.DIGEST,
+        *range(checkpoint.DIGEST, len(content), 97),
+        len(content) - 1,
+    ):
         flipped = bytearray(content)
         flipped[position] ^= 1
-        (tmp_path / resume.STATE).write_bytes(flipped)
-        assert resume.load(tmp_path, model, optimizer) is None
-        assert not (tmp_path / resume.STATE).exists()
+        (tmp_path / checkpoint.STATE).write_bytes(flipped)
+        assert checkpoint.load(tmp_path, model, optimizer) is None
+        assert not (tmp_path / checkpoint.STATE).exists()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -148,19 +164,24 @@ def test_no_flipped_bit_in_the_facts_of_an_ended_training_is_silent(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"weights")
     (tmp_path / "x.json").write_text("{}")
     facts = {"selection_miou": 0.25, "images": 8}
-    assert resume.once(tmp_path, "x.safetensors", lambda: facts) == facts
-    content = (tmp_path / resume.ENDED).read_bytes()
+    assert checkpoint.once(tmp_path, "x.safetensors", lambda: facts) == facts
+    content = (tmp_path / checkpoint.ENDED).read_bytes()
     for position in range(len(content)):
         flipped = bytearray(content)
         flipped[position] ^= 4
-        (tmp_path / resume.ENDED).write_bytes(flipped)
-        assert resume.once(tmp_path, "x.safetensors", lambda: {"again": 1}) in ({"again": 1}, facts)
+        (tmp_path / checkpoint.ENDED).write_bytes(flipped)
+        assert checkpoint.once(tmp_path, "x.safetensors", lambda: {"again": 1}) in (
+            {"again": 1},
+            facts,
+        )
 
 
 @pytest.mark.parametrize("other", [CLASSIFIER_WEIGHTS, "classifier.json"])
-def test_weights_that_another_training_has_made_are_not_taken_for_this_ones(both, quiet_classifier, tmp_path, other):
+def test_weights_that_another_training_has_made_are_not_taken_for_this_ones(
+    both, quiet_classifier, tmp_path, other
+):
     quiet, facts = quiet_classifier
-    for name in (CLASSIFIER_WEIGHTS, "classifier.json", resume.ENDED):
+    for name in (CLASSIFIER_WEIGHTS, "classifier.json", checkpoint.ENDED):
         shutil.copy(quiet / name, tmp_path / name)
     content = bytearray((quiet / other).read_bytes())
     content[-1] ^= 1
@@ -170,9 +191,11 @@ def test_weights_that_another_training_has_made_are_not_taken_for_this_ones(both
 
 
 @pytest.mark.parametrize("lost", [CLASSIFIER_WEIGHTS, "classifier.json"])
-def test_weights_or_their_description_that_are_gone_are_trained_again(both, quiet_classifier, tmp_path, lost):
+def test_weights_or_their_description_that_are_gone_are_trained_again(
+    both, quiet_classifier, tmp_path, lost
+):
     quiet, facts = quiet_classifier
-    for name in (CLASSIFIER_WEIGHTS, "classifier.json", resume.ENDED):
+    for name in (CLASSIFIER_WEIGHTS, "classifier.json", checkpoint.ENDED):
         shutil.copy(quiet / name, tmp_path / name)
     (tmp_path / lost).unlink()
     assert classify.run(CLASSIFY, both, tmp_path, EXECUTION) == facts
@@ -201,7 +224,11 @@ def test_a_classifier_on_ray_train_survives_its_worker_and_equals_one_in_this_pr
     assert classify.run(CLASSIFY, both, out, execution) == facts
     assert int(marker.read_text()) != os.getpid()
     assert same(out / CLASSIFIER_WEIGHTS, quiet / CLASSIFIER_WEIGHTS)
-    assert sorted(path.name for path in out.iterdir()) == ["classifier.json", CLASSIFIER_WEIGHTS, resume.ENDED]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "classifier.json",
+        CLASSIFIER_WEIGHTS,
+        checkpoint.ENDED,
+    ]
 
 
 def mistaken(execution):
@@ -229,7 +256,7 @@ def test_a_killed_irnet_training_goes_on_to_the_same_weights(results, tmp_path, 
     facts = irnet.run(IRNET, inputs, quiet, execution)
     with pytest.raises(Killed):
         irnet.run(IRNET, inputs, killed, replace(execution, progress=killing(4, 8)))
-    assert (killed / resume.STATE).exists()
+    assert (killed / checkpoint.STATE).exists()
     assert irnet.run(IRNET, inputs, killed, execution) == facts
     assert same(killed / IRNET_WEIGHTS, quiet / IRNET_WEIGHTS)
     for path in shards.files(quiet / "train"):
@@ -250,11 +277,18 @@ def many_files(results, tmp_path_factory):
 def mapped(results, both, many_files, tmp_path_factory):
     """An undisturbed saliency run over many files."""
     out = tmp_path_factory.mktemp("mapped")
-    saliency.run(SALIENCY, {**both, "train": many_files, "classifier": results.paths["classify"]}, out, EXECUTION)
+    saliency.run(
+        SALIENCY,
+        {**both, "train": many_files, "classifier": results.paths["classify"]},
+        out,
+        EXECUTION,
+    )
     return out
 
 
-def test_actors_of_ray_data_write_what_one_worker_writes(ray_session, results, both, many_files, mapped, tmp_path):
+def test_actors_of_ray_data_write_what_one_worker_writes(
+    ray_session, results, both, many_files, mapped, tmp_path
+):
     inputs = {**both, "train": many_files, "classifier": results.paths["classify"]}
     saliency.run(SALIENCY, inputs, made(tmp_path / "saliency"), replace(EXECUTION, map_workers=2))
     assert contents(tmp_path / "saliency") == contents(mapped)
@@ -273,7 +307,9 @@ def written(directory: Path) -> dict[str, int]:
     return {path: Path(path).stat().st_mtime_ns for path in shards.files(directory)}
 
 
-def test_a_killed_saliency_or_irnet_run_goes_on_where_it_stopped(results, both, many_files, mapped, tmp_path):
+def test_a_killed_saliency_or_irnet_run_goes_on_where_it_stopped(
+    results, both, many_files, mapped, tmp_path
+):
     inputs = {**both, "train": many_files, "classifier": results.paths["classify"]}
     killed = made(tmp_path / "killed")
     before = kill(saliency, SALIENCY, inputs, killed)
@@ -297,7 +333,11 @@ def test_a_killed_saliency_or_irnet_run_goes_on_where_it_stopped(results, both, 
 def contents(out: Path) -> dict[str, bytes]:
     """Every file of a stage; without what a killed writer left, which `Store.commit` sweeps away."""
     files = {path.relative_to(out): path for path in out.rglob("*") if path.is_file()}
-    return {str(name): path.read_bytes() for name, path in files.items() if not name.name.startswith(".")}
+    return {
+        str(name): path.read_bytes()
+        for name, path in files.items()
+        if not name.name.startswith(".")
+    }
 
 
 @pytest.mark.parametrize("damage", ["cut", "bytes", "empty", "gone"])
@@ -322,7 +362,9 @@ def test_a_damaged_shard_is_not_taken_for_finished(mapped, tmp_path, damage):
     assert not path.exists()
 
 
-def test_a_truncated_shard_of_a_killed_run_is_made_again_and_no_other(results, both, many_files, mapped, tmp_path):
+def test_a_truncated_shard_of_a_killed_run_is_made_again_and_no_other(
+    results, both, many_files, mapped, tmp_path
+):
     inputs = {**both, "train": many_files, "classifier": results.paths["classify"]}
     out = tmp_path / "saliency"
     shutil.copytree(mapped, out)
@@ -331,10 +373,14 @@ def test_a_truncated_shard_of_a_killed_run_is_made_again_and_no_other(results, b
     before = written(out / "train")
     saliency.run(SALIENCY, inputs, out, EXECUTION)
     assert contents(out) == contents(mapped)
-    assert {path for path, at in written(out / "train").items() if before[path] != at} == {str(victim)}
+    assert {path for path, at in written(out / "train").items() if before[path] != at} == {
+        str(victim)
+    }
 
 
-def test_irnet_killed_after_its_last_step_goes_on_to_the_same_weights(results, tmp_path, monkeypatch):
+def test_irnet_killed_after_its_last_step_goes_on_to_the_same_weights(
+    results, tmp_path, monkeypatch
+):
     inputs = {name: results.paths[name] for name in ("train", "valid", "saliency")}
     quiet, killed = made(tmp_path / "quiet"), made(tmp_path / "killed")
     eager = replace(EXECUTION, checkpoint_seconds=0)
@@ -361,7 +407,9 @@ def test_a_network_that_was_damaged_is_trained_again_with_all_that_came_of_it(re
     assert not at.items() & written(tmp_path / "train").items()
 
 
-def test_a_classifier_killed_while_it_is_trained_again_is_not_taken_for_the_old_one(both, quiet_classifier, tmp_path):
+def test_a_classifier_killed_while_it_is_trained_again_is_not_taken_for_the_old_one(
+    both, quiet_classifier, tmp_path
+):
     """Its facts are still there when its weights are gone, and the killed training has written others."""
     quiet, facts = quiet_classifier
     out = tmp_path / "out"
@@ -369,7 +417,7 @@ def test_a_classifier_killed_while_it_is_trained_again_is_not_taken_for_the_old_
     (out / CLASSIFIER_WEIGHTS).unlink()
     with pytest.raises(Killed):
         classify.run(CLASSIFY, both, out, replace(EXECUTION, progress=killing(13, 8)))
-    assert not (out / resume.ENDED).exists()
+    assert not (out / checkpoint.ENDED).exists()
     assert not (out / CLASSIFIER_WEIGHTS).exists()
     assert classify.run(CLASSIFY, both, out, EXECUTION) == facts
     assert same(out / CLASSIFIER_WEIGHTS, quiet / CLASSIFIER_WEIGHTS)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chexseg.data import shards, streams
+from chexseg.data import ray_data, shards
 from chexseg.phantom import dataset
 from chexseg.stages import ingest
 from chexseg.stages.api import Execution
@@ -63,7 +63,10 @@ def largest_worker() -> int:
 
 def spilling(scratch: Path) -> dict[str, int]:
     """When a node last wrote or deleted a file in the directory that it spills objects to."""
-    return {path.name: path.stat().st_mtime_ns for path in scratch.glob("session_*/ray_spilled_objects*")}
+    return {
+        path.name: path.stat().st_mtime_ns
+        for path in scratch.glob("session_*/ray_spilled_objects*")
+    }
 
 
 def alone(root: Path, out: Path, answers: Any) -> None:
@@ -90,16 +93,23 @@ def alone(root: Path, out: Path, answers: Any) -> None:
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        facts = ingest.run(IngestConfig(split="train", size=SIZE), {"data": root}, out, Execution(decode_workers=2))
+        facts = ingest.run(
+            IngestConfig(split="train", size=SIZE), {"data": root}, out, Execution(decode_workers=2)
+        )
         largest = peak  # before readers have mapped the object store, which counts as theirs
         marks.append(spilling(Path(scratch)))
-        rows = sum(len(batch) for batch in streams.stream(shards.files(out / "images"), ["image_id", "pixels"]))
+        rows = sum(
+            len(batch)
+            for batch in ray_data.stream(shards.files(out / "images"), ["image_id", "pixels"])
+        )
         marks.append(spilling(Path(scratch)))
         too_much = [ray.put(np.zeros(STORE // 2, np.uint8)) for _ in range(3)]
         marks.append(spilling(Path(scratch)))
         del too_much
         spilled = [before != after for before, after in pairwise(marks)]
-        answers.put({"images": facts["images"], "rows": rows, "spilled": spilled, "largest": largest})
+        answers.put(
+            {"images": facts["images"], "rows": rows, "spilled": spilled, "largest": largest}
+        )
     finally:
         over.set()
         thread.join()
@@ -114,7 +124,10 @@ def found(phantom_root, tmp_path_factory) -> dict[int, dict[str, Any]]:
     for count in (FEW, MANY):
         scratch = tmp_path_factory.mktemp(str(count))
         answers = spawn.Queue()
-        process = spawn.Process(target=alone, args=(repeated(phantom_root, scratch / "data", count), scratch / "out", answers))
+        process = spawn.Process(
+            target=alone,
+            args=(repeated(phantom_root, scratch / "data", count), scratch / "out", answers),
+        )
         process.start()
         process.join()
         assert process.exitcode == 0
@@ -124,7 +137,9 @@ def found(phantom_root, tmp_path_factory) -> dict[int, dict[str, Any]]:
 
 
 def test_every_image_is_ingested_and_read(found):
-    assert {count: (about["images"], about["rows"]) for count, about in found.items()} == {n: (n, n) for n in (FEW, MANY)}
+    assert {count: (about["images"], about["rows"]) for count, about in found.items()} == {
+        n: (n, n) for n in (FEW, MANY)
+    }
 
 
 def test_nothing_is_spilled_until_more_is_kept_than_there_is_room_for(found):

@@ -1,1 +1,1 @@
-"""The paper's figures and the graph of a study's runs: rows, and their drawing."""
+"""The paper's figures and the graph of a study's stage runs."""

@@ -6,7 +6,10 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from chexseg.report import published
+from chexseg.analysis import published
+from chexseg.analysis.published import AVERAGE, HEADLINES, METHODS
+from chexseg.analysis.results import StudyResults
+from chexseg.analysis.tables.study_tables import Variant, task_values, variant_arms, variants
 from chexseg.report.figures.parts import (
     POINT_COLUMNS,
     Canvas,
@@ -19,9 +22,6 @@ from chexseg.report.figures.parts import (
     top,
 )
 from chexseg.report.palette import COLOURS, SYMBOLS
-from chexseg.report.published import AVERAGE, HEADLINES, METHODS
-from chexseg.report.results import StudyResults
-from chexseg.report.tables.study_tables import Variant, task_values, variant_arms, variants
 
 #: Points of several methods at one p stand this far apart, so that their intervals don't cover each other.
 DODGE = {"cam": -0.006, "cam++": 0.03, "irnet": 0.006, "full": 0.0}
@@ -30,7 +30,11 @@ TRIAL_DODGE = {"cam": -0.018, "cam++": 0.042, "irnet": 0.018, "full": 0.016}
 #: The paper's Figure 2 b to d.
 PANELS = ("Pleural Effusion", "Consolidation", "Edema")
 #: The poster's three, and which of its figures they are.
-POSTER = ((0.0, "irnet", "poster weak"), (0.9, "cam", "poster chexseg"), (1.0, "full", "poster full"))
+POSTER = (
+    (0.0, "irnet", "poster weak"),
+    (0.9, "cam", "poster chexseg"),
+    (1.0, "full", "poster full"),
+)
 
 
 def figure2_points(results: StudyResults, variant: Variant | None = None) -> pd.DataFrame:
@@ -44,7 +48,9 @@ def figure2_points(results: StudyResults, variant: Variant | None = None) -> pd.
     rows: list[dict] = []
     for task, values_C in task_values(results).items():
         for arm in sorted(chosen, key=lambda arm: (arm.weak or "~", arm.p)):
-            rows += points(results, values_C, arm, {"task": task, "method": arm.weak or "full", "p": arm.p})
+            rows += points(
+                results, values_C, arm, {"task": task, "method": arm.weak or "full", "p": arm.p}
+            )
         rows += _published(task, results.pathologies, {arm.weak or "full" for arm in chosen})
     return pd.DataFrame(rows, columns=["task", "method", "p", *POINT_COLUMNS])
 
@@ -53,9 +59,15 @@ def _published(task: str, pathologies: tuple[str, ...], methods: set[str]) -> li
     rows = []
     for method in (method for method in published.PAPERS_METHODS if method in methods):
         for p in (*published.TABLE1_P, 1):
-            value = published.table1_average(pathologies, method, p) if task == AVERAGE else published.table1(task, method, p)
+            value = (
+                published.table1_average(pathologies, method, p)
+                if task == AVERAGE
+                else published.table1(task, method, p)
+            )
             if value is not None:
-                rows.append(published_point("paper", value, {"task": task, "method": method, "p": float(p)}))
+                rows.append(
+                    published_point("paper", value, {"task": task, "method": method, "p": float(p)})
+                )
     if task == AVERAGE and len(pathologies) == len(published.TABLE1) - 1:
         for p, method, name in POSTER:
             if method in methods:
@@ -64,7 +76,9 @@ def _published(task: str, pathologies: tuple[str, ...], methods: set[str]) -> li
     return rows
 
 
-def figure2_rows(results: StudyResults, pathology: str | None = None, variant: Variant | None = None) -> pd.DataFrame:
+def figure2_rows(
+    results: StudyResults, pathology: str | None = None, variant: Variant | None = None
+) -> pd.DataFrame:
     """`figure2_points` of one pathology, or of the average. Raises KeyError for one that the study doesn't have."""
     if pathology is not None and pathology not in results.pathologies:
         raise KeyError(pathology)
@@ -104,7 +118,12 @@ def figure2(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Fig
                 y=line["value"].tolist(),
                 mode="lines+markers",
                 line={"color": COLOURS[method], "width": 2},
-                marker={"symbol": SYMBOLS[method], "size": [8] * len(x) + [0] * len(full), "opacity": 1, "line": {"width": 0}},
+                marker={
+                    "symbol": SYMBOLS[method],
+                    "size": [8] * len(x) + [0] * len(full),
+                    "opacity": 1,
+                    "line": {"width": 0},
+                },
                 error_y=bars(line, hide=len(full)),
                 customdata=_told(line),
                 hovertemplate=f"{text}<br>p = %{{customdata[0]}}: %{{y:.3f}} %{{customdata[1]}}<extra></extra>",
@@ -124,8 +143,12 @@ def figure2(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Fig
         )
     for method, group in rows[rows["kind"] == "trial"].groupby("method"):
         canvas.trials(group, [p + TRIAL_DODGE[method] for p in group["p"]], method)
-    ticks = sorted({float(p) for p in rows.loc[rows["kind"].isin(["mean", "trial"]), "p"]} | {0.0, 1.0})
-    axis = category_axis("p, share of expert labels in a batch", _tick_labels(ticks), ticks) | {"range": [-0.05, 1.05]}
+    ticks = sorted(
+        {float(p) for p in rows.loc[rows["kind"].isin(["mean", "trial"]), "p"]} | {0.0, 1.0}
+    )
+    axis = category_axis("p, share of expert labels in a batch", _tick_labels(ticks), ticks) | {
+        "range": [-0.05, 1.05]
+    }
     # Two lines of labels.
     margin = {"b": 74}
     return canvas.framed(task, letter, margin=margin, xaxis=axis, yaxis=iou_axis("IoU", top(rows)))

@@ -6,6 +6,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from chexseg.analysis.published import HEADLINES
+from chexseg.analysis.results import StudyResults, once
+from chexseg.analysis.statistics.scores import Arm, arms, cell_iou, miou
+from chexseg.analysis.tables.study_tables import beside, is_teacher
+from chexseg.analysis.tables.table2 import all_ten, by_init
 from chexseg.report.figures.parts import (
     POINT_COLUMNS,
     Canvas,
@@ -18,11 +23,6 @@ from chexseg.report.figures.parts import (
     top,
 )
 from chexseg.report.palette import COLOURS, SYMBOLS
-from chexseg.report.published import HEADLINES
-from chexseg.report.results import StudyResults, once
-from chexseg.report.statistics.scores import Arm, arms, cell_iou, miou
-from chexseg.report.tables.study_tables import beside, is_teacher
-from chexseg.report.tables.table2 import all_ten, by_init
 
 #: Several students of one share, which differ in other settings, stand this far apart.
 DODGE = 0.16
@@ -41,23 +41,39 @@ def figure3_rows(results: StudyResults) -> pd.DataFrame:
     students = sorted((arm for arm in found if arm.method == "student"), key=by_init)
     rows: list[dict] = []
     for student in sorted(students, key=lambda arm: arm.fraction):
-        about = {"init": student.init, "method": "student", "settings": beside(student), "fraction": student.fraction}
+        about = {
+            "init": student.init,
+            "method": "student",
+            "settings": beside(student),
+            "fraction": student.fraction,
+        }
         rows += points(results, miou_C, student, about)
     # Students of 10,000 cells would each be asked by every arm.
     alike: dict[str, list[Arm]] = {}
     for student in students:
         alike.setdefault(student.init, []).append(student)
     full = [arm for arm in found if arm.method == "full"]
-    teachers = [arm for arm in full if any(is_teacher(arm, student) for student in alike.get(arm.init, ()))]
+    teachers = [
+        arm for arm in full if any(is_teacher(arm, student) for student in alike.get(arm.init, ()))
+    ]
     for arm in teachers:
-        rows += points(results, miou_C, arm, {"init": arm.init, "method": "full", "settings": beside(arm), "fraction": np.nan})
+        rows += points(
+            results,
+            miou_C,
+            arm,
+            {"init": arm.init, "method": "full", "settings": beside(arm), "fraction": np.nan},
+        )
     if all_ten(results) and any(arm.init == "chexpert" for arm in students):
         about = {"init": "chexpert", "method": "full", "settings": "", "fraction": np.nan}
         rows.append(published_point("paper", HEADLINES["full, chexpert"].value, about))
         rows.append(published_point("poster", HEADLINES["poster full"].value, about))
     table = pd.DataFrame(rows, columns=["init", "method", "settings", "fraction", *POINT_COLUMNS])
-    order = {init: number for number, init in enumerate(dict.fromkeys(arm.init for arm in students))}
-    return table.sort_values("init", key=lambda inits: inits.map(order), kind="stable", ignore_index=True)
+    order = {
+        init: number for number, init in enumerate(dict.fromkeys(arm.init for arm in students))
+    }
+    return table.sort_values(
+        "init", key=lambda inits: inits.map(order), kind="stable", ignore_index=True
+    )
 
 
 def figure3_panels(rows: pd.DataFrame) -> tuple[str, ...]:
@@ -76,7 +92,12 @@ def figure3(rows: pd.DataFrame, init: str, letter: str = "", legend: bool = True
         told = f"teacher {row['settings']}".strip()
         if interval:
             band = {"x": [*ends, *ends[::-1]], "y": [row["low"]] * 2 + [row["high"]] * 2}
-            fill = {"fill": "toself", "fillcolor": "rgba(0,158,115,0.13)", "line": {"width": 0}, "hoverinfo": "skip"}
+            fill = {
+                "fill": "toself",
+                "fillcolor": "rgba(0,158,115,0.13)",
+                "line": {"width": 0},
+                "hoverinfo": "skip",
+            }
             canvas.add("teacher", "teacher, 95%", **band, mode="lines", **fill)
         canvas.add(
             "teacher",
@@ -112,7 +133,10 @@ def figure3(rows: pd.DataFrame, init: str, letter: str = "", legend: bool = True
             chosen = of_setting[of_setting["kind"] == kind]
             if not len(chosen):
                 continue
-            x = [fractions.index(fraction) + shift + 0.07 * (kind == "trial") for fraction in chosen["fraction"]]
+            x = [
+                fractions.index(fraction) + shift + 0.07 * (kind == "trial")
+                for fraction in chosen["fraction"]
+            ]
             share = [f"{100 * fraction:g}%" for fraction in chosen["fraction"]]
             if kind == "mean":
                 canvas.add(
@@ -125,10 +149,15 @@ def figure3(rows: pd.DataFrame, init: str, letter: str = "", legend: bool = True
                     line={"color": COLOURS["student"], "width": 2},
                     marker={"symbol": symbol, "size": 9},
                     error_y=bars(chosen),
-                    customdata=[list(pair) for pair in zip(share, interval_texts(chosen), chosen["cells"], strict=True)],
+                    customdata=[
+                        list(pair)
+                        for pair in zip(share, interval_texts(chosen), chosen["cells"], strict=True)
+                    ],
                     hovertemplate=f"{told}, %{{customdata[0]}} of train: %{{y:.3f}} %{{customdata[1]}}<extra></extra>",
                 )
             else:
                 canvas.trials(chosen, x, "student")
-    axis = category_axis("share of the training images", [f"{100 * fraction:g}%" for fraction in fractions])
+    axis = category_axis(
+        "share of the training images", [f"{100 * fraction:g}%" for fraction in fractions]
+    )
     return canvas.framed(f"encoder {init}", letter, xaxis=axis, yaxis=iou_axis("mIoU", top(rows)))

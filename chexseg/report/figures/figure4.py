@@ -6,7 +6,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from chexseg.report import published
+from chexseg.analysis import published
+from chexseg.analysis.published import HEADLINES, METHODS
+from chexseg.analysis.results import StudyResults, once
+from chexseg.analysis.statistics.scores import arms, cell_iou, miou
+from chexseg.analysis.tables.table2 import all_ten, by_init, encoder_texts
 from chexseg.report.figures.parts import (
     POINT_COLUMNS,
     Canvas,
@@ -19,10 +23,6 @@ from chexseg.report.figures.parts import (
     top,
 )
 from chexseg.report.palette import COLOURS, SYMBOLS
-from chexseg.report.published import HEADLINES, METHODS
-from chexseg.report.results import StudyResults, once
-from chexseg.report.statistics.scores import arms, cell_iou, miou
-from chexseg.report.tables.table2 import all_ten, by_init, encoder_texts
 
 #: Methods of one encoder stand this far apart.
 DODGE = 0.22
@@ -61,7 +61,9 @@ def figure4_panels(rows: pd.DataFrame) -> tuple[int, ...]:
     panel has room for."""
     ours = rows[rows["kind"] == "mean"]
     number = ours.groupby("images")["encoder"].nunique()
-    return tuple(int(images) for images in sorted(number.index) if 1 < number[images] <= MOST_ENCODERS)
+    return tuple(
+        int(images) for images in sorted(number.index) if 1 < number[images] <= MOST_ENCODERS
+    )
 
 
 def figure4(rows: pd.DataFrame, images: int, letter: str = "", legend: bool = True) -> go.Figure:
@@ -92,11 +94,18 @@ def figure4(rows: pd.DataFrame, images: int, letter: str = "", legend: bool = Tr
                     mode="markers",
                     marker={"symbol": SYMBOLS[method], "size": 9, "color": COLOURS[method]},
                     error_y=bars(ours),
-                    customdata=[list(pair) for pair in zip(ours["encoder"], interval_texts(ours), ours["cells"], strict=True)],
+                    customdata=[
+                        list(pair)
+                        for pair in zip(
+                            ours["encoder"], interval_texts(ours), ours["cells"], strict=True
+                        )
+                    ],
                     hovertemplate=f"{text}, encoder %{{customdata[0]}}: %{{y:.3f}} %{{customdata[1]}}<extra></extra>",
                 )
             else:
                 canvas.trials(ours, x.tolist(), method)
     title = f"weak supervision, {images:,} images" if images else "full supervision"
-    axis = category_axis("what the encoder started from", [encoder.replace(" ", "<br>") for encoder in encoders])
+    axis = category_axis(
+        "what the encoder started from", [encoder.replace(" ", "<br>") for encoder in encoders]
+    )
     return canvas.framed(title, letter, xaxis=axis, yaxis=iou_axis("mIoU", top(weak)))

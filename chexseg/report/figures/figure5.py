@@ -6,17 +6,17 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from chexseg.report import published
-from chexseg.report.claims.headline import arm_text
+from chexseg.analysis import published
+from chexseg.analysis.claims.headline import arm_text
+from chexseg.analysis.published import AVERAGE, HEADLINES, METHODS
+from chexseg.analysis.results import StudyResults
+from chexseg.analysis.statistics.inference import difference, over_patients
+from chexseg.analysis.statistics.scores import Arm, Interval
+from chexseg.analysis.statistics.study_arms import RADIOLOGISTS, study_arms
+from chexseg.analysis.tables.study_tables import cell_keys
+from chexseg.analysis.tables.table2 import all_ten
 from chexseg.report.figures.parts import GRID, Canvas, half_widths
 from chexseg.report.palette import COLOURS, SYMBOLS
-from chexseg.report.published import AVERAGE, HEADLINES, METHODS
-from chexseg.report.results import StudyResults
-from chexseg.report.statistics.inference import difference, over_patients
-from chexseg.report.statistics.scores import Arm, Interval
-from chexseg.report.statistics.study_arms import RADIOLOGISTS, study_arms
-from chexseg.report.tables.study_tables import cell_keys
-from chexseg.report.tables.table2 import all_ten
 
 #: From below upwards in each row; each is its method's arm with the highest mIoU on the selection images.
 ROLES = ("weak", "full", "chexseg")
@@ -34,7 +34,9 @@ def figure5_rows(results: StudyResults, replicates: int = 1000, seed: int = 0) -
     follows from. The role "gap" is CheXseg minus radiologists, its interval paired by patient.
     """
     study = study_arms(results, replicates, seed)
-    roles: dict[str, Arm | str] = {role: arm for role in ROLES if (arm := study.role(role)) is not None}
+    roles: dict[str, Arm | str] = {
+        role: arm for role in ROLES if (arm := study.role(role)) is not None
+    }
     told = {role: arm_text(arm) for role, arm in roles.items()}
     keys = {role: cell_keys(results, arm.indices) for role, arm in roles.items()}
     if results.radiologists_IK3 is not None:
@@ -44,11 +46,23 @@ def figure5_rows(results: StudyResults, replicates: int = 1000, seed: int = 0) -
     # The mean over pathologies stands last in what is measured.
     for k, task in [(-1, AVERAGE), *enumerate(results.pathologies)]:
         for role, arm in known.items():
-            rows.append(_row(task, role, "mean", over_patients(arm, k), told[role], keys.get(role, "")))
+            rows.append(
+                _row(task, role, "mean", over_patients(arm, k), told[role], keys.get(role, ""))
+            )
         if "chexseg" in known and "radiologists" in known:
-            rows.append(_row(task, "gap", "mean", difference(known["chexseg"], known["radiologists"], k).patients, ""))
+            rows.append(
+                _row(
+                    task,
+                    "gap",
+                    "mean",
+                    difference(known["chexseg"], known["radiologists"], k).patients,
+                    "",
+                )
+            )
         rows += _published(task, results)
-    return pd.DataFrame(rows, columns=["task", "role", "kind", "value", "low", "high", "n", "told", "cells"])
+    return pd.DataFrame(
+        rows, columns=["task", "role", "kind", "value", "low", "high", "n", "told", "cells"]
+    )
 
 
 def has_figure5(rows: pd.DataFrame) -> bool:
@@ -82,7 +96,9 @@ def _published(task: str, results: StudyResults) -> list[dict]:
     above = HEADLINES.get(f"chexseg over radiologists, {task}")
     if above is not None:
         value = published.table1(task, "cam", 0.9) / (1 + above.value / 100)
-        found.append(("radiologists", "paper", value, f"follows from CheXseg {above.value:g}% higher"))
+        found.append(
+            ("radiologists", "paper", value, f"follows from CheXseg {above.value:g}% higher")
+        )
     return [
         _row(task, role, kind, Interval(value, np.nan, np.nan, 0), text)
         for role, kind, value, text in found
@@ -117,7 +133,10 @@ def figure5(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Fig
         shift = 0.19 * (number - (len(roles) - 1) / 2)
         symbol = SYMBOLS[method] + ("-open" if role == "weak" else "")
         ours = mine[(mine["kind"] == "mean") & mine["value"].notna()]
-        ends = ["" if np.isnan(row.low) else f" [{row.low:.3f}, {row.high:.3f}]" for row in ours.itertuples()]
+        ends = [
+            "" if np.isnan(row.low) else f" [{row.low:.3f}, {row.high:.3f}]"
+            for row in ours.itertuples()
+        ]
         canvas.add(
             role,
             NAMES[role],
@@ -125,10 +144,18 @@ def figure5(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Fig
             x=ours["value"].tolist(),
             y=[tasks.index(task) + shift for task in ours["task"]],
             mode="markers",
-            marker={"symbol": symbol, "size": 9, "color": COLOURS[method], "line": {"width": 2 if role == "weak" else 0}},
+            marker={
+                "symbol": symbol,
+                "size": 9,
+                "color": COLOURS[method],
+                "line": {"width": 2 if role == "weak" else 0},
+            },
             error_x={"type": "data", "thickness": 1.2, "width": 3, "symmetric": False}
             | {"array": half_widths(ours), "arrayminus": _below(ours)},
-            customdata=[list(told) for told in zip(ours["task"], ends, ours["told"], ours["cells"], strict=True)],
+            customdata=[
+                list(told)
+                for told in zip(ours["task"], ends, ours["told"], ours["cells"], strict=True)
+            ],
             hovertemplate=f"%{{customdata[0]}}, {NAMES[role]}: %{{x:.3f}}%{{customdata[1]}}<br>%{{customdata[2]}}"
             "<extra></extra>",
         )
@@ -143,15 +170,30 @@ def figure5(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Fig
                     y=[tasks.index(task) + shift for task in theirs["task"]],
                     mode="markers",
                     opacity=0.55,
-                    marker={"symbol": mark, "size": 8, "color": COLOURS[method], "line": {"width": 1.2}},
-                    customdata=[list(told) for told in zip(theirs["task"], theirs["told"], strict=True)],
+                    marker={
+                        "symbol": mark,
+                        "size": 8,
+                        "color": COLOURS[method],
+                        "line": {"width": 1.2},
+                    },
+                    customdata=[
+                        list(told) for told in zip(theirs["task"], theirs["told"], strict=True)
+                    ],
                     hovertemplate=f"%{{customdata[0]}}, {kind}, {NAMES[role]}: %{{x:.3f}}<br>%{{customdata[1]}}<extra></extra>",
                 )
     shown = rows[rows["role"].isin(roles)]
     highest = float(np.nanmax(shown[["value", "high"]].to_numpy(dtype=float), initial=0.05))
     # A line above each task but the first; a grid line through the middle of its points would tell nothing.
     lines = [
-        {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": at - 0.5, "y1": at - 0.5, "layer": "below"}
+        {
+            "type": "line",
+            "xref": "paper",
+            "x0": 0,
+            "x1": 1,
+            "y0": at - 0.5,
+            "y1": at - 0.5,
+            "layer": "below",
+        }
         | {"line": {"color": "rgba(128,128,128,0.3)", "width": 1}}
         for at in range(1, len(tasks))
     ]
@@ -162,7 +204,11 @@ def figure5(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Fig
         margin={"l": 8, "r": 16, "t": 12, "b": 58},
         shapes=lines,
         xaxis={
-            "title": {"text": "IoU, pooled over the test images", "standoff": 10, "font": {"size": 12}},
+            "title": {
+                "text": "IoU, pooled over the test images",
+                "standoff": 10,
+                "font": {"size": 12},
+            },
             "range": [-0.02 * highest, 1.04 * highest],
             "zeroline": False,
             "showline": True,
@@ -190,4 +236,7 @@ def _method(rows: pd.DataFrame, role: str) -> str:
 
 
 def _below(rows: pd.DataFrame) -> list[float]:
-    return [0.0 if np.isnan(low) else value - low for low, value in zip(rows["low"], rows["value"], strict=True)]
+    return [
+        0.0 if np.isnan(low) else value - low
+        for low, value in zip(rows["low"], rows["value"], strict=True)
+    ]

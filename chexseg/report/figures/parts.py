@@ -10,14 +10,26 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from chexseg.analysis.published import css_name
+from chexseg.analysis.results import StudyResults
+from chexseg.analysis.statistics.scores import Arm, t_interval
+from chexseg.analysis.tables.study_tables import cell_keys
 from chexseg.report.palette import COLOURS, FONT, SYMBOLS
-from chexseg.report.published import css_name
-from chexseg.report.results import StudyResults
-from chexseg.report.statistics.scores import Arm, t_interval
-from chexseg.report.tables.study_tables import cell_keys
 
 #: Legend groups in their order: what can be switched. The poster's values go with the paper's.
-GROUPS = ("weak", "cam", "cam++", "irnet", "full", "chexseg", "student", "teacher", "radiologists", "trials", "paper")
+GROUPS = (
+    "weak",
+    "cam",
+    "cam++",
+    "irnet",
+    "full",
+    "chexseg",
+    "student",
+    "teacher",
+    "radiologists",
+    "trials",
+    "paper",
+)
 #: Pixels that a legend takes beneath a figure.
 LEGEND = 52
 #: Of white paper; the page has its own.
@@ -27,7 +39,9 @@ GRID = "#e6eaee"
 POINT_COLUMNS = ("kind", "value", "low", "high", "n", "trial", "cells")
 
 
-def points(results: StudyResults, values_C: np.ndarray, arm: Arm, about: dict[str, Any]) -> list[dict]:
+def points(
+    results: StudyResults, values_C: np.ndarray, arm: Arm, about: dict[str, Any]
+) -> list[dict]:
     """The rows of one arm: its mean, then its trials; undefined ones are absent. `about` goes into each."""
     mine = values_C[list(arm.indices)]
     interval = t_interval(mine)
@@ -36,7 +50,14 @@ def points(results: StudyResults, values_C: np.ndarray, arm: Arm, about: dict[st
     rows = [about | {"kind": "mean", "value": interval.mean, **bounds}] if interval.n else []
     return rows + [
         about
-        | {"kind": "trial", "value": float(value), "low": np.nan, "high": np.nan, "n": 1, "trial": trial}
+        | {
+            "kind": "trial",
+            "value": float(value),
+            "low": np.nan,
+            "high": np.nan,
+            "n": 1,
+            "trial": trial,
+        }
         | {"cells": cell_keys(results, [index])}
         for trial, value, index in zip(arm.trials, mine, arm.indices, strict=True)
         if not np.isnan(value)
@@ -63,12 +84,19 @@ class Canvas:
         Of the traces of one name only the first stands in the legend.
         """
         first = self.legend and name not in self._shown
-        about = {"legendgroup": group, "legendrank": GROUPS.index(group), "name": name, "showlegend": first}
+        about = {
+            "legendgroup": group,
+            "legendrank": GROUPS.index(group),
+            "name": name,
+            "showlegend": first,
+        }
         about |= {"meta": css_name(method)} if method else {}
         self._traces.append({"type": "scatter", **about, **trace})
         self._shown.add(name)
 
-    def published(self, rows: pd.DataFrame, x: Sequence[float], method: str, told: str, line: bool = False) -> None:
+    def published(
+        self, rows: pd.DataFrame, x: Sequence[float], method: str, told: str, line: bool = False
+    ) -> None:
         """The paper's and the poster's points among `rows`: faint and open, in their method's colour; with `line`, the
         paper's joined."""
         for kind, symbol in (("paper", f"{SYMBOLS[method]}-open"), ("poster", "x-thin-open")):
@@ -83,7 +111,12 @@ class Canvas:
                     mode="lines+markers" if line and kind == "paper" else "markers",
                     opacity=0.5,
                     line={"color": COLOURS[method], "width": 1, "dash": "dot"},
-                    marker={"symbol": symbol, "size": 7, "color": COLOURS[method], "line": {"width": 1.2}},
+                    marker={
+                        "symbol": symbol,
+                        "size": 7,
+                        "color": COLOURS[method],
+                        "line": {"width": 1.2},
+                    },
                     error_y=bars(rows[chosen]),
                     hovertemplate=f"{kind}, {told}: %{{y:.3f}}<extra></extra>",
                 )
@@ -105,7 +138,12 @@ class Canvas:
         )
 
     def framed(
-        self, title: str, letter: str = "", height: int = 310, margin: dict[str, int] | None = None, **layout: Any
+        self,
+        title: str,
+        letter: str = "",
+        height: int = 310,
+        margin: dict[str, int] | None = None,
+        **layout: Any,
     ) -> go.Figure:
         """The figure: its traces, title, type, margins and legend; the axes, in `layout`, are its own.
 
@@ -152,12 +190,18 @@ def bars(rows: pd.DataFrame, hide: int = 0) -> dict:
 
 
 def half_widths(rows: pd.DataFrame) -> list[float]:
-    return [0.0 if np.isnan(high) else high - value for high, value in zip(rows["high"], rows["value"], strict=True)]
+    return [
+        0.0 if np.isnan(high) else high - value
+        for high, value in zip(rows["high"], rows["value"], strict=True)
+    ]
 
 
 def interval_texts(rows: pd.DataFrame) -> list[str]:
     """Each mean's interval and number of trials, in words, for whoever points at it."""
-    ends = ["" if np.isnan(row.low) else f"[{row.low:.3f}, {row.high:.3f}] " for row in rows.itertuples()]
+    ends = [
+        "" if np.isnan(row.low) else f"[{row.low:.3f}, {row.high:.3f}] "
+        for row in rows.itertuples()
+    ]
     return [f"{text}n = {n}" for text, n in zip(ends, rows["n"], strict=True)]
 
 
@@ -184,7 +228,9 @@ def iou_axis(title: str, highest: float) -> dict[str, Any]:
     }
 
 
-def category_axis(title: str, ticks: Sequence[str], positions: Sequence[float] | None = None) -> dict[str, Any]:
+def category_axis(
+    title: str, ticks: Sequence[str], positions: Sequence[float] | None = None
+) -> dict[str, Any]:
     """An x axis whose ticks have words, at 0, 1, 2, ... or at `positions`."""
     at = list(range(len(ticks))) if positions is None else list(positions)
     return {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
+from chexseg.analysis.results import StudyResults
 from chexseg.progress import duration
 from chexseg.report.palette import BLUE, FONT, GREEN, GREY, VERMILLION
-from chexseg.report.results import StudyResults
 
 #: State -> colour and symbol, so that none is told by colour alone.
 STATES = {
@@ -65,17 +65,27 @@ def draw(rows: pd.DataFrame) -> go.Figure:
     ways: dict[str, list] = {"x": [], "y": []}
     for run in rows.itertuples():
         for key in run.reads:
-            for axis, ends in zip(ways.values(), zip(at[key], at[run.key], strict=True), strict=True):
+            for axis, ends in zip(
+                ways.values(), zip(at[key], at[run.key], strict=True), strict=True
+            ):
                 axis += [*ends, None]
     figure = go.Figure(
-        go.Scatter(**ways, mode="lines", line={"color": GREY, "width": 0.6}, opacity=0.5, hoverinfo="skip", showlegend=False)
+        go.Scatter(
+            **ways,
+            mode="lines",
+            line={"color": GREY, "width": 0.6},
+            opacity=0.5,
+            hoverinfo="skip",
+            showlegend=False,
+        )
     )
     crowded = rows["column"].value_counts().max() if len(rows) else 1
     for state, (colour, symbol, name) in STATES.items():
         group = rows[rows["state"] == state]
         if len(group):
             told = [
-                f"{run.label}<br>{run.key[:12]}" + ("" if pd.isna(run.seconds) else f"<br>{duration(run.seconds)}")
+                f"{run.label}<br>{run.key[:12]}"
+                + ("" if pd.isna(run.seconds) else f"<br>{duration(run.seconds)}")
                 for run in group.itertuples()
             ]
             figure.add_trace(
@@ -92,9 +102,18 @@ def draw(rows: pd.DataFrame) -> go.Figure:
             )
     for number, group in rows.groupby("column"):
         counts = group["stage"].value_counts()
-        text = "<br>".join(f"{stage} × {count}" if count > 1 else str(stage) for stage, count in counts.items())
+        text = "<br>".join(
+            f"{stage} × {count}" if count > 1 else str(stage) for stage, count in counts.items()
+        )
         figure.add_annotation(
-            x=number, y=1.02, yref="paper", yanchor="bottom", text=text, showarrow=False, font={"size": 12}, align="center"
+            x=number,
+            y=1.02,
+            yref="paper",
+            yanchor="bottom",
+            text=text,
+            showarrow=False,
+            font={"size": 12},
+            align="center",
         )
     figure.update_layout(
         template="plotly_white",
@@ -104,7 +123,10 @@ def draw(rows: pd.DataFrame) -> go.Figure:
         height=int(min(HIGHEST, max(200, STEP * crowded)) + 120),
         margin={"l": 16, "r": 16, "t": 70, "b": 40},
         legend={"orientation": "h", "y": -0.02, "x": 0, "yanchor": "top", "font": {"size": 12}},
-        xaxis={"visible": False, "range": [-0.5, rows["column"].max() + 0.5] if len(rows) else None},
+        xaxis={
+            "visible": False,
+            "range": [-0.5, rows["column"].max() + 0.5] if len(rows) else None,
+        },
         yaxis={"visible": False, "range": [1, 0]},
     )
     return figure

@@ -8,14 +8,14 @@ from pathlib import Path
 import plotly.graph_objects as go
 import plotly.io
 
+from chexseg.analysis.published import AVERAGE
+from chexseg.analysis.results import StudyResults
+from chexseg.analysis.tables.study_tables import has_table1
 from chexseg.report.figures.figure2 import figure2, figure2_others, figure2_panels, figure2_points
 from chexseg.report.figures.figure3 import figure3, figure3_panels, figure3_rows
 from chexseg.report.figures.figure4 import figure4, figure4_panels, figure4_rows
 from chexseg.report.figures.figure5 import figure5, figure5_rows, has_figure5
 from chexseg.report.palette import CONFIG
-from chexseg.report.published import AVERAGE
-from chexseg.report.results import StudyResults
-from chexseg.report.tables.study_tables import has_table1
 
 
 def paper_figures(results: StudyResults) -> dict[str, go.Figure]:
@@ -34,7 +34,9 @@ def paper_figures(results: StudyResults) -> dict[str, go.Figure]:
     found |= {f"figure3-{init}": figure3(rows, init) for init in figure3_panels(rows)}
     rows = figure4_rows(results)
     for images in figure4_panels(rows):
-        found["figure4a" if images == 0 else f"figure4b-{images}"] = figure4(rows, images, "b" if images else "a")
+        found["figure4a" if images == 0 else f"figure4b-{images}"] = figure4(
+            rows, images, "b" if images else "a"
+        )
     rows = figure5_rows(results)
     if has_figure5(rows):
         found["figure5"] = figure5(rows)
@@ -57,12 +59,17 @@ def write_images(figures: Mapping[Path, go.Figure]) -> str | None:
         import kaleido  # noqa: F401 - the extra "images"
     except ImportError:
         return "no .png and .svg figures: kaleido isn't installed (extra: images)"
-    drawn = [go.Figure(figure).update_layout(paper_bgcolor="white", plot_bgcolor="white") for figure in figures.values()]
+    drawn = [
+        go.Figure(figure).update_layout(paper_bgcolor="white", plot_bgcolor="white")
+        for figure in figures.values()
+    ]
     # plotly takes the size from here alone when it writes several.
     heights = [figure.layout.height for figure in drawn]
     try:
         plotly.io.write_images(drawn, list(figures), scale=2, width=WIDTH, height=heights)
-    except Exception as error:  # kaleido's faults are many: no Chrome, one that doesn't start, one that hangs up
+    except (
+        Exception
+    ) as error:  # kaleido's faults are many: no Chrome, one that doesn't start, one that hangs up
         for path in figures:
             path.unlink(missing_ok=True)
         reason = (str(error).strip() or "no reason given").splitlines()[0]

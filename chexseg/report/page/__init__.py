@@ -1,1 +1,1 @@
-"""One page of all that a study has, and the files beside it."""
+"""The self-contained HTML page of a study."""

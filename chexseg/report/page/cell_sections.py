@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from html import escape
 
+from chexseg.analysis.results import StudyResults
+from chexseg.analysis.tables import study_tables
+from chexseg.report.page.html_tables import to_html
 from chexseg.report.page.markup import note, scroll
-from chexseg.report.results import StudyResults
-from chexseg.report.tables import study_tables
-from chexseg.report.tables.html import to_html
 
 #: A table of more rows goes on in its csv file alone: a browser needs seconds to lay it out.
 MOST_ROWS = 500
@@ -28,14 +28,26 @@ def students_html(results: StudyResults) -> str:
 def cells_html(results: StudyResults, name: str) -> str:
     """One row a cell; of a large study those with the highest mIoU on the selection images."""
     rows = study_tables.cells_rows(results)
-    constant = [column for column in ("init", "weak_images", "fraction") if column in rows and rows[column].nunique() < 2]
+    constant = [
+        column
+        for column in ("init", "weak_images", "fraction")
+        if column in rows and rows[column].nunique() < 2
+    ]
     without = ""
     if "left out" in rows:
         absent = [pathology for pathology in results.pathologies if rows[pathology].isna().all()]
-        without = f" Without an expert mask in the test set, and left out of every mean: {', '.join(absent)}." if absent else ""
+        without = (
+            f" Without an expert mask in the test set, and left out of every mean: {', '.join(absent)}."
+            if absent
+            else ""
+        )
     shown = rows.drop(columns=constant)
     if len(rows) > MOST_ROWS:
-        shown = shown.sort_values("selection mIoU", ascending=False, kind="stable").head(MOST_ROWS).sort_index()
+        shown = (
+            shown.sort_values("selection mIoU", ascending=False, kind="stable")
+            .head(MOST_ROWS)
+            .sort_index()
+        )
     told = f'IoU pooled over the test images. <span class="screen">Click a header to sort.</span>{escape(without)}'
     told += _left_out(len(rows), "cells", name, "best on the selection images")
     return scroll(to_html(shown), "cells") + note(told)
@@ -46,7 +58,9 @@ def missing_html(results: StudyResults, name: str) -> str:
     rows = study_tables.missing_rows(results)
     if not len(rows):
         return '<p class="soft">None: every cell of the study has scores.</p>'
-    return scroll(to_html(rows.head(MOST_ROWS))) + note(_left_out(len(rows), "missing", name, "first"))
+    return scroll(to_html(rows.head(MOST_ROWS))) + note(
+        _left_out(len(rows), "missing", name, "first")
+    )
 
 
 def _left_out(number: int, table: str, name: str, which: str) -> str:

@@ -7,9 +7,17 @@ from html import escape
 
 import pandas as pd
 
-from chexseg.report.claims.verdicts import NO_DATA, NOT_REPRODUCED, REPRODUCED, UNDECIDED, Claim, claims, claims_rows
-from chexseg.report.results import StudyResults
-from chexseg.report.tables.html import to_html
+from chexseg.analysis.claims.verdicts import (
+    NO_DATA,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    UNDECIDED,
+    Claim,
+    claims,
+    claims_rows,
+)
+from chexseg.analysis.results import StudyResults
+from chexseg.report.page.html_tables import to_html
 
 NOTE = (
     "No arm is chosen on the test set: where a claim speaks of the best, it is the best on the selection images; of several "
@@ -23,7 +31,17 @@ NOTE = (
 #: Verdict -> (mark, the page's class for it).
 MARKS = {REPRODUCED: ("▲", "better"), NOT_REPRODUCED: ("▼", "worse"), UNDECIDED: ("", "")}
 #: Columns of the table of comparisons.
-COLUMNS = ["claim", "comparison", "claimed", "first", "second", "difference", "difference low", "difference high", "relative"]
+COLUMNS = [
+    "claim",
+    "comparison",
+    "claimed",
+    "first",
+    "second",
+    "difference",
+    "difference low",
+    "difference high",
+    "relative",
+]
 COLUMNS += ["trials", "patients", "p-value", "adjusted p-value"]
 
 
@@ -33,20 +51,30 @@ def claims_html(results: StudyResults) -> str:
     judged = [claim for claim in found if claim.verdict != NO_DATA]
     parts = [f'<p class="lead">{summary(found)}</p>']
     if judged:
-        parts.append(f'<div class="scroll">{_table(judged)}</div><p class="note">{NOTE}</p>{_comparisons(judged)}')
+        parts.append(
+            f'<div class="scroll">{_table(judged)}</div><p class="note">{NOTE}</p>{_comparisons(judged)}'
+        )
     lacking = "".join(
-        f"<li>{escape(claim.paper.text)} {escape(claim.because)}</li>" for claim in found if claim.verdict == NO_DATA
+        f"<li>{escape(claim.paper.text)} {escape(claim.because)}</li>"
+        for claim in found
+        if claim.verdict == NO_DATA
     )
     if lacking:
-        parts.append(f"<details><summary>Claims without data here</summary><ul>{lacking}</ul></details>")
+        parts.append(
+            f"<details><summary>Claims without data here</summary><ul>{lacking}</ul></details>"
+        )
     return "".join(parts)
 
 
 def summary(found: Sequence[Claim]) -> str:
     """How many claims got which verdict, in a sentence."""
-    counts = {verdict: sum(claim.verdict == verdict for claim in found) for verdict in (*MARKS, NO_DATA)}
+    counts = {
+        verdict: sum(claim.verdict == verdict for claim in found) for verdict in (*MARKS, NO_DATA)
+    }
     words = {NO_DATA: "without data here"}
-    told = [f"{number} {words.get(verdict, verdict)}" for verdict, number in counts.items() if number]
+    told = [
+        f"{number} {words.get(verdict, verdict)}" for verdict, number in counts.items() if number
+    ]
     return f"Of {len(found)} claims of the paper: {', '.join(told)}."
 
 
@@ -66,7 +94,10 @@ def _table(judged: Sequence[Claim]) -> str:
 
 def _comparisons(judged: Sequence[Claim]) -> str:
     rows = claims_rows(judged)[COLUMNS]
-    rows["relative"] = ["-" if pd.isna(value) else f"{100 * value:+.1f}%".replace("-", "\u2212") for value in rows["relative"]]
+    rows["relative"] = [
+        "-" if pd.isna(value) else f"{100 * value:+.1f}%".replace("-", "\u2212")
+        for value in rows["relative"]
+    ]
     table = to_html(rows)
     note = (
         "IoU pooled over the test images, of pathologies or their mean; first and second: means over all finished trials; ±: "

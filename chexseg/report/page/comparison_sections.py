@@ -8,16 +8,16 @@ from html import escape
 import pandas as pd
 import plotly.graph_objects as go
 
+from chexseg.analysis.results import StudyResults
+from chexseg.analysis.tables import table2
+from chexseg.analysis.tables.study_tables import has_table1
+from chexseg.analysis.tables.text import gaps
 from chexseg.report.figures.figure2 import figure2, figure2_others, figure2_points
 from chexseg.report.figures.figure3 import figure3, figure3_panels, figure3_rows
 from chexseg.report.figures.figure4 import figure4, figure4_panels, figure4_rows
 from chexseg.report.figures.figure5 import figure5, figure5_rows, has_figure5, radiologists_rows
+from chexseg.report.page.html_tables import to_html
 from chexseg.report.page.markup import PAPER_SWITCH, note, plot, scroll, switch
-from chexseg.report.results import StudyResults
-from chexseg.report.tables import table2
-from chexseg.report.tables.html import to_html
-from chexseg.report.tables.study_tables import has_table1
-from chexseg.report.tables.text import gaps
 
 #: Legend group -> what its switch says, its shape and its colour.
 SWITCHES: dict[str, tuple[str, str, str]] = {
@@ -61,10 +61,18 @@ def paper_tables(results: StudyResults) -> dict[str, pd.DataFrame]:
 def _plots(drawn: Mapping[str, go.Figure], wide: bool = False) -> str:
     """Figures by their anchors, under the switches of what they have."""
     groups = {trace.legendgroup for figure in drawn.values() for trace in figure.data}
-    switches = "".join(switch(f'data-group="{group}"', *told) for group, told in SWITCHES.items() if group in groups)
+    switches = "".join(
+        switch(f'data-group="{group}"', *told)
+        for group, told in SWITCHES.items()
+        if group in groups
+    )
     switches += PAPER_SWITCH if "paper" in groups else ""
-    shown = "".join(plot(figure, anchor, "wide" if wide else "") for anchor, figure in drawn.items())
-    return f'<fieldset class="switches">{switches}</fieldset>' + (shown if wide else f'<div class="plots">{shown}</div>')
+    shown = "".join(
+        plot(figure, anchor, "wide" if wide else "") for anchor, figure in drawn.items()
+    )
+    return f'<fieldset class="switches">{switches}</fieldset>' + (
+        shown if wide else f'<div class="plots">{shown}</div>'
+    )
 
 
 def _dashes(rows: pd.DataFrame) -> str:
@@ -88,7 +96,8 @@ def figure3_html(results: StudyResults, name: str) -> str:
     """Students and teachers; nothing without students. name: of the study among the page's, for anchors."""
     rows = figure3_rows(results)
     drawn = {
-        f"{name}--students-{number}": figure3(rows, init, legend=False) for number, init in enumerate(figure3_panels(rows))
+        f"{name}--students-{number}": figure3(rows, init, legend=False)
+        for number, init in enumerate(figure3_panels(rows))
     }
     told = (
         "mIoU of students by the share of the training images that they learn from; dashed, their teacher, fully supervised "
@@ -113,7 +122,9 @@ def figure5_html(results: StudyResults, name: str) -> str:
     rows = figure5_rows(results)
     if not has_figure5(rows):
         return ""
-    arms = rows[(rows["kind"] == "mean") & ~rows["role"].isin(["gap", "radiologists"])].drop_duplicates("role")
+    arms = rows[
+        (rows["kind"] == "mean") & ~rows["role"].isin(["gap", "radiologists"])
+    ].drop_duplicates("role")
     which = " ".join(f"{_capital(row.role)}: {escape(row.told)}." for row in arms.itertuples())
     lacking = f" {escape(results.radiologists_note)}." if results.radiologists_note else ""
     if results.radiologists_IK3 is None and not lacking:
@@ -137,7 +148,11 @@ def pathologies_html(results: StudyResults, name: str) -> str:
     rows = table2.arms_rows(results)
     if not len(rows):
         return ""
-    lead = f" The first {MOST_ARMS} of {len(rows):,} arms; the others are in the file." if len(rows) > MOST_ARMS else ""
+    lead = (
+        f" The first {MOST_ARMS} of {len(rows):,} arms; the others are in the file."
+        if len(rows) > MOST_ARMS
+        else ""
+    )
     told = (
         "IoU pooled over the test images, mean over trials; ±, half of the 95% t-interval; bold, best of the column."
         f"{lead}{_dashes(rows)}"

@@ -16,7 +16,10 @@ from chexseg.report.palette import CONFIG
 
 def document(title: str, body: str) -> str:
     """A self-contained page: style, behaviour and plotly.js stand in it, and nothing needs a network."""
-    html, css, js = (Path(__file__).with_name(f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
+    html, css, js = (
+        Path(__file__).with_name(f"page.{kind}").read_text(encoding="utf-8")
+        for kind in ("html", "css", "js")
+    )
     parts = {
         "title": escape(title),
         "body": body,

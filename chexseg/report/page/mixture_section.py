@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from html import escape
 
+from chexseg.analysis.published import AVERAGE
+from chexseg.analysis.results import StudyResults
+from chexseg.analysis.tables import study_tables
+from chexseg.analysis.tables.text import gaps
 from chexseg.report.figures.figure2 import figure2, figure2_panels, figure2_points
+from chexseg.report.page.html_tables import to_html
 from chexseg.report.page.markup import PAPER_SWITCH, note, plot, scroll, switch
-from chexseg.report.published import AVERAGE
-from chexseg.report.results import StudyResults
-from chexseg.report.tables import study_tables
-from chexseg.report.tables.html import to_html
-from chexseg.report.tables.text import gaps
 
 
 def table1_html(results: StudyResults, name: str) -> str:
     """Table 1 of each variant of the settings, the first open."""
     parts = [f'<fieldset class="switches screen">{PAPER_SWITCH}</fieldset>']
-    of_all = "" if len(results.pathologies) == 10 else " (its average here over the same pathologies)"
+    of_all = (
+        "" if len(results.pathologies) == 10 else " (its average here over the same pathologies)"
+    )
     variants = study_tables.variants(results)
     for index, variant in enumerate(variants[: study_tables.MOST_VARIANTS]):
         rows = study_tables.table1_rows(results, variant)
@@ -27,7 +29,11 @@ def table1_html(results: StudyResults, name: str) -> str:
             f"italics, the paper’s Table 1{of_all}.{dashes}"
         )
         block = scroll(to_html(rows)) + note(told)
-        parts.append(f"<details><summary>{escape(str(variant))}</summary>{block}</details>" if index else block)
+        parts.append(
+            f"<details><summary>{escape(str(variant))}</summary>{block}</details>"
+            if index
+            else block
+        )
     if len(variants) > study_tables.MOST_VARIANTS:
         told = f"Of {len(variants):,} variants of the settings the {study_tables.MOST_VARIANTS} with the most arms stand here. "
         parts.append(note(f"{told}<code>tables/{name}-cells.csv</code> has the cells of all."))
@@ -50,7 +56,9 @@ def figure2_html(results: StudyResults, name: str) -> str:
         "full": ("full, p = 1", "diamond", "var(--full)"),
         "trials": ("single trials", "small", "var(--paper-mark)"),
     }
-    switches = "".join(switch(f'data-group="{key}"', *entry) for key, entry in entries.items() if key in groups)
+    switches = "".join(
+        switch(f'data-group="{key}"', *entry) for key, entry in entries.items() if key in groups
+    )
     switches += PAPER_SWITCH if "paper" in groups else ""
     told = (
         f"IoU by p, the probability that a training sample is an expert’s. {escape(str(variant)).capitalize()}. Bars: 95% "

@@ -6,11 +6,11 @@ from html import escape
 
 import numpy as np
 
+from chexseg.analysis.results import StudyResults
+from chexseg.analysis.statistics.scores import patient_of, pooled_iou
 from chexseg.report.page import overlays
 from chexseg.report.page.markup import note, scroll, switch
 from chexseg.report.palette import DASHED, PATHOLOGY_COLOURS
-from chexseg.report.results import StudyResults
-from chexseg.report.statistics.scores import patient_of, pooled_iou
 
 #: The poster's two stand first.
 POSTERS = ("Cardiomegaly", "Airspace Opacity")
@@ -24,7 +24,10 @@ RULE = (
 
 def order(pathologies: tuple[str, ...]) -> list[str]:
     """The study's pathologies, the poster's two first."""
-    return [*(name for name in POSTERS if name in pathologies), *(name for name in pathologies if name not in POSTERS)]
+    return [
+        *(name for name in POSTERS if name in pathologies),
+        *(name for name in pathologies if name not in POSTERS),
+    ]
 
 
 def largest(results: StudyResults, pathology: str, number: int = ROWS) -> tuple[str, ...]:
@@ -67,7 +70,9 @@ def _by_pathology(results: StudyResults) -> str:
     )
     lacking = [name for name, block in blocks.items() if not block]
     without = f" Without an expert mask in the test set: {', '.join(lacking)}." if lacking else ""
-    choice = f'<label class="choice screen">Pathology <select data-choice>{options}</select></label>'
+    choice = (
+        f'<label class="choice screen">Pathology <select data-choice>{options}</select></label>'
+    )
     return f"{choice}{grids}{note(escape(RULE + without))}"
 
 
@@ -77,17 +82,28 @@ def _block(results: StudyResults, pathology: str, shown: list[overlays.Panel]) -
     if not chosen:
         return ""
     k = results.pathologies.index(pathology)
-    heads = [("Radiograph", pathology), ("Experts", "ground truth"), *((panel.title, panel.subtitle) for panel in shown)]
+    heads = [
+        ("Radiograph", pathology),
+        ("Experts", "ground truth"),
+        *((panel.title, panel.subtitle) for panel in shown),
+    ]
     parts = [overlays.head_html(*head) for head in heads]
     for image_id in chosen:
         pixels_HW, expert_KHW = results.image(image_id)
-        row = [overlays.panel_html("radiograph", ""), overlays.panel_html("experts", _layer(expert_KHW[k], pathology))]
+        row = [
+            overlays.panel_html("radiograph", ""),
+            overlays.panel_html("experts", _layer(expert_KHW[k], pathology)),
+        ]
         for panel in shown:
             masks_KHW = overlays.predicted(results, panel, image_id)
             if isinstance(masks_KHW, str):
                 row.append(overlays.empty_html(masks_KHW))
                 continue
-            iou = float(pooled_iou(results.counts_CIK3[panel.index, results.image_ids.index(image_id)][None])[k])
+            iou = float(
+                pooled_iou(
+                    results.counts_CIK3[panel.index, results.image_ids.index(image_id)][None]
+                )[k]
+            )
             score = "" if np.isnan(iou) else f'<span class="score">IoU {iou:.2f}</span>'
             row.append(overlays.panel_html(panel.title, _layer(masks_KHW[k], pathology) + score))
         parts.append(overlays.row_html(image_id, "", pixels_HW, "".join(row)))

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from chexseg.analysis.published import METHODS, PAPERS_METHODS
+from chexseg.analysis.results import StudyResults
+from chexseg.analysis.statistics.scores import Arm, arms, by_selection, miou, patient_of, pooled_iou
 from chexseg.errors import UserError
 from chexseg.report.palette import DASHED, PATHOLOGY_COLOURS
-from chexseg.report.published import METHODS, PAPERS_METHODS
-from chexseg.report.results import StudyResults
-from chexseg.report.statistics.scores import Arm, arms, by_selection, miou, patient_of, pooled_iou
 
 RULE = (
     "The test images with the most pathologies in the experts' masks, one a patient, ties in the order of their ids. "
@@ -65,10 +65,16 @@ def columns(results: StudyResults) -> list[Panel]:
         why_not = "" if results.predictions is not None else "Predictions weren't kept."
         return Panel(title, str(results.cells["name"].iloc[best]), best, why_not)
 
-    kinds = [kind for kind in METHODS if kind in PAPERS_METHODS or any(arm.weak == kind for arm in found)]
+    kinds = [
+        kind for kind in METHODS if kind in PAPERS_METHODS or any(arm.weak == kind for arm in found)
+    ]
     shown = [
         *(
-            column(f"Weak, {METHODS[k]}", [a for a in found if a.method == "weak" and a.weak == k], f"p = 0, {METHODS[k]}")
+            column(
+                f"Weak, {METHODS[k]}",
+                [a for a in found if a.method == "weak" and a.weak == k],
+                f"p = 0, {METHODS[k]}",
+            )
             for k in kinds
         ),
         column("Full", [a for a in found if a.method == "full"], "p = 1"),
@@ -109,7 +115,13 @@ def outline(mask_HW: np.ndarray, dashed: bool = False, width: int = 2) -> np.nda
     inner_HW = mask_HW
     for _ in range(width):
         padded = np.pad(inner_HW, 1)
-        inner_HW = padded[1:-1, 1:-1] & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+        inner_HW = (
+            padded[1:-1, 1:-1]
+            & padded[:-2, 1:-1]
+            & padded[2:, 1:-1]
+            & padded[1:-1, :-2]
+            & padded[1:-1, 2:]
+        )
     edge_HW = mask_HW & ~inner_HW
     if dashed:
         y_HW, x_HW = np.indices(mask_HW.shape)
@@ -125,13 +137,21 @@ def layer_png(mask_HW: np.ndarray, pathology: str) -> bytes:
     return _png(layer, transparency=bytes([0, FILL_OPACITY, OUTLINE_OPACITY]))
 
 
-def composite(pixels_HW: np.ndarray, masks_KHW: np.ndarray, pathologies: Sequence[str]) -> Image.Image:
+def composite(
+    pixels_HW: np.ndarray, masks_KHW: np.ndarray, pathologies: Sequence[str]
+) -> Image.Image:
     """The radiograph with all masks on it, RGB, enlarged to at least `SIDE` pixels."""
     size = enlarge(pixels_HW).shape[::-1]
-    panel = Image.fromarray(np.asarray(pixels_HW, dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC).convert("RGBA")
+    panel = (
+        Image.fromarray(np.asarray(pixels_HW, dtype=np.uint8))
+        .resize(size, Image.Resampling.BICUBIC)
+        .convert("RGBA")
+    )
     for mask_HW, name in zip(masks_KHW, pathologies, strict=True):
         if mask_HW.any():
-            panel.alpha_composite(Image.open(io.BytesIO(layer_png(mask_HW, name)), formats=("PNG",)).convert("RGBA"))
+            panel.alpha_composite(
+                Image.open(io.BytesIO(layer_png(mask_HW, name)), formats=("PNG",)).convert("RGBA")
+            )
     return panel.convert("RGB")
 
 
@@ -150,19 +170,36 @@ def sheet_png(results: StudyResults) -> bytes | None:
         draw.text((gap + column * (panel + gap), 7), title, fill="black", font=font)
     present: set[str] = set()
     for row, (image_id, (pixels_HW, expert_KHW)) in enumerate(films.items()):
-        masks = [np.zeros_like(expert_KHW), expert_KHW, *(predicted(results, entry, image_id) for entry in shown)]
+        masks = [
+            np.zeros_like(expert_KHW),
+            expert_KHW,
+            *(predicted(results, entry, image_id) for entry in shown),
+        ]
         for column, masks_KHW in enumerate(masks):
             left, top = gap + column * (panel + gap), head + row * (panel + gap)
             if isinstance(masks_KHW, str):
-                draw.multiline_text((left + 8, top + 100), "\n".join(textwrap.wrap(masks_KHW, 30)), fill="#555", font=font)
+                draw.multiline_text(
+                    (left + 8, top + 100),
+                    "\n".join(textwrap.wrap(masks_KHW, 30)),
+                    fill="#555",
+                    font=font,
+                )
                 continue
             picture = composite(pixels_HW, masks_KHW, results.pathologies)
             picture.thumbnail((panel, panel))
-            sheet.paste(picture, (left + (panel - picture.width) // 2, top + (panel - picture.height) // 2))
-            present |= {name for name, mask_HW in zip(results.pathologies, masks_KHW, strict=True) if mask_HW.any()}
+            sheet.paste(
+                picture, (left + (panel - picture.width) // 2, top + (panel - picture.height) // 2)
+            )
+            present |= {
+                name
+                for name, mask_HW in zip(results.pathologies, masks_KHW, strict=True)
+                if mask_HW.any()
+            }
     x, small = gap, ImageFont.load_default(13)
     for name in (name for name in results.pathologies if name in present):
-        draw.rectangle((x, sheet.height - 23, x + 12, sheet.height - 11), fill=_rgb(name), outline="#444")
+        draw.rectangle(
+            (x, sheet.height - 23, x + 12, sheet.height - 11), fill=_rgb(name), outline="#444"
+        )
         draw.text((x + 17, sheet.height - 25), name, fill="black", font=small)
         x += 30 + int(draw.textlength(name, font=small))
     return _png(sheet)
@@ -185,23 +222,40 @@ def grid_html(results: StudyResults) -> tuple[str, set[int]]:
     """(a grid of panels as HTML, the positions of the pathologies drawn); a sentence and no positions without panels."""
     chosen, shown = choose_images(results), columns(results)
     if results.image is None or not chosen:
-        why = "the images aren't at hand" if results.image is None else "no test image has an expert mask"
+        why = (
+            "the images aren't at hand"
+            if results.image is None
+            else "no test image has an expert mask"
+        )
         return f'<p class="soft">No overlays: {why}.</p>', set()
-    heads = [("Radiograph", "test set"), ("Experts", "ground truth"), *((panel.title, panel.subtitle) for panel in shown)]
+    heads = [
+        ("Radiograph", "test set"),
+        ("Experts", "ground truth"),
+        *((panel.title, panel.subtitle) for panel in shown),
+    ]
     parts = [head_html(*head) for head in heads]
     present: set[int] = set()
     for image_id in chosen:
         pixels_HW, expert_KHW = results.image(image_id)
         present |= set(np.flatnonzero(expert_KHW.any(axis=(1, 2))).tolist())
-        drawn = [name for name, mask_HW in zip(results.pathologies, expert_KHW, strict=True) if mask_HW.any()]
-        row = [panel_html("radiograph", ""), panel_html("experts", layers_html(expert_KHW, results.pathologies))]
+        drawn = [
+            name
+            for name, mask_HW in zip(results.pathologies, expert_KHW, strict=True)
+            if mask_HW.any()
+        ]
+        row = [
+            panel_html("radiograph", ""),
+            panel_html("experts", layers_html(expert_KHW, results.pathologies)),
+        ]
         for panel in shown:
             masks_KHW = predicted(results, panel, image_id)
             if isinstance(masks_KHW, str):
                 row.append(empty_html(masks_KHW))
                 continue
             present |= set(np.flatnonzero(masks_KHW.any(axis=(1, 2))).tolist())
-            score = f'<span class="score">IoU {image_iou(results, panel.index, image_id):.2f}</span>'
+            score = (
+                f'<span class="score">IoU {image_iou(results, panel.index, image_id):.2f}</span>'
+            )
             row.append(panel_html(panel.title, layers_html(masks_KHW, results.pathologies) + score))
         parts.append(row_html(image_id, ", ".join(drawn), pixels_HW, "".join(row)))
     return films_html(parts, len(heads)), present

@@ -11,25 +11,25 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from chexseg.report import listing
-from chexseg.report.claims.verdicts import claims, claims_rows
+from chexseg.analysis import weak_label_agreement
+from chexseg.analysis.claims.verdicts import claims, claims_rows
+from chexseg.analysis.results import StudyResults
+from chexseg.analysis.statistics.scores import patient_of
+from chexseg.analysis.tables import study_tables
+from chexseg.analysis.tables.text import to_csv, to_markdown, to_tex
+from chexseg.report import file_manifest
 from chexseg.report.figures import stage_graph, study_figures
 from chexseg.report.page import overlays, provenance
 from chexseg.report.page.cell_sections import cells_html, missing_html, students_html
 from chexseg.report.page.claims_section import claims_html
 from chexseg.report.page.comparison_sections import comparison_sections, paper_tables
+from chexseg.report.page.html_tables import to_html_file
 from chexseg.report.page.markup import document
 from chexseg.report.page.mixture_section import figure2_html, table1_html
 from chexseg.report.page.overlay_section import overlays_html
 from chexseg.report.page.result_section import result_html
 from chexseg.report.page.run_sections import MOST_DRAWN, provenance_html, stages_html, time_html
 from chexseg.report.page.weak_label_section import classifiers_html, weak_labels_html
-from chexseg.report.results import StudyResults
-from chexseg.report.statistics.scores import patient_of
-from chexseg.report.tables import study_tables
-from chexseg.report.tables.html import to_html_file
-from chexseg.report.tables.text import to_csv, to_markdown, to_tex
-from chexseg.report.weak_labels import agreement
 
 #: Ending of a file -> what writes a table so.
 WRITERS = {".csv": to_csv, ".md": to_markdown, ".tex": to_tex, ".html": to_html_file}
@@ -84,7 +84,7 @@ def publish(results_list: Sequence[StudyResults], out: Path, images: bool = True
     files += [out / "figures" / "plotly.min.js"] if drawn else []
     page = out / "index.html"
     page.write_text(render(results_list, notes), encoding="utf-8")
-    listing.replace(out, files)
+    file_manifest.replace(out, files)
     return Written(page, tuple(files), tuple(notes))
 
 
@@ -107,14 +107,28 @@ def named(results_list: Sequence[StudyResults]) -> dict[str, StudyResults]:
 def every_table(results: StudyResults) -> dict[str, pd.DataFrame]:
     """File name -> rows of every table that the study has something for."""
     found = {"claims": claims_rows(claims(results))} if len(results.cells) else {}
-    found |= {"cells": study_tables.cells_rows(results), "students": study_tables.students_rows(results)}
-    of_mixture = study_tables.variants(results)[: study_tables.MOST_VARIANTS] if study_tables.has_table1(results) else []
+    found |= {
+        "cells": study_tables.cells_rows(results),
+        "students": study_tables.students_rows(results),
+    }
+    of_mixture = (
+        study_tables.variants(results)[: study_tables.MOST_VARIANTS]
+        if study_tables.has_table1(results)
+        else []
+    )
     for index, variant in enumerate(of_mixture):
-        found["table1" + (f"-{index + 1}" if index else "")] = study_tables.table1_rows(results, variant)
-    for index, labels in enumerate(agreement.label_sets(results)):
-        found["weak-labels" + (f"-{index + 1}" if index else "")] = agreement.rows(labels, results.pathologies)
+        found["table1" + (f"-{index + 1}" if index else "")] = study_tables.table1_rows(
+            results, variant
+        )
+    for index, labels in enumerate(weak_label_agreement.label_sets(results)):
+        found["weak-labels" + (f"-{index + 1}" if index else "")] = weak_label_agreement.rows(
+            labels, results.pathologies
+        )
     if results.classifiers:
-        found |= {"auroc": agreement.auroc_rows(results), "classifiers": agreement.classifiers_rows(results)}
+        found |= {
+            "auroc": weak_label_agreement.auroc_rows(results),
+            "classifiers": weak_label_agreement.classifiers_rows(results),
+        }
     found |= paper_tables(results)
     found |= {
         "stages": study_tables.stages_rows(results),
@@ -126,7 +140,11 @@ def every_table(results: StudyResults) -> dict[str, pd.DataFrame]:
 
 def every_figure(results: StudyResults) -> dict[str, go.Figure]:
     """File name -> figure; the paper's for their panels."""
-    found = {"stages": stage_graph.draw(stage_graph.rows(results))} if 0 < len(results.graph) <= MOST_DRAWN else {}
+    found = (
+        {"stages": stage_graph.draw(stage_graph.rows(results))}
+        if 0 < len(results.graph) <= MOST_DRAWN
+        else {}
+    )
     return found | study_figures.paper_figures(results)
 
 
@@ -139,8 +157,16 @@ def completeness(results: StudyResults) -> str:
 
 def render(results_list: Sequence[StudyResults], notes: Sequence[str] = ()) -> str:
     """The whole page as text."""
-    title = results_list[0].title if len(results_list) == 1 else ", ".join(results.title for results in results_list)
-    return document(title, "\n".join(_study(name, results) for name, results in named(results_list).items()) + _method(notes))
+    title = (
+        results_list[0].title
+        if len(results_list) == 1
+        else ", ".join(results.title for results in results_list)
+    )
+    return document(
+        title,
+        "\n".join(_study(name, results) for name, results in named(results_list).items())
+        + _method(notes),
+    )
 
 
 def _study(name: str, results: StudyResults) -> str:
@@ -148,7 +174,10 @@ def _study(name: str, results: StudyResults) -> str:
     if len(results.cells):
         sections |= {"Claims": claims_html(results), "Result": result_html(results)}
         if study_tables.has_table1(results):
-            sections |= {"Table 1": table1_html(results, name), "Figure 2": figure2_html(results, name)}
+            sections |= {
+                "Table 1": table1_html(results, name),
+                "Figure 2": figure2_html(results, name),
+            }
         sections |= comparison_sections(results, name)
     if results.weak_labels:
         sections["Weak labels"] = weak_labels_html(results)
@@ -163,10 +192,14 @@ def _study(name: str, results: StudyResults) -> str:
         sections["Stages"] = stages_html(results, name)
     if len(results.stages):
         sections["Time"] = time_html(results)
-    sections |= {"Missing cells": missing_html(results, name), "Provenance": provenance_html(results, name)}
+    sections |= {
+        "Missing cells": missing_html(results, name),
+        "Provenance": provenance_html(results, name),
+    }
     links = "".join(f'<a href="#{name}--{slug(title)}">{title}</a>' for title in sections)
     content = "".join(
-        f'<section id="{name}--{slug(title)}"><h2>{title}</h2>{text}</section>' for title, text in sections.items()
+        f'<section id="{name}--{slug(title)}"><h2>{title}</h2>{text}</section>'
+        for title, text in sections.items()
     )
     return f'{_header(results, name)}<nav aria-label="Contents"><div>{links}</div></nav><main>{content}</main>'
 
@@ -176,7 +209,10 @@ STALE = " Stale: the store holds older results like theirs, made by another vers
 
 
 def _header(results: StudyResults, name: str) -> str:
-    patients, pathologies = len({patient_of(image_id) for image_id in results.image_ids}), len(results.pathologies)
+    patients, pathologies = (
+        len({patient_of(image_id) for image_id in results.image_ids}),
+        len(results.pathologies),
+    )
     facts = [
         completeness(results),
         f"{len(results.image_ids):,} test images",
@@ -186,7 +222,9 @@ def _header(results: StudyResults, name: str) -> str:
     listed = re.sub(r"([\d,]+)", r"<b>\1</b>", "".join(f"<li>{fact}</li>" for fact in facts))
     state = ""
     if len(results.missing):
-        states = ", ".join(f"{number} {kind}" for kind, number in results.missing["state"].value_counts().items())
+        states = ", ".join(
+            f"{number} {kind}" for kind, number in results.missing["state"].value_counts().items()
+        )
         state = (
             f'<p class="alert">Incomplete: {completeness(results)} ({escape(states)}). What follows holds for the '
             f"finished ones.{STALE if (results.missing['state'] == 'stale').any() else ''} "

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from chexseg.report.results import StudyResults, once
+from chexseg.analysis.results import StudyResults, once
 
 COLUMNS = ("stage", "key", "label", "state", "seconds", "host", "data", "inputs", "settings")
 
@@ -26,7 +26,14 @@ def rows(results: StudyResults) -> pd.DataFrame:
         inputs = " ".join(run.inputs) if run else ""
         told = {name: made.get(name) for name in ("seconds", "host", "data", "settings")}
         out.append(
-            {"stage": stage, "key": key, "label": label, "state": run.state if run else "cached", "inputs": inputs} | told
+            {
+                "stage": stage,
+                "key": key,
+                "label": label,
+                "state": run.state if run else "cached",
+                "inputs": inputs,
+            }
+            | told
         )
     return pd.DataFrame(out, columns=list(COLUMNS))
 
@@ -41,7 +48,9 @@ def embedded(rows: pd.DataFrame) -> dict[str, Any]:
     common: dict[str, dict[str, Any]] = {}
     for stage, mine in zip(made["stage"], settings, strict=True):
         shared = common.setdefault(stage, dict(mine))
-        for name in [name for name, value in shared.items() if name not in mine or mine[name] != value]:
+        for name in [
+            name for name, value in shared.items() if name not in mine or mine[name] != value
+        ]:
             del shared[name]
     position = {key: place for place, key in enumerate(made["key"])}
     runs = []
@@ -49,5 +58,7 @@ def embedded(rows: pd.DataFrame) -> dict[str, Any]:
         inputs = [position[key] for key in run["inputs"].split() if key in position]
         own = {name: value for name, value in mine.items() if name not in common[run["stage"]]}
         data = None if pd.isna(run["data"]) else run["data"]
-        runs.append([run["stage"], run["key"], run["label"], inputs, own, run["seconds"], run["host"], data])
+        runs.append(
+            [run["stage"], run["key"], run["label"], inputs, own, run["seconds"], run["host"], data]
+        )
     return {"common": common, "runs": runs}

@@ -7,19 +7,21 @@ from itertools import zip_longest
 
 import numpy as np
 
-from chexseg.report.claims.headline import headline, headline_rows, verdict
+from chexseg.analysis.claims.headline import headline, headline_rows, verdict
+from chexseg.analysis.published import css_name
+from chexseg.analysis.results import StudyResults
+from chexseg.analysis.tables.study_tables import cell_keys
+from chexseg.report.page.html_tables import way_html
 from chexseg.report.page.markup import note, number, scroll
-from chexseg.report.published import css_name
-from chexseg.report.results import StudyResults
-from chexseg.report.tables.html import way_html
-from chexseg.report.tables.study_tables import cell_keys
 
 
 def result_html(results: StudyResults) -> str:
     found = headline(results)
     rows = headline_rows(results, found)
     keys = [cell_keys(results, arm.indices) for arm in dict.fromkeys(found.roles.values())]
-    top = 1.08 * float(np.nanmax(rows[["mIoU", "patients high", "paper"]].to_numpy(dtype=float), initial=0.1))
+    top = 1.08 * float(
+        np.nanmax(rows[["mIoU", "patients high", "paper"]].to_numpy(dtype=float), initial=0.1)
+    )
     sentences = [escape(sentence) for sentence in verdict(found)]
     listed = "".join(f"<li>{sentence}</li>" for sentence in sentences[1:])
     titles = ["mIoU", "95% over trials", "trials", "95% over patients", "paper"]
@@ -35,7 +37,9 @@ def result_html(results: StudyResults) -> str:
         body.append(
             f'<tr><td><span class="dot" style="background:var(--{css_name(row["colour"])})"></span>{row["arm"]}'
             f"<small>{escape(row['settings'])}</small></td>"
-            + "".join(f'<td class="number">{text}</td>' for text in [*numbers, number(row["paper"])])
+            + "".join(
+                f'<td class="number">{text}</td>' for text in [*numbers, number(row["paper"])]
+            )
             + f'<td class="strip">{_strip(row, top)}</td></tr>'
         )
     table = (
@@ -71,7 +75,9 @@ def _strip(row: dict, top: float) -> str:
         if not np.isnan(low):
             ends = f'x1="{at(low)}" x2="{at(high)}" y1="11" y2="11"'
             parts.append(f'<line {ends} stroke="{colour}" stroke-width="{width}"/>')
-    parts.append(f'<circle cx="{at(row["mIoU"])}" cy="11" r="5.5" fill="{colour}" stroke="var(--paper)"/>')
+    parts.append(
+        f'<circle cx="{at(row["mIoU"])}" cy="11" r="5.5" fill="{colour}" stroke="var(--paper)"/>'
+    )
     if not np.isnan(row["paper"]):
         turned = 'transform="translate(0 11) rotate(45)" fill="var(--paper)" stroke="var(--soft)"'
         diamond = f'<rect x="-3.6" y="-3.6" width="7.2" height="7.2" {turned}/>'

@@ -6,12 +6,12 @@ import json
 
 import pandas as pd
 
+from chexseg.analysis.results import StudyResults
+from chexseg.analysis.tables import study_tables
 from chexseg.report.figures import stage_graph
 from chexseg.report.page import provenance
+from chexseg.report.page.html_tables import to_html
 from chexseg.report.page.markup import note, plot, scroll
-from chexseg.report.results import StudyResults
-from chexseg.report.tables import study_tables
-from chexseg.report.tables.html import to_html
 
 #: Of more runs a browser's drawing can't be read, and takes seconds.
 MOST_DRAWN = 1500
@@ -22,10 +22,13 @@ MOST_TOLD = 5000
 def stages_html(results: StudyResults, name: str) -> str:
     """The graph of all runs, or how many there are where they are too many to draw."""
     if len(results.graph) > MOST_DRAWN:
-        found = results.graph.groupby(["stage", "state"], sort=False).size().rename("runs").reset_index()
-        told = (
-            f"{len(results.graph):,} runs are too many to draw. <code>tables/{name}-runs.csv</code> has each with its inputs."
+        found = (
+            results.graph.groupby(["stage", "state"], sort=False)
+            .size()
+            .rename("runs")
+            .reset_index()
         )
+        told = f"{len(results.graph):,} runs are too many to draw. <code>tables/{name}-runs.csv</code> has each with its inputs."
         return scroll(to_html(found)) + note(told)
     told = (
         "Every run of a stage that the study needs, once, to the right of what it reads. Point at one to see which it is, "
@@ -52,9 +55,19 @@ def provenance_html(results: StudyResults, name: str) -> str:
     ]
     data = found.loc[found["data"].notna(), ["label", "data"]].drop_duplicates()
     if len(data):
-        parts.append(scroll(to_html(data.rename(columns={"label": "read by", "data": "fingerprint of the data"}))))
+        parts.append(
+            scroll(
+                to_html(
+                    data.rename(columns={"label": "read by", "data": "fingerprint of the data"})
+                )
+            )
+        )
     if len(found) > MOST_TOLD:
-        parts.append(note(f"{len(found):,} runs are more than this page holds: their settings stand in that file alone."))
+        parts.append(
+            note(
+                f"{len(found):,} runs are more than this page holds: their settings stand in that file alone."
+            )
+        )
         return "".join(parts)
     told = json.dumps(provenance.embedded(found), separators=(",", ":")).replace("</", "<\\/")
     ran = int(found["settings"].notna().sum())

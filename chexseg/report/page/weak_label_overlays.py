@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image, ImageFilter
 from plotly.colors import sample_colorscale, unlabel_rgb
 
+from chexseg.analysis.published import METHODS
+from chexseg.analysis.results import WeakLabels, WeakMaps
+from chexseg.analysis.weak_label_agreement import LabelSet
 from chexseg.errors import UserError
 from chexseg.report.page.overlays import enlarge, layer_png, outline
-from chexseg.report.published import METHODS
-from chexseg.report.results import WeakLabels, WeakMaps
-from chexseg.report.weak_labels.agreement import LabelSet
 
 RULE = (
     "Of the images on which experts drew the pathology, those with the highest, the median (of two, the higher) and the lowest "
@@ -23,7 +23,10 @@ RULE = (
 )
 SIDE = 176  # pixels of a panel's side, at most
 #: Even steps to the eye, told apart with every common colour vision, and lighter where there is more.
-HEAT = tuple(tuple(round(v) for v in unlabel_rgb(c)) for c in sample_colorscale("Viridis", np.linspace(0, 1, 101)))
+HEAT = tuple(
+    tuple(round(v) for v in unlabel_rgb(c))
+    for c in sample_colorscale("Viridis", np.linspace(0, 1, 101))
+)
 OPACITY = 150  # of 255
 
 
@@ -31,7 +34,9 @@ def image_iou(labels: WeakLabels, k: int) -> np.ndarray:
     """iou_I of one pathology, NaN in images where experts didn't draw it."""
     intersection_I, predicted_I, true_I = labels.counts.counts_IK3[:, k].T.astype(np.float64)
     out_I = np.full(true_I.shape, np.nan)
-    return np.divide(intersection_I, predicted_I + true_I - intersection_I, out=out_I, where=true_I > 0)
+    return np.divide(
+        intersection_I, predicted_I + true_I - intersection_I, out=out_I, where=true_I > 0
+    )
 
 
 def choose(labels: LabelSet, k: int) -> dict[str, int]:
@@ -40,7 +45,9 @@ def choose(labels: LabelSet, k: int) -> dict[str, int]:
     ids = labels.labels[0].counts.image_ids
     ranked = sorted(np.flatnonzero(~np.isnan(mean_I)).tolist(), key=lambda i: (-mean_I[i], ids[i]))
     if len(ranked) < 3:
-        return dict(zip(("best", "worst") if len(ranked) > 1 else ("only image",), ranked, strict=False))
+        return dict(
+            zip(("best", "worst") if len(ranked) > 1 else ("only image",), ranked, strict=False)
+        )
     return {"best": ranked[0], "median": ranked[(len(ranked) - 1) // 2], "worst": ranked[-1]}
 
 
@@ -56,10 +63,14 @@ def upsampled(scores_hw: np.ndarray, size: int) -> np.ndarray:
 def heat_png(scores_hw: np.ndarray, side: int = SIDE) -> bytes:
     """A CAM in [0, 1] as a translucent PNG of `HEAT`; clear where it is 0, and less and less so up to 0.2."""
     last = len(HEAT) - 1
-    level = Image.fromarray(np.rint(np.clip(upsampled(scores_hw, side), 0, 1) * last).astype(np.uint8))
+    level = Image.fromarray(
+        np.rint(np.clip(upsampled(scores_hw, side), 0, 1) * last).astype(np.uint8)
+    )
     level.putpalette([value for colour in HEAT for value in colour])
     ramp = np.minimum(1, np.arange(len(HEAT)) / 20)
-    return _encoded(level, "png", transparency=bytes(np.rint(OPACITY * ramp).astype(np.uint8)), optimize=True)
+    return _encoded(
+        level, "png", transparency=bytes(np.rint(OPACITY * ramp).astype(np.uint8)), optimize=True
+    )
 
 
 def grey_jpeg(values_HW: np.ndarray, side: int = SIDE) -> bytes:
@@ -72,7 +83,12 @@ def grey_jpeg(values_HW: np.ndarray, side: int = SIDE) -> bytes:
 def outline_png(mask_HW: np.ndarray) -> bytes:
     """The mask's edge in white, with a dark seam that shows it on a bright film, on nothing."""
     edge_HW = outline(enlarge(np.asarray(mask_HW, dtype=bool)), width=3)
-    seam_HW = np.asarray(Image.fromarray(edge_HW.astype(np.uint8)).filter(ImageFilter.MaxFilter(5)), dtype=bool) & ~edge_HW
+    seam_HW = (
+        np.asarray(
+            Image.fromarray(edge_HW.astype(np.uint8)).filter(ImageFilter.MaxFilter(5)), dtype=bool
+        )
+        & ~edge_HW
+    )
     layer = Image.fromarray(edge_HW + 2 * seam_HW.astype(np.uint8))
     layer.putpalette([0, 0, 0, 255, 255, 255, 0, 0, 0])
     return _encoded(layer, "png", transparency=bytes([0, 255, 150]), optimize=True)
@@ -97,7 +113,10 @@ def blocks_html(labels: LabelSet, pathologies: tuple[str, ...]) -> tuple[str, li
 
     @lru_cache(maxsize=8)  # an image often stands for several pathologies, mostly neighbours
     def read(image_id: str) -> tuple[np.ndarray, np.ndarray, tuple[WeakMaps | str, ...]]:
-        return (*labels.labels[0].image(image_id), tuple(_maps(found, image_id) for found in labels.labels))
+        return (
+            *labels.labels[0].image(image_id),
+            tuple(_maps(found, image_id) for found in labels.labels),
+        )
 
     parts, without = [], []
     for k, pathology in enumerate(pathologies):
@@ -108,14 +127,25 @@ def blocks_html(labels: LabelSet, pathologies: tuple[str, ...]) -> tuple[str, li
         number = int((labels.labels[0].counts.counts_IK3[:, k, 2] > 0).sum())
         images = f"{number} {'image' if number == 1 else 'images'} with expert masks"
         rows = [
-            _row_html(labels, k, pathology, rank, i, *read(labels.labels[0].counts.image_ids[i])) for rank, i in chosen.items()
+            _row_html(labels, k, pathology, rank, i, *read(labels.labels[0].counts.image_ids[i]))
+            for rank, i in chosen.items()
         ]
-        heads = [("Radiograph", ""), *(head for found in labels.labels for head in _heads(found)), ("Experts", "ground truth")]
-        titles = "".join(f'<div class="head">{title}<small>{text}</small></div>' for title, text in heads)
-        scale = _scale_html(labels, k, read(labels.labels[0].counts.image_ids[chosen[next(iter(chosen))]])[2])
+        heads = [
+            ("Radiograph", ""),
+            *(head for found in labels.labels for head in _heads(found)),
+            ("Experts", "ground truth"),
+        ]
+        titles = "".join(
+            f'<div class="head">{title}<small>{text}</small></div>' for title, text in heads
+        )
+        scale = _scale_html(
+            labels, k, read(labels.labels[0].counts.image_ids[chosen[next(iter(chosen))]])[2]
+        )
         grid = f'<div class="scroll"><div class="films" style="--columns:{len(heads)}">{titles}{"".join(rows)}</div></div>'
         is_open = "" if parts else " open"
-        parts.append(f"<details{is_open}><summary>{pathology}<small>{images}</small></summary>{scale}{grid}</details>")
+        parts.append(
+            f"<details{is_open}><summary>{pathology}<small>{images}</small></summary>{scale}{grid}</details>"
+        )
     return "".join(parts), without
 
 
@@ -167,9 +197,7 @@ def _row_html(
         score = f'<span class="score">{"" if mask_HW.any() else "empty, "}IoU {value:.2f}</span>'
         panels.append(_film(f"{name} mask, IoU {value:.2f}", drawn + score, "truth"))
     panels.append(_film("experts' mask", _layer(layer_png(expert_KHW[k], pathology))))
-    style = (
-        f"--film:url({_uri(grey_jpeg(pixels_HW))});--truth:url({_uri(outline_png(expert_KHW[k]))});--aspect:{width}/{height}"
-    )
+    style = f"--film:url({_uri(grey_jpeg(pixels_HW))});--truth:url({_uri(outline_png(expert_KHW[k]))});--aspect:{width}/{height}"
     title = f'<div class="row"><b>{rank.capitalize()}</b> &nbsp;{told}</div>'
     return f'{title}<div class="same" style="{style}">{"".join(panels)}</div>'
 
@@ -190,7 +218,11 @@ def _scale_html(labels: LabelSet, k: int, maps: tuple[WeakMaps | str, ...]) -> s
         for f, m in zip(labels.labels, maps, strict=True)
         if not isinstance(m, str)
     ]
-    marks = "".join(f'<i style="left:{100 * at:.0f}%"></i>' for _, kind, at in known if kind != "irnet")
+    marks = "".join(
+        f'<i style="left:{100 * at:.0f}%"></i>' for _, kind, at in known if kind != "irnet"
+    )
     told = ", ".join(f"{name} mask above {at:.2f}" for name, _, at in known)
-    ramp = f'<span class="ramp" style="background:linear-gradient(to right, {stops})">{marks}</span>'
+    ramp = (
+        f'<span class="ramp" style="background:linear-gradient(to right, {stops})">{marks}</span>'
+    )
     return f'<p class="scale"><span>0</span>{ramp}<span>1</span><span>of the map’s maximum; {told}</span></p>'

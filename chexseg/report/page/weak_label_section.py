@@ -7,11 +7,11 @@ from html import escape
 import numpy as np
 import pandas as pd
 
+from chexseg.analysis import weak_label_agreement
+from chexseg.analysis.published import css_name
+from chexseg.analysis.results import StudyResults
+from chexseg.analysis.weak_label_agreement import BETTER, MEAN, WORSE, LabelSet
 from chexseg.report.page.weak_label_overlays import RULE, blocks_html
-from chexseg.report.published import css_name
-from chexseg.report.results import StudyResults
-from chexseg.report.weak_labels import agreement
-from chexseg.report.weak_labels.agreement import BETTER, MEAN, WORSE, LabelSet
 
 NOTE = (
     "IoU pooled over the images of <code>valid</code> that have expert masks, at training size. Random box: the IoU to expect "
@@ -29,22 +29,26 @@ MARKS = {BETTER: "▲", WORSE: "▼"}
 
 def weak_labels_html(results: StudyResults) -> str:
     """Sentences, tables and overlays; a line where the store doesn't hold what they need."""
-    sets = agreement.label_sets(results)
+    sets = weak_label_agreement.label_sets(results)
     lacking = "".join(
         f'<p class="soft">No figures for the study’s {kind} labels: {escape(reason)}.</p>'
-        for kind, reason in agreement.absent(results)
+        for kind, reason in weak_label_agreement.absent(results)
     )
     if not sets:
         return lacking
     parts = []
     for number, labels in enumerate(sets):
-        rows = agreement.rows(labels, results.pathologies)
-        said = [escape(sentence) for sentence in agreement.sentences(labels, rows)]
+        rows = weak_label_agreement.rows(labels, results.pathologies)
+        said = [escape(sentence) for sentence in weak_label_agreement.sentences(labels, rows)]
         listed = "".join(f"<li>{sentence}</li>" for sentence in said[1:])
         heading = f"<h3>{escape(labels.text)}</h3>" if labels.text else ""
         lead = f'<p class="{"soft" if number else "lead"}">{said[0]}</p>' if said else ""
         block = f'{lead}<ul>{listed}</ul><div class="scroll">{table_html(rows)}</div>'
-        parts.append(f"<details><summary>{escape(labels.text)}</summary>{block}</details>" if number else heading + block)
+        parts.append(
+            f"<details><summary>{escape(labels.text)}</summary>{block}</details>"
+            if number
+            else heading + block
+        )
     parts.append(f'<p class="note">{NOTE}</p>{lacking}')
     return "".join(parts) + _overlays_html(sets, results.pathologies)
 
@@ -55,8 +59,14 @@ def _overlays_html(sets: list[LabelSet], pathologies: tuple[str, ...]) -> str:
     blocks, without = blocks_html(sets[0], pathologies)
     if not blocks:
         return ""
-    which = f" Of the {len(sets)} sets of labels only the first is drawn: {escape(sets[0].text)}." if len(sets) > 1 else ""
-    missing = f" Without an expert mask in <code>valid</code>: {', '.join(without)}." if without else ""
+    which = (
+        f" Of the {len(sets)} sets of labels only the first is drawn: {escape(sets[0].text)}."
+        if len(sets) > 1
+        else ""
+    )
+    missing = (
+        f" Without an expert mask in <code>valid</code>: {', '.join(without)}." if without else ""
+    )
     note = (
         f"{RULE} White line: the experts’ outline.{which}{missing} "
         '<span class="screen">Point at a panel, or hold it, to see the film alone.</span>'
@@ -80,14 +90,24 @@ def table_html(rows: pd.DataFrame) -> str:
         cells = []
         if first:
             images = f"{row['held-out images']} of {row['images']} images held out"
-            cells.append(f'<th scope="rowgroup" rowspan="{kinds}">{escape(row["pathology"])}<small>{images}</small></th>')
+            cells.append(
+                f'<th scope="rowgroup" rowspan="{kinds}">{escape(row["pathology"])}<small>{images}</small></th>'
+            )
         cells.append(f'<td class="method {css_name(row["labels"].lower())}">{row["labels"]}</td>')
         cells += [_verdict(row), _number(row["held-out IoU"], row["reason"])]
-        cells += [_number(row["held-out box IoU"], row["reason"], "soft"), _difference(row, "", row["reason"])]
+        cells += [
+            _number(row["held-out box IoU"], row["reason"], "soft"),
+            _difference(row, "", row["reason"]),
+        ]
         if partly:
-            cells += [_number(row["IoU"], row["reason"], "apart"), _number(row["box IoU"], row["reason"], "soft")]
+            cells += [
+                _number(row["IoU"], row["reason"], "apart"),
+                _number(row["box IoU"], row["reason"], "soft"),
+            ]
             cells.append(_difference(row, "all ", row["reason"]))
-        kind = " ".join(filter(None, ["first" if first else "", "average" if row["pathology"] == MEAN else ""]))
+        kind = " ".join(
+            filter(None, ["first" if first else "", "average" if row["pathology"] == MEAN else ""])
+        )
         body.append(f'<tr class="{kind}">{"".join(cells)}</tr>')
     return f'<table class="table1 labels"><thead>{groups}</tr>{heads}</tr></thead><tbody>{"".join(body)}</tbody></table>'
 
@@ -109,7 +129,7 @@ def _difference(row: dict, scope: str, reason: object) -> str:
     value, low, high = (row[f"{scope}{name}"] for name in ("difference", "from", "to"))
     if np.isnan(value):
         return f'<td class="number">{_dash(reason)}</td>'
-    against = "box" if row["against"] == agreement.BOX else row["against"]
+    against = "box" if row["against"] == weak_label_agreement.BOX else row["against"]
     ends = f"{_text(low, '+')} to {_text(high, '+')}" if not np.isnan(low) else "no interval"
     return f'<td class="number">{_text(value, "+")}<small>minus {against}: {ends}</small></td>'
 
@@ -125,8 +145,8 @@ def _verdict(row: dict) -> str:
 
 def classifiers_html(results: StudyResults) -> str:
     """AUROC of each observation, one column a classifier."""
-    rows = agreement.auroc_rows(results)
-    names = agreement.classifier_names(results.classifiers)
+    rows = weak_label_agreement.auroc_rows(results)
+    names = weak_label_agreement.classifier_names(results.classifiers)
     heads = "".join(
         f'<th class="number">{escape(name)}<small>step {c.step:,} of {c.steps:,}; {c.images:,} images</small></th>'
         for name, c in zip(names, results.classifiers, strict=True)
@@ -134,11 +154,23 @@ def classifiers_html(results: StudyResults) -> str:
     body = []
     for row in rows.to_dict("records"):
         mean, five = row["observation"] == MEAN, row["competition"] == "yes"
-        text = "Mean of the five" if mean else f"{row['observation']}{' <small>competition</small>' if five else ''}"
+        text = (
+            "Mean of the five"
+            if mean
+            else f"{row['observation']}{' <small>competition</small>' if five else ''}"
+        )
         cells = "".join(_number(row[name], row["reason"]) for name in names)
-        body.append(f'<tr class="{"average" if mean else "five" if five else ""}"><td>{text}</td>{cells}</tr>')
-    lacking = rows.loc[rows["reason"].notna() & (rows["observation"] != MEAN), "observation"].tolist()
-    dash = f" Dash: {agreement.ONE_CLASS.replace('valid', '<code>valid</code>')}: {', '.join(lacking)}." if lacking else ""
+        body.append(
+            f'<tr class="{"average" if mean else "five" if five else ""}"><td>{text}</td>{cells}</tr>'
+        )
+    lacking = rows.loc[
+        rows["reason"].notna() & (rows["observation"] != MEAN), "observation"
+    ].tolist()
+    dash = (
+        f" Dash: {weak_label_agreement.ONE_CLASS.replace('valid', '<code>valid</code>')}: {', '.join(lacking)}."
+        if lacking
+        else ""
+    )
     note = (
         "Area under the ROC curve on <code>valid</code>; 0.5 is chance. The checkpoint with the highest mean of CheXpert’s "
         f"five competition tasks (of those that have one) is kept, so that mean is optimistic.{dash}"

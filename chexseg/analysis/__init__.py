@@ -1,0 +1,1 @@
+"""From pixel counts to statistics, claims and tidy tables: no drawing, no HTML."""

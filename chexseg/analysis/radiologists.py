@@ -1,0 +1,52 @@
+"""The human benchmark: other radiologists' masks against the ground truth, counted as a segmenter's are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from chexseg.analysis import mask_counts
+from chexseg.analysis.matching import match
+from chexseg.data import chexlocalize, remote_path
+from chexseg.data.remote_path import Location
+from chexseg.errors import UserError
+
+
+def counts(
+    data: Location, image_ids: Sequence[str], pathologies: Sequence[str], size: int | None
+) -> tuple[np.ndarray | None, str]:
+    """Return (counts_IK3 of `image_ids` with the radiologists' masks as predictions, a note on their file).
+
+    None if there is no file, or if it names none of the images, or not all pathologies that the test set has: a mean over
+    other pathologies would stand beside the models'. Images that it doesn't name are empty. The note may be empty.
+
+    size: of the squares in which pixels are counted; None counts at each image's own size. Raises `UserError` as
+    `mask_counts.count` does.
+    """
+    path = data / chexlocalize.FILES["radiologists"]
+    with remote_path.reached(path):
+        if not path.is_file():
+            return None, ""
+    truth, readers = chexlocalize.read(data / chexlocalize.FILES["test"]), chexlocalize.read(path)
+    try:
+        matching = match(image_ids, readers, "the test set", path)
+    except UserError as error:
+        return None, f"{error}; the radiologists are left out"
+    notes = list(matching.notes)
+    if matching.missing:
+        notes.append(
+            f"{path}: doesn't name {len(matching.missing)} of {len(image_ids)} test images ({matching.missing[0]}, ...):"
+            " taken as empty"
+        )
+    readers = readers.renamed(matching.renamed)
+    counts_IK3 = mask_counts.count(truth, readers, image_ids, pathologies, size or 0).counts_IK3
+    drawn_K = counts_IK3[..., 2].any(axis=0)
+    lacking = [
+        name
+        for name, drawn in zip(pathologies, drawn_K, strict=True)
+        if drawn and name not in readers.pathologies
+    ]
+    if lacking:
+        return None, f"{path}: doesn't name {', '.join(lacking)}; the radiologists are left out"
+    return counts_IK3, "; ".join(notes)

@@ -1,0 +1,309 @@
+"""What trials and patients together allow to say: crossed intervals, differences, Holm's correction, the gap closed.
+
+All trials of an arm are scored on the same test patients, as all readers of a multi-reader multi-case study read the same
+cases. Chance enters by both, so an interval that holds one of them fixed is too narrow for a claim about the method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, special
+
+from chexseg.analysis.statistics.scores import (
+    Interval,
+    bootstrap_iou,
+    bootstrap_t,
+    miou,
+    patient_of,
+    pooled_iou,
+    t_interval,
+)
+from chexseg.seeds import derive
+
+#: Even if all patients agree, fewer than six can't exclude 0 at 95%: the sign test's 2 / 2 ** 5 is above 0.05.
+FEWEST_PATIENTS = 6
+#: Smaller p-values aren't told apart.
+LEAST_P = 1e-12
+
+
+def two_way_bootstrap(sampled_BT: np.ndarray, seed: int = 0) -> np.ndarray:
+    """mean_B over trials drawn with replacement, anew in each replicate of patients that `sampled_BT` holds.
+
+    So each replicate resamples patients and trials (Owen 2007, "The pigeonhole bootstrap"). With many trials its percentiles
+    are a 95% interval over both. With few they are too narrow: three trials drawn from three vary by two thirds of their
+    variance, and percentiles know no t-distribution (the coverages stand in `crossed`). Use `crossed` there.
+    """
+    replicates, number = sampled_BT.shape
+    generator = np.random.default_rng(derive(seed, "report", "trials"))
+    drawn_BT = generator.integers(0, number, (replicates, number))
+    return np.take_along_axis(sampled_BT, drawn_BT, axis=1).mean(axis=1)
+
+
+@dataclass(frozen=True)
+class Crossed:
+    """Means over trials of Q quantities, and what their covariance owes to trials and to patients."""
+
+    means_Q: np.ndarray
+    trials_QQ: np.ndarray
+    patients_QQ: np.ndarray
+    n_trials: int
+    n_patients: int
+
+    def error(self, weights_Q: Sequence[float]) -> tuple[float, float]:
+        """(standard error, share of its square that trials have) of the weighted sum of the means."""
+        weights_Q = np.asarray(weights_Q, dtype=np.float64)
+        trials, patients = (
+            float(weights_Q @ part @ weights_Q) for part in (self.trials_QQ, self.patients_QQ)
+        )
+        total = max(trials + patients, 0.0)
+        return total**0.5, trials / total if total else 0.0
+
+    def critical(self, share: float, tail: float) -> float:
+        """How many standard errors leave so much in one tail: Student's quantiles of T - 1 and P - 1 degrees of freedom,
+        weighted by the shares of the variance that trials and patients have (Cochran 1964).
+
+        Satterthwaite's degrees of freedom would cover too little with few trials; see `crossed`.
+        """
+        by_trials, by_patients = -special.stdtrit([self.n_trials - 1, self.n_patients - 1], tail)
+        return float(share * by_trials + (1 - share) * by_patients)
+
+    def interval(
+        self, weights_Q: Sequence[float], confidence: float = 0.95
+    ) -> tuple[Interval, float]:
+        """The weighted sum of the means with its interval over trials and patients, and the two-sided p-value of 0."""
+        mean = float(np.asarray(weights_Q, dtype=np.float64) @ self.means_Q)
+        error, share = self.error(weights_Q)
+        if np.isnan(error):
+            return Interval(mean, np.nan, np.nan, self.n_trials), np.nan
+        if error == 0:
+            return Interval(mean, mean, mean, self.n_trials), float(mean == 0)
+        half = self.critical(share, (1 - confidence) / 2) * error
+        return Interval(mean, mean - half, mean + half, self.n_trials), self._p(
+            abs(mean) / error, share
+        )
+
+    def _p(self, errors: float, share: float) -> float:
+        """The p-value at which so many standard errors are critical."""
+
+        def excess(log_p: float) -> float:
+            return self.critical(share, np.exp(log_p) / 2) - errors
+
+        least = np.log(LEAST_P)
+        return float(np.exp(optimize.brentq(excess, least, 0.0))) if excess(least) > 0 else LEAST_P
+
+    def ratio(self, confidence: float = 0.95) -> Interval:
+        """The first mean over the second with Fieller's (1954) interval: the ratios g for which first - g * second isn't told
+        from 0. No interval where the second isn't told from 0, for then there is no bound.
+
+        The critical value is the largest among the first, the second and their difference at the ratio: so the interval is
+        without gaps, and holds 0 where the first isn't told from 0. With 2 and 3 simulated trials it covered the truth in 98 to
+        99.7% of 1,000 studies.
+        """
+        first, second = (float(mean) for mean in self.means_Q)
+        ratio = first / second if second else np.nan
+        shares = [self.error(weights)[1] for weights in ([1.0, 0.0], [0.0, 1.0], [1.0, -ratio])]
+        squared = max(self.critical(share, (1 - confidence) / 2) for share in shares) ** 2
+        (v11, v12), (_, v22) = squared * (self.trials_QQ + self.patients_QQ)
+        # The quadratic inequality (first - g * second)^2 <= v11 - 2 g v12 + g^2 v22, solved for g.
+        a, b, c = second**2 - v22, first * second - v12, first**2 - v11
+        if not a > 0:
+            return Interval(ratio, np.nan, np.nan, self.n_trials)
+        root = max(b * b - a * c, 0.0) ** 0.5
+        return Interval(ratio, float((b - root) / a), float((b + root) / a), self.n_trials)
+
+
+def crossed(values_TQ: np.ndarray, sampled_BTQ: np.ndarray, n_patients: int) -> Crossed:
+    """Means over trials and their covariance when both trials and patients are samples.
+
+    values_TQ: Q quantities of each trial on the test set. sampled_BTQ: the same on bootstrap samples of its patients, the
+    same samples for all. Obuchowski and Rockette (1995), Hillis (2014): the variance of a mean over T trials is S / T + C,
+    where S is the trials' sample variance on the test set and C the covariance of two trials by the choice of patients, never
+    below 0. NaN with fewer than two trials or patients.
+
+    Of 1,000 simulated studies of 120 patients, from trials that have a fifth of a mean's variance to such that have four
+    fifths, the 95% interval covered the truth in 98 to 93% with 2 trials, in 98 to 95% with 3 and in 95% with 10.
+    Satterthwaite's degrees of freedom would give 94 to 87, 95 to 93 and 94%, percentiles of `two_way_bootstrap` 93 to 66, 94 to
+    78 and 94 to 92%.
+    """
+    number, quantities = values_TQ.shape
+    means_Q = values_TQ.mean(axis=0)
+    if number < 2 or n_patients < 2:
+        nothing_QQ = np.full((quantities, quantities), np.nan)
+        return Crossed(means_Q, nothing_QQ, nothing_QQ, number, n_patients)
+    kept_BTQ = sampled_BTQ[~np.isnan(sampled_BTQ).any(axis=(1, 2))]
+    centred_BTQ = kept_BTQ - kept_BTQ.mean(axis=0)
+    sum_BQ = centred_BTQ.sum(axis=1)
+    own_QQ = np.einsum("btq,btr->qr", centred_BTQ, centred_BTQ)
+    shared_QQ = (sum_BQ.T @ sum_BQ - own_QQ) / (number * (number - 1) * (len(kept_BTQ) - 1))
+    # Samples of as many patients vary by (P - 1) / P of what the patients of another test set would.
+    size_Q, axes_QQ = np.linalg.eigh(shared_QQ * n_patients / (n_patients - 1))
+    patients_QQ = (axes_QQ * np.maximum(size_Q, 0)) @ axes_QQ.T
+    trials_QQ = np.cov(values_TQ, rowvar=False, ddof=1).reshape(quantities, quantities) / number
+    return Crossed(means_Q, trials_QQ, patients_QQ, number, n_patients)
+
+
+# ---- arms ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Measured:
+    """IoU of an arm's trials on the test set and on bootstrap samples of its patients; the last of K is the mIoU.
+
+    trials: their numbers; None for what has no trials, such as the radiologists (T = 1). patients_K: patients of the test set
+    with an expert pixel.
+    """
+
+    trials: tuple[int, ...] | None
+    values_TK: np.ndarray
+    sampled_BTK: np.ndarray
+    patients_K: np.ndarray
+
+    def at(self, trials: Sequence[int], k: int) -> tuple[np.ndarray, np.ndarray]:
+        """(values_T, sampled_BT) of these trials."""
+        rows = (
+            [0] * len(trials)
+            if self.trials is None
+            else [self.trials.index(trial) for trial in trials]
+        )
+        return self.values_TK[rows, k], self.sampled_BTK[:, rows, k]
+
+
+def measured(
+    counts_TIK3: np.ndarray,
+    image_ids: Sequence[str],
+    trials: Sequence[int] | None,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Measured:
+    """Pooled IoU by pathology and its mean. The same seed gives every arm the same samples of patients."""
+    iou_TK = pooled_iou(counts_TIK3, require_expert=True)
+    sampled_BTK = bootstrap_iou(counts_TIK3, image_ids, replicates, seed)
+    patients = np.array([patient_of(name) for name in image_ids])
+    true_IK = counts_TIK3[0, ..., 2] > 0
+    true_IK = np.concatenate([true_IK, true_IK.any(axis=1, keepdims=True)], axis=1)
+    return Measured(
+        None if trials is None else tuple(trials),
+        np.concatenate([iou_TK, miou(iou_TK)[0][:, None]], axis=1),
+        np.concatenate([sampled_BTK, miou(sampled_BTK)[0][..., None]], axis=2),
+        np.array([len(set(patients[true_I])) for true_I in true_IK.T]),
+    )
+
+
+def over_patients(arm: Measured, k: int = -1) -> Interval:
+    """The mean over trials of the k-th pathology's IoU, by default the mIoU, with its interval over patients, trials fixed.
+
+    No interval below `FEWEST_PATIENTS` patients with an expert pixel.
+    """
+    return _over_patients(
+        float(arm.values_TK[:, k].mean()),
+        arm.sampled_BTK[..., k].mean(axis=1),
+        int(arm.patients_K[k]),
+    )[0]
+
+
+def _over_patients(estimate: float, sampled_B: np.ndarray, number: int) -> tuple[Interval, float]:
+    if number < FEWEST_PATIENTS:
+        return Interval(estimate, np.nan, np.nan, number), np.nan
+    return bootstrap_t(estimate, sampled_B, number)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One arm's IoU minus another's, with intervals over patients, over trials, and over both."""
+
+    patients: Interval  # trials fixed, patients resampled; paired by patient
+    trials: Interval  # patients fixed; paired by trial
+    together: Interval  # paired by both, `crossed`
+    p: float  # two-sided, of no difference over trials and patients; NaN where there is no interval
+    patients_p: float  # the same over patients alone, which speaks of these trials only
+
+    @property
+    def value(self) -> float:
+        return self.patients.mean
+
+    @property
+    def resolved(self) -> bool:
+        """The sign of the difference stands throughout its interval over trials and patients together."""
+        return self.together.excludes_zero
+
+
+def shared_trials(*arms: Measured) -> list[int]:
+    """The trials that all have finished, as trials of one number share their seed and their weak images."""
+    numbered = [arm.trials for arm in arms if arm.trials is not None]
+    return sorted(set(numbered[0]).intersection(*numbered[1:])) if numbered else [0]
+
+
+def difference(first: Measured, second: Measured, k: int = -1) -> Difference:
+    """First minus second in the k-th pathology's IoU, by default in mIoU. Only trials that both have finished are paired.
+
+    No interval over patients below `FEWEST_PATIENTS` with an expert pixel, none over both below these or two such trials.
+    """
+    number = int(first.patients_K[k])
+    value = float(first.values_TK[:, k].mean() - second.values_TK[:, k].mean())
+    sampled_B = first.sampled_BTK[..., k].mean(axis=1) - second.sampled_BTK[..., k].mean(axis=1)
+    trials = shared_trials(first, second)
+    (first_T, first_BT), (second_T, second_BT) = first.at(trials, k), second.at(trials, k)
+    if not trials or number < FEWEST_PATIENTS:
+        together, p = (
+            Interval(
+                float((first_T - second_T).mean()) if trials else np.nan,
+                np.nan,
+                np.nan,
+                len(trials),
+            ),
+            np.nan,
+        )
+    else:
+        found = crossed((first_T - second_T)[:, None], (first_BT - second_BT)[..., None], number)
+        together, p = found.interval([1.0])
+    patients, patients_p = _over_patients(value, sampled_B, number)
+    return Difference(patients, t_interval(first_T - second_T), together, p, patients_p)
+
+
+def paired_difference(
+    first_TIK3: np.ndarray,
+    second_TIK3: np.ndarray,
+    image_ids: Sequence[str],
+    trials: tuple[Sequence[int], Sequence[int]],
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Difference:
+    """First arm minus second in mIoU. `trials` names the trials of both; those in common are paired."""
+    arms = [
+        measured(counts, image_ids, named, replicates, seed)
+        for counts, named in zip((first_TIK3, second_TIK3), trials, strict=True)
+    ]
+    return difference(*arms)
+
+
+def gap_closed(method: Measured, weak: Measured, radiologists: Measured, k: int = -1) -> Interval:
+    """(method - weak) / (radiologists - weak), over trials and patients together (`Crossed.ratio`).
+
+    `n` is the number of trials that method and weak share; all use the same samples of patients. There is no ratio where the
+    radiologists' mean isn't above the weak method's, and no interval where they aren't told apart.
+    """
+    trials = shared_trials(method, weak)
+    parts = [arm.at(trials, k) for arm in (method, weak, radiologists)]
+    (method_T, method_BT), (weak_T, weak_BT), (readers_T, readers_BT) = parts
+    patients = int(method.patients_K[k])
+    if not trials or patients < FEWEST_PATIENTS or not readers_T.mean() > weak_T.mean():
+        return Interval(np.nan, np.nan, np.nan, len(trials))
+    values_T2 = np.stack([method_T - weak_T, readers_T - weak_T], axis=-1)
+    sampled_BT2 = np.stack([method_BT - weak_BT, readers_BT - weak_BT], axis=-1)
+    return crossed(values_T2, sampled_BT2, patients).ratio()
+
+
+# ---- several at once -----------------------------------------------------------------------------------------------------
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Holm's (1979) adjusted p-values of a family; those that are NaN are no tests and stay NaN."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p)[: int((~np.isnan(p)).sum())]  # NaN sorts last
+    adjusted = np.full(p.shape, np.nan)
+    scaled = p[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(scaled))
+    return adjusted

@@ -1,0 +1,226 @@
+"""Statistics from counts: IoU, means over trials, intervals over trials and patients, differences between arms.
+
+Counts are integers, (..., images, pathologies, 3): intersection, predicted and true pixels. Axis letters: L any leading
+axes, C cells, T trials, I images, P patients, K pathologies, B bootstrap replicates.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from chexseg.analysis.results import StudyResults, once
+from chexseg.seeds import derive
+
+#: Settings that make an arm: cells that agree in all of them differ only in their trial.
+ARM_COLUMNS = ("method", "weak", "p", "init", "weak_images", "fraction", "epochs", "other")
+
+
+def pooled_iou(counts_LIK3: np.ndarray, require_expert: bool = False) -> np.ndarray:
+    """The paper's IoU (section 3.1), iou_LK: intersections and unions summed over images, then divided.
+
+    NaN where the union is 0. With `require_expert`, NaN too where no image has an expert pixel: there IoU is 0 for a
+    model that predicts anything and undefined for one that doesn't, which would make models' means incomparable.
+    """
+    intersection_LK, predicted_LK, true_LK = np.moveaxis(
+        counts_LIK3.sum(axis=-3, dtype=np.float64), -1, 0
+    )
+    union_LK = predicted_LK + true_LK - intersection_LK
+    defined_LK = (union_LK > 0) & ((true_LK > 0) | (not require_expert))
+    return np.divide(
+        intersection_LK, union_LK, out=np.full(union_LK.shape, np.nan), where=defined_LK
+    )
+
+
+def per_image_iou(counts_LIK3: np.ndarray, images: str = "true-positives") -> np.ndarray:
+    """CheXlocalize's IoU, iou_LK: the mean over images of each image's IoU (Saporta et al. 2022, Methods).
+
+    `images` is "true-positives" (images with both a predicted and an expert pixel of the pathology) or "all" (images
+    with either). NaN where there is no such image.
+    """
+    if images not in ("true-positives", "all"):
+        raise ValueError(f"images: found {images!r}; allowed: true-positives, all")
+    intersection_LIK, predicted_LIK, true_LIK = np.moveaxis(counts_LIK3.astype(np.float64), -1, 0)
+    union_LIK = predicted_LIK + true_LIK - intersection_LIK
+    counted_LIK = union_LIK > 0 if images == "all" else (predicted_LIK > 0) & (true_LIK > 0)
+    iou_LIK = np.divide(
+        intersection_LIK, union_LIK, out=np.full(union_LIK.shape, np.nan), where=counted_LIK
+    )
+    return _mean_defined(iou_LIK, axis=-2)[0]
+
+
+def miou(iou_LK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(miou_L, left_out_L): the mean over pathologies that have an IoU, and how many have none."""
+    return _mean_defined(iou_LK, axis=-1)
+
+
+def _mean_defined(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """The mean over `axis` without NaN (NaN where nothing is left), and the number of NaN left out."""
+    defined = ~np.isnan(values)
+    number = defined.sum(axis=axis)
+    total = np.where(defined, values, 0.0).sum(axis=axis)
+    mean = np.divide(total, number, out=np.full(np.shape(total), np.nan), where=number > 0)
+    return mean, values.shape[axis] - number
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean of `n` values with the ends of its 95% interval, which are NaN where there is none."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def excludes_zero(self) -> bool:
+        return bool(self.low > 0 or self.high < 0)
+
+
+def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Mean and Student's t-interval of independent trials; NaN values are left out; no interval below two values."""
+    kept = np.asarray([value for value in values if not np.isnan(value)], dtype=np.float64)
+    if len(kept) == 0:
+        return Interval(np.nan, np.nan, np.nan, 0)
+    mean = float(kept.mean())
+    if len(kept) < 2:
+        return Interval(mean, np.nan, np.nan, 1)
+    half = float(
+        _t_quantile(0.5 + confidence / 2, len(kept) - 1) * kept.std(ddof=1) / np.sqrt(len(kept))
+    )
+    return Interval(mean, mean - half, mean + half, len(kept))
+
+
+@functools.cache  # a table asks for thousands, of a few numbers of trials
+def _t_quantile(share: float, degrees: int) -> float:
+    return float(stats.t.ppf(share, degrees))
+
+
+def bootstrap_t(
+    estimate: float, replicates_B: np.ndarray, n: int, confidence: float = 0.95
+) -> tuple[Interval, float]:
+    """Student's interval with the bootstrap's standard error of `n` resampled units, and the two-sided p-value of 0.
+
+    Of 1,000 simulated studies, the 95% interval of a paired difference in IoU covered the truth in 94% each with 6, 8, 12, 20
+    and 100 patients with the pathology; the percentile interval in 85, 87, 90, 91 and 93%. Of a single IoU: 93, 92, 92, 92,
+    93 against 86, 87, 89, 91, 93. No interval and no p-value below two units.
+    """
+    kept = replicates_B[~np.isnan(replicates_B)]
+    if n < 2 or len(kept) < 2 or np.isnan(estimate):
+        return Interval(estimate, np.nan, np.nan, n), np.nan
+    # Samples of as many units vary by (n - 1) / n of what other units would.
+    error = float(kept.std(ddof=1)) * (n / (n - 1)) ** 0.5
+    if error == 0:
+        return Interval(estimate, estimate, estimate, n), float(estimate == 0)
+    half = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * error
+    p = float(2 * stats.t.sf(abs(estimate) / error, n - 1))
+    return Interval(estimate, estimate - half, estimate + half, n), p
+
+
+def patient_of(image_id: str) -> str:
+    """The patient of an image id: what stands before ``_study``."""
+    return image_id.split("_study")[0]
+
+
+def bootstrap_iou(
+    counts_LIK3: np.ndarray, image_ids: Sequence[str], replicates: int = 1000, seed: int = 0
+) -> np.ndarray:
+    """iou_BLK, pooled IoU of bootstrap samples of patients; all images of a drawn patient come along.
+
+    The same draws serve every leading index, so differences between them are paired. NaN for a pathology without an
+    expert pixel in a sample.
+    """
+    leading, (images, pathologies, _) = counts_LIK3.shape[:-3], counts_LIK3.shape[-3:]
+    flat_MIR = counts_LIK3.reshape(-1, images, pathologies * 3)
+    patient_I, names_P = pd.factorize(np.asarray([patient_of(name) for name in image_ids]))
+    number, order_I = len(names_P), np.argsort(patient_I, kind="stable")
+    first_P = np.searchsorted(patient_I[order_I], np.arange(number))
+    generator = np.random.default_rng(derive(seed, "report", "bootstrap"))
+    # How often each patient is drawn; ten times as fast as drawing from the multinomial distribution itself.
+    drawn_BP = (
+        generator.integers(0, number, (replicates, number))
+        + number * np.arange(replicates)[:, None]
+    )
+    weights_BP = (
+        np.bincount(drawn_BP.ravel(), minlength=replicates * number)
+        .reshape(replicates, number)
+        .astype(np.float64)
+    )
+    out_BMK = np.empty((replicates, len(flat_MIR), pathologies))
+    # One by one: the product with all at once takes as long and more memory.
+    for index, counts_IR in enumerate(flat_MIR):
+        counts_PR = np.add.reduceat(counts_IR[order_I], first_P, axis=0, dtype=np.float64)
+        sums_BK3 = (weights_BP @ counts_PR).reshape(replicates, pathologies, 3)
+        out_BMK[:, index] = pooled_iou(sums_BK3[:, None], require_expert=True)
+    return out_BMK.reshape(replicates, *leading, pathologies)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Cells that differ only in their trial, as positions in `StudyResults.cells`."""
+
+    method: str
+    weak: str | None
+    p: float
+    init: str
+    weak_images: float
+    fraction: float
+    epochs: float
+    other: str
+    indices: tuple[int, ...]
+    trials: tuple[int, ...]
+    selection: float  # mean over trials of the mIoU on the selection images; NaN where unknown
+
+
+@once
+def arms(results: StudyResults) -> list[Arm]:
+    """The study's arms in the order of their first cell."""
+    cells = results.cells.reset_index(drop=True)
+    columns = [[None if pd.isna(value) else value for value in cells[name]] for name in ARM_COLUMNS]
+    groups: dict[tuple, list[int]] = {}
+    for index, values in enumerate(zip(*columns, strict=True)):
+        groups.setdefault(values, []).append(index)
+    trial_C, selection_C = (
+        cells["trial"].tolist(),
+        pd.to_numeric(cells["selection_miou"]).to_numpy(dtype=float),
+    )
+    found = []
+    for values, indices in groups.items():
+        settings = dict(zip(ARM_COLUMNS, values, strict=True))
+        settings["other"] = settings["other"] or ""
+        for name in ("p", "weak_images", "fraction", "epochs"):
+            settings[name] = np.nan if settings[name] is None else float(settings[name])
+        indices.sort(key=trial_C.__getitem__)
+        known = [value for value in selection_C[indices] if not np.isnan(value)]
+        found.append(
+            Arm(
+                **settings,
+                indices=tuple(indices),
+                trials=tuple(int(trial_C[index]) for index in indices),
+                selection=float(np.mean(known)) if known else np.nan,
+            )
+        )
+    return found
+
+
+@once
+def cell_iou(results: StudyResults) -> np.ndarray:
+    """iou_CK of every cell, pooled; NaN for a pathology without expert pixels in the test set."""
+    if not len(results.cells):
+        return np.empty((0, len(results.pathologies)))
+    return pooled_iou(results.counts_CIK3, require_expert=True)
+
+
+def by_selection(candidates: Sequence[Arm]) -> Arm | None:
+    """The arm with the highest mIoU on the selection images: test scores play no part. Ties: the highest p."""
+    known = [arm for arm in candidates if not np.isnan(arm.selection)]
+    return max(
+        known or candidates,
+        key=lambda arm: (0 if np.isnan(arm.selection) else arm.selection, arm.p),
+        default=None,
+    )

@@ -1,0 +1,1 @@
+"""Study files: reading, validating and expanding them into cells."""

@@ -1,0 +1,1 @@
+"""Which images a training uses, and in which order."""

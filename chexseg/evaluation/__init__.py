@@ -1,0 +1,1 @@
+"""CheXlocalize's published protocol on mask files."""

@@ -1,0 +1,157 @@
+"""`chexseg evaluate`: one CheXlocalize file against another, by the paper's measure or that benchmark's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from chexseg.analysis import matching
+from chexseg.analysis.mask_counts import count
+from chexseg.analysis.statistics.scores import miou, per_image_iou, pooled_iou
+from chexseg.data import chexlocalize
+from chexseg.data.remote_path import Location
+from chexseg.errors import UserError, nearest
+from chexseg.evaluation import hit_rate, protocol
+from chexseg.evaluation.left_out import LeftOut, scored
+from chexseg.pathologies import PATHOLOGIES
+
+METRICS = ("pooled", "per-image", "hit-rate")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """table: pathology, n_images, the metric (``iou`` or ``hit_rate``) and, but for pooled, ``lower`` and ``upper``; its last
+    row is the mean of the pathologies that have a value. left_out: what only one of the two files has. published: file name
+    -> the benchmark's own tables. notes: what was left out, and why.
+    """
+
+    table: pd.DataFrame
+    notes: tuple[str, ...]
+    left_out: LeftOut
+    published: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but the published tables, as plain JSON; a value that isn't defined is None."""
+        rows = json.loads(self.table.to_json(orient="records", double_precision=15))
+        return {"rows": rows, "left_out": self.left_out.as_dict(), "notes": list(self.notes)}
+
+
+def evaluate(
+    gt: Location, pred: Path, metric: str = "pooled", true_pos_only: bool = True, seed: int = 0
+) -> Evaluation:
+    """Predictions against the mask file `gt`.
+
+    ``pooled`` is the paper's IoU: intersections and unions summed over images, then divided; `n_images` counts the images in
+    which `gt` has pixels of the pathology. The others are the CheXlocalize benchmark's (Saporta et al. 2022, Methods, and
+    ``eval.py`` of the published code), the mean over `n_images` with a 95% interval over 1,000 bootstrap samples of images:
+
+    - ``per-image``: each image's own IoU, on the true positive slice, where both files have pixels of the pathology, or
+      else, with `true_pos_only` off, where either has; then images that `gt` doesn't name count too.
+    - ``hit-rate``: whether the most representative point lies in the mask, where `gt` has pixels. `pred` is a directory of
+      heat maps or a JSON file of points (`report.hit_rate`).
+
+    Image ids may differ by an image's ending. A pathology that only one of the two names, in whatever image, is left out. An
+    image that the predictions don't name is an empty one, as in the published code, and a miss of a file of points; one
+    without a heat map is left out. A value is NaN, and left out of the mean, where `n_images` is 0; the row ``mean`` has the
+    number of images. Raises `UserError` for an unknown metric, a damaged file, files without a common image or pathology,
+    masks of different sizes or a point outside its image.
+    """
+    if metric not in METRICS:
+        raise UserError(
+            f"--metric: found {metric!r}{nearest(metric, METRICS)}; allowed: {', '.join(METRICS)}"
+        )
+    truth = chexlocalize.read(gt)
+    if not truth:
+        raise UserError(f"{gt}: names no image; allowed: at least one")
+    if metric == "hit-rate":
+        hits = hit_rate.hits(truth, pred)
+        return _benchmark(
+            "hit_rate", hits.image_ids, hits.hits_IK, list(hits.notes), hits.left_out, seed
+        )
+    predicted, matched = matching.match_files(truth, chexlocalize.read(pred))
+    names, left_out, notes = scored(
+        truth.pathologies, predicted.pathologies, truth.path, predicted.path, matched
+    )
+    all_images = metric == "per-image" and not true_pos_only
+    image_ids = sorted(set(truth) | set(predicted)) if all_images else sorted(truth)
+    counted = count(truth, predicted, image_ids)
+    counts_IK3 = counted.counts_IK3
+    counts_IK3[:, [name not in names for name in PATHOLOGIES]] = 0
+    if left_out.unknown_images:
+        verb = "counted" if all_images else "ignored"
+        notes.append(
+            f"{pred}: names {len(left_out.unknown_images)} images that {gt} doesn't ({left_out.unknown_images[0]}, ...): {verb}"
+        )
+    if metric == "pooled":
+        iou_K = pooled_iou(counts_IK3, require_expert=True)
+        named_K = pooled_iou(
+            counts_IK3[[image_id in predicted for image_id in image_ids]], require_expert=True
+        )
+        table = _table("iou", iou_K, (counts_IK3[..., 2] > 0).sum(axis=0), len(truth))
+        notes += _missing_images(pred, left_out, len(truth), named_K)
+        return Evaluation(table, (*notes, *_undefined(iou_K, left_out)), left_out)
+    # Each image alone: the mean over one.
+    iou_IK = per_image_iou(counts_IK3[:, None], "true-positives" if true_pos_only else "all")
+    named_K = protocol.means(iou_IK[[image_id in predicted for image_id in image_ids]])
+    notes += _missing_images(pred, left_out, len(truth), named_K)
+    if true_pos_only:
+        predicted_IK, true_IK = counts_IK3[..., 1] > 0, counts_IK3[..., 2] > 0
+        missed, invented = (true_IK & ~predicted_IK).sum(), (predicted_IK & ~true_IK).sum()
+        notes.append(
+            f"per-image: left out {missed} masks without a prediction and {invented} predictions without a mask"
+        )
+    return _benchmark("iou", counted.image_ids, iou_IK, notes, left_out, seed)
+
+
+def _benchmark(
+    name: str,
+    image_ids: tuple[str, ...],
+    values_IK: np.ndarray,
+    notes: list[str],
+    left_out: LeftOut,
+    seed: int,
+) -> Evaluation:
+    replicates_BK = protocol.bootstrap(values_IK, seed=seed)
+    value_K, n_K = protocol.means(values_IK), (~np.isnan(values_IK)).sum(axis=0)
+    lower, upper = protocol.interval(
+        np.concatenate([replicates_BK, miou(replicates_BK)[0][:, None]], axis=1)
+    )
+    table = _table(name, value_K, n_K, len(image_ids)).assign(lower=lower, upper=upper)
+    published = protocol.tables(
+        {"iou": "iou", "hit_rate": "hitmiss"}[name], image_ids, values_IK, replicates_BK
+    )
+    return Evaluation(table, (*notes, *_undefined(value_K, left_out)), left_out, published)
+
+
+def _table(name: str, value_K: np.ndarray, n_K: np.ndarray, images: int) -> pd.DataFrame:
+    table = pd.DataFrame({"pathology": PATHOLOGIES, "n_images": n_K, name: value_K})
+    table.loc[len(table)] = ["mean", images, float(miou(value_K)[0])]
+    return table
+
+
+def _undefined(value_K: np.ndarray, left_out: LeftOut) -> list[str]:
+    """A note of the pathologies without a value, but for those that are left out and noted already."""
+    noted = {*left_out.not_predicted, *left_out.not_in_truth}
+    names = [
+        name
+        for name, value in zip(PATHOLOGIES, value_K, strict=True)
+        if np.isnan(value) and name not in noted
+    ]
+    return [f"not defined, and left out of the mean: {', '.join(names)}"] if names else []
+
+
+def _missing_images(pred: Path, left_out: LeftOut, images: int, named_K: np.ndarray) -> list[str]:
+    """A note of images without predictions, and the mean without them. named_K: values on the others."""
+    missing = left_out.missing_images
+    if not missing:
+        return []
+    return [
+        f"{pred}: doesn't name {len(missing)} of {images} images ({missing[0]}, ...): taken as empty, as CheXlocalize does;"
+        f" on the others alone the mean is {miou(named_K)[0]:.3f}"
+    ]

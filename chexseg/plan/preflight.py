@@ -1,0 +1,55 @@
+"""Networks that a run will train, built once before anything is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from chexseg.plan.graph import Node
+from chexseg.stages.registry import STAGES
+
+#: (stage, architecture) of common networks. A test builds each, so that a run need not.
+KNOWN_TO_BUILD = frozenset(
+    (stage, architecture)
+    for stage, architectures in {
+        "classify": ("densenet121", "resnet18"),
+        "pretrain": ("resnet18",),
+        "moco": ("resnet18",),
+        "irnet": ("resnet50", "resnet18"),
+        "fit": ("resnet18", "mobilenet_v2"),
+    }.items()
+    for architecture in architectures
+)
+
+
+def to_check(nodes: Iterable[Node], workers: int) -> list[Node]:
+    """Return the nodes that `check`, which imports PyTorch, must look at before a run; of equal networks, one."""
+    networks = {}
+    for node in nodes:
+        kind = node.stage, node.config.get("architecture")
+        shared = workers > 1 and node.stage == "fit"
+        if STAGES[node.stage].has_network and (shared or kind not in KNOWN_TO_BUILD):
+            networks[kind, node.config.get("batch_size")] = node
+    return list(networks.values())
+
+
+def check(nodes: Iterable[Node], workers: int, on_gpu: bool) -> None:
+    """Build each network that the nodes will train, without memory for it; fits are shared by so many workers.
+
+    Raises `UserError` for one that can't be built or shared: now, and not after the hours of what comes before it.
+    """
+    import torch
+
+    from chexseg.stages import fit
+
+    nodes = list(nodes)
+    for node in nodes:
+        if node.stage == "fit" and workers > 1:
+            fit.check_workers(STAGES["fit"].parse(node.config), workers, on_gpu)
+
+    with torch.device("meta"):
+        for node in {
+            (node.stage, node.config.get("architecture")): node for node in nodes
+        }.values():
+            stage = STAGES[node.stage]
+            if stage.has_network:
+                stage.load().build(stage.parse(node.config))

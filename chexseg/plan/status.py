@@ -1,0 +1,272 @@
+"""What a plan comes to against a store: for people, and as JSON. Read-only."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chexseg.plan import cost, staleness
+from chexseg.plan.cost import Cost
+from chexseg.plan.graph import Plan
+from chexseg.progress import duration
+from chexseg.stages.registry import STAGES
+from chexseg.store.store import Artifact, Store
+
+#: A row of a plan's table: stage, then `Summary.row`.
+TABLE = "{:<10} {:>6} {:>7} {:>7} {:>10} {:>10}"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """states: key -> "cached", "unneeded" (its results are there), or of what will run: "running" (some process is at it
+    now), "failed" (it did), "stale" (there is an older result like it) or "new".
+    """
+
+    plan: Plan
+    states: dict[str, str]
+    errors: dict[str, str]
+    #: Key -> how the older result of what is stale differs; empty where nobody asked.
+    reasons: Mapping[str, str]
+    #: Key of each node -> what it costs to run; empty where nobody asked.
+    costs: Mapping[str, Cost]
+    #: key -> result
+    artifacts: Mapping[str, Artifact]
+
+    def fault(self, key: str) -> str | None:
+        """Why a node has no result: its own failure, or that of something it needs; None where it just hasn't run."""
+        if key in self.errors:
+            return f"{self.plan.nodes[key].label}: {self.errors[key]}"
+        return next(filter(None, map(self.fault, self.plan.nodes[key].inputs.values())), None)
+
+    def change(self, key: str) -> str | None:
+        """Why a result is there no more: how the first thing that it needs, or it itself, differs from an older one."""
+        if self.states[key] in ("cached", "unneeded"):
+            return None
+        found = next(filter(None, map(self.change, self.plan.nodes[key].inputs.values())), None)
+        return found or (self._reason(key) if key in self.reasons else None)
+
+    def _reason(self, key: str) -> str:
+        """Settings are told with their stage's name already."""
+        label, reason = self.plan.nodes[key].label, self.reasons[key]
+        return (
+            reason if reason.startswith(f"{self.plan.nodes[key].stage}.") else f"{label}: {reason}"
+        )
+
+    def cell_state(self, score: str) -> str:
+        """done, running, failed, stale or missing."""
+        if self.states[score] == "cached":
+            return "done"
+        # Its fit and its scores; what it shares with others runs for them too.
+        if "running" in (
+            self.states[score],
+            self.states[self.plan.nodes[score].inputs["segmenter"]],
+        ):
+            return "running"
+        return "failed" if self.fault(score) else "stale" if self.change(score) else "missing"
+
+    @property
+    def complete(self) -> bool:
+        return all(self.states[cell.score] == "cached" for cell in self.plan.cells)
+
+    def plan_dict(self) -> dict[str, Any]:
+        """The object of ``study plan --json``."""
+        return {
+            "study": self.plan.study.name,
+            "cells": self._cells(),
+            "stages": [
+                {
+                    "stage": node.stage,
+                    "key": key,
+                    "state": self.states[key],
+                    "change": self.reasons.get(key),
+                    "config": dict(node.config),
+                    "inputs": dict(node.inputs),
+                    "expected_seconds": round(self.costs[key].seconds, 1),
+                    "expected_gpu_hours": round(self.costs[key].gpu_hours, 3),
+                    "measured": self.costs[key].measured,
+                }
+                for key, node in self.plan.nodes.items()
+            ],
+            "expected_seconds": round(sum(cost.seconds for cost in self._to_pay()), 1),
+            "expected_gpu_hours": round(sum(cost.gpu_hours for cost in self._to_pay()), 3),
+            "warnings": self.warnings(),
+            **sharing(self.plan),
+        }
+
+    def status_dict(self) -> dict[str, Any]:
+        """The object of ``study status --json``."""
+        running = [
+            self.plan.nodes[key].label for key, state in self.states.items() if state == "running"
+        ]
+        return {
+            "study": self.plan.study.name,
+            "cells": self._cells(),
+            "complete": self.complete,
+            "running": running,
+        }
+
+    def _cells(self) -> list[dict[str, Any]]:
+        rows = []
+        for cell in self.plan.cells:
+            state = self.cell_state(cell.score)
+            error = self.fault(cell.score) if state == "failed" else None
+            change = self.change(cell.score) if state == "stale" else None
+            settings = cell.settings.model_dump(mode="json")
+            told = {
+                "name": cell.name,
+                "key": cell.score,
+                "state": state,
+                "error": error,
+                "change": change,
+            }
+            rows.append(told | {"settings": settings})
+        return rows
+
+    def warnings(self) -> list[str]:
+        """What a reader should know before anything is spent."""
+        plan, out = self.plan, []
+        if plan.collapsed:
+            out.append(
+                f"{plan.combinations} combinations are {len(plan.cells)} distinct cells: the others differ in"
+                " settings that don't reach them (at p = 1 there are no weak labels)"
+            )
+        guessed = {
+            node.stage
+            for key, node in plan.nodes.items()
+            if self._to_run(key) and not self.costs[key].measured
+        }
+        if guessed:
+            names = ", ".join(stage for stage in STAGES if stage in guessed)
+            out.append(
+                f"the time of {names} is a guess from two CPU cores: none has run in this store"
+            )
+        changes = Counter(map(self._reason, self.reasons))
+        out += [
+            f"stale: {reason}" + (f" ({runs} runs)" if runs > 1 else "")
+            for reason, runs in changes.items()
+        ]
+        return out
+
+    def _to_run(self, key: str) -> bool:
+        return self.states[key] not in ("cached", "unneeded")
+
+    def _to_pay(self) -> list[Cost]:
+        return [cost for key, cost in self.costs.items() if self._to_run(key)]
+
+    def plan_text(self) -> str:
+        plan, table = self.plan, TABLE
+        done = sum(self.states[cell.score] == "cached" for cell in plan.cells)
+        cells = f"{len(plan.cells)} distinct cell{'' if len(plan.cells) == 1 else 's'}"
+        lines = [f"{plan.study.name}: {cells}, {done} of them done", ""]
+        lines.append(table.format("stage", "runs", "cached", "to run", "expected", "GPU hours"))
+        by_stage: dict[str, list[str]] = {}
+        for key, node in plan.nodes.items():
+            by_stage.setdefault(node.stage, []).append(key)
+        for stage in (stage for stage in STAGES if stage in by_stage):
+            lines.append(table.format(stage, *self.row(by_stage[stage])))
+        lines.append(table.format("all", *self.row(list(plan.nodes))))
+        lines += sharing_text(plan)
+        lines += [f"note: {warning}" for warning in self.warnings()]
+        lines.append("")
+        lines += self._cell_lines()
+        return "\n".join(line.rstrip() for line in lines)
+
+    def row(self, keys: Sequence[str]) -> tuple[str, ...]:
+        """Runs, cached, to run, expected time one after another, GPU hours."""
+        to_run = [key for key in keys if self._to_run(key)]
+        cached = sum(self.states[key] == "cached" for key in keys)
+        hours = sum(self.costs[key].gpu_hours for key in to_run)
+        seconds = sum(self.costs[key].seconds for key in to_run)
+        guess = "" if all(self.costs[key].measured for key in to_run) else "~"
+        expected = f"{guess}{duration(seconds)}" if to_run else ""
+        return (
+            str(len(keys)),
+            str(cached),
+            str(len(to_run)),
+            expected,
+            f"{hours:.2f}" if hours else "",
+        )
+
+    def status_text(self) -> str:
+        counts = Counter(self.cell_state(cell.score) for cell in self.plan.cells)
+        lines = [
+            f"{self.plan.study.name}: "
+            + ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
+        ]
+        shared = [
+            self.plan.nodes[key].label for key, state in self.states.items() if state == "running"
+        ]
+        if shared:
+            lines.append(f"under way: {', '.join(shared)}")
+        return "\n".join(lines + self._cell_lines())
+
+    def _cell_lines(self) -> list[str]:
+        lines = []
+        for cell in self._cells():
+            why = cell["error"] or cell["change"]
+            lines.append(f"  {cell['name']:<36} {cell['state']}{': ' + why if why else ''}")
+        return lines
+
+
+def summarise(
+    plan: Plan, store: Store, images: Mapping[str, int] | None = None, explain: bool = False
+) -> Summary:
+    """Look up every node of a plan in a store.
+
+    images: split -> how many the data set has; with it, costs are told. explain: look for older results of what is missing.
+    """
+    artifacts = store.find_all(plan.nodes.values())
+    needed = {node.key: node for node in plan.needed(artifacts)}
+    errors = {key: failure["error"] for key, failure in store.failures(needed).items()}
+    busy = store.busy(needed.values())
+    reasons = staleness.reasons(plan.nodes, needed.keys() - errors.keys(), store) if explain else {}
+    states = (
+        dict.fromkeys(plan.nodes, "unneeded")
+        | dict.fromkeys(artifacts, "cached")
+        | dict.fromkeys(needed, "new")
+    )
+    states |= (
+        dict.fromkeys(reasons, "stale")
+        | dict.fromkeys(errors, "failed")
+        | dict.fromkeys(busy, "running")
+    )
+    costs = {} if images is None else cost.expected(plan, store.manifests(), images)
+    return Summary(plan, states, errors, reasons, costs, artifacts)
+
+
+def sharing(plan: Plan) -> dict[str, Any]:
+    """For ``study plan --json``. members: name of each study -> its cells; shared: stage -> runs that several of them need;
+    runs_saved: so many more there would be if each ran with a store of its own."""
+    uses = Counter(key for scores in plan.members.values() for key in _behind(plan, scores))
+    shared = Counter(plan.nodes[key].stage for key, times in uses.items() if times > 1)
+    return {
+        "members": {name: len(scores) for name, scores in plan.members.items()},
+        "shared": {stage: shared[stage] for stage in STAGES if stage in shared},
+        "runs_saved": uses.total() - len(uses),
+    }
+
+
+def sharing_text(plan: Plan) -> list[str]:
+    """The same in lines for people; none for a study by itself."""
+    found = sharing(plan)
+    if len(found["members"]) < 2:
+        return []
+    studies = ", ".join(f"{name} {cells}" for name, cells in found["members"].items())
+    stages = ", ".join(f"{runs} {stage}" for stage, runs in found["shared"].items())
+    saved = (
+        f"{found['runs_saved']} runs saved against the {len(found['members'])} studies run apart"
+    )
+    return [f"cells of each study: {studies}", f"shared: {stages or 'nothing'}; {saved}"]
+
+
+def _behind(plan: Plan, keys: Iterable[str]) -> set[str]:
+    """These nodes and all that they need."""
+    found, pending = set(), list(keys)
+    while pending:
+        key = pending.pop()
+        if key not in found:
+            found.add(key)
+            pending.extend(plan.nodes[key].inputs.values())
+    return found

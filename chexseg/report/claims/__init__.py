@@ -1,1 +1,0 @@
-"""The result, and the paper's claims with their verdicts."""

@@ -1,1 +1,0 @@
-"""Two studies or stores side by side."""

@@ -1,0 +1,183 @@
+"""A comparison as a table, a figure and one self-contained page."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from chexseg.analysis.comparison import MEAN, Comparison, one_pair, sentence, short
+from chexseg.analysis.tables.text import to_csv
+from chexseg.report.page.html_tables import to_html
+from chexseg.report.page.markup import document, scroll
+from chexseg.report.palette import BLUE, FONT, GREY, VERMILLION
+
+METHOD = (
+    "Pooled IoU: intersections and unions summed over test images, then divided; mIoU is the mean over the pathologies that an "
+    "expert drew. A side’s value is the mean over its trials. from, to: 95% interval of the difference A − B over patients, "
+    "the trials fixed (paired bootstrap); trials from, trials to: over the trials of both sides, paired by their number, the "
+    "patients fixed; both from, both to: over trials and patients together. The p-value is over both too; where the sides "
+    "don’t share two trials, over patients alone, and then it speaks of these models and not of how they were trained. It is "
+    "adjusted by Holm over all mIoU, and over all pathologies; a verdict needs 0.05. None for fewer than six patients with the "
+    "pathology."
+)
+
+
+def write(found: Comparison, out: Path) -> Path:
+    """Write compare.csv and compare.html into `out`; returns the path of the page."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "compare.csv").write_text(to_csv(found.rows))
+    page = out / "compare.html"
+    page.write_text(render(found), encoding="utf-8")
+    return page
+
+
+def figure_rows(found: Comparison) -> pd.DataFrame:
+    """One row a line of the figure, from the top: of one pair its mIoU and pathologies, of several the mIoU of each.
+
+    Columns: label, difference, from, to, trials from, trials to.
+    """
+    if one_pair(found):
+        labels, rows = found.rows["pathology"], found.rows
+    else:
+        rows = found.rows[found.rows["pathology"] == MEAN]
+        told = [name for name in ("A", "B") if rows[name].nunique() > 1]
+        both = len(told) == 2 and (rows["A"] != rows["B"]).any()
+        labels = rows["A"] + "<br>− " + rows["B"] if both else rows[told[0]]
+    columns = ["difference", "from", "to", "trials from", "trials to"]
+    return (
+        rows[columns]
+        .assign(label=labels)
+        .dropna(subset="difference")[["label", *columns]]
+        .reset_index(drop=True)
+    )
+
+
+def figure(rows: pd.DataFrame) -> go.Figure:
+    """Draw the rows of `figure_rows`: differences with both intervals, about a line at 0."""
+    drawn = go.Figure()
+    reach = _reach(rows)
+    position = np.arange(len(rows))[::-1]
+    parts = (
+        ("over patients", "from", "to", "cam", BLUE, "circle", 0.0),
+        ("over trials", "trials from", "trials to", "irnet", VERMILLION, "diamond", -0.24),
+    )
+    for name, low, high, meta, colour, symbol, shift in parts:
+        there = rows[low].notna() if shift else rows["difference"].notna()
+        if not there.any():
+            continue
+        values = rows[there]
+        drawn.add_trace(
+            go.Scatter(
+                x=values["difference"].tolist(),
+                y=(position[there] + shift).tolist(),
+                mode="markers",
+                name=f"A − B, 95% interval {name}",
+                meta=meta,
+                marker={"symbol": symbol, "size": 8 if not shift else 6, "color": colour},
+                error_x={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": (values[high] - values["difference"]).fillna(0).tolist(),
+                    "arrayminus": (values["difference"] - values[low]).fillna(0).tolist(),
+                    "thickness": 1.6 if not shift else 1.1,
+                    "width": 3,
+                    "color": colour,
+                },
+                customdata=[
+                    [label, f"{a:+.3f} to {b:+.3f}"]
+                    for label, a, b in values[["label", low, high]].to_numpy()
+                ],
+                hovertemplate="%{customdata[0]}: %{x:+.3f}<br>"
+                + name
+                + ": %{customdata[1]}<extra></extra>",
+            )
+        )
+    drawn.add_vline(x=0, line={"color": GREY, "width": 1})
+    drawn.update_layout(
+        template="plotly_white",
+        font={"family": FONT, "size": 13, "color": "#1b1f24"},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 16, "r": 16, "t": 12, "b": 84},
+        height=130 + 30 * len(rows),
+        showlegend=True,
+        legend={
+            "orientation": "h",
+            "y": 0,
+            "yref": "container",
+            "yanchor": "bottom",
+            "x": 0,
+            "font": {"size": 12},
+        },
+        xaxis={
+            "title": {"text": "difference in IoU, A − B", "font": {"size": 12}},
+            "range": [-reach, reach],
+            "zeroline": False,
+            "tickformat": "+.2f",
+            "showline": True,
+            "ticks": "outside",
+            "nticks": 7,
+        },
+        yaxis={
+            "tickvals": position.tolist(),
+            "ticktext": rows["label"].tolist(),
+            "range": [-0.6, len(rows) - 0.4],
+            "automargin": True,
+            "showgrid": False,
+            "zeroline": False,
+        },
+    )
+    return drawn
+
+
+def _reach(rows: pd.DataFrame) -> float:
+    """Half the axis: every difference and interval over patients; of those over trials what fits, as two are very wide."""
+    narrow = np.nanmax(rows[["difference", "from", "to"]].abs().to_numpy(dtype=float), initial=0.02)
+    wide = np.nanmax(rows[["trials from", "trials to"]].abs().to_numpy(dtype=float), initial=0.0)
+    return float(1.08 * max(narrow, min(wide, 1.6 * narrow)))
+
+
+def render(found: Comparison) -> str:
+    """The page as text: nothing in it needs a network."""
+    names = [
+        f"<b>{letter}</b>: {escape(title)}"
+        for letter, title in zip("AB", found.titles, strict=True)
+    ]
+    size = (
+        f"pixels counted at {found.size} × {found.size}"
+        if found.size
+        else "pixels counted at each image’s own size"
+    )
+    facts = "".join(
+        f"<li>{fact}</li>"
+        for fact in (f"{found.images:,} test images", f"{found.patients:,} patients", size)
+    )
+    notes = "".join(f'<p class="alert">{escape(note)}</p>' for note in found.notes)
+    drawn = figure(figure_rows(found))
+    rows = short(found) if one_pair(found) else found.rows
+    data = drawn.to_json().replace("</", "<\\/")
+    sections = {
+        "Difference": f'<p class="lead">{escape(sentence(found))}</p>{notes}'
+        f'<figure><div class="plot wide" data-figure="difference" style="height:{drawn.layout.height}px"></div>'
+        f'<script type="application/json" id="difference">{data}</script></figure>',
+        "Table": scroll(to_html(rows)) + f'<p class="note">{METHOD}</p>',
+        "Settings that differ": scroll(to_html(found.settings))
+        if len(found.settings)
+        else '<p class="note">None, or unknown: a file of masks has no settings.</p>',
+    }
+    if len(found.cells):
+        sections["Cells"] = scroll(
+            to_html(found.cells.rename(columns={"key": "key of its scores"}))
+        )
+    content = "".join(
+        f"<section><h2>{title}</h2>{text}</section>" for title, text in sections.items()
+    )
+    body = (
+        f'<header><p class="eyebrow">chexseg compare</p><h1>A against B</h1><p>{"<br>".join(names)}</p>'
+        f'<ul class="facts">{facts}</ul></header><main>{content}</main>'
+    )
+    return document(" against ".join(found.titles), body)

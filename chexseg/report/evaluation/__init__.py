@@ -1,1 +1,0 @@
-"""CheXlocalize's files scored by its protocol; no study is needed."""

@@ -1,0 +1,168 @@
+"""Tables as HTML: grids with each value's interval and published value beneath. The page's script makes them sortable."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from chexseg.analysis.published import AVERAGE, METHODS, css_name
+from chexseg.analysis.tables import grid
+from chexseg.analysis.tables.grid import SHARED, bare, half
+from chexseg.analysis.tables.text import gaps, text
+
+#: For a table that stands alone; on the page, the page's own.
+STYLE = (
+    "body{font:15px/1.45 system-ui,sans-serif;margin:2rem;color:#1b1f24}table{border-collapse:collapse}"
+    "th,td{padding:.3rem .7rem;text-align:left;vertical-align:top;border-bottom:1px solid #dde1e5}"
+    ".number{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}"
+    ".interval,.paper,small{font-size:.78em;color:#5a636e;margin-left:.3em}.paper{font-style:italic}p{color:#5a636e}"
+)
+
+
+def to_html(rows: pd.DataFrame) -> str:
+    """A ``<table>``; a grid has interval and published value beneath each value. Numbers lead to the runs behind them."""
+    if grid.is_grid(rows):
+        return _grid_html(rows)
+    names = [name for name in rows.columns if not name.endswith((" low", " high"))]
+    numeric = [pd.api.types.is_numeric_dtype(rows[name]) for name in names]
+    heads = [
+        _head(html.escape(name.replace("_", " ")), number)
+        for name, number in zip(names, numeric, strict=True)
+    ]
+    body = []
+    for row in rows.to_dict("records"):
+        cells = []
+        for name, number in zip(names, numeric, strict=True):
+            told = text(row, name)
+            if name in ("key", "cells"):
+                number_of = len(told.split())
+                shown = (
+                    told[:12]
+                    if name == "key"
+                    else f"{number_of} cell{'' if number_of == 1 else 's'}"
+                )
+                cells.append(
+                    f'<td class="key">{way_html(f"<code>{html.escape(shown)}</code>", told)}</td>'
+                )
+            else:
+                shown = (
+                    way_html(html.escape(told), row.get("key", ""))
+                    if name == "mIoU"
+                    else html.escape(told)
+                )
+                cells.append(
+                    f"<td{_class(number)}{_data(row[name]) if number else ''}>{shown}</td>"
+                )
+        body.append("<tr>" + "".join(cells) + "</tr>")
+    return _table("", heads, body)
+
+
+def way_html(text: str, keys: str) -> str:
+    """A value that the page's script leads to the runs behind it. `keys`: as from `tables.cell_keys`."""
+    shortened = " ".join(key[:12] for key in keys.split())
+    return (
+        f'<button class="way" data-cells="{html.escape(shortened)}">{text}</button>'
+        if shortened
+        else text
+    )
+
+
+def to_html_file(rows: pd.DataFrame) -> str:
+    """A document of one table, with the reasons of its gaps."""
+    notes = (
+        "".join(f"<p>{html.escape(line)}</p>" for line in gaps(rows)) if grid.is_grid(rows) else ""
+    )
+    return (
+        f'<!DOCTYPE html>\n<meta charset="utf-8"><style>{STYLE}</style>\n{to_html(rows)}{notes}\n'
+    )
+
+
+def _table(attributes: str, heads: list[str], body: list[str]) -> str:
+    return f"<table{attributes}><thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def _head(told: str, number: bool) -> str:
+    return f"<th{_class(number)}>{told}</th>"
+
+
+def _class(number: bool) -> str:
+    return ' class="number"' if number else ""
+
+
+def _data(value: object) -> str:
+    return f' data-value="{value}"' if not pd.isna(value) else ""
+
+
+# ---- grids -------------------------------------------------------------------------------------------------------------
+
+
+def _grid_html(rows: pd.DataFrame) -> str:
+    """Rows of one first key are a group, its key told once."""
+    first, names = grid.keys(rows), grid.columns(rows)
+    lines = rows.to_dict("records")
+    starts = [i for i in range(len(rows)) if not grid.repeated(rows, i)]
+    body = []
+    for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
+        group = lines[start:stop]
+        spread = {name for name in names if any(row[f"{name} reason"] == SHARED for row in group)}
+        for offset, row in enumerate(group):
+            cells = []
+            if offset == 0 and len(group) > 1:
+                cells.append(
+                    f'<th scope="rowgroup" rowspan="{len(group)}"{_mark(row[first[0]])}>{_key(row, first[0])}</th>'
+                )
+            elif offset == 0:
+                cells.append(f'<th scope="row"{_mark(row[first[0]])}>{_key(row, first[0])}</th>')
+            cells += [f"<td{_mark(row[key])}>{_key(row, key)}</td>" for key in first[1:]]
+            for name in names:
+                if row[f"{name} reason"] == SHARED:
+                    continue
+                # A value that several rows share is bold where it is the best of any.
+                sharing = group if name in spread else [row]
+                cells.append(
+                    _value(row, name, len(sharing), any(grid.is_best(one, name) for one in sharing))
+                )
+            kind = " ".join(
+                ["first"] * (offset == 0) + ["average"] * (offset == 0 and row[first[0]] == AVERAGE)
+            )
+            body.append(f'<tr class="{kind}">' + "".join(cells) + "</tr>")
+    heads = [_head(html.escape(key[:1].upper() + key[1:]), False) for key in first]
+    heads += [_head(_title(name), True) for name in names]
+    return _table(' class="table1"', heads, body)
+
+
+def _title(name: str) -> str:
+    if not name.startswith("p="):
+        return html.escape(name)
+    ends = {"p=0": "weak", "p=1": "full"}
+    return f"{name.replace('p=', '<i>p</i> = ')}<small>{ends.get(name, '&nbsp;')}</small>"
+
+
+def _key(row: Mapping[str, Any], name: str) -> str:
+    return html.escape(text(row, name))
+
+
+def _mark(key: object) -> str:
+    """The class of a kind of weak labels, which has a colour."""
+    return (
+        f' class="method {css_name(key.lower())}"'
+        if isinstance(key, str) and key in METHODS.values()
+        else ""
+    )
+
+
+def _value(row: Mapping[str, Any], name: str, rowspan: int, best: bool) -> str:
+    span = f' rowspan="{rowspan}"' if rowspan > 1 else ""
+    paper, width = row[f"{name} paper"], row.get(f"{name} paper ±", np.nan)
+    also = "" if pd.isna(width) else f" ±{bare(width)}"
+    beneath = "" if pd.isna(paper) else f'<span class="paper">{paper:.3f}{also}</span>'
+    if pd.isna(row[name]):
+        reason = html.escape(str(row[f"{name} reason"]))
+        return f'<td class="number"{span}><abbr title="{reason}">–</abbr><span class="interval"></span>{beneath}</td>'
+    told = way_html(f"<b>{row[name]:.3f}</b>" if best else f"{row[name]:.3f}", row[f"{name} cells"])
+    interval = "" if np.isnan(half(row, name)) else f"±{bare(half(row, name))}"
+    return f'<td class="number"{span}>{told}<span class="interval">{interval}</span>{beneath}</td>'

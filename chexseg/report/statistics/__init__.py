@@ -1,1 +1,0 @@
-"""From counts to IoU, arms, intervals and tests."""

@@ -1,1 +1,0 @@
-"""How well weak labels agree with experts."""

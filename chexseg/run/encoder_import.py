@@ -1,0 +1,100 @@
+"""Published encoders into the store: a foreign checkpoint becomes an artifact like any stage's."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from chexseg.errors import UserError
+from chexseg.models import checkpoint_import, encoders
+from chexseg.plan.graph import node_of
+from chexseg.stages.artifacts import ENCODER_WEIGHTS
+from chexseg.stages.configs import ENCODER_KINDS, ImportedConfig, check_encoder_kind, import_command
+from chexseg.store import marker
+from chexseg.store.store import Artifact, Store
+
+
+def published(kind: str, architecture: str) -> Path:
+    """ImageNet weights from this machine's caches of torchvision or of Hugging Face, else downloaded into the latter.
+
+    Raises `UserError` for another kind, for an architecture that segmentation-models-pytorch names no weights of, and where
+    there is no network.
+    """
+    check_encoder_kind(kind)
+    encoders.check(architecture, "--architecture")
+    by_hand = f"allowed: the file itself: {import_command(kind, architecture)}"
+    if kind != "imagenet":
+        raise UserError(
+            f"--kind {kind}: nobody publishes these weights where they can be fetched by name; {by_hand}"
+        )
+    cached = encoders.torchvision_cache(architecture)
+    if cached is not None:
+        return cached
+    settings = encoders.published_settings(architecture)
+    if settings is None:
+        raise UserError(
+            f"--architecture {architecture}: segmentation-models-pytorch names no ImageNet weights of it; {by_hand}"
+        )
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(
+            hf_hub_download(settings["repo_id"], "model.safetensors", revision=settings["revision"])
+        )
+    except (OSError, HfHubHTTPError) as error:
+        raise UserError(
+            f"ImageNet weights of {architecture}: in no cache of this machine, and can't be downloaded"
+            f" ({type(error).__name__}); {by_hand}"
+        ) from None
+
+
+@dataclass(frozen=True)
+class Import:
+    """encoder: what the file held. found: whether the store had these weights already. newest: whether studies take them."""
+
+    encoder: checkpoint_import.ForeignEncoder
+    artifact: Artifact
+    found: bool
+    newest: bool
+
+
+def import_encoder(path: Path, kind: str, architecture: str, store: Store) -> Import:
+    """Read an encoder from a checkpoint and put it into the store, unless it's there already.
+
+    Raises `UserError` for an unknown kind or architecture and for a file that is no such encoder (models.checkpoint_import).
+    """
+    started = time.monotonic()
+    check_encoder_kind(kind)
+    encoders.check(architecture, "--architecture")
+    encoder = checkpoint_import.encoder(path, architecture)
+    node = node_of(
+        "imported", ImportedConfig(kind=kind, architecture=architecture, sha256=encoder.sha256), {}
+    )
+    marker.mark(store)
+    with store.working_on(node) as partial:
+        artifact = store.find(node.stage, node.key)
+        found = artifact is not None
+        if artifact is None:
+            shutil.rmtree(partial, ignore_errors=True)  # of an import that was killed
+            partial.mkdir()
+            module = encoders.build(architecture)
+            encoders.fill(module, encoder.weights)
+            encoders.save(
+                module,
+                partial / ENCODER_WEIGHTS,
+                architecture=architecture,
+                init=ENCODER_KINDS[kind],
+                kind=kind,
+            )
+            facts = {
+                "file": path.name,
+                "matched": encoder.matched,
+                "ignored": list(encoder.ignored),
+            }
+            artifact = store.commit(node, partial, facts, time.monotonic() - started)
+    return Import(
+        encoder, artifact, found, store.imported().get((kind, architecture)) == encoder.sha256
+    )

@@ -1,0 +1,1 @@
+"""Optuna searches over the axes of a study."""

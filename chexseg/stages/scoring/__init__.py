@@ -1,0 +1,1 @@
+"""Counting the pixels of predicted and true masks."""

@@ -1,0 +1,166 @@
+"""What a segmenter trains on, chooses its epoch on and its thresholds on: images and masks, resident or streamed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from chexseg.data import radiographs, shards
+from chexseg.data.sampling import radiograph_samplers, samplers, splits
+from chexseg.data.sampling.mixing import effective_probability
+from chexseg.data.sampling.mixture import Mixture
+from chexseg.pathologies import PATHOLOGIES
+from chexseg.saliency.weak_masks import weak_masks
+from chexseg.seeds import derive
+from chexseg.stages import distil
+from chexseg.stages.api import Execution
+from chexseg.stages.configs import FitConfig
+from chexseg.stages.scoring import weak_label_scores
+
+#: (images (N, H, W) uint8, packed masks (N, bytes) uint8), both on the device.
+Masked = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What a cell trains on: `batches(epoch)`; what its epoch is chosen on; what its thresholds are chosen on.
+
+    Images are uint8 (N, H, W), masks packed bits (N, bytes), all on the device. A batch's ``rows`` are places in `ids`.
+    """
+
+    batches: Callable[[int], Iterator[dict[str, torch.Tensor]]]
+    skip: Callable[[int], None]
+    ids: Sequence[str]
+    samples: int
+    select: Masked
+    thresholds: Callable[[], Iterator[dict[str, torch.Tensor]]]
+    facts: Callable[[], dict[str, Any]]
+
+
+def expert_ids(config: FitConfig, valid: Path) -> tuple[list[str], list[str]]:
+    """(training, selection) ids of the expert images."""
+    ids, patients = zip(*radiographs.mask_index(valid), strict=True)
+    return splits.expert_split(
+        ids, patients, config.expert_train, config.expert_select, config.split_seed
+    )
+
+
+def expert_set(config: FitConfig, valid: Path, image_ids: list[str], device: str) -> Masked:
+    """(images, packed masks) of expert images."""
+    images = radiographs.pixels(valid, image_ids)
+    return images.to(device), radiographs.expert_masks(
+        valid, image_ids, config.pathologies, images.shape[-1]
+    ).to(device)
+
+
+def expert_source(
+    config: FitConfig, valid: Path, image_ids: list[str], device: str
+) -> samplers.Source:
+    """Expert images and masks: few enough to be kept on any device."""
+    images, masks = expert_set(config, valid, image_ids, device)
+    columns = {
+        "images": images,
+        "masks": masks,
+        "rows": torch.arange(len(image_ids), device=device),
+    }
+    return samplers.Resident(columns, derive(config.seed, "expert samples"))
+
+
+def weak_source(
+    config: FitConfig, inputs: Mapping[str, Path], execution: Execution, first: int
+) -> tuple[samplers.Source, list[str]]:
+    """This trial's draw of weakly labelled images with their masks, and their ids. Their ``rows`` begin at `first`."""
+    directory = inputs["weak"] / "train"
+    pool = radiographs.ids(directory)
+    positive = np.zeros(len(pool), dtype=bool)
+    if (
+        config.prefer_positives
+    ):  # else the labels of 191,000 images would be read for a hundred of them
+        table = radiographs.index(inputs["train"], set(pool)).set_index("image_id")
+        positive = (radiographs.labels(table.loc[pool], config.pathologies) == 1).any(axis=1)
+    ids = splits.weak_images(
+        pool, positive, config.weak_images, config.seed, config.prefer_positives
+    )
+    thresholds = shards.metadata(shards.files(directory)[0])["thresholds"]
+    thresholds_K = torch.tensor([thresholds[name] for name in config.pathologies])
+    chosen = [PATHOLOGIES.index(name) for name in config.pathologies]
+    present_NK = weak_label_scores.present(inputs["train"], ids, config.negatives_empty)[:, chosen]
+    side = radiographs.image_size(inputs["train"])
+
+    def masks(rows: np.ndarray, scores_NKhw: torch.Tensor) -> torch.Tensor:
+        return radiographs.pack_bits(
+            weak_masks(scores_NKhw[:, chosen], thresholds_K, present_NK[rows], side)
+        )
+
+    stored = radiograph_samplers.Stored(
+        directory, "scores", masks, -(-len(chosen) * side * side // 8)
+    )
+    columns = {"rows": torch.arange(first, first + len(ids))}
+    seed = derive(config.seed, "weak samples")
+    source = radiograph_samplers.source(
+        inputs["train"], ids, columns, seed, execution.device, execution.room(), {"masks": stored}
+    )
+    return source, ids
+
+
+def mixed(config: FitConfig, inputs: Mapping[str, Path], execution: Execution) -> TrainingSet:
+    """Expert and weak images, mixed by p. Raises `UserError` where there are fewer images than asked for."""
+    probability = effective_probability(config.p, config.mixing)
+    train_ids, select_ids = expert_ids(config, inputs["valid"])
+    expert = weak = None
+    ids: list[str] = []
+    if probability > 0:
+        expert = expert_source(config, inputs["valid"], train_ids, execution.device)
+        ids += train_ids
+    if probability < 1:
+        weak, weak_ids = weak_source(config, inputs, execution, len(ids))
+        ids += weak_ids
+    mixture = Mixture(
+        expert, weak, config.p, config.batch_size, derive(config.seed, "mixture"), config.mixing
+    )
+    samples = config.samples_per_epoch or len(ids)
+    # No expert mask reaches a weakly supervised cell, but by the choice of its epoch.
+    thresholds: Any = expert or weak
+    return TrainingSet(
+        batches=lambda epoch: mixture.batches(epoch, samples),
+        skip=lambda epoch: mixture.skip(epoch, samples),
+        ids=ids,
+        samples=samples,
+        select=expert_set(config, inputs["valid"], select_ids, execution.device),
+        thresholds=lambda: thresholds.once(16),
+        facts=lambda: {"effective_p": probability, "expert_share": mixture.expert_share},
+    )
+
+
+def student(config: FitConfig, inputs: Mapping[str, Path], execution: Execution) -> TrainingSet:
+    """Training images with a teacher's stride-4 logits. Fewer than a batch fill it by standing in it several times."""
+    train_ids, select_ids = expert_ids(config, inputs["valid"])
+    directory = inputs["teacher"] / "train"
+    ids = distil.images(inputs["teacher"], config.fraction)
+    shape = shards.metadata(shards.files(directory)[0])["arrays"]["logits"]["shape"]
+    stored = radiograph_samplers.Stored(
+        directory, "logits", lambda _, logits_NKhw: logits_NKhw, 2 * math.prod(shape)
+    )
+    seed = derive(config.seed, "student samples")
+    columns = {"rows": torch.arange(len(ids))}
+    source = radiograph_samplers.source(
+        inputs["train"], ids, columns, seed, execution.device, execution.room(), {"teacher": stored}
+    )
+    samples = config.samples_per_epoch or len(ids)
+    steps = max(1, samples // config.batch_size)
+    expert = expert_source(config, inputs["valid"], train_ids, execution.device)
+    return TrainingSet(
+        batches=lambda epoch: (source.take(config.batch_size) for _ in range(steps)),
+        skip=lambda epoch: source.skip(steps * config.batch_size),
+        ids=ids,
+        samples=samples,
+        select=expert_set(config, inputs["valid"], select_ids, execution.device),
+        thresholds=lambda: expert.once(16),
+        facts=dict,
+    )

@@ -1,0 +1,1 @@
+"""Results by key, in a directory or an object store."""

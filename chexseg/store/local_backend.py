@@ -1,0 +1,177 @@
+"""A store in a directory, which may be shared by hosts whose file system locks for all of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from chexseg.errors import UserError, reason
+from chexseg.store.backend import TRASH, UNREADABLE, Entry, encode, now, remove_hidden, unfinished
+from chexseg.store.file_lock import is_locked, locked
+from chexseg.store.links import refuse_links, refuse_links_below, remove_empty, replacing
+from chexseg.store.manifest import DAMAGE, MANIFEST, is_inside, sha256
+
+PARTIAL = ".partial"
+
+
+class Directory:
+    """An artifact is a directory below `root`, and appears there by a rename (`store.backend.Backend`)."""
+
+    shared = True
+
+    def __init__(self, root: Path):
+        self.root = self.local = root
+        self.uri, self.title = str(root.absolute()), str(root)
+        if root.exists() and not root.is_dir():
+            raise UserError(f"--store {root}: is a file; allowed: a directory")
+
+    def tree(self, name: str) -> dict[str, Entry]:
+        top, out = str(self._path(name)), {}
+        for folder, _, files in os.walk(top, onerror=_raise_unless_gone):
+            for file in files:
+                path = os.path.join(folder, file)
+                try:
+                    status = os.lstat(path)
+                except OSError:  # gone since
+                    continue
+                if stat.S_ISREG(status.st_mode):  # links lead elsewhere, pipes would be waited for
+                    out[path[len(top) + 1 :]] = Entry(status.st_size, status.st_mtime_ns)
+        return out
+
+    def trees(self, names: Iterable[str]) -> dict[str, dict[str, Entry]]:
+        return {name: self.tree(name) for name in names}
+
+    def read(self, files: Mapping[str, Entry]) -> dict[str, bytes]:
+        out = {}
+        for name in files:
+            try:
+                out[name] = self._path(name).read_bytes()
+            except FileNotFoundError:
+                continue
+            except OSError as error:  # taken for missing, it would be computed anew
+                raise UserError(
+                    f"{self.root / name}: cannot be read ({reason(error)}); expected: a readable file"
+                ) from None
+        return out
+
+    def write(self, name: str, content: bytes) -> None:
+        path = self._path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            file.write(content)
+
+    def delete(self, name: str) -> None:
+        path = self._path(name)
+        try:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{path}: cannot be deleted ({reason(error)}); expected: a store that may be written to"
+            ) from None
+
+    def sha256(self, name: str) -> str | None:
+        try:
+            with self._path(name).open("rb") as file:
+                return sha256(file)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno in DAMAGE:
+                return UNREADABLE
+            raise UserError(
+                f"{self.root / name}: cannot be read ({reason(error)}); expected: a readable file"
+            ) from None
+
+    def fetch(self, name: str, manifest: Mapping[str, Any]) -> Path:
+        return self._path(name)
+
+    def drop_copies(self, name: str, manifest: Mapping[str, Any]) -> None:
+        """There are none."""
+
+    @contextmanager
+    def exclusive(self, name: str) -> Iterator[Path]:
+        self._path(name)
+        partial = self._path(f"{PARTIAL}/{unfinished(name)}")
+        refuse_links_below(self.root, partial)
+        with locked(self._lock(name)):
+            yield partial
+
+    def busy(self) -> set[str]:
+        return {path.stem for path in (self.root / PARTIAL).glob("*.lock") if is_locked(path)}
+
+    def publish(self, name: str, partial: Path, manifest: Mapping[str, Any]) -> None:
+        self.write(str((partial / MANIFEST).relative_to(self.root)), encode(manifest))
+        path = self._path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():  # incomplete, or it would have been found
+            remove_empty(path)
+        if path.exists():  # what is left may be somebody's own
+            aside = self._path(f"{TRASH}/{now()}/{name}")
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(aside) if not aside.exists() else shutil.rmtree(path)
+        remove_hidden(partial)
+        partial.rename(path)
+
+    def reclaim(self, name: str, partial: Path, files: Iterable[str]) -> None:
+        self._path(f"{name}/{MANIFEST}").unlink()
+        for file in files:
+            source = self._path(f"{name}/{file}")
+            if source.is_file():
+                (partial / file).parent.mkdir(parents=True, exist_ok=True)
+                source.rename(partial / file)
+
+    def partials(self) -> dict[str, Path]:
+        return {
+            path.name: path for path in sorted((self.root / PARTIAL).glob("*")) if path.is_dir()
+        }
+
+    def retire(self, name: str, files: Sequence[str], trash: str) -> bool:
+        refuse_links(self.root, self._lock(name))
+        with locked(self._lock(name), wait=False) as acquired:
+            if acquired:
+                present = self.tree(name)  # another process may have moved some
+                moves = {
+                    f"{name}/{file}": f"{trash}/{name}/{file}" for file in files if file in present
+                }
+                if self._partial(name).is_dir():
+                    moves[f"{PARTIAL}/{unfinished(name)}"] = f"{trash}/{PARTIAL}/{unfinished(name)}"
+                for place in (*moves, *moves.values()):
+                    refuse_links(self.root, (self.root / place).parent)
+                for source, target in moves.items():
+                    (self.root / target).parent.mkdir(parents=True, exist_ok=True)
+                    (self.root / source).rename(self.root / target)  # of a link, itself
+                remove_empty(self.root / name)
+        return acquired
+
+    def delete_all(self, name: str) -> None:
+        path = self._path(name)
+        if path.is_dir():
+            shutil.rmtree(path)
+
+    def _path(self, name: str) -> Path:
+        """The path of a name. Raises `UserError` for one that leads out of the store, `LinkError` where a link would."""
+        if name and not is_inside(name):
+            raise UserError(
+                f"--store {self.root}: found the name {name!r}; expected: a path inside the store"
+            )
+        path = self.root / name
+        refuse_links(self.root, path)
+        return path
+
+    def _partial(self, name: str) -> Path:
+        return self.root / PARTIAL / unfinished(name)
+
+    def _lock(self, name: str) -> Path:
+        return self.root / PARTIAL / f"{unfinished(name)}.lock"
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise UserError(
+            f"{error.filename}: cannot be listed ({reason(error)}); expected: a readable folder"
+        ) from None

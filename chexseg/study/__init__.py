@@ -1,1 +1,0 @@
-"""From a study file to finished artifacts."""

@@ -1,0 +1,68 @@
+"""Stores with scores that nobody computed: every cell predicts the experts' masks, moved by a number of pixels of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from chexseg import resolve
+from chexseg.data import chexlocalize
+from chexseg.data.images import Frame
+from chexseg.plan.cells import Cell
+from chexseg.plan.graph import Plan
+from chexseg.stages.scoring.mask_counts import Counting
+from chexseg.store.store import Store
+
+STUDY = """
+name: small
+axes:
+  labels.p: [0.5, 1]
+  trial: [0, 1]
+settings:
+  size: 64
+  pathologies: [Edema, Cardiomegaly, Support Devices]
+  encoder: {init: random}
+  labels: {expert_split: {train: 8, select: 4}}
+  fit: {epochs: 3}
+"""
+
+
+def write_study(path: Path, text: str = STUDY) -> Path:
+    path.write_text(text)
+    return path
+
+
+def plan_of(path: Path, data: Path, store: Store, *overrides: str) -> Plan:
+    return resolve.read([path], data, store, overrides)[0]
+
+
+def score(store: Store, plan: Plan, data: Path, cells: list[Cell], shift: int = 2) -> None:
+    """Scores of these cells, counted as `stages.score` does; trial t at p is off by shift + t rows, one less at p = 1."""
+    import torch
+
+    truth = chexlocalize.read(data / chexlocalize.FILES["test"])
+    for cell in cells:
+        s, node = cell.settings, plan.nodes[cell.score]
+        rows = shift + s.trial - (s.labels.p == 1)
+        counting = Counting(sorted(truth), s.pathologies, s.size)
+        for image_id in sorted(truth):
+            own_KHW = truth.masks(image_id, s.pathologies)
+            square_KSS = Frame(*truth.size(image_id), s.size).masks(own_KHW)
+            guess_KSS = np.roll(square_KSS, rows, axis=1)
+            guess_NKSS, square_NKSS = (
+                torch.from_numpy(guess_KSS[None]),
+                torch.from_numpy(square_KSS[None]),
+            )
+            if s.score.resolution == "own":
+                counting.count(
+                    torch.from_numpy(np.roll(own_KHW, rows, axis=1)[None]),
+                    torch.from_numpy(own_KHW[None]),
+                )
+                counting.keep(guess_NKSS)
+            else:
+                counting.add(guess_NKSS, square_NKSS)
+        with store.working_on(node) as partial:
+            partial.mkdir(parents=True)
+            counting.write(partial, kind="counts")
+            store.commit(node, partial, {"images": len(truth)}, 1.0)

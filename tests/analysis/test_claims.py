@@ -1,0 +1,341 @@
+"""Every verdict on studies made so that a claim is true, false or undecided; which arms are compared; what is lacking."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from chexseg.analysis.claims.verdicts import (
+    NO_DATA,
+    NOT_REPRODUCED,
+    PAPER,
+    REPRODUCED,
+    UNDECIDED,
+    claims,
+    claims_rows,
+)
+from chexseg.analysis.results import StudyResults
+from chexseg.pathologies import PATHOLOGIES
+from chexseg.report.page import page
+from chexseg.report.page.claims_section import claims_html, summary
+
+PIXELS, PATIENTS = 10_000, 40
+
+
+def counts_IK3(iou_IK: np.ndarray) -> np.ndarray:
+    """Counts with these IoU, of masks that all have `PIXELS`."""
+    intersection_IK = np.round(2 * PIXELS * iou_IK / (1 + iou_IK)).astype(np.int64)
+    return np.stack(
+        [
+            intersection_IK,
+            np.full_like(intersection_IK, PIXELS),
+            np.full_like(intersection_IK, PIXELS),
+        ],
+        axis=-1,
+    )
+
+
+def study(
+    arms: list[dict], names=("Edema", "Atelectasis"), trials=3, noise=0.004, radiologists=None
+) -> StudyResults:
+    """Arms with the mIoU `iou`; trials and images scatter by `noise`, images alike in all arms. The rest are settings."""
+    generator = np.random.default_rng(3)
+    images_I1 = generator.normal(0, 0.03, (PATIENTS, 1))
+    rows, counts = [], []
+    for arm in arms:
+        for trial in range(arm.get("trials", trials)):
+            iou_IK = (
+                arm["iou"]
+                + images_I1
+                + generator.normal(0, noise)
+                + generator.normal(0, noise, (PATIENTS, len(names)))
+            )
+            counts.append(counts_IK3(np.clip(iou_IK, 0.01, 0.99)))
+            row = {
+                "method": "weak",
+                "weak": "cam",
+                "p": 0.0,
+                "init": "chexpert",
+                "weak_images": 100,
+                "fraction": np.nan,
+            }
+            row |= (
+                {"epochs": 20, "other": "", "selection_miou": arm["iou"]} | arm | {"trial": trial}
+            )
+            rows.append(row | {"cell": f"{len(rows):064x}", "name": f"cell {len(rows)}"})
+    readers = (
+        None
+        if radiologists is None
+        else counts_IK3(np.broadcast_to(radiologists, (PATIENTS, len(names))) + images_I1)
+    )
+    return StudyResults(
+        name="made",
+        title="Made",
+        pathologies=tuple(names),
+        image_ids=tuple(f"patient{n}_study1_view1_frontal" for n in range(PATIENTS)),
+        cells=pd.DataFrame(rows),
+        counts_CIK3=np.stack(counts),
+        missing=pd.DataFrame(columns=["name", "state", "reason"]),
+        stages=pd.DataFrame(columns=["stage", "key", "seconds", "host", "settings"]),
+        radiologists_IK3=readers,
+    )
+
+
+def weak(iou, **settings):
+    return {"iou": iou, **settings}
+
+
+def mixed(iou, p=0.9, **settings):
+    return {"iou": iou, "method": "mixed", "p": p, **settings}
+
+
+def full(iou, **settings):
+    return {"iou": iou, "method": "full", "p": 1.0, "weak": None, "weak_images": 0, **settings}
+
+
+def student(iou, fraction=0.1, **settings):
+    return full(iou, method="student", fraction=fraction, **settings)
+
+
+def verdict(name: str, *arms, **settings):
+    return next(claim for claim in claims(study(list(arms), **settings)) if claim.name == name)
+
+
+OTHERS = ("random", "imagenet", "moco")
+CASES = {
+    "order": [
+        (REPRODUCED, (weak(0.15), full(0.26), mixed(0.30))),
+        (NOT_REPRODUCED, (weak(0.15), full(0.30), mixed(0.26))),
+        (UNDECIDED, (weak(0.15), full(0.28), mixed(0.281))),
+    ],
+    "inverted-u": [
+        (
+            REPRODUCED,
+            [arm for k in ("cam", "irnet") for arm in (weak(0.15, weak=k), mixed(0.30, weak=k))]
+            + [full(0.26)],
+        ),
+        (NOT_REPRODUCED, (weak(0.15), mixed(0.25, p=0.4), mixed(0.27), full(0.31))),
+        (UNDECIDED, (weak(0.15), mixed(0.281), full(0.28))),
+    ],
+    "student": [
+        (
+            REPRODUCED,
+            [
+                f
+                for init in ("random", "chexpert")
+                for f in (full(0.26, init=init), student(0.29, init=init))
+            ],
+        ),
+        (
+            NOT_REPRODUCED,
+            (full(0.26), student(0.29), full(0.26, init="moco"), student(0.22, init="moco")),
+        ),
+        (UNDECIDED, (full(0.26), student(0.261))),
+    ],
+    "student-below": [
+        (REPRODUCED, (student(0.26), mixed(0.30))),
+        (NOT_REPRODUCED, (student(0.30), mixed(0.26))),
+        (UNDECIDED, (student(0.26), mixed(0.261))),
+    ],
+    "init": [
+        (REPRODUCED, [full(0.30), *(full(0.25, init=init) for init in OTHERS)]),
+        (NOT_REPRODUCED, [full(0.25), *(full(0.30, init=init) for init in OTHERS)]),
+        (UNDECIDED, [full(0.25), *(full(0.249, init=init) for init in OTHERS)]),
+    ],
+    "irnet": [
+        (
+            REPRODUCED,
+            (
+                weak(0.14),
+                weak(0.16, weak="irnet"),
+                weak(0.14, init="moco"),
+                weak(0.12, weak="irnet", init="moco"),
+            ),
+        ),
+        (
+            NOT_REPRODUCED,
+            (
+                weak(0.14),
+                weak(0.16, weak="irnet"),
+                weak(0.1, init="moco"),
+                weak(0.2, weak="irnet", init="moco"),
+            ),
+        ),
+        (
+            UNDECIDED,
+            (
+                weak(0.14),
+                weak(0.141, weak="irnet"),
+                weak(0.14, init="moco"),
+                weak(0.1, weak="irnet", init="moco"),
+            ),
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "arms"), [(name, *case) for name, cases in CASES.items() for case in cases]
+)
+def test_verdicts_are_what_the_study_was_made_to_show(name, wanted, arms):
+    claim = verdict(name, *arms)
+    assert claim.verdict == wanted, claim.because
+    assert claim.comparisons and not claim.lacking
+
+
+@pytest.mark.parametrize(
+    ("wanted", "iou", "readers"),
+    [
+        (REPRODUCED, 0.29, 0.35),  # 70%
+        (NOT_REPRODUCED, 0.19, 0.35),  # 20%
+        (NOT_REPRODUCED, 0.14, 0.10),  # no gap
+        (UNDECIDED, 0.151, 0.152),  # no gap that could be told
+    ],
+)
+def test_the_gap_closed_is_judged_by_its_interval(wanted, iou, readers):
+    claim = verdict("gap", weak(0.15), mixed(iou), radiologists=readers)
+    assert claim.verdict == wanted, claim.because
+    if wanted == REPRODUCED:
+        assert claim.share.mean == pytest.approx(0.7, abs=0.05)
+        assert "Of the published shares 71.6% lies in that." in claim.because
+
+
+def test_pathologies_are_compared_with_the_radiologists_one_by_one():
+    above = np.array(
+        [
+            0.2 if name in ("Atelectasis", "Airspace Opacity", "Pleural Effusion") else 0.4
+            for name in PATHOLOGIES
+        ]
+    )
+    for readers, verdicts in (
+        (above, (REPRODUCED, REPRODUCED)),
+        (0.6 - above, (NOT_REPRODUCED, NOT_REPRODUCED)),
+    ):
+        found = {c.name: c for c in claims(study([mixed(0.3)], PATHOLOGIES, radiologists=readers))}
+        assert (
+            found["above-radiologists"].verdict,
+            found["below-radiologists"].verdict,
+        ) == verdicts
+        assert [
+            len(found[name].comparisons) for name in ("above-radiologists", "below-radiologists")
+        ] == [3, 7]
+
+
+def test_a_pathology_without_an_expert_mask_is_not_compared():
+    made = study([mixed(0.3)], ("Edema", "Lung Lesion", "Atelectasis"), radiologists=0.4)
+    made.counts_CIK3[:, :, 1, ::2] = 0
+    made.radiologists_IK3[:, 1, ::2] = 0
+    found = {claim.name: claim for claim in claims(made)}
+    assert [c.pair.text for c in found["below-radiologists"].comparisons] == [
+        "Edema, CheXseg minus radiologists"
+    ]
+
+
+def test_nothing_is_chosen_on_the_test_set():
+    """The arm that is best on the test set is the worst on the selection images."""
+    claim = verdict(
+        "order",
+        weak(0.15),
+        full(0.26),
+        mixed(0.22, selection_miou=0.5),
+        mixed(0.40, p=0.5, selection_miou=0.1),
+    )
+    assert claim.verdict == NOT_REPRODUCED
+    claim = verdict(
+        "inverted-u",
+        weak(0.15),
+        full(0.26),
+        mixed(0.22, selection_miou=0.5),
+        mixed(0.4, p=0.5, selection_miou=0.1),
+    )
+    assert {c.pair.first.p for c in claim.comparisons} == {0.9}
+
+
+def test_of_several_numbers_of_images_the_largest_is_taken():
+    arms = [weak(0.3 if n == 100 else 0.1, init=i, weak_images=n, other=f"init={i} weak_images={n}")
+            for i in ("chexpert", "random") for n in (100, 2000)]  # fmt: skip
+    claim = verdict("init", *arms)
+    assert [c.pair.first.weak_images for c in claim.comparisons] == [2000]
+    claim = verdict("student", full(0.26), student(0.2, 0.1), student(0.3, 0.25))
+    assert [c.pair.first.fraction for c in claim.comparisons] == [0.25]
+
+
+def test_too_few_images_for_the_papers_claim_are_no_evidence_against_it():
+    assert verdict("student", full(0.26), student(0.2, 0.01)).verdict == NO_DATA
+    random = {"init": "random"}
+    assert (
+        verdict("student", full(0.26, **random), student(0.2, 0.01, **random)).verdict
+        == NOT_REPRODUCED
+    )
+
+
+def test_arms_that_differ_in_more_are_not_compared():
+    assert (
+        verdict("init", full(0.3, epochs=20), full(0.2, epochs=10, init="random")).verdict
+        == NO_DATA
+    )
+    assert verdict("student", full(0.2, init="moco"), student(0.3)).verdict == NO_DATA
+
+
+def test_a_single_trial_leaves_everything_undecided_and_says_why():
+    claim = verdict("order", weak(0.15), full(0.26), mixed(0.30), trials=1)
+    assert (
+        claim.verdict == UNDECIDED
+        and "fewer than two trials have finished in both" in claim.because
+    )
+
+
+def test_what_is_lacking_is_named():
+    found = {claim.name: claim for claim in claims(study([full(0.26)]))}
+    assert all(claim.verdict == NO_DATA for claim in found.values())
+    assert found["order"].lacking == ("weak (p = 0)", "mixed (0 < p < 1)")
+    assert "the radiologists’ masks" in found["gap"].lacking
+    assert "CheXpert’s encoder" in found["irnet"].because
+    assert (
+        summary(list(found.values()))
+        == f"Of {len(PAPER)} claims of the paper: {len(PAPER)} without data here."
+    )
+
+
+def test_holm_is_over_the_comparisons_of_a_claim():
+    claim = verdict(
+        "init", full(0.26), *(full(0.255 - n / 500, init=init) for n, init in enumerate(OTHERS))
+    )
+    p, adjusted = ([c.adjusted if a else c.difference.p for c in claim.comparisons] for a in (0, 1))
+    assert len(p) == 3 and min(adjusted) == pytest.approx(3 * min(p)) and max(adjusted) >= max(p)
+
+
+def test_rows_hold_every_comparison_and_every_claim():
+    made = study([weak(0.15), full(0.26), mixed(0.30)], radiologists=0.35)
+    rows = claims_rows(claims(made))
+    assert set(rows["claim"]) == set(PAPER)
+    order = rows[rows["claim"] == "order"]
+    assert order["difference"].tolist() == pytest.approx(
+        (order["first"] - order["second"]).tolist()
+    )
+    assert order["relative"].iloc[1] == pytest.approx(0.30 / 0.26 - 1, abs=0.03)
+    assert rows.loc[rows["verdict"] == NO_DATA, "reason"].str.startswith("It needs").all()
+    assert rows["place"].str.contains("paper").all()
+
+
+def test_the_page_begins_with_the_claims(tmp_path):
+    made = study([weak(0.15), full(0.26), mixed(0.30)], radiologists=0.35)
+    written = page.publish([made], tmp_path, images=False)
+    text = written.page.read_text()
+    assert text.index('id="made--claims"') < text.index('id="made--result"')
+    assert {"made-claims.csv", "made-claims.md"} <= {path.name for path in written.files}
+    section = claims_html(made)
+    assert (
+        "reproduced" in section
+        and "71.6%; poster: 57.2%" in section
+        and "Claims without data here" in section
+    )
+
+
+def test_verdicts_do_not_depend_on_the_order_of_cells():
+    made = study([weak(0.15), full(0.26), mixed(0.30)], radiologists=0.35)
+    turned = dataclasses.replace(made, cells=made.cells[::-1], counts_CIK3=made.counts_CIK3[::-1])
+    assert [claim.verdict for claim in claims(made)] == [claim.verdict for claim in claims(turned)]

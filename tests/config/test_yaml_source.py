@@ -1,0 +1,85 @@
+"""YAML that isn't what people write: refused at once, with its line, whatever it would expand to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from chexseg import resolve
+from chexseg.config import study_file, yaml_source
+from chexseg.errors import UserError
+
+CASES = Path(__file__).resolve().parents[2].parent / "shared/cases"
+#: Each line has ten times the values of the line before; a list of lists, and mappings that are merged.
+LISTS = ["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join(10 * [f'*a{n - 1}'])}]" for n in range(1, 30))]
+MERGED = [
+    "a0: &a0 {x: 1}",
+    *(f"a{n}: &a{n} {{<<: [{', '.join(10 * [f'*a{n - 1}'])}]}}" for n in range(1, 30)),
+]
+
+
+@pytest.mark.parametrize("lines", [LISTS, MERGED], ids=["lists", "merged"])
+def test_aliases_that_expand_without_end_are_refused(lines):
+    with pytest.raises(
+        UserError,
+        match=r"^x.yaml:\d+: found aliases that stand for more than 10,000 values; expected: fewer$",
+    ):
+        yaml_source.read("\n".join(lines), "x.yaml")
+
+
+def test_the_case_beside_this_checkout_is_refused():
+    path = CASES / "bombs/aliases.yaml"
+    if not path.is_file():
+        pytest.skip("../shared/cases is not beside this checkout")
+    with pytest.raises(UserError, match="aliases that stand for more than 10,000 values"):
+        study_file.load(path)
+
+
+def test_aliases_that_people_write_are_read():
+    """And more values than aliases may stand for, without any."""
+    text = "base: &base {a: 1, b: [2, 3]}\nuses:\n" + "  - *base\n" * 1000
+    assert yaml_source.read(text, "x.yaml").content["uses"] == [{"a": 1, "b": [2, 3]}] * 1000
+    values = list(range(yaml_source.MOST_ALIASED + 1))
+    assert yaml_source.read(f"values: {values}", "x.yaml").content == {"values": values}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: &b\n  c: [*b]", "x.yaml:2: found an alias within what it stands for; allowed: none there"),
+        ("a: " + 900 * "[", "x.yaml: found lists or mappings hundreds deep; allowed: what people write"),
+        ("a: " + 900 * "[" + 900 * "]", "x.yaml: found lists or mappings hundreds deep; allowed: what people write"),
+        ("a: 1\nb: 1" + 400 * "0", "x.yaml:2: found a number of 401 digits; expected: at most 100"),
+        ("a: 2026-99-99", "x.yaml: not YAML (month must be in 1..12)"),
+        ("a: !!int x", "x.yaml: not YAML (invalid literal for int() with base 10: 'x')"),
+        ("a: !!bool x", "x.yaml: not YAML ('x')"),
+        ("a: !!int ''", "x.yaml: not YAML (string index out of range)"),
+        ("a: !!timestamp x", "x.yaml: not YAML ('NoneType' object has no attribute 'groupdict')"),
+    ],
+)  # fmt: skip
+def test_what_the_parser_raises_is_one_line(text, message):
+    with pytest.raises(UserError) as caught:
+        yaml_source.read(text, "x.yaml")
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("value", ["[" * 900, "2026-99-99", "!!int x", "{a: 1, a: 2}", "[&a [*a]]"])
+def test_values_of_set_are_read_alike(tmp_path, value):
+    with pytest.raises(
+        UserError,
+        match="^--set fit.epochs=.*: the value is not YAML; allowed: such as fit.epochs=5$",
+    ):
+        resolve.read([], tmp_path, None, [f"fit.epochs={value}"])
+
+
+def test_a_grid_without_end_is_refused_before_it_is_gone_through():
+    axes = "\n".join(
+        f"  {name}: {list(range(2, 102))}"
+        for name in ("fit.epochs", "trial", "fit.batch_size", "moco.epochs")
+    )
+    with pytest.raises(
+        UserError,
+        match="^x.yaml:2: axes: found 100,000,000 combinations of values; expected: at most 1,000,000$",
+    ):
+        study_file.parse(f"name: s\naxes:\n{axes}", "x.yaml")

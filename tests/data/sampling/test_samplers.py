@@ -1,0 +1,145 @@
+"""Sources: each pass gives every sample once, the seed alone decides the order, skipping is taking without looking."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from chexseg.data.sampling.samplers import Resident, Source, Streamed
+
+LENGTH = 23
+
+
+def resident(seed: int) -> Resident:
+    return Resident(
+        {"row": torch.arange(LENGTH), "image": torch.arange(LENGTH * 4).reshape(LENGTH, 2, 2)}, seed
+    )
+
+
+def streamed(seed: int, batch: int = 5, buffer: int = 7) -> Streamed:
+    def open_pass(number: int) -> Iterator[dict[str, np.ndarray]]:
+        order = np.random.default_rng([seed, number]).permutation(LENGTH)
+        for start in range(0, LENGTH, batch):
+            rows = order[start : start + batch]
+            yield {"row": rows, "image": np.arange(LENGTH * 4).reshape(LENGTH, 2, 2)[rows]}
+
+    return Streamed(open_pass, LENGTH, seed, buffer=buffer)
+
+
+KINDS = [
+    resident,
+    streamed,
+    lambda seed: streamed(seed, batch=1),
+    lambda seed: streamed(seed, buffer=0),
+    lambda seed: streamed(seed, buffer=1000),
+]
+Make = Callable[[int], Source]
+each_kind = pytest.mark.parametrize("make", KINDS)
+
+
+def rows(source: Source, *counts: int) -> list[int]:
+    return [row for count in counts for row in source.take(count)["row"].tolist()]
+
+
+@each_kind
+def test_every_pass_gives_every_sample_once(make: Make):
+    source = make(3)
+    assert len(source) == LENGTH
+    taken = rows(source, 10, 13, 1, 22, 5, 18)
+    assert source.taken == len(taken) == 3 * LENGTH
+    for number in range(3):
+        assert sorted(taken[number * LENGTH : (number + 1) * LENGTH]) == list(range(LENGTH))
+
+
+@each_kind
+def test_columns_stay_together_and_keep_shape_and_type(make: Make):
+    batch = make(0).take(9)
+    assert batch["image"].shape == (9, 2, 2) and batch["image"].dtype == torch.int64
+    assert torch.equal(batch["image"][:, 0, 0], batch["row"] * 4)
+
+
+@each_kind
+def test_the_seed_decides_and_passes_differ(make: Make):
+    first = rows(make(1), 2 * LENGTH)
+    assert first == rows(make(1), 2 * LENGTH) != rows(make(2), 2 * LENGTH)
+    assert first[:LENGTH] != first[LENGTH:] and first[:LENGTH] != list(range(LENGTH))
+
+
+@each_kind
+def test_the_size_of_batches_does_not_matter(make: Make):
+    assert rows(make(1), 2 * LENGTH) == rows(make(1), *[1] * LENGTH, 20, LENGTH - 20)
+
+
+@each_kind
+@pytest.mark.parametrize("skipped", [0, 1, 11, LENGTH, 2 * LENGTH + 4])
+def test_skipping_is_taking_without_looking(make: Make, skipped: int):
+    source, other = make(5), make(5)
+    source.take(3), other.take(3)
+    source.skip(skipped)
+    if skipped:
+        other.take(skipped)
+    assert source.taken == other.taken == 3 + skipped
+    assert rows(source, 30) == rows(other, 30)
+
+
+@pytest.mark.parametrize("buffer", [0, 6, 1000])
+def test_how_a_stream_is_cut_into_blocks_does_not_matter(buffer):
+    expected = rows(streamed(4, 5, buffer), 2 * LENGTH)
+    for batch in (1, 8, LENGTH):
+        assert rows(streamed(4, batch, buffer), 2 * LENGTH) == expected
+
+
+def test_a_stream_is_shuffled_within_its_buffer():
+    source = Streamed(lambda number: iter([{"row": np.arange(100)}]), 100, 0, buffer=10)
+    taken = rows(source, 100)
+    assert sorted(taken) == list(range(100)) != taken
+    assert all(
+        row <= position + 10 for position, row in enumerate(taken)
+    )  # nothing from beyond the buffer
+    assert rows(source, 100) != taken  # the same blocks, another pass
+
+
+def test_a_stream_is_read_no_further_than_its_buffer():
+    read = []
+
+    def open_pass(number: int) -> Iterator[dict[str, np.ndarray]]:
+        for row in range(100):
+            read.append(row)
+            yield {"row": np.array([row])}
+
+    Streamed(open_pass, 100, 0, buffer=10).take(5)
+    assert len(read) == 15
+
+
+def test_a_stream_holds_its_buffer_and_no_more():
+    def open_pass(number: int) -> Iterator[dict[str, np.ndarray]]:
+        for _ in range(100):
+            yield {"row": np.zeros((64, 10_000), dtype=np.uint8)}
+
+    tracemalloc.start()
+    try:
+        Streamed(open_pass, 6400, 0, buffer=100).take(3000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # A hundred rows, the batch they come in, and what is taken; as views they would keep dozens of batches alive.
+    assert peak < 10_000 * (100 + 2 * 64 + 2.2 * 3000)
+
+
+def test_a_stream_whose_pass_is_short_says_so():
+    source = Streamed(lambda number: iter([{"row": np.arange(3)}]), 4, 0)
+    with pytest.raises(ValueError, match="gave 3 rows in pass 0; allowed: 4"):
+        source.take(4)
+
+
+def test_sources_without_samples_are_refused():
+    with pytest.raises(ValueError, match="at least 1"):
+        Resident({"row": torch.arange(0)}, 0)
+    with pytest.raises(ValueError, match="one length"):
+        Resident({"row": torch.arange(3), "other": torch.arange(4)}, 0)
+    with pytest.raises(ValueError, match="at least one row"):
+        Streamed(lambda number: iter([]), 0, 0).take(1)

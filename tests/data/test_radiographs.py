@@ -1,0 +1,43 @@
+"""Arrays of finished artifacts: in the order that is asked for, and none of a shard that has changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from chexseg.data import radiographs, shards
+from chexseg.errors import DamagedError
+
+
+@pytest.fixture
+def directory(tmp_path) -> Path:
+    """Two shards of 100 images of noise, which zstd can't make smaller."""
+    generator = np.random.default_rng(0)
+    for part in range(2):
+        ids = [f"image{100 * part + row:03d}" for row in range(100)]
+        values = generator.integers(0, 256, (100, 8, 8), dtype=np.uint8)
+        shards.write(
+            tmp_path / shards.part_name(part), shards.table({"image_id": ids}, {"pixels": values})
+        )
+    return tmp_path
+
+
+def test_arrays_are_those_of_the_named_images_in_their_order(directory):
+    table = [
+        row for path in shards.files(directory) for row in shards.array(shards.read(path), "pixels")
+    ]
+    arrays = radiographs.arrays(directory, "pixels", ["image150", "image003", "image042"])
+    np.testing.assert_array_equal(arrays, np.stack([table[150], table[3], table[42]]))
+    with pytest.raises(DamagedError, match="1 of 2 images"):
+        radiographs.arrays(directory, "pixels", ["image003", "image200"])
+
+
+def test_one_changed_byte_of_the_pixels_is_seen(directory):
+    path = Path(shards.files(directory)[1])
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DamagedError, match=path.name):
+        radiographs.arrays(directory, "pixels", ["image150"])

@@ -1,0 +1,339 @@
+"""Foreign checkpoints: published names are understood, wrong files are refused, and nothing in a file ever runs."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import pickle
+import re
+import tarfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from chexseg.errors import UserError
+from chexseg.models import checkpoint_import, encoders
+
+State = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def resnet18() -> State:
+    torch.manual_seed(0)
+    return dict(torchvision.models.resnet18(weights=None).state_dict())
+
+
+def headless(state: State) -> State:
+    return {
+        name: value for name, value in state.items() if not name.startswith(("fc.", "classifier."))
+    }
+
+
+def under(prefix: str, state: State) -> State:
+    return {prefix + name: value for name, value in state.items()}
+
+
+def moco(state: State) -> dict[str, Any]:
+    """As MoCo-CXR's training saves it: two encoders with projection heads, a queue, the optimiser."""
+    body, other = headless(state), {name: value + 1 for name, value in headless(state).items()}
+    heads = {
+        f"module.encoder_{which}.fc.{layer}.weight": torch.zeros(4, 4)
+        for which in "qk"
+        for layer in (0, 2)
+    }
+    both = under("module.encoder_q.", body) | under("module.encoder_k.", other) | heads
+    optimizer = torch.optim.SGD([torch.zeros(2, requires_grad=True)], 0.1).state_dict()
+    return {
+        "epoch": 3,
+        "arch": "resnet18",
+        "state_dict": both | {"module.queue": torch.zeros(2, 3)},
+        "optimizer": optimizer,
+    }
+
+
+#: Published naming -> (the file's contents, prefix, tensors that are ignored).
+NAMINGS: dict[str, tuple[Callable[[State], Any], str, int]] = {
+    "torchvision": (lambda state: state, "", 2),
+    "moco-cxr": (moco, "module.encoder_q.", 120 + 4 + 1),
+    "chexpert, lightning": (
+        lambda state: {
+            "pytorch-lightning_version": "0.9.0",
+            "state_dict": under("model.model.", state),
+        },
+        "model.model.",
+        2,
+    ),
+    "parallel": (lambda state: {"model": under("module.", state)}, "module.", 2),
+}
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_published_names_give_the_same_encoder(naming, legacy, resnet18, tmp_path):
+    make, prefix, ignored = NAMINGS[naming]
+    torch.save(make(resnet18), tmp_path / "file.pt", _use_new_zipfile_serialization=not legacy)
+    found = checkpoint_import.encoder(tmp_path / "file.pt", "resnet18")
+    assert (found.prefix, found.matched, len(found.ignored)) == (prefix, 120, ignored)
+    wanted = headless(resnet18)
+    assert found.weights.keys() == wanted.keys()
+    assert all(torch.equal(found.weights[name], wanted[name]) for name in wanted)
+    encoders.fill(encoders.build("resnet18"), found.weights)
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50", "densenet121"])
+def test_timms_names_are_torchvisions(architecture, tmp_path):
+    import timm
+
+    state = timm.create_model(architecture, pretrained=False).state_dict()
+    save_file(state, tmp_path / "file.safetensors")
+    found = checkpoint_import.encoder(tmp_path / "file.safetensors", architecture)
+    assert len(found.ignored) == 2
+    assert all(torch.equal(found.weights[name], value) for name, value in headless(state).items())
+    encoders.fill(encoders.build(architecture), found.weights)
+
+
+def test_the_older_names_of_densenets_are_understood(tmp_path):
+    state = torchvision.models.densenet121(weights=None).state_dict()
+    old = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", name): value
+        for name, value in state.items()
+    }
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save({"state_dict": under("model.model.", old)}, tmp_path / "file.ckpt")
+    found = checkpoint_import.encoder(tmp_path / "file.ckpt", "densenet121")
+    assert all(torch.equal(found.weights[name], value) for name, value in headless(state).items())
+
+
+def test_missing_counters_are_0_and_half_precision_is_widened(resnet18, tmp_path):
+    half = {
+        name: value.half()
+        for name, value in resnet18.items()
+        if not name.endswith("num_batches_tracked")
+    }
+    torch.save(half, tmp_path / "file.pt")
+    found = checkpoint_import.encoder(tmp_path / "file.pt", "resnet18")
+    assert (found.matched, len(found.weights)) == (100, 120)
+    assert found.weights["bn1.num_batches_tracked"] == 0
+    assert found.weights["conv1.weight"].dtype == torch.float32
+    assert torch.equal(found.weights["conv1.weight"], resnet18["conv1.weight"].half().float())
+
+
+def test_the_sha256_is_that_of_the_weights_and_not_of_the_file(resnet18, tmp_path):
+    torch.save(resnet18, tmp_path / "a.pt")
+    torch.save(moco(resnet18), tmp_path / "b.pt")
+    save_file(dict(reversed(headless(resnet18).items())), tmp_path / "c.safetensors")
+    torch.save(resnet18 | {"bn1.bias": resnet18["bn1.bias"] + 1e-7}, tmp_path / "d.pt")
+    a, b, c, d = (
+        checkpoint_import.encoder(path, "resnet18").sha256 for path in sorted(tmp_path.iterdir())
+    )
+    assert a == b == c != d
+
+
+def changed(state: State, **changes: Any) -> State:
+    return {name: value for name, value in (state | changes).items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (
+            lambda s: changed(s, **{"bn1.weight": None}),
+            ["1 tensors of a resnet18 are missing (bn1.weight)"],
+        ),
+        (
+            lambda s: {"first.weight": torch.zeros(3)},
+            ["100 tensors", "conv1.weight, bn1.weight, bn1.bias and 97 more"],
+        ),
+        (
+            lambda s: changed(s, **{"conv1.weight": torch.zeros(64, 1, 7, 7)}),
+            ["conv1.weight", "(64, 1, 7, 7)", "(64, 3, 7, 7)"],
+        ),
+        (
+            lambda s: torchvision.models.resnet34().state_dict(),
+            ["layers that a resnet18 has not (layer1.2.conv1.weight"],
+        ),
+        (
+            lambda s: torchvision.models.resnet50().state_dict(),
+            ["layers that a resnet18 has not", "--architecture"],
+        ),
+        (
+            lambda s: changed(s, **{"bn1.bias": torch.full((64,), torch.nan)}),
+            ["bn1.bias", "not finite"],
+        ),
+        (
+            lambda s: changed(s, **{"bn1.bias": torch.zeros(64, dtype=torch.int64)}),
+            ["bn1.bias", "torch.int64"],
+        ),
+        (lambda s: changed(s, **{"bn1.bias": torch.zeros(64).to_sparse()}), ["bn1.bias", "sparse"]),
+        (lambda s: {"epoch": 3}, ["found no state dict"]),
+        (lambda s: torch.zeros(3), ["found no state dict"]),
+        (lambda s: {"a\n\x1b[31mb": torch.zeros(3)}, ["found a??[31mb"]),
+    ],
+    ids=range(11),
+)
+def test_a_file_that_is_no_such_encoder_is_refused(change, parts, resnet18, tmp_path):
+    torch.save(change(resnet18), tmp_path / "file.pt")
+    with pytest.raises(UserError) as caught:
+        checkpoint_import.encoder(tmp_path / "file.pt", "resnet18")
+    assert str(caught.value).startswith(str(tmp_path / "file.pt"))
+    assert "\n" not in str(caught.value)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_a_file_that_holds_itself_ends(tmp_path):
+    circle: dict[str, Any] = {"epoch": 1}
+    circle["model"] = circle
+    torch.save(circle, tmp_path / "file.pt")
+    with pytest.raises(UserError, match="found no state dict"):
+        checkpoint_import.encoder(tmp_path / "file.pt", "resnet18")
+
+
+class Trap:
+    """Unpickled, it makes a directory."""
+
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self):
+        import os
+
+        return os.mkdir, (str(self.marker),)
+
+
+def tar(trap: Trap, path: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name in ("sys_info", "pickle", "tensors", "storages"):
+            content = pickle.dumps(trap, protocol=2)
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+
+
+def in_zip(trap: Trap, path: Path, protocol: int = 2) -> None:
+    torch.save({"state_dict": {"a": torch.zeros(2)}, "extra": trap}, path, pickle_protocol=protocol)
+
+
+def legacy(trap: Trap, path: Path) -> None:
+    torch.save(
+        {"state_dict": {"a": torch.zeros(2)}, "extra": trap},
+        path,
+        _use_new_zipfile_serialization=False,
+    )
+
+
+def bare(trap: Trap, path: Path, protocol: int) -> None:
+    path.write_bytes(pickle.dumps({"state_dict": {}, "extra": trap}, protocol=protocol))
+
+
+#: How a trap gets into a file -> (the file's name, its writer).
+TRAPS: dict[str, tuple[str, Callable[[Trap, Path], None]]] = {
+    "zip": ("file.pt", in_zip),
+    "zip, protocol 4": ("file.pth", lambda trap, path: in_zip(trap, path, 4)),
+    "legacy": ("file.pt", legacy),
+    "tar": ("file.tar", tar),
+    **{
+        f"bare, protocol {n}": ("file.pkl", lambda trap, path, n=n: bare(trap, path, n))
+        for n in range(pickle.HIGHEST_PROTOCOL + 1)
+    },
+    "zip as safetensors": ("file.safetensors", in_zip),
+    "bare as safetensors": ("file.SafeTensors", lambda trap, path: bare(trap, path, 4)),
+    "bare as a checkpoint": ("file.ckpt", lambda trap, path: bare(trap, path, 4)),
+}
+
+
+def read_carelessly(path: Path, name: str) -> None:
+    """What reads such a file without a guard: pickle itself, or torch where it's torch's format."""
+    plain = path.with_name("plain")  # torch goes by the suffix, too
+    path.rename(plain)
+    with suppress(
+        RuntimeError, EOFError, pickle.UnpicklingError, TypeError
+    ):  # after the trap has sprung, the rest is junk
+        if name.startswith("bare"):
+            with plain.open("rb") as file:
+                pickle.load(file)
+        else:
+            torch.load(plain, weights_only=False)
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_nothing_in_a_file_runs(name, tmp_path, monkeypatch):
+    # The one switch by which a user's environment turns torch's safe loading off must not reach us.
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    filename, write = TRAPS[name]
+    marker, path = tmp_path / "marker", tmp_path / filename
+    write(Trap(marker), path)
+    with pytest.raises(UserError) as caught:
+        checkpoint_import.encoder(path, "resnet18")
+    assert not marker.exists()
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert "\n" not in message
+    assert "allowed: " in message
+    if path.suffix.lower() != ".safetensors":
+        assert "Nothing of it ran" in message
+        assert "state_dict" in message
+        assert ("legacy .tar format" if name == "tar" else "posix.mkdir") in message
+    # The trap is a real one: this test would see it spring.
+    read_carelessly(path, name)
+    assert marker.is_dir()
+
+
+def test_a_lightning_checkpoint_with_foreign_classes_is_refused_by_their_name(resnet18, tmp_path):
+    content = {
+        "state_dict": under("model.model.", resnet18),
+        "hyper_parameters": argparse.Namespace(rate=0.1),
+    }
+    torch.save(content, tmp_path / "file.ckpt")
+    with pytest.raises(
+        UserError, match=r"file\.ckpt: refused.* argparse\.Namespace.*save the weights alone"
+    ):
+        checkpoint_import.encoder(tmp_path / "file.ckpt", "resnet18")
+    torch.save(content["state_dict"], tmp_path / "weights.pt")
+    assert checkpoint_import.encoder(tmp_path / "weights.pt", "resnet18").matched == 120
+
+
+def test_whole_modules_and_torchscript_are_refused(tmp_path):
+    torch.save(torchvision.models.resnet18(), tmp_path / "module.pt")
+    with pytest.raises(UserError, match=r"torchvision\.models\.resnet\.ResNet"):
+        checkpoint_import.encoder(tmp_path / "module.pt", "resnet18")
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "script.pt")
+    with pytest.raises(UserError, match="TorchScript archives"):
+        checkpoint_import.encoder(tmp_path / "script.pt", "resnet18")
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".legacy", ".safetensors"])
+def test_damaged_files_are_one_line(suffix, resnet18, tmp_path):
+    whole, path = tmp_path / "whole", tmp_path / f"file{suffix}"
+    if suffix == ".safetensors":
+        save_file(resnet18, whole)
+    else:
+        torch.save(resnet18, whole, _use_new_zipfile_serialization=suffix == ".pt")
+    content = whole.read_bytes()
+    cuts = [0, 1, 7, 8, 100, 1000, 10_000, len(content) // 2, len(content) - 100, len(content) - 1]
+    files = [content[:cut] for cut in cuts] + [
+        b"PK\x03\x04" + bytes(200),
+        b"hello\n" * 100,
+        b"\x80\x02" + bytes(50),
+    ]
+    for damaged in files:
+        path.write_bytes(damaged)
+        with pytest.raises(UserError) as caught:
+            checkpoint_import.encoder(path, "resnet18")
+        assert str(caught.value).startswith(f"{path}: ")
+        assert str(caught.value).isprintable()
+
+
+def test_what_is_not_there_or_no_file_is_refused(tmp_path):
+    for path in (tmp_path / "nowhere.pt", tmp_path):
+        with pytest.raises(UserError, match="no such file"):
+            checkpoint_import.encoder(path, "resnet18")
+    (tmp_path / "file.pt").write_bytes(b"x")
+    with pytest.raises(UserError, match="did you mean 'resnet18'"):
+        checkpoint_import.encoder(tmp_path / "file.pt", "resnt18")

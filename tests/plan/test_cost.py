@@ -1,0 +1,100 @@
+"""What a plan is expected to cost: by work in pixels, from what was measured, else a guess that says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chexseg.config import study_file
+from chexseg.plan import cost, planner
+from chexseg.plan.graph import Plan
+
+DATA = {"train": "a", "valid": "b", "test": "c"}
+COUNTS = {"train": 1000, "valid": 200, "test": 100}
+STUDY = """
+name: costs
+axes: {fit.epochs: [10, 20], labels.p: [0.5, 1]}
+settings: {size: 96, encoder: {init: random}, labels: {weak_images: 53}}
+resources: {gpu: 0.25}
+"""
+
+
+def planned(text: str = STUDY) -> Plan:
+    return planner.plan(study_file.parse(text, "x.yaml"), DATA)
+
+
+def finished(found: Plan, seconds: dict[str, float], device: str = "cpu") -> list[dict[str, Any]]:
+    """Manifests of some nodes, by key."""
+    made = []
+    for key, took in seconds.items():
+        node = found.nodes[key]
+        facts: dict[str, Any] = (
+            {"images": COUNTS[node.config["split"]]} if node.stage == "ingest" else {}
+        )
+        about = {
+            "key": key,
+            "stage": node.stage,
+            "config": node.config,
+            "inputs": node.inputs,
+            "facts": facts,
+        }
+        made.append(about | {"seconds": took, "device": device})
+    return made
+
+
+def by_name(found: Plan) -> dict[str, str]:
+    return {cell.name: cell.fit for cell in found.cells}
+
+
+def test_costs_grow_with_epochs_and_images():
+    found = planned()
+    costs = cost.expected(found, [], COUNTS)
+    fits = {name: costs[key].seconds for name, key in by_name(found).items()}
+    assert fits["full epochs=20 trial 0"] == pytest.approx(2 * fits["full epochs=10 trial 0"])
+    assert fits["cam p=0.5 epochs=10 trial 0"] == pytest.approx(
+        200 / 147 * fits["full epochs=10 trial 0"]
+    )
+    assert not any(found.measured or found.gpu for found in costs.values())
+    ingest = {
+        node.config["split"]: costs[key].seconds
+        for key, node in found.nodes.items()
+        if node.stage == "ingest"
+    }
+    assert ingest["train"] == pytest.approx(5 * ingest["valid"])
+
+
+def test_what_was_measured_replaces_the_guess_in_proportion():
+    found = planned()
+    names = by_name(found)
+    ingests = {key: 1.0 for key, node in found.nodes.items() if node.stage == "ingest"}
+    store = finished(found, ingests | {names["full epochs=10 trial 0"]: 30.0}, device="cuda")
+    costs = cost.expected(found, store, COUNTS)
+    twice = costs[names["full epochs=20 trial 0"]]
+    assert twice.measured and twice.seconds == pytest.approx(60)
+    assert twice.gpu_hours == pytest.approx(60 * 0.25 / 3600)
+    classify = next(costs[key] for key, node in found.nodes.items() if node.stage == "classify")
+    assert not classify.measured and not classify.gpu_hours
+
+
+def test_another_size_of_image_is_another_cost():
+    small, large = planned(), planned(STUDY.replace("size: 96", "size: 192"))
+    ingests = {key: 1.0 for key, node in small.nodes.items() if node.stage == "ingest"}
+    store = finished(small, ingests | {by_name(small)["full epochs=10 trial 0"]: 30.0})
+    assert cost.expected(large, store, COUNTS)[
+        by_name(large)["full epochs=10 trial 0"]
+    ].seconds == pytest.approx(120)
+
+
+def test_of_several_rates_those_of_the_same_architecture_count():
+    found = planned(STUDY.replace("{init: random}", "{init: random, architecture: resnet34}"))
+    other = planned()
+    ingests = {key: 1.0 for key, node in found.nodes.items() if node.stage == "ingest"}
+    store = finished(found, ingests | {by_name(found)["full epochs=10 trial 0"]: 50.0})
+    store += finished(other, {by_name(other)["full epochs=10 trial 0"]: 30.0})
+    assert cost.expected(found, store, COUNTS)[
+        by_name(found)["full epochs=20 trial 0"]
+    ].seconds == pytest.approx(100)
+    assert cost.expected(other, store, COUNTS)[
+        by_name(other)["full epochs=20 trial 0"]
+    ].seconds == pytest.approx(60)

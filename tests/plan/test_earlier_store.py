@@ -1,0 +1,61 @@
+"""A store that an earlier version wrote: every result is still cached, whatever has been moved or renamed since.
+
+``earlier_store.tar.xz`` was made by commit 0032811, stage by stage on one CPU: a data set, a study of all ten stages and its
+store, without the files above 100 kB. These are weights, and `study status` looks only at their sizes.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from chexseg.cli import app
+from chexseg.stages.registry import STAGES
+
+ARCHIVE = Path(__file__).with_name("earlier_store.tar.xz")
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory) -> Path:
+    """A directory with ``study.yaml``, ``data`` and ``store``."""
+    root = tmp_path_factory.mktemp("earlier")
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(root, filter="data")
+    for manifest in root.glob("store/*/*/manifest.json"):
+        for name, entry in json.loads(manifest.read_bytes())["files"].items():
+            if not (file := manifest.parent / name).exists():
+                with file.open("wb") as empty:
+                    empty.truncate(entry["size"])
+    return root
+
+
+def chexseg(earlier: Path, command: str) -> dict[str, Any]:
+    """The answer of `chexseg study plan` or `status` on the earlier store."""
+    arguments = [
+        "study",
+        command,
+        str(earlier / "study.yaml"),
+        "--data",
+        str(earlier / "data"),
+        "--json",
+    ]
+    answer = CliRunner().invoke(app, [*arguments, "--store", str(earlier / "store")])
+    assert answer.exit_code == 0, answer.output
+    return json.loads(answer.stdout)
+
+
+def test_every_cell_of_an_earlier_store_is_done(earlier):
+    status = chexseg(earlier, "status")
+    assert len(status["cells"]) == 5
+    assert status["complete"]
+
+
+def test_every_stage_of_an_earlier_store_is_cached(earlier):
+    stages = chexseg(earlier, "plan")["stages"]
+    assert {stage["stage"] for stage in stages} == set(STAGES)
+    assert [stage for stage in stages if stage["state"] != "cached"] == []

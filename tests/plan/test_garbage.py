@@ -1,0 +1,453 @@
+"""`chexseg store gc`: only what no study needs, no run holds and a manifest names goes, and it can be brought back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from chexseg import cli, resolve
+from chexseg.config import study_file
+from chexseg.errors import UserError
+from chexseg.plan import garbage, planner
+from chexseg.plan.graph import Node, node_of
+from chexseg.search import journal, status
+from chexseg.search.optuna_study import Ledger
+from chexseg.stages.configs import ImportedConfig, IngestConfig
+from chexseg.store import live_runs, marker
+from chexseg.store import manifest as manifests
+from chexseg.store.store import Store
+from tests.search.searches import SEARCH, finish, searched
+from tests.store.places import DATA, NODE, another_host, commit, name
+
+OLD = node_of("ingest", IngestConfig(split="train", size=64), {}, "older data")
+ENCODER = node_of(
+    "imported", ImportedConfig(kind="imagenet", architecture="resnet18", sha256="0" * 64), {}
+)
+STUDY = planner.plan(study_file.parse("name: s", "x.yaml"), DATA)
+
+
+def silent(done: int, total: int, unit: str) -> None:
+    pass
+
+
+def test_only_what_no_study_needs_is_waste_and_it_goes_with_all_that_belongs_to_it(store):
+    for node in (NODE, OLD, ENCODER):
+        commit(store, node)
+    store.record_failure(OLD, "ValueError: no", "Traceback ...")
+    store.backend.write("notes.txt", b"somebody's own")
+    with store.working_on(OLD) as partial:
+        partial.mkdir()
+        (partial / "half").write_bytes(b"x" * 100)
+    found = garbage.survey(store, [STUDY])
+    (one,) = found.waste
+    assert (one.name, found.kept) == (name(OLD), [])
+    assert one.bytes == sum(entry.size for entry in store.backend.tree(name(OLD)).values()) + 100
+    assert {waste.name for waste in garbage.survey(store, [STUDY], imported=True).waste} == {
+        name(OLD),
+        name(ENCODER),
+    }
+    _, kept = garbage.collect(store, [one], silent)
+    assert kept == []
+    assert store.find("ingest", OLD.key) is None and store.failure(OLD.key) is None
+    assert store.backend.tree(name(OLD)) == {} and store.backend.partials() == {}
+    assert store.cached([NODE, ENCODER]) == {NODE.key, ENCODER.key}
+    assert "notes.txt" in store.backend.tree("")
+    assert garbage.survey(store, [STUDY]).waste == []
+
+
+def test_what_is_moved_back_is_a_result_again_and_the_trash_can_be_emptied(store):
+    commit(store, OLD)
+    with store.working_on(OLD) as partial:
+        partial.mkdir()
+        (partial / "half").write_bytes(b"x" * 100)
+    folder, _ = garbage.collect(store, garbage.survey(store, [STUDY]).waste, silent)
+    trashed = store.backend.tree(f"{folder}/{name(OLD)}")
+    assert garbage.collections(store) == {
+        folder: sum(entry.size for entry in trashed.values()) + 100
+    }
+    files = store.backend.read(
+        {f"{folder}/{name(OLD)}/{file}": entry for file, entry in trashed.items()}
+    )
+    for file, content in files.items():  # as `mv` or `aws s3 mv` does
+        store.backend.write(file.removeprefix(f"{folder}/"), content)
+    assert (
+        store.find("ingest", OLD.key).path.joinpath("sub", "values.bin").read_bytes()
+        == b"0123456789"
+    )
+    store.backend.write(".trash/mine/kept", b"somebody's own")
+    garbage.empty_trash(store, garbage.collections(store))
+    assert garbage.collections(store) == {} and list(store.backend.tree(".trash")) == ["mine/kept"]
+    assert not (store.backend.local / folder).exists()
+    assert store.find("ingest", OLD.key) is not None
+
+
+def test_two_may_collect_the_same_garbage(store):
+    commit(store, OLD)
+    waste = garbage.survey(store, [STUDY]).waste
+    assert (
+        garbage.collect(store, waste, silent)[1] == garbage.collect(store, waste, silent)[1] == []
+    )
+    assert len(garbage.collections(store)) == 1
+
+
+def test_files_that_no_manifest_names_stay_and_are_named(store):
+    commit(store, OLD)
+    store.backend.write(f"{name(OLD)}/sub/notes.txt", b"somebody's own")
+    store.backend.write("fit/thesis/chapter1.tex", b"\\chapter{One}")
+    store.backend.write("fit/other/manifest.json", b'{"files": {"a": 1}}')
+    found = garbage.survey(store, [STUDY])
+    assert sorted(found.kept) == [
+        "fit/other: manifest.json, which no manifest of chexseg names",
+        "fit/thesis: chapter1.tex, which no manifest of chexseg names",
+        f"{name(OLD)}: sub/notes.txt, which no manifest of chexseg names",
+    ]
+    assert [one.name for one in found.waste] == [name(OLD)]
+    garbage.collect(store, found.waste, silent)
+    assert list(store.backend.tree(name(OLD))) == ["sub/notes.txt"]
+    assert store.backend.tree("fit").keys() == {"other/manifest.json", "thesis/chapter1.tex"}
+
+
+@pytest.mark.parametrize(
+    "file", ["../../notes.txt", "/etc/hostname", "sub/../../../notes.txt", "./sub/values.bin"]
+)
+def test_a_manifest_cannot_name_files_elsewhere(tmp_path, file):
+    store = Store(tmp_path / "store")
+    commit(store, OLD)
+    store.backend.write("notes.txt", b"somebody's own")
+    path = store.path("ingest", OLD.key) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    entry = {"size": 1, "sha256": "0" * 64}
+    path.write_text(json.dumps(manifests.seal(manifest | {"files": {file: entry}})))
+    found = garbage.survey(store, [STUDY])
+    assert found.waste == []
+    assert found.kept == [
+        f"{name(OLD)}: manifest.json, sub/values.bin, which no manifest of chexseg names"
+    ]
+
+
+def test_nothing_is_moved_through_a_link(tmp_path):
+    store, outside = Store(tmp_path / "store"), tmp_path / "outside"
+    commit(store, OLD)
+    shutil.move(store.path("ingest", OLD.key) / "sub", outside)
+    (store.path("ingest", OLD.key) / "sub").symlink_to(outside)
+    (one,) = garbage.survey(store, [STUDY]).waste
+    assert one.files == ("manifest.json",)
+    garbage.collect(store, [one], silent)
+    assert (outside / "values.bin").read_bytes() == b"0123456789"
+    assert (store.path("ingest", OLD.key) / "sub").is_symlink()
+    shutil.rmtree(store.root / ".trash")
+    (store.root / ".trash").symlink_to(outside)
+    with pytest.raises(UserError, match="found a symbolic link"):
+        garbage.empty_trash(store, [".trash/20260101T000000"])
+
+
+def test_partial_directories_of_others_stay(tmp_path):
+    store = Store(tmp_path)
+    for folder in ("fit-thesis", "backup", f"backup-{'0' * 20}"):
+        (tmp_path / ".partial" / folder).mkdir(parents=True)
+    found = garbage.survey(store, [STUDY])
+    assert found.waste == [] and len(found.kept) == 3
+
+
+HOLD = """
+import sys, time
+from tests.store.places import open_store
+from tests.plan.test_garbage import OLD
+with open_store(sys.argv[1]).working_on(OLD):
+    print("entered", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_another_process_works_on_stays(place, store, tmp_path):
+    commit(store, OLD)
+    (one,) = garbage.survey(store, [STUDY]).waste
+    other = another_host(HOLD, place, tmp_path / "other")
+    try:
+        assert other.stdout.readline() == "entered\n"
+        _, kept = garbage.collect(store, [one], silent)
+        assert kept == [f"{one.name}, on which someone works"]
+        assert store.find("ingest", OLD.key) is not None
+    finally:
+        other.kill()
+        other.wait()
+
+
+RUN = """
+import sys, time
+from chexseg.store import live_runs
+from tests.store.places import open_store
+from tests.plan.test_garbage import OLD
+with live_runs.holding(open_store(sys.argv[1]), "another", [OLD]):
+    print("entered", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_run_holds_stays_until_the_run_is_dead(place, store, tmp_path):
+    """Also of a run that started after the survey, and on another host of an object store."""
+    commit(store, OLD)
+    waste = garbage.survey(store, [STUDY]).waste
+    other = another_host(RUN, place, tmp_path / "other")
+    try:
+        assert other.stdout.readline() == "entered\n"
+        found = garbage.survey(store, [STUDY])
+        assert found.waste == [] and f"{name(OLD)}, which the run of another on" in found.kept[0]
+        assert len(garbage.collect(store, waste, silent)[1]) == 1
+        assert store.find("ingest", OLD.key) is not None
+        assert len(store.backend.tree(".live")) == 1
+    finally:
+        other.kill()
+        other.wait()
+    if not store.backend.shared:
+        time.sleep(store.backend.timing.dead + 1)  # a claim lives on for so long
+    assert garbage.collect(store, waste, silent)[1] == []
+    assert store.find("ingest", OLD.key) is None
+    assert store.backend.tree(".live") == {}, "the dead run's record is forgotten"
+
+
+# ---- searches ------------------------------------------------------------------------------------------------------------
+
+
+def _searched_store(tmp_path) -> tuple[Store, set[str]]:
+    """A store in which a search has finished one fit of two points, and the keys of these fits."""
+    store = Store(tmp_path / "store")
+    ledger = Ledger(searched(), store)
+    ledger.open()
+    fits = set()
+    for _ in range(2):
+        trial, point = ledger.ask()
+        planned = ledger.search.plan([point])
+        finish(store, planned, planned.cells[0].fit, 0.5)
+        fits.add(planned.cells[0].fit)
+    return store, fits
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_the_fits_of_a_search_stay_although_its_journal_is_lost(tmp_path, damage):
+    store, fits = _searched_store(tmp_path)
+    path = journal.path_in(store)
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:4]))
+    partial = store.root / ".partial" / f"fit-{'a' * 20}"
+    partial.mkdir(parents=True)
+    search = searched()
+    found = garbage.survey(store, [status.planned(search, store, every=True)], searched=True)
+    assert found.waste == []
+    assert found.kept == [f".partial/{partial.name}, which may be a point of a search"]
+    assert [fit.manifest["key"] for fit in store.artifacts("fit")] == sorted(fits)
+
+
+def test_a_running_search_holds_all_that_is_made_of_what_its_points_share(tmp_path):
+    store, fits = _searched_store(tmp_path)
+    commit(store, OLD)
+    other = node_of("fit", {**store.artifacts("fit")[0].manifest["config"]}, {"valid": OLD.key})
+    commit(store, other)
+    (store.root / ".partial" / f"fit-{'a' * 20}").mkdir(parents=True)
+    study = planner.plan(
+        study_file.parse("name: s", "x.yaml"), {split: f"other {split}" for split in DATA}
+    )
+    with live_runs.holding(store, "s", searched(SEARCH).upstream().nodes.values(), searches=True):
+        found = garbage.survey(store, [study])
+        assert {one.name for one in found.waste} == {name(OLD), name(other)}
+    assert len(garbage.survey(store, [study]).waste) == 2 + len(fits) + 1
+
+
+# ---- the command ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def study(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("name: s")
+    return path
+
+
+def run(*arguments: object, **options):
+    return CliRunner().invoke(cli.app, list(map(str, arguments)), **options)
+
+
+def commit_ingests(store: Store, data) -> list[Node]:
+    """Finish the ingests of a study, so that the store knows its data."""
+    nodes = planner.plan(
+        study_file.parse("name: s", "x.yaml"), planner.fingerprints(data)
+    ).nodes.values()
+    ingests = [node for node in nodes if node.stage == "ingest"]
+    for node in ingests:
+        commit(store, node)
+    return ingests
+
+
+def test_gc_shows_asks_and_moves_to_the_trash_which_can_be_emptied(
+    place, store, study, phantom_root
+):
+    ingests = commit_ingests(store, phantom_root)
+    commit(store, OLD)
+    marker.mark(store)
+    arguments = ("store", "gc", study, "--data", phantom_root, "--store", place)
+    refused = run(*arguments)
+    assert "there is nobody to ask; allowed: --yes" in str(refused.exception)
+    assert f"{name(OLD)}" in refused.output and "1 artifacts, " in refused.output
+    assert store.find("ingest", OLD.key) is not None
+    done = run(*arguments, "--yes", "--quiet")
+    assert done.exit_code == 0 and "1 artifacts moved to " in done.output
+    assert store.find("ingest", OLD.key) is None
+    assert "0 artifacts" in run(*arguments).output
+    refused = run("store", "gc", "--empty-trash", "--store", place)
+    assert (
+        "there is nobody to ask; allowed: --yes" in str(refused.exception)
+        and "1 collections, " in refused.output
+    )
+    emptied = run("store", "gc", "--empty-trash", "--store", place, "--yes")
+    assert emptied.exit_code == 0 and "1 collections deleted" in emptied.output
+    assert store.backend.tree(".trash") == {}
+    assert store.cached(ingests) == {node.key for node in ingests}
+
+
+@pytest.mark.parametrize(("answer", "stays"), [("n\n", True), ("y\n", False)])
+def test_gc_on_a_terminal_does_as_it_is_told(
+    tmp_path, study, phantom_root, monkeypatch, answer, stays
+):
+    store = Store(tmp_path / "store")
+    commit_ingests(store, phantom_root)
+    commit(store, OLD)
+    marker.mark(store)
+    monkeypatch.setattr(cli.store, "_on_terminal", lambda: True)
+    done = run(
+        "store", "gc", study, "--data", phantom_root, "--store", store.root, "--quiet", input=answer
+    )
+    assert done.exit_code == (1 if stays else 0)
+    assert (store.find("ingest", OLD.key) is not None) == stays
+
+
+def test_gc_does_nothing_where_no_marker_is(tmp_path, study, phantom_root):
+    (tmp_path / "fit" / "thesis").mkdir(parents=True)
+    chapter = tmp_path / "fit" / "thesis" / "chapter1.tex"
+    chapter.write_text("\\chapter{One}")
+    for arguments in ((study, "--data", phantom_root), ("--empty-trash",)):
+        refused = run("store", "gc", *arguments, "--store", tmp_path, "--yes")
+        assert isinstance(refused.exception, UserError)
+        assert "found no chexseg-store.json" in str(refused.exception) and "study run" in str(
+            refused.exception
+        )
+    (tmp_path / "chexseg-store.json").write_text('{"layout": 2}')
+    refused = run("store", "gc", study, "--data", phantom_root, "--store", tmp_path, "--yes")
+    assert "found another layout; expected: layout 1" in str(refused.exception)
+    assert chapter.exists()
+
+
+@pytest.mark.parametrize("damage", ["not mounted", "one image gone"])
+def test_gc_asks_twice_where_the_data_is_not_what_the_results_were_made_from(
+    tmp_path, study, phantom_root, monkeypatch, damage
+):
+    store, data = Store(tmp_path / "store"), tmp_path / "data"
+    shutil.copytree(phantom_root, data)
+    ingests = commit_ingests(store, data)
+    marker.mark(store)
+    (images,) = data.glob("CheXpert-v1.0*/train")
+    if damage == "not mounted":
+        shutil.rmtree(images)
+    else:
+        next(images.rglob("*.jpg")).unlink()
+    arguments = ("store", "gc", study, "--data", data, "--store", store.root, "--quiet")
+    refused = run(*arguments, "--yes")
+    assert isinstance(refused.exception, UserError), refused.output
+    assert "was made from its train data as it is now" in str(
+        refused.exception
+    ) and "--other-data" in str(refused.exception)
+    monkeypatch.setattr(cli.store, "_on_terminal", lambda: True)
+    assert run(*arguments, input="y\nn\n").exit_code == 1
+    assert store.cached(ingests) == {node.key for node in ingests}
+    done = run(*arguments, "--yes", "--other-data")
+    assert done.exit_code == 0 and "1 artifacts moved" in done.output
+
+
+def test_gc_says_what_it_needs(tmp_path, study):
+    store = Store(tmp_path / "store")
+    marker.mark(store)
+    for arguments in ((), (study,), ("--data", tmp_path)):
+        assert "expected: STUDY.yaml" in str(
+            run("store", "gc", *arguments, "--store", store.root).exception
+        )
+    assert "expected: neither" in str(
+        run("store", "gc", study, "--empty-trash", "--store", store.root).exception
+    )
+
+
+def test_marking_keeps_a_marker_and_a_store_that_can_only_be_read(tmp_path, monkeypatch):
+    store = Store(tmp_path / "store")
+
+    def refuse(name: str, content: bytes) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(store.backend, "write", refuse)
+    marker.mark(store)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="found no chexseg-store.json"):
+        marker.check_marked(store)
+    marker.mark(store)
+    marker.check_marked(store)
+    written = (store.root / marker.MARKER).stat().st_mtime_ns
+    marker.mark(store)
+    assert (store.root / marker.MARKER).stat().st_mtime_ns == written
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    "text", ["name: s\nsettings: {labels: {p: 1}}", SEARCH], ids=["grid", "search"]
+)
+def test_a_run_holds_what_its_plan_needs_until_it_ends(phantom_root, tmp_path, monkeypatch, text):
+    """With stand-ins for Ray and for what it would compute."""
+    from chexseg import launch
+    from chexseg.data import remote_path
+    from chexseg.progress import Quiet
+    from chexseg.run import cluster, scheduler, worker_imports
+    from chexseg.run.result import Outcome
+    from chexseg.search import searcher
+
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    store, data = Store(tmp_path / "store"), remote_path.at(phantom_root)
+    ingests = commit_ingests(store, phantom_root)
+    (meant,) = resolve.read([path], data, store)
+    another = planner.plan(study_file.parse("name: t", "t.yaml"), DATA)
+    surveys = []
+
+    def look(*arguments: object) -> Outcome:
+        surveys.append(garbage.survey(store, [another]))
+        return Outcome()
+
+    monkeypatch.setattr(cluster, "cluster", lambda address: contextlib.nullcontext())
+    monkeypatch.setattr(cluster, "describe", list)
+    monkeypatch.setattr(worker_imports, "check_nodes", lambda: None)
+    monkeypatch.setattr(launch, "_tell_of_gpus", lambda *arguments: None)
+    monkeypatch.setattr(scheduler, "run", look)
+    monkeypatch.setattr(searcher, "run_search", look)
+    launch.launch(meant, store, data, Quiet())
+    (found,) = surveys
+    assert found.waste == [] and len(found.kept) == 1
+    assert found.kept[0].count("ingest/") == 3 and "which the run of s on" in found.kept[0]
+    assert len(garbage.survey(store, [another]).waste) == len(ingests)
+    assert store.backend.tree(".live") == {}
+
+
+def test_running_a_complete_study_marks_its_store(phantom_root, tmp_path):
+    from chexseg import launch
+    from chexseg.data import remote_path
+    from chexseg.progress import Quiet
+
+    path = tmp_path / "s.yaml"
+    path.write_text("name: s\nsettings: {labels: {p: 1}}")
+    store, data = Store(tmp_path / "store"), remote_path.at(phantom_root)
+    (planned,) = resolve.read([path], data, store)
+    for node in planned.needed(()):
+        commit(store, node, facts={"selection_miou": None})
+    assert launch.launch(planned, store, data, Quiet()).computed == {}
+    marker.check_marked(store)

@@ -1,0 +1,289 @@
+"""Plans: each stage once, keys that follow from what decides a result and from nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from chexseg.config import study_file
+from chexseg.plan import graph, planner
+from chexseg.plan.graph import Plan
+from chexseg.stages.registry import STAGES
+
+DATA = {"train": "a", "valid": "b", "test": "c"}
+GRID = """
+name: grid
+axes:
+  labels.weak: [cam, irnet]
+  labels.p: [0, 0.5, 1]
+  trial: [0, 1]
+also:
+  - {distil.fraction: 0.5}
+"""
+
+
+def planned(text: str = GRID, data: dict[str, str] = DATA) -> Plan:
+    return planner.plan(study_file.parse(text, "x.yaml"), data)
+
+
+def test_shared_stages_stand_once_and_inputs_come_first():
+    found = planned()
+    assert Counter(node.stage for node in found.nodes.values()) == {
+        "ingest": 3, "classify": 1, "pretrain": 1, "saliency": 1, "irnet": 1, "fit": 11, "distil": 1, "score": 11,
+    }  # fmt: skip
+    seen: set[str] = set()
+    for key, node in found.nodes.items():
+        assert set(node.inputs.values()) <= seen
+        seen.add(key)
+
+
+def test_a_student_learns_from_the_fully_supervised_cell_of_its_trial():
+    found = planned()
+    student = next(cell for cell in found.cells if cell.name == "student 50% trial 0")
+    teacher = found.nodes[found.nodes[student.fit].inputs["teacher"]].inputs["teacher"]
+    assert teacher == next(cell.fit for cell in found.cells if cell.name == "full trial 0")
+
+
+STUDENTS = """
+name: students
+axes:
+  encoder.init: [chexpert, random]
+  distil.fraction: [0.001, 0, 0.1]
+  trial: [0, 1]
+also:
+  - {distil.fraction: 0.01}
+  - {distil.fraction: 0.2, encoder.init: random, trial: 1}
+"""
+
+
+def test_a_teacher_labels_the_largest_fraction_once_for_all_of_its_students():
+    found = planned(STUDENTS)
+    full = {
+        (c.settings.encoder.init, c.settings.trial): c.fit
+        for c in found.cells
+        if c.row()["method"] == "full"
+    }
+    students = [cell for cell in found.cells if cell.row()["method"] == "student"]
+    assert (len(full), len(students)) == (4, 10)
+    for cell in students:
+        student = found.nodes[cell.fit]
+        teacher = found.nodes[student.inputs["teacher"]]
+        init, trial = cell.settings.encoder.init, cell.settings.trial
+        assert teacher.inputs["teacher"] == full[init, trial]
+        assert teacher.config["fraction"] == (0.2 if (init, trial) == ("random", 1) else 0.1)
+        assert student.config["fraction"] == cell.settings.distil.fraction == cell.row()["fraction"]
+    assert Counter(node.stage for node in found.nodes.values())["distil"] == 4
+
+
+def test_a_student_stays_the_same_when_its_study_asks_for_larger_fractions_too():
+    few, many = (
+        planned(f"name: g\naxes: {{distil.fraction: {values}}}")
+        for values in ("[0, 0.01]", "[0, 0.01, 0.1]")
+    )
+    names = [{cell.name: (cell.fit, cell.score) for cell in found.cells} for found in (few, many)]
+    assert len(names[1]) == 3 and names[0].items() <= names[1].items()
+    teachers = [
+        found.nodes[found.nodes[names[0]["student 1% trial 0"][0]].inputs["teacher"]]
+        for found in (few, many)
+    ]
+    assert [teacher.config["fraction"] for teacher in teachers] == [0.01, 0.1]
+
+
+def test_a_teacher_is_fully_supervised_whatever_the_labels_and_even_where_it_is_no_cell():
+    found = planned("name: g\naxes: {labels.p: [0, 0.5], distil.fraction: [0.1, 0.2]}")
+    assert [cell.name for cell in found.cells] == ["student 10% trial 0", "student 20% trial 0"]
+    (labelled,) = (node for node in found.nodes.values() if node.stage == "distil")
+    teacher = found.nodes[labelled.inputs["teacher"]]
+    assert (teacher.config["supervision"], teacher.config["p"], teacher.config["fraction"]) == (
+        "masks",
+        1.0,
+        None,
+    )
+
+
+def test_a_key_changes_with_all_that_decides_the_result(monkeypatch):
+    def score(found: Plan) -> str:
+        return next(cell.score for cell in found.cells if cell.name == "cam p=0.5 trial 1")
+
+    base = score(planned())
+    assert score(planned(GRID.replace("name: grid", "name: other"))) == base
+    assert score(planned(GRID + "resources: {cpu: 2}\n")) == base
+    assert score(planned(GRID + "settings: {fit: {epochs: 3}}\n")) != base
+    assert score(planned(GRID + "settings: {classify: {epochs: 1}}\n")) != base
+    assert score(planned(data={**DATA, "train": "changed"})) != base
+    assert score(planned(data={**DATA, "test": "changed"})) != base
+    monkeypatch.setitem(STAGES, "fit", replace(STAGES["fit"], version=STAGES["fit"].version + 1))
+    assert score(planned()) != base
+
+
+def test_only_what_scores_lack_is_needed():
+    found = planned()
+    assert len(found.needed(set())) == len(found.nodes)
+    assert found.needed({cell.score for cell in found.cells}) == []
+    one = found.cells[0]
+    have = set(found.nodes) - {one.score}
+    assert [node.key for node in found.needed(have)] == [one.score]
+    have -= {one.fit}
+    assert [node.key for node in found.needed(have)] == [one.fit, one.score]
+
+
+def test_planning_imports_neither_ray_nor_torch():
+    import subprocess
+    import sys
+
+    code = "import sys, chexseg.plan.planner, chexseg.plan.status; print(sorted({'ray', 'torch'} & set(sys.modules)))"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "[]"
+
+
+def test_settings_that_do_not_reach_a_cell_make_no_second_trial_of_it():
+    found = planned(
+        "name: g\naxes: {labels.p: [0, 1], labels.weak: [cam, irnet], irnet.threshold: [0.5, 0.6]}"
+    )
+    assert [cell.name for cell in found.cells] == [
+        "cam p=0 trial 0",
+        "irnet p=0 threshold=0.5 trial 0",
+        "irnet p=0 threshold=0.6 trial 0",
+        "full trial 0",
+    ]
+    assert [cell.row()["other"] for cell in found.cells] == [
+        "",
+        "threshold=0.5",
+        "threshold=0.6",
+        "",
+    ]
+
+
+def test_the_official_rule_is_planned_and_told_by_its_effective_p():
+    found = planned(
+        "name: g\naxes: {labels.p: [0.05, 0.85]}\nsettings: {labels: {mixing: official}}"
+    )
+    assert [cell.row()["p"] for cell in found.cells] == [0.0, 0.8]
+    assert found.nodes[found.cells[0].fit].config["p"] == 0.0
+
+
+INITS = """
+name: inits
+axes: {encoder.init: [random, imagenet, chexpert, moco], moco.epochs: [1, 2]}
+"""
+
+
+def test_each_of_the_four_inits_has_its_own_source_and_only_moco_minds_its_settings():
+    study = study_file.parse(INITS, "x.yaml", {"moco.queue": 64, "seed": 3})
+    found = planner.plan(study, DATA, {("imagenet", "resnet18"): "a" * 64})
+    assert [cell.name for cell in found.cells] == [
+        "full init=random trial 0",
+        "full init=imagenet trial 0",
+        "full init=chexpert trial 0",
+        "full init=moco epochs=1 trial 0",
+        "full init=moco epochs=2 trial 0",
+    ]
+    sources = [found.nodes[cell.fit].inputs.get("encoder") for cell in found.cells]
+    stages = [key and found.nodes[key].stage for key in sources]
+    assert stages == [None, "imported", "pretrain", "moco", "moco"]
+    node = found.nodes[sources[-1]]
+    assert {name: node.config[name] for name in ("architecture", "epochs", "queue", "momentum", "seed")} == {
+        "architecture": "resnet18", "epochs": 2, "queue": 64, "momentum": 0.999, "seed": 3,
+    }  # fmt: skip
+    assert {role: found.nodes[key].label for role, key in node.inputs.items()} == {
+        "train": "ingest train"
+    }
+    assert [found.nodes[cell.fit].config["init"] for cell in found.cells] == [
+        "random",
+        "imagenet",
+        "chexpert",
+        "moco",
+        "moco",
+    ]
+
+
+def test_trials_share_one_moco_and_no_label_reaches_it():
+    text = "name: g\naxes: {trial: [0, 1], labels.p: [0, 1]}\nsettings: {encoder: {init: moco}, classify: {epochs: %d}}"
+    found = [planned(text % epochs) for epochs in (1, 2)]
+    for one in found:
+        assert Counter(node.stage for node in one.nodes.values())["moco"] == 1
+    keys = [{node.key for node in one.nodes.values() if node.stage == "moco"} for one in found]
+    assert keys[0] == keys[1]
+
+
+def test_another_resolution_is_another_score_of_the_same_fit_and_reads_the_raw_data():
+    found = planned("name: g\naxes: {labels.p: [0, 1], score.resolution: [training, own]}")
+    assert [cell.name for cell in found.cells] == [
+        "cam p=0 resolution=training trial 0",
+        "cam p=0 resolution=own trial 0",
+        "full resolution=training trial 0",
+        "full resolution=own trial 0",
+    ]
+    training, own, *_ = found.cells
+    assert training.fit == own.fit and training.score != own.score
+    assert found.nodes[training.score].inputs == found.nodes[own.score].inputs
+    assert [found.nodes[cell.score].data for cell in (training, own)] == [None, DATA["test"]]
+    changed = planned("name: g\nsettings: {score: {resolution: own}}", {**DATA, "test": "changed"})
+    assert changed.cells[0].score not in found.nodes
+
+
+#: Of every stage the last node's key in the plan of PINNED, at version 0, as the first release made them. A key that changes
+#: makes every store's result of the stage a miss: raise its VERSION instead, and leave these as they are.
+PINS = {
+    "ingest": "4f89535f2334", "pretrain": "38350aa3bc2d", "fit": "bc922f70e31f", "classify": "d5d7892001d0",
+    "saliency": "07784c64b41b", "score": "932356159f29", "imported": "74ee701cca25", "moco": "d24779b48544",
+    "irnet": "f463811492ad", "distil": "d2359d56f58e",
+}  # fmt: skip
+PINNED = """
+name: pinned
+axes:
+  labels.weak: [cam, cam++, irnet]
+  labels.p: [0, 0.85, 1]
+  encoder.init: [random, imagenet, chexpert, moco]
+also:
+  - {distil.fraction: 0.01, trial: 1}
+  - {distil.fraction: 0.1, trial: 1}
+  - {score.resolution: own, encoder: {init: moco, imported: true}}
+settings:
+  pathologies: [Edema, Airspace Opacity]
+  seed: 3
+  classify: {uncertainty: {Edema: ones}}
+  irnet: {init: imagenet}
+  labels: {mixing: official, prefer_positives: true}
+"""
+
+
+def test_the_keys_of_finished_results_stay_what_they_were(monkeypatch):
+    for name, stage in STAGES.items():
+        monkeypatch.setitem(STAGES, name, replace(stage, version=0))
+    encoders = {
+        ("imagenet", "resnet18"): 0,
+        ("chexpert", "resnet18"): 1,
+        ("moco-cxr", "resnet18"): 2,
+        ("imagenet", "resnet50"): 3,
+    }
+    found = planner.plan(
+        study_file.parse(PINNED, "x.yaml"),
+        DATA,
+        {name: 64 * str(digit) for name, digit in encoders.items()},
+    )
+    assert len(found.nodes) == 76
+    assert {node.stage: key[:12] for key, node in found.nodes.items()} == PINS
+
+
+def test_what_cells_share_is_made_once_however_many_there_are(monkeypatch):
+    made, node_of = Counter(), graph.node_of
+    monkeypatch.setattr(
+        graph, "node_of", lambda stage, *rest: (made.update([stage]), node_of(stage, *rest))[1]
+    )
+    found = planned(
+        "name: g\naxes: {labels.weak: [cam, irnet], labels.p: [0.1, 0.2, 0.3], fit.epochs: [1, 2], trial: [0, 1, 2]}"
+    )
+    assert len(found.cells) == 36
+    # What two kinds of weak labels need is asked for twice.
+    assert made == {
+        "ingest": 3,
+        "pretrain": 2,
+        "classify": 2,
+        "saliency": 2,
+        "irnet": 1,
+        "fit": 36,
+        "score": 36,
+    }

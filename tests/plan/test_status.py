@@ -1,0 +1,83 @@
+"""What a plan comes to against a store: the states of cells and stages, and what is told of them."""
+
+from __future__ import annotations
+
+from chexseg.config import study_file
+from chexseg.plan import planner, status
+from chexseg.store.store import Store
+from tests.store.places import DATA, commit
+
+STUDY = planner.plan(
+    study_file.parse("name: s\naxes: {labels.p: [0.5, 1], trial: [0, 1]}", "x.yaml"), DATA
+)
+MIXED, _, FULL, OTHER = STUDY.cells
+IMAGES = {"train": 100, "valid": 20, "test": 10}
+
+
+def states(store: Store) -> dict[str, str]:
+    found = status.summarise(STUDY, store, explain=True)
+    return {cell.name: found.cell_state(cell.score) for cell in STUDY.cells}
+
+
+def test_a_cell_is_missing_then_running_then_done(tmp_path):
+    store = Store(tmp_path)
+    assert set(states(store).values()) == {"missing"}
+    with store.working_on(STUDY.nodes[FULL.fit]):
+        assert states(store) == {**dict.fromkeys(states(store), "missing"), FULL.name: "running"}
+    assert states(store)[FULL.name] == "missing", "a process that has gone runs nothing"
+    commit(store, STUDY.nodes[FULL.fit])
+    with store.working_on(STUDY.nodes[FULL.score]):
+        assert states(store)[FULL.name] == "running"
+    commit(store, STUDY.nodes[FULL.score])
+    assert states(store)[FULL.name] == "done"
+
+
+def test_a_stage_that_cells_share_is_under_way_for_itself(tmp_path):
+    store = Store(tmp_path)
+    shared = next(node for node in STUDY.nodes.values() if node.stage == "saliency")
+    with store.working_on(shared):
+        found = status.summarise(STUDY, store)
+        assert found.status_dict()["running"] == ["saliency"]
+        assert "under way: saliency" in found.status_text()
+        assert {found.cell_state(cell.score) for cell in STUDY.cells} == {"missing"}
+
+
+def test_what_failed_upstream_fails_its_cells_with_the_reason(tmp_path):
+    store = Store(tmp_path)
+    shared = next(node for node in STUDY.nodes.values() if node.stage == "classify")
+    store.record_failure(shared, "RuntimeError: no memory", "Traceback ...")
+    found = {
+        cell["name"]: (cell["state"], cell["error"])
+        for cell in status.summarise(STUDY, store).status_dict()["cells"]
+    }
+    assert found[MIXED.name] == ("failed", "classify: RuntimeError: no memory")
+    assert found[FULL.name] == ("missing", None)
+
+
+def test_a_stale_cell_names_the_first_thing_that_changed(tmp_path):
+    store = Store(tmp_path)
+    older = planner.plan(
+        study_file.parse(
+            "name: s\naxes: {trial: [0, 1]}\nsettings: {pretrain: {epochs: 9}}", "x.yaml"
+        ),
+        DATA,
+    )
+    for node in older.nodes.values():
+        commit(store, node)
+    found = status.summarise(STUDY, store, IMAGES, explain=True)
+    cells = {cell["name"]: (cell["state"], cell["change"]) for cell in found.status_dict()["cells"]}
+    assert cells[FULL.name] == cells[OTHER.name] == ("stale", "pretrain.epochs: 9 then, 3 now")
+    assert "note: stale: pretrain.epochs: 9 then, 3 now" in found.plan_text()
+    assert found.plan_dict()["expected_seconds"] > 0
+
+
+def test_costs_are_counted_for_what_will_run(tmp_path):
+    store = Store(tmp_path)
+    before = status.summarise(STUDY, store, IMAGES).plan_dict()
+    for key, node in STUDY.nodes.items():
+        if node.stage != "score":
+            commit(store, STUDY.nodes[key])
+    after = status.summarise(STUDY, store, IMAGES).plan_dict()
+    scores = [stage["expected_seconds"] for stage in after["stages"] if stage["stage"] == "score"]
+    assert 0 < after["expected_seconds"] < before["expected_seconds"]
+    assert abs(after["expected_seconds"] - sum(scores)) < 0.5

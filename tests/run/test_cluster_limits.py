@@ -1,0 +1,122 @@
+"""What a cluster may grow to: how it's said, what room it makes, and what is refused without it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from typer.testing import CliRunner
+
+from chexseg import cli
+from chexseg.config import study_file
+from chexseg.config.study import Resources
+from chexseg.errors import UserError
+from chexseg.plan import planner
+from chexseg.progress import Quiet
+from chexseg.run import scheduler
+from chexseg.run.cluster import Capacity
+from chexseg.run.cluster_limits import NO_GROWTH, Growth
+from chexseg.store.store import Store
+
+HEAD = Capacity(cpus=7, gpus=0, node_cpus=8, node_gpus=0)
+GPUS = Resources(cpu=1, gpu=0.25)
+
+
+def test_it_is_read_as_it_is_written():
+    assert (
+        Growth.parse("GPU=8,CPU=64") == Growth.parse(" CPU=64 , GPU=8") == Growth(cpus=64, gpus=8)
+    )
+    assert Growth.parse("GPU=8") == Growth(gpus=8)
+    assert Growth.parse(None) == NO_GROWTH == Growth()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("gpu=8", r"found 'gpu=8' \(did you mean 'GPU'\?\); allowed: such as GPU=8,CPU=64"),
+        ("8", "found '8'; allowed"),
+        ("GPU=8,CPU", "found 'CPU'; allowed"),
+        ("GPU=0.5", "found 'GPU=0.5'; allowed"),
+        ("GPU=-1", "found 'GPU=-1'; allowed"),
+        ("GPU=8,GPU=9", "found GPU twice in 'GPU=8,GPU=9'; allowed"),
+        ("", "found ''; allowed"),
+    ],
+)
+def test_what_is_none_is_refused_in_one_line(text, said):
+    with pytest.raises(UserError, match=f"^--grow-to: {said}"):
+        Growth.parse(text)
+
+
+def test_as_many_cells_are_asked_for_as_the_grown_cluster_holds():
+    grown = dataclasses.replace(HEAD, growth=Growth(cpus=64, gpus=8))
+    assert HEAD.cells_at_once(GPUS) == 7, "without GPUs cells train on CPUs"
+    assert grown.cells_at_once(GPUS) == 32
+    assert grown.cells_at_once(Resources(cpu=4, gpu=0.25)) == 15, (
+        "CPUs bound them, less the one for Ray Data"
+    )
+    assert grown.gpus_of(GPUS) == 0.25 and HEAD.gpus_of(GPUS) == 0
+    assert grown.cells_at_once(Resources(cpu=12)) == 5, (
+        "a node may come that is larger than those that are there"
+    )
+    with pytest.raises(UserError, match="resources.cpu: found 12; allowed: at most 7"):
+        HEAD.cells_at_once(Resources(cpu=12))
+
+
+def test_a_cluster_is_never_taken_for_smaller_than_it_is():
+    there = Capacity(cpus=31, gpus=4, node_cpus=16, node_gpus=2, growth=Growth(cpus=8, gpus=1))
+    assert (there.cpus_in_reach, there.gpus_in_reach) == (31, 4)
+    assert there.cells_at_once(Resources(gpu=2)) == 2
+
+
+def test_one_machine_is_one_node_that_is_not_to_grow():
+    assert HEAD.one_node
+    assert not dataclasses.replace(HEAD, nodes=2).one_node, (
+        "a head without CPUs and a worker with all of them"
+    )
+    assert not dataclasses.replace(HEAD, growth=Growth(cpus=64)).one_node
+
+
+def test_cells_that_want_gpus_are_refused_on_a_cluster_without_and_told_of_on_a_laptop():
+    said = HEAD.without_gpus(GPUS, None)
+    assert "no GPU" in said and "resources.gpu: 0.25" in said and "\n" not in said
+    with pytest.raises(
+        UserError,
+        match=r"^--address auto: .* no GPU; allowed: --grow-to GPU=N.* --set resources.gpu=0",
+    ):
+        HEAD.without_gpus(GPUS, "auto")
+    assert HEAD.without_gpus(Resources(), "auto") is None
+    assert dataclasses.replace(HEAD, growth=Growth(gpus=8)).without_gpus(GPUS, "auto") is None
+    assert dataclasses.replace(HEAD, gpus=1, node_gpus=1).without_gpus(GPUS, "auto") is None
+
+
+def test_a_local_ray_is_not_told_to_grow(tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    ran = CliRunner().invoke(
+        cli.app, ["study", "run", "x.yaml", "--data", str(tmp_path), "--grow-to", "GPU=8"]
+    )
+    assert isinstance(ran.exception, UserError) and "--grow-to: found without --address" in str(
+        ran.exception
+    )
+
+
+@pytest.mark.slow
+def test_a_study_finishes_though_the_nodes_it_was_promised_never_come(
+    ray_session, phantom_root, tmp_path
+):
+    """Cells take every CPU that is there, and read without one."""
+    text = "name: promised\naxes: {trial: [0, 1, 2, 3]}\nsettings: {size: 64, encoder: {init: random}}\n"
+    small = {
+        "labels.p": 1,
+        "labels.expert_split": {"train": 8, "select": 4},
+        "fit.epochs": 1,
+        "fit.samples_per_epoch": 8,
+    }
+    planned = planner.plan(
+        study_file.parse(text, "promised.yaml", small), planner.fingerprints(phantom_root)
+    )
+    outcome = scheduler.run(
+        planned, Store(tmp_path / "store"), phantom_root, Quiet(), Growth(cpus=64)
+    )
+    assert outcome.failed == {} and set(outcome.computed) == {
+        node.key for node in planned.needed(())
+    }

@@ -1,0 +1,278 @@
+"""One node from the store to the store: its inputs and the raw data are what they were when it was planned."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from chexseg.config import study_file
+from chexseg.data import chexlocalize, chexpert, shards
+from chexseg.errors import UserError
+from chexseg.plan import graph, planner
+from chexseg.plan.graph import Node, Plan
+from chexseg.run.execute import execute
+from chexseg.stages import fit, ingest, score
+from chexseg.stages.api import Execution
+from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
+from chexseg.stages.configs import ClassifyConfig
+from chexseg.store import manifest
+from chexseg.store.store import Store
+
+EXECUTION = Execution(threads=1)
+STUDY = """
+name: small
+settings:
+  size: 64
+  pathologies: [Edema, Atelectasis]
+  encoder: {init: random}
+  labels: {p: 1, expert_split: {train: 8, select: 4}}
+  fit: {epochs: 1, samples_per_epoch: 8}
+  score: {resolution: own}
+"""
+
+
+@pytest.fixture
+def root(phantom_root, tmp_path) -> Path:
+    shutil.copytree(phantom_root, tmp_path / "data")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def planned(root) -> Plan:
+    return planner.plan(study_file.parse(STUDY, "small.yaml"), planner.fingerprints(root))
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def finished(phantom_root, tmp_path_factory) -> Store:
+    """The study, run once; to be copied."""
+    store = Store(tmp_path_factory.mktemp("finished"))
+    planned = planner.plan(
+        study_file.parse(STUDY, "small.yaml"), planner.fingerprints(phantom_root)
+    )
+    for node in planned.nodes.values():
+        run(planned, store, phantom_root, node.stage)
+    return store
+
+
+@pytest.fixture
+def copy(finished, tmp_path) -> Store:
+    shutil.copytree(finished.root, tmp_path / "store")
+    return Store(tmp_path / "store")
+
+
+def node_of(planned: Plan, stage: str, split: str | None = None) -> Node:
+    nodes = [node for node in planned.nodes.values() if node.stage == stage]
+    return next(node for node in nodes if split is None or node.config["split"] == split)
+
+
+def run(planned: Plan, store: Store, root: Path, stage: str, split: str | None = None) -> dict:
+    for node in planned.nodes.values():
+        if node.stage == stage and split in (None, node.config.get("split")):
+            artifact, _ = execute(node, planned.nodes, store, root, EXECUTION)
+    return dict(artifact.facts)
+
+
+def change_masks(root: Path) -> None:
+    path = root / chexlocalize.FILES["test"]
+    path.write_text(path.read_text().replace("Airspace Opacity", "Lung Opacity"))
+
+
+def change_labels(root: Path) -> None:
+    csv, _ = chexpert.locate(root, "test")
+    csv.write_text(csv.read_text() + "\n")
+
+
+def change_image(root: Path) -> None:
+    path = Path(chexpert.read(root, "test")["path"].iloc[0])
+    path.write_bytes(path.read_bytes() + b" ")
+
+
+CHANGES = pytest.mark.parametrize("change", [change_masks, change_labels, change_image])
+
+
+@CHANGES
+def test_data_that_changes_between_plan_and_ingest_is_not_kept_under_the_plans_key(
+    planned, store, root, change
+):
+    assert run(planned, store, root, "ingest", "valid")["data"] == planned.data["valid"]
+    change(root)
+    with pytest.raises(
+        UserError, match="what ingest test has read isn't what this study was planned with"
+    ) as caught:
+        run(planned, store, root, "ingest", "test")
+    assert str(caught.value).startswith(f"data root {root}: ")
+    assert store.find("ingest", node_of(planned, "ingest", "test").key) is None
+    assert store.backend.partials() == {}, "nothing is left to go on from"
+
+
+def test_data_that_is_put_back_after_it_was_read_is_not_kept_either(
+    planned, store, root, monkeypatch
+):
+    """Before and after are the same: what counts is what was read."""
+    path = root / chexlocalize.FILES["test"]
+    right = path.read_bytes()
+    change_masks(root)
+    read = chexlocalize.read
+
+    def put_back(file):
+        masks = read(file)
+        path.write_bytes(right)
+        return masks
+
+    monkeypatch.setattr(chexlocalize, "read", put_back)
+    with pytest.raises(UserError, match="isn't what this study was planned with"):
+        run(planned, store, root, "ingest", "test")
+    assert path.read_bytes() == right and planner.fingerprints(root) == planned.data
+
+
+def test_scores_at_the_images_own_size_are_of_the_masks_that_were_planned_with(planned, copy, root):
+    shutil.rmtree(copy.path("score", node_of(planned, "score").key))
+    change_masks(root)
+    with pytest.raises(
+        UserError, match="what score has read isn't what this study was planned with"
+    ):
+        run(planned, copy, root, "score")
+    assert copy.find("score", node_of(planned, "score").key) is None
+
+
+def flip(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def flipped_weights(fitted: Path) -> None:
+    flip(fitted / SEGMENTER_WEIGHTS, -5)
+
+
+def flipped_thresholds(fitted: Path) -> None:
+    path = fitted / "segmenter.json"
+    flip(path, path.read_text().index('"thresholds"') + 20)
+
+
+def another_fits_weights(fitted: Path) -> None:
+    weights = load_file(fitted / SEGMENTER_WEIGHTS)
+    save_file({name: value.flip(0) for name, value in weights.items()}, fitted / SEGMENTER_WEIGHTS)
+
+
+@pytest.mark.parametrize("damage", [flipped_weights, flipped_thresholds, another_fits_weights])
+def test_a_segmenter_that_is_not_what_was_fitted_is_not_scored_and_made_again(
+    planned, copy, root, damage
+):
+    fitted, scored = node_of(planned, "fit"), node_of(planned, "score")
+    shutil.rmtree(copy.path("score", scored.key))
+    before = (copy.path("fit", fitted.key) / SEGMENTER_WEIGHTS).read_bytes()
+    size = {path.name: path.stat().st_size for path in copy.path("fit", fitted.key).iterdir()}
+    damage(copy.path("fit", fitted.key))
+    assert {
+        path.name: path.stat().st_size for path in copy.path("fit", fitted.key).iterdir()
+    } == size
+    with pytest.raises(RuntimeError, match="not what its manifest says"):
+        run(planned, copy, root, "score")
+    assert copy.find("score", scored.key) is None
+    assert copy.find("fit", fitted.key) is None, "so that the next run makes it again"
+    run(planned, copy, root, "fit")
+    run(planned, copy, root, "score")
+    assert (copy.path("fit", fitted.key) / SEGMENTER_WEIGHTS).read_bytes() == before
+
+
+def test_a_classifier_is_not_trained_on_a_damaged_image(planned, copy, root):
+    """And the shard is made again, also where it's a map worker that finds the damage."""
+    train = node_of(planned, "ingest", "train")
+    shard = Path(shards.files(copy.path("ingest", train.key) / "images")[0])
+    before = shard.read_bytes()
+    flip(shard, len(before) // 2)
+    inputs = {split: node_of(planned, "ingest", split).key for split in ("train", "valid")}
+    node = graph.node_of("classify", ClassifyConfig(architecture="resnet18", epochs=1), inputs)
+    with pytest.raises(RuntimeError, match=f"{shard.name}: not what its manifest says"):
+        execute(node, planned.nodes, copy, root, EXECUTION)
+    assert copy.find("ingest", train.key) is None
+    run(planned, copy, root, "ingest", "train")
+    assert shard.read_bytes() == before
+
+
+def test_a_manifest_that_was_written_but_not_published_binds_no_later_try(
+    planned, store, root, monkeypatch
+):
+    """Its process was killed in between; a file that comes out otherwise now may be read by its own stage."""
+    train = node_of(planned, "ingest", "train")
+    with store.working_on(train) as partial:
+        partial.mkdir(parents=True)
+        (partial / "notes.json").write_text("[1]")
+        store.commit(train, partial, {}, 1.0)
+        store.path("ingest", train.key).rename(partial)
+
+    def write_and_read(config, inputs, out, execution):
+        (out / "notes.json").write_text("[2]")
+        return {
+            "data": planned.data["train"],
+            "notes": manifest.read_bytes(out / "notes.json").decode(),
+        }
+
+    monkeypatch.setattr(ingest, "run", write_and_read)
+    assert run(planned, store, root, "ingest", "train")["notes"] == "[2]"
+
+
+def test_shards_that_a_killed_ingest_left_of_other_data_are_no_part_of_the_result(
+    planned, store, root
+):
+    train = node_of(planned, "ingest", "train")
+    with store.working_on(train) as partial:
+        (partial / "images").mkdir(parents=True)
+        shards.write(
+            partial / "images" / shards.part_name(7), shards.table({"image_id": ["stranger"]}, {})
+        )
+    run(planned, store, root, "ingest", "train")
+    assert not any(
+        "part-00007" in name for name in store.find("ingest", train.key).manifest["files"]
+    )
+
+
+def test_an_inputs_manifest_that_cannot_be_read_deletes_no_work(planned, copy, root, monkeypatch):
+    fitted = node_of(planned, "fit")
+    shutil.rmtree(copy.path("fit", fitted.key))
+
+    def fail(config, inputs, out, execution):
+        (out / "resume.pt").write_bytes(b"hours of work")
+        raise manifest.UnreadableManifestError("manifest.json", "cannot be read")
+
+    monkeypatch.setattr(fit, "run", fail)
+    with pytest.raises(manifest.UnreadableManifestError):
+        run(planned, copy, root, "fit")
+    (partial,) = copy.backend.partials().values()
+    assert (partial / "resume.pt").read_bytes() == b"hours of work"
+
+
+def test_work_on_inputs_that_were_made_again_with_other_bits_is_begun_anew(
+    planned, copy, root, monkeypatch
+):
+    """Else one result would be of two networks."""
+    scored, fitted = node_of(planned, "score"), node_of(planned, "fit")
+    shutil.rmtree(copy.path("score", scored.key))
+
+    def fail(config, inputs, out, execution):
+        seen.append(sorted(path.name for path in out.glob("[!.]*")))
+        (out / "half").write_text("of the network as it is now")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(score, "run", fail)
+    seen: list[list[str]] = []
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="No space left"):
+            run(planned, copy, root, "score")
+    shutil.rmtree(copy.path("fit", fitted.key))
+    with copy.working_on(fitted) as partial:
+        partial.mkdir(parents=True)
+        (partial / "segmenter.json").write_text("{}")
+        copy.commit(fitted, partial, {}, 1.0)
+    with pytest.raises(RuntimeError, match="No space left"):
+        run(planned, copy, root, "score")
+    assert seen == [[], ["half"], []]

@@ -1,0 +1,149 @@
+"""A driver that is killed at random times: the same command finishes the study, and nothing that was complete runs again.
+
+CHEXSEG_KILLS=20 kills more often than the suite has time for.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from chexseg.analysis import load
+from chexseg.config import study_file
+from chexseg.plan import planner, status
+from chexseg.report.page import page
+from chexseg.store.store import Store
+
+KILLS = int(os.environ.get("CHEXSEG_KILLS", "2"))
+pytestmark = pytest.mark.slow
+
+STUDY = """
+name: killed
+axes:
+  labels.p: [0.5, 1]
+also:
+  - {distil.fraction: 0.5}
+settings:
+  size: 64
+  encoder: {architecture: mobilenet_v2, init: random}
+  labels: {weak_images: 8, expert_split: {train: 8, select: 4}}
+  classify: {architecture: resnet18, epochs: 1}
+  saliency: {images: 24}
+  fit: {epochs: 3, samples_per_epoch: 16}
+"""
+
+
+@pytest.fixture
+def scratch():
+    """A short directory for the Rays of this test, which must all have ended with it."""
+    path = Path(tempfile.mkdtemp(prefix="cxr-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def processes_of(scratch: Path) -> list[int]:
+    """Processes that name the directory in their command line, as all of a Ray's own do."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and str(scratch).encode() in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def manifests(store: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in store.glob("[!.]*/*/manifest.json")
+    }
+
+
+def tables(store: Path, study: Path, data: Path, out: Path) -> dict[str, bytes]:
+    """A report's tables, but for those that tell how long each stage took."""
+    planned = planner.plan(study_file.load(study), planner.fingerprints(data))
+    page.publish([load.study_results(planned, Store(store))], out, images=False)
+    found = {
+        path.name: path.read_bytes()
+        for path in (out / "tables").glob("*.csv")
+        if not path.stem.endswith(("-stages", "-runs"))
+    }
+    assert len(found) > 1
+    return found
+
+
+def test_a_killed_driver_leaves_nothing_that_the_same_command_does_not_finish(
+    phantom_root, tmp_path, scratch
+):
+    study = tmp_path / "killed.yaml"
+    study.write_text(STUDY)
+    planned = planner.plan(study_file.load(study), planner.fingerprints(phantom_root))
+    environment = os.environ | {"RAY_TMPDIR": str(scratch), "TMPDIR": str(scratch)}
+
+    def start(store: Path) -> subprocess.Popen:
+        command = [
+            sys.executable,
+            "-m",
+            "chexseg",
+            "study",
+            "run",
+            study,
+            "--data",
+            phantom_root,
+            "--store",
+            store,
+            "--quiet",
+        ]
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+
+    def finish(store: Path) -> None:
+        driver = start(store)
+        _, said = driver.communicate(timeout=600)
+        assert driver.returncode == 0, said.decode()
+        assert status.summarise(planned, Store(store)).complete
+
+    began = time.monotonic()
+    finish(tmp_path / "whole")
+    whole = time.monotonic() - began
+    expected = tables(tmp_path / "whole", study, phantom_root, tmp_path / "whole-report")
+
+    times, kills, number = random.Random(0), 0, 0
+    while kills < KILLS:
+        store, number = tmp_path / f"store-{number}", number + 1
+        before: dict[str, tuple[int, bytes]] = {}
+        while kills < KILLS and not status.summarise(planned, Store(store)).complete:
+            driver = start(store)
+            try:
+                driver.wait(times.uniform(1, whole))
+            except subprocess.TimeoutExpired:
+                driver.send_signal(signal.SIGKILL)
+                driver.wait()
+                kills += 1
+            after = manifests(store)
+            assert {path: after.get(path) for path in before} == before, (
+                "what was complete was made again"
+            )
+            before = after
+        finish(store)
+        assert {path: manifests(store)[path] for path in before} == before, (
+            "what was complete was made again"
+        )
+        assert len(manifests(store)) == len(planned.nodes)
+        assert tables(store, study, phantom_root, tmp_path / f"report-{number}") == expected
+
+    deadline = time.monotonic() + 60
+    while processes_of(scratch) and time.monotonic() < deadline:
+        time.sleep(1)
+    assert not processes_of(scratch), "a killed driver's Ray must end by itself"

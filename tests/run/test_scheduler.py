@@ -1,0 +1,369 @@
+"""The whole way on a local Ray: the demo study at its smallest size, stopped, damaged, continued, reported."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import yaml
+
+from chexseg.analysis import load
+from chexseg.config import study_file
+from chexseg.config.study import Resources
+from chexseg.data import shards
+from chexseg.errors import UserError
+from chexseg.plan import planner, status
+from chexseg.progress import Quiet
+from chexseg.report.page import page
+from chexseg.run import cluster, scheduler
+from chexseg.store.store import Store
+
+DEMO = Path(__file__).resolve().parents[2] / "studies" / "demo.yaml"
+SMALLEST = {
+    "size": 64,
+    "labels.weak_images": 8,
+    "labels.expert_split": {"train": 8, "select": 4},
+    "classify.epochs": 1,
+    "pretrain.epochs": 1,
+    "saliency.images": 24,
+    "irnet.architecture": "resnet18",
+    "irnet.epochs": 1,
+    "fit.epochs": 1,
+    "fit.samples_per_epoch": 8,
+}
+
+
+class Notebook(Quiet):
+    """Keeps what a run says."""
+
+    def __init__(self) -> None:
+        self.finished: dict[str, str] = {}
+
+    def finish(self, name: str, text: str) -> None:
+        self.finished[name] = text
+
+
+@pytest.fixture(scope="module")
+def finished(ray_session, phantom_root, tmp_path_factory):
+    planned = planner.plan(study_file.load(DEMO, SMALLEST), planner.fingerprints(phantom_root))
+    store, notebook = Store(tmp_path_factory.mktemp("run") / "store"), Notebook()
+    outcome = scheduler.run(planned, store, phantom_root, notebook)
+    return planned, store, outcome, notebook
+
+
+def test_every_stage_of_the_demo_ran_once(finished):
+    planned, store, outcome, notebook = finished
+    assert outcome.failed == {}
+    assert set(outcome.computed) == set(planned.nodes)
+    assert len(planned.cells) == 15
+    assert status.summarise(planned, store).complete
+    assert notebook.finished["classify"].startswith("done in")
+    assert sum("trial" in name and "score" in name for name in notebook.finished) == 15
+    assert not list((store.root / ".partial").iterdir())
+
+
+def test_a_second_run_computes_nothing(finished, phantom_root):
+    planned, store, _, _ = finished
+    again = scheduler.run(planned, store, phantom_root, Quiet())
+    assert again.computed == {}
+    assert again.cached == len(planned.nodes)
+
+
+def test_what_is_damaged_is_made_again_to_the_same_result_and_nothing_else(
+    finished, phantom_root, tmp_path
+):
+    planned, store, _, _ = finished
+    copy = Store(tmp_path / "store")
+    shutil.copytree(store.root, copy.root)
+    victim = planned.cells[0]
+    counts = copy.path("score", victim.score) / "counts.parquet"
+    before = counts.read_bytes()
+    counts.write_bytes(before[:-10])
+    shutil.rmtree(copy.path("fit", victim.fit))
+    again = scheduler.run(planned, copy, phantom_root, Quiet())
+    assert set(again.computed) == {victim.fit, victim.score}
+    assert counts.read_bytes() == before
+
+
+def test_a_truncated_shard_in_the_store_is_found_and_it_alone_is_made_again(
+    finished, phantom_root, tmp_path
+):
+    planned, store, _, _ = finished
+    copy = Store(tmp_path / "store")
+    shutil.copytree(store.root, copy.root)
+    victim = next(cell for cell in planned.cells if cell.name.startswith("cam p=0 "))
+    weak = planned.nodes[planned.nodes[victim.fit].inputs["weak"]]
+    shutil.rmtree(copy.path("fit", victim.fit))
+    shutil.rmtree(copy.path("score", victim.score))
+    path = copy.path("saliency", weak.key)
+    shard, other = (path / split / shards.part_name(0) for split in ("train", "valid"))
+    before, kept = shard.read_bytes(), other.stat().st_mtime_ns
+    shard.write_bytes(before[:-100])
+    again = scheduler.run(planned, copy, phantom_root, Quiet())
+    assert set(again.computed) == {weak.key, victim.fit, victim.score}
+    assert shard.read_bytes() == before
+    assert other.stat().st_mtime_ns == kept
+
+
+def test_scores_need_no_more_than_the_fit_they_are_of(finished, phantom_root, tmp_path):
+    planned, store, _, _ = finished
+    copy = Store(tmp_path / "store")
+    shutil.copytree(store.root, copy.root)
+    victim = planned.cells[0]
+    shutil.rmtree(copy.path("score", victim.score))
+    for stage in ("classify", "pretrain", "saliency"):
+        shutil.rmtree(copy.root / stage)
+    again = scheduler.run(planned, copy, phantom_root, Quiet())
+    assert set(again.computed) == {victim.score}
+
+
+def test_cells_that_are_run_in_several_goes_run_once_each(
+    finished, phantom_root, tmp_path, monkeypatch
+):
+    planned, store, _, _ = finished
+    copy = Store(tmp_path / "store")
+    shutil.copytree(store.root, copy.root)
+    victims = {cell.score for cell in planned.cells[:3]}
+    for key in victims:
+        shutil.rmtree(copy.path("score", key))
+    goes, whole_run = [], scheduler.on_warm_workers
+    monkeypatch.setattr(scheduler, "CELLS_IN_ONE_GO", 2)
+    monkeypatch.setattr(
+        scheduler,
+        "on_warm_workers",
+        lambda *given: goes.append(given[1]["job"]) or whole_run(*given),
+    )
+    again = scheduler.run(planned, copy, phantom_root, Quiet())
+    assert len(again.computed) == 3 and set(again.computed) == victims
+    assert [len(victims & job.nodes.keys()) for job in goes] == [2, 1]
+    # What is sent to workers doesn't grow with the study: fit and score of each cell, and what these read.
+    assert all(len(job.nodes) < len(planned.nodes) / 2 for job in goes)
+
+
+def test_the_report_of_it_stands(finished, tmp_path):
+    planned, store, _, _ = finished
+    files = sorted(path for path in store.root.rglob("*"))
+    results = load.study_results(planned, store)
+    assert len(results.cells) == 15
+    assert results.missing.empty
+    assert set(results.cells["method"]) == {"weak", "mixed", "full", "student"}
+    written = page.publish([results], tmp_path, images=False)
+    text = written.page.read_text()
+    assert "15 of 15 cells" in " ".join(re.sub(r"<[^>]*>", "", text).split())
+    assert all(cell.score[:12] in text for cell in planned.cells)
+    assert sorted(path for path in store.root.rglob("*")) == files, (
+        "a report must not write to the store"
+    )
+    pixels, masks = results.image(results.image_ids[0])
+    assert pixels.shape == masks.shape[1:] == results.predictions(0, results.image_ids[0]).shape[1:]
+
+
+def test_both_resolutions_are_scored_of_one_fit_and_reported(finished, phantom_root, tmp_path):
+    _, store, _, _ = finished
+    document = yaml.safe_load(DEMO.read_text())
+    document |= {"axes": {"labels.p": [0, 1], "score.resolution": ["training", "own"]}, "also": []}
+    both = planner.plan(
+        study_file.parse(yaml.safe_dump(document), "both.yaml", SMALLEST),
+        planner.fingerprints(phantom_root),
+    )
+    copy = Store(tmp_path / "store")
+    shutil.copytree(store.root, copy.root)
+    outcome = scheduler.run(both, copy, phantom_root, Quiet())
+    own = [cell.score for cell in both.cells if cell.settings.score.resolution == "own"]
+    assert set(outcome.computed) == set(own) and len(own) == 2
+    results = load.study_results(both, copy)
+    training_I, own_I, *_ = (counts_IK3[:, :, 2].sum(axis=1) for counts_IK3 in results.counts_CIK3)
+    assert (own_I[training_I > 0] > 0).all() and (own_I != training_I).any()
+    text = page.publish([results], tmp_path / "report", images=False).page.read_text()
+    assert "4 of 4 cells" in " ".join(re.sub(r"<[^>]*>", "", text).split())
+    assert "resolution=own" in text
+    assert results.predictions(1, results.image_ids[0]).shape[1:] == (64, 64)
+
+
+@pytest.mark.slow
+def test_a_failure_is_recorded_and_the_others_go_on(finished, phantom_root, tmp_path):
+    """A shard of weak labels is damaged after it was checked in: only the cell that reads it fails."""
+    _, store, _, _ = finished
+    copy = Store(tmp_path / "store")
+    shutil.copytree(store.root, copy.root)
+    document = yaml.safe_load(DEMO.read_text()) | {
+        "axes": {"labels.weak": ["cam", "irnet"]},
+        "also": [],
+    }
+    document["settings"]["labels"]["p"] = 0
+    study = study_file.parse(
+        yaml.safe_dump(document), "two.yaml", SMALLEST | {"fit.learning_rate": 0.01}
+    )
+    two = planner.plan(study, planner.fingerprints(phantom_root))
+    (weak,) = [node for node in two.nodes.values() if node.stage == "irnet"]
+    shard = next((copy.path("irnet", weak.key) / "train").glob("*.parquet"))
+    size = shard.stat().st_size
+    shard.write_bytes(b"x" * size)  # the size still fits, the contents don't
+    healthy, broken = two.cells
+    outcome = scheduler.run(two, copy, phantom_root, Quiet())
+    assert set(outcome.computed) == {healthy.fit, healthy.score} and set(outcome.failed) == {
+        broken.fit
+    }
+    summary = status.summarise(two, copy)
+    assert not summary.complete
+    (failed,) = [cell for cell in summary.status_dict()["cells"] if cell["state"] == "failed"]
+    assert failed["error"]
+    assert "Traceback" in copy.failure(broken.fit)["traceback"]
+    # The damage was found, so the next run makes the labels again and finishes what had failed.
+    assert set(scheduler.run(two, copy, phantom_root, Quiet()).computed) == {
+        weak.key,
+        broken.fit,
+        broken.score,
+    }
+    assert status.summarise(two, copy).complete
+
+
+@pytest.mark.slow
+def test_a_cell_on_two_workers_and_one_whose_loss_is_nan_beside_it(
+    finished, phantom_root, tmp_path
+):
+    """The second cell ends at once, with its step and images; the first is fitted by two workers of Ray Train and scored."""
+    _, store, _, _ = finished
+    copy = Store(tmp_path / "store")
+    shutil.copytree(store.root, copy.root)
+    text = "name: two\naxes: {fit.learning_rate: [0.01, 1.0e+30]}\nresources: {workers: 2}\n"
+    study = study_file.parse(
+        text, "two.yaml", {"encoder.init": "random", **SMALLEST, "fit.samples_per_epoch": 24}
+    )
+    planned = planner.plan(study, planner.fingerprints(phantom_root))
+    outcome = scheduler.run(planned, copy, phantom_root, Quiet())
+    healthy, broken = planned.cells
+    assert set(outcome.computed) == {healthy.fit, healthy.score}
+    assert set(outcome.failed) == {broken.fit}
+    failure = copy.failure(broken.fit)
+    assert re.search(
+        r"the loss is nan in step \d, learning rate 1e\+30; images patient\d+", failure["traceback"]
+    )
+    assert "nan in step" in outcome.failed[broken.fit]
+
+
+@pytest.mark.slow
+def test_a_shared_stage_whose_process_dies_is_tried_again(ray_session, phantom_root, tmp_path):
+    """On the CPUs of one machine it trains in the process of its task, without Ray Train."""
+    settings = SMALLEST | {"labels.p": 1, "pretrain.epochs": 20}
+    study = study_file.parse("name: dies\naxes: {trial: [0]}\n", "dies.yaml", settings)
+    planned = planner.plan(study, planner.fingerprints(phantom_root))
+    killed, over = [], threading.Event()
+
+    def kill_once() -> None:
+        while not killed and not over.wait(0.05):
+            for process in mine("ray::pretrain"):
+                os.kill(process, signal.SIGKILL)
+                killed.append(process)
+
+    killer = threading.Thread(target=kill_once)
+    killer.start()
+    try:
+        outcome = scheduler.run(planned, Store(tmp_path / "store"), phantom_root, Quiet())
+    finally:
+        over.set()
+        killer.join()
+    assert len(killed) == 1
+    assert outcome.failed == {} and set(outcome.computed) == {
+        node.key for node in planned.needed(())
+    }
+
+
+def mine(title: str) -> list[int]:
+    """Workers of this process's own Ray that have this title; other test processes have theirs."""
+    workers = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, IndexError):  # it ended meanwhile
+            if (entry / "cmdline").read_bytes().startswith(title.encode()):
+                raylet = parent(entry.name)
+                if parent(raylet) == str(os.getpid()):
+                    workers.append(int(entry.name))
+    return workers
+
+
+def parent(process: str) -> str:
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1]
+
+
+def test_a_network_that_cannot_be_built_is_refused_before_anything_runs(
+    ray_session, phantom_root, tmp_path
+):
+    for setting, value in (
+        ("irnet.architecture", "densenet121"),
+        ("classify.architecture", "densnet"),
+        ("encoder.architecture", "vgg11"),
+    ):
+        planned = planner.plan(
+            study_file.load(DEMO, SMALLEST | {setting: value}), planner.fingerprints(phantom_root)
+        )
+        with pytest.raises(UserError, match=f"^{setting}: found '{value}'"):
+            scheduler.run(planned, Store(tmp_path), phantom_root, Quiet())
+        assert not list(tmp_path.rglob("*"))
+
+
+def test_a_layout_that_would_hang_is_refused():
+    one_node = cluster.Capacity(cpus=4, gpus=1, node_cpus=5, node_gpus=1)
+    assert one_node.cells_at_once(Resources(cpu=1)) == 4
+    assert one_node.cells_at_once(Resources(cpu=1, gpu=0.25)) == 4
+    assert one_node.cells_at_once(Resources(cpu=2, gpu=0.25)) == 2
+    with pytest.raises(UserError, match="resources.cpu: found 5; allowed: at most 4"):
+        one_node.cells_at_once(Resources(cpu=5))
+    with pytest.raises(UserError, match="resources.gpu: found 2; allowed: at most 1"):
+        one_node.cells_at_once(Resources(gpu=2))
+    assert one_node.cells_at_once(Resources(workers=2)) == 2
+    with pytest.raises(
+        UserError, match="resources.workers: found 8; allowed: as many as the cluster has room for"
+    ):
+        one_node.cells_at_once(Resources(workers=8))
+    many_small = cluster.Capacity(cpus=15, gpus=0, node_cpus=4, node_gpus=0)
+    with pytest.raises(UserError, match="what one node has free"):
+        many_small.cells_at_once(Resources(cpu=12))
+    shared = Resources(workers=8)
+    assert many_small.cells_at_once(shared) == 1, "on several nodes"
+    with pytest.raises(
+        UserError, match="resources.workers: found 8, and --store is no directory; allowed"
+    ):
+        many_small.check_one_node(shared)
+    many_small.check_one_node(Resources(workers=4))
+
+
+def test_a_users_mistake_ends_the_run_and_leaves_nothing(ray_session, phantom_root, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(phantom_root, root)
+    image = next((root / "CheXpert-v1.0-small" / "train").rglob("*.jpg"))
+    image.write_bytes(b"no image")
+    planned = planner.plan(study_file.load(DEMO, SMALLEST), planner.fingerprints(root))
+    store = Store(tmp_path / "store")
+    with pytest.raises(UserError, match="found no readable image"):
+        scheduler.run(planned, store, root, Quiet())
+    assert not list(store.root.glob("ingest/*/images/.*"))
+    assert not any(
+        json.loads(path.read_text())["config"]["split"] == "train"
+        for path in store.root.glob("ingest/*/manifest.json")
+    )
+    assert not list((store.root / ".partial").iterdir())
+
+
+def test_no_board_outlives_its_run(finished):
+    import ray
+
+    def boards() -> list[str]:
+        actors = ray._private.state.actors().values()
+        return [
+            actor["ActorClassName"]
+            for actor in actors
+            if actor["State"] == "ALIVE" and "Board" in actor["ActorClassName"]
+        ]
+
+    deadline = time.monotonic() + 60
+    while boards() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert boards() == []

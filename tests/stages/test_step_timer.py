@@ -1,0 +1,42 @@
+"""The time of training steps, by a clock that the test turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from chexseg.stages.training import step_timer
+
+
+@pytest.fixture
+def clock(monkeypatch) -> SimpleNamespace:
+    turned = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(step_timer, "time", SimpleNamespace(perf_counter=lambda: turned.now))
+    return turned
+
+
+def test_a_step_is_its_wait_and_its_work_and_nothing_that_comes_between(clock):
+    def batches() -> Iterator[int]:
+        for number in range(3):
+            clock.now += 0.25
+            yield number
+
+    steps, seen = step_timer.Pace(), []
+    for number in steps.over(batches()):
+        seen.append(number)
+        clock.now += 0.75
+        figures = steps.step()
+        clock.now += 60  # a checkpoint is scored and saved
+    assert seen == [0, 1, 2]
+    assert figures == {"step s": pytest.approx(1.0), "data wait s": pytest.approx(0.25)}
+
+
+def test_one_slow_step_moves_the_mean_by_a_twentieth_and_the_first_not_at_all(clock):
+    steps = step_timer.Pace()
+    for seconds in (50.0, 1.0, 21.0):
+        steps.wait(lambda: None)
+        clock.now += seconds
+        figures = steps.step()
+    assert figures == {"step s": pytest.approx(2.0), "data wait s": 0.0}

@@ -1,0 +1,47 @@
+"""Opening stores with claims that die within seconds, in tests and in the processes they start; nodes to store."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from chexseg.config import study_file
+from chexseg.plan import planner
+from chexseg.plan.graph import Node
+from chexseg.store.lease import Timing
+from chexseg.store.object_backend import Bucket
+from chexseg.store.store import Store
+
+FAST = Timing(settle=1.1, beat=0.5, dead=4, look=0.5)
+DATA = {"train": "a", "valid": "b", "test": "c"}
+NODE = next(iter(planner.plan(study_file.parse("name: s", "x.yaml"), DATA).nodes.values()))
+
+
+def open_store(place: str, timing: Timing = FAST) -> Store:
+    return Store(place, Bucket(place, timing)) if "://" in place else Store(place)
+
+
+def commit(
+    store: Store, node: Node = NODE, content: bytes = b"0123456789", facts: dict | None = None
+):
+    with store.working_on(node) as partial:
+        (partial / "sub").mkdir(parents=True)
+        (partial / "sub" / "values.bin").write_bytes(content)
+        return store.commit(node, partial, facts or {"images": 3}, 1.5)
+
+
+def name(node: Node = NODE) -> str:
+    return f"{node.stage}/{node.key[:20]}"
+
+
+def another_host(code: str, place: str, cache: Path, *arguments: str) -> subprocess.Popen:
+    """A process that knows the store's place and shares no copies, and so no locks of them, with this one."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, place, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).resolve().parents[2],
+        env={**os.environ, "CHEXSEG_CACHE": str(cache)},
+    )

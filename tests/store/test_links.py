@@ -1,0 +1,105 @@
+"""Locks and writes of a store in a directory follow no symbolic link."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from chexseg.errors import UserError
+from chexseg.store.file_lock import is_locked, locked
+from chexseg.store.links import replacing
+from chexseg.store.store import Store
+from tests.store.places import NODE, commit, name
+
+
+def test_a_lock_that_is_a_link_does_not_empty_its_target(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    store = Store(tmp_path / "store")
+    (store.root / ".partial").mkdir(parents=True)
+    (store.root / ".partial" / f"{NODE.stage}-{NODE.key[:20]}.lock").symlink_to(victim)
+    with pytest.raises(UserError, match="found a symbolic link"), store.working_on(NODE):
+        pytest.fail("the lock was taken")
+    with pytest.raises(UserError, match="found a symbolic link"):
+        store.busy([NODE])
+    assert victim.read_text() == "precious"
+
+
+def test_a_file_in_the_place_of_a_lock_keeps_its_content_while_it_is_held(tmp_path):
+    path = tmp_path / "lock"
+    path.write_text("precious")
+    with locked(path) as acquired:
+        assert acquired and path.read_text() == "precious" and is_locked(path)
+        with locked(path, wait=False) as second:
+            assert not second
+    assert not is_locked(path)
+
+
+def test_asking_about_a_named_pipe_does_not_wait(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    asked = threading.Thread(target=is_locked, args=(tmp_path / "pipe",), daemon=True)
+    asked.start()
+    asked.join(60)
+    assert not asked.is_alive()
+
+
+@pytest.mark.parametrize(
+    "link", [".failed", "ingest", ".partial", name(), f".partial/{name().replace('/', '-')}"]
+)
+def test_no_folder_of_a_store_may_be_a_link(tmp_path, link):
+    store, outside = Store(tmp_path / "store"), tmp_path / "outside"
+    outside.mkdir()
+    (store.root / link).parent.mkdir(parents=True)
+    (store.root / link).symlink_to(outside)
+    with pytest.raises(UserError, match="found a symbolic link"):
+        if link == ".failed":
+            store.record_failure(NODE, "ValueError: no", "Traceback ...")
+        else:
+            commit(store)
+    assert list(outside.iterdir()) == []
+
+
+def test_a_link_left_in_a_partial_directory_is_found_before_a_stage_writes_through_it(tmp_path):
+    store, victim = Store(tmp_path / "store"), tmp_path / "victim"
+    victim.write_text("precious")
+    with store.working_on(NODE) as partial:
+        (partial / "sub").mkdir(parents=True)
+        (partial / "sub" / "values.bin").symlink_to(victim)
+    with (
+        pytest.raises(UserError, match="values.bin: found a symbolic link"),
+        store.working_on(NODE),
+    ):
+        pytest.fail("the partial directory was handed out")
+    assert victim.read_text() == "precious"
+
+
+def test_a_store_may_itself_be_a_link(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "store").symlink_to(tmp_path / "real")
+    commit(Store(tmp_path / "store"))
+    assert Store(tmp_path / "real").find(NODE.stage, NODE.key) is not None
+
+
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "document"
+    path.write_text("before")
+    with pytest.raises(OSError, match="no space"), replacing(path) as file:
+        file.write(b"half")
+        raise OSError("no space")
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+    with replacing(path) as file:
+        file.write(b"after")
+    assert path.read_text() == "after" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_temporary_file_cannot_be_a_link_that_was_there_first(tmp_path, monkeypatch):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    monkeypatch.setattr("uuid.uuid4", lambda: type("Id", (), {"hex": "0" * 32}))
+    Path(tmp_path, f".document.{os.getpid()}-{'0' * 8}").symlink_to(victim)
+    with pytest.raises(FileExistsError), replacing(tmp_path / "document") as file:
+        file.write(b"x")
+    assert victim.read_text() == "precious"
