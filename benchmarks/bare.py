@@ -183,7 +183,7 @@ def parse(about: str, **options: tuple[int, str]) -> argparse.Namespace:
 SIZE = (320, "pixels of the square images' side")
 
 
-class Watch:
+class LossMonitor:
     """Progress of a stage whose workers map files of equal size: its rate between the first ones' end and the last one's."""
 
     def __init__(self) -> None:

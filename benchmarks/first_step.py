@@ -25,7 +25,7 @@ from chexseg.data import radiographs, shards
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.phantom import dataset
 from chexseg.stages import fit, ingest
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.configs import FitConfig, IngestConfig
 
 EXPERT = {"expert_train": 147, "expert_select": 40}
@@ -42,9 +42,11 @@ class Worker:
         """Seconds from the call to the end of each step."""
         ends: list[float] = []
         # The clock is the machine's, so that the driver's time of the call can be told from it.
-        execution = Execution(threads=1, progress=lambda *_: ends.append(time.monotonic() - called))
+        context = StageContext(
+            threads=1, progress=lambda *_: ends.append(time.monotonic() - called)
+        )
         out.mkdir()
-        fit.run(config, inputs, out, execution)
+        fit.run(config, inputs, out, context)
         return ends
 
 
@@ -60,7 +62,10 @@ def write_inputs(scratch: Path, size: int) -> dict[str, Path]:
         inputs[split].mkdir()
         config = IngestConfig(split=split, size=size)
         ingest.run(
-            config, {"data": scratch / "data"}, inputs[split], Execution(decode_workers=bare.CORES)
+            config,
+            {"data": scratch / "data"},
+            inputs[split],
+            StageContext(decode_workers=bare.CORES),
         )
     table = radiographs.index(inputs["train"])
     ids = sorted(table["image_id"][table["frontal"]])

@@ -27,7 +27,7 @@ from chexseg.data.sampling.mixture import Mixture
 from chexseg.models import encoders, losses
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.stages import fit
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.configs import FitConfig
 from chexseg.stages.training.segmenter_data import TrainingSet
 
@@ -167,12 +167,12 @@ def main() -> None:
     for name in KINDS if arguments.all else ["float32, channels last"]:
         config = FitConfig(init="random", epochs=arguments.epochs, checkpoint="last", **KINDS[name])
         data = training_set(arguments.size, 1 + arguments.turns * arguments.turn, arguments.device)
-        execution = Execution(device=arguments.device, threads=threads)
-        execution.prepare()
+        context = StageContext(device=arguments.device, threads=threads)
+        context.prepare()
         turns = Turns(Bare(config, arguments.size, arguments.device), arguments.turn)
         with tempfile.TemporaryDirectory() as out:
             fit.optimise(
-                config, fit.build(config), data, Path(out), replace(execution, progress=turns)
+                config, fit.build(config), data, Path(out), replace(context, progress=turns)
             )
         cells, bares = turns.cell_seconds[arguments.turns :], turns.bare_seconds[arguments.turns :]
         ratio = float(np.median(np.divide(cells, bares)))

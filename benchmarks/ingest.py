@@ -26,7 +26,7 @@ import numpy as np
 from chexseg.data import chexpert, images
 from chexseg.phantom import dataset
 from chexseg.stages import ingest
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.configs import IngestConfig
 
 FILMS = 48
@@ -75,9 +75,9 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> None:
         )
         out = scratch / f"shards {number}"
         out.mkdir()
-        watch = bare.Watch()
-        execution = Execution(decode_workers=processes, progress=watch)
-        ingest.run(IngestConfig(split="train", size=size), {"data": root}, out, execution)
+        watch = bare.LossMonitor()
+        context = StageContext(decode_workers=processes, progress=watch)
+        ingest.run(IngestConfig(split="train", size=size), {"data": root}, out, context)
         shutil.rmtree(out)
         rates[stage].append(watch.rate(processes))
         starts.append(watch.start(processes))

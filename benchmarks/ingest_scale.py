@@ -26,7 +26,7 @@ from ingest import write_films
 
 from chexseg.run import local_ray
 from chexseg.stages import ingest
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.configs import IngestConfig
 
 STORE = 80 * 2**20
@@ -79,9 +79,9 @@ def measure(images: int, nodes: int, size: int, scratch: Path) -> tuple[float, .
     root, out, workers = scratch / "data", scratch / "shards", 2 * nodes - 1
     write_films(root, images)
     with cluster(nodes, scratch), bare.Peak(bare.largest_worker) as peak:
-        before, watch, started = spilling(scratch), bare.Watch(), perf_counter()
-        execution = Execution(decode_workers=workers, progress=watch)
-        ingest.run(IngestConfig(split="train", size=size), {"data": root}, out, execution)
+        before, watch, started = spilling(scratch), bare.LossMonitor(), perf_counter()
+        context = StageContext(decode_workers=workers, progress=watch)
+        ingest.run(IngestConfig(split="train", size=size), {"data": root}, out, context)
         seconds, spilled = perf_counter() - started, spilling(scratch) != before
     driver = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     written = sum(path.stat().st_size for path in out.rglob("*.parquet"))

@@ -80,13 +80,15 @@ def all_pairs_at_once(
     flat_NKR = F.pad(seeds_NKhw, padding, value=IGNORE).flatten(2)
     shown_NK1 = (flat_NKR == FOREGROUND).any(2, keepdim=True)
     flags = flat_NKR == FOREGROUND, (flat_NKR == BACKGROUND) & shown_NK1
-    here = [flag.index_select(2, here_P)[:, :, None] for flag in flags]
+    single_node = [flag.index_select(2, here_P)[:, :, None] for flag in flags]
     there = [
         flag.index_select(2, there_OP.flatten()).unflatten(2, there_OP.shape) for flag in flags
     ]
-    count_fg_NOP = (here[0] & there[0]).sum(1, dtype=path_NOP.dtype)
-    count_bg_NOP = (here[1] & there[1]).sum(1, dtype=path_NOP.dtype)
-    count_negative_NOP = ((here[0] & there[1]) | (here[1] & there[0])).sum(1, dtype=path_NOP.dtype)
+    count_fg_NOP = (single_node[0] & there[0]).sum(1, dtype=path_NOP.dtype)
+    count_bg_NOP = (single_node[1] & there[1]).sum(1, dtype=path_NOP.dtype)
+    count_negative_NOP = ((single_node[0] & there[1]) | (single_node[1] & there[0])).sum(
+        1, dtype=path_NOP.dtype
+    )
 
     def mean(values_NOP: Tensor, count_NOP: Tensor) -> Tensor:
         return (values_NOP * count_NOP).sum() / count_NOP.sum(dtype=torch.float64).clamp(min=1).to(

@@ -56,7 +56,7 @@ def study_text(cells: int) -> str:
     return json.dumps({"name": "many", "axes": {"trial": list(range(cells))}, "settings": settings})
 
 
-def empty(config: Any, inputs: Mapping[str, Path], out: Path, execution: Any) -> dict[str, Any]:
+def empty(config: Any, inputs: Mapping[str, Path], out: Path, context: Any) -> dict[str, Any]:
     """Instead of a fit and of its scores."""
     (out / "nothing").write_text("\n")
     return {"selection_miou": 0.5, "selection_curve": [0.5] * 20}
@@ -93,7 +93,7 @@ def measure(cells: int, go: int, profile: str | None, scratch: Path) -> tuple[fl
     started = perf_counter()
     planned = planner.plan(study_file.parse(study_text(cells), "many.yaml"), fingerprints)
     planning = perf_counter() - started
-    scheduler._trial, scheduler.CELLS_IN_ONE_GO = empty_trial, go
+    scheduler._trial, scheduler.CELLS_PER_TUNER = empty_trial, go
     with bare.own_ray(), (scratch / "log").open("w") as log:
         before, cpu, started = resident_mib(), process_time(), perf_counter()
         with cProfile.Profile() if profile else nullcontext() as watched:
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument(
         "--go",
         type=int,
-        default=scheduler.CELLS_IN_ONE_GO,
+        default=scheduler.CELLS_PER_TUNER,
         help=f"cells that Tune is given at once (default: {scheduler.CELLS_IN_ONE_GO})",
     )
     parser.add_argument("--profile", help="write what the driver's main thread did, for pstats")

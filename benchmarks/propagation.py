@@ -44,8 +44,8 @@ def dense_per_class(maps_Khw: Tensor, boundary_hw: Tensor) -> Tensor:
     for map_hw in maps_Khw:
         matrix = torch.eye(pixels)
         for dy, dx in both_ways():
-            here, there, affinity = neighbour_affinity(boundary_hw, dy, dx)
-            matrix[there, here] = affinity
+            single_node, there, affinity = neighbour_affinity(boundary_hw, dy, dx)
+            matrix[there, single_node] = affinity
         matrix /= matrix.sum(0, keepdim=True)
         for _ in range(STEPS_LOG2):
             matrix = matrix @ matrix
@@ -59,13 +59,13 @@ def neighbour_loop(maps_Khw: Tensor, boundary_hw: Tensor) -> Tensor:
     for map_hw in maps_Khw:
         edges = [neighbour_affinity(boundary_hw, dy, dx) for dy, dx in both_ways()]
         column_sums = torch.ones(boundary_hw.numel())
-        for here, _, affinity in edges:
-            column_sums[here] += affinity
+        for single_node, _, affinity in edges:
+            column_sums[single_node] += affinity
         values = (map_hw * (1 - boundary_hw)).flatten()
         for _ in range(2**STEPS_LOG2):
             gathered = values.clone()
-            for here, there, affinity in edges:
-                gathered[here] += affinity * values[there]
+            for single_node, there, affinity in edges:
+                gathered[single_node] += affinity * values[there]
             values = gathered / column_sums
         out.append(values.view_as(map_hw))
     return torch.stack(out)

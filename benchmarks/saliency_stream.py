@@ -27,7 +27,7 @@ from chexseg.data import ray_data, shards
 from chexseg.models import classifier, encoders
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
 from chexseg.stages import saliency
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS
 from chexseg.stages.configs import SaliencyConfig
 
@@ -61,7 +61,7 @@ def stage(
         {
             "config": SaliencyConfig(architecture=architecture),
             "classifier": str(model),
-            "execution": Execution(threads=1),
+            "context": StageContext(threads=1),
             "wanted": wanted,
             "out": str(out),
             "note": {"kind": "cam", "pathologies": PATHOLOGIES},

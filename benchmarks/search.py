@@ -30,7 +30,7 @@ from chexseg.plan.graph import Plan
 from chexseg.progress import Quiet
 from chexseg.run import scheduler
 from chexseg.search import journal, searcher
-from chexseg.search.optuna_study import Ledger
+from chexseg.search.optuna_study import OptunaStudy
 from chexseg.search.space_plan import Search, describe
 from chexseg.store.store import Store
 
@@ -83,8 +83,8 @@ def measure(trials: int, scratch: Path) -> None:
     grid_training = sum(outcome.computed[cell.fit] for cell in grid.cells)
     chosen = Plan(grid.study, cells=arms[best], nodes=grid.nodes, data=found)
 
-    ledger = Ledger(search, alone)
-    standing, asked = ledger.standing(), journal.read(alone, ledger.name)
+    optuna_study = OptunaStudy(search, alone)
+    trial_counts, asked = optuna_study.trial_counts(), journal.read(alone, optuna_study.name)
     search_training = sum(
         (trial.datetime_complete - trial.datetime_start).total_seconds() for trial in asked
     )
@@ -117,9 +117,9 @@ def measure(trials: int, scratch: Path) -> None:
         search_training / grid_training,
         search_wall,
     )
-    test = test_miou(search.plan([standing.point]), alone)
-    what = f"{describe(standing.point)} ({standing.pruned} of {len(asked)} points pruned)"
-    print(row.format("search", *counts, standing.value, test, what))
+    test = test_miou(search.plan([trial_counts.point]), alone)
+    what = f"{describe(trial_counts.point)} ({trial_counts.pruned} of {len(asked)} points pruned)"
+    print(row.format("search", *counts, trial_counts.value, test, what))
 
 
 if __name__ == "__main__":

@@ -29,12 +29,12 @@ from chexseg.models import encoders, segmenter
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.phantom import dataset
 from chexseg.stages import distil, ingest, score
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
 from chexseg.stages.configs import DistilConfig, IngestConfig, ScoreConfig
 
 ARCHITECTURE, INIT, BATCH = "resnet18", "chexpert", 16
-EXECUTION = Execution(threads=1)
+EXECUTION = StageContext(threads=1)
 
 
 class Stride4(torch.nn.Module):
@@ -70,12 +70,12 @@ def write_segmenter(directory: Path, images_NHW: torch.Tensor) -> Path:
     return directory
 
 
-def distilled(train: Path, teacher: Path, out: Path) -> bare.Watch:
+def distilled(train: Path, teacher: Path, out: Path) -> bare.LossMonitor:
     """What was seen of the stage's progress over all images."""
     out.mkdir()
-    watch = bare.Watch()
-    execution = Execution(threads=1, map_workers=bare.CORES, progress=watch)
-    distil.run(DistilConfig(fraction=1), {"train": train, "teacher": teacher}, out, execution)
+    watch = bare.LossMonitor()
+    context = StageContext(threads=1, map_workers=bare.CORES, progress=watch)
+    distil.run(DistilConfig(fraction=1), {"train": train, "teacher": teacher}, out, context)
     return watch
 
 
@@ -98,7 +98,7 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> None:
     test.mkdir()
     given = {"data": scratch / "phantom"}
     ingest.run(
-        IngestConfig(split="test", size=size), given, test, Execution(decode_workers=processes)
+        IngestConfig(split="test", size=size), given, test, StageContext(decode_workers=processes)
     )
     model = write_segmenter(
         scratch / "segmenter", radiographs.pixels(test, radiographs.ids(test / "images")[:BATCH])

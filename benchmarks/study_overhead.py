@@ -25,7 +25,7 @@ from chexseg.plan.graph import Plan
 from chexseg.progress import Quiet
 from chexseg.run import scheduler
 from chexseg.stages import fit, ingest
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.configs import FitConfig, IngestConfig
 from chexseg.store.manifest import MANIFEST
 from chexseg.store.store import Store
@@ -47,10 +47,10 @@ def epochs_in(seconds: float, data: Path, scratch: Path) -> int:
     (scratch / "valid").mkdir()
     (scratch / "fit").mkdir()
     ingest.run(
-        IngestConfig(split="valid", size=SIZE), {"data": data}, scratch / "valid", Execution()
+        IngestConfig(split="valid", size=SIZE), {"data": data}, scratch / "valid", StageContext()
     )
     ends: list[float] = []
-    execution = Execution(threads=1, progress=lambda *_: ends.append(perf_counter()))
+    context = StageContext(threads=1, progress=lambda *_: ends.append(perf_counter()))
     config = FitConfig(
         init="random",
         expert_train=24,
@@ -59,7 +59,7 @@ def epochs_in(seconds: float, data: Path, scratch: Path) -> int:
         samples_per_epoch=8 * STEPS,
         checkpoint="last",
     )
-    fit.run(config, {"valid": scratch / "valid"}, scratch / "fit", execution)
+    fit.run(config, {"valid": scratch / "valid"}, scratch / "fit", context)
     return max(1, math.ceil(seconds / (STEPS * (ends[-1] - ends[STEPS]) / (len(ends) - 1 - STEPS))))
 
 

@@ -10,10 +10,10 @@ from chexseg.data.remote_path import Location
 from chexseg.plan.graph import Plan
 from chexseg.progress import Reporter
 from chexseg.run import run_record
-from chexseg.run.cluster_limits import NO_GROWTH, Growth
-from chexseg.run.result import Outcome
+from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
+from chexseg.run.result import RunResult
 from chexseg.search import grid_export, status
-from chexseg.search.optuna_study import Ledger
+from chexseg.search.optuna_study import OptunaStudy
 from chexseg.search.space_plan import Search
 from chexseg.store import live_runs, marker
 from chexseg.store.store import Store
@@ -27,8 +27,8 @@ def launch(
     address: str | None = None,
     file: Path | None = None,
     overrides: Sequence[str] = (),
-    growth: Growth = NO_GROWTH,
-) -> Outcome:
+    limits: ClusterLimits = CURRENT_SIZE,
+) -> RunResult:
     """Compute whatever is missing, on the Ray at `address` or on a local one; without Ray where nothing is.
 
     file, overrides: what `meant` was read from, for the record. growth: what the Ray at `address` may grow to.
@@ -39,9 +39,9 @@ def launch(
         _drop_damaged_scores(status.planned(meant, store), store, reporter)
         found = status.summarise(meant, store)
         if found.complete:
-            return Outcome(cached=len(found.found.plan.nodes))
+            return RunResult(cached=len(found.found.plan.nodes))
         reporter.say(f"{found.status_text()}\nstarting Ray")
-        asked = meant.plan(Ledger(meant, store).points()).nodes
+        asked = meant.plan(OptunaStudy(meant, store).points()).nodes
         held = (meant.upstream().nodes | asked).values()
         with (
             live_runs.holding(store, meant.study.name, held, searches=True, say=reporter.say),
@@ -49,15 +49,15 @@ def launch(
         ):
             from chexseg.search import searcher
 
-            _tell_of_gpus(meant, address, growth, reporter)
-            vars(outcome).update(vars(searcher.run_search(meant, store, data, reporter, growth)))
+            _tell_of_gpus(meant, address, limits, reporter)
+            vars(outcome).update(vars(searcher.run_search(meant, store, data, reporter, limits)))
         reporter.say(status.summarise(meant, store).status_text())
         return outcome
     _drop_damaged_scores(meant, store, reporter)
     missing = meant.needed(store.cached(meant.nodes.values()))
     with grid_export.recording(meant, store, reporter.say):
         if not missing:
-            return Outcome(cached=len(meant.nodes))
+            return RunResult(cached=len(meant.nodes))
         reporter.say(
             f"{len(meant.cells)} cells; {len(missing)} of {len(meant.nodes)} stages to compute; starting Ray"
         )
@@ -67,8 +67,8 @@ def launch(
         ):
             from chexseg.run import scheduler
 
-            _tell_of_gpus(meant, address, growth, reporter)
-            vars(outcome).update(vars(scheduler.run(meant, store, data, reporter, growth)))
+            _tell_of_gpus(meant, address, limits, reporter)
+            vars(outcome).update(vars(scheduler.run(meant, store, data, reporter, limits)))
     return outcome
 
 
@@ -78,11 +78,11 @@ def _drop_damaged_scores(plan: Plan, store: Store, reporter: Reporter) -> None:
 
 
 def _tell_of_gpus(
-    meant: Plan | Search, address: str | None, growth: Growth, reporter: Reporter
+    meant: Plan | Search, address: str | None, limits: ClusterLimits, reporter: Reporter
 ) -> None:
     from chexseg.run.cluster import Capacity
 
-    if note := Capacity.of_cluster(growth).without_gpus(meant.study.resources, address):
+    if note := Capacity.of_cluster(limits).without_gpus(meant.study.resources, address):
         reporter.say(note)
 
 
@@ -95,12 +95,12 @@ def _recorded(
     address: str | None,
     file: Path | None,
     overrides: Sequence[str],
-) -> Iterator[Outcome]:
+) -> Iterator[RunResult]:
     """Ray for the length of a run, and the run's record in the store; the outcome is to be filled in."""
     from chexseg.run import cluster, worker_imports
 
     cells = meant.cells if isinstance(meant, Plan) else []
-    outcome = Outcome()
+    outcome = RunResult()
     recorded = run_record.recorded(store, meant.study, cells, file, overrides, data)
     with cluster.cluster(address) as place, recorded as more:
         if place:

@@ -32,8 +32,8 @@ def read(
     option: what a command for this store needs beside, in the message about a missing encoder. Raises `UserError` as
     `spec.load`, `plan.fingerprints`, `plan.plan` and `Search.check` do.
     """
-    laid = _settings(overrides)
-    loaded = [(path, study_file.load(path, laid)) for path in files]
+    overrides_by_key = _settings(overrides)
+    loaded = [(path, study_file.load(path, overrides_by_key)) for path in files]
     if apart:
         loaded = [(path, one) for path, study in loaded for one in study.members or (study,)]
     prints, imported, found = planner.fingerprints(data), store.imported(), []
@@ -62,8 +62,8 @@ def summarise(
     """Look it up in a store. data: with it, costs are told."""
     images = None if data is None else cost.images(data)
     if isinstance(meant, Plan):
-        return plan_status.summarise(meant, store, images, explain=True)
-    return search_status.summarise(meant, store, images, explain=True)
+        return plan_status.summarise(meant, store, images, format_validation_error=True)
+    return search_status.summarise(meant, store, images, format_validation_error=True)
 
 
 def _settings(overrides: Sequence[str]) -> Mapping[str, Any]:

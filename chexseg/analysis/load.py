@@ -45,7 +45,7 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
     rows, scores, missing = [], [], []
     counts_CIK3 = None
     size: int | None = None
-    found = summarise(plan, store, explain=True)
+    found = summarise(plan, store, format_validation_error=True)
     damage = _damage(plan, found.artifacts)
     artifacts = {key: artifact for key, artifact in found.artifacts.items() if key not in damage}
     names = select(plan.study.settings.pathologies)

@@ -25,7 +25,7 @@ def counts(
     `mask_counts.count` does.
     """
     path = data / chexlocalize.FILES["radiologists"]
-    with remote_path.reached(path):
+    with remote_path.wrap_io_errors(path):
         if not path.is_file():
             return None, ""
     truth, readers = chexlocalize.read(data / chexlocalize.FILES["test"]), chexlocalize.read(path)

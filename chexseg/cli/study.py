@@ -100,14 +100,14 @@ def run_study(
     quiet: bool,
     grow_to: str | None = None,
 ) -> Any:
-    """Run a study, with progress; what the run did (`run.result.Outcome`). An interrupt ends the command with code 130."""
+    """Run a study, with progress; what the run did (`run.result.RunResult`). An interrupt ends the command with code 130."""
     from chexseg import launch
     from chexseg.data import remote_path
     from chexseg.progress import reporter
-    from chexseg.run.cluster_limits import NO_GROWTH, Growth
+    from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
 
-    growth = Growth.parse(grow_to)
-    if growth != NO_GROWTH and not address:
+    limits = ClusterLimits.parse(grow_to)
+    if limits != CURRENT_SIZE and not address:
         raise UserError(
             "--grow-to: found without --address; a local Ray doesn't grow; allowed: with --address ADDR"
         )
@@ -115,7 +115,7 @@ def run_study(
     watch = reporter(quiet)
     try:
         return launch.launch(
-            meant, results, remote_path.at(data), watch, address, study, overrides or (), growth
+            meant, results, remote_path.at(data), watch, address, study, overrides or (), limits
         )
     except KeyboardInterrupt:
         typer.echo("chexseg: interrupted; the same command goes on from here", err=True)

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from chexseg.config import search_space
-from chexseg.config.error_messages import explain, shown, subject
+from chexseg.config.error_messages import error_location, format_validation_error, shown
 from chexseg.config.settings import Settings, flat, is_section, merged, setting_names
 from chexseg.config.study import Study
 from chexseg.config.yaml_source import Document
@@ -35,14 +35,16 @@ def ranges(document: Document) -> dict[str, Any]:
                 out[key] = search_space.Range.model_validate(values)
             except ValidationError as error:
                 raise UserError(
-                    explain(error, partial(_in_axis, document, key), search_space.Range)
+                    format_validation_error(
+                        error, partial(_in_axis, document, key), search_space.Range
+                    )
                 ) from None
     return {"axes": out}
 
 
 def _in_axis(document: Document, axis: str, key: str) -> str:
-    """`subject` of what a range says."""
-    return subject(document, {}, f"axes.{axis}.{key}")
+    """`error_location` of what a range says."""
+    return error_location(document, {}, f"axes.{axis}.{key}")
 
 
 def check_key(key: str, begin: str, beside: Sequence[str] = ()) -> None:
@@ -85,7 +87,7 @@ class _Entry:
         )
 
 
-def check_points(study: Study, document: Document, laid: Mapping[str, Any]) -> None:
+def check_points(study: Study, document: Document, dotted_overrides: Mapping[str, Any]) -> None:
     """Raises `UserError` for an axis or an entry of `also` that no cell can be made of. laid: dotted settings of ``--set``."""
     axes = {
         key: [
@@ -102,7 +104,7 @@ def check_points(study: Study, document: Document, laid: Mapping[str, Any]) -> N
     for entry in itertools.chain(*axes.values(), *also):
         for name in entry.settings:
             _check_varied(name, entry.begin(name, document))
-    _check_axes(axes, document, laid)
+    _check_axes(axes, document, dotted_overrides)
     number = math.prod(
         len(values) for values in study.axes.values() if not isinstance(values, search_space.Range)
     )
@@ -124,7 +126,7 @@ def check_points(study: Study, document: Document, laid: Mapping[str, Any]) -> N
 
 
 def _check_axes(
-    axes: Mapping[str, Sequence[_Entry]], document: Document, laid: Mapping[str, Any]
+    axes: Mapping[str, Sequence[_Entry]], document: Document, dotted_overrides: Mapping[str, Any]
 ) -> None:
     """Each has different values, and is the only one that sets its settings."""
     owner: dict[str, str] = {}
@@ -144,7 +146,7 @@ def _check_axes(
                 raise UserError(
                     f"{begin}: sets {name}, as axes.{owner[name]} does; allowed: one axis for a setting"
                 )
-    for name in laid:
+    for name in dotted_overrides:
         if name in owner:
             place = document.place(f"axes.{owner[name]}")
             raise UserError(
@@ -172,7 +174,7 @@ def _check_point(entries: Sequence[_Entry], given: Mapping[str, Any], document: 
     try:
         Settings.model_validate(merged(given, point))
     except ValidationError as error:
-        raise UserError(explain(error, begin, Settings)) from None
+        raise UserError(format_validation_error(error, begin, Settings)) from None
 
 
 def _check_search(study: Study, document: Document) -> None:

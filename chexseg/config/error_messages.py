@@ -36,7 +36,9 @@ ALLOWED = {
 }
 
 
-def explain(error: ValidationError, subject: Callable[[str], str], model: type[Section]) -> str:
+def format_validation_error(
+    error: ValidationError, error_location: Callable[[str], str], model: type[Section]
+) -> str:
     """The first fault of a model as one line; a key that isn't known first, for it may be what another one misses.
 
     subject: dotted key -> how the line begins, which names the key.
@@ -44,7 +46,7 @@ def explain(error: ValidationError, subject: Callable[[str], str], model: type[S
     faults = error.errors()
     fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
     kind, steps = fault["type"], [str(part) for part in fault["loc"]]
-    begin = subject(".".join(steps))
+    begin = error_location(".".join(steps))
     if kind == "missing":
         return (
             f"{begin}: is missing; allowed: {'a number' if model is search_space.Range else 'text'}"
@@ -85,11 +87,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:120]} ..."
 
 
-def subject(document: Document, laid: Mapping[str, Any], key: str) -> str:
+def error_location(document: Document, dotted_overrides: Mapping[str, Any], key: str) -> str:
     """How a line about a dotted key of the file begins: with the ``--set`` that is to blame, else with the file's line."""
     setting = key.removeprefix("settings.")
     if setting != key or key.startswith("resources."):
-        for name in laid:
+        for name in dotted_overrides:
             if f"{setting}.".startswith(f"{name}."):
                 return f"--set {name}"
             if name.startswith(f"{setting}."):

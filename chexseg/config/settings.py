@@ -143,7 +143,7 @@ class Settings(Section):
         return pathologies.select(value)
 
 
-def collapse(settings: Settings) -> Settings:
+def canonical(settings: Settings) -> Settings:
     """The settings with what cannot matter set to its default: two cells are one where these are equal."""
     labels, encoder = settings.labels, settings.encoder
     # A student learns from a fully supervised teacher.

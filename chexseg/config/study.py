@@ -84,7 +84,7 @@ class Study(StudyFile):
     def cells(self) -> Iterator[Settings]:
         """Of every combination of the axes' values, then of every entry of `also`; of every member.
 
-        Combinations that mean the same cell are all given: `settings.collapse` tells which these are.
+        Combinations that mean the same cell are all given: `settings.canonical` tells which these are.
         """
         if self.members:
             yield from itertools.chain.from_iterable(member.cells() for member in self.members)

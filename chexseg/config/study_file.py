@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from chexseg.config import yaml_source
 from chexseg.config.checks import check_key, check_points, ranges
-from chexseg.config.error_messages import explain, subject
+from chexseg.config.error_messages import error_location, format_validation_error
 from chexseg.config.settings import Settings, flat, merged
 from chexseg.config.study import Study, StudyFile
 from chexseg.config.yaml_source import Document
@@ -58,16 +58,20 @@ def _parse(text: str, where: str, overrides: Mapping[str, Any], within: tuple[Pa
             else repr(content)
         )
         raise UserError(f"{where}: found {found}; allowed: a mapping with name, axes and settings")
-    laid = {
+    dotted_overrides = {
         name: inner for key, value in overrides.items() for name, inner in flat(key, value).items()
     }
-    laid, held = (
-        {name: laid[name] for name in laid if name.startswith("resources.") is own}
+    dotted_overrides, held = (
+        {
+            name: dotted_overrides[name]
+            for name in dotted_overrides
+            if name.startswith("resources.") is own
+        }
         for own in (False, True)
     )
     given = content.get("settings", {})
-    given = merged(given, laid) if isinstance(given, dict) else given
-    for name in laid:
+    given = merged(given, dotted_overrides) if isinstance(given, dict) else given
+    for name in dotted_overrides:
         check_key(name, f"--set {name}", ["resources.*"])
     told = {**content, **ranges(document), "settings": given}
     try:
@@ -76,12 +80,14 @@ def _parse(text: str, where: str, overrides: Mapping[str, Any], within: tuple[Pa
         )
     except ValidationError as error:
         raise UserError(
-            explain(error, lambda key: subject(document, laid | held, key), StudyFile)
+            format_validation_error(
+                error, lambda key: error_location(document, dotted_overrides | held, key), StudyFile
+            )
         ) from None
     if "studies" in content:
         return _including(file, document, overrides, (*within, Path(where).resolve()))
     study = Study(**dict(file), given=given)
-    check_points(study, document, laid)
+    check_points(study, document, dotted_overrides)
     return study
 
 

@@ -50,7 +50,7 @@ POLICIES = ("ignore", "zeros", "ones")
 def locate(root: Location, split: str) -> tuple[Location, Location]:
     """(CSV file, image folder) of a split. Raises `UserError` if the root or every known CSV file is missing."""
     remote_path.check(root)
-    with remote_path.reached(root):
+    with remote_path.wrap_io_errors(root):
         for csv, images in LAYOUTS[split]:
             if (root / csv).is_file():
                 return root / csv, root / images
@@ -67,7 +67,7 @@ def read(root: Location, split: str) -> pd.DataFrame:
 def count(root: Location, split: str) -> int:
     """Rows of a split's CSV file; of one without faults, its images."""
     csv, _ = locate(root, split)
-    with remote_path.reached(csv):
+    with remote_path.wrap_io_errors(csv):
         return len(pd.read_csv(io.BytesIO(csv.read_bytes()), usecols=["Path"]))
 
 

@@ -19,7 +19,7 @@ from chexseg.store import manifest
 
 Item = TypeVar("Item")
 
-#: Bytes of the largest array that `gather` keeps; it keeps twelve.
+#: Bytes of the largest array that `load_cached` keeps; it keeps twelve.
 LARGEST_KEPT = 2**28
 
 
@@ -48,7 +48,7 @@ def mask_index(artifact: Path) -> list[tuple[str, str]]:
     return sorted(zip(rows["image_id"].to_pylist(), rows["patient"].to_pylist(), strict=True))
 
 
-def gather(directory: Path, column: str, image_ids: Sequence[str]) -> torch.Tensor:
+def load_cached(directory: Path, column: str, image_ids: Sequence[str]) -> torch.Tensor:
     """`arrays` of a finished artifact. Not to be changed in place.
 
     A process keeps the last few that aren't large: cells on a warm worker mostly want what the cell before them had.
@@ -85,7 +85,7 @@ def arrays(directory: Path, column: str, image_ids: Sequence[str]) -> torch.Tens
     rows = {image_id: row for row, image_id in enumerate(image_ids)}
     out = np.empty((len(rows), *shape), dtype=dtype)
     found = 0
-    for batch in ahead(
+    for batch in prefetch(
         chain.from_iterable(
             shards.row_groups(path, ["image_id", column], rows.keys()) for path in paths
         )
@@ -123,7 +123,7 @@ def expert_masks(
     artifact: Path, image_ids: Sequence[str], pathologies: Sequence[str], size: int
 ) -> torch.Tensor:
     """Packed expert masks of the named images, only the studied pathologies: (N, bytes) uint8."""
-    packed = gather(artifact / "masks", "masks", image_ids)
+    packed = load_cached(artifact / "masks", "masks", image_ids)
     if tuple(pathologies) == PATHOLOGIES:
         return packed
     chosen = [PATHOLOGIES.index(name) for name in pathologies]
@@ -136,7 +136,7 @@ def expert_masks(
 
 def pixels(artifact: Path, image_ids: Sequence[str]) -> torch.Tensor:
     """Grey pixels of the named images: (N, H, W) uint8."""
-    return gather(artifact / "images", "pixels", image_ids)
+    return load_cached(artifact / "images", "pixels", image_ids)
 
 
 def shard_pixels(
@@ -146,7 +146,7 @@ def shard_pixels(
 
     In batches of `size` images, the last one smaller. The next is read while one is worked on, and no more are in memory.
     """
-    return ahead(_shard_pixels(path, wanted, size))
+    return prefetch(_shard_pixels(path, wanted, size))
 
 
 def _shard_pixels(
@@ -170,7 +170,7 @@ def _shard_pixels(
         yield ids, torch.from_numpy(np.stack(pixels))
 
 
-def ahead(items: Iterator[Item]) -> Iterator[Item]:
+def prefetch(items: Iterator[Item]) -> Iterator[Item]:
     """The items, each made by a thread while the one before is used."""
     end = object()
     with ThreadPoolExecutor(1) as pool:

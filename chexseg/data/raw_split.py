@@ -27,7 +27,7 @@ class RawSplit:
     @cached_property
     def table(self) -> pd.DataFrame:
         """The table of `chexpert.read_csv`."""
-        with remote_path.reached(self.csv.path):
+        with remote_path.wrap_io_errors(self.csv.path):
             return chexpert.read_csv(self.csv, self.folder)
 
     def masks(self) -> chexlocalize.MaskFile:
@@ -42,7 +42,7 @@ class RawSplit:
         The same files have the same fingerprint wherever they lie. sizes: path -> bytes of the images that have been read;
         those of all others are looked up. -1 stands for a missing image: ingest names it, planning goes on.
         """
-        with remote_path.reached(self.csv.path):
+        with remote_path.wrap_io_errors(self.csv.path):
             digest = hashlib.sha256(self.csv.read_bytes())
         if self.mask_file is not None:
             try:

@@ -71,7 +71,7 @@ def map_files(
     workers: int = 1,
     num_cpus: float = 1,
     num_gpus: float = 0,
-    here: bool = False,
+    single_node: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[dict[str, Any]]:
     """Apply a stateful worker to every path: ``worker(**arguments)(path) -> dict``.
@@ -92,7 +92,9 @@ def map_files(
     from ray.data import ActorPoolStrategy
 
     _context()
-    if here:  # an autoscaler would bring nodes for what waits, and these could take none of it
+    if (
+        single_node
+    ):  # an autoscaler would bring nodes for what waits, and these could take none of it
         workers = min(workers, _devices("GPU" if num_gpus else "CPU"))
     most = max(1, min(workers, len(paths)))
     # All start at once, or the second would wait for the first to have its model; one that finds no room holds nobody up.
@@ -106,7 +108,7 @@ def map_files(
         num_cpus=num_cpus,
         num_gpus=num_gpus,
         compute=pool,
-        label_selector=node_label() if here else None,
+        label_selector=node_label() if single_node else None,
     )
     for row in dataset.iter_rows():
         answer = json.loads(row["answer"])

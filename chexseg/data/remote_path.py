@@ -88,9 +88,9 @@ class RemotePath:
 
         def list_all(files: fs.FileSystem, path: str) -> dict[str, int]:
             found = files.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True))
-            here = str(self)
+            single_node = str(self)
             return {
-                here + info.path.removeprefix(path): info.size
+                single_node + info.path.removeprefix(path): info.size
                 for info in found
                 if info.type == fs.FileType.File
             }
@@ -125,7 +125,7 @@ def at(place: str | Path) -> Location:
 
 def check(root: Location) -> None:
     """Raises `UserError` where there is no such directory or prefix, or it can't be asked for."""
-    with reached(root):
+    with wrap_io_errors(root):
         if root.is_dir():
             return
     found = "no such directory" if isinstance(root, Path) else "no such bucket or prefix"
@@ -135,7 +135,7 @@ def check(root: Location) -> None:
 
 
 @contextmanager
-def reached(root: Location) -> Iterator[None]:
+def wrap_io_errors(root: Location) -> Iterator[None]:
     """A place that doesn't answer as it should is a user's mistake: the `UserError` names what was asked for."""
     try:
         yield
@@ -152,10 +152,10 @@ def files(root: Location, paths: Iterable[str]) -> Iterator[Location]:
 
 
 def sizes(folder: Location, paths: Iterable[str]) -> list[int]:
-    """Bytes of each of the paths, which lie in `folder`; -1 for a file that isn't there. Raises `UserError` as `reached`."""
+    """Bytes of each of the paths, which lie in `folder`; -1 for a file that isn't there. Raises `UserError` as `wrap_io_errors`."""
     if isinstance(folder, Path):
         return [_size(path) for path in paths]
-    with reached(folder):
+    with wrap_io_errors(folder):
         there = folder.sizes()
     return [there.get(path, -1) for path in paths]
 
@@ -172,7 +172,7 @@ def at_once(files: Sequence[Location]) -> int:
     return AT_ONCE if files and isinstance(files[0], RemotePath) else os.cpu_count() or 1
 
 
-def ahead(paths: Iterable[Location]) -> Iterator[Path | Readable]:
+def prefetch(paths: Iterable[Location]) -> Iterator[Path | Readable]:
     """The files in their order. Those of an object store are read by threads, so many at once and no more ahead."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         coming: deque[Path | Readable] = deque()

@@ -119,7 +119,7 @@ def _read_mask_files(
     """The mask files that name any image; only the radiologists' may be missing."""
     mask_files = {}
     for name, file in chexlocalize.FILES.items():
-        with remote_path.reached(root):
+        with remote_path.wrap_io_errors(root):
             if name == "radiologists" and not (root / file).is_file():
                 continue
         mask_file, found = chexlocalize.scan(root / file)

@@ -1,7 +1,7 @@
 """A network on several workers that computes what it would on one: sums, batch statistics and dropout over the whole batch.
 
 Every worker draws the same batch and takes its share of the rows. Without a process group there is one worker, and nothing
-here does anything. Gradients: `DistributedDataParallel` takes the mean over workers, and the backward pass of `total` the
+here does anything. Gradients: `DistributedDataParallel` takes the mean over workers, and the backward pass of `all_reduce_sum` the
 sum, so a loss of global sums has the same gradient as on one worker; a mean over the rows of equal shares has it anyway.
 """
 
@@ -25,12 +25,12 @@ def rank() -> int:
     return dist.get_rank() if workers() > 1 else 0
 
 
-def share(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def shard_batch(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """This worker's rows of a batch: as many expert ones, which stand first, as the others have, give or take one."""
     return {name: values[rank() :: workers()] for name, values in batch.items()}
 
 
-def total(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum over all workers, with a gradient."""
     if workers() == 1:
         return values
@@ -59,9 +59,9 @@ class _BatchNorm2d(nn.BatchNorm2d):
             torch.promote_types(kind, torch.float32)
         )  # statistics in bfloat16 would be none
         axes, count = (0, 2, 3), input.numel() // input.shape[1] * workers()
-        mean_C = total(input.sum(axes)) / count
+        mean_C = all_reduce_sum(input.sum(axes)) / count
         centred = input - mean_C[:, None, None]
-        variance_C = total(centred.square().sum(axes)) / count
+        variance_C = all_reduce_sum(centred.square().sum(axes)) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean_C, self.momentum)
@@ -99,7 +99,7 @@ def parallel(model: nn.Module, device: str) -> nn.Module:
     if workers() == 1:
         return model
     on_gpu = torch.device(device).type == "cuda"
-    if fault := refusal(model, on_gpu):
+    if fault := unsupported_reason(model, on_gpu):
         raise ValueError(fault)
     for module in list(model.modules()):
         for name, child in module.named_children():
@@ -120,7 +120,7 @@ def parallel(model: nn.Module, device: str) -> nn.Module:
     return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False, static_graph=True)
 
 
-def refusal(model: nn.Module, on_gpu: bool) -> str | None:
+def unsupported_reason(model: nn.Module, on_gpu: bool) -> str | None:
     """Why several workers can't compute what one would with this network; None where they can."""
     for child in model.modules():
         name = type(child).__name__

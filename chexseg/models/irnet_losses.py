@@ -82,7 +82,7 @@ def pair_losses(
     - ``displacement_foreground``: (3), the L1 norm of the 2-vector, summed over y and x;
     - ``displacement_background``: (4), likewise;
     - ``boundary_foreground``, ``boundary_background``, ``boundary_negative``: the means of (6), without its factors;
-    - ``boundary``: (6); ``total``: (7).
+    - ``boundary``: (6); ``all_reduce_sum``: (7).
 
     Pathologies. Each is on its own: a pair is in P+fg if both pixels are foreground of the same pathology, in P+bg if
     both are background of it, in P- if one is the one and one the other. A pathology without a foreground pixel in an

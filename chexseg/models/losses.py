@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from chexseg.models.distributed import total
+from chexseg.models.distributed import all_reduce_sum
 
 
 def _at_least_float32(values: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ def class_average_dice(logits_NKHW: Tensor, masks_NKHW: Tensor) -> Tensor:
         values.sum((0, 2, 3))
         for values in (probabilities_NKHW * masks_NKHW, probabilities_NKHW, masks_NKHW)
     ]
-    intersection_K, predicted_K, true_K = total(torch.stack(sums))
+    intersection_K, predicted_K, true_K = all_reduce_sum(torch.stack(sums))
     return 1 - ((2 * intersection_K + 1) / (predicted_K + true_K + 1)).mean()
 
 
@@ -73,7 +73,7 @@ def classification(logits_NL: Tensor, labels_NL: Tensor) -> Tensor:
     return losses_NL.masked_fill(ignored_NL, 0).sum() / (~ignored_NL).sum().clamp(min=1)
 
 
-class Watch:
+class LossMonitor:
     """The losses of an epoch, each read when the next one is on its way, so that a GPU never waits for its host."""
 
     def __init__(self) -> None:

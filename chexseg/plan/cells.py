@@ -46,7 +46,7 @@ class Cell:
         }
 
 
-class Names:
+class CellNamer:
     """What cells are called in a study that varies these dotted settings."""
 
     def __init__(self, varied: Iterable[str]):
@@ -69,7 +69,7 @@ class Names:
 
     def _other(self, s: Settings) -> tuple[str, ...]:
         """``key=value`` of what the study varies, `_kind` doesn't tell and reaches the cell."""
-        idle = _idle(s)
+        idle = _irrelevant_settings(s)
         return tuple(
             f"{word}={value(s)}" for key, word, value in self._keys if not key.startswith(idle)
         )
@@ -82,21 +82,21 @@ def _kind(s: Settings) -> str:
     return "full" if s.labels.p == 1 else f"{s.labels.weak} p={s.labels.p:g}"
 
 
-def telling(keys: Iterable[str], cells: Iterable[Settings]) -> set[str]:
+def distinguishing_settings(keys: Iterable[str], cells: Iterable[Settings]) -> set[str]:
     """Of the dotted settings those with several values among the cells that they reach."""
     values: dict[str, set[str]] = {key: set() for key in keys}
     for settings in cells:
-        idle = _idle(settings)
+        idle = _irrelevant_settings(settings)
         for key, found in values.items():
             if not key.startswith(idle):
                 found.add(repr(attrgetter(key)(settings)))
     return {key for key, found in values.items() if len(found) > 1}
 
 
-def _idle(s: Settings) -> tuple[str, ...]:
+def _irrelevant_settings(s: Settings) -> tuple[str, ...]:
     """How the settings begin that don't reach a cell."""
     own = None if s.encoder.imported else s.encoder.init
-    return _idle_where(
+    return _irrelevant_when(
         s.distil.fraction > 0,
         own,
         s.encoder.init in OWN_ENCODERS,
@@ -105,7 +105,7 @@ def _idle(s: Settings) -> tuple[str, ...]:
 
 
 @functools.cache
-def _idle_where(
+def _irrelevant_when(
     student: bool, own: str | None, importable: bool, weak: str | None
 ) -> tuple[str, ...]:
     """own: the encoder that isn't imported; weak: the kind of weak labels."""

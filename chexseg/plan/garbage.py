@@ -58,7 +58,7 @@ def survey(
     searched: some plans are of searches. If a search's journal is lost, nothing tells its unfinished fits from others'.
     """
     needed = {f"{node.stage}/{key[:20]}" for plan in plans for key, node in plan.nodes.items()}
-    everything = store.everything()
+    everything = store.scan()
     manifests = {
         name: manifest for name, (_, manifest) in everything.items() if isinstance(manifest, dict)
     }
@@ -108,7 +108,7 @@ def collect(store: Store, waste: Sequence[Waste], progress: Progress) -> tuple[s
     """
     folder, kept = f"{TRASH}/{now()}", []
     with live_runs.collecting(store) as runs:
-        everything = store.everything() if any(run.searches for run in runs) else {}
+        everything = store.scan() if any(run.searches for run in runs) else {}
         manifests = {
             name: manifest
             for name, (_, manifest) in everything.items()

@@ -86,12 +86,12 @@ class Plan:
     targets: list[str] = field(default_factory=list)
     data: Mapping[str, str] = field(default_factory=dict)
     members: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    collapsed: int = 0
+    merged_combinations: int = 0
 
     @property
     def combinations(self) -> int:
         """Cells, and combinations that were another's; a cell that members share counts once."""
-        return len(self.cells) + self.collapsed
+        return len(self.cells) + self.merged_combinations
 
     def needed(self, cached: Iterable[str]) -> list[Node]:
         """The nodes that must run given what's cached: every cell's scores, the targets, and what these need and

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
-from chexseg.config.settings import Encoder, ExpertSplit, Score, Section, Settings, collapse
+from chexseg.config.settings import Encoder, ExpertSplit, Score, Section, Settings, canonical
 from chexseg.config.study import Study
 from chexseg.data.raw_split import fingerprint
 from chexseg.data.remote_path import Location
-from chexseg.plan.cells import Names, telling
+from chexseg.plan.cells import CellNamer, distinguishing_settings
 from chexseg.plan.graph import NoEncoderError, Plan, node_of
 from chexseg.stages import configs
 
@@ -38,31 +38,33 @@ def plan(
     Raises `NoEncoderError` for a study that needs another.
     """
     out = Plan(study, imported or {}, data=data)
-    wiring, cells = _Wiring(out, data), {}
+    builder, cells = _PlanBuilder(out, data), {}
     members = {
-        member.name: [collapse(given) for given in member.cells()]
+        member.name: [canonical(given) for given in member.cells()]
         for member in study.members or (study,)
     }
-    names = Names(
-        telling(study.varied, chain(*members.values())) if study.members else study.varied
+    names = CellNamer(
+        distinguishing_settings(study.varied, chain(*members.values()))
+        if study.members
+        else study.varied
     )
     fractions: dict[str, float] = {}
     for name, combinations in members.items():
         with _told_by(name if study.members else None):
-            for key, fraction in wiring.taught(combinations):
+            for key, fraction in builder.distillation_requests(combinations):
                 fractions[key] = max(fraction, fractions.get(key, 0))
     for name, combinations in members.items():
         own: dict[str, None] = {}
         with _told_by(name if study.members else None):
             for settings in combinations:
-                fit_key, score_key = wiring.cell(settings, fractions)
+                fit_key, score_key = builder.cell(settings, fractions)
                 own[score_key] = (
                     None  # where it's there already, what differs between the two doesn't reach this cell
                 )
                 if score_key not in cells:
                     cells[score_key] = names.cell(settings, fit_key, score_key)
         out.members[name] = tuple(own)
-        out.collapsed += len(combinations) - len(own)
+        out.merged_combinations += len(combinations) - len(own)
     out.cells = list(cells.values())
     return out
 
@@ -76,7 +78,7 @@ def _told_by(member: str | None) -> Iterator[None]:
         raise NoEncoderError(f"{member}: {error}" if member else str(error)) from None
 
 
-def _once(make: Callable[..., Any]) -> Callable[..., Any]:
+def _memoize(make: Callable[..., Any]) -> Callable[..., Any]:
     """`make`, called once for equal arguments. The very same objects are known without being hashed, which takes longer."""
     equal, same = functools.cache(make), {}
 
@@ -89,7 +91,7 @@ def _once(make: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
-class _Wiring:
+class _PlanBuilder:
     """Adds the stages of cells to a plan.
 
     What a stage is made of is all that its function is given, so that it's made once for equal arguments: a study of many
@@ -99,10 +101,12 @@ class _Wiring:
     def __init__(self, out: Plan, data: Mapping[str, str]):
         self.plan, self.data = out, data
         self.ingested, self.inputs, self.fit, self.scored = map(
-            _once, (self._ingested, self._inputs, self._fit, self._scored)
+            _memoize, (self._ingested, self._inputs, self._fit, self._scored)
         )
 
-    def taught(self, combinations: Iterable[Settings]) -> Iterator[tuple[str, float]]:
+    def distillation_requests(
+        self, combinations: Iterable[Settings]
+    ) -> Iterator[tuple[str, float]]:
         """(key of a teacher's fit, fraction) of each student: the largest holds all smaller ones."""
         for s in combinations:
             if s.distil.fraction > 0:

@@ -68,7 +68,7 @@ def _apart(nodes: Mapping[str, Node]) -> dict[str, set[str]]:
 
 def _results(stage: str, used: Collection[str], store: Store) -> list[_Made]:
     found = []
-    for name, (_, about) in store.everything(stage).items():
+    for name, (_, about) in store.scan(stage).items():
         if name.rpartition("/")[2] in used:
             continue
         try:

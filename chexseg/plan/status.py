@@ -127,7 +127,7 @@ class Summary:
     def warnings(self) -> list[str]:
         """What a reader should know before anything is spent."""
         plan, out = self.plan, []
-        if plan.collapsed:
+        if plan.merged_combinations:
             out.append(
                 f"{plan.combinations} combinations are {len(plan.cells)} distinct cells: the others differ in"
                 " settings that don't reach them (at p = 1 there are no weak labels)"
@@ -211,7 +211,10 @@ class Summary:
 
 
 def summarise(
-    plan: Plan, store: Store, images: Mapping[str, int] | None = None, explain: bool = False
+    plan: Plan,
+    store: Store,
+    images: Mapping[str, int] | None = None,
+    format_validation_error: bool = False,
 ) -> Summary:
     """Look up every node of a plan in a store.
 
@@ -220,8 +223,12 @@ def summarise(
     artifacts = store.find_all(plan.nodes.values())
     needed = {node.key: node for node in plan.needed(artifacts)}
     errors = {key: failure["error"] for key, failure in store.failures(needed).items()}
-    busy = store.busy(needed.values())
-    reasons = staleness.reasons(plan.nodes, needed.keys() - errors.keys(), store) if explain else {}
+    in_progress = store.in_progress(needed.values())
+    reasons = (
+        staleness.reasons(plan.nodes, needed.keys() - errors.keys(), store)
+        if format_validation_error
+        else {}
+    )
     states = (
         dict.fromkeys(plan.nodes, "unneeded")
         | dict.fromkeys(artifacts, "cached")
@@ -230,7 +237,7 @@ def summarise(
     states |= (
         dict.fromkeys(reasons, "stale")
         | dict.fromkeys(errors, "failed")
-        | dict.fromkeys(busy, "running")
+        | dict.fromkeys(in_progress, "running")
     )
     costs = {} if images is None else cost.expected(plan, store.manifests(), images)
     return Summary(plan, states, errors, reasons, costs, artifacts)

@@ -12,7 +12,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from chexseg.errors import UserError
-from chexseg.run.cluster_limits import NO_GROWTH, Growth
+from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
 from chexseg.run.local_ray import local_ray
 from chexseg.run.worker_imports import WorkerPath
 
@@ -39,14 +39,14 @@ class Capacity:
     gpus: float
     node_cpus: int  # of the largest node
     node_gpus: int
-    growth: Growth = NO_GROWTH
+    limits: ClusterLimits = CURRENT_SIZE
     nodes: int = 1
 
     @classmethod
-    def of_cluster(cls, growth: Growth = NO_GROWTH) -> Capacity:
+    def of_cluster(cls, limits: ClusterLimits = CURRENT_SIZE) -> Capacity:
         """Raises `UserError` for a cluster on which a study would hang."""
         total = ray.cluster_resources()
-        if max(total.get("CPU", 0), growth.cpus) < 2:
+        if max(total.get("CPU", 0), limits.cpus) < 2:
             raise UserError(
                 f"--address: the cluster has {total.get('CPU', 0):g} CPU; allowed: at least 2, one of them for Ray Data,"
                 " or --grow-to CPU=N for what it may grow to"
@@ -54,35 +54,35 @@ class Capacity:
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         largest = [int(max(node.get(name, 0) for node in alive)) for name in ("CPU", "GPU")]
         return cls(
-            max(int(total.get("CPU", 0)) - 1, 0), total.get("GPU", 0), *largest, growth, len(alive)
+            max(int(total.get("CPU", 0)) - 1, 0), total.get("GPU", 0), *largest, limits, len(alive)
         )
 
     @property
     def one_node(self) -> bool:
         """True for a cluster that is a single machine and stays so."""
-        return self.nodes == 1 and self.growth == NO_GROWTH
+        return self.nodes == 1 and self.limits == CURRENT_SIZE
 
     @property
-    def cpus_in_reach(self) -> int:
-        return max(self.cpus, self.growth.cpus - 1)
+    def max_cpus(self) -> int:
+        return max(self.cpus, self.limits.cpus - 1)
 
     @property
-    def gpus_in_reach(self) -> float:
-        return max(self.gpus, self.growth.gpus)
+    def max_gpus(self) -> float:
+        return max(self.gpus, self.limits.gpus)
 
     def gpus_of(self, resources: Resources) -> float:
         """What a cell holds of a GPU: nothing where there is none."""
-        return resources.gpu if self.gpus_in_reach else 0
+        return resources.gpu if self.max_gpus else 0
 
     def cells_at_once(self, resources: Resources) -> int:
         """How many cells run side by side. Raises `UserError` if not one fits: Tune would wait for ever."""
         # How large a node is that isn't there yet, nobody knows.
-        room = min(self.cpus_in_reach, max(self.node_cpus, self.growth.cpus))
+        room = min(self.max_cpus, max(self.node_cpus, self.limits.cpus))
         if resources.cpu > room:
             raise UserError(
                 f"resources.cpu: found {resources.cpu:g}; allowed: at most {room}, what one node has free"
             )
-        largest = max(self.node_gpus, self.growth.gpus)
+        largest = max(self.node_gpus, self.limits.gpus)
         if self.gpus_of(resources) > largest:
             raise UserError(
                 f"resources.gpu: found {resources.gpu:g}; allowed: at most {largest}, the largest node's"
@@ -93,9 +93,9 @@ class Capacity:
             if resources.workers == 1
             else max(1, int(resources.cpu)) * resources.workers
         )
-        slots = [int(self.cpus_in_reach / cpus)]
+        slots = [int(self.max_cpus / cpus)]
         if gpu := self.gpus_of(resources):
-            slots.append(int(self.gpus_in_reach / (gpu * resources.workers)))
+            slots.append(int(self.max_gpus / (gpu * resources.workers)))
         if resources.workers > 1 and not min(slots):
             raise UserError(
                 f"resources.workers: found {resources.workers}; allowed: as many as the cluster has room for"
@@ -109,8 +109,8 @@ class Capacity:
             max(1, int(resources.cpu)) * resources.workers,
             self.gpus_of(resources) * resources.workers,
         )
-        if cpus > max(self.node_cpus, self.growth.cpus) or gpus > max(
-            self.node_gpus, self.growth.gpus
+        if cpus > max(self.node_cpus, self.limits.cpus) or gpus > max(
+            self.node_gpus, self.limits.gpus
         ):
             raise UserError(
                 f"resources.workers: found {resources.workers}, and --store is no directory; allowed: as many as one node has"
@@ -122,7 +122,7 @@ class Capacity:
 
         Raises `UserError` on a cluster, whose head would take days for what it was built for.
         """
-        if not resources.gpu or self.gpus_in_reach:
+        if not resources.gpu or self.max_gpus:
             return None
         if address is None:
             return f"this machine has no GPU: cells train on its CPUs, and resources.gpu: {resources.gpu:g} counts for nothing"
@@ -132,7 +132,7 @@ class Capacity:
         )
 
 
-def leave_if_going() -> None:
+def raise_if_draining() -> None:
     """Raises, on a node that Ray was told will be gone (drained, as after a spot node's warning), what Tune takes for
     the node's death: it goes on elsewhere, and counts no failure."""
     # Nothing public tells; Ray Train looks here too.

@@ -10,14 +10,14 @@ ALLOWED = "such as GPU=8,CPU=64, whole numbers of what head and workers have tog
 
 
 @dataclass(frozen=True)
-class Growth:
+class ClusterLimits:
     """CPUs and GPUs of the whole cluster at its largest; 0 where it has what it has."""
 
     cpus: int = 0
     gpus: int = 0
 
     @classmethod
-    def parse(cls, text: str | None) -> Growth:
+    def parse(cls, text: str | None) -> ClusterLimits:
         """From ``GPU=8,CPU=64``, either of them or both; None is no growth. Raises `UserError`."""
         if text is None:
             return cls()
@@ -36,4 +36,4 @@ class Growth:
         return cls(found.get("CPU", 0), found.get("GPU", 0))
 
 
-NO_GROWTH = Growth()
+CURRENT_SIZE = ClusterLimits()

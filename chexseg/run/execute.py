@@ -14,7 +14,7 @@ import pyarrow as pa
 from chexseg.data.remote_path import Location
 from chexseg.errors import DamagedError, UserError
 from chexseg.plan.graph import Node
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.registry import STAGES
 from chexseg.store.manifest import MANIFEST, UnreadableManifestError
 from chexseg.store.store import Artifact, Store
@@ -24,7 +24,7 @@ INPUTS = ".inputs.json"
 
 
 def execute(
-    node: Node, nodes: dict[str, Node], store: Store, data: Location, execution: Execution
+    node: Node, nodes: dict[str, Node], store: Store, data: Location, context: StageContext
 ) -> tuple[Artifact, bool]:
     """The node's result, and whether it was computed now: it may be in the store by now. Inputs must be there.
 
@@ -47,14 +47,14 @@ def execute(
             inputs = {role: artifact.path for role, artifact in artifacts.items()}
         if node.data is not None:
             inputs["data"] = data
-        store.salvage(node, partial)
+        store.recover(node, partial)
         _begin(partial, artifacts)
         started = time.monotonic()
         try:
             with _damage_dropped(
                 store, artifacts.values(), DamagedError, pa.ArrowException, OSError
             ):
-                facts = dict(stage.load().run(stage.parse(node.config), inputs, partial, execution))
+                facts = dict(stage.load().run(stage.parse(node.config), inputs, partial, context))
             if node.data is not None and facts.get("data") != node.data:
                 raise UserError(
                     f"data root {data}: what {node.label} has read isn't what this study was planned with; expected: data that"
@@ -65,7 +65,7 @@ def execute(
         except UserError:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        where = {"device": execution.device, "threads": execution.threads}
+        where = {"device": context.device, "threads": context.threads}
         return store.commit(node, partial, facts, time.monotonic() - started, where), True
 
 

@@ -19,7 +19,7 @@ UNTOLD = ("step s", "data wait s")
 
 
 @dataclass
-class Tally:
+class RunCounts:
     """How the cells of a run stand, or the points of a search.
 
     done: with those that were in the store before. best: (selection mIoU, name) of the best fit. times: of the first
@@ -96,11 +96,11 @@ class Work:
 
 # Its calls, several a second, would bury the stages in the dashboard's list of tasks.
 @ray.remote(num_cpus=0, enable_task_events=False)
-class Board:
+class ProgressActor:
     """The latest progress of everything under way, and what has finished since it was last read."""
 
-    def __init__(self, tally: Tally) -> None:
-        self.tally, self.metrics = tally, Metrics(tally.study)
+    def __init__(self, counts: RunCounts) -> None:
+        self.counts, self.metrics = counts, Metrics(counts.study)
         self.running: dict[str, Work] = {}
         self.finished: list[tuple[str, str]] = []
 
@@ -127,17 +127,17 @@ class Board:
         self.finished.append((name, text))
 
     def begin_cell(self, name: str) -> None:
-        self.tally.begin(name, time.monotonic())
+        self.counts.begin(name, time.monotonic())
 
     def end_cell(self, name: str, whole: bool, miou: float | None) -> None:
-        self.tally.end(name, whole, miou, time.monotonic())
+        self.counts.end(name, whole, miou, time.monotonic())
 
     def read(
         self,
     ) -> tuple[dict[str, tuple[int, int, str, dict[str, Any]]], list[tuple[str, str]], str]:
         """What a reporter is told: the stages under way, what has finished, the headline. Metrics are brought up to date."""
-        if self.tally.total:
-            self.metrics.set_cells(self.tally.states())
+        if self.counts.total:
+            self.metrics.set_cells(self.counts.states())
         self.metrics.set_stages((work.tags, work.figures()) for work in self.running.values())
         running = {
             name: (
@@ -149,23 +149,27 @@ class Board:
             for name, work in self.running.items()
         }
         finished, self.finished = self.finished, []
-        return running, finished, self.tally.text()
+        return running, finished, self.counts.text()
 
 
-def post(tally: Tally) -> Any:
+def start_progress_actor(counts: RunCounts) -> Any:
     """A board on the driver's node: another may go at any time, and the run would end with it."""
-    return Board.options(scheduling_strategy=on_node(this_node())).remote(tally)
+    return ProgressActor.options(scheduling_strategy=on_node(this_node())).remote(counts)
 
 
-class Pen:
+class ProgressWriter:
     """A stage's `progress` callback: writes to the board, at most twice a second, and its end. The latest figures stay in
     the note.
 
     name: for people. cell, stage: for metrics.
     """
 
-    def __init__(self, board: Any, name: str, cell: str, stage: str):
-        self.board, self.name, self.tags = board, name, {"cell": cell, "stage": stage}
+    def __init__(self, progress_actor: Any, name: str, cell: str, stage: str):
+        self.progress_actor, self.name, self.tags = (
+            progress_actor,
+            name,
+            {"cell": cell, "stage": stage},
+        )
         self.note: dict[str, Any] = {}
         self.written = 0.0
 
@@ -176,18 +180,18 @@ class Pen:
         now = time.monotonic()
         if now - self.written >= 0.5 or done == total:
             self.written = now
-            self.board.update.remote(self.name, self.tags, done, total, unit, self.note)
+            self.progress_actor.update.remote(self.name, self.tags, done, total, unit, self.note)
 
 
-class Watch:
+class ProgressDisplay:
     """Shows the board on a reporter from a thread of its own while the driver waits for Ray, and ends it."""
 
-    def __init__(self, board: Any, reporter: Reporter, every: float = 0.5):
-        self.board, self.reporter, self.every = board, reporter, every
+    def __init__(self, progress_actor: Any, reporter: Reporter, every: float = 0.5):
+        self.progress_actor, self.reporter, self.every = progress_actor, reporter, every
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> ProgressDisplay:
         self.thread.start()
         return self
 
@@ -197,10 +201,10 @@ class Watch:
         self.show()
         # With it ends the process of its gauges. Ray would keep both for as long as the driver lives: what its workers were
         # sent has handles of the board.
-        ray.kill(self.board)
+        ray.kill(self.progress_actor)
 
     def show(self) -> None:
-        running, finished, head = ray.get(self.board.read.remote())
+        running, finished, head = ray.get(self.progress_actor.read.remote())
         self.reporter.headline(head)
         for name, text in finished:
             self.reporter.finish(name, text)

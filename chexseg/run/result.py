@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Outcome:
+class RunResult:
     """What a run did: nodes computed, with their seconds; nodes that failed, with the error; the rest was in the store."""
 
     computed: dict[str, float] = field(default_factory=dict)

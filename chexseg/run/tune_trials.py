@@ -11,8 +11,8 @@ from typing import Any
 import ray
 
 from chexseg.config.study import Resources
-from chexseg.run.cluster import MAX_FAILURES, Capacity, leave_if_going
-from chexseg.stages.api import Execution
+from chexseg.run.cluster import MAX_FAILURES, Capacity, raise_if_draining
+from chexseg.stages.api import StageContext
 
 #: What Tune copies from the driver's environment into that of its actors, which Ray writes into its logs as it is.
 CREDENTIALS = {
@@ -23,7 +23,7 @@ CREDENTIALS = {
 }
 
 
-def entitle(name: str) -> None:
+def set_process_title(name: str) -> None:
     """Call this process so in the dashboard's cluster view and in `top`, until the next call of a method of its actor.
 
     Tune's actors are named once for all their trials. Nothing public of Ray's does it.
@@ -34,11 +34,11 @@ def entitle(name: str) -> None:
 def _on_a_node_that_stays(
     config: Mapping[str, Any], trial: Callable[..., None], constants: Mapping[str, Any]
 ) -> None:
-    leave_if_going()  # a warm worker would take trials until its node is gone
+    raise_if_draining()  # a warm worker would take trials until its node is gone
     trial(config, **constants)
 
 
-def on_warm_workers(
+def run_trials(
     trial: Callable[..., None],
     constants: Mapping[str, Any],
     capacity: Capacity,
@@ -58,15 +58,15 @@ def on_warm_workers(
     # Tune's own handler would end the phase as if it had finished, and the run would go on.
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     from ray import tune
-    from ray.tune.execution import class_cache
+    from ray.tune.context import class_cache
 
     # Workers have those of their nodes. There is no setting for it.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
     gpu = capacity.gpus_of(resources)
-    execution = Execution(
+    context = StageContext(
         device="cuda" if gpu else "cpu", threads=max(1, int(resources.cpu)), map_gpus=gpu
     )
-    constants = {**constants, "execution": execution}
+    constants = {**constants, "context": context}
     function = tune.with_parameters(_on_a_node_that_stays, trial=trial, constants=constants)
     function.__name__ = "warm worker"  # so the dashboard tells it from other actors
     scratch = tempfile.mkdtemp(prefix="chexseg-tune-")

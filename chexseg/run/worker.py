@@ -16,10 +16,10 @@ from chexseg.code_version import CodeVersion
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
 from chexseg.plan.graph import Node
-from chexseg.run.cluster import leave_if_going
+from chexseg.run.cluster import raise_if_draining
 from chexseg.run.execute import execute
-from chexseg.run.progress_actor import Pen
-from chexseg.stages.api import Execution
+from chexseg.run.progress_actor import ProgressWriter
+from chexseg.stages.api import StageContext
 from chexseg.store.store import Store
 
 
@@ -33,21 +33,21 @@ class Job:
     nodes: Mapping[str, Node]
     store: str
     data: Location
-    board: Any
-    here: bool = False
+    progress_actor: Any
+    single_node: bool = False
     code: CodeVersion = field(default_factory=code_version.running)
 
-    def pen(self, key: str, cell: str | None = None) -> Pen:
+    def progress_writer(self, key: str, cell: str | None = None) -> ProgressWriter:
         """What a node's stage writes its progress with. cell: whose it is alone."""
         node = self.nodes[key]
-        return Pen(
-            self.board,
+        return ProgressWriter(
+            self.progress_actor,
             f"{cell}, {node.stage}" if cell else node.label,
             cell or key[:12],
             node.stage,
         )
 
-    def part(self, keys: Iterable[str]) -> Job:
+    def subset(self, keys: Iterable[str]) -> Job:
         """The job for workers that compute these nodes alone: with them and their inputs, whatever else a study has."""
         wanted = [self.nodes[key] for key in keys]
         return replace(
@@ -58,32 +58,32 @@ class Job:
         )
 
 
-def attempt(job: Job, key: str, name: str, execution: Execution) -> dict[str, Any]:
+def attempt(job: Job, key: str, name: str, context: StageContext) -> dict[str, Any]:
     """Compute one node in a worker; never raises, so that one failure stops nothing else, but to leave a place that will be
-    gone (`cluster.leave_if_going`)."""
+    gone (`cluster.raise_if_draining`)."""
     node, store = job.nodes[key], Store(job.store)
     if found := store.find(node.stage, key):
         return {"key": key, "state": "cached", "miou": found.facts.get("selection_miou")}
     started = time.monotonic()
     try:
         code_version.require(job.code)
-        artifact, computed = execute(node, dict(job.nodes), store, job.data, execution)
+        artifact, computed = execute(node, dict(job.nodes), store, job.data, context)
     except UserError as error:
-        job.board.finish.remote(name, f"refused: {error}")
+        job.progress_actor.finish.remote(name, f"refused: {error}")
         return {"key": key, "state": "mistake", "error": str(error)}
     except Exception as error:
-        leave_if_going()  # Ray starts nothing there any more, which is no fault of the stage
+        raise_if_draining()  # Ray starts nothing there any more, which is no fault of the stage
         text = _first_line(error)
         store.record_failure(node, text, traceback.format_exc())
-        job.board.finish.remote(name, f"failed: {text}")
+        job.progress_actor.finish.remote(name, f"failed: {text}")
         return {"key": key, "state": "failed", "error": text}
     finally:
         _return_memory()
     if not computed:  # by another driver, while this one waited
-        job.board.finish.remote(name, "found: another run has computed it")
+        job.progress_actor.finish.remote(name, "found: another run has computed it")
         return {"key": key, "state": "cached", "miou": artifact.facts.get("selection_miou")}
     seconds = time.monotonic() - started
-    job.board.finish.remote(name, f"done in {seconds:.1f} s{_headline(artifact.facts)}")
+    job.progress_actor.finish.remote(name, f"done in {seconds:.1f} s{_headline(artifact.facts)}")
     return {
         "key": key,
         "state": "computed",
@@ -105,7 +105,7 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def lost(job: Job, key: str, error: BaseException | None) -> dict[str, Any]:
+def record_lost_worker(job: Job, key: str, error: BaseException | None) -> dict[str, Any]:
     """The answer for a worker that died more often than MAX_FAILURES: it could not write down itself that it failed."""
     text = _first_line(error) if error else "its worker was lost"
     Store(job.store).record_failure(job.nodes[key], text, str(error))
@@ -120,6 +120,6 @@ def _headline(facts: Mapping[str, Any]) -> str:
     return f", {facts['images']} images" if isinstance(facts.get("images"), int) else ""
 
 
-def whole(answer: Mapping[str, Any]) -> bool:
+def succeeded(answer: Mapping[str, Any]) -> bool:
     """Whether a node's result is in the store."""
     return answer["state"] in ("cached", "computed")

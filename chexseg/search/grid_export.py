@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any
 
-from chexseg.plan.cells import telling
+from chexseg.plan.cells import distinguishing_settings
 from chexseg.plan.graph import Plan
 from chexseg.search import journal
 from chexseg.search.space_plan import identity
@@ -39,7 +39,7 @@ def record(
 
     varied = planned.study.varied
     keys = sorted(
-        telling(varied, (cell.settings for cell in planned.cells))
+        distinguishing_settings(varied, (cell.settings for cell in planned.cells))
         if planned.study.members
         else varied
     )

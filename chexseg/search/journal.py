@@ -55,9 +55,9 @@ def alone(store: Store, name: str, wait: bool) -> Iterator[bool]:
         return
     work, deadline = (
         f"{FOLDER}/{name}",
-        time.monotonic() + backend.timing.dead + backend.timing.beat,
+        time.monotonic() + backend.timing.dead + backend.timing.heartbeat,
     )
-    while not wait and unfinished(work) in backend.busy():
+    while not wait and unfinished(work) in backend.in_progress():
         if time.monotonic() > deadline:
             yield False
             return

@@ -25,7 +25,7 @@ UNPRUNED = 4
 
 
 @dataclass(frozen=True)
-class Standing:
+class TrialCounts:
     """How far a search is. Points are what it has asked for itself; told are settings that other studies had finished."""
 
     done: int = 0
@@ -40,7 +40,7 @@ class Standing:
     note: str | None = None
 
 
-class Ledger:
+class OptunaStudy:
     """One search's Optuna study."""
 
     def __init__(self, search: Search, store: Store):
@@ -67,7 +67,7 @@ class Ledger:
         """Keep what was told, for certain. Raises `UserError` as the journal's `flush` does."""
         self.lines.flush()
 
-    def standing(self) -> Standing:
+    def trial_counts(self) -> TrialCounts:
         """How far the search is, from the storage as it is; nothing is written."""
         from optuna.trial import TrialState
 
@@ -85,7 +85,7 @@ class Ledger:
         notes = [f"{count_torn(torn)} left out; every complete line counts"] if torn else []
         if altered:
             notes.append(f"{altered} trials left out, whose settings aren't those of their fits")
-        return Standing(
+        return TrialCounts(
             done=states[TrialState.COMPLETE],
             pruned=states[TrialState.PRUNED],
             failed=states[TrialState.FAIL],
@@ -162,8 +162,8 @@ class Ledger:
                 self.study.enqueue_trial(trial.params, user_attrs={"continues": trial.number})
             if trial.state == TrialState.RUNNING:
                 self.study.tell(trial.number, state=TrialState.FAIL)
-        standing = self.standing()
-        return max(0, self.search.study.search.points - standing.done - standing.pruned)
+        trial_counts = self.trial_counts()
+        return max(0, self.search.study.search.points - trial_counts.done - trial_counts.pruned)
 
     def tell_finished(self) -> int:
         """Tell the sampler every point of the space whose fits are in the store, whoever made them; how many were new.

@@ -18,30 +18,39 @@ from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
 from chexseg.progress import Reporter
 from chexseg.run.cluster import MAX_FAILURES, Capacity
-from chexseg.run.cluster_limits import NO_GROWTH, Growth
-from chexseg.run.progress_actor import Pen, Tally, Watch, post
-from chexseg.run.result import Outcome
+from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
+from chexseg.run.progress_actor import (
+    ProgressDisplay,
+    ProgressWriter,
+    RunCounts,
+    start_progress_actor,
+)
+from chexseg.run.result import RunResult
 from chexseg.run.scheduler import check_networks, run
-from chexseg.run.tune_trials import entitle, on_warm_workers
-from chexseg.run.worker import Job, attempt, whole
+from chexseg.run.tune_trials import run_trials, set_process_title
+from chexseg.run.worker import Job, attempt, succeeded
 from chexseg.search import journal
-from chexseg.search.optuna_study import Ledger
+from chexseg.search.optuna_study import OptunaStudy
 from chexseg.search.space_plan import Search, describe
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.store.store import Store
 
 
 def run_search(
-    search: Search, store: Store, data: Location, reporter: Reporter, growth: Growth = NO_GROWTH
-) -> Outcome:
+    search: Search,
+    store: Store,
+    data: Location,
+    reporter: Reporter,
+    limits: ClusterLimits = CURRENT_SIZE,
+) -> RunResult:
     """Try points until the study has as many as it asks for. Ray must be initialised (`cluster.cluster`), and may
-    grow as `growth` says.
+    grow as `limits` says.
 
     Raises `UserError` for a user's mistake, and while another process runs the same search. A point that fails is told to
     Optuna and recorded in the store, and the others go on; the next start tries it again.
     """
     started = time.monotonic()
-    capacity = Capacity.of_cluster(growth)
+    capacity = Capacity.of_cluster(limits)
     resources = search.study.resources
     capacity.cells_at_once(resources)
     middles = search.plan(
@@ -49,18 +58,18 @@ def run_search(
     )  # of each choice one, to see whether its network can be built
     check_networks(middles.nodes.values(), resources, capacity)
     search.check()
-    ledger = Ledger(search, store)
-    with journal.alone(store, ledger.name, wait=False) as mine:
+    optuna_study = OptunaStudy(search, store)
+    with journal.alone(store, optuna_study.name, wait=False) as mine:
         if not mine:
             raise UserError(
                 f"search {search.study.name}: another process runs it in {store}; allowed: one at a time"
             )
-        outcome = run(search.upstream(), store, data, reporter, growth)
+        outcome = run(search.upstream(), store, data, reporter, limits)
         if not outcome.failed:
-            _run_points(ledger, capacity, data, reporter, outcome)
-            best = ledger.standing().point
+            _run_points(optuna_study, capacity, data, reporter, outcome)
+            best = optuna_study.trial_counts().point
             if best is not None:  # so that a report can show it
-                shown = run(search.plan([best]), store, data, reporter, growth)
+                shown = run(search.plan([best]), store, data, reporter, limits)
                 outcome.computed |= shown.computed
                 outcome.failed |= shown.failed
     outcome.seconds = time.monotonic() - started
@@ -68,38 +77,50 @@ def run_search(
 
 
 def _run_points(
-    ledger: Ledger, capacity: Capacity, data: Location, reporter: Reporter, outcome: Outcome
+    optuna_study: OptunaStudy,
+    capacity: Capacity,
+    data: Location,
+    reporter: Reporter,
+    outcome: RunResult,
 ) -> None:
-    if note := ledger.open():
+    if note := optuna_study.open():
         reporter.say(note)
     try:
-        _run_missing(ledger, capacity, data, reporter, outcome)
+        _run_missing(optuna_study, capacity, data, reporter, outcome)
     finally:
-        ledger.flush()
+        optuna_study.flush()
 
 
 def _run_missing(
-    ledger: Ledger, capacity: Capacity, data: Location, reporter: Reporter, outcome: Outcome
+    optuna_study: OptunaStudy,
+    capacity: Capacity,
+    data: Location,
+    reporter: Reporter,
+    outcome: RunResult,
 ) -> None:
-    told = ledger.tell_finished()
-    missing = ledger.resume()
+    told = optuna_study.tell_finished()
+    missing = optuna_study.resume()
     if told:
         reporter.say(f"{told} finished settings told to the sampler")
     if not missing:
         return
-    standing, total = ledger.standing(), ledger.search.study.search.points
-    best = None if standing.value is None else (standing.value, describe(standing.point))
-    board = post(
-        Tally(total, total - missing, best=best, unit="points", study=ledger.search.study.name)
+    trial_counts, total = optuna_study.trial_counts(), optuna_study.search.study.search.points
+    best = (
+        None if trial_counts.value is None else (trial_counts.value, describe(trial_counts.point))
     )
-    job = Job({}, ledger.store.uri, data.absolute(), board)
-    points = _Points(ledger, job, missing, outcome)
-    with Watch(board, reporter):
-        on_warm_workers(
+    progress_actor = start_progress_actor(
+        RunCounts(
+            total, total - missing, best=best, unit="points", study=optuna_study.search.study.name
+        )
+    )
+    job = Job({}, optuna_study.store.uri, data.absolute(), progress_actor)
+    points = _Points(optuna_study, job, missing, outcome)
+    with ProgressDisplay(progress_actor, reporter):
+        run_trials(
             _trial,
-            {"job": job, "search": ledger.search},
+            {"job": job, "search": optuna_study.search},
             capacity,
-            ledger.search.study.resources,
+            optuna_study.search.study.resources,
             {},
             lambda config: f"point {config['number']}",
             points,
@@ -109,15 +130,15 @@ def _run_missing(
         raise UserError(points.mistake)
 
 
-def _trial(config: Mapping[str, Any], job: Job, search: Search, execution: Execution) -> None:
+def _trial(config: Mapping[str, Any], job: Job, search: Search, context: StageContext) -> None:
     """One point on a warm worker: the fits of its trials. Reports the selection mIoU of each epoch but the last, then all."""
     from ray import tune
 
     # A pruned point ends in its next line of Python; the 2 s that Tune would wait for that are few on a busy machine.
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
     name = _name(config)
-    job.board.begin_cell.remote(name)
-    entitle(name)
+    job.progress_actor.begin_cell.remote(name)
+    set_process_title(name)
     planned = search.plan([config["point"]])
     job = replace(job, nodes=planned.nodes)
     steps = [0]
@@ -125,17 +146,17 @@ def _trial(config: Mapping[str, Any], job: Job, search: Search, execution: Execu
         steps.append(steps[-1] + planned.nodes[cell.fit].config["epochs"])
     answers = []
     for first, cell in zip(steps, planned.cells, strict=False):
-        pen = Pen(job.board, name, name, "fit")
+        progress_writer = ProgressWriter(job.progress_actor, name, name, "fit")
 
         def progress(
             done: int,
             total: int,
             unit: str,
             note: dict[str, Any] | None = None,
-            pen: Pen = pen,
+            progress_writer: ProgressWriter = progress_writer,
             first: int = first,
         ) -> None:
-            pen(done, total, unit, note)
+            progress_writer(done, total, unit, note)
             if (
                 note
                 and note.get("selection mIoU") is not None
@@ -143,10 +164,10 @@ def _trial(config: Mapping[str, Any], job: Job, search: Search, execution: Execu
             ):
                 # Here the function of a pruned point ends.
                 tune.report({"step": first + note["epoch"] - 1, "miou": note["selection mIoU"]})
-                entitle(name)
+                set_process_title(name)
 
-        answers.append(attempt(job, cell.fit, name, replace(execution, progress=progress)))
-        if not whole(answers[-1]):
+        answers.append(attempt(job, cell.fit, name, replace(context, progress=progress)))
+        if not succeeded(answers[-1]):
             break
     tune.report({"answers": answers, "fits": [cell.fit for cell in planned.cells]})
 
@@ -154,9 +175,14 @@ def _trial(config: Mapping[str, Any], job: Job, search: Search, execution: Execu
 class _Points(Searcher):
     """What Tune asks for the next point and tells of its results; `stop` is for its RunConfig."""
 
-    def __init__(self, ledger: Ledger, job: Job, missing: int, outcome: Outcome):
+    def __init__(self, optuna_study: OptunaStudy, job: Job, missing: int, outcome: RunResult):
         super().__init__()
-        self.ledger, self.job, self.missing, self.outcome = ledger, job, missing, outcome
+        self.optuna_study, self.job, self.missing, self.outcome = (
+            optuna_study,
+            job,
+            missing,
+            outcome,
+        )
         self.asked: dict[str, Any] = {}
         self.names: dict[str, str] = {}
         self.steps: dict[str, set[int]] = {}
@@ -174,7 +200,7 @@ class _Points(Searcher):
         if not self.missing or self.mistake:
             return Searcher.FINISHED
         self.missing -= 1
-        trial, point = self.ledger.ask()
+        trial, point = self.optuna_study.ask()
         config = {"number": trial.number, "point": dict(point)}
         self.asked[trial_id], self.names[trial_id], self.steps[trial_id] = (
             trial,
@@ -205,8 +231,10 @@ class _Points(Searcher):
         )
         value, fault = None, None
         if trial_id in self.pruned:
-            self.ledger.prune(trial)
-            self.job.board.finish.remote(name, f"pruned after {len(self.steps[trial_id])} epochs")
+            self.optuna_study.prune(trial)
+            self.job.progress_actor.finish.remote(
+                name, f"pruned after {len(self.steps[trial_id])} epochs"
+            )
         elif error or answers is None:
             fault = f"its worker died more than {MAX_FAILURES} times"
         else:
@@ -217,16 +245,18 @@ class _Points(Searcher):
                     self.outcome.failed[answer["key"]] = answer["error"]
                 elif answer["state"] == "computed":
                     self.outcome.computed[answer["key"]] = answer["seconds"]
-            if not whole(answers[-1]):
-                self.ledger.fail(trial, answers[-1]["error"])
+            if not succeeded(answers[-1]):
+                self.optuna_study.fail(trial, answers[-1]["error"])
             else:
-                value = self.ledger.complete(trial, result["fits"], self.steps[trial_id])
+                value = self.optuna_study.complete(trial, result["fits"], self.steps[trial_id])
                 fault = "no image held back shows a studied pathology" if value is None else None
         if fault:  # else the worker has told what failed
-            self.ledger.fail(trial, fault)
+            self.optuna_study.fail(trial, fault)
             self.outcome.failed[name] = fault
-            self.job.board.finish.remote(name, f"failed: {fault}")
-        self.job.board.end_cell.remote(name, value is not None or trial_id in self.pruned, value)
+            self.job.progress_actor.finish.remote(name, f"failed: {fault}")
+        self.job.progress_actor.end_cell.remote(
+            name, value is not None or trial_id in self.pruned, value
+        )
 
 
 def _name(config: Mapping[str, Any]) -> str:

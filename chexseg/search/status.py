@@ -10,7 +10,7 @@ from chexseg.config.search_space import Range
 from chexseg.plan import cost, status
 from chexseg.plan.graph import Plan
 from chexseg.progress import duration
-from chexseg.search.optuna_study import Ledger, Standing
+from chexseg.search.optuna_study import OptunaStudy, TrialCounts
 from chexseg.search.space_plan import Search, describe
 from chexseg.stages.registry import STAGES
 from chexseg.store.store import Store
@@ -22,9 +22,15 @@ def planned(search: Search, store: Store, every: bool = False) -> Plan:
     Every point is one that the journal has, or of which a fit is in the store: a journal may be lost.
     Raises `UserError` for a range that a shared stage depends on.
     """
-    out, ledger = search.upstream(), Ledger(search, store)
-    best = ledger.standing().point
-    points = [*ledger.points(), *ledger.finished_points()] if every else [best] if best else []
+    out, optuna_study = search.upstream(), OptunaStudy(search, store)
+    best = optuna_study.trial_counts().point
+    points = (
+        [*optuna_study.points(), *optuna_study.finished_points()]
+        if every
+        else [best]
+        if best
+        else []
+    )
     if not points:
         return out
     cells = search.plan(points)
@@ -34,7 +40,7 @@ def planned(search: Search, store: Store, every: bool = False) -> Plan:
 @dataclass(frozen=True)
 class SearchSummary:
     search: Search
-    standing: Standing
+    trial_counts: TrialCounts
     #: Of `planned`.
     found: status.Summary
     #: What a fit costs; None where nobody asked.
@@ -42,7 +48,7 @@ class SearchSummary:
 
     @property
     def complete(self) -> bool:
-        tried = self.standing.done + self.standing.pruned
+        tried = self.trial_counts.done + self.trial_counts.pruned
         return tried >= self.search.study.search.points and self.found.complete
 
     def plan_dict(self) -> dict[str, Any]:
@@ -54,21 +60,21 @@ class SearchSummary:
         return self.found.status_dict() | {"complete": self.complete, "search": self._search()}
 
     def _search(self) -> dict[str, Any]:
-        study, standing = self.search.study, self.standing
+        study, trial_counts = self.search.study, self.trial_counts
         return {
             **study.search.model_dump(),
             "space": {
                 key: values.model_dump() if isinstance(values, Range) else list(values)
                 for key, values in study.axes.items()
             },
-            "done": standing.done,
-            "pruned": standing.pruned,
-            "failed": standing.failed,
-            "told": standing.told,
-            "note": standing.note,
+            "done": trial_counts.done,
+            "pruned": trial_counts.pruned,
+            "failed": trial_counts.failed,
+            "told": trial_counts.told,
+            "note": trial_counts.note,
             "best": None
-            if standing.point is None
-            else {"selection_miou": standing.value, "point": dict(standing.point)},
+            if trial_counts.point is None
+            else {"selection_miou": trial_counts.value, "point": dict(trial_counts.point)},
         }
 
     def plan_text(self) -> str:
@@ -96,7 +102,10 @@ class SearchSummary:
             ]
             if keys:
                 lines.append(status.TABLE.format(stage, *self.found.row(keys)))
-        left = max(0, settings.points - self.standing.done - self.standing.pruned) * settings.trials
+        left = (
+            max(0, settings.points - self.trial_counts.done - self.trial_counts.pruned)
+            * settings.trials
+        )
         guess = "" if self.fit.measured else "~"
         lines += [
             "",
@@ -105,19 +114,19 @@ class SearchSummary:
         return "\n".join([*lines, self._line()])
 
     def status_text(self) -> str:
-        standing = self.standing
+        trial_counts = self.trial_counts
         lines = [f"{self.search.study.name}: {self._line()}"]
-        if standing.point is not None:
+        if trial_counts.point is not None:
             whose = (
                 "a finished cell of another study"
-                if standing.was_told
+                if trial_counts.was_told
                 else "a point of this search"
             )
             lines.append(
-                f"  best: mIoU {standing.value:.3f} on the images held back, {whose}: {describe(standing.point)}"
+                f"  best: mIoU {trial_counts.value:.3f} on the images held back, {whose}: {describe(trial_counts.point)}"
             )
-        if standing.note:
-            lines.append(f"  note: {standing.note}")
+        if trial_counts.note:
+            lines.append(f"  note: {trial_counts.note}")
         lines += [
             f"  {cell.name:<36} {self.found.cell_state(cell.score)}"
             for cell in self.found.plan.cells
@@ -125,26 +134,29 @@ class SearchSummary:
         return "\n".join(lines)
 
     def _line(self) -> str:
-        standing = self.standing
+        trial_counts = self.trial_counts
         parts = [
-            f"{standing.done + standing.pruned} of {self.search.study.search.points} points tried"
+            f"{trial_counts.done + trial_counts.pruned} of {self.search.study.search.points} points tried"
         ]
         parts += [
             f"{count} {name}"
-            for name, count in (("pruned", standing.pruned), ("failed", standing.failed))
+            for name, count in (("pruned", trial_counts.pruned), ("failed", trial_counts.failed))
             if count
         ]
-        parts += [f"{standing.told} told from finished cells"] if standing.told else []
+        parts += [f"{trial_counts.told} told from finished cells"] if trial_counts.told else []
         return ", ".join(parts)
 
 
 def summarise(
-    search: Search, store: Store, images: Mapping[str, int] | None = None, explain: bool = False
+    search: Search,
+    store: Store,
+    images: Mapping[str, int] | None = None,
+    format_validation_error: bool = False,
 ) -> SearchSummary:
     """Look up a search in a store; images and explain as for `summary.summarise`."""
     fit = None
     if images is not None:
         middle = search.plan([next(search.middles())])
         fit = cost.expected(middle, store.manifests(), images)[middle.cells[0].fit]
-    found = status.summarise(planned(search, store), store, images, explain)
-    return SearchSummary(search, Ledger(search, store).standing(), found, fit)
+    found = status.summarise(planned(search, store), store, images, format_validation_error)
+    return SearchSummary(search, OptunaStudy(search, store).trial_counts(), found, fit)

@@ -26,7 +26,7 @@ def no_progress(done: int, total: int, unit: str, note: dict[str, Any] | None = 
 
 
 @dataclass(frozen=True)
-class Execution:
+class StageContext:
     """How and where a stage runs. None of it is in a key, and none changes a result but for its last bits.
 
     Two fields do touch these: another number of `threads` sums in another order, and a set above `resident_bytes` is
@@ -38,7 +38,7 @@ class Execution:
     train_workers: how many of them share each batch of `fit`; `threads` and `map_gpus` are what each holds. here: inputs
     and output lie on this host alone, so all that the stage starts must stay on its node. decode_workers: actors that
     decode images. resident_bytes: sets up to this size are kept on the device, larger ones streamed every pass; None for
-    what `room` says. checkpoint_seconds: training is saved this often, to go on after a kill. progress: called with done,
+    what `resident_budget` says. checkpoint_seconds: training is saved this often, to go on after a kill. progress: called with done,
     total, their unit, and figures worth showing. title: what people call this run, in Ray Train's views; empty for what
     the stage says itself.
     """
@@ -49,7 +49,7 @@ class Execution:
     map_gpus: float = 0
     train_failures: int | None = None
     train_workers: int = 1
-    here: bool = False
+    single_node: bool = False
     decode_workers: int = 1
     resident_bytes: int | None = None
     checkpoint_seconds: float = 60
@@ -64,7 +64,7 @@ class Execution:
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
 
-    def room(self) -> int:
+    def resident_budget(self) -> int:
         """Bytes that a resident set may have: by default 4 GiB, or two fifths of this worker's share of its GPU."""
         if self.resident_bytes is not None:
             return self.resident_bytes
@@ -78,6 +78,6 @@ class Execution:
             * torch.cuda.get_device_properties(self.device).total_memory
         )
 
-    def for_actor(self) -> Execution:
+    def for_worker(self) -> StageContext:
         """As an actor of `streams.map_files` gets it: it holds one CPU, and tells its progress by its answers."""
         return replace(self, threads=1, progress=no_progress)

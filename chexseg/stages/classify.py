@@ -21,7 +21,7 @@ from chexseg.data.sampling import radiograph_samplers
 from chexseg.models import classifier, encoders, losses
 from chexseg.pathologies import COMPETITION, OBSERVATIONS
 from chexseg.seeds import derive
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS
 from chexseg.stages.configs import ClassifyConfig
 from chexseg.stages.training import checkpoint, ray_train
@@ -29,10 +29,10 @@ from chexseg.stages.training.step_timer import Pace
 
 
 def run(
-    config: ClassifyConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+    config: ClassifyConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
     """`inputs`: ``train`` and ``valid``, both ingested."""
-    return ray_train.once(train, config, inputs, out, CLASSIFIER_WEIGHTS, execution)
+    return ray_train.once(train, config, inputs, out, CLASSIFIER_WEIGHTS, context)
 
 
 def build(config: ClassifyConfig) -> Any:
@@ -41,12 +41,12 @@ def build(config: ClassifyConfig) -> Any:
 
 
 def train(
-    config: ClassifyConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+    config: ClassifyConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
     """Train, or go on from what an interrupted training has saved, to the same weights; bit for bit on a CPU."""
-    execution.prepare()
+    context.prepare()
     torch.manual_seed(derive(config.seed, "classifier"))
-    model = build(config).to(execution.device, memory_format=torch.channels_last)
+    model = build(config).to(context.device, memory_format=torch.channels_last)
     table = radiographs.index(inputs["train"])
     targets_NL = chexpert.targets(radiographs.labels(table), config.uncertainty)
     if config.prior_bias:
@@ -57,8 +57,8 @@ def train(
         table["image_id"].tolist(),
         {"targets": torch.from_numpy(targets_NL)},
         derive(config.seed, "classification samples"),
-        execution.device,
-        execution.room(),
+        context.device,
+        context.resident_budget(),
     )
     valid = radiographs.index(inputs["valid"])
     valid_pixels_NHW = radiographs.pixels(inputs["valid"], valid["image_id"].tolist())
@@ -81,7 +81,7 @@ def train(
         torch.manual_seed(derive(config.seed, "classifier", step))
         model.train()
         batch = pace.wait(lambda: source.take(config.batch_size))
-        with autocast(config.precision, execution.device):
+        with autocast(config.precision, context.device):
             logits_NL = model(encoders.prepare(batch["images"], "chexpert"))
         loss = losses.classification(logits_NL, batch["targets"])
         optimizer.zero_grad()
@@ -92,11 +92,11 @@ def train(
             value if progress["loss"] is None else 0.95 * progress["loss"] + 0.05 * value
         )
         note = {"loss": progress["loss"], **pace.step()}
-        execution.progress(step * config.batch_size, steps * config.batch_size, "images", note)
+        context.progress(step * config.batch_size, steps * config.batch_size, "images", note)
         at_checkpoint = step % config.checkpoint_every == 0 or step == steps
         if at_checkpoint:
             scores = auroc(
-                probabilities(config, model, valid_pixels_NHW, execution.device), valid_labels_NL
+                probabilities(config, model, valid_pixels_NHW, context.device), valid_labels_NL
             )
             competition = [scores[name] for name in COMPETITION if scores[name] is not None]
             mean = float(np.mean(competition)) if competition else 0.0
@@ -108,7 +108,7 @@ def train(
                     "loss": progress["loss"],
                 }
                 progress["weights"] = copy.deepcopy(model.state_dict())
-        if at_checkpoint or time.monotonic() - saved > execution.checkpoint_seconds:
+        if at_checkpoint or time.monotonic() - saved > context.checkpoint_seconds:
             checkpoint.save(out, model, optimizer, **progress)
             saved = time.monotonic()
     if "step" not in progress["best"]:

@@ -16,13 +16,13 @@ from chexseg.data import radiographs, ray_data, shards
 from chexseg.data.sampling import splits
 from chexseg.errors import DamagedError
 from chexseg.models import encoders, segmenter
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.configs import DistilConfig
 from chexseg.stages.score import load_segmenter
 
 
 def run(
-    config: DistilConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+    config: DistilConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
     """`inputs`: ``train``, ingested, and ``teacher``, a fitted segmenter."""
     table = radiographs.index(inputs["train"])
@@ -39,12 +39,12 @@ def run(
             "ranks": {image_id: rank for rank, image_id in enumerate(order)},
             "of": len(frontal),
             "out": str(out / "train"),
-            "execution": execution.for_actor(),
+            "context": context.for_worker(),
         },
-        workers=execution.map_workers,
-        num_gpus=execution.map_gpus,
-        here=execution.here,
-        progress=lambda files, total: execution.progress(
+        workers=context.map_workers,
+        num_gpus=context.map_gpus,
+        single_node=context.single_node,
+        progress=lambda files, total: context.progress(
             len(order) * files // total, len(order), "images"
         ),
     )
@@ -77,17 +77,17 @@ class _Teacher:
     """Writes the logits of a file's images that have a rank, of `of` images in all; a file that's there already is kept."""
 
     def __init__(
-        self, teacher: str, ranks: Mapping[str, int], of: int, out: str, execution: Execution
+        self, teacher: str, ranks: Mapping[str, int], of: int, out: str, context: StageContext
     ):
-        execution.prepare()
-        self.device, self.ranks, self.of, self.out = execution.device, dict(ranks), of, Path(out)
+        context.prepare()
+        self.device, self.ranks, self.of, self.out = context.device, dict(ranks), of, Path(out)
         self.model, self.about = load_segmenter(Path(teacher), self.device)
 
     def __call__(self, path: str) -> dict[str, Any]:
         # Packing 128 KB an image takes a GPU's time for it: the network goes on meanwhile.
         return {
             "images": shards.complete(
-                self.out / Path(path).name, radiographs.ahead(self.logits(path))
+                self.out / Path(path).name, radiographs.prefetch(self.logits(path))
             )
         }
 

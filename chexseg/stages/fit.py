@@ -25,7 +25,7 @@ from chexseg.models import distributed, encoders, losses, segmenter
 from chexseg.pathologies import COMMON
 from chexseg.saliency.thresholds import GRID, Histogram
 from chexseg.seeds import derive
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import ENCODER_WEIGHTS, SEGMENTER_WEIGHTS
 from chexseg.stages.configs import FitConfig
 from chexseg.stages.scoring.mask_counts import pixels
@@ -40,41 +40,41 @@ LARGE = 2000
 
 
 def run(
-    config: FitConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+    config: FitConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
     """`inputs`: ``valid``; ``encoder`` unless the init is random; ``train`` and ``weak`` if p leaves room for weak
     labels; ``train`` and ``teacher`` for a student."""
-    return ray_train.once(train, config, inputs, out, SEGMENTER_WEIGHTS, execution)
+    return ray_train.once(train, config, inputs, out, SEGMENTER_WEIGHTS, context)
 
 
 def train(
-    config: FitConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+    config: FitConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
     """Train, or go on from what an interrupted training has saved, to the same weights; bit for bit on a CPU.
 
     In a process group each worker takes its share of every batch, to the same weights but for their last bits. Raises
     FloatingPointError at the first loss that isn't finite.
     """
-    check_workers(config, distributed.workers(), execution.device != "cpu")
-    execution.prepare()
+    check_workers(config, distributed.workers(), context.device != "cpu")
+    context.prepare()
     assemble = segmenter_data.student if config.supervision == "teacher" else segmenter_data.mixed
-    data = assemble(config, inputs, execution)
+    data = assemble(config, inputs, context)
     torch.manual_seed(derive(config.seed, "segmenter"))
     model = build(config)
     if config.init != "random":
         encoders.load(model.encoder, inputs["encoder"] / ENCODER_WEIGHTS)
-    return optimise(config, model, data, out, execution)
+    return optimise(config, model, data, out, context)
 
 
 def optimise(
-    config: FitConfig, model: Any, data: TrainingSet, out: Path, execution: Execution
+    config: FitConfig, model: Any, data: TrainingSet, out: Path, context: StageContext
 ) -> dict[str, Any]:
     """`train` from where there is a model and what it is trained on."""
     model.to(
-        execution.device,
+        context.device,
         memory_format=torch.channels_last if config.channels_last else torch.contiguous_format,
     )
-    network = distributed.parallel(model, execution.device)
+    network = distributed.parallel(model, context.device)
     if config.compile:
         network = torch.compile(network)
     large = (
@@ -95,7 +95,7 @@ def optimise(
         torch.manual_seed(derive(config.seed, "dropout", epoch))
         flips = torch.Generator().manual_seed(derive(config.seed, "flips", epoch))
         model.train()
-        watch = losses.Watch()
+        watch = losses.LossMonitor()
         for number, batch in enumerate(pace.over(data.batches(epoch)), start=1):
             step = epoch * (steps // config.epochs) + number
             if config.schedule == "cosine":
@@ -104,9 +104,9 @@ def optimise(
                 )
             if config.flips:
                 batch["flipped"] = (torch.rand(config.batch_size, generator=flips) < 0.5).to(
-                    execution.device
+                    context.device
                 )
-            loss = batch_loss(config, network, distributed.share(batch))
+            loss = batch_loss(config, network, distributed.shard_batch(batch))
             optimizer.zero_grad()
             loss.backward()
             if config.clip_norm is not None:
@@ -115,15 +115,15 @@ def optimise(
             where = partial(_where, step, optimizer.param_groups[0]["lr"], data.ids, batch["rows"])
             watch.add(distributed.mean(loss), where)
             done = epoch * data.samples + min(number * config.batch_size, data.samples)
-            execution.progress(done, total, "samples", {"epoch": epoch + 1, **pace.step()})
+            context.progress(done, total, "samples", {"epoch": epoch + 1, **pace.step()})
         mean_loss = watch.mean()
         score = selection_score(config, model, data.select)
         progress.finish_epoch(model, mean_loss, score, best=config.checkpoint == "selection")
         note = {"epoch": epoch + 1, "loss": mean_loss, "selection mIoU": score}
-        execution.progress((epoch + 1) * data.samples, total, "samples", note)
+        context.progress((epoch + 1) * data.samples, total, "samples", note)
         if (
             distributed.rank() == 0
-            and time.monotonic() - saved > execution.checkpoint_seconds
+            and time.monotonic() - saved > context.checkpoint_seconds
             and epoch + 1 < config.epochs
         ):
             checkpoint.save(out, model, optimizer, **vars(progress))
@@ -171,7 +171,7 @@ def check_workers(config: FitConfig, workers: int, on_gpu: bool) -> None:
         )
     if workers > 1:
         with torch.device("meta"):
-            fault = distributed.refusal(build(config), on_gpu)
+            fault = distributed.unsupported_reason(build(config), on_gpu)
         if fault:
             raise UserError(
                 f"encoder.architecture: found {config.architecture!r}; allowed: one worker for it ({fault})"

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from chexseg.errors import UserError
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.configs import ImportedConfig, import_command
 
 
 def run(
-    config: ImportedConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+    config: ImportedConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
     """Raises `UserError`: what is gone from the store can't be made again from nothing."""
     raise UserError(

@@ -22,12 +22,12 @@ from chexseg.data.raw_split import RawSplit
 from chexseg.data.remote_path import Location, Readable, ReadOnce
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.configs import IngestConfig
 
 
 def run(
-    config: IngestConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+    config: IngestConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
     """`inputs["data"]` is the data root. Raises `UserError` naming the first file or field that is wrong.
 
@@ -64,9 +64,9 @@ def run(
             "size": config.size,
             "out": str(out),
         },
-        workers=execution.decode_workers,
-        here=execution.here,
-        progress=lambda done, total: execution.progress(
+        workers=context.decode_workers,
+        single_node=context.single_node,
+        progress=lambda done, total: context.progress(
             min(done * rows_a_file, len(table)), len(table), "images"
         ),
     )
@@ -107,7 +107,7 @@ class _Decoder:
 
     def write(self, number: int, rows: pd.DataFrame) -> dict[str, Any]:
         part, masks, sizes = shards.part_name(number), {}, {}
-        files = remote_path.ahead(remote_path.files(self.root, rows["path"]))
+        files = remote_path.prefetch(remote_path.files(self.root, rows["path"]))
         pieces = (
             rows[start : start + shards.ROW_GROUP]
             for start in range(0, len(rows), shards.ROW_GROUP)

@@ -28,7 +28,7 @@ from chexseg.pathologies import PATHOLOGIES
 from chexseg.saliency import gradcam, instances, random_walk
 from chexseg.saliency.weak_masks import possible
 from chexseg.seeds import derive
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import COUNTS, ENCODER_WEIGHTS, IRNET_WEIGHTS, THRESHOLDS
 from chexseg.stages.configs import IRNetConfig
 from chexseg.stages.scoring import weak_label_scores
@@ -37,10 +37,10 @@ from chexseg.stages.training.step_timer import Pace
 
 
 def run(
-    config: IRNetConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+    config: IRNetConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
     """`inputs`: ``train`` and ``valid``, both ingested, and ``saliency``; ``encoder`` unless the init is random."""
-    facts = checkpoint.once(out, IRNET_WEIGHTS, lambda: train(config, inputs, out, execution))
+    facts = checkpoint.once(out, IRNET_WEIGHTS, lambda: train(config, inputs, out, context))
     thresholds = dict.fromkeys(PATHOLOGIES, config.threshold)
     note = {
         "kind": "irnet",
@@ -50,7 +50,7 @@ def run(
     }
     for split in ("train", "valid"):
         (out / split).mkdir(parents=True, exist_ok=True)
-    arguments = {"config": config, "note": note, "execution": execution}
+    arguments = {"config": config, "note": note, "context": context}
     walker = _Walker(
         **arguments,
         images=str(inputs["valid"] / "images"),
@@ -63,16 +63,16 @@ def run(
         _Walker,
         {
             **arguments,
-            "execution": execution.for_actor(),
+            "context": context.for_worker(),
             "images": str(inputs["train"] / "images"),
             "out": str(out / "train"),
         },
-        workers=execution.map_workers,
-        num_gpus=execution.map_gpus,
-        here=execution.here,
-        progress=lambda files, total: execution.progress(files, total, "files"),
+        workers=context.map_workers,
+        num_gpus=context.map_gpus,
+        single_node=context.single_node,
+        progress=lambda files, total: context.progress(files, total, "files"),
     )
-    execution.prepare()  # a single worker has taken one thread, in this process
+    context.prepare()  # a single worker has taken one thread, in this process
     (out / THRESHOLDS).write_text(json.dumps(thresholds, indent=1))
     cams = shards.read(inputs["saliency"] / COUNTS, ["image_id", "chosen_on"]).to_pandas()
     weak = {
@@ -103,27 +103,27 @@ def build(config: IRNetConfig, encoder: Path | None = None) -> Any:
 
 
 def train(
-    config: IRNetConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+    config: IRNetConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
     """Train both branches by SGD with polynomial decay (power 0.9), or go on from what an interrupted training has saved."""
     for split in ("train", "valid"):  # scores of other weights, which were damaged since
         shutil.rmtree(out / split, ignore_errors=True)
-    execution.prepare()
+    context.prepare()
     torch.manual_seed(derive(config.seed, "irnet"))
     table = radiographs.index(inputs["train"]).set_index("image_id")
     ids = splits.sample(
         radiographs.ids(inputs["saliency"] / "train"), config.images, config.seed, "irnet images"
     )
     columns = {
-        "maps": radiographs.gather(inputs["saliency"] / "train", "scores", ids),
+        "maps": radiographs.load_cached(inputs["saliency"] / "train", "scores", ids),
         "present": possible(torch.from_numpy(radiographs.labels(table.loc[ids], PATHOLOGIES))),
     }
     seed = derive(config.seed, "irnet samples")
     source = radiograph_samplers.source(
-        inputs["train"], ids, columns, seed, execution.device, execution.room()
+        inputs["train"], ids, columns, seed, context.device, context.resident_budget()
     )
     backbone = None if config.init == "random" else inputs["encoder"]
-    model = build(config, backbone).to(execution.device, memory_format=torch.channels_last)
+    model = build(config, backbone).to(context.device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         model.parameter_groups(config.learning_rate), momentum=0.9, weight_decay=1e-4
     )
@@ -160,8 +160,8 @@ def train(
         values = torch.stack(list(losses.values())).tolist()
         progress["history"].append(dict(zip(losses, values, strict=True)))
         note = {"loss": progress["history"][-1]["total"], **pace.step()}
-        execution.progress(progress["step"] * batch_size, steps * batch_size, "images", note)
-        if time.monotonic() - saved > execution.checkpoint_seconds:
+        context.progress(progress["step"] * batch_size, steps * batch_size, "images", note)
+        if time.monotonic() - saved > context.checkpoint_seconds:
             checkpoint.save(out, model, optimizer, **progress | {"decay": decay.state_dict()})
             saved = time.monotonic()
     source.skip(-source.taken % len(ids))  # each image once
@@ -185,11 +185,11 @@ class _Walker:
         images: str,
         out: str,
         note: dict[str, Any],
-        execution: Execution,
+        context: StageContext,
         keep_boundary: bool = False,
     ):
-        execution.prepare()
-        self.config, self.device = config, execution.device
+        context.prepare()
+        self.config, self.device = config, context.device
         self.images, self.out, self.note, self.keep_boundary = (
             Path(images),
             Path(out),

@@ -18,7 +18,7 @@ from chexseg.data.sampling import radiograph_samplers
 from chexseg.errors import UserError
 from chexseg.models import augmentation, encoders, moco
 from chexseg.seeds import derive
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import ENCODER_WEIGHTS
 from chexseg.stages.classify import autocast
 from chexseg.stages.configs import MoCoConfig
@@ -30,10 +30,10 @@ LARGEST_QUEUE = 24576
 
 
 def run(
-    config: MoCoConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+    config: MoCoConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
     """`inputs`: ``train``, ingested. Raises `UserError` for a batch or a queue that is larger than it."""
-    return ray_train.once(train, config, inputs, out, ENCODER_WEIGHTS, execution)
+    return ray_train.once(train, config, inputs, out, ENCODER_WEIGHTS, context)
 
 
 def build(config: MoCoConfig) -> Any:
@@ -52,21 +52,21 @@ def queue_length(config: MoCoConfig, images: int) -> int:
 
 
 def train(
-    config: MoCoConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+    config: MoCoConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
     """Train, or go on from what an interrupted training has saved, to the same weights; bit for bit on a CPU.
 
     Facts: loss and accuracy as running means over the last steps; accuracy is `models.moco.accuracy`.
     """
-    execution.prepare()
+    context.prepare()
     image_ids = radiographs.index(inputs["train"])["image_id"].tolist()
     queue = queue_length(config, len(image_ids))
     torch.manual_seed(derive(config.seed, "moco"))
     model = moco.MoCo(build(config), queue, config.momentum, config.temperature)
-    model.to(execution.device, memory_format=torch.channels_last)
+    model.to(context.device, memory_format=torch.channels_last)
     seed = derive(config.seed, "moco samples")
     source = radiograph_samplers.source(
-        inputs["train"], image_ids, {}, seed, execution.device, execution.room()
+        inputs["train"], image_ids, {}, seed, context.device, context.resident_budget()
     )
     strength = augmentation.Augmentation(
         config.crop, config.rotation, config.flip, config.brightness, config.contrast
@@ -92,7 +92,7 @@ def train(
             encoders.prepare(augmentation.views(images_NHW, strength, drawn), "moco")
             for _ in range(2)
         ]
-        with autocast(config.precision, execution.device):
+        with autocast(config.precision, context.device):
             if step == 1:
                 model.calibrate(pair[0])
             queries_ND, keys_ND = model(*pair)
@@ -114,8 +114,8 @@ def train(
                 value if progress[name] is None else 0.95 * progress[name] + 0.05 * value
             )
         note = {"loss": progress["loss"], "accuracy": progress["accuracy"], **pace.step()}
-        execution.progress(step * config.batch_size, steps * config.batch_size, "images", note)
-        if time.monotonic() - saved > execution.checkpoint_seconds:
+        context.progress(step * config.batch_size, steps * config.batch_size, "images", note)
+        if time.monotonic() - saved > context.checkpoint_seconds:
             checkpoint.save(out, model, optimizer, **progress)
             saved = time.monotonic()
     encoders.save(

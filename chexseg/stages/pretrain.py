@@ -12,7 +12,7 @@ from typing import Any
 
 from chexseg.models import encoders
 from chexseg.stages import classify
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS, ENCODER_WEIGHTS
 from chexseg.stages.configs import PretrainConfig
 
@@ -20,10 +20,10 @@ build = classify.build
 
 
 def run(
-    config: PretrainConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+    config: PretrainConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
     """`inputs`: ``train`` and ``valid``, both ingested."""
-    facts = classify.run(config, inputs, out, execution)
+    facts = classify.run(config, inputs, out, context)
     model = build(config)
     encoders.load(model, out / CLASSIFIER_WEIGHTS)
     encoders.save(

@@ -24,14 +24,14 @@ from chexseg.pathologies import PATHOLOGIES, observation_indices
 from chexseg.saliency import gradcam
 from chexseg.saliency.thresholds import Histogram
 from chexseg.saliency.weak_masks import upsampled
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS, THRESHOLDS
 from chexseg.stages.configs import SaliencyConfig
 from chexseg.stages.scoring import weak_label_scores
 
 
 def run(
-    config: SaliencyConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+    config: SaliencyConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
     """`inputs`: ``train`` and ``valid``, both ingested, and ``classifier``."""
     table = radiographs.index(inputs["train"])
@@ -41,7 +41,7 @@ def run(
     for split in ("train", "valid"):
         (out / split).mkdir(parents=True, exist_ok=True)
     note: dict[str, Any] = {"kind": config.kind, "pathologies": PATHOLOGIES}
-    arguments = {"config": config, "classifier": str(inputs["classifier"]), "execution": execution}
+    arguments = {"config": config, "classifier": str(inputs["classifier"]), "context": context}
     # First the few expert images, here: what they say of the thresholds is written beside the training images' maps.
     expert = Mapper(
         **arguments, wanted=[image_id for image_id, _ in masked], out=str(out / "valid"), note=note
@@ -59,15 +59,15 @@ def run(
         Mapper,
         {
             **arguments,
-            "execution": execution.for_actor(),
+            "context": context.for_worker(),
             "wanted": pool,
             "out": str(out / "train"),
             "note": note,
         },
-        workers=execution.map_workers,
-        num_gpus=execution.map_gpus,
-        here=execution.here,
-        progress=lambda files, total: execution.progress(
+        workers=context.map_workers,
+        num_gpus=context.map_gpus,
+        single_node=context.single_node,
+        progress=lambda files, total: context.progress(
             len(pool) * files // total, len(pool), "images"
         ),
     )
@@ -93,15 +93,15 @@ class Mapper:
         self,
         config: SaliencyConfig,
         classifier: str,
-        execution: Execution,
+        context: StageContext,
         wanted: Sequence[str],
         out: str,
         note: dict[str, Any],
     ):
-        execution.prepare()
+        context.prepare()
         self.kind, self.device, self.wanted, self.out, self.note = (
             config.kind,
-            execution.device,
+            context.device,
             set(wanted),
             Path(out),
             note,

@@ -14,7 +14,7 @@ import torch
 from chexseg.data import radiographs
 from chexseg.models import encoders, segmenter
 from chexseg.saliency.thresholds import binarise
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
 from chexseg.stages.configs import ScoreConfig
 from chexseg.stages.scoring import native_resolution
@@ -22,11 +22,11 @@ from chexseg.stages.scoring.mask_counts import Counting
 
 
 def run(
-    config: ScoreConfig, inputs: Mapping[str, Path], out: Path, execution: Execution
+    config: ScoreConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
     """`inputs`: ``test``, ingested, and ``segmenter``; for the images' own size also the data root, ``data``."""
-    execution.prepare()
-    model, about = load_segmenter(inputs["segmenter"], execution.device)
+    context.prepare()
+    model, about = load_segmenter(inputs["segmenter"], context.device)
     names = about["pathologies"]
     ids = [image_id for image_id, _ in radiographs.mask_index(inputs["test"])]
     images_NHW = radiographs.pixels(inputs["test"], ids)
@@ -36,12 +36,12 @@ def run(
     truth = native_resolution.Truth.of_test(inputs, ids) if config.resolution == "own" else None
     with torch.inference_mode():
         for images, packed in zip(images_NHW.split(16), masks_NB.split(16), strict=True):
-            logits_NKHW = model(encoders.prepare(images.to(execution.device), about["init"]))
+            logits_NKHW = model(encoders.prepare(images.to(context.device), about["init"]))
             predicted_NKHW = binarise(logits_NKHW.sigmoid(), thresholds_K)
             if truth is None:
                 counting.add(
                     predicted_NKHW,
-                    radiographs.unpack_bits(packed.to(execution.device), predicted_NKHW.shape[1:]),
+                    radiographs.unpack_bits(packed.to(context.device), predicted_NKHW.shape[1:]),
                 )
             else:
                 counting.keep(predicted_NKHW)
@@ -51,9 +51,9 @@ def run(
                         logits_KSS, thresholds_K, truth.frames[image_id]
                     )
                     counting.count(
-                        own_KHW[None], truth.masks(image_id, names).to(execution.device)[None]
+                        own_KHW[None], truth.masks(image_id, names).to(context.device)[None]
                     )
-            execution.progress(counting.images, len(ids), "images")
+            context.progress(counting.images, len(ids), "images")
     counting.write(out, "counts")
     return {"images": len(ids), "iou": counting.iou()} | (
         {} if truth is None else {"data": truth.fingerprint}

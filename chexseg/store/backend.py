@@ -46,7 +46,7 @@ class Backend(Protocol):
     def tree(self, name: str) -> dict[str, Entry]:
         """Every file below a name, by its path below it; empty where there's nothing."""
 
-    def trees(self, names: Iterable[str]) -> dict[str, dict[str, Entry]]:
+    def list_many(self, names: Iterable[str]) -> dict[str, dict[str, Entry]]:
         """`tree` of many artifacts at once."""
 
     def read(self, files: Mapping[str, Entry]) -> dict[str, bytes]:
@@ -64,19 +64,19 @@ class Backend(Protocol):
     def fetch(self, name: str, manifest: Mapping[str, Any]) -> Path:
         """The directory of this host with an artifact's files. Raises `DamagedError` where they aren't as they should be."""
 
-    def drop_copies(self, name: str, manifest: Mapping[str, Any]) -> None:
+    def evict(self, name: str, manifest: Mapping[str, Any]) -> None:
         """Forget what `fetch` has kept of an artifact, if it's damaged."""
 
     def exclusive(self, name: str) -> AbstractContextManager[Path]:
         """The partial directory of an artifact, on this host, while nobody else works on it. Waits."""
 
-    def busy(self) -> set[str]:
+    def in_progress(self) -> set[str]:
         """What is being worked on, as `unfinished` names it."""
 
     def publish(self, name: str, partial: Path, manifest: Mapping[str, Any]) -> None:
         """Make a partial directory an artifact, the manifest last. To be called within `exclusive`."""
 
-    def reclaim(self, name: str, partial: Path, files: Iterable[str]) -> None:
+    def reopen(self, name: str, partial: Path, files: Iterable[str]) -> None:
         """The reverse: those of an artifact's files that are there become the partial directory; its manifest is deleted."""
 
     def partials(self) -> dict[str, Path]:

@@ -50,7 +50,7 @@ class Content:
 def contents(store: Store) -> list[Content]:
     """Everything that lies where artifacts lie, by stage and then by age."""
     found = []
-    for name, (tree, manifest) in store.everything().items():
+    for name, (tree, manifest) in store.scan().items():
         fault = str(manifest) if isinstance(manifest, UnreadableManifestError) else None
         parts = manifest if isinstance(manifest, dict) else {}
         size = sum(entry.size for entry in tree.values())

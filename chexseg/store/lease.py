@@ -28,7 +28,7 @@ class Timing:
     """
 
     settle: float = 1.5
-    beat: float = 15
+    heartbeat: float = 15
     dead: float = 60
     look: float = 15
 
@@ -43,7 +43,7 @@ class Objects:
 
 
 @dataclass
-class Claim:
+class Lease:
     """One contender's claim to some work."""
 
     objects: Objects
@@ -59,10 +59,10 @@ class Claim:
 
     def put(self) -> None:
         # The beat first: there must always be one to tell the time by.
-        self.beat()
+        self.heartbeat()
         self.objects.put(f"{CLAIMS}/{self.name}", self.who.encode())
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         self.objects.put(f"{CLAIMS}/{self.name}{BEAT}", b"")
 
     def delete(self) -> None:
@@ -90,12 +90,12 @@ class Claim:
 
 
 @contextmanager
-def hold(objects: Objects, work: str, who: str, timing: Timing) -> Iterator[Claim]:
+def acquire(objects: Objects, work: str, who: str, timing: Timing) -> Iterator[Lease]:
     """Wait for one's turn at some work, and keep it for the length of the context.
 
     Waiting takes two requests every `timing.look` seconds: one beat and one listing.
     """
-    claim, over = Claim(objects, timing, work, who), threading.Event()
+    claim, over = Lease(objects, timing, work, who), threading.Event()
     beating = threading.Thread(target=_keep_beating, args=(claim, over), daemon=True)
     claim.put()
     beating.start()
@@ -116,10 +116,10 @@ def hold(objects: Objects, work: str, who: str, timing: Timing) -> Iterator[Clai
             claim.delete()
 
 
-def living(objects: Objects, timing: Timing) -> set[str]:
+def active_leases(objects: Objects, timing: Timing) -> set[str]:
     """The work that someone has claimed and is alive."""
-    clock = Claim(objects, timing, "clock", "")
-    clock.beat()
+    clock = Lease(objects, timing, "clock", "")
+    clock.heartbeat()
     try:
         entries = objects.tree()
         now = entries[f"{clock.name}{BEAT}"].modified_ns
@@ -128,10 +128,10 @@ def living(objects: Objects, timing: Timing) -> set[str]:
         clock.delete()
 
 
-def _keep_beating(claim: Claim, over: threading.Event) -> None:
-    while not over.wait(claim.timing.beat):
+def _keep_beating(claim: Lease, over: threading.Event) -> None:
+    while not over.wait(claim.timing.heartbeat):
         with suppress(UserError):  # the store may answer again before the claim is dead
-            claim.beat()
+            claim.heartbeat()
 
 
 def _split(entries: Mapping[str, Entry], now_ns: int, dead: float) -> tuple[set[str], set[str]]:

@@ -59,12 +59,12 @@ def holding(
     with store.backend.exclusive(run):
         store.write(_record(run), record)
         try:
-            busy = store.backend.busy()
-            if unfinished(GC) in busy:
+            in_progress = store.backend.in_progress()
+            if unfinished(GC) in in_progress:
                 say(f"waiting until garbage is collected in {store}")
-            while unfinished(GC) in busy:
+            while unfinished(GC) in in_progress:
                 time.sleep(LOOK)
-                busy = store.backend.busy()
+                in_progress = store.backend.in_progress()
             yield
         finally:
             with suppress(
@@ -83,13 +83,13 @@ def collecting(store: Store) -> Iterator[list[LiveRun]]:
 def live_runs(store: Store, forget_dead: bool = False) -> list[LiveRun]:
     """The runs that are alive. forget_dead: delete the records of those that aren't."""
     records = store.backend.tree(LIVE)
-    busy = store.backend.busy() if records else set()
+    in_progress = store.backend.in_progress() if records else set()
     out = []
     for name, content in store.backend.read(
         {f"{LIVE}/{file}": entry for file, entry in records.items()}
     ).items():
         run = f"run/{name.removeprefix(f'{LIVE}/').removesuffix('.json')}"
-        if unfinished(run) in busy:
+        if unfinished(run) in in_progress:
             out.append(_read(f"{store}/{name}", content))
         elif forget_dead and name == _record(run):
             store.backend.delete(name)

@@ -43,7 +43,7 @@ class Directory:
                     out[path[len(top) + 1 :]] = Entry(status.st_size, status.st_mtime_ns)
         return out
 
-    def trees(self, names: Iterable[str]) -> dict[str, dict[str, Entry]]:
+    def list_many(self, names: Iterable[str]) -> dict[str, dict[str, Entry]]:
         return {name: self.tree(name) for name in names}
 
     def read(self, files: Mapping[str, Entry]) -> dict[str, bytes]:
@@ -90,7 +90,7 @@ class Directory:
     def fetch(self, name: str, manifest: Mapping[str, Any]) -> Path:
         return self._path(name)
 
-    def drop_copies(self, name: str, manifest: Mapping[str, Any]) -> None:
+    def evict(self, name: str, manifest: Mapping[str, Any]) -> None:
         """There are none."""
 
     @contextmanager
@@ -101,7 +101,7 @@ class Directory:
         with locked(self._lock(name)):
             yield partial
 
-    def busy(self) -> set[str]:
+    def in_progress(self) -> set[str]:
         return {path.stem for path in (self.root / PARTIAL).glob("*.lock") if is_locked(path)}
 
     def publish(self, name: str, partial: Path, manifest: Mapping[str, Any]) -> None:
@@ -117,7 +117,7 @@ class Directory:
         remove_hidden(partial)
         partial.rename(path)
 
-    def reclaim(self, name: str, partial: Path, files: Iterable[str]) -> None:
+    def reopen(self, name: str, partial: Path, files: Iterable[str]) -> None:
         self._path(f"{name}/{MANIFEST}").unlink()
         for file in files:
             source = self._path(f"{name}/{file}")

@@ -47,7 +47,7 @@ class Bucket:
             cache_directory() / hashlib.sha256(identity.encode()).hexdigest()[:16]
         )
         self.objects = lease.Objects(self.write, self.delete, lambda: self.tree(lease.CLAIMS))
-        self.held: dict[str, lease.Claim] = {}
+        self.held: dict[str, lease.Lease] = {}
 
     # ---- objects ---------------------------------------------------------------------------------------------------
 
@@ -64,7 +64,7 @@ class Bucket:
             if info.type == fs.FileType.File and is_inside(info.path.removeprefix(f"{top}/"))
         }
 
-    def trees(self, names: Iterable[str]) -> dict[str, dict[str, Entry]]:
+    def list_many(self, names: Iterable[str]) -> dict[str, dict[str, Entry]]:
         """One listing for each stage of which there is more than one artifact to look up."""
         by_stage: dict[str, list[str]] = {}
         for name in names:
@@ -120,7 +120,7 @@ class Bucket:
                     making.rename(target)
         return target
 
-    def drop_copies(self, name: str, manifest: Mapping[str, Any]) -> None:
+    def evict(self, name: str, manifest: Mapping[str, Any]) -> None:
         copy = self._copy(name, manifest)
         for file, entry in manifest["files"].items():
             with suppress(FileNotFoundError), (copy / file).open("rb") as stream:
@@ -130,15 +130,15 @@ class Bucket:
     @contextmanager
     def exclusive(self, name: str) -> Iterator[Path]:
         work, who = unfinished(name), f"{platform.node()}, process {os.getpid()}"
-        with locked(self._lock(name)), lease.hold(self.objects, work, who, self.timing) as claim:
+        with locked(self._lock(name)), lease.acquire(self.objects, work, who, self.timing) as claim:
             self.held[name] = claim
             try:
                 yield self._partial(name)
             finally:
                 del self.held[name]
 
-    def busy(self) -> set[str]:
-        return lease.living(self.objects, self.timing)
+    def in_progress(self) -> set[str]:
+        return lease.active_leases(self.objects, self.timing)
 
     def publish(self, name: str, partial: Path, manifest: Mapping[str, Any]) -> None:
         self._check_claim(name)
@@ -162,7 +162,7 @@ class Bucket:
         (partial / MANIFEST).write_bytes(encode(manifest))
         partial.rename(copy)
 
-    def reclaim(self, name: str, partial: Path, files: Iterable[str]) -> None:
+    def reopen(self, name: str, partial: Path, files: Iterable[str]) -> None:
         present = self.tree(name)
         files = dict.fromkeys(file for file in files if file in present)
         making = partial.with_name(f".{partial.name}")
@@ -176,7 +176,7 @@ class Bucket:
 
     def retire(self, name: str, files: Sequence[str], trash: str) -> bool:
         with locked(self._lock(name), wait=False) as acquired:
-            if not acquired or unfinished(name) in lease.living(self.objects, self.timing):
+            if not acquired or unfinished(name) in lease.active_leases(self.objects, self.timing):
                 return False
             present = self.tree(name)  # another process may have moved some
             files = [file for file in files if file in present]

@@ -133,7 +133,7 @@ class Store:
         return self._whole({_name(node.stage, node.key): node.key for node in nodes})
 
     def _whole(self, keys: Mapping[str, str]) -> dict[str, Artifact]:
-        trees = self.backend.trees(keys)
+        trees = self.backend.list_many(keys)
         found = self._manifests(trees).items()
         return {
             keys[name]: self._artifact(name, about)
@@ -175,7 +175,7 @@ class Store:
         """Keys of those nodes whose results are here."""
         return set(self.find_all(nodes))
 
-    def everything(self, stage: str = "") -> dict[str, tuple[dict[str, Entry], Any]]:
+    def scan(self, stage: str = "") -> dict[str, tuple[dict[str, Entry], Any]]:
         """Name -> files, manifest of all that's there, of one stage or of all, whole or not.
 
         The manifest is None where there is none, and an `UnreadableManifestError` where it can't be read.
@@ -207,13 +207,11 @@ class Store:
 
     def manifests(self) -> list[Mapping[str, Any]]:
         """Of all that's there, whole or not."""
-        return [
-            manifest for _, manifest in self.everything().values() if isinstance(manifest, dict)
-        ]
+        return [manifest for _, manifest in self.scan().values() if isinstance(manifest, dict)]
 
-    def busy(self, nodes: Iterable[StageRun]) -> set[str]:
+    def in_progress(self, nodes: Iterable[StageRun]) -> set[str]:
         """Keys of those nodes that some process works on now."""
-        names = self.backend.busy()
+        names = self.backend.in_progress()
         return {
             node.key for node in nodes if names and unfinished(_name(node.stage, node.key)) in names
         }
@@ -230,7 +228,7 @@ class Store:
         `UnreadableManifestError`: what can't be read might be the last.
         """
         found = []
-        for tree, manifest in self.everything("imported").values():
+        for tree, manifest in self.scan("imported").values():
             if isinstance(manifest, UnreadableManifestError):
                 raise manifest
             if manifest is not None:  # times are whole seconds; two imports can share one
@@ -275,7 +273,7 @@ class Store:
         """The partial directory of a node, for this process alone; a process that dies keeps nobody waiting for ever."""
         return self.backend.exclusive(_name(node.stage, node.key))
 
-    def salvage(self, node: StageRun, partial: Path) -> None:
+    def recover(self, node: StageRun, partial: Path) -> None:
         """Make what is whole of a damaged result the partial directory, so that only the rest is computed again.
 
         To be called within `working_on`. A partial directory that is there already is newer, and stays as it is.
@@ -283,13 +281,13 @@ class Store:
         name = _name(node.stage, node.key)
         if partial.exists():
             return
-        trees = self.backend.trees([name])
+        trees = self.backend.list_many([name])
         manifest = self._manifests(trees).get(name)
         if _is_whole(node.key, trees[name], manifest):
             return
         if manifest is not None and manifest["key"] == node.key:
             self.drop_damaged(self._artifact(name, manifest))
-            self.backend.reclaim(name, partial, manifest["files"])
+            self.backend.reopen(name, partial, manifest["files"])
             for file, entry in manifest["files"].items():
                 if (partial / file).is_file():
                     manifests.note_digest(partial / file, entry["sha256"])
@@ -300,14 +298,14 @@ class Store:
         Without them the result is found no more.
         """
         # As it is now: another run may have made the result again, with other last bits.
-        manifest = self._manifests(self.backend.trees([artifact.name])).get(artifact.name)
+        manifest = self._manifests(self.backend.list_many([artifact.name])).get(artifact.name)
         dropped = []
         for file, entry in manifest["files"].items() if manifest else ():
             if self.backend.sha256(f"{artifact.name}/{file}") not in (None, entry["sha256"]):
                 self.backend.delete(f"{artifact.name}/{file}")
                 dropped.append(f"{artifact.name}/{file}")
         for known in filter(None, (manifest, artifact.manifest)):
-            self.backend.drop_copies(artifact.name, known)
+            self.backend.evict(artifact.name, known)
         return dropped
 
     def drop_damaged_scores(self, nodes: Iterable[StageRun]) -> list[str]:

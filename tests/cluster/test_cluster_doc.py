@@ -63,7 +63,7 @@ def test_chexseg_has_these_commands_and_options(line):
     from typer.main import get_command
 
     from chexseg import cli
-    from chexseg.run.cluster_limits import Growth
+    from chexseg.run.cluster_limits import ClusterLimits
 
     words = shlex.split(line)
     parsed(get_command(cli.app), words)
@@ -71,7 +71,7 @@ def test_chexseg_has_these_commands_and_options(line):
         assert (ROOT / name).is_file(), name
     for before, word in zip(words, words[1:], strict=False):
         if before == "--grow-to":
-            assert Growth.parse(word).cpus > 1
+            assert ClusterLimits.parse(word).cpus > 1
 
 
 def test_what_the_cluster_of_the_file_may_grow_to_is_said():

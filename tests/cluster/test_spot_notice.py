@@ -90,8 +90,10 @@ ray.get(task)
 @pytest.mark.heavy
 def test_the_node_is_drained_when_ec2_says_that_it_goes(metadata):
     cluster = Nodes(1)
-    busy = [sys.executable, "-c", BUSY.format(address=cluster.address)]
-    working = subprocess.Popen(busy, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    in_progress = [sys.executable, "-c", BUSY.format(address=cluster.address)]
+    working = subprocess.Popen(
+        in_progress, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     watching = watch(metadata.server_port, cluster.address)
     try:
         assert working.stdout.readline() == "busy\n"

@@ -180,7 +180,7 @@ def test_a_study_that_includes_others_has_each_of_their_cells_once_and_resources
     ]
     assert set(both.nodes) == {key for one in apart for key in one.nodes}
     assert (study.resources.gpu, study.resources.cpu) == (0.5, 1)
-    assert both.collapsed == 0
+    assert both.merged_combinations == 0
 
 
 def test_what_members_set_apart_stands_in_the_names_of_their_cells(tmp_path):

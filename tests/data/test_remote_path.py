@@ -70,11 +70,13 @@ def test_a_remote_path_names_and_reads_files_as_a_directory_does(remote, root):
 
 @pytest.mark.parametrize("split", chexpert.SPLITS)
 def test_tables_are_the_same_but_for_where_the_images_lie(remote, root, split):
-    here, there = chexpert.read(root, split), chexpert.read(remote, split)
-    assert there["path"].str.replace(str(remote), str(root)).tolist() == here["path"].tolist()
-    assert there.drop(columns="path").equals(here.drop(columns="path"))
+    single_node, there = chexpert.read(root, split), chexpert.read(remote, split)
+    assert (
+        there["path"].str.replace(str(remote), str(root)).tolist() == single_node["path"].tolist()
+    )
+    assert there.drop(columns="path").equals(single_node.drop(columns="path"))
     first = next(remote_path.files(remote, there["path"]))
-    assert (images.decode(first) == images.decode(here["path"][0])).all()
+    assert (images.decode(first) == images.decode(single_node["path"][0])).all()
 
 
 def test_fingerprints_and_counts_are_the_same_and_no_image_is_asked_for_by_itself(s3, remote, root):
@@ -90,8 +92,12 @@ def test_an_image_that_changes_or_goes_changes_the_fingerprint_as_in_a_directory
     first, second = (Path(path) for path in chexpert.read(copy, "valid")["path"][:2])
     first.unlink()
     second.write_bytes(second.read_bytes() + b"\0")
-    here, there = planner.fingerprints(copy), planner.fingerprints(uploaded(copy, "changed"))
-    assert here == there and here["train"] == before["train"] and here["valid"] != before["valid"]
+    single_node, there = planner.fingerprints(copy), planner.fingerprints(uploaded(copy, "changed"))
+    assert (
+        single_node == there
+        and single_node["train"] == before["train"]
+        and single_node["valid"] != before["valid"]
+    )
 
 
 def test_the_audit_says_the_same_of_a_sound_set_and_of_a_broken_one(remote, root, copy, uploaded):
@@ -104,10 +110,10 @@ def test_the_audit_says_the_same_of_a_sound_set_and_of_a_broken_one(remote, root
     (copy / chexlocalize.FILES["test"]).unlink()
     (copy / chexlocalize.FILES["radiologists"]).unlink()
     there = uploaded(copy, "broken")
-    here, found = validation.check(copy).faults, validation.check(there).faults
-    assert set(found) == set(here) == {"missing image", "unreadable image", "missing file"}
-    for kind in here:
-        assert [message.replace(str(copy), str(there)) for message in here[kind]] == list(
+    single_node, found = validation.check(copy).faults, validation.check(there).faults
+    assert set(found) == set(single_node) == {"missing image", "unreadable image", "missing file"}
+    for kind in single_node:
+        assert [message.replace(str(copy), str(there)) for message in single_node[kind]] == list(
             found[kind]
         )
 
@@ -121,7 +127,7 @@ def test_files_are_read_ahead_in_order_and_only_so_many(remote):
             asked.append(file)
             yield file
 
-    ahead = remote_path.ahead(watched())
+    ahead = remote_path.prefetch(watched())
     assert str(next(ahead)) == paths[0]
     assert len(asked) == remote_path.AT_ONCE + 1 < len(paths)
     contents = [(str(file), file.read_bytes()) for file in ahead]
@@ -139,7 +145,7 @@ def test_files_are_read_at_once(monkeypatch, remote):
     monkeypatch.setattr(remote_path.RemotePath, "read_bytes", read)
     read_all = [
         file.read_bytes()
-        for file in remote_path.ahead(
+        for file in remote_path.prefetch(
             remote / str(number) for number in range(2 * remote_path.AT_ONCE)
         )
     ]
@@ -148,7 +154,7 @@ def test_files_are_read_at_once(monkeypatch, remote):
 
 def test_a_local_file_is_handed_on_as_it_is(tmp_path):
     paths = [tmp_path / str(number) for number in range(3)]
-    assert list(remote_path.ahead(paths)) == paths
+    assert list(remote_path.prefetch(paths)) == paths
 
 
 @pytest.fixture

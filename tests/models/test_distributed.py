@@ -24,7 +24,7 @@ def trained(loss: str) -> tuple[list[float], dict[str, torch.Tensor]]:
     values = []
     for step in range(STEPS):
         torch.manual_seed(step)
-        batch = distributed.share({"images": images_NCHW[step], "masks": masks_NKHW[step]})
+        batch = distributed.shard_batch({"images": images_NCHW[step], "masks": masks_NKHW[step]})
         value = losses.SEGMENTATION[loss](network(batch["images"]), batch["masks"])
         optimizer.zero_grad()
         value.backward()
@@ -65,22 +65,24 @@ def test_one_worker_is_left_alone():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout())
     assert distributed.parallel(model, "cpu") is model
     batch = {"images": torch.arange(6)}
-    assert distributed.share(batch)["images"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert distributed.shard_batch(batch)["images"].tolist() == [0, 1, 2, 3, 4, 5]
     assert (distributed.workers(), distributed.rank()) == (1, 0)
 
 
 def test_what_several_workers_cannot_share_is_told_before():
-    assert distributed.refusal(segmenter.build("resnet18", 2), on_gpu=False) is None
+    assert distributed.unsupported_reason(segmenter.build("resnet18", 2), on_gpu=False) is None
     for normalisation in (
         nn.BatchNorm2d(3, momentum=None),
         nn.BatchNorm2d(3, track_running_stats=False),
         nn.BatchNorm1d(3),
     ):
-        assert "can't be taken over workers without GPUs" in distributed.refusal(
+        assert "can't be taken over workers without GPUs" in distributed.unsupported_reason(
             nn.Sequential(normalisation), on_gpu=False
         )
-        assert distributed.refusal(nn.Sequential(normalisation), on_gpu=True) is None
-    assert "Dropout2d draws" in distributed.refusal(nn.Sequential(nn.Dropout2d()), on_gpu=True)
+        assert distributed.unsupported_reason(nn.Sequential(normalisation), on_gpu=True) is None
+    assert "Dropout2d draws" in distributed.unsupported_reason(
+        nn.Sequential(nn.Dropout2d()), on_gpu=True
+    )
 
 
 def test_batch_normalisation_in_bfloat16_takes_its_statistics_in_float32():

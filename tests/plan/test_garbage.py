@@ -16,7 +16,7 @@ from chexseg.errors import UserError
 from chexseg.plan import garbage, planner
 from chexseg.plan.graph import Node, node_of
 from chexseg.search import journal, status
-from chexseg.search.optuna_study import Ledger
+from chexseg.search.optuna_study import OptunaStudy
 from chexseg.stages.configs import ImportedConfig, IngestConfig
 from chexseg.store import live_runs, marker
 from chexseg.store import manifest as manifests
@@ -217,7 +217,7 @@ def test_what_a_run_holds_stays_until_the_run_is_dead(place, store, tmp_path):
 def _searched_store(tmp_path) -> tuple[Store, set[str]]:
     """A store in which a search has finished one fit of two points, and the keys of these fits."""
     store = Store(tmp_path / "store")
-    ledger = Ledger(searched(), store)
+    ledger = OptunaStudy(searched(), store)
     ledger.open()
     fits = set()
     for _ in range(2):
@@ -409,7 +409,7 @@ def test_a_run_holds_what_its_plan_needs_until_it_ends(phantom_root, tmp_path, m
     from chexseg.data import remote_path
     from chexseg.progress import Quiet
     from chexseg.run import cluster, scheduler, worker_imports
-    from chexseg.run.result import Outcome
+    from chexseg.run.result import RunResult
     from chexseg.search import searcher
 
     path = tmp_path / "s.yaml"
@@ -420,9 +420,9 @@ def test_a_run_holds_what_its_plan_needs_until_it_ends(phantom_root, tmp_path, m
     another = planner.plan(study_file.parse("name: t", "t.yaml"), DATA)
     surveys = []
 
-    def look(*arguments: object) -> Outcome:
+    def look(*arguments: object) -> RunResult:
         surveys.append(garbage.survey(store, [another]))
-        return Outcome()
+        return RunResult()
 
     monkeypatch.setattr(cluster, "cluster", lambda address: contextlib.nullcontext())
     monkeypatch.setattr(cluster, "describe", list)

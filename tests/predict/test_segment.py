@@ -20,7 +20,7 @@ from chexseg.phantom.radiograph import radiograph
 from chexseg.predict import image_files, segment
 from chexseg.progress import Quiet
 from chexseg.stages import ingest, score
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import COUNTS, SEGMENTER_WEIGHTS
 from chexseg.stages.configs import IngestConfig, ScoreConfig
 
@@ -50,11 +50,11 @@ def test_its_masks_have_the_counts_that_score_has_at_own_size(phantom_root, mode
         IngestConfig(split="test", size=SIZE),
         {"data": phantom_root},
         tmp_path / "test",
-        Execution(),
+        StageContext(),
     )
     given = {"test": tmp_path / "test", "segmenter": model, "data": phantom_root}
     (tmp_path / "score").mkdir()
-    score.run(ScoreConfig(resolution="own"), given, tmp_path / "score", Execution())
+    score.run(ScoreConfig(resolution="own"), given, tmp_path / "score", StageContext())
     counts = (
         shards.read(tmp_path / "score" / COUNTS).to_pandas().set_index(["image_id", "pathology"])
     )

@@ -15,7 +15,7 @@ from chexseg.plan import planner
 from chexseg.progress import Quiet
 from chexseg.run import scheduler
 from chexseg.run.cluster import Capacity
-from chexseg.run.cluster_limits import NO_GROWTH, Growth
+from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
 from chexseg.store.store import Store
 
 HEAD = Capacity(cpus=7, gpus=0, node_cpus=8, node_gpus=0)
@@ -24,10 +24,12 @@ GPUS = Resources(cpu=1, gpu=0.25)
 
 def test_it_is_read_as_it_is_written():
     assert (
-        Growth.parse("GPU=8,CPU=64") == Growth.parse(" CPU=64 , GPU=8") == Growth(cpus=64, gpus=8)
+        ClusterLimits.parse("GPU=8,CPU=64")
+        == ClusterLimits.parse(" CPU=64 , GPU=8")
+        == ClusterLimits(cpus=64, gpus=8)
     )
-    assert Growth.parse("GPU=8") == Growth(gpus=8)
-    assert Growth.parse(None) == NO_GROWTH == Growth()
+    assert ClusterLimits.parse("GPU=8") == ClusterLimits(gpus=8)
+    assert ClusterLimits.parse(None) == CURRENT_SIZE == ClusterLimits()
 
 
 @pytest.mark.parametrize(
@@ -44,11 +46,11 @@ def test_it_is_read_as_it_is_written():
 )
 def test_what_is_none_is_refused_in_one_line(text, said):
     with pytest.raises(UserError, match=f"^--grow-to: {said}"):
-        Growth.parse(text)
+        ClusterLimits.parse(text)
 
 
 def test_as_many_cells_are_asked_for_as_the_grown_cluster_holds():
-    grown = dataclasses.replace(HEAD, growth=Growth(cpus=64, gpus=8))
+    grown = dataclasses.replace(HEAD, limits=ClusterLimits(cpus=64, gpus=8))
     assert HEAD.cells_at_once(GPUS) == 7, "without GPUs cells train on CPUs"
     assert grown.cells_at_once(GPUS) == 32
     assert grown.cells_at_once(Resources(cpu=4, gpu=0.25)) == 15, (
@@ -63,8 +65,10 @@ def test_as_many_cells_are_asked_for_as_the_grown_cluster_holds():
 
 
 def test_a_cluster_is_never_taken_for_smaller_than_it_is():
-    there = Capacity(cpus=31, gpus=4, node_cpus=16, node_gpus=2, growth=Growth(cpus=8, gpus=1))
-    assert (there.cpus_in_reach, there.gpus_in_reach) == (31, 4)
+    there = Capacity(
+        cpus=31, gpus=4, node_cpus=16, node_gpus=2, limits=ClusterLimits(cpus=8, gpus=1)
+    )
+    assert (there.max_cpus, there.max_gpus) == (31, 4)
     assert there.cells_at_once(Resources(gpu=2)) == 2
 
 
@@ -73,7 +77,7 @@ def test_one_machine_is_one_node_that_is_not_to_grow():
     assert not dataclasses.replace(HEAD, nodes=2).one_node, (
         "a head without CPUs and a worker with all of them"
     )
-    assert not dataclasses.replace(HEAD, growth=Growth(cpus=64)).one_node
+    assert not dataclasses.replace(HEAD, limits=ClusterLimits(cpus=64)).one_node
 
 
 def test_cells_that_want_gpus_are_refused_on_a_cluster_without_and_told_of_on_a_laptop():
@@ -85,7 +89,9 @@ def test_cells_that_want_gpus_are_refused_on_a_cluster_without_and_told_of_on_a_
     ):
         HEAD.without_gpus(GPUS, "auto")
     assert HEAD.without_gpus(Resources(), "auto") is None
-    assert dataclasses.replace(HEAD, growth=Growth(gpus=8)).without_gpus(GPUS, "auto") is None
+    assert (
+        dataclasses.replace(HEAD, limits=ClusterLimits(gpus=8)).without_gpus(GPUS, "auto") is None
+    )
     assert dataclasses.replace(HEAD, gpus=1, node_gpus=1).without_gpus(GPUS, "auto") is None
 
 
@@ -115,7 +121,7 @@ def test_a_study_finishes_though_the_nodes_it_was_promised_never_come(
         study_file.parse(text, "promised.yaml", small), planner.fingerprints(phantom_root)
     )
     outcome = scheduler.run(
-        planned, Store(tmp_path / "store"), phantom_root, Quiet(), Growth(cpus=64)
+        planned, Store(tmp_path / "store"), phantom_root, Quiet(), ClusterLimits(cpus=64)
     )
     assert outcome.failed == {} and set(outcome.computed) == {
         node.key for node in planned.needed(())

@@ -23,7 +23,7 @@ from chexseg.plan.graph import Plan, node_of
 from chexseg.run import encoder_import
 from chexseg.run.execute import execute
 from chexseg.stages import imported
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import ENCODER_WEIGHTS
 from chexseg.stages.configs import ENCODER_KINDS, ImportedConfig
 from chexseg.store import manifest, marker
@@ -121,7 +121,7 @@ def test_the_same_weights_again_are_found_and_of_several_the_last_import_counts(
             ImportedConfig.model_validate(first.artifact.manifest["config"]),
             {},
             tmp_path,
-            Execution(),
+            StageContext(),
         )
     mended = encoder_import.import_encoder(files["imagenet"], "imagenet", "resnet18", store)
     assert (mended.found, mended.newest) == (False, True)
@@ -233,7 +233,7 @@ def test_an_import_that_is_gone_when_its_study_runs_says_how_to_get_it_back(stor
     with pytest.raises(
         UserError, match="is damaged or gone.*chexseg encoder import .FILE. --kind imagenet"
     ):
-        execute(node, found.nodes, empty, tmp_path, Execution())
+        execute(node, found.nodes, empty, tmp_path, StageContext())
     assert not list((empty.root / ".partial").iterdir())
 
 

@@ -15,13 +15,13 @@ from chexseg.plan import graph, planner
 from chexseg.plan.graph import Node, Plan
 from chexseg.run.execute import execute
 from chexseg.stages import fit, ingest, score
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
 from chexseg.stages.configs import ClassifyConfig
 from chexseg.store import manifest
 from chexseg.store.store import Store
 
-EXECUTION = Execution(threads=1)
+CONTEXT = StageContext(threads=1)
 STUDY = """
 name: small
 settings:
@@ -76,7 +76,7 @@ def node_of(planned: Plan, stage: str, split: str | None = None) -> Node:
 def run(planned: Plan, store: Store, root: Path, stage: str, split: str | None = None) -> dict:
     for node in planned.nodes.values():
         if node.stage == stage and split in (None, node.config.get("split")):
-            artifact, _ = execute(node, planned.nodes, store, root, EXECUTION)
+            artifact, _ = execute(node, planned.nodes, store, root, CONTEXT)
     return dict(artifact.facts)
 
 
@@ -193,7 +193,7 @@ def test_a_classifier_is_not_trained_on_a_damaged_image(planned, copy, root):
     inputs = {split: node_of(planned, "ingest", split).key for split in ("train", "valid")}
     node = graph.node_of("classify", ClassifyConfig(architecture="resnet18", epochs=1), inputs)
     with pytest.raises(RuntimeError, match=f"{shard.name}: not what its manifest says"):
-        execute(node, planned.nodes, copy, root, EXECUTION)
+        execute(node, planned.nodes, copy, root, CONTEXT)
     assert copy.find("ingest", train.key) is None
     run(planned, copy, root, "ingest", "train")
     assert shard.read_bytes() == before
@@ -210,7 +210,7 @@ def test_a_manifest_that_was_written_but_not_published_binds_no_later_try(
         store.commit(train, partial, {}, 1.0)
         store.path("ingest", train.key).rename(partial)
 
-    def write_and_read(config, inputs, out, execution):
+    def write_and_read(config, inputs, out, context):
         (out / "notes.json").write_text("[2]")
         return {
             "data": planned.data["train"],
@@ -240,7 +240,7 @@ def test_an_inputs_manifest_that_cannot_be_read_deletes_no_work(planned, copy, r
     fitted = node_of(planned, "fit")
     shutil.rmtree(copy.path("fit", fitted.key))
 
-    def fail(config, inputs, out, execution):
+    def fail(config, inputs, out, context):
         (out / "resume.pt").write_bytes(b"hours of work")
         raise manifest.UnreadableManifestError("manifest.json", "cannot be read")
 
@@ -258,7 +258,7 @@ def test_work_on_inputs_that_were_made_again_with_other_bits_is_begun_anew(
     scored, fitted = node_of(planned, "score"), node_of(planned, "fit")
     shutil.rmtree(copy.path("score", scored.key))
 
-    def fail(config, inputs, out, execution):
+    def fail(config, inputs, out, context):
         seen.append(sorted(path.name for path in out.glob("[!.]*")))
         (out / "half").write_text("of the network as it is now")
         raise OSError("No space left on device")

@@ -23,7 +23,7 @@ from chexseg.config import study_file
 from chexseg.errors import UserError
 from chexseg.plan import planner
 from chexseg.run import local_ray
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -254,7 +254,7 @@ def test_a_worker_that_came_later_refuses_other_code(ray_session, tmp_path, phan
     import ray
 
     from chexseg.data import remote_path
-    from chexseg.run.progress_actor import Tally, post
+    from chexseg.run.progress_actor import RunCounts, start_progress_actor
     from chexseg.run.worker import Job, attempt
 
     planned = planner.plan(
@@ -262,11 +262,15 @@ def test_a_worker_that_came_later_refuses_other_code(ray_session, tmp_path, phan
     )
     node = next(node for node in planned.nodes.values() if node.stage == "ingest")
     code = replace(code_version.running(), version="0.0.1")
-    board = post(Tally(0))
+    progress_actor = start_progress_actor(RunCounts(0))
     job = Job(
-        {node.key: node}, str(tmp_path / "store"), remote_path.at(phantom_root), board, code=code
+        {node.key: node},
+        str(tmp_path / "store"),
+        remote_path.at(phantom_root),
+        progress_actor,
+        code=code,
     )
-    answer = ray.get(ray.remote(lambda: attempt(job, node.key, "ingest", Execution())).remote())
-    ray.kill(board)
+    answer = ray.get(ray.remote(lambda: attempt(job, node.key, "ingest", StageContext())).remote())
+    ray.kill(progress_actor)
     assert answer["state"] == "mistake" and "expected chexseg 0.0.1" in answer["error"]
     assert Store(str(tmp_path / "store")).find(node.stage, node.key) is None

@@ -19,7 +19,7 @@ from chexseg.plan import planner
 from chexseg.progress import Quiet
 from chexseg.run import scheduler
 from chexseg.run.metrics import CELLS, FIGURES, STAGES_A_PROCESS, WINDOW, Rate
-from chexseg.run.progress_actor import Board, Pen, Tally, Work
+from chexseg.run.progress_actor import ProgressActor, ProgressWriter, RunCounts, Work
 from chexseg.store.store import Store
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "monitoring" / "grafana-chexseg.json"
@@ -82,14 +82,14 @@ def test_running_stages_are_exported_and_ended_ones_are_not(scrape):
     import ray
 
     study = "metrics-of-a-board"
-    board = Board.remote(Tally(5, done=1, study=study))
-    board.begin_cell.remote("full trial 0")
-    pen = Pen(board, "full trial 0, fit", "full trial 0", "fit")
+    progress_actor = ProgressActor.remote(RunCounts(5, done=1, study=study))
+    progress_actor.begin_cell.remote("full trial 0")
+    progress_writer = ProgressWriter(progress_actor, "full trial 0, fit", "full trial 0", "fit")
     told = {"epoch": 2, "loss": 0.5, "step s": 0.25, "data wait s": 0.125, "selection mIoU": 0.375}
-    pen(8, 80, "samples", told | {"unknown": 1})
+    progress_writer(8, 80, "samples", told | {"unknown": 1})
     time.sleep(0.6)
-    pen(16, 80, "samples")
-    ray.get(board.read.remote())
+    progress_writer(16, 80, "samples")
+    ray.get(progress_actor.read.remote())
     assert until(
         lambda: stages(scrape(study)) and states(scrape(study))
     )  # they are of two processes
@@ -99,19 +99,21 @@ def test_running_stages_are_exported_and_ended_ones_are_not(scrape):
     assert figures.pop("images/s") > 0 and figures == told
     (before,) = processes(found)
 
-    ray.get(board.finish.remote(pen.name, "done"))
+    ray.get(progress_actor.finish.remote(progress_writer.name, "done"))
     assert until(lambda: not stages(scrape(study))), "it has ended"
     assert states(scrape(study)), "the run has not"
 
     for number in range(STAGES_A_PROCESS):
-        board.update.remote(
+        progress_actor.update.remote(
             "ended", {"cell": f"cell {number}", "stage": "score"}, 1, 2, "images", {"loss": 1.0}
         )
-        board.finish.remote("ended", "done")
-    Pen(board, "full trial 1, fit", "full trial 1", "fit")(1, 2, "samples", {"epoch": 1})
+        progress_actor.finish.remote("ended", "done")
+    ProgressWriter(progress_actor, "full trial 1, fit", "full trial 1", "fit")(
+        1, 2, "samples", {"epoch": 1}
+    )
 
     def only_what_runs() -> bool:
-        ray.get(board.read.remote())
+        ray.get(progress_actor.read.remote())
         found = scrape(study)
         return stages(found) == {("full trial 1", "fit"): {"epoch": 1}} and before not in processes(
             found

@@ -134,7 +134,7 @@ def test_cells_that_are_run_in_several_goes_run_once_each(
     victims = {cell.score for cell in planned.cells[:3]}
     for key in victims:
         shutil.rmtree(copy.path("score", key))
-    goes, whole_run = [], scheduler.on_warm_workers
+    goes, whole_run = [], scheduler.run_trials
     monkeypatch.setattr(scheduler, "CELLS_IN_ONE_GO", 2)
     monkeypatch.setattr(
         scheduler,

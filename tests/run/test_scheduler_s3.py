@@ -52,7 +52,7 @@ def test_a_study_runs_and_is_reported_with_all_it_needs_on_s3(
     again = run("study", "run", study, "--data", phantom_root, "--store", place, "--quiet")
     assert "0 stages computed" in again.output and "9 found" in again.output
     store = Store(place)
-    there = store.everything()
+    there = store.scan()
     assert len(there) == 9 and all(manifest for _, manifest in there.values())
     assert store.backend.tree(".claims") == {} and store.backend.partials() == {}
 

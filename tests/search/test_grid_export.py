@@ -18,7 +18,7 @@ import pytest
 from chexseg.config import study_file
 from chexseg.plan import planner
 from chexseg.search import grid_export, journal
-from chexseg.search.optuna_study import Ledger
+from chexseg.search.optuna_study import OptunaStudy
 from chexseg.store.store import Store
 from tests.search.searches import DATA, GRID, SEARCH, finish, finish_cells, grid, searched
 
@@ -114,12 +114,12 @@ def test_other_settings_or_data_are_another_optuna_study(tmp_path):
         grid_export.name_of(grid()),
         grid_export.name_of(grid(GRID.replace("epochs: 3", "epochs: 2"))),
         grid_export.name_of(planner.plan(study_file.parse(GRID, "x.yaml"), {**DATA, "valid": "z"})),
-        Ledger(searched(), Store(tmp_path)).name,
-        Ledger(searched(SEARCH.replace("trials: 2", "trials: 1")), Store(tmp_path)).name,
+        OptunaStudy(searched(), Store(tmp_path)).name,
+        OptunaStudy(searched(SEARCH.replace("trials: 2", "trials: 1")), Store(tmp_path)).name,
     }
     assert len(names) == 5
     more = searched(SEARCH.replace("points: 6", "points: 60, pruner: asha, sampler: random"))
-    assert Ledger(more, Store(tmp_path)).name in names, (
+    assert OptunaStudy(more, Store(tmp_path)).name in names, (
         "more points of the same search go on with it"
     )
 
@@ -129,9 +129,9 @@ def test_optuna_dashboard_opens_the_journal_and_shows_a_grid_and_a_search(tmp_pa
     store, planned = Store(tmp_path), grid()
     values = finish_cells(store, planned)
     grid_export.record(planned, store, set())
-    ledger = Ledger(searched(), store)
-    ledger.open()
-    ledger.tell_finished()
+    optuna_study = OptunaStudy(searched(), store)
+    optuna_study.open()
+    optuna_study.tell_finished()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -156,12 +156,12 @@ def test_optuna_dashboard_opens_the_journal_and_shows_a_grid_and_a_search(tmp_pa
         found = {
             study["study_name"]: study["study_id"] for study in ask("studies")["study_summaries"]
         }
-        assert set(found) == {grid_export.name_of(planned), ledger.name}
+        assert set(found) == {grid_export.name_of(planned), optuna_study.name}
         cells = ask(f"studies/{found[grid_export.name_of(planned)]}?after=0")["trials"]
         assert sorted(trial["values"][0] for trial in cells) == pytest.approx(
             sorted(values.values())
         )
-        assert len(ask(f"studies/{found[ledger.name]}?after=0")["trials"]) == 5
+        assert len(ask(f"studies/{found[optuna_study.name]}?after=0")["trials"]) == 5
     finally:
         dashboard.terminate()
         dashboard.wait()

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from chexseg import cli
 from chexseg.errors import UserError
 from chexseg.search import grid_export, journal, journal_lines
-from chexseg.search.optuna_study import Ledger
+from chexseg.search.optuna_study import OptunaStudy
 from chexseg.store.store import Store
 from tests.conftest import SHARED
 from tests.search.searches import finish, finish_cells, grid, searched
@@ -32,18 +32,18 @@ def record(number: int) -> dict:
     }
 
 
-def started(store: Store) -> Ledger:
-    ledger = Ledger(searched(), store)
-    ledger.open()
-    return ledger
+def started(store: Store) -> OptunaStudy:
+    optuna_study = OptunaStudy(searched(), store)
+    optuna_study.open()
+    return optuna_study
 
 
-def complete_a_point(ledger: Ledger) -> None:
-    trial, point = ledger.ask()
-    planned = ledger.search.plan([point])
+def complete_a_point(optuna_study: OptunaStudy) -> None:
+    trial, point = optuna_study.ask()
+    planned = optuna_study.search.plan([point])
     for cell in planned.cells:
-        finish(ledger.store, planned, cell.fit, 0.5)
-    assert ledger.complete(trial, [cell.fit for cell in planned.cells], ()) == 0.5
+        finish(optuna_study.store, planned, cell.fit, 0.5)
+    assert optuna_study.complete(trial, [cell.fit for cell in planned.cells], ()) == 0.5
 
 
 # ---- torn lines ----------------------------------------------------------------------------------------------------------
@@ -118,15 +118,17 @@ def test_a_search_goes_on_with_a_torn_journal_and_optunas_own_tools_open_it_then
     path = journal.path_in(store)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:2]) + lines[2][:20] + b"".join(lines[2:]) + lines[-1][:30])
-    ledger = Ledger(searched(), store)
-    assert ledger.standing().done == 1
-    assert "1 torn line left out" in ledger.standing().note, "the last line may not be complete yet"
-    assert "2 torn lines; every complete line counts" in ledger.open()
-    complete_a_point(ledger)
-    assert (ledger.standing().done, ledger.standing().note) == (2, None)
+    optuna_study = OptunaStudy(searched(), store)
+    assert optuna_study.trial_counts().done == 1
+    assert "1 torn line left out" in optuna_study.trial_counts().note, (
+        "the last line may not be complete yet"
+    )
+    assert "2 torn lines; every complete line counts" in optuna_study.open()
+    complete_a_point(optuna_study)
+    assert (optuna_study.trial_counts().done, optuna_study.trial_counts().note) == (2, None)
     theirs = optuna.load_study(
         storage=optuna.storages.JournalStorage(JournalFileBackend(str(path))),
-        study_name=ledger.name,
+        study_name=optuna_study.name,
     )
     assert len(theirs.get_trials()) == 2
 
@@ -202,7 +204,7 @@ def test_a_lock_that_optuna_left_keeps_nobody_waiting(tmp_path, target):
     lock = journal.path_in(store).with_name("journal.log.lock")
     lock.symlink_to(target)
     complete_a_point(started(store))
-    assert Ledger(searched(), store).standing().done == 2
+    assert OptunaStudy(searched(), store).trial_counts().done == 2
     assert lock.is_symlink() == (target == "journal.log"), (
         "one that points nowhere is of a dead process"
     )
@@ -249,19 +251,19 @@ def hosts(s3, tmp_path, monkeypatch):
 def test_another_host_sees_a_searchs_points_and_goes_on_with_them(hosts):
     first = started(hosts("first"))
     complete_a_point(first)
-    assert Ledger(searched(), hosts("second")).standing().done == 0
+    assert OptunaStudy(searched(), hosts("second")).trial_counts().done == 0
     first.flush()
-    second = Ledger(searched(), hosts("second"))
-    assert second.standing().done == 1
+    second = OptunaStudy(searched(), hosts("second"))
+    assert second.trial_counts().done == 1
     second.open()
     assert second.resume() == 5
     complete_a_point(second)
     second.flush()
-    assert Ledger(searched(), hosts("first")).standing().done == 2
+    assert OptunaStudy(searched(), hosts("first")).trial_counts().done == 2
     complete_a_point(first)
     with pytest.raises(UserError, match="another host has gone on with it"):
         first.flush()
-    assert Ledger(searched(), hosts("third")).standing().done == 2
+    assert OptunaStudy(searched(), hosts("third")).trial_counts().done == 2
 
 
 def test_a_change_is_put_without_being_asked_to(hosts):
@@ -284,11 +286,11 @@ def test_a_journal_of_a_file_is_taken_over(hosts, tmp_path, kept):
     complete_a_point(started(local))
     if "copied" in kept:
         store.backend.write("optuna/journal.log", journal.path_in(local).read_bytes())
-    ledger = Ledger(searched(), store)
-    assert ledger.standing().done == 1
-    ledger.open()
-    ledger.flush()
-    assert Ledger(searched(), hosts("second")).standing().done == 1
+    optuna_study = OptunaStudy(searched(), store)
+    assert optuna_study.trial_counts().done == 1
+    optuna_study.open()
+    optuna_study.flush()
+    assert OptunaStudy(searched(), hosts("second")).trial_counts().done == 1
 
 
 def test_one_host_at_a_time_runs_a_search(hosts):

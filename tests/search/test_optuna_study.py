@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from chexseg.errors import UserError
-from chexseg.search.optuna_study import Ledger
+from chexseg.search.optuna_study import OptunaStudy
 from chexseg.store.store import Store
 from tests.search.searches import GRID, SEARCH, finish, finish_cells, grid, searched
 
@@ -26,61 +26,67 @@ def test_finished_cells_of_the_same_settings_are_told_once(tmp_path):
     )  # its trial 0 isn't there
     for cell in lonely.cells:
         finish(store, lonely, cell.fit, 0.9)
-    ledger = Ledger(searched(), store)
-    ledger.open()
+    optuna_study = OptunaStudy(searched(), store)
+    optuna_study.open()
     # p = 0 and 0.5 with either kind; p = 1 is one fit whatever the kind.
-    assert ledger.tell_finished() == 5
-    assert ledger.tell_finished() == 0
+    assert optuna_study.tell_finished() == 5
+    assert optuna_study.tell_finished() == 0
     means: dict[str, list[float]] = {}
     for cell in planned.cells:
         means.setdefault(cell.name.rpartition(" trial")[0], []).append(values[cell.score])
-    told = ledger.study.get_trials()
+    told = optuna_study.study.get_trials()
     assert sorted(trial.value for trial in told) == pytest.approx(
         sorted(sum(pair) / 2 for pair in means.values())
     )
     assert all(set(trial.intermediate_values) == set(range(6)) for trial in told)
-    standing = ledger.standing()
-    assert (standing.done, standing.told, standing.was_told) == (0, 5, True)
-    assert standing.value == pytest.approx(max(trial.value for trial in told))
-    again = Ledger(searched(), store)
+    trial_counts = optuna_study.trial_counts()
+    assert (trial_counts.done, trial_counts.told, trial_counts.was_told) == (0, 5, True)
+    assert trial_counts.value == pytest.approx(max(trial.value for trial in told))
+    again = OptunaStudy(searched(), store)
     again.open()
     assert again.tell_finished() == 0 and again.resume() == 6
 
 
-def told(tmp_path) -> tuple[Ledger, Path]:
+def told(tmp_path) -> tuple[OptunaStudy, Path]:
     """A search that was told finished points, and its journal."""
     store = Store(tmp_path)
     finish_cells(store, grid())
-    ledger = Ledger(searched(), store)
-    ledger.open()
-    ledger.tell_finished()
-    return ledger, tmp_path / "optuna" / "journal.log"
+    optuna_study = OptunaStudy(searched(), store)
+    optuna_study.open()
+    optuna_study.tell_finished()
+    return optuna_study, tmp_path / "optuna" / "journal.log"
 
 
 def test_the_best_point_is_that_of_the_fits_whatever_a_damaged_journal_says(tmp_path):
     """It has no checksums: one flipped bit would make another point win, or hide the best."""
-    ledger, path = told(tmp_path)
-    right, text = ledger.standing(), path.read_text()
-    values = sorted(trial.value for trial in ledger.study.get_trials())
+    optuna_study, path = told(tmp_path)
+    right, text = optuna_study.trial_counts(), path.read_text()
+    values = sorted(trial.value for trial in optuna_study.study.get_trials())
     for value, other in ((values[0], 0.999), (values[-1], 0.001)):
         assert text.count(f'"value":{value},') == 1
         path.write_text(text.replace(f'"value":{value},', f'"value":{other},'))
-        standing = Ledger(searched(), Store(tmp_path)).standing()
-        assert (standing.value, standing.point, standing.note) == (right.value, right.point, None)
+        trial_counts = OptunaStudy(searched(), Store(tmp_path)).trial_counts()
+        assert (trial_counts.value, trial_counts.point, trial_counts.note) == (
+            right.value,
+            right.point,
+            None,
+        )
 
 
 def test_settings_that_are_not_those_of_the_fits_are_not_the_best(tmp_path):
-    ledger, path = told(tmp_path)
-    best = max(ledger.study.get_trials(), key=lambda trial: trial.value)
+    optuna_study, path = told(tmp_path)
+    best = max(optuna_study.study.get_trials(), key=lambda trial: trial.value)
     lines = path.read_text().splitlines(keepends=True)
     (number,) = [n for n, line in enumerate(lines) if f'"value":{best.value},' in line]
     other = "0.25" if best.params["labels.p"] != 0.25 else "0.75"
     changed = re.sub(r'("labels\.p":)[0-9.]+', rf"\g<1>{other}", lines[number], count=1)
     assert changed != lines[number]
     path.write_text("".join([*lines[:number], changed, *lines[number + 1 :]]))
-    standing = Ledger(searched(), Store(tmp_path)).standing()
-    assert standing.value < best.value
-    assert standing.note.endswith("1 trials left out, whose settings aren't those of their fits")
+    trial_counts = OptunaStudy(searched(), Store(tmp_path)).trial_counts()
+    assert trial_counts.value < best.value
+    assert trial_counts.note.endswith(
+        "1 trials left out, whose settings aren't those of their fits"
+    )
 
 
 def test_a_record_that_optuna_cannot_apply_is_one_line(tmp_path):
@@ -89,17 +95,17 @@ def test_a_record_that_optuna_cannot_apply_is_one_line(tmp_path):
     with pytest.raises(
         UserError, match="journal.log: found a record that Optuna can't apply"
     ) as caught:
-        Ledger(searched(), Store(tmp_path)).standing()
+        OptunaStudy(searched(), Store(tmp_path)).trial_counts()
     assert "\n" not in str(caught.value)
 
 
 def test_what_a_dead_driver_left_is_taken_up_once_and_nothing_is_lost(tmp_path):
     store = Store(tmp_path)
 
-    def start() -> Ledger:
-        ledger = Ledger(searched(), store)
-        ledger.open()
-        return ledger
+    def start() -> OptunaStudy:
+        optuna_study = OptunaStudy(searched(), store)
+        optuna_study.open()
+        return optuna_study
 
     first = start()
     assert first.resume() == 6
@@ -129,9 +135,14 @@ def test_what_a_dead_driver_left_is_taken_up_once_and_nothing_is_lost(tmp_path):
         states.count(TrialState.RUNNING) == 3
         and states.count(TrialState.COMPLETE) == states.count(TrialState.PRUNED) == 1
     )
-    standing = third.standing()
-    assert (standing.done, standing.pruned, standing.failed, standing.told) == (1, 1, 0, 0)
-    assert (standing.value, standing.point) == (pytest.approx(0.3), point)
+    trial_counts = third.trial_counts()
+    assert (trial_counts.done, trial_counts.pruned, trial_counts.failed, trial_counts.told) == (
+        1,
+        1,
+        0,
+        0,
+    )
+    assert (trial_counts.value, trial_counts.point) == (pytest.approx(0.3), point)
 
 
 @pytest.mark.parametrize(
@@ -139,13 +150,13 @@ def test_what_a_dead_driver_left_is_taken_up_once_and_nothing_is_lost(tmp_path):
 )
 def test_points_that_a_dead_drivers_workers_finish_count_once(tmp_path, text):
     store = Store(tmp_path)
-    first = Ledger(searched(text), store)
+    first = OptunaStudy(searched(text), store)
     first.open()
     points = [first.ask()[1] for _ in range(4)]
     for planned in (first.search.plan([point]) for point in points):
         for cell in planned.cells:
             finish(store, planned, cell.fit, 0.5)
-    second = Ledger(first.search, store)
+    second = OptunaStudy(first.search, store)
     second.open()
     assert second.tell_finished() == 0 and second.resume() == 6
     for point in points:
@@ -153,24 +164,24 @@ def test_points_that_a_dead_drivers_workers_finish_count_once(tmp_path, text):
         assert again == point
         second.complete(trial, [cell.fit for cell in second.search.plan([point]).cells], ())
     assert second.tell_finished() == 0
-    assert (second.standing().done, second.standing().told) == (4, 0)
+    assert (second.trial_counts().done, second.trial_counts().told) == (4, 0)
 
 
 def test_a_search_that_was_killed_asks_for_what_it_would_have_asked_for(tmp_path):
     def ask(store: Store, kill_before: int | None) -> list[dict]:
         points = []
-        ledger = Ledger(searched(SEARCH.replace("trials: 2", "trials: 1")), store)
-        ledger.open()
+        optuna_study = OptunaStudy(searched(SEARCH.replace("trials: 2", "trials: 1")), store)
+        optuna_study.open()
         for number in range(6):
             if number == kill_before:
-                ledger.ask()
-                ledger = Ledger(ledger.search, store)
-                ledger.open()
-                ledger.resume()
-            trial, point = ledger.ask()
-            planned = ledger.search.plan([point])
+                optuna_study.ask()
+                optuna_study = OptunaStudy(optuna_study.search, store)
+                optuna_study.open()
+                optuna_study.resume()
+            trial, point = optuna_study.ask()
+            planned = optuna_study.search.plan([point])
             finish(store, planned, planned.cells[0].fit, point["labels.p"])
-            ledger.complete(trial, [planned.cells[0].fit], ())
+            optuna_study.complete(trial, [planned.cells[0].fit], ())
             points.append(dict(point))
         return points
 
@@ -181,33 +192,33 @@ def test_a_search_that_was_killed_asks_for_what_it_would_have_asked_for(tmp_path
 
 def test_a_point_without_selection_fails_and_is_told_so(tmp_path):
     store = Store(tmp_path)
-    ledger = Ledger(searched(), store)
-    ledger.open()
-    trial, point = ledger.ask()
-    planned = ledger.search.plan([point])
+    optuna_study = OptunaStudy(searched(), store)
+    optuna_study.open()
+    trial, point = optuna_study.ask()
+    planned = optuna_study.search.plan([point])
     fits = [cell.fit for cell in planned.cells]
     for key in fits:
         finish(store, planned, key, None)
-    assert ledger.complete(trial, fits, ()) is None
-    ledger.fail(trial, "no selection mIoU")
-    assert ledger.standing().failed == 1
+    assert optuna_study.complete(trial, fits, ()) is None
+    optuna_study.fail(trial, "no selection mIoU")
+    assert optuna_study.trial_counts().failed == 1
 
 
 def test_the_median_prunes_what_is_worse_at_the_same_epoch_and_none_doesnt(tmp_path):
     def pruned(pruner: str) -> list[bool]:
         store = Store(tmp_path / pruner)
-        ledger = Ledger(
+        optuna_study = OptunaStudy(
             searched(SEARCH.replace("trials: 2", f"trials: 1, pruner: {pruner}")), store
         )
-        ledger.open()
+        optuna_study.open()
         for _ in range(4):
-            trial, point = ledger.ask()
-            planned = ledger.search.plan([point])
+            trial, point = optuna_study.ask()
+            planned = optuna_study.search.plan([point])
             finish(store, planned, planned.cells[0].fit, 0.6)
-            ledger.complete(trial, [planned.cells[0].fit], ())
+            optuna_study.complete(trial, [planned.cells[0].fit], ())
         found = []
         for value in (0.1, 0.3):  # the others had 0.2 after their first epoch
-            trial, _ = ledger.ask()
+            trial, _ = optuna_study.ask()
             trial.report(value, 0)
             found.append(trial.should_prune())
         return found

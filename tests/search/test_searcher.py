@@ -21,7 +21,7 @@ from chexseg.plan import planner
 from chexseg.progress import Quiet
 from chexseg.report.page import page
 from chexseg.search import journal, searcher, status
-from chexseg.search.optuna_study import Ledger
+from chexseg.search.optuna_study import OptunaStudy
 from chexseg.search.space_plan import Search
 from chexseg.store.store import Store
 
@@ -54,10 +54,10 @@ def test_a_search_finishes_its_points_and_scores_the_best(finished):
     assert outcome.failed == {}
     stages = [key for key in outcome.computed]
     found = status.summarise(search, store)
-    assert found.complete and found.standing.done == 3
+    assert found.complete and found.trial_counts.done == 3
     # three splits; two fits a point; of the best point two scores
     assert len(stages) == 3 + 6 + 2
-    trials = journal.read(store, Ledger(search, store).name)
+    trials = journal.read(store, OptunaStudy(search, store).name)
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
     for trial in trials:
         mious = [store.find("fit", key).facts["selection_miou"] for key in trial.user_attrs["fits"]]
@@ -65,7 +65,7 @@ def test_a_search_finishes_its_points_and_scores_the_best(finished):
             "the images held back, and nothing else"
         )
         assert len(trial.intermediate_values) == 4
-    assert found.standing.value == max(trial.value for trial in trials)
+    assert found.trial_counts.value == max(trial.value for trial in trials)
     assert not list((store.root / ".partial").iterdir())
 
 
@@ -77,7 +77,7 @@ def test_the_same_command_does_nothing_more_and_more_points_go_on(finished, phan
     assert not status.summarise(more, store).complete
     outcome = searcher.run_search(more, store, phantom_root, Quiet())
     assert len(outcome.computed) in (2, 4), "two fits, and their scores if they are the best now"
-    assert status.summarise(more, store).standing.done == 4
+    assert status.summarise(more, store).trial_counts.done == 4
 
 
 def test_a_report_shows_the_best_point(finished, tmp_path):
@@ -94,7 +94,7 @@ def test_a_report_shows_the_best_point(finished, tmp_path):
 def test_one_process_at_a_time(finished, phantom_root):
     search, store, _ = finished
     with (
-        journal.alone(store, Ledger(search, store).name, wait=True),
+        journal.alone(store, OptunaStudy(search, store).name, wait=True),
         pytest.raises(UserError, match="another process runs it"),
     ):
         searcher.run_search(search, store, phantom_root, Quiet())
@@ -105,28 +105,30 @@ def test_a_pruned_point_frees_its_worker_and_keeps_what_it_has(finished, phantom
     """Four points that no network of this size can reach are told first: everything else is pruned at its first epoch."""
     text = TEXT.replace("epochs: 2", "epochs: 40").replace("trials: 2, pruner: none", "trials: 1")
     search, store = searched(phantom_root, text), Store(tmp_path / "store")
-    ledger = Ledger(search, store)
-    ledger.open()
+    optuna_study = OptunaStudy(search, store)
+    optuna_study.open()
     for number in range(4):
         trial = optuna.create_trial(
             value=0.99,
             params={"fit.learning_rate": 0.001 * (number + 1), "fit.clip_norm": None},
-            distributions=ledger.space,
+            distributions=optuna_study.space,
             intermediate_values=dict.fromkeys(range(40), 0.99),
             user_attrs={"told": True},
         )
-        ledger.study.add_trial(trial)
+        optuna_study.study.add_trial(trial)
     outcome = searcher.run_search(search, store, phantom_root, Quiet())
     assert outcome.failed == {}
-    asked = [trial for trial in journal.read(store, ledger.name) if "told" not in trial.user_attrs]
+    asked = [
+        trial for trial in journal.read(store, optuna_study.name) if "told" not in trial.user_attrs
+    ]
     assert [trial.state for trial in asked] == [TrialState.PRUNED] * 3
     assert [set(trial.intermediate_values) for trial in asked] == [{0}] * 3
     left = {path.name for path in (store.root / ".partial").iterdir()}
-    fits = {search.plan([ledger.point(trial.params)]).cells[0].fit for trial in asked}
+    fits = {search.plan([optuna_study.point(trial.params)]).cells[0].fit for trial in asked}
     assert left == {f"fit-{key[:20]}" for key in fits}, "the partial directories, and no lock"
     # The best of those told was never fitted; now it is, so that there is something to show.
     assert [path.name for path in (store.root / "fit").iterdir()] == [
-        cell.fit[:20] for cell in search.plan([ledger.standing().point]).cells
+        cell.fit[:20] for cell in search.plan([optuna_study.trial_counts().point]).cells
     ]
 
 
@@ -140,18 +142,20 @@ def test_a_point_that_fails_is_told_so_the_others_go_on_and_the_next_start_tries
     text = text.replace("points: 3, trials: 2", "points: 4, trials: 1, sampler: random")
     search, store = searched(phantom_root, text), Store(tmp_path / "store")
     outcome = searcher.run_search(search, store, phantom_root, Quiet())
-    ledger = Ledger(search, store)
+    optuna_study = OptunaStudy(search, store)
     (broken,) = {
         cell.fit for cell in search.plan([{"fit.learning_rate": 1e30, "fit.clip_norm": None}]).cells
     }
     assert set(outcome.failed) == {broken}
-    trials = journal.read(store, ledger.name)
+    trials = journal.read(store, optuna_study.name)
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]
     assert failed and all("nan" in trial.user_attrs["error"] for trial in failed)
     assert {trial.params["fit.learning_rate"] for trial in failed} == {1e30}
-    assert ledger.standing().failed == len(failed) and ledger.standing().done == 4 - len(failed)
+    assert optuna_study.trial_counts().failed == len(
+        failed
+    ) and optuna_study.trial_counts().done == 4 - len(failed)
     searcher.run_search(search, store, phantom_root, Quiet())
-    again = journal.read(store, ledger.name)[len(trials) :]
+    again = journal.read(store, optuna_study.name)[len(trials) :]
     assert len(again) == len(failed) and {trial.params["fit.learning_rate"] for trial in again} == {
         1e30
     }
@@ -166,7 +170,7 @@ def test_after_sigkill_of_the_driver_no_point_is_lost_or_repeated(
     )
     (tmp_path / "small.yaml").write_text(text)
     search, store = searched(phantom_root, text), Store(tmp_path / "store")
-    name = Ledger(search, store).name
+    name = OptunaStudy(search, store).name
     command = [
         sys.executable,
         "-m",

@@ -9,7 +9,7 @@ import pytest
 from chexseg.config import study_file
 from chexseg.errors import UserError
 from chexseg.search import status
-from chexseg.search.optuna_study import Ledger
+from chexseg.search.optuna_study import OptunaStudy
 from chexseg.store.store import Store
 from tests.search.searches import IMAGES, finish, grid, searched
 
@@ -151,9 +151,9 @@ axes:
   labels.expert_split: [{train: 20, select: 4}, {train: 10, select: 4}]
 search: {points: 12, sampler: random}
 """
-    ledger = Ledger(searched(text), Store(tmp_path))
-    ledger.open()
-    points = [ledger.ask()[1] for _ in range(12)]
+    optuna_study = OptunaStudy(searched(text), Store(tmp_path))
+    optuna_study.open()
+    points = [optuna_study.ask()[1] for _ in range(12)]
     assert {point["labels.p"] for point in points} <= {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9}
     assert all(
         isinstance(point["fit.batch_size"], int) and 2 <= point["fit.batch_size"] <= 16
@@ -162,7 +162,7 @@ search: {points: 12, sampler: random}
     assert {point["fit.clip_norm"] for point in points} == {None, 1}
     assert {point["labels.expert_split"]["train"] for point in points} == {10, 20}
     assert len({json.dumps(point) for point in points}) == 12
-    assert all(ledger.point(ledger.params(point)) == point for point in points)
+    assert all(optuna_study.point(optuna_study.params(point)) == point for point in points)
 
 
 def test_plan_and_status_of_a_search(tmp_path):
@@ -175,14 +175,14 @@ def test_plan_and_status_of_a_search(tmp_path):
         "0.0001 to 0.01, log" in text and "cam, irnet" in text and "at most 12 fits to come" in text
     )
     assert "0 of 6 points tried" in found.status_text()
-    ledger = Ledger(searched(), store)
-    ledger.open()
-    trial, point = ledger.ask()
-    planned = ledger.search.plan([point])
+    optuna_study = OptunaStudy(searched(), store)
+    optuna_study.open()
+    trial, point = optuna_study.ask()
+    planned = optuna_study.search.plan([point])
     for cell in planned.cells:
         finish(store, planned, cell.fit, 0.25)
         finish(store, planned, cell.score, None)
-    ledger.complete(trial, [cell.fit for cell in planned.cells], ())
+    optuna_study.complete(trial, [cell.fit for cell in planned.cells], ())
     found = status.summarise(searched(), store)
     assert (
         "1 of 6 points tried" in found.status_text() and "best: mIoU 0.250" in found.status_text()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chexseg.stages import classify, fit, ingest, irnet, pretrain, saliency
-from chexseg.stages.api import Execution, StageConfig
+from chexseg.stages.api import StageConfig, StageContext
 from chexseg.stages.configs import (
     ClassifyConfig,
     FitConfig,
@@ -20,7 +20,7 @@ from chexseg.stages.configs import (
 )
 
 SIZE = 64
-EXECUTION = Execution(threads=1, map_workers=1)  # all in this process: no Ray
+CONTEXT = StageContext(threads=1, map_workers=1)  # all in this process: no Ray
 EXPERT = {"expert_train": 8, "expert_select": 4}
 
 #: A test that is run on sets that are resident, and on sets that Ray Data streams.
@@ -49,7 +49,7 @@ class Results:
     def run(self, name: str, stage: Any, config: StageConfig, inputs: dict[str, Path]) -> None:
         out = self.root / name
         out.mkdir(exist_ok=True)
-        self.paths[name], self.facts[name] = out, stage.run(config, inputs, out, EXECUTION)
+        self.paths[name], self.facts[name] = out, stage.run(config, inputs, out, CONTEXT)
 
 
 @pytest.fixture(scope="session")

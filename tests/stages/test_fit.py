@@ -22,7 +22,7 @@ from chexseg.stages.configs import DistilConfig, FitConfig, ScoreConfig
 from chexseg.stages.registry import STAGES
 from chexseg.stages.training import segmenter_data
 
-from .conftest import EXECUTION, EXPERT, SIZE
+from .conftest import CONTEXT, EXPERT, SIZE
 
 pytestmark = pytest.mark.heavy  # most of these train; together 20 s
 
@@ -39,9 +39,9 @@ def same(first, second) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def run(config: FitConfig, given: dict, out, execution=EXECUTION) -> dict:
+def run(config: FitConfig, given: dict, out, context=CONTEXT) -> dict:
     out.mkdir(exist_ok=True)
-    return fit.run(config, given, out, execution)
+    return fit.run(config, given, out, context)
 
 
 MIXED = {"p": 0.5, "weak": "cam", "weak_images": 12, "init": "random"}
@@ -70,7 +70,7 @@ def test_a_killed_fit_goes_on_to_the_same_weights(results, tmp_path):
             assert 0 < note["data wait s"] < note["step s"]
             raise Killed
 
-    eager = replace(EXECUTION, checkpoint_seconds=0)
+    eager = replace(CONTEXT, checkpoint_seconds=0)
     with pytest.raises(Killed):
         run(config, given, tmp_path / "killed", replace(eager, progress=kill_in_the_third_epoch))
     assert (tmp_path / "killed" / "resume.pt").exists()
@@ -155,7 +155,7 @@ def test_counts_are_those_of_the_predicted_masks(results, tmp_path):
         ScoreConfig(),
         {"test": results.paths["test"], "segmenter": results.paths["fit"]},
         tmp_path,
-        EXECUTION,
+        CONTEXT,
     )
     counts = shards.read(tmp_path / COUNTS).to_pandas()
     runs = shards.read(tmp_path / PREDICTIONS).to_pandas()
@@ -185,7 +185,7 @@ def taught(results, tmp_path_factory):
     given = {"train": results.paths["train"], "teacher": results.paths["fit"]}
     out = {fraction: tmp_path_factory.mktemp("distil") for fraction in (0.05, 0.25, 0.5)}
     for fraction, path in out.items():
-        distil.run(DistilConfig(fraction=fraction), given, path, EXECUTION)
+        distil.run(DistilConfig(fraction=fraction), given, path, CONTEXT)
     return out
 
 
@@ -216,7 +216,7 @@ def test_a_fraction_is_rounded_down_and_never_empty(fraction, images, expected):
 
 def test_a_students_targets_are_its_teachers_logits(results, taught, tmp_path):
     few = radiographs.ids(taught[0.25] / "train")
-    logits = radiographs.gather(taught[0.25] / "train", "logits", few).float()
+    logits = radiographs.load_cached(taught[0.25] / "train", "logits", few).float()
     model, about = score.load_segmenter(results.paths["fit"], "cpu")
     with torch.inference_mode():
         direct = model(
@@ -232,7 +232,7 @@ def test_a_students_targets_are_its_teachers_logits(results, taught, tmp_path):
             map(bytes, radiographs.pixels(results.paths["train"], few).numpy()), logits, strict=True
         )
     )
-    for batch in segmenter_data.student(student, given, EXECUTION).batches(0):
+    for batch in segmenter_data.student(student, given, CONTEXT).batches(0):
         for pixels, target in zip(batch["images"], batch["teacher"].float(), strict=True):
             assert torch.allclose(pairs[bytes(pixels.numpy())], target, atol=0.01, rtol=0.01)
 
@@ -240,7 +240,7 @@ def test_a_students_targets_are_its_teachers_logits(results, taught, tmp_path):
 def test_a_student_of_fewer_images_than_a_batch_trains_on_full_batches(results, taught, tmp_path):
     student = FitConfig(**EXPERT, epochs=2, supervision="teacher", fraction=0.05)
     given = {**inputs(results, "train", "valid", "encoder"), "teacher": taught[0.5]}
-    data = segmenter_data.student(student, given, EXECUTION)
+    data = segmenter_data.student(student, given, CONTEXT)
     assert 0 < len(data.ids) < student.batch_size
     assert [len(batch["images"]) for batch in data.batches(0)] == [student.batch_size]
     run(student, given, tmp_path / "student")

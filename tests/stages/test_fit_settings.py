@@ -21,10 +21,10 @@ from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
 from chexseg.stages.configs import DistilConfig, FitConfig
 from chexseg.stages.training import segmenter_data
 
-from .conftest import EXECUTION
+from .conftest import CONTEXT
 from .test_fit import MIXED, SMALL, inputs, run, same
 
-STREAMED = replace(EXECUTION, resident_bytes=0)
+STREAMED = replace(CONTEXT, resident_bytes=0)
 
 
 def test_the_papers_values_are_the_defaults():
@@ -115,7 +115,7 @@ def test_every_setting_changes_what_it_says_and_can_be_resumed(results, tmp_path
             config,
             given,
             tmp_path / "killed",
-            replace(EXECUTION, checkpoint_seconds=0, progress=kill),
+            replace(CONTEXT, checkpoint_seconds=0, progress=kill),
         )
     rates.clear()
     assert run(config, given, tmp_path / "killed") == facts
@@ -166,7 +166,7 @@ def test_flips_mirror_images_and_masks_together():
 def test_a_streamed_pass_has_the_resident_samples(ray_session, results):
     config = FitConfig(**SMALL, **MIXED)
     given = inputs(results, "train", "valid", "weak")
-    resident, ids = segmenter_data.weak_source(config, given, EXECUTION, 8)
+    resident, ids = segmenter_data.weak_source(config, given, CONTEXT, 8)
     streamed, ids_too = segmenter_data.weak_source(config, given, STREAMED, 8)
     assert ids == ids_too
     assert (type(resident), type(streamed)) == (samplers.Resident, samplers.Streamed)
@@ -194,7 +194,7 @@ def test_streamed_cells_and_students_train_and_go_on(ray_session, results, tmp_p
         DistilConfig(fraction=0.5),
         {"train": given["train"], "teacher": results.paths["fit"]},
         tmp_path / "logits",
-        EXECUTION,
+        CONTEXT,
     )
     student = FitConfig(**SMALL, supervision="teacher", init="random")
     given = {**inputs(results, "train", "valid"), "teacher": tmp_path / "logits"}
@@ -257,7 +257,7 @@ def test_eight_images_can_be_learnt_by_heart(results, tmp_path):
 
 
 def test_losses_are_watched_one_by_one():
-    watch = losses.Watch()
+    watch = losses.LossMonitor()
     watch.add(torch.tensor(1.0), str)
     watch.add(torch.tensor(3.0), str)
     assert watch.mean() == 2

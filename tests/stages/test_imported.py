@@ -16,7 +16,7 @@ from chexseg.stages.artifacts import ENCODER_WEIGHTS, IRNET_WEIGHTS, SEGMENTER_W
 from chexseg.stages.configs import FitConfig, IRNetConfig
 from chexseg.store.store import Store
 
-from .conftest import EXECUTION, EXPERT
+from .conftest import CONTEXT, EXPERT
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def distances(directory: Path, weights: str, encoder: Path) -> dict[str, float]:
 def test_a_fit_starts_from_the_imported_weights(init, results, encoder, seen, tmp_path):
     config = FitConfig(**EXPERT, init=init, epochs=1, samples_per_epoch=8, learning_rate=1e-6)
     facts = fit.run(
-        config, {"valid": results.paths["valid"], "encoder": encoder}, tmp_path, EXECUTION
+        config, {"valid": results.paths["valid"], "encoder": encoder}, tmp_path, CONTEXT
     )
     assert facts["samples"] == 8
     moved = distances(tmp_path, SEGMENTER_WEIGHTS, encoder)
@@ -67,7 +67,7 @@ def test_a_fit_starts_from_the_imported_weights(init, results, encoder, seen, tm
     assert seen == {init}
     (tmp_path / "random").mkdir()
     random = config.model_copy(update={"init": "random"})
-    fit.run(random, {"valid": results.paths["valid"]}, tmp_path / "random", EXECUTION)
+    fit.run(random, {"valid": results.paths["valid"]}, tmp_path / "random", CONTEXT)
     assert distances(tmp_path / "random", SEGMENTER_WEIGHTS, encoder)["conv1.weight"] > 0.01
 
 
@@ -86,14 +86,14 @@ def test_a_frozen_irnet_keeps_the_imported_backbone_to_the_bit(results, encoder,
     inputs = {name: results.paths[name] for name in ("train", "valid", "saliency")} | {
         "encoder": encoder
     }
-    facts = irnet.run(config, inputs, tmp_path, EXECUTION)
+    facts = irnet.run(config, inputs, tmp_path, CONTEXT)
     assert facts["steps"] == 2
     assert set(distances(tmp_path, IRNET_WEIGHTS, encoder).values()) == {0.0}
     assert seen == {"imagenet"}
     # The branches have been trained: another learning rate gives other ones.
     (tmp_path / "slow").mkdir()
     irnet.train(
-        config.model_copy(update={"learning_rate": 1e-6}), inputs, tmp_path / "slow", EXECUTION
+        config.model_copy(update={"learning_rate": 1e-6}), inputs, tmp_path / "slow", CONTEXT
     )
     quick, slow = (
         load_file(path / IRNET_WEIGHTS)["boundary_branch.head.weight"]
@@ -106,7 +106,7 @@ def test_a_backbone_that_is_not_frozen_starts_there_and_moves(results, encoder, 
     inputs = {name: results.paths[name] for name in ("train", "valid", "saliency")} | {
         "encoder": encoder
     }
-    irnet.train(IRNetConfig(**IRNET, learning_rate=1e-5), inputs, tmp_path, EXECUTION)
+    irnet.train(IRNetConfig(**IRNET, learning_rate=1e-5), inputs, tmp_path, CONTEXT)
     moved = distances(tmp_path, IRNET_WEIGHTS, encoder)
     assert 0 < moved["conv1.weight"] < 1e-3
     assert moved["bn1.num_batches_tracked"] == 2

@@ -16,7 +16,7 @@ from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
 from chexseg.stages import ingest
 from chexseg.stages.configs import IngestConfig
 
-from .conftest import EXECUTION, SIZE
+from .conftest import CONTEXT, SIZE
 
 
 def test_pixels_masks_and_labels_are_those_of_the_files(results, phantom_root):
@@ -59,7 +59,7 @@ def test_of_the_test_set_only_images_with_masks_are_kept(results, phantom_root):
 
 
 def test_ingested_twice_is_the_same_bytes(results, phantom_root, tmp_path):
-    ingest.run(IngestConfig(split="valid", size=SIZE), {"data": phantom_root}, tmp_path, EXECUTION)
+    ingest.run(IngestConfig(split="valid", size=SIZE), {"data": phantom_root}, tmp_path, CONTEXT)
     for path in shards.files(tmp_path / "images") + shards.files(tmp_path / "masks"):
         again = tmp_path / path
         first = results.paths["valid"] / again.relative_to(tmp_path)
@@ -80,7 +80,7 @@ def test_images_are_upright_and_their_masks_are_those_of_the_upright_image(
     for path in chexpert.read(root, "valid")["path"]:
         lay_on_its_side(Path(path))
     out = tmp_path / "out"
-    ingest.run(IngestConfig(split="valid", size=SIZE), {"data": root}, out, EXECUTION)
+    ingest.run(IngestConfig(split="valid", size=SIZE), {"data": root}, out, CONTEXT)
     for path in shards.files(out / "images") + shards.files(out / "masks"):
         assert (
             Path(path).read_bytes()
@@ -101,7 +101,7 @@ def test_masks_of_an_image_on_its_side_are_refused(phantom_root, tmp_path):
         match=f"{image_id}: the masks are .*; hint: they fit it before its EXIF orientation",
     ):
         ingest.run(
-            IngestConfig(split="valid", size=SIZE), {"data": root}, tmp_path / "out", EXECUTION
+            IngestConfig(split="valid", size=SIZE), {"data": root}, tmp_path / "out", CONTEXT
         )
 
 
@@ -111,7 +111,7 @@ def test_from_s3_it_is_the_same_bytes(results, phantom_uri, tmp_path, split):
         IngestConfig(split=split, size=SIZE),
         {"data": remote_path.at(phantom_uri)},
         tmp_path,
-        EXECUTION,
+        CONTEXT,
     )
     assert facts == results.facts[split]
     for path in shards.files(results.paths[split] / "images") + shards.files(
@@ -128,9 +128,7 @@ def test_an_image_that_s3_lacks_is_named_by_its_uri(phantom_root, uploaded, tmp_
     missing.unlink()
     root = uploaded(copy, "lacking")
     with pytest.raises(UserError) as caught:
-        ingest.run(
-            IngestConfig(split="test", size=SIZE), {"data": root}, tmp_path / "out", EXECUTION
-        )
+        ingest.run(IngestConfig(split="test", size=SIZE), {"data": root}, tmp_path / "out", CONTEXT)
     assert str(caught.value).startswith(
         f"s3://bucket/lacking/{missing.relative_to(copy)}: no such image file"
     )
@@ -189,7 +187,7 @@ def test_a_fault_is_one_line_that_names_file_and_field(phantom_root, tmp_path, h
     message = _break(root, how)
     with pytest.raises(UserError) as caught:
         ingest.run(
-            IngestConfig(split="valid", size=SIZE), {"data": root}, tmp_path / "out", EXECUTION
+            IngestConfig(split="valid", size=SIZE), {"data": root}, tmp_path / "out", CONTEXT
         )
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

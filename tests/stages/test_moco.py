@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from chexseg.errors import UserError
 from chexseg.models import encoders
 from chexseg.stages import fit, moco
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import ENCODER_WEIGHTS, SEGMENTER_WEIGHTS
 from chexseg.stages.configs import FitConfig, MoCoConfig
 from chexseg.stages.training import checkpoint
 
-from .conftest import EXECUTION, EXPERT, RESIDENT_AND_STREAMED
+from .conftest import CONTEXT, EXPERT, RESIDENT_AND_STREAMED
 
 pytestmark = pytest.mark.heavy  # most of these train
 
@@ -48,9 +48,9 @@ def same(first, second) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def run(results, out, config=SMALL, execution=EXECUTION) -> dict:
+def run(results, out, config=SMALL, context=CONTEXT) -> dict:
     out.mkdir(exist_ok=True)
-    return moco.run(config, {"train": results.paths["train"]}, out, execution)
+    return moco.run(config, {"train": results.paths["train"]}, out, context)
 
 
 @pytest.fixture(scope="module")
@@ -83,17 +83,17 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_weights(
     results, quiet, tmp_path, resident_bytes
 ):
     undisturbed, facts = quiet
-    execution = replace(EXECUTION, resident_bytes=resident_bytes)
+    context = replace(CONTEXT, resident_bytes=resident_bytes)
     if not resident_bytes:
         undisturbed = tmp_path / "quiet"
-        facts = run(results, undisturbed, execution=execution)
+        facts = run(results, undisturbed, context=context)
     out = tmp_path / "killed"
     with pytest.raises(Killed):
-        run(results, out, execution=replace(execution, checkpoint_seconds=0, progress=killing(14)))
+        run(results, out, context=replace(context, checkpoint_seconds=0, progress=killing(14)))
     assert (out / checkpoint.STATE).exists()
     assert not (out / ENCODER_WEIGHTS).exists()
     seen = []
-    resumed = run(results, out, execution=replace(execution, progress=lambda *a: seen.append(a)))
+    resumed = run(results, out, context=replace(context, progress=lambda *a: seen.append(a)))
     assert (
         min(done for done, *_ in seen) == 14 * SMALL.batch_size
     )  # the step whose progress killed it was not yet saved
@@ -105,15 +105,13 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_weights(
 def test_one_that_has_ended_is_not_trained_again(results, quiet):
     out, facts = quiet
     seen = []
-    assert (
-        run(results, out, execution=replace(EXECUTION, progress=lambda *a: seen.append(a))) == facts
-    )
+    assert run(results, out, context=replace(CONTEXT, progress=lambda *a: seen.append(a))) == facts
     assert not seen
 
 
 def test_on_ray_train_it_gives_the_same(ray_session, results, quiet, tmp_path):
     undisturbed, facts = quiet
-    assert run(results, tmp_path / "out", execution=Execution(train_failures=1)) == facts
+    assert run(results, tmp_path / "out", context=StageContext(train_failures=1)) == facts
     assert same(tmp_path / "out", undisturbed)
 
 
@@ -144,7 +142,7 @@ def test_a_fit_starts_from_its_encoder(results, quiet, tmp_path):
         samples_per_epoch=8,
         learning_rate=1e-6,
     )
-    fit.run(config, {"valid": results.paths["valid"], "encoder": quiet[0]}, tmp_path, EXECUTION)
+    fit.run(config, {"valid": results.paths["valid"], "encoder": quiet[0]}, tmp_path, CONTEXT)
     trained, start = load_file(tmp_path / SEGMENTER_WEIGHTS), load_file(quiet[0] / ENCODER_WEIGHTS)
     # One step of Adam moves a weight by the learning rate at most.
     for name in ("features.0.0.weight", "features.17.conv.2.weight"):

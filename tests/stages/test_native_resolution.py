@@ -18,7 +18,7 @@ from chexseg.stages.artifacts import COUNTS, PREDICTIONS
 from chexseg.stages.configs import IngestConfig, ScoreConfig
 from chexseg.stages.scoring import native_resolution
 
-from .conftest import EXECUTION, SIZE
+from .conftest import CONTEXT, SIZE
 
 
 def reference(logits_SS: np.ndarray, frame: Frame, y: int, x: int) -> float:
@@ -69,7 +69,7 @@ def counts(results, root, out, resolution, **given):
         "data": root,
         **given,
     }
-    facts = score.run(ScoreConfig(resolution=resolution), inputs, out, EXECUTION)
+    facts = score.run(ScoreConfig(resolution=resolution), inputs, out, CONTEXT)
     return facts, shards.read(out / COUNTS).to_pandas()
 
 
@@ -112,7 +112,7 @@ def test_where_both_sizes_are_one_the_counts_are_the_same(results, phantom_root,
         images.Image.fromarray(pixels_HW).save(row.path)
     chexlocalize.write(root / chexlocalize.FILES["test"], masks)
     (tmp_path / "test").mkdir()
-    ingest.run(IngestConfig(split="test", size=SIZE), {"data": root}, tmp_path / "test", EXECUTION)
+    ingest.run(IngestConfig(split="test", size=SIZE), {"data": root}, tmp_path / "test", CONTEXT)
     facts, training = counts(
         results, root, tmp_path / "training", "training", test=tmp_path / "test"
     )

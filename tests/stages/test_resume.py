@@ -19,13 +19,13 @@ from chexseg.data import shards
 from chexseg.errors import UserError
 from chexseg.models.irnet import IRNet
 from chexseg.stages import classify, irnet, saliency
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS, IRNET_WEIGHTS
 from chexseg.stages.configs import ClassifyConfig, IRNetConfig, SaliencyConfig
 from chexseg.stages.training import checkpoint, ray_train
 from chexseg.store import manifest
 
-from .conftest import EXECUTION, EXPERT, RESIDENT_AND_STREAMED
+from .conftest import CONTEXT, EXPERT, RESIDENT_AND_STREAMED
 
 pytestmark = pytest.mark.heavy  # most tests train a network twice
 
@@ -95,20 +95,20 @@ def both(results):
 @pytest.fixture(scope="module")
 def quiet_classifier(both, tmp_path_factory):
     out = tmp_path_factory.mktemp("classify")
-    return out, classify.run(CLASSIFY, both, out, EXECUTION)
+    return out, classify.run(CLASSIFY, both, out, CONTEXT)
 
 
 @RESIDENT_AND_STREAMED
 def test_a_killed_classifier_goes_on_to_the_same_weights(
     both, quiet_classifier, tmp_path, resident_bytes
 ):
-    execution = replace(EXECUTION, resident_bytes=resident_bytes)
+    context = replace(CONTEXT, resident_bytes=resident_bytes)
     quiet, facts = quiet_classifier
     if not resident_bytes:
         quiet = made(tmp_path / "quiet")
-        facts = classify.run(CLASSIFY, both, quiet, execution)
+        facts = classify.run(CLASSIFY, both, quiet, context)
     out = made(tmp_path / "killed")
-    eager = replace(execution, checkpoint_seconds=0)
+    eager = replace(context, checkpoint_seconds=0)
     with pytest.raises(Killed):
         classify.run(CLASSIFY, both, out, replace(eager, progress=killing(13, 8)))
     assert (out / checkpoint.STATE).exists()
@@ -124,7 +124,7 @@ def test_a_classifier_that_has_ended_is_not_trained_again(both, quiet_classifier
     out, facts = quiet_classifier
     seen = []
     assert (
-        classify.run(CLASSIFY, both, out, replace(EXECUTION, progress=lambda *a: seen.append(a)))
+        classify.run(CLASSIFY, both, out, replace(CONTEXT, progress=lambda *a: seen.append(a)))
         == facts
     )
     assert not seen
@@ -133,7 +133,7 @@ def test_a_classifier_that_has_ended_is_not_trained_again(both, quiet_classifier
 def test_a_damaged_state_means_training_from_the_start(both, quiet_classifier, tmp_path):
     (tmp_path / checkpoint.STATE).write_bytes(b"PK\x03\x04 cut off")
     quiet, facts = quiet_classifier
-    assert classify.run(CLASSIFY, both, tmp_path, EXECUTION) == facts
+    assert classify.run(CLASSIFY, both, tmp_path, CONTEXT) == facts
     assert same(tmp_path / CLASSIFIER_WEIGHTS, quiet / CLASSIFIER_WEIGHTS)
 
 
@@ -186,7 +186,7 @@ def test_weights_that_another_training_has_made_are_not_taken_for_this_ones(
     content = bytearray((quiet / other).read_bytes())
     content[-1] ^= 1
     (tmp_path / other).write_bytes(content)
-    assert classify.run(CLASSIFY, both, tmp_path, EXECUTION) == facts
+    assert classify.run(CLASSIFY, both, tmp_path, CONTEXT) == facts
     assert (tmp_path / other).read_bytes() == (quiet / other).read_bytes()
 
 
@@ -198,7 +198,7 @@ def test_weights_or_their_description_that_are_gone_are_trained_again(
     for name in (CLASSIFIER_WEIGHTS, "classifier.json", checkpoint.ENDED):
         shutil.copy(quiet / name, tmp_path / name)
     (tmp_path / lost).unlink()
-    assert classify.run(CLASSIFY, both, tmp_path, EXECUTION) == facts
+    assert classify.run(CLASSIFY, both, tmp_path, CONTEXT) == facts
     assert (tmp_path / lost).read_bytes() == (quiet / lost).read_bytes()
 
 
@@ -220,8 +220,8 @@ def test_a_classifier_on_ray_train_survives_its_worker_and_equals_one_in_this_pr
 ):
     quiet, facts = quiet_classifier
     out, marker = made(tmp_path / "out"), tmp_path / "killed"
-    execution = Execution(train_failures=1, checkpoint_seconds=0, progress=Dying(marker, 13 * 8))
-    assert classify.run(CLASSIFY, both, out, execution) == facts
+    context = StageContext(train_failures=1, checkpoint_seconds=0, progress=Dying(marker, 13 * 8))
+    assert classify.run(CLASSIFY, both, out, context) == facts
     assert int(marker.read_text()) != os.getpid()
     assert same(out / CLASSIFIER_WEIGHTS, quiet / CLASSIFIER_WEIGHTS)
     assert sorted(path.name for path in out.iterdir()) == [
@@ -231,33 +231,33 @@ def test_a_classifier_on_ray_train_survives_its_worker_and_equals_one_in_this_pr
     ]
 
 
-def mistaken(execution):
+def mistaken(context):
     raise UserError("x.yaml: found 1; allowed: 2")
 
 
-def broken(execution):
+def broken(context):
     raise ZeroDivisionError("of nothing")
 
 
 @pytest.mark.slow
 def test_errors_on_ray_train_arrive_and_are_not_tried_again(ray_session, tmp_path):
     with pytest.raises(UserError, match="^x.yaml: found 1; allowed: 2$"):
-        ray_train.run(mistaken, "mistaken", tmp_path, Execution(train_failures=2))
+        ray_train.run(mistaken, "mistaken", tmp_path, StageContext(train_failures=2))
     with pytest.raises(RuntimeError, match=r"ZeroDivisionError: of nothing\n(.*\n)+.*in broken"):
-        ray_train.run(broken, "broken", tmp_path, Execution(train_failures=2))
+        ray_train.run(broken, "broken", tmp_path, StageContext(train_failures=2))
     assert not list(tmp_path.iterdir())
 
 
 @RESIDENT_AND_STREAMED
 def test_a_killed_irnet_training_goes_on_to_the_same_weights(results, tmp_path, resident_bytes):
     inputs = {name: results.paths[name] for name in ("train", "valid", "saliency")}
-    execution = replace(EXECUTION, resident_bytes=resident_bytes, checkpoint_seconds=0)
+    context = replace(CONTEXT, resident_bytes=resident_bytes, checkpoint_seconds=0)
     quiet, killed = made(tmp_path / "quiet"), made(tmp_path / "killed")
-    facts = irnet.run(IRNET, inputs, quiet, execution)
+    facts = irnet.run(IRNET, inputs, quiet, context)
     with pytest.raises(Killed):
-        irnet.run(IRNET, inputs, killed, replace(execution, progress=killing(4, 8)))
+        irnet.run(IRNET, inputs, killed, replace(context, progress=killing(4, 8)))
     assert (killed / checkpoint.STATE).exists()
-    assert irnet.run(IRNET, inputs, killed, execution) == facts
+    assert irnet.run(IRNET, inputs, killed, context) == facts
     assert same(killed / IRNET_WEIGHTS, quiet / IRNET_WEIGHTS)
     for path in shards.files(quiet / "train"):
         assert Path(path).read_bytes() == (killed / "train" / Path(path).name).read_bytes()
@@ -281,7 +281,7 @@ def mapped(results, both, many_files, tmp_path_factory):
         SALIENCY,
         {**both, "train": many_files, "classifier": results.paths["classify"]},
         out,
-        EXECUTION,
+        CONTEXT,
     )
     return out
 
@@ -290,7 +290,7 @@ def test_actors_of_ray_data_write_what_one_worker_writes(
     ray_session, results, both, many_files, mapped, tmp_path
 ):
     inputs = {**both, "train": many_files, "classifier": results.paths["classify"]}
-    saliency.run(SALIENCY, inputs, made(tmp_path / "saliency"), replace(EXECUTION, map_workers=2))
+    saliency.run(SALIENCY, inputs, made(tmp_path / "saliency"), replace(CONTEXT, map_workers=2))
     assert contents(tmp_path / "saliency") == contents(mapped)
 
 
@@ -314,17 +314,17 @@ def test_a_killed_saliency_or_irnet_run_goes_on_where_it_stopped(
     killed = made(tmp_path / "killed")
     before = kill(saliency, SALIENCY, inputs, killed)
     assert len(before) == 2 < len(shards.files(mapped / "train"))
-    saliency.run(SALIENCY, inputs, killed, EXECUTION)
+    saliency.run(SALIENCY, inputs, killed, CONTEXT)
     assert before.items() <= written(killed / "train").items()
     assert contents(killed) == contents(mapped)
 
     inputs = {**both, "train": many_files, "saliency": mapped}
     quiet, killed = made(tmp_path / "quiet irnet"), made(tmp_path / "killed irnet")
-    irnet.run(IRNET, inputs, quiet, EXECUTION)
+    irnet.run(IRNET, inputs, quiet, CONTEXT)
     before = kill(irnet, IRNET, inputs, killed)
     trained = (killed / IRNET_WEIGHTS).stat().st_mtime_ns
     assert len(before) == 2 < len(shards.files(quiet / "train"))
-    irnet.run(IRNET, inputs, killed, EXECUTION)
+    irnet.run(IRNET, inputs, killed, CONTEXT)
     assert before.items() <= written(killed / "train").items()
     assert (killed / IRNET_WEIGHTS).stat().st_mtime_ns == trained
     assert contents(killed) == contents(quiet)
@@ -371,7 +371,7 @@ def test_a_truncated_shard_of_a_killed_run_is_made_again_and_no_other(
     victim = Path(shards.files(out / "train")[1])
     victim.write_bytes(victim.read_bytes()[:-60])
     before = written(out / "train")
-    saliency.run(SALIENCY, inputs, out, EXECUTION)
+    saliency.run(SALIENCY, inputs, out, CONTEXT)
     assert contents(out) == contents(mapped)
     assert {path for path, at in written(out / "train").items() if before[path] != at} == {
         str(victim)
@@ -383,7 +383,7 @@ def test_irnet_killed_after_its_last_step_goes_on_to_the_same_weights(
 ):
     inputs = {name: results.paths[name] for name in ("train", "valid", "saliency")}
     quiet, killed = made(tmp_path / "quiet"), made(tmp_path / "killed")
-    eager = replace(EXECUTION, checkpoint_seconds=0)
+    eager = replace(CONTEXT, checkpoint_seconds=0)
     facts = irnet.run(IRNET, inputs, quiet, eager)
 
     def calibrate(self, batches):
@@ -399,10 +399,10 @@ def test_irnet_killed_after_its_last_step_goes_on_to_the_same_weights(
 
 def test_a_network_that_was_damaged_is_trained_again_with_all_that_came_of_it(results, tmp_path):
     inputs = {name: results.paths[name] for name in ("train", "valid", "saliency")}
-    irnet.run(IRNET, inputs, tmp_path, EXECUTION)
+    irnet.run(IRNET, inputs, tmp_path, CONTEXT)
     before, at = contents(tmp_path), written(tmp_path / "train")
     (tmp_path / IRNET_WEIGHTS).unlink()
-    irnet.run(IRNET, inputs, tmp_path, EXECUTION)
+    irnet.run(IRNET, inputs, tmp_path, CONTEXT)
     assert contents(tmp_path) == before
     assert not at.items() & written(tmp_path / "train").items()
 
@@ -416,8 +416,8 @@ def test_a_classifier_killed_while_it_is_trained_again_is_not_taken_for_the_old_
     shutil.copytree(quiet, out)
     (out / CLASSIFIER_WEIGHTS).unlink()
     with pytest.raises(Killed):
-        classify.run(CLASSIFY, both, out, replace(EXECUTION, progress=killing(13, 8)))
+        classify.run(CLASSIFY, both, out, replace(CONTEXT, progress=killing(13, 8)))
     assert not (out / checkpoint.ENDED).exists()
     assert not (out / CLASSIFIER_WEIGHTS).exists()
-    assert classify.run(CLASSIFY, both, out, EXECUTION) == facts
+    assert classify.run(CLASSIFY, both, out, CONTEXT) == facts
     assert same(out / CLASSIFIER_WEIGHTS, quiet / CLASSIFIER_WEIGHTS)

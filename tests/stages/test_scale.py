@@ -18,7 +18,7 @@ import pytest
 from chexseg.data import ray_data, shards
 from chexseg.phantom import dataset
 from chexseg.stages import ingest
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.configs import IngestConfig
 
 pytestmark = pytest.mark.slow
@@ -94,7 +94,10 @@ def alone(root: Path, out: Path, answers: Any) -> None:
     thread.start()
     try:
         facts = ingest.run(
-            IngestConfig(split="train", size=SIZE), {"data": root}, out, Execution(decode_workers=2)
+            IngestConfig(split="train", size=SIZE),
+            {"data": root},
+            out,
+            StageContext(decode_workers=2),
         )
         largest = peak  # before readers have mapped the object store, which counts as theirs
         marks.append(spilling(Path(scratch)))

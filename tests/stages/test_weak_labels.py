@@ -22,7 +22,7 @@ from chexseg.stages import classify, irnet, saliency
 from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS, COUNTS, IRNET_WEIGHTS, THRESHOLDS
 from chexseg.stages.configs import ClassifyConfig, IRNetConfig, SaliencyConfig
 
-from .conftest import EXECUTION, EXPERT, SIZE
+from .conftest import CONTEXT, EXPERT, SIZE
 
 
 def test_auroc_is_the_chance_that_a_positive_outranks_a_negative():
@@ -60,7 +60,7 @@ def test_stored_maps_are_the_grad_cams_of_their_images(results):
     ids = radiographs.ids(directory)
     assert len(ids) == 32 == results.facts["saliency"]["images"]
     assert not any("lateral" in image_id for image_id in ids)
-    scores = radiographs.gather(directory, "scores", ids[:4])
+    scores = radiographs.load_cached(directory, "scores", ids[:4])
     model = classifier.build("densenet121")
     encoders.load(model, results.paths["classify"] / CLASSIFIER_WEIGHTS)
     model.eval()
@@ -80,7 +80,7 @@ def test_chosen_thresholds_are_the_best_of_all_tried(results):
     train, _ = splits.expert_split(
         ids, patients, EXPERT["expert_train"], EXPERT["expert_select"], 0
     )
-    scores = radiographs.gather(results.paths["saliency"] / "valid", "scores", train)
+    scores = radiographs.load_cached(results.paths["saliency"] / "valid", "scores", train)
     true = radiographs.unpack_bits(
         radiographs.expert_masks(valid, train, PATHOLOGIES, SIZE), (len(PATHOLOGIES), SIZE, SIZE)
     )
@@ -103,7 +103,7 @@ def test_irnet_scores_are_stride_4_scaled_and_beside_their_threshold(results):
     directory = results.paths["irnet"] / "train"
     ids = radiographs.ids(directory)
     assert ids == radiographs.ids(results.paths["saliency"] / "train")
-    scores = radiographs.gather(directory, "scores", ids)
+    scores = radiographs.load_cached(directory, "scores", ids)
     assert scores.shape == (32, len(PATHOLOGIES), SIZE // 4, SIZE // 4)
     assert scores.dtype == torch.float16
     assert set(scores.amax(dim=(2, 3)).unique().tolist()) <= {0.0, 1.0}
@@ -127,16 +127,16 @@ def test_irnet_scores_by_instance_where_the_study_asks_for_it(results, tmp_path,
     config = IRNetConfig(
         architecture="resnet18", epochs=1, images=8, radius=3, batch_size=8, instances=True
     )
-    irnet.run(config, inputs, tmp_path, EXECUTION)
+    irnet.run(config, inputs, tmp_path, CONTEXT)
     ids = radiographs.ids(tmp_path / "valid")
     model = irnet.build(config).eval()
     encoders.load(model, tmp_path / IRNET_WEIGHTS)
     pixels = radiographs.pixels(results.paths["valid"], ids)
     boundary, displacement = model.predict(encoders.prepare(pixels, config.init))
-    maps = radiographs.gather(results.paths["saliency"] / "valid", "scores", ids).float()
+    maps = radiographs.load_cached(results.paths["saliency"] / "valid", "scores", ids).float()
     maps = torch.nn.functional.interpolate(maps, size=boundary.shape[-2:], mode="bilinear")
     expected = instances.instance_wise_cams(maps, boundary, halves(displacement), config.foreground)
-    found = radiographs.gather(tmp_path / "valid", "scores", ids).float()
+    found = radiographs.load_cached(tmp_path / "valid", "scores", ids).float()
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-3)
     class_wise = gradcam.normalise(random_walk.propagate(maps, boundary))
     assert (found - class_wise).abs().max() > 0.05
@@ -149,17 +149,17 @@ def test_finished_files_are_kept_and_missing_ones_made_again(results, tmp_path):
         "classifier": results.paths["classify"]
     }
     out.mkdir()
-    saliency.run(config, inputs, out, EXECUTION)
+    saliency.run(config, inputs, out, CONTEXT)
     for path in shards.files(out / "train"):
         kept = results.paths["saliency"] / "train" / path.rpartition("/")[2]
         assert shards.read(path).equals(shards.read(kept))
     first = out / "train" / shards.part_name(0)
     before = first.stat().st_mtime_ns
-    facts = saliency.run(config, inputs, out, EXECUTION)
+    facts = saliency.run(config, inputs, out, CONTEXT)
     assert first.stat().st_mtime_ns == before
     assert facts == results.facts["saliency"]
     first.unlink()
-    saliency.run(config, inputs, out, EXECUTION)
+    saliency.run(config, inputs, out, CONTEXT)
     assert first.exists()
 
 
@@ -168,7 +168,7 @@ def test_grad_cam_plus_plus_is_a_kind_with_maps_and_thresholds_of_its_own(result
     inputs = {name: results.paths[name] for name in ("train", "valid")} | {
         "classifier": results.paths["classify"]
     }
-    saliency.run(config, inputs, tmp_path, EXECUTION)
+    saliency.run(config, inputs, tmp_path, CONTEXT)
     assert shards.metadata(shards.files(tmp_path / "train")[0])["kind"] == "cam++"
     ids = radiographs.ids(tmp_path / "train")
     model = classifier.build("densenet121")
@@ -183,7 +183,7 @@ def test_grad_cam_plus_plus_is_a_kind_with_maps_and_thresholds_of_its_own(result
             gradcam.grad_cam_plus_plus(features, model.head.weight[chosen])
         )
         other = gradcam.normalise(gradcam.closed_form(features, model.head.weight[chosen]))
-    found = radiographs.gather(tmp_path / "train", "scores", ids).float()
+    found = radiographs.load_cached(tmp_path / "train", "scores", ids).float()
     torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
     assert (found - other).abs().max() > 0.05
 
@@ -203,7 +203,7 @@ def test_lateral_views_get_maps_only_where_they_are_asked_for(results, tmp_path)
     for frontal_only, expected in ((True, ids[::2]), (False, ids)):
         out = tmp_path / str(frontal_only)
         out.mkdir()
-        saliency.run(SaliencyConfig(frontal_only=frontal_only, **EXPERT), inputs, out, EXECUTION)
+        saliency.run(SaliencyConfig(frontal_only=frontal_only, **EXPERT), inputs, out, CONTEXT)
         assert radiographs.ids(out / "train") == expected
 
 
@@ -219,7 +219,7 @@ def test_counts_are_those_of_the_masks_that_a_segmenter_would_see(results, stage
     train, _ = splits.expert_split(
         ids, patients, EXPERT["expert_train"], EXPERT["expert_select"], 0
     )
-    scores = radiographs.gather(directory / "valid", "scores", ids).float()
+    scores = radiographs.load_cached(directory / "valid", "scores", ids).float()
     masks = radiographs.unpack_bits(
         radiographs.expert_masks(valid, ids, PATHOLOGIES, SIZE), (len(PATHOLOGIES), SIZE, SIZE)
     )
@@ -280,7 +280,7 @@ def test_uncertain_labels_can_have_a_policy_for_each_observation(results, tmp_pa
             ClassifyConfig(architecture="resnet18", epochs=1, uncertainty=policy),
             given,
             out,
-            EXECUTION,
+            CONTEXT,
         )
         weights.append(load_file(out / CLASSIFIER_WEIGHTS)["head.weight"])
     assert not torch.equal(*weights)
@@ -293,7 +293,7 @@ def test_bfloat16_is_another_precision_of_the_same_training(results, tmp_path):
         out = tmp_path / precision
         out.mkdir()
         config = ClassifyConfig(architecture="resnet18", epochs=1, precision=precision)
-        losses.append(classify.run(config, given, out, EXECUTION)["loss"])
+        losses.append(classify.run(config, given, out, CONTEXT)["loss"])
         dtypes |= {
             value.dtype
             for value in load_file(out / CLASSIFIER_WEIGHTS).values()

@@ -14,13 +14,13 @@ from chexseg.stages import fit
 from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
 from chexseg.stages.configs import FitConfig
 
-from .conftest import EXECUTION, EXPERT
+from .conftest import CONTEXT, EXPERT
 from .test_resume import Dying
 
 pytestmark = pytest.mark.slow
 
 MIXED = {**EXPERT, "p": 0.5, "weak": "cam", "weak_images": 12, "init": "random"}
-TWO = replace(EXECUTION, train_workers=2, train_failures=1, checkpoint_seconds=0)
+TWO = replace(CONTEXT, train_workers=2, train_failures=1, checkpoint_seconds=0)
 
 
 def inputs(results) -> dict:
@@ -40,7 +40,7 @@ def test_two_workers_of_which_one_dies_are_one_after_ten_steps(ray_session, resu
     )
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    facts = fit.run(config, inputs(results), tmp_path / "one", EXECUTION)
+    facts = fit.run(config, inputs(results), tmp_path / "one", CONTEXT)
     dying = replace(TWO, progress=Dying(tmp_path / "killed", 40 + 24))
     facts_two = fit.run(config, inputs(results), tmp_path / "two", dying)
     assert int((tmp_path / "killed").read_text()) != os.getpid()

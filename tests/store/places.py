@@ -14,7 +14,7 @@ from chexseg.store.lease import Timing
 from chexseg.store.object_backend import Bucket
 from chexseg.store.store import Store
 
-FAST = Timing(settle=1.1, beat=0.5, dead=4, look=0.5)
+FAST = Timing(settle=1.1, heartbeat=0.5, dead=4, look=0.5)
 DATA = {"train": "a", "valid": "b", "test": "c"}
 NODE = next(iter(planner.plan(study_file.parse("name: s", "x.yaml"), DATA).nodes.values()))
 

@@ -24,7 +24,7 @@ def test_a_lock_that_is_a_link_does_not_empty_its_target(tmp_path):
     with pytest.raises(UserError, match="found a symbolic link"), store.working_on(NODE):
         pytest.fail("the lock was taken")
     with pytest.raises(UserError, match="found a symbolic link"):
-        store.busy([NODE])
+        store.in_progress([NODE])
     assert victim.read_text() == "precious"
 
 

@@ -82,8 +82,8 @@ def test_an_unreadable_manifest_is_an_error_and_not_a_result_to_be_computed_anew
         ):
             ask()
     with store.working_on(NODE) as partial, pytest.raises(UnreadableManifestError):
-        store.salvage(NODE, partial)
-    assert isinstance(store.everything()[name()][1], UnreadableManifestError), (
+        store.recover(NODE, partial)
+    assert isinstance(store.scan()[name()][1], UnreadableManifestError), (
         "it is listed, with why it can't be read"
     )
     store.backend.delete(f"{name()}/{MANIFEST}")
@@ -96,7 +96,7 @@ def test_reading_creates_nothing(place, store, tmp_path):
     store.failure(NODE.key)
     store.cached([NODE])
     store.imported()
-    store.everything()
+    store.scan()
     if "://" not in place:
         assert list(tmp_path.iterdir()) == []
     assert store.backend.tree("") == {}
@@ -235,7 +235,7 @@ def test_the_whole_files_of_a_damaged_result_are_kept_for_the_next_run(store):
     store.backend.write(f"{name()}/a", b"a" * 5)
     store.backend.write(f"{name()}/b", b"x" * 10)
     with store.working_on(NODE) as partial:
-        store.salvage(NODE, partial)
+        store.recover(NODE, partial)
         assert [file.name for file in partial.glob("[!.]*")] == ["c"]
         assert (partial / "c").read_text() == "c" * 10
         assert manifest.is_noted(partial / "c"), "so that its stage takes it for finished"
@@ -245,12 +245,12 @@ def test_the_whole_files_of_a_damaged_result_are_kept_for_the_next_run(store):
 def test_nothing_is_salvaged_over_newer_work_or_from_a_whole_result(store):
     commit(store)
     with store.working_on(NODE) as partial:
-        store.salvage(NODE, partial)
+        store.recover(NODE, partial)
         assert not partial.exists() and store.find(NODE.stage, NODE.key)
         store.backend.write(VALUES, b"cut")
         partial.mkdir()
         (partial / "newer").write_text("")
-        store.salvage(NODE, partial)
+        store.recover(NODE, partial)
         assert [file.name for file in partial.iterdir()] == ["newer"]
 
 
@@ -389,7 +389,7 @@ def test_folders_of_others_at_the_root_of_a_store_keep_nobody_from_listing_it(
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    assert list(store.everything()) == [name()]
+    assert list(store.scan()) == [name()]
 
 
 def test_a_folder_in_place_of_a_file_is_damage_that_a_run_mends(tmp_path):
@@ -400,7 +400,7 @@ def test_a_folder_in_place_of_a_file_is_damage_that_a_run_mends(tmp_path):
     values.mkdir()
     store.drop_damaged(made)
     with store.working_on(NODE) as partial:
-        store.salvage(NODE, partial)
+        store.recover(NODE, partial)
         (partial / ".ipynb_checkpoints").mkdir(parents=True, exist_ok=True)
         (partial / "sub").mkdir(exist_ok=True)
         (partial / "sub" / "values.bin").write_bytes(b"0123456789")
@@ -415,10 +415,10 @@ def test_files_that_a_damaged_result_does_not_name_come_into_no_result_and_are_k
     stray.write_text("somebody's own")
     store.backend.write(VALUES, b"damaged!!!")
     with store.working_on(NODE) as partial:
-        store.salvage(NODE, partial)
+        store.recover(NODE, partial)
         assert store.find(NODE.stage, NODE.key) is not None, "its size is right"
         store.drop_damaged(store.find(NODE.stage, NODE.key))
-        store.salvage(NODE, partial)
+        store.recover(NODE, partial)
         partial_files = {file.name for file in partial.rglob("*") if file.is_file()}
         assert partial_files == set()
         (partial / "sub").mkdir(parents=True, exist_ok=True)
@@ -554,8 +554,8 @@ def test_what_was_damaged_on_the_store_is_found_when_it_is_fetched(remote, elsew
 
 
 def test_a_process_that_was_taken_for_dead_keeps_its_hands_off_anothers_result(remote, elsewhere):
-    paused = open_store(remote, Timing(settle=1.1, beat=1000, dead=3, look=0.5))
-    there = elsewhere(remote, Timing(settle=1.1, beat=0.5, dead=3, look=0.5))
+    paused = open_store(remote, Timing(settle=1.1, heartbeat=1000, dead=3, look=0.5))
+    there = elsewhere(remote, Timing(settle=1.1, heartbeat=0.5, dead=3, look=0.5))
     with paused.working_on(NODE) as partial:
         partial.mkdir(parents=True)
         (partial / "values").write_text("the first's")
@@ -571,7 +571,10 @@ def test_a_process_that_was_taken_for_dead_keeps_its_hands_off_anothers_result(r
 
 
 def test_waiting_asks_little_and_leaves_nothing(s3, remote, elsewhere):
-    here, there = open_store(remote), elsewhere(remote, Timing(settle=1.1, beat=2, dead=30, look=2))
+    here, there = (
+        open_store(remote),
+        elsewhere(remote, Timing(settle=1.1, heartbeat=2, dead=30, look=2)),
+    )
     over = threading.Event()
 
     def wait() -> None:

@@ -60,7 +60,7 @@ class Comparison:
     adjusted: float
 
     @cached_property
-    def standing(self) -> str:
+    def verdict(self) -> str:
         """Whether the difference is told from 0, and on which side."""
         if not self.adjusted < SIGNIFICANT:
             return UNDECIDED
@@ -122,8 +122,8 @@ def _judge(study: StudyArms, name: str, paper: Paper) -> Claim:
     )
     if name == "gap":
         return _judge_gap(study, paper, comparisons)
-    against = [c for c in comparisons if c.standing == NOT_REPRODUCED]
-    unresolved = [c for c in comparisons if c.standing == UNDECIDED]
+    against = [c for c in comparisons if c.verdict == NOT_REPRODUCED]
+    unresolved = [c for c in comparisons if c.verdict == UNDECIDED]
     if against:
         return Claim(name, paper, NOT_REPRODUCED, f"Against it: {_said(against)}.", comparisons)
     if unresolved:
@@ -144,7 +144,7 @@ def _judge_gap(study: StudyArms, paper: Paper, comparisons: tuple[Comparison, ..
         HEADLINES[key].value
         for key in ("gap to radiologists closed", "poster gap to radiologists closed")
     )
-    if gap.standing == NOT_REPRODUCED:
+    if gap.verdict == NOT_REPRODUCED:
         return Claim(
             "gap",
             paper,

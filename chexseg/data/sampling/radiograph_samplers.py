@@ -56,7 +56,7 @@ def source(
     if needed <= resident_bytes:
         held = {"images": radiographs.pixels(artifact, image_ids), **columns}
         for name, part in stored.items():
-            values = radiographs.gather(part.directory, part.column, image_ids)
+            values = radiographs.load_cached(part.directory, part.column, image_ids)
             chunks = np.split(np.arange(len(image_ids)), range(64, len(image_ids), 64))
             held[name] = torch.cat(
                 [part.finish(rows, values[rows[0] : rows[-1] + 1]) for rows in chunks]

@@ -24,7 +24,7 @@ from chexseg import code_version
 from chexseg.data import ray_data
 from chexseg.errors import DamagedError, UserError
 from chexseg.models import distributed
-from chexseg.stages.api import Execution, no_progress
+from chexseg.stages.api import StageContext, no_progress
 from chexseg.stages.training import checkpoint
 
 _ERRORS = {error.__name__: error for error in (UserError, DamagedError)}
@@ -36,25 +36,25 @@ def once(
     inputs: Mapping[str, Path],
     out: Path,
     weights: str,
-    execution: Execution,
+    context: StageContext,
 ) -> dict[str, Any]:
     """``train(config, inputs, out, execution)`` by `run`, unless its result is there already (`resume.once`)."""
     loop = functools.partial(train, config, dict(inputs), out)
-    name = execution.title or f"{train.__module__.rpartition('.')[2]} with {config.architecture}"
-    return checkpoint.once(out, weights, lambda: run(loop, name, out, execution))
+    name = context.title or f"{train.__module__.rpartition('.')[2]} with {config.architecture}"
+    return checkpoint.once(out, weights, lambda: run(loop, name, out, context))
 
 
 def run(
-    loop: Callable[[Execution], Mapping[str, Any]], name: str, out: Path, execution: Execution
+    loop: Callable[[StageContext], Mapping[str, Any]], name: str, out: Path, context: StageContext
 ) -> dict[str, Any]:
-    """``loop(execution)`` in this process, or, where `execution.train_failures` says so, on workers of Ray Train.
+    """``loop(execution)`` in this process, or, where `context.train_failures` says so, on workers of Ray Train.
 
-    `execution.train_workers` workers run the loop in one process group; worker 0 returns what JSON can hold. Exceptions
+    `context.train_workers` workers run the loop in one process group; worker 0 returns what JSON can hold. Exceptions
     arrive here: a `UserError` as itself, others as RuntimeError with the worker's traceback; neither is tried again.
     Workers of which one dies are started again `train_failures` times.
     """
-    if execution.train_failures is None:
-        return dict(loop(execution))
+    if context.train_failures is None:
+        return dict(loop(context))
     # The controller asks its workers this often whether they are done; and what Ray Train would tell them of a node that
     # is about to go, from a process of its own, no loop here listens to.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
@@ -65,31 +65,31 @@ def run(
     scratch, answer = out / "ray-train", out / "answer.writing"
     shutil.rmtree(scratch, ignore_errors=True)
     answer.unlink(missing_ok=True)
-    gpu = execution.device != "cpu"
+    gpu = context.device != "cpu"
     several = (
-        execution.train_workers > 1
+        context.train_workers > 1
     )  # an upstream stage with a GPU leaves the CPUs to those beside it
-    resources: dict[str, float] = {"CPU": execution.threads if several or not gpu else 1}
+    resources: dict[str, float] = {"CPU": context.threads if several or not gpu else 1}
     if gpu:
-        resources["GPU"] = execution.map_gpus
+        resources["GPU"] = context.map_gpus
     trainer = TorchTrainer(
         functools.partial(
             _work,
             loop,
             str(answer),
-            replace(execution, train_failures=None),
+            replace(context, train_failures=None),
             code_version.running(),
         ),
         scaling_config=train.ScalingConfig(
-            num_workers=execution.train_workers,
+            num_workers=context.train_workers,
             use_gpu=gpu,
             resources_per_worker=resources,
-            label_selector=ray_data.node_label() if execution.here else None,
+            label_selector=ray_data.node_label() if context.single_node else None,
         ),
         run_config=train.RunConfig(
             name=name,
             storage_path=str(scratch.absolute()),
-            failure_config=train.FailureConfig(max_failures=execution.train_failures),
+            failure_config=train.FailureConfig(max_failures=context.train_failures),
         ),
     )
     try:
@@ -110,9 +110,9 @@ def run(
 
 
 def _work(
-    loop: Callable[[Execution], Mapping[str, Any]],
+    loop: Callable[[StageContext], Mapping[str, Any]],
     answer: str,
-    execution: Execution,
+    context: StageContext,
     code: code_version.CodeVersion,
 ) -> None:
     """One worker's part. A loop that fails would fail again: the others end too, and a new group finds the answer there.
@@ -122,10 +122,10 @@ def _work(
     if Path(answer).exists():
         return
     if distributed.rank() > 0:
-        execution = replace(execution, progress=no_progress)
+        context = replace(context, progress=no_progress)
     try:
         code_version.require(code)
-        found: dict[str, Any] = {"facts": loop(execution)}
+        found: dict[str, Any] = {"facts": loop(context)}
     except Exception as error:
         if distributed.lost_a_worker(error):
             raise

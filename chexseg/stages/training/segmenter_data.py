@@ -19,7 +19,7 @@ from chexseg.pathologies import PATHOLOGIES
 from chexseg.saliency.weak_masks import weak_masks
 from chexseg.seeds import derive
 from chexseg.stages import distil
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.configs import FitConfig
 from chexseg.stages.scoring import weak_label_scores
 
@@ -73,7 +73,7 @@ def expert_source(
 
 
 def weak_source(
-    config: FitConfig, inputs: Mapping[str, Path], execution: Execution, first: int
+    config: FitConfig, inputs: Mapping[str, Path], context: StageContext, first: int
 ) -> tuple[samplers.Source, list[str]]:
     """This trial's draw of weakly labelled images with their masks, and their ids. Their ``rows`` begin at `first`."""
     directory = inputs["weak"] / "train"
@@ -104,22 +104,28 @@ def weak_source(
     columns = {"rows": torch.arange(first, first + len(ids))}
     seed = derive(config.seed, "weak samples")
     source = radiograph_samplers.source(
-        inputs["train"], ids, columns, seed, execution.device, execution.room(), {"masks": stored}
+        inputs["train"],
+        ids,
+        columns,
+        seed,
+        context.device,
+        context.resident_budget(),
+        {"masks": stored},
     )
     return source, ids
 
 
-def mixed(config: FitConfig, inputs: Mapping[str, Path], execution: Execution) -> TrainingSet:
+def mixed(config: FitConfig, inputs: Mapping[str, Path], context: StageContext) -> TrainingSet:
     """Expert and weak images, mixed by p. Raises `UserError` where there are fewer images than asked for."""
     probability = effective_probability(config.p, config.mixing)
     train_ids, select_ids = expert_ids(config, inputs["valid"])
     expert = weak = None
     ids: list[str] = []
     if probability > 0:
-        expert = expert_source(config, inputs["valid"], train_ids, execution.device)
+        expert = expert_source(config, inputs["valid"], train_ids, context.device)
         ids += train_ids
     if probability < 1:
-        weak, weak_ids = weak_source(config, inputs, execution, len(ids))
+        weak, weak_ids = weak_source(config, inputs, context, len(ids))
         ids += weak_ids
     mixture = Mixture(
         expert, weak, config.p, config.batch_size, derive(config.seed, "mixture"), config.mixing
@@ -132,13 +138,13 @@ def mixed(config: FitConfig, inputs: Mapping[str, Path], execution: Execution) -
         skip=lambda epoch: mixture.skip(epoch, samples),
         ids=ids,
         samples=samples,
-        select=expert_set(config, inputs["valid"], select_ids, execution.device),
+        select=expert_set(config, inputs["valid"], select_ids, context.device),
         thresholds=lambda: thresholds.once(16),
         facts=lambda: {"effective_p": probability, "expert_share": mixture.expert_share},
     )
 
 
-def student(config: FitConfig, inputs: Mapping[str, Path], execution: Execution) -> TrainingSet:
+def student(config: FitConfig, inputs: Mapping[str, Path], context: StageContext) -> TrainingSet:
     """Training images with a teacher's stride-4 logits. Fewer than a batch fill it by standing in it several times."""
     train_ids, select_ids = expert_ids(config, inputs["valid"])
     directory = inputs["teacher"] / "train"
@@ -150,17 +156,23 @@ def student(config: FitConfig, inputs: Mapping[str, Path], execution: Execution)
     seed = derive(config.seed, "student samples")
     columns = {"rows": torch.arange(len(ids))}
     source = radiograph_samplers.source(
-        inputs["train"], ids, columns, seed, execution.device, execution.room(), {"teacher": stored}
+        inputs["train"],
+        ids,
+        columns,
+        seed,
+        context.device,
+        context.resident_budget(),
+        {"teacher": stored},
     )
     samples = config.samples_per_epoch or len(ids)
     steps = max(1, samples // config.batch_size)
-    expert = expert_source(config, inputs["valid"], train_ids, execution.device)
+    expert = expert_source(config, inputs["valid"], train_ids, context.device)
     return TrainingSet(
         batches=lambda epoch: (source.take(config.batch_size) for _ in range(steps)),
         skip=lambda epoch: source.skip(steps * config.batch_size),
         ids=ids,
         samples=samples,
-        select=expert_set(config, inputs["valid"], select_ids, execution.device),
+        select=expert_set(config, inputs["valid"], select_ids, context.device),
         thresholds=lambda: expert.once(16),
         facts=dict,
     )

@@ -35,7 +35,7 @@ class Pace:
             yield batch
 
     def step(self) -> dict[str, float]:
-        """Of a step that ends here: what `Execution.progress` is to be told."""
+        """Of a step that ends here: what `StageContext.progress` is to be told."""
         self._steps += 1
         kept = 0.95 if self._steps > 2 else 0.0
         for name, value in (
