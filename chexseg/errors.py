@@ -6,12 +6,23 @@ import difflib
 from collections.abc import Iterable
 
 
-class UserError(ValueError):
-    """Bad input. The message is one line: the file and field, what was found, what is allowed."""
+class ChexsegError(Exception):
+    """Base of the exceptions that chexseg raises on purpose. The message is one line."""
 
 
-class DamagedError(UserError):
-    """A file of the store that isn't what its manifest says: nobody's mistake, and only what needs the file fails."""
+class UserError(ChexsegError, ValueError):
+    """Bad input: the message names the file and field, what was found and what was expected.
+
+    A ValueError too, so that pydantic takes it from a validator.
+    """
+
+
+class DamagedArtifactError(ChexsegError):
+    """A file of a store differs from its manifest. Only what needs the file fails."""
+
+
+class LeaseLostError(ChexsegError):
+    """Another process took this one for dead and has taken over its work."""
 
 
 def reason(error: BaseException) -> str:

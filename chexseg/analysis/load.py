@@ -22,7 +22,7 @@ from chexseg.analysis.results import (
 )
 from chexseg.data import chexlocalize, shards
 from chexseg.data.remote_path import Location
-from chexseg.errors import DamagedError
+from chexseg.errors import DamagedArtifactError
 from chexseg.pathologies import PATHOLOGIES, select
 from chexseg.plan.graph import Node, Plan
 from chexseg.plan.status import summarise
@@ -130,7 +130,7 @@ def _damage(plan: Plan, artifacts: Mapping[str, Artifact]) -> dict[str, str]:
                 for name in artifact.manifest["files"]:
                     if not name.startswith("train/"):
                         manifest.verify(artifact.path / name)
-            except DamagedError as error:
+            except DamagedArtifactError as error:
                 damage[key] = str(error)
     return damage
 
@@ -298,4 +298,4 @@ def _row(directory: Path, column: str, image_id: str) -> np.ndarray:
     for path in shards.files(directory):
         for rows in shards.row_groups(path, ["image_id", column], {image_id}):
             return shards.array(rows, column)[rows["image_id"].to_pylist().index(image_id)]
-    raise DamagedError(f"{directory}: found no image {image_id}")
+    raise DamagedArtifactError(f"{directory}: found no image {image_id}")

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from chexseg.cli import data, demo, encoder, predict, results, store, study
-from chexseg.errors import UserError
+from chexseg.errors import ChexsegError
 
 app = typer.Typer(
     help="Studies of semi-supervised chest X-ray segmentation on Ray.",
@@ -22,9 +22,9 @@ for name, group in {"data": data, "study": study, "encoder": encoder, "store": s
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line and exit code 2."""
+    """Entry point: an error of chexseg is one line and exit code 2."""
     try:
         app()
-    except UserError as error:
+    except ChexsegError as error:
         typer.echo(f"chexseg: {error}", err=True)
         sys.exit(2)

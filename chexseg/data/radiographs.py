@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from chexseg.data import shards
-from chexseg.errors import DamagedError
+from chexseg.errors import DamagedArtifactError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation_indices
 from chexseg.store import manifest
 
@@ -72,11 +72,11 @@ def _gather(directory: str, column: str, image_ids: tuple[str, ...]) -> torch.Te
 def arrays(directory: Path, column: str, image_ids: Sequence[str]) -> torch.Tensor:
     """The arrays of the named images, in the order of `image_ids`, read in this process with their checksums.
 
-    Bits stay packed, (rows, bytes): `unpack_bits` opens them on the device. Raises `DamagedError` if an image is missing.
+    Bits stay packed, (rows, bytes): `unpack_bits` opens them on the device. Raises `DamagedArtifactError` if an image is missing.
     """
     paths = shards.files(directory)
     if not paths:
-        raise DamagedError(f"{directory}: no shards")
+        raise DamagedArtifactError(f"{directory}: no shards")
     layout = shards.metadata(paths[0])["arrays"][column]
     packed = layout["dtype"] == "bits"
     shape, dtype = (
@@ -97,7 +97,9 @@ def arrays(directory: Path, column: str, image_ids: Sequence[str]) -> torch.Tens
                 out[row] = values[position]
                 found += 1
     if found != len(rows):
-        raise DamagedError(f"{directory}: {len(rows) - found} of {len(rows)} images are not there")
+        raise DamagedArtifactError(
+            f"{directory}: {len(rows) - found} of {len(rows)} images are not there"
+        )
     return torch.from_numpy(out)
 
 

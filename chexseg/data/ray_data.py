@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from chexseg import code_version
 from chexseg.code_version import CodeVersion
-from chexseg.errors import DamagedError
+from chexseg.errors import DamagedArtifactError
 
 if TYPE_CHECKING:
     from ray.data import DataContext
@@ -113,7 +113,7 @@ def map_files(
     for row in dataset.iter_rows():
         answer = json.loads(row["answer"])
         if "damaged" in answer:
-            raise DamagedError(answer["damaged"])
+            raise DamagedArtifactError(answer["damaged"])
         answers.append(answer)
         progress(len(answers), len(paths))
     return answers
@@ -121,16 +121,16 @@ def map_files(
 
 @contextmanager
 def _damage_unwrapped() -> Iterator[None]:
-    """Raise a `DamagedError` of one of Ray Data's tasks as itself, without what Ray wraps it in."""
+    """Raise a `DamagedArtifactError` of one of Ray Data's tasks as itself, without what Ray wraps it in."""
     try:
         yield
     except Exception as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, DamagedError):
+        while cause is not None and not isinstance(cause, DamagedArtifactError):
             cause = getattr(cause, "cause", None) or cause.__cause__
         if cause is None:
             raise
-        raise DamagedError(
+        raise DamagedArtifactError(
             str(getattr(cause, "cause", cause)).splitlines()[0]
         ) from None  # Ray adds advice below it
 
@@ -164,7 +164,7 @@ class _PathWorker:
         try:
             return self.work(path)
         except (
-            DamagedError,
+            DamagedArtifactError,
             pa.ArrowException,
             OSError,
         ) as error:  # Ray Data's own errors would hide which it was

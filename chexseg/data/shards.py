@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from chexseg.errors import DamagedError, UserError, reason
+from chexseg.errors import ChexsegError, DamagedArtifactError, UserError, reason
 from chexseg.store import manifest
 
 #: Rows a parquet row group: 64 radiographs of 320 x 320 are 6.5 MB, a piece that streams well.
@@ -57,7 +57,7 @@ def table(
 def metadata(source: pa.Table | pa.Schema | str | Path) -> dict[str, Any]:
     """Return what the writer said of a table or file: ``arrays`` (column -> dtype and shape) and its own entries.
 
-    Raises `DamagedError` for a file that isn't a shard, and `UserError` for a table that isn't from one.
+    Raises `DamagedArtifactError` for a file that isn't a shard, and `UserError` for a table that isn't from one.
     """
     if isinstance(source, (str, Path)):
         with opened(source) as file:
@@ -76,7 +76,9 @@ def array(source: pa.Table, name: str, layout: Mapping[str, Any] | None = None) 
     layout = layout or metadata(source)["arrays"][name]
     column = source[name]
     if column.null_count:  # whose values are whatever is in the buffer
-        raise DamagedError(f"column {name} of a shard has {column.null_count} rows without a value")
+        raise DamagedArtifactError(
+            f"column {name} of a shard has {column.null_count} rows without a value"
+        )
     if isinstance(column, pa.ChunkedArray):  # combine_chunks would copy even a single chunk
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     width = column.type.byte_width
@@ -135,7 +137,7 @@ def write(path: Path, rows: pa.Table | Iterable[pa.Table], row_group: int = ROW_
 
 
 def read(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return one shard, whole. Raises `DamagedError` for a truncated, altered or foreign file."""
+    """Return one shard, whole. Raises `DamagedArtifactError` for a truncated, altered or foreign file."""
     with opened(path) as file:
         table = file.read(list(columns) if columns else None)
         return table.replace_schema_metadata(
@@ -146,11 +148,11 @@ def read(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
 def read_all(directory: Path, columns: Sequence[str], wanted: Set[str] | None = None) -> pa.Table:
     """Return these columns of all shards of a directory; with `wanted`, of those that hold one of these image ids.
 
-    `columns` must have ``image_id`` then. Raises `DamagedError` as `read`, and where there is no shard or an image is missing.
+    `columns` must have ``image_id`` then. Raises `DamagedArtifactError` as `read`, and where there is no shard or an image is missing.
     """
     paths = files(directory)
     if not paths:
-        raise DamagedError(f"{directory}: no shards")
+        raise DamagedArtifactError(f"{directory}: no shards")
 
     def read_one(path: str) -> pa.Table | None:
         return read(path, columns) if wanted is None or _holds_any(path, wanted) else None
@@ -160,7 +162,7 @@ def read_all(directory: Path, columns: Sequence[str], wanted: Set[str] | None = 
     if wanted:
         lacking = wanted.difference(*(table["image_id"].to_pylist() for table in tables))
         if lacking:
-            raise DamagedError(
+            raise DamagedArtifactError(
                 f"{directory}: {len(lacking)} of {len(wanted)} images are not there ({min(lacking)})"
             )
     return pa.concat_tables(tables) if tables else read(paths[0], columns).slice(0, 0)
@@ -201,7 +203,7 @@ def opened(path: str | Path, verify: bool = True) -> Iterator[pq.ParquetFile]:
     """Open one shard for reading: every reader of shards comes through here.
 
     Of a finished result the file is compared with its manifest, unless `verify` is off, and pages with their checksums; the
-    schema is checked before a value is read. Raises `DamagedError` for what is no shard of ours, also while it is read.
+    schema is checked before a value is read. Raises `DamagedArtifactError` for what is no shard of ours, also while it is read.
     """
     try:
         if verify:
@@ -214,7 +216,7 @@ def opened(path: str | Path, verify: bool = True) -> Iterator[pq.ParquetFile]:
             ]:
                 raise ValueError("it describes its columns twice, and not alike")
             yield file
-    except UserError:
+    except ChexsegError:
         raise
     except (
         pa.ArrowException,
@@ -225,7 +227,7 @@ def opened(path: str | Path, verify: bool = True) -> Iterator[pq.ParquetFile]:
         AttributeError,
         *_TOO_MUCH,
     ) as error:
-        raise DamagedError(f"{path}: not a readable shard ({reason(error)})") from None
+        raise DamagedArtifactError(f"{path}: not a readable shard ({reason(error)})") from None
 
 
 #: What JSON that nests too deep, or a shape without bounds, ends in.
@@ -295,7 +297,7 @@ def finished(path: Path) -> int | None:
         if manifest.is_noted(path):
             with opened(path) as file:
                 return file.metadata.num_rows
-    except DamagedError:
+    except DamagedArtifactError:
         pass
     path.unlink(missing_ok=True)
     return None

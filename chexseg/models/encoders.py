@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from chexseg.errors import DamagedError, UserError, nearest
+from chexseg.errors import DamagedArtifactError, UserError, nearest
 from chexseg.store import manifest
 
 #: init -> (mean, std) of pixels in [0, 1]. ImageNet's weights want ImageNet's; all others CheXpert's (settings table).
@@ -94,14 +94,14 @@ def save(module: nn.Module, path: Path, **description: Any) -> None:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Return what `save` was told of the weights. Raises `DamagedError` as `manifest.verify`."""
+    """Return what `save` was told of the weights. Raises `DamagedArtifactError` as `manifest.verify`."""
     note = path.with_suffix(".json")
     try:
         return json.loads(manifest.read_bytes(note))
     except (ValueError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
-        raise DamagedError(f"{note}: not JSON ({error})") from None
+        raise DamagedArtifactError(f"{note}: not JSON ({error})") from None
 
 
 def fill(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
@@ -111,9 +111,11 @@ def fill(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
 
 
 def load(module: nn.Module, path: Path) -> None:
-    """Fill a module with our own weights. Raises `DamagedError` unless they are as they were written and every one fits."""
+    """Fill a module with our own weights. Raises `DamagedArtifactError` unless they are as they were written and every one fits."""
     manifest.verify(path)
     try:
         fill(module, load_file(path))
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise DamagedError(f"{path}: weights don't fit ({str(error).splitlines()[0]})") from None
+        raise DamagedArtifactError(
+            f"{path}: weights don't fit ({str(error).splitlines()[0]})"
+        ) from None

@@ -9,7 +9,7 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import nn
 
-from chexseg.errors import DamagedError, UserError, reason
+from chexseg.errors import DamagedArtifactError, UserError, reason
 from chexseg.models import encoders
 from chexseg.pathologies import PATHOLOGIES
 
@@ -31,7 +31,7 @@ def build(architecture: str, pathologies: int) -> smp.DeepLabV3Plus:
 def describe(weights: Path) -> dict[str, Any]:
     """Return the JSON beside a segmenter's weights: architecture, init, pathologies, thresholds and size.
 
-    Raises `DamagedError` unless the pathologies are some of the ten, each once, with one threshold between 0 and 1 for each.
+    Raises `DamagedArtifactError` unless the pathologies are some of the ten, each once, with one threshold between 0 and 1 for each.
     """
     path = weights.with_suffix(".json")
     try:
@@ -40,7 +40,7 @@ def describe(weights: Path) -> dict[str, Any]:
         architecture, init, size = about["architecture"], about["init"], about["size"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         found = f"{error} missing" if isinstance(error, KeyError) else reason(error)
-        raise DamagedError(
+        raise DamagedArtifactError(
             f"{path}: not the description of a segmenter ({found}); expected what `fit` wrote"
         ) from None
     if (
@@ -48,7 +48,7 @@ def describe(weights: Path) -> dict[str, Any]:
         or not names
         or any(names.count(name) > 1 or name not in PATHOLOGIES for name in names)
     ):
-        raise DamagedError(
+        raise DamagedArtifactError(
             f"{path}: pathologies: found {names!r}; expected a list of these, each once: {', '.join(PATHOLOGIES)}"
         )
     if (
@@ -57,13 +57,15 @@ def describe(weights: Path) -> dict[str, Any]:
         or not all(map(_is_score, thresholds))
     ):
         expected = f"{len(names)} numbers from 0 to 1, one for each of the pathologies"
-        raise DamagedError(f"{path}: thresholds: found {thresholds!r}; expected {expected}")
+        raise DamagedArtifactError(f"{path}: thresholds: found {thresholds!r}; expected {expected}")
     if not isinstance(architecture, str) or not isinstance(init, str):
-        raise DamagedError(
+        raise DamagedArtifactError(
             f"{path}: architecture, init: found {architecture!r}, {init!r}; expected two names"
         )
     if not isinstance(size, int) or size < 32 or size % 32:
-        raise DamagedError(f"{path}: size: found {size!r}; expected a multiple of 32 pixels")
+        raise DamagedArtifactError(
+            f"{path}: size: found {size!r}; expected a multiple of 32 pixels"
+        )
     return about
 
 

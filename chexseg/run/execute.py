@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from chexseg.data.remote_path import Location
-from chexseg.errors import DamagedError, UserError
+from chexseg.errors import DamagedArtifactError, UserError
 from chexseg.plan.graph import Node
 from chexseg.stages.api import StageContext
 from chexseg.stages.registry import STAGES
@@ -43,7 +43,7 @@ def execute(
                     f"{node.stage}: its input {role} ({nodes[key].stage} {key[:12]}) is not in the store"
                 )
             artifacts[role] = artifact
-        with _damage_dropped(store, artifacts.values(), DamagedError):
+        with _damage_dropped(store, artifacts.values(), DamagedArtifactError):
             inputs = {role: artifact.path for role, artifact in artifacts.items()}
         if node.data is not None:
             inputs["data"] = data
@@ -52,7 +52,7 @@ def execute(
         started = time.monotonic()
         try:
             with _damage_dropped(
-                store, artifacts.values(), DamagedError, pa.ArrowException, OSError
+                store, artifacts.values(), DamagedArtifactError, pa.ArrowException, OSError
             ):
                 facts = dict(stage.load().run(stage.parse(node.config), inputs, partial, context))
             if node.data is not None and facts.get("data") != node.data:

@@ -58,7 +58,7 @@ def run_trials(
     # Tune's own handler would end the phase as if it had finished, and the run would go on.
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     from ray import tune
-    from ray.tune.context import class_cache
+    from ray.tune.execution import class_cache
 
     # Workers have those of their nodes. There is no setting for it.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)

@@ -14,7 +14,7 @@ import torch
 
 from chexseg.data import radiographs, ray_data, shards
 from chexseg.data.sampling import splits
-from chexseg.errors import DamagedError
+from chexseg.errors import DamagedArtifactError
 from chexseg.models import encoders, segmenter
 from chexseg.stages.api import StageContext
 from chexseg.stages.configs import DistilConfig
@@ -54,7 +54,7 @@ def run(
 def images(artifact: Path, fraction: float | None) -> list[str]:
     """The ids of a student's images in a result of this stage, sorted: those that a result of `fraction` would hold.
 
-    All for None. Raises `DamagedError` where the result holds fewer.
+    All for None. Raises `DamagedArtifactError` where the result holds fewer.
     """
     rows = shards.read_all(artifact / "train", ["image_id", "rank"]).to_pydict()
     ids = dict(zip(rows["rank"], rows["image_id"], strict=True))
@@ -68,7 +68,7 @@ def images(artifact: Path, fraction: float | None) -> list[str]:
     try:
         return sorted(ids[rank] for rank in range(wanted))
     except KeyError:
-        raise DamagedError(
+        raise DamagedArtifactError(
             f"{artifact / 'train'}: found {len(ids)} images; {wanted} are needed"
         ) from None
 

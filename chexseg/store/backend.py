@@ -17,10 +17,6 @@ TRASH = ".trash"
 UNREADABLE = "unreadable"
 
 
-class LostError(RuntimeError):
-    """What this process has worked on is another's by now."""
-
-
 class Entry(NamedTuple):
     """One file: bytes, and when it was last written, in ns (by the clock of whoever keeps it)."""
 
@@ -62,7 +58,7 @@ class Backend(Protocol):
         """Return that of a file as it is kept: None where it isn't there, `UNREADABLE` for a damaged one."""
 
     def fetch(self, name: str, manifest: Mapping[str, Any]) -> Path:
-        """The directory of this host with an artifact's files. Raises `DamagedError` where they aren't as they should be."""
+        """The directory of this host with an artifact's files. Raises `DamagedArtifactError` where they aren't as they should be."""
 
     def evict(self, name: str, manifest: Mapping[str, Any]) -> None:
         """Forget what `fetch` has kept of an artifact, if it's damaged."""

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from chexseg.errors import DamagedError, UserError
+from chexseg.errors import DamagedArtifactError, UserError
 
 MANIFEST = "manifest.json"
 #: Errors of the system that say that a file is damaged, and not that somebody may not read it, or not now.
@@ -136,7 +136,7 @@ def sha256(file: IO[bytes]) -> str:
 
 
 def verify(path: str | Path) -> None:
-    """Raise `DamagedError` unless a file of a result is what the result's manifest says.
+    """Raise `DamagedArtifactError` unless a file of a result is what the result's manifest says.
 
     Files of directories without a manifest, such as those of a stage that still runs, pass. A process hashes a file once;
     it does so again where size, time or inode are no longer the same. Raises `UnreadableManifestError`.
@@ -148,7 +148,7 @@ def verify(path: str | Path) -> None:
     name = path.relative_to(directory).as_posix()
     entry = load(directory)["files"].get(name)
     if entry is None:
-        raise DamagedError(f"{path}: not in its manifest")
+        raise DamagedArtifactError(f"{path}: not in its manifest")
     try:
         state = _state(path)
         if (str(path), state) in _VERIFIED:
@@ -158,12 +158,12 @@ def verify(path: str | Path) -> None:
     except OSError as error:
         message = f"{path}: cannot be read ({error.strerror})"
         if error.errno in DAMAGE:
-            raise DamagedError(message) from None
+            raise DamagedArtifactError(message) from None
         raise UserError(
             f"{message}; expected: a readable file"
         ) from None  # it may be whole for another user, or later
     if digest != entry["sha256"]:
-        raise DamagedError(f"{path}: not what its manifest says (its SHA-256 differs)")
+        raise DamagedArtifactError(f"{path}: not what its manifest says (its SHA-256 differs)")
     with _LOCK:
         if len(_VERIFIED) >= _MOST_VERIFIED:
             _VERIFIED.clear()

@@ -20,9 +20,9 @@ from urllib.parse import urlencode
 import pyarrow as pa
 from pyarrow import fs
 
-from chexseg.errors import DamagedError, UserError, reason
+from chexseg.errors import DamagedArtifactError, LeaseLostError, UserError, reason
 from chexseg.store import lease
-from chexseg.store.backend import TRASH, Entry, LostError, encode, now, remove_hidden, unfinished
+from chexseg.store.backend import TRASH, Entry, encode, now, remove_hidden, unfinished
 from chexseg.store.file_lock import locked
 from chexseg.store.manifest import CHUNK, MANIFEST, is_inside, parse, sha256
 from chexseg.store.uris import connect
@@ -231,7 +231,7 @@ class Bucket:
     def _download(
         self, name: str, making: Path, files: Mapping[str, Mapping[str, Any] | None]
     ) -> None:
-        """Files of an artifact into a new directory. Raises `DamagedError` for one that isn't there or isn't as it's said."""
+        """Files of an artifact into a new directory. Raises `DamagedArtifactError` for one that isn't there or isn't as it's said."""
         shutil.rmtree(making, ignore_errors=True)
         self._make(making)
 
@@ -254,7 +254,7 @@ class Bucket:
         found = self._at_once(get, files)
         for (file, entry), digest in zip(files.items(), found, strict=True):
             if digest is None or (entry is not None and digest != entry["sha256"]):
-                raise DamagedError(
+                raise DamagedArtifactError(
                     f"{self.title}/{name}/{file}: {'gone' if digest is None else 'damaged'} since it was written"
                 )
 
@@ -277,7 +277,7 @@ class Bucket:
 
     def _check_claim(self, name: str) -> None:
         if not self.held[name].holds():
-            raise LostError(
+            raise LeaseLostError(
                 f"{self.title}/{name}: no sign of life of this process reached the store for {self.timing.dead:g} s,"
                 " and another has taken the work over"
             )

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import chexseg
-from chexseg.errors import UserError
+from chexseg.errors import LeaseLostError, UserError
 from chexseg.store import manifest as manifests
-from chexseg.store.backend import FAILED, Backend, Entry, LostError, encode, unfinished
+from chexseg.store.backend import FAILED, Backend, Entry, encode, unfinished
 from chexseg.store.local_backend import Directory
 from chexseg.store.manifest import MANIFEST, UnreadableManifestError
 from chexseg.store.uris import parse
@@ -86,7 +86,7 @@ class Artifact:
 
     @cached_property
     def path(self) -> Path:
-        """The directory with its files on this host. Raises `DamagedError` where fetching finds them damaged."""
+        """The directory with its files on this host. Raises `DamagedArtifactError` where fetching finds them damaged."""
         return self.fetch()
 
     @property
@@ -330,7 +330,7 @@ class Store:
         """Make a partial directory a result: the manifest is written last, and all counts from then on.
 
         To be called within `working_on`. where: what the manifest should say of the execution (device, threads).
-        Raises `LostError` if another process took this one for dead and hasn't finished the work; if it has, the result is its.
+        Raises `LeaseLostError` if another process took this one for dead and hasn't finished the work; if it has, the result is its.
         """
         for stale in (
             partial / MANIFEST,
@@ -367,7 +367,7 @@ class Store:
         name = _name(node.stage, node.key)
         try:
             self.backend.publish(name, partial, manifest)
-        except LostError:
+        except LeaseLostError:
             found = self.find(node.stage, node.key)
             if found is None:
                 raise

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from chexseg.data import radiographs, shards
-from chexseg.errors import DamagedError
+from chexseg.errors import DamagedArtifactError
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_arrays_are_those_of_the_named_images_in_their_order(directory):
     ]
     arrays = radiographs.arrays(directory, "pixels", ["image150", "image003", "image042"])
     np.testing.assert_array_equal(arrays, np.stack([table[150], table[3], table[42]]))
-    with pytest.raises(DamagedError, match="1 of 2 images"):
+    with pytest.raises(DamagedArtifactError, match="1 of 2 images"):
         radiographs.arrays(directory, "pixels", ["image003", "image200"])
 
 
@@ -39,5 +39,5 @@ def test_one_changed_byte_of_the_pixels_is_seen(directory):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DamagedError, match=path.name):
+    with pytest.raises(DamagedArtifactError, match=path.name):
         radiographs.arrays(directory, "pixels", ["image150"])

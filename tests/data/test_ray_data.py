@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from chexseg.data import ray_data, shards
-from chexseg.errors import DamagedError
+from chexseg.errors import DamagedArtifactError
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_damage_that_a_reading_task_finds_arrives_as_itself(ray_session, paths):
     with open(paths[1], "r+b") as file:
         file.truncate(500)
     with pytest.raises(
-        DamagedError, match="^[^ ]*part-00001.parquet: not a readable shard .*"
+        DamagedArtifactError, match="^[^ ]*part-00001.parquet: not a readable shard .*"
     ) as caught:
         read(paths)
     assert "\n" not in str(caught.value)
@@ -70,13 +70,13 @@ class Finder:
 
     def __call__(self, path: str) -> dict[str, Any]:
         if path == "3":
-            raise DamagedError("3: not what its manifest says")
+            raise DamagedArtifactError("3: not what its manifest says")
         return {}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_damage_that_a_map_worker_finds_arrives_as_itself(ray_session, workers):
-    with pytest.raises(DamagedError, match="^3: not what its manifest says$"):
+    with pytest.raises(DamagedArtifactError, match="^3: not what its manifest says$"):
         ray_data.map_files(NUMBERS, Finder, {}, workers=workers)
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from chexseg.data import ray_source, shards
-from chexseg.errors import DamagedError, UserError
+from chexseg.errors import DamagedArtifactError
 from chexseg.store import manifest
 from tests.store.test_manifest import document
 
@@ -110,17 +110,17 @@ def test_files_are_listed_in_order_and_nothing_else(tmp_path):
 @pytest.mark.parametrize("share", [0, 0.3, 0.99])
 def test_truncated_files_are_refused(shard, share):
     shard.write_bytes(shard.read_bytes()[: int(shard.stat().st_size * share)])
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(DamagedArtifactError) as caught:
         shards.read(shard)
     assert str(shard) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_missing_or_foreign_file_is_refused(tmp_path):
-    with pytest.raises(UserError, match="part-00000.parquet"):
+    with pytest.raises(DamagedArtifactError, match="part-00000.parquet"):
         shards.read(tmp_path / shards.part_name(0))
     pq.write_table(pa.table({"image_id": ["a"]}), tmp_path / "foreign.parquet")
     with pytest.raises(
-        UserError, match="foreign.parquet: not a readable shard .*not one of chexseg"
+        DamagedArtifactError, match="foreign.parquet: not a readable shard .*not one of chexseg"
     ):
         shards.metadata(tmp_path / "foreign.parquet")
 
@@ -167,7 +167,7 @@ def test_only_row_groups_with_wanted_images_are_read(tmp_path):
     ]
     assert [rows.num_rows for rows in shards.row_groups(path, ["x"])] == [64, 64, 22]
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DamagedError, match="not a readable shard"):
+    with pytest.raises(DamagedArtifactError, match="not a readable shard"):
         list(shards.row_groups(path, ["x"]))
 
 
@@ -212,7 +212,7 @@ def test_no_extension_type_is_made_of_what_a_file_says(tmp_path, told):
             shards.metadata,
             lambda path: list(shards.row_groups(path, ["image_id"])),
         ):
-            with pytest.raises(DamagedError, match="its schema has an extension type"):
+            with pytest.raises(DamagedArtifactError, match="its schema has an extension type"):
                 read(path)
         assert told.made == []
     pq.read_table(path)
@@ -261,7 +261,7 @@ def test_schemas_that_we_never_write_are_refused_before_a_value_is_read(
     pq.write_table(
         pa.table({"image_id": ["a", "b"], **columns}).replace_schema_metadata(note), path
     )
-    with pytest.raises(DamagedError, match=f"not a readable shard .*{fault}"):
+    with pytest.raises(DamagedArtifactError, match=f"not a readable shard .*{fault}"):
         shards.read(path)
 
 
@@ -293,7 +293,7 @@ def test_no_flipped_bit_of_a_finished_shard_is_silent(finished_shard):
             shards.metadata,
             lambda path: list(ray_source._read(str(path), ["image_id"])),
         ):
-            with pytest.raises(DamagedError, match="not what its manifest says"):
+            with pytest.raises(DamagedArtifactError, match="not what its manifest says"):
                 read(finished_shard)
     finished_shard.write_bytes(content)
     assert shards.metadata(finished_shard)["thresholds"] == [0.25]
@@ -304,7 +304,7 @@ def test_a_shard_that_the_manifest_does_not_name_is_not_listed(finished_shard):
     other = finished_shard.with_name(shards.part_name(1))
     other.write_bytes(finished_shard.read_bytes())
     assert shards.files(finished_shard.parent) == [str(finished_shard)]
-    with pytest.raises(DamagedError, match="not in its manifest"):
+    with pytest.raises(DamagedArtifactError, match="not in its manifest"):
         shards.read(other)
 
 
@@ -319,7 +319,7 @@ def test_a_shard_is_hashed_where_one_of_its_images_is_wanted_and_only_there(fini
         lambda: shards.read_all(directory, ["image_id"], {"003"}),
         lambda: shards.read_all(directory, ["image_id"]),
     ):
-        with pytest.raises(DamagedError, match="not what its manifest says"):
+        with pytest.raises(DamagedArtifactError, match="not what its manifest says"):
             read()
 
 
@@ -348,7 +348,7 @@ def test_a_shard_that_describes_its_columns_in_two_ways_is_refused(tmp_path):
     with pq.ParquetWriter(path, table.schema) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata({"chexseg": other})
-    with pytest.raises(DamagedError, match="describes its columns twice"):
+    with pytest.raises(DamagedArtifactError, match="describes its columns twice"):
         shards.read(path)
 
 
@@ -359,8 +359,8 @@ def test_rows_without_a_value_and_images_that_are_not_there_are_damage(tmp_path)
     pq.write_table(
         pa.table({"image_id": ["a", "b"], "x": values}).replace_schema_metadata(note), path
     )
-    with pytest.raises(DamagedError, match="1 rows without a value"):
+    with pytest.raises(DamagedArtifactError, match="1 rows without a value"):
         shards.array(shards.read(path), "x")
     assert shards.read_all(tmp_path, ["image_id"], {"a"}).num_rows == 2
-    with pytest.raises(DamagedError, match="1 of 2 images are not there"):
+    with pytest.raises(DamagedArtifactError, match="1 of 2 images are not there"):
         shards.read_all(tmp_path, ["image_id"], {"a", "elsewhere"})

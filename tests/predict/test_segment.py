@@ -14,7 +14,7 @@ import torch
 from PIL import ExifTags, Image
 
 from chexseg.data import chexlocalize, chexpert, shards
-from chexseg.errors import UserError
+from chexseg.errors import ChexsegError, UserError
 from chexseg.models import encoders
 from chexseg.phantom.radiograph import radiograph
 from chexseg.predict import image_files, segment
@@ -197,7 +197,7 @@ def damaged_model(model: Path, tmp_path: Path, how: str) -> Path:
     ],
 )
 def test_what_is_no_segmenter_is_refused_in_one_line(model, tmp_path, how, words):
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(ChexsegError) as caught:
         segment.load(damaged_model(model, tmp_path, how))
     assert words in str(caught.value) and "\n" not in str(caught.value)
 

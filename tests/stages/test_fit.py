@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from chexseg.data import chexlocalize, radiographs, shards
 from chexseg.data.sampling import splits
-from chexseg.errors import DamagedError, UserError
+from chexseg.errors import DamagedArtifactError, UserError
 from chexseg.models import encoders, segmenter
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.stages import distil, fit, score
@@ -202,7 +202,9 @@ def test_a_smaller_fraction_is_exactly_what_it_would_be_by_itself(results, taugh
             radiographs.arrays(at / "train", "logits", alone).float() for at in (path, taught[0.5])
         )
         assert torch.allclose(*drawn, atol=0.01, rtol=0.01)
-    with pytest.raises(DamagedError, match=f"found {len(some)} images; {len(many)} are needed"):
+    with pytest.raises(
+        DamagedArtifactError, match=f"found {len(some)} images; {len(many)} are needed"
+    ):
         distil.images(taught[0.25], 0.5)
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from chexseg.config import settings
 from chexseg.data import radiographs, shards
 from chexseg.data.sampling import radiograph_samplers, samplers
-from chexseg.errors import DamagedError
+from chexseg.errors import DamagedArtifactError
 from chexseg.models import losses, segmenter
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.stages import distil, fit
@@ -226,7 +226,7 @@ def test_images_that_lack_their_masks_are_damage(ray_session, results, tmp_path)
         (directory / path.rpartition("/")[2]).symlink_to(path)
     stored = radiograph_samplers.Stored(directory, "scores", lambda rows, scores: scores, 2000)
     source = radiograph_samplers.source(given["train"], ids, {}, 0, "cpu", 0, {"scores": stored})
-    with pytest.raises(DamagedError, match="its images are not those of"):
+    with pytest.raises(DamagedArtifactError, match="its images are not those of"):
         source.take(config.batch_size)
 
 

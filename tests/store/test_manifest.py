@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from chexseg.errors import DamagedError
+from chexseg.errors import DamagedArtifactError
 from chexseg.store import manifest
 from chexseg.store.manifest import UnreadableManifestError
 
@@ -138,7 +138,7 @@ def test_a_file_passes_as_it_was_written_and_no_flipped_bit_does(result):
         flipped = bytearray(CONTENT)
         flipped[position] ^= 1
         path.write_bytes(flipped)
-        with pytest.raises(DamagedError, match="values.bin: not what its manifest says"):
+        with pytest.raises(DamagedArtifactError, match="values.bin: not what its manifest says"):
             manifest.verify(path)
     path.write_bytes(CONTENT)
     manifest.verify(path)
@@ -152,19 +152,19 @@ def test_another_file_of_the_same_size_and_time_is_found_out(result):
     times = path.stat().st_atime_ns, path.stat().st_mtime_ns
     path.write_bytes(CONTENT[::-1])
     os.utime(path, ns=times)
-    with pytest.raises(DamagedError):
+    with pytest.raises(DamagedArtifactError):
         manifest.verify(path)
 
 
 def test_what_a_manifest_does_not_name_is_not_read(result):
     (result / "sub" / "more.bin").write_bytes(b"")
-    with pytest.raises(DamagedError, match="more.bin: not in its manifest"):
+    with pytest.raises(DamagedArtifactError, match="more.bin: not in its manifest"):
         manifest.verify(result / "sub" / "more.bin")
 
 
 def test_a_missing_file_is_damage_and_one_without_a_manifest_passes(result, tmp_path):
     (result / "sub" / "values.bin").unlink()
-    with pytest.raises(DamagedError, match="cannot be read"):
+    with pytest.raises(DamagedArtifactError, match="cannot be read"):
         manifest.verify(result / "sub" / "values.bin")
     (tmp_path / "alone.bin").write_bytes(b"x")
     manifest.verify(tmp_path / "alone.bin")
@@ -180,7 +180,7 @@ def test_paths_may_be_relative_to_the_current_directory(result, tmp_path, monkey
         for path in paths:
             manifest.verify(path)
     (result / "sub" / "values.bin").write_bytes(CONTENT[::-1])
-    with pytest.raises(DamagedError):
+    with pytest.raises(DamagedArtifactError):
         manifest.verify("sub/values.bin")
 
 

@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from chexseg.config import study_file
-from chexseg.errors import DamagedError, UserError
+from chexseg.errors import DamagedArtifactError, LeaseLostError, UserError
 from chexseg.plan import planner
 from chexseg.store import manifest
-from chexseg.store.backend import LostError
 from chexseg.store.lease import Timing
 from chexseg.store.manifest import MANIFEST, UnreadableManifestError
 from chexseg.store.store import Store
@@ -343,7 +342,7 @@ def test_what_this_user_may_not_read_or_not_now_is_not_deleted(tmp_path, monkeyp
             UserError, match="values.bin: cannot be read .Too many open files"
         ) as caught:
             read()
-        assert not isinstance(caught.value, DamagedError)
+        assert not isinstance(caught.value, DamagedArtifactError)
     monkeypatch.undo()
     assert values.read_bytes() == b"0123456789"
 
@@ -547,7 +546,7 @@ def test_what_was_damaged_on_the_store_is_found_when_it_is_fetched(remote, elsew
     commit(open_store(remote))
     there = elsewhere(remote)
     there.backend.write(VALUES, b"damaged!!!")
-    with pytest.raises(DamagedError, match="values.bin: damaged since it was written"):
+    with pytest.raises(DamagedArtifactError, match="values.bin: damaged since it was written"):
         assert there.find(NODE.stage, NODE.key).path
     there.drop_damaged(there.find(NODE.stage, NODE.key))
     assert there.find(NODE.stage, NODE.key) is None
@@ -560,7 +559,7 @@ def test_a_process_that_was_taken_for_dead_keeps_its_hands_off_anothers_result(r
         partial.mkdir(parents=True)
         (partial / "values").write_text("the first's")
         with there.working_on(NODE) as theirs:
-            with pytest.raises(LostError, match="another has taken the work over"):
+            with pytest.raises(LeaseLostError, match="another has taken the work over"):
                 paused.commit(NODE, partial, {}, 1.0)
             assert there.find(NODE.stage, NODE.key) is None
             theirs.mkdir(parents=True)

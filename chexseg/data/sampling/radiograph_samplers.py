@@ -12,7 +12,7 @@ import torch
 
 from chexseg.data import radiographs, ray_data, shards
 from chexseg.data.sampling.samplers import Resident, Source, Streamed
-from chexseg.errors import DamagedError
+from chexseg.errors import DamagedArtifactError
 from chexseg.seeds import derive
 
 #: Rows that a shuffle buffer holds at most, and its share of the bytes that a resident set may have.
@@ -74,7 +74,7 @@ def source(
         while part := list(islice(together, 64)):
             chosen = np.array([row for (row, _), *_ in part])
             if any(row != row_beside for (row, _), *beside in part for row_beside, _ in beside):
-                raise DamagedError(
+                raise DamagedArtifactError(
                     f"{artifact}: its images are not those of {', '.join(str(p.directory) for p in stored.values())}"
                 )
             batch = {name: values[chosen].numpy() for name, values in columns.items()}

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from chexseg.analysis.published import METHODS, PAPERS_METHODS
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.statistics.scores import Arm, arms, by_selection, miou, patient_of, pooled_iou
-from chexseg.errors import UserError
+from chexseg.errors import ChexsegError
 from chexseg.report.palette import DASHED, PATHOLOGY_COLOURS
 
 RULE = (
@@ -89,7 +89,7 @@ def predicted(results: StudyResults, panel: Panel, image_id: str) -> np.ndarray 
         return panel.why_not
     try:
         return np.asarray(results.predictions(panel.index, image_id), dtype=bool)
-    except (OSError, KeyError, UserError) as error:
+    except (OSError, KeyError, ChexsegError) as error:
         return f"The prediction can't be read: {error}"
 
 

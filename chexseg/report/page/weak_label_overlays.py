@@ -14,7 +14,7 @@ from plotly.colors import sample_colorscale, unlabel_rgb
 from chexseg.analysis.published import METHODS
 from chexseg.analysis.results import WeakLabels, WeakMaps
 from chexseg.analysis.weak_label_agreement import LabelSet
-from chexseg.errors import UserError
+from chexseg.errors import ChexsegError
 from chexseg.report.page.overlays import enlarge, layer_png, outline
 
 RULE = (
@@ -152,7 +152,7 @@ def blocks_html(labels: LabelSet, pathologies: tuple[str, ...]) -> tuple[str, li
 def _maps(labels: WeakLabels, image_id: str) -> WeakMaps | str:
     try:
         return labels.maps(image_id)
-    except (OSError, KeyError, UserError) as error:
+    except (OSError, KeyError, ChexsegError) as error:
         return f"{METHODS[labels.kind]} can't be read: {error}"
 
 

@@ -22,12 +22,12 @@ import pyarrow as pa
 
 from chexseg import code_version
 from chexseg.data import ray_data
-from chexseg.errors import DamagedError, UserError
+from chexseg.errors import DamagedArtifactError, UserError
 from chexseg.models import distributed
 from chexseg.stages.api import StageContext, no_progress
 from chexseg.stages.training import checkpoint
 
-_ERRORS = {error.__name__: error for error in (UserError, DamagedError)}
+_ERRORS = {error.__name__: error for error in (UserError, DamagedArtifactError)}
 
 
 def once(
