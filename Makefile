@@ -33,6 +33,7 @@ lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/mypy
 
 # The page's tests need a browser, and are skipped without one. Only root on Debian and its like is given one.
 chromium:
