@@ -1,1 +1,1 @@
-"""The paper's figures and the graph of a study's stages: rows, then drawings."""
+"""The paper's figures and the graph of a study's stage runs."""

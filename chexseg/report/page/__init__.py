@@ -1,1 +1,1 @@
-"""The self-contained HTML page of one or more studies."""
+"""The self-contained HTML page of a study."""
