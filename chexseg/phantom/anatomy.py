@@ -110,11 +110,10 @@ def _canvas(random: np.random.Generator, height: int, width: int, anteroposterio
 
 def _lung_outline(side: str, dome: float, recess: float) -> np.ndarray:
     wall = [(float(cage(y)), y) for y in (0.17, 0.4, 0.7, 1.0, 1.3, recess - 0.2)]
-    corner = (float(cage(recess)) - 0.01, recess)
     points = [
         (0.05, 0.3), (0.16, 0.13), (0.3, 0.02), (0.47, 0.02), *wall,
-        corner, (0.86, recess - 0.13), (0.68, dome + 0.035), (0.45, dome),
-        (0.24, dome + 0.035), (0.12, dome + 0.05), (0.05, dome - 0.1),
+        (float(cage(recess)) - 0.01, recess), (0.86, recess - 0.13), (0.68, dome + 0.035),
+        (0.45, dome), (0.24, dome + 0.035), (0.12, dome + 0.05), (0.05, dome - 0.1),
     ]  # fmt: skip
     return spline(points, closed=True, steps=6) * (SIDES[side], 1.0)
 

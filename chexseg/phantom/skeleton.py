@@ -44,14 +44,15 @@ def bones(
                 y = start + drop + fall * np.sin(t * np.pi / 2) ** 1.1 - 0.03 * t**3
                 anterior.append(np.stack([side * x, y], axis=-1))
     lift = 0.1 * anteroposterior + random.uniform(-0.04, 0.04)
-    clavicles = []
-    for side in SIDES.values():
-        path = [(0.08, 0.3), (0.22, 0.245), (0.5, 0.225), (0.82, 0.13), (1.15, 0.08), (1.3, 0.1)]
-        clavicles.append(spline(np.array(path) * (side, 1) + (0, random.normal(0, 0.012) - lift)))
+    path = [(0.08, 0.3), (0.22, 0.245), (0.5, 0.225), (0.82, 0.13), (1.15, 0.08), (1.3, 0.1)]
+    clavicles = [
+        spline(np.array(path) * (side, 1) + (0, random.normal(0, 0.012) - lift))
+        for side in SIDES.values()
+    ]
 
     # In PA the scapulae are rotated off the lungs.
     away = random.uniform(0.0, 0.06) + (0.0 if anteroposterior else 0.12)
-    shoulders: list[np.ndarray] = []
+
     blade = np.array([
         (0.86, 0.25), (1.12, 0.2), (1.22, 0.34), (1.1, 0.75),
         (0.96, 1.02), (0.88, 0.9), (0.84, 0.5),
@@ -61,10 +62,11 @@ def bones(
     )
     shaft = np.array([(1.3, 0.45), (1.43, 0.4), (1.62, 1.6), (1.5, 1.6)])
     acromion = np.array([(1.1, 0.06), (1.38, 0.08), (1.42, 0.14), (1.15, 0.2)])
-    for side in SIDES.values():
-        shoulders += [
-            spline(part + (away, 0), True, 5) * (side, 1) for part in (blade, acromion, shaft, head)
-        ]
+    shoulders = [
+        spline(part + (away, 0), True, 5) * (side, 1)
+        for side in SIDES.values()
+        for part in (blade, acromion, shaft, head)
+    ]
 
     vertebrae, greys = [], []
     turn = np.linspace(0, 2 * np.pi, 8, endpoint=False)
@@ -74,9 +76,12 @@ def bones(
     vertebral_body = spline(corners, True, 3)
     for number in range(-5, 22):
         level = 0.06 + spacing * 0.97 * (number - 0.5)
-        vertebrae.append(vertebral_body * (0.085 + 0.0015 * number, 0.4 * spacing) + (0, level))
-        vertebrae += [pedicle + (shift, level) for shift in (-0.06, 0.06)]
-        vertebrae.append(spinous_process + (0, level))
+        vertebrae += [
+            vertebral_body * (0.085 + 0.0015 * number, 0.4 * spacing) + (0, level),
+            pedicle + (-0.06, level),
+            pedicle + (0.06, level),
+            spinous_process + (0, level),
+        ]
         greys += [0.36, 0.66, 0.66, 0.6]
 
     # Attenuation adds up where bones overlap, so bones that cross go into different layers.

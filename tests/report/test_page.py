@@ -94,7 +94,8 @@ def test_write_returns_the_page_which_says_what_could_not_be_drawn(study, tmp_pa
         sys.modules, "kaleido", None
     )  # importing it now fails, as where the extra isn't installed
     out = tmp_path / "new" / "out"
-    assert page.write([dataclasses.replace(study, image=None)], out) == out / "index.html"
+    bare = dataclasses.replace(study, image=None)
+    assert page.publish([bare], out).page == out / "index.html"
     assert "kaleido isn&#x27;t installed (extra: images)" in (out / "index.html").read_text()
     assert not list(out.glob("figures/*.svg"))
 

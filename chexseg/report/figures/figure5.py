@@ -46,9 +46,9 @@ def figure5_rows(results: StudyResults, replicates: int = 1000, seed: int = 0) -
     rows = []
     # The mean over pathologies is the last column of the measured values.
     for k, task in [(-1, AVERAGE), *enumerate(results.pathologies)]:
-        for role, scores in measured.items():
-            interval = over_patients(scores, k)
-            rows.append(_row(task, role, "mean", interval, descriptions[role], keys.get(role, "")))
+        for role, text in descriptions.items():
+            interval = over_patients(measured[role], k)
+            rows.append(_row(task, role, "mean", interval, text, keys.get(role, "")))
         if "chexseg" in measured and "radiologists" in measured:
             gap = difference(measured["chexseg"], measured["radiologists"], k).patients
             rows.append(_row(task, "gap", "mean", gap, ""))
@@ -67,8 +67,8 @@ def _row(
     task: str, role: str, kind: str, interval: Interval, description: str, cells: str = ""
 ) -> dict[str, Any]:
     ends = {"value": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}
-    fields = {"task": task, "role": role, "kind": kind}
-    return {**fields, **ends, "description": description, "cells": cells}
+    fields = {"task": task, "role": role, "kind": kind, "description": description}
+    return fields | ends | {"cells": cells}
 
 
 def _published(task: str, results: StudyResults) -> list[dict[str, Any]]:
@@ -80,8 +80,10 @@ def _published(task: str, results: StudyResults) -> list[dict[str, Any]]:
     if task == AVERAGE and not all_ten(results):
         return []
     table1 = published.table1(task, "cam", 0.9)
-    values = [("chexseg", "paper", table1, "Table 1, CAM, p = 0.9")]
-    values.append(("full", "paper", published.table1(task, "cam", 1), "Table 1, p = 1"))
+    values = [
+        ("chexseg", "paper", table1, "Table 1, CAM, p = 0.9"),
+        ("full", "paper", published.table1(task, "cam", 1), "Table 1, p = 1"),
+    ]
     if task == AVERAGE:
         for source, prefix in (("paper", ""), ("poster", "poster ")):
             weak, chexseg = (HEADLINES[prefix + role].value for role in ("weak", "chexseg"))
@@ -89,8 +91,10 @@ def _published(task: str, results: StudyResults) -> list[dict[str, Any]]:
             closed = HEADLINES[f"{prefix}gap to radiologists closed"].value
             text = f"derived from the gap closed, {closed:g}%"
             values.append(("radiologists", source, weak + (chexseg - weak) / (closed / 100), text))
-        values.append(("chexseg", "poster", HEADLINES["poster chexseg"].value, "p = 0.9"))
-        values.append(("full", "poster", HEADLINES["poster full"].value, "p = 1"))
+        values += [
+            ("chexseg", "poster", HEADLINES["poster chexseg"].value, "p = 0.9"),
+            ("full", "poster", HEADLINES["poster full"].value, "p = 1"),
+        ]
     above = HEADLINES.get(f"chexseg over radiologists, {task}")
     if above is not None and table1 is not None:
         text = f"derived from CheXseg {above.value:g}% higher"

@@ -34,15 +34,8 @@ def cells_html(results: StudyResults, name: str) -> str:
         for column in ("init", "weak_images", "fraction")
         if column in rows and rows[column].nunique() < 2
     ]
-    without = ""
-    if "left out" in rows:
-        absent = [pathology for pathology in results.pathologies if rows[pathology].isna().all()]
-        without = (
-            " Without an expert mask in the test set, and excluded from all means: "
-            f"{', '.join(absent)}."
-            if absent
-            else ""
-        )
+    absent = ", ".join(study_tables.without_expert(results))
+    without = " Without an expert mask in the test set, and excluded from all means: "
     shown = rows.drop(columns=constant)
     if len(rows) > MOST_ROWS:
         shown = (
@@ -52,7 +45,7 @@ def cells_html(results: StudyResults, name: str) -> str:
         )
     text = (
         'IoU pooled over the test images. <span class="screen">Click a header to sort.</span>'
-        + escape(without)
+        + (f"{without}{escape(absent)}." if absent else "")
         + _truncation(len(rows), "cells", name, "best on the selection images")
     )
     return scroll(to_html(shown), "cells") + note(text)

@@ -76,9 +76,10 @@ def summary(all_claims: Sequence[Claim]) -> str:
         verdict: sum(claim.verdict == verdict for claim in all_claims)
         for verdict in (*MARKS, NO_DATA)
     }
-    words = {NO_DATA: "without data here"}
     parts = [
-        f"{number} {words.get(verdict, verdict)}" for verdict, number in counts.items() if number
+        f"{number} {'without data here' if verdict == NO_DATA else verdict}"
+        for verdict, number in counts.items()
+        if number
     ]
     return f"Of {len(all_claims)} claims of the paper: {', '.join(parts)}."
 

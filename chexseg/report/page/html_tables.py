@@ -107,9 +107,8 @@ def _grid_html(rows: pd.DataFrame) -> str:
         for offset, row in enumerate(group):
             cells = []
             if offset == 0:
-                span = f'group" rowspan="{len(group)}"' if len(group) > 1 else '"'
-                attributes = f'scope="row{span}{_mark(row[first[0]])}'
-                cells.append(f"<th {attributes}>{_key(row, first[0])}</th>")
+                scope = f'"rowgroup" rowspan="{len(group)}"' if len(group) > 1 else '"row"'
+                cells.append(f"<th scope={scope}{_mark(row[first[0]])}>{_key(row, first[0])}</th>")
             cells += [f"<td{_mark(row[key])}>{_key(row, key)}</td>" for key in first[1:]]
             for name in names:
                 if row[f"{name} reason"] == SHARED:
@@ -154,10 +153,9 @@ def _value(row: Mapping[str, Any], name: str, rowspan: int, best: bool) -> str:
     also = "" if pd.isna(width) else f" ±{bare(width)}"
     beneath = "" if pd.isna(paper) else f'<span class="paper">{paper:.3f}{also}</span>'
     if pd.isna(row[name]):
-        reason = html.escape(str(row[f"{name} reason"]))
-        value, interval = f'<abbr title="{reason}">–</abbr>', ""
+        value = f'<abbr title="{html.escape(str(row[f"{name} reason"]))}">–</abbr>'
     else:
         figure = f"<b>{row[name]:.3f}</b>" if best else f"{row[name]:.3f}"
         value = runs_button(figure, row[f"{name} cells"])
-        interval = "" if np.isnan(half(row, name)) else f"±{bare(half(row, name))}"
+    interval = "" if np.isnan(half(row, name)) else f"±{bare(half(row, name))}"
     return f'<td class="number"{span}>{value}<span class="interval">{interval}</span>{beneath}</td>'

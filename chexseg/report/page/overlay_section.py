@@ -7,7 +7,7 @@ from html import escape
 import numpy as np
 
 from chexseg.analysis.results import StudyResults
-from chexseg.analysis.statistics.scores import patient_of, pooled_iou
+from chexseg.analysis.statistics.scores import pooled_iou
 from chexseg.report.page import overlays
 from chexseg.report.page.markup import note, scroll, switch
 from chexseg.report.palette import DASHED, PATHOLOGY_COLOURS
@@ -33,11 +33,7 @@ def order(pathologies: tuple[str, ...]) -> list[str]:
 def largest(results: StudyResults, pathology: str, number: int = ROWS) -> tuple[str, ...]:
     """Return ids of the images with the most expert pixels, one per patient; ties by id."""
     true_I = results.counts_CIK3[0, :, results.pathologies.index(pathology), 2]
-    chosen: dict[str, str] = {}
-    for pixels, image_id in sorted(zip(-true_I, results.image_ids, strict=True)):
-        if pixels < 0 and len(chosen) < number:
-            chosen.setdefault(patient_of(image_id), image_id)
-    return tuple(chosen.values())
+    return overlays.one_per_patient(results, true_I, number)
 
 
 def overlays_html(results: StudyResults) -> str:

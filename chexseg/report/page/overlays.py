@@ -42,10 +42,14 @@ def choose_images(results: StudyResults, number: int = 6) -> tuple[str, ...]:
     """Return the ids of the images to show, by `RULE`."""
     if not len(results.cells):
         return ()
-    present_I = (results.counts_CIK3[0, :, :, 2] > 0).sum(axis=1)
+    return one_per_patient(results, (results.counts_CIK3[0, :, :, 2] > 0).sum(axis=1), number)
+
+
+def one_per_patient(results: StudyResults, score_I: np.ndarray, number: int) -> tuple[str, ...]:
+    """Return the ids of the images with the highest scores above 0, one per patient; ties by id."""
     chosen: dict[str, str] = {}
-    for present, image_id in sorted(zip(-present_I, results.image_ids, strict=True)):
-        if present < 0 and len(chosen) < number:
+    for score, image_id in sorted(zip(-score_I, results.image_ids, strict=True)):
+        if score < 0 and len(chosen) < number:
             chosen.setdefault(patient_of(image_id), image_id)
     return tuple(chosen.values())
 

@@ -46,11 +46,6 @@ class WrittenReport:
     notes: tuple[str, ...]
 
 
-def write(results_list: Sequence[StudyResults], out: Path) -> Path:
-    """Write the report of one or more studies into `out` and return the path of its index.html."""
-    return publish(results_list, out).page
-
-
 def publish(results_list: Sequence[StudyResults], out: Path, images: bool = True) -> WrittenReport:
     """Write index.html, tables/ (csv, md, tex, html) and figures/ (html, png, svg) into `out`.
 
@@ -118,14 +113,14 @@ def all_tables(results: StudyResults) -> dict[str, pd.DataFrame]:
         if study_tables.has_table1(results)
         else []
     )
-    for index, variant in enumerate(of_mixture):
-        tables["table1" + (f"-{index + 1}" if index else "")] = study_tables.table1_rows(
-            results, variant
-        )
-    for index, labels in enumerate(weak_label_agreement.label_sets(results)):
-        tables["weak-labels" + (f"-{index + 1}" if index else "")] = weak_label_agreement.rows(
-            labels, results.pathologies
-        )
+    tables |= {
+        f"table1{_suffix(index)}": study_tables.table1_rows(results, variant)
+        for index, variant in enumerate(of_mixture)
+    }
+    tables |= {
+        f"weak-labels{_suffix(index)}": weak_label_agreement.rows(labels, results.pathologies)
+        for index, labels in enumerate(weak_label_agreement.label_sets(results))
+    }
     if results.classifiers:
         tables |= {
             "auroc": weak_label_agreement.auroc_rows(results),
@@ -138,6 +133,10 @@ def all_tables(results: StudyResults) -> dict[str, pd.DataFrame]:
         "runs": provenance.rows(results),
     }
     return {name: rows for name, rows in tables.items() if len(rows)}
+
+
+def _suffix(index: int) -> str:
+    return f"-{index + 1}" if index else ""
 
 
 def all_figures(results: StudyResults) -> dict[str, go.Figure]:
@@ -160,16 +159,9 @@ def completeness(results: StudyResults) -> str:
 
 def render(results_list: Sequence[StudyResults], notes: Sequence[str] = ()) -> str:
     """Return the whole page as text."""
-    title = (
-        results_list[0].title
-        if len(results_list) == 1
-        else ", ".join(results.title for results in results_list)
-    )
-    return document(
-        title,
-        "\n".join(_study(name, results) for name, results in named(results_list).items())
-        + _method(notes),
-    )
+    studies = "\n".join(_study(name, results) for name, results in named(results_list).items())
+    titles = ", ".join(results.title for results in results_list)
+    return document(titles, studies + _method(notes))
 
 
 def _study(name: str, results: StudyResults) -> str:

@@ -68,10 +68,9 @@ def provenance_html(results: StudyResults, name: str) -> str:
         parts.append(note(text))
         return "".join(parts)
     embedded = json.dumps(provenance.embedded(rows), separators=(",", ":"))
-    count = int(rows["settings"].notna().sum())
-    parts.append(
-        json_script(embedded, f"{name}--runs", "runs")
-        + f'<details class="screen" data-runs="{name}--runs">'
-        f"<summary>{count:,} runs and their keys</summary></details>"
-    )
+    parts += [
+        json_script(embedded, f"{name}--runs", "runs"),
+        f'<details class="screen" data-runs="{name}--runs">'
+        f"<summary>{rows['settings'].notna().sum():,} runs and their keys</summary></details>",
+    ]
     return "".join(parts)

@@ -42,9 +42,8 @@ def counts_of(labels: WeakLabels) -> WeakCounts:
 def image_iou(labels: WeakLabels, k: int) -> np.ndarray:
     """Return iou_I of one pathology, NaN for images where experts didn't draw it."""
     intersection_I, predicted_I, true_I = counts_of(labels).counts_IK3[:, k].T.astype(np.float64)
-    iou_I = np.full(true_I.shape, np.nan)
-    np.divide(intersection_I, predicted_I + true_I - intersection_I, out=iou_I, where=true_I > 0)
-    return iou_I
+    union_I, iou_I = predicted_I + true_I - intersection_I, np.full(true_I.shape, np.nan)
+    return np.asarray(np.divide(intersection_I, union_I, out=iou_I, where=true_I > 0))
 
 
 def choose(labels: LabelSet, k: int) -> dict[str, int]:
@@ -135,7 +134,7 @@ def blocks_html(
         return *image(image_id), tuple(_maps(kind, image_id) for kind in labels.labels)
 
     parts: list[str] = []
-    without = []
+    without: list[str] = []
     for k, pathology in enumerate(pathologies):
         chosen = choose(labels, k)
         if not chosen:
@@ -155,8 +154,7 @@ def blocks_html(
         titles = "".join(
             f'<div class="head">{title}<small>{text}</small></div>' for title, text in heads
         )
-        first = next(iter(chosen.values()))
-        scale = _scale_html(labels, k, read(counts.image_ids[first])[2])
+        scale = _scale_html(labels, k, read(counts.image_ids[next(iter(chosen.values()))])[2])
         grid = scroll(panels_html([titles, *rows], len(heads)))
         is_open = "" if parts else " open"
         parts.append(
@@ -168,9 +166,8 @@ def blocks_html(
 
 def _maps(labels: WeakLabels, image_id: str) -> WeakMaps | str:
     """Return the maps of an image, or the reason why they can't be read."""
-    read = cast(Callable[[str], WeakMaps], labels.maps)  # present, as are the counts
-    try:
-        return read(image_id)
+    try:  # labels with counts have maps too
+        return cast(Callable[[str], WeakMaps], labels.maps)(image_id)
     except (OSError, KeyError, ChexsegError) as error:
         return f"{METHODS[labels.kind]} can't be read: {error}"
 
@@ -206,8 +203,9 @@ def _row_html(
             continue
         name, mask_HW = METHODS[kind.kind], image_maps.masks_KHW[k]
         if kind.kind != "irnet":
-            heat = _layer(heat_png(image_maps.scores_Khw[k]))
-            panels.append(_panel(f"{name} map", heat, "truth"))
+            panels.append(
+                _panel(f"{name} map", _layer(heat_png(image_maps.scores_Khw[k])), "truth")
+            )
         elif image_maps.boundary_hw is None:
             panels.append(empty_html("No boundary map is stored."))
         else:

@@ -86,9 +86,11 @@ def table_html(rows: pd.DataFrame) -> str:
     kinds = rows["labels"].nunique()
     partly = bool((rows["images"] > rows["held-out images"]).any())
     groups = '<tr><th colspan="2"></th><th class="group" colspan="4">Held-out images</th>'
+    scores = (
+        '<th class="number{}">IoU</th><th class="number">random box</th>'
+        '<th class="number">difference, 95%</th>'
+    )
     heads = '<tr><th>Pathology</th><th>Labels</th><th class="verdict">verdict</th>'
-    scores = '<th class="number{}">IoU</th><th class="number">random box</th>'
-    scores += '<th class="number">difference, 95%</th>'
     heads += scores.format("")
     if partly:
         groups += '<th class="group" colspan="3">All images with masks</th>'
@@ -104,8 +106,9 @@ def table_html(rows: pd.DataFrame) -> str:
                 f"<small>{images}</small></th>"
             )
         cells.append(f'<td class="method {css_name(row["labels"].lower())}">{row["labels"]}</td>')
-        cells += [_verdict(row), _number(row["held-out IoU"], row["reason"])]
         cells += [
+            _verdict(row),
+            _number(row["held-out IoU"], row["reason"]),
             _number(row["held-out box IoU"], row["reason"], "soft"),
             _difference(row, "", row["reason"]),
         ]
@@ -113,8 +116,8 @@ def table_html(rows: pd.DataFrame) -> str:
             cells += [
                 _number(row["IoU"], row["reason"], "apart"),
                 _number(row["box IoU"], row["reason"], "soft"),
+                _difference(row, "all ", row["reason"]),
             ]
-            cells.append(_difference(row, "all ", row["reason"]))
         kind = " ".join(
             filter(None, ["first" if first else "", "average" if row["pathology"] == MEAN else ""])
         )
@@ -188,8 +191,5 @@ def classifiers_html(results: StudyResults) -> str:
         "highest mean over CheXpert’s five competition tasks (those with a defined value) is kept, "
         f"so this mean is optimistic.{dash}"
     )
-    table = (
-        f'<table class="auroc"><thead><tr><th>Observation</th>{heads}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table>"
-    )
-    return scroll(table) + note(text)
+    head = f"<thead><tr><th>Observation</th>{heads}</tr></thead>"
+    return scroll(f'<table class="auroc">{head}<tbody>{"".join(body)}</tbody></table>') + note(text)
