@@ -1,4 +1,4 @@
-"""Synthetic radiographs: the same seed the same bytes, masks where pixels changed, the published layout, sane readers."""
+"""Test synthetic radiographs: equal bytes per seed, masks where pixels change, layout, readers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ def dilate(mask_HW: np.ndarray, pixels: int) -> np.ndarray:
 
 
 def with_and_without(seed: int, pathology: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(difference_HW in grey levels, mask_HW, healthy pixels_HW). A consolidation is compared with its haze alone."""
+    """Return (difference_HW in grey levels, mask_HW, pixels_HW without the pathology).
+
+    A consolidation is compared with its haze alone.
+    """
     others = ["Airspace Opacity"] if pathology == "Consolidation" else []
     kind = {"projection": ("PA", "AP")[seed % 2], "sex": ("Female", "Male")[seed // 2 % 2]}
     before_HW, masks_before = radiograph(seed, 320, 380, others, **kind)
@@ -165,7 +168,7 @@ def rows(root: Path, split: str) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """A data set large enough for the tests of layout, labels and readers, and the calls of its progress function."""
+    """Write a data set for the tests of layout, labels and readers; return it and progress calls."""
     root = tmp_path_factory.mktemp("phantom")
     calls: list[tuple[int, int]] = []
     phantom.write(
@@ -304,7 +307,7 @@ def test_training_labels_are_as_frequent_and_as_noisy_as_chexperts():
     ]
     reports = [(true, read_report(random, true)) for true, random in studies]
     for name, rate in TRAIN.items():
-        positive = np.mean([said[name] == 1 for _, said in reports])
+        positive = np.mean([read[name] == 1 for _, read in reports])
         assert abs(positive - rate) < 0.03, (name, positive)
     for name, low, high in (
         ("Atelectasis", 0.1, 0.2),
@@ -312,24 +315,24 @@ def test_training_labels_are_as_frequent_and_as_noisy_as_chexperts():
         ("Edema", 0.04, 0.08),
         ("Pneumothorax", 0, 0.03),
     ):
-        assert low <= np.mean([said[name] == -1 for _, said in reports]) <= high
+        assert low <= np.mean([read[name] == -1 for _, read in reports]) <= high
     assert (
         np.mean(
             [
-                said["Pleural Effusion"] is None
-                for true, said in reports
+                read["Pleural Effusion"] is None
+                for true, read in reports
                 if not true["Pleural Effusion"]
             ]
         )
         > 0.5
     )
-    wrong = np.mean([said[name] == 1 for true, said in reports for name in TRAIN if not true[name]])
+    wrong = np.mean([read[name] == 1 for true, read in reports for name in TRAIN if not true[name]])
     assert 0.002 < wrong < 0.03
 
 
 def test_findings_come_together_as_in_patients():
-    found = [draw_findings(np.random.default_rng(seed), "test") for seed in range(4000)]
-    labels = [truth(findings) for findings in found]
+    studies = [draw_findings(np.random.default_rng(seed), "test") for seed in range(4000)]
+    labels = [truth(findings) for findings in studies]
 
     def rate(name: str, given: str | None = None) -> float:
         return float(np.mean([true[name] for true in labels if given is None or true[given]]))
@@ -345,13 +348,13 @@ def test_findings_come_together_as_in_patients():
         ("Lung Opacity", "Atelectasis"),
     ):
         assert rate(name, given) > 1.3 * rate(name)
-    unmarked = np.mean([not findings & set(PATHOLOGIES) for findings in found])
+    unmarked = np.mean([not findings & set(PATHOLOGIES) for findings in studies])
     assert 0.12 < unmarked < 0.28  # of CheXpert's 234 validation images 47 have no mask
 
 
 def test_with_a_prevalence_findings_are_as_frequent_and_know_nothing_of_each_other():
-    found = [draw_findings(np.random.default_rng(seed), "train", 0.2) for seed in range(4000)]
+    studies = [draw_findings(np.random.default_rng(seed), "train", 0.2) for seed in range(4000)]
     names = ("Lung Lesion", "Consolidation", "Edema", "Pleural Effusion")
-    shown = np.array([[name in findings for name in names] for findings in found])
+    shown = np.array([[name in findings for name in names] for findings in studies])
     assert np.all(np.abs(shown.mean(axis=0) - 0.2) < 0.025)  # four standard errors
     assert np.all(np.abs(np.corrcoef(shown.T)[np.triu_indices(4, 1)]) < 0.065)

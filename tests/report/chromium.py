@@ -1,4 +1,4 @@
-"""A page in a real headless Chromium, driven over the DevTools protocol by what kaleido drives it with."""
+"""Open a page in headless Chromium, driven over the DevTools protocol by kaleido's driver."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-#: Chromium under the names that distributions give it; None where it isn't installed.
+#: Path of Chromium, whose name varies between distributions; None if it isn't installed.
 PATH = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 
 
 class Visit:
-    """A page that is open. `faults` are its uncaught exceptions, console errors and failed requests, in their order."""
+    """An open page. faults: uncaught exceptions, console errors and requests, in order."""
 
     def __init__(self, tab: Any):
         self.tab = tab
@@ -30,8 +30,10 @@ class Visit:
 
     async def watch(self) -> None:
         async def thrown(event: dict[str, Any]) -> None:
-            told = event["params"]["exceptionDetails"]
-            self.faults.append(str(told.get("exception", {}).get("description") or told["text"]))
+            details = event["params"]["exceptionDetails"]
+            self.faults.append(
+                str(details.get("exception", {}).get("description") or details["text"])
+            )
 
         async def logged(event: dict[str, Any]) -> None:
             if event["params"]["entry"]["level"] in ("error", "warning"):
@@ -56,16 +58,16 @@ class Visit:
             await self.send(f"{domain}.enable")
 
     async def evaluate(self, expression: str) -> Any:
-        """The value of an expression, awaited where it's a promise."""
-        found = await self.send(
+        """Return the value of an expression; promises are awaited."""
+        answer = await self.send(
             "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
         )
-        if "exceptionDetails" in found:
-            raise RuntimeError(f"{expression}: {found['exceptionDetails']}")
-        return found["result"].get("value")
+        if "exceptionDetails" in answer:
+            raise RuntimeError(f"{expression}: {answer['exceptionDetails']}")
+        return answer["result"].get("value")
 
     async def resize(self, width: int, height: int = 900, dark: bool = False) -> None:
-        """Of a viewport so many CSS pixels wide; narrow ones are phones, with touch and without a scroll bar's width."""
+        """Set the viewport's width in CSS pixels; narrow ones are phones, without a scroll bar."""
         options = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         await self.send("Emulation.setDeviceMetricsOverride", **options)
         colours = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -73,13 +75,13 @@ class Visit:
         await self.settle()
 
     async def settle(self) -> None:
-        """Until the browser has laid out and drawn what it was told."""
+        """Wait until the browser has laid out and drawn the page."""
         await self.evaluate(
             "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 50))))"
         )
 
     async def scroll_through(self) -> None:
-        """From top to bottom, as a reader would, so that everything has come near; then back to the top."""
+        """Scroll from top to bottom, so that all figures are drawn, then back to the top."""
         await self.evaluate("document.documentElement.style.scrollBehavior = 'auto'")
         top = 0
         while top < await self.evaluate("document.documentElement.scrollHeight"):
@@ -89,7 +91,7 @@ class Visit:
         await self.evaluate("scrollTo(0, 0)")
 
     async def picture(self, path: Path, whole: bool = True) -> None:
-        """A PNG of the whole page, or of what the window shows."""
+        """Return a PNG of the whole page, or of the visible part."""
         shot = await self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(shot["data"]))
 

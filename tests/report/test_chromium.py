@@ -1,4 +1,4 @@
-"""The page in a real browser: nothing is logged or loaded, tables sort, figures are drawn, dark and light, narrow, printed."""
+"""Test the page in a browser: no errors or requests, sorting, figures, themes, widths, print."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ pytestmark = [
 COLUMN = (
     "[...document.querySelectorAll('{table} tbody tr')].map(row => row.cells[{column}].textContent)"
 )
-#: Rows of Table 1 as their task, or nothing where it stands above.
+#: Rows of Table 1 as their task; empty for further rows of a task.
 TABLE1 = "[...document.querySelectorAll('[id$=--table-1] tbody tr')].map(row => row.querySelector('th')?.textContent ?? '')"
 #: Texts that would end a script element, or keep it open past its end.
 HOSTILE = "</script><!--<script>"
-#: Points that stand in each figure.
+#: Number of points in each figure.
 POINTS = "plots.map(plot => plot.querySelectorAll('.scatterlayer .point').length)"
 WIDEST = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-#: Chooses a pathology, and says which ones are seen then.
+#: Select a pathology and return the visible ones.
 CHOOSE = """(() => {
   const select = document.querySelector("select[data-choice]");
   select.value = "Edema";
@@ -46,7 +46,7 @@ def key(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def whole(study):
-    """The synthetic study with the runs behind it."""
+    """Return the synthetic study with the runs behind it."""
     cells = study.cells.assign(cell=[key(name) for name in study.cells["name"]])
     test = key("ingest test")
     graph = [(test, "ingest", "ingest test", "cached", 4.0, ())]
@@ -71,7 +71,7 @@ def whole(study):
 
 
 async def look(path) -> dict[str, Any]:
-    """Everything that is asked of the page below, in one visit."""
+    """Collect everything that the tests below check, in two visits."""
     seen: dict[str, Any] = {}
     async with chromium.visit(path) as open_page:
         ask = open_page.evaluate

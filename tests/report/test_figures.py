@@ -1,4 +1,4 @@
-"""Figure 2's rows and what its drawing keeps of them; overlays' choice, layers and colours."""
+"""Test Figure 2's rows and drawing, and the choice, layers and colours of overlays."""
 
 from __future__ import annotations
 

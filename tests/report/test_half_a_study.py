@@ -1,4 +1,4 @@
-"""Half a study, failed cells, a pathology without positives, an older version's store: each report says so."""
+"""Test reports of incomplete studies, failed cells, absent pathologies and old stores."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def store(tmp_path) -> Store:
 
 
 def keep(store: Store, planned: Plan, cell: int) -> None:
-    """The scores of a cell, with Consolidation nowhere in the experts' masks, and its fit."""
+    """Commit the fit and the scores of a cell; no expert mask has Consolidation."""
     fit, scores = (
         planned.nodes[key] for key in (planned.cells[cell].fit, planned.cells[cell].score)
     )
@@ -73,10 +73,10 @@ def text_of(planned: Plan, store: Store) -> str:
 def test_half_a_study(planned, store):
     for cell in range(3):
         keep(store, planned, cell)
-    found = load.study_results(planned, store)
-    assert found.cells["name"].tolist() == [cell.name for cell in planned.cells[:3]]
+    results = load.study_results(planned, store)
+    assert results.cells["name"].tolist() == [cell.name for cell in planned.cells[:3]]
     # Edema: IoU (10 + cell) / (45 + 60 - (10 + cell)) in every image alike.
-    assert found.counts_CIK3[2, 0, 1].tolist() == [12, 45, 60]
+    assert results.counts_CIK3[2, 0, 1].tolist() == [12, 45, 60]
     text = text_of(planned, store)
     assert (
         "3 of 6 cells finished" in text and "Incomplete: 3 of 6 cells finished (3 missing)" in text
@@ -159,12 +159,12 @@ def test_a_report_leaves_nothing_old_and_nothing_of_others(planned, store, tmp_p
     results = load.study_results(planned, store)
     out = tmp_path / "report"
     first = page.publish([dataclasses.replace(results, name="first")], out, images=False)
-    mine, changed = out / "tables" / "notes.csv", out / "tables" / "first-cells.csv"
-    mine.write_text("my own")
+    notes, changed = out / "tables" / "notes.csv", out / "tables" / "first-cells.csv"
+    notes.write_text("my own")
     changed.write_text(changed.read_text() + "a remark\n")
     second = page.publish([dataclasses.replace(results, name="second")], out, images=False)
-    there = {path for path in out.rglob("*") if path.is_file()}
-    assert there == {mine, changed, out / file_manifest.NAME, second.page, *second.files}
+    files = {path for path in out.rglob("*") if path.is_file()}
+    assert files == {notes, changed, out / file_manifest.NAME, second.page, *second.files}
     assert changed in first.files and len(second.files) > 4
 
 

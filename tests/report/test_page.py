@@ -1,4 +1,4 @@
-"""The page is whole without a network, says what is missing, and stands for half a study and for none."""
+"""Test that the page needs no network, lists what is missing, and exists for empty studies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from chexseg.report.page import page
 
 
 class References(html.parser.HTMLParser):
-    """What a browser would load or follow, and the ids that could be followed to."""
+    """Collects what a browser would load or follow, and all ids."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,18 +52,18 @@ def text(written) -> str:
 
 
 def test_nothing_is_loaded_from_elsewhere(text):
-    found = references(text)
-    assert found.loaded
-    assert all(reference.startswith(("data:", "#")) for reference in found.loaded)
-    own = text.replace(get_plotlyjs(), "")
+    page_references = references(text)
+    assert page_references.loaded
+    assert all(reference.startswith(("data:", "#")) for reference in page_references.loaded)
+    without_plotly = text.replace(get_plotlyjs(), "")
     assert text.count(get_plotlyjs()) == 1
-    assert not re.search(r"https?://|@import|url\((?!data:)", own)
+    assert not re.search(r"https?://|@import|url\((?!data:)", without_plotly)
 
 
 def test_anchors_lead_somewhere_and_ids_are_unique(text):
-    found = references(text)
-    assert len(found.ids) == len(set(found.ids))
-    assert {r[1:] for r in found.loaded if r.startswith("#")} <= set(found.ids)
+    page_references = references(text)
+    assert len(page_references.ids) == len(set(page_references.ids))
+    assert {r[1:] for r in page_references.loaded if r.startswith("#")} <= set(page_references.ids)
 
 
 def test_page_says_how_complete_it_is_and_what_is_missing(text):
@@ -115,8 +115,8 @@ def test_two_studies_of_one_name_keep_their_files_apart(tmp_path, build):
     small = build(pathologies=("Edema", "Consolidation"), images=6, students=False, drop=())
     written = page.publish([small, small], tmp_path, images=False)
     assert {"demo-table1.csv", "demo-2-table1.csv"} <= {path.name for path in written.files}
-    found = references(written.page.read_text())
-    assert len(found.ids) == len(set(found.ids))
+    page_references = references(written.page.read_text())
+    assert len(page_references.ids) == len(set(page_references.ids))
 
 
 def test_text_from_a_study_cannot_break_the_page(study, tmp_path):
@@ -150,7 +150,7 @@ def test_no_text_of_others_can_keep_a_script_element_open(study, tmp_path):
 
 
 def test_colours_of_all_kinds_are_the_pages(text):
-    """CSS names hold no plus sign: a kind with one would have no colour."""
+    """A CSS name can't contain a plus sign: a kind with one would have no colour."""
     for kind in published.METHODS:
         assert text.count(f"--{published.css_name(kind)}:") == 2, "light and dark"
         assert f".method.{published.css_name(kind)}::before" in text

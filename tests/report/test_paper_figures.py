@@ -1,4 +1,4 @@
-"""Rows of Table 2, Figures 3 to 5 and the arms by pathology, by hand; drawings keep them; studies that lack something."""
+"""Test Table 2, Figures 3 to 5 and arms by pathology, also of studies that lack some of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def paper():
 
 
 def keep(results, chosen_C: np.ndarray, **changes):
-    """The study with some of its cells."""
+    """Return the study with some of its cells."""
     cells = results.cells[chosen_C].reset_index(drop=True)
     return dataclasses.replace(
         results, cells=cells, counts_CIK3=results.counts_CIK3[chosen_C], **changes
@@ -31,7 +31,7 @@ def keep(results, chosen_C: np.ndarray, **changes):
 
 
 def by_hand(*ious: float) -> list[float]:
-    """Mean, low and high of Student's t-interval: for three trials t = 4.3027, for two 12.7062."""
+    """Return mean, low and high of Student's t-interval: t = 4.3027 for three trials, 12.7062 for two."""
     mean, t = sum(ious) / len(ious), {2: 12.7062, 3: 4.3027}[len(ious)]
     half = t * (sum((x - mean) ** 2 for x in ious) / (len(ious) - 1) / len(ious)) ** 0.5
     return [mean, mean - half, mean + half]
@@ -77,7 +77,7 @@ def test_table2_says_which_cells_are_missing_and_keeps_settings_apart(paper):
 
 
 def test_what_a_column_tells_is_not_told_again(paper):
-    """Cells of a study that varies encoders and numbers of images say so in `other` too (plan.cells.Names)."""
+    """If a study varies encoders and numbers of images, its cells list both in `other` too."""
     other = "init=" + paper.cells["init"] + " weak_images=" + paper.cells["weak_images"].astype(str)
     named = dataclasses.replace(paper, cells=paper.cells.assign(other=other))
     assert table2.table2_rows(named).equals(table2.table2_rows(paper))
@@ -186,8 +186,11 @@ def test_one_encoder_makes_no_figure4_and_one_number_no_table2(study):
 
 
 def test_figure5_by_hand():
-    """Six patients with an image each: readers share 800 of their 1,000 pixels with the experts' 1,000, so that all images
-    have 800 / 1,200; CheXseg shares 500 in three of them, 500 / 1,500, and 800 in the others: pooled, 1,300 / 2,700."""
+    """Test Figure 5 by hand, for six patients with one image each.
+
+    Readers share 800 of their 1,000 pixels with the experts' 1,000: IoU 800 / 1,200 in all images.
+    CheXseg shares 500 in three images (500 / 1,500) and 800 in the others: pooled, 1,300 / 2,700.
+    """
     study = papers_study(trials=1, images=6, pathologies=("Edema",))
     chosen = (
         (study.cells["method"] == "mixed")
@@ -312,7 +315,7 @@ def test_arms_by_pathology_mark_the_best_of_each_column(paper):
 
 
 def check_tex(text: str) -> list[list[str]]:
-    """The cells of a table; fails on what LaTeX would: unbalanced braces, raw specials, rows of another length."""
+    """Return the cells of a table; fail on unbalanced braces, raw specials and unequal rows."""
     assert re.sub(r"\\[{}]", "", text).count("{") == re.sub(r"\\[{}]", "", text).count("}")
     assert set(re.findall(r"\\([a-zA-Z]+)", text)) <= {
         "begin", "end", "toprule", "midrule", "bottomrule", "addlinespace", "textbf", "textsuperscript", "pm", "par",

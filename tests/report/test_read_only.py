@@ -1,4 +1,4 @@
-"""report, compare and status only read: nothing in a store changes, nothing that trains is loaded, a run may be under way."""
+"""Test that report, compare and status only read a store, during a run, without Ray and torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.analysis import stores
 pytestmark = pytest.mark.heavy  # each command in a process of its own
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Runs a command, and says last which of the modules that can train or drive Ray it has loaded.
+#: Run a command, then print which modules that train or drive Ray it loaded.
 PROBE = """
 import sys
 from chexseg.cli import app
@@ -31,7 +31,7 @@ finally:
 
 @pytest.fixture(scope="module")
 def half(tmp_path_factory, phantom_root) -> tuple[Path, Path, Store]:
-    """A study of four cells in the middle of a run: two scored, one failed, one that this process works on."""
+    """Return a study of four cells during a run: two scored, one failed, one running here."""
     folder = tmp_path_factory.mktemp("half")
     study, store = stores.write_study(folder / "small.yaml"), Store(folder / "store")
     plan = stores.plan_of(study, phantom_root, store)
@@ -46,12 +46,12 @@ def half(tmp_path_factory, phantom_root) -> tuple[Path, Path, Store]:
 
 
 def listing(root: Path) -> dict[str, tuple[int, int, int]]:
-    """Everything below a directory: path -> mode, size and time of the last change of the content."""
-    found = [root, *root.rglob("*")]
+    """Return path -> mode, size and modification time of everything below a directory."""
+    paths = [root, *root.rglob("*")]
     return {
-        str(path): (about.st_mode, about.st_size, about.st_mtime_ns)
-        for path in found
-        for about in [path.lstat()]
+        str(path): (status.st_mode, status.st_size, status.st_mtime_ns)
+        for path in paths
+        for status in [path.lstat()]
     }
 
 

@@ -1,4 +1,4 @@
-"""The picture of a study's stages: what stands where, and which lines are drawn."""
+"""Test the graph of a study's stages: positions and lines."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def test_a_line_stands_for_what_is_read_and_not_needed_on_another_way(study):
 
 
 def test_states_are_told_by_symbol_and_counted(study):
-    found = stage_graph.rows(
+    rows = stage_graph.rows(
         dataclasses.replace(study, graph=graph({"weak": "failed", "weak scores": "new"}))
     )
-    figure = stage_graph.draw(found)
+    figure = stage_graph.draw(rows)
     named = {trace.name: trace.marker.symbol for trace in figure.data[1:]}
     assert named == {"done (10)": "circle", "failed (1)": "x", "to run (1)": "circle-open"}
     assert "score × 3" in {note.text for note in figure.layout.annotations}
