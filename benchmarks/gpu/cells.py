@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from chexseg.data import labelled
+from chexseg.data import radiographs
 from chexseg.models import encoders, losses
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.stages import fit
+from chexseg.stages.configs import FitConfig
 from gpu.precisions import Precision
 from gpu.training import Training
 from gpu.worker import Context
@@ -27,10 +28,10 @@ def teraflops(images_per_second: float) -> str:
     return f"{3 * GFLOP * images_per_second / 1e3:.1f} TFLOP/s"
 
 
-def config_of(precision: Precision) -> fit.Config:
+def config_of(precision: Precision) -> FitConfig:
     """Return the config of a cell in a precision."""
     name = "bfloat16" if precision.bfloat16 else "float32"
-    return fit.Config(init="random", precision=name, channels_last=precision.channels_last)
+    return FitConfig(init="random", precision=name, channels_last=precision.channels_last)
 
 
 def masks(count: int, size: int, device: torch.device) -> Tensor:
@@ -123,7 +124,7 @@ class FusedCells(Training):
         rows = rows_EB.flatten()
         images_NCHW = encoders.prepare(self.pixels_MHW[rows], "random").contiguous()
         shape = (len(PATHOLOGIES), self.size, self.size)
-        masks_NKHW = labelled.unpack_bits(self.masks_MB[rows], shape)
+        masks_NKHW = radiographs.unpack_bits(self.masks_MB[rows], shape)
         count = (self.cells, self.batch)
         return images_NCHW.unflatten(0, count), masks_NKHW.unflatten(0, count)
 

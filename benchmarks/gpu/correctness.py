@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from chexseg.data import augmentation
+from chexseg.models import augmentation
 from gpu.capturable import Constants, drawing
 from gpu.cells import Cell, FusedCells
 from gpu.graphs import CapturedStep, wait

@@ -12,7 +12,7 @@ import fit_step
 import numpy as np
 
 from chexseg.stages import fit
-from chexseg.stages.base import Execution
+from chexseg.stages.api import StageContext
 from gpu import cells
 from gpu.graphs import CapturedStep, memory, milliseconds
 from gpu.precisions import CHANNELS_LAST, CONTIGUOUS, Precision
@@ -75,12 +75,12 @@ def today(context: Context, precision: Precision) -> Iterator[Row]:
     config = config.model_copy(update={"epochs": epochs, "checkpoint": "last"})
     device = context.device.type
     data = fit_step.training_set(context.size, 1 + turns * turn, device)
-    execution = Execution(device=device, threads=2 if context.dry else 8)
-    execution.prepare()  # deterministic, no choice among plans: as in a study
+    context = StageContext(device=device, threads=2 if context.dry else 8)
+    context.prepare()  # deterministic, no choice among plans: as in a study
     pace = fit_step.Turns(fit_step.Bare(config, context.size, device), turn)
     with tempfile.TemporaryDirectory() as out:
-        execution = replace(execution, progress=pace)
-        fit.optimise(config, fit.build(config), data, Path(out), execution)
+        context = replace(context, progress=pace)
+        fit.optimise(config, fit.build(config), data, Path(out), context)
     for what, seconds in (
         ("chexseg's own step", pace.cell_seconds),
         ("bare eager, chexseg's settings", pace.bare_seconds),

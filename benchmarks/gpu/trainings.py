@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from chexseg.data import augmentation
-from chexseg.models import classifier, encoders, irnet, irnet_losses, losses, moco
+from chexseg.models import augmentation, classifier, encoders, irnet, irnet_losses, losses, moco
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
 from chexseg.stages import moco as moco_stage
+from chexseg.stages.configs import MoCoConfig
 from gpu.capturable import drawing
 from gpu.precisions import Precision
 from gpu.training import Training
@@ -56,7 +56,7 @@ class Contrast(Training):
 
     def __init__(self, context: Context, precision: Precision, batch: int):
         super().__init__(context, precision, context.batch(batch), IMAGES, 0)
-        config = moco_stage.Config()
+        config = MoCoConfig()
         names = ("crop", "rotation", "flip", "brightness", "contrast")
         strength = {name: getattr(config, name) for name in names}
         self.strength = augmentation.Augmentation(**strength)
