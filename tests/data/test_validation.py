@@ -272,7 +272,7 @@ def test_masks_must_fit_the_image_as_it_is_shown(sound):
         and "hint: they fit it before its EXIF orientation is applied" in message
     )
     assert (
-        f"the masks are {HEIGHT} x {WIDTH}" in message and f"allowed: {WIDTH} x {HEIGHT}" in message
+        f"the masks are {HEIGHT} x {WIDTH}" in message and f"expected {WIDTH} x {HEIGHT}" in message
     )
 
 
