@@ -240,19 +240,13 @@ def checked(rle: RunLengthMask, where: str) -> dict[str, Any]:
     if not _is_size(rle["size"]):
         raise UserError(f"{where}: found the size {_short(rle['size'])}; expected {_SIZE}")
     height, width = rle["size"]
-    total = run_total(rle["counts"])
-    if total != height * width:
-        fault = "no COCO run lengths" if total is None else f"runs that cover {total} pixels"
+    runs = run_lengths(rle["counts"])
+    if runs is None or runs.sum() != height * width:
+        fault = "no COCO run lengths" if runs is None else f"runs that cover {runs.sum()} pixels"
         raise UserError(
             f"{where}: found {fault}; expected {height} x {width} = {height * width} pixels"
         )
     return {"size": [height, width], "counts": rle["counts"].encode("ascii")}
-
-
-def run_total(counts: str) -> int | None:
-    """Return the pixels that a COCO run-length string covers; None if it isn't valid."""
-    runs = run_lengths(counts)
-    return None if runs is None else int(runs.sum())
 
 
 def run_lengths(counts: str) -> np.ndarray | None:

@@ -55,8 +55,8 @@ def decode(file: BinaryIO, path: object) -> np.ndarray:
     """
     try:
         from pydicom import dcmread
-        from pydicom.pixels import iter_pixels
         from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+        from pydicom.pixels.utils import iter_pixels
     except ImportError:
         raise UserError(
             f"{path}: DICOM files need pydicom; hint: pip install 'chexseg[dicom]'"

@@ -38,8 +38,7 @@ def film_range(values: np.ndarray) -> tuple[float, float]:
 def stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Return uint8 values scaled from `low`..`high` to 0..255 and clipped; 0 if low equals high."""
     scale = 255 / (high - low) if high > low else 0
-    scaled: np.ndarray = np.round((np.clip(values, low, high) - low) * scale)
-    return scaled.astype(np.uint8)
+    return np.asarray(np.round((np.clip(values, low, high) - low) * scale), dtype=np.uint8)
 
 
 def eight_bits(values: np.ndarray, declared: int | None = None) -> np.ndarray:
@@ -52,5 +51,4 @@ def eight_bits(values: np.ndarray, declared: int | None = None) -> np.ndarray:
     high = film_range(values)[1]
     depths = DEPTHS if declared is None else (min(max(8, declared), 16), 16)
     bits = next(bits for bits in depths if high < 2**bits)
-    used: np.ndarray = np.minimum(values, 2**bits - 1) >> (bits - 8)
-    return used.astype(np.uint8)
+    return np.asarray(np.minimum(values, 2**bits - 1) >> (bits - 8), dtype=np.uint8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +14,6 @@ from chexseg import code_version
 from chexseg.code_version import CodeVersion
 from chexseg.errors import DamagedArtifactError
 
-if TYPE_CHECKING:
-    from ray.data import DataContext
-
-
 #: A worker of `map_files`: called with a path, it returns what can be written as JSON.
 FileWorker: TypeAlias = Callable[[str], dict[str, Any]]
 #: Bytes per block of Ray Data, which processes several at a time. Its default of 128 MiB is more
@@ -25,7 +21,7 @@ FileWorker: TypeAlias = Callable[[str], dict[str, Any]]
 BLOCK = 16 * 2**20
 
 
-def _context() -> DataContext:
+def _configure() -> None:
     """Configure Ray Data in this process: small blocks, in order, without progress bars."""
     from ray.data import DataContext
 
@@ -33,7 +29,6 @@ def _context() -> DataContext:
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
     context.target_max_block_size = BLOCK
-    return context
 
 
 def stream(
@@ -49,7 +44,7 @@ def stream(
 
     from chexseg.data.ray_source import ShardSource
 
-    _context()
+    _configure()
     source, this_node = ShardSource(paths, columns), node_label()
     # A node that is being drained refuses tasks.
     other_nodes = [{"label_selector": {name: f"!{value}" for name, value in this_node.items()}}]
@@ -93,7 +88,7 @@ def map_files(
     import ray
     from ray.data import ActorPoolStrategy
 
-    _context()
+    _configure()
     if single_node:  # pending actors would make an autoscaler add nodes that they can't use
         workers = min(workers, _devices("GPU" if num_gpus else "CPU"))
     most = max(1, min(workers, len(paths)))

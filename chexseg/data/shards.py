@@ -98,7 +98,7 @@ def array(source: pa.Table, name: str, layout: Mapping[str, Any] | None = None) 
 
 def row_bytes(layout: Mapping[str, Any]) -> int:
     """Return the number of bytes in one row of an array."""
-    count = math.prod(layout["shape"])
+    count: int = math.prod(layout["shape"])
     if layout["dtype"] == "bits":
         return math.ceil(count / 8)
     return int(count * np.dtype(layout["dtype"]).itemsize)
@@ -324,8 +324,8 @@ def files(directory: Path) -> list[str]:
     if result is None:
         paths = sorted(directory.glob(_PARTS))
     else:
-        named = (result / name for name in manifest.load(result)["files"])
-        paths = sorted(path for path in named if path.parent == directory and path.match(_PARTS))
+        paths = sorted(result / name for name in manifest.load(result)["files"])
+        paths = [path for path in paths if path.parent == directory and path.match(_PARTS)]
     for path in paths:
         if not path.is_file():
             raise DamagedArtifactError(f"{path}: missing, but its manifest names it")

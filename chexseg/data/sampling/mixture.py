@@ -1,4 +1,4 @@
-"""Mixing of expert and weak samples: each is an expert sample with probability p (section 4.1)."""
+"""Mixing of expert and weak samples; p is the probability of an expert one (section 4.1)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from chexseg.data.sampling.mixing import effective_probability
 from chexseg.data.sampling.samplers import Source
@@ -42,8 +41,8 @@ class Mixture:
     def expert_share(self) -> float:
         return self.drawn_expert / self.drawn if self.drawn else float("nan")
 
-    def batches(self, epoch: int, samples: int) -> Iterator[dict[str, Tensor]]:
-        """Yield the full batches of an epoch of `samples`, at least one; expert samples come first."""
+    def batches(self, epoch: int, samples: int) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield the full batches of an epoch, at least one, each with its expert samples first."""
         for experts in self._plan(epoch, samples):
             weaks = self.batch_size - experts
             parts = [self.expert.take(experts)] if self.expert and experts else []

@@ -1,4 +1,4 @@
-"""Endless sources of radiographs with their labels and masks: resident if they fit, else streamed."""
+"""Sources of radiographs with their labels and masks: resident if they fit, else streamed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from chexseg.data import radiographs, ray_data, shards
 from chexseg.data.sampling.samplers import Resident, Source, Streamed
@@ -29,14 +28,14 @@ class Stored:
 
     directory: Path
     column: str
-    finish: Callable[[np.ndarray, Tensor], Tensor]
+    finish: Callable[[np.ndarray, torch.Tensor], torch.Tensor]
     row_bytes: int
 
 
 def source(
     artifact: Path,
     image_ids: Sequence[str],
-    columns: Mapping[str, Tensor],
+    columns: Mapping[str, torch.Tensor],
     seed: int,
     device: str,
     resident_bytes: int,

@@ -13,31 +13,30 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from chexseg.seeds import derive
 
-Columns = Mapping[str, Tensor]
+Columns = Mapping[str, torch.Tensor]
 
 
 class Source(Protocol):
-    """An endless source of samples. `taken` counts samples so far; `skip` omits some (to resume)."""
+    """An endless source of samples. `taken` counts those so far; `skip` omits some, to resume."""
 
     taken: int
 
     def __len__(self) -> int: ...
 
-    def take(self, count: int) -> dict[str, Tensor]: ...
+    def take(self, count: int) -> dict[str, torch.Tensor]: ...
 
     def skip(self, count: int) -> None: ...
 
-    def once(self, size: int) -> Iterator[dict[str, Tensor]]:
+    def once(self, size: int) -> Iterator[dict[str, torch.Tensor]]:
         """Yield each row once, in batches of `size`, the last smaller; `take` isn't affected."""
         ...
 
 
 class Resident:
-    """A set of tensors on the device. Rows must be sorted by image id, so that only the seed matters."""
+    """A set of tensors on the device, sorted by image id so that the order depends on the seed."""
 
     def __init__(self, columns: Columns, seed: int):
         lengths = {len(values) for values in columns.values()}
@@ -55,7 +54,7 @@ class Resident:
     def skip(self, count: int) -> None:
         self.taken += count
 
-    def take(self, count: int) -> dict[str, Tensor]:
+    def take(self, count: int) -> dict[str, torch.Tensor]:
         rows = np.empty(count, dtype=np.int64)
         for position in range(count):
             number, offset = divmod(self.taken + position, self._length)
@@ -69,7 +68,7 @@ class Resident:
         index = torch.from_numpy(rows)
         return {name: values[index.to(values.device)] for name, values in self.columns.items()}
 
-    def once(self, size: int) -> Iterator[dict[str, Tensor]]:
+    def once(self, size: int) -> Iterator[dict[str, torch.Tensor]]:
         for start in range(0, self._length, size):
             yield {name: values[start : start + size] for name, values in self.columns.items()}
 
@@ -102,7 +101,7 @@ class Streamed:
         self.taken += count
         self._rows = None
 
-    def take(self, count: int) -> dict[str, Tensor]:
+    def take(self, count: int) -> dict[str, torch.Tensor]:
         if self._rows is None:
             number, offset = divmod(self.taken, self._length)  # without reading skipped passes
             self._rows = islice(self._shuffled(number), offset, None)
@@ -110,12 +109,12 @@ class Streamed:
         self.taken += count
         return self._batch(rows)
 
-    def once(self, size: int) -> Iterator[dict[str, Tensor]]:
+    def once(self, size: int) -> Iterator[dict[str, torch.Tensor]]:
         rows = _rows(self.open_pass(0))
         while batch := list(islice(rows, size)):
             yield self._batch(batch)
 
-    def _batch(self, rows: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
+    def _batch(self, rows: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
         return {
             name: torch.from_numpy(np.stack([row[name] for row in rows])).to(
                 self.device, non_blocking=True
@@ -154,7 +153,6 @@ def _rows(batches: Iterator[Mapping[str, np.ndarray]]) -> Iterator[dict[str, np.
 def _pop(
     buffered: list[dict[str, np.ndarray]], generator: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Remove and return a random row."""
     position = int(generator.integers(len(buffered)))
     buffered[position], buffered[-1] = buffered[-1], buffered[position]
     return buffered.pop()

@@ -50,7 +50,7 @@ def order(image_ids: Sequence[str], seed: int, name: str) -> list[str]:
 
 
 def sample(image_ids: Sequence[str], count: int | None, seed: int, name: str) -> list[str]:
-    """Return the first `count` ids of `order` (None: all), sorted; samples of any size are nested."""
+    """Return the first `count` ids of `order` (None: all), sorted, so that samples are nested."""
     return sorted(order(image_ids, seed, name)[:count])
 
 
