@@ -34,7 +34,7 @@ def encoder_import(
     store: StoreRoot = DEFAULT_STORE,
 ) -> None:
     """Put a published encoder into a store, for studies to start from. Nothing in the file is run."""
-    from chexseg.config.settings import OWN_ENCODERS
+    from chexseg.config.settings import TRAINED_ENCODERS
     from chexseg.models.checkpoint_import import few
     from chexseg.run import encoder_import
     from chexseg.stages.configs import ENCODER_KINDS
@@ -50,7 +50,7 @@ def encoder_import(
         f"{done.artifact.place}: {'these weights were there already' if done.found else 'written'}"
     )
     setting = f"encoder.init: {init}" + (
-        " and encoder.imported: true" if init in OWN_ENCODERS else ""
+        " and encoder.imported: true" if init in TRAINED_ENCODERS else ""
     )
     setting += f", irnet.init: {init}" if init == "imagenet" else ""
     if done.newest:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from chexseg.config.settings import OWN_ENCODERS, Settings
+from chexseg.config.settings import TRAINED_ENCODERS, Settings
 from chexseg.data.sampling.mixing import effective_probability
 
 #: Settings that the first and last words of a name tell.
@@ -99,7 +99,7 @@ def _irrelevant_settings(s: Settings) -> tuple[str, ...]:
     return _irrelevant_when(
         s.distil.fraction > 0,
         own,
-        s.encoder.init in OWN_ENCODERS,
+        s.encoder.init in TRAINED_ENCODERS,
         None if s.labels.p == 1 else s.labels.weak,
     )
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from chexseg import cli
 from chexseg.config import study_file
-from chexseg.config.settings import OWN_ENCODERS
+from chexseg.config.settings import TRAINED_ENCODERS
 from chexseg.errors import UserError
 from chexseg.models import encoders
 from chexseg.plan import planner, status
@@ -168,7 +168,7 @@ def test_a_studys_own_pretraining_is_the_default_of_chexpert_and_moco(store):
     assert sources("name: s\nsettings: {encoder: {imported: true}}") == {"imported"}
     assert sources("name: s\nsettings: {encoder: {init: moco}}") == {"moco"}
     assert sources("name: s\nsettings: {encoder: {init: moco, imported: true}}") == {"imported"}
-    for init in OWN_ENCODERS:
+    for init in TRAINED_ENCODERS:
         text = f"name: s\nsettings: {{encoder: {{init: {init}}}}}\naxes: {{encoder.imported: [false, true]}}"
         assert [cell.name for cell in planned(text, store).cells] == [
             "full imported=False trial 0",
