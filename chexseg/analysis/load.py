@@ -74,7 +74,10 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         chosen = [order.index(name) for name in names]
         counts_CIK3[len(rows)] = values.reshape(-1, len(order), 3)[:, chosen]
         rows.append(
-            {**cell.as_record(), "selection_miou": fitted.facts["selection_miou"] if fitted else None}
+            {
+                **cell.as_record(),
+                "selection_miou": fitted.facts["selection_miou"] if fitted else None,
+            }
         )
         scores.append(scored)
     stages = _stages(plan, artifacts)

@@ -71,7 +71,11 @@ def test_a_teacher_labels_the_largest_fraction_once_for_all_of_its_students():
         init, trial = cell.settings.encoder.init, cell.settings.trial
         assert teacher.inputs["teacher"] == full[init, trial]
         assert teacher.config["fraction"] == (0.2 if (init, trial) == ("random", 1) else 0.1)
-        assert student.config["fraction"] == cell.settings.distil.fraction == cell.as_record()["fraction"]
+        assert (
+            student.config["fraction"]
+            == cell.settings.distil.fraction
+            == cell.as_record()["fraction"]
+        )
     assert Counter(node.stage for node in found.nodes.values())["distil"] == 4
 
 

@@ -265,7 +265,7 @@ def test_the_command_says_what_it_did_and_what_to_type_next(files, phantom_root,
         line.split() for line in run_command(*arguments).output.splitlines()
     ]
     own = run_command("encoder", "import", files["moco-cxr"], "--kind", "moco-cxr", "--store", root)
-    assert "encoder.init: moco and encoder.imported: true, with" in own.output
+    assert "with encoder.init: moco and encoder.imported: true and" in own.output
     again = run_command(
         "encoder", "import", files["imagenet"], "--kind", "imagenet", "--store", root
     )
@@ -274,9 +274,7 @@ def test_the_command_says_what_it_did_and_what_to_type_next(files, phantom_root,
     older = run_command(
         "encoder", "import", files["imagenet"], "--kind", "imagenet", "--store", root
     )
-    assert (
-        "note: studies take the imagenet encoder of resnet18 that was imported last" in older.output
-    )
+    assert "note: studies use the latest imported imagenet encoder of resnet18" in older.output
 
 
 @pytest.mark.parametrize(
