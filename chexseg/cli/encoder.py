@@ -24,8 +24,8 @@ def encoder_import(
         Path | None,
         typer.Argument(
             metavar="[FILE]",
-            help="A checkpoint: .safetensors, or plain weights saved by torch. Default for imagenet:"
-            " this machine's caches or the network.",
+            help="A checkpoint: .safetensors, or plain weights saved by torch."
+            " Default for imagenet: this machine's caches or the network.",
         ),
     ] = None,
     architecture: Annotated[

@@ -18,22 +18,15 @@ from chexseg.config.yaml_source import Document
 from chexseg.errors import UserError, nearest
 
 
-def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Study:
+def load(
+    path: Path, overrides: Mapping[str, Any] | None = None, parents: tuple[Path, ...] = ()
+) -> Study:
     """Read a study file and the files it includes.
 
-    overrides: dotted settings and resources that replace those of every file. Raises `UserError`
-    with file, line, key, the value, what is expected and the nearest correct name.
+    overrides: dotted settings and resources that replace those of every file. parents: the files
+    that include this one, outermost first. Raises `UserError` with file, line, key, the value,
+    what is expected and the nearest correct name.
     """
-    return _load(Path(path), overrides or {}, ())
-
-
-def parse(text: str, where: str, overrides: Mapping[str, Any] | None = None) -> Study:
-    """Return the study in a YAML text, as `load` does for the file `where`."""
-    return _parse(text, where, overrides or {}, ())
-
-
-def _load(path: Path, overrides: Mapping[str, Any], parents: tuple[Path, ...]) -> Study:
-    """Read a study file. parents: the files that include it, outermost first."""
     try:
         text = path.read_text()
     except OSError as error:
@@ -42,17 +35,25 @@ def _load(path: Path, overrides: Mapping[str, Any], parents: tuple[Path, ...]) -
         ) from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text file; expected: a study file") from None
-    return _parse(text, str(path), overrides, parents)
+    return parse(text, str(path), overrides, parents)
 
 
-def _parse(text: str, where: str, overrides: Mapping[str, Any], parents: tuple[Path, ...]) -> Study:
+def parse(
+    text: str,
+    where: str,
+    overrides: Mapping[str, Any] | None = None,
+    parents: tuple[Path, ...] = (),
+) -> Study:
+    """Return the study in a YAML text, as `load` does for the file `where`."""
     document = yaml_source.read(text, where)
     content = document.content
     if not isinstance(content, dict):
         value = "a list" if isinstance(content, list) else shown(content)
         raise UserError(f"{where}: found {value}; expected: a mapping with name, axes and settings")
     dotted = {
-        name: inner for key, value in overrides.items() for name, inner in flat(key, value).items()
+        name: inner
+        for key, value in (overrides or {}).items()
+        for name, inner in flat(key, value).items()
     }
     resources = {name: dotted.pop(name) for name in list(dotted) if name.startswith("resources.")}
     given = content.get("settings", {})
@@ -78,7 +79,10 @@ def _parse(text: str, where: str, overrides: Mapping[str, Any], parents: tuple[P
 
 
 def _including(
-    file: StudyFile, document: Document, overrides: Mapping[str, Any], parents: tuple[Path, ...]
+    file: StudyFile,
+    document: Document,
+    overrides: Mapping[str, Any] | None,
+    parents: tuple[Path, ...],
 ) -> Study:
     """Return the study of a file with the key `studies`."""
     for key in ("axes", "also", "settings", "search"):
@@ -105,7 +109,7 @@ def _including(
             raise UserError(
                 f"{begin}, which includes itself; expected: a study that doesn't include this one"
             )
-        included = _load(path, overrides, parents)
+        included = load(path, overrides, parents)
         if included.search:
             raise UserError(f"{begin}, a search; expected: a study without a section search")
         for member in included.members or (included,):

@@ -18,7 +18,7 @@ MOST_DIGITS = 100
 
 @dataclass(frozen=True)
 class Document:
-    """A parsed YAML file. lines: dotted key -> line number; list entries have their index as key."""
+    """A parsed YAML file. lines: dotted key -> line; a list entry's key is its index."""
 
     where: str
     content: Any

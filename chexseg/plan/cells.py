@@ -58,18 +58,14 @@ class CellNamer:
         self._keys = [(key, word, attrgetter(key)) for key, word in zip(keys, words, strict=True)]
 
     def cell(self, settings: Settings, fit: str, score: str) -> Cell:
-        varied = self._varied(settings)
-        name = " ".join((_kind(settings), *varied, f"trial {settings.trial}"))
-        return Cell(name, settings, fit, score, varied)
-
-    def _varied(self, s: Settings) -> tuple[str, ...]:
-        """Return ``key=value`` of the settings that matter to the cell and `_kind` doesn't show."""
-        irrelevant = _irrelevant_settings(s)
-        return tuple(
-            f"{word}={value(s)}"
+        irrelevant = _irrelevant_settings(settings)
+        varied = tuple(
+            f"{word}={value(settings)}"
             for key, word, value in self._keys
             if not key.startswith(irrelevant)
         )
+        name = " ".join((_kind(settings), *varied, f"trial {settings.trial}"))
+        return Cell(name, settings, fit, score, varied)
 
 
 def _kind(s: Settings) -> str:

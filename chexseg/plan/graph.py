@@ -21,7 +21,7 @@ _IDENTITY = json.JSONEncoder(sort_keys=True, check_circular=False)
 
 @dataclass(frozen=True)
 class Node:
-    """One run of one stage. inputs: role -> key of a node. data: fingerprint of raw data, or None."""
+    """One run of one stage. inputs: role -> key of a node. data: raw data's fingerprint."""
 
     stage: str
     config: Mapping[str, Any]

@@ -118,10 +118,9 @@ class _PlanBuilder:
 
     def __init__(self, out: Plan, data: Mapping[str, str]):
         self.plan, self.data = out, data
-        self.ingested = _memoize(self._ingested)
-        self.inputs = _memoize(self._inputs)
-        self.fit = _memoize(self._fit)
-        self.scored = _memoize(self._scored)
+        self.ingested, self.inputs, self.fit, self.scored = (
+            _memoize(make) for make in (self._ingested, self._inputs, self._fit, self._scored)
+        )
 
     def distillation_requests(
         self, combinations: Iterable[Settings]
@@ -146,7 +145,7 @@ class _PlanBuilder:
             teacher = self.plan.add(
                 "distil", configs.DistilConfig(fraction=fractions[fit_key], seed=s.seed), sources
             )
-            # Hash the smallest sufficient distillation, so that other students don't change the key.
+            # Hash the distillation for this student alone: other students don't change its key.
             alone = node_of(
                 "distil", configs.DistilConfig(fraction=s.distil.fraction, seed=s.seed), sources
             ).key
