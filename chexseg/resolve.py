@@ -62,7 +62,7 @@ def summarise(
     """Look it up in a store. data: with it, costs are told."""
     images = None if data is None else cost.images(data)
     if isinstance(meant, Plan):
-        return plan_status.summarise(meant, store, images, format_validation_error=True)
+        return plan_status.summarise(meant, store, images, explain_stale=True)
     return search_status.summarise(meant, store, images, format_validation_error=True)
 
 

@@ -45,7 +45,7 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
     rows, scores, missing = [], [], []
     counts_CIK3 = None
     size: int | None = None
-    found = summarise(plan, store, format_validation_error=True)
+    found = summarise(plan, store, explain_stale=True)
     damage = _damage(plan, found.artifacts)
     artifacts = {key: artifact for key, artifact in found.artifacts.items() if key not in damage}
     names = select(plan.study.settings.pathologies)
@@ -74,7 +74,10 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         chosen = [order.index(name) for name in names]
         counts_CIK3[len(rows)] = values.reshape(-1, len(order), 3)[:, chosen]
         rows.append(
-            {**cell.row(), "selection_miou": fitted.facts["selection_miou"] if fitted else None}
+            {
+                **cell.as_record(),
+                "selection_miou": fitted.facts["selection_miou"] if fitted else None,
+            }
         )
         scores.append(scored)
     stages = _stages(plan, artifacts)

@@ -293,7 +293,7 @@ def test_gc_shows_asks_and_moves_to_the_trash_which_can_be_emptied(
     marker.mark(store)
     arguments = ("store", "gc", study, "--data", phantom_root, "--store", place)
     refused = run(*arguments)
-    assert "there is nobody to ask; allowed: --yes" in str(refused.exception)
+    assert "can't ask for confirmation; hint: --yes" in str(refused.exception)
     assert f"{name(OLD)}" in refused.output and "1 artifacts, " in refused.output
     assert store.find("ingest", OLD.key) is not None
     done = run(*arguments, "--yes", "--quiet")
@@ -302,7 +302,7 @@ def test_gc_shows_asks_and_moves_to_the_trash_which_can_be_emptied(
     assert "0 artifacts" in run(*arguments).output
     refused = run("store", "gc", "--empty-trash", "--store", place)
     assert (
-        "there is nobody to ask; allowed: --yes" in str(refused.exception)
+        "can't ask for confirmation; hint: --yes" in str(refused.exception)
         and "1 collections, " in refused.output
     )
     emptied = run("store", "gc", "--empty-trash", "--store", place, "--yes")
@@ -359,7 +359,7 @@ def test_gc_asks_twice_where_the_data_is_not_what_the_results_were_made_from(
     arguments = ("store", "gc", study, "--data", data, "--store", store.root, "--quiet")
     refused = run(*arguments, "--yes")
     assert isinstance(refused.exception, UserError), refused.output
-    assert "was made from its train data as it is now" in str(
+    assert "was made from its current train data" in str(
         refused.exception
     ) and "--other-data" in str(refused.exception)
     monkeypatch.setattr(cli.store, "_on_terminal", lambda: True)

@@ -225,7 +225,7 @@ def test_the_command_writes_all_or_nothing(model, film_HW, tmp_path):
     (tmp_path / "films" / "notes.txt").write_text("no image")
     answer = command(model, "films", "--out", "out", cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
-    assert "note: left out, no JPEG, PNG, TIFF or DICOM image: films/notes.txt\n" in answer.stderr
+    assert "note: skipped, no JPEG, PNG, TIFF or DICOM image: films/notes.txt\n" in answer.stderr
     assert answer.stdout.startswith(
         "out: segmentations.json and overlays/ of 1 images\nCardiomegaly "
     )
@@ -238,7 +238,7 @@ def test_the_command_writes_all_or_nothing(model, film_HW, tmp_path):
     answer = command(model, "films", "--out", "out", cwd=tmp_path)
     assert (answer.returncode, answer.stderr) == (
         2,
-        "chexseg: out: is there already; allowed: a new or empty directory\n",
+        "chexseg: out: already exists; expected: a new or empty directory\n",
     )
 
 

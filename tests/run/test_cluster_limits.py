@@ -100,9 +100,9 @@ def test_a_local_ray_is_not_told_to_grow(tmp_path, monkeypatch):
     ran = CliRunner().invoke(
         cli.app, ["study", "run", "x.yaml", "--data", str(tmp_path), "--grow-to", "GPU=8"]
     )
-    assert isinstance(ran.exception, UserError) and "--grow-to: found without --address" in str(
-        ran.exception
-    )
+    assert isinstance(
+        ran.exception, UserError
+    ) and "--max-resources: found without --address" in str(ran.exception)
 
 
 @pytest.mark.slow

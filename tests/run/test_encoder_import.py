@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from chexseg import cli
 from chexseg.config import study_file
-from chexseg.config.settings import OWN_ENCODERS
+from chexseg.config.settings import TRAINED_ENCODERS
 from chexseg.errors import UserError
 from chexseg.models import encoders
 from chexseg.plan import planner, status
@@ -168,7 +168,7 @@ def test_a_studys_own_pretraining_is_the_default_of_chexpert_and_moco(store):
     assert sources("name: s\nsettings: {encoder: {imported: true}}") == {"imported"}
     assert sources("name: s\nsettings: {encoder: {init: moco}}") == {"moco"}
     assert sources("name: s\nsettings: {encoder: {init: moco, imported: true}}") == {"imported"}
-    for init in OWN_ENCODERS:
+    for init in TRAINED_ENCODERS:
         text = f"name: s\nsettings: {{encoder: {{init: {init}}}}}\naxes: {{encoder.imported: [false, true]}}"
         assert [cell.name for cell in planned(text, store).cells] == [
             "full imported=False trial 0",
@@ -265,7 +265,7 @@ def test_the_command_says_what_it_did_and_what_to_type_next(files, phantom_root,
         line.split() for line in run_command(*arguments).output.splitlines()
     ]
     own = run_command("encoder", "import", files["moco-cxr"], "--kind", "moco-cxr", "--store", root)
-    assert "encoder.init: moco and encoder.imported: true, with" in own.output
+    assert "with encoder.init: moco and encoder.imported: true and" in own.output
     again = run_command(
         "encoder", "import", files["imagenet"], "--kind", "imagenet", "--store", root
     )
@@ -274,9 +274,7 @@ def test_the_command_says_what_it_did_and_what_to_type_next(files, phantom_root,
     older = run_command(
         "encoder", "import", files["imagenet"], "--kind", "imagenet", "--store", root
     )
-    assert (
-        "note: studies take the imagenet encoder of resnet18 that was imported last" in older.output
-    )
+    assert "note: studies use the latest imported imagenet encoder of resnet18" in older.output
 
 
 @pytest.mark.parametrize(
