@@ -360,7 +360,7 @@ def test_no_board_outlives_its_run(finished):
         return [
             actor["ActorClassName"]
             for actor in actors
-            if actor["State"] == "ALIVE" and "Board" in actor["ActorClassName"]
+            if actor["State"] == "ALIVE" and "ProgressActor" in actor["ActorClassName"]
         ]
 
     deadline = time.monotonic() + 60

@@ -39,7 +39,7 @@ KILLED_RUN = """
 import os, signal, sys
 from pathlib import Path
 from chexseg.data import ray_data as streams
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.registry import STAGES
 
 def map_files(paths, worker, arguments, **_):
@@ -52,7 +52,7 @@ streams.map_files = map_files
 stage = STAGES[sys.argv[1]]
 inputs = dict(entry.split("=", 1) for entry in sys.argv[4:])
 config = stage.config.model_validate_json(sys.argv[2])
-stage.load().run(config, {name: Path(path) for name, path in inputs.items()}, Path(sys.argv[3]), Execution())
+stage.load().run(config, {name: Path(path) for name, path in inputs.items()}, Path(sys.argv[3]), StageContext())
 """
 
 
