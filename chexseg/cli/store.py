@@ -113,7 +113,7 @@ def _collect(
     from chexseg.store import contents
 
     meant, place = read_studies(studies, data, store, overrides)
-    plans = [resolve.planned(one, place, every=True) for one in meant]
+    plans = [resolve.planned(one, place, all_points=True) for one in meant]
     survey = garbage.survey(place, plans, imported, any(isinstance(one, Search) for one in meant))
     for one in survey.waste:
         typer.echo(f"{one.name:<32} {contents.size(one.bytes):>8}  {one.why}")

@@ -53,10 +53,13 @@ def study_run(
             help="A Ray cluster, such as auto; none: a local one.",
         ),
     ] = None,
-    grow_to: Annotated[
+    max_resources: Annotated[
         str | None,
         typer.Option(
-            metavar="GPU=N,CPU=N", help="What the cluster may grow to, if it has an autoscaler."
+            "--max-resources",
+            "--grow-to",  # the former name
+            metavar="GPU=N,CPU=N",
+            help="Largest size of an autoscaling cluster.",
         ),
     ] = None,
     overrides: Overrides = None,
@@ -65,7 +68,7 @@ def study_run(
     """Run whatever of a study is not in the store yet; exit code 1 if a cell is still missing after."""
     from chexseg.store.store import Store
 
-    outcome = run_study(study, data, store, address, overrides, quiet, grow_to)
+    outcome = run_study(study, data, store, address, overrides, quiet, max_resources)
     typer.echo(
         f"{len(outcome.computed)} stages computed in {outcome.seconds:.0f} s, {outcome.cached} found in {Store(store)},"
         f" {len(outcome.failed)} failed",
@@ -98,18 +101,19 @@ def run_study(
     address: str | None,
     overrides: list[str] | None,
     quiet: bool,
-    grow_to: str | None = None,
+    max_resources: str | None = None,
 ) -> Any:
-    """Run a study, with progress; what the run did (`run.result.RunResult`). An interrupt ends the command with code 130."""
+    """Run a study, with progress; what the run did (`run.run_record.RunResult`). An interrupt ends the command with code 130."""
     from chexseg import launch
     from chexseg.data import remote_path
     from chexseg.progress import reporter
     from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
 
-    limits = ClusterLimits.parse(grow_to)
+    limits = ClusterLimits.parse(max_resources)
     if limits != CURRENT_SIZE and not address:
         raise UserError(
-            "--grow-to: found without --address; a local Ray doesn't grow; allowed: with --address ADDR"
+            "--max-resources: found without --address, and a local Ray can't grow;"
+            " expected --address ADDR with it"
         )
     (meant,), results = read_studies([study], data, store, overrides)
     watch = reporter(quiet)

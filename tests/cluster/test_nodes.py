@@ -93,7 +93,7 @@ def test_a_node_dies_while_a_cell_runs_on_it(
     assert wait_until(lambda: driver.poll() is not None or halfway(), 400, pause=0.1)
     before, lost = manifests(store), fitting(cluster, store)
     assert before and lost, driver.communicate()[0]
-    assert cluster.actors("Board") == {cluster.head}, "the run would end with another node"
+    assert cluster.actors("ProgressActor") == {cluster.head}, "the run would end with another node"
     cluster.kill(next(iter(lost)))
     said, _ = driver.communicate(timeout=400)
     assert driver.returncode == 0, said

@@ -68,7 +68,7 @@ def test_what_the_parser_raises_is_one_line(text, message):
 def test_values_of_set_are_read_alike(tmp_path, value):
     with pytest.raises(
         UserError,
-        match="^--set fit.epochs=.*: the value is not YAML; allowed: such as fit.epochs=5$",
+        match="^--set fit.epochs=.*: found a value that is not YAML; expected KEY=VALUE, such as fit.epochs=5$",
     ):
         resolve.read([], tmp_path, None, [f"fit.epochs={value}"])
 
