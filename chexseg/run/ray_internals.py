@@ -35,11 +35,11 @@ class WorkerPath(JobConfig):
         super().__init__()
         self.path = path
 
-    def _serialize(self) -> str:
+    def _serialize(self) -> str:  # bytes in fact; the hint is Ray's
         # By now Ray has added its directories. A worker inserts the entries one by one in front.
         self._py_driver_sys_path = [os.path.abspath(directory) for directory in reversed(self.path)]
         self._cached_pb = None
-        return str(super()._serialize())
+        return super()._serialize()
 
 
 @contextmanager

@@ -352,18 +352,18 @@ def test_a_users_mistake_ends_the_run_and_leaves_nothing(ray_session, phantom_ro
     assert not list((store.root / ".partial").iterdir())
 
 
-def test_no_board_outlives_its_run(finished):
+def test_no_progress_actor_outlives_its_run(finished):
     import ray
 
-    def boards() -> list[str]:
+    def progress_actors() -> list[str]:
         actors = ray._private.state.actors().values()
         return [
             actor["ActorClassName"]
             for actor in actors
-            if actor["State"] == "ALIVE" and "Board" in actor["ActorClassName"]
+            if actor["State"] == "ALIVE" and "ProgressActor" in actor["ActorClassName"]
         ]
 
     deadline = time.monotonic() + 60
-    while boards() and time.monotonic() < deadline:
+    while progress_actors() and time.monotonic() < deadline:
         time.sleep(0.5)
-    assert boards() == []
+    assert progress_actors() == []
