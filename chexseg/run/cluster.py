@@ -71,12 +71,10 @@ class Capacity:
 
     @property
     def max_cpus(self) -> int:
-        """Return the CPUs for a run on the cluster at its largest."""
         return max(self.cpus, self.limits.cpus - 1)
 
     @property
     def max_gpus(self) -> float:
-        """Return the GPUs of the cluster at its largest."""
         return max(self.gpus, self.limits.gpus)
 
     def gpus_of(self, resources: Resources) -> float:
@@ -123,7 +121,7 @@ class Capacity:
         ) * resources.workers > max(self.node_gpus, self.limits.gpus):
             raise UserError(
                 f"resources.workers: found {resources.workers} with a --store that is no directory;"
-                " expected no more than one node can hold (hint: use a store in a directory of all nodes)"
+                " expected no more than one node can hold (hint: use a shared directory)"
             )
 
     def without_gpus(self, resources: Resources, address: str | None) -> str | None:
@@ -164,7 +162,6 @@ def on_node(node: str) -> NodeAffinitySchedulingStrategy:
 
 
 def this_node() -> str:
-    """Return the id of the node that this process runs on."""
     return str(ray.get_runtime_context().get_node_id())
 
 

@@ -66,7 +66,6 @@ class Metrics:
         return actor.options(scheduling_strategy=on_node(this_node())).remote(self.study)
 
     def set_cells(self, states: Mapping[str, int]) -> None:
-        """Set the number of cells in each state."""
         for state, count in states.items():
             self.cells.set(count, {"state": state})
 
@@ -97,7 +96,6 @@ class Gauges:
         }
 
     def set(self, stages: list[tuple[Mapping[str, str], Mapping[str, float]]]) -> None:
-        """Set gauges, as `Metrics.set_stages`."""
         for tags, figures in stages:
             for figure, value in figures.items():
                 self.gauges[figure].set(value, dict(tags))
@@ -110,7 +108,6 @@ class Rate:
         self.points: deque[tuple[float, int]] = deque()
 
     def add(self, now: float, count: int) -> None:
-        """Add the count at a time in seconds."""
         if self.points and count < self.points[-1][1]:
             self.points.clear()  # the stage started over after its worker died
         self.points.append((now, count))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -42,7 +42,6 @@ class RunCounts:
         self.running.add(cell)
 
     def end(self, cell: str, succeeded: bool, miou: float | None, now: float) -> None:
-        """Count a cell as done or failed."""
         self.running.discard(cell)
         self.done, self.failed = self.done + succeeded, self.failed + (not succeeded)
         self.ended += 1
@@ -78,7 +77,7 @@ class RunCounts:
 
 
 @dataclass(frozen=True)
-class Work:
+class StageProgress:
     """Hold the latest progress of a running stage.
 
     tags: `cell` and `stage`, for metrics. note: figures, as `chexseg.progress.ProgressNote`.
@@ -101,16 +100,6 @@ class Work:
 
 
 @dataclass(frozen=True)
-class StageProgress:
-    """The progress of a running stage, as a reporter shows it."""
-
-    done: int
-    total: int
-    unit: str
-    note: dict[str, Any]
-
-
-@dataclass(frozen=True)
 class ProgressReport:
     """The progress of a run. running: name -> stage. finished: (name, text) since the last one."""
 
@@ -126,7 +115,7 @@ class ProgressActor:
 
     def __init__(self, counts: RunCounts) -> None:
         self.counts, self.metrics = counts, Metrics(counts.study)
-        self.running: dict[str, Work] = {}
+        self.running: dict[str, StageProgress] = {}
         self.finished: list[tuple[str, str]] = []
 
     def update(
@@ -138,35 +127,32 @@ class ProgressActor:
         unit: str,
         note: Mapping[str, Any],
     ) -> None:
-        """Replace the progress of a stage."""
-        work = self.running.get(name)
-        rate = work.rate if work and work.unit == unit else Rate()
+        stage = self.running.get(name)
+        rate = stage.rate if stage and stage.unit == unit else Rate()
         rate.add(time.monotonic(), done)
-        self.running[name] = Work(tags, done, total, unit, note, rate)
+        self.running[name] = StageProgress(tags, done, total, unit, note, rate)
 
     def finish(self, name: str, text: str) -> None:
         """Remove a stage that has ended; `text` says how."""
-        if work := self.running.pop(name, None):
-            self.metrics.end_stage(work.tags, work.figures())
+        if stage := self.running.pop(name, None):
+            self.metrics.end_stage(stage.tags, stage.figures())
         self.finished.append((name, text))
 
     def begin_cell(self, name: str) -> None:
-        """Count a cell as running."""
         self.counts.begin(name, time.monotonic())
 
     def end_cell(self, name: str, succeeded: bool, miou: float | None) -> None:
-        """Count a cell as done or failed."""
         self.counts.end(name, succeeded, miou, time.monotonic())
 
     def read(self) -> ProgressReport:
         """Return the progress for a reporter, and update the metrics."""
         if self.counts.total:
             self.metrics.set_cells(self.counts.states())
-        self.metrics.set_stages((work.tags, work.figures()) for work in self.running.values())
+        self.metrics.set_stages((stage.tags, stage.figures()) for stage in self.running.values())
         running = {}
-        for name, work in self.running.items():
-            note = {key: value for key, value in work.note.items() if key not in METRICS_ONLY}
-            running[name] = StageProgress(work.done, work.total, work.unit, note)
+        for name, stage in self.running.items():
+            note = {key: value for key, value in stage.note.items() if key not in METRICS_ONLY}
+            running[name] = replace(stage, note=note)
         finished, self.finished = self.finished, []
         return ProgressReport(running, finished, self.counts.text())
 
@@ -224,7 +210,6 @@ class ProgressDisplay:
         ray.kill(self.progress_actor)
 
     def show(self) -> None:
-        """Read the progress once and show it."""
         report: ProgressReport = ray.get(self.progress_actor.read.remote())
         self.reporter.headline(report.headline)
         for name, text in report.finished:

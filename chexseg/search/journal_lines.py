@@ -185,11 +185,9 @@ class ObjectLines:
         return self._entry is not None
 
     def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
-        """Return the records from this number on."""
         return self._records[log_number_from:]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append records; the object is uploaded later."""
         with self._lock:
             self._records += json.loads(json.dumps(logs))  # as another process would read them
             self._changed = True

@@ -271,13 +271,11 @@ class OptunaStudy:
         return journal.learning_curve(stored) if len(stored) == len(fits) else None
 
     def prune(self, trial: optuna.Trial) -> None:
-        """Record a point as pruned."""
         from optuna.trial import TrialState
 
         self.study.tell(trial, state=TrialState.PRUNED)
 
     def fail(self, trial: optuna.Trial, error: str) -> None:
-        """Record a point as failed."""
         from optuna.trial import TrialState
 
         trial.set_user_attr("error", error)

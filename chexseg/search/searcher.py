@@ -207,7 +207,6 @@ class _Points(Searcher):
         """Do nothing, as `__getstate__`."""
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the config of the next point, or that there is none."""
         if not self.missing or self.mistake:
             return Searcher.FINISHED
         self.missing -= 1
@@ -232,7 +231,6 @@ class _Points(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Record the result of a point."""
         trial, name = self.trials.pop(trial_id), self.names[trial_id]
         report = cast("PointReport", result or {})
         value, fault = None, None

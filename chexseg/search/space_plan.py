@@ -43,12 +43,10 @@ class Search:
 
     @property
     def ranges(self) -> dict[str, Range]:
-        """Return the axes that are ranges."""
         return {key: values for key, values in self.study.axes.items() if isinstance(values, Range)}
 
     @property
     def choices(self) -> dict[str, tuple[Any, ...]]:
-        """Return the axes that are lists of values."""
         return {
             key: values for key, values in self.study.axes.items() if not isinstance(values, Range)
         }

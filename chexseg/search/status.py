@@ -106,7 +106,6 @@ class SearchSummary:
         return "\n".join(lines)
 
     def status_text(self) -> str:
-        """Return the text of ``study status``."""
         counts = self.trial_counts
         lines = [f"{self.search.study.name}: {self._line()}"]
         if counts.point is not None:
