@@ -47,7 +47,7 @@ def encoder_import(
     under = f", found under {read.prefix}*" if read.prefix else ""
     typer.echo(f"{file}: {read.matched} tensors of a {architecture}{under}; {ignored}")
     typer.echo(
-        f"{done.artifact.place}: {'these weights were there already' if done.found else 'written'}"
+        f"{done.artifact.place}: {'these weights were there already' if done.cached else 'written'}"
     )
     setting = f"encoder.init: {init}" + (
         " and encoder.imported: true" if init in TRAINED_ENCODERS else ""

@@ -118,7 +118,7 @@ def _collect(
     from chexseg.store import contents
 
     resolved, opened = read_studies(studies, data, store, overrides)
-    plans = [resolve.planned(one, opened, every=True) for one in resolved]
+    plans = [resolve.planned(one, opened, all_points=True) for one in resolved]
     searches = any(isinstance(one, Search) for one in resolved)
     survey = garbage.survey(opened, plans, imported, searches)
     for one in survey.waste:

@@ -57,9 +57,9 @@ def study_run(
         str | None,
         typer.Option(
             "--max-resources",
-            "--grow-to",
+            "--grow-to",  # the former name
             metavar="GPU=N,CPU=N",
-            help="Maximum size of a cluster with an autoscaler.",
+            help="Largest size of an autoscaling cluster.",
         ),
     ] = None,
     overrides: Overrides = None,

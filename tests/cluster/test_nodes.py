@@ -109,9 +109,7 @@ def test_drained_nodes_are_given_no_new_cell_and_their_death_is_no_failure(
 ):
     """As after a spot node's warning. One of two is gone at once, the other lives on, and must not be given more."""
     store = tmp_path / "store"
-    never_again = (
-        "from chexseg.run import tune_trials as warm_workers; warm_workers.MAX_FAILURES = 0"
-    )
+    never_again = "from chexseg.run import tune_trials; tune_trials.MAX_FAILURES = 0"
     driver = cluster.study(study, "--data", phantom_root, "--store", store, first=never_again)
     assert wait_until(
         lambda: driver.poll() is not None or len(fitting(cluster, store)) == 2, 400, pause=0.1

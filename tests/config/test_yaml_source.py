@@ -83,7 +83,7 @@ def test_text_that_no_file_can_contain_is_refused(text):
 def test_values_of_set_are_read_alike(tmp_path, value):
     with pytest.raises(
         UserError,
-        match="^--set fit.epochs=.*: the value is not YAML; allowed: such as fit.epochs=5$",
+        match="^--set fit.epochs=.*: found a value that is not YAML; expected KEY=VALUE, such as fit.epochs=5$",
     ):
         resolve.read([], tmp_path, None, [f"fit.epochs={value}"])
 

@@ -239,7 +239,7 @@ def test_the_fits_of_a_search_stay_although_its_journal_is_lost(tmp_path, damage
     partial = store.root / ".partial" / f"fit-{'a' * 20}"
     partial.mkdir(parents=True)
     search = searched()
-    found = garbage.survey(store, [status.planned(search, store, every=True)], searched=True)
+    found = garbage.survey(store, [status.planned(search, store, all_points=True)], searched=True)
     assert found.waste == []
     assert found.kept == [f".partial/{partial.name}, which may be a point of a search"]
     assert [fit.manifest["key"] for fit in store.artifacts("fit")] == sorted(fits)
@@ -409,7 +409,7 @@ def test_a_run_holds_what_its_plan_needs_until_it_ends(phantom_root, tmp_path, m
     from chexseg.data import remote_path
     from chexseg.progress import Quiet
     from chexseg.run import cluster, scheduler, worker_imports
-    from chexseg.run.result import RunResult
+    from chexseg.run.run_record import RunResult
     from chexseg.search import searcher
 
     path = tmp_path / "s.yaml"

@@ -102,10 +102,10 @@ def test_the_same_weights_again_are_found_and_of_several_the_last_import_counts(
     store = Store(tmp_path / "store")
     first = encoder_import.import_encoder(files["imagenet"], "imagenet", "resnet18", store)
     again = encoder_import.import_encoder(files["imagenet"], "imagenet", "resnet18", store)
-    assert (first.found, first.newest, again.found, again.newest) == (False, True, True, True)
+    assert (first.cached, first.newest, again.cached, again.newest) == (False, True, True, True)
     assert again.artifact.manifest == first.artifact.manifest
     second = encoder_import.import_encoder(files["other"], "imagenet", "resnet18", store)
-    assert (second.found, second.newest) == (False, True)
+    assert (second.cached, second.newest) == (False, True)
     assert store.imported() == {("imagenet", "resnet18"): second.encoder.sha256}
     # By the manifests' times, whatever a copy has made of the files' own.
     path = second.artifact.path / manifest.MANIFEST
@@ -124,7 +124,7 @@ def test_the_same_weights_again_are_found_and_of_several_the_last_import_counts(
             StageContext(),
         )
     mended = encoder_import.import_encoder(files["imagenet"], "imagenet", "resnet18", store)
-    assert (mended.found, mended.newest) == (False, True)
+    assert (mended.cached, mended.newest) == (False, True)
 
 
 def test_nothing_is_left_of_a_refused_import(files, tmp_path):
@@ -352,12 +352,12 @@ def test_without_a_file_imagenets_weights_come_from_hugging_faces_cache(
         (
             "imagenet",
             "dpn92",
-            "names no ImageNet weights of it; allowed: the file itself: chexseg encoder import [",
+            "lists no ImageNet weights; hint: pass the file: chexseg encoder import [",
         ),
         (
             "moco-cxr",
             "resnet18",
-            "nobody publishes these weights where they can be fetched by name; allowed: the file itself",
+            "these weights can't be downloaded by name; hint: pass the file",
         ),
         ("imagenets", "resnet18", "did you mean 'imagenet'"),
         ("imagenet", "resnet", "did you mean"),

@@ -68,7 +68,7 @@ def test_a_mistake_is_one_line_that_says_all(text):
 def test_a_range_that_reaches_a_shared_stage_is_refused(axis, stage):
     search = searched(f"name: s\naxes:\n  {axis}\nsettings: {{labels: {{p: 0.5}}}}\nsearch: {{}}")
     with pytest.raises(
-        UserError, match=f"found a range, and {stage} depends on it.*: a list of values"
+        UserError, match=f"found a range that {stage} depends on.*expected a list of values"
     ):
         search.upstream()
 
@@ -76,7 +76,7 @@ def test_a_range_that_reaches_a_shared_stage_is_refused(axis, stage):
 def test_a_range_that_no_cell_depends_on_is_refused():
     with pytest.raises(
         UserError,
-        match="axes.distil.temperature: found a range, and no cell of this study depends on it",
+        match="axes.distil.temperature: found a range that no cell of this study depends on",
     ):
         searched("name: s\naxes:\n  distil.temperature: {low: 1, high: 9}\nsearch: {}").check()
     searched(
