@@ -55,7 +55,7 @@ def in_a_loop(counts_CIK3: np.ndarray, ids: list[str], replicates: int) -> np.nd
 def two_way_bootstrap(sampled_BT: np.ndarray) -> np.ndarray:
     """Return mean_B over trials drawn with replacement in each bootstrap sample of patients.
 
-    Each replicate so resamples patients and trials (Owen 2007, "The pigeonhole bootstrap"). Its
+    Each replicate resamples patients and trials (Owen 2007, "The pigeonhole bootstrap"). Its
     percentiles are too narrow for few trials; `crossed` has the coverages.
     """
     replicates, number = sampled_BT.shape

@@ -29,7 +29,7 @@ def classifier_names(classifiers: Sequence[Classifier]) -> list[str]:
 
 
 def auroc_rows(results: StudyResults) -> pd.DataFrame:
-    """Return AUROC on `valid` per observation and classifier; the last row, the mean, chose steps."""
+    """Return AUROC on `valid` per observation and classifier; the last row is the mean."""
     names = classifier_names(results.classifiers)
     rows = []
     for task in [*OBSERVATIONS, MEAN]:

@@ -83,8 +83,6 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
             {**cell.row(), "selection_miou": fitted.facts["selection_miou"] if fitted else None}
         )
         scores.append(scored)
-    if counts_CIK3 is None:
-        counts_CIK3 = np.zeros((0, 0, len(names), 3), dtype=np.int32)
     stages = _stages(plan, artifacts)
     readers_IK3, readers_note = (
         radiologists.counts(data, image_ids, names, size) if data and image_ids else (None, "")
@@ -95,7 +93,9 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         pathologies=names,
         image_ids=image_ids,
         cells=pd.DataFrame(rows, columns=list(CELL_COLUMNS)),
-        counts_CIK3=counts_CIK3[: len(rows)],
+        counts_CIK3=np.zeros((0, 0, len(names), 3), dtype=np.int32)
+        if counts_CIK3 is None
+        else counts_CIK3[: len(rows)],
         missing=pd.DataFrame(missing, columns=["name", "state", "reason"]),
         stages=stages,
         graph=_graph(

@@ -10,8 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 AVERAGE = "Avg. IoU"
-SOURCE_TABLE1 = "paper, Appendix C, Table 1"
-SOURCE_TABLE2 = "paper, Appendix D, Table 2"
 
 #: The paper's names of the kinds of weak labels; it has no CAM++ (Grad-CAM++).
 METHODS = {"cam": "CAM", "cam++": "CAM++", "irnet": "IRNet"}
@@ -26,8 +24,9 @@ def css_name(kind: str) -> str:
 #: The columns of Table 1: probabilities p. At p = 1 both methods share one value.
 TABLE1_P: tuple[float, ...] = (0, 0.2, 0.4, 0.6, 0.8, 0.85, 0.9)
 
-# Task -> (CAM at TABLE1_P, IRNet at TABLE1_P, both at p = 1). The encoder starts from CheXpert; 100
-# weak images; the mean of three trials. "Avg. IoU" is printed in the table, not computed here.
+# Appendix C, Table 1: task -> (CAM at TABLE1_P, IRNet at TABLE1_P, both at p = 1). The encoder
+# starts from CheXpert; 100 weak images; the mean of three trials. "Avg. IoU" is printed in the
+# table, not computed here.
 TABLE1: dict[str, tuple[tuple[float, ...], tuple[float, ...], float]] = {
     AVERAGE: (
         (0.163, 0.269, 0.274, 0.273, 0.290, 0.292, 0.299),
@@ -86,7 +85,8 @@ TABLE1: dict[str, tuple[tuple[float, ...], tuple[float, ...], float]] = {
     ),
 }
 
-#: (weak label kind, encoder's start, weak images) -> (test mIoU, half width of its 95% interval).
+#: Appendix D, Table 2: (weak label kind, encoder's start, weak images) -> (test mIoU, half width
+#: of its 95% interval).
 TABLE2: dict[tuple[str, str, int], tuple[float, float]] = {
     ("cam", "random", 100): (0.074, 0.00783),
     ("cam", "random", 2000): (0.126, 0.00275),

@@ -108,8 +108,7 @@ def run(
 
 def masks(segmenter: Segmenter, pixels: list[np.ndarray]) -> Iterator[np.ndarray]:
     """Yield masks_KHW (bool) at native resolution for each pixels_HW (uint8) of a batch."""
-    shapes = [pixels_HW.shape for pixels_HW in pixels]
-    frames = [Frame(height, width, segmenter.size) for height, width in shapes]
+    frames = [Frame(len(pixels_HW), pixels_HW.shape[1], segmenter.size) for pixels_HW in pixels]
     squares_NHW = np.stack(
         [frame.image(pixels_HW) for frame, pixels_HW in zip(frames, pixels, strict=True)]
     )

@@ -32,11 +32,11 @@ class StudyArms:
     def measured(self, arm: Arm | str) -> Measured:
         """Return `inference.measured` of an arm or of `RADIOLOGISTS`, which must have counts."""
         if arm not in self._measured:
-            if isinstance(arm, Arm):
-                counts_TIK3 = self.results.counts_CIK3[list(arm.indices)]
-            else:
-                counts_TIK3 = np.asarray(self.results.radiologists_IK3)[None]
-            trials = arm.trials if isinstance(arm, Arm) else None
+            counts_TIK3, trials = (
+                (self.results.counts_CIK3[list(arm.indices)], arm.trials)
+                if isinstance(arm, Arm)
+                else (np.asarray(self.results.radiologists_IK3)[None], None)
+            )
             self._measured[arm] = inference.measured(
                 counts_TIK3, self.results.image_ids, trials, self.replicates, self.seed
             )
