@@ -14,7 +14,7 @@ import torch
 from PIL import ExifTags, Image
 
 from chexseg.data import chexlocalize, chexpert, shards
-from chexseg.errors import ChexsegError, UserError
+from chexseg.errors import ChexsegError, DamagedArtifactError, UserError
 from chexseg.models import encoders
 from chexseg.phantom.radiograph import radiograph
 from chexseg.predict import image_files, segment
@@ -23,6 +23,7 @@ from chexseg.stages import ingest, score
 from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import COUNTS, SEGMENTER_WEIGHTS
 from chexseg.stages.configs import IngestConfig, ScoreConfig
+from chexseg.store import manifest
 
 from .conftest import NAMES, SIZE
 
@@ -200,6 +201,35 @@ def test_what_is_no_segmenter_is_refused_in_one_line(model, tmp_path, how, words
     with pytest.raises(ChexsegError) as caught:
         segment.load(damaged_model(model, tmp_path, how))
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_the_result_of_another_key_is_refused_in_one_line(model, tmp_path, weights):
+    """Its key says what it was trained on: a directory with another's would pass for it."""
+    key, other = "0123456789abcdef" * 4, "f" * 64
+    for name, is_refused in ((key[:20], False), (other[:20], True), ("best", False)):
+        directory = tmp_path / name
+        shutil.copytree(model, directory)
+        write_manifest(directory, key)
+        given = directory / SEGMENTER_WEIGHTS if weights else directory
+        if not is_refused:
+            assert segment.load(given).pathologies == NAMES
+            continue
+        with pytest.raises(DamagedArtifactError) as caught:
+            segment.load(given)
+        assert str(caught.value) == (
+            f"{directory}/manifest.json: key: found {key[:20]}...; expected {name}..."
+        )
+
+
+def write_manifest(directory: Path, key: str) -> None:
+    files = {
+        path.name: {"size": path.stat().st_size, "sha256": manifest.sha256(path.open("rb"))}
+        for path in directory.iterdir()
+    }
+    parts = {"key": key, "stage": "fit", "version": 1, "config": {}, "inputs": {}, "data": None}
+    parts |= {"files": files, "facts": {}, "seconds": 1, "finished": "", "host": "here"}
+    (directory / manifest.MANIFEST).write_text(json.dumps(manifest.seal(parts)))
 
 
 def command(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess:

@@ -7,7 +7,7 @@ from html import escape
 import numpy as np
 import pandas as pd
 
-from chexseg.analysis import weak_label_agreement
+from chexseg.analysis import classifiers, weak_label_agreement
 from chexseg.analysis.published import css_name
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.weak_label_agreement import BETTER, MEAN, WORSE, LabelSet
@@ -145,8 +145,8 @@ def _verdict(row: dict) -> str:
 
 def classifiers_html(results: StudyResults) -> str:
     """AUROC of each observation, one column a classifier."""
-    rows = weak_label_agreement.auroc_rows(results)
-    names = weak_label_agreement.classifier_names(results.classifiers)
+    rows = classifiers.auroc_rows(results)
+    names = classifiers.classifier_names(results.classifiers)
     heads = "".join(
         f'<th class="number">{escape(name)}<small>step {c.step:,} of {c.steps:,}; {c.images:,} images</small></th>'
         for name, c in zip(names, results.classifiers, strict=True)
@@ -167,7 +167,7 @@ def classifiers_html(results: StudyResults) -> str:
         rows["reason"].notna() & (rows["observation"] != MEAN), "observation"
     ].tolist()
     dash = (
-        f" Dash: {weak_label_agreement.ONE_CLASS.replace('valid', '<code>valid</code>')}: {', '.join(lacking)}."
+        f" Dash: {classifiers.ONE_CLASS.replace('valid', '<code>valid</code>')}: {', '.join(lacking)}."
         if lacking
         else ""
     )
