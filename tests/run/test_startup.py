@@ -19,9 +19,9 @@ INGEST = """
 import sys
 from pathlib import Path
 from chexseg.stages import ingest
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.configs import IngestConfig
-ingest.run(IngestConfig(split="test", size=64), {"data": Path(sys.argv[1])}, Path(sys.argv[2]), Execution())
+ingest.run(IngestConfig(split="test", size=64), {"data": Path(sys.argv[1])}, Path(sys.argv[2]), StageContext())
 """
 
 

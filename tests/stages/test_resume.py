@@ -39,7 +39,7 @@ KILLED_RUN = """
 import os, signal, sys
 from pathlib import Path
 from chexseg.data import ray_data as streams
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.registry import STAGES
 
 def map_files(paths, worker, arguments, **_):
@@ -52,7 +52,7 @@ streams.map_files = map_files
 stage = STAGES[sys.argv[1]]
 inputs = dict(entry.split("=", 1) for entry in sys.argv[4:])
 config = stage.config.model_validate_json(sys.argv[2])
-stage.load().run(config, {name: Path(path) for name, path in inputs.items()}, Path(sys.argv[3]), Execution())
+stage.load().run(config, {name: Path(path) for name, path in inputs.items()}, Path(sys.argv[3]), StageContext())
 """
 
 
@@ -164,13 +164,13 @@ def test_no_flipped_bit_in_the_facts_of_an_ended_training_is_silent(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"weights")
     (tmp_path / "x.json").write_text("{}")
     facts = {"selection_miou": 0.25, "images": 8}
-    assert checkpoint.once(tmp_path, "x.safetensors", lambda: facts) == facts
+    assert checkpoint.train_once(tmp_path, "x.safetensors", lambda: facts) == facts
     content = (tmp_path / checkpoint.ENDED).read_bytes()
     for position in range(len(content)):
         flipped = bytearray(content)
         flipped[position] ^= 4
         (tmp_path / checkpoint.ENDED).write_bytes(flipped)
-        assert checkpoint.once(tmp_path, "x.safetensors", lambda: {"again": 1}) in (
+        assert checkpoint.train_once(tmp_path, "x.safetensors", lambda: {"again": 1}) in (
             {"again": 1},
             facts,
         )
