@@ -126,8 +126,9 @@ def _uncompressed(path: Path) -> Path | io.BytesIO:
         if size > limit or any(member.compress_type != zipfile.ZIP_STORED for member in members):
             script = any(member.filename.endswith("/constants.pkl") for member in members)
             raise UserError(
-                f"{path}: found {'a TorchScript archive' if script else 'an archive'} with compressed"
-                f" or overlapping members ({size} bytes in {limit}); {_EXPECTED}, uncompressed"
+                f"{path}: found {'a TorchScript archive' if script else 'an archive'} with"
+                f" compressed or overlapping members ({size} bytes in {limit});"
+                f" {_EXPECTED}, uncompressed"
             )
         for member in members:
             del member.CRC  # torch ignores it, and can write files without it

@@ -22,9 +22,7 @@ def closed_form(features_NCHW: Tensor, weight_KC: Tensor) -> Tensor:
     return torch.unflatten(maps_NKP.relu(), 2, (height, width))
 
 
-def grad_cam_plus_plus(
-    features_NCHW: Tensor, weight_KC: Tensor, bias_K: Tensor | None = None
-) -> Tensor:
+def grad_cam_plus_plus(features_NCHW: Tensor, weight_KC: Tensor) -> Tensor:
     """Return the Grad-CAM++ maps_NKHW >= 0 in closed form (Chattopadhyay et al. 2018).
 
     For the networks of `closed_form`. The class score is Y = exp(y) of the linear layer's output y.
@@ -35,14 +33,12 @@ def grad_cam_plus_plus(
 
         exp(y_k) ReLU(weight_kc) / (2 + weight_kc mean(A_c)).
 
-    exp(y_k) scales a whole map and cancels in `normalise`, so a missing `bias_K` changes no
-    normalised map. It is limited to exp(80), because float32 overflows above exp(88).
+    exp(y_k) scales a whole map and cancels in `normalise`, so the bias of the linear layer is left
+    out of y_k. The factor is limited to exp(80), because float32 overflows above exp(88).
     """
     features_NCHW, weight_KC = _at_least_float32(features_NCHW), _at_least_float32(weight_KC)
     pooled_NC = features_NCHW.mean((2, 3))
     scores_NK = pooled_NC @ weight_KC.T
-    if bias_K is not None:
-        scores_NK = scores_NK + bias_K
     # Features and the weights that count are >= 0, so the denominator is at least 2.
     positive_KC = weight_KC.relu()
     alpha_NKC = positive_KC / (2 + positive_KC * pooled_NC[:, None])

@@ -21,7 +21,6 @@ from torch import Tensor
 from chexseg.data import chexpert, radiographs
 from chexseg.data.sampling import radiograph_samplers
 from chexseg.models import classifier, encoders, losses
-from chexseg.models.classifier import Classifier
 from chexseg.pathologies import COMPETITION, OBSERVATIONS
 from chexseg.seeds import derive
 from chexseg.stages.api import StageContext
@@ -38,7 +37,7 @@ def run(
     return ray_train.train_once(train, config, inputs, out, CLASSIFIER_WEIGHTS, context)
 
 
-def build(config: ClassifyConfig) -> Classifier:
+def build(config: ClassifyConfig) -> classifier.Classifier:
     """Return the untrained network. Raises `UserError` for an unknown architecture."""
     return classifier.build(config.architecture)
 
@@ -133,7 +132,7 @@ def autocast(precision: str, device: str) -> torch.autocast:
 
 
 def probabilities(
-    config: ClassifyConfig, model: Classifier, pixels_NHW: Tensor, device: str
+    config: ClassifyConfig, model: classifier.Classifier, pixels_NHW: Tensor, device: str
 ) -> np.ndarray:
     """Return float32 probabilities_NL of the observations."""
     model.eval()

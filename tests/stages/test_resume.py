@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from chexseg.data import shards
-from chexseg.errors import UserError
+from chexseg.errors import DamagedArtifactError, UserError
 from chexseg.models.irnet import IRNet
 from chexseg.stages import classify, irnet, saliency
 from chexseg.stages.api import StageContext
@@ -235,6 +235,10 @@ def mistaken(context):
     raise UserError("x.yaml: found 1; allowed: 2")
 
 
+def damaged(context):
+    raise OSError("shard: truncated")
+
+
 def broken(context):
     raise ZeroDivisionError("of nothing")
 
@@ -243,6 +247,8 @@ def broken(context):
 def test_errors_on_ray_train_arrive_and_are_not_tried_again(ray_session, tmp_path):
     with pytest.raises(UserError, match="^x.yaml: found 1; allowed: 2$"):
         ray_train.run(mistaken, "mistaken", tmp_path, StageContext(train_failures=2))
+    with pytest.raises(DamagedArtifactError, match="^shard: truncated$"):
+        ray_train.run(damaged, "damaged", tmp_path, StageContext(train_failures=2))
     with pytest.raises(RuntimeError, match=r"ZeroDivisionError: of nothing\n(.*\n)+.*in broken"):
         ray_train.run(broken, "broken", tmp_path, StageContext(train_failures=2))
     assert not list(tmp_path.iterdir())

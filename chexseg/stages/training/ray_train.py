@@ -71,8 +71,8 @@ def run(
     answer_file.unlink(missing_ok=True)
     gpu = context.device != "cpu"
     # A single worker with a GPU takes one CPU and leaves the others to stages that run beside it.
-    several = context.train_workers > 1
-    resources: dict[str, float] = {"CPU": context.threads if several or not gpu else 1}
+    single = gpu and context.train_workers == 1
+    resources: dict[str, float] = {"CPU": 1 if single else context.threads}
     if gpu:
         resources["GPU"] = context.map_gpus
     trainer = TorchTrainer(
@@ -138,10 +138,10 @@ def _run_worker(
         damaged = isinstance(error, (pa.ArrowException, OSError))
         kind = (DamagedArtifactError if damaged else type(error)).__name__
         answer = {"kind": kind, "error": str(error), "traceback": traceback.format_exc()}
-    alone = distributed.workers() == 1
     if "error" in answer or distributed.rank() == 0:
         # Mode "x" keeps the first of several errors, which is the cause.
         with suppress(FileExistsError), open(answer_file, "x") as file:
             json.dump(answer, file)
-    if "error" in answer and not alone:  # the others wait for this one in a collective operation
+    # End the other workers too, which wait for this one in a collective operation.
+    if "error" in answer and distributed.workers() > 1:
         raise RuntimeError(answer["error"])
