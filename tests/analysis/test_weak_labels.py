@@ -405,7 +405,7 @@ def test_images_without_an_expert_pixel_are_never_chosen():
 @pytest.mark.parametrize(("native", "size"), [(4, 128), (10, 320), (3, 50), (10, 176), (7, 7)])
 def test_upsampling_is_the_stages(native, size):
     scores_hw = np.random.default_rng(0).random((native, native)).astype(np.float16)
-    wanted = weak_masks.upsampled(torch.from_numpy(scores_hw)[None, None], size)[0, 0].numpy()
+    wanted = weak_masks.upsample(torch.from_numpy(scores_hw)[None, None], size)[0, 0].numpy()
     assert weak_label_overlays.upsampled(scores_hw.astype(np.float32), size) == pytest.approx(
         wanted, abs=1e-6
     )

@@ -116,7 +116,9 @@ def test_the_same_weights_again_are_found_and_of_several_the_last_import_counts(
     assert store.imported() == {("imagenet", "resnet18"): first.encoder.sha256}, (
         "not another in place of a damaged one"
     )
-    with pytest.raises(UserError, match="is damaged or gone; allowed: import it again"):
+    with pytest.raises(
+        UserError, match="is damaged in the store or missing from it; hint: import it again"
+    ):
         imported.run(
             ImportedConfig.model_validate(first.artifact.manifest["config"]),
             {},
@@ -231,7 +233,8 @@ def test_an_import_that_is_gone_when_its_study_runs_says_how_to_get_it_back(stor
     node = next(node for node in found.nodes.values() if node.stage == "imported")
     empty = Store(tmp_path / "store")
     with pytest.raises(
-        UserError, match="is damaged or gone.*chexseg encoder import .FILE. --kind imagenet"
+        UserError,
+        match="is damaged in the store or missing.*chexseg encoder import .FILE. --kind imagenet",
     ):
         execute(node, found.nodes, empty, tmp_path, StageContext())
     assert not list((empty.root / ".partial").iterdir())

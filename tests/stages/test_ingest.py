@@ -160,7 +160,9 @@ def _break(root, how: str) -> str:
         message = f"{mask_path}: {image_id}: unknown pathology 'Edma' (did you mean 'Edema'?)"
     else:
         document["patient99999_study1_view1_frontal"] = document.pop(image_id)
-        message = f"{mask_path}: patient99999_study1_view1_frontal is not in valid.csv"
+        message = (
+            f"{mask_path}: found patient99999_study1_view1_frontal; expected images of valid.csv"
+        )
     mask_path.write_text(json.dumps(document))
     return message
 
