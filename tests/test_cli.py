@@ -135,7 +135,7 @@ def test_a_phantom_with_a_prevalence_has_its_rare_findings_that_often(tmp_path):
         assert sum(row["Lung Lesion"] == "1.0" for row in csv.DictReader(file)) > 15
     wrong = chexseg("data", "phantom", "wrong", *sizes, "--prevalence", "1.5", cwd=tmp_path)
     assert wrong.returncode == 2
-    assert "prevalence: found 1.5; allowed: a number above 0 and below 1" in wrong.stderr
+    assert "prevalence: found 1.5; expected a number between 0 and 1" in wrong.stderr
     assert not (tmp_path / "wrong").exists()
 
 

@@ -177,7 +177,7 @@ def evaluate(
 def write_report(
     studies: list[Path], data: str | Path, store: str, out: Path, overrides: list[str] | None
 ) -> Any:
-    """Write the report of studies; return the results of each and `page.Written`."""
+    """Write the report of studies; return the results of each and `page.WrittenReport`."""
     from chexseg import resolve
     from chexseg.analysis import load
     from chexseg.data import remote_path

@@ -1,7 +1,8 @@
-"""The healthy chest of a synthetic frontal radiograph: outlines, air, bones and vessels, each from its own random numbers.
+"""The healthy chest of a synthetic frontal radiograph: outlines, air, soft tissue.
 
-Layers are in units of attenuation: 0 is air, about 1 the mediastinum. Right and left are the patient's; the patient's right
-is on the image's left, as a radiologist looks at it.
+Each component draws from its own random numbers. Layers are in units of attenuation: 0 is air,
+about 1 the mediastinum. Right and left are the patient's. The patient's right is on the image's
+left, as a radiologist sees it.
 """
 
 from __future__ import annotations
@@ -11,24 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from chexseg.phantom.canvas import SIDES, Canvas, ribbon, smoothstep, spline
+from chexseg.phantom.skeleton import bones, cage
 from chexseg.phantom.vessels import pulmonary_vessels
 from chexseg.seeds import derive
-
-#: Inner chest wall: (y, x). Inhalation stretches it below the apex.
-_CAGE = np.array([
-    (0.0, 0.44), (0.06, 0.56), (0.17, 0.69), (0.4, 0.84), (0.7, 0.93), (1.1, 0.99), (1.5, 1.0), (1.9, 0.98), (2.6, 0.97),
-])  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What lesions and devices need to know of the chest they are drawn into."""
+    """The chest that lesions and devices are drawn into."""
 
     seed: int
     canvas: Canvas
-    anteroposterior: (
-        bool  # portable film, taken from the front: larger heart, higher domes, arms down
-    )
+    # AP: a portable radiograph, taken from the front: larger heart, higher domes, arms down
+    anteroposterior: bool
     domes: dict[str, float]  # y of the top of each half of the diaphragm
     recess: dict[str, float]  # y of each costophrenic angle
     carina: tuple[float, float]
@@ -36,19 +32,17 @@ class Anatomy:
     heart_outline: np.ndarray
     mediastinum_outline: np.ndarray
     lungs: np.ndarray  # layer_HW in [0, 1]
-    visible_lung: (
-        np.ndarray
-    )  # layer_HW in [0, 1]: the part of it in front of neither heart nor mediastinum
+    visible_lung: np.ndarray  # layer_HW in [0, 1]: lung not covered by heart or mediastinum
     vessels: np.ndarray  # layer_HW in [0, 1]: fraction of air that vessels and hila displace
-    tissue: np.ndarray  # attenuation_HW of all that isn't lung, were the lungs full of water
+    tissue: np.ndarray  # attenuation_HW of everything but air, as if the lungs held water
 
     def generator(self, *names: str) -> np.random.Generator:
-        """The random numbers of one component: they depend on the seed and the name alone."""
+        """Return the generator of one component; it depends only on the seed and the name."""
         return generator(self.seed, *names)
 
 
 def generator(seed: int, *names: str) -> np.random.Generator:
-    """The generator of the component called `names`."""
+    """Return the generator of the component called `names`."""
     return np.random.default_rng(derive(seed, *names))
 
 
@@ -61,7 +55,7 @@ def chest(
     big_heart: bool,
     wide_mediastinum: bool,
 ) -> Anatomy:
-    """Draw the chest. Only the heart's and the mediastinum's outlines depend on the last two arguments."""
+    """Draw the chest. The last two arguments change only the outlines they name."""
     canvas = _canvas(generator(seed, "position"), height, width, anteroposterior)
     shape = generator(seed, "shape")
     right_dome = shape.uniform(1.5, 1.78) - 0.14 * anteroposterior
@@ -82,7 +76,7 @@ def chest(
     body, tissue = _soft_tissue(
         generator(seed, "soft tissue"), canvas, anteroposterior, female, domes
     )
-    tissue += _bones(generator(seed, "bones"), canvas, anteroposterior, right_dome) * body
+    tissue += bones(generator(seed, "bones"), canvas, anteroposterior, right_dome) * body
     tissue -= _airways_and_stomach(generator(seed, "airways"), canvas, carina, domes)
     return Anatomy(
         seed=seed,
@@ -95,7 +89,7 @@ def chest(
         heart_outline=heart_outline,
         mediastinum_outline=mediastinum_outline,
         lungs=lungs,
-        # Some lung lies behind the heart and shows through it; next to none does through the mediastinum.
+        # Lung behind the heart shows through it a little; behind the mediastinum, hardly at all.
         visible_lung=lungs
         * (1 - canvas.fill([heart_outline, mediastinum_outline], [0.87, 0.95], blur=0.012)),
         vessels=pulmonary_vessels(generator(seed, "vessels"), canvas, carina),
@@ -114,17 +108,12 @@ def _canvas(random: np.random.Generator, height: int, width: int, anteroposterio
     return Canvas(height, width, matrix, centre - matrix @ np.array([0.0, 1.0]))
 
 
-def cage(y: np.ndarray | float) -> np.ndarray:
-    """Distance of the inner chest wall from the midline at height y."""
-    return np.interp(y, _CAGE[:, 0], _CAGE[:, 1])
-
-
 def _lung_outline(side: str, dome: float, recess: float) -> np.ndarray:
-    wall = [(cage(y), y) for y in (0.17, 0.4, 0.7, 1.0, 1.3, recess - 0.2)]
+    wall = [(float(cage(y)), y) for y in (0.17, 0.4, 0.7, 1.0, 1.3, recess - 0.2)]
     points = [
         (0.05, 0.3), (0.16, 0.13), (0.3, 0.02), (0.47, 0.02), *wall,
-        (cage(recess) - 0.01, recess), (0.86, recess - 0.13), (0.68, dome + 0.035), (0.45, dome),
-        (0.24, dome + 0.035), (0.12, dome + 0.05), (0.05, dome - 0.1),
+        (float(cage(recess)) - 0.01, recess), (0.86, recess - 0.13), (0.68, dome + 0.035),
+        (0.45, dome), (0.24, dome + 0.035), (0.12, dome + 0.05), (0.05, dome - 0.1),
     ]  # fmt: skip
     return spline(points, closed=True, steps=6) * (SIDES[side], 1.0)
 
@@ -139,10 +128,11 @@ def _heart_outline(
         (1 + (growth - 1) * (share if big else 0)) * normal for share in (1.0, right_share)
     )
     left = min(left, 1.42)  # a wider heart would leave no lung beside it
-    # (x, fraction of the way from the top of the heart to its bottom)
+    # (x, fraction of the distance from the top of the heart to its bottom)
     contour = np.array([
-        (0.04, 0.0), (-0.11, 0.05), (-0.19, 0.25), (-0.245, 0.48), (-0.24, 0.68), (-0.16, 0.88), (0.02, 0.98), (0.25, 1.0),
-        (0.45, 0.97), (0.575, 0.85), (0.57, 0.68), (0.47, 0.46), (0.34, 0.27), (0.22, 0.1),
+        (0.04, 0.0), (-0.11, 0.05), (-0.19, 0.25), (-0.245, 0.48), (-0.24, 0.68), (-0.16, 0.88),
+        (0.02, 0.98), (0.25, 1.0), (0.45, 0.97), (0.575, 0.85), (0.57, 0.68), (0.47, 0.46),
+        (0.34, 0.27), (0.22, 0.1),
     ])  # fmt: skip
     top, bottom = 0.66 * dome / 1.7, dome + 0.1
     x = np.where(contour[:, 0] > 0, left, right) * contour[:, 0] + 0.01 * random.normal(
@@ -178,7 +168,7 @@ def _mediastinum_outline(
     ]  # fmt: skip
     points = np.array(right + left)
     points[:, 0] *= normal
-    if wide:  # by the vessels above the heart, whose outline hides what lies lower
+    if wide:  # only above the heart, whose outline covers everything below
         points[:, 0] += (
             np.sign(points[:, 0])
             * growth
@@ -196,15 +186,15 @@ def _soft_tissue(
     female: bool,
     domes: dict[str, float],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(layer_HW in [0, 1] of where the body is, attenuation_HW)."""
+    """Return (the body as a layer_HW in [0, 1], attenuation_HW)."""
     fat = random.uniform(0.0, 0.1)
-    spread = (
-        random.uniform(0.0, 0.1) if anteroposterior else random.uniform(0.1, 0.35)
-    )  # how far the arms are held out
+    # The distance between the arms and the trunk.
+    spread = random.uniform(0.0, 0.1) if anteroposterior else random.uniform(0.1, 0.35)
     wall = 1.15 + fat
     half = [
-        (0.3, -1.5), (0.29, -0.5), (0.36, -0.22), (0.7, -0.08), (1.12, 0.0), (1.42 + spread / 2, 0.14), (1.62 + spread, 0.45),
-        (1.72 + 1.6 * spread, 0.9), (1.75 + 2.4 * spread, 1.6), (1.45 + 2.4 * spread, 1.6), (1.36 + 1.5 * spread, 1.0),
+        (0.3, -1.5), (0.29, -0.5), (0.36, -0.22), (0.7, -0.08), (1.12, 0.0),
+        (1.42 + spread / 2, 0.14), (1.62 + spread, 0.45), (1.72 + 1.6 * spread, 0.9),
+        (1.75 + 2.4 * spread, 1.6), (1.45 + 2.4 * spread, 1.6), (1.36 + 1.5 * spread, 1.0),
         (wall + 0.06, 0.78), (wall, 1.1), (wall, 1.6), (wall + 0.02, 2.2), (wall + 0.06, 3.5),
     ]  # fmt: skip
     right = np.array(half) * (-1, 1)
@@ -238,96 +228,6 @@ def _soft_tissue(
     return body, layer
 
 
-def _bones(
-    random: np.random.Generator, canvas: Canvas, anteroposterior: bool, right_dome: float
-) -> np.ndarray:
-    spacing = 0.168 * right_dome / 1.65 * random.uniform(0.95, 1.05)
-    slope = random.uniform(0.85, 1.15) * (0.8 if anteroposterior else 1.0)
-    posterior: list[np.ndarray] = []
-    anterior: list[np.ndarray] = []
-    t = np.linspace(0, 1, 16)
-    for side in SIDES.values():
-        for number in range(1, 11):
-            start = 0.02 + spacing * (number - 1)
-            drop = slope * min(0.08 + 0.06 * number, 0.42)
-            reach = float(cage(start + drop)) + 0.02 if number > 1 else 0.5
-            x = 0.09 + (reach - 0.09) * np.sin(t * np.pi / 2)
-            y = start - 0.035 * np.sin(np.pi * t) + drop * (1 - np.cos(t * np.pi / 2)) ** 1.15
-            posterior.append(np.stack([side * x, y], axis=-1))
-            if number <= 8:
-                end = 0.16 + 0.045 * number
-                fall = slope * (0.1 + 0.045 * number)
-                x = reach - (reach - end) * (1 - np.cos(t * np.pi / 2))
-                y = start + drop + fall * np.sin(t * np.pi / 2) ** 1.1 - 0.03 * t**3
-                anterior.append(np.stack([side * x, y], axis=-1))
-    lift = 0.1 * anteroposterior + random.uniform(-0.04, 0.04)
-    clavicles = []
-    for side in SIDES.values():
-        path = [(0.08, 0.3), (0.22, 0.245), (0.5, 0.225), (0.82, 0.13), (1.15, 0.08), (1.3, 0.1)]
-        clavicles.append(spline(np.array(path) * (side, 1) + (0, random.normal(0, 0.012) - lift)))
-
-    away = random.uniform(0.0, 0.06) + (
-        0.0 if anteroposterior else 0.12
-    )  # scapulae are rotated off the lungs in PA
-    shoulders: list[np.ndarray] = []
-    blade = np.array(
-        [
-            (0.86, 0.25),
-            (1.12, 0.2),
-            (1.22, 0.34),
-            (1.1, 0.75),
-            (0.96, 1.02),
-            (0.88, 0.9),
-            (0.84, 0.5),
-        ]
-    )
-    head = np.array(
-        [(1.26, 0.18), (1.42, 0.2), (1.47, 0.34), (1.4, 0.5), (1.28, 0.46), (1.22, 0.32)]
-    )
-    shaft = np.array([(1.3, 0.45), (1.43, 0.4), (1.62, 1.6), (1.5, 1.6)])
-    acromion = np.array([(1.1, 0.06), (1.38, 0.08), (1.42, 0.14), (1.15, 0.2)])
-    for side in SIDES.values():
-        shoulders += [
-            spline(part + (away, 0), True, 5) * (side, 1) for part in (blade, acromion, shaft, head)
-        ]
-
-    vertebrae, greys = [], []
-    turn = np.linspace(0, 2 * np.pi, 8, endpoint=False)
-    pedicle = np.stack([0.018 * np.cos(turn), 0.028 * np.sin(turn) - 0.02], axis=-1)
-    spinous_process = np.array([(-0.012, 0), (0.012, 0), (0.015, 0.09), (-0.015, 0.09)])
-    corners = [(-1, -1), (0, -0.9), (1, -1), (0.88, 0), (1, 1), (0, 0.9), (-1, 1), (-0.88, 0)]
-    vertebral_body = spline(corners, True, 3)
-    for number in range(-5, 22):
-        y = 0.06 + spacing * 0.97 * (number - 0.5)
-        vertebrae.append(vertebral_body * (0.085 + 0.0015 * number, 0.4 * spacing) + (0, y))
-        vertebrae += [pedicle + (-0.06, y), pedicle + (0.06, y), spinous_process + (0, y)]
-        greys += [0.36, 0.66, 0.66, 0.6]
-
-    # What crosses on a film adds up, so bones that cross each other go into different layers.
-    back, front = _hollow(posterior, 0.062), _hollow(anterior, 0.075)
-    collar = _hollow(clavicles, 0.085)
-    layer = random.uniform(0.12, 0.17) * canvas.fill(
-        [*vertebrae, *back[0]], [*greys, *back[1]], blur=0.009
-    )
-    anterior_grey = random.uniform(0.4, 0.7)
-    layer += 0.155 * canvas.fill(
-        [*shoulders, *front[0], *collar[0]],
-        [0.36, 0.9, 1.0, 1.0] * 2 + [anterior_grey * grey for grey in front[1]] + collar[1],
-        blur=0.009,
-    )
-    return layer
-
-
-def _hollow(paths: list[np.ndarray], width: float) -> tuple[list[np.ndarray], list[float]]:
-    """Polygons and greys of long bones (paths of equal length): densest at the edges, where the beam runs along the cortex."""
-    paths_NP2 = np.stack(paths)
-    outer, inner = ribbon(paths_NP2, width), ribbon(paths_NP2, 0.55 * width)
-    return [polygon for pair in zip(outer, inner, strict=True) for polygon in pair], [
-        1.0,
-        0.62,
-    ] * len(paths)
-
-
 def _airways_and_stomach(
     random: np.random.Generator,
     canvas: Canvas,
@@ -342,25 +242,14 @@ def _airways_and_stomach(
     ]
     polygons, greys = [*bronchi, trachea], [0.3, 0.3, 0.5]
     bubble_seen, gas_seen = random.random() < 0.6, random.random() < 0.4
-    radius, place, darkness = (
-        random.uniform(0.1, 0.2),
-        random.uniform(0.38, 0.6),
-        random.uniform(0.55, 1.0),
-    )
-    bubble = np.array(
-        [
-            (-1.0, 0.55),
-            (-0.75, 0.15),
-            (0.0, 0.0),
-            (0.75, 0.15),
-            (1.1, 0.6),
-            (0.6, 0.95),
-            (-0.4, 1.0),
-        ]
-    )
+    radius, bubble_x = random.uniform(0.1, 0.2), random.uniform(0.38, 0.6)
+    darkness = random.uniform(0.55, 1.0)
+    bubble = np.array([
+        (-1.0, 0.55), (-0.75, 0.15), (0.0, 0.0), (0.75, 0.15), (1.1, 0.6), (0.6, 0.95), (-0.4, 1.0),
+    ])  # fmt: skip
     if bubble_seen:
         polygons.append(
-            spline(bubble * (1.3 * radius, 1.1 * radius) + (place, domes["left"] + 0.09), True)
+            spline(bubble * (1.3 * radius, 1.1 * radius) + (bubble_x, domes["left"] + 0.09), True)
         )
         greys.append(darkness)
     if gas_seen:

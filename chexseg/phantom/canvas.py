@@ -1,7 +1,7 @@
 """Smooth shapes in body coordinates, drawn with Pillow into float32 layers of one image.
 
-Body coordinates are centred on the spine: x points to the image's right (the patient's left) and is 1 at the widest inner
-chest wall; y points down and is 0 at the apex of the lungs.
+Body coordinates are centred on the spine. x points to the image's right (the patient's left) and
+is 1 at the widest inner chest wall. y points down and is 0 at the apex of the lungs.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from functools import cached_property
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+#: A curve's control points: points_P2, or a sequence of (x, y).
+Points = np.ndarray | Sequence[np.ndarray] | Sequence[Sequence[float]]
+
 #: The sign of x on the patient's two sides.
 SIDES = {"right": -1.0, "left": 1.0}
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """An image of height x width pixels and the affine map from body coordinates to its pixel centres."""
+    """An image of height x width pixels, and the affine map from body coordinates to its pixels."""
 
     height: int
     width: int
@@ -29,7 +32,7 @@ class Canvas:
 
     @cached_property
     def scale(self) -> float:
-        """Pixels a body unit."""
+        """Pixels per body unit."""
         return float(np.sqrt(abs(np.linalg.det(self.matrix))))
 
     @cached_property
@@ -41,16 +44,18 @@ class Canvas:
         inverse = np.linalg.inv(self.matrix).astype(np.float32)
         right = (columns - self.origin[0]).astype(np.float32)[None, :]
         down = (rows - self.origin[1]).astype(np.float32)[:, None]
-        return inverse[0, 0] * right + inverse[0, 1] * down, inverse[1, 0] * right + inverse[
-            1, 1
-        ] * down
+        (a, b), (c, d) = inverse
+        return a * right + b * down, c * right + d * down
 
     def pixels(self, points_P2: np.ndarray) -> np.ndarray:
-        """Body coordinates of points (any leading axes) as pixel (column, row)."""
-        return points_P2 @ self.matrix.T + self.origin
+        """Return body coordinates of points (any leading axes) as pixel (column, row)."""
+        return np.asarray(points_P2 @ self.matrix.T + self.origin)
 
     def field(self, function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-        """A slowly varying function(x, y) as a layer_HW: evaluated on every fourth pixel, interpolated between."""
+        """Return a slowly varying function(x, y) as a layer_HW.
+
+        It is evaluated at every fourth pixel and interpolated between.
+        """
         rows, columns = -(-self.height // 4), -(-self.width // 4)
         coarse = function(
             *self._coordinates(
@@ -61,7 +66,7 @@ class Canvas:
         return self._enlarge(coarse.astype(np.float32), Image.Resampling.BILINEAR)
 
     def noise(self, generator: np.random.Generator, grain: float) -> np.ndarray:
-        """A smooth random layer_HW of about unit variance whose grains are `grain` body units wide."""
+        """Return smooth noise as a layer_HW of about unit variance, in grains of `grain` units."""
         rows, columns = (max(3, round(n / (grain * self.scale))) for n in (self.height, self.width))
         return self._enlarge(
             generator.standard_normal((rows, columns), dtype=np.float32), Image.Resampling.BICUBIC
@@ -76,12 +81,13 @@ class Canvas:
         values: Sequence[float] | None = None,
         blur: float = 0.0,
     ) -> np.ndarray:
-        """Polygons of points_P2, later ones over earlier ones, as a layer_HW in [0, 1].
+        """Draw polygons of points_P2, later ones over earlier ones, as a layer_HW in [0, 1].
 
-        values: one grey in [0, 1] a polygon; white without. blur: standard deviation of a Gaussian in body units.
+        values: one grey in [0, 1] per polygon, 1 by default. blur: standard deviation of a
+        Gaussian in body units.
         """
         blur_pixels = blur * self.scale
-        # Sharp edges are drawn at twice the size against jaggedness; what is blurred away needn't be drawn in full.
+        # Sharp edges are drawn at twice the size to avoid jaggedness, blurred shapes at a fraction.
         zoom = (
             2.0
             if blur_pixels < 0.8
@@ -105,7 +111,8 @@ class Canvas:
             image = image.reduce(2)
         if blur_pixels > 0.3:
             sigma = blur_pixels * min(zoom, 1.0)
-            # One box of the same variance does for a blur of about a pixel, in a third of the time.
+            # For a blur of about a pixel, one box of equal variance suffices and takes a third of
+            # the time.
             box = ImageFilter.BoxBlur((math.sqrt(12 * sigma**2 + 1) - 1) / 2)
             image = image.filter(box if blur_pixels < 1.3 else ImageFilter.GaussianBlur(sigma))
         if zoom < 1:
@@ -113,10 +120,8 @@ class Canvas:
         return np.asarray(image) * np.float32(1 / 255)
 
 
-def spline(
-    points: Sequence[Sequence[float]] | np.ndarray, closed: bool = False, steps: int = 8
-) -> np.ndarray:
-    """A Catmull-Rom curve through control points_P2, `steps` points a segment."""
+def spline(points: Points, closed: bool = False, steps: int = 8) -> np.ndarray:
+    """Return a Catmull-Rom curve through control points, with `steps` points per segment."""
     points_P2 = np.asarray(points, dtype=float)
     if closed:
         padded = np.concatenate([points_P2[-1:], points_P2, points_P2[:2]])
@@ -134,13 +139,11 @@ def spline(
 
 
 def ribbon(path: np.ndarray, width: float | np.ndarray) -> np.ndarray:
-    """Polygons of curves with a width: paths_...P2 and widths (a number or ...P) -> outlines_...(2P)2."""
+    """Return the outlines_...(2P)2 of curves paths_...P2 with a width (a number or widths_...P)."""
     along = np.empty_like(path, dtype=float)
     along[..., 1:-1, :] = path[..., 2:, :] - path[..., :-2, :]
-    along[..., 0, :], along[..., -1, :] = (
-        path[..., 1, :] - path[..., 0, :],
-        path[..., -1, :] - path[..., -2, :],
-    )
+    along[..., 0, :] = path[..., 1, :] - path[..., 0, :]
+    along[..., -1, :] = path[..., -1, :] - path[..., -2, :]
     along /= np.maximum(np.hypot(along[..., :1], along[..., 1:]), 1e-9)
     normal = np.stack([-along[..., 1], along[..., 0]], axis=-1)
     half = np.broadcast_to(np.asarray(width) / 2, path.shape[:-1])[..., None]
@@ -153,7 +156,7 @@ def blob(
     radii: Sequence[float],
     roughness: float,
 ) -> np.ndarray:
-    """The outline of a rounded patch: an ellipse whose radius varies by the fraction `roughness`."""
+    """Return the outline of a rounded patch: an ellipse whose radius varies by `roughness`."""
     angles = np.linspace(0, 2 * np.pi, 10, endpoint=False) + generator.uniform(0, 2 * np.pi)
     reach = 1 + roughness * generator.uniform(-1, 1, 10)
     outline = (
@@ -163,6 +166,6 @@ def blob(
 
 
 def smoothstep(value: np.ndarray) -> np.ndarray:
-    """0 below 0, 1 above 1, and a smooth rise between."""
+    """Return 0 below 0, 1 above 1, and a smooth rise between."""
     clipped = np.clip(value, 0, 1)
-    return clipped * clipped * (3 - 2 * clipped)
+    return np.asarray(clipped * clipped * (3 - 2 * clipped))

@@ -1,4 +1,4 @@
-"""Write a data set of synthetic radiographs in the published layout of CheXpert and CheXlocalize."""
+"""Write a data set of synthetic radiographs in the layout of CheXpert and CheXlocalize."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
 from chexseg.phantom.findings import draw_findings, read_report, truth
 from chexseg.phantom.radiograph import lateral, radiograph
-from chexseg.phantom.readers import read_film
+from chexseg.phantom.readers import read_masks
 from chexseg.seeds import derive
 
 FOLDER = "CheXpert-v1.0-small"
 COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *OBSERVATIONS)
 
-#: CheXpert's patient numbers: the first of a split, how many there are of it, and where more would go on.
+#: CheXpert's patient numbers: the first of a split, their count, and the first beyond these.
 _PATIENTS = {
     "train": (1, 64540, 200_001),
     "valid": (64541, 200, 100_001),
@@ -32,16 +32,15 @@ _PATIENTS = {
 
 @dataclass(frozen=True)
 class Config:
-    """How many images of each split, and how large. Raises `UserError` for values out of range."""
+    """The size of a data set and of its images. Raises `UserError` for values out of range."""
 
     train: int  # images, 0 or more; CheXpert has 223,414
     valid: int  # images, 0 or more; CheXpert has 234
     test: int  # images, 0 or more; CheXpert has 668
     seed: int = 0
     size: int = 320  # pixels of the short side, 64 to 2048; CheXpert-v1.0-small has 320
-    prevalence: float | None = (
-        None  # of every finding, each independent of the others, in (0, 1); None: as in CheXpert
-    )
+    # Of each finding, independent of the others, in (0, 1); None: frequencies as in CheXpert
+    prevalence: float | None = None
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -54,21 +53,20 @@ class Config:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise UserError(
-                    f"phantom: {name}: found {value!r}; allowed: a whole number from {low} to {high}"
+                    f"phantom: {name}: found {value!r}; "
+                    f"expected a whole number from {low} to {high}"
                 )
         if self.prevalence is not None and not 0 < self.prevalence < 1:
             raise UserError(
-                f"phantom: prevalence: found {self.prevalence!r}; allowed: a number above 0 and below 1"
+                f"phantom: prevalence: found {self.prevalence!r}; expected a number between 0 and 1"
             )
         if not self.train + self.valid + self.test:
-            raise UserError(
-                "phantom: train, valid, test: found 0 images in all; allowed: at least one"
-            )
+            raise UserError("phantom: train, valid, test: found 0 images; expected at least one")
 
 
 @dataclass(frozen=True)
-class Film:
-    """One image to be written: where it stands, whom it shows, and what of."""
+class ImageSpec:
+    """One image to be written: its path, its patient, its view and its findings."""
 
     path: str  # below FOLDER
     sex: str
@@ -81,12 +79,12 @@ class Film:
 
     @property
     def image_id(self) -> str:
-        """The path below the split, joined by underscores, without its ending."""
+        """The path below the split, joined by underscores, without its suffix."""
         return self.path.split("/", 1)[1].removesuffix(".jpg").replace("/", "_")
 
 
-def films(split: str, seed: int, prevalence: float | None = None) -> Iterator[Film]:
-    """The images of a split, without end: the first n are the same however many are taken."""
+def image_specs(split: str, seed: int, prevalence: float | None = None) -> Iterator[ImageSpec]:
+    """Yield the images of a split, endlessly and always in the same order."""
     first, block, overflow = _PATIENTS[split]
     for index in count():
         number = first + index if index < block else overflow + index - block
@@ -109,8 +107,8 @@ def _study(
     number: int,
     sex: str,
     age: int,
-) -> Iterator[Film]:
-    """The views of one study. All have its findings and its labels."""
+) -> Iterator[ImageSpec]:
+    """Yield the views of one study, all with its findings and its labels."""
     random = np.random.default_rng(derive(seed, split, "study", patient, study))
     findings = draw_findings(random, split, prevalence)
     labels: Mapping[str, float | None] = {
@@ -127,7 +125,7 @@ def _study(
         views.append(("Frontal", views[0][1]))
     for view, (direction, projection) in enumerate(views, 1):
         path = f"{split}/patient{number:05d}/study{study}/view{view}_{direction.lower()}.jpg"
-        yield Film(
+        yield ImageSpec(
             path,
             sex,
             age,
@@ -139,33 +137,34 @@ def _study(
         )
 
 
-def draw(film: Film, size: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """A film's pixels_HW, uint8, short side `size`, and its masks_HW; a lateral view has none."""
-    random = np.random.default_rng(derive(film.seed, "shape"))
+def draw(image: ImageSpec, size: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Draw an image: (pixels_HW uint8 with short side `size`, masks_HW; none of a lateral view)."""
+    random = np.random.default_rng(derive(image.seed, "shape"))
     long = round(size * random.uniform(1.0, 1.22))
-    upright = random.random() < (0.25 if film.view == "Frontal" else 0.9)
+    upright = random.random() < (0.25 if image.view == "Frontal" else 0.9)
     height, width = (long, size) if upright else (size, long)
-    if film.view == "Lateral":
-        return lateral(film.seed, height, width), {}
-    return radiograph(
-        film.seed, height, width, film.findings & set(PATHOLOGIES), film.projection, film.sex
-    )
+    if image.view == "Lateral":
+        return lateral(image.seed, height, width), {}
+    present = image.findings & set(PATHOLOGIES)
+    return radiograph(image.seed, height, width, present, image.projection, image.sex)
 
 
 def write(
     root: Path, config: Config, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> None:
-    """Write the data set below `root`; `progress` is called with (images written, images in all).
+    """Write the data set below `root`; `progress` gets (images written, images in total).
 
-    Image number i of a split is the same whatever the number of images, so a larger set begins with the smaller one. The
-    validation mask file names only images with a finding, as the published one does; the test files name every image.
-    Raises `UserError` where `root` holds a data set already or can't be written.
+    Image number i of a split doesn't depend on the number of images, so a larger set begins with
+    the smaller one. The validation mask file names only images with a finding, as the published
+    one does; the test files name all images. Raises `UserError` if `root` already holds a data set
+    or can't be written.
     """
     root = Path(root)
     for target in (root / FOLDER, root / "CheXlocalize"):
         if target.exists():
             raise UserError(
-                f"{target}: exists already; allowed: a directory without a data set, nothing is overwritten"
+                f"{target}: already exists; expected a directory without a data set"
+                " (nothing is overwritten)"
             )
     masks: dict[str, _PackedMasks] = {name: _PackedMasks() for name in chexlocalize.FILES}
     total, done = config.train + config.valid + config.test, 0
@@ -180,34 +179,34 @@ def write(
             with (root / FOLDER / f"{split}.csv").open("w", newline="", encoding="utf-8") as file:
                 table = csv.writer(file, lineterminator="\n")
                 table.writerow(COLUMNS)
-                for film in islice(films(split, config.seed, config.prevalence), images):
-                    pixels_HW, film_masks = draw(film, config.size)
-                    path = root / FOLDER / film.path
+                for image in islice(image_specs(split, config.seed, config.prevalence), images):
+                    pixels_HW, image_masks = draw(image, config.size)
+                    path = root / FOLDER / image.path
                     path.parent.mkdir(parents=True, exist_ok=True)
                     Image.fromarray(pixels_HW).save(path, "JPEG", quality=90)
-                    table.writerow(_row(film))
+                    table.writerow(_row(image))
                     if split == "test" or (
-                        split == "valid" and any(mask_HW.any() for mask_HW in film_masks.values())
+                        split == "valid" and any(mask_HW.any() for mask_HW in image_masks.values())
                     ):
-                        masks[split].add(film.image_id, film_masks)
+                        masks[split].add(image.image_id, image_masks)
                     if split == "test":
-                        reader = np.random.default_rng(derive(film.seed, "reader"))
-                        masks["radiologists"].add(film.image_id, read_film(reader, film_masks))
+                        reader = np.random.default_rng(derive(image.seed, "reader"))
+                        masks["radiologists"].add(image.image_id, read_masks(reader, image_masks))
                     done += 1
                     progress(done, total)
-        for name, path in chexlocalize.FILES.items():
-            chexlocalize.write(root / path, masks[name])
+        for name, mask_file in chexlocalize.FILES.items():
+            chexlocalize.write(root / mask_file, masks[name])
     except OSError as error:
         raise UserError(f"{error.filename or root}: cannot be written ({error.strerror})") from None
 
 
-def _row(film: Film) -> list[str | int]:
-    labels = ["" if film.labels[name] is None else str(film.labels[name]) for name in OBSERVATIONS]
-    return [f"{FOLDER}/{film.path}", film.sex, film.age, film.view, film.projection, *labels]
+def _row(image: ImageSpec) -> list[str | int]:
+    labels = ["" if value is None else str(value) for value in map(image.labels.get, OBSERVATIONS)]
+    return [f"{FOLDER}/{image.path}", image.sex, image.age, image.view, image.projection, *labels]
 
 
 class _PackedMasks(Mapping[str, dict[str, np.ndarray]]):
-    """Masks of many images, an eighth of their size in memory, unpacked one image at a time."""
+    """Masks of many images, bit-packed in memory and unpacked one image at a time."""
 
     def __init__(self) -> None:
         self._packed: dict[str, dict[str, tuple[np.ndarray, tuple[int, int]]]] = {}

@@ -7,14 +7,14 @@ from collections.abc import Callable
 import numpy as np
 
 from chexseg.phantom.anatomy import Anatomy
-from chexseg.phantom.canvas import ribbon, spline
+from chexseg.phantom.canvas import Points, ribbon, spline
 
-#: A part of a device: outline_P2 in body coordinates and its attenuation, 1 being as dense as the mediastinum.
+#: A part of a device: outline_P2 in body coordinates and its attenuation (1: the mediastinum).
 Part = tuple[np.ndarray, float]
 
 
 def support_devices(chest: Anatomy) -> tuple[np.ndarray, np.ndarray]:
-    """(attenuation_HW, mask_HW) of one to four devices; portable films show more of them."""
+    """Draw one to four devices as (attenuation_HW, mask_HW); AP radiographs show more of them."""
     random = chest.generator("Support Devices")
     odds = ODDS["AP" if chest.anteroposterior else "PA"]
     names = list(DEVICES)
@@ -33,12 +33,12 @@ def support_devices(chest: Anatomy) -> tuple[np.ndarray, np.ndarray]:
     return layer_HW, layer_HW > 0.05
 
 
-def _wire(points: list, width: float, density: float) -> Part:
+def _wire(points: Points, width: float, density: float) -> Part:
     return ribbon(spline(points), width), density
 
 
 def central_line(chest: Anatomy, random: np.random.Generator) -> list[Part]:
-    """From the neck or below a clavicle to the lower superior vena cava."""
+    """Draw a line from the neck or below a clavicle to the lower superior vena cava."""
     x, y = chest.carina
     tip = (x - 0.1 + random.normal(0, 0.015), y + random.uniform(0.05, 0.4))
     start = random.choice(3)
@@ -52,7 +52,7 @@ def central_line(chest: Anatomy, random: np.random.Generator) -> list[Part]:
 
 
 def endotracheal_tube(chest: Anatomy, random: np.random.Generator) -> list[Part]:
-    """Two faint walls and a dense marker stripe, down to just above the carina."""
+    """Draw two faint walls and a dense marker stripe that end just above the carina."""
     x, y = chest.carina
     end = y - random.uniform(0.12, 0.3)
     path = np.array([(random.normal(0, 0.03), -0.8), (0.0, -0.25), (x, end - 0.15), (x, end)])
@@ -61,7 +61,7 @@ def endotracheal_tube(chest: Anatomy, random: np.random.Generator) -> list[Part]
 
 
 def nasogastric_tube(chest: Anatomy, random: np.random.Generator) -> list[Part]:
-    """Down the oesophagus, below the left half of the diaphragm."""
+    """Draw a tube down the oesophagus to below the left half of the diaphragm."""
     x, dome = chest.carina[0], chest.domes["left"]
     turn = random.uniform(0.3, 0.6)
     path = [
@@ -72,7 +72,7 @@ def nasogastric_tube(chest: Anatomy, random: np.random.Generator) -> list[Part]:
 
 
 def chest_tube(chest: Anatomy, random: np.random.Generator) -> list[Part]:
-    """A wide tube through the lateral chest wall towards the apex or the base."""
+    """Draw a wide tube through the lateral chest wall towards the apex or the base."""
     side = random.choice((-1.0, 1.0))
     entry = random.uniform(0.95, 1.4)
     if random.random() < 0.7:
@@ -90,7 +90,7 @@ def chest_tube(chest: Anatomy, random: np.random.Generator) -> list[Part]:
 
 
 def pacemaker(chest: Anatomy, random: np.random.Generator) -> list[Part]:
-    """A generator below one clavicle, mostly the left, with one to three leads to the heart."""
+    """Draw a generator below one clavicle, mostly the left, with one to three heart leads."""
     side = 1.0 if random.random() < 0.85 else -1.0
     centre = np.array([side * random.uniform(0.66, 0.86), random.uniform(0.3, 0.48)])
     turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
@@ -116,7 +116,7 @@ def pacemaker(chest: Anatomy, random: np.random.Generator) -> list[Part]:
 
 
 def ecg_leads(chest: Anatomy, random: np.random.Generator) -> list[Part]:
-    """Thin wires outside the body, each to an electrode on the skin."""
+    """Draw thin wires outside the body, each to an electrode on the skin."""
     parts: list[Part] = []
     turn = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     gather = np.array([random.uniform(-0.6, 0.6), 2.9])
@@ -141,7 +141,7 @@ DEVICES: dict[str, Callable[[Anatomy, np.random.Generator], list[Part]]] = {
     "ECG leads": ecg_leads,
 }
 
-#: How often each device is the one drawn, by projection: intensive care's devices are seen on portable films.
+#: Probability of each device, by projection: AP radiographs are taken in intensive care.
 ODDS: dict[str, dict[str, float]] = {
     "AP": {
         "chest tube": 0.1,

@@ -1,9 +1,10 @@
-"""Which findings a synthetic study has, and what an automated labeler makes of its report.
+"""The findings of a synthetic study, and the labels an automated labeler reads from its report.
 
-Findings occur together as they do in patients: each depends on two latent conditions, heart failure and how ill the patient is
-(a Gaussian copula). How often follows CheXpert: Irvin et al. 2019, table 1 for the training set's labels, in which an
-automated labeler leaves most absent findings blank and many present ones uncertain; the radiologists' labels of validation
-and test set, in which some findings are marked more liberally.
+Findings occur together as they do in patients: each depends on two latent conditions, heart
+failure and severity of illness (a Gaussian copula). Frequencies follow CheXpert. For training they
+follow Irvin et al. 2019, table 1: an automated labeler leaves most absent findings blank and calls
+many present ones uncertain. For validation and test they follow the radiologists' labels, which
+mark some findings more liberally.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation
 
-#: Loadings on (heart failure, illness); the rest of a finding's variance is its own.
+#: Loadings on (heart failure, illness); the rest of a finding's variance is independent.
 _LOADINGS: dict[str, tuple[float, float]] = {
     "Airspace Opacity": (0.0, 0.55),
     "Atelectasis": (0.1, 0.6),
@@ -31,7 +32,7 @@ _LOADINGS: dict[str, tuple[float, float]] = {
     "Fracture": (0.0, 0.1),
 }
 
-#: How often a finding occurs by itself, in `_LOADINGS`' order. Consequences (see `draw_findings`) come on top.
+#: Probability of each finding, in `_LOADINGS`' order, before the consequences in `draw_findings`.
 _OCCURRENCE: dict[str, tuple[float, ...]] = {
     "train": (0.29, 0.23, 0.135, 0.11, 0.285, 0.04, 0.045, 0.445, 0.09, 0.53, 0.02, 0.045),
     "valid": (0.32, 0.34, 0.28, 0.14, 0.19, 0.32, 0.05, 0.3, 0.07, 0.46, 0.01, 0.02),
@@ -41,7 +42,7 @@ _OCCURRENCE: dict[str, tuple[float, ...]] = {
 
 @dataclass(frozen=True)
 class Report:
-    """How the labeler reads a finding out of a report; what is in none of these stays blank."""
+    """The labeler's probabilities for one finding; in all other cases its label stays blank."""
 
     mentioned: float  # P(1 | present)
     hedged: float  # P(-1 | present)
@@ -65,40 +66,41 @@ _REPORTS: dict[str, Report] = {
     "Support Devices": Report(0.96, 0.003, 0.005, 0.05),
 }
 
-#: P(1 | absent): the labeler's mistakes; and the part of the studies without findings whose report says so plainly.
-_MISREAD, _NO_FINDING_SAID = 0.01, 0.7
+#: P(1 | absent), the labeler's errors; and P(the report states "no finding" | no findings).
+_MISREAD, _NO_FINDING_STATED = 0.01, 0.7
 
 
 def draw_findings(
     random: np.random.Generator, split: str, prevalence: float | None = None
 ) -> frozenset[str]:
-    """What a study of this split shows: names of pathologies, and Pneumonia, Pleural Other and Fracture.
+    """Draw the findings of a study: pathologies, Pneumonia, Pleural Other and Fracture.
 
-    With a `prevalence`, in (0, 1), every finding occurs by itself that often, whatever the others and the split.
-    Airspace Opacity is named only where it has patches of its own: consolidation and edema are airspace opacities as well.
+    With a `prevalence` in (0, 1) each finding has that probability, independent of the others and
+    of the split. Airspace Opacity is included only if it has separate patches, although
+    consolidation and edema are airspace opacities too.
     """
     loadings = np.array(list(_LOADINGS.values())) * (prevalence is None)
-    own = np.sqrt(1 - (loadings**2).sum(axis=1))
-    latent = loadings @ random.standard_normal(2) + own * random.standard_normal(len(loadings))
+    residual = np.sqrt(1 - (loadings**2).sum(axis=1))
+    latent = loadings @ random.standard_normal(2) + residual * random.standard_normal(len(loadings))
     rates = _OCCURRENCE[split] if prevalence is None else (prevalence,) * len(_LOADINGS)
     thresholds = np.array([NormalDist().inv_cdf(1 - rate) for rate in rates])
-    found = {name for name, shown in zip(_LOADINGS, latent > thresholds, strict=True) if shown}
+    findings = {name for name, shown in zip(_LOADINGS, latent > thresholds, strict=True) if shown}
     wide, obscured, pneumonic = random.random(3)
-    if "Cardiomegaly" in found and wide < 0.85:
-        found.add("Enlarged Cardiomediastinum")
-    if "Consolidation" in found or ("Atelectasis" in found and obscured < 0.4):
-        found.add("Airspace Opacity")
+    if "Cardiomegaly" in findings and wide < 0.85:
+        findings.add("Enlarged Cardiomediastinum")
+    if "Consolidation" in findings or ("Atelectasis" in findings and obscured < 0.4):
+        findings.add("Airspace Opacity")
     if pneumonic < (
-        0.35 if "Consolidation" in found else 0.1 if "Airspace Opacity" in found else 0.0
+        0.35 if "Consolidation" in findings else 0.1 if "Airspace Opacity" in findings else 0.0
     ):
-        found.add("Pneumonia")
-    return frozenset(found)
+        findings.add("Pneumonia")
+    return frozenset(findings)
 
 
 def truth(findings: frozenset[str]) -> dict[str, bool]:
-    """CheXpert's fourteen observations, as a radiologist who missed nothing would label them.
+    """Return the true labels of CheXpert's fourteen observations.
 
-    No Finding means none of the others but Support Devices, as for CheXpert's labeler.
+    No Finding means none of the others except Support Devices, as for CheXpert's labeler.
     """
     labels = {
         observation(name): name in findings
@@ -112,24 +114,24 @@ def truth(findings: frozenset[str]) -> dict[str, bool]:
 
 
 def read_report(random: np.random.Generator, labels: dict[str, bool]) -> dict[str, float | None]:
-    """What the automated labeler says of a study with these true labels: 1, 0, -1 (uncertain) or None (blank)."""
+    """Return the automated labeler's labels, given the true ones: 1, 0, -1 (uncertain) or None."""
     chances = dict(zip(OBSERVATIONS, random.random(len(OBSERVATIONS)).tolist(), strict=True))
-    said: dict[str, float | None] = {}
+    read: dict[str, float | None] = {}
     for name, report in _REPORTS.items():
         chance = chances[name]
         if labels[name]:
             outcomes = ((1.0, report.mentioned), (-1.0, report.hedged), (0.0, 0.01))
         else:
             outcomes = ((1.0, _MISREAD), (-1.0, report.suspected), (0.0, report.denied))
-        said[name] = None
+        read[name] = None
         for value, probability in outcomes:
             if chance < probability:
-                said[name] = value
+                read[name] = value
                 break
             chance -= probability
-    plain = labels["No Finding"] and chances["No Finding"] < _NO_FINDING_SAID
+    stated = labels["No Finding"] and chances["No Finding"] < _NO_FINDING_STATED
     contradicted = any(
-        value in (1.0, -1.0) for name, value in said.items() if name != "Support Devices"
+        value in (1.0, -1.0) for name, value in read.items() if name != "Support Devices"
     )
-    said["No Finding"] = 1.0 if plain and not contradicted else None
-    return {name: said[name] for name in OBSERVATIONS}
+    read["No Finding"] = 1.0 if stated and not contradicted else None
+    return {name: read[name] for name in OBSERVATIONS}

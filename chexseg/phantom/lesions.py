@@ -1,7 +1,7 @@
 """The pathologies of lung and pleura: where each displaces air, and its mask.
 
-Each function draws from the random numbers of its own name, so that one lesion's presence moves no other. All but the
-pneumothorax return the fraction of air they displace; what lies outside the lungs is ignored when the film is exposed.
+Each function has its own generator, so adding one lesion doesn't move another. All but the
+pneumothorax return the fraction of air they displace. Displacement outside the lungs has no effect.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chexseg.phantom.anatomy import Anatomy, cage
+from chexseg.phantom.anatomy import Anatomy
 from chexseg.phantom.canvas import SIDES, blob, ribbon, smoothstep, spline
+from chexseg.phantom.skeleton import cage
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,16 @@ def _lesion(
     texture_HW: np.ndarray | float = 1.0,
     level: float = 0.3,
 ) -> Lesion:
-    """A lesion of shape_HW in [0, 1]; its mask is where it is at least `level` of its strength over visible lung."""
+    """Return a lesion of shape_HW in [0, 1]; its mask is visible lung where it exceeds `level`."""
     displaced_HW = np.clip(strength * shape_HW * texture_HW, 0, 0.95)
     mask_HW = shape_HW * chest.visible_lung > level
-    if not mask_HW.any():  # all of it behind the heart, through which it shines faintly
+    if not mask_HW.any():  # entirely behind the heart, through which it shows faintly
         mask_HW = shape_HW * chest.lungs > level
     return Lesion(displaced_HW, mask_HW)
 
 
 def haze(chest: Anatomy) -> Lesion:
-    """Airspace opacity: one to three ill-defined patches, mostly in the lower zones."""
+    """Draw airspace opacity: one to three ill-defined patches, mostly in the lower zones."""
     random = chest.generator("Airspace Opacity")
     patches = [_patch(chest, random)]
     patches += [_patch(chest, random) for _ in range(random.choice(3, p=(0.55, 0.3, 0.15)))]
@@ -66,7 +67,7 @@ def _zone(
 
 
 def consolidation(chest: Anatomy) -> Lesion:
-    """A dense patch with air bronchograms, within the first patch of the haze around it."""
+    """Draw a dense patch with air bronchograms, within the first patch of the haze around it."""
     (x, y), (across, down) = _zone(chest, chest.generator("Airspace Opacity"))
     random = chest.generator("Consolidation")
     size = random.uniform(0.6, 0.78)
@@ -86,7 +87,7 @@ def consolidation(chest: Anatomy) -> Lesion:
 
 
 def edema(chest: Anatomy) -> Lesion:
-    """Perihilar haze on both sides, in the shape of a bat's wings."""
+    """Draw perihilar haze on both sides, in the shape of a bat's wings."""
     random = chest.generator("Edema")
     reach, extent = random.uniform(0.36, 0.5), random.uniform(0.5, 0.68)
     centre = chest.carina[1] + 0.25 + random.uniform(-0.05, 0.08)
@@ -107,11 +108,11 @@ def edema(chest: Anatomy) -> Lesion:
 
 
 def lung_lesion(chest: Anatomy) -> Lesion:
-    """One to three nodules."""
+    """Draw one to three nodules."""
     random = chest.generator("Lung Lesion")
     count = random.choice((1, 2, 3), p=(0.7, 0.18, 0.12))
     strength = random.uniform(0.38, 0.62)
-    # More places than nodules: the first that neither heart nor mediastinum hides are taken.
+    # Of 60 candidates take the first that neither heart nor mediastinum hides.
     sign = random.choice(list(SIDES.values()), 60)
     y = random.uniform(0.2, chest.domes["right"] - 0.1, 60)
     centres = np.stack([sign * random.uniform(0.25, 0.9, 60) * cage(y), y], axis=-1)
@@ -132,7 +133,7 @@ def lung_lesion(chest: Anatomy) -> Lesion:
 
 
 def atelectasis(chest: Anatomy) -> Lesion:
-    """Plate-like bands above the diaphragm, or the collapsed base of one lung."""
+    """Draw plate-like bands above the diaphragm, or the collapsed base of one lung."""
     random = chest.generator("Atelectasis")
     both = random.random() < 0.35
     sides = list(SIDES) if both else [random.choice(list(SIDES))]
@@ -161,15 +162,14 @@ def atelectasis(chest: Anatomy) -> Lesion:
 
 
 def effusion(chest: Anatomy) -> Lesion:
-    """Fluid that fills the costophrenic angle and climbs the chest wall in a meniscus."""
+    """Draw fluid that fills the costophrenic angle and climbs the chest wall in a meniscus."""
     random = chest.generator("Pleural Effusion")
     both = random.random() < 0.45
     chosen = random.choice(list(SIDES))
     levels = {side: 0.19 + 0.62 * random.beta(1.0, 2.4) for side in SIDES}
     rise, rim = random.uniform(0.12, 0.22), random.uniform(0.09, 0.15)
-    blur = (
-        0.14 if chest.anteroposterior else 0.07
-    )  # a supine patient's fluid layers out behind the lung
+    # When the patient lies supine, the fluid spreads behind the lung.
+    blur = 0.14 if chest.anteroposterior else 0.07
 
     def fluid(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         layer = np.zeros_like(x)
@@ -184,9 +184,10 @@ def effusion(chest: Anatomy) -> Lesion:
 
 
 def pneumothorax(chest: Anatomy) -> tuple[Lesion, np.ndarray]:
-    """Air between lung and chest wall, widest at the apex, and the layer_HW of the thin pleural line.
+    """Draw air between lung and chest wall, widest at the apex.
 
-    The lesion's `displaced_HW` is the air there that holds no vessels and no lung tissue.
+    Returns the lesion and the layer_HW of the thin pleural line. The lesion's `displaced_HW` is
+    the air that holds neither vessels nor lung tissue.
     """
     random = chest.generator("Pneumothorax")
     side = random.choice(list(SIDES))
@@ -201,7 +202,7 @@ def pneumothorax(chest: Anatomy) -> tuple[Lesion, np.ndarray]:
     collapsed = hilum + outward * (1 - retreat / np.maximum(length, retreat + 1e-6))[:, None]
     shrunken = [collapsed, chest.lung_outlines["left" if side == "right" else "right"]]
     free_HW = chest.lungs * (1 - chest.canvas.fill(shrunken, blur=0.006))
-    # Where the lung still touches the wall there is no pleural line to see.
+    # No pleural line is visible where the lung still touches the wall.
     line = ribbon(collapsed, np.where(retreat > 0.03, 0.014, 0.0))
     pleura_HW = chest.canvas.fill([line], blur=0.003) * chest.visible_lung
     mask_HW = free_HW * chest.visible_lung > 0.4

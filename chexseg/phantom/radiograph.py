@@ -1,4 +1,4 @@
-"""One synthetic chest radiograph: anatomy, pathologies and film put together."""
+"""One synthetic chest radiograph: anatomy and pathologies, exposed on a film."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from chexseg.phantom.canvas import Canvas, ribbon, spline
 from chexseg.phantom.devices import support_devices
 from chexseg.phantom.lesions import DISPLACING, pneumothorax
 
-#: Attenuation of a full lung's air, and that of a vessel-free pleural space beyond it.
+#: Attenuation removed by the air of a full lung, and further by a pleural space without vessels.
 _AIR, _FREE_AIR = 0.56, 0.06
 
 
@@ -25,14 +25,15 @@ def radiograph(
     projection: str = "PA",
     sex: str = "Female",
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """A frontal film: (pixels_HW uint8, pathology -> mask_HW bool for all ten).
+    """Return a frontal radiograph: (pixels_HW uint8, pathology -> mask_HW bool for all ten).
 
-    present: the pathologies to draw. A consolidation brings the haze around it, and consolidation and edema are part of
-    the Airspace Opacity mask, as in CheXlocalize; so that mask may be filled without being named. projection: "PA" or "AP".
-    The same seed gives the same chest and film whatever is present. Raises `UserError` for an unknown name.
+    present: the pathologies to draw. projection: "PA" or "AP". A consolidation brings the haze
+    around it. Consolidation and edema are part of the Airspace Opacity mask, as in CheXlocalize,
+    so that mask may be filled although `present` doesn't name it. The same seed gives the same
+    chest and exposure, whatever is present. Raises `UserError` for an unknown name.
     """
     if unknown := set(present) - set(PATHOLOGIES):
-        raise UserError(f"unknown pathologies {sorted(unknown)}; allowed: {', '.join(PATHOLOGIES)}")
+        raise UserError(f"present: found {sorted(unknown)}; allowed: {', '.join(PATHOLOGIES)}")
     if projection not in ("PA", "AP"):
         raise UserError(f"projection: found {projection!r}; allowed: PA, AP")
     drawn = set(present) | ({"Airspace Opacity"} if "Consolidation" in present else set())
@@ -47,10 +48,9 @@ def radiograph(
         "Enlarged Cardiomediastinum" in drawn,
     )
 
-    thickness_HW = 0.4 + 0.6 * body.canvas.fill(
-        list(body.lung_outlines.values()), blur=0.07
-    )  # lungs taper to their rim
-    # No two parts of a healthy chest let through the same, or the faintest haze would be told by its grey alone.
+    # Lungs taper towards their rim.
+    thickness_HW = 0.4 + 0.6 * body.canvas.fill(list(body.lung_outlines.values()), blur=0.07)
+    # A healthy chest varies in grey; without this, grey alone would give away the faintest haze.
     unevenness = body.generator("unevenness")
     thickness_HW += unevenness.uniform(0.02, 0.07) * body.canvas.noise(unevenness, 0.3)
     air_HW = body.visible_lung * thickness_HW
@@ -85,7 +85,7 @@ def radiograph(
 
 
 def _cardiomediastinum(body: Anatomy) -> np.ndarray:
-    """Heart and mediastinum from the upper edge of the lungs down to the diaphragm, as radiologists outline them."""
+    """Return the mask_HW of heart and mediastinum, from the top of the lungs to the diaphragm."""
     upper = body.mediastinum_outline[
         (body.mediastinum_outline[:, 1] > 0.1)
         & (body.mediastinum_outline[:, 1] < body.domes["right"])
@@ -96,7 +96,10 @@ def _cardiomediastinum(body: Anatomy) -> np.ndarray:
 def _expose(
     seed: int, attenuation_HW: np.ndarray, anteroposterior: bool
 ) -> tuple[np.ndarray, tuple[slice, slice]]:
-    """Exposure, film curve, grain, a side marker and the collimator: attenuation -> (pixels_HW uint8, exposed field)."""
+    """Turn attenuation into (pixels_HW uint8, the exposed field).
+
+    Applies exposure, film curve, grain, a side marker and the collimator.
+    """
     random = generator(seed, "film")
     height, width = attenuation_HW.shape
     low, high = random.normal(0.14, 0.035), random.normal(1.12, 0.05)
@@ -131,7 +134,7 @@ def _expose(
 
 
 def _mark(grey: np.ndarray, right: float, down: float) -> None:
-    """Put the lead letter L beside the patient's left shoulder, at fractions of the width and height, into grey_HW."""
+    """Draw the lead letter L into grey_HW, at fractions of its width and height."""
     height, width = grey.shape
     size = 0.045 * min(height, width)
     top, left, stroke = int(down * height), int(right * width), max(1, round(0.2 * size))
@@ -141,7 +144,7 @@ def _mark(grey: np.ndarray, right: float, down: float) -> None:
 
 
 def lateral(seed: int, height: int, width: int) -> np.ndarray:
-    """A side view, pixels_HW uint8, the patient facing the image's left. It shows no pathology and has no masks."""
+    """Return a side view, pixels_HW uint8, without pathologies; the patient faces left."""
     random = generator(seed, "lateral")
     unit = min(0.44 * width, 0.385 * height) * random.uniform(0.95, 1.05)
     matrix = unit * np.diag(random.uniform(0.95, 1.05, 2))
@@ -157,8 +160,9 @@ def lateral(seed: int, height: int, width: int) -> np.ndarray:
         (1.0, 3.0), (1.12, 1.6), (1.1, 0.7), (0.85, 0.1), (0.5, -0.3), (0.4, -1.0),
     ]  # fmt: skip
     lung = [
-        (-0.1, 0.06), (0.35, 0.0), (0.72, 0.3), (0.92, 0.8), (0.97, 1.4), (0.92, dome + 0.5), (0.6, dome + 0.2),
-        (0.1, dome), (-0.4, dome + 0.02), (-0.76, dome + 0.12), (-0.8, 1.0), (-0.62, 0.5), (-0.36, 0.2),
+        (-0.1, 0.06), (0.35, 0.0), (0.72, 0.3), (0.92, 0.8), (0.97, 1.4), (0.92, dome + 0.5),
+        (0.6, dome + 0.2), (0.1, dome), (-0.4, dome + 0.02), (-0.76, dome + 0.12), (-0.8, 1.0),
+        (-0.62, 0.5), (-0.36, 0.2),
     ]  # fmt: skip
     heart = [
         (-0.5, 0.85), (-0.15, 0.75), (0.2, 1.0), (0.32, 1.4), (0.22, dome + 0.1),

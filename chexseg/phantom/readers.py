@@ -1,6 +1,6 @@
-"""Simulated radiologists: masks that find, miss, shift, smooth and overdraw what is really there.
+"""Simulated radiologists: they miss findings, and shift, smooth or enlarge the true masks.
 
-They stand for CheXlocalize's human benchmark, so that a report on synthetic data has its row of radiologists as well.
+They replace CheXlocalize's human benchmark, so a report on synthetic data has radiologists too.
 """
 
 from __future__ import annotations
@@ -17,13 +17,11 @@ from chexseg.phantom.canvas import Canvas
 
 @dataclass(frozen=True)
 class Habit:
-    """How a reader treats one pathology. Lengths are in units of the finding's own thickness."""
+    """A reader's errors for one pathology. Lengths are in units of the finding's thickness."""
 
-    missed: float  # probability to draw nothing
+    missed: float  # probability of drawing nothing
     wander: float  # standard deviation of the outline's distance from the true one
-    generous: tuple[
-        float, float
-    ]  # range of the distance by which the outline is drawn too far outside
+    generous: tuple[float, float]  # range of the outline's distance outside the true one
 
 
 HABITS: dict[str, Habit] = {
@@ -39,7 +37,7 @@ HABITS: dict[str, Habit] = {
     "Support Devices": Habit(0.03, 0.3, (0.0, 0.45)),
 }
 
-#: What a finding may be called beside its own name, or instead of it.
+#: The pathology that a finding may be mistaken for, in addition to its true name.
 CONFUSIONS: dict[str, str] = {
     "Airspace Opacity": "Consolidation",
     "Atelectasis": "Airspace Opacity",
@@ -50,14 +48,14 @@ CONFUSIONS: dict[str, str] = {
 _CONFUSED = 0.06
 
 
-def read_film(
+def read_masks(
     random: np.random.Generator, masks: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """One reader's masks_HW of the pathologies, given the true ones, under the same names."""
+    """Return one reader's masks_HW by pathology, given the true ones."""
     drawn = {name: np.zeros_like(mask_HW) for name, mask_HW in masks.items()}
     for name, mask_HW in masks.items():
         missed, confused = random.random(2)
-        # Each finding has its own numbers, so that one's presence doesn't change how another is drawn.
+        # Each finding has its own generator, so one finding doesn't change how another is drawn.
         hand = np.random.default_rng(random.integers(2**63))
         if mask_HW.any() and missed >= HABITS[name].missed:
             drawn[name] |= _trace(hand, mask_HW, HABITS[name])
@@ -67,7 +65,7 @@ def read_film(
 
 
 def _trace(random: np.random.Generator, mask_HW: np.ndarray, habit: Habit) -> np.ndarray:
-    """The mask as redrawn by hand: displaced unevenly, its edge smoothed and moved outwards or inwards."""
+    """Redraw a mask by hand: displace it unevenly, smooth its edge, move it out- or inwards."""
     rows, columns = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
     margin = 24
     window = (
@@ -78,7 +76,7 @@ def _trace(random: np.random.Generator, mask_HW: np.ndarray, habit: Habit) -> np
     height, width = part_HW.shape
     thickness = _thickness(part_HW)
     reach = min(habit.wander * thickness, 0.6 * margin)
-    # A hand errs in stretches some thicknesses long, not pixel by pixel.
+    # A hand errs over stretches several thicknesses long, not pixel by pixel.
     grid = Canvas(height, width, np.eye(2), np.zeros(2))
     down_HW, right_HW = (
         reach * (0.7 * grid.noise(random, 3 * thickness + 12) + 0.7 * random.normal())
@@ -89,16 +87,15 @@ def _trace(random: np.random.Generator, mask_HW: np.ndarray, habit: Habit) -> np
     moved = Image.fromarray(part_HW[row_HW, column_HW].astype(np.uint8) * 255)
     outwards = random.uniform(*habit.generous) * thickness
     blur = max(0.35 * thickness, 0.6 * abs(outwards), 0.8)
-    level = 255 * NormalDist().cdf(
-        -outwards / blur
-    )  # a straight edge, blurred, has this grey so far outside
+    # The grey of a blurred straight edge at a distance of `outwards`.
+    level = 255 * NormalDist().cdf(-outwards / blur)
     traced = np.zeros_like(mask_HW)
     traced[window] = np.asarray(moved.filter(ImageFilter.GaussianBlur(blur))) > level
     return traced
 
 
 def _thickness(mask_HW: np.ndarray) -> float:
-    """Twice the area by the length of the outline, pixels: a line's width, a disc's radius."""
+    """Return twice the area over the outline's length, pixels: a line's width, a disc's radius."""
     padded = np.pad(mask_HW, 1)
     inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return 2 * int(mask_HW.sum()) / max(1, int((mask_HW & ~inside).sum()))

@@ -1,4 +1,4 @@
-"""The vessels of the lungs, which radiate from the hila and thin out towards the chest wall."""
+"""The vessels of the lungs, which radiate from the hila and taper towards the chest wall."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from chexseg.phantom.canvas import SIDES, Canvas, ribbon, spline
 def pulmonary_vessels(
     random: np.random.Generator, canvas: Canvas, carina: tuple[float, float]
 ) -> np.ndarray:
-    """Pulmonary vessels: three generations of branches that taper away from both hila."""
-    polygons, greys = [], []
+    """Draw three generations of branches that taper away from both hila, as a layer_HW."""
+    polygons: list[np.ndarray] = []
+    greys: list[float] = []
     hila = []
     for side in SIDES.values():
         hilum = np.array([side * 0.2, carina[1] + (0.2 if side < 0 else 0.12)])

@@ -1,4 +1,4 @@
-"""A comparison as a table, a figure and one self-contained page."""
+"""A comparison of two sides as a table, a figure and a self-contained page."""
 
 from __future__ import annotations
 
@@ -12,41 +12,44 @@ import plotly.graph_objects as go
 from chexseg.analysis.comparison import MEAN, Comparison, one_pair, sentence, short
 from chexseg.analysis.tables.text import to_csv
 from chexseg.report.page.html_tables import to_html
-from chexseg.report.page.markup import document, scroll
+from chexseg.report.page.markup import document, note, plot, scroll
 from chexseg.report.palette import BLUE, FONT, GREY, VERMILLION
 
 METHOD = (
-    "Pooled IoU: intersections and unions summed over test images, then divided; mIoU is the mean over the pathologies that an "
-    "expert drew. A side’s value is the mean over its trials. from, to: 95% interval of the difference A − B over patients, "
-    "the trials fixed (paired bootstrap); trials from, trials to: over the trials of both sides, paired by their number, the "
-    "patients fixed; both from, both to: over trials and patients together. The p-value is over both too; where the sides "
-    "don’t share two trials, over patients alone, and then it speaks of these models and not of how they were trained. It is "
-    "adjusted by Holm over all mIoU, and over all pathologies; a verdict needs 0.05. None for fewer than six patients with the "
-    "pathology."
+    "Pooled IoU: intersections and unions are summed over the test images, then divided. mIoU is "
+    "the mean over the pathologies that an expert drew. A side’s value is the mean over its "
+    "trials. from, to: 95% interval of the difference A − B over patients, with the trials fixed "
+    "(paired bootstrap). trials from, trials to: over the trials of both sides, paired by number, "
+    "with the patients fixed. both from, both to: over trials and patients together, as is the "
+    "p-value. If the sides share fewer than two trials, the p-value is over patients only: it then "
+    "compares these models, not the ways they were trained. It is adjusted by Holm over all mIoU "
+    "and, separately, over all pathologies. A verdict needs p < 0.05 and at least six patients "
+    "with the pathology."
 )
 
 
-def write(found: Comparison, out: Path) -> Path:
-    """Write compare.csv and compare.html into `out`; returns the path of the page."""
+def write(comparison: Comparison, out: Path) -> Path:
+    """Write compare.csv and compare.html into `out` and return the path of the page."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / "compare.csv").write_text(to_csv(found.rows))
+    (out / "compare.csv").write_text(to_csv(comparison.rows))
     page = out / "compare.html"
-    page.write_text(render(found), encoding="utf-8")
+    page.write_text(render(comparison), encoding="utf-8")
     return page
 
 
-def figure_rows(found: Comparison) -> pd.DataFrame:
-    """One row a line of the figure, from the top: of one pair its mIoU and pathologies, of several the mIoU of each.
+def figure_rows(comparison: Comparison) -> pd.DataFrame:
+    """Return one row per line of the figure, from the top.
 
-    Columns: label, difference, from, to, trials from, trials to.
+    For one pair, these are its mIoU and pathologies; for several, the mIoU of each. Columns: label,
+    difference, from, to, trials from, trials to.
     """
-    if one_pair(found):
-        labels, rows = found.rows["pathology"], found.rows
+    if one_pair(comparison):
+        labels, rows = comparison.rows["pathology"], comparison.rows
     else:
-        rows = found.rows[found.rows["pathology"] == MEAN]
-        told = [name for name in ("A", "B") if rows[name].nunique() > 1]
-        both = len(told) == 2 and (rows["A"] != rows["B"]).any()
-        labels = rows["A"] + "<br>− " + rows["B"] if both else rows[told[0]]
+        rows = comparison.rows[comparison.rows["pathology"] == MEAN]
+        varied = [name for name in ("A", "B") if rows[name].nunique() > 1]
+        both = len(varied) == 2 and (rows["A"] != rows["B"]).any()
+        labels = rows["A"] + "<br>− " + rows["B"] if both else rows[varied[0]]
     columns = ["difference", "from", "to", "trials from", "trials to"]
     return (
         rows[columns]
@@ -57,7 +60,7 @@ def figure_rows(found: Comparison) -> pd.DataFrame:
 
 
 def figure(rows: pd.DataFrame) -> go.Figure:
-    """Draw the rows of `figure_rows`: differences with both intervals, about a line at 0."""
+    """Draw the rows of `figure_rows`: differences with both intervals, and a line at 0."""
     drawn = go.Figure()
     reach = _reach(rows)
     position = np.arange(len(rows))[::-1]
@@ -66,14 +69,14 @@ def figure(rows: pd.DataFrame) -> go.Figure:
         ("over trials", "trials from", "trials to", "irnet", VERMILLION, "diamond", -0.24),
     )
     for name, low, high, meta, colour, symbol, shift in parts:
-        there = rows[low].notna() if shift else rows["difference"].notna()
-        if not there.any():
+        defined = rows[low].notna() if shift else rows["difference"].notna()
+        if not defined.any():
             continue
-        values = rows[there]
+        values = rows[defined]
         drawn.add_trace(
             go.Scatter(
                 x=values["difference"].tolist(),
-                y=(position[there] + shift).tolist(),
+                y=(position[defined] + shift).tolist(),
                 mode="markers",
                 name=f"A − B, 95% interval {name}",
                 meta=meta,
@@ -135,49 +138,49 @@ def figure(rows: pd.DataFrame) -> go.Figure:
 
 
 def _reach(rows: pd.DataFrame) -> float:
-    """Half the axis: every difference and interval over patients; of those over trials what fits, as two are very wide."""
+    """Return half the length of the axis.
+
+    It includes all differences and intervals over patients, but cuts intervals over trials: with
+    two trials they are very wide.
+    """
     narrow = np.nanmax(rows[["difference", "from", "to"]].abs().to_numpy(dtype=float), initial=0.02)
     wide = np.nanmax(rows[["trials from", "trials to"]].abs().to_numpy(dtype=float), initial=0.0)
     return float(1.08 * max(narrow, min(wide, 1.6 * narrow)))
 
 
-def render(found: Comparison) -> str:
-    """The page as text: nothing in it needs a network."""
+def render(comparison: Comparison) -> str:
+    """Return the page as text; it needs no network."""
     names = [
         f"<b>{letter}</b>: {escape(title)}"
-        for letter, title in zip("AB", found.titles, strict=True)
+        for letter, title in zip("AB", comparison.titles, strict=True)
     ]
-    size = (
-        f"pixels counted at {found.size} × {found.size}"
-        if found.size
-        else "pixels counted at each image’s own size"
+    size = f"{comparison.size} × {comparison.size}" if comparison.size else "each image’s own size"
+    facts = (
+        f"{comparison.images:,} test images",
+        f"{comparison.patients:,} patients",
+        f"pixels counted at {size}",
     )
-    facts = "".join(
-        f"<li>{fact}</li>"
-        for fact in (f"{found.images:,} test images", f"{found.patients:,} patients", size)
-    )
-    notes = "".join(f'<p class="alert">{escape(note)}</p>' for note in found.notes)
-    drawn = figure(figure_rows(found))
-    rows = short(found) if one_pair(found) else found.rows
-    data = drawn.to_json().replace("</", "<\\/")
+    listed = "".join(f"<li>{fact}</li>" for fact in facts)
+    notes = "".join(f'<p class="alert">{escape(text)}</p>' for text in comparison.notes)
+    rows = short(comparison) if one_pair(comparison) else comparison.rows
     sections = {
-        "Difference": f'<p class="lead">{escape(sentence(found))}</p>{notes}'
-        f'<figure><div class="plot wide" data-figure="difference" style="height:{drawn.layout.height}px"></div>'
-        f'<script type="application/json" id="difference">{data}</script></figure>',
-        "Table": scroll(to_html(rows)) + f'<p class="note">{METHOD}</p>',
-        "Settings that differ": scroll(to_html(found.settings))
-        if len(found.settings)
-        else '<p class="note">None, or unknown: a file of masks has no settings.</p>',
+        "Difference": f'<p class="lead">{escape(sentence(comparison))}</p>{notes}'
+        + plot(figure(figure_rows(comparison)), "difference", "wide"),
+        "Table": scroll(to_html(rows)) + note(escape(METHOD)),
+        "Settings that differ": scroll(to_html(comparison.settings))
+        if len(comparison.settings)
+        else note("None, or unknown: a mask file has no settings."),
     }
-    if len(found.cells):
+    if len(comparison.cells):
         sections["Cells"] = scroll(
-            to_html(found.cells.rename(columns={"key": "key of its scores"}))
+            to_html(comparison.cells.rename(columns={"key": "key of its scores"}))
         )
     content = "".join(
         f"<section><h2>{title}</h2>{text}</section>" for title, text in sections.items()
     )
     body = (
-        f'<header><p class="eyebrow">chexseg compare</p><h1>A against B</h1><p>{"<br>".join(names)}</p>'
-        f'<ul class="facts">{facts}</ul></header><main>{content}</main>'
+        '<header><p class="eyebrow">chexseg compare</p><h1>A against B</h1>'
+        f"<p>{'<br>'.join(names)}</p>"
+        f'<ul class="facts">{listed}</ul></header><main>{content}</main>'
     )
-    return document(" against ".join(found.titles), body)
+    return document(" against ".join(comparison.titles), body)

@@ -1,4 +1,4 @@
-"""What a report has written into its folder, so that the next one there leaves nothing old beside what is new."""
+"""The list of files that a report wrote, so that the next report can delete outdated ones."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ NAME = "report.json"
 
 
 def replace(out: Path, files: Sequence[Path]) -> None:
-    """List these files of `out` with their sha256, and delete those that only the former list has.
+    """Write the list of these files with their SHA-256, and delete files of the previous list.
 
-    A file is deleted only while it has the sha256 that the list says, and never one outside `out`: a list is but a file.
+    A file is deleted only if its SHA-256 is still the listed one, and only below `out`: anyone
+    can edit the list.
     """
     root = out.resolve()
-    now = {path.resolve().relative_to(root).as_posix(): _sha256(path) for path in files}
+    current = {path.resolve().relative_to(root).as_posix(): _sha256(path) for path in files}
     for name, sha256 in _listed(out / NAME).items():
         path = (out / name).resolve()
         if (
-            name not in now
+            name not in current
             and path.is_relative_to(root)
             and path.is_file()
             and _sha256(path) == sha256
         ):
             path.unlink()
-    (out / NAME).write_text(json.dumps({"files": now}, indent=1) + "\n", encoding="utf-8")
+    (out / NAME).write_text(json.dumps({"files": current}, indent=1) + "\n", encoding="utf-8")
 
 
 def _listed(path: Path) -> dict[str, str]:
-    """The files of a list; none where there is no list that can be read."""
+    """Return the listed file names with their SHA-256; empty if there is no readable list."""
     with suppress(OSError, ValueError, TypeError, KeyError):
         return dict(json.loads(path.read_text(encoding="utf-8"))["files"])
     return {}

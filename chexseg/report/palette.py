@@ -1,13 +1,14 @@
-"""The report's colours, symbols and type: one for one thing, in every figure, table and overlay."""
+"""The colours, symbols and font of all figures, tables and overlays of a report."""
 
 from __future__ import annotations
 
-# Okabe and Ito (2008), "Color Universal Design": told apart with every common colour vision.
+# Okabe and Ito (2008), "Color Universal Design": distinguishable with all common types of colour
+# vision.
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, YELLOW, GREY = "#E69F00", "#56B4E9", "#F0E442", "#767676"
 
-#: What masks a network learned from, and whom it is compared with. The encoder's start has no colours of its own: figures
-#: tell it by place, so that a colour never has two meanings.
+#: The masks that a network learned from, and what it is compared with. Encoder initializations
+#: have no colours; figures separate them by position, so a colour never has two meanings.
 COLOURS: dict[str, str] = {
     "cam": BLUE,
     "cam++": SKY,
@@ -17,7 +18,7 @@ COLOURS: dict[str, str] = {
     "radiologists": GREY,
     "paper": GREY,
 }
-#: The same things without colour.
+#: The symbols of the same series, which distinguish them without colour.
 SYMBOLS: dict[str, str] = {
     "cam": "circle",
     "cam++": "triangle-up",
@@ -27,8 +28,8 @@ SYMBOLS: dict[str, str] = {
     "radiologists": "star",
 }
 
-#: Ten areas on a grey film. The palette has seven that show there; the last three repeat a hue lighter and are outlined in
-#: dashes, so that no two differ by colour alone.
+#: Colours of ten areas on a grey radiograph. Seven of the palette are visible on it; the other
+#: three are lighter variants with dashed outlines, so no two differ by colour alone.
 PATHOLOGY_COLOURS: dict[str, str] = {
     "Airspace Opacity": SKY,
     "Atelectasis": ORANGE,
@@ -45,7 +46,7 @@ DASHED: frozenset[str] = frozenset({"Lung Lesion", "Pneumothorax", "Support Devi
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
-#: How plotly.js draws, on the page as in the files: of its buttons only those that serve a reader.
+#: Settings of plotly.js, on the page and in files: only the buttons that a reader needs.
 CONFIG = {
     "responsive": True,
     "displaylogo": False,

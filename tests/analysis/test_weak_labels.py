@@ -311,7 +311,7 @@ def test_sets_tell_what_they_differ_in(tmp_path):
     sets = weak_label_agreement.label_sets(found)
     assert [labels.text for labels in sets] == ["classify.epochs 2", "classify.epochs 5"]
     assert [[entry.kind for entry in labels.labels] for labels in sets] == [["cam", "irnet"]] * 2
-    assert {"weak-labels", "weak-labels-2", "auroc", "classifiers"} <= set(page.every_table(found))
+    assert {"weak-labels", "weak-labels-2", "auroc", "classifiers"} <= set(page.all_tables(found))
 
 
 def test_a_set_holds_cams_of_both_kinds_and_irnets_with_theirs():
@@ -466,7 +466,7 @@ def test_unmade_artifacts_are_said_to_be_so(tmp_path):
     half = load.study_results(planned, a_store(tmp_path / "half", planned, STAGES[:-1]))
     text = page.render([half])
     assert (
-        "No figures for the study’s IRNet labels: not finished yet" in text
+        "No scores for the study’s IRNet labels: not finished yet" in text
         and "CAM beats a random box" in text
     )
     nothing = page.render([load.study_results(planned, Store(tmp_path / "nothing"))])
@@ -475,7 +475,7 @@ def test_unmade_artifacts_are_said_to_be_so(tmp_path):
 
 def test_without_the_images_and_with_unreadable_maps(loaded):
     bare = [dataclasses.replace(labels, image=None) for labels in loaded.weak_labels]
-    assert "the images aren’t at hand" in page.render(
+    assert "the images aren’t available" in page.render(
         [dataclasses.replace(loaded, weak_labels=tuple(bare))]
     )
 

@@ -266,23 +266,23 @@ def test_same_seed_same_bytes_and_growing_keeps_the_beginning(tmp_path):
 def test_nothing_is_overwritten(written):
     root, _ = written
     before = digests(root)
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         phantom.write(root, phantom.Config(1, 1, 1))
     assert digests(root) == before
 
 
 def test_patient_numbers_never_meet():
     numbers = {
-        split: {film.path.split("/")[1] for film in islice(phantom.films(split, 0), 600)}
+        split: {image.path.split("/")[1] for image in islice(phantom.image_specs(split, 0), 600)}
         for split in ("valid", "test")
     }
     assert len(numbers["valid"]) > 400  # past CheXpert's own block of 200
     assert not numbers["valid"] & numbers["test"]
 
 
-def test_some_training_films_are_lateral_and_no_others():
+def test_some_training_images_are_lateral_and_no_others():
     views = {
-        split: [film.view for film in islice(phantom.films(split, 0), 1500)]
+        split: [image.view for image in islice(phantom.image_specs(split, 0), 1500)]
         for split in ("train", "test")
     }
     assert 0.01 < views["train"].count("Lateral") / 1500 < 0.1

@@ -25,6 +25,8 @@ COLUMN = (
 )
 #: Rows of Table 1 as their task, or nothing where it stands above.
 TABLE1 = "[...document.querySelectorAll('[id$=--table-1] tbody tr')].map(row => row.querySelector('th')?.textContent ?? '')"
+#: Texts that would end a script element, or keep it open past its end.
+HOSTILE = "</script><!--<script>"
 #: Points that stand in each figure.
 POINTS = "plots.map(plot => plot.querySelectorAll('.scatterlayer .point').length)"
 WIDEST = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
@@ -61,7 +63,7 @@ def whole(study):
             "host": "node",
             "data": key("data") if stage == "ingest" else None,
         }
-        | {"settings": settings.get(stage, f'{{"epochs": 20, "told": "</script>{label}"}}')}
+        | {"settings": settings.get(stage, f'{{"epochs": 20, "text": "{HOSTILE}{label}"}}')}
         for run, stage, label, _, seconds, _ in graph
     ]
     graph = pd.DataFrame(graph, columns=list(GRAPH_COLUMNS))
@@ -97,9 +99,9 @@ async def look(path) -> dict[str, Any]:
         )
         await open_page.scroll_through()
         seen["figures"], seen["points"] = await ask("plots.length"), await ask(POINTS)
-        await ask("document.querySelector('[id$=--table-1] .way').click()")
-        seen["behind"] = await ask("document.querySelector('#way').textContent")
-        await ask("document.querySelector('#way button').click()")
+        await ask("document.querySelector('[id$=--table-1] .runs-button').click()")
+        seen["behind"] = await ask("document.querySelector('#runs-dialog').textContent")
+        await ask("document.querySelector('#runs-dialog button').click()")
         await open_page.settle()
         seen["runs"] = await ask("document.querySelectorAll('details[data-runs] tbody tr').length")
         seen["choices"] = await ask(
@@ -168,7 +170,7 @@ def test_a_number_leads_to_its_cells_and_what_they_read(whole, seen):
             and f"fit/{key(f'fit {name}')[:20]}" in seen["behind"]
         )
     assert key("data")[:12] in seen["behind"]
-    assert "told = </script>fit: cam p=0 trial 0" in seen["behind"], (
+    assert f"text = {HOSTILE}fit: cam p=0 trial 0" in seen["behind"], (
         "what sets one fit apart from another"
     )
     assert seen["behind"].count("score/") == 2

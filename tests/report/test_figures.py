@@ -6,9 +6,12 @@ import dataclasses
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
+from chexseg.analysis.published import AVERAGE
+from chexseg.analysis.results import StudyResults
 from chexseg.analysis.tables.study_tables import table1_rows
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.report import palette
@@ -16,8 +19,13 @@ from chexseg.report.figures import figure2
 from chexseg.report.page import overlays
 
 
+def rows_of(study: StudyResults, task: str = AVERAGE) -> pd.DataFrame:
+    rows = figure2.figure2_points(study)
+    return rows[rows["task"] == task].reset_index(drop=True)
+
+
 def test_rows_hold_means_trials_and_the_paper(study):
-    rows = figure2.figure2_rows(study)
+    rows = rows_of(study)
     means = rows[rows["kind"] == "mean"]
     assert means.groupby("method")["p"].apply(list).to_dict() == {
         "cam": [0, 0.5, 0.9],
@@ -36,15 +44,13 @@ def test_rows_hold_means_trials_and_the_paper(study):
         0.9: 0.27,
         1: 0.246,
     }
-    assert not (figure2.figure2_rows(study, "Edema")["kind"] == "poster").any(), (
-        "the poster has averages alone"
-    )
+    assert not (rows_of(study, "Edema")["kind"] == "poster").any(), "the poster has averages alone"
 
 
 def test_undefined_pathology_has_no_points_of_ours(build):
     study = build(absent=("Edema",), images=8, students=False)
-    assert set(figure2.figure2_rows(study, "Edema")["kind"]) == {"paper"}
-    assert figure2.figure2(figure2.figure2_rows(study, "Edema")).data
+    assert set(rows_of(study, "Edema")["kind"]) == {"paper"}
+    assert figure2.figure2(rows_of(study, "Edema")).data
 
 
 def test_panels_are_the_papers_or_the_studys_first_three(study):
@@ -61,7 +67,7 @@ def test_panels_are_the_papers_or_the_studys_first_three(study):
 
 
 def test_drawing_keeps_the_values_and_can_switch_groups(study):
-    rows = figure2.figure2_rows(study)
+    rows = rows_of(study)
     figure = figure2.figure2(rows)
     assert {trace.legendgroup for trace in figure.data} == {
         "cam",
@@ -83,7 +89,7 @@ def test_a_third_kind_of_weak_labels_is_drawn(study):
     changed = dataclasses.replace(
         study, cells=study.cells.assign(weak=study.cells["weak"].where(~chosen, "cam++"))
     )
-    rows = figure2.figure2_rows(changed)
+    rows = rows_of(changed)
     assert set(rows[rows["kind"] == "paper"]["method"]) == {"cam"}
     assert rows[(rows["kind"] == "mean") & (rows["method"] == "cam++")]["p"].tolist() == [
         0,

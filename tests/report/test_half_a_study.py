@@ -117,7 +117,7 @@ def test_failed_cells(planned, store):
 def test_a_pathology_without_positives(planned, store):
     keep(store, planned, 0)
     assert (
-        "Without an expert mask in the test set, and left out of every mean: Consolidation."
+        "Without an expert mask in the test set, and excluded from all means: Consolidation."
         in text_of(planned, store)
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html.parser
+import json
 import re
 import sys
 
@@ -13,6 +14,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from chexseg.analysis import published
+from chexseg.analysis.results import GRAPH_COLUMNS
 from chexseg.analysis.tables import study_tables
 from chexseg.report.page import page
 
@@ -40,7 +42,7 @@ def references(text: str) -> References:
 
 
 @pytest.fixture(scope="module")
-def written(study, tmp_path_factory) -> page.Written:
+def written(study, tmp_path_factory) -> page.WrittenReport:
     return page.publish([study], tmp_path_factory.mktemp("report"), images=False)
 
 
@@ -92,7 +94,8 @@ def test_write_returns_the_page_which_says_what_could_not_be_drawn(study, tmp_pa
         sys.modules, "kaleido", None
     )  # importing it now fails, as where the extra isn't installed
     out = tmp_path / "new" / "out"
-    assert page.write([dataclasses.replace(study, image=None)], out) == out / "index.html"
+    bare = dataclasses.replace(study, image=None)
+    assert page.publish([bare], out).page == out / "index.html"
     assert "kaleido isn&#x27;t installed (extra: images)" in (out / "index.html").read_text()
     assert not list(out.glob("figures/*.svg"))
 
@@ -126,6 +129,24 @@ def test_text_from_a_study_cannot_break_the_page(study, tmp_path):
     text = page.publish([nasty], tmp_path, images=False).page.read_text()
     assert "<img src=http" not in text and "</script><b>" not in text
     assert "&lt;b&gt;{{body}}" in text
+
+
+def test_no_text_of_others_can_keep_a_script_element_open(study, tmp_path):
+    """`<!--<script>` keeps it open past `</script>`, so the page's own script would never run."""
+    hostile = "<!--<script>"
+    nasty = dataclasses.replace(
+        study,
+        cells=study.cells.assign(name=hostile, init=hostile),
+        stages=study.stages.assign(host=hostile, label=hostile, data=hostile, settings="{}"),
+        graph=pd.DataFrame([("k", "fit", hostile, "cached", 1.0, ())], columns=list(GRAPH_COLUMNS)),
+        image=None,
+    )
+    text = page.publish([nasty], tmp_path, images=False).page.read_text()
+    data = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text, re.S)
+    assert len(data) > 2 and any("u003c!--" in element for element in data)
+    assert not any("<" in element for element in data)
+    assert "<!--" not in text.replace(get_plotlyjs(), "")
+    assert all(isinstance(json.loads(element), dict) for element in data)
 
 
 def test_colours_of_all_kinds_are_the_pages(text):

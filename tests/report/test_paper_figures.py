@@ -223,9 +223,9 @@ def test_figure5_by_hand():
 
 def test_figure5_has_the_papers_roles_and_what_follows_from_its_text(paper):
     rows = figure5.figure5_rows(paper, replicates=50)
-    told = rows[rows["kind"] == "mean"].set_index("role")["told"]
-    assert told["chexseg"].iloc[0].startswith("CAM, p = 0.9")
-    assert told["weak"].iloc[0].startswith("IRNet, p = 0, 20,000 weak images, encoder chexpert")
+    arms = rows[rows["kind"] == "mean"].set_index("role")["description"]
+    assert arms["chexseg"].iloc[0].startswith("CAM, p = 0.9")
+    assert arms["weak"].iloc[0].startswith("IRNet, p = 0, 20,000 weak images, encoder chexpert")
     published = rows[rows["kind"].isin(["paper", "poster"])].set_index(["task", "role", "kind"])[
         "value"
     ]

@@ -1,6 +1,8 @@
-"""Figure 2: IoU over p, the share of expert labels; of the average and of any pathology."""
+"""Figure 2: IoU as a function of p, the share of expert labels, per pathology and on average."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,13 +25,13 @@ from chexseg.report.figures.parts import (
 )
 from chexseg.report.palette import COLOURS, SYMBOLS
 
-#: Points of several methods at one p stand this far apart, so that their intervals don't cover each other.
+#: Horizontal offset of each method, so that intervals at equal p don't overlap.
 DODGE = {"cam": -0.006, "cam++": 0.03, "irnet": 0.006, "full": 0.0}
-#: Single trials stand beside their mean.
+#: Horizontal offset of single trials, which are drawn beside their mean.
 TRIAL_DODGE = {"cam": -0.018, "cam++": 0.042, "irnet": 0.018, "full": 0.016}
-#: The paper's Figure 2 b to d.
+#: The pathologies of the paper's Figure 2 b to d.
 PANELS = ("Pleural Effusion", "Consolidation", "Edema")
-#: The poster's three, and which of its figures they are.
+#: The poster's three values: (p, method, key of `HEADLINES`).
 POSTER = (
     (0.0, "irnet", "poster weak"),
     (0.9, "cam", "poster chexseg"),
@@ -38,14 +40,15 @@ POSTER = (
 
 
 def figure2_points(results: StudyResults, variant: Variant | None = None) -> pd.DataFrame:
-    """IoU over p (Figure 2), of the average and of each pathology. One row a point.
+    """Return IoU as a function of p, of the average and of each pathology, one row per point.
 
-    Columns: task, method (a weak label kind or, at p = 1, "full"), p, and `figure_parts.POINT_COLUMNS`. Undefined points are
-    absent. The poster has only averages over all ten.
+    Columns: task, method (a kind of weak labels or, at p = 1, "full"), p, and
+    `parts.POINT_COLUMNS`. Undefined points are left out. The poster has only averages over all ten
+    pathologies.
     """
     variant = variant or next(iter(variants(results)), None)
     chosen = variant_arms(results, variant)
-    rows: list[dict] = []
+    rows: list[dict[str, Any]] = []
     for task, values_C in task_values(results).items():
         for arm in sorted(chosen, key=lambda arm: (arm.weak or "~", arm.p)):
             rows += points(
@@ -55,7 +58,7 @@ def figure2_points(results: StudyResults, variant: Variant | None = None) -> pd.
     return pd.DataFrame(rows, columns=["task", "method", "p", *POINT_COLUMNS])
 
 
-def _published(task: str, pathologies: tuple[str, ...], methods: set[str]) -> list[dict]:
+def _published(task: str, pathologies: tuple[str, ...], methods: set[str]) -> list[dict[str, Any]]:
     rows = []
     for method in (method for method in published.PAPERS_METHODS if method in methods):
         for p in (*published.TABLE1_P, 1):
@@ -71,43 +74,38 @@ def _published(task: str, pathologies: tuple[str, ...], methods: set[str]) -> li
     if task == AVERAGE and len(pathologies) == len(published.TABLE1) - 1:
         for p, method, name in POSTER:
             if method in methods:
-                about = {"task": task, "method": method, "p": p}
-                rows.append(published_point("poster", HEADLINES[name].value, about))
+                fields = {"task": task, "method": method, "p": p}
+                rows.append(published_point("poster", HEADLINES[name].value, fields))
     return rows
 
 
-def figure2_rows(
-    results: StudyResults, pathology: str | None = None, variant: Variant | None = None
-) -> pd.DataFrame:
-    """`figure2_points` of one pathology, or of the average. Raises KeyError for one that the study doesn't have."""
-    if pathology is not None and pathology not in results.pathologies:
-        raise KeyError(pathology)
-    rows = figure2_points(results, variant)
-    return rows[rows["task"] == (pathology or AVERAGE)].reset_index(drop=True)
-
-
 def figure2_panels(results: StudyResults) -> tuple[str | None, ...]:
-    """The average, then the paper's three pathologies where all are studied, otherwise the study's first three."""
+    """Return None for the average, then three pathologies.
+
+    These are the paper's if the study has all of them, otherwise the study's first three.
+    """
     named = PANELS if set(PANELS) <= set(results.pathologies) else results.pathologies[:3]
     return (None, *named)
 
 
 def figure2_others(results: StudyResults) -> tuple[str, ...]:
-    """The pathologies that have no panel of their own in the paper's figure."""
+    """Return the pathologies without a panel in `figure2_panels`."""
     return tuple(name for name in results.pathologies if name not in figure2_panels(results))
 
 
 def figure2(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Figure:
-    """Draw the rows of `figure2_rows`. A trace's `meta` is its colour's `css_name`, its `legendgroup` what switches it."""
+    """Draw the rows of one task of `figure2_points`."""
     canvas = Canvas(legend)
     task = rows["task"].iloc[0] if len(rows) else ""
     full = rows[(rows["kind"] == "mean") & (rows["method"] == "full")]
     for method, text in [*METHODS.items(), ("full", "full")]:
-        mine = rows[rows["method"] == method]
-        mean = mine[mine["kind"] == "mean"]
-        canvas.published(mine, mine["p"].tolist(), method, f"{text}, p = %{{x}}", line=True)
+        method_rows = rows[rows["method"] == method]
+        mean = method_rows[method_rows["kind"] == "mean"]
+        positions = method_rows["p"].tolist()
+        canvas.published(method_rows, positions, method, f"{text}, p = %{{x}}", line=True)
         if len(mean) and method != "full":
-            # The line runs on to the fully supervised end, which both methods share; its marker is drawn once, below.
+            # The line ends at the fully supervised point, which all methods share; its marker is
+            # drawn once, below.
             line = pd.concat([mean, full]) if len(full) else mean
             x = [p + DODGE[method] for p in mean["p"]]
             canvas.add(
@@ -125,8 +123,9 @@ def figure2(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Fig
                     "line": {"width": 0},
                 },
                 error_y=bars(line, hide=len(full)),
-                customdata=_told(line),
-                hovertemplate=f"{text}<br>p = %{{customdata[0]}}: %{{y:.3f}} %{{customdata[1]}}<extra></extra>",
+                customdata=_hover_data(line),
+                hovertemplate=f"{text}<br>p = %{{customdata[0]}}: %{{y:.3f}} %{{customdata[1]}}"
+                "<extra></extra>",
             )
     if len(full):
         canvas.add(
@@ -138,7 +137,7 @@ def figure2(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Fig
             mode="markers",
             marker={"symbol": SYMBOLS["full"], "size": 10, "color": COLOURS["full"]},
             error_y=bars(full),
-            customdata=_told(full),
+            customdata=_hover_data(full),
             hovertemplate="fully supervised<br>p = 1: %{y:.3f} %{customdata[1]}<extra></extra>",
         )
     for method, group in rows[rows["kind"] == "trial"].groupby("method"):
@@ -149,13 +148,12 @@ def figure2(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Fig
     axis = category_axis("p, share of expert labels in a batch", _tick_labels(ticks), ticks) | {
         "range": [-0.05, 1.05]
     }
-    # Two lines of labels.
-    margin = {"b": 74}
+    margin = {"b": 74}  # room for two lines of labels
     return canvas.framed(task, letter, margin=margin, xaxis=axis, yaxis=iou_axis("IoU", top(rows)))
 
 
 def _tick_labels(ticks: list[float]) -> list[str]:
-    """Labels of p, the ends named; none where it would run into its neighbour's to the right."""
+    """Return labels of p; empty if a label would overlap its right neighbour."""
     labels, last = [], np.inf
     for p in reversed(ticks):
         shown = p == 0 or last - p > 0.07
@@ -164,7 +162,7 @@ def _tick_labels(ticks: list[float]) -> list[str]:
     return labels[::-1]
 
 
-def _told(rows: pd.DataFrame) -> list[list[str]]:
-    """What whoever points at a mean is told, and the keys to which a click leads."""
+def _hover_data(rows: pd.DataFrame) -> list[list[str]]:
+    """Return the hover texts of means, and the keys of the runs that a click shows."""
     texts = zip(rows["p"], interval_texts(rows), rows["cells"], strict=True)
     return [[f"{p:g}", text, cells] for p, text, cells in texts]

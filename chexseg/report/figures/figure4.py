@@ -1,6 +1,8 @@
-"""Figure 4: full (a) and weak supervision (b) by what the encoder started from."""
+"""Figure 4: full (a) and weak supervision (b), by encoder initialization."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,41 +26,43 @@ from chexseg.report.figures.parts import (
 )
 from chexseg.report.palette import COLOURS, SYMBOLS
 
-#: Methods of one encoder stand this far apart.
+#: Horizontal distance between the methods of one encoder.
 DODGE = 0.22
 MOST_ENCODERS = 24
 
 
 @once
 def figure4_rows(results: StudyResults) -> pd.DataFrame:
-    """mIoU of fully and weakly supervised arms. One row a point: encoder, method ("full" or a kind of weak labels),
-    images (0 for "full", otherwise of weak images), then `figure_parts.POINT_COLUMNS`.
+    """Return mIoU of fully and weakly supervised arms, one row per point.
 
-    Published values, means over all ten pathologies, stand only beside such.
+    Columns: encoder, method ("full" or a kind of weak labels), images (the number of weak images;
+    0 for "full"), then `parts.POINT_COLUMNS`. Published values are means over all ten pathologies,
+    so they are added only to studies of all ten.
     """
-    found = sorted((arm for arm in arms(results) if arm.method in ("weak", "full")), key=by_init)
+    shown = sorted((arm for arm in arms(results) if arm.method in ("weak", "full")), key=by_init)
     miou_C = miou(cell_iou(results))[0]
-    texts = encoder_texts([arm for arm in found if arm.method == "full"])
-    texts |= encoder_texts([arm for arm in found if arm.method == "weak"])
-    rows: list[dict] = []
-    for arm in found:
+    texts = encoder_texts([arm for arm in shown if arm.method == "full"])
+    texts |= encoder_texts([arm for arm in shown if arm.method == "weak"])
+    rows: list[dict[str, Any]] = []
+    for arm in shown:
         images = 0 if arm.method == "full" else int(arm.weak_images)
-        about = {"encoder": texts[arm], "method": arm.weak or "full", "images": images}
-        rows += points(results, miou_C, arm, about)
+        fields = {"encoder": texts[arm], "method": arm.weak or "full", "images": images}
+        rows += points(results, miou_C, arm, fields)
         if not all_ten(results):
             continue
-        if arm.method == "weak" and published.table2(arm.weak, arm.init, images):
-            value, half = published.table2(arm.weak, arm.init, images)
-            rows.append(published_point("paper", value, about, half))
+        if arm.weak and (entry := published.table2(arm.weak, arm.init, images)):
+            rows.append(published_point("paper", entry[0], fields, entry[1]))
         if arm.method == "full" and arm.init == "chexpert":
-            rows.append(published_point("paper", HEADLINES["full, chexpert"].value, about))
-            rows.append(published_point("poster", HEADLINES["poster full"].value, about))
+            rows.append(published_point("paper", HEADLINES["full, chexpert"].value, fields))
+            rows.append(published_point("poster", HEADLINES["poster full"].value, fields))
     return pd.DataFrame(rows, columns=["encoder", "method", "images", *POINT_COLUMNS])
 
 
 def figure4_panels(rows: pd.DataFrame) -> tuple[int, ...]:
-    """Numbers of weak images, each a panel, 0 for full supervision; only those with several encoders, and no more than a
-    panel has room for."""
+    """Return the numbers of weak images, one panel each; 0 is full supervision.
+
+    Only those with 2 to `MOST_ENCODERS` encoders.
+    """
     ours = rows[rows["kind"] == "mean"]
     number = ours.groupby("images")["encoder"].nunique()
     return tuple(
@@ -67,23 +71,23 @@ def figure4_panels(rows: pd.DataFrame) -> tuple[int, ...]:
 
 
 def figure4(rows: pd.DataFrame, images: int, letter: str = "", legend: bool = True) -> go.Figure:
-    """Draw one panel of `figure4_rows`: the encoders side by side. Weak panels share their axes."""
-    weak = rows[rows["images"] > 0] if images else rows[rows["images"] == 0]
-    encoders = list(dict.fromkeys(weak["encoder"]))
-    methods = [name for name in [*METHODS, "full"] if (weak["method"] == name).any()]
-    mine, canvas = weak[weak["images"] == images], Canvas(legend)
+    """Draw one panel of `figure4_rows`: the encoders side by side. Weak panels have equal axes."""
+    rows = rows[rows["images"] > 0] if images else rows[rows["images"] == 0]
+    encoders = list(dict.fromkeys(rows["encoder"]))
+    methods = [name for name in [*METHODS, "full"] if (rows["method"] == name).any()]
+    panel, canvas = rows[rows["images"] == images], Canvas(legend)
     for number, method in enumerate(methods):
         shift = DODGE * (number - (len(methods) - 1) / 2)
-        of_method = mine[mine["method"] == method]
+        of_method = panel[panel["method"] == method]
         text = METHODS.get(method, "full")
-        at = [encoders.index(encoder) + shift for encoder in of_method["encoder"]]
-        canvas.published(of_method, [x - 0.07 for x in at], method, text)
+        positions = [encoders.index(encoder) + shift for encoder in of_method["encoder"]]
+        canvas.published(of_method, [x - 0.07 for x in positions], method, text)
         for kind in ("mean", "trial"):
             chosen = (of_method["kind"] == kind).to_numpy()
             ours = of_method[chosen]
             if not len(ours):
                 continue
-            x = np.asarray(at)[chosen] + 0.07 * (kind == "trial")
+            x = np.asarray(positions)[chosen] + 0.07 * (kind == "trial")
             if kind == "mean":
                 canvas.add(
                     method,
@@ -100,12 +104,13 @@ def figure4(rows: pd.DataFrame, images: int, letter: str = "", legend: bool = Tr
                             ours["encoder"], interval_texts(ours), ours["cells"], strict=True
                         )
                     ],
-                    hovertemplate=f"{text}, encoder %{{customdata[0]}}: %{{y:.3f}} %{{customdata[1]}}<extra></extra>",
+                    hovertemplate=f"{text}, encoder %{{customdata[0]}}: %{{y:.3f}} "
+                    "%{customdata[1]}<extra></extra>",
                 )
             else:
                 canvas.trials(ours, x.tolist(), method)
     title = f"weak supervision, {images:,} images" if images else "full supervision"
     axis = category_axis(
-        "what the encoder started from", [encoder.replace(" ", "<br>") for encoder in encoders]
+        "encoder initialization", [encoder.replace(" ", "<br>") for encoder in encoders]
     )
-    return canvas.framed(title, letter, xaxis=axis, yaxis=iou_axis("mIoU", top(weak)))
+    return canvas.framed(title, letter, xaxis=axis, yaxis=iou_axis("mIoU", top(rows)))

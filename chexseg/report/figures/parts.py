@@ -1,4 +1,4 @@
-"""What figures share: points as rows, traces that can be switched by group, the frame around them."""
+"""The parts that figures share: rows of points, traces in switchable groups, axes and layout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chexseg.analysis.statistics.scores import Arm, t_interval
 from chexseg.analysis.tables.study_tables import cell_keys
 from chexseg.report.palette import COLOURS, FONT, SYMBOLS
 
-#: Legend groups in their order: what can be switched. The poster's values go with the paper's.
+#: Legend groups, in order; each can be switched off. The poster's values belong to "paper".
 GROUPS = (
     "weak",
     "cam",
@@ -30,75 +30,79 @@ GROUPS = (
     "trials",
     "paper",
 )
-#: Pixels that a legend takes beneath a figure.
+#: Height of a legend below a figure, pixels.
 LEGEND = 52
-#: Of white paper; the page has its own.
+#: Colour of grid lines on white; the page replaces it.
 GRID = "#e6eaee"
-#: Columns of points: `kind` is "mean" (with the 95% t-interval over n trials), "trial", "paper" or "poster".
-#: cells: keys of what it is made of, as from `tables.cell_keys`.
+#: Columns of points. kind: "mean" (with the 95% t-interval over n trials), "trial", "paper" or
+#: "poster". cells: keys of the scores behind the value, as from `study_tables.cell_keys`.
 POINT_COLUMNS = ("kind", "value", "low", "high", "n", "trial", "cells")
 
 
 def points(
-    results: StudyResults, values_C: np.ndarray, arm: Arm, about: dict[str, Any]
-) -> list[dict]:
-    """The rows of one arm: its mean, then its trials; undefined ones are absent. `about` goes into each."""
-    mine = values_C[list(arm.indices)]
-    interval = t_interval(mine)
+    results: StudyResults, values_C: np.ndarray, arm: Arm, fields: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Return rows of an arm's mean and of its trials, each with `fields`, without NaN values."""
+    values = values_C[list(arm.indices)].tolist()
+    interval = t_interval(values)
     bounds = {"low": interval.low, "high": interval.high, "n": interval.n, "trial": None}
-    bounds["cells"] = cell_keys(results, arm.indices)
-    rows = [about | {"kind": "mean", "value": interval.mean, **bounds}] if interval.n else []
+    mean = fields | {"kind": "mean", "value": interval.mean, **bounds}
+    rows = [mean | {"cells": cell_keys(results, arm.indices)}] if interval.n else []
     return rows + [
-        about
+        fields
         | {
             "kind": "trial",
-            "value": float(value),
+            "value": value,
             "low": np.nan,
             "high": np.nan,
             "n": 1,
             "trial": trial,
         }
         | {"cells": cell_keys(results, [index])}
-        for trial, value, index in zip(arm.trials, mine, arm.indices, strict=True)
+        for trial, value, index in zip(arm.trials, values, arm.indices, strict=True)
         if not np.isnan(value)
     ]
 
 
-def published_point(kind: str, value: float, about: dict[str, Any], half: float = np.nan) -> dict:
-    """A row of the paper's or the poster's. half: of its interval's width."""
-    ends = {"low": value - half, "high": value + half}
-    return about | {"kind": kind, "value": value, **ends, "n": 3, "trial": None, "cells": ""}
+def published_point(
+    kind: str, value: float, fields: dict[str, Any], half_width: float = np.nan
+) -> dict[str, Any]:
+    """Return a row of the paper's or the poster's. half_width: of its interval."""
+    ends = {"low": value - half_width, "high": value + half_width}
+    return fields | {"kind": kind, "value": value, **ends, "n": 3, "trial": None, "cells": ""}
 
 
 @dataclass
 class Canvas:
-    """A figure in the making. legend: whether it has one of its own; the page has switches instead."""
+    """A figure under construction. legend: draw one; figures on the page have switches instead."""
 
     legend: bool = True
-    _traces: list[dict] = field(default_factory=list)
+    _traces: list[dict[str, Any]] = field(default_factory=list)
     _shown: set[str] = field(default_factory=set)
 
     def add(self, group: str, name: str, method: str | None = None, **trace: Any) -> None:
-        """One trace. group: of `GROUPS`; method: whose colour it has, by which the page finds its own for dark screens.
+        """Add a trace. Of traces with equal names only the first gets a legend entry.
 
-        Of the traces of one name only the first stands in the legend.
+        group: one of `GROUPS`. method: selects the trace's colour when the page is dark.
         """
         first = self.legend and name not in self._shown
-        about = {
+        common: dict[str, Any] = {
             "legendgroup": group,
             "legendrank": GROUPS.index(group),
             "name": name,
             "showlegend": first,
         }
-        about |= {"meta": css_name(method)} if method else {}
-        self._traces.append({"type": "scatter", **about, **trace})
+        common |= {"meta": css_name(method)} if method else {}
+        self._traces.append({"type": "scatter", **common, **trace})
         self._shown.add(name)
 
     def published(
-        self, rows: pd.DataFrame, x: Sequence[float], method: str, told: str, line: bool = False
+        self, rows: pd.DataFrame, x: Sequence[float], method: str, label: str, line: bool = False
     ) -> None:
-        """The paper's and the poster's points among `rows`: faint and open, in their method's colour; with `line`, the
-        paper's joined."""
+        """Add the published points of `rows` as faint open symbols in their method's colour.
+
+        line: connect the paper's points.
+        """
         for kind, symbol in (("paper", f"{SYMBOLS[method]}-open"), ("poster", "x-thin-open")):
             chosen = (rows["kind"] == kind).to_numpy()
             if chosen.any():
@@ -106,7 +110,7 @@ class Canvas:
                     "paper",
                     kind,
                     method,
-                    x=[at for at, mine in zip(x, chosen, strict=True) if mine],
+                    x=[position for position, kept in zip(x, chosen, strict=True) if kept],
                     y=rows.loc[chosen, "value"].tolist(),
                     mode="lines+markers" if line and kind == "paper" else "markers",
                     opacity=0.5,
@@ -118,11 +122,11 @@ class Canvas:
                         "line": {"width": 1.2},
                     },
                     error_y=bars(rows[chosen]),
-                    hovertemplate=f"{kind}, {told}: %{{y:.3f}}<extra></extra>",
+                    hovertemplate=f"{kind}, {label}: %{{y:.3f}}<extra></extra>",
                 )
 
     def trials(self, rows: pd.DataFrame, x: Sequence[float], method: str) -> None:
-        """Single trials of a method, small, beside their mean."""
+        """Add a method's single trials as small points beside their mean."""
         self.add(
             "trials",
             "single trials",
@@ -132,7 +136,7 @@ class Canvas:
             mode="markers",
             opacity=0.6,
             marker={"symbol": "circle", "size": 4, "color": COLOURS[method]},
-            # For the page's way back the key of its cell.
+            # The page links the point to the run with this key.
             customdata=[list(pair) for pair in zip(rows["trial"], rows["cells"], strict=True)],
             hovertemplate="trial %{customdata[0]}: %{y:.3f}<extra></extra>",
         )
@@ -145,9 +149,9 @@ class Canvas:
         margin: dict[str, int] | None = None,
         **layout: Any,
     ) -> go.Figure:
-        """The figure: its traces, title, type, margins and legend; the axes, in `layout`, are its own.
+        """Return the figure with title, font, margins and legend.
 
-        height: pixels, without the legend. margin: where it isn't the usual one.
+        height: pixels, without the legend. margin: overrides of the default. layout: the axes.
         """
         common: dict[str, Any] = {
             "template": "none",
@@ -178,12 +182,12 @@ class Canvas:
         if self.legend:
             common["height"] += LEGEND
             common["margin"]["b"] += LEGEND
-        # All at once: a figure that is added to piece by piece takes ten times as long to make.
+        # Built in one call: adding traces one by one takes ten times as long.
         return go.Figure({"data": self._traces, "layout": common | layout})
 
 
-def bars(rows: pd.DataFrame, hide: int = 0) -> dict:
-    """Error bars of means; none for the last `hide`, which another trace draws."""
+def bars(rows: pd.DataFrame, hide: int = 0) -> dict[str, Any]:
+    """Return the error bars of means; zero for the last `hide`, which another trace draws."""
     up = half_widths(rows)
     up = up[: len(up) - hide] + [0.0] * hide
     return {"type": "data", "array": up, "symmetric": True, "thickness": 1.2, "width": 3}
@@ -197,7 +201,7 @@ def half_widths(rows: pd.DataFrame) -> list[float]:
 
 
 def interval_texts(rows: pd.DataFrame) -> list[str]:
-    """Each mean's interval and number of trials, in words, for whoever points at it."""
+    """Return the hover text of each mean: its interval and its number of trials."""
     ends = [
         "" if np.isnan(row.low) else f"[{row.low:.3f}, {row.high:.3f}] "
         for row in rows.itertuples()
@@ -206,7 +210,10 @@ def interval_texts(rows: pd.DataFrame) -> list[str]:
 
 
 def top(rows: pd.DataFrame) -> float:
-    """The axis holds every value; of intervals only what fits, as two trials' can be wider than any IoU."""
+    """Return the upper end of an IoU axis.
+
+    It includes all values, but cuts wide intervals: with two trials they can exceed any IoU.
+    """
     values = rows["value"].dropna()
     if not len(values):
         return 1.0
@@ -216,7 +223,7 @@ def top(rows: pd.DataFrame) -> float:
 
 
 def iou_axis(title: str, highest: float) -> dict[str, Any]:
-    """A y axis of IoU, from 0."""
+    """Return a y axis of IoU that starts at 0."""
     return {
         "title": {"text": title, "font": {"size": 12}},
         "range": [0, highest],
@@ -231,14 +238,14 @@ def iou_axis(title: str, highest: float) -> dict[str, Any]:
 def category_axis(
     title: str, ticks: Sequence[str], positions: Sequence[float] | None = None
 ) -> dict[str, Any]:
-    """An x axis whose ticks have words, at 0, 1, 2, ... or at `positions`."""
-    at = list(range(len(ticks))) if positions is None else list(positions)
+    """Return an x axis with text ticks at 0, 1, 2, ... or at `positions`."""
+    values = list(range(len(ticks)) if positions is None else positions)
     return {
         "title": {"text": title, "standoff": 10, "font": {"size": 12}},
-        "tickvals": at,
+        "tickvals": values,
         "ticktext": list(ticks),
         "tickangle": 0,
-        "range": [min(at, default=0) - 0.6, max(at, default=0) + 0.6],
+        "range": [min(values, default=0) - 0.6, max(values, default=0) + 0.6],
         "zeroline": False,
         "showgrid": False,
         "showline": True,

@@ -1,4 +1,4 @@
-"""A study's stages as a picture: every run once, to the right of what it needs."""
+"""The graph of a study's stages: each run once, to the right of its inputs."""
 
 from __future__ import annotations
 
@@ -9,45 +9,47 @@ from chexseg.analysis.results import StudyResults
 from chexseg.progress import duration
 from chexseg.report.palette import BLUE, FONT, GREEN, GREY, VERMILLION
 
-#: State -> colour and symbol, so that none is told by colour alone.
+#: State -> (colour, symbol, legend text). Symbols distinguish the states without colour.
 STATES = {
     "cached": (GREEN, "circle", "done"),
     "failed": (VERMILLION, "x", "failed"),
     "new": (BLUE, "circle-open", "to run"),
-    "unneeded": (GREY, "circle-open-dot", "not needed: what it leads to is there"),
+    "unneeded": (GREY, "circle-open-dot", "not needed: the results that use it are done"),
 }
-#: Where a stage stands, from left to right. A student's fit stands after its teacher's masks.
+#: Columns of stages, from left to right. A student's fit comes after its teacher's masks.
 COLUMNS = {
     "ingest": 0, "imported": 0, "classify": 1, "pretrain": 1, "moco": 1, "saliency": 2, "irnet": 3,
     "fit": 4, "distil": 5, "student": 6, "score": 7,
 }  # fmt: skip
-#: Pixels between two runs that stand one above the other, at most, and the most that a column may take.
+#: Maximum distance between two runs of a column, and maximum height of a column, pixels.
 STEP, HIGHEST = 16, 900
 
 
 def rows(results: StudyResults) -> pd.DataFrame:
-    """One row a run, after those it needs: key, stage, label, state, seconds, inputs; column, place (0 to 1), reads.
+    """Return one row per run, after its inputs.
 
-    `reads` is `inputs` without what another of them needs anyway (the transitive reduction). Within a column runs stand as
-    the last of their inputs do, on average, so that few lines cross (Sugiyama et al., 1981, the barycentre method, one pass).
+    Columns: key, stage, label, state, seconds, inputs; then column, place (vertical, 0 to 1) and
+    reads, the inputs without those that other inputs depend on (the transitive reduction). Runs of
+    a column are sorted by the mean place of their nearest inputs, so that few lines cross (the
+    barycentre method of Sugiyama et al., 1981, one pass).
     """
-    found = results.graph.copy()
-    stage = dict(zip(found["key"], found["stage"], strict=True))
+    table = results.graph.copy()
+    stage = dict(zip(table["key"], table["stage"], strict=True))
     column: dict[str, int] = {}
-    behind: dict[str, set[str]] = {}
+    ancestors: dict[str, set[str]] = {}
     reads = []
-    for run in found.itertuples():
+    for run in table.itertuples():
         student = any(stage[key] == "distil" for key in run.inputs)
         column[run.key] = COLUMNS["student" if student and run.stage == "fit" else run.stage]
-        further = set().union(*(behind[key] for key in run.inputs))
-        behind[run.key] = further | set(run.inputs)
+        further = set().union(*(ancestors[key] for key in run.inputs))
+        ancestors[run.key] = further | set(run.inputs)
         reads.append(tuple(key for key in run.inputs if key not in further))
     used = sorted(set(column.values()))
-    found["column"] = [used.index(column[key]) for key in found["key"]]
-    found["reads"] = reads
+    table["column"] = [used.index(column[key]) for key in table["key"]]
+    table["reads"] = reads
     place: dict[str, float] = {}
-    for _, group in found.groupby("column"):
-        # Runs without inputs keep the plan's order, by which `sorted` decides between equals too.
+    for _, group in table.groupby("column"):
+        # Runs without inputs, and equals, keep the plan's order: `sorted` is stable.
         centre = {}
         for run in group.itertuples():
             last = max((column[key] for key in run.inputs), default=0)
@@ -55,23 +57,23 @@ def rows(results: StudyResults) -> pd.DataFrame:
             centre[run.key] = sum(near) / max(1, len(near))
         for rank, key in enumerate(sorted(centre, key=centre.__getitem__)):
             place[key] = (rank + 0.5) / len(centre)
-    found["place"] = found["key"].map(place)
-    return found
+    table["place"] = table["key"].map(place)
+    return table
 
 
 def draw(rows: pd.DataFrame) -> go.Figure:
     """Draw the rows of `rows`."""
-    at = {run.key: (run.column, run.place) for run in rows.itertuples()}
-    ways: dict[str, list] = {"x": [], "y": []}
+    position = {run.key: (run.column, run.place) for run in rows.itertuples()}
+    edges: dict[str, list[float | None]] = {"x": [], "y": []}
     for run in rows.itertuples():
         for key in run.reads:
-            for axis, ends in zip(
-                ways.values(), zip(at[key], at[run.key], strict=True), strict=True
+            for axis, start, end in zip(
+                edges.values(), position[key], position[run.key], strict=True
             ):
-                axis += [*ends, None]
+                axis += [start, end, None]
     figure = go.Figure(
         go.Scatter(
-            **ways,
+            **edges,
             mode="lines",
             line={"color": GREY, "width": 0.6},
             opacity=0.5,
@@ -83,7 +85,7 @@ def draw(rows: pd.DataFrame) -> go.Figure:
     for state, (colour, symbol, name) in STATES.items():
         group = rows[rows["state"] == state]
         if len(group):
-            told = [
+            texts = [
                 f"{run.label}<br>{run.key[:12]}"
                 + ("" if pd.isna(run.seconds) else f"<br>{duration(run.seconds)}")
                 for run in group.itertuples()
@@ -95,7 +97,7 @@ def draw(rows: pd.DataFrame) -> go.Figure:
                     mode="markers",
                     name=f"{name} ({len(group)})",
                     marker={"color": colour, "symbol": symbol, "size": 9 if crowded < 40 else 6},
-                    hovertext=told,
+                    hovertext=texts,
                     customdata=[key[:12] for key in group["key"]],
                     hovertemplate=f"%{{hovertext}}<br>{name}<extra></extra>",
                 )

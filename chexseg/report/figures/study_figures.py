@@ -1,4 +1,4 @@
-"""Every figure of a study by the name of its file, and how figures are written."""
+"""All of the paper's figures of a study, by file name, and their export to files."""
 
 from __future__ import annotations
 
@@ -19,42 +19,43 @@ from chexseg.report.palette import CONFIG
 
 
 def paper_figures(results: StudyResults) -> dict[str, go.Figure]:
-    """File name -> figure, of those of the paper's that the study has something for: a panel each, with its own legend.
+    """Return file name -> figure of the paper's figures that the study has data for.
 
-    Figure 2 has a panel for each pathology; those beyond the paper's four are called after theirs.
+    Each panel is a figure with a legend. Panels of Figure 2 beyond the paper's four are named after
+    their pathology.
     """
-    found: dict[str, go.Figure] = {}
+    figures: dict[str, go.Figure] = {}
     if has_table1(results):
-        every = dict(iter(figure2_points(results).groupby("task", sort=False)))
+        points = dict(iter(figure2_points(results).groupby("task", sort=False)))
         for letter, name in zip("abcd", figure2_panels(results), strict=False):
-            found[f"figure2-{letter}"] = figure2(every[name or AVERAGE], letter)
+            figures[f"figure2-{letter}"] = figure2(points[name or AVERAGE], letter)
         for name in figure2_others(results):
-            found[f"figure2-{name.lower().replace(' ', '-')}"] = figure2(every[name])
+            figures[f"figure2-{name.lower().replace(' ', '-')}"] = figure2(points[name])
     rows = figure3_rows(results)
-    found |= {f"figure3-{init}": figure3(rows, init) for init in figure3_panels(rows)}
+    figures |= {f"figure3-{init}": figure3(rows, init) for init in figure3_panels(rows)}
     rows = figure4_rows(results)
     for images in figure4_panels(rows):
-        found["figure4a" if images == 0 else f"figure4b-{images}"] = figure4(
+        figures["figure4a" if images == 0 else f"figure4b-{images}"] = figure4(
             rows, images, "b" if images else "a"
         )
     rows = figure5_rows(results)
     if has_figure5(rows):
-        found["figure5"] = figure5(rows)
-    return found
+        figures["figure5"] = figure5(rows)
+    return figures
 
 
-#: Pixels of figures on paper: at 96 to the inch a column and a half.
+#: Width of image files, pixels: one and a half columns of a paper at 96 per inch.
 WIDTH = 640
 
 
 def write_html(figure: go.Figure, path: Path) -> None:
-    """One figure, on white, for print; plotly.js stands once beside all of them, so that none needs a network."""
+    """Write a figure on white. plotly.js is written once beside it, so no network is needed."""
     figure = go.Figure(figure).update_layout(paper_bgcolor="white", plot_bgcolor="white")
     figure.write_html(path, include_plotlyjs="directory", config=CONFIG)
 
 
 def write_images(figures: Mapping[Path, go.Figure]) -> str | None:
-    """Write figures to paths that end in .png or .svg. Returns why it couldn't, or None."""
+    """Write figures to paths that end in .png or .svg. Return a note if that failed, or None."""
     try:
         import kaleido  # noqa: F401 - the extra "images"
     except ImportError:
@@ -63,13 +64,11 @@ def write_images(figures: Mapping[Path, go.Figure]) -> str | None:
         go.Figure(figure).update_layout(paper_bgcolor="white", plot_bgcolor="white")
         for figure in figures.values()
     ]
-    # plotly takes the size from here alone when it writes several.
+    # When plotly writes several images, it ignores the sizes in their layouts.
     heights = [figure.layout.height for figure in drawn]
     try:
         plotly.io.write_images(drawn, list(figures), scale=2, width=WIDTH, height=heights)
-    except (
-        Exception
-    ) as error:  # kaleido's faults are many: no Chrome, one that doesn't start, one that hangs up
+    except Exception as error:  # kaleido raises many kinds if Chrome is missing, stuck or crashes
         for path in figures:
             path.unlink(missing_ok=True)
         reason = (str(error).strip() or "no reason given").splitlines()[0]

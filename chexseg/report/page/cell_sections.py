@@ -1,4 +1,4 @@
-"""The page's sections of single cells: all of them, the students, those that are missing."""
+"""The page's sections on single cells: all cells, students, missing cells."""
 
 from __future__ import annotations
 
@@ -9,38 +9,33 @@ from chexseg.analysis.tables import study_tables
 from chexseg.report.page.html_tables import to_html
 from chexseg.report.page.markup import note, scroll
 
-#: A table of more rows goes on in its csv file alone: a browser needs seconds to lay it out.
+#: Longer tables are cut and refer to their CSV file: a browser needs seconds to lay them out.
 MOST_ROWS = 500
 
 
 def students_html(results: StudyResults) -> str:
-    """Students beside their teachers, one row a fraction and encoder."""
+    """Return students beside their teachers, one row per fraction and encoder."""
     rows = study_tables.students_rows(results)
     rows = rows.drop(columns="reason") if rows["reason"].isna().all() else rows
-    told = (
-        "mIoU on the test images. A student learns from its teacher’s soft masks of a fraction of the training images. The "
-        "teacher is the fully supervised cell of the same encoder and trial; the difference is paired by trial; ±, half of "
-        "the 95% t-interval where two or more trials have finished."
+    text = (
+        "mIoU on the test images. A student learns from its teacher’s soft masks on a fraction of "
+        "the training images. The teacher is the fully supervised cell of the same encoder and "
+        "trial; the difference is paired by trial. ±: half of the 95% t-interval, if two or more "
+        "trials have finished."
     )
-    return scroll(to_html(rows)) + note(told)
+    return scroll(to_html(rows)) + note(text)
 
 
 def cells_html(results: StudyResults, name: str) -> str:
-    """One row a cell; of a large study those with the highest mIoU on the selection images."""
+    """Return one row per cell; a large study's best cells by mIoU on the selection images."""
     rows = study_tables.cells_rows(results)
     constant = [
         column
         for column in ("init", "weak_images", "fraction")
         if column in rows and rows[column].nunique() < 2
     ]
-    without = ""
-    if "left out" in rows:
-        absent = [pathology for pathology in results.pathologies if rows[pathology].isna().all()]
-        without = (
-            f" Without an expert mask in the test set, and left out of every mean: {', '.join(absent)}."
-            if absent
-            else ""
-        )
+    absent = ", ".join(study_tables.without_expert(results))
+    without = " Without an expert mask in the test set, and excluded from all means: "
     shown = rows.drop(columns=constant)
     if len(rows) > MOST_ROWS:
         shown = (
@@ -48,23 +43,27 @@ def cells_html(results: StudyResults, name: str) -> str:
             .head(MOST_ROWS)
             .sort_index()
         )
-    told = f'IoU pooled over the test images. <span class="screen">Click a header to sort.</span>{escape(without)}'
-    told += _left_out(len(rows), "cells", name, "best on the selection images")
-    return scroll(to_html(shown), "cells") + note(told)
+    text = (
+        'IoU pooled over the test images. <span class="screen">Click a header to sort.</span>'
+        + (f"{without}{escape(absent)}." if absent else "")
+        + _truncation(len(rows), "cells", name, "best on the selection images")
+    )
+    return scroll(to_html(shown), "cells") + note(text)
 
 
 def missing_html(results: StudyResults, name: str) -> str:
-    """One row for whatever lacks figures, and why."""
+    """Return one row per cell without scores, with the reason."""
     rows = study_tables.missing_rows(results)
     if not len(rows):
         return '<p class="soft">None: every cell of the study has scores.</p>'
     return scroll(to_html(rows.head(MOST_ROWS))) + note(
-        _left_out(len(rows), "missing", name, "first")
+        _truncation(len(rows), "missing", name, "first")
     )
 
 
-def _left_out(number: int, table: str, name: str, which: str) -> str:
-    """That a table goes on in its file, and where."""
+def _truncation(number: int, table: str, name: str, which: str) -> str:
+    """Return a sentence that names the file with all rows of a truncated table."""
     if number <= MOST_ROWS:
         return ""
-    return f" Here stand the {MOST_ROWS} {which} of {number:,}; <code>tables/{name}-{table}.csv</code> has all."
+    file = f"<code>tables/{name}-{table}.csv</code>"
+    return f" Shown: the {MOST_ROWS} {which} of {number:,}; {file} has all."

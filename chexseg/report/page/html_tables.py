@@ -1,4 +1,4 @@
-"""Tables as HTML: grids with each value's interval and published value beneath. The page's script makes them sortable."""
+"""Tables as HTML; in grids, each value has its interval and its published value."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from chexseg.analysis.tables import grid
 from chexseg.analysis.tables.grid import SHARED, bare, half
 from chexseg.analysis.tables.text import gaps, text
 
-#: For a table that stands alone; on the page, the page's own.
+#: Style of a table in a file by itself; the page has its own.
 STYLE = (
-    "body{font:15px/1.45 system-ui,sans-serif;margin:2rem;color:#1b1f24}table{border-collapse:collapse}"
+    "body{font:15px/1.45 system-ui,sans-serif;margin:2rem;color:#1b1f24}"
+    "table{border-collapse:collapse}"
     "th,td{padding:.3rem .7rem;text-align:left;vertical-align:top;border-bottom:1px solid #dde1e5}"
     ".number{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}"
-    ".interval,.paper,small{font-size:.78em;color:#5a636e;margin-left:.3em}.paper{font-style:italic}p{color:#5a636e}"
+    ".interval,.paper,small{font-size:.78em;color:#5a636e;margin-left:.3em}"
+    ".paper{font-style:italic}p{color:#5a636e}"
 )
 
 
 def to_html(rows: pd.DataFrame) -> str:
-    """A ``<table>``; a grid has interval and published value beneath each value. Numbers lead to the runs behind them."""
+    """Return a ``<table>`` whose values open the runs behind them."""
     if grid.is_grid(rows):
         return _grid_html(rows)
     names = [name for name in rows.columns if not name.endswith((" low", " high"))]
@@ -37,23 +39,15 @@ def to_html(rows: pd.DataFrame) -> str:
     for row in rows.to_dict("records"):
         cells = []
         for name, number in zip(names, numeric, strict=True):
-            told = text(row, name)
+            value = text(row, name)
             if name in ("key", "cells"):
-                number_of = len(told.split())
-                shown = (
-                    told[:12]
-                    if name == "key"
-                    else f"{number_of} cell{'' if number_of == 1 else 's'}"
-                )
-                cells.append(
-                    f'<td class="key">{way_html(f"<code>{html.escape(shown)}</code>", told)}</td>'
-                )
+                count = len(value.split())
+                shown = value[:12] if name == "key" else f"{count} cell{'' if count == 1 else 's'}"
+                button = runs_button(f"<code>{html.escape(shown)}</code>", value)
+                cells.append(f'<td class="key">{button}</td>')
             else:
-                shown = (
-                    way_html(html.escape(told), row.get("key", ""))
-                    if name == "mIoU"
-                    else html.escape(told)
-                )
+                key = row.get("key", "") if name == "mIoU" else ""
+                shown = runs_button(html.escape(value), key)
                 cells.append(
                     f"<td{_class(number)}{_data(row[name]) if number else ''}>{shown}</td>"
                 )
@@ -61,18 +55,18 @@ def to_html(rows: pd.DataFrame) -> str:
     return _table("", heads, body)
 
 
-def way_html(text: str, keys: str) -> str:
-    """A value that the page's script leads to the runs behind it. `keys`: as from `tables.cell_keys`."""
+def runs_button(text: str, keys: str) -> str:
+    """Return a value whose click opens the runs behind it. keys: from `study_tables.cell_keys`."""
     shortened = " ".join(key[:12] for key in keys.split())
     return (
-        f'<button class="way" data-cells="{html.escape(shortened)}">{text}</button>'
+        f'<button class="runs-button" data-cells="{html.escape(shortened)}">{text}</button>'
         if shortened
         else text
     )
 
 
 def to_html_file(rows: pd.DataFrame) -> str:
-    """A document of one table, with the reasons of its gaps."""
+    """Return a document with one table and the reasons for its gaps."""
     notes = (
         "".join(f"<p>{html.escape(line)}</p>" for line in gaps(rows)) if grid.is_grid(rows) else ""
     )
@@ -82,11 +76,12 @@ def to_html_file(rows: pd.DataFrame) -> str:
 
 
 def _table(attributes: str, heads: list[str], body: list[str]) -> str:
-    return f"<table{attributes}><thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    head = f"<thead><tr>{''.join(heads)}</tr></thead>"
+    return f"<table{attributes}>{head}<tbody>{''.join(body)}</tbody></table>"
 
 
-def _head(told: str, number: bool) -> str:
-    return f"<th{_class(number)}>{told}</th>"
+def _head(title: str, number: bool) -> str:
+    return f"<th{_class(number)}>{title}</th>"
 
 
 def _class(number: bool) -> str:
@@ -97,11 +92,11 @@ def _data(value: object) -> str:
     return f' data-value="{value}"' if not pd.isna(value) else ""
 
 
-# ---- grids -------------------------------------------------------------------------------------------------------------
+# ---- grids ---------------------------------------------------------------------------------------
 
 
 def _grid_html(rows: pd.DataFrame) -> str:
-    """Rows of one first key are a group, its key told once."""
+    """Return a grid; rows with equal first key form a group that shows the key once."""
     first, names = grid.keys(rows), grid.columns(rows)
     lines = rows.to_dict("records")
     starts = [i for i in range(len(rows)) if not grid.repeated(rows, i)]
@@ -111,17 +106,14 @@ def _grid_html(rows: pd.DataFrame) -> str:
         spread = {name for name in names if any(row[f"{name} reason"] == SHARED for row in group)}
         for offset, row in enumerate(group):
             cells = []
-            if offset == 0 and len(group) > 1:
-                cells.append(
-                    f'<th scope="rowgroup" rowspan="{len(group)}"{_mark(row[first[0]])}>{_key(row, first[0])}</th>'
-                )
-            elif offset == 0:
-                cells.append(f'<th scope="row"{_mark(row[first[0]])}>{_key(row, first[0])}</th>')
+            if offset == 0:
+                scope = f'"rowgroup" rowspan="{len(group)}"' if len(group) > 1 else '"row"'
+                cells.append(f"<th scope={scope}{_mark(row[first[0]])}>{_key(row, first[0])}</th>")
             cells += [f"<td{_mark(row[key])}>{_key(row, key)}</td>" for key in first[1:]]
             for name in names:
                 if row[f"{name} reason"] == SHARED:
                     continue
-                # A value that several rows share is bold where it is the best of any.
+                # A value that several rows share is bold if it is the best of any of them.
                 sharing = group if name in spread else [row]
                 cells.append(
                     _value(row, name, len(sharing), any(grid.is_best(one, name) for one in sharing))
@@ -147,7 +139,7 @@ def _key(row: Mapping[str, Any], name: str) -> str:
 
 
 def _mark(key: object) -> str:
-    """The class of a kind of weak labels, which has a colour."""
+    """Return the class attribute that colours a kind of weak labels; empty for other keys."""
     return (
         f' class="method {css_name(key.lower())}"'
         if isinstance(key, str) and key in METHODS.values()
@@ -161,8 +153,9 @@ def _value(row: Mapping[str, Any], name: str, rowspan: int, best: bool) -> str:
     also = "" if pd.isna(width) else f" ±{bare(width)}"
     beneath = "" if pd.isna(paper) else f'<span class="paper">{paper:.3f}{also}</span>'
     if pd.isna(row[name]):
-        reason = html.escape(str(row[f"{name} reason"]))
-        return f'<td class="number"{span}><abbr title="{reason}">–</abbr><span class="interval"></span>{beneath}</td>'
-    told = way_html(f"<b>{row[name]:.3f}</b>" if best else f"{row[name]:.3f}", row[f"{name} cells"])
+        value = f'<abbr title="{html.escape(str(row[f"{name} reason"]))}">–</abbr>'
+    else:
+        figure = f"<b>{row[name]:.3f}</b>" if best else f"{row[name]:.3f}"
+        value = runs_button(figure, row[f"{name} cells"])
     interval = "" if np.isnan(half(row, name)) else f"±{bare(half(row, name))}"
-    return f'<td class="number"{span}>{told}<span class="interval">{interval}</span>{beneath}</td>'
+    return f'<td class="number"{span}>{value}<span class="interval">{interval}</span>{beneath}</td>'

@@ -1,4 +1,4 @@
-"""Six test images, and what experts and models drew on them: chosen by a rule that doesn't know how the models do."""
+"""Expert and predicted masks on six test images, which are chosen without looking at scores."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -19,17 +20,17 @@ from chexseg.errors import ChexsegError
 from chexseg.report.palette import DASHED, PATHOLOGY_COLOURS
 
 RULE = (
-    "The test images with the most pathologies in the experts' masks, one a patient, ties in the order of their ids. "
-    "Of each kind of supervision, the arm with the highest mIoU on the selection images, and of that its highest trial; "
-    "test scores play no part."
+    "The test images with the most pathologies in the experts' masks, one per patient, ties by id. "
+    "Of each kind of supervision, the best trial of the arm with the highest mIoU, both on the "
+    "selection images; test scores are not used."
 )
-FILL_OPACITY, OUTLINE_OPACITY = 64, 255
-SIDE = 384  # pixels of a panel's long side, at least
+FILL_OPACITY, OUTLINE_OPACITY = 64, 255  # of 255
+SIDE = 384  # minimum length of a panel's long side, pixels
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One column: what is shown, and the position of its cell, or why there is none."""
+    """One column of predictions: its titles and the index of its cell, or why it has no masks."""
 
     title: str
     subtitle: str
@@ -38,23 +39,28 @@ class Panel:
 
 
 def choose_images(results: StudyResults, number: int = 6) -> tuple[str, ...]:
-    """Ids of the images to show, by `RULE`."""
+    """Return the ids of the images to show, by `RULE`."""
     if not len(results.cells):
         return ()
-    present_I = (results.counts_CIK3[0, :, :, 2] > 0).sum(axis=1)
+    return one_per_patient(results, (results.counts_CIK3[0, :, :, 2] > 0).sum(axis=1), number)
+
+
+def one_per_patient(results: StudyResults, score_I: np.ndarray, number: int) -> tuple[str, ...]:
+    """Return the ids of the images with the highest scores above 0, one per patient; ties by id."""
     chosen: dict[str, str] = {}
-    for present, image_id in sorted(zip(-present_I, results.image_ids, strict=True)):
-        if present < 0 and len(chosen) < number:
+    for score, image_id in sorted(zip(-score_I, results.image_ids, strict=True)):
+        if score < 0 and len(chosen) < number:
             chosen.setdefault(patient_of(image_id), image_id)
     return tuple(chosen.values())
 
 
 def columns(results: StudyResults) -> list[Panel]:
-    """The columns of predictions, each from the best cell of its kind on the selection images; CAM++ where it's studied.
+    """Return the columns of predictions, each of the best cell of its kind on the selection images.
 
-    A kind without a cell has a column while cells are missing, which may be of it.
+    CAM++ has a column only if it is studied. A kind without a finished cell keeps its column while
+    any cells are missing, because those may be of this kind.
     """
-    found = arms(results)
+    all_arms = arms(results)
 
     def column(title: str, candidates: list[Arm], lacking: str) -> Panel:
         arm = by_selection(candidates)
@@ -66,25 +72,27 @@ def columns(results: StudyResults) -> list[Panel]:
         return Panel(title, str(results.cells["name"].iloc[best]), best, why_not)
 
     kinds = [
-        kind for kind in METHODS if kind in PAPERS_METHODS or any(arm.weak == kind for arm in found)
+        kind
+        for kind in METHODS
+        if kind in PAPERS_METHODS or any(arm.weak == kind for arm in all_arms)
     ]
     shown = [
         *(
             column(
-                f"Weak, {METHODS[k]}",
-                [a for a in found if a.method == "weak" and a.weak == k],
-                f"p = 0, {METHODS[k]}",
+                f"Weak, {METHODS[kind]}",
+                [arm for arm in all_arms if arm.method == "weak" and arm.weak == kind],
+                f"p = 0, {METHODS[kind]}",
             )
-            for k in kinds
+            for kind in kinds
         ),
-        column("Full", [a for a in found if a.method == "full"], "p = 1"),
-        column("CheXseg", [a for a in found if a.method == "mixed"], "0 < p < 1"),
+        column("Full", [arm for arm in all_arms if arm.method == "full"], "p = 1"),
+        column("CheXseg", [arm for arm in all_arms if arm.method == "mixed"], "0 < p < 1"),
     ]
     return [panel for panel in shown if panel.index is not None or len(results.missing)]
 
 
 def predicted(results: StudyResults, panel: Panel, image_id: str) -> np.ndarray | str:
-    """masks_KHW of a column on one image, or why there are none."""
+    """Return masks_KHW of a column on one image, or the reason why there are none."""
     if panel.index is None or results.predictions is None:
         return panel.why_not
     try:
@@ -94,24 +102,19 @@ def predicted(results: StudyResults, panel: Panel, image_id: str) -> np.ndarray 
 
 
 def image_iou(results: StudyResults, index: int, image_id: str) -> float:
-    """The mean IoU over the pathologies that experts drew on the image, for one cell."""
+    """Return a cell's mean IoU over the pathologies that experts drew on the image."""
     counts_K3 = results.counts_CIK3[index, results.image_ids.index(image_id)]
     return float(miou(pooled_iou(counts_K3[None], require_expert=True))[0])
 
 
-def film_png(pixels_HW: np.ndarray) -> bytes:
-    """The radiograph as a grey PNG."""
-    return _png(Image.fromarray(np.asarray(pixels_HW, dtype=np.uint8)))
-
-
 def enlarge(mask_HW: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """The mask with each pixel repeated, so that its outline is thin beside it."""
+    """Return the mask with each pixel repeated, so that an outline on it looks thin."""
     factor = max(1, -(-side // max(mask_HW.shape)))
     return mask_HW.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def outline(mask_HW: np.ndarray, dashed: bool = False, width: int = 2) -> np.ndarray:
-    """The mask's pixels less than `width` from its edge; with gaps along the diagonals where `dashed`."""
+    """Return the mask's pixels less than `width` from its edge; dashed: with diagonal gaps."""
     inner_HW = mask_HW
     for _ in range(width):
         padded = np.pad(inner_HW, 1)
@@ -126,11 +129,11 @@ def outline(mask_HW: np.ndarray, dashed: bool = False, width: int = 2) -> np.nda
     if dashed:
         y_HW, x_HW = np.indices(mask_HW.shape)
         edge_HW = edge_HW & ((x_HW + y_HW) % 12 < 7) & ((x_HW - y_HW) % 12 < 9)
-    return edge_HW
+    return np.asarray(edge_HW)
 
 
 def layer_png(mask_HW: np.ndarray, pathology: str) -> bytes:
-    """One pathology's mask as a transparent PNG: translucent area, opaque outline, in its colour."""
+    """Return a pathology's mask as PNG in its colour: translucent area, opaque outline."""
     large_HW = enlarge(np.asarray(mask_HW, dtype=bool))
     layer = Image.fromarray(large_HW.astype(np.uint8) + outline(large_HW, pathology in DASHED))
     layer.putpalette([0, 0, 0, *_rgb(pathology), *_rgb(pathology)])
@@ -140,7 +143,7 @@ def layer_png(mask_HW: np.ndarray, pathology: str) -> bytes:
 def composite(
     pixels_HW: np.ndarray, masks_KHW: np.ndarray, pathologies: Sequence[str]
 ) -> Image.Image:
-    """The radiograph with all masks on it, RGB, enlarged to at least `SIDE` pixels."""
+    """Return the radiograph with all masks on it, RGB, enlarged to at least `SIDE` pixels."""
     size = enlarge(pixels_HW).shape[::-1]
     panel = (
         Image.fromarray(np.asarray(pixels_HW, dtype=np.uint8))
@@ -156,11 +159,11 @@ def composite(
 
 
 def sheet_png(results: StudyResults) -> bytes | None:
-    """All rows in one PNG for slides and READMEs: film, experts, predictions. None where there is nothing to show."""
+    """Return radiographs, experts and predictions as one PNG, for slides; None without images."""
     chosen, shown = choose_images(results), columns(results)
     if results.image is None or not chosen:
         return None
-    films = {image_id: results.image(image_id) for image_id in chosen}
+    images = {image_id: results.image(image_id) for image_id in chosen}
     panel = 240
     gap, head, foot = 6, 30, 34
     width = (panel + gap) * (2 + len(shown)) + gap
@@ -169,7 +172,7 @@ def sheet_png(results: StudyResults) -> bytes | None:
     for column, title in enumerate(["Radiograph", "Experts", *(entry.title for entry in shown)]):
         draw.text((gap + column * (panel + gap), 7), title, fill="black", font=font)
     present: set[str] = set()
-    for row, (image_id, (pixels_HW, expert_KHW)) in enumerate(films.items()):
+    for row, (image_id, (pixels_HW, expert_KHW)) in enumerate(images.items()):
         masks = [
             np.zeros_like(expert_KHW),
             expert_KHW,
@@ -209,24 +212,21 @@ def _rgb(pathology: str) -> tuple[int, ...]:
     return tuple(bytes.fromhex(PATHOLOGY_COLOURS[pathology].lstrip("#")))
 
 
-def _png(image: Image.Image, **options) -> bytes:
+def _png(image: Image.Image, **options: Any) -> bytes:
     stream = io.BytesIO()
     image.save(stream, "png", optimize=True, **options)
     return stream.getvalue()
 
 
-# ---- as HTML: the film once, each pathology a transparent image upon it, so that the page can switch them ---------------
+# ---- HTML: each pathology is a transparent layer over the radiograph, so the page can hide it ----
 
 
 def grid_html(results: StudyResults) -> tuple[str, set[int]]:
-    """(a grid of panels as HTML, the positions of the pathologies drawn); a sentence and no positions without panels."""
+    """Return (a grid of panels, indices of the pathologies drawn), or (a reason, no indices)."""
     chosen, shown = choose_images(results), columns(results)
     if results.image is None or not chosen:
-        why = (
-            "the images aren't at hand"
-            if results.image is None
-            else "no test image has an expert mask"
-        )
+        why = "no test image has an expert mask"
+        why = "the images aren’t available" if results.image is None else why
         return f'<p class="soft">No overlays: {why}.</p>', set()
     heads = [
         ("Radiograph", "test set"),
@@ -253,42 +253,44 @@ def grid_html(results: StudyResults) -> tuple[str, set[int]]:
                 row.append(empty_html(masks_KHW))
                 continue
             present |= set(np.flatnonzero(masks_KHW.any(axis=(1, 2))).tolist())
-            score = (
-                f'<span class="score">IoU {image_iou(results, panel.index, image_id):.2f}</span>'
-            )
+            iou = image_iou(results, cast(int, panel.index), image_id)  # a cell made the masks
+            score = f'<span class="score">IoU {iou:.2f}</span>'
             row.append(panel_html(panel.title, layers_html(masks_KHW, results.pathologies) + score))
         parts.append(row_html(image_id, ", ".join(drawn), pixels_HW, "".join(row)))
-    return films_html(parts, len(heads)), present
+    return panels_html(parts, len(heads)), present
 
 
-def films_html(parts: Sequence[str], number: int) -> str:
-    """A grid of so many columns from its heads and rows."""
-    return f'<div class="films" style="--columns:{number}">{"".join(parts)}</div>'
+def panels_html(parts: Sequence[str], columns: int) -> str:
+    """Return a grid of panels from its column heads and rows."""
+    return f'<div class="films" style="--columns:{columns}">{"".join(parts)}</div>'
 
 
 def head_html(title: str, text: str) -> str:
+    """Return the head of a column."""
     return f'<div class="head">{html.escape(title)}<small>{html.escape(text)}</small></div>'
 
 
 def row_html(image_id: str, drawn: str, pixels_HW: np.ndarray, panels: str) -> str:
-    """A row's title and panels. The film stands once, as a background that the panels share."""
+    """Return a row's title and panels, which share the radiograph as their background."""
     height, width = pixels_HW.shape
-    style = f"--film:url({_data_uri(film_png(pixels_HW))});--aspect:{width}/{height}"
+    radiograph = _png(Image.fromarray(np.asarray(pixels_HW, dtype=np.uint8)))
+    style = f"--film:url({_data_uri(radiograph)});--aspect:{width}/{height}"
     title = f'<div class="row"><b>{html.escape(image_id)}</b> &nbsp;{html.escape(drawn)}</div>'
     return f'{title}<div class="same" style="{style}">{panels}</div>'
 
 
-def panel_html(label: str, upon: str) -> str:
-    """A film with what stands upon it."""
-    return f'<div class="film" role="img" aria-label="{html.escape(label)}">{upon}</div>'
+def panel_html(label: str, layers: str) -> str:
+    """Return the row's radiograph with layers over it."""
+    return f'<div class="film" role="img" aria-label="{html.escape(label)}">{layers}</div>'
 
 
 def empty_html(why: str) -> str:
-    """The place of a panel that can't be drawn."""
+    """Return a panel with the reason why it can't be drawn."""
     return f'<div class="empty">{html.escape(why)}</div>'
 
 
 def layers_html(masks_KHW: np.ndarray, pathologies: Sequence[str]) -> str:
+    """Return one image per pathology with a mask."""
     return "".join(
         f'<img class="layer" data-k="{k}" alt="" src="{_data_uri(layer_png(mask_HW, name))}">'
         for k, (name, mask_HW) in enumerate(zip(pathologies, masks_KHW, strict=True))

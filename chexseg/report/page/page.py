@@ -1,4 +1,4 @@
-"""The report: one self-contained index.html, and beside it the same tables and figures as files."""
+"""The report: a self-contained index.html, and the same tables and figures as files beside it."""
 
 from __future__ import annotations
 
@@ -31,30 +31,26 @@ from chexseg.report.page.result_section import result_html
 from chexseg.report.page.run_sections import MOST_DRAWN, provenance_html, stages_html, time_html
 from chexseg.report.page.weak_label_section import classifiers_html, weak_labels_html
 
-#: Ending of a file -> what writes a table so.
+#: File suffix -> function that formats a table for it.
 WRITERS = {".csv": to_csv, ".md": to_markdown, ".tex": to_tex, ".html": to_html_file}
-#: Of more rows a table is written as csv alone: markdown is for reading.
+#: Longer tables are written only as CSV: the other formats are for reading.
 MOST_LINES = 1000
 
 
 @dataclass(frozen=True)
-class Written:
-    """What a report consists of. `notes` says what was left out, and why."""
+class WrittenReport:
+    """The files of a report. notes: what was left out, and why."""
 
     page: Path
     files: tuple[Path, ...]
     notes: tuple[str, ...]
 
 
-def write(results_list: Sequence[StudyResults], out: Path) -> Path:
-    """Write the report of one or more studies into `out`; returns the path of its index.html."""
-    return publish(results_list, out).page
+def publish(results_list: Sequence[StudyResults], out: Path, images: bool = True) -> WrittenReport:
+    """Write index.html, tables/ (csv, md, tex, html) and figures/ (html, png, svg) into `out`.
 
-
-def publish(results_list: Sequence[StudyResults], out: Path, images: bool = True) -> Written:
-    """Write index.html, tables/ (csv, md, tex, html) and figures/ (html; with `images`, if possible, png, svg) into `out`.
-
-    What an earlier report has written there and this one hasn't is deleted, if nobody has changed it since.
+    images: write png and svg, if kaleido is installed. Unmodified files of an earlier report that
+    this one doesn't contain are deleted.
     """
     out = Path(out)
     files: list[Path] = []
@@ -62,16 +58,16 @@ def publish(results_list: Sequence[StudyResults], out: Path, images: bool = True
     for folder in ("tables", "figures"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     for study, results in named(results_list).items():
-        for name, rows in every_table(results).items():
+        for name, rows in all_tables(results).items():
             writers = WRITERS if len(rows) <= MOST_LINES and name != "runs" else {".csv": to_csv}
-            for ending, text_of in writers.items():
-                files.append(out / "tables" / f"{study}-{name}{ending}")
+            for suffix, text_of in writers.items():
+                files.append(out / "tables" / f"{study}-{name}{suffix}")
                 files[-1].write_text(text_of(rows), encoding="utf-8")
-        for name, figure in every_figure(results).items():
+        for name, figure in all_figures(results).items():
             stem = out / "figures" / f"{study}-{name}"
             study_figures.write_html(figure, stem.with_suffix(".html"))
             files.append(stem.with_suffix(".html"))
-            drawn |= {stem.with_suffix(ending): figure for ending in (".png", ".svg")}
+            drawn |= {stem.with_suffix(suffix): figure for suffix in (".png", ".svg")}
         sheet = overlays.sheet_png(results)
         if sheet is not None:
             files.append(out / "figures" / f"{study}-overlays.png")
@@ -85,29 +81,30 @@ def publish(results_list: Sequence[StudyResults], out: Path, images: bool = True
     page = out / "index.html"
     page.write_text(render(results_list, notes), encoding="utf-8")
     file_manifest.replace(out, files)
-    return Written(page, tuple(files), tuple(notes))
+    return WrittenReport(page, tuple(files), tuple(notes))
 
 
 def slug(name: str) -> str:
+    """Return a name with only lower-case letters, digits and hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "study"
 
 
 def named(results_list: Sequence[StudyResults]) -> dict[str, StudyResults]:
-    """Studies by the name that their files and anchors get; a repeated one is numbered."""
-    found: dict[str, StudyResults] = {}
+    """Return the studies by the name of their files and anchors; repeated names get a number."""
+    studies: dict[str, StudyResults] = {}
     for results in results_list:
         name, number = slug(results.name), 1
-        while name in found:
+        while name in studies:
             number += 1
             name = f"{slug(results.name)}-{number}"
-        found[name] = results
-    return found
+        studies[name] = results
+    return studies
 
 
-def every_table(results: StudyResults) -> dict[str, pd.DataFrame]:
-    """File name -> rows of every table that the study has something for."""
-    found = {"claims": claims_rows(claims(results))} if len(results.cells) else {}
-    found |= {
+def all_tables(results: StudyResults) -> dict[str, pd.DataFrame]:
+    """Return file name -> rows of all tables that aren't empty."""
+    tables = {"claims": claims_rows(claims(results))} if len(results.cells) else {}
+    tables |= {
         "cells": study_tables.cells_rows(results),
         "students": study_tables.students_rows(results),
     }
@@ -116,57 +113,55 @@ def every_table(results: StudyResults) -> dict[str, pd.DataFrame]:
         if study_tables.has_table1(results)
         else []
     )
-    for index, variant in enumerate(of_mixture):
-        found["table1" + (f"-{index + 1}" if index else "")] = study_tables.table1_rows(
-            results, variant
-        )
-    for index, labels in enumerate(weak_label_agreement.label_sets(results)):
-        found["weak-labels" + (f"-{index + 1}" if index else "")] = weak_label_agreement.rows(
-            labels, results.pathologies
-        )
+    tables |= {
+        f"table1{_suffix(index)}": study_tables.table1_rows(results, variant)
+        for index, variant in enumerate(of_mixture)
+    }
+    tables |= {
+        f"weak-labels{_suffix(index)}": weak_label_agreement.rows(labels, results.pathologies)
+        for index, labels in enumerate(weak_label_agreement.label_sets(results))
+    }
     if results.classifiers:
-        found |= {
+        tables |= {
             "auroc": classifiers.auroc_rows(results),
             "classifiers": classifiers.classifiers_rows(results),
         }
-    found |= paper_tables(results)
-    found |= {
+    tables |= paper_tables(results)
+    tables |= {
         "stages": study_tables.stages_rows(results),
         "missing": study_tables.missing_rows(results),
         "runs": provenance.rows(results),
     }
-    return {name: rows for name, rows in found.items() if len(rows)}
+    return {name: rows for name, rows in tables.items() if len(rows)}
 
 
-def every_figure(results: StudyResults) -> dict[str, go.Figure]:
-    """File name -> figure; the paper's for their panels."""
-    found = (
+def _suffix(index: int) -> str:
+    return f"-{index + 1}" if index else ""
+
+
+def all_figures(results: StudyResults) -> dict[str, go.Figure]:
+    """Return file name -> figure of the stage graph and of all panels of the paper's figures."""
+    graph = (
         {"stages": stage_graph.draw(stage_graph.rows(results))}
         if 0 < len(results.graph) <= MOST_DRAWN
         else {}
     )
-    return found | study_figures.paper_figures(results)
+    return graph | study_figures.paper_figures(results)
 
 
 def completeness(results: StudyResults) -> str:
+    """Return "N of M cells finished"."""
     return f"{len(results.cells)} of {len(results.cells) + len(results.missing)} cells finished"
 
 
-# ---- layout: the frame stands in page.html, colours and type in page.css, behaviour in page.js ---------------------------
+# ---- layout: the frame is in page.html, styles in page.css, behaviour in page.js -----------------
 
 
 def render(results_list: Sequence[StudyResults], notes: Sequence[str] = ()) -> str:
-    """The whole page as text."""
-    title = (
-        results_list[0].title
-        if len(results_list) == 1
-        else ", ".join(results.title for results in results_list)
-    )
-    return document(
-        title,
-        "\n".join(_study(name, results) for name, results in named(results_list).items())
-        + _method(notes),
-    )
+    """Return the whole page as text."""
+    studies = "\n".join(_study(name, results) for name, results in named(results_list).items())
+    titles = ", ".join(results.title for results in results_list)
+    return document(titles, studies + _method(notes))
 
 
 def _study(name: str, results: StudyResults) -> str:
@@ -201,11 +196,15 @@ def _study(name: str, results: StudyResults) -> str:
         f'<section id="{name}--{slug(title)}"><h2>{title}</h2>{text}</section>'
         for title, text in sections.items()
     )
-    return f'{_header(results, name)}<nav aria-label="Contents"><div>{links}</div></nav><main>{content}</main>'
+    contents = f'<nav aria-label="Contents"><div>{links}</div></nav>'
+    return f"{_header(results, name)}{contents}<main>{content}</main>"
 
 
-#: What is behind cells that an older version of the package has computed.
-STALE = " Stale: the store holds older results like theirs, made by another version or with other settings or data."
+#: Explanation of the state "stale".
+STALE = (
+    " Stale: the store holds similar results, made by another version or with other settings or "
+    "data."
+)
 
 
 def _header(results: StudyResults, name: str) -> str:
@@ -226,14 +225,17 @@ def _header(results: StudyResults, name: str) -> str:
             f"{number} {kind}" for kind, number in results.missing["state"].value_counts().items()
         )
         state = (
-            f'<p class="alert">Incomplete: {completeness(results)} ({escape(states)}). What follows holds for the '
-            f"finished ones.{STALE if (results.missing['state'] == 'stale').any() else ''} "
-            f'<a href="#{name}--missing-cells">Which are missing</a></p>'
+            f'<p class="alert">Incomplete: {completeness(results)} ({escape(states)}). This report '
+            "covers the finished ones."
+            f"{STALE if (results.missing['state'] == 'stale').any() else ''} "
+            f'<a href="#{name}--missing-cells">List of missing cells</a></p>'
         )
     without = study_tables.without_expert(results)
     if without:
-        names = escape(", ".join(without))
-        state += f'<p class="alert">Without an expert mask in the test set, and left out of every mean: {names}.</p>'
+        state += (
+            '<p class="alert">Without an expert mask in the test set, and excluded from all means: '
+            f"{escape(', '.join(without))}.</p>"
+        )
     if not len(results.cells):
         state += '<p class="lead">No cell has finished yet, so there is nothing to compare.</p>'
     return (
@@ -243,11 +245,16 @@ def _header(results: StudyResults, name: str) -> str:
 
 
 TERMS = {
-    "IoU": "Intersections and unions of a pathology are summed over all test images, then divided (the paper’s section 3.1).",
-    "mIoU": "The mean over pathologies. One without an expert mask in the test set is left out, for every model alike.",
-    "95% over trials": "Student’s t-interval of the trials’ mIoU. A trial has its own weak images and its own seed.",
-    "95% over patients": "Student’s, with the standard error of 1,000 bootstrap samples of patients with all their images.",
-    "Resolved": "The paired difference over trials and patients together has p below 0.05, corrected by Holm for both steps.",
+    "IoU": "Intersections and unions of a pathology are summed over all test images, then divided "
+    "(the paper’s section 3.1).",
+    "mIoU": "The mean over pathologies. A pathology without an expert mask in the test set is "
+    "excluded, for all models.",
+    "95% over trials": "Student’s t-interval of the trials’ mIoU. Trials differ in their weak "
+    "images and their seed.",
+    "95% over patients": "Student’s t-interval, with the standard error of 1,000 bootstrap samples "
+    "of patients with all their images.",
+    "Resolved": "The paired difference over trials and patients together has p below 0.05, after "
+    "Holm’s correction over both steps.",
     "Paper": "Gadgil et al., CheXseg, MIDL 2021 (arXiv:2102.10484), on CheXpert’s radiographs.",
 }
 
@@ -255,4 +262,4 @@ TERMS = {
 def _method(notes: Sequence[str]) -> str:
     listed = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in TERMS.items())
     extra = "".join(f"<p>{escape(note[0].upper() + note[1:])}.</p>" for note in notes)
-    return f"<footer><h2>How the figures are made</h2><dl>{listed}</dl>{extra}</footer>"
+    return f"<footer><h2>Terms and methods</h2><dl>{listed}</dl>{extra}</footer>"

@@ -1,4 +1,4 @@
-"""Where a number comes from: every run behind a study with its key, settings, inputs, data fingerprint, host and time."""
+"""The runs behind a study's numbers: key, settings, inputs, data fingerprint, host and time."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ COLUMNS = ("stage", "key", "label", "state", "seconds", "host", "data", "inputs"
 
 @once
 def rows(results: StudyResults) -> pd.DataFrame:
-    """One row a run of the plan, run or not, with `COLUMNS`; inputs are keys with spaces between, settings are JSON."""
-    ran = results.stages.set_index("key").to_dict("index")
+    """Return one row per run of the plan, finished or not, with `COLUMNS`.
+
+    inputs: keys separated by spaces. settings: JSON.
+    """
+    finished = results.stages.set_index("key").to_dict("index")
     names = dict(zip(results.cells["cell"], results.cells["name"], strict=True))
-    known = {run.key: run for run in results.graph.itertuples()}
-    out = []
-    for key in [*known, *(key for key in ran if key not in known)]:
-        run, made = known.get(key), ran.get(key, {})
-        stage = run.stage if run else made["stage"]
+    planned = {run.key: run for run in results.graph.itertuples()}
+    table = []
+    for key in dict.fromkeys([*planned, *finished]):
+        run, record = planned.get(key), finished.get(key, {})
+        stage = run.stage if run else record["stage"]
         label = run.label if run else f"{stage}: {names[key]}" if key in names else stage
         inputs = " ".join(run.inputs) if run else ""
-        told = {name: made.get(name) for name in ("seconds", "host", "data", "settings")}
-        out.append(
+        outcome = {name: record.get(name) for name in ("seconds", "host", "data", "settings")}
+        table.append(
             {
                 "stage": stage,
                 "key": key,
@@ -33,32 +36,32 @@ def rows(results: StudyResults) -> pd.DataFrame:
                 "state": run.state if run else "cached",
                 "inputs": inputs,
             }
-            | told
+            | outcome
         )
-    return pd.DataFrame(out, columns=list(COLUMNS))
+    return pd.DataFrame(table, columns=list(COLUMNS))
 
 
 def embedded(rows: pd.DataFrame) -> dict[str, Any]:
-    """Those runs that have run, for the page's script: what all runs of a stage share is written once.
+    """Return the finished runs for the page's script; settings shared by a stage are stored once.
 
-    {"common": stage -> settings, "runs": [[stage, key, label, positions of inputs, other settings, seconds, host, data]]}
+    {"common": stage -> settings, "runs": [[stage, key, label, indices of inputs, other settings,
+    seconds, host, data]]}
     """
-    made = rows[rows["settings"].notna()]
-    settings = [json.loads(text) for text in made["settings"]]
+    finished = rows[rows["settings"].notna()]
+    settings_list = [json.loads(text) for text in finished["settings"]]
     common: dict[str, dict[str, Any]] = {}
-    for stage, mine in zip(made["stage"], settings, strict=True):
-        shared = common.setdefault(stage, dict(mine))
-        for name in [
-            name for name, value in shared.items() if name not in mine or mine[name] != value
-        ]:
-            del shared[name]
-    position = {key: place for place, key in enumerate(made["key"])}
+    for stage, settings in zip(finished["stage"], settings_list, strict=True):
+        shared = common.get(stage, settings).items()
+        common[stage] = {
+            name: value for name, value in shared if name in settings and settings[name] == value
+        }
+    position = {key: index for index, key in enumerate(finished["key"])}
     runs = []
-    for run, mine in zip(made.to_dict("records"), settings, strict=True):
+    for run, settings in zip(finished.to_dict("records"), settings_list, strict=True):
         inputs = [position[key] for key in run["inputs"].split() if key in position]
-        own = {name: value for name, value in mine.items() if name not in common[run["stage"]]}
+        shared_names = common[run["stage"]]
+        distinct = {name: value for name, value in settings.items() if name not in shared_names}
         data = None if pd.isna(run["data"]) else run["data"]
-        runs.append(
-            [run["stage"], run["key"], run["label"], inputs, own, run["seconds"], run["host"], data]
-        )
+        head = [run["stage"], run["key"], run["label"], inputs]
+        runs.append([*head, distinct, run["seconds"], run["host"], data])
     return {"common": common, "runs": runs}

@@ -1,9 +1,9 @@
-"""The page's first section: the paper's three arms, their intervals, and whether its order shows."""
+"""The page's result section: the paper's three arms, their intervals and their order."""
 
 from __future__ import annotations
 
 from html import escape
-from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 
@@ -11,57 +11,62 @@ from chexseg.analysis.claims.headline import headline, headline_rows, verdict
 from chexseg.analysis.published import css_name
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.tables.study_tables import cell_keys
-from chexseg.report.page.html_tables import way_html
+from chexseg.report.page.html_tables import runs_button
 from chexseg.report.page.markup import note, number, scroll
 
 
 def result_html(results: StudyResults) -> str:
-    found = headline(results)
-    rows = headline_rows(results, found)
-    keys = [cell_keys(results, arm.indices) for arm in dict.fromkeys(found.roles.values())]
+    """Return the verdict on the paper's order, and a table of its arms with a forest plot."""
+    result = headline(results)
+    rows = headline_rows(results, result)
+    keys = [cell_keys(results, arm.indices) for arm in dict.fromkeys(result.roles.values())]
+    keys += [""] * (len(rows) - len(keys))  # the radiologists have no runs
     top = 1.08 * float(
         np.nanmax(rows[["mIoU", "patients high", "paper"]].to_numpy(dtype=float), initial=0.1)
     )
-    sentences = [escape(sentence) for sentence in verdict(found)]
+    sentences = [escape(sentence) for sentence in verdict(result)]
     listed = "".join(f"<li>{sentence}</li>" for sentence in sentences[1:])
     titles = ["mIoU", "95% over trials", "trials", "95% over patients", "paper"]
     head = "".join(f'<th class="number">{title}</th>' for title in titles)
     body = []
-    for row, cells in zip_longest(rows.to_dict("records"), keys, fillvalue=""):
+    for row, cells in zip(rows.to_dict("records"), keys, strict=True):
         numbers = [
-            way_html(f"<big>{number(row['mIoU'])}</big>", cells),
+            runs_button(f"<big>{number(row['mIoU'])}</big>", cells),
             _ends(row, "trials"),
             str(row["n"]),
             _ends(row, "patients"),
         ]
         body.append(
-            f'<tr><td><span class="dot" style="background:var(--{css_name(row["colour"])})"></span>{row["arm"]}'
-            f"<small>{escape(row['settings'])}</small></td>"
+            "<tr><td>"
+            f'<span class="dot" style="background:var(--{css_name(row["colour"])})"></span>'
+            f"{row['arm']}<small>{escape(row['settings'])}</small></td>"
             + "".join(
                 f'<td class="number">{text}</td>' for text in [*numbers, number(row["paper"])]
             )
             + f'<td class="strip">{_strip(row, top)}</td></tr>'
         )
     table = (
-        f'<table class="arms"><thead><tr><th>Arm</th>{head}<th class="strip">0 to {top:.2f}</th></tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table>"
+        f'<table class="arms"><thead><tr><th>Arm</th>{head}'
+        f'<th class="strip">0 to {top:.2f}</th></tr></thead><tbody>{"".join(body)}</tbody></table>'
     )
-    told = (
-        "Weak, full and CheXseg are the arms of p = 0, p = 1 and those between with the highest mIoU on the selection images; "
-        "the test set had no say. The best on the test set is chosen by the very figure it shows, which is therefore "
-        "optimistic. Strips: dot, mean over trials; thick line, 95% over patients; thin line, 95% over trials; open diamond, "
-        "the paper on CheXpert’s test set, ten pathologies."
+    text = (
+        "Weak, full and CheXseg are the arms with the highest mIoU on the selection images at "
+        "p = 0, at p = 1 and between; the test set was not used for this choice. The value of the "
+        "best arm on the test set is optimistic, because that arm is chosen by it. Last column: "
+        "dot, mean over trials; thick line, 95% over patients; thin line, 95% over trials; open "
+        "diamond, the paper on CheXpert’s test set, ten pathologies."
     )
-    return f'<p class="lead">{sentences[0]}</p>{f"<ul>{listed}</ul>" if listed else ""}{scroll(table)}{note(told)}'
+    details = f"<ul>{listed}</ul>" if listed else ""
+    return f'<p class="lead">{sentences[0]}</p>{details}{scroll(table)}{note(text)}'
 
 
-def _ends(row: dict, name: str) -> str:
+def _ends(row: dict[str, Any], name: str) -> str:
     low, high = row[f"{name} low"], row[f"{name} high"]
     return "–" if np.isnan(low) else f"{number(low)} to {number(high)}"
 
 
-def _strip(row: dict, top: float) -> str:
-    """A row of a forest plot: mean, both intervals, the paper's value."""
+def _strip(row: dict[str, Any], top: float) -> str:
+    """Return a row of a forest plot: mean, both intervals, the paper's value."""
     if np.isnan(row["mIoU"]):
         return ""
 

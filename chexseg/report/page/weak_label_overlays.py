@@ -1,28 +1,32 @@
-"""Weak labels on radiographs: for each pathology the best, median and worst image, from CAM to mask beside the experts'."""
+"""Weak labels on radiographs: the best, median and worst image of each pathology, map to mask."""
 
 from __future__ import annotations
 
 import base64
 import html
 import io
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image, ImageFilter
 from plotly.colors import sample_colorscale, unlabel_rgb
 
 from chexseg.analysis.published import METHODS
-from chexseg.analysis.results import WeakLabels, WeakMaps
+from chexseg.analysis.results import WeakCounts, WeakLabels, WeakMaps
 from chexseg.analysis.weak_label_agreement import LabelSet
 from chexseg.errors import ChexsegError
-from chexseg.report.page.overlays import enlarge, layer_png, outline
+from chexseg.report.page.markup import scroll
+from chexseg.report.page.overlays import empty_html, enlarge, layer_png, outline, panels_html
 
 RULE = (
-    "Of the images on which experts drew the pathology, those with the highest, the median (of two, the higher) and the lowest "
-    "mean of the kinds’ IoU for it; ties in the order of their ids."
+    "Of the images on which experts drew the pathology: those with the highest, the median (of "
+    "two, the higher) and the lowest IoU for it, averaged over the kinds of labels; ties by id."
 )
-SIDE = 176  # pixels of a panel's side, at most
-#: Even steps to the eye, told apart with every common colour vision, and lighter where there is more.
+SIDE = 176  # maximum length of a panel's side, pixels
+#: Colours of a heat map, lighter for higher scores; perceptually uniform and safe for common types
+#: of colour vision.
 HEAT = tuple(
     tuple(round(v) for v in unlabel_rgb(c))
     for c in sample_colorscale("Viridis", np.linspace(0, 1, 101))
@@ -30,19 +34,25 @@ HEAT = tuple(
 OPACITY = 150  # of 255
 
 
+def counts_of(labels: WeakLabels) -> WeakCounts:
+    """Return the counts of labels of a `LabelSet`, which always have some."""
+    return cast(WeakCounts, labels.counts)
+
+
 def image_iou(labels: WeakLabels, k: int) -> np.ndarray:
-    """iou_I of one pathology, NaN in images where experts didn't draw it."""
-    intersection_I, predicted_I, true_I = labels.counts.counts_IK3[:, k].T.astype(np.float64)
-    out_I = np.full(true_I.shape, np.nan)
-    return np.divide(
-        intersection_I, predicted_I + true_I - intersection_I, out=out_I, where=true_I > 0
-    )
+    """Return iou_I of one pathology, NaN for images where experts didn't draw it."""
+    intersection_I, predicted_I, true_I = counts_of(labels).counts_IK3[:, k].T.astype(np.float64)
+    union_I, iou_I = predicted_I + true_I - intersection_I, np.full(true_I.shape, np.nan)
+    return np.asarray(np.divide(intersection_I, union_I, out=iou_I, where=true_I > 0))
 
 
 def choose(labels: LabelSet, k: int) -> dict[str, int]:
-    """ "best", "median" and "worst" -> position of the image, by `RULE`; fewer where fewer images have the pathology."""
-    mean_I = np.mean([image_iou(found, k) for found in labels.labels], axis=0)
-    ids = labels.labels[0].counts.image_ids
+    """Return "best", "median" and "worst" -> index of the image, by `RULE`.
+
+    With fewer than three images of the pathology: "best" and "worst", or "only image".
+    """
+    mean_I = np.mean([image_iou(kind, k) for kind in labels.labels], axis=0)
+    ids = counts_of(labels.labels[0]).image_ids
     ranked = sorted(np.flatnonzero(~np.isnan(mean_I)).tolist(), key=lambda i: (-mean_I[i], ids[i]))
     if len(ranked) < 3:
         return dict(
@@ -51,17 +61,17 @@ def choose(labels: LabelSet, k: int) -> dict[str, int]:
     return {"best": ranked[0], "median": ranked[(len(ranked) - 1) // 2], "worst": ranked[-1]}
 
 
-# ---- pictures ----------------------------------------------------------------------------------------------------------
+# ---- images --------------------------------------------------------------------------------------
 
 
 def upsampled(scores_hw: np.ndarray, size: int) -> np.ndarray:
-    """Scores (float32) at their native resolution -> (size, size), as `saliency.weak_masks.upsampled` does, without torch."""
+    """Resize scores (float32) to (size, size): `saliency.weak_masks.upsampled` without torch."""
     stored = Image.fromarray(np.ascontiguousarray(scores_hw, dtype=np.float32))
     return np.asarray(stored.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def heat_png(scores_hw: np.ndarray, side: int = SIDE) -> bytes:
-    """A CAM in [0, 1] as a translucent PNG of `HEAT`; clear where it is 0, and less and less so up to 0.2."""
+    """Return a CAM in [0, 1] as PNG in the colours of `HEAT`, transparent at 0, faint below 0.2."""
     last = len(HEAT) - 1
     level = Image.fromarray(
         np.rint(np.clip(upsampled(scores_hw, side), 0, 1) * last).astype(np.uint8)
@@ -74,14 +84,14 @@ def heat_png(scores_hw: np.ndarray, side: int = SIDE) -> bytes:
 
 
 def grey_jpeg(values_HW: np.ndarray, side: int = SIDE) -> bytes:
-    """Grey values, uint8, as a JPEG of at most `side` pixels."""
+    """Return grey values, uint8, as a JPEG of at most `side` pixels."""
     picture = Image.fromarray(np.asarray(values_HW, dtype=np.uint8))
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     return _encoded(picture, "jpeg", quality=82, optimize=True)
 
 
 def outline_png(mask_HW: np.ndarray) -> bytes:
-    """The mask's edge in white, with a dark seam that shows it on a bright film, on nothing."""
+    """Return the mask's edge as a transparent PNG: white, with a dark seam for bright areas."""
     edge_HW = outline(enlarge(np.asarray(mask_HW, dtype=bool)), width=3)
     seam_HW = (
         np.asarray(
@@ -94,7 +104,7 @@ def outline_png(mask_HW: np.ndarray) -> bytes:
     return _encoded(layer, "png", transparency=bytes([0, 255, 150]), optimize=True)
 
 
-def _encoded(picture: Image.Image, kind: str, **options) -> bytes:
+def _encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
     stream = io.BytesIO()
     picture.save(stream, kind, **options)
     return stream.getvalue()
@@ -105,53 +115,59 @@ def _uri(picture: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
 
 
-# ---- as HTML -----------------------------------------------------------------------------------------------------------
+# ---- HTML ----------------------------------------------------------------------------------------
 
 
-def blocks_html(labels: LabelSet, pathologies: tuple[str, ...]) -> tuple[str, list[str]]:
-    """(a block to open for each pathology that experts drew, the first one open; the pathologies that they didn't)."""
+def blocks_html(
+    labels: LabelSet,
+    pathologies: tuple[str, ...],
+    image: Callable[[str], tuple[np.ndarray, np.ndarray]],
+) -> tuple[str, list[str]]:
+    """Return (one block per pathology that experts drew, the other pathologies).
 
-    @lru_cache(maxsize=8)  # an image often stands for several pathologies, mostly neighbours
+    image: image id -> (pixels_HW, expert masks_KHW).
+    """
+    counts = counts_of(labels.labels[0])
+
+    @lru_cache(maxsize=8)  # an image is often chosen for several pathologies, mostly neighbours
     def read(image_id: str) -> tuple[np.ndarray, np.ndarray, tuple[WeakMaps | str, ...]]:
-        return (
-            *labels.labels[0].image(image_id),
-            tuple(_maps(found, image_id) for found in labels.labels),
-        )
+        return *image(image_id), tuple(_maps(kind, image_id) for kind in labels.labels)
 
-    parts, without = [], []
+    parts: list[str] = []
+    without: list[str] = []
     for k, pathology in enumerate(pathologies):
         chosen = choose(labels, k)
         if not chosen:
             without.append(pathology)
             continue
-        number = int((labels.labels[0].counts.counts_IK3[:, k, 2] > 0).sum())
+        number = int((counts.counts_IK3[:, k, 2] > 0).sum())
         images = f"{number} {'image' if number == 1 else 'images'} with expert masks"
         rows = [
-            _row_html(labels, k, pathology, rank, i, *read(labels.labels[0].counts.image_ids[i]))
+            _row_html(labels, k, pathology, rank, i, *read(counts.image_ids[i]))
             for rank, i in chosen.items()
         ]
         heads = [
             ("Radiograph", ""),
-            *(head for found in labels.labels for head in _heads(found)),
+            *(head for kind in labels.labels for head in _heads(kind)),
             ("Experts", "ground truth"),
         ]
         titles = "".join(
             f'<div class="head">{title}<small>{text}</small></div>' for title, text in heads
         )
-        scale = _scale_html(
-            labels, k, read(labels.labels[0].counts.image_ids[chosen[next(iter(chosen))]])[2]
-        )
-        grid = f'<div class="scroll"><div class="films" style="--columns:{len(heads)}">{titles}{"".join(rows)}</div></div>'
+        scale = _scale_html(labels, k, read(counts.image_ids[next(iter(chosen.values()))])[2])
+        grid = scroll(panels_html([titles, *rows], len(heads)))
         is_open = "" if parts else " open"
         parts.append(
-            f"<details{is_open}><summary>{pathology}<small>{images}</small></summary>{scale}{grid}</details>"
+            f"<details{is_open}><summary>{pathology}<small>{images}</small></summary>"
+            f"{scale}{grid}</details>"
         )
     return "".join(parts), without
 
 
 def _maps(labels: WeakLabels, image_id: str) -> WeakMaps | str:
-    try:
-        return labels.maps(image_id)
+    """Return the maps of an image, or the reason why they can't be read."""
+    try:  # labels with counts have maps too
+        return cast(Callable[[str], WeakMaps], labels.maps)(image_id)
     except (OSError, KeyError, ChexsegError) as error:
         return f"{METHODS[labels.kind]} can't be read: {error}"
 
@@ -173,37 +189,42 @@ def _row_html(
     expert_KHW: np.ndarray,
     maps: tuple[WeakMaps | str, ...],
 ) -> str:
-    """One image: what it is, then its panels. Film and expert outline stand once, as backgrounds that the panels share."""
-    iou = [image_iou(found, k)[index] for found in labels.labels]
-    counts = labels.labels[0].counts
+    """Return one image's title and panels, which share radiograph and expert outline."""
+    iou = [image_iou(kind, k)[index] for kind in labels.labels]
+    counts = counts_of(labels.labels[0])
     role = "CAM thresholds were chosen on it" if counts.chosen_on_I[index] else "held out"
     mean = f"mean IoU {np.mean(iou):.2f}" if len(iou) > 1 else ""
-    told = ", ".join(filter(None, [html.escape(counts.image_ids[index]), mean, role]))
+    text = ", ".join(filter(None, [html.escape(counts.image_ids[index]), mean, role]))
     height, width = pixels_HW.shape
-    panels = [_film("Radiograph", "")]
-    for found, its, value in zip(labels.labels, maps, iou, strict=True):
-        if isinstance(its, str):
-            panels += [f'<div class="empty">{html.escape(its)}</div>'] * 2
+    panels = [_panel("Radiograph", "")]
+    for kind, image_maps, value in zip(labels.labels, maps, iou, strict=True):
+        if isinstance(image_maps, str):
+            panels += [empty_html(image_maps)] * 2
             continue
-        name, mask_HW = METHODS[found.kind], its.masks_KHW[k]
-        if found.kind != "irnet":
-            panels.append(_film(f"{name} map", _layer(heat_png(its.scores_Khw[k])), "truth"))
-        elif its.boundary_hw is None:
-            panels.append('<div class="empty">No boundary map is stored.</div>')
+        name, mask_HW = METHODS[kind.kind], image_maps.masks_KHW[k]
+        if kind.kind != "irnet":
+            panels.append(
+                _panel(f"{name} map", _layer(heat_png(image_maps.scores_Khw[k])), "truth")
+            )
+        elif image_maps.boundary_hw is None:
+            panels.append(empty_html("No boundary map is stored."))
         else:
-            boundary = _layer(grey_jpeg(np.rint(255 * its.boundary_hw)))
-            panels.append(_film("boundary map", boundary, "truth"))
+            boundary = _layer(grey_jpeg(np.rint(255 * image_maps.boundary_hw)))
+            panels.append(_panel("boundary map", boundary, "truth"))
         drawn = _layer(layer_png(mask_HW, pathology)) if mask_HW.any() else ""
         score = f'<span class="score">{"" if mask_HW.any() else "empty, "}IoU {value:.2f}</span>'
-        panels.append(_film(f"{name} mask, IoU {value:.2f}", drawn + score, "truth"))
-    panels.append(_film("experts' mask", _layer(layer_png(expert_KHW[k], pathology))))
-    style = f"--film:url({_uri(grey_jpeg(pixels_HW))});--truth:url({_uri(outline_png(expert_KHW[k]))});--aspect:{width}/{height}"
-    title = f'<div class="row"><b>{rank.capitalize()}</b> &nbsp;{told}</div>'
+        panels.append(_panel(f"{name} mask, IoU {value:.2f}", drawn + score, "truth"))
+    panels.append(_panel("experts' mask", _layer(layer_png(expert_KHW[k], pathology))))
+    style = (
+        f"--film:url({_uri(grey_jpeg(pixels_HW))});"
+        f"--truth:url({_uri(outline_png(expert_KHW[k]))});--aspect:{width}/{height}"
+    )
+    title = f'<div class="row"><b>{rank.capitalize()}</b> &nbsp;{text}</div>'
     return f'{title}<div class="same" style="{style}">{"".join(panels)}</div>'
 
 
-def _film(label: str, upon: str, kind: str = "") -> str:
-    return f'<div class="film {kind}" role="img" aria-label="{html.escape(label)}">{upon}</div>'
+def _panel(label: str, layers: str, kind: str = "") -> str:
+    return f'<div class="film {kind}" role="img" aria-label="{html.escape(label)}">{layers}</div>'
 
 
 def _layer(picture: bytes) -> str:
@@ -211,18 +232,25 @@ def _layer(picture: bytes) -> str:
 
 
 def _scale_html(labels: LabelSet, k: int, maps: tuple[WeakMaps | str, ...]) -> str:
-    """The heat map's colours, with the thresholds of the masks marked."""
+    """Return the heat map's colour scale, with marks at the masks' thresholds."""
     stops = ", ".join(f"rgb{colour}" for colour in HEAT[::10])
-    known = [
-        (METHODS[f.kind], f.kind, float(m.thresholds_K[k]))
-        for f, m in zip(labels.labels, maps, strict=True)
-        if not isinstance(m, str)
-    ]
+    thresholds = {
+        kind.kind: float(image_maps.thresholds_K[k])
+        for kind, image_maps in zip(labels.labels, maps, strict=True)
+        if not isinstance(image_maps, str)
+    }
     marks = "".join(
-        f'<i style="left:{100 * at:.0f}%"></i>' for _, kind, at in known if kind != "irnet"
+        f'<i style="left:{100 * threshold:.0f}%"></i>'
+        for kind, threshold in thresholds.items()
+        if kind != "irnet"
     )
-    told = ", ".join(f"{name} mask above {at:.2f}" for name, _, at in known)
+    text = ", ".join(
+        f"{METHODS[kind]} mask above {threshold:.2f}" for kind, threshold in thresholds.items()
+    )
     ramp = (
         f'<span class="ramp" style="background:linear-gradient(to right, {stops})">{marks}</span>'
     )
-    return f'<p class="scale"><span>0</span>{ramp}<span>1</span><span>of the map’s maximum; {told}</span></p>'
+    return (
+        f'<p class="scale"><span>0</span>{ramp}<span>1</span>'
+        f"<span>of the map’s maximum; {text}</span></p>"
+    )
