@@ -129,7 +129,7 @@ def main() -> None:
         "--go",
         type=int,
         default=scheduler.CELLS_PER_TUNER,
-        help=f"cells that Tune is given at once (default: {scheduler.CELLS_IN_ONE_GO})",
+        help=f"cells that Tune is given at once (default: {scheduler.CELLS_PER_TUNER})",
     )
     parser.add_argument("--profile", help="write what the driver's main thread did, for pstats")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)

@@ -57,14 +57,14 @@ def stage(
     started = time.perf_counter()
     ray_data.map_files(
         paths,
-        saliency.Mapper,
+        saliency.CamWriter,
         {
             "config": SaliencyConfig(architecture=architecture),
             "classifier": str(model),
             "context": StageContext(threads=1),
             "wanted": wanted,
             "out": str(out),
-            "note": {"kind": "cam", "pathologies": PATHOLOGIES},
+            "metadata": {"kind": "cam", "pathologies": PATHOLOGIES},
         },
         workers=workers,
     )

@@ -11,7 +11,7 @@ Each row is a real command on a small phantom data set, in processes of their ow
 
 CPU time is that of every process of the command and of its Ray, from the command's start to the first
 step. Processes are looked at twenty times a second; one that has ended counts as it was last seen.
-Every training loop uses `chexseg.stages.training.step_timer.Pace`, which a ``sitecustomize`` module on the processes'
+Every training loop uses `chexseg.stages.training.step_timer.StepTimer`, which a ``sitecustomize`` module on the processes'
 path makes write down when a loop's first step ends. The reference of the last column is the CPU time of
 importing torch and segmentation-models-pytorch once.
 """
@@ -46,14 +46,14 @@ class Finder(importlib.abc.MetaPathFinder):
         execute = spec.loader.exec_module
         def exec_module(module):
             execute(module)
-            step = module.Pace.step
+            finish_step = module.StepTimer.finish_step
             def first(self):
                 if not getattr(self, "_marked", False):
                     self._marked = True
                     with open(os.environ["CHEXSEG_STARTUP_STEPS"], "a") as file:
                         file.write(f"{time.time()} {os.getpid()}\\n")
-                return step(self)
-            module.Pace.step = first
+                return finish_step(self)
+            module.StepTimer.finish_step = first
         spec.loader.exec_module = exec_module
         return spec
 

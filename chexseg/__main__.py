@@ -1,10 +1,10 @@
-"""`python -m chexseg` is the same as `chexseg`."""
+"""Run the command line with `python -m chexseg`."""
 
 import os
 import sys
 
-# `python -m` puts the current directory first: whatever lies there would be imported in place of a package of its name.
-# It stays if this package was found there.
+# `python -m` puts the current directory first on sys.path, so its files could shadow packages.
+# Remove it, unless this package itself was imported from there.
 _package_root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if not sys.flags.safe_path and os.path.realpath(sys.path[0]) == os.getcwd() != os.path.realpath(
     _package_root

@@ -10,7 +10,7 @@ from chexseg.errors import UserError
 
 @dataclass(frozen=True)
 class CodeVersion:
-    """Two are the same code if version and digest agree; the directory differs between hosts, and is for people."""
+    """A version of chexseg. The directory differs between hosts and isn't compared."""
 
     version: str
     digest: str
@@ -24,9 +24,10 @@ class CodeVersion:
 
 
 def describe() -> tuple[str, str, str]:
-    """Return version, digest and directory of the chexseg that is imported in this process.
+    """Return version, digest and directory of the chexseg that this process imports.
 
-    It uses no global name, because it is also sent to workers as code, which must not be that of their own chexseg.
+    It uses no global names, because it is also sent to workers as code, independent of the chexseg
+    installed there.
     """
     import hashlib
     from pathlib import Path
@@ -43,7 +44,7 @@ def describe() -> tuple[str, str, str]:
 
 @functools.cache
 def running() -> CodeVersion:
-    """Return what this process runs, as its files were at the first call."""
+    """Return the version that this process runs, as of the first call."""
     return CodeVersion(*describe())
 
 
@@ -53,9 +54,10 @@ def require(expected: CodeVersion) -> None:
         raise UserError(mismatch("a worker", running(), expected))
 
 
-def mismatch(place: str, found: object, expected: CodeVersion) -> str:
-    """Return the line for workers that run other code than the driver."""
+def mismatch(place: str, imported: object, expected: CodeVersion) -> str:
+    """Return the error line for workers that run other code than the driver."""
     return (
-        f"{place} imports other code than the driver: found {found}; expected {expected}"
-        " (hint: the same checkout on every node, or `ray job submit --working-dir .`; files must not change during a run)"
+        f"{place} imports other code than the driver: found {imported}; expected {expected}"
+        "; hint: use the same checkout on every node, or `ray job submit --working-dir .`,"
+        " and change no files during a run"
     )

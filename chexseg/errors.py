@@ -1,4 +1,4 @@
-"""Exceptions of chexseg."""
+"""Exceptions of chexseg, and helpers for their messages."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class ChexsegError(Exception):
 
 
 class UserError(ChexsegError, ValueError):
-    """Bad input: the message names the file and field, what was found and what was expected.
+    """Bad input. The message names the file and field, the value and what is expected instead.
 
-    A ValueError too, so that pydantic takes it from a validator.
+    It is a ValueError too, because pydantic accepts only those from validators.
     """
 
 
@@ -22,16 +22,16 @@ class DamagedArtifactError(ChexsegError):
 
 
 class LeaseLostError(ChexsegError):
-    """Another process took this one for dead and has taken over its work."""
+    """Another process considered this one dead and has taken over its work."""
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in one line and without the file's name, which the message has already."""
-    told = getattr(error, "strerror", None) or str(error)
-    return (told.splitlines() or [type(error).__name__])[0]
+    """Return the first line of an error's text, without the file name that an OSError adds."""
+    text = getattr(error, "strerror", None) or str(error)
+    return (text.splitlines() or [type(error).__name__])[0]
 
 
 def nearest(name: object, allowed: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)`` for the allowed name closest to `name`, or an empty string where none is close."""
+    """Return `` (did you mean 'x'?)`` for the closest allowed name, or "" if none is close."""
     close = difflib.get_close_matches(str(name), list(allowed), n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,4 +1,4 @@
-"""Run a grid or a search: find what is missing, start Ray, record the run."""
+"""Run a grid or a search: find what is missing, start Ray, and record the run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from chexseg.plan.graph import Plan
 from chexseg.progress import Reporter
 from chexseg.run import run_record
 from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
-from chexseg.run.result import RunResult
+from chexseg.run.run_record import RunResult
 from chexseg.search import grid_export, status
 from chexseg.search.optuna_study import OptunaStudy
 from chexseg.search.space_plan import Search
@@ -20,7 +20,7 @@ from chexseg.store.store import Store
 
 
 def launch(
-    meant: Plan | Search,
+    plan: Plan | Search,
     store: Store,
     data: Location,
     reporter: Reporter,
@@ -29,66 +29,67 @@ def launch(
     overrides: Sequence[str] = (),
     limits: ClusterLimits = CURRENT_SIZE,
 ) -> RunResult:
-    """Compute whatever is missing, on the Ray at `address` or on a local one; without Ray where nothing is.
+    """Compute what is missing, on the Ray at `address` or a local one; if nothing is, without Ray.
 
-    file, overrides: what `meant` was read from, for the record. growth: what the Ray at `address` may grow to.
-    Raises `UserError` as `run.run` and `search_run.run_search` do.
+    file, overrides: source of the plan, for the record. limits: largest size of the cluster.
+    Raises `UserError`, as `scheduler.run` and `searcher.run_search`.
     """
     marker.mark(store)
-    if isinstance(meant, Search):
-        _drop_damaged_scores(status.planned(meant, store), store, reporter)
-        found = status.summarise(meant, store)
-        if found.complete:
-            return RunResult(cached=len(found.found.plan.nodes))
-        reporter.say(f"{found.status_text()}\nstarting Ray")
-        asked = meant.plan(OptunaStudy(meant, store).points()).nodes
-        held = (meant.upstream().nodes | asked).values()
+    if isinstance(plan, Search):
+        _drop_damaged_scores(status.planned(plan, store), store, reporter)
+        summary = status.summarise(plan, store)
+        if summary.complete:
+            return RunResult(cached=len(summary.summary.plan.nodes))
+        reporter.say(f"{summary.status_text()}\nstarting Ray")
+        points = plan.plan(OptunaStudy(plan, store).points())
+        nodes = (plan.upstream().nodes | points.nodes).values()
         with (
-            live_runs.holding(store, meant.study.name, held, searches=True, say=reporter.say),
-            _recorded(meant, store, data, reporter, address, file, overrides) as outcome,
+            live_runs.holding(store, plan.study.name, nodes, searches=True, say=reporter.say),
+            _recorded(plan, store, data, reporter, address, file, overrides) as result,
         ):
             from chexseg.search import searcher
 
-            _tell_of_gpus(meant, address, limits, reporter)
-            vars(outcome).update(vars(searcher.run_search(meant, store, data, reporter, limits)))
-        reporter.say(status.summarise(meant, store).status_text())
-        return outcome
-    _drop_damaged_scores(meant, store, reporter)
-    missing = meant.needed(store.cached(meant.nodes.values()))
-    with grid_export.recording(meant, store, reporter.say):
+            _warn_without_gpus(plan, address, limits, reporter)
+            vars(result).update(vars(searcher.run_search(plan, store, data, reporter, limits)))
+        reporter.say(status.summarise(plan, store).status_text())
+        return result
+    _drop_damaged_scores(plan, store, reporter)
+    missing = plan.needed(store.cached(plan.nodes.values()))
+    with grid_export.exporting(plan, store, reporter.say):
         if not missing:
-            return RunResult(cached=len(meant.nodes))
+            return RunResult(cached=len(plan.nodes))
         reporter.say(
-            f"{len(meant.cells)} cells; {len(missing)} of {len(meant.nodes)} stages to compute; starting Ray"
+            f"{len(plan.cells)} cells; {len(missing)} of {len(plan.nodes)} stages to compute;"
+            " starting Ray"
         )
         with (
-            live_runs.holding(store, meant.study.name, meant.nodes.values(), say=reporter.say),
-            _recorded(meant, store, data, reporter, address, file, overrides) as outcome,
+            live_runs.holding(store, plan.study.name, plan.nodes.values(), say=reporter.say),
+            _recorded(plan, store, data, reporter, address, file, overrides) as result,
         ):
             from chexseg.run import scheduler
 
-            _tell_of_gpus(meant, address, limits, reporter)
-            vars(outcome).update(vars(scheduler.run(meant, store, data, reporter, limits)))
-    return outcome
+            _warn_without_gpus(plan, address, limits, reporter)
+            vars(result).update(vars(scheduler.run(plan, store, data, reporter, limits)))
+    return result
 
 
 def _drop_damaged_scores(plan: Plan, store: Store, reporter: Reporter) -> None:
     for name in store.drop_damaged_scores(plan.nodes.values()):
-        reporter.say(f"{store}/{name}: not what its manifest says; it is computed again")
+        reporter.say(f"{store}/{name}: differs from its manifest; computing it again")
 
 
-def _tell_of_gpus(
-    meant: Plan | Search, address: str | None, limits: ClusterLimits, reporter: Reporter
+def _warn_without_gpus(
+    plan: Plan | Search, address: str | None, limits: ClusterLimits, reporter: Reporter
 ) -> None:
     from chexseg.run.cluster import Capacity
 
-    if note := Capacity.of_cluster(limits).without_gpus(meant.study.resources, address):
+    if note := Capacity.of_cluster(limits).without_gpus(plan.study.resources, address):
         reporter.say(note)
 
 
 @contextmanager
 def _recorded(
-    meant: Plan | Search,
+    plan: Plan | Search,
     store: Store,
     data: Location,
     reporter: Reporter,
@@ -96,16 +97,16 @@ def _recorded(
     file: Path | None,
     overrides: Sequence[str],
 ) -> Iterator[RunResult]:
-    """Ray for the length of a run, and the run's record in the store; the outcome is to be filled in."""
+    """Connect to Ray and record the run in the store; the caller fills in the yielded result."""
     from chexseg.run import cluster, worker_imports
 
-    cells = meant.cells if isinstance(meant, Plan) else []
-    outcome = RunResult()
-    recorded = run_record.recorded(store, meant.study, cells, file, overrides, data)
-    with cluster.cluster(address) as place, recorded as more:
-        if place:
-            reporter.say(place)
+    cells = plan.cells if isinstance(plan, Plan) else []
+    result = RunResult()
+    recorded = run_record.recorded(store, plan.study, cells, file, overrides, data)
+    with cluster.cluster(address) as location, recorded as record:
+        if location:
+            reporter.say(location)
         worker_imports.check_nodes()
-        more["nodes"] = cluster.describe()
-        yield outcome
-        more |= {"computed": outcome.computed, "failed": outcome.failed, "cached": outcome.cached}
+        record["nodes"] = cluster.describe()
+        yield result
+        record |= {"computed": result.computed, "failed": result.failed, "cached": result.cached}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from chexseg.errors import UserError, nearest
 
-#: The order of every K axis in this project: that of the paper's Table 1.
+#: The ten pathologies, in the order of all K axes of this project and of the paper's Table 1.
 PATHOLOGIES: tuple[str, ...] = (
     "Airspace Opacity",
     "Atelectasis",
@@ -38,7 +38,8 @@ OBSERVATIONS: tuple[str, ...] = (
     "Support Devices",
 )
 
-#: CheXpert's competition tasks, which select the classifier's checkpoint (Irvin et al. 2019, section 5).
+#: CheXpert's competition tasks, used to select the classifier's checkpoint (Irvin et al. 2019,
+#: section 5).
 COMPETITION: tuple[str, ...] = (
     "Atelectasis",
     "Cardiomegaly",
@@ -47,7 +48,7 @@ COMPETITION: tuple[str, ...] = (
     "Pleural Effusion",
 )
 
-#: The pathologies frequent enough among 40 held-back images to select a segmenter's checkpoint by.
+#: Pathologies that are frequent enough in 40 held-out images to select a segmenter's checkpoint.
 COMMON: tuple[str, ...] = (
     "Enlarged Cardiomediastinum",
     "Support Devices",
@@ -55,24 +56,24 @@ COMMON: tuple[str, ...] = (
     "Atelectasis",
 )
 
-#: CheXpert's CSV files say "Lung Opacity" for what CheXlocalize's masks call "Airspace Opacity".
+#: CheXpert's name -> CheXlocalize's name, which this project uses.
 ALIASES: dict[str, str] = {"Lung Opacity": "Airspace Opacity"}
 
 
 def observation(pathology: str) -> str:
-    """The CheXpert column that holds the image-level label of a pathology."""
+    """Return the CheXpert column with the image-level labels of a pathology."""
     return next((alias for alias, name in ALIASES.items() if name == pathology), pathology)
 
 
 def observation_indices(pathologies: Iterable[str]) -> list[int]:
-    """Positions of the pathologies' columns among `OBSERVATIONS`."""
+    """Return the positions in `OBSERVATIONS` of the pathologies' columns."""
     return [OBSERVATIONS.index(observation(name)) for name in pathologies]
 
 
 def select(names: str | Iterable[str]) -> tuple[str, ...]:
-    """The named pathologies in the project's order; ``"all"`` means the ten.
+    """Return the named pathologies in the project's order; ``"all"`` means the ten.
 
-    Aliases are accepted. Raises `UserError` for a name that is none, for an empty list and for a name given twice.
+    Aliases are accepted. Raises `UserError` for an unknown name, an empty list or a repeated name.
     """
     if names == "all":
         return PATHOLOGIES
@@ -82,7 +83,8 @@ def select(names: str | Iterable[str]) -> tuple[str, ...]:
     for name in wanted:
         if name not in PATHOLOGIES:
             raise UserError(
-                f"unknown pathology {name!r}{nearest(name, PATHOLOGIES)}; allowed: all, {', '.join(PATHOLOGIES)}"
+                f"unknown pathology {name!r}{nearest(name, PATHOLOGIES)};"
+                f" allowed: all, {', '.join(PATHOLOGIES)}"
             )
     if not wanted or len(set(wanted)) != len(wanted):
         raise UserError("pathologies: name at least one, each once")

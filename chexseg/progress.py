@@ -1,10 +1,10 @@
-"""Progress bars on a terminal, plain lines elsewhere, or nothing."""
+"""Report progress: bars on a terminal, plain lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 from rich.console import Console, RenderableType
 from rich.progress import (
@@ -18,12 +18,26 @@ from rich.progress import (
 )
 from rich.text import Text
 
-#: Seconds between two lines about the same task where there's no terminal.
+#: Seconds between two lines on the same task without a terminal.
 LINE_EVERY = 5.0
+
+#: Figures that a stage reports with its progress. The keys are also their labels for people.
+ProgressNote = TypedDict(
+    "ProgressNote",
+    {
+        "epoch": int,  # from 1
+        "loss": float,
+        "accuracy": float,  # of MoCo's pretext task
+        "selection mIoU": float | None,  # after the last epoch
+        "step s": float,  # running mean
+        "data wait s": float,  # running mean
+    },
+    total=False,
+)
 
 
 class Reporter(Protocol):
-    """What long-running work tells. A name stands for one piece of work from its first update to its finish."""
+    """Show the progress of long tasks; a name identifies one from its first update to its end."""
 
     def update(
         self, name: str, done: int, total: int, unit: str, note: Mapping[str, Any] | None = None
@@ -39,7 +53,7 @@ class Reporter(Protocol):
 
 
 class Quiet:
-    """Says nothing."""
+    """Show nothing."""
 
     def update(
         self, name: str, done: int, total: int, unit: str, note: Mapping[str, Any] | None = None
@@ -60,12 +74,12 @@ class Quiet:
 
 
 class Lines:
-    """Plain lines on a stream that is no terminal."""
+    """Print plain lines to a stream that is not a terminal."""
 
     def __init__(self, console: Console):
         self.console = console
         self.started: dict[str, float] = {}
-        self.said: dict[str, float] = {}
+        self.printed: dict[str, float] = {}
         self.head = ""
 
     def update(
@@ -73,26 +87,26 @@ class Lines:
     ) -> None:
         now = time.monotonic()
         started = self.started.setdefault(name, now)
-        self.said.setdefault(name, now)
-        if now - self.said[name] >= LINE_EVERY:
-            self.said[name] = now
+        self.printed.setdefault(name, now)
+        if now - self.printed[name] >= LINE_EVERY:
+            self.printed[name] = now
             rate = done / (now - started) if now > started else 0
             left = f", {(total - done) / rate:.0f} s left" if rate else ""
             self.say(f"{name}: {done}/{total} {unit}, {rate:.0f}/s{left}{_figures(note)}")
 
     def finish(self, name: str, text: str) -> None:
         self.started.pop(name, None)
-        self.said.pop(name, None)
+        self.printed.pop(name, None)
         self.say(f"{name}: {text}")
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def headline(self, text: str) -> None:
-        """At most every few seconds, and only what is new."""
+        """Print the headline if it has changed, at most every `LINE_EVERY` seconds."""
         now = time.monotonic()
-        if text != self.head and now - self.said.get("", -LINE_EVERY) >= LINE_EVERY:
-            self.head, self.said[""] = text, now
+        if text != self.head and now - self.printed.get("", -LINE_EVERY) >= LINE_EVERY:
+            self.head, self.printed[""] = text, now
             self.say(text)
 
     def close(self) -> None:
@@ -100,7 +114,7 @@ class Lines:
 
 
 class _Table(Progress):
-    """Progress bars below a headline."""
+    """Show progress bars below a headline."""
 
     head = ""
 
@@ -111,7 +125,7 @@ class _Table(Progress):
 
 
 class Bars:
-    """Progress bars on a terminal, one a piece of work under way; finished work leaves a line."""
+    """Show a progress bar for each running task; a finished task leaves a line."""
 
     def __init__(self, console: Console):
         self.progress = _Table(
@@ -158,13 +172,13 @@ class Bars:
 
 
 def reporter(quiet: bool = False) -> Reporter:
-    """The right one for where stderr goes."""
+    """Return the reporter that suits stderr."""
     console = Console(stderr=True)
     return Quiet() if quiet else Bars(console) if console.is_terminal else Lines(console)
 
 
 def duration(seconds: float) -> str:
-    """For people: "42 s", "7 min", "3 h 05 min"."""
+    """Return seconds as text: "42 s", "7 min", "3 h 05 min"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -172,9 +186,8 @@ def duration(seconds: float) -> str:
 
 
 def _figures(note: Mapping[str, Any] | None) -> str:
-    parts = [
-        f"{name} {value:.3g}"
+    return "".join(
+        f", {name} {value:.3g}"
         for name, value in (note or {}).items()
         if isinstance(value, (int, float))
-    ]
-    return ", " + ", ".join(parts) if parts else ""
+    )

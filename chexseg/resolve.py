@@ -1,4 +1,4 @@
-"""From study files and a store to plans: a grid's, or a search's."""
+"""Resolve study files and a store to plans of grids and searches."""
 
 from __future__ import annotations
 
@@ -24,59 +24,69 @@ def read(
     data: Location,
     store: Store,
     overrides: Sequence[str] = (),
-    apart: bool = False,
-    option: str = "",
+    expand_members: bool = False,
+    store_option: str = "",
 ) -> list[Plan | Search]:
-    """What each file means, with ``KEY=VALUE`` laid over it. apart: what a study includes is told instead of it.
+    """Return the plan or search of each study file. overrides: ``KEY=VALUE`` settings.
 
-    option: what a command for this store needs beside, in the message about a missing encoder. Raises `UserError` as
-    `spec.load`, `plan.fingerprints`, `plan.plan` and `Search.check` do.
+    expand_members: return the studies that a study includes instead of the study itself.
+    store_option: appended to the command in the message about a missing encoder.
+    Raises `UserError`, as `study_file.load`, `planner.fingerprints`, `planner.plan` and
+    `Search.check`.
     """
-    overrides_by_key = _settings(overrides)
-    loaded = [(path, study_file.load(path, overrides_by_key)) for path in files]
-    if apart:
-        loaded = [(path, one) for path, study in loaded for one in study.members or (study,)]
-    prints, imported, found = planner.fingerprints(data), store.imported(), []
-    for path, study in loaded:
+    settings = _settings(overrides)
+    studies = [(path, study_file.load(path, settings)) for path in files]
+    if expand_members:
+        studies = [
+            (path, member) for path, study in studies for member in study.members or (study,)
+        ]
+    prints, imported = planner.fingerprints(data), store.imported()
+    plans: list[Plan | Search] = []
+    for path, study in studies:
         try:
             if study.search:
-                found.append(Search(study, prints, imported))
-                found[-1].check()
+                search = Search(study, prints, imported)
+                search.check()
+                plans.append(search)
             else:
-                found.append(planner.plan(study, prints, imported))
+                plans.append(planner.plan(study, prints, imported))
         except NoEncoderError as error:
-            raise UserError(f"{path}: {error}{option}") from None
+            raise UserError(f"{path}: {error}{store_option}") from None
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-    return found
+    return plans
 
 
-def planned(meant: Plan | Search, store: Store, every: bool = False) -> Plan:
-    """The plan of a grid; of a search, that of its best point so far, or of every point, and of what all of them share."""
-    return meant if isinstance(meant, Plan) else search_status.planned(meant, store, every)
+def planned(plan: Plan | Search, store: Store, all_points: bool = False) -> Plan:
+    """Return the plan of a grid, or of a search's shared stages and its best point so far.
+
+    all_points: include every point of a search instead of its best.
+    """
+    return plan if isinstance(plan, Plan) else search_status.planned(plan, store, all_points)
 
 
 def summarise(
-    meant: Plan | Search, store: Store, data: Location | None = None
+    plan: Plan | Search, store: Store, data: Location | None = None
 ) -> Summary | SearchSummary:
-    """Look it up in a store. data: with it, costs are told."""
+    """Return the state of a plan in a store. data: if given, costs are computed."""
     images = None if data is None else cost.images(data)
-    if isinstance(meant, Plan):
-        return plan_status.summarise(meant, store, images, format_validation_error=True)
-    return search_status.summarise(meant, store, images, format_validation_error=True)
+    if isinstance(plan, Plan):
+        return plan_status.summarise(plan, store, images, explain_stale=True)
+    return search_status.summarise(plan, store, images, explain_stale=True)
 
 
 def _settings(overrides: Sequence[str]) -> Mapping[str, Any]:
-    """Dotted setting -> value of every ``KEY=VALUE``."""
-    found = {}
+    """Return dotted setting -> value of every ``KEY=VALUE``. Raise `UserError`."""
+    settings = {}
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
-            raise UserError(f"--set {override}: allowed: KEY=VALUE, such as fit.epochs=5")
+            raise UserError(f"--set: found {override!r}; expected KEY=VALUE, such as fit.epochs=5")
         try:
-            found[key] = yaml_source.read(value, "--set").content
+            settings[key] = yaml_source.read(value, "--set").content
         except UserError:
             raise UserError(
-                f"--set {override}: the value is not YAML; allowed: such as fit.epochs=5"
+                f"--set {override}: found a value that is not YAML;"
+                " expected KEY=VALUE, such as fit.epochs=5"
             ) from None
-    return found
+    return settings

@@ -1,4 +1,4 @@
-"""One integer seed per cell; every random generator is derived from it by name."""
+"""Derivation of named random generators from the one integer seed of a cell."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ import json
 
 
 def derive(seed: int, *names: str | int) -> int:
-    """A 63-bit seed for the generator called `names`, independent of every other name's."""
+    """Return a 63-bit seed for the generator with these names, independent of all others."""
     digest = hashlib.sha256(json.dumps([seed, *names]).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -122,7 +122,7 @@ def test_a_phantom_is_written_whole_checked_and_never_overwritten(tmp_path):
     assert checked.returncode == 0, checked.stdout
     again = chexseg("data", "phantom", "set", cwd=tmp_path)
     assert again.returncode == 2
-    assert again.stderr == "chexseg: set: is there already; allowed: a new or empty directory\n"
+    assert again.stderr == "chexseg: set: already exists; expected: a new or empty directory\n"
 
 
 def test_a_phantom_with_a_prevalence_has_its_rare_findings_that_often(tmp_path):

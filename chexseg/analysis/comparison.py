@@ -1,4 +1,4 @@
-"""Two sides compared: which groups of cells stand against which, in what they differ, and by how much. Numbers only."""
+"""Compare two sides: pair their groups of cells, list their settings, test their differences."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ SIGNIFICANT = 0.05
 A_HIGHER, B_HIGHER, UNDECIDED = "A higher", "B higher", "undecided"
 #: Columns of `rows`.
 COLUMNS = (
-    "A", "B", "pathology", "IoU A", "IoU B", "difference", "from", "to", "patients", "trials from", "trials to", "trials",
-    "both from", "both to", "p-value", "adjusted p-value", "verdict",
+    "A", "B", "pathology", "IoU A", "IoU B", "difference", "from", "to", "patients",
+    "trials from", "trials to", "trials", "both from", "both to",
+    "p-value", "adjusted p-value", "verdict",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """rows: `COLUMNS`, one row a pair and pathology, mIoU first. settings: setting, A, B; of a study the values that its
-    cells have. cells: side, name, trial, key. notes: what was left out, and why.
+    """The result of a comparison.
+
+    rows: one row per pair and pathology, with `COLUMNS`, mIoU first. settings: setting, A, B; for a
+    study, the values of its cells. cells: side, cell, trial, key. notes: everything left out, with
+    the reason.
     """
 
     titles: tuple[str, str]
@@ -41,7 +45,7 @@ class Comparison:
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, as plain JSON; a value that isn't defined is None."""
+        """Return everything as plain JSON; undefined values are None."""
         tables = {"rows": self.rows, "settings": self.settings, "cells": self.cells}
         return {
             "A": self.titles[0],
@@ -58,61 +62,63 @@ class Comparison:
 
 
 def compare(first: Side, second: Side, replicates: int = 1000, seed: int = 0) -> Comparison:
-    """A minus B. One group on one side is compared with each of the other; of several on both sides, those that agree in all
-    that varies within either side. Raises `UserError` where no two do, or where both sides are the same cells.
+    """Return the differences of A minus B.
+
+    If one side has a single group, it is compared with each group of the other. Otherwise groups
+    are paired that agree in all settings that vary within either side. Raises `UserError` if no
+    groups agree, or if both sides are the same cells.
     """
     pairs, matched_by = _pairs(first, second)
-    rows = [row for one, other in pairs for row in _pair(one, other, first, replicates, seed)]
-    used = [
-        tuple(dict((id(group), group) for group in groups).values())
-        for groups in zip(*pairs, strict=True)
-    ]
+    rows = [row for a, b in pairs for row in _pair_rows(a, b, first, replicates, seed)]
+    # Groups compare by identity; dictionaries keep their order.
+    used_a, used_b = (list(dict.fromkeys(groups)) for groups in zip(*pairs, strict=True))
     notes = [*first.notes, *second.notes]
-    for side, groups in zip((first, second), used, strict=True):
-        left = [group.name for group in side.groups if group not in groups]
-        notes += (
-            [
-                f"{side.title}: left out, as nothing else on the other side matches: {', '.join(left)}"
-            ]
-            if left
-            else []
-        )
+    for side, groups in ((first, used_a), (second, used_b)):
+        unmatched = [group.name for group in side.groups if group not in groups]
+        if unmatched:
+            notes.append(
+                f"{side.title}: left out, no match on the other side: {', '.join(unmatched)}"
+            )
     return Comparison(
         titles=(first.title, second.title),
         size=first.size,
         images=len(first.image_ids),
         patients=len({patient_of(image_id) for image_id in first.image_ids}),
-        rows=_judged(rows),
-        settings=_differing(*used, matched_by),
-        cells=_cells(*used),
+        rows=_with_verdicts(rows),
+        settings=_differing_settings(used_a, used_b, matched_by),
+        cells=_cells(used_a, used_b),
         notes=tuple(notes),
     )
 
 
 def _pairs(first: Side, second: Side) -> tuple[list[tuple[Group, Group]], set[str]]:
-    """The pairs, and the settings in which the two of each agree because they were found by these. A cell isn't its own."""
+    """Return the pairs of different cells, and the settings by which they were matched."""
     if 1 in (len(first.groups), len(second.groups)):
-        every = [(one, other) for one in first.groups for other in second.groups]
-        return _distinct(every, first, second), set()
-    varied = {name for side in (first, second) for name in _varied(side.groups)}
-    point = lambda group: tuple(str(group.settings[name]) for name in sorted(varied))  # noqa: E731
+        pairs = [(a, b) for a in first.groups for b in second.groups]
+        return _without_identical(pairs, first, second), set()
+    varied = sorted({name for side in (first, second) for name in _varied(side.groups)})
+
+    def point(group: Group) -> tuple[str, ...]:
+        return tuple(str(group.settings[name]) for name in varied)
+
     others = {point(group): group for group in second.groups}
     pairs = [(group, others[point(group)]) for group in first.groups if point(group) in others]
     if not pairs:
         raise UserError(
-            f"{first.title} and {second.title}: no cells of both agree in {', '.join(sorted(varied))};"
-            " allowed: such studies, or a cell of one: STUDY.yaml#CELL"
+            f"{first.title} and {second.title}: no cells of both agree in {', '.join(varied)};"
+            " expected: studies with common values, or a cell of one: STUDY.yaml#CELL"
         )
-    return _distinct(pairs, first, second), varied
+    return _without_identical(pairs, first, second), set(varied)
 
 
-def _distinct(
+def _without_identical(
     pairs: list[tuple[Group, Group]], first: Side, second: Side
 ) -> list[tuple[Group, Group]]:
-    kept = [(one, other) for one, other in pairs if not one.keys or one.keys != other.keys]
+    kept = [(a, b) for a, b in pairs if not a.keys or a.keys != b.keys]
     if not kept:
         raise UserError(
-            f"{first.title} and {second.title}: found the same cells on both sides; allowed: others"
+            f"{first.title} and {second.title}: found the same cells on both sides;"
+            " expected: different cells"
         )
     return kept
 
@@ -122,24 +128,24 @@ def _varied(groups: Sequence[Group]) -> set[str]:
 
 
 def _values(groups: Sequence[Group], name: str) -> list[str]:
-    """What the groups have for a setting, each once, as text: what is told of it, and compared."""
-    return list(dict.fromkeys(_text(group.settings[name]) for group in groups if group.settings))
+    """Return the distinct values of a setting as text, for comparison and display."""
+    return list(dict.fromkeys(_text(group.settings[name]) for group in groups))
 
 
 def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _differing(
+def _differing_settings(
     first: Sequence[Group], second: Sequence[Group], matched_by: set[str]
 ) -> pd.DataFrame:
-    """setting, A, B. Of a file nothing is known."""
+    """Return setting, A, B; empty if a side is a file, which has no settings."""
     rows = []
     if all(group.settings for group in (*first, *second)):
         for name in first[0].settings:
-            one, other = _values(first, name), _values(second, name)
-            if set(one) != set(other) and name not in matched_by:
-                rows.append((name, ", ".join(one), ", ".join(other)))
+            a, b = _values(first, name), _values(second, name)
+            if set(a) != set(b) and name not in matched_by:
+                rows.append((name, ", ".join(a), ", ".join(b)))
     return pd.DataFrame(rows, columns=["setting", "A", "B"])
 
 
@@ -153,48 +159,46 @@ def _cells(first: Sequence[Group], second: Sequence[Group]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["side", "cell", "trial", "key"])
 
 
-def _pair(one: Group, other: Group, side: Side, replicates: int, seed: int) -> list[dict[str, Any]]:
-    """Rows without `verdict` and the adjusted p-value, mIoU first."""
+def _pair_rows(
+    group_a: Group, group_b: Group, side: Side, replicates: int, seed: int
+) -> list[dict[str, Any]]:
+    """Return a pair's rows, mIoU first, without the columns of `_with_verdicts`."""
     first, second = (
         measured(group.counts_TIK3, side.image_ids, group.trials or None, replicates, seed)
-        for group in (one, other)
+        for group in (group_a, group_b)
     )
-    out = []
-    # The mean over pathologies stands last in what is measured.
+    rows = []
+    # `measured` appends the mean over pathologies as the last column.
     for k, name in [(-1, MEAN), *enumerate(side.pathologies)]:
-        found = difference(first, second, k)
-        a, b = float(first.values_TK[:, k].mean()), float(second.values_TK[:, k].mean())
-        out.append(
+        step = difference(first, second, k)
+        rows.append(
             {
-                **{
-                    "A": one.name,
-                    "B": other.name,
-                    "pathology": name,
-                    "IoU A": a,
-                    "IoU B": b,
-                    "difference": found.value,
-                },
-                **{
-                    "from": found.patients.low,
-                    "to": found.patients.high,
-                    "patients": found.patients.n,
-                },
-                **{
-                    "trials from": found.trials.low,
-                    "trials to": found.trials.high,
-                    "trials": found.trials.n,
-                },
-                **{"both from": found.together.low, "both to": found.together.high},
-                "p-value": found.patients_p if np.isnan(found.p) else found.p,
+                "A": group_a.name,
+                "B": group_b.name,
+                "pathology": name,
+                "IoU A": float(first.values_TK[:, k].mean()),
+                "IoU B": float(second.values_TK[:, k].mean()),
+                "difference": step.value,
+                "from": step.patients.low,
+                "to": step.patients.high,
+                "patients": step.patients.n,
+                "trials from": step.trials.low,
+                "trials to": step.trials.high,
+                "trials": step.trials.n,
+                "both from": step.together.low,
+                "both to": step.together.high,
+                "p-value": step.patients_p if np.isnan(step.p) else step.p,
             }
         )
-    return out
+    return rows
 
 
-def _judged(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """With p-values adjusted by Holm over all pairs, the mIoU's and the pathologies' apart, and a verdict each.
+def _with_verdicts(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return the rows with Holm's adjusted p-values and verdicts.
 
-    Where the sides don't share two trials the p-value is over patients alone, and the verdict is of these models.
+    The adjustment is over all pairs, separately for the mIoU and for the pathologies. If the sides
+    share fewer than two trials, the p-value is over patients alone, and the verdict holds only for
+    these models.
     """
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     for of_mean in (True, False):
@@ -216,28 +220,26 @@ def _judged(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return table
 
 
-def one_pair(found: Comparison) -> bool:
-    return int((found.rows["pathology"] == MEAN).sum()) == 1
+def one_pair(comparison: Comparison) -> bool:
+    """Return whether the comparison has a single pair."""
+    return int((comparison.rows["pathology"] == MEAN).sum()) == 1
 
 
-def short(found: Comparison) -> pd.DataFrame:
-    """What a terminal has room for: of one pair every pathology, of several the mIoU."""
-    if one_pair(found):
-        return found.rows.drop(columns=["A", "B"])
-    return (
-        found.rows[found.rows["pathology"] == MEAN].drop(columns="pathology").reset_index(drop=True)
-    )
+def short(comparison: Comparison) -> pd.DataFrame:
+    """Return the rows that fit a terminal: all pathologies of a single pair, or all pairs' mIoU."""
+    rows = comparison.rows
+    if one_pair(comparison):
+        return rows.drop(columns=["A", "B"])
+    return rows[rows["pathology"] == MEAN].drop(columns="pathology").reset_index(drop=True)
 
 
-def sentence(found: Comparison) -> str:
-    """What the mIoU of all pairs comes to."""
-    means = found.rows[found.rows["pathology"] == MEAN]
-    if not one_pair(found):
+def sentence(comparison: Comparison) -> str:
+    """Return the result for the mIoU of all pairs as a sentence."""
+    means = comparison.rows[comparison.rows["pathology"] == MEAN]
+    if not one_pair(comparison):
         counts = means["verdict"].value_counts()
-        told = ", ".join(
-            f"{name} in {counts.get(name, 0)}" for name in (A_HIGHER, B_HIGHER, UNDECIDED)
-        )
-        return f"mIoU of {len(means)} pairs: {told}."
+        verdicts = (f"{name} in {counts.get(name, 0)}" for name in (A_HIGHER, B_HIGHER, UNDECIDED))
+        return f"mIoU of {len(means)} pairs: {', '.join(verdicts)}."
     row = means.iloc[0]
     text = (
         f"mIoU {row['IoU A']:.3f} against {row['IoU B']:.3f}: difference {row['difference']:+.3f}"
@@ -247,5 +249,6 @@ def sentence(found: Comparison) -> str:
             f", 95% interval over {row['patients']} patients {row['from']:+.3f} to {row['to']:+.3f}"
         )
     if not np.isnan(row["both from"]):
-        text += f", over these and {row['trials']} trials {row['both from']:+.3f} to {row['both to']:+.3f}"
+        text += f", over these and {row['trials']} trials"
+        text += f" {row['both from']:+.3f} to {row['both to']:+.3f}"
     return f"{text}: {row['verdict'] or 'not defined'}."

@@ -1,9 +1,12 @@
-"""What `chexseg compare` is given: a study, a cell of one, or another tool's masks; as counts that can stand side by side."""
+"""Read the two sides of `chexseg compare` as comparable counts.
+
+A side is a study, a cell of one, or a file of masks from another tool.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -21,10 +24,11 @@ from chexseg.data.chexlocalize import MaskFile
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError, nearest
 from chexseg.pathologies import PATHOLOGIES
+from chexseg.plan.cells import Cell
 from chexseg.plan.graph import Plan
 from chexseg.store.store import Store
 
-#: A key is recognised from so many digits on.
+#: Minimum digits of an abbreviated key.
 SHORTEST_KEY = 6
 
 
@@ -32,19 +36,23 @@ SHORTEST_KEY = 6
 class Group:
     """Cells that differ only in their trial, or a file, which has neither trials nor settings.
 
-    counts_TIK3: intersection, predicted and true pixels; T is 1 for a file. settings: dotted, but for the trial.
+    counts_TIK3: intersection, predicted and true pixels; T is 1 for a file. settings: dotted name
+    -> value, without the trial.
     """
 
     name: str
     counts_TIK3: np.ndarray
     trials: tuple[int, ...] = ()
     keys: tuple[str, ...] = ()
-    settings: Mapping[str, Any] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison. size: of the square in which pixels are counted, 0 for each image's own size."""
+    """One side of a comparison.
+
+    size: side in pixels of the square in which pixels are counted; 0 for each image's native size.
+    """
 
     title: str
     groups: tuple[Group, ...]
@@ -61,79 +69,73 @@ def read(
     overrides: Sequence[str] = (),
     gt: Location | None = None,
 ) -> tuple[Side, Side]:
-    """Both sides, on the same images, pathologies and masks, counted at the same size.
+    """Return both sides, counted on the same images, pathologies and masks at the same size.
 
-    What of these only one side has is left out, with a note; a file has what it names. An image that a file names is one
-    that it predicts nothing on wherever it lacks a mask of a pathology that it names elsewhere.
+    Each of the two texts is one of
 
-    Each is ``STUDY.yaml``, ``STUDY.yaml#CELL``, where CELL is a cell's name, with or without its trial, or the beginning of
-    its key, or ``MASKS.json``, a CheXlocalize file at the images' own sizes. Beside a study that is scored at its training
-    size a file's masks are put into the same squares, as the experts' are. data: needed for studies; gt: the truth of files,
-    by default the test masks below `data`; overrides: ``KEY=VALUE`` laid over every study's settings.
+    - ``STUDY.yaml``;
+    - ``STUDY.yaml#CELL``: a cell's name, with or without its trial, or an abbreviated key;
+    - ``MASKS.json``: a CheXlocalize file at the images' native sizes. Against a study scored at its
+      training size, its masks are resized to the same squares as the experts' masks.
 
-    Raises `UserError` for anything else, and for sides that can't be compared: other sizes or truths, two studies of other
-    images, no common image or pathology.
+    Images and pathologies of only one side are left out, with a note. In an image that a file
+    names, a missing mask of a pathology that the file names elsewhere counts as empty.
+
+    data: required for studies. gt: the truth of files, by default the test masks in `data`.
+    overrides: ``KEY=VALUE``, applied to the settings of all studies.
+
+    Raises `UserError` for any other text, and for sides that can't be compared: different sizes or
+    truths, studies of different images, no common image or pathology.
     """
-    sides: list[Side | None] = [
-        None if _is_file(text) else _study(text, data, store, overrides) for text in both
-    ]
-    studies = [side for side in sides if side]
-    if gt is None and not all(sides):
+    studies = {
+        text: _read_study(text, data, store, overrides)
+        for text in both
+        if not text.endswith(".json")
+    }
+    if gt is None:
         if data is None:
             raise UserError(
-                "compare: found neither --gt nor --data; allowed: one of them, for the masks of a file"
+                "compare: found neither --gt nor --data; expected: one of them, for a mask file"
             )
         gt = data / chexlocalize.FILES["test"]
-    found = [side or _file(text, gt, studies) for text, side in zip(both, sides, strict=True)]
-    return _on_one_footing(*found)
+    study = next(iter(studies.values()), None)
+    first, second = (studies.get(text) or _read_file(text, gt, study) for text in both)
+    return _on_common_ground(first, second)
 
 
-def _is_file(text: str) -> bool:
-    return text.endswith(".json")
-
-
-def _study(text: str, data: Location | None, store: Store, overrides: Sequence[str]) -> Side:
+def _read_study(text: str, data: Location | None, store: Store, overrides: Sequence[str]) -> Side:
     path, _, wanted = text.partition("#")
     if data is None:
-        raise UserError(f"--data: missing; allowed: the data root of {path}")
-    if wanted.endswith(".json"):
-        raise UserError(
-            f"{text}: found a file after #; allowed: STUDY.yaml#CELL, or MASKS.json alone"
-        )
-    (meant,) = resolve.read([Path(path)], data, store, overrides)
-    plan = resolve.planned(meant, store)
+        raise UserError(f"--data: missing; expected: the data root of {path}")
+    (study,) = resolve.read([Path(path)], data, store, overrides)
+    plan = resolve.planned(study, store)
     results = load.study_results(plan, store)
     if wanted:
-        plan = replace(plan, cells=_chosen(plan, wanted, path))
+        plan = replace(plan, cells=_select_cells(plan, wanted, path))
     groups = _groups(plan, results)
     if not groups:
         raise UserError(
-            f"{text}: none of {len(plan.cells)} cells has been scored in {store}; allowed: at least one"
+            f"{text}: none of {len(plan.cells)} cells has been scored in {store};"
+            " expected: at least one"
         )
     squares = {
         0 if s.score.resolution == "own" else s.size for s in (cell.settings for cell in plan.cells)
     }
     if len(squares) > 1:
         raise UserError(
-            f"{text}: its cells are scored at {_sizes(squares)}; allowed: one size, such as of one of its cells"
+            f"{text}: its cells are scored at {_sizes(squares)}; expected: one size"
+            " (hint: compare one of its cells)"
         )
     scored = sum(len(group.keys) for group in groups)
-    notes = (
-        []
-        if scored == len(plan.cells)
-        else [f"{text}: {scored} of {len(plan.cells)} cells finished; the others are left out"]
-    )
-    return Side(
-        text,
-        groups,
-        results.image_ids,
-        results.pathologies,
-        squares.pop(),
-        (*notes, *results.notes),
-    )
+    notes = list(results.notes)
+    if scored < len(plan.cells):
+        notes.insert(
+            0, f"{text}: {scored} of {len(plan.cells)} cells finished; the others are left out"
+        )
+    return Side(text, groups, results.image_ids, results.pathologies, squares.pop(), tuple(notes))
 
 
-def _chosen(plan: Plan, wanted: str, path: str) -> list[Any]:
+def _select_cells(plan: Plan, wanted: str, path: str) -> list[Cell]:
     cells = [
         cell
         for cell in plan.cells
@@ -149,9 +151,10 @@ def _chosen(plan: Plan, wanted: str, path: str) -> list[Any]:
                 name for cell in plan.cells for name in (_without_trial(cell.name), cell.name)
             )
         )
-        told = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+        examples = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
         raise UserError(
-            f"{path}: no cell {wanted!r}{nearest(wanted, names)}; allowed: a name, such as {told}, or a key"
+            f"{path}: no cell {wanted!r}{nearest(wanted, names)};"
+            f" expected: a name, such as {examples}, or a key"
         )
     return cells
 
@@ -162,11 +165,11 @@ def _without_trial(name: str) -> str:
 
 def _groups(plan: Plan, results: StudyResults) -> tuple[Group, ...]:
     rows = {key: row for row, key in enumerate(results.cells["cell"])}
-    found: dict[str, list[tuple[Any, dict[str, Any]]]] = {}
+    groups: dict[str, list[tuple[Cell, dict[str, Any]]]] = {}
     for cell in plan.cells:
         if cell.score in rows:
             settings = flat(cell.settings)
-            found.setdefault(str(settings), []).append((cell, settings))
+            groups.setdefault(str(settings), []).append((cell, settings))
     return tuple(
         Group(
             name=_without_trial(cells[0][0].name) if len(cells) > 1 else cells[0][0].name,
@@ -175,64 +178,55 @@ def _groups(plan: Plan, results: StudyResults) -> tuple[Group, ...]:
             keys=tuple(cell.score for cell, _ in cells),
             settings=cells[0][1],
         )
-        for cells in found.values()
+        for cells in groups.values()
     )
 
 
 def flat(settings: Settings) -> dict[str, Any]:
-    """Every dotted setting with its value, but for the trial."""
+    """Return all settings except the trial, as dotted name -> value."""
     return {name: attrgetter(name)(settings) for name in setting_names() if name != "trial"}
 
 
-def _file(text: str, gt: Location, studies: Sequence[Side]) -> Side:
-    """Counts of a file of masks on the images and pathologies that it and the study beside it, or the truth, name.
+def _read_file(text: str, gt: Location, study: Side | None) -> Side:
+    """Return counts of a file's masks on the images and pathologies that it shares with `study`.
 
-    At the size of the study, if there is one.
+    Without a study, these are shared with the truth, and pixels are counted at native size.
     """
     truth, predicted = chexlocalize.read(gt), chexlocalize.read(Path(text))
-    other = studies[0] if studies else None
-    reference = other.title if other else gt
-    all_ids, all_names = (
-        (other.image_ids, other.pathologies) if other else (tuple(sorted(truth)), truth.pathologies)
+    reference, all_ids, all_names, size = (
+        (study.title, study.image_ids, study.pathologies, study.size)
+        if study
+        else (str(gt), tuple(sorted(truth)), truth.pathologies, 0)
     )
-    (truth, of_truth), (predicted, matching) = (
+    (truth, truth_matching), (predicted, matching) = (
         _with_ids(masks, all_ids, reference) for masks in (truth, predicted)
     )
     image_ids = tuple(image_id for image_id in all_ids if image_id in predicted)
     names = tuple(name for name in all_names if name in predicted.pathologies)
-    notes = [*of_truth.notes, *matching.notes]
+    notes = [*truth_matching.notes, *matching.notes]
     if matching.missing:
         notes.append(
-            f"{text}: doesn't name {len(matching.missing)} of {len(all_ids)} images ({matching.missing[0]}, ...): left out;"
-            " an image on which nothing is predicted is named with empty masks"
+            f"{text}: doesn't name {len(matching.missing)} of {len(all_ids)} images"
+            f" ({matching.missing[0]}, ...): left out"
+            " (hint: name an image without predictions, with empty masks)"
         )
     if matching.unknown:
         notes.append(
-            f"{text}: names {len(matching.unknown)} images that {reference} doesn't ({matching.unknown[0]}, ...): left out"
+            f"{text}: names {len(matching.unknown)} images that {reference} doesn't"
+            f" ({matching.unknown[0]}, ...): left out"
         )
-    lacking = {
-        text: set(all_names) - set(names),
-        reference: set(predicted.pathologies) - set(names),
-    }
-    for source, missing in lacking.items():
+    for source, other_names in ((text, all_names), (reference, predicted.pathologies)):
+        missing = [name for name in PATHOLOGIES if name in other_names and name not in names]
         if missing:
-            notes.append(
-                f"{source}: doesn't name {', '.join(name for name in PATHOLOGIES if name in missing)}: left out"
-            )
-    size = other.size if other else 0
-    counted = count(truth, predicted, image_ids, names, size)
+            notes.append(f"{source}: doesn't name {', '.join(missing)}: left out")
+    counts_IK3 = count(truth, predicted, image_ids, names, size)
     if size:
         notes.append(
-            f"{text}: its masks are counted in squares of {size} x {size} pixels, as the study's are (nearest neighbour)"
+            f"{text}: its masks are counted in squares of {size} x {size} pixels,"
+            " like the study's (nearest neighbour)"
         )
-    return Side(
-        text,
-        (Group(Path(text).name, counted.counts_IK3[None]),),
-        image_ids,
-        names,
-        size,
-        tuple(notes),
-    )
+    groups = (Group(Path(text).name, counts_IK3[None]),)
+    return Side(text, groups, image_ids, names, size, tuple(notes))
 
 
 def _with_ids(
@@ -243,49 +237,44 @@ def _with_ids(
     return masks.renamed(matching.renamed), matching
 
 
-def _on_one_footing(first: Side, second: Side) -> tuple[Side, Side]:
+def _on_common_ground(first: Side, second: Side) -> tuple[Side, Side]:
+    """Restrict both sides to common images and pathologies; raise `UserError` as `read` does."""
+    titles = f"{first.title} and {second.title}"
     if first.size != second.size:
         raise UserError(
-            f"{first.title} is scored at {_sizes([first.size])}, {second.title} at {_sizes([second.size])}; allowed: the same"
-            " size, such as each image's own: --set score.resolution=own, once both studies are run with it"
+            f"{first.title} is scored at {_sizes([first.size])},"
+            f" {second.title} at {_sizes([second.size])}; expected: the same size"
+            " (hint: run and compare both studies with --set score.resolution=own)"
         )
     studies = all(group.keys for side in (first, second) for group in side.groups)
     names = tuple(name for name in first.pathologies if name in second.pathologies)
     if not names:
-        raise UserError(
-            f"{first.title} and {second.title}: found no pathology of both; allowed: at least one"
-        )
+        raise UserError(f"{titles}: found no common pathology; expected: at least one")
     if studies and first.image_ids != second.image_ids:
-        raise UserError(
-            f"{first.title} and {second.title}: scored on other test images; allowed: the same"
-        )
+        raise UserError(f"{titles}: scored on different test images; expected: the same")
     named = set(second.image_ids)
     image_ids = tuple(image_id for image_id in first.image_ids if image_id in named)
     if not image_ids:
         raise UserError(
-            f"{first.title} and {second.title}: found no image of both, only such as {first.image_ids[0]} and"
+            f"{titles}: found no common image, only ids like {first.image_ids[0]} and"
             f" {second.image_ids[0]}; expected: at least one"
         )
-    # A file's notes say already what it lacks.
-    sides = [_on(side, names, image_ids, noted=studies) for side in (first, second)]
-    truths = [side.groups[0].counts_TIK3[0, ..., 2] for side in sides]
-    if not np.array_equal(*truths):
-        raise UserError(
-            f"{first.title} and {second.title}: scored against other expert masks; allowed: the same"
-        )
-    return sides[0], sides[1]
+    # The notes of a file already list the pathologies that it lacks.
+    first, second = (_restrict(side, names, image_ids, noted=studies) for side in (first, second))
+    if not np.array_equal(
+        first.groups[0].counts_TIK3[0, ..., 2], second.groups[0].counts_TIK3[0, ..., 2]
+    ):
+        raise UserError(f"{titles}: scored against different expert masks; expected: the same")
+    return first, second
 
 
-def _on(side: Side, names: tuple[str, ...], image_ids: tuple[str, ...], noted: bool) -> Side:
-    """The side on these of its pathologies and images. noted: with a note of the pathologies that this leaves out."""
+def _restrict(side: Side, names: tuple[str, ...], image_ids: tuple[str, ...], noted: bool) -> Side:
+    """Return a side with only these pathologies and images; `noted` adds a note on the others."""
     if (names, image_ids) == (side.pathologies, side.image_ids):
         return side
-    lost = [name for name in side.pathologies if name not in names]
-    notes = (
-        [f"{side.title}: left out, as the other lacks it: {', '.join(lost)}"]
-        if noted and lost
-        else []
-    )
+    dropped = [name for name in side.pathologies if name not in names]
+    notes = [f"{side.title}: left out, as the other side lacks it: {', '.join(dropped)}"]
+    notes = notes if noted and dropped else []
     columns = [side.pathologies.index(name) for name in names]
     positions = {image_id: row for row, image_id in enumerate(side.image_ids)}
     rows = [positions[image_id] for image_id in image_ids]
@@ -298,8 +287,8 @@ def _on(side: Side, names: tuple[str, ...], image_ids: tuple[str, ...], noted: b
     )
 
 
-def _sizes(squares: Any) -> str:
+def _sizes(squares: Collection[int]) -> str:
     return " and ".join(
-        "each image's own size" if size == 0 else f"{size} x {size} pixels"
+        "each image's native size" if size == 0 else f"{size} x {size} pixels"
         for size in sorted(squares)
     )

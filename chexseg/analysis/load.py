@@ -1,9 +1,10 @@
-"""From a plan and a store to what a report shows. Reads the store, never writes it."""
+"""Load the results of a planned study from its store, without writing to it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,34 +31,39 @@ from chexseg.stages.artifacts import COUNTS, PREDICTIONS, THRESHOLDS
 from chexseg.store import manifest
 from chexseg.store.store import Artifact, Store
 
-#: Stages that make weak labels, and those that train a classifier of the observations.
+#: Stages that generate weak labels, and stages that train a classifier of the observations.
 WEAK, CLASSIFIERS = ("saliency", "irnet"), ("classify", "pretrain")
 
-#: Columns of counts.
+#: Columns of the count tables.
 COUNTED = ("intersection", "predicted", "true")
+#: Image id -> (pixels_HW, expert masks_KHW).
+ImageReader = Callable[[str], tuple[np.ndarray, np.ndarray]]
 
 
 def study_results(plan: Plan, store: Store, data: Location | None = None) -> StudyResults:
-    """Everything of a study that has finished, and what hasn't. Cells must study the same pathologies.
+    """Return all finished results of a study, and the reasons why others are missing.
 
-    data: the root of the raw data; with it, and where it has their masks, radiologists are counted as the first cell is.
+    All cells must have the same pathologies. data: the root of the raw data; if it contains the
+    radiologists' masks, they are counted at the size of the first cell.
     """
-    rows, scores, missing = [], [], []
+    rows: list[dict[str, Any]] = []
+    scores: list[Artifact] = []
+    missing = []
     counts_CIK3 = None
     size: int | None = None
-    found = summarise(plan, store, format_validation_error=True)
-    damage = _damage(plan, found.artifacts)
-    artifacts = {key: artifact for key, artifact in found.artifacts.items() if key not in damage}
+    summary = summarise(plan, store, explain_stale=True)
+    damage = _damage(plan, summary.artifacts)
+    artifacts = {key: artifact for key, artifact in summary.artifacts.items() if key not in damage}
     names = select(plan.study.settings.pathologies)
     image_ids: tuple[str, ...] = ()
     for cell in plan.cells:
         scored, fitted = artifacts.get(cell.score), artifacts.get(cell.fit)
         if scored is None:
-            state = "damaged" if cell.score in damage else found.cell_state(cell.score)
+            state = "damaged" if cell.score in damage else summary.cell_state(cell.score)
             reason = (
                 damage.get(cell.score)
-                or found.fault(cell.score)
-                or found.change(cell.score)
+                or summary.fault(cell.score)
+                or summary.change(cell.score)
                 or "not run yet"
             )
             missing.append({"name": cell.name, "state": state, "reason": reason})
@@ -66,15 +72,18 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         order = tuple(shards.metadata(table)["pathologies"])
         values = np.stack([table[name].to_numpy() for name in COUNTED], axis=1)
         if counts_CIK3 is None:
-            own = plan.nodes[cell.score].config["resolution"] == "own"
-            size = None if own else shards.metadata(table)["size"]
+            is_native = plan.nodes[cell.score].config["resolution"] == "own"
+            size = None if is_native else shards.metadata(table)["size"]
             image_ids = tuple(table["image_id"].to_pylist()[:: len(order)])
-            # One array for all, of 32 bits: 10,000 cells of 668 images are 0.8 GB.
+            # One 32-bit array for all cells: 10,000 cells of 668 images take 0.8 GB.
             counts_CIK3 = np.empty((len(plan.cells), len(image_ids), len(names), 3), dtype=np.int32)
         chosen = [order.index(name) for name in names]
         counts_CIK3[len(rows)] = values.reshape(-1, len(order), 3)[:, chosen]
         rows.append(
-            {**cell.row(), "selection_miou": fitted.facts["selection_miou"] if fitted else None}
+            {
+                **cell.as_record(),
+                "selection_miou": fitted.facts["selection_miou"] if fitted else None,
+            }
         )
         scores.append(scored)
     stages = _stages(plan, artifacts)
@@ -92,7 +101,9 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         else counts_CIK3[: len(rows)],
         missing=pd.DataFrame(missing, columns=["name", "state", "reason"]),
         stages=stages,
-        graph=_graph(plan, found.states, dict(zip(stages["key"], stages["seconds"], strict=True))),
+        graph=_graph(
+            plan, summary.states, dict(zip(stages["key"], stages["seconds"], strict=True))
+        ),
         predictions=lambda cell, image_id: _predictions(scores[cell].path, image_id, names),
         image=_images(plan, artifacts, names),
         weak_labels=tuple(
@@ -104,21 +115,22 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         radiologists_IK3=readers_IK3,
         radiologists_note=readers_note,
         notes=tuple(
-            f"{fault}; it is left out (hint: {_how_to_mend(store)})" for fault in damage.values()
+            f"{fault}; it is left out (hint: {_repair_hint(store)})" for fault in damage.values()
         ),
     )
 
 
-def _how_to_mend(store: Store) -> str:
-    # Of object stores, `study run` knows only sizes.
-    before = "" if store.backend.shared else "delete what lies beside it; "
-    return f"{before}`chexseg study run` makes it again"
+def _repair_hint(store: Store) -> str:
+    # For object stores, `study run` compares only file sizes.
+    before = "" if store.backend.shared else "delete the files beside it; "
+    return f"{before}`chexseg study run` recomputes it"
 
 
 def _damage(plan: Plan, artifacts: Mapping[str, Artifact]) -> dict[str, str]:
-    """Key -> fault of the results that are not what their manifests say, of those that a report reads.
+    """Return key -> fault for results that differ from their manifests.
 
-    These are scores, weak labels, and the ingested images of `valid` and `test`; what is of training images isn't read.
+    Only the results that reports read are verified: scores, weak labels, and the ingested images of
+    `valid` and `test`, without files of training images.
     """
     damage = {}
     for key, artifact in artifacts.items():
@@ -140,15 +152,14 @@ def _stages(plan: Plan, artifacts: Mapping[str, Artifact]) -> pd.DataFrame:
     for key, node in plan.nodes.items():
         artifact = artifacts.get(key)
         if artifact:
-            about = artifact.manifest
             rows.append(
                 {
                     "stage": node.stage,
                     "key": key,
-                    "seconds": about["seconds"],
-                    "host": about["host"],
-                    "settings": json.dumps(about["config"], sort_keys=True),
-                    "data": about["data"],
+                    "seconds": artifact.manifest["seconds"],
+                    "host": artifact.manifest["host"],
+                    "settings": json.dumps(artifact.manifest["config"], sort_keys=True),
+                    "data": artifact.manifest["data"],
                 }
             )
     return pd.DataFrame(rows, columns=["stage", "key", "seconds", "host", "settings", "data"])
@@ -173,7 +184,7 @@ def _graph(plan: Plan, states: Mapping[str, str], seconds: Mapping[str, float]) 
 
 
 def _predictions(path: Path, image_id: str, names: tuple[str, ...]) -> np.ndarray:
-    """masks_KHW that a cell predicted for an image."""
+    """Return masks_KHW predicted for an image."""
     table = shards.read(path / PREDICTIONS)
     size = shards.metadata(table)["size"]
     chosen = table.filter(np.array(table["image_id"].to_pylist()) == image_id)
@@ -186,8 +197,10 @@ def _predictions(path: Path, image_id: str, names: tuple[str, ...]) -> np.ndarra
     )
 
 
-def _images(plan: Plan, artifacts: Mapping[str, Artifact], names: tuple[str, ...]) -> Any:
-    """The function that reads test images and their expert masks, or None where they aren't in the store."""
+def _images(
+    plan: Plan, artifacts: Mapping[str, Artifact], names: tuple[str, ...]
+) -> ImageReader | None:
+    """Return the reader of test images and their expert masks; None if the store lacks them."""
     tests = [
         node
         for node in plan.nodes.values()
@@ -196,8 +209,10 @@ def _images(plan: Plan, artifacts: Mapping[str, Artifact], names: tuple[str, ...
     return _reader(artifacts, tests[0].key, names) if tests else None
 
 
-def _reader(artifacts: Mapping[str, Artifact], ingested: str, names: tuple[str, ...]) -> Any:
-    """The function that reads images and expert masks of one ingested split, or None where it isn't in the store."""
+def _reader(
+    artifacts: Mapping[str, Artifact], ingested: str, names: tuple[str, ...]
+) -> ImageReader | None:
+    """Return the reader of an ingested split's images and masks; None if the store lacks it."""
     artifact = artifacts.get(ingested)
     if artifact is None:
         return None
@@ -212,24 +227,25 @@ def _reader(artifacts: Mapping[str, Artifact], ingested: str, names: tuple[str, 
     return read
 
 
-# ---- weak labels, and the classifiers they come from -------------------------------------------------------------------
+# ---- weak labels and their classifiers -----------------------------------------------------------
 
 
 def _weak_labels(
     plan: Plan, artifacts: Mapping[str, Artifact], node: Node, names: tuple[str, ...]
 ) -> WeakLabels:
-    kind = node.config["kind"] if node.stage == "saliency" else "irnet"
-    about = {
-        "key": node.key,
-        "kind": kind,
-        "start": node.inputs.get("saliency"),
-        "settings": _settings(plan, node),
-    }
+    labels = WeakLabels(
+        key=node.key,
+        kind=node.config["kind"] if node.stage == "saliency" else "irnet",
+        start=node.inputs.get("saliency"),
+        settings=_settings(plan, node),
+        reason="not finished yet, or damaged",
+    )
     artifact = artifacts.get(node.key)
     if artifact is None:
-        return WeakLabels(**about, reason="not made yet, or damaged")
-    return WeakLabels(
-        **about,
+        return labels
+    return replace(
+        labels,
+        reason=None,
         counts=_weak_counts(artifact.path / COUNTS, names),
         maps=lambda image_id: _maps(artifact.path, image_id, names),
         image=_reader(artifacts, node.inputs["valid"], names),
@@ -253,11 +269,11 @@ def _weak_counts(path: Path, names: tuple[str, ...]) -> WeakCounts:
 
 
 def _maps(path: Path, image_id: str, names: tuple[str, ...]) -> WeakMaps:
-    about = shards.metadata(shards.files(path / "valid")[0])
-    chosen = [about["pathologies"].index(name) for name in names]
+    metadata = shards.metadata(shards.files(path / "valid")[0])
+    chosen = [metadata["pathologies"].index(name) for name in names]
     thresholds = json.loads(manifest.read_bytes(path / THRESHOLDS))
     boundary_hw = (
-        _row(path / "valid", "boundary", image_id) if "boundary" in about["arrays"] else None
+        _row(path / "valid", "boundary", image_id) if "boundary" in metadata["arrays"] else None
     )
     return WeakMaps(
         scores_Khw=_row(path / "valid", "scores", image_id)[chosen].astype(np.float32),
@@ -268,34 +284,36 @@ def _maps(path: Path, image_id: str, names: tuple[str, ...]) -> WeakMaps:
 
 
 def _settings(plan: Plan, node: Node) -> dict[str, Any]:
-    """Every setting that a node's result depends on, as "stage.field"; of ingest what isn't a split's own."""
-    found: dict[str, Any] = {}
+    """Return "stage.field" -> value of all settings that a result depends on, without splits."""
+    settings: dict[str, Any] = {}
     for key in node.inputs.values():
-        found |= _settings(plan, plan.nodes[key])
-    return found | {
+        settings |= _settings(plan, plan.nodes[key])
+    return settings | {
         f"{node.stage}.{name}": value for name, value in node.config.items() if name != "split"
     }
 
 
 def _classifiers(plan: Plan, artifacts: Mapping[str, Artifact]) -> tuple[Classifier, ...]:
-    found = []
+    classifiers = []
     for stage in CLASSIFIERS:
         for node in (node for node in plan.nodes.values() if node.stage == stage):
             artifact = artifacts.get(node.key)
             if artifact:
-                told = {
+                facts = {
                     name: artifact.facts[name]
                     for name in ("auroc", "mean_auroc", "step", "steps", "images")
                 }
-                found.append(
-                    Classifier(key=node.key, stage=stage, settings=_settings(plan, node), **told)
+                settings = _settings(plan, node)
+                classifiers.append(
+                    Classifier(key=node.key, stage=stage, settings=settings, **facts)
                 )
-    return tuple(found)
+    return tuple(classifiers)
 
 
 def _row(directory: Path, column: str, image_id: str) -> np.ndarray:
-    """One image's array, from whichever shard holds it: only its row group is read."""
+    """Return one image's array; only its row group is read."""
     for path in shards.files(directory):
         for rows in shards.row_groups(path, ["image_id", column], {image_id}):
-            return shards.array(rows, column)[rows["image_id"].to_pylist().index(image_id)]
+            arrays = shards.array(rows, column)
+            return np.asarray(arrays[rows["image_id"].to_pylist().index(image_id)])
     raise DamagedArtifactError(f"{directory}: found no image {image_id}")

@@ -1,9 +1,8 @@
-"""Pixels that two mask files share, from run lengths alone: at the images' own sizes, or at the size of a study's scores."""
+"""Count the pixels that two mask files share, from run lengths alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,48 +13,40 @@ from chexseg.data.images import Frame
 from chexseg.pathologies import PATHOLOGIES
 
 
-@dataclass(frozen=True)
-class MaskCounts:
-    """counts_IK3: int64: intersection, predicted and true pixels of each image and pathology."""
-
-    image_ids: tuple[str, ...]
-    pathologies: tuple[str, ...]
-    counts_IK3: np.ndarray
-
-
 def count(
     truth: MaskFile,
     predicted: MaskFile,
     image_ids: Sequence[str],
     pathologies: Sequence[str] = PATHOLOGIES,
     size: int = 0,
-) -> MaskCounts:
-    """Counts of the named images; what a file doesn't name is empty.
+) -> np.ndarray:
+    """Return counts_IK3 (int64): intersection, predicted and true pixels; absent masks are empty.
 
-    size: pixels of the square in which is counted, 0 for each image's own size. Into a square both files' masks are put as
-    ingest puts the experts' (`Frame.masks`: nearest neighbour). Raises `UserError` for damaged runs, and for an image whose
-    masks aren't of one size in both files.
+    size: side in pixels of the square in which pixels are counted, 0 for each image's native size.
+    The masks of both files are resized to the square as ingest does (`Frame.masks`, nearest
+    neighbour). Raises `UserError` for damaged runs, and for an image whose masks differ in size
+    between the files.
     """
     counts_IK3 = np.zeros((len(image_ids), len(pathologies), 3), dtype=np.int64)
     for i, image_id in enumerate(image_ids):
-        files = [one for one in (predicted, truth) if image_id in one]
+        files = [masks for masks in (predicted, truth) if image_id in masks]
         if len(files) == 2:
             predicted.check_size(image_id, f"its masks in {truth.path}", truth.size(image_id))
         elif files:
             files[0].size(image_id)
-        runs = [_runs(one, image_id, pathologies, size) for one in (predicted, truth)]
+        runs = [_runs(masks, image_id, pathologies, size) for masks in (predicted, truth)]
         for k, name in enumerate(pathologies):
-            there = [one.get(name) for one in runs]
-            pixels = [0 if rle is None else int(coco.area(rle)) for rle in there]
-            shared = int(coco.area(coco.merge(there, intersect=True))) if all(pixels) else 0
+            pair = [masks.get(name) for masks in runs]
+            pixels = [0 if rle is None else int(coco.area(rle)) for rle in pair]
+            shared = int(coco.area(coco.merge(pair, intersect=True))) if all(pixels) else 0
             counts_IK3[i, k] = shared, *pixels
-    return MaskCounts(tuple(image_ids), tuple(pathologies), counts_IK3)
+    return counts_IK3
 
 
 def _runs(
     masks: MaskFile, image_id: str, pathologies: Sequence[str], size: int
 ) -> Mapping[str, Any]:
-    """Pathology -> run lengths, as pycocotools takes them, of what the file names."""
+    """Return pathology -> run lengths in pycocotools' form, for the pathologies in the file."""
     if image_id not in masks:
         return {}
     names = [name for name in pathologies if name in masks[image_id]]

@@ -1,4 +1,4 @@
-"""Image ids of predictions matched to those of the ground truth, and what only one of the two has."""
+"""Match the image ids of predictions to those of the ground truth."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from chexseg.data.chexlocalize import MaskFile
 from chexseg.errors import UserError
 
-#: Other tools keep these at the end of an image id, in capitals or not.
-ENDINGS = (".bmp", ".dcm", ".dicom", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
+#: Suffixes that other tools keep in image ids, in upper or lower case.
+SUFFIXES = (".bmp", ".dcm", ".dicom", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
 class Matching:
-    """renamed: id in the predictions -> id in the truth, where they differ. missing: ids of the truth without predictions.
+    """Image ids of predictions compared with those of the truth.
 
-    unknown: ids of the predictions that the truth doesn't name. notes: a line about `renamed`, if there is any.
+    renamed: id in the predictions -> id in the truth, if they differ. missing: ids of the truth
+    without predictions. unknown: ids of the predictions alone. notes: one line if ids are renamed.
     """
 
     renamed: Mapping[str, str]
@@ -29,9 +30,10 @@ class Matching:
 def match(
     truth_ids: Iterable[str], predicted_ids: Iterable[str], truth: object, predicted: object
 ) -> Matching:
-    """Match ids that are equal, or else equal without an image's ending. `truth` and `predicted` name the sources.
+    """Match ids that are equal, or equal without the suffix of an image file.
 
-    Raises `UserError` if no id matches, or if two of one side stand for the same image of the other.
+    `truth` and `predicted` name the sources in messages. Raises `UserError` if no id matches, or if
+    two ids of one side match the same id of the other.
     """
     wanted, given = dict.fromkeys(truth_ids), dict.fromkeys(predicted_ids)
     if not given:
@@ -40,14 +42,15 @@ def match(
         raise UserError(f"{truth}: found no image; expected: at least one")
     by_stem: dict[str, list[str]] = defaultdict(list)
     for image_id in wanted:
-        by_stem[without_ending(image_id)].append(image_id)
+        by_stem[without_suffix(image_id)].append(image_id)
     sources: dict[str, list[str]] = defaultdict(list)
     unknown = []
     for image_id in given:
-        candidates = [image_id] if image_id in wanted else by_stem.get(without_ending(image_id), [])
+        candidates = [image_id] if image_id in wanted else by_stem.get(without_suffix(image_id), [])
         if len(candidates) > 1:
             raise UserError(
-                f"{truth}: found {candidates[0]!r} and {candidates[1]!r} for {image_id!r} of {predicted}; expected: one of them"
+                f"{truth}: found {candidates[0]!r} and {candidates[1]!r} for {image_id!r}"
+                f" of {predicted}; expected: one of them"
             )
         if candidates:
             sources[candidates[0]].append(image_id)
@@ -55,12 +58,14 @@ def match(
             unknown.append(image_id)
     if not sources:
         raise UserError(
-            f"{predicted}: found no image of {truth}: its ids are such as {min(given)!r}; expected: such as {min(wanted)!r}"
+            f"{predicted}: found no image of {truth}: its ids look like {min(given)!r};"
+            f" expected: ids like {min(wanted)!r}"
         )
     for image_id, entries in sources.items():
         if len(entries) > 1:
             raise UserError(
-                f"{predicted}: found {entries[0]!r} and {entries[1]!r} for {image_id!r}; expected: one of them"
+                f"{predicted}: found {entries[0]!r} and {entries[1]!r} for {image_id!r};"
+                " expected: one of them"
             )
     renamed = {
         entries[0]: image_id for image_id, entries in sources.items() if entries[0] != image_id
@@ -69,7 +74,8 @@ def match(
     if renamed:
         first = min(renamed)
         notes.append(
-            f"{predicted}: {len(renamed)} image ids are matched without their endings ({first} is {renamed[first]}, ...)"
+            f"{predicted}: {len(renamed)} image ids are matched without their suffixes"
+            f" ({first} is {renamed[first]}, ...)"
         )
     missing = sorted(wanted.keys() - sources.keys())
     return Matching(renamed, tuple(missing), tuple(sorted(unknown)), tuple(notes))
@@ -81,7 +87,7 @@ def match_files(truth: MaskFile, predicted: MaskFile) -> tuple[MaskFile, Matchin
     return predicted.renamed(matching.renamed), matching
 
 
-def without_ending(image_id: str) -> str:
-    """Return an image id without the ending of an image file; other dots stay."""
-    ending = next((ending for ending in ENDINGS if image_id.lower().endswith(ending)), "")
-    return image_id[: len(image_id) - len(ending)]
+def without_suffix(image_id: str) -> str:
+    """Return an image id without the suffix of an image file; other dots stay."""
+    suffix = next((suffix for suffix in SUFFIXES if image_id.lower().endswith(suffix)), "")
+    return image_id[: len(image_id) - len(suffix)]

@@ -1,6 +1,7 @@
-"""The paper's and the poster's figures, each with its place in the source.
+"""List the values that the paper and its poster publish, each with its place in the source.
 
-Paper: Gadgil et al., "CheXseg", MIDL 2021, arXiv:2102.10484. Poster: the authors' MIDL 2021 poster, whose figures differ.
+Paper: Gadgil et al., "CheXseg", MIDL 2021, arXiv:2102.10484. Poster: the authors' MIDL 2021 poster,
+whose values differ.
 """
 
 from __future__ import annotations
@@ -9,24 +10,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 AVERAGE = "Avg. IoU"
-SOURCE_TABLE1 = "paper, Appendix C, Table 1"
-SOURCE_TABLE2 = "paper, Appendix D, Table 2"
 
-#: Weak label kinds as the paper calls them; it has no CAM++ (Grad-CAM++).
+#: The paper's names of the kinds of weak labels; it has no CAM++ (Grad-CAM++).
 METHODS = {"cam": "CAM", "cam++": "CAM++", "irnet": "IRNet"}
 PAPERS_METHODS = ("cam", "irnet")
 
 
 def css_name(kind: str) -> str:
-    """A kind as the page's classes and custom properties call it: names in CSS hold no plus sign."""
+    """Return the CSS name of a kind of weak labels; CSS names contain no plus sign."""
     return kind.replace("+", "-plus")
 
 
-#: The probabilities of Table 1's columns; p = 1 has one value for both methods.
+#: The columns of Table 1: probabilities p. At p = 1 both methods share one value.
 TABLE1_P: tuple[float, ...] = (0, 0.2, 0.4, 0.6, 0.8, 0.85, 0.9)
 
-# Task -> (CAM at TABLE1_P, IRNet at TABLE1_P, both at p = 1). The encoder starts from CheXpert; 100 weak images; the mean
-# of three trials. "Avg. IoU" is printed in the table, not computed here.
+# Appendix C, Table 1: task -> (CAM at TABLE1_P, IRNet at TABLE1_P, both at p = 1). The encoder
+# starts from CheXpert; 100 weak images; the mean of three trials. "Avg. IoU" is printed in the
+# table, not computed here.
 TABLE1: dict[str, tuple[tuple[float, ...], tuple[float, ...], float]] = {
     AVERAGE: (
         (0.163, 0.269, 0.274, 0.273, 0.290, 0.292, 0.299),
@@ -85,7 +85,8 @@ TABLE1: dict[str, tuple[tuple[float, ...], tuple[float, ...], float]] = {
     ),
 }
 
-#: (weak label kind, encoder's start, weak images) -> (test mIoU, half the width of its 95% interval).
+#: Appendix D, Table 2: (weak label kind, encoder's start, weak images) -> (test mIoU, half width
+#: of its 95% interval).
 TABLE2: dict[tuple[str, str, int], tuple[float, float]] = {
     ("cam", "random", 100): (0.074, 0.00783),
     ("cam", "random", 2000): (0.126, 0.00275),
@@ -116,21 +117,25 @@ TABLE2: dict[tuple[str, str, int], tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class Published:
-    """One figure of the running text, a caption or the poster. `unit` is "mIoU", "%" (relative) or what is counted."""
+    """A value from the text, a caption or the poster.
+
+    unit: "mIoU", "%" (relative) or the counted noun.
+    """
 
     value: float
     unit: str
     place: str
 
 
-#: Where a figure can be derived from others and doesn't come out the same, the printed one stands here: 0.299 is 13.7% above
-#: 0.263 and 91.7% above 0.156. The two gaps imply a mIoU of 0.356 and 0.355 of the radiologists,
-#: which is printed nowhere.
+#: Printed values, even where other printed values imply a different one: 0.299 is 13.7% above 0.263
+#: and 91.7% above 0.156. The two gaps imply that the radiologists' mIoU is 0.356 and 0.355, which
+#: is printed nowhere.
 HEADLINES: dict[str, Published] = {
     "chexseg": Published(0.299, "mIoU", "paper, sections 1, 4.1 and 5"),
     "chexseg irnet": Published(0.294, "mIoU", "paper, section 4.1"),
     "full": Published(0.263, "mIoU", "paper, sections 1, 4.1 and 5"),
-    # Table 2's IRNet with CheXpert's encoder and 20,000 images; Table 1's p = 0 (100 images) is 0.163 and 0.151.
+    # Table 2's IRNet with CheXpert's encoder and 20,000 images. Table 1's p = 0 (100 images) is
+    # 0.163 and 0.151.
     "weak": Published(0.156, "mIoU", "paper, sections 1, 4.1 and 5"),
     "chexseg over full": Published(13.4, "%", "paper, abstract"),
     "chexseg over weak": Published(91.2, "%", "paper, abstract"),
@@ -169,22 +174,26 @@ HEADLINES: dict[str, Published] = {
     "poster pathologies above radiologists": Published(
         3, "pathologies", "poster, Comparison to Radiologists"
     ),
-    # The poster's approximate figures of the data set.
+    # The poster's approximate sizes of the data set.
     "poster images": Published(220_000, "images", "poster, Dataset"),
     "poster patients": Published(65_000, "patients", "poster, Dataset"),
 }
 
-#: The pathologies on which CheXseg scores above the radiologists (paper, section 4.4; poster, Comparison to Radiologists).
+#: The pathologies on which CheXseg scores above the radiologists (paper, section 4.4; poster,
+#: Comparison to Radiologists).
 ABOVE_RADIOLOGISTS = ("Atelectasis", "Airspace Opacity", "Pleural Effusion")
 
 
 def table1(task: str, method: str, p: float) -> float | None:
-    """Table 1's IoU of a pathology or ``"Avg. IoU"``; `method` is "cam" or "irnet", in any case. None where it has none."""
+    """Return Table 1's IoU of a pathology or ``"Avg. IoU"``, or None if it has no such value.
+
+    method: "cam" or "irnet", in upper or lower case.
+    """
     method = method.lower()
     if task not in TABLE1:
         return None
     cam, irnet, full = TABLE1[task]
-    if abs(p - 1) < 1e-9:  # no weak labels there, so any method's
+    if abs(p - 1) < 1e-9:  # no weak labels, so the value holds for all methods
         return full
     if method not in PAPERS_METHODS:
         return None
@@ -195,14 +204,14 @@ def table1(task: str, method: str, p: float) -> float | None:
 
 
 def table1_average(pathologies: Iterable[str], method: str, p: float) -> float | None:
-    """Table 1's mean over the named pathologies; the printed average where they are all ten."""
+    """Return Table 1's mean over the named pathologies; for all ten, the printed average."""
     names = list(pathologies)
     if set(names) == set(TABLE1) - {AVERAGE}:
         return table1(AVERAGE, method, p)
-    values = [table1(name, method, p) for name in names]
-    return sum(values) / len(values) if values and None not in values else None
+    values = [value for name in names if (value := table1(name, method, p)) is not None]
+    return sum(values) / len(values) if values and len(values) == len(names) else None
 
 
 def table2(method: str, init: str, weak_images: int) -> tuple[float, float] | None:
-    """Table 2's (mIoU, half the width of its interval) of a weakly supervised arm, or None."""
+    """Return Table 2's (mIoU, half width of its interval) of a weakly supervised arm, or None."""
     return TABLE2.get((method.lower(), init, int(weak_images)))

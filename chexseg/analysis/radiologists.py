@@ -1,4 +1,4 @@
-"""The human benchmark: other radiologists' masks against the ground truth, counted as a segmenter's are."""
+"""Count the human benchmark: other radiologists' masks against the ground truth."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from chexseg.errors import UserError
 def counts(
     data: Location, image_ids: Sequence[str], pathologies: Sequence[str], size: int | None
 ) -> tuple[np.ndarray | None, str]:
-    """Return (counts_IK3 of `image_ids` with the radiologists' masks as predictions, a note on their file).
+    """Return (counts_IK3 with the radiologists' masks as predictions, a note on their file).
 
-    None if there is no file, or if it names none of the images, or not all pathologies that the test set has: a mean over
-    other pathologies would stand beside the models'. Images that it doesn't name are empty. The note may be empty.
+    The counts are None if there is no file, if it names none of the images, or if it lacks a
+    pathology of the test set: its mean wouldn't be comparable with the models'. Images missing from
+    the file count as empty. The note may be empty.
 
-    size: of the squares in which pixels are counted; None counts at each image's own size. Raises `UserError` as
-    `mask_counts.count` does.
+    size: side in pixels of the squares in which pixels are counted; None for each image's native
+    size. Raises `UserError` as `mask_counts.count` does.
     """
     path = data / chexlocalize.FILES["radiologists"]
     with remote_path.wrap_io_errors(path):
@@ -36,12 +37,12 @@ def counts(
     notes = list(matching.notes)
     if matching.missing:
         notes.append(
-            f"{path}: doesn't name {len(matching.missing)} of {len(image_ids)} test images ({matching.missing[0]}, ...):"
-            " taken as empty"
+            f"{path}: doesn't name {len(matching.missing)} of {len(image_ids)} test images"
+            f" ({matching.missing[0]}, ...): counted as empty"
         )
     readers = readers.renamed(matching.renamed)
-    counts_IK3 = mask_counts.count(truth, readers, image_ids, pathologies, size or 0).counts_IK3
-    drawn_K = counts_IK3[..., 2].any(axis=0)
+    counts_IK3 = mask_counts.count(truth, readers, image_ids, pathologies, size or 0)
+    drawn_K = counts_IK3[..., 2].sum(axis=0) > 0
     lacking = [
         name
         for name, drawn in zip(pathologies, drawn_K, strict=True)

@@ -1,7 +1,8 @@
-"""Weak labels against the experts' masks of `valid`: what helps, and what doesn't. Rows and sentences; no drawing.
+"""Compare weak labels with the experts' masks of `valid`, as rows and sentences.
 
-Verdicts use the held-out images, those on which no CAM threshold was chosen. On the others the CAMs have an advantage over
-a random box and over IRNet, whose threshold is fixed; how large it is, nobody knows for a pathology that few images show.
+Verdicts use the held-out images, on which no CAM threshold was chosen. On the others the CAMs have
+an advantage over a random box and over IRNet, whose threshold is fixed. Its size is unknown for a
+pathology that few images show.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from chexseg.analysis.published import METHODS
-from chexseg.analysis.results import Classifier, StudyResults, WeakLabels
+from chexseg.analysis.results import StudyResults, WeakCounts, WeakLabels
 from chexseg.analysis.statistics.inference import FEWEST_PATIENTS, holm
 from chexseg.analysis.statistics.scores import (
     Interval,
@@ -23,7 +24,6 @@ from chexseg.analysis.statistics.scores import (
     patient_of,
     pooled_iou,
 )
-from chexseg.pathologies import COMPETITION, OBSERVATIONS
 
 MEAN = "Mean"
 BOX = "random box"
@@ -31,81 +31,90 @@ BETTER, WORSE, UNDECIDED = "better", "worse", "undecided"
 NO_EXPERT = "no expert mask in valid"
 NOTHING_HELD_OUT = "no image is held out"
 NOT_HELD_OUT = "no held-out expert mask"
-ONE_CLASS = "only one class is labelled in valid"
 
 
 @dataclass(frozen=True)
 class LabelSet:
-    """Weak labels of one classifier, each kind at most once, CAMs first. text: what tells it from the study's other sets."""
+    """Weak labels of one classifier, each kind at most once, CAMs first.
+
+    text: the settings that distinguish the set from the study's other sets.
+    """
 
     labels: tuple[WeakLabels, ...]
     text: str = ""
 
-    def named(self, kind: str) -> WeakLabels | None:
-        return next((found for found in self.labels if found.kind == kind), None)
+    @property
+    def counts(self) -> list[WeakCounts]:
+        """Return the counts of the labels; all labels of a set have counts."""
+        return [labels.counts for labels in self.labels if labels.counts is not None]
 
-    def start_of(self, labels: WeakLabels) -> WeakLabels | None:
-        """The CAMs that IRNet's labels started from."""
-        return next((found for found in self.labels if found.key == labels.start), None)
+    def named(self, kind: str) -> WeakLabels | None:
+        """Return the labels of a kind."""
+        return next((labels for labels in self.labels if labels.kind == kind), None)
+
+    def start_of(self, irnet: WeakLabels) -> WeakLabels | None:
+        """Return the CAMs that IRNet's labels started from."""
+        return next((labels for labels in self.labels if labels.key == irnet.start), None)
 
 
 def label_sets(results: StudyResults) -> list[LabelSet]:
-    """The study's sets that have counts: for each IRNet one with its CAMs, or the CAMs alone where there is no IRNet.
+    """Return the study's label sets that have counts: each IRNet with its CAMs, or the CAMs alone.
 
-    CAMs of other kinds but the same settings stand in the first set that has these. IRNet whose CAMs have no counts is alone.
+    CAMs of several kinds with otherwise equal settings share the first set. An IRNet whose CAMs
+    have no counts is alone in its set.
     """
-    known = [labels for labels in results.weak_labels if labels.counts is not None]
+    counted = [labels for labels in results.weak_labels if labels.counts is not None]
     groups: dict[str, list[WeakLabels]] = {}
-    for labels in known:
+    for labels in counted:
         if labels.kind != "irnet":
-            groups.setdefault(
-                str(sorted({**labels.settings, "saliency.kind": ""}.items())), []
-            ).append(labels)
-    cams_keys = {labels.key for labels in known}
-    sets = [
-        (labels,) for labels in known if labels.kind == "irnet" and labels.start not in cams_keys
-    ]
+            settings = {**labels.settings, "saliency.kind": ""}
+            groups.setdefault(str(sorted(settings.items())), []).append(labels)
+    irnets = [labels for labels in counted if labels.kind == "irnet"]
+    keys = {labels.key for labels in counted}
+    sets: list[list[WeakLabels]] = [[irnet] for irnet in irnets if irnet.start not in keys]
     for cams in groups.values():
-        keys = {labels.key for labels in cams}
-        spread = [labels for labels in known if labels.kind == "irnet" and labels.start in keys]
+        starts = {labels.key: [labels] for labels in cams}
+        started = [irnet for irnet in irnets if irnet.start in starts]
         sets += [
-            (*(cams if n == 0 else [c for c in cams if c.key == s.start]), s)
-            for n, s in enumerate(spread)
-        ]
-        sets += [] if spread else [tuple(cams)]
+            [*(cams if n == 0 else starts[str(irnet.start)]), irnet]
+            for n, irnet in enumerate(started)
+        ] or [cams]
     order = list(METHODS)
-    ordered = [tuple(sorted(found, key=lambda labels: order.index(labels.kind))) for found in sets]
-    return [LabelSet(found, text) for found, text in zip(ordered, _texts(ordered), strict=True)]
+    ordered = [tuple(sorted(group, key=lambda labels: order.index(labels.kind))) for group in sets]
+    return [LabelSet(group, text) for group, text in zip(ordered, _texts(ordered), strict=True)]
 
 
 def _texts(sets: Sequence[tuple[WeakLabels, ...]]) -> list[str]:
-    """For each set the settings, and the CAMs that IRNet started from, in which it differs from another."""
-    said = []
-    for found in sets:
-        told: dict[str, object] = {}
-        for labels in found:
-            told |= labels.settings
-        start = next((c for labels in found for c in found if c.key == labels.start), None)
-        told["saliency.kind"] = METHODS[start.kind] if start else None
-        said.append(told)
-    every = list(dict.fromkeys(name for told in said for name in told))
-    varied = [name for name in every if len({str(told[name]) for told in said if name in told}) > 1]
+    """Return, for each set, the settings and CAMs in which it differs from another set."""
+    settings_of_sets = []
+    for group in sets:
+        settings: dict[str, object] = {}
+        for labels in group:
+            settings |= labels.settings
+        start = next((c for labels in group for c in group if c.key == labels.start), None)
+        settings["saliency.kind"] = METHODS[start.kind] if start else None
+        settings_of_sets.append(settings)
+    varied = [
+        name
+        for name in dict.fromkeys(name for settings in settings_of_sets for name in settings)
+        if len({str(s[name]) for s in settings_of_sets if name in s}) > 1
+    ]
     words = {"saliency.kind": "IRNet from", "ingest.size": "size"}
     return [
-        # One seed of a study is the seed of all its stages.
+        # A study has one seed, which is the seed of all its stages: name it once.
         ", ".join(
             dict.fromkeys(
-                f"{words.get(name, 'seed' if name.endswith('.seed') else name)} {told[name]}"
+                f"{words.get(name, 'seed' if name.endswith('.seed') else name)} {settings[name]}"
                 for name in varied
-                if told.get(name) is not None
+                if settings.get(name) is not None
             )
         )
-        for told in said
+        for settings in settings_of_sets
     ]
 
 
 def absent(results: StudyResults) -> list[tuple[str, str]]:
-    """(kind of labels, reason) of the study's weak labels that have no counts, each once."""
+    """Return the distinct (kind, reason) of the study's weak labels that have no counts."""
     return list(
         dict.fromkeys(
             (METHODS[labels.kind], labels.reason or "")
@@ -115,84 +124,77 @@ def absent(results: StudyResults) -> list[tuple[str, str]]:
     )
 
 
-# ---- IoU ---------------------------------------------------------------------------------------------------------------
-
-
 def rows(
     labels: LabelSet, pathologies: Sequence[str], replicates: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """One row a pathology and kind, and the means over pathologies.
+    """Return one row per pathology and kind of labels, and rows of the mean over pathologies.
 
-    - ``images``, ``IoU``, ``box IoU``: images with expert pixels, pooled IoU and that of a random box of the same sizes (its
-      expected intersections instead of the labels'), on all masked images; ``held-out images``, ``held-out patients``,
-      ``held-out IoU`` and ``held-out box IoU`` the same on the held-out ones.
-    - ``against``: what the labels are compared with: a random box, or for IRNet the CAMs it started from.
-    - ``difference``, ``from``, ``to``, ``p-value``: labels minus that on the held-out images, its 95% interval and the
-      two-sided p-value of no difference over patients (paired, `bootstrap_t`); ``all difference``, ``all from``, ``all to``,
-      ``all p-value``: the same on all masked images. No interval below `FEWEST_PATIENTS` patients with the pathology.
-    - ``adjusted p-value``, ``all adjusted p-value``: by Holm over the pathologies of one kind of labels, as one sentence
-      names them all. The mean is a question of its own.
-    - ``verdict``, ``reason``: better or worse where the held-out adjusted p is below 0.05, undecided where it isn't; ``all
-      verdict`` likewise on all images; None, and the reason, where there is no expert pixel.
+    - ``images``: number of images with expert pixels. ``IoU``: pooled. ``box IoU``: with the
+      expected intersections of a random box of the same size. All three are on all masked images.
+    - ``held-out images``, ``held-out patients``, ``held-out IoU``, ``held-out box IoU``: the same
+      on the held-out images.
+    - ``against``: the reference, a random box, or for IRNet the CAMs that it started from.
+    - ``difference``, ``from``, ``to``, ``p-value``: labels minus reference on the held-out images,
+      with 95% interval and two-sided p-value over patients (paired, `bootstrap_t`). Fewer than
+      `FEWEST_PATIENTS` patients with the pathology have no interval.
+    - ``adjusted p-value``: by Holm over the pathologies of one kind of labels, because one sentence
+      names them all. The mean is not part of the family.
+    - ``verdict``: better or worse if the adjusted p-value is below 0.05, else undecided; None
+      without an expert pixel. ``reason``: why there is no test.
+    - ``all difference``, ``all from``, ``all to``, ``all p-value``, ``all adjusted p-value``,
+      ``all verdict``: the same on all masked images.
     """
-    counts = [found.counts for found in labels.labels]
-    ids = counts[0].image_ids
-    if any(found.image_ids != ids for found in counts):
+    ids = labels.counts[0].image_ids
+    if any(counts.image_ids != ids for counts in labels.counts):
         raise ValueError("weak labels of one set cover different images")
-    counted_AIK3 = np.stack([found.counts_IK3 for found in counts]).astype(np.float64)
-    boxes_AIK3 = np.concatenate(
-        [np.stack([found.box_IK for found in counts])[..., None], counted_AIK3[..., 1:]], axis=-1
-    )
+    counted_AIK3 = np.stack([counts.counts_IK3 for counts in labels.counts]).astype(np.float64)
+    boxes_AIK3 = counted_AIK3.copy()
+    boxes_AIK3[..., 0] = [counts.box_IK for counts in labels.counts]
     both_MIK3 = np.concatenate([counted_AIK3, boxes_AIK3])
-    held_I = ~counts[0].chosen_on_I
-    whole = _Measured.on(both_MIK3, ids, np.ones_like(held_I), replicates, seed)
-    held = _Measured.on(both_MIK3, ids, held_I, replicates, seed)
-    number, out = len(labels.labels), []
+    held_out_I = ~labels.counts[0].chosen_on_I
+    on_all = _Measured.on(both_MIK3, ids, np.ones_like(held_out_I), replicates, seed)
+    held_out = _Measured.on(both_MIK3, ids, held_out_I, replicates, seed)
+    number, table = len(labels.labels), []
     for k, task in enumerate([*pathologies, MEAN]):
-        for a, found in enumerate(labels.labels):
-            start = labels.start_of(found)
-            other = number + a if start is None else labels.labels.index(start)
-            (here, p), (everywhere, all_p) = (
-                held.difference(a, other, k),
-                whole.difference(a, other, k),
-            )
+        for a, one in enumerate(labels.labels):
+            start = labels.start_of(one)
+            reference = number + a if start is None else labels.labels.index(start)
+            step, p = held_out.difference(a, reference, k)
+            all_step, all_p = on_all.difference(a, reference, k)
             reason = None
-            if not whole.patients_K[k]:
+            if not on_all.patients_K[k]:
                 reason = NO_EXPERT
-            elif not held_I.any():
+            elif not held_out_I.any():
                 reason = NOTHING_HELD_OUT
-            elif not held.patients_K[k]:
+            elif not held_out.patients_K[k]:
                 reason = NOT_HELD_OUT
-            elif np.isnan(here.low):
-                reason = f"only {here.n} {'patient' if here.n == 1 else 'patients'}"
-            out.append(
+            elif np.isnan(step.low):
+                reason = f"only {step.n} {'patient' if step.n == 1 else 'patients'}"
+            table.append(
                 {
                     "pathology": task,
-                    "labels": METHODS[found.kind],
-                    "images": int(whole.images_K[k]),
-                    "IoU": whole.iou_MK[a, k],
-                    "box IoU": whole.iou_MK[number + a, k],
-                    "held-out images": int(held.images_K[k]),
-                    "held-out patients": int(held.patients_K[k]),
-                    "held-out IoU": held.iou_MK[a, k],
-                    "held-out box IoU": held.iou_MK[number + a, k],
+                    "labels": METHODS[one.kind],
+                    "images": int(on_all.images_K[k]),
+                    "IoU": on_all.iou_MK[a, k],
+                    "box IoU": on_all.iou_MK[number + a, k],
+                    "held-out images": int(held_out.images_K[k]),
+                    "held-out patients": int(held_out.patients_K[k]),
+                    "held-out IoU": held_out.iou_MK[a, k],
+                    "held-out box IoU": held_out.iou_MK[number + a, k],
                     "against": BOX if start is None else METHODS[start.kind],
-                    **{"difference": here.mean, "from": here.low, "to": here.high},
+                    **{"difference": step.mean, "from": step.low, "to": step.high},
                     **{"p-value": p, "adjusted p-value": p, "verdict": None},
                     "reason": reason,
-                    **{
-                        "all difference": everywhere.mean,
-                        "all from": everywhere.low,
-                        "all to": everywhere.high,
-                    },
+                    "all difference": all_step.mean,
+                    **{"all from": all_step.low, "all to": all_step.high},
                     **{"all p-value": all_p, "all adjusted p-value": all_p, "all verdict": None},
                 }
             )
-    return _judged(pd.DataFrame(out))
+    return _with_verdicts(pd.DataFrame(table))
 
 
-def _judged(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with adjusted p-values and verdicts."""
+def _with_verdicts(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with adjusted p-values and verdicts."""
     for scope in ("", "all "):
         for _, group in rows[rows["pathology"] != MEAN].groupby("labels"):
             rows.loc[group.index, f"{scope}adjusted p-value"] = holm(group[f"{scope}p-value"])
@@ -205,11 +207,11 @@ def _judged(rows: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class _Measured:
-    """Pooled IoU of labels and boxes (M) on some of the images, with bootstrap samples; the last of K is the mean."""
+    """Pooled IoU of labels and boxes (M) on a set of images; the last index of K is the mean."""
 
     iou_MK: np.ndarray
-    sampled_BMK: np.ndarray
-    images_K: np.ndarray  # with an expert pixel
+    sampled_BMK: np.ndarray  # on bootstrap samples of patients
+    images_K: np.ndarray  # number with an expert pixel
     patients_K: np.ndarray
 
     @classmethod
@@ -238,15 +240,12 @@ class _Measured:
         )
 
     def difference(self, first: int, second: int, k: int) -> tuple[Interval, float]:
-        value, number = (
-            float(self.iou_MK[first, k] - self.iou_MK[second, k]),
-            int(self.patients_K[k]),
-        )
+        value = float(self.iou_MK[first, k] - self.iou_MK[second, k])
+        number = int(self.patients_K[k])
         if number < FEWEST_PATIENTS:
             return Interval(value, np.nan, np.nan, number), np.nan
-        return bootstrap_t(
-            value, self.sampled_BMK[:, first, k] - self.sampled_BMK[:, second, k], number
-        )
+        sampled_B = self.sampled_BMK[:, first, k] - self.sampled_BMK[:, second, k]
+        return bootstrap_t(value, sampled_B, number)
 
 
 def _verdict(difference: float, p: float) -> str | None:
@@ -257,23 +256,24 @@ def _verdict(difference: float, p: float) -> str | None:
     return BETTER if difference > 0 else WORSE
 
 
-def sentences(labels: LabelSet, found: pd.DataFrame) -> list[str]:
-    """What the rows of a set come to: for IRNet against its CAMs, then for CAMs against a random box, by pathology."""
-    chosen_on_I = labels.labels[0].counts.chosen_on_I
-    held, total, said = int((~chosen_on_I).sum()), len(chosen_on_I), []
-    singles = found[found["pathology"] != MEAN]
+def sentences(labels: LabelSet, rows: pd.DataFrame) -> list[str]:
+    """Return the verdicts of `rows` as sentences: IRNet against CAMs, then CAMs against a box."""
+    chosen_on_I = labels.counts[0].chosen_on_I
+    total, held_out, texts = len(chosen_on_I), int((~chosen_on_I).sum()), []
+    singles = rows[rows["pathology"] != MEAN]
     groups = [(*pair, group) for pair, group in singles.groupby(["labels", "against"], sort=False)]
     for kind, against, group in sorted(groups, key=lambda entry: entry[1] == BOX):
         verbs = ("beats a random box for", "does worse than one for")
         if against != BOX:
             verbs = (f"improves {against}’s labels for", "worsens them for")
-        if held:
-            where = f"On the {held} held-out {'image' if held == 1 else 'images'}, {kind}"
-            said.append(_sentence(where, verbs, group, "verdict"))
-        if held < total:
-            where = f"On all {total} masked images, on {total - held} of which CAM thresholds were chosen, {kind}"
-            said.append(_sentence(where, verbs, group, "all verdict"))
-    return said
+        if held_out:
+            where = f"On the {held_out} held-out {'image' if held_out == 1 else 'images'}, {kind}"
+            texts.append(_sentence(where, verbs, group, "verdict"))
+        if held_out < total:
+            where = f"On all {total} masked images, on {total - held_out} of which"
+            where += f" CAM thresholds were chosen, {kind}"
+            texts.append(_sentence(where, verbs, group, "all verdict"))
+    return texts
 
 
 def _sentence(where: str, verbs: tuple[str, str], group: pd.DataFrame, column: str) -> str:
@@ -282,76 +282,13 @@ def _sentence(where: str, verbs: tuple[str, str], group: pd.DataFrame, column: s
         for v in (BETTER, WORSE, UNDECIDED)
     }
     names["not judged"] = _join(group.loc[group[column].isna(), "pathology"].tolist())
-    text = f"{where} {verbs[0]} {names[BETTER] or 'no pathology'} and {verbs[1]} {names[WORSE] or 'no pathology'}"
-    return (
-        text
-        + "".join(
-            f"; {word} for {names[word]}" for word in (UNDECIDED, "not judged") if names[word]
-        )
-        + "."
-    )
+    parts = [
+        f"{where} {verbs[0]} {names[BETTER] or 'no pathology'}"
+        f" and {verbs[1]} {names[WORSE] or 'no pathology'}"
+    ]
+    parts += [f"{word} for {names[word]}" for word in (UNDECIDED, "not judged") if names[word]]
+    return f"{'; '.join(parts)}."
 
 
 def _join(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-# ---- classifiers -------------------------------------------------------------------------------------------------------
-
-PURPOSES = {"classify": "weak labels", "pretrain": "encoder"}
-
-
-def classifier_names(classifiers: Sequence[Classifier]) -> list[str]:
-    """What each is for, its architecture and, where that leaves two alike, its seed or key."""
-    names = [f"{PURPOSES[c.stage]}, {c.settings[f'{c.stage}.architecture']}" for c in classifiers]
-    for more in (lambda c: f"seed {c.settings[f'{c.stage}.seed']}", lambda c: c.key[:12]):
-        names = [
-            f"{name}, {more(c)}" if names.count(name) > 1 else name
-            for name, c in zip(names, classifiers, strict=True)
-        ]
-    return names
-
-
-def auroc_rows(results: StudyResults) -> pd.DataFrame:
-    """AUROC on `valid` of each observation, one column a classifier, and the mean by which its checkpoint was chosen."""
-    names = classifier_names(results.classifiers)
-    out = []
-    for task in [*OBSERVATIONS, MEAN]:
-        five = task in COMPETITION
-        values = [c.mean_auroc if task == MEAN else c.auroc.get(task) for c in results.classifiers]
-        if task == MEAN:  # without one defined the stage's mean is 0, which is no AUROC
-            defined = [
-                any(c.auroc.get(name) is not None for name in COMPETITION)
-                for c in results.classifiers
-            ]
-            values = [
-                value if known else None for value, known in zip(values, defined, strict=True)
-            ]
-        row: dict[str, object] = {
-            "observation": task,
-            "competition": "yes" if five or task == MEAN else "no",
-        }
-        row |= {
-            name: np.nan if value is None else float(value)
-            for name, value in zip(names, values, strict=True)
-        }
-        out.append(row | {"reason": ONE_CLASS if None in values else None})
-    return pd.DataFrame(out)
-
-
-def classifiers_rows(results: StudyResults) -> pd.DataFrame:
-    """One row a classifier: what it's for, its mean AUROC, its checkpoint's step of how many, the images it trained on."""
-    names = classifier_names(results.classifiers)
-    return pd.DataFrame(
-        [
-            {
-                "classifier": name,
-                "mean AUROC": c.mean_auroc,
-                "step": c.step,
-                "steps": c.steps,
-                "images": c.images,
-                "key": c.key,
-            }
-            for name, c in zip(names, results.classifiers, strict=True)
-        ]
-    )

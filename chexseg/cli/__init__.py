@@ -1,4 +1,4 @@
-"""The commands, one file per group. Nothing slow to import is imported before a command runs."""
+"""The commands, one file per group. Slow imports wait until a command runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from chexseg.cli import data, demo, encoder, predict, results, store, study
 from chexseg.errors import ChexsegError
 
 app = typer.Typer(
-    help="Studies of semi-supervised chest X-ray segmentation on Ray.",
+    help="Run studies of semi-supervised chest X-ray segmentation on Ray.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -22,7 +22,7 @@ for name, group in {"data": data, "study": study, "encoder": encoder, "store": s
 
 
 def main() -> None:
-    """Entry point: an error of chexseg is one line and exit code 2."""
+    """Run the command line. An error of chexseg is one line and exit code 2."""
     try:
         app()
     except ChexsegError as error:

@@ -1,4 +1,4 @@
-"""`chexseg data`: a synthetic data set, or a look at any."""
+"""`chexseg data`: make a synthetic data set, or check a data set."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Annotated, Any
 
 import typer
 
-from chexseg.cli.options import AsJson, QuietFlag, whole_or_none
+from chexseg.cli.options import AsJson, QuietFlag, new_directory
 
-app = typer.Typer(help="Data sets: make a synthetic one, check any.", no_args_is_help=True)
+app = typer.Typer(help="Make a synthetic data set, or check a data set.", no_args_is_help=True)
 
 
 @app.command("phantom")
 def data_phantom(
-    root: Annotated[Path, typer.Argument(metavar="DIR", help="An empty or new directory.")],
+    root: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty directory.")],
     train: Annotated[int, typer.Option(min=1, help="Training images.")] = 320,
     valid: Annotated[int, typer.Option(min=1, help="Validation images.")] = 90,
     test: Annotated[int, typer.Option(min=1, help="Test images.")] = 80,
-    seed: Annotated[int, typer.Option(help="Another seed, another data set.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random images.")] = 0,
     size: Annotated[int, typer.Option(help="Pixels of the short side.")] = 320,
     prevalence: Annotated[
         float | None,
         typer.Option(
-            help="Every finding this often, none tied to another; without: as in CheXpert."
+            help="Prevalence of every finding, independent of each other. Default: as in CheXpert."
         ),
     ] = None,
     quiet: QuietFlag = False,
@@ -51,19 +51,19 @@ def data_check(
     as_json: AsJson = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """List every fault of a data set; exit code 1 if a study would fail on it."""
+    """List every fault of a data set. Exit code 1 if a study would fail on it."""
     from chexseg.data import remote_path, validation
     from chexseg.progress import reporter
 
-    place, watch = remote_path.at(root), reporter(quiet)
+    location, watch = remote_path.at(root), reporter(quiet)
     try:
-        found = validation.check(
-            place, lambda done, total: watch.update("check", done, total, "images")
+        faults = validation.check(
+            location, lambda done, total: watch.update("check", done, total, "images")
         )
     finally:
         watch.close()
-    typer.echo(json.dumps(found.as_dict(), indent=1) if as_json else found.text())
-    if found.fatal:
+    typer.echo(json.dumps(faults.as_dict(), indent=1) if as_json else faults.text())
+    if faults.fatal:
         raise typer.Exit(1)
 
 
@@ -73,11 +73,13 @@ def write_phantom(root: Path, quiet: bool, **settings: Any) -> None:
     from chexseg.progress import reporter
 
     config = dataset.Config(**settings)
-    with whole_or_none(root) as making:
+    with new_directory(root) as directory:
         watch = reporter(quiet)
         try:
             dataset.write(
-                making, config, lambda done, total: watch.update("phantom", done, total, "images")
+                directory,
+                config,
+                lambda done, total: watch.update("phantom", done, total, "images"),
             )
         finally:
             watch.close()

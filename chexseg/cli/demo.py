@@ -1,4 +1,4 @@
-"""`chexseg demo`: the main job on synthetic radiographs."""
+"""`chexseg demo`: run a small study on synthetic radiographs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ DEMO_DATA = {"train": 320, "valid": 80, "test": 48, "size": 128}
 
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")
+        Path,
+        typer.Option(
+            "--out", metavar="DIR", help="Directory of the data, the store and the report."
+        ),
     ] = Path("demo"),
     store: Annotated[
-        str | None, typer.Option("--store", metavar="DIR_OR_URI", help="Without: OUT/store.")
+        str | None, typer.Option("--store", metavar="DIR_OR_URI", help="Default: OUT/store.")
     ] = None,
     quiet: QuietFlag = False,
 ) -> None:
-    """The main job on synthetic radiographs: data, all stages, report."""
+    """Run a small study on synthetic radiographs: data, all stages, report."""
     from chexseg.analysis.tables import table2
 
     started = time.monotonic()
@@ -41,13 +44,13 @@ def demo(
     typer.echo("")
     for line in _timings(results[0], outcome):
         typer.echo(line)
-    typer.echo(f"\nThe page: {written.page}\nAll of it took {time.monotonic() - started:.0f} s.")
+    typer.echo(f"\nThe page: {written.page}\nTotal time: {time.monotonic() - started:.0f} s.")
     if outcome.failed:
         raise typer.Exit(1)
 
 
 def _timings(results: Any, outcome: Any) -> list[str]:
-    """How long each kind of stage took, when it was computed, and whether that was now."""
+    """Return a table: runs, runs in this command and total seconds of each stage."""
     lines = [f"{'stage':<10} {'runs':>4} {'now':>4} {'seconds':>8}"]
     for stage, group in results.stages.groupby("stage", sort=False):
         now = sum(key in outcome.computed for key in group["key"])
@@ -59,6 +62,6 @@ def _shipped_study(name: str) -> Path:
     path = Path(__file__).resolve().parents[2] / "studies" / name
     if not path.is_file():
         raise UserError(
-            f"{path}: not there; allowed: a checkout of chexseg, where studies/ stands beside chexseg/"
+            f"{path}: no such file; hint: run from a checkout, which has studies/ beside chexseg/"
         )
     return path

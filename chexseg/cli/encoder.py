@@ -1,4 +1,4 @@
-"""`chexseg encoder`: published weights into a store."""
+"""`chexseg encoder`: import published weights into a store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from chexseg.cli.options import DEFAULT_STORE, StoreRoot
 
-app = typer.Typer(help="Encoders: bring published weights into a store.", no_args_is_help=True)
+app = typer.Typer(help="Import published encoders into a store.", no_args_is_help=True)
 
 
 @app.command("import")
@@ -17,15 +17,15 @@ def encoder_import(
     kind: Annotated[
         str,
         typer.Option(
-            "--kind", metavar="KIND", help="What it was trained on: moco-cxr, chexpert, imagenet."
+            "--kind", metavar="KIND", help="Its pretraining: moco-cxr, chexpert or imagenet."
         ),
     ],
     file: Annotated[
         Path | None,
         typer.Argument(
             metavar="[FILE]",
-            help="A checkpoint: .safetensors, or torch's with plain weights. Without, imagenet's come from this machine's"
-            " caches or the network.",
+            help="A checkpoint: .safetensors, or plain weights saved by torch."
+            " Default for imagenet: this machine's caches or the network.",
         ),
     ] = None,
     architecture: Annotated[
@@ -33,8 +33,8 @@ def encoder_import(
     ] = "resnet18",
     store: StoreRoot = DEFAULT_STORE,
 ) -> None:
-    """Put a published encoder into a store, for studies to start from. Nothing in the file is run."""
-    from chexseg.config.settings import OWN_ENCODERS
+    """Import a published encoder for studies to start from. No code in the file is executed."""
+    from chexseg.config.settings import TRAINED_ENCODERS
     from chexseg.models.checkpoint_import import few
     from chexseg.run import encoder_import
     from chexseg.stages.configs import ENCODER_KINDS
@@ -47,18 +47,19 @@ def encoder_import(
     under = f", found under {read.prefix}*" if read.prefix else ""
     typer.echo(f"{file}: {read.matched} tensors of a {architecture}{under}; {ignored}")
     typer.echo(
-        f"{done.artifact.place}: {'these weights were there already' if done.found else 'written'}"
+        f"{done.artifact.place}: {'these weights were there already' if done.cached else 'written'}"
     )
     setting = f"encoder.init: {init}" + (
-        " and encoder.imported: true" if init in OWN_ENCODERS else ""
+        " and encoder.imported: true" if init in TRAINED_ENCODERS else ""
     )
     setting += f", irnet.init: {init}" if init == "imagenet" else ""
     if done.newest:
         typer.echo(
-            f"Studies with this store start from them by {setting}, with architecture: {architecture}."
+            f"Studies with this store use these weights with {setting} and"
+            f" architecture: {architecture}."
         )
     else:
         typer.echo(
-            f"note: studies take the {kind} encoder of {architecture} that was imported last, which is another;"
-            " for this one, remove this directory and import it again"
+            f"note: studies use the latest imported {kind} encoder of {architecture}, which is a"
+            " different one; hint: to use this one, delete its directory and import it again"
         )

@@ -1,9 +1,10 @@
-"""Options and steps that several commands share."""
+"""Options and helpers shared by several commands."""
 
 from __future__ import annotations
 
 import shlex
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chexseg.errors import UserError
+from chexseg.errors import UserError, reason
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study file.")]
 DataRoot = Annotated[
@@ -19,7 +20,7 @@ DataRoot = Annotated[
     typer.Option(
         "--data",
         metavar="ROOT",
-        help="CheXpert and CheXlocalize: a directory, or such as s3://bucket/prefix.",
+        help="CheXpert and CheXlocalize: a directory, or a URI such as s3://bucket/prefix.",
     ),
 ]
 StoreRoot = Annotated[
@@ -27,17 +28,17 @@ StoreRoot = Annotated[
     typer.Option(
         "--store",
         metavar="DIR_OR_URI",
-        help="Where results are kept and found again, such as s3://bucket/prefix.",
+        help="Where results are stored: a directory, or a URI such as s3://bucket/prefix.",
     ),
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Lay a setting or a resource over the study file's."
+        "--set", metavar="KEY=VALUE", help="Replace a setting or a resource of the study file."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-QuietFlag = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+QuietFlag = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 
 DEFAULT_STORE = "chexseg-store"
 
@@ -49,27 +50,50 @@ def read_studies(
     overrides: list[str] | None,
     apart: bool = False,
 ) -> tuple[list[Any], Any]:
-    """(what the study files mean, the store)."""
+    """Return the plan or search of each study file, and the store.
+
+    apart: return the studies that a file includes instead of the file's own.
+    """
     from chexseg import resolve
     from chexseg.data import remote_path
     from chexseg.store.store import Store
 
-    place = Store(store)  # first: reading the data takes its time
-    option = (
-        "" if store == DEFAULT_STORE else f" --store {shlex.quote(str(place))}"
-    )  # without what credentials a URI may hold
-    return resolve.read(studies, remote_path.at(data), place, overrides or (), apart, option), place
+    opened = Store(store)  # before the data, whose reading takes time
+    # str(opened) hides the credentials that a URI may contain.
+    option = "" if store == DEFAULT_STORE else f" --store {shlex.quote(str(opened))}"
+    root = remote_path.at(data)
+    return resolve.read(studies, root, opened, overrides or (), apart, option), opened
 
 
 @contextmanager
-def whole_or_none(root: Path) -> Iterator[Path]:
-    """A place beside the directory `root` to fill, moved there at the end; nothing is left of it after a failure."""
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UserError(f"{root}: is there already; allowed: a new or empty directory")
-    making = root.absolute().with_name(f".{root.name}.partial")
-    shutil.rmtree(making, ignore_errors=True)
+def one_line_os_errors(out: Path) -> Iterator[None]:
+    """Raise an OSError while `out` is written as a `UserError`, for example a full disk."""
     try:
-        yield making
-        making.replace(root.absolute())
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename or out}: {reason(error)}") from None
+
+
+@contextmanager
+def new_directory(out: Path) -> Iterator[Path]:
+    """Yield a path to create and fill. Rename it to `out` at the end; delete it on failure.
+
+    Its parent is a fresh directory beside `out`, so runs with equal `out` don't interfere.
+    Raises `UserError` if `out` isn't new or empty, at the start or at the end, and for OSErrors.
+    """
+    with one_line_os_errors(out):
+        target = out.resolve()  # if `out` is a link, fill what it points to
+        _check_new(out)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        parent = Path(tempfile.mkdtemp(prefix=f".{target.name[:50]}.", dir=target.parent))
+        try:
+            yield parent / "new"
+            _check_new(out)
+            (parent / "new").replace(target)
+        finally:
+            shutil.rmtree(parent, ignore_errors=True)
+
+
+def _check_new(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: already exists; expected: a new or empty directory")

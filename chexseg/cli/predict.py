@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from chexseg.cli.options import QuietFlag, whole_or_none
+from chexseg.cli.options import QuietFlag, new_directory
 from chexseg.errors import UserError
 
 
@@ -15,7 +15,7 @@ def predict(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="A fitted segmenter: STORE/fit/KEY, or the weights in it."
+            metavar="MODEL", help="A fitted segmenter: STORE/fit/KEY, or its weights file."
         ),
     ],
     images: Annotated[
@@ -24,34 +24,34 @@ def predict(
             metavar="IMAGE_OR_DIR ...", help="JPEG, PNG, TIFF, DICOM, or directories of them."
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="An empty or new directory.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new or empty directory.")],
     quiet: QuietFlag = False,
 ) -> None:
-    """Masks of new images as a CheXlocalize file, at each image's own size, and an overlay of each."""
+    """Segment images: write a CheXlocalize mask file at native resolution, and overlays."""
     from chexseg.predict import image_files
 
-    files, left_out = image_files.find(images)  # before torch, which takes its time
-    with whole_or_none(out) as making:
+    files, left_out = image_files.find(images)  # before the slow import of torch
+    with new_directory(out) as directory:
         from chexseg.predict import segment
         from chexseg.progress import reporter
 
         segmenter, watch = segment.load(_segmenter(model)), reporter(quiet)
         try:
-            counts = segment.run(segmenter, files, making, watch)
+            counts = segment.run(segmenter, files, directory, watch)
         finally:
             watch.close()
     if left_out:
-        named = ", ".join(map(str, left_out[:3])) + (
+        names = ", ".join(map(str, left_out[:3])) + (
             f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
         )
-        typer.echo(f"note: left out, no JPEG, PNG, TIFF or DICOM image: {named}", err=True)
+        typer.echo(f"note: skipped, no JPEG, PNG, TIFF or DICOM image: {names}", err=True)
     typer.echo(f"{out}: {segment.MASKS} and {segment.OVERLAYS}/ of {len(files)} images")
     for name, count in counts.items():
         typer.echo(f"{name:<27} on {count}")
 
 
 def _segmenter(model: str) -> Path:
-    """Where the segmenter is on this host; one in an object store is fetched."""
+    """Return the segmenter's path on this host, after download if it is in an object store."""
     if "://" not in model:
         return Path(model)
     from urllib.parse import urlsplit
@@ -64,6 +64,7 @@ def _segmenter(model: str) -> Path:
     artifact = store.find("fit", key.strip("/"))
     if artifact is None:
         raise UserError(
-            f"{store}: found no finished segmenter {key!r}; allowed: such as s3://bucket/prefix/fit/KEY"
+            f"{store}: found no finished segmenter {key!r};"
+            " expected: a URI such as s3://bucket/prefix/fit/KEY"
         )
     return artifact.path

@@ -1,4 +1,4 @@
-"""`chexseg store`: list what is in one, verify it, and collect the garbage."""
+"""`chexseg store`: list a store's artifacts, verify them, and collect garbage."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ if TYPE_CHECKING:
     from chexseg.store.store import Store
 
 app = typer.Typer(
-    help="Stores: what's in one, whether it's whole, what nothing needs.", no_args_is_help=True
+    help="List a store's artifacts, verify them, collect garbage.", no_args_is_help=True
 )
 
 
 @app.command("list")
 def store_list(store: StoreRoot = DEFAULT_STORE, as_json: AsJson = False) -> None:
-    """Every artifact: stage, key, size, how long it took, when and where."""
+    """List every artifact: stage, key, size, duration, time and host."""
     from chexseg.store import contents
     from chexseg.store.store import Store
 
-    there = contents.contents(Store(store))
+    artifacts = contents.contents(Store(store))
     typer.echo(
-        json.dumps([content.row() for content in there], indent=1)
+        json.dumps([artifact.row() for artifact in artifacts], indent=1)
         if as_json
-        else contents.table(there)
+        else contents.table(artifacts)
     )
 
 
 @app.command("verify")
 def store_verify(store: StoreRoot = DEFAULT_STORE, quiet: QuietFlag = False) -> None:
-    """Read every file again and compare it with its manifest; exit code 1 if any is damaged."""
+    """Compare every file with its manifest. Exit code 1 if any is damaged."""
     from chexseg.progress import reporter
     from chexseg.store import contents
     from chexseg.store.store import Store
 
     watch = reporter(quiet)
     try:
-        found = contents.verify(
+        verified = contents.verify(
             Store(store), lambda done, total, unit: watch.update("verify", done, total, unit)
         )
     finally:
         watch.close()
-    typer.echo(found.text())
-    if found.damaged:
+    typer.echo(verified.text())
+    if verified.damaged:
         raise typer.Exit(1)
 
 
@@ -58,7 +58,7 @@ def store_gc(
     studies: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="STUDY.yaml ...", help="The studies whose results stay.", show_default=False
+            metavar="STUDY.yaml ...", help="Studies whose results to keep.", show_default=False
         ),
     ] = None,
     data: Annotated[
@@ -67,24 +67,29 @@ def store_gc(
     ] = None,
     store: StoreRoot = DEFAULT_STORE,
     overrides: Overrides = None,
-    imported: Annotated[bool, typer.Option("--imported", help="Imported encoders too.")] = False,
+    imported: Annotated[
+        bool, typer.Option("--imported", help="Also collect imported encoders.")
+    ] = False,
     other_data: Annotated[
         bool,
         typer.Option(
-            "--other-data", help="Also if no result in the store was made from the data in ROOT."
+            "--other-data", help="Continue even if no result was made from the data in ROOT."
         ),
     ] = False,
     empty_trash: Annotated[
-        bool, typer.Option("--empty-trash", help="Delete for good what was moved to the trash.")
+        bool, typer.Option("--empty-trash", help="Delete the trash permanently.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask for confirmation.")] = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Move what none of these studies needs to the trash, after asking. What runs need stays, and files of others."""
+    """Move artifacts that none of these studies needs to the trash, after confirmation.
+
+    Artifacts needed by active runs stay, and so do files that chexseg didn't write.
+    """
     from chexseg.store import marker
     from chexseg.store.store import Store
 
-    marker.check_marked(Store(store))  # first: reading the data takes its time
+    marker.check_marked(Store(store))  # before the data, whose reading takes time
     if empty_trash:
         if studies or data:
             raise UserError("store gc --empty-trash: found studies or --data; expected: neither")
@@ -112,62 +117,68 @@ def _collect(
     from chexseg.search.space_plan import Search
     from chexseg.store import contents
 
-    meant, place = read_studies(studies, data, store, overrides)
-    plans = [resolve.planned(one, place, every=True) for one in meant]
-    survey = garbage.survey(place, plans, imported, any(isinstance(one, Search) for one in meant))
+    resolved, opened = read_studies(studies, data, store, overrides)
+    plans = [resolve.planned(one, opened, all_points=True) for one in resolved]
+    searches = any(isinstance(one, Search) for one in resolved)
+    survey = garbage.survey(opened, plans, imported, searches)
     for one in survey.waste:
         typer.echo(f"{one.name:<32} {contents.size(one.bytes):>8}  {one.why}")
     for line in survey.kept:
         typer.echo(f"kept: {line}")
     total = contents.size(sum(one.bytes for one in survey.waste))
     typer.echo(
-        f"{len(survey.waste)} artifacts, {total}, are needed by none of {', '.join(map(str, studies))}"
+        f"{len(survey.waste)} artifacts, {total}, are needed by none of"
+        f" {', '.join(map(str, studies))}"
     )
     if not survey.waste:
         return
-    _ask(yes, f"Move them to the trash of {place}?", "move what is listed above to the trash")
+    _ask(yes, f"Move them to the trash of {opened}?", "move what is listed above to the trash")
     if survey.unrecorded and not other_data:
         splits = ", ".join(survey.unrecorded)
-        warning = f"--data {remote_path.at(data)}: no result in {place} was made from its {splits} data as it is now"
+        warning = (
+            f"--data {remote_path.at(data)}: no result in {opened} was made from its current"
+            f" {splits} data"
+        )
         if not _on_terminal():
-            raise UserError(f"store gc: {warning}; hint: is all of it mounted? If so, --other-data")
+            raise UserError(f"store gc: {warning}; hint: if all of it is mounted, --other-data")
         typer.echo(f"warning: {warning}. Is all of it mounted?", err=True)
         typer.confirm("Move the results of other data to the trash?", abort=True)
     watch = reporter(quiet)
     try:
         folder, kept = garbage.collect(
-            place, survey.waste, lambda done, total, unit: watch.update("gc", done, total, unit)
+            opened, survey.waste, lambda done, total, unit: watch.update("gc", done, total, unit)
         )
     finally:
         watch.close()
     for line in kept:
         typer.echo(f"kept: {line}")
     typer.echo(
-        f"{len(survey.waste) - len(kept)} artifacts moved to {place}/{folder};"
-        " `chexseg store gc --empty-trash` with this store deletes them for good"
+        f"{len(survey.waste) - len(kept)} artifacts moved to {opened}/{folder};"
+        " `chexseg store gc --empty-trash` with this store deletes them permanently"
     )
 
 
-def _empty_trash(place: Store, yes: bool) -> None:
+def _empty_trash(opened: Store, yes: bool) -> None:
     from chexseg.plan import garbage
     from chexseg.store import contents
 
-    collections = garbage.collections(place)
+    collections = garbage.collections(opened)
     for folder, count in collections.items():
         typer.echo(f"{folder:<32} {contents.size(count):>8}")
     typer.echo(
-        f"{len(collections)} collections, {contents.size(sum(collections.values()))}, are in the trash of {place}"
+        f"{len(collections)} collections, {contents.size(sum(collections.values()))},"
+        f" are in the trash of {opened}"
     )
     if collections:
-        _ask(yes, "Delete them for good?", "delete what is listed above")
-        garbage.empty_trash(place, collections)
+        _ask(yes, "Delete them permanently?", "delete what is listed above")
+        garbage.empty_trash(opened, collections)
         typer.echo(f"{len(collections)} collections deleted")
 
 
 def _ask(yes: bool, question: str, consequence: str) -> None:
     if not yes:
         if not _on_terminal():
-            raise UserError(f"store gc: there is nobody to ask; allowed: --yes, to {consequence}")
+            raise UserError(f"store gc: can't ask for confirmation; hint: --yes, to {consequence}")
         typer.confirm(question, abort=True)
 
 

@@ -1,4 +1,4 @@
-"""`chexseg study`: plan, run, look."""
+"""`chexseg study`: plan a study, run it, show its status."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from chexseg.cli.options import (
 )
 from chexseg.errors import UserError
 
-app = typer.Typer(help="Studies: plan, run, look.", no_args_is_help=True)
+app = typer.Typer(help="Plan a study, run it, show its status.", no_args_is_help=True)
 
 
 @app.command("plan")
@@ -31,13 +31,13 @@ def study_plan(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the cells of a study, the stages they need, and what of it is in the store already."""
+    """Show the cells of a study, the stages they need, and which of these are cached."""
     from chexseg import resolve
     from chexseg.data import remote_path
 
-    (meant,), place = read_studies([study], data, store, overrides)
-    found = resolve.summarise(meant, place, remote_path.at(data))
-    typer.echo(json.dumps(found.plan_dict(), indent=1) if as_json else found.plan_text())
+    (plan,), opened = read_studies([study], data, store, overrides)
+    summary = resolve.summarise(plan, opened, remote_path.at(data))
+    typer.echo(json.dumps(summary.plan_dict(), indent=1) if as_json else summary.plan_text())
 
 
 @app.command("run")
@@ -50,25 +50,28 @@ def study_run(
         typer.Option(
             metavar="ADDR",
             envvar="RAY_ADDRESS",
-            help="A Ray cluster, such as auto; none: a local one.",
+            help="Address of a Ray cluster, or auto. Default: start a local Ray.",
         ),
     ] = None,
-    grow_to: Annotated[
+    max_resources: Annotated[
         str | None,
         typer.Option(
-            metavar="GPU=N,CPU=N", help="What the cluster may grow to, if it has an autoscaler."
+            "--max-resources",
+            "--grow-to",  # the former name
+            metavar="GPU=N,CPU=N",
+            help="Largest size of an autoscaling cluster.",
         ),
     ] = None,
     overrides: Overrides = None,
     quiet: QuietFlag = False,
 ) -> None:
-    """Run whatever of a study is not in the store yet; exit code 1 if a cell is still missing after."""
+    """Run the stages of a study that are not cached. Exit code 1 if a stage fails."""
     from chexseg.store.store import Store
 
-    outcome = run_study(study, data, store, address, overrides, quiet, grow_to)
+    outcome = run_study(study, data, store, address, overrides, quiet, max_resources)
     typer.echo(
-        f"{len(outcome.computed)} stages computed in {outcome.seconds:.0f} s, {outcome.cached} found in {Store(store)},"
-        f" {len(outcome.failed)} failed",
+        f"{len(outcome.computed)} stages computed in {outcome.seconds:.0f} s,"
+        f" {outcome.cached} cached in {Store(store)}, {len(outcome.failed)} failed",
         err=True,
     )
     if outcome.failed:
@@ -83,12 +86,12 @@ def study_status(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show which cells are done, missing or failed."""
+    """Show which cells are done, running, missing, stale or failed."""
     from chexseg import resolve
 
-    (meant,), place = read_studies([study], data, store, overrides)
-    found = resolve.summarise(meant, place)
-    typer.echo(json.dumps(found.status_dict(), indent=1) if as_json else found.status_text())
+    (plan,), opened = read_studies([study], data, store, overrides)
+    summary = resolve.summarise(plan, opened)
+    typer.echo(json.dumps(summary.status_dict(), indent=1) if as_json else summary.status_text())
 
 
 def run_study(
@@ -98,27 +101,28 @@ def run_study(
     address: str | None,
     overrides: list[str] | None,
     quiet: bool,
-    grow_to: str | None = None,
+    max_resources: str | None = None,
 ) -> Any:
-    """Run a study, with progress; what the run did (`run.result.RunResult`). An interrupt ends the command with code 130."""
+    """Run a study with progress; return its `RunResult`. An interrupt exits with code 130."""
     from chexseg import launch
     from chexseg.data import remote_path
     from chexseg.progress import reporter
     from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
 
-    limits = ClusterLimits.parse(grow_to)
+    limits = ClusterLimits.parse(max_resources)
     if limits != CURRENT_SIZE and not address:
         raise UserError(
-            "--grow-to: found without --address; a local Ray doesn't grow; allowed: with --address ADDR"
+            "--max-resources: found without --address; a local Ray doesn't grow;"
+            " expected: --address ADDR"
         )
-    (meant,), results = read_studies([study], data, store, overrides)
+    (plan,), opened = read_studies([study], data, store, overrides)
     watch = reporter(quiet)
     try:
         return launch.launch(
-            meant, results, remote_path.at(data), watch, address, study, overrides or (), limits
+            plan, opened, remote_path.at(data), watch, address, study, overrides or (), limits
         )
     except KeyboardInterrupt:
-        typer.echo("chexseg: interrupted; the same command goes on from here", err=True)
+        typer.echo("chexseg: interrupted; hint: the same command resumes the run", err=True)
         raise typer.Exit(130) from None
     finally:
         watch.close()

@@ -1,1 +1,1 @@
-"""Study files: reading, validating and expanding them into cells."""
+"""Read study files, validate them and expand them into cells."""

@@ -1,4 +1,4 @@
-"""A study file's mistakes, each said in one line: where, what was found, what is allowed, the nearest right name."""
+"""Check a parsed study: its ranges, axes and further cells. Each error is one line."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from chexseg.config.study import Study
 from chexseg.config.yaml_source import Document
 from chexseg.errors import UserError, nearest
 
-#: Combinations of the axes' values; a hundred times the largest grid that has been planned.
+#: Combinations of the axes' values; a hundred times the largest grid planned so far.
 MOST_COMBINATIONS = 1_000_000
 
 
 def ranges(document: Document) -> dict[str, Any]:
-    """The file's axes, if it has any, with every mapping read as a range."""
+    """Return the file's axes with every mapping parsed as a range; {} if it has no axes."""
     axes = document.content.get("axes")
     if not isinstance(axes, dict):
         return {}
@@ -43,13 +43,15 @@ def ranges(document: Document) -> dict[str, Any]:
 
 
 def _in_axis(document: Document, axis: str, key: str) -> str:
-    """`error_location` of what a range says."""
+    """Return `error_location` for a field of a range."""
     return error_location(document, {}, f"axes.{axis}.{key}")
 
 
 def check_key(key: str, begin: str, beside: Sequence[str] = ()) -> None:
-    """Raises `UserError` for a dotted key that is neither a setting nor a section of them. beside: what else is
-    allowed where no section is named."""
+    """Raise `UserError` for a dotted key that is neither a setting nor a section.
+
+    begin: start of the error line. beside: further allowed keys outside of all sections.
+    """
     model: Any = Settings
     parts = key.split(".")
     for position, part in enumerate(parts):
@@ -60,35 +62,40 @@ def check_key(key: str, begin: str, beside: Sequence[str] = ()) -> None:
             for name, field in fields.items():
                 allowed.append(f"{inside}.{name}".lstrip(".") + ".*" * is_section(field.annotation))
             allowed += [] if inside else beside
-            raise UserError(
-                f"{begin}: no such setting{nearest(key, setting_names())}; allowed: {', '.join(allowed)}"
-            )
+            hint = nearest(key, setting_names())
+            raise UserError(f"{begin}: no such setting{hint}; allowed: {', '.join(allowed)}")
         model = fields[part].annotation
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """A dotted key of a point, of a setting or a section, and its value; said, place: what it is for readers, in the file."""
+    """A dotted setting or section of a point, and its value.
+
+    label: its name in error lines. position: its dotted key in the file.
+    """
 
     key: str
     value: Any
-    said: str
-    place: str
+    label: str
+    position: str
 
     @property
     def settings(self) -> dict[str, Any]:
         return flat(self.key, self.value)
 
     def begin(self, name: str, document: Document) -> str:
-        """How a line about it begins, or about a setting within it."""
+        """Return the start of an error line about this entry, or about a setting within it."""
         inside = name.removeprefix(self.key) if name.startswith(f"{self.key}.") else ""
-        return f"{document.place(self.place + inside)}: {self.said}" + (
+        return f"{document.location(self.position + inside)}: {self.label}" + (
             f": {name}" if name != self.key else ""
         )
 
 
 def check_points(study: Study, document: Document, dotted_overrides: Mapping[str, Any]) -> None:
-    """Raises `UserError` for an axis or an entry of `also` that no cell can be made of. laid: dotted settings of ``--set``."""
+    """Raise `UserError` for an axis or an entry of `also` with no valid cell.
+
+    dotted_overrides: dotted settings of ``--set``.
+    """
     axes = {
         key: [
             _Entry(key, value, f"axes.{key}", f"axes.{key}.{number}")
@@ -110,62 +117,68 @@ def check_points(study: Study, document: Document, dotted_overrides: Mapping[str
     )
     if number > MOST_COMBINATIONS:
         raise UserError(
-            f"{document.place('axes')}: axes: found {number:,} combinations of values; expected: at most {MOST_COMBINATIONS:,}"
+            f"{document.location('axes')}: axes: found {number:,} combinations of values;"
+            f" expected: at most {MOST_COMBINATIONS:,}"
         )
     together: dict[str, list[list[_Entry]]] = {}
     for key, entries in axes.items():
         together.setdefault(key.partition(".")[0], []).append(entries)
-    # Values of a section that are right by themselves may not go together; sections are right whatever the others are.
+    # Values of one section may be incompatible with each other; sections are independent.
     for point in itertools.chain(
         *(itertools.product(*section) for section in together.values()), also
     ):
         _check_point(point, study.given, document)
     for key, values in study.axes.items():
         if isinstance(values, search_space.Range):
-            _check_range(study, key, values, f"{document.place(f'axes.{key}')}: axes.{key}")
+            _check_range(study, key, values, f"{document.location(f'axes.{key}')}: axes.{key}")
 
 
 def _check_axes(
     axes: Mapping[str, Sequence[_Entry]], document: Document, dotted_overrides: Mapping[str, Any]
 ) -> None:
-    """Each has different values, and is the only one that sets its settings."""
+    """Raise `UserError` for an axis without values, with equal ones, or for a setting set twice."""
     owner: dict[str, str] = {}
     for key, entries in axes.items():
         begin, values = (
-            f"{document.place(f'axes.{key}')}: axes.{key}",
+            f"{document.location(f'axes.{key}')}: axes.{key}",
             [entry.value for entry in entries],
         )
         if not values or len(
             {value if isinstance(value, Hashable) else repr(value) for value in values}
         ) != len(values):
             raise UserError(
-                f"{begin}: found {shown(values)}; allowed: a list of different values, at least one"
+                f"{begin}: found {shown(values)}; expected: a list of one or more different values"
             )
         for name in {name for entry in entries for name in entry.settings}:
             if owner.setdefault(name, key) != key:
                 raise UserError(
-                    f"{begin}: sets {name}, as axes.{owner[name]} does; allowed: one axis for a setting"
+                    f"{begin}: sets {name}, as axes.{owner[name]} does;"
+                    " expected: one axis for a setting"
                 )
     for name in dotted_overrides:
         if name in owner:
-            place = document.place(f"axes.{owner[name]}")
+            location = document.location(f"axes.{owner[name]}")
             raise UserError(
-                f"--set {name}: is an axis of the study ({place}); allowed: a setting that no axis has"
+                f"--set {name}: is an axis of the study ({location});"
+                " expected: a setting that is no axis"
             )
 
 
 def _check_varied(name: str, begin: str) -> None:
-    """Whether cells may differ in a dotted setting: one report compares masks of one size and one set of pathologies."""
+    """Raise `UserError` for a setting in which cells can't differ.
+
+    One report compares masks of one size and one set of pathologies.
+    """
     check_key(name, begin)
     if name in ("pathologies", "size"):
-        raise UserError(f"{begin}: cells can't differ in it; allowed: in settings, once")
+        raise UserError(f"{begin}: cells can't differ in it; hint: put it in settings")
 
 
 def _check_point(entries: Sequence[_Entry], given: Mapping[str, Any], document: Document) -> None:
     point = {name: value for entry in entries for name, value in entry.settings.items()}
 
     def begin(fault: str) -> str:
-        # Where settings of a section don't go together, the last one is told.
+        # If several entries of a section are incompatible, name the last one.
         blamed = [entry for entry in entries if f"{fault}.".startswith(f"{entry.key}.")] or list(
             entries
         )
@@ -178,7 +191,7 @@ def _check_point(entries: Sequence[_Entry], given: Mapping[str, Any], document: 
 
 
 def _check_search(study: Study, document: Document) -> None:
-    """Raises `UserError` for what a grid may say and a search may not."""
+    """Raise `UserError` for what a grid may contain and a search may not."""
     if study.search is None:
         return
     workers = study.resources.workers
@@ -186,31 +199,35 @@ def _check_search(study: Study, document: Document) -> None:
         (
             "axes.trial",
             "trial" in study.axes,
-            "found in a search; allowed: search.trials, how many",
+            "found in a search; hint: search.trials is the number of trials",
         ),
-        ("also", bool(study.also), "found in a search; allowed: axes alone"),
-        ("search", not study.axes, "found no axes; allowed: at least one"),
-        ("resources.workers", workers > 1, f"found {workers} in a search; allowed: 1"),
+        ("also", bool(study.also), "found in a search; expected: axes only"),
+        ("search", not study.axes, "found no axes; expected: at least one"),
+        ("resources.workers", workers > 1, f"found {workers} in a search; expected: 1"),
         (
             "settings.labels.expert_split.select",
             not study.settings.labels.expert_split.select,
-            "found 0 in a search, which goes by the images held back; allowed: at least 1",
+            "found 0 in a search, whose objective is computed on these images;"
+            " expected: at least 1",
         ),
     ):
         if wrong:
-            raise UserError(f"{document.place(key)}: {key}: {message}")
+            raise UserError(f"{document.location(key)}: {key}: {message}")
 
 
 def _check_range(study: Study, key: str, values: search_space.Range, begin: str) -> None:
-    """Raises `UserError` for a range outside a search, or of what is no number. That its ends are allowed is known."""
+    """Raise `UserError` for a range outside a search, or of a setting that is not a number.
+
+    The ends of the range are valid values of the setting.
+    """
     if study.search is None:
         raise UserError(
-            f"{begin}: found a range; allowed: a list of values, or a section search beside the axes"
+            f"{begin}: found a range; expected: a list of values, or a section search beside axes"
         )
     number = attrgetter(key)(study.at({key: values.low}))
     if isinstance(number, bool) or not isinstance(number, (int, float)):
-        raise UserError(f"{begin}: found a range of what is no number; allowed: a list of values")
-    if isinstance(number, int) and values.step is not None and not values.step.is_integer():
         raise UserError(
-            f"{begin}.step: found {values.step:g} for whole numbers; allowed: a whole one"
+            f"{begin}: found a range for a setting that is not a number; expected: a list of values"
         )
+    if isinstance(number, int) and values.step is not None and not values.step.is_integer():
+        raise UserError(f"{begin}.step: found {values.step:g}; expected: a whole number")

@@ -1,4 +1,4 @@
-"""Mistakes in a study file, each as one line: where, what was found, what is expected, the nearest correct name."""
+"""Write pydantic's errors as one line: file, line, key, value, expected value, nearest name."""
 
 from __future__ import annotations
 
@@ -13,44 +13,45 @@ from chexseg.config.settings import Section, Settings, setting_names
 from chexseg.config.yaml_source import Document
 from chexseg.errors import nearest
 
-#: pydantic's types of faults -> what it takes instead, with the fault's own context to be filled in.
-ALLOWED = {
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
-    "finite_number": "a finite number",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-    "string_type": "text",
-    "string_pattern_mismatch": "lower-case letters, digits, '.', '_' and '-', of these a letter or digit first",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "tuple_type": "a list",
-    "greater_than": "above {gt:g}",
-    "greater_than_equal": "at least {ge:g}",
-    "less_than": "below {lt:g}",
-    "less_than_equal": "at most {le:g}",
-    "literal_error": "{expected}",
+#: Type of pydantic's error -> the expected value; fields are filled from the error's context.
+EXPECTED = {
+    "int_type": "expected: a whole number",
+    "int_parsing": "expected: a whole number",
+    "int_from_float": "expected: a whole number",
+    "float_type": "expected: a number",
+    "float_parsing": "expected: a number",
+    "finite_number": "expected: a finite number",
+    "bool_type": "expected: true or false",
+    "bool_parsing": "expected: true or false",
+    "string_type": "expected: text",
+    "string_pattern_mismatch": "expected: a lower-case letter or digit, then lower-case letters,"
+    " digits, '.', '_' and '-'",
+    "dict_type": "expected: a mapping",
+    "model_type": "expected: a mapping",
+    "tuple_type": "expected: a list",
+    "greater_than": "expected: above {gt:g}",
+    "greater_than_equal": "expected: at least {ge:g}",
+    "less_than": "expected: below {lt:g}",
+    "less_than_equal": "expected: at most {le:g}",
+    "literal_error": "allowed: {expected}",
 }
 
 
 def format_validation_error(
     error: ValidationError, error_location: Callable[[str], str], model: type[Section]
 ) -> str:
-    """The first fault of a model as one line; a key that isn't known first, for it may be what another one misses.
+    """Return the first fault of a validation error as one line.
 
-    subject: dotted key -> how the line begins, which names the key.
+    An unknown key comes before other faults, because it may be a misspelt required key.
+    error_location: dotted key -> start of the line, which names the key.
     """
     faults = error.errors()
     fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
     kind, steps = fault["type"], [str(part) for part in fault["loc"]]
     begin = error_location(".".join(steps))
     if kind == "missing":
-        return (
-            f"{begin}: is missing; allowed: {'a number' if model is search_space.Range else 'text'}"
-        )
+        expected = "a number" if model is search_space.Range else "text"
+        return f"{begin}: is missing; expected: {expected}"
     if kind == "extra_forbidden":
         inner: Any = model
         for part in steps[:-1]:
@@ -59,20 +60,20 @@ def format_validation_error(
                 (kind for kind in get_args(annotation) if kind is not type(None)), annotation
             )
         allowed = list(inner.model_fields)
-        return f"{begin}: no such key{_nearest_key(steps[-1], allowed, inner)}; allowed: {', '.join(allowed)}"
+        hint = _nearest_key(steps[-1], allowed, inner)
+        return f"{begin}: no such key{hint}; allowed: {', '.join(allowed)}"
     message = fault["msg"].removeprefix("Value error, ")
     hint = ""
-    if kind in ALLOWED:
-        message = f"allowed: {ALLOWED[kind].format(**fault.get('ctx', {}))}"
+    if kind in EXPECTED:
+        message = EXPECTED[kind].format(**fault.get("ctx", {}))
     if kind == "literal_error":
         hint = nearest(fault["input"], re.findall(r"'([^']+)'", fault["ctx"]["expected"]))
     return f"{begin}: found {shown(fault['input'])}{hint}; {message[:1].lower() + message[1:]}"
 
 
 def _nearest_key(key: str, allowed: list[str], model: type[Section]) -> str:
-    if (
-        model is Settings and key in setting_names()
-    ):  # right for an axis, but here sections are nested
+    # A dotted setting is right as an axis, but in `settings` sections are nested.
+    if model is Settings and key in setting_names():
         *sections, last = key.split(".")
         return (
             f" (did you mean {': {'.join(sections)}: {{{last}: ...}}{'}' * (len(sections) - 1)}?)"
@@ -81,14 +82,17 @@ def _nearest_key(key: str, allowed: list[str], model: type[Section]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a reader of YAML knows it, cut where it is long."""
+    """Return a value as in YAML, cut to 120 characters."""
     plain = {None: "nothing", True: "true", False: "false"}
     text = plain[value] if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 120 else f"{text[:120]} ..."
 
 
 def error_location(document: Document, dotted_overrides: Mapping[str, Any], key: str) -> str:
-    """How a line about a dotted key of the file begins: with the ``--set`` that is to blame, else with the file's line."""
+    """Return the start of an error line about a dotted key of a study file.
+
+    It names the ``--set`` that caused the error, if one did, or else the line of the file.
+    """
     setting = key.removeprefix("settings.")
     if setting != key or key.startswith("resources."):
         for name in dotted_overrides:
@@ -96,4 +100,4 @@ def error_location(document: Document, dotted_overrides: Mapping[str, Any], key:
                 return f"--set {name}"
             if name.startswith(f"{setting}."):
                 return f"--set {name}: {setting}"
-    return f"{document.place(key)}: {key}"
+    return f"{document.location(key)}: {key}"

@@ -1,4 +1,4 @@
-"""What a study file may say of a search: ranges among its axes, and how their points are chosen."""
+"""Ranges among a study's axes, and the section ``search``."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from chexseg.config.settings import Section
 
 
 class Range(Section):
-    """All numbers of an axis from low to high, both included; whole ones where the setting is one."""
+    """All numbers from low to high, both included; only whole ones if the setting is an integer."""
 
     low: float
     high: float
-    #: Orders of magnitude are equally likely.
+    #: Sample on a logarithmic scale.
     log: bool = False
-    #: Only low, low + step, low + 2 step ..
+    #: Only low, low + step, low + 2 step, ...
     step: float | None = Field(default=None, gt=0)
 
     @field_validator("high")
     @classmethod
     def _above_low(cls, value: float, info: ValidationInfo) -> float:
         if value <= info.data.get("low", -math.inf):
-            raise ValueError(f"allowed: above low, {info.data['low']:g}")
+            raise ValueError(f"expected: above low, {info.data['low']:g}")
         return value
 
     @field_validator("log")
     @classmethod
     def _of_positive(cls, value: bool, info: ValidationInfo) -> bool:
         if value and info.data.get("low", 1) <= 0:
-            raise ValueError("allowed: with low above 0")
+            raise ValueError("expected: false, or low above 0")
         return value
 
     @field_validator("step")
     @classmethod
     def _without_log(cls, value: float | None, info: ValidationInfo) -> float | None:
         if value is not None and info.data.get("log"):
-            raise ValueError("allowed: without log")
+            raise ValueError("expected: no step together with log")
         return value
 
     def holds(self, value: Any) -> bool:
-        """Whether the value may be drawn."""
+        """Return whether a value can be sampled from this range."""
         if (
             isinstance(value, bool)
             or not isinstance(value, (int, float))
@@ -60,29 +60,29 @@ class Range(Section):
 
 
 class Search(Section):
-    """The section ``search``: with it the axes are a space whose points are chosen one by one."""
+    """The section ``search``. With it the axes are a space from which points are sampled."""
 
-    #: Optuna's tree-structured Parzen estimator, or independent draws.
+    #: Optuna's tree-structured Parzen estimator, or independent random points.
     sampler: Literal["tpe", "random"] = "tpe"
-    #: Stops a point whose best epoch so far is below the median of the finished ones at this epoch, or that asynchronous
-    #: successive halving doesn't promote.
+    #: median: stop a point whose best epoch so far is below the median of the finished points at
+    #: this epoch. asha: asynchronous successive halving.
     pruner: Literal["median", "asha", "none"] = "median"
-    #: How many are tried, pruned ones too.
+    #: Number of points to try, pruned ones included.
     points: int = Field(default=20, ge=1)
-    #: Each point's objective is the mean over so many trial numbers, from 0.
+    #: A point's objective is the mean over this many trial numbers, counted from 0.
     trials: int = Field(default=1, ge=1)
     seed: int = 0
 
 
 def axis(value: Any) -> tuple[Any, ...] | Range:
-    """An axis as the study file has it, its ranges read already. Raises ValueError."""
+    """Return the values of an axis, or its range. Raises ValueError for anything else."""
     if isinstance(value, (Range, tuple)):
         return value
     if isinstance(value, list):
         return tuple(value)
-    raise ValueError("allowed: a list of values, or in a search a range: {low: .., high: ..}")
+    raise ValueError("expected: a list of values, or in a search a range: {low: .., high: ..}")
 
 
 def ends(values: tuple[Any, ...] | Range) -> tuple[Any, ...]:
-    """The values of an axis, of a range its ends."""
+    """Return the values of an axis, or both ends of a range."""
     return (values.low, values.high) if isinstance(values, Range) else values

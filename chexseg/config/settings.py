@@ -1,9 +1,12 @@
-"""What a cell is made of: every setting, in sections, with its bounds and default. Execution (workers, GPUs) is none of it."""
+"""Every setting of a cell, in sections, with its bounds and default.
+
+How a cell is executed (workers, GPUs) is not a setting: see `study.Resources`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
@@ -12,8 +15,8 @@ from chexseg.data.sampling.mixing import effective_probability
 from chexseg.stages import configs
 from chexseg.stages.configs import StageConfig
 
-#: The values of `encoder.init` whose weights a study trains itself, unless `encoder.imported` says otherwise.
-OWN_ENCODERS = ("chexpert", "moco")
+#: Values of `encoder.init` whose weights the study trains, unless `encoder.imported` is true.
+TRAINED_ENCODERS = ("chexpert", "moco")
 
 
 class Section(BaseModel):
@@ -23,51 +26,63 @@ class Section(BaseModel):
 
 
 class _Classifying(Section):
-    def __hash__(
-        self,
-    ) -> (
-        int
-    ):  # pydantic's own, by which frozen models are hashed, refuses what `uncertainty` may be
+    # pydantic's hash of a frozen model fails if `uncertainty` is a mapping.
+    def __hash__(self) -> int:
         return hash(tuple(value for name, value in self.__dict__.items() if name != "uncertainty"))
 
 
 def _section(
     name: str, stage: type[StageConfig], *fields: str, base: type[Section] = Section
 ) -> type[Section]:
-    """A section of the study file from fields of a stage's config: their types, bounds and defaults stand there alone."""
+    """Make a section from fields of a stage's config, with their types, bounds and defaults."""
     chosen = {
         field: (stage.model_fields[field].annotation, stage.model_fields[field]) for field in fields
     }
-    return create_model(name, __base__=base, **chosen)  # type: ignore[call-overload]
+    return create_model(name, __base__=base, **cast(Any, chosen))
 
 
-_CLASSIFY = tuple(name for name in configs.ClassifyConfig.model_fields if name != "seed")
-Classify = _section("Classify", configs.ClassifyConfig, *_CLASSIFY, base=_Classifying)
-Pretrain = _section("Pretrain", configs.PretrainConfig, *_CLASSIFY[1:], base=_Classifying)
-Moco = _section(
-    "Moco",
-    configs.MoCoConfig,
-    *(name for name in configs.MoCoConfig.model_fields if name not in ("architecture", "seed")),
-)
-Saliency = _section("Saliency", configs.SaliencyConfig, "images", "frontal_only")
-Irnet = _section(
-    "Irnet",
-    configs.IRNetConfig,
-    *(name for name in configs.IRNetConfig.model_fields if name not in ("negatives_empty", "seed")),
-)
-Fit = _section(
-    "Fit", configs.FitConfig, "epochs", "batch_size", "learning_rate", "schedule", "loss", "clip_norm", "flips", "precision",
-    "channels_last", "compile", "checkpoint", "thresholds", "samples_per_epoch",
-)  # fmt: skip
+if TYPE_CHECKING:
+    # A section has the same fields as its stage's config, or some of them.
+    Classify = configs.ClassifyConfig
+    Pretrain = configs.PretrainConfig
+    Moco = configs.MoCoConfig
+    Saliency = configs.SaliencyConfig
+    Irnet = configs.IRNetConfig
+    Fit = configs.FitConfig
+else:
+    _CLASSIFY = tuple(name for name in configs.ClassifyConfig.model_fields if name != "seed")
+    Classify = _section("Classify", configs.ClassifyConfig, *_CLASSIFY, base=_Classifying)
+    Pretrain = _section("Pretrain", configs.PretrainConfig, *_CLASSIFY[1:], base=_Classifying)
+    Moco = _section(
+        "Moco",
+        configs.MoCoConfig,
+        *(name for name in configs.MoCoConfig.model_fields if name not in ("architecture", "seed")),
+    )
+    Saliency = _section("Saliency", configs.SaliencyConfig, "images", "frontal_only")
+    Irnet = _section(
+        "Irnet",
+        configs.IRNetConfig,
+        *(
+            name
+            for name in configs.IRNetConfig.model_fields
+            if name not in ("negatives_empty", "seed")
+        ),
+    )
+    Fit = _section(
+        "Fit", configs.FitConfig, "epochs", "batch_size", "learning_rate", "schedule", "loss",
+        "clip_norm", "flips", "precision", "channels_last", "compile", "checkpoint", "thresholds",
+        "samples_per_epoch",
+    )  # fmt: skip
 
 
 class Encoder(Section):
     architecture: str = configs.FitConfig.model_fields["architecture"].default
-    #: chexpert, moco: this study's own `pretrain` or `moco`. imagenet: what `chexseg encoder import` has put into the store.
+    #: chexpert, moco: trained by this study's `pretrain` or `moco`.
+    #: imagenet: imported into the store by `chexseg encoder import`.
     init: Literal["random", "imagenet", "chexpert", "moco"] = configs.FitConfig.model_fields[
         "init"
     ].default
-    #: Take chexpert's or moco's weights too from an import.
+    #: Use imported weights for chexpert and moco too.
     imported: bool = False
 
 
@@ -79,7 +94,7 @@ class ExpertSplit(Section):
 class Labels(Section):
     #: Weak label kind: thresholded Grad-CAM, thresholded Grad-CAM++, or IRNet on Grad-CAM.
     weak: Literal["cam", "cam++", "irnet"] = "cam"
-    #: Probability that a sample is an expert one.
+    #: Probability of sampling an image with expert masks.
     p: float = Field(default=1.0, ge=0, le=1)
     mixing: Literal["exact", "official"] = "exact"
     weak_images: int = Field(default=100, ge=1)
@@ -89,34 +104,34 @@ class Labels(Section):
 
 
 class Distil(Section):
-    #: Share of `train` that the teacher labels for a student; 0: the cell is no student.
+    #: Share of `train` that the teacher labels for a student; 0: this cell is not a student.
     fraction: float = Field(default=0.0, ge=0, le=1)
     temperature: float = Field(default=10.0, gt=0)
 
 
 class Score(Section):
-    #: Pixels are counted at the training size, the paper's way, or at each image's own, CheXlocalize's.
+    #: Count pixels at the training size (the paper) or at each image's own (CheXlocalize).
     resolution: Literal["training", "own"] = configs.ScoreConfig.model_fields["resolution"].default
 
 
 class Settings(Section):
-    """Everything a cell is made of. What makes a section wrong is checked within it: cells put valid sections together."""
+    """All settings of a cell. A section is valid or not regardless of the other sections."""
 
     pathologies: str | tuple[str, ...] = "all"
-    #: Pixels of the square images' side. The paper: 320.
-    size: int = configs.IngestConfig.model_fields["size"]
-    #: Seed of everything that all cells share: expert split, classifier, encoders, IRNet.
+    #: Side of the square images in pixels. The paper: 320.
+    size: int = configs.IngestConfig.model_fields["size"]  # type: ignore[assignment] # a Field
+    #: Seed of what all cells share: expert split, classifier, encoders, IRNet.
     seed: int = 0
-    #: Draws another set of weak images and another seed for the segmenter.
+    #: Selects the set of weak images and the seed of the segmenter.
     trial: int = Field(default=0, ge=0)
     encoder: Encoder = Encoder()
     labels: Labels = Labels()
-    classify: Classify = Classify()  # type: ignore[valid-type]
-    pretrain: Pretrain = Pretrain()  # type: ignore[valid-type]
-    moco: Moco = Moco()  # type: ignore[valid-type]
-    saliency: Saliency = Saliency()  # type: ignore[valid-type]
-    irnet: Irnet = Irnet()  # type: ignore[valid-type]
-    fit: Fit = Fit()  # type: ignore[valid-type]
+    classify: Classify = Classify()
+    pretrain: Pretrain = Pretrain()
+    moco: Moco = Moco()
+    saliency: Saliency = Saliency()
+    irnet: Irnet = Irnet()
+    fit: Fit = Fit()
     distil: Distil = Distil()
     score: Score = Score()
 
@@ -125,26 +140,29 @@ class Settings(Section):
     def _irnet_can_run(cls, value: Any) -> Any:
         if value.background > value.foreground:
             raise ValueError(
-                f"background is above foreground, {value.foreground:g}; allowed: at most that"
+                f"background is above foreground, {value.foreground:g}; expected: at most that"
             )
         if value.freeze_backbone and value.init == "random":
             raise ValueError(
-                "freeze_backbone: a random backbone never learns; allowed: with init: imagenet"
+                "freeze_backbone: a random backbone never learns; expected: init: imagenet"
             )
         return value
 
     @field_validator("pathologies", mode="before")
     @classmethod
-    def _known(cls, value: Any) -> Any:
+    def _valid_names(cls, value: Any) -> Any:
         if not isinstance(value, str) and not (
             isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
         ):
-            raise ValueError("allowed: all, or a list of names")
+            raise ValueError("expected: all, or a list of names")
         return pathologies.select(value)
 
 
 def canonical(settings: Settings) -> Settings:
-    """The settings with what cannot matter set to its default: two cells are one where these are equal."""
+    """Return the settings with irrelevant ones set to their defaults.
+
+    Two combinations are the same cell if their canonical settings are equal.
+    """
     labels, encoder = settings.labels, settings.encoder
     # A student learns from a fully supervised teacher.
     probability = (
@@ -157,18 +175,19 @@ def canonical(settings: Settings) -> Settings:
         labels = labels.model_copy(
             update={"p": probability} | {name: getattr(Labels(), name) for name in idle}
         )
-    if encoder.imported and encoder.init not in OWN_ENCODERS:  # the others have one source each
+    # random and imagenet have one source each.
+    if encoder.imported and encoder.init not in TRAINED_ENCODERS:
         encoder = encoder.model_copy(update={"imported": Encoder().imported})
     if labels is settings.labels and encoder is settings.encoder:
         return settings
     return settings.model_copy(update={"labels": labels, "encoder": encoder})
 
 
-# ---- dotted settings: "labels.p" is the field p of the section labels --------------------------------------------------
+# ---- dotted settings: "labels.p" is the field p of the section labels ----------------------------
 
 
 def section_at(key: str) -> type[Section] | None:
-    """The section that a dotted key names; None for a setting. Raises KeyError for neither."""
+    """Return the section named by a dotted key; None for a setting. Raises KeyError otherwise."""
     model: Any = Settings
     for part in key.split("."):
         fields = model.model_fields if is_section(model) else {}
@@ -177,7 +196,7 @@ def section_at(key: str) -> type[Section] | None:
 
 
 def setting_names(model: type[Section] = Settings, prefix: str = "") -> Iterator[str]:
-    """Every setting of a section, dotted."""
+    """Yield the dotted name of every setting of a section."""
     for name, field in model.model_fields.items():
         if is_section(field.annotation):
             yield from setting_names(field.annotation, f"{prefix}{name}.")
@@ -186,10 +205,10 @@ def setting_names(model: type[Section] = Settings, prefix: str = "") -> Iterator
 
 
 def flat(key: str, value: Any) -> dict[str, Any]:
-    """A dotted key and its value as dotted settings: a section's mapping is one for each of its settings."""
+    """Return dotted setting -> value for a dotted key, which may name a section."""
     try:
         is_setting = section_at(key) is None
-    except KeyError:  # whoever validates it says so
+    except KeyError:  # validation reports it
         is_setting = True
     if is_setting or not isinstance(value, Mapping):
         return {key: value}
@@ -201,7 +220,7 @@ def flat(key: str, value: Any) -> dict[str, Any]:
 
 
 def merged(given: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings with dotted ones (`flat`) laid over them."""
+    """Return nested settings in which dotted ones (`flat`) replace those with the same name."""
     out = dict(given)
     for key, value in point.items():
         head, _, rest = key.partition(".")
@@ -212,6 +231,6 @@ def merged(given: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]
     return out
 
 
-def is_section(annotation: Any) -> bool:
-    """Whether a field holds further settings."""
+def is_section(annotation: object) -> TypeGuard[type[Section]]:
+    """Return whether a field's type is a section."""
     return isinstance(annotation, type) and issubclass(annotation, Section)

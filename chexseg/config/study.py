@@ -1,4 +1,7 @@
-"""A study: fixed settings and axes. A cell is one point of the axes; a study that includes others has their cells."""
+"""A study: fixed settings and axes.
+
+A cell is one point of the axes. A study that includes others has their cells.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,20 @@ from chexseg.config.settings import Section, Settings, flat, merged, setting_nam
 
 
 class Resources(Section):
-    """What one cell takes while it runs. Not part of any key."""
+    """Resources of one running cell. Not part of any key."""
 
     cpu: float = Field(default=1, gt=0)
     gpu: float = Field(default=0, ge=0, le=8)
-    #: That share each batch of a fit; cpu and gpu are what each of them takes. 1: the fit runs where the cell does.
+    #: Number of workers that share each batch of a fit; each takes `cpu` and `gpu`. 1: the fit runs
+    #: in the cell's process.
     workers: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _a_gpu_each(self) -> Resources:
         if self.workers > 1 and 0 < self.gpu < 1:
             raise ValueError(
-                f"workers: found {self.workers} with gpu: {self.gpu:g}; allowed: a whole GPU each, or none"
+                f"workers: found {self.workers} with gpu: {self.gpu:g};"
+                " expected: a whole GPU each, or none"
             )
         return self
 
@@ -32,39 +37,43 @@ class Resources(Section):
     @classmethod
     def _whole_above_one(cls, value: float) -> float:
         if value > 1 and value != int(value):
-            raise ValueError("allowed: a share of one GPU, or a whole number of them")
+            raise ValueError("expected: at most 1, or a whole number")
         return value
 
 
 class StudyFile(Section):
-    """What a study file may say."""
+    """The keys of a study file."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     title: str = ""
     reproduces: tuple[str, ...] = ()
-    #: Study files, relative to this one, whose cells are this study's; beside them it has no axes and settings of its own.
+    #: Study files to include, relative to this one, instead of axes, also, settings and search.
     studies: tuple[str, ...] = ()
-    #: Dotted setting -> its values, or in a search a range of them; cells are the product.
+    #: Dotted setting -> list of values, or in a search a range. Cells are the product.
     axes: dict[str, Annotated[Any, BeforeValidator(search_space.axis)]] = {}
-    #: Further cells beside the product, each as dotted settings.
+    #: Further cells, each a mapping of dotted settings.
     also: tuple[dict[str, Any], ...] = ()
     settings: Settings = Settings()
     resources: Resources = Resources()
-    #: With it the axes are searched (`search.space_plan`) and not gone through.
+    #: If present, points of the axes are sampled (`search.space_plan`) instead of all planned.
     search: search_space.Search | None = None
 
 
 class Study(StudyFile):
-    """A study as it's meant. `settings` are those that its cells have in common, of an including one pathologies and size."""
+    """A validated study.
 
-    #: The settings as the file has them, before defaults.
+    `settings` holds the values shared by all cells; for a study that includes others, only
+    `pathologies` and `size`.
+    """
+
+    #: The settings in the file, without defaults.
     given: dict[str, Any] = Field(default={}, exclude=True)
-    #: What it includes, down to studies that have cells of their own.
+    #: The included studies that have axes; studies that include others are expanded.
     members: tuple[Study, ...] = ()
 
     @property
     def varied(self) -> set[str]:
-        """Dotted settings in which two of its cells may differ."""
+        """Return the dotted settings in which two cells may differ."""
         if self.members:
             return set(setting_names())
         points = [
@@ -75,39 +84,40 @@ class Study(StudyFile):
         }
 
     def at(self, point: Mapping[str, Any]) -> Settings:
-        """The settings with those of a point laid over them. Raises pydantic's ValidationError."""
-        told = {
+        """Return the settings of a point. Raises pydantic's ValidationError."""
+        dotted = {
             name: inner for key, value in point.items() for name, inner in flat(key, value).items()
         }
-        return Settings.model_validate(merged(self.given, told))
+        return Settings.model_validate(merged(self.given, dotted))
 
     def cells(self) -> Iterator[Settings]:
-        """Of every combination of the axes' values, then of every entry of `also`; of every member.
+        """Yield the settings of every combination of the axes' values, then of every `also`.
 
-        Combinations that mean the same cell are all given: `settings.canonical` tells which these are.
+        If the study includes others, yield those of each. Combinations of the same cell are all
+        yielded: `settings.canonical` makes their settings equal.
         """
         if self.members:
             yield from itertools.chain.from_iterable(member.cells() for member in self.members)
             return
-        whole = Settings.model_validate(self.given)
-        known: dict[
-            tuple[Any, ...], Any
-        ] = {}  # what a point says of a section -> the section, validated once for all points
+        defaults = Settings.model_validate(self.given)
+        # (section, numbers of its parts) -> the section, validated once for all points.
+        validated: dict[tuple[object, ...], Any] = {}
         for parts in self._points():
             sections: dict[str, list[_Part]] = {}
             for part in parts:
                 sections.setdefault(part.section, []).append(part)
             update = {}
-            for name, those in sections.items():
-                told = (name, *(part.number for part in those))
-                if told not in known:
-                    point = {key: value for part in those for key, value in part.settings.items()}
-                    known[told] = getattr(Settings.model_validate(merged(self.given, point)), name)
-                update[name] = known[told]
-            yield whole.model_copy(update=update)
+            for name, group in sections.items():
+                key = (name, *(part.number for part in group))
+                if key not in validated:
+                    point = {name: value for part in group for name, value in part.settings.items()}
+                    settings = Settings.model_validate(merged(self.given, point))
+                    validated[key] = getattr(settings, name)
+                update[name] = validated[key]
+            yield defaults.model_copy(update=update)
 
     def _points(self) -> Iterator[Sequence[_Part]]:
-        """The parts of every combination, then of every entry of `also`."""
+        """Return the parts of every combination, then of every entry of `also`."""
         numbers = itertools.count()
         axes = [
             [_Part.of(next(numbers), key, value) for value in values]
@@ -121,7 +131,7 @@ class Study(StudyFile):
 
 
 class _Part(NamedTuple):
-    """What one key of a point says. number: another one for every such part; settings: dotted, all of one section."""
+    """One key of a point. number: unique in the study. settings: dotted, all of one section."""
 
     number: int
     section: str

@@ -1,10 +1,8 @@
-"""The study file: what it may say, the cells it means, and the studies it includes.
-
-A study names fixed settings and axes; a cell is one point of the axes. A study that includes others has their cells.
-"""
+"""Read a study file: validate it, apply overrides, and read the studies it includes."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,134 +11,126 @@ from pydantic import ValidationError
 
 from chexseg.config import yaml_source
 from chexseg.config.checks import check_key, check_points, ranges
-from chexseg.config.error_messages import error_location, format_validation_error
+from chexseg.config.error_messages import error_location, format_validation_error, shown
 from chexseg.config.settings import Settings, flat, merged
 from chexseg.config.study import Study, StudyFile
 from chexseg.config.yaml_source import Document
 from chexseg.errors import UserError, nearest
 
 
-def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Study:
-    """Read a study file and what it includes; `overrides` are dotted settings, and resources, laid over every file's own.
+def load(
+    path: Path, overrides: Mapping[str, Any] | None = None, parents: tuple[Path, ...] = ()
+) -> Study:
+    """Read a study file and the files it includes.
 
-    Raises `UserError`: file, line, key, what was found, what is allowed, the nearest right name.
+    overrides: dotted settings and resources that replace those of every file. parents: the files
+    that include this one, outermost first. Raises `UserError` with file, line, key, the value,
+    what is expected and the nearest correct name.
     """
-    return _load(Path(path), overrides or {}, ())
-
-
-def parse(text: str, where: str, overrides: Mapping[str, Any] | None = None) -> Study:
-    """A study from YAML text, as `load` reads it from the file `where`."""
-    return _parse(text, where, overrides or {}, ())
-
-
-def _load(path: Path, overrides: Mapping[str, Any], within: tuple[Path, ...]) -> Study:
-    """within: the files that are being read because each includes the next."""
     try:
         text = path.read_text()
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror}); a study file is needed"
+            f"{path}: cannot be read ({error.strerror}); expected: a study file"
         ) from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: found no text; a study file is needed") from None
-    return _parse(text, str(path), overrides, within)
+        raise UserError(f"{path}: not a text file; expected: a study file") from None
+    return parse(text, str(path), overrides, parents)
 
 
-def _parse(text: str, where: str, overrides: Mapping[str, Any], within: tuple[Path, ...]) -> Study:
+def parse(
+    text: str,
+    where: str,
+    overrides: Mapping[str, Any] | None = None,
+    parents: tuple[Path, ...] = (),
+) -> Study:
+    """Return the study in a YAML text, as `load` does for the file `where`."""
     document = yaml_source.read(text, where)
     content = document.content
     if not isinstance(content, dict):
-        found = (
-            "nothing"
-            if content is None
-            else "a list"
-            if isinstance(content, list)
-            else repr(content)
-        )
-        raise UserError(f"{where}: found {found}; allowed: a mapping with name, axes and settings")
-    dotted_overrides = {
-        name: inner for key, value in overrides.items() for name, inner in flat(key, value).items()
+        value = "a list" if isinstance(content, list) else shown(content)
+        raise UserError(f"{where}: found {value}; expected: a mapping with name, axes and settings")
+    dotted = {
+        name: inner
+        for key, value in (overrides or {}).items()
+        for name, inner in flat(key, value).items()
     }
-    dotted_overrides, held = (
-        {
-            name: dotted_overrides[name]
-            for name in dotted_overrides
-            if name.startswith("resources.") is own
-        }
-        for own in (False, True)
-    )
+    resources = {name: dotted.pop(name) for name in list(dotted) if name.startswith("resources.")}
     given = content.get("settings", {})
-    given = merged(given, dotted_overrides) if isinstance(given, dict) else given
-    for name in dotted_overrides:
+    given = merged(given, dotted) if isinstance(given, dict) else given
+    for name in dotted:
         check_key(name, f"--set {name}", ["resources.*"])
-    told = {**content, **ranges(document), "settings": given}
+    fields = {**content, **ranges(document), "settings": given}
+    if isinstance(content.get("resources", {}), dict):
+        fields = merged(fields, resources)
     try:
-        file = StudyFile.model_validate(
-            merged(told, held) if isinstance(content.get("resources", {}), dict) else told
-        )
+        file = StudyFile.model_validate(fields)
     except ValidationError as error:
         raise UserError(
             format_validation_error(
-                error, lambda key: error_location(document, dotted_overrides | held, key), StudyFile
+                error, lambda key: error_location(document, dotted | resources, key), StudyFile
             )
         ) from None
     if "studies" in content:
-        return _including(file, document, overrides, (*within, Path(where).resolve()))
+        return _including(file, document, overrides, (*parents, Path(where).resolve()))
     study = Study(**dict(file), given=given)
-    check_points(study, document, dotted_overrides)
+    check_points(study, document, dotted)
     return study
 
 
 def _including(
-    file: StudyFile, document: Document, overrides: Mapping[str, Any], within: tuple[Path, ...]
+    file: StudyFile,
+    document: Document,
+    overrides: Mapping[str, Any] | None,
+    parents: tuple[Path, ...],
 ) -> Study:
-    """The study that a file with `studies` means."""
+    """Return the study of a file with the key `studies`."""
     for key in ("axes", "also", "settings", "search"):
         if key in document.content:
             raise UserError(
-                f"{document.place(key)}: {key}: found beside studies; allowed: in the studies it includes"
+                f"{document.location(key)}: {key}: found beside studies;"
+                " expected: in the included studies"
             )
     if not file.studies:
         raise UserError(
-            f"{document.place('studies')}: studies: found nothing; allowed: a list of study files, at least one"
+            f"{document.location('studies')}: studies: found nothing;"
+            " expected: a list of one or more study files"
         )
     members: list[Study] = []
     for number, name in enumerate(file.studies):
-        begin = f"{document.place(f'studies.{number}')}: studies.{number}: found {name!r}"
+        begin = f"{document.location(f'studies.{number}')}: studies.{number}: found {name!r}"
         path = Path(document.where).parent / name
-        if not path.is_file():
+        if not os.path.isfile(path):  # unlike Path.is_file, False also for a name too long
             near = nearest(path.name, (other.name for other in path.parent.glob("*.y*ml")))
             raise UserError(
-                f"{begin}, no such file{near}; allowed: study files, relative to this one"
+                f"{begin}, no such file{near}; expected: a study file, relative to this one"
             )
-        if path.resolve() in within:
+        if path.resolve() in parents:
             raise UserError(
-                f"{begin}, which would include itself; allowed: studies that don't lead back to this one"
+                f"{begin}, which includes itself; expected: a study that doesn't include this one"
             )
-        included = _load(path, overrides, within)
+        included = load(path, overrides, parents)
         if included.search:
-            raise UserError(f"{begin}, a search; allowed: studies without a section search")
+            raise UserError(f"{begin}, a search; expected: a study without a section search")
         for member in included.members or (included,):
-            if any(member.name == other.name for other in members):
-                raise UserError(
-                    f"{begin}, a second study named {member.name!r}; allowed: different names"
-                )
-            for field in (
-                "pathologies",
-                "size",
-            ):  # one report compares masks of one size and one set of pathologies
-                own, common = (
-                    getattr(one.settings, field)
-                    for one in (member, members[0] if members else member)
-                )
-                if own != common:
-                    own, common = (
-                        ", ".join(value) if isinstance(value, tuple) else value
-                        for value in (own, common)
-                    )
-                    raise UserError(
-                        f"{begin}, with {field} {own}; allowed: those of {members[0].name!r}, {common}"
-                    )
+            _check_member(member, members, begin)
             members.append(member)
     shared = Settings(pathologies=members[0].settings.pathologies, size=members[0].settings.size)
     return Study(**dict(file) | {"settings": shared}, members=tuple(members))
+
+
+def _check_member(member: Study, members: list[Study], begin: str) -> None:
+    """Raise `UserError` if a study can't be included beside those before it."""
+    if any(member.name == other.name for other in members):
+        raise UserError(f"{begin}, a second study named {member.name!r}; expected: different names")
+    # One report compares masks of one size and one set of pathologies.
+    for field in ("pathologies", "size"):
+        value, first = (getattr(one.settings, field) for one in (member, [*members, member][0]))
+        if value != first:
+            texts = [
+                ", ".join(names) if isinstance(names, tuple) else names for names in (value, first)
+            ]
+            raise UserError(
+                f"{begin}, with {field} {texts[0]};"
+                f" expected: those of {members[0].name!r}, {texts[1]}"
+            )

@@ -1,4 +1,4 @@
-"""A YAML file that people write: plain values, and the line of every key."""
+"""Read a YAML file into plain values, and remember the line of every key."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import yaml
 
 from chexseg.errors import UserError, reason
 
-#: Values that all aliases of a file may stand for together; those of the shipped studies stand for dozens.
+#: Values that all aliases of a file may expand to; the shipped studies need dozens.
 MOST_ALIASED = 10_000
-#: Digits of a whole number: one of 309 can't become a float.
+#: Digits of a whole number. A float overflows from 309 digits on.
 MOST_DIGITS = 100
 
 
 @dataclass(frozen=True)
 class Document:
-    """content: what the file says. lines: dotted key -> line; an entry of a list has its number for a key."""
+    """A parsed YAML file. lines: dotted key -> line; a list entry's key is its index."""
 
     where: str
     content: Any
     lines: Mapping[str, int]
 
-    def place(self, key: str) -> str:
-        """``file:line`` of a dotted key, or of the innermost thing around it that has a line."""
+    def location(self, key: str) -> str:
+        """Return ``file:line`` of a dotted key, or of the innermost key around it with a line."""
         while key and key not in self.lines:
             key = key.rpartition(".")[0]
         return f"{self.where}:{self.lines[key]}" if key else self.where
@@ -34,9 +34,10 @@ class Document:
 def read(text: str, where: str) -> Document:
     """Parse YAML into plain values.
 
-    Raises `UserError`, with file and line, for what is no YAML, for a key that stands twice or is no text, and for aliases
-    within what they stand for, or that stand for more than `MOST_ALIASED` values. YAML itself would pass over the second of
-    two equal keys in silence, and ten lines of aliases can stand for a billion values.
+    Raises `UserError`, with file and line, for invalid YAML, duplicate keys, keys that are not
+    text, lone surrogates, and aliases that are recursive or expand to more than `MOST_ALIASED`
+    values. PyYAML itself silently accepts duplicate keys, and expands ten lines of aliases to a
+    billion values.
     """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -46,9 +47,9 @@ def read(text: str, where: str) -> Document:
         return Document(where, yaml.safe_load(text), lines)
     except RecursionError:
         raise UserError(
-            f"{where}: found lists or mappings hundreds deep; allowed: what people write"
+            f"{where}: found lists or mappings nested hundreds deep; expected: fewer levels"
         ) from None
-    # What PyYAML's constructors raise for a date of month 13, or for `!!int x`.
+    # PyYAML's constructors raise these, for example for a date in month 13 or for `!!int x`.
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
@@ -59,58 +60,70 @@ def read(text: str, where: str) -> Document:
             getattr(error, "problem", None) or str(error).splitlines()[0],
         )
         if "'\\t'" in fault:
-            fault = "found a tab; allowed: spaces before keys"
+            fault = "found a tab; expected: spaces before keys"
         line = mark.line + 1 if mark else text[: getattr(error, "position", 0)].count("\n") + 1
         raise UserError(f"{where}:{line}: not YAML ({fault})") from None
 
 
 def _check_nodes(root: yaml.Node, where: str) -> None:
-    """Raise `UserError` for an alias within what it stands for, for aliases of too many values, and for too long a number."""
-    values: dict[
-        yaml.Node, int
-    ] = {}  # those a node stands for, itself included, when every alias is written out
+    """Raise `UserError` for bad aliases, too long numbers, and text that UTF-8 can't encode."""
+    # Node -> number of values in it, itself included, with every alias expanded.
+    values: dict[yaml.Node, int] = {}
 
-    def count(node: yaml.Node, around: tuple[yaml.Node, ...]) -> int:
-        line = node.start_mark.line + 1
-        if node in around:
-            raise UserError(
-                f"{where}:{line}: found an alias within what it stands for; allowed: none there"
-            )
-        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > MOST_DIGITS:
-            raise UserError(
-                f"{where}:{line}: found a number of {len(node.value)} digits; expected: at most {MOST_DIGITS}"
-            )
+    def count(node: yaml.Node, ancestors: tuple[yaml.Node, ...]) -> int:
+        location = f"{where}:{node.start_mark.line + 1}"
+        if node in ancestors:
+            raise UserError(f"{location}: found an alias of a value that contains it")
+        if isinstance(node, yaml.ScalarNode):
+            _check_scalar(node, location)
         if node not in values:
             parts = [] if isinstance(node, yaml.ScalarNode) else node.value
             if isinstance(node, yaml.MappingNode):
                 parts = [part for pair in parts for part in pair]
-            values[node] = 1 + sum(count(part, (*around, node)) for part in parts)
+            values[node] = 1 + sum(count(part, (*ancestors, node)) for part in parts)
         # Without aliases, there are as many values as nodes.
         if values[node] > len(values) + MOST_ALIASED:
             raise UserError(
-                f"{where}:{line}: found aliases that stand for more than {MOST_ALIASED:,} values; expected: fewer"
+                f"{location}: found aliases that expand to more than {MOST_ALIASED:,} values;"
+                " expected: fewer"
             )
         return values[node]
 
     count(root, ())
 
 
+def _check_scalar(node: yaml.ScalarNode, location: str) -> None:
+    if node.tag == "tag:yaml.org,2002:int" and len(node.value) > MOST_DIGITS:
+        raise UserError(
+            f"{location}: found a number of {len(node.value)} digits;"
+            f" expected: at most {MOST_DIGITS}"
+        )
+    # YAML escapes can spell half a surrogate pair, which no file of a report could contain.
+    for character in node.value:
+        if "\ud800" <= character <= "\udfff":
+            raise UserError(
+                f"{location}: found the lone surrogate \\u{ord(character):x};"
+                " expected: the character itself"
+            )
+
+
 def _lines(node: yaml.Node | None, where: str, prefix: str) -> dict[str, int]:
+    """Return dotted key -> line. Raises `UserError` for duplicate keys and for keys not text."""
     out: dict[str, int] = {}
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             line = key.start_mark.line + 1
             if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
-                found = key.value if isinstance(key, yaml.ScalarNode) else "a list or a mapping"
+                shown = key.value if isinstance(key, yaml.ScalarNode) else "a list or a mapping"
                 inside = f" {prefix[:-1]}:" if prefix else ""
-                raise UserError(f"{where}:{line}:{inside} found {found} as a key; allowed: text")
+                raise UserError(f"{where}:{line}:{inside} found {shown} as a key; expected: text")
             name = f"{prefix}{key.value}"
             inner = {name: line, **_lines(value, where, f"{name}.")}
-            for twice in (
-                name for name in inner if name in out
-            ):  # one of the two may be dotted, the other nested
+            # One of two equal keys may be dotted and the other nested.
+            for duplicate in (name for name in inner if name in out):
                 raise UserError(
-                    f"{where}:{inner[twice]}: {twice}: stands twice (before in line {out[twice]})"
+                    f"{where}:{inner[duplicate]}: {duplicate}: duplicate key"
+                    f" (first in line {out[duplicate]})"
                 )
             out |= inner
     elif isinstance(node, yaml.SequenceNode):

@@ -1,7 +1,8 @@
-"""CheXlocalize's published mask files: read, written and checked.
+"""CheXlocalize's published mask files: reading, writing and checking them.
 
-A mask file is ``{image id: {pathology: {"size": [height, width], "counts": COCO RLE}}}`` at the image's own size
-(Saporta et al. 2022, https://github.com/rajpurkarlab/cheXlocalize). Images without any mask are simply not named.
+A mask file is ``{image id: {pathology: {"size": [height, width], "counts": COCO RLE}}}`` at the
+image's original size (Saporta et al. 2022, https://github.com/rajpurkarlab/cheXlocalize).
+Images without any mask are left out.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from pycocotools import mask as coco
@@ -20,25 +21,31 @@ from chexseg.data.remote_path import Readable
 from chexseg.errors import UserError, nearest
 from chexseg.pathologies import ALIASES, PATHOLOGIES
 
-#: Where the mask files stand below a data root. ``hb`` is the human benchmark: other radiologists on the test set.
+#: One mask: ``size`` ([height, width]) and ``counts`` (COCO's run-length string).
+RunLengthMask: TypeAlias = dict[str, Any]
+
+#: Mask files, relative to a data root. ``hb`` is the human benchmark: other radiologists' masks of
+#: the test set.
 FILES = {
     "valid": "CheXlocalize/gt_segmentations_val.json",
     "test": "CheXlocalize/gt_segmentations_test.json",
     "radiologists": "CheXlocalize/hb_segmentations_test.json",
 }
 
-#: Pixels of the largest mask: Pillow opens no larger image, and pycocotools multiplies height and width in 32 bits.
+#: Pixels of the largest accepted mask. Pillow opens no larger image, and pycocotools multiplies
+#: height and width in 32 bits.
 MAX_PIXELS = 178_956_970
 _SIZE = f"[height, width] of at most {MAX_PIXELS} pixels"
+_UNREADABLE = "unreadable mask file"
 
 
-class MaskFile(Mapping[str, dict[str, dict]]):
-    """A mask file: image id -> pathology -> run-length mask, decoded only on demand."""
+class MaskFile(Mapping[str, dict[str, RunLengthMask]]):
+    """A mask file: image id -> pathology -> run-length mask. Masks are decoded on demand."""
 
-    def __init__(self, path: Readable, entries: dict[str, dict[str, dict]]):
+    def __init__(self, path: Readable, entries: dict[str, dict[str, RunLengthMask]]):
         self.path, self._entries = path, entries
 
-    def __getitem__(self, image_id: str) -> dict[str, dict]:
+    def __getitem__(self, image_id: str) -> dict[str, RunLengthMask]:
         return self._entries[image_id]
 
     def __iter__(self) -> Iterator[str]:
@@ -49,24 +56,25 @@ class MaskFile(Mapping[str, dict[str, dict]]):
 
     @cached_property
     def pathologies(self) -> tuple[str, ...]:
-        """The pathologies that any image of the file names, in the project's order; their masks may all be empty."""
+        """Return the pathologies that any image has an entry for; all their masks may be empty."""
         named = {name for entry in self._entries.values() for name in entry}
         return tuple(name for name in PATHOLOGIES if name in named)
 
     def renamed(self, names: Mapping[str, str]) -> MaskFile:
-        """Return the same masks with other image ids: id in the file -> new id; ids not in `names` stay."""
+        """Return the masks under other image ids (old id -> new id); other ids are unchanged."""
         return MaskFile(
             self.path,
             {names.get(image_id, image_id): entry for image_id, entry in self._entries.items()},
         )
 
     def size(self, image_id: str) -> tuple[int, int]:
-        """(height, width) of an image's masks. Raises `UserError` if they don't agree."""
+        """Return (height, width) of an image's masks. Raises `UserError` if they differ in size."""
         sizes = sorted({tuple(rle["size"]) for rle in self[image_id].values()})
         if len(sizes) != 1:
-            found = ", ".join(f"{height} x {width}" for height, width in sizes)
+            listed = ", ".join(f"{height} x {width}" for height, width in sizes)
             raise UserError(
-                f"{self.path}: {image_id}: found masks of the sizes {found}; allowed: one size an image"
+                f"{self.path}: {image_id}: found masks of the sizes {listed};"
+                " expected one size per image"
             )
         return sizes[0]
 
@@ -77,29 +85,30 @@ class MaskFile(Mapping[str, dict[str, dict]]):
         shape: tuple[int, ...],
         stored: tuple[int, ...] | None = None,
     ) -> None:
-        """Raises `UserError` if an image's masks aren't of its size: `shape` is (height, width) of the image at `path`.
+        """Raise `UserError` unless an image's masks have the size of the image at `path`.
 
-        Masks belong to the image as it is shown. stored: its size in the file, which differs if EXIF turns it to its side.
+        shape: (height, width) as displayed, which the masks must have. stored: (height, width) in
+        the file, which differs from `shape` if the EXIF orientation turns the image sideways.
         """
         size = self.size(image_id)
         if size != tuple(shape):
-            sideways = (
-                "; hint: they fit it before its EXIF orientation is applied: turn the masks"
+            hint = (
+                "; hint: they fit it before its EXIF orientation is applied; rotate the masks"
                 if size == stored
                 else ""
             )
             raise UserError(
                 f"{self.path}: {image_id}: the masks are {size[0]} x {size[1]} (height x width);"
-                f" allowed: {shape[0]} x {shape[1]}, the size of {path}{sideways}"
+                f" expected {shape[0]} x {shape[1]}, the size of {path}{hint}"
             )
 
-    def runs(self, image_id: str, pathology: str) -> dict | None:
-        """One mask as pycocotools takes it, its runs checked; None if the file doesn't name it."""
+    def runs(self, image_id: str, pathology: str) -> dict[str, Any] | None:
+        """Return one mask as `checked` does; None if the image has no entry for the pathology."""
         rle = self[image_id].get(pathology)
         return None if rle is None else checked(rle, f"{self.path}: {image_id}: {pathology}")
 
     def masks(self, image_id: str, pathologies: Iterable[str] = PATHOLOGIES) -> np.ndarray:
-        """Boolean masks_KHW at the image's own size; a pathology the file doesn't name is all false."""
+        """Return boolean masks_KHW at the original size; pathologies without an entry are empty."""
         height, width = self.size(image_id)
         entry = self[image_id]
         names = list(pathologies)
@@ -111,7 +120,7 @@ class MaskFile(Mapping[str, dict[str, dict]]):
 
 
 def read(path: Readable) -> MaskFile:
-    """Read a mask file; aliases are resolved. Raises `UserError` for the first fault that `scan` finds."""
+    """Read a mask file and resolve aliases. Raises `UserError` for the first fault of `scan`."""
     mask_file, faults = scan(path)
     if faults:
         raise UserError(faults[0][1])
@@ -119,89 +128,75 @@ def read(path: Readable) -> MaskFile:
 
 
 def scan(path: Readable) -> tuple[MaskFile, list[tuple[str, str]]]:
-    """What of a mask file can be read, and every fault of its structure as (kind, message). The runs are not looked at."""
+    """Return the usable part of a mask file, and each fault of its structure as (kind, message).
+
+    Run lengths are not decoded here; `checked` does that.
+    """
+    expected = "expected a CheXlocalize mask file"
     try:
-        document, twice = strict_json.read(path)
+        document, repeated = strict_json.read(path)
     except OSError as error:
-        missing = f"{path}: cannot be read ({error.strerror}); allowed: a CheXlocalize mask file"
-        return MaskFile(path, {}), [
-            (
-                "missing file" if isinstance(error, FileNotFoundError) else "unreadable mask file",
-                missing,
-            )
-        ]
+        kind = "missing file" if isinstance(error, FileNotFoundError) else _UNREADABLE
+        fault = f"{path}: cannot be read ({error.strerror}); {expected}"
+        return MaskFile(path, {}), [(kind, fault)]
     except ValueError as error:
-        return MaskFile(path, {}), [
-            (
-                "unreadable mask file",
-                f"{path}: not JSON ({error}); allowed: a CheXlocalize mask file",
-            )
-        ]
+        return MaskFile(path, {}), [(_UNREADABLE, f"{path}: not JSON ({error}); {expected}")]
     if not isinstance(document, dict):
-        found = f"{path}: found a {type(document).__name__}; allowed: an object of image ids"
-        return MaskFile(path, {}), [("unreadable mask file", found)]
+        fault = f"{path}: found a {type(document).__name__}; expected an object of image ids"
+        return MaskFile(path, {}), [(_UNREADABLE, fault)]
     faults = [
-        ("named twice", f"{path}: {key!r} stands there twice in one object; allowed: once")
-        for key in twice
+        ("named twice", f"{path}: found the key {key!r} twice in one object; expected once")
+        for key in repeated
     ]
     entries = {}
     for image_id, entry in document.items():
         if not strict_json.is_one_line(image_id):
-            faults.append(
-                (
-                    "malformed mask",
-                    f"{path}: found the image id {image_id!r}; allowed: printable characters",
-                )
-            )
-            continue
-        if not isinstance(entry, dict) or not entry:
-            found = f"{path}: {image_id}: found {_short(entry)}; allowed: an object of pathologies, at least one"
-            faults.append(("malformed mask", found))
-            continue
-        good = {}
-        for name, rle in entry.items():
-            canonical = ALIASES.get(name, name)
-            if canonical not in PATHOLOGIES:
-                found = (
-                    f"{path}: {image_id}: unknown pathology {name!r}{nearest(name, PATHOLOGIES)}"
-                )
-                faults.append(("unknown pathology", f"{found}; allowed: {', '.join(PATHOLOGIES)}"))
-            elif canonical in good:
-                faults.append(
-                    (
-                        "named twice",
-                        f"{path}: {image_id}: {name} stands there under two names; allowed: once",
-                    )
-                )
-            elif not _is_run_length(rle):
-                allowed = f"{{'size': {_SIZE}, 'counts': COCO run-length string}}"
-                faults.append(
-                    (
-                        "malformed mask",
-                        f"{path}: {image_id}: {name}: found {_short(rle)}; allowed: {allowed}",
-                    )
-                )
-            else:
-                good[canonical] = rle
-        if good:
-            entries[image_id] = good
+            fault = f"{path}: found the image id {image_id!r}; expected printable characters"
+            faults.append(("malformed mask", fault))
+        elif not isinstance(entry, dict) or not entry:
+            expected = "expected a non-empty object of pathologies"
+            fault = f"{path}: {image_id}: found {_short(entry)}; {expected}"
+            faults.append(("malformed mask", fault))
+        elif masks := _scan_entry(f"{path}: {image_id}", entry, faults):
+            entries[image_id] = masks
     return MaskFile(path, entries), faults
 
 
+def _scan_entry(
+    where: str, entry: Mapping[str, Any], faults: list[tuple[str, str]]
+) -> dict[str, RunLengthMask]:
+    """Return the well-formed masks of one image; append a fault for each of the others."""
+    masks: dict[str, RunLengthMask] = {}
+    for name, rle in entry.items():
+        canonical = ALIASES.get(name, name)
+        if canonical not in PATHOLOGIES:
+            fault = f"{where}: unknown pathology {name!r}{nearest(name, PATHOLOGIES)}"
+            faults.append(("unknown pathology", f"{fault}; allowed: {', '.join(PATHOLOGIES)}"))
+        elif canonical in masks:
+            fault = f"{where}: {name}: found under two names; expected once"
+            faults.append(("named twice", fault))
+        elif not _is_run_length(rle):
+            expected = f"{{'size': {_SIZE}, 'counts': COCO run-length string}}"
+            fault = f"{where}: {name}: found {_short(rle)}; expected {expected}"
+            faults.append(("malformed mask", fault))
+        else:
+            masks[canonical] = rle
+    return masks
+
+
 def _is_run_length(rle: Any) -> bool:
-    if not isinstance(rle, dict) or not isinstance(rle.get("counts"), str):
-        return False
-    return _is_size(rle.get("size"))
+    return (
+        isinstance(rle, dict) and isinstance(rle.get("counts"), str) and _is_size(rle.get("size"))
+    )
 
 
 def _is_size(size: Any) -> bool:
-    if (
-        not isinstance(size, list)
-        or len(size) != 2
-        or not all(type(n) is int and n > 0 for n in size)
-    ):
-        return False
-    return size[0] * size[1] <= MAX_PIXELS
+    return (
+        isinstance(size, list)
+        and len(size) == 2
+        and all(type(n) is int and n > 0 for n in size)
+        and size[0] * size[1] <= MAX_PIXELS
+    )
 
 
 def _short(value: Any) -> str:
@@ -210,7 +205,7 @@ def _short(value: Any) -> str:
 
 
 def write(path: Path, masks: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-    """Write boolean masks (image id -> pathology -> mask_HW) as a published mask file."""
+    """Write boolean masks (image id -> pathology -> mask_HW) as a mask file."""
     write_runs(
         path,
         {
@@ -220,50 +215,48 @@ def write(path: Path, masks: Mapping[str, Mapping[str, np.ndarray]]) -> None:
     )
 
 
-def write_runs(path: Path, runs: Mapping[str, Mapping[str, dict]]) -> None:
-    """Write masks that are run lengths already (image id -> pathology -> `encode`'s) as a published mask file."""
+def write_runs(path: Path, runs: Mapping[str, Mapping[str, RunLengthMask]]) -> None:
+    """Write masks that `encode` returned (image id -> pathology -> mask) as a mask file."""
     Path(path).write_text(json.dumps(runs))
 
 
-def encode(mask_HW: np.ndarray) -> dict:
-    """One boolean mask as ``{"size": [height, width], "counts": COCO RLE}``."""
+def encode(mask_HW: np.ndarray) -> RunLengthMask:
+    """Return one boolean mask as ``{"size": [height, width], "counts": COCO RLE}``."""
     rle = coco.encode(np.asfortranarray(mask_HW, dtype=np.uint8))
     return {"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
-def decode(rle: dict, where: str) -> np.ndarray:
-    """The boolean mask_HW of a run-length mask. Raises `UserError` naming `where` if the runs don't fill the size."""
-    return coco.decode(checked(rle, where)).astype(bool)
+def decode(rle: RunLengthMask, where: str) -> np.ndarray:
+    """Return the boolean mask_HW of a run-length mask. Raises as `checked`."""
+    return np.asarray(coco.decode(checked(rle, where)), dtype=bool)
 
 
-def checked(rle: dict, where: str) -> dict:
-    """The run-length mask as pycocotools takes it. Raises `UserError` naming `where` if the runs don't fill the size.
+def checked(rle: RunLengthMask, where: str) -> dict[str, Any]:
+    """Return a run-length mask in the form that pycocotools expects.
 
-    pycocotools trusts size and string, and reads or writes past its buffers where either is wrong.
+    pycocotools trusts size and string: wrong ones make it read or write outside its buffers.
+    Raises `UserError`, which begins with `where`, if the runs don't add up to the size.
     """
     if not _is_size(rle["size"]):
-        raise UserError(f"{where}: found the size {_short(rle['size'])}; allowed: {_SIZE}")
+        raise UserError(f"{where}: found the size {_short(rle['size'])}; expected {_SIZE}")
     height, width = rle["size"]
-    total = run_total(rle["counts"])
-    if total != height * width:
-        found = "found no COCO run lengths" if total is None else f"the runs cover {total} pixels"
-        raise UserError(f"{where}: {found}; allowed: {height} x {width} = {height * width} pixels")
+    runs = run_lengths(rle["counts"])
+    if runs is None or runs.sum() != height * width:
+        fault = "no COCO run lengths" if runs is None else f"runs that cover {runs.sum()} pixels"
+        raise UserError(
+            f"{where}: found {fault}; expected {height} x {width} = {height * width} pixels"
+        )
     return {"size": [height, width], "counts": rle["counts"].encode("ascii")}
 
 
-def run_total(counts: str) -> int | None:
-    """Pixels that a COCO run-length string covers; None for a string that is none."""
-    runs = run_lengths(counts)
-    return None if runs is None else int(runs.sum())
-
-
 def run_lengths(counts: str) -> np.ndarray | None:
-    """The runs of a COCO run-length string, int64, unset pixels first, down the columns; None for a string that is none.
+    """Return the runs of a COCO run-length string (int64); None if it isn't valid.
 
-    The format: each character less 48 is a digit; its lower five bits belong to the number, least significant digit
-    first, and its sixth bit says that more digits follow; the fifth bit of the last digit is the sign. From the fourth run
-    on, numbers are differences to the run two before. pycocotools computes in 32 bits, so that more than six digits are
-    refused.
+    Runs alternate, unset pixels first, and go down the columns. Each character minus 48 is a
+    six-bit digit of a number, least significant digit first. The lower five bits are the value;
+    the sixth says that more digits follow; the fifth bit of the last digit is the sign.
+    From the fourth run on, numbers are differences to the run two before.
+    More than six digits are refused, because pycocotools computes in 32 bits.
     """
     if not counts or not counts.isascii():
         return None if counts else np.zeros(0, dtype=np.int64)

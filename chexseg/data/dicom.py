@@ -1,10 +1,11 @@
-"""A DICOM radiograph as grey pixels, the way a viewer shows it: rescaled, windowed, dark for air."""
+"""Decoding of DICOM radiographs to grey pixels as viewers show them: rescaled and windowed."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import MutableSequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,11 +15,11 @@ from PIL import Image
 from chexseg.data import grey
 from chexseg.errors import UserError
 
-#: Bytes that a file's format is known by: the preamble, and ``DICM`` at its end.
+#: Bytes that identify the format: the preamble, which ends in ``DICM``.
 PREAMBLE = 132
-#: The transfer syntax of files that are deflated as a whole. It stands somewhere before the deflated part.
+#: Transfer syntax of deflated files, written somewhere before the deflated part.
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
-#: Elements that every pixel is computed with.
+#: Numeric elements that affect every pixel.
 _FACTORS = ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")
 
 
@@ -28,7 +29,7 @@ def recognises(start: bytes) -> bool:
 
 
 def holds_image(path: Path) -> bool:
-    """Return whether a DICOM file holds an image, and not a directory of a disk or a report; True if it can't be read."""
+    """Return False for a readable DICOM file without an image, such as a DICOMDIR or a report."""
     try:
         from pydicom import dcmread
 
@@ -37,56 +38,58 @@ def holds_image(path: Path) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return "Rows" in dcmread(path, stop_before_pixels=True, specific_tags=["Rows"])
-    except Exception:  # `decode` says what is wrong with it
+    except Exception:  # `decode` reports the fault
         return True
 
 
 def decode(file: BinaryIO, path: object) -> np.ndarray:
     """Return the grey pixels_HW (uint8) of one image; `path` names it in messages.
 
-    Modality and VOI lookup tables, rescaling and the first window are applied by pydicom's functions, MONOCHROME1 is
-    inverted, and the least value becomes 0, the greatest 255. Padding (PixelPaddingValue and its range limit) is black and
-    counts for neither, nor do burnt-in markers that would squeeze the film (`grey.film_range`).
+    pydicom applies modality and VOI lookup tables, rescaling and the first window. MONOCHROME1 is
+    inverted. The values are then scaled so that the least becomes 0 and the greatest 255. Padding
+    (PixelPaddingValue and its range limit) becomes black and doesn't affect the scale; neither do
+    burnt-in markers that would compress the range (`grey.film_range`).
 
-    Raises `UserError` for a damaged file, for colour, for several frames, for a rescaling or window that isn't finite, for
-    more pixels than Pillow would open, and if pydicom isn't installed.
+    Raises `UserError` for a damaged file, colour, several frames, a rescaling or window that isn't
+    finite, more pixels than Pillow would open, and if pydicom isn't installed.
     """
     try:
         from pydicom import dcmread
-        from pydicom.pixels import apply_modality_lut, apply_voi_lut
+        from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+        from pydicom.pixels.utils import iter_pixels
     except ImportError:
         raise UserError(
-            f"{path}: DICOM files need pydicom; to be had by: pip install 'chexseg[dicom]'"
+            f"{path}: DICOM files need pydicom; hint: pip install 'chexseg[dicom]'"
         ) from None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of values that break the standard in ways that don't touch the pixels
+            # Values may violate the standard in ways that don't affect the pixels.
+            warnings.simplefilter("ignore")
             if _DEFLATED in file.read():
                 raise UserError(
-                    f"{path}: found a deflated DICOM file, whose size has no bound; expected another transfer syntax"
+                    f"{path}: found a deflated DICOM file, whose inflated size is unbounded;"
+                    " expected another transfer syntax"
                 )
             file.seek(0)
             data = dcmread(file)
             _check(data, path)
-            stored_HW = data.pixel_array
-            if stored_HW.ndim != 2:
-                raise UserError(f"{path}: found {len(stored_HW)} frames; allowed: one")
+            # The pixel data may have more frames than the header says.
+            frames = list(islice(iter_pixels(data), 2))
+            if len(frames) != 1:
+                raise UserError(f"{path}: found more than one frame; expected one")
+            stored_HW = frames[0]
             values_HW = apply_voi_lut(apply_modality_lut(stored_HW, data), data).astype(np.float64)
             film_HW = ~_padding(stored_HW, data)
     except UserError:
         raise
-    except (
-        Exception
-    ) as error:  # a damaged file can fail in any of pydicom's parsers and decoders, with any type
+    except Exception as error:  # pydicom's parsers and decoders raise any type on damaged files
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{path}: found no readable DICOM image ({reason}); allowed: a whole one"
+            f"{path}: found no readable DICOM image ({reason}); expected an undamaged one"
         ) from None
     if not np.isfinite(values_HW).all():
         raise UserError(
-            f"{path}: found grey values that aren't finite after rescaling; expected finite numbers"
+            f"{path}: found grey values that aren't finite after rescaling; expected finite ones"
         )
     if not film_HW.any():
         raise UserError(
@@ -99,15 +102,23 @@ def decode(file: BinaryIO, path: object) -> np.ndarray:
 
 
 def _check(data: Any, path: object) -> None:
-    """Raise `UserError` for what the header alone shows to be no radiograph."""
+    """Raise `UserError` for a header that rules out a grey radiograph of one frame."""
     kind = data.get("PhotometricInterpretation")
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
         raise UserError(
-            f"{path}: found the photometric interpretation {str(kind)!r:.40}; allowed: a radiograph, MONOCHROME1 or MONOCHROME2"
+            f"{path}: found the photometric interpretation {str(kind)!r:.40};"
+            " allowed: MONOCHROME1, MONOCHROME2"
         )
-    if data.Rows * data.Columns > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
+    if data.get("SamplesPerPixel") != 1:
         raise UserError(
-            f"{path}: found {data.Rows} x {data.Columns} pixels; expected at most {2 * Image.MAX_IMAGE_PIXELS}"
+            f"{path}: SamplesPerPixel: found {data.get('SamplesPerPixel')!s:.40}; expected 1"
+        )
+    if (data.get("NumberOfFrames") or 1) != 1:
+        raise UserError(f"{path}: found {data.NumberOfFrames!s:.40} frames; expected one")
+    most = 2 * (Image.MAX_IMAGE_PIXELS or math.inf)
+    if data.Rows * data.Columns > most:
+        raise UserError(
+            f"{path}: found {data.Rows} x {data.Columns} pixels; expected at most {most}"
         )
     for name in _FACTORS:
         value = data.get(name)
@@ -115,20 +126,22 @@ def _check(data: Any, path: object) -> None:
             if number is not None and not math.isfinite(number):
                 raise UserError(f"{path}: {name}: found {number}; expected a finite number")
     if data.get("RescaleSlope") == 0:
-        raise UserError(
-            f"{path}: RescaleSlope: found 0; expected a number that keeps the film's grey values apart"
-        )
+        raise UserError(f"{path}: RescaleSlope: found 0; expected another number")
 
 
 def _padding(stored_HW: np.ndarray, data: Any) -> np.ndarray:
-    """Return where stored values are padding (PS3.3, C.7.5.1.1.2): from PixelPaddingValue to its range limit, both included."""
+    """Return a boolean mask_HW of padding (DICOM PS3.3, section C.7.5.1.1.2).
+
+    Padding is from PixelPaddingValue to PixelPaddingRangeLimit, both included.
+    """
     first = data.get("PixelPaddingValue")
     if first is None:
         return np.zeros(stored_HW.shape, dtype=bool)
     limits = [
         int(value) for value in (first, data.get("PixelPaddingRangeLimit")) if value is not None
     ]
-    # Some writers give a signed film's padding as an unsigned number, or the other way round: the bits are what counts.
+    # Some writers give the padding of signed pixels as an unsigned number, or the reverse.
+    # Compare bit patterns.
     bits = 8 * stored_HW.itemsize
     if stored_HW.dtype.kind == "i":
         limits = [limit - 2**bits if limit >= 2 ** (bits - 1) else limit for limit in limits]

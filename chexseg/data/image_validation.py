@@ -1,8 +1,8 @@
-"""Every image of a data set decoded once: which can't be read, and which are read but look like a mistake."""
+"""Decoding of all images of a data set, with their faults and oddities."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -10,17 +10,17 @@ from chexseg.data import grey, images, remote_path
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
 
-#: Images a thread decodes between two reports of progress.
+#: Images that a thread decodes between two progress reports.
 CHUNK = 16
-#: Grey levels of eight bits.
+#: Number of grey levels of eight bits.
 LEVELS = 256
 
 
 @dataclass(frozen=True)
 class CheckedImage:
-    """An image as far as it can be read. shape, stored_shape: (height, width), upright and in the file.
+    """The result of decoding one image.
 
-    fault, notes: (kind, message).
+    shape, stored_shape: (height, width) upright and as in the file. fault, notes: (kind, message).
     """
 
     path: str
@@ -30,15 +30,15 @@ class CheckedImage:
     notes: tuple[tuple[str, str], ...] = ()
 
 
-def decode(files: Sequence[Location]) -> Iterator[CheckedImage]:
-    """Yield the images in the order of the files. Decoding a JPEG leaves the interpreter free."""
+def decode(files: Sequence[Location]) -> Generator[CheckedImage, None, None]:
+    """Yield a result per file, in order. Threads work because decoding a JPEG releases the GIL."""
     chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
-    pool = ThreadPoolExecutor(remote_path.at_once(files))
+    pool = ThreadPoolExecutor(remote_path.reader_threads(files))
     try:
-        for answers in pool.map(lambda chunk: [_decode(file) for file in chunk], chunks):
-            yield from answers
+        for decoded in pool.map(lambda chunk: [_decode(file) for file in chunk], chunks):
+            yield from decoded
     finally:
-        pool.shutdown(cancel_futures=True)  # an interrupt must not wait for the rest
+        pool.shutdown(cancel_futures=True)  # so that an interrupt doesn't wait for the rest
 
 
 def _decode(file: Location) -> CheckedImage:
@@ -55,15 +55,18 @@ def _decode(file: Location) -> CheckedImage:
 
 
 def _oddities(file: Location, image: images.Decoded) -> Iterator[tuple[str, str]]:
-    """Yield what is readable but often a mistake, as (kind, message)."""
+    """Yield properties of a readable image that often indicate a mistake, as (kind, message)."""
     low, high = grey.film_range(image.pixels_HW)
     if low == high:
         yield "constant image", f"{file}: every pixel has the grey level {low:.0f}"
     elif high - low + 1 < LEVELS / 4:
         yield (
             "few grey levels",
-            f"{file}: uses the grey levels {low:.0f} to {high:.0f} of {LEVELS}, less than a quarter",
+            f"{file}: uses less than a quarter of {LEVELS} grey levels, {low:.0f} to {high:.0f}",
         )
     if image.orientation != 1:
-        turned = f"EXIF orientation {image.orientation} is applied; masks must fit the image as viewers show it"
-        yield "turned by EXIF", f"{file}: {turned}"
+        yield (
+            "turned by EXIF",
+            f"{file}: EXIF orientation {image.orientation} is applied;"
+            " masks must fit the image as viewers show it",
+        )

@@ -1,11 +1,11 @@
-"""Shards streamed in order by Ray Data, or mapped file by file by workers that keep their model."""
+"""Streaming shards in order by Ray Data, and mapping files by workers that keep their model."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -14,50 +14,47 @@ from chexseg import code_version
 from chexseg.code_version import CodeVersion
 from chexseg.errors import DamagedArtifactError
 
-if TYPE_CHECKING:
-    from ray.data import DataContext
-
-
-#: Bytes of a block of Ray Data, several of which are under way at once. Its own 128 MiB are more than a file of ours has.
+#: A worker of `map_files`: called with a path, it returns what can be written as JSON.
+FileWorker: TypeAlias = Callable[[str], dict[str, Any]]
+#: Bytes per block of Ray Data, which processes several at a time. Its default of 128 MiB is more
+#: than one of our files.
 BLOCK = 16 * 2**20
 
 
-def _context() -> DataContext:
-    """Ray Data's settings of this process: small blocks, in order, no progress bars of its own."""
+def _configure() -> None:
+    """Configure Ray Data in this process: small blocks, in order, without progress bars."""
     from ray.data import DataContext
 
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
     context.target_max_block_size = BLOCK
-    return context
 
 
 def stream(
     paths: Sequence[str], columns: Sequence[str], batch_size: int = 256
 ) -> Iterator[pa.Table]:
-    """Batches of the named columns of shards, in the order of the paths and of their rows, by Ray Data.
+    """Yield batches of the named columns of shards, in the order of the paths and their rows.
 
-    One file is read ahead, on this process's node, and only the batches under way are in memory. Reading holds no CPU: it would
-    wait for ever for one where cells hold all that are left after a node has died. The batches have lost the schema's
-    metadata: give `array` the layout.
+    Ray Data reads one file ahead on this process's node; only the current batches are in memory.
+    Reading reserves no CPU: after a node has died, cells may hold all others, and it would wait
+    forever. Batches lack the schema's metadata, so `shards.array` needs the layout.
     """
     import ray
 
     from chexseg.data.ray_source import ShardSource
 
-    _context()
-    source, own = ShardSource(paths, columns), node_label()
-    elsewhere = [
-        {"label_selector": {name: f"!{value}" for name, value in own.items()}}
-    ]  # where a node that's drained refuses
+    _configure()
+    source, this_node = ShardSource(paths, columns), node_label()
+    # A node that is being drained refuses tasks.
+    other_nodes = [{"label_selector": {name: f"!{value}" for name, value in this_node.items()}}]
     dataset = ray.data.read_datasource(
         source,
         num_cpus=0,
         concurrency=1,
         override_num_blocks=len(source.paths),
-        label_selector=own,
-        fallback_strategy=elsewhere,
+        label_selector=this_node,
+        fallback_strategy=other_nodes,
     )
     with _damage_unwrapped():
         yield from dataset.iter_batches(batch_size=batch_size, batch_format="pyarrow")
@@ -65,7 +62,7 @@ def stream(
 
 def map_files(
     paths: Sequence[str],
-    worker: type,
+    worker: Callable[..., FileWorker],
     arguments: Mapping[str, Any],
     *,
     workers: int = 1,
@@ -74,30 +71,29 @@ def map_files(
     single_node: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[dict[str, Any]]:
-    """Apply a stateful worker to every path: ``worker(**arguments)(path) -> dict``.
+    """Apply a stateful worker to each path, ``worker(**arguments)(path) -> dict``; keep the order.
 
-    Several workers are actors of Ray Data. A single one runs in this process, which has imported what it needs.
-
-    The unit of work is a file, so a worker that skips files it finds finished makes the whole resumable. Answers come back
-    in the order of the paths. here: all workers are on this process's node, one a CPU or a GPU at most. Progress counts files.
+    Several workers are Ray Data actors. A single one runs in this process, which has the modules
+    loaded. Work is resumable if the worker skips files that it has finished. single_node: run all
+    workers on this process's node, at most one per CPU or GPU. Progress counts files.
     """
-    answers: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     if min(workers, len(paths)) <= 1:
-        work = worker(**arguments) if paths else None
+        if paths:
+            work = worker(**arguments)
         for path in paths:
-            answers.append(work(path))
-            progress(len(answers), len(paths))
-        return answers
+            results.append(work(path))
+            progress(len(results), len(paths))
+        return results
     import ray
     from ray.data import ActorPoolStrategy
 
-    _context()
-    if (
-        single_node
-    ):  # an autoscaler would bring nodes for what waits, and these could take none of it
+    _configure()
+    if single_node:  # pending actors would make an autoscaler add nodes that they can't use
         workers = min(workers, _devices("GPU" if num_gpus else "CPU"))
     most = max(1, min(workers, len(paths)))
-    # All start at once, or the second would wait for the first to have its model; one that finds no room holds nobody up.
+    # All actors start together; otherwise the second would wait until the first has its model. One
+    # that lacks resources doesn't delay the others (min_size=1).
     pool = ActorPoolStrategy(min_size=1, initial_size=most, max_size=most)
     dataset = ray.data.from_items(
         [{"path": path} for path in paths], override_num_blocks=len(paths)
@@ -111,17 +107,17 @@ def map_files(
         label_selector=node_label() if single_node else None,
     )
     for row in dataset.iter_rows():
-        answer = json.loads(row["answer"])
-        if "damaged" in answer:
-            raise DamagedArtifactError(answer["damaged"])
-        answers.append(answer)
-        progress(len(answers), len(paths))
-    return answers
+        result = json.loads(row["result"])
+        if "damaged" in result:
+            raise DamagedArtifactError(result["damaged"])
+        results.append(result)
+        progress(len(results), len(paths))
+    return results
 
 
 @contextmanager
 def _damage_unwrapped() -> Iterator[None]:
-    """Raise a `DamagedArtifactError` of one of Ray Data's tasks as itself, without what Ray wraps it in."""
+    """Unwrap a `DamagedArtifactError` of a Ray Data task from the exceptions that Ray adds."""
     try:
         yield
     except Exception as error:
@@ -130,42 +126,40 @@ def _damage_unwrapped() -> Iterator[None]:
             cause = getattr(cause, "cause", None) or cause.__cause__
         if cause is None:
             raise
-        raise DamagedArtifactError(
-            str(getattr(cause, "cause", cause)).splitlines()[0]
-        ) from None  # Ray adds advice below it
+        # Ray appends advice on further lines.
+        raise DamagedArtifactError(str(getattr(cause, "cause", cause)).splitlines()[0]) from None
 
 
 def node_label() -> dict[str, str]:
-    """The labels of Ray that only this process's node has."""
+    """Return the Ray label that identifies this process's node."""
     import ray
 
     return {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
 
 
 def _devices(kind: str) -> int:
-    """What this process's node has of a resource, taken or not."""
+    """Return this node's total number of CPUs or GPUs, used or not."""
     import ray
 
-    own = ray.get_runtime_context().get_node_id()
-    return int(sum(node["Resources"].get(kind, 0) for node in ray.nodes() if node["NodeID"] == own))
+    this_node = ray.get_runtime_context().get_node_id()
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
+    return int(sum(n["Resources"].get(kind, 0) for n in nodes if n["NodeID"] == this_node))
 
 
 class _PathWorker:
-    """Ray Data hands over batches of one path; the worker sees only the path."""
+    """The actor class that Ray Data calls with batches of one path."""
 
-    def __init__(self, worker: type, arguments: dict[str, Any], code: CodeVersion):
+    def __init__(
+        self, worker: Callable[..., FileWorker], arguments: dict[str, Any], code: CodeVersion
+    ):
         code_version.require(code)
         self.work = worker(**arguments)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
-        return {"answer": [json.dumps(self._answer(str(path))) for path in batch["path"]]}
+        return {"result": [json.dumps(self._run(str(path))) for path in batch["path"]]}
 
-    def _answer(self, path: str) -> dict[str, Any]:
+    def _run(self, path: str) -> dict[str, Any]:
         try:
             return self.work(path)
-        except (
-            DamagedArtifactError,
-            pa.ArrowException,
-            OSError,
-        ) as error:  # Ray Data's own errors would hide which it was
-            return {"damaged": str(error)}
+        except (DamagedArtifactError, pa.ArrowException, OSError) as error:
+            return {"damaged": str(error)}  # an exception would be wrapped in one of Ray Data's

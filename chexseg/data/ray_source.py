@@ -1,4 +1,4 @@
-"""Parquet shards as a source of Ray Data that takes nothing but the reading."""
+"""A Ray Data source for parquet shards, without Ray's sampling of files."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from chexseg.data import shards
 
 
 class ShardSource(Datasource):
-    """The named columns of shards, a task each.
+    """The named columns of shards, with one read task per shard.
 
-    Ray's own parquet reader samples files first, in tasks that take a CPU each and so wait where networks hold all of them.
+    Ray's parquet reader first samples files in tasks that need a CPU each. They would wait while
+    training holds all CPUs.
     """
 
     def __init__(self, paths: Sequence[str], columns: Sequence[str]):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Ray's
         self.paths, self.columns = list(paths), list(columns)
 
     def estimate_inmemory_data_size(self) -> int | None:
@@ -35,7 +36,7 @@ class ShardSource(Datasource):
         return [
             ReadTask(
                 functools.partial(_read, path, self.columns),
-                BlockMetadata(num_rows=None, size_bytes=None, input_files=[path], exec_stats=None),
+                BlockMetadata(num_rows=None, size_bytes=None, input_files=(path,), exec_stats=None),
             )
             for path in self.paths
         ]
@@ -43,7 +44,6 @@ class ShardSource(Datasource):
 
 def _read(path: str, columns: Sequence[str]) -> Iterator[pa.Table]:
     with shards.opened(path) as file:
-        for batch in file.iter_batches(
-            shards.ROW_GROUP, columns=list(columns)
-        ):  # pyarrow's own choice is the whole file
+        # By default pyarrow would read the whole file at once.
+        for batch in file.iter_batches(shards.ROW_GROUP, columns=list(columns)):
             yield pa.Table.from_batches([batch])

@@ -1,4 +1,4 @@
-"""Where a data set lies, a directory or a prefix of an object store, and its files: read, measured, read ahead."""
+"""The location of a data set, a directory or an object store prefix, and access to its files."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from pyarrow import fs
 from chexseg.errors import UserError, reason
 from chexseg.store.uris import Place, connect, parse
 
-#: Files of an object store that a process reads at once; pyarrow's client keeps 25 connections.
-AT_ONCE = 24
+#: Concurrent reads of an object store per process; pyarrow's client has 25 connections.
+CONCURRENT_READS = 24
 T = TypeVar("T")
 
 
 class Readable(Protocol):
-    """A file that can be read as a whole; ``str`` names it for people."""
+    """A file that can be read as a whole; ``str`` gives its name for messages."""
 
     def read_bytes(self) -> bytes: ...
 
 
 class ReadOnce:
-    """A file that is read at most once, so that whoever uses it sees the same bytes; ``str`` names it for people."""
+    """A file that is read at most once, so that all uses see the same bytes."""
 
     def __init__(self, path: Readable):
         self.path = path
@@ -48,10 +48,11 @@ class ReadOnce:
 
 @dataclass(frozen=True)
 class RemotePath:
-    """A file or folder of an object store, with those members of `pathlib.Path` that readers of a data set need.
+    """A file or folder of an object store, with the members of `pathlib.Path` that readers need.
 
-    uri: of the data root; it may hold credentials. below: the path below that. ``str`` and ``repr`` hold no credentials. What
-    a request fails of is an `OSError` with one line in ``strerror``, for a missing file a `FileNotFoundError`.
+    uri: the data root's, perhaps with credentials; ``str`` and ``repr`` leave those out. below: the
+    path relative to it. A failed request raises `OSError` with one line in ``strerror``, or
+    `FileNotFoundError`.
     """
 
     uri: str = field(repr=False)
@@ -71,36 +72,35 @@ class RemotePath:
         return self
 
     def is_dir(self) -> bool:
-        return self._type() == fs.FileType.Directory
+        return bool(self._type() == fs.FileType.Directory)
 
     def is_file(self) -> bool:
-        return self._type() == fs.FileType.File
+        return bool(self._type() == fs.FileType.File)
 
     def read_bytes(self) -> bytes:
         def read(files: fs.FileSystem, path: str) -> bytes:
             with files.open_input_stream(path, compression=None) as stream:
-                return stream.read()
+                return bytes(stream.read())
 
-        return self._asked(read)
+        return self._request(read)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of every file below this folder, by its ``str``. One listing: a request for each 1,000 files."""
+        """Return ``str`` -> bytes of the files below this folder: a request per 1,000 files."""
 
         def list_all(files: fs.FileSystem, path: str) -> dict[str, int]:
-            found = files.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True))
-            single_node = str(self)
+            selector = fs.FileSelector(path, allow_not_found=True, recursive=True)
             return {
-                single_node + info.path.removeprefix(path): info.size
-                for info in found
+                str(self) + info.path.removeprefix(path): info.size
+                for info in files.get_file_info(selector)
                 if info.type == fs.FileType.File
             }
 
-        return self._asked(list_all)
+        return self._request(list_all)
 
     def _type(self) -> fs.FileType:
-        return self._asked(lambda files, path: files.get_file_info(path)).type
+        return self._request(lambda files, path: files.get_file_info(path)).type
 
-    def _asked(self, request: Callable[[fs.FileSystem, str], T]) -> T:
+    def _request(self, request: Callable[[fs.FileSystem, str], T]) -> T:
         place = _connected(self.uri)
         try:
             return request(place.files, f"{place.path}/{self.below}".rstrip("/"))
@@ -110,12 +110,12 @@ class RemotePath:
             raise OSError(errno.EIO, reason(error), str(self)) from None
 
 
-#: Of a data set, or of a folder or file in it.
+#: The location of a data set, or of a folder or file in it.
 Location = Path | RemotePath
 
 
 def at(place: str | Path) -> Location:
-    """The directory, or the prefix that a URI names. Raises `UserError` for a URI of nothing that pyarrow knows."""
+    """Return a directory, or the prefix of a URI. Raises `UserError` for an unsupported URI."""
     given = parse(place)
     if isinstance(given, Path):
         return given
@@ -124,40 +124,45 @@ def at(place: str | Path) -> Location:
 
 
 def check(root: Location) -> None:
-    """Raises `UserError` where there is no such directory or prefix, or it can't be asked for."""
+    """Raise `UserError` unless the directory or prefix exists and can be accessed."""
     with wrap_io_errors(root):
         if root.is_dir():
             return
-    found = "no such directory" if isinstance(root, Path) else "no such bucket or prefix"
+    fault = "no such directory" if isinstance(root, Path) else "no such bucket or prefix"
     raise UserError(
-        f"data root {root}: {found}; allowed: a directory or prefix with CheXpert and CheXlocalize below it"
+        f"data root {root}: {fault};"
+        " expected a directory or prefix that contains CheXpert and CheXlocalize"
     )
 
 
 @contextmanager
 def wrap_io_errors(root: Location) -> Iterator[None]:
-    """A place that doesn't answer as it should is a user's mistake: the `UserError` names what was asked for."""
+    """Convert `OSError` to `UserError`, with the file or folder that could not be accessed."""
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"{error.filename or root}: cannot be read ({reason(error)}); allowed: what this user may list and read"
+            f"{error.filename or root}: cannot be read ({reason(error)});"
+            " expected files that this user may list and read"
         ) from None
 
 
 def files(root: Location, paths: Iterable[str]) -> Iterator[Location]:
-    """The files of the paths of a table (`chexpert.read`), which say where each lies below `root`."""
+    """Return the locations of the paths in a table of `chexpert.read`, which begin with `root`."""
     start = f"{root}/"
     return (root / path.removeprefix(start) for path in paths)
 
 
 def sizes(folder: Location, paths: Iterable[str]) -> list[int]:
-    """Bytes of each of the paths, which lie in `folder`; -1 for a file that isn't there. Raises `UserError` as `wrap_io_errors`."""
+    """Return the bytes of each path inside `folder`; -1 for a missing file.
+
+    Raises `UserError` as `wrap_io_errors` does.
+    """
     if isinstance(folder, Path):
         return [_size(path) for path in paths]
     with wrap_io_errors(folder):
-        there = folder.sizes()
-    return [there.get(path, -1) for path in paths]
+        listed = folder.sizes()
+    return [listed.get(path, -1) for path in paths]
 
 
 def _size(path: str) -> int:
@@ -167,27 +172,27 @@ def _size(path: str) -> int:
         return -1
 
 
-def at_once(files: Sequence[Location]) -> int:
-    """Threads to decode files: as many as there are cores, or as there are connections to where they lie."""
-    return AT_ONCE if files and isinstance(files[0], RemotePath) else os.cpu_count() or 1
+def reader_threads(files: Sequence[Location]) -> int:
+    """Return how many threads to decode files with: cores, or connections to the object store."""
+    return CONCURRENT_READS if files and isinstance(files[0], RemotePath) else os.cpu_count() or 1
 
 
 def prefetch(paths: Iterable[Location]) -> Iterator[Path | Readable]:
-    """The files in their order. Those of an object store are read by threads, so many at once and no more ahead."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        coming: deque[Path | Readable] = deque()
+    """Yield the files in order; threads read up to `CONCURRENT_READS` of an object store ahead."""
+    with ThreadPoolExecutor(CONCURRENT_READS) as pool:
+        upcoming: deque[Path | Readable] = deque()
         for path in paths:
-            coming.append(
-                path if isinstance(path, Path) else _Coming(path, pool.submit(path.read_bytes))
+            upcoming.append(
+                path if isinstance(path, Path) else _Prefetched(path, pool.submit(path.read_bytes))
             )
-            if isinstance(path, Path) or len(coming) > AT_ONCE:
-                yield coming.popleft()
-        yield from coming
+            if isinstance(path, Path) or len(upcoming) > CONCURRENT_READS:
+                yield upcoming.popleft()
+        yield from upcoming
 
 
 @dataclass(frozen=True)
-class _Coming:
-    """A file that is being read."""
+class _Prefetched:
+    """A file that a thread is reading."""
 
     path: RemotePath
     content: Future[bytes]

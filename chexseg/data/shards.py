@@ -1,8 +1,9 @@
-"""Parquet shards: what stages hand to each other.
+"""Parquet shards, the format in which stages exchange data.
 
-Every shard has a string column ``image_id``, sorted; numeric arrays are fixed-size binary columns whose dtype and shape
-stand in the schema's metadata, beside whatever else a stage has to say of them (thresholds, pathologies). Boolean arrays are
-stored as bits. Fixed-size binary is viewed without a copy, and streams several times as fast as tensor columns.
+A shard has a sorted string column ``image_id``. Numeric arrays are fixed-size binary columns, which
+are viewed without a copy and stream several times as fast as tensor columns. Boolean arrays are
+stored as bits. The schema's metadata holds each array's dtype and shape, and a stage's own entries
+(such as thresholds and pathologies).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -25,17 +26,20 @@ import pyarrow.parquet as pq
 from chexseg.errors import ChexsegError, DamagedArtifactError, UserError, reason
 from chexseg.store import manifest
 
-#: Rows a parquet row group: 64 radiographs of 320 x 320 are 6.5 MB, a piece that streams well.
+#: Rows per parquet row group: 64 radiographs of 320 x 320 are 6.5 MB, a good size for streaming.
 ROW_GROUP = 64
-#: Shards that are hashed and read at once where all of a directory are.
-READ_AT_ONCE = 8
+#: Threads of `read_all`, each of which hashes and reads a shard.
+READER_THREADS = 8
 _METADATA = b"chexseg"
+_PARTS = "part-*.parquet"
 
 
 def table(
-    scalars: Mapping[str, Sequence | np.ndarray], arrays: Mapping[str, np.ndarray], **metadata: Any
+    scalars: Mapping[str, Sequence[Any] | np.ndarray],
+    arrays: Mapping[str, np.ndarray],
+    **metadata: Any,
 ) -> pa.Table:
-    """A table from plain columns (``image_id`` among them) and arrays whose first axis is the rows."""
+    """Return a table of plain columns (with ``image_id``) and arrays with one entry per row."""
     columns = {name: pa.array(values) for name, values in scalars.items()}
     layout = {}
     for name, values in arrays.items():
@@ -55,65 +59,63 @@ def table(
 
 
 def metadata(source: pa.Table | pa.Schema | str | Path) -> dict[str, Any]:
-    """Return what the writer said of a table or file: ``arrays`` (column -> dtype and shape) and its own entries.
+    """Return the metadata of a shard: ``arrays`` (column -> dtype and shape) and other entries.
 
-    Raises `DamagedArtifactError` for a file that isn't a shard, and `UserError` for a table that isn't from one.
+    Raises `DamagedArtifactError` for a file that isn't a shard, and `UserError` for a table that
+    doesn't come from one.
     """
     if isinstance(source, (str, Path)):
         with opened(source) as file:
             return metadata(file.schema_arrow)
     note = (getattr(source, "schema", source).metadata or {}).get(_METADATA)
     if note is None:
-        raise UserError("not a table of a shard of chexseg")
-    return json.loads(note)
+        raise UserError("found a table without chexseg's metadata; expected one of a shard")
+    return cast(dict[str, Any], json.loads(note))
 
 
 def array(source: pa.Table, name: str, layout: Mapping[str, Any] | None = None) -> np.ndarray:
-    """The array of a fixed-size binary column, (rows, *shape); a view where the column is one chunk and not bits.
+    """Return the array (rows, *shape) of a fixed-size binary column.
 
-    `layout` is the column's entry of `metadata`, needed where the table has lost its metadata on the way.
+    It is a view if the column is one chunk and not stored as bits. layout: the column's entry in
+    `metadata`, for a table that has lost its metadata.
     """
     layout = layout or metadata(source)["arrays"][name]
     column = source[name]
-    if column.null_count:  # whose values are whatever is in the buffer
+    if column.null_count:  # their bytes in the buffer are undefined
         raise DamagedArtifactError(
             f"column {name} of a shard has {column.null_count} rows without a value"
         )
     if isinstance(column, pa.ChunkedArray):  # combine_chunks would copy even a single chunk
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     width = column.type.byte_width
-    raw = np.frombuffer(column.buffers()[1] or b"", dtype=np.uint8)[column.offset * width :][
-        : len(column) * width
-    ]
-    raw = raw.reshape(len(column), width)
+    raw = np.frombuffer(column.buffers()[1] or b"", dtype=np.uint8)
+    start = column.offset * width
+    raw = raw[start : start + len(column) * width].reshape(len(column), width)
     if layout["dtype"] == "bits":
         return unpack(raw, layout["shape"])
-    return raw.view(layout["dtype"]).reshape(len(column), *layout["shape"])
+    return cast(np.ndarray, raw.view(layout["dtype"]).reshape(len(column), *layout["shape"]))
 
 
 def row_bytes(layout: Mapping[str, Any]) -> int:
-    """Return the bytes that one row of an array takes."""
-    count = math.prod(layout["shape"])
-    return (
-        math.ceil(count / 8)
-        if layout["dtype"] == "bits"
-        else count * np.dtype(layout["dtype"]).itemsize
-    )
+    """Return the number of bytes in one row of an array."""
+    count: int = math.prod(layout["shape"])
+    if layout["dtype"] == "bits":
+        return math.ceil(count / 8)
+    return int(count * np.dtype(layout["dtype"]).itemsize)
 
 
 def unpack(bits: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Rows of little-endian bits -> boolean array (rows, *shape)."""
+    """Unpack rows of little-endian bits to a boolean array (rows, *shape)."""
     flat = np.unpackbits(bits, axis=1, count=math.prod(shape), bitorder="little")
     return flat.view(bool).reshape(len(bits), *shape)
 
 
 def write(path: Path, rows: pa.Table | Iterable[pa.Table], row_group: int = ROW_GROUP) -> int:
-    """Write one shard, whole or not at all: to a temporary name, then renamed. Its pages carry checksums.
+    """Write one shard atomically, by a temporary file, and return its number of rows.
 
-    row_group: rows of one that are read together; those without pixels are best read all at once.
-
-    Of several tables of one schema, each is written as it comes, and only one is in memory. The number of rows; without
-    any there is no file.
+    rows: a table, or tables of one schema, each written as it comes so that only one is in memory.
+    Without rows no file is written. row_group: rows that are read together; shards without pixels
+    are best read at once. Pages carry checksums.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     count, writer = 0, None
@@ -137,33 +139,31 @@ def write(path: Path, rows: pa.Table | Iterable[pa.Table], row_group: int = ROW_
 
 
 def read(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return one shard, whole. Raises `DamagedArtifactError` for a truncated, altered or foreign file."""
+    """Return a whole shard. Raises `DamagedArtifactError` for a damaged or foreign file."""
     with opened(path) as file:
         table = file.read(list(columns) if columns else None)
-        return table.replace_schema_metadata(
-            {_METADATA: table.schema.metadata[_METADATA]}
-        )  # pandas obeys what others write
+        # Metadata of other writers is dropped, because pandas obeys it.
+        return table.replace_schema_metadata({_METADATA: table.schema.metadata[_METADATA]})
 
 
 def read_all(directory: Path, columns: Sequence[str], wanted: Set[str] | None = None) -> pa.Table:
-    """Return these columns of all shards of a directory; with `wanted`, of those that hold one of these image ids.
+    """Return these columns of a directory's shards; with `wanted`, of those with one of these ids.
 
-    `columns` must have ``image_id`` then. Raises `DamagedArtifactError` as `read`, and where there is no shard or an image is missing.
+    With `wanted`, `columns` must include ``image_id``. Raises `DamagedArtifactError` as `files` and
+    `read` do, and if an image is missing.
     """
     paths = files(directory)
-    if not paths:
-        raise DamagedArtifactError(f"{directory}: no shards")
 
     def read_one(path: str) -> pa.Table | None:
         return read(path, columns) if wanted is None or _holds_any(path, wanted) else None
 
-    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+    with ThreadPoolExecutor(READER_THREADS) as pool:
         tables = [table for table in pool.map(read_one, paths) if table is not None]
     if wanted:
-        lacking = wanted.difference(*(table["image_id"].to_pylist() for table in tables))
-        if lacking:
+        missing = set(wanted).difference(*(table["image_id"].to_pylist() for table in tables))
+        if missing:
             raise DamagedArtifactError(
-                f"{directory}: {len(lacking)} of {len(wanted)} images are not there ({min(lacking)})"
+                f"{directory}: {len(missing)} of {len(wanted)} images are missing ({min(missing)})"
             )
     return pa.concat_tables(tables) if tables else read(paths[0], columns).slice(0, 0)
 
@@ -171,10 +171,10 @@ def read_all(directory: Path, columns: Sequence[str], wanted: Set[str] | None = 
 def row_groups(
     path: str | Path, columns: Sequence[str], wanted: Set[str] | None = None
 ) -> Iterator[pa.Table]:
-    """One shard, a row group at a time, in order; with `wanted`, only those that hold one of these image ids.
+    """Yield a shard's row groups in order; with `wanted`, only those with one of these image ids.
 
-    Only one is in memory. Raises as `read` does. A shard without a wanted image isn't hashed: cells want a hundred of
-    224,316 images, and whoever misses one finds out.
+    Only one is in memory. Raises as `read` does. A shard without a wanted image isn't hashed: cells
+    need a hundred of 224,316 images, and their readers check that none is missing.
     """
     if wanted is not None and not _holds_any(path, wanted):
         return
@@ -192,18 +192,19 @@ def _holds_any(path: str | Path, wanted: Set[str]) -> bool:
 
 
 def _ids(file: pq.ParquetFile, row_group: int) -> list[str]:
-    return file.read_row_group(row_group, ["image_id"])["image_id"].to_pylist()
+    return cast(list[str], file.read_row_group(row_group, ["image_id"])["image_id"].to_pylist())
 
 
-# ---- shards that someone else may have written ---------------------------------------------------------------------------
+# ---- shards that other programs may have written -------------------------------------------------
 
 
 @contextmanager
 def opened(path: str | Path, verify: bool = True) -> Iterator[pq.ParquetFile]:
-    """Open one shard for reading: every reader of shards comes through here.
+    """Open a shard for reading. All readers of shards use this function.
 
-    Of a finished result the file is compared with its manifest, unless `verify` is off, and pages with their checksums; the
-    schema is checked before a value is read. Raises `DamagedArtifactError` for what is no shard of ours, also while it is read.
+    A file of a finished result is compared with its manifest, unless `verify` is off. Pages are
+    compared with their checksums. The schema is checked before any value is read. Raises
+    `DamagedArtifactError` for a file that isn't one of our shards, also while it is being read.
     """
     try:
         if verify:
@@ -211,10 +212,9 @@ def opened(path: str | Path, verify: bool = True) -> Iterator[pq.ParquetFile]:
         _refuse_extension_types(Path(path))
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             _check_schema(file.schema_arrow)
-            if (file.metadata.metadata or {}).get(_METADATA) != file.schema_arrow.metadata[
-                _METADATA
-            ]:
-                raise ValueError("it describes its columns twice, and not alike")
+            footer, schema = file.metadata.metadata or {}, file.schema_arrow.metadata
+            if footer.get(_METADATA) != schema[_METADATA]:
+                raise ValueError("its two descriptions of its columns differ")
             yield file
     except ChexsegError:
         raise
@@ -225,16 +225,16 @@ def opened(path: str | Path, verify: bool = True) -> Iterator[pq.ParquetFile]:
         TypeError,
         LookupError,
         AttributeError,
-        *_TOO_MUCH,
+        *_TOO_LARGE,
     ) as error:
         raise DamagedArtifactError(f"{path}: not a readable shard ({reason(error)})") from None
 
 
-#: What JSON that nests too deep, or a shape without bounds, ends in.
-_TOO_MUCH = (RecursionError, OverflowError, MemoryError)
-#: Bytes at the end of a parquet file: the footer's length, and a mark.
+#: Errors from JSON that is nested too deeply, or from an unbounded shape.
+_TOO_LARGE = (RecursionError, OverflowError, MemoryError)
+#: Bytes at the end of a parquet file: the footer's length, and a magic number.
 _TAIL = 8
-#: A run of base64 that is long enough for a schema with an extension type.
+#: Base64 text that is long enough for a schema with an extension type.
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{64,}")
 _EXTENSION = b"ARROW:extension"
 
@@ -242,9 +242,9 @@ _EXTENSION = b"ARROW:extension"
 def _refuse_extension_types(path: Path) -> None:
     """Raise ValueError for a file whose Arrow schema has an extension type.
 
-    pyarrow makes the types when it opens a file, and those that Ray registers may unpickle what the file says of them.
-    So the footer is looked at first: Arrow keeps its schema there in base64, after a length that may look like base64
-    too. Hence all four alignments are decoded.
+    pyarrow creates the types when it opens a file, and those that Ray registers may unpickle the
+    file's data. So the footer is searched before. Arrow stores its schema there in base64, after a
+    length that may look like base64 too. Hence all four alignments are decoded.
     """
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
@@ -260,7 +260,7 @@ def _refuse_extension_types(path: Path) -> None:
 
 
 def _check_schema(schema: pa.Schema) -> None:
-    """Raise ValueError for columns that no shard of ours has, or arrays that don't fit what is said of them."""
+    """Raise ValueError for columns of unexpected types, or arrays that don't match the metadata."""
     for column in schema:
         if not _is_plain(column.type):
             raise ValueError(f"column {column.name} is of type {column.type}")
@@ -270,18 +270,16 @@ def _check_schema(schema: pa.Schema) -> None:
         dtype, shape = layout["dtype"], layout["shape"]
         if not all(type(side) is int and side >= 0 for side in shape):
             raise ValueError(f"column {name} has the shape {shape}")
-        if (
-            dtype != "bits" and np.dtype(dtype).kind not in "uif"
-        ):  # views of objects would be followed as pointers
+        # A view as objects would follow the bytes as pointers.
+        if dtype != "bits" and np.dtype(dtype).kind not in "uif":
             raise ValueError(f"column {name} has values of type {dtype}")
-        if schema.field(name).type != pa.binary(row_bytes(layout)):
-            raise ValueError(
-                f"column {name} is of type {schema.field(name).type}, not of {row_bytes(layout)} bytes"
-            )
+        stored = schema.field(name).type
+        if stored != pa.binary(row_bytes(layout)):
+            raise ValueError(f"column {name} is of type {stored}, not of {row_bytes(layout)} bytes")
 
 
 def _is_plain(type: pa.DataType) -> bool:
-    return (
+    return bool(
         pa.types.is_integer(type)
         or pa.types.is_floating(type)
         or pa.types.is_boolean(type)
@@ -292,11 +290,14 @@ def _is_plain(type: pa.DataType) -> bool:
 
 
 def finished(path: Path) -> int | None:
-    """Rows of a shard that an earlier run has finished; None where there is none, or a damaged one, which is deleted."""
+    """Return the rows of a shard that an earlier attempt finished, else None.
+
+    A damaged or unfinished file is deleted.
+    """
     try:
         if manifest.is_noted(path):
             with opened(path) as file:
-                return file.metadata.num_rows
+                return int(file.metadata.num_rows)
     except DamagedArtifactError:
         pass
     path.unlink(missing_ok=True)
@@ -304,7 +305,7 @@ def finished(path: Path) -> int | None:
 
 
 def complete(path: Path, tables: Iterable[pa.Table]) -> int:
-    """Rows of a shard: of the one that an earlier run has finished, else of the tables, which are written now."""
+    """Write a shard unless an earlier attempt finished it, and return its number of rows."""
     rows = finished(path)
     if rows is None:
         rows = write(path, tables)
@@ -314,15 +315,25 @@ def complete(path: Path, tables: Iterable[pa.Table]) -> int:
 
 
 def files(directory: Path) -> list[str]:
-    """Return the shards of a directory, in order; of a finished result those that its manifest names."""
-    paths = sorted(Path(directory).glob("part-*.parquet"))
-    result = manifest.result_directory(paths[0]) if paths else None
-    if result is not None:
-        named = manifest.load(result)["files"]
-        paths = [path for path in paths if path.relative_to(result).as_posix() in named]
+    """Return the shards of a directory, in order: those of its manifest, or if none, those present.
+
+    Only a result that is still being written has no manifest. Raises `DamagedArtifactError` if a
+    shard that the manifest names is missing, or if there are no shards.
+    """
+    result = manifest.result_directory(directory / part_name(0))
+    if result is None:
+        paths = sorted(directory.glob(_PARTS))
+    else:
+        paths = sorted(result / name for name in manifest.load(result)["files"])
+        paths = [path for path in paths if path.parent == directory and path.match(_PARTS)]
+    for path in paths:
+        if not path.is_file():
+            raise DamagedArtifactError(f"{path}: missing, but its manifest names it")
+    if not paths:
+        raise DamagedArtifactError(f"{directory}: no shards")
     return [str(path) for path in paths]
 
 
 def part_name(number: int) -> str:
-    """The name of a directory's shard with this number."""
+    """Return the file name of a directory's shard with this number."""
     return f"part-{number:05d}.parquet"

@@ -1,4 +1,4 @@
-"""JSON files of other tools, read without losing what Python's parser passes over in silence."""
+"""Reading JSON files of other tools, with a report of what Python's parser silently ignores."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from chexseg.data.remote_path import Readable
 
 
 def read(path: Readable) -> tuple[Any, list[str]]:
-    """Return the content of a file, and every key that appears twice in one of its objects.
+    """Return the content of a file, and each key that appears twice in one of its objects.
 
-    Raises `OSError` if the file can't be read, and `ValueError` if it isn't JSON or nests too deep.
+    Raises `OSError` if the file can't be read, `ValueError` if it isn't JSON or nested too deeply.
     """
     repeated: list[str] = []
 
@@ -24,9 +24,11 @@ def read(path: Readable) -> tuple[Any, list[str]]:
     try:
         return json.loads(path.read_bytes(), object_pairs_hook=unique), repeated
     except RecursionError:
-        raise ValueError("it nests too deep") from None
+        raise ValueError("nested too deeply") from None
 
 
 def is_one_line(key: str) -> bool:
-    """Return False for a key with control characters, line breaks or halves of characters, which can't be printed as is."""
-    return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in key)
+    """Return False for text with control characters, line breaks or lone surrogates."""
+    return key.isprintable() or not any(  # the first is much faster, and enough for nearly all
+        unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in key
+    )

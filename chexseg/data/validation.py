@@ -1,4 +1,4 @@
-"""Every fault of a data set in one report, where the readers stop at the first."""
+"""A report of all faults of a data set; the readers stop at the first."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation
 
-#: Messages of one kind that `Audit.text` shows; `Audit.as_dict` has them all.
+#: Messages per kind in `Audit.text`; `Audit.as_dict` has all.
 EXAMPLES = 3
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What is wrong with a data set, by kind, and what is in it.
+    """The faults and the contents of a data set.
 
-    faults: kind -> messages that a study would fail on. notes: kind -> messages that are worth a look. splits: split ->
-    ``csv``, ``images``, ``patients``, ``frontal``, ``lateral`` and ``labels`` (observation -> counts of positive, negative,
-    uncertain and blank), and for valid and test ``with_masks`` (images that the mask file names) and ``masks``
-    (pathology -> images with at least one pixel of it).
+    faults: kind -> messages; a study would fail on these. notes: kind -> messages of possible
+    mistakes. splits: split -> ``csv``, ``images``, ``patients``, ``frontal``, ``lateral`` and
+    ``labels`` (observation -> counts of positive, negative, uncertain and blank); for valid and
+    test also ``with_masks`` (images in the mask file) and ``masks`` (pathology -> images with at
+    least one pixel of it).
     """
 
     root: Location
@@ -40,11 +41,11 @@ class Audit:
 
     @property
     def fatal(self) -> bool:
-        """Whether a study on this data set would fail, or its results mean nothing."""
+        """Return True if a study of this data set would fail or have meaningless results."""
         return bool(self.faults)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, as plain JSON."""
+        """Return the whole report as JSON values."""
         return {
             "root": str(self.root),
             "fatal": self.fatal,
@@ -54,7 +55,7 @@ class Audit:
         }
 
     def text(self) -> str:
-        """For a terminal: the splits, their labels, then faults and notes with their first few examples."""
+        """Return a report for terminals: splits, labels, then faults and notes with examples."""
         count = sum(map(len, self.faults.values()))
         verdict = (
             f"{count} {'fault' if count == 1 else 'faults'}; a study would fail"
@@ -68,9 +69,9 @@ class Audit:
 
 
 def check(root: Location, progress: Callable[[int, int], None] = lambda done, total: None) -> Audit:
-    """Read everything of a data set, decode every image, and list every fault.
+    """Read a whole data set, decode all images, and return all faults.
 
-    Progress counts images. Raises `UserError` only where there is no such directory or prefix.
+    Progress counts images. Raises `UserError` only if the directory or prefix doesn't exist.
     """
     remote_path.check(root)
     faults: dict[str, list[str]] = defaultdict(list)
@@ -85,8 +86,10 @@ def check(root: Location, progress: Callable[[int, int], None] = lambda done, to
             _check_sizes(mask_file, csvs[split], tables[split], decoded, faults)
     for first, second in combinations(tables, 2):
         for patient in sorted(set(tables[first]["patient"]) & set(tables[second]["patient"])):
-            found = f"{csvs[first]} and {csvs[second].name}: Path: {patient} stands in both; allowed: a patient in one split"
-            faults["patient in two splits"].append(found)
+            faults["patient in two splits"].append(
+                f"{csvs[first]} and {csvs[second].name}: Path: found {patient} in both;"
+                " expected each patient in one split"
+            )
     splits = {split: _summary(csvs[split], table) for split, table in tables.items()}
     for split in ("valid", "test"):
         if split in tables and split in mask_files:
@@ -106,8 +109,8 @@ def _read_tables(
         except UserError as error:
             faults["missing file"].append(str(error))
             continue
-        table, found = chexpert.scan(csv, folder)
-        _add(faults, found)
+        table, csv_faults = chexpert.scan(csv, folder)
+        _add(faults, csv_faults)
         if len(table):
             csvs[split], tables[split] = csv, table
     return csvs, tables
@@ -116,18 +119,18 @@ def _read_tables(
 def _read_mask_files(
     root: Location, faults: dict[str, list[str]]
 ) -> dict[str, chexlocalize.MaskFile]:
-    """The mask files that name any image; only the radiologists' may be missing."""
+    """Return the mask files with at least one image; only the radiologists' may be missing."""
     mask_files = {}
     for name, file in chexlocalize.FILES.items():
         with remote_path.wrap_io_errors(root):
             if name == "radiologists" and not (root / file).is_file():
                 continue
-        mask_file, found = chexlocalize.scan(root / file)
-        _add(faults, found)
+        mask_file, file_faults = chexlocalize.scan(root / file)
+        _add(faults, file_faults)
         if mask_file:
             mask_files[name] = mask_file
-        elif not found:
-            faults["no masks"].append(f"{root / file}: names no image; allowed: at least one")
+        elif not file_faults:
+            faults["no masks"].append(f"{root / file}: found no image; expected at least one")
     return mask_files
 
 
@@ -139,14 +142,14 @@ def _check_images(
     notes: dict[str, list[str]],
     progress: Callable[[int, int], None],
 ) -> dict[str, CheckedImage]:
-    """Return every image that can be decoded, by its path. Test images without masks are never used."""
+    """Return path -> image for all that can be decoded. No study uses test images without masks."""
     decoded = {}
     files = [file for table in tables.values() for file in remote_path.files(root, table["path"])]
     unused: set[str] = set()
     if test_masks is not None and "test" in tables:
         unused = set(tables["test"]["path"][~tables["test"]["image_id"].isin(set(test_masks))])
-    with closing(image_validation.decode(files)) as answers:
-        for done, image in enumerate(answers, start=1):
+    with closing(image_validation.decode(files)) as images:
+        for done, image in enumerate(images, start=1):
             if image.fault is None:
                 decoded[image.path] = image
                 if image.path not in unused:
@@ -163,7 +166,7 @@ def _check_images(
 def _areas(
     mask_file: chexlocalize.MaskFile, faults: dict[str, list[str]]
 ) -> dict[tuple[str, str], int]:
-    """Pixels of every mask whose runs are sound, by image id and pathology."""
+    """Return (image id, pathology) -> pixels of the masks with valid runs."""
     areas = {}
     for image_id, entry in mask_file.items():
         for name in entry:
@@ -194,7 +197,7 @@ def _check_sizes(
             faults[kind].append(str(error))
         if image_id not in paths:
             faults["masks of unknown image"].append(
-                f"{mask_file.path}: {image_id} is not in {csv}; allowed: its images"
+                f"{mask_file.path}: found {image_id}; expected an image of {csv}"
             )
 
 
@@ -208,7 +211,7 @@ def _summary(csv: Location, table: pd.DataFrame) -> dict[str, Any]:
             "uncertain": values == -1,
             "blank": np.isnan(values),
         }
-        labels[name] = {word: int(chosen.sum()) for word, chosen in counts.items()}
+        labels[name] = {kind: int(matches.sum()) for kind, matches in counts.items()}
     return {
         "csv": str(csv),
         "images": len(table),
@@ -226,12 +229,12 @@ def _compare_labels(
     table: pd.DataFrame,
     notes: dict[str, list[str]],
 ) -> dict[str, Any]:
-    """How many images have masks, by pathology; labels and masks that contradict each other become notes."""
+    """Return how many images have masks, by pathology; add notes if labels and masks disagree."""
     image_ids = table["image_id"].tolist()
     for image_id in image_ids:
         if image_id not in mask_file:
             notes["image without masks"].append(
-                f"{mask_file.path}: {image_id} of {csv.name} is not named"
+                f"{mask_file.path}: {image_id} of {csv.name} is missing"
             )
     with_pixels = {}
     for name in PATHOLOGIES:
@@ -254,9 +257,9 @@ def _compare_labels(
     }
 
 
-def _add(faults: dict[str, list[str]], found: Sequence[tuple[str, str]]) -> None:
-    for kind, message in found:
-        faults[kind].append(message)
+def _add(messages: dict[str, list[str]], additions: Sequence[tuple[str, str]]) -> None:
+    for kind, message in additions:
+        messages[kind].append(message)
 
 
 def _group(kind: str, messages: Sequence[str]) -> dict[str, Any]:
@@ -283,7 +286,7 @@ def _splits_text(splits: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _labels_text(splits: Mapping[str, Mapping[str, Any]]) -> str:
-    """Per observation and split the share of positive labels, and the share of uncertain ones where there are any."""
+    """Return a table of the share of positive labels, and of uncertain ones if there are any."""
     lines = [
         f"{'labelled positive (+ uncertain)':<32}" + "".join(f"{split:>16}" for split in splits)
     ]
@@ -291,14 +294,9 @@ def _labels_text(splits: Mapping[str, Mapping[str, Any]]) -> str:
         cells = []
         for summary in splits.values():
             counts = summary["labels"][name]
-            share = f"{counts['positive'] / summary['images']:.1%}"
-            cells.append(
-                share
-                + (
-                    f" (+{counts['uncertain'] / summary['images']:.1%})"
-                    if counts["uncertain"]
-                    else ""
-                )
-            )
+            cell = f"{counts['positive'] / summary['images']:.1%}"
+            if counts["uncertain"]:
+                cell += f" (+{counts['uncertain'] / summary['images']:.1%})"
+            cells.append(cell)
         lines.append(f"{name:<32}" + "".join(f"{cell:>16}" for cell in cells))
     return "\n".join(lines)

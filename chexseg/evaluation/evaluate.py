@@ -1,4 +1,4 @@
-"""`chexseg evaluate`: one CheXlocalize file against another, by the paper's measure or that benchmark's."""
+"""Evaluate one CheXlocalize file against another, by the paper's metric or the benchmark's."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ METRICS = ("pooled", "per-image", "hit-rate")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """table: pathology, n_images, the metric (``iou`` or ``hit_rate``) and, but for pooled, ``lower`` and ``upper``; its last
-    row is the mean of the pathologies that have a value. left_out: what only one of the two files has. published: file name
-    -> the benchmark's own tables. notes: what was left out, and why.
+    """Scores of predictions against a mask file.
+
+    table: columns pathology, n_images, the metric (``iou`` or ``hit_rate``) and, except for pooled,
+    ``lower`` and ``upper``. Its last row is the mean of the pathologies that have a value.
+    published: file name -> table of the benchmark. notes: everything left out, with the reason.
     """
 
     table: pd.DataFrame
@@ -37,7 +39,7 @@ class Evaluation:
     published: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the published tables, as plain JSON; a value that isn't defined is None."""
+        """Return all but the published tables as plain JSON; undefined values are None."""
         rows = json.loads(self.table.to_json(orient="records", double_precision=15))
         return {"rows": rows, "left_out": self.left_out.as_dict(), "notes": list(self.notes)}
 
@@ -45,22 +47,27 @@ class Evaluation:
 def evaluate(
     gt: Location, pred: Path, metric: str = "pooled", true_pos_only: bool = True, seed: int = 0
 ) -> Evaluation:
-    """Predictions against the mask file `gt`.
+    """Evaluate predictions against the mask file `gt`.
 
-    ``pooled`` is the paper's IoU: intersections and unions summed over images, then divided; `n_images` counts the images in
-    which `gt` has pixels of the pathology. The others are the CheXlocalize benchmark's (Saporta et al. 2022, Methods, and
-    ``eval.py`` of the published code), the mean over `n_images` with a 95% interval over 1,000 bootstrap samples of images:
+    ``pooled`` is the paper's IoU: intersections and unions are summed over images, then divided.
+    `n_images` counts the images in which `gt` has pixels of the pathology.
 
-    - ``per-image``: each image's own IoU, on the true positive slice, where both files have pixels of the pathology, or
-      else, with `true_pos_only` off, where either has; then images that `gt` doesn't name count too.
-    - ``hit-rate``: whether the most representative point lies in the mask, where `gt` has pixels. `pred` is a directory of
-      heat maps or a JSON file of points (`report.hit_rate`).
+    The other metrics are the CheXlocalize benchmark's (Saporta et al. 2022, Methods, and
+    ``eval.py`` of the published code). They are means over `n_images` images with a 95% interval
+    over 1,000 bootstrap samples of images:
 
-    Image ids may differ by an image's ending. A pathology that only one of the two names, in whatever image, is left out. An
-    image that the predictions don't name is an empty one, as in the published code, and a miss of a file of points; one
-    without a heat map is left out. A value is NaN, and left out of the mean, where `n_images` is 0; the row ``mean`` has the
-    number of images. Raises `UserError` for an unknown metric, a damaged file, files without a common image or pathology,
-    masks of different sizes or a point outside its image.
+    - ``per-image``: the IoU of each image in which both files have pixels of the pathology (true
+      positives). With `true_pos_only` off, one file suffices, and images missing from `gt` count.
+    - ``hit-rate``: the share of masks that contain the most representative point. `pred` is a
+      directory of heat maps or a JSON file of points (`hit_rate.hits`).
+
+    Image ids may differ by the suffix of an image file. A pathology that only one of the files
+    names is left out. An image missing from `pred` counts as empty, as in the published code, or as
+    a miss in a file of points; one without a heat map is left out.
+
+    A value is NaN, and left out of the mean, if `n_images` is 0; the row ``mean`` has the number of
+    images. Raises `UserError` for an unknown metric, a damaged file, files without a common image
+    or pathology, masks of different sizes, or a point outside its image.
     """
     if metric not in METRICS:
         raise UserError(
@@ -68,7 +75,7 @@ def evaluate(
         )
     truth = chexlocalize.read(gt)
     if not truth:
-        raise UserError(f"{gt}: names no image; allowed: at least one")
+        raise UserError(f"{gt}: names no image; expected: at least one")
     if metric == "hit-rate":
         hits = hit_rate.hits(truth, pred)
         return _benchmark(
@@ -80,13 +87,13 @@ def evaluate(
     )
     all_images = metric == "per-image" and not true_pos_only
     image_ids = sorted(set(truth) | set(predicted)) if all_images else sorted(truth)
-    counted = count(truth, predicted, image_ids)
-    counts_IK3 = counted.counts_IK3
+    counts_IK3 = count(truth, predicted, image_ids)
     counts_IK3[:, [name not in names for name in PATHOLOGIES]] = 0
     if left_out.unknown_images:
         verb = "counted" if all_images else "ignored"
         notes.append(
-            f"{pred}: names {len(left_out.unknown_images)} images that {gt} doesn't ({left_out.unknown_images[0]}, ...): {verb}"
+            f"{pred}: names {len(left_out.unknown_images)} images that {gt} doesn't"
+            f" ({left_out.unknown_images[0]}, ...): {verb}"
         )
     if metric == "pooled":
         iou_K = pooled_iou(counts_IK3, require_expert=True)
@@ -96,17 +103,18 @@ def evaluate(
         table = _table("iou", iou_K, (counts_IK3[..., 2] > 0).sum(axis=0), len(truth))
         notes += _missing_images(pred, left_out, len(truth), named_K)
         return Evaluation(table, (*notes, *_undefined(iou_K, left_out)), left_out)
-    # Each image alone: the mean over one.
+    # An added axis makes every image a set of one image.
     iou_IK = per_image_iou(counts_IK3[:, None], "true-positives" if true_pos_only else "all")
     named_K = protocol.means(iou_IK[[image_id in predicted for image_id in image_ids]])
     notes += _missing_images(pred, left_out, len(truth), named_K)
     if true_pos_only:
         predicted_IK, true_IK = counts_IK3[..., 1] > 0, counts_IK3[..., 2] > 0
-        missed, invented = (true_IK & ~predicted_IK).sum(), (predicted_IK & ~true_IK).sum()
+        missed, extra = (true_IK & ~predicted_IK).sum(), (predicted_IK & ~true_IK).sum()
         notes.append(
-            f"per-image: left out {missed} masks without a prediction and {invented} predictions without a mask"
+            f"per-image: left out {missed} masks without a prediction"
+            f" and {extra} predictions without a mask"
         )
-    return _benchmark("iou", counted.image_ids, iou_IK, notes, left_out, seed)
+    return _benchmark("iou", tuple(image_ids), iou_IK, notes, left_out, seed)
 
 
 def _benchmark(
@@ -136,7 +144,7 @@ def _table(name: str, value_K: np.ndarray, n_K: np.ndarray, images: int) -> pd.D
 
 
 def _undefined(value_K: np.ndarray, left_out: LeftOut) -> list[str]:
-    """A note of the pathologies without a value, but for those that are left out and noted already."""
+    """Return a note on pathologies without a value, except those already noted as left out."""
     noted = {*left_out.not_predicted, *left_out.not_in_truth}
     names = [
         name
@@ -147,11 +155,15 @@ def _undefined(value_K: np.ndarray, left_out: LeftOut) -> list[str]:
 
 
 def _missing_images(pred: Path, left_out: LeftOut, images: int, named_K: np.ndarray) -> list[str]:
-    """A note of images without predictions, and the mean without them. named_K: values on the others."""
+    """Return a note on images without predictions and the mean without them.
+
+    named_K: values on the images that have predictions.
+    """
     missing = left_out.missing_images
     if not missing:
         return []
     return [
-        f"{pred}: doesn't name {len(missing)} of {images} images ({missing[0]}, ...): taken as empty, as CheXlocalize does;"
-        f" on the others alone the mean is {miou(named_K)[0]:.3f}"
+        f"{pred}: doesn't name {len(missing)} of {images} images ({missing[0]}, ...):"
+        " counted as empty, as in CheXlocalize's evaluation;"
+        f" without them the mean is {miou(named_K)[0]:.3f}"
     ]

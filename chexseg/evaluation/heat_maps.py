@@ -1,113 +1,94 @@
-"""Heat maps as CheXlocalize publishes them, one file an image and pathology: read without running anything in them."""
+"""Read heat maps as CheXlocalize publishes them, one file per image and pathology, safely.
+
+Nothing that a file contains is executed, and a small file cannot allocate much memory.
+"""
 
 from __future__ import annotations
 
 import io
 import pickle
 import pickletools
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from chexseg.errors import UserError, reason
 from chexseg.pathologies import ALIASES, PATHOLOGIES
 
-#: ``ID_PATHOLOGY_map`` and one of these: the published pickles, or NumPy's own files.
+if TYPE_CHECKING:
+    import torch
+
+#: Suffixes after ``ID_PATHOLOGY_map``: the published pickles, or NumPy's own files.
 ENDINGS = (".pkl", ".npy")
 
 
 def find(directory: Path) -> tuple[dict[tuple[str, str], Path], list[Path]]:
-    """((image id, pathology) -> its file, files of things that are none of the ten) of a directory and those below it.
+    """Return ({(image id, pathology): file}, other files) of a directory and its subdirectories.
 
-    Raises `UserError` where there is no heat map, or two of one image and pathology.
+    The other files are heat maps of observations that are not among the ten pathologies. Raises
+    `UserError` if there is no heat map, or if an image and pathology have two.
     """
-    found: dict[tuple[str, str], Path] = {}
+    paths: dict[tuple[str, str], Path] = {}
     others = []
     for path in sorted(path for path in directory.rglob("*_map.*") if path.suffix in ENDINGS):
         image_id, _, name = path.stem.removesuffix("_map").rpartition("_")
         name = ALIASES.get(name, name)
         if name not in PATHOLOGIES:
             others.append(path)
-        elif (image_id, name) in found:
+        elif (image_id, name) in paths:
             raise UserError(
-                f"{path}: there is {found[image_id, name]} too; allowed: one heat map an image and pathology"
+                f"{path}: found a second heat map besides {paths[image_id, name]};"
+                " expected: one heat map per image and pathology"
             )
         else:
-            found[image_id, name] = path
-    if not found:
+            paths[image_id, name] = path
+    if not paths:
         raise UserError(
-            f"{directory}: found no heat map; allowed: files such as patient1_study1_view1_frontal_Edema_map.pkl"
+            f"{directory}: found no heat map;"
+            " expected: files such as patient1_study1_view1_frontal_Edema_map.pkl"
         )
-    return found, others
+    return paths, others
 
 
 def read(path: Path) -> np.ndarray:
-    """scores_hw, float32, at the file's own resolution.
+    """Return scores_hw (float32) of one heat map, at the resolution of the file.
 
-    A pickle is a mapping whose ``map`` is a tensor (1, 1, h, w); of what pickles can name, only what tensors are rebuilt from
-    is allowed, and nothing may be changed once it is built. Raises `UserError` for anything else in it, a tensor larger than
-    its storage, another shape, or values that aren't finite.
+    A pickle is a mapping whose ``map`` is a tensor of shape (1, 1, h, w). It may only refer to the
+    functions that rebuild tensors. Raises `UserError` for any other content, a tensor larger than
+    its storage, another shape, or values that are not finite.
     """
     try:
-        found: Any = (
-            np.load(path, allow_pickle=False) if path.suffix == ".npy" else _unpickled(path)
-        )
-    except (
-        Exception
-    ) as error:  # a damaged file can fail in pickle's, torch's and NumPy's readers, with any type
-        message = f"{path}: found no heat map ({reason(error)}); allowed: a published pickle, or .npy of (h, w)"
-        raise UserError(message) from None
-    scores = np.asarray(found)
+        content = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _unpickle(path)
+    except Exception as error:  # pickle, torch and NumPy raise any type on a damaged file
+        message = f"{path}: found no heat map ({reason(error)})"
+        raise UserError(f"{message}; expected: a published pickle, or .npy of (h, w)") from None
+    scores = np.asarray(content)
     shape = scores.shape
     while scores.ndim > 2 and scores.shape[0] == 1:
         scores = scores[0]
     if scores.ndim != 2 or not scores.size or scores.dtype.kind not in "fiu":
         raise UserError(
-            f"{path}: found an array {shape} of {scores.dtype}; allowed: numbers of (1, 1, h, w) or (h, w)"
+            f"{path}: found an array {shape} of {scores.dtype};"
+            " expected: numbers of shape (1, 1, h, w) or (h, w)"
         )
     if not np.isfinite(scores).all():
-        raise UserError(f"{path}: found values that aren't finite; allowed: finite numbers")
+        raise UserError(f"{path}: found values that aren't finite; expected: finite numbers")
     return scores.astype(np.float32)
 
 
-def _unpickled(path: Path) -> np.ndarray:
-    import torch
-
-    def storage(raw: bytes) -> Any:
-        if zipfile.is_zipfile(io.BytesIO(raw)):
-            entries = zipfile.ZipFile(io.BytesIO(raw)).infolist()
-            if any(
-                entry.compress_type != zipfile.ZIP_STORED for entry in entries
-            ):  # torch itself never compresses
-                raise pickle.UnpicklingError("a compressed storage, whose size has no bound")
-        return torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
-
-    def tensor(
-        storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *ignored: object
-    ) -> torch.Tensor:
-        # torch would enlarge the storage by memory that may hold anything.
-        if not isinstance(storage, torch.storage.TypedStorage):
-            raise pickle.UnpicklingError(f"a tensor of a {type(storage).__name__}")
-        numbers = storage._untyped_storage.nbytes() // storage.dtype.itemsize
-        last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
-        if min(offset, last, *size, *stride) < 0 or last >= numbers:
-            raise pickle.UnpicklingError(
-                f"a tensor of {tuple(size)} in a storage of {numbers} numbers"
-            )
-        return torch._utils._rebuild_tensor(storage, offset, size, stride)
-
-    #: What a pickled tensor on the CPU names. torch's own reader of the storage would unpickle anything.
+def _unpickle(path: Path) -> np.ndarray:
+    #: All globals that the pickle of a CPU tensor refers to. torch's own reader would unpickle any
+    #: storage without restrictions.
     allowed: Mapping[tuple[str, str], Callable[..., Any]] = {
-        ("torch._utils", "_rebuild_tensor_v2"): tensor,
-        ("torch.storage", "_load_from_bytes"): storage,
+        ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+        ("torch.storage", "_load_from_bytes"): _load_storage,
         ("collections", "OrderedDict"): OrderedDict,
     }
 
-    class Tensors(pickle.Unpickler):
+    class TensorUnpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
             if (module, name) not in allowed:
                 raise pickle.UnpicklingError(f"it would run {module}.{name}")
@@ -115,24 +96,67 @@ def _unpickled(path: Path) -> np.ndarray:
 
     raw = path.read_bytes()
     for opcode, argument, _ in pickletools.genops(raw):
-        if opcode.name == "BUILD":  # sets attributes, of functions too
+        if opcode.name == "BUILD":  # sets attributes, even of functions
             raise pickle.UnpicklingError("it would change an object")
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(
-            raw
-        ):  # memory is taken up to this number
+        # The unpickler allocates a memo of this length.
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and cast(int, argument) > len(raw):
             raise pickle.UnpicklingError("it would take memory without bounds")
-    scores = Tensors(io.BytesIO(raw)).load()["map"]
-    if (
-        scores.nbytes > scores.untyped_storage().nbytes()
-    ):  # a stride of 0 repeats numbers without end
+    scores = TensorUnpickler(io.BytesIO(raw)).load()["map"]
+    # A stride of 0 repeats numbers without end.
+    if scores.nbytes > scores.untyped_storage().nbytes():
         raise pickle.UnpicklingError(f"a tensor of {tuple(scores.shape)} larger than its storage")
-    return scores.numpy()
+    return np.asarray(scores.numpy())
+
+
+def _load_storage(raw: bytes) -> torch.TypedStorage:
+    """Return the storage in the bytes that a pickled tensor contains.
+
+    Pickled tensors never contain a zip archive. Archives are refused because their members may be
+    compressed, so that their size has no bound, and because torch and zipfile can read different
+    members from the same bytes.
+    """
+    import torch
+
+    if raw.startswith(b"PK"):
+        raise pickle.UnpicklingError("an archive, possibly compressed: its size has no bound")
+    storage = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+    # torch would also load a tensor, whose size it doesn't compare with the storage.
+    if not isinstance(storage, torch.TypedStorage):
+        raise pickle.UnpicklingError(f"a {type(storage).__name__} in place of a storage")
+    if (size := storage._untyped_storage.nbytes()) > len(raw):
+        raise pickle.UnpicklingError(f"a storage of {size} bytes in a file of {len(raw)}")
+    return storage
+
+
+def _rebuild_tensor(
+    storage: torch.TypedStorage,
+    offset: int,
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
+    *ignored: object,
+) -> torch.Tensor:
+    """Return a tensor of a storage; raise `UnpicklingError` if it reaches beyond the storage.
+
+    torch itself would enlarge the storage by uninitialised memory.
+    """
+    import torch
+
+    # The arithmetic of other numbers, such as uint8 tensors, wraps around.
+    if not all(type(n) is int for n in (offset, *size, *stride)):
+        raise pickle.UnpicklingError("a tensor whose sizes are not integers")
+    numbers = storage._untyped_storage.nbytes() // storage.dtype.itemsize
+    last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
+    if min(offset, last, *size, *stride) < 0 or last >= numbers:
+        raise pickle.UnpicklingError(f"a tensor of {tuple(size)} in a storage of {numbers} numbers")
+    rebuild = cast("Callable[..., torch.Tensor]", torch._utils._rebuild_tensor)
+    return rebuild(storage, offset, size, stride)
 
 
 def most_representative_point(scores_hw: np.ndarray, size: tuple[int, int]) -> tuple[int, int]:
-    """(row, column) of the highest score when the map is resized bilinearly to `size`, the image's (height, width).
+    """Return (row, column) of the highest score after bilinear resizing to the image's `size`.
 
-    Of several the first, row by row, as in the published code. The map reaches from edge to edge of the image.
+    size: (height, width). If several pixels share the highest score, the first in row-major order
+    is returned, as in the published code. The map covers the image from edge to edge.
     """
     import torch
 

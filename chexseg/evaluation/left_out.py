@@ -1,4 +1,4 @@
-"""Pathologies that both sides of an evaluation name, and what only one of them has."""
+"""Determine which pathologies and images an evaluation scores and which it leaves out."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from chexseg.pathologies import PATHOLOGIES
 
 @dataclass(frozen=True)
 class LeftOut:
-    """not_predicted: pathologies that only the truth names; not_in_truth: that only the predictions name.
+    """Pathologies and images that only one side names.
 
-    missing_images: ids of the truth that the predictions don't name; unknown_images: the other way round.
+    not_predicted: pathologies of the truth alone; not_in_truth: pathologies of the predictions
+    alone. missing_images: image ids of the truth alone; unknown_images: of the predictions alone.
     """
 
     not_predicted: tuple[str, ...]
@@ -24,7 +25,7 @@ class LeftOut:
     unknown_images: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
+        """Return the fields as plain JSON."""
         return {name: list(values) for name, values in asdict(self).items()}
 
 
@@ -35,10 +36,12 @@ def scored(
     predicted: object,
     matching: Matching,
 ) -> tuple[tuple[str, ...], LeftOut, list[str]]:
-    """Return (pathologies that both sides name, what is left out, notes of it). `truth` and `predicted` name the sources.
+    """Return (pathologies that both sides name, everything else, notes on it).
 
-    A pathology that predictions name in no image was not predicted: a model of other pathologies doesn't get zeros for it. One
-    that they name in some image is predicted as empty in all others. Raises `UserError` if no pathology is on both sides.
+    `truth` and `predicted` name the sources in messages. A pathology that the predictions name in
+    no image was not predicted, so that a model of other pathologies doesn't get zeros for it. If
+    they name it in some image, it counts as empty in all others. Raises `UserError` if no pathology
+    is common.
     """
     true_names, predicted_names = set(true_names), set(predicted_names)
     names, not_predicted, not_in_truth = (
@@ -52,12 +55,13 @@ def scored(
     if not names:
         raise UserError(
             f"{predicted}: found no pathology of {truth}: only {', '.join(not_in_truth) or 'none'};"
-            f" expected: some of {', '.join(not_predicted) or 'none'}"
+            f" expected: at least one of {', '.join(not_predicted) or 'none'}"
         )
     notes = list(matching.notes)
     for source, lacking in ((predicted, not_predicted), (truth, not_in_truth)):
         if lacking:
             notes.append(
-                f"{source}: doesn't name {len(lacking)} pathologies, which are left out of the mean: {', '.join(lacking)}"
+                f"{source}: doesn't name {len(lacking)} pathologies,"
+                f" which are left out of the mean: {', '.join(lacking)}"
             )
     return names, LeftOut(not_predicted, not_in_truth, matching.missing, matching.unknown), notes

@@ -1,1 +1,1 @@
-"""Networks and losses: plain PyTorch, without files or Ray."""
+"""Networks and losses in plain PyTorch, and their weights; without Ray."""

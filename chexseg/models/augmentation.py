@@ -1,4 +1,4 @@
-"""Random views of radiographs: crop, rotation, flip, brightness and contrast of a whole batch at once, on its device."""
+"""Random crop, rotation, flip, brightness and contrast of a whole batch, on its device."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import torch.nn.functional as F
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far a view may be from its radiograph; with the defaults it is the radiograph.
+    """Strength of the random changes; the defaults change nothing.
 
-    crop: smallest share of the image's area that a view shows; the aspect ratio is kept, for shapes mean something here.
-    rotation: largest angle in degrees. flip: probability of a horizontal flip. brightness, contrast: largest relative change.
+    crop: smallest share of the image's area in a view. The aspect ratio is kept, because the shape
+        of organs is informative.
+    rotation: largest angle in degrees.
+    flip: probability of a horizontal flip.
+    brightness, contrast: largest relative change.
     """
 
     crop: float = 1.0
@@ -27,9 +30,10 @@ class Augmentation:
 def views(
     images_NHW: torch.Tensor, strength: Augmentation, generator: torch.Generator
 ) -> torch.Tensor:
-    """One random view of each grey uint8 image, of the same shape, type and device. What lies outside an image is black.
+    """Return one random view of each grey uint8 image, with the same shape, type and device.
 
-    generator: of the CPU, so that its seed gives the same views on every device.
+    Pixels outside an image are black. The generator must be on the CPU, so that its seed gives the
+    same views on every device.
     """
     count, height, width = images_NHW.shape
     draws = torch.rand(7, count, generator=generator).to(images_NHW.device)
@@ -38,16 +42,19 @@ def views(
     angle_N = math.radians(strength.rotation) * signed[1]
     mirror_N = torch.where(draws[2] < strength.flip, -1.0, 1.0)
     cosine_N, sine_N = side_N * angle_N.cos(), side_N * angle_N.sin()
-    # All three are one map from the view's coordinates to the image's, so pixels are interpolated once. Coordinates go
-    # from -1 to 1 along both sides, so that a rotation takes the ratio of the sides.
+    # Crop, rotation and flip form one affine map from view to image coordinates, so pixels are
+    # interpolated once. Coordinates go from -1 to 1 along both sides, so a rotation needs the ratio
+    # of the sides.
     rows = [
         [cosine_N * mirror_N, -sine_N * height / width, (1 - side_N) * signed[3]],
         [sine_N * mirror_N * width / height, cosine_N, (1 - side_N) * signed[4]],
     ]
     maps_N23 = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
     grid_NHW2 = F.affine_grid(maps_N23, [count, 1, height, width], align_corners=False)
-    seen_NHW = F.grid_sample(images_NHW[:, None].float(), grid_NHW2, align_corners=False)[:, 0]
-    seen_NHW = seen_NHW * (1 + strength.brightness * signed[5])[:, None, None]
-    mean_N11 = seen_NHW.mean(dim=(1, 2), keepdim=True)
-    seen_NHW = mean_N11 + (seen_NHW - mean_N11) * (1 + strength.contrast * signed[6])[:, None, None]
-    return seen_NHW.round().clamp(0, 255).to(torch.uint8)
+    views_NHW = F.grid_sample(images_NHW[:, None].float(), grid_NHW2, align_corners=False)[:, 0]
+    views_NHW = views_NHW * (1 + strength.brightness * signed[5])[:, None, None]
+    mean_N11 = views_NHW.mean(dim=(1, 2), keepdim=True)
+    views_NHW = (
+        mean_N11 + (views_NHW - mean_N11) * (1 + strength.contrast * signed[6])[:, None, None]
+    )
+    return views_NHW.round().clamp(0, 255).to(torch.uint8)

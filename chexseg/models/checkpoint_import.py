@@ -1,21 +1,24 @@
-"""Foreign checkpoints: read without running anything that is in them, their names mapped onto our encoders.
+"""Import of foreign checkpoints: read them safely, and map their names onto our encoders.
 
-Read are safetensors, and torch's own formats as far as ``torch.load(weights_only=True)`` reads them: tensors and plain
-containers. Whatever would have to be called to be unpickled is refused by name.
+Supports safetensors, and torch's own formats if ``torch.load(weights_only=True)`` reads them, that
+is, tensors and plain containers. Nothing in a file is run. A file whose unpickling would call
+anything else is refused, and the error names it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 import pickletools
 import re
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file
@@ -24,10 +27,10 @@ from torch import Tensor
 from chexseg.errors import UserError
 from chexseg.models import encoders
 
-#: Under which of its keys a checkpoint may keep its state dict; a file without any of them is a state dict itself.
+#: Keys under which a checkpoint may store its state dict; without any of them it is one itself.
 CONTAINERS = ("state_dict", "model_state_dict", "model", "network", "net")
-#: What may stand before an encoder's names: MoCo-CXR's query encoder (trained in parallel), CheXpert's in Lightning,
-#: common wrappers, and nothing, as torchvision and timm have it.
+#: Prefixes of an encoder's names: MoCo-CXR's query encoder (trained in parallel), CheXpert models
+#: in Lightning, common wrappers, and none, as in torchvision and timm.
 PREFIXES = (
     "module.encoder_q.",
     "encoder_q.",
@@ -39,21 +42,23 @@ PREFIXES = (
     "backbone.",
     "",
 )
-#: Older DenseNets of torchvision: ``denselayer1.norm.1.weight`` for what is now ``denselayer1.norm1.weight``.
+#: Old DenseNets of torchvision have ``denselayer1.norm.1.weight`` for ``denselayer1.norm1.weight``.
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
-#: A counter of the batch normalisation that only a momentum of None reads; old files lack it.
+#: A buffer of batch normalisation, used only with a momentum of None; old files lack it.
 _COUNTER = "num_batches_tracked"
-#: What a file of plain weights names too.
+#: Globals that plain weights need too.
 _PLAIN = re.compile(r"collections\.OrderedDict|torch\._utils\._rebuild_\w+|torch\.\w+Storage")
-_ALLOWED = "allowed: tensors in plain dictionaries and lists, as safetensors or by torch.save"
+_EXPECTED = "expected tensors in plain dictionaries and lists, as safetensors or by torch.save"
 
 
 @dataclass(frozen=True)
 class ForeignEncoder:
-    """weights: the names, shapes and types of ``encoders.build(architecture).state_dict()``, complete.
+    """An encoder read from a foreign checkpoint.
 
-    prefix: what stood before the names in the file. matched: how many tensors came from there. ignored: the file's other
-    tensors (heads, a momentum encoder, a queue).
+    weights: a complete state dict, with names, shapes and types as in `encoders.build`.
+    prefix: prefix of the names in the file.
+    matched: number of tensors taken from the file.
+    ignored: the file's other tensors (heads, a momentum encoder, a queue).
     """
 
     architecture: str
@@ -64,7 +69,7 @@ class ForeignEncoder:
 
     @property
     def sha256(self) -> str:
-        """Of the weights alone, not of the file: the same weights under other names are the same encoder."""
+        """Return the digest of the weights; it doesn't depend on their names in the file."""
         digest = hashlib.sha256()
         for name, value in sorted(self.weights.items()):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -73,49 +78,78 @@ class ForeignEncoder:
 
 
 def read(path: Path) -> Any:
-    """What a checkpoint holds: tensors, numbers and text in dictionaries and lists. Nothing of it is run.
+    """Return a checkpoint's content: tensors, numbers and text in dictionaries and lists.
 
-    Raises `UserError` for what isn't there or is damaged, and for a file that would need unpickling beyond that.
+    Raises `UserError` for a file that is missing, damaged, compressed, or needs more than that.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; allowed: a checkpoint")
+        raise UserError(f"{path}: no such file; expected a checkpoint")
     try:
         if path.suffix.lower() == ".safetensors":
             return load_file(path)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # torch warns of protocols and TorchScript on more than one line
-            return torch.load(path, weights_only=True, map_location="cpu")
+            # torch's warnings about protocols and TorchScript span several lines.
+            warnings.simplefilter("ignore")
+            return torch.load(_uncompressed(path), weights_only=True, map_location="cpu")
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except pickle.UnpicklingError as error:
         raise UserError(_refusal(path, _offender(path, str(error)))) from None
-    except (
-        Exception
-    ) as error:  # torch's readers raise nearly anything for bytes that they didn't write
-        if found := re.search(r"weights_only=True\W* with (.+?)(?: passed|\. |$)", str(error)):
-            raise UserError(
-                _refusal(path, found[1])
-            ) from None  # TorchScript, and torch's old tar files
+    except Exception as error:  # torch raises almost any exception for bytes it did not write
+        # This message is about TorchScript or torch's old tar files.
+        if unsupported := re.search(
+            r"weights_only=True\W* with (.+?)(?: passed|\. |$)", str(error)
+        ):
+            raise UserError(_refusal(path, unsupported[1])) from None
         reason = " ".join([type(error).__name__, *str(error).splitlines()[:1]])
         raise UserError(
-            f"{path}: damaged, or no file of weights ({_shown(reason)}); {_ALLOWED}"
+            f"{path}: damaged, or not a file of weights ({_printable(reason)}); {_EXPECTED}"
         ) from None
 
 
-def encoder(path: Path, architecture: str) -> ForeignEncoder:
-    """The weights of an encoder of segmentation-models-pytorch from a checkpoint in any of the names of `PREFIXES`.
+def _uncompressed(path: Path) -> Path | io.BytesIO:
+    """Return the file for torch to read; a zip archive as a copy of its uncompressed members.
 
-    Raises `UserError` where the file can't be read (`read`), where a tensor is missing or has another shape, and where
-    there are more layers than the architecture has: a resnet34 has all of a resnet18's names.
+    A compressed member, or members that overlap, could need far more memory than the file. torch
+    and `zipfile` may find different directories in one file, so torch gets only what was checked.
+    Raises `UserError` for an archive with such members.
     """
-    with torch.device("meta"):  # only names, shapes and types are wanted
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            return path
+    copy = io.BytesIO()
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as checked:
+        members = archive.infolist()
+        size, limit = sum(member.file_size for member in members), path.stat().st_size
+        if size > limit or any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            script = any(member.filename.endswith("/constants.pkl") for member in members)
+            raise UserError(
+                f"{path}: found {'a TorchScript archive' if script else 'an archive'} with"
+                f" compressed or overlapping members ({size} bytes in {limit});"
+                f" {_EXPECTED}, uncompressed"
+            )
+        for member in members:
+            del member.CRC  # torch ignores it, and can write files without it
+            checked.writestr(member.filename, archive.read(member))
+    copy.seek(0)
+    return copy
+
+
+def encoder(path: Path, architecture: str) -> ForeignEncoder:
+    """Return the encoder in a checkpoint whose names start with any of `PREFIXES`.
+
+    architecture: an encoder of segmentation-models-pytorch. Raises `UserError` if the file can't be
+    read (`read`), if a tensor is missing or has another shape, and if the file has more layers than
+    the architecture (a resnet34 has all names of a resnet18).
+    """
+    with torch.device("meta"):  # only names, shapes and types are needed
         target = encoders.build(architecture).state_dict()
     state = _state_dict(path, read(path))
 
     def under(prefix: str) -> dict[str, str]:
-        """The encoder's name of a tensor -> the file's."""
+        """Return the encoder's name of a tensor -> its name in the file."""
         return {
             _OLD_DENSENET.sub(r"\1\2", name[len(prefix) :]): name
             for name in state
@@ -124,12 +158,12 @@ def encoder(path: Path, architecture: str) -> ForeignEncoder:
 
     prefix = max(PREFIXES, key=lambda prefix: len(under(prefix).keys() & target.keys()))
     names = under(prefix)
-    allowed = f"allowed: the weights of a {architecture}, or another --architecture"
+    expected = f"expected the weights of a {architecture}; hint: set another --architecture"
     missing = [name for name in target if name not in names and not name.endswith(_COUNTER)]
     if missing:
         raise UserError(
-            f"{path}: {len(missing)} tensors of a {architecture} are missing ({few(missing)}); found {few(list(state))};"
-            f" {allowed}"
+            f"{path}: {len(missing)} tensors of a {architecture} are missing ({few(missing)});"
+            f" found {few(list(state))}; {expected}"
         )
     roots = {name.partition(".")[0] for name in target}
     extra = [
@@ -137,28 +171,30 @@ def encoder(path: Path, architecture: str) -> ForeignEncoder:
     ]
     if extra:
         raise UserError(
-            f"{path}: found layers that a {architecture} has not ({few(extra)}); {allowed}"
+            f"{path}: found layers that a {architecture} does not have ({few(extra)}); {expected}"
         )
     weights = {}
     for name, like in target.items():
         if name not in names:
             weights[name] = torch.zeros(like.shape, dtype=like.dtype)
             continue
-        value, place = state[names[name]], f"{path}: {_shown(names[name])}"
+        value, location = state[names[name]], f"{path}: {_printable(names[name])}"
         if value.shape != like.shape:
             raise UserError(
-                f"{place}: found shape {tuple(value.shape)}, a {architecture} has {tuple(like.shape)}; {allowed}"
+                f"{location}: found shape {tuple(value.shape)}; expected {tuple(like.shape)}"
+                f" as in a {architecture}; hint: set another --architecture"
             )
         plain = (
             value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
         )
         if not plain or value.is_floating_point() != like.is_floating_point():
             raise UserError(
-                f"{place}: found a tensor of {value.dtype}, {value.layout}; allowed: plain {like.dtype}"
+                f"{location}: found a tensor of {value.dtype}, {value.layout};"
+                f" expected plain {like.dtype}"
             )
         weights[name] = value.detach().to(like.dtype).contiguous()
         if not weights[name].isfinite().all():
-            raise UserError(f"{place}: found values that are not finite; allowed: finite ones")
+            raise UserError(f"{location}: found infinite or NaN values; expected finite ones")
     used = {names[name] for name in target if name in names}
     return ForeignEncoder(
         architecture, weights, prefix, len(used), tuple(name for name in state if name not in used)
@@ -166,8 +202,8 @@ def encoder(path: Path, architecture: str) -> ForeignEncoder:
 
 
 def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, wherever in it they are kept."""
-    for _ in CONTAINERS:  # a bound: a file can hold itself
+    """Return the tensors of a checkpoint by name, from whichever of `CONTAINERS` holds them."""
+    for _ in CONTAINERS:  # limits the depth, because a container can contain itself
         inner = [
             content[key]
             for key in CONTAINERS
@@ -176,77 +212,74 @@ def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
         if not inner:
             break
         content = inner[0]
-    state = content.items() if isinstance(content, Mapping) else ()
-    found = {
-        name: value for name, value in state if isinstance(name, str) and isinstance(value, Tensor)
+    items = content.items() if isinstance(content, Mapping) else ()
+    state = {
+        name: value for name, value in items if isinstance(name, str) and isinstance(value, Tensor)
     }
-    if not found:
+    if not state:
         raise UserError(
-            f"{path}: found no state dict; allowed: tensors by name, alone or under {', '.join(CONTAINERS)}"
+            f"{path}: found no state dict; expected tensors by name, alone or under one of these"
+            f" keys: {', '.join(CONTAINERS)}"
         )
-    return found
+    return state
 
 
 def few(names: Sequence[str], number: int = 3) -> str:
-    """The first names of a file, and how many more there are."""
+    """Return the first names as a list in words, with the number of further names."""
     more = len(names) - number
-    return ", ".join(map(_shown, names[:number])) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(_printable, names[:number])) + (f" and {more} more" if more > 0 else "")
 
 
-def _shown(text: str) -> str:
-    """A foreign file's words as a terminal may have them: one line, no control characters."""
+def _printable(text: str) -> str:
+    """Return foreign text on one line, without control characters, cut to 120 characters."""
     return "".join(letter if letter.isprintable() else "?" for letter in text[:120])
 
 
 def _refusal(path: Path, what: str) -> str:
     return (
-        f"{path}: refused, for reading it needs more than plain weights: {what}. Nothing of it ran; {_ALLOWED}. From a file"
-        " that you trust, save the weights alone, on a machine that may run it:"
+        f"{path}: refused, because reading it requires more than plain weights: {what}. Nothing in"
+        f" it was run; {_EXPECTED}; hint: if you trust the file, save its weights alone:"
         f" torch.save(torch.load({path.name!r}, weights_only=False)['state_dict'], 'weights.pt')"
     )
 
 
 def _offender(path: Path, message: str) -> str:
-    """What torch has refused to unpickle: the global's name, or where torch names none, the file's own first ones."""
+    """Return the global that torch refused to unpickle; if it names none, the file's first ones."""
     if named := re.search(r"GLOBAL (\S+)", message):
-        return _shown(named[1])
-    if found := [name for name in dict.fromkeys(_globals(path)) if not _PLAIN.fullmatch(name)]:
-        return few(found)
-    return _shown(
-        next(
-            (line for line in reversed(message.splitlines()) if line and "torch.load" not in line),
-            message,
-        )
-    )
+        return _printable(named[1])
+    if names := [name for name in dict.fromkeys(_globals(path)) if not _PLAIN.fullmatch(name)]:
+        return few(names)
+    lines = [line for line in message.splitlines() if line and "torch.load" not in line]
+    return _printable(lines[-1] if lines else message)
 
 
 def _globals(path: Path) -> list[str]:
-    """The globals that a pickle names, read from its opcodes without running them, as far as it can be parsed."""
-    found: list[str] = []
-    texts: list[
-        str
-    ] = []  # as they are pushed: the last two before a STACK_GLOBAL are its module and its name
+    """Return the globals named in a pickle, parsed from its opcodes without running them.
+
+    A damaged pickle gives the names before the damage.
+    """
+    names: list[str] = []
+    # Strings in the order in which they are pushed; a STACK_GLOBAL takes its module and name from
+    # the last two.
+    texts: list[str] = []
     memo: list[str] = []
-    try:
+    with suppress(Exception):  # pickletools raises almost any exception for a damaged pickle
         for opcode, argument, _ in pickletools.genops(_pickled(path)):
             if opcode.name == "GLOBAL":
-                found.append(argument.replace(" ", "."))
+                names.append(str(argument).replace(" ", "."))
             elif opcode.name == "STACK_GLOBAL":
-                found.append(".".join(texts[-2:]))
+                names.append(".".join(texts[-2:]))
             elif opcode.name == "MEMOIZE":
                 memo.append(texts[-1] if texts else "")
-            elif opcode.name in ("BINGET", "LONG_BINGET") and argument < len(memo):
-                texts.append(memo[argument])
+            elif opcode.name in ("BINGET", "LONG_BINGET") and cast(int, argument) < len(memo):
+                texts.append(memo[cast(int, argument)])
             elif isinstance(argument, str):
                 texts.append(argument)
-    except (
-        Exception
-    ):  # a file that isn't a pickle to its end: what it has named so far is all there is to say
-        return found
-    return found
+    return names
 
 
 def _pickled(path: Path) -> bytes:
+    """Return the pickle in a checkpoint, from a zip archive or an older format."""
     if not zipfile.is_zipfile(path):
         return path.read_bytes()
     with zipfile.ZipFile(path) as archive:

@@ -1,18 +1,20 @@
-"""Classifiers of CheXpert's observations: a convolutional body that ends in ReLU, global average pooling, one linear layer."""
+"""Classifiers of CheXpert's observations: a convolutional body, global pooling, a linear layer."""
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from chexseg.models import encoders
 from chexseg.pathologies import OBSERVATIONS
 
 
 class Classifier(nn.Module):
-    """logits_NL = linear(mean over pixels of feature_map(images)).
+    """Computes logits_NL = linear(mean over pixels of feature_map(images)).
 
-    This form gives Grad-CAM without a backward pass (saliency.gradcam).
+    With this form Grad-CAM needs no backward pass (saliency.gradcam).
     """
 
     def __init__(self, body: nn.Module, channels: int):
@@ -20,19 +22,19 @@ class Classifier(nn.Module):
         self.body = body
         self.head = nn.Linear(channels, len(OBSERVATIONS))
 
-    def feature_map(self, images_NCHW: torch.Tensor) -> torch.Tensor:
-        """The last feature map after its ReLU, (N, C, H / 32, W / 32)."""
-        features = self.body(images_NCHW)
+    def feature_map(self, images_NCHW: Tensor) -> Tensor:
+        """Return the last feature map after its ReLU, (N, C, H / 32, W / 32)."""
+        features: Tensor | list[Tensor] = self.body(images_NCHW)
         return features[-1] if isinstance(features, list) else torch.relu(features)
 
-    def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:
-        return self.head(self.feature_map(images_NCHW).mean(dim=(2, 3)))
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        return cast(Tensor, self.head(self.feature_map(images_NCHW).mean(dim=(2, 3))))
 
 
 def build(architecture: str) -> Classifier:
-    """A randomly initialised classifier: ``densenet121`` (torchvision's) or any encoder of segmentation-models-pytorch.
+    """Return a classifier with random weights. Raises `UserError` for an unknown architecture.
 
-    Raises `UserError` for another name.
+    architecture: ``densenet121`` (torchvision's) or any encoder of segmentation-models-pytorch.
     """
     if architecture == "densenet121":
         from torchvision.models import densenet121

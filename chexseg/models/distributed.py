@@ -1,14 +1,18 @@
-"""A network on several workers that computes what it would on one: sums, batch statistics and dropout over the whole batch.
+"""Data-parallel training with the results of a single worker.
 
-Every worker draws the same batch and takes its share of the rows. Without a process group there is one worker, and nothing
-here does anything. Gradients: `DistributedDataParallel` takes the mean over workers, and the backward pass of `all_reduce_sum` the
-sum, so a loss of global sums has the same gradient as on one worker; a mean over the rows of equal shares has it anyway.
+Sums, batch statistics and dropout are those of the whole batch. Every worker draws the same batch
+and takes its share of the rows. Without a process group there is one worker, and these functions
+change nothing.
+
+Gradients: `DistributedDataParallel` averages over workers, and the backward pass of
+`all_reduce_sum` sums. A loss of global sums therefore has the same gradient as on one worker; so
+has a mean over rows if the shares are equal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -16,31 +20,34 @@ from torch import Tensor, nn
 
 
 def workers() -> int:
-    """How many workers train this network together."""
+    """Return the number of workers that train this network."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """This worker's number; 0 writes the results."""
+    """Return this worker's number; worker 0 writes the results."""
     return dist.get_rank() if workers() > 1 else 0
 
 
 def shard_batch(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """This worker's rows of a batch: as many expert ones, which stand first, as the others have, give or take one."""
+    """Return this worker's rows of a batch.
+
+    Expert rows come first in a batch, so workers' numbers of expert rows differ by at most one.
+    """
     return {name: values[rank() :: workers()] for name, values in batch.items()}
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:
-    """The sum over all workers, with a gradient."""
+    """Return the sum over all workers, with a gradient."""
     if workers() == 1:
         return values
     from torch.distributed.nn.functional import all_reduce
 
-    return all_reduce(values)
+    return cast(Tensor, all_reduce(values))
 
 
 def mean(values: Tensor) -> Tensor:
-    """The mean over all workers, without a gradient."""
+    """Return the mean over all workers, without a gradient."""
     if workers() == 1:
         return values.detach()
     summed = values.detach().clone()
@@ -49,15 +56,22 @@ def mean(values: Tensor) -> Tensor:
 
 
 class _BatchNorm2d(nn.BatchNorm2d):
-    """Batch statistics over all workers' rows. PyTorch's own SyncBatchNorm does that on GPUs only."""
+    """Batch normalisation over all workers' rows. PyTorch's SyncBatchNorm works on GPUs only.
+
+    `parallel` uses it only for modules with running statistics and a momentum.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        kind = input.dtype
-        input = input.to(
-            torch.promote_types(kind, torch.float32)
-        )  # statistics in bfloat16 would be none
+        dtype = input.dtype
+        # bfloat16 is too coarse for the sums.
+        input = input.to(torch.promote_types(dtype, torch.float32))
         axes, count = (0, 2, 3), input.numel() // input.shape[1] * workers()
         mean_C = all_reduce_sum(input.sum(axes)) / count
         centred = input - mean_C[:, None, None]
@@ -67,11 +81,11 @@ class _BatchNorm2d(nn.BatchNorm2d):
             self.running_mean.lerp_(mean_C, self.momentum)
             self.running_var.lerp_(variance_C * (count / (count - 1)), self.momentum)
         scale_C = self.weight * (variance_C + self.eps).rsqrt()
-        return (centred * scale_C[:, None, None] + self.bias[:, None, None]).to(kind)
+        return (centred * scale_C[:, None, None] + self.bias[:, None, None]).to(dtype)
 
 
 class _Dropout(nn.Dropout):
-    """Each worker draws the whole batch's mask, from the same generator, and uses its share of it."""
+    """Dropout that draws the whole batch's mask on every worker and applies its share of it."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or self.p == 0:
@@ -91,60 +105,58 @@ class _Dropout(nn.Dropout):
 
 
 def parallel(model: nn.Module, device: str) -> nn.Module:
-    """The model to call in training; gradients, batch statistics and dropout are those of the whole batch.
+    """Return the module to call in training, with the gradients of the whole batch.
 
-    `model` itself keeps its parameters and its state's names; with one worker it is what is returned. Raises ValueError for
-    a network whose batch normalisation can't be taken over workers.
+    `model` keeps its parameters and the names in its state dict; with one worker it is returned
+    itself. Raises ValueError for a network that several workers can't train (`unsupported_reason`).
     """
     if workers() == 1:
         return model
     on_gpu = torch.device(device).type == "cuda"
-    if fault := unsupported_reason(model, on_gpu):
-        raise ValueError(fault)
+    if reason := unsupported_reason(model, on_gpu):
+        raise ValueError(reason)
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.BatchNorm2d and not on_gpu:
-                setattr(
-                    module,
-                    name,
-                    _like(_BatchNorm2d(child.num_features, child.eps, child.momentum), child),
-                )
+                batch_norm = _BatchNorm2d(child.num_features, child.eps, child.momentum)
+                setattr(module, name, _share_state(batch_norm, child))
             elif isinstance(child, nn.Dropout):
-                setattr(module, name, _like(_Dropout(child.p), child))
+                setattr(module, name, _share_state(_Dropout(child.p), child))
     if on_gpu:
-        from timm.layers import convert_sync_batchnorm  # knows the kinds that timm's encoders have
+        # timm's function also converts the batch normalisation classes of its own encoders.
+        from timm.layers.norm_act import convert_sync_batchnorm
 
         convert_sync_batchnorm(model)
     model.to(device)
-    # Some encoders have weights that a segmenter doesn't use: static_graph finds them out once.
+    # Some encoders have weights that a segmenter doesn't use; static_graph detects them once.
     return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False, static_graph=True)
 
 
 def unsupported_reason(model: nn.Module, on_gpu: bool) -> str | None:
-    """Why several workers can't compute what one would with this network; None where they can."""
+    """Return why several workers can't compute the same as one worker; None if they can."""
     for child in model.modules():
         name = type(child).__name__
         if "Drop" in name and not isinstance(child, nn.Dropout):
-            return f"{name} draws for each worker by itself"
+            return f"{name} draws random numbers on each worker separately"
         usual = (
             type(child) is nn.BatchNorm2d
             and child.track_running_stats
             and child.momentum is not None
         )
         if isinstance(child, nn.modules.batchnorm._BatchNorm) and not on_gpu and not usual:
-            return f"{name} can't be taken over workers without GPUs"
+            return f"{name} can't be synchronised between workers without GPUs"
     return None
 
 
 def lost_a_worker(error: Exception) -> bool:
-    """Whether an error is that of a collective operation in which another worker didn't answer."""
-    told = isinstance(error, RuntimeError) and any(
+    """Return True if a collective operation failed because another worker didn't answer."""
+    from_backend = isinstance(error, RuntimeError) and any(
         name in str(error).lower() for name in ("gloo", "nccl")
     )
-    return workers() > 1 and (told or isinstance(error, dist.DistError))
+    return workers() > 1 and (from_backend or isinstance(error, dist.DistError))
 
 
-def _like(module: Any, other: nn.Module) -> Any:
-    """`module` with the tensors of `other`, not copies of them."""
+def _share_state(module: nn.Module, other: nn.Module) -> nn.Module:
+    """Give `module` the tensors of `other`, without copying them, and return it."""
     module._parameters, module._buffers = other._parameters, other._buffers
     return module.train(other.training)

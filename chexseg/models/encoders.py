@@ -1,7 +1,7 @@
-"""Encoders by name, the input normalisation each initialisation was trained with, and reading and writing of weights.
+"""Encoders by name, the input normalisation of each initialisation, and files of weights.
 
-segmentation-models-pytorch is imported where an encoder of it is built or named: it brings timm and torchvision, whose
-import takes longer than PyTorch's, and weights and pixels need neither.
+segmentation-models-pytorch is imported inside functions: it imports timm and torchvision, which
+take longer than PyTorch, and code that only handles weights and pixels needs neither.
 """
 
 from __future__ import annotations
@@ -10,28 +10,32 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from chexseg.errors import DamagedArtifactError, UserError, nearest
 from chexseg.store import manifest
 
-#: init -> (mean, std) of pixels in [0, 1]. ImageNet's weights want ImageNet's; all others CheXpert's (settings table).
+#: (mean, std) of pixels in [0, 1]. ImageNet weights expect ImageNet's, all others CheXpert's
+#: (the paper's table of settings).
 CHEXPERT_NORMALISATION = ((0.5020,) * 3, (0.085585,) * 3)
 IMAGENET_NORMALISATION = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def normalisation(init: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean_C, std_C) of the pixels in [0, 1] that an initialisation expects."""
+    """Return the (mean_C, std_C) of pixels in [0, 1] that an initialisation expects."""
     return IMAGENET_NORMALISATION if init == "imagenet" else CHEXPERT_NORMALISATION
 
 
-def prepare(pixels_NHW: torch.Tensor, init: str) -> torch.Tensor:
-    """Grey uint8 pixels -> normalised float images_NCHW of three equal channels, channels last in memory."""
+def prepare(pixels_NHW: Tensor, init: str) -> Tensor:
+    """Return grey uint8 pixels as normalised float images_NCHW with three equal channels.
+
+    The memory format is channels last.
+    """
     mean, std = (
         torch.tensor(values, device=pixels_NHW.device)[None, :, None, None]
         for values in normalisation(init)
@@ -41,42 +45,44 @@ def prepare(pixels_NHW: torch.Tensor, init: str) -> torch.Tensor:
 
 
 def check(architecture: str, field: str = "encoder.architecture") -> None:
-    """Raises `UserError`, naming the field, for what is no encoder of segmentation-models-pytorch."""
+    """Raise `UserError`, naming the field, unless segmentation-models-pytorch has the encoder."""
     from segmentation_models_pytorch import encoders
 
     names = encoders.get_encoder_names()
     if architecture not in names:
         raise UserError(
-            f"{field}: found {architecture!r}{nearest(architecture, names)}; allowed: {len(names)}"
-            " encoders of segmentation-models-pytorch, resnet18, resnet34, resnet50 among them"
+            f"{field}: found {architecture!r}{nearest(architecture, names)}; expected one of"
+            f" {len(names)} encoders of segmentation-models-pytorch, such as resnet18 or resnet50"
         )
 
 
 def published_settings(architecture: str) -> Mapping[str, str] | None:
-    """Where segmentation-models-pytorch has ImageNet weights: ``repo_id`` and ``revision``; None where it names none."""
+    """Return ``repo_id`` and ``revision`` of the published ImageNet weights, or None."""
     from segmentation_models_pytorch import encoders
 
-    description = encoders.encoders.get(architecture, {})
-    return description.get("pretrained_settings", {}).get("imagenet")
+    description: Mapping[str, Any] = encoders.encoders.get(architecture, {})
+    settings: Mapping[str, Mapping[str, str]] = description.get("pretrained_settings", {})
+    return settings.get("imagenet")
 
 
 def torchvision_cache(architecture: str) -> Path | None:
-    """The ImageNet weights that torchvision has downloaded to this machine before; None where there are none."""
+    """Return the file of ImageNet weights in torchvision's download cache, or None."""
     import torchvision
 
     try:
         weights = torchvision.models.get_model_weights(architecture)
     except ValueError:
         return None
-    first = weights[
-        "IMAGENET1K_V1"
-    ]  # the one that segmentation-models-pytorch and the paper's time had
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(first.url).name
+    # The paper and segmentation-models-pytorch use the first version.
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights["IMAGENET1K_V1"].url).name
     return path if path.is_file() else None
 
 
-def build(architecture: str) -> nn.Module:
-    """A randomly initialised encoder of segmentation-models-pytorch. Raises `UserError` for an unknown name."""
+def build(architecture: str) -> Any:
+    """Return an encoder with random weights. Raises `UserError` for an unknown architecture.
+
+    It is a module of segmentation-models-pytorch, which has no types.
+    """
     from segmentation_models_pytorch import encoders
 
     check(architecture)
@@ -84,7 +90,7 @@ def build(architecture: str) -> nn.Module:
 
 
 def save(module: nn.Module, path: Path, **description: Any) -> None:
-    """Weights as safetensors, with a JSON of the same name beside them saying what they are; whole or not at all."""
+    """Write weights as safetensors, and their description as a JSON file, both atomically."""
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(description, indent=1, sort_keys=True))
@@ -94,24 +100,24 @@ def save(module: nn.Module, path: Path, **description: Any) -> None:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Return what `save` was told of the weights. Raises `DamagedArtifactError` as `manifest.verify`."""
+    """Return the description passed to `save`. Raises as `manifest.verify`."""
     note = path.with_suffix(".json")
     try:
-        return json.loads(manifest.read_bytes(note))
+        return cast(dict[str, Any], json.loads(manifest.read_bytes(note)))
     except (ValueError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
         raise DamagedArtifactError(f"{note}: not JSON ({error})") from None
 
 
-def fill(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Put weights into a module; every tensor must fit. Raises RuntimeError where they don't."""
-    # Past the methods of the encoders themselves: some take no `strict`.
+def fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load a complete state dict into a module. Raises RuntimeError unless every tensor fits."""
+    # Bypasses the encoders' own methods, some of which take no `strict`.
     nn.Module.load_state_dict(module, state, strict=True)
 
 
 def load(module: nn.Module, path: Path) -> None:
-    """Fill a module with our own weights. Raises `DamagedArtifactError` unless they are as they were written and every one fits."""
+    """Load weights written by `save`. Raises `DamagedArtifactError` if damaged or not fitting."""
     manifest.verify(path)
     try:
         fill(module, load_file(path))

@@ -1,23 +1,23 @@
-"""IRNet: a boundary branch and a displacement branch on one encoder (Ahn et al. 2019, figure 3)."""
+"""IRNet: boundary and displacement branches on a shared encoder (Ahn et al. 2019, figure 3)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from segmentation_models_pytorch.encoders import get_encoder
 from torch import Tensor, nn
 
-#: Both outputs have one value a square of so many pixels.
+#: Stride in pixels of both outputs.
 STRIDE = 4
 
-_DEEPEST = 16  # the dilated encoder's stride
+_DEEPEST = 16  # stride of the dilated encoder
 
 
 def _reduction(in_channels: int, out_channels: int, groups: int) -> nn.Sequential:
-    # The group normalisation's shift makes a bias of the convolution idle.
+    # The group normalisation's shift makes a bias in the convolution redundant.
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 1, bias=False),
         nn.GroupNorm(groups, out_channels),
@@ -30,7 +30,10 @@ def _resized(features: Tensor, like: Tensor) -> Tensor:
 
 
 class BoundaryBranch(nn.Module):
-    """Five stages of features -> boundary_Nhw, logits: each reduced to 32 channels, then all read on stride 4."""
+    """Computes boundary_Nhw (logits) from five stages of features.
+
+    Each stage is reduced to 32 channels and resized to stride 4; a 1 x 1 convolution reads them.
+    """
 
     def __init__(self, channels: Iterable[int]):
         super().__init__()
@@ -41,16 +44,18 @@ class BoundaryBranch(nn.Module):
         reduced = [
             reduction(features) for reduction, features in zip(self.reductions, stages, strict=True)
         ]
-        return self.head(
+        logits_N1hw: Tensor = self.head(
             torch.cat([_resized(features, like=stages[0]) for features in reduced], dim=1)
-        )[:, 0]
+        )
+        return logits_N1hw[:, 0]
 
 
 class DisplacementBranch(nn.Module):
-    """Five stages of features -> displacement_N2hw (y, x), by a top-down path.
+    """Computes displacement_N2hw (y, x) from five stages of features, by a top-down path.
 
-    The three deepest stages meet on the third one's grid and are reduced together, the result meets the two finest ones
-    on stride 4, and 1 x 1 convolutions read the field. Widths as in Ahn et al.: at most 256.
+    The three deepest stages are resized to the third one's grid and reduced together. The result is
+    joined with the two finest stages at stride 4, and 1 x 1 convolutions read the field. Widths are
+    at most 256, as in Ahn et al.
     """
 
     def __init__(self, channels: Iterable[int]):
@@ -61,7 +66,7 @@ class DisplacementBranch(nn.Module):
             for count, width, group in zip(channels, widths, groups, strict=True)
         )
         self.deep = _reduction(sum(widths[2:]), 256, groups=16)
-        # No bias: a constant displacement is what the network's mean takes out again.
+        # No bias: the mean displacement, and with it any constant, is subtracted again.
         self.head = nn.Sequential(
             _reduction(sum(widths[:2]) + 256, 256, groups=16), nn.Conv2d(256, 2, 1, bias=False)
         )
@@ -73,20 +78,23 @@ class DisplacementBranch(nn.Module):
         deep = self.deep(
             torch.cat([_resized(features, like=reduced[2]) for features in reduced[2:]], dim=1)
         )
-        return self.head(torch.cat([*reduced[:2], _resized(deep, like=reduced[0])], dim=1))
+        joined = torch.cat([*reduced[:2], _resized(deep, like=reduced[0])], dim=1)
+        return cast(Tensor, self.head(joined))
 
 
 class IRNet(nn.Module):
-    """images_N3HW -> boundary logits_Nhw and displacement_N2hw (y, x; unit: pixels of the map), both on stride 4.
+    """Computes boundary logits_Nhw and displacement_N2hw from images_N3HW, both at stride 4.
 
-    Images of any size: they're padded at the right and the bottom by repeating the border up to a multiple of 16, and
-    the outputs are cut to h = ceil(H / 4), w = ceil(W / 4).
+    The displacement is (y, x) in pixels of the map. Images may have any size: they are padded at
+    the right and bottom to a multiple of 16 by repeating the border, and the outputs are cut to
+    h = ceil(H / 4), w = ceil(W / 4).
 
-    architecture: an encoder of segmentation_models_pytorch, here without weights (load them into `encoder`), dilated to
-        stride 16. Raises KeyError for an unknown one, ValueError for one that can't be dilated (a DenseNet).
-    freeze_backbone: as in the published design, the encoder is never trained and its batch normalisation keeps its
-        statistics, whatever `train()` says; then it also keeps no activations for a backward pass.
-    displacement_mean: a buffer, subtracted in eval mode only (Ahn et al. 2019); `calibrate` fills it.
+    architecture: an encoder of segmentation-models-pytorch, dilated to stride 16. Its weights are
+        random; load others into `encoder`. Raises KeyError for an unknown one, ValueError for one
+        that can't be dilated (a DenseNet).
+    freeze_backbone: as in the published design, never train the encoder, and keep the statistics of
+        its batch normalisation in train mode too. It then stores no activations.
+    displacement_mean: a buffer, subtracted in eval mode only (Ahn et al. 2019); set by `calibrate`.
     """
 
     displacement_mean: Tensor
@@ -116,7 +124,7 @@ class IRNet(nn.Module):
         )
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_backbone):
             stages = self.encoder(padded_N3HW)[1:]
-        # The published design's first stage includes the stem's max pooling, which this encoder's does not.
+        # The first stage of the published design includes the stem's max pooling; ours does not.
         stages = [F.max_pool2d(stages[0], kernel_size=3, stride=2, padding=1), *stages[1:]]
         h, w = -(-height // STRIDE), -(-width // STRIDE)
         boundary_Nhw = self.boundary_branch(stages)[:, :h, :w]
@@ -127,10 +135,11 @@ class IRNet(nn.Module):
 
     @torch.no_grad()
     def predict(self, images_N3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """boundary_Nhw in [0, 1] and displacement_N2hw (y, x; pixels of the map), both float32.
+        """Return boundary_Nhw in [0, 1] and displacement_N2hw (y, x; pixels of the map), float32.
 
-        The boundary is the sigmoid of the logits' mean over the image and its mirror image, the displacement is the
-        image's own. For inference: call `eval()` first, which also takes the displacement's mean out.
+        The boundary is the sigmoid of the mean logits of the image and its mirror image. The
+        displacement is computed from the image alone. Call `eval()` first; it also makes `forward`
+        subtract the mean displacement.
         """
         logits_Nhw, displacement_N2hw = self(images_N3HW)
         mirrored_Nhw, _ = self(images_N3HW.flip(-1))
@@ -140,18 +149,17 @@ class IRNet(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Tensor]) -> None:
-        """Set `displacement_mean` to the mean displacement over all pixels of the batches of images_N3HW.
+        """Set `displacement_mean` to the mean over all pixels of the batches of images_N3HW.
 
-        The losses only see differences of the field, so a constant in it is free; this takes it out (Ahn et al. 2019).
-        Call after training, with the training images. Raises ValueError where there's no batch.
+        The losses depend only on differences of the field, so it may contain an arbitrary constant;
+        this removes it (Ahn et al. 2019). Call it after training, with the training images. Raises
+        ValueError without a batch.
         """
         training = self.training
         self.eval()
         self.displacement_mean.zero_()
-        total_2, count = (
-            torch.zeros(2, dtype=torch.float64, device=self.displacement_mean.device),
-            0,
-        )
+        total_2 = torch.zeros(2, dtype=torch.float64, device=self.displacement_mean.device)
+        count = 0
         for images_N3HW in batches:
             _, displacement_N2hw = self(images_N3HW)
             total_2 += displacement_N2hw.double().sum((0, 2, 3))
@@ -162,7 +170,10 @@ class IRNet(nn.Module):
         self.displacement_mean.copy_(total_2 / count)
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """Groups for the optimiser: the displacement branch at ten times the rate, a frozen encoder left out."""
+        """Return the optimizer's groups: the displacement branch gets ten times the learning rate.
+
+        A frozen encoder is left out.
+        """
         groups = [
             {"params": list(self.boundary_branch.parameters()), "lr": learning_rate},
             {"params": list(self.displacement_branch.parameters()), "lr": 10 * learning_rate},

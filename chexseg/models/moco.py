@@ -1,7 +1,8 @@
-"""MoCo v2: an encoder that learns to tell two views of one radiograph from all others, without labels.
+"""MoCo v2: an encoder that learns, without labels, to match two views of the same radiograph.
 
-He et al. 2020, "Momentum Contrast for Unsupervised Visual Representation Learning"; Chen et al. 2020, "Improved Baselines
-with Momentum Contrastive Learning". Letters of shapes: N images, D features of an embedding, Q keys in the queue.
+He et al. 2020, "Momentum Contrast for Unsupervised Visual Representation Learning"; Chen et al.
+2020, "Improved Baselines with Momentum Contrastive Learning". Axes: N images, D features of an
+embedding, Q keys in the queue.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ DIMENSION = 128
 
 
 class Embedding(nn.Module):
-    """An encoder, global average pooling and MoCo v2's two-layer projection head: images_NCHW -> unit vectors_ND, float32."""
+    """Computes float32 unit vectors_ND from images_NCHW.
+
+    Consists of an encoder, global average pooling and MoCo v2's two-layer projection head.
+    """
 
     def __init__(self, body: nn.Module, channels: int):
         super().__init__()
@@ -32,22 +36,27 @@ class Embedding(nn.Module):
 
 
 def build(architecture: str) -> Embedding:
-    """A randomly initialised embedding over an encoder of segmentation-models-pytorch. Raises `UserError` for another name."""
+    """Return an embedding with random weights. Raises `UserError` for an unknown architecture.
+
+    architecture: an encoder of segmentation-models-pytorch.
+    """
     body = encoders.build(architecture)
     return Embedding(body, body.out_channels[-1])
 
 
 class MoCo(nn.Module):
-    """The query network, its moving average the key network, and the queue of the latest keys. All of it is in the state.
+    """The query network, the key network (its moving average), and the queue of the latest keys.
 
-    A step is Algorithm 1 of He et al. 2020: `forward`, `logits`, `info_nce`, the optimiser on `query`, then `update`.
-    `calibrate` comes once, before the first.
+    All three are in the state dict. A step is Algorithm 1 of He et al. 2020: `forward`, `logits`,
+    `info_nce`, the optimizer on `query`, then `update`. Call `calibrate` once before all steps.
 
-    Keys must not be normalised with the statistics of the batch that their queries are in: these would give the positive
-    away. MoCo shuffles its batch among GPUs for that. On one device a shuffled batch has the same statistics, and of
-    MoCo-CXR's 16 images no sub-batch is left that is large enough to have good ones. So the key network averages the
-    query network's statistics as it averages its weights, and normalises with these (Cai et al. 2021, "Exponential Moving
-    Average Normalization for Self-supervised and Semi-supervised Learning"): nothing of the batch can leak.
+    Keys must not be normalised with the statistics of the batch that contains their queries,
+    because these would identify the positive. MoCo therefore shuffles its batch among GPUs. On one
+    device a shuffled batch has the same statistics, and MoCo-CXR's 16 images are too few for
+    sub-batches with good statistics. So the key network averages the query network's statistics
+    together with its weights, and normalises with these (Cai et al. 2021, "Exponential Moving
+    Average Normalization for Self-supervised and Semi-supervised Learning"). Nothing of the batch
+    can leak.
     """
 
     queue_QD: Tensor
@@ -56,14 +65,16 @@ class MoCo(nn.Module):
     def __init__(
         self, query: Embedding, queue: int, momentum: float = 0.999, temperature: float = 0.2
     ):
-        """queue: keys kept. momentum: of the key network. temperature: of `logits`."""
+        """Create a queue of `queue` random keys, which are negatives until replaced.
+
+        momentum: of the key network. temperature: of `logits`.
+        """
         super().__init__()
         self.temperature = temperature
         self.query = query
-        self.key = AveragedModel(
-            query, multi_avg_fn=get_ema_multi_avg_fn(momentum), use_buffers=True
-        ).requires_grad_(False)
-        # Until there are keys, random ones are the negatives.
+        average = get_ema_multi_avg_fn(momentum)
+        self.key = AveragedModel(query, multi_avg_fn=average, use_buffers=True)
+        self.key.requires_grad_(False)
         self.register_buffer("queue_QD", F.normalize(torch.randn(queue, DIMENSION), dim=1))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
         self.train()
@@ -75,29 +86,34 @@ class MoCo(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, images_NCHW: Tensor) -> None:
-        """Start batch normalisation from a batch's statistics, and the key network as a copy of the query network.
+        """Set batch normalisation to a batch's statistics, and copy the query to the key network.
 
-        An average with momentum 0.999 would keep the untrained statistics, 0 and 1, for the first thousands of steps.
+        A moving average with momentum 0.999 would otherwise keep the initial statistics, 0 and 1,
+        for thousands of steps.
         """
         update_bn([images_NCHW], self.query)
         self.key.update_parameters(self.query)
 
     def forward(self, query_images_NCHW: Tensor, key_images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """(queries_ND, keys_ND) of two views of the same images; no gradient goes to the keys."""
+        """Return (queries_ND, keys_ND) of two views of the same images; keys get no gradient."""
         with torch.no_grad():
             keys_ND = self.key(key_images_NCHW)
         return self.query(query_images_NCHW), keys_ND
 
     def logits(self, queries_ND: Tensor, keys_ND: Tensor) -> Tensor:
-        """Cosines over the temperature, (N, 1 + Q): of each query's own key, then of the keys in the queue."""
+        """Return cosines divided by the temperature, (N, 1 + Q).
+
+        The first column is a query's positive key, the others are the keys in the queue.
+        """
         positive_N1 = (queries_ND * keys_ND).sum(dim=1, keepdim=True)
         return torch.cat([positive_N1, queries_ND @ self.queue_QD.T], dim=1) / self.temperature
 
     @torch.no_grad()
     def update(self, keys_ND: Tensor) -> None:
-        """After the optimiser's step: the key network follows (He et al. 2020, equation 2), `keys_ND` take the oldest's places.
+        """Update the key network, and replace the oldest keys of the queue by `keys_ND`.
 
-        Of more keys than the queue holds the last ones stay.
+        Call it after the optimizer's step (He et al. 2020, equation 2). Of more keys than the queue
+        holds, the last ones are kept.
         """
         self.key.update_parameters(self.query)
         length = len(self.queue_QD)
@@ -108,12 +124,15 @@ class MoCo(nn.Module):
 
 
 def info_nce(logits: Tensor) -> Tensor:
-    """He et al. 2020, equation 1, the mean over N: cross-entropy of `MoCo.logits`, whose first column is the positive."""
+    """Return the mean InfoNCE loss of `MoCo.logits` (He et al. 2020, equation 1)."""
     return F.cross_entropy(
         logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
     )
 
 
 def accuracy(logits: Tensor) -> Tensor:
-    """Share of the queries whose own key is nearer than every key of the queue; a network that has collapsed gets 0."""
+    """Return the share of queries that are nearer to their own key than to any key of the queue.
+
+    A collapsed network gets 0.
+    """
     return (logits[:, 0] > logits[:, 1:].amax(dim=1)).float().mean()

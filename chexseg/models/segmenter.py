@@ -1,9 +1,9 @@
-"""The segmenter: DeepLabV3+ (Chen et al. 2018) from segmentation-models-pytorch, one logit a pathology and pixel."""
+"""The segmenter: DeepLabV3+ (Chen et al. 2018) with one logit per pathology and pixel."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import segmentation_models_pytorch as smp
 import torch
@@ -15,7 +15,7 @@ from chexseg.pathologies import PATHOLOGIES
 
 
 def build(architecture: str, pathologies: int) -> smp.DeepLabV3Plus:
-    """A randomly initialised DeepLabV3+ over an encoder by name. Raises `UserError` for one that it can't have."""
+    """Return a DeepLabV3+ with random weights. Raises `UserError` for an unusable encoder."""
     encoders.check(architecture)
     try:
         model = smp.DeepLabV3Plus(
@@ -23,25 +23,29 @@ def build(architecture: str, pathologies: int) -> smp.DeepLabV3Plus:
         )
     except ValueError as error:
         raise UserError(
-            f"encoder.architecture: found {architecture!r}; allowed: one that can be dilated ({error})"
+            f"encoder.architecture: found {architecture!r};"
+            f" expected an encoder that can be dilated ({error})"
         ) from None
     return model.to(memory_format=torch.channels_last)
 
 
 def describe(weights: Path) -> dict[str, Any]:
-    """Return the JSON beside a segmenter's weights: architecture, init, pathologies, thresholds and size.
+    """Return the architecture, init, pathologies, thresholds and size of a segmenter.
 
-    Raises `DamagedArtifactError` unless the pathologies are some of the ten, each once, with one threshold between 0 and 1 for each.
+    They are in the JSON file next to its weights.
+
+    Raises `DamagedArtifactError` unless each pathology is one of the ten and occurs once, with one
+    threshold between 0 and 1.
     """
     path = weights.with_suffix(".json")
     try:
-        about = encoders.describe(weights)
-        names, thresholds = about["pathologies"], about["thresholds"]
-        architecture, init, size = about["architecture"], about["init"], about["size"]
+        fields = encoders.describe(weights)
+        names, thresholds = fields["pathologies"], fields["thresholds"]
+        architecture, init, size = fields["architecture"], fields["init"], fields["size"]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        found = f"{error} missing" if isinstance(error, KeyError) else reason(error)
+        fault = f"{error} missing" if isinstance(error, KeyError) else reason(error)
         raise DamagedArtifactError(
-            f"{path}: not the description of a segmenter ({found}); expected what `fit` wrote"
+            f"{path}: not the description of a segmenter ({fault}); expected the one from `fit`"
         ) from None
     if (
         not isinstance(names, list)
@@ -49,7 +53,8 @@ def describe(weights: Path) -> dict[str, Any]:
         or any(names.count(name) > 1 or name not in PATHOLOGIES for name in names)
     ):
         raise DamagedArtifactError(
-            f"{path}: pathologies: found {names!r}; expected a list of these, each once: {', '.join(PATHOLOGIES)}"
+            f"{path}: pathologies: found {names!r};"
+            f" expected a list of these, each once: {', '.join(PATHOLOGIES)}"
         )
     if (
         not isinstance(thresholds, list)
@@ -66,7 +71,7 @@ def describe(weights: Path) -> dict[str, Any]:
         raise DamagedArtifactError(
             f"{path}: size: found {size!r}; expected a multiple of 32 pixels"
         )
-    return about
+    return fields
 
 
 def _is_score(value: object) -> bool:
@@ -74,13 +79,13 @@ def _is_score(value: object) -> bool:
 
 
 def stride4_logits(model: smp.DeepLabV3Plus, images_NCHW: torch.Tensor) -> torch.Tensor:
-    """logits_NKhw before the head's last bilinear upsampling: all that the model knows, in a sixteenth of the room."""
+    """Return logits_NKhw before the head's bilinear upsampling, at a sixteenth of the size."""
     decoded = model.decoder(model.encoder(images_NCHW))
-    return model.segmentation_head[0](decoded)
+    return cast(torch.Tensor, model.segmentation_head[0](decoded))
 
 
 def upsample(logits_NKhw: torch.Tensor) -> torch.Tensor:
-    """Stride-4 logits -> logits at full size, exactly as the model's own head does it."""
+    """Return stride-4 logits at full size, upsampled exactly as in the model's head."""
     return nn.functional.interpolate(
         logits_NKhw, scale_factor=4, mode="bilinear", align_corners=True
     )

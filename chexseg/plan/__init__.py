@@ -1,1 +1,1 @@
-"""From a study to the stage runs it needs: keys, cost, status, garbage."""
+"""Turn a study into the stage runs it needs: keys, cost, status, garbage."""

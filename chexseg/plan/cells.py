@@ -1,4 +1,4 @@
-"""A cell: its settings, what it is called, and the row that tables select it by."""
+"""A cell: its settings, its name, and its row in result tables."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from chexseg.config.settings import OWN_ENCODERS, Settings
+from chexseg.config.settings import TRAINED_ENCODERS, Settings
 from chexseg.data.sampling.mixing import effective_probability
 
-#: Settings that the first and last words of a name tell.
-_TOLD = {"labels.weak", "labels.p", "distil.fraction", "trial"}
+#: Settings that the first and last words of a name already show.
+_NAMED = {"labels.weak", "labels.p", "distil.fraction", "trial"}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its settings, its name for people, and the keys of its fit and its scores."""
+    """One cell: its name, its settings, and the keys of its fit and its scores."""
 
     name: str
     settings: Settings
     fit: str
     score: str
-    #: What the study varies beside trial and what tables know: "key=value" each.
-    other: tuple[str, ...] = ()
+    #: "key=value" of each further setting that the study varies.
+    varied: tuple[str, ...] = ()
 
-    def row(self) -> dict[str, Any]:
-        """The settings that tables and figures select by (analysis.results.CELL_COLUMNS)."""
+    def as_record(self) -> dict[str, Any]:
+        """Return the settings by which tables select cells (analysis.results.CELL_COLUMNS)."""
         s = self.settings
         student, p = s.distil.fraction > 0, effective_probability(s.labels.p, s.labels.mixing)
         method = "student" if student else "full" if p == 1 else "weak" if p == 0 else "mixed"
@@ -42,15 +42,15 @@ class Cell:
             "weak_images": 0 if p == 1 else s.labels.weak_images,
             "fraction": s.distil.fraction if student else float("nan"),
             "epochs": s.fit.epochs,
-            "other": " ".join(self.other),
+            "other": " ".join(self.varied),
         }
 
 
 class CellNamer:
-    """What cells are called in a study that varies these dotted settings."""
+    """Names the cells of a study that varies the given dotted settings."""
 
     def __init__(self, varied: Iterable[str]):
-        keys = sorted(set(varied) - _TOLD)
+        keys = sorted(set(varied) - _NAMED)
         words = [key.rpartition(".")[2] for key in keys]
         words = [
             word if words.count(word) == 1 else key for key, word in zip(keys, words, strict=True)
@@ -58,65 +58,57 @@ class CellNamer:
         self._keys = [(key, word, attrgetter(key)) for key, word in zip(keys, words, strict=True)]
 
     def cell(self, settings: Settings, fit: str, score: str) -> Cell:
-        other = self._other(settings)
-        return Cell(
-            " ".join((_kind(settings), *other, f"trial {settings.trial}")),
-            settings,
-            fit,
-            score,
-            other,
+        irrelevant = _irrelevant_settings(settings)
+        varied = tuple(
+            f"{word}={value(settings)}"
+            for key, word, value in self._keys
+            if not key.startswith(irrelevant)
         )
-
-    def _other(self, s: Settings) -> tuple[str, ...]:
-        """``key=value`` of what the study varies, `_kind` doesn't tell and reaches the cell."""
-        idle = _irrelevant_settings(s)
-        return tuple(
-            f"{word}={value(s)}" for key, word, value in self._keys if not key.startswith(idle)
-        )
+        name = " ".join((_kind(settings), *varied, f"trial {settings.trial}"))
+        return Cell(name, settings, fit, score, varied)
 
 
 def _kind(s: Settings) -> str:
-    """What kind of cell it is, for people."""
+    """Return the first words of a cell's name: its method, labels and p."""
     if s.distil.fraction > 0:
         return f"student {100 * s.distil.fraction:g}%"
     return "full" if s.labels.p == 1 else f"{s.labels.weak} p={s.labels.p:g}"
 
 
 def distinguishing_settings(keys: Iterable[str], cells: Iterable[Settings]) -> set[str]:
-    """Of the dotted settings those with several values among the cells that they reach."""
+    """Return those dotted settings with several values among the cells they are relevant for."""
     values: dict[str, set[str]] = {key: set() for key in keys}
     for settings in cells:
-        idle = _irrelevant_settings(settings)
-        for key, found in values.items():
-            if not key.startswith(idle):
-                found.add(repr(attrgetter(key)(settings)))
-    return {key for key, found in values.items() if len(found) > 1}
+        irrelevant = _irrelevant_settings(settings)
+        for key, texts in values.items():
+            if not key.startswith(irrelevant):
+                texts.add(repr(attrgetter(key)(settings)))
+    return {key for key, texts in values.items() if len(texts) > 1}
 
 
 def _irrelevant_settings(s: Settings) -> tuple[str, ...]:
-    """How the settings begin that don't reach a cell."""
-    own = None if s.encoder.imported else s.encoder.init
+    """Return the prefixes of the settings that don't affect a cell."""
     return _irrelevant_when(
         s.distil.fraction > 0,
-        own,
-        s.encoder.init in OWN_ENCODERS,
+        None if s.encoder.imported else s.encoder.init,
+        s.encoder.init in TRAINED_ENCODERS,
         None if s.labels.p == 1 else s.labels.weak,
     )
 
 
 @functools.cache
 def _irrelevant_when(
-    student: bool, own: str | None, importable: bool, weak: str | None
+    student: bool, trained: str | None, importable: bool, weak: str | None
 ) -> tuple[str, ...]:
-    """own: the encoder that isn't imported; weak: the kind of weak labels."""
-    idle = [] if student else ["distil."]
-    idle += (
-        ["pretrain."] * (own != "chexpert")
-        + ["moco."] * (own != "moco")
+    """Return `_irrelevant_settings`. trained: encoder.init; None if imported. weak: label kind."""
+    prefixes = [] if student else ["distil."]
+    prefixes += (
+        ["pretrain."] * (trained != "chexpert")
+        + ["moco."] * (trained != "moco")
         + ["encoder.imported"] * (not importable)
     )
     if weak is None:
-        idle += [
+        prefixes += [
             "classify.",
             "saliency.",
             "irnet.",
@@ -126,5 +118,5 @@ def _irrelevant_when(
             "labels.negatives",
         ]
     elif weak != "irnet":
-        idle += ["irnet."]
-    return tuple(idle)
+        prefixes += ["irnet."]
+    return tuple(prefixes)

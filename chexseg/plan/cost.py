@@ -1,7 +1,8 @@
-"""What a plan will cost: seconds a node, from what the store has measured, else a guess that says so. No Ray here.
+"""Estimate what a plan costs: seconds for each node. Needs no Ray.
 
-A node's work is counted in pixels that pass through its network or decoder. The rate is the median of the store's results of
-the same stage, those of the same architecture, precision and device first.
+A node's work is the number of pixels that pass through its network or decoder. Its rate is the
+median over the store's results of the same stage, preferably with the same architecture,
+precision and device; without such results it is a guess, which is marked.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from chexseg.data.sampling.splits import fraction_count
 from chexseg.plan.graph import Plan
 from chexseg.stages.registry import STAGES
 
-#: Seconds per million pixels where nothing is measured, on two CPU cores, a cell on one of them; float32, DenseNet121 for
-#: classify and saliency, ResNet18 for the others. ingest, saliency, fit, distil and score are about what benchmarks took
-#: (docs/performance.md); the others are set beside these by what their networks have to compute.
+#: Seconds per million pixels without measurements, on two CPU cores, a cell on one of them.
+#: float32; DenseNet121 for classify and saliency, ResNet18 for the others. ingest, saliency, fit,
+#: distil and score are close to the benchmarks (docs/performance.md); the others are scaled from
+#: these by the computation of their networks.
 GUESS = {
     "ingest": 0.02,
     "classify": 4.0,
@@ -32,15 +34,15 @@ GUESS = {
     "distil": 0.8,
     "score": 2.5,
 }
-#: What a manifest must say to be of use here.
+#: Fields that a manifest needs to give a rate.
 MEASURED = {"key", "stage", "config", "inputs", "seconds", "facts"}
-#: What a rate depends on beside the stage, the most telling first.
-ALIKE = ("architecture", "precision", "channels_last", "compile")
+#: Settings on which a rate depends, the most important first.
+RATE_SETTINGS = ("architecture", "precision", "channels_last", "compile")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """seconds: expected. measured: whether they come from results in the store. gpu: the share of a GPU held meanwhile."""
+    """Expected seconds. measured: from results in the store. gpu: share of a GPU in use."""
 
     seconds: float
     measured: bool
@@ -52,92 +54,96 @@ class Cost:
 
 
 def images(root: Location) -> dict[str, int]:
-    """Split -> images in its CSV file, which `plan.fingerprints` has read without finding a fault."""
+    """Return split -> images in its CSV file, which `planner.fingerprints` has validated."""
     return {split: chexpert.count(root, split) for split in ("train", "valid", "test")}
 
 
 def expected(
     plan: Plan, manifests: Iterable[Mapping[str, Any]], counts: Mapping[str, int]
 ) -> dict[str, Cost]:
-    """Key of each node -> what it costs to run. manifests: all of a store. counts: split -> images (`images`)."""
-    made = {
-        about["key"]: about
-        for about in manifests
-        if about.keys() >= MEASURED and about["stage"] in STAGES
+    """Return key -> cost of each node.
+
+    manifests: all manifests of a store. counts: split -> images (`images`).
+    """
+    finished = {
+        manifest["key"]: manifest
+        for manifest in manifests
+        if manifest.keys() >= MEASURED and manifest["stage"] in STAGES
     }
     rates: dict[str, list[_Rate]] = {}
-    for about in made.values():
-        known = _Known(lambda key: made.get(key), {})
-        work = _work(about["stage"], about["config"], known.splits(about))
-        if work and about["seconds"] > 0:
-            rates.setdefault(about["stage"], []).append(
-                _Rate(about["seconds"] / work, about.get("device"), about["config"])
+    sources = _Sources(finished.get, {})
+    for manifest in finished.values():
+        work = _work(manifest["stage"], manifest["config"], sources.splits(manifest))
+        if work and manifest["seconds"] > 0:
+            rates.setdefault(manifest["stage"], []).append(
+                _Rate(manifest["seconds"] / work, manifest.get("device"), manifest["config"])
             )
-    known = _Known(lambda key: vars(plan.nodes[key]), counts)
-    found = {}
+    sources = _Sources(lambda key: vars(plan.nodes[key]), counts)
+    costs = {}
     for key, node in plan.nodes.items():
-        work = _work(node.stage, node.config, known.splits(vars(node))) or 0
-        alike = _alike(rates.get(node.stage, []), node.config)
-        on_gpu = any(rate.device not in (None, "cpu") for rate in alike)
+        work = _work(node.stage, node.config, sources.splits(vars(node)))
+        similar = _similar(rates.get(node.stage, []), node.config)
+        on_gpu = any(rate.device not in (None, "cpu") for rate in similar)
         share = (
             (plan.study.resources.gpu if node.stage in ("fit", "score") else 0.5) if on_gpu else 0
         )  # as `run` shares them
-        rate = statistics.median(rate.seconds for rate in alike) if alike else GUESS[node.stage]
-        found[key] = Cost(work * rate, bool(alike), share)
-    return found
+        rate = statistics.median(rate.seconds for rate in similar) if similar else GUESS[node.stage]
+        costs[key] = Cost(work * rate, bool(similar), share)
+    return costs
 
 
 @dataclass(frozen=True)
 class _Rate:
-    """seconds: a million pixels, of one result."""
+    """The rate of one result. seconds: per million pixels."""
 
     seconds: float
     device: str | None
     config: Mapping[str, Any]
 
 
-def _alike(rates: Sequence[_Rate], config: Mapping[str, Any]) -> list[_Rate]:
-    """Of the rates those of the settings most like these."""
-    for setting in ALIKE:
+def _similar(rates: Sequence[_Rate], config: Mapping[str, Any]) -> list[_Rate]:
+    """Return the rates of the configs most similar to this one."""
+    for setting in RATE_SETTINGS:
         same = [rate for rate in rates if rate.config.get(setting) == config.get(setting)]
         rates = same or rates
     return list(rates)
 
 
 @dataclass
-class _Known:
-    """What is known of the data behind a node: through its inputs, back to where images were read."""
+class _Sources:
+    """Traces the inputs of a node back to the images that were ingested."""
 
     look_up: Callable[[str], Mapping[str, Any] | None]
     counts: Mapping[str, int]
 
-    def splits(self, about: Mapping[str, Any]) -> dict[str, tuple[float, int]]:
-        """Split -> (millions of pixels of an image, images) of every ingest behind a node."""
-        if about["stage"] == "ingest":
-            config = about["config"]
-            count = about.get("facts", {}).get("images", self.counts.get(config["split"], 0))
+    def splits(self, run: Mapping[str, Any]) -> dict[str, tuple[float, int]]:
+        """Return split -> (millions of pixels per image, images) of each ingest behind a node."""
+        if run["stage"] == "ingest":
+            config = run["config"]
+            count = run.get("facts", {}).get("images", self.counts.get(config["split"], 0))
             return {config["split"]: (config["size"] ** 2 / 1e6, count)}
-        found: dict[str, tuple[float, int]] = {}
-        for key in about["inputs"].values():
+        splits: dict[str, tuple[float, int]] = {}
+        for key in run["inputs"].values():
             origin = self.look_up(key)
-            found |= self.splits(origin) if origin else {}
-        return found
+            splits |= self.splits(origin) if origin else {}
+        return splits
 
 
 def _work(stage: str, config: Mapping[str, Any], splits: Mapping[str, tuple[float, int]]) -> float:
-    """Millions of pixels that a node works on; 0 where the data behind it isn't known."""
+    """Return the millions of pixels that a node processes; 0 if its data is unknown."""
     if not splits:
         return 0
     pixels, images = splits.get("train") or next(iter(splits.values()))
     if stage == "fit":
-        own = config["expert_train"] + (config["weak_images"] if config["p"] < 1 else 0)
+        images_used = config["expert_train"] + (config["weak_images"] if config["p"] < 1 else 0)
         if config["supervision"] == "teacher":
-            own = fraction_count(config["fraction"], images)
-        return config["epochs"] * pixels * (config["samples_per_epoch"] or own)
-    if stage in ("saliency", "irnet"):
+            images_used = fraction_count(config["fraction"], images)
+        images = config["samples_per_epoch"] or images_used
+    elif stage in ("saliency", "irnet"):
         images = min(images, config["images"] or images)
     elif stage == "distil":
         images = fraction_count(config["fraction"], images)
     elif stage == "score":
         images = splits["test"][1] if "test" in splits else 0
-    return config.get("epochs", 1) * pixels * images
+    epochs: int = config.get("epochs", 1)
+    return epochs * pixels * images

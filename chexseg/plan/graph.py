@@ -1,4 +1,4 @@
-"""The graph of a study: stage runs, their keys and what each needs."""
+"""The graph of a study: stage runs, their keys and their inputs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from chexseg.stages import configs
 from chexseg.stages.configs import ENCODER_KINDS, StageConfig, import_command
 from chexseg.stages.registry import STAGES
 
-#: How an identity is written to be hashed.
+#: Serializes an identity before it is hashed.
 _IDENTITY = json.JSONEncoder(sort_keys=True, check_circular=False)
 
 
 @dataclass(frozen=True)
 class Node:
-    """One run of one stage. inputs: role -> key of the node that makes it; data: fingerprint of raw data, or None."""
+    """One run of one stage. inputs: role -> key of a node. data: raw data's fingerprint."""
 
     stage: str
     config: Mapping[str, Any]
@@ -31,19 +31,19 @@ class Node:
 
     @property
     def version(self) -> int:
-        """The version of the stage that makes this result."""
+        """Return the version of the stage."""
         return STAGES[self.stage].version
 
     @property
     def label(self) -> str:
-        """What tells it from the same stage's other runs, for people."""
+        """Return the stage's name for messages; of an ingest, also the split."""
         if self.stage == "ingest":
             return f"ingest {self.config['split']}"
         return self.stage
 
 
 class NoEncoderError(UserError):
-    """A study asks for an encoder that nobody has imported. The message ends in the command that would."""
+    """A study needs an encoder that is not in the store. The message ends in the import command."""
 
 
 def node_of(
@@ -53,10 +53,11 @@ def node_of(
     data: str | None = None,
     same_as: Mapping[str, str] | None = None,
 ) -> Node:
-    """The run of a stage with its key.
+    """Return the run of a stage, with its key.
 
-    config: a dictionary is a whole and valid one, as JSON has it.
-    same_as: role -> key of another node whose result would serve as well, but for rounding; it stands in the identity.
+    config: a dictionary must be complete and valid, with values as in JSON.
+    same_as: role -> key of a node that produces the same result up to rounding; its key is hashed
+    in place of the actual input's.
     """
     values = config if isinstance(config, dict) else config.model_dump(mode="json")
     identity = {
@@ -72,35 +73,38 @@ def node_of(
 
 @dataclass
 class Plan:
-    """cells: distinct ones. nodes: key -> node, each after its inputs. collapsed: combinations that were another's cell.
-
-    members: name -> keys of the scores of its cells, of each study that this one includes, or of itself.
-    imported: (kind, architecture) -> sha256 of the encoders to be had (Store.imported). targets: keys of nodes that are
-    wanted beside the cells' scores. data: split -> fingerprint.
-    """
+    """The distinct cells of a study and the nodes that they need."""
 
     study: Study
+    #: (kind, architecture) -> SHA-256 of the encoders in the store (`Store.imported`).
     imported: Mapping[tuple[str, str], str] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
+    #: Key -> node, each after its inputs.
     nodes: dict[str, Node] = field(default_factory=dict)
+    #: Keys of nodes to run besides the cells' scores.
     targets: list[str] = field(default_factory=list)
+    #: Split -> fingerprint.
     data: Mapping[str, str] = field(default_factory=dict)
+    #: Name of each included study, or of this one -> keys of its cells' scores.
     members: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    #: Number of combinations that are the same cell as another one.
     merged_combinations: int = 0
 
     @property
     def combinations(self) -> int:
-        """Cells, and combinations that were another's; a cell that members share counts once."""
+        """Return the number of cells plus merged combinations; a shared cell counts once."""
         return len(self.cells) + self.merged_combinations
 
     def needed(self, cached: Iterable[str]) -> list[Node]:
-        """The nodes that must run given what's cached: every cell's scores, the targets, and what these need and
-        lack, inputs first."""
-        have, wanted = set(cached), set()
+        """Return the nodes that must run for the cells' scores and the targets, inputs first.
+
+        cached: keys of nodes with a result.
+        """
+        available, wanted = set(cached), set()
         pending = [*self.targets, *(cell.score for cell in self.cells)]
         while pending:
             key = pending.pop()
-            if key not in have and key not in wanted:
+            if key not in available and key not in wanted:
                 wanted.add(key)
                 pending.extend(self.nodes[key].inputs.values())
         return [node for key, node in self.nodes.items() if key in wanted]
@@ -113,13 +117,16 @@ class Plan:
         data: str | None = None,
         same_as: Mapping[str, str] | None = None,
     ) -> str:
-        """The key of a node (`node_of`), which is made unless it's there already."""
+        """Add a node (`node_of`), unless the plan has it; return its key."""
         node = node_of(stage, config, inputs, data, same_as)
         self.nodes.setdefault(node.key, node)
         return node.key
 
     def add_encoder(self, init: str, architecture: str, setting: str) -> str:
-        """The key of an imported encoder. Raises `NoEncoderError`, naming the study's setting, where there is none."""
+        """Add an imported encoder; return its key.
+
+        setting: the study's setting, for the message. Raises `NoEncoderError` if it's missing.
+        """
         kind = next(kind for kind, name in ENCODER_KINDS.items() if name == init)
         sha256 = self.imported.get((kind, architecture))
         if sha256 is None:

@@ -1,10 +1,12 @@
-"""Networks that a run will train, built once before anything is spent."""
+"""Build the networks that a run will train once, before anything is spent."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 from chexseg.plan.graph import Node
+from chexseg.stages.configs import FitConfig
 from chexseg.stages.registry import STAGES
 
 #: (stage, architecture) of common networks. A test builds each, so that a run need not.
@@ -22,7 +24,10 @@ KNOWN_TO_BUILD = frozenset(
 
 
 def to_check(nodes: Iterable[Node], workers: int) -> list[Node]:
-    """Return the nodes that `check`, which imports PyTorch, must look at before a run; of equal networks, one."""
+    """Return the nodes that `check` must build before a run, one for each different network.
+
+    If there are none, the run needn't import PyTorch.
+    """
     networks = {}
     for node in nodes:
         kind = node.stage, node.config.get("architecture")
@@ -33,9 +38,10 @@ def to_check(nodes: Iterable[Node], workers: int) -> list[Node]:
 
 
 def check(nodes: Iterable[Node], workers: int, on_gpu: bool) -> None:
-    """Build each network that the nodes will train, without memory for it; fits are shared by so many workers.
+    """Build each network that the nodes will train, on the meta device, without its memory.
 
-    Raises `UserError` for one that can't be built or shared: now, and not after the hours of what comes before it.
+    workers: number of workers that share each fit. Raises `UserError` for a network that can't
+    be built or shared, before hours are spent on the stages before it.
     """
     import torch
 
@@ -44,7 +50,7 @@ def check(nodes: Iterable[Node], workers: int, on_gpu: bool) -> None:
     nodes = list(nodes)
     for node in nodes:
         if node.stage == "fit" and workers > 1:
-            fit.check_workers(STAGES["fit"].parse(node.config), workers, on_gpu)
+            fit.check_workers(cast(FitConfig, STAGES["fit"].parse(node.config)), workers, on_gpu)
 
     with torch.device("meta"):
         for node in {

@@ -1,4 +1,4 @@
-"""Why a result has to be computed although the store has one like it: what the nearest one was made with."""
+"""Explain how a missing result differs from the most similar result in the store."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from chexseg.plan.graph import Node
 from chexseg.stages.registry import STAGES
 from chexseg.store.store import Store
 
-#: A result that differs in more settings than that is another one, not an older one.
+#: Results that differ in more settings are unrelated, not older versions.
 FEW = 3
 
 
 @dataclass(frozen=True)
-class _Made:
-    """What decides a result: version, data, inputs (role, key) and settings (name, JSON), as they can be compared."""
+class _Identity:
+    """The parts of a result's key, comparable: inputs as (role, key), settings as (name, JSON)."""
 
     version: Any
     data: Any
@@ -28,86 +28,88 @@ class _Made:
 
 
 def reasons(nodes: Mapping[str, Node], missing: Collection[str], store: Store) -> dict[str, str]:
-    """Key -> how the nearest result in the store differs, for those of the missing nodes of a plan that have one near.
+    """Return key -> difference from an older result, for each missing node with a similar one.
 
-    Near has the same input roles and at most `FEW` other settings. Left out are results that the plan uses itself, and those
-    that differ in a setting by which its own runs of the stage differ: that makes another cell, not an older one. Such as
-    "version 1, now 2", "fit.clip_norm: null then, 1.0 now", "other data", "other weak". Other inputs alone are told where one
-    of them is there or has a reason itself: what is made of something new is new too.
+    Examples: "version 1, now 2", "fit.clip_norm: null then, 1.0 now", "other data", "other weak".
+
+    A similar result has the same input roles and at most `FEW` different settings. Excluded are
+    results that the plan uses itself. So are those that differ in a setting that varies within the
+    plan: they belong to another cell. If only the inputs differ, report it only when one of them
+    is cached or itself stale; otherwise the node is simply new.
     """
-    used, apart, missing = {key[:20] for key in nodes}, _apart(nodes), set(missing)
-    older: dict[str, list[_Made]] = {}
+    used, varied, missing = {key[:20] for key in nodes}, _varied(nodes), set(missing)
+    older: dict[str, list[_Identity]] = {}
     out: dict[str, str] = {}
     for key, node in nodes.items():
         if key not in missing:
             continue
         if node.stage not in older:
             older[node.stage] = _results(node.stage, used, store)
-        then, now = _nearest(node, older[node.stage], apart[node.stage])
+        now = _identity(STAGES[node.stage].version, node.data, node.inputs, node.config)
+        then = _nearest(now, older[node.stage], varied[node.stage])
         if then is None:
             continue
         others = [node.inputs[role] for role, _ in now.inputs - then.inputs]
         same = (then.version, then.settings, then.data) == (now.version, now.settings, now.data)
         if not same or any(other in out or other not in missing for other in others):
-            out[key] = _told(node.stage, then, now)
+            out[key] = _difference(node.stage, then, now)
     return out
 
 
-def _apart(nodes: Mapping[str, Node]) -> dict[str, set[str]]:
-    """Stage -> settings of which the plan has several values, and seeds."""
+def _varied(nodes: Mapping[str, Node]) -> dict[str, set[str]]:
+    """Return stage -> seeds, and settings with several values in the plan."""
     values: dict[str, dict[str, set[str]]] = {}
     for node in nodes.values():
         of_stage = values.setdefault(node.stage, {})
         for name, value in node.config.items():
             of_stage.setdefault(name, set()).add(str(value))
     return {
-        stage: {name for name, found in of_stage.items() if len(found) > 1 or "seed" in name}
+        stage: {name for name, texts in of_stage.items() if len(texts) > 1 or "seed" in name}
         for stage, of_stage in values.items()
     }
 
 
-def _results(stage: str, used: Collection[str], store: Store) -> list[_Made]:
-    found = []
-    for name, (_, about) in store.scan(stage).items():
+def _results(stage: str, used: Collection[str], store: Store) -> list[_Identity]:
+    results = []
+    for name, (_, manifest) in store.scan(stage).items():
         if name.rpartition("/")[2] in used:
             continue
         try:
-            made = _made(
-                about["version"], about["data"], about["inputs"], about["config"], about["finished"]
+            result = _identity(
+                *(manifest[field] for field in ("version", "data", "inputs", "config", "finished"))
             )
-        except (KeyError, TypeError, AttributeError):  # no manifest, or none of ours
+        except (KeyError, TypeError, AttributeError):  # no manifest, or not one of ours
             continue
-        found.append(made)
-    return found
+        results.append(result)
+    return results
 
 
-def _made(
+def _identity(
     version: Any,
     data: Any,
     inputs: Mapping[str, str],
     config: Mapping[str, Any],
     finished: str = "",
-) -> _Made:
+) -> _Identity:
     settings = frozenset(
         (name, json.dumps(value, sort_keys=True)) for name, value in config.items()
     )
-    return _Made(version, data, frozenset(inputs.items()), settings, frozenset(inputs), finished)
+    return _Identity(
+        version, data, frozenset(inputs.items()), settings, frozenset(inputs), finished
+    )
 
 
 def _nearest(
-    node: Node, older: Collection[_Made], apart: Collection[str]
-) -> tuple[_Made | None, _Made]:
-    """(the nearest of the older results, the node as it is now)."""
-    now = _made(STAGES[node.stage].version, node.data, node.inputs, node.config)
-    best: tuple[int, int, bool] | None = None
-    nearest: _Made | None = None
+    now: _Identity, older: Collection[_Identity], varied: Collection[str]
+) -> _Identity | None:
+    """Return the most similar older result, of equally similar ones the latest."""
+    nearest: tuple[tuple[int, int, bool], _Identity] | None = None
     for then in older:
         if then.roles != now.roles:
             continue
-        changed = (
-            then.settings ^ now.settings
-        )  # a changed setting stands there twice, a new or a gone one once
-        if len(changed) > 2 * FEW or any(name in apart for name, _ in changed):
+        # Contains a changed setting twice, an added or removed one once.
+        changed = then.settings ^ now.settings
+        if len(changed) > 2 * FEW or any(name in varied for name, _ in changed):
             continue
         settings = len({name for name, _ in changed})
         if settings > FEW:
@@ -115,20 +117,20 @@ def _nearest(
         inputs = len(then.inputs - now.inputs)
         distance = (settings + (then.version != now.version), inputs, then.data != now.data)
         if (
-            best is None
-            or distance < best
-            or (distance == best and then.finished > nearest.finished)
+            nearest is None
+            or distance < nearest[0]
+            or (distance == nearest[0] and then.finished > nearest[1].finished)
         ):
-            best, nearest = distance, then
-    return nearest, now
+            nearest = distance, then
+    return nearest and nearest[1]
 
 
-def _told(stage: str, then: _Made, now: _Made) -> str:
+def _difference(stage: str, then: _Identity, now: _Identity) -> str:
     parts = [f"version {then.version}, now {now.version}"] if then.version != now.version else []
     before, after = dict(then.settings), dict(now.settings)
     for name in sorted({name for name, _ in then.settings ^ now.settings}):
         parts.append(
-            f"{stage}.{name}: {before.get(name, 'not there')} then, {after.get(name, 'not there')} now"
+            f"{stage}.{name}: {before.get(name, 'absent')} then, {after.get(name, 'absent')} now"
         )
     if then.data != now.data:
         parts.append("other data")

@@ -1,4 +1,4 @@
-"""What a plan comes to against a store: for people, and as JSON. Read-only."""
+"""Compare a plan with a store: states and costs, as text and as JSON. Reads only."""
 
 from __future__ import annotations
 
@@ -14,51 +14,55 @@ from chexseg.progress import duration
 from chexseg.stages.registry import STAGES
 from chexseg.store.store import Artifact, Store
 
-#: A row of a plan's table: stage, then `Summary.row`.
+#: Format of a row of a plan's table: stage, then `Summary.row`.
 TABLE = "{:<10} {:>6} {:>7} {:>7} {:>10} {:>10}"
 
 
 @dataclass(frozen=True)
 class Summary:
-    """states: key -> "cached", "unneeded" (its results are there), or of what will run: "running" (some process is at it
-    now), "failed" (it did), "stale" (there is an older result like it) or "new".
-    """
+    """The state, errors and cost of each node of a plan."""
 
     plan: Plan
+    #: Key -> "cached", "unneeded" (not cached, but all results that need it are), or for a node
+    #: to run: "running" (in some process), "failed" (before), "stale" (a similar older result
+    #: exists) or "new".
     states: dict[str, str]
     errors: dict[str, str]
-    #: Key -> how the older result of what is stale differs; empty where nobody asked.
+    #: Key of a stale node -> difference from the older result; empty unless requested.
     reasons: Mapping[str, str]
-    #: Key of each node -> what it costs to run; empty where nobody asked.
+    #: Key of each node -> cost of running it; empty unless requested.
     costs: Mapping[str, Cost]
-    #: key -> result
+    #: Key -> result.
     artifacts: Mapping[str, Artifact]
 
     def fault(self, key: str) -> str | None:
-        """Why a node has no result: its own failure, or that of something it needs; None where it just hasn't run."""
+        """Return the failure of a node or of one it needs; None if neither has failed."""
         if key in self.errors:
             return f"{self.plan.nodes[key].label}: {self.errors[key]}"
         return next(filter(None, map(self.fault, self.plan.nodes[key].inputs.values())), None)
 
     def change(self, key: str) -> str | None:
-        """Why a result is there no more: how the first thing that it needs, or it itself, differs from an older one."""
+        """Return how a missing result, or the first one it needs, differs from an older result.
+
+        None if neither is stale.
+        """
         if self.states[key] in ("cached", "unneeded"):
             return None
-        found = next(filter(None, map(self.change, self.plan.nodes[key].inputs.values())), None)
-        return found or (self._reason(key) if key in self.reasons else None)
+        change = next(filter(None, map(self.change, self.plan.nodes[key].inputs.values())), None)
+        return change or (self._reason(key) if key in self.reasons else None)
 
     def _reason(self, key: str) -> str:
-        """Settings are told with their stage's name already."""
+        """Return the reason of a stale node, with the name of its stage."""
         label, reason = self.plan.nodes[key].label, self.reasons[key]
         return (
             reason if reason.startswith(f"{self.plan.nodes[key].stage}.") else f"{label}: {reason}"
         )
 
     def cell_state(self, score: str) -> str:
-        """done, running, failed, stale or missing."""
+        """Return the state of a cell: done, running, failed, stale or missing."""
         if self.states[score] == "cached":
             return "done"
-        # Its fit and its scores; what it shares with others runs for them too.
+        # Only its fit and scores: a shared stage may run for another cell.
         if "running" in (
             self.states[score],
             self.states[self.plan.nodes[score].inputs["segmenter"]],
@@ -71,7 +75,7 @@ class Summary:
         return all(self.states[cell.score] == "cached" for cell in self.plan.cells)
 
     def plan_dict(self) -> dict[str, Any]:
-        """The object of ``study plan --json``."""
+        """Return the object of ``study plan --json``."""
         return {
             "study": self.plan.study.name,
             "cells": self._cells(),
@@ -96,7 +100,7 @@ class Summary:
         }
 
     def status_dict(self) -> dict[str, Any]:
-        """The object of ``study status --json``."""
+        """Return the object of ``study status --json``."""
         running = [
             self.plan.nodes[key].label for key, state in self.states.items() if state == "running"
         ]
@@ -113,24 +117,25 @@ class Summary:
             state = self.cell_state(cell.score)
             error = self.fault(cell.score) if state == "failed" else None
             change = self.change(cell.score) if state == "stale" else None
-            settings = cell.settings.model_dump(mode="json")
-            told = {
-                "name": cell.name,
-                "key": cell.score,
-                "state": state,
-                "error": error,
-                "change": change,
-            }
-            rows.append(told | {"settings": settings})
+            rows.append(
+                {
+                    "name": cell.name,
+                    "key": cell.score,
+                    "state": state,
+                    "error": error,
+                    "change": change,
+                    "settings": cell.settings.model_dump(mode="json"),
+                }
+            )
         return rows
 
     def warnings(self) -> list[str]:
-        """What a reader should know before anything is spent."""
+        """Return notes about merged combinations, guessed times and stale results."""
         plan, out = self.plan, []
         if plan.merged_combinations:
             out.append(
-                f"{plan.combinations} combinations are {len(plan.cells)} distinct cells: the others differ in"
-                " settings that don't reach them (at p = 1 there are no weak labels)"
+                f"{plan.combinations} combinations are {len(plan.cells)} distinct cells: the others"
+                " differ only in irrelevant settings (at p = 1 there are no weak labels)"
             )
         guessed = {
             node.stage
@@ -140,7 +145,7 @@ class Summary:
         if guessed:
             names = ", ".join(stage for stage in STAGES if stage in guessed)
             out.append(
-                f"the time of {names} is a guess from two CPU cores: none has run in this store"
+                f"the time of {names} is a guess for two CPU cores: none has run in this store"
             )
         changes = Counter(map(self._reason, self.reasons))
         out += [
@@ -174,7 +179,7 @@ class Summary:
         return "\n".join(line.rstrip() for line in lines)
 
     def row(self, keys: Sequence[str]) -> tuple[str, ...]:
-        """Runs, cached, to run, expected time one after another, GPU hours."""
+        """Return runs, cached, to run, expected sequential time, GPU hours."""
         to_run = [key for key in keys if self._to_run(key)]
         cached = sum(self.states[key] == "cached" for key in keys)
         hours = sum(self.costs[key].gpu_hours for key in to_run)
@@ -199,14 +204,14 @@ class Summary:
             self.plan.nodes[key].label for key, state in self.states.items() if state == "running"
         ]
         if shared:
-            lines.append(f"under way: {', '.join(shared)}")
+            lines.append(f"running: {', '.join(shared)}")
         return "\n".join(lines + self._cell_lines())
 
     def _cell_lines(self) -> list[str]:
         lines = []
         for cell in self._cells():
-            why = cell["error"] or cell["change"]
-            lines.append(f"  {cell['name']:<36} {cell['state']}{': ' + why if why else ''}")
+            detail = cell["error"] or cell["change"]
+            lines.append(f"  {cell['name']:<36} {cell['state']}{': ' + detail if detail else ''}")
         return lines
 
 
@@ -214,20 +219,19 @@ def summarise(
     plan: Plan,
     store: Store,
     images: Mapping[str, int] | None = None,
-    format_validation_error: bool = False,
+    explain_stale: bool = False,
 ) -> Summary:
     """Look up every node of a plan in a store.
 
-    images: split -> how many the data set has; with it, costs are told. explain: look for older results of what is missing.
+    images: split -> number of images in the data set, from which costs are estimated.
+    explain_stale: compare missing results with older ones.
     """
     artifacts = store.find_all(plan.nodes.values())
     needed = {node.key: node for node in plan.needed(artifacts)}
     errors = {key: failure["error"] for key, failure in store.failures(needed).items()}
     in_progress = store.in_progress(needed.values())
     reasons = (
-        staleness.reasons(plan.nodes, needed.keys() - errors.keys(), store)
-        if format_validation_error
-        else {}
+        staleness.reasons(plan.nodes, needed.keys() - errors.keys(), store) if explain_stale else {}
     )
     states = (
         dict.fromkeys(plan.nodes, "unneeded")
@@ -244,8 +248,11 @@ def summarise(
 
 
 def sharing(plan: Plan) -> dict[str, Any]:
-    """For ``study plan --json``. members: name of each study -> its cells; shared: stage -> runs that several of them need;
-    runs_saved: so many more there would be if each ran with a store of its own."""
+    """Return the part of ``study plan --json`` about included studies.
+
+    members: name of each study -> number of cells. shared: stage -> runs that several studies
+    need. runs_saved: additional runs if each study had a separate store.
+    """
     uses = Counter(key for scores in plan.members.values() for key in _behind(plan, scores))
     shared = Counter(plan.nodes[key].stage for key, times in uses.items() if times > 1)
     return {
@@ -256,24 +263,22 @@ def sharing(plan: Plan) -> dict[str, Any]:
 
 
 def sharing_text(plan: Plan) -> list[str]:
-    """The same in lines for people; none for a study by itself."""
-    found = sharing(plan)
-    if len(found["members"]) < 2:
+    """Return the lines of `sharing` for people; none for a study that includes no others."""
+    counts = sharing(plan)
+    if len(counts["members"]) < 2:
         return []
-    studies = ", ".join(f"{name} {cells}" for name, cells in found["members"].items())
-    stages = ", ".join(f"{runs} {stage}" for stage, runs in found["shared"].items())
-    saved = (
-        f"{found['runs_saved']} runs saved against the {len(found['members'])} studies run apart"
-    )
+    studies = ", ".join(f"{name} {cells}" for name, cells in counts["members"].items())
+    stages = ", ".join(f"{runs} {stage}" for stage, runs in counts["shared"].items())
+    saved = f"{counts['runs_saved']} runs saved by sharing between {len(counts['members'])} studies"
     return [f"cells of each study: {studies}", f"shared: {stages or 'nothing'}; {saved}"]
 
 
 def _behind(plan: Plan, keys: Iterable[str]) -> set[str]:
-    """These nodes and all that they need."""
-    found, pending = set(), list(keys)
+    """Return these keys and those of all nodes that they need."""
+    needed, pending = set(), list(keys)
     while pending:
         key = pending.pop()
-        if key not in found:
-            found.add(key)
+        if key not in needed:
+            needed.add(key)
             pending.extend(plan.nodes[key].inputs.values())
-    return found
+    return needed

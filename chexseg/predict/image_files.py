@@ -1,4 +1,4 @@
-"""Find the image files that a user means, name them, and check that all can be read."""
+"""Find the image files to predict on, give each an image id, and check that all are readable."""
 
 from __future__ import annotations
 
@@ -8,40 +8,39 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from chexseg.data import dicom, images
+from chexseg.data import dicom, images, strict_json
 from chexseg.errors import UserError
 
 
 def find(paths: Iterable[Path]) -> tuple[dict[str, Path], list[Path]]:
-    """Return (image id -> file, sorted by id; files left out), of the files given and of all below the directories given.
+    """Return ({image id: file}, sorted by id; files left out) for files and directory trees.
 
-    A directory's images are the files with an image's ending, and those whose content is an image's. Left out is every other
-    file of it, except those whose name begins with a dot. Raises `UserError` for a path that isn't there and for a directory
-    without an image.
+    The images of a directory are the files with an image suffix or an image's content. Its other
+    files are left out; names that begin with a dot are ignored. Raises `UserError` for a missing
+    path, a directory without an image, and names that make no valid image id.
     """
     files: dict[str, Path] = {}
     left_out: list[Path] = []
     for path in paths:
         if not path.exists():
             raise UserError(
-                f"{path}: no such file or directory; allowed: an image, or a directory with images"
+                f"{path}: no such file or directory; expected: an image, or a directory with images"
             )
-        found = [path]
+        selected = [path]
         if path.is_dir():
-            # Names that begin with a dot are other systems' notes on a file, under the file's own ending.
+            # Operating systems keep metadata in hidden files that have the suffix of the image.
             inside = sorted(
                 file for file in path.rglob("*") if not file.name.startswith(".") and file.is_file()
             )
-            found = [file for file in inside if _is_image(file)]
-            left_out += sorted(set(inside) - set(found))
-        if not found:
+            selected = [file for file in inside if _is_image(file)]
+            left_out += sorted(set(inside) - set(selected))
+        if not selected:
             raise UserError(
-                f"{path}: found no image; allowed: a directory with JPEG, PNG, TIFF or DICOM files"
+                f"{path}: found no image; expected: a directory with JPEG, PNG, TIFF or DICOM files"
             )
-        files |= {os.path.abspath(file): file for file in found}
-    return dict(
-        sorted((image_id, files[path]) for path, image_id in image_ids(files).items())
-    ), left_out
+        files |= {os.path.abspath(file): file for file in selected}
+    by_id = {image_id: files[path] for path, image_id in image_ids(files).items()}
+    return dict(sorted(by_id.items())), left_out
 
 
 def _is_image(path: Path) -> bool:
@@ -52,23 +51,24 @@ def _is_image(path: Path) -> bool:
             start = file.read(dicom.PREAMBLE)
     except OSError:
         return False
-    # Beside its images a disk from a hospital holds reports and a directory, all DICOM, most without an ending.
+    # Hospital disks contain reports and an index too, all in DICOM, most without a suffix.
     return images.recognises(start) and (not dicom.recognises(start) or dicom.holds_image(path))
 
 
 def image_ids(paths: Iterable[str]) -> dict[str, str]:
-    """Absolute path -> id: the name without its ending; of ``patient1/study1/view1`` all three, joined by underscores, as
-    CheXlocalize has it.
+    """Return absolute path -> image id, the file name without its suffix.
 
-    Where several would share an id, each is lengthened by its folders until none does; files of one place whose names
-    differ in the ending alone keep it as a part of the name. Raises `UserError` where nothing helps.
+    For ``patient1/study1/view1`` the id is ``patient1_study1_view1``, as in CheXlocalize. Ids that
+    several files would share are extended by parent folders until all are unique. Files of one
+    folder that differ only in their suffix keep it. Raises `UserError` if ids are still shared, or
+    if a name isn't valid UTF-8 or contains control characters: mask files refuse these ids.
     """
     parts = {path: _parts(path) for path in paths}
-    places = Counter(parts.values())
+    counts = Counter(parts.values())
     for path, part in parts.items():
-        if places[part] > 1:
+        if counts[part] > 1:
             parts[path] = (*part[:-1], Path(path).name.replace(".", "_"))
-    depth = {path: 3 if _as_chexpert(part) else 1 for path, part in parts.items()}
+    depth = {path: 3 if _is_chexpert(part) else 1 for path, part in parts.items()}
     while True:
         ids = {path: "_".join(part[-depth[path] :]) for path, part in parts.items()}
         shared = Counter(ids.values())
@@ -85,27 +85,33 @@ def image_ids(paths: Iterable[str]) -> dict[str, str]:
     if name is not None:
         first, second = [path for path in ids if ids[path] == name][:2]
         raise UserError(
-            f"{first} and {second}: both would be called {name}; allowed: names that differ"
+            f"{first} and {second}: both have the image id {name}; expected: different names"
         )
+    for path, image_id in ids.items():
+        if not strict_json.is_one_line(image_id):
+            raise UserError(
+                f"{path!r}: found the image id {image_id!r};"
+                " expected: a name of printable UTF-8 characters"
+            )
     return ids
 
 
 def _parts(path: str) -> tuple[str, ...]:
-    """Folders and name without the ending; a dot elsewhere in a name (DICOM's own names are full of them) stays."""
-    whole = Path(path)
-    name = whole.stem if whole.suffix.lower() in images.ENDINGS else whole.name
-    return (*whole.parent.parts[1:], name)
+    """Return the folders and the name without its suffix; other dots, common in DICOM, stay."""
+    file = Path(path)
+    name = file.stem if file.suffix.lower() in images.ENDINGS else file.name
+    return (*file.parent.parts[1:], name)
 
 
-def _as_chexpert(parts: tuple[str, ...]) -> bool:
+def _is_chexpert(parts: tuple[str, ...]) -> bool:
     return re.search(r"(^|/)patient\d+/study\d+/view[^/]*$", "/".join(parts)) is not None
 
 
 def check(files: Mapping[str, Path], progress: Callable[[int], None]) -> None:
-    """Decode every file once; `progress` is called with how many are done.
+    """Decode every file once; call `progress` with the number of files done.
 
-    Raises `UserError` naming the first that can't be read, and how many can't: a damaged file ends the work before the
-    first network sees an image, not hours later.
+    Raises `UserError` naming the first unreadable file and their number, so that a damaged file
+    ends the command before prediction starts, not hours later.
     """
     faults = []
     for done, path in enumerate(files.values(), 1):

@@ -1,7 +1,8 @@
-"""A finished segmenter on new images: masks at each image's own size as a CheXlocalize file, and an overlay of each."""
+"""Segment new images: masks at native resolution as a CheXlocalize file, and overlays."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,63 +10,85 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from chexseg.data import chexlocalize, images
 from chexseg.data.images import Frame
-from chexseg.errors import UserError
+from chexseg.errors import DamagedArtifactError, UserError
 from chexseg.models import encoders
 from chexseg.predict import image_files, overlay
 from chexseg.progress import Reporter
 from chexseg.stages import score
 from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
 from chexseg.stages.scoring import native_resolution
+from chexseg.store import manifest
 
 MASKS, OVERLAYS = "segmentations.json", "overlays"
 BATCH = 16
+#: The name of a result's directory in a store: the first 20 digits of its key.
+_SHORT_KEY = re.compile(r"[0-9a-f]{20}")
 
 
 @dataclass(frozen=True)
 class Segmenter:
-    """A network in eval mode, what it names, its thresholds, and what it takes."""
+    """A network in eval mode with the settings that its input and output need."""
 
-    model: Any
+    model: nn.Module
     pathologies: tuple[str, ...]
-    thresholds_K: torch.Tensor
-    size: int
-    init: str
+    thresholds_K: Tensor
+    size: int  # of the square that the network takes, in pixels
+    init: str  # the start of its encoder, which decides the normalisation
     device: str
 
 
 def load(path: Path) -> Segmenter:
-    """The segmenter of a fitted artifact: its directory, or the weights in it. On the GPU where there is one.
+    """Load a fitted segmenter, given its directory or its weights file; on a GPU if available.
 
-    Raises `UserError` for what is none, and for a damaged one.
+    Raises `UserError` if there is no segmenter, and `DamagedArtifactError` for damaged files and
+    for a directory of a store that contains the result of another key.
     """
     directory = path.parent if path.name == SEGMENTER_WEIGHTS else path
     if not (directory / SEGMENTER_WEIGHTS).is_file():
         raise UserError(
-            f"{path}: found no {SEGMENTER_WEIGHTS}; allowed: the directory of a fitted segmenter (STORE/fit/...), or that file"
+            f"{path}: found no {SEGMENTER_WEIGHTS};"
+            " expected: the directory of a fitted segmenter (STORE/fit/KEY), or that file"
         )
+    _check_key(directory)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, about = score.load_segmenter(directory, device)
-    thresholds_K = torch.tensor(about["thresholds"])
+    model, description = score.load_segmenter(directory, device)
     return Segmenter(
-        model, tuple(about["pathologies"]), thresholds_K, about["size"], about["init"], device
+        model,
+        tuple(description["pathologies"]),
+        torch.tensor(description["thresholds"]),
+        description["size"],
+        description["init"],
+        device,
     )
 
 
-def run(
-    segmenter: Segmenter, files: Mapping[str, Path], out: Path, watch: Reporter
-) -> dict[str, int]:
-    """Write `MASKS` and one PNG an image below `OVERLAYS` into the directory `out`; pathology -> images it was found on.
+def _check_key(directory: Path) -> None:
+    """Raise `DamagedArtifactError` if a store's directory contains the result of another key."""
+    name = directory.resolve().name
+    if _SHORT_KEY.fullmatch(name) and (directory / manifest.MANIFEST).is_file():
+        key = manifest.load(directory)["key"]
+        if not key.startswith(name):
+            raise DamagedArtifactError(
+                f"{directory / manifest.MANIFEST}: key: found {key[:20]}...; expected {name}..."
+            )
 
-    files: image id -> file (`films.find`). All are read once before the first is worked on. The network's input is what
-    `ingest` makes of an image. Raises `UserError` for a file that can't be read.
+
+def run(
+    segmenter: Segmenter, files: Mapping[str, Path], out: Path, progress: Reporter
+) -> dict[str, int]:
+    """Write `MASKS` and the PNGs in `OVERLAYS` into `out`; return pathology -> number of images.
+
+    files: image id -> file (`image_files.find`). All files are read once before prediction starts.
+    Images are prepared for the network as `ingest` does. Raises `UserError` for an unreadable file.
     """
-    image_files.check(files, lambda done: watch.update("check", done, len(files), "images"))
+    image_files.check(files, lambda done: progress.update("check", done, len(files), "images"))
     (out / OVERLAYS).mkdir(parents=True)
-    runs: dict[str, dict[str, dict]] = {}
-    found = dict.fromkeys(segmenter.pathologies, 0)
+    runs: dict[str, dict[str, dict[str, Any]]] = {}
+    counts = dict.fromkeys(segmenter.pathologies, 0)
     ids = list(files)
     for first in range(0, len(ids), BATCH):
         batch = ids[first : first + BATCH]
@@ -75,17 +98,17 @@ def run(
         ):
             named = dict(zip(segmenter.pathologies, masks_KHW, strict=True))
             runs[image_id] = {name: chexlocalize.encode(mask_HW) for name, mask_HW in named.items()}
-            found = {name: found[name] + bool(mask_HW.any()) for name, mask_HW in named.items()}
+            counts = {name: counts[name] + bool(mask_HW.any()) for name, mask_HW in named.items()}
             picture = overlay.picture(pixels_HW, masks_KHW, segmenter.pathologies, image_id)
             picture.save(out / OVERLAYS / f"{image_id}.png")
-            watch.update("predict", len(runs), len(files), "images")
+            progress.update("predict", len(runs), len(files), "images")
     chexlocalize.write_runs(out / MASKS, runs)
-    return found
+    return counts
 
 
 def masks(segmenter: Segmenter, pixels: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """masks_KHW (bool) of each of a batch of images at its own size, one after the other, from pixels_HW (uint8)."""
-    frames = [Frame(*pixels_HW.shape, segmenter.size) for pixels_HW in pixels]
+    """Yield masks_KHW (bool) at native resolution for each pixels_HW (uint8) of a batch."""
+    frames = [Frame(len(pixels_HW), pixels_HW.shape[1], segmenter.size) for pixels_HW in pixels]
     squares_NHW = np.stack(
         [frame.image(pixels_HW) for frame, pixels_HW in zip(frames, pixels, strict=True)]
     )

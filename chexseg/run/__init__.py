@@ -1,1 +1,1 @@
-"""Running a plan on Ray."""
+"""Run a plan on Ray."""

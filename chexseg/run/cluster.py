@@ -1,38 +1,41 @@
-"""The Ray cluster that a run uses: reached or started, and what it has room for."""
+"""Connect to a Ray cluster or start a local one, and compute how much work it can hold."""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from chexseg.errors import UserError
-from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
+from chexseg.run import ray_internals
+from chexseg.run.cluster_limits import CURRENT_SIZE, OPTION, ClusterLimits
 from chexseg.run.local_ray import local_ray
-from chexseg.run.worker_imports import WorkerPath
 
-if (
-    TYPE_CHECKING
-):  # the processes that hold progress and gauges import this module, and need no study
+if TYPE_CHECKING:  # the processes of progress and gauges import this module without a study
     from chexseg.config.study import Resources
 
-#: Times that work is tried again after its worker died. Ray's tasks, Tune and Train don't count a node that Ray was told would
-#: go, as after a spot node's warning. One that dies without a word counts: the work itself may bring nodes down, and would
-#: go on to the next one.
+#: Retries of a task, trial or training after its worker died. Ray's tasks, Tune and Train don't
+#: count a death on a draining node, as after a spot notice. A node that dies without notice counts
+#: as a failure, because the task itself may be crashing nodes.
 MAX_FAILURES = 2
+
+#: `ray.remote` with options that Ray documents and its type hints lack.
+remote = cast("Callable[..., Callable[[Callable[..., object]], Any]]", ray.remote)
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """What the cluster has for us now, and what it may get. One CPU is always left: for the actors of Ray Data that upstream
-    stages map with, and for what reads beside the cells, which holds none.
+    """Resources available to a run now, and those that the cluster may grow to.
 
-    What waits for resources makes an autoscaler add nodes, so as much may be asked for at once as is in reach.
+    One CPU is always left out: for the Ray Data actors of upstream stages, and for reads beside
+    the cells, which reserve none. Pending demand makes an autoscaler add nodes, so a run submits
+    as much as the full cluster could hold.
     """
 
     cpus: int
@@ -44,22 +47,26 @@ class Capacity:
 
     @classmethod
     def of_cluster(cls, limits: ClusterLimits = CURRENT_SIZE) -> Capacity:
-        """Raises `UserError` for a cluster on which a study would hang."""
-        total = ray.cluster_resources()
+        """Return the cluster's capacity. Raise `UserError` if a study would hang on it."""
+        total = ray.cluster_resources()  # type: ignore[no-untyped-call]
         if max(total.get("CPU", 0), limits.cpus) < 2:
             raise UserError(
-                f"--address: the cluster has {total.get('CPU', 0):g} CPU; allowed: at least 2, one of them for Ray Data,"
-                " or --grow-to CPU=N for what it may grow to"
+                f"--address: found a cluster with {total.get('CPU', 0):g} CPU; expected at least 2,"
+                f" one of them for Ray Data (hint: {OPTION} CPU=N if it can grow)"
             )
-        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        largest = [int(max(node.get(name, 0) for node in alive)) for name in ("CPU", "GPU")]
+        nodes = [node["Resources"] for node in alive_nodes()]
         return cls(
-            max(int(total.get("CPU", 0)) - 1, 0), total.get("GPU", 0), *largest, limits, len(alive)
+            cpus=max(int(total.get("CPU", 0)) - 1, 0),
+            gpus=total.get("GPU", 0),
+            node_cpus=int(max(node.get("CPU", 0) for node in nodes)),
+            node_gpus=int(max(node.get("GPU", 0) for node in nodes)),
+            limits=limits,
+            nodes=len(nodes),
         )
 
     @property
     def one_node(self) -> bool:
-        """True for a cluster that is a single machine and stays so."""
+        """Return True for a single machine that can't grow."""
         return self.nodes == 1 and self.limits == CURRENT_SIZE
 
     @property
@@ -71,132 +78,154 @@ class Capacity:
         return max(self.gpus, self.limits.gpus)
 
     def gpus_of(self, resources: Resources) -> float:
-        """What a cell holds of a GPU: nothing where there is none."""
+        """Return the GPU share that a cell reserves: 0 if the cluster has no GPU."""
         return resources.gpu if self.max_gpus else 0
 
     def cells_at_once(self, resources: Resources) -> int:
-        """How many cells run side by side. Raises `UserError` if not one fits: Tune would wait for ever."""
-        # How large a node is that isn't there yet, nobody knows.
-        room = min(self.max_cpus, max(self.node_cpus, self.limits.cpus))
-        if resources.cpu > room:
+        """Return the number of concurrent cells.
+
+        Raises `UserError` if not even one fits, because Tune would wait forever.
+        """
+        # The size of nodes that an autoscaler may add is unknown.
+        cpus_per_node = min(self.max_cpus, max(self.node_cpus, self.limits.cpus))
+        if resources.cpu > cpus_per_node:
             raise UserError(
-                f"resources.cpu: found {resources.cpu:g}; allowed: at most {room}, what one node has free"
+                f"resources.cpu: found {resources.cpu:g};"
+                f" expected at most {cpus_per_node}, the free CPUs of one node"
             )
         largest = max(self.node_gpus, self.limits.gpus)
-        if self.gpus_of(resources) > largest:
+        gpu = self.gpus_of(resources)
+        if gpu > largest:
             raise UserError(
-                f"resources.gpu: found {resources.gpu:g}; allowed: at most {largest}, the largest node's"
+                f"resources.gpu: found {resources.gpu:g};"
+                f" expected at most {largest}, the GPUs of the largest node"
             )
-        # A worker of Ray Train holds whole CPUs.
-        cpus = (
-            resources.cpu
-            if resources.workers == 1
-            else max(1, int(resources.cpu)) * resources.workers
-        )
+        cpus = resources.cpu if resources.workers == 1 else _worker_cpus(resources)
         slots = [int(self.max_cpus / cpus)]
-        if gpu := self.gpus_of(resources):
+        if gpu:
             slots.append(int(self.max_gpus / (gpu * resources.workers)))
         if resources.workers > 1 and not min(slots):
             raise UserError(
-                f"resources.workers: found {resources.workers}; allowed: as many as the cluster has room for"
+                f"resources.workers: found {resources.workers};"
+                " expected no more than the cluster can hold"
             )
         return max(1, min(slots))
 
     def check_one_node(self, resources: Resources) -> None:
-        """Raises `UserError` for workers for which no node has room together: in a store that is no directory which all nodes
-        share, what one of them writes is found on its node alone."""
-        cpus, gpus = (
-            max(1, int(resources.cpu)) * resources.workers,
-            self.gpus_of(resources) * resources.workers,
-        )
-        if cpus > max(self.node_cpus, self.limits.cpus) or gpus > max(
-            self.node_gpus, self.limits.gpus
-        ):
+        """Raise `UserError` if the workers that share a fit don't fit on one node.
+
+        Needed for stores outside a shared directory: a worker's files are on its own node only.
+        """
+        if _worker_cpus(resources) > max(self.node_cpus, self.limits.cpus) or self.gpus_of(
+            resources
+        ) * resources.workers > max(self.node_gpus, self.limits.gpus):
             raise UserError(
-                f"resources.workers: found {resources.workers}, and --store is no directory; allowed: as many as one node has"
-                " room for, or a store in a directory that all nodes share"
+                f"resources.workers: found {resources.workers} with a --store that is no directory;"
+                " expected no more than one node can hold (hint: use a shared directory)"
             )
 
     def without_gpus(self, resources: Resources, address: str | None) -> str | None:
-        """What to tell of cells that ask for GPUs where there are none: on a machine of one's own they train on its CPUs.
+        """Return a note if cells ask for GPUs and this machine has none; else None.
 
-        Raises `UserError` on a cluster, whose head would take days for what it was built for.
+        On a cluster raises `UserError`: its head would train on CPUs for days.
         """
         if not resources.gpu or self.max_gpus:
             return None
         if address is None:
-            return f"this machine has no GPU: cells train on its CPUs, and resources.gpu: {resources.gpu:g} counts for nothing"
+            return (
+                f"no GPU found: cells run on CPUs and `resources.gpu: {resources.gpu:g}` is ignored"
+            )
         raise UserError(
-            f"--address {address}: the study asks for resources.gpu: {resources.gpu:g}, and the cluster has no GPU;"
-            " allowed: --grow-to GPU=N,CPU=N for what it may grow to, or --set resources.gpu=0 to train on CPUs"
+            f"--address {address}: found a cluster with no GPU; expected one for resources.gpu:"
+            f" {resources.gpu:g} (hint: {OPTION} GPU=N,CPU=N if the cluster can grow,"
+            " or --set resources.gpu=0 to train on CPUs)"
         )
 
 
+def _worker_cpus(resources: Resources) -> int:
+    """Return the CPUs of all workers of a shared fit; one of Ray Train reserves whole CPUs."""
+    return max(1, int(resources.cpu)) * resources.workers
+
+
 def raise_if_draining() -> None:
-    """Raises, on a node that Ray was told will be gone (drained, as after a spot node's warning), what Tune takes for
-    the node's death: it goes on elsewhere, and counts no failure."""
-    # Nothing public tells; Ray Train looks here too.
-    if this_node() in ray._private.state.state.get_draining_nodes():
-        raise ray.exceptions.RayActorError(error_msg="its node will be gone", preempted=True)
+    """Raise `RayActorError` on a draining node, so that Tune retries elsewhere.
+
+    Tune then takes the node for dead and counts no failure.
+    """
+    if ray_internals.is_draining(this_node()):
+        raise ray.exceptions.RayActorError(error_msg="its node is being drained", preempted=True)
 
 
 def on_node(node: str) -> NodeAffinitySchedulingStrategy:
-    """On that node or not at all."""
+    """Return the strategy that schedules on this node or not at all."""
     return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
 def this_node() -> str:
-    return ray.get_runtime_context().get_node_id()
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def alive_nodes() -> list[dict[str, Any]]:
+    """Return Ray's records of the nodes that are alive."""
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def largest_node() -> str:
-    """The node with most CPUs; of equals this one."""
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    return max(
-        alive, key=lambda node: (node["Resources"].get("CPU", 0), node["NodeID"] == this_node())
-    )["NodeID"]
+    """Return the id of the node with the most CPUs; among equals, this one."""
+    here = this_node()
+    largest = max(
+        alive_nodes(),
+        key=lambda node: (node["Resources"].get("CPU", 0), node["NodeID"] == here),
+    )
+    return str(largest["NodeID"])
 
 
 def node_with_room(bundle: Mapping[str, float], count: int) -> str:
-    """A node on which so much is free `count` times at once; waits for one, which makes an autoscaler bring it."""
+    """Return a node with room for `count` bundles of resources at once.
+
+    Waits for one; the pending demand makes an autoscaler add it.
+    """
     group = ray.util.placement_group([dict(bundle)] * count, strategy="STRICT_PACK")
     try:
         ray.get(group.ready())
-        return next(iter(ray.util.placement_group_table(group)["bundles_to_node_id"].values()))
+        table = ray.util.placement_group_table(group)
+        return str(next(iter(table["bundles_to_node_id"].values())))
     finally:
         ray.util.remove_placement_group(group)
 
 
 def describe() -> list[dict[str, Any]]:
-    """Host and resources of every node that is there now; GPUs stand among them with their type."""
+    """Return host and resources of every node; the type of a GPU is one of its resources."""
     return [
         {"host": node["NodeManagerHostname"], "resources": node["Resources"]}
-        for node in ray.nodes()
-        if node["Alive"]
+        for node in alive_nodes()
     ]
 
 
 @contextmanager
 def cluster(address: str | None = None) -> Iterator[str | None]:
-    """Ray for the length of a run: the one that is there, the one at `address`, or a local one that is stopped after.
+    """Connect to the Ray at `address`, or start a local one and stop it at the end.
 
-    Yields a line for people, where a local one is and its token. A local Ray is told of one CPU more than the machine
-    has: the one that is left to Ray Data. To a cluster goes the token that the user has set for it, by Ray's variables.
+    Yields the local Ray's addresses as text, otherwise None. A connection that exists is reused.
+    A local Ray gets one CPU more than the machine has: the one that is left to Ray Data.
+    A cluster's token is taken from Ray's environment variables. Raises `UserError`.
     """
     if ray.is_initialized():
         yield None
         return
-    os.environ.setdefault("RAY_task_oom_retries", str(MAX_FAILURES))  # Ray's default is for ever
+    os.environ.setdefault("RAY_task_oom_retries", str(MAX_FAILURES))  # Ray's default is no limit
     if not address:
         cpus = len(os.sched_getaffinity(0)) + 1
-        # Above this number Ray ends workers that are idle for a second, and with them what they have imported. By itself it
-        # takes the CPUs, and counts the few actors too that are there for the whole run.
-        with local_ray(num_cpus=cpus, _system_config={"num_workers_soft_limit": cpus + 4}) as place:
-            yield place
+        # Four more than Ray's default, which counts the actors that exist for the whole run too.
+        with local_ray(num_cpus=cpus, **ray_internals.idle_worker_limit(cpus + 4)) as location:
+            yield location
         return
     try:
         ray.init(
-            address=address, log_to_driver=False, logging_level="error", job_config=WorkerPath()
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            job_config=ray_internals.WorkerPath(),
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""What a cluster may grow to: Ray's autoscalers tell nobody their limits, so `--grow-to` does."""
+"""Parse `--max-resources`, a cluster's largest size, which Ray's autoscalers don't report."""
 
 from __future__ import annotations
 
@@ -6,34 +6,37 @@ from dataclasses import dataclass
 
 from chexseg.errors import UserError, nearest
 
-ALLOWED = "such as GPU=8,CPU=64, whole numbers of what head and workers have together at most"
+OPTION = "--max-resources"
+EXPECTED = "expected CPU=N, GPU=N or both, such as GPU=8,CPU=64: whole numbers for all nodes"
 
 
 @dataclass(frozen=True)
 class ClusterLimits:
-    """CPUs and GPUs of the whole cluster at its largest; 0 where it has what it has."""
+    """CPUs and GPUs of the whole cluster at its largest; 0 means its current size."""
 
     cpus: int = 0
     gpus: int = 0
 
     @classmethod
     def parse(cls, text: str | None) -> ClusterLimits:
-        """From ``GPU=8,CPU=64``, either of them or both; None is no growth. Raises `UserError`."""
+        """Return the limits in text such as ``GPU=8,CPU=64``; None means the current size.
+
+        Raises `UserError`.
+        """
         if text is None:
             return cls()
-        found: dict[str, int] = {}
+        counts: dict[str, int] = {}
         for part in text.split(","):
             name, _, value = (word.strip() for word in part.partition("="))
             if name not in ("CPU", "GPU"):
-                raise UserError(
-                    f"--grow-to: found {part.strip()!r}{nearest(name.upper(), ['CPU', 'GPU'])}; allowed: {ALLOWED}"
-                )
-            if name in found:
-                raise UserError(f"--grow-to: found {name} twice in {text!r}; allowed: {ALLOWED}")
+                hint = nearest(name.upper(), ["CPU", "GPU"])
+                raise UserError(f"{OPTION}: found {part.strip()!r}; {EXPECTED}{hint}")
+            if name in counts:
+                raise UserError(f"{OPTION}: found {name} twice in {text!r}; {EXPECTED}")
             if not value.isdecimal():
-                raise UserError(f"--grow-to: found {part.strip()!r}; allowed: {ALLOWED}")
-            found[name] = int(value)
-        return cls(found.get("CPU", 0), found.get("GPU", 0))
+                raise UserError(f"{OPTION}: found {part.strip()!r}; {EXPECTED}")
+            counts[name] = int(value)
+        return cls(counts.get("CPU", 0), counts.get("GPU", 0))
 
 
 CURRENT_SIZE = ClusterLimits()

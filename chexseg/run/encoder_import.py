@@ -1,4 +1,4 @@
-"""Published encoders into the store: a foreign checkpoint becomes an artifact like any stage's."""
+"""Import published encoders: a foreign checkpoint becomes an artifact like a stage's."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from chexseg.store.store import Artifact, Store
 
 
 def published(kind: str, architecture: str) -> Path:
-    """ImageNet weights from this machine's caches of torchvision or of Hugging Face, else downloaded into the latter.
+    """Return ImageNet weights from a cache on this machine, downloading them if there are none.
 
-    Raises `UserError` for another kind, for an architecture that segmentation-models-pytorch names no weights of, and where
-    there is no network.
+    Reads torchvision's and Hugging Face's caches, and downloads into the latter. Raises
+    `UserError` for another kind, for an architecture without ImageNet weights in
+    segmentation-models-pytorch, and without a network.
     """
     check_encoder_kind(kind)
     encoders.check(architecture, "--architecture")
-    by_hand = f"allowed: the file itself: {import_command(kind, architecture)}"
+    by_hand = f"hint: pass the file: {import_command(kind, architecture)}"
     if kind != "imagenet":
-        raise UserError(
-            f"--kind {kind}: nobody publishes these weights where they can be fetched by name; {by_hand}"
-        )
+        raise UserError(f"--kind {kind}: these weights can't be downloaded by name; {by_hand}")
     cached = encoders.torchvision_cache(architecture)
     if cached is not None:
         return cached
     settings = encoders.published_settings(architecture)
     if settings is None:
         raise UserError(
-            f"--architecture {architecture}: segmentation-models-pytorch names no ImageNet weights of it; {by_hand}"
+            f"--architecture {architecture}: segmentation-models-pytorch lists no ImageNet weights;"
+            f" {by_hand}"
         )
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
@@ -46,25 +46,30 @@ def published(kind: str, architecture: str) -> Path:
         )
     except (OSError, HfHubHTTPError) as error:
         raise UserError(
-            f"ImageNet weights of {architecture}: in no cache of this machine, and can't be downloaded"
-            f" ({type(error).__name__}); {by_hand}"
+            f"ImageNet weights of {architecture}: in no cache of this machine, and can't be"
+            f" downloaded ({type(error).__name__}); {by_hand}"
         ) from None
 
 
 @dataclass(frozen=True)
 class Import:
-    """encoder: what the file held. found: whether the store had these weights already. newest: whether studies take them."""
+    """An imported encoder.
+
+    cached: True if the store had these weights already. newest: True if studies use them, as the
+    latest import of their kind and architecture.
+    """
 
     encoder: checkpoint_import.ForeignEncoder
     artifact: Artifact
-    found: bool
+    cached: bool
     newest: bool
 
 
 def import_encoder(path: Path, kind: str, architecture: str, store: Store) -> Import:
-    """Read an encoder from a checkpoint and put it into the store, unless it's there already.
+    """Read an encoder from a checkpoint and put it into the store, unless it is cached.
 
-    Raises `UserError` for an unknown kind or architecture and for a file that is no such encoder (models.checkpoint_import).
+    Raises `UserError` for an unknown kind or architecture, and for a file without this encoder
+    (models.checkpoint_import).
     """
     started = time.monotonic()
     check_encoder_kind(kind)
@@ -76,9 +81,9 @@ def import_encoder(path: Path, kind: str, architecture: str, store: Store) -> Im
     marker.mark(store)
     with store.working_on(node) as partial:
         artifact = store.find(node.stage, node.key)
-        found = artifact is not None
+        cached = artifact is not None
         if artifact is None:
-            shutil.rmtree(partial, ignore_errors=True)  # of an import that was killed
+            shutil.rmtree(partial, ignore_errors=True)  # left by an import that was killed
             partial.mkdir()
             module = encoders.build(architecture)
             encoders.fill(module, encoder.weights)
@@ -95,6 +100,5 @@ def import_encoder(path: Path, kind: str, architecture: str, store: Store) -> Im
                 "ignored": list(encoder.ignored),
             }
             artifact = store.commit(node, partial, facts, time.monotonic() - started)
-    return Import(
-        encoder, artifact, found, store.imported().get((kind, architecture)) == encoder.sha256
-    )
+    newest = store.imported().get((kind, architecture)) == encoder.sha256
+    return Import(encoder, artifact, cached, newest)

@@ -1,8 +1,9 @@
-"""A Ray of this process alone, into which nobody else is let: a token for each, and a directory that no other user can open."""
+"""Start a private local Ray: every call needs a token, in a directory that only this user reads."""
 
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import secrets
 import shutil
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-#: Longest directory for temporary files below which the paths of Ray's sockets are short enough for the system.
+#: Longest path of a temporary directory that leaves room for the names of Ray's Unix sockets.
 LONGEST = 20
 
 
@@ -25,39 +26,42 @@ def token() -> str:
 
 @contextmanager
 def local_ray(**options: Any) -> Iterator[str]:
-    """Start a Ray with `ray.init`'s options, and stop it at the end. Yields a line that says where it is and its token.
+    """Start a Ray with options of `ray.init`, and stop it at the end; yield its addresses as text.
 
-    Everything listens on loopback alone, where other users of the machine could still call it: each call needs the token,
-    which processes below this one have in their environment. Metrics are the exception; whoever asks gets them.
+    All servers listen on loopback only, where other users of the machine could still call them.
+    Each call therefore needs the token, which child processes inherit in their environment.
+    The metrics endpoint is the exception: it needs no token.
     """
-    import ray
+    import ray  # here: callers set environment variables that Ray reads when it is imported
 
-    from chexseg.run.worker_imports import WorkerPath
+    from chexseg.run import ray_internals
 
-    # Ray makes its own directories writable for everybody, so they are inside one that is not.
+    # Ray makes its directories writable by everybody, so they are placed in a private one.
     private = Path(tempfile.mkdtemp(prefix="chexseg-", dir=_short_directory()))
     try:
         token_file = private / "token"
         token_file.touch(mode=0o600)
         token_file.write_text(token())
         os.environ["RAY_AUTH_TOKEN"] = token()
-        # Ray has read the mode when it was imported. Where it is unset, `ray.init` sets it to "token" and reads it again.
+        # Ray read the mode when it was imported. If unset, `ray.init` sets "token" and reads again.
         os.environ.pop("RAY_AUTH_MODE", None)
-        with _loopback(), _safe_path():
-            context = ray.init(
-                address="local",  # else Ray would join any cluster that it finds on the machine
+        with ray_internals.loopback_address(), _safe_path():
+            context: Any = ray.init(
+                address="local",  # otherwise Ray would join any cluster on the machine
                 dashboard_host="127.0.0.1",
                 log_to_driver=False,
-                logging_level="error",
-                job_config=WorkerPath(sys.path),
-                _temp_dir=str(private / "ray"),
+                logging_level=logging.ERROR,
+                job_config=ray_internals.WorkerPath(sys.path),
+                **ray_internals.session_directory(private / "ray"),
                 **options,
             )
         try:
-            dashboard = (
-                f", dashboard http://{context.dashboard_url}" if context.dashboard_url else ""
+            url = context.dashboard_url
+            dashboard = f", dashboard http://{url}" if url else ""
+            yield (
+                f"Ray at {context.address_info['gcs_address']}{dashboard};"
+                f" token in {token_file}, which only you can read"
             )
-            yield f"Ray at {context.address_info['gcs_address']}{dashboard}; token in {token_file}, which only you can read"
         finally:
             ray.shutdown()
     finally:
@@ -65,30 +69,14 @@ def local_ray(**options: Any) -> Iterator[str]:
 
 
 def _short_directory() -> str:
-    """Return where Ray would put its files, or /tmp where that is too long a path for sockets."""
+    """Return the directory for Ray's files, or /tmp if its path is too long for sockets."""
     chosen = os.environ.get("RAY_TMPDIR", tempfile.gettempdir())
     return chosen if len(chosen) <= LONGEST else "/tmp"
 
 
 @contextmanager
-def _loopback() -> Iterator[None]:
-    """Let Ray take 127.0.0.1 for this node's address, as it does on macOS; then its servers listen there only.
-
-    Elsewhere `ray.init` replaces a loopback address by one that other hosts reach, and has no argument against that.
-    """
-    from ray._private import ray_constants
-
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-
-
-@contextmanager
 def _safe_path() -> Iterator[None]:
-    """Let processes that are started now, and those below them, not import from the directory they are started in."""
+    """Keep processes started meanwhile from importing from their current directory."""
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:

@@ -1,4 +1,4 @@
-"""What Ray's metrics tell while a study runs: its cells by state; how fast each stage under way is, and how far."""
+"""Export a running study's metrics through Ray: cells by state, and rate and figures per stage."""
 
 from __future__ import annotations
 
@@ -8,50 +8,51 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import ray
 from ray.util.metrics import Gauge
 
-from chexseg.run.cluster import on_node, this_node
+from chexseg.run.cluster import on_node, remote, this_node
 
-#: Cells by state. Ray's exporter puts ``ray_`` before this and every other name.
+#: Metric of the cells by state. Ray's exporter puts ``ray_`` in front of every name.
 CELLS = "chexseg_cells"
-#: Figure of a stage -> its metric, and what that tells.
+#: Figure of a stage -> its metric and description.
 FIGURES = {
     "images/s": (
         "chexseg_images_per_second",
-        "Images that a stage takes in, over the last ten seconds",
+        "Images that a stage reads, over the last ten seconds",
     ),
     "step s": (
         "chexseg_step_seconds",
-        "A training step, with its wait for samples; a running mean",
+        "Duration of a training step with its wait for samples; a running mean",
     ),
     "data wait s": (
         "chexseg_data_wait_seconds",
-        "What a training step waits for its samples; a running mean",
+        "Wait of a training step for its samples; a running mean",
     ),
     "epoch": ("chexseg_epoch", "Epoch in training, from 1"),
     "loss": ("chexseg_loss", "Training loss"),
     "selection mIoU": (
         "chexseg_selection_miou",
-        "Mean IoU on the expert images held back, after the last epoch",
+        "Mean IoU on the selection images after the last epoch",
     ),
 }
-#: Seconds over which a rate is taken: as often Ray exports.
+#: Seconds over which a rate is computed: Ray's export interval.
 WINDOW = 10.0
-#: Stages after which their gauges move to another process.
+#: Stages after which a new process holds the gauges.
 STAGES_A_PROCESS = 1000
 
 
 class Metrics:
-    """A run's gauges. Tags: study, and state or cell and stage; what cells share has the short key of its result for a cell.
+    """Hold a run's gauges. Tags: `study`, plus either `state` or (`cell`, `stage`).
 
-    Ray exports a gauge for as long as the process lives that has set it, unless its value is NaN, and then keeps it still. So
-    those of stages are set in a process of their own, become NaN when their stage ends, and go with the process, which is
-    replaced now and then: however many cells a study has, few are exported and few are kept. Nothing is set where there is
-    no exporter, which is of ``ray[default]``.
+    Shared stages use the first 12 characters of their key as `cell`.
+
+    Ray exports a gauge as long as its process lives, unless its value is NaN, and never frees it.
+    So a separate process holds the gauges of stages and sets them to NaN when their stage ends.
+    After `STAGES_A_PROCESS` stages it is replaced, so the number of gauges stays small however
+    many cells a study has. Without an exporter, part of ``ray[default]``, no stage gauge is set.
     """
 
-    def __init__(self, study: str):
+    def __init__(self, study: str) -> None:
         self.study, self.exported = study, importlib.util.find_spec("opentelemetry") is not None
         self.cells = Gauge(CELLS, "Cells of a study by state", ("study", "state")).set_default_tags(
             {"study": study}
@@ -60,29 +61,31 @@ class Metrics:
         self.ended = 0
 
     def _process(self) -> Any:
-        """On this process's node: another one's might be kept from going away when it's idle."""
-        return Gauges.options(scheduling_strategy=on_node(this_node())).remote(self.study)
+        """Start the gauges' process on this node; elsewhere it could keep an idle node alive."""
+        actor: Any = Gauges
+        return actor.options(scheduling_strategy=on_node(this_node())).remote(self.study)
 
     def set_cells(self, states: Mapping[str, int]) -> None:
         for state, count in states.items():
             self.cells.set(count, {"state": state})
 
     def set_stages(self, stages: Iterable[tuple[Mapping[str, str], Mapping[str, float]]]) -> None:
-        """Of each its tags, cell and stage, and its figures."""
-        told = list(stages)
-        if self.gauges is not None and told:
-            self.gauges.set.remote(told)
+        """Set the figures of stages, each given as (tags `cell` and `stage`, figures)."""
+        updates = list(stages)
+        if self.gauges is not None and updates:
+            self.gauges.set.remote(updates)
 
     def end_stage(self, tags: Mapping[str, str], figures: Iterable[str]) -> None:
+        """Stop exporting the figures of a stage that has ended."""
         self.set_stages([(tags, dict.fromkeys(figures, math.nan))])
         self.ended += 1
         if self.exported and self.ended % STAGES_A_PROCESS == 0:
             self.gauges = self._process()
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, enable_task_events=False)
+@remote(num_cpus=0, max_restarts=-1, enable_task_events=False)
 class Gauges:
-    """The process that has the gauges of stages."""
+    """Hold the gauges of stages, as an actor."""
 
     def __init__(self, study: str) -> None:
         self.gauges = {
@@ -99,20 +102,20 @@ class Gauges:
 
 
 class Rate:
-    """How fast a count grows, per second."""
+    """Measure how fast a count grows, per second."""
 
     def __init__(self) -> None:
         self.points: deque[tuple[float, int]] = deque()
 
     def add(self, now: float, count: int) -> None:
         if self.points and count < self.points[-1][1]:
-            self.points.clear()  # begun again after its worker died
+            self.points.clear()  # the stage started over after its worker died
         self.points.append((now, count))
         while len(self.points) > 2 and now - self.points[0][0] > WINDOW:
             self.points.popleft()
 
     def value(self) -> float | None:
-        """None until there are two counts."""
+        """Return the rate over `WINDOW`; None until there are two counts."""
         if len(self.points) < 2 or self.points[-1][0] == self.points[0][0]:
             return None
         (begun, first), (now, last) = self.points[0], self.points[-1]

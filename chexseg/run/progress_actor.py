@@ -1,29 +1,29 @@
-"""Where workers anywhere on the cluster write how far they are, and the driver reads it."""
+"""Collect the progress of workers anywhere on the cluster, and show it in the driver."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
 
 from chexseg.progress import Reporter, duration
-from chexseg.run.cluster import on_node, this_node
+from chexseg.run.cluster import on_node, remote, this_node
 from chexseg.run.metrics import FIGURES, Metrics, Rate
 
-#: What metrics tell and a line for people has no room for.
-UNTOLD = ("step s", "data wait s")
+#: Figures for metrics only: a terminal line has no room for them.
+METRICS_ONLY = ("step s", "data wait s")
 
 
 @dataclass
 class RunCounts:
-    """How the cells of a run stand, or the points of a search.
+    """Count the cells of a run, or the points of a search, by state.
 
-    done: with those that were in the store before. best: (selection mIoU, name) of the best fit. times: of the first
-    cell's start and of the last one's end, in seconds of one clock.
+    done: including those stored before the run. best: (selection mIoU, name) of the best fit.
+    times: start of the first cell and end of the last one, in seconds of one clock.
     """
 
     total: int
@@ -37,26 +37,29 @@ class RunCounts:
     study: str = ""
 
     def begin(self, cell: str, now: float) -> None:
-        """A cell may begin again after its worker died."""
+        """Count a cell as running; it may start again after its worker died."""
         self.times = self.times or [now, now]
         self.running.add(cell)
 
-    def end(self, cell: str, whole: bool, miou: float | None, now: float) -> None:
+    def end(self, cell: str, succeeded: bool, miou: float | None, now: float) -> None:
         self.running.discard(cell)
-        self.done, self.failed = self.done + whole, self.failed + (not whole)
+        self.done, self.failed = self.done + succeeded, self.failed + (not succeeded)
         self.ended += 1
         self.times = [*self.times[:1], now]
         if miou is not None:
             self.best = max(self.best or (miou, cell), (miou, cell))
 
     def states(self) -> dict[str, int]:
-        """How many are in which state."""
-        known = {"done": self.done, "running": len(self.running), "failed": self.failed}
-        return known | {"waiting": self.total - sum(known.values())}
+        """Return the number of cells in each state."""
+        counts = {"done": self.done, "running": len(self.running), "failed": self.failed}
+        return counts | {"waiting": self.total - sum(counts.values())}
 
     def text(self) -> str:
-        """One line for people, nothing where there are no cells; the estimate is by those that have ended so far, so it knows
-        how many run at once."""
+        """Return the counts as one line, empty without cells.
+
+        The remaining time is estimated from the cells that have ended, so it reflects how many
+        run at once.
+        """
         if not self.total:
             return ""
         words = [
@@ -68,15 +71,17 @@ class RunCounts:
             words.append(f"best selection mIoU {self.best[0]:.3f} ({self.best[1]})")
         left = self.total - self.done - self.failed
         if self.ended and left:
-            words.append(
-                f"about {duration((self.times[1] - self.times[0]) / self.ended * left)} left"
-            )
+            seconds = (self.times[1] - self.times[0]) / self.ended * left
+            words.append(f"about {duration(seconds)} left")
         return ", ".join(words)
 
 
-@dataclass
-class Work:
-    """A stage under way. tags: its cell and stage, for metrics."""
+@dataclass(frozen=True)
+class StageProgress:
+    """Hold the latest progress of a running stage.
+
+    tags: `cell` and `stage`, for metrics. note: figures, as `chexseg.progress.ProgressNote`.
+    """
 
     tags: Mapping[str, str]
     done: int
@@ -86,22 +91,31 @@ class Work:
     rate: Rate
 
     def figures(self) -> dict[str, float]:
-        """What metrics tell of it."""
-        found = {
-            **self.note,
-            "images/s": self.rate.value() if self.unit in ("images", "samples") else None,
+        """Return the figures for metrics."""
+        rate = self.rate.value() if self.unit in ("images", "samples") else None
+        figures = {**self.note, "images/s": rate}
+        return {
+            name: figures[name] for name in FIGURES if isinstance(figures.get(name), (int, float))
         }
-        return {name: found[name] for name in FIGURES if isinstance(found.get(name), (int, float))}
+
+
+@dataclass(frozen=True)
+class ProgressReport:
+    """The progress of a run. running: name -> stage. finished: (name, text) since the last one."""
+
+    running: dict[str, StageProgress]
+    finished: list[tuple[str, str]]
+    headline: str
 
 
 # Its calls, several a second, would bury the stages in the dashboard's list of tasks.
-@ray.remote(num_cpus=0, enable_task_events=False)
+@remote(num_cpus=0, enable_task_events=False)
 class ProgressActor:
-    """The latest progress of everything under way, and what has finished since it was last read."""
+    """Hold the latest progress of all running stages, and what has finished since the last read."""
 
     def __init__(self, counts: RunCounts) -> None:
         self.counts, self.metrics = counts, Metrics(counts.study)
-        self.running: dict[str, Work] = {}
+        self.running: dict[str, StageProgress] = {}
         self.finished: list[tuple[str, str]] = []
 
     def update(
@@ -113,68 +127,57 @@ class ProgressActor:
         unit: str,
         note: Mapping[str, Any],
     ) -> None:
-        rate = (
-            self.running[name].rate
-            if name in self.running and self.running[name].unit == unit
-            else Rate()
-        )
+        stage = self.running.get(name)
+        rate = stage.rate if stage and stage.unit == unit else Rate()
         rate.add(time.monotonic(), done)
-        self.running[name] = Work(tags, done, total, unit, note, rate)
+        self.running[name] = StageProgress(tags, done, total, unit, note, rate)
 
     def finish(self, name: str, text: str) -> None:
-        if work := self.running.pop(name, None):
-            self.metrics.end_stage(work.tags, work.figures())
+        """Remove a stage that has ended; `text` says how."""
+        if stage := self.running.pop(name, None):
+            self.metrics.end_stage(stage.tags, stage.figures())
         self.finished.append((name, text))
 
     def begin_cell(self, name: str) -> None:
         self.counts.begin(name, time.monotonic())
 
-    def end_cell(self, name: str, whole: bool, miou: float | None) -> None:
-        self.counts.end(name, whole, miou, time.monotonic())
+    def end_cell(self, name: str, succeeded: bool, miou: float | None) -> None:
+        self.counts.end(name, succeeded, miou, time.monotonic())
 
-    def read(
-        self,
-    ) -> tuple[dict[str, tuple[int, int, str, dict[str, Any]]], list[tuple[str, str]], str]:
-        """What a reporter is told: the stages under way, what has finished, the headline. Metrics are brought up to date."""
+    def read(self) -> ProgressReport:
+        """Return the progress for a reporter, and update the metrics."""
         if self.counts.total:
             self.metrics.set_cells(self.counts.states())
-        self.metrics.set_stages((work.tags, work.figures()) for work in self.running.values())
-        running = {
-            name: (
-                work.done,
-                work.total,
-                work.unit,
-                {key: work.note[key] for key in work.note if key not in UNTOLD},
-            )
-            for name, work in self.running.items()
-        }
+        self.metrics.set_stages((stage.tags, stage.figures()) for stage in self.running.values())
+        running = {}
+        for name, stage in self.running.items():
+            note = {key: value for key, value in stage.note.items() if key not in METRICS_ONLY}
+            running[name] = replace(stage, note=note)
         finished, self.finished = self.finished, []
-        return running, finished, self.counts.text()
+        return ProgressReport(running, finished, self.counts.text())
 
 
 def start_progress_actor(counts: RunCounts) -> Any:
-    """A board on the driver's node: another may go at any time, and the run would end with it."""
-    return ProgressActor.options(scheduling_strategy=on_node(this_node())).remote(counts)
+    """Start a progress actor on the driver's node, because losing it would end the run."""
+    actor: Any = ProgressActor
+    return actor.options(scheduling_strategy=on_node(this_node())).remote(counts)
 
 
 class ProgressWriter:
-    """A stage's `progress` callback: writes to the board, at most twice a second, and its end. The latest figures stay in
-    the note.
+    """Send a stage's progress to the actor, at most twice a second and at its end.
 
-    name: for people. cell, stage: for metrics.
+    name: for people. cell, stage: tags of the metrics. The note keeps the latest value of every
+    figure.
     """
 
-    def __init__(self, progress_actor: Any, name: str, cell: str, stage: str):
-        self.progress_actor, self.name, self.tags = (
-            progress_actor,
-            name,
-            {"cell": cell, "stage": stage},
-        )
+    def __init__(self, progress_actor: Any, name: str, cell: str, stage: str) -> None:
+        self.progress_actor, self.name = progress_actor, name
+        self.tags = {"cell": cell, "stage": stage}
         self.note: dict[str, Any] = {}
         self.written = 0.0
 
     def __call__(
-        self, done: int, total: int, unit: str, note: dict[str, Any] | None = None
+        self, done: int, total: int, unit: str, note: Mapping[str, Any] | None = None
     ) -> None:
         self.note |= {name: value for name, value in (note or {}).items() if value is not None}
         now = time.monotonic()
@@ -184,10 +187,13 @@ class ProgressWriter:
 
 
 class ProgressDisplay:
-    """Shows the board on a reporter from a thread of its own while the driver waits for Ray, and ends it."""
+    """Show the actor's progress on a reporter from a thread while the driver waits for Ray.
 
-    def __init__(self, progress_actor: Any, reporter: Reporter, every: float = 0.5):
-        self.progress_actor, self.reporter, self.every = progress_actor, reporter, every
+    interval: seconds between two reads. The actor is killed at the end.
+    """
+
+    def __init__(self, progress_actor: Any, reporter: Reporter, interval: float = 0.5) -> None:
+        self.progress_actor, self.reporter, self.interval = progress_actor, reporter, interval
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -199,18 +205,18 @@ class ProgressDisplay:
         self.over.set()
         self.thread.join()
         self.show()
-        # With it ends the process of its gauges. Ray would keep both for as long as the driver lives: what its workers were
-        # sent has handles of the board.
+        # The process of its gauges ends with it. Ray would keep both for as long as the driver
+        # lives, because the jobs sent to workers hold handles of the actor.
         ray.kill(self.progress_actor)
 
     def show(self) -> None:
-        running, finished, head = ray.get(self.progress_actor.read.remote())
-        self.reporter.headline(head)
-        for name, text in finished:
+        report: ProgressReport = ray.get(self.progress_actor.read.remote())
+        self.reporter.headline(report.headline)
+        for name, text in report.finished:
             self.reporter.finish(name, text)
-        for name, (done, total, unit, note) in running.items():
-            self.reporter.update(name, done, total, unit, note)
+        for name, stage in report.running.items():
+            self.reporter.update(name, stage.done, stage.total, stage.unit, stage.note)
 
     def _watch(self) -> None:
-        while not self.over.wait(self.every):
+        while not self.over.wait(self.interval):
             self.show()

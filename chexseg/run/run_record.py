@@ -1,4 +1,7 @@
-"""What a run was told and where it ran, kept in the store: editing the study file later changes nothing that this says."""
+"""Record runs: the result of each stage and run, and the JSON that the store keeps of a run.
+
+The stored record is a copy, so a later edit of the study file doesn't change it.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import chexseg
 from chexseg.config import yaml_source
@@ -20,8 +24,39 @@ from chexseg.data.remote_path import Location
 from chexseg.plan.cells import Cell
 from chexseg.store.store import PACKAGES, Store
 
-#: Packages beside those that every manifest names: what plans, searches and reads.
+#: Packages that plan, search and read, in addition to those that every manifest names.
 MORE_PACKAGES = ("optuna", "pandas", "pydantic", "pyyaml", "timm")
+
+
+class StageResult(TypedDict, total=False):
+    """The result of one stage in a worker. key and state are always set.
+
+    state: "mistake" is a `UserError`. error: of "failed" and "mistake". seconds: of "computed".
+    miou: selection mIoU of a stored fit, None for other stages.
+    """
+
+    key: str
+    state: Literal["cached", "computed", "failed", "mistake"]
+    error: str
+    seconds: float
+    miou: float | None
+
+
+@dataclass
+class RunResult:
+    """The result of a run. computed: key -> seconds. failed: key -> error. cached: other nodes."""
+
+    computed: dict[str, float] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    cached: int = 0
+    seconds: float = 0.0
+
+    def add(self, result: StageResult) -> None:
+        """Add a stage that was computed or failed."""
+        if result["state"] == "failed":
+            self.failed[result["key"]] = result["error"]
+        elif result["state"] == "computed":
+            self.computed[result["key"]] = result["seconds"]
 
 
 @contextmanager
@@ -33,16 +68,16 @@ def recorded(
     overrides: Sequence[str],
     data: Location,
 ) -> Iterator[dict[str, Any]]:
-    """Write ``.runs/STUDY/TIME-HOST-PROCESS.json`` into the store, and again when the run has ended, however it did.
+    """Write ``.runs/STUDY/TIME-HOST-PROCESS.json`` at the start, and again at the end of a run.
 
-    What the context puts into the mapping it yields is added then. A record without "ended" is of a run that was killed.
+    Yields a mapping whose entries are added at the end. A record without "ended" belongs to a run
+    that was killed.
     """
     started = datetime.datetime.now(datetime.UTC)
     name = f".runs/{study.name}/{started:%Y%m%dT%H%M%S}-{platform.node()}-{os.getpid()}.json"
-    about = describe(study, cells, study_file, overrides, data) | {
-        "started": started.isoformat(timespec="seconds")
-    }
-    store.write(name, about)
+    record = describe(study, cells, study_file, overrides, data)
+    record["started"] = started.isoformat(timespec="seconds")
+    store.write(name, record)
     more: dict[str, Any] = {}
     try:
         yield more
@@ -51,7 +86,7 @@ def recorded(
         raise
     finally:
         ended = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        store.write(name, about | more | {"ended": ended})
+        store.write(name, record | more | {"ended": ended})
 
 
 def describe(
@@ -61,10 +96,10 @@ def describe(
     overrides: Sequence[str],
     data: Location,
 ) -> dict[str, Any]:
-    """Everything that a run is to do, as JSON can hold it.
+    """Return what a run is going to do, as JSON.
 
-    files: path -> text of the study file and of those it includes, as they are now. resolved: settings with every default.
-    cells: name -> keys of fit and scores.
+    files: path -> text of the study file and of the files it includes. resolved: settings with all
+    defaults. cells: name -> keys of fit and score.
     """
     return {
         "study": study.name,
@@ -85,19 +120,18 @@ def describe(
 
 def _texts(path: Path) -> dict[str, str]:
     text = path.read_text()
-    found = {str(path.absolute()): text}
+    texts = {str(path.absolute()): text}
     for name in yaml_source.read(text, str(path)).content.get("studies", []):
-        found |= _texts(path.parent / name)
-    return found
+        texts |= _texts(path.parent / name)
+    return texts
 
 
 def git_commit(directory: Path) -> str | None:
-    """The commit of a checkout, with "+" after it where tracked files differ from it; None outside one."""
+    """Return a checkout's commit, with "+" if tracked files were changed; None outside one."""
     try:
         commit = _git(directory, "rev-parse", "HEAD")
-        return commit + (
-            "+" if _git(directory, "status", "--porcelain", "--untracked-files=no") else ""
-        )
+        changed = _git(directory, "status", "--porcelain", "--untracked-files=no")
+        return commit + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 

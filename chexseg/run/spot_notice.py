@@ -1,8 +1,11 @@
-"""Tells Ray when EC2 is about to take this node away: ``python -m chexseg.run.spot_notice``, which `cluster.yaml` starts.
+"""Drain this node when EC2 announces its interruption: ``python -m chexseg.run.spot_notice``.
 
-EC2 says so in the instance's own metadata, two minutes ahead (EC2 User Guide, "Spot Instance interruption notices"). Ray
-doesn't look there; told of it, it starts nothing new on the node, and what dies there counts as no failure. Ends after the
-notice, and at once where there is no metadata to ask for. Imports nothing of Ray: it waits on every node, all of its life.
+`cluster.yaml` starts it on every node. EC2 announces an interruption two minutes ahead, in the
+instance's metadata (EC2 User Guide, "Spot Instance interruption notices"), which Ray doesn't read.
+Ray starts nothing new on a drained node, and counts no failure for what dies there.
+
+Ends after the notice, or at once if there is no metadata service. It runs for as long as its node,
+so it doesn't import Ray.
 """
 
 from __future__ import annotations
@@ -17,44 +20,44 @@ import urllib.error
 import urllib.request
 from datetime import UTC, datetime
 
-#: Of the instance itself; the variable is AWS's own.
+#: The instance's metadata service; the variable is AWS's.
 ENDPOINT = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://169.254.169.254")
 
-#: Seconds between two questions, as EC2's guide has it.
+#: Seconds between two requests, as EC2's guide recommends.
 PAUSE = 5.0
 
 log = logging.getLogger(__name__)
 
-#: Without a proxy, for what is on this machine has to be reached directly.
+#: Without a proxy, because the service is on this machine.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def _asked(path: str, method: str, **headers: str) -> str:
+def _request(path: str, method: str, **headers: str) -> str:
     request = urllib.request.Request(f"{ENDPOINT}/latest/{path}", method=method)
     for name, value in headers.items():
         request.add_header(f"X-aws-ec2-metadata-{name.replace('_', '-')}", value)
     with _opener.open(request, timeout=2) as answer:
-        return answer.read().decode()
+        return str(answer.read(), "utf-8")
 
 
 def notice() -> tuple[str, datetime] | None:
-    """What EC2 will do with this instance ("terminate", "stop" or "hibernate") and when, if it has said so.
+    """Return EC2's (action, time) for this instance, or None if there is no notice.
 
-    Raises `OSError` where nothing answers.
+    action: "terminate", "stop" or "hibernate". Raises `OSError` if the service doesn't answer.
     """
-    token = _asked("api/token", "PUT", token_ttl_seconds="60")
+    token = _request("api/token", "PUT", token_ttl_seconds="60")
     try:
-        told = json.loads(_asked("meta-data/spot/instance-action", "GET", token=token))
+        action = json.loads(_request("meta-data/spot/instance-action", "GET", token=token))
     except urllib.error.HTTPError as error:
         if error.code == 404:
             return None
         raise
-    return told["action"], datetime.fromisoformat(told["time"])
+    return action["action"], datetime.fromisoformat(action["time"])
 
 
 def drain(action: str, seconds: int) -> None:
-    """Tell Ray that this node will be gone in so many seconds. Raises `subprocess.CalledProcessError` if Ray refuses."""
-    words = [
+    """Drain this node within `seconds`. Raises `subprocess.CalledProcessError` if Ray refuses."""
+    reason = [
         "--reason",
         "DRAIN_NODE_REASON_PREEMPTION",
         "--reason-message",
@@ -62,29 +65,28 @@ def drain(action: str, seconds: int) -> None:
     ]
     deadline = ["--deadline-remaining-seconds", str(seconds)]
     subprocess.run(
-        [sys.executable, "-P", "-m", "ray.scripts.scripts", "drain-node", *words, *deadline],
+        [sys.executable, "-P", "-m", "ray.scripts.scripts", "drain-node", *reason, *deadline],
         check=True,
     )
 
 
 def main() -> None:
+    """Wait for a notice, then drain this node."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    answered, told = False, None
-    while told is None:
+    answered, received = False, None
+    while received is None:
         if answered:
             time.sleep(PAUSE)
         try:
-            told = notice()
+            received = notice()
         except OSError as error:
             if not answered and not isinstance(error, urllib.error.HTTPError):
-                log.info(
-                    "no EC2 metadata at %s (%s): nobody tells when this node goes", ENDPOINT, error
-                )
+                log.info("no EC2 metadata at %s (%s): no spot notices here", ENDPOINT, error)
                 return
-            log.warning("%s: %s; asked again in %g s", ENDPOINT, error, PAUSE)
+            log.warning("%s: %s; next request in %g s", ENDPOINT, error, PAUSE)
         answered = True
-    action, when = told
-    log.info("EC2 will %s this node at %s UTC: telling Ray", action, f"{when:%H:%M:%S}")
+    action, when = received
+    log.info("EC2 will %s this node at %s UTC: draining it", action, f"{when:%H:%M:%S}")
     drain(action, max(0, int((when - datetime.now(UTC)).total_seconds())))
 
 

@@ -1,4 +1,4 @@
-"""Trials of Ray Tune on workers that live on from one to the next."""
+"""Run trials of Ray Tune on reused actors."""
 
 from __future__ import annotations
 
@@ -6,35 +6,22 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from typing import Any
-
-import ray
+from typing import TYPE_CHECKING, Any
 
 from chexseg.config.study import Resources
+from chexseg.run import ray_internals
 from chexseg.run.cluster import MAX_FAILURES, Capacity, raise_if_draining
 from chexseg.stages.api import StageContext
 
-#: What Tune copies from the driver's environment into that of its actors, which Ray writes into its logs as it is.
-CREDENTIALS = {
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SECURITY_TOKEN",
-    "AWS_SESSION_TOKEN",
-}
+if TYPE_CHECKING:
+    from ray.tune import Result
+    from ray.tune.search import Searcher
 
 
-def set_process_title(name: str) -> None:
-    """Call this process so in the dashboard's cluster view and in `top`, until the next call of a method of its actor.
-
-    Tune's actors are named once for all their trials. Nothing public of Ray's does it.
-    """
-    ray._raylet.setproctitle(f"ray::{name}")
-
-
-def _on_a_node_that_stays(
+def _unless_draining(
     config: Mapping[str, Any], trial: Callable[..., None], constants: Mapping[str, Any]
 ) -> None:
-    raise_if_draining()  # a warm worker would take trials until its node is gone
+    raise_if_draining()  # a reused worker would accept trials until its node is gone
     trial(config, **constants)
 
 
@@ -45,33 +32,32 @@ def run_trials(
     resources: Resources,
     space: Mapping[str, Any],
     name: Callable[[Mapping[str, Any]], str],
-    searcher: Any = None,
+    searcher: Searcher | None = None,
     stop: Callable[[str, Mapping[str, Any]], bool] | None = None,
-) -> Any:
-    """Tune's results of ``trial(config, execution=.., **constants)`` on reused actors, which keep their process and the
-    shards they have read.
+) -> list[Result]:
+    """Run ``trial(config, context=.., **constants)`` for every config, and return Tune's results.
 
-    name: what a trial with this config is called. searcher, stop: Tune's, for what is no grid.
+    Actors are reused, so their processes keep imports and the shards they have read.
+    space: Tune's parameter space. name: config -> the trial's name. searcher, stop: Tune's, for
+    trials that are not a grid.
     """
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    # Tune's own handler would end the phase as if it had finished, and the run would go on.
+    # Tune's own handler would end the trials as if they had finished, and the run would go on.
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     from ray import tune
-    from ray.tune.execution import class_cache
 
-    # Workers have those of their nodes. There is no setting for it.
-    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
+    ray_internals.keep_credentials_local()
     gpu = capacity.gpus_of(resources)
     context = StageContext(
         device="cuda" if gpu else "cpu", threads=max(1, int(resources.cpu)), map_gpus=gpu
     )
     constants = {**constants, "context": context}
-    function = tune.with_parameters(_on_a_node_that_stays, trial=trial, constants=constants)
-    function.__name__ = "warm worker"  # so the dashboard tells it from other actors
+    function: Any = tune.with_parameters(_unless_draining, trial=trial, constants=constants)
+    function.__name__ = "warm worker"  # its name in the dashboard
     scratch = tempfile.mkdtemp(prefix="chexseg-tune-")
     try:
-        return tune.Tuner(
+        grid = tune.Tuner(
             tune.with_resources(function, {"cpu": resources.cpu, "gpu": gpu}),
             param_space=dict(space),
             tune_config=tune.TuneConfig(
@@ -89,5 +75,6 @@ def run_trials(
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
             ),
         ).fit()
+        return [grid[number] for number in range(len(grid))]
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

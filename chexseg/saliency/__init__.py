@@ -1,1 +1,1 @@
-"""From a classifier to masks: pure functions on tensors."""
+"""CAMs, random walks, thresholds and weak masks, as pure functions on tensors."""

@@ -1,4 +1,4 @@
-"""What a mask would score by its area alone: a square of as many pixels, placed anywhere in the image."""
+"""Chance baseline of a mask: a square of the same area, placed at random in the image."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from torch import Tensor
 
 
 def expected_intersection(true_NKHW: Tensor, predicted_NK: Tensor) -> Tensor:
-    """intersection_NK, float64: pixels that a random square shares with the true mask, the mean over all its places.
+    """Return intersection_NK, float64: the mean overlap of a random square with the true mask.
 
-    The square has the side nearest to the root of predicted_NK pixels, lies within the image and may be at every place
-    with equal chance. Exact, by summed areas, not sampled; scaled to the very number of predicted pixels.
+    The square's side is the rounded root of predicted_NK pixels, and all positions within the image
+    are equally likely. The mean is exact, from summed areas, and scaled to the number of predicted
+    pixels.
     """
     height, width = true_NKHW.shape[-2:]
     out_NK = torch.zeros(true_NKHW.shape[:2], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""IRNet's inference: class maps spread by a random walk that a boundary map holds back, without the dense matrix."""
+"""IRNet's inference: spread class maps by a random walk that stops at boundaries."""
 
 from __future__ import annotations
 
@@ -18,28 +18,30 @@ def propagate(
     power: float = 5,
     steps_log2: int = 3,
 ) -> Tensor:
-    """maps_NKhw after 2 ** steps_log2 steps of the random walk (Ahn et al. 2019).
+    """Return maps_NKhw after 2 ** steps_log2 steps of the random walk (Ahn et al. 2019).
 
-    `maps_NKhw` are class maps >= 0 on the grid of `boundary_Nhw`, the boundary map in [0, 1] (not logits); K may be any
-    number, the affinities are computed once for all. Let
+    `maps_NKhw` are class maps >= 0 on the grid of `boundary_Nhw`, which is in [0, 1] (not logits).
+    The affinities are computed once for all K maps. Let
 
-    - a_ij = 1 - max of the boundary over the pixels on the line from i to j, ends included (paper, equation 5; which
-      pixels these are, `chexseg.models.irnet_losses.line` says), for all pairs nearer than `radius`; 0 for the others;
-      a_ii = 1 whatever the boundary;
-    - T = a ** power with every column divided by its sum.
+    - a_ij = 1 - max of the boundary over the pixels on the line from i to j, ends included (paper,
+      equation 5; `chexseg.models.irnet_losses.line`), for all pairs nearer than `radius`; 0 for
+      other pairs; a_ii = 1 for any boundary;
+    - T = a ** power, with every column divided by its sum.
 
-    Then the result is the row vector (map * (1 - boundary)) times T ** (2 ** steps_log2): a pixel's new value is the
-    mean of its neighbourhood's, weighed by affinity. Nothing comes from beyond the map, whose border wraps nowhere.
+    The result is the row vector (map * (1 - boundary)) times T ** (2 ** steps_log2): in a step, a
+    pixel's value becomes the mean over its neighbourhood weighted by affinity. Pixels beyond the
+    border contribute nothing; the map does not wrap.
 
-    T is never built: a step is one multiplication of the shifted maps for each of the 2 x 12 offsets of radius 3.
-    Works on any device, in float32 or better; no gradient. The result isn't scaled.
+    T is never built: a step is one multiplication of the shifted maps for each of the 2 x 12
+    offsets of radius 3. Works on any device, in float32 or better, without a gradient. The result
+    is not scaled.
     """
     dtype = torch.promote_types(maps_NKhw.dtype, torch.float32)
     boundary_Nhw = boundary_Nhw.to(dtype)
     height, width = boundary_Nhw.shape[-2:]
     offsets = [(dy, dx) for dy, dx in half_disc(radius) if dy < height and abs(dx) < width]
 
-    # a is symmetric: an offset's affinities serve the opposite one too. Only the columns' sums differ between the two.
+    # a is symmetric, so opposite offsets share affinities. Only their column sums differ.
     column_sums_Nhw = torch.ones_like(boundary_Nhw)
     affinities = []
     for dy, dx in offsets:

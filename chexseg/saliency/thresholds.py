@@ -1,4 +1,4 @@
-"""The threshold with the best IoU for each pathology, from histograms filled in one pass over the images."""
+"""Thresholds with the best IoU per pathology, from histograms filled in one pass over images."""
 
 from __future__ import annotations
 
@@ -7,52 +7,52 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: The thresholds tried: 0, 0.05 .. 0.95 (paper README, "output thresholds").
+#: Candidate thresholds: 0, 0.05 .. 0.95 (paper README, "output thresholds").
 GRID: tuple[float, ...] = tuple(step / 20 for step in range(20))
 
-#: The threshold of a pathology without a single true pixel, for which every threshold is as good.
+#: Threshold of a pathology without a true pixel, for which all thresholds are equally good.
 DEFAULT_THRESHOLD = 0.5
 
 
 def binarise(scores_NKHW: Tensor, thresholds_K: Tensor) -> Tensor:
-    """masks_NKHW, bool: where a score is strictly above its pathology's threshold, both taken as float32."""
+    """Return masks_NKHW, bool: True where a score exceeds its pathology's threshold, in float32."""
     thresholds_K11 = thresholds_K.to(scores_NKHW.device, torch.float32)[:, None, None]
     return scores_NKHW.to(torch.float32) > thresholds_K11
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Pixels by pathology, truth and score, pooled over images; every threshold's IoU follows from it.
+    """Pixel counts by pathology, truth and score, pooled over images. They give all IoUs.
 
-    Add histograms to pool them: ``total = total + Histogram.of(scores_NKHW, masks_NKHW)``, in any order, from any
-    process; the left one's device wins.
+    Add histograms to pool them: ``total = total + Histogram.of(scores_NKHW, masks_NKHW)``, in any
+    order and from any process. The sum is on the left one's device.
 
-    counts_K2B: int64. The second axis is false, true. Bin b holds the scores with exactly b thresholds of `GRID` below
-        them, so a pixel is positive at threshold t (strictly above it) where b > t.
+    counts_K2B: int64. The second axis is false, true. Bin b counts the scores with exactly b
+        thresholds of `GRID` below them, so a pixel is positive at threshold number t if b > t.
     """
 
     counts_K2B: Tensor
 
     @classmethod
     def empty(cls, pathologies: int, device: torch.device | str | None = None) -> Histogram:
-        """The histogram of no image, to start a sum from."""
+        """Return the histogram of no image, to start a sum."""
         return cls(torch.zeros(pathologies, 2, len(GRID) + 1, dtype=torch.int64, device=device))
 
     @classmethod
     def of(cls, scores_NKHW: Tensor, masks_NKHW: Tensor) -> Histogram:
-        """The histogram of one batch. Scores are in [0, 1], masks bool; both on one device.
+        """Return the histogram of one batch. Scores are in [0, 1], masks bool; both on one device.
 
-        Scores are compared with the thresholds in float32, as `binarise` does; a NaN is positive at no threshold.
-        Raises ValueError where the shapes differ or the masks aren't bool.
+        Scores are compared with the thresholds in float32, as in `binarise`. A NaN is positive at
+        no threshold. Raises ValueError if the shapes differ or the masks are not bool.
         """
         if scores_NKHW.shape != masks_NKHW.shape or masks_NKHW.dtype != torch.bool:
             raise ValueError(
-                f"scores {tuple(scores_NKHW.shape)} and {masks_NKHW.dtype} masks {tuple(masks_NKHW.shape)}; "
-                "allowed: one shape, bool masks"
+                f"found scores {tuple(scores_NKHW.shape)} and {masks_NKHW.dtype} masks"
+                f" {tuple(masks_NKHW.shape)}; expected one shape, bool masks"
             )
         pathologies, bins = scores_NKHW.shape[1], len(GRID) + 1
         grid = torch.tensor(GRID, dtype=torch.float32, device=scores_NKHW.device)
-        # bucketize would sort NaN above every threshold, but no comparison with NaN is true.
+        # bucketize sorts NaN above all thresholds, but no comparison with NaN is true.
         scores_NKHW = scores_NKHW.to(torch.float32).nan_to_num(nan=-1.0)
         index_NKHW = torch.bucketize(scores_NKHW.contiguous(), grid, out_int32=True)
         first_bin_K = (
@@ -66,39 +66,38 @@ class Histogram:
         return Histogram(self.counts_K2B + other.counts_K2B.to(self.counts_K2B.device))
 
     def true_K(self) -> Tensor:
-        """True pixels G, int64."""
+        """Return the true pixels G, int64."""
         return self.counts_K2B[:, 1].sum(1)
 
     def intersection_KT(self) -> Tensor:
-        """Pixels both true and predicted, I, at each threshold of `GRID`, int64."""
+        """Return the pixels I that are true and predicted, at each threshold of `GRID`, int64."""
         return _above(self.counts_K2B[:, 1])
 
     def predicted_KT(self) -> Tensor:
-        """Predicted pixels P at each threshold of `GRID`, int64."""
+        """Return the predicted pixels P at each threshold of `GRID`, int64."""
         return _above(self.counts_K2B.sum(1))
 
     def iou_KT(self) -> Tensor:
-        """I / (P + G - I) at each threshold of `GRID`, float64; NaN for a pathology without true pixels."""
+        """Return I / (P + G - I) at each threshold of `GRID`, float64; NaN without true pixels."""
         intersection_KT, true_K1 = self.intersection_KT(), self.true_K()[:, None]
         union_KT = self.predicted_KT() + true_K1 - intersection_KT
         return torch.where(true_K1 > 0, intersection_KT.double() / union_KT, torch.nan)
 
     def best(self) -> tuple[Tensor, Tensor]:
-        """thresholds_K (float32) with the best pooled IoU, and that iou_K (float64).
+        """Return thresholds_K (float32) with the best pooled IoU, and these iou_K (float64).
 
-        Of equally good thresholds it's the lowest, as when trying them in order and keeping only a better one. A
-        pathology without a true pixel gets `DEFAULT_THRESHOLD` and NaN.
+        Of equally good thresholds it is the lowest. A pathology without a true pixel gets
+        `DEFAULT_THRESHOLD` and NaN.
         """
-        known_K = self.true_K() > 0
-        grid = torch.tensor(GRID, dtype=torch.float32, device=known_K.device)
+        occurs_K = self.true_K() > 0
+        grid = torch.tensor(GRID, dtype=torch.float32, device=occurs_K.device)
         iou_KT = self.iou_KT()
-        index_K = iou_KT.nan_to_num(nan=-1.0).argmax(
-            1
-        )  # argmax, unlike max, promises the first of equals
+        # argmax, unlike max, guarantees the first of equal values.
+        index_K = iou_KT.nan_to_num(nan=-1.0).argmax(1)
         iou_K = iou_KT.gather(1, index_K[:, None])[:, 0]
-        return torch.where(known_K, grid[index_K], DEFAULT_THRESHOLD), iou_K
+        return torch.where(occurs_K, grid[index_K], DEFAULT_THRESHOLD), iou_K
 
 
 def _above(counts_KB: Tensor) -> Tensor:
-    """For each threshold t the sum of the bins b > t."""
+    """Return for each threshold t the sum of the bins b > t."""
     return counts_KB.flip(1).cumsum(1).flip(1)[:, 1:]

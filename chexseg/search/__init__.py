@@ -1,1 +1,1 @@
-"""Optuna searches over the axes of a study."""
+"""Search the axes of a study with Optuna."""

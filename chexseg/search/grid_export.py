@@ -1,4 +1,4 @@
-"""A grid's finished cells in Optuna's storage, so that the dashboard shows them beside searches."""
+"""Export a grid's finished cells to Optuna's storage, for the dashboard to show beside searches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chexseg.plan.cells import distinguishing_settings
 from chexseg.plan.graph import Plan
@@ -14,90 +14,94 @@ from chexseg.search import journal
 from chexseg.search.space_plan import identity
 from chexseg.store.store import Store
 
-
-def name_of(planned: Plan) -> str:
-    """The name of a grid's Optuna study."""
-    return f"{planned.study.name}-{identity(planned.study, planned.data, planned.imported)}"
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 
-def record(
-    planned: Plan, store: Store, known: set[str], say: Callable[[str], None] = lambda line: None
+def name_of(plan: Plan) -> str:
+    """Return the name of a grid's Optuna study."""
+    return f"{plan.study.name}-{identity(plan.study, plan.data, plan.imported)}"
+
+
+def export(
+    plan: Plan, store: Store, exported: set[str], say: Callable[[str], None] = lambda line: None
 ) -> int:
-    """Write every finished cell of a grid that isn't there yet into its Optuna study; how many these were.
+    """Add a grid's finished cells to its Optuna study, and return the number of new ones.
 
-    `known` are keys of scores that needn't be looked at, and gets those that are there now. Any number of processes may do
-    this at once.
+    exported: keys of scores to skip, updated. Several processes may do this at once.
     """
-    cells = [cell for cell in planned.cells if cell.score not in known]
-    scored = store.cached(planned.nodes[cell.score] for cell in cells)
-    fits = store.find_all(planned.nodes[cell.fit] for cell in cells if cell.score in scored)
-    curves = {key: journal.learning_curve([fit]) for key, fit in fits.items()}
-    finished = [cell for cell in cells if cell.score in scored and curves.get(cell.fit)]
+    cells = [cell for cell in plan.cells if cell.score not in exported]
+    scored = store.cached(plan.nodes[cell.score] for cell in cells)
+    fits = store.find_all(plan.nodes[cell.fit] for cell in cells if cell.score in scored)
+    curves = {key: curve for key, fit in fits.items() if (curve := journal.learning_curve([fit]))}
+    finished = [cell for cell in cells if cell.score in scored and cell.fit in curves]
     if not finished:
         return 0
     import optuna
 
-    varied = planned.study.varied
+    varied = plan.study.varied
     keys = sorted(
-        distinguishing_settings(varied, (cell.settings for cell in planned.cells))
-        if planned.study.members
+        distinguishing_settings(varied, (cell.settings for cell in plan.cells))
+        if plan.study.members
         else varied
     )
-    rows = {
-        cell.score: {key: journal.plain(attrgetter(key)(cell.settings)) for key in keys}
-        for cell in planned.cells
+    params = {
+        cell.score: {key: journal.encode_choice(attrgetter(key)(cell.settings)) for key in keys}
+        for cell in plan.cells
     }
-    space = {key: _span([row[key] for row in rows.values()]) for key in keys}
-    name = name_of(planned)
+    space = {key: _span([values[key] for values in params.values()]) for key in keys}
+    name = name_of(plan)
     count = 0
-    if not store.backend.shared:  # where looking costs less than a lock
-        there = {trial.user_attrs.get("key") for trial in journal.read(store, name)}
-        known |= {cell.score for cell in finished if cell.score in there}
-        if all(cell.score in known for cell in finished):
+    if not store.backend.shared:  # where reading costs less than a lock
+        stored = {trial.user_attrs.get("key") for trial in journal.read(store, name)}
+        exported |= {cell.score for cell in finished if cell.score in stored}
+        if all(cell.score in exported for cell in finished):
             return 0
-    with journal.alone(store, name, wait=True):
-        lines = journal.opened(store, name)
+    with journal.acquire(store, name, wait=True):
+        lines = journal.open_lines(store, name)
         if note := lines.set_torn_aside():
             say(note)
-        study = journal.make(store, lines, name, "grid")
-        there = {trial.user_attrs.get("key") for trial in study.get_trials(deepcopy=False)}
+        study = journal.create_study(store, lines, name, "grid")
+        stored = {trial.user_attrs.get("key") for trial in study.get_trials(deepcopy=False)}
         for cell in finished:
-            if cell.score not in there:
+            if cell.score not in stored:
                 count += 1
                 value, steps = curves[cell.fit]
                 study.add_trial(
                     optuna.create_trial(
                         value=value,
-                        params=rows[cell.score],
+                        params=params[cell.score],
                         distributions=space,
                         intermediate_values=steps,
                         user_attrs={"key": cell.score, "cell": cell.name, "fits": [cell.fit]},
                     )
                 )
         lines.flush()
-    known |= {cell.score for cell in finished}
+    exported |= {cell.score for cell in finished}
     return count
 
 
 @contextmanager
-def recording(
-    planned: Plan, store: Store, say: Callable[[str], None], every: float = 30.0
+def exporting(
+    plan: Plan, store: Store, say: Callable[[str], None], interval: float = 30.0
 ) -> Iterator[None]:
-    """Write a grid's cells while they finish, from a thread of its own, and when all has ended.
+    """Export a grid's cells from a thread as they finish, and once more at the end.
 
-    Nothing depends on it: where it fails it says so once, and the run goes on.
+    interval: seconds between two exports. An error is reported once and ends the export; the run
+    goes on, because nothing depends on it.
     """
-    over, known = threading.Event(), set[str]()
+    over, exported = threading.Event(), set[str]()
 
     def watch() -> None:
         ended = False
         while not ended:
-            ended = over.wait(every)
+            ended = over.wait(interval)
             try:
-                record(planned, store, known, say)
+                export(plan, store, exported, say)
             except Exception as error:
-                place = journal.title(store, name_of(planned))
-                say(f"finished cells are not written to {place} ({type(error).__name__}: {error})")
+                location = journal.title(store, name_of(plan))
+                reason = f"{type(error).__name__}: {error}"
+                say(f"finished cells are not written to {location} ({reason})")
                 return
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -109,8 +113,8 @@ def recording(
         thread.join()
 
 
-def _span(values: Sequence[Any]) -> Any:
-    """The distribution that a grid's values are of: numbers between the least and the greatest, or choices."""
+def _span(values: Sequence[Any]) -> BaseDistribution:
+    """Return the distribution that contains a grid's values: a range of numbers, or choices."""
     from optuna import distributions
 
     if all(isinstance(value, int) and not isinstance(value, bool) for value in values):

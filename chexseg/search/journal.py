@@ -1,8 +1,8 @@
-"""Optuna's storage in the store, beside the results: ``optuna/journal.log``, which optuna-dashboard opens.
+"""Keep Optuna's storage in the store: ``optuna/journal.log``, which optuna-dashboard opens.
 
-It holds one Optuna study for every search and every grid, named after the study and the identity of what its values depend
-on: with other settings or other data it is another. On an object store each has an object of its own,
-``optuna/<name>.log``. Nothing here is needed to find a result again.
+It holds one Optuna study per search and grid. The study's name ends in a hash of the settings and
+data that its values depend on. On an object store each Optuna study has its own object,
+``optuna/<name>.log``. No result depends on these files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from chexseg.errors import UserError, reason
 from chexseg.search.journal_lines import FileLines, ObjectLines
@@ -25,38 +25,42 @@ from chexseg.store.store import Artifact, Store
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.storages.journal import BaseJournalBackend
+
+    from chexseg.store.object_backend import Bucket
 
 FOLDER = "optuna"
 
 
 def path_in(store: Store) -> Path:
-    """The journal of a store in a directory. Of an object store, the one that earlier versions kept on this host."""
+    """Return the journal of a store in a directory.
+
+    For an object store: the journal that earlier versions kept on this host.
+    """
     return store.backend.local.absolute() / FOLDER / "journal.log"
 
 
 def title(store: Store, name: str) -> str:
-    """Where the journal of an Optuna study is, for people."""
+    """Return the location of an Optuna study's journal, for people."""
     return f"{store}/{FOLDER}/{name}.log" if _in_objects(store) else str(path_in(store))
 
 
 @contextmanager
-def alone(store: Store, name: str, wait: bool) -> Iterator[bool]:
-    """Have an Optuna study for this process alone; a process that dies lets it go.
+def acquire(store: Store, name: str, wait: bool) -> Iterator[bool]:
+    """Lock an Optuna study for this process; a process that dies releases its lock.
 
-    Yields False, without it, if another process has it and `wait` is off. On an object store, that is known only once a
-    dead process's claim is over.
+    Yields False, without the lock, if another process has it and `wait` is off. On an object store
+    that is certain only after a dead process's lease would have expired.
     """
-    backend = store.backend
     if not _in_objects(store):
         lock = path_in(store).with_name(f"{name}.lock")
-        refuse_links(backend.local.absolute(), lock)
+        refuse_links(store.backend.local.absolute(), lock)
         with locked(lock, wait) as acquired:
             yield acquired
         return
-    work, deadline = (
-        f"{FOLDER}/{name}",
-        time.monotonic() + backend.timing.dead + backend.timing.heartbeat,
-    )
+    backend = cast("Bucket", store.backend)
+    work = f"{FOLDER}/{name}"
+    deadline = time.monotonic() + backend.timing.dead + backend.timing.heartbeat
     while not wait and unfinished(work) in backend.in_progress():
         if time.monotonic() > deadline:
             yield False
@@ -66,8 +70,8 @@ def alone(store: Store, name: str, wait: bool) -> Iterator[bool]:
         yield True
 
 
-def opened(store: Store, name: str) -> FileLines | ObjectLines:
-    """The lines of the journal that holds an Optuna study, as they are now."""
+def open_lines(store: Store, name: str) -> FileLines | ObjectLines:
+    """Open the journal that holds an Optuna study."""
     if _in_objects(store):
         return ObjectLines(store.backend, f"{FOLDER}/{name}.log")
     return _file(store)
@@ -82,31 +86,29 @@ def _file(store: Store) -> FileLines:
 
 
 def _earlier(store: Store) -> FileLines | ObjectLines:
-    """The journal to start from where an object store has none for a study: a directory's that was copied there, or the
-    one that an earlier version kept on this host.
+    """Open the journal to start from if an object store has none for a study.
+
+    It is the journal of a directory that was copied there, or one of an earlier version on this
+    host.
     """
     copied = ObjectLines(store.backend, f"{FOLDER}/journal.log")
     return copied if copied.exists else _file(store)
 
 
-def make(
+def create_study(
     store: Store, lines: FileLines | ObjectLines, name: str, kind: str, **settings: Any
 ) -> optuna.Study:
-    """The Optuna study of a name, made unless it's there. kind: "search" or "grid", for people.
+    """Return the Optuna study of a name, created if missing. kind: "search" or "grid", for people.
 
-    lines: `opened`. What is told to the study is kept for certain after their `flush`.
+    lines: of `open_lines`; results are certain to be stored only after their `flush`.
     """
     import optuna
 
-    optuna.logging.set_verbosity(
-        optuna.logging.WARNING
-    )  # it would announce every study and every trial
+    # By default Optuna announces every study and every trial.
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = _storage(lines)
-    earlier = (
-        _trials(_earlier(store), name)
-        if isinstance(lines, ObjectLines) and not lines.exists
-        else []
-    )
+    fresh = isinstance(lines, ObjectLines) and not lines.exists
+    earlier = _trials(_earlier(store), name) if fresh else []
     study = optuna.create_study(
         storage=storage, study_name=name, direction="maximize", load_if_exists=True, **settings
     )
@@ -117,13 +119,13 @@ def make(
 
 
 def read(store: Store, name: str) -> list[optuna.trial.FrozenTrial]:
-    """The trials of an Optuna study, none where there is no such study. Nothing is written."""
+    """Return the trials of an Optuna study; empty if there is none. Writes nothing."""
     return read_with_torn(store, name)[0]
 
 
 def read_with_torn(store: Store, name: str) -> tuple[list[optuna.trial.FrozenTrial], int]:
-    """(`read`, the number of torn pieces in the journal, which are left out)."""
-    lines = opened(store, name)
+    """Return the trials as `read`, and the number of torn pieces that were skipped."""
+    lines = open_lines(store, name)
     if isinstance(lines, ObjectLines) and not lines.exists:
         lines = _earlier(store)
     return _trials(lines, name), lines.torn
@@ -135,32 +137,32 @@ def _trials(lines: FileLines | ObjectLines, name: str) -> list[optuna.trial.Froz
     if isinstance(lines, FileLines) and not lines.path.exists():
         return []
     try:
-        return optuna.load_study(storage=_storage(lines), study_name=name).get_trials(
-            deepcopy=False
-        )
+        study = optuna.load_study(storage=_storage(lines), study_name=name)
     except KeyError:
         return []
+    return study.get_trials(deepcopy=False)
 
 
 def _storage(lines: FileLines | ObjectLines) -> optuna.storages.JournalStorage:
-    """Raises `UserError` for a journal with a record that Optuna can't apply."""
+    """Return the storage. Raise `UserError` for a journal with a record that Optuna can't apply."""
     import optuna
 
     try:
-        return optuna.storages.JournalStorage(lines)
+        return optuna.storages.JournalStorage(cast("BaseJournalBackend", lines))
     except UserError:
         raise
-    except Exception as error:  # of any type: Optuna takes its records for its own
+    except Exception as error:  # of any type: Optuna trusts its records
         raise UserError(
-            f"{lines.title}: found a record that Optuna can't apply ({reason(error)}); expected an undamaged journal"
+            f"{lines.title}: found a record that Optuna can't apply ({reason(error)});"
+            " expected an undamaged journal"
             " (hint: move it away: finished fits are recorded again)"
         ) from None
 
 
 def learning_curve(fits: Sequence[Artifact]) -> tuple[float, dict[int, float]] | None:
-    """(mean of the selection mIoU of some fits, step -> that of each epoch); None where one has none.
+    """Return (mean selection mIoU of fits, step -> that of each epoch); None if one has none.
 
-    Steps go on from one fit to the next: the second's first is the number of the first's epochs.
+    Steps continue from one fit to the next: the second fit starts at the first's number of epochs.
     """
     values = [fit.facts["selection_miou"] for fit in fits]
     if None in values:
@@ -169,8 +171,8 @@ def learning_curve(fits: Sequence[Artifact]) -> tuple[float, dict[int, float]] |
     return math.fsum(values) / len(values), dict(enumerate(curve))
 
 
-def plain(value: Any) -> Any:
-    """A value as Optuna's storage can hold it among choices."""
+def encode_choice(value: Any) -> Any:
+    """Return a value as Optuna's storage accepts it in a list of choices."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return json.dumps(value, sort_keys=True, default=lambda model: model.model_dump())

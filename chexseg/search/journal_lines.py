@@ -1,7 +1,8 @@
-"""The lines of Optuna's journal, in a file or in an object: every complete record counts, whatever was torn beside it.
+"""Read and append the lines of Optuna's journal, in a file or an object, also if some are torn.
 
-A disk that runs full tears a line, and older writers went on in that line. So a line may hold torn pieces and records.
-The classes are back ends of `optuna.storages.JournalStorage`, which numbers the records.
+A full disk tears a line, and older versions appended to the torn line. So a line may hold torn
+pieces and complete records; every complete record counts. Both classes are back ends of
+`optuna.storages.JournalStorage`, which numbers the records.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import os
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,87 +20,86 @@ from chexseg.store.backend import Backend, Entry
 from chexseg.store.file_lock import locked
 from chexseg.store.links import refuse_links, replacing
 
-#: How every record begins.
+#: The first characters of every record.
 START = '{"op_code"'
 #: Optuna's operations.
 OPERATIONS = range(11)
-#: Seconds after a change until an object is put.
-EVERY = 10.0
+#: Seconds between a change and the next upload of an object.
+UPLOAD_DELAY = 10.0
 _DECODER = json.JSONDecoder()
 
 
 def parse(content: bytes) -> tuple[list[dict[str, Any]], list[str]]:
-    """(the records of some whole lines, the torn pieces beside them)."""
+    """Return the complete records of whole lines, and the torn pieces between them."""
     records, torn = [], []
     for line in content.decode("utf-8", "replace").replace("\r", "").split("\n"):
-        place = 0
-        while place < len(line):
+        start = 0
+        while start < len(line):
             try:
-                record, end = _DECODER.raw_decode(line, place)
+                record, end = _DECODER.raw_decode(line, start)
                 if record["op_code"] not in OPERATIONS or not isinstance(record["worker_id"], str):
                     raise ValueError
                 records.append(record)
-            except (ValueError, KeyError, TypeError, IndexError):
-                end = line.find(START, place + 1)
+            except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+                end = line.find(START, start + 1)
                 end = len(line) if end < 0 else end
-                torn.append(line[place:end])
-            place = end
+                torn.append(line[start:end])
+            start = end
     return records, torn
 
 
 def encode_records(records: Sequence[dict[str, Any]]) -> bytes:
-    """The lines of some records."""
+    """Return records as lines."""
     return "".join(json.dumps(record, separators=(",", ":")) + "\n" for record in records).encode()
 
 
 def count_torn(torn: int) -> str:
-    """Return "1 torn line" and the like."""
+    """Return "1 torn line", "2 torn lines" and so on."""
     return f"{torn} torn line{'s' * (torn != 1)}"
 
 
 class FileLines:
-    """A journal in a file of a store in the directory `root`; any number of processes may read and append."""
+    """A journal in a file below the store directory `root`, shared by any number of processes."""
 
-    def __init__(self, root: Path, path: Path):
+    def __init__(self, root: Path, path: Path) -> None:
         self.root, self.path = root, path
-        #: Torn pieces among what was read.
+        #: Number of torn pieces that were read.
         self.torn = 0
-        #: The file that was read, and how far: bytes and records.
+        #: The file that was read, and the position in it: bytes and records.
         self._inode, self._offset, self._count = -1, 0, 0
 
     @property
     def title(self) -> str:
-        """Where it is, for people."""
+        """Return the journal's location, for people."""
         return str(self.path)
 
     def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
+        """Return the records from this number on. Read only what was appended since."""
         try:
             descriptor = self._open(os.O_RDONLY)
         except FileNotFoundError:
             return []
         with os.fdopen(descriptor, "rb") as file:
-            about = os.fstat(descriptor)
-            if (about.st_ino, log_number_from) != (
-                self._inode,
-                self._count,
-            ) or about.st_size < self._offset:
-                self._inode, self._offset, self._count, self.torn = about.st_ino, 0, 0, 0
+            status = os.fstat(descriptor)
+            continued = (status.st_ino, log_number_from) == (self._inode, self._count)
+            if not continued or status.st_size < self._offset:
+                self._inode, self._offset, self._count, self.torn = status.st_ino, 0, 0, 0
             file.seek(self._offset)
             content = file.read()
-        content = content[
-            : content.rfind(b"\n") + 1
-        ]  # another process may be in the middle of its line
+        # Another process may be in the middle of writing the last line.
+        content = content[: content.rfind(b"\n") + 1]
         records, torn = parse(content)
         skipped = log_number_from - self._count
-        self._offset, self._count, self.torn = (
-            self._offset + len(content),
-            self._count + len(records),
-            self.torn + len(torn),
-        )
+        self._offset += len(content)
+        self._count += len(records)
+        self.torn += len(torn)
         return records[skipped:]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append records, on disk when this returns. Raises `UserError`, and appends nothing, where there is no room."""
+        """Append records; they are on disk when this returns.
+
+        Raises `UserError`, and appends nothing, if the disk is full.
+        """
         with self._locked():
             try:
                 descriptor = self._open(os.O_RDWR | os.O_CREAT | os.O_APPEND)
@@ -114,44 +114,42 @@ class FileLines:
                         raise
             except OSError as error:
                 raise UserError(
-                    f"{self.path}: can't be written ({reason(error)}); hint: make room, then run the same command again"
+                    f"{self.path}: can't be written ({reason(error)});"
+                    " hint: make room, then run the same command again"
                 ) from None
 
     def set_torn_aside(self) -> str | None:
-        """Move torn pieces to another file, so that Optuna's own tools can open the journal; a line that says so."""
-        lock = self.path.with_name(
-            f"{self.path.name}.lock"
-        )  # Optuna's, which chexseg no longer uses
-        if (
-            lock.is_symlink() and not lock.exists()
-        ):  # its process is dead, and waiting for it would never end
+        """Move torn pieces to another file, so that Optuna's own tools can open the journal.
+
+        Returns a line for people, or None if nothing was torn.
+        """
+        # Optuna's lock, which chexseg no longer uses. If it dangles, its process is dead, and
+        # waiting for it would never end.
+        lock = self.path.with_name(f"{self.path.name}.lock")
+        if lock.is_symlink() and not lock.exists():
             lock.unlink(missing_ok=True)
         aside = self.path.with_name(f"{self.path.stem}.torn.log")
         with suppress(FileNotFoundError), self._locked():
             with os.fdopen(self._open(os.O_RDONLY), "rb") as file:
-                content = file.read()
-            records, torn = parse(content)
+                records, torn = parse(file.read())
             if not torn:
                 return None
-            note = (
-                f"{self.path}: {count_torn(len(torn))}; every complete line counts; the torn ones"
-            )
+            note = f"{self.path}: {count_torn(len(torn))}; every complete line counts; torn lines"
             try:
-                with os.fdopen(
-                    self._open(os.O_WRONLY | os.O_CREAT | os.O_APPEND, aside), "wb"
-                ) as file:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+                with os.fdopen(self._open(flags, aside), "wb") as file:
                     file.write("".join(f"{piece}\n" for piece in torn).encode())
                 with replacing(self.path) as file:
                     file.write(encode_records(records))
             except OSError as error:
-                return f"{note} stay there ({reason(error)})"
-            return f"{note} are in {aside.name} now"
+                return f"{note} remain there ({reason(error)})"
+            return f"{note} were moved to {aside.name}"
         return None
 
     def flush(self) -> None:
-        """Return at once: every record is on disk already."""
+        """Do nothing: every record is on disk already."""
 
-    def _locked(self) -> Any:
+    def _locked(self) -> AbstractContextManager[Any]:
         refuse_links(self.root, self.path)
         return locked(self.path.with_name(f"{self.path.stem}.flock"))
 
@@ -161,13 +159,14 @@ class FileLines:
 
 
 class ObjectLines:
-    """A journal in an object, which can only be put as a whole: a copy in memory for one writer at a time.
+    """A journal in an object, which can only be replaced as a whole, for one writer at a time.
 
-    The object is put `every` seconds after a change, and by `flush`.
+    Records are kept in memory. The object is uploaded `delay` seconds after a change, and by
+    `flush`.
     """
 
-    def __init__(self, backend: Backend, name: str, every: float = EVERY):
-        self.backend, self.name, self.every = backend, name, every
+    def __init__(self, backend: Backend, name: str, delay: float = UPLOAD_DELAY) -> None:
+        self.backend, self.name, self.delay = backend, name, delay
         self._entry = self._stored()
         content = backend.read({name: self._entry}) if self._entry else {}
         self._records, torn = parse(content.get(name, b""))
@@ -177,12 +176,12 @@ class ObjectLines:
 
     @property
     def title(self) -> str:
-        """Where it is, for people."""
+        """Return the journal's location, for people."""
         return f"{self.backend.title}/{self.name}"
 
     @property
     def exists(self) -> bool:
-        """Whether the object was there."""
+        """Return True if the object existed at the start."""
         return self._entry is not None
 
     def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
@@ -193,12 +192,15 @@ class ObjectLines:
             self._records += json.loads(json.dumps(logs))  # as another process would read them
             self._changed = True
             if self._timer is None:
-                self._timer = threading.Timer(self.every, self._put_later)
+                self._timer = threading.Timer(self.delay, self._upload_later)
                 self._timer.daemon = True
                 self._timer.start()
 
     def flush(self) -> None:
-        """Put what has changed. Raises `UserError` where the store doesn't answer or another host has gone on."""
+        """Upload the changes.
+
+        Raises `UserError` if the store doesn't answer or another host has changed the object.
+        """
         with self._lock:
             if self._timer is not None:
                 self._timer.cancel()
@@ -207,21 +209,18 @@ class ObjectLines:
                 return
             if self._stored() != self._entry:
                 raise UserError(
-                    f"{self.backend.title}/{self.name}: another host has gone on with it;"
-                    " hint: the same command goes on from there, with the results of both"
+                    f"{self.title}: another host has changed it;"
+                    " hint: run the same command again, to resume with the results of both"
                 )
             self.backend.write(self.name, encode_records(self._records))
             self._entry, self._changed = self._stored(), False
 
     def set_torn_aside(self) -> str | None:
-        """Return a line that tells of torn pieces, which the next put leaves out."""
-        return (
-            f"{self.backend.title}/{self.name}: {count_torn(self.torn)}; every complete line counts"
-            if self.torn
-            else None
-        )
+        """Return a line about torn pieces, which the next upload leaves out; None without any."""
+        note = f"{self.title}: {count_torn(self.torn)}; every complete line counts"
+        return note if self.torn else None
 
-    def _put_later(self) -> None:
+    def _upload_later(self) -> None:
         with self._lock:
             self._timer = None
         with suppress(UserError):  # the next change or the end of the run tries again

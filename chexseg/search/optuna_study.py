@@ -1,4 +1,4 @@
-"""A search's record in Optuna's storage: what to try next, what came of it, and what a driver that died has left."""
+"""Drive a search's Optuna study: choose points, record their results, and resume after a crash."""
 
 from __future__ import annotations
 
@@ -20,36 +20,39 @@ from chexseg.store.store import Store
 if TYPE_CHECKING:
     import optuna
 
-#: Finished points before the first one may be pruned by the median.
+#: Finished points before the median may prune one.
 UNPRUNED = 4
 
 
 @dataclass(frozen=True)
 class TrialCounts:
-    """How far a search is. Points are what it has asked for itself; told are settings that other studies had finished."""
+    """The progress of a search.
+
+    done, pruned, failed: points that it asked for. imported: points that other studies finished.
+    value, point: best mIoU of done and imported ones, and its settings. best_imported: True if
+    that point was imported. note: a line about damage to the journal, which is skipped.
+    """
 
     done: int = 0
     pruned: int = 0
     failed: int = 0
-    told: int = 0
-    #: Of done and told the best: its mIoU, its point, and whether it was told.
+    imported: int = 0
     value: float | None = None
     point: Point | None = None
-    was_told: bool = False
-    #: A line that tells of damage to the journal, which the standing leaves out.
+    best_imported: bool = False
     note: str | None = None
 
 
 class OptunaStudy:
-    """One search's Optuna study."""
+    """The Optuna study of a search. A trial attribute "told" marks an imported point."""
 
-    def __init__(self, search: Search, store: Store):
+    def __init__(self, search: Search, store: Store) -> None:
         self.search, self.store = search, store
         self.name = f"{search.study.name}-{search.identity()}"
         self.space = _distributions(search)
 
     def open(self) -> str | None:
-        """Open the journal for writing; a line for people where it had torn lines."""
+        """Open the journal for writing; return a line for people if it had torn lines."""
         import optuna
 
         pruners = {
@@ -57,30 +60,27 @@ class OptunaStudy:
             "asha": optuna.pruners.SuccessiveHalvingPruner(),
             "none": optuna.pruners.NopPruner(),
         }
-        pruner = pruners[self.search.study.search.pruner]
-        self.lines = journal.opened(self.store, self.name)
+        self.lines = journal.open_lines(self.store, self.name)
         note = self.lines.set_torn_aside()
-        self.study = journal.make(self.store, self.lines, self.name, "search", pruner=pruner)
+        pruner = pruners[self.search.options.pruner]
+        self.study = journal.create_study(
+            self.store, self.lines, self.name, "search", pruner=pruner
+        )
         return note
 
     def flush(self) -> None:
-        """Keep what was told, for certain. Raises `UserError` as the journal's `flush` does."""
+        """Store what was recorded. Raises `UserError`, as the journal's `flush`."""
         self.lines.flush()
 
     def trial_counts(self) -> TrialCounts:
-        """How far the search is, from the storage as it is; nothing is written."""
+        """Return the search's progress as stored; writes nothing."""
         from optuna.trial import TrialState
 
         trials, torn = journal.read_with_torn(self.store, self.name)
         continued = {trial.user_attrs.get("continues") for trial in trials}
         asked = [trial for trial in trials if "told" not in trial.user_attrs]
         states = Counter(trial.state for trial in asked if trial.number not in continued)
-        # A setting may be missing where the journal was damaged.
-        complete = [
-            t
-            for t in trials
-            if t.state == TrialState.COMPLETE and t.params.keys() == self.space.keys()
-        ]
+        complete = [trial for trial in self._whole(trials) if trial.state == TrialState.COMPLETE]
         best, value, altered = self._best(complete)
         notes = [f"{count_torn(torn)} left out; every complete line counts"] if torn else []
         if altered:
@@ -89,105 +89,106 @@ class OptunaStudy:
             done=states[TrialState.COMPLETE],
             pruned=states[TrialState.PRUNED],
             failed=states[TrialState.FAIL],
-            told=len(trials) - len(asked),
+            imported=len(trials) - len(asked),
             value=value,
-            point=best and self.point(best.params),
-            was_told=best is not None and "told" in best.user_attrs,
+            point=None if best is None else self.point(best.params),
+            best_imported=best is not None and "told" in best.user_attrs,
             note=f"{journal.title(self.store, self.name)}: {'; '.join(notes)}" if notes else None,
         )
+
+    def _whole(self, trials: Sequence[optuna.trial.FrozenTrial]) -> list[optuna.trial.FrozenTrial]:
+        """Return the trials with all settings; some may be missing from a damaged journal."""
+        return [trial for trial in trials if trial.params.keys() == self.space.keys()]
 
     def _best(
         self, complete: Sequence[optuna.trial.FrozenTrial]
     ) -> tuple[optuna.trial.FrozenTrial | None, float | None, int]:
-        """(the best trial, its value, how many better ones are of other fits than they say): a journal has no checksums.
+        """Return (best trial, its value, number of better ones with settings of other fits).
 
-        A value is the mean of the fits as the store has them; the journal's counts only where they are gone.
+        A journal has no checksums. A value is the mean of the fits in the store; the journal's
+        value counts only if they are gone.
         """
         keys = {key for trial in complete for key in trial.user_attrs.get("fits", ())}
         fits = self.store.find_all(Node("fit", {}, {}, None, key) for key in keys)
-        values = {}
+        values: dict[int, Any] = {}
         for trial in complete:
             present = [fits[key] for key in trial.user_attrs.get("fits", ()) if key in fits]
             whole = present and len(present) == len(trial.user_attrs["fits"])
             curve = journal.learning_curve(present) if whole else None
             values[trial.number] = curve[0] if curve else trial.value
-        altered = 0
-        for trial in sorted(complete, key=lambda trial: values[trial.number], reverse=True):
-            keys_of = trial.user_attrs.get("fits")
-            if keys_of is None or tuple(keys_of) == self._fits(self.point(trial.params)):
+        ranked = sorted(complete, key=lambda trial: values[trial.number], reverse=True)
+        for altered, trial in enumerate(ranked):
+            named = trial.user_attrs.get("fits")
+            if named is None or tuple(named) == self._fits(self.point(trial.params)):
                 return trial, values[trial.number], altered
-            altered += 1
-        return None, None, altered
+        return None, None, len(ranked)
 
     def points(self) -> list[Point]:
-        """Every point that was asked for or told, whatever came of it."""
-        trials = journal.read(self.store, self.name)
-        return [
-            self.point(trial.params) for trial in trials if trial.params.keys() == self.space.keys()
-        ]
+        """Return every point that was asked for or imported, whatever its result."""
+        trials = self._whole(journal.read(self.store, self.name))
+        return [self.point(trial.params) for trial in trials]
 
     def point(self, params: Mapping[str, Any]) -> Point:
-        """The settings that Optuna's parameters mean."""
-        out = {}
+        """Return the settings that Optuna's parameters stand for."""
+        point = {}
         for key, values in self.search.study.axes.items():
             if isinstance(values, Range):
-                # 0.1 + 2 * 0.1 is to be the 0.3 that a grid says.
-                out[key] = round(params[key], 12) if values.step is not None else params[key]
+                # Without rounding, 0.1 + 2 * 0.1 would differ from the 0.3 of a grid.
+                point[key] = round(params[key], 12) if values.step is not None else params[key]
             else:
-                out[key] = values[[journal.plain(value) for value in values].index(params[key])]
-        return out
+                choices = [journal.encode_choice(value) for value in values]
+                point[key] = values[choices.index(params[key])]
+        return point
 
     def params(self, point: Point) -> dict[str, Any]:
-        """The inverse of `point`."""
+        """Return the inverse of `point`."""
         return {
-            key: value if key in self.search.ranges else journal.plain(value)
+            key: value if key in self.search.ranges else journal.encode_choice(value)
             for key, value in point.items()
         }
 
     def resume(self) -> int:
-        """Take up what a driver that died has left, and what failed; how many points are still to be asked for.
+        """Queue the points that a dead driver left running or that failed; return how many remain.
 
-        Only for the one driver of the search (`journal.alone`): any other's running points would be taken for a dead one's.
+        Only for the one driver of a search (`journal.acquire`): it takes running points for a dead
+        driver's.
         """
         from optuna.trial import TrialState
 
         trials = self.study.get_trials(deepcopy=False)
         continued = {trial.user_attrs.get("continues") for trial in trials}
+        unfinished = (TrialState.RUNNING, TrialState.FAIL)
         for trial in trials:
-            if (
-                trial.state in (TrialState.RUNNING, TrialState.FAIL)
-                and trial.number not in continued
-            ):
-                # First the successor: a driver that is killed between the two must not lose the point.
+            if trial.state in unfinished and trial.number not in continued:
+                # The successor first: a driver killed between the two must not lose the point.
                 self.study.enqueue_trial(trial.params, user_attrs={"continues": trial.number})
             if trial.state == TrialState.RUNNING:
                 self.study.tell(trial.number, state=TrialState.FAIL)
-        trial_counts = self.trial_counts()
-        return max(0, self.search.study.search.points - trial_counts.done - trial_counts.pruned)
+        counts = self.trial_counts()
+        return max(0, self.search.options.points - counts.done - counts.pruned)
 
-    def tell_finished(self) -> int:
-        """Tell the sampler every point of the space whose fits are in the store, whoever made them; how many were new.
+    def import_finished(self) -> int:
+        """Give the sampler every point whose fits are in the store; return the number of new ones.
 
-        But not those that `resume` asks for again, which the workers of a driver that died may have finished after it:
-        they are told when they are found, and would count twice.
+        Skips the points that `resume` queues again. A dead driver's workers may have finished
+        them since: they are recorded when they are asked for, and would count twice.
         """
         import optuna
         from optuna.trial import TrialState
 
         trials = self.study.get_trials(deepcopy=False)
-        reported = {tuple(trial.user_attrs.get("fits", ())) for trial in trials}
-        unfinished = {
+        skipped = {tuple(trial.user_attrs.get("fits", ())) for trial in trials}
+        skipped |= {
             self._fits(self.point(trial.params))
-            for trial in trials
+            for trial in self._whole(trials)
             if trial.state in (TrialState.RUNNING, TrialState.FAIL)
-            and trial.params.keys() == self.space.keys()
         }
         count = 0
         for point in self.finished_points():
             fits = self._fits(point)
-            curve = None if fits in reported or fits in unfinished else self._curve(fits)
+            curve = None if fits in skipped else self._curve(fits)
             if curve:
-                reported.add(fits)
+                skipped.add(fits)
                 count += 1
                 self.study.add_trial(
                     optuna.create_trial(
@@ -201,47 +202,48 @@ class OptunaStudy:
         return count
 
     def _fits(self, point: Point) -> tuple[str, ...]:
-        """Keys of the fits of a point's trials."""
+        """Return the keys of the fits of a point's trials."""
         return tuple(cell.fit for cell in self.search.plan([point]).cells)
 
     def finished_points(self) -> Iterator[Point]:
-        """Points that some fit in the store may be a trial of: choices can be tried, ranges stand in its config."""
+        """Yield the points with a fit in the store.
+
+        Values of ranges are read from the fit's config; choices are tried in turn.
+        """
         fields, ranges = self.search.fields(), self.search.ranges
         seen = set()
         for artifact in self.store.artifacts("fit"):
-            values = {
-                name: artifact.manifest["config"].get(field) for name, field in fields.items()
-            }
+            config = artifact.manifest["config"]
+            values = {name: config.get(field) for name, field in fields.items()}
             if not all(ranges[name].holds(value) for name, value in values.items()):
                 continue
             for choice in self.search.combinations():
                 point = {
                     name: values.get(name, choice.get(name)) for name in self.search.study.axes
                 }
-                if artifact.manifest["key"] in {
-                    cell.fit for cell in self.search.plan([point]).cells
-                }:
+                if artifact.manifest["key"] in self._fits(point):
                     mark = json.dumps(self.params(point))
                     if mark not in seen:
                         seen.add(mark)
                         yield point
-                    break  # where several choices make one fit (weak labels at p = 1) the first stands for all
+                    # Several choices may share a fit (weak labels at p = 1): the first is enough.
+                    break
 
     def ask(self) -> tuple[optuna.Trial, Point]:
-        """The next point: one that waits, or the sampler's.
+        """Return the next point: a queued one, or the sampler's.
 
-        Each has a generator of its own, so that a search that was killed asks for what it would have asked for.
+        Each point has a new generator, so that a resumed search asks for the same points.
         """
         import optuna
 
-        settings = self.search.study.search
-        there = self.study.get_trials(deepcopy=False)
-        number = sum(not {"told", "continues"} & trial.user_attrs.keys() for trial in there)
-        seed = derive(settings.seed, "sampler", number) % 2**32
-        if settings.sampler == "random":
+        options = self.search.options
+        trials = self.study.get_trials(deepcopy=False)
+        number = sum(not {"told", "continues"} & trial.user_attrs.keys() for trial in trials)
+        seed = derive(options.seed, "sampler", number) % 2**32
+        if options.sampler == "random":
             self.study.sampler = optuna.samplers.RandomSampler(seed=seed)
         else:
-            startup = min(10, math.ceil(settings.points / 3))
+            startup = min(10, math.ceil(options.points / 3))
             self.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)
         trial = self.study.ask(self.space)
         return trial, self.point(trial.params)
@@ -249,18 +251,24 @@ class OptunaStudy:
     def complete(
         self, trial: optuna.Trial, fits: Sequence[str], reported: Iterable[int]
     ) -> float | None:
-        """Tell what a point's fits came to; None, and nothing is told, if one of them has no selection mIoU."""
+        """Record a point's fits and return its value, the mean selection mIoU.
+
+        reported: steps that Optuna has already. Returns None, and records nothing, if a fit has no
+        selection mIoU.
+        """
         curve = self._curve(fits)
-        if curve is not None:
-            trial.set_user_attr("fits", list(fits))
-            for step in sorted(curve[1].keys() - set(reported)):
-                trial.report(curve[1][step], step)
-            self.study.tell(trial, curve[0])
-        return curve and curve[0]
+        if curve is None:
+            return None
+        value, steps = curve
+        trial.set_user_attr("fits", list(fits))
+        for step in sorted(steps.keys() - set(reported)):
+            trial.report(steps[step], step)
+        self.study.tell(trial, value)
+        return value
 
     def _curve(self, fits: Sequence[str]) -> tuple[float, dict[int, float]] | None:
-        found = [self.store.find("fit", key) for key in fits]
-        return journal.learning_curve(found) if all(found) else None
+        stored = [fit for key in fits if (fit := self.store.find("fit", key))]
+        return journal.learning_curve(stored) if len(stored) == len(fits) else None
 
     def prune(self, trial: optuna.Trial) -> None:
         from optuna.trial import TrialState
@@ -274,22 +282,19 @@ class OptunaStudy:
         self.study.tell(trial, state=TrialState.FAIL)
 
 
-def _distributions(search: Search) -> dict[str, Any]:
+def _distributions(search: Search) -> dict[str, optuna.distributions.BaseDistribution]:
     from optuna import distributions
 
-    out: dict[str, Any] = {}
+    space: dict[str, optuna.distributions.BaseDistribution] = {}
     for key, values in search.study.axes.items():
         if not isinstance(values, Range):
-            out[key] = distributions.CategoricalDistribution(
-                [journal.plain(value) for value in values]
-            )
+            choices = [journal.encode_choice(value) for value in values]
+            space[key] = distributions.CategoricalDistribution(choices)
         elif search.whole(key):
-            step = int(values.step or 1)
-            out[key] = distributions.IntDistribution(
-                int(values.low), int(values.high), log=values.log, step=step
-            )
+            low, high, step = int(values.low), int(values.high), int(values.step or 1)
+            space[key] = distributions.IntDistribution(low, high, log=values.log, step=step)
         else:
-            out[key] = distributions.FloatDistribution(
+            space[key] = distributions.FloatDistribution(
                 values.low, values.high, log=values.log, step=values.step
             )
-    return out
+    return space

@@ -1,7 +1,7 @@
-"""Run a search on Ray: shared stages first, then its points as Tune trials on warm workers, then the best one's scores.
+"""Run a search on Ray: shared stages, then points as Tune trials, then the best point's scores.
 
-A point's cells are fitted one after another, just as a grid's are, into the same store. Optuna's storage and the store are the
-ledger: every start makes a fresh Tuner, which goes on with whatever is missing there.
+A point's cells are fitted one after another into the same store as a grid's. Optuna's storage and
+the store hold all state: every start makes a new Tuner for whatever is missing.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from ray.tune.search import Searcher
 
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
-from chexseg.progress import Reporter
+from chexseg.progress import ProgressNote, Reporter
 from chexseg.run.cluster import MAX_FAILURES, Capacity
 from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
 from chexseg.run.progress_actor import (
@@ -25,15 +25,28 @@ from chexseg.run.progress_actor import (
     RunCounts,
     start_progress_actor,
 )
-from chexseg.run.result import RunResult
+from chexseg.run.ray_internals import set_process_title
+from chexseg.run.run_record import RunResult, StageResult
 from chexseg.run.scheduler import check_networks, run
-from chexseg.run.tune_trials import run_trials, set_process_title
+from chexseg.run.tune_trials import run_trials
 from chexseg.run.worker import Job, attempt, succeeded
 from chexseg.search import journal
 from chexseg.search.optuna_study import OptunaStudy
 from chexseg.search.space_plan import Search, describe
 from chexseg.stages.api import StageContext
 from chexseg.store.store import Store
+
+if TYPE_CHECKING:
+    import optuna
+
+
+class PointReport(TypedDict, total=False):
+    """A report of a trial to Tune: step and miou after an epoch, or results and fits at the end."""
+
+    step: int
+    miou: float
+    results: list[StageResult]
+    fits: list[str]
 
 
 def run_search(
@@ -43,37 +56,36 @@ def run_search(
     reporter: Reporter,
     limits: ClusterLimits = CURRENT_SIZE,
 ) -> RunResult:
-    """Try points until the study has as many as it asks for. Ray must be initialised (`cluster.cluster`), and may
-    grow as `limits` says.
+    """Try points until the study has as many as it asks for. Ray must be connected (`cluster`).
 
-    Raises `UserError` for a user's mistake, and while another process runs the same search. A point that fails is told to
-    Optuna and recorded in the store, and the others go on; the next start tries it again.
+    Raises `UserError` for bad input, and while another process runs the same search. A point that
+    fails is recorded and the others go on; the next start retries it.
     """
     started = time.monotonic()
     capacity = Capacity.of_cluster(limits)
     resources = search.study.resources
     capacity.cells_at_once(resources)
-    middles = search.plan(
-        list(search.middles())
-    )  # of each choice one, to see whether its network can be built
+    # One point for each combination of choices is enough to build every network.
+    middles = search.plan(list(search.middles()))
     check_networks(middles.nodes.values(), resources, capacity)
     search.check()
     optuna_study = OptunaStudy(search, store)
-    with journal.alone(store, optuna_study.name, wait=False) as mine:
-        if not mine:
+    with journal.acquire(store, optuna_study.name, wait=False) as acquired:
+        if not acquired:
             raise UserError(
-                f"search {search.study.name}: another process runs it in {store}; allowed: one at a time"
+                f"search {search.study.name}: another process runs it in {store};"
+                " expected one process at a time"
             )
-        outcome = run(search.upstream(), store, data, reporter, limits)
-        if not outcome.failed:
-            _run_points(optuna_study, capacity, data, reporter, outcome)
+        result = run(search.upstream(), store, data, reporter, limits)
+        if not result.failed:
+            _run_points(optuna_study, capacity, data, reporter, result)
             best = optuna_study.trial_counts().point
             if best is not None:  # so that a report can show it
-                shown = run(search.plan([best]), store, data, reporter, limits)
-                outcome.computed |= shown.computed
-                outcome.failed |= shown.failed
-    outcome.seconds = time.monotonic() - started
-    return outcome
+                scores = run(search.plan([best]), store, data, reporter, limits)
+                result.computed |= scores.computed
+                result.failed |= scores.failed
+    result.seconds = time.monotonic() - started
+    return result
 
 
 def _run_points(
@@ -81,12 +93,12 @@ def _run_points(
     capacity: Capacity,
     data: Location,
     reporter: Reporter,
-    outcome: RunResult,
+    result: RunResult,
 ) -> None:
     if note := optuna_study.open():
         reporter.say(note)
     try:
-        _run_missing(optuna_study, capacity, data, reporter, outcome)
+        _run_missing(optuna_study, capacity, data, reporter, result)
     finally:
         optuna_study.flush()
 
@@ -96,31 +108,30 @@ def _run_missing(
     capacity: Capacity,
     data: Location,
     reporter: Reporter,
-    outcome: RunResult,
+    result: RunResult,
 ) -> None:
-    told = optuna_study.tell_finished()
+    imported = optuna_study.import_finished()
     missing = optuna_study.resume()
-    if told:
-        reporter.say(f"{told} finished settings told to the sampler")
+    if imported:
+        reporter.say(f"{imported} finished points imported for the sampler")
     if not missing:
         return
-    trial_counts, total = optuna_study.trial_counts(), optuna_study.search.study.search.points
-    best = (
-        None if trial_counts.value is None else (trial_counts.value, describe(trial_counts.point))
-    )
+    search, counts = optuna_study.search, optuna_study.trial_counts()
+    best = None
+    if counts.value is not None and counts.point is not None:
+        best = counts.value, describe(counts.point)
+    total = search.options.points
     progress_actor = start_progress_actor(
-        RunCounts(
-            total, total - missing, best=best, unit="points", study=optuna_study.search.study.name
-        )
+        RunCounts(total, total - missing, best=best, unit="points", study=search.study.name)
     )
     job = Job({}, optuna_study.store.uri, data.absolute(), progress_actor)
-    points = _Points(optuna_study, job, missing, outcome)
+    points = _Points(optuna_study, job, missing, result)
     with ProgressDisplay(progress_actor, reporter):
         run_trials(
             _trial,
-            {"job": job, "search": optuna_study.search},
+            {"job": job, "search": search},
             capacity,
-            optuna_study.search.study.resources,
+            search.study.resources,
             {},
             lambda config: f"point {config['number']}",
             points,
@@ -131,70 +142,69 @@ def _run_missing(
 
 
 def _trial(config: Mapping[str, Any], job: Job, search: Search, context: StageContext) -> None:
-    """One point on a warm worker: the fits of its trials. Reports the selection mIoU of each epoch but the last, then all."""
+    """Run one point on a reused actor: the fits of its trials.
+
+    Reports the selection mIoU after every epoch but the last, then the results of all fits.
+    """
     from ray import tune
 
-    # A pruned point ends in its next line of Python; the 2 s that Tune would wait for that are few on a busy machine.
+    # A pruned point ends at its next line of Python. Tune's default wait of 2 s is too short for
+    # that on a busy machine.
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
     name = _name(config)
     job.progress_actor.begin_cell.remote(name)
     set_process_title(name)
-    planned = search.plan([config["point"]])
-    job = replace(job, nodes=planned.nodes)
-    steps = [0]
-    for cell in planned.cells:
-        steps.append(steps[-1] + planned.nodes[cell.fit].config["epochs"])
-    answers = []
-    for first, cell in zip(steps, planned.cells, strict=False):
+    plan = search.plan([config["point"]])
+    job = replace(job, nodes=plan.nodes)
+    first, epochs = 0, sum(plan.nodes[cell.fit].config["epochs"] for cell in plan.cells)
+    results: list[StageResult] = []
+    for cell in plan.cells:
         progress_writer = ProgressWriter(job.progress_actor, name, name, "fit")
 
         def progress(
             done: int,
             total: int,
             unit: str,
-            note: dict[str, Any] | None = None,
+            note: ProgressNote | None = None,
             progress_writer: ProgressWriter = progress_writer,
             first: int = first,
         ) -> None:
             progress_writer(done, total, unit, note)
-            if (
-                note
-                and note.get("selection mIoU") is not None
-                and first + note["epoch"] < steps[-1]
-            ):
-                # Here the function of a pruned point ends.
-                tune.report({"step": first + note["epoch"] - 1, "miou": note["selection mIoU"]})
+            miou = note.get("selection mIoU") if note else None
+            if note and miou is not None and first + note["epoch"] < epochs:
+                # In this call the function of a pruned point ends.
+                tune.report({"step": first + note["epoch"] - 1, "miou": miou})
                 set_process_title(name)
 
-        answers.append(attempt(job, cell.fit, name, replace(context, progress=progress)))
-        if not succeeded(answers[-1]):
+        result = attempt(job, cell.fit, name, replace(context, progress=progress))
+        results.append(cast("StageResult", result))
+        if not succeeded(result):
             break
-    tune.report({"answers": answers, "fits": [cell.fit for cell in planned.cells]})
+        first += plan.nodes[cell.fit].config["epochs"]
+    tune.report({"results": results, "fits": [cell.fit for cell in plan.cells]})
 
 
 class _Points(Searcher):
-    """What Tune asks for the next point and tells of its results; `stop` is for its RunConfig."""
+    """Give Tune the next point and record its results. `stop` is for Tune's RunConfig."""
 
-    def __init__(self, optuna_study: OptunaStudy, job: Job, missing: int, outcome: RunResult):
+    def __init__(
+        self, optuna_study: OptunaStudy, job: Job, missing: int, result: RunResult
+    ) -> None:
         super().__init__()
-        self.optuna_study, self.job, self.missing, self.outcome = (
-            optuna_study,
-            job,
-            missing,
-            outcome,
-        )
-        self.asked: dict[str, Any] = {}
+        self.optuna_study, self.job = optuna_study, job
+        self.missing, self.result = missing, result
+        self.trials: dict[str, optuna.Trial] = {}
         self.names: dict[str, str] = {}
         self.steps: dict[str, set[int]] = {}
         self.pruned: set[str] = set()
         self.mistake: str | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles it for a resume of its own, which there never is."""
+        """Return nothing: Tune pickles the searcher for its own resume, which is not used."""
         return {}
 
     def save(self, checkpoint_path: str) -> None:
-        pass
+        """Do nothing, as `__getstate__`."""
 
     def suggest(self, trial_id: str) -> Any:
         if not self.missing or self.mistake:
@@ -202,21 +212,18 @@ class _Points(Searcher):
         self.missing -= 1
         trial, point = self.optuna_study.ask()
         config = {"number": trial.number, "point": dict(point)}
-        self.asked[trial_id], self.names[trial_id], self.steps[trial_id] = (
-            trial,
-            _name(config),
-            set(),
-        )
+        self.trials[trial_id], self.names[trial_id] = trial, _name(config)
+        self.steps[trial_id] = set()
         return config
 
-    def stop(self, trial_id: str, result: Mapping[str, Any]) -> bool:
-        """Whether a point is to be pruned, after one more epoch has been told."""
-        step, trial = result.get("step"), self.asked[trial_id]
-        # A worker that died tells some epochs twice.
-        if "answers" in result or step is None or step in self.steps[trial_id]:
+    def stop(self, trial_id: str, report: Mapping[str, Any]) -> bool:
+        """Record an epoch of a point, and return True if the point is to be pruned."""
+        step, trial = report.get("step"), self.trials[trial_id]
+        # A retry after a dead worker reports some epochs again.
+        if "results" in report or step is None or step in self.steps[trial_id]:
             return False
         self.steps[trial_id].add(step)
-        trial.report(result["miou"], step)
+        trial.report(report["miou"], step)
         if trial.should_prune():
             self.pruned.add(trial_id)
         return trial_id in self.pruned
@@ -224,35 +231,28 @@ class _Points(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
     ) -> None:
-        trial, name, answers = (
-            self.asked.pop(trial_id),
-            self.names[trial_id],
-            (result or {}).get("answers"),
-        )
+        trial, name = self.trials.pop(trial_id), self.names[trial_id]
+        report = cast("PointReport", result or {})
         value, fault = None, None
         if trial_id in self.pruned:
             self.optuna_study.prune(trial)
-            self.job.progress_actor.finish.remote(
-                name, f"pruned after {len(self.steps[trial_id])} epochs"
-            )
-        elif error or answers is None:
+            text = f"pruned after {len(self.steps[trial_id])} epochs"
+            self.job.progress_actor.finish.remote(name, text)
+        elif error or "results" not in report:
             fault = f"its worker died more than {MAX_FAILURES} times"
         else:
-            for answer in answers:
-                if answer["state"] == "mistake":
-                    self.mistake = answer["error"]
-                elif answer["state"] == "failed":
-                    self.outcome.failed[answer["key"]] = answer["error"]
-                elif answer["state"] == "computed":
-                    self.outcome.computed[answer["key"]] = answer["seconds"]
-            if not succeeded(answers[-1]):
-                self.optuna_study.fail(trial, answers[-1]["error"])
+            for stage in report["results"]:
+                self.result.add(stage)
+                if stage["state"] == "mistake":
+                    self.mistake = stage["error"]
+            if not succeeded(report["results"][-1]):
+                self.optuna_study.fail(trial, report["results"][-1]["error"])
             else:
-                value = self.optuna_study.complete(trial, result["fits"], self.steps[trial_id])
-                fault = "no image held back shows a studied pathology" if value is None else None
-        if fault:  # else the worker has told what failed
+                value = self.optuna_study.complete(trial, report["fits"], self.steps[trial_id])
+                fault = "no selection image shows a studied pathology" if value is None else None
+        if fault:  # otherwise the worker has reported the failure
             self.optuna_study.fail(trial, fault)
-            self.outcome.failed[name] = fault
+            self.result.failed[name] = fault
             self.job.progress_actor.finish.remote(name, f"failed: {fault}")
         self.job.progress_actor.end_cell.remote(
             name, value is not None or trial_id in self.pruned, value

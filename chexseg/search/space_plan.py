@@ -1,7 +1,7 @@
-"""What a search means: points of its space, the cells of each, and the stages that all of them share. Nothing is run here.
+"""Plan a search: the points of its space, the cells of each, and the stages that all points share.
 
-A point has a value for every axis. Its objective is the mean over `search.trials` cells of the selection mIoU, which `fit`
-counts on expert images held back for it: the test set has no say.
+A point has a value for every axis. Its objective is the mean selection mIoU over `search.trials`
+cells. `fit` computes it on expert images held out for selection; the test set is never used.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
+from chexseg.config import search_space
 from chexseg.config.search_space import Range
 from chexseg.config.study import Study
 from chexseg.errors import UserError
@@ -25,11 +26,20 @@ Point = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Search:
-    """A study with a section ``search``, the fingerprints of its data and the encoders to be had (Store.imported)."""
+    """A study with a section ``search``.
+
+    data: fingerprints of its data. imported: encoders in the store (`Store.imported`).
+    """
 
     study: Study
     data: Mapping[str, str]
     imported: Mapping[tuple[str, str], str]
+
+    @property
+    def options(self) -> search_space.Search:
+        """Return the section ``search``."""
+        assert self.study.search is not None
+        return self.study.search
 
     @property
     def ranges(self) -> dict[str, Range]:
@@ -42,91 +52,87 @@ class Search:
         }
 
     def combinations(self) -> Iterator[Point]:
-        """Every combination of the choices."""
+        """Yield every combination of the choices."""
         for values in itertools.product(*self.choices.values()):
             yield dict(zip(self.choices, values, strict=True))
 
     def plan(self, points: Sequence[Point]) -> Plan:
-        """The cells of some points, trial by trial, and all stages they need. Its study is the search's.
+        """Return the plan of points: their cells by trial, and all stages these need.
 
-        The plan of one point is what a grid's cell of the same settings would be, to the keys.
+        Its study is the search's. A point's nodes have the keys of a grid's cell with the same
+        settings.
         """
         cells = tuple(
-            {**point, "trial": trial}
-            for point in points
-            for trial in range(self.study.search.trials)
+            {**point, "trial": trial} for point in points for trial in range(self.options.trials)
         )
         if not cells:
             return Plan(self.study, self.imported, data=self.data)
         grid = self.study.model_copy(update={"axes": {}, "also": cells, "search": None})
-        planned = planner.plan(grid, self.data, self.imported)
-        planned.study = self.study
-        return planned
+        plan = planner.plan(grid, self.data, self.imported)
+        plan.study = self.study
+        return plan
 
     def upstream(self) -> Plan:
-        """No cells; its targets are all stages that points share, for every combination of the choices.
+        """Return a plan without cells, of the stages that points share, for all combinations.
 
-        Raises `UserError` for a range that reaches one of them: each of its values would need another run of it.
+        Raises `UserError` if one of them depends on a range, and would run for each of its values.
         """
-        out = Plan(self.study, self.imported, data=self.data)
+        plan = Plan(self.study, self.imported, data=self.data)
         for middle in self.middles():
-            # At an end of a range settings may collapse (p = 1 needs no weak labels), so that less is needed there, never more.
+            # At an end of a range settings may coincide (p = 1 needs no weak labels), so that
+            # fewer stages are needed there, never more.
             shared = _shared(self.plan([middle]))
             for key, values in self.ranges.items():
                 for end in (values.low, values.high):
-                    there = _shared(self.plan([{**middle, key: end}]))
-                    other = next((node for name, node in there.items() if name not in shared), None)
-                    if other:
-                        raise UserError(
-                            f"axes.{key}: found a range, and {other.stage} depends on it, which would run anew for every value;"
-                            " allowed: a list of values"
-                        )
-            out.nodes |= shared
-        out.targets, out.members = list(out.nodes), {self.study.name: ()}
-        return out
+                    for name, node in _shared(self.plan([{**middle, key: end}])).items():
+                        if name not in shared:
+                            raise UserError(
+                                f"axes.{key}: found a range that {node.stage} depends on,"
+                                " which would run for each value; expected a list of values"
+                            )
+            plan.nodes |= shared
+        plan.targets, plan.members = list(plan.nodes), {self.study.name: ()}
+        return plan
 
     def check(self) -> None:
-        """Raises `UserError` for a range that can't be searched."""
+        """Raise `UserError` for a range that can't be searched."""
         self.upstream()
         self.fields()
 
     def middles(self) -> Iterator[Point]:
-        """Every combination of the choices with each range in its middle."""
+        """Yield every combination of the choices, with each range at its middle."""
         middle = {key: self._middle(key) for key in self.ranges}
         for choice in self.combinations():
             yield {**choice, **middle}
 
     def fields(self) -> dict[str, str]:
-        """Range -> the field of a fit's config that has its value. Raises `UserError` for a range that reaches no fit."""
-        out: dict[str, str] = {}
+        """Return range -> the field of a fit's config that holds its value.
+
+        Raises `UserError` for a range that no fit depends on.
+        """
+        fields: dict[str, str] = {}
         for middle in self.middles():
             config = self._fit_config(middle)
-            for key in self.ranges.keys() - out.keys():
-                end = next(
-                    end
-                    for end in (self.ranges[key].low, self.ranges[key].high)
-                    if end != middle[key]
-                )
+            for key in self.ranges.keys() - fields.keys():
+                values = self.ranges[key]
+                end = values.low if values.low != middle[key] else values.high
                 other = self._fit_config({**middle, key: end})
-                moved = [
-                    name
-                    for name, value in config.items()
-                    if value == middle[key] and other[name] != value
-                ]
-                if moved:
-                    out[key] = moved[0]
-        for key in self.ranges.keys() - out.keys():
+                for name, value in config.items():
+                    if value == middle[key] and other[name] != value:
+                        fields.setdefault(key, name)
+        for key in self.ranges.keys() - fields.keys():
             raise UserError(
-                f"axes.{key}: found a range, and no cell of this study depends on it; allowed: what matters here"
+                f"axes.{key}: found a range that no cell of this study depends on;"
+                " expected a setting that its cells use"
             )
-        return out
+        return fields
 
     def whole(self, key: str) -> bool:
-        """Whether the setting is a whole number."""
+        """Return True if the setting is a whole number."""
         return isinstance(attrgetter(key)(self.study.at({key: self.ranges[key].low})), int)
 
     def identity(self) -> str:
-        """Eight hex digits of everything that a point's value depends on: what the same Optuna study may hold."""
+        """Return the module's `identity` of this search."""
         return identity(self.study, self.data, self.imported)
 
     def _middle(self, key: str) -> float:
@@ -137,26 +143,29 @@ class Search:
         return (values.low * values.high) ** 0.5 if values.log else (values.low + values.high) / 2
 
     def _fit_config(self, point: Point) -> Mapping[str, Any]:
-        planned = self.plan([point])
-        return planned.nodes[planned.cells[0].fit].config
+        plan = self.plan([point])
+        return plan.nodes[plan.cells[0].fit].config
 
 
 def describe(point: Point) -> str:
-    """``p=0.83 weak=cam``: a point for people."""
+    """Return a point as text: ``p=0.83 weak=cam``."""
     return " ".join(
         f"{key.rpartition('.')[2]}={f'{value:.4g}' if isinstance(value, float) else value}"
         for key, value in point.items()
     )
 
 
-def _shared(planned: Plan) -> dict[str, Node]:
-    """What a plan's cells are made from: all but their own fits and scores."""
-    own = {key for cell in planned.cells for key in (cell.fit, cell.score)}
-    return {key: node for key, node in planned.nodes.items() if key not in own}
+def _shared(plan: Plan) -> dict[str, Node]:
+    """Return the nodes that a plan's cells are made from: all but fits and scores."""
+    in_cells = {key for cell in plan.cells for key in (cell.fit, cell.score)}
+    return {key: node for key, node in plan.nodes.items() if key not in in_cells}
 
 
 def identity(study: Study, data: Mapping[str, str], imported: Mapping[tuple[str, str], str]) -> str:
-    """Eight hex digits of what the values of a study's cells depend on, and of its axes."""
+    """Return eight hex digits that identify everything a study's values depend on, and its axes.
+
+    Values of one identity may share an Optuna study.
+    """
     axes = {
         key: values.model_dump() if isinstance(values, Range) else values
         for key, values in study.axes.items()
@@ -170,6 +179,5 @@ def identity(study: Study, data: Mapping[str, str], imported: Mapping[tuple[str,
         "data": data,
         "imported": sorted(map(str, imported.items())),
     }
-    return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()[
-        :8
-    ]
+    text = json.dumps(document, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

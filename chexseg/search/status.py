@@ -1,4 +1,4 @@
-"""What a search comes to against a store: for people, and as JSON. Read-only."""
+"""Summarise a search and its results in a store, as text and as JSON. Read-only."""
 
 from __future__ import annotations
 
@@ -16,134 +16,126 @@ from chexseg.stages.registry import STAGES
 from chexseg.store.store import Store
 
 
-def planned(search: Search, store: Store, every: bool = False) -> Plan:
-    """The stages that all points share, and the cells of the best point so far, or of every point.
+def planned(search: Search, store: Store, all_points: bool = False) -> Plan:
+    """Return the plan of the stages that points share, and of the best point so far.
 
-    Every point is one that the journal has, or of which a fit is in the store: a journal may be lost.
-    Raises `UserError` for a range that a shared stage depends on.
+    all_points: plan every point in the journal or with a fit in the store, because a journal may
+    be lost. Raises `UserError` for a range that a shared stage depends on.
     """
-    out, optuna_study = search.upstream(), OptunaStudy(search, store)
-    best = optuna_study.trial_counts().point
-    points = (
-        [*optuna_study.points(), *optuna_study.finished_points()]
-        if every
-        else [best]
-        if best
-        else []
-    )
+    upstream, optuna_study = search.upstream(), OptunaStudy(search, store)
+    if all_points:
+        points = [*optuna_study.points(), *optuna_study.finished_points()]
+    else:
+        best = optuna_study.trial_counts().point
+        points = [best] if best else []
     if not points:
-        return out
+        return upstream
     cells = search.plan(points)
-    return replace(cells, nodes=out.nodes | cells.nodes, targets=out.targets)
+    return replace(cells, nodes=upstream.nodes | cells.nodes, targets=upstream.targets)
 
 
 @dataclass(frozen=True)
 class SearchSummary:
+    """The state of a search. summary: of `planned`. fit: cost of a fit, None if not computed."""
+
     search: Search
     trial_counts: TrialCounts
-    #: Of `planned`.
-    found: status.Summary
-    #: What a fit costs; None where nobody asked.
+    summary: status.Summary
     fit: cost.Cost | None
 
     @property
     def complete(self) -> bool:
-        tried = self.trial_counts.done + self.trial_counts.pruned
-        return tried >= self.search.study.search.points and self.found.complete
+        """Return True if all points were tried and the best one has its scores."""
+        return self._tried >= self.search.options.points and self.summary.complete
+
+    @property
+    def _tried(self) -> int:
+        return self.trial_counts.done + self.trial_counts.pruned
 
     def plan_dict(self) -> dict[str, Any]:
-        """The object of ``study plan --json``."""
-        return self.found.plan_dict() | {"search": self._search()}
+        """Return the object of ``study plan --json``."""
+        return self.summary.plan_dict() | {"search": self._search()}
 
     def status_dict(self) -> dict[str, Any]:
-        """The object of ``study status --json``. Its cells are the best point's."""
-        return self.found.status_dict() | {"complete": self.complete, "search": self._search()}
+        """Return the object of ``study status --json``. Its cells are the best point's."""
+        return self.summary.status_dict() | {"complete": self.complete, "search": self._search()}
 
     def _search(self) -> dict[str, Any]:
-        study, trial_counts = self.search.study, self.trial_counts
+        counts = self.trial_counts
+        best = None
+        if counts.point is not None:
+            best = {"selection_miou": counts.value, "point": dict(counts.point)}
         return {
-            **study.search.model_dump(),
+            **self.search.options.model_dump(),
             "space": {
                 key: values.model_dump() if isinstance(values, Range) else list(values)
-                for key, values in study.axes.items()
+                for key, values in self.search.study.axes.items()
             },
-            "done": trial_counts.done,
-            "pruned": trial_counts.pruned,
-            "failed": trial_counts.failed,
-            "told": trial_counts.told,
-            "note": trial_counts.note,
-            "best": None
-            if trial_counts.point is None
-            else {"selection_miou": trial_counts.value, "point": dict(trial_counts.point)},
+            "done": counts.done,
+            "pruned": counts.pruned,
+            "failed": counts.failed,
+            "told": counts.imported,
+            "note": counts.note,
+            "best": best,
         }
 
     def plan_text(self) -> str:
-        study = self.search.study
-        settings = study.search
+        """Return the text of ``study plan``. Needs `fit`."""
+        assert self.fit is not None
+        options, nodes = self.search.options, self.summary.plan.nodes
         trials = (
-            f"each the mean of {settings.trials} trials"
-            if settings.trials > 1
-            else "one trial each"
+            f"each the mean of {options.trials} trials" if options.trials > 1 else "one trial each"
         )
         lines = [
-            f"{study.name}: {settings.points} points, {trials}; sampler {settings.sampler}, pruner {settings.pruner}",
+            f"{self.search.study.name}: {options.points} points, {trials};"
+            f" sampler {options.sampler}, pruner {options.pruner}",
             "",
         ]
-        for key, values in study.axes.items():
-            what = values.describe() if isinstance(values, Range) else ", ".join(map(str, values))
-            lines.append(f"{key:<28} {what}")
-        lines += [
-            "",
-            status.TABLE.format("shared", "runs", "cached", "to run", "expected", "GPU hours"),
-        ]
+        for key, values in self.search.study.axes.items():
+            text = values.describe() if isinstance(values, Range) else ", ".join(map(str, values))
+            lines.append(f"{key:<28} {text}")
+        header = ("shared", "runs", "cached", "to run", "expected", "GPU hours")
+        lines += ["", status.TABLE.format(*header)]
         for stage in STAGES:
-            keys = [
-                key for key in self.found.plan.targets if self.found.plan.nodes[key].stage == stage
-            ]
+            keys = [key for key in self.summary.plan.targets if nodes[key].stage == stage]
             if keys:
-                lines.append(status.TABLE.format(stage, *self.found.row(keys)))
-        left = (
-            max(0, settings.points - self.trial_counts.done - self.trial_counts.pruned)
-            * settings.trials
-        )
-        guess = "" if self.fit.measured else "~"
-        lines += [
-            "",
-            f"at most {left} fits to come: {guess}{duration(left * self.fit.seconds)} if none is pruned",
-        ]
-        return "\n".join([*lines, self._line()])
+                lines.append(status.TABLE.format(stage, *self.summary.row(keys)))
+        left = max(0, options.points - self._tried) * options.trials
+        time = f"{'' if self.fit.measured else '~'}{duration(left * self.fit.seconds)}"
+        lines += ["", f"at most {left} fits to come: {time} if none is pruned", self._line()]
+        return "\n".join(lines)
 
     def status_text(self) -> str:
-        trial_counts = self.trial_counts
+        counts = self.trial_counts
         lines = [f"{self.search.study.name}: {self._line()}"]
-        if trial_counts.point is not None:
-            whose = (
+        if counts.point is not None:
+            origin = (
                 "a finished cell of another study"
-                if trial_counts.was_told
+                if counts.best_imported
                 else "a point of this search"
             )
             lines.append(
-                f"  best: mIoU {trial_counts.value:.3f} on the images held back, {whose}: {describe(trial_counts.point)}"
+                f"  best: mIoU {counts.value:.3f} on the selection images, {origin}:"
+                f" {describe(counts.point)}"
             )
-        if trial_counts.note:
-            lines.append(f"  note: {trial_counts.note}")
+        if counts.note:
+            lines.append(f"  note: {counts.note}")
         lines += [
-            f"  {cell.name:<36} {self.found.cell_state(cell.score)}"
-            for cell in self.found.plan.cells
+            f"  {cell.name:<36} {self.summary.cell_state(cell.score)}"
+            for cell in self.summary.plan.cells
         ]
         return "\n".join(lines)
 
     def _line(self) -> str:
-        trial_counts = self.trial_counts
-        parts = [
-            f"{trial_counts.done + trial_counts.pruned} of {self.search.study.search.points} points tried"
-        ]
-        parts += [
-            f"{count} {name}"
-            for name, count in (("pruned", trial_counts.pruned), ("failed", trial_counts.failed))
-            if count
-        ]
-        parts += [f"{trial_counts.told} told from finished cells"] if trial_counts.told else []
+        counts = self.trial_counts
+        parts = [f"{self._tried} of {self.search.options.points} points tried"]
+        for count, state in (
+            (counts.pruned, "pruned"),
+            (counts.failed, "failed"),
+            (counts.imported, "imported from finished cells"),
+        ):
+            if count:
+                parts.append(f"{count} {state}")
         return ", ".join(parts)
 
 
@@ -151,12 +143,12 @@ def summarise(
     search: Search,
     store: Store,
     images: Mapping[str, int] | None = None,
-    format_validation_error: bool = False,
+    explain_stale: bool = False,
 ) -> SearchSummary:
-    """Look up a search in a store; images and explain as for `summary.summarise`."""
+    """Look up a search in a store. images, explain_stale: as in `plan.status.summarise`."""
     fit = None
     if images is not None:
         middle = search.plan([next(search.middles())])
         fit = cost.expected(middle, store.manifests(), images)[middle.cells[0].fit]
-    found = status.summarise(planned(search, store), store, images, format_validation_error)
-    return SearchSummary(search, OptunaStudy(search, store).trial_counts(), found, fit)
+    summary = status.summarise(planned(search, store), store, images, explain_stale=explain_stale)
+    return SearchSummary(search, OptunaStudy(search, store).trial_counts(), summary, fit)

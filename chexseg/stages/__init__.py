@@ -1,1 +1,1 @@
-"""The pipeline: one file per stage, with a function `run`."""
+"""The pipeline: one module per stage, each with a function `run`."""

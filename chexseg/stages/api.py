@@ -1,46 +1,61 @@
-"""What all stages share: a frozen config, and how a stage is executed, which never changes its result.
+"""The interface of a stage, and the settings that decide how it runs but not what it computes.
 
-A stage is a module with ``VERSION`` (raised when its results change), ``Config`` and
-``run(config, inputs, out, execution) -> facts``: it writes its files into the directory `out` and returns what its manifest
-should tell (figures a reader may want without opening a shard). Stage modules are imported to plan a study, so they import
-torch and the models only inside `run`.
+This module does not import PyTorch, so planning a study doesn't either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pydantic import BaseModel, ConfigDict
+if TYPE_CHECKING:
+    from torch import nn
 
 
-class StageConfig(BaseModel):
-    """Base of every stage's config. All of its fields are part of the artifact's key."""
+class StageModule(Protocol):
+    """The functions that a stage's module defines; `chexseg.stages.registry` lists the modules."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    def run(
+        self, config: Any, inputs: Mapping[str, Path], out: Path, context: StageContext
+    ) -> Mapping[str, Any]:
+        """Write the stage's files into the directory `out` and return facts for its manifest.
+
+        `inputs` maps roles to the directories of finished results. Facts are figures that a reader
+        may want without opening a shard.
+        """
+
+    def build(self, config: Any) -> nn.Module:
+        """Return the untrained network; defined only by stages whose entry sets `has_network`."""
 
 
 def no_progress(done: int, total: int, unit: str, note: dict[str, Any] | None = None) -> None:
-    """Progress that nobody watches."""
+    """Ignore a progress report."""
 
 
 @dataclass(frozen=True)
 class StageContext:
-    """How and where a stage runs. None of it is in a key, and none changes a result but for its last bits.
+    """Device, workers and other resources of a stage run. None of these fields is part of a key.
 
-    Two fields do touch these: another number of `threads` sums in another order, and a set above `resident_bytes` is
-    shuffled through a buffer instead of as a whole. The same machine and settings give the same bits.
+    Results are the same bits on the same machine with the same context. Two fields affect the last
+    bits: `threads` changes the order of sums, and a set larger than `resident_bytes` is shuffled
+    through a buffer instead of as a whole.
 
-    device: where networks run. threads: of PyTorch on a CPU. map_workers, map_gpus: actors of Ray Data for stages that
-    map over shards, and the share of a GPU each holds; a single worker is the stage's own process. train_failures:
-    training of whole networks runs on workers of Ray Train, which may die so often; None for in this process.
-    train_workers: how many of them share each batch of `fit`; `threads` and `map_gpus` are what each holds. here: inputs
-    and output lie on this host alone, so all that the stage starts must stay on its node. decode_workers: actors that
-    decode images. resident_bytes: sets up to this size are kept on the device, larger ones streamed every pass; None for
-    what `resident_budget` says. checkpoint_seconds: training is saved this often, to go on after a kill. progress: called with done,
-    total, their unit, and figures worth showing. title: what people call this run, in Ray Train's views; empty for what
-    the stage says itself.
+    device: where networks run.
+    threads: PyTorch threads on a CPU.
+    map_workers, map_gpus: Ray Data actors for stages that map over shards, and the GPU share of
+        each. A single worker is the stage's own process.
+    train_failures: how many times Ray Train may restart training after a worker dies; None trains
+        in this process.
+    train_workers: workers that share each batch of `fit`; each gets `threads` and `map_gpus`.
+    single_node: inputs and output are on this host only, so every worker must run on its node.
+    decode_workers: actors that decode images.
+    resident_bytes: larger sets are streamed on every pass instead of kept on the device; None for
+        the default of `resident_budget`.
+    checkpoint_seconds: minimum seconds between two saved training states.
+    progress: called with done, total, their unit, and figures worth showing.
+    title: name of this run in Ray Train's views; empty for a default.
     """
 
     device: str = "cpu"
@@ -57,7 +72,7 @@ class StageContext:
     title: str = ""
 
     def prepare(self) -> None:
-        """Give PyTorch its threads, and make it deterministic where it can be."""
+        """Set PyTorch's thread count and make cuDNN deterministic."""
         import torch
 
         torch.set_num_threads(self.threads)
@@ -65,7 +80,10 @@ class StageContext:
         torch.backends.cudnn.deterministic = True
 
     def resident_budget(self) -> int:
-        """Bytes that a resident set may have: by default 4 GiB, or two fifths of this worker's share of its GPU."""
+        """Return the bytes that a resident set may take.
+
+        By default 4 GiB on a CPU, or two fifths of this worker's share of its GPU.
+        """
         if self.resident_bytes is not None:
             return self.resident_bytes
         if self.device == "cpu":
@@ -79,5 +97,5 @@ class StageContext:
         )
 
     def for_worker(self) -> StageContext:
-        """As an actor of `streams.map_files` gets it: it holds one CPU, and tells its progress by its answers."""
+        """Return the context for an actor of `map_files`: one CPU, and no progress reports."""
         return replace(self, threads=1, progress=no_progress)

@@ -1,7 +1,8 @@
-"""Classify: a network that tells CheXpert's 14 observations from image-level labels (the paper, appendix B.1).
+"""Classify: train a classifier of CheXpert's 14 observations (the paper, appendix B.1).
 
-A set too large to be kept in memory is streamed by Ray Data (`data.sampling.radiograph_samplers`). Writes ``classifier.safetensors``:
-the checkpoint with the best mean AUROC of CheXpert's five competition tasks on `valid`.
+Writes ``classifier.safetensors``: the checkpoint with the best mean AUROC of CheXpert's five
+competition tasks on `valid`. A set too large for memory is streamed by Ray Data
+(`data.sampling.radiograph_samplers`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import rankdata
+from torch import Tensor
 
 from chexseg.data import chexpert, radiographs
 from chexseg.data.sampling import radiograph_samplers
@@ -25,28 +27,30 @@ from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS
 from chexseg.stages.configs import ClassifyConfig
 from chexseg.stages.training import checkpoint, ray_train
-from chexseg.stages.training.step_timer import Pace
+from chexseg.stages.training.step_timer import StepTimer
 
 
 def run(
     config: ClassifyConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
-    """`inputs`: ``train`` and ``valid``, both ingested."""
-    return ray_train.once(train, config, inputs, out, CLASSIFIER_WEIGHTS, context)
+    """Run the stage. `inputs`: ``train`` and ``valid``, both ingested."""
+    return ray_train.train_once(train, config, inputs, out, CLASSIFIER_WEIGHTS, context)
 
 
-def build(config: ClassifyConfig) -> Any:
-    """The untrained network. Raises `UserError` for one that can't be."""
+def build(config: ClassifyConfig) -> classifier.Classifier:
+    """Return the untrained network. Raises `UserError` for an unknown architecture."""
     return classifier.build(config.architecture)
 
 
 def train(
     config: ClassifyConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
-    """Train, or go on from what an interrupted training has saved, to the same weights; bit for bit on a CPU."""
+    """Train, or resume an interrupted training; on a CPU with bit-identical weights."""
     context.prepare()
     torch.manual_seed(derive(config.seed, "classifier"))
-    model = build(config).to(context.device, memory_format=torch.channels_last)
+    model = build(config)
+    # torch's stubs lack this overload.
+    model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     table = radiographs.index(inputs["train"])
     targets_NL = chexpert.targets(radiographs.labels(table), config.uncertainty)
     if config.prior_bias:
@@ -73,14 +77,14 @@ def train(
         "weights": {},
     }
     source.skip(progress["step"] * config.batch_size)
-    saved, pace = time.monotonic(), Pace()
+    saved_at, timer = time.monotonic(), StepTimer()
     while progress["step"] < steps:
         progress["step"] += 1
         step = progress["step"]
-        # Some encoders draw random numbers as they train: of each step its own, so that a resumed run draws the same.
+        # Some encoders draw random numbers in training; a seed per step makes resumed runs equal.
         torch.manual_seed(derive(config.seed, "classifier", step))
         model.train()
-        batch = pace.wait(lambda: source.take(config.batch_size))
+        batch = timer.wait(lambda: source.take(config.batch_size))
         with autocast(config.precision, context.device):
             logits_NL = model(encoders.prepare(batch["images"], "chexpert"))
         loss = losses.classification(logits_NL, batch["targets"])
@@ -91,16 +95,16 @@ def train(
         progress["loss"] = (
             value if progress["loss"] is None else 0.95 * progress["loss"] + 0.05 * value
         )
-        note = {"loss": progress["loss"], **pace.step()}
+        note = {"loss": progress["loss"], **timer.finish_step()}
         context.progress(step * config.batch_size, steps * config.batch_size, "images", note)
         at_checkpoint = step % config.checkpoint_every == 0 or step == steps
         if at_checkpoint:
             scores = auroc(
                 probabilities(config, model, valid_pixels_NHW, context.device), valid_labels_NL
             )
-            competition = [scores[name] for name in COMPETITION if scores[name] is not None]
+            competition = [score for name in COMPETITION if (score := scores[name]) is not None]
             mean = float(np.mean(competition)) if competition else 0.0
-            if mean >= progress["best"]["mean_auroc"]:  # of equals, the one trained for longest
+            if mean >= progress["best"]["mean_auroc"]:  # of equal ones keep the latest
                 progress["best"] = {
                     "mean_auroc": mean,
                     "auroc": scores,
@@ -108,11 +112,11 @@ def train(
                     "loss": progress["loss"],
                 }
                 progress["weights"] = copy.deepcopy(model.state_dict())
-        if at_checkpoint or time.monotonic() - saved > context.checkpoint_seconds:
+        if at_checkpoint or time.monotonic() - saved_at > context.checkpoint_seconds:
             checkpoint.save(out, model, optimizer, **progress)
-            saved = time.monotonic()
+            saved_at = time.monotonic()
     if "step" not in progress["best"]:
-        raise RuntimeError("no checkpoint has finite outputs: lower the learning rate")
+        raise RuntimeError("no checkpoint has finite outputs; hint: lower the learning rate")
     model.load_state_dict(progress["weights"])
     encoders.save(
         model, out / CLASSIFIER_WEIGHTS, architecture=config.architecture, observations=OBSERVATIONS
@@ -120,15 +124,17 @@ def train(
     return {**progress["best"], "steps": steps, "images": len(table)}
 
 
-def autocast(precision: str, device: str) -> Any:
-    """The context of a forward pass in a config's precision: float32 or bfloat16."""
+def autocast(precision: str, device: str) -> torch.autocast:
+    """Return the context of a forward pass in a config's precision: float32 or bfloat16."""
     return torch.autocast(
         torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"
     )
 
 
-def probabilities(config: ClassifyConfig, model: Any, pixels_NHW: Any, device: str) -> np.ndarray:
-    """probabilities_NL of the observations, float32."""
+def probabilities(
+    config: ClassifyConfig, model: classifier.Classifier, pixels_NHW: Tensor, device: str
+) -> np.ndarray:
+    """Return float32 probabilities_NL of the observations."""
     model.eval()
     with torch.inference_mode(), autocast(config.precision, device):
         parts = [
@@ -138,18 +144,18 @@ def probabilities(config: ClassifyConfig, model: Any, pixels_NHW: Any, device: s
 
 
 def auroc(scores_NL: np.ndarray, labels_NL: np.ndarray) -> dict[str, float | None]:
-    """Area under the ROC curve per observation, by ranks (Mann-Whitney); None where only one class is labelled.
+    """Return observation -> area under the ROC curve, from ranks (Mann-Whitney).
 
-    Uncertain and blank labels don't count.
+    None if only one class occurs. Uncertain and blank labels are ignored.
     """
     out: dict[str, float | None] = {}
     for column, name in enumerate(OBSERVATIONS):
-        known = np.isin(labels_NL[:, column], (0, 1))
-        positive = labels_NL[known, column] == 1
+        labelled = np.isin(labels_NL[:, column], (0, 1))
+        positive = labels_NL[labelled, column] == 1
         positives, negatives = int(positive.sum()), int((~positive).sum())
         out[name] = None
         if positives and negatives:
-            ranks = rankdata(scores_NL[known, column])
+            ranks = rankdata(scores_NL[labelled, column])
             out[name] = float(
                 (ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives)
             )

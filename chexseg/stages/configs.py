@@ -1,6 +1,7 @@
-"""The config of every stage. All fields of a config are part of the key of its results.
+"""Configs of the stages. All fields of a config are part of the key of its results.
 
-No PyTorch here: planning a study needs these classes, and nothing else of a stage.
+This module does not import PyTorch, so planning a study doesn't either. "The paper" is CheXseg;
+a comment gives a field's unit, its range where the type doesn't, and the paper's value.
 """
 
 from __future__ import annotations
@@ -16,23 +17,26 @@ from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
 
 
 class StageConfig(BaseModel):
-    """Base of the config of a stage."""
+    """Base class of all stage configs: frozen, and without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class IngestConfig(StageConfig):
+    """Which split of the raw data to convert to shards, and the size of its images."""
+
     split: Literal["train", "valid", "test"]
-    #: Pixels of the square's side; the networks need a multiple of 32. The paper: 320.
+    #: Side of the square images in pixels, a multiple of 32 because of the networks. Paper: 320.
     size: int = Field(default=320, ge=32, le=2048, multiple_of=32)
 
 
-def _policies(value: Any) -> Any:
-    """One fault in one line; pydantic would tell of each type that the value might have had."""
+def _validate_policies(value: Any) -> Any:
+    """Return valid policies unchanged. One error here replaces pydantic's one per union member."""
     for name in value if isinstance(value, Mapping) else ():
         if name not in OBSERVATIONS:
             raise ValueError(
-                f"no such observation: {name}{nearest(name, OBSERVATIONS)}; allowed: {', '.join(OBSERVATIONS)}"
+                f"no such observation: {name}{nearest(name, OBSERVATIONS)};"
+                f" allowed: {', '.join(OBSERVATIONS)}"
             )
     for policy in value.values() if isinstance(value, Mapping) else [value]:
         if policy not in chexpert.POLICIES:
@@ -44,64 +48,75 @@ def _policies(value: Any) -> Any:
 
 
 class ClassifyConfig(StageConfig):
-    #: densenet121, or any encoder of segmentation-models-pytorch. The paper: densenet121.
+    """Training of the classifier whose CAMs become weak masks."""
+
+    #: densenet121, or any encoder of segmentation-models-pytorch. Paper: densenet121.
     architecture: str = "densenet121"
-    #: What becomes of uncertain labels: "ignore" masks them out of the loss. One policy, or a mapping from observation to
-    #: policy, with "zeros" for those it doesn't name.
-    uncertainty: Annotated[str | dict[str, str], BeforeValidator(_policies)] = "zeros"
-    #: Passes over `train`. The paper: 3.
+    #: How to treat uncertain labels: as "zeros" or "ones", or "ignore" them in the loss. One policy
+    #: for all, or a mapping from observation to policy; observations it omits get "zeros".
+    uncertainty: Annotated[str | dict[str, str], BeforeValidator(_validate_policies)] = "zeros"
+    #: Passes over `train`. Paper: 3.
     epochs: int = Field(default=3, ge=1)
-    #: The paper: 16.
+    #: Images per step. Paper: 16.
     batch_size: int = Field(default=16, ge=2)
-    #: Adam's, with default betas, fixed. The paper: 1e-4.
+    #: Constant learning rate of Adam with default betas. Paper: 1e-4.
     learning_rate: float = Field(default=1e-4, gt=0)
-    #: Iterations between two checkpoints, of which the best is kept. The paper: 4,800.
+    #: Steps between two checkpoints; the best checkpoint is kept. Paper: 4,800.
     checkpoint_every: int = Field(default=4800, ge=1)
-    #: Of the forward pass; weights, their gradients and Adam stay float32. bfloat16 is for GPUs. The paper doesn't say.
+    #: Precision of the forward pass; weights, gradients and Adam stay float32. bfloat16 is meant
+    #: for GPUs. Paper: not stated.
     precision: Literal["float32", "bfloat16"] = "float32"
-    #: Start the last layer's bias at the observations' log odds instead of near 0. In a short training the weights need not
-    #: carry the prevalence then, which would leave few positive ones and empty CAMs. The paper: no.
+    #: Start the last layer's bias at the observations' log odds instead of near 0. Otherwise the
+    #: weights of a short training must encode the prevalence, which leaves few positive weights and
+    #: empty CAMs. Paper: no.
     prior_bias: bool = False
     seed: int = 0
 
 
 class PretrainConfig(ClassifyConfig):
+    """Training of a classifier whose encoder initialises the segmenter. Paper: resnet18."""
+
     architecture: str = "resnet18"
 
 
 class MoCoConfig(StageConfig):
-    """Where the paper's checkpoints come from MoCo-CXR's code decides: its published script and its defaults."""
+    """MoCo pretraining of an encoder.
 
-    #: Any encoder of segmentation-models-pytorch. The paper: resnet18. MoCo-CXR starts from ImageNet's weights, this from
-    #: nothing.
+    The paper uses published MoCo-CXR checkpoints, so comments quote the published script of
+    MoCo-CXR and its defaults.
+    """
+
+    #: Any encoder of segmentation-models-pytorch. Paper: resnet18. MoCo-CXR starts from ImageNet
+    #: weights; this stage starts from random ones.
     architecture: str = "resnet18"
     #: Passes over `train`. MoCo-CXR: 20; MoCo v2: 200 and 800.
     epochs: int = Field(default=20, ge=1)
-    #: MoCo-CXR: 16; MoCo v2: 256.
+    #: Images per step. MoCo-CXR: 16; MoCo v2: 256.
     batch_size: int = Field(default=16, ge=2)
-    #: Adam's at the start, falling to 0 along half a cosine, as in MoCo v2 (SGD, 0.03). MoCo-CXR: Adam, 1e-4, a tenth of it
-    #: after 12 epochs and again after 18.
+    #: Initial learning rate of Adam, decayed to 0 along half a cosine as in MoCo v2 (SGD, 0.03).
+    #: MoCo-CXR: Adam at 1e-4, divided by 10 after 12 and again after 18 epochs.
     learning_rate: float = Field(default=1e-4, gt=0)
     #: L2 penalty. MoCo v2 and MoCo-CXR: 1e-4.
     weight_decay: float = Field(default=1e-4, ge=0)
-    #: Keys that are the negatives. MoCo-CXR: 24,576; MoCo v2: 65,536. null: MoCo-CXR's, but at most a quarter of the training
-    #: images, so that an image rarely meets its own key of the pass before as a negative.
+    #: Number of negative keys. MoCo-CXR: 24,576; MoCo v2: 65,536. null: 24,576, but at most a
+    #: quarter of the training images, so that an image rarely meets its key of the previous pass.
     queue: int | None = Field(default=None, ge=1)
-    #: Of the key network. MoCo v2 and MoCo-CXR: 0.999.
+    #: Momentum of the key network's moving average. MoCo v2 and MoCo-CXR: 0.999.
     momentum: float = Field(default=0.999, ge=0, lt=1)
-    #: Of the softmax. MoCo v2 and MoCo-CXR: 0.2.
+    #: Temperature of the softmax. MoCo v2 and MoCo-CXR: 0.2.
     temperature: float = Field(default=0.2, gt=0)
-    #: Smallest share of an image's area in a view. MoCo v2: 0.2. MoCo-CXR: the whole but for what makes it a square, because
-    #: a crop may lose the disease.
+    #: Smallest share of an image's area in a view. MoCo v2: 0.2. MoCo-CXR: crops only to a square,
+    #: because a smaller crop may lose the disease.
     crop: float = Field(default=0.5, gt=0, le=1)
-    #: Largest angle in degrees. MoCo-CXR: 10; MoCo v2: none.
+    #: Largest rotation in degrees. MoCo-CXR: 10; MoCo v2: none.
     rotation: float = Field(default=10, ge=0, le=180)
     #: Probability of a horizontal flip. MoCo v2 and MoCo-CXR: 0.5.
     flip: float = Field(default=0.5, ge=0, le=1)
     #: Largest relative changes. MoCo v2: 0.4 each in four of five views. MoCo-CXR: none.
     brightness: float = Field(default=0.2, ge=0, le=1)
     contrast: float = Field(default=0.2, ge=0, le=1)
-    #: Of the forward passes; weights, their gradients and Adam, embeddings and the queue stay float32. bfloat16 is for GPUs.
+    #: Precision of the forward passes; weights, gradients, Adam, embeddings and the queue stay
+    #: float32. bfloat16 is meant for GPUs.
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
 
@@ -111,16 +126,18 @@ ENCODER_KINDS = {"moco-cxr": "moco", "chexpert": "chexpert", "imagenet": "imagen
 
 
 class ImportedConfig(StageConfig):
-    #: One of `ENCODER_KINDS`.
+    """An encoder imported by `chexseg encoder import`."""
+
+    #: A key of `ENCODER_KINDS`.
     kind: str
     #: An encoder of segmentation-models-pytorch.
     architecture: str
-    #: Of the weights, not of the file they came in (models.checkpoint_import).
+    #: Digest of the weights, not of the file they came in (models.checkpoint_import).
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
     @field_validator("kind")
     @classmethod
-    def _known(cls, value: str) -> str:
+    def _check_kind(cls, value: str) -> str:
         check_encoder_kind(value)
         return value
 
@@ -129,67 +146,80 @@ def check_encoder_kind(kind: str) -> None:
     """Raise `UserError` for an unknown kind of published encoder."""
     if kind not in ENCODER_KINDS:
         raise UserError(
-            f"--kind: found {kind!r}{nearest(kind, ENCODER_KINDS)}; allowed: {', '.join(ENCODER_KINDS)}"
+            f"--kind: found {kind!r}{nearest(kind, ENCODER_KINDS)};"
+            f" allowed: {', '.join(ENCODER_KINDS)}"
         )
 
 
 def import_command(kind: str, architecture: str) -> str:
-    """Return the command that imports such an encoder."""
+    """Return the command that imports an encoder of this kind and architecture."""
     file = "[FILE]" if kind == "imagenet" else "FILE"
     return f"chexseg encoder import {file} --kind {kind} --architecture {architecture}"
 
 
 class SaliencyConfig(StageConfig):
-    #: "cam": Grad-CAM, the paper's. "cam++": Grad-CAM++ (Chattopadhyay et al. 2018).
+    """Computation of CAMs and of the thresholds that turn them into weak masks."""
+
+    #: "cam": Grad-CAM, as in the paper. "cam++": Grad-CAM++ (Chattopadhyay et al. 2018).
     kind: Literal["cam", "cam++"] = "cam"
-    #: The classifier that is looked into.
+    #: Architecture of the input classifier. Paper: densenet121.
     architecture: str = "densenet121"
-    #: Training images that get a map: a seeded sample; null for all.
+    #: Number of training images to map, as a seeded sample; null for all.
     images: int | None = Field(default=None, ge=1)
-    #: Only frontal views get one.
+    #: Map frontal views only.
     frontal_only: bool = True
-    #: The expert images that thresholds may be chosen on are those the segmenter may train on. The paper: 147 and 40.
+    #: Expert images to choose thresholds on, and to hold back: the same split as in `FitConfig`.
+    #: Paper: 147 and 40.
     expert_train: int = Field(default=147, ge=0)
     expert_select: int = Field(default=40, ge=0)
-    #: A mask is empty where the image-level label is negative or blank.
+    #: Empty a mask where the image-level label is negative or blank.
     negatives_empty: bool = True
     seed: int = 0
 
 
 class IRNetConfig(StageConfig):
-    #: The backbone and its weights. The paper: resnet50, published with ImageNet's weights and frozen.
+    """Training of IRNet and the random walk that refines CAMs."""
+
+    #: Backbone and its initial weights. Paper: resnet50, in the published code with frozen ImageNet
+    #: weights.
     architecture: str = "resnet50"
     init: Literal["random", "imagenet"] = "random"
-    #: Keep the backbone as it is. Without pretrained weights that would leave nothing worth reading, so the default is no.
+    #: Do not train the backbone. Published design: yes. A frozen random backbone would give useless
+    #: features, so the default is no.
     freeze_backbone: bool = False
-    #: Images to train on: a seeded sample of those with a CAM; null for all.
+    #: Number of images to train on, as a seeded sample of those with a CAM; null for all.
     images: int | None = Field(default=None, ge=2)
-    #: Passes over them. The published design: 3.
+    #: Passes over these images. Published design: 3.
     epochs: int = Field(default=3, ge=1)
-    #: The paper: 16.
+    #: Images per step. Paper: 16.
     batch_size: int = Field(default=16, ge=2)
-    #: SGD's, with polynomial decay; the displacement branch at ten times as much. The paper: 0.1.
+    #: Initial learning rate of SGD with polynomial decay; the displacement branch gets ten times
+    #: this rate. Paper: 0.1.
     learning_rate: float = Field(default=0.1, gt=0)
-    #: Seeds: scaled CAM above this is foreground, below that background, the rest ignored. The paper: 0.3 and 0.05.
+    #: Seeds: scaled CAM values above `foreground` are foreground, those below `background` are
+    #: background, the rest is ignored. Paper: 0.3 and 0.05.
     foreground: float = Field(default=0.3, ge=0, le=1)
     background: float = Field(default=0.05, ge=0, le=1)
-    #: Pixels of the stride-4 map between two that are paired in training. The published design: 10.
+    #: Pairs are nearer than this, in pixels of the stride-4 map. Published design: 10.
     radius: float = Field(default=10, gt=1)
-    #: The random walk: neighbours within this radius, affinity to this power, 2 ** steps_log2 steps.
+    #: Random walk: neighbours nearer than this many pixels, exponent of the affinity, and
+    #: 2 ** steps_log2 steps.
     walk_radius: float = Field(default=3, gt=1)
     walk_power: float = Field(default=5, gt=0)
     walk_steps_log2: int = Field(default=3, ge=0, le=10)
-    #: Spread and scale each instance of the displacement field by itself, so that a weak second lesion stays beside a
-    #: strong one (Ahn et al. 2019; the paper's appendix A.2). The default, and the authors' code, do each class as a whole.
+    #: Spread and scale each instance of the displacement field separately, so that a weak second
+    #: lesion survives next to a strong one (Ahn et al. 2019; the paper's appendix A.2). Default
+    #: and the authors' code: one map per class.
     instances: bool = False
-    #: Scaled scores above this are the weak mask. The authors' code: 0.6.
+    #: Scaled scores above this form the weak mask. Authors' code: 0.6.
     threshold: float = Field(default=0.6, ge=0, le=1)
+    #: Empty a mask where the image-level label is negative or blank.
     negatives_empty: bool = True
     seed: int = 0
 
 
-def _threshold(value: Any) -> Any:
-    """One fault in one line; pydantic would tell of each type that the value might have had."""
+def _validate_threshold(value: Any) -> Any:
+    """Return a valid threshold. One error here replaces pydantic's one per union member."""
     if value == "training":
         return value
     if (
@@ -197,68 +227,86 @@ def _threshold(value: Any) -> Any:
         or not isinstance(value, (int, float))
         or round(20 * value, 9) not in range(20)
     ):
-        raise ValueError("allowed: training, or one of 0, 0.05 .. 0.95")
+        raise ValueError("expected training, or one of 0, 0.05 .. 0.95")
     return float(value)
 
 
 class FitConfig(StageConfig):
+    """Training of a segmenter, on masks or as a student of another segmenter."""
+
+    #: Pathologies to segment, one output each. Paper: all ten.
     pathologies: tuple[str, ...] = PATHOLOGIES
-    #: Any encoder of segmentation-models-pytorch. The paper: resnet18.
+    #: Any encoder of segmentation-models-pytorch. Paper: resnet18.
     architecture: str = "resnet18"
-    #: Where the weights of the input ``encoder`` come from; random: there is none.
+    #: Origin of the weights in the input ``encoder``; "random" has no such input.
     init: Literal["random", "imagenet", "chexpert", "moco"] = "chexpert"
     #: "masks": expert and weak masks mixed. "teacher": a teacher's soft masks (section 4.2).
     supervision: Literal["masks", "teacher"] = "masks"
-    #: Probability that a sample is an expert one, and the rule it is drawn by (data.sampling.mixture).
+    #: Probability that a sample is an expert image, and the rule that draws it
+    #: (data.sampling.mixture).
     p: float = Field(default=1.0, ge=0, le=1)
     mixing: Literal["exact", "official"] = "exact"
-    #: Weak label kind and number of weakly labelled images; null and 0 where p leaves none. The paper: 100 for Table 1.
+    #: Kind of weak labels and number of weakly labelled images; null and 0 if p excludes them.
+    #: Paper: 100 images in Table 1.
     weak: str | None = None
     weak_images: int = Field(default=0, ge=0)
-    #: Draw images with a positive label of a studied pathology first.
+    #: Draw weakly labelled images with a positive label of a studied pathology first.
     prefer_positives: bool = False
+    #: Empty a weak mask where the image-level label is negative or blank.
     negatives_empty: bool = True
-    #: Expert images to train on and to choose the epoch on. The paper: 147 and 40.
+    #: Expert images to train on, and to choose the epoch on. Paper: 147 and 40.
     expert_train: int = Field(default=147, ge=0)
     expert_select: int = Field(default=40, ge=0)
+    #: Seed of that split.
     split_seed: int = 0
-    #: The paper: 20 epochs of as many samples as there are images, batches of 8, Adam at 1e-3 or, from 2,000 images on, 1e-4.
+    #: An epoch has as many samples as there are images. Paper: 20 epochs, batches of 8, and Adam at
+    #: 1e-3, or 1e-4 from 2,000 images on; null for these two rates.
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=8, ge=2)
     learning_rate: float | None = Field(default=None, gt=0)
-    #: "cosine": from learning_rate down to 0 over all steps. The paper: constant.
+    #: "cosine": from learning_rate down to 0 over all steps. Paper: constant.
     schedule: Literal["constant", "cosine"] = "constant"
-    #: On masks (models.losses.SEGMENTATION); students have their own. The paper: class-average-dice.
+    #: Loss on masks (models.losses.SEGMENTATION); students use `distillation` instead. Paper:
+    #: class-average-dice.
     loss: Literal["class-average-dice", "cross-entropy"] = "class-average-dice"
-    #: Largest norm of the gradients of all weights together; null for none, as in the paper.
+    #: Largest norm of the gradient of all weights together. Paper: null, no limit.
     clip_norm: float | None = Field(default=None, gt=0)
-    #: Mirror each training image and its masks left to right with probability 1/2. The paper: no.
+    #: Flip each training image and its masks horizontally with probability 1/2. Paper: no.
     flips: bool = False
-    #: Of the forward pass; weights, their gradients and Adam stay float32. The paper: float32.
+    #: Precision of the forward pass; weights, gradients and Adam stay float32. Paper: float32.
     precision: Literal["float32", "bfloat16"] = "float32"
-    #: Order of the weights and activations in memory, and torch.compile of the training step: speed, and the last bits.
+    #: Memory layout of weights and activations, and torch.compile of the training step. Both change
+    #: the speed and the last bits.
     channels_last: bool = True
     compile: bool = False
-    #: Which epoch's weights are kept: the best on the expert images held back for it, as in the paper, or the last.
+    #: Epoch whose weights are kept: the best on the held-back expert images, as in the paper, or
+    #: the last.
     checkpoint: Literal["selection", "last"] = "selection"
-    #: Output thresholds: per pathology the best on training images, as in the paper, or one number for all.
-    thresholds: Annotated[str | float, BeforeValidator(_threshold)] = "training"
-    #: Samples an epoch; null for as many as there are images.
+    #: Output thresholds: for each pathology the best on the training images, as in the paper, or
+    #: one number for all.
+    thresholds: Annotated[str | float, BeforeValidator(_validate_threshold)] = "training"
+    #: Samples per epoch; null for as many as there are images.
     samples_per_epoch: int | None = Field(default=None, ge=2)
-    #: A student's share of the frontal training images, of those that its teacher has labelled; null for all of these.
+    #: Share of the frontal training images that a student uses; null for all that its teacher has
+    #: labelled. Paper: 0.01 and 0.1.
     fraction: float | None = Field(default=None, gt=0, le=1)
-    #: Sigmoid temperature of a student's loss. The paper: 10.
+    #: Sigmoid temperature of a student's loss. Paper: 10.
     temperature: float = Field(default=10.0, gt=0)
     seed: int = 0
 
 
 class DistilConfig(StageConfig):
-    #: Share of the frontal images of `train`: the largest that a student asks for. The paper: 0.01 and 0.1.
+    """Computation of a teacher's soft masks."""
+
+    #: Share of the frontal images of `train` to label: the largest share that any student uses.
+    #: Paper: 0.01 and 0.1.
     fraction: float = Field(default=0.01, gt=0, le=1)
     seed: int = 0
 
 
 class ScoreConfig(StageConfig):
-    #: Where pixels are counted: on the training squares, as the paper does, or at each image's own size against the
-    #: masks as they are published, as CheXlocalize does.
+    """Counting of pixels on the test images."""
+
+    #: Where pixels are counted: "training", on the square training images, as in the paper; or
+    #: "own", at each image's original size against the published masks, as CheXlocalize does.
     resolution: Literal["training", "own"] = "training"

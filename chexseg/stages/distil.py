@@ -1,7 +1,8 @@
-"""Distil: a teacher's soft masks for a fraction of the training images (the paper, section 4.2 and appendix B.4).
+"""Distil: compute a teacher's soft masks (the paper, section 4.2 and appendix B.4).
 
-Writes ``train/part-*.parquet``: the teacher's logits at stride 4 as float16, and each image's rank, its place in the seeded
-order that fractions are cut from. So a 10% result holds every smaller one, and all students of a teacher share one.
+Writes ``train/part-*.parquet``: the teacher's logits at stride 4 as float16, and each image's rank,
+its position in a seeded order. A fraction of the images is a prefix of this order, so one result
+serves all students of a teacher with the same or a smaller fraction.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 
 from chexseg.data import radiographs, ray_data, shards
@@ -24,7 +26,7 @@ from chexseg.stages.score import load_segmenter
 def run(
     config: DistilConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
-    """`inputs`: ``train``, ingested, and ``teacher``, a fitted segmenter."""
+    """Run the stage. `inputs`: ``train``, ingested, and ``teacher``, a fitted segmenter."""
     table = radiographs.index(inputs["train"])
     frontal = table["image_id"][table["frontal"]].tolist()
     order = splits.order(frontal, config.seed, "student images")[
@@ -33,7 +35,7 @@ def run(
     (out / "train").mkdir(parents=True, exist_ok=True)
     answers = ray_data.map_files(
         shards.files(inputs["train"] / "images"),
-        _Teacher,
+        _LogitsWriter,
         {
             "teacher": str(inputs["teacher"]),
             "ranks": {image_id: rank for rank, image_id in enumerate(order)},
@@ -52,9 +54,10 @@ def run(
 
 
 def images(artifact: Path, fraction: float | None) -> list[str]:
-    """The ids of a student's images in a result of this stage, sorted: those that a result of `fraction` would hold.
+    """Return the sorted ids of a student's images in a result of this stage.
 
-    All for None. Raises `DamagedArtifactError` where the result holds fewer.
+    These are the images of `fraction`, or all for None. Raises `DamagedArtifactError` if the result
+    has fewer.
     """
     rows = shards.read_all(artifact / "train", ["image_id", "rank"]).to_pydict()
     ids = dict(zip(rows["rank"], rows["image_id"], strict=True))
@@ -69,34 +72,44 @@ def images(artifact: Path, fraction: float | None) -> list[str]:
         return sorted(ids[rank] for rank in range(wanted))
     except KeyError:
         raise DamagedArtifactError(
-            f"{artifact / 'train'}: found {len(ids)} images; {wanted} are needed"
+            f"{artifact / 'train'}: found {len(ids)} images; expected {wanted}"
         ) from None
 
 
-class _Teacher:
-    """Writes the logits of a file's images that have a rank, of `of` images in all; a file that's there already is kept."""
+class _LogitsWriter:
+    """Writes the teacher's logits for the ranked images of one shard, unless the file exists.
+
+    of: number of frontal images in the whole split; stored in the metadata.
+    """
 
     def __init__(
         self, teacher: str, ranks: Mapping[str, int], of: int, out: str, context: StageContext
     ):
         context.prepare()
         self.device, self.ranks, self.of, self.out = context.device, dict(ranks), of, Path(out)
-        self.model, self.about = load_segmenter(Path(teacher), self.device)
+        self.model, self.description = load_segmenter(Path(teacher), self.device)
 
     def __call__(self, path: str) -> dict[str, Any]:
-        # Packing 128 KB an image takes a GPU's time for it: the network goes on meanwhile.
+        # Compressing 128 KB takes as long as the GPU's work on an image, so both run in parallel.
         return {
             "images": shards.complete(
                 self.out / Path(path).name, radiographs.prefetch(self.logits(path))
             )
         }
 
-    def logits(self, path: str) -> Iterator[Any]:
-        """Tables of logits and ranks of a file's images, a batch at a time."""
-        about = {"kind": "teacher", "pathologies": self.about["pathologies"], "of": self.of}
+    def logits(self, path: str) -> Iterator[pa.Table]:
+        """Yield tables of logits and ranks, one batch of a shard's images at a time."""
+        metadata = {
+            "kind": "teacher",
+            "pathologies": self.description["pathologies"],
+            "of": self.of,
+        }
         for ids, pixels_NHW in radiographs.shard_pixels(path, self.ranks.keys(), 16):
-            images_NCHW = encoders.prepare(pixels_NHW.to(self.device), self.about["init"])
+            images_NCHW = encoders.prepare(pixels_NHW.to(self.device), self.description["init"])
             with torch.inference_mode():
                 logits_NKhw = segmenter.stride4_logits(self.model, images_NCHW).half().cpu()
-            scalars = {"image_id": ids, "rank": [self.ranks[image_id] for image_id in ids]}
-            yield shards.table(scalars, {"logits": logits_NKhw.numpy()}, **about)
+            scalars: dict[str, list[Any]] = {
+                "image_id": ids,
+                "rank": [self.ranks[image_id] for image_id in ids],
+            }
+            yield shards.table(scalars, {"logits": logits_NKhw.numpy()}, **metadata)

@@ -1,7 +1,8 @@
-"""Fit: train a segmenter on expert and weak masks mixed with probability p, or as a student on a teacher's soft masks.
+"""Fit: train a segmenter on expert and weak masks mixed with probability p, or as a student.
 
-The paper's section 4.1 and appendix B.2. Writes ``segmenter.safetensors`` and a JSON that tells how to use it: the epoch
-is chosen on expert images held back for it, the output thresholds on training images. No test image is ever read here.
+The paper's section 4.1 and appendix B.2; a student learns from a teacher's soft masks. Writes
+``segmenter.safetensors`` and a JSON with its architecture and thresholds. The epoch is chosen on
+held-back expert images, the output thresholds on training images. No test image is read.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import segmentation_models_pytorch as smp
 import torch
+from torch import Tensor, nn
 
 from chexseg.data import radiographs
 from chexseg.errors import UserError
@@ -28,32 +31,32 @@ from chexseg.seeds import derive
 from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import ENCODER_WEIGHTS, SEGMENTER_WEIGHTS
 from chexseg.stages.configs import FitConfig
-from chexseg.stages.scoring.mask_counts import pixels
+from chexseg.stages.scoring.mask_counts import count_pixels
 from chexseg.stages.training import checkpoint, ray_train, segmenter_data
-from chexseg.stages.training.step_timer import Pace
+from chexseg.stages.training.step_timer import StepTimer
 
-if TYPE_CHECKING:
-    from chexseg.stages.training.segmenter_data import TrainingSet
-
-#: From this many training images on, the learning rate is the paper's for "a large amount of data".
+#: Number of training images from which on the paper's learning rate for "a large amount of data"
+#: is used.
 LARGE = 2000
 
 
 def run(
     config: FitConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
-    """`inputs`: ``valid``; ``encoder`` unless the init is random; ``train`` and ``weak`` if p leaves room for weak
-    labels; ``train`` and ``teacher`` for a student."""
-    return ray_train.once(train, config, inputs, out, SEGMENTER_WEIGHTS, context)
+    """Run the stage. `inputs`: ``valid``, and ``encoder`` unless the init is random.
+
+    Also ``train`` and ``weak`` if p allows weak labels; ``train`` and ``teacher`` for a student.
+    """
+    return ray_train.train_once(train, config, inputs, out, SEGMENTER_WEIGHTS, context)
 
 
 def train(
     config: FitConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
-    """Train, or go on from what an interrupted training has saved, to the same weights; bit for bit on a CPU.
+    """Train, or resume an interrupted training; on a CPU with bit-identical weights.
 
-    In a process group each worker takes its share of every batch, to the same weights but for their last bits. Raises
-    FloatingPointError at the first loss that isn't finite.
+    In a process group each worker takes its share of every batch, which changes the last bits.
+    Raises FloatingPointError at the first loss that is not finite.
     """
     check_workers(config, distributed.workers(), context.device != "cpu")
     context.prepare()
@@ -67,19 +70,22 @@ def train(
 
 
 def optimise(
-    config: FitConfig, model: Any, data: TrainingSet, out: Path, context: StageContext
+    config: FitConfig,
+    model: smp.DeepLabV3Plus,
+    data: segmenter_data.TrainingSet,
+    out: Path,
+    context: StageContext,
 ) -> dict[str, Any]:
-    """`train` from where there is a model and what it is trained on."""
+    """Train a model on data, as `train` does, and return the facts of the stage."""
     model.to(
         context.device,
         memory_format=torch.channels_last if config.channels_last else torch.contiguous_format,
     )
-    network = distributed.parallel(model, context.device)
+    network: Callable[[Tensor], Tensor] = distributed.parallel(model, context.device)
     if config.compile:
         network = torch.compile(network)
-    large = (
-        config.supervision == "masks" and len(data.ids) >= LARGE
-    )  # students: 1e-3 in all experiments (appendix B.4)
+    # Students train at 1e-3 in all experiments (appendix B.4).
+    large = config.supervision == "masks" and len(data.ids) >= LARGE
     rate = config.learning_rate or (1e-4 if large else 1e-3)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True)
 
@@ -90,13 +96,13 @@ def optimise(
         config.epochs * data.samples,
         config.epochs * max(1, data.samples // config.batch_size),
     )
-    saved, pace = time.monotonic(), Pace()
+    saved_at, timer = time.monotonic(), StepTimer()
     for epoch in range(progress.epochs, config.epochs):
         torch.manual_seed(derive(config.seed, "dropout", epoch))
         flips = torch.Generator().manual_seed(derive(config.seed, "flips", epoch))
         model.train()
-        watch = losses.LossMonitor()
-        for number, batch in enumerate(pace.over(data.batches(epoch)), start=1):
+        monitor = losses.LossMonitor()
+        for number, batch in enumerate(timer.over(data.batches(epoch)), start=1):
             step = epoch * (steps // config.epochs) + number
             if config.schedule == "cosine":
                 optimizer.param_groups[0]["lr"] = (
@@ -112,22 +118,24 @@ def optimise(
             if config.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
             optimizer.step()
-            where = partial(_where, step, optimizer.param_groups[0]["lr"], data.ids, batch["rows"])
-            watch.add(distributed.mean(loss), where)
+            describe = partial(
+                _describe_step, step, optimizer.param_groups[0]["lr"], data.ids, batch["rows"]
+            )
+            monitor.add(distributed.mean(loss), describe)
             done = epoch * data.samples + min(number * config.batch_size, data.samples)
-            context.progress(done, total, "samples", {"epoch": epoch + 1, **pace.step()})
-        mean_loss = watch.mean()
+            context.progress(done, total, "samples", {"epoch": epoch + 1, **timer.finish_step()})
+        mean_loss = monitor.mean()
         score = selection_score(config, model, data.select)
         progress.finish_epoch(model, mean_loss, score, best=config.checkpoint == "selection")
         note = {"epoch": epoch + 1, "loss": mean_loss, "selection mIoU": score}
         context.progress((epoch + 1) * data.samples, total, "samples", note)
         if (
             distributed.rank() == 0
-            and time.monotonic() - saved > context.checkpoint_seconds
+            and time.monotonic() - saved_at > context.checkpoint_seconds
             and epoch + 1 < config.epochs
         ):
             checkpoint.save(out, model, optimizer, **vars(progress))
-            saved = time.monotonic()
+            saved_at = time.monotonic()
     model.load_state_dict(progress.best_state)
     thresholds, training_iou = choose_thresholds(config, model, data.thresholds())
     facts = {
@@ -143,48 +151,55 @@ def optimise(
     }
     if distributed.rank() == 0:
         (out / "history.json").write_text(json.dumps(progress.history, indent=1))
-        about = {
-            "architecture": config.architecture,
-            "init": config.init,
-            "pathologies": config.pathologies,
-        }
-        size = data.select[0].shape[-1]
-        encoders.save(model, out / SEGMENTER_WEIGHTS, size=size, thresholds=thresholds, **about)
+        encoders.save(
+            model,
+            out / SEGMENTER_WEIGHTS,
+            size=data.select[0].shape[-1],
+            thresholds=thresholds,
+            architecture=config.architecture,
+            init=config.init,
+            pathologies=config.pathologies,
+        )
     return facts
 
 
-def _where(step: int, rate: float, ids: Sequence[str], rows_N: Any) -> str:
-    """What one must know of a step to look into it."""
-    return f"in step {step}, learning rate {rate:g}; images {', '.join(ids[row] for row in rows_N.tolist())}"
+def _describe_step(step: int, rate: float, ids: Sequence[str], rows_N: Tensor) -> str:
+    """Return the step, its learning rate and its images, for an error message."""
+    images = ", ".join(ids[row] for row in rows_N.tolist())
+    return f"in step {step}, learning rate {rate:g}; images {images}"
 
 
-def build(config: FitConfig) -> Any:
-    """The untrained network. Raises `UserError` for one that can't be."""
+def build(config: FitConfig) -> smp.DeepLabV3Plus:
+    """Return the untrained network. Raises `UserError` for an unusable architecture."""
     return segmenter.build(config.architecture, len(config.pathologies))
 
 
 def check_workers(config: FitConfig, workers: int, on_gpu: bool) -> None:
-    """Raises `UserError` for a fit that so many workers can't share."""
+    """Raise `UserError` if this number of workers can't share the fit."""
     if config.batch_size % workers:
         raise UserError(
-            f"fit.batch_size: found {config.batch_size} for {workers} workers; allowed: a multiple of them"
+            f"fit.batch_size: found {config.batch_size};"
+            f" expected a multiple of {workers}, the number of workers"
         )
     if workers > 1:
         with torch.device("meta"):
             fault = distributed.unsupported_reason(build(config), on_gpu)
         if fault:
             raise UserError(
-                f"encoder.architecture: found {config.architecture!r}; allowed: one worker for it ({fault})"
+                f"encoder.architecture: found {config.architecture!r} for {workers} workers;"
+                f" expected one worker ({fault})"
             )
 
 
-def batch_loss(config: FitConfig, model: Any, batch: Mapping[str, Any]) -> Any:
-    """The loss on masks, or the student's cross-entropy against its teacher's soft masks.
+def batch_loss(
+    config: FitConfig, model: Callable[[Tensor], Tensor], batch: Mapping[str, Tensor]
+) -> Tensor:
+    """Return the loss on masks, or a student's cross-entropy against its teacher's soft masks.
 
-    ``flipped``, if the batch has it, tells which rows are mirrored left to right.
+    ``flipped`` in the batch, if present, marks the rows to flip horizontally.
     """
 
-    def mirrored(values: Any) -> Any:
+    def mirrored(values: Tensor) -> Tensor:
         if "flipped" not in batch:
             return values
         return torch.where(
@@ -207,24 +222,24 @@ def batch_loss(config: FitConfig, model: Any, batch: Mapping[str, Any]) -> Any:
 
 @dataclass
 class Progress:
-    """Where a fit stands after an epoch: enough to go on from there to the same final weights."""
+    """State of a fit after an epoch, sufficient to resume to the same final weights."""
 
-    history: list[dict[str, Any]]
-    best_score: float | None
-    best_epoch: int
-    best_state: dict[str, Any]
-
-    def __init__(self) -> None:
-        self.history, self.best_score, self.best_epoch, self.best_state = [], None, 0, {}
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_score: float | None = None
+    best_epoch: int = 0
+    best_state: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def epochs(self) -> int:
+        """Return the number of finished epochs."""
         return len(self.history)
 
-    def finish_epoch(self, model: Any, loss: float, score: float | None, best: bool = True) -> None:
-        """Keep the weights if this epoch is at least as good as any before: of equals, the one trained for longest.
+    def finish_epoch(
+        self, model: nn.Module, loss: float, score: float | None, best: bool = True
+    ) -> None:
+        """Record an epoch, and keep its weights if no earlier epoch has a higher score.
 
-        Without `best` keep them anyway.
+        Without `best` keep them in any case.
         """
         self.history.append({"epoch": self.epochs + 1, "loss": loss, "selection_miou": score})
         if not best or score is None or self.best_score is None or score >= self.best_score:
@@ -232,25 +247,28 @@ class Progress:
             self.best_state = copy.deepcopy(model.state_dict())
 
     @classmethod
-    def load(cls, out: Path, model: Any, optimizer: Any) -> Progress:
-        """The progress saved by an interrupted run, put into model and optimizer; of none, where there is none."""
+    def load(cls, out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+        """Restore model and optimizer of an interrupted run and return its progress, if any."""
         progress = cls()
         vars(progress).update(checkpoint.load(out, model, optimizer) or {})
         return progress
 
 
-def probabilities(config: FitConfig, model: Any, images_NHW: Any) -> Iterator[Any]:
-    """Batches of probabilities_NKHW in the order of the images."""
+def probabilities(config: FitConfig, model: nn.Module, images_NHW: Tensor) -> Iterator[Tensor]:
+    """Yield batches of probabilities_NKHW in the order of the images."""
     model.eval()
     with torch.inference_mode():
         for part in images_NHW.split(16):
             yield model(encoders.prepare(part, config.init)).sigmoid()
 
 
-def selection_score(config: FitConfig, model: Any, select: tuple[Any, Any]) -> float | None:
-    """Mean pooled IoU at 0.5 of the four common pathologies with true pixels among the held-back images.
+def selection_score(
+    config: FitConfig, model: nn.Module, select: segmenter_data.MaskedImages
+) -> float | None:
+    """Return the mean over pathologies of the IoU at threshold 0.5, pooled over held-back images.
 
-    Where none of the four is studied or there, of all that are; None where no pathology is.
+    Averages the four common pathologies that are studied and have true pixels; without any of
+    these, all pathologies with true pixels; None without any.
     """
     images, masks = select
     if not len(images):
@@ -262,22 +280,22 @@ def selection_score(config: FitConfig, model: Any, select: tuple[Any, Any]) -> f
         true = radiographs.unpack_bits(packed, predicted.shape[1:])
         predicted = predicted > 0.5
         counts_3K += torch.stack(
-            [pixels(part).sum(0) for part in (predicted & true, predicted, true)]
+            [count_pixels(part).sum(0) for part in (predicted & true, predicted, true)]
         )
     intersection_K, predicted_K, true_K = counts_3K.cpu().double()
     iou_K = intersection_K / (predicted_K + true_K - intersection_K)
-    there = [bool(value) for value in true_K > 0]
-    chosen = [k for k, name in enumerate(config.pathologies) if there[k] and name in COMMON]
-    chosen = chosen or [k for k in range(len(there)) if there[k]]
+    occurring = [k for k, true in enumerate(true_K.tolist()) if true > 0]
+    chosen = [k for k in occurring if config.pathologies[k] in COMMON] or occurring
     return float(iou_K[chosen].mean()) if chosen else None
 
 
 def choose_thresholds(
-    config: FitConfig, model: Any, batches: Iterator[Mapping[str, Any]]
+    config: FitConfig, model: nn.Module, batches: Iterator[Mapping[str, Tensor]]
 ) -> tuple[list[float], list[float | None]]:
-    """The output threshold per pathology, and its pooled IoU on the training images (None without a true pixel).
+    """Return each pathology's output threshold, and its pooled IoU on the training images.
 
-    batches: ``images`` (N, H, W) and packed ``masks`` (N, bytes) of all training images.
+    The IoU is None for a pathology without a true pixel. batches: ``images`` (N, H, W) and packed
+    ``masks`` (N, bytes) of all training images.
     """
     histogram = Histogram.empty(len(config.pathologies))
     for batch in batches:
@@ -285,7 +303,7 @@ def choose_thresholds(
         histogram = histogram + Histogram.of(
             predicted, radiographs.unpack_bits(batch["masks"], predicted.shape[1:])
         )
-    if config.thresholds == "training":
+    if isinstance(config.thresholds, str):  # "training"
         thresholds, iou = (values.tolist() for values in histogram.best())
     else:
         thresholds = [config.thresholds] * len(config.pathologies)

@@ -1,6 +1,6 @@
-"""Imported: an encoder that `chexseg encoder import` has put into the store (the paper, section 4.3).
+"""Imported: a published encoder in the store (the paper, section 4.3).
 
-No study computes one: the command writes ``encoder.safetensors``, as `pretrain` does, and studies find it there.
+`chexseg encoder import` writes its ``encoder.safetensors``; no study can compute it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from chexseg.stages.configs import ImportedConfig, import_command
 def run(
     config: ImportedConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
-    """Raises `UserError`: what is gone from the store can't be made again from nothing."""
+    """Raise `UserError`: an imported encoder that is missing can only be imported again."""
     raise UserError(
-        f"the {config.kind} encoder of {config.architecture} (weights {config.sha256[:12]}) in the store is damaged or gone;"
-        f" allowed: import it again: {import_command(config.kind, config.architecture)}"
+        f"the {config.kind} encoder of {config.architecture} (weights {config.sha256[:12]})"
+        " is damaged in the store or missing from it;"
+        f" hint: import it again: {import_command(config.kind, config.architecture)}"
     )

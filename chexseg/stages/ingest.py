@@ -1,7 +1,8 @@
-"""Ingest: one split of CheXpert and its CheXlocalize masks -> parquet shards of square images and masks.
+"""Ingest: convert one split of CheXpert and its CheXlocalize masks to parquet shards.
 
-Writes ``images/part-*.parquet`` (pixels, labels, patient) and, for the images that the mask file names,
-``masks/part-*.parquet`` (bits). Of ``test`` only the images with masks are kept: nothing else of it is ever used.
+Writes square images as ``images/part-*.parquet`` (pixels, labels, patient) and, for the images in
+the mask file, ``masks/part-*.parquet`` (bits). The split ``test`` keeps only images with masks,
+because no other image of it is used.
 """
 
 from __future__ import annotations
@@ -29,28 +30,29 @@ from chexseg.stages.configs import IngestConfig
 def run(
     config: IngestConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
-    """`inputs["data"]` is the data root. Raises `UserError` naming the first file or field that is wrong.
+    """Run the stage. `inputs`: ``data``, the root of the raw data.
 
-    The fact ``data`` is the fingerprint of what has been read.
+    The fact ``data`` is the fingerprint of the files read. Raises `UserError` for the first file or
+    field that is wrong.
     """
     root = inputs["data"]
     raw = RawSplit(root, config.split)
     table, mask_file = raw.table, raw.masks()
     if raw.mask_file is not None:
         if not mask_file:
-            raise UserError(f"{mask_file.path}: found no image; allowed: at least one")
+            raise UserError(f"{mask_file.path}: found no image; expected at least one")
         unknown = sorted(set(mask_file) - set(table["image_id"]))
         if unknown:
             raise UserError(
-                f"{mask_file.path}: {unknown[0]} is not in {config.split}.csv ({len(unknown)} such images)"
+                f"{mask_file.path}: found {unknown[0]}; expected images of {config.split}.csv"
+                f" ({len(unknown)} are not in it)"
             )
     if config.split == "test":
         table = table[table["image_id"].isin(set(mask_file))].reset_index(drop=True)
     rows_a_file = max(64, min(1024, math.ceil(len(table) / 16)))
     for folder in ("images", "masks"):
-        shutil.rmtree(
-            out / folder, ignore_errors=True
-        )  # of a process that was killed: its data may have been others
+        # A killed process may have left shards of other raw data.
+        shutil.rmtree(out / folder, ignore_errors=True)
         (out / folder).mkdir(parents=True)
     parts = [str(number) for number in range(math.ceil(len(table) / rows_a_file))]
     answers = ray_data.map_files(
@@ -83,7 +85,7 @@ def run(
 
 
 class _Decoder:
-    """Decodes the images of one file's worth of rows and writes both of its shards."""
+    """Decodes the images of one shard and writes the shard and its masks."""
 
     def __init__(
         self,
@@ -102,11 +104,14 @@ class _Decoder:
         rows = self.table.iloc[number * self.rows_a_file : (number + 1) * self.rows_a_file]
         try:
             return self.write(number, rows)
-        except UserError as error:  # an exception would reach the driver wrapped in Ray's traceback
+        except UserError as error:  # Ray would wrap an exception in its traceback
             return {"error": str(error)}
 
     def write(self, number: int, rows: pd.DataFrame) -> dict[str, Any]:
-        part, masks, sizes = shards.part_name(number), {}, {}
+        """Write the shard of these rows and the shard of their masks; return facts about both."""
+        part = shards.part_name(number)
+        masks: dict[str, tuple[str, np.ndarray]] = {}
+        sizes: dict[str, int] = {}
         files = remote_path.prefetch(remote_path.files(self.root, rows["path"]))
         pieces = (
             rows[start : start + shards.ROW_GROUP]
@@ -114,7 +119,7 @@ class _Decoder:
         )
         shards.write(
             self.out / "images" / part,
-            (self.decoded(piece, files, masks, sizes) for piece in pieces),
+            (self.decode(piece, files, masks, sizes) for piece in pieces),
         )
         if masks:
             table = shards.table(
@@ -126,28 +131,29 @@ class _Decoder:
             shards.write(self.out / "masks" / part, table)
         return {"with_masks": len(masks), "sizes": sizes}
 
-    def decoded(
+    def decode(
         self,
         rows: pd.DataFrame,
         files: Iterator[Path | Readable],
         masks: dict[str, tuple[str, np.ndarray]],
         sizes: dict[str, int],
     ) -> pa.Table:
-        """The next rows with their pixels: as many as are in memory at once.
+        """Return a table of the next rows with their pixels, all of them in memory.
 
-        Their masks go to `masks`, by image id, and the bytes that each file had to `sizes`, by path.
+        Adds image id -> (patient, masks) to `masks` and path -> bytes of the file to `sizes`.
         """
         pixels_NHW = np.empty((len(rows), self.size, self.size), dtype=np.uint8)
         sizes_N2 = np.empty((len(rows), 2), dtype=np.int32)
-        named = zip(
+        entries = zip(
             rows["image_id"], rows["patient"], rows["path"], islice(files, len(rows)), strict=True
         )
-        for position, (image_id, patient, name, path) in enumerate(named):
+        for position, (image_id, patient, name, path) in enumerate(entries):
             file = ReadOnce(path)
             image = images.read(file)
             pixels_HW, sizes[name] = image.pixels_HW, len(file.read_bytes())
-            frame = images.Frame(*pixels_HW.shape, self.size)
-            pixels_NHW[position], sizes_N2[position] = frame.image(pixels_HW), pixels_HW.shape
+            height, width = sizes_N2[position] = pixels_HW.shape
+            frame = images.Frame(height, width, self.size)
+            pixels_NHW[position] = frame.image(pixels_HW)
             if image_id in self.masks:
                 self.masks.check_size(image_id, path, pixels_HW.shape, image.stored_shape)
                 masks[image_id] = patient, frame.masks(self.masks.masks(image_id))

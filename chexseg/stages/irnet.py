@@ -1,9 +1,11 @@
-"""IRNet: better weak masks from CAMs, by a boundary map learned from the CAMs' own sure pixels (paper, appendices A.2, B.3).
+"""IRNet: refine CAMs with a learned boundary map (paper, appendices A.2 and B.3).
 
-Trains both branches on the training images that have a CAM, then spreads every CAM by a random walk that boundaries hold
-back. Writes ``irnet.safetensors``, ``train/part-*.parquet`` and ``valid/part-*.parquet``: float16 scores at stride 4, each
-scaled by its maximum, with the threshold 0.6 in the metadata; beside those of `valid` the boundary maps, to be looked at.
-What the weak masks of `valid` are worth stands in ``counts.parquet`` (`stages.scoring.weak_label_scores`).
+Trains both branches of IRNet on the confident pixels of the training images' CAMs, then spreads
+every CAM by a random walk that boundaries stop. Writes ``irnet.safetensors``, and
+``train/part-*.parquet`` and ``valid/part-*.parquet``: float16 scores at stride 4, each scaled by
+its maximum, with the threshold (0.6 by default) in the metadata. The shards of `valid` also hold
+the boundary maps, for inspection. Pixel counts of the weak masks of `valid` are in
+``counts.parquet`` (`stages.scoring.weak_label_scores`).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch.nn.functional import interpolate
 
@@ -26,23 +29,26 @@ from chexseg.models import encoders, irnet
 from chexseg.models.irnet_losses import pair_losses, seeds
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.saliency import gradcam, instances, random_walk
-from chexseg.saliency.weak_masks import possible
+from chexseg.saliency.weak_masks import possibly_present
 from chexseg.seeds import derive
 from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import COUNTS, ENCODER_WEIGHTS, IRNET_WEIGHTS, THRESHOLDS
 from chexseg.stages.configs import IRNetConfig
 from chexseg.stages.scoring import weak_label_scores
 from chexseg.stages.training import checkpoint
-from chexseg.stages.training.step_timer import Pace
+from chexseg.stages.training.step_timer import StepTimer
 
 
 def run(
     config: IRNetConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
-    """`inputs`: ``train`` and ``valid``, both ingested, and ``saliency``; ``encoder`` unless the init is random."""
-    facts = checkpoint.once(out, IRNET_WEIGHTS, lambda: train(config, inputs, out, context))
+    """Run the stage. `inputs`: ``train`` and ``valid``, both ingested, and ``saliency``.
+
+    Also ``encoder``, unless the init is random.
+    """
+    facts = checkpoint.train_once(out, IRNET_WEIGHTS, lambda: train(config, inputs, out, context))
     thresholds = dict.fromkeys(PATHOLOGIES, config.threshold)
-    note = {
+    metadata = {
         "kind": "irnet",
         "pathologies": PATHOLOGIES,
         "thresholds": thresholds,
@@ -50,17 +56,17 @@ def run(
     }
     for split in ("train", "valid"):
         (out / split).mkdir(parents=True, exist_ok=True)
-    arguments = {"config": config, "note": note, "context": context}
-    walker = _Walker(
+    arguments: dict[str, Any] = {"config": config, "metadata": metadata, "context": context}
+    walk_expert = _WalkWriter(
         **arguments,
         images=str(inputs["valid"] / "images"),
         out=str(out / "valid"),
         keep_boundary=True,
     )
-    walked = sum(walker(path)["images"] for path in shards.files(inputs["saliency"] / "valid"))
+    walked = sum(walk_expert(path)["images"] for path in shards.files(inputs["saliency"] / "valid"))
     answers = ray_data.map_files(
         shards.files(inputs["saliency"] / "train"),
-        _Walker,
+        _WalkWriter,
         {
             **arguments,
             "context": context.for_worker(),
@@ -72,30 +78,33 @@ def run(
         single_node=context.single_node,
         progress=lambda files, total: context.progress(files, total, "files"),
     )
-    context.prepare()  # a single worker has taken one thread, in this process
+    context.prepare()  # a single worker runs in this process and has set one thread
     (out / THRESHOLDS).write_text(json.dumps(thresholds, indent=1))
     cams = shards.read(inputs["saliency"] / COUNTS, ["image_id", "chosen_on"]).to_pandas()
-    weak = {
-        "chosen_on": cams["image_id"][cams["chosen_on"]].unique(),
-        "negatives_empty": config.negatives_empty,
-    }
+    chosen_on = cams["image_id"][cams["chosen_on"]].unique()
     return {
         **facts,
         "images": sum(answer["images"] for answer in answers),
         "expert_images": walked,
         "thresholds": thresholds,
-        "valid_iou": weak_label_scores.write(inputs["valid"], out, thresholds, **weak),
+        "valid_iou": weak_label_scores.write(
+            inputs["valid"], out, thresholds, chosen_on, config.negatives_empty
+        ),
     }
 
 
-def build(config: IRNetConfig, encoder: Path | None = None) -> Any:
-    """The untrained network, its backbone from the directory of an imported encoder where there is one."""
+def build(config: IRNetConfig, encoder: Path | None = None) -> irnet.IRNet:
+    """Return the untrained network, with the backbone of an imported encoder if one is given.
+
+    encoder: directory of the encoder. Raises `UserError` for an unusable architecture.
+    """
     encoders.check(config.architecture, "irnet.architecture")
     try:
         model = irnet.IRNet(config.architecture, config.freeze_backbone)
     except ValueError as error:
         raise UserError(
-            f"irnet.architecture: found {config.architecture!r}; allowed: one that can be dilated ({error})"
+            f"irnet.architecture: found {config.architecture!r};"
+            f" expected an encoder that can be dilated ({error})"
         ) from None
     if encoder is not None:
         encoders.load(model.encoder, encoder / ENCODER_WEIGHTS)
@@ -105,8 +114,8 @@ def build(config: IRNetConfig, encoder: Path | None = None) -> Any:
 def train(
     config: IRNetConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
-    """Train both branches by SGD with polynomial decay (power 0.9), or go on from what an interrupted training has saved."""
-    for split in ("train", "valid"):  # scores of other weights, which were damaged since
+    """Train both branches by SGD with polynomial decay (power 0.9), or resume a training."""
+    for split in ("train", "valid"):  # remove scores of earlier weights, which were damaged
         shutil.rmtree(out / split, ignore_errors=True)
     context.prepare()
     torch.manual_seed(derive(config.seed, "irnet"))
@@ -116,14 +125,18 @@ def train(
     )
     columns = {
         "maps": radiographs.load_cached(inputs["saliency"] / "train", "scores", ids),
-        "present": possible(torch.from_numpy(radiographs.labels(table.loc[ids], PATHOLOGIES))),
+        "present": possibly_present(
+            torch.from_numpy(radiographs.labels(table.loc[ids], PATHOLOGIES))
+        ),
     }
     seed = derive(config.seed, "irnet samples")
     source = radiograph_samplers.source(
         inputs["train"], ids, columns, seed, context.device, context.resident_budget()
     )
     backbone = None if config.init == "random" else inputs["encoder"]
-    model = build(config, backbone).to(context.device, memory_format=torch.channels_last)
+    model = build(config, backbone)
+    # torch's stubs lack this overload.
+    model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         model.parameter_groups(config.learning_rate), momentum=0.9, weight_decay=1e-4
     )
@@ -137,13 +150,13 @@ def train(
     }
     decay.load_state_dict(progress["decay"])
     source.skip(progress["step"] * batch_size)
-    saved, pace = time.monotonic(), Pace()
+    saved_at, timer = time.monotonic(), StepTimer()
     model.train()
     while progress["step"] < steps:
         progress["step"] += 1
-        # Some backbones draw random numbers as they train: of each step its own, so that a resumed run draws the same.
+        # Some backbones draw random numbers in training; a seed per step makes resumed runs equal.
         torch.manual_seed(derive(config.seed, "irnet", progress["step"]))
-        batch = pace.wait(lambda: source.take(batch_size))
+        batch = timer.wait(lambda: source.take(batch_size))
         boundary_Nhw, displacement_N2hw = model(encoders.prepare(batch["images"], config.init))
         maps_NKhw = interpolate(
             batch["maps"].float(),
@@ -159,12 +172,12 @@ def train(
         decay.step()
         values = torch.stack(list(losses.values())).tolist()
         progress["history"].append(dict(zip(losses, values, strict=True)))
-        note = {"loss": progress["history"][-1]["total"], **pace.step()}
+        note = {"loss": progress["history"][-1]["total"], **timer.finish_step()}
         context.progress(progress["step"] * batch_size, steps * batch_size, "images", note)
-        if time.monotonic() - saved > context.checkpoint_seconds:
+        if time.monotonic() - saved_at > context.checkpoint_seconds:
             checkpoint.save(out, model, optimizer, **progress | {"decay": decay.state_dict()})
-            saved = time.monotonic()
-    source.skip(-source.taken % len(ids))  # each image once
+            saved_at = time.monotonic()
+    source.skip(-source.taken % len(ids))  # start a new pass, to take each image once
     batches = (source.take(min(16, len(ids) - start))["images"] for start in range(0, len(ids), 16))
     model.calibrate(encoders.prepare(images, config.init) for images in batches)
     encoders.save(model, out / IRNET_WEIGHTS, architecture=config.architecture, init=config.init)
@@ -176,26 +189,25 @@ def train(
     }
 
 
-class _Walker:
-    """Spreads the CAMs of one file; a file that's there already is kept."""
+class _WalkWriter:
+    """Writes the spread CAMs of one shard, unless the file exists.
+
+    images: directory of the images. keep_boundary: write boundary maps too.
+    """
 
     def __init__(
         self,
         config: IRNetConfig,
         images: str,
         out: str,
-        note: dict[str, Any],
+        metadata: dict[str, Any],
         context: StageContext,
         keep_boundary: bool = False,
     ):
         context.prepare()
         self.config, self.device = config, context.device
-        self.images, self.out, self.note, self.keep_boundary = (
-            Path(images),
-            Path(out),
-            note,
-            keep_boundary,
-        )
+        self.images, self.out, self.metadata = Path(images), Path(out), metadata
+        self.keep_boundary = keep_boundary
         self.model = build(config)
         encoders.load(self.model, self.out.parent / IRNET_WEIGHTS)
         self.model.to(self.device).eval()
@@ -203,8 +215,8 @@ class _Walker:
     def __call__(self, path: str) -> dict[str, Any]:
         return {"images": shards.complete(self.out / Path(path).name, self.walks(path))}
 
-    def walks(self, path: str) -> Iterator[Any]:
-        """Tables of spread CAMs of a file's images, a batch at a time."""
+    def walks(self, path: str) -> Iterator[pa.Table]:
+        """Yield tables of spread CAMs, one batch of a shard's images at a time."""
         walk = (self.config.walk_radius, self.config.walk_power, self.config.walk_steps_log2)
         cams = shards.read(path, ["image_id", "scores"])
         maps_NKhw = torch.from_numpy(shards.array(cams, "scores").copy())
@@ -231,4 +243,4 @@ class _Walker:
             arrays = {"scores": gradcam.normalise(spread).half().cpu().numpy()}
             if self.keep_boundary:
                 arrays["boundary"] = (255 * boundary_Nhw).round().byte().cpu().numpy()
-            yield shards.table({"image_id": ids}, arrays, **self.note)
+            yield shards.table({"image_id": ids}, arrays, **self.metadata)

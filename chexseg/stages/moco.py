@@ -1,6 +1,7 @@
-"""MoCo: the segmenter's encoder, pretrained on the training images without their labels (the paper, section 4.3).
+"""MoCo: pretrain the segmenter's encoder on images without labels (the paper, section 4.3).
 
-MoCo v2 (models.moco) with views fit for radiographs, as in Sowrirajan et al. 2021, "MoCo-CXR". Writes ``encoder.safetensors``.
+MoCo v2 (models.moco) with augmentations suited to radiographs, as in Sowrirajan et al. 2021,
+"MoCo-CXR". Writes ``encoder.safetensors``.
 """
 
 from __future__ import annotations
@@ -23,30 +24,34 @@ from chexseg.stages.artifacts import ENCODER_WEIGHTS
 from chexseg.stages.classify import autocast
 from chexseg.stages.configs import MoCoConfig
 from chexseg.stages.training import checkpoint, ray_train
-from chexseg.stages.training.step_timer import Pace
+from chexseg.stages.training.step_timer import StepTimer
 
-#: Keys in the queue where the config leaves it open and the set is large: as in MoCo-CXR's code.
+#: Largest default queue, in keys; the value of MoCo-CXR's code.
 LARGEST_QUEUE = 24576
 
 
 def run(
     config: MoCoConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
-    """`inputs`: ``train``, ingested. Raises `UserError` for a batch or a queue that is larger than it."""
-    return ray_train.once(train, config, inputs, out, ENCODER_WEIGHTS, context)
+    """Run the stage. `inputs`: ``train``, ingested.
+
+    Raises `UserError` if the batch or the queue is larger than the training set.
+    """
+    return ray_train.train_once(train, config, inputs, out, ENCODER_WEIGHTS, context)
 
 
-def build(config: MoCoConfig) -> Any:
-    """The untrained query network. Raises `UserError` for one that can't be."""
+def build(config: MoCoConfig) -> moco.Embedding:
+    """Return the untrained query network. Raises `UserError` for an unknown architecture."""
     return moco.build(config.architecture)
 
 
 def queue_length(config: MoCoConfig, images: int) -> int:
-    """Keys in the queue for so many training images. Raises `UserError` where these are too few."""
+    """Return the number of keys in the queue. Raises `UserError` for too few training images."""
     for field in ("batch_size", "queue"):
         if (getattr(config, field) or 0) > images:
             raise UserError(
-                f"moco.{field}: found {getattr(config, field)}; allowed: at most {images}, the training images"
+                f"moco.{field}: found {getattr(config, field)};"
+                f" expected at most {images}, the number of training images"
             )
     return config.queue or max(1, min(LARGEST_QUEUE, images // 4))
 
@@ -54,16 +59,17 @@ def queue_length(config: MoCoConfig, images: int) -> int:
 def train(
     config: MoCoConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
-    """Train, or go on from what an interrupted training has saved, to the same weights; bit for bit on a CPU.
+    """Train, or resume an interrupted training; on a CPU with bit-identical weights.
 
-    Facts: loss and accuracy as running means over the last steps; accuracy is `models.moco.accuracy`.
+    The facts include running means of the loss and of `models.moco.accuracy`.
     """
     context.prepare()
     image_ids = radiographs.index(inputs["train"])["image_id"].tolist()
     queue = queue_length(config, len(image_ids))
     torch.manual_seed(derive(config.seed, "moco"))
     model = moco.MoCo(build(config), queue, config.momentum, config.temperature)
-    model.to(context.device, memory_format=torch.channels_last)
+    # torch's stubs lack this overload.
+    model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     seed = derive(config.seed, "moco samples")
     source = radiograph_samplers.source(
         inputs["train"], image_ids, {}, seed, context.device, context.resident_budget()
@@ -80,16 +86,16 @@ def train(
     steps = max(1, config.epochs * len(image_ids) // config.batch_size)
     progress = checkpoint.load(out, model, optimizer) or {"step": 0, "loss": None, "accuracy": None}
     source.skip(progress["step"] * config.batch_size)
-    saved, pace = time.monotonic(), Pace()
+    saved_at, timer = time.monotonic(), StepTimer()
     while progress["step"] < steps:
         progress["step"] += 1
         step = progress["step"]
-        # Some encoders draw random numbers as they train: of each step its own, so that a resumed run draws the same.
+        # Some encoders draw random numbers in training; a seed per step makes resumed runs equal.
         torch.manual_seed(derive(config.seed, "moco", step))
-        drawn = torch.Generator().manual_seed(derive(config.seed, "moco views", step))
-        images_NHW = pace.wait(lambda: source.take(config.batch_size))["images"]
+        generator = torch.Generator().manual_seed(derive(config.seed, "moco views", step))
+        images_NHW = timer.wait(lambda: source.take(config.batch_size))["images"]
         pair = [
-            encoders.prepare(augmentation.views(images_NHW, strength, drawn), "moco")
+            encoders.prepare(augmentation.views(images_NHW, strength, generator), "moco")
             for _ in range(2)
         ]
         with autocast(config.precision, context.device):
@@ -107,17 +113,17 @@ def train(
         values = torch.stack([loss.detach(), moco.accuracy(logits.detach())]).tolist()
         if not math.isfinite(values[0]):
             raise FloatingPointError(
-                f"the loss is {values[0]} in step {step}: lower the learning rate"
+                f"the loss is {values[0]} in step {step}; hint: lower the learning rate"
             )
         for name, value in zip(("loss", "accuracy"), values, strict=True):
             progress[name] = (
                 value if progress[name] is None else 0.95 * progress[name] + 0.05 * value
             )
-        note = {"loss": progress["loss"], "accuracy": progress["accuracy"], **pace.step()}
+        note = {"loss": progress["loss"], "accuracy": progress["accuracy"], **timer.finish_step()}
         context.progress(step * config.batch_size, steps * config.batch_size, "images", note)
-        if time.monotonic() - saved > context.checkpoint_seconds:
+        if time.monotonic() - saved_at > context.checkpoint_seconds:
             checkpoint.save(out, model, optimizer, **progress)
-            saved = time.monotonic()
+            saved_at = time.monotonic()
     encoders.save(
         model.query.body, out / ENCODER_WEIGHTS, architecture=config.architecture, init="moco"
     )
@@ -131,5 +137,8 @@ def train(
 
 
 def learning_rate(config: MoCoConfig, step: int, steps: int) -> float:
-    """Of one step, counted from 1: the config's at the first, nearly 0 at the last, half a cosine between."""
+    """Return the learning rate of a step, counted from 1.
+
+    It falls along half a cosine, from the config's rate in the first step to nearly 0 in the last.
+    """
     return config.learning_rate * (1 + math.cos(math.pi * (step - 1) / steps)) / 2

@@ -1,7 +1,7 @@
-"""Pretrain: the segmenter's encoder, before it sees a mask (the paper, section 4.3).
+"""Pretrain: train the segmenter's encoder on image-level labels (the paper, section 4.3).
 
-``chexpert``: the encoder of a classifier of the 14 observations, trained like `classify` on the segmenter's own architecture.
-Writes ``encoder.safetensors``.
+The encoder is that of a classifier of the 14 observations, trained as in `classify`, but with the
+segmenter's architecture. Writes ``encoder.safetensors``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ build = classify.build
 def run(
     config: PretrainConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
-    """`inputs`: ``train`` and ``valid``, both ingested."""
+    """Run the stage. `inputs`: ``train`` and ``valid``, both ingested."""
     facts = classify.run(config, inputs, out, context)
     model = build(config)
     encoders.load(model, out / CLASSIFIER_WEIGHTS)

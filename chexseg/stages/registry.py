@@ -1,13 +1,14 @@
-"""All stages by name, in the order in which data flows. A key depends on these names, not on where the code is."""
+"""All stages by name, in pipeline order. Keys depend on these names, not on module paths."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from chexseg.stages import configs
+from chexseg.stages.api import StageModule
 from chexseg.stages.configs import StageConfig
 
 
@@ -15,8 +16,9 @@ from chexseg.stages.configs import StageConfig
 class Stage:
     """A stage of the pipeline.
 
-    version: raised when the stage's results change; part of every key. module: name of the module with its code
-    (`stages.api`). has_network: the module has a function `build`.
+    version: raised when the stage's results change; part of every key.
+    module: import path of the stage's code (`stages.api.StageModule`).
+    has_network: the module has a function `build`.
     """
 
     config: type[StageConfig]
@@ -24,12 +26,12 @@ class Stage:
     module: str
     has_network: bool = False
 
-    def load(self) -> Any:
-        """Import the stage's module. Only processes that run the stage do this: most modules import PyTorch."""
-        return importlib.import_module(self.module)
+    def load(self) -> StageModule:
+        """Import the stage's module. Most import PyTorch, so planning doesn't call this."""
+        return cast(StageModule, importlib.import_module(self.module))
 
     def parse(self, config: Mapping[str, Any]) -> StageConfig:
-        """Return the config object of the JSON in a node or a manifest."""
+        """Return the config object for the JSON in a node or a manifest."""
         return self.config.model_validate(dict(config))
 
 

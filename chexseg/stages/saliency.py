@@ -1,9 +1,10 @@
-"""Saliency: Grad-CAM of the ten pathologies for every training image, and the thresholds that make them weak masks.
+"""Saliency: compute CAMs of the ten pathologies, and thresholds that turn them into weak masks.
 
-Writes ``train/part-*.parquet`` and ``valid/part-*.parquet``: float16 maps at the network's own resolution, each scaled by
-its maximum, with the classifier's probabilities. The thresholds, chosen per pathology by the best IoU on the expert
-training images (paper, appendix A.1), stand in the metadata of the training shards and in ``thresholds.json``. What the
-weak masks of the images with expert masks are worth stands in ``counts.parquet`` (`stages.scoring.weak_label_scores`).
+Writes ``train/part-*.parquet`` and ``valid/part-*.parquet``: float16 maps at the network's output
+resolution, each scaled by its maximum, and the classifier's probabilities. The threshold of a
+pathology has the best IoU on the expert training images (paper, appendix A.1); thresholds are in
+the metadata of the training shards and in ``thresholds.json``. Pixel counts of the weak masks of
+`valid` are in ``counts.parquet`` (`stages.scoring.weak_label_scores`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from chexseg.data import radiographs, ray_data, shards
@@ -23,7 +25,7 @@ from chexseg.models import encoders
 from chexseg.pathologies import PATHOLOGIES, observation_indices
 from chexseg.saliency import gradcam
 from chexseg.saliency.thresholds import Histogram
-from chexseg.saliency.weak_masks import upsampled
+from chexseg.saliency.weak_masks import upsample
 from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS, THRESHOLDS
 from chexseg.stages.configs import SaliencyConfig
@@ -33,36 +35,45 @@ from chexseg.stages.scoring import weak_label_scores
 def run(
     config: SaliencyConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
-    """`inputs`: ``train`` and ``valid``, both ingested, and ``classifier``."""
+    """Run the stage. `inputs`: ``train`` and ``valid``, both ingested, and ``classifier``."""
     table = radiographs.index(inputs["train"])
     views = table[table["frontal"]] if config.frontal_only else table
     pool = splits.sample(views["image_id"].tolist(), config.images, config.seed, "saliency images")
     masked = radiographs.mask_index(inputs["valid"])
     for split in ("train", "valid"):
         (out / split).mkdir(parents=True, exist_ok=True)
-    note: dict[str, Any] = {"kind": config.kind, "pathologies": PATHOLOGIES}
-    arguments = {"config": config, "classifier": str(inputs["classifier"]), "context": context}
-    # First the few expert images, here: what they say of the thresholds is written beside the training images' maps.
-    expert = Mapper(
-        **arguments, wanted=[image_id for image_id, _ in masked], out=str(out / "valid"), note=note
+    metadata: dict[str, Any] = {"kind": config.kind, "pathologies": PATHOLOGIES}
+    arguments: dict[str, Any] = {
+        "config": config,
+        "classifier": str(inputs["classifier"]),
+        "context": context,
+    }
+    # Map the few expert images first, in this process: they give the thresholds, which are written
+    # into the shards of the training images.
+    map_expert = CamWriter(
+        **arguments,
+        wanted=[image_id for image_id, _ in masked],
+        out=str(out / "valid"),
+        metadata=metadata,
     )
-    mapped = sum(expert(path)["images"] for path in shards.files(inputs["valid"] / "images"))
+    mapped = sum(map_expert(path)["images"] for path in shards.files(inputs["valid"] / "images"))
     train_ids, _ = splits.expert_split(
         *columns(masked), config.expert_train, config.expert_select, config.seed
     )
     chosen = choose_thresholds(config, inputs["valid"], out / "valid", train_ids)
-    weak = {"chosen_on": train_ids, "negatives_empty": config.negatives_empty}
-    valid_iou = weak_label_scores.write(inputs["valid"], out, chosen["thresholds"], **weak)
-    note |= {"thresholds": chosen["thresholds"], "negatives_empty": config.negatives_empty}
+    valid_iou = weak_label_scores.write(
+        inputs["valid"], out, chosen["thresholds"], train_ids, config.negatives_empty
+    )
+    metadata |= {"thresholds": chosen["thresholds"], "negatives_empty": config.negatives_empty}
     answers = ray_data.map_files(
         shards.files(inputs["train"] / "images"),
-        Mapper,
+        CamWriter,
         {
             **arguments,
             "context": context.for_worker(),
             "wanted": pool,
             "out": str(out / "train"),
-            "note": note,
+            "metadata": metadata,
         },
         workers=context.map_workers,
         num_gpus=context.map_gpus,
@@ -81,13 +92,13 @@ def run(
 
 
 def columns(masked: Sequence[tuple[str, str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(ids, patients) of the images with expert masks."""
+    """Return (ids, patients) of the images with expert masks."""
     ids, patients = zip(*masked, strict=True) if masked else ((), ())
     return ids, patients
 
 
-class Mapper:
-    """Maps the wanted images of one file; a file that's there already is kept."""
+class CamWriter:
+    """Writes the CAMs of the wanted images of one shard, unless the file exists."""
 
     def __init__(
         self,
@@ -96,16 +107,11 @@ class Mapper:
         context: StageContext,
         wanted: Sequence[str],
         out: str,
-        note: dict[str, Any],
+        metadata: dict[str, Any],
     ):
         context.prepare()
-        self.kind, self.device, self.wanted, self.out, self.note = (
-            config.kind,
-            context.device,
-            set(wanted),
-            Path(out),
-            note,
-        )
+        self.kind, self.device = config.kind, context.device
+        self.wanted, self.out, self.metadata = set(wanted), Path(out), metadata
         self.model = classifiers.build(config.architecture)
         encoders.load(self.model, Path(classifier) / CLASSIFIER_WEIGHTS)
         self.model.to(self.device).eval()
@@ -113,8 +119,8 @@ class Mapper:
     def __call__(self, path: str) -> dict[str, Any]:
         return {"images": shards.complete(self.out / Path(path).name, self.maps(path))}
 
-    def maps(self, path: str) -> Iterator[Any]:
-        """Tables of maps and probabilities of the wanted images of a file, a batch at a time."""
+    def maps(self, path: str) -> Iterator[pa.Table]:
+        """Yield tables of maps and probabilities, one batch of wanted images at a time."""
         chosen = observation_indices(PATHOLOGIES)
         weight_KC = self.model.head.weight[chosen]
         method = gradcam.METHODS[self.kind]
@@ -129,13 +135,16 @@ class Mapper:
                 "scores": maps_NKhw.half().cpu().numpy(),
                 "probabilities": logits.sigmoid().cpu().numpy(),
             }
-            yield shards.table({"image_id": ids}, arrays, **self.note)
+            yield shards.table({"image_id": ids}, arrays, **self.metadata)
 
 
 def choose_thresholds(
     config: SaliencyConfig, valid: Path, maps: Path, train: Sequence[str]
 ) -> dict[str, Any]:
-    """Thresholds by the best IoU on the expert training images, and that IoU; defaults where there's no true pixel."""
+    """Return the thresholds with the best IoU on the expert training images, and these IoUs.
+
+    A pathology without a true pixel gets the default threshold and None.
+    """
     histogram = Histogram.empty(len(PATHOLOGIES))
     if train:
         size = radiographs.image_size(valid)
@@ -145,8 +154,8 @@ def choose_thresholds(
         for scores, masks, present in zip(
             scores_NKhw.split(16), masks_NB.split(16), present_NK.split(16), strict=True
         ):
-            # A score of 0 is above no threshold, as an emptied mask is.
-            scores_NKHW = upsampled(scores, size) * present[:, :, None, None]
+            # A score of 0 is above no threshold, so it gives an empty mask.
+            scores_NKHW = upsample(scores, size) * present[:, :, None, None]
             histogram = histogram + Histogram.of(
                 scores_NKHW, radiographs.unpack_bits(masks, (len(PATHOLOGIES), size, size))
             )

@@ -1,6 +1,7 @@
-"""Score: a segmenter on the test images, as counts of pixels from which every figure is computed later.
+"""Score: count a segmenter's pixels on the test images, from which all scores are computed later.
 
-Writes ``counts.parquet`` and ``predictions.parquet`` (`stages.scoring.mask_counts`), the latter always at the training size.
+Writes ``counts.parquet`` and ``predictions.parquet`` (`stages.scoring.mask_counts`). Predictions
+are always at the training size.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import segmentation_models_pytorch as smp
 import torch
 
 from chexseg.data import radiographs
@@ -18,54 +20,61 @@ from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
 from chexseg.stages.configs import ScoreConfig
 from chexseg.stages.scoring import native_resolution
-from chexseg.stages.scoring.mask_counts import Counting
+from chexseg.stages.scoring.mask_counts import MaskCounter
 
 
 def run(
     config: ScoreConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
 ) -> dict[str, Any]:
-    """`inputs`: ``test``, ingested, and ``segmenter``; for the images' own size also the data root, ``data``."""
+    """Run the stage. `inputs`: ``test``, ingested, and ``segmenter``.
+
+    For counts at the original size also ``data``, the root of the raw data.
+    """
     context.prepare()
-    model, about = load_segmenter(inputs["segmenter"], context.device)
-    names = about["pathologies"]
+    model, description = load_segmenter(inputs["segmenter"], context.device)
+    names = description["pathologies"]
     ids = [image_id for image_id, _ in radiographs.mask_index(inputs["test"])]
     images_NHW = radiographs.pixels(inputs["test"], ids)
     masks_NB = radiographs.expert_masks(inputs["test"], ids, names, images_NHW.shape[-1])
-    thresholds_K = torch.tensor(about["thresholds"])
-    counting = Counting(ids, names, images_NHW.shape[-1])
-    truth = native_resolution.Truth.of_test(inputs, ids) if config.resolution == "own" else None
+    thresholds_K = torch.tensor(description["thresholds"])
+    counter = MaskCounter(ids, names, images_NHW.shape[-1])
+    experts = (
+        native_resolution.ExpertMasks.of_test(inputs["test"], inputs["data"], ids)
+        if config.resolution == "own"
+        else None
+    )
     with torch.inference_mode():
         for images, packed in zip(images_NHW.split(16), masks_NB.split(16), strict=True):
-            logits_NKHW = model(encoders.prepare(images.to(context.device), about["init"]))
+            logits_NKHW = model(encoders.prepare(images.to(context.device), description["init"]))
             predicted_NKHW = binarise(logits_NKHW.sigmoid(), thresholds_K)
-            if truth is None:
-                counting.add(
+            if experts is None:
+                counter.add(
                     predicted_NKHW,
                     radiographs.unpack_bits(packed.to(context.device), predicted_NKHW.shape[1:]),
                 )
             else:
-                counting.keep(predicted_NKHW)
+                counter.keep(predicted_NKHW)
                 for logits_KSS in logits_NKHW:
-                    image_id = ids[counting.images]
-                    own_KHW = native_resolution.masks(
-                        logits_KSS, thresholds_K, truth.frames[image_id]
+                    image_id = ids[counter.images]
+                    native_KHW = native_resolution.masks(
+                        logits_KSS, thresholds_K, experts.frames[image_id]
                     )
-                    counting.count(
-                        own_KHW[None], truth.masks(image_id, names).to(context.device)[None]
+                    counter.count(
+                        native_KHW[None], experts.masks(image_id, names).to(context.device)[None]
                     )
-            context.progress(counting.images, len(ids), "images")
-    counting.write(out, "counts")
-    return {"images": len(ids), "iou": counting.iou()} | (
-        {} if truth is None else {"data": truth.fingerprint}
+            context.progress(counter.images, len(ids), "images")
+    counter.write(out, "counts")
+    return {"images": len(ids), "iou": counter.iou()} | (
+        {} if experts is None else {"data": experts.fingerprint}
     )
 
 
-def load_segmenter(artifact: Path, device: str) -> tuple[Any, dict[str, Any]]:
-    """Return (model in eval mode on the device, its description: architecture, init, pathologies, thresholds, size)."""
-    about = segmenter.describe(artifact / SEGMENTER_WEIGHTS)
-    # Random weights that the file's replace at once would take longer than loading it.
+def load_segmenter(artifact: Path, device: str) -> tuple[smp.DeepLabV3Plus, dict[str, Any]]:
+    """Return (model in eval mode on the device, its description as in `segmenter.describe`)."""
+    description = segmenter.describe(artifact / SEGMENTER_WEIGHTS)
+    # Initialising random weights would take longer than loading the file that replaces them.
     with torch.device("meta"):
-        model = segmenter.build(about["architecture"], len(about["pathologies"]))
+        model = segmenter.build(description["architecture"], len(description["pathologies"]))
     model.to_empty(device=device)
     encoders.load(model, artifact / SEGMENTER_WEIGHTS)
-    return model.eval(), about
+    return model.eval(), description

@@ -11,7 +11,7 @@ from chexseg.data import chexlocalize
 from chexseg.data.images import Frame
 from chexseg.plan.cells import Cell
 from chexseg.plan.graph import Plan
-from chexseg.stages.scoring.mask_counts import Counting
+from chexseg.stages.scoring.mask_counts import MaskCounter
 from chexseg.store.store import Store
 
 STUDY = """
@@ -45,7 +45,7 @@ def score(store: Store, plan: Plan, data: Path, cells: list[Cell], shift: int = 
     for cell in cells:
         s, node = cell.settings, plan.nodes[cell.score]
         rows = shift + s.trial - (s.labels.p == 1)
-        counting = Counting(sorted(truth), s.pathologies, s.size)
+        counter = MaskCounter(sorted(truth), s.pathologies, s.size)
         for image_id in sorted(truth):
             own_KHW = truth.masks(image_id, s.pathologies)
             square_KSS = Frame(*truth.size(image_id), s.size).masks(own_KHW)
@@ -55,14 +55,14 @@ def score(store: Store, plan: Plan, data: Path, cells: list[Cell], shift: int = 
                 torch.from_numpy(square_KSS[None]),
             )
             if s.score.resolution == "own":
-                counting.count(
+                counter.count(
                     torch.from_numpy(np.roll(own_KHW, rows, axis=1)[None]),
                     torch.from_numpy(own_KHW[None]),
                 )
-                counting.keep(guess_NKSS)
+                counter.keep(guess_NKSS)
             else:
-                counting.add(guess_NKSS, square_NKSS)
+                counter.add(guess_NKSS, square_NKSS)
         with store.working_on(node) as partial:
             partial.mkdir(parents=True)
-            counting.write(partial, kind="counts")
+            counter.write(partial, kind="counts")
             store.commit(node, partial, {"images": len(truth)}, 1.0)

@@ -200,7 +200,7 @@ def test_the_gap_closed_is_judged_by_its_interval(wanted, iou, readers):
     assert claim.verdict == wanted, claim.because
     if wanted == REPRODUCED:
         assert claim.share.mean == pytest.approx(0.7, abs=0.05)
-        assert "Of the published shares 71.6% lies in that." in claim.because
+        assert "Of the published shares 71.6% is in this interval." in claim.because
 
 
 def test_pathologies_are_compared_with_the_radiologists_one_by_one():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chexseg.analysis.matching import match, without_ending
+from chexseg.analysis.matching import match, without_suffix
 from chexseg.errors import UserError
 
 
@@ -14,7 +14,7 @@ def test_ids_match_as_they_are_or_without_an_ending():
     assert found.renamed == {"b": "b.png", "c.JPG": "c", "1.2.840.3.dcm": "1.2.840.3"}
     assert found.missing == ("e",) and found.unknown == ("f.jpeg",)
     assert found.notes == (
-        "pred.json: 3 image ids are matched without their endings (1.2.840.3.dcm is 1.2.840.3, ...)",
+        "pred.json: 3 image ids are matched without their suffixes (1.2.840.3.dcm is 1.2.840.3, ...)",
     )  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def test_equal_ids_need_no_note():
         (
             ["a", "b"],
             ["x/a", "x/b"],
-            "pred.json: found no image of gt.json: its ids are such as 'x/a'; expected: such as 'a'",
+            "pred.json: found no image of gt.json: its ids look like 'x/a'; expected: ids like 'a'",
         ),
         (["a"], [], "pred.json: found no image; expected: the images of gt.json"),
         ([], ["a"], "gt.json: found no image; expected: at least one"),
@@ -53,7 +53,7 @@ def test_what_cannot_be_matched_is_named(truth, predicted, message):
 
 
 def test_only_an_image_s_ending_is_cut_off():
-    assert [without_ending(name) for name in ("a.tar.jpg", "a.jpg.TIFF", "v1.2", ".jpg")] == [
+    assert [without_suffix(name) for name in ("a.tar.jpg", "a.jpg.TIFF", "v1.2", ".jpg")] == [
         "a.tar",
         "a.jpg",
         "v1.2",

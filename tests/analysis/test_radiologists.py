@@ -84,7 +84,7 @@ def test_ids_with_an_ending_are_matched_and_others_left_out(root):
     )
     counts_IK3, note = counts(root)
     np.testing.assert_array_equal(counts_IK3, whole_IK3)
-    assert f"{path}: {len(whole_IK3)} image ids are matched without their endings" in note
+    assert f"{path}: {len(whole_IK3)} image ids are matched without their suffixes" in note
     change(root, lambda masks: {f"x/{image_id}": entry for image_id, entry in masks.items()})
     counts_IK3, note = counts(root)
     assert (
@@ -101,7 +101,7 @@ def test_images_that_they_do_not_name_are_empty_and_noted(root):
     assert not counts_IK3[:2, :, 1].any() and (counts_IK3[2:] == whole_IK3[2:]).all()
     assert note.startswith(
         f"{path}: doesn't name 2 of {len(whole_IK3)} test images ("
-    ) and note.endswith("taken as empty")
+    ) and note.endswith("counted as empty")
 
 
 def test_a_study_s_results_have_the_note(root, phantom_root, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from chexseg.analysis import load, weak_label_agreement
+from chexseg.analysis import classifiers, load, weak_label_agreement
 from chexseg.analysis.results import WeakCounts, WeakLabels
 from chexseg.config import study_file
 from chexseg.data import chexlocalize, shards
@@ -352,14 +352,14 @@ def test_a_set_holds_cams_of_both_kinds_and_irnets_with_theirs():
 
 
 def test_auroc_of_each_observation(loaded):
-    rows = weak_label_agreement.auroc_rows(loaded).set_index("observation")
+    rows = classifiers.auroc_rows(loaded).set_index("observation")
     names = [name for name in rows.columns if name not in ("competition", "reason")]
     assert names == ["weak labels, densenet121", "encoder, resnet18"]
     assert rows.index.tolist() == [*OBSERVATIONS, weak_label_agreement.MEAN]
     assert rows.loc["Edema", names[0]] == pytest.approx(0.5 + OBSERVATIONS.index("Edema") / 100)
     assert (
         np.isnan(rows.loc["Fracture", names[0]])
-        and rows.loc["Fracture", "reason"] == weak_label_agreement.ONE_CLASS
+        and rows.loc["Fracture", "reason"] == classifiers.ONE_CLASS
     )
     assert rows.loc[weak_label_agreement.MEAN, names[0]] == 0.56
     assert rows.index[rows["competition"] == "yes"].tolist()[:-1] == [
@@ -368,7 +368,7 @@ def test_auroc_of_each_observation(loaded):
     undefined = dataclasses.replace(
         loaded.classifiers[0], auroc=dict.fromkeys(OBSERVATIONS), mean_auroc=0.0
     )
-    rows = weak_label_agreement.auroc_rows(dataclasses.replace(loaded, classifiers=(undefined,)))
+    rows = classifiers.auroc_rows(dataclasses.replace(loaded, classifiers=(undefined,)))
     assert rows[names[0]].isna().all(), "a mean of nothing is no 0"
 
 
@@ -405,7 +405,7 @@ def test_images_without_an_expert_pixel_are_never_chosen():
 @pytest.mark.parametrize(("native", "size"), [(4, 128), (10, 320), (3, 50), (10, 176), (7, 7)])
 def test_upsampling_is_the_stages(native, size):
     scores_hw = np.random.default_rng(0).random((native, native)).astype(np.float16)
-    wanted = weak_masks.upsampled(torch.from_numpy(scores_hw)[None, None], size)[0, 0].numpy()
+    wanted = weak_masks.upsample(torch.from_numpy(scores_hw)[None, None], size)[0, 0].numpy()
     assert weak_label_overlays.upsampled(scores_hw.astype(np.float32), size) == pytest.approx(
         wanted, abs=1e-6
     )
@@ -466,11 +466,11 @@ def test_unmade_artifacts_are_said_to_be_so(tmp_path):
     half = load.study_results(planned, a_store(tmp_path / "half", planned, STAGES[:-1]))
     text = page.render([half])
     assert (
-        "No scores for the study’s IRNet labels: not made yet" in text
+        "No scores for the study’s IRNet labels: not finished yet" in text
         and "CAM beats a random box" in text
     )
     nothing = page.render([load.study_results(planned, Store(tmp_path / "nothing"))])
-    assert "CAM labels: not made yet" in nothing and "<h2>Classifiers" not in nothing
+    assert "CAM labels: not finished yet" in nothing and "<h2>Classifiers" not in nothing
 
 
 def test_without_the_images_and_with_unreadable_maps(loaded):

@@ -70,7 +70,7 @@ def test_chexseg_has_these_commands_and_options(line):
     for name in (word for word in words if word.endswith(".yaml")):
         assert (ROOT / name).is_file(), name
     for before, word in zip(words, words[1:], strict=False):
-        if before == "--grow-to":
+        if before == "--max-resources":
             assert ClusterLimits.parse(word).cpus > 1
 
 
@@ -86,7 +86,7 @@ def test_what_the_cluster_of_the_file_may_grow_to_is_said():
         )
         for which in (0, 1)
     )
-    assert f"--grow-to GPU={gpus},CPU={cpus}" in TEXT and f"`GPU={gpus},CPU={cpus}`" in TEXT
+    assert f"--max-resources GPU={gpus},CPU={cpus}" in TEXT and f"`GPU={gpus},CPU={cpus}`" in TEXT
 
 
 def test_iam_takes_the_policies(monkeypatch):

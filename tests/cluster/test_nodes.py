@@ -93,7 +93,7 @@ def test_a_node_dies_while_a_cell_runs_on_it(
     assert wait_until(lambda: driver.poll() is not None or halfway(), 400, pause=0.1)
     before, lost = manifests(store), fitting(cluster, store)
     assert before and lost, driver.communicate()[0]
-    assert cluster.actors("Board") == {cluster.head}, "the run would end with another node"
+    assert cluster.actors("ProgressActor") == {cluster.head}, "the run would end with another node"
     cluster.kill(next(iter(lost)))
     said, _ = driver.communicate(timeout=400)
     assert driver.returncode == 0, said
@@ -109,9 +109,7 @@ def test_drained_nodes_are_given_no_new_cell_and_their_death_is_no_failure(
 ):
     """As after a spot node's warning. One of two is gone at once, the other lives on, and must not be given more."""
     store = tmp_path / "store"
-    never_again = (
-        "from chexseg.run import tune_trials as warm_workers; warm_workers.MAX_FAILURES = 0"
-    )
+    never_again = "from chexseg.run import tune_trials; tune_trials.MAX_FAILURES = 0"
     driver = cluster.study(study, "--data", phantom_root, "--store", store, first=never_again)
     assert wait_until(
         lambda: driver.poll() is not None or len(fitting(cluster, store)) == 2, 400, pause=0.1

@@ -115,7 +115,7 @@ def test_a_new_users_walk_ends_with_a_finished_study(machine, s3, uploaded):
 
     walk.type("ray job submit")
     said = walk.watch("ray job logs").communicate(timeout=1200)[0]
-    computed, found = map(int, re.search(r"(\d+) stages computed .*?, (\d+) found", said).groups())
+    computed, found = map(int, re.search(r"(\d+) stages computed .*?, (\d+) cached", said).groups())
     assert computed and found >= 4 and computed + found == 14, (
         said
     )  # two ingests, then a fit and its scores for each cell

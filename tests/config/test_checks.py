@@ -15,26 +15,26 @@ SETTINGS = (
 
 MISTAKES = {
     # ---- no study at all
-    "": "x.yaml: found nothing; allowed: a mapping with name, axes and settings",
-    "- 1": "x.yaml: found a list; allowed: a mapping with name, axes and settings",
-    "hello": "x.yaml: found 'hello'; allowed: a mapping with name, axes and settings",
+    "": "x.yaml: found nothing; expected: a mapping with name, axes and settings",
+    "- 1": "x.yaml: found a list; expected: a mapping with name, axes and settings",
+    "hello": "x.yaml: found 'hello'; expected: a mapping with name, axes and settings",
     "name: [": "x.yaml:1: not YAML (expected the node content, but found '<stream end>')",
-    "name: s\nsettings:\n\tsize: 64": "x.yaml:3: not YAML (found a tab; allowed: spaces before keys)",
+    "name: s\nsettings:\n\tsize: 64": "x.yaml:3: not YAML (found a tab; expected: spaces before keys)",
     "name: s\ntitle: \x00": "x.yaml:2: not YAML (unacceptable character #x0000: special characters are not allowed)",
     "name: s\n---\nname: t": "x.yaml:2: not YAML (but found another document)",
-    "name: s\naxes: &a\n  trial: *a": "x.yaml:2: found an alias within what it stands for; allowed: none there",
+    "name: s\naxes: &a\n  trial: *a": "x.yaml:2: found an alias of a value that contains it",
     "name: !!python/object:os.system s": (
         "x.yaml:1: not YAML (could not determine a constructor for the tag 'tag:yaml.org,2002:python/object:os.system')"
     ),
     # ---- keys
-    "settings: {}": "x.yaml: name: is missing; allowed: text",
+    "settings: {}": "x.yaml: name: is missing; expected: text",
     "names: s": f"x.yaml:1: names: no such key (did you mean 'name'?); {TOP}",
     "name: s\naxis: {}": f"x.yaml:2: axis: no such key (did you mean 'axes'?); {TOP}",
     "name: s\ngiven: {}": f"x.yaml:2: given: no such key; {TOP}",
-    "name: s\nname: t": "x.yaml:2: name: stands twice (before in line 1)",
-    "name: s\nalso:\n  - {labels.p: 1,\n     labels: {p: 0}}": "x.yaml:4: also.0.labels.p: stands twice (before in line 3)",
-    "name: s\nsettings:\n  1: 2": "x.yaml:3: settings: found 1 as a key; allowed: text",
-    "name: s\n? [a]\n: 1": "x.yaml:2: found a list or a mapping as a key; allowed: text",
+    "name: s\nname: t": "x.yaml:2: name: duplicate key (first in line 1)",
+    "name: s\nalso:\n  - {labels.p: 1,\n     labels: {p: 0}}": "x.yaml:4: also.0.labels.p: duplicate key (first in line 3)",
+    "name: s\nsettings:\n  1: 2": "x.yaml:3: settings: found 1 as a key; expected: text",
+    "name: s\n? [a]\n: 1": "x.yaml:2: found a list or a mapping as a key; expected: text",
     "name: s\nsettings:\n  fit: {epoch: 3}": (
         "x.yaml:3: settings.fit.epoch: no such key (did you mean 'epochs'?); allowed: epochs, batch_size,"
         " learning_rate, schedule, loss, clip_norm, flips, precision, channels_last, compile, checkpoint, thresholds,"
@@ -68,24 +68,24 @@ MISTAKES = {
     ),
     # ---- values
     "name: Two words": (
-        "x.yaml:1: name: found 'Two words'; allowed: lower-case letters, digits, '.', '_' and '-', of these a letter or digit"
-        " first"
+        "x.yaml:1: name: found 'Two words'; expected: a lower-case letter or digit, then lower-case letters, digits, '.',"
+        " '_' and '-'"
     ),
-    "name: 3": "x.yaml:1: name: found 3; allowed: text",
-    "name: s\nreproduces: table-1": "x.yaml:2: reproduces: found 'table-1'; allowed: a list",
-    "name: s\nsettings: 3": "x.yaml:2: settings: found 3; allowed: a mapping",
-    "name: s\nsettings: []": "x.yaml:2: settings: found []; allowed: a mapping",
-    "name: s\nsettings:\n  fit:": "x.yaml:3: settings.fit: found nothing; allowed: a mapping",
-    "name: s\nsettings: {fit: {epochs: three}}": "x.yaml:2: settings.fit.epochs: found 'three'; allowed: a whole number",
-    "name: s\nsettings: {fit: {epochs: 1.5}}": "x.yaml:2: settings.fit.epochs: found 1.5; allowed: a whole number",
-    "name: s\nsettings: {fit: {epochs: 0}}": "x.yaml:2: settings.fit.epochs: found 0; allowed: at least 1",
-    "name: s\nsettings: {fit: {flips: 3}}": "x.yaml:2: settings.fit.flips: found 3; allowed: true or false",
-    "name: s\nsettings: {fit: {learning_rate: fast}}": "x.yaml:2: settings.fit.learning_rate: found 'fast'; allowed: a number",
+    "name: 3": "x.yaml:1: name: found 3; expected: text",
+    "name: s\nreproduces: table-1": "x.yaml:2: reproduces: found 'table-1'; expected: a list",
+    "name: s\nsettings: 3": "x.yaml:2: settings: found 3; expected: a mapping",
+    "name: s\nsettings: []": "x.yaml:2: settings: found []; expected: a mapping",
+    "name: s\nsettings:\n  fit:": "x.yaml:3: settings.fit: found nothing; expected: a mapping",
+    "name: s\nsettings: {fit: {epochs: three}}": "x.yaml:2: settings.fit.epochs: found 'three'; expected: a whole number",
+    "name: s\nsettings: {fit: {epochs: 1.5}}": "x.yaml:2: settings.fit.epochs: found 1.5; expected: a whole number",
+    "name: s\nsettings: {fit: {epochs: 0}}": "x.yaml:2: settings.fit.epochs: found 0; expected: at least 1",
+    "name: s\nsettings: {fit: {flips: 3}}": "x.yaml:2: settings.fit.flips: found 3; expected: true or false",
+    "name: s\nsettings: {fit: {learning_rate: fast}}": "x.yaml:2: settings.fit.learning_rate: found 'fast'; expected: a number",
     "name: s\nsettings: {fit: {learning_rate: .inf}}": (
-        "x.yaml:2: settings.fit.learning_rate: found inf; allowed: a finite number"
+        "x.yaml:2: settings.fit.learning_rate: found inf; expected: a finite number"
     ),
-    "name: s\nsettings: {encoder: {architecture: 18}}": "x.yaml:2: settings.encoder.architecture: found 18; allowed: text",
-    "name: s\nsettings:\n  moco: {momentum: 1}": "x.yaml:3: settings.moco.momentum: found 1; allowed: below 1",
+    "name: s\nsettings: {encoder: {architecture: 18}}": "x.yaml:2: settings.encoder.architecture: found 18; expected: text",
+    "name: s\nsettings:\n  moco: {momentum: 1}": "x.yaml:3: settings.moco.momentum: found 1; expected: below 1",
     "name: s\nsettings:\n  fit: {loss: dice}": (
         "x.yaml:3: settings.fit.loss: found 'dice'; allowed: 'class-average-dice' or 'cross-entropy'"
     ),
@@ -98,8 +98,8 @@ MISTAKES = {
     ),
     "name: s\nsettings:\n  irnet: {init: moco}": "x.yaml:3: settings.irnet.init: found 'moco'; allowed: 'random' or 'imagenet'",
     "name: s\nsettings:\n  irnet: {freeze_backbone: true}": (
-        "x.yaml:3: settings.irnet: found {'freeze_backbone': True}; freeze_backbone: a random backbone never learns; allowed:"
-        " with init: imagenet"
+        "x.yaml:3: settings.irnet: found {'freeze_backbone': True}; freeze_backbone: a random backbone never learns; expected:"
+        " init: imagenet"
     ),
     "name: s\nsettings:\n  classify: {uncertainty: one}": (
         "x.yaml:3: settings.classify.uncertainty: found 'one'; no such policy (did you mean 'ones'?); allowed: ignore, zeros,"
@@ -110,20 +110,20 @@ MISTAKES = {
         " allowed: No Finding, Enlarged Cardiomediastinum, Cardiomegaly, Lung Opacity, Lung Lesion, Edema, Consolidation,"
         " Pneumonia, Atelectasis, Pneumothorax, Pleural Effusion, Pleural Other, Fracture, Support Devices"
     ),
-    "name: s\nsettings: {pathologies: 3}": "x.yaml:2: settings.pathologies: found 3; allowed: all, or a list of names",
-    "name: s\nresources: {cpu: 0}": "x.yaml:2: resources.cpu: found 0; allowed: above 0",
+    "name: s\nsettings: {pathologies: 3}": "x.yaml:2: settings.pathologies: found 3; expected: all, or a list of names",
+    "name: s\nresources: {cpu: 0}": "x.yaml:2: resources.cpu: found 0; expected: above 0",
     "name: s\nresources: {gpu: 1.5}": (
-        "x.yaml:2: resources.gpu: found 1.5; allowed: a share of one GPU, or a whole number of them"
+        "x.yaml:2: resources.gpu: found 1.5; expected: at most 1, or a whole number"
     ),
     "name: s\nresources: {gpu: 0.5, workers: 2}": (
-        "x.yaml:2: resources: found {'gpu': 0.5, 'workers': 2}; workers: found 2 with gpu: 0.5; allowed: a whole GPU each,"
+        "x.yaml:2: resources: found {'gpu': 0.5, 'workers': 2}; workers: found 2 with gpu: 0.5; expected: a whole GPU each,"
         " or none"
     ),
     # ---- axes and also
-    "name: s\naxes: [1, 2]": "x.yaml:2: axes: found [1, 2]; allowed: a mapping",
-    "name: s\naxes:": "x.yaml:2: axes: found nothing; allowed: a mapping",
+    "name: s\naxes: [1, 2]": "x.yaml:2: axes: found [1, 2]; expected: a mapping",
+    "name: s\naxes:": "x.yaml:2: axes: found nothing; expected: a mapping",
     "name: s\naxes:\n  labels.weak: cam": (
-        "x.yaml:3: axes.labels.weak: found 'cam'; allowed: a list of values, or in a search a range: {low: .., high: ..}"
+        "x.yaml:3: axes.labels.weak: found 'cam'; expected: a list of values, or in a search a range: {low: .., high: ..}"
     ),
     "name: s\naxes:\n  labels.weak: [cma]": (
         "x.yaml:3: axes.labels.weak: found 'cma' (did you mean 'cam'?); allowed: 'cam', 'cam++' or 'irnet'"
@@ -131,25 +131,25 @@ MISTAKES = {
     "name: s\naxes: {trial: [0, 1],\n  labels.weak: [\n    cam,\n    cams]}": (
         "x.yaml:5: axes.labels.weak: found 'cams' (did you mean 'cam'?); allowed: 'cam', 'cam++' or 'irnet'"
     ),
-    "name: s\naxes:\n  labels.p: [0.5, 1.5]": "x.yaml:3: axes.labels.p: found 1.5; allowed: at most 1",
-    "name: s\naxes: {fit: [3]}": "x.yaml:2: axes.fit: found 3; allowed: a mapping",
-    "name: s\naxes:\n  trial: []": "x.yaml:3: axes.trial: found []; allowed: a list of different values, at least one",
+    "name: s\naxes:\n  labels.p: [0.5, 1.5]": "x.yaml:3: axes.labels.p: found 1.5; expected: at most 1",
+    "name: s\naxes: {fit: [3]}": "x.yaml:2: axes.fit: found 3; expected: a mapping",
+    "name: s\naxes:\n  trial: []": "x.yaml:3: axes.trial: found []; expected: a list of one or more different values",
     "name: s\naxes:\n  labels.p: [1, 1.0]": (
-        "x.yaml:3: axes.labels.p: found [1, 1.0]; allowed: a list of different values, at least one"
+        "x.yaml:3: axes.labels.p: found [1, 1.0]; expected: a list of one or more different values"
     ),
     "name: s\naxes:\n  labels.p: [0.5]\n  labels: [{weak: cam}, {p: 1}]": (
-        "x.yaml:4: axes.labels: sets labels.p, as axes.labels.p does; allowed: one axis for a setting"
+        "x.yaml:4: axes.labels: sets labels.p, as axes.labels.p does; expected: one axis for a setting"
     ),
     "name: s\naxes:\n  irnet.background: [0.05, 0.3]\n  irnet.foreground: [0.3, 0.2]": (
         "x.yaml:4: axes.irnet.foreground: irnet: found {'background': 0.3, 'foreground': 0.2}; background is above foreground,"
-        " 0.2; allowed: at most that"
+        " 0.2; expected: at most that"
     ),
-    "name: s\naxes:\n  size: [64, 96]": "x.yaml:3: axes.size: cells can't differ in it; allowed: in settings, once",
+    "name: s\naxes:\n  size: [64, 96]": "x.yaml:3: axes.size: cells can't differ in it; hint: put it in settings",
     "name: s\nalso:\n  - {trial: 1,\n     pathologies: Edema}": (
-        "x.yaml:4: also.0.pathologies: cells can't differ in it; allowed: in settings, once"
+        "x.yaml:4: also.0.pathologies: cells can't differ in it; hint: put it in settings"
     ),
-    "name: s\nalso: {trial: 1}": "x.yaml:2: also: found {'trial': 1}; allowed: a list",
-    "name: s\nalso:\n  - trial": "x.yaml:3: also.0: found 'trial'; allowed: a mapping",
+    "name: s\nalso: {trial: 1}": "x.yaml:2: also: found {'trial': 1}; expected: a list",
+    "name: s\nalso:\n  - trial": "x.yaml:3: also.0: found 'trial'; expected: a mapping",
     "name: s\nalso:\n  - {trial: 1,\n     labels.weak: cams}": (
         "x.yaml:4: also.0.labels.weak: found 'cams' (did you mean 'cam'?); allowed: 'cam', 'cam++' or 'irnet'"
     ),
@@ -176,7 +176,7 @@ def test_a_mistake_is_one_line_that_says_all(text):
         ("name: s\nsettings:\n  size: 100", ["x.yaml:3: settings.size", "multiple of 32"]),
         (
             f"name: s\naxes:\n  trial: [0, {'x' * 1000}]",
-            ["x.yaml:3: axes.trial: found 'xxx", " ...; allowed: a whole number"],
+            ["x.yaml:3: axes.trial: found 'xxx", " ...; expected: a whole number"],
         ),
     ],
 )
@@ -196,12 +196,12 @@ SET = {
         " fit.thresholds, fit.samples_per_epoch",
     ),
     "name": ("t", f"--set name: no such setting; {SETTINGS}, resources.*"),
-    "fit.epochs": ("many", "--set fit.epochs: found 'many'; allowed: a whole number"),
-    "fit": (3, "--set fit: found 3; allowed: a mapping"),
+    "fit.epochs": ("many", "--set fit.epochs: found 'many'; expected: a whole number"),
+    "fit": (3, "--set fit: found 3; expected: a mapping"),
     "irnet": ({"background": 1}, "--set irnet.background: irnet: found {'background': 1}; background is above foreground, 0.3;"
-              " allowed: at most that"),
+              " expected: at most that"),
     "labels": ({"weak": "cams"}, "--set labels.weak: found 'cams' (did you mean 'cam'?); allowed: 'cam', 'cam++' or 'irnet'"),
-    "labels.p": (0.3, "--set labels.p: is an axis of the study (x.yaml:2); allowed: a setting that no axis has"),
+    "labels.p": (0.3, "--set labels.p: is an axis of the study (x.yaml:2); expected: a setting that is no axis"),
 }  # fmt: skip
 
 

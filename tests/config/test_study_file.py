@@ -231,21 +231,22 @@ def test_a_missing_encoder_is_told_with_the_study_that_asks_for_it(tmp_path):
 
 
 INCLUDED = {
-    "studies: [ful.yaml]": ":2: studies.0: found 'ful.yaml', no such file (did you mean 'full.yaml'?); allowed: study files,"
+    "studies: [ful.yaml]": ":2: studies.0: found 'ful.yaml', no such file (did you mean 'full.yaml'?); expected: a study file,"
     " relative to this one",
-    "studies:\n  - full.yaml\n  - x.yaml": ":4: studies.1: found 'x.yaml', which would include itself; allowed: studies that"
-    " don't lead back to this one",
-    "studies: [loop.yaml]": "loop.yaml:2: studies.0: found 'x.yaml', which would include itself; allowed: studies that don't"
-    " lead back to this one",
-    "studies: [full.yaml, full.yaml]": ":2: studies.1: found 'full.yaml', a second study named 'full'; allowed: different"
+    "studies:\n  - full.yaml\n  - x.yaml": ":4: studies.1: found 'x.yaml', which includes itself; expected: a study that"
+    " doesn't include this one",
+    "studies: [loop.yaml]": "loop.yaml:2: studies.0: found 'x.yaml', which includes itself; expected: a study that doesn't"
+    " include this one",
+    "studies: [full.yaml, full.yaml]": ":2: studies.1: found 'full.yaml', a second study named 'full'; expected: different"
     " names",
-    "studies: [full.yaml,\n  small.yaml]": ":3: studies.1: found 'small.yaml', with size 64; allowed: those of 'full', 320",
-    "studies: [full.yaml, one.yaml]": ":2: studies.1: found 'one.yaml', with pathologies Edema; allowed: those of 'full',"
+    "studies: [full.yaml,\n  small.yaml]": ":3: studies.1: found 'small.yaml', with size 64; expected: those of 'full', 320",
+    "studies: [full.yaml, one.yaml]": ":2: studies.1: found 'one.yaml', with pathologies Edema; expected: those of 'full',"
     " Airspace Opacity, ",
-    "studies: [full.yaml]\naxes: {trial: [0]}": ":3: axes: found beside studies; allowed: in the studies it includes",
-    "studies: [full.yaml]\nsettings: {}": ":3: settings: found beside studies; allowed: in the studies it includes",
-    "studies: []": ":2: studies: found nothing; allowed: a list of study files, at least one",
-    "studies: full.yaml": ":2: studies: found 'full.yaml'; allowed: a list",
+    "studies: [full.yaml]\naxes: {trial: [0]}": ":3: axes: found beside studies; expected: in the included studies",
+    "studies: [full.yaml]\nsettings: {}": ":3: settings: found beside studies; expected: in the included studies",
+    f"studies: [{300 * 'x'}.yaml]": f":2: studies.0: found '{300 * 'x'}.yaml', no such file; expected: a study file,",
+    "studies: []": ":2: studies: found nothing; expected: a list of one or more study files",
+    "studies: full.yaml": ":2: studies: found 'full.yaml'; expected: a list",
     "studies: [wrong.yaml]": "wrong.yaml:3: settings.fit.epoch: no such key (did you mean 'epochs'?); allowed: epochs,",
 }
 
@@ -280,5 +281,5 @@ def test_resources_are_set_from_the_command_line_too():
         match=r"^--set resources.gpus: no such key \(did you mean 'gpu'\?\); allowed: cpu, gpu, workers$",
     ):
         study_file.parse(text, "one.yaml", {"resources.gpus": 0})
-    with pytest.raises(UserError, match=r"^--set resources.gpu: found 'x'; allowed: a number$"):
+    with pytest.raises(UserError, match=r"^--set resources.gpu: found 'x'; expected: a number$"):
         study_file.parse(text, "one.yaml", {"resources.gpu": "x"})

@@ -104,7 +104,7 @@ def test_laterals_are_told_by_the_column_and_without_it_by_the_name(tmp_path):
 @pytest.mark.parametrize("column", ["Path", "Edema", "Support Devices"])
 def test_a_missing_column_is_named(tmp_path, refused, column):
     csv = write(tmp_path / "valid.csv", [row(path(1))], without=column)
-    with refused(f"{csv}: column '{column}' is missing", "; found: "):
+    with refused(f"{csv}: column '{column}' is missing", "; found "):
         chexpert.read_csv(csv, tmp_path)
 
 
@@ -131,12 +131,15 @@ def test_a_label_that_is_none_is_named_by_row(tmp_path, refused, value):
             ("row 2: Path", "train, valid, val or test"),
         ),
         ([row("valid/view1_frontal.jpg")], ("row 2: Path", "<patient>")),
-        ([row("/data/valid/patient00001/study1/view1_frontal.jpg")], ("row 2: Path", "relative")),
-        ([row("valid/../../../secret/view1_frontal.jpg")], ("row 2: Path", "without '.' and '..'")),
+        ([row("/data/valid/patient00001/study1/view1_frontal.jpg")], ("row 2: Path", "absolute")),
+        ([row("valid/../../../secret/view1_frontal.jpg")], ("row 2: Path", "or '..' part")),
         ([row("CheXpert-v1.0/valid/patient00001/../../../x.jpg")], ("row 2: Path", "..")),
         ([row("../valid/patient00001/study1/view1_frontal.jpg")], ("row 2: Path", "..")),
-        ([row("valid/patient00001//view1_frontal.jpg")], ("row 2: Path", "relative")),
-        ([row("valid/patient00001/study1/view1\nfrontal.jpg")], ("row 2: Path", "found 'valid")),
+        ([row("valid/patient00001//view1_frontal.jpg")], ("row 2: Path", "with an empty")),
+        (
+            [row("valid/patient00001/study1/view1\nfrontal.jpg")],
+            ("row 2: Path", "found 'valid", "control characters"),
+        ),
         ([row("")], ("row 2: Path", "found ''")),
         (
             [row(path(1), view="Oblique")],
@@ -160,6 +163,15 @@ def test_what_is_no_csv_is_refused(tmp_path, refused, text):
     csv.write_text(text)
     with refused(csv, "header"):
         chexpert.read_csv(csv, tmp_path)
+
+
+def test_paths_may_have_any_space_inside_and_white_space_around(tmp_path):
+    stems = ["view\u30001_frontal", "view\u00a02_frontal", "view3_frontal"]
+    rows = [row(f"valid/patient00001/study1/{stem}.jpg") for stem in stems]
+    rows[2]["Path"] += "\t"
+    table = chexpert.read_csv(write(tmp_path / "valid.csv", rows), tmp_path)
+    assert sorted(table["image_id"]) == sorted(f"patient00001_study1_{stem}" for stem in stems)
+    assert f"{tmp_path}/patient00001/study1/view3_frontal.jpg" in set(table["path"])
 
 
 def test_a_missing_root_or_file_is_refused(tmp_path, refused):

@@ -94,8 +94,33 @@ def test_what_is_no_radiograph_is_refused(stored_HW, tmp_path, refused, write_di
             images.decode(tmp_path / f"{name}.dcm")
     with refused("MONOCHROME1", "found the photometric interpretation 'PALETTE COLOR'"):
         images.decode(write_dicom(tmp_path / "p.dcm", stored_HW, "PALETTE COLOR"))
-    with refused("found 3 frames"):
-        images.decode(write_dicom(tmp_path / "f.dcm", np.stack([stored_HW] * 3), NumberOfFrames=3))
+    with refused("SamplesPerPixel: found 3"):
+        images.decode(write_dicom(tmp_path / "s.dcm", stored_HW, SamplesPerPixel=3))
+    with refused("more than one frame"):
+        images.decode(write_dicom(tmp_path / "f.dcm", np.stack([stored_HW] * 3)))
+
+
+@pytest.mark.parametrize(("count", "words"), [(12, "found 12 frames"), (1, "more than one frame")])
+def test_several_frames_are_refused_before_all_are_decoded(
+    tmp_path, refused, write_dicom, monkeypatch, count, words
+):
+    path = write_dicom(tmp_path / "a.dcm", np.zeros((40, 60)))
+    data = pydicom.dcmread(path)
+    data.compress(pydicom.uid.RLELossless)
+    (frame,) = pydicom.encaps.generate_frames(data.PixelData, number_of_frames=1)
+    data.PixelData, data.NumberOfFrames = pydicom.encaps.encapsulate([frame] * 12), count
+    data.save_as(path)
+    decoded = []
+    decode = pydicom.pixels.decoders.base.DecodeRunner._decode_frame
+
+    def counting(runner, source):
+        decoded.append(source)
+        return decode(runner, source)
+
+    monkeypatch.setattr(pydicom.pixels.decoders.base.DecodeRunner, "_decode_frame", counting)
+    with refused(path, words):
+        images.decode(path)
+    assert len(decoded) <= 2
 
 
 def test_without_pydicom_the_message_names_the_extra(stored_HW, tmp_path, monkeypatch, write_dicom):

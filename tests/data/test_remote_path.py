@@ -129,14 +129,14 @@ def test_files_are_read_ahead_in_order_and_only_so_many(remote):
 
     ahead = remote_path.prefetch(watched())
     assert str(next(ahead)) == paths[0]
-    assert len(asked) == remote_path.AT_ONCE + 1 < len(paths)
+    assert len(asked) == remote_path.CONCURRENT_READS + 1 < len(paths)
     contents = [(str(file), file.read_bytes()) for file in ahead]
     assert [path for path, _ in contents] == paths[1:]
     assert contents[0][1] == (remote / paths[1].removeprefix(f"{remote}/")).read_bytes()
 
 
 def test_files_are_read_at_once(monkeypatch, remote):
-    together = threading.Barrier(remote_path.AT_ONCE)
+    together = threading.Barrier(remote_path.CONCURRENT_READS)
 
     def read(self) -> bytes:
         together.wait(timeout=30)  # breaks unless so many are under way at the same time
@@ -146,7 +146,7 @@ def test_files_are_read_at_once(monkeypatch, remote):
     read_all = [
         file.read_bytes()
         for file in remote_path.prefetch(
-            remote / str(number) for number in range(2 * remote_path.AT_ONCE)
+            remote / str(number) for number in range(2 * remote_path.CONCURRENT_READS)
         )
     ]
     assert read_all == [b""] * len(read_all)
@@ -185,7 +185,7 @@ def test_a_bucket_or_prefix_that_is_not_there_is_one_line(s3, refused_by_command
     nowhere = s3("").replace("@bucket/", "@nowhere/data")
     assert refused_by_command(*command, nowhere) == (
         "chexseg: data root s3://nowhere/data: no such bucket or prefix;"
-        " allowed: a directory or prefix with CheXpert and CheXlocalize below it\n"
+        " expected a directory or prefix that contains CheXpert and CheXlocalize\n"
     )
     assert "s3://bucket/none: no such bucket or prefix" in refused_by_command(*command, s3("none"))
 

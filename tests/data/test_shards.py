@@ -300,6 +300,25 @@ def test_no_flipped_bit_of_a_finished_shard_is_silent(finished_shard):
     assert sum(len(batch) for batch in ray_source._read(str(finished_shard), ["pixels"])) == 70
 
 
+@pytest.mark.parametrize("folder", [".", "images"])
+def test_a_missing_shard_that_the_manifest_names_is_reported(tmp_path, folder):
+    (tmp_path / folder).mkdir(exist_ok=True)
+    names = [f"{folder}/{shards.part_name(number)}".removeprefix("./") for number in range(3)]
+    for name in names:
+        shards.write(tmp_path / name, shards.table({"image_id": [name]}, {}))
+    entries = dict.fromkeys(names, {"size": 1, "sha256": "0" * 64})
+    (tmp_path / manifest.MANIFEST).write_text(json.dumps(document(files=entries)))
+    assert shards.files(tmp_path / folder) == [str(tmp_path / name) for name in names]
+    for name in (names[1], names[0]):
+        (tmp_path / name).unlink()
+        with pytest.raises(DamagedArtifactError, match=f"{name}: missing, but its manifest names"):
+            shards.files(tmp_path / folder)
+    for name in (*names[2:], manifest.MANIFEST):
+        (tmp_path / name).unlink()
+    with pytest.raises(DamagedArtifactError, match="no shards"):
+        shards.files(tmp_path / folder)
+
+
 def test_a_shard_that_the_manifest_does_not_name_is_not_listed(finished_shard):
     other = finished_shard.with_name(shards.part_name(1))
     other.write_bytes(finished_shard.read_bytes())
@@ -348,7 +367,7 @@ def test_a_shard_that_describes_its_columns_in_two_ways_is_refused(tmp_path):
     with pq.ParquetWriter(path, table.schema) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata({"chexseg": other})
-    with pytest.raises(DamagedArtifactError, match="describes its columns twice"):
+    with pytest.raises(DamagedArtifactError, match="descriptions of its columns differ"):
         shards.read(path)
 
 
@@ -362,5 +381,5 @@ def test_rows_without_a_value_and_images_that_are_not_there_are_damage(tmp_path)
     with pytest.raises(DamagedArtifactError, match="1 rows without a value"):
         shards.array(shards.read(path), "x")
     assert shards.read_all(tmp_path, ["image_id"], {"a"}).num_rows == 2
-    with pytest.raises(DamagedArtifactError, match="1 of 2 images are not there"):
+    with pytest.raises(DamagedArtifactError, match="1 of 2 images are missing"):
         shards.read_all(tmp_path, ["image_id"], {"a", "elsewhere"})

@@ -217,7 +217,7 @@ def test_ids_that_end_like_images_are_the_same_ids(tmp_path, metric, ending):
         found = evaluate(tmp_path / files[0], write(tmp_path / "other.json", files[1]), metric)
         pd.testing.assert_frame_equal(found.table, plain.table)
         assert [
-            note for note in found.notes if "6 image ids are matched without their endings" in note
+            note for note in found.notes if "6 image ids are matched without their suffixes" in note
         ]
 
 
@@ -228,7 +228,7 @@ def test_the_mean_of_the_named_images_stands_beside_that_of_all(tmp_path):
     assert found.left_out.missing_images == ("image2", "image3", "image4", "image5")
     (note,) = (note for note in found.notes if "doesn't name 4 of 6 images (image2, ...)" in note)
     assert (
-        "taken as empty" in note
+        "counted as empty" in note
         and note.endswith("the mean is 1.000")
         and found.table["iou"].iloc[-1] < 1
     )
@@ -316,7 +316,7 @@ def test_mistakes_are_named(tmp_path):
         lesion,
         "pooled",
         "lesion.json: found no pathology of",
-        "edema.json: only Lung Lesion; expected: some of Edema",
+        "edema.json: only Lung Lesion; expected: at least one of Edema",
     )
     twice = write(
         tmp_path / "twice.json", random_masks(5) | {"image0.jpg": random_masks(5)["image0"]}

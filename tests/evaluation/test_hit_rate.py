@@ -90,7 +90,7 @@ def test_points(truth, tmp_path):
     assert table["hit_rate"]["Edema"] == 0.5 and table["n_images"]["Edema"] == 2
     assert table["hit_rate"]["Cardiomegaly"] == 0 and table["n_images"]["Cardiomegaly"] == 1
     assert np.isnan(table["hit_rate"]["Consolidation"]) and table["hit_rate"]["mean"] == 0.25
-    assert any("1 masks have no point: misses" in note for note in found.notes)
+    assert any("1 masks have no point: counted as misses" in note for note in found.notes)
     assert any("names 1 images that" in note for note in found.notes)
     results = found.published["hitmiss_results_per_cxr.csv"]
     assert results["img_id"].tolist() == [FIRST, SECOND] and results["Edema"].tolist() == [1, 0]
@@ -153,7 +153,7 @@ def test_ids_match_without_an_ending_and_a_pathology_without_predictions_is_left
         table["hit_rate"]["mean"] == table["hit_rate"]["Edema"] == (0.5 if kind == "points" else 1)
     )
     assert found.left_out.not_predicted == ("Cardiomegaly", "Consolidation")
-    assert any("1 image ids are matched without their endings" in note for note in found.notes)
+    assert any("1 image ids are matched without their suffixes" in note for note in found.notes)
     assert any(f"{pred}: doesn't name 2 pathologies" in note for note in found.notes)
     if kind == "maps":
         assert any("names 1 images that" in note and "patient3" in note for note in found.notes)
@@ -187,15 +187,52 @@ def test_a_pickle_takes_no_memory_without_bounds(truth, tmp_path):
     refused(truth, tmp_path / "maps", path.name, "found no heat map", "memory without bounds")
 
 
-def test_a_storage_that_is_compressed_is_refused(truth, tmp_path):
+class Loads:
+    """An object whose pickle has torch load these bytes as a storage."""
+
+    def __init__(self, raw: bytes):
+        self.raw = raw
+
+    def __reduce__(self):
+        import torch
+
+        return torch.storage._load_from_bytes, (self.raw,)
+
+
+def two_directories(raw: bytes) -> bytes:
+    """Return an archive with a second directory, which zipfile reads and torch does not.
+
+    The end of an archive names the offset of its directory. zipfile looks directly before the end
+    instead. The second directory claims that nothing is compressed.
+    """
+    start = raw.rindex(b"PK\5\6")
+    size, offset = (int.from_bytes(raw[start + at : start + at + 4], "little") for at in (12, 16))
+    directory = raw[offset : offset + size]
+    second = directory.replace(b"\x08\x00", b"\x00\x00")
+    return raw[:start] + second + raw[start:]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda raw: raw,
+        lambda raw: raw + b"PK\5\6",
+        lambda raw: raw[:-2] + b"\x07\x00PK\5\6abc",
+        two_directories,
+    ],
+    ids=["whole", "bytes after it", "a comment", "two directories"],
+)
+@pytest.mark.parametrize("typed", [True, False])
+def test_a_storage_that_is_compressed_is_refused(truth, tmp_path, change, typed):
     import io
     import zipfile
+    from collections import OrderedDict
 
     import torch
 
-    path = write_map(tmp_path / "maps", FIRST, "Edema", peak(1, 4))
     plain, packed = io.BytesIO(), io.BytesIO()
-    torch.save(torch.zeros(1000).untyped_storage(), plain)
+    storage = torch.zeros(1000).storage()
+    torch.save(storage if typed else storage.untyped(), plain)
     with (
         zipfile.ZipFile(plain) as source,
         zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target,
@@ -203,12 +240,56 @@ def test_a_storage_that_is_compressed_is_refused(truth, tmp_path):
         for entry in source.infolist():
             target.writestr(entry.filename, source.read(entry))
 
-    class Storage:
+    class Tensor:
         def __reduce__(self):
-            return torch.storage._load_from_bytes, (packed.getvalue(),)
+            raw = change(packed.getvalue())
+            return torch._utils._rebuild_tensor_v2, (
+                Loads(raw),
+                *(0, (1, 1, 2, 2), (4, 4, 2, 1), False, OrderedDict()),
+            )
 
-    path.write_bytes(pickle.dumps({"map": Storage()}))
+    path = write_map(tmp_path / "maps", FIRST, "Edema", peak(1, 4))
+    path.write_bytes(pickle.dumps({"map": Tensor()}))
     refused(truth, tmp_path / "maps", path.name, "found no heat map", "compressed")
+
+
+def test_a_tensor_in_place_of_a_storage_is_refused(truth, tmp_path):
+    """torch would rebuild it, and enlarge its storage by memory that may hold anything."""
+    import io
+
+    import torch
+
+    out = io.BytesIO()
+    torch.save(torch.zeros(1, 1, 4, 6), out, _use_new_zipfile_serialization=False)
+    path = write_map(tmp_path / "maps", FIRST, "Edema", peak(1, 4))
+    path.write_bytes(pickle.dumps({"map": Loads(out.getvalue())}))
+    refused(truth, tmp_path / "maps", path.name, "found no heat map", "in place of a storage")
+
+
+def test_a_storage_larger_than_its_file_is_refused(truth, tmp_path):
+    """torch's format lists the storages that it contains; it doesn't fill one that isn't listed."""
+    import io
+    from collections import OrderedDict
+
+    import torch
+
+    out = io.BytesIO()
+    torch.save(torch.zeros(10_000).storage(), out, _use_new_zipfile_serialization=False)
+    raw = out.getvalue()
+    # The list is the last pickle, before the numbers and their count.
+    start = raw.rindex(b"\x80\x02]", 0, -40_008)
+    raw = raw[:start] + b"\x80\x02]."
+
+    class Tensor:
+        def __reduce__(self):
+            return torch._utils._rebuild_tensor_v2, (
+                Loads(raw),
+                *(0, (1, 1, 100, 100), (10_000, 10_000, 100, 1), False, OrderedDict()),
+            )
+
+    path = write_map(tmp_path / "maps", FIRST, "Edema", peak(1, 4))
+    path.write_bytes(pickle.dumps({"map": Tensor()}))
+    refused(truth, tmp_path / "maps", path.name, "found no heat map", "a storage of 40000 bytes")
 
 
 def test_a_pickle_sets_no_attribute_of_what_it_names(truth, tmp_path):
@@ -257,12 +338,41 @@ class Rebuilt:
         (0, (1, 1, 2**20, 2**20), (0, 0, 0, 0)),
         (0, (1, 1, 2), (1, 1, 1, 1)),
         ("0", (1, 1, 2, 3), (6, 6, 3, 1)),
+        (0, (1, 1, 2.0, 3), (6, 6, 3, 1)),
+        (False, (1, 1, 2, 3), (6, 6, 3, 1)),
     ],
 )
 def test_a_tensor_beyond_its_storage_is_refused(truth, tmp_path, offset, size, stride):
     path = write_map(tmp_path / "maps", FIRST, "Edema", peak(1, 4))
     path.write_bytes(pickle.dumps({"map": Rebuilt(offset, size, stride)}))
     refused(truth, tmp_path / "maps", path.name, "found no heat map")
+
+
+def test_sizes_whose_arithmetic_wraps_are_refused(truth, tmp_path):
+    """255 rows at a stride of 128 begin, in 8 bits, at 254 * 128 = 0."""
+    import io
+
+    import torch
+
+    def byte(value: int) -> Loads:
+        out = io.BytesIO()
+        number = torch.tensor(value, dtype=torch.uint8)
+        torch.save(number, out, _use_new_zipfile_serialization=False)
+        return Loads(out.getvalue())
+
+    path = write_map(tmp_path / "maps", FIRST, "Edema", peak(1, 4))
+    tensor = Rebuilt(0, (byte(255), byte(3)), (byte(128), byte(1)))
+    path.write_bytes(pickle.dumps({"map": tensor}))
+    refused(truth, tmp_path / "maps", path.name, "found no heat map")
+
+
+def test_only_integers_are_sizes():
+    """Also if a later version of torch loads numbers that wrap as storages."""
+    import torch
+
+    size, stride = (torch.tensor([n, 3 - n // 128], dtype=torch.uint8) for n in (255, 128))
+    with pytest.raises(pickle.UnpicklingError, match="not integers"):
+        heat_maps._rebuild_tensor(torch.arange(6.0).storage(), 0, tuple(size), tuple(stride))
 
 
 def test_a_part_of_a_storage_is_read(tmp_path):
@@ -340,7 +450,7 @@ def test_mistakes_are_named(truth, tmp_path):
     write_map(maps, FIRST, "Edema", np.full((4, 6), np.nan))
     refused(truth, maps, "aren't finite")
     write_map(maps, FIRST, "Edema", np.zeros((2, 4, 6)), "npy")
-    refused(truth, maps, "one heat map an image and pathology")
+    refused(truth, maps, "one heat map per image and pathology")
     (maps / f"{FIRST}_Edema_map.pkl").unlink()
     refused(truth, maps, "an array (2, 4, 6)")
     (maps / f"{FIRST}_Edema_map.npy").write_bytes(b"x")

@@ -76,8 +76,9 @@ def test_what_several_workers_cannot_share_is_told_before():
         nn.BatchNorm2d(3, track_running_stats=False),
         nn.BatchNorm1d(3),
     ):
-        assert "can't be taken over workers without GPUs" in distributed.unsupported_reason(
-            nn.Sequential(normalisation), on_gpu=False
+        assert (
+            "can't be synchronised between workers without GPUs"
+            in distributed.unsupported_reason(nn.Sequential(normalisation), on_gpu=False)
         )
         assert distributed.unsupported_reason(nn.Sequential(normalisation), on_gpu=True) is None
     assert "Dropout2d draws" in distributed.unsupported_reason(

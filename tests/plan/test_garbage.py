@@ -239,7 +239,7 @@ def test_the_fits_of_a_search_stay_although_its_journal_is_lost(tmp_path, damage
     partial = store.root / ".partial" / f"fit-{'a' * 20}"
     partial.mkdir(parents=True)
     search = searched()
-    found = garbage.survey(store, [status.planned(search, store, every=True)], searched=True)
+    found = garbage.survey(store, [status.planned(search, store, all_points=True)], searched=True)
     assert found.waste == []
     assert found.kept == [f".partial/{partial.name}, which may be a point of a search"]
     assert [fit.manifest["key"] for fit in store.artifacts("fit")] == sorted(fits)
@@ -293,7 +293,7 @@ def test_gc_shows_asks_and_moves_to_the_trash_which_can_be_emptied(
     marker.mark(store)
     arguments = ("store", "gc", study, "--data", phantom_root, "--store", place)
     refused = run(*arguments)
-    assert "there is nobody to ask; allowed: --yes" in str(refused.exception)
+    assert "can't ask for confirmation; hint: --yes" in str(refused.exception)
     assert f"{name(OLD)}" in refused.output and "1 artifacts, " in refused.output
     assert store.find("ingest", OLD.key) is not None
     done = run(*arguments, "--yes", "--quiet")
@@ -302,7 +302,7 @@ def test_gc_shows_asks_and_moves_to_the_trash_which_can_be_emptied(
     assert "0 artifacts" in run(*arguments).output
     refused = run("store", "gc", "--empty-trash", "--store", place)
     assert (
-        "there is nobody to ask; allowed: --yes" in str(refused.exception)
+        "can't ask for confirmation; hint: --yes" in str(refused.exception)
         and "1 collections, " in refused.output
     )
     emptied = run("store", "gc", "--empty-trash", "--store", place, "--yes")
@@ -359,7 +359,7 @@ def test_gc_asks_twice_where_the_data_is_not_what_the_results_were_made_from(
     arguments = ("store", "gc", study, "--data", data, "--store", store.root, "--quiet")
     refused = run(*arguments, "--yes")
     assert isinstance(refused.exception, UserError), refused.output
-    assert "was made from its train data as it is now" in str(
+    assert "was made from its current train data" in str(
         refused.exception
     ) and "--other-data" in str(refused.exception)
     monkeypatch.setattr(cli.store, "_on_terminal", lambda: True)
@@ -409,7 +409,7 @@ def test_a_run_holds_what_its_plan_needs_until_it_ends(phantom_root, tmp_path, m
     from chexseg.data import remote_path
     from chexseg.progress import Quiet
     from chexseg.run import cluster, scheduler, worker_imports
-    from chexseg.run.result import RunResult
+    from chexseg.run.run_record import RunResult
     from chexseg.search import searcher
 
     path = tmp_path / "s.yaml"

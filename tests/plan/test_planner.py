@@ -61,9 +61,9 @@ def test_a_teacher_labels_the_largest_fraction_once_for_all_of_its_students():
     full = {
         (c.settings.encoder.init, c.settings.trial): c.fit
         for c in found.cells
-        if c.row()["method"] == "full"
+        if c.as_record()["method"] == "full"
     }
-    students = [cell for cell in found.cells if cell.row()["method"] == "student"]
+    students = [cell for cell in found.cells if cell.as_record()["method"] == "student"]
     assert (len(full), len(students)) == (4, 10)
     for cell in students:
         student = found.nodes[cell.fit]
@@ -71,7 +71,11 @@ def test_a_teacher_labels_the_largest_fraction_once_for_all_of_its_students():
         init, trial = cell.settings.encoder.init, cell.settings.trial
         assert teacher.inputs["teacher"] == full[init, trial]
         assert teacher.config["fraction"] == (0.2 if (init, trial) == ("random", 1) else 0.1)
-        assert student.config["fraction"] == cell.settings.distil.fraction == cell.row()["fraction"]
+        assert (
+            student.config["fraction"]
+            == cell.settings.distil.fraction
+            == cell.as_record()["fraction"]
+        )
     assert Counter(node.stage for node in found.nodes.values())["distil"] == 4
 
 
@@ -148,7 +152,7 @@ def test_settings_that_do_not_reach_a_cell_make_no_second_trial_of_it():
         "irnet p=0 threshold=0.6 trial 0",
         "full trial 0",
     ]
-    assert [cell.row()["other"] for cell in found.cells] == [
+    assert [cell.as_record()["other"] for cell in found.cells] == [
         "",
         "threshold=0.5",
         "threshold=0.6",
@@ -160,7 +164,7 @@ def test_the_official_rule_is_planned_and_told_by_its_effective_p():
     found = planned(
         "name: g\naxes: {labels.p: [0.05, 0.85]}\nsettings: {labels: {mixing: official}}"
     )
-    assert [cell.row()["p"] for cell in found.cells] == [0.0, 0.8]
+    assert [cell.as_record()["p"] for cell in found.cells] == [0.0, 0.8]
     assert found.nodes[found.cells[0].fit].config["p"] == 0.0
 
 

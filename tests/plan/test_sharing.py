@@ -38,7 +38,7 @@ def test_the_lines_for_people_say_the_same(tmp_path):
     found = both(tmp_path, "axes: {trial: [0, 1]}", "axes: {labels.p: [0, 1]}")
     assert sharing_text(found) == [
         "cells of each study: first 2, second 2",
-        "shared: 3 ingest, 1 pretrain, 1 fit, 1 score; 6 runs saved against the 2 studies run apart",
+        "shared: 3 ingest, 1 pretrain, 1 fit, 1 score; 6 runs saved by sharing between 2 studies",
     ]
 
 

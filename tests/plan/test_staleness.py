@@ -58,7 +58,7 @@ def test_a_field_that_an_older_result_did_not_know_is_told(store):
 
     commit(store, node_of("fit", Unknowing(), now.inputs))
     assert reasons(store) == {
-        FULL: "fit.flips: not there then, false now; fit.gone: 1 then, not there now"
+        FULL: "fit.flips: absent then, false now; fit.gone: 1 then, absent now"
     }
 
 

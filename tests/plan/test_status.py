@@ -15,7 +15,7 @@ IMAGES = {"train": 100, "valid": 20, "test": 10}
 
 
 def states(store: Store) -> dict[str, str]:
-    found = status.summarise(STUDY, store, format_validation_error=True)
+    found = status.summarise(STUDY, store, explain_stale=True)
     return {cell.name: found.cell_state(cell.score) for cell in STUDY.cells}
 
 
@@ -38,7 +38,7 @@ def test_a_stage_that_cells_share_is_under_way_for_itself(tmp_path):
     with store.working_on(shared):
         found = status.summarise(STUDY, store)
         assert found.status_dict()["running"] == ["saliency"]
-        assert "under way: saliency" in found.status_text()
+        assert "running: saliency" in found.status_text()
         assert {found.cell_state(cell.score) for cell in STUDY.cells} == {"missing"}
 
 
@@ -64,7 +64,7 @@ def test_a_stale_cell_names_the_first_thing_that_changed(tmp_path):
     )
     for node in older.nodes.values():
         commit(store, node)
-    found = status.summarise(STUDY, store, IMAGES, format_validation_error=True)
+    found = status.summarise(STUDY, store, IMAGES, explain_stale=True)
     cells = {cell["name"]: (cell["state"], cell["change"]) for cell in found.status_dict()["cells"]}
     assert cells[FULL.name] == cells[OTHER.name] == ("stale", "pretrain.epochs: 9 then, 3 now")
     assert "note: stale: pretrain.epochs: 9 then, 3 now" in found.plan_text()

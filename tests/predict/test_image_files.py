@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,25 @@ def test_ids_are_as_short_as_they_can_be_told_apart(paths, ids):
 
 def test_where_even_the_whole_path_is_shared_both_are_named():
     with pytest.raises(
-        UserError, match=r"/d/a/x\.png and /d/a_x\.png: both would be called d_a_x;"
+        UserError, match=r"/d/a/x\.png and /d/a_x\.png: both have the image id d_a_x;"
     ):
         image_files.image_ids(["/d/a/x.png", "/e/a/x.png", "/d/a_x.png", "/e/a_x.png"])
+
+
+@pytest.mark.parametrize("name", [b"two\nlines", b"no utf-8 \xff", b"bell\x07"])
+@pytest.mark.parametrize("suffix", [b".png", b""])
+def test_names_that_mask_files_refuse_are_refused_in_one_line(tmp_path, name, suffix):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name + suffix))
+    Image.fromarray(np.zeros((3, 4), dtype=np.uint8)).save(path, "png")
+    for given in (path, tmp_path):
+        with pytest.raises(UserError, match="expected: a name of printable UTF-8") as caught:
+            image_files.find([given])
+        message = str(caught.value)
+        assert message.isprintable() and message.encode() and repr(path.stem)[1:-1] in message
+
+
+def test_a_folder_that_mask_files_refuse_matters_only_if_it_is_part_of_an_id(tmp_path):
+    touch(tmp_path, "a\n/x.png", "b/x.png")
+    assert list(image_files.find([tmp_path / "a\n"])[0]) == ["x"]
+    with pytest.raises(UserError, match="expected: a name of printable UTF-8"):
+        image_files.find([tmp_path])

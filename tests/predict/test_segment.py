@@ -14,7 +14,7 @@ import torch
 from PIL import ExifTags, Image
 
 from chexseg.data import chexlocalize, chexpert, shards
-from chexseg.errors import ChexsegError, UserError
+from chexseg.errors import ChexsegError, DamagedArtifactError, UserError
 from chexseg.models import encoders
 from chexseg.phantom.radiograph import radiograph
 from chexseg.predict import image_files, segment
@@ -23,6 +23,7 @@ from chexseg.stages import ingest, score
 from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import COUNTS, SEGMENTER_WEIGHTS
 from chexseg.stages.configs import IngestConfig, ScoreConfig
+from chexseg.store import manifest
 
 from .conftest import NAMES, SIZE
 
@@ -202,6 +203,35 @@ def test_what_is_no_segmenter_is_refused_in_one_line(model, tmp_path, how, words
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("weights", [True, False])
+def test_the_result_of_another_key_is_refused_in_one_line(model, tmp_path, weights):
+    """Its key says what it was trained on: a directory with another's would pass for it."""
+    key, other = "0123456789abcdef" * 4, "f" * 64
+    for name, is_refused in ((key[:20], False), (other[:20], True), ("best", False)):
+        directory = tmp_path / name
+        shutil.copytree(model, directory)
+        write_manifest(directory, key)
+        given = directory / SEGMENTER_WEIGHTS if weights else directory
+        if not is_refused:
+            assert segment.load(given).pathologies == NAMES
+            continue
+        with pytest.raises(DamagedArtifactError) as caught:
+            segment.load(given)
+        assert str(caught.value) == (
+            f"{directory}/manifest.json: key: found {key[:20]}...; expected {name}..."
+        )
+
+
+def write_manifest(directory: Path, key: str) -> None:
+    files = {
+        path.name: {"size": path.stat().st_size, "sha256": manifest.sha256(path.open("rb"))}
+        for path in directory.iterdir()
+    }
+    parts = {"key": key, "stage": "fit", "version": 1, "config": {}, "inputs": {}, "data": None}
+    parts |= {"files": files, "facts": {}, "seconds": 1, "finished": "", "host": "here"}
+    (directory / manifest.MANIFEST).write_text(json.dumps(manifest.seal(parts)))
+
+
 def command(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess:
     line = [sys.executable, "-m", "chexseg", "predict", *map(str, arguments)]
     return subprocess.run(line, capture_output=True, text=True, cwd=cwd, timeout=120)
@@ -225,7 +255,7 @@ def test_the_command_writes_all_or_nothing(model, film_HW, tmp_path):
     (tmp_path / "films" / "notes.txt").write_text("no image")
     answer = command(model, "films", "--out", "out", cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
-    assert "note: left out, no JPEG, PNG, TIFF or DICOM image: films/notes.txt\n" in answer.stderr
+    assert "note: skipped, no JPEG, PNG, TIFF or DICOM image: films/notes.txt\n" in answer.stderr
     assert answer.stdout.startswith(
         "out: segmentations.json and overlays/ of 1 images\nCardiomegaly "
     )
@@ -238,7 +268,7 @@ def test_the_command_writes_all_or_nothing(model, film_HW, tmp_path):
     answer = command(model, "films", "--out", "out", cwd=tmp_path)
     assert (answer.returncode, answer.stderr) == (
         2,
-        "chexseg: out: is there already; allowed: a new or empty directory\n",
+        "chexseg: out: already exists; expected: a new or empty directory\n",
     )
 
 

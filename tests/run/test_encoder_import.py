@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from chexseg import cli
 from chexseg.config import study_file
-from chexseg.config.settings import OWN_ENCODERS
+from chexseg.config.settings import TRAINED_ENCODERS
 from chexseg.errors import UserError
 from chexseg.models import encoders
 from chexseg.plan import planner, status
@@ -102,10 +102,10 @@ def test_the_same_weights_again_are_found_and_of_several_the_last_import_counts(
     store = Store(tmp_path / "store")
     first = encoder_import.import_encoder(files["imagenet"], "imagenet", "resnet18", store)
     again = encoder_import.import_encoder(files["imagenet"], "imagenet", "resnet18", store)
-    assert (first.found, first.newest, again.found, again.newest) == (False, True, True, True)
+    assert (first.cached, first.newest, again.cached, again.newest) == (False, True, True, True)
     assert again.artifact.manifest == first.artifact.manifest
     second = encoder_import.import_encoder(files["other"], "imagenet", "resnet18", store)
-    assert (second.found, second.newest) == (False, True)
+    assert (second.cached, second.newest) == (False, True)
     assert store.imported() == {("imagenet", "resnet18"): second.encoder.sha256}
     # By the manifests' times, whatever a copy has made of the files' own.
     path = second.artifact.path / manifest.MANIFEST
@@ -116,7 +116,9 @@ def test_the_same_weights_again_are_found_and_of_several_the_last_import_counts(
     assert store.imported() == {("imagenet", "resnet18"): first.encoder.sha256}, (
         "not another in place of a damaged one"
     )
-    with pytest.raises(UserError, match="is damaged or gone; allowed: import it again"):
+    with pytest.raises(
+        UserError, match="is damaged in the store or missing from it; hint: import it again"
+    ):
         imported.run(
             ImportedConfig.model_validate(first.artifact.manifest["config"]),
             {},
@@ -124,7 +126,7 @@ def test_the_same_weights_again_are_found_and_of_several_the_last_import_counts(
             StageContext(),
         )
     mended = encoder_import.import_encoder(files["imagenet"], "imagenet", "resnet18", store)
-    assert (mended.found, mended.newest) == (False, True)
+    assert (mended.cached, mended.newest) == (False, True)
 
 
 def test_nothing_is_left_of_a_refused_import(files, tmp_path):
@@ -168,7 +170,7 @@ def test_a_studys_own_pretraining_is_the_default_of_chexpert_and_moco(store):
     assert sources("name: s\nsettings: {encoder: {imported: true}}") == {"imported"}
     assert sources("name: s\nsettings: {encoder: {init: moco}}") == {"moco"}
     assert sources("name: s\nsettings: {encoder: {init: moco, imported: true}}") == {"imported"}
-    for init in OWN_ENCODERS:
+    for init in TRAINED_ENCODERS:
         text = f"name: s\nsettings: {{encoder: {{init: {init}}}}}\naxes: {{encoder.imported: [false, true]}}"
         assert [cell.name for cell in planned(text, store).cells] == [
             "full imported=False trial 0",
@@ -231,7 +233,8 @@ def test_an_import_that_is_gone_when_its_study_runs_says_how_to_get_it_back(stor
     node = next(node for node in found.nodes.values() if node.stage == "imported")
     empty = Store(tmp_path / "store")
     with pytest.raises(
-        UserError, match="is damaged or gone.*chexseg encoder import .FILE. --kind imagenet"
+        UserError,
+        match="is damaged in the store or missing.*chexseg encoder import .FILE. --kind imagenet",
     ):
         execute(node, found.nodes, empty, tmp_path, StageContext())
     assert not list((empty.root / ".partial").iterdir())
@@ -265,7 +268,7 @@ def test_the_command_says_what_it_did_and_what_to_type_next(files, phantom_root,
         line.split() for line in run_command(*arguments).output.splitlines()
     ]
     own = run_command("encoder", "import", files["moco-cxr"], "--kind", "moco-cxr", "--store", root)
-    assert "encoder.init: moco and encoder.imported: true, with" in own.output
+    assert "with encoder.init: moco and encoder.imported: true and" in own.output
     again = run_command(
         "encoder", "import", files["imagenet"], "--kind", "imagenet", "--store", root
     )
@@ -274,9 +277,7 @@ def test_the_command_says_what_it_did_and_what_to_type_next(files, phantom_root,
     older = run_command(
         "encoder", "import", files["imagenet"], "--kind", "imagenet", "--store", root
     )
-    assert (
-        "note: studies take the imagenet encoder of resnet18 that was imported last" in older.output
-    )
+    assert "note: studies use the latest imported imagenet encoder of resnet18" in older.output
 
 
 @pytest.mark.parametrize(
@@ -354,12 +355,12 @@ def test_without_a_file_imagenets_weights_come_from_hugging_faces_cache(
         (
             "imagenet",
             "dpn92",
-            "names no ImageNet weights of it; allowed: the file itself: chexseg encoder import [",
+            "lists no ImageNet weights; hint: pass the file: chexseg encoder import [",
         ),
         (
             "moco-cxr",
             "resnet18",
-            "nobody publishes these weights where they can be fetched by name; allowed: the file itself",
+            "these weights can't be downloaded by name; hint: pass the file",
         ),
         ("imagenets", "resnet18", "did you mean 'imagenet'"),
         ("imagenet", "resnet", "did you mean"),

@@ -19,7 +19,7 @@ from chexseg.plan import planner
 from chexseg.progress import Quiet
 from chexseg.run import scheduler
 from chexseg.run.metrics import CELLS, FIGURES, STAGES_A_PROCESS, WINDOW, Rate
-from chexseg.run.progress_actor import ProgressActor, ProgressWriter, RunCounts, Work
+from chexseg.run.progress_actor import ProgressActor, ProgressWriter, RunCounts, StageProgress
 from chexseg.store.store import Store
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "monitoring" / "grafana-chexseg.json"
@@ -192,8 +192,10 @@ def test_files_are_no_images():
     rate = Rate()
     rate.add(0.0, 0)
     rate.add(1.0, 7)
-    assert Work({}, 7, 9, "images", {}, rate).figures() == {"images/s": 7}
-    assert Work({}, 7, 9, "files", {"accuracy": 0.5, "loss": 2.0}, rate).figures() == {"loss": 2.0}
+    assert StageProgress({}, 7, 9, "images", {}, rate).figures() == {"images/s": 7}
+    assert StageProgress({}, 7, 9, "files", {"accuracy": 0.5, "loss": 2.0}, rate).figures() == {
+        "loss": 2.0
+    }
 
 
 def test_the_grafana_dashboard_shows_every_metric_and_no_other():

@@ -135,10 +135,10 @@ def test_cells_that_are_run_in_several_goes_run_once_each(
     for key in victims:
         shutil.rmtree(copy.path("score", key))
     goes, whole_run = [], scheduler.run_trials
-    monkeypatch.setattr(scheduler, "CELLS_IN_ONE_GO", 2)
+    monkeypatch.setattr(scheduler, "CELLS_PER_TUNER", 2)
     monkeypatch.setattr(
         scheduler,
-        "on_warm_workers",
+        "run_trials",
         lambda *given: goes.append(given[1]["job"]) or whole_run(*given),
     )
     again = scheduler.run(planned, copy, phantom_root, Quiet())
@@ -314,22 +314,22 @@ def test_a_layout_that_would_hang_is_refused():
     assert one_node.cells_at_once(Resources(cpu=1)) == 4
     assert one_node.cells_at_once(Resources(cpu=1, gpu=0.25)) == 4
     assert one_node.cells_at_once(Resources(cpu=2, gpu=0.25)) == 2
-    with pytest.raises(UserError, match="resources.cpu: found 5; allowed: at most 4"):
+    with pytest.raises(UserError, match="resources.cpu: found 5; expected at most 4"):
         one_node.cells_at_once(Resources(cpu=5))
-    with pytest.raises(UserError, match="resources.gpu: found 2; allowed: at most 1"):
+    with pytest.raises(UserError, match="resources.gpu: found 2; expected at most 1"):
         one_node.cells_at_once(Resources(gpu=2))
     assert one_node.cells_at_once(Resources(workers=2)) == 2
     with pytest.raises(
-        UserError, match="resources.workers: found 8; allowed: as many as the cluster has room for"
+        UserError, match="resources.workers: found 8; expected no more than the cluster can hold"
     ):
         one_node.cells_at_once(Resources(workers=8))
     many_small = cluster.Capacity(cpus=15, gpus=0, node_cpus=4, node_gpus=0)
-    with pytest.raises(UserError, match="what one node has free"):
+    with pytest.raises(UserError, match="the free CPUs of one node"):
         many_small.cells_at_once(Resources(cpu=12))
     shared = Resources(workers=8)
     assert many_small.cells_at_once(shared) == 1, "on several nodes"
     with pytest.raises(
-        UserError, match="resources.workers: found 8, and --store is no directory; allowed"
+        UserError, match="resources.workers: found 8 with a --store that is no directory"
     ):
         many_small.check_one_node(shared)
     many_small.check_one_node(Resources(workers=4))
@@ -352,18 +352,18 @@ def test_a_users_mistake_ends_the_run_and_leaves_nothing(ray_session, phantom_ro
     assert not list((store.root / ".partial").iterdir())
 
 
-def test_no_board_outlives_its_run(finished):
+def test_no_progress_actor_outlives_its_run(finished):
     import ray
 
-    def boards() -> list[str]:
+    def progress_actors() -> list[str]:
         actors = ray._private.state.actors().values()
         return [
             actor["ActorClassName"]
             for actor in actors
-            if actor["State"] == "ALIVE" and "Board" in actor["ActorClassName"]
+            if actor["State"] == "ALIVE" and "ProgressActor" in actor["ActorClassName"]
         ]
 
     deadline = time.monotonic() + 60
-    while boards() and time.monotonic() < deadline:
+    while progress_actors() and time.monotonic() < deadline:
         time.sleep(0.5)
-    assert boards() == []
+    assert progress_actors() == []

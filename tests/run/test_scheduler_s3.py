@@ -48,9 +48,11 @@ def test_a_study_runs_and_is_reported_with_all_it_needs_on_s3(
     where = ("--data", phantom_uri, "--store", place)
     ran = run("study", "run", study, *where, "--quiet")
     assert ran.exit_code == 0, ran.output
-    assert "9 stages computed" in ran.output and "found in s3://bucket/studies/small," in ran.output
+    assert (
+        "9 stages computed" in ran.output and "cached in s3://bucket/studies/small," in ran.output
+    )
     again = run("study", "run", study, "--data", phantom_root, "--store", place, "--quiet")
-    assert "0 stages computed" in again.output and "9 found" in again.output
+    assert "0 stages computed" in again.output and "9 cached" in again.output
     store = Store(place)
     there = store.scan()
     assert len(there) == 9 and all(manifest for _, manifest in there.values())

@@ -19,9 +19,9 @@ INGEST = """
 import sys
 from pathlib import Path
 from chexseg.stages import ingest
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.configs import IngestConfig
-ingest.run(IngestConfig(split="test", size=64), {"data": Path(sys.argv[1])}, Path(sys.argv[2]), Execution())
+ingest.run(IngestConfig(split="test", size=64), {"data": Path(sys.argv[1])}, Path(sys.argv[2]), StageContext())
 """
 
 
@@ -58,7 +58,14 @@ def imported(code: str, *arguments: object) -> set[str]:
             ("ray.tune", "ray.train", "ray.data", "optuna"),
         ),
     ],
-    ids=["driver", "board", "report", "DenseNet121", "weights and pixels", "a cell's stages"],
+    ids=[
+        "driver",
+        "progress actor",
+        "report",
+        "DenseNet121",
+        "weights and pixels",
+        "a cell's stages",
+    ],
 )
 def test_no_process_imports_what_it_does_not_need(code, unneeded):
     assert not imported(code).intersection(unneeded)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from chexseg.data import radiographs
-from chexseg.saliency.weak_masks import possible, weak_masks
+from chexseg.saliency.weak_masks import possibly_present, weak_masks
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
@@ -40,6 +40,6 @@ def test_no_image_gives_no_mask():
 
 
 def test_uncertain_may_be_and_blank_may_not():
-    assert possible(torch.tensor([[1.0, -1.0, 0.0, float("nan")]])).tolist() == [
+    assert possibly_present(torch.tensor([[1.0, -1.0, 0.0, float("nan")]])).tolist() == [
         [True, True, False, False]
     ]

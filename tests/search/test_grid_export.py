@@ -24,7 +24,7 @@ from tests.search.searches import DATA, GRID, SEARCH, finish, finish_cells, grid
 
 
 def _record(root: str) -> None:
-    grid_export.record(grid(), Store(Path(root)), set())
+    grid_export.export(grid(), Store(Path(root)), set())
 
 
 def test_every_finished_cell_of_a_grid_is_recorded_once_by_however_many(tmp_path):
@@ -41,7 +41,7 @@ def test_every_finished_cell_of_a_grid_is_recorded_once_by_however_many(tmp_path
     assert {trial.user_attrs["key"]: trial.value for trial in trials} == values
     assert len(trials) == len(planned.cells) == 10
     known: set[str] = set()
-    assert grid_export.record(planned, store, known) == 0
+    assert grid_export.export(planned, store, known) == 0
     assert known == set(values)
     of_cell = {trial.user_attrs["cell"]: trial for trial in trials}
     assert of_cell["irnet p=0.5 trial 1"].params == {
@@ -65,7 +65,7 @@ def test_cells_are_recorded_as_they_finish_and_only_those(tmp_path):
         finish(store, planned, cell.fit, 0.5)
     finish(store, planned, first.score, None)
     name = grid_export.name_of(planned)
-    with grid_export.recording(planned, store, pytest.fail, every=0.01):
+    with grid_export.exporting(planned, store, pytest.fail, interval=0.01):
         while not journal.read(store, name):
             pass
         finish(store, planned, second.score, None)
@@ -80,7 +80,7 @@ def test_a_record_that_cannot_be_written_is_told_and_stops_nothing(tmp_path):
     finish_cells(store, planned)
     journal.path_in(store).mkdir(parents=True)
     said: list[str] = []
-    with grid_export.recording(planned, store, said.append):
+    with grid_export.exporting(planned, store, said.append):
         pass
     assert len(said) == 1 and said[0].startswith("finished cells are not written to")
 
@@ -128,10 +128,10 @@ def test_optuna_dashboard_opens_the_journal_and_shows_a_grid_and_a_search(tmp_pa
     pytest.importorskip("optuna_dashboard")
     store, planned = Store(tmp_path), grid()
     values = finish_cells(store, planned)
-    grid_export.record(planned, store, set())
+    grid_export.export(planned, store, set())
     optuna_study = OptunaStudy(searched(), store)
     optuna_study.open()
-    optuna_study.tell_finished()
+    optuna_study.import_finished()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

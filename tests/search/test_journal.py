@@ -80,6 +80,7 @@ def test_records_that_lost_the_end_of_a_line_between_them_both_count():
         '{"op_code": 1}',
         "no journal",
         "\0" * 9,
+        '{"op_code":' + "[" * 200_000,
     ],
 )
 def test_what_is_no_record_is_torn(line):
@@ -138,7 +139,7 @@ def test_a_grid_is_recorded_in_a_torn_journal_and_says_so(tmp_path):
     journal.path_in(store).parent.mkdir()
     journal.path_in(store).write_text("no journal\nat all\n")
     values, notes = finish_cells(store, planned), []
-    assert grid_export.record(planned, store, set(), notes.append) == len(values)
+    assert grid_export.export(planned, store, set(), notes.append) == len(values)
     assert len(notes) == 1 and "2 torn lines" in notes[0]
     assert len(journal.read(store, grid_export.name_of(planned))) == len(values)
 
@@ -228,7 +229,7 @@ def test_the_lock_of_a_search_is_not_taken_through_a_link(tmp_path):
     (store.root / "optuna").symlink_to(outside)
     with (
         pytest.raises(UserError, match="optuna: found a symbolic link"),
-        journal.alone(store, "s", wait=True),
+        journal.acquire(store, "s", wait=True),
     ):
         pytest.fail("the lock was taken")
     assert (outside / "s.lock").read_text() == "precious"
@@ -261,13 +262,13 @@ def test_another_host_sees_a_searchs_points_and_goes_on_with_them(hosts):
     second.flush()
     assert OptunaStudy(searched(), hosts("first")).trial_counts().done == 2
     complete_a_point(first)
-    with pytest.raises(UserError, match="another host has gone on with it"):
+    with pytest.raises(UserError, match="another host has changed it"):
         first.flush()
     assert OptunaStudy(searched(), hosts("third")).trial_counts().done == 2
 
 
 def test_a_change_is_put_without_being_asked_to(hosts):
-    lines = journal_lines.ObjectLines(hosts("first").backend, "optuna/x.log", every=0.01)
+    lines = journal_lines.ObjectLines(hosts("first").backend, "optuna/x.log", delay=0.01)
     lines.append_logs([record(0)])
     while not hosts("second").backend.tree("optuna"):
         pass
@@ -295,11 +296,11 @@ def test_a_journal_of_a_file_is_taken_over(hosts, tmp_path, kept):
 
 def test_one_host_at_a_time_runs_a_search(hosts):
     first, second = hosts("first"), hosts("second")
-    with journal.alone(first, "s", wait=False) as acquired:
+    with journal.acquire(first, "s", wait=False) as acquired:
         assert acquired
-        with journal.alone(second, "s", wait=False) as both:
+        with journal.acquire(second, "s", wait=False) as both:
             assert not both
-    with journal.alone(second, "s", wait=False) as acquired:
+    with journal.acquire(second, "s", wait=False) as acquired:
         assert acquired
 
 
@@ -307,7 +308,7 @@ def test_a_grids_cells_are_recorded_once_by_two_hosts(hosts):
     planned = grid()
     planned.cells = planned.cells[:3]
     values = finish_cells(hosts("first"), planned)
-    assert grid_export.record(planned, hosts("first"), set()) == 3
-    assert grid_export.record(planned, hosts("second"), set()) == 0
+    assert grid_export.export(planned, hosts("first"), set()) == 3
+    assert grid_export.export(planned, hosts("second"), set()) == 0
     trials = journal.read(hosts("third"), grid_export.name_of(planned))
     assert {trial.user_attrs["key"]: trial.value for trial in trials} == values

@@ -29,8 +29,8 @@ def test_finished_cells_of_the_same_settings_are_told_once(tmp_path):
     optuna_study = OptunaStudy(searched(), store)
     optuna_study.open()
     # p = 0 and 0.5 with either kind; p = 1 is one fit whatever the kind.
-    assert optuna_study.tell_finished() == 5
-    assert optuna_study.tell_finished() == 0
+    assert optuna_study.import_finished() == 5
+    assert optuna_study.import_finished() == 0
     means: dict[str, list[float]] = {}
     for cell in planned.cells:
         means.setdefault(cell.name.rpartition(" trial")[0], []).append(values[cell.score])
@@ -40,11 +40,11 @@ def test_finished_cells_of_the_same_settings_are_told_once(tmp_path):
     )
     assert all(set(trial.intermediate_values) == set(range(6)) for trial in told)
     trial_counts = optuna_study.trial_counts()
-    assert (trial_counts.done, trial_counts.told, trial_counts.was_told) == (0, 5, True)
+    assert (trial_counts.done, trial_counts.imported, trial_counts.best_imported) == (0, 5, True)
     assert trial_counts.value == pytest.approx(max(trial.value for trial in told))
     again = OptunaStudy(searched(), store)
     again.open()
-    assert again.tell_finished() == 0 and again.resume() == 6
+    assert again.import_finished() == 0 and again.resume() == 6
 
 
 def told(tmp_path) -> tuple[OptunaStudy, Path]:
@@ -53,7 +53,7 @@ def told(tmp_path) -> tuple[OptunaStudy, Path]:
     finish_cells(store, grid())
     optuna_study = OptunaStudy(searched(), store)
     optuna_study.open()
-    optuna_study.tell_finished()
+    optuna_study.import_finished()
     return optuna_study, tmp_path / "optuna" / "journal.log"
 
 
@@ -136,7 +136,7 @@ def test_what_a_dead_driver_left_is_taken_up_once_and_nothing_is_lost(tmp_path):
         and states.count(TrialState.COMPLETE) == states.count(TrialState.PRUNED) == 1
     )
     trial_counts = third.trial_counts()
-    assert (trial_counts.done, trial_counts.pruned, trial_counts.failed, trial_counts.told) == (
+    assert (trial_counts.done, trial_counts.pruned, trial_counts.failed, trial_counts.imported) == (
         1,
         1,
         0,
@@ -158,13 +158,13 @@ def test_points_that_a_dead_drivers_workers_finish_count_once(tmp_path, text):
             finish(store, planned, cell.fit, 0.5)
     second = OptunaStudy(first.search, store)
     second.open()
-    assert second.tell_finished() == 0 and second.resume() == 6
+    assert second.import_finished() == 0 and second.resume() == 6
     for point in points:
         trial, again = second.ask()
         assert again == point
         second.complete(trial, [cell.fit for cell in second.search.plan([point]).cells], ())
-    assert second.tell_finished() == 0
-    assert (second.trial_counts().done, second.trial_counts().told) == (4, 0)
+    assert second.import_finished() == 0
+    assert (second.trial_counts().done, second.trial_counts().imported) == (4, 0)
 
 
 def test_a_search_that_was_killed_asks_for_what_it_would_have_asked_for(tmp_path):

@@ -94,7 +94,7 @@ def test_a_report_shows_the_best_point(finished, tmp_path):
 def test_one_process_at_a_time(finished, phantom_root):
     search, store, _ = finished
     with (
-        journal.alone(store, OptunaStudy(search, store).name, wait=True),
+        journal.acquire(store, OptunaStudy(search, store).name, wait=True),
         pytest.raises(UserError, match="another process runs it"),
     ):
         searcher.run_search(search, store, phantom_root, Quiet())

@@ -14,34 +14,34 @@ from chexseg.store.store import Store
 from tests.search.searches import IMAGES, finish, grid, searched
 
 MISTAKES = {
-    "labels.p: {low: 0, high: 2}\nsearch: {}": "x.yaml:3: axes.labels.p: found 2.0; allowed: at most 1",
-    "labels.p: {low: 1,\n    high: 0}\nsearch: {}": "x.yaml:4: axes.labels.p.high: found 0; allowed: above low, 1",
-    "labels.p: {low: 0}\nsearch: {}": "x.yaml:3: axes.labels.p.high: is missing; allowed: a number",
-    "labels.p: {low: zero, high: 1}\nsearch: {}": "x.yaml:3: axes.labels.p.low: found 'zero'; allowed: a number",
+    "labels.p: {low: 0, high: 2}\nsearch: {}": "x.yaml:3: axes.labels.p: found 2.0; expected: at most 1",
+    "labels.p: {low: 1,\n    high: 0}\nsearch: {}": "x.yaml:4: axes.labels.p.high: found 0; expected: above low, 1",
+    "labels.p: {low: 0}\nsearch: {}": "x.yaml:3: axes.labels.p.high: is missing; expected: a number",
+    "labels.p: {low: zero, high: 1}\nsearch: {}": "x.yaml:3: axes.labels.p.low: found 'zero'; expected: a number",
     "labels.p: {low: 0, hihg: 1}\nsearch: {}": (
         "x.yaml:3: axes.labels.p.hihg: no such key (did you mean 'high'?); allowed: low, high, log, step"
     ),
     "label.p: {low: 0, high: 1}\nsearch: {}": "x.yaml:3: axes.label.p: no such setting (did you mean 'labels.p'?)",
-    "labels: {low: 0, high: 1}\nsearch: {}": "x.yaml:3: axes.labels: found 0.0; allowed: a mapping",
-    "labels.p: {low: 0, high: 1, log: true}\nsearch: {}": "axes.labels.p.log: found true; allowed: with low above 0",
-    "fit.learning_rate: {low: 1, high: 2, log: true, step: 1}\nsearch: {}": "step: found 1; allowed: without log",
-    "labels.p: {low: 0, high: 1}": "x.yaml:3: axes.labels.p: found a range; allowed: a list of values, or a section search",
-    "labels.p: 1\nsearch: {}": "found 1; allowed: a list of values, or in a search a range: {low: .., high: ..}",
+    "labels: {low: 0, high: 1}\nsearch: {}": "x.yaml:3: axes.labels: found 0.0; expected: a mapping",
+    "labels.p: {low: 0, high: 1, log: true}\nsearch: {}": "axes.labels.p.log: found true; expected: false, or low above 0",
+    "fit.learning_rate: {low: 1, high: 2, log: true, step: 1}\nsearch: {}": "step: found 1; expected: no step together with log",
+    "labels.p: {low: 0, high: 1}": "x.yaml:3: axes.labels.p: found a range; expected: a list of values, or a section search",
+    "labels.p: 1\nsearch: {}": "found 1; expected: a list of values, or in a search a range: {low: .., high: ..}",
     "labels.weak: {low: 0, high: 1}\nsearch: {}": "axes.labels.weak: found 0.0; allowed: 'cam', 'cam++' or 'irnet'",
-    "fit.flips: {low: 0, high: 1}\nsearch: {}": "found a range of what is no number; allowed: a list of values",
-    "fit.epochs: {low: 1.5, high: 3}\nsearch: {}": "axes.fit.epochs: found 1.5; allowed: a whole number",
-    "fit.epochs: {low: 1, high: 3, step: 0.5}\nsearch: {}": "step: found 0.5 for whole numbers; allowed: a whole one",
-    "size: {low: 64, high: 96, step: 32}\nsearch: {}": "axes.size: cells can't differ in it; allowed: in settings, once",
-    "trial: [0, 1]\nsearch: {}": "x.yaml:3: axes.trial: found in a search; allowed: search.trials, how many",
-    "labels.p: [0]\nalso: [{trial: 1}]\nsearch: {}": "x.yaml:4: also: found in a search; allowed: axes alone",
+    "fit.flips: {low: 0, high: 1}\nsearch: {}": "found a range for a setting that is not a number; expected: a list of values",
+    "fit.epochs: {low: 1.5, high: 3}\nsearch: {}": "axes.fit.epochs: found 1.5; expected: a whole number",
+    "fit.epochs: {low: 1, high: 3, step: 0.5}\nsearch: {}": "step: found 0.5; expected: a whole number",
+    "size: {low: 64, high: 96, step: 32}\nsearch: {}": "axes.size: cells can't differ in it; hint: put it in settings",
+    "trial: [0, 1]\nsearch: {}": "x.yaml:3: axes.trial: found in a search; hint: search.trials is the number of trials",
+    "labels.p: [0]\nalso: [{trial: 1}]\nsearch: {}": "x.yaml:4: also: found in a search; expected: axes only",
     "labels.p: [0]\nsearch: {sampler: tpo}": (
         "x.yaml:4: search.sampler: found 'tpo' (did you mean 'tpe'?); allowed: 'tpe' or 'random'"
     ),
     "labels.p: [0]\nsearch: {smpler: tpe}": (
         "x.yaml:4: search.smpler: no such key (did you mean 'sampler'?); allowed: sampler, pruner, points, trials, seed"
     ),
-    "labels.p: [0]\nsearch: {points: 0}": "x.yaml:4: search.points: found 0; allowed: at least 1",
-    "labels.p: [0]\nsearch: {}\nresources: {workers: 2}": "x.yaml:5: resources.workers: found 2 in a search; allowed: 1",
+    "labels.p: [0]\nsearch: {points: 0}": "x.yaml:4: search.points: found 0; expected: at least 1",
+    "labels.p: [0]\nsearch: {}\nresources: {workers: 2}": "x.yaml:5: resources.workers: found 2 in a search; expected: 1",
     "labels.p: [0]\nsearch: {}\nsettings: {labels: {expert_split: {select: 0}}}": "select: found 0 in a search",
 }
 
@@ -68,7 +68,7 @@ def test_a_mistake_is_one_line_that_says_all(text):
 def test_a_range_that_reaches_a_shared_stage_is_refused(axis, stage):
     search = searched(f"name: s\naxes:\n  {axis}\nsettings: {{labels: {{p: 0.5}}}}\nsearch: {{}}")
     with pytest.raises(
-        UserError, match=f"found a range, and {stage} depends on it.*allowed: a list of values"
+        UserError, match=f"found a range that {stage} depends on.*expected a list of values"
     ):
         search.upstream()
 
@@ -76,7 +76,7 @@ def test_a_range_that_reaches_a_shared_stage_is_refused(axis, stage):
 def test_a_range_that_no_cell_depends_on_is_refused():
     with pytest.raises(
         UserError,
-        match="axes.distil.temperature: found a range, and no cell of this study depends on it",
+        match="axes.distil.temperature: found a range that no cell of this study depends on",
     ):
         searched("name: s\naxes:\n  distil.temperature: {low: 1, high: 9}\nsearch: {}").check()
     searched(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chexseg.stages import classify, fit, ingest, irnet, pretrain, saliency
-from chexseg.stages.api import StageConfig, StageContext
+from chexseg.stages.api import StageContext
 from chexseg.stages.configs import (
     ClassifyConfig,
     FitConfig,
@@ -17,6 +17,7 @@ from chexseg.stages.configs import (
     IRNetConfig,
     PretrainConfig,
     SaliencyConfig,
+    StageConfig,
 )
 
 SIZE = 64

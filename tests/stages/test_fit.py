@@ -203,7 +203,7 @@ def test_a_smaller_fraction_is_exactly_what_it_would_be_by_itself(results, taugh
         )
         assert torch.allclose(*drawn, atol=0.01, rtol=0.01)
     with pytest.raises(
-        DamagedArtifactError, match=f"found {len(some)} images; {len(many)} are needed"
+        DamagedArtifactError, match=f"found {len(some)} images; expected {len(many)}"
     ):
         distil.images(taught[0.25], 0.5)
 

@@ -51,7 +51,7 @@ def test_the_papers_values_are_the_defaults():
 
 @pytest.mark.parametrize("value", [0.33, 1.0, -0.05, "best", True])
 def test_a_threshold_off_the_grid_is_refused(value):
-    with pytest.raises(ValueError, match="allowed: training, or one of 0, 0.05"):
+    with pytest.raises(ValueError, match="expected training, or one of 0, 0.05"):
         FitConfig(thresholds=value)
 
 
@@ -257,12 +257,12 @@ def test_eight_images_can_be_learnt_by_heart(results, tmp_path):
 
 
 def test_losses_are_watched_one_by_one():
-    watch = losses.LossMonitor()
-    watch.add(torch.tensor(1.0), str)
-    watch.add(torch.tensor(3.0), str)
-    assert watch.mean() == 2
+    monitor = losses.LossMonitor()
+    monitor.add(torch.tensor(1.0), str)
+    monitor.add(torch.tensor(3.0), str)
+    assert monitor.mean() == 2
     with pytest.raises(FloatingPointError, match="the loss is inf here"):
-        watch.add(torch.tensor(float("inf")), lambda: "here")
+        monitor.add(torch.tensor(float("inf")), lambda: "here")
 
 
 def test_black_images_and_batches_without_a_positive_pixel_train():

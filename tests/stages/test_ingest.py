@@ -114,12 +114,8 @@ def test_from_s3_it_is_the_same_bytes(results, phantom_uri, tmp_path, split):
         CONTEXT,
     )
     assert facts == results.facts[split]
-    for path in shards.files(results.paths[split] / "images") + shards.files(
-        results.paths[split] / "masks"
-    ):
-        assert (tmp_path / Path(path).relative_to(results.paths[split])).read_bytes() == Path(
-            path
-        ).read_bytes()
+    for path in results.paths[split].glob("*/part-*.parquet"):
+        assert (tmp_path / path.relative_to(results.paths[split])).read_bytes() == path.read_bytes()
 
 
 def test_an_image_that_s3_lacks_is_named_by_its_uri(phantom_root, uploaded, tmp_path):
@@ -164,7 +160,9 @@ def _break(root, how: str) -> str:
         message = f"{mask_path}: {image_id}: unknown pathology 'Edma' (did you mean 'Edema'?)"
     else:
         document["patient99999_study1_view1_frontal"] = document.pop(image_id)
-        message = f"{mask_path}: patient99999_study1_view1_frontal is not in valid.csv"
+        message = (
+            f"{mask_path}: found patient99999_study1_view1_frontal; expected images of valid.csv"
+        )
     mask_path.write_text(json.dumps(document))
     return message
 

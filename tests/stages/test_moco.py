@@ -152,8 +152,8 @@ def test_a_fit_starts_from_its_encoder(results, quiet, tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"batch_size": 64}, "moco.batch_size: found 64; allowed: at most 48, the training images"),
-        ({"queue": 49}, "moco.queue: found 49; allowed: at most 48, the training images"),
+        ({"batch_size": 64}, "moco.batch_size: found 64; expected at most 48, the number"),
+        ({"queue": 49}, "moco.queue: found 49; expected at most 48, the number"),
         (
             {"architecture": "resnet81"},
             "encoder.architecture: found 'resnet81' (did you mean 'resnet18'?)",
@@ -183,7 +183,7 @@ def test_the_learning_rate_falls_along_half_a_cosine():
 
 def test_a_loss_that_is_not_finite_is_a_failure_and_leaves_no_weights(results, tmp_path):
     with pytest.raises(
-        FloatingPointError, match=r"the loss is nan in step \d+: lower the learning rate"
+        FloatingPointError, match=r"the loss is nan in step \\d+; hint: lower the learning rate"
     ):
         run(results, tmp_path, SHORT.model_copy(update={"learning_rate": 1e30}))
     assert not (tmp_path / ENCODER_WEIGHTS).exists()

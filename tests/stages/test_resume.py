@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from chexseg.data import shards
-from chexseg.errors import UserError
+from chexseg.errors import DamagedArtifactError, UserError
 from chexseg.models.irnet import IRNet
 from chexseg.stages import classify, irnet, saliency
 from chexseg.stages.api import StageContext
@@ -39,7 +39,7 @@ KILLED_RUN = """
 import os, signal, sys
 from pathlib import Path
 from chexseg.data import ray_data as streams
-from chexseg.stages.api import Execution
+from chexseg.stages.api import StageContext
 from chexseg.stages.registry import STAGES
 
 def map_files(paths, worker, arguments, **_):
@@ -52,7 +52,7 @@ streams.map_files = map_files
 stage = STAGES[sys.argv[1]]
 inputs = dict(entry.split("=", 1) for entry in sys.argv[4:])
 config = stage.config.model_validate_json(sys.argv[2])
-stage.load().run(config, {name: Path(path) for name, path in inputs.items()}, Path(sys.argv[3]), Execution())
+stage.load().run(config, {name: Path(path) for name, path in inputs.items()}, Path(sys.argv[3]), StageContext())
 """
 
 
@@ -164,13 +164,13 @@ def test_no_flipped_bit_in_the_facts_of_an_ended_training_is_silent(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"weights")
     (tmp_path / "x.json").write_text("{}")
     facts = {"selection_miou": 0.25, "images": 8}
-    assert checkpoint.once(tmp_path, "x.safetensors", lambda: facts) == facts
+    assert checkpoint.train_once(tmp_path, "x.safetensors", lambda: facts) == facts
     content = (tmp_path / checkpoint.ENDED).read_bytes()
     for position in range(len(content)):
         flipped = bytearray(content)
         flipped[position] ^= 4
         (tmp_path / checkpoint.ENDED).write_bytes(flipped)
-        assert checkpoint.once(tmp_path, "x.safetensors", lambda: {"again": 1}) in (
+        assert checkpoint.train_once(tmp_path, "x.safetensors", lambda: {"again": 1}) in (
             {"again": 1},
             facts,
         )
@@ -235,6 +235,10 @@ def mistaken(context):
     raise UserError("x.yaml: found 1; allowed: 2")
 
 
+def damaged(context):
+    raise OSError("shard: truncated")
+
+
 def broken(context):
     raise ZeroDivisionError("of nothing")
 
@@ -243,6 +247,8 @@ def broken(context):
 def test_errors_on_ray_train_arrive_and_are_not_tried_again(ray_session, tmp_path):
     with pytest.raises(UserError, match="^x.yaml: found 1; allowed: 2$"):
         ray_train.run(mistaken, "mistaken", tmp_path, StageContext(train_failures=2))
+    with pytest.raises(DamagedArtifactError, match="^shard: truncated$"):
+        ray_train.run(damaged, "damaged", tmp_path, StageContext(train_failures=2))
     with pytest.raises(RuntimeError, match=r"ZeroDivisionError: of nothing\n(.*\n)+.*in broken"):
         ray_train.run(broken, "broken", tmp_path, StageContext(train_failures=2))
     assert not list(tmp_path.iterdir())

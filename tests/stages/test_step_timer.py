@@ -1,4 +1,4 @@
-"""The time of training steps, by a clock that the test turns."""
+"""The time of training timer, by a clock that the test turns."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def test_a_step_is_its_wait_and_its_work_and_nothing_that_comes_between(clock):
             clock.now += 0.25
             yield number
 
-    steps, seen = step_timer.Pace(), []
-    for number in steps.over(batches()):
+    timer, seen = step_timer.StepTimer(), []
+    for number in timer.over(batches()):
         seen.append(number)
         clock.now += 0.75
-        figures = steps.step()
+        figures = timer.finish_step()
         clock.now += 60  # a checkpoint is scored and saved
     assert seen == [0, 1, 2]
     assert figures == {"step s": pytest.approx(1.0), "data wait s": pytest.approx(0.25)}
 
 
 def test_one_slow_step_moves_the_mean_by_a_twentieth_and_the_first_not_at_all(clock):
-    steps = step_timer.Pace()
+    timer = step_timer.StepTimer()
     for seconds in (50.0, 1.0, 21.0):
-        steps.wait(lambda: None)
+        timer.wait(lambda: None)
         clock.now += seconds
-        figures = steps.step()
+        figures = timer.finish_step()
     assert figures == {"step s": pytest.approx(2.0), "data wait s": 0.0}

@@ -64,9 +64,7 @@ def test_two_workers_of_which_one_dies_are_one_after_ten_steps(ray_session, resu
 
 
 def test_a_mistake_or_a_fault_on_several_workers_ends_all_of_them(ray_session, results, tmp_path):
-    with pytest.raises(
-        UserError, match="fit.batch_size: found 3 for 2 workers; allowed: a multiple"
-    ):
+    with pytest.raises(UserError, match="fit.batch_size: found 3; expected a multiple of 2"):
         fit.run(FitConfig(**MIXED, batch_size=3), inputs(results), tmp_path, TWO)
     with pytest.raises(
         RuntimeError,

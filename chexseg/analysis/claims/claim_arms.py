@@ -1,4 +1,4 @@
-"""Which arms of a study each of the paper's claims compares, chosen without the test set."""
+"""Choose the arms of a study that each of the paper's claims compares, without the test set."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from chexseg.analysis.statistics.scores import Arm, by_selection
 from chexseg.analysis.statistics.study_arms import RADIOLOGISTS, StudyArms
 from chexseg.analysis.tables import study_tables
 
-#: The share of the training images from which on the paper's students surpass their teachers (section 4.2); else 1%.
+#: Minimum share of the training images at which the paper's students surpass their teachers
+#: (section 4.2); 1% for encoders that aren't listed.
 ENOUGH = {"chexpert": 0.1}
 INITS = {"random": "random", "imagenet": "ImageNet", "moco": "MoCo", "chexpert": "CheXpert"}
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two arms and the sign that the paper gives to the first minus the second. k: a pathology's index, -1 the mIoU."""
+    """Two arms with the sign that the paper claims for the first minus the second.
+
+    k: index of a pathology, or -1 for the mIoU.
+    """
 
     text: str
     first: Arm | str
@@ -37,46 +41,60 @@ ROLES = {
 }
 NO_READERS = "the radiologists’ masks"
 
+#: The pairs that a claim compares, and the arms that the study lacks for it.
+Choice = tuple[list[Pair], list[str]]
 
-def _lacking(**arms: Arm | None) -> list[str]:
-    return [ROLES[name] for name, arm in arms.items() if arm is None]
+
+def _roles(study: StudyArms, *names: str) -> tuple[dict[str, Arm], list[str]]:
+    """Return (role -> arm, for the roles that have one; the texts of the other roles)."""
+    arms = {name: study.role(name) for name in names}
+    present = {name: arm for name, arm in arms.items() if arm is not None}
+    return present, [ROLES[name] for name in names if name not in present]
 
 
-def order(study: StudyArms) -> tuple[list[Pair], list[str]]:
-    roles = {name: study.role(name) for name in ("weak", "full", "chexseg")}
-    if lacking := _lacking(**roles):
+def order(study: StudyArms) -> Choice:
+    """Pair the steps of the paper's order."""
+    roles, lacking = _roles(study, "weak", "full", "chexseg")
+    if lacking:
         return [], lacking
     return [Pair(text, roles[first], roles[second]) for text, (first, second) in STEPS.items()], []
 
 
-def inverted_u(study: StudyArms) -> tuple[list[Pair], list[str]]:
-    """For each kind of weak labels the p between that is best on the selection images, against both ends; one variant."""
+def inverted_u(study: StudyArms) -> Choice:
+    """Pair the best mixture by selection with p = 0 and p = 1, for each kind of weak labels.
+
+    As in Figure 2, the pairs are of the first variant that has the curve.
+    """
     pairs, lacking = [], ["weak (p = 0), mixed and full (p = 1) with the same encoder"]
     for variant in study_tables.variants(study.results):
         for weak in PAPERS_METHODS:
             of_variant = study_tables.variant_arms(study.results, variant)
             chosen = [arm for arm in of_variant if arm.weak == weak or arm.method == "full"]
             ends = [
-                by_selection([arm for arm in chosen if arm.method == method])
+                end
                 for method in ("weak", "full")
+                if (end := by_selection([arm for arm in chosen if arm.method == method]))
             ]
             between = by_selection([arm for arm in chosen if arm.method == "mixed"])
-            if between is not None and None not in ends:
+            if between and len(ends) == 2:
                 pairs += [
                     Pair(f"{METHODS[weak]}, p = {between.p:g} minus p = {end.p:g}", between, end)
                     for end in ends
                 ]
-        if pairs:  # as Figure 2: the first variant that has the curve
+        if pairs:
             return pairs, []
     return [], lacking
 
 
-def students(study: StudyArms) -> tuple[list[Pair], list[str]]:
-    """For each encoder's start the student of most images against its teacher, where these are enough for the paper's claim."""
+def students(study: StudyArms) -> Choice:
+    """Pair, for each encoder, the student of the most images with its teacher.
+
+    Students of fewer images than the paper's claim needs (`ENOUGH`) are left out.
+    """
     pairs = []
     for init in _inits(study.of("student")):
         student = _largest([arm for arm in study.of("student") if arm.init == init], "fraction")
-        if student.fraction < ENOUGH.get(init, 0.01):
+        if student is None or student.fraction < ENOUGH.get(init, 0.01):
             continue
         teachers = [
             arm for arm in study.of("full") if arm.init == init and _rest(arm) <= _rest(student)
@@ -91,15 +109,19 @@ def students(study: StudyArms) -> tuple[list[Pair], list[str]]:
     ]
 
 
-def best_student(study: StudyArms) -> tuple[list[Pair], list[str]]:
-    student, chexseg = study.role("student"), study.role("chexseg")
-    if lacking := _lacking(chexseg=chexseg, student=student):
+def best_student(study: StudyArms) -> Choice:
+    """Pair CheXseg with the best student by selection."""
+    roles, lacking = _roles(study, "chexseg", "student")
+    if lacking:
         return [], lacking
-    return [Pair("CheXseg minus the best student", chexseg, student)], []
+    return [Pair("CheXseg minus the best student", roles["chexseg"], roles["student"])], []
 
 
-def inits(study: StudyArms) -> tuple[list[Pair], list[str]]:
-    """CheXpert's start against each other, for each method that has several: of the most weak images or student's images."""
+def inits(study: StudyArms) -> Choice:
+    """Pair CheXpert's encoder with each other one, for each method.
+
+    The arms have the most weak images, or for students the most training images.
+    """
     pairs = []
     for method, weak in (
         ("full", None),
@@ -113,7 +135,7 @@ def inits(study: StudyArms) -> tuple[list[Pair], list[str]]:
         )
         if best is None:
             continue
-        name = {"full": "full", "weak": METHODS.get(weak, ""), "student": "student"}[method]
+        name = METHODS[weak] if weak else method
         for init in _inits(candidates):
             other = by_selection(
                 [arm for arm in candidates if arm.init == init and _alike(arm, best)]
@@ -123,71 +145,64 @@ def inits(study: StudyArms) -> tuple[list[Pair], list[str]]:
     return pairs, [] if pairs else ["one method with CheXpert’s encoder and with another"]
 
 
-def irnet_and_cam(study: StudyArms) -> tuple[list[Pair], list[str]]:
-    """At p = 0 with the most weak images that both have, for each encoder's start."""
-    pairs, found = [], []
+def irnet_and_cam(study: StudyArms) -> Choice:
+    """Pair IRNet with CAM at p = 0 for each encoder, with the most weak images that both have."""
+    pairs, compared = [], set()
     for init in _inits(study.of("weak")):
         cams = [arm for arm in study.of("weak", "cam") if arm.init == init]
-        spread = [arm for arm in study.of("weak", "irnet") if arm.init == init]
+        irnets = [arm for arm in study.of("weak", "irnet") if arm.init == init]
         irnet = _largest(
-            [arm for arm in spread if any(_alike(arm, cam) for cam in cams)], "weak_images"
+            [arm for arm in irnets if any(_alike(arm, cam) for cam in cams)], "weak_images"
         )
-        if irnet is not None:
-            cam = by_selection([arm for arm in cams if _alike(arm, irnet)])
-            found.append(init)
-            pairs.append(
-                Pair(
-                    f"{INITS.get(init, init)}, IRNet minus CAM",
-                    irnet,
-                    cam,
-                    1 if init == "chexpert" else -1,
-                )
+        cam = by_selection([arm for arm in cams if irnet and _alike(arm, irnet)])
+        if irnet and cam:
+            compared.add(init)
+            text, sign = (
+                f"{INITS.get(init, init)}, IRNet minus CAM",
+                1 if init == "chexpert" else -1,
             )
-    lacking = [] if "chexpert" in found else ["CAM and IRNet at p = 0 with CheXpert’s encoder"]
-    lacking += [] if set(found) - {"chexpert"} else ["CAM and IRNet at p = 0 with another encoder"]
+            pairs.append(Pair(text, irnet, cam, sign))
+    lacking = [] if "chexpert" in compared else ["CAM and IRNet at p = 0 with CheXpert’s encoder"]
+    lacking += [] if compared - {"chexpert"} else ["CAM and IRNet at p = 0 with another encoder"]
     return pairs, lacking
 
 
-def gap(study: StudyArms) -> tuple[list[Pair], list[str]]:
-    chexseg, weak = study.role("chexseg"), study.role("weak")
-    lacking = _lacking(chexseg=chexseg, weak=weak) + _no_readers(study)
-    if lacking:
+def gap(study: StudyArms) -> Choice:
+    """Pair CheXseg and the radiologists with weak supervision."""
+    roles, lacking = _roles(study, "chexseg", "weak")
+    if lacking := lacking + _no_readers(study):
         return [], lacking
     return [
-        Pair("CheXseg minus weak", chexseg, weak),
-        Pair("Radiologists minus weak", RADIOLOGISTS, weak),
+        Pair("CheXseg minus weak", roles["chexseg"], roles["weak"]),
+        Pair("Radiologists minus weak", RADIOLOGISTS, roles["weak"]),
     ], []
 
 
-def above_radiologists(study: StudyArms) -> tuple[list[Pair], list[str]]:
+def above_radiologists(study: StudyArms) -> Choice:
+    """Pair CheXseg with the radiologists on the pathologies on which it is claimed to be better."""
     return _by_pathology(
         study, [name for name in study.results.pathologies if name in ABOVE_RADIOLOGISTS], 1
     )
 
 
-def below_radiologists(study: StudyArms) -> tuple[list[Pair], list[str]]:
+def below_radiologists(study: StudyArms) -> Choice:
+    """Pair CheXseg with the radiologists on the pathologies on which it is claimed to be worse."""
     return _by_pathology(
         study, [name for name in study.results.pathologies if name not in ABOVE_RADIOLOGISTS], -1
     )
 
 
-def _by_pathology(
-    study: StudyArms, names: Sequence[str], sign: int
-) -> tuple[list[Pair], list[str]]:
-    chexseg = study.role("chexseg")
-    lacking = (
-        _lacking(chexseg=chexseg)
-        + _no_readers(study)
-        + ([] if names else ["any of these pathologies"])
-    )
+def _by_pathology(study: StudyArms, names: Sequence[str], sign: int) -> Choice:
+    roles, lacking = _roles(study, "chexseg")
+    lacking += _no_readers(study) + ([] if names else ["any of these pathologies"])
     if lacking:
         return [], lacking
-    places = [study.results.pathologies.index(name) for name in names]
-    drawn = [k for k in places if study.measured(RADIOLOGISTS).patients_K[k]]
+    indices = [study.results.pathologies.index(name) for name in names]
+    drawn = [k for k in indices if study.measured(RADIOLOGISTS).patients_K[k]]
     if not drawn:
         return [], [f"an expert mask of {' or '.join(names)}"]
     texts = {k: f"{study.results.pathologies[k]}, CheXseg minus radiologists" for k in drawn}
-    return [Pair(text, chexseg, RADIOLOGISTS, sign, k) for k, text in texts.items()], []
+    return [Pair(text, roles["chexseg"], RADIOLOGISTS, sign, k) for k, text in texts.items()], []
 
 
 def _no_readers(study: StudyArms) -> list[str]:
@@ -195,19 +210,19 @@ def _no_readers(study: StudyArms) -> list[str]:
 
 
 def _inits(candidates: Sequence[Arm]) -> list[str]:
-    """Starts of the encoder in the order of `INITS`, then what else there is."""
+    """Return the starts of encoders in the order of `INITS`, then the others."""
     present = {arm.init for arm in candidates}
     return [init for init in INITS if init in present] + sorted(present - set(INITS))
 
 
 def _largest(candidates: Sequence[Arm], setting: str) -> Arm | None:
-    """Of those with the largest value the best on the selection images."""
+    """Return, among the arms with the largest value of a setting, the best by selection."""
     top = max((np.nan_to_num(getattr(arm, setting)) for arm in candidates), default=0)
     return by_selection([arm for arm in candidates if np.nan_to_num(getattr(arm, setting)) == top])
 
 
 def _rest(arm: Arm) -> set[str]:
-    """What else the study varies, but for the settings that a claim itself varies."""
+    """Return an arm's other varied settings, without those that claims vary themselves."""
     return {
         word
         for word in arm.other.split()
@@ -215,10 +230,10 @@ def _rest(arm: Arm) -> set[str]:
     }
 
 
-def _alike(one: Arm, other: Arm) -> bool:
-    """Whether two arms differ in nothing but their kind of weak labels and their encoder's start."""
+def _alike(first: Arm, second: Arm) -> bool:
+    """Return whether two arms differ at most in their kind of weak labels and their encoder."""
     numbers = all(
-        study_tables.same(getattr(one, name), getattr(other, name))
+        study_tables.same(getattr(first, name), getattr(second, name))
         for name in ("p", "weak_images", "fraction", "epochs")
     )
-    return numbers and one.method == other.method and _rest(one) == _rest(other)
+    return numbers and first.method == second.method and _rest(first) == _rest(second)

@@ -1,14 +1,15 @@
-"""The paper's claims, each with a verdict computed from a study's counts. Rows and sentences; no drawing.
+"""Judge the paper's claims on a study's counts, as rows and sentences.
 
-A claim is made of comparisons, each with the sign that the paper gives it. No arm is chosen on the test set: where a claim
-speaks of the best, that is the best on the selection images; of several sizes the largest is taken.
+A claim is a list of comparisons, each with the sign that the paper claims. No arm is chosen on the
+test set: "best" means best on the selection images, and among several sizes the largest is used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,23 +36,23 @@ REPRODUCED, NOT_REPRODUCED, UNDECIDED, NO_DATA = (
     "no data",
 )
 SIGNIFICANT = 0.05
-#: Comparisons that a sentence names; the table has all.
-TOLD = 4
+#: Maximum comparisons in a sentence; the table has all.
+MOST_IN_SENTENCE = 4
 
 
 @dataclass(frozen=True)
 class Paper:
-    """A claim as the paper makes it. pairs: what it compares in a study, and what the study lacks for it."""
+    """A claim as published. pairs: the function that chooses the arms to compare."""
 
     text: str
     figures: str
     place: str
-    pairs: Callable[[StudyArms], tuple[list[Pair], list[str]]]
+    pairs: Callable[[StudyArms], claim_arms.Choice]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One pair of a claim, measured. adjusted: its p-value by Holm over the claim's comparisons."""
+    """One measured pair of a claim. adjusted: Holm's p-value over the claim's comparisons."""
 
     pair: Pair
     first: float
@@ -61,14 +62,14 @@ class Comparison:
 
     @cached_property
     def verdict(self) -> str:
-        """Whether the difference is told from 0, and on which side."""
+        """Return the verdict by the sign and significance of the difference."""
         if not self.adjusted < SIGNIFICANT:
             return UNDECIDED
         return REPRODUCED if self.difference.value * self.pair.sign > 0 else NOT_REPRODUCED
 
     @property
     def reason(self) -> str | None:
-        """Why there is no test."""
+        """Return why there is no test, or None if there is one."""
         if not np.isnan(self.difference.p):
             return None
         if np.isnan(self.difference.value):
@@ -80,25 +81,29 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim and what a study says of it. share: of the gap to the radiologists, where that is what is claimed."""
+    """A claim with a study's verdict."""
 
     name: str
     paper: Paper
     verdict: str
     because: str
     comparisons: tuple[Comparison, ...] = ()
-    lacking: tuple[str, ...] = ()  # what would have to be finished
-    share: Interval | None = field(default=None)
+    lacking: tuple[str, ...] = ()  # arms and masks without which there is no verdict
+    share: Interval | None = None  # of the gap to the radiologists, for the claim on it
 
 
 @once
 def claims(results: StudyResults) -> list[Claim]:
-    """Every claim of `PAPER` with its verdict.
+    """Return the claims of `PAPER` with their verdicts.
 
-    Differences are tested over trials and patients together (`inference.crossed`), with Holm's correction over one claim's
-    comparisons, as a claim stands only if all of them do; a claim's verdict doesn't depend on which others a study covers.
-    Reproduced: all are resolved with the paper's sign. Not reproduced: one is resolved against it. Undecided: otherwise.
-    No data: cells are lacking.
+    Differences are tested over trials and patients together (`inference.crossed`). Holm's
+    correction is over the comparisons of one claim, because a claim holds only if all of them do;
+    the verdict doesn't depend on the other claims that a study covers.
+
+    - reproduced: all comparisons are resolved with the paper's sign;
+    - not reproduced: one is resolved against it;
+    - no data: cells are missing;
+    - undecided: otherwise.
     """
     study = study_arms(results)
     return [_judge(study, name, paper) for name, paper in PAPER.items()]
@@ -110,75 +115,73 @@ def _judge(study: StudyArms, name: str, paper: Paper) -> Claim:
         return Claim(
             name, paper, NO_DATA, f"It needs {', '.join(lacking)}.", lacking=tuple(lacking)
         )
-    found = [
+    steps = [
         difference(study.measured(pair.first), study.measured(pair.second), pair.k)
         for pair in pairs
     ]
+    adjusted = holm([step.p for step in steps]).tolist()
     comparisons = tuple(
         Comparison(pair, study.mean(pair.first, pair.k), study.mean(pair.second, pair.k), step, p)
-        for pair, step, p in zip(
-            pairs, found, holm([step.p for step in found]).tolist(), strict=True
-        )
+        for pair, step, p in zip(pairs, steps, adjusted, strict=True)
     )
     if name == "gap":
         return _judge_gap(study, paper, comparisons)
     against = [c for c in comparisons if c.verdict == NOT_REPRODUCED]
     unresolved = [c for c in comparisons if c.verdict == UNDECIDED]
     if against:
-        return Claim(name, paper, NOT_REPRODUCED, f"Against it: {_said(against)}.", comparisons)
+        return Claim(name, paper, NOT_REPRODUCED, f"Against it: {_summary(against)}.", comparisons)
     if unresolved:
         agree = sum(c.difference.value * c.pair.sign > 0 for c in comparisons)
         resolved = len(comparisons) - len(unresolved)
-        because = f"{agree} of {len(comparisons)} with the paper’s sign, {resolved} resolved. Open: {_said(unresolved)}."
+        because = f"{agree} of {len(comparisons)} with the paper’s sign, {resolved} resolved."
+        because += f" Open: {_summary(unresolved)}."
         return Claim(name, paper, UNDECIDED, because, comparisons)
-    return Claim(name, paper, REPRODUCED, f"All as claimed: {_said(comparisons)}.", comparisons)
+    return Claim(name, paper, REPRODUCED, f"All as claimed: {_summary(comparisons)}.", comparisons)
 
 
 def _judge_gap(study: StudyArms, paper: Paper, comparisons: tuple[Comparison, ...]) -> Claim:
-    """By the interval of the share: reproduced if above 0 and not wholly below both published shares."""
+    """Judge the share of the gap by its interval.
+
+    Reproduced: it is above 0 and not below both published shares.
+    """
     closing, gap = comparisons
     share = gap_closed(
-        *(study.measured(arm) for arm in (closing.pair.first, closing.pair.second, gap.pair.first))
+        study.measured(closing.pair.first),
+        study.measured(closing.pair.second),
+        study.measured(gap.pair.first),
     )
+    claim = partial(Claim, "gap", paper, comparisons=comparisons, share=share)
     published = sorted(
         HEADLINES[key].value
         for key in ("gap to radiologists closed", "poster gap to radiologists closed")
     )
     if gap.verdict == NOT_REPRODUCED:
-        return Claim(
-            "gap",
-            paper,
-            NOT_REPRODUCED,
-            f"There is no gap to close: {_said([gap])}.",
-            comparisons,
-            share=share,
-        )
+        return claim(NOT_REPRODUCED, f"There is no gap to close: {_summary([gap])}.")
     if np.isnan(share.low):
-        because = f"No bounds of the share at this n: {_said(comparisons)}."
-        return Claim("gap", paper, UNDECIDED, because, comparisons, share=share)
-    because = f"{100 * share.mean:.1f}% of the gap is closed (95%: {100 * share.low:.1f} to {100 * share.high:.1f}%)."
+        return claim(UNDECIDED, f"No bounds of the share at this n: {_summary(comparisons)}.")
+    because = f"{100 * share.mean:.1f}% of the gap is closed"
+    because += f" (95%: {100 * share.low:.1f} to {100 * share.high:.1f}%)."
     because = because.replace("-", "\u2212")
     if 100 * share.high < published[0]:
-        verdict, because = NOT_REPRODUCED, f"{because} That is below both published shares."
-    elif share.low > 0:
-        within = [f"{value:g}%" for value in published if share.low <= value / 100 <= share.high]
-        verdict = REPRODUCED
-        because += f" Of the published shares {' and '.join(within) or 'none'} {'lie' if len(within) > 1 else 'lies'} in that."
-    else:
-        verdict = UNDECIDED
-    return Claim("gap", paper, verdict, because, comparisons, share=share)
+        return claim(NOT_REPRODUCED, f"{because} That is below both published shares.")
+    if share.low <= 0:
+        return claim(UNDECIDED, because)
+    within = [f"{value:g}%" for value in published if share.low <= value / 100 <= share.high]
+    verb = "are" if len(within) > 1 else "is"
+    because += f" Of the published shares {' and '.join(within) or 'none'} {verb} in this interval."
+    return claim(REPRODUCED, because)
 
 
-def _said(comparisons: Sequence[Comparison]) -> str:
-    """Differences with their p-values, so many as a sentence bears."""
-    told = [
+def _summary(comparisons: Sequence[Comparison]) -> str:
+    """Return the first differences with their p-values, and the number of the others."""
+    texts = [
         f"{c.pair.text} {c.difference.value:+.3f}".replace("-", "\u2212")
         + f" ({c.reason or p_text(c.adjusted)})"
-        for c in comparisons[:TOLD]
+        for c in comparisons[:MOST_IN_SENTENCE]
     ]
-    return "; ".join(told) + (
-        f"; {len(comparisons) - TOLD} more" if len(comparisons) > TOLD else ""
-    )
+    if len(comparisons) > MOST_IN_SENTENCE:
+        texts.append(f"{len(comparisons) - MOST_IN_SENTENCE} more")
+    return "; ".join(texts)
 
 
 #: The claims in the order of the paper's argument.
@@ -190,7 +193,8 @@ PAPER: dict[str, Paper] = {
         claim_arms.order,
     ),
     "inverted-u": Paper(
-        "With CAM and with IRNet, mIoU over p is an inverted U: it rises from p = 0 and drops at p = 1.",
+        "With CAM and with IRNet, mIoU over p is an inverted U: it rises from p = 0 and drops at"
+        " p = 1.",
         "CAM 0.163, 0.299 at p = 0.9, 0.263; IRNet 0.151, 0.294 at p = 0.9, 0.263",
         "paper, section 4.1, Table 1, Figure 2",
         claim_arms.inverted_u,
@@ -215,7 +219,8 @@ PAPER: dict[str, Paper] = {
     ),
     "irnet": Paper(
         "Weak labels by IRNet beat CAM’s with CheXpert’s encoder, and lose with the others.",
-        "0.156 against 0.142; 0.111 against 0.136 (random), 0.128 against 0.139 (MoCo-CXR), 0.124 against 0.139 (ImageNet)",
+        "0.156 against 0.142; 0.111 against 0.136 (random), 0.128 against 0.139 (MoCo-CXR),"
+        " 0.124 against 0.139 (ImageNet)",
         "paper, caption of Figure 4b, Table 2",
         claim_arms.irnet_and_cam,
     ),
@@ -226,7 +231,8 @@ PAPER: dict[str, Paper] = {
         claim_arms.gap,
     ),
     "above-radiologists": Paper(
-        f"CheXseg scores above radiologists on {', '.join(ABOVE_RADIOLOGISTS[:-1])} and {ABOVE_RADIOLOGISTS[-1]}.",
+        "CheXseg scores above radiologists on"
+        f" {', '.join(ABOVE_RADIOLOGISTS[:-1])} and {ABOVE_RADIOLOGISTS[-1]}.",
         "165%, 79% and 26% higher",
         "paper, section 4.4, Figure 5; poster, Comparison to Radiologists",
         claim_arms.above_radiologists,
@@ -240,64 +246,57 @@ PAPER: dict[str, Paper] = {
 }
 
 
-def claims_rows(found: Sequence[Claim]) -> pd.DataFrame:
-    """One row a comparison, or one for a claim without.
+#: Columns of `claims_rows`.
+COLUMNS = (
+    "claim", "verdict", "text", "comparison", "claimed", "first", "second",
+    "difference", "difference low", "difference high", "relative", "trials", "patients",
+    "p-value", "adjusted p-value", "closed", "closed low", "closed high",
+    "reason", "paper", "place",
+)  # fmt: skip
 
-    ``first`` and ``second`` are means over all trials; ``difference`` is the first minus the second, ``difference low`` and
-    ``difference high`` its 95% interval over trials and patients together, ``claimed`` the paper's sign; ``relative`` is the
-    difference over the second; ``p-value`` and ``adjusted p-value`` are two-sided, before and after Holm over the claim;
-    ``closed`` is the share of the gap to the radiologists with the ends of its interval. ``reason`` is why something is empty.
+
+def claims_rows(judged: Sequence[Claim]) -> pd.DataFrame:
+    """Return one row per comparison, or a single row for a claim without any, with `COLUMNS`.
+
+    ``first`` and ``second`` are means over all trials. ``difference`` is the first minus the
+    second, with its 95% interval over trials and patients together; ``relative`` is its ratio to
+    the second. ``claimed`` is the paper's sign. ``p-value`` and ``adjusted p-value`` are two-sided,
+    before and after Holm's correction over the claim. ``closed`` is the share of the gap to the
+    radiologists, with its interval. ``reason`` says why a value is empty.
     """
-    rows = []
-    for claim in found:
-        about = {"claim": claim.name, "verdict": claim.verdict, "text": claim.paper.text}
-        source = {"paper": claim.paper.figures, "place": claim.paper.place}
+    rows: list[dict[str, Any]] = []
+    for claim in judged:
+        row: dict[str, Any] = {
+            "claim": claim.name,
+            "verdict": claim.verdict,
+            "text": claim.paper.text,
+            "paper": claim.paper.figures,
+            "place": claim.paper.place,
+        }
+        if claim.share is not None:
+            row |= {
+                "closed": claim.share.mean,
+                "closed low": claim.share.low,
+                "closed high": claim.share.high,
+            }
         if not claim.comparisons:
-            rows.append(about | {"reason": claim.because} | source)
+            rows.append(row | {"reason": claim.because})
         for c in claim.comparisons:
             measured = {
                 "comparison": c.pair.text,
                 "claimed": ">" if c.pair.sign > 0 else "<",
                 "first": c.first,
-            }
-            measured |= {"second": c.second, "difference": c.difference.value}
-            measured |= {
+                "second": c.second,
+                "difference": c.difference.value,
                 "difference low": c.difference.together.low,
                 "difference high": c.difference.together.high,
+                "relative": c.difference.value / c.second if c.second else np.nan,
+                "trials": c.difference.trials.n,
+                "patients": c.difference.patients.n,
+                "p-value": c.difference.p,
+                "adjusted p-value": c.adjusted,
+                "reason": c.reason,
             }
-            measured |= {"relative": c.difference.value / c.second if c.second else np.nan}
-            measured |= {"trials": c.difference.trials.n, "patients": c.difference.patients.n}
-            measured |= {"p-value": c.difference.p, "adjusted p-value": c.adjusted}
-            if claim.share is not None:
-                measured |= {
-                    "closed": claim.share.mean,
-                    "closed low": claim.share.low,
-                    "closed high": claim.share.high,
-                }
-            rows.append(about | measured | {"reason": c.reason} | source)
-    columns = [
-        *(
-            "claim",
-            "verdict",
-            "text",
-            "comparison",
-            "claimed",
-            "first",
-            "second",
-            "difference",
-            "difference low",
-        ),
-        *(
-            "difference high",
-            "relative",
-            "trials",
-            "patients",
-            "p-value",
-            "adjusted p-value",
-            "closed",
-            "closed low",
-            "closed high",
-        ),
-        *("reason", "paper", "place"),
-    ]
-    return pd.DataFrame(rows, columns=columns).astype({"trials": "Int64", "patients": "Int64"})
+            rows.append(row | measured)
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    return table.astype({"trials": "Int64", "patients": "Int64"})

@@ -1,14 +1,16 @@
-"""Statistics from counts: IoU, means over trials, intervals over trials and patients, differences between arms.
+"""Compute IoU from counts, group cells into arms, and compute intervals over trials or patients.
 
-Counts are integers, (..., images, pathologies, 3): intersection, predicted and true pixels. Axis letters: L any leading
-axes, C cells, T trials, I images, P patients, K pathologies, B bootstrap replicates.
+Counts are integers of shape (..., images, pathologies, 3): intersection, predicted and true pixels.
+Axis letters: L any leading axes, C cells, T trials, I images, P patients, K pathologies, B
+bootstrap replicates.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,31 +19,32 @@ from scipy import stats
 from chexseg.analysis.results import StudyResults, once
 from chexseg.seeds import derive
 
-#: Settings that make an arm: cells that agree in all of them differ only in their trial.
+#: Settings that define an arm: cells that agree in all of them differ only in their trial.
 ARM_COLUMNS = ("method", "weak", "p", "init", "weak_images", "fraction", "epochs", "other")
 
 
 def pooled_iou(counts_LIK3: np.ndarray, require_expert: bool = False) -> np.ndarray:
-    """The paper's IoU (section 3.1), iou_LK: intersections and unions summed over images, then divided.
+    """Return iou_LK, the paper's IoU (section 3.1): summed intersections over summed unions.
 
-    NaN where the union is 0. With `require_expert`, NaN too where no image has an expert pixel: there IoU is 0 for a
-    model that predicts anything and undefined for one that doesn't, which would make models' means incomparable.
+    NaN if the union is 0. With `require_expert`, also NaN if no image has an expert pixel. IoU
+    would then be 0 for a model that predicts anything and undefined for one that doesn't, so that
+    their means would not be comparable.
     """
     intersection_LK, predicted_LK, true_LK = np.moveaxis(
         counts_LIK3.sum(axis=-3, dtype=np.float64), -1, 0
     )
     union_LK = predicted_LK + true_LK - intersection_LK
     defined_LK = (union_LK > 0) & ((true_LK > 0) | (not require_expert))
-    return np.divide(
-        intersection_LK, union_LK, out=np.full(union_LK.shape, np.nan), where=defined_LK
-    )
+    iou_LK = np.full(union_LK.shape, np.nan)
+    np.divide(intersection_LK, union_LK, out=iou_LK, where=defined_LK)
+    return iou_LK
 
 
 def per_image_iou(counts_LIK3: np.ndarray, images: str = "true-positives") -> np.ndarray:
-    """CheXlocalize's IoU, iou_LK: the mean over images of each image's IoU (Saporta et al. 2022, Methods).
+    """Return iou_LK, CheXlocalize's mean of each image's IoU (Saporta et al. 2022, Methods).
 
-    `images` is "true-positives" (images with both a predicted and an expert pixel of the pathology) or "all" (images
-    with either). NaN where there is no such image.
+    images: "true-positives" (images with both a predicted and an expert pixel of the pathology) or
+    "all" (images with either). NaN if there is no such image.
     """
     if images not in ("true-positives", "all"):
         raise ValueError(f"images: found {images!r}; allowed: true-positives, all")
@@ -55,12 +58,12 @@ def per_image_iou(counts_LIK3: np.ndarray, images: str = "true-positives") -> np
 
 
 def miou(iou_LK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(miou_L, left_out_L): the mean over pathologies that have an IoU, and how many have none."""
+    """Return (miou_L, left_out_L): the mean over defined IoUs, and the number of undefined ones."""
     return _mean_defined(iou_LK, axis=-1)
 
 
 def _mean_defined(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """The mean over `axis` without NaN (NaN where nothing is left), and the number of NaN left out."""
+    """Return the mean over `axis` without NaN, and the number of NaN; the mean may be NaN."""
     defined = ~np.isnan(values)
     number = defined.sum(axis=axis)
     total = np.where(defined, values, 0.0).sum(axis=axis)
@@ -70,20 +73,19 @@ def _mean_defined(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean of `n` values with the ends of its 95% interval, which are NaN where there is none."""
+    """A mean of `n` values with its 95% interval, whose bounds are NaN if there is none."""
 
     mean: float
     low: float
     high: float
     n: int
 
-    @property
-    def excludes_zero(self) -> bool:
-        return bool(self.low > 0 or self.high < 0)
 
+def t_interval(values: Iterable[float], confidence: float = 0.95) -> Interval:
+    """Return the mean and Student's t-interval of independent trials.
 
-def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Mean and Student's t-interval of independent trials; NaN values are left out; no interval below two values."""
+    NaN values are left out. Fewer than two values have no interval.
+    """
     kept = np.asarray([value for value in values if not np.isnan(value)], dtype=np.float64)
     if len(kept) == 0:
         return Interval(np.nan, np.nan, np.nan, 0)
@@ -96,7 +98,7 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half, len(kept))
 
 
-@functools.cache  # a table asks for thousands, of a few numbers of trials
+@functools.cache  # a table needs thousands, for few distinct numbers of trials
 def _t_quantile(share: float, degrees: int) -> float:
     return float(stats.t.ppf(share, degrees))
 
@@ -104,16 +106,18 @@ def _t_quantile(share: float, degrees: int) -> float:
 def bootstrap_t(
     estimate: float, replicates_B: np.ndarray, n: int, confidence: float = 0.95
 ) -> tuple[Interval, float]:
-    """Student's interval with the bootstrap's standard error of `n` resampled units, and the two-sided p-value of 0.
+    """Return Student's interval with the bootstrap's standard error, and the p-value of 0.
 
-    Of 1,000 simulated studies, the 95% interval of a paired difference in IoU covered the truth in 94% each with 6, 8, 12, 20
-    and 100 patients with the pathology; the percentile interval in 85, 87, 90, 91 and 93%. Of a single IoU: 93, 92, 92, 92,
-    93 against 86, 87, 89, 91, 93. No interval and no p-value below two units.
+    The p-value is two-sided. n: number of resampled units; fewer than two have neither.
+
+    Coverage of the truth by the 95% interval in 1,000 simulated studies with 6, 8, 12, 20 and 100
+    patients with the pathology: 94% each for a paired difference in IoU (percentile interval: 85,
+    87, 90, 91 and 93%); 93, 92, 92, 92 and 93% for a single IoU (86, 87, 89, 91 and 93%).
     """
     kept = replicates_B[~np.isnan(replicates_B)]
     if n < 2 or len(kept) < 2 or np.isnan(estimate):
         return Interval(estimate, np.nan, np.nan, n), np.nan
-    # Samples of as many units vary by (n - 1) / n of what other units would.
+    # Bootstrap samples of n units have (n - 1) / n of the variance of new units.
     error = float(kept.std(ddof=1)) * (n / (n - 1)) ** 0.5
     if error == 0:
         return Interval(estimate, estimate, estimate, n), float(estimate == 0)
@@ -123,17 +127,17 @@ def bootstrap_t(
 
 
 def patient_of(image_id: str) -> str:
-    """The patient of an image id: what stands before ``_study``."""
+    """Return the patient of an image id, the part before ``_study``."""
     return image_id.split("_study")[0]
 
 
 def bootstrap_iou(
     counts_LIK3: np.ndarray, image_ids: Sequence[str], replicates: int = 1000, seed: int = 0
 ) -> np.ndarray:
-    """iou_BLK, pooled IoU of bootstrap samples of patients; all images of a drawn patient come along.
+    """Return iou_BLK, pooled IoU of bootstrap samples of patients with all their images.
 
-    The same draws serve every leading index, so differences between them are paired. NaN for a pathology without an
-    expert pixel in a sample.
+    All leading indices use the same draws, so that their differences are paired. NaN for a
+    pathology without an expert pixel in a sample.
     """
     leading, (images, pathologies, _) = counts_LIK3.shape[:-3], counts_LIK3.shape[-3:]
     flat_MIR = counts_LIK3.reshape(-1, images, pathologies * 3)
@@ -141,7 +145,7 @@ def bootstrap_iou(
     number, order_I = len(names_P), np.argsort(patient_I, kind="stable")
     first_P = np.searchsorted(patient_I[order_I], np.arange(number))
     generator = np.random.default_rng(derive(seed, "report", "bootstrap"))
-    # How often each patient is drawn; ten times as fast as drawing from the multinomial distribution itself.
+    # Number of draws of each patient; ten times as fast as drawing from a multinomial distribution.
     drawn_BP = (
         generator.integers(0, number, (replicates, number))
         + number * np.arange(replicates)[:, None]
@@ -152,7 +156,7 @@ def bootstrap_iou(
         .astype(np.float64)
     )
     out_BMK = np.empty((replicates, len(flat_MIR), pathologies))
-    # One by one: the product with all at once takes as long and more memory.
+    # A single product for all indices takes as long and more memory.
     for index, counts_IR in enumerate(flat_MIR):
         counts_PR = np.add.reduceat(counts_IR[order_I], first_P, axis=0, dtype=np.float64)
         sums_BK3 = (weights_BP @ counts_PR).reshape(replicates, pathologies, 3)
@@ -179,48 +183,51 @@ class Arm:
 
 @once
 def arms(results: StudyResults) -> list[Arm]:
-    """The study's arms in the order of their first cell."""
+    """Return the study's arms in the order of their first cell."""
     cells = results.cells.reset_index(drop=True)
     columns = [[None if pd.isna(value) else value for value in cells[name]] for name in ARM_COLUMNS]
-    groups: dict[tuple, list[int]] = {}
+    groups: dict[tuple[Any, ...], list[int]] = {}
     for index, values in enumerate(zip(*columns, strict=True)):
         groups.setdefault(values, []).append(index)
     trial_C, selection_C = (
         cells["trial"].tolist(),
         pd.to_numeric(cells["selection_miou"]).to_numpy(dtype=float),
     )
-    found = []
+    study_arms = []
     for values, indices in groups.items():
         settings = dict(zip(ARM_COLUMNS, values, strict=True))
         settings["other"] = settings["other"] or ""
         for name in ("p", "weak_images", "fraction", "epochs"):
             settings[name] = np.nan if settings[name] is None else float(settings[name])
         indices.sort(key=trial_C.__getitem__)
-        known = [value for value in selection_C[indices] if not np.isnan(value)]
-        found.append(
+        defined = [value for value in selection_C[indices] if not np.isnan(value)]
+        study_arms.append(
             Arm(
                 **settings,
                 indices=tuple(indices),
                 trials=tuple(int(trial_C[index]) for index in indices),
-                selection=float(np.mean(known)) if known else np.nan,
+                selection=float(np.mean(defined)) if defined else np.nan,
             )
         )
-    return found
+    return study_arms
 
 
 @once
 def cell_iou(results: StudyResults) -> np.ndarray:
-    """iou_CK of every cell, pooled; NaN for a pathology without expert pixels in the test set."""
+    """Return pooled iou_CK; NaN for a pathology without expert pixels in the test set."""
     if not len(results.cells):
         return np.empty((0, len(results.pathologies)))
     return pooled_iou(results.counts_CIK3, require_expert=True)
 
 
 def by_selection(candidates: Sequence[Arm]) -> Arm | None:
-    """The arm with the highest mIoU on the selection images: test scores play no part. Ties: the highest p."""
-    known = [arm for arm in candidates if not np.isnan(arm.selection)]
+    """Return the arm with the highest mIoU on the selection images, never on the test set.
+
+    Ties are broken by the highest p.
+    """
+    selected = [arm for arm in candidates if not np.isnan(arm.selection)]
     return max(
-        known or candidates,
+        selected or candidates,
         key=lambda arm: (0 if np.isnan(arm.selection) else arm.selection, arm.p),
         default=None,
     )

@@ -1,23 +1,25 @@
-"""A study's arms, each measured once: what the claims, the result and Figure 5 all read."""
+"""Measure each arm of a study once, for the claims, the result and Figure 5."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from chexseg.analysis.results import StudyResults, once
 from chexseg.analysis.statistics import inference
 from chexseg.analysis.statistics.inference import Measured
 from chexseg.analysis.statistics.scores import Arm, arms, by_selection
 
-#: In place of an arm: the human benchmark.
+#: The human benchmark, used in place of an arm.
 RADIOLOGISTS = "radiologists"
-#: The paper's roles, and the method of each.
+#: The paper's roles with the method of each.
 METHODS_OF = {"weak": "weak", "full": "full", "chexseg": "mixed", "student": "student"}
 
 
 @dataclass
 class StudyArms:
-    """A study's arms, each measured when first asked for."""
+    """A study's arms, each measured on first use."""
 
     results: StudyResults
     replicates: int = 1000
@@ -28,36 +30,39 @@ class StudyArms:
         self.arms = arms(self.results)
 
     def measured(self, arm: Arm | str) -> Measured:
-        """`inference.measured` of an arm, or of the `RADIOLOGISTS`, who must be there."""
+        """Return `inference.measured` of an arm or of `RADIOLOGISTS`, which must have counts."""
         if arm not in self._measured:
-            if isinstance(arm, Arm):
-                counts_TIK3, trials = self.results.counts_CIK3[list(arm.indices)], arm.trials
-            else:
-                counts_TIK3, trials = self.results.radiologists_IK3[None], None
+            counts_TIK3, trials = (
+                (self.results.counts_CIK3[list(arm.indices)], arm.trials)
+                if isinstance(arm, Arm)
+                else (np.asarray(self.results.radiologists_IK3)[None], None)
+            )
             self._measured[arm] = inference.measured(
                 counts_TIK3, self.results.image_ids, trials, self.replicates, self.seed
             )
         return self._measured[arm]
 
     def mean(self, arm: Arm | str, k: int) -> float:
+        """Return the mean over trials of the k-th pathology's IoU."""
         return float(self.measured(arm).values_TK[:, k].mean())
 
     def of(self, method: str, weak: str | None = None) -> list[Arm]:
+        """Return the arms of a method, optionally with one kind of weak labels."""
         return [arm for arm in self.arms if arm.method == method and weak in (None, arm.weak)]
 
     def role(self, name: str) -> Arm | None:
-        """The arm in one of the paper's roles: of its method's the one with the highest mIoU on the selection images."""
+        """Return the arm in a role of the paper: the best of its method on the selection images."""
         return by_selection(self.of(METHODS_OF[name]))
 
 
 def study_arms(results: StudyResults, replicates: int = 1000, seed: int = 0) -> StudyArms:
-    """The study's arms; for the same replicates and seed the same object, so that nothing is drawn twice."""
-    kept = _kept(results)
-    if (replicates, seed) not in kept:
-        kept[replicates, seed] = StudyArms(results, replicates, seed)
-    return kept[replicates, seed]
+    """Return the study's arms; the same object for the same replicates and seed."""
+    cache = _cache(results)
+    if (replicates, seed) not in cache:
+        cache[replicates, seed] = StudyArms(results, replicates, seed)
+    return cache[replicates, seed]
 
 
 @once
-def _kept(results: StudyResults) -> dict[tuple[int, int], StudyArms]:
+def _cache(results: StudyResults) -> dict[tuple[int, int], StudyArms]:
     return {}

@@ -1,4 +1,4 @@
-"""The rows of Table 1 and of what every study has: cells, students, stages, what is missing. Others write them."""
+"""Compute the rows of Table 1 and of the tables of cells, students, stages and missing results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from chexseg.analysis.statistics.scores import Arm, Interval, arms, cell_iou, mi
 from chexseg.analysis.tables import grid
 from chexseg.analysis.tables.grid import NO_EXPERT, SHARED, UNFINISHED
 
-#: The stages in the order of the data's way.
+#: The stages in the order of the data flow.
 STAGES = (
     "ingest",
     "classify",
@@ -28,7 +28,7 @@ STAGES = (
     "distil",
     "score",
 )
-#: Of more variants a study's Table 1 isn't written: nobody reads hundreds.
+#: Maximum variants for which a Table 1 is written: nobody reads hundreds.
 MOST_VARIANTS = 20
 
 
@@ -38,20 +38,20 @@ class Variant:
 
     init: str
     epochs: float
-    weak_images: float  # NaN where only fully supervised cells exist
-    other: str = ""  # what else the study varies, as in CELL_COLUMNS
+    weak_images: float  # NaN if only fully supervised cells exist
+    other: str = ""  # the study's other varied settings, as in CELL_COLUMNS
 
     def has(self, arm: Arm) -> bool:
-        """Whether the arm belongs here; one without weak labels does, whatever is said of weak labels."""
-        words, mine = set(arm.other.split()), set(self.other.split())
+        """Return whether the arm belongs here; settings of weak labels don't apply to full arms."""
+        words, settings = set(arm.other.split()), set(self.other.split())
         return (
             arm.method != "student"
             and arm.init == self.init
             and same(arm.epochs, self.epochs)
             and (
-                words <= mine
+                words <= settings
                 if arm.method == "full"
-                else words == mine and same(arm.weak_images, self.weak_images)
+                else words == settings and same(arm.weak_images, self.weak_images)
             )
         )
 
@@ -63,62 +63,65 @@ class Variant:
 
 
 def same(first: float, second: float) -> bool:
+    """Return whether two numbers are equal, or both NaN."""
     return first == second or (np.isnan(first) and np.isnan(second))
 
 
 def variants(results: StudyResults) -> list[Variant]:
-    """The study's variants, those with most arms first; where some have mixtures, only those: others are Table 2's."""
+    """Return the study's variants, those with most arms first.
+
+    If some variants have mixtures, only these are returned: the others belong to Table 2.
+    """
     return [variant for variant, _ in _variant_arms(results).values()]
 
 
 def variant_arms(results: StudyResults, variant: Variant | None) -> list[Arm]:
-    """The arms of a variant, in the study's order."""
-    found = _variant_arms(results).get(str(variant))
-    return (
-        found[1]
-        if found
-        else [arm for arm in arms(results) if variant is not None and variant.has(arm)]
-    )
+    """Return the arms of a variant, in the study's order."""
+    if entry := _variant_arms(results).get(str(variant)):
+        return entry[1]
+    return [arm for arm in arms(results) if variant is not None and variant.has(arm)]
 
 
 def has_table1(results: StudyResults) -> bool:
-    """Whether a variant has two p; of one p the table of all arms by pathology says as much."""
-    return any(len({arm.p for arm in mine}) > 1 for _, mine in _variant_arms(results).values())
+    """Return whether a variant has several p; otherwise the table of all arms suffices."""
+    return any(len({arm.p for arm in group}) > 1 for _, group in _variant_arms(results).values())
 
 
 @once
 def _variant_arms(results: StudyResults) -> dict[str, tuple[Variant, list[Arm]]]:
-    """Text -> variant and its arms, those with most first. The text stands for NaN, which equals nothing."""
-    found = arms(results)
-    for methods in (("mixed",), ("weak",), ("full",)):
-        trained = [arm for arm in found if arm.method in methods]
+    """Return text -> (variant, its arms), sorted by the number of arms.
+
+    The text is the key because a variant may contain NaN, which doesn't equal itself.
+    """
+    for method in ("mixed", "weak", "full"):
+        trained = [arm for arm in arms(results) if arm.method == method]
         if trained:
             break
     unique = {
         str(v): v
         for v in (Variant(arm.init, arm.epochs, arm.weak_images, arm.other) for arm in trained)
     }
-    # Of 10,000 cells every variant would ask every arm: so only those are asked whose further settings fit.
+    # With 10,000 cells, comparing every variant with every arm is slow: index the arms first.
     others: dict[frozenset[str], list[Arm]] = {}
     full: dict[frozenset[str], list[Arm]] = {}
-    for arm in found:
-        (full if arm.method == "full" else others).setdefault(
-            frozenset(arm.other.split()), []
-        ).append(arm)
-    own = {}
+    for arm in arms(results):
+        index = full if arm.method == "full" else others
+        index.setdefault(frozenset(arm.other.split()), []).append(arm)
+    groups = {}
     for text, variant in unique.items():
-        mine = frozenset(variant.other.split())
-        asked = [
-            *others.get(mine, ()),
-            *(arm for words, group in full.items() if words <= mine for arm in group),
+        settings = frozenset(variant.other.split())
+        candidates = [
+            *others.get(settings, ()),
+            *(arm for words, group in full.items() if words <= settings for arm in group),
         ]
-        own[text] = variant, sorted(filter(variant.has, asked), key=lambda arm: min(arm.indices))
-    return dict(sorted(own.items(), key=lambda item: -len(item[1][1])))
+        members = sorted(filter(variant.has, candidates), key=lambda arm: min(arm.indices))
+        groups[text] = variant, members
+    return dict(sorted(groups.items(), key=lambda item: -len(item[1][1])))
 
 
 @once
 def task_values(results: StudyResults) -> dict[str, np.ndarray]:
-    """Task -> values_C of every cell: mIoU under "Avg. IoU", then each pathology's IoU."""
+    """Return task -> values_C: the mIoU of every cell as "Avg. IoU", then each pathology's IoU."""
     iou_CK = cell_iou(results)
     return {
         AVERAGE: miou(iou_CK)[0],
@@ -127,17 +130,17 @@ def task_values(results: StudyResults) -> dict[str, np.ndarray]:
 
 
 def table1_rows(results: StudyResults, variant: Variant | None = None) -> pd.DataFrame:
-    """The paper's Table 1 for this study: task, method, for each p the mean, its 95% interval, n and the paper's value.
+    """Return the paper's Table 1 for this study: a row per task and method, columns for each p.
 
-    Columns of one p: ``p=0.9``, and the same followed by `` low``, `` high``, `` cells`` (as from `cell_keys`), `` n``,
-    `` paper`` and `` reason`` (why there is no value). ``best`` names the p with the row's highest mean. At p = 1 both methods
-    have one value, and the reason says so.
+    Each p has the columns of `grid.value`, named like ``p=0.9``. ``best`` is the p with the row's
+    highest mean. At p = 1 both methods share one value; its ``reason`` in the second row is
+    `grid.SHARED`.
     """
     values = task_values(results)
     variant = variant or next(iter(variants(results)), None)
     chosen = variant_arms(results, variant)
     columns = sorted({arm.p for arm in chosen})
-    # A study without weak labels has one row a task, called by what it has.
+    # A study without weak labels has one row per task.
     methods = {k: name for k, name in METHODS.items() if any(arm.weak == k for arm in chosen)} or {
         "cam": "Full"
     }
@@ -145,7 +148,7 @@ def table1_rows(results: StudyResults, variant: Variant | None = None) -> pd.Dat
     rows = []
     for task, values_C in values.items():
         for method in methods:
-            row: dict[str, object] = {"task": task, "method": methods[method], "best": None}
+            row: grid.Row = {"task": task, "method": methods[method], "best": None}
             for p in columns:
                 shared = p == 1 and method != next(iter(methods))
                 arm = next(
@@ -161,10 +164,11 @@ def table1_rows(results: StudyResults, variant: Variant | None = None) -> pd.Dat
                     if arm is None
                     else None
                 )
-                if task == AVERAGE:
-                    paper = published.table1_average(results.pathologies, method, p)
-                else:
-                    paper = published.table1(task, method, p)
+                paper = (
+                    published.table1_average(results.pathologies, method, p)
+                    if task == AVERAGE
+                    else published.table1(task, method, p)
+                )
                 indices = list(arm.indices) if arm else []
                 cell, keys = t_interval(values_C[indices]), cell_keys(results, indices)
                 row |= grid.value(label(p), cell, paper, reason=reason, cells=keys)
@@ -174,7 +178,7 @@ def table1_rows(results: StudyResults, variant: Variant | None = None) -> pd.Dat
 
 
 def without_expert(results: StudyResults) -> list[str]:
-    """The pathologies that no expert drew on a test image; none where nothing has been scored."""
+    """Return the pathologies without an expert pixel in the test set, if any cell is scored."""
     if not len(results.cells):
         return []
     drawn_K = results.counts_CIK3[0, :, :, 2].sum(axis=0) > 0
@@ -182,7 +186,7 @@ def without_expert(results: StudyResults) -> list[str]:
 
 
 def cell_keys(results: StudyResults, indices: Iterable[int]) -> str:
-    """The way back from a number: the first 12 characters of its cells' keys, with spaces between."""
+    """Return the first 12 characters of the cells' keys, joined by spaces."""
     keys = _short_keys(results)
     return " ".join(keys[index] for index in indices)
 
@@ -193,12 +197,13 @@ def _short_keys(results: StudyResults) -> list[str]:
 
 
 def label(p: float) -> str:
+    """Return the column name of p."""
     return f"p={p:g}"
 
 
 @once
 def cells_rows(results: StudyResults) -> pd.DataFrame:
-    """One row a cell: its settings, mIoU, mIoU on the selection images, the IoU of each pathology, its key."""
+    """Return one row per cell: settings, mIoU, selection mIoU, the IoU of each pathology, key."""
     iou_CK = cell_iou(results)
     miou_C, left_out_C = miou(iou_CK)
     cells = results.cells.reset_index(drop=True)
@@ -219,27 +224,25 @@ def cells_rows(results: StudyResults) -> pd.DataFrame:
 
 @once
 def students_rows(results: StudyResults) -> pd.DataFrame:
-    """Students against their teacher by fraction of the training images (Figure 3): means, intervals, paired difference.
+    """Return students against their teachers by fraction of the training images (Figure 3).
 
-    The teacher of a student is the fully supervised cell of the same encoder and trial (section 4.2), and of the same of
-    whatever else the study varies.
+    Each row has means, intervals and the paired difference. The teacher of a student is the fully
+    supervised cell of the same encoder, trial (section 4.2) and other varied settings.
     """
-    found, miou_C = arms(results), miou(cell_iou(results))[0]
-    full = [arm for arm in found if arm.method == "full"]
+    miou_C = miou(cell_iou(results))[0]
+    students = [arm for arm in arms(results) if arm.method == "student"]
     rows = []
-    for arm in sorted(
-        (a for a in found if a.method == "student"), key=lambda a: (a.init, a.other, a.fraction)
-    ):
-        teachers = dict(
-            pair
-            for one in full
-            if is_teacher(one, arm)
-            for pair in zip(one.trials, miou_C[list(one.indices)], strict=True)
-        )
+    for arm in sorted(students, key=lambda arm: (arm.init, arm.other, arm.fraction)):
+        teachers = {
+            trial: miou_C[index]
+            for teacher in arms(results)
+            if is_teacher(teacher, arm)
+            for trial, index in zip(teacher.trials, teacher.indices, strict=True)
+        }
         paired = [
-            (miou_C[i], teachers[t])
-            for t, i in zip(arm.trials, arm.indices, strict=True)
-            if t in teachers
+            (miou_C[index], teachers[trial])
+            for trial, index in zip(arm.trials, arm.indices, strict=True)
+            if trial in teachers
         ]
         row: dict[str, object] = {
             "init": arm.init,
@@ -267,18 +270,20 @@ def students_rows(results: StudyResults) -> pd.DataFrame:
 
 
 def beside(arm: Arm) -> str:
-    """What an arm's study varies beside the settings that have a column of their own."""
+    """Return an arm's varied settings that have no column in `CELL_COLUMNS`, joined by spaces."""
     return " ".join(further(arm.other))
 
 
 def further(other: str) -> list[str]:
-    """Of what a study varies, "key=value", that which has no column of its own in `CELL_COLUMNS`."""
-    told = ("init", "weak_images", "epochs")
-    return [word for word in other.split() if word.partition("=")[0].rpartition(".")[2] not in told]
+    """Return the varied settings, "key=value", that have no column in `CELL_COLUMNS`."""
+    columns = ("init", "weak_images", "epochs")
+    return [
+        word for word in other.split() if word.partition("=")[0].rpartition(".")[2] not in columns
+    ]
 
 
 def is_teacher(arm: Arm, student: Arm) -> bool:
-    """Whether a student's teachers are this arm's cells: fully supervised, with all of its settings that both have."""
+    """Return whether a full arm's cells are a student's teachers: all common settings agree."""
     alike = arm.init == student.init and same(arm.epochs, student.epochs)
     return arm.method == "full" and alike and set(arm.other.split()) <= set(student.other.split())
 
@@ -288,20 +293,17 @@ def _columns(name: str, interval: Interval) -> dict[str, float]:
 
 
 def stages_rows(results: StudyResults) -> pd.DataFrame:
-    """Time by stage, in the order of the data's way: runs, total, median and longest seconds, hosts."""
+    """Return one row per stage, in the order of the data flow: runs, seconds and hosts."""
     rows = []
     rank = {name: index for index, name in enumerate(STAGES)}
     for stage, group in results.stages.groupby("stage"):
         seconds = pd.to_numeric(group["seconds"])
-        row = {
-            "stage": stage,
-            "runs": len(group),
-            "total s": seconds.sum(),
-            "median s": seconds.median(),
-        }
         rows.append(
-            row
-            | {
+            {
+                "stage": stage,
+                "runs": len(group),
+                "total s": seconds.sum(),
+                "median s": seconds.median(),
                 "longest s": seconds.max(),
                 "hosts": ", ".join(sorted(set(group["host"].astype(str)))),
             }
@@ -312,7 +314,7 @@ def stages_rows(results: StudyResults) -> pd.DataFrame:
 
 
 def missing_rows(results: StudyResults) -> pd.DataFrame:
-    """One row for whatever lacks figures: name, state, reason. Cells first, then pathologies, then the radiologists."""
+    """Return name, state and reason of missing cells, then pathologies, then radiologists."""
     undefined = [
         {"name": name, "state": "undefined", "reason": NO_EXPERT}
         for name in without_expert(results)

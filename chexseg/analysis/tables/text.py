@@ -1,4 +1,4 @@
-"""Tables as text: csv with every digit, markdown, LaTeX, and what fits a terminal."""
+"""Format tables as text: CSV at full precision, Markdown, LaTeX, and blocks for a terminal."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ import pandas as pd
 from chexseg.analysis.tables import grid
 from chexseg.analysis.tables.grid import SHARED, bare, half
 
-#: What LaTeX would take for its own.
+#: Special characters of LaTeX and their replacements.
 TEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "\u2212": "$-$", "×": r"$\times$",
-    "<": r"\textless{}", ">": r"\textgreater{}",
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%",
+    "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
+    "–": "--", "\u2212": "$-$", "×": r"$\times$", "<": r"\textless{}", ">": r"\textgreater{}",
 }  # fmt: skip
 
 
 def to_csv(rows: pd.DataFrame) -> str:
-    """All columns at full precision."""
-    return rows.to_csv(index=False)
+    """Return all columns at full precision."""
+    return str(rows.to_csv(index=False))
 
 
 def to_markdown(rows: pd.DataFrame) -> str:
-    """A pipe table; a grid with its best values in bold."""
-    cells, columns = _text(_shown(rows), bold="**{}**")
+    """Return a pipe table; the best values of a grid are bold."""
+    cells, columns = _text(_without_cells(rows), bold="**{}**")
     escaped = [[cell.replace("|", "\\|") for cell in line] for line in cells]
     lines = ["| " + " | ".join(line) + " |" for line in [columns, ["---"] * len(columns), *escaped]]
     return "\n".join(lines) + "\n" + "".join(f"\n{note}\n" for note in _notes(rows, "bold"))
 
 
 def to_tex(rows: pd.DataFrame) -> str:
-    r"""A ``tabular`` with booktabs' rules, for ``\input``; needs the package booktabs and nothing else.
+    r"""Return a ``tabular`` for ``\input``, which needs the package booktabs and no other.
 
-    A grid's best values are bold, an undefined one is a dash with a letter, and its reason stands with that letter below.
+    The best values of a grid are bold. An undefined value is a dash with a letter, which refers to
+    its reason below the table.
     """
-    rows = _shown(rows)
+    rows = _without_cells(rows)
     reasons = [reason for reason, _ in grid.gaps(rows)] if grid.is_grid(rows) else []
     cells, columns = _text(
         rows,
@@ -84,8 +85,8 @@ def _tex(text: str) -> str:
 
 
 def to_terminal(rows: pd.DataFrame, width: int = 120) -> str:
-    """Aligned plain text; a grid in blocks of as many columns as fit `width` characters."""
-    rows = _shown(rows)
+    """Return aligned plain text; a grid is split into blocks that fit `width` characters."""
+    rows = _without_cells(rows)
     if not grid.is_grid(rows):
         cells, columns = _text(rows)
         return "\n".join(_aligned([columns, *cells]))
@@ -110,25 +111,25 @@ def _aligned(lines: list[list[str]]) -> list[str]:
     return [padded[0], "-" * max(map(len, padded)), *padded[1:]]
 
 
-def _shown(rows: pd.DataFrame) -> pd.DataFrame:
-    """Without the way back to the cells, for which csv is there."""
+def _without_cells(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows without the keys of their cells, which only CSV contains."""
     return rows.drop(columns="cells", errors="ignore")
 
 
 def _text(
     rows: pd.DataFrame, bold: str = "{}", dashes: dict[str, str] | None = None
 ) -> tuple[list[list[str]], list[str]]:
-    """(cells as text, column names). Intervals join their mean as ±, the paper's value follows in brackets.
+    """Return (cells as text, column names): the mean ± its interval (the paper's value).
 
-    dashes: what stands for a gap of each reason, where not a dash alone.
+    dashes: reason for a gap -> text in its place, by default a dash.
     """
     if grid.is_grid(rows):
         names, first = grid.columns(rows), grid.keys(rows)
         lines = []
         for position, row in enumerate(rows.to_dict("records")):
-            told = [text(row, name) for name in first]
-            told[0] = "" if grid.repeated(rows, position) else told[0]
-            lines.append(told + [_grid_text(row, name, bold, dashes or {}) for name in names])
+            values = [text(row, name) for name in first]
+            values[0] = "" if grid.repeated(rows, position) else values[0]
+            lines.append(values + [_grid_text(row, name, bold, dashes or {}) for name in names])
         return lines, [name[:1].upper() + name[1:] for name in first] + names
     columns = [name for name in rows.columns if not name.endswith((" low", " high"))]
     return [[text(row, name) for name in columns] for row in rows.to_dict("records")], columns
@@ -139,15 +140,16 @@ def _grid_text(row: Mapping[str, Any], name: str, bold: str, dashes: dict[str, s
         return "as above"
     if pd.isna(row[name]):
         return dashes.get(row[f"{name} reason"], "-")
-    told = f"{row[name]:.3f}"
-    told = bold.format(told) if grid.is_best(row, name) else told
-    # No zero before the point of what follows: four p values must fit a terminal.
-    told += f" ±{bare(half(row, name))}" if not np.isnan(half(row, name)) else ""
-    return told + (f" ({bare(row[f'{name} paper'])})" if not pd.isna(row[f"{name} paper"]) else "")
+    value = f"{row[name]:.3f}"
+    value = bold.format(value) if grid.is_best(row, name) else value
+    # No zero before the point of the following numbers: four columns of p must fit a terminal.
+    value += f" ±{bare(half(row, name))}" if not np.isnan(half(row, name)) else ""
+    paper = row[f"{name} paper"]
+    return value if pd.isna(paper) else f"{value} ({bare(paper)})"
 
 
 def text(row: Mapping[str, Any], name: str) -> str:
-    """One cell of a table that is no grid, or a key of one."""
+    """Return the text of a cell of a plain table, or of a key of a grid."""
     value = row[name]
     if value is None or (not isinstance(value, str) and pd.isna(value)):
         return "-" if name != "reason" else ""
@@ -160,23 +162,23 @@ def text(row: Mapping[str, Any], name: str) -> str:
             return f"{value:+.0f}"
         if name == "weak images":
             return f"{value:,.0f}"
-        told = f"{value:+.3f}" if name in ("difference", "gap") else f"{value:.3f}"
+        number = f"{value:+.3f}" if name in ("difference", "gap") else f"{value:.3f}"
         bounded = f"{name} low" in row and not pd.isna(row[f"{name} low"])
-        return told + (f" ±{half(row, name):.3f}" if bounded else "")
+        return number + (f" ±{half(row, name):.3f}" if bounded else "")
     return str(value)
 
 
 def _notes(rows: pd.DataFrame, mark: str, lacking: bool = True) -> list[str]:
-    """What the marks mean, and why cells are empty; nothing for tables without marks."""
+    """Return the meaning of a grid's marks and the reasons for its gaps; empty for other tables."""
     if not grid.is_grid(rows):
         return []
-    of, source = grid.LAYOUTS[grid.keys(rows)[0]]
+    scope, source = grid.LAYOUTS[grid.keys(rows)[0]]
     paper = any(rows[f"{name} paper"].notna().any() for name in grid.columns(rows))
-    said = f"{mark}: best of the {of}. ±: 95% t-interval over trials."
-    said += f" In brackets: the paper ({source})." if paper else ""
-    return [said, *(gaps(rows) if lacking else [])]
+    legend = f"{mark}: best of the {scope}. ±: 95% t-interval over trials."
+    legend += f" In brackets: the paper ({source})." if paper else ""
+    return [legend, *(gaps(rows) if lacking else [])]
 
 
 def gaps(rows: pd.DataFrame) -> list[str]:
-    """Why cells of a grid hold a dash, one line a reason."""
+    """Return one line per reason for which cells of a grid contain a dash."""
     return [f"-: {reason}: {where}." for reason, where in grid.gaps(rows)]

@@ -1,1 +1,1 @@
-"""Which images a training uses, and in which order."""
+"""Selection and order of the training images."""

@@ -1,4 +1,4 @@
-"""How p becomes the probability of an expert sample; without torch, so that planning a study needs none."""
+"""The probability of an expert sample; free of torch, so that planning a study doesn't need it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ RULES = ("exact", "official")
 
 
 def effective_probability(p: float, rule: str = "exact") -> float:
-    """The probability with which a sample really is an expert one.
+    """Return the probability that a sample is an expert sample.
 
-    ``exact`` is Bernoulli(p). ``official`` is the authors' published rule: an integer k of 1..10 is drawn and the sample is
-    an expert one where ``k * 0.1 <= p`` in floating point, which makes 0.3, 0.6, 0.7 and 0.85 really 0.2, 0.5, 0.6 and 0.8.
+    ``exact`` is Bernoulli(p). ``official`` is the authors' published code: an integer k of 1..10 is
+    drawn, and the sample is an expert sample if ``k * 0.1 <= p``. In floating point this turns 0.3,
+    0.6, 0.7 and 0.85 into 0.2, 0.5, 0.6 and 0.8.
     """
     if not 0 <= p <= 1:
-        raise UserError(f"labels.p: found {p}; allowed: 0 to 1")
+        raise UserError(f"labels.p: found {p}; expected 0 to 1")
     if rule == "exact":
         return float(p)
     if rule == "official":

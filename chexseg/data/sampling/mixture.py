@@ -1,4 +1,4 @@
-"""Expert and weak samples mixed: each sample of a batch is an expert one with probability p (the paper, section 4.1)."""
+"""Mixing of expert and weak samples; p is the probability of an expert one (section 4.1)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from chexseg.seeds import derive
 
 
 class Mixture:
-    """Batches of `batch_size` samples from an expert and a weak source, either of which may be missing where p allows it.
+    """Batches of `batch_size` samples from an expert and a weak source.
 
-    Which samples are expert ones is drawn per epoch from a generator of its own, so that an epoch can be repeated or
-    skipped. `expert_share` tells the fraction realised so far.
+    A source may be None if p never selects it. Each epoch has its own generator for the choice
+    between the sources, so that an epoch can be repeated or skipped. `expert_share` is the actual
+    fraction of expert samples so far.
     """
 
     def __init__(
@@ -41,11 +42,11 @@ class Mixture:
         return self.drawn_expert / self.drawn if self.drawn else float("nan")
 
     def batches(self, epoch: int, samples: int) -> Iterator[dict[str, torch.Tensor]]:
-        """The full batches of one epoch of `samples` samples; at least one. Expert samples stand first in a batch."""
+        """Yield the full batches of an epoch, at least one, each with its expert samples first."""
         for experts in self._plan(epoch, samples):
             weaks = self.batch_size - experts
-            parts = [self.expert.take(experts)] if experts else []  # type: ignore[union-attr]
-            parts += [self.weak.take(weaks)] if weaks else []  # type: ignore[union-attr]
+            parts = [self.expert.take(experts)] if self.expert and experts else []
+            parts += [self.weak.take(weaks)] if self.weak and weaks else []
             self._count(experts)
             yield (
                 parts[0]
@@ -54,12 +55,12 @@ class Mixture:
             )
 
     def skip(self, epoch: int, samples: int) -> None:
-        """Move past an epoch as if its batches had been given: resuming after it then gives the same samples."""
+        """Skip an epoch, so that the next one has the same samples as if this one had been used."""
         for experts in self._plan(epoch, samples):
-            if experts:
-                self.expert.skip(experts)  # type: ignore[union-attr]
-            if experts < self.batch_size:
-                self.weak.skip(self.batch_size - experts)  # type: ignore[union-attr]
+            if self.expert and experts:
+                self.expert.skip(experts)
+            if self.weak and experts < self.batch_size:
+                self.weak.skip(self.batch_size - experts)
             self._count(experts)
 
     def _count(self, experts: int) -> None:
@@ -67,9 +68,8 @@ class Mixture:
         self.drawn_expert += experts
 
     def _plan(self, epoch: int, samples: int) -> list[int]:
-        """How many expert samples each batch of an epoch has."""
+        """Return the number of expert samples in each batch of an epoch."""
         count = max(1, samples // self.batch_size)
-        draws = np.random.default_rng(derive(self.seed, "mixture", epoch)).random(
-            (count, self.batch_size)
-        )
-        return (draws < self.probability).sum(axis=1).tolist()
+        generator = np.random.default_rng(derive(self.seed, "mixture", epoch))
+        draws = generator.random((count, self.batch_size))
+        return [int(experts) for experts in (draws < self.probability).sum(axis=1)]

@@ -1,4 +1,4 @@
-"""Radiographs with what is known of them, as an endless source of training samples: resident where they fit, else streamed."""
+"""Sources of radiographs with their labels and masks: resident if they fit, else streamed."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from chexseg.data.sampling.samplers import Resident, Source, Streamed
 from chexseg.errors import DamagedArtifactError
 from chexseg.seeds import derive
 
-#: Rows that a shuffle buffer holds at most, and its share of the bytes that a resident set may have.
+#: Largest shuffle buffer in rows, and as a fraction of the bytes that a resident set may use.
 BUFFER_ROWS, BUFFER_SHARE = 4096, 0.25
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A column made of what another artifact holds of the same images, in files of the same names as theirs.
+    """A column computed from another artifact of the same images, in files of the same names.
 
-    finish: (rows of the source, their stored values) -> the column's values of these rows, `row_bytes` bytes each.
+    finish: (row indices, their stored values) -> the column's values, `row_bytes` bytes per row.
     """
 
     directory: Path
@@ -41,11 +41,12 @@ def source(
     resident_bytes: int,
     stored: Mapping[str, Stored] | None = None,
 ) -> Source:
-    """Radiographs of the named images (sorted by id) as ``images``, with `columns`: one row an image, in the same order.
+    """Return a source of the named radiographs as ``images``, with `columns` and `stored` columns.
 
-    All of it is on the device if it fits into `resident_bytes`. Else the radiographs and what is `stored` beside them are
-    streamed by Ray Data, every pass in another order of the files and through a shuffle buffer, and the columns stay in
-    the host's memory. Both kinds end at the same samples a pass, in different orders.
+    image_ids: sorted. columns: one row per image, in that order. A set that fits in
+    `resident_bytes` is kept on the device. Otherwise Ray Data streams the radiographs and the
+    `stored` columns, with another order of the files in each pass and a shuffle buffer; `columns`
+    stay in host memory. Both kinds give the same samples per pass, in different orders.
     """
     stored = stored or {}
     side = radiographs.image_size(artifact)
@@ -54,14 +55,14 @@ def source(
         values.numel() * values.element_size() for values in columns.values()
     )
     if needed <= resident_bytes:
-        held = {"images": radiographs.pixels(artifact, image_ids), **columns}
+        resident = {"images": radiographs.pixels(artifact, image_ids), **columns}
         for name, part in stored.items():
             values = radiographs.load_cached(part.directory, part.column, image_ids)
             chunks = np.split(np.arange(len(image_ids)), range(64, len(image_ids), 64))
-            held[name] = torch.cat(
+            resident[name] = torch.cat(
                 [part.finish(rows, values[rows[0] : rows[-1] + 1]) for rows in chunks]
             )
-        return Resident({name: values.to(device) for name, values in held.items()}, seed)
+        return Resident({name: values.to(device) for name, values in resident.items()}, seed)
     names = [Path(path).name for path in shards.files(artifact / "images")]
     rows = {image_id: row for row, image_id in enumerate(image_ids)}
 
@@ -70,18 +71,17 @@ def source(
         files = [names[i] for i in order]
         pixels = _values(artifact / "images", "pixels", files, rows)
         others = [_values(part.directory, part.column, files, rows) for part in stored.values()]
-        together = zip_longest(pixels, *others, fillvalue=(-1, None))
-        while part := list(islice(together, 64)):
-            chosen = np.array([row for (row, _), *_ in part])
-            if any(row != row_beside for (row, _), *beside in part for row_beside, _ in beside):
-                raise DamagedArtifactError(
-                    f"{artifact}: its images are not those of {', '.join(str(p.directory) for p in stored.values())}"
-                )
-            batch = {name: values[chosen].numpy() for name, values in columns.items()}
+        aligned = zip_longest(pixels, *others, fillvalue=(-1, None))
+        while part := list(islice(aligned, 64)):
+            indices = np.array([row for (row, _), *_ in part])
+            if any(row != other for (row, _), *others in part for other, _ in others):
+                directories = ", ".join(str(column.directory) for column in stored.values())
+                raise DamagedArtifactError(f"{artifact}: its images are not those of {directories}")
+            batch = {name: values[indices].numpy() for name, values in columns.items()}
             batch["images"] = np.stack([image for (_, image), *_ in part])
             for k, (name, column) in enumerate(stored.items(), start=1):
                 values = torch.from_numpy(np.stack([row[k][1] for row in part]))
-                batch[name] = column.finish(chosen, values).numpy()
+                batch[name] = column.finish(indices, values).numpy()
             yield batch
 
     buffer = max(1, min(BUFFER_ROWS, int(BUFFER_SHARE * resident_bytes) // row_bytes))
@@ -91,10 +91,12 @@ def source(
 def _values(
     directory: Path, column: str, files: Sequence[str], rows: Mapping[str, int]
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(row, value) of the wanted images in the files' order; the same for every artifact, whose files are sorted by id."""
-    paths = [
-        str(directory / name) for name in files if (directory / name).exists()
-    ]  # none without rows is written
+    """Yield (row, value) of the wanted images, in the order of the files and within them by id.
+
+    The order is the same for all artifacts of the same images. A shard without rows has no file.
+    """
+    present = {Path(path).name: path for path in shards.files(directory)}
+    paths = [present[name] for name in files if name in present]
     if not paths:
         return
     layout = shards.metadata(paths[0])["arrays"][column]

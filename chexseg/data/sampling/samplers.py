@@ -1,7 +1,8 @@
-"""Endless, seeded streams of training samples: kept on the device where the set fits, from Ray Data where it doesn't.
+"""Endless, seeded streams of training samples: resident on the device, or streamed.
 
-Both give the same kind of thing, a dictionary of tensors with one row a sample, and reshuffle at every pass by a generator
-derived from the seed and the number of the pass, never by the order in which Ray delivers blocks.
+Both return dictionaries of tensors with one row per sample. They reshuffle in each pass by a
+generator derived from the seed and the number of the pass, never by the order in which Ray delivers
+blocks.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Columns = Mapping[str, torch.Tensor]
 
 
 class Source(Protocol):
-    """Samples without end. `taken` counts those given so far; `skip` moves on without giving any (resuming)."""
+    """An endless source of samples. `taken` counts those so far; `skip` omits some, to resume."""
 
     taken: int
 
@@ -30,18 +31,18 @@ class Source(Protocol):
     def skip(self, count: int) -> None: ...
 
     def once(self, size: int) -> Iterator[dict[str, torch.Tensor]]:
-        """Every row once, in batches of `size`, the last one smaller; what `take` gives next stays the same."""
+        """Yield each row once, in batches of `size`, the last smaller; `take` isn't affected."""
         ...
 
 
 class Resident:
-    """A set that fits, as tensors on the device; its rows must be sorted by image id, so that the seed alone decides."""
+    """A set of tensors on the device, sorted by image id so that the order depends on the seed."""
 
     def __init__(self, columns: Columns, seed: int):
         lengths = {len(values) for values in columns.values()}
         if len(lengths) != 1 or 0 in lengths:
             raise ValueError(
-                f"a source needs columns of one length, at least 1; found lengths {sorted(lengths)}"
+                f"columns: found lengths {sorted(lengths)}; expected one length, at least 1"
             )
         self.columns, self.seed, self.taken = dict(columns), seed, 0
         self._length = lengths.pop()
@@ -73,9 +74,10 @@ class Resident:
 
 
 class Streamed:
-    """A set that doesn't fit: every pass comes anew from `open_pass` and through a shuffle buffer of `buffer` rows.
+    """A set too large for memory: `open_pass` yields each pass, shuffled in a buffer of rows.
 
-    open_pass: number of the pass -> batches of arrays, `length` rows in all, in an order that depends on that number alone.
+    open_pass: number of the pass -> batches of arrays, `length` rows in total, in an order that
+    depends only on that number.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class Streamed:
         buffer: int = 4096,
     ):
         if length < 1:
-            raise ValueError("a streamed source needs at least one row")
+            raise ValueError("length: found 0 rows; expected at least one row")
         self.open_pass, self.seed, self.device, self.buffer = open_pass, seed, device, buffer
         self.taken, self._length = 0, length
         self._rows: Iterator[dict[str, np.ndarray]] | None = None
@@ -101,7 +103,7 @@ class Streamed:
 
     def take(self, count: int) -> dict[str, torch.Tensor]:
         if self._rows is None:
-            number, offset = divmod(self.taken, self._length)  # whole passes are skipped unread
+            number, offset = divmod(self.taken, self._length)  # without reading skipped passes
             self._rows = islice(self._shuffled(number), offset, None)
         rows = [next(self._rows) for _ in range(count)]
         self.taken += count
@@ -123,19 +125,19 @@ class Streamed:
     def _shuffled(self, number: int) -> Iterator[dict[str, np.ndarray]]:
         while True:
             generator = np.random.default_rng(derive(self.seed, "pass", number))
-            held: list[dict[str, np.ndarray]] = []
-            given = 0
+            buffered: list[dict[str, np.ndarray]] = []
+            count = 0
             for row in _rows(self.open_pass(number)):
-                held.append(row)
-                if len(held) > self.buffer:
-                    given += 1
-                    yield _pop(held, generator)
-            while held:
-                given += 1
-                yield _pop(held, generator)
-            if given != self._length:
+                buffered.append(row)
+                if len(buffered) > self.buffer:
+                    count += 1
+                    yield _pop(buffered, generator)
+            while buffered:
+                count += 1
+                yield _pop(buffered, generator)
+            if count != self._length:
                 raise ValueError(
-                    f"a streamed source gave {given} rows in pass {number}; allowed: {self._length}, its length"
+                    f"pass {number}: found {count} rows; expected {self._length}, the set's length"
                 )
             number += 1
 
@@ -144,13 +146,13 @@ def _rows(batches: Iterator[Mapping[str, np.ndarray]]) -> Iterator[dict[str, np.
     for batch in batches:
         names = list(batch)
         for values in zip(*(batch[name] for name in names), strict=True):
-            # A view would keep its whole batch in memory for as long as the row is held.
+            # Copied, because a view would keep its whole batch in memory.
             yield {name: np.array(value) for name, value in zip(names, values, strict=True)}
 
 
 def _pop(
-    held: list[dict[str, np.ndarray]], generator: np.random.Generator
+    buffered: list[dict[str, np.ndarray]], generator: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    chosen = int(generator.integers(len(held)))
-    held[chosen], held[-1] = held[-1], held[chosen]
-    return held.pop()
+    position = int(generator.integers(len(buffered)))
+    buffered[position], buffered[-1] = buffered[-1], buffered[position]
+    return buffered.pop()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from chexseg.analysis import weak_label_agreement
+from chexseg.analysis import classifiers, weak_label_agreement
 from chexseg.analysis.claims.verdicts import claims, claims_rows
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.statistics.scores import patient_of
@@ -123,8 +123,8 @@ def all_tables(results: StudyResults) -> dict[str, pd.DataFrame]:
     }
     if results.classifiers:
         tables |= {
-            "auroc": weak_label_agreement.auroc_rows(results),
-            "classifiers": weak_label_agreement.classifiers_rows(results),
+            "auroc": classifiers.auroc_rows(results),
+            "classifiers": classifiers.classifiers_rows(results),
         }
     tables |= paper_tables(results)
     tables |= {

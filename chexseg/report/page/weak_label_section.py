@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from chexseg.analysis import weak_label_agreement
+from chexseg.analysis import classifiers, weak_label_agreement
 from chexseg.analysis.published import css_name
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.weak_label_agreement import BETTER, MEAN, WORSE, LabelSet
@@ -161,8 +161,8 @@ def _verdict(row: dict[str, Any]) -> str:
 
 def classifiers_html(results: StudyResults) -> str:
     """Return the AUROC of each observation, one column per classifier."""
-    rows = weak_label_agreement.auroc_rows(results)
-    names = weak_label_agreement.classifier_names(results.classifiers)
+    rows = classifiers.auroc_rows(results)
+    names = classifiers.classifier_names(results.classifiers)
     heads = "".join(
         f'<th class="number">{escape(name)}<small>step {classifier.step:,} of '
         f"{classifier.steps:,}; {classifier.images:,} images</small></th>"
@@ -184,7 +184,7 @@ def classifiers_html(results: StudyResults) -> str:
     lacking = rows.loc[
         rows["reason"].notna() & (rows["observation"] != MEAN), "observation"
     ].tolist()
-    one_class = weak_label_agreement.ONE_CLASS.replace("valid", "<code>valid</code>")
+    one_class = classifiers.ONE_CLASS.replace("valid", "<code>valid</code>")
     dash = f" Dash: {one_class}: {', '.join(lacking)}." if lacking else ""
     text = (
         "Area under the ROC curve on <code>valid</code>; 0.5 is chance. The checkpoint with the "

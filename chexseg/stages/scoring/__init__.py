@@ -1,1 +1,1 @@
-"""Counting the pixels of predicted and true masks."""
+"""Pixel counts of predicted and expert masks."""

@@ -1,12 +1,13 @@
-"""A segmenter's masks, and the experts', at each image's own size instead of the training square's."""
+"""Predicted and expert masks at each image's original size instead of the training size."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from chexseg.data import chexlocalize, radiographs
 from chexseg.data.images import Frame
@@ -15,15 +16,16 @@ from chexseg.data.remote_path import Location
 from chexseg.saliency.thresholds import binarise
 
 
-def masks(logits_KSS: Any, thresholds_K: Any, frame: Frame) -> Any:
-    """One image's logits on the square -> masks_KHW at its own size: bool, on the logits' device.
+def masks(logits_KSS: Tensor, thresholds_K: Tensor, frame: Frame) -> Tensor:
+    """Return masks_KHW (bool, on the logits' device) of one image at its original size.
 
-    The borders are cut off, the rest is resized bilinearly, and a pixel is positive where its probability is strictly above
-    its pathology's threshold (CheXlocalize's order: resized first, then thresholded).
+    Padding is cut off and the logits are resized bilinearly. A pixel is positive if its probability
+    is strictly above its pathology's threshold. Resizing before thresholding is CheXlocalize's
+    order.
     """
     inner_KHW, size = frame.cut(logits_KSS), (frame.height, frame.width)
     out_KHW = torch.empty((len(inner_KHW), *size), dtype=torch.bool, device=inner_KHW.device)
-    # One by one: ten maps of a full-size radiograph would be 260 MB of floats, twice.
+    # One map at a time: ten maps of a full-size radiograph would take 260 MB of floats, twice.
     for k, threshold in enumerate(thresholds_K):
         large_11HW = torch.nn.functional.interpolate(
             inner_KHW[None, k : k + 1], size, mode="bilinear", align_corners=False
@@ -33,10 +35,11 @@ def masks(logits_KSS: Any, thresholds_K: Any, frame: Frame) -> Any:
 
 
 @dataclass(frozen=True)
-class Truth:
-    """The experts' masks of the test set as published, and where each image lies in its square.
+class ExpertMasks:
+    """The published expert masks of the test set.
 
-    fingerprint: of the raw data that the masks are from.
+    frames: image id -> position of the image in its training square.
+    fingerprint: fingerprint of the raw data that the masks are from.
     """
 
     mask_file: chexlocalize.MaskFile
@@ -44,20 +47,18 @@ class Truth:
     fingerprint: str
 
     @classmethod
-    def of_test(cls, inputs: Mapping[str, Location], image_ids: Sequence[str]) -> Truth:
-        """Of the named images. `inputs`: ``test``, ingested, and the root of the raw data, ``data``."""
+    def of_test(cls, test: Path, data: Location, image_ids: Sequence[str]) -> ExpertMasks:
+        """Return the masks of these images. `test` is ingested; `data` is the raw data root."""
         table = (
-            radiographs.index(inputs["test"])
-            .set_index("image_id")
-            .loc[list(image_ids), ["height", "width"]]
+            radiographs.index(test).set_index("image_id").loc[list(image_ids), ["height", "width"]]
         )
-        size = radiographs.image_size(inputs["test"])
+        size = radiographs.image_size(test)
         frames = {
             row.Index: Frame(int(row.height), int(row.width), size) for row in table.itertuples()
         }
-        raw = RawSplit(inputs["data"], "test")
+        raw = RawSplit(data, "test")
         return cls(raw.masks(), frames, raw.fingerprint())
 
-    def masks(self, image_id: str, pathologies: Sequence[str]) -> Any:
-        """masks_KHW of one image: bool, on the CPU. Ingest has checked that they are of the image's size."""
+    def masks(self, image_id: str, pathologies: Sequence[str]) -> Tensor:
+        """Return masks_KHW of one image: bool, on the CPU. Ingest has checked their size."""
         return torch.from_numpy(self.mask_file.masks(image_id, pathologies))

@@ -1,1 +1,1 @@
-"""What the stages that train a network share."""
+"""Training loops: their data, checkpoints, timing and Ray Train workers."""

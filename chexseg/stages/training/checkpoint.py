@@ -1,7 +1,7 @@
-"""Training that goes on after a kill: the state of a loop in one file, and a mark that it has ended.
+"""Resumable training: the state of a loop in one file, and a record that training has finished.
 
-Both files say what must be in them: a state begins with the SHA-256 of the rest; the mark has its own, and that of the
-weights. What is damaged counts as not there.
+Both files carry checksums. A state begins with the SHA-256 of the rest; the record of a finished
+training has its own digest and those of the weights. A damaged file is treated as missing.
 """
 
 from __future__ import annotations
@@ -13,21 +13,25 @@ import os
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from chexseg.store.manifest import is_sealed, seal, sha256
 
 STATE = "resume.pt"
-#: Facts of a training that has ended; its weights are there.
+#: Facts of a finished training whose weights are written.
 ENDED = "training.json"
-#: Bytes of the digest that a state begins with.
+#: Length in bytes of the digest at the start of a state.
 DIGEST = hashlib.sha256().digest_size
 
 
-def save(out: Path, model: Any, optimizer: Any, **state: Any) -> None:
-    """Write the state of a training loop, whole or not at all. `state` is plain: numbers, strings, tensors, containers."""
+def save(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, **state: Any) -> None:
+    """Write the state of a training loop atomically.
+
+    `state` holds plain values: numbers, strings, tensors and containers of them.
+    """
     buffer = io.BytesIO()
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), **state}, buffer)
     temporary = out / f".{STATE}.{os.getpid()}"
@@ -37,8 +41,8 @@ def save(out: Path, model: Any, optimizer: Any, **state: Any) -> None:
     temporary.replace(out / STATE)
 
 
-def load(out: Path, model: Any, optimizer: Any) -> dict[str, Any] | None:
-    """What `save` was given, with the model and the optimizer filled in; None where there is nothing to go on from."""
+def load(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+    """Restore model and optimizer, and return the state passed to `save`; None if there is none."""
     path = out / STATE
     try:
         content = memoryview(path.read_bytes())
@@ -46,34 +50,30 @@ def load(out: Path, model: Any, optimizer: Any) -> dict[str, Any] | None:
         return None
     try:
         if hashlib.sha256(content[DIGEST:]).digest() != content[:DIGEST]:
-            raise EOFError("not what was written")
+            raise EOFError("checksum mismatch")
         state = torch.load(io.BytesIO(content[DIGEST:]), weights_only=True, map_location="cpu")
-    except (
-        RuntimeError,
-        EOFError,
-        pickle.UnpicklingError,
-    ):  # damaged: another try would find the same
-        path.unlink(missing_ok=True)  # another worker may have found it so too
+    except (RuntimeError, EOFError, pickle.UnpicklingError):
+        # Delete it, or every retry would fail the same way. Another worker may do so first.
+        path.unlink(missing_ok=True)
         return None
     model.load_state_dict(state.pop("model"))
     optimizer.load_state_dict(state.pop("optimizer"))
-    return state
+    return cast(dict[str, Any], state)
 
 
-def once(out: Path, weights: str, train: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-    """The facts of `train`, whose last act is to write the file `weights` with its JSON.
+def train_once(out: Path, weights: str, train: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the facts of `train`, and skip it if it has finished before.
 
-    A stage killed later, in what it does with them, doesn't train again.
+    `train` must write the file `weights` and its JSON last. A stage that is killed later, while it
+    uses the weights, then doesn't train again.
     """
     ended = out / ENDED
     digests = _digests(out / weights)
     try:
-        mark = json.loads(ended.read_text())
-        if (
-            not is_sealed(mark) or mark["files"] != digests
-        ):  # damaged since, or of an earlier version
-            raise ValueError(f"{ended}: not what was written")
-        facts = mark["facts"]
+        record = json.loads(ended.read_text())
+        if not is_sealed(record) or record["files"] != digests:
+            raise ValueError(f"{ended}: damaged, or written by an earlier version")
+        facts = cast(dict[str, Any], record["facts"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         ended.unlink(missing_ok=True)
         facts = dict(train())
@@ -85,7 +85,7 @@ def once(out: Path, weights: str, train: Callable[[], Mapping[str, Any]]) -> dic
 
 
 def _digests(weights: Path) -> dict[str, str | None]:
-    """The SHA-256 of the weights and of the JSON beside them; None for a file that isn't there."""
+    """Return file name -> SHA-256 of the weights and of their JSON; None for a missing file."""
     out: dict[str, str | None] = {}
     for path in (weights, weights.with_suffix(".json")):
         try:

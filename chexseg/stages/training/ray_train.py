@@ -1,8 +1,8 @@
-"""A training loop on workers of Ray Train: the one place where stages meet it.
+"""Training loops on Ray Train workers; the only module of the stages that uses Ray Train.
 
-The worker may die and is started again; the loop goes on from what it has saved itself (`stages.training.checkpoint`), just as it does
-in a process of its own, so Ray Train keeps no checkpoints. Where a cluster has no room for the worker, Ray Train waits for
-it: an autoscaling cluster may be about to grow.
+A worker that dies is started again, and the loop resumes from the state it has saved itself
+(`stages.training.checkpoint`), as it does without Ray. Ray Train therefore keeps no checkpoints. If
+a cluster has no room for a worker, Ray Train waits, because an autoscaler may be adding nodes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -30,7 +30,7 @@ from chexseg.stages.training import checkpoint
 _ERRORS = {error.__name__: error for error in (UserError, DamagedArtifactError)}
 
 
-def once(
+def train_once(
     train: Callable[..., Mapping[str, Any]],
     config: Any,
     inputs: Mapping[str, Path],
@@ -38,49 +38,53 @@ def once(
     weights: str,
     context: StageContext,
 ) -> dict[str, Any]:
-    """``train(config, inputs, out, execution)`` by `run`, unless its result is there already (`resume.once`)."""
+    """Return the facts of ``train(config, inputs, out, context)``, called by `run`.
+
+    Training that has finished before is skipped (`checkpoint.train_once`).
+    """
     loop = functools.partial(train, config, dict(inputs), out)
     name = context.title or f"{train.__module__.rpartition('.')[2]} with {config.architecture}"
-    return checkpoint.once(out, weights, lambda: run(loop, name, out, context))
+    return checkpoint.train_once(out, weights, lambda: run(loop, name, out, context))
 
 
 def run(
     loop: Callable[[StageContext], Mapping[str, Any]], name: str, out: Path, context: StageContext
 ) -> dict[str, Any]:
-    """``loop(execution)`` in this process, or, where `context.train_failures` says so, on workers of Ray Train.
+    """Run ``loop(context)`` in this process, or on Ray Train workers if `train_failures` is set.
 
-    `context.train_workers` workers run the loop in one process group; worker 0 returns what JSON can hold. Exceptions
-    arrive here: a `UserError` as itself, others as RuntimeError with the worker's traceback; neither is tried again.
-    Workers of which one dies are started again `train_failures` times.
+    `context.train_workers` workers run the loop in one process group; worker 0 returns the facts,
+    which must be JSON. After a worker dies, all are restarted, at most `train_failures` times. An
+    exception in the loop is not retried: a `UserError` or `DamagedArtifactError` is raised as it
+    is, any other as a RuntimeError with the worker's traceback.
     """
     if context.train_failures is None:
         return dict(loop(context))
-    # The controller asks its workers this often whether they are done; and what Ray Train would tell them of a node that
-    # is about to go, from a process of its own, no loop here listens to.
+    # Poll the workers more often than Ray Train does by default, so that short runs end soon. The
+    # preemption watcher is a process that warns loops before their node goes; no loop here listens.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     from ray import train
     from ray.train.torch import TorchTrainer
 
-    scratch, answer = out / "ray-train", out / "answer.writing"
+    scratch, answer_file = out / "ray-train", out / "answer.writing"
     shutil.rmtree(scratch, ignore_errors=True)
-    answer.unlink(missing_ok=True)
+    answer_file.unlink(missing_ok=True)
     gpu = context.device != "cpu"
-    several = (
-        context.train_workers > 1
-    )  # an upstream stage with a GPU leaves the CPUs to those beside it
-    resources: dict[str, float] = {"CPU": context.threads if several or not gpu else 1}
+    # A single worker with a GPU takes one CPU and leaves the others to stages that run beside it.
+    single = gpu and context.train_workers == 1
+    resources: dict[str, float] = {"CPU": 1 if single else context.threads}
     if gpu:
         resources["GPU"] = context.map_gpus
     trainer = TorchTrainer(
         functools.partial(
-            _work,
+            _run_worker,
             loop,
-            str(answer),
+            str(answer_file),
             replace(context, train_failures=None),
             code_version.running(),
         ),
-        scaling_config=train.ScalingConfig(
+        # mypy sees version 1 of Ray Train, which has no label_selector.
+        scaling_config=train.ScalingConfig(  # type: ignore[call-arg]
             num_workers=context.train_workers,
             use_gpu=gpu,
             resources_per_worker=resources,
@@ -96,51 +100,48 @@ def run(
         try:
             trainer.fit()
         except train.TrainingFailedError:
-            if not answer.exists():
+            if not answer_file.exists():
                 raise
-        found = json.loads(answer.read_text())
+        answer = json.loads(answer_file.read_text())
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-        answer.unlink(missing_ok=True)
-    if "error" in found:
-        if found["kind"] in _ERRORS:
-            raise _ERRORS[found["kind"]](found["error"])
-        raise RuntimeError(f"{found['kind']}: {found['error']}\n{found['traceback']}")
-    return found["facts"]
+        answer_file.unlink(missing_ok=True)
+    if "error" in answer:
+        if answer["kind"] in _ERRORS:
+            raise _ERRORS[answer["kind"]](answer["error"])
+        raise RuntimeError(f"{answer['kind']}: {answer['error']}\n{answer['traceback']}")
+    return cast(dict[str, Any], answer["facts"])
 
 
-def _work(
+def _run_worker(
     loop: Callable[[StageContext], Mapping[str, Any]],
-    answer: str,
+    answer_file: str,
     context: StageContext,
     code: code_version.CodeVersion,
 ) -> None:
-    """One worker's part. A loop that fails would fail again: the others end too, and a new group finds the answer there.
+    """Run the loop on one worker and write its facts, or its error, to `answer_file`.
 
-    A collective operation that fails says that another worker is gone: that is no answer, and a new group tries again.
+    A loop that fails would fail again. Its error ends the other workers too, and a new group finds
+    the file and stops. A failed collective operation means that another worker has died; it is
+    not written, so that a new group tries again.
     """
-    if Path(answer).exists():
+    if Path(answer_file).exists():
         return
     if distributed.rank() > 0:
         context = replace(context, progress=no_progress)
     try:
         code_version.require(code)
-        found: dict[str, Any] = {"facts": loop(context)}
+        answer: dict[str, Any] = {"facts": loop(context)}
     except Exception as error:
         if distributed.lost_a_worker(error):
             raise
-        kind = (
-            "DamagedError"
-            if isinstance(error, (pa.ArrowException, OSError))
-            else type(error).__name__
-        )
-        found = {"kind": kind, "error": str(error), "traceback": traceback.format_exc()}
-    alone = distributed.workers() == 1
-    if "error" in found or distributed.rank() == 0:
-        with (
-            suppress(FileExistsError),
-            open(answer, "x") as file,
-        ):  # of several errors the first is the cause
-            json.dump(found, file)
-    if "error" in found and not alone:  # the others wait for this one in a collective operation
-        raise RuntimeError(found["error"])
+        damaged = isinstance(error, (pa.ArrowException, OSError))
+        kind = (DamagedArtifactError if damaged else type(error)).__name__
+        answer = {"kind": kind, "error": str(error), "traceback": traceback.format_exc()}
+    if "error" in answer or distributed.rank() == 0:
+        # Mode "x" keeps the first of several errors, which is the cause.
+        with suppress(FileExistsError), open(answer_file, "x") as file:
+            json.dump(answer, file)
+    # End the other workers too, which wait for this one in a collective operation.
+    if "error" in answer and distributed.workers() > 1:
+        raise RuntimeError(answer["error"])

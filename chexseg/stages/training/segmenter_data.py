@@ -1,4 +1,4 @@
-"""What a segmenter trains on, chooses its epoch on and its thresholds on: images and masks, resident or streamed."""
+"""Data for a segmenter: training batches, and the images that choose its epoch and thresholds."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from chexseg.data import radiographs, shards
 from chexseg.data.sampling import radiograph_samplers, samplers, splits
@@ -24,35 +25,40 @@ from chexseg.stages.configs import FitConfig
 from chexseg.stages.scoring import weak_label_scores
 
 #: (images (N, H, W) uint8, packed masks (N, bytes) uint8), both on the device.
-Masked = tuple[torch.Tensor, torch.Tensor]
+MaskedImages = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What a cell trains on: `batches(epoch)`; what its epoch is chosen on; what its thresholds are chosen on.
+    """The data of one `fit`. Images are uint8 (N, H, W), masks packed bits (N, bytes).
 
-    Images are uint8 (N, H, W), masks packed bits (N, bytes), all on the device. A batch's ``rows`` are places in `ids`.
+    batches: epoch number -> its batches, on the device; a batch's ``rows`` are positions in `ids`.
+    skip: advance past the epoch of this number without loading it.
+    samples: samples per epoch.
+    select: images and masks that choose the epoch.
+    thresholds: yield the images and masks that choose the thresholds, in batches.
+    facts: figures for the manifest.
     """
 
-    batches: Callable[[int], Iterator[dict[str, torch.Tensor]]]
+    batches: Callable[[int], Iterator[dict[str, Tensor]]]
     skip: Callable[[int], None]
     ids: Sequence[str]
     samples: int
-    select: Masked
-    thresholds: Callable[[], Iterator[dict[str, torch.Tensor]]]
+    select: MaskedImages
+    thresholds: Callable[[], Iterator[dict[str, Tensor]]]
     facts: Callable[[], dict[str, Any]]
 
 
 def expert_ids(config: FitConfig, valid: Path) -> tuple[list[str], list[str]]:
-    """(training, selection) ids of the expert images."""
+    """Return (training ids, selection ids) of the expert images."""
     ids, patients = zip(*radiographs.mask_index(valid), strict=True)
     return splits.expert_split(
         ids, patients, config.expert_train, config.expert_select, config.split_seed
     )
 
 
-def expert_set(config: FitConfig, valid: Path, image_ids: list[str], device: str) -> Masked:
-    """(images, packed masks) of expert images."""
+def expert_set(config: FitConfig, valid: Path, image_ids: list[str], device: str) -> MaskedImages:
+    """Return (images, packed masks) of expert images."""
     images = radiographs.pixels(valid, image_ids)
     return images.to(device), radiographs.expert_masks(
         valid, image_ids, config.pathologies, images.shape[-1]
@@ -62,7 +68,7 @@ def expert_set(config: FitConfig, valid: Path, image_ids: list[str], device: str
 def expert_source(
     config: FitConfig, valid: Path, image_ids: list[str], device: str
 ) -> samplers.Source:
-    """Expert images and masks: few enough to be kept on any device."""
+    """Return a source of expert images and masks, which are few enough to fit on any device."""
     images, masks = expert_set(config, valid, image_ids, device)
     columns = {
         "images": images,
@@ -75,13 +81,11 @@ def expert_source(
 def weak_source(
     config: FitConfig, inputs: Mapping[str, Path], context: StageContext, first: int
 ) -> tuple[samplers.Source, list[str]]:
-    """This trial's draw of weakly labelled images with their masks, and their ids. Their ``rows`` begin at `first`."""
+    """Return (source, ids) of this trial's weakly labelled images; ``rows`` start at `first`."""
     directory = inputs["weak"] / "train"
     pool = radiographs.ids(directory)
     positive = np.zeros(len(pool), dtype=bool)
-    if (
-        config.prefer_positives
-    ):  # else the labels of 191,000 images would be read for a hundred of them
+    if config.prefer_positives:  # reads the labels of the whole pool, up to 191,000 images
         table = radiographs.index(inputs["train"], set(pool)).set_index("image_id")
         positive = (radiographs.labels(table.loc[pool], config.pathologies) == 1).any(axis=1)
     ids = splits.weak_images(
@@ -93,7 +97,7 @@ def weak_source(
     present_NK = weak_label_scores.present(inputs["train"], ids, config.negatives_empty)[:, chosen]
     side = radiographs.image_size(inputs["train"])
 
-    def masks(rows: np.ndarray, scores_NKhw: torch.Tensor) -> torch.Tensor:
+    def masks(rows: np.ndarray, scores_NKhw: Tensor) -> Tensor:
         return radiographs.pack_bits(
             weak_masks(scores_NKhw[:, chosen], thresholds_K, present_NK[rows], side)
         )
@@ -116,7 +120,7 @@ def weak_source(
 
 
 def mixed(config: FitConfig, inputs: Mapping[str, Path], context: StageContext) -> TrainingSet:
-    """Expert and weak images, mixed by p. Raises `UserError` where there are fewer images than asked for."""
+    """Return expert and weak images mixed with probability p. Raises `UserError` for too few."""
     probability = effective_probability(config.p, config.mixing)
     train_ids, select_ids = expert_ids(config, inputs["valid"])
     expert = weak = None
@@ -131,8 +135,8 @@ def mixed(config: FitConfig, inputs: Mapping[str, Path], context: StageContext) 
         expert, weak, config.p, config.batch_size, derive(config.seed, "mixture"), config.mixing
     )
     samples = config.samples_per_epoch or len(ids)
-    # No expert mask reaches a weakly supervised cell, but by the choice of its epoch.
-    thresholds: Any = expert or weak
+    # A weakly supervised cell uses expert masks only to choose its epoch.
+    thresholds = cast(samplers.Source, expert or weak)
     return TrainingSet(
         batches=lambda epoch: mixture.batches(epoch, samples),
         skip=lambda epoch: mixture.skip(epoch, samples),
@@ -145,7 +149,10 @@ def mixed(config: FitConfig, inputs: Mapping[str, Path], context: StageContext) 
 
 
 def student(config: FitConfig, inputs: Mapping[str, Path], context: StageContext) -> TrainingSet:
-    """Training images with a teacher's stride-4 logits. Fewer than a batch fill it by standing in it several times."""
+    """Return training images with a teacher's stride-4 logits.
+
+    Fewer images than a batch are repeated within it.
+    """
     train_ids, select_ids = expert_ids(config, inputs["valid"])
     directory = inputs["teacher"] / "train"
     ids = distil.images(inputs["teacher"], config.fraction)

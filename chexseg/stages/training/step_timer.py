@@ -1,4 +1,4 @@
-"""How long the steps of a training loop take, and how long of it they wait for their samples."""
+"""Running means of a training loop's step time, and of the time spent waiting for data."""
 
 from __future__ import annotations
 
@@ -9,37 +9,38 @@ from typing import TypeVar
 Batch = TypeVar("Batch")
 
 
-class Pace:
-    """Means over about the last twenty steps, in seconds. What happens between two steps, as scoring, counts for neither.
-    The first step, which warms everything up, is forgotten with the second.
+class StepTimer:
+    """Running means over about the last twenty steps, in seconds.
 
-    On a GPU, which works while the loop goes on, the mean over many steps is right and a single one isn't.
+    Work between two steps, such as scoring, is not counted. The second step replaces the first,
+    which includes the warm-up. A GPU runs asynchronously, so only the mean over many steps is
+    right there, not a single one.
     """
 
     def __init__(self) -> None:
         self.figures: dict[str, float] = {}
-        self._began = self._waited = 0.0
+        self._started = self._waited = 0.0
         self._steps = 0
 
     def wait(self, take: Callable[[], Batch]) -> Batch:
-        """``take()``, with which a step begins."""
-        self._began = time.perf_counter()
+        """Begin a step with ``take()`` and return its result."""
+        self._started = time.perf_counter()
         batch = take()
-        self._waited = time.perf_counter() - self._began
+        self._waited = time.perf_counter() - self._started
         return batch
 
     def over(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches of an epoch; each begins a step."""
-        iterator, end = iter(batches), object()
-        while (batch := self.wait(lambda: next(iterator, end))) is not end:
+        """Yield the batches of an epoch; each begins a step."""
+        iterator = iter(batches)
+        while (batch := self.wait(lambda: next(iterator, None))) is not None:
             yield batch
 
-    def step(self) -> dict[str, float]:
-        """Of a step that ends here: what `StageContext.progress` is to be told."""
+    def finish_step(self) -> dict[str, float]:
+        """End a step and return the means, for `StageContext.progress`."""
         self._steps += 1
         kept = 0.95 if self._steps > 2 else 0.0
         for name, value in (
-            ("step s", time.perf_counter() - self._began),
+            ("step s", time.perf_counter() - self._started),
             ("data wait s", self._waited),
         ):
             self.figures[name] = kept * self.figures.get(name, value) + (1 - kept) * value

@@ -132,7 +132,7 @@ def test_a_stream_holds_its_buffer_and_no_more():
 
 def test_a_stream_whose_pass_is_short_says_so():
     source = Streamed(lambda number: iter([{"row": np.arange(3)}]), 4, 0)
-    with pytest.raises(ValueError, match="gave 3 rows in pass 0; allowed: 4"):
+    with pytest.raises(ValueError, match="pass 0: found 3 rows; expected 4"):
         source.take(4)
 
 

@@ -1,0 +1,103 @@
+"""Wrap every private member of Ray that chexseg uses; no other module touches one.
+
+Each function says why nothing public will do, and names the Ray issue that covers it, if any.
+Written for Ray 2.60; `pyproject.toml` excludes the next minor version.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.job_config import JobConfig
+
+#: Variables that Tune copies from the driver's environment into that of its actors.
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECURITY_TOKEN",
+    "AWS_SESSION_TOKEN",
+}
+
+
+class WorkerPath(JobConfig):
+    """Configure a Ray job whose workers import from `path`, in this order, before `sys.path`.
+
+    By default Ray inserts the driver's current directory first, where a file could shadow an
+    installed package (ray-project/ray#42863, and #17518 for the script's directory).
+    """
+
+    def __init__(self, path: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.path = path
+
+    def _serialize(self) -> str:  # bytes in fact; the hint is Ray's
+        # By now Ray has added its directories. A worker inserts the entries one by one in front.
+        self._py_driver_sys_path = [os.path.abspath(directory) for directory in reversed(self.path)]
+        self._cached_pb = None
+        return super()._serialize()
+
+
+@contextmanager
+def loopback_address() -> Iterator[None]:
+    """Let `ray.init` use 127.0.0.1 as this node's address, so that its servers listen there only.
+
+    Ray does so on macOS. On Linux it replaces a loopback address by one that other hosts reach,
+    and has no argument against that (ray-project/ray#26293, closed as intended).
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def session_directory(path: Path) -> dict[str, Any]:
+    """Return the option of `ray.init` for the directory of Ray's logs and sockets.
+
+    The public `RAY_TMPDIR` would also apply to every process that the driver starts.
+    """
+    return {"_temp_dir": str(path)}
+
+
+def idle_worker_limit(workers: int) -> dict[str, Any]:
+    """Return the option of `ray.init` for the number of idle workers that Ray keeps.
+
+    By default it is the number of CPUs. Above it Ray stops workers idle for one second, and what
+    they have imported is lost (ray-project/ray#27863).
+    """
+    return {"_system_config": {"num_workers_soft_limit": workers}}
+
+
+def is_draining(node: str) -> bool:
+    """Return True if Ray was notified that the node will go away, as after a spot notice.
+
+    Only Ray Train reports this to its workers (ray-project/ray#63807), not Ray Core or Tune.
+    """
+    return node in ray._private.state.state.get_draining_nodes()
+
+
+def set_process_title(name: str) -> None:
+    """Set the name of this process in the dashboard and in `top`, until its next actor call.
+
+    Tune names an actor once for all of its trials (ray-project/ray#24876).
+    """
+    ray._raylet.setproctitle(f"ray::{name}")  # type: ignore[attr-defined]  # compiled
+
+
+def keep_credentials_local() -> None:
+    """Stop Tune from copying AWS credentials into its actors' environments.
+
+    Ray writes these into its logs in plain text. Workers have the credentials of their nodes.
+    There is no setting, and we know of no issue.
+    """
+    from ray.tune.execution import class_cache
+
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)

@@ -1,0 +1,91 @@
+"""Writing to --out: whole or not at all, never over other files, and errors in one line."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from chexseg.cli.options import new_directory, one_line_os_errors
+from chexseg.errors import UserError
+
+TAKEN = "already exists; expected: a new or empty directory$"
+
+
+def fill(directory: Path, text: str = "new") -> None:
+    directory.mkdir()
+    (directory / "file").write_text(text)
+
+
+def test_equal_outs_do_not_interfere_and_the_first_to_finish_wins(tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=f"out: {TAKEN}"), new_directory(out) as later:
+        fill(later, "later")
+        with new_directory(out) as first:
+            assert first != later
+            fill(first, "first")
+        assert (later / "file").read_text() == "later"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (out / "file").read_text() == "first"
+
+
+def test_neighbours_of_any_name_stay(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / ".out.partial").symlink_to(tmp_path / "mine")
+    (tmp_path / ".new.partial").mkdir()
+    (tmp_path / ".new.partial" / "notes").write_text("kept")
+    for name in ("out", "new"):
+        with new_directory(tmp_path / name) as directory:
+            fill(directory)
+    assert (tmp_path / ".new.partial" / "notes").read_text() == "kept"
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "link to a file", "link to a directory"])
+def test_whatever_appears_at_out_meanwhile_stays(kind, tmp_path):
+    out, other = tmp_path / "out", tmp_path / "other"
+    with pytest.raises(UserError, match="out") as caught, new_directory(out) as directory:
+        fill(directory)
+        place = other if "link" in kind else out
+        fill(place, "theirs") if "directory" in kind else place.write_text("theirs")
+        if "link" in kind:
+            out.symlink_to(other)
+    assert "\n" not in str(caught.value)
+    assert (out / "file" if "directory" in kind else out).read_text() == "theirs"
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_an_empty_directory_is_filled_also_through_a_link_with_the_usual_mode(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    with new_directory(tmp_path / "link") as directory:
+        fill(directory)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "empty" / "file").read_text() == "new"
+    (tmp_path / "usual").mkdir()
+    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("empty", "usual")}
+    assert len(modes) == 1
+
+
+@pytest.mark.parametrize("name", [253 * "x", 300 * "x", "file/out"])
+def test_a_name_that_the_file_system_refuses_is_one_line(name, tmp_path):
+    """253 characters are allowed, but leave no room for a longer name within."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError) as caught, new_directory(tmp_path / name) as directory:
+        fill(directory)
+        (directory / f"{name}.png").write_text("")
+    message = str(caught.value)
+    assert message.startswith(str(tmp_path)) and "\n" not in message
+    assert message.endswith((": File name too long", ": File exists"))
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_the_other_commands_name_the_file_that_cannot_be_written(tmp_path):
+    (tmp_path / "out").write_text("")
+    with (
+        pytest.raises(UserError, match=r"^/.*/out: File exists$"),
+        one_line_os_errors(tmp_path / "out"),
+    ):
+        (tmp_path / "out").mkdir(exist_ok=True)

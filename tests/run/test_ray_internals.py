@@ -1,0 +1,68 @@
+"""Private members of Ray are used in one module, and they exist in the installed Ray."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import chexseg
+
+PRIVATE = re.compile(
+    r"""\bray(\.\w+)*\._\w+              # ray._private, ray._raylet, ray.x._internal
+    |from\ ray[\w.]*\ import\ _\w+
+    |from\ ray\.[\w.]*\._\w+
+    |ray\.tune\.execution|class_cache
+    |_system_config|_temp_dir|_py_driver_sys_path
+    """,
+    re.VERBOSE,
+)
+
+
+def test_private_members_of_ray_are_used_in_one_module():
+    package = Path(chexseg.__file__).parent
+    users = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if PRIVATE.search(path.read_text())
+    }
+    assert users == {"run/ray_internals.py"}
+
+
+@pytest.mark.parametrize(
+    ("line", "private"),
+    [
+        ("ray._private.state.state.get_draining_nodes()", True),
+        ("from ray._private import ray_constants", True),
+        ("from ray.tune.execution import class_cache", True),
+        ("from ray.train.v2._internal.execution import preemption", True),
+        ("ray.init(_system_config={})", True),
+        ("ray.util.placement_group([])", False),
+        ("from ray.tune import Result", False),
+    ],
+)
+def test_private_members_are_recognised(line, private):
+    assert bool(PRIVATE.search(line)) == private
+
+
+@pytest.mark.heavy  # it imports Ray and Tune
+def test_ray_has_the_members():
+    import ray
+    from ray._private import ray_constants
+    from ray.job_config import JobConfig
+    from ray.tune.execution import class_cache
+
+    from chexseg.run import ray_internals
+
+    assert isinstance(ray_constants.ENABLE_RAY_CLUSTER, bool)
+    assert hasattr(ray._private.state.state, "get_draining_nodes")
+    assert hasattr(ray._raylet, "setproctitle")
+    assert {"_py_driver_sys_path", "_cached_pb"} <= vars(JobConfig()).keys()
+    assert class_cache.ENV_VARS_TO_PROPAGATE & ray_internals.CREDENTIALS
+    before = set(class_cache.ENV_VARS_TO_PROPAGATE)
+    try:
+        ray_internals.keep_credentials_local()
+        assert not class_cache.ENV_VARS_TO_PROPAGATE & ray_internals.CREDENTIALS
+    finally:
+        class_cache.ENV_VARS_TO_PROPAGATE.update(before)
