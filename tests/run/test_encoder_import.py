@@ -95,7 +95,7 @@ def test_an_import_is_an_artifact_like_any_other(files, store):
         torch.equal(value, source[f"module.encoder_q.{name}"]) for name, value in weights.items()
     )
     assert encoders.describe(artifact.path / ENCODER_WEIGHTS)["init"] == "moco"
-    assert not list((store.root / ".partial").iterdir())
+    assert not list((store.backend.local / ".partial").iterdir())
 
 
 def test_the_same_weights_again_are_found_and_of_several_the_last_import_counts(files, tmp_path):

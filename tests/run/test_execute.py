@@ -20,6 +20,7 @@ from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
 from chexseg.stages.configs import ClassifyConfig
 from chexseg.store import manifest
 from chexseg.store.store import Store
+from tests.store.places import result_path
 
 CONTEXT = StageContext(threads=1)
 STUDY = """
@@ -64,7 +65,7 @@ def finished(phantom_root, tmp_path_factory) -> Store:
 
 @pytest.fixture
 def copy(finished, tmp_path) -> Store:
-    shutil.copytree(finished.root, tmp_path / "store")
+    shutil.copytree(finished.backend.local, tmp_path / "store")
     return Store(tmp_path / "store")
 
 
@@ -134,7 +135,7 @@ def test_data_that_is_put_back_after_it_was_read_is_not_kept_either(
 
 
 def test_scores_at_the_images_own_size_are_of_the_masks_that_were_planned_with(planned, copy, root):
-    shutil.rmtree(copy.path("score", node_of(planned, "score").key))
+    shutil.rmtree(result_path(copy, "score", node_of(planned, "score").key))
     change_masks(root)
     with pytest.raises(
         UserError, match="what score has read isn't what this study was planned with"
@@ -168,12 +169,14 @@ def test_a_segmenter_that_is_not_what_was_fitted_is_not_scored_and_made_again(
     planned, copy, root, damage
 ):
     fitted, scored = node_of(planned, "fit"), node_of(planned, "score")
-    shutil.rmtree(copy.path("score", scored.key))
-    before = (copy.path("fit", fitted.key) / SEGMENTER_WEIGHTS).read_bytes()
-    size = {path.name: path.stat().st_size for path in copy.path("fit", fitted.key).iterdir()}
-    damage(copy.path("fit", fitted.key))
+    shutil.rmtree(result_path(copy, "score", scored.key))
+    before = (result_path(copy, "fit", fitted.key) / SEGMENTER_WEIGHTS).read_bytes()
+    size = {
+        path.name: path.stat().st_size for path in result_path(copy, "fit", fitted.key).iterdir()
+    }
+    damage(result_path(copy, "fit", fitted.key))
     assert {
-        path.name: path.stat().st_size for path in copy.path("fit", fitted.key).iterdir()
+        path.name: path.stat().st_size for path in result_path(copy, "fit", fitted.key).iterdir()
     } == size
     with pytest.raises(RuntimeError, match="not what its manifest says"):
         run(planned, copy, root, "score")
@@ -181,13 +184,13 @@ def test_a_segmenter_that_is_not_what_was_fitted_is_not_scored_and_made_again(
     assert copy.find("fit", fitted.key) is None, "so that the next run makes it again"
     run(planned, copy, root, "fit")
     run(planned, copy, root, "score")
-    assert (copy.path("fit", fitted.key) / SEGMENTER_WEIGHTS).read_bytes() == before
+    assert (result_path(copy, "fit", fitted.key) / SEGMENTER_WEIGHTS).read_bytes() == before
 
 
 def test_a_classifier_is_not_trained_on_a_damaged_image(planned, copy, root):
     """And the shard is made again, also where it's a map worker that finds the damage."""
     train = node_of(planned, "ingest", "train")
-    shard = Path(shards.files(copy.path("ingest", train.key) / "images")[0])
+    shard = Path(shards.files(result_path(copy, "ingest", train.key) / "images")[0])
     before = shard.read_bytes()
     flip(shard, len(before) // 2)
     inputs = {split: node_of(planned, "ingest", split).key for split in ("train", "valid")}
@@ -208,7 +211,7 @@ def test_a_manifest_that_was_written_but_not_published_binds_no_later_try(
         partial.mkdir(parents=True)
         (partial / "notes.json").write_text("[1]")
         store.commit(train, partial, {}, 1.0)
-        store.path("ingest", train.key).rename(partial)
+        result_path(store, "ingest", train.key).rename(partial)
 
     def write_and_read(config, inputs, out, context):
         (out / "notes.json").write_text("[2]")
@@ -238,7 +241,7 @@ def test_shards_that_a_killed_ingest_left_of_other_data_are_no_part_of_the_resul
 
 def test_an_inputs_manifest_that_cannot_be_read_deletes_no_work(planned, copy, root, monkeypatch):
     fitted = node_of(planned, "fit")
-    shutil.rmtree(copy.path("fit", fitted.key))
+    shutil.rmtree(result_path(copy, "fit", fitted.key))
 
     def fail(config, inputs, out, context):
         (out / "resume.pt").write_bytes(b"hours of work")
@@ -256,7 +259,7 @@ def test_work_on_inputs_that_were_made_again_with_other_bits_is_begun_anew(
 ):
     """Else one result would be of two networks."""
     scored, fitted = node_of(planned, "score"), node_of(planned, "fit")
-    shutil.rmtree(copy.path("score", scored.key))
+    shutil.rmtree(result_path(copy, "score", scored.key))
 
     def fail(config, inputs, out, context):
         seen.append(sorted(path.name for path in out.glob("[!.]*")))
@@ -268,7 +271,7 @@ def test_work_on_inputs_that_were_made_again_with_other_bits_is_begun_anew(
     for _ in range(2):
         with pytest.raises(RuntimeError, match="No space left"):
             run(planned, copy, root, "score")
-    shutil.rmtree(copy.path("fit", fitted.key))
+    shutil.rmtree(result_path(copy, "fit", fitted.key))
     with copy.working_on(fitted) as partial:
         partial.mkdir(parents=True)
         (partial / "segmenter.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""Opening stores with claims that die within seconds, in tests and in the processes they start; nodes to store."""
+"""Open stores whose leases expire within seconds, in tests and in the processes they start; nodes to store."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from chexseg.config import study_file
 from chexseg.plan import planner
 from chexseg.plan.graph import Node
 from chexseg.store.lease import Timing
-from chexseg.store.object_backend import Bucket
+from chexseg.store.object_backend import ObjectBackend
 from chexseg.store.store import Store
 
-FAST = Timing(settle=1.1, heartbeat=0.5, dead=4, look=0.5)
+FAST = Timing(settle=1.1, heartbeat=0.5, expiry=4, poll=0.5)
 DATA = {"train": "a", "valid": "b", "test": "c"}
 NODE = next(iter(planner.plan(study_file.parse("name: s", "x.yaml"), DATA).nodes.values()))
 
 
 def open_store(place: str, timing: Timing = FAST) -> Store:
-    return Store(place, Bucket(place, timing)) if "://" in place else Store(place)
+    return Store(place, ObjectBackend(place, timing)) if "://" in place else Store(place)
 
 
 def commit(
@@ -34,6 +34,11 @@ def commit(
 
 def name(node: Node = NODE) -> str:
     return f"{node.stage}/{node.key[:20]}"
+
+
+def result_path(store: Store, stage: str, key: str) -> Path:
+    """Return the path of a result, complete or not, in a store in a directory."""
+    return store.backend.local / stage / key[:20]
 
 
 def another_host(code: str, place: str, cache: Path, *arguments: str) -> subprocess.Popen:

@@ -18,7 +18,7 @@ from chexseg.store import manifest
 from chexseg.store.lease import Timing
 from chexseg.store.manifest import MANIFEST, UnreadableManifestError
 from chexseg.store.store import Store
-from tests.store.places import DATA, FAST, NODE, another_host, commit, name, open_store
+from tests.store.places import DATA, FAST, NODE, another_host, commit, name, open_store, result_path
 
 VALUES = f"{name()}/sub/values.bin"
 
@@ -270,7 +270,7 @@ def test_names_and_links_that_lead_out_of_a_store_are_not_followed(tmp_path):
     precious.write_text("precious")
     store = Store(tmp_path / "store")
     commit(store)
-    path = store.path(NODE.stage, NODE.key)
+    path = result_path(store, NODE.stage, NODE.key)
 
     named = json.loads((path / MANIFEST).read_text())
     named["files"]["../../../outside/precious.txt"] = {"size": 8, "sha256": "0" * 64}
@@ -312,7 +312,7 @@ def test_what_cannot_be_read_is_an_error_and_not_missing(tmp_path, monkeypatch):
     """As on a disk with a fault, or where another user's umask was strict."""
     store = Store(tmp_path)
     commit(store)
-    path = store.path(NODE.stage, NODE.key) / MANIFEST
+    path = result_path(store, NODE.stage, NODE.key) / MANIFEST
     read = Path.read_bytes
 
     def fail(self):
@@ -329,7 +329,7 @@ def test_what_this_user_may_not_read_or_not_now_is_not_deleted(tmp_path, monkeyp
     """A colleague's file, or one more than a process may open: it may be whole."""
     store = Store(tmp_path)
     made = commit(store)
-    values, open_file = store.path(NODE.stage, NODE.key) / "sub" / "values.bin", Path.open
+    values, open_file = result_path(store, NODE.stage, NODE.key) / "sub" / "values.bin", Path.open
 
     def fail(self, *arguments, **options):
         if self == values:
@@ -350,7 +350,7 @@ def test_what_this_user_may_not_read_or_not_now_is_not_deleted(tmp_path, monkeyp
 def test_a_result_that_was_made_again_is_not_compared_with_the_older_manifest(tmp_path):
     store = Store(tmp_path)
     older = commit(store)
-    shutil.rmtree(store.path(NODE.stage, NODE.key))
+    shutil.rmtree(result_path(store, NODE.stage, NODE.key))
     commit(store, content=b"last bits.")
     assert store.drop_damaged(older) == []
     assert store.find(NODE.stage, NODE.key) is not None
@@ -394,7 +394,7 @@ def test_folders_of_others_at_the_root_of_a_store_keep_nobody_from_listing_it(
 def test_a_folder_in_place_of_a_file_is_damage_that_a_run_mends(tmp_path):
     store = Store(tmp_path)
     made = commit(store)
-    values = store.path(NODE.stage, NODE.key) / "sub" / "values.bin"
+    values = result_path(store, NODE.stage, NODE.key) / "sub" / "values.bin"
     values.unlink()
     values.mkdir()
     store.drop_damaged(made)
@@ -410,7 +410,7 @@ def test_a_folder_in_place_of_a_file_is_damage_that_a_run_mends(tmp_path):
 def test_files_that_a_damaged_result_does_not_name_come_into_no_result_and_are_kept(tmp_path):
     store = Store(tmp_path)
     commit(store)
-    stray = store.path(NODE.stage, NODE.key) / "sub" / "notes.txt"
+    stray = result_path(store, NODE.stage, NODE.key) / "sub" / "notes.txt"
     stray.write_text("somebody's own")
     store.backend.write(VALUES, b"damaged!!!")
     with store.working_on(NODE) as partial:
@@ -553,8 +553,8 @@ def test_what_was_damaged_on_the_store_is_found_when_it_is_fetched(remote, elsew
 
 
 def test_a_process_that_was_taken_for_dead_keeps_its_hands_off_anothers_result(remote, elsewhere):
-    paused = open_store(remote, Timing(settle=1.1, heartbeat=1000, dead=3, look=0.5))
-    there = elsewhere(remote, Timing(settle=1.1, heartbeat=0.5, dead=3, look=0.5))
+    paused = open_store(remote, Timing(settle=1.1, heartbeat=1000, expiry=3, poll=0.5))
+    there = elsewhere(remote, Timing(settle=1.1, heartbeat=0.5, expiry=3, poll=0.5))
     with paused.working_on(NODE) as partial:
         partial.mkdir(parents=True)
         (partial / "values").write_text("the first's")
@@ -572,7 +572,7 @@ def test_a_process_that_was_taken_for_dead_keeps_its_hands_off_anothers_result(r
 def test_waiting_asks_little_and_leaves_nothing(s3, remote, elsewhere):
     here, there = (
         open_store(remote),
-        elsewhere(remote, Timing(settle=1.1, heartbeat=2, dead=30, look=2)),
+        elsewhere(remote, Timing(settle=1.1, heartbeat=2, expiry=30, poll=2)),
     )
     over = threading.Event()
 
@@ -587,7 +587,7 @@ def test_waiting_asks_little_and_leaves_nothing(s3, remote, elsewhere):
         s3.requests()
         time.sleep(6)
         owners = {owner for owner in here.backend.tree(".claims") if not owner.endswith(".beat")}
-        other = next(owner for owner in owners if owner != here.backend.held[name()].name)
+        other = next(owner for owner in owners if owner != here.backend.leases[name()].name)
         lines = s3.requests()
         assert not over.is_set()
     waiting.join(30)
