@@ -61,9 +61,7 @@ def expected(
 ) -> dict[str, Cost]:
     """Key of each node -> what it costs to run. manifests: all of a store. counts: split -> images (`images`)."""
     made = {
-        about["key"]: about
-        for about in manifests
-        if about.keys() >= MEASURED and about["stage"] in STAGES
+        about["key"]: about for about in manifests if about.keys() >= MEASURED and _is_usable(about)
     }
     rates: dict[str, list[_Rate]] = {}
     for about in made.values():
@@ -85,6 +83,16 @@ def expected(
         rate = statistics.median(rate.seconds for rate in alike) if alike else GUESS[node.stage]
         found[key] = Cost(work * rate, bool(alike), share)
     return found
+
+
+def _is_usable(manifest: Mapping[str, Any]) -> bool:
+    """Return whether the stage exists and accepts the config, and an ingest's count is a number."""
+    try:
+        STAGES[manifest["stage"]].parse(manifest["config"])
+    except (KeyError, ValueError):  # another version's, or written by hand
+        return False
+    images = manifest["facts"].get("images", 0)
+    return manifest["stage"] != "ingest" or (isinstance(images, int) and images >= 0)
 
 
 @dataclass(frozen=True)

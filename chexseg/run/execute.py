@@ -114,8 +114,9 @@ def _inputs_unchanged(
 ) -> Iterator[None]:
     """Raise `DamagedArtifactError` if an input was deleted or replaced during the context.
 
-    Another cell may delete the damaged files of a shared input, and another run may compute it again.
-    A stage that reads at that time gets half of it, or two versions. The partial directory is deleted.
+    Another cell may delete the damaged files of a shared input, and another run may compute it
+    again. A stage that reads at that time gets half of it, or two versions. The partial directory
+    is deleted.
     """
     before, failure = _file_times(inputs), None
     try:

@@ -70,7 +70,7 @@ def parse(content: bytes, location: str) -> dict[str, Any]:
     """Return the manifest in a file's content. Manifests of earlier versions have no ``sha256``.
 
     Raises `UnreadableManifestError`, which begins with `location`, if the content isn't JSON, lacks
-    a field, has an impossible value or a path outside its directory, or differs from its ``sha256``.
+    a field, has an impossible value or a path outside its directory, or doesn't match ``sha256``.
     """
     try:
         document = json.loads(content, parse_int=_int)

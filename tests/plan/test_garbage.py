@@ -171,7 +171,7 @@ def test_what_another_process_works_on_stays(place, store, tmp_path):
     try:
         assert other.stdout.readline() == "entered\n"
         _, kept = garbage.collect(store, [one], silent)
-        assert kept == [f"{one.name}, on which someone works"]
+        assert kept == [f"{one.name}, which a process is computing"]
         assert store.find("ingest", OLD.key) is not None
     finally:
         other.kill()

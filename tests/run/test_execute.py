@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def test_data_that_changes_between_plan_and_ingest_is_not_kept_under_the_plans_k
     assert run(planned, store, root, "ingest", "valid")["data"] == planned.data["valid"]
     change(root)
     with pytest.raises(
-        UserError, match="what ingest test has read isn't what this study was planned with"
+        UserError, match="found other data in ingest test than this study was planned with"
     ) as caught:
         run(planned, store, root, "ingest", "test")
     assert str(caught.value).startswith(f"data root {root}: ")
@@ -129,7 +130,7 @@ def test_data_that_is_put_back_after_it_was_read_is_not_kept_either(
         return masks
 
     monkeypatch.setattr(chexlocalize, "read", put_back)
-    with pytest.raises(UserError, match="isn't what this study was planned with"):
+    with pytest.raises(UserError, match="than this study was planned with"):
         run(planned, store, root, "ingest", "test")
     assert path.read_bytes() == right and planner.fingerprints(root) == planned.data
 
@@ -138,7 +139,7 @@ def test_scores_at_the_images_own_size_are_of_the_masks_that_were_planned_with(p
     shutil.rmtree(result_path(copy, "score", node_of(planned, "score").key))
     change_masks(root)
     with pytest.raises(
-        UserError, match="what score has read isn't what this study was planned with"
+        UserError, match="found other data in score than this study was planned with"
     ):
         run(planned, copy, root, "score")
     assert copy.find("score", node_of(planned, "score").key) is None
@@ -279,3 +280,97 @@ def test_work_on_inputs_that_were_made_again_with_other_bits_is_begun_anew(
     with pytest.raises(RuntimeError, match="No space left"):
         run(planned, copy, root, "score")
     assert seen == [[], ["half"], []]
+
+
+def delete_shard(store: Store, node: Node) -> None:
+    next(result_path(store, "ingest", node.key).rglob("*.parquet")).unlink()
+
+
+def reopen(store: Store, node: Node) -> None:
+    with store.working_on(node) as partial:
+        store.backend.reopen(f"ingest/{node.key[:20]}", partial, ["none"])
+
+
+def compute_again(store: Store, node: Node, content: bytes | None = None) -> None:
+    """Replace a result by one of the same files, or of other bytes."""
+    path, facts = result_path(store, "ingest", node.key), store.find("ingest", node.key).facts
+    with store.working_on(node) as partial:
+        shutil.copytree(path, partial)
+        if content is not None:
+            (partial / "more").write_bytes(content)
+        shutil.rmtree(path)
+        store.commit(node, partial, facts, 1.0)
+
+
+def delete_and_compute_again(store: Store, node: Node) -> None:
+    compute_again(store, node)
+
+
+def compute_again_with_other_bits(store: Store, node: Node) -> None:
+    compute_again(store, node, b"other bits")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [delete_shard, reopen, delete_and_compute_again, compute_again_with_other_bits],
+)
+def test_a_stage_whose_input_changes_while_it_runs_gives_no_result(
+    planned, copy, root, monkeypatch, change, fails
+):
+    """Another cell deletes what is damaged, another run computes it again."""
+    scored, tested = node_of(planned, "score"), node_of(planned, "ingest", "test")
+    before = copy.find("score", scored.key)
+    shutil.rmtree(result_path(copy, "score", scored.key))
+    score_images = score.run
+
+    def run_while_input_changes(config, inputs, out, context):
+        change(copy, tested)
+        if fails:
+            (out / "half").write_text("of half an input")
+            raise OSError("No space left on device")
+        return before.facts
+
+    monkeypatch.setattr(score, "run", run_while_input_changes)
+    with pytest.raises(RuntimeError, match="an input was deleted or computed again while"):
+        run(planned, copy, root, "score")
+    assert copy.find("score", scored.key) is None and copy.backend.partials() == {}
+    monkeypatch.setattr(score, "run", score_images)
+    run(planned, copy, root, "ingest", "test")
+    run(planned, copy, root, "score")
+    assert copy.find("score", scored.key).manifest["files"] == before.manifest["files"]
+
+
+@pytest.mark.parametrize("origin", ["same inputs", "another segmenter", "an earlier version"])
+def test_files_of_a_damaged_result_are_reused_only_if_its_inputs_are_the_same(
+    planned, copy, root, monkeypatch, origin
+):
+    """Else one result would be of two networks, and no later check would notice."""
+    scored, fitted = node_of(planned, "score"), node_of(planned, "fit")
+    path = result_path(copy, "score", scored.key)
+    shutil.rmtree(path)
+    seen: list[list[str]] = []
+
+    def write_two(config, inputs, out, context):
+        seen.append(sorted(path.name for path in out.glob("[!.]*")))
+        for name in ("first", "second"):
+            (out / name).write_text("by this segmenter")
+        return {"data": scored.data}
+
+    monkeypatch.setattr(score, "run", write_two)
+    run(planned, copy, root, "score")
+    (path / "first").write_text("cut")
+    if origin == "another segmenter":
+        segmenter = result_path(copy, "fit", fitted.key)
+        with copy.working_on(fitted) as partial:
+            shutil.copytree(segmenter, partial)
+            (partial / "more").write_text("other bits")
+            shutil.rmtree(segmenter)
+            copy.commit(fitted, partial, {}, 1.0)
+    elif origin == "an earlier version":
+        document = manifest.load(path)
+        del document["inputs_sha256"]
+        (path / manifest.MANIFEST).write_text(json.dumps(manifest.seal(document)))
+    run(planned, copy, root, "score")
+    assert seen == [[], ["second"] if origin == "same inputs" else []]
+    assert copy.find("score", scored.key) is not None

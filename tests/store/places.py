@@ -12,9 +12,11 @@ from chexseg.plan import planner
 from chexseg.plan.graph import Node
 from chexseg.store.lease import Timing
 from chexseg.store.object_backend import ObjectBackend
-from chexseg.store.store import Store
+from chexseg.store.store import Artifact, Store
 
 FAST = Timing(settle=1.1, heartbeat=0.5, expiry=4, poll=0.5)
+#: Stands for the digest of the inputs.
+INPUTS = "1" * 64
 DATA = {"train": "a", "valid": "b", "test": "c"}
 NODE = next(iter(planner.plan(study_file.parse("name: s", "x.yaml"), DATA).nodes.values()))
 
@@ -25,11 +27,11 @@ def open_store(place: str, timing: Timing = FAST) -> Store:
 
 def commit(
     store: Store, node: Node = NODE, content: bytes = b"0123456789", facts: dict | None = None
-):
+) -> Artifact:
     with store.working_on(node) as partial:
         (partial / "sub").mkdir(parents=True)
         (partial / "sub" / "values.bin").write_bytes(content)
-        return store.commit(node, partial, facts or {"images": 3}, 1.5)
+        return store.commit(node, partial, facts or {"images": 3}, 1.5, {"inputs_sha256": INPUTS})
 
 
 def name(node: Node = NODE) -> str:
