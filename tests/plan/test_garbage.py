@@ -154,6 +154,25 @@ def test_partial_directories_of_others_stay(tmp_path):
     assert found.waste == [] and len(found.kept) == 3
 
 
+def test_a_partial_directory_that_is_a_link_is_not_walked(tmp_path):
+    store, outside = Store(tmp_path / "store"), tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("precious")
+    partials = store.backend.local / ".partial"
+    (partials / f"fit-{'0' * 20}").mkdir(parents=True)
+    (partials / f"fit-{'0' * 20}" / "link").symlink_to(outside / "precious")
+    (partials / f"fit-{'1' * 20}").symlink_to(outside)
+    survey = garbage.survey(store, [STUDY])
+    assert [item.name for item in survey.waste] == [f"fit/{'0' * 20}"] and survey.kept == []
+    assert garbage.collect(store, survey.waste, silent)[1] == []
+    assert (outside / "precious").read_text() == "precious"
+    (partials / f"fit-{'1' * 20}").unlink()
+    partials.rmdir()
+    partials.symlink_to(outside)
+    with pytest.raises(UserError, match="found a symbolic link"):
+        garbage.survey(store, [STUDY])
+
+
 HOLD = """
 import sys, time
 from tests.store.places import open_store
