@@ -191,12 +191,6 @@ def verify(path: str | Path) -> None:
         _VERIFIED.add((str(path), state))
 
 
-def verify_all(directory: Path) -> None:
-    """Apply `verify` to each file of a result that has a manifest."""
-    for name in load(directory)["files"]:
-        verify(directory / name)
-
-
 def read_bytes(path: Path) -> bytes:
     """Return the content of a small file of a result, after `verify`."""
     verify(path)

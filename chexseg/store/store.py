@@ -213,12 +213,8 @@ class Store:
         imports.sort(key=lambda entry: entry[:2])
         return {(kind, architecture): sha256 for *_, (kind, architecture, sha256) in imports}
 
-    def failure(self, key: str) -> Mapping[str, Any] | None:
-        """Return error and traceback of a node's last run, if it failed."""
-        return self.failures([key]).get(key)
-
     def failures(self, keys: Iterable[str]) -> dict[str, Mapping[str, Any]]:
-        """Return the `failure` of many nodes by key."""
+        """Return key -> error and traceback of the last run, for those nodes whose run failed."""
         names = {f"{key[:20]}.json": key for key in keys}
         tree = self.backend.tree(FAILED) if names else {}
         files = {f"{FAILED}/{name}": tree[name] for name in names if name in tree}

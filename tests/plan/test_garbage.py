@@ -53,7 +53,7 @@ def test_only_what_no_study_needs_is_waste_and_it_goes_with_all_that_belongs_to_
     }
     _, kept = garbage.collect(store, [one], silent)
     assert kept == []
-    assert store.find("ingest", OLD.key) is None and store.failure(OLD.key) is None
+    assert store.find("ingest", OLD.key) is None and store.failures([OLD.key]) == {}
     assert store.backend.tree(name(OLD)) == {} and store.backend.partials() == {}
     assert store.cached([NODE, ENCODER]) == {NODE.key, ENCODER.key}
     assert "notes.txt" in store.backend.tree("")

@@ -217,7 +217,7 @@ def test_a_failure_is_recorded_and_the_others_go_on(finished, phantom_root, tmp_
     assert not summary.complete
     (failed,) = [cell for cell in summary.status_dict()["cells"] if cell["state"] == "failed"]
     assert failed["error"]
-    assert "Traceback" in copy.failure(broken.fit)["traceback"]
+    assert "Traceback" in copy.failures([broken.fit])[broken.fit]["traceback"]
     # The damage was found, so the next run makes the labels again and finishes what had failed.
     assert set(scheduler.run(two, copy, phantom_root, Quiet()).computed) == {
         weak.key,
@@ -244,7 +244,7 @@ def test_a_cell_on_two_workers_and_one_whose_loss_is_nan_beside_it(
     healthy, broken = planned.cells
     assert set(outcome.computed) == {healthy.fit, healthy.score}
     assert set(outcome.failed) == {broken.fit}
-    failure = copy.failure(broken.fit)
+    failure = copy.failures([broken.fit])[broken.fit]
     assert re.search(
         r"the loss is nan in step \d, learning rate 1e\+30; images patient\d+", failure["traceback"]
     )

@@ -187,7 +187,7 @@ def test_text_of_a_store_controls_no_terminal(tmp_path, monkeypatch):
     survey = garbage.survey(store, [])
     with live_runs.holding(store, "study", [NODE]):
         (run,) = live_runs.live_runs(store)
-    failure = store.failure(OLD.key)
+    failure = store.failures([OLD.key])[OLD.key]
     assert failure["error"] == "ValueError: red?" and failure["traceback"] == "Traceback\n\tline"
     listed = contents.contents(store)
     assert listed[0].host == "host?]0;title???"

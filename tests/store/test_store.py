@@ -103,7 +103,7 @@ def test_an_unreadable_manifest_is_an_error_and_not_a_result_to_be_computed_anew
 
 def test_reading_creates_nothing(place, store, tmp_path):
     store.find(NODE.stage, NODE.key)
-    store.failure(NODE.key)
+    store.failures([NODE.key])
     store.cached([NODE])
     store.imported()
     store.scan()
@@ -115,12 +115,12 @@ def test_reading_creates_nothing(place, store, tmp_path):
 def test_what_failed_is_remembered_until_it_succeeds(store):
     assert store.failures([NODE.key]) == {}
     store.record_failure(NODE, "ValueError: no", "Traceback ...")
-    failure = store.failure(NODE.key)
-    assert failure is not None and failure["error"] == "ValueError: no"
+    failure = store.failures([NODE.key])[NODE.key]
+    assert failure["error"] == "ValueError: no"
     store.record_failure(NODE, "ValueError: another", "Traceback ...")
     assert store.failures(["0" * 64, NODE.key])[NODE.key]["error"] == "ValueError: another"
     commit(store)
-    assert store.failure(NODE.key) is None
+    assert store.failures([NODE.key]) == {}
 
 
 def test_many_are_looked_up_as_one_is(store):
@@ -549,7 +549,7 @@ def test_damaged_manifests_of_this_hosts_copies_are_fetched_again(remote, elsewh
         damaged.write_bytes(content)
     os.utime(kept, ns=times)
     again = there.find(NODE.stage, NODE.key)
-    manifest.verify_all(again.path)
+    manifest.verify(again.path / "sub" / "values.bin")
     assert manifest.load(again.path) == again.manifest
 
 
