@@ -234,7 +234,7 @@ def test_an_import_that_is_gone_when_its_study_runs_says_how_to_get_it_back(stor
         UserError, match="is damaged or gone.*chexseg encoder import .FILE. --kind imagenet"
     ):
         execute(node, found.nodes, empty, tmp_path, StageContext())
-    assert not list((empty.root / ".partial").iterdir())
+    assert not list((empty.backend.local / ".partial").iterdir())
 
 
 def run_command(*arguments: str | Path):
