@@ -42,7 +42,7 @@ class Waste:
 class Survey:
     """The result of `survey`.
 
-    kept: a line for everything that no study needs and that stays all the same. unrecorded: splits
+    kept: a line for everything that no study needs and that stays nevertheless. unrecorded: splits
     whose data the studies need, and from which no result of the store was made.
     """
 

@@ -1,4 +1,4 @@
-"""Run one stage: from its inputs in the store to its result there, whoever calls it."""
+"""Run one stage: read its inputs from the store, and commit its result there."""
 
 from __future__ import annotations
 
