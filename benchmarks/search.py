@@ -62,7 +62,7 @@ def measure(trials: int, scratch: Path) -> None:
         started = perf_counter()
         scheduler.run(search.upstream(), store, data, Quiet())
         shared = perf_counter() - started
-        shutil.copytree(store.root, alone.root)
+        shutil.copytree(store.backend.local, alone.backend.local)
         started = perf_counter()
         outcome = scheduler.run(grid, store, data, Quiet())
         grid_wall = perf_counter() - started
@@ -106,7 +106,7 @@ def measure(trials: int, scratch: Path) -> None:
     epochs = sum(grid.nodes[cell.fit].config["epochs"] for cell in grid.cells)
     counts = (len(arms), len(grid.cells), epochs, 1, grid_training, 1, grid_wall)
     print(row.format("grid", *counts, values[best], test_miou(chosen, store), best))
-    fits = len(list((alone.root / "fit").iterdir()))
+    fits = len(list((alone.backend.local / "fit").iterdir()))
     trained = sum(len(trial.intermediate_values) for trial in asked)
     counts = (
         len(asked),

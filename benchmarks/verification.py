@@ -135,9 +135,10 @@ def main() -> None:
 
         def listed() -> None:
             for node in nodes:
-                tree = store.backend.tree(f"{node.stage}/{node.key[:20]}")
+                name = f"{node.stage}/{node.key[:20]}"
+                tree = store.backend.tree(name)
                 if manifest.MANIFEST in tree:
-                    json.loads((store.path(node.stage, node.key) / manifest.MANIFEST).read_bytes())
+                    json.loads((store.backend.local / name / manifest.MANIFEST).read_bytes())
 
         print(f"looking up {len(nodes)} results")
         compare("results", len(nodes), listed, lambda: store.find_all(nodes), arguments.rounds)

@@ -68,7 +68,7 @@ def expected(
     finished = {
         manifest["key"]: manifest
         for manifest in manifests
-        if manifest.keys() >= MEASURED and manifest["stage"] in STAGES
+        if manifest.keys() >= MEASURED and _is_usable(manifest)
     }
     rates: dict[str, list[_Rate]] = {}
     sources = _Sources(finished.get, {})
@@ -90,6 +90,16 @@ def expected(
         rate = statistics.median(rate.seconds for rate in similar) if similar else GUESS[node.stage]
         costs[key] = Cost(work * rate, bool(similar), share)
     return costs
+
+
+def _is_usable(manifest: Mapping[str, Any]) -> bool:
+    """Return whether the stage exists and accepts the config, and an ingest's count is a number."""
+    try:
+        STAGES[manifest["stage"]].parse(manifest["config"])
+    except (KeyError, ValueError):  # another version's, or written by hand
+        return False
+    images = manifest["facts"].get("images", 0)
+    return manifest["stage"] != "ingest" or (isinstance(images, int) and images >= 0)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
-"""Find what no study needs of a store, move it to the trash, and empty that.
+"""Garbage collection: find what no study needs in a store, move it to the trash, and empty that.
 
-Only files that a manifest names are moved, with the manifest, and partial directories. Whatever else lies in a store is
-somebody's own. Nothing is moved that a running study holds (`live_runs`).
+Only partial directories, manifests and the files that they name are moved; other files are the
+user's. Nothing is moved that a running study protects (`live_runs`).
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,23 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from chexseg.plan.graph import Plan
-from chexseg.stages.registry import STAGES
 from chexseg.store import live_runs
-from chexseg.store.backend import FAILED, TRASH, now
+from chexseg.store.backend import FAILED, TRASH, is_artifact, now, printable
 from chexseg.store.links import LinkError
 from chexseg.store.manifest import MANIFEST
 from chexseg.store.store import Store
 
 Progress = Callable[[int, int, str], None]
 _COLLECTION = re.compile(r"\d{8}T\d{6}")
-_SHORT_KEY = re.compile(r"[0-9a-f]{20}")
 
 
 @dataclass(frozen=True)
 class Waste:
-    """What no study needs of an artifact. files: below it, the manifest last. bytes: also of what is unfinished on this host.
+    """The parts of an artifact that no study needs.
 
-    why: for people.
+    why: finished or unfinished. files: paths below the artifact, the manifest last. bytes: size of
+    the files and of the partial directory on this host.
     """
 
     name: str
@@ -40,9 +40,10 @@ class Waste:
 
 @dataclass(frozen=True)
 class Survey:
-    """kept: a line for everything that no study needs and that stays all the same.
+    """The result of `survey`.
 
-    unrecorded: splits whose data the studies need, and which no result of the store was made from.
+    kept: a line for everything that no study needs and that stays nevertheless. unrecorded: splits
+    whose data the studies need, and from which no result of the store was made.
     """
 
     waste: list[Waste]
@@ -53,42 +54,40 @@ class Survey:
 def survey(
     store: Store, plans: Sequence[Plan], imported: bool = False, searched: bool = False
 ) -> Survey:
-    """Find what none of these plans needs; imported encoders only with `imported`.
+    """Return what none of these plans needs; imported encoders only with `imported`.
 
-    searched: some plans are of searches. If a search's journal is lost, nothing tells its unfinished fits from others'.
+    searched: some plans are of searches. Unfinished fits stay then: if a search's journal is lost,
+    its points are unknown.
     """
     needed = {f"{node.stage}/{key[:20]}" for plan in plans for key, node in plan.nodes.items()}
-    everything = store.scan()
-    manifests = {
-        name: manifest for name, (_, manifest) in everything.items() if isinstance(manifest, dict)
-    }
-    held = live_runs.held(live_runs.live_runs(store), manifests, _partials(store))
+    contents, partials = store.scan(), _partials(store)
+    manifests = _manifests(contents)
+    protected = live_runs.protected(live_runs.live_runs(store), manifests, partials)
     waste: dict[str, Waste] = {}
     kept = []
-    held_waste: dict[str, list[str]] = {}
+    protected_waste: dict[str, list[str]] = {}
 
     def stays(name: str) -> bool:
         if name in needed or (name.startswith("imported/") and not imported):
             return True
-        if name in held:
-            held_waste.setdefault(held[name], []).append(name)
-        return name in held
+        if name in protected:
+            protected_waste.setdefault(protected[name], []).append(name)
+        return name in protected
 
-    for name, (tree, _) in everything.items():
+    for name, (tree, _) in contents.items():
         if stays(name):
             continue
-        files = _our_files(name, tree, manifests.get(name))
-        if unknown := sorted(tree.keys() - files):
-            kept.append(f"{name}: {_few(unknown)}, which no manifest of chexseg names")
+        files = _named_files(name, tree, manifests.get(name))
+        if others := sorted(tree.keys() - files):
+            kept.append(f"{name}: {_few(others)}, which no manifest of chexseg names")
         if files:
-            waste[name] = Waste(
-                name, "finished", sum(tree[file].size for file in files), tuple(files)
-            )
-    ours = _partials(store)
+            size = sum(tree[file].size for file in files)
+            waste[name] = Waste(name, "finished", size, tuple(files))
     for path in store.backend.partials().values():
-        if path not in ours.values():
-            kept.append(f".partial/{path.name}, which is no partial directory of chexseg")
-    for name, path in ours.items():
+        if path not in partials.values():
+            name = printable(path.name)
+            kept.append(f".partial/{name}, which is no partial directory of chexseg")
+    for name, path in partials.items():
         if searched and name.startswith("fit/") and name not in needed:
             kept.append(f".partial/{path.name}, which may be a point of a search")
         elif not stays(name):
@@ -96,42 +95,38 @@ def survey(
             waste[name] = replace(before, bytes=before.bytes + _bytes(path))
     kept += [
         f"{_few(sorted({*names}))}, which the run of {title} holds"
-        for title, names in held_waste.items()
+        for title, names in protected_waste.items()
     ]
     return Survey(list(waste.values()), kept, _unrecorded(plans, manifests.values()))
 
 
 def collect(store: Store, waste: Sequence[Waste], progress: Progress) -> tuple[str, list[str]]:
-    """Move waste to the trash, and forget its failures. Returns the folder of the trash, and a line for whatever was kept.
+    """Move waste to the trash and delete its failure records.
 
-    Runs that start meanwhile wait. What a run holds by now is kept.
+    Returns the folder in the trash, and a line for everything that was kept because a run protects
+    it by now. Runs that start in the meantime wait.
     """
     folder, kept = f"{TRASH}/{now()}", []
     with live_runs.collecting(store) as runs:
-        everything = store.scan() if any(run.searches for run in runs) else {}
-        manifests = {
-            name: manifest
-            for name, (_, manifest) in everything.items()
-            if isinstance(manifest, dict)
-        }
-        held = live_runs.held(runs, manifests, _partials(store))
-        for done, one in enumerate(waste, 1):
-            if one.name in held:
-                kept.append(f"{one.name}, which the run of {held[one.name]} holds")
+        contents = store.scan() if any(run.searches for run in runs) else {}
+        protected = live_runs.protected(runs, _manifests(contents), _partials(store))
+        for done, item in enumerate(waste, 1):
+            if item.name in protected:
+                kept.append(f"{item.name}, which the run of {protected[item.name]} holds")
             else:
                 try:
-                    if store.backend.retire(one.name, one.files, folder):
-                        store.backend.delete(f"{FAILED}/{one.name.rpartition('/')[2]}.json")
+                    if store.backend.retire(item.name, item.files, folder):
+                        store.backend.delete(f"{FAILED}/{item.name.rpartition('/')[2]}.json")
                     else:
-                        kept.append(f"{one.name}, on which someone works")
+                        kept.append(f"{item.name}, which a process is computing")
                 except LinkError as error:
-                    kept.append(f"{one.name}: {error}")
+                    kept.append(f"{item.name}: {error}")
             progress(done, len(waste), "artifacts")
     return folder, kept
 
 
 def collections(store: Store) -> dict[str, int]:
-    """Folder -> bytes of each collection in the trash."""
+    """Return folder -> bytes of each collection in the trash."""
     sizes: dict[str, int] = {}
     for file, entry in store.backend.tree(TRASH).items():
         collection = file.partition("/")[0]
@@ -152,28 +147,34 @@ def empty_trash(store: Store, folders: Iterable[str]) -> None:
         store.backend.delete_all(folder)
 
 
+def _manifests(contents: Mapping[str, tuple[Any, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return name -> manifest from `Store.scan`, without those that are missing or unreadable."""
+    return {
+        name: manifest for name, (_, manifest) in contents.items() if isinstance(manifest, dict)
+    }
+
+
 def _partials(store: Store) -> dict[str, Path]:
-    """Name of the artifact -> partial directory of chexseg on this host."""
-    out = {}
-    for partial, path in store.backend.partials().items():
-        stage, _, short = partial.rpartition("-")
-        if stage in STAGES and _SHORT_KEY.fullmatch(short):
-            out[f"{stage}/{short}"] = path
-    return out
+    """Return name of the artifact -> partial directory of chexseg on this host."""
+    paths = {
+        directory.replace("-", "/"): path for directory, path in store.backend.partials().items()
+    }
+    return {name: path for name, path in paths.items() if is_artifact(name)}
 
 
-def _our_files(name: str, tree: Collection[str], manifest: Mapping[str, Any] | None) -> list[str]:
-    """Those files of an artifact that its manifest names, and the manifest last; none without a manifest of its own."""
+def _named_files(name: str, tree: Collection[str], manifest: Mapping[str, Any] | None) -> list[str]:
+    """Return the files of an artifact that its manifest names, then the manifest.
+
+    Returns none if the manifest is missing or another artifact's.
+    """
     stage, _, short = name.partition("/")
-    if manifest is None or manifest["stage"] != stage or not _SHORT_KEY.fullmatch(short):
-        return []
-    if not manifest["key"].startswith(short):
+    if manifest is None or manifest["stage"] != stage or not manifest["key"].startswith(short):
         return []
     return [*(file for file in manifest["files"] if file in tree), MANIFEST]
 
 
 def _unrecorded(plans: Sequence[Plan], manifests: Iterable[Mapping[str, Any]]) -> list[str]:
-    recorded = {manifest["data"] for manifest in manifests if isinstance(manifest.get("data"), str)}
+    recorded = {manifest["data"] for manifest in manifests}
     read = {node.data for plan in plans for node in plan.needed(()) if node.data}
     return sorted(
         {split for plan in plans for split, data in plan.data.items() if data in read - recorded}
@@ -185,4 +186,9 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _bytes(directory: Path) -> int:
-    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+    """Return the size of all files below a directory. Links aren't followed."""
+    return sum(
+        os.lstat(os.path.join(folder, file)).st_size
+        for folder, _, files in os.walk(directory)
+        for file in files
+    )

@@ -1,12 +1,13 @@
-"""One node, from its inputs in the store to its result there. Knows stages and the store, not who calls it."""
+"""Run one stage: read its inputs from the store, and commit its result there."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,80 +20,137 @@ from chexseg.stages.registry import STAGES
 from chexseg.store.manifest import MANIFEST, UnreadableManifestError
 from chexseg.store.store import Artifact, Store
 
-#: In a partial directory, the sizes and digests of the inputs that its files were made from.
+#: In a partial directory: sizes and digests of the inputs that its files were made from.
 INPUTS = ".inputs.json"
 
 
 def execute(
-    node: Node, nodes: dict[str, Node], store: Store, data: Location, context: StageContext
+    node: Node, nodes: Mapping[str, Node], store: Store, data: Location, context: StageContext
 ) -> tuple[Artifact, bool]:
-    """The node's result, and whether it was computed now: it may be in the store by now. Inputs must be there.
+    """Return the node's result, and whether it was computed now. Its inputs must be in the store.
 
-    After a user's mistake nothing of it is left; after any other failure the partial directory stays for the next try.
+    The partial directory is deleted after a `UserError`, and if an input changed while the stage
+    ran. After any other failure it stays for the next try.
     """
     with store.working_on(node) as partial:
-        found = store.find(node.stage, node.key)
-        if found:
-            return found, False
+        result = store.find(node.stage, node.key)
+        if result:
+            return result, False
         stage = STAGES[node.stage]
-        artifacts = {}
-        for role, key in node.inputs.items():
-            artifact = store.find(nodes[key].stage, key)
-            if artifact is None:
-                raise RuntimeError(
-                    f"{node.stage}: its input {role} ({nodes[key].stage} {key[:12]}) is not in the store"
-                )
-            artifacts[role] = artifact
-        with _damage_dropped(store, artifacts.values(), DamagedArtifactError):
-            inputs = {role: artifact.path for role, artifact in artifacts.items()}
+        inputs = _find_inputs(node, nodes, store)
+        with _damage_deleted(store, inputs):
+            paths: dict[str, Location] = {role: artifact.path for role, artifact in inputs.items()}
         if node.data is not None:
-            inputs["data"] = data
-        store.recover(node, partial)
-        _begin(partial, artifacts)
+            paths["data"] = data
+        made_from = json.dumps(
+            {role: artifact.manifest["files"] for role, artifact in inputs.items()}, sort_keys=True
+        ).encode()
+        digest = hashlib.sha256(made_from).hexdigest()
+        store.recover(node, partial, digest)
+        _prepare(partial, made_from)
         started = time.monotonic()
-        try:
-            with _damage_dropped(
-                store, artifacts.values(), DamagedArtifactError, pa.ArrowException, OSError
-            ):
-                facts = dict(stage.load().run(stage.parse(node.config), inputs, partial, context))
-            if node.data is not None and facts.get("data") != node.data:
-                raise UserError(
-                    f"data root {data}: what {node.label} has read isn't what this study was planned with; expected: data that"
-                    " stays as it is during a run (hint: run again, to plan with the data of now)"
-                )
-        except UnreadableManifestError:  # of an input: no mistake in what has been made so far
-            raise
-        except UserError:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        where = {"device": context.device, "threads": context.threads}
-        return store.commit(node, partial, facts, time.monotonic() - started, where), True
+        with _damage_deleted(store, inputs), _inputs_unchanged(node, nodes, store, inputs, partial):
+            try:
+                facts = dict(stage.load().run(stage.parse(node.config), paths, partial, context))
+                if node.data is not None and facts.get("data") != node.data:
+                    raise UserError(
+                        f"data root {data}: found other data in {node.label} than this study was"
+                        " planned with; expected: data that doesn't change during a run;"
+                        " hint: run again, which plans with the current data"
+                    )
+            except UnreadableManifestError:  # an input's: the work so far is valid
+                raise
+            except UserError:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+        execution = {"device": context.device, "threads": context.threads, "inputs_sha256": digest}
+        return store.commit(node, partial, facts, time.monotonic() - started, execution), True
 
 
-def _begin(partial: Path, inputs: Mapping[str, Artifact]) -> None:
-    """Make a partial directory, or what is left in it fit to go on from."""
-    made_from = json.dumps(
-        {role: artifact.manifest["files"] for role, artifact in inputs.items()}, sort_keys=True
-    ).encode()
+def _find_inputs(node: Node, nodes: Mapping[str, Node], store: Store) -> dict[str, Artifact]:
+    """Return role -> result of each input. Raises `RuntimeError` if one is missing."""
+    artifacts = store.find_all(nodes[key] for key in node.inputs.values())
+    for role, key in node.inputs.items():
+        if key not in artifacts:
+            raise RuntimeError(
+                f"{node.stage}: input {role} ({nodes[key].stage} {key[:12]}) is not in the store"
+            )
+    return {role: artifacts[key] for role, key in node.inputs.items()}
+
+
+def _prepare(partial: Path, made_from: bytes) -> None:
+    """Create the partial directory, or make an existing one ready to be resumed."""
     note = partial / INPUTS
-    if (
-        note.is_file() and note.read_bytes() != made_from
-    ):  # an input was made again, with other last bits
+    # An input may have been computed again with other last bits.
+    if note.is_file() and note.read_bytes() != made_from:
         shutil.rmtree(partial)
     partial.mkdir(exist_ok=True)
     note.write_bytes(made_from)
-    # Of a process that was killed as it published: what the stage writes now would be compared with it.
+    # Left by a process that was killed in `publish`: the stage's own reads would be checked by it.
     (partial / MANIFEST).unlink(missing_ok=True)
 
 
 @contextmanager
-def _damage_dropped(
-    store: Store, artifacts: Iterable[Artifact], *signs: type[Exception]
-) -> Iterator[None]:
-    """After an error that damaged inputs may have caused, delete what of them is damaged: the next run makes it again."""
+def _damage_deleted(store: Store, inputs: Mapping[str, Artifact]) -> Iterator[None]:
+    """Delete the damaged files of the inputs after an error that they may have caused.
+
+    The next run computes these files again. The error becomes a `RuntimeError`.
+    """
     try:
         yield
-    except signs as error:
-        for artifact in artifacts:
+    except (DamagedArtifactError, pa.ArrowException, OSError) as error:
+        for artifact in inputs.values():
             store.drop_damaged(artifact)
         raise RuntimeError(str(error)) from error
+
+
+@contextmanager
+def _inputs_unchanged(
+    node: Node,
+    nodes: Mapping[str, Node],
+    store: Store,
+    inputs: Mapping[str, Artifact],
+    partial: Path,
+) -> Iterator[None]:
+    """Raise `DamagedArtifactError` if an input was deleted or replaced during the context.
+
+    Another cell may delete the damaged files of a shared input, and another run may compute it
+    again. A stage that reads at that time gets half of it, or two versions. The partial directory
+    is deleted.
+    """
+    before, failure = _file_times(inputs), None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    unchanged = False
+    with suppress(FileNotFoundError, NotADirectoryError):
+        unchanged = _file_times(inputs) == before
+    if unchanged and failure is None:  # as the store has them now, which may be another copy
+        artifacts = store.find_all(nodes[key] for key in node.inputs.values())
+        unchanged = {key: artifact.manifest["files"] for key, artifact in artifacts.items()} == {
+            key: inputs[role].manifest["files"] for role, key in node.inputs.items()
+        }
+    if not unchanged:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise DamagedArtifactError(
+            f"{node.stage}: an input was deleted or computed again while this stage ran;"
+            " hint: run again"
+        ) from failure
+    if failure is not None:
+        raise failure
+
+
+def _file_times(inputs: Mapping[str, Artifact]) -> dict[Path, tuple[int, int]]:
+    """Return path -> (size, last write) of the inputs' files on this host, manifests included.
+
+    A result that was computed again has a new manifest, even if its files are the same. Raises
+    `FileNotFoundError` for a missing file.
+    """
+    paths = [
+        artifact.path / file
+        for artifact in inputs.values()
+        for file in (*artifact.manifest["files"], MANIFEST)
+    ]
+    statuses = {path: path.stat() for path in paths}
+    return {path: (status.st_size, status.st_mtime_ns) for path, status in statuses.items()}

@@ -22,7 +22,8 @@ from chexseg.config import yaml_source
 from chexseg.config.study import Study
 from chexseg.data.remote_path import Location
 from chexseg.plan.cells import Cell
-from chexseg.store.store import PACKAGES, Store
+from chexseg.store.provenance import PACKAGES
+from chexseg.store.store import Store
 
 #: Packages that plan, search and read, in addition to those that every manifest names.
 MORE_PACKAGES = ("optuna", "pandas", "pydantic", "pyyaml", "timm")

@@ -1,4 +1,4 @@
-"""One stage of a plan in a worker: computed, found or failed, and no exception."""
+"""Run one node of a plan in a worker and return the outcome, failures included."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ from chexseg.store.store import Store
 
 @dataclass(frozen=True)
 class Job:
-    """The settings that every worker needs. here: what a stage reads and writes lies on one node, that of its task alone.
+    """The settings that every worker needs.
 
-    code: what the driver runs, and workers must.
+    single_node: the files that a stage reads and writes are on the node of its task alone.
+    code: version of the driver's code, which the worker's must equal.
     """
 
     nodes: Mapping[str, Node]
@@ -38,7 +39,7 @@ class Job:
     code: CodeVersion = field(default_factory=code_version.running)
 
     def progress_writer(self, key: str, cell: str | None = None) -> ProgressWriter:
-        """What a node's stage writes its progress with. cell: whose it is alone."""
+        """Return the progress writer of a node. cell: its name, if only one cell needs the node."""
         node = self.nodes[key]
         return ProgressWriter(
             self.progress_actor,
@@ -48,39 +49,41 @@ class Job:
         )
 
     def subset(self, keys: Iterable[str]) -> Job:
-        """The job for workers that compute these nodes alone: with them and their inputs, whatever else a study has."""
-        wanted = [self.nodes[key] for key in keys]
+        """Return a job with these nodes and their inputs only."""
+        nodes = [self.nodes[key] for key in keys]
         return replace(
             self,
             nodes={
-                key: self.nodes[key] for node in wanted for key in (node.key, *node.inputs.values())
+                key: self.nodes[key] for node in nodes for key in (node.key, *node.inputs.values())
             },
         )
 
 
 def attempt(job: Job, key: str, name: str, context: StageContext) -> dict[str, Any]:
-    """Compute one node in a worker; never raises, so that one failure stops nothing else, but to leave a place that will be
-    gone (`cluster.raise_if_draining`)."""
+    """Run one stage. Errors are returned, not raised, so that one failure stops nothing else.
+
+    Raises only if this node is being drained (`cluster.raise_if_draining`).
+    """
     node, store = job.nodes[key], Store(job.store)
-    if found := store.find(node.stage, key):
-        return {"key": key, "state": "cached", "miou": found.facts.get("selection_miou")}
+    if result := store.find(node.stage, key):
+        return {"key": key, "state": "cached", "miou": result.facts.get("selection_miou")}
     started = time.monotonic()
     try:
         code_version.require(job.code)
-        artifact, computed = execute(node, dict(job.nodes), store, job.data, context)
+        artifact, computed = execute(node, job.nodes, store, job.data, context)
     except UserError as error:
         job.progress_actor.finish.remote(name, f"refused: {error}")
         return {"key": key, "state": "mistake", "error": str(error)}
     except Exception as error:
-        raise_if_draining()  # Ray starts nothing there any more, which is no fault of the stage
+        raise_if_draining()  # the cause may be that Ray starts no more tasks on this node
         text = _first_line(error)
         store.record_failure(node, text, traceback.format_exc())
         job.progress_actor.finish.remote(name, f"failed: {text}")
         return {"key": key, "state": "failed", "error": text}
     finally:
         _return_memory()
-    if not computed:  # by another driver, while this one waited
-        job.progress_actor.finish.remote(name, "found: another run has computed it")
+    if not computed:  # another driver did, while this one waited
+        job.progress_actor.finish.remote(name, "cached: another run has computed it")
         return {"key": key, "state": "cached", "miou": artifact.facts.get("selection_miou")}
     seconds = time.monotonic() - started
     job.progress_actor.finish.remote(name, f"done in {seconds:.1f} s{_headline(artifact.facts)}")
@@ -93,7 +96,7 @@ def attempt(job: Job, key: str, name: str, context: StageContext) -> dict[str, A
 
 
 def _return_memory() -> None:
-    """Give what the stage has freed back to the system: glibc keeps it, and warm workers live on beside each other."""
+    """Return freed memory to the system: glibc keeps it, and reused workers share a machine."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     torch = sys.modules.get("torch")  # a stage that needs none hasn't imported it
@@ -106,14 +109,14 @@ def _first_line(error: BaseException) -> str:
 
 
 def record_lost_worker(job: Job, key: str, error: BaseException | None) -> dict[str, Any]:
-    """The answer for a worker that died more often than MAX_FAILURES: it could not write down itself that it failed."""
+    """Record the failure of a worker that died more often than MAX_FAILURES; return the outcome."""
     text = _first_line(error) if error else "its worker was lost"
     Store(job.store).record_failure(job.nodes[key], text, str(error))
     return {"key": key, "state": "failed", "error": text}
 
 
 def _headline(facts: Mapping[str, Any]) -> str:
-    """The one figure that tells how a stage went."""
+    """Return the most important figure of a stage's facts, as an addition to its message."""
     for name in ("mean_auroc", "selection_miou", "accuracy"):
         if facts.get(name) is not None:
             return f", {name.replace('_', ' ')} {facts[name]:.3f}"
@@ -121,5 +124,5 @@ def _headline(facts: Mapping[str, Any]) -> str:
 
 
 def succeeded(answer: Mapping[str, Any]) -> bool:
-    """Whether a node's result is in the store."""
+    """Return whether a node's result is in the store."""
     return answer["state"] in ("cached", "computed")

@@ -1,9 +1,10 @@
-"""What a store needs of the place that its artifacts are in."""
+"""The interface between a store and the storage that holds its files."""
 
 from __future__ import annotations
 
 import datetime
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -11,27 +12,45 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 FAILED = ".failed"
-#: Holds folders named by their time (`now`), with the layout of the store below each.
+#: Contains folders named by time (`now`), each with the layout of the store.
 TRASH = ".trash"
-#: In place of the SHA-256 of what is there and can't be read.
+#: Returned instead of a SHA-256 for a file that exists and can't be read.
 UNREADABLE = "unreadable"
+#: The folders of a store, one for each stage (stages.registry).
+STAGE_FOLDERS = (
+    "ingest",
+    "classify",
+    "pretrain",
+    "moco",
+    "imported",
+    "saliency",
+    "irnet",
+    "fit",
+    "distil",
+    "score",
+)
+_ARTIFACT = re.compile(rf"({'|'.join(STAGE_FOLDERS)})/[0-9a-f]{{20}}")
+#: A sequence that sets colours or moves the cursor of a terminal.
+_ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 
 class Entry(NamedTuple):
-    """One file: bytes, and when it was last written, in ns (by the clock of whoever keeps it)."""
+    """One file. size: bytes. modified_ns: last write, by the clock of the storage."""
 
     size: int
     modified_ns: int
 
 
 class Backend(Protocol):
-    """A directory or an object store. Names are relative to the store; an artifact's is ``<stage>/<short key>``.
+    """A directory or an object store.
 
-    Nothing outside the store is read, written or deleted, whatever names and links are in it.
+    Names are relative to the store; an artifact's name is ``<stage>/<first 20 digits of the key>``.
+    Nothing outside the store is read, written or deleted, whatever names and links it contains.
 
-    uri: finds the store from anywhere on this host, and may hold credentials. title: the same for people, without them.
-    local: a directory of this host for what must be a file there. shared: every node of a cluster finds the paths of its
-    artifacts and partial directories under the same names; else they are this host's own.
+    uri: address of the store on this host; may contain credentials. title: the same without them.
+    local: a directory of this host for data that must be files.
+    shared: every node of a cluster sees artifacts and partial directories under the same paths;
+    otherwise they belong to this host.
     """
 
     uri: str
@@ -40,71 +59,88 @@ class Backend(Protocol):
     shared: bool
 
     def tree(self, name: str) -> dict[str, Entry]:
-        """Every file below a name, by its path below it; empty where there's nothing."""
+        """Return all files below a name, by relative path; empty if there are none."""
 
     def list_many(self, names: Iterable[str]) -> dict[str, dict[str, Entry]]:
-        """`tree` of many artifacts at once."""
+        """Return the `tree` of each artifact."""
 
     def read(self, files: Mapping[str, Entry]) -> dict[str, bytes]:
-        """Small documents by name; without those that have gone."""
+        """Return the content of small files by name, without those deleted in the meantime."""
 
     def write(self, name: str, content: bytes) -> None:
-        """A small document, whole or not at all."""
+        """Write a small file, whole or not at all."""
 
     def delete(self, name: str) -> None:
-        """A file, if it's there."""
+        """Delete a file if it exists."""
 
     def sha256(self, name: str) -> str | None:
-        """Return that of a file as it is kept: None where it isn't there, `UNREADABLE` for a damaged one."""
+        """Return the SHA-256 of a file: None if it's missing, `UNREADABLE` if it's damaged."""
 
     def fetch(self, name: str, manifest: Mapping[str, Any]) -> Path:
-        """The directory of this host with an artifact's files. Raises `DamagedArtifactError` where they aren't as they should be."""
+        """Return a directory of this host with an artifact's files.
+
+        Raises `DamagedArtifactError` if a file that has to be copied differs from the manifest.
+        """
 
     def evict(self, name: str, manifest: Mapping[str, Any]) -> None:
-        """Forget what `fetch` has kept of an artifact, if it's damaged."""
+        """Delete the damaged files of this host's copy of an artifact."""
 
     def exclusive(self, name: str) -> AbstractContextManager[Path]:
-        """The partial directory of an artifact, on this host, while nobody else works on it. Waits."""
+        """Wait for the lock of an artifact, and yield its partial directory on this host."""
 
     def in_progress(self) -> set[str]:
-        """What is being worked on, as `unfinished` names it."""
+        """Return what is locked now, by the names that `unfinished` returns."""
 
     def publish(self, name: str, partial: Path, manifest: Mapping[str, Any]) -> None:
-        """Make a partial directory an artifact, the manifest last. To be called within `exclusive`."""
+        """Turn a partial directory into an artifact, the manifest last. Needs `exclusive`."""
 
     def reopen(self, name: str, partial: Path, files: Iterable[str]) -> None:
-        """The reverse: those of an artifact's files that are there become the partial directory; its manifest is deleted."""
+        """Turn an artifact's files, as far as they exist, into the partial directory.
+
+        The manifest is deleted. Needs `exclusive`.
+        """
 
     def partials(self) -> dict[str, Path]:
-        """``<stage>-<short key>`` -> directory of whatever is unfinished on this host."""
+        """Return ``<stage>-<short key>`` -> partial directory on this host; links are left out."""
 
     def retire(self, name: str, files: Sequence[str], trash: str) -> bool:
-        """Move files of an artifact below the name `trash`, the last of them last, and what is unfinished of it on this host.
+        """Move files of an artifact, in this order, and its partial directory below `trash`.
 
-        files: paths below the artifact; those that are gone are skipped. Copies on this host are deleted. False, and nothing
-        moved, while someone works on the artifact.
+        files: paths below the artifact; missing ones are skipped. Copies on this host are deleted.
+        Returns False, and moves nothing, if the artifact is locked.
         """
 
     def delete_all(self, name: str) -> None:
-        """Delete everything below a name, of what is kept for it on this host too."""
+        """Delete everything below a name, this host's copies included."""
 
 
 def encode(document: Mapping[str, Any]) -> bytes:
-    """A document as every store keeps it."""
+    """Return a document as the JSON that all stores contain."""
     return json.dumps(document, indent=1, sort_keys=True).encode()
 
 
+def is_artifact(name: str) -> bool:
+    """Return whether a name can be an artifact's; other folders of a store belong to its users."""
+    return _ARTIFACT.fullmatch(name) is not None
+
+
 def unfinished(name: str) -> str:
-    """What an artifact is called while it's made: one name, without folders."""
+    """Return the name of an artifact's partial directory and lock: a single path component."""
     return name.replace("/", "-")
 
 
+def printable(text: str, keep: str = "") -> str:
+    """Return a text of a store without escape sequences and control characters, but for `keep`."""
+    text = _ESCAPE.sub("", text)
+    return "".join(char if char.isprintable() or char in keep else "?" for char in text)
+
+
 def now() -> str:
-    """Return the time (UTC) as folders of the trash are named."""
+    """Return the time (UTC) in the format of the trash's folders."""
     return f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}"
 
 
 def remove_hidden(partial: Path) -> None:
-    """Delete the hidden files and folders of a result that is about to be published: notes and half-written files."""
+    """Delete the hidden files and folders, which are notes and half-written files."""
     for path in list(partial.rglob(".*")):
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

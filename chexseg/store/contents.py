@@ -1,4 +1,4 @@
-"""List what a store holds, and check that it's whole. What of it nothing needs is for `garbage`."""
+"""Listing of a store's artifacts, and verification of their files."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from chexseg.store.backend import is_artifact, printable
 from chexseg.store.manifest import UnreadableManifestError
 from chexseg.store.store import Store
 
 Progress = Callable[[int, int, str], None]
-#: Files that are read at once.
+#: Files that are hashed concurrently.
 AT_ONCE = 8
 
 
 @dataclass(frozen=True)
 class Content:
-    """One artifact. key: None without a readable manifest. bytes: of all its files. seconds: it took to compute. host: where.
+    """One artifact.
 
-    fault: why its manifest can't be read, or None.
+    key: None without a readable manifest. bytes: size of all its files. seconds: computing time.
+    fault: why its manifest can't be read, or None. files: name -> size and sha256 in the manifest.
     """
 
     name: str
@@ -30,16 +32,15 @@ class Content:
     seconds: float | None
     host: str | None
     fault: str | None
-    #: What its manifest says of its files: name -> size and sha256.
     files: Mapping[str, Mapping[str, Any]] = field(repr=False)
 
     @property
     def state(self) -> str:
-        """finished, unreadable manifest or no manifest."""
+        """Return finished, unreadable manifest or no manifest."""
         return "finished" if self.key else "unreadable manifest" if self.fault else "no manifest"
 
     def row(self) -> dict[str, Any]:
-        """The object of ``store list --json``."""
+        """Return the object of ``store list --json``."""
         return {
             name: value
             for name, value in asdict(self).items()
@@ -48,30 +49,41 @@ class Content:
 
 
 def contents(store: Store) -> list[Content]:
-    """Everything that lies where artifacts lie, by stage and then by age."""
-    found = []
+    """Return all artifacts, complete or not, by stage and then by age.
+
+    Folders whose names can't be an artifact's are left out.
+    """
+    artifacts = []
     for name, (tree, manifest) in store.scan().items():
-        fault = str(manifest) if isinstance(manifest, UnreadableManifestError) else None
-        parts = manifest if isinstance(manifest, dict) else {}
-        size = sum(entry.size for entry in tree.values())
-        told = [parts.get(part) for part in ("finished", "seconds", "host")]
-        found.append(
+        if not is_artifact(name):
+            continue
+        fields = manifest if isinstance(manifest, dict) else {}
+        finished, host = (
+            printable(fields[field]) if field in fields else None for field in ("finished", "host")
+        )
+        artifacts.append(
             Content(
-                name,
-                name.partition("/")[0],
-                parts.get("key"),
-                size,
-                *told,
-                fault,
-                parts.get("files", {}),
+                name=name,
+                stage=name.partition("/")[0],
+                key=fields.get("key"),
+                bytes=sum(entry.size for entry in tree.values()),
+                finished=finished,
+                seconds=fields.get("seconds"),
+                host=host,
+                fault=str(manifest) if isinstance(manifest, UnreadableManifestError) else None,
+                files=fields.get("files", {}),
             )
         )
-    return sorted(found, key=lambda content: (content.stage, content.finished or ""))
+    return sorted(artifacts, key=lambda content: (content.stage, content.finished or ""))
 
 
 @dataclass(frozen=True)
 class Verification:
-    """damaged: one line a fault. unfinished: what has no manifest: being made, or left by a run that was killed."""
+    """The result of `verify`.
+
+    artifacts, files, bytes: number and size of what was read. damaged: one line for each fault.
+    unfinished: names without a manifest.
+    """
 
     artifacts: int
     files: int
@@ -80,53 +92,54 @@ class Verification:
     unfinished: list[str]
 
     def text(self) -> str:
+        """Return the lines of ``store verify``."""
         lines = [f"damaged: {line}" for line in self.damaged]
         lines += [
-            f"without a manifest (being made, or left by a run that was killed): {name}"
+            f"without a manifest (in progress, or left by a run that was killed): {name}"
             for name in self.unfinished
         ]
         lines.append(
-            f"{self.artifacts} artifacts, {self.files} files, {size(self.bytes)} read; {len(self.damaged)} damaged,"
-            f" {len(self.unfinished)} without a manifest"
+            f"{self.artifacts} artifacts, {self.files} files, {size(self.bytes)} read;"
+            f" {len(self.damaged)} damaged, {len(self.unfinished)} without a manifest"
         )
         return "\n".join(lines)
 
 
 def verify(store: Store, progress: Progress) -> Verification:
-    """Read every file of every artifact, and compare its sha256 with the manifest's. progress: bytes done, of all, unit."""
-    there = contents(store)
-    finished = [content for content in there if content.key]
-    total = sum(entry["size"] for content in finished for entry in content.files.values())
+    """Read every file of every artifact and compare its SHA-256 with the manifest's.
+
+    progress: called with bytes done, bytes in all, and the unit.
+    """
+    artifacts = contents(store)
+    keys = {content.name: content.key for content in artifacts if content.key}
     damaged = [
-        f"{content.name}: its manifest is of another key, {content.key[:20]}"
-        for content in finished
-        if content.name != f"{content.stage}/{content.key[:20]}"
+        f"{name}: its manifest is of another key, {key[:20]}"
+        for name, key in keys.items()
+        if name.rpartition("/")[2] != key[:20]
     ]
-    damaged += [content.fault for content in there if content.fault]
+    damaged += [content.fault for content in artifacts if content.fault]
     files = {
         f"{content.name}/{file}": entry
-        for content in finished
+        for content in artifacts
         for file, entry in content.files.items()
     }
-    done = 0
+    done, total = 0, sum(entry["size"] for entry in files.values())
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for (name, entry), sha256 in zip(
-            files.items(), pool.map(store.backend.sha256, files), strict=True
-        ):
+        digests = pool.map(store.backend.sha256, files)
+        for (name, entry), sha256 in zip(files.items(), digests, strict=True):
             if sha256 != entry["sha256"]:
-                damaged.append(
-                    f"{name}: {'gone' if sha256 is None else 'not what its manifest says'}"
-                )
+                fault = "gone" if sha256 is None else "not what its manifest says"
+                damaged.append(f"{name}: {fault}")
             done += entry["size"]
             progress(done, total, "bytes")
-    left = [content.name for content in there if content.state == "no manifest"] + [
+    unfinished = [content.name for content in artifacts if content.state == "no manifest"] + [
         str(path) for path in store.backend.partials().values()
     ]
-    return Verification(len(finished), len(files), done, damaged, left)
+    return Verification(len(keys), len(files), done, damaged, unfinished)
 
 
 def size(count: int) -> str:
-    """Bytes for people."""
+    """Return a number of bytes with a unit."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:
@@ -136,7 +149,7 @@ def size(count: int) -> str:
 
 
 def table(rows: Iterable[Content]) -> str:
-    """The lines of ``store list``."""
+    """Return the lines of ``store list``."""
     lines = [f"{'stage':<10} {'key':<20} {'size':>8} {'seconds':>8} {'finished':<25} host"]
     total = 0
     for row in rows:
@@ -144,7 +157,8 @@ def table(rows: Iterable[Content]) -> str:
         seconds = "" if row.seconds is None else f"{row.seconds:.1f}"
         key = row.name.partition("/")[2]
         lines.append(
-            f"{row.stage:<10} {key:<20} {size(row.bytes):>8} {seconds:>8} {row.finished or row.state:<25} {row.host or ''}"
+            f"{row.stage:<10} {key:<20} {size(row.bytes):>8} {seconds:>8}"
+            f" {row.finished or row.state:<25} {row.host or ''}"
         )
     lines.append(f"{len(lines) - 1} artifacts, {size(total)}")
     return "\n".join(lines)

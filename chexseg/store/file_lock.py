@@ -1,4 +1,4 @@
-"""One process of this host at a time, by flock: a process that dies leaves no lock."""
+"""Locks between the processes of this host, by flock: a process that dies leaves no lock behind."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from chexseg.store.links import link_error
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock file `path`, which is there only as long. Yields False, without it, if another has it and `wait` is off.
+    """Hold the lock file `path`, which is deleted when the context ends.
 
-    A file that is there already keeps its content. Raises `UserError` for a symbolic link.
+    Yields False, without the lock, if another process has it and `wait` is off. A file that exists
+    already keeps its content. Raises `UserError` for a symbolic link.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
@@ -26,7 +27,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
             except BlockingIOError:
                 yield False
                 return
-            # Whoever had the lock before took the file away; then this is a lock on nothing.
+            # The previous holder may have deleted the file: then this lock protects nothing.
             try:
                 current = os.fstat(lock).st_ino == path.lstat().st_ino
             except FileNotFoundError:
@@ -40,7 +41,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process of this host holds the lock; asking takes nothing from anyone."""
+    """Return whether a process of this host holds the lock, without disturbing it."""
     try:
         with _opened(path, os.O_RDONLY) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -53,9 +54,9 @@ def is_locked(path: Path) -> bool:
 
 @contextmanager
 def _opened(path: Path, flags: int) -> Iterator[int]:
-    """A descriptor of a file, which is never emptied. Raises `UserError` for a symbolic link."""
+    """Yield a descriptor of a file, which is never emptied. Raises `UserError` for a link."""
     try:
-        # Without O_NONBLOCK, a named pipe would keep whoever only asks waiting for ever.
+        # Without O_NONBLOCK, opening a named pipe waits until another process writes to it.
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
         if error.errno == errno.ELOOP:

@@ -1,9 +1,12 @@
-"""One worker at a time on an object store, which has no locks: claims, ordered by the store's own clock.
+"""Leases: one worker at a time on an object store, which has no locks, ordered by its clock.
 
-A contender puts an object, waits a little longer than the clock's grain, and lists: of the claims that live, the one that was
-put first has the work. Its claim lives as long as a second object, its beat, is put again every few seconds. The times
-compared are all the store's own (``LastModified``), so that no host's clock matters. This needs what S3 promises: a
-listing shows every put that has ended, and an object put in one piece carries the time of that put.
+A contender puts an object, waits a little longer than the resolution of the clock, and lists: among
+the leases that are alive, the one put first holds the work. A lease is alive while a second object,
+its heartbeat, is put again every few seconds. All times compared are the store's
+(``LastModified``), so no host's clock matters.
+
+This needs two promises of S3: a listing shows every put that has ended, and an object put in one
+piece carries the time of that put.
 """
 
 from __future__ import annotations
@@ -17,25 +20,29 @@ from dataclasses import dataclass, field
 from chexseg.errors import UserError
 from chexseg.store.backend import Entry
 
-CLAIMS = ".claims"
-BEAT = ".beat"
+#: Folder of the leases in a store, and what a heartbeat's name adds to its lease's.
+LEASES = ".claims"
+HEARTBEAT = ".beat"
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds. settle: after a put, before its rank is looked up; above the clock's grain, S3's 1 s. beat: between two
-    beats. dead: a claim without a beat for so long is over. look: the longest time between two looks while waiting.
+    """Durations in seconds.
+
+    settle: between a put and its first listing; above the clock's resolution, S3's 1 s.
+    heartbeat: between two heartbeats. expiry: a lease without a heartbeat for this long is dead.
+    poll: longest time between two listings while waiting.
     """
 
     settle: float = 1.5
     heartbeat: float = 15
-    dead: float = 60
-    look: float = 15
+    expiry: float = 60
+    poll: float = 15
 
 
 @dataclass(frozen=True)
 class Objects:
-    """What claims need of an object store: put an object in one piece, delete one if it's there, list all below `CLAIMS`."""
+    """The operations that leases need: put an object in one piece, delete one, list `LEASES`."""
 
     put: Callable[[str, bytes], None]
     delete: Callable[[str], None]
@@ -44,13 +51,12 @@ class Objects:
 
 @dataclass
 class Lease:
-    """One contender's claim to some work."""
+    """One contender's lease on some work. holder: for people who look into the store."""
 
     objects: Objects
     timing: Timing
     work: str
-    #: For people who look into the store.
-    who: str
+    holder: str
     owner: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
@@ -58,89 +64,96 @@ class Lease:
         return f"{self.work}.{self.owner}"
 
     def put(self) -> None:
-        # The beat first: there must always be one to tell the time by.
+        # The heartbeat first: `rank` reads the current time from it.
         self.heartbeat()
-        self.objects.put(f"{CLAIMS}/{self.name}", self.who.encode())
+        self.objects.put(f"{LEASES}/{self.name}", self.holder.encode())
 
     def heartbeat(self) -> None:
-        self.objects.put(f"{CLAIMS}/{self.name}{BEAT}", b"")
+        self.objects.put(f"{LEASES}/{self.name}{HEARTBEAT}", b"")
 
     def delete(self) -> None:
         _delete(self.objects, self.name)
 
     def rank(self) -> int | None:
-        """0 for whose turn it is; None for a claim that others took for dead. Deletes claims that are dead."""
+        """Return the number of leases before this one, or None if others took it for dead.
+
+        Deletes leases that are dead.
+        """
         entries = self.objects.tree()
-        own = entries.get(f"{self.name}{BEAT}")
-        if own is None or self.name not in entries:
+        heartbeat = entries.get(f"{self.name}{HEARTBEAT}")
+        if heartbeat is None or self.name not in entries:
             return None
-        living, dead = _split(entries, own.modified_ns, self.timing.dead)
+        alive, dead = _split(entries, heartbeat.modified_ns, self.timing.expiry)
         for name in dead:
             _delete(self.objects, name)
         order = sorted(
             (entries[name].modified_ns, name)
-            for name in living
+            for name in alive
             if _work(name) == self.work and name in entries
         )
         return [name for _, name in order].index(self.name)
 
     def holds(self) -> bool:
-        """Whether the work is still this claim's, which it isn't after a pause of the process or of the network."""
+        """Return whether this lease still holds the work; a long pause of the process ends that."""
         return self.rank() == 0
 
 
 @contextmanager
-def acquire(objects: Objects, work: str, who: str, timing: Timing) -> Iterator[Lease]:
-    """Wait for one's turn at some work, and keep it for the length of the context.
+def acquire(objects: Objects, work: str, holder: str, timing: Timing) -> Iterator[Lease]:
+    """Wait until this process holds the work, and keep the lease for the length of the context.
 
-    Waiting takes two requests every `timing.look` seconds: one beat and one listing.
+    Waiting takes two requests every `timing.poll` seconds: a heartbeat and a listing.
     """
-    claim, over = Lease(objects, timing, work, who), threading.Event()
-    beating = threading.Thread(target=_keep_beating, args=(claim, over), daemon=True)
-    claim.put()
-    beating.start()
+    lease, over = Lease(objects, timing, work, holder), threading.Event()
+    heartbeats = threading.Thread(target=_keep_alive, args=(lease, over), daemon=True)
+    lease.put()
+    heartbeats.start()
     try:
         pause = timing.settle
         while not over.wait(pause):
-            rank = claim.rank()
+            rank = lease.rank()
             if rank == 0:
                 break
             if rank is None:
-                claim.put()
-            pause = timing.settle if rank is None else min(1.5 * pause, timing.look)
-        yield claim
+                lease.put()
+            pause = timing.settle if rank is None else min(1.5 * pause, timing.poll)
+        yield lease
     finally:
         over.set()
-        beating.join()
-        with suppress(UserError):  # then it dies of itself
-            claim.delete()
+        heartbeats.join()
+        with suppress(UserError):  # it expires
+            lease.delete()
 
 
 def active_leases(objects: Objects, timing: Timing) -> set[str]:
-    """The work that someone has claimed and is alive."""
+    """Return the work on which a lease is alive."""
     clock = Lease(objects, timing, "clock", "")
     clock.heartbeat()
     try:
         entries = objects.tree()
-        now = entries[f"{clock.name}{BEAT}"].modified_ns
-        return {_work(name) for name in _split(entries, now, timing.dead)[0] if name in entries}
+        now = entries[f"{clock.name}{HEARTBEAT}"].modified_ns
+        alive, _ = _split(entries, now, timing.expiry)
+        return {_work(name) for name in alive if name in entries}
     finally:
         clock.delete()
 
 
-def _keep_beating(claim: Lease, over: threading.Event) -> None:
-    while not over.wait(claim.timing.heartbeat):
-        with suppress(UserError):  # the store may answer again before the claim is dead
-            claim.heartbeat()
+def _keep_alive(lease: Lease, over: threading.Event) -> None:
+    while not over.wait(lease.timing.heartbeat):
+        with suppress(UserError):  # the store may answer again before the lease expires
+            lease.heartbeat()
 
 
-def _split(entries: Mapping[str, Entry], now_ns: int, dead: float) -> tuple[set[str], set[str]]:
-    """Names of the claims that live, and of those that don't; both may be of claims of which only the beat is there."""
+def _split(entries: Mapping[str, Entry], now_ns: int, expiry: float) -> tuple[set[str], set[str]]:
+    """Return the names of the leases that are alive and of those that are dead.
+
+    Both include leases of which only the heartbeat exists.
+    """
     newest: dict[str, int] = {}
     for name, entry in entries.items():
-        claim = name.removesuffix(BEAT)
-        newest[claim] = max(entry.modified_ns, newest.get(claim, 0))
-    alive = {name for name, seen in newest.items() if seen >= now_ns - dead * 1e9}
+        lease = name.removesuffix(HEARTBEAT)
+        newest[lease] = max(entry.modified_ns, newest.get(lease, 0))
+    alive = {name for name, seen in newest.items() if seen >= now_ns - expiry * 1e9}
     return alive, set(newest) - alive
 
 
@@ -148,7 +161,7 @@ def _work(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def _delete(objects: Objects, claim: str) -> None:
-    # The claim first: a beat alone claims nothing.
-    objects.delete(f"{CLAIMS}/{claim}")
-    objects.delete(f"{CLAIMS}/{claim}{BEAT}")
+def _delete(objects: Objects, lease: str) -> None:
+    # The lease first: a heartbeat alone holds nothing.
+    objects.delete(f"{LEASES}/{lease}")
+    objects.delete(f"{LEASES}/{lease}{HEARTBEAT}")

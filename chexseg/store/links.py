@@ -1,12 +1,14 @@
-"""Writes that stay inside the store: a symbolic link below its root is never followed.
+"""Access to a store's files that follows no symbolic link and waits for no named pipe.
 
-The checks are for links that are in the store already; whoever can swap a folder for a link at the very moment of a write
-can write to the store anyway.
+These checks find what is in the store already. Anyone who can swap a folder for a link during a
+write can write to the store anyway.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +19,7 @@ from chexseg.errors import UserError
 
 
 class LinkError(UserError):
-    """A symbolic link where a store would read or write."""
+    """A symbolic link at a path that a store would read or write."""
 
 
 def link_error(path: Path) -> LinkError:
@@ -27,26 +29,49 @@ def link_error(path: Path) -> LinkError:
 
 
 def refuse_links(root: Path, path: Path) -> None:
-    """Raise `LinkError` if `path` or a folder between it and `root` is a symbolic link. `root` itself may be one."""
-    place = str(root)
-    for part in path.relative_to(root).parts:  # by names, because a status looks at 10,000 results
-        place = os.path.join(place, part)
-        if os.path.islink(place):
-            raise link_error(Path(place))
+    """Raise `LinkError` if `path` or a folder between it and `root` is a symbolic link.
+
+    `root` itself may be one.
+    """
+    step = str(root)
+    for part in path.relative_to(root).parts:  # strings: `study status` checks 10,000 results
+        step = os.path.join(step, part)
+        if os.path.islink(step):
+            raise link_error(Path(step))
 
 
-def refuse_links_below(root: Path, folder: Path) -> None:
-    """Raise `LinkError` if `folder`, a folder on the way to it from `root`, or anything below it is a symbolic link."""
+def refuse_special_files(root: Path, folder: Path) -> None:
+    """Raise `UserError` for anything in `folder` that is neither a regular file nor a folder.
+
+    Raises `LinkError` if `folder`, or a folder between it and `root`, is a symbolic link.
+    """
     refuse_links(root, folder)
-    for place, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
-            if Path(place, name).is_symlink():
-                raise link_error(Path(place, name))
+            path = Path(parent, name)
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                raise link_error(path)
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise UserError(
+                    f"{path}: found a pipe, socket or device; expected: a plain file or folder;"
+                    " hint: remove it"
+                )
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a regular file for reading. Raises `OSError` (EIO) for a pipe or device at once."""
+    # Without O_NONBLOCK, opening a named pipe waits until another process writes to it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EIO, "not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A new file to write, which becomes `path` when the context ends: whole, on disk, or not at all."""
+    """Yield a new file that replaces `path` when the context ends, as a whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
     descriptor = os.open(
         temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666
@@ -63,7 +88,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def remove_empty(folder: Path) -> None:
-    """Remove a folder and the folders below it, but for those that hold a file."""
-    for place, _, _ in os.walk(folder, topdown=False):
-        with suppress(OSError):  # it isn't empty
-            Path(place).rmdir()
+    """Remove a folder and its subfolders, except those that contain a file."""
+    for parent, _, _ in os.walk(folder, topdown=False):
+        with suppress(OSError):  # not empty
+            Path(parent).rmdir()

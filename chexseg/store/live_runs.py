@@ -1,9 +1,10 @@
-"""What running studies need of a store, so that `store gc` leaves it alone.
+"""Records of running studies, which protect the results that they need from `store gc`.
 
-A run holds a lock (in a directory a flock, on an object store a claim) for its length, and writes what its plan needs into
-``.live/<id>.json``. A record whose lock nobody holds is of a run that died. Collecting garbage has a lock too: a run
-writes its record and then looks for that lock, `store gc` takes the lock and then looks for records. So one of them always
-sees the other.
+A run holds a lock for its whole length (a flock in a directory, a lease on an object store) and
+writes the names its plan needs to ``.live/<id>.json``. If the lock is free, the run is dead.
+
+Garbage collection has a lock too. A run writes its record and then checks that lock; `store gc`
+takes the lock and then reads the records. So at least one of the two sees the other.
 """
 
 from __future__ import annotations
@@ -19,19 +20,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from chexseg.errors import UserError
-from chexseg.store.backend import unfinished
-from chexseg.store.store import StageRun, Store
+from chexseg.store.backend import printable, unfinished
+from chexseg.store.provenance import StageRun
+from chexseg.store.store import Store
 
 LIVE = ".live"
 GC = "gc/store"
-#: Seconds between two looks at whether the garbage is collected.
-LOOK = 1.0
+#: Seconds between two checks whether garbage collection has ended.
+POLL = 1.0
 
 
 @dataclass(frozen=True)
 class LiveRun:
-    """A run and what it holds. names: of artifacts. searches: it also holds all that was made from these, and unfinished
-    fits, because nothing tells which points it will ask for.
+    """A running study and the artifacts that it protects, by name.
+
+    searches: also protects all results made from these, and unfinished fits, because the points of
+    a search aren't known in advance.
     """
 
     title: str
@@ -47,7 +51,7 @@ def holding(
     searches: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Iterator[None]:
-    """Keep `store gc` from the results of these nodes for the length of the context. Waits while garbage is collected."""
+    """Protect the results of these nodes from `store gc`. Waits while garbage is collected."""
     run = f"run/{uuid.uuid4().hex}"
     record = {
         "study": study,
@@ -61,80 +65,77 @@ def holding(
         try:
             in_progress = store.backend.in_progress()
             if unfinished(GC) in in_progress:
-                say(f"waiting until garbage is collected in {store}")
+                say(f"waiting for the garbage collection in {store} to end")
             while unfinished(GC) in in_progress:
-                time.sleep(LOOK)
+                time.sleep(POLL)
                 in_progress = store.backend.in_progress()
             yield
         finally:
-            with suppress(
-                UserError
-            ):  # the store doesn't answer; without its lock the record counts for nothing
+            with suppress(UserError):  # no answer; a record without its lock counts as dead
                 store.backend.delete(_record(run))
 
 
 @contextmanager
 def collecting(store: Store) -> Iterator[list[LiveRun]]:
-    """The runs that are alive; for the length of the context, no other starts."""
+    """Yield the runs that are alive. No other run starts during the context."""
     with store.backend.exclusive(GC):
         yield live_runs(store, forget_dead=True)
 
 
 def live_runs(store: Store, forget_dead: bool = False) -> list[LiveRun]:
-    """The runs that are alive. forget_dead: delete the records of those that aren't."""
+    """Return the runs that are alive. forget_dead: delete the records of the others."""
     records = store.backend.tree(LIVE)
     in_progress = store.backend.in_progress() if records else set()
-    out = []
+    runs = []
     for name, content in store.backend.read(
         {f"{LIVE}/{file}": entry for file, entry in records.items()}
     ).items():
         run = f"run/{name.removeprefix(f'{LIVE}/').removesuffix('.json')}"
         if unfinished(run) in in_progress:
-            out.append(_read(f"{store}/{name}", content))
+            runs.append(_read(f"{store}/{name}", content))
         elif forget_dead and name == _record(run):
             store.backend.delete(name)
             # Its process is dead, and no other has the same id.
             (store.backend.local / ".partial" / f"{unfinished(run)}.lock").unlink(missing_ok=True)
-    return out
+    return runs
 
 
-def held(
+def protected(
     runs: Iterable[LiveRun], manifests: Mapping[str, Mapping[str, Any]], partials: Iterable[str]
 ) -> dict[str, str]:
-    """Name -> title of the run that holds it, of all artifacts that some run holds.
+    """Return name -> title of the run that protects it, for all protected artifacts.
 
     manifests: name -> manifest of all artifacts. partials: names of unfinished ones.
     """
-    out: dict[str, str] = {}
+    titles: dict[str, str] = {}
     for run in runs:
         names = set(run.names)
         if run.searches:
             keys = {name.rpartition("/")[2] for name in names}
-            made_from = {
+            inputs_of = {
                 name: {key[:20] for key in manifest["inputs"].values()}
                 for name, manifest in manifests.items()
-                if isinstance(manifest.get("inputs"), dict)
             }
             while more := {
-                name for name, inputs in made_from.items() if name not in names and inputs & keys
+                name for name, inputs in inputs_of.items() if name not in names and inputs & keys
             }:
                 names |= more
                 keys |= {name.rpartition("/")[2] for name in more}
             names |= {name for name in partials if name.startswith("fit/")}
-        out |= dict.fromkeys(names, run.title)
-    return out
+        titles |= dict.fromkeys(names, run.title)
+    return titles
 
 
 def _record(run: str) -> str:
     return f"{LIVE}/{run.rpartition('/')[2]}.json"
 
 
-def _read(place: str, content: bytes) -> LiveRun:
+def _read(location: str, content: bytes) -> LiveRun:
     try:
         record = json.loads(content)
         title = f"{record['study']} on {record['host']}, process {record['process']}"
-        return LiveRun(title, frozenset(record["names"]), record["searches"])
+        return LiveRun(printable(title), frozenset(record["names"]), record["searches"])
     except (ValueError, KeyError, TypeError):
         raise UserError(
-            f"{place}: can't be read, and its run is alive; hint: wait until the run has ended"
+            f"{location}: cannot be read, and its run is alive; hint: wait until the run has ended"
         ) from None

@@ -1,4 +1,4 @@
-"""A store in a directory, which may be shared by hosts whose file system locks for all of them."""
+"""A store in a directory, which hosts can share if their file system locks for all of them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ from typing import Any
 from chexseg.errors import UserError, reason
 from chexseg.store.backend import TRASH, UNREADABLE, Entry, encode, now, remove_hidden, unfinished
 from chexseg.store.file_lock import is_locked, locked
-from chexseg.store.links import refuse_links, refuse_links_below, remove_empty, replacing
+from chexseg.store.links import (
+    open_regular,
+    refuse_links,
+    refuse_special_files,
+    remove_empty,
+    replacing,
+)
 from chexseg.store.manifest import DAMAGE, MANIFEST, is_inside, sha256
 
 PARTIAL = ".partial"
 
 
-class Directory:
-    """An artifact is a directory below `root`, and appears there by a rename (`store.backend.Backend`)."""
+class LocalBackend:
+    """Artifacts as directories below `root`, published by a rename (`store.backend.Backend`)."""
 
     shared = True
 
@@ -28,36 +34,36 @@ class Directory:
         self.root = self.local = root
         self.uri, self.title = str(root.absolute()), str(root)
         if root.exists() and not root.is_dir():
-            raise UserError(f"--store {root}: is a file; allowed: a directory")
+            raise UserError(f"--store {root}: found a file; expected: a directory")
 
     def tree(self, name: str) -> dict[str, Entry]:
-        top, out = str(self._path(name)), {}
+        top, tree = str(self._path(name)), {}
         for folder, _, files in os.walk(top, onerror=_raise_unless_gone):
             for file in files:
                 path = os.path.join(folder, file)
                 try:
                     status = os.lstat(path)
-                except OSError:  # gone since
+                except OSError:  # deleted in the meantime
                     continue
-                if stat.S_ISREG(status.st_mode):  # links lead elsewhere, pipes would be waited for
-                    out[path[len(top) + 1 :]] = Entry(status.st_size, status.st_mtime_ns)
-        return out
+                # Links may lead out of the store, and reading a pipe would wait.
+                if stat.S_ISREG(status.st_mode) and (below := path[len(top) + 1 :]).isprintable():
+                    tree[below] = Entry(status.st_size, status.st_mtime_ns)
+        return tree
 
     def list_many(self, names: Iterable[str]) -> dict[str, dict[str, Entry]]:
         return {name: self.tree(name) for name in names}
 
     def read(self, files: Mapping[str, Entry]) -> dict[str, bytes]:
-        out = {}
+        contents = {}
         for name in files:
             try:
-                out[name] = self._path(name).read_bytes()
+                with open_regular(self._path(name)) as file:
+                    contents[name] = file.read()
             except FileNotFoundError:
                 continue
             except OSError as error:  # taken for missing, it would be computed anew
-                raise UserError(
-                    f"{self.root / name}: cannot be read ({reason(error)}); expected: a readable file"
-                ) from None
-        return out
+                raise self._unreadable(name, error) from None
+        return contents
 
     def write(self, name: str, content: bytes) -> None:
         path = self._path(name)
@@ -71,33 +77,31 @@ class Directory:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(
-                f"{path}: cannot be deleted ({reason(error)}); expected: a store that may be written to"
+                f"{path}: cannot be deleted ({reason(error)}); expected: a writable store"
             ) from None
 
     def sha256(self, name: str) -> str | None:
         try:
-            with self._path(name).open("rb") as file:
+            with open_regular(self._path(name)) as file:
                 return sha256(file)
         except FileNotFoundError:
             return None
         except OSError as error:
             if error.errno in DAMAGE:
                 return UNREADABLE
-            raise UserError(
-                f"{self.root / name}: cannot be read ({reason(error)}); expected: a readable file"
-            ) from None
+            raise self._unreadable(name, error) from None
 
     def fetch(self, name: str, manifest: Mapping[str, Any]) -> Path:
         return self._path(name)
 
     def evict(self, name: str, manifest: Mapping[str, Any]) -> None:
-        """There are none."""
+        """Do nothing: there are no copies."""
 
     @contextmanager
     def exclusive(self, name: str) -> Iterator[Path]:
         self._path(name)
         partial = self._path(f"{PARTIAL}/{unfinished(name)}")
-        refuse_links_below(self.root, partial)
+        refuse_special_files(self.root, partial)
         with locked(self._lock(name)):
             yield partial
 
@@ -108,9 +112,9 @@ class Directory:
         self.write(str((partial / MANIFEST).relative_to(self.root)), encode(manifest))
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():  # incomplete, or it would have been found
+        if path.exists():  # incomplete: a complete one is never computed again
             remove_empty(path)
-        if path.exists():  # what is left may be somebody's own
+        if path.exists():  # the rest may include files of the user
             aside = self._path(f"{TRASH}/{now()}/{name}")
             aside.parent.mkdir(parents=True, exist_ok=True)
             path.rename(aside) if not aside.exists() else shutil.rmtree(path)
@@ -126,9 +130,8 @@ class Directory:
                 source.rename(partial / file)
 
     def partials(self) -> dict[str, Path]:
-        return {
-            path.name: path for path in sorted((self.root / PARTIAL).glob("*")) if path.is_dir()
-        }
+        paths = sorted(self._path(PARTIAL).glob("*"))
+        return {path.name: path for path in paths if path.is_dir() and not path.is_symlink()}
 
     def retire(self, name: str, files: Sequence[str], trash: str) -> bool:
         refuse_links(self.root, self._lock(name))
@@ -138,13 +141,14 @@ class Directory:
                 moves = {
                     f"{name}/{file}": f"{trash}/{name}/{file}" for file in files if file in present
                 }
-                if self._partial(name).is_dir():
-                    moves[f"{PARTIAL}/{unfinished(name)}"] = f"{trash}/{PARTIAL}/{unfinished(name)}"
-                for place in (*moves, *moves.values()):
-                    refuse_links(self.root, (self.root / place).parent)
+                partial = f"{PARTIAL}/{unfinished(name)}"
+                if (self.root / partial).is_dir():
+                    moves[partial] = f"{trash}/{partial}"
+                for path in (*moves, *moves.values()):
+                    refuse_links(self.root, (self.root / path).parent)
                 for source, target in moves.items():
                     (self.root / target).parent.mkdir(parents=True, exist_ok=True)
-                    (self.root / source).rename(self.root / target)  # of a link, itself
+                    (self.root / source).rename(self.root / target)  # a link itself, not its target
                 remove_empty(self.root / name)
         return acquired
 
@@ -154,7 +158,10 @@ class Directory:
             shutil.rmtree(path)
 
     def _path(self, name: str) -> Path:
-        """The path of a name. Raises `UserError` for one that leads out of the store, `LinkError` where a link would."""
+        """Return the path of a name.
+
+        Raises `UserError` for a name that leads out of the store, and `LinkError` for a link.
+        """
         if name and not is_inside(name):
             raise UserError(
                 f"--store {self.root}: found the name {name!r}; expected: a path inside the store"
@@ -163,8 +170,10 @@ class Directory:
         refuse_links(self.root, path)
         return path
 
-    def _partial(self, name: str) -> Path:
-        return self.root / PARTIAL / unfinished(name)
+    def _unreadable(self, name: str, error: OSError) -> UserError:
+        return UserError(
+            f"{self.root / name}: cannot be read ({reason(error)}); expected: a readable file"
+        )
 
     def _lock(self, name: str) -> Path:
         return self.root / PARTIAL / f"{unfinished(name)}.lock"

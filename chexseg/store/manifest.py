@@ -1,7 +1,8 @@
-"""The manifest of a result: what it may say, and whether the files beside it are what it says.
+"""Manifests: what they may contain, and checks of a result's files against them.
 
-``manifest.json`` lies in the result's directory and names each of its files with size and SHA-256. Whoever reads such a
-file calls `verify` first: a file is hashed when a process first reads it, and again after it has changed.
+``manifest.json`` is in the directory of a result and names each of its files with size and SHA-256.
+Readers of such a file call `verify` first. It hashes a file on the first read in a process, and
+again after the file has changed.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from chexseg.errors import DamagedArtifactError, UserError
+from chexseg.store.links import open_regular
 
 MANIFEST = "manifest.json"
-#: Errors of the system that say that a file is damaged, and not that somebody may not read it, or not now.
-DAMAGE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO})
-#: Bytes that are read at once.
+#: Error numbers that mean damage; others mean that the file can't be read by this user, or now.
+DAMAGE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, errno.ENXIO})
+#: Bytes per read.
 CHUNK = 2**22
-#: Parts of a manifest and their types.
-_PARTS: Mapping[str, type | tuple[type, ...]] = {
+#: Required fields of a manifest and their types.
+_FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "key": str,
     "stage": str,
     "version": int,
@@ -38,67 +40,82 @@ _PARTS: Mapping[str, type | tuple[type, ...]] = {
     "host": str,
 }
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+#: Largest `seconds` (317 years), and size of a file in bytes.
+_MOST_SECONDS, _MOST_BYTES = 1e10, 2**63
+#: Bytes of a path and of one of its components; S3 and most file systems allow no more.
+_LONGEST_PATH, _LONGEST_COMPONENT = 1024, 255
 
 
 class UnreadableManifestError(UserError):
-    """A manifest that can't be one of ours. Its result may be whole, so it doesn't count as missing."""
+    """An invalid manifest. It isn't taken for missing, because its result may be intact."""
 
-    def __init__(self, place: str, fault: str):
+    def __init__(self, location: str, fault: str):
         super().__init__(
-            f"{place}: {fault}; expected: a manifest of chexseg (hint: restore it, or delete its directory to have the"
-            " result computed anew)"
+            f"{location}: {fault}; expected: a manifest of chexseg (hint: restore it, or delete its"
+            " directory to have the result computed anew)"
         )
 
 
 def seal(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a document with the SHA-256 of all its other parts as ``sha256``."""
+    """Return a document with the SHA-256 of all its other fields as ``sha256``."""
     return {**document, "sha256": _digest(document)}
 
 
 def is_sealed(document: Mapping[str, Any]) -> bool:
-    """Return whether a document is what it was when `seal` got it."""
+    """Return whether a document is unchanged since `seal`."""
     return document.get("sha256") == _digest(document)
 
 
-def parse(content: bytes, place: str) -> dict[str, Any]:
-    """Return the manifest that a file holds. Manifests of earlier versions have no ``sha256``.
+def parse(content: bytes, location: str) -> dict[str, Any]:
+    """Return the manifest in a file's content. Manifests of earlier versions have no ``sha256``.
 
-    Raises `UnreadableManifestError`, which begins with `place`, if it isn't JSON, lacks a part, names a file outside its
-    directory, or isn't what its own ``sha256`` says.
+    Raises `UnreadableManifestError`, which begins with `location`, if the content isn't JSON, lacks
+    a field, has an impossible value or a path outside its directory, or doesn't match ``sha256``.
     """
     try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise UnreadableManifestError(place, f"not JSON ({error})") from None
+        document = json.loads(content, parse_int=_int)
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise UnreadableManifestError(location, f"not JSON ({error})") from None
     fault = _fault(document)
     if fault:
-        raise UnreadableManifestError(place, fault)
+        raise UnreadableManifestError(location, fault)
+    assert isinstance(document, dict)
     return document
+
+
+def _int(text: str) -> int:
+    """Return an integer. Raises `OverflowError` if it's too large for a float."""
+    number = int(text)
+    float(number)
+    return number
 
 
 def _fault(document: Any) -> str | None:
     if not isinstance(document, dict):
         return f"found a {type(document).__name__}"
-    for part, types in _PARTS.items():
-        if part not in document:
-            return f"{part} is missing"
-        if not isinstance(document[part], types):
-            return f"{part}: found {document[part]!r:.60}"
+    for field, types in _FIELDS.items():
+        if field not in document:
+            return f"{field} is missing"
+        if not isinstance(document[field], types):
+            return f"{field}: found {document[field]!r:.60}"
     for name, entry in document["files"].items():
         if not is_inside(name) or name == MANIFEST:
             return f"files: found {name!r:.60}, which is no path inside the result"
         if (
             not isinstance(entry, dict)
             or type(entry.get("size")) is not int
+            or not 0 <= entry["size"] < _MOST_BYTES
             or not _is_sha256(entry.get("sha256"))
         ):
             return f"files: {name}: found {entry!r:.60}"
-    if not _SHA256.fullmatch(document["key"]):
+    if not _is_sha256(document["key"]):
         return f"key: found {document['key']!r:.60}"
+    if not 0 <= document["seconds"] <= _MOST_SECONDS:
+        return f"seconds: found {document['seconds']!r:.60}"
     if not all(_is_sha256(key) for key in document["inputs"].values()):
-        return "inputs: found what is no key"
+        return "inputs: found a value that is no key"
     if "sha256" in document and not is_sealed(document):
-        return "not what it was when it was written (its sha256 differs)"
+        return "changed since it was written (its sha256 differs)"
     return None
 
 
@@ -107,12 +124,15 @@ def _is_sha256(value: Any) -> bool:
 
 
 def _digest(document: Mapping[str, Any]) -> str:
-    parts = {name: value for name, value in document.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    fields = {name: value for name, value in document.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def is_inside(name: str) -> bool:
-    """Return whether a name is a relative, normal path that stays below the directory it is joined to."""
+    """Return whether a name is a relative, normal, printable path of a length that can be written.
+
+    Joined to a directory, it stays below that directory.
+    """
     if not name or "\\" in name or not name.isprintable():
         return False
     path = PurePosixPath(name)
@@ -121,10 +141,12 @@ def is_inside(name: str) -> bool:
         and not path.is_absolute()
         and path.as_posix() == name
         and ".." not in path.parts
+        and len(name.encode()) <= _LONGEST_PATH
+        and all(len(part.encode()) <= _LONGEST_COMPONENT for part in path.parts)
     )
 
 
-# ---- files against their manifest ------------------------------------------------------------------------------------------
+# ---- files and their manifest --------------------------------------------------------------------
 
 
 def sha256(file: IO[bytes]) -> str:
@@ -136,10 +158,10 @@ def sha256(file: IO[bytes]) -> str:
 
 
 def verify(path: str | Path) -> None:
-    """Raise `DamagedArtifactError` unless a file of a result is what the result's manifest says.
+    """Raise `DamagedArtifactError` if a file of a result differs from the result's manifest.
 
-    Files of directories without a manifest, such as those of a stage that still runs, pass. A process hashes a file once;
-    it does so again where size, time or inode are no longer the same. Raises `UnreadableManifestError`.
+    Files in directories without a manifest, such as those of a running stage, pass. A process
+    hashes a file once, and again if size, time or inode change. Raises `UnreadableManifestError`.
     """
     path = Path(path)
     directory = result_directory(path)
@@ -153,27 +175,20 @@ def verify(path: str | Path) -> None:
         state = _state(path)
         if (str(path), state) in _VERIFIED:
             return
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             digest = sha256(file)
     except OSError as error:
         message = f"{path}: cannot be read ({error.strerror})"
         if error.errno in DAMAGE:
             raise DamagedArtifactError(message) from None
-        raise UserError(
-            f"{message}; expected: a readable file"
-        ) from None  # it may be whole for another user, or later
+        # It may be intact: readable by another user, or later.
+        raise UserError(f"{message}; expected: a readable file") from None
     if digest != entry["sha256"]:
         raise DamagedArtifactError(f"{path}: not what its manifest says (its SHA-256 differs)")
     with _LOCK:
         if len(_VERIFIED) >= _MOST_VERIFIED:
             _VERIFIED.clear()
         _VERIFIED.add((str(path), state))
-
-
-def verify_all(directory: Path) -> None:
-    """`verify` each file of a result that has a manifest."""
-    for name in load(directory)["files"]:
-        verify(directory / name)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -183,7 +198,10 @@ def read_bytes(path: Path) -> bytes:
 
 
 def result_directory(path: Path) -> Path | None:
-    """Return the directory whose manifest is about a file, its own or the one above; None where there is no manifest."""
+    """Return the directory of the manifest that covers a file: the file's own, or its parent.
+
+    Returns None if there is no manifest.
+    """
     folder, parent = path.parent, path.parent.parent
     if (folder / MANIFEST).is_file():
         return folder
@@ -193,19 +211,40 @@ def result_directory(path: Path) -> Path | None:
 
 @functools.lru_cache(maxsize=64)
 def _is_foreign(path: Path, state: tuple[int, ...]) -> bool:
-    """Return True for another program's file of that name: web applications have manifests too."""
+    """Return whether a manifest is another program's; web applications have them too."""
     try:
         document = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
-        return False  # it may be ours, and damaged
+        return False  # it may be a damaged one of chexseg
     return not isinstance(document, dict) or not {"key", "stage", "files"}.intersection(document)
 
 
-# ---- files of a stage that still runs ----------------------------------------------------------------------------------------
+def load(directory: Path) -> dict[str, Any]:
+    """Return the manifest in a result's directory. Raises `UnreadableManifestError`."""
+    path = directory / MANIFEST
+    try:
+        return _load(path, _state(path))
+    except OSError as error:
+        raise UnreadableManifestError(str(path), f"cannot be read ({error.strerror})") from None
+
+
+@functools.lru_cache(maxsize=64)
+def _load(path: Path, state: tuple[int, ...]) -> dict[str, Any]:
+    with open_regular(path) as file:
+        return parse(file.read(), str(path))
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """Return the metadata of a file that changes whenever its content does."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+# ---- files of an unfinished result ---------------------------------------------------------------
 
 
 def note_digest(path: Path, digest: str | None = None) -> None:
-    """Write the SHA-256 of an unfinished result's file beside it, so that a later process can take it for finished.
+    """Write the SHA-256 of a finished file beside it, so that a later process can reuse the file.
 
     `Store.commit` deletes these notes, as all hidden files.
     """
@@ -216,9 +255,9 @@ def note_digest(path: Path, digest: str | None = None) -> None:
 
 
 def is_noted(path: Path) -> bool:
-    """Return whether a file is there and what it was when its digest was noted."""
+    """Return whether a file exists and matches its noted digest."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return _digest_note(path).read_text() == sha256(file)
     except (OSError, ValueError):
         return False
@@ -226,26 +265,6 @@ def is_noted(path: Path) -> bool:
 
 def _digest_note(path: Path) -> Path:
     return path.with_name(f".{path.name}.sha256")
-
-
-def load(directory: Path) -> dict[str, Any]:
-    """Return the manifest of a result's directory. Raises `UnreadableManifestError`."""
-    path = directory / MANIFEST
-    try:
-        return _load(path, _state(path))
-    except OSError as error:
-        raise UnreadableManifestError(str(path), f"cannot be read ({error.strerror})") from None
-
-
-@functools.lru_cache(maxsize=64)
-def _load(path: Path, state: tuple[int, ...]) -> dict[str, Any]:
-    return parse(path.read_bytes(), str(path))
-
-
-def _state(path: Path) -> tuple[int, ...]:
-    """Return what the file system says of a file that changes if its content does."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 #: (path, `_state`) of the files that this process has hashed.

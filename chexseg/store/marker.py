@@ -1,4 +1,4 @@
-"""The file that marks a directory or a prefix as a store: `store gc` deletes nothing where it is missing."""
+"""The file that marks a directory or prefix as a store; `store gc` refuses to run without it."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from chexseg.store.backend import encode
 from chexseg.store.store import Store
 
 MARKER = "chexseg-store.json"
-#: Raised when a chexseg of before could no longer read, or would damage, a store of now.
+#: Increased when an earlier chexseg could no longer read, or would damage, a store of this one.
 LAYOUT = 1
 CONTENT = encode({"layout": LAYOUT})
 
 
 def mark(store: Store) -> None:
-    """Mark a store that isn't marked. One that can only be read stays as it is: its results can still be used."""
+    """Mark a store unless it's marked. A read-only store stays unmarked: its results are usable."""
     with suppress(UserError, OSError):
         if store.backend.sha256(MARKER) is None:
             store.backend.write(MARKER, CONTENT)
 
 
 def check_marked(store: Store) -> None:
-    """Raise `UserError` for a place without a marker, or with one of another layout."""
+    """Raise `UserError` if the marker is missing or names another layout."""
     sha256 = store.backend.sha256(MARKER)
     if sha256 is None:
         raise UserError(
             f"--store {store}: found no {MARKER}; expected: a store of chexseg;"
-            " hint: `chexseg study run` with this store marks it, even if all its results are cached"
+            " hint: `chexseg study run` with this store creates it, even if all results are cached"
         )
     if sha256 != hashlib.sha256(CONTENT).hexdigest():
         raise UserError(
-            f"{store}/{MARKER}: found another layout; expected: layout {LAYOUT}; hint: use a newer chexseg"
+            f"{store}/{MARKER}: found another layout; expected: layout {LAYOUT};"
+            " hint: use a newer chexseg"
         )

@@ -1,83 +1,53 @@
-"""Artifacts by content. An artifact is a result if, and only if, its manifest is there and its files are as it says.
+"""Results of stages by key, in a directory or an object store.
 
-Layout: ``<stage>/<key>/`` with ``manifest.json``; ``.failed/<key>.json`` for the traceback of one that failed. A stage that is
-killed finds its partial directory again and may go on from there; so may one whose result was damaged, with the files that
-are whole. Where all this is kept, and how one worker at a time is seen to, is a back end's: `store.local_backend`, `store.object_backend`.
+Layout: ``<stage>/<first 20 digits of the key>/`` with the stage's files and ``manifest.json``;
+``.failed/<key>.json`` with the traceback of a failed run. An artifact is a result if, and only if,
+its manifest exists and its files match it.
+
+A killed stage resumes from its partial directory, and a damaged result from its intact files.
+Storage and locks are up to a backend: `local_backend` or `object_backend`.
 """
 
 from __future__ import annotations
 
-import datetime
-import functools
 import json
-import platform
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import chexseg
 from chexseg.errors import LeaseLostError, UserError
 from chexseg.store import manifest as manifests
-from chexseg.store.backend import FAILED, Backend, Entry, encode, unfinished
-from chexseg.store.local_backend import Directory
+from chexseg.store.backend import (
+    FAILED,
+    STAGE_FOLDERS,
+    Backend,
+    Entry,
+    encode,
+    is_artifact,
+    printable,
+    unfinished,
+)
+from chexseg.store.local_backend import LocalBackend
 from chexseg.store.manifest import MANIFEST, UnreadableManifestError
+from chexseg.store.provenance import StageRun, describe, timestamp
 from chexseg.store.uris import parse
 
-#: Results that are hashed at once.
+#: Results that are hashed concurrently.
 READ_AT_ONCE = 8
-#: The folders of a store, one a stage (stages.registry).
-STAGE_FOLDERS = (
-    "ingest",
-    "classify",
-    "pretrain",
-    "moco",
-    "imported",
-    "saliency",
-    "irnet",
-    "fit",
-    "distil",
-    "score",
-)
-#: Packages whose versions can change a result.
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "segmentation-models-pytorch",
-    "ray",
-    "numpy",
-    "scipy",
-    "pillow",
-    "pyarrow",
-)
-
-
-class StageRun(Protocol):
-    """One run of one stage, as a store must know it (plan.graph.Node)."""
-
-    @property
-    def stage(self) -> str: ...
-    @property
-    def version(self) -> int: ...
-    @property
-    def config(self) -> Mapping[str, Any]: ...
-    @property
-    def inputs(self) -> Mapping[str, str]: ...
-    @property
-    def data(self) -> str | None: ...
-    @property
-    def key(self) -> str: ...
+Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished result. name: in its store; place: for people. `path` may have to be fetched first, which is done once."""
+    """A finished result.
+
+    name: in its store. place: its location in messages. fetch: returns `path`, copied if need be.
+    """
 
     name: str
     place: str
@@ -86,18 +56,22 @@ class Artifact:
 
     @cached_property
     def path(self) -> Path:
-        """The directory with its files on this host. Raises `DamagedArtifactError` where fetching finds them damaged."""
+        """Return the directory of this host that has the files.
+
+        Raises `DamagedArtifactError` if a file has to be copied and is damaged.
+        """
         return self.fetch()
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        return self.manifest["facts"]
+        facts: Mapping[str, Any] = self.manifest["facts"]
+        return facts
 
 
 class Store:
-    """Artifacts in a directory or an object store. Reading never creates anything there.
+    """Artifacts in a directory or an object store. Reading creates nothing there.
 
-    place: a directory, or a URI that pyarrow's file systems know. Raises `UserError` for what can be neither.
+    place: a directory, or a URI that pyarrow's file systems support. Raises `UserError` for others.
     """
 
     def __init__(self, place: str | Path, backend: Backend | None = None):
@@ -105,66 +79,61 @@ class Store:
 
     @property
     def uri(self) -> str:
-        """What finds this store from anywhere on this host; it may hold credentials."""
+        """Return the address of this store on this host; it may contain credentials."""
         return self.backend.uri
 
     def __str__(self) -> str:
         return self.backend.title
 
-    @property
-    def root(self) -> Path:
-        """Of a store in a directory."""
-        return self.backend.root
-
-    def path(self, stage: str, key: str) -> Path:
-        """Where a result is, or would be, in a store in a directory."""
-        return self.root / _name(stage, key)
-
     def find(self, stage: str, key: str) -> Artifact | None:
-        """The result of a key, or None where it's missing or incomplete: a file gone, or of another size.
+        """Return the result of a key, or None if a file is missing or has another size.
 
-        key: all of it, or the first 20 digits, by which the result is named. Raises `UnreadableManifestError`.
+        key: the whole key or its first 20 digits. Raises `UnreadableManifestError`.
         """
         name = _name(stage, key)
-        return self._whole({name: key}).get(key)
+        return self._complete({name: key}).get(key)
 
     def find_all(self, nodes: Iterable[StageRun]) -> dict[str, Artifact]:
-        """The results of nodes by key, those that `find` would find; few requests for many nodes."""
-        return self._whole({_name(node.stage, node.key): node.key for node in nodes})
+        """Return the results of `find` by key, with few requests for many nodes."""
+        return self._complete({_name(node.stage, node.key): node.key for node in nodes})
 
-    def _whole(self, keys: Mapping[str, str]) -> dict[str, Artifact]:
+    def _complete(self, keys: Mapping[str, str]) -> dict[str, Artifact]:
         trees = self.backend.list_many(keys)
-        found = self._manifests(trees).items()
         return {
-            keys[name]: self._artifact(name, about)
-            for name, about in found
-            if _is_whole(keys[name], trees[name], about)
+            keys[name]: self._artifact(name, manifest)
+            for name, manifest in self._manifests(trees).items()
+            if _is_complete(keys[name], trees[name], manifest)
         }
 
-    def _manifests(self, trees: Mapping[str, Mapping[str, Entry]]) -> dict[str, dict[str, Any]]:
-        """Name -> manifest of the artifacts of which these are the files, where it's there.
+    def _manifests(self, trees: Mapping[str, Mapping[str, Entry]]) -> dict[str, Manifest]:
+        """Return name -> manifest, without artifacts that have none.
 
         Raises `UnreadableManifestError`: taken for missing, days of work would be computed anew.
         """
-        parsed = self._parsed(trees)
-        for manifest in parsed.values():
+        manifests_by_name = {}
+        for name, manifest in self._parsed(trees).items():
             if isinstance(manifest, UnreadableManifestError):
                 raise manifest
-        return parsed
+            manifests_by_name[name] = manifest
+        return manifests_by_name
 
-    def _parsed(self, trees: Mapping[str, Mapping[str, Entry]]) -> dict[str, Any]:
-        """`_manifests`, with the error in place of a manifest that can't be read."""
+    def _parsed(
+        self, trees: Mapping[str, Mapping[str, Entry]]
+    ) -> dict[str, Manifest | UnreadableManifestError]:
+        """Return `_manifests`, with an error in place of a manifest that can't be read."""
         files = {
-            f"{name}/{MANIFEST}": tree[MANIFEST] for name, tree in trees.items() if MANIFEST in tree
+            f"{name}/{MANIFEST}": tree[MANIFEST]
+            for name, tree in trees.items()
+            if MANIFEST in tree and is_artifact(name)
         }
-        out: dict[str, Any] = {}
+        parsed: dict[str, Manifest | UnreadableManifestError] = {}
         for file, content in self.backend.read(files).items():
+            name = file.removesuffix(f"/{MANIFEST}")
             try:
-                manifest = manifests.parse(content, f"{self}/{file}")
+                parsed[name] = manifests.parse(content, f"{self}/{file}")
             except UnreadableManifestError as error:
-                manifest = error
-            out[file.removesuffix(f"/{MANIFEST}")] = manifest
-        return out
+                parsed[name] = error
+        return parsed
 
     def _artifact(self, name: str, manifest: Mapping[str, Any]) -> Artifact:
         return Artifact(
@@ -172,22 +141,24 @@ class Store:
         )
 
     def cached(self, nodes: Iterable[StageRun]) -> set[str]:
-        """Keys of those nodes whose results are here."""
+        """Return the keys of the nodes that have a result here."""
         return set(self.find_all(nodes))
 
-    def scan(self, stage: str = "") -> dict[str, tuple[dict[str, Entry], Any]]:
-        """Name -> files, manifest of all that's there, of one stage or of all, whole or not.
+    def scan(
+        self, stage: str = ""
+    ) -> dict[str, tuple[dict[str, Entry], Manifest | UnreadableManifestError | None]]:
+        """Return name -> (files, manifest) of all folders of one stage or of all, complete or not.
 
-        The manifest is None where there is none, and an `UnreadableManifestError` where it can't be read.
+        The manifest is None if missing, and an `UnreadableManifestError` if it can't be read.
         """
         trees = self._trees(stage)
         parsed = self._parsed(trees)
         return {name: (tree, parsed.get(name)) for name, tree in trees.items()}
 
     def _trees(self, stage: str) -> dict[str, dict[str, Entry]]:
-        """Name -> files of all that's there, of one stage or of all, by name."""
+        """Return name -> files of all folders of one stage or of all, sorted by name."""
         trees: dict[str, dict[str, Entry]] = {}
-        # A directory may have others' folders beside the stages' (lost+found); of an object store one listing has it all.
+        # A directory may contain unrelated folders (lost+found). An object store needs one listing.
         for top in STAGE_FOLDERS if self.backend.shared and not stage else (stage,):
             for file, entry in self.backend.tree(top).items():
                 parts = f"{top}/{file}".lstrip("/").split("/")
@@ -196,122 +167,131 @@ class Store:
         return dict(sorted(trees.items()))
 
     def artifacts(self, stage: str = "") -> list[Artifact]:
-        """Everything that is whole, of one stage or of all. Raises `UnreadableManifestError`."""
+        """Return all results of one stage or of all. Raises `UnreadableManifestError`."""
         trees = self._trees(stage)
-        there = self._manifests(trees).items()
         return [
-            self._artifact(name, about)
-            for name, about in there
-            if _is_whole(_short(name), trees[name], about)
+            self._artifact(name, manifest)
+            for name, manifest in self._manifests(trees).items()
+            if _is_complete(name.rpartition("/")[2], trees[name], manifest)
         ]
 
     def manifests(self) -> list[Mapping[str, Any]]:
-        """Of all that's there, whole or not."""
+        """Return all manifests that can be read, those of incomplete results included."""
         return [manifest for _, manifest in self.scan().values() if isinstance(manifest, dict)]
 
     def in_progress(self, nodes: Iterable[StageRun]) -> set[str]:
-        """Keys of those nodes that some process works on now."""
+        """Return the keys of the nodes that a process is computing now."""
         names = self.backend.in_progress()
         return {
             node.key for node in nodes if names and unfinished(_name(node.stage, node.key)) in names
         }
 
     def write(self, name: str, document: Mapping[str, Any]) -> str:
-        """Keep a JSON document beside the artifacts; its place, for people."""
+        """Write a JSON document beside the artifacts, and return its location for messages."""
         self.backend.write(name, encode(document))
         return f"{self}/{name}"
 
     def imported(self) -> dict[tuple[str, str], str]:
-        """(kind, architecture) -> sha256 of the weights of every imported encoder; of several the one imported last.
+        """Return (kind, architecture) -> SHA-256 of the weights of the encoder imported last.
 
-        One that is damaged stays the last: its study waits for the same weights to be imported again. Raises
-        `UnreadableManifestError`: what can't be read might be the last.
+        Raises `UnreadableManifestError`: an unreadable one might be the last. A damaged one stays
+        the last: its study waits until the same weights are imported again.
         """
-        found = []
-        for tree, manifest in self.scan("imported").values():
+        imports = []
+        for name, (tree, manifest) in self.scan("imported").items():
             if isinstance(manifest, UnreadableManifestError):
                 raise manifest
-            if manifest is not None:  # times are whole seconds; two imports can share one
-                found.append((manifest["finished"], tree[MANIFEST].modified_ns, manifest["config"]))
-        found.sort(key=lambda entry: entry[:2])
-        return {(config["kind"], config["architecture"]): config["sha256"] for *_, config in found}
-
-    def failure(self, key: str) -> Mapping[str, Any] | None:
-        """What went wrong when a node last ran: error and traceback."""
-        return self.failures([key]).get(key)
+            if manifest is None:
+                continue
+            config = [manifest["config"].get(part) for part in ("kind", "architecture", "sha256")]
+            if not all(isinstance(value, str) for value in config):
+                raise UnreadableManifestError(
+                    f"{self}/{name}/{MANIFEST}", f"config: found {manifest['config']!r:.60}"
+                )
+            # `finished` is in whole seconds, which two imports can share.
+            imports.append((manifest["finished"], tree[MANIFEST].modified_ns, config))
+        imports.sort(key=lambda entry: entry[:2])
+        return {(kind, architecture): sha256 for *_, (kind, architecture, sha256) in imports}
 
     def failures(self, keys: Iterable[str]) -> dict[str, Mapping[str, Any]]:
-        """`failure` of many nodes, by key."""
+        """Return key -> error and traceback of the last run, for those nodes whose run failed."""
         names = {f"{key[:20]}.json": key for key in keys}
-        there = self.backend.tree(FAILED) if names else {}
-        files = {f"{FAILED}/{name}": there[name] for name in names if name in there}
-        out = {}
+        tree = self.backend.tree(FAILED) if names else {}
+        files = {f"{FAILED}/{name}": tree[name] for name in names if name in tree}
+        failures: dict[str, Mapping[str, Any]] = {}
         try:
             contents = self.backend.read(files)
-        except UserError:  # they are hints
-            return out
+        except UserError:  # these records are hints
+            return failures
         for file, content in contents.items():
             with suppress(ValueError, RecursionError):
                 record = json.loads(content)
                 if isinstance(record, dict) and all(
-                    isinstance(record.get(part), str) for part in ("error", "traceback")
+                    isinstance(record.get(field), str) for field in ("error", "traceback")
                 ):
-                    out[names[file.removeprefix(f"{FAILED}/")]] = record
-        return out
+                    texts = {
+                        field: printable(record[field], "\n\t") for field in ("error", "traceback")
+                    }
+                    failures[names[file.removeprefix(f"{FAILED}/")]] = record | texts
+        return failures
 
     def record_failure(self, node: StageRun, error: str, traceback: str) -> None:
-        about = {
+        """Write error and traceback of a node; `commit` deletes them."""
+        record = {
             "stage": node.stage,
             "key": node.key,
             "error": error,
             "traceback": traceback,
-            "time": _now(),
+            "time": timestamp(),
         }
-        self.backend.write(f"{FAILED}/{node.key[:20]}.json", encode(about))
+        self.backend.write(f"{FAILED}/{node.key[:20]}.json", encode(record))
 
     def working_on(self, node: StageRun) -> AbstractContextManager[Path]:
-        """The partial directory of a node, for this process alone; a process that dies keeps nobody waiting for ever."""
+        """Lock a node and yield its partial directory. The lock ends with the process."""
         return self.backend.exclusive(_name(node.stage, node.key))
 
-    def recover(self, node: StageRun, partial: Path) -> None:
-        """Make what is whole of a damaged result the partial directory, so that only the rest is computed again.
+    def recover(self, node: StageRun, partial: Path, inputs_sha256: str) -> None:
+        """Move the intact files of a damaged result to the partial directory, to be reused.
 
-        To be called within `working_on`. A partial directory that is there already is newer, and stays as it is.
+        Nothing is reused if the result was made from other inputs, or by a version that didn't
+        record `inputs_sha256`, or if a newer partial directory exists. Needs `working_on`.
         """
         name = _name(node.stage, node.key)
-        if partial.exists():
-            return
         trees = self.backend.list_many([name])
-        manifest = self._manifests(trees).get(name)
-        if _is_whole(node.key, trees[name], manifest):
+        manifest = None if partial.exists() else self._manifests(trees).get(name)
+        if (
+            manifest is None
+            or manifest["key"] != node.key
+            or manifest.get("inputs_sha256") != inputs_sha256
+            or _is_complete(node.key, trees[name], manifest)
+        ):
             return
-        if manifest is not None and manifest["key"] == node.key:
-            self.drop_damaged(self._artifact(name, manifest))
-            self.backend.reopen(name, partial, manifest["files"])
-            for file, entry in manifest["files"].items():
-                if (partial / file).is_file():
-                    manifests.note_digest(partial / file, entry["sha256"])
+        self.drop_damaged(self._artifact(name, manifest))
+        self.backend.reopen(name, partial, manifest["files"])
+        for file, entry in manifest["files"].items():
+            if (partial / file).is_file():
+                manifests.note_digest(partial / file, entry["sha256"])
 
     def drop_damaged(self, artifact: Artifact) -> list[str]:
-        """Delete the files of a result that aren't what its manifest says, and return their names.
+        """Delete the files of a result that differ from its manifest, and return their names.
 
-        Without them the result is found no more.
+        A result without them counts as missing.
         """
-        # As it is now: another run may have made the result again, with other last bits.
+        # The manifest as it is now: another run may have computed the result again.
         manifest = self._manifests(self.backend.list_many([artifact.name])).get(artifact.name)
         dropped = []
         for file, entry in manifest["files"].items() if manifest else ():
             if self.backend.sha256(f"{artifact.name}/{file}") not in (None, entry["sha256"]):
                 self.backend.delete(f"{artifact.name}/{file}")
                 dropped.append(f"{artifact.name}/{file}")
-        for known in filter(None, (manifest, artifact.manifest)):
-            self.backend.evict(artifact.name, known)
+        for version in filter(None, (manifest, artifact.manifest)):
+            self.backend.evict(artifact.name, version)
         return dropped
 
     def drop_damaged_scores(self, nodes: Iterable[StageRun]) -> list[str]:
-        """Do so for the finished scores among some nodes: nothing reads these in a run, which would find the damage.
+        """Apply `drop_damaged` to the finished scores: no stage reads these and finds the damage.
 
-        Only of a store in a directory: an object store has checksums of its own, and reading all of it takes long.
+        Skipped on an object store, which has its own checksums and is slow to read as a whole.
         """
         if not self.backend.shared:
             return []
@@ -325,99 +305,42 @@ class Store:
         partial: Path,
         facts: Mapping[str, Any],
         seconds: float,
-        where: Mapping[str, Any] | None = None,
+        execution: Mapping[str, Any] | None = None,
     ) -> Artifact:
-        """Make a partial directory a result: the manifest is written last, and all counts from then on.
+        """Turn a partial directory into a result: the manifest is written last. Needs `working_on`.
 
-        To be called within `working_on`. where: what the manifest should say of the execution (device, threads).
-        Raises `LeaseLostError` if another process took this one for dead and hasn't finished the work; if it has, the result is its.
+        execution: additional fields of the manifest (device, threads, inputs_sha256). If another
+        process has taken over, returns its result; raises `LeaseLostError` if there is none yet.
         """
-        for stale in (
-            partial / MANIFEST,
-            *partial.rglob("*.writing"),
-        ):  # of a writer that was killed
-            stale.unlink(missing_ok=True)
-        files = {
-            path.relative_to(partial).as_posix(): {
-                "size": path.stat().st_size,
-                "sha256": _sha256(path),
-            }
-            for path in sorted(partial.rglob("*"))
-            if path.is_file()
-            and not path.is_symlink()
-            and not _is_hidden(path.relative_to(partial))
-        }
-        document = {
-            "key": node.key,
-            "stage": node.stage,
-            "version": node.version,
-            "config": dict(node.config),
-            "inputs": dict(node.inputs),
-            "data": node.data,
-            "files": files,
-            "facts": dict(facts),
-            "seconds": round(seconds, 3),
-            "finished": _now(),
-            "host": platform.node(),
-            **(where or {}),
-            "python": sys.version.split()[0],
-            "packages": {"chexseg": chexseg.__version__, **_versions()},
-        }
-        manifest = manifests.seal(document)
+        manifest = describe(node, partial, facts, seconds, execution or {})
         name = _name(node.stage, node.key)
         try:
             self.backend.publish(name, partial, manifest)
         except LeaseLostError:
-            found = self.find(node.stage, node.key)
-            if found is None:
+            artifact = self.find(node.stage, node.key)
+            if artifact is None:
                 raise
-            return found
+            return artifact
         self.backend.delete(f"{FAILED}/{node.key[:20]}.json")
         return self._artifact(name, manifest)
 
 
 def _backend(place: str | Path) -> Backend:
-    given = parse(place)
-    if isinstance(given, Path):
-        return Directory(given)
-    from chexseg.store.object_backend import Bucket
+    location = parse(place)
+    if isinstance(location, Path):
+        return LocalBackend(location)
+    from chexseg.store.object_backend import ObjectBackend
 
-    return Bucket(given)
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    """Of `PACKAGES`, read once in a process: looking them up takes longer than all else that a manifest tells."""
-    return {name: metadata.version(name) for name in PACKAGES}
+    return ObjectBackend(location)
 
 
 def _name(stage: str, key: str) -> str:
-    """What an artifact is called in its store."""
     return f"{stage}/{key[:20]}"
 
 
-def _short(name: str) -> str:
-    return name.rpartition("/")[2]
-
-
-def _is_whole(key: str, tree: Mapping[str, Entry], manifest: Mapping[str, Any] | None) -> bool:
-    """Whether a manifest is that of a key, or of one that begins so, and every file is there with its size."""
-    if manifest is None or not manifest["key"].startswith(key):
-        return False
-    return all(
+def _is_complete(key: str, tree: Mapping[str, Entry], manifest: Mapping[str, Any]) -> bool:
+    """Return whether a manifest's key begins with `key` and all files exist with their sizes."""
+    return manifest["key"].startswith(key) and all(
         file in tree and tree[file].size == entry["size"]
         for file, entry in manifest["files"].items()
     )
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return manifests.sha256(file)
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""A URI such as s3://bucket/prefix: its file system, the path there, and its name without credentials."""
+"""URIs such as s3://bucket/prefix: file system, path, and title without credentials."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from chexseg.errors import UserError, reason
 
 @dataclass(frozen=True)
 class Place:
-    """path: in the file system, from the bucket on. title: the URI without credentials and query. options: of the query."""
+    """A prefix of an object store.
+
+    path: bucket and prefix, as `files` expects them. title: the URI without credentials and query.
+    options: the query.
+    """
 
     files: fs.FileSystem
     path: str
@@ -24,30 +28,34 @@ class Place:
     options: Mapping[str, str]
 
 
-def parse(place: str | Path) -> str | Path:
-    """What a user names: a URI as text, or a directory of this machine, as ``file://`` is."""
-    # A `Path` has made one slash of the two.
-    uri = re.sub(r"^([a-z][a-z0-9+.-]+):/(?!/)", r"\1://", str(place))
+def parse(location: str | Path) -> str | Path:
+    """Return a URI as text, and anything else, ``file://`` included, as a path of this machine."""
+    # `Path` has turned the two slashes of a URI into one.
+    uri = re.sub(r"^([a-z][a-z0-9+.-]+):/(?!/)", r"\1://", str(location))
     if "://" not in uri:
-        return Path(place)
+        return Path(location)
     return Path(unquote(urlsplit(uri).path)) if uri.startswith("file://") else uri
 
 
 def connect(uri: str, option: str) -> Place:
-    """Where a URI leads. Raises `UserError`, which begins with `option` and the title, for one that leads nowhere.
+    """Return the file system and path of a URI. Nothing is read, except a bucket's region.
 
-    Whether anything is there isn't asked, but for a bucket whose region has to be looked up.
+    Raises `UserError` for an invalid URI; the message begins with `option` and the title.
     """
     parts = urlsplit(uri)
     title = f"{parts.scheme}://" + f"{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
     options = dict(parse_qsl(parts.query))
-    if parts.scheme == "s3":  # without it, pyarrow puts the smallest object in three requests
+    if parts.scheme == "s3":  # otherwise pyarrow needs three requests to put a small object
         options["allow_delayed_open"] = "true"
     try:
         files, path = fs.FileSystem.from_uri(parts._replace(query=urlencode(options)).geturl())
     except (pa.ArrowException, OSError, ValueError) as error:
-        allowed = "a directory, or a URI such as s3://bucket/prefix"
-        raise UserError(f"{option} {title}: {reason(error)}; allowed: {allowed}") from None
+        raise UserError(
+            f"{option} {title}: {reason(error)};"
+            " expected: a directory, or a URI such as s3://bucket/prefix"
+        ) from None
     if not path.strip("/"):
-        raise UserError(f"{option} {title}: names no bucket; allowed: such as s3://bucket/prefix")
+        raise UserError(
+            f"{option} {title}: found no bucket; expected: a URI such as s3://bucket/prefix"
+        )
     return Place(files, path.strip("/"), title, options)

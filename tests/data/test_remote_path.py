@@ -39,11 +39,11 @@ def copy(root, tmp_path) -> Path:
 def test_a_uri_is_a_remote_path_and_all_else_a_directory(remote, tmp_path):
     assert remote_path.at(str(tmp_path)) == remote_path.at(f"file://{tmp_path}") == tmp_path
     assert isinstance(remote_path.at(remote.uri), remote_path.RemotePath)
-    with pytest.raises(UserError, match="^data root s3://: names no bucket"):
+    with pytest.raises(UserError, match="^data root s3://: found no bucket"):
         remote_path.at("s3://any:secret@")
     with pytest.raises(
         UserError,
-        match="^data root ftp://host/x: .*; allowed: a directory, or a URI such as s3://bucket/prefix",
+        match="^data root ftp://host/x: .*; expected: a directory, or a URI such as s3://bucket/prefix",
     ):
         remote_path.at("ftp://host/x")
 

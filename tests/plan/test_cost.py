@@ -98,3 +98,14 @@ def test_of_several_rates_those_of_the_same_architecture_count():
     assert cost.expected(other, store, COUNTS)[
         by_name(other)["full epochs=20 trial 0"]
     ].seconds == pytest.approx(60)
+
+
+@pytest.mark.parametrize("fields", [{"config": {}}, {"stage": "gone"}, {"facts": {"images": "x"}}])
+def test_a_result_that_no_stage_of_today_could_make_counts_for_nothing(fields):
+    found = planned()
+    names = by_name(found)
+    ingests = {key: 1.0 for key, node in found.nodes.items() if node.stage == "ingest"}
+    store = finished(found, ingests | {names["full epochs=10 trial 0"]: 30.0})
+    costs = cost.expected(found, [about | fields for about in store], COUNTS)
+    measured = [key for key, expected in costs.items() if expected.measured]
+    assert measured == [] or "facts" in fields

@@ -22,7 +22,7 @@ from chexseg.store import live_runs, marker
 from chexseg.store import manifest as manifests
 from chexseg.store.store import Store
 from tests.search.searches import SEARCH, finish, searched
-from tests.store.places import DATA, NODE, another_host, commit, name
+from tests.store.places import DATA, NODE, another_host, commit, name, result_path
 
 OLD = node_of("ingest", IngestConfig(split="train", size=64), {}, "older data")
 ENCODER = node_of(
@@ -53,7 +53,7 @@ def test_only_what_no_study_needs_is_waste_and_it_goes_with_all_that_belongs_to_
     }
     _, kept = garbage.collect(store, [one], silent)
     assert kept == []
-    assert store.find("ingest", OLD.key) is None and store.failure(OLD.key) is None
+    assert store.find("ingest", OLD.key) is None and store.failures([OLD.key]) == {}
     assert store.backend.tree(name(OLD)) == {} and store.backend.partials() == {}
     assert store.cached([NODE, ENCODER]) == {NODE.key, ENCODER.key}
     assert "notes.txt" in store.backend.tree("")
@@ -119,7 +119,7 @@ def test_a_manifest_cannot_name_files_elsewhere(tmp_path, file):
     store = Store(tmp_path / "store")
     commit(store, OLD)
     store.backend.write("notes.txt", b"somebody's own")
-    path = store.path("ingest", OLD.key) / "manifest.json"
+    path = result_path(store, "ingest", OLD.key) / "manifest.json"
     manifest = json.loads(path.read_text())
     entry = {"size": 1, "sha256": "0" * 64}
     path.write_text(json.dumps(manifests.seal(manifest | {"files": {file: entry}})))
@@ -133,15 +133,15 @@ def test_a_manifest_cannot_name_files_elsewhere(tmp_path, file):
 def test_nothing_is_moved_through_a_link(tmp_path):
     store, outside = Store(tmp_path / "store"), tmp_path / "outside"
     commit(store, OLD)
-    shutil.move(store.path("ingest", OLD.key) / "sub", outside)
-    (store.path("ingest", OLD.key) / "sub").symlink_to(outside)
+    shutil.move(result_path(store, "ingest", OLD.key) / "sub", outside)
+    (result_path(store, "ingest", OLD.key) / "sub").symlink_to(outside)
     (one,) = garbage.survey(store, [STUDY]).waste
     assert one.files == ("manifest.json",)
     garbage.collect(store, [one], silent)
     assert (outside / "values.bin").read_bytes() == b"0123456789"
-    assert (store.path("ingest", OLD.key) / "sub").is_symlink()
-    shutil.rmtree(store.root / ".trash")
-    (store.root / ".trash").symlink_to(outside)
+    assert (result_path(store, "ingest", OLD.key) / "sub").is_symlink()
+    shutil.rmtree(store.backend.local / ".trash")
+    (store.backend.local / ".trash").symlink_to(outside)
     with pytest.raises(UserError, match="found a symbolic link"):
         garbage.empty_trash(store, [".trash/20260101T000000"])
 
@@ -152,6 +152,25 @@ def test_partial_directories_of_others_stay(tmp_path):
         (tmp_path / ".partial" / folder).mkdir(parents=True)
     found = garbage.survey(store, [STUDY])
     assert found.waste == [] and len(found.kept) == 3
+
+
+def test_a_partial_directory_that_is_a_link_is_not_walked(tmp_path):
+    store, outside = Store(tmp_path / "store"), tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("precious")
+    partials = store.backend.local / ".partial"
+    (partials / f"fit-{'0' * 20}").mkdir(parents=True)
+    (partials / f"fit-{'0' * 20}" / "link").symlink_to(outside / "precious")
+    (partials / f"fit-{'1' * 20}").symlink_to(outside)
+    survey = garbage.survey(store, [STUDY])
+    assert [item.name for item in survey.waste] == [f"fit/{'0' * 20}"] and survey.kept == []
+    assert garbage.collect(store, survey.waste, silent)[1] == []
+    assert (outside / "precious").read_text() == "precious"
+    (partials / f"fit-{'1' * 20}").unlink()
+    partials.rmdir()
+    partials.symlink_to(outside)
+    with pytest.raises(UserError, match="found a symbolic link"):
+        garbage.survey(store, [STUDY])
 
 
 HOLD = """
@@ -171,7 +190,7 @@ def test_what_another_process_works_on_stays(place, store, tmp_path):
     try:
         assert other.stdout.readline() == "entered\n"
         _, kept = garbage.collect(store, [one], silent)
-        assert kept == [f"{one.name}, on which someone works"]
+        assert kept == [f"{one.name}, which a process is computing"]
         assert store.find("ingest", OLD.key) is not None
     finally:
         other.kill()
@@ -205,7 +224,7 @@ def test_what_a_run_holds_stays_until_the_run_is_dead(place, store, tmp_path):
         other.kill()
         other.wait()
     if not store.backend.shared:
-        time.sleep(store.backend.timing.dead + 1)  # a claim lives on for so long
+        time.sleep(store.backend.timing.expiry + 1)  # a claim lives on for so long
     assert garbage.collect(store, waste, silent)[1] == []
     assert store.find("ingest", OLD.key) is None
     assert store.backend.tree(".live") == {}, "the dead run's record is forgotten"
@@ -236,7 +255,7 @@ def test_the_fits_of_a_search_stay_although_its_journal_is_lost(tmp_path, damage
         path.unlink()
     else:
         path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:4]))
-    partial = store.root / ".partial" / f"fit-{'a' * 20}"
+    partial = store.backend.local / ".partial" / f"fit-{'a' * 20}"
     partial.mkdir(parents=True)
     search = searched()
     found = garbage.survey(store, [status.planned(search, store, all_points=True)], searched=True)
@@ -250,7 +269,7 @@ def test_a_running_search_holds_all_that_is_made_of_what_its_points_share(tmp_pa
     commit(store, OLD)
     other = node_of("fit", {**store.artifacts("fit")[0].manifest["config"]}, {"valid": OLD.key})
     commit(store, other)
-    (store.root / ".partial" / f"fit-{'a' * 20}").mkdir(parents=True)
+    (store.backend.local / ".partial" / f"fit-{'a' * 20}").mkdir(parents=True)
     study = planner.plan(
         study_file.parse("name: s", "x.yaml"), {split: f"other {split}" for split in DATA}
     )
@@ -321,7 +340,15 @@ def test_gc_on_a_terminal_does_as_it_is_told(
     marker.mark(store)
     monkeypatch.setattr(cli.store, "_on_terminal", lambda: True)
     done = run(
-        "store", "gc", study, "--data", phantom_root, "--store", store.root, "--quiet", input=answer
+        "store",
+        "gc",
+        study,
+        "--data",
+        phantom_root,
+        "--store",
+        store.backend.local,
+        "--quiet",
+        input=answer,
     )
     assert done.exit_code == (1 if stays else 0)
     assert (store.find("ingest", OLD.key) is not None) == stays
@@ -356,7 +383,7 @@ def test_gc_asks_twice_where_the_data_is_not_what_the_results_were_made_from(
         shutil.rmtree(images)
     else:
         next(images.rglob("*.jpg")).unlink()
-    arguments = ("store", "gc", study, "--data", data, "--store", store.root, "--quiet")
+    arguments = ("store", "gc", study, "--data", data, "--store", store.backend.local, "--quiet")
     refused = run(*arguments, "--yes")
     assert isinstance(refused.exception, UserError), refused.output
     assert "was made from its current train data" in str(
@@ -374,10 +401,10 @@ def test_gc_says_what_it_needs(tmp_path, study):
     marker.mark(store)
     for arguments in ((), (study,), ("--data", tmp_path)):
         assert "expected: STUDY.yaml" in str(
-            run("store", "gc", *arguments, "--store", store.root).exception
+            run("store", "gc", *arguments, "--store", store.backend.local).exception
         )
     assert "expected: neither" in str(
-        run("store", "gc", study, "--empty-trash", "--store", store.root).exception
+        run("store", "gc", study, "--empty-trash", "--store", store.backend.local).exception
     )
 
 
@@ -394,9 +421,9 @@ def test_marking_keeps_a_marker_and_a_store_that_can_only_be_read(tmp_path, monk
         marker.check_marked(store)
     marker.mark(store)
     marker.check_marked(store)
-    written = (store.root / marker.MARKER).stat().st_mtime_ns
+    written = (store.backend.local / marker.MARKER).stat().st_mtime_ns
     marker.mark(store)
-    assert (store.root / marker.MARKER).stat().st_mtime_ns == written
+    assert (store.backend.local / marker.MARKER).stat().st_mtime_ns == written
 
 
 @pytest.mark.heavy

@@ -21,6 +21,7 @@ from chexseg.report.page import page
 from chexseg.stages.artifacts import COUNTS
 from chexseg.stages.registry import STAGES
 from chexseg.store.store import Store
+from tests.store.places import result_path
 
 STUDY = """
 name: halves
@@ -88,7 +89,7 @@ def test_half_a_study(planned, store):
 def test_damaged_scores_are_left_out_with_a_note_and_the_others_are_shown(planned, store):
     for cell in range(3):
         keep(store, planned, cell)
-    path = store.path("score", planned.cells[1].score) / COUNTS
+    path = result_path(store, "score", planned.cells[1].score) / COUNTS
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)

@@ -76,13 +76,15 @@ def test_a_command_that_reads(half, tmp_path, arguments, told):
     typed = [argument for argument in arguments]
     for name, place in places.items():
         typed = [argument.replace(name, place) for argument in typed]
-    before = listing(store.root), listing(data)
-    folders = [path for path in (store.root, *store.root.rglob("*")) if path.is_dir()]
+    before = listing(store.backend.local), listing(data)
+    folders = [
+        path for path in (store.backend.local, *store.backend.local.rglob("*")) if path.is_dir()
+    ]
     for folder in folders:
         folder.chmod(0o555)  # stops any user but root; for root the listing tells
     try:
         answer = subprocess.run(
-            [sys.executable, "-c", PROBE, *typed, "--data", str(data), "--store", str(store.root)],
+            [sys.executable, "-c", PROBE, *typed, "--data", str(data), "--store", str(store.backend.local)],
             capture_output=True, text=True, cwd=tmp_path, timeout=300, env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
     finally:
@@ -92,7 +94,7 @@ def test_a_command_that_reads(half, tmp_path, arguments, told):
     output, _, loaded = answer.stdout.rpartition("LOADED ")
     assert loaded.strip() == "[]"
     assert all(words in output + answer.stderr for words in told), output + answer.stderr
-    assert (listing(store.root), listing(data)) == before
+    assert (listing(store.backend.local), listing(data)) == before
 
 
 def test_the_report_of_half_a_study_says_what_is_missing_and_why(half, tmp_path):
@@ -111,7 +113,7 @@ def test_the_report_of_half_a_study_says_what_is_missing_and_why(half, tmp_path)
 def test_status_as_json_names_what_runs(half):
     study, data, store = half
     answer = subprocess.run(
-        [sys.executable, "-m", "chexseg", "study", "status", study, "--data", data, "--store", str(store.root), "--json"],
+        [sys.executable, "-m", "chexseg", "study", "status", study, "--data", data, "--store", str(store.backend.local), "--json"],
         capture_output=True, text=True, cwd=ROOT, timeout=120,
     )  # fmt: skip
     cells = {cell["name"]: cell["state"] for cell in json.loads(answer.stdout)["cells"]}

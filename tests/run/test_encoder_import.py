@@ -95,7 +95,7 @@ def test_an_import_is_an_artifact_like_any_other(files, store):
         torch.equal(value, source[f"module.encoder_q.{name}"]) for name, value in weights.items()
     )
     assert encoders.describe(artifact.path / ENCODER_WEIGHTS)["init"] == "moco"
-    assert not list((store.root / ".partial").iterdir())
+    assert not list((store.backend.local / ".partial").iterdir())
 
 
 def test_the_same_weights_again_are_found_and_of_several_the_last_import_counts(files, tmp_path):
@@ -237,7 +237,7 @@ def test_an_import_that_is_gone_when_its_study_runs_says_how_to_get_it_back(stor
         match="is damaged in the store or missing.*chexseg encoder import .FILE. --kind imagenet",
     ):
         execute(node, found.nodes, empty, tmp_path, StageContext())
-    assert not list((empty.root / ".partial").iterdir())
+    assert not list((empty.backend.local / ".partial").iterdir())
 
 
 def run_command(*arguments: str | Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
 from chexseg.stages.configs import ClassifyConfig
 from chexseg.store import manifest
 from chexseg.store.store import Store
+from tests.store.places import result_path
 
 CONTEXT = StageContext(threads=1)
 STUDY = """
@@ -64,7 +66,7 @@ def finished(phantom_root, tmp_path_factory) -> Store:
 
 @pytest.fixture
 def copy(finished, tmp_path) -> Store:
-    shutil.copytree(finished.root, tmp_path / "store")
+    shutil.copytree(finished.backend.local, tmp_path / "store")
     return Store(tmp_path / "store")
 
 
@@ -105,7 +107,7 @@ def test_data_that_changes_between_plan_and_ingest_is_not_kept_under_the_plans_k
     assert run(planned, store, root, "ingest", "valid")["data"] == planned.data["valid"]
     change(root)
     with pytest.raises(
-        UserError, match="what ingest test has read isn't what this study was planned with"
+        UserError, match="found other data in ingest test than this study was planned with"
     ) as caught:
         run(planned, store, root, "ingest", "test")
     assert str(caught.value).startswith(f"data root {root}: ")
@@ -128,16 +130,16 @@ def test_data_that_is_put_back_after_it_was_read_is_not_kept_either(
         return masks
 
     monkeypatch.setattr(chexlocalize, "read", put_back)
-    with pytest.raises(UserError, match="isn't what this study was planned with"):
+    with pytest.raises(UserError, match="than this study was planned with"):
         run(planned, store, root, "ingest", "test")
     assert path.read_bytes() == right and planner.fingerprints(root) == planned.data
 
 
 def test_scores_at_the_images_own_size_are_of_the_masks_that_were_planned_with(planned, copy, root):
-    shutil.rmtree(copy.path("score", node_of(planned, "score").key))
+    shutil.rmtree(result_path(copy, "score", node_of(planned, "score").key))
     change_masks(root)
     with pytest.raises(
-        UserError, match="what score has read isn't what this study was planned with"
+        UserError, match="found other data in score than this study was planned with"
     ):
         run(planned, copy, root, "score")
     assert copy.find("score", node_of(planned, "score").key) is None
@@ -168,12 +170,14 @@ def test_a_segmenter_that_is_not_what_was_fitted_is_not_scored_and_made_again(
     planned, copy, root, damage
 ):
     fitted, scored = node_of(planned, "fit"), node_of(planned, "score")
-    shutil.rmtree(copy.path("score", scored.key))
-    before = (copy.path("fit", fitted.key) / SEGMENTER_WEIGHTS).read_bytes()
-    size = {path.name: path.stat().st_size for path in copy.path("fit", fitted.key).iterdir()}
-    damage(copy.path("fit", fitted.key))
+    shutil.rmtree(result_path(copy, "score", scored.key))
+    before = (result_path(copy, "fit", fitted.key) / SEGMENTER_WEIGHTS).read_bytes()
+    size = {
+        path.name: path.stat().st_size for path in result_path(copy, "fit", fitted.key).iterdir()
+    }
+    damage(result_path(copy, "fit", fitted.key))
     assert {
-        path.name: path.stat().st_size for path in copy.path("fit", fitted.key).iterdir()
+        path.name: path.stat().st_size for path in result_path(copy, "fit", fitted.key).iterdir()
     } == size
     with pytest.raises(RuntimeError, match="not what its manifest says"):
         run(planned, copy, root, "score")
@@ -181,13 +185,13 @@ def test_a_segmenter_that_is_not_what_was_fitted_is_not_scored_and_made_again(
     assert copy.find("fit", fitted.key) is None, "so that the next run makes it again"
     run(planned, copy, root, "fit")
     run(planned, copy, root, "score")
-    assert (copy.path("fit", fitted.key) / SEGMENTER_WEIGHTS).read_bytes() == before
+    assert (result_path(copy, "fit", fitted.key) / SEGMENTER_WEIGHTS).read_bytes() == before
 
 
 def test_a_classifier_is_not_trained_on_a_damaged_image(planned, copy, root):
     """And the shard is made again, also where it's a map worker that finds the damage."""
     train = node_of(planned, "ingest", "train")
-    shard = Path(shards.files(copy.path("ingest", train.key) / "images")[0])
+    shard = Path(shards.files(result_path(copy, "ingest", train.key) / "images")[0])
     before = shard.read_bytes()
     flip(shard, len(before) // 2)
     inputs = {split: node_of(planned, "ingest", split).key for split in ("train", "valid")}
@@ -208,7 +212,7 @@ def test_a_manifest_that_was_written_but_not_published_binds_no_later_try(
         partial.mkdir(parents=True)
         (partial / "notes.json").write_text("[1]")
         store.commit(train, partial, {}, 1.0)
-        store.path("ingest", train.key).rename(partial)
+        result_path(store, "ingest", train.key).rename(partial)
 
     def write_and_read(config, inputs, out, context):
         (out / "notes.json").write_text("[2]")
@@ -238,7 +242,7 @@ def test_shards_that_a_killed_ingest_left_of_other_data_are_no_part_of_the_resul
 
 def test_an_inputs_manifest_that_cannot_be_read_deletes_no_work(planned, copy, root, monkeypatch):
     fitted = node_of(planned, "fit")
-    shutil.rmtree(copy.path("fit", fitted.key))
+    shutil.rmtree(result_path(copy, "fit", fitted.key))
 
     def fail(config, inputs, out, context):
         (out / "resume.pt").write_bytes(b"hours of work")
@@ -256,7 +260,7 @@ def test_work_on_inputs_that_were_made_again_with_other_bits_is_begun_anew(
 ):
     """Else one result would be of two networks."""
     scored, fitted = node_of(planned, "score"), node_of(planned, "fit")
-    shutil.rmtree(copy.path("score", scored.key))
+    shutil.rmtree(result_path(copy, "score", scored.key))
 
     def fail(config, inputs, out, context):
         seen.append(sorted(path.name for path in out.glob("[!.]*")))
@@ -268,7 +272,7 @@ def test_work_on_inputs_that_were_made_again_with_other_bits_is_begun_anew(
     for _ in range(2):
         with pytest.raises(RuntimeError, match="No space left"):
             run(planned, copy, root, "score")
-    shutil.rmtree(copy.path("fit", fitted.key))
+    shutil.rmtree(result_path(copy, "fit", fitted.key))
     with copy.working_on(fitted) as partial:
         partial.mkdir(parents=True)
         (partial / "segmenter.json").write_text("{}")
@@ -276,3 +280,97 @@ def test_work_on_inputs_that_were_made_again_with_other_bits_is_begun_anew(
     with pytest.raises(RuntimeError, match="No space left"):
         run(planned, copy, root, "score")
     assert seen == [[], ["half"], []]
+
+
+def delete_shard(store: Store, node: Node) -> None:
+    next(result_path(store, "ingest", node.key).rglob("*.parquet")).unlink()
+
+
+def reopen(store: Store, node: Node) -> None:
+    with store.working_on(node) as partial:
+        store.backend.reopen(f"ingest/{node.key[:20]}", partial, ["none"])
+
+
+def compute_again(store: Store, node: Node, content: bytes | None = None) -> None:
+    """Replace a result by one of the same files, or of other bytes."""
+    path, facts = result_path(store, "ingest", node.key), store.find("ingest", node.key).facts
+    with store.working_on(node) as partial:
+        shutil.copytree(path, partial)
+        if content is not None:
+            (partial / "more").write_bytes(content)
+        shutil.rmtree(path)
+        store.commit(node, partial, facts, 1.0)
+
+
+def delete_and_compute_again(store: Store, node: Node) -> None:
+    compute_again(store, node)
+
+
+def compute_again_with_other_bits(store: Store, node: Node) -> None:
+    compute_again(store, node, b"other bits")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [delete_shard, reopen, delete_and_compute_again, compute_again_with_other_bits],
+)
+def test_a_stage_whose_input_changes_while_it_runs_gives_no_result(
+    planned, copy, root, monkeypatch, change, fails
+):
+    """Another cell deletes what is damaged, another run computes it again."""
+    scored, tested = node_of(planned, "score"), node_of(planned, "ingest", "test")
+    before = copy.find("score", scored.key)
+    shutil.rmtree(result_path(copy, "score", scored.key))
+    score_images = score.run
+
+    def run_while_input_changes(config, inputs, out, context):
+        change(copy, tested)
+        if fails:
+            (out / "half").write_text("of half an input")
+            raise OSError("No space left on device")
+        return before.facts
+
+    monkeypatch.setattr(score, "run", run_while_input_changes)
+    with pytest.raises(RuntimeError, match="an input was deleted or computed again while"):
+        run(planned, copy, root, "score")
+    assert copy.find("score", scored.key) is None and copy.backend.partials() == {}
+    monkeypatch.setattr(score, "run", score_images)
+    run(planned, copy, root, "ingest", "test")
+    run(planned, copy, root, "score")
+    assert copy.find("score", scored.key).manifest["files"] == before.manifest["files"]
+
+
+@pytest.mark.parametrize("origin", ["same inputs", "another segmenter", "an earlier version"])
+def test_files_of_a_damaged_result_are_reused_only_if_its_inputs_are_the_same(
+    planned, copy, root, monkeypatch, origin
+):
+    """Else one result would be of two networks, and no later check would notice."""
+    scored, fitted = node_of(planned, "score"), node_of(planned, "fit")
+    path = result_path(copy, "score", scored.key)
+    shutil.rmtree(path)
+    seen: list[list[str]] = []
+
+    def write_two(config, inputs, out, context):
+        seen.append(sorted(path.name for path in out.glob("[!.]*")))
+        for name in ("first", "second"):
+            (out / name).write_text("by this segmenter")
+        return {"data": scored.data}
+
+    monkeypatch.setattr(score, "run", write_two)
+    run(planned, copy, root, "score")
+    (path / "first").write_text("cut")
+    if origin == "another segmenter":
+        segmenter = result_path(copy, "fit", fitted.key)
+        with copy.working_on(fitted) as partial:
+            shutil.copytree(segmenter, partial)
+            (partial / "more").write_text("other bits")
+            shutil.rmtree(segmenter)
+            copy.commit(fitted, partial, {}, 1.0)
+    elif origin == "an earlier version":
+        document = manifest.load(path)
+        del document["inputs_sha256"]
+        (path / manifest.MANIFEST).write_text(json.dumps(manifest.seal(document)))
+    run(planned, copy, root, "score")
+    assert seen == [[], ["second"] if origin == "same inputs" else []]
+    assert copy.find("score", scored.key) is not None

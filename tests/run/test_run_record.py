@@ -27,7 +27,8 @@ def study(tmp_path) -> Path:
 
 def records(store: Store) -> list[dict]:
     return [
-        json.loads(path.read_text()) for path in sorted((store.root / ".runs").glob("*/*.json"))
+        json.loads(path.read_text())
+        for path in sorted((store.backend.local / ".runs").glob("*/*.json"))
     ]
 
 

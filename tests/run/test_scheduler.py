@@ -25,6 +25,7 @@ from chexseg.progress import Quiet
 from chexseg.report.page import page
 from chexseg.run import cluster, scheduler
 from chexseg.store.store import Store
+from tests.store.places import result_path
 
 DEMO = Path(__file__).resolve().parents[2] / "studies" / "demo.yaml"
 SMALLEST = {
@@ -67,7 +68,7 @@ def test_every_stage_of_the_demo_ran_once(finished):
     assert status.summarise(planned, store).complete
     assert notebook.finished["classify"].startswith("done in")
     assert sum("trial" in name and "score" in name for name in notebook.finished) == 15
-    assert not list((store.root / ".partial").iterdir())
+    assert not list((store.backend.local / ".partial").iterdir())
 
 
 def test_a_second_run_computes_nothing(finished, phantom_root):
@@ -82,12 +83,12 @@ def test_what_is_damaged_is_made_again_to_the_same_result_and_nothing_else(
 ):
     planned, store, _, _ = finished
     copy = Store(tmp_path / "store")
-    shutil.copytree(store.root, copy.root)
+    shutil.copytree(store.backend.local, copy.backend.local)
     victim = planned.cells[0]
-    counts = copy.path("score", victim.score) / "counts.parquet"
+    counts = result_path(copy, "score", victim.score) / "counts.parquet"
     before = counts.read_bytes()
     counts.write_bytes(before[:-10])
-    shutil.rmtree(copy.path("fit", victim.fit))
+    shutil.rmtree(result_path(copy, "fit", victim.fit))
     again = scheduler.run(planned, copy, phantom_root, Quiet())
     assert set(again.computed) == {victim.fit, victim.score}
     assert counts.read_bytes() == before
@@ -98,12 +99,12 @@ def test_a_truncated_shard_in_the_store_is_found_and_it_alone_is_made_again(
 ):
     planned, store, _, _ = finished
     copy = Store(tmp_path / "store")
-    shutil.copytree(store.root, copy.root)
+    shutil.copytree(store.backend.local, copy.backend.local)
     victim = next(cell for cell in planned.cells if cell.name.startswith("cam p=0 "))
     weak = planned.nodes[planned.nodes[victim.fit].inputs["weak"]]
-    shutil.rmtree(copy.path("fit", victim.fit))
-    shutil.rmtree(copy.path("score", victim.score))
-    path = copy.path("saliency", weak.key)
+    shutil.rmtree(result_path(copy, "fit", victim.fit))
+    shutil.rmtree(result_path(copy, "score", victim.score))
+    path = result_path(copy, "saliency", weak.key)
     shard, other = (path / split / shards.part_name(0) for split in ("train", "valid"))
     before, kept = shard.read_bytes(), other.stat().st_mtime_ns
     shard.write_bytes(before[:-100])
@@ -116,11 +117,11 @@ def test_a_truncated_shard_in_the_store_is_found_and_it_alone_is_made_again(
 def test_scores_need_no_more_than_the_fit_they_are_of(finished, phantom_root, tmp_path):
     planned, store, _, _ = finished
     copy = Store(tmp_path / "store")
-    shutil.copytree(store.root, copy.root)
+    shutil.copytree(store.backend.local, copy.backend.local)
     victim = planned.cells[0]
-    shutil.rmtree(copy.path("score", victim.score))
+    shutil.rmtree(result_path(copy, "score", victim.score))
     for stage in ("classify", "pretrain", "saliency"):
-        shutil.rmtree(copy.root / stage)
+        shutil.rmtree(copy.backend.local / stage)
     again = scheduler.run(planned, copy, phantom_root, Quiet())
     assert set(again.computed) == {victim.score}
 
@@ -130,10 +131,10 @@ def test_cells_that_are_run_in_several_goes_run_once_each(
 ):
     planned, store, _, _ = finished
     copy = Store(tmp_path / "store")
-    shutil.copytree(store.root, copy.root)
+    shutil.copytree(store.backend.local, copy.backend.local)
     victims = {cell.score for cell in planned.cells[:3]}
     for key in victims:
-        shutil.rmtree(copy.path("score", key))
+        shutil.rmtree(result_path(copy, "score", key))
     goes, whole_run = [], scheduler.run_trials
     monkeypatch.setattr(scheduler, "CELLS_PER_TUNER", 2)
     monkeypatch.setattr(
@@ -150,7 +151,7 @@ def test_cells_that_are_run_in_several_goes_run_once_each(
 
 def test_the_report_of_it_stands(finished, tmp_path):
     planned, store, _, _ = finished
-    files = sorted(path for path in store.root.rglob("*"))
+    files = sorted(path for path in store.backend.local.rglob("*"))
     results = load.study_results(planned, store)
     assert len(results.cells) == 15
     assert results.missing.empty
@@ -159,7 +160,7 @@ def test_the_report_of_it_stands(finished, tmp_path):
     text = written.page.read_text()
     assert "15 of 15 cells" in " ".join(re.sub(r"<[^>]*>", "", text).split())
     assert all(cell.score[:12] in text for cell in planned.cells)
-    assert sorted(path for path in store.root.rglob("*")) == files, (
+    assert sorted(path for path in store.backend.local.rglob("*")) == files, (
         "a report must not write to the store"
     )
     pixels, masks = results.image(results.image_ids[0])
@@ -175,7 +176,7 @@ def test_both_resolutions_are_scored_of_one_fit_and_reported(finished, phantom_r
         planner.fingerprints(phantom_root),
     )
     copy = Store(tmp_path / "store")
-    shutil.copytree(store.root, copy.root)
+    shutil.copytree(store.backend.local, copy.backend.local)
     outcome = scheduler.run(both, copy, phantom_root, Quiet())
     own = [cell.score for cell in both.cells if cell.settings.score.resolution == "own"]
     assert set(outcome.computed) == set(own) and len(own) == 2
@@ -193,7 +194,7 @@ def test_a_failure_is_recorded_and_the_others_go_on(finished, phantom_root, tmp_
     """A shard of weak labels is damaged after it was checked in: only the cell that reads it fails."""
     _, store, _, _ = finished
     copy = Store(tmp_path / "store")
-    shutil.copytree(store.root, copy.root)
+    shutil.copytree(store.backend.local, copy.backend.local)
     document = yaml.safe_load(DEMO.read_text()) | {
         "axes": {"labels.weak": ["cam", "irnet"]},
         "also": [],
@@ -204,7 +205,7 @@ def test_a_failure_is_recorded_and_the_others_go_on(finished, phantom_root, tmp_
     )
     two = planner.plan(study, planner.fingerprints(phantom_root))
     (weak,) = [node for node in two.nodes.values() if node.stage == "irnet"]
-    shard = next((copy.path("irnet", weak.key) / "train").glob("*.parquet"))
+    shard = next((result_path(copy, "irnet", weak.key) / "train").glob("*.parquet"))
     size = shard.stat().st_size
     shard.write_bytes(b"x" * size)  # the size still fits, the contents don't
     healthy, broken = two.cells
@@ -216,7 +217,7 @@ def test_a_failure_is_recorded_and_the_others_go_on(finished, phantom_root, tmp_
     assert not summary.complete
     (failed,) = [cell for cell in summary.status_dict()["cells"] if cell["state"] == "failed"]
     assert failed["error"]
-    assert "Traceback" in copy.failure(broken.fit)["traceback"]
+    assert "Traceback" in copy.failures([broken.fit])[broken.fit]["traceback"]
     # The damage was found, so the next run makes the labels again and finishes what had failed.
     assert set(scheduler.run(two, copy, phantom_root, Quiet()).computed) == {
         weak.key,
@@ -233,7 +234,7 @@ def test_a_cell_on_two_workers_and_one_whose_loss_is_nan_beside_it(
     """The second cell ends at once, with its step and images; the first is fitted by two workers of Ray Train and scored."""
     _, store, _, _ = finished
     copy = Store(tmp_path / "store")
-    shutil.copytree(store.root, copy.root)
+    shutil.copytree(store.backend.local, copy.backend.local)
     text = "name: two\naxes: {fit.learning_rate: [0.01, 1.0e+30]}\nresources: {workers: 2}\n"
     study = study_file.parse(
         text, "two.yaml", {"encoder.init": "random", **SMALLEST, "fit.samples_per_epoch": 24}
@@ -243,7 +244,7 @@ def test_a_cell_on_two_workers_and_one_whose_loss_is_nan_beside_it(
     healthy, broken = planned.cells
     assert set(outcome.computed) == {healthy.fit, healthy.score}
     assert set(outcome.failed) == {broken.fit}
-    failure = copy.failure(broken.fit)
+    failure = copy.failures([broken.fit])[broken.fit]
     assert re.search(
         r"the loss is nan in step \d, learning rate 1e\+30; images patient\d+", failure["traceback"]
     )
@@ -344,12 +345,12 @@ def test_a_users_mistake_ends_the_run_and_leaves_nothing(ray_session, phantom_ro
     store = Store(tmp_path / "store")
     with pytest.raises(UserError, match="found no readable image"):
         scheduler.run(planned, store, root, Quiet())
-    assert not list(store.root.glob("ingest/*/images/.*"))
+    assert not list(store.backend.local.glob("ingest/*/images/.*"))
     assert not any(
         json.loads(path.read_text())["config"]["split"] == "train"
-        for path in store.root.glob("ingest/*/manifest.json")
+        for path in store.backend.local.glob("ingest/*/manifest.json")
     )
-    assert not list((store.root / ".partial").iterdir())
+    assert not list((store.backend.local / ".partial").iterdir())
 
 
 def test_no_progress_actor_outlives_its_run(finished):

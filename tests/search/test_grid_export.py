@@ -98,7 +98,7 @@ def test_a_complete_grid_is_recorded_by_running_it_again(phantom_root, tmp_path)
             "--data",
             phantom_root,
             "--store",
-            store.root,
+            store.backend.local,
         ]
         done = subprocess.run(
             [sys.executable, "-m", "chexseg", *map(str, command)], capture_output=True, text=True

@@ -225,8 +225,8 @@ def test_the_lock_of_a_search_is_not_taken_through_a_link(tmp_path):
     store, outside = Store(tmp_path / "store"), tmp_path / "outside"
     outside.mkdir()
     (outside / "s.lock").write_text("precious")
-    store.root.mkdir()
-    (store.root / "optuna").symlink_to(outside)
+    store.backend.local.mkdir()
+    (store.backend.local / "optuna").symlink_to(outside)
     with (
         pytest.raises(UserError, match="optuna: found a symbolic link"),
         journal.acquire(store, "s", wait=True),

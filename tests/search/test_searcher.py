@@ -66,7 +66,7 @@ def test_a_search_finishes_its_points_and_scores_the_best(finished):
         )
         assert len(trial.intermediate_values) == 4
     assert found.trial_counts.value == max(trial.value for trial in trials)
-    assert not list((store.root / ".partial").iterdir())
+    assert not list((store.backend.local / ".partial").iterdir())
 
 
 def test_the_same_command_does_nothing_more_and_more_points_go_on(finished, phantom_root):
@@ -123,11 +123,11 @@ def test_a_pruned_point_frees_its_worker_and_keeps_what_it_has(finished, phantom
     ]
     assert [trial.state for trial in asked] == [TrialState.PRUNED] * 3
     assert [set(trial.intermediate_values) for trial in asked] == [{0}] * 3
-    left = {path.name for path in (store.root / ".partial").iterdir()}
+    left = {path.name for path in (store.backend.local / ".partial").iterdir()}
     fits = {search.plan([optuna_study.point(trial.params)]).cells[0].fit for trial in asked}
     assert left == {f"fit-{key[:20]}" for key in fits}, "the partial directories, and no lock"
     # The best of those told was never fitted; now it is, so that there is something to show.
-    assert [path.name for path in (store.root / "fit").iterdir()] == [
+    assert [path.name for path in (store.backend.local / "fit").iterdir()] == [
         cell.fit[:20] for cell in search.plan([optuna_study.trial_counts().point]).cells
     ]
 
@@ -181,7 +181,7 @@ def test_after_sigkill_of_the_driver_no_point_is_lost_or_repeated(
         "--data",
         phantom_root,
     ]
-    command += ["--store", store.root, "--address", ray.get_runtime_context().gcs_address]
+    command += ["--store", store.backend.local, "--address", ray.get_runtime_context().gcs_address]
     driver = subprocess.Popen(
         list(map(str, command)),
         # A Ray on loopback, and Ray would look for it at another address of this machine.
@@ -200,7 +200,9 @@ def test_after_sigkill_of_the_driver_no_point_is_lost_or_repeated(
         driver.send_signal(signal.SIGKILL)
         driver.communicate()
     before = journal.read(store, name)
-    made = {path: path.stat().st_mtime_ns for path in store.root.glob("fit/*/manifest.json")}
+    made = {
+        path: path.stat().st_mtime_ns for path in store.backend.local.glob("fit/*/manifest.json")
+    }
     assert TrialState.RUNNING in [trial.state for trial in before]
 
     searcher.run_search(search, store, phantom_root, Quiet())
@@ -216,4 +218,4 @@ def test_after_sigkill_of_the_driver_no_point_is_lost_or_repeated(
     assert all(path.stat().st_mtime_ns == written for path, written in made.items()), (
         "none is repeated"
     )
-    assert len(list(store.root.glob("fit/*/manifest.json"))) == 5
+    assert len(list(store.backend.local.glob("fit/*/manifest.json"))) == 5

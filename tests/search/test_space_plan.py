@@ -168,7 +168,7 @@ search: {points: 12, sampler: random}
 def test_plan_and_status_of_a_search(tmp_path):
     store = Store(tmp_path / "store")
     found = status.summarise(searched(), store, IMAGES)
-    assert not store.root.exists(), "reading writes nothing"
+    assert not store.backend.local.exists(), "reading writes nothing"
     text = found.plan_text()
     assert "s: 6 points, each the mean of 2 trials; sampler tpe, pruner median" in text
     assert (

@@ -1,4 +1,4 @@
-"""Opening stores with claims that die within seconds, in tests and in the processes they start; nodes to store."""
+"""Open stores whose leases expire within seconds, in tests and in the processes they start; nodes to store."""
 
 from __future__ import annotations
 
@@ -11,29 +11,36 @@ from chexseg.config import study_file
 from chexseg.plan import planner
 from chexseg.plan.graph import Node
 from chexseg.store.lease import Timing
-from chexseg.store.object_backend import Bucket
-from chexseg.store.store import Store
+from chexseg.store.object_backend import ObjectBackend
+from chexseg.store.store import Artifact, Store
 
-FAST = Timing(settle=1.1, heartbeat=0.5, dead=4, look=0.5)
+FAST = Timing(settle=1.1, heartbeat=0.5, expiry=4, poll=0.5)
+#: Stands for the digest of the inputs.
+INPUTS = "1" * 64
 DATA = {"train": "a", "valid": "b", "test": "c"}
 NODE = next(iter(planner.plan(study_file.parse("name: s", "x.yaml"), DATA).nodes.values()))
 
 
 def open_store(place: str, timing: Timing = FAST) -> Store:
-    return Store(place, Bucket(place, timing)) if "://" in place else Store(place)
+    return Store(place, ObjectBackend(place, timing)) if "://" in place else Store(place)
 
 
 def commit(
     store: Store, node: Node = NODE, content: bytes = b"0123456789", facts: dict | None = None
-):
+) -> Artifact:
     with store.working_on(node) as partial:
         (partial / "sub").mkdir(parents=True)
         (partial / "sub" / "values.bin").write_bytes(content)
-        return store.commit(node, partial, facts or {"images": 3}, 1.5)
+        return store.commit(node, partial, facts or {"images": 3}, 1.5, {"inputs_sha256": INPUTS})
 
 
 def name(node: Node = NODE) -> str:
     return f"{node.stage}/{node.key[:20]}"
+
+
+def result_path(store: Store, stage: str, key: str) -> Path:
+    """Return the path of a result, complete or not, in a store in a directory."""
+    return store.backend.local / stage / key[:20]
 
 
 def another_host(code: str, place: str, cache: Path, *arguments: str) -> subprocess.Popen:

@@ -19,8 +19,8 @@ def test_a_lock_that_is_a_link_does_not_empty_its_target(tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("precious")
     store = Store(tmp_path / "store")
-    (store.root / ".partial").mkdir(parents=True)
-    (store.root / ".partial" / f"{NODE.stage}-{NODE.key[:20]}.lock").symlink_to(victim)
+    (store.backend.local / ".partial").mkdir(parents=True)
+    (store.backend.local / ".partial" / f"{NODE.stage}-{NODE.key[:20]}.lock").symlink_to(victim)
     with pytest.raises(UserError, match="found a symbolic link"), store.working_on(NODE):
         pytest.fail("the lock was taken")
     with pytest.raises(UserError, match="found a symbolic link"):
@@ -52,8 +52,8 @@ def test_asking_about_a_named_pipe_does_not_wait(tmp_path):
 def test_no_folder_of_a_store_may_be_a_link(tmp_path, link):
     store, outside = Store(tmp_path / "store"), tmp_path / "outside"
     outside.mkdir()
-    (store.root / link).parent.mkdir(parents=True)
-    (store.root / link).symlink_to(outside)
+    (store.backend.local / link).parent.mkdir(parents=True)
+    (store.backend.local / link).symlink_to(outside)
     with pytest.raises(UserError, match="found a symbolic link"):
         if link == ".failed":
             store.record_failure(NODE, "ValueError: no", "Traceback ...")

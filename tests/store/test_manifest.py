@@ -95,6 +95,14 @@ def test_names_that_lead_out_of_the_result_are_refused(name):
         document(files={"a": {"size": 1, "sha256": "x"}}),
         document(files={"a": None}),
         document(inputs={"test": "../b"}),
+        *(document(seconds=value) for value in (10**400, -1, float("inf"), float("nan"))),
+        *(
+            document(files={"a": {"size": size, "sha256": "0" * 64}})
+            for size in (10**400, 2**63, -1)
+        ),
+        document(facts={"images": 10**400}),
+        document(files={"x" * 256: {"size": 1, "sha256": "0" * 64}}),
+        document(files={"a/" * 600 + "a": {"size": 1, "sha256": "0" * 64}}),
         {name: value for name, value in document().items() if name != "facts"},
         manifest.seal(document()) | {"facts": {"selection_miou": 0.75}},
     ],
@@ -142,7 +150,6 @@ def test_a_file_passes_as_it_was_written_and_no_flipped_bit_does(result):
             manifest.verify(path)
     path.write_bytes(CONTENT)
     manifest.verify(path)
-    manifest.verify_all(result)
     assert manifest.read_bytes(path) == CONTENT
 
 
@@ -201,3 +208,16 @@ def test_a_manifest_of_another_program_above_a_file_is_not_ours(tmp_path):
     (tmp_path / "manifest.json").write_text('{"key": "a", "files": ')
     with pytest.raises(UnreadableManifestError):
         manifest.verify(path)
+
+
+def test_a_named_pipe_is_damage_and_nobody_waits_for_it(result):
+    path = result / "sub" / "values.bin"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DamagedArtifactError, match="values.bin: cannot be read"):
+        manifest.verify(path)
+    assert not manifest.is_noted(path)
+    (result / manifest.MANIFEST).unlink()
+    os.mkfifo(result / manifest.MANIFEST)
+    with pytest.raises(UnreadableManifestError, match="cannot be read"):
+        manifest.load(result)

@@ -14,11 +14,22 @@ import pytest
 from chexseg.config import study_file
 from chexseg.errors import DamagedArtifactError, LeaseLostError, UserError
 from chexseg.plan import planner
-from chexseg.store import manifest
+from chexseg.store import local_backend, manifest
 from chexseg.store.lease import Timing
+from chexseg.store.links import open_regular
 from chexseg.store.manifest import MANIFEST, UnreadableManifestError
 from chexseg.store.store import Store
-from tests.store.places import DATA, FAST, NODE, another_host, commit, name, open_store
+from tests.store.places import (
+    DATA,
+    FAST,
+    INPUTS,
+    NODE,
+    another_host,
+    commit,
+    name,
+    open_store,
+    result_path,
+)
 
 VALUES = f"{name()}/sub/values.bin"
 
@@ -81,7 +92,7 @@ def test_an_unreadable_manifest_is_an_error_and_not_a_result_to_be_computed_anew
         ):
             ask()
     with store.working_on(NODE) as partial, pytest.raises(UnreadableManifestError):
-        store.recover(NODE, partial)
+        store.recover(NODE, partial, INPUTS)
     assert isinstance(store.scan()[name()][1], UnreadableManifestError), (
         "it is listed, with why it can't be read"
     )
@@ -92,7 +103,7 @@ def test_an_unreadable_manifest_is_an_error_and_not_a_result_to_be_computed_anew
 
 def test_reading_creates_nothing(place, store, tmp_path):
     store.find(NODE.stage, NODE.key)
-    store.failure(NODE.key)
+    store.failures([NODE.key])
     store.cached([NODE])
     store.imported()
     store.scan()
@@ -104,12 +115,12 @@ def test_reading_creates_nothing(place, store, tmp_path):
 def test_what_failed_is_remembered_until_it_succeeds(store):
     assert store.failures([NODE.key]) == {}
     store.record_failure(NODE, "ValueError: no", "Traceback ...")
-    failure = store.failure(NODE.key)
-    assert failure is not None and failure["error"] == "ValueError: no"
+    failure = store.failures([NODE.key])[NODE.key]
+    assert failure["error"] == "ValueError: no"
     store.record_failure(NODE, "ValueError: another", "Traceback ...")
     assert store.failures(["0" * 64, NODE.key])[NODE.key]["error"] == "ValueError: another"
     commit(store)
-    assert store.failure(NODE.key) is None
+    assert store.failures([NODE.key]) == {}
 
 
 def test_many_are_looked_up_as_one_is(store):
@@ -208,14 +219,14 @@ def test_what_a_killed_writer_left_is_no_part_of_the_result(store):
 
 def test_a_store_that_cannot_be_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="is a file; allowed: a directory"):
+    with pytest.raises(UserError, match="found a file; expected: a directory"):
         Store(tmp_path / "file")
     with pytest.raises(
         UserError,
-        match="--store ftp://host/x: .*; allowed: a directory, or a URI such as s3://bucket/prefix",
+        match="--store ftp://host/x: .*; expected: a directory, or a URI such as s3://bucket/prefix",
     ):
         Store("ftp://host/x")
-    with pytest.raises(UserError, match="--store s3://: names no bucket"):
+    with pytest.raises(UserError, match="--store s3://: found no bucket"):
         Store("s3://any:secret@")
 
 
@@ -230,26 +241,26 @@ def test_the_whole_files_of_a_damaged_result_are_kept_for_the_next_run(store):
         partial.mkdir(parents=True)
         for file in ("a", "b", "c"):
             (partial / file).write_text(file * 10)
-        store.commit(NODE, partial, {}, 1.0)
+        store.commit(NODE, partial, {}, 1.0, {"inputs_sha256": INPUTS})
     store.backend.write(f"{name()}/a", b"a" * 5)
     store.backend.write(f"{name()}/b", b"x" * 10)
     with store.working_on(NODE) as partial:
-        store.recover(NODE, partial)
+        store.recover(NODE, partial, INPUTS)
         assert [file.name for file in partial.glob("[!.]*")] == ["c"]
         assert (partial / "c").read_text() == "c" * 10
         assert manifest.is_noted(partial / "c"), "so that its stage takes it for finished"
         assert MANIFEST not in store.backend.tree(name())
 
 
-def test_nothing_is_salvaged_over_newer_work_or_from_a_whole_result(store):
+def test_nothing_is_recovered_over_newer_work_or_from_a_whole_result(store):
     commit(store)
     with store.working_on(NODE) as partial:
-        store.recover(NODE, partial)
+        store.recover(NODE, partial, INPUTS)
         assert not partial.exists() and store.find(NODE.stage, NODE.key)
         store.backend.write(VALUES, b"cut")
         partial.mkdir()
         (partial / "newer").write_text("")
-        store.recover(NODE, partial)
+        store.recover(NODE, partial, INPUTS)
         assert [file.name for file in partial.iterdir()] == ["newer"]
 
 
@@ -270,7 +281,7 @@ def test_names_and_links_that_lead_out_of_a_store_are_not_followed(tmp_path):
     precious.write_text("precious")
     store = Store(tmp_path / "store")
     commit(store)
-    path = store.path(NODE.stage, NODE.key)
+    path = result_path(store, NODE.stage, NODE.key)
 
     named = json.loads((path / MANIFEST).read_text())
     named["files"]["../../../outside/precious.txt"] = {"size": 8, "sha256": "0" * 64}
@@ -312,15 +323,14 @@ def test_what_cannot_be_read_is_an_error_and_not_missing(tmp_path, monkeypatch):
     """As on a disk with a fault, or where another user's umask was strict."""
     store = Store(tmp_path)
     commit(store)
-    path = store.path(NODE.stage, NODE.key) / MANIFEST
-    read = Path.read_bytes
+    path = result_path(store, NODE.stage, NODE.key) / MANIFEST
 
-    def fail(self):
-        if self == path:
-            raise PermissionError(13, "Permission denied", str(self))
-        return read(self)
+    def fail(file):
+        if file == path:
+            raise PermissionError(13, "Permission denied", str(file))
+        return open_regular(file)
 
-    monkeypatch.setattr(Path, "read_bytes", fail)
+    monkeypatch.setattr(local_backend, "open_regular", fail)
     with pytest.raises(UserError, match="manifest.json: cannot be read"):
         store.find(NODE.stage, NODE.key)
 
@@ -329,14 +339,15 @@ def test_what_this_user_may_not_read_or_not_now_is_not_deleted(tmp_path, monkeyp
     """A colleague's file, or one more than a process may open: it may be whole."""
     store = Store(tmp_path)
     made = commit(store)
-    values, open_file = store.path(NODE.stage, NODE.key) / "sub" / "values.bin", Path.open
+    values = result_path(store, NODE.stage, NODE.key) / "sub" / "values.bin"
 
-    def fail(self, *arguments, **options):
-        if self == values:
-            raise OSError(24, "Too many open files", str(self))
-        return open_file(self, *arguments, **options)
+    def fail(file):
+        if file == values:
+            raise OSError(24, "Too many open files", str(file))
+        return open_regular(file)
 
-    monkeypatch.setattr(Path, "open", fail)
+    for module in (local_backend, manifest):
+        monkeypatch.setattr(module, "open_regular", fail)
     for read in (lambda: store.drop_damaged(made), lambda: manifest.verify(values)):
         with pytest.raises(
             UserError, match="values.bin: cannot be read .Too many open files"
@@ -350,7 +361,7 @@ def test_what_this_user_may_not_read_or_not_now_is_not_deleted(tmp_path, monkeyp
 def test_a_result_that_was_made_again_is_not_compared_with_the_older_manifest(tmp_path):
     store = Store(tmp_path)
     older = commit(store)
-    shutil.rmtree(store.path(NODE.stage, NODE.key))
+    shutil.rmtree(result_path(store, NODE.stage, NODE.key))
     commit(store, content=b"last bits.")
     assert store.drop_damaged(older) == []
     assert store.find(NODE.stage, NODE.key) is not None
@@ -394,12 +405,12 @@ def test_folders_of_others_at_the_root_of_a_store_keep_nobody_from_listing_it(
 def test_a_folder_in_place_of_a_file_is_damage_that_a_run_mends(tmp_path):
     store = Store(tmp_path)
     made = commit(store)
-    values = store.path(NODE.stage, NODE.key) / "sub" / "values.bin"
+    values = result_path(store, NODE.stage, NODE.key) / "sub" / "values.bin"
     values.unlink()
     values.mkdir()
     store.drop_damaged(made)
     with store.working_on(NODE) as partial:
-        store.recover(NODE, partial)
+        store.recover(NODE, partial, INPUTS)
         (partial / ".ipynb_checkpoints").mkdir(parents=True, exist_ok=True)
         (partial / "sub").mkdir(exist_ok=True)
         (partial / "sub" / "values.bin").write_bytes(b"0123456789")
@@ -410,14 +421,14 @@ def test_a_folder_in_place_of_a_file_is_damage_that_a_run_mends(tmp_path):
 def test_files_that_a_damaged_result_does_not_name_come_into_no_result_and_are_kept(tmp_path):
     store = Store(tmp_path)
     commit(store)
-    stray = store.path(NODE.stage, NODE.key) / "sub" / "notes.txt"
+    stray = result_path(store, NODE.stage, NODE.key) / "sub" / "notes.txt"
     stray.write_text("somebody's own")
     store.backend.write(VALUES, b"damaged!!!")
     with store.working_on(NODE) as partial:
-        store.recover(NODE, partial)
+        store.recover(NODE, partial, INPUTS)
         assert store.find(NODE.stage, NODE.key) is not None, "its size is right"
         store.drop_damaged(store.find(NODE.stage, NODE.key))
-        store.recover(NODE, partial)
+        store.recover(NODE, partial, INPUTS)
         partial_files = {file.name for file in partial.rglob("*") if file.is_file()}
         assert partial_files == set()
         (partial / "sub").mkdir(parents=True, exist_ok=True)
@@ -538,7 +549,7 @@ def test_damaged_manifests_of_this_hosts_copies_are_fetched_again(remote, elsewh
         damaged.write_bytes(content)
     os.utime(kept, ns=times)
     again = there.find(NODE.stage, NODE.key)
-    manifest.verify_all(again.path)
+    manifest.verify(again.path / "sub" / "values.bin")
     assert manifest.load(again.path) == again.manifest
 
 
@@ -553,8 +564,8 @@ def test_what_was_damaged_on_the_store_is_found_when_it_is_fetched(remote, elsew
 
 
 def test_a_process_that_was_taken_for_dead_keeps_its_hands_off_anothers_result(remote, elsewhere):
-    paused = open_store(remote, Timing(settle=1.1, heartbeat=1000, dead=3, look=0.5))
-    there = elsewhere(remote, Timing(settle=1.1, heartbeat=0.5, dead=3, look=0.5))
+    paused = open_store(remote, Timing(settle=1.1, heartbeat=1000, expiry=3, poll=0.5))
+    there = elsewhere(remote, Timing(settle=1.1, heartbeat=0.5, expiry=3, poll=0.5))
     with paused.working_on(NODE) as partial:
         partial.mkdir(parents=True)
         (partial / "values").write_text("the first's")
@@ -572,7 +583,7 @@ def test_a_process_that_was_taken_for_dead_keeps_its_hands_off_anothers_result(r
 def test_waiting_asks_little_and_leaves_nothing(s3, remote, elsewhere):
     here, there = (
         open_store(remote),
-        elsewhere(remote, Timing(settle=1.1, heartbeat=2, dead=30, look=2)),
+        elsewhere(remote, Timing(settle=1.1, heartbeat=2, expiry=30, poll=2)),
     )
     over = threading.Event()
 
@@ -587,7 +598,7 @@ def test_waiting_asks_little_and_leaves_nothing(s3, remote, elsewhere):
         s3.requests()
         time.sleep(6)
         owners = {owner for owner in here.backend.tree(".claims") if not owner.endswith(".beat")}
-        other = next(owner for owner in owners if owner != here.backend.held[name()].name)
+        other = next(owner for owner in owners if owner != here.backend.leases[name()].name)
         lines = s3.requests()
         assert not over.is_set()
     waiting.join(30)

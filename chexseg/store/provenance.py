@@ -1,0 +1,102 @@
+"""The manifest of a new result: its files, and where, when and with what it was computed."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import platform
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+import chexseg
+from chexseg.store import manifest
+
+#: Packages whose versions can change a result.
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "segmentation-models-pytorch",
+    "ray",
+    "numpy",
+    "scipy",
+    "pillow",
+    "pyarrow",
+)
+
+
+class StageRun(Protocol):
+    """One run of one stage, with the fields that a store needs (plan.graph.Node)."""
+
+    @property
+    def stage(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def config(self) -> Mapping[str, Any]: ...
+    @property
+    def inputs(self) -> Mapping[str, str]: ...
+    @property
+    def data(self) -> str | None: ...
+    @property
+    def key(self) -> str: ...
+
+
+def describe(
+    node: StageRun,
+    partial: Path,
+    facts: Mapping[str, Any],
+    seconds: float,
+    execution: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the sealed manifest of the files in a partial directory, hidden ones left out.
+
+    Deletes the leftovers of a writer that was killed. execution: additional fields.
+    """
+    for leftover in (partial / manifest.MANIFEST, *partial.rglob("*.writing")):
+        leftover.unlink(missing_ok=True)
+    files = {
+        path.relative_to(partial).as_posix(): {
+            "size": path.stat().st_size,
+            "sha256": _sha256(path),
+        }
+        for path in sorted(partial.rglob("*"))
+        if path.is_file()
+        and not path.is_symlink()
+        and not any(part.startswith(".") for part in path.relative_to(partial).parts)
+    }
+    document = {
+        "key": node.key,
+        "stage": node.stage,
+        "version": node.version,
+        "config": dict(node.config),
+        "inputs": dict(node.inputs),
+        "data": node.data,
+        "files": files,
+        "facts": dict(facts),
+        "seconds": round(seconds, 3),
+        "finished": timestamp(),
+        "host": platform.node(),
+        **execution,
+        "python": sys.version.split()[0],
+        "packages": {"chexseg": chexseg.__version__, **_versions()},
+    }
+    return manifest.seal(document)
+
+
+def timestamp() -> str:
+    """Return the time (UTC) in ISO 8601, in whole seconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    """Return the versions of `PACKAGES`, cached: the lookup takes longer than the rest."""
+    return {name: metadata.version(name) for name in PACKAGES}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return manifest.sha256(file)
