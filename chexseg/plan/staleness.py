@@ -72,13 +72,13 @@ def _varied(nodes: Mapping[str, Node]) -> dict[str, set[str]]:
 def _results(stage: str, used: Collection[str], store: Store) -> list[_Identity]:
     results = []
     for name, (_, manifest) in store.scan(stage).items():
-        if name.rpartition("/")[2] in used:
+        if name.rpartition("/")[2] in used or not isinstance(manifest, dict):
             continue
         try:
             result = _identity(
                 *(manifest[field] for field in ("version", "data", "inputs", "config", "finished"))
             )
-        except (KeyError, TypeError, AttributeError):  # no manifest, or not one of ours
+        except (KeyError, TypeError, AttributeError):  # not one of ours
             continue
         results.append(result)
     return results

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.storages.journal import BaseJournalBackend
 
-    from chexseg.store.object_backend import Bucket
+    from chexseg.store.object_backend import ObjectBackend
 
 FOLDER = "optuna"
 
@@ -58,7 +58,7 @@ def acquire(store: Store, name: str, wait: bool) -> Iterator[bool]:
         with locked(lock, wait) as acquired:
             yield acquired
         return
-    backend = cast("Bucket", store.backend)
+    backend = cast("ObjectBackend", store.backend)
     work = f"{FOLDER}/{name}"
     deadline = time.monotonic() + backend.timing.dead + backend.timing.heartbeat
     while not wait and unfinished(work) in backend.in_progress():

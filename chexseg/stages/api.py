@@ -18,12 +18,12 @@ class StageModule(Protocol):
     """The functions that a stage's module defines; `chexseg.stages.registry` lists the modules."""
 
     def run(
-        self, config: Any, inputs: Mapping[str, Path], out: Path, context: StageContext
+        self, config: Any, inputs: Mapping[str, Any], out: Path, context: StageContext
     ) -> Mapping[str, Any]:
         """Write the stage's files into the directory `out` and return facts for its manifest.
 
-        `inputs` maps roles to the directories of finished results. Facts are figures that a reader
-        may want without opening a shard.
+        `inputs` maps roles to the directories of finished results, and `data` to the data root (a
+        `Location`). Facts are figures that a reader may want without opening a shard.
         """
 
     def build(self, config: Any) -> nn.Module:
