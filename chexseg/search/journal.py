@@ -60,7 +60,7 @@ def acquire(store: Store, name: str, wait: bool) -> Iterator[bool]:
         return
     backend = cast("ObjectBackend", store.backend)
     work = f"{FOLDER}/{name}"
-    deadline = time.monotonic() + backend.timing.dead + backend.timing.heartbeat
+    deadline = time.monotonic() + backend.timing.expiry + backend.timing.heartbeat
     while not wait and unfinished(work) in backend.in_progress():
         if time.monotonic() > deadline:
             yield False
