@@ -200,7 +200,7 @@ def test_what_is_left_out_is_on_stderr_and_in_the_json(phantom_root, tmp_path):
         ),
         (
             ("study", "run", "studies/demo.yaml", "--data", ".", "--store", "README.md"),
-            ["README.md", "is a file"],
+            ["README.md", "found a file"],
         ),
         (("data", "check", "nowhere"), ["nowhere", "no such directory"]),
         (("evaluate", "--gt", "README.md", "--pred", "README.md"), ["README.md", "not JSON"]),

@@ -18,12 +18,13 @@ def test_everything_that_is_left_is_named(monkeypatch):
     monkeypatch.setattr(leftovers, "PATIENCE", 0.2)
     before = leftovers.Leftovers()
     # As Ray's daemons are: of a session of their own.
-    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    command = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
     with (
-        subprocess.Popen(command, start_new_session=True) as process,
+        subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE) as process,
         socket.create_server(("127.0.0.1", 0)) as server,
         tempfile.NamedTemporaryFile() as file,
     ):
+        process.stdout.readline()  # until then its environment may be this process's
         left = before.wait()
         process.kill()
         port = server.getsockname()[1]

@@ -454,7 +454,7 @@ def test_a_run_holds_what_its_plan_needs_until_it_ends(phantom_root, tmp_path, m
     monkeypatch.setattr(cluster, "cluster", lambda address: contextlib.nullcontext())
     monkeypatch.setattr(cluster, "describe", list)
     monkeypatch.setattr(worker_imports, "check_nodes", lambda: None)
-    monkeypatch.setattr(launch, "_tell_of_gpus", lambda *arguments: None)
+    monkeypatch.setattr(launch, "_warn_without_gpus", lambda *arguments: None)
     monkeypatch.setattr(scheduler, "run", look)
     monkeypatch.setattr(searcher, "run_search", look)
     launch.launch(meant, store, data, Quiet())

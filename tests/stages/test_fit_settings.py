@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -216,14 +217,15 @@ def test_streamed_cells_and_students_train_and_go_on(ray_session, results, tmp_p
 
 
 def test_images_that_lack_their_masks_are_damage(ray_session, results, tmp_path):
-    """A shard of weak labels that is gone: the stream must not give other images' masks."""
+    """If weak labels of some images are gone, the stream must not pair others' masks with them."""
     config = FitConfig(**SMALL, **MIXED)
     given = inputs(results, "train", "valid", "weak")
     ids = radiographs.ids(given["train"] / "images")
     directory = tmp_path / "train"
     directory.mkdir()
-    for path in shards.files(given["weak"] / "train")[1:]:
-        (directory / path.rpartition("/")[2]).symlink_to(path)
+    for path in shards.files(given["weak"] / "train"):
+        table = shards.read(path)
+        shards.write(directory / Path(path).name, table.slice(len(table) // 2))
     stored = radiograph_samplers.Stored(directory, "scores", lambda rows, scores: scores, 2000)
     source = radiograph_samplers.source(given["train"], ids, {}, 0, "cpu", 0, {"scores": stored})
     with pytest.raises(DamagedArtifactError, match="its images are not those of"):

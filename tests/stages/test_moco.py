@@ -183,7 +183,7 @@ def test_the_learning_rate_falls_along_half_a_cosine():
 
 def test_a_loss_that_is_not_finite_is_a_failure_and_leaves_no_weights(results, tmp_path):
     with pytest.raises(
-        FloatingPointError, match=r"the loss is nan in step \\d+; hint: lower the learning rate"
+        FloatingPointError, match=r"the loss is nan in step \d+; hint: lower the learning rate"
     ):
         run(results, tmp_path, SHORT.model_copy(update={"learning_rate": 1e30}))
     assert not (tmp_path / ENCODER_WEIGHTS).exists()
