@@ -1,4 +1,4 @@
-"""Weak labels against the experts: figures by hand, verdicts, which images are shown, and stores that lack something."""
+"""Test the agreement of weak labels with expert masks: figures by hand and verdicts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ settings:
 """
 IDS = tuple(f"patient{n}_study1_view1_frontal" for n in (1, 2, 3))
 SIZE = 64
-#: (intersection, predicted, true, expected intersection of the box) on the three images; thresholds were chosen on the first.
+#: (intersection, predicted, true, expected intersection of the box) on the three images. Thresholds
+#: were chosen on the first.
 COUNTS = {
     "saliency": {
         "Edema": [(4, 8, 6, 2.0), (2, 4, 4, 1.0), (0, 2, 0, 0.0)],
@@ -54,7 +55,7 @@ def nodes(planned: Plan, stage: str) -> list[Node]:
 
 
 def masks_NKHW(shift: int) -> np.ndarray:
-    """Of Consolidation and Edema a square each; what else there is stays empty."""
+    """Return masks with one square each for Consolidation and Edema; the others are empty."""
     out = np.zeros((len(IDS), len(PATHOLOGIES), SIZE, SIZE), dtype=bool)
     for n in range(len(IDS)):
         out[n, PATHOLOGIES.index("Edema"), 10 + n : 30, 5 + shift : 25] = True
@@ -63,7 +64,7 @@ def masks_NKHW(shift: int) -> np.ndarray:
 
 
 def write(store: Store, node: Node) -> None:
-    """An artifact as its stage writes it."""
+    """Write an artifact as its stage does."""
     generator = np.random.default_rng(1)
     facts: dict = {}
     with store.working_on(node) as out:
@@ -124,8 +125,8 @@ def write_counts(stage: str, out) -> None:
         | pixels
         | {"box": values[:, 3], "chosen_on": np.repeat([True, False, False], len(PATHOLOGIES))}
     )
-    about = {"kind": "weak counts", "pathologies": PATHOLOGIES, "size": SIZE}
-    shards.write(out / "counts.parquet", shards.table(columns, {}, **about))
+    metadata = {"kind": "weak counts", "pathologies": PATHOLOGIES, "size": SIZE}
+    shards.write(out / "counts.parquet", shards.table(columns, {}, **metadata))
     runs = [chexlocalize.encode(mask)["counts"] for masks in masks_NKHW(4) for mask in masks]
     shards.write(
         out / "predictions.parquet",
@@ -150,7 +151,7 @@ def loaded(tmp_path_factory):
     return load.study_results(planned, a_store(tmp_path_factory.mktemp("store"), planned))
 
 
-# ---- IoU ---------------------------------------------------------------------------------------------------------------
+# ---- IoU
 
 
 def test_figures_by_hand(loaded):
@@ -204,7 +205,10 @@ def test_a_single_patient_decides_nothing(loaded):
 def in_memory(
     intersections: dict[str, list[int]], chosen_on: int = 0, size: int = 20
 ) -> weak_label_agreement.LabelSet:
-    """One pathology of 20 pixels on every image, weak labels of 20 pixels that hit as many as said; boxes hit 2."""
+    """Return label sets of one pathology with 20 pixels per image; weak labels also have `size`.
+
+    `intersections` gives the pixels that each kind hits; boxes hit 2.
+    """
     made = []
     for kind, hits in intersections.items():
         ids = tuple(f"patient{n}_study1_view1_frontal" for n in range(len(hits)))
@@ -231,20 +235,23 @@ def test_verdicts_follow_the_interval(irnet, verdict):
     assert row["from"] <= row["difference"] <= row["to"]
     assert row["verdict"] == row["all verdict"] == verdict
     assert (row["from"] > 0 or row["to"] < 0) == (verdict != "undecided")
-    said = weak_label_agreement.sentences(labels, rows.reset_index())
+    sentences = weak_label_agreement.sentences(labels, rows.reset_index())
     wanted = {
         "better": "improves CAM’s labels for Edema and worsens them for no pathology.",
         "worse": "improves CAM’s labels for no pathology and worsens them for Edema.",
-        "undecided": "improves CAM’s labels for no pathology and worsens them for no pathology; undecided for Edema.",
+        "undecided": (
+            "improves CAM’s labels for no pathology and worsens them for no pathology; undecided "
+            "for Edema."
+        ),
     }
-    assert said[0] == f"On the 8 held-out images, IRNet {wanted[verdict]}"
-    assert said[1].startswith("On the 8 held-out images, CAM beats a random box for Edema"), (
+    assert sentences[0] == f"On the 8 held-out images, IRNet {wanted[verdict]}"
+    assert sentences[1].startswith("On the 8 held-out images, CAM beats a random box for Edema"), (
         "no image but held-out ones"
     )
 
 
 def test_equal_labels_differ_by_nothing():
-    """Pairs share their draws: with draws of their own the interval would have a width."""
+    """Check that paired labels share their draws: independent draws would widen the interval."""
     hits = [6, 2, 9, 0, 4, 7, 5, 3]
     row = weak_label_agreement.rows(in_memory({"cam": hits, "irnet": hits}), ("Edema",)).iloc[1]
     assert (row["difference"], row["from"], row["to"], row["verdict"]) == (
@@ -256,19 +263,22 @@ def test_equal_labels_differ_by_nothing():
 
 
 def test_verdicts_leave_out_what_thresholds_were_chosen_on():
-    """IRNet is better on the eight images with a threshold's choice and worse on the eight without."""
+    """Check with IRNet better on the eight images used for thresholds, worse on the others."""
     labels = in_memory({"cam": [6] * 16, "irnet": [19] * 8 + [3] * 8}, chosen_on=8)
     rows = weak_label_agreement.rows(labels, ("Edema",))
     row = rows.iloc[1]
     assert (row["verdict"], row["all difference"] > 0) == (weak_label_agreement.WORSE, True)
-    said = weak_label_agreement.sentences(labels, rows)
-    assert said[1].startswith(
+    sentences = weak_label_agreement.sentences(labels, rows)
+    assert sentences[1].startswith(
         "On all 16 masked images, on 8 of which CAM thresholds were chosen, IRNet"
     )
 
 
 def test_verdicts_are_corrected_for_the_number_of_pathologies():
-    """One difference that is told from 0 by itself, among nine that aren't, is no finding; nor does the mean take part."""
+    """Check that one nominally significant difference among ten is no finding.
+
+    The mean is not among the corrected tests.
+    """
     generator, names = np.random.default_rng(0), PATHOLOGIES
     box_IK = np.full((30, len(names)), 6.0)
     hits_IK = np.clip(np.round(box_IK + generator.normal(0, 4, box_IK.shape)), 0, 20).astype(int)
@@ -300,18 +310,20 @@ def test_nothing_held_out_is_said():
     labels = in_memory({"cam": [6] * 8}, chosen_on=8)
     rows = weak_label_agreement.rows(labels, ("Edema",))
     assert rows["reason"].tolist() == [weak_label_agreement.NOTHING_HELD_OUT] * 2
-    assert [said.split(",")[0] for said in weak_label_agreement.sentences(labels, rows)] == [
-        "On all 8 masked images"
-    ]
+    assert [
+        sentence.split(",")[0] for sentence in weak_label_agreement.sentences(labels, rows)
+    ] == ["On all 8 masked images"]
 
 
 def test_sets_tell_what_they_differ_in(tmp_path):
     planned = a_plan("axes: {labels.weak: [cam, irnet], labels.p: [0], classify.epochs: [2, 5]}")
-    found = load.study_results(planned, a_store(tmp_path, planned))
-    sets = weak_label_agreement.label_sets(found)
+    results = load.study_results(planned, a_store(tmp_path, planned))
+    sets = weak_label_agreement.label_sets(results)
     assert [labels.text for labels in sets] == ["classify.epochs 2", "classify.epochs 5"]
     assert [[entry.kind for entry in labels.labels] for labels in sets] == [["cam", "irnet"]] * 2
-    assert {"weak-labels", "weak-labels-2", "auroc", "classifiers"} <= set(page.every_table(found))
+    assert {"weak-labels", "weak-labels-2", "auroc", "classifiers"} <= set(
+        page.every_table(results)
+    )
 
 
 def test_a_set_holds_cams_of_both_kinds_and_irnets_with_theirs():
@@ -327,15 +339,15 @@ def test_a_set_holds_cams_of_both_kinds_and_irnets_with_theirs():
     study.append(made("j", "irnet", "p", **{"irnet.epochs": 3}))
     results = type("Results", (), {"weak_labels": (*study, made("o", "irnet", "gone"))})
     sets = weak_label_agreement.label_sets(results)
-    assert sorted("".join(labels.key for labels in found.labels) for found in sets) == [
+    assert sorted("".join(labels.key for labels in label_set.labels) for label_set in sets) == [
         "cpi",
         "o",
         "pj",
     ]
     assert {"IRNet from CAM, irnet.epochs 1", "IRNet from CAM++, irnet.epochs 3"} <= {
-        found.text for found in sets
+        label_set.text for label_set in sets
     }
-    first = next(found for found in sets if len(found.labels) == 3)
+    first = next(label_set for label_set in sets if len(label_set.labels) == 3)
     assert weak_label_agreement.rows(first, ("Edema",), replicates=10)["against"].tolist()[:3] == [
         weak_label_agreement.BOX,
         weak_label_agreement.BOX,
@@ -348,7 +360,7 @@ def test_a_set_holds_cams_of_both_kinds_and_irnets_with_theirs():
     ]
 
 
-# ---- classifiers -------------------------------------------------------------------------------------------------------
+# ---- classifiers
 
 
 def test_auroc_of_each_observation(loaded):
@@ -372,7 +384,7 @@ def test_auroc_of_each_observation(loaded):
     assert rows[names[0]].isna().all(), "a mean of nothing is no 0"
 
 
-# ---- overlays ----------------------------------------------------------------------------------------------------------
+# ---- overlays
 
 
 def positions(hits: list[int]) -> dict[str, int]:
@@ -433,7 +445,7 @@ def test_outline_shows_on_black_and_on_white():
         assert np.abs(np.asarray(film.convert("L"), dtype=int) - before).max() > 100
 
 
-# ---- the page ----------------------------------------------------------------------------------------------------------
+# ---- the page
 
 
 def test_page_shows_figures_and_overlays(loaded, tmp_path):
@@ -455,8 +467,8 @@ def test_page_shows_figures_and_overlays(loaded, tmp_path):
 
 def test_cams_alone_have_no_panels_of_irnet(tmp_path):
     planned = a_plan("axes: {labels.weak: [cam], labels.p: [0]}")
-    found = load.study_results(planned, a_store(tmp_path, planned))
-    text = page.render([found])
+    results = load.study_results(planned, a_store(tmp_path, planned))
+    text = page.render([results])
     assert text.count('<div class="film ') == 4 * 3 and "Boundary map" not in text
     assert "On the 2 held-out images, CAM beats" in text
 

@@ -1,4 +1,4 @@
-"""Shards: every dtype comes back as it was, whole files or none."""
+"""Test shards: round trips of all dtypes, complete files or none."""
 
 from __future__ import annotations
 
@@ -45,22 +45,22 @@ def shard(tmp_path):
 
 
 def test_arrays_and_scalars_round_trip(shard):
-    found = shards.read(shard)
+    table = shards.read(shard)
     for name, values in arrays().items():
-        back = shards.array(found, name)
+        back = shards.array(table, name)
         assert back.dtype == values.dtype and np.array_equal(back, values), name
     for name, values in scalars().items():
-        assert found[name].to_pylist() == values
+        assert table[name].to_pylist() == values
     assert shards.finished(shard) is None, "nobody has noted its digest"
 
 
 def test_metadata_is_read_from_table_schema_and_file(shard):
     table = shards.read(shard)
     for source in (table, table.schema, shard, str(shard)):
-        about = shards.metadata(source)
-        assert about["kind"] == "images" and about["thresholds"] == [0.25, 0.5]
-        assert about["arrays"]["masks"] == {"dtype": "bits", "shape": [3, 5, 5]}
-        assert about["arrays"]["scores"] == {"dtype": "float16", "shape": [10, 4]}
+        metadata = shards.metadata(source)
+        assert metadata["kind"] == "images" and metadata["thresholds"] == [0.25, 0.5]
+        assert metadata["arrays"]["masks"] == {"dtype": "bits", "shape": [3, 5, 5]}
+        assert metadata["arrays"]["scores"] == {"dtype": "float16", "shape": [10, 4]}
 
 
 @pytest.mark.parametrize(
@@ -171,11 +171,11 @@ def test_only_row_groups_with_wanted_images_are_read(tmp_path):
         list(shards.row_groups(path, ["x"]))
 
 
-# ---- shards that someone else may have written ---------------------------------------------------------------------------
+# ---- untrusted shards
 
 
 class Told(pa.ExtensionType):
-    """A type that notes when pyarrow makes it of what a file says; Ray's would unpickle that."""
+    """Record when pyarrow builds this type from a file's metadata; Ray's would unpickle it."""
 
     made: ClassVar[list[bytes]] = []
 
@@ -192,21 +192,21 @@ class Told(pa.ExtensionType):
 
 
 @pytest.fixture
-def told():
+def notes():
     pa.register_extension_type(Told())
     yield Told
     pa.unregister_extension_type("chexseg.tests.told")
 
 
-def test_no_extension_type_is_made_of_what_a_file_says(tmp_path, told):
-    """Whatever the lengths of names and so the alignment of the schema in the footer."""
+def test_no_extension_type_is_made_of_what_a_file_says(tmp_path, notes):
+    """Check for all lengths of names, and so all alignments of the schema in the footer."""
     path = tmp_path / "part-00000.parquet"
     for length in range(1, 60):
-        values = pa.ExtensionArray.from_storage(told(), pa.array([1, 2]))
+        values = pa.ExtensionArray.from_storage(notes(), pa.array([1, 2]))
         table = pa.table({"image_id": ["a", "b"], "x" * length: values})
         note = {b"chexseg": json.dumps({"arrays": {}}).encode()}
         pq.write_table(table.replace_schema_metadata(note), path)
-        told.made.clear()
+        notes.made.clear()
         for read in (
             shards.read,
             shards.metadata,
@@ -214,9 +214,9 @@ def test_no_extension_type_is_made_of_what_a_file_says(tmp_path, told):
         ):
             with pytest.raises(DamagedArtifactError, match="its schema has an extension type"):
                 read(path)
-        assert told.made == []
+        assert notes.made == []
     pq.read_table(path)
-    assert told.made, "the type would have been made"
+    assert notes.made, "the type would have been made"
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_schemas_that_we_never_write_are_refused_before_a_value_is_read(
 
 @pytest.fixture
 def finished_shard(tmp_path):
-    """A shard of a finished result."""
+    """Return a shard of a finished result."""
     path = tmp_path / "ingest" / "aaaa" / "images" / shards.part_name(0)
     path.parent.mkdir(parents=True)
     pixels_NHW = np.random.default_rng(0).integers(0, 255, (70, 8, 8), dtype=np.uint8)
@@ -281,7 +281,7 @@ def finished_shard(tmp_path):
 
 
 def test_no_flipped_bit_of_a_finished_shard_is_silent(finished_shard):
-    """150 of them, in pages, headers, and the footer with what the writer said."""
+    """Flip 150 bits: in pages, headers, and the footer with the writer's name."""
     content = finished_shard.read_bytes()
     generator = np.random.default_rng(0)
     for position in generator.integers(0, len(content), 150):
@@ -329,7 +329,7 @@ def test_a_shard_that_the_manifest_does_not_name_is_not_listed(finished_shard):
 
 def test_a_shard_is_hashed_where_one_of_its_images_is_wanted_and_only_there(finished_shard):
     content = bytearray(finished_shard.read_bytes())
-    content[-20] ^= 1  # in the footer, which no checksum of a page covers
+    content[-20] ^= 1  # in the footer, which no page checksum covers
     finished_shard.write_bytes(content)
     directory = finished_shard.parent
     assert list(shards.row_groups(finished_shard, ["pixels"], {"elsewhere"})) == []
@@ -343,7 +343,7 @@ def test_a_shard_is_hashed_where_one_of_its_images_is_wanted_and_only_there(fini
 
 
 def test_no_flipped_bit_of_an_unfinished_results_shard_is_taken_for_finished(tmp_path):
-    """Also in the footer: what is wrong there would be sealed by the manifest for good."""
+    """Check also the footer: the manifest would seal an error there for good."""
     path = tmp_path / shards.part_name(0)
     table = shards.table(
         {"image_id": ["a", "b"]}, {"x": np.arange(8).reshape(2, 4)}, thresholds=[0.25]
@@ -360,7 +360,7 @@ def test_no_flipped_bit_of_an_unfinished_results_shard_is_taken_for_finished(tmp
 
 
 def test_a_shard_that_describes_its_columns_in_two_ways_is_refused(tmp_path):
-    """Readers would check the one and use the other."""
+    """Check because readers would validate one description and use the other."""
     path = tmp_path / "part-00000.parquet"
     table = shards.table({"image_id": ["a", "b"]}, {"x": np.zeros((2, 4, 4), dtype=np.uint8)})
     other = json.dumps({"arrays": {"x": {"dtype": "uint8", "shape": [2, 8]}}})

@@ -1,4 +1,4 @@
-"""The pointing game by hand: points, heat maps as published and as .npy, and what is refused without being run."""
+"""Test the pointing game by hand: points, heat maps as published and as .npy, unsafe pickles."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ HEIGHT, WIDTH = 40, 60
 
 @pytest.fixture
 def truth(tmp_path) -> Path:
-    """Edema at rows 10 to 19, columns 30 to 49 of both images; Cardiomegaly on the first; an empty Consolidation."""
+    """Return masks of two images.
+
+    Edema is at rows 10 to 19, columns 30 to 49 of both images; Cardiomegaly is on the first;
+    Consolidation is empty.
+    """
     mask_HW = np.zeros((HEIGHT, WIDTH), dtype=bool)
     mask_HW[10:20, 30:50] = True
     empty_HW = np.zeros_like(mask_HW)
@@ -38,7 +42,7 @@ def write_points(path: Path, points: Any) -> Path:
 def write_map(
     folder: Path, image_id: str, name: str, scores_hw: np.ndarray, ending: str = "pkl"
 ) -> Path:
-    """A heat map as published: a pickle with more in it than the map; or a bare array."""
+    """Write a heat map: as published, a pickle with other entries too, or a bare array."""
     import torch
 
     folder.mkdir(exist_ok=True)
@@ -46,7 +50,7 @@ def write_map(
     if ending == "npy":
         np.save(path, scores_hw)
         return path
-    about = {
+    heat_map = {
         "prob": 0.25,
         "task": name,
         "gt": 1,
@@ -55,7 +59,7 @@ def write_map(
     }
     with path.open("wb") as file:
         pickle.dump(
-            {"map": torch.tensor(scores_hw, dtype=torch.float32)[None, None], **about}, file
+            {"map": torch.tensor(scores_hw, dtype=torch.float32)[None, None], **heat_map}, file
         )
     return path
 
@@ -71,8 +75,8 @@ def test_covers_is_the_decoded_pixel():
     for density in (0, 0.1, 0.5, 0.9, 1):
         mask_HW = generator.random((7, 5)) < density
         rle = chexlocalize.checked(chexlocalize.encode(mask_HW), "here")
-        found = [[hit_rate.covers(rle, row, column) for column in range(5)] for row in range(7)]
-        np.testing.assert_array_equal(found, mask_HW)
+        covered = [[hit_rate.covers(rle, row, column) for column in range(5)] for row in range(7)]
+        np.testing.assert_array_equal(covered, mask_HW)
 
 
 def test_points(truth, tmp_path):
@@ -84,15 +88,15 @@ def test_points(truth, tmp_path):
         },
         "patient3_study1_view1_frontal": {"Edema": [[1, 1]]},
     }
-    found = evaluate(truth, write_points(tmp_path / "points.json", points), "hit-rate")
-    table = found.table.set_index("pathology")
-    # x and y aren't exchanged: (15, 35) is outside, row 15 and column 35 would be inside.
+    evaluation = evaluate(truth, write_points(tmp_path / "points.json", points), "hit-rate")
+    table = evaluation.table.set_index("pathology")
+    # x and y aren't swapped: (15, 35) is outside; row 15 and column 35 would be inside.
     assert table["hit_rate"]["Edema"] == 0.5 and table["n_images"]["Edema"] == 2
     assert table["hit_rate"]["Cardiomegaly"] == 0 and table["n_images"]["Cardiomegaly"] == 1
     assert np.isnan(table["hit_rate"]["Consolidation"]) and table["hit_rate"]["mean"] == 0.25
-    assert any("1 masks have no point: counted as misses" in note for note in found.notes)
-    assert any("names 1 images that" in note for note in found.notes)
-    results = found.published["hitmiss_results_per_cxr.csv"]
+    assert any("1 masks have no point: counted as misses" in note for note in evaluation.notes)
+    assert any("names 1 images that" in note for note in evaluation.notes)
+    results = evaluation.published["hitmiss_results_per_cxr.csv"]
     assert results["img_id"].tolist() == [FIRST, SECOND] and results["Edema"].tolist() == [1, 0]
 
 
@@ -103,14 +107,14 @@ def test_heat_maps(truth, tmp_path, ending):
     write_map(maps, FIRST, "Edema", peak(1, 4), ending)
     write_map(maps, FIRST, "Cardiomegaly", peak(2, 4), ending)
     write_map(maps, FIRST, "Fracture", peak(2, 4), ending)
-    found = evaluate(truth, maps, "hit-rate")
-    table = found.table.set_index("pathology")
+    evaluation = evaluate(truth, maps, "hit-rate")
+    table = evaluation.table.set_index("pathology")
     assert (
         table["hit_rate"]["Edema"] == 1 and table["n_images"]["Edema"] == 1
     )  # the other image has no map: left out
     assert table["hit_rate"]["Cardiomegaly"] == 0
-    assert any("1 masks have no heat map" in note and SECOND in note for note in found.notes)
-    assert any("none of the ten" in note and "Fracture" in note for note in found.notes)
+    assert any("1 masks have no heat map" in note and SECOND in note for note in evaluation.notes)
+    assert any("none of the ten" in note and "Fracture" in note for note in evaluation.notes)
 
 
 def test_the_first_of_equal_scores_is_taken(truth, tmp_path):
@@ -144,19 +148,23 @@ def test_ids_match_without_an_ending_and_a_pathology_without_predictions_is_left
         pred = tmp_path / "maps"
         write_map(pred, f"{FIRST}.jpg", "Edema", peak(1, 4), "npy")
         write_map(pred, "patient3_study1_view1_frontal", "Edema", peak(1, 4), "npy")
-    found = evaluate(truth, pred, "hit-rate")
-    table = found.table.set_index("pathology")
+    evaluation = evaluate(truth, pred, "hit-rate")
+    table = evaluation.table.set_index("pathology")
     assert table["n_images"].to_dict() | {"mean": 0} == dict.fromkeys(table.index, 0) | {
         "Edema": 2 if kind == "points" else 1
     }
     assert (
         table["hit_rate"]["mean"] == table["hit_rate"]["Edema"] == (0.5 if kind == "points" else 1)
     )
-    assert found.left_out.not_predicted == ("Cardiomegaly", "Consolidation")
-    assert any("1 image ids are matched without their suffixes" in note for note in found.notes)
-    assert any(f"{pred}: doesn't name 2 pathologies" in note for note in found.notes)
+    assert evaluation.left_out.not_predicted == ("Cardiomegaly", "Consolidation")
+    assert any(
+        "1 image ids are matched without their suffixes" in note for note in evaluation.notes
+    )
+    assert any(f"{pred}: doesn't name 2 pathologies" in note for note in evaluation.notes)
     if kind == "maps":
-        assert any("names 1 images that" in note and "patient3" in note for note in found.notes)
+        assert any(
+            "names 1 images that" in note and "patient3" in note for note in evaluation.notes
+        )
 
 
 class Harm:
@@ -181,14 +189,14 @@ def test_nothing_in_a_pickle_is_run(truth, tmp_path, monkeypatch, inside):
 
 
 def test_a_pickle_takes_no_memory_without_bounds(truth, tmp_path):
-    """Eight bytes may ask for a memo of 60 million places."""
+    """Check a pickle of eight bytes that asks for a memo of 60 million entries."""
     path = write_map(tmp_path / "maps", FIRST, "Edema", peak(1, 4))
     path.write_bytes(b"\x80\x02Nr" + (60_000_000).to_bytes(4, "little") + b".")
     refused(truth, tmp_path / "maps", path.name, "found no heat map", "memory without bounds")
 
 
 class Loads:
-    """An object whose pickle has torch load these bytes as a storage."""
+    """Pickle itself so that torch loads these bytes as a storage."""
 
     def __init__(self, raw: bytes):
         self.raw = raw
@@ -254,7 +262,7 @@ def test_a_storage_that_is_compressed_is_refused(truth, tmp_path, change, typed)
 
 
 def test_a_tensor_in_place_of_a_storage_is_refused(truth, tmp_path):
-    """torch would rebuild it, and enlarge its storage by memory that may hold anything."""
+    """Refuse it: torch would rebuild the tensor over memory of arbitrary content."""
     import io
 
     import torch
@@ -267,7 +275,7 @@ def test_a_tensor_in_place_of_a_storage_is_refused(truth, tmp_path):
 
 
 def test_a_storage_larger_than_its_file_is_refused(truth, tmp_path):
-    """torch's format lists the storages that it contains; it doesn't fill one that isn't listed."""
+    """Check storages that the file's list doesn't name: torch leaves them unfilled."""
     import io
     from collections import OrderedDict
 
@@ -308,7 +316,7 @@ def test_a_pickle_sets_no_attribute_of_what_it_names(truth, tmp_path):
 
 
 class Rebuilt:
-    """A tensor that pickles itself with a size, a stride and an offset of its own into six numbers."""
+    """Pickle a tensor with a chosen size, stride and offset into six numbers."""
 
     def __init__(self, offset: Any, size: Any, stride: Any):
         self.arguments = offset, size, stride
@@ -349,7 +357,7 @@ def test_a_tensor_beyond_its_storage_is_refused(truth, tmp_path, offset, size, s
 
 
 def test_sizes_whose_arithmetic_wraps_are_refused(truth, tmp_path):
-    """255 rows at a stride of 128 begin, in 8 bits, at 254 * 128 = 0."""
+    """Check 255 rows at a stride of 128: in 8 bits they begin at 254 * 128 = 0."""
     import io
 
     import torch
@@ -367,7 +375,7 @@ def test_sizes_whose_arithmetic_wraps_are_refused(truth, tmp_path):
 
 
 def test_only_integers_are_sizes():
-    """Also if a later version of torch loads numbers that wrap as storages."""
+    """Check types too, because a later torch may load numbers that wrap as storages."""
     import torch
 
     size, stride = (torch.tensor([n, 3 - n // 128], dtype=torch.uint8) for n in (255, 128))

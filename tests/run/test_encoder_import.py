@@ -1,4 +1,4 @@
-"""Imported encoders: into the store and into plans, and what is said where one is missing."""
+"""Test imported encoders: into the store, into plans, and errors where one is missing."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ settings:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, Path]:
-    """Checkpoints as they are published, of random weights; each of another seed."""
+    """Return checkpoints as they are published, with random weights, each from another seed."""
     root, out = tmp_path_factory.mktemp("files"), {}
     for seed, (name, architecture, prefix) in enumerate(
         [
@@ -107,7 +107,7 @@ def test_the_same_weights_again_are_found_and_of_several_the_last_import_counts(
     second = encoder_import.import_encoder(files["other"], "imagenet", "resnet18", store)
     assert (second.cached, second.newest) == (False, True)
     assert store.imported() == {("imagenet", "resnet18"): second.encoder.sha256}
-    # By the manifests' times, whatever a copy has made of the files' own.
+    # By the manifests' times, because a copy may have changed the files' times.
     path = second.artifact.path / manifest.MANIFEST
     earlier = json.loads(path.read_text()) | {"finished": "2020-01-01T00:00:00+00:00"}
     path.write_text(json.dumps(manifest.seal(earlier)))
@@ -140,41 +140,47 @@ def test_nothing_is_left_of_a_refused_import(files, tmp_path):
 
 
 def test_a_plan_takes_what_was_imported(store):
-    found = planned(SMALL, store)
-    stages = [node.stage for node in found.nodes.values()]
+    study_plan = planned(SMALL, store)
+    stages = [node.stage for node in study_plan.nodes.values()]
     assert stages.count("imported") == 2
     assert "pretrain" not in stages
-    for cell in found.cells:
-        encoder = found.nodes[found.nodes[cell.fit].inputs["encoder"]]
+    for cell in study_plan.cells:
+        encoder = study_plan.nodes[study_plan.nodes[cell.fit].inputs["encoder"]]
         assert (encoder.stage, encoder.config["kind"], encoder.config["architecture"]) == (
             "imported",
             "imagenet",
             "resnet18",
         )
-    walk = next(node for node in found.nodes.values() if node.stage == "irnet")
-    assert found.nodes[walk.inputs["encoder"]].config["architecture"] == "resnet50"
-    states = status.summarise(found, store).states
-    assert {states[key] for key, node in found.nodes.items() if node.stage == "imported"} == {
+    walk = next(node for node in study_plan.nodes.values() if node.stage == "irnet")
+    assert study_plan.nodes[walk.inputs["encoder"]].config["architecture"] == "resnet50"
+    states = status.summarise(study_plan, store).states
+    assert {states[key] for key, node in study_plan.nodes.items() if node.stage == "imported"} == {
         "cached"
     }
 
 
 def test_a_studys_own_pretraining_is_the_default_of_chexpert_and_moco(store):
     def sources(text: str) -> set[str]:
-        found = planned(text, store)
-        return {found.nodes[found.nodes[cell.fit].inputs["encoder"]].stage for cell in found.cells}
+        study_plan = planned(text, store)
+        return {
+            study_plan.nodes[study_plan.nodes[cell.fit].inputs["encoder"]].stage
+            for cell in study_plan.cells
+        }
 
     assert sources("name: s") == {"pretrain"}
     assert sources("name: s\nsettings: {encoder: {imported: true}}") == {"imported"}
     assert sources("name: s\nsettings: {encoder: {init: moco}}") == {"moco"}
     assert sources("name: s\nsettings: {encoder: {init: moco, imported: true}}") == {"imported"}
     for init in TRAINED_ENCODERS:
-        text = f"name: s\nsettings: {{encoder: {{init: {init}}}}}\naxes: {{encoder.imported: [false, true]}}"
+        text = (
+            f"name: s\nsettings: {{encoder: {{init: {init}}}}}\naxes: {{encoder.imported: [false, "
+            f"true]}}"
+        )
         assert [cell.name for cell in planned(text, store).cells] == [
             "full imported=False trial 0",
             "full imported=True trial 0",
         ]
-    # Where there is one source only, the setting changes nothing.
+    # With one source only, the setting changes nothing.
     for init in ("random", "imagenet"):
         text = f"name: s\nsettings: {{encoder: {{init: {init}}}}}\n"
         assert (
@@ -200,23 +206,26 @@ def test_keys_that_were_stay_and_other_weights_are_other_keys(store):
     [
         (
             "{encoder: {init: imagenet}}",
-            "encoder.init: found imagenet: no imagenet encoder of resnet18 is in the store; import one first:"
-            " chexseg encoder import [FILE] --kind imagenet --architecture resnet18",
+            "encoder.init: found imagenet: no imagenet encoder of resnet18 is in the store; "
+            "import one first: chexseg encoder import [FILE] --kind imagenet --architecture "
+            "resnet18",
         ),
         (
             "{encoder: {init: moco, imported: true, architecture: resnet34}}",
-            "encoder.imported: found true: no moco-cxr encoder of resnet34 is in the store; import one first:"
-            " chexseg encoder import FILE --kind moco-cxr --architecture resnet34",
+            "encoder.imported: found true: no moco-cxr encoder of resnet34 is in the store; "
+            "import one first: chexseg encoder import FILE --kind moco-cxr --architecture "
+            "resnet34",
         ),
         (
             "{encoder: {imported: true}}",
-            "encoder.imported: found true: no chexpert encoder of resnet18 is in the store; import one first:"
-            " chexseg encoder import FILE --kind chexpert --architecture resnet18",
+            "encoder.imported: found true: no chexpert encoder of resnet18 is in the store; "
+            "import one first: chexseg encoder import FILE --kind chexpert --architecture "
+            "resnet18",
         ),
         (
             "{labels: {p: 0.5, weak: irnet}, irnet: {init: imagenet}}",
-            "irnet.init: found imagenet: no imagenet encoder of resnet50 is in the store; import one first:"
-            " chexseg encoder import [FILE] --kind imagenet --architecture resnet50",
+            "irnet.init: found imagenet: no imagenet encoder of resnet50 is in the store; import "
+            "one first: chexseg encoder import [FILE] --kind imagenet --architecture resnet50",
         ),
     ],
 )
@@ -227,13 +236,13 @@ def test_a_missing_import_is_named_with_the_command_that_makes_it(settings, mess
 
 
 def test_an_import_that_is_gone_when_its_study_runs_says_how_to_get_it_back(store, tmp_path):
-    found = planned(SMALL, store)
-    node = next(node for node in found.nodes.values() if node.stage == "imported")
+    study_plan = planned(SMALL, store)
+    node = next(node for node in study_plan.nodes.values() if node.stage == "imported")
     empty = Store(tmp_path / "store")
     with pytest.raises(
         UserError, match="is damaged or gone.*chexseg encoder import .FILE. --kind imagenet"
     ):
-        execute(node, found.nodes, empty, tmp_path, StageContext())
+        execute(node, study_plan.nodes, empty, tmp_path, StageContext())
     assert not list((empty.root / ".partial").iterdir())
 
 
@@ -247,8 +256,9 @@ def test_the_command_says_what_it_did_and_what_to_type_next(files, phantom_root,
     arguments = ("study", "plan", study, "--data", phantom_root, "--store", root)
     missing = run_command(*arguments)
     assert str(missing.exception) == (
-        f"{study}: encoder.init: found imagenet: no imagenet encoder of resnet18 is in the store; import one first:"
-        f" chexseg encoder import [FILE] --kind imagenet --architecture resnet18 --store '{root}'"
+        f"{study}: encoder.init: found imagenet: no imagenet encoder of resnet18 is in the store; "
+        "import one first: chexseg encoder import [FILE] --kind imagenet --architecture resnet18 "
+        f"--store '{root}'"
     )
     assert not root.exists()
     made = run_command(
@@ -264,8 +274,10 @@ def test_the_command_says_what_it_did_and_what_to_type_next(files, phantom_root,
     assert ["imported", "1", "1", "0"] in [
         line.split() for line in run_command(*arguments).output.splitlines()
     ]
-    own = run_command("encoder", "import", files["moco-cxr"], "--kind", "moco-cxr", "--store", root)
-    assert "with encoder.init: moco and encoder.imported: true and" in own.output
+    imported = run_command(
+        "encoder", "import", files["moco-cxr"], "--kind", "moco-cxr", "--store", root
+    )
+    assert "with encoder.init: moco and encoder.imported: true and" in imported.output
     again = run_command(
         "encoder", "import", files["imagenet"], "--kind", "imagenet", "--store", root
     )
@@ -282,7 +294,8 @@ def test_the_command_says_what_it_did_and_what_to_type_next(files, phantom_root,
     [
         (
             ("--kind", "moco"),
-            "--kind: found 'moco' (did you mean 'moco-cxr'?); allowed: moco-cxr, chexpert, imagenet",
+            "--kind: found 'moco' (did you mean 'moco-cxr'?); allowed: moco-cxr, chexpert, "
+            "imagenet",
         ),
         (
             ("--kind", "imagenet", "--architecture", "resnt18"),

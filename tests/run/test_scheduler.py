@@ -1,4 +1,4 @@
-"""The whole way on a local Ray: the demo study at its smallest size, stopped, damaged, continued, reported."""
+"""Run the demo study at its smallest size on a local Ray: stopped, damaged, resumed, reported."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SMALLEST = {
 
 
 class Notebook(Quiet):
-    """Keeps what a run says."""
+    """Keep the lines that a run writes."""
 
     def __init__(self) -> None:
         self.finished: dict[str, str] = {}
@@ -144,7 +144,7 @@ def test_cells_that_are_run_in_several_goes_run_once_each(
     again = scheduler.run(planned, copy, phantom_root, Quiet())
     assert len(again.computed) == 3 and set(again.computed) == victims
     assert [len(victims & job.nodes.keys()) for job in goes] == [2, 1]
-    # What is sent to workers doesn't grow with the study: fit and score of each cell, and what these read.
+    # What is sent to workers doesn't grow with the study: each cell's fit, score and their inputs.
     assert all(len(job.nodes) < len(planned.nodes) / 2 for job in goes)
 
 
@@ -177,8 +177,8 @@ def test_both_resolutions_are_scored_of_one_fit_and_reported(finished, phantom_r
     copy = Store(tmp_path / "store")
     shutil.copytree(store.root, copy.root)
     outcome = scheduler.run(both, copy, phantom_root, Quiet())
-    own = [cell.score for cell in both.cells if cell.settings.score.resolution == "own"]
-    assert set(outcome.computed) == set(own) and len(own) == 2
+    native = [cell.score for cell in both.cells if cell.settings.score.resolution == "own"]
+    assert set(outcome.computed) == set(native) and len(native) == 2
     results = load.study_results(both, copy)
     training_I, own_I, *_ = (counts_IK3[:, :, 2].sum(axis=1) for counts_IK3 in results.counts_CIK3)
     assert (own_I[training_I > 0] > 0).all() and (own_I != training_I).any()
@@ -190,7 +190,7 @@ def test_both_resolutions_are_scored_of_one_fit_and_reported(finished, phantom_r
 
 @pytest.mark.slow
 def test_a_failure_is_recorded_and_the_others_go_on(finished, phantom_root, tmp_path):
-    """A shard of weak labels is damaged after it was checked in: only the cell that reads it fails."""
+    """Damage a shard of weak labels after it was stored: only the cell that reads it fails."""
     _, store, _, _ = finished
     copy = Store(tmp_path / "store")
     shutil.copytree(store.root, copy.root)
@@ -217,7 +217,7 @@ def test_a_failure_is_recorded_and_the_others_go_on(finished, phantom_root, tmp_
     (failed,) = [cell for cell in summary.status_dict()["cells"] if cell["state"] == "failed"]
     assert failed["error"]
     assert "Traceback" in copy.failure(broken.fit)["traceback"]
-    # The damage was found, so the next run makes the labels again and finishes what had failed.
+    # The damage was detected, so the next run makes the labels again and finishes what had failed.
     assert set(scheduler.run(two, copy, phantom_root, Quiet()).computed) == {
         weak.key,
         broken.fit,
@@ -230,7 +230,11 @@ def test_a_failure_is_recorded_and_the_others_go_on(finished, phantom_root, tmp_
 def test_a_cell_on_two_workers_and_one_whose_loss_is_nan_beside_it(
     finished, phantom_root, tmp_path
 ):
-    """The second cell ends at once, with its step and images; the first is fitted by two workers of Ray Train and scored."""
+    """Train one cell with a NaN loss and one on two workers.
+
+    The first ends at once, with its step and images; two workers of Ray Train train the other,
+    which is scored.
+    """
     _, store, _, _ = finished
     copy = Store(tmp_path / "store")
     shutil.copytree(store.root, copy.root)
@@ -252,7 +256,7 @@ def test_a_cell_on_two_workers_and_one_whose_loss_is_nan_beside_it(
 
 @pytest.mark.slow
 def test_a_shared_stage_whose_process_dies_is_tried_again(ray_session, phantom_root, tmp_path):
-    """On the CPUs of one machine it trains in the process of its task, without Ray Train."""
+    """Check on one machine, where such a stage trains in its task's process, without Ray Train."""
     settings = SMALLEST | {"labels.p": 1, "pretrain.epochs": 20}
     study = study_file.parse("name: dies\naxes: {trial: [0]}\n", "dies.yaml", settings)
     planned = planner.plan(study, planner.fingerprints(phantom_root))
@@ -260,7 +264,7 @@ def test_a_shared_stage_whose_process_dies_is_tried_again(ray_session, phantom_r
 
     def kill_once() -> None:
         while not killed and not over.wait(0.05):
-            for process in mine("ray::pretrain"):
+            for process in workers_titled("ray::pretrain"):
                 os.kill(process, signal.SIGKILL)
                 killed.append(process)
 
@@ -277,11 +281,11 @@ def test_a_shared_stage_whose_process_dies_is_tried_again(ray_session, phantom_r
     }
 
 
-def mine(title: str) -> list[int]:
-    """Workers of this process's own Ray that have this title; other test processes have theirs."""
+def workers_titled(title: str) -> list[int]:
+    """Return this Ray's workers with this title; other test processes have others."""
     workers = []
     for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError, IndexError):  # it ended meanwhile
+        with suppress(OSError, IndexError):  # it has ended
             if (entry / "cmdline").read_bytes().startswith(title.encode()):
                 raylet = parent(entry.name)
                 if parent(raylet) == str(os.getpid()):
