@@ -173,7 +173,7 @@ def test_gap_is_undefined_where_radiologists_are_not_above_weak():
     sides = [arm(v, sampled(v, n)) for n, v in enumerate((mixed, weak))]
     assert np.isnan(gap_closed(*sides, arm([0.2], sampled([0.2], 5), trials=None)).mean)
     # Above, but not significantly: a share without bounds.
-    near = gap_closed(*sides, arm([0.311], sampled([0.311], 5, own=0.01), trials=None))
+    near = gap_closed(*sides, arm([0.311], sampled([0.311], 5, trial_noise=0.01), trials=None))
     assert near.mean > 0 and np.isnan(near.low)
 
 
