@@ -211,7 +211,10 @@ class LossMonitor:
         return (all_of_them - few) / (after - before)
 
     def start(self, workers: int) -> float:
-        """Return the seconds until the workers were ready: the first files' time less their cost."""
+        """Return the seconds until the workers were ready.
+
+        These are the first files' time less their cost.
+        """
         before, few = self.seen[workers]
         return before - few / self.rate(workers)
 
