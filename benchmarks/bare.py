@@ -1,4 +1,4 @@
-"""What the benchmarks of stages share: bare work in processes side by side, a Ray of its own, images of noise, the table."""
+"""Share code of the stage benchmarks: bare parallel work, a Ray, noise images, the table."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ CORES = len(os.sched_getaffinity(0))
 
 
 def seconds(prepare: Callable[..., Callable[[], object]], *arguments: Any, processes: int) -> float:
-    """Of the slowest of so many processes that begin together: the time of what `prepare(*arguments)` returns.
+    """Return the time of the slowest of several processes that start together.
 
-    Preparing is not timed. Processes are spawned, so `prepare` must be a function of a module.
+    Each process times what `prepare(*arguments)` returns; preparing is not timed. Processes are
+    spawned, so `prepare` must be a module's function.
     """
     spawn = multiprocessing.get_context("spawn")
     ready, times = spawn.Barrier(processes), spawn.Queue()
@@ -49,7 +50,7 @@ def _timed(
         work = prepare(*arguments)
         ready.wait()
     except BaseException:
-        ready.abort()  # else the others would wait for ever
+        ready.abort()  # otherwise the others would wait forever
         raise
     started = perf_counter()
     work()
@@ -59,7 +60,7 @@ def _timed(
 def forward_passes(
     build: Callable[[], Any], init: str, size: int, batch: int, batches: int, threads: int
 ) -> Callable:
-    """To be prepared: so many forward passes, without gradients, of one batch that is in memory."""
+    """Prepare forward passes of one batch in memory, without gradients, for `seconds`."""
     import torch
 
     from chexseg.models import encoders
@@ -89,27 +90,33 @@ def forward_rate(
     processes: int = 1,
     threads: int = 1,
 ) -> float:
-    """Images a second of forward passes in so many processes side by side, each of so many batches."""
+    """Return images per second of forward passes in parallel processes."""
     arguments = (build, init, size, batch, batches, threads)
     return processes * batches * batch / seconds(forward_passes, *arguments, processes=processes)
 
 
 def descendants() -> dict[int, dict[str, str]]:
-    """This process and all below it: number -> the lines of ``/proc/NUMBER/status`` by name."""
-    found: dict[int, dict[str, str]] = {}
+    """Return this process and its descendants: number -> ``/proc/NUMBER/status`` by field name."""
+    statuses: dict[int, dict[str, str]] = {}
     for entry in Path("/proc").glob("[0-9]*/status"):
-        with suppress(OSError):  # it ended meanwhile
-            found[int(entry.parent.name)] = dict(
+        with suppress(OSError):  # it has ended
+            statuses[int(entry.parent.name)] = dict(
                 line.split(":", 1) for line in entry.read_text().splitlines()
             )
-    mine = {os.getpid()}
-    while more := {number for number, about in found.items() if int(about["PPid"]) in mine} - mine:
-        mine |= more
-    return {number: found[number] for number in mine & found.keys()}
+    family = {os.getpid()}
+    while (
+        more := {number for number, status in statuses.items() if int(status["PPid"]) in family}
+        - family
+    ):
+        family |= more
+    return {number: statuses[number] for number in family & statuses.keys()}
 
 
 def held_bytes() -> int:
-    """Proportional set size of this process and all below it: pages that several share count once."""
+    """Return the proportional set size of this process and its descendants.
+
+    Shared pages count once.
+    """
     total = 0
     for process in descendants():
         with suppress(OSError):
@@ -119,17 +126,18 @@ def held_bytes() -> int:
 
 
 def largest_worker() -> int:
-    """Bytes that the largest of Ray's workers below this process has had resident so far."""
+    """Return the largest resident size so far, in bytes, of Ray's workers below this process."""
     workers = (
-        about for about in descendants().values() if about["Name"].strip().startswith("ray::")
+        status for status in descendants().values() if status["Name"].strip().startswith("ray::")
     )
     return max(
-        (1024 * int(about["VmHWM"].split()[0]) for about in workers if "VmHWM" in about), default=0
+        (1024 * int(status["VmHWM"].split()[0]) for status in workers if "VmHWM" in status),
+        default=0,
     )
 
 
 class Peak:
-    """The largest of what a function tells four times a second, by a thread of its own."""
+    """Sample a function four times a second, in a thread, and keep its largest value."""
 
     def __init__(self, ask: Callable[[], int]):
         self.ask, self.value, self.over = ask, 0, threading.Event()
@@ -150,7 +158,7 @@ class Peak:
 
 @contextmanager
 def own_ray() -> Iterator[None]:
-    """A Ray of its own, with a small object store and, as in a study, one CPU more than there are."""
+    """Run a local Ray with a small object store and, as in a study, one CPU more than there are."""
     with local_ray.local_ray(
         num_cpus=CORES + 1, include_dashboard=False, object_store_memory=200 * 2**20
     ):
@@ -158,17 +166,19 @@ def own_ray() -> Iterator[None]:
 
 
 def run(
-    measure: Callable[[argparse.Namespace, Path], None], about: str, **options: tuple[int, str]
+    measure: Callable[[argparse.Namespace, Path], None],
+    description: str,
+    **options: tuple[int, str],
 ) -> None:
-    """A benchmark's whole command: ``measure(arguments, scratch)`` with a Ray of its own; `options` as in `parse`."""
-    arguments = parse(about, **options)
+    """Run ``measure(arguments, scratch)`` with a local Ray; `options` as in `parse`."""
+    arguments = parse(description, **options)
     with tempfile.TemporaryDirectory(prefix="cxb-", dir="/tmp") as scratch, own_ray():
         measure(arguments, Path(scratch))
 
 
-def parse(about: str, **options: tuple[int, str]) -> argparse.Namespace:
-    """The command line. options: name -> (default, what it is)."""
-    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+def parse(description: str, **options: tuple[int, str]) -> argparse.Namespace:
+    """Parse the command line. options: name -> (default, help text)."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
     for name, (default, what) in options.items():
         parser.add_argument(
             f"--{name.replace('_', '-')}",
@@ -179,12 +189,15 @@ def parse(about: str, **options: tuple[int, str]) -> argparse.Namespace:
     return parser.parse_args()
 
 
-#: The option of every benchmark of images.
+#: The option of all benchmarks of images.
 SIZE = (320, "pixels of the square images' side")
 
 
 class LossMonitor:
-    """Progress of a stage whose workers map files of equal size: its rate between the first ones' end and the last one's."""
+    """Measure a stage's rate between its first and its last files, from its progress.
+
+    Its workers map files of equal size.
+    """
 
     def __init__(self) -> None:
         self.started, self.seen = perf_counter(), [(0.0, 0)]
@@ -193,18 +206,21 @@ class LossMonitor:
         self.seen.append((perf_counter() - self.started, done))
 
     def rate(self, workers: int) -> float:
-        """Things a second after as many files as there are workers: these bear the start."""
+        """Return units per second after the first file of each worker: these bear the start."""
         (before, few), (after, all_of_them) = self.seen[workers], self.seen[-1]
         return (all_of_them - few) / (after - before)
 
     def start(self, workers: int) -> float:
-        """Seconds until the workers worked: until as many files were done, less what these would have cost later."""
+        """Return the seconds until the workers were ready.
+
+        These are the first files' time less their cost.
+        """
         before, few = self.seen[workers]
         return before - few / self.rate(workers)
 
 
 def write_images(directory: Path, count: int, size: int, rows_a_file: int) -> list[str]:
-    """Shards of noise as `ingest` writes them, every label blank; their paths."""
+    """Write shards of noise as `ingest` does, with blank labels; return their paths."""
     directory.mkdir(parents=True)
     generator = np.random.default_rng(0)
     for number, start in enumerate(range(0, count, rows_a_file)):
@@ -223,13 +239,14 @@ def write_images(directory: Path, count: int, size: int, rows_a_file: int) -> li
 
 
 def print_rates(rates: Mapping[str, Sequence[float]], stage_of: Mapping[str, str]) -> None:
-    """One row a side: the median rate and, beside a reference, that of the stage that is measured against it."""
+    """Print the median rate of each side and its ratio to the reference."""
     width = max(map(len, rates)) + 2
     print(f"{'':<{width}}{'images a second':>16}{'stage to it':>13}")
-    for name, found in rates.items():
-        median, ratio = float(np.median(found)), ""
+    for name, values in rates.items():
+        median, ratio = float(np.median(values)), ""
         if name in stage_of:
             ratio = f"{float(np.median(rates[stage_of[name]])) / median:.2f}"
         print(
-            f"{name:<{width}}{median:>16.1f}{ratio:>13}   of {', '.join(f'{rate:.1f}' for rate in found)}"
+            f"{name:<{width}}{median:>16.1f}{ratio:>13}   of "
+            f"{', '.join(f'{rate:.1f}' for rate in values)}"
         )

@@ -1,10 +1,11 @@
-"""Bootstrap over patients: ours, one matrix product a cell, against drawing rows and summing them in a loop.
+"""Benchmark the bootstrap over patients: ours against a loop that draws and sums rows.
 
     python benchmarks/bootstrap.py [--arms 50] [--trials 3] [--replicates 1000]
 
-The obvious way draws patients, gathers the rows of their images and computes the pooled IoU of each replicate and cell. Both
-resample the same counts; the loop runs some of the replicates and is scaled. The last line compares the standard errors of
-both, whose draws differ.
+Ours is one matrix product per cell. The loop draws patients, gathers the rows of their images and
+computes the pooled IoU of each replicate and cell. Both resample the same counts. The loop runs
+some of the replicates and is scaled. The last line compares the standard errors of both, whose
+draws differ.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ IMAGES, PATIENTS, PATHOLOGIES = 668, 500, 10
 
 
 def counts(cells: int) -> tuple[np.ndarray, list[str]]:
-    """Counts of cells on images of which three in ten show a pathology, and the images' ids."""
+    """Return counts of cells on images of which three in ten show a pathology, and image ids."""
     generator = np.random.default_rng(0)
     true_IK = generator.integers(1, 20_000, (IMAGES, PATHOLOGIES)) * (
         generator.random((IMAGES, PATHOLOGIES)) < 0.3
@@ -37,7 +38,7 @@ def counts(cells: int) -> tuple[np.ndarray, list[str]]:
 
 
 def in_a_loop(counts_CIK3: np.ndarray, ids: list[str], replicates: int) -> np.ndarray:
-    """iou_BCK of replicates, each by gathering the rows of its patients."""
+    """Return iou_BCK of replicates, each by gathering the rows of its patients."""
     generator = np.random.default_rng(1)
     patients = np.array([patient_of(name) for name in ids])
     rows = pd.Series(range(len(ids))).groupby(patients).apply(np.array).tolist()
@@ -98,16 +99,18 @@ def main() -> None:
         )
 
     print(
-        f"{arguments.replicates:,} replicates, {IMAGES} images of {PATIENTS} patients, {PATHOLOGIES} pathologies, "
-        f"{arguments.arms} arms of {arguments.trials} trials; CPU time, best of {arguments.rounds}"
+        f"{arguments.replicates:,} replicates, {IMAGES} images of {PATIENTS} patients, "
+        f"{PATHOLOGIES} pathologies, {arguments.arms} arms of {arguments.trials} trials; CPU time, "
+        f"best of {arguments.rounds}"
     )
     print(f"{'':<36}{'s':>9}{'times ours':>12}")
     best = {side: min(values) for side, values in seconds.items()}
     for side, fastest in best.items():
         print(f"{side:<36}{fastest:>9.2f}{fastest / best['ours']:>12.1f}")
-    spreads = [np.nanstd(miou(found)[0], axis=0).mean() for found in (iou_BCK, slow_BCK)]
+    spreads = [np.nanstd(miou(iou_sample)[0], axis=0).mean() for iou_sample in (iou_BCK, slow_BCK)]
     print(
-        f"the loop ran {arguments.loop} replicates; standard error of the mIoU: ours {spreads[0]:.5f}, loop {spreads[1]:.5f}"
+        f"the loop ran {arguments.loop} replicates; standard error of the mIoU: ours "
+        f"{spreads[0]:.5f}, loop {spreads[1]:.5f}"
     )
 
 

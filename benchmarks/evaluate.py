@@ -1,12 +1,15 @@
-"""CheXlocalize's evaluation beside the plain way: every mask decoded, data frames resampled in a loop.
+"""Benchmark CheXlocalize's evaluation: ours against decoding all masks and resampling in a loop.
 
     python benchmarks/evaluate.py [--images N] [--height H] [--width W] [--rounds N]
 
-Both read the same two mask files, made here: ten pathologies an image, of which three have expert pixels and all are
-predicted, as Grad-CAM's are. Both give the per-image IoU on the true positive slice and 1,000 bootstrap samples of images,
-and must get the same numbers to 1e-12. The sides take turns, and each one's time is its best of the rounds; CPU time, for on a
-shared machine the wall clock measures the neighbours. The published test set has 668 images of about 2,300 x 2,800
-pixels; the plain way takes minutes for a tenth of them, so that fewer and smaller ones are the default.
+Both read the same two mask files, made here. They have ten pathologies per image; three have expert
+pixels and all are predicted, as Grad-CAM's are. Both give the per-image IoU on the true positive
+slice and 1,000 bootstrap samples of images. Their numbers must agree to 1e-12.
+
+The sides take turns, and each one's time is its best of the rounds. It is CPU time, because the
+wall clock of a shared machine includes other work. The published test set has 668 images of about
+2,300 x 2,800 pixels. The plain way takes minutes for a tenth of them, so the default has fewer and
+smaller ones.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from chexseg.pathologies import PATHOLOGIES
 
 
 def write_files(folder: Path, images: int, height: int, width: int) -> tuple[Path, Path]:
-    """Mask files of ellipses with a wavy outline, as an annotator's hand or a heat map's contour makes them."""
+    """Write mask files of ellipses with a wavy outline, like an annotator's or a heat map's."""
     generator = np.random.default_rng(0)
     y_HW, x_HW = np.mgrid[:height, :width].astype(np.float32)
 
@@ -44,12 +47,12 @@ def write_files(folder: Path, images: int, height: int, width: int) -> tuple[Pat
     paths = folder / "gt.json", folder / "pred.json"
     for path, share in zip(paths, (0.3, 1.0), strict=True):
         pick = generator.integers(len(drawn), size=(images, len(PATHOLOGIES)))
-        there = generator.random(pick.shape) < share
+        present = generator.random(pick.shape) < share
         chexlocalize.write_runs(
             path,
             {
                 f"patient{i:05d}_study1_view1_frontal": {
-                    name: drawn[pick[i, k]] if there[i, k] else empty
+                    name: drawn[pick[i, k]] if present[i, k] else empty
                     for k, name in enumerate(PATHOLOGIES)
                 }
                 for i in range(images)
@@ -59,7 +62,7 @@ def write_files(folder: Path, images: int, height: int, width: int) -> tuple[Pat
 
 
 def plain(gt: Path, pred: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(per-image results, bootstrap samples): a mask, an image and a sample at a time."""
+    """Return (per-image results, bootstrap samples), one mask, image and sample at a time."""
     truth, predicted = json.loads(gt.read_text()), json.loads(pred.read_text())
     rows = []
     for image_id in sorted(truth):
@@ -82,9 +85,9 @@ def plain(gt: Path, pred: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def ours(gt: Path, pred: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    found = evaluate(gt, pred, "per-image").published
+    published = evaluate(gt, pred, "per-image").published
     return tuple(
-        found[f"iou_{name}_per_cxr.csv"][list(PATHOLOGIES)]
+        published[f"iou_{name}_per_cxr.csv"][list(PATHOLOGIES)]
         for name in ("results", "bootstrap_results")
     )
 
@@ -110,7 +113,8 @@ def main() -> None:
                 np.testing.assert_allclose(first.to_numpy(), second.to_numpy(), rtol=1e-12)
     size = f"{given.height} x {given.width}"
     print(
-        f"{given.images} images of {size}, 1,000 samples; best of {given.rounds} rounds, in seconds\n"
+        f"{given.images} images of {size}, 1,000 samples; best of {given.rounds} rounds, in "
+        "seconds\n"
     )
     print(f"{'':<42}{'CPU time':>10}{'wall clock':>12}{'ours faster':>13}")
     best = {
@@ -123,7 +127,8 @@ def main() -> None:
     }
     for side, text in names.items():
         print(
-            f"{text:<42}{best[side][0]:>10.2f}{best[side][1]:>12.2f}{best[side][0] / best['ours'][0]:>12.0f}x"
+            f"{text:<42}{best[side][0]:>10.2f}{best[side][1]:>12.2f}"
+            f"{best[side][0] / best['ours'][0]:>12.0f}x"
         )
 
 

@@ -1,13 +1,14 @@
-"""A cell's first optimiser step on a warm worker, beside the first cell of a cold one.
+"""Benchmark a cell's first optimiser step on a warm worker, and the first cell of a cold one.
 
     python benchmarks/first_step.py [--batch-size N] [--size PX]
 
-One Ray actor, one thread. Cell after cell is called on it, each a `fit` of three steps with another p, as a study's trials are:
-147 expert images to train on and 40 to choose the epoch on, 100 weak images, all on disk as shards. The first cell starts the
-actor's process and streams its shards; the others find both. A cell's time is that from the call to the end of its first
-step; the third column is the time of its third step alone, which no way of loading can save.
+One Ray actor with one thread runs cell after cell. Each is a `fit` of three steps with another p,
+like a study's trials. There are 147 expert images to train on, 40 to choose the epoch on, and 100
+weak images, all on disk as shards. The first cell starts the actor's process and streams its
+shards; the others find both. A cell's time is from the call to the end of its first step. The third
+column is the time of its third step alone, which no way of loading can save.
 
-The radiographs are phantom ones, the weak maps noise: what they show doesn't change what they cost.
+The radiographs are phantom ones and the weak maps are noise, which doesn't change their cost.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ WEAK_IMAGES, STEPS = 100, 3
 
 @ray.remote(num_cpus=1)
 class Worker:
-    """What a reused actor of Tune is to a cell: a process that lives on."""
+    """Stand in for a reused actor of Tune: a process that outlives a cell."""
 
     def run(
         self, config: FitConfig, inputs: Mapping[str, Path], out: Path, called: float
     ) -> list[float]:
-        """Seconds from the call to the end of each step."""
+        """Return the seconds from the call to the end of each step."""
         ends: list[float] = []
-        # The clock is the machine's, so that the driver's time of the call can be told from it.
+        # The machine's clock is comparable with the driver's time of the call.
         context = StageContext(
             threads=1, progress=lambda *_: ends.append(time.monotonic() - called)
         )
@@ -51,8 +52,8 @@ class Worker:
 
 
 def write_inputs(scratch: Path, size: int) -> dict[str, Path]:
-    """Ingested phantom images with expert masks, and weak maps of the training ones as `saliency` writes them."""
-    # Of the phantom's validation images a good half have masks.
+    """Write phantom images with expert masks, and weak maps of the training ones."""
+    # Over half of the phantom's validation images have masks.
     dataset.write(
         scratch / "data", dataset.Config(train=2 * WEAK_IMAGES, valid=400, test=0, size=size)
     )
@@ -74,7 +75,7 @@ def write_inputs(scratch: Path, size: int) -> dict[str, Path]:
     )
     inputs["weak"] = scratch / "weak"
     (inputs["weak"] / "train").mkdir(parents=True)
-    about = {
+    metadata = {
         "kind": "cam",
         "pathologies": PATHOLOGIES,
         "negatives_empty": True,
@@ -82,7 +83,7 @@ def write_inputs(scratch: Path, size: int) -> dict[str, Path]:
     }
     shards.write(
         inputs["weak"] / "train" / shards.part_name(0),
-        shards.table({"image_id": ids}, {"scores": scores_NKhw}, **about),
+        shards.table({"image_id": ids}, {"scores": scores_NKhw}, **metadata),
     )
     return inputs
 
@@ -91,7 +92,8 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> None:
     inputs = write_inputs(scratch, arguments.size)
     worker = Worker.remote()
     print(
-        f"first step of a cell: batch of {arguments.batch_size} at {arguments.size} x {arguments.size}, one thread"
+        f"first step of a cell: batch of {arguments.batch_size} at {arguments.size} x "
+        f"{arguments.size}, one thread"
     )
     print(f"{'':<28}{'s to the first step':>20}{'of which before it':>20}{'its third step':>16}")
     for number, p in enumerate((0.2, 0.4, 0.6, 0.8)):

@@ -1,12 +1,14 @@
-"""A training step of a cell, everything included, beside a bare PyTorch loop over tensors that are on the device already.
+"""Benchmark a cell's training step against a bare PyTorch loop over tensors on the device.
 
     python benchmarks/fit_step.py [--device cuda] [--size PX] [--steps N] [--epochs N] [--all]
 
-The cell: `fit.optimise` on expert and weak images mixed with p = 0.5 (samples drawn, uint8 pixels normalised, masks unpacked,
-loss watched, progress told). The bare loop: the same network, loss and optimiser on float images and boolean masks, made
-before. They take turns, by default step by step. --all: float32, bfloat16 with channels
-last, and compiled, for a GPU. The last column is what a cell of Table 1 costs (247 images, 20 epochs, one selection an epoch).
-Needs no Ray.
+The cell runs `fit.optimise` on expert and weak images mixed with p = 0.5. That includes drawing
+samples, normalising uint8 pixels, unpacking masks, watching the loss and reporting progress. The
+bare loop has the same network, loss and optimiser on float images and boolean masks, made before.
+They take turns, by default step by step.
+
+--all measures float32, bfloat16 with channels last, and compiled, for a GPU. The last column is the
+cost of a cell of Table 1 (247 images, 20 epochs, one selection per epoch). Needs no Ray.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ KINDS = {
 
 
 def columns(count: int, size: int, device: str) -> dict[str, torch.Tensor]:
-    """Noise with masks, as cells keep them on the device."""
+    """Return noise with masks, as cells keep them on the device."""
     masks = radiographs.pack_bits(torch.rand(count, len(PATHOLOGIES), size, size) < 0.2)
     images = torch.randint(0, 256, (count, size, size), dtype=torch.uint8)
     return {
@@ -69,7 +71,7 @@ def training_set(size: int, steps: int, device: str) -> TrainingSet:
 
 
 class Bare:
-    """The loop that anybody would write first."""
+    """Train in the simplest loop."""
 
     def __init__(self, config: FitConfig, size: int, device: str):
         self.config, self.device = config, torch.device(device)
@@ -84,7 +86,7 @@ class Bare:
         self.masks_NKHW = radiographs.unpack_bits(batch["masks"], (len(PATHOLOGIES), size, size))
 
     def seconds(self, steps: int) -> float:
-        """Of one step, the mean."""
+        """Return the mean seconds of one step."""
         _wait(self.device)
         started = time.perf_counter()
         for _ in range(steps):
@@ -101,7 +103,7 @@ class Bare:
 
 
 class Turns:
-    """The cell's progress: times its steps, and lets the bare loop have its turn after so many of them."""
+    """Time the cell's steps through its progress, and run the bare loop after some of them."""
 
     def __init__(self, bare: Bare, turn: int):
         self.bare, self.turn = bare, turn
@@ -118,7 +120,7 @@ class Turns:
         self.count += 1
         if (
             self.count > 1 and (self.count - 1) % self.turn == 0
-        ):  # an epoch's first step bears its start, and isn't counted
+        ):  # an epoch's first step includes its start, and isn't counted
             self.cell_seconds.append(self._elapsed() / self.turn)
             self.bare_seconds.append(self.bare.seconds(self.turn))
         if (self.count - 1) % self.turn == 0:
@@ -162,7 +164,8 @@ def main() -> None:
     )
     print(f"{where}; torch {torch.__version__}")
     print(
-        f"{'':<36}{'cell, ms a step':>16}{'bare, ms':>10}{'ratio':>7}{'images/s':>10}{'s a cell of Table 1':>21}"
+        f"{'':<36}{'cell, ms a step':>16}{'bare, ms':>10}{'ratio':>7}"
+        f"{'images/s':>10}{'s a cell of Table 1':>21}"
     )
     for name in KINDS if arguments.all else ["float32, channels last"]:
         config = FitConfig(init="random", epochs=arguments.epochs, checkpoint="last", **KINDS[name])
@@ -177,11 +180,12 @@ def main() -> None:
         cells, bares = turns.cell_seconds[arguments.turns :], turns.bare_seconds[arguments.turns :]
         ratio = float(np.median(np.divide(cells, bares)))
         cell, bare, selection = (
-            float(np.median(found)) for found in (cells, bares, turns.selection_seconds[1:])
+            float(np.median(values)) for values in (cells, bares, turns.selection_seconds[1:])
         )
         whole = EPOCHS * (IMAGES // BATCH * cell + selection)
         print(
-            f"{name:<36}{1e3 * cell:>16.1f}{1e3 * bare:>10.1f}{ratio:>7.3f}{BATCH / cell:>10.1f}{whole:>21.1f}",
+            f"{name:<36}{1e3 * cell:>16.1f}{1e3 * bare:>10.1f}{ratio:>7.3f}"
+            f"{BATCH / cell:>10.1f}{whole:>21.1f}",
             flush=True,
         )
 

@@ -1,14 +1,18 @@
-"""Grad-CAM of ten pathologies for a batch: ours against a bare forward pass and the grad-cam package, in one run.
+"""Benchmark Grad-CAM of ten pathologies against a bare forward pass and the grad-cam package.
 
-    python benchmarks/gradcam.py [--batch 16] [--size 320]        # needs the test extra: pip install '.[test]'
+    python benchmarks/gradcam.py [--batch 16] [--size 320]   # needs pip install '.[test]'
 
-DenseNet121 with random weights, which cost what trained ones cost. The sides take turns, forth and back, and each one's
-time is its best of the rounds; with one thread that is CPU time, for on a shared machine the wall clock measures the
-neighbours. The package does one class at a time, as its users do: a forward and a backward pass through the whole network
-for each. It gets a part of the batch (--package-batch), and its time is scaled up to the whole; the others do the whole
-batch. The last columns are the largest difference to our maps as equation (2) gives them, and scaled each by its own
-maximum, before any resizing. Random weights leave a map or two that is the small difference of large sums, and scaling
-magnifies its rounding.
+DenseNet121 has random weights, which cost the same as trained ones. The sides take turns, forth and
+back, and each one's time is its best of the rounds. With one thread that is CPU time, because the
+wall clock of a shared machine includes other work.
+
+The package does one class at a time, as its users do: a forward and a backward pass through the
+whole network for each. It gets a part of the batch (--package-batch), and its time is scaled up;
+the others do the whole batch.
+
+The last columns are the largest difference to our maps as equation (2) gives them, and after
+scaling each by its maximum, before any resizing. Random weights leave a map or two that is the
+small difference of large sums, and scaling magnifies its rounding.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ COLUMNS = observation_indices(PATHOLOGIES)
 
 
 class Hookable(nn.Module):
-    """The classifier with its last ReLU as a module, which the package can hook."""
+    """Expose the classifier's last ReLU as a module, which the package can hook."""
 
     def __init__(self, model: classifier.Classifier):
         super().__init__()
@@ -43,7 +47,7 @@ class Hookable(nn.Module):
 
 @torch.inference_mode()
 def forward_pass(model: classifier.Classifier, images_NCHW: Tensor) -> None:
-    """What any saliency map costs at least."""
+    """Run the forward pass that any saliency map needs."""
     model(images_NCHW)
 
 
@@ -54,7 +58,7 @@ def ours(model: classifier.Classifier, images_NCHW: Tensor) -> Tensor:
 
 
 def autograd(model: classifier.Classifier, images_NCHW: Tensor) -> Tensor:
-    """Return maps by one forward pass without a graph and one backward pass of the head per class."""
+    """Compute our maps for any head: a forward pass, then a backward pass per pathology."""
     with torch.no_grad():
         features_NCHW = model.feature_map(images_NCHW)
     features_NCHW.requires_grad_()
@@ -79,7 +83,7 @@ def timed(
 
 
 def package(network: Hookable, images_NCHW: Tensor) -> tuple[float, Tensor]:
-    """The seconds of its users' calls, and its maps before it rescales and resizes them."""
+    """Return the seconds of its users' calls, and its maps before it rescales and resizes them."""
     seconds, maps = 0.0, []
     with GradCAM(network, [network.features]) as cam:
         for column in COLUMNS:
@@ -140,25 +144,27 @@ def main() -> None:
         seconds[scaled].append(elapsed * arguments.batch / arguments.package_batch)
 
     print(
-        f"DenseNet121, {arguments.batch} images of {arguments.size} x {arguments.size}, {len(PATHOLOGIES)} pathologies, "
-        f"{arguments.threads} CPU thread(s), best of {arguments.rounds}"
+        f"DenseNet121, {arguments.batch} images of {arguments.size} x {arguments.size}, "
+        f"{len(PATHOLOGIES)} pathologies, {arguments.threads} CPU thread(s), best of "
+        f"{arguments.rounds}"
     )
     print(
         f"{'':<36}{'s a batch':>11}{'to forward':>12}{'to ours':>10}{'difference':>12}{'scaled':>9}"
     )
     best = {name: min(values) for name, values in seconds.items()}
-    forward, own = list(best.values())[:2]
+    forward, ours_fastest = list(best.values())[:2]
     expected = maps["ours: forward and closed form"]
     for name, fastest in best.items():
         difference = ""
-        if (found := maps[name]) is not None:
-            same = expected[: len(found)]
+        if (maps_NKhw := maps[name]) is not None:
+            same = expected[: len(maps_NKhw)]
             scaled_difference = (
-                (gradcam.normalise(found) - gradcam.normalise(same)).abs().max().item()
+                (gradcam.normalise(maps_NKhw) - gradcam.normalise(same)).abs().max().item()
             )
-            difference = f"{(found - same).abs().max().item():>12.1e}{scaled_difference:>9.1e}"
+            difference = f"{(maps_NKhw - same).abs().max().item():>12.1e}{scaled_difference:>9.1e}"
         print(
-            f"{name:<36}{fastest:>11.4f}{fastest / forward:>12.4f}{fastest / own:>10.4f}{difference}"
+            f"{name:<36}{fastest:>11.4f}{fastest / forward:>12.4f}"
+            f"{fastest / ours_fastest:>10.4f}{difference}"
         )
 
 

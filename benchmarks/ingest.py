@@ -1,13 +1,14 @@
-"""The stage `ingest`: images a second beside bare decoding and resizing of the same files.
+"""Benchmark the stage `ingest` against bare decoding and resizing of the same files.
 
     python benchmarks/ingest.py [--images N] [--size PX]
 
-The stage is called as a study calls it (CSV file read, workers on Ray Data on all cores, shards of pixels and labels written),
-against as many processes that decode and resize the same files and drop the pixels. The stage is timed from when each worker
-could have finished its first shard: what comes before it is told apart. The sides take turns.
+The stage is called as in a study: CSV file read, workers on Ray Data on all cores, shards of pixels
+and labels written. The reference has the same number of processes, which decode and resize the same
+files and drop the pixels. The stage is timed from when each worker could have finished its first
+shard. The time before is reported separately. The sides take turns.
 
-The files are JPEG files of CheXpert-small's size: a few dozen phantom films, repeated under many names by hard links. All are
-in the page cache on both sides, so no disk is measured.
+The files are JPEG files of CheXpert-small's size: a few dozen phantom radiographs, repeated under
+many names by hard links. All are in the page cache on both sides, so no disk is measured.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ FILMS = 48
 
 
 def write_films(root: Path, count: int) -> None:
-    """A training split of so many names, in the published layout, with the films of a small phantom set behind them."""
+    """Write a training split in the published layout, with hard links to a small phantom set."""
     dataset.write(root, dataset.Config(train=FILMS, valid=0, test=0))
     table = root / dataset.FOLDER / "train.csv"
     with table.open(newline="", encoding="utf-8") as file:
@@ -51,7 +52,7 @@ def write_films(root: Path, count: int) -> None:
 
 
 def decoding(paths: list[str], size: int) -> Callable[[], None]:
-    """To be prepared: what no ingest can do without."""
+    """Prepare the work that no ingest can avoid."""
 
     def work() -> None:
         for path in paths:
@@ -84,7 +85,8 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> None:
     print(f"{count} JPEG files with a short side of 320 pixels, to {size} x {size}")
     bare.print_rates(rates, {reference: stage})
     print(
-        f"reading the CSV file and starting the workers took {np.median(starts):.1f} s, which isn't counted"
+        f"reading the CSV file and starting the workers took {np.median(starts):.1f} s, which "
+        "isn't counted"
     )
 
 

@@ -1,11 +1,15 @@
-"""Ingest as the set and the cluster grow: images a second, the largest worker, the driver, what the object store spills.
+"""Benchmark ingest as the data set and the cluster grow: rate, memory and spilled objects.
 
     python benchmarks/ingest_scale.py [--images N ...] [--nodes N ...] [--size PX]
 
-The set is a training split of so many names with 48 phantom films behind them, by hard links, each of which is read, decoded
-and written anew. Nodes are emulated on this machine, each with two CPUs and a small object store of its own, and one CPU of
-the cluster is left to Ray Data as in a study; where there are more of them than cores, what is seen is what a node costs,
-not what it brings. The rate is that of the stage after its workers have started; every row has a process of its own.
+The rate is in images per second. Memory is that of the largest worker and of the driver. The set is
+a training split with hard links to 48 phantom radiographs, each of which is read, decoded and
+written anew.
+
+Nodes are emulated on this machine, each with two CPUs and a small object store. One CPU of the
+cluster is left to Ray Data as in a study. With more nodes than cores, the result is a node's cost,
+not its gain. The rate is that of the stage after its workers have started. Each row has a separate
+process.
 """
 
 from __future__ import annotations
@@ -44,7 +48,7 @@ COLUMNS = (
 
 @contextmanager
 def cluster(nodes: int, scratch: Path) -> Iterator[None]:
-    """A Ray of so many nodes on this machine."""
+    """Run a Ray of several nodes on this machine."""
     os.environ |= {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": local_ray.token(),
@@ -53,22 +57,22 @@ def cluster(nodes: int, scratch: Path) -> Iterator[None]:
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 2, "object_store_memory": STORE}
-    there = Cluster(
+    nodes_cluster = Cluster(
         initialize_head=True,
         head_node_args={**node, "temp_dir": str(scratch / "ray"), "include_dashboard": False},
     )
     for _ in range(nodes - 1):
-        there.add_node(**node)
-    ray.init(address=there.address, log_to_driver=False, logging_level="error")
+        nodes_cluster.add_node(**node)
+    ray.init(address=nodes_cluster.address, log_to_driver=False, logging_level="error")
     try:
         yield
     finally:
         ray.shutdown()
-        there.shutdown()
+        nodes_cluster.shutdown()
 
 
 def spilling(scratch: Path) -> dict[Path, int]:
-    """When each node last wrote or deleted a file in the directory that it spills objects to."""
+    """Return when each node last wrote or deleted a file among its spilled objects."""
     return {
         path: path.stat().st_mtime_ns
         for path in (scratch / "ray").glob("session_*/ray_spilled_objects*")
@@ -102,10 +106,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.alone:
         with tempfile.TemporaryDirectory(prefix="cxb-", dir="/tmp") as scratch:
-            found = measure(given.images[0], given.nodes[0], given.size, Path(scratch))
-        values = (
-            f"{value:>{len(name) + 2}.0f}" for name, value in zip(COLUMNS, found, strict=True)
-        )
+            row = measure(given.images[0], given.nodes[0], given.size, Path(scratch))
+        values = (f"{value:>{len(name) + 2}.0f}" for name, value in zip(COLUMNS, row, strict=True))
         print(f"{given.images[0]:>8,}{given.nodes[0]:>7}" + "".join(values), flush=True)
         return
     print(

@@ -1,15 +1,17 @@
-"""IRNet's training losses, forward and backward: ours against all pairs gathered at once, in one run.
+"""Benchmark IRNet's training losses, forward and backward, against gathering all pairs at once.
 
     python benchmarks/irnet_losses.py [--batch 16] [--size 320]
 
-The obvious way, in the spirit of the published code: an index of the pixels on every pair's path, one gather of the boundary
-map for all offsets of a path length, its maximum, and with it affinities of (images x offsets x pixels) in the graph;
-likewise the displacements. Here it has all pathologies, and pairs at the border too, so both compute the same numbers.
+The reference follows the published code: an index of the pixels on each pair's path, one gather of
+the boundary map for all offsets of a path length, and its maximum. Affinities of (images x offsets
+x pixels) and displacements are in the graph. Here it has all pathologies, and pairs at the border
+too, so both compute the same numbers.
 
-Every side runs in processes of its own, in turns. Time is the best run of all; with one thread it is CPU time, for on a
-shared machine the wall clock measures the neighbours. Memory is the largest resident size during a process's first full run
-(getrusage's ru_maxrss, set back before it) beyond the size before it, after a small run has loaded what a run needs; Linux
-only. The last line compares losses and gradients.
+Each side runs in separate processes, in turns. Time is the best run of all. With one thread it is
+CPU time, because the wall clock of a shared machine includes other work. Memory is the growth of
+the largest resident size during a process's first full run, after a small run has loaded what a run
+needs. It is getrusage's ru_maxrss, reset before the run; Linux only. The last line compares losses
+and gradients.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-# A process's ru_maxrss is never below its parent's size, so the parent must stay small: PyTorch is imported by the sides only.
+# A process's ru_maxrss is never below its parent's size, so the parent must stay small: PyTorch is
+# imported by the sides only.
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -42,7 +45,7 @@ PATHOLOGIES, RADIUS = 10, 10
 def all_pairs_at_once(
     boundary_Nhw: Tensor, displacement_N2hw: Tensor, seeds_NKhw: Tensor, radius: float
 ) -> dict[str, Tensor]:
-    """Equations (3) to (7) with one axis for all offsets."""
+    """Compute equations (3) to (7) with one axis for all offsets."""
     import torch
     import torch.nn.functional as F
 
@@ -76,19 +79,19 @@ def all_pairs_at_once(
     delta_N2OP = flat_N2R.index_select(2, here_P)[:, :, None] - partner_N2OP
     wanted_2O1 = torch.tensor(offsets, dtype=delta_N2OP.dtype).T[:, :, None]
 
-    # Beyond the border all is ignored, so a pair that leaves the map is in no set.
+    # All is ignored beyond the border, so a pair that leaves the map is in no set.
     flat_NKR = F.pad(seeds_NKhw, padding, value=IGNORE).flatten(2)
     shown_NK1 = (flat_NKR == FOREGROUND).any(2, keepdim=True)
     flags = flat_NKR == FOREGROUND, (flat_NKR == BACKGROUND) & shown_NK1
-    single_node = [flag.index_select(2, here_P)[:, :, None] for flag in flags]
-    there = [
+    first_flags = [flag.index_select(2, here_P)[:, :, None] for flag in flags]
+    second_flags = [
         flag.index_select(2, there_OP.flatten()).unflatten(2, there_OP.shape) for flag in flags
     ]
-    count_fg_NOP = (single_node[0] & there[0]).sum(1, dtype=path_NOP.dtype)
-    count_bg_NOP = (single_node[1] & there[1]).sum(1, dtype=path_NOP.dtype)
-    count_negative_NOP = ((single_node[0] & there[1]) | (single_node[1] & there[0])).sum(
-        1, dtype=path_NOP.dtype
-    )
+    count_fg_NOP = (first_flags[0] & second_flags[0]).sum(1, dtype=path_NOP.dtype)
+    count_bg_NOP = (first_flags[1] & second_flags[1]).sum(1, dtype=path_NOP.dtype)
+    count_negative_NOP = (
+        (first_flags[0] & second_flags[1]) | (first_flags[1] & second_flags[0])
+    ).sum(1, dtype=path_NOP.dtype)
 
     def mean(values_NOP: Tensor, count_NOP: Tensor) -> Tensor:
         return (values_NOP * count_NOP).sum() / count_NOP.sum(dtype=torch.float64).clamp(min=1).to(
@@ -113,7 +116,7 @@ def all_pairs_at_once(
 
 
 def inputs(batch: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """What a network gives early in training, and seeds of one lesion for every second pathology of every image."""
+    """Return outputs as of early training, and one-lesion seeds of every second pathology."""
     import torch
 
     from chexseg.models.irnet_losses import seeds
@@ -136,7 +139,10 @@ def resident_bytes() -> int:
 
 
 def forget_peak() -> None:
-    """ru_maxrss starts again from the present size, without freed memory that the heap has kept and a run would fill first."""
+    """Reset ru_maxrss to the present size, without freed memory that the heap has kept.
+
+    A run would fill that memory first.
+    """
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
 
@@ -146,7 +152,7 @@ def peak_bytes() -> int:
 
 
 def measure(side: str, batch: int, maps: int, repeats: int, threads: int, out: Path) -> None:
-    """One side in this process: writes its losses and gradients, prints its time and memory."""
+    """Run one side in this process: write its losses and gradients, print its time and memory."""
     import torch
 
     from chexseg.models.irnet_losses import pair_losses
@@ -204,11 +210,11 @@ def main() -> None:
         )
         return
 
-    found: dict[str, list[dict]] = {"ours": [], "all pairs at once": []}
+    runs: dict[str, list[dict]] = {"ours": [], "all pairs at once": []}
     with tempfile.TemporaryDirectory() as directory:
-        files = {side: Path(directory) / f"{number}.npz" for number, side in enumerate(found)}
+        files = {side: Path(directory) / f"{number}.npz" for number, side in enumerate(runs)}
         for _ in range(arguments.rounds):
-            for side, results in found.items():
+            for side, results in runs.items():
                 command = [
                     sys.executable,
                     __file__,
@@ -222,31 +228,32 @@ def main() -> None:
                     command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ
                 )
                 results.append(json.loads(answer.stdout))
-        own, other = (np.load(path) for path in files.values())
+        ours, other = (np.load(path) for path in files.values())
         difference = max(
-            np.abs(own[name] - other[name]).max() / np.abs(own[name]).max() for name in own.files
+            np.abs(ours[name] - other[name]).max() / np.abs(ours[name]).max() for name in ours.files
         )
 
     print(
-        f"{arguments.batch} images, {maps} x {maps} maps, {PATHOLOGIES} pathologies, radius {RADIUS}, "
-        f"{arguments.threads} CPU thread(s), best of {arguments.rounds * arguments.repeats}"
+        f"{arguments.batch} images, {maps} x {maps} maps, {PATHOLOGIES} pathologies, radius "
+        f"{RADIUS}, {arguments.threads} CPU thread(s), best of "
+        f"{arguments.rounds * arguments.repeats}"
     )
     print(
-        f"{'':<20}{'s forward and backward':>24}{'MB beyond the inputs':>22}{'times ours':>14}{'memory':>10}"
+        f"{'':<20}{'s forward and backward':>24}{'MB beyond the inputs':>22}"
+        f"{'times ours':>14}{'memory':>10}"
     )
-    seconds = {
-        side: min(result["seconds"] for result in results) for side, results in found.items()
-    }
+    seconds = {side: min(result["seconds"] for result in results) for side, results in runs.items()}
     memory = {
-        side: max(result["bytes"] for result in results) / 2**20 for side, results in found.items()
+        side: max(result["bytes"] for result in results) / 2**20 for side, results in runs.items()
     }
-    for side in found:
+    for side in runs:
         ratios = f"{seconds[side] / seconds['ours']:>13.1f}x{memory[side] / memory['ours']:>9.0f}x"
         print(f"{side:<20}{seconds[side]:>24.3f}{memory[side]:>22.0f}{ratios}")
-    losses = [results[0]["losses"] for results in found.values()]
+    losses = [results[0]["losses"] for results in runs.values()]
     relative = max(abs(losses[0][name] - losses[1][name]) / losses[0][name] for name in losses[0])
     print(
-        f"largest difference of a loss, relative: {relative:.1e}; of a gradient, to its largest value: {difference:.1e}"
+        f"largest difference of a loss, relative: {relative:.1e}; of a gradient, to its largest "
+        f"value: {difference:.1e}"
     )
 
 

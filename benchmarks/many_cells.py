@@ -1,11 +1,12 @@
-"""A study of many empty cells: what the driver spends on each, in time and memory, as the study grows.
+"""Benchmark the driver's time and memory per cell, as a study of empty cells grows.
 
     python benchmarks/many_cells.py [--cells N ...] [--go N] [--profile FILE]
 
-The study is launched as `chexseg study run` launches it, with its lines of progress thrown away; only fits and scores are
-replaced, by functions that write one small file. So what is measured is planning, the look into the store, Tune, the way to
-a worker and back, the manifests, and Optuna's record of the grid. Every size has a process and a Ray of its own. CPU time is
-the driver's, all of its threads; "at most" is its largest resident set.
+The study is launched as `chexseg study run` does, without its lines of progress. Only fits and
+scores are replaced, by functions that write one small file. So this measures planning, looking into
+the store, Tune, the way to a worker and back, the manifests, and Optuna's record of the grid. Each
+size has a separate process and Ray. CPU time is the driver's, all of its threads; "at most" is its
+largest resident set.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from chexseg.run import scheduler
 from chexseg.stages import fit, score
 from chexseg.store.store import Store
 
-#: Of the table; the names of what `measure` returns.
+#: Columns of the table: the names of what `measure` returns.
 COLUMNS = (
     "planning, s",
     "the run, s",
@@ -47,7 +48,7 @@ COLUMNS = (
 
 
 def study_text(cells: int) -> str:
-    """Fully supervised cells that differ in their trial alone, so that they share everything but themselves."""
+    """Return a study of fully supervised cells that differ only in their trial."""
     settings = {
         "size": 32,
         "encoder": {"init": "random"},
@@ -57,33 +58,36 @@ def study_text(cells: int) -> str:
 
 
 def empty(config: Any, inputs: Mapping[str, Path], out: Path, context: Any) -> dict[str, Any]:
-    """Instead of a fit and of its scores."""
+    """Replace a fit and its scores."""
     (out / "nothing").write_text("\n")
     return {"selection_miou": 0.5, "selection_curve": [0.5] * 20}
 
 
 def empty_trial(config: Mapping[str, Any], **constants: Any) -> None:
-    """What workers run for `run._trial`: the same, with stages that do nothing."""
+    """Replace `scheduler._trial` in workers: the same, with stages that do nothing."""
     fit.run = score.run = empty
     scheduler._trial(config, **constants)
 
 
 def resident_mib(process: str = "self") -> float:
-    """Resident set of a process now."""
+    """Return a process's present resident set."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
 
 
 def gcs_mib() -> float:
-    """Resident set of this machine's largest GCS server: of this benchmark's, where no other Ray runs."""
-    found = []
+    """Return the resident set of this machine's largest GCS server, which is the benchmark's.
+
+    This holds where no other Ray runs.
+    """
+    servers = []
     for entry in Path("/proc").glob("[0-9]*/comm"):
         try:
             if entry.read_text().strip() == "gcs_server":
-                found.append(resident_mib(entry.parent.name))
+                servers.append(resident_mib(entry.parent.name))
         except (OSError, StopIteration):
             continue
-    return max(found)
+    return max(servers)
 
 
 def measure(cells: int, go: int, profile: str | None, scratch: Path) -> tuple[float, ...]:
@@ -136,10 +140,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.alone:
         with tempfile.TemporaryDirectory(prefix="cxb-", dir="/tmp") as scratch:
-            found = measure(given.cells[0], given.go, given.profile, Path(scratch))
-        values = (
-            f"{value:>{len(name) + 3}.1f}" for name, value in zip(COLUMNS, found, strict=True)
-        )
+            row = measure(given.cells[0], given.go, given.profile, Path(scratch))
+        values = (f"{value:>{len(name) + 3}.1f}" for name, value in zip(COLUMNS, row, strict=True))
         print(f"{given.cells[0]:>9,}" + "".join(values), flush=True)
         return
     print(f"{'cells':>9}" + "".join(f"{name:>{len(name) + 3}}" for name in COLUMNS), flush=True)

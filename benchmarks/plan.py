@@ -1,12 +1,14 @@
-"""Planning a study of many cells beside the bare keys of its nodes: each identity written as JSON and hashed once.
+"""Benchmark planning a study of many cells against hashing its nodes' identities as JSON.
 
     python benchmarks/plan.py [--cells N] [--rounds N]
 
-The study varies p, the number of weak images, the trial and the learning rate, so that every cell has a fit and scores of its
-own and all share the rest. Planning is from the text of the study file to the plan, without a store. The reference hashes the
-same identities, which are put together before, and nothing else; it must get the plan's keys. The sides take turns, and each
-one's time is its best of the rounds, of CPU time, for on a shared machine the wall clock measures the neighbours; the wall
-clock's best stands beside it.
+The study varies p, the number of weak images, the trial and the learning rate. So each cell has a
+separate fit and scores, and all share the rest. Planning is from the study file's text to the plan,
+without a store. The reference only hashes the same identities, which are built before, and must get
+the plan's keys.
+
+The sides take turns, and each one's time is its best of the rounds. It is CPU time, because the
+wall clock of a shared machine includes other work; the wall clock's best is shown too.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ DATA = {"train": "a", "valid": "b", "test": "c"}
 
 
 def study_text(cells: int) -> str:
-    """A study of at least so many cells: 20 x N x 10 x 5."""
+    """Return a study of at least `cells` cells: 20 x N x 10 x 5."""
     weak_images = list(range(100, 100 + -(-cells // 1000)))
     return json.dumps(
         {
@@ -44,7 +46,7 @@ def study_text(cells: int) -> str:
 
 
 def identity(node: Node) -> dict[str, Any]:
-    """What a node's key is the hash of; in this study nothing stands in for another node."""
+    """Return what a node's key is the hash of; no node of this study replaces another."""
     return {
         "stage": node.stage,
         "version": STAGES[node.stage].version,
@@ -55,10 +57,10 @@ def identity(node: Node) -> dict[str, Any]:
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """(what it returns, seconds of CPU time, of the wall clock)."""
+    """Return (the result, seconds of CPU time, seconds of the wall clock)."""
     wall, cpu = perf_counter(), process_time()
-    found = work()
-    return found, process_time() - cpu, perf_counter() - wall
+    result = work()
+    return result, process_time() - cpu, perf_counter() - wall
 
 
 def main() -> None:
@@ -79,7 +81,7 @@ def main() -> None:
         if keys != list(planned.nodes):
             raise SystemExit("the reference has other keys than the plan")
         size = len(planned.cells), len(planned.nodes)
-        del planned, identities, keys  # so that the next round doesn't carry them
+        del planned, identities, keys  # so that the next round doesn't include them
     print(f"{size[0]:,} cells, {size[1]:,} nodes; best of {given.rounds} rounds, in seconds\n")
     print(f"{'':<28}{'CPU time':>10}{'wall clock':>12}{'to the reference':>18}")
     for name, seconds in (("planning", ours), ("reference: the keys alone", theirs)):

@@ -1,10 +1,11 @@
-"""Propagation of ten classes: ours against the dense matrix per class and a plain loop over neighbours, in one run.
+"""Benchmark propagation of ten classes against a dense matrix and a loop over neighbours.
 
     python benchmarks/propagation.py [--full]
 
-All three compute the same numbers (the table's last column says how nearly). The dense matrix is of (h w) x (h w); on
-the 80 x 80 map of a 320-pixel image, 6400 x 6400 and squared three times for each class, it takes minutes. So by
-default only the loop meets us there, and the dense matrix on a 32 x 32 map; --full runs it on 80 x 80 too.
+All three compute the same numbers, up to the difference in the table's last column. The dense
+matrix is of (h w) x (h w). On the 80 x 80 map of a 320-pixel image it is 6400 x 6400 and squared
+three times for each class, which takes minutes. So by default only the loop runs on 80 x 80, and
+the dense matrix on a 32 x 32 map; --full runs it on 80 x 80 too.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ CLASSES, RADIUS, POWER, STEPS_LOG2 = 10, 3, 5, 3
 
 
 def neighbour_affinity(boundary_hw: Tensor, dy: int, dx: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For each pixel whose neighbour at (dy, dx) is on the map: its index, the neighbour's, their affinity ** power."""
+    """Return pixels, their neighbours at (dy, dx), and their affinity ** power.
+
+    Pixels and neighbours are flat indices; pairs that leave the map are omitted.
+    """
     height, width = boundary_hw.shape
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     inside = (y + dy >= 0) & (y + dy < height) & (x + dx >= 0) & (x + dx < width)
@@ -38,14 +42,14 @@ def both_ways() -> list[tuple[int, int]]:
 
 
 def dense_per_class(maps_Khw: Tensor, boundary_hw: Tensor) -> Tensor:
-    """The obvious way: the transition matrix built, squared three times and applied, for each class anew."""
+    """Propagate with a transition matrix, built, squared three times and applied per class."""
     pixels = boundary_hw.numel()
     out = []
     for map_hw in maps_Khw:
         matrix = torch.eye(pixels)
         for dy, dx in both_ways():
-            single_node, there, affinity = neighbour_affinity(boundary_hw, dy, dx)
-            matrix[there, single_node] = affinity
+            pixels_here, neighbours, affinity = neighbour_affinity(boundary_hw, dy, dx)
+            matrix[neighbours, pixels_here] = affinity
         matrix /= matrix.sum(0, keepdim=True)
         for _ in range(STEPS_LOG2):
             matrix = matrix @ matrix
@@ -54,18 +58,18 @@ def dense_per_class(maps_Khw: Tensor, boundary_hw: Tensor) -> Tensor:
 
 
 def neighbour_loop(maps_Khw: Tensor, boundary_hw: Tensor) -> Tensor:
-    """The plain way without a matrix: each class by itself, each step a loop over the neighbours."""
+    """Propagate without a matrix: by class and step, in a loop over the neighbours."""
     out = []
     for map_hw in maps_Khw:
         edges = [neighbour_affinity(boundary_hw, dy, dx) for dy, dx in both_ways()]
         column_sums = torch.ones(boundary_hw.numel())
-        for single_node, _, affinity in edges:
-            column_sums[single_node] += affinity
+        for pixels, _, affinity in edges:
+            column_sums[pixels] += affinity
         values = (map_hw * (1 - boundary_hw)).flatten()
         for _ in range(2**STEPS_LOG2):
             gathered = values.clone()
-            for single_node, there, affinity in edges:
-                gathered[single_node] += affinity * values[there]
+            for pixels, neighbours, affinity in edges:
+                gathered[pixels] += affinity * values[neighbours]
             values = gathered / column_sums
         out.append(values.view_as(map_hw))
     return torch.stack(out)
@@ -78,7 +82,7 @@ def ours(maps_Khw: Tensor, boundary_hw: Tensor) -> Tensor:
 def timed(
     function: Callable[[Tensor, Tensor], Tensor], *inputs: Tensor, budget_s: float = 1.0
 ) -> tuple[float, Tensor]:
-    """The best time of as many runs as fit the budget, at least one; and the result."""
+    """Return the best time of the runs that fit the budget, at least one, and the result."""
     best, start = math.inf, time.perf_counter()
     while best == math.inf or time.perf_counter() - start < budget_s:
         before = time.perf_counter()
@@ -103,7 +107,8 @@ def main() -> None:
         f"{'map':>7}  {'method':<24}{'s an image':>12}{'ours faster':>12}{'largest difference':>20}"
     )
     print(
-        f"{CLASSES} classes, radius {RADIUS}, power {POWER}, {2**STEPS_LOG2} steps, {arguments.threads} CPU thread(s)"
+        f"{CLASSES} classes, radius {RADIUS}, power {POWER}, {2**STEPS_LOG2} steps, "
+        f"{arguments.threads} CPU thread(s)"
     )
     print(header)
     for size in (32, 80):
@@ -125,7 +130,8 @@ def main() -> None:
             theirs, expected = timed(method, maps_Khw, boundary_hw)
             difference = (result - expected).abs().max().item()
             print(
-                f"{size:>3} x {size}  {name:<24}{theirs:>12.5f}{theirs / seconds:>11.0f}x{difference:>20.1e}"
+                f"{size:>3} x {size}  "
+                f"{name:<24}{theirs:>12.5f}{theirs / seconds:>11.0f}x{difference:>20.1e}"
             )
 
 

@@ -1,10 +1,12 @@
-"""A report of a study of many cells: seconds, memory and bytes of each of its parts. It has no peer but its limits.
+"""Benchmark a report of a study of many cells: seconds, memory and bytes of each part.
 
     python benchmarks/report.py [--cells N] [--variants N] [--images N]
 
-The results are synthetic: variants of the encoder, each with arms over p of both kinds of weak labels, a student and what is
-fully supervised, in as many trials as it takes; counts of ten pathologies. There is no store and no radiograph, and figures
-aren't drawn as PNG and SVG: what is timed begins where the results are in memory and ends with the last file.
+It is compared with limits, not with another implementation. The results are synthetic: variants of
+the encoder, each with arms over p of both kinds of weak labels, a student and fully supervised
+cells. There are as many trials as needed, and counts of ten pathologies. There is no store and no
+radiograph, and figures aren't drawn as PNG and SVG. Timing begins with the results in memory and
+ends with the last file.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ ARMS += [
 
 
 def study(cells: int, variants: int, images: int) -> StudyResults:
-    """A study of so many cells; the last variant may have fewer trials."""
+    """Return a study of `cells` cells; the last variant may have fewer trials."""
     generator = np.random.default_rng(0)
     trials = -(-cells // (variants * len(ARMS)))
     points = [
@@ -108,7 +110,7 @@ def study(cells: int, variants: int, images: int) -> StudyResults:
 
 
 def peak() -> float:
-    """GB of memory that the process has held at most."""
+    """Return the process's largest resident size so far, in GB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 

@@ -1,13 +1,15 @@
-"""Saliency over a streamed set: images a second beside the bare forward pass, and peak memory as the set grows.
+"""Benchmark saliency over a streamed set: rate beside bare forward passes, and peak memory.
 
     python benchmarks/saliency_stream.py [--images N] [--size PX] [--memory]
 
-Speed: the saliency stage's workers on Ray Data (shards read, ten Grad-CAMs an image, shards written), against the forward
-pass of the same network on images that are in memory already: in as many processes with as many threads, and in one
-process with all threads. The sides take turns. Starting the workers is timed apart: a study pays it once.
+Speed: the saliency stage's workers on Ray Data read shards, make ten Grad-CAMs per image and write
+shards. The reference is the same network's forward pass on images in memory: in as many processes
+with as many threads, and in one process with all threads. The sides take turns. Starting the
+workers is timed separately, because a study pays it once.
 
-Memory (--memory): the stage on 1,000 and on 20,000 images, with a small network to be done in minutes; what all processes
-hold together above what they held before, sampled four times a second (proportional set size: shared pages count once).
+Memory (--memory): the stage runs on 1,000 and on 20,000 images, with a small network to be done in
+minutes. The figure is the growth of the memory of all processes, sampled four times a second
+(proportional set size: shared pages count once).
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ def write_classifier(directory: Path, architecture: str) -> Path:
 def stage(
     paths: list[str], model: Path, architecture: str, out: Path, workers: int, empty: bool = False
 ) -> float:
-    """Seconds of the stage's pass over the files; `empty`: of one that wants no image, so of starting its workers."""
+    """Return the seconds of the stage's pass; `empty` times only the workers' start."""
     out.mkdir(parents=True)
     names = [
         name for path in paths for name in shards.read(path, ["image_id"])["image_id"].to_pylist()
@@ -104,14 +106,15 @@ def speed(arguments: argparse.Namespace, scratch: Path) -> None:
             bare.forward_rate(*forward, batches * cores, threads=cores)
         )
     print(
-        f"{arguments.architecture}, {64 * files} images of {arguments.size} x {arguments.size}, {cores} cores"
+        f"{arguments.architecture}, {64 * files} images of {arguments.size} x {arguments.size}, "
+        f"{cores} cores"
     )
     bare.print_rates(rates, dict.fromkeys(list(rates)[1:], "streamed"))
     print(f"starting the workers took {np.median(starts):.1f} s")
 
 
 def memory_of(count: int, size: int, rows_a_file: int) -> None:
-    """One pass in this process and its own Ray; prints the images, the seconds and the peak in MiB."""
+    """Run one pass with a separate Ray; print the images, the seconds and the peak in MiB."""
     with tempfile.TemporaryDirectory(prefix="cxb-", dir="/tmp") as scratch, bare.own_ray():
         paths = bare.write_images(Path(scratch) / "images", count, size, rows_a_file)
         model = write_classifier(Path(scratch) / "classifier", "mobilenet_v2")
@@ -142,7 +145,8 @@ def main() -> None:
         memory_of(*arguments.memory_of)
     elif arguments.memory:
         print(f"{'images':>8}{'rows a file':>14}{'seconds':>10}{'peak, MiB':>14}", flush=True)
-        # Rows a file as `ingest` has them for 1,000 and for more than 16,384 images, and the larger ones for both.
+        # Rows per file as `ingest` writes them for 1,000 and for more than 16,384 images; the
+        # larger ones for both.
         for count, rows_a_file in ((1000, 64), (1000, 1024), (20000, 1024)):
             command = [sys.executable, __file__, "--memory-of", str(count), "96", str(rows_a_file)]
             subprocess.run(command, check=True)

@@ -1,12 +1,14 @@
-"""The search of studies/search.yaml beside a grid over the same axes: what each finds, and the training that it takes.
+"""Benchmark the search of studies/search.yaml against a grid over the same axes.
 
     python benchmarks/search.py [--grid-trials N]
 
-Both run on the demo's phantom, one after another, from the same classifier, encoder and weak labels; the search is told
-nothing of the grid. A grid's training time is that of its fits by their manifests. The search's is from the moment a point is
-asked for until it is told, pruned ones too: it has the workers' start and Optuna's thinking in it. Where other work shares the
-machine, epochs are the steadier measure: all are of as many samples. mIoU "held back" is
-what both go by; "test" is of the setting each would choose, and neither has seen it before.
+It compares the mIoU that each finds and the training that it takes. Both run on the demo's phantom,
+one after another, from the same classifier, encoder and weak labels; the search imports nothing
+from the grid. A grid's training time is that of its fits by their manifests. The search's is from
+the request of a point to its result, pruned ones too. So it includes the workers' start and
+Optuna's computation. On a shared machine, epochs are the steadier measure: all are of the same
+number of samples. Both choose by the mIoU "held back". "test" is of the setting that each would
+choose, and neither has seen it before.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ GRID = {
 
 
 def test_miou(planned: Plan, store: Store) -> float:
-    """Mean over the plan's cells of the pooled mIoU on the test images."""
+    """Return the mean over the plan's cells of the pooled mIoU on the test images."""
     results = load.study_results(planned, store)
     return float(scores.miou(scores.cell_iou(results))[0].mean())
 
@@ -51,11 +53,11 @@ def test_miou(planned: Plan, store: Store) -> float:
 def measure(trials: int, scratch: Path) -> None:
     data = scratch / "data"
     dataset.write(data, dataset.Config(**DEMO_DATA))
-    study, found = study_file.load(STUDY), planner.fingerprints(data)
-    search, alone = Search(study, found, {}), Store(scratch / "search")
+    study, prints = study_file.load(STUDY), planner.fingerprints(data)
+    search, alone = Search(study, prints, {}), Store(scratch / "search")
     axes = {**GRID, "trial": tuple(range(trials))}
     grid = planner.plan(
-        study.model_copy(update={"name": "grid", "axes": axes, "search": None}), found
+        study.model_copy(update={"name": "grid", "axes": axes, "search": None}), prints
     )
     store = Store(scratch / "grid")
     with bare.own_ray():
@@ -81,7 +83,7 @@ def measure(trials: int, scratch: Path) -> None:
     }
     best = max(values, key=values.__getitem__)
     grid_training = sum(outcome.computed[cell.fit] for cell in grid.cells)
-    chosen = Plan(grid.study, cells=arms[best], nodes=grid.nodes, data=found)
+    chosen = Plan(grid.study, cells=arms[best], nodes=grid.nodes, data=prints)
 
     optuna_study = OptunaStudy(search, alone)
     trial_counts, asked = optuna_study.trial_counts(), journal.read(alone, optuna_study.name)

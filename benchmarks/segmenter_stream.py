@@ -1,14 +1,17 @@
-"""The stages `distil` and `score`: images a second beside the bare forward pass of the same segmenter.
+"""Benchmark the stages `distil` and `score` against the segmenter's bare forward pass.
 
     python benchmarks/segmenter_stream.py [--images N] [--size PX]
 
-Distil: a teacher's workers on Ray Data, each with one thread (shards read, stride-4 logits, float16 shards written), against
-as many processes that pass one batch in memory through the network as far as the stage does, so without the last upsampling.
-The stage is timed from when each worker could have finished its first file: starting them is told apart.
+Distil: a teacher's workers on Ray Data, each with one thread, read shards, compute stride-4 logits
+and write float16 shards. The reference has the same number of processes, which pass one batch in
+memory through the network as far as the stage does, so without the last upsampling. The stage is
+timed from when each worker could have finished its first file; starting them is reported
+separately.
 
-Score: the whole stage in one process with one thread (images and masks read, predictions counted and written), from its call
-to its end, against full forward passes in one process with one thread. Its test set is a phantom one. The network's weights
-are random, with thresholds that a twentieth of its pixels pass: how ragged a mask is decides what its run lengths cost.
+Score: the whole stage in one process with one thread, from its call to its end, reads images and
+masks, counts predictions and writes. The reference is full forward passes in one process with one
+thread. Its test set is a phantom one. The network's weights are random, with thresholds that a
+twentieth of its pixels pass: the raggedness of a mask decides the cost of its run lengths.
 
 The sides take turns. DeepLabV3+ on ResNet18, batches of 16 as in the stages.
 """
@@ -38,7 +41,7 @@ EXECUTION = StageContext(threads=1)
 
 
 class Stride4(torch.nn.Module):
-    """The segmenter without its last upsampling."""
+    """Run the segmenter without its last upsampling."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,25 +56,25 @@ def build() -> Any:
 
 
 def write_segmenter(directory: Path, images_NHW: torch.Tensor) -> Path:
-    """A segmenter as `fit` writes it, with random weights and thresholds that 5% of the images' pixels pass."""
+    """Write a segmenter as `fit` does: random weights, thresholds that 5% of the pixels pass."""
     directory.mkdir()
     torch.manual_seed(0)
     model = build().eval()
     with torch.inference_mode():
         logits_NKhw = segmenter.stride4_logits(model, encoders.prepare(images_NHW, INIT))
     thresholds = logits_NKhw.transpose(0, 1).flatten(1).sigmoid().quantile(0.95, dim=1).tolist()
-    about = {
+    metadata = {
         "architecture": ARCHITECTURE,
         "init": INIT,
         "size": images_NHW.shape[-1],
         "pathologies": PATHOLOGIES,
     }
-    encoders.save(model, directory / SEGMENTER_WEIGHTS, **about, thresholds=thresholds)
+    encoders.save(model, directory / SEGMENTER_WEIGHTS, **metadata, thresholds=thresholds)
     return directory
 
 
 def distilled(train: Path, teacher: Path, out: Path) -> bare.LossMonitor:
-    """What was seen of the stage's progress over all images."""
+    """Return what was observed of the stage's progress over all images."""
     out.mkdir()
     watch = bare.LossMonitor()
     context = StageContext(threads=1, map_workers=bare.CORES, progress=watch)
@@ -123,7 +126,8 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> None:
             arguments.test_images / score_seconds(test, model, scratch / f"scores {number}")
         )
     print(
-        f"DeepLabV3+ {ARCHITECTURE} at {size} x {size}: {images} images distilled, {arguments.test_images} scored"
+        f"DeepLabV3+ {ARCHITECTURE} at {size} x {size}: {images} images distilled, "
+        f"{arguments.test_images} scored"
     )
     bare.print_rates(rates, {side_by_side: "distil", alone: "score"})
     print(

@@ -1,19 +1,20 @@
-"""Seconds and CPU time from `chexseg study run` to a study's first training step.
+"""Benchmark seconds and CPU time from `chexseg study run` to a study's first training step.
 
     python benchmarks/startup.py [--rounds N]
 
-Each row is a real command on a small phantom data set, in processes of their own:
+Each row is a real command on a small phantom data set, in separate processes:
 
 - cold Ray: the command starts Ray itself; the first step is a cell's (nothing shared is trained)
 - warm Ray: the same with ``--address``, on a Ray that has just run another study
-- second cell: on the same worker, from the first cell's scores in the store to the second one's first step
+- second cell: on the same worker, from the first cell's scores in the store to the second one's
+  first step
 - cold Ray, classifier: the first step is that of the shared classifier
 
-CPU time is that of every process of the command and of its Ray, from the command's start to the first
-step. Processes are looked at twenty times a second; one that has ended counts as it was last seen.
-Every training loop uses `chexseg.stages.training.step_timer.StepTimer`, which a ``sitecustomize`` module on the processes'
-path makes write down when a loop's first step ends. The reference of the last column is the CPU time of
-importing torch and segmentation-models-pytorch once.
+CPU time is that of all processes of the command and of its Ray, from the command's start to the
+first step. Processes are sampled twenty times a second; one that has ended counts with its last
+sample. All training loops use `chexseg.stages.training.step_timer.StepTimer`. A ``sitecustomize`` module
+on the processes' path makes it record the end of a loop's first step. The reference of the last
+column is the CPU time of importing torch and segmentation-models-pytorch once.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ settings:
 
 
 class Machine:
-    """Commands whose processes can be told from all others by a line of their environment."""
+    """Run commands whose processes are marked by an environment variable."""
 
     def __init__(self, scratch: Path):
         self.scratch, self.steps = scratch, scratch / "steps"
@@ -105,13 +106,13 @@ class Machine:
     def processes(self) -> list[Path]:
         line, marked = f"{MARKER}={self.scratch}".encode(), []
         for entry in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):  # it ended meanwhile
+            with suppress(OSError):  # it has ended
                 if line in (entry / "environ").read_bytes():
                     marked.append(entry)
         return marked
 
     def cpu_seconds(self) -> float:
-        """CPU seconds of all marked processes; of one that has ended, those that were last seen."""
+        """Return the CPU seconds of all marked processes, with the last sample of ended ones."""
         for entry in self.processes():
             with suppress(OSError):
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
@@ -151,11 +152,11 @@ class Machine:
             time.sleep(0.05)
 
     def first_steps(self) -> list[float]:
-        """When the training loops' first steps ended, of loops in the order of their start."""
+        """Return when the training loops' first steps ended, in the order of the loops' start."""
         return [float(line.split()[0]) for line in self.steps.read_text().splitlines()]
 
     def end(self) -> None:
-        """End every process by its own number."""
+        """End each process by its number."""
         while entries := self.processes():
             for entry in entries:
                 with suppress(OSError):
@@ -166,7 +167,7 @@ class Machine:
 def to_first_step(
     machine: Machine, name: str, text: str, data: Path, *more: str
 ) -> tuple[float, float]:
-    """(seconds, CPU seconds) from a study's command to its first training step; the study then runs to its end."""
+    """Return (seconds, CPU seconds) from command to first training step; finish the study."""
     store = machine.scratch / f"store-{name}"
     before, started = machine.cpu_seconds(), time.time()
     driver = machine.study(name, text, data, str(store), *more)
@@ -179,7 +180,10 @@ def to_first_step(
 
 
 def second_cell(machine: Machine, data: Path) -> tuple[float, float]:
-    """(seconds, CPU seconds) from the first cell's manifest to the second cell's first step; one worker."""
+    """Return (seconds, CPU seconds) from the first cell's manifest to the second one's first step.
+
+    Both run on one worker.
+    """
     store = machine.scratch / "store-two"
     cpu = len(
         os.sched_getaffinity(0)
@@ -194,7 +198,7 @@ def second_cell(machine: Machine, data: Path) -> tuple[float, float]:
 
 
 def imports() -> tuple[float, float]:
-    """(seconds, CPU seconds) of a process that imports what a segmenter is made of."""
+    """Return (seconds, CPU seconds) of a process that imports a segmenter's libraries."""
     before, started = os.times(), time.time()
     subprocess.run([sys.executable, "-c", "import torch, segmentation_models_pytorch"], check=True)
     after = os.times()
@@ -205,7 +209,7 @@ def imports() -> tuple[float, float]:
 
 
 def warm(machine: Machine, data: Path) -> tuple[float, float]:
-    """The first step of a study on a Ray that has run one of another trial before."""
+    """Measure a study's first step on a Ray that has run one of another trial before."""
     ray = [
         str(Path(sys.executable).with_name("ray")),
         "start",

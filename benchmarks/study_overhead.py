@@ -1,11 +1,11 @@
-"""What a study costs beside its training: 40 cells of about 10 s each, on a worker a core.
+"""Benchmark a study's cost beside its training: 40 cells of about 10 s, one worker per core.
 
     python benchmarks/study_overhead.py [--cells N] [--seconds S]
 
-The study is run as `chexseg study run` runs it, from a data set of phantom films to the scores of every cell. The reference is
-the time that the cells' fits took themselves, as their manifests have it, divided by the workers; what the study took beyond
-is Ray's start, ingest, Tune, the way from one cell to the next, scoring and writing. Between two cells: from a cell's scores
-in the store to the start of the next fit on a worker that is free.
+The study is run as `chexseg study run` does, from a phantom data set to the scores of all cells.
+The reference is the time of the cells' fits by their manifests, divided by the workers. The rest is
+Ray's start, ingest, Tune, the way from one cell to the next, scoring and writing. Between two
+cells: from a cell's scores in the store to the start of the next fit on a free worker.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ settings:
 
 
 def epochs_in(seconds: float, data: Path, scratch: Path) -> int:
-    """How many epochs a fit of the study has time for, by one that is run here on one thread."""
+    """Return how many epochs a fit has time for, by running one here on one thread."""
     (scratch / "valid").mkdir()
     (scratch / "fit").mkdir()
     ingest.run(
@@ -64,7 +64,10 @@ def epochs_in(seconds: float, data: Path, scratch: Path) -> int:
 
 
 def between_cells(planned: Plan, store: Store) -> list[float]:
-    """Seconds that a worker stood between two cells, for every fit but a worker's first, by when manifests were written."""
+    """Return the seconds that a worker was idle between two cells, by the times of manifests.
+
+    A worker's first fit is not counted.
+    """
 
     def written(stage: str, key: str) -> float:
         return (store.find(stage, key).path / MANIFEST).stat().st_mtime
@@ -74,7 +77,7 @@ def between_cells(planned: Plan, store: Store) -> list[float]:
         for cell in planned.cells
     )
     ends = sorted(written("score", cell.score) for cell in planned.cells)
-    # A worker that ended first is taken to begin first.
+    # Assume that the worker that ends first begins first.
     return [start - end for start, end in zip(starts[bare.CORES :], ends, strict=False)]
 
 
@@ -96,7 +99,8 @@ def measure(cells: int, seconds: float, scratch: Path) -> None:
     scores = [outcome.computed[cell.score] for cell in planned.cells]
     training = sum(fits) / bare.CORES
     print(
-        f"{cells} cells on {bare.CORES} workers; a fit {sum(fits) / cells:.1f} s, a score {sum(scores) / cells:.2f} s"
+        f"{cells} cells on {bare.CORES} workers; a fit {sum(fits) / cells:.1f} s, a score "
+        f"{sum(scores) / cells:.2f} s"
     )
     print(f"{'':<26}{'s':>8}{'to training':>13}")
     for name, took in {

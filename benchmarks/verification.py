@@ -1,11 +1,12 @@
-"""Measure what it costs to check everything that is read against its manifest.
+"""Benchmark checking everything that is read against its manifest.
 
     python benchmarks/verification.py [--images N] [--size PX] [--results N]
 
-Three parts, each beside the same work without checks, in turns in one process: streaming the pixels of an ingested split (the
-reference opens the same files by pyarrow alone), loading a segmenter's weights (by safetensors alone), and looking up
-finished results, as `study status` does (listing the same files and parsing their manifests as JSON). "first" is a
-process's first read of a file, which hashes it; "later" is every other.
+Three parts are each compared with the same work without checks, in turns in one process. Streaming
+the pixels of an ingested split: the reference opens the same files by pyarrow alone. Loading a
+segmenter's weights: by safetensors alone. Looking up finished results, as `study status` does:
+listing the same files and parsing their manifests as JSON. "first" is a process's first read of a
+file, which hashes it; "later" is any other.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def compare(
     for name, times in (("without checks", reference), ("first", first), ("later", later)):
         seconds = median(times)
         print(
-            f"  {name:<15} {seconds:8.3f} s  {amount / seconds:10.0f} {unit}/s  {seconds / median(reference):6.3f}"
+            f"  {name:<15} {seconds:8.3f} s  {amount / seconds:10.0f} {unit}/s  "
+            f"{seconds / median(reference):6.3f}"
         )
 
 

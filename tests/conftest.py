@@ -1,4 +1,4 @@
-"""The levels of the suite, one Ray for a whole test session, the shared data sets, and what a session may not leave behind."""
+"""Set the levels of the suite and share one Ray, the data sets and a check for leftovers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.analysis.synthetic_study import build_study
 from tests.leftovers import Leftovers, listening_ports
 from tests.store.places import open_store
 
-# Tests share the machine's few cores with Ray's workers; one thread a process is faster than several that fight.
+# Tests share few cores with Ray's workers: one thread per process is faster than several.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# One token for every Ray of the session. Before Ray is imported, which reads the mode then.
+# One token for each Ray of the session. Set before Ray is imported, which reads the mode then.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": local_ray.token()}
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a test that uses Ray says so by its fixture
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # tests that use Ray say so by their fixture
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
@@ -75,7 +75,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_port_left_open():
-    """Set up before every other fixture, so checked after all of them have ended."""
+    """Check for open ports; set up before all other fixtures, so checked after they have ended."""
     before = listening_ports()
     yield
     assert listening_ports() == before
@@ -83,13 +83,19 @@ def no_port_left_open():
 
 @pytest.fixture(scope="session", autouse=True)
 def copies(no_port_left_open, tmp_path_factory):
-    """Where this session keeps copies of object stores; set before Ray starts, so that its workers know it too."""
+    """Return this session's directory for copies of object stores.
+
+    It is set before Ray starts, so that Ray's workers use it too.
+    """
     os.environ["CHEXSEG_CACHE"] = str(tmp_path_factory.mktemp("copies"))
 
 
 @pytest.fixture(scope="session")
 def s3():
-    """An S3 server on loopback with one bucket: ``s3(prefix)`` is a URI, ``s3.requests()`` what was asked of it since."""
+    """Serve S3 on loopback with one bucket.
+
+    ``s3(prefix)`` is a URI; ``s3.requests()`` returns the requests since the last call.
+    """
     server = pytest.importorskip("moto.server")
     from pyarrow import fs
 
@@ -112,7 +118,7 @@ def s3():
 
 
 class Requests(logging.Handler):
-    """The requests that a server under test logs."""
+    """Record the requests that a server under test logs."""
 
     options = ""
 
@@ -133,21 +139,27 @@ class Requests(logging.Handler):
 
 @pytest.fixture(scope="session")
 def ray_session():
-    """A local Ray as a run starts one, but with a small object store and no dashboard; stopped at the session's end."""
+    """Start a local Ray as a run does, with a small object store and no dashboard.
+
+    It is stopped at the session's end.
+    """
     with local_ray.local_ray(
         num_cpus=len(os.sched_getaffinity(0)) + 1,
         include_dashboard=False,
         object_store_memory=200 * 2**20,
         _system_config={
             "metrics_report_interval_ms": 1000
-        },  # 10 s are long for a test that waits for them
+        },  # the default 10 s are long for a test that waits for them
     ):
         yield
 
 
 @pytest.fixture(scope="session")
 def phantom_root(tmp_path_factory) -> Path:
-    """A small synthetic data set: 48 training, 24 validation and 16 test images with a short side of 64 pixels."""
+    """Return a small synthetic data set: 48 training, 24 validation and 16 test images.
+
+    Their short side is 64 pixels.
+    """
     from chexseg.phantom import dataset
 
     root = tmp_path_factory.mktemp("phantom") / "data"
@@ -157,7 +169,7 @@ def phantom_root(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def uploaded(s3) -> Callable[[Path, str], RemotePath]:
-    """``uploaded(directory, prefix)``: a copy of a directory on the S3 server."""
+    """Return ``uploaded(directory, prefix)``, which copies a directory to the S3 server."""
     from chexseg.store.uris import connect
 
     def upload(directory: Path, prefix: str) -> RemotePath:
@@ -174,13 +186,13 @@ def uploaded(s3) -> Callable[[Path, str], RemotePath]:
 
 @pytest.fixture(scope="session")
 def phantom_uri(uploaded, phantom_root) -> str:
-    """The small synthetic data set on the S3 server."""
+    """Return the small synthetic data set on the S3 server."""
     return uploaded(phantom_root, "phantom").uri
 
 
 @pytest.fixture(scope="session")
 def covid_root() -> Path:
-    """The small real data set beside the repository."""
+    """Return the small real data set beside the repository."""
     root = SHARED / "covid-cxr"
     if not root.is_dir():
         pytest.skip("../shared/covid-cxr is not beside this checkout")
@@ -189,7 +201,10 @@ def covid_root() -> Path:
 
 @pytest.fixture(scope="session")
 def write_dicom() -> Callable[..., Path]:
-    """``write_dicom(path, stored_HW, photometric, **elements)``: a digital radiograph of 12 bits; its path."""
+    """Return ``write_dicom(path, stored_HW, photometric, **elements)``.
+
+    It writes a digital radiograph of 12 bits and returns its path.
+    """
     pydicom = pytest.importorskip("pydicom")
 
     def write(
@@ -219,13 +234,13 @@ def study() -> StudyResults:
 
 @pytest.fixture(scope="session")
 def build():
-    """The builder, for studies of other shapes."""
+    """Return the builder, for studies of other shapes."""
     return build_study
 
 
 @pytest.fixture(params=["directory", pytest.param("s3", marks=pytest.mark.heavy)])
 def place(request, tmp_path) -> str:
-    """Where a new store may be: a directory, or a prefix of an S3 bucket."""
+    """Return where a new store may be: a directory, or a prefix of an S3 bucket."""
     if request.param == "directory":
         return str(tmp_path / "store")
     return request.getfixturevalue("s3")(f"stores/{uuid.uuid4().hex}")

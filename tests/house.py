@@ -1,4 +1,7 @@
-"""Counts of what the house rules forbid in ``chexseg/`` (docs/architecture.md). Run as ``python -m tests.house``."""
+"""Count violations of the rules for ``chexseg/``; run as ``python -m tests.house``.
+
+docs/architecture.md lists the rules.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "chexseg"
-#: Names that say how a value was come by, not what it is.
+#: Names that don't say what a value is.
 VAGUE = {"found", "told", "said", "mine", "about", "known", "own", "every", "held", "there"}
 RELATIVE = re.compile(r"(What|Whether|That|Where|How|Of)\b")
 MOST_VAGUE, LONGEST_LINE, LONGEST_MODULE, MOST_MODULES = 10, 100, 350, 14
 
 
 def vague_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Yield (line, name) of every variable, parameter and attribute that is bound to a vague name."""
+    """Yield (line, name) of each variable, parameter and attribute with a vague name."""
     for node in ast.walk(tree):
         names = {
             ast.Name: lambda node: node.id if isinstance(node.ctx, ast.Store) else None,
@@ -28,7 +31,7 @@ def vague_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def relative_docstrings(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Yield (line, first line) of every docstring that begins with a relative or a genitive word."""
+    """Yield (line, first line) of each docstring that begins with a relative or a genitive word."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             docstring = ast.get_docstring(node)
@@ -37,14 +40,14 @@ def relative_docstrings(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def long_lines(source: str) -> Iterator[tuple[int, str]]:
-    """Yield (line, text) of every line of more than 100 characters."""
+    """Yield (line, text) of each line of more than 100 characters."""
     for number, line in enumerate(source.splitlines(), start=1):
         if len(line) > LONGEST_LINE:
             yield number, line
 
 
 def imports(tree: ast.AST, modules: set[str]) -> set[str]:
-    """Return the modules of the package that a module imports, also inside functions and for typing."""
+    """Return the package's modules that a module imports, also in functions and for typing."""
     imported = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:

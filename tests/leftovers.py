@@ -1,4 +1,4 @@
-"""Find what a test session leaves behind: processes, temporary files, ports on which it listens."""
+"""Find what a test session leaves behind: processes, temporary files, open ports."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-#: Seconds that processes have to end in: the workers of a driver that was killed notice it only after a while.
+#: Seconds that processes have to end: workers of a killed driver notice its end late.
 PATIENCE = 60
-#: What PyTorch keeps for the next process, of each user once.
+#: What PyTorch keeps for the next process, once per user.
 CACHES = ("torchinductor_",)
 
 
 class Leftovers:
-    """Processes and temporary files that came into being after this object.
+    """Find processes and temporary files that were created after this object.
 
-    Processes are known by a variable of their environment, which all that this session starts inherit. Temporary files
-    are in a directory of this session, but for the short directories of Rays and their sockets.
+    Processes are identified by an environment variable, which they inherit from this session.
+    Temporary files are in a directory of this session, except the short directories of Rays and
+    their sockets.
     """
 
     def __init__(self) -> None:
@@ -35,7 +36,7 @@ class Leftovers:
         os.environ["TMPDIR"], tempfile.tempdir = str(self.temporary), None
 
     def wait(self) -> list[str]:
-        """A line for everything that is left once processes have had the time to end; none where all is well."""
+        """Wait for processes to end; return one line for each leftover."""
         deadline = time.monotonic() + PATIENCE
         while self.processes() and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -48,10 +49,10 @@ class Leftovers:
         shutil.rmtree(self.temporary, ignore_errors=True)
 
     def processes(self) -> dict[int, str]:
-        """Number -> command line of the living processes that this session has started."""
+        """Return number -> command line of the live processes that this session started."""
         started = {}
         for entry in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):  # it ended meanwhile, or is another user's
+            with suppress(OSError):  # it has ended, or belongs to another user
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
                 ends_with_us = (
                     int(entry.name) == os.getpid() or "multiprocessing.resource_tracker" in command
@@ -62,7 +63,7 @@ class Leftovers:
 
 
 def listening_ports() -> set[int]:
-    """TCP ports on which this process listens."""
+    """Return the TCP ports on which this process listens."""
     sockets = set()
     for link in Path("/proc/self/fd").iterdir():
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""The commands as a user types them: what they print, and with which exit code."""
+"""Test the commands as users type them: output and exit codes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.heavy  # each command in a process of its own
+pytestmark = pytest.mark.heavy  # each command in a separate process
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,7 +26,10 @@ def chexseg(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedPro
 
 
 def test_nothing_heavy_is_imported_before_a_command_runs():
-    code = "import sys, chexseg.cli; print(sorted({'ray', 'torch', 'pandas', 'plotly', 'pyarrow'} & set(sys.modules)))"
+    code = (
+        "import sys, chexseg.cli; print(sorted({'ray', 'torch', 'pandas', 'plotly', 'pyarrow'} & "
+        "set(sys.modules)))"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip()
         == "[]"

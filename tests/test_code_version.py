@@ -1,4 +1,4 @@
-"""Which chexseg a process runs, and how two are told apart."""
+"""Test which chexseg a process runs, and how two versions are distinguished."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def test_the_digest_is_of_the_source_files_and_nothing_else(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("field", ["version", "digest"])
 def test_other_code_is_refused_in_one_line_that_names_both(field):
-    mine = code_version.running()
-    code_version.require(replace(mine, directory="/on/another/host"))
-    other = replace(mine, **{field: "other"}, directory="/another/checkout")
+    version = code_version.running()
+    code_version.require(replace(version, directory="/on/another/host"))
+    other = replace(version, **{field: "other"}, directory="/another/checkout")
     with pytest.raises(
         UserError, match=r"found chexseg .*; expected chexseg .*/another/checkout"
     ) as refused:
         code_version.require(other)
-    assert mine.directory in str(refused.value) and "\n" not in str(refused.value)
+    assert version.directory in str(refused.value) and "\n" not in str(refused.value)
 
 
 @pytest.mark.heavy
@@ -62,7 +62,10 @@ def test_a_checkout_that_is_not_installed_still_runs_from_its_directory(tmp_path
         tmp_path / "chexseg",
         ignore=shutil.ignore_patterns("__pycache__"),
     )
-    code = "import runpy, chexseg; runpy.run_module('chexseg', run_name='other'); import sys; print(chexseg.__file__, sys.path[0])"
+    code = (
+        "import runpy, chexseg; runpy.run_module('chexseg', run_name='other'); import sys; "
+        "print(chexseg.__file__, sys.path[0])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,

@@ -1,4 +1,4 @@
-"""The house rules hold: names, docstrings, line lengths, sizes, no mutual imports (tests.house counts)."""
+"""Check the house rules: names, docstrings, line lengths, sizes, no mutual imports."""
 
 from __future__ import annotations
 

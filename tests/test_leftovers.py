@@ -1,4 +1,4 @@
-"""The check at a test session's end sees a process, a port and a file that are left, and nothing once they are gone."""
+"""Test that the session's last check finds a leftover process, port and file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests import leftovers
 
 def test_everything_that_is_left_is_named(monkeypatch):
     for name in ("CHEXSEG_TEST_SESSION", "TMPDIR"):
-        monkeypatch.setenv(name, os.environ[name])  # restored after, as is
+        monkeypatch.setenv(name, os.environ[name])  # restored afterwards, unchanged
     monkeypatch.setattr(tempfile, "tempdir", tempfile.tempdir)
     monkeypatch.setattr(leftovers, "PATIENCE", 0.2)
     before = leftovers.Leftovers()
-    # As Ray's daemons are: of a session of their own.
+    # Ray's daemons are also in a separate session.
     command = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
     with (
         subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE) as process,
@@ -32,5 +32,5 @@ def test_everything_that_is_left_is_named(monkeypatch):
     assert port in listening - leftovers.listening_ports()
     expected = [f"process {process.pid}: {' '.join(command)}", f"file {file.name}"]
     assert set(expected) <= set(left)
-    assert not set(expected) & set(before.wait())  # other tests may run beside this one
+    assert not set(expected) & set(before.wait())  # other tests may run at the same time
     before.close()

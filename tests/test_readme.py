@@ -1,4 +1,4 @@
-"""The README's layout lists every package, each with the first line of its docstring."""
+"""Check that the README lists all packages, each with the first line of its docstring."""
 
 from __future__ import annotations
 

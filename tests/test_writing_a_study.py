@@ -1,7 +1,7 @@
-"""docs/writing-a-study.md: its studies plan, and its commands and mistakes are answered as it says.
+"""Test docs/writing-a-study.md: its studies plan, and its commands give the output it quotes.
 
-Its yaml blocks begin with the name of their file. A diff block is a mistake made in the file that stood last; what is told of
-it stands in the block after.
+Its yaml blocks begin with their file's name. A diff block is a mistake made in the previous file,
+and the next block quotes the resulting error line.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DATA = {"train": "a", "valid": "b", "test": "c"}
 
 @pytest.fixture
 def files(tmp_path, monkeypatch) -> Path:
-    """A directory to write studies into, which is where the page's commands are given."""
+    """Return a directory for studies, which is where the page's commands are run."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -52,7 +52,7 @@ def test_every_study_of_the_page_plans(files):
 
 
 def test_every_mistake_of_the_page_is_told_as_it_says(files):
-    told = 0
+    checked = 0
     for number, (kind, text) in enumerate(BLOCKS):
         if kind == "yaml":
             path = write(text)
@@ -69,8 +69,8 @@ def test_every_mistake_of_the_page_is_told_as_it_says(files):
             planned(path, [])
         assert f"chexseg: {caught.value}\n" == BLOCKS[number + 1][1]
         path.write_text(right)
-        told += 1
-    assert told >= 3
+        checked += 1
+    assert checked >= 3
 
 
 def test_every_plan_of_the_page_has_the_cells_that_it_shows(files):
@@ -87,21 +87,21 @@ def test_every_plan_of_the_page_has_the_cells_that_it_shows(files):
         ]
         answer = text[command.end() :]
         try:
-            found = planned(path, overrides)
+            study_plan = planned(path, overrides)
         except UserError as error:
             assert answer == f"chexseg: {error}\n"
         else:
             assert answer.splitlines()[0].startswith(
-                f"{found.study.name}: {len(found.cells)} distinct cell"
+                f"{study_plan.study.name}: {len(study_plan.cells)} distinct cell"
             )
-            for line in sharing_text(found):
+            for line in sharing_text(study_plan):
                 assert line in answer.splitlines()
             cells = [
                 re.match(r"  (\S.*?)  +(done|missing|stale: .*)$", line)
                 for line in answer.splitlines()
             ]
             assert [match[1] for match in cells if match] in (
-                [cell.name for cell in found.cells],
+                [cell.name for cell in study_plan.cells],
                 [],
             )
         shown += 1

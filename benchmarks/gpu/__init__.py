@@ -1,1 +1,1 @@
-"""What one GPU does with chexseg's work: `run.sh` measures it and writes one Markdown table."""
+"""Measure chexseg's work on one GPU: `run.sh` writes one Markdown table."""

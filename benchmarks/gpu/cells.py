@@ -90,10 +90,10 @@ class BareCell(Training):
 
 
 class FusedCells(Training):
-    """So many cells as one model: `vmap` over stacked weights, so convolutions become grouped.
+    """Train several cells as one model: `vmap` over stacked weights makes grouped convolutions.
 
-    Every cell has its batch statistics, its dropout and, as Adam works by element, its optimiser.
-    The layout is contiguous: the replicas' axis stands between batch and channels.
+    Each cell has separate batch statistics and dropout. Adam works by element, so its state is
+    separate too. The layout is contiguous: the replicas' axis is between batch and channels.
     """
 
     def __init__(
@@ -141,8 +141,8 @@ class FusedCells(Training):
             return losses.class_average_dice(logits_NKHW, masks_NKHW)
 
         with self.autocast():
-            every = vmap(one, randomness="different")
-            return every(self.parameters, self.buffers, images_EBCHW, masks_EBKHW)
+            cell_losses = vmap(one, randomness="different")
+            return cell_losses(self.parameters, self.buffers, images_EBCHW, masks_EBKHW)
 
 
 def without_dropout(model: nn.Module) -> None:

@@ -139,11 +139,11 @@ def drawn_row(
 
     def three(run: Callable[[], None]) -> list[Tensor]:
         seed(SEED)
-        found = []
+        weights = []
         for _ in range(3):
             run()
-            found.append(result.clone())
-        return found
+            weights.append(result.clone())
+        return weights
 
     eager = three(step)
     captured_step = CapturedStep(step, context.device, generators=generators)

@@ -22,7 +22,7 @@ Call = Callable[[Tensor], Tensor]
 
 def tasks(context: Context) -> list[Task]:
     """Return the part's tasks: of each kind first what decides, then the other settings."""
-    found = []
+    tasks_of_kinds = []
     for precision, batch in ((BFLOAT16, 64), (TF32, 64), (TF32, 32), (BFLOAT16, 256)):
         for what in KINDS:
             if what in WALKS and batch == 256:
@@ -30,8 +30,10 @@ def tasks(context: Context) -> list[Task]:
             for captured in (False, True):
                 run = partial(measure, context, what, precision, batch, captured)
                 how = "captured" if captured else "eager"
-                found.append(Task(f"{what}, {precision.name}, batch {batch}, {how}", run, 3))
-    return found
+                tasks_of_kinds.append(
+                    Task(f"{what}, {precision.name}, batch {batch}, {how}", run, 3)
+                )
+    return tasks_of_kinds
 
 
 def measure(

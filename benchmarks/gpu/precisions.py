@@ -1,4 +1,4 @@
-"""The precisions and memory layouts that steps are measured in, and how cuDNN is set for them."""
+"""Define the precisions and memory layouts of measured steps, and cuDNN's settings for them."""
 
 from __future__ import annotations
 

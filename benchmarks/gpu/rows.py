@@ -34,10 +34,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Task:
-    """What measures one row or a few. Names are unique in a part.
+    """Describe a task that measures one row or a few; its name is unique in a part.
 
-    seconds: what it is expected to take; it is skipped where less time is left. limit: seconds
-    after which the driver ends it; by default three times as many, at least 40.
+    seconds: its expected time; it is skipped where less time is left. limit: seconds after which
+    the driver ends it; by default three times as many, at least 40.
     """
 
     name: str

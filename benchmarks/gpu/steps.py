@@ -24,19 +24,19 @@ GOALS = {"TF32": "7 ms", "bfloat16": "5 ms"}
 
 def tasks(context: Context) -> list[Task]:
     """Return the part's tasks, the most telling first."""
-    found = []
+    part_tasks = []
     for precision in CHANNELS_LAST + CONTIGUOUS:
         seconds = 8 if precision.channels_last else 5
         label = precision.label
-        found += [
+        part_tasks += [
             Task(f"bare eager, {label}", partial(bare, context, precision, False), seconds),
             Task(f"bare captured, {label}", partial(bare, context, precision, True), 3),
             Task(f"whole step captured, {label}", partial(whole, context, precision), 3),
         ]
     for precision in CHANNELS_LAST:
         run = partial(today, context, precision)
-        found.append(Task(f"chexseg's own step, {precision.label}", run, 6))
-    return found
+        part_tasks.append(Task(f"chexseg's own step, {precision.label}", run, 6))
+    return part_tasks
 
 
 def step_row(what: str, precision: Precision, batch: int, ms: float, more: str = "") -> Row:

@@ -19,15 +19,15 @@ COUNTS = (1, 2, 4, 8)
 
 def tasks(context: Context) -> list[Task]:
     """Return the part's tasks; one task goes through all counts, and builds on what it has."""
-    found = [
+    part_tasks = [
         Task(f"streams, {precision.label}", partial(on_streams, context, precision), 14, 60)
         for precision in (BFLOAT16, TF32)  # the two of the goals
     ]
     for precision in CONTIGUOUS[:2]:
         for count in (2, 4, 8):
             run = partial(fused, context, precision, count)
-            found.append(Task(f"fused, {count} cells, {precision.name}", run, 8))
-    return found
+            part_tasks.append(Task(f"fused, {count} cells, {precision.name}", run, 8))
+    return part_tasks
 
 
 class Group:

@@ -52,7 +52,7 @@ KINDS = {
 
 def tasks(context: Context) -> list[Task]:
     """Return the part's tasks: of each training first what decides, then the other settings."""
-    found = []
+    part_tasks = []
     rounds = [(index, name) for index in range(4) for name in KINDS]
     for index, name in rounds:
         build, batches, precisions, goal, seconds = KINDS[name]
@@ -62,9 +62,9 @@ def tasks(context: Context) -> list[Task]:
         precision, batch = settings[index]
         arguments = (context, name, build, precision, batch, goal)
         label = f"{name}, {precision.name}, batch {batch}"
-        found.append(Task(f"stage, {label}", partial(measure, *arguments, False), seconds))
-        found.append(Task(f"captured, {label}", partial(measure, *arguments, True), 4))
-    return found
+        part_tasks.append(Task(f"stage, {label}", partial(measure, *arguments, False), seconds))
+        part_tasks.append(Task(f"captured, {label}", partial(measure, *arguments, True), 4))
+    return part_tasks
 
 
 def measure(

@@ -1,4 +1,4 @@
-"""The paper's whole grid of cells with counts that hit given IoUs, for tests alone."""
+"""Build the paper's whole grid of cells with counts that give chosen IoUs, for tests only."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ INITS = ("random", "imagenet", "moco", "chexpert")
 FULL = {"random": 0.18, "imagenet": 0.23, "moco": 0.235, "chexpert": 0.263}
 STUDENT = {"random": (0.15, 0.2, 0.21), "moco": (0.2, 0.245, 0.25), "chexpert": (0.23, 0.255, 0.27)}
 FRACTIONS = (0.001, 0.01, 0.1)
-#: The three at which the paper has radiologists below CheXseg; elsewhere they are above it.
+#: The three pathologies on which the paper's radiologists score below CheXseg.
 RADIOLOGISTS = {"Atelectasis": 0.12, "Airspace Opacity": 0.23, "Pleural Effusion": 0.21}
-#: Expert pixels of a pathology in an image.
+#: Expert pixels per pathology and image.
 PIXELS = 2000
 
 
 def counts_of(iou_CK: np.ndarray, images: int, noise: float = 0.0, seed: int = 0) -> np.ndarray:
-    """counts_CIK3 with as many predicted as expert pixels everywhere and the given pooled IoU, but for rounding. noise: how
-    far single images lie from it."""
+    """Return counts_CIK3 with the given pooled IoU, up to rounding.
+
+    As many pixels are predicted as the experts marked. `noise` is the deviation of single images.
+    """
     generator = np.random.default_rng(seed)
     shift_CIK = generator.normal(0, noise, (len(iou_CK), images, iou_CK.shape[1]))
     at_CIK = np.clip(
@@ -37,7 +39,10 @@ def counts_of(iou_CK: np.ndarray, images: int, noise: float = 0.0, seed: int = 0
 def papers_study(
     trials: int = 3, images: int = 40, pathologies=PATHOLOGIES, spread: float = 0.01
 ) -> StudyResults:
-    """Tables 1 and 2 and Figures 3 to 5 with the published values where there are any, spread over trials."""
+    """Return Tables 1 and 2 and Figures 3 to 5, with the published values where they exist.
+
+    The values are the means over trials.
+    """
     rows: list[tuple] = []
     levels: list[list[float]] = []
 
@@ -74,8 +79,10 @@ def papers_study(
                     [TABLE1[name][column][at] for name in pathologies],
                 )
     for init in INITS:
-        own = [TABLE1[name][2] for name in pathologies] if init == "chexpert" else flat(FULL[init])
-        add("full", None, 1.0, init, 0, np.nan, own)
+        expert_iou = (
+            [TABLE1[name][2] for name in pathologies] if init == "chexpert" else flat(FULL[init])
+        )
+        add("full", None, 1.0, init, 0, np.nan, expert_iou)
     for (method, init, number), (level, _) in TABLE2.items():
         add("weak", method, 0.0, init, number, np.nan, flat(level))
     for init, of_init in STUDENT.items():
@@ -113,7 +120,7 @@ def papers_study(
 
 
 def achieved(results: StudyResults, **settings) -> np.ndarray:
-    """The mIoU of the cells with these settings."""
+    """Return the mIoU of the cells with these settings."""
     chosen = np.logical_and.reduce(
         [results.cells[name].to_numpy() == value for name, value in settings.items()]
     )

@@ -1,4 +1,4 @@
-"""Stores with scores that nobody computed: every cell predicts the experts' masks, moved by a number of pixels of its own."""
+"""Build stores with synthetic scores: each cell predicts the experts' masks, shifted by rows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def plan_of(path: Path, data: Path, store: Store, *overrides: str) -> Plan:
 
 
 def score(store: Store, plan: Plan, data: Path, cells: list[Cell], shift: int = 2) -> None:
-    """Scores of these cells, counted as `stages.score` does; trial t at p is off by shift + t rows, one less at p = 1."""
+    """Score cells as `stages.score` does.
+
+    Trial t at p is shifted by shift + t rows, and by one row less at p = 1.
+    """
     import torch
 
     truth = chexlocalize.read(data / chexlocalize.FILES["test"])

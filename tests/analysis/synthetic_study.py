@@ -1,4 +1,4 @@
-"""A synthetic study: blobs as expert masks, predictions that miss them by a known amount, counted for real."""
+"""Build a synthetic study: blobs as expert masks, and predictions with a known error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def ellipse(centre: tuple[float, float], radius: tuple[float, float]) -> np.ndar
 
 
 def film(seed: int) -> np.ndarray:
-    """Something like a frontal radiograph: bright body, dark lungs, a heart, ribs, noise."""
+    """Return an image like a frontal radiograph: bright body, dark lungs, a heart, ribs, noise."""
     generator = np.random.default_rng(seed)
     y_HW, x_HW = np.mgrid[:SIDE, :SIDE] / SIDE
     out_HW = 150 * ellipse((0.62, 0.5), (0.6, 0.47)).astype(float) + 15
@@ -40,7 +40,10 @@ def build_study(
     absent=(),
     drop=("irnet p=0.9 trial 1",),
 ) -> StudyResults:
-    """A study whose quality rises with p and falls at p = 1; `absent` pathologies have no expert pixel; `drop` cells failed."""
+    """Return a study whose quality rises with p and falls at p = 1.
+
+    `absent` pathologies have no expert pixel. Cells in `drop` have failed.
+    """
     pathologies = tuple(pathologies)
     image_ids = tuple(
         f"patient{64541 + i // 2}_study1_view{1 + i % 2}_frontal" for i in range(images)
@@ -108,13 +111,24 @@ def build_study(
     cells = pd.DataFrame(
         [
             {
-                "cell": f"{index:064x}", "name": name, "method": method, "weak": weak, "p": p, "trial": trial,
-                "init": "chexpert", "weak_images": weak_images, "fraction": fraction, "epochs": 20,
-                "other": "", "selection_miou": level / 2,
+                "cell": f"{index:064x}",
+                "name": name,
+                "method": method,
+                "weak": weak,
+                "p": p,
+                "trial": trial,
+                "init": "chexpert",
+                "weak_images": weak_images,
+                "fraction": fraction,
+                "epochs": 20,
+                "other": "",
+                "selection_miou": level / 2,
             }
-            for index, (name, method, weak, p, trial, weak_images, fraction, level) in enumerate(rows)
+            for index, (name, method, weak, p, trial, weak_images, fraction, level) in enumerate(
+                rows
+            )
         ]
-    )  # fmt: skip
+    )
     stages = [
         ("ingest", 4.2),
         ("classify", 61.0),

@@ -1,4 +1,4 @@
-"""Every verdict on studies made so that a claim is true, false or undecided; which arms are compared; what is lacking."""
+"""Test each claim's verdict: true, false or undecided; which arms are compared; missing arms."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PIXELS, PATIENTS = 10_000, 40
 
 
 def counts_IK3(iou_IK: np.ndarray) -> np.ndarray:
-    """Counts with these IoU, of masks that all have `PIXELS`."""
+    """Return counts with these IoUs, of masks of `PIXELS` pixels."""
     intersection_IK = np.round(2 * PIXELS * iou_IK / (1 + iou_IK)).astype(np.int64)
     return np.stack(
         [
@@ -41,7 +41,10 @@ def counts_IK3(iou_IK: np.ndarray) -> np.ndarray:
 def study(
     arms: list[dict], names=("Edema", "Atelectasis"), trials=3, noise=0.004, radiologists=None
 ) -> StudyResults:
-    """Arms with the mIoU `iou`; trials and images scatter by `noise`, images alike in all arms. The rest are settings."""
+    """Return a study of arms with the mIoU `iou`.
+
+    Trials and images scatter by `noise`; images scatter equally in all arms.
+    """
     generator = np.random.default_rng(3)
     images_I1 = generator.normal(0, 0.03, (PATIENTS, 1))
     rows, counts = [], []
@@ -192,7 +195,7 @@ def test_verdicts_are_what_the_study_was_made_to_show(name, wanted, arms):
         (REPRODUCED, 0.29, 0.35),  # 70%
         (NOT_REPRODUCED, 0.19, 0.35),  # 20%
         (NOT_REPRODUCED, 0.14, 0.10),  # no gap
-        (UNDECIDED, 0.151, 0.152),  # no gap that could be told
+        (UNDECIDED, 0.151, 0.152),  # no significant gap
     ],
 )
 def test_the_gap_closed_is_judged_by_its_interval(wanted, iou, readers):
@@ -214,13 +217,14 @@ def test_pathologies_are_compared_with_the_radiologists_one_by_one():
         (above, (REPRODUCED, REPRODUCED)),
         (0.6 - above, (NOT_REPRODUCED, NOT_REPRODUCED)),
     ):
-        found = {c.name: c for c in claims(study([mixed(0.3)], PATHOLOGIES, radiologists=readers))}
+        made = study([mixed(0.3)], PATHOLOGIES, radiologists=readers)
+        by_name = {claim.name: claim for claim in claims(made)}
         assert (
-            found["above-radiologists"].verdict,
-            found["below-radiologists"].verdict,
+            by_name["above-radiologists"].verdict,
+            by_name["below-radiologists"].verdict,
         ) == verdicts
         assert [
-            len(found[name].comparisons) for name in ("above-radiologists", "below-radiologists")
+            len(by_name[name].comparisons) for name in ("above-radiologists", "below-radiologists")
         ] == [3, 7]
 
 
@@ -228,14 +232,14 @@ def test_a_pathology_without_an_expert_mask_is_not_compared():
     made = study([mixed(0.3)], ("Edema", "Lung Lesion", "Atelectasis"), radiologists=0.4)
     made.counts_CIK3[:, :, 1, ::2] = 0
     made.radiologists_IK3[:, 1, ::2] = 0
-    found = {claim.name: claim for claim in claims(made)}
-    assert [c.pair.text for c in found["below-radiologists"].comparisons] == [
+    by_name = {claim.name: claim for claim in claims(made)}
+    assert [c.pair.text for c in by_name["below-radiologists"].comparisons] == [
         "Edema, CheXseg minus radiologists"
     ]
 
 
 def test_nothing_is_chosen_on_the_test_set():
-    """The arm that is best on the test set is the worst on the selection images."""
+    """Check with an arm that is best on the test set and worst on the selection images."""
     claim = verdict(
         "order",
         weak(0.15),
@@ -255,8 +259,11 @@ def test_nothing_is_chosen_on_the_test_set():
 
 
 def test_of_several_numbers_of_images_the_largest_is_taken():
-    arms = [weak(0.3 if n == 100 else 0.1, init=i, weak_images=n, other=f"init={i} weak_images={n}")
-            for i in ("chexpert", "random") for n in (100, 2000)]  # fmt: skip
+    arms = [
+        weak(0.3 if n == 100 else 0.1, init=i, weak_images=n, other=f"init={i} weak_images={n}")
+        for i in ("chexpert", "random")
+        for n in (100, 2000)
+    ]
     claim = verdict("init", *arms)
     assert [c.pair.first.weak_images for c in claim.comparisons] == [2000]
     claim = verdict("student", full(0.26), student(0.2, 0.1), student(0.3, 0.25))
@@ -289,13 +296,13 @@ def test_a_single_trial_leaves_everything_undecided_and_says_why():
 
 
 def test_what_is_lacking_is_named():
-    found = {claim.name: claim for claim in claims(study([full(0.26)]))}
-    assert all(claim.verdict == NO_DATA for claim in found.values())
-    assert found["order"].lacking == ("weak (p = 0)", "mixed (0 < p < 1)")
-    assert "the radiologists’ masks" in found["gap"].lacking
-    assert "CheXpert’s encoder" in found["irnet"].because
+    by_name = {claim.name: claim for claim in claims(study([full(0.26)]))}
+    assert all(claim.verdict == NO_DATA for claim in by_name.values())
+    assert by_name["order"].lacking == ("weak (p = 0)", "mixed (0 < p < 1)")
+    assert "the radiologists’ masks" in by_name["gap"].lacking
+    assert "CheXpert’s encoder" in by_name["irnet"].because
     assert (
-        summary(list(found.values()))
+        summary(list(by_name.values()))
         == f"Of {len(PAPER)} claims of the paper: {len(PAPER)} without data here."
     )
 

@@ -1,4 +1,7 @@
-"""95% intervals cover the truth in 93 to 97% of 1,000 simulated studies, whose patients and trials are drawn anew."""
+"""Check that 95% intervals cover the truth in 93 to 97% of 1,000 simulated studies.
+
+Patients and trials are drawn anew for each study.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,10 @@ PATIENTS, PATHOLOGIES, STUDIES = 400, 2, 1000
 
 @dataclass(frozen=True)
 class World:
-    """A population of patients with two images each, and how well trials segment them.
+    """Simulate a population of patients with two images each, and how well trials segment them.
 
-    A trial is good or bad as a whole, a patient easy or hard for all trials, and the two meet by chance.
+    A trial has a quality for all patients, and a patient a difficulty for all trials. Their
+    interaction is random.
     """
 
     true_PIK: np.ndarray
@@ -32,7 +36,7 @@ class World:
         return cls(true_PIK, generator.normal(0.3, 0.8, (PATIENTS, 1, PATHOLOGIES)), between_trials)
 
     def trials(self, generator: np.random.Generator, number: int) -> np.ndarray:
-        """counts_TPIK3 of new trials on the whole population."""
+        """Return counts_TPIK3 of new trials on the whole population."""
         shape = (number, *self.true_PIK.shape)
         skill = (
             self.ease_PIK
@@ -69,18 +73,18 @@ def test_intervals_cover_the_truth_in_95_percent_of_studies(between_trials):
         values_T, sampled_BT = study.values_TK[:, -1], study.sampled_BTK[..., -1]
         weights_P = np.bincount(drawn, minlength=PATIENTS).astype(float)
         truth = {
-            # Other trials on the same patients; the same trials on all patients; other trials on all patients.
+            # New trials, same patients; same trials, all patients; new trials, all patients.
             "trials": float(
                 miou_T((weights_P @ sums_PR).reshape(200, 1, 1, PATHOLOGIES, 3)).mean()
             ),
             "patients": float(miou_T(whole_TPIK3).mean()),
             "both": population,
         }
-        found = {
+        intervals = {
             "trials": t_interval(values_T),
             "patients": bootstrap_t(float(values_T.mean()), sampled_BT.mean(axis=1), 120)[0],
             "both": crossed(values_T[:, None], sampled_BT[..., None], 120).interval([1.0])[0],
         }
-        for name, interval in found.items():
+        for name, interval in intervals.items():
             covered[name] += interval.low <= truth[name] <= interval.high
     assert all(0.93 <= number / STUDIES <= 0.97 for number in covered.values()), covered

@@ -1,4 +1,4 @@
-"""What a study shows of the paper's first claim is said as it is."""
+"""Test the headline: a plain statement of what the study shows of the paper's first claim."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from chexseg.analysis.claims.headline import headline, headline_rows, verdict
 
 
 def test_headline_takes_roles_by_selection_and_says_what_is_resolved(study):
-    found = headline(study, replicates=200)
-    assert {role: (arm.weak, arm.p) for role, arm in found.roles.items() if role != "best"} == {
+    summary = headline(study, replicates=200)
+    assert {role: (arm.weak, arm.p) for role, arm in summary.roles.items() if role != "best"} == {
         "weak": ("cam", 0.0),
         "full": (None, 1.0),
         "chexseg": ("cam", 0.9),
     }
-    sentences = verdict(found)
+    sentences = verdict(summary)
     assert "shows here" in sentences[0]
     # Two trials: t(0.975, 1) is 12.7, and the two steps share Holm's correction.
     assert all(
@@ -25,12 +25,12 @@ def test_headline_takes_roles_by_selection_and_says_what_is_resolved(study):
 
 
 def test_steps_are_resolved_where_trials_and_patients_agree(build):
-    found = headline(
+    summary = headline(
         build(pathologies=("Edema", "Consolidation"), trials=6, images=60, students=False, drop=())
     )
-    assert found.resolved("Full minus weak")
-    assert found.adjusted["Full minus weak"] >= found.steps["Full minus weak"].p
-    assert "resolved, p < 0.001 by Holm." in verdict(found)[1]
+    assert summary.resolved("Full minus weak")
+    assert summary.adjusted["Full minus weak"] >= summary.steps["Full minus weak"].p
+    assert "resolved, p < 0.001 by Holm." in verdict(summary)[1]
 
 
 def test_verdict_says_when_the_order_does_not_show(study):

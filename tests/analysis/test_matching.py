@@ -1,4 +1,4 @@
-"""Image ids of two sources: equal, equal but for an image's ending, or a mistake."""
+"""Test matching of image ids: equal, equal but for the file's suffix, or an error."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from chexseg.errors import UserError
 
 def test_ids_match_as_they_are_or_without_an_ending():
     truth = ["a", "b.png", "c", "1.2.840.3", "e"]
-    found = match(truth, ["a", "b", "c.JPG", "1.2.840.3.dcm", "f.jpeg"], "gt.json", "pred.json")
-    assert found.renamed == {"b": "b.png", "c.JPG": "c", "1.2.840.3.dcm": "1.2.840.3"}
-    assert found.missing == ("e",) and found.unknown == ("f.jpeg",)
-    assert found.notes == (
-        "pred.json: 3 image ids are matched without their suffixes (1.2.840.3.dcm is 1.2.840.3, ...)",
-    )  # fmt: skip
+    matches = match(truth, ["a", "b", "c.JPG", "1.2.840.3.dcm", "f.jpeg"], "gt.json", "pred.json")
+    assert matches.renamed == {"b": "b.png", "c.JPG": "c", "1.2.840.3.dcm": "1.2.840.3"}
+    assert matches.missing == ("e",) and matches.unknown == ("f.jpeg",)
+    assert matches.notes == (
+        "pred.json: 3 image ids are matched without their suffixes (1.2.840.3.dcm is 1.2.840.3, "
+        "...)",
+    )
 
 
 def test_equal_ids_need_no_note():
-    found = match(["a.jpg", "a.png"], ["a.png", "a.jpg"], "gt.json", "pred.json")
-    assert found.renamed == {} and not (found.missing or found.unknown or found.notes)
+    matches = match(["a.jpg", "a.png"], ["a.png", "a.jpg"], "gt.json", "pred.json")
+    assert matches.renamed == {} and not (matches.missing or matches.unknown or matches.notes)
 
 
 @pytest.mark.parametrize(

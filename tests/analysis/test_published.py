@@ -1,4 +1,4 @@
-"""The paper's figures agree with each other."""
+"""Check that the paper's published figures agree with each other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from chexseg.pathologies import PATHOLOGIES
 @pytest.mark.parametrize("p", [*published.TABLE1_P, 1])
 def test_printed_average_is_the_mean_of_the_printed_rows(method, p):
     mean = np.mean([table1(name, method, p) for name in PATHOLOGIES])
-    # The paper's own rounding is off by 0.002 in one column (CAM, p = 0.6); a mistyped digit would show as 0.001 x 10.
+    # The paper's rounding is off by 0.002 in one column (CAM, p = 0.6). A mistyped digit would show
+    # as 0.001 x 10.
     assert table1("Avg. IoU", method, p) == pytest.approx(
         mean, abs=0.0021 if (method, p) == ("cam", 0.6) else 6e-4
     )
@@ -47,7 +48,7 @@ def test_captions_agree_with_table_2():
 
 
 def test_gap_closed_follows_from_the_headlines():
-    """What the paper and the poster print implies the same mIoU of the radiologists."""
+    """Check that paper and poster imply the same mIoU of the radiologists."""
     implied = []
     for prefix in ("", "poster "):
         value = {

@@ -1,4 +1,7 @@
-"""The radiologists' masks beside a study's scores: counted where their file has what the study tests, or left out."""
+"""Test scores of the radiologists' masks: counted for the images that the study tests.
+
+They are left out where the file lacks what the study tests.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ NAMES = ("Edema", "Cardiomegaly", "Support Devices")
 
 @pytest.fixture
 def root(phantom_root, tmp_path) -> Path:
-    """A data root with the test set's masks, and the radiologists' to be changed."""
+    """Return a data root with the test set's masks and an editable copy of the radiologists'."""
     (tmp_path / "CheXlocalize").mkdir()
     for name in ("test", "radiologists"):
         (tmp_path / chexlocalize.FILES[name]).write_bytes(

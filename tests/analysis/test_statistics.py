@@ -1,4 +1,7 @@
-"""Every statistic on 3 images x 2 pathologies x 2 trials, worked by hand; the bootstrap by simulation and invariants."""
+"""Test all statistics on 3 images x 2 pathologies x 2 trials, by hand.
+
+The bootstrap is tested by simulation and invariants.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,8 @@ def test_pooled_iou_is_undefined_without_union_and_on_demand_without_expert():
 
 
 def test_per_image_iou_counts_the_images_it_names():
-    # Trial 0, true positives: (2/6 + 4/4) / 2 and 1/4. All: image 2's false positive counts 0; the missed mask too.
+    # Trial 0, true positives: (2/6 + 4/4) / 2 and 1/4. All: image 2's false positive counts as 0,
+    # and so does the missed mask.
     assert per_image_iou(COUNTS_TIK3)[0] == pytest.approx([2 / 3, 1 / 4])
     assert per_image_iou(COUNTS_TIK3, "all")[0] == pytest.approx([4 / 9, 1 / 8])
     assert np.isnan(per_image_iou(COUNTS_TIK3[:, :2])[:, 1]).all()
@@ -78,7 +82,7 @@ def test_patient_is_what_stands_before_the_study():
 
 
 def test_bootstrap_draws_patients_with_all_their_images():
-    # Two patients: a sample is both (1/2), twice the first (1/4) or twice the second (1/4).
+    # Two patients: a sample is both (1/2), the first twice (1/4) or the second twice (1/4).
     values_B = miou(bootstrap_iou(COUNTS_TIK3[0], IDS, replicates=4000))[0]
     both = (6 / 13 + 1 / 9) / 2
     first = (2 / (7 + 4 - 2) + 0) / 2
@@ -109,7 +113,8 @@ def test_bootstrap_equals_resampling_rows_in_a_loop():
 
 
 def test_bootstrap_t_by_hand():
-    # Four replicates 0, 0, 0.3, 0.5 with mean 0.2: variance (0.04 + 0.04 + 0.01 + 0.09) / 3 = 0.06, of two patients 0.12.
+    # Replicates 0, 0, 0.3, 0.5 with mean 0.2: variance (0.04 + 0.04 + 0.01 + 0.09) / 3 = 0.06; of
+    # two patients 0.12.
     interval, p = bootstrap_t(0.2, np.array([0, 0, 0.3, 0.5, np.nan]), n=2)
     error = 0.12**0.5
     assert (interval.low, interval.high) == pytest.approx(
@@ -121,10 +126,10 @@ def test_bootstrap_t_by_hand():
 
 
 def test_arms_gather_trials_and_selection_chooses_without_test_scores(study):
-    found = arms(study)
-    assert sum(len(arm.indices) for arm in found) == len(study.cells)
-    cam = next(arm for arm in found if arm.weak == "cam" and arm.p == 0.9)
+    rows = arms(study)
+    assert sum(len(arm.indices) for arm in rows) == len(study.cells)
+    cam = next(arm for arm in rows if arm.weak == "cam" and arm.p == 0.9)
     assert cam.trials == (0, 1)
-    mixed = [arm for arm in found if arm.method == "mixed"]
+    mixed = [arm for arm in rows if arm.method == "mixed"]
     assert by_selection(mixed) == cam
     assert by_selection([]) is None

@@ -1,4 +1,4 @@
-"""Table 1's layout and the other tables' rows; writing never changes a number."""
+"""Test the layout of Table 1 and the rows of the other tables; writing never changes a number."""
 
 from __future__ import annotations
 
@@ -117,9 +117,9 @@ def test_variants_keep_encoders_apart(study):
         cells=pd.concat([study.cells, other]),
         counts_CIK3=np.concatenate([study.counts_CIK3, study.counts_CIK3 * 0]),
     )
-    found = study_tables.variants(both)
-    assert [variant.init for variant in found] == ["chexpert", "random"]
-    assert study_tables.table1_rows(both, found[0]).equals(study_tables.table1_rows(study))
+    variants = study_tables.variants(both)
+    assert [variant.init for variant in variants] == ["chexpert", "random"]
+    assert study_tables.table1_rows(both, variants[0]).equals(study_tables.table1_rows(study))
 
 
 def test_cells_table_has_a_row_a_cell(study):
@@ -170,7 +170,10 @@ def test_missing_cells_keep_their_reason(study):
 
 
 def with_cam_plus_plus(study, cells_of: str = "irnet", keep: bool = True):
-    """The study with a third kind of weak labels, whose cells are copies of another's; or with that in the other's place."""
+    """Return the study with a third kind of weak labels, as copies of another kind's cells.
+
+    The third kind is added, or replaces the other.
+    """
     chosen = (study.cells["weak"] == cells_of).to_numpy()
     third = study.cells[chosen].assign(
         weak="cam++", cell="c", name=study.cells["name"].str.replace(cells_of, "cam++")

@@ -1,4 +1,4 @@
-"""Writing to --out: whole or not at all, never over other files, and errors in one line."""
+"""Test writing to --out: complete or not at all, never over other files, errors in one line."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_an_empty_directory_is_filled_also_through_a_link_with_the_usual_mode(tm
 
 @pytest.mark.parametrize("name", [253 * "x", 300 * "x", "file/out"])
 def test_a_name_that_the_file_system_refuses_is_one_line(name, tmp_path):
-    """253 characters are allowed, but leave no room for a longer name within."""
+    """Check a name of 253 characters: allowed, but too long for the names derived from it."""
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError) as caught, new_directory(tmp_path / name) as directory:
         fill(directory)

@@ -1,4 +1,4 @@
-"""Machines that are really this one."""
+"""Provide machines that are emulated on this one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from tests.cluster.standins import Machine
 
 @pytest.fixture(scope="module")
 def machine():
-    there = Machine()
-    yield there
-    there.close()
+    machine = Machine()
+    yield machine
+    machine.close()

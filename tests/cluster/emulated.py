@@ -1,4 +1,4 @@
-"""A Ray cluster whose nodes are processes of this machine, and what is worked on where."""
+"""Emulate a Ray cluster whose nodes are processes of this machine."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from tests.cluster.standins import ROOT
 
 
 class Nodes:
-    """A head, whose driver is a process of its own, and workers that may be killed."""
+    """Run a head, whose driver is a separate process, and workers that may be killed."""
 
     def __init__(self, *cpus: int):
         self.top = Path(
             tempfile.mkdtemp(prefix="cxr-", dir="/tmp")
-        )  # short: Ray's sockets lie below it
-        # As drivers in other processes find it out; in this one a Ray of the session's may be on loopback.
+        )  # short: Ray puts its sockets below it
+        # Drivers in other processes resolve it like this. In this process, the session's Ray may be
+        # on loopback.
         common = {
             "object_store_memory": 100 * 2**20,
             "node_ip_address": services.node_ip_address_from_perspective(None),
@@ -35,9 +36,7 @@ class Nodes:
             "include_dashboard": False,
             **common,
         }
-        (
-            self.top / "ray"
-        ).mkdir()  # where Ray writes down a head's address, whatever its temp_dir is
+        (self.top / "ray").mkdir()  # where Ray writes a head's address, whatever its temp_dir is
         with mock.patch.dict(os.environ, RAY_TMPDIR=str(self.top)):
             self.cluster = Cluster(initialize_head=True, shutdown_at_exit=True, head_node_args=head)
         for count in cpus[1:]:
@@ -49,16 +48,16 @@ class Nodes:
 
     @property
     def head(self) -> str:
-        """Its node id; the driver connects there."""
+        """Return the head's node id; the driver connects to the head."""
         return self.cluster.head_node.node_id
 
     @property
     def workers(self) -> list[str]:
-        """Ids of all nodes but the head."""
+        """Return the ids of all nodes except the head."""
         return [node.node_id for node in self.cluster.worker_nodes]
 
     def count(self) -> int:
-        """Nodes that live, with those that have joined by themselves."""
+        """Return the number of live nodes, including those that have joined by themselves."""
         return sum(node["Alive"] for node in self.cluster.global_state.node_table())
 
     def node(self, node_id: str) -> Any:
@@ -68,8 +67,11 @@ class Nodes:
         self.cluster.remove_node(self.node(node_id), allow_graceful=False)
 
     def drain(self, node_id: str, seconds: int) -> None:
-        """Tell Ray that a node will be gone in so many seconds, as whoever gets a spot node's warning does."""
-        words = f"drain-node --address {self.address} --node-id {node_id} --deadline-remaining-seconds {seconds}"
+        """Announce to Ray that a node ends in `seconds`, as a spot notice does."""
+        words = (
+            f"drain-node --address {self.address} --node-id {node_id} --deadline-remaining-seconds "
+            f"{seconds}"
+        )
         command = [
             sys.executable,
             "-m",
@@ -79,11 +81,16 @@ class Nodes:
             "DRAIN_NODE_REASON_PREEMPTION",
         ]
         command += ["--reason-message", "a spot warning"]
-        environment = os.environ | {"RAY_ENABLE_AUTO_CONNECT": "1"}  # the command relies on it
+        environment = os.environ | {
+            "RAY_ENABLE_AUTO_CONNECT": "1"
+        }  # the command under test relies on it
         subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
 
     def working(self, store: Path, node_id: str) -> set[str]:
-        """What processes of a node work on: they hold its lock in a store in a directory. ``<stage>-<short key>``."""
+        """Return the stages that processes of a node are running, as ``<stage>-<short key>``.
+
+        These processes hold the stage's lock in a store in a directory.
+        """
         raylet = self.node(node_id).all_processes["raylet"][0].process.pid
         return {
             lock.stem
@@ -93,7 +100,7 @@ class Nodes:
         }
 
     def actors(self, name: str) -> set[str]:
-        """Ids of the nodes on which an actor of this class lives."""
+        """Return the ids of the nodes on which an actor of this class is alive."""
         table = self.cluster.global_state.actor_table(None, actor_state_name="ALIVE")
         return {
             actor["Address"]["NodeID"]
@@ -102,7 +109,7 @@ class Nodes:
         }
 
     def study(self, *words: object, first: str = "") -> subprocess.Popen[str]:
-        """`chexseg study run` on this cluster, in a process that first runs some Python."""
+        """Start `chexseg study run` on this cluster, in a process that first runs some Python."""
         code = f"import runpy; {first}\nrunpy.run_module('chexseg', run_name='__main__')"
         command = [
             sys.executable,
@@ -124,15 +131,15 @@ class Nodes:
 
 
 def _holders(path: Path) -> list[int]:
-    """Processes that have a file open."""
-    found = []
+    """Return the processes that have a file open."""
+    holders = []
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         try:
             if os.readlink(link) == str(path):
-                found.append(int(link.parts[2]))
-        except OSError:  # gone since
+                holders.append(int(link.parts[2]))
+        except OSError:  # ended since
             continue
-    return found
+    return holders
 
 
 def _parent(pid: int) -> int | None:

@@ -1,7 +1,8 @@
-"""Stand-ins for what a test of the cluster's commands can't have: another machine, and a `ray stop` that stops only ours.
+"""Stand-ins for another machine, and for a `ray stop` that stops only the test's own Ray.
 
-`ssh` runs the command on this machine, with another home. `rsync` copies what git would. `ray` is Ray's own, but that `start`
-is told of free ports and a directory of its own, and `stop` ends only what this `start` began: Ray's would end every Ray.
+`ssh` runs the command on this machine, with another home directory. `rsync` copies what git would.
+`ray` is the real one with two changes. `start` gets free ports and a separate directory, and `stop`
+ends only what this `start` began. The real `stop` would end every Ray.
 """
 
 from __future__ import annotations
@@ -52,10 +53,12 @@ RAY = """#!/bin/bash
 case "$1" in
 start)
     shift
-    # As a daemon, but one whose process is known. Ray gives a node 30 s to come up, too few on a busy machine.
+    # Run like a daemon, but with a known process. Ray gives a node 30 s to start, too few on a
+    # busy machine.
     for _ in 1 2 3; do
-        setsid {python} -m ray.scripts.scripts start --num-cpus=3 "$@" --port={port} --dashboard-port={dashboard} \\
-            --dashboard-agent-listen-port={agent} --temp-dir={temporary} --object-store-memory=200000000 \\
+        setsid {python} -m ray.scripts.scripts start --num-cpus=3 "$@" --port={port} \\
+            --dashboard-port={dashboard} --dashboard-agent-listen-port={agent} \\
+            --temp-dir={temporary} --object-store-memory=200000000 \\
             --block > {temporary}/start.log 2>&1 < /dev/null &
         echo $! > {temporary}/pid
         for _ in $(seq 240); do
@@ -87,12 +90,12 @@ esac
 
 
 class Machine:
-    """This machine as two: the one that launches (`home`), and the one that `ssh` reaches (`remote`)."""
+    """Emulate two machines: a launcher (`home`), and one reached by `ssh` (`remote`)."""
 
     def __init__(self) -> None:
         self.top = Path(
             tempfile.mkdtemp(prefix="cxr-", dir="/tmp")
-        )  # short: Ray's sockets lie below it
+        )  # short: Ray puts its sockets below it
         self.home, self.remote, self.bin = self.top / "home", self.top / "remote", self.top / "bin"
         self.temporary, self.scratch = self.top / "ray", self.top / "tmp"
         for directory in (self.home, self.remote, self.bin, self.temporary, self.scratch):
@@ -100,7 +103,7 @@ class Machine:
         self.port, self.dashboard = free_port(), free_port()
         agent = (
             free_port()
-        )  # another Ray of this machine has Ray's own choice, and jobs would find no agent
+        )  # another Ray of this machine uses Ray's default port, and jobs would find no agent
         words = {
             "python": sys.executable,
             "remote": str(self.remote),
@@ -120,12 +123,12 @@ class Machine:
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{self.dashboard}",
             "OMP_NUM_THREADS": "1",
-            "PYTHONUNBUFFERED": "1",  # what `ray job logs` follows is read while it goes on
+            "PYTHONUNBUFFERED": "1",  # `ray job logs` follows this file while it is written
             "CHEXSEG_CACHE": str(self.top / "copies"),
             "CHEXSEG_TEST_SESSION": os.environ.get(
                 "CHEXSEG_TEST_SESSION", ""
-            ),  # tests/leftovers.py
-            # Where chexseg and what it needs are found by every process, also in environments made by a test.
+            ),  # see tests/leftovers.py
+            # Processes find chexseg and its dependencies here, also in environments made by a test.
             "PYTHONPATH": os.pathsep.join(
                 [str(ROOT), *(path for path in sys.path if path.endswith("site-packages"))]
             ),
@@ -140,7 +143,7 @@ class Machine:
     def run(
         self, command: str, timeout: float = 600, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        """A line as it's typed into a shell, in the checkout; output and errors together."""
+        """Run a shell line in the checkout; return output and errors together."""
         return subprocess.run(
             ["bash", "-c", command],
             env=self.environment | environment,
@@ -153,7 +156,8 @@ class Machine:
         )
 
     def close(self) -> None:
-        # Ray takes half a minute to stop. All of it names this directory, and nothing else does.
+        # Ray takes half a minute to stop. All of its processes name this directory, and no others
+        # do.
         for process in processes(str(self.top)):
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
@@ -161,16 +165,16 @@ class Machine:
 
 
 def processes(text: str) -> list[int]:
-    """Processes whose command line has this text, but for this one."""
-    found = []
+    """Return the processes, except this one, whose command line contains this text."""
+    processes_with_text = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             line = path.read_bytes().decode(errors="replace")
         except OSError:
             continue
         if text in line and int(path.parent.name) != os.getpid():
-            found.append(int(path.parent.name))
-    return found
+            processes_with_text.append(int(path.parent.name))
+    return processes_with_text
 
 
 def free_port() -> int:
@@ -180,7 +184,7 @@ def free_port() -> int:
 
 
 def wait_until(true, seconds: float, pause: float = 0.5) -> bool:
-    """Whether `true()` was true within so many seconds."""
+    """Wait until `true()` is true; return whether it was within `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if true():

@@ -1,6 +1,7 @@
-"""docs/cluster.md: every command in it is one that Ray or chexseg has, and its policies and manifests are whole.
+"""Test docs/cluster.md: its commands exist in Ray or chexseg; policies and manifests are complete.
 
-The commands of its first section are run (test_one_machine.py), `ray up`, `exec` and `down` too (test_up.py); here nothing is.
+Nothing is run here. test_one_machine.py runs the commands of its first section, and test_up.py runs
+`ray up`, `exec` and `down`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def blocks(language: str = "") -> list[str]:
 
 
 def typed(program: str) -> list[str]:
-    """Every command of a program in the document, without what stands before it or behind it in its line."""
+    """Return the commands of a program in the document, without the rest of their lines."""
     lines = [line.partition("  #")[0] for block in blocks() for line in block.splitlines()]
     return [
         line[line.index(program) :] for line in lines if re.match(rf"(\w+=\S+ )*{program} ", line)
@@ -36,7 +37,7 @@ def typed(program: str) -> list[str]:
 
 
 def parsed(command, words: list[str]) -> None:
-    """Let click read the words as if they had been typed; nothing runs. Raises its `UsageError`."""
+    """Parse a command's arguments with click, without running it; raise its `UsageError`."""
     context = command.make_context(words[0], words[1:])
     if getattr(command, "commands", None):
         rest = [*context._protected_args, *context.args]
@@ -75,7 +76,10 @@ def test_chexseg_has_these_commands_and_options(line):
 
 
 def test_what_the_cluster_of_the_file_may_grow_to_is_said():
-    """Instance types as EC2 lists them: an m7i.2xlarge and a g6.2xlarge have 8 CPUs, a g6.48xlarge 192 and 8 GPUs."""
+    """Check with EC2's instance types.
+
+    An m7i.2xlarge and a g6.2xlarge have 8 CPUs; a g6.48xlarge has 192 CPUs and 8 GPUs.
+    """
     types = aws()["available_node_types"]
     has = {"m7i.2xlarge": (8, 0), "g6.2xlarge": (8, 1), "g6.48xlarge": (192, 8)}
     count = {name: 1 if name == "head" else one["max_workers"] for name, one in types.items()}
@@ -90,7 +94,7 @@ def test_what_the_cluster_of_the_file_may_grow_to_is_said():
 
 
 def test_iam_takes_the_policies(monkeypatch):
-    """As moto reads them, which refuses what isn't one."""
+    """Check with moto, which parses policies and refuses invalid ones."""
     mock_aws, boto3 = pytest.importorskip("moto").mock_aws, pytest.importorskip("boto3")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "any")
@@ -138,7 +142,7 @@ def test_the_kubernetes_manifest_names_ray_as_this_package_pins_it():
 
 
 def test_the_emulated_cluster_is_valid_by_rays_schema():
-    """Its defaults aren't in the wheel, so it's taken as it is."""
+    """Validate the file as written, because its defaults aren't in Ray's wheel."""
     from ray.autoscaler._private.util import validate_config
 
     config = yaml.safe_load((ROOT / "docs" / "emulated-cluster.yaml").read_text())

@@ -1,4 +1,4 @@
-"""cluster.yaml by Ray's own schema and validation, by EC2's own shapes, and against an emulated EC2."""
+"""Test cluster.yaml by Ray's schema and validation, by EC2's shapes, and on an emulated EC2."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def aws() -> dict[str, Any]:
 
 
 def on_premise() -> dict[str, Any]:
-    """The file after what its own comment says: the section AWS removed, the next one uncommented."""
-    head, _, _, _, own, _, _, _, everywhere = re.split(
+    """Return the file edited as its comment says: AWS section removed, the next one uncommented."""
+    head, _, _, _, on_premise_section, _, _, _, everywhere = re.split(
         r"^# ==== (.*)\n", FILE.read_text(), flags=re.M
     )
-    return yaml.safe_load(head + re.sub(r"^# ?", "", own, flags=re.M) + everywhere)
+    return yaml.safe_load(head + re.sub(r"^# ?", "", on_premise_section, flags=re.M) + everywhere)
 
 
 def schema() -> dict[str, Any]:
@@ -51,11 +51,11 @@ def validated(config: dict[str, Any]) -> dict[str, Any]:
 def test_it_is_valid_and_has_no_key_that_ray_does_not_know(config):
     prepared = validated(config)
     assert prepared["head_node_type"] in prepared["available_node_types"]
-    known = schema()["properties"]
-    assert config.keys() <= known.keys()
-    # The schema allows any key here, and would let a misspelt one pass.
+    properties = schema()["properties"]
+    assert config.keys() <= properties.keys()
+    # The schema allows any key here, and would accept a misspelt one.
     for section in ("provider", "auth"):
-        assert config[section].keys() <= known[section]["properties"].keys()
+        assert config[section].keys() <= properties[section]["properties"].keys()
 
 
 def test_the_section_for_machines_of_ones_own_takes_the_place_of_the_one_for_aws():
@@ -103,19 +103,20 @@ def test_the_head_stays_and_workers_with_gpus_come_and_go():
 
 
 def test_a_node_watches_for_its_spot_notice(tmp_path):
-    """The line as a shell runs it: in the background, and only once however often Ray is started there."""
+    """Run the line in a shell: in the background, and only once however often Ray starts."""
     line = aws()["worker_start_ray_commands"][-1].replace("/tmp/", f"{tmp_path}/")
-    told = tmp_path / "chexseg-spot-notice.log"
+    log = tmp_path / "chexseg-spot-notice.log"
     (tmp_path / "python").write_text(
-        f"#!/bin/sh\necho $@\nfor _ in $(seq 600); do [ -e {tmp_path}/end ] && exit; sleep 0.1; done\n"
+        f"#!/bin/sh\necho $@\nfor _ in $(seq 600); do [ -e {tmp_path}/end ] && exit; sleep 0.1; "
+        "done\n"
     )
     (tmp_path / "python").chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     try:
         subprocess.run(["bash", "-c", line], env=environment, check=True)
-        assert wait_until(lambda: told.exists() and told.read_text(), 30, pause=0.05)
+        assert wait_until(lambda: log.exists() and log.read_text(), 30, pause=0.05)
         again = subprocess.run(["bash", "-c", line.removesuffix("&")], env=environment)
-        assert again.returncode == 1 and told.read_text() == "-m chexseg.run.spot_notice\n"
+        assert again.returncode == 1 and log.read_text() == "-m chexseg.run.spot_notice\n"
     finally:
         (tmp_path / "end").touch()
     assert importlib.util.find_spec("chexseg.run.spot_notice")
@@ -161,9 +162,11 @@ def test_it_installs_this_checkout_with_an_extra_that_is_there():
 
 @pytest.mark.heavy
 def test_an_emulated_ec2_starts_every_kind_of_node(tmp_path, monkeypatch):
-    """Ray's own AWS provider on moto: keys, subnets and security groups are made, types looked up, instances started.
+    """Start nodes with Ray's AWS provider on moto.
 
-    moto takes any image; that EC2 resolves a parameter's name in ImageId is EC2's documentation, not tested here.
+    Keys, subnets and security groups are made, types are looked up, instances are started. moto
+    takes any image. EC2's documentation says that it resolves a parameter's name in ImageId; this
+    is not tested here.
     """
     server = pytest.importorskip("moto.server").ThreadedMotoServer(
         ip_address="127.0.0.1", port=0, verbose=False

@@ -1,4 +1,4 @@
-"""What Ray's state API, and so its dashboard, calls the work of a study that runs on a cluster."""
+"""Test how Ray's state API, and so its dashboard, names the work of a study on a cluster."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ settings:
 
 @pytest.fixture(scope="module")
 def head(machine):
-    """A head with a dashboard, and data."""
+    """Start a head with a dashboard and a data set."""
     machine.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": local_ray.token()}
     machine.environment["RAY_TRAIN_ENABLE_STATE_TRACKING"] = "1"
     started = machine.run("ray start --head --dashboard-host=127.0.0.1")
@@ -50,11 +50,11 @@ def asked(machine: Machine, path: str) -> Any:
         with urllib.request.urlopen(request, timeout=60) as page:
             return json.loads(page.read())
     except urllib.error.HTTPError:
-        return None  # Ray Train's part isn't there before its first run
+        return None  # Ray Train's part doesn't exist before its first run
 
 
 def named(machine: Machine) -> set[str]:
-    """Names of all tasks so far, and of all runs of Ray Train."""
+    """Return the names of all tasks so far, and of all runs of Ray Train."""
     tasks = asked(machine, "api/v0/tasks?limit=1000&detail=1")
     runs = asked(machine, "api/train/v2/runs/v1") or {"train_runs": []}
     return {task["name"] for task in tasks["data"]["result"]["result"]} | {
@@ -63,19 +63,22 @@ def named(machine: Machine) -> set[str]:
 
 
 def titles(machine: Machine) -> set[str]:
-    """Of the processes that the dashboard's cluster view lists on the node."""
+    """Return the titles of the processes that the dashboard's cluster view lists on the node."""
     (node,) = asked(machine, "nodes?view=summary")["data"]["summary"]
-    told = asked(machine, f"nodes/{node['raylet']['nodeId']}")["data"]["detail"]
-    return {" ".join(worker["cmdline"]).rstrip() for worker in told["workers"]}
+    detail = asked(machine, f"nodes/{node['raylet']['nodeId']}")["data"]["detail"]
+    return {" ".join(worker["cmdline"]).rstrip() for worker in detail["workers"]}
 
 
 @pytest.fixture
 def study(head):
-    """``study(name)``: the study of this file as it runs."""
+    """Return ``study(name)``, which starts the study of this file."""
     started: list[subprocess.Popen[bytes]] = []
 
     def run(name: str) -> subprocess.Popen[bytes]:
-        line = f"chexseg study run ~/{name}.yaml --data ~/phantom --store ~/store --address 127.0.0.1:{head.port}"
+        line = (
+            f"chexseg study run ~/{name}.yaml --data ~/phantom --store ~/store --address "
+            f"127.0.0.1:{head.port}"
+        )
         log = open(head.top / "run.log", "wb")  # noqa: SIM115
         started.append(
             subprocess.Popen(

@@ -1,4 +1,7 @@
-"""Nodes that die while cells run on them: the study finishes, nothing complete runs again, the tables are a quiet run's."""
+"""Test nodes that die while cells run: the study finishes and nothing complete runs again.
+
+Its tables equal those of an undisturbed run.
+"""
 
 from __future__ import annotations
 
@@ -43,14 +46,14 @@ def planned(study, phantom_root):
 
 @pytest.fixture(scope="module")
 def expected(study, phantom_root, tmp_path_factory):
-    """The tables of a run that nothing happens to."""
+    """Return the tables of an undisturbed run."""
     top = tmp_path_factory.mktemp("quiet")
     chexseg("study", "run", study, "--data", phantom_root, "--store", top / "store", "--quiet")
     return tables(top / "store", study, phantom_root, top / "report")
 
 
 def chexseg(*words: object) -> None:
-    """A command with a Ray of its own, which would leave its logs."""
+    """Run a command with a separate Ray, which would leave its logs."""
     command = [sys.executable, "-m", "chexseg", *map(str, words)]
     with tempfile.TemporaryDirectory(
         prefix="cxr-", dir="/tmp", ignore_cleanup_errors=True
@@ -63,18 +66,18 @@ def chexseg(*words: object) -> None:
 
 @pytest.fixture
 def cluster(request):
-    """`Nodes` with the CPUs that the test names, the head's first."""
-    there = Nodes(*request.param)
-    yield there
-    there.close()
+    """Start `Nodes` with the CPUs that the test names, the head's first."""
+    nodes = Nodes(*request.param)
+    yield nodes
+    nodes.close()
 
 
 def fitting(cluster, store) -> dict[str, set[str]]:
-    """Workers on which a cell is being fitted -> what they work on."""
-    found = {node: cluster.working(store, node) for node in cluster.workers}
+    """Return worker -> stages, for workers that are training a cell."""
+    training = {node: cluster.working(store, node) for node in cluster.workers}
     return {
         node: names
-        for node, names in found.items()
+        for node, names in training.items()
         if any(name.startswith("fit-") for name in names)
     }
 
@@ -83,7 +86,7 @@ def fitting(cluster, store) -> dict[str, set[str]]:
 def test_a_node_dies_while_a_cell_runs_on_it(
     cluster, study, planned, expected, phantom_root, tmp_path
 ):
-    """Two CPUs are left then, and two cells at once take both: what they read must wait for none."""
+    """Leave two CPUs, both taken by cells: reading must not wait for a free CPU."""
     store = tmp_path / "store"
     driver = cluster.study(study, "--data", phantom_root, "--store", store)
 
@@ -95,8 +98,8 @@ def test_a_node_dies_while_a_cell_runs_on_it(
     assert before and lost, driver.communicate()[0]
     assert cluster.actors("ProgressActor") == {cluster.head}, "the run would end with another node"
     cluster.kill(next(iter(lost)))
-    said, _ = driver.communicate(timeout=400)
-    assert driver.returncode == 0, said
+    output, _ = driver.communicate(timeout=400)
+    assert driver.returncode == 0, output
     after = manifests(store)
     assert {path: after[path] for path in before} == before, "what was complete was made again"
     assert len(after) == len(planned.needed(set()))
@@ -107,7 +110,7 @@ def test_a_node_dies_while_a_cell_runs_on_it(
 def test_drained_nodes_are_given_no_new_cell_and_their_death_is_no_failure(
     cluster, study, planned, expected, phantom_root, tmp_path
 ):
-    """As after a spot node's warning. One of two is gone at once, the other lives on, and must not be given more."""
+    """Drain two nodes as a spot notice does. One ends at once; the other must get no new cell."""
     store = tmp_path / "store"
     never_again = "from chexseg.run import tune_trials; tune_trials.MAX_FAILURES = 0"
     driver = cluster.study(study, "--data", phantom_root, "--store", store, first=never_again)
@@ -134,7 +137,7 @@ def test_drained_nodes_are_given_no_new_cell_and_their_death_is_no_failure(
 def test_a_fit_is_shared_by_workers_on_two_nodes_of_which_one_dies(
     cluster, study, phantom_root, tmp_path
 ):
-    """Each node has one CPU, and so room for one worker. The weights are those of two workers on one node."""
+    """Train with a worker on each of two one-CPU nodes; compare with two workers on one node."""
     study.with_name("shared.yaml").write_text(
         STUDY.replace("[0, 1, 2, 3, 4, 5]", "[0]") + "resources: {workers: 2}\n"
     )
@@ -149,8 +152,8 @@ def test_a_fit_is_shared_by_workers_on_two_nodes_of_which_one_dies(
     used = cluster.actors("RayTrainWorker")
     assert len(used) == 2, driver.communicate()[0]
     cluster.kill(next(node for node in cluster.workers if node in used))
-    said, _ = driver.communicate(timeout=400)
-    assert driver.returncode == 0, said
+    output, _ = driver.communicate(timeout=400)
+    assert driver.returncode == 0, output
     (fit,), (alone,) = (list(place.glob("fit/*/segmenter.safetensors")) for place in (store, quiet))
     assert fit.parent.name == alone.parent.name and fit.read_bytes() == alone.read_bytes()
     assert tables(store, shared, phantom_root, tmp_path / "r1") == tables(

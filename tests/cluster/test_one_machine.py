@@ -1,7 +1,9 @@
-"""docs/cluster.md's walk on one machine, command by command: a cluster that grows, a job stopped half-way and continued.
+"""Run the walk-through of docs/cluster.md on one machine, command by command.
 
-Replaced are the study (six small cells for the demo's fifteen), data and store (S3 for directories), Ray's ports and directory,
-and `ray stop`, which here ends only this Ray (tests/cluster/standins.py). The environment is the one that runs the tests.
+The cluster grows, and a job is stopped half-way and resumed. Replaced are the study (six small
+cells instead of the demo's fifteen), data and store (S3 instead of directories), Ray's ports and
+directory, and `ray stop`, which here ends only this Ray (tests/cluster/standins.py). The
+environment is that of the tests.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ name: walk
 axes: {trial: [0, 1, 2, 3, 4, 5]}
 settings:
   size: 64
-  encoder: {architecture: mobilenet_v2, init: random}  # small: moto takes time with the square of a file's size
+  # small, because moto's time grows with the square of a file's size
+  encoder: {architecture: mobilenet_v2, init: random}
   labels: {p: 1, expert_split: {train: 8, select: 4}}
   fit: {epochs: 6, samples_per_epoch: 48}
 """
@@ -33,7 +36,7 @@ SECRET = "not-to-be-seen-anywhere"
 
 
 class Walk:
-    """The section's commands, to be typed in their order."""
+    """Hold the section's commands, to be run in order."""
 
     def __init__(self, machine: Machine, replaced: dict[str, str]):
         section = (ROOT / "docs" / "cluster.md").read_text().partition("## On one machine")[2]
@@ -58,7 +61,7 @@ class Walk:
             self.machine.environment[name] = value
 
     def watch(self, begins: str) -> subprocess.Popen[str]:
-        """A command that goes on; read it by `communicate`."""
+        """Start a command that keeps running; read it by `communicate`."""
         return subprocess.Popen(
             ["bash", "-c", self.next(begins)],
             env=self.machine.environment,
@@ -78,7 +81,7 @@ def test_a_new_users_walk_ends_with_a_finished_study(machine, s3, uploaded):
     config["provider"]["gcs_address"] = f"{get_node_ip_address()}:{machine.port}"
     emulated.write_text(yaml.safe_dump(config))
     data, place = (s3(prefix).replace("any:secret@", "") for prefix in ("walk-data", "walk"))
-    # Credentials as a cluster's nodes have them: of the machine, in no command.
+    # Credentials belong to the machine, as on a cluster's nodes, and are in no command.
     machine.environment |= {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": SECRET}
     walk = Walk(
         machine,
@@ -88,7 +91,9 @@ def test_a_new_users_walk_ends_with_a_finished_study(machine, s3, uploaded):
             "--data ~/phantom": f"--data '{data}'",
             "~/store": f"'{place}'",
             ":8265": f":{machine.dashboard}",
-            "--train 320 --valid 80 --test 48 --size 128": "--train 48 --valid 24 --test 16 --size 64",
+            "--train 320 --valid 80 --test 48 --size 128": (
+                "--train 48 --valid 24 --test 16 --size 64"
+            ),
         },
     )
     walk.next("python3 -m venv")
@@ -114,10 +119,12 @@ def test_a_new_users_walk_ends_with_a_finished_study(machine, s3, uploaded):
     assert "'demo-1' was stopped" in machine.run("ray job status demo-1").stdout
 
     walk.type("ray job submit")
-    said = walk.watch("ray job logs").communicate(timeout=1200)[0]
-    computed, found = map(int, re.search(r"(\d+) stages computed .*?, (\d+) cached", said).groups())
-    assert computed and found >= 4 and computed + found == 14, (
-        said
+    output = walk.watch("ray job logs").communicate(timeout=1200)[0]
+    computed, cached = map(
+        int, re.search(r"(\d+) stages computed .*?, (\d+) cached", output).groups()
+    )
+    assert computed and cached >= 4 and computed + cached == 14, (
+        output
     )  # two ingests, then a fit and its scores for each cell
     assert "'demo-2' succeeded" in walk.type("ray job status")
     assert "walk: 6 done" in walk.type("chexseg study status")
@@ -128,20 +135,20 @@ def test_a_new_users_walk_ends_with_a_finished_study(machine, s3, uploaded):
     ).stdout.strip()
     files, records = fs.FileSystem.from_uri(s3("walk/.runs/walk"))
     for record in files.get_file_info(fs.FileSelector(records)):
-        about = json.loads(files.open_input_stream(record.path).read())
-        assert about["git"].rstrip("+") == commit, "the checkout is what ran"
+        metadata = json.loads(files.open_input_stream(record.path).read())
+        assert metadata["git"].rstrip("+") == commit, "the checkout is what ran"
 
     token = (machine.home / ".ray" / "auth_token").read_bytes()
     for path in machine.temporary.rglob("*"):
         if path.is_file() and not path.is_symlink():
             text = path.read_bytes()
             assert token not in text and SECRET.encode() not in text, path
-    mine = processes(str(machine.temporary))
+    ray_processes = processes(str(machine.temporary))
     walk.type("ray stop")
-    assert wait_until(lambda: not any(os.path.exists(f"/proc/{one}") for one in mine), 60)
+    assert wait_until(lambda: not any(os.path.exists(f"/proc/{one}") for one in ray_processes), 60)
     assert walk.left == []
 
 
 def active(machine: Machine) -> str:
-    """What `ray status` says of the nodes that are there."""
+    """Return the nodes that `ray status` lists as active."""
     return machine.run("ray status").stdout.partition("Pending")[0]

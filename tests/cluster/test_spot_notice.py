@@ -1,4 +1,4 @@
-"""A spot node's notice reaches Ray: EC2's metadata are stood in for by a server, Ray is Ray."""
+"""Test that a spot node's notice reaches Ray, with a server in place of EC2's metadata service."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.cluster.standins import ROOT, free_port, wait_until
 
 
 class Metadata(BaseHTTPRequestHandler):
-    """What an instance may ask about itself with a token (IMDSv2), of a server that has `answers`, the last one for ever."""
+    """Serve instance metadata with tokens (IMDSv2): `answers` in turn, repeating the last."""
 
     def do_PUT(self):
         ok = (
@@ -57,7 +57,7 @@ def metadata():
 
 def watch(port: int, address: str) -> subprocess.Popen[str]:
     code = "from chexseg.run import spot_notice; spot_notice.PAUSE = 0.1; spot_notice.main()"
-    # The proxy, which isn't there, must not be asked.
+    # The proxy, which doesn't exist, must not be used.
     environment = {
         "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://127.0.0.1:{port}",
         "RAY_ADDRESS": address,
@@ -75,7 +75,7 @@ def watch(port: int, address: str) -> subprocess.Popen[str]:
     )
 
 
-#: An idle node that's drained leaves at once.
+#: An idle node that is drained ends at once.
 BUSY = """
 import ray, time
 ray.init(address={address!r}, log_to_driver=False)
@@ -104,9 +104,9 @@ def test_the_node_is_drained_when_ec2_says_that_it_goes(metadata):
             (500, ""),
             (200, json.dumps({"action": "terminate", "time": f"{when:%Y-%m-%dT%H:%M:%SZ}"})),
         ]
-        said, _ = watching.communicate(timeout=120)
-        assert watching.returncode == 0, said
-        assert "500" in said and f"EC2 will terminate this node at {when:%H:%M:%S} UTC" in said
+        output, _ = watching.communicate(timeout=120)
+        assert watching.returncode == 0, output
+        assert "500" in output and f"EC2 will terminate this node at {when:%H:%M:%S} UTC" in output
         draining = cluster.cluster.global_state.get_draining_nodes()
         assert list(draining) == [cluster.head]
         took = datetime.now(UTC) - (when - timedelta(seconds=120))
@@ -118,11 +118,11 @@ def test_the_node_is_drained_when_ec2_says_that_it_goes(metadata):
 
 
 def test_a_machine_that_is_no_instance_is_left_alone():
-    """So the same command may stand in a cluster file for machines of one's own."""
+    """Check that the command can be in a cluster file for on-premise machines."""
     watching = watch(free_port(), "nowhere")
-    said, _ = watching.communicate(timeout=60)
+    output, _ = watching.communicate(timeout=60)
     assert (
         watching.returncode == 0
-        and "no EC2 metadata at http://127.0.0.1:" in said
-        and said.count("\n") == 1
+        and "no EC2 metadata at http://127.0.0.1:" in output
+        and output.count("\n") == 1
     )

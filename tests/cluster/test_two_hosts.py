@@ -1,4 +1,4 @@
-"""A store on S3 and two hosts of which neither sees the other's files: each stage and each fit stays on one."""
+"""Test a store on S3 with two hosts that don't share files: each stage stays on one host."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ name: hosts
 axes: {trial: [0, 1, 2]}
 settings:
   size: 64
-  encoder: {architecture: mobilenet_v2, init: random}  # small: moto takes time with the square of a file's size
+  # small, because moto's time grows with the square of a file's size
+  encoder: {architecture: mobilenet_v2, init: random}
   labels: {p: 0.5, weak: cam, weak_images: 8, expert_split: {train: 8, select: 4}}
   classify: {architecture: mobilenet_v2, epochs: 1}
   saliency: {images: 24}
@@ -35,12 +36,15 @@ APART = ["unshare", "--map-root-user", "--mount"]
 
 @pytest.fixture
 def cluster():
-    """A head with two CPUs, and a host with three that has another, empty directory where this one keeps its copies."""
+    """Start a head with two CPUs, and a host with three and a separate, empty copies directory."""
     if subprocess.run([*APART, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this machine lets nobody mount in a namespace of their own")
-    there = Nodes(2)
+    nodes = Nodes(2)
     cache = Path(os.environ["CHEXSEG_CACHE"])
-    start = f"ray.scripts.scripts start --address={there.address} --num-cpus=3 --object-store-memory=100000000 --block"
+    start = (
+        f"ray.scripts.scripts start --address={nodes.address} --num-cpus=3 "
+        "--object-store-memory=100000000 --block"
+    )
     ports = "--min-worker-port=0 --max-worker-port=0 --dashboard-agent-listen-port=0"
     command = f"mount -t tmpfs none {cache} && exec {sys.executable} -m {start} {ports}"
     host = subprocess.Popen(
@@ -51,14 +55,14 @@ def cluster():
     )
     try:
         assert (
-            wait_until(lambda: there.count() == 2 or host.poll() is not None, 120)
+            wait_until(lambda: nodes.count() == 2 or host.poll() is not None, 120)
             and host.poll() is None
         )
-        yield there
+        yield nodes
     finally:
         host.send_signal(signal.SIGTERM)
         host.wait(60)
-        there.close()
+        nodes.close()
 
 
 def test_each_host_works_on_files_of_its_own(cluster, s3, phantom_root, tmp_path):
@@ -66,11 +70,11 @@ def test_each_host_works_on_files_of_its_own(cluster, s3, phantom_root, tmp_path
     run(cluster, STUDY, tmp_path / "hosts.yaml", phantom_root, place)
     copies = {
         path.parent.name for path in Store(place).backend.cache.glob("artifacts/*/*")
-    }  # other tests have others there
+    }  # other tests keep theirs in this directory
     assert "fit" in copies, "no cell ran on the head"
     assert "classify" not in copies, "upstream stages run on the largest node"
 
-    # What one of two workers writes must be found by the stage.
+    # The stage must find what either of the two workers writes.
     shared = (
         STUDY.replace("[0, 1, 2]", "[0]")
         .replace("p: 0.5", "p: 1")
@@ -83,6 +87,6 @@ def run(cluster: Nodes, text: str, study: Path, data: Path, place: str) -> None:
     study.write_text(text)
     planned = planner.plan(study_file.load(study), planner.fingerprints(data))
     driver = cluster.study(study, "--data", data, "--store", place)
-    said, _ = driver.communicate(timeout=500)
-    assert driver.returncode == 0, said
+    output, _ = driver.communicate(timeout=500)
+    assert driver.returncode == 0, output
     assert status.summarise(planned, Store(place)).complete

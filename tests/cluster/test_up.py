@@ -1,7 +1,8 @@
-"""`ray up`, `exec` and `down` on a machine of one's own: every command that cluster.yaml has for a head is run, and it answers.
+"""Run `ray up`, `exec` and `down` on one machine, with cluster.yaml's commands for a head.
 
-Replaced are ssh, rsync and `ray stop` (tests/cluster/standins.py), Ray's ports, and where pip finds what chexseg needs: it
-installs the checkout alone, without an index, and the rest is this environment's. 6 GB of packages and GPUs are not tried here.
+Replaced are ssh, rsync and `ray stop` (tests/cluster/standins.py), Ray's ports, and pip's source of
+dependencies. pip installs only the checkout, without an index; the rest is this environment's. 6 GB
+of packages and GPUs are not tested here.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def up(machine):
-    """(the machine, its cluster file, what `ray up` said)."""
+    """Return (the machine, its cluster file, the output of `ray up`)."""
     config = on_premise()
     config["provider"] |= {"head_ip": "127.0.0.1", "worker_ips": []}
     file = machine.home / "cluster.yaml"
@@ -35,25 +36,26 @@ def up(machine):
     machine.write(
         machine.home / ".ssh" / "id_ed25519", "no key: the stand-in for ssh asks for none\n"
     )
-    # Where a node has Ray's command: pip finds nothing to install there.
+    # Where a node has Ray's command: pip has nothing to install there.
     machine.write(
         machine.remote / "chexseg-venv" / "bin" / "ray", (machine.bin / "ray").read_text()
     )
     alone = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "false"}
     assert machine.run("ray get-auth-token --generate").returncode == 0
-    said = machine.run(f"ray up -y {file}", timeout=1200, **alone)
-    assert said.returncode == 0, said.stdout
-    return machine, file, said.stdout
+    output = machine.run(f"ray up -y {file}", timeout=1200, **alone)
+    assert output.returncode == 0, output.stdout
+    return machine, file, output.stdout
 
 
 def test_what_is_installed_is_this_checkout(up):
     machine, file, _ = up
     asked = machine.run(
-        f"ray exec {file} 'which chexseg ray && cd / && python -P -c \"import chexseg; print(chexseg.__file__)\"'"
+        f"ray exec {file} 'which chexseg ray && cd / && python -P -c \"import chexseg; "
+        "print(chexseg.__file__)\"'"
     )
-    there = machine.remote / "chexseg"
+    checkout = machine.remote / "chexseg"
     assert f"{machine.remote}/chexseg-venv/bin/chexseg" in asked.stdout, asked.stdout
-    assert (there / "studies" / "paper.yaml").read_text() == (
+    assert (checkout / "studies" / "paper.yaml").read_text() == (
         ROOT / "studies" / "paper.yaml"
     ).read_text()
     sites = list((machine.remote / "chexseg-venv").glob("lib/*/site-packages/*chexseg*"))
@@ -61,18 +63,18 @@ def test_what_is_installed_is_this_checkout(up):
     listed = subprocess.run(
         ["git", "-C", ROOT, "ls-files"], capture_output=True, text=True, check=True
     ).stdout.split()
-    sent = {str(path.relative_to(there)) for path in there.rglob("*") if path.is_file()}
+    sent = {str(path.relative_to(checkout)) for path in checkout.rglob("*") if path.is_file()}
     assert {name for name in listed if (ROOT / name).is_file()} <= sent
     assert not [name for name in sent if name.startswith((".venv", "chexseg-store", "demo/"))]
 
 
 def test_the_token_is_there_for_its_owner_alone_and_in_no_log(up):
-    machine, _, said = up
+    machine, _, output = up
     token = (machine.home / ".ray" / "auth_token").read_text()
-    there = machine.remote / ".ray" / "auth_token"
-    assert there.read_text() == token
-    assert stat.S_IMODE(there.stat().st_mode) == 0o600
-    assert token not in said
+    copy = machine.remote / ".ray" / "auth_token"
+    assert copy.read_text() == token
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    assert token not in output
     logs = [path for path in machine.temporary.rglob("*") if path.is_file()]
     assert logs and not [path for path in logs if token.encode() in path.read_bytes()]
 
@@ -115,9 +117,9 @@ def _listens(address: str, port: int) -> bool:
 
 def test_down_ends_it(up):
     machine, file, _ = up
-    mine = processes(str(machine.temporary))
-    assert mine
+    ray_processes = processes(str(machine.temporary))
+    assert ray_processes
     down = machine.run(f"ray down -y {file}")
     assert down.returncode == 0, down.stdout
-    assert wait_until(lambda: not any(os.path.exists(f"/proc/{one}") for one in mine), 60)
+    assert wait_until(lambda: not any(os.path.exists(f"/proc/{one}") for one in ray_processes), 60)
     assert not _listens("127.0.0.1", machine.dashboard)

@@ -1,4 +1,4 @@
-"""What a mistake in a study file gets: one line with file, line, key, what was found, what is allowed, the nearest name."""
+"""Test the error line of each mistake in a study file: file, line, key, value, nearest name."""
 
 from __future__ import annotations
 
@@ -9,22 +9,27 @@ from chexseg.errors import UserError
 
 TOP = "allowed: name, title, reproduces, studies, axes, also, settings, resources, search"
 SETTINGS = (
-    "allowed: pathologies, size, seed, trial, encoder.*, labels.*, classify.*, pretrain.*, moco.*, saliency.*, irnet.*,"
-    " fit.*, distil.*, score.*"
+    "allowed: pathologies, size, seed, trial, encoder.*, labels.*, classify.*, pretrain.*, "
+    "moco.*, saliency.*, irnet.*, fit.*, distil.*, score.*"
 )
 
 MISTAKES = {
-    # ---- no study at all
+    # ---- not a study
     "": "x.yaml: found nothing; expected: a mapping with name, axes and settings",
     "- 1": "x.yaml: found a list; expected: a mapping with name, axes and settings",
     "hello": "x.yaml: found 'hello'; expected: a mapping with name, axes and settings",
     "name: [": "x.yaml:1: not YAML (expected the node content, but found '<stream end>')",
-    "name: s\nsettings:\n\tsize: 64": "x.yaml:3: not YAML (found a tab; expected: spaces before keys)",
-    "name: s\ntitle: \x00": "x.yaml:2: not YAML (unacceptable character #x0000: special characters are not allowed)",
+    "name: s\nsettings:\n\tsize: 64": (
+        "x.yaml:3: not YAML (found a tab; expected: spaces before keys)"
+    ),
+    "name: s\ntitle: \x00": (
+        "x.yaml:2: not YAML (unacceptable character #x0000: special characters are not allowed)"
+    ),
     "name: s\n---\nname: t": "x.yaml:2: not YAML (but found another document)",
     "name: s\naxes: &a\n  trial: *a": "x.yaml:2: found an alias of a value that contains it",
     "name: !!python/object:os.system s": (
-        "x.yaml:1: not YAML (could not determine a constructor for the tag 'tag:yaml.org,2002:python/object:os.system')"
+        "x.yaml:1: not YAML (could not determine a constructor for the tag "
+        "'tag:yaml.org,2002:python/object:os.system')"
     ),
     # ---- keys
     "settings: {}": "x.yaml: name: is missing; expected: text",
@@ -32,131 +37,175 @@ MISTAKES = {
     "name: s\naxis: {}": f"x.yaml:2: axis: no such key (did you mean 'axes'?); {TOP}",
     "name: s\ngiven: {}": f"x.yaml:2: given: no such key; {TOP}",
     "name: s\nname: t": "x.yaml:2: name: duplicate key (first in line 1)",
-    "name: s\nalso:\n  - {labels.p: 1,\n     labels: {p: 0}}": "x.yaml:4: also.0.labels.p: duplicate key (first in line 3)",
+    "name: s\nalso:\n  - {labels.p: 1,\n     labels: {p: 0}}": (
+        "x.yaml:4: also.0.labels.p: duplicate key (first in line 3)"
+    ),
     "name: s\nsettings:\n  1: 2": "x.yaml:3: settings: found 1 as a key; expected: text",
     "name: s\n? [a]\n: 1": "x.yaml:2: found a list or a mapping as a key; expected: text",
     "name: s\nsettings:\n  fit: {epoch: 3}": (
-        "x.yaml:3: settings.fit.epoch: no such key (did you mean 'epochs'?); allowed: epochs, batch_size,"
-        " learning_rate, schedule, loss, clip_norm, flips, precision, channels_last, compile, checkpoint, thresholds,"
-        " samples_per_epoch"
+        "x.yaml:3: settings.fit.epoch: no such key (did you mean 'epochs'?); allowed: epochs, "
+        "batch_size, learning_rate, schedule, loss, clip_norm, flips, precision, channels_last, "
+        "compile, checkpoint, thresholds, samples_per_epoch"
     ),
     "name: s\nsettings:\n  fit.epochs: 3": (
-        "x.yaml:3: settings.fit.epochs: no such key (did you mean fit: {epochs: ...}?); allowed: pathologies, size, seed,"
-        " trial, encoder, labels, classify, pretrain, moco, saliency, irnet, fit, distil, score"
+        "x.yaml:3: settings.fit.epochs: no such key (did you mean fit: {epochs: ...}?); allowed: "
+        "pathologies, size, seed, trial, encoder, labels, classify, pretrain, moco, saliency, "
+        "irnet, fit, distil, score"
     ),
     "name: s\nsettings:\n  labels.expert_split.train: 3": (
-        "x.yaml:3: settings.labels.expert_split.train: no such key (did you mean labels: {expert_split: {train: ...}}?);"
-        " allowed: pathologies, size, seed, trial, encoder, labels, classify, pretrain, moco, saliency, irnet, fit, distil,"
-        " score"
+        "x.yaml:3: settings.labels.expert_split.train: no such key (did you mean labels: "
+        "{expert_split: {train: ...}}?); allowed: pathologies, size, seed, trial, encoder, "
+        "labels, classify, pretrain, moco, saliency, irnet, fit, distil, score"
     ),
     "name: s\nsettings:\n  moco: {temprature: 0.1}": (
-        "x.yaml:3: settings.moco.temprature: no such key (did you mean 'temperature'?); allowed: epochs, batch_size,"
-        " learning_rate, weight_decay, queue, momentum, temperature, crop, rotation, flip, brightness, contrast, precision"
+        "x.yaml:3: settings.moco.temprature: no such key (did you mean 'temperature'?); allowed: "
+        "epochs, batch_size, learning_rate, weight_decay, queue, momentum, temperature, crop, "
+        "rotation, flip, brightness, contrast, precision"
     ),
     "name: s\nsettings:\n  labels: {weak: cam,\n    expert_split: {trian: 3}}": (
-        "x.yaml:4: settings.labels.expert_split.trian: no such key (did you mean 'train'?); allowed: train, select"
+        "x.yaml:4: settings.labels.expert_split.trian: no such key (did you mean 'train'?); "
+        "allowed: train, select"
     ),
-    "name: s\naxes:\n  label.p: [0]": f"x.yaml:3: axes.label.p: no such setting (did you mean 'labels.p'?); {SETTINGS}",
-    "name: s\naxes: {epochs: [3]}": f"x.yaml:2: axes.epochs: no such setting (did you mean 'fit.epochs'?); {SETTINGS}",
-    "name: s\naxes: {trial.x: [3]}": "x.yaml:2: axes.trial.x: no such setting (did you mean 'trial'?); allowed: trial",
+    "name: s\naxes:\n  label.p: [0]": (
+        f"x.yaml:3: axes.label.p: no such setting (did you mean 'labels.p'?); {SETTINGS}"
+    ),
+    "name: s\naxes: {epochs: [3]}": (
+        f"x.yaml:2: axes.epochs: no such setting (did you mean 'fit.epochs'?); {SETTINGS}"
+    ),
+    "name: s\naxes: {trial.x: [3]}": (
+        "x.yaml:2: axes.trial.x: no such setting (did you mean 'trial'?); allowed: trial"
+    ),
     "name: s\nalso:\n  - {trial: 1}\n  - {trail: 3}": (
         f"x.yaml:4: also.1.trail: no such setting (did you mean 'trial'?); {SETTINGS}"
     ),
     "name: s\naxes:\n  encoder:\n    - {init: moco}\n    - {init: random,\n       imprted: true}": (
-        "x.yaml:6: axes.encoder: encoder.imprted: no such setting (did you mean 'encoder.imported'?); allowed:"
-        " encoder.architecture, encoder.init, encoder.imported"
+        "x.yaml:6: axes.encoder: encoder.imprted: no such setting (did you mean "
+        "'encoder.imported'?); allowed: encoder.architecture, encoder.init, encoder.imported"
     ),
     # ---- values
     "name: Two words": (
-        "x.yaml:1: name: found 'Two words'; expected: a lower-case letter or digit, then lower-case letters, digits, '.',"
-        " '_' and '-'"
+        "x.yaml:1: name: found 'Two words'; expected: a lower-case letter or digit, then "
+        "lower-case letters, digits, '.', '_' and '-'"
     ),
     "name: 3": "x.yaml:1: name: found 3; expected: text",
     "name: s\nreproduces: table-1": "x.yaml:2: reproduces: found 'table-1'; expected: a list",
     "name: s\nsettings: 3": "x.yaml:2: settings: found 3; expected: a mapping",
     "name: s\nsettings: []": "x.yaml:2: settings: found []; expected: a mapping",
     "name: s\nsettings:\n  fit:": "x.yaml:3: settings.fit: found nothing; expected: a mapping",
-    "name: s\nsettings: {fit: {epochs: three}}": "x.yaml:2: settings.fit.epochs: found 'three'; expected: a whole number",
-    "name: s\nsettings: {fit: {epochs: 1.5}}": "x.yaml:2: settings.fit.epochs: found 1.5; expected: a whole number",
-    "name: s\nsettings: {fit: {epochs: 0}}": "x.yaml:2: settings.fit.epochs: found 0; expected: at least 1",
-    "name: s\nsettings: {fit: {flips: 3}}": "x.yaml:2: settings.fit.flips: found 3; expected: true or false",
-    "name: s\nsettings: {fit: {learning_rate: fast}}": "x.yaml:2: settings.fit.learning_rate: found 'fast'; expected: a number",
+    "name: s\nsettings: {fit: {epochs: three}}": (
+        "x.yaml:2: settings.fit.epochs: found 'three'; expected: a whole number"
+    ),
+    "name: s\nsettings: {fit: {epochs: 1.5}}": (
+        "x.yaml:2: settings.fit.epochs: found 1.5; expected: a whole number"
+    ),
+    "name: s\nsettings: {fit: {epochs: 0}}": (
+        "x.yaml:2: settings.fit.epochs: found 0; expected: at least 1"
+    ),
+    "name: s\nsettings: {fit: {flips: 3}}": (
+        "x.yaml:2: settings.fit.flips: found 3; expected: true or false"
+    ),
+    "name: s\nsettings: {fit: {learning_rate: fast}}": (
+        "x.yaml:2: settings.fit.learning_rate: found 'fast'; expected: a number"
+    ),
     "name: s\nsettings: {fit: {learning_rate: .inf}}": (
         "x.yaml:2: settings.fit.learning_rate: found inf; expected: a finite number"
     ),
-    "name: s\nsettings: {encoder: {architecture: 18}}": "x.yaml:2: settings.encoder.architecture: found 18; expected: text",
-    "name: s\nsettings:\n  moco: {momentum: 1}": "x.yaml:3: settings.moco.momentum: found 1; expected: below 1",
+    "name: s\nsettings: {encoder: {architecture: 18}}": (
+        "x.yaml:2: settings.encoder.architecture: found 18; expected: text"
+    ),
+    "name: s\nsettings:\n  moco: {momentum: 1}": (
+        "x.yaml:3: settings.moco.momentum: found 1; expected: below 1"
+    ),
     "name: s\nsettings:\n  fit: {loss: dice}": (
-        "x.yaml:3: settings.fit.loss: found 'dice'; allowed: 'class-average-dice' or 'cross-entropy'"
+        "x.yaml:3: settings.fit.loss: found 'dice'; allowed: 'class-average-dice' or "
+        "'cross-entropy'"
     ),
     "name: s\nsettings:\n  score: {resolution: owns}": (
-        "x.yaml:3: settings.score.resolution: found 'owns' (did you mean 'own'?); allowed: 'training' or 'own'"
+        "x.yaml:3: settings.score.resolution: found 'owns' (did you mean 'own'?); allowed: "
+        "'training' or 'own'"
     ),
     "name: s\nsettings:\n  encoder:\n    init: mocco": (
-        "x.yaml:4: settings.encoder.init: found 'mocco' (did you mean 'moco'?); allowed: 'random', 'imagenet', 'chexpert' or"
-        " 'moco'"
+        "x.yaml:4: settings.encoder.init: found 'mocco' (did you mean 'moco'?); allowed: "
+        "'random', 'imagenet', 'chexpert' or 'moco'"
     ),
-    "name: s\nsettings:\n  irnet: {init: moco}": "x.yaml:3: settings.irnet.init: found 'moco'; allowed: 'random' or 'imagenet'",
+    "name: s\nsettings:\n  irnet: {init: moco}": (
+        "x.yaml:3: settings.irnet.init: found 'moco'; allowed: 'random' or 'imagenet'"
+    ),
     "name: s\nsettings:\n  irnet: {freeze_backbone: true}": (
-        "x.yaml:3: settings.irnet: found {'freeze_backbone': True}; freeze_backbone: a random backbone never learns; expected:"
-        " init: imagenet"
+        "x.yaml:3: settings.irnet: found {'freeze_backbone': True}; freeze_backbone: a random "
+        "backbone never learns; expected: init: imagenet"
     ),
     "name: s\nsettings:\n  classify: {uncertainty: one}": (
-        "x.yaml:3: settings.classify.uncertainty: found 'one'; no such policy (did you mean 'ones'?); allowed: ignore, zeros,"
-        " ones, or one of them for each observation"
+        "x.yaml:3: settings.classify.uncertainty: found 'one'; no such policy (did you mean "
+        "'ones'?); allowed: ignore, zeros, ones, or one of them for each observation"
     ),
     "name: s\nsettings:\n  classify:\n    uncertainty: {Edem: ones}": (
-        "x.yaml:4: settings.classify.uncertainty: found {'Edem': 'ones'}; no such observation: Edem (did you mean 'Edema'?);"
-        " allowed: No Finding, Enlarged Cardiomediastinum, Cardiomegaly, Lung Opacity, Lung Lesion, Edema, Consolidation,"
-        " Pneumonia, Atelectasis, Pneumothorax, Pleural Effusion, Pleural Other, Fracture, Support Devices"
+        "x.yaml:4: settings.classify.uncertainty: found {'Edem': 'ones'}; no such observation: "
+        "Edem (did you mean 'Edema'?); allowed: No Finding, Enlarged Cardiomediastinum, "
+        "Cardiomegaly, Lung Opacity, Lung Lesion, Edema, Consolidation, Pneumonia, Atelectasis, "
+        "Pneumothorax, Pleural Effusion, Pleural Other, Fracture, Support Devices"
     ),
-    "name: s\nsettings: {pathologies: 3}": "x.yaml:2: settings.pathologies: found 3; expected: all, or a list of names",
+    "name: s\nsettings: {pathologies: 3}": (
+        "x.yaml:2: settings.pathologies: found 3; expected: all, or a list of names"
+    ),
     "name: s\nresources: {cpu: 0}": "x.yaml:2: resources.cpu: found 0; expected: above 0",
     "name: s\nresources: {gpu: 1.5}": (
         "x.yaml:2: resources.gpu: found 1.5; expected: at most 1, or a whole number"
     ),
     "name: s\nresources: {gpu: 0.5, workers: 2}": (
-        "x.yaml:2: resources: found {'gpu': 0.5, 'workers': 2}; workers: found 2 with gpu: 0.5; expected: a whole GPU each,"
-        " or none"
+        "x.yaml:2: resources: found {'gpu': 0.5, 'workers': 2}; workers: found 2 with gpu: 0.5; "
+        "expected: a whole GPU each, or none"
     ),
     # ---- axes and also
     "name: s\naxes: [1, 2]": "x.yaml:2: axes: found [1, 2]; expected: a mapping",
     "name: s\naxes:": "x.yaml:2: axes: found nothing; expected: a mapping",
     "name: s\naxes:\n  labels.weak: cam": (
-        "x.yaml:3: axes.labels.weak: found 'cam'; expected: a list of values, or in a search a range: {low: .., high: ..}"
+        "x.yaml:3: axes.labels.weak: found 'cam'; expected: a list of values, or in a search a "
+        "range: {low: .., high: ..}"
     ),
     "name: s\naxes:\n  labels.weak: [cma]": (
-        "x.yaml:3: axes.labels.weak: found 'cma' (did you mean 'cam'?); allowed: 'cam', 'cam++' or 'irnet'"
+        "x.yaml:3: axes.labels.weak: found 'cma' (did you mean 'cam'?); allowed: 'cam', 'cam++' "
+        "or 'irnet'"
     ),
     "name: s\naxes: {trial: [0, 1],\n  labels.weak: [\n    cam,\n    cams]}": (
-        "x.yaml:5: axes.labels.weak: found 'cams' (did you mean 'cam'?); allowed: 'cam', 'cam++' or 'irnet'"
+        "x.yaml:5: axes.labels.weak: found 'cams' (did you mean 'cam'?); allowed: 'cam', 'cam++' "
+        "or 'irnet'"
     ),
-    "name: s\naxes:\n  labels.p: [0.5, 1.5]": "x.yaml:3: axes.labels.p: found 1.5; expected: at most 1",
+    "name: s\naxes:\n  labels.p: [0.5, 1.5]": (
+        "x.yaml:3: axes.labels.p: found 1.5; expected: at most 1"
+    ),
     "name: s\naxes: {fit: [3]}": "x.yaml:2: axes.fit: found 3; expected: a mapping",
-    "name: s\naxes:\n  trial: []": "x.yaml:3: axes.trial: found []; expected: a list of one or more different values",
+    "name: s\naxes:\n  trial: []": (
+        "x.yaml:3: axes.trial: found []; expected: a list of one or more different values"
+    ),
     "name: s\naxes:\n  labels.p: [1, 1.0]": (
         "x.yaml:3: axes.labels.p: found [1, 1.0]; expected: a list of one or more different values"
     ),
     "name: s\naxes:\n  labels.p: [0.5]\n  labels: [{weak: cam}, {p: 1}]": (
-        "x.yaml:4: axes.labels: sets labels.p, as axes.labels.p does; expected: one axis for a setting"
+        "x.yaml:4: axes.labels: sets labels.p, as axes.labels.p does; expected: one axis for a "
+        "setting"
     ),
     "name: s\naxes:\n  irnet.background: [0.05, 0.3]\n  irnet.foreground: [0.3, 0.2]": (
-        "x.yaml:4: axes.irnet.foreground: irnet: found {'background': 0.3, 'foreground': 0.2}; background is above foreground,"
-        " 0.2; expected: at most that"
+        "x.yaml:4: axes.irnet.foreground: irnet: found {'background': 0.3, 'foreground': 0.2}; "
+        "background is above foreground, 0.2; expected: at most that"
     ),
-    "name: s\naxes:\n  size: [64, 96]": "x.yaml:3: axes.size: cells can't differ in it; hint: put it in settings",
+    "name: s\naxes:\n  size: [64, 96]": (
+        "x.yaml:3: axes.size: cells can't differ in it; hint: put it in settings"
+    ),
     "name: s\nalso:\n  - {trial: 1,\n     pathologies: Edema}": (
         "x.yaml:4: also.0.pathologies: cells can't differ in it; hint: put it in settings"
     ),
     "name: s\nalso: {trial: 1}": "x.yaml:2: also: found {'trial': 1}; expected: a list",
     "name: s\nalso:\n  - trial": "x.yaml:3: also.0: found 'trial'; expected: a mapping",
     "name: s\nalso:\n  - {trial: 1,\n     labels.weak: cams}": (
-        "x.yaml:4: also.0.labels.weak: found 'cams' (did you mean 'cam'?); allowed: 'cam', 'cam++' or 'irnet'"
+        "x.yaml:4: also.0.labels.weak: found 'cams' (did you mean 'cam'?); allowed: 'cam', "
+        "'cam++' or 'irnet'"
     ),
     "name: s\nalso:\n  - labels:\n      p: 0\n      weak: cams": (
-        "x.yaml:5: also.0.labels: labels.weak: found 'cams' (did you mean 'cam'?); allowed: 'cam', 'cam++' or 'irnet'"
+        "x.yaml:5: also.0.labels: labels.weak: found 'cams' (did you mean 'cam'?); allowed: "
+        "'cam', 'cam++' or 'irnet'"
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("text", MISTAKES, ids=range(len(MISTAKES)))
@@ -191,18 +240,28 @@ def test_a_wrong_value_is_found_and_cut_where_it_is_long(text, parts):
 SET = {
     "fit.epoch": (
         3,
-        "--set fit.epoch: no such setting (did you mean 'fit.epochs'?); allowed: fit.epochs, fit.batch_size, fit.learning_rate,"
-        " fit.schedule, fit.loss, fit.clip_norm, fit.flips, fit.precision, fit.channels_last, fit.compile, fit.checkpoint,"
-        " fit.thresholds, fit.samples_per_epoch",
+        "--set fit.epoch: no such setting (did you mean 'fit.epochs'?); allowed: fit.epochs, "
+        "fit.batch_size, fit.learning_rate, fit.schedule, fit.loss, fit.clip_norm, fit.flips, "
+        "fit.precision, fit.channels_last, fit.compile, fit.checkpoint, fit.thresholds, "
+        "fit.samples_per_epoch",
     ),
     "name": ("t", f"--set name: no such setting; {SETTINGS}, resources.*"),
     "fit.epochs": ("many", "--set fit.epochs: found 'many'; expected: a whole number"),
     "fit": (3, "--set fit: found 3; expected: a mapping"),
-    "irnet": ({"background": 1}, "--set irnet.background: irnet: found {'background': 1}; background is above foreground, 0.3;"
-              " expected: at most that"),
-    "labels": ({"weak": "cams"}, "--set labels.weak: found 'cams' (did you mean 'cam'?); allowed: 'cam', 'cam++' or 'irnet'"),
-    "labels.p": (0.3, "--set labels.p: is an axis of the study (x.yaml:2); expected: a setting that is no axis"),
-}  # fmt: skip
+    "irnet": (
+        {"background": 1},
+        "--set irnet.background: irnet: found {'background': 1}; background is above foreground, "
+        "0.3; expected: at most that",
+    ),
+    "labels": (
+        {"weak": "cams"},
+        "--set labels.weak: found 'cams' (did you mean 'cam'?); allowed: 'cam', 'cam++' or 'irnet'",
+    ),
+    "labels.p": (
+        0.3,
+        "--set labels.p: is an axis of the study (x.yaml:2); expected: a setting that is no axis",
+    ),
+}
 
 
 @pytest.mark.parametrize("key", SET)

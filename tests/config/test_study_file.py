@@ -1,4 +1,4 @@
-"""Study files: the cells they mean, and the studies they include."""
+"""Test study files: the cells that they define, and the studies that they include."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def test_the_papers_48_combinations_are_45_cells():
     ]
 
 
-#: Cells of every shipped study. The paper: 45 of Table 1, 72 of Table 2, 12 of Figure 4a, 27 students and 9 teachers.
+#: Number of cells in each shipped study. The paper: 45 of Table 1, 72 of Table 2, 12 of Figure 4a,
+#: 27 students and 9 teachers.
 CELLS = {
     "covid_cxr.yaml": 14,
     "demo.yaml": 15,
@@ -46,7 +47,7 @@ CELLS = {
 
 
 def shipped(name: str) -> Plan:
-    """The plan of a study; of a search that of a point in the middle of its space for every choice."""
+    """Return a study's plan; for a search, of the middle of its space for each choice."""
     study, imported = study_file.load(STUDIES / name), {("imagenet", "resnet18"): "0" * 64}
     if study.search is None:
         return planner.plan(study, DATA, imported)
@@ -68,13 +69,13 @@ def test_every_shipped_study_plans(name):
 @pytest.mark.parametrize("path", sorted(STUDIES.iterdir()), ids=lambda path: path.name)
 def test_every_shipped_study_begins_with_its_claim_command_cost_and_result(path):
     comment = "\n".join(line for line in path.read_text().splitlines() if line.startswith("#"))
-    told = (
+    sections = (
         "Claim:",
         "Cost",
         "esult",
         "chexseg study run" if path.name != "demo.yaml" else "make demo",
     )
-    assert [part for part in told if part not in comment] == []
+    assert [part for part in sections if part not in comment] == []
 
 
 def test_the_papers_arms_are_in_its_studies():
@@ -111,7 +112,8 @@ def test_what_cannot_matter_changes_no_cell():
     full = cells("name: s\nsettings: {labels: {p: 1}}")
     assert (
         cells(
-            "name: t\nsettings: {labels: {p: 1, weak: irnet, weak_images: 7, prefer_positives: true}}"
+            "name: t\nsettings: {labels: {p: 1, weak: irnet, weak_images: 7, prefer_positives: "
+            "true}}"
         )
         == full
     )
@@ -132,23 +134,26 @@ also: [{encoder: {init: random}, labels.expert_split: {train: 9}}]
 settings: {labels: {weak_images: 7, expert_split: {train: 8, select: 3}}}
 """
     study = study_file.parse(text, "x.yaml")
-    found = [
+    values = [
         (s.labels.p, s.labels.weak_images, s.labels.expert_split.train, s.encoder.init)
         for s in study.cells()
     ]
-    assert found == [(0.5, 7, 8, "chexpert"), (1, 7, 8, "chexpert"), (1, 7, 9, "random")]
+    assert values == [(0.5, 7, 8, "chexpert"), (1, 7, 8, "chexpert"), (1, 7, 9, "random")]
     assert all(settings.labels.expert_split.select == 3 for settings in study.cells())
     assert study.varied == {"labels.weak", "labels.p", "encoder.init", "labels.expert_split.train"}
 
 
 def test_settings_that_only_go_together_may_stand_together_in_also():
-    text = "name: s\nalso: [{irnet.init: imagenet, irnet.freeze_backbone: true}, {irnet: {background: 0.35, foreground: 0.4}}]"
+    text = (
+        "name: s\nalso: [{irnet.init: imagenet, irnet.freeze_backbone: true}, {irnet: "
+        "{background: 0.35, foreground: 0.4}}]"
+    )
     first, second = (settings.irnet for settings in study_file.parse(text, "x.yaml").cells())
     assert first.freeze_backbone and (second.background, second.foreground) == (0.35, 0.4)
 
 
 def write(folder: Path, **files: str) -> Path:
-    """Study files by name, without ending; the path of the last one."""
+    """Write study files by name, without suffix; return the path of the last one."""
     for name, text in files.items():
         path = folder / f"{name}.yaml"
         path.write_text(text)
@@ -173,7 +178,7 @@ def test_a_study_that_includes_others_has_each_of_their_cells_once_and_resources
     assert [cell.name for cell in both.cells] == [
         "full init=random trial 0",
         "full init=random trial 1",
-        "full init=chexpert trial 0",  # of both
+        "full init=chexpert trial 0",  # cells of both
         "full init=chexpert trial 1",
         "cam p=0 init=chexpert trial 0",
         "cam p=0.5 init=chexpert trial 0",
@@ -231,23 +236,42 @@ def test_a_missing_encoder_is_told_with_the_study_that_asks_for_it(tmp_path):
 
 
 INCLUDED = {
-    "studies: [ful.yaml]": ":2: studies.0: found 'ful.yaml', no such file (did you mean 'full.yaml'?); expected: a study file,"
-    " relative to this one",
-    "studies:\n  - full.yaml\n  - x.yaml": ":4: studies.1: found 'x.yaml', which includes itself; expected: a study that"
-    " doesn't include this one",
-    "studies: [loop.yaml]": "loop.yaml:2: studies.0: found 'x.yaml', which includes itself; expected: a study that doesn't"
-    " include this one",
-    "studies: [full.yaml, full.yaml]": ":2: studies.1: found 'full.yaml', a second study named 'full'; expected: different"
-    " names",
-    "studies: [full.yaml,\n  small.yaml]": ":3: studies.1: found 'small.yaml', with size 64; expected: those of 'full', 320",
-    "studies: [full.yaml, one.yaml]": ":2: studies.1: found 'one.yaml', with pathologies Edema; expected: those of 'full',"
-    " Airspace Opacity, ",
-    "studies: [full.yaml]\naxes: {trial: [0]}": ":3: axes: found beside studies; expected: in the included studies",
-    "studies: [full.yaml]\nsettings: {}": ":3: settings: found beside studies; expected: in the included studies",
-    f"studies: [{300 * 'x'}.yaml]": f":2: studies.0: found '{300 * 'x'}.yaml', no such file; expected: a study file,",
+    "studies: [ful.yaml]": (
+        ":2: studies.0: found 'ful.yaml', no such file (did you mean 'full.yaml'?); expected: a "
+        "study file, relative to this one"
+    ),
+    "studies:\n  - full.yaml\n  - x.yaml": (
+        ":4: studies.1: found 'x.yaml', which includes itself; expected: a study that doesn't "
+        "include this one"
+    ),
+    "studies: [loop.yaml]": (
+        "loop.yaml:2: studies.0: found 'x.yaml', which includes itself; expected: a study that "
+        "doesn't include this one"
+    ),
+    "studies: [full.yaml, full.yaml]": (
+        ":2: studies.1: found 'full.yaml', a second study named 'full'; expected: different names"
+    ),
+    "studies: [full.yaml,\n  small.yaml]": (
+        ":3: studies.1: found 'small.yaml', with size 64; expected: those of 'full', 320"
+    ),
+    "studies: [full.yaml, one.yaml]": (
+        ":2: studies.1: found 'one.yaml', with pathologies Edema; expected: those of 'full', "
+        "Airspace Opacity, "
+    ),
+    "studies: [full.yaml]\naxes: {trial: [0]}": (
+        ":3: axes: found beside studies; expected: in the included studies"
+    ),
+    "studies: [full.yaml]\nsettings: {}": (
+        ":3: settings: found beside studies; expected: in the included studies"
+    ),
+    f"studies: [{300 * 'x'}.yaml]": (
+        f":2: studies.0: found '{300 * 'x'}.yaml', no such file; expected: a study file,"
+    ),
     "studies: []": ":2: studies: found nothing; expected: a list of one or more study files",
     "studies: full.yaml": ":2: studies: found 'full.yaml'; expected: a list",
-    "studies: [wrong.yaml]": "wrong.yaml:3: settings.fit.epoch: no such key (did you mean 'epochs'?); allowed: epochs,",
+    "studies: [wrong.yaml]": (
+        "wrong.yaml:3: settings.fit.epoch: no such key (did you mean 'epochs'?); allowed: epochs,"
+    ),
 }
 
 
@@ -278,7 +302,8 @@ def test_resources_are_set_from_the_command_line_too():
     assert study_file.parse("name: one\n", "one.yaml", {"resources.cpu": 2}).resources.cpu == 2
     with pytest.raises(
         UserError,
-        match=r"^--set resources.gpus: no such key \(did you mean 'gpu'\?\); allowed: cpu, gpu, workers$",
+        match=r"^--set resources.gpus: no such key \(did you mean 'gpu'\?\); "
+        r"allowed: cpu, gpu, workers$",
     ):
         study_file.parse(text, "one.yaml", {"resources.gpus": 0})
     with pytest.raises(UserError, match=r"^--set resources.gpu: found 'x'; expected: a number$"):

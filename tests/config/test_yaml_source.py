@@ -1,4 +1,4 @@
-"""YAML that isn't what people write: refused at once, with its line, whatever it would expand to."""
+"""Test YAML that people don't write: refused at once with its line, however large it expands to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from chexseg.config import study_file, yaml_source
 from chexseg.errors import UserError
 
 CASES = Path(__file__).resolve().parents[2].parent / "shared/cases"
-#: Each line has ten times the values of the line before; a list of lists, and mappings that are merged.
+#: Each line has ten times the values of the line before: a list of lists, and merged mappings.
 LISTS = ["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join(10 * [f'*a{n - 1}'])}]" for n in range(1, 30))]
 MERGED = [
     "a0: &a0 {x: 1}",
@@ -23,7 +23,8 @@ MERGED = [
 def test_aliases_that_expand_without_end_are_refused(lines):
     with pytest.raises(
         UserError,
-        match=r"^x.yaml:\d+: found aliases that expand to more than 10,000 values; expected: fewer$",
+        match=r"^x.yaml:\d+: found aliases that expand to more than 10,000 values; "
+        r"expected: fewer$",
     ):
         yaml_source.read("\n".join(lines), "x.yaml")
 
@@ -37,7 +38,7 @@ def test_the_case_beside_this_checkout_is_refused():
 
 
 def test_aliases_that_people_write_are_read():
-    """And more values than aliases may stand for, without any."""
+    """Check also a file with more values, none of them aliased, than aliases may expand to."""
     text = "base: &base {a: 1, b: [2, 3]}\nuses:\n" + "  - *base\n" * 1000
     assert yaml_source.read(text, "x.yaml").content["uses"] == [{"a": 1, "b": [2, 3]}] * 1000
     values = list(range(yaml_source.MOST_ALIASED + 1))
@@ -48,8 +49,14 @@ def test_aliases_that_people_write_are_read():
     ("text", "message"),
     [
         ("a: 1\nb: &b\n  c: [*b]", "x.yaml:2: found an alias of a value that contains it"),
-        ("a: " + 900 * "[", "x.yaml: found lists or mappings nested hundreds deep; expected: fewer levels"),
-        ("a: " + 900 * "[" + 900 * "]", "x.yaml: found lists or mappings nested hundreds deep; expected: fewer levels"),
+        (
+            "a: " + 900 * "[",
+            "x.yaml: found lists or mappings nested hundreds deep; expected: fewer levels",
+        ),
+        (
+            "a: " + 900 * "[" + 900 * "]",
+            "x.yaml: found lists or mappings nested hundreds deep; expected: fewer levels",
+        ),
         ("a: 1\nb: 1" + 400 * "0", "x.yaml:2: found a number of 401 digits; expected: at most 100"),
         ("a: 2026-99-99", "x.yaml: not YAML (month must be in 1..12)"),
         ("a: !!int x", "x.yaml: not YAML (invalid literal for int() with base 10: 'x')"),
@@ -57,7 +64,7 @@ def test_aliases_that_people_write_are_read():
         ("a: !!int ''", "x.yaml: not YAML (string index out of range)"),
         ("a: !!timestamp x", "x.yaml: not YAML ('NoneType' object has no attribute 'groupdict')"),
     ],
-)  # fmt: skip
+)
 def test_what_the_parser_raises_is_one_line(text, message):
     with pytest.raises(UserError) as caught:
         yaml_source.read(text, "x.yaml")
@@ -83,7 +90,8 @@ def test_text_that_no_file_can_contain_is_refused(text):
 def test_values_of_set_are_read_alike(tmp_path, value):
     with pytest.raises(
         UserError,
-        match="^--set fit.epochs=.*: found a value that is not YAML; expected KEY=VALUE, such as fit.epochs=5$",
+        match="^--set fit.epochs=.*: found a value that is not YAML; expected KEY=VALUE, such as "
+        "fit.epochs=5$",
     ):
         resolve.read([], tmp_path, None, [f"fit.epochs={value}"])
 
@@ -95,6 +103,7 @@ def test_a_grid_without_end_is_refused_before_it_is_gone_through():
     )
     with pytest.raises(
         UserError,
-        match="^x.yaml:2: axes: found 100,000,000 combinations of values; expected: at most 1,000,000$",
+        match="^x.yaml:2: axes: found 100,000,000 combinations of values; expected: at most "
+        "1,000,000$",
     ):
         study_file.parse(f"name: s\naxes:\n{axes}", "x.yaml")

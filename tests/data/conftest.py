@@ -1,4 +1,4 @@
-"""What the tests of the readers share: the data sets beside the repository, and how a mistake has to be told."""
+"""Share the data sets beside the repository, and a check of error lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BESIDE = Path(__file__).resolve().parents[2].parent / "shared"
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The directory with the published sample and the real study set."""
+    """Return the directory with the published sample and the real study set."""
     for name in ("chexlocalize-sample", "covid-cxr"):
         if not (BESIDE / name).is_dir():
             pytest.skip(f"../shared/{name} is not beside this checkout")
@@ -24,13 +24,13 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def sample(shared) -> Path:
-    """CheXlocalize's published sample: two images, their masks and labels."""
+    """Return CheXlocalize's published sample: two images, their masks and labels."""
     return shared / "chexlocalize-sample" / "sample"
 
 
 @pytest.fixture(scope="session")
 def refused() -> Callable[..., AbstractContextManager[None]]:
-    """``with refused(*words)``: a `UserError` of one line that has all the words and says what is expected."""
+    """Expect a one-line `UserError` with all the words and an expectation in a ``with`` block."""
 
     @contextmanager
     def expect(*words: object) -> Iterator[None]:

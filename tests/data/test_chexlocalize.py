@@ -1,4 +1,4 @@
-"""Mask files: what is written is read, damage is found before it reaches C, and the published files are as described."""
+"""Test mask files: round trips, damage refused before it reaches C, and the published files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHAPES = [(1, 1), (1, 7), (9, 1), (16, 16), (33, 20), (128, 161)]
 
 
 def random_masks(seed: int) -> list[np.ndarray]:
-    """Noise of all densities, discs, and the two masks without an edge, at each of the shapes."""
+    """Return noise of all densities, discs, and masks without an edge, at each of the shapes."""
     generator = np.random.default_rng(seed)
     out = []
     for height, width in SHAPES:
@@ -102,7 +102,7 @@ def test_a_mask_larger_than_any_image_is_refused_before_pycocotools_sees_it(
     tmp_path, refused, size
 ):
     pixels = size[0] * size[1]
-    # Runs of 2**28 each, as many as there are; pycocotools would count in 32 bits.
+    # Runs of 2**28 each, one per pixel run; pycocotools would count in 32 bits.
     counts = "PPPPP8" * min(pixels // 2**28, 50) or "0"
     path = write(tmp_path / "masks.json", document(size=size, counts=counts))
     with refused(path, "patient1_study1_view1_frontal: Edema", "at most 178956970 pixels"):
@@ -146,7 +146,7 @@ def test_the_pathologies_of_a_file_are_those_of_any_image(tmp_path):
 def test_strings_that_are_no_run_lengths_are_refused(refused, counts):
     assert (
         chexlocalize.run_lengths("`0").sum() == 16
-    )  # the third cuts off a number after it, the fourth writes 16 in seven digits
+    )  # the third cuts off a number after it; the fourth writes 16 in seven digits
     with refused("here", "16 pixels"):
         chexlocalize.decode({"size": [4, 4], "counts": counts}, "here")
 
@@ -183,16 +183,38 @@ def test_damaged_strings_are_refused_or_give_a_mask_of_that_size():
         ("1" * 5000, ("not JSON",)),
         ({"image": []}, ("image", "non-empty object of pathologies")),
         ({"image": {}}, ("image", "object of pathologies")),
-        ({"image": {"Oedema": document()}}, ("image: unknown pathology 'Oedema'", "did you mean 'Edema'", *PATHOLOGIES)),
+        (
+            {"image": {"Oedema": document()}},
+            ("image: unknown pathology 'Oedema'", "did you mean 'Edema'", *PATHOLOGIES),
+        ),
         ({"image": {"Edema": "437N"}}, ("image: Edema", "height, width")),
-        ({"image": {"Edema": {"size": [4], "counts": "437N"}}}, ("image: Edema", "[4]", "height, width")),
-        ({"image": {"Edema": {"size": [0, 4], "counts": "437N"}}}, ("image: Edema", "height, width")),
-        ({"image": {"Edema": {"size": [3, 5], "counts": [4, 3, 7, 1]}}}, ("image: Edema", "COCO run-length string")),
-        ({"image": dict.fromkeys(("Lung Opacity", "Airspace Opacity"), document()["patient1_study1_view1_frontal"]["Edema"])},
-         ("image: Airspace Opacity", "two names")),
-        ('{"image": {"Edema": {"size": [1, 1], "counts": "1"}}, "image": {}}', ("'image'", "twice")),
+        (
+            {"image": {"Edema": {"size": [4], "counts": "437N"}}},
+            ("image: Edema", "[4]", "height, width"),
+        ),
+        (
+            {"image": {"Edema": {"size": [0, 4], "counts": "437N"}}},
+            ("image: Edema", "height, width"),
+        ),
+        (
+            {"image": {"Edema": {"size": [3, 5], "counts": [4, 3, 7, 1]}}},
+            ("image: Edema", "COCO run-length string"),
+        ),
+        (
+            {
+                "image": dict.fromkeys(
+                    ("Lung Opacity", "Airspace Opacity"),
+                    document()["patient1_study1_view1_frontal"]["Edema"],
+                )
+            },
+            ("image: Airspace Opacity", "two names"),
+        ),
+        (
+            '{"image": {"Edema": {"size": [1, 1], "counts": "1"}}, "image": {}}',
+            ("'image'", "twice"),
+        ),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_named_by_file_and_field(tmp_path, refused, content, words):
     path = write(tmp_path / "masks.json", content)
     with refused(path, *words):

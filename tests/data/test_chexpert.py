@@ -1,4 +1,4 @@
-"""CheXpert's CSV files: every layout, all label values, and mistakes told by file, row and column."""
+"""Test CheXpert's CSV files: all layouts and label values, errors with file, row and column."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def test_full_size_images_are_preferred_where_masks_have_to_fit(tmp_path):
     for split in chexpert.SPLITS:
         for csv, _ in chexpert.LAYOUTS[split]:
             write(tmp_path / csv, [row(path(1, split))])
-    found = {
+    paths = {
         split: chexpert.locate(tmp_path, split)[0].relative_to(tmp_path).as_posix()
         for split in chexpert.SPLITS
     }
-    assert found["train"] == "CheXpert-v1.0-small/train.csv"
-    assert "small" not in found["valid"] and "small" not in found["test"]
+    assert paths["train"] == "CheXpert-v1.0-small/train.csv"
+    assert "small" not in paths["valid"] and "small" not in paths["test"]
 
 
 def test_the_path_is_read_from_below_the_last_split(tmp_path):
@@ -87,8 +87,8 @@ def test_labels_are_one_zero_minus_one_or_blank(tmp_path):
         "Cardiomegaly": " 1 ",
     }
     table = chexpert.read_csv(write(tmp_path / "valid.csv", [row(path(1), **labels)]), tmp_path)
-    found = table.iloc[0][["Edema", "Fracture", "Pneumonia", "Cardiomegaly"]].tolist()
-    assert found == [1, 0, -1, 1]
+    labels = table.iloc[0][["Edema", "Fracture", "Pneumonia", "Cardiomegaly"]].tolist()
+    assert labels == [1, 0, -1, 1]
     assert table[list(OBSERVATIONS)].isna().sum(axis=None) == len(OBSERVATIONS) - 4
     assert (table[list(OBSERVATIONS)].dtypes == np.float32).all()
 
@@ -254,4 +254,4 @@ def test_the_real_study_set(shared):
     assert not (patients[0] & patients[1] or patients[0] & patients[2] or patients[1] & patients[2])
     assert (
         tables["train"]["Lung Opacity"] == -1
-    ).sum() == 280  # Montgomery's tuberculosis cases among others
+    ).sum() == 280  # the Montgomery tuberculosis cases, among others

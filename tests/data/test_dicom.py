@@ -1,4 +1,4 @@
-"""DICOM files that the tests write: both photometric interpretations, windows, rescaling, and what is refused."""
+"""Test DICOM files: both photometric interpretations, windows, rescaling, and what is refused."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_both_photometric_interpretations_of_a_film_are_the_same_picture(
     mirrored = {
         "WindowCenter": TOP - 1500 + 1,
         "WindowWidth": 1000,
-    }  # the standard's window reaches from c - w/2 to c + w/2 - 1
+    }  # the standard's window spans c - w/2 to c + w/2 - 1
     dark_air = images.decode(write_dicom(tmp_path / "4.dcm", stored_HW, **window)).astype(int)
     dark_bone = images.decode(
         write_dicom(tmp_path / "3.dcm", TOP - stored_HW, "MONOCHROME1", **mirrored)
@@ -208,7 +208,7 @@ def test_a_burnt_in_marker_does_not_squeeze_the_film(tmp_path, write_dicom, phot
     differing = images.decode(path) != expected_HW
     assert (
         differing.mean() < 0.001
-    )  # where a marker covers the film's only pixel of its greatest value
+    )  # a marker covers the radiograph's only pixel with its largest value
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
@@ -258,12 +258,12 @@ def test_the_shared_padded_films_are_the_plain_one(shared):
 
 
 def test_a_deflated_file_is_refused_before_it_is_inflated(tmp_path, write_dicom, monkeypatch):
-    """A megabyte of it may be a thousand; pydicom inflates before anything of it can be asked for."""
+    """Refuse a deflated file: a megabyte may expand to a thousand, and pydicom inflates first."""
     path = write_dicom(tmp_path / "film.dcm", np.zeros((4, 4)))
     path.write_bytes(
         path.read_bytes().replace(b"1.2.840.10008.1.2.1\x00", b"1.2.840.10008.1.2.1.99")
     )
-    far = path.with_name("far")  # whose file meta group is long before it says so
+    far = path.with_name("far")  # its file meta group is long before the transfer syntax
     content = path.read_bytes()
     far.write_bytes(content[:140] + bytes(6000) + content[140:])
     monkeypatch.setattr("pydicom.dcmread", lambda *_, **__: pytest.fail("read"))

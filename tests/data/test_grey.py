@@ -1,4 +1,4 @@
-"""The range of a film: all of its values, but for burnt-in markers that would squeeze it."""
+"""Test a radiograph's grey range: all values, except burnt-in markers that would compress it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from chexseg.data import grey
 
 
 def film(shape: tuple[int, ...] = (400, 500)) -> np.ndarray:
-    """Values like a film's: most in the middle, few at either end."""
+    """Return values like a radiograph's: most in the middle, few at either end."""
     return np.random.default_rng(0).normal(2000, 400, shape).clip(0, 4095).round()
 
 
@@ -19,7 +19,7 @@ def test_an_ordinary_film_uses_all_of_its_values(shape):
     assert grey.film_range(values) == (values.min(), values.max())
     skewed = (
         values**3
-    )  # half of the pixels in a seventh of the range, but not nearly all of them in a quarter
+    )  # half of the pixels in a seventh of the range, but less than nearly all in a quarter
     assert grey.film_range(skewed) == (skewed.min(), skewed.max())
 
 

@@ -1,4 +1,4 @@
-"""Images to squares and back: nothing shifts, nothing outside the frame, damaged files are refused."""
+"""Test fitting images into squares and back: no shift, nothing outside, damaged files refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JPEG = {"jpg": {"quality": 100, "subsampling": 0}}
 
 
 def restored(frame: Frame, masks_KSS: np.ndarray) -> np.ndarray:
-    """Return squares of masks at the original size: without borders, by nearest neighbour."""
+    """Return square masks at the original size: borders removed, nearest neighbour."""
     inner = frame.cut(masks_KSS)
     rows = ((np.arange(frame.height) + 0.5) * inner.shape[1] / frame.height).astype(int)
     columns = ((np.arange(frame.width) + 0.5) * inner.shape[2] / frame.width).astype(int)
@@ -139,14 +139,14 @@ def test_the_published_radiograph(sample):
 
 @pytest.fixture
 def film_HW() -> np.ndarray:
-    """Grey levels from 0 to 255, no two rows or columns alike."""
+    """Return grey levels from 0 to 255 with no two equal rows or columns."""
     return (
         np.random.default_rng(0).permutation(np.arange(320) % 256).astype(np.uint8).reshape(16, 20)
     )
 
 
 def png(path: Path, values_HW: np.ndarray, significant_bits: int | None = None) -> Path:
-    """A grey PNG of sixteen bits, with a chunk sBIT if asked for."""
+    """Return a grey PNG of sixteen bits, optionally with a chunk sBIT."""
     Image.fromarray(values_HW.astype(np.uint16)).save(path)
     if significant_bits is not None:
         chunk = b"sBIT" + bytes([significant_bits])
@@ -174,7 +174,7 @@ def test_the_bits_in_use_are_scaled(film_HW, tmp_path, bits, ending):
 
 
 def test_declared_bits_count_unless_the_values_were_scaled_up(film_HW, tmp_path):
-    dark_HW = film_HW.astype(np.uint16) // 8  # by its maximum it would be of eight bits
+    dark_HW = film_HW.astype(np.uint16) // 8  # by its maximum it would be an eight-bit image
     np.testing.assert_array_equal(images.decode(png(tmp_path / "a.png", dark_HW, 12)), dark_HW >> 4)
     scaled_HW = film_HW.astype(np.uint16) * 257
     for bits in (0, 1, 12, 16, 255):
@@ -184,7 +184,10 @@ def test_declared_bits_count_unless_the_values_were_scaled_up(film_HW, tmp_path)
 
 
 def test_the_least_of_two_bytes_is_not_lost_in_colour_either(film_HW, tmp_path, refused):
-    """Pillow reads colour of sixteen bits as eight, and can't write it: a grey file whose header says grey and alpha."""
+    """Check a grey file whose header says grey and alpha.
+
+    Pillow reads colour of sixteen bits as eight, and can't write it.
+    """
     for bits, path in ((16, tmp_path / "full.png"), (12, tmp_path / "twelve.png")):
         values_HW = film_HW.astype(np.uint16) << (bits - 8)
         rows = (
@@ -210,7 +213,7 @@ def test_the_least_of_two_bytes_is_not_lost_in_colour_either(film_HW, tmp_path, 
 
 
 def test_a_tiff_whose_white_is_zero_is_the_same_film(film_HW, tmp_path):
-    # Pillow inverts eight bits when it writes them, as it does when it reads them, but no sixteen bits.
+    # Pillow inverts eight bits when it writes and when it reads them, but never sixteen bits.
     for values_HW in (film_HW, (255 - film_HW.astype(np.uint16)) << 4):
         Image.fromarray(values_HW).save(
             tmp_path / "film.tiff", tiffinfo={ExifTags.Base.PhotometricInterpretation: 0}
@@ -283,7 +286,8 @@ def test_only_jpeg_png_and_tiff_are_opened_whatever_the_name(
     Image.fromarray(film_HW).save(path, format=ending)
     with refused(
         path,
-        "found no readable image (of no such format); expected an undamaged JPEG, PNG, TIFF or DICOM image",
+        "found no readable image (of no such format); expected an undamaged JPEG, PNG, TIFF or "
+        "DICOM image",
     ):
         images.decode(path)
 

@@ -1,4 +1,4 @@
-"""Arrays of finished artifacts: in the order that is asked for, and none of a shard that has changed."""
+"""Test arrays of finished artifacts: in the requested order, never from a changed shard."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from chexseg.errors import DamagedArtifactError
 
 @pytest.fixture
 def directory(tmp_path) -> Path:
-    """Two shards of 100 images of noise, which zstd can't make smaller."""
+    """Return two shards of 100 images of noise, which zstd can't compress."""
     generator = np.random.default_rng(0)
     for part in range(2):
         ids = [f"image{100 * part + row:03d}" for row in range(100)]

@@ -1,4 +1,4 @@
-"""Shards on Ray Data: in order, and read where every CPU is taken; files mapped in this process or by actors."""
+"""Test shards on Ray Data: in order, read without a free CPU, mapped here or by actors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from chexseg.errors import DamagedArtifactError
 
 @pytest.fixture
 def paths(tmp_path):
-    """Three shards of 100 images."""
+    """Return three shards of 100 images."""
     out = []
     for part in range(3):
         ids = [f"image{100 * part + row:03d}" for row in range(100)]
@@ -44,7 +44,7 @@ def test_rows_come_in_the_order_of_the_paths(ray_session, paths):
 
 
 def test_reading_waits_for_no_cpu(ray_session, paths):
-    """Cells may hold all of them after a node has died."""
+    """Read without a free CPU: cells may hold all of them after a node has died."""
     import ray
 
     @ray.remote(num_cpus=ray.cluster_resources()["CPU"])
@@ -55,7 +55,7 @@ def test_reading_waits_for_no_cpu(ray_session, paths):
 
 
 def test_damage_that_a_reading_task_finds_arrives_as_itself(ray_session, paths):
-    """By which whoever reads knows that its input is damaged."""
+    """Check the error's type: readers use it to recognise a damaged input."""
     with open(paths[1], "r+b") as file:
         file.truncate(500)
     with pytest.raises(
@@ -66,7 +66,7 @@ def test_damage_that_a_reading_task_finds_arrives_as_itself(ray_session, paths):
 
 
 class Finder:
-    """A worker for `map_files` that finds damage in one file."""
+    """Report damage in one file, as a worker for `map_files`."""
 
     def __call__(self, path: str) -> dict[str, Any]:
         if path == "3":
@@ -81,7 +81,7 @@ def test_damage_that_a_map_worker_finds_arrives_as_itself(ray_session, workers):
 
 
 class Doubler:
-    """A worker for `map_files`."""
+    """Double values, as a worker for `map_files`."""
 
     def __init__(self, factor: int):
         self.factor = factor

@@ -1,4 +1,4 @@
-"""A data set on S3 is what it is in a directory: tables, faults and fingerprints; what can't be reached is one line."""
+"""Test a data set on S3: same tables, faults and fingerprints; one error line if unreachable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from chexseg.plan import cost, planner
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    """A data set of 13 images: moto answers some ten requests a second."""
+    """Return a data set of 13 images: moto answers about ten requests a second."""
     root = tmp_path_factory.mktemp("small") / "data"
     dataset.write(root, dataset.Config(train=6, valid=4, test=3, size=64))
     return root
@@ -43,7 +43,8 @@ def test_a_uri_is_a_remote_path_and_all_else_a_directory(remote, tmp_path):
         remote_path.at("s3://any:secret@")
     with pytest.raises(
         UserError,
-        match="^data root ftp://host/x: .*; expected: a directory, or a URI such as s3://bucket/prefix",
+        match="^data root ftp://host/x: .*; expected: a directory, or a URI such as "
+        "s3://bucket/prefix",
     ):
         remote_path.at("ftp://host/x")
 
@@ -70,13 +71,13 @@ def test_a_remote_path_names_and_reads_files_as_a_directory_does(remote, root):
 
 @pytest.mark.parametrize("split", chexpert.SPLITS)
 def test_tables_are_the_same_but_for_where_the_images_lie(remote, root, split):
-    single_node, there = chexpert.read(root, split), chexpert.read(remote, split)
+    table, remote_table = chexpert.read(root, split), chexpert.read(remote, split)
     assert (
-        there["path"].str.replace(str(remote), str(root)).tolist() == single_node["path"].tolist()
+        remote_table["path"].str.replace(str(remote), str(root)).tolist() == table["path"].tolist()
     )
-    assert there.drop(columns="path").equals(single_node.drop(columns="path"))
-    first = next(remote_path.files(remote, there["path"]))
-    assert (images.decode(first) == images.decode(single_node["path"][0])).all()
+    assert remote_table.drop(columns="path").equals(table.drop(columns="path"))
+    first = next(remote_path.files(remote, remote_table["path"]))
+    assert (images.decode(first) == images.decode(table["path"][0])).all()
 
 
 def test_fingerprints_and_counts_are_the_same_and_no_image_is_asked_for_by_itself(s3, remote, root):
@@ -92,11 +93,14 @@ def test_an_image_that_changes_or_goes_changes_the_fingerprint_as_in_a_directory
     first, second = (Path(path) for path in chexpert.read(copy, "valid")["path"][:2])
     first.unlink()
     second.write_bytes(second.read_bytes() + b"\0")
-    single_node, there = planner.fingerprints(copy), planner.fingerprints(uploaded(copy, "changed"))
+    fingerprints, remote_fingerprints = (
+        planner.fingerprints(copy),
+        planner.fingerprints(uploaded(copy, "changed")),
+    )
     assert (
-        single_node == there
-        and single_node["train"] == before["train"]
-        and single_node["valid"] != before["valid"]
+        fingerprints == remote_fingerprints
+        and fingerprints["train"] == before["train"]
+        and fingerprints["valid"] != before["valid"]
     )
 
 
@@ -109,12 +113,14 @@ def test_the_audit_says_the_same_of_a_sound_set_and_of_a_broken_one(remote, root
     second.write_bytes(second.read_bytes()[:300])
     (copy / chexlocalize.FILES["test"]).unlink()
     (copy / chexlocalize.FILES["radiologists"]).unlink()
-    there = uploaded(copy, "broken")
-    single_node, found = validation.check(copy).faults, validation.check(there).faults
-    assert set(found) == set(single_node) == {"missing image", "unreadable image", "missing file"}
-    for kind in single_node:
-        assert [message.replace(str(copy), str(there)) for message in single_node[kind]] == list(
-            found[kind]
+    broken = uploaded(copy, "broken")
+    faults, remote_faults = validation.check(copy).faults, validation.check(broken).faults
+    assert (
+        set(remote_faults) == set(faults) == {"missing image", "unreadable image", "missing file"}
+    )
+    for kind in faults:
+        assert [message.replace(str(copy), str(broken)) for message in faults[kind]] == list(
+            remote_faults[kind]
         )
 
 
@@ -139,7 +145,7 @@ def test_files_are_read_at_once(monkeypatch, remote):
     together = threading.Barrier(remote_path.CONCURRENT_READS)
 
     def read(self) -> bytes:
-        together.wait(timeout=30)  # breaks unless so many are under way at the same time
+        together.wait(timeout=30)  # breaks unless that many requests are concurrent
         return b""
 
     monkeypatch.setattr(remote_path.RemotePath, "read_bytes", read)
@@ -159,7 +165,7 @@ def test_a_local_file_is_handed_on_as_it_is(tmp_path):
 
 @pytest.fixture
 def refused_by_command(monkeypatch, capsys):
-    """Runs the command line; its one line of complaint, without what a URI keeps to itself."""
+    """Run a command; return its one error line, without the URI's secrets."""
 
     def run(*arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["chexseg", *arguments])
@@ -212,6 +218,6 @@ def test_a_missing_file_is_one_line(refused_by_command, copy, uploaded):
     (copy / chexlocalize.FILES["valid"]).unlink()
     message = refused_by_command(*PLAN, uploaded(copy, "without-masks").uri)
     assert (
-        "s3://bucket/without-masks/CheXlocalize/gt_segmentations_val.json: cannot be read (No such file"
-        in message
+        "s3://bucket/without-masks/CheXlocalize/gt_segmentations_val.json: cannot be read (No "
+        "such file" in message
     )

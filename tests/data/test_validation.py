@@ -1,4 +1,4 @@
-"""The audit: a data set with every fault gets each of them told, a sound one gets none."""
+"""Test the validation: a data set with all faults gets each reported, a sound one gets none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Labels = dict[str, str]
 
 
 class DataSet:
-    """A data set in the published layout, small enough to break by hand."""
+    """Hold a data set in the published layout, small enough to break by hand."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -33,7 +33,7 @@ class DataSet:
         masks: dict | None = None,
         **more: str,
     ) -> Path:
-        """A row and its image; the masks go to the split's file. Returns where the image is."""
+        """Add a row and its image, and the masks to the split's file; return the image's path."""
         view = more.get("view", "Frontal")
         name = f"patient{patient:05d}/study1/view1_{view.lower()}.jpg"
         labels = dict.fromkeys(OBSERVATIONS, "") | (labels or {})
@@ -81,7 +81,7 @@ def sound(tmp_path) -> DataSet:
     return data
 
 
-def found(data: DataSet) -> validation.Audit:
+def audit(data: DataSet) -> validation.Audit:
     result = validation.check(data.write())
     for messages in [*result.faults.values(), *result.notes.values()]:
         assert all(str(data.root) in message and "\n" not in message for message in messages)
@@ -89,7 +89,7 @@ def found(data: DataSet) -> validation.Audit:
 
 
 def test_a_sound_set_has_no_fault_and_is_summarised(sound):
-    result = found(sound)
+    result = audit(sound)
     assert (result.fatal, result.faults, result.notes) == (False, {}, {})
     train, valid, test = (result.splits[split] for split in ("train", "valid", "test"))
     assert (train["images"], train["patients"], train["frontal"], train["lateral"]) == (2, 2, 1, 1)
@@ -131,7 +131,7 @@ def test_every_fault_is_listed_and_the_audit_goes_on(sound):
     sound.add("test", 22, None, {"Edema": rle()}).unlink()
     sound.masks["test"]["patient00099_study1_view1_frontal"] = {"Edema": rle()}
     sound.masks["radiologists"][sound.image_id(21)]["Edema"] = rle(3, 3)
-    result = found(sound)
+    result = audit(sound)
     counts = {kind: len(messages) for kind, messages in result.faults.items()}
     assert counts == {
         "bad label": 3,
@@ -161,16 +161,16 @@ def test_every_fault_is_listed_and_the_audit_goes_on(sound):
     }
     for kind, parts in words.items():
         assert all(part in result.faults[kind][0] for part in parts), result.faults[kind][0]
-    told = result.as_dict()
-    assert {group["kind"]: group["count"] for group in told["faults"]} == counts
-    assert sum(len(group["messages"]) for group in told["faults"]) == sum(counts.values())
+    report = result.as_dict()
+    assert {group["kind"]: group["count"] for group in report["faults"]} == counts
+    assert sum(len(group["messages"]) for group in report["faults"]) == sum(counts.values())
     assert f"{sum(counts.values())} faults; a study would fail" in result.text()
 
 
 def test_only_the_first_few_of_a_kind_are_shown_but_all_are_counted(sound):
     for patient in range(30, 36):
         sound.add("train", patient, {"Edema": "7"})
-    text = found(sound).text()
+    text = audit(sound).text()
     assert (
         "fault: bad label: 6" in text
         and text.count("found '7'") == validation.EXAMPLES
@@ -184,7 +184,7 @@ def test_a_missing_column_or_file_hides_no_other_fault(sound):
     csv.write_text(csv.read_text().replace("Edema", "Oedema").replace("Fracture", "Fractures"))
     (root / "CheXpert-v1.0/test.csv").unlink()
     (root / chexlocalize.FILES["test"]).write_text("{")
-    (root / chexlocalize.FILES["radiologists"]).unlink()  # is needed by no study
+    (root / chexlocalize.FILES["radiologists"]).unlink()  # not needed by any study
     result = validation.check(root)
     counts = {kind: len(messages) for kind, messages in result.faults.items()}
     assert counts == {"missing column": 2, "missing file": 1, "unreadable mask file": 1}
@@ -211,7 +211,7 @@ def test_contradictions_between_labels_and_masks_are_notes(sound):
     sound.add("valid", 13, {"Edema": "0"}, {"Edema": rle(pixels=7)})  # mask, negative
     sound.add("valid", 14, {"Edema": "-1"}, {"Edema": rle()})  # uncertain: no contradiction
     sound.add("test", 22, {"Cardiomegaly": "1"})  # positive, and not in the mask file
-    result = found(sound)
+    result = audit(sound)
     assert not result.fatal
     assert {kind: len(messages) for kind, messages in result.notes.items()} == {
         "image without masks": 1,
@@ -238,10 +238,10 @@ def test_images_that_look_like_a_mistake_are_notes(sound):
         exif = Image.Exif()
         exif[ExifTags.Base.Orientation] = 3 if patient == 33 else 1
         if patient == 34:
-            pixels_HW[0, :3] = 255  # burnt-in markers don't make a film that is squeezed a good one
+            pixels_HW[0, :3] = 255  # burnt-in markers must not hide a compressed grey range
         Image.fromarray(pixels_HW).save(path, format="PNG", exif=exif)
-    sound.add("test", 22).write_bytes(path.read_bytes())  # is used by no study
-    result = found(sound)
+    sound.add("test", 22).write_bytes(path.read_bytes())  # not used by any study
+    result = audit(sound)
     assert {kind: len(messages) for kind, messages in result.faults.items()} == {
         "unreadable image": 1
     }
@@ -265,7 +265,7 @@ def test_masks_must_fit_the_image_as_it_is_shown(sound):
     for patient, masks in ((12, rle(HEIGHT, WIDTH)), (13, rle(WIDTH, HEIGHT))):
         path = sound.add("valid", patient, {"Edema": "1"}, {"Edema": masks})
         Image.open(path).save(path, exif=exif)
-    result = found(sound)
+    result = audit(sound)
     (message,) = result.faults["mask size unlike image"]
     assert (
         "patient00012" in message
@@ -279,7 +279,7 @@ def test_masks_must_fit_the_image_as_it_is_shown(sound):
 def test_damage_to_test_images_without_masks_is_a_note(sound):
     sound.add("test", 22).unlink()
     sound.add("test", 23).write_bytes(b"")
-    result = found(sound)
+    result = audit(sound)
     assert not result.fatal
     assert (
         len(result.notes["missing image that no study uses"])

@@ -1,4 +1,4 @@
-"""Evaluation of mask files: what numpy finds on the decoded pixels, by both conventions."""
+"""Test evaluation of mask files against numpy on decoded pixels, by both conventions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from chexseg.data import chexlocalize
-from chexseg.errors import UserError
 from chexseg.evaluation.evaluate import evaluate
 from chexseg.pathologies import PATHOLOGIES
 
@@ -20,7 +19,7 @@ SHAPES = [(12, 17), (30, 8), (21, 21), (5, 40), (16, 16), (9, 9)]
 
 
 def random_masks(seed: int, missing: tuple[str, ...] = ()) -> Masks:
-    """Masks of images of different sizes: some not named, some empty, most with pixels."""
+    """Return masks of images of different sizes: some omitted, some empty, most with pixels."""
     generator = np.random.default_rng(seed)
     out: Masks = {}
     for number, shape in enumerate(SHAPES):
@@ -39,7 +38,7 @@ def write(path: Path, masks: Masks) -> Path:
 
 
 def by_numpy(gt: Masks, pred: Masks, metric: str) -> tuple[list[float], list[int]]:
-    """(iou, n_images) of the ten, from pixels."""
+    """Return (iou, n_images) of the ten pathologies, from pixels."""
     ious, counts = [], []
     for name in PATHOLOGIES:
         intersections, unions, with_gt, single = 0, 0, 0, []
@@ -112,38 +111,44 @@ def test_the_two_metrics_by_hand(tmp_path):
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_file_against_itself_is_one(tmp_path, metric):
     path = write(tmp_path / "gt.json", random_masks(1))
-    found = evaluate(path, path, metric)
-    assert (found.table["iou"] == 1).all() and (found.table["n_images"] > 0).all()
-    assert not any("name" in note for note in found.notes)
+    evaluation = evaluate(path, path, metric)
+    assert (evaluation.table["iou"] == 1).all() and (evaluation.table["n_images"] > 0).all()
+    assert not any("name" in note for note in evaluation.notes)
 
 
 def test_missing_and_surplus_images_are_told(tmp_path):
     gt = random_masks(2)
     pred = {name: gt[name] for name in ("image0", "image1")} | {"other": gt["image2"]}
-    found = evaluate(write(tmp_path / "gt.json", gt), write(tmp_path / "pred.json", pred), "pooled")
-    notes = "\n".join(found.notes)
+    evaluation = evaluate(
+        write(tmp_path / "gt.json", gt), write(tmp_path / "pred.json", pred), "pooled"
+    )
+    notes = "\n".join(evaluation.notes)
     assert (
         "doesn't name 4 of 6 images (image2" in notes
         and "names 1 images that" in notes
         and "(other" in notes
     )
-    assert found.table["iou"].iloc[-1] < 1
+    assert evaluation.table["iou"].iloc[-1] < 1
 
 
 def test_a_pathology_that_nobody_drew_is_left_out_of_the_mean_and_told(tmp_path):
     gt, pred = random_masks(3, missing=("Lung Lesion",)), random_masks(4)
-    found = evaluate(write(tmp_path / "gt.json", gt), write(tmp_path / "pred.json", pred), "pooled")
-    table = found.table.set_index("pathology")
+    evaluation = evaluate(
+        write(tmp_path / "gt.json", gt), write(tmp_path / "pred.json", pred), "pooled"
+    )
+    table = evaluation.table.set_index("pathology")
     assert np.isnan(table["iou"]["Lung Lesion"]) and table["n_images"]["Lung Lesion"] == 0
     assert table["iou"]["mean"] == pytest.approx(table["iou"].drop(["mean", "Lung Lesion"]).mean())
-    assert any("left out of the mean: " in note and "Lung Lesion" in note for note in found.notes)
+    assert any(
+        "left out of the mean: " in note and "Lung Lesion" in note for note in evaluation.notes
+    )
 
 
 THREE = ("Airspace Opacity", "Cardiomegaly", "Support Devices")
 
 
 def only(masks: Masks, names: tuple[str, ...]) -> Masks:
-    """The same images with these pathologies alone, each with a mask, empty where there was none."""
+    """Return the same images with these pathologies only, empty masks where they had none."""
     return {
         image_id: {
             name: entry.get(name, np.zeros(entry["Edema"].shape, dtype=bool)) for name in names
@@ -155,10 +160,10 @@ def only(masks: Masks, names: tuple[str, ...]) -> Masks:
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_pathology_that_no_image_names_was_not_predicted(tmp_path, metric):
     gt, pred = random_masks(1), random_masks(101)
-    found = evaluate(
+    evaluation = evaluate(
         write(tmp_path / "gt.json", gt), write(tmp_path / "pred.json", only(pred, THREE)), metric
     )
-    table = found.table.set_index("pathology")
+    table = evaluation.table.set_index("pathology")
     whole = evaluate(
         tmp_path / "gt.json", write(tmp_path / "whole.json", pred), metric
     ).table.set_index("pathology")
@@ -166,26 +171,26 @@ def test_a_pathology_that_no_image_names_was_not_predicted(tmp_path, metric):
     others = [name for name in PATHOLOGIES if name not in THREE]
     assert table.loc[others, "iou"].isna().all() and (table.loc[others, "n_images"] == 0).all()
     assert table["iou"]["mean"] == pytest.approx(whole.loc[list(THREE), "iou"].mean())
-    assert found.left_out.not_predicted == tuple(others)
-    (note,) = (note for note in found.notes if "pred.json: doesn't name 7 pathologies" in note)
+    assert evaluation.left_out.not_predicted == tuple(others)
+    (note,) = (note for note in evaluation.notes if "pred.json: doesn't name 7 pathologies" in note)
     assert all(name in note for name in others) and not any(name in note for name in THREE)
 
 
 def test_a_pathology_of_one_image_is_predicted_on_all(tmp_path):
-    """As empty where the others don't name it: so are masks that are left away in the published files."""
+    """Check that an omitted mask counts as empty, as in the published files."""
     gt = random_masks(1)
     first, *rest = gt
     pred = {first: only(gt, ("Edema", "Pneumothorax"))[first]} | {
         name: only(gt, ("Edema",))[name] for name in rest
     }
-    found = evaluate(write(tmp_path / "gt.json", gt), write(tmp_path / "pred.json", pred))
+    evaluation = evaluate(write(tmp_path / "gt.json", gt), write(tmp_path / "pred.json", pred))
     ious, _ = by_numpy(gt, pred, "pooled")
-    table = found.table.set_index("pathology")
+    table = evaluation.table.set_index("pathology")
     assert table["iou"]["Pneumothorax"] == pytest.approx(ious[PATHOLOGIES.index("Pneumothorax")])
     assert table["iou"]["Pneumothorax"] < 1
     assert (
-        "Pneumothorax" not in found.left_out.not_predicted
-        and len(found.left_out.not_predicted) == 8
+        "Pneumothorax" not in evaluation.left_out.not_predicted
+        and len(evaluation.left_out.not_predicted) == 8
     )
 
 
@@ -193,14 +198,14 @@ def test_a_pathology_of_one_image_is_predicted_on_all(tmp_path):
 def test_a_pathology_that_the_truth_never_names_gets_no_zeros(tmp_path, true_pos_only):
     gt, pred = random_masks(3), random_masks(4)
     paths = write(tmp_path / "gt.json", only(gt, THREE)), write(tmp_path / "pred.json", pred)
-    found = evaluate(*paths, "per-image", true_pos_only)
-    table = found.table.set_index("pathology")
+    evaluation = evaluate(*paths, "per-image", true_pos_only)
+    table = evaluation.table.set_index("pathology")
     assert (
         table["iou"].drop([*THREE, "mean"]).isna().all()
         and table.loc[list(THREE), "iou"].notna().all()
     )
-    assert len(found.left_out.not_in_truth) == 7 and not found.left_out.not_predicted
-    assert any("gt.json: doesn't name 7 pathologies" in note for note in found.notes)
+    assert len(evaluation.left_out.not_in_truth) == 7 and not evaluation.left_out.not_predicted
+    assert any("gt.json: doesn't name 7 pathologies" in note for note in evaluation.notes)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -214,40 +219,46 @@ def test_ids_that_end_like_images_are_the_same_ids(tmp_path, metric, ending):
             tmp_path / "ended_gt.json",
             {f"{image_id}{ending}": entry for image_id, entry in gt.items()},
         )
-        found = evaluate(tmp_path / files[0], write(tmp_path / "other.json", files[1]), metric)
-        pd.testing.assert_frame_equal(found.table, plain.table)
+        evaluation = evaluate(tmp_path / files[0], write(tmp_path / "other.json", files[1]), metric)
+        pd.testing.assert_frame_equal(evaluation.table, plain.table)
         assert [
-            note for note in found.notes if "6 image ids are matched without their suffixes" in note
+            note
+            for note in evaluation.notes
+            if "6 image ids are matched without their suffixes" in note
         ]
 
 
 def test_the_mean_of_the_named_images_stands_beside_that_of_all(tmp_path):
     gt = random_masks(2)
     few = {name: gt[name] for name in list(gt)[:2]}
-    found = evaluate(write(tmp_path / "gt.json", gt), write(tmp_path / "pred.json", few))
-    assert found.left_out.missing_images == ("image2", "image3", "image4", "image5")
-    (note,) = (note for note in found.notes if "doesn't name 4 of 6 images (image2, ...)" in note)
+    evaluation = evaluate(write(tmp_path / "gt.json", gt), write(tmp_path / "pred.json", few))
+    assert evaluation.left_out.missing_images == ("image2", "image3", "image4", "image5")
+    (note,) = (
+        note for note in evaluation.notes if "doesn't name 4 of 6 images (image2, ...)" in note
+    )
     assert (
         "counted as empty" in note
         and note.endswith("the mean is 1.000")
-        and found.table["iou"].iloc[-1] < 1
+        and evaluation.table["iou"].iloc[-1] < 1
     )
 
 
 def test_what_is_left_out_stands_in_the_json(tmp_path):
     gt, pred = random_masks(1), only(random_masks(101), THREE)
     pred["other"] = pred.pop("image0")
-    found = evaluate(write(tmp_path / "gt.json", gt), write(tmp_path / "pred.json", pred)).as_dict()
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert found["left_out"]["missing_images"] == ["image0"] and found["left_out"][
+    evaluation = evaluate(
+        write(tmp_path / "gt.json", gt), write(tmp_path / "pred.json", pred)
+    ).as_dict()
+    assert json.loads(json.dumps(evaluation, allow_nan=False)) == evaluation
+    assert evaluation["left_out"]["missing_images"] == ["image0"] and evaluation["left_out"][
         "unknown_images"
     ] == ["other"]
-    rows = {row["pathology"]: row for row in found["rows"]}
+    rows = {row["pathology"]: row for row in evaluation["rows"]}
     assert (
         rows["Edema"] == {"pathology": "Edema", "n_images": 0, "iou": None}
         and rows["mean"]["iou"] > 0
     )
-    assert len(found["notes"]) >= 3
+    assert len(evaluation["notes"]) >= 3
 
 
 def test_the_cases_beside_this_checkout(tmp_path):
@@ -261,67 +272,6 @@ def test_the_cases_beside_this_checkout(tmp_path):
     pd.testing.assert_frame_equal(
         evaluate(gt, folder / "jpgkeys.json").table, evaluate(gt, hb).table
     )
-
-
-def refuses(gt: Path, pred: Path, metric: str, *words: str) -> None:
-    with pytest.raises(UserError) as caught:
-        evaluate(gt, pred, metric)
-    message = str(caught.value)
-    assert "\n" not in message and ("allowed" in message or "expected" in message)
-    assert all(word in message for word in words), message
-
-
-def test_mistakes_are_named(tmp_path):
-    path = write(tmp_path / "gt.json", random_masks(5))
-    refuses(path, path, "per-pixel", "--metric", "'per-pixel'", "pooled, per-image, hit-rate")
-    refuses(path, tmp_path / "none.json", "pooled", "none.json")
-    other = random_masks(5)
-    other["image2"] = {"Edema": np.ones((21, 22), dtype=bool)}
-    refuses(
-        path,
-        write(tmp_path / "pred.json", other),
-        "pooled",
-        "pred.json: image2",
-        "21 x 22",
-        "21 x 21",
-        "gt.json",
-    )
-    damaged = json.loads(path.read_text())
-    damaged["image4"]["Edema"] = {
-        "size": [16, 16],
-        "counts": chexlocalize.encode(np.ones((17, 16), dtype=bool))["counts"],
-    }
-    (tmp_path / "damaged.json").write_text(json.dumps(damaged))
-    refuses(
-        path,
-        tmp_path / "damaged.json",
-        "per-image",
-        "damaged.json: image4: Edema",
-        "272 pixels",
-        "256",
-    )
-    (tmp_path / "empty.json").write_text("{}")
-    refuses(tmp_path / "empty.json", path, "pooled", "empty.json", "names no image")
-    for metric in METRICS:
-        refuses(path, tmp_path / "empty.json", metric, "empty.json", "found no image", "gt.json")
-    elsewhere = write(
-        tmp_path / "elsewhere.json", {f"x/{name}": entry for name, entry in random_masks(5).items()}
-    )
-    for metric in METRICS:
-        refuses(path, elsewhere, metric, "elsewhere.json", "'x/image0'", "'image0'")
-    edema = write(tmp_path / "edema.json", only(random_masks(5), ("Edema",)))
-    lesion = write(tmp_path / "lesion.json", only(random_masks(5), ("Lung Lesion",)))
-    refuses(
-        edema,
-        lesion,
-        "pooled",
-        "lesion.json: found no pathology of",
-        "edema.json: only Lung Lesion; expected: at least one of Edema",
-    )
-    twice = write(
-        tmp_path / "twice.json", random_masks(5) | {"image0.jpg": random_masks(5)["image0"]}
-    )
-    refuses(path, twice, "pooled", "twice.json: found 'image0' and 'image0.jpg' for 'image0'")
 
 
 def test_the_published_sample(tmp_path):
@@ -341,4 +291,4 @@ def test_the_published_sample(tmp_path):
     )
     assert pd.isna(
         table["iou"]["Atelectasis"]
-    )  # Grad-CAM marks something on every image, the radiologists nothing
+    )  # Grad-CAM marks something on each image, the radiologists nothing

@@ -1,4 +1,4 @@
-"""CheXlocalize's protocol, step by step as its paper and README tell it, beside ours: the same numbers in the same files."""
+"""Test our evaluation against CheXlocalize's protocol, step by step as its paper describes it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIDE = 12
 
 
 def masks(seed: int, names: tuple[str, ...]) -> dict[str, dict[str, np.ndarray]]:
-    """Images with all ten pathologies, half of their masks without a pixel, as the benchmark's files must be."""
+    """Return images with all ten pathologies, half of the masks empty, as in the benchmark."""
     generator = np.random.default_rng(seed)
     draw = lambda: (generator.random((SIDE, SIDE)) < 0.4) & (generator.random() < 0.5)  # noqa: E731
     return {name: {pathology: draw() for pathology in PATHOLOGIES} for name in names}
@@ -27,7 +27,10 @@ def by_the_book(
     true_pos_only: bool,
     seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """(results, bootstrap samples, summary): decoded pixels, one image after another, data frames resampled in a loop."""
+    """Return (results, bootstrap samples, summary) by the plain protocol.
+
+    Pixels are decoded one image after another; data frames are resampled in a loop.
+    """
     rows = []
     for image_id in sorted(gt if true_pos_only else set(gt) | set(pred)):
         row: dict[str, object] = {}
@@ -72,22 +75,24 @@ def test_the_three_files_are_those_of_the_protocol(tmp_path, true_pos_only, seed
         entry["Lung Lesion"][:] = False
     chexlocalize.write(tmp_path / "gt.json", gt)
     chexlocalize.write(tmp_path / "pred.json", pred)
-    found = evaluate(tmp_path / "gt.json", tmp_path / "pred.json", "per-image", true_pos_only, seed)
+    evaluation = evaluate(
+        tmp_path / "gt.json", tmp_path / "pred.json", "per-image", true_pos_only, seed
+    )
     expected = by_the_book(gt, pred, true_pos_only, seed)
     files = (
         "iou_results_per_cxr.csv",
         "iou_bootstrap_results_per_cxr.csv",
         "iou_summary_results.csv",
     )
-    assert tuple(found.published) == files
+    assert tuple(evaluation.published) == files
     for file, table in zip(files, expected, strict=True):
         pd.testing.assert_frame_equal(
-            found.published[file].reset_index(drop=True), table, check_dtype=False, rtol=1e-12
+            evaluation.published[file].reset_index(drop=True), table, check_dtype=False, rtol=1e-12
         )
     results = expected[0]
     means = results[list(PATHOLOGIES)].mean()
-    np.testing.assert_allclose(found.table["iou"], [*means, means.mean()], rtol=1e-12)
-    assert found.table["n_images"].tolist() == [
+    np.testing.assert_allclose(evaluation.table["iou"], [*means, means.mean()], rtol=1e-12)
+    assert evaluation.table["n_images"].tolist() == [
         *results[list(PATHOLOGIES)].notna().sum(),
         len(results),
     ]
@@ -104,7 +109,7 @@ def test_one_value_is_its_own_interval_and_none_has_none():
 
 
 def test_the_interval_covers():
-    """The mean of 80 images lies within 95% of the intervals, give or take what 400 studies can tell."""
+    """Check that 95% intervals contain the mean of 80 images, within the error of 400 studies."""
     generator = np.random.default_rng(5)
     inside = 0
     for seed in range(400):

@@ -1,4 +1,4 @@
-"""What a plan is expected to cost: by work in pixels, from what was measured, else a guess that says so."""
+"""Test a plan's estimated cost: by pixels processed, from measurements, else a labelled guess."""
 
 from __future__ import annotations
 
@@ -24,56 +24,60 @@ def planned(text: str = STUDY) -> Plan:
     return planner.plan(study_file.parse(text, "x.yaml"), DATA)
 
 
-def finished(found: Plan, seconds: dict[str, float], device: str = "cpu") -> list[dict[str, Any]]:
-    """Manifests of some nodes, by key."""
+def finished(
+    study_plan: Plan, seconds: dict[str, float], device: str = "cpu"
+) -> list[dict[str, Any]]:
+    """Return manifests of some nodes, by key."""
     made = []
     for key, took in seconds.items():
-        node = found.nodes[key]
+        node = study_plan.nodes[key]
         facts: dict[str, Any] = (
             {"images": COUNTS[node.config["split"]]} if node.stage == "ingest" else {}
         )
-        about = {
+        manifest = {
             "key": key,
             "stage": node.stage,
             "config": node.config,
             "inputs": node.inputs,
             "facts": facts,
         }
-        made.append(about | {"seconds": took, "device": device})
+        made.append(manifest | {"seconds": took, "device": device})
     return made
 
 
-def by_name(found: Plan) -> dict[str, str]:
-    return {cell.name: cell.fit for cell in found.cells}
+def by_name(study_plan: Plan) -> dict[str, str]:
+    return {cell.name: cell.fit for cell in study_plan.cells}
 
 
 def test_costs_grow_with_epochs_and_images():
-    found = planned()
-    costs = cost.expected(found, [], COUNTS)
-    fits = {name: costs[key].seconds for name, key in by_name(found).items()}
+    study_plan = planned()
+    costs = cost.expected(study_plan, [], COUNTS)
+    fits = {name: costs[key].seconds for name, key in by_name(study_plan).items()}
     assert fits["full epochs=20 trial 0"] == pytest.approx(2 * fits["full epochs=10 trial 0"])
     assert fits["cam p=0.5 epochs=10 trial 0"] == pytest.approx(
         200 / 147 * fits["full epochs=10 trial 0"]
     )
-    assert not any(found.measured or found.gpu for found in costs.values())
+    assert not any(study_plan.measured or study_plan.gpu for study_plan in costs.values())
     ingest = {
         node.config["split"]: costs[key].seconds
-        for key, node in found.nodes.items()
+        for key, node in study_plan.nodes.items()
         if node.stage == "ingest"
     }
     assert ingest["train"] == pytest.approx(5 * ingest["valid"])
 
 
 def test_what_was_measured_replaces_the_guess_in_proportion():
-    found = planned()
-    names = by_name(found)
-    ingests = {key: 1.0 for key, node in found.nodes.items() if node.stage == "ingest"}
-    store = finished(found, ingests | {names["full epochs=10 trial 0"]: 30.0}, device="cuda")
-    costs = cost.expected(found, store, COUNTS)
+    study_plan = planned()
+    names = by_name(study_plan)
+    ingests = {key: 1.0 for key, node in study_plan.nodes.items() if node.stage == "ingest"}
+    store = finished(study_plan, ingests | {names["full epochs=10 trial 0"]: 30.0}, device="cuda")
+    costs = cost.expected(study_plan, store, COUNTS)
     twice = costs[names["full epochs=20 trial 0"]]
     assert twice.measured and twice.seconds == pytest.approx(60)
     assert twice.gpu_hours == pytest.approx(60 * 0.25 / 3600)
-    classify = next(costs[key] for key, node in found.nodes.items() if node.stage == "classify")
+    classify = next(
+        costs[key] for key, node in study_plan.nodes.items() if node.stage == "classify"
+    )
     assert not classify.measured and not classify.gpu_hours
 
 
@@ -87,13 +91,13 @@ def test_another_size_of_image_is_another_cost():
 
 
 def test_of_several_rates_those_of_the_same_architecture_count():
-    found = planned(STUDY.replace("{init: random}", "{init: random, architecture: resnet34}"))
+    study_plan = planned(STUDY.replace("{init: random}", "{init: random, architecture: resnet34}"))
     other = planned()
-    ingests = {key: 1.0 for key, node in found.nodes.items() if node.stage == "ingest"}
-    store = finished(found, ingests | {by_name(found)["full epochs=10 trial 0"]: 50.0})
+    ingests = {key: 1.0 for key, node in study_plan.nodes.items() if node.stage == "ingest"}
+    store = finished(study_plan, ingests | {by_name(study_plan)["full epochs=10 trial 0"]: 50.0})
     store += finished(other, {by_name(other)["full epochs=10 trial 0"]: 30.0})
-    assert cost.expected(found, store, COUNTS)[
-        by_name(found)["full epochs=20 trial 0"]
+    assert cost.expected(study_plan, store, COUNTS)[
+        by_name(study_plan)["full epochs=20 trial 0"]
     ].seconds == pytest.approx(100)
     assert cost.expected(other, store, COUNTS)[
         by_name(other)["full epochs=20 trial 0"]

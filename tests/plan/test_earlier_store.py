@@ -1,7 +1,8 @@
-"""A store that an earlier version wrote: every result is still cached, whatever has been moved or renamed since.
+"""Test a store that an earlier version wrote: all its results are still cached.
 
-``earlier_store.tar.xz`` was made by commit 0032811, stage by stage on one CPU: a data set, a study of all ten stages and its
-store, without the files above 100 kB. These are weights, and `study status` looks only at their sizes.
+Commit 0032811 made ``earlier_store.tar.xz``, stage by stage on one CPU. It holds a data set, a
+study of all ten stages and its store, without the files above 100 kB. These are weights, and `study
+status` looks only at their sizes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ ARCHIVE = Path(__file__).with_name("earlier_store.tar.xz")
 
 @pytest.fixture(scope="module")
 def earlier(tmp_path_factory) -> Path:
-    """A directory with ``study.yaml``, ``data`` and ``store``."""
+    """Return a directory with ``study.yaml``, ``data`` and ``store``."""
     root = tmp_path_factory.mktemp("earlier")
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(root, filter="data")
@@ -35,7 +36,7 @@ def earlier(tmp_path_factory) -> Path:
 
 
 def chexseg(earlier: Path, command: str) -> dict[str, Any]:
-    """The answer of `chexseg study plan` or `status` on the earlier store."""
+    """Return the JSON of `chexseg study plan` or `status` on the earlier store."""
     arguments = [
         "study",
         command,

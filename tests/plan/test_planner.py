@@ -1,4 +1,4 @@
-"""Plans: each stage once, keys that follow from what decides a result and from nothing else."""
+"""Test plans: each stage once, keys that depend only on what decides a result."""
 
 from __future__ import annotations
 
@@ -27,21 +27,28 @@ def planned(text: str = GRID, data: dict[str, str] = DATA) -> Plan:
 
 
 def test_shared_stages_stand_once_and_inputs_come_first():
-    found = planned()
-    assert Counter(node.stage for node in found.nodes.values()) == {
-        "ingest": 3, "classify": 1, "pretrain": 1, "saliency": 1, "irnet": 1, "fit": 11, "distil": 1, "score": 11,
-    }  # fmt: skip
+    study_plan = planned()
+    assert Counter(node.stage for node in study_plan.nodes.values()) == {
+        "ingest": 3,
+        "classify": 1,
+        "pretrain": 1,
+        "saliency": 1,
+        "irnet": 1,
+        "fit": 11,
+        "distil": 1,
+        "score": 11,
+    }
     seen: set[str] = set()
-    for key, node in found.nodes.items():
+    for key, node in study_plan.nodes.items():
         assert set(node.inputs.values()) <= seen
         seen.add(key)
 
 
 def test_a_student_learns_from_the_fully_supervised_cell_of_its_trial():
-    found = planned()
-    student = next(cell for cell in found.cells if cell.name == "student 50% trial 0")
-    teacher = found.nodes[found.nodes[student.fit].inputs["teacher"]].inputs["teacher"]
-    assert teacher == next(cell.fit for cell in found.cells if cell.name == "full trial 0")
+    study_plan = planned()
+    student = next(cell for cell in study_plan.cells if cell.name == "student 50% trial 0")
+    teacher = study_plan.nodes[study_plan.nodes[student.fit].inputs["teacher"]].inputs["teacher"]
+    assert teacher == next(cell.fit for cell in study_plan.cells if cell.name == "full trial 0")
 
 
 STUDENTS = """
@@ -57,17 +64,17 @@ also:
 
 
 def test_a_teacher_labels_the_largest_fraction_once_for_all_of_its_students():
-    found = planned(STUDENTS)
+    study_plan = planned(STUDENTS)
     full = {
         (c.settings.encoder.init, c.settings.trial): c.fit
-        for c in found.cells
+        for c in study_plan.cells
         if c.as_record()["method"] == "full"
     }
-    students = [cell for cell in found.cells if cell.as_record()["method"] == "student"]
+    students = [cell for cell in study_plan.cells if cell.as_record()["method"] == "student"]
     assert (len(full), len(students)) == (4, 10)
     for cell in students:
-        student = found.nodes[cell.fit]
-        teacher = found.nodes[student.inputs["teacher"]]
+        student = study_plan.nodes[cell.fit]
+        teacher = study_plan.nodes[student.inputs["teacher"]]
         init, trial = cell.settings.encoder.init, cell.settings.trial
         assert teacher.inputs["teacher"] == full[init, trial]
         assert teacher.config["fraction"] == (0.2 if (init, trial) == ("random", 1) else 0.1)
@@ -76,7 +83,7 @@ def test_a_teacher_labels_the_largest_fraction_once_for_all_of_its_students():
             == cell.settings.distil.fraction
             == cell.as_record()["fraction"]
         )
-    assert Counter(node.stage for node in found.nodes.values())["distil"] == 4
+    assert Counter(node.stage for node in study_plan.nodes.values())["distil"] == 4
 
 
 def test_a_student_stays_the_same_when_its_study_asks_for_larger_fractions_too():
@@ -84,20 +91,26 @@ def test_a_student_stays_the_same_when_its_study_asks_for_larger_fractions_too()
         planned(f"name: g\naxes: {{distil.fraction: {values}}}")
         for values in ("[0, 0.01]", "[0, 0.01, 0.1]")
     )
-    names = [{cell.name: (cell.fit, cell.score) for cell in found.cells} for found in (few, many)]
+    names = [
+        {cell.name: (cell.fit, cell.score) for cell in study_plan.cells}
+        for study_plan in (few, many)
+    ]
     assert len(names[1]) == 3 and names[0].items() <= names[1].items()
     teachers = [
-        found.nodes[found.nodes[names[0]["student 1% trial 0"][0]].inputs["teacher"]]
-        for found in (few, many)
+        study_plan.nodes[study_plan.nodes[names[0]["student 1% trial 0"][0]].inputs["teacher"]]
+        for study_plan in (few, many)
     ]
     assert [teacher.config["fraction"] for teacher in teachers] == [0.01, 0.1]
 
 
 def test_a_teacher_is_fully_supervised_whatever_the_labels_and_even_where_it_is_no_cell():
-    found = planned("name: g\naxes: {labels.p: [0, 0.5], distil.fraction: [0.1, 0.2]}")
-    assert [cell.name for cell in found.cells] == ["student 10% trial 0", "student 20% trial 0"]
-    (labelled,) = (node for node in found.nodes.values() if node.stage == "distil")
-    teacher = found.nodes[labelled.inputs["teacher"]]
+    study_plan = planned("name: g\naxes: {labels.p: [0, 0.5], distil.fraction: [0.1, 0.2]}")
+    assert [cell.name for cell in study_plan.cells] == [
+        "student 10% trial 0",
+        "student 20% trial 0",
+    ]
+    (labelled,) = (node for node in study_plan.nodes.values() if node.stage == "distil")
+    teacher = study_plan.nodes[labelled.inputs["teacher"]]
     assert (teacher.config["supervision"], teacher.config["p"], teacher.config["fraction"]) == (
         "masks",
         1.0,
@@ -106,8 +119,8 @@ def test_a_teacher_is_fully_supervised_whatever_the_labels_and_even_where_it_is_
 
 
 def test_a_key_changes_with_all_that_decides_the_result(monkeypatch):
-    def score(found: Plan) -> str:
-        return next(cell.score for cell in found.cells if cell.name == "cam p=0.5 trial 1")
+    def score(study_plan: Plan) -> str:
+        return next(cell.score for cell in study_plan.cells if cell.name == "cam p=0.5 trial 1")
 
     base = score(planned())
     assert score(planned(GRID.replace("name: grid", "name: other"))) == base
@@ -121,21 +134,24 @@ def test_a_key_changes_with_all_that_decides_the_result(monkeypatch):
 
 
 def test_only_what_scores_lack_is_needed():
-    found = planned()
-    assert len(found.needed(set())) == len(found.nodes)
-    assert found.needed({cell.score for cell in found.cells}) == []
-    one = found.cells[0]
-    have = set(found.nodes) - {one.score}
-    assert [node.key for node in found.needed(have)] == [one.score]
+    study_plan = planned()
+    assert len(study_plan.needed(set())) == len(study_plan.nodes)
+    assert study_plan.needed({cell.score for cell in study_plan.cells}) == []
+    one = study_plan.cells[0]
+    have = set(study_plan.nodes) - {one.score}
+    assert [node.key for node in study_plan.needed(have)] == [one.score]
     have -= {one.fit}
-    assert [node.key for node in found.needed(have)] == [one.fit, one.score]
+    assert [node.key for node in study_plan.needed(have)] == [one.fit, one.score]
 
 
 def test_planning_imports_neither_ray_nor_torch():
     import subprocess
     import sys
 
-    code = "import sys, chexseg.plan.planner, chexseg.plan.status; print(sorted({'ray', 'torch'} & set(sys.modules)))"
+    code = (
+        "import sys, chexseg.plan.planner, chexseg.plan.status; print(sorted({'ray', 'torch'} & "
+        "set(sys.modules)))"
+    )
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
@@ -143,16 +159,16 @@ def test_planning_imports_neither_ray_nor_torch():
 
 
 def test_settings_that_do_not_reach_a_cell_make_no_second_trial_of_it():
-    found = planned(
+    study_plan = planned(
         "name: g\naxes: {labels.p: [0, 1], labels.weak: [cam, irnet], irnet.threshold: [0.5, 0.6]}"
     )
-    assert [cell.name for cell in found.cells] == [
+    assert [cell.name for cell in study_plan.cells] == [
         "cam p=0 trial 0",
         "irnet p=0 threshold=0.5 trial 0",
         "irnet p=0 threshold=0.6 trial 0",
         "full trial 0",
     ]
-    assert [cell.as_record()["other"] for cell in found.cells] == [
+    assert [cell.as_record()["other"] for cell in study_plan.cells] == [
         "",
         "threshold=0.5",
         "threshold=0.6",
@@ -161,11 +177,11 @@ def test_settings_that_do_not_reach_a_cell_make_no_second_trial_of_it():
 
 
 def test_the_official_rule_is_planned_and_told_by_its_effective_p():
-    found = planned(
+    study_plan = planned(
         "name: g\naxes: {labels.p: [0.05, 0.85]}\nsettings: {labels: {mixing: official}}"
     )
-    assert [cell.as_record()["p"] for cell in found.cells] == [0.0, 0.8]
-    assert found.nodes[found.cells[0].fit].config["p"] == 0.0
+    assert [cell.as_record()["p"] for cell in study_plan.cells] == [0.0, 0.8]
+    assert study_plan.nodes[study_plan.cells[0].fit].config["p"] == 0.0
 
 
 INITS = """
@@ -176,25 +192,31 @@ axes: {encoder.init: [random, imagenet, chexpert, moco], moco.epochs: [1, 2]}
 
 def test_each_of_the_four_inits_has_its_own_source_and_only_moco_minds_its_settings():
     study = study_file.parse(INITS, "x.yaml", {"moco.queue": 64, "seed": 3})
-    found = planner.plan(study, DATA, {("imagenet", "resnet18"): "a" * 64})
-    assert [cell.name for cell in found.cells] == [
+    study_plan = planner.plan(study, DATA, {("imagenet", "resnet18"): "a" * 64})
+    assert [cell.name for cell in study_plan.cells] == [
         "full init=random trial 0",
         "full init=imagenet trial 0",
         "full init=chexpert trial 0",
         "full init=moco epochs=1 trial 0",
         "full init=moco epochs=2 trial 0",
     ]
-    sources = [found.nodes[cell.fit].inputs.get("encoder") for cell in found.cells]
-    stages = [key and found.nodes[key].stage for key in sources]
+    sources = [study_plan.nodes[cell.fit].inputs.get("encoder") for cell in study_plan.cells]
+    stages = [key and study_plan.nodes[key].stage for key in sources]
     assert stages == [None, "imported", "pretrain", "moco", "moco"]
-    node = found.nodes[sources[-1]]
-    assert {name: node.config[name] for name in ("architecture", "epochs", "queue", "momentum", "seed")} == {
-        "architecture": "resnet18", "epochs": 2, "queue": 64, "momentum": 0.999, "seed": 3,
-    }  # fmt: skip
-    assert {role: found.nodes[key].label for role, key in node.inputs.items()} == {
+    node = study_plan.nodes[sources[-1]]
+    assert {
+        name: node.config[name] for name in ("architecture", "epochs", "queue", "momentum", "seed")
+    } == {
+        "architecture": "resnet18",
+        "epochs": 2,
+        "queue": 64,
+        "momentum": 0.999,
+        "seed": 3,
+    }
+    assert {role: study_plan.nodes[key].label for role, key in node.inputs.items()} == {
         "train": "ingest train"
     }
-    assert [found.nodes[cell.fit].config["init"] for cell in found.cells] == [
+    assert [study_plan.nodes[cell.fit].config["init"] for cell in study_plan.cells] == [
         "random",
         "imagenet",
         "chexpert",
@@ -204,37 +226,51 @@ def test_each_of_the_four_inits_has_its_own_source_and_only_moco_minds_its_setti
 
 
 def test_trials_share_one_moco_and_no_label_reaches_it():
-    text = "name: g\naxes: {trial: [0, 1], labels.p: [0, 1]}\nsettings: {encoder: {init: moco}, classify: {epochs: %d}}"
-    found = [planned(text % epochs) for epochs in (1, 2)]
-    for one in found:
+    text = (
+        "name: g\naxes: {trial: [0, 1], labels.p: [0, 1]}\nsettings: {encoder: {init: moco}, "
+        "classify: {epochs: %d}}"
+    )
+    study_plan = [planned(text % epochs) for epochs in (1, 2)]
+    for one in study_plan:
         assert Counter(node.stage for node in one.nodes.values())["moco"] == 1
-    keys = [{node.key for node in one.nodes.values() if node.stage == "moco"} for one in found]
+    keys = [{node.key for node in one.nodes.values() if node.stage == "moco"} for one in study_plan]
     assert keys[0] == keys[1]
 
 
 def test_another_resolution_is_another_score_of_the_same_fit_and_reads_the_raw_data():
-    found = planned("name: g\naxes: {labels.p: [0, 1], score.resolution: [training, own]}")
-    assert [cell.name for cell in found.cells] == [
+    study_plan = planned("name: g\naxes: {labels.p: [0, 1], score.resolution: [training, own]}")
+    assert [cell.name for cell in study_plan.cells] == [
         "cam p=0 resolution=training trial 0",
         "cam p=0 resolution=own trial 0",
         "full resolution=training trial 0",
         "full resolution=own trial 0",
     ]
-    training, own, *_ = found.cells
-    assert training.fit == own.fit and training.score != own.score
-    assert found.nodes[training.score].inputs == found.nodes[own.score].inputs
-    assert [found.nodes[cell.score].data for cell in (training, own)] == [None, DATA["test"]]
+    training, native, *_ = study_plan.cells
+    assert training.fit == native.fit and training.score != native.score
+    assert study_plan.nodes[training.score].inputs == study_plan.nodes[native.score].inputs
+    assert [study_plan.nodes[cell.score].data for cell in (training, native)] == [
+        None,
+        DATA["test"],
+    ]
     changed = planned("name: g\nsettings: {score: {resolution: own}}", {**DATA, "test": "changed"})
-    assert changed.cells[0].score not in found.nodes
+    assert changed.cells[0].score not in study_plan.nodes
 
 
-#: Of every stage the last node's key in the plan of PINNED, at version 0, as the first release made them. A key that changes
-#: makes every store's result of the stage a miss: raise its VERSION instead, and leave these as they are.
+#: Key of each stage's last node in the plan of PINNED, at version 0, as of the first release. A
+#: changed key makes all stored results of the stage a miss: raise its VERSION instead, and leave
+#: these keys unchanged.
 PINS = {
-    "ingest": "4f89535f2334", "pretrain": "38350aa3bc2d", "fit": "bc922f70e31f", "classify": "d5d7892001d0",
-    "saliency": "07784c64b41b", "score": "932356159f29", "imported": "74ee701cca25", "moco": "d24779b48544",
-    "irnet": "f463811492ad", "distil": "d2359d56f58e",
-}  # fmt: skip
+    "ingest": "4f89535f2334",
+    "pretrain": "38350aa3bc2d",
+    "fit": "bc922f70e31f",
+    "classify": "d5d7892001d0",
+    "saliency": "07784c64b41b",
+    "score": "932356159f29",
+    "imported": "74ee701cca25",
+    "moco": "d24779b48544",
+    "irnet": "f463811492ad",
+    "distil": "d2359d56f58e",
+}
 PINNED = """
 name: pinned
 axes:
@@ -263,13 +299,13 @@ def test_the_keys_of_finished_results_stay_what_they_were(monkeypatch):
         ("moco-cxr", "resnet18"): 2,
         ("imagenet", "resnet50"): 3,
     }
-    found = planner.plan(
+    study_plan = planner.plan(
         study_file.parse(PINNED, "x.yaml"),
         DATA,
         {name: 64 * str(digit) for name, digit in encoders.items()},
     )
-    assert len(found.nodes) == 76
-    assert {node.stage: key[:12] for key, node in found.nodes.items()} == PINS
+    assert len(study_plan.nodes) == 76
+    assert {node.stage: key[:12] for key, node in study_plan.nodes.items()} == PINS
 
 
 def test_what_cells_share_is_made_once_however_many_there_are(monkeypatch):
@@ -277,11 +313,12 @@ def test_what_cells_share_is_made_once_however_many_there_are(monkeypatch):
     monkeypatch.setattr(
         graph, "node_of", lambda stage, *rest: (made.update([stage]), node_of(stage, *rest))[1]
     )
-    found = planned(
-        "name: g\naxes: {labels.weak: [cam, irnet], labels.p: [0.1, 0.2, 0.3], fit.epochs: [1, 2], trial: [0, 1, 2]}"
+    study_plan = planned(
+        "name: g\naxes: {labels.weak: [cam, irnet], labels.p: [0.1, 0.2, 0.3], fit.epochs: [1, "
+        "2], trial: [0, 1, 2]}"
     )
-    assert len(found.cells) == 36
-    # What two kinds of weak labels need is asked for twice.
+    assert len(study_plan.cells) == 36
+    # Both kinds of weak labels need the shared stages.
     assert made == {
         "ingest": 3,
         "pretrain": 2,

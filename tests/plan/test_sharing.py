@@ -1,4 +1,4 @@
-"""What included studies share."""
+"""Test which stages included studies share."""
 
 from __future__ import annotations
 
@@ -21,22 +21,25 @@ def both(tmp_path, first: str, second: str) -> Plan:
 
 def test_runs_saved_are_those_of_the_studies_apart_less_those_together(tmp_path):
     # A teacher with two fractions, in one study each, is a cell of neither.
-    cells = "axes: {{labels.weak: [cam, irnet], labels.p: [0, 1], trial: [0, 1]}}\nalso: [{{distil.fraction: {}}}]"
-    found = both(tmp_path, cells.format(0.1), cells.format(0.2).replace("[0, 1]}", "[0]}"))
+    cells = (
+        "axes: {{labels.weak: [cam, irnet], labels.p: [0, 1], trial: [0, 1]}}\nalso: "
+        "[{{distil.fraction: {}}}]"
+    )
+    study_plan = both(tmp_path, cells.format(0.1), cells.format(0.2).replace("[0, 1]}", "[0]}"))
     apart = Counter()
-    for member in found.study.members:
+    for member in study_plan.study.members:
         apart.update(node.stage for node in planner.plan(member, DATA).nodes.values())
-    together = Counter(node.stage for node in found.nodes.values())
-    told = sharing(found)
-    assert told["members"] == {"first": 7, "second": 4}
-    assert told["shared"] == dict(apart - together)
-    assert told["shared"]["distil"] == 1 and told["shared"]["fit"] == 3
-    assert told["runs_saved"] == apart.total() - together.total() > 0
+    together = Counter(node.stage for node in study_plan.nodes.values())
+    shared = sharing(study_plan)
+    assert shared["members"] == {"first": 7, "second": 4}
+    assert shared["shared"] == dict(apart - together)
+    assert shared["shared"]["distil"] == 1 and shared["shared"]["fit"] == 3
+    assert shared["runs_saved"] == apart.total() - together.total() > 0
 
 
 def test_the_lines_for_people_say_the_same(tmp_path):
-    found = both(tmp_path, "axes: {trial: [0, 1]}", "axes: {labels.p: [0, 1]}")
-    assert sharing_text(found) == [
+    study_plan = both(tmp_path, "axes: {trial: [0, 1]}", "axes: {labels.p: [0, 1]}")
+    assert sharing_text(study_plan) == [
         "cells of each study: first 2, second 2",
         "shared: 3 ingest, 1 pretrain, 1 fit, 1 score; 6 runs saved by sharing between 2 studies",
     ]

@@ -1,4 +1,7 @@
-"""Why a result is stale: no changed default ever finds an older result, and the nearest older one says what changed."""
+"""Test why a result is stale: the nearest older result says what changed.
+
+A changed default never makes an older result match.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ FULL, OTHER = (cell.fit for cell in STUDY.cells if cell.settings.labels.p == 1)
 
 
 class OlderFit(FitConfig):
-    """As the config of a fit was when another default held, and one field was unknown."""
+    """Describe an older config of `fit`: another default, and one unknown field."""
 
     clip_norm: float | None = Field(default=5.0, gt=0)
 
@@ -40,7 +43,7 @@ def test_a_result_from_before_a_default_changed_is_never_found_and_says_what_cha
     now = STUDY.nodes[FULL]
     given = {name: value for name, value in now.config.items() if name != "clip_norm"}
     then = node_of("fit", OlderFit(**given), now.inputs)
-    assert FitConfig(**given).clip_norm is None  # nobody has set it: only the default differs
+    assert FitConfig(**given).clip_norm is None  # not set in the study: only the default differs
     commit(store, then)
     assert store.find("fit", now.key) is None
     assert store.cached(STUDY.nodes.values()) == set()
@@ -91,7 +94,7 @@ def test_the_nearest_counts_and_of_equals_the_last(tmp_path):
 
 
 def test_what_is_made_of_something_new_is_new_and_of_something_stale_is_stale(tmp_path):
-    """A segmenter by another mixture isn't there, and neither are its scores, which scores of other segmenters are like."""
+    """Check a segmenter of another mixture: it and its scores are new, not stale."""
     mixed = next(cell for cell in STUDY.cells if cell.settings.labels.p < 1)
     fitted, scored = STUDY.nodes[mixed.fit], STUDY.nodes[mixed.score]
     store = Store(tmp_path)

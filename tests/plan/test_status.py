@@ -1,4 +1,4 @@
-"""What a plan comes to against a store: the states of cells and stages, and what is told of them."""
+"""Test the status of a plan against a store: states of cells and stages, and their summary."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ IMAGES = {"train": 100, "valid": 20, "test": 10}
 
 
 def states(store: Store) -> dict[str, str]:
-    found = status.summarise(STUDY, store, explain_stale=True)
-    return {cell.name: found.cell_state(cell.score) for cell in STUDY.cells}
+    summary = status.summarise(STUDY, store, explain_stale=True)
+    return {cell.name: summary.cell_state(cell.score) for cell in STUDY.cells}
 
 
 def test_a_cell_is_missing_then_running_then_done(tmp_path):
@@ -36,22 +36,22 @@ def test_a_stage_that_cells_share_is_under_way_for_itself(tmp_path):
     store = Store(tmp_path)
     shared = next(node for node in STUDY.nodes.values() if node.stage == "saliency")
     with store.working_on(shared):
-        found = status.summarise(STUDY, store)
-        assert found.status_dict()["running"] == ["saliency"]
-        assert "running: saliency" in found.status_text()
-        assert {found.cell_state(cell.score) for cell in STUDY.cells} == {"missing"}
+        summary = status.summarise(STUDY, store)
+        assert summary.status_dict()["running"] == ["saliency"]
+        assert "running: saliency" in summary.status_text()
+        assert {summary.cell_state(cell.score) for cell in STUDY.cells} == {"missing"}
 
 
 def test_what_failed_upstream_fails_its_cells_with_the_reason(tmp_path):
     store = Store(tmp_path)
     shared = next(node for node in STUDY.nodes.values() if node.stage == "classify")
     store.record_failure(shared, "RuntimeError: no memory", "Traceback ...")
-    found = {
+    states = {
         cell["name"]: (cell["state"], cell["error"])
         for cell in status.summarise(STUDY, store).status_dict()["cells"]
     }
-    assert found[MIXED.name] == ("failed", "classify: RuntimeError: no memory")
-    assert found[FULL.name] == ("missing", None)
+    assert states[MIXED.name] == ("failed", "classify: RuntimeError: no memory")
+    assert states[FULL.name] == ("missing", None)
 
 
 def test_a_stale_cell_names_the_first_thing_that_changed(tmp_path):
@@ -64,11 +64,13 @@ def test_a_stale_cell_names_the_first_thing_that_changed(tmp_path):
     )
     for node in older.nodes.values():
         commit(store, node)
-    found = status.summarise(STUDY, store, IMAGES, explain_stale=True)
-    cells = {cell["name"]: (cell["state"], cell["change"]) for cell in found.status_dict()["cells"]}
+    summary = status.summarise(STUDY, store, IMAGES, explain_stale=True)
+    cells = {
+        cell["name"]: (cell["state"], cell["change"]) for cell in summary.status_dict()["cells"]
+    }
     assert cells[FULL.name] == cells[OTHER.name] == ("stale", "pretrain.epochs: 9 then, 3 now")
-    assert "note: stale: pretrain.epochs: 9 then, 3 now" in found.plan_text()
-    assert found.plan_dict()["expected_seconds"] > 0
+    assert "note: stale: pretrain.epochs: 9 then, 3 now" in summary.plan_text()
+    assert summary.plan_dict()["expected_seconds"] > 0
 
 
 def test_costs_are_counted_for_what_will_run(tmp_path):

@@ -1,4 +1,4 @@
-"""Which files are meant, and that no two of them share a name."""
+"""Test which files are found, and that no two of them share a name."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def touch(root: Path, *names: str) -> None:
 
 def test_a_directory_is_searched_for_known_endings_and_a_named_file_may_have_any(tmp_path):
     touch(tmp_path, "d/a.JPG", "d/deep/b.png", "d/c.txt", "d/.a.png", "d/e.dcm", "IM0001")
-    found, left_out = image_files.find(
+    files, left_out = image_files.find(
         [tmp_path / "d", tmp_path / "IM0001", tmp_path / "d" / "e.dcm"]
     )
     assert left_out == [tmp_path / "d/c.txt"]
-    assert found == {
+    assert files == {
         "IM0001": tmp_path / "IM0001",
         "a": tmp_path / "d/a.JPG",
         "b": tmp_path / "d/deep/b.png",
         "e": tmp_path / "d/e.dcm",
     }
-    assert list(found) == sorted(found)
+    assert list(files) == sorted(files)
 
 
 def test_chexperts_layout_gives_chexlocalizes_ids_however_it_is_named(tmp_path):
@@ -52,8 +52,8 @@ def test_in_a_directory_content_tells_an_image_without_an_ending(tmp_path, write
     del index.Rows, index.Columns, index.PixelData
     index.save_as(tmp_path / "DICOMDIR")
     (tmp_path / "README").write_text("DICM")
-    found, left_out = image_files.find([tmp_path])
-    assert list(found) == ["IM0001", "a jpeg file", "a png file", "a tiff file"]
+    files, left_out = image_files.find([tmp_path])
+    assert list(files) == ["IM0001", "a jpeg file", "a png file", "a tiff file"]
     assert left_out == [tmp_path / "DICOMDIR", tmp_path / "README", tmp_path / "damaged"]
 
 

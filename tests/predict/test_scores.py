@@ -1,4 +1,4 @@
-"""What a segmenter of three pathologies writes, scored by `evaluate`: on its three, with every image that it saw."""
+"""Test `evaluate` on the masks of a segmenter of three pathologies, with all its images."""
 
 from __future__ import annotations
 
@@ -19,14 +19,12 @@ def test_the_masks_of_a_model_of_three_pathologies_are_scored_on_these(
 ):
     _, folder = chexpert.locate(phantom_root, "test")
     segmenter = segment.load(model)
-    segmenter.thresholds_K[1:] = (
-        1  # no pixel is above: masks without a pixel are written and scored too
-    )
+    segmenter.thresholds_K[1:] = 1  # no pixel is above: empty masks are written and scored too
     files, _ = image_files.find([folder])
     segment.run(segmenter, files, tmp_path / "out", Quiet())
     truth = phantom_root / chexlocalize.FILES["test"]
-    found = evaluate(truth, tmp_path / "out" / segment.MASKS)
-    table = found.table.set_index("pathology")
+    evaluation = evaluate(truth, tmp_path / "out" / segment.MASKS)
+    table = evaluation.table.set_index("pathology")
     true_masks, masks = (
         chexlocalize.read(truth),
         chexlocalize.read(tmp_path / "out" / segment.MASKS),
@@ -45,6 +43,9 @@ def test_the_masks_of_a_model_of_three_pathologies_are_scored_on_these(
         assert table["iou"][name] == pytest.approx(expected, nan_ok=True)
     assert table["iou"]["mean"] == pytest.approx(table.loc[list(NAMES), "iou"].mean())
     assert (
-        table["iou"][NAMES[2]] == 0 < table["iou"][NAMES[0]] and not found.left_out.missing_images
+        table["iou"][NAMES[2]] == 0 < table["iou"][NAMES[0]]
+        and not evaluation.left_out.missing_images
     )
-    assert found.left_out.not_predicted == tuple(name for name in PATHOLOGIES if name not in NAMES)
+    assert evaluation.left_out.not_predicted == tuple(
+        name for name in PATHOLOGIES if name not in NAMES
+    )

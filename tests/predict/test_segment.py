@@ -1,4 +1,4 @@
-"""Prediction: the masks that score counts at own size, for every kind of file, and nothing at all after a mistake."""
+"""Test prediction: the masks that `score` counts, for all kinds of files; none after an error."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def test_its_masks_have_the_counts_that_score_has_at_own_size(phantom_root, mode
     for image_id in truth:
         guess_KHW, true_KHW = mask_file.masks(image_id, NAMES), truth.masks(image_id, NAMES)
         for name, guess_HW, true_HW in zip(NAMES, guess_KHW, true_KHW, strict=True):
-            found = counts.loc[(image_id, name), ["intersection", "predicted", "true"]].tolist()
-            assert found == [(guess_HW & true_HW).sum(), guess_HW.sum(), true_HW.sum()]
+            counted = counts.loc[(image_id, name), ["intersection", "predicted", "true"]].tolist()
+            assert counted == [(guess_HW & true_HW).sum(), guess_HW.sum(), true_HW.sum()]
     assert (
         0.02
         < counts["predicted"].sum() / sum(np.prod(truth.size(name)) * len(NAMES) for name in truth)
@@ -79,7 +79,7 @@ def test_every_image_and_pathology_is_named_and_has_an_overlay(model, film_HW, t
     black_HW = np.zeros((40, 30), dtype=np.uint8)
     for name, pixels in (("film.jpg", film_HW), ("black.png", black_HW)):
         Image.fromarray(pixels).save(tmp_path / name)
-    found = segment.run(
+    result = segment.run(
         segment.load(model), image_files.find([tmp_path])[0], tmp_path / "out", Quiet()
     )
     mask_file = chexlocalize.read(tmp_path / "out" / segment.MASKS)
@@ -89,7 +89,7 @@ def test_every_image_and_pathology_is_named_and_has_an_overlay(model, film_HW, t
     }
     assert all(tuple(mask_file[image_id]) == NAMES for image_id in mask_file)
     per_image = [mask_file.masks(image_id, NAMES).any(axis=(1, 2)) for image_id in mask_file]
-    assert list(found.values()) == np.sum(per_image, axis=0).tolist()
+    assert list(result.values()) == np.sum(per_image, axis=0).tolist()
     for image_id in mask_file:
         picture = np.asarray(
             Image.open(tmp_path / "out" / segment.OVERLAYS / f"{image_id}.png")
@@ -205,7 +205,10 @@ def test_what_is_no_segmenter_is_refused_in_one_line(model, tmp_path, how, words
 
 @pytest.mark.parametrize("weights", [True, False])
 def test_the_result_of_another_key_is_refused_in_one_line(model, tmp_path, weights):
-    """Its key says what it was trained on: a directory with another's would pass for it."""
+    """Check because the key says what a model was trained on.
+
+    A directory with another model's key would pass for that model.
+    """
     key, other = "0123456789abcdef" * 4, "f" * 64
     for name, is_refused in ((key[:20], False), (other[:20], True), ("best", False)):
         directory = tmp_path / name
@@ -259,10 +262,10 @@ def test_the_command_writes_all_or_nothing(model, film_HW, tmp_path):
     assert answer.stdout.startswith(
         "out: segmentations.json and overlays/ of 1 images\nCardiomegaly "
     )
-    there = sorted(
+    files = sorted(
         str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*")
     )
-    assert there == ["overlays", "overlays/a.png", "segmentations.json"]
+    assert files == ["overlays", "overlays/a.png", "segmentations.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["films", "out"]
 
     answer = command(model, "films", "--out", "out", cwd=tmp_path)

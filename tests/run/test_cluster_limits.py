@@ -1,4 +1,4 @@
-"""What a cluster may grow to: how it's said, what room it makes, and what is refused without it."""
+"""Test the limits of a growing cluster: syntax, the room that they make, what is refused."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ def test_as_many_cells_are_asked_for_as_the_grown_cluster_holds():
 
 
 def test_a_cluster_is_never_taken_for_smaller_than_it_is():
-    there = Capacity(
+    capacity = Capacity(
         cpus=31, gpus=4, node_cpus=16, node_gpus=2, limits=ClusterLimits(cpus=8, gpus=1)
     )
-    assert (there.max_cpus, there.max_gpus) == (31, 4)
-    assert there.cells_at_once(Resources(gpu=2)) == 2
+    assert (capacity.max_cpus, capacity.max_gpus) == (31, 4)
+    assert capacity.cells_at_once(Resources(gpu=2)) == 2
 
 
 def test_one_machine_is_one_node_that_is_not_to_grow():
@@ -109,8 +109,11 @@ def test_a_local_ray_can_not_grow(tmp_path, monkeypatch, option):
 def test_a_study_finishes_though_the_nodes_it_was_promised_never_come(
     ray_session, phantom_root, tmp_path
 ):
-    """Cells take every CPU that is there, and read without one."""
-    text = "name: promised\naxes: {trial: [0, 1, 2, 3]}\nsettings: {size: 64, encoder: {init: random}}\n"
+    """Run cells on all CPUs that exist, and read without a free one."""
+    text = (
+        "name: promised\naxes: {trial: [0, 1, 2, 3]}\nsettings: {size: 64, encoder: {init: "
+        "random}}\n"
+    )
     small = {
         "labels.p": 1,
         "labels.expert_split": {"train": 8, "select": 4},

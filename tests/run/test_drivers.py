@@ -1,4 +1,4 @@
-"""Two drivers on one store, each with a Ray of its own: nothing runs twice, and either may die."""
+"""Test two drivers on one store, each with its Ray: nothing runs twice, and either may die."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ settings:
 
 @pytest.fixture
 def drivers(phantom_root, tmp_path, place):
-    """(starts another driver on the same study and store, keys of what the study needs, the store)."""
+    """Return (a function that starts a driver on the study, keys of its stages, the store)."""
     study = tmp_path / "shared.yaml"
     study.write_text(STUDY)
     scratch = Path(tempfile.mkdtemp(prefix="cxr-", dir="/tmp"))
@@ -67,18 +67,18 @@ def drivers(phantom_root, tmp_path, place):
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def computed(said: str) -> int:
-    found = re.search(r"(\d+) stages computed", said)
-    assert found, said
-    return int(found[1])
+def computed(output: str) -> int:
+    match = re.search(r"(\d+) stages computed", output)
+    assert match, output
+    return int(match[1])
 
 
 def test_two_drivers_share_the_work_and_compute_nothing_twice(drivers):
     start, needed, store = drivers
     both = [start(), start()]
-    said = [driver.communicate(timeout=600)[1] for driver in both]
-    assert [driver.returncode for driver in both] == [0, 0], said
-    assert sum(map(computed, said)) == len(needed)
+    outputs = [driver.communicate(timeout=600)[1] for driver in both]
+    assert [driver.returncode for driver in both] == [0, 0], outputs
+    assert sum(map(computed, outputs)) == len(needed)
     assert store.cached(needed.values()) == set(needed)
 
 
@@ -94,7 +94,7 @@ def test_one_that_is_killed_leaves_its_work_to_the_other(drivers):
     second = start()
     time.sleep(3)
     first.kill()
-    said = second.communicate(timeout=600)[1]
-    assert second.returncode == 0, said
-    assert computed(said) < len(needed)
+    output = second.communicate(timeout=600)[1]
+    assert second.returncode == 0, output
+    assert computed(output) < len(needed)
     assert store.cached(needed.values()) == set(needed)

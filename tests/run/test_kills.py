@@ -1,6 +1,6 @@
-"""A driver that is killed at random times: the same command finishes the study, and nothing that was complete runs again.
+"""Kill a driver at random times: the same command finishes the study.
 
-CHEXSEG_KILLS=20 kills more often than the suite has time for.
+Nothing that was complete runs again. CHEXSEG_KILLS=20 kills more often than fits the suite's time.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ settings:
 
 @pytest.fixture
 def scratch():
-    """A short directory for the Rays of this test, which must all have ended with it."""
+    """Return a short directory for the Rays of this test, which must all have ended with it."""
     path = Path(tempfile.mkdtemp(prefix="cxr-", dir="/tmp"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
 
 
 def processes_of(scratch: Path) -> list[int]:
-    """Processes that name the directory in their command line, as all of a Ray's own do."""
-    found = []
+    """Return the processes that name the directory in their command line, as all of a Ray's do."""
+    pids = []
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit() and str(scratch).encode() in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
+                pids.append(int(entry.name))
         except OSError:
             continue
-    return found
+    return pids
 
 
 def manifests(store: Path) -> dict[str, tuple[int, bytes]]:
@@ -70,16 +70,16 @@ def manifests(store: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def tables(store: Path, study: Path, data: Path, out: Path) -> dict[str, bytes]:
-    """A report's tables, but for those that tell how long each stage took."""
+    """Return a report's tables, except those of stage times."""
     planned = planner.plan(study_file.load(study), planner.fingerprints(data))
     page.publish([load.study_results(planned, Store(store))], out, images=False)
-    found = {
+    tables = {
         path.name: path.read_bytes()
         for path in (out / "tables").glob("*.csv")
         if not path.stem.endswith(("-stages", "-runs"))
     }
-    assert len(found) > 1
-    return found
+    assert len(tables) > 1
+    return tables
 
 
 def test_a_killed_driver_leaves_nothing_that_the_same_command_does_not_finish(
@@ -110,8 +110,8 @@ def test_a_killed_driver_leaves_nothing_that_the_same_command_does_not_finish(
 
     def finish(store: Path) -> None:
         driver = start(store)
-        _, said = driver.communicate(timeout=600)
-        assert driver.returncode == 0, said.decode()
+        _, output = driver.communicate(timeout=600)
+        assert driver.returncode == 0, output.decode()
         assert status.summarise(planned, Store(store)).complete
 
     began = time.monotonic()

@@ -1,4 +1,7 @@
-"""A local Ray lets nobody else in, and its workers import what the driver does, whatever lies where the command is given."""
+"""Test that a local Ray admits nobody else and imports the driver's modules.
+
+This holds whatever is in the directory where the command is run.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ settings:
   labels: {p: 1, expert_split: {train: 8, select: 4}}
   fit: {epochs: 2, samples_per_epoch: 16}
 """
-#: Modules that a process of a study would import sooner or later, also before it runs anything of ours.
+#: Modules that a process of a study imports sooner or later, also before it runs our code.
 BAIT = (
     "pycocotools",
     "torch",
@@ -50,7 +53,7 @@ BAIT = (
     "selectors",
     "multiprocessing",
 )
-#: As /proc/net/tcp writes 127.0.0.1, and /proc/net/tcp6 ::ffff:127.0.0.1 and ::1.
+#: 127.0.0.1 as in /proc/net/tcp, and ::ffff:127.0.0.1 and ::1 as in /proc/net/tcp6.
 LOOPBACK = ("0100007F", "00000000000000000000000001000000")
 CONNECT = """
 import ray, sys
@@ -60,20 +63,20 @@ ray.init(address=sys.argv[1], log_to_driver=False)
 
 @dataclass
 class LocalRun:
-    """A `study run` under way, looked at from outside: what it has said so far, and what its token is."""
+    """Observe a running `study run` from outside: its output so far, and its token."""
 
     process: subprocess.Popen
-    said: str
+    output: str
     gcs: str
     dashboard: str
     token_file: Path
     token: str
 
     def pids(self) -> set[int]:
-        """Processes of the run: this one and all below it."""
+        """Return the run's processes: this one and all its descendants."""
         parents = {}
         for entry in Path("/proc").glob("[0-9]*/stat"):
-            with suppress(OSError):  # it ended meanwhile
+            with suppress(OSError):  # it has ended
                 parents[int(entry.parent.name)] = int(
                     entry.read_text().rpartition(")")[2].split()[1]
                 )
@@ -83,7 +86,7 @@ class LocalRun:
         return members
 
     def listeners(self) -> dict[tuple[str, int], str]:
-        """(address in hexadecimal, port) on which a process of the run listens -> its command line."""
+        """Return (hexadecimal address, port) -> command line, for the run's listening processes."""
         owners = {}
         for pid in self.pids():
             with suppress(OSError):
@@ -91,30 +94,30 @@ class LocalRun:
                 for link in Path(f"/proc/{pid}/fd").iterdir():
                     with suppress(OSError):
                         owners.setdefault(os.readlink(link), command)
-        found = {}
+        listeners = {}
         for table in ("/proc/net/tcp", "/proc/net/tcp6"):
             for line in Path(table).read_text().splitlines()[1:]:
                 _, local, _, state, *_, inode = line.split()[:10]
                 if state == "0A" and (command := owners.get(f"socket:[{inode}]")):
                     address, port = local.split(":")
-                    found[address, int(port, 16)] = command
-        return found
+                    listeners[address, int(port, 16)] = command
+        return listeners
 
 
 @pytest.fixture(scope="module")
 def bait(tmp_path_factory) -> Path:
-    """A directory where modules lie that write down who imports them."""
-    there = tmp_path_factory.mktemp("bait")
-    (there / "chexseg").mkdir()
+    """Return a directory with modules that record who imports them."""
+    directory = tmp_path_factory.mktemp("bait")
+    (directory / "chexseg").mkdir()
     for name in (*BAIT, "chexseg/__init__"):
-        module = there / f"{name}.py"
-        module.write_text(f"open({str(there / 'imported')!r}, 'a').write({name!r} + chr(10))\n")
-    return there
+        module = directory / f"{name}.py"
+        module.write_text(f"open({str(directory / 'imported')!r}, 'a').write({name!r} + chr(10))\n")
+    return directory
 
 
 @pytest.fixture(scope="module")
 def run(bait, phantom_root, tmp_path_factory):
-    """A `study run` as a user gives it in that directory, with a variable that would let anybody in."""
+    """Start `study run` in that directory, with a variable that would admit anybody."""
     top = tmp_path_factory.mktemp("run")
     (top / "alone.yaml").write_text(STUDY)
     command = [Path(sys.executable).with_name("chexseg"), "study", "run", top / "alone.yaml"]
@@ -123,7 +126,7 @@ def run(bait, phantom_root, tmp_path_factory):
         tempfile.mkdtemp(prefix="cxr-", dir="/tmp")
     )  # the dashboard leaves a directory in it
     environment = os.environ | {"RAY_AUTH_MODE": "disabled", "TMPDIR": str(scratch)}
-    if "PYTHONPATH" not in environment:  # of a checkout that isn't the one installed
+    if "PYTHONPATH" not in environment:  # of a checkout that isn't the installed one
         environment["PYTHONPATH"] = str(ROOT)
     process = subprocess.Popen(
         list(map(str, command)),
@@ -133,12 +136,12 @@ def run(bait, phantom_root, tmp_path_factory):
         stderr=subprocess.PIPE,
         text=True,
     )
-    said = ""
+    output = ""
     pattern = r"Ray at (\S+), dashboard (\S+); token in (\S+),"
-    while not (place := re.search(pattern, said)) and (line := process.stderr.readline()):
-        said += line
-    assert place, said
-    yield LocalRun(process, said, place[1], place[2], Path(place[3]), Path(place[3]).read_text())
+    while not (place := re.search(pattern, output)) and (line := process.stderr.readline()):
+        output += line
+    assert place, output
+    yield LocalRun(process, output, place[1], place[2], Path(place[3]), Path(place[3]).read_text())
     process.kill()
     process.wait()
     shutil.rmtree(scratch, ignore_errors=True)
@@ -175,7 +178,7 @@ def test_a_run_lets_in_whoever_has_its_token_and_tells_it_to_its_user_alone(run,
         assert any(server in command for command in listeners.values()), server
     assert {at: command for at, command in listeners.items() if not at[0].endswith(LOOPBACK)} == {}
 
-    # Ray takes a loopback address for that of another interface, unless it is told so.
+    # Ray replaces a loopback address by another interface's unless it is set explicitly.
     common = os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     strangers = [
         subprocess.Popen(
@@ -202,9 +205,9 @@ def test_a_run_lets_in_whoever_has_its_token_and_tells_it_to_its_user_alone(run,
     assert lines and not any(run.token.encode() in line for line in lines)
     assert holders(run.token, private) == [run.token_file]
 
-    said = run.said + run.process.communicate(timeout=300)[1]
-    assert run.process.returncode == 0, said
-    assert run.token not in said
+    output = run.output + run.process.communicate(timeout=300)[1]
+    assert run.process.returncode == 0, output
+    assert run.token not in output
     assert not private.exists(), "logs and sockets of a run that has ended"
     store = Path(run.process.args[run.process.args.index("--store") + 1])
     assert list(store.glob("score/*/manifest.json")) and holders(run.token, store) == []
@@ -214,13 +217,13 @@ def test_a_run_lets_in_whoever_has_its_token_and_tells_it_to_its_user_alone(run,
 
 
 def holders(token: str, directory: Path) -> list[Path]:
-    """Files below a directory that have the token in them."""
-    found = []
+    """Return the files below a directory that contain the token."""
+    paths = []
     for path in directory.rglob("*"):
         with suppress(OSError):
             if path.is_file() and token.encode() in path.read_bytes():
-                found.append(path)
-    return found
+                paths.append(path)
+    return paths
 
 
 def test_a_worker_looks_for_modules_where_the_driver_does(ray_session):

@@ -1,4 +1,4 @@
-"""Ray's Prometheus endpoint while stages run, and the Grafana dashboard that shows what stands there."""
+"""Test Ray's Prometheus endpoint while stages run, and the Grafana dashboard of its metrics."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ FIGURE = {name: figure for figure, (name, _) in FIGURES.items()}
 
 @pytest.fixture
 def scrape(ray_session) -> Callable[[str], list[Any]]:
-    """``scrape(study)``: the samples that Prometheus would read now, with name, labels and value."""
+    """Return ``scrape(study)``: the samples that Prometheus would read now.
+
+    Each has a name, labels and a value.
+    """
     parser = pytest.importorskip(
         "prometheus_client.parser", reason="needs ray[default], of the extra dashboard"
     )
@@ -56,17 +59,17 @@ def states(samples: list[Any]) -> dict[str, float]:
 
 
 def stages(samples: list[Any]) -> dict[tuple[str, str], dict[str, float]]:
-    """(cell, stage) -> figure -> value."""
-    found: dict[tuple[str, str], dict[str, float]] = {}
+    """Return (cell, stage) -> figure -> value."""
+    figures: dict[tuple[str, str], dict[str, float]] = {}
     for sample in samples:
         if "stage" in sample.labels:
             tags = sample.labels["cell"], sample.labels["stage"]
-            found.setdefault(tags, {})[FIGURE[sample.name.removeprefix("ray_")]] = sample.value
-    return found
+            figures.setdefault(tags, {})[FIGURE[sample.name.removeprefix("ray_")]] = sample.value
+    return figures
 
 
 def processes(samples: list[Any]) -> set[str]:
-    """Those that the gauges of stages are in."""
+    """Return the processes that export the stages' gauges."""
     return {sample.labels["WorkerId"] for sample in samples if "stage" in sample.labels}
 
 
@@ -77,7 +80,7 @@ def until(true: Callable[[], bool], seconds: float = 60) -> bool:
     return true()
 
 
-@pytest.mark.slow  # it waits for what Ray exports when it has the time
+@pytest.mark.slow  # it waits until Ray has exported the metrics
 def test_running_stages_are_exported_and_ended_ones_are_not(scrape):
     import ray
 
@@ -85,19 +88,25 @@ def test_running_stages_are_exported_and_ended_ones_are_not(scrape):
     progress_actor = ProgressActor.remote(RunCounts(5, done=1, study=study))
     progress_actor.begin_cell.remote("full trial 0")
     progress_writer = ProgressWriter(progress_actor, "full trial 0, fit", "full trial 0", "fit")
-    told = {"epoch": 2, "loss": 0.5, "step s": 0.25, "data wait s": 0.125, "selection mIoU": 0.375}
-    progress_writer(8, 80, "samples", told | {"unknown": 1})
+    sent = {
+        "epoch": 2,
+        "loss": 0.5,
+        "step s": 0.25,
+        "data wait s": 0.125,
+        "selection mIoU": 0.375,
+    }
+    progress_writer(8, 80, "samples", sent | {"unknown": 1})
     time.sleep(0.6)
     progress_writer(16, 80, "samples")
     ray.get(progress_actor.read.remote())
     assert until(
         lambda: stages(scrape(study)) and states(scrape(study))
-    )  # they are of two processes
-    found = scrape(study)
-    assert states(found) == {"done": 1, "running": 1, "failed": 0, "waiting": 3}
-    figures = stages(found)["full trial 0", "fit"]
-    assert figures.pop("images/s") > 0 and figures == told
-    (before,) = processes(found)
+    )  # they belong to two processes
+    samples = scrape(study)
+    assert states(samples) == {"done": 1, "running": 1, "failed": 0, "waiting": 3}
+    figures = stages(samples)["full trial 0", "fit"]
+    assert figures.pop("images/s") > 0 and figures == sent
+    (before,) = processes(samples)
 
     ray.get(progress_actor.finish.remote(progress_writer.name, "done"))
     assert until(lambda: not stages(scrape(study))), "it has ended"
@@ -114,15 +123,15 @@ def test_running_stages_are_exported_and_ended_ones_are_not(scrape):
 
     def only_what_runs() -> bool:
         ray.get(progress_actor.read.remote())
-        found = scrape(study)
-        return stages(found) == {("full trial 1", "fit"): {"epoch": 1}} and before not in processes(
-            found
-        )
+        samples = scrape(study)
+        return stages(samples) == {
+            ("full trial 1", "fit"): {"epoch": 1}
+        } and before not in processes(samples)
 
     assert until(only_what_runs), "the process that kept the gauges of so many is replaced"
 
 
-@pytest.mark.slow  # it waits for what Ray exports when it has the time
+@pytest.mark.slow  # it waits until Ray has exported the metrics
 def test_a_study_is_seen_while_it_runs(scrape, phantom_root, tmp_path):
     text = "name: seen\naxes: {trial: [0, 1]}\nsettings: {size: 64, encoder: {init: random}}\n"
     small = {
@@ -138,7 +147,7 @@ def test_a_study_is_seen_while_it_runs(scrape, phantom_root, tmp_path):
 
     def watch() -> None:
         while not over.wait(0.3):
-            with suppress(OSError):  # a busy machine may let the exporter wait
+            with suppress(OSError):  # a busy machine may delay the exporter
                 seen.append(scrape("seen"))
 
     watching = threading.Thread(target=watch)
@@ -153,9 +162,9 @@ def test_a_study_is_seen_while_it_runs(scrape, phantom_root, tmp_path):
     # Ray exports a process's gauges one after another, so two scrapes may differ in one cell.
     assert all(sum(count.values()) in (1, 2, 3) for count in counts if len(count) == 4)
     names = {cell.name for cell in planned.cells}
-    told = {tags: figures for samples in seen for tags, figures in stages(samples).items()}
-    assert {cell for cell, stage in told if stage == "fit"} <= names
-    assert {cell for cell, stage in told if stage == "ingest"} <= {
+    reported = {tags: figures for samples in seen for tags, figures in stages(samples).items()}
+    assert {cell for cell, stage in reported if stage == "fit"} <= names
+    assert {cell for cell, stage in reported if stage == "ingest"} <= {
         key[:12] for key in planned.nodes
     }
     fits = [

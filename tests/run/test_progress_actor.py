@@ -1,4 +1,4 @@
-"""The line that tells how a run's cells stand."""
+"""Test the line that shows the state of a run's cells."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def test_a_pen_writes_twice_a_second_and_its_end(monkeypatch):
     written, clock = [], SimpleNamespace(now=100.0)
     monkeypatch.setattr(progress_actor, "time", SimpleNamespace(monotonic=lambda: clock.now))
     remote = SimpleNamespace(
-        update=SimpleNamespace(remote=lambda *told: written.append((*told[2:5], dict(told[5]))))
+        update=SimpleNamespace(
+            remote=lambda *fields: written.append((*fields[2:5], dict(fields[5])))
+        )
     )
     progress_writer = ProgressWriter(remote, "full trial 0, fit", "full trial 0", "fit")
     progress_writer(1, 9, "samples", {"epoch": 1})

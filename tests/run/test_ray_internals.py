@@ -1,4 +1,4 @@
-"""Private members of Ray are used in one module, and they exist in the installed Ray."""
+"""Check that one module uses Ray's private members, and that the installed Ray has them."""
 
 from __future__ import annotations
 

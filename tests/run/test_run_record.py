@@ -1,4 +1,4 @@
-"""The record of a run: what it was told and where, whatever happens to the study file later."""
+"""Test the record of a run: its arguments and place, whatever happens to the study file later."""
 
 from __future__ import annotations
 

@@ -1,15 +1,10 @@
-"""The whole way on a local Ray: the demo study at its smallest size, stopped, damaged, continued, reported."""
+"""Run the demo study at its smallest size on a local Ray: stopped, damaged, resumed, reported."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
-import signal
-import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,13 +12,11 @@ import yaml
 
 from chexseg.analysis import load
 from chexseg.config import study_file
-from chexseg.config.study import Resources
 from chexseg.data import shards
-from chexseg.errors import UserError
 from chexseg.plan import planner, status
 from chexseg.progress import Quiet
 from chexseg.report.page import page
-from chexseg.run import cluster, scheduler
+from chexseg.run import scheduler
 from chexseg.store.store import Store
 from tests.store.places import result_path
 
@@ -43,7 +36,7 @@ SMALLEST = {
 
 
 class Notebook(Quiet):
-    """Keeps what a run says."""
+    """Keep the lines that a run writes."""
 
     def __init__(self) -> None:
         self.finished: dict[str, str] = {}
@@ -145,7 +138,7 @@ def test_cells_that_are_run_in_several_goes_run_once_each(
     again = scheduler.run(planned, copy, phantom_root, Quiet())
     assert len(again.computed) == 3 and set(again.computed) == victims
     assert [len(victims & job.nodes.keys()) for job in goes] == [2, 1]
-    # What is sent to workers doesn't grow with the study: fit and score of each cell, and what these read.
+    # What is sent to workers doesn't grow with the study: each cell's fit, score and their inputs.
     assert all(len(job.nodes) < len(planned.nodes) / 2 for job in goes)
 
 
@@ -178,8 +171,8 @@ def test_both_resolutions_are_scored_of_one_fit_and_reported(finished, phantom_r
     copy = Store(tmp_path / "store")
     shutil.copytree(store.backend.local, copy.backend.local)
     outcome = scheduler.run(both, copy, phantom_root, Quiet())
-    own = [cell.score for cell in both.cells if cell.settings.score.resolution == "own"]
-    assert set(outcome.computed) == set(own) and len(own) == 2
+    native = [cell.score for cell in both.cells if cell.settings.score.resolution == "own"]
+    assert set(outcome.computed) == set(native) and len(native) == 2
     results = load.study_results(both, copy)
     training_I, own_I, *_ = (counts_IK3[:, :, 2].sum(axis=1) for counts_IK3 in results.counts_CIK3)
     assert (own_I[training_I > 0] > 0).all() and (own_I != training_I).any()
@@ -191,7 +184,7 @@ def test_both_resolutions_are_scored_of_one_fit_and_reported(finished, phantom_r
 
 @pytest.mark.slow
 def test_a_failure_is_recorded_and_the_others_go_on(finished, phantom_root, tmp_path):
-    """A shard of weak labels is damaged after it was checked in: only the cell that reads it fails."""
+    """Damage a shard of weak labels after it was stored: only the cell that reads it fails."""
     _, store, _, _ = finished
     copy = Store(tmp_path / "store")
     shutil.copytree(store.backend.local, copy.backend.local)
@@ -218,7 +211,7 @@ def test_a_failure_is_recorded_and_the_others_go_on(finished, phantom_root, tmp_
     (failed,) = [cell for cell in summary.status_dict()["cells"] if cell["state"] == "failed"]
     assert failed["error"]
     assert "Traceback" in copy.failures([broken.fit])[broken.fit]["traceback"]
-    # The damage was found, so the next run makes the labels again and finishes what had failed.
+    # The damage was detected, so the next run makes the labels again and finishes what had failed.
     assert set(scheduler.run(two, copy, phantom_root, Quiet()).computed) == {
         weak.key,
         broken.fit,
@@ -231,7 +224,11 @@ def test_a_failure_is_recorded_and_the_others_go_on(finished, phantom_root, tmp_
 def test_a_cell_on_two_workers_and_one_whose_loss_is_nan_beside_it(
     finished, phantom_root, tmp_path
 ):
-    """The second cell ends at once, with its step and images; the first is fitted by two workers of Ray Train and scored."""
+    """Train one cell with a NaN loss and one on two workers.
+
+    The first ends at once, with its step and images; two workers of Ray Train train the other,
+    which is scored.
+    """
     _, store, _, _ = finished
     copy = Store(tmp_path / "store")
     shutil.copytree(store.backend.local, copy.backend.local)
@@ -249,108 +246,6 @@ def test_a_cell_on_two_workers_and_one_whose_loss_is_nan_beside_it(
         r"the loss is nan in step \d, learning rate 1e\+30; images patient\d+", failure["traceback"]
     )
     assert "nan in step" in outcome.failed[broken.fit]
-
-
-@pytest.mark.slow
-def test_a_shared_stage_whose_process_dies_is_tried_again(ray_session, phantom_root, tmp_path):
-    """On the CPUs of one machine it trains in the process of its task, without Ray Train."""
-    settings = SMALLEST | {"labels.p": 1, "pretrain.epochs": 20}
-    study = study_file.parse("name: dies\naxes: {trial: [0]}\n", "dies.yaml", settings)
-    planned = planner.plan(study, planner.fingerprints(phantom_root))
-    killed, over = [], threading.Event()
-
-    def kill_once() -> None:
-        while not killed and not over.wait(0.05):
-            for process in mine("ray::pretrain"):
-                os.kill(process, signal.SIGKILL)
-                killed.append(process)
-
-    killer = threading.Thread(target=kill_once)
-    killer.start()
-    try:
-        outcome = scheduler.run(planned, Store(tmp_path / "store"), phantom_root, Quiet())
-    finally:
-        over.set()
-        killer.join()
-    assert len(killed) == 1
-    assert outcome.failed == {} and set(outcome.computed) == {
-        node.key for node in planned.needed(())
-    }
-
-
-def mine(title: str) -> list[int]:
-    """Workers of this process's own Ray that have this title; other test processes have theirs."""
-    workers = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError, IndexError):  # it ended meanwhile
-            if (entry / "cmdline").read_bytes().startswith(title.encode()):
-                raylet = parent(entry.name)
-                if parent(raylet) == str(os.getpid()):
-                    workers.append(int(entry.name))
-    return workers
-
-
-def parent(process: str) -> str:
-    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1]
-
-
-def test_a_network_that_cannot_be_built_is_refused_before_anything_runs(
-    ray_session, phantom_root, tmp_path
-):
-    for setting, value in (
-        ("irnet.architecture", "densenet121"),
-        ("classify.architecture", "densnet"),
-        ("encoder.architecture", "vgg11"),
-    ):
-        planned = planner.plan(
-            study_file.load(DEMO, SMALLEST | {setting: value}), planner.fingerprints(phantom_root)
-        )
-        with pytest.raises(UserError, match=f"^{setting}: found '{value}'"):
-            scheduler.run(planned, Store(tmp_path), phantom_root, Quiet())
-        assert not list(tmp_path.rglob("*"))
-
-
-def test_a_layout_that_would_hang_is_refused():
-    one_node = cluster.Capacity(cpus=4, gpus=1, node_cpus=5, node_gpus=1)
-    assert one_node.cells_at_once(Resources(cpu=1)) == 4
-    assert one_node.cells_at_once(Resources(cpu=1, gpu=0.25)) == 4
-    assert one_node.cells_at_once(Resources(cpu=2, gpu=0.25)) == 2
-    with pytest.raises(UserError, match="resources.cpu: found 5; expected at most 4"):
-        one_node.cells_at_once(Resources(cpu=5))
-    with pytest.raises(UserError, match="resources.gpu: found 2; expected at most 1"):
-        one_node.cells_at_once(Resources(gpu=2))
-    assert one_node.cells_at_once(Resources(workers=2)) == 2
-    with pytest.raises(
-        UserError, match="resources.workers: found 8; expected no more than the cluster can hold"
-    ):
-        one_node.cells_at_once(Resources(workers=8))
-    many_small = cluster.Capacity(cpus=15, gpus=0, node_cpus=4, node_gpus=0)
-    with pytest.raises(UserError, match="the free CPUs of one node"):
-        many_small.cells_at_once(Resources(cpu=12))
-    shared = Resources(workers=8)
-    assert many_small.cells_at_once(shared) == 1, "on several nodes"
-    with pytest.raises(
-        UserError, match="resources.workers: found 8 with a --store that is no directory"
-    ):
-        many_small.check_one_node(shared)
-    many_small.check_one_node(Resources(workers=4))
-
-
-def test_a_users_mistake_ends_the_run_and_leaves_nothing(ray_session, phantom_root, tmp_path):
-    root = tmp_path / "data"
-    shutil.copytree(phantom_root, root)
-    image = next((root / "CheXpert-v1.0-small" / "train").rglob("*.jpg"))
-    image.write_bytes(b"no image")
-    planned = planner.plan(study_file.load(DEMO, SMALLEST), planner.fingerprints(root))
-    store = Store(tmp_path / "store")
-    with pytest.raises(UserError, match="found no readable image"):
-        scheduler.run(planned, store, root, Quiet())
-    assert not list(store.backend.local.glob("ingest/*/images/.*"))
-    assert not any(
-        json.loads(path.read_text())["config"]["split"] == "train"
-        for path in store.backend.local.glob("ingest/*/manifest.json")
-    )
-    assert not list((store.backend.local / ".partial").iterdir())
 
 
 def test_no_progress_actor_outlives_its_run(finished):

@@ -1,4 +1,4 @@
-"""A small study with its data and its store on S3: run, looked at and reported by the commands, and found from local data."""
+"""Run a small study with data and store on S3; inspect, report and find it from local data."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def test_a_study_runs_and_is_reported_with_all_it_needs_on_s3(
     again = run("study", "run", study, "--data", phantom_root, "--store", place, "--quiet")
     assert "0 stages computed" in again.output and "9 cached" in again.output
     store = Store(place)
-    there = store.scan()
-    assert len(there) == 9 and all(manifest for _, manifest in there.values())
+    artifacts = store.scan()
+    assert len(artifacts) == 9 and all(manifest for _, manifest in artifacts.values())
     assert store.backend.tree(".claims") == {} and store.backend.partials() == {}
 
     kept = store.backend.read(
@@ -94,9 +94,9 @@ def test_a_search_on_s3_is_continued_by_another_host(
         )
         return ran.output, json.loads(status.output)["search"]
 
-    said, first = go_on("first", 1)
-    assert "5 stages computed" in said and (first["done"], first["told"]) == (1, 0)
-    said, second = go_on("second", 2)
+    output, first = go_on("first", 1)
+    assert "5 stages computed" in output and (first["done"], first["told"]) == (1, 0)
+    output, second = go_on("second", 2)
     assert (second["done"], second["told"]) == (2, 0)
     assert second["best"]["selection_miou"] >= first["best"]["selection_miou"]
     assert Store(place).backend.tree(".claims") == {} and Store(place).backend.tree(".live") == {}

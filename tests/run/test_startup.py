@@ -1,4 +1,4 @@
-"""Processes import no more than they need: PyTorch and its networks take seconds, in every worker."""
+"""Check that processes import only what they need: PyTorch takes seconds in each worker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from chexseg.plan import preflight
 from chexseg.plan.graph import node_of
 from chexseg.stages.registry import STAGES
 
-pytestmark = pytest.mark.heavy  # each in a process of its own
+pytestmark = pytest.mark.heavy  # each in a separate process
 
 TORCH = ("torch", "torchvision", "timm", "segmentation_models_pytorch")
 NETWORKS = TORCH[1:]
@@ -21,13 +21,17 @@ from pathlib import Path
 from chexseg.stages import ingest
 from chexseg.stages.api import StageContext
 from chexseg.stages.configs import IngestConfig
-ingest.run(IngestConfig(split="test", size=64), {"data": Path(sys.argv[1])}, Path(sys.argv[2]), StageContext())
+config = IngestConfig(split="test", size=64)
+ingest.run(config, {"data": Path(sys.argv[1])}, Path(sys.argv[2]), StageContext())
 """
 
 
 def imported(code: str, *arguments: object) -> set[str]:
-    """Top-level packages, and ``ray.X``, that a new process has imported once it has run some Python."""
-    code += "\nimport sys\nprint(*{'.'.join(name.split('.')[: 1 + name.startswith('ray.')]) for name in sys.modules})"
+    """Return the top-level packages, and ``ray.X``, that a new process running `code` imports."""
+    code += (
+        "\nimport sys\nprint(*{'.'.join(name.split('.')[: 1 + name.startswith('ray.')]) for name "
+        "in sys.modules})"
+    )
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return set(
         subprocess.run(
@@ -54,7 +58,8 @@ def imported(code: str, *arguments: object) -> set[str]:
             (*NETWORKS, "ray"),
         ),
         (
-            "import chexseg.run.worker, chexseg.stages.training.segmenter_data, chexseg.models.segmenter",
+            "import chexseg.run.worker, chexseg.stages.training.segmenter_data, "
+            "chexseg.models.segmenter",
             ("ray.tune", "ray.train", "ray.data", "optuna"),
         ),
     ],

@@ -1,4 +1,4 @@
-"""A small search and a grid over the same axes, and stores in which their cells have finished."""
+"""Provide a small search, a grid over the same axes, and stores with their cells finished."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def grid(text: str = GRID) -> Plan:
 
 
 def finish(store: Store, planned: Plan, key: str, miou: float | None) -> None:
-    """Put a result into the store as its stage would leave it: of a fit the figures, of a score nothing but the manifest."""
+    """Put a result into the store: for a fit its figures, for a score only the manifest."""
     node = planned.nodes[key]
     with store.working_on(node) as partial:
         partial.mkdir()
@@ -47,7 +47,7 @@ def finish(store: Store, planned: Plan, key: str, miou: float | None) -> None:
 
 
 def finish_cells(store: Store, planned: Plan) -> dict[str, float]:
-    """Finish every cell; score key -> its selection mIoU, all different."""
+    """Finish all cells; return score key -> selection mIoU, all different."""
     values = {cell.score: (number + 1) / 100 for number, cell in enumerate(planned.cells)}
     for cell in planned.cells:
         finish(store, planned, cell.fit, values[cell.score])

@@ -1,4 +1,4 @@
-"""A grid's finished cells in Optuna's storage, and the dashboard that shows them beside a search."""
+"""Test a grid's finished cells in Optuna's storage, and the dashboard that shows them."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def test_every_finished_cell_of_a_grid_is_recorded_once_by_however_many(tmp_path
     trials = journal.read(store, grid_export.name_of(planned))
     assert {trial.user_attrs["key"]: trial.value for trial in trials} == values
     assert len(trials) == len(planned.cells) == 10
-    known: set[str] = set()
-    assert grid_export.export(planned, store, known) == 0
-    assert known == set(values)
+    previous: set[str] = set()
+    assert grid_export.export(planned, store, previous) == 0
+    assert previous == set(values)
     of_cell = {trial.user_attrs["cell"]: trial for trial in trials}
     assert of_cell["irnet p=0.5 trial 1"].params == {
         "labels.weak": "irnet",
@@ -79,10 +79,10 @@ def test_a_record_that_cannot_be_written_is_told_and_stops_nothing(tmp_path):
     store, planned = Store(tmp_path), grid()
     finish_cells(store, planned)
     journal.path_in(store).mkdir(parents=True)
-    said: list[str] = []
-    with grid_export.exporting(planned, store, said.append):
+    lines: list[str] = []
+    with grid_export.exporting(planned, store, lines.append):
         pass
-    assert len(said) == 1 and said[0].startswith("finished cells are not written to")
+    assert len(lines) == 1 and lines[0].startswith("finished cells are not written to")
 
 
 def test_a_complete_grid_is_recorded_by_running_it_again(phantom_root, tmp_path):
@@ -153,15 +153,15 @@ def test_optuna_dashboard_opens_the_journal_and_shows_a_grid_and_a_search(tmp_pa
                 time.sleep(0.1)
 
     try:
-        found = {
+        ids = {
             study["study_name"]: study["study_id"] for study in ask("studies")["study_summaries"]
         }
-        assert set(found) == {grid_export.name_of(planned), optuna_study.name}
-        cells = ask(f"studies/{found[grid_export.name_of(planned)]}?after=0")["trials"]
+        assert set(ids) == {grid_export.name_of(planned), optuna_study.name}
+        cells = ask(f"studies/{ids[grid_export.name_of(planned)]}?after=0")["trials"]
         assert sorted(trial["values"][0] for trial in cells) == pytest.approx(
             sorted(values.values())
         )
-        assert len(ask(f"studies/{found[optuna_study.name]}?after=0")["trials"]) == 5
+        assert len(ask(f"studies/{ids[optuna_study.name]}?after=0")["trials"]) == 5
     finally:
         dashboard.terminate()
         dashboard.wait()

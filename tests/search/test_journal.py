@@ -1,4 +1,4 @@
-"""Optuna's journal: torn lines, leftover locks, a full disk, and the journal of a store on S3 on several hosts."""
+"""Test Optuna's journal: torn lines, leftover locks, a full disk, and several hosts on S3."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def complete_a_point(optuna_study: OptunaStudy) -> None:
     assert optuna_study.complete(trial, [cell.fit for cell in planned.cells], ()) == 0.5
 
 
-# ---- torn lines ----------------------------------------------------------------------------------------------------------
+# ---- torn lines
 
 
 @pytest.mark.parametrize("where", ["end", "line of its own", "line of the next"])
@@ -172,7 +172,7 @@ def test_the_case_of_a_disk_that_ran_full(tmp_path, phantom_root):
     assert "every complete line counts" in note
 
 
-# ---- full disks and locks ------------------------------------------------------------------------------------------------
+# ---- full disks and locks
 
 
 def test_a_full_disk_tears_nothing(tmp_path, monkeypatch):
@@ -235,12 +235,12 @@ def test_the_lock_of_a_search_is_not_taken_through_a_link(tmp_path):
     assert (outside / "s.lock").read_text() == "precious"
 
 
-# ---- on S3 ---------------------------------------------------------------------------------------------------------------
+# ---- on S3
 
 
 @pytest.fixture
 def hosts(s3, tmp_path, monkeypatch):
-    """``hosts(name)``: the same store on S3, as a host of that name sees it."""
+    """Return ``hosts(name)``: the same store on S3, as seen by a host of that name."""
 
     def on(host: str) -> Store:
         monkeypatch.setenv("CHEXSEG_CACHE", str(tmp_path / host))

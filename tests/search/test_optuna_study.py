@@ -1,4 +1,4 @@
-"""A search's record in Optuna's storage: what is told first, taken up again, pruned, failed."""
+"""Test a search's record in Optuna's storage: imported points, resuming, pruning, failures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_finished_cells_of_the_same_settings_are_told_once(tmp_path):
         finish(store, other, cell.fit, 0.9)
     lonely = grid(
         GRID.replace("[0, 0.5, 1]", "[0.7]").replace("[0, 1]", "[1]")
-    )  # its trial 0 isn't there
+    )  # its trial 0 isn't stored
     for cell in lonely.cells:
         finish(store, lonely, cell.fit, 0.9)
     optuna_study = OptunaStudy(searched(), store)
@@ -34,21 +34,21 @@ def test_finished_cells_of_the_same_settings_are_told_once(tmp_path):
     means: dict[str, list[float]] = {}
     for cell in planned.cells:
         means.setdefault(cell.name.rpartition(" trial")[0], []).append(values[cell.score])
-    told = optuna_study.study.get_trials()
-    assert sorted(trial.value for trial in told) == pytest.approx(
+    imported = optuna_study.study.get_trials()
+    assert sorted(trial.value for trial in imported) == pytest.approx(
         sorted(sum(pair) / 2 for pair in means.values())
     )
-    assert all(set(trial.intermediate_values) == set(range(6)) for trial in told)
+    assert all(set(trial.intermediate_values) == set(range(6)) for trial in imported)
     trial_counts = optuna_study.trial_counts()
     assert (trial_counts.done, trial_counts.imported, trial_counts.best_imported) == (0, 5, True)
-    assert trial_counts.value == pytest.approx(max(trial.value for trial in told))
+    assert trial_counts.value == pytest.approx(max(trial.value for trial in imported))
     again = OptunaStudy(searched(), store)
     again.open()
     assert again.import_finished() == 0 and again.resume() == 6
 
 
-def told(tmp_path) -> tuple[OptunaStudy, Path]:
-    """A search that was told finished points, and its journal."""
+def imported(tmp_path) -> tuple[OptunaStudy, Path]:
+    """Return a search with imported finished points, and its journal."""
     store = Store(tmp_path)
     finish_cells(store, grid())
     optuna_study = OptunaStudy(searched(), store)
@@ -58,8 +58,8 @@ def told(tmp_path) -> tuple[OptunaStudy, Path]:
 
 
 def test_the_best_point_is_that_of_the_fits_whatever_a_damaged_journal_says(tmp_path):
-    """It has no checksums: one flipped bit would make another point win, or hide the best."""
-    optuna_study, path = told(tmp_path)
+    """Check a journal with flipped bits: without checksums another point would win."""
+    optuna_study, path = imported(tmp_path)
     right, text = optuna_study.trial_counts(), path.read_text()
     values = sorted(trial.value for trial in optuna_study.study.get_trials())
     for value, other in ((values[0], 0.999), (values[-1], 0.001)):
@@ -74,7 +74,7 @@ def test_the_best_point_is_that_of_the_fits_whatever_a_damaged_journal_says(tmp_
 
 
 def test_settings_that_are_not_those_of_the_fits_are_not_the_best(tmp_path):
-    optuna_study, path = told(tmp_path)
+    optuna_study, path = imported(tmp_path)
     best = max(optuna_study.study.get_trials(), key=lambda trial: trial.value)
     lines = path.read_text().splitlines(keepends=True)
     (number,) = [n for n, line in enumerate(lines) if f'"value":{best.value},' in line]
@@ -90,7 +90,7 @@ def test_settings_that_are_not_those_of_the_fits_are_not_the_best(tmp_path):
 
 
 def test_a_record_that_optuna_cannot_apply_is_one_line(tmp_path):
-    _, path = told(tmp_path)
+    _, path = imported(tmp_path)
     path.write_text(path.read_text().replace('"datetime_complete":"2', '"datetime_complete":"x', 1))
     with pytest.raises(
         UserError, match="journal.log: found a record that Optuna can't apply"
@@ -216,12 +216,12 @@ def test_the_median_prunes_what_is_worse_at_the_same_epoch_and_none_doesnt(tmp_p
             planned = optuna_study.search.plan([point])
             finish(store, planned, planned.cells[0].fit, 0.6)
             optuna_study.complete(trial, [planned.cells[0].fit], ())
-        found = []
+        pruned = []
         for value in (0.1, 0.3):  # the others had 0.2 after their first epoch
             trial, _ = optuna_study.ask()
             trial.report(value, 0)
-            found.append(trial.should_prune())
-        return found
+            pruned.append(trial.should_prune())
+        return pruned
 
     assert pruned("median") == [True, False]
     assert pruned("none") == [False, False]

@@ -1,4 +1,4 @@
-"""Searches on a local Ray: to the end, pruned, with points that fail, and after SIGKILL of the driver."""
+"""Test searches on a local Ray: to the end, pruned, with failing points, after SIGKILL."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def test_a_search_finishes_its_points_and_scores_the_best(finished):
     search, store, outcome = finished
     assert outcome.failed == {}
     stages = [key for key in outcome.computed]
-    found = status.summarise(search, store)
-    assert found.complete and found.trial_counts.done == 3
-    # three splits; two fits a point; of the best point two scores
+    summary = status.summarise(search, store)
+    assert summary.complete and summary.trial_counts.done == 3
+    # three splits; two fits per point; two scores of the best point
     assert len(stages) == 3 + 6 + 2
     trials = journal.read(store, OptunaStudy(search, store).name)
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
@@ -65,7 +65,7 @@ def test_a_search_finishes_its_points_and_scores_the_best(finished):
             "the images held back, and nothing else"
         )
         assert len(trial.intermediate_values) == 4
-    assert found.trial_counts.value == max(trial.value for trial in trials)
+    assert summary.trial_counts.value == max(trial.value for trial in trials)
     assert not list((store.backend.local / ".partial").iterdir())
 
 
@@ -102,7 +102,7 @@ def test_one_process_at_a_time(finished, phantom_root):
 
 @pytest.mark.slow
 def test_a_pruned_point_frees_its_worker_and_keeps_what_it_has(finished, phantom_root, tmp_path):
-    """Four points that no network of this size can reach are told first: everything else is pruned at its first epoch."""
+    """Import four points that this network can't reach: all others are pruned at epoch one."""
     text = TEXT.replace("epochs: 2", "epochs: 40").replace("trials: 2, pruner: none", "trials: 1")
     search, store = searched(phantom_root, text), Store(tmp_path / "store")
     optuna_study = OptunaStudy(search, store)
@@ -126,7 +126,7 @@ def test_a_pruned_point_frees_its_worker_and_keeps_what_it_has(finished, phantom
     left = {path.name for path in (store.backend.local / ".partial").iterdir()}
     fits = {search.plan([optuna_study.point(trial.params)]).cells[0].fit for trial in asked}
     assert left == {f"fit-{key[:20]}" for key in fits}, "the partial directories, and no lock"
-    # The best of those told was never fitted; now it is, so that there is something to show.
+    # The best imported point was never trained; now it is, so that there is something to show.
     assert [path.name for path in (store.backend.local / "fit").iterdir()] == [
         cell.fit[:20] for cell in search.plan([optuna_study.trial_counts().point]).cells
     ]
@@ -184,7 +184,7 @@ def test_after_sigkill_of_the_driver_no_point_is_lost_or_repeated(
     command += ["--store", store.backend.local, "--address", ray.get_runtime_context().gcs_address]
     driver = subprocess.Popen(
         list(map(str, command)),
-        # A Ray on loopback, and Ray would look for it at another address of this machine.
+        # A Ray on loopback; Ray would look for it at another address of this machine.
         env=os.environ | {"TMPDIR": str(tmp_path), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""What a search means: mistakes in its file, its space and its points; what plan and status tell of it."""
+"""Test the space of a search: errors in its file, its points, and its plan and status."""
 
 from __future__ import annotations
 
@@ -14,35 +14,75 @@ from chexseg.store.store import Store
 from tests.search.searches import IMAGES, finish, grid, searched
 
 MISTAKES = {
-    "labels.p: {low: 0, high: 2}\nsearch: {}": "x.yaml:3: axes.labels.p: found 2.0; expected: at most 1",
-    "labels.p: {low: 1,\n    high: 0}\nsearch: {}": "x.yaml:4: axes.labels.p.high: found 0; expected: above low, 1",
-    "labels.p: {low: 0}\nsearch: {}": "x.yaml:3: axes.labels.p.high: is missing; expected: a number",
-    "labels.p: {low: zero, high: 1}\nsearch: {}": "x.yaml:3: axes.labels.p.low: found 'zero'; expected: a number",
-    "labels.p: {low: 0, hihg: 1}\nsearch: {}": (
-        "x.yaml:3: axes.labels.p.hihg: no such key (did you mean 'high'?); allowed: low, high, log, step"
+    "labels.p: {low: 0, high: 2}\nsearch: {}": (
+        "x.yaml:3: axes.labels.p: found 2.0; expected: at most 1"
     ),
-    "label.p: {low: 0, high: 1}\nsearch: {}": "x.yaml:3: axes.label.p: no such setting (did you mean 'labels.p'?)",
-    "labels: {low: 0, high: 1}\nsearch: {}": "x.yaml:3: axes.labels: found 0.0; expected: a mapping",
-    "labels.p: {low: 0, high: 1, log: true}\nsearch: {}": "axes.labels.p.log: found true; expected: false, or low above 0",
-    "fit.learning_rate: {low: 1, high: 2, log: true, step: 1}\nsearch: {}": "step: found 1; expected: no step together with log",
-    "labels.p: {low: 0, high: 1}": "x.yaml:3: axes.labels.p: found a range; expected: a list of values, or a section search",
-    "labels.p: 1\nsearch: {}": "found 1; expected: a list of values, or in a search a range: {low: .., high: ..}",
-    "labels.weak: {low: 0, high: 1}\nsearch: {}": "axes.labels.weak: found 0.0; allowed: 'cam', 'cam++' or 'irnet'",
-    "fit.flips: {low: 0, high: 1}\nsearch: {}": "found a range for a setting that is not a number; expected: a list of values",
-    "fit.epochs: {low: 1.5, high: 3}\nsearch: {}": "axes.fit.epochs: found 1.5; expected: a whole number",
-    "fit.epochs: {low: 1, high: 3, step: 0.5}\nsearch: {}": "step: found 0.5; expected: a whole number",
-    "size: {low: 64, high: 96, step: 32}\nsearch: {}": "axes.size: cells can't differ in it; hint: put it in settings",
-    "trial: [0, 1]\nsearch: {}": "x.yaml:3: axes.trial: found in a search; hint: search.trials is the number of trials",
-    "labels.p: [0]\nalso: [{trial: 1}]\nsearch: {}": "x.yaml:4: also: found in a search; expected: axes only",
+    "labels.p: {low: 1,\n    high: 0}\nsearch: {}": (
+        "x.yaml:4: axes.labels.p.high: found 0; expected: above low, 1"
+    ),
+    "labels.p: {low: 0}\nsearch: {}": (
+        "x.yaml:3: axes.labels.p.high: is missing; expected: a number"
+    ),
+    "labels.p: {low: zero, high: 1}\nsearch: {}": (
+        "x.yaml:3: axes.labels.p.low: found 'zero'; expected: a number"
+    ),
+    "labels.p: {low: 0, hihg: 1}\nsearch: {}": (
+        "x.yaml:3: axes.labels.p.hihg: no such key (did you mean 'high'?); allowed: low, high, "
+        "log, step"
+    ),
+    "label.p: {low: 0, high: 1}\nsearch: {}": (
+        "x.yaml:3: axes.label.p: no such setting (did you mean 'labels.p'?)"
+    ),
+    "labels: {low: 0, high: 1}\nsearch: {}": (
+        "x.yaml:3: axes.labels: found 0.0; expected: a mapping"
+    ),
+    "labels.p: {low: 0, high: 1, log: true}\nsearch: {}": (
+        "axes.labels.p.log: found true; expected: false, or low above 0"
+    ),
+    "fit.learning_rate: {low: 1, high: 2, log: true, step: 1}\nsearch: {}": (
+        "step: found 1; expected: no step together with log"
+    ),
+    "labels.p: {low: 0, high: 1}": (
+        "x.yaml:3: axes.labels.p: found a range; expected: a list of values, or a section search"
+    ),
+    "labels.p: 1\nsearch: {}": (
+        "found 1; expected: a list of values, or in a search a range: {low: .., high: ..}"
+    ),
+    "labels.weak: {low: 0, high: 1}\nsearch: {}": (
+        "axes.labels.weak: found 0.0; allowed: 'cam', 'cam++' or 'irnet'"
+    ),
+    "fit.flips: {low: 0, high: 1}\nsearch: {}": (
+        "found a range for a setting that is not a number; expected: a list of values"
+    ),
+    "fit.epochs: {low: 1.5, high: 3}\nsearch: {}": (
+        "axes.fit.epochs: found 1.5; expected: a whole number"
+    ),
+    "fit.epochs: {low: 1, high: 3, step: 0.5}\nsearch: {}": (
+        "step: found 0.5; expected: a whole number"
+    ),
+    "size: {low: 64, high: 96, step: 32}\nsearch: {}": (
+        "axes.size: cells can't differ in it; hint: put it in settings"
+    ),
+    "trial: [0, 1]\nsearch: {}": (
+        "x.yaml:3: axes.trial: found in a search; hint: search.trials is the number of trials"
+    ),
+    "labels.p: [0]\nalso: [{trial: 1}]\nsearch: {}": (
+        "x.yaml:4: also: found in a search; expected: axes only"
+    ),
     "labels.p: [0]\nsearch: {sampler: tpo}": (
         "x.yaml:4: search.sampler: found 'tpo' (did you mean 'tpe'?); allowed: 'tpe' or 'random'"
     ),
     "labels.p: [0]\nsearch: {smpler: tpe}": (
-        "x.yaml:4: search.smpler: no such key (did you mean 'sampler'?); allowed: sampler, pruner, points, trials, seed"
+        "x.yaml:4: search.smpler: no such key (did you mean 'sampler'?); allowed: sampler, "
+        "pruner, points, trials, seed"
     ),
     "labels.p: [0]\nsearch: {points: 0}": "x.yaml:4: search.points: found 0; expected: at least 1",
-    "labels.p: [0]\nsearch: {}\nresources: {workers: 2}": "x.yaml:5: resources.workers: found 2 in a search; expected: 1",
-    "labels.p: [0]\nsearch: {}\nsettings: {labels: {expert_split: {select: 0}}}": "select: found 0 in a search",
+    "labels.p: [0]\nsearch: {}\nresources: {workers: 2}": (
+        "x.yaml:5: resources.workers: found 2 in a search; expected: 1"
+    ),
+    "labels.p: [0]\nsearch: {}\nsettings: {labels: {expert_split: {select: 0}}}": (
+        "select: found 0 in a search"
+    ),
 }
 
 
@@ -98,7 +138,10 @@ def test_shared_stages_are_those_of_every_choice_each_once_and_no_points():
 
 
 def test_a_students_teacher_is_a_shared_stage():
-    text = "name: s\naxes: {distil.fraction: [0.1, 0.2], distil.temperature: {low: 1, high: 20}}\nsearch: {trials: 2}"
+    text = (
+        "name: s\naxes: {distil.fraction: [0.1, 0.2], distil.temperature: {low: 1, high: "
+        "20}}\nsearch: {trials: 2}"
+    )
     search = searched(text)
     upstream = search.upstream()
     assert (
@@ -167,14 +210,14 @@ search: {points: 12, sampler: random}
 
 def test_plan_and_status_of_a_search(tmp_path):
     store = Store(tmp_path / "store")
-    found = status.summarise(searched(), store, IMAGES)
+    summary = status.summarise(searched(), store, IMAGES)
     assert not store.backend.local.exists(), "reading writes nothing"
-    text = found.plan_text()
+    text = summary.plan_text()
     assert "s: 6 points, each the mean of 2 trials; sampler tpe, pruner median" in text
     assert (
         "0.0001 to 0.01, log" in text and "cam, irnet" in text and "at most 12 fits to come" in text
     )
-    assert "0 of 6 points tried" in found.status_text()
+    assert "0 of 6 points tried" in summary.status_text()
     optuna_study = OptunaStudy(searched(), store)
     optuna_study.open()
     trial, point = optuna_study.ask()
@@ -183,11 +226,12 @@ def test_plan_and_status_of_a_search(tmp_path):
         finish(store, planned, cell.fit, 0.25)
         finish(store, planned, cell.score, None)
     optuna_study.complete(trial, [cell.fit for cell in planned.cells], ())
-    found = status.summarise(searched(), store)
+    summary = status.summarise(searched(), store)
     assert (
-        "1 of 6 points tried" in found.status_text() and "best: mIoU 0.250" in found.status_text()
+        "1 of 6 points tried" in summary.status_text()
+        and "best: mIoU 0.250" in summary.status_text()
     )
-    answer = found.status_dict()
+    answer = summary.status_dict()
     assert not answer["complete"]
     assert [cell["key"] for cell in answer["cells"]] == [cell.score for cell in planned.cells]
     assert answer["search"]["best"] == {"selection_miou": 0.25, "point": point}

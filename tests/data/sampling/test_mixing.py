@@ -1,4 +1,4 @@
-"""Mixing: p is what is drawn, by either rule; the same seed the same batches; skipping an epoch is giving it."""
+"""Test mixing: p as drawn by either rule; the seed decides the batches; epochs can be skipped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from chexseg.data.sampling.mixture import Mixture
 from chexseg.data.sampling.samplers import Resident
 
 BATCH = 8
-#: p as given -> p as the authors' rule draws it (shared/paper/README.md: 0.3, 0.6, 0.7 and 0.85 are lower).
+#: p as given -> p as the authors' rule draws it (shared/paper/README.md: 0.3, 0.6, 0.7 and 0.85 are
+#: lower).
 OFFICIAL = {
     0: 0,
     0.05: 0,

@@ -1,4 +1,4 @@
-"""Sources: each pass gives every sample once, the seed alone decides the order, skipping is taking without looking."""
+"""Test samplers: each pass gives every sample once, and the seed alone decides the order."""
 
 from __future__ import annotations
 
@@ -126,7 +126,8 @@ def test_a_stream_holds_its_buffer_and_no_more():
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    # A hundred rows, the batch they come in, and what is taken; as views they would keep dozens of batches alive.
+    # A hundred rows, their batch, and a copy of what is taken. Views would keep dozens of batches
+    # alive.
     assert peak < 10_000 * (100 + 2 * 64 + 2.2 * 3000)
 
 

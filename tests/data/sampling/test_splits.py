@@ -1,4 +1,4 @@
-"""Draws: exact numbers, no patient on both sides, nested, the same for the same seed and whatever the order given."""
+"""Test splits: exact counts, disjoint patients, nested, and independent of the input order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SEEDS = range(20)
 
 
 def people(images_a_patient: list[int]) -> tuple[list[str], list[str]]:
-    """(image ids, patients) of patients with so many images each."""
+    """Return (image ids, patients) of patients with the given numbers of images."""
     pairs = [
         (f"patient{n:03d}_view{v}", f"patient{n:03d}")
         for n, count in enumerate(images_a_patient)
