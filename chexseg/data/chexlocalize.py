@@ -8,7 +8,7 @@ Images without any mask are left out.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -39,32 +39,24 @@ _SIZE = f"[height, width] of at most {MAX_PIXELS} pixels"
 _UNREADABLE = "unreadable mask file"
 
 
-class MaskFile(Mapping[str, dict[str, RunLengthMask]]):
+class MaskFile(dict[str, dict[str, RunLengthMask]]):
     """A mask file: image id -> pathology -> run-length mask. Masks are decoded on demand."""
 
     def __init__(self, path: Readable, entries: dict[str, dict[str, RunLengthMask]]):
-        self.path, self._entries = path, entries
-
-    def __getitem__(self, image_id: str) -> dict[str, RunLengthMask]:
-        return self._entries[image_id]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
+        super().__init__(entries)
+        self.path = path
 
     @cached_property
     def pathologies(self) -> tuple[str, ...]:
         """Return the pathologies that any image has an entry for; all their masks may be empty."""
-        named = {name for entry in self._entries.values() for name in entry}
+        named = {name for entry in self.values() for name in entry}
         return tuple(name for name in PATHOLOGIES if name in named)
 
     def renamed(self, names: Mapping[str, str]) -> MaskFile:
         """Return the masks under other image ids (old id -> new id); other ids are unchanged."""
         return MaskFile(
             self.path,
-            {names.get(image_id, image_id): entry for image_id, entry in self._entries.items()},
+            {names.get(image_id, image_id): entry for image_id, entry in self.items()},
         )
 
     def size(self, image_id: str) -> tuple[int, int]:
@@ -137,8 +129,9 @@ def scan(path: Readable) -> tuple[MaskFile, list[tuple[str, str]]]:
         document, repeated = strict_json.read(path)
     except OSError as error:
         kind = "missing file" if isinstance(error, FileNotFoundError) else _UNREADABLE
-        fault = f"{path}: cannot be read ({error.strerror}); {expected}"
-        return MaskFile(path, {}), [(kind, fault)]
+        return MaskFile(path, {}), [
+            (kind, f"{path}: cannot be read ({error.strerror}); {expected}")
+        ]
     except ValueError as error:
         return MaskFile(path, {}), [(_UNREADABLE, f"{path}: not JSON ({error}); {expected}")]
     if not isinstance(document, dict):
@@ -151,12 +144,20 @@ def scan(path: Readable) -> tuple[MaskFile, list[tuple[str, str]]]:
     entries = {}
     for image_id, entry in document.items():
         if not strict_json.is_one_line(image_id):
-            fault = f"{path}: found the image id {image_id!r}; expected printable characters"
-            faults.append(("malformed mask", fault))
+            faults.append(
+                (
+                    "malformed mask",
+                    f"{path}: found the image id {image_id!r}; expected printable characters",
+                )
+            )
         elif not isinstance(entry, dict) or not entry:
-            expected = "expected a non-empty object of pathologies"
-            fault = f"{path}: {image_id}: found {_short(entry)}; {expected}"
-            faults.append(("malformed mask", fault))
+            faults.append(
+                (
+                    "malformed mask",
+                    f"{path}: {image_id}: found {_short(entry)};"
+                    " expected a non-empty object of pathologies",
+                )
+            )
         elif masks := _scan_entry(f"{path}: {image_id}", entry, faults):
             entries[image_id] = masks
     return MaskFile(path, entries), faults
@@ -173,12 +174,15 @@ def _scan_entry(
             fault = f"{where}: unknown pathology {name!r}{nearest(name, PATHOLOGIES)}"
             faults.append(("unknown pathology", f"{fault}; allowed: {', '.join(PATHOLOGIES)}"))
         elif canonical in masks:
-            fault = f"{where}: {name}: found under two names; expected once"
-            faults.append(("named twice", fault))
+            faults.append(("named twice", f"{where}: {name}: found under two names; expected once"))
         elif not _is_run_length(rle):
-            expected = f"{{'size': {_SIZE}, 'counts': COCO run-length string}}"
-            fault = f"{where}: {name}: found {_short(rle)}; expected {expected}"
-            faults.append(("malformed mask", fault))
+            faults.append(
+                (
+                    "malformed mask",
+                    f"{where}: {name}: found {_short(rle)};"
+                    f" expected {{'size': {_SIZE}, 'counts': COCO run-length string}}",
+                )
+            )
         else:
             masks[canonical] = rle
     return masks

@@ -123,8 +123,12 @@ def scan(csv: Readable, images: Location) -> tuple[pd.DataFrame, list[tuple[str,
     for row, path in enumerate(raw["Path"]):
         below, fault = _below_split(path)
         if fault:
-            message = f"{csv}: row {row + 2}: Path: found {path!r}, {fault}; expected {_PATH}"
-            faults.append(("unusable path", message))
+            faults.append(
+                (
+                    "unusable path",
+                    f"{csv}: row {row + 2}: Path: found {path!r}, {fault}; expected {_PATH}",
+                )
+            )
         else:
             kept.append(row)
             parts.append(below)
@@ -135,8 +139,9 @@ def scan(csv: Readable, images: Location) -> tuple[pd.DataFrame, list[tuple[str,
     if "Frontal/Lateral" in raw:
         view = raw["Frontal/Lateral"].str.strip()
         wrong = ~view.isin(("Frontal", "Lateral"))
-        allowed = "allowed: Frontal, Lateral"
-        faults += _wrong(csv, raw["Frontal/Lateral"], wrong, allowed, "unknown view")
+        faults += _wrong(
+            csv, raw["Frontal/Lateral"], wrong, "allowed: Frontal, Lateral", "unknown view"
+        )
         out["frontal"] = view.eq("Frontal").to_numpy()[kept]
     else:
         out["frontal"] = ["lateral" not in below[-1].lower() for below in parts]
@@ -159,13 +164,15 @@ def scan(csv: Readable, images: Location) -> tuple[pd.DataFrame, list[tuple[str,
 
 def _table(image_ids: Sequence[str]) -> pd.DataFrame:
     """Return the table of `read_csv` with the ids filled in and defaults elsewhere."""
-    columns = {
-        "image_id": pd.Series(image_ids, dtype=str),
-        "patient": "",
-        "path": "",
-        "frontal": False,
-    }
-    return pd.DataFrame(columns | {name: np.float32("nan") for name in OBSERVATIONS})
+    return pd.DataFrame(
+        {
+            "image_id": pd.Series(image_ids, dtype=str),
+            "patient": "",
+            "path": "",
+            "frontal": False,
+            **dict.fromkeys(OBSERVATIONS, np.float32("nan")),
+        }
+    )
 
 
 def _below_split(path: str) -> tuple[list[str], str]:

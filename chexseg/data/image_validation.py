@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from chexseg.data import grey, images, remote_path
-from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
 
 #: Images that a thread decodes between two progress reports.
@@ -30,7 +29,7 @@ class CheckedImage:
     notes: tuple[tuple[str, str], ...] = ()
 
 
-def decode(files: Sequence[Location]) -> Generator[CheckedImage, None, None]:
+def decode(files: Sequence[remote_path.Location]) -> Generator[CheckedImage, None, None]:
     """Yield a result per file, in order. Threads work because decoding a JPEG releases the GIL."""
     chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
     pool = ThreadPoolExecutor(remote_path.reader_threads(files))
@@ -41,7 +40,7 @@ def decode(files: Sequence[Location]) -> Generator[CheckedImage, None, None]:
         pool.shutdown(cancel_futures=True)  # so that an interrupt doesn't wait for the rest
 
 
-def _decode(file: Location) -> CheckedImage:
+def _decode(file: remote_path.Location) -> CheckedImage:
     try:
         image = images.read(file)
     except UserError as error:
@@ -54,7 +53,7 @@ def _decode(file: Location) -> CheckedImage:
     )
 
 
-def _oddities(file: Location, image: images.Decoded) -> Iterator[tuple[str, str]]:
+def _oddities(file: remote_path.Location, image: images.Decoded) -> Iterator[tuple[str, str]]:
     """Yield properties of a readable image that often indicate a mistake, as (kind, message)."""
     low, high = grey.film_range(image.pixels_HW)
     if low == high:

@@ -178,8 +178,10 @@ def _picture(file: BinaryIO, path: object) -> Decoded:
         else:
             pixels_HW = np.asarray(image.convert("L"))
             if truncated and pixels_HW.max() < 64:
-                fault = "found colour or transparency of 16 bits, of which at most 14 are in use"
-                raise UserError(f"{path}: {fault}; expected grey of 16 bits, or 8 bits")
+                raise UserError(
+                    f"{path}: found colour or transparency of 16 bits, of which at most 14 are in"
+                    " use; expected grey of 16 bits, or 8 bits"
+                )
     if orientation not in _UPRIGHT:
         return Decoded(pixels_HW)
     if image.format != "TIFF":  # Pillow rotates TIFF itself

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,8 +31,11 @@ def index(artifact: Path, wanted: Set[str] | None = None) -> DataFrame:
     Columns: image_id, patient, frontal, height, width and the 14 labels. wanted: image ids that
     must be included; if given, shards without any of them are skipped.
     """
-    columns = ["image_id", "patient", "frontal", "height", "width", *OBSERVATIONS]
-    return shards.read_all(artifact / "images", columns, wanted).to_pandas()
+    return shards.read_all(
+        artifact / "images",
+        ["image_id", "patient", "frontal", "height", "width", *OBSERVATIONS],
+        wanted,
+    ).to_pandas()
 
 
 def image_size(artifact: Path) -> int:
@@ -91,9 +94,8 @@ def arrays(directory: Path, column: str, image_ids: Sequence[str]) -> Tensor:
     ):
         values = shards.array(batch, column, {"dtype": dtype, "shape": shape})
         for position, image_id in enumerate(batch["image_id"].to_pylist()):
-            row = rows.get(image_id)
-            if row is not None:
-                out[row] = values[position]
+            if image_id in rows:
+                out[rows[image_id]] = values[position]
                 filled += 1
     if filled != len(rows):
         raise DamagedArtifactError(
@@ -128,11 +130,12 @@ def expert_masks(
     if tuple(pathologies) == PATHOLOGIES:
         return packed
     selected = [PATHOLOGIES.index(name) for name in pathologies]
-    pieces = [
-        pack_bits(unpack_bits(part, (len(PATHOLOGIES), size, size))[:, selected])
-        for part in torch.split(packed, 64)
-    ]
-    return torch.cat(pieces)
+    return torch.cat(
+        [
+            pack_bits(unpack_bits(part, (len(PATHOLOGIES), size, size))[:, selected])
+            for part in torch.split(packed, 64)
+        ]
+    )
 
 
 def pixels(artifact: Path, image_ids: Sequence[str]) -> Tensor:
@@ -154,21 +157,19 @@ def shard_pixels(
 def _shard_pixels(
     path: str | Path, wanted: Set[str], size: int
 ) -> Iterator[tuple[list[str], Tensor]]:
-    ids: list[str] = []
-    pixels: list[np.ndarray] = []
     # Also if no image is wanted: callers wouldn't notice an image that damage hides.
     manifest.verify(path)
-    for rows in shards.row_groups(path, ["image_id", "pixels"], wanted):
-        values = shards.array(rows, "pixels")
-        for row, image_id in enumerate(rows["image_id"].to_pylist()):
-            if image_id in wanted:
-                ids.append(image_id)
-                pixels.append(values[row])
-            if len(ids) == size:
-                yield ids, torch.from_numpy(np.stack(pixels))
-                ids, pixels = [], []
-    if ids:
-        yield ids, torch.from_numpy(np.stack(pixels))
+    images = (
+        (image_id, pixels)
+        for rows in shards.row_groups(path, ["image_id", "pixels"], wanted)
+        for image_id, pixels in zip(
+            rows["image_id"].to_pylist(), shards.array(rows, "pixels"), strict=True
+        )
+        if image_id in wanted
+    )
+    while batch := list(islice(images, size)):
+        ids, pixels = zip(*batch, strict=True)
+        yield list(ids), torch.from_numpy(np.stack(pixels))
 
 
 def prefetch(items: Iterator[Item]) -> Iterator[Item]:

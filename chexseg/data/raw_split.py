@@ -10,7 +10,6 @@ from pathlib import Path
 import pandas as pd
 
 from chexseg.data import chexlocalize, chexpert, remote_path
-from chexseg.data.remote_path import Location, ReadOnce
 from chexseg.errors import UserError
 
 
@@ -21,11 +20,13 @@ class RawSplit:
     the same bytes.
     """
 
-    def __init__(self, root: Location, split: str):
+    def __init__(self, root: remote_path.Location, split: str):
         self.csv_location, self.folder = chexpert.locate(root, split)
-        self.csv = ReadOnce(self.csv_location)
+        self.csv = remote_path.ReadOnce(self.csv_location)
         self.mask_file = (
-            ReadOnce(root / chexlocalize.FILES[split]) if split in chexlocalize.FILES else None
+            remote_path.ReadOnce(root / chexlocalize.FILES[split])
+            if split in chexlocalize.FILES
+            else None
         )
 
     @cached_property
@@ -66,6 +67,6 @@ class RawSplit:
         return digest.hexdigest()
 
 
-def fingerprint(root: Location, split: str) -> str:
+def fingerprint(root: remote_path.Location, split: str) -> str:
     """Return `RawSplit.fingerprint` of a split. Raises `UserError` if a file can't be read."""
     return RawSplit(root, split).fingerprint()

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
 from chexseg import code_version
-from chexseg.code_version import CodeVersion
 from chexseg.errors import DamagedArtifactError
 
 #: A worker of `map_files`: called with a path, it returns what can be written as JSON.
@@ -56,8 +54,17 @@ def stream(
         label_selector=this_node,
         fallback_strategy=other_nodes,
     )
-    with _damage_unwrapped():
+    try:
         yield from dataset.iter_batches(batch_size=batch_size, batch_format="pyarrow")
+    except Exception as error:
+        # Unwrap a `DamagedArtifactError` of a task from the exceptions that Ray adds.
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, DamagedArtifactError):
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        if cause is None:
+            raise
+        # Ray appends advice on further lines.
+        raise DamagedArtifactError(str(getattr(cause, "cause", cause)).splitlines()[0]) from None
 
 
 def map_files(
@@ -115,21 +122,6 @@ def map_files(
     return results
 
 
-@contextmanager
-def _damage_unwrapped() -> Iterator[None]:
-    """Unwrap a `DamagedArtifactError` of a Ray Data task from the exceptions that Ray adds."""
-    try:
-        yield
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, DamagedArtifactError):
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause is None:
-            raise
-        # Ray appends advice on further lines.
-        raise DamagedArtifactError(str(getattr(cause, "cause", cause)).splitlines()[0]) from None
-
-
 def node_label() -> dict[str, str]:
     """Return the Ray label that identifies this process's node."""
     import ray
@@ -141,7 +133,7 @@ def _devices(kind: str) -> int:
     """Return this node's total number of CPUs or GPUs, used or not."""
     import ray
 
-    this_node = ray.get_runtime_context().get_node_id()
+    (this_node,) = node_label().values()
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
     return int(sum(n["Resources"].get(kind, 0) for n in nodes if n["NodeID"] == this_node))
 
@@ -150,7 +142,10 @@ class _PathWorker:
     """The actor class that Ray Data calls with batches of one path."""
 
     def __init__(
-        self, worker: Callable[..., FileWorker], arguments: dict[str, Any], code: CodeVersion
+        self,
+        worker: Callable[..., FileWorker],
+        arguments: dict[str, Any],
+        code: code_version.CodeVersion,
     ):
         code_version.require(code)
         self.work = worker(**arguments)

@@ -7,7 +7,7 @@ import functools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -31,19 +31,17 @@ class Readable(Protocol):
 
 
 class ReadOnce:
-    """A file that is read at most once, so that all uses see the same bytes."""
+    """A file that is read at most once, so that all uses see the same bytes.
 
-    def __init__(self, path: Readable):
+    read: how to read `path`; by default its own `read_bytes`.
+    """
+
+    def __init__(self, path: Readable, read: Callable[[], bytes] | None = None):
         self.path = path
-        self._content: bytes | None = None
+        self.read_bytes = functools.cache(read or path.read_bytes)
 
     def __str__(self) -> str:
         return str(self.path)
-
-    def read_bytes(self) -> bytes:
-        if self._content is None:
-            self._content = self.path.read_bytes()
-        return self._content
 
 
 @dataclass(frozen=True)
@@ -183,25 +181,13 @@ def prefetch(paths: Iterable[Location]) -> Iterator[Path | Readable]:
         upcoming: deque[Path | Readable] = deque()
         for path in paths:
             upcoming.append(
-                path if isinstance(path, Path) else _Prefetched(path, pool.submit(path.read_bytes))
+                path
+                if isinstance(path, Path)
+                else ReadOnce(path, pool.submit(path.read_bytes).result)
             )
             if isinstance(path, Path) or len(upcoming) > CONCURRENT_READS:
                 yield upcoming.popleft()
         yield from upcoming
-
-
-@dataclass(frozen=True)
-class _Prefetched:
-    """A file that a thread is reading."""
-
-    path: RemotePath
-    content: Future[bytes]
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-    def read_bytes(self) -> bytes:
-        return self.content.result()
 
 
 @functools.lru_cache(maxsize=8)

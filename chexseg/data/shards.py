@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,9 +50,8 @@ def table(
         }
         flat = values.reshape(len(values), math.prod(values.shape[1:]))
         flat = np.ascontiguousarray(np.packbits(flat, axis=1, bitorder="little") if bits else flat)
-        width = flat.shape[1] * flat.itemsize
         columns[name] = pa.FixedSizeBinaryArray.from_buffers(
-            pa.binary(width), len(flat), [None, pa.py_buffer(flat)]
+            pa.binary(flat.shape[1] * flat.itemsize), len(flat), [None, pa.py_buffer(flat)]
         )
     note = json.dumps({"arrays": layout, **metadata}, sort_keys=True).encode()
     return pa.table(columns).replace_schema_metadata({_METADATA: note})
@@ -99,9 +98,8 @@ def array(source: pa.Table, name: str, layout: Mapping[str, Any] | None = None) 
 def row_bytes(layout: Mapping[str, Any]) -> int:
     """Return the number of bytes in one row of an array."""
     count: int = math.prod(layout["shape"])
-    if layout["dtype"] == "bits":
-        return math.ceil(count / 8)
-    return int(count * np.dtype(layout["dtype"]).itemsize)
+    bits = layout["dtype"] == "bits"
+    return math.ceil(count / 8) if bits else count * np.dtype(layout["dtype"]).itemsize
 
 
 def unpack(bits: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -122,12 +120,13 @@ def write(path: Path, rows: pa.Table | Iterable[pa.Table], row_group: int = ROW_
     try:
         for table in [rows] if isinstance(rows, pa.Table) else rows:
             if writer is None:
-                options = {
-                    "compression": "zstd",
-                    "use_dictionary": False,
-                    "write_page_checksum": True,
-                }
-                writer = pq.ParquetWriter(temporary, table.schema, **options)
+                writer = pq.ParquetWriter(
+                    temporary,
+                    table.schema,
+                    compression="zstd",
+                    use_dictionary=False,
+                    write_page_checksum=True,
+                )
             writer.write_table(table, row_group_size=row_group)
             count += table.num_rows
         if writer is not None:
@@ -225,18 +224,27 @@ def opened(path: str | Path, verify: bool = True) -> Iterator[pq.ParquetFile]:
         TypeError,
         LookupError,
         AttributeError,
-        *_TOO_LARGE,
+        RecursionError,  # these three: JSON that is nested too deeply, or an unbounded shape
+        OverflowError,
+        MemoryError,
     ) as error:
         raise DamagedArtifactError(f"{path}: not a readable shard ({reason(error)})") from None
 
 
-#: Errors from JSON that is nested too deeply, or from an unbounded shape.
-_TOO_LARGE = (RecursionError, OverflowError, MemoryError)
 #: Bytes at the end of a parquet file: the footer's length, and a magic number.
 _TAIL = 8
 #: Base64 text that is long enough for a schema with an extension type.
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{64,}")
 _EXTENSION = b"ARROW:extension"
+#: Tests of a column's type, one of which must hold.
+_PLAIN = (
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_boolean,
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_fixed_size_binary,
+)
 
 
 def _refuse_extension_types(path: Path) -> None:
@@ -262,7 +270,7 @@ def _refuse_extension_types(path: Path) -> None:
 def _check_schema(schema: pa.Schema) -> None:
     """Raise ValueError for columns of unexpected types, or arrays that don't match the metadata."""
     for column in schema:
-        if not _is_plain(column.type):
+        if not any(is_plain(column.type) for is_plain in _PLAIN):
             raise ValueError(f"column {column.name} is of type {column.type}")
     if _METADATA not in (schema.metadata or {}):
         raise ValueError("not one of chexseg")
@@ -278,28 +286,15 @@ def _check_schema(schema: pa.Schema) -> None:
             raise ValueError(f"column {name} is of type {stored}, not of {row_bytes(layout)} bytes")
 
 
-def _is_plain(type: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_integer(type)
-        or pa.types.is_floating(type)
-        or pa.types.is_boolean(type)
-        or pa.types.is_string(type)
-        or pa.types.is_large_string(type)
-        or pa.types.is_fixed_size_binary(type)
-    )
-
-
 def finished(path: Path) -> int | None:
     """Return the rows of a shard that an earlier attempt finished, else None.
 
     A damaged or unfinished file is deleted.
     """
-    try:
+    with suppress(DamagedArtifactError):
         if manifest.is_noted(path):
             with opened(path) as file:
                 return int(file.metadata.num_rows)
-    except DamagedArtifactError:
-        pass
     path.unlink(missing_ok=True)
     return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -14,7 +14,6 @@ import pandas as pd
 from pycocotools import mask as coco
 
 from chexseg.data import chexlocalize, chexpert, image_validation, remote_path
-from chexseg.data.image_validation import CHUNK, CheckedImage
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation
@@ -84,12 +83,13 @@ def check(root: Location, progress: Callable[[int, int], None] = lambda done, to
         split = "test" if name == "radiologists" else name
         if split in tables:
             _check_sizes(mask_file, csvs[split], tables[split], decoded, faults)
-    for first, second in combinations(tables, 2):
-        for patient in sorted(set(tables[first]["patient"]) & set(tables[second]["patient"])):
-            faults["patient in two splits"].append(
-                f"{csvs[first]} and {csvs[second].name}: Path: found {patient} in both;"
-                " expected each patient in one split"
-            )
+    shared_patients = (
+        f"{csvs[first]} and {csvs[second].name}: Path: found {patient} in both;"
+        " expected each patient in one split"
+        for first, second in combinations(tables, 2)
+        for patient in sorted(set(tables[first]["patient"]) & set(tables[second]["patient"]))
+    )
+    _add(faults, (("patient in two splits", message) for message in shared_patients))
     splits = {split: _summary(csvs[split], table) for split, table in tables.items()}
     for split in ("valid", "test"):
         if split in tables and split in mask_files:
@@ -141,7 +141,7 @@ def _check_images(
     faults: dict[str, list[str]],
     notes: dict[str, list[str]],
     progress: Callable[[int, int], None],
-) -> dict[str, CheckedImage]:
+) -> dict[str, image_validation.CheckedImage]:
     """Return path -> image for all that can be decoded. No study uses test images without masks."""
     decoded = {}
     files = [file for table in tables.values() for file in remote_path.files(root, table["path"])]
@@ -158,7 +158,7 @@ def _check_images(
                 _add(notes, [(f"{image.fault[0]} that no study uses", image.fault[1])])
             else:
                 _add(faults, [image.fault])
-            if done % CHUNK == 0 or done == len(files):
+            if done % image_validation.CHUNK == 0 or done == len(files):
                 progress(done, len(files))
     return decoded
 
@@ -181,7 +181,7 @@ def _check_sizes(
     mask_file: chexlocalize.MaskFile,
     csv: Location,
     table: pd.DataFrame,
-    decoded: Mapping[str, CheckedImage],
+    decoded: Mapping[str, image_validation.CheckedImage],
     faults: dict[str, list[str]],
 ) -> None:
     paths = dict(zip(table["image_id"], table["path"], strict=True))
@@ -205,13 +205,12 @@ def _summary(csv: Location, table: pd.DataFrame) -> dict[str, Any]:
     labels = {}
     for name in OBSERVATIONS:
         values = table[name].to_numpy()
-        counts = {
-            "positive": values == 1,
-            "negative": values == 0,
-            "uncertain": values == -1,
-            "blank": np.isnan(values),
+        labels[name] = {
+            "positive": int((values == 1).sum()),
+            "negative": int((values == 0).sum()),
+            "uncertain": int((values == -1).sum()),
+            "blank": int(np.isnan(values).sum()),
         }
-        labels[name] = {kind: int(matches.sum()) for kind, matches in counts.items()}
     return {
         "csv": str(csv),
         "images": len(table),
@@ -231,11 +230,14 @@ def _compare_labels(
 ) -> dict[str, Any]:
     """Return how many images have masks, by pathology; add notes if labels and masks disagree."""
     image_ids = table["image_id"].tolist()
-    for image_id in image_ids:
-        if image_id not in mask_file:
-            notes["image without masks"].append(
-                f"{mask_file.path}: {image_id} of {csv.name} is missing"
-            )
+    _add(
+        notes,
+        (
+            ("image without masks", f"{mask_file.path}: {image_id} of {csv.name} is missing")
+            for image_id in image_ids
+            if image_id not in mask_file
+        ),
+    )
     with_pixels = {}
     for name in PATHOLOGIES:
         with_pixels[name] = sum(areas.get((image_id, name), 0) > 0 for image_id in image_ids)
@@ -257,7 +259,7 @@ def _compare_labels(
     }
 
 
-def _add(messages: dict[str, list[str]], additions: Sequence[tuple[str, str]]) -> None:
+def _add(messages: dict[str, list[str]], additions: Iterable[tuple[str, str]]) -> None:
     for kind, message in additions:
         messages[kind].append(message)
 

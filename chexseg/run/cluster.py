@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from chexseg.errors import UserError
+from chexseg.errors import UserError, reason
 from chexseg.run import ray_internals
 from chexseg.run.cluster_limits import CURRENT_SIZE, OPTION, ClusterLimits
 from chexseg.run.local_ray import local_ray
@@ -165,6 +165,14 @@ def this_node() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
+def start_here(actor: Any, *arguments: object) -> Any:
+    """Start an actor on this node, the driver's: losing it elsewhere would end the run.
+
+    On another node it could keep an idle node alive.
+    """
+    return actor.options(scheduling_strategy=on_node(this_node())).remote(*arguments)
+
+
 def alive_nodes() -> list[dict[str, Any]]:
     """Return Ray's records of the nodes that are alive."""
     return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
@@ -228,8 +236,9 @@ def cluster(address: str | None = None) -> Iterator[str | None]:
             job_config=ray_internals.WorkerPath(),
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"--address {address}: no Ray cluster answers there ({reason})") from None
+        raise UserError(
+            f"--address {address}: no Ray cluster answers there ({reason(error)})"
+        ) from None
     try:
         yield None
     finally:

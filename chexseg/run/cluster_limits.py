@@ -29,8 +29,10 @@ class ClusterLimits:
         for part in text.split(","):
             name, _, value = (word.strip() for word in part.partition("="))
             if name not in ("CPU", "GPU"):
-                hint = nearest(name.upper(), ["CPU", "GPU"])
-                raise UserError(f"{OPTION}: found {part.strip()!r}; {EXPECTED}{hint}")
+                raise UserError(
+                    f"{OPTION}: found {part.strip()!r};"
+                    f" {EXPECTED}{nearest(name.upper(), ['CPU', 'GPU'])}"
+                )
             if name in counts:
                 raise UserError(f"{OPTION}: found {name} twice in {text!r}; {EXPECTED}")
             if not value.isdecimal():

@@ -33,8 +33,7 @@ def execute(
     ran. After any other failure it stays for the next try.
     """
     with store.working_on(node) as partial:
-        result = store.find(node.stage, node.key)
-        if result:
+        if result := store.find(node.stage, node.key):
             return result, False
         stage = STAGES[node.stage]
         inputs = _find_inputs(node, nodes, store)

@@ -6,7 +6,6 @@ import functools
 import logging
 import os
 import secrets
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -37,9 +36,10 @@ def local_ray(**options: Any) -> Iterator[str]:
     from chexseg.run import ray_internals
 
     # Ray makes its directories writable by everybody, so they are placed in a private one.
-    private = Path(tempfile.mkdtemp(prefix="chexseg-", dir=_short_directory()))
-    try:
-        token_file = private / "token"
+    with tempfile.TemporaryDirectory(
+        prefix="chexseg-", dir=_short_directory(), ignore_cleanup_errors=True
+    ) as private:
+        token_file = Path(private, "token")
         token_file.touch(mode=0o600)
         token_file.write_text(token())
         os.environ["RAY_AUTH_TOKEN"] = token()
@@ -52,7 +52,7 @@ def local_ray(**options: Any) -> Iterator[str]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 job_config=ray_internals.WorkerPath(sys.path),
-                **ray_internals.session_directory(private / "ray"),
+                **ray_internals.session_directory(Path(private, "ray")),
                 **options,
             )
         try:
@@ -64,8 +64,6 @@ def local_ray(**options: Any) -> Iterator[str]:
             )
         finally:
             ray.shutdown()
-    finally:
-        shutil.rmtree(private, ignore_errors=True)
 
 
 def _short_directory() -> str:

@@ -6,11 +6,10 @@ import importlib.util
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from ray.util.metrics import Gauge
 
-from chexseg.run.cluster import on_node, remote, this_node
+from chexseg.run.cluster import remote, start_here
 
 #: Metric of the cells by state. Ray's exporter puts ``ray_`` in front of every name.
 CELLS = "chexseg_cells"
@@ -57,13 +56,8 @@ class Metrics:
         self.cells = Gauge(CELLS, "Cells of a study by state", ("study", "state")).set_default_tags(
             {"study": study}
         )
-        self.gauges = self._process() if self.exported else None
+        self.gauges = start_here(Gauges, self.study) if self.exported else None
         self.ended = 0
-
-    def _process(self) -> Any:
-        """Start the gauges' process on this node; elsewhere it could keep an idle node alive."""
-        actor: Any = Gauges
-        return actor.options(scheduling_strategy=on_node(this_node())).remote(self.study)
 
     def set_cells(self, states: Mapping[str, int]) -> None:
         for state, count in states.items():
@@ -80,7 +74,7 @@ class Metrics:
         self.set_stages([(tags, dict.fromkeys(figures, math.nan))])
         self.ended += 1
         if self.exported and self.ended % STAGES_A_PROCESS == 0:
-            self.gauges = self._process()
+            self.gauges = start_here(Gauges, self.study)
 
 
 @remote(num_cpus=0, max_restarts=-1, enable_task_events=False)

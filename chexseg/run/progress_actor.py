@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 from chexseg.progress import Reporter, duration
-from chexseg.run.cluster import on_node, remote, this_node
+from chexseg.run.cluster import remote
 from chexseg.run.metrics import FIGURES, Metrics, Rate
 
 #: Figures for metrics only: a terminal line has no room for them.
@@ -149,18 +149,14 @@ class ProgressActor:
         if self.counts.total:
             self.metrics.set_cells(self.counts.states())
         self.metrics.set_stages((stage.tags, stage.figures()) for stage in self.running.values())
-        running = {}
-        for name, stage in self.running.items():
-            note = {key: value for key, value in stage.note.items() if key not in METRICS_ONLY}
-            running[name] = replace(stage, note=note)
+        running = {
+            name: replace(
+                stage, note={k: v for k, v in stage.note.items() if k not in METRICS_ONLY}
+            )
+            for name, stage in self.running.items()
+        }
         finished, self.finished = self.finished, []
         return ProgressReport(running, finished, self.counts.text())
-
-
-def start_progress_actor(counts: RunCounts) -> Any:
-    """Start a progress actor on the driver's node, because losing it would end the run."""
-    actor: Any = ProgressActor
-    return actor.options(scheduling_strategy=on_node(this_node())).remote(counts)
 
 
 class ProgressWriter:

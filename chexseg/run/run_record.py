@@ -132,17 +132,16 @@ def git_commit(directory: Path) -> str | None:
     try:
         commit = _git(directory, "rev-parse", "HEAD")
         changed = _git(directory, "status", "--porcelain", "--untracked-files=no")
-        return commit + ("+" if changed else "")
+        return f"{commit}+" if changed else commit
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
 def _git(directory: Path, *arguments: str) -> str:
-    answer = subprocess.run(
+    return subprocess.run(
         ["git", "-C", str(directory), *arguments],
         capture_output=True,
         text=True,
         check=True,
         timeout=30,
-    )
-    return answer.stdout.strip()
+    ).stdout.strip()

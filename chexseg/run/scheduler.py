@@ -26,13 +26,14 @@ from chexseg.run.cluster import (
     node_with_room,
     on_node,
     remote,
+    start_here,
 )
 from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
 from chexseg.run.progress_actor import (
+    ProgressActor,
     ProgressDisplay,
     ProgressWriter,
     RunCounts,
-    start_progress_actor,
 )
 from chexseg.run.ray_internals import set_process_title
 from chexseg.run.run_record import RunResult, StageResult
@@ -72,7 +73,7 @@ def run(
     check_networks(plan.needed(done), plan.study.resources, capacity)
     cells = {cell.score: cell for cell in plan.cells}
     in_cells = set(cells) | {cell.fit for cell in plan.cells}
-    progress_actor = start_progress_actor(_run_counts(plan, store, done))
+    progress_actor = start_here(ProgressActor, _run_counts(plan, store, done))
     job = Job(
         plan.nodes, store.uri, data.absolute(), progress_actor, single_node=not store.backend.shared
     )
@@ -161,14 +162,7 @@ def _blocked(nodes: Mapping[str, Node], failed: Mapping[str, str]) -> set[str]:
 def _stage_task(
     job: Job, key: str, progress_writer: ProgressWriter, context: StageContext
 ) -> StageResult:
-    return _attempt(job, key, progress_writer, context)
-
-
-def _attempt(
-    job: Job, key: str, progress_writer: ProgressWriter, context: StageContext
-) -> StageResult:
-    result = attempt(job, key, progress_writer.name, replace(context, progress=progress_writer))
-    return cast("StageResult", result)
+    return attempt(job, key, progress_writer.name, replace(context, progress=progress_writer))
 
 
 def _result(task: ray.ObjectRef[Any], job: Job, key: str) -> StageResult:
@@ -176,7 +170,7 @@ def _result(task: ray.ObjectRef[Any], job: Job, key: str) -> StageResult:
     try:
         return cast("StageResult", ray.get(task))
     except ray.exceptions.RayError as error:
-        return cast("StageResult", record_lost_worker(job, key, error))
+        return record_lost_worker(job, key, error)
 
 
 def _run_stages(ready: Sequence[Node], job: Job, capacity: Capacity) -> list[StageResult]:
@@ -228,13 +222,16 @@ def _trial(
     """Run one cell on a reused actor: its fit, then its scores. names: score -> cell."""
     from ray import tune
 
-    results = []
+    results: list[StageResult] = []
     score = config["score"]
     cell = names[score]
     job.progress_actor.begin_cell.remote(cell)
     set_process_title(cell)
     for key in (job.nodes[score].inputs["segmenter"], score):
-        results.append(_attempt(job, key, job.progress_writer(key, cell), context))
+        progress_writer = job.progress_writer(key, cell)
+        results.append(
+            attempt(job, key, progress_writer.name, replace(context, progress=progress_writer))
+        )
         if not succeeded(results[-1]):
             break
     job.progress_actor.end_cell.remote(cell, succeeded(results[-1]), results[0].get("miou"))
@@ -264,9 +261,8 @@ def _run_cells(
             results += trial.metrics["results"]
         else:
             cell = cells[(trial.config or {})["score"]]
-            fitted = Store(job.store).find("fit", cell.fit)
-            lost = record_lost_worker(job, cell.score if fitted else cell.fit, trial.error)
-            results.append(cast("StageResult", lost))
+            key = cell.score if Store(job.store).find("fit", cell.fit) else cell.fit
+            results.append(record_lost_worker(job, key, trial.error))
             job.progress_actor.end_cell.remote(cell.name, False, None)
     return results
 

@@ -33,9 +33,11 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def _request(path: str, method: str, **headers: str) -> str:
-    request = urllib.request.Request(f"{ENDPOINT}/latest/{path}", method=method)
-    for name, value in headers.items():
-        request.add_header(f"X-aws-ec2-metadata-{name.replace('_', '-')}", value)
+    request = urllib.request.Request(
+        f"{ENDPOINT}/latest/{path}",
+        headers={f"X-aws-ec2-metadata-{k.replace('_', '-')}": v for k, v in headers.items()},
+        method=method,
+    )
     with _opener.open(request, timeout=2) as answer:
         return str(answer.read(), "utf-8")
 
@@ -57,15 +59,13 @@ def notice() -> tuple[str, datetime] | None:
 
 def drain(action: str, seconds: int) -> None:
     """Drain this node within `seconds`. Raises `subprocess.CalledProcessError` if Ray refuses."""
-    reason = [
-        "--reason",
-        "DRAIN_NODE_REASON_PREEMPTION",
-        "--reason-message",
-        f"EC2 spot notice: {action}",
-    ]
-    deadline = ["--deadline-remaining-seconds", str(seconds)]
     subprocess.run(
-        [sys.executable, "-P", "-m", "ray.scripts.scripts", "drain-node", *reason, *deadline],
+        [
+            *(sys.executable, "-P", "-m", "ray.scripts.scripts", "drain-node"),
+            *("--reason", "DRAIN_NODE_REASON_PREEMPTION"),
+            *("--reason-message", f"EC2 spot notice: {action}"),
+            *("--deadline-remaining-seconds", str(seconds)),
+        ],
         check=True,
     )
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from chexseg.config.study import Resources
-from chexseg.run import ray_internals
-from chexseg.run.cluster import MAX_FAILURES, Capacity, raise_if_draining
+from chexseg.run import cluster, ray_internals
 from chexseg.stages.api import StageContext
 
 if TYPE_CHECKING:
@@ -21,14 +19,14 @@ if TYPE_CHECKING:
 def _unless_draining(
     config: Mapping[str, Any], trial: Callable[..., None], constants: Mapping[str, Any]
 ) -> None:
-    raise_if_draining()  # a reused worker would accept trials until its node is gone
+    cluster.raise_if_draining()  # a reused worker would accept trials until its node is gone
     trial(config, **constants)
 
 
 def run_trials(
     trial: Callable[..., None],
     constants: Mapping[str, Any],
-    capacity: Capacity,
+    capacity: cluster.Capacity,
     resources: Resources,
     space: Mapping[str, Any],
     name: Callable[[Mapping[str, Any]], str],
@@ -52,11 +50,11 @@ def run_trials(
     context = StageContext(
         device="cuda" if gpu else "cpu", threads=max(1, int(resources.cpu)), map_gpus=gpu
     )
-    constants = {**constants, "context": context}
-    function: Any = tune.with_parameters(_unless_draining, trial=trial, constants=constants)
+    function: Any = tune.with_parameters(
+        _unless_draining, trial=trial, constants={**constants, "context": context}
+    )
     function.__name__ = "warm worker"  # its name in the dashboard
-    scratch = tempfile.mkdtemp(prefix="chexseg-tune-")
-    try:
+    with tempfile.TemporaryDirectory(prefix="chexseg-tune-", ignore_cleanup_errors=True) as scratch:
         grid = tune.Tuner(
             tune.with_resources(function, {"cpu": resources.cpu, "gpu": gpu}),
             param_space=dict(space),
@@ -72,9 +70,7 @@ def run_trials(
                 storage_path=scratch,
                 verbose=0,
                 stop=stop,
-                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+                failure_config=tune.FailureConfig(max_failures=cluster.MAX_FAILURES),
             ),
         ).fit()
         return [grid[number] for number in range(len(grid))]
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

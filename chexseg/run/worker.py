@@ -9,10 +9,9 @@ import traceback
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chexseg import code_version
-from chexseg.code_version import CodeVersion
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
 from chexseg.plan.graph import Node
@@ -21,6 +20,9 @@ from chexseg.run.execute import execute
 from chexseg.run.progress_actor import ProgressWriter
 from chexseg.stages.api import StageContext
 from chexseg.store.store import Store
+
+if TYPE_CHECKING:
+    from chexseg.run.run_record import StageResult
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Job:
     data: Location
     progress_actor: Any
     single_node: bool = False
-    code: CodeVersion = field(default_factory=code_version.running)
+    code: code_version.CodeVersion = field(default_factory=code_version.running)
 
     def progress_writer(self, key: str, cell: str | None = None) -> ProgressWriter:
         """Return the progress writer of a node. cell: its name, if only one cell needs the node."""
@@ -50,16 +52,17 @@ class Job:
 
     def subset(self, keys: Iterable[str]) -> Job:
         """Return a job with these nodes and their inputs only."""
-        nodes = [self.nodes[key] for key in keys]
         return replace(
             self,
             nodes={
-                key: self.nodes[key] for node in nodes for key in (node.key, *node.inputs.values())
+                needed: self.nodes[needed]
+                for key in keys
+                for needed in (key, *self.nodes[key].inputs.values())
             },
         )
 
 
-def attempt(job: Job, key: str, name: str, context: StageContext) -> dict[str, Any]:
+def attempt(job: Job, key: str, name: str, context: StageContext) -> StageResult:
     """Run one stage. Errors are returned, not raised, so that one failure stops nothing else.
 
     Raises only if this node is being drained (`cluster.raise_if_draining`).
@@ -108,7 +111,7 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def record_lost_worker(job: Job, key: str, error: BaseException | None) -> dict[str, Any]:
+def record_lost_worker(job: Job, key: str, error: BaseException | None) -> StageResult:
     """Record the failure of a worker that died more often than MAX_FAILURES; return the outcome."""
     text = _first_line(error) if error else "its worker was lost"
     Store(job.store).record_failure(job.nodes[key], text, str(error))
@@ -123,6 +126,6 @@ def _headline(facts: Mapping[str, Any]) -> str:
     return f", {facts['images']} images" if isinstance(facts.get("images"), int) else ""
 
 
-def succeeded(answer: Mapping[str, Any]) -> bool:
+def succeeded(result: StageResult) -> bool:
     """Return whether a node's result is in the store."""
-    return answer["state"] in ("cached", "computed")
+    return result["state"] in ("cached", "computed")

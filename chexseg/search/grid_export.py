@@ -51,7 +51,6 @@ def export(
     }
     space = {key: _span([values[key] for values in params.values()]) for key in keys}
     name = name_of(plan)
-    count = 0
     if not store.backend.shared:  # where reading costs less than a lock
         stored = {trial.user_attrs.get("key") for trial in journal.read(store, name)}
         exported |= {cell.score for cell in finished if cell.score in stored}
@@ -63,22 +62,20 @@ def export(
             say(note)
         study = journal.create_study(store, lines, name, "grid")
         stored = {trial.user_attrs.get("key") for trial in study.get_trials(deepcopy=False)}
-        for cell in finished:
-            if cell.score not in stored:
-                count += 1
-                value, steps = curves[cell.fit]
-                study.add_trial(
-                    optuna.create_trial(
-                        value=value,
-                        params=params[cell.score],
-                        distributions=space,
-                        intermediate_values=steps,
-                        user_attrs={"key": cell.score, "cell": cell.name, "fits": [cell.fit]},
-                    )
-                )
+        added = [cell for cell in finished if cell.score not in stored]
+        study.add_trials(
+            optuna.create_trial(
+                value=curves[cell.fit][0],
+                params=params[cell.score],
+                distributions=space,
+                intermediate_values=curves[cell.fit][1],
+                user_attrs={"key": cell.score, "cell": cell.name, "fits": [cell.fit]},
+            )
+            for cell in added
+        )
         lines.flush()
     exported |= {cell.score for cell in finished}
-    return count
+    return len(added)
 
 
 @contextmanager
@@ -99,9 +96,10 @@ def exporting(
             try:
                 export(plan, store, exported, say)
             except Exception as error:
-                location = journal.title(store, name_of(plan))
-                reason = f"{type(error).__name__}: {error}"
-                say(f"finished cells are not written to {location} ({reason})")
+                say(
+                    f"finished cells are not written to {journal.title(store, name_of(plan))}"
+                    f" ({type(error).__name__}: {error})"
+                )
                 return
 
     thread = threading.Thread(target=watch, daemon=True)

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from chexseg.errors import UserError, reason
 from chexseg.search.journal_lines import FileLines, ObjectLines
+from chexseg.store import file_lock, links
 from chexseg.store.backend import unfinished
-from chexseg.store.file_lock import locked
-from chexseg.store.links import refuse_links
 from chexseg.store.store import Artifact, Store
 
 if TYPE_CHECKING:
@@ -54,8 +53,8 @@ def acquire(store: Store, name: str, wait: bool) -> Iterator[bool]:
     """
     if not _in_objects(store):
         lock = path_in(store).with_name(f"{name}.lock")
-        refuse_links(store.backend.local.absolute(), lock)
-        with locked(lock, wait) as acquired:
+        links.refuse_links(store.backend.local.absolute(), lock)
+        with file_lock.locked(lock, wait) as acquired:
             yield acquired
         return
     backend = cast("ObjectBackend", store.backend)

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from chexseg.errors import UserError, reason
+from chexseg.store import file_lock, links
 from chexseg.store.backend import Backend, Entry
-from chexseg.store.file_lock import locked
-from chexseg.store.links import refuse_links, replacing
 
 #: The first characters of every record.
 START = '{"op_code"'
@@ -136,10 +135,11 @@ class FileLines:
                 return None
             note = f"{self.path}: {count_torn(len(torn))}; every complete line counts; torn lines"
             try:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-                with os.fdopen(self._open(flags, aside), "wb") as file:
+                with os.fdopen(
+                    self._open(os.O_WRONLY | os.O_CREAT | os.O_APPEND, aside), "wb"
+                ) as file:
                     file.write("".join(f"{piece}\n" for piece in torn).encode())
-                with replacing(self.path) as file:
+                with links.replacing(self.path) as file:
                     file.write(encode_records(records))
             except OSError as error:
                 return f"{note} remain there ({reason(error)})"
@@ -150,11 +150,11 @@ class FileLines:
         """Do nothing: every record is on disk already."""
 
     def _locked(self) -> AbstractContextManager[Any]:
-        refuse_links(self.root, self.path)
-        return locked(self.path.with_name(f"{self.path.stem}.flock"))
+        links.refuse_links(self.root, self.path)
+        return file_lock.locked(self.path.with_name(f"{self.path.stem}.flock"))
 
     def _open(self, flags: int, path: Path | None = None) -> int:
-        refuse_links(self.root, path or self.path)
+        links.refuse_links(self.root, path or self.path)
         return os.open(path or self.path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 

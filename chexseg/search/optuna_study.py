@@ -13,7 +13,7 @@ from chexseg.config.search_space import Range
 from chexseg.plan.graph import Node
 from chexseg.search import journal
 from chexseg.search.journal_lines import count_torn
-from chexseg.search.space_plan import Point, Search
+from chexseg.search.space_plan import Point, Search, identity
 from chexseg.seeds import derive
 from chexseg.store.store import Store
 
@@ -48,7 +48,7 @@ class OptunaStudy:
 
     def __init__(self, search: Search, store: Store) -> None:
         self.search, self.store = search, store
-        self.name = f"{search.study.name}-{search.identity()}"
+        self.name = f"{search.study.name}-{identity(search.study, search.data, search.imported)}"
         self.space = _distributions(search)
 
     def open(self) -> str | None:
@@ -62,9 +62,8 @@ class OptunaStudy:
         }
         self.lines = journal.open_lines(self.store, self.name)
         note = self.lines.set_torn_aside()
-        pruner = pruners[self.search.options.pruner]
         self.study = journal.create_study(
-            self.store, self.lines, self.name, "search", pruner=pruner
+            self.store, self.lines, self.name, "search", pruner=pruners[self.search.options.pruner]
         )
         return note
 
@@ -125,8 +124,9 @@ class OptunaStudy:
 
     def points(self) -> list[Point]:
         """Return every point that was asked for or imported, whatever its result."""
-        trials = self._whole(journal.read(self.store, self.name))
-        return [self.point(trial.params) for trial in trials]
+        return [
+            self.point(trial.params) for trial in self._whole(journal.read(self.store, self.name))
+        ]
 
     def point(self, params: Mapping[str, Any]) -> Point:
         """Return the settings that Optuna's parameters stand for."""
@@ -157,9 +157,11 @@ class OptunaStudy:
 
         trials = self.study.get_trials(deepcopy=False)
         continued = {trial.user_attrs.get("continues") for trial in trials}
-        unfinished = (TrialState.RUNNING, TrialState.FAIL)
         for trial in trials:
-            if trial.state in unfinished and trial.number not in continued:
+            if (
+                trial.state in (TrialState.RUNNING, TrialState.FAIL)
+                and trial.number not in continued
+            ):
                 # The successor first: a driver killed between the two must not lose the point.
                 self.study.enqueue_trial(trial.params, user_attrs={"continues": trial.number})
             if trial.state == TrialState.RUNNING:
@@ -174,14 +176,13 @@ class OptunaStudy:
         them since: they are recorded when they are asked for, and would count twice.
         """
         import optuna
-        from optuna.trial import TrialState
 
         trials = self.study.get_trials(deepcopy=False)
         skipped = {tuple(trial.user_attrs.get("fits", ())) for trial in trials}
         skipped |= {
             self._fits(self.point(trial.params))
             for trial in self._whole(trials)
-            if trial.state in (TrialState.RUNNING, TrialState.FAIL)
+            if trial.state in (optuna.trial.TrialState.RUNNING, optuna.trial.TrialState.FAIL)
         }
         count = 0
         for point in self.finished_points():
@@ -213,8 +214,9 @@ class OptunaStudy:
         fields, ranges = self.search.fields(), self.search.ranges
         seen = set()
         for artifact in self.store.artifacts("fit"):
-            config = artifact.manifest["config"]
-            values = {name: config.get(field) for name, field in fields.items()}
+            values = {
+                name: artifact.manifest["config"].get(field) for name, field in fields.items()
+            }
             if not all(ranges[name].holds(value) for name, value in values.items()):
                 continue
             for choice in self.search.combinations():
@@ -237,8 +239,10 @@ class OptunaStudy:
         import optuna
 
         options = self.search.options
-        trials = self.study.get_trials(deepcopy=False)
-        number = sum(not {"told", "continues"} & trial.user_attrs.keys() for trial in trials)
+        number = sum(
+            not {"told", "continues"} & trial.user_attrs.keys()
+            for trial in self.study.get_trials(deepcopy=False)
+        )
         seed = derive(options.seed, "sampler", number) % 2**32
         if options.sampler == "random":
             self.study.sampler = optuna.samplers.RandomSampler(seed=seed)
@@ -285,11 +289,12 @@ class OptunaStudy:
 def _distributions(search: Search) -> dict[str, optuna.distributions.BaseDistribution]:
     from optuna import distributions
 
-    space: dict[str, optuna.distributions.BaseDistribution] = {}
+    space: dict[str, distributions.BaseDistribution] = {}
     for key, values in search.study.axes.items():
         if not isinstance(values, Range):
-            choices = [journal.encode_choice(value) for value in values]
-            space[key] = distributions.CategoricalDistribution(choices)
+            space[key] = distributions.CategoricalDistribution(
+                [journal.encode_choice(value) for value in values]
+            )
         elif search.whole(key):
             low, high, step = int(values.low), int(values.high), int(values.step or 1)
             space[key] = distributions.IntDistribution(low, high, log=values.log, step=step)

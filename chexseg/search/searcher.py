@@ -17,18 +17,16 @@ from ray.tune.search import Searcher
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
 from chexseg.progress import ProgressNote, Reporter
-from chexseg.run.cluster import MAX_FAILURES, Capacity
+from chexseg.run import ray_internals, scheduler, tune_trials
+from chexseg.run.cluster import MAX_FAILURES, Capacity, start_here
 from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
 from chexseg.run.progress_actor import (
+    ProgressActor,
     ProgressDisplay,
     ProgressWriter,
     RunCounts,
-    start_progress_actor,
 )
-from chexseg.run.ray_internals import set_process_title
 from chexseg.run.run_record import RunResult, StageResult
-from chexseg.run.scheduler import check_networks, run
-from chexseg.run.tune_trials import run_trials
 from chexseg.run.worker import Job, attempt, succeeded
 from chexseg.search import journal
 from chexseg.search.optuna_study import OptunaStudy
@@ -67,7 +65,7 @@ def run_search(
     capacity.cells_at_once(resources)
     # One point for each combination of choices is enough to build every network.
     middles = search.plan(list(search.middles()))
-    check_networks(middles.nodes.values(), resources, capacity)
+    scheduler.check_networks(middles.nodes.values(), resources, capacity)
     search.check()
     optuna_study = OptunaStudy(search, store)
     with journal.acquire(store, optuna_study.name, wait=False) as acquired:
@@ -76,12 +74,17 @@ def run_search(
                 f"search {search.study.name}: another process runs it in {store};"
                 " expected one process at a time"
             )
-        result = run(search.upstream(), store, data, reporter, limits)
+        result = scheduler.run(search.upstream(), store, data, reporter, limits)
         if not result.failed:
-            _run_points(optuna_study, capacity, data, reporter, result)
+            if note := optuna_study.open():
+                reporter.say(note)
+            try:
+                _run_points(optuna_study, capacity, data, reporter, result)
+            finally:
+                optuna_study.flush()
             best = optuna_study.trial_counts().point
             if best is not None:  # so that a report can show it
-                scores = run(search.plan([best]), store, data, reporter, limits)
+                scores = scheduler.run(search.plan([best]), store, data, reporter, limits)
                 result.computed |= scores.computed
                 result.failed |= scores.failed
     result.seconds = time.monotonic() - started
@@ -89,21 +92,6 @@ def run_search(
 
 
 def _run_points(
-    optuna_study: OptunaStudy,
-    capacity: Capacity,
-    data: Location,
-    reporter: Reporter,
-    result: RunResult,
-) -> None:
-    if note := optuna_study.open():
-        reporter.say(note)
-    try:
-        _run_missing(optuna_study, capacity, data, reporter, result)
-    finally:
-        optuna_study.flush()
-
-
-def _run_missing(
     optuna_study: OptunaStudy,
     capacity: Capacity,
     data: Location,
@@ -121,13 +109,14 @@ def _run_missing(
     if counts.value is not None and counts.point is not None:
         best = counts.value, describe(counts.point)
     total = search.options.points
-    progress_actor = start_progress_actor(
-        RunCounts(total, total - missing, best=best, unit="points", study=search.study.name)
+    progress_actor = start_here(
+        ProgressActor,
+        RunCounts(total, total - missing, best=best, unit="points", study=search.study.name),
     )
     job = Job({}, optuna_study.store.uri, data.absolute(), progress_actor)
     points = _Points(optuna_study, job, missing, result)
     with ProgressDisplay(progress_actor, reporter):
-        run_trials(
+        tune_trials.run_trials(
             _trial,
             {"job": job, "search": search},
             capacity,
@@ -153,11 +142,11 @@ def _trial(config: Mapping[str, Any], job: Job, search: Search, context: StageCo
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
     name = _name(config)
     job.progress_actor.begin_cell.remote(name)
-    set_process_title(name)
+    ray_internals.set_process_title(name)
     plan = search.plan([config["point"]])
     job = replace(job, nodes=plan.nodes)
     first, epochs = 0, sum(plan.nodes[cell.fit].config["epochs"] for cell in plan.cells)
-    results: list[StageResult] = []
+    results = []
     for cell in plan.cells:
         progress_writer = ProgressWriter(job.progress_actor, name, name, "fit")
 
@@ -174,10 +163,10 @@ def _trial(config: Mapping[str, Any], job: Job, search: Search, context: StageCo
             if note and miou is not None and first + note["epoch"] < epochs:
                 # In this call the function of a pruned point ends.
                 tune.report({"step": first + note["epoch"] - 1, "miou": miou})
-                set_process_title(name)
+                ray_internals.set_process_title(name)
 
         result = attempt(job, cell.fit, name, replace(context, progress=progress))
-        results.append(cast("StageResult", result))
+        results.append(result)
         if not succeeded(result):
             break
         first += plan.nodes[cell.fit].config["epochs"]
@@ -236,8 +225,9 @@ class _Points(Searcher):
         value, fault = None, None
         if trial_id in self.pruned:
             self.optuna_study.prune(trial)
-            text = f"pruned after {len(self.steps[trial_id])} epochs"
-            self.job.progress_actor.finish.remote(name, text)
+            self.job.progress_actor.finish.remote(
+                name, f"pruned after {len(self.steps[trial_id])} epochs"
+            )
         elif error or "results" not in report:
             fault = f"its worker died more than {MAX_FAILURES} times"
         else:

@@ -131,10 +131,6 @@ class Search:
         """Return True if the setting is a whole number."""
         return isinstance(attrgetter(key)(self.study.at({key: self.ranges[key].low})), int)
 
-    def identity(self) -> str:
-        """Return the module's `identity` of this search."""
-        return identity(self.study, self.data, self.imported)
-
     def _middle(self, key: str) -> float:
         values = self.ranges[key]
         if self.whole(key) or values.step is not None:
@@ -166,13 +162,12 @@ def identity(study: Study, data: Mapping[str, str], imported: Mapping[tuple[str,
 
     Values of one identity may share an Optuna study.
     """
-    axes = {
-        key: values.model_dump() if isinstance(values, Range) else values
-        for key, values in study.axes.items()
-    }
     document = {
         "settings": study.settings.model_dump(mode="json"),
-        "axes": axes,
+        "axes": {
+            key: values.model_dump() if isinstance(values, Range) else values
+            for key, values in study.axes.items()
+        },
         "also": study.also,
         "members": [identity(member, data, imported) for member in study.members],
         "trials": study.search and study.search.trials,

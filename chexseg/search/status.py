@@ -94,8 +94,10 @@ class SearchSummary:
         for key, values in self.search.study.axes.items():
             text = values.describe() if isinstance(values, Range) else ", ".join(map(str, values))
             lines.append(f"{key:<28} {text}")
-        header = ("shared", "runs", "cached", "to run", "expected", "GPU hours")
-        lines += ["", status.TABLE.format(*header)]
+        lines += [
+            "",
+            status.TABLE.format("shared", "runs", "cached", "to run", "expected", "GPU hours"),
+        ]
         for stage in STAGES:
             keys = [key for key in self.summary.plan.targets if nodes[key].stage == stage]
             if keys:

@@ -257,7 +257,8 @@ def test_a_worker_that_came_later_refuses_other_code(ray_session, tmp_path, phan
     import ray
 
     from chexseg.data import remote_path
-    from chexseg.run.progress_actor import RunCounts, start_progress_actor
+    from chexseg.run.cluster import start_here
+    from chexseg.run.progress_actor import ProgressActor, RunCounts
     from chexseg.run.worker import Job, attempt
 
     planned = planner.plan(
@@ -265,7 +266,7 @@ def test_a_worker_that_came_later_refuses_other_code(ray_session, tmp_path, phan
     )
     node = next(node for node in planned.nodes.values() if node.stage == "ingest")
     code = replace(code_version.running(), version="0.0.1")
-    progress_actor = start_progress_actor(RunCounts(0))
+    progress_actor = start_here(ProgressActor, RunCounts(0))
     job = Job(
         {node.key: node},
         str(tmp_path / "store"),

@@ -47,7 +47,6 @@ class Mixture:
             weaks = self.batch_size - experts
             parts = [self.expert.take(experts)] if self.expert and experts else []
             parts += [self.weak.take(weaks)] if self.weak and weaks else []
-            self._count(experts)
             yield (
                 parts[0]
                 if len(parts) == 1
@@ -61,15 +60,13 @@ class Mixture:
                 self.expert.skip(experts)
             if self.weak and experts < self.batch_size:
                 self.weak.skip(self.batch_size - experts)
-            self._count(experts)
 
-    def _count(self, experts: int) -> None:
-        self.drawn += self.batch_size
-        self.drawn_expert += experts
-
-    def _plan(self, epoch: int, samples: int) -> list[int]:
-        """Return the number of expert samples in each batch of an epoch."""
+    def _plan(self, epoch: int, samples: int) -> Iterator[int]:
+        """Yield the number of expert samples in each batch of an epoch, and count them."""
         count = max(1, samples // self.batch_size)
         generator = np.random.default_rng(derive(self.seed, "mixture", epoch))
         draws = generator.random((count, self.batch_size))
-        return [int(experts) for experts in (draws < self.probability).sum(axis=1)]
+        for experts in (draws < self.probability).sum(axis=1).tolist():
+            self.drawn += self.batch_size
+            self.drawn_expert += experts
+            yield experts

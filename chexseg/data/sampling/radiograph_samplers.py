@@ -67,8 +67,8 @@ def source(
     rows = {image_id: row for row, image_id in enumerate(image_ids)}
 
     def open_pass(number: int) -> Iterator[dict[str, np.ndarray]]:
-        order = np.random.default_rng(derive(seed, "files", number)).permutation(len(names))
-        files = [names[i] for i in order]
+        generator = np.random.default_rng(derive(seed, "files", number))
+        files = [names[i] for i in generator.permutation(len(names))]
         pixels = _values(artifact / "images", "pixels", files, rows)
         others = [_values(part.directory, part.column, files, rows) for part in stored.values()]
         aligned = zip_longest(pixels, *others, fillvalue=(-1, None))

@@ -20,22 +20,28 @@ Columns = Mapping[str, torch.Tensor]
 
 
 class Source(Protocol):
-    """An endless source of samples. `taken` counts those so far; `skip` omits some, to resume."""
+    """An endless source of samples. `taken` counts those so far; `skip` omits some, to resume.
 
-    taken: int
+    length: number of samples of a pass.
+    """
 
-    def __len__(self) -> int: ...
+    length: int
+    taken: int = 0
+
+    def __len__(self) -> int:
+        return self.length
 
     def take(self, count: int) -> dict[str, torch.Tensor]: ...
 
-    def skip(self, count: int) -> None: ...
+    def skip(self, count: int) -> None:
+        self.taken += count
 
     def once(self, size: int) -> Iterator[dict[str, torch.Tensor]]:
         """Yield each row once, in batches of `size`, the last smaller; `take` isn't affected."""
         ...
 
 
-class Resident:
+class Resident(Source):
     """A set of tensors on the device, sorted by image id so that the order depends on the seed."""
 
     def __init__(self, columns: Columns, seed: int):
@@ -44,24 +50,17 @@ class Resident:
             raise ValueError(
                 f"columns: found lengths {sorted(lengths)}; expected one length, at least 1"
             )
-        self.columns, self.seed, self.taken = dict(columns), seed, 0
-        self._length = lengths.pop()
+        self.columns, self.seed, self.length = dict(columns), seed, lengths.pop()
         self._pass, self._order = -1, np.empty(0, dtype=np.int64)
-
-    def __len__(self) -> int:
-        return self._length
-
-    def skip(self, count: int) -> None:
-        self.taken += count
 
     def take(self, count: int) -> dict[str, torch.Tensor]:
         rows = np.empty(count, dtype=np.int64)
         for position in range(count):
-            number, offset = divmod(self.taken + position, self._length)
+            number, offset = divmod(self.taken + position, self.length)
             if number != self._pass:
                 self._pass = number
                 self._order = np.random.default_rng(derive(self.seed, "pass", number)).permutation(
-                    self._length
+                    self.length
                 )
             rows[position] = self._order[offset]
         self.taken += count
@@ -69,11 +68,11 @@ class Resident:
         return {name: values[index.to(values.device)] for name, values in self.columns.items()}
 
     def once(self, size: int) -> Iterator[dict[str, torch.Tensor]]:
-        for start in range(0, self._length, size):
+        for start in range(0, self.length, size):
             yield {name: values[start : start + size] for name, values in self.columns.items()}
 
 
-class Streamed:
+class Streamed(Source):
     """A set too large for memory: `open_pass` yields each pass, shuffled in a buffer of rows.
 
     open_pass: number of the pass -> batches of arrays, `length` rows in total, in an order that
@@ -91,19 +90,16 @@ class Streamed:
         if length < 1:
             raise ValueError("length: found 0 rows; expected at least one row")
         self.open_pass, self.seed, self.device, self.buffer = open_pass, seed, device, buffer
-        self.taken, self._length = 0, length
+        self.length = length
         self._rows: Iterator[dict[str, np.ndarray]] | None = None
 
-    def __len__(self) -> int:
-        return self._length
-
     def skip(self, count: int) -> None:
-        self.taken += count
+        super().skip(count)
         self._rows = None
 
     def take(self, count: int) -> dict[str, torch.Tensor]:
         if self._rows is None:
-            number, offset = divmod(self.taken, self._length)  # without reading skipped passes
+            number, offset = divmod(self.taken, self.length)  # without reading skipped passes
             self._rows = islice(self._shuffled(number), offset, None)
         rows = [next(self._rows) for _ in range(count)]
         self.taken += count
@@ -128,16 +124,15 @@ class Streamed:
             buffered: list[dict[str, np.ndarray]] = []
             count = 0
             for row in _rows(self.open_pass(number)):
+                count += 1
                 buffered.append(row)
                 if len(buffered) > self.buffer:
-                    count += 1
                     yield _pop(buffered, generator)
             while buffered:
-                count += 1
                 yield _pop(buffered, generator)
-            if count != self._length:
+            if count != self.length:
                 raise ValueError(
-                    f"pass {number}: found {count} rows; expected {self._length}, the set's length"
+                    f"pass {number}: found {count} rows; expected {self.length}, the set's length"
                 )
             number += 1
 
