@@ -89,12 +89,7 @@ def evaluate(
     image_ids = sorted(set(truth) | set(predicted)) if all_images else sorted(truth)
     counts_IK3 = count(truth, predicted, image_ids)
     counts_IK3[:, [name not in names for name in PATHOLOGIES]] = 0
-    if left_out.unknown_images:
-        verb = "counted" if all_images else "ignored"
-        notes.append(
-            f"{pred}: names {len(left_out.unknown_images)} images that {gt} doesn't"
-            f" ({left_out.unknown_images[0]}, ...): {verb}"
-        )
+    notes += left_out.note_unknown_images(pred, gt, "counted" if all_images else "ignored")
     if metric == "pooled":
         iou_K = pooled_iou(counts_IK3, require_expert=True)
         named_K = pooled_iou(

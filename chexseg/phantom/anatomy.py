@@ -253,4 +253,5 @@ def _airways_and_stomach(
             (spline(bubble * 0.1 + random.uniform((0.1, 2.25), (0.9, 2.6)), True, 4), 0.4)
             for _ in range(5)
         ]
-    return 0.28 * canvas.fill(*zip(*parts, strict=True), blur=0.018)
+    outlines, greys = zip(*parts, strict=True)
+    return 0.28 * canvas.fill(outlines, greys, blur=0.018)

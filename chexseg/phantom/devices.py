@@ -28,7 +28,8 @@ def support_devices(chest: Anatomy) -> tuple[np.ndarray, np.ndarray]:
         if name in chosen
         for part in DEVICES[name](chest, chest.generator("Support Devices", name))
     ]
-    layer_HW = chest.canvas.fill(*zip(*parts, strict=True), blur=0.005)
+    outlines, densities = zip(*parts, strict=True)
+    layer_HW = chest.canvas.fill(outlines, densities, blur=0.005)
     return layer_HW, layer_HW > 0.05
 
 

@@ -185,7 +185,8 @@ def lateral(seed: int, height: int, width: int) -> np.ndarray:
             fall = [(x + 0.1, y), (x + 0.3, y + 0.1), (x - 0.2, y + 0.5), (x - 0.9, y + 0.85)]
             bones.append((ribbon(spline(fall), 0.05), 0.35))
     bones.append((ribbon(spline([(-0.5, 0.25), (-0.72, 0.6), (-0.84, 1.1)]), 0.06), 0.9))
-    attenuation_HW += 0.2 * canvas.fill(*zip(*bones, strict=True), blur=0.012)
+    outlines, greys = zip(*bones, strict=True)
+    attenuation_HW += 0.2 * canvas.fill(outlines, greys, blur=0.012)
     trachea = ribbon(spline([(0.05, -0.8), (0.1, 0.2), (0.18, 0.75)]), 0.1)
     attenuation_HW -= 0.14 * canvas.fill([trachea], blur=0.016)
     return _expose(seed, attenuation_HW - 0.5 * air_HW, False)[0]
