@@ -23,27 +23,24 @@ from chexseg.data.sampling import radiograph_samplers
 from chexseg.models import classifier, encoders, losses
 from chexseg.pathologies import COMPETITION, OBSERVATIONS
 from chexseg.seeds import derive
-from chexseg.stages.api import StageContext
-from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS
-from chexseg.stages.configs import ClassifyConfig
-from chexseg.stages.training import checkpoint, ray_train
-from chexseg.stages.training.step_timer import StepTimer
+from chexseg.stages import api, artifacts, configs
+from chexseg.stages.training import checkpoint, ray_train, step_timer
 
 
 def run(
-    config: ClassifyConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.ClassifyConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Run the stage. `inputs`: ``train`` and ``valid``, both ingested."""
-    return ray_train.train_once(train, config, inputs, out, CLASSIFIER_WEIGHTS, context)
+    return ray_train.train_once(train, config, inputs, out, artifacts.CLASSIFIER_WEIGHTS, context)
 
 
-def build(config: ClassifyConfig) -> classifier.Classifier:
+def build(config: configs.ClassifyConfig) -> classifier.Classifier:
     """Return the untrained network. Raises `UserError` for an unknown architecture."""
     return classifier.build(config.architecture)
 
 
 def train(
-    config: ClassifyConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.ClassifyConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Train, or resume an interrupted training; on a CPU with bit-identical weights."""
     context.prepare()
@@ -77,7 +74,7 @@ def train(
         "weights": {},
     }
     source.skip(progress["step"] * config.batch_size)
-    saved_at, timer = time.monotonic(), StepTimer()
+    saved_at, timer = time.monotonic(), step_timer.StepTimer()
     while progress["step"] < steps:
         progress["step"] += 1
         step = progress["step"]
@@ -119,7 +116,10 @@ def train(
         raise RuntimeError("no checkpoint has finite outputs; hint: lower the learning rate")
     model.load_state_dict(progress["weights"])
     encoders.save(
-        model, out / CLASSIFIER_WEIGHTS, architecture=config.architecture, observations=OBSERVATIONS
+        model,
+        out / artifacts.CLASSIFIER_WEIGHTS,
+        architecture=config.architecture,
+        observations=OBSERVATIONS,
     )
     return {**progress["best"], "steps": steps, "images": len(table)}
 
@@ -132,7 +132,7 @@ def autocast(precision: str, device: str) -> torch.autocast:
 
 
 def probabilities(
-    config: ClassifyConfig, model: classifier.Classifier, pixels_NHW: Tensor, device: str
+    config: configs.ClassifyConfig, model: classifier.Classifier, pixels_NHW: Tensor, device: str
 ) -> np.ndarray:
     """Return float32 probabilities_NL of the observations."""
     model.eval()

@@ -18,13 +18,11 @@ from chexseg.data import radiographs, ray_data, shards
 from chexseg.data.sampling import splits
 from chexseg.errors import DamagedArtifactError
 from chexseg.models import encoders, segmenter
-from chexseg.stages.api import StageContext
-from chexseg.stages.configs import DistilConfig
-from chexseg.stages.score import load_segmenter
+from chexseg.stages import api, configs, score
 
 
 def run(
-    config: DistilConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.DistilConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Run the stage. `inputs`: ``train``, ingested, and ``teacher``, a fitted segmenter."""
     table = radiographs.index(inputs["train"])
@@ -83,11 +81,11 @@ class _LogitsWriter:
     """
 
     def __init__(
-        self, teacher: str, ranks: Mapping[str, int], of: int, out: str, context: StageContext
+        self, teacher: str, ranks: Mapping[str, int], of: int, out: str, context: api.StageContext
     ):
         context.prepare()
         self.device, self.ranks, self.of, self.out = context.device, dict(ranks), of, Path(out)
-        self.model, self.description = load_segmenter(Path(teacher), self.device)
+        self.model, self.description = score.load_segmenter(Path(teacher), self.device)
 
     def __call__(self, path: str) -> dict[str, Any]:
         # Compressing 128 KB takes as long as the GPU's work on an image, so both run in parallel.

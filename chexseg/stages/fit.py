@@ -28,12 +28,9 @@ from chexseg.models import distributed, encoders, losses, segmenter
 from chexseg.pathologies import COMMON
 from chexseg.saliency.thresholds import GRID, Histogram
 from chexseg.seeds import derive
-from chexseg.stages.api import StageContext
-from chexseg.stages.artifacts import ENCODER_WEIGHTS, SEGMENTER_WEIGHTS
-from chexseg.stages.configs import FitConfig
+from chexseg.stages import api, artifacts, configs
 from chexseg.stages.scoring.mask_counts import count_pixels
-from chexseg.stages.training import checkpoint, ray_train, segmenter_data
-from chexseg.stages.training.step_timer import StepTimer
+from chexseg.stages.training import checkpoint, ray_train, segmenter_data, step_timer
 
 #: Number of training images from which on the paper's learning rate for "a large amount of data"
 #: is used.
@@ -41,17 +38,17 @@ LARGE = 2000
 
 
 def run(
-    config: FitConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.FitConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Run the stage. `inputs`: ``valid``, and ``encoder`` unless the init is random.
 
     Also ``train`` and ``weak`` if p allows weak labels; ``train`` and ``teacher`` for a student.
     """
-    return ray_train.train_once(train, config, inputs, out, SEGMENTER_WEIGHTS, context)
+    return ray_train.train_once(train, config, inputs, out, artifacts.SEGMENTER_WEIGHTS, context)
 
 
 def train(
-    config: FitConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.FitConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Train, or resume an interrupted training; on a CPU with bit-identical weights.
 
@@ -65,16 +62,16 @@ def train(
     torch.manual_seed(derive(config.seed, "segmenter"))
     model = build(config)
     if config.init != "random":
-        encoders.load(model.encoder, inputs["encoder"] / ENCODER_WEIGHTS)
+        encoders.load(model.encoder, inputs["encoder"] / artifacts.ENCODER_WEIGHTS)
     return optimise(config, model, data, out, context)
 
 
 def optimise(
-    config: FitConfig,
+    config: configs.FitConfig,
     model: smp.DeepLabV3Plus,
     data: segmenter_data.TrainingSet,
     out: Path,
-    context: StageContext,
+    context: api.StageContext,
 ) -> dict[str, Any]:
     """Train a model on data, as `train` does, and return the facts of the stage."""
     model.to(
@@ -96,7 +93,7 @@ def optimise(
         config.epochs * data.samples,
         config.epochs * max(1, data.samples // config.batch_size),
     )
-    saved_at, timer = time.monotonic(), StepTimer()
+    saved_at, timer = time.monotonic(), step_timer.StepTimer()
     for epoch in range(progress.epochs, config.epochs):
         torch.manual_seed(derive(config.seed, "dropout", epoch))
         flips = torch.Generator().manual_seed(derive(config.seed, "flips", epoch))
@@ -153,7 +150,7 @@ def optimise(
         (out / "history.json").write_text(json.dumps(progress.history, indent=1))
         encoders.save(
             model,
-            out / SEGMENTER_WEIGHTS,
+            out / artifacts.SEGMENTER_WEIGHTS,
             size=data.select[0].shape[-1],
             thresholds=thresholds,
             architecture=config.architecture,
@@ -169,12 +166,12 @@ def _describe_step(step: int, rate: float, ids: Sequence[str], rows_N: Tensor) -
     return f"in step {step}, learning rate {rate:g}; images {images}"
 
 
-def build(config: FitConfig) -> smp.DeepLabV3Plus:
+def build(config: configs.FitConfig) -> smp.DeepLabV3Plus:
     """Return the untrained network. Raises `UserError` for an unusable architecture."""
     return segmenter.build(config.architecture, len(config.pathologies))
 
 
-def check_workers(config: FitConfig, workers: int, on_gpu: bool) -> None:
+def check_workers(config: configs.FitConfig, workers: int, on_gpu: bool) -> None:
     """Raise `UserError` if this number of workers can't share the fit."""
     if config.batch_size % workers:
         raise UserError(
@@ -192,7 +189,7 @@ def check_workers(config: FitConfig, workers: int, on_gpu: bool) -> None:
 
 
 def batch_loss(
-    config: FitConfig, model: Callable[[Tensor], Tensor], batch: Mapping[str, Tensor]
+    config: configs.FitConfig, model: Callable[[Tensor], Tensor], batch: Mapping[str, Tensor]
 ) -> Tensor:
     """Return the loss on masks, or a student's cross-entropy against its teacher's soft masks.
 
@@ -254,7 +251,9 @@ class Progress:
         return progress
 
 
-def probabilities(config: FitConfig, model: nn.Module, images_NHW: Tensor) -> Iterator[Tensor]:
+def probabilities(
+    config: configs.FitConfig, model: nn.Module, images_NHW: Tensor
+) -> Iterator[Tensor]:
     """Yield batches of probabilities_NKHW in the order of the images."""
     model.eval()
     with torch.inference_mode():
@@ -263,7 +262,7 @@ def probabilities(config: FitConfig, model: nn.Module, images_NHW: Tensor) -> It
 
 
 def selection_score(
-    config: FitConfig, model: nn.Module, select: segmenter_data.MaskedImages
+    config: configs.FitConfig, model: nn.Module, select: segmenter_data.MaskedImages
 ) -> float | None:
     """Return the mean over pathologies of the IoU at threshold 0.5, pooled over held-back images.
 
@@ -290,7 +289,7 @@ def selection_score(
 
 
 def choose_thresholds(
-    config: FitConfig, model: nn.Module, batches: Iterator[Mapping[str, Tensor]]
+    config: configs.FitConfig, model: nn.Module, batches: Iterator[Mapping[str, Tensor]]
 ) -> tuple[list[float], list[float | None]]:
     """Return each pathology's output threshold, and its pooled IoU on the training images.
 

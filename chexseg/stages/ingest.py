@@ -23,12 +23,11 @@ from chexseg.data.raw_split import RawSplit
 from chexseg.data.remote_path import Location, Readable, ReadOnce
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
-from chexseg.stages.api import StageContext
-from chexseg.stages.configs import IngestConfig
+from chexseg.stages import api, configs
 
 
 def run(
-    config: IngestConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.IngestConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Run the stage. `inputs`: ``data``, the root of the raw data.
 

@@ -31,22 +31,21 @@ from chexseg.pathologies import PATHOLOGIES
 from chexseg.saliency import gradcam, instances, random_walk
 from chexseg.saliency.weak_masks import possibly_present
 from chexseg.seeds import derive
-from chexseg.stages.api import StageContext
-from chexseg.stages.artifacts import COUNTS, ENCODER_WEIGHTS, IRNET_WEIGHTS, THRESHOLDS
-from chexseg.stages.configs import IRNetConfig
+from chexseg.stages import api, artifacts, configs
 from chexseg.stages.scoring import weak_label_scores
-from chexseg.stages.training import checkpoint
-from chexseg.stages.training.step_timer import StepTimer
+from chexseg.stages.training import checkpoint, step_timer
 
 
 def run(
-    config: IRNetConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.IRNetConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Run the stage. `inputs`: ``train`` and ``valid``, both ingested, and ``saliency``.
 
     Also ``encoder``, unless the init is random.
     """
-    facts = checkpoint.train_once(out, IRNET_WEIGHTS, lambda: train(config, inputs, out, context))
+    facts = checkpoint.train_once(
+        out, artifacts.IRNET_WEIGHTS, lambda: train(config, inputs, out, context)
+    )
     thresholds = dict.fromkeys(PATHOLOGIES, config.threshold)
     metadata = {
         "kind": "irnet",
@@ -79,8 +78,8 @@ def run(
         progress=lambda files, total: context.progress(files, total, "files"),
     )
     context.prepare()  # a single worker runs in this process and has set one thread
-    (out / THRESHOLDS).write_text(json.dumps(thresholds, indent=1))
-    cams = shards.read(inputs["saliency"] / COUNTS, ["image_id", "chosen_on"]).to_pandas()
+    (out / artifacts.THRESHOLDS).write_text(json.dumps(thresholds, indent=1))
+    cams = shards.read(inputs["saliency"] / artifacts.COUNTS, ["image_id", "chosen_on"]).to_pandas()
     chosen_on = cams["image_id"][cams["chosen_on"]].unique()
     return {
         **facts,
@@ -93,7 +92,7 @@ def run(
     }
 
 
-def build(config: IRNetConfig, encoder: Path | None = None) -> irnet.IRNet:
+def build(config: configs.IRNetConfig, encoder: Path | None = None) -> irnet.IRNet:
     """Return the untrained network, with the backbone of an imported encoder if one is given.
 
     encoder: directory of the encoder. Raises `UserError` for an unusable architecture.
@@ -107,12 +106,12 @@ def build(config: IRNetConfig, encoder: Path | None = None) -> irnet.IRNet:
             f" expected an encoder that can be dilated ({error})"
         ) from None
     if encoder is not None:
-        encoders.load(model.encoder, encoder / ENCODER_WEIGHTS)
+        encoders.load(model.encoder, encoder / artifacts.ENCODER_WEIGHTS)
     return model
 
 
 def train(
-    config: IRNetConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.IRNetConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Train both branches by SGD with polynomial decay (power 0.9), or resume a training."""
     for split in ("train", "valid"):  # remove scores of earlier weights, which were damaged
@@ -150,7 +149,7 @@ def train(
     }
     decay.load_state_dict(progress["decay"])
     source.skip(progress["step"] * batch_size)
-    saved_at, timer = time.monotonic(), StepTimer()
+    saved_at, timer = time.monotonic(), step_timer.StepTimer()
     model.train()
     while progress["step"] < steps:
         progress["step"] += 1
@@ -180,7 +179,9 @@ def train(
     source.skip(-source.taken % len(ids))  # start a new pass, to take each image once
     batches = (source.take(min(16, len(ids) - start))["images"] for start in range(0, len(ids), 16))
     model.calibrate(encoders.prepare(images, config.init) for images in batches)
-    encoders.save(model, out / IRNET_WEIGHTS, architecture=config.architecture, init=config.init)
+    encoders.save(
+        model, out / artifacts.IRNET_WEIGHTS, architecture=config.architecture, init=config.init
+    )
     last = progress["history"][-max(1, steps // 10) :]
     return {
         "training_images": len(ids),
@@ -197,11 +198,11 @@ class _WalkWriter:
 
     def __init__(
         self,
-        config: IRNetConfig,
+        config: configs.IRNetConfig,
         images: str,
         out: str,
         metadata: dict[str, Any],
-        context: StageContext,
+        context: api.StageContext,
         keep_boundary: bool = False,
     ):
         context.prepare()
@@ -209,7 +210,7 @@ class _WalkWriter:
         self.images, self.out, self.metadata = Path(images), Path(out), metadata
         self.keep_boundary = keep_boundary
         self.model = build(config)
-        encoders.load(self.model, self.out.parent / IRNET_WEIGHTS)
+        encoders.load(self.model, self.out.parent / artifacts.IRNET_WEIGHTS)
         self.model.to(self.device).eval()
 
     def __call__(self, path: str) -> dict[str, Any]:

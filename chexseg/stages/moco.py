@@ -19,33 +19,29 @@ from chexseg.data.sampling import radiograph_samplers
 from chexseg.errors import UserError
 from chexseg.models import augmentation, encoders, moco
 from chexseg.seeds import derive
-from chexseg.stages.api import StageContext
-from chexseg.stages.artifacts import ENCODER_WEIGHTS
-from chexseg.stages.classify import autocast
-from chexseg.stages.configs import MoCoConfig
-from chexseg.stages.training import checkpoint, ray_train
-from chexseg.stages.training.step_timer import StepTimer
+from chexseg.stages import api, artifacts, classify, configs
+from chexseg.stages.training import checkpoint, ray_train, step_timer
 
 #: Largest default queue, in keys; the value of MoCo-CXR's code.
 LARGEST_QUEUE = 24576
 
 
 def run(
-    config: MoCoConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.MoCoConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Run the stage. `inputs`: ``train``, ingested.
 
     Raises `UserError` if the batch or the queue is larger than the training set.
     """
-    return ray_train.train_once(train, config, inputs, out, ENCODER_WEIGHTS, context)
+    return ray_train.train_once(train, config, inputs, out, artifacts.ENCODER_WEIGHTS, context)
 
 
-def build(config: MoCoConfig) -> moco.Embedding:
+def build(config: configs.MoCoConfig) -> moco.Embedding:
     """Return the untrained query network. Raises `UserError` for an unknown architecture."""
     return moco.build(config.architecture)
 
 
-def queue_length(config: MoCoConfig, images: int) -> int:
+def queue_length(config: configs.MoCoConfig, images: int) -> int:
     """Return the number of keys in the queue. Raises `UserError` for too few training images."""
     for field in ("batch_size", "queue"):
         if (getattr(config, field) or 0) > images:
@@ -57,7 +53,7 @@ def queue_length(config: MoCoConfig, images: int) -> int:
 
 
 def train(
-    config: MoCoConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.MoCoConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Train, or resume an interrupted training; on a CPU with bit-identical weights.
 
@@ -86,7 +82,7 @@ def train(
     steps = max(1, config.epochs * len(image_ids) // config.batch_size)
     progress = checkpoint.load(out, model, optimizer) or {"step": 0, "loss": None, "accuracy": None}
     source.skip(progress["step"] * config.batch_size)
-    saved_at, timer = time.monotonic(), StepTimer()
+    saved_at, timer = time.monotonic(), step_timer.StepTimer()
     while progress["step"] < steps:
         progress["step"] += 1
         step = progress["step"]
@@ -98,7 +94,7 @@ def train(
             encoders.prepare(augmentation.views(images_NHW, strength, generator), "moco")
             for _ in range(2)
         ]
-        with autocast(config.precision, context.device):
+        with classify.autocast(config.precision, context.device):
             if step == 1:
                 model.calibrate(pair[0])
             queries_ND, keys_ND = model(*pair)
@@ -125,7 +121,10 @@ def train(
             checkpoint.save(out, model, optimizer, **progress)
             saved_at = time.monotonic()
     encoders.save(
-        model.query.body, out / ENCODER_WEIGHTS, architecture=config.architecture, init="moco"
+        model.query.body,
+        out / artifacts.ENCODER_WEIGHTS,
+        architecture=config.architecture,
+        init="moco",
     )
     return {
         "loss": progress["loss"],
@@ -136,7 +135,7 @@ def train(
     }
 
 
-def learning_rate(config: MoCoConfig, step: int, steps: int) -> float:
+def learning_rate(config: configs.MoCoConfig, step: int, steps: int) -> float:
     """Return the learning rate of a step, counted from 1.
 
     It falls along half a cosine, from the config's rate in the first step to nearly 0 in the last.

@@ -26,14 +26,12 @@ from chexseg.pathologies import PATHOLOGIES, observation_indices
 from chexseg.saliency import gradcam
 from chexseg.saliency.thresholds import Histogram
 from chexseg.saliency.weak_masks import upsample
-from chexseg.stages.api import StageContext
-from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS, THRESHOLDS
-from chexseg.stages.configs import SaliencyConfig
+from chexseg.stages import api, artifacts, configs
 from chexseg.stages.scoring import weak_label_scores
 
 
 def run(
-    config: SaliencyConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.SaliencyConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Run the stage. `inputs`: ``train`` and ``valid``, both ingested, and ``classifier``."""
     table = radiographs.index(inputs["train"])
@@ -82,7 +80,7 @@ def run(
             len(pool) * files // total, len(pool), "images"
         ),
     )
-    (out / THRESHOLDS).write_text(json.dumps(chosen["thresholds"], indent=1))
+    (out / artifacts.THRESHOLDS).write_text(json.dumps(chosen["thresholds"], indent=1))
     return {
         "images": sum(answer["images"] for answer in answers),
         "expert_images": mapped,
@@ -102,9 +100,9 @@ class CamWriter:
 
     def __init__(
         self,
-        config: SaliencyConfig,
+        config: configs.SaliencyConfig,
         classifier: str,
-        context: StageContext,
+        context: api.StageContext,
         wanted: Sequence[str],
         out: str,
         metadata: dict[str, Any],
@@ -113,7 +111,7 @@ class CamWriter:
         self.kind, self.device = config.kind, context.device
         self.wanted, self.out, self.metadata = set(wanted), Path(out), metadata
         self.model = classifiers.build(config.architecture)
-        encoders.load(self.model, Path(classifier) / CLASSIFIER_WEIGHTS)
+        encoders.load(self.model, Path(classifier) / artifacts.CLASSIFIER_WEIGHTS)
         self.model.to(self.device).eval()
 
     def __call__(self, path: str) -> dict[str, Any]:
@@ -139,7 +137,7 @@ class CamWriter:
 
 
 def choose_thresholds(
-    config: SaliencyConfig, valid: Path, maps: Path, train: Sequence[str]
+    config: configs.SaliencyConfig, valid: Path, maps: Path, train: Sequence[str]
 ) -> dict[str, Any]:
     """Return the thresholds with the best IoU on the expert training images, and these IoUs.
 

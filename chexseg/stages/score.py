@@ -16,15 +16,13 @@ import torch
 from chexseg.data import radiographs
 from chexseg.models import encoders, segmenter
 from chexseg.saliency.thresholds import binarise
-from chexseg.stages.api import StageContext
-from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
-from chexseg.stages.configs import ScoreConfig
+from chexseg.stages import api, artifacts, configs
 from chexseg.stages.scoring import native_resolution
 from chexseg.stages.scoring.mask_counts import MaskCounter
 
 
 def run(
-    config: ScoreConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.ScoreConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Run the stage. `inputs`: ``test``, ingested, and ``segmenter``.
 
@@ -71,10 +69,10 @@ def run(
 
 def load_segmenter(artifact: Path, device: str) -> tuple[smp.DeepLabV3Plus, dict[str, Any]]:
     """Return (model in eval mode on the device, its description as in `segmenter.describe`)."""
-    description = segmenter.describe(artifact / SEGMENTER_WEIGHTS)
+    description = segmenter.describe(artifact / artifacts.SEGMENTER_WEIGHTS)
     # Initialising random weights would take longer than loading the file that replaces them.
     with torch.device("meta"):
         model = segmenter.build(description["architecture"], len(description["pathologies"]))
     model.to_empty(device=device)
-    encoders.load(model, artifact / SEGMENTER_WEIGHTS)
+    encoders.load(model, artifact / artifacts.SEGMENTER_WEIGHTS)
     return model.eval(), description
