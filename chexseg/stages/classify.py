@@ -8,8 +8,8 @@ competition tasks on `valid`. A set too large for memory is streamed by Ray Data
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +74,11 @@ def train(
         "weights": {},
     }
     source.skip(progress["step"] * config.batch_size)
-    saved_at, timer = time.monotonic(), step_timer.StepTimer()
-    while progress["step"] < steps:
-        progress["step"] += 1
-        step = progress["step"]
-        # Some encoders draw random numbers in training; a seed per step makes resumed runs equal.
-        torch.manual_seed(derive(config.seed, "classifier", step))
+    timer = step_timer.StepTimer()
+    seed = partial(derive, config.seed, "classifier")
+    for step in checkpoint.remaining_steps(
+        out, model, optimizer, progress, steps, context.checkpoint_seconds, seed
+    ):
         model.train()
         batch = timer.wait(lambda: source.take(config.batch_size))
         with autocast(config.precision, context.device):
@@ -94,8 +93,7 @@ def train(
         )
         note = {"loss": progress["loss"], **timer.finish_step()}
         context.progress(step * config.batch_size, steps * config.batch_size, "images", note)
-        at_checkpoint = step % config.checkpoint_every == 0 or step == steps
-        if at_checkpoint:
+        if step % config.checkpoint_every == 0 or step == steps:
             scores = auroc(
                 probabilities(config, model, valid_pixels_NHW, context.device), valid_labels_NL
             )
@@ -109,9 +107,7 @@ def train(
                     "loss": progress["loss"],
                 }
                 progress["weights"] = copy.deepcopy(model.state_dict())
-        if at_checkpoint or time.monotonic() - saved_at > context.checkpoint_seconds:
             checkpoint.save(out, model, optimizer, **progress)
-            saved_at = time.monotonic()
     if "step" not in progress["best"]:
         raise RuntimeError("no checkpoint has finite outputs; hint: lower the learning rate")
     model.load_state_dict(progress["weights"])

@@ -97,17 +97,14 @@ class _LogitsWriter:
 
     def logits(self, path: str) -> Iterator[pa.Table]:
         """Yield tables of logits and ranks, one batch of a shard's images at a time."""
-        metadata = {
-            "kind": "teacher",
-            "pathologies": self.description["pathologies"],
-            "of": self.of,
-        }
         for ids, pixels_NHW in radiographs.shard_pixels(path, self.ranks.keys(), 16):
             images_NCHW = encoders.prepare(pixels_NHW.to(self.device), self.description["init"])
             with torch.inference_mode():
                 logits_NKhw = segmenter.stride4_logits(self.model, images_NCHW).half().cpu()
-            scalars: dict[str, list[Any]] = {
-                "image_id": ids,
-                "rank": [self.ranks[image_id] for image_id in ids],
-            }
-            yield shards.table(scalars, {"logits": logits_NKhw.numpy()}, **metadata)
+            yield shards.table(
+                {"image_id": ids, "rank": [self.ranks[image_id] for image_id in ids]},
+                {"logits": logits_NKhw.numpy()},
+                kind="teacher",
+                pathologies=self.description["pathologies"],
+                of=self.of,
+            )

@@ -29,7 +29,7 @@ from chexseg.pathologies import COMMON
 from chexseg.saliency.thresholds import GRID, Histogram
 from chexseg.seeds import derive
 from chexseg.stages import api, artifacts, configs
-from chexseg.stages.scoring.mask_counts import count_pixels
+from chexseg.stages.scoring.mask_counts import MaskCounter
 from chexseg.stages.training import checkpoint, ray_train, segmenter_data, step_timer
 
 #: Number of training images from which on the paper's learning rate for "a large amount of data"
@@ -86,15 +86,16 @@ def optimise(
     rate = config.learning_rate or (1e-4 if large else 1e-3)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True)
 
-    progress = Progress.load(out, model, optimizer)
-    for epoch in range(progress.epochs):
+    progress = Progress(**(checkpoint.load(out, model, optimizer) or {}))
+    first = len(progress.history)
+    for epoch in range(first):
         data.skip(epoch)
     total, steps = (
         config.epochs * data.samples,
         config.epochs * max(1, data.samples // config.batch_size),
     )
     saved_at, timer = time.monotonic(), step_timer.StepTimer()
-    for epoch in range(progress.epochs, config.epochs):
+    for epoch in range(first, config.epochs):
         torch.manual_seed(derive(config.seed, "dropout", epoch))
         flips = torch.Generator().manual_seed(derive(config.seed, "flips", epoch))
         model.train()
@@ -226,11 +227,6 @@ class Progress:
     best_epoch: int = 0
     best_state: dict[str, Tensor] = field(default_factory=dict)
 
-    @property
-    def epochs(self) -> int:
-        """Return the number of finished epochs."""
-        return len(self.history)
-
     def finish_epoch(
         self, model: nn.Module, loss: float, score: float | None, best: bool = True
     ) -> None:
@@ -238,17 +234,11 @@ class Progress:
 
         Without `best` keep them in any case.
         """
-        self.history.append({"epoch": self.epochs + 1, "loss": loss, "selection_miou": score})
+        epoch = len(self.history) + 1
+        self.history.append({"epoch": epoch, "loss": loss, "selection_miou": score})
         if not best or score is None or self.best_score is None or score >= self.best_score:
-            self.best_score, self.best_epoch = score, self.epochs
+            self.best_score, self.best_epoch = score, epoch
             self.best_state = copy.deepcopy(model.state_dict())
-
-    @classmethod
-    def load(cls, out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-        """Restore model and optimizer of an interrupted run and return its progress, if any."""
-        progress = cls()
-        vars(progress).update(checkpoint.load(out, model, optimizer) or {})
-        return progress
 
 
 def probabilities(
@@ -272,16 +262,13 @@ def selection_score(
     images, masks = select
     if not len(images):
         return None
-    counts_3K = torch.zeros(3, len(config.pathologies), dtype=torch.int64, device=images.device)
+    counter = MaskCounter((), config.pathologies, images.shape[-1])
     for predicted, packed in zip(
         probabilities(config, model, images), masks.split(16), strict=True
     ):
-        true = radiographs.unpack_bits(packed, predicted.shape[1:])
-        predicted = predicted > 0.5
-        counts_3K += torch.stack(
-            [count_pixels(part).sum(0) for part in (predicted & true, predicted, true)]
-        )
-    intersection_K, predicted_K, true_K = counts_3K.cpu().double()
+        counter.count(predicted > 0.5, radiographs.unpack_bits(packed, predicted.shape[1:]))
+    counts_K3 = torch.from_numpy(counter.counts_IK3().sum(axis=0)).double()
+    intersection_K, predicted_K, true_K = counts_K3.T
     iou_K = intersection_K / (predicted_K + true_K - intersection_K)
     occurring = [k for k, true in enumerate(true_K.tolist()) if true > 0]
     chosen = [k for k in occurring if config.pathologies[k] in COMMON] or occurring

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,9 @@ from torch.nn.functional import interpolate
 from chexseg.data import radiographs, ray_data, shards
 from chexseg.data.sampling import radiograph_samplers, splits
 from chexseg.errors import UserError
-from chexseg.models import encoders, irnet
-from chexseg.models.irnet_losses import pair_losses, seeds
+from chexseg.models import encoders, irnet, irnet_losses
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.saliency import gradcam, instances, random_walk
-from chexseg.saliency.weak_masks import possibly_present
+from chexseg.saliency import gradcam, instances, random_walk, weak_masks
 from chexseg.seeds import derive
 from chexseg.stages import api, artifacts, configs
 from chexseg.stages.scoring import weak_label_scores
@@ -47,15 +45,18 @@ def run(
         out, artifacts.IRNET_WEIGHTS, lambda: train(config, inputs, out, context)
     )
     thresholds = dict.fromkeys(PATHOLOGIES, config.threshold)
-    metadata = {
-        "kind": "irnet",
-        "pathologies": PATHOLOGIES,
-        "thresholds": thresholds,
-        "negatives_empty": config.negatives_empty,
-    }
     for split in ("train", "valid"):
         (out / split).mkdir(parents=True, exist_ok=True)
-    arguments: dict[str, Any] = {"config": config, "metadata": metadata, "context": context}
+    arguments: dict[str, Any] = {
+        "config": config,
+        "metadata": {
+            "kind": "irnet",
+            "pathologies": PATHOLOGIES,
+            "thresholds": thresholds,
+            "negatives_empty": config.negatives_empty,
+        },
+        "context": context,
+    }
     walk_expert = _WalkWriter(
         **arguments,
         images=str(inputs["valid"] / "images"),
@@ -124,16 +125,19 @@ def train(
     )
     columns = {
         "maps": radiographs.load_cached(inputs["saliency"] / "train", "scores", ids),
-        "present": possibly_present(
+        "present": weak_masks.possibly_present(
             torch.from_numpy(radiographs.labels(table.loc[ids], PATHOLOGIES))
         ),
     }
-    seed = derive(config.seed, "irnet samples")
     source = radiograph_samplers.source(
-        inputs["train"], ids, columns, seed, context.device, context.resident_budget()
+        inputs["train"],
+        ids,
+        columns,
+        derive(config.seed, "irnet samples"),
+        context.device,
+        context.resident_budget(),
     )
-    backbone = None if config.init == "random" else inputs["encoder"]
-    model = build(config, backbone)
+    model = build(config, None if config.init == "random" else inputs["encoder"])
     # torch's stubs lack this overload.
     model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
@@ -149,12 +153,12 @@ def train(
     }
     decay.load_state_dict(progress["decay"])
     source.skip(progress["step"] * batch_size)
-    saved_at, timer = time.monotonic(), step_timer.StepTimer()
+    timer = step_timer.StepTimer()
     model.train()
-    while progress["step"] < steps:
-        progress["step"] += 1
-        # Some backbones draw random numbers in training; a seed per step makes resumed runs equal.
-        torch.manual_seed(derive(config.seed, "irnet", progress["step"]))
+    seed = partial(derive, config.seed, "irnet")
+    for step in checkpoint.remaining_steps(
+        out, model, optimizer, progress, steps, context.checkpoint_seconds, seed
+    ):
         batch = timer.wait(lambda: source.take(batch_size))
         boundary_Nhw, displacement_N2hw = model(encoders.prepare(batch["images"], config.init))
         maps_NKhw = interpolate(
@@ -163,19 +167,21 @@ def train(
             mode="bilinear",
             align_corners=False,
         )
-        seeds_NKhw = seeds(maps_NKhw, batch["present"], config.foreground, config.background)
-        losses = pair_losses(boundary_Nhw, displacement_N2hw, seeds_NKhw, config.radius)
+        seeds_NKhw = irnet_losses.seeds(
+            maps_NKhw, batch["present"], config.foreground, config.background
+        )
+        losses = irnet_losses.pair_losses(
+            boundary_Nhw, displacement_N2hw, seeds_NKhw, config.radius
+        )
         optimizer.zero_grad()
         losses["total"].backward()
         optimizer.step()
         decay.step()
+        progress["decay"] = decay.state_dict()
         values = torch.stack(list(losses.values())).tolist()
         progress["history"].append(dict(zip(losses, values, strict=True)))
         note = {"loss": progress["history"][-1]["total"], **timer.finish_step()}
-        context.progress(progress["step"] * batch_size, steps * batch_size, "images", note)
-        if time.monotonic() - saved_at > context.checkpoint_seconds:
-            checkpoint.save(out, model, optimizer, **progress | {"decay": decay.state_dict()})
-            saved_at = time.monotonic()
+        context.progress(step * batch_size, steps * batch_size, "images", note)
     source.skip(-source.taken % len(ids))  # start a new pass, to take each image once
     batches = (source.take(min(16, len(ids) - start))["images"] for start in range(0, len(ids), 16))
     model.calibrate(encoders.prepare(images, config.init) for images in batches)

@@ -7,8 +7,8 @@ MoCo v2 (models.moco) with augmentations suited to radiographs, as in Sowrirajan
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +66,13 @@ def train(
     model = moco.MoCo(build(config), queue, config.momentum, config.temperature)
     # torch's stubs lack this overload.
     model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    seed = derive(config.seed, "moco samples")
     source = radiograph_samplers.source(
-        inputs["train"], image_ids, {}, seed, context.device, context.resident_budget()
+        inputs["train"],
+        image_ids,
+        {},
+        derive(config.seed, "moco samples"),
+        context.device,
+        context.resident_budget(),
     )
     strength = augmentation.Augmentation(
         config.crop, config.rotation, config.flip, config.brightness, config.contrast
@@ -82,12 +86,11 @@ def train(
     steps = max(1, config.epochs * len(image_ids) // config.batch_size)
     progress = checkpoint.load(out, model, optimizer) or {"step": 0, "loss": None, "accuracy": None}
     source.skip(progress["step"] * config.batch_size)
-    saved_at, timer = time.monotonic(), step_timer.StepTimer()
-    while progress["step"] < steps:
-        progress["step"] += 1
-        step = progress["step"]
-        # Some encoders draw random numbers in training; a seed per step makes resumed runs equal.
-        torch.manual_seed(derive(config.seed, "moco", step))
+    timer = step_timer.StepTimer()
+    seed = partial(derive, config.seed, "moco")
+    for step in checkpoint.remaining_steps(
+        out, model, optimizer, progress, steps, context.checkpoint_seconds, seed
+    ):
         generator = torch.Generator().manual_seed(derive(config.seed, "moco views", step))
         images_NHW = timer.wait(lambda: source.take(config.batch_size))["images"]
         pair = [
@@ -100,8 +103,7 @@ def train(
             queries_ND, keys_ND = model(*pair)
         logits = model.logits(queries_ND, keys_ND)
         loss = moco.info_nce(logits)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step, steps)
+        optimizer.param_groups[0]["lr"] = learning_rate(config, step, steps)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -117,9 +119,6 @@ def train(
             )
         note = {"loss": progress["loss"], "accuracy": progress["accuracy"], **timer.finish_step()}
         context.progress(step * config.batch_size, steps * config.batch_size, "images", note)
-        if time.monotonic() - saved_at > context.checkpoint_seconds:
-            checkpoint.save(out, model, optimizer, **progress)
-            saved_at = time.monotonic()
     encoders.save(
         model.query.body,
         out / artifacts.ENCODER_WEIGHTS,

@@ -23,9 +23,7 @@ from chexseg.data.sampling import splits
 from chexseg.models import classifier as classifiers
 from chexseg.models import encoders
 from chexseg.pathologies import PATHOLOGIES, observation_indices
-from chexseg.saliency import gradcam
-from chexseg.saliency.thresholds import Histogram
-from chexseg.saliency.weak_masks import upsample
+from chexseg.saliency import gradcam, thresholds, weak_masks
 from chexseg.stages import api, artifacts, configs
 from chexseg.stages.scoring import weak_label_scores
 
@@ -38,6 +36,7 @@ def run(
     views = table[table["frontal"]] if config.frontal_only else table
     pool = splits.sample(views["image_id"].tolist(), config.images, config.seed, "saliency images")
     masked = radiographs.mask_index(inputs["valid"])
+    ids, patients = zip(*masked, strict=True) if masked else ((), ())
     for split in ("train", "valid"):
         (out / split).mkdir(parents=True, exist_ok=True)
     metadata: dict[str, Any] = {"kind": config.kind, "pathologies": PATHOLOGIES}
@@ -50,13 +49,13 @@ def run(
     # into the shards of the training images.
     map_expert = CamWriter(
         **arguments,
-        wanted=[image_id for image_id, _ in masked],
+        wanted=ids,
         out=str(out / "valid"),
         metadata=metadata,
     )
     mapped = sum(map_expert(path)["images"] for path in shards.files(inputs["valid"] / "images"))
     train_ids, _ = splits.expert_split(
-        *columns(masked), config.expert_train, config.expert_select, config.seed
+        ids, patients, config.expert_train, config.expert_select, config.seed
     )
     chosen = choose_thresholds(config, inputs["valid"], out / "valid", train_ids)
     valid_iou = weak_label_scores.write(
@@ -89,12 +88,6 @@ def run(
     }
 
 
-def columns(masked: Sequence[tuple[str, str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return (ids, patients) of the images with expert masks."""
-    ids, patients = zip(*masked, strict=True) if masked else ((), ())
-    return ids, patients
-
-
 class CamWriter:
     """Writes the CAMs of the wanted images of one shard, unless the file exists."""
 
@@ -121,14 +114,13 @@ class CamWriter:
         """Yield tables of maps and probabilities, one batch of wanted images at a time."""
         chosen = observation_indices(PATHOLOGIES)
         weight_KC = self.model.head.weight[chosen]
-        method = gradcam.METHODS[self.kind]
         for ids, pixels_NHW in radiographs.shard_pixels(path, self.wanted, 32):
             with torch.inference_mode():
                 features = self.model.feature_map(
                     encoders.prepare(pixels_NHW.to(self.device), "chexpert")
                 )
                 logits = self.model.head(features.mean(dim=(2, 3)))[:, chosen]
-                maps_NKhw = gradcam.normalise(method(features, weight_KC))
+                maps_NKhw = gradcam.normalise(gradcam.METHODS[self.kind](features, weight_KC))
             arrays = {
                 "scores": maps_NKhw.half().cpu().numpy(),
                 "probabilities": logits.sigmoid().cpu().numpy(),
@@ -143,7 +135,7 @@ def choose_thresholds(
 
     A pathology without a true pixel gets the default threshold and None.
     """
-    histogram = Histogram.empty(len(PATHOLOGIES))
+    histogram = thresholds.Histogram.empty(len(PATHOLOGIES))
     if train:
         size = radiographs.image_size(valid)
         scores_NKhw = radiographs.arrays(maps, "scores", train)
@@ -153,15 +145,13 @@ def choose_thresholds(
             scores_NKhw.split(16), masks_NB.split(16), present_NK.split(16), strict=True
         ):
             # A score of 0 is above no threshold, so it gives an empty mask.
-            scores_NKHW = upsample(scores, size) * present[:, :, None, None]
-            histogram = histogram + Histogram.of(
+            scores_NKHW = weak_masks.upsample(scores, size) * present[:, :, None, None]
+            histogram = histogram + thresholds.Histogram.of(
                 scores_NKHW, radiographs.unpack_bits(masks, (len(PATHOLOGIES), size, size))
             )
-    thresholds, iou = histogram.best()
+    best, iou = histogram.best()
     return {
-        "thresholds": dict(
-            zip(PATHOLOGIES, np.round(thresholds.tolist(), 2).tolist(), strict=True)
-        ),
+        "thresholds": dict(zip(PATHOLOGIES, np.round(best.tolist(), 2).tolist(), strict=True)),
         "expert_train_iou": {
             name: None if value != value else value
             for name, value in zip(PATHOLOGIES, iou.tolist(), strict=True)

@@ -57,9 +57,8 @@ def run(
                     native_KHW = native_resolution.masks(
                         logits_KSS, thresholds_K, experts.frames[image_id]
                     )
-                    counter.count(
-                        native_KHW[None], experts.masks(image_id, names).to(context.device)[None]
-                    )
+                    expert_KHW = torch.from_numpy(experts.mask_file.masks(image_id, names))
+                    counter.count(native_KHW[None], expert_KHW.to(context.device)[None])
             context.progress(counter.images, len(ids), "images")
     counter.write(out, "counts")
     return {"images": len(ids), "iou": counter.iou()} | (
