@@ -77,10 +77,7 @@ def evaluate(
     if not truth:
         raise UserError(f"{gt}: names no image; expected: at least one")
     if metric == "hit-rate":
-        hits = hit_rate.hits(truth, pred)
-        return _benchmark(
-            "hit_rate", hits.image_ids, hits.hits_IK, list(hits.notes), hits.left_out, seed
-        )
+        return _benchmark("hit_rate", *hit_rate.hits(truth, pred), seed)
     predicted, matched = matching.match_files(truth, chexlocalize.read(pred))
     names, left_out, notes = scored(
         truth.pathologies, predicted.pathologies, truth.path, predicted.path, matched

@@ -6,7 +6,6 @@ The points come from a file of points or from heat maps.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,22 +23,11 @@ from chexseg.pathologies import ALIASES, PATHOLOGIES
 FARTHEST = 2**31
 
 
-@dataclass(frozen=True)
-class Hits:
-    """Hits of every image and pathology.
+def hits(truth: MaskFile, pred: Path) -> tuple[tuple[str, ...], np.ndarray, list[str], LeftOut]:
+    """Return (image ids of `truth`, hits_IK, notes, everything that only one side names).
 
     hits_IK: 1 or 0; NaN if the truth has no pixel, the heat map is missing, or the pathology is
     left out.
-    """
-
-    image_ids: tuple[str, ...]
-    hits_IK: np.ndarray
-    notes: tuple[str, ...]
-    left_out: LeftOut
-
-
-def hits(truth: MaskFile, pred: Path) -> Hits:
-    """Return hits on every image of `truth`, by id, for the pathologies that both sides name.
 
     pred: a directory of heat maps, whose most representative point has the highest score
     (`heat_maps`), or a JSON file of points ``{image id: {pathology: [[x, y], ...]}}``, where one
@@ -54,7 +42,7 @@ def hits(truth: MaskFile, pred: Path) -> Hits:
     given = {matched.renamed.get(image_id, image_id): entry for image_id, entry in given.items()}
     named = {name for entry in given.values() for name in entry}
     names, left_out, notes = scored(truth.pathologies, named, truth.path, pred, matched)
-    image_ids, lacking = sorted(truth), []
+    image_ids, lacking = tuple(sorted(truth)), []
     hits_IK = np.full((len(image_ids), len(PATHOLOGIES)), np.nan)
     for i, image_id in enumerate(image_ids):
         for name, rle in _drawn(truth, image_id, names).items():
@@ -78,7 +66,7 @@ def hits(truth: MaskFile, pred: Path) -> Hits:
             f" ({others[0].name}, ...)"
         )
     notes += left_out.note_unknown_images(pred, truth.path, "ignored")
-    return Hits(tuple(image_ids), hits_IK, tuple(notes), left_out)
+    return image_ids, hits_IK, notes, left_out
 
 
 def covers(rle: dict[str, Any], row: int, column: int) -> bool:

@@ -241,9 +241,12 @@ class _WalkWriter:
                 align_corners=False,
             )
             if self.config.instances:
-                instances_Nhw = instances.instance_map(displacement_N2hw)
                 spread = instances.instance_wise_cams(
-                    maps, boundary_Nhw, instances_Nhw, self.config.foreground, *walk
+                    maps,
+                    boundary_Nhw,
+                    instances.instance_map(displacement_N2hw),
+                    self.config.foreground,
+                    *walk,
                 )
             else:
                 spread = random_walk.propagate(maps, boundary_Nhw, *walk)
