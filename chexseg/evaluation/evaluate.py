@@ -77,10 +77,7 @@ def evaluate(
     if not truth:
         raise UserError(f"{gt}: names no image; expected: at least one")
     if metric == "hit-rate":
-        hits = hit_rate.hits(truth, pred)
-        return _benchmark(
-            "hit_rate", hits.image_ids, hits.hits_IK, list(hits.notes), hits.left_out, seed
-        )
+        return _benchmark("hit_rate", *hit_rate.hits(truth, pred), seed)
     predicted, matched = matching.match_files(truth, chexlocalize.read(pred))
     names, left_out, notes = scored(
         truth.pathologies, predicted.pathologies, truth.path, predicted.path, matched
@@ -89,12 +86,7 @@ def evaluate(
     image_ids = sorted(set(truth) | set(predicted)) if all_images else sorted(truth)
     counts_IK3 = count(truth, predicted, image_ids)
     counts_IK3[:, [name not in names for name in PATHOLOGIES]] = 0
-    if left_out.unknown_images:
-        verb = "counted" if all_images else "ignored"
-        notes.append(
-            f"{pred}: names {len(left_out.unknown_images)} images that {gt} doesn't"
-            f" ({left_out.unknown_images[0]}, ...): {verb}"
-        )
+    notes += left_out.note_unknown_images(pred, gt, "counted" if all_images else "ignored")
     if metric == "pooled":
         iou_K = pooled_iou(counts_IK3, require_expert=True)
         named_K = pooled_iou(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
 ENDINGS = (".pkl", ".npy")
 
 
-def find(directory: Path) -> tuple[dict[tuple[str, str], Path], list[Path]]:
-    """Return ({(image id, pathology): file}, other files) of a directory and its subdirectories.
+def find(directory: Path) -> tuple[dict[str, dict[str, Path]], list[Path]]:
+    """Return ({image id: {pathology: file}}, other files) of a directory and its subdirectories.
 
     The other files are heat maps of observations that are not among the ten pathologies. Raises
     `UserError` if there is no heat map, or if an image and pathology have two.
     """
-    paths: dict[tuple[str, str], Path] = {}
+    paths: dict[str, dict[str, Path]] = defaultdict(dict)
     others = []
     for path in sorted(path for path in directory.rglob("*_map.*") if path.suffix in ENDINGS):
         image_id, _, name = path.stem.removesuffix("_map").rpartition("_")
         name = ALIASES.get(name, name)
         if name not in PATHOLOGIES:
             others.append(path)
-        elif (image_id, name) in paths:
+        elif name in paths[image_id]:
             raise UserError(
-                f"{path}: found a second heat map besides {paths[image_id, name]};"
+                f"{path}: found a second heat map besides {paths[image_id][name]};"
                 " expected: one heat map per image and pathology"
             )
         else:
-            paths[image_id, name] = path
+            paths[image_id][name] = path
     if not paths:
         raise UserError(
             f"{directory}: found no heat map;"
@@ -63,8 +63,10 @@ def read(path: Path) -> np.ndarray:
     try:
         content = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _unpickle(path)
     except Exception as error:  # pickle, torch and NumPy raise any type on a damaged file
-        message = f"{path}: found no heat map ({reason(error)})"
-        raise UserError(f"{message}; expected: a published pickle, or .npy of (h, w)") from None
+        raise UserError(
+            f"{path}: found no heat map ({reason(error)});"
+            " expected: a published pickle, or .npy of (h, w)"
+        ) from None
     scores = np.asarray(content)
     shape = scores.shape
     while scores.ndim > 2 and scores.shape[0] == 1:

@@ -5,8 +5,7 @@ The points come from a file of points or from heat maps.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,22 +23,11 @@ from chexseg.pathologies import ALIASES, PATHOLOGIES
 FARTHEST = 2**31
 
 
-@dataclass(frozen=True)
-class Hits:
-    """Hits of every image and pathology.
+def hits(truth: MaskFile, pred: Path) -> tuple[tuple[str, ...], np.ndarray, list[str], LeftOut]:
+    """Return (image ids of `truth`, hits_IK, notes, everything that only one side names).
 
     hits_IK: 1 or 0; NaN if the truth has no pixel, the heat map is missing, or the pathology is
     left out.
-    """
-
-    image_ids: tuple[str, ...]
-    hits_IK: np.ndarray
-    notes: tuple[str, ...]
-    left_out: LeftOut
-
-
-def hits(truth: MaskFile, pred: Path) -> Hits:
-    """Return hits on every image of `truth`, by id, for the pathologies that both sides name.
 
     pred: a directory of heat maps, whose most representative point has the highest score
     (`heat_maps`), or a JSON file of points ``{image id: {pathology: [[x, y], ...]}}``, where one
@@ -47,7 +35,38 @@ def hits(truth: MaskFile, pred: Path) -> Hits:
     mask without a heat map is left out. Raises `UserError` for an unreadable file, or if `pred` has
     no image or no pathology of `truth`.
     """
-    return _from_maps(truth, pred) if pred.is_dir() else _from_points(truth, pred)
+    are_maps = pred.is_dir()
+    given: Mapping[str, Mapping[str, Any]]  # a file of scores, or a list of points
+    given, others = heat_maps.find(pred) if are_maps else (_points(pred), [])
+    matched = match(truth, given, truth.path, pred)
+    given = {matched.renamed.get(image_id, image_id): entry for image_id, entry in given.items()}
+    named = {name for entry in given.values() for name in entry}
+    names, left_out, notes = scored(truth.pathologies, named, truth.path, pred, matched)
+    image_ids, lacking = tuple(sorted(truth)), []
+    hits_IK = np.full((len(image_ids), len(PATHOLOGIES)), np.nan)
+    for i, image_id in enumerate(image_ids):
+        for name, rle in _drawn(truth, image_id, names).items():
+            source, size = given.get(image_id, {}).get(name, []), truth.size(image_id)
+            if not source:
+                lacking.append(f"{image_id}: {name}")
+            if are_maps and not source:
+                continue
+            if are_maps:
+                pixels = [heat_maps.most_representative_point(heat_maps.read(source), size)]
+            else:
+                pixels = [_pixel(x, y, size, f"{pred}: {image_id}: {name}") for x, y in source]
+            hits_IK[i, PATHOLOGIES.index(name)] = any(covers(rle, *pixel) for pixel in pixels)
+    if lacking and are_maps:
+        notes.append(f"{pred}: {len(lacking)} masks have no heat map ({lacking[0]}, ...): left out")
+    elif lacking:
+        notes.append(f"{pred}: {len(lacking)} masks have no point: counted as misses")
+    if others:
+        notes.append(
+            f"{pred}: {len(others)} files belong to none of the ten pathologies"
+            f" ({others[0].name}, ...)"
+        )
+    notes += left_out.note_unknown_images(pred, truth.path, "ignored")
+    return image_ids, hits_IK, notes, left_out
 
 
 def covers(rle: dict[str, Any], row: int, column: int) -> bool:
@@ -68,68 +87,6 @@ def _drawn(truth: MaskFile, image_id: str, names: Collection[str]) -> dict[str, 
     """Return pathology -> mask for the named pathologies of which the image has a pixel."""
     masks = {name: truth.runs(image_id, name) for name in truth[image_id] if name in names}
     return {name: rle for name, rle in masks.items() if rle and _run_lengths(rle)[1::2].any()}
-
-
-def _from_maps(truth: MaskFile, directory: Path) -> Hits:
-    paths, others = heat_maps.find(directory)
-    matched = match(truth, (image_id for image_id, _ in paths), truth.path, directory)
-    paths = {
-        (matched.renamed.get(image_id, image_id), name): path
-        for (image_id, name), path in paths.items()
-    }
-    names, left_out, notes = scored(
-        truth.pathologies, {name for _, name in paths}, truth.path, directory, matched
-    )
-    image_ids, lacking = sorted(truth), []
-    hits_IK = np.full((len(image_ids), len(PATHOLOGIES)), np.nan)
-    for i, image_id in enumerate(image_ids):
-        for name, rle in _drawn(truth, image_id, names).items():
-            if (image_id, name) not in paths:
-                lacking.append(f"{image_id}: {name}")
-                continue
-            scores_hw = heat_maps.read(paths[image_id, name])
-            point = heat_maps.most_representative_point(scores_hw, truth.size(image_id))
-            hits_IK[i, PATHOLOGIES.index(name)] = covers(rle, *point)
-    if lacking:
-        notes.append(
-            f"{directory}: {len(lacking)} masks have no heat map ({lacking[0]}, ...): left out"
-        )
-    if others:
-        notes.append(
-            f"{directory}: {len(others)} files belong to none of the ten pathologies"
-            f" ({others[0].name}, ...)"
-        )
-    notes += _unknown(directory, left_out, truth)
-    return Hits(tuple(image_ids), hits_IK, tuple(notes), left_out)
-
-
-def _from_points(truth: MaskFile, path: Path) -> Hits:
-    points = _points(path)
-    matched = match(truth, points, truth.path, path)
-    points = {matched.renamed.get(image_id, image_id): entry for image_id, entry in points.items()}
-    named = {name for entry in points.values() for name in entry}
-    names, left_out, notes = scored(truth.pathologies, named, truth.path, path, matched)
-    image_ids, missed = sorted(truth), 0
-    hits_IK = np.full((len(image_ids), len(PATHOLOGIES)), np.nan)
-    for i, image_id in enumerate(image_ids):
-        for name, rle in _drawn(truth, image_id, names).items():
-            given = points.get(image_id, {}).get(name, [])
-            missed += not given
-            pixels = [
-                _pixel(x, y, truth.size(image_id), f"{path}: {image_id}: {name}") for x, y in given
-            ]
-            hits_IK[i, PATHOLOGIES.index(name)] = any(covers(rle, *pixel) for pixel in pixels)
-    notes += [f"{path}: {missed} masks have no point: counted as misses"] if missed else []
-    return Hits(tuple(image_ids), hits_IK, (*notes, *_unknown(path, left_out, truth)), left_out)
-
-
-def _unknown(pred: Path, left_out: LeftOut, truth: MaskFile) -> list[str]:
-    images = left_out.unknown_images
-    if not images:
-        return []
-    return [
-        f"{pred}: names {len(images)} images that {truth.path} doesn't ({images[0]}, ...): ignored"
-    ]
 
 
 def _points(path: Path) -> dict[str, dict[str, list[Any]]]:

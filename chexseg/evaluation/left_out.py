@@ -28,6 +28,12 @@ class LeftOut:
         """Return the fields as plain JSON."""
         return {name: list(values) for name, values in asdict(self).items()}
 
+    def note_unknown_images(self, pred: object, truth: object, treatment: str) -> list[str]:
+        """Return a note on images that only the predictions name, if there are any."""
+        images = self.unknown_images
+        note = f"{pred}: names {len(images)} images that {truth} doesn't"
+        return [f"{note} ({images[0]}, ...): {treatment}"] if images else []
+
 
 def scored(
     true_names: Iterable[str],

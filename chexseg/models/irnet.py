@@ -42,12 +42,10 @@ class BoundaryBranch(nn.Module):
 
     def forward(self, stages: list[Tensor]) -> Tensor:
         reduced = [
-            reduction(features) for reduction, features in zip(self.reductions, stages, strict=True)
+            _resized(reduction(features), like=stages[0])
+            for reduction, features in zip(self.reductions, stages, strict=True)
         ]
-        logits_N1hw: Tensor = self.head(
-            torch.cat([_resized(features, like=stages[0]) for features in reduced], dim=1)
-        )
-        return logits_N1hw[:, 0]
+        return cast(Tensor, self.head(torch.cat(reduced, dim=1)))[:, 0]
 
 
 class DisplacementBranch(nn.Module):

@@ -72,8 +72,9 @@ class MoCo(nn.Module):
         super().__init__()
         self.temperature = temperature
         self.query = query
-        average = get_ema_multi_avg_fn(momentum)
-        self.key = AveragedModel(query, multi_avg_fn=average, use_buffers=True)
+        self.key = AveragedModel(
+            query, multi_avg_fn=get_ema_multi_avg_fn(momentum), use_buffers=True
+        )
         self.key.requires_grad_(False)
         self.register_buffer("queue_QD", F.normalize(torch.randn(queue, DIMENSION), dim=1))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))

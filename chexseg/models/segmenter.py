@@ -61,8 +61,10 @@ def describe(weights: Path) -> dict[str, Any]:
         or len(thresholds) != len(names)
         or not all(map(_is_score, thresholds))
     ):
-        expected = f"{len(names)} numbers from 0 to 1, one for each of the pathologies"
-        raise DamagedArtifactError(f"{path}: thresholds: found {thresholds!r}; expected {expected}")
+        raise DamagedArtifactError(
+            f"{path}: thresholds: found {thresholds!r};"
+            f" expected {len(names)} numbers from 0 to 1, one for each of the pathologies"
+        )
     if not isinstance(architecture, str) or not isinstance(init, str):
         raise DamagedArtifactError(
             f"{path}: architecture, init: found {architecture!r}, {init!r}; expected two names"

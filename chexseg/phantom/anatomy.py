@@ -152,7 +152,6 @@ def _mediastinum_outline(
     normal = random.uniform(0.85, 1.25) + 0.08 * anteroposterior
     knob = random.uniform(0.18, 0.23)
     growth = random.uniform(0.055, 0.13)
-    stretch = right_dome / 1.65
     right = [
         (-0.10, -0.2),
         (-0.12, 0.1),
@@ -175,7 +174,7 @@ def _mediastinum_outline(
             * np.interp(points[:, 1], [0.05, 0.3, 0.85, 1.3], [0.0, 1.0, 0.9, 0.0])
         )
     points[:, 0] += twist
-    points[:, 1] *= np.where(points[:, 1] > 0, stretch, 1)
+    points[:, 1] *= np.where(points[:, 1] > 0, right_dome / 1.65, 1)
     return spline(points, closed=True, steps=5)
 
 
@@ -197,8 +196,7 @@ def _soft_tissue(
         (1.75 + 2.4 * spread, 1.6), (1.45 + 2.4 * spread, 1.6), (1.36 + 1.5 * spread, 1.0),
         (wall + 0.06, 0.78), (wall, 1.1), (wall, 1.6), (wall + 0.02, 2.2), (wall + 0.06, 3.5),
     ]  # fmt: skip
-    right = np.array(half) * (-1, 1)
-    outline = spline(np.concatenate([np.array(half), right[::-1]]), closed=True, steps=5)
+    outline = spline(half + [(-x, y) for x, y in reversed(half)], closed=True, steps=5)
 
     def thickness(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         trunk = 0.66 + 0.26 * np.sqrt(np.clip(1 - (x / 1.3) ** 2, 0, 1)) + fat
@@ -240,7 +238,7 @@ def _airways_and_stomach(
         ribbon(spline([(x, y - 0.02), (x + s * 0.1, y + 0.09), (x + s * 0.26, y + reach)]), 0.06)
         for s, reach in ((-1, 0.22), (1, 0.16))
     ]
-    polygons, greys = [*bronchi, trachea], [0.3, 0.3, 0.5]
+    parts = [(bronchi[0], 0.3), (bronchi[1], 0.3), (trachea, 0.5)]
     bubble_seen, gas_seen = random.random() < 0.6, random.random() < 0.4
     radius, bubble_x = random.uniform(0.1, 0.2), random.uniform(0.38, 0.6)
     darkness = random.uniform(0.55, 1.0)
@@ -248,14 +246,12 @@ def _airways_and_stomach(
         (-1.0, 0.55), (-0.75, 0.15), (0.0, 0.0), (0.75, 0.15), (1.1, 0.6), (0.6, 0.95), (-0.4, 1.0),
     ])  # fmt: skip
     if bubble_seen:
-        polygons.append(
-            spline(bubble * (1.3 * radius, 1.1 * radius) + (bubble_x, domes["left"] + 0.09), True)
-        )
-        greys.append(darkness)
+        place = (bubble_x, domes["left"] + 0.09)
+        parts.append((spline(bubble * (1.3 * radius, 1.1 * radius) + place, True), darkness))
     if gas_seen:
-        polygons += [
-            spline(bubble * 0.1 + random.uniform((0.1, 2.25), (0.9, 2.6)), True, 4)
+        parts += [
+            (spline(bubble * 0.1 + random.uniform((0.1, 2.25), (0.9, 2.6)), True, 4), 0.4)
             for _ in range(5)
         ]
-        greys += [0.4] * 5
-    return 0.28 * canvas.fill(polygons, greys, blur=0.018)
+    outlines, greys = zip(*parts, strict=True)
+    return 0.28 * canvas.fill(outlines, greys, blur=0.018)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -99,14 +100,12 @@ class Canvas:
         )
         image = Image.new("L", (round(self.width * zoom), round(self.height * zoom)))
         draw = ImageDraw.Draw(image)
-        corners = ((self.pixels(np.concatenate(polygons)) + 0.5) * zoom - 0.5).ravel().tolist()
-        first = 0
+        corners = iter(((self.pixels(np.concatenate(polygons)) + 0.5) * zoom - 0.5).flat)
         for polygon_P2, value in zip(
             polygons, values if values is not None else [1.0] * len(polygons), strict=True
         ):
-            last = first + 2 * len(polygon_P2)
-            draw.polygon(corners[first:last], fill=round(255 * float(value)))
-            first = last
+            points = list(islice(corners, 2 * len(polygon_P2)))
+            draw.polygon(points, fill=round(255 * float(value)))
         if zoom == 2.0:
             image = image.reduce(2)
         if blur_pixels > 0.3:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -77,11 +78,6 @@ class ImageSpec:
     labels: Mapping[str, float | None]
     seed: int
 
-    @property
-    def image_id(self) -> str:
-        """The path below the split, joined by underscores, without its suffix."""
-        return self.path.split("/", 1)[1].removesuffix(".jpg").replace("/", "_")
-
 
 def image_specs(split: str, seed: int, prevalence: float | None = None) -> Iterator[ImageSpec]:
     """Yield the images of a split, endlessly and always in the same order."""
@@ -91,50 +87,33 @@ def image_specs(split: str, seed: int, prevalence: float | None = None) -> Itera
         random = np.random.default_rng(derive(seed, split, "patient", index))
         sex = "Female" if random.random() < 0.41 else "Male"
         age = int(np.clip(random.normal(61, 17), 18, 90))
-        studies = int(
-            random.choice((1, 2, 3), p=(0.72, 0.2, 0.08) if split == "train" else (1, 0, 0))
-        )
-        for study in range(1, studies + 1):
-            yield from _study(split, seed, prevalence, index, study, number, sex, age)
-
-
-def _study(
-    split: str,
-    seed: int,
-    prevalence: float | None,
-    patient: int,
-    study: int,
-    number: int,
-    sex: str,
-    age: int,
-) -> Iterator[ImageSpec]:
-    """Yield the views of one study, all with its findings and its labels."""
-    random = np.random.default_rng(derive(seed, split, "study", patient, study))
-    findings = draw_findings(random, split, prevalence)
-    labels: Mapping[str, float | None] = {
-        name: float(present) for name, present in truth(findings).items()
-    }
-    if split == "train":
-        labels = read_report(random, truth(findings))
-    portable = random.random() < (0.92 if "Support Devices" in findings else 0.65)
-    second, side_view = random.random(2)
-    views = [("Frontal", "AP" if portable else "PA")]
-    if split == "train" and not portable and side_view < 0.2:
-        views.append(("Lateral", ""))
-    elif second < 0.15:
-        views.append(("Frontal", views[0][1]))
-    for view, (direction, projection) in enumerate(views, 1):
-        path = f"{split}/patient{number:05d}/study{study}/view{view}_{direction.lower()}.jpg"
-        yield ImageSpec(
-            path,
-            sex,
-            age,
-            direction,
-            projection,
-            findings,
-            labels,
-            derive(seed, split, "film", patient, study, view),
-        )
+        studies = random.choice((1, 2, 3), p=(0.72, 0.2, 0.08) if split == "train" else (1, 0, 0))
+        for study in range(1, int(studies) + 1):
+            random = np.random.default_rng(derive(seed, split, "study", index, study))
+            findings = draw_findings(random, split, prevalence)
+            labels: Mapping[str, float | None] = {
+                name: float(present) for name, present in truth(findings).items()
+            }
+            if split == "train":
+                labels = read_report(random, truth(findings))
+            portable = random.random() < (0.92 if "Support Devices" in findings else 0.65)
+            second, side_view = random.random(2)
+            views = [("Frontal", "AP" if portable else "PA")]
+            if split == "train" and not portable and side_view < 0.2:
+                views.append(("Lateral", ""))
+            elif second < 0.15:
+                views *= 2
+            for view, (direction, projection) in enumerate(views, 1):
+                yield ImageSpec(
+                    f"{split}/patient{number:05d}/study{study}/view{view}_{direction.lower()}.jpg",
+                    sex,
+                    age,
+                    direction,
+                    projection,
+                    findings,
+                    labels,
+                    derive(seed, split, "film", index, study, view),
+                )
 
 
 def draw(image: ImageSpec, size: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -166,7 +145,7 @@ def write(
                 f"{target}: already exists; expected a directory without a data set"
                 " (nothing is overwritten)"
             )
-    masks: dict[str, _PackedMasks] = {name: _PackedMasks() for name in chexlocalize.FILES}
+    runs: dict[str, dict[str, Any]] = {name: {} for name in chexlocalize.FILES}
     total, done = config.train + config.valid + config.test, 0
     try:
         (root / "CheXlocalize").mkdir(parents=True)
@@ -184,46 +163,25 @@ def write(
                     path = root / FOLDER / image.path
                     path.parent.mkdir(parents=True, exist_ok=True)
                     Image.fromarray(pixels_HW).save(path, "JPEG", quality=90)
-                    table.writerow(_row(image))
+                    table.writerow([
+                        f"{FOLDER}/{image.path}", image.sex, image.age, image.view,
+                        image.projection, *map(image.labels.get, OBSERVATIONS),
+                    ])  # fmt: skip
+                    image_id = image.path.split("/", 1)[1].removesuffix(".jpg").replace("/", "_")
                     if split == "test" or (
                         split == "valid" and any(mask_HW.any() for mask_HW in image_masks.values())
                     ):
-                        masks[split].add(image.image_id, image_masks)
+                        runs[split][image_id] = _encode(image_masks)
                     if split == "test":
                         reader = np.random.default_rng(derive(image.seed, "reader"))
-                        masks["radiologists"].add(image.image_id, read_masks(reader, image_masks))
+                        runs["radiologists"][image_id] = _encode(read_masks(reader, image_masks))
                     done += 1
                     progress(done, total)
         for name, mask_file in chexlocalize.FILES.items():
-            chexlocalize.write(root / mask_file, masks[name])
+            chexlocalize.write_runs(root / mask_file, runs[name])
     except OSError as error:
         raise UserError(f"{error.filename or root}: cannot be written ({error.strerror})") from None
 
 
-def _row(image: ImageSpec) -> list[str | int]:
-    labels = ["" if value is None else str(value) for value in map(image.labels.get, OBSERVATIONS)]
-    return [f"{FOLDER}/{image.path}", image.sex, image.age, image.view, image.projection, *labels]
-
-
-class _PackedMasks(Mapping[str, dict[str, np.ndarray]]):
-    """Masks of many images, bit-packed in memory and unpacked one image at a time."""
-
-    def __init__(self) -> None:
-        self._packed: dict[str, dict[str, tuple[np.ndarray, tuple[int, int]]]] = {}
-
-    def add(self, image_id: str, masks: Mapping[str, np.ndarray]) -> None:
-        self._packed[image_id] = {
-            name: (np.packbits(mask_HW), mask_HW.shape) for name, mask_HW in masks.items()
-        }
-
-    def __getitem__(self, image_id: str) -> dict[str, np.ndarray]:
-        return {
-            name: np.unpackbits(bits, count=height * width).reshape(height, width).astype(bool)
-            for name, (bits, (height, width)) in self._packed[image_id].items()
-        }
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._packed)
-
-    def __len__(self) -> int:
-        return len(self._packed)
+def _encode(masks: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return {name: chexlocalize.encode(mask_HW) for name, mask_HW in masks.items()}

@@ -28,7 +28,7 @@ def support_devices(chest: Anatomy) -> tuple[np.ndarray, np.ndarray]:
         if name in chosen
         for part in DEVICES[name](chest, chest.generator("Support Devices", name))
     ]
-    outlines, densities = [outline for outline, _ in parts], [density for _, density in parts]
+    outlines, densities = zip(*parts, strict=True)
     layer_HW = chest.canvas.fill(outlines, densities, blur=0.005)
     return layer_HW, layer_HW > 0.05
 
@@ -41,14 +41,15 @@ def central_line(chest: Anatomy, random: np.random.Generator) -> list[Part]:
     """Draw a line from the neck or below a clavicle to the lower superior vena cava."""
     x, y = chest.carina
     tip = (x - 0.1 + random.normal(0, 0.015), y + random.uniform(0.05, 0.4))
-    start = random.choice(3)
-    if start == 0:  # right internal jugular
-        path = [(-0.42, -0.5), (-0.3, -0.15), (-0.2, 0.12), (-0.13, 0.4), tip]
-    elif start == 1:  # right subclavian or arm
-        path = [(-1.6, 0.65), (-1.25, 0.3), (-0.8, 0.2), (-0.4, 0.22), (-0.16, 0.36), tip]
-    else:  # left subclavian, across the midline
-        path = [(1.3, 0.35), (0.8, 0.2), (0.4, 0.2), (0.1, 0.36), (-0.1, 0.5), tip]
-    return [_wire(path, 0.02, random.uniform(0.2, 0.34))]
+    paths = (
+        # right internal jugular
+        [(-0.42, -0.5), (-0.3, -0.15), (-0.2, 0.12), (-0.13, 0.4), tip],
+        # right subclavian or arm
+        [(-1.6, 0.65), (-1.25, 0.3), (-0.8, 0.2), (-0.4, 0.22), (-0.16, 0.36), tip],
+        # left subclavian, across the midline
+        [(1.3, 0.35), (0.8, 0.2), (0.4, 0.2), (0.1, 0.36), (-0.1, 0.5), tip],
+    )
+    return [_wire(paths[random.choice(3)], 0.02, random.uniform(0.2, 0.34))]
 
 
 def endotracheal_tube(chest: Anatomy, random: np.random.Generator) -> list[Part]:
@@ -110,8 +111,7 @@ def pacemaker(chest: Anatomy, random: np.random.Generator) -> list[Part]:
             (-0.12 + shift, 0.6),
             (-0.13 + shift, 0.72 * bottom),
         ]
-        path = [tuple(centre - (side * 0.05, 0.12)), *vein, tip]
-        leads.append(_wire(path, 0.018, 0.34))
+        leads.append(_wire([tuple(centre - (side * 0.05, 0.12)), *vein, tip], 0.018, 0.34))
     return [*leads, (case, 0.55)]
 
 

@@ -50,8 +50,7 @@ def haze(chest: Anatomy) -> Lesion:
 
 
 def _patch(chest: Anatomy, random: np.random.Generator) -> np.ndarray:
-    centre, radii = _zone(chest, random)
-    return blob(random, centre, radii, 0.22)
+    return blob(random, *_zone(chest, random), 0.22)
 
 
 def _zone(
@@ -101,10 +100,9 @@ def edema(chest: Anatomy) -> Lesion:
         )
         return smoothstep((1.15 - distance) / 0.6)
 
-    shape_HW = chest.canvas.field(wings)
     strength = random.uniform(0.2, 0.48)
     texture_HW = 1 + 0.22 * chest.canvas.noise(random, 0.09)
-    return _lesion(chest, shape_HW, strength, texture_HW, level=0.35)
+    return _lesion(chest, chest.canvas.field(wings), strength, texture_HW, level=0.35)
 
 
 def lung_lesion(chest: Anatomy) -> Lesion:
@@ -128,21 +126,17 @@ def lung_lesion(chest: Anatomy) -> Lesion:
         blob(chest.generator("Lung Lesion", str(i)), centres[i], radii[i], 0.1)
         for i in np.flatnonzero(seen)[:count]
     ]
-    shape_HW = chest.canvas.fill(nodules, blur=0.016)
-    return _lesion(chest, shape_HW, strength, level=0.35)
+    return _lesion(chest, chest.canvas.fill(nodules, blur=0.016), strength, level=0.35)
 
 
 def atelectasis(chest: Anatomy) -> Lesion:
     """Draw plate-like bands above the diaphragm, or the collapsed base of one lung."""
     random = chest.generator("Atelectasis")
-    both = random.random() < 0.35
-    sides = list(SIDES) if both else [random.choice(list(SIDES))]
     bands = []
-    for side in sides:
-        base = chest.domes[side]
+    for side in SIDES if random.random() < 0.35 else [random.choice(list(SIDES))]:
         for _ in range(random.integers(1, 3)):
             width, thickness = random.uniform(0.45, 0.68), random.uniform(0.06, 0.13)
-            y = base - random.uniform(0.08, 0.36)
+            y = chest.domes[side] - random.uniform(0.08, 0.36)
             x = float(cage(y)) - random.uniform(0.18, 0.4)  # beside even a large heart
             tilt = np.deg2rad(random.normal(0, 14))
             t = np.linspace(-1, 1, 13)
@@ -205,8 +199,7 @@ def pneumothorax(chest: Anatomy) -> tuple[Lesion, np.ndarray]:
     # No pleural line is visible where the lung still touches the wall.
     line = ribbon(collapsed, np.where(retreat > 0.03, 0.014, 0.0))
     pleura_HW = chest.canvas.fill([line], blur=0.003) * chest.visible_lung
-    mask_HW = free_HW * chest.visible_lung > 0.4
-    return Lesion(free_HW, mask_HW), pleura_HW
+    return Lesion(free_HW, free_HW * chest.visible_lung > 0.4), pleura_HW
 
 
 #: Lesions that displace air, by pathology.

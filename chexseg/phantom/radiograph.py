@@ -117,8 +117,7 @@ def _expose(
     floor, ceiling = (1 / (1 + np.exp(-contrast * (end - 0.5))) for end in (-0.12, 1.08))
     film = (250 * (curve - floor) / (ceiling - floor)).astype(np.float32)
     grey = film[np.clip((exposed + 0.5) * 2047.5, 0, 4095).astype(np.int16)]
-    grain = random.standard_normal((height, width), dtype=np.float32)
-    grain *= random.uniform(1.5, 4.0)
+    grain = random.standard_normal((height, width), dtype=np.float32) * random.uniform(1.5, 4.0)
     grey += 0.8 * grain
     grey[1:] += 0.6 * grain[:-1]
     if random.random() < 0.7:
@@ -176,27 +175,18 @@ def lateral(seed: int, height: int, width: int) -> np.ndarray:
         [(-0.1, 0.85), (-0.05, 0.5), (0.2, 0.42), (0.42, 0.6), (0.5, 1.0), (0.52, dome + 0.2)]
     )
     air_HW *= 1 - 0.25 * canvas.fill([ribbon(arch, 0.22)], blur=0.03)
-    bones, greys = [], []
+    bones = []  # outline_P2 and grey
     for number in range(14):
         y = 0.1 + 0.17 * number
         x = 0.55 + 0.2 * np.sin(np.pi * np.clip(y / 2.2, 0, 1))
-        bones.append(
-            spline(
-                np.array([(-1, -1), (1, -1), (0.9, 0), (1, 1), (-1, 1), (-0.9, 0)]) * (0.1, 0.068)
-                + (x, y),
-                True,
-                3,
-            )
-        )
-        greys.append(0.8)
-        fall = spline([(x + 0.1, y), (x + 0.3, y + 0.1), (x - 0.2, y + 0.5), (x - 0.9, y + 0.85)])
+        corners = np.array([(-1, -1), (1, -1), (0.9, 0), (1, 1), (-1, 1), (-0.9, 0)])
+        bones.append((spline(corners * (0.1, 0.068) + (x, y), True, 3), 0.8))
         if number < 7:
-            bones.append(ribbon(fall, 0.05))
-            greys.append(0.35)
-    bones.append(ribbon(spline([(-0.5, 0.25), (-0.72, 0.6), (-0.84, 1.1)]), 0.06))
-    greys.append(0.9)
-    attenuation_HW += 0.2 * canvas.fill(bones, greys, blur=0.012)
-    attenuation_HW -= 0.14 * canvas.fill(
-        [ribbon(spline([(0.05, -0.8), (0.1, 0.2), (0.18, 0.75)]), 0.1)], blur=0.016
-    )
+            fall = [(x + 0.1, y), (x + 0.3, y + 0.1), (x - 0.2, y + 0.5), (x - 0.9, y + 0.85)]
+            bones.append((ribbon(spline(fall), 0.05), 0.35))
+    bones.append((ribbon(spline([(-0.5, 0.25), (-0.72, 0.6), (-0.84, 1.1)]), 0.06), 0.9))
+    outlines, greys = zip(*bones, strict=True)
+    attenuation_HW += 0.2 * canvas.fill(outlines, greys, blur=0.012)
+    trachea = ribbon(spline([(0.05, -0.8), (0.1, 0.2), (0.18, 0.75)]), 0.1)
+    attenuation_HW -= 0.14 * canvas.fill([trachea], blur=0.016)
     return _expose(seed, attenuation_HW - 0.5 * air_HW, False)[0]

@@ -91,12 +91,11 @@ def bones(
         [*vertebrae, *back[0]], [*greys, *back[1]], blur=0.009
     )
     anterior_grey = random.uniform(0.4, 0.7)
-    layer += 0.155 * canvas.fill(
+    return layer + 0.155 * canvas.fill(
         [*shoulders, *front[0], *collar[0]],
         [0.36, 0.9, 1.0, 1.0] * 2 + [anterior_grey * grey for grey in front[1]] + collar[1],
         blur=0.009,
     )
-    return layer
 
 
 def _hollow(paths: list[np.ndarray], width: float) -> tuple[list[np.ndarray], list[float]]:

@@ -11,6 +11,9 @@ from pathlib import Path
 from chexseg.data import dicom, images, strict_json
 from chexseg.errors import UserError
 
+#: The end of an image's path in CheXpert, without its suffix.
+_CHEXPERT = re.compile(r"(^|/)patient\d+/study\d+/view[^/]*$")
+
 
 def find(paths: Iterable[Path]) -> tuple[dict[str, Path], list[Path]]:
     """Return ({image id: file}, sorted by id; files left out) for files and directory trees.
@@ -68,7 +71,7 @@ def image_ids(paths: Iterable[str]) -> dict[str, str]:
     for path, part in parts.items():
         if counts[part] > 1:
             parts[path] = (*part[:-1], Path(path).name.replace(".", "_"))
-    depth = {path: 3 if _is_chexpert(part) else 1 for path, part in parts.items()}
+    depth = {path: 3 if _CHEXPERT.search("/".join(part)) else 1 for path, part in parts.items()}
     while True:
         ids = {path: "_".join(part[-depth[path] :]) for path, part in parts.items()}
         shared = Counter(ids.values())
@@ -101,10 +104,6 @@ def _parts(path: str) -> tuple[str, ...]:
     file = Path(path)
     name = file.stem if file.suffix.lower() in images.ENDINGS else file.name
     return (*file.parent.parts[1:], name)
-
-
-def _is_chexpert(parts: tuple[str, ...]) -> bool:
-    return re.search(r"(^|/)patient\d+/study\d+/view[^/]*$", "/".join(parts)) is not None
 
 
 def check(files: Mapping[str, Path], progress: Callable[[int], None]) -> None:

@@ -8,8 +8,8 @@ competition tasks on `valid`. A set too large for memory is streamed by Ray Data
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +23,24 @@ from chexseg.data.sampling import radiograph_samplers
 from chexseg.models import classifier, encoders, losses
 from chexseg.pathologies import COMPETITION, OBSERVATIONS
 from chexseg.seeds import derive
-from chexseg.stages.api import StageContext
-from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS
-from chexseg.stages.configs import ClassifyConfig
-from chexseg.stages.training import checkpoint, ray_train
-from chexseg.stages.training.step_timer import StepTimer
+from chexseg.stages import api, artifacts, configs
+from chexseg.stages.training import checkpoint, ray_train, step_timer
 
 
 def run(
-    config: ClassifyConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.ClassifyConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Run the stage. `inputs`: ``train`` and ``valid``, both ingested."""
-    return ray_train.train_once(train, config, inputs, out, CLASSIFIER_WEIGHTS, context)
+    return ray_train.train_once(train, config, inputs, out, artifacts.CLASSIFIER_WEIGHTS, context)
 
 
-def build(config: ClassifyConfig) -> classifier.Classifier:
+def build(config: configs.ClassifyConfig) -> classifier.Classifier:
     """Return the untrained network. Raises `UserError` for an unknown architecture."""
     return classifier.build(config.architecture)
 
 
 def train(
-    config: ClassifyConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.ClassifyConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Train, or resume an interrupted training; on a CPU with bit-identical weights."""
     context.prepare()
@@ -77,12 +74,11 @@ def train(
         "weights": {},
     }
     source.skip(progress["step"] * config.batch_size)
-    saved_at, timer = time.monotonic(), StepTimer()
-    while progress["step"] < steps:
-        progress["step"] += 1
-        step = progress["step"]
-        # Some encoders draw random numbers in training; a seed per step makes resumed runs equal.
-        torch.manual_seed(derive(config.seed, "classifier", step))
+    timer = step_timer.StepTimer()
+    seed = partial(derive, config.seed, "classifier")
+    for step in checkpoint.remaining_steps(
+        out, model, optimizer, progress, steps, context.checkpoint_seconds, seed
+    ):
         model.train()
         batch = timer.wait(lambda: source.take(config.batch_size))
         with autocast(config.precision, context.device):
@@ -97,8 +93,7 @@ def train(
         )
         note = {"loss": progress["loss"], **timer.finish_step()}
         context.progress(step * config.batch_size, steps * config.batch_size, "images", note)
-        at_checkpoint = step % config.checkpoint_every == 0 or step == steps
-        if at_checkpoint:
+        if step % config.checkpoint_every == 0 or step == steps:
             scores = auroc(
                 probabilities(config, model, valid_pixels_NHW, context.device), valid_labels_NL
             )
@@ -112,14 +107,15 @@ def train(
                     "loss": progress["loss"],
                 }
                 progress["weights"] = copy.deepcopy(model.state_dict())
-        if at_checkpoint or time.monotonic() - saved_at > context.checkpoint_seconds:
             checkpoint.save(out, model, optimizer, **progress)
-            saved_at = time.monotonic()
     if "step" not in progress["best"]:
         raise RuntimeError("no checkpoint has finite outputs; hint: lower the learning rate")
     model.load_state_dict(progress["weights"])
     encoders.save(
-        model, out / CLASSIFIER_WEIGHTS, architecture=config.architecture, observations=OBSERVATIONS
+        model,
+        out / artifacts.CLASSIFIER_WEIGHTS,
+        architecture=config.architecture,
+        observations=OBSERVATIONS,
     )
     return {**progress["best"], "steps": steps, "images": len(table)}
 
@@ -132,7 +128,7 @@ def autocast(precision: str, device: str) -> torch.autocast:
 
 
 def probabilities(
-    config: ClassifyConfig, model: classifier.Classifier, pixels_NHW: Tensor, device: str
+    config: configs.ClassifyConfig, model: classifier.Classifier, pixels_NHW: Tensor, device: str
 ) -> np.ndarray:
     """Return float32 probabilities_NL of the observations."""
     model.eval()

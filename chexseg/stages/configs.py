@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from chexseg.data import chexpert
 from chexseg.errors import UserError, nearest
@@ -125,30 +125,25 @@ class MoCoConfig(StageConfig):
 ENCODER_KINDS = {"moco-cxr": "moco", "chexpert": "chexpert", "imagenet": "imagenet"}
 
 
-class ImportedConfig(StageConfig):
-    """An encoder imported by `chexseg encoder import`."""
-
-    #: A key of `ENCODER_KINDS`.
-    kind: str
-    #: An encoder of segmentation-models-pytorch.
-    architecture: str
-    #: Digest of the weights, not of the file they came in (models.checkpoint_import).
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-
-    @field_validator("kind")
-    @classmethod
-    def _check_kind(cls, value: str) -> str:
-        check_encoder_kind(value)
-        return value
-
-
-def check_encoder_kind(kind: str) -> None:
-    """Raise `UserError` for an unknown kind of published encoder."""
+def check_encoder_kind(kind: str) -> str:
+    """Return a kind of published encoder. Raises `UserError` if it is unknown."""
     if kind not in ENCODER_KINDS:
         raise UserError(
             f"--kind: found {kind!r}{nearest(kind, ENCODER_KINDS)};"
             f" allowed: {', '.join(ENCODER_KINDS)}"
         )
+    return kind
+
+
+class ImportedConfig(StageConfig):
+    """An encoder imported by `chexseg encoder import`."""
+
+    #: A key of `ENCODER_KINDS`.
+    kind: Annotated[str, AfterValidator(check_encoder_kind)]
+    #: An encoder of segmentation-models-pytorch.
+    architecture: str
+    #: Digest of the weights, not of the file they came in (models.checkpoint_import).
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 def import_command(kind: str, architecture: str) -> str:

@@ -18,13 +18,11 @@ from chexseg.data import radiographs, ray_data, shards
 from chexseg.data.sampling import splits
 from chexseg.errors import DamagedArtifactError
 from chexseg.models import encoders, segmenter
-from chexseg.stages.api import StageContext
-from chexseg.stages.configs import DistilConfig
-from chexseg.stages.score import load_segmenter
+from chexseg.stages import api, configs, score
 
 
 def run(
-    config: DistilConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.DistilConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Run the stage. `inputs`: ``train``, ingested, and ``teacher``, a fitted segmenter."""
     table = radiographs.index(inputs["train"])
@@ -83,11 +81,11 @@ class _LogitsWriter:
     """
 
     def __init__(
-        self, teacher: str, ranks: Mapping[str, int], of: int, out: str, context: StageContext
+        self, teacher: str, ranks: Mapping[str, int], of: int, out: str, context: api.StageContext
     ):
         context.prepare()
         self.device, self.ranks, self.of, self.out = context.device, dict(ranks), of, Path(out)
-        self.model, self.description = load_segmenter(Path(teacher), self.device)
+        self.model, self.description = score.load_segmenter(Path(teacher), self.device)
 
     def __call__(self, path: str) -> dict[str, Any]:
         # Compressing 128 KB takes as long as the GPU's work on an image, so both run in parallel.
@@ -99,17 +97,14 @@ class _LogitsWriter:
 
     def logits(self, path: str) -> Iterator[pa.Table]:
         """Yield tables of logits and ranks, one batch of a shard's images at a time."""
-        metadata = {
-            "kind": "teacher",
-            "pathologies": self.description["pathologies"],
-            "of": self.of,
-        }
         for ids, pixels_NHW in radiographs.shard_pixels(path, self.ranks.keys(), 16):
             images_NCHW = encoders.prepare(pixels_NHW.to(self.device), self.description["init"])
             with torch.inference_mode():
                 logits_NKhw = segmenter.stride4_logits(self.model, images_NCHW).half().cpu()
-            scalars: dict[str, list[Any]] = {
-                "image_id": ids,
-                "rank": [self.ranks[image_id] for image_id in ids],
-            }
-            yield shards.table(scalars, {"logits": logits_NKhw.numpy()}, **metadata)
+            yield shards.table(
+                {"image_id": ids, "rank": [self.ranks[image_id] for image_id in ids]},
+                {"logits": logits_NKhw.numpy()},
+                kind="teacher",
+                pathologies=self.description["pathologies"],
+                of=self.of,
+            )

@@ -28,12 +28,9 @@ from chexseg.models import distributed, encoders, losses, segmenter
 from chexseg.pathologies import COMMON
 from chexseg.saliency.thresholds import GRID, Histogram
 from chexseg.seeds import derive
-from chexseg.stages.api import StageContext
-from chexseg.stages.artifacts import ENCODER_WEIGHTS, SEGMENTER_WEIGHTS
-from chexseg.stages.configs import FitConfig
-from chexseg.stages.scoring.mask_counts import count_pixels
-from chexseg.stages.training import checkpoint, ray_train, segmenter_data
-from chexseg.stages.training.step_timer import StepTimer
+from chexseg.stages import api, artifacts, configs
+from chexseg.stages.scoring.mask_counts import MaskCounter
+from chexseg.stages.training import checkpoint, ray_train, segmenter_data, step_timer
 
 #: Number of training images from which on the paper's learning rate for "a large amount of data"
 #: is used.
@@ -41,17 +38,17 @@ LARGE = 2000
 
 
 def run(
-    config: FitConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.FitConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Run the stage. `inputs`: ``valid``, and ``encoder`` unless the init is random.
 
     Also ``train`` and ``weak`` if p allows weak labels; ``train`` and ``teacher`` for a student.
     """
-    return ray_train.train_once(train, config, inputs, out, SEGMENTER_WEIGHTS, context)
+    return ray_train.train_once(train, config, inputs, out, artifacts.SEGMENTER_WEIGHTS, context)
 
 
 def train(
-    config: FitConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.FitConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Train, or resume an interrupted training; on a CPU with bit-identical weights.
 
@@ -65,16 +62,16 @@ def train(
     torch.manual_seed(derive(config.seed, "segmenter"))
     model = build(config)
     if config.init != "random":
-        encoders.load(model.encoder, inputs["encoder"] / ENCODER_WEIGHTS)
+        encoders.load(model.encoder, inputs["encoder"] / artifacts.ENCODER_WEIGHTS)
     return optimise(config, model, data, out, context)
 
 
 def optimise(
-    config: FitConfig,
+    config: configs.FitConfig,
     model: smp.DeepLabV3Plus,
     data: segmenter_data.TrainingSet,
     out: Path,
-    context: StageContext,
+    context: api.StageContext,
 ) -> dict[str, Any]:
     """Train a model on data, as `train` does, and return the facts of the stage."""
     model.to(
@@ -89,15 +86,16 @@ def optimise(
     rate = config.learning_rate or (1e-4 if large else 1e-3)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True)
 
-    progress = Progress.load(out, model, optimizer)
-    for epoch in range(progress.epochs):
+    progress = Progress(**(checkpoint.load(out, model, optimizer) or {}))
+    first = len(progress.history)
+    for epoch in range(first):
         data.skip(epoch)
     total, steps = (
         config.epochs * data.samples,
         config.epochs * max(1, data.samples // config.batch_size),
     )
-    saved_at, timer = time.monotonic(), StepTimer()
-    for epoch in range(progress.epochs, config.epochs):
+    saved_at, timer = time.monotonic(), step_timer.StepTimer()
+    for epoch in range(first, config.epochs):
         torch.manual_seed(derive(config.seed, "dropout", epoch))
         flips = torch.Generator().manual_seed(derive(config.seed, "flips", epoch))
         model.train()
@@ -153,7 +151,7 @@ def optimise(
         (out / "history.json").write_text(json.dumps(progress.history, indent=1))
         encoders.save(
             model,
-            out / SEGMENTER_WEIGHTS,
+            out / artifacts.SEGMENTER_WEIGHTS,
             size=data.select[0].shape[-1],
             thresholds=thresholds,
             architecture=config.architecture,
@@ -169,12 +167,12 @@ def _describe_step(step: int, rate: float, ids: Sequence[str], rows_N: Tensor) -
     return f"in step {step}, learning rate {rate:g}; images {images}"
 
 
-def build(config: FitConfig) -> smp.DeepLabV3Plus:
+def build(config: configs.FitConfig) -> smp.DeepLabV3Plus:
     """Return the untrained network. Raises `UserError` for an unusable architecture."""
     return segmenter.build(config.architecture, len(config.pathologies))
 
 
-def check_workers(config: FitConfig, workers: int, on_gpu: bool) -> None:
+def check_workers(config: configs.FitConfig, workers: int, on_gpu: bool) -> None:
     """Raise `UserError` if this number of workers can't share the fit."""
     if config.batch_size % workers:
         raise UserError(
@@ -192,7 +190,7 @@ def check_workers(config: FitConfig, workers: int, on_gpu: bool) -> None:
 
 
 def batch_loss(
-    config: FitConfig, model: Callable[[Tensor], Tensor], batch: Mapping[str, Tensor]
+    config: configs.FitConfig, model: Callable[[Tensor], Tensor], batch: Mapping[str, Tensor]
 ) -> Tensor:
     """Return the loss on masks, or a student's cross-entropy against its teacher's soft masks.
 
@@ -229,11 +227,6 @@ class Progress:
     best_epoch: int = 0
     best_state: dict[str, Tensor] = field(default_factory=dict)
 
-    @property
-    def epochs(self) -> int:
-        """Return the number of finished epochs."""
-        return len(self.history)
-
     def finish_epoch(
         self, model: nn.Module, loss: float, score: float | None, best: bool = True
     ) -> None:
@@ -241,20 +234,16 @@ class Progress:
 
         Without `best` keep them in any case.
         """
-        self.history.append({"epoch": self.epochs + 1, "loss": loss, "selection_miou": score})
+        epoch = len(self.history) + 1
+        self.history.append({"epoch": epoch, "loss": loss, "selection_miou": score})
         if not best or score is None or self.best_score is None or score >= self.best_score:
-            self.best_score, self.best_epoch = score, self.epochs
+            self.best_score, self.best_epoch = score, epoch
             self.best_state = copy.deepcopy(model.state_dict())
 
-    @classmethod
-    def load(cls, out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-        """Restore model and optimizer of an interrupted run and return its progress, if any."""
-        progress = cls()
-        vars(progress).update(checkpoint.load(out, model, optimizer) or {})
-        return progress
 
-
-def probabilities(config: FitConfig, model: nn.Module, images_NHW: Tensor) -> Iterator[Tensor]:
+def probabilities(
+    config: configs.FitConfig, model: nn.Module, images_NHW: Tensor
+) -> Iterator[Tensor]:
     """Yield batches of probabilities_NKHW in the order of the images."""
     model.eval()
     with torch.inference_mode():
@@ -263,7 +252,7 @@ def probabilities(config: FitConfig, model: nn.Module, images_NHW: Tensor) -> It
 
 
 def selection_score(
-    config: FitConfig, model: nn.Module, select: segmenter_data.MaskedImages
+    config: configs.FitConfig, model: nn.Module, select: segmenter_data.MaskedImages
 ) -> float | None:
     """Return the mean over pathologies of the IoU at threshold 0.5, pooled over held-back images.
 
@@ -273,16 +262,13 @@ def selection_score(
     images, masks = select
     if not len(images):
         return None
-    counts_3K = torch.zeros(3, len(config.pathologies), dtype=torch.int64, device=images.device)
+    counter = MaskCounter((), config.pathologies, images.shape[-1])
     for predicted, packed in zip(
         probabilities(config, model, images), masks.split(16), strict=True
     ):
-        true = radiographs.unpack_bits(packed, predicted.shape[1:])
-        predicted = predicted > 0.5
-        counts_3K += torch.stack(
-            [count_pixels(part).sum(0) for part in (predicted & true, predicted, true)]
-        )
-    intersection_K, predicted_K, true_K = counts_3K.cpu().double()
+        counter.count(predicted > 0.5, radiographs.unpack_bits(packed, predicted.shape[1:]))
+    counts_K3 = torch.from_numpy(counter.counts_IK3().sum(axis=0)).double()
+    intersection_K, predicted_K, true_K = counts_K3.T
     iou_K = intersection_K / (predicted_K + true_K - intersection_K)
     occurring = [k for k, true in enumerate(true_K.tolist()) if true > 0]
     chosen = [k for k in occurring if config.pathologies[k] in COMMON] or occurring
@@ -290,7 +276,7 @@ def selection_score(
 
 
 def choose_thresholds(
-    config: FitConfig, model: nn.Module, batches: Iterator[Mapping[str, Tensor]]
+    config: configs.FitConfig, model: nn.Module, batches: Iterator[Mapping[str, Tensor]]
 ) -> tuple[list[float], list[float | None]]:
     """Return each pathology's output threshold, and its pooled IoU on the training images.
 

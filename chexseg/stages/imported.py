@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from chexseg.errors import UserError
-from chexseg.stages.api import StageContext
-from chexseg.stages.configs import ImportedConfig, import_command
+from chexseg.stages import api, configs
 
 
 def run(
-    config: ImportedConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.ImportedConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Raise `UserError`: an imported encoder that is missing can only be imported again."""
     raise UserError(
         f"the {config.kind} encoder of {config.architecture} (weights {config.sha256[:12]})"
         " is damaged in the store or missing from it;"
-        f" hint: import it again: {import_command(config.kind, config.architecture)}"
+        f" hint: import it again: {configs.import_command(config.kind, config.architecture)}"
     )

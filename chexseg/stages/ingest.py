@@ -23,12 +23,11 @@ from chexseg.data.raw_split import RawSplit
 from chexseg.data.remote_path import Location, Readable, ReadOnce
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
-from chexseg.stages.api import StageContext
-from chexseg.stages.configs import IngestConfig
+from chexseg.stages import api, configs
 
 
 def run(
-    config: IngestConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.IngestConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Run the stage. `inputs`: ``data``, the root of the raw data.
 
@@ -54,9 +53,8 @@ def run(
         # A killed process may have left shards of other raw data.
         shutil.rmtree(out / folder, ignore_errors=True)
         (out / folder).mkdir(parents=True)
-    parts = [str(number) for number in range(math.ceil(len(table) / rows_a_file))]
     answers = ray_data.map_files(
-        parts,
+        [str(number) for number in range(math.ceil(len(table) / rows_a_file))],
         _Decoder,
         {
             "table": table,
@@ -157,9 +155,10 @@ class _Decoder:
             if image_id in self.masks:
                 self.masks.check_size(image_id, path, pixels_HW.shape, image.stored_shape)
                 masks[image_id] = patient, frame.masks(self.masks.masks(image_id))
-        scalars: dict[str, Any] = {
-            name: rows[name].to_numpy() for name in ("image_id", "patient", "frontal")
+        scalars = {
+            **{name: rows[name].to_numpy() for name in ("image_id", "patient", "frontal")},
+            "height": sizes_N2[:, 0],
+            "width": sizes_N2[:, 1],
+            **{name: rows[name].to_numpy(dtype=np.float32) for name in OBSERVATIONS},
         }
-        scalars |= {"height": sizes_N2[:, 0], "width": sizes_N2[:, 1]}
-        scalars |= {name: rows[name].to_numpy(dtype=np.float32) for name in OBSERVATIONS}
         return shards.table(scalars, {"pixels": pixels_NHW}, kind="images")

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,38 +25,38 @@ from torch.nn.functional import interpolate
 from chexseg.data import radiographs, ray_data, shards
 from chexseg.data.sampling import radiograph_samplers, splits
 from chexseg.errors import UserError
-from chexseg.models import encoders, irnet
-from chexseg.models.irnet_losses import pair_losses, seeds
+from chexseg.models import encoders, irnet, irnet_losses
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.saliency import gradcam, instances, random_walk
-from chexseg.saliency.weak_masks import possibly_present
+from chexseg.saliency import gradcam, instances, random_walk, weak_masks
 from chexseg.seeds import derive
-from chexseg.stages.api import StageContext
-from chexseg.stages.artifacts import COUNTS, ENCODER_WEIGHTS, IRNET_WEIGHTS, THRESHOLDS
-from chexseg.stages.configs import IRNetConfig
+from chexseg.stages import api, artifacts, configs
 from chexseg.stages.scoring import weak_label_scores
-from chexseg.stages.training import checkpoint
-from chexseg.stages.training.step_timer import StepTimer
+from chexseg.stages.training import checkpoint, step_timer
 
 
 def run(
-    config: IRNetConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.IRNetConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Run the stage. `inputs`: ``train`` and ``valid``, both ingested, and ``saliency``.
 
     Also ``encoder``, unless the init is random.
     """
-    facts = checkpoint.train_once(out, IRNET_WEIGHTS, lambda: train(config, inputs, out, context))
+    facts = checkpoint.train_once(
+        out, artifacts.IRNET_WEIGHTS, lambda: train(config, inputs, out, context)
+    )
     thresholds = dict.fromkeys(PATHOLOGIES, config.threshold)
-    metadata = {
-        "kind": "irnet",
-        "pathologies": PATHOLOGIES,
-        "thresholds": thresholds,
-        "negatives_empty": config.negatives_empty,
-    }
     for split in ("train", "valid"):
         (out / split).mkdir(parents=True, exist_ok=True)
-    arguments: dict[str, Any] = {"config": config, "metadata": metadata, "context": context}
+    arguments: dict[str, Any] = {
+        "config": config,
+        "metadata": {
+            "kind": "irnet",
+            "pathologies": PATHOLOGIES,
+            "thresholds": thresholds,
+            "negatives_empty": config.negatives_empty,
+        },
+        "context": context,
+    }
     walk_expert = _WalkWriter(
         **arguments,
         images=str(inputs["valid"] / "images"),
@@ -79,8 +79,8 @@ def run(
         progress=lambda files, total: context.progress(files, total, "files"),
     )
     context.prepare()  # a single worker runs in this process and has set one thread
-    (out / THRESHOLDS).write_text(json.dumps(thresholds, indent=1))
-    cams = shards.read(inputs["saliency"] / COUNTS, ["image_id", "chosen_on"]).to_pandas()
+    (out / artifacts.THRESHOLDS).write_text(json.dumps(thresholds, indent=1))
+    cams = shards.read(inputs["saliency"] / artifacts.COUNTS, ["image_id", "chosen_on"]).to_pandas()
     chosen_on = cams["image_id"][cams["chosen_on"]].unique()
     return {
         **facts,
@@ -93,7 +93,7 @@ def run(
     }
 
 
-def build(config: IRNetConfig, encoder: Path | None = None) -> irnet.IRNet:
+def build(config: configs.IRNetConfig, encoder: Path | None = None) -> irnet.IRNet:
     """Return the untrained network, with the backbone of an imported encoder if one is given.
 
     encoder: directory of the encoder. Raises `UserError` for an unusable architecture.
@@ -107,12 +107,12 @@ def build(config: IRNetConfig, encoder: Path | None = None) -> irnet.IRNet:
             f" expected an encoder that can be dilated ({error})"
         ) from None
     if encoder is not None:
-        encoders.load(model.encoder, encoder / ENCODER_WEIGHTS)
+        encoders.load(model.encoder, encoder / artifacts.ENCODER_WEIGHTS)
     return model
 
 
 def train(
-    config: IRNetConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.IRNetConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Train both branches by SGD with polynomial decay (power 0.9), or resume a training."""
     for split in ("train", "valid"):  # remove scores of earlier weights, which were damaged
@@ -125,16 +125,19 @@ def train(
     )
     columns = {
         "maps": radiographs.load_cached(inputs["saliency"] / "train", "scores", ids),
-        "present": possibly_present(
+        "present": weak_masks.possibly_present(
             torch.from_numpy(radiographs.labels(table.loc[ids], PATHOLOGIES))
         ),
     }
-    seed = derive(config.seed, "irnet samples")
     source = radiograph_samplers.source(
-        inputs["train"], ids, columns, seed, context.device, context.resident_budget()
+        inputs["train"],
+        ids,
+        columns,
+        derive(config.seed, "irnet samples"),
+        context.device,
+        context.resident_budget(),
     )
-    backbone = None if config.init == "random" else inputs["encoder"]
-    model = build(config, backbone)
+    model = build(config, None if config.init == "random" else inputs["encoder"])
     # torch's stubs lack this overload.
     model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
@@ -150,12 +153,12 @@ def train(
     }
     decay.load_state_dict(progress["decay"])
     source.skip(progress["step"] * batch_size)
-    saved_at, timer = time.monotonic(), StepTimer()
+    timer = step_timer.StepTimer()
     model.train()
-    while progress["step"] < steps:
-        progress["step"] += 1
-        # Some backbones draw random numbers in training; a seed per step makes resumed runs equal.
-        torch.manual_seed(derive(config.seed, "irnet", progress["step"]))
+    seed = partial(derive, config.seed, "irnet")
+    for step in checkpoint.remaining_steps(
+        out, model, optimizer, progress, steps, context.checkpoint_seconds, seed
+    ):
         batch = timer.wait(lambda: source.take(batch_size))
         boundary_Nhw, displacement_N2hw = model(encoders.prepare(batch["images"], config.init))
         maps_NKhw = interpolate(
@@ -164,23 +167,27 @@ def train(
             mode="bilinear",
             align_corners=False,
         )
-        seeds_NKhw = seeds(maps_NKhw, batch["present"], config.foreground, config.background)
-        losses = pair_losses(boundary_Nhw, displacement_N2hw, seeds_NKhw, config.radius)
+        seeds_NKhw = irnet_losses.seeds(
+            maps_NKhw, batch["present"], config.foreground, config.background
+        )
+        losses = irnet_losses.pair_losses(
+            boundary_Nhw, displacement_N2hw, seeds_NKhw, config.radius
+        )
         optimizer.zero_grad()
         losses["total"].backward()
         optimizer.step()
         decay.step()
+        progress["decay"] = decay.state_dict()
         values = torch.stack(list(losses.values())).tolist()
         progress["history"].append(dict(zip(losses, values, strict=True)))
         note = {"loss": progress["history"][-1]["total"], **timer.finish_step()}
-        context.progress(progress["step"] * batch_size, steps * batch_size, "images", note)
-        if time.monotonic() - saved_at > context.checkpoint_seconds:
-            checkpoint.save(out, model, optimizer, **progress | {"decay": decay.state_dict()})
-            saved_at = time.monotonic()
+        context.progress(step * batch_size, steps * batch_size, "images", note)
     source.skip(-source.taken % len(ids))  # start a new pass, to take each image once
     batches = (source.take(min(16, len(ids) - start))["images"] for start in range(0, len(ids), 16))
     model.calibrate(encoders.prepare(images, config.init) for images in batches)
-    encoders.save(model, out / IRNET_WEIGHTS, architecture=config.architecture, init=config.init)
+    encoders.save(
+        model, out / artifacts.IRNET_WEIGHTS, architecture=config.architecture, init=config.init
+    )
     last = progress["history"][-max(1, steps // 10) :]
     return {
         "training_images": len(ids),
@@ -197,11 +204,11 @@ class _WalkWriter:
 
     def __init__(
         self,
-        config: IRNetConfig,
+        config: configs.IRNetConfig,
         images: str,
         out: str,
         metadata: dict[str, Any],
-        context: StageContext,
+        context: api.StageContext,
         keep_boundary: bool = False,
     ):
         context.prepare()
@@ -209,7 +216,7 @@ class _WalkWriter:
         self.images, self.out, self.metadata = Path(images), Path(out), metadata
         self.keep_boundary = keep_boundary
         self.model = build(config)
-        encoders.load(self.model, self.out.parent / IRNET_WEIGHTS)
+        encoders.load(self.model, self.out.parent / artifacts.IRNET_WEIGHTS)
         self.model.to(self.device).eval()
 
     def __call__(self, path: str) -> dict[str, Any]:
@@ -234,9 +241,12 @@ class _WalkWriter:
                 align_corners=False,
             )
             if self.config.instances:
-                instances_Nhw = instances.instance_map(displacement_N2hw)
                 spread = instances.instance_wise_cams(
-                    maps, boundary_Nhw, instances_Nhw, self.config.foreground, *walk
+                    maps,
+                    boundary_Nhw,
+                    instances.instance_map(displacement_N2hw),
+                    self.config.foreground,
+                    *walk,
                 )
             else:
                 spread = random_walk.propagate(maps, boundary_Nhw, *walk)

@@ -7,8 +7,8 @@ MoCo v2 (models.moco) with augmentations suited to radiographs, as in Sowrirajan
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +19,29 @@ from chexseg.data.sampling import radiograph_samplers
 from chexseg.errors import UserError
 from chexseg.models import augmentation, encoders, moco
 from chexseg.seeds import derive
-from chexseg.stages.api import StageContext
-from chexseg.stages.artifacts import ENCODER_WEIGHTS
-from chexseg.stages.classify import autocast
-from chexseg.stages.configs import MoCoConfig
-from chexseg.stages.training import checkpoint, ray_train
-from chexseg.stages.training.step_timer import StepTimer
+from chexseg.stages import api, artifacts, classify, configs
+from chexseg.stages.training import checkpoint, ray_train, step_timer
 
 #: Largest default queue, in keys; the value of MoCo-CXR's code.
 LARGEST_QUEUE = 24576
 
 
 def run(
-    config: MoCoConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.MoCoConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Run the stage. `inputs`: ``train``, ingested.
 
     Raises `UserError` if the batch or the queue is larger than the training set.
     """
-    return ray_train.train_once(train, config, inputs, out, ENCODER_WEIGHTS, context)
+    return ray_train.train_once(train, config, inputs, out, artifacts.ENCODER_WEIGHTS, context)
 
 
-def build(config: MoCoConfig) -> moco.Embedding:
+def build(config: configs.MoCoConfig) -> moco.Embedding:
     """Return the untrained query network. Raises `UserError` for an unknown architecture."""
     return moco.build(config.architecture)
 
 
-def queue_length(config: MoCoConfig, images: int) -> int:
+def queue_length(config: configs.MoCoConfig, images: int) -> int:
     """Return the number of keys in the queue. Raises `UserError` for too few training images."""
     for field in ("batch_size", "queue"):
         if (getattr(config, field) or 0) > images:
@@ -57,7 +53,7 @@ def queue_length(config: MoCoConfig, images: int) -> int:
 
 
 def train(
-    config: MoCoConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.MoCoConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Train, or resume an interrupted training; on a CPU with bit-identical weights.
 
@@ -70,9 +66,13 @@ def train(
     model = moco.MoCo(build(config), queue, config.momentum, config.temperature)
     # torch's stubs lack this overload.
     model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    seed = derive(config.seed, "moco samples")
     source = radiograph_samplers.source(
-        inputs["train"], image_ids, {}, seed, context.device, context.resident_budget()
+        inputs["train"],
+        image_ids,
+        {},
+        derive(config.seed, "moco samples"),
+        context.device,
+        context.resident_budget(),
     )
     strength = augmentation.Augmentation(
         config.crop, config.rotation, config.flip, config.brightness, config.contrast
@@ -86,26 +86,24 @@ def train(
     steps = max(1, config.epochs * len(image_ids) // config.batch_size)
     progress = checkpoint.load(out, model, optimizer) or {"step": 0, "loss": None, "accuracy": None}
     source.skip(progress["step"] * config.batch_size)
-    saved_at, timer = time.monotonic(), StepTimer()
-    while progress["step"] < steps:
-        progress["step"] += 1
-        step = progress["step"]
-        # Some encoders draw random numbers in training; a seed per step makes resumed runs equal.
-        torch.manual_seed(derive(config.seed, "moco", step))
+    timer = step_timer.StepTimer()
+    seed = partial(derive, config.seed, "moco")
+    for step in checkpoint.remaining_steps(
+        out, model, optimizer, progress, steps, context.checkpoint_seconds, seed
+    ):
         generator = torch.Generator().manual_seed(derive(config.seed, "moco views", step))
         images_NHW = timer.wait(lambda: source.take(config.batch_size))["images"]
         pair = [
             encoders.prepare(augmentation.views(images_NHW, strength, generator), "moco")
             for _ in range(2)
         ]
-        with autocast(config.precision, context.device):
+        with classify.autocast(config.precision, context.device):
             if step == 1:
                 model.calibrate(pair[0])
             queries_ND, keys_ND = model(*pair)
         logits = model.logits(queries_ND, keys_ND)
         loss = moco.info_nce(logits)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step, steps)
+        optimizer.param_groups[0]["lr"] = learning_rate(config, step, steps)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -121,11 +119,11 @@ def train(
             )
         note = {"loss": progress["loss"], "accuracy": progress["accuracy"], **timer.finish_step()}
         context.progress(step * config.batch_size, steps * config.batch_size, "images", note)
-        if time.monotonic() - saved_at > context.checkpoint_seconds:
-            checkpoint.save(out, model, optimizer, **progress)
-            saved_at = time.monotonic()
     encoders.save(
-        model.query.body, out / ENCODER_WEIGHTS, architecture=config.architecture, init="moco"
+        model.query.body,
+        out / artifacts.ENCODER_WEIGHTS,
+        architecture=config.architecture,
+        init="moco",
     )
     return {
         "loss": progress["loss"],
@@ -136,7 +134,7 @@ def train(
     }
 
 
-def learning_rate(config: MoCoConfig, step: int, steps: int) -> float:
+def learning_rate(config: configs.MoCoConfig, step: int, steps: int) -> float:
     """Return the learning rate of a step, counted from 1.
 
     It falls along half a cosine, from the config's rate in the first step to nearly 0 in the last.

@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from chexseg.models import encoders
-from chexseg.stages import classify
-from chexseg.stages.api import StageContext
-from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS, ENCODER_WEIGHTS
-from chexseg.stages.configs import PretrainConfig
+from chexseg.stages import api, artifacts, classify, configs
 
 build = classify.build
 
 
 def run(
-    config: PretrainConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.PretrainConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Run the stage. `inputs`: ``train`` and ``valid``, both ingested."""
     facts = classify.run(config, inputs, out, context)
     model = build(config)
-    encoders.load(model, out / CLASSIFIER_WEIGHTS)
+    encoders.load(model, out / artifacts.CLASSIFIER_WEIGHTS)
     encoders.save(
-        model.body, out / ENCODER_WEIGHTS, architecture=config.architecture, init="chexpert"
+        model.body,
+        out / artifacts.ENCODER_WEIGHTS,
+        architecture=config.architecture,
+        init="chexpert",
     )
     return facts

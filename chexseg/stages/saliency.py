@@ -23,23 +23,20 @@ from chexseg.data.sampling import splits
 from chexseg.models import classifier as classifiers
 from chexseg.models import encoders
 from chexseg.pathologies import PATHOLOGIES, observation_indices
-from chexseg.saliency import gradcam
-from chexseg.saliency.thresholds import Histogram
-from chexseg.saliency.weak_masks import upsample
-from chexseg.stages.api import StageContext
-from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS, THRESHOLDS
-from chexseg.stages.configs import SaliencyConfig
+from chexseg.saliency import gradcam, thresholds, weak_masks
+from chexseg.stages import api, artifacts, configs
 from chexseg.stages.scoring import weak_label_scores
 
 
 def run(
-    config: SaliencyConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.SaliencyConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Run the stage. `inputs`: ``train`` and ``valid``, both ingested, and ``classifier``."""
     table = radiographs.index(inputs["train"])
     views = table[table["frontal"]] if config.frontal_only else table
     pool = splits.sample(views["image_id"].tolist(), config.images, config.seed, "saliency images")
     masked = radiographs.mask_index(inputs["valid"])
+    ids, patients = zip(*masked, strict=True) if masked else ((), ())
     for split in ("train", "valid"):
         (out / split).mkdir(parents=True, exist_ok=True)
     metadata: dict[str, Any] = {"kind": config.kind, "pathologies": PATHOLOGIES}
@@ -52,13 +49,13 @@ def run(
     # into the shards of the training images.
     map_expert = CamWriter(
         **arguments,
-        wanted=[image_id for image_id, _ in masked],
+        wanted=ids,
         out=str(out / "valid"),
         metadata=metadata,
     )
     mapped = sum(map_expert(path)["images"] for path in shards.files(inputs["valid"] / "images"))
     train_ids, _ = splits.expert_split(
-        *columns(masked), config.expert_train, config.expert_select, config.seed
+        ids, patients, config.expert_train, config.expert_select, config.seed
     )
     chosen = choose_thresholds(config, inputs["valid"], out / "valid", train_ids)
     valid_iou = weak_label_scores.write(
@@ -82,7 +79,7 @@ def run(
             len(pool) * files // total, len(pool), "images"
         ),
     )
-    (out / THRESHOLDS).write_text(json.dumps(chosen["thresholds"], indent=1))
+    (out / artifacts.THRESHOLDS).write_text(json.dumps(chosen["thresholds"], indent=1))
     return {
         "images": sum(answer["images"] for answer in answers),
         "expert_images": mapped,
@@ -91,20 +88,14 @@ def run(
     }
 
 
-def columns(masked: Sequence[tuple[str, str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return (ids, patients) of the images with expert masks."""
-    ids, patients = zip(*masked, strict=True) if masked else ((), ())
-    return ids, patients
-
-
 class CamWriter:
     """Writes the CAMs of the wanted images of one shard, unless the file exists."""
 
     def __init__(
         self,
-        config: SaliencyConfig,
+        config: configs.SaliencyConfig,
         classifier: str,
-        context: StageContext,
+        context: api.StageContext,
         wanted: Sequence[str],
         out: str,
         metadata: dict[str, Any],
@@ -113,7 +104,7 @@ class CamWriter:
         self.kind, self.device = config.kind, context.device
         self.wanted, self.out, self.metadata = set(wanted), Path(out), metadata
         self.model = classifiers.build(config.architecture)
-        encoders.load(self.model, Path(classifier) / CLASSIFIER_WEIGHTS)
+        encoders.load(self.model, Path(classifier) / artifacts.CLASSIFIER_WEIGHTS)
         self.model.to(self.device).eval()
 
     def __call__(self, path: str) -> dict[str, Any]:
@@ -123,14 +114,13 @@ class CamWriter:
         """Yield tables of maps and probabilities, one batch of wanted images at a time."""
         chosen = observation_indices(PATHOLOGIES)
         weight_KC = self.model.head.weight[chosen]
-        method = gradcam.METHODS[self.kind]
         for ids, pixels_NHW in radiographs.shard_pixels(path, self.wanted, 32):
             with torch.inference_mode():
                 features = self.model.feature_map(
                     encoders.prepare(pixels_NHW.to(self.device), "chexpert")
                 )
                 logits = self.model.head(features.mean(dim=(2, 3)))[:, chosen]
-                maps_NKhw = gradcam.normalise(method(features, weight_KC))
+                maps_NKhw = gradcam.normalise(gradcam.METHODS[self.kind](features, weight_KC))
             arrays = {
                 "scores": maps_NKhw.half().cpu().numpy(),
                 "probabilities": logits.sigmoid().cpu().numpy(),
@@ -139,13 +129,13 @@ class CamWriter:
 
 
 def choose_thresholds(
-    config: SaliencyConfig, valid: Path, maps: Path, train: Sequence[str]
+    config: configs.SaliencyConfig, valid: Path, maps: Path, train: Sequence[str]
 ) -> dict[str, Any]:
     """Return the thresholds with the best IoU on the expert training images, and these IoUs.
 
     A pathology without a true pixel gets the default threshold and None.
     """
-    histogram = Histogram.empty(len(PATHOLOGIES))
+    histogram = thresholds.Histogram.empty(len(PATHOLOGIES))
     if train:
         size = radiographs.image_size(valid)
         scores_NKhw = radiographs.arrays(maps, "scores", train)
@@ -155,15 +145,13 @@ def choose_thresholds(
             scores_NKhw.split(16), masks_NB.split(16), present_NK.split(16), strict=True
         ):
             # A score of 0 is above no threshold, so it gives an empty mask.
-            scores_NKHW = upsample(scores, size) * present[:, :, None, None]
-            histogram = histogram + Histogram.of(
+            scores_NKHW = weak_masks.upsample(scores, size) * present[:, :, None, None]
+            histogram = histogram + thresholds.Histogram.of(
                 scores_NKHW, radiographs.unpack_bits(masks, (len(PATHOLOGIES), size, size))
             )
-    thresholds, iou = histogram.best()
+    best, iou = histogram.best()
     return {
-        "thresholds": dict(
-            zip(PATHOLOGIES, np.round(thresholds.tolist(), 2).tolist(), strict=True)
-        ),
+        "thresholds": dict(zip(PATHOLOGIES, np.round(best.tolist(), 2).tolist(), strict=True)),
         "expert_train_iou": {
             name: None if value != value else value
             for name, value in zip(PATHOLOGIES, iou.tolist(), strict=True)

@@ -16,15 +16,13 @@ import torch
 from chexseg.data import radiographs
 from chexseg.models import encoders, segmenter
 from chexseg.saliency.thresholds import binarise
-from chexseg.stages.api import StageContext
-from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
-from chexseg.stages.configs import ScoreConfig
+from chexseg.stages import api, artifacts, configs
 from chexseg.stages.scoring import native_resolution
 from chexseg.stages.scoring.mask_counts import MaskCounter
 
 
 def run(
-    config: ScoreConfig, inputs: Mapping[str, Path], out: Path, context: StageContext
+    config: configs.ScoreConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Run the stage. `inputs`: ``test``, ingested, and ``segmenter``.
 
@@ -59,9 +57,8 @@ def run(
                     native_KHW = native_resolution.masks(
                         logits_KSS, thresholds_K, experts.frames[image_id]
                     )
-                    counter.count(
-                        native_KHW[None], experts.masks(image_id, names).to(context.device)[None]
-                    )
+                    expert_KHW = torch.from_numpy(experts.mask_file.masks(image_id, names))
+                    counter.count(native_KHW[None], expert_KHW.to(context.device)[None])
             context.progress(counter.images, len(ids), "images")
     counter.write(out, "counts")
     return {"images": len(ids), "iou": counter.iou()} | (
@@ -71,10 +68,10 @@ def run(
 
 def load_segmenter(artifact: Path, device: str) -> tuple[smp.DeepLabV3Plus, dict[str, Any]]:
     """Return (model in eval mode on the device, its description as in `segmenter.describe`)."""
-    description = segmenter.describe(artifact / SEGMENTER_WEIGHTS)
+    description = segmenter.describe(artifact / artifacts.SEGMENTER_WEIGHTS)
     # Initialising random weights would take longer than loading the file that replaces them.
     with torch.device("meta"):
         model = segmenter.build(description["architecture"], len(description["pathologies"]))
     model.to_empty(device=device)
-    encoders.load(model, artifact / SEGMENTER_WEIGHTS)
+    encoders.load(model, artifact / artifacts.SEGMENTER_WEIGHTS)
     return model.eval(), description

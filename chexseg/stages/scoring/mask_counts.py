@@ -81,13 +81,8 @@ class MaskCounter:
             "image_id": np.repeat(self.image_ids, len(names)),
             "pathology": np.tile(names, len(self.image_ids)),
         }
-        counts = dict(
-            zip(
-                ("intersection", "predicted", "true"),
-                self.counts_IK3().reshape(-1, 3).T,
-                strict=True,
-            )
-        )
+        intersection, predicted, true = self.counts_IK3().reshape(-1, 3).T
+        counts = {"intersection": intersection, "predicted": predicted, "true": true}
         metadata = {"pathologies": names, "size": self.size}
         table = shards.table({**rows, **counts, **(columns or {})}, {}, kind=kind, **metadata)
         # One row group: a report reads thousands of these files, each as a whole.

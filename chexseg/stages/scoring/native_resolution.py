@@ -38,6 +38,7 @@ def masks(logits_KSS: Tensor, thresholds_K: Tensor, frame: Frame) -> Tensor:
 class ExpertMasks:
     """The published expert masks of the test set.
 
+    mask_file: the masks; ingest has checked their sizes.
     frames: image id -> position of the image in its training square.
     fingerprint: fingerprint of the raw data that the masks are from.
     """
@@ -58,7 +59,3 @@ class ExpertMasks:
         }
         raw = RawSplit(data, "test")
         return cls(raw.masks(), frames, raw.fingerprint())
-
-    def masks(self, image_id: str, pathologies: Sequence[str]) -> Tensor:
-        """Return masks_KHW of one image: bool, on the CPU. Ingest has checked their size."""
-        return torch.from_numpy(self.mask_file.masks(image_id, pathologies))

@@ -11,7 +11,8 @@ import io
 import json
 import os
 import pickle
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -59,6 +60,30 @@ def load(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
     model.load_state_dict(state.pop("model"))
     optimizer.load_state_dict(state.pop("optimizer"))
     return cast(dict[str, Any], state)
+
+
+def remaining_steps(
+    out: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    steps: int,
+    save_every: float,
+    seed: Callable[[int], int],
+) -> Iterator[int]:
+    """Yield the numbers of the steps after ``state["step"]``, counted from 1, and save the state.
+
+    It is saved after a step if `save_every` seconds have passed. The loop may update `state`.
+    """
+    saved_at = time.monotonic()
+    while state["step"] < steps:
+        state["step"] += 1
+        # Some encoders draw random numbers in training; a seed per step makes resumed runs equal.
+        torch.manual_seed(seed(state["step"]))
+        yield state["step"]
+        if time.monotonic() - saved_at > save_every:
+            save(out, model, optimizer, **state)
+            saved_at = time.monotonic()
 
 
 def train_once(out: Path, weights: str, train: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:

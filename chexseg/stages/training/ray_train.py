@@ -136,8 +136,11 @@ def _run_worker(
         if distributed.lost_a_worker(error):
             raise
         damaged = isinstance(error, (pa.ArrowException, OSError))
-        kind = (DamagedArtifactError if damaged else type(error)).__name__
-        answer = {"kind": kind, "error": str(error), "traceback": traceback.format_exc()}
+        answer = {
+            "kind": (DamagedArtifactError if damaged else type(error)).__name__,
+            "error": str(error),
+            "traceback": traceback.format_exc(),
+        }
     if "error" in answer or distributed.rank() == 0:
         # Mode "x" keeps the first of several errors, which is the cause.
         with suppress(FileExistsError), open(answer_file, "x") as file:

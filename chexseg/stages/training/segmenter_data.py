@@ -70,12 +70,10 @@ def expert_source(
 ) -> samplers.Source:
     """Return a source of expert images and masks, which are few enough to fit on any device."""
     images, masks = expert_set(config, valid, image_ids, device)
-    columns = {
-        "images": images,
-        "masks": masks,
-        "rows": torch.arange(len(image_ids), device=device),
-    }
-    return samplers.Resident(columns, derive(config.seed, "expert samples"))
+    rows = torch.arange(len(image_ids), device=device)
+    return samplers.Resident(
+        {"images": images, "masks": masks, "rows": rows}, derive(config.seed, "expert samples")
+    )
 
 
 def weak_source(
@@ -105,13 +103,11 @@ def weak_source(
     stored = radiograph_samplers.Stored(
         directory, "scores", masks, -(-len(chosen) * side * side // 8)
     )
-    columns = {"rows": torch.arange(first, first + len(ids))}
-    seed = derive(config.seed, "weak samples")
     source = radiograph_samplers.source(
         inputs["train"],
         ids,
-        columns,
-        seed,
+        {"rows": torch.arange(first, first + len(ids))},
+        derive(config.seed, "weak samples"),
         context.device,
         context.resident_budget(),
         {"masks": stored},
@@ -160,13 +156,11 @@ def student(config: FitConfig, inputs: Mapping[str, Path], context: StageContext
     stored = radiograph_samplers.Stored(
         directory, "logits", lambda _, logits_NKhw: logits_NKhw, 2 * math.prod(shape)
     )
-    seed = derive(config.seed, "student samples")
-    columns = {"rows": torch.arange(len(ids))}
     source = radiograph_samplers.source(
         inputs["train"],
         ids,
-        columns,
-        seed,
+        {"rows": torch.arange(len(ids))},
+        derive(config.seed, "student samples"),
         context.device,
         context.resident_budget(),
         {"teacher": stored},
