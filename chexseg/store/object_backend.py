@@ -198,10 +198,10 @@ class ObjectBackend:
         with suppress(OSError, UnreadableManifestError):
             status = copy.stat()
             if (status.st_size, status.st_mtime_ns) == entry:
-                content = copy.read_bytes()
+                copied = copy.read_bytes()
                 if copy.name == MANIFEST:  # this host's copy may be damaged
-                    parse(content, str(copy))
-                return content
+                    parse(copied, str(copy))
+                return copied
 
         content = self._read(name, lambda stream: cast(bytes, stream.read()))
         if content is not None:
