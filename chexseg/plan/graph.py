@@ -93,7 +93,8 @@ class Plan:
 
     def behind(self, keys: Iterable[str], cached: Iterable[str] = ()) -> set[str]:
         """Return these keys and those of all nodes that they need, without the cached ones."""
-        available, wanted, pending = set(cached), set[str](), list(keys)
+        available, pending = set(cached), list(keys)
+        wanted: set[str] = set()
         while pending:
             key = pending.pop()
             if key not in available and key not in wanted:

@@ -25,14 +25,7 @@ from chexseg.errors import DamagedArtifactError, LeaseLostError, UserError, reas
 from chexseg.store import lease
 from chexseg.store.backend import TRASH, Entry, encode, now, remove_hidden, unfinished
 from chexseg.store.file_lock import locked
-from chexseg.store.manifest import (
-    CHUNK,
-    MANIFEST,
-    UnreadableManifestError,
-    is_inside,
-    parse,
-    sha256,
-)
+from chexseg.store.manifest import CHUNK, MANIFEST, is_inside, parse, sha256
 from chexseg.store.uris import connect
 
 #: Concurrent requests.
@@ -195,7 +188,7 @@ class ObjectBackend:
     def _document(self, name: str, entry: Entry) -> bytes | None:
         """Return a small object, from this host's copy if time and size are equal."""
         copy = self.cache / "documents" / name
-        with suppress(OSError, UnreadableManifestError):
+        with suppress(OSError, UserError):
             status = copy.stat()
             if (status.st_size, status.st_mtime_ns) == entry:
                 copied = copy.read_bytes()
