@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from chexseg.data.remote_path import Location
-from chexseg.plan.graph import Plan
+from chexseg.plan.graph import Node, Plan
 from chexseg.progress import Reporter
 from chexseg.run import run_record
 from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
@@ -43,14 +42,7 @@ def launch(
         reporter.say(f"{summary.status_text()}\nstarting Ray")
         points = plan.plan(OptunaStudy(plan, store).points())
         nodes = (plan.upstream().nodes | points.nodes).values()
-        with (
-            live_runs.holding(store, plan.study.name, nodes, searches=True, say=reporter.say),
-            _recorded(plan, store, data, reporter, address, file, overrides) as result,
-        ):
-            from chexseg.search import searcher
-
-            _warn_without_gpus(plan, address, limits, reporter)
-            vars(result).update(vars(searcher.run_search(plan, store, data, reporter, limits)))
+        result = _run(plan, nodes, store, data, reporter, address, file, overrides, limits)
         reporter.say(status.summarise(plan, store).status_text())
         return result
     _drop_damaged_scores(plan, store, reporter)
@@ -62,15 +54,8 @@ def launch(
             f"{len(plan.cells)} cells; {len(missing)} of {len(plan.nodes)} stages to compute;"
             " starting Ray"
         )
-        with (
-            live_runs.holding(store, plan.study.name, plan.nodes.values(), say=reporter.say),
-            _recorded(plan, store, data, reporter, address, file, overrides) as result,
-        ):
-            from chexseg.run import scheduler
-
-            _warn_without_gpus(plan, address, limits, reporter)
-            vars(result).update(vars(scheduler.run(plan, store, data, reporter, limits)))
-    return result
+        nodes = plan.nodes.values()
+        return _run(plan, nodes, store, data, reporter, address, file, overrides, limits)
 
 
 def _drop_damaged_scores(plan: Plan, store: Store, reporter: Reporter) -> None:
@@ -78,35 +63,41 @@ def _drop_damaged_scores(plan: Plan, store: Store, reporter: Reporter) -> None:
         reporter.say(f"{store}/{name}: differs from its manifest; computing it again")
 
 
-def _warn_without_gpus(
-    plan: Plan | Search, address: str | None, limits: ClusterLimits, reporter: Reporter
-) -> None:
-    from chexseg.run.cluster import Capacity
-
-    if note := Capacity.of_cluster(limits).without_gpus(plan.study.resources, address):
-        reporter.say(note)
-
-
-@contextmanager
-def _recorded(
+def _run(
     plan: Plan | Search,
+    nodes: Iterable[Node],
     store: Store,
     data: Location,
     reporter: Reporter,
     address: str | None,
     file: Path | None,
     overrides: Sequence[str],
-) -> Iterator[RunResult]:
-    """Connect to Ray and record the run in the store; the caller fills in the yielded result."""
-    from chexseg.run import cluster, worker_imports
+    limits: ClusterLimits,
+) -> RunResult:
+    """Connect to Ray, run the plan, and record the run in the store.
 
-    cells = plan.cells if isinstance(plan, Plan) else []
-    result = RunResult()
-    recorded = run_record.recorded(store, plan.study, cells, file, overrides, data)
-    with cluster.cluster(address) as location, recorded as record:
+    nodes: stage runs whose results to protect from `store gc`.
+    """
+    from chexseg.run import cluster, scheduler, worker_imports
+
+    searches, cells = isinstance(plan, Search), plan.cells if isinstance(plan, Plan) else []
+    with (
+        live_runs.holding(store, plan.study.name, nodes, searches, reporter.say),
+        cluster.cluster(address) as location,
+        run_record.recorded(store, plan.study, cells, file, overrides, data) as record,
+    ):
         if location:
             reporter.say(location)
         worker_imports.check_nodes()
         record["nodes"] = cluster.describe()
-        yield result
+        capacity = cluster.Capacity.of_cluster(limits)
+        if note := capacity.without_gpus(plan.study.resources, address):
+            reporter.say(note)
+        if isinstance(plan, Search):
+            from chexseg.search import searcher
+
+            result = searcher.run_search(plan, store, data, reporter, limits)
+        else:
+            result = scheduler.run(plan, store, data, reporter, limits)
         record |= {"computed": result.computed, "failed": result.failed, "cached": result.cached}
+    return result

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, TypedDict
+from contextlib import closing
+from typing import Any, TypedDict
 
 from rich.console import Console, RenderableType
 from rich.progress import (
@@ -36,7 +37,7 @@ ProgressNote = TypedDict(
 )
 
 
-class Reporter(Protocol):
+class Reporter:
     """Show the progress of long tasks; a name identifies one from its first update to its end."""
 
     def update(
@@ -52,28 +53,11 @@ class Reporter(Protocol):
     def close(self) -> None: ...
 
 
-class Quiet:
+class Quiet(Reporter):
     """Show nothing."""
 
-    def update(
-        self, name: str, done: int, total: int, unit: str, note: Mapping[str, Any] | None = None
-    ) -> None:
-        pass
 
-    def finish(self, name: str, text: str) -> None:
-        pass
-
-    def say(self, text: str) -> None:
-        pass
-
-    def headline(self, text: str) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-class Lines:
+class Lines(Reporter):
     """Print plain lines to a stream that is not a terminal."""
 
     def __init__(self, console: Console):
@@ -109,9 +93,6 @@ class Lines:
             self.head, self.printed[""] = text, now
             self.say(text)
 
-    def close(self) -> None:
-        pass
-
 
 class _Table(Progress):
     """Show progress bars below a headline."""
@@ -124,7 +105,7 @@ class _Table(Progress):
         yield from super().get_renderables()
 
 
-class Bars:
+class Bars(Reporter):
     """Show a progress bar for each running task; a finished task leaves a line."""
 
     def __init__(self, console: Console):
@@ -156,9 +137,8 @@ class Bars:
         )
 
     def finish(self, name: str, text: str) -> None:
-        task = self.tasks.pop(name, None)
-        if task is not None:
-            self.progress.remove_task(task)
+        if name in self.tasks:
+            self.progress.remove_task(self.tasks.pop(name))
         self.say(f"{name}: {text}")
 
     def say(self, text: str) -> None:
@@ -171,10 +151,10 @@ class Bars:
         self.progress.stop()
 
 
-def reporter(quiet: bool = False) -> Reporter:
-    """Return the reporter that suits stderr."""
+def reporter(quiet: bool) -> closing[Reporter]:
+    """Return the reporter that suits stderr, closed at the end of a `with` statement."""
     console = Console(stderr=True)
-    return Quiet() if quiet else Bars(console) if console.is_terminal else Lines(console)
+    return closing(Quiet() if quiet else Bars(console) if console.is_terminal else Lines(console))
 
 
 def duration(seconds: float) -> str:

@@ -12,10 +12,8 @@ from chexseg.errors import UserError
 from chexseg.plan import cost, planner
 from chexseg.plan import status as plan_status
 from chexseg.plan.graph import NoEncoderError, Plan
-from chexseg.plan.status import Summary
 from chexseg.search import status as search_status
 from chexseg.search.space_plan import Search
-from chexseg.search.status import SearchSummary
 from chexseg.store.store import Store
 
 
@@ -67,7 +65,7 @@ def planned(plan: Plan | Search, store: Store, all_points: bool = False) -> Plan
 
 def summarise(
     plan: Plan | Search, store: Store, data: Location | None = None
-) -> Summary | SearchSummary:
+) -> plan_status.Summary | search_status.SearchSummary:
     """Return the state of a plan in a store. data: if given, costs are computed."""
     images = None if data is None else cost.images(data)
     if isinstance(plan, Plan):

@@ -55,13 +55,10 @@ def data_check(
     from chexseg.data import remote_path, validation
     from chexseg.progress import reporter
 
-    location, watch = remote_path.at(root), reporter(quiet)
-    try:
+    with reporter(quiet) as watch:
         faults = validation.check(
-            location, lambda done, total: watch.update("check", done, total, "images")
+            remote_path.at(root), lambda done, total: watch.update("check", done, total, "images")
         )
-    finally:
-        watch.close()
     typer.echo(json.dumps(faults.as_dict(), indent=1) if as_json else faults.text())
     if faults.fatal:
         raise typer.Exit(1)
@@ -73,13 +70,7 @@ def write_phantom(root: Path, quiet: bool, **settings: Any) -> None:
     from chexseg.progress import reporter
 
     config = dataset.Config(**settings)
-    with new_directory(root) as directory:
-        watch = reporter(quiet)
-        try:
-            dataset.write(
-                directory,
-                config,
-                lambda done, total: watch.update("phantom", done, total, "images"),
-            )
-        finally:
-            watch.close()
+    with new_directory(root) as directory, reporter(quiet) as watch:
+        dataset.write(
+            directory, config, lambda done, total: watch.update("phantom", done, total, "images")
+        )

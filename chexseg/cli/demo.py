@@ -34,16 +34,18 @@ def demo(
     from chexseg.analysis.tables import table2
 
     started = time.monotonic()
-    study_path = _shipped_study("demo.yaml")
+    study_path = Path(__file__).resolve().parents[2] / "studies" / "demo.yaml"
+    if not study_path.is_file():
+        raise UserError(
+            f"{study_path}: no such file;"
+            " hint: run from a checkout, which has studies/ beside chexseg/"
+        )
     data, store = out / "data", store or str(out / "store")
     if not data.exists():
         write_phantom(data, quiet=quiet, **DEMO_DATA)
     outcome = run_study(study_path, data, store, None, None, quiet)
     results, written = write_report([study_path], data, store, out / "report", None)
-    typer.echo(table2.terminal(results[0]))
-    typer.echo("")
-    for line in _timings(results[0], outcome):
-        typer.echo(line)
+    typer.echo("\n".join([table2.terminal(results[0]), "", *_timings(results[0], outcome)]))
     typer.echo(f"\nThe page: {written.page}\nTotal time: {time.monotonic() - started:.0f} s.")
     if outcome.failed:
         raise typer.Exit(1)
@@ -51,17 +53,9 @@ def demo(
 
 def _timings(results: Any, outcome: Any) -> list[str]:
     """Return a table: runs, runs in this command and total seconds of each stage."""
-    lines = [f"{'stage':<10} {'runs':>4} {'now':>4} {'seconds':>8}"]
-    for stage, group in results.stages.groupby("stage", sort=False):
-        now = sum(key in outcome.computed for key in group["key"])
-        lines.append(f"{stage:<10} {len(group):>4} {now:>4} {group['seconds'].sum():>8.1f}")
-    return lines
-
-
-def _shipped_study(name: str) -> Path:
-    path = Path(__file__).resolve().parents[2] / "studies" / name
-    if not path.is_file():
-        raise UserError(
-            f"{path}: no such file; hint: run from a checkout, which has studies/ beside chexseg/"
-        )
-    return path
+    header = f"{'stage':<10} {'runs':>4} {'now':>4} {'seconds':>8}"
+    return [header] + [
+        f"{stage:<10} {len(group):>4} {group['key'].isin(list(outcome.computed)).sum():>4}"
+        f" {group['seconds'].sum():>8.1f}"
+        for stage, group in results.stages.groupby("stage", sort=False)
+    ]

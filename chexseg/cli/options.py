@@ -49,8 +49,8 @@ def read_studies(
     store: str,
     overrides: list[str] | None,
     apart: bool = False,
-) -> tuple[list[Any], Any]:
-    """Return the plan or search of each study file, and the store.
+) -> tuple[list[Any], Any, Any]:
+    """Return the plan or search of each study file, the store, and the data's location.
 
     apart: return the studies that a file includes instead of the file's own.
     """
@@ -62,7 +62,7 @@ def read_studies(
     # str(opened) hides the credentials that a URI may contain.
     option = "" if store == DEFAULT_STORE else f" --store {shlex.quote(str(opened))}"
     root = remote_path.at(data)
-    return resolve.read(studies, root, opened, overrides or (), apart, option), opened
+    return resolve.read(studies, root, opened, overrides or (), apart, option), opened, root
 
 
 @contextmanager

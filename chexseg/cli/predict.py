@@ -35,11 +35,9 @@ def predict(
         from chexseg.predict import segment
         from chexseg.progress import reporter
 
-        segmenter, watch = segment.load(_segmenter(model)), reporter(quiet)
-        try:
+        segmenter = segment.load(_segmenter(model))
+        with reporter(quiet) as watch:
             counts = segment.run(segmenter, files, directory, watch)
-        finally:
-            watch.close()
     if left_out:
         names = ", ".join(map(str, left_out[:3])) + (
             f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""

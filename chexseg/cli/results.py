@@ -109,9 +109,7 @@ def compare(
         return
     for setting in compared.settings.itertuples():
         typer.echo(f"{setting.setting}: A {setting.A}, B {setting.B}")
-    typer.echo(to_terminal(comparison.short(compared)))
-    typer.echo(sentence)
-    typer.echo(str(page))
+    typer.echo(f"{to_terminal(comparison.short(compared))}\n{sentence}\n{page}")
 
 
 def evaluate(
@@ -180,11 +178,9 @@ def write_report(
     """Write the report of studies; return the results of each and `page.WrittenReport`."""
     from chexseg import resolve
     from chexseg.analysis import load
-    from chexseg.data import remote_path
     from chexseg.report.page import page
 
-    resolved, opened = read_studies(studies, data, store, overrides, apart=True)
-    root = remote_path.at(data)
+    resolved, opened, root = read_studies(studies, data, store, overrides, apart=True)
     results = [load.study_results(resolve.planned(one, opened), opened, root) for one in resolved]
     with one_line_os_errors(out):
         return results, page.publish(results, out)

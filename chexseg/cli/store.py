@@ -41,13 +41,10 @@ def store_verify(store: StoreRoot = DEFAULT_STORE, quiet: QuietFlag = False) -> 
     from chexseg.store import contents
     from chexseg.store.store import Store
 
-    watch = reporter(quiet)
-    try:
+    with reporter(quiet) as watch:
         verified = contents.verify(
             Store(store), lambda done, total, unit: watch.update("verify", done, total, unit)
         )
-    finally:
-        watch.close()
     typer.echo(verified.text())
     if verified.damaged:
         raise typer.Exit(1)
@@ -111,13 +108,12 @@ def _collect(
     quiet: bool,
 ) -> None:
     from chexseg import resolve
-    from chexseg.data import remote_path
     from chexseg.plan import garbage
     from chexseg.progress import reporter
     from chexseg.search.space_plan import Search
     from chexseg.store import contents
 
-    resolved, opened = read_studies(studies, data, store, overrides)
+    resolved, opened, root = read_studies(studies, data, store, overrides)
     plans = [resolve.planned(one, opened, all_points=True) for one in resolved]
     searches = any(isinstance(one, Search) for one in resolved)
     survey = garbage.survey(opened, plans, imported, searches)
@@ -135,21 +131,15 @@ def _collect(
     _ask(yes, f"Move them to the trash of {opened}?", "move what is listed above to the trash")
     if survey.unrecorded and not other_data:
         splits = ", ".join(survey.unrecorded)
-        warning = (
-            f"--data {remote_path.at(data)}: no result in {opened} was made from its current"
-            f" {splits} data"
-        )
+        warning = f"--data {root}: no result in {opened} was made from its current {splits} data"
         if not _on_terminal():
             raise UserError(f"store gc: {warning}; hint: if all of it is mounted, --other-data")
         typer.echo(f"warning: {warning}. Is all of it mounted?", err=True)
         typer.confirm("Move the results of other data to the trash?", abort=True)
-    watch = reporter(quiet)
-    try:
+    with reporter(quiet) as watch:
         folder, kept = garbage.collect(
             opened, survey.waste, lambda done, total, unit: watch.update("gc", done, total, unit)
         )
-    finally:
-        watch.close()
     for line in kept:
         typer.echo(f"kept: {line}")
     typer.echo(

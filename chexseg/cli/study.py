@@ -33,10 +33,9 @@ def study_plan(
 ) -> None:
     """Show the cells of a study, the stages they need, and which of these are cached."""
     from chexseg import resolve
-    from chexseg.data import remote_path
 
-    (plan,), opened = read_studies([study], data, store, overrides)
-    summary = resolve.summarise(plan, opened, remote_path.at(data))
+    (plan,), opened, root = read_studies([study], data, store, overrides)
+    summary = resolve.summarise(plan, opened, root)
     typer.echo(json.dumps(summary.plan_dict(), indent=1) if as_json else summary.plan_text())
 
 
@@ -89,7 +88,7 @@ def study_status(
     """Show which cells are done, running, missing, stale or failed."""
     from chexseg import resolve
 
-    (plan,), opened = read_studies([study], data, store, overrides)
+    (plan,), opened, _ = read_studies([study], data, store, overrides)
     summary = resolve.summarise(plan, opened)
     typer.echo(json.dumps(summary.status_dict(), indent=1) if as_json else summary.status_text())
 
@@ -105,7 +104,6 @@ def run_study(
 ) -> Any:
     """Run a study with progress; return its `RunResult`. An interrupt exits with code 130."""
     from chexseg import launch
-    from chexseg.data import remote_path
     from chexseg.progress import reporter
     from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
 
@@ -115,14 +113,10 @@ def run_study(
             "--max-resources: found without --address; a local Ray doesn't grow;"
             " expected: --address ADDR"
         )
-    (plan,), opened = read_studies([study], data, store, overrides)
-    watch = reporter(quiet)
+    (plan,), opened, root = read_studies([study], data, store, overrides)
     try:
-        return launch.launch(
-            plan, opened, remote_path.at(data), watch, address, study, overrides or (), limits
-        )
+        with reporter(quiet) as watch:
+            return launch.launch(plan, opened, root, watch, address, study, overrides or (), limits)
     except KeyboardInterrupt:
         typer.echo("chexseg: interrupted; hint: the same command resumes the run", err=True)
         raise typer.Exit(130) from None
-    finally:
-        watch.close()

@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -28,23 +27,21 @@ def ranges(document: Document) -> dict[str, Any]:
     axes = document.content.get("axes")
     if not isinstance(axes, dict):
         return {}
-    out = dict(axes)
-    for key, values in axes.items():
-        if isinstance(values, dict):
-            try:
-                out[key] = search_space.Range.model_validate(values)
-            except ValidationError as error:
-                raise UserError(
-                    format_validation_error(
-                        error, partial(_in_axis, document, key), search_space.Range
-                    )
-                ) from None
-    return {"axes": out}
+    return {"axes": {key: _axis(document, key, values) for key, values in axes.items()}}
 
 
-def _in_axis(document: Document, axis: str, key: str) -> str:
-    """Return `error_location` for a field of a range."""
-    return error_location(document, {}, f"axes.{axis}.{key}")
+def _axis(document: Document, key: str, values: Any) -> Any:
+    """Return the values of an axis, with a mapping parsed as a range."""
+    try:
+        return search_space.Range.model_validate(values) if isinstance(values, dict) else values
+    except ValidationError as error:
+        raise UserError(
+            format_validation_error(
+                error,
+                lambda field: error_location(document, {}, f"axes.{key}.{field}"),
+                search_space.Range,
+            )
+        ) from None
 
 
 def check_key(key: str, begin: str, beside: Sequence[str] = ()) -> None:

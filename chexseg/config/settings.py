@@ -187,11 +187,11 @@ def canonical(settings: Settings) -> Settings:
 
 
 def section_at(key: str) -> type[Section] | None:
-    """Return the section named by a dotted key; None for a setting. Raises KeyError otherwise."""
+    """Return the section named by a dotted key; None for a setting and for an unknown key."""
     model: Any = Settings
     for part in key.split("."):
-        fields = model.model_fields if is_section(model) else {}
-        model = fields[part].annotation
+        field = model.model_fields.get(part) if is_section(model) else None
+        model = field and field.annotation
     return model if is_section(model) else None
 
 
@@ -206,11 +206,7 @@ def setting_names(model: type[Section] = Settings, prefix: str = "") -> Iterator
 
 def flat(key: str, value: Any) -> dict[str, Any]:
     """Return dotted setting -> value for a dotted key, which may name a section."""
-    try:
-        is_setting = section_at(key) is None
-    except KeyError:  # validation reports it
-        is_setting = True
-    if is_setting or not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or section_at(key) is None:
         return {key: value}
     return {
         name: inner

@@ -14,7 +14,6 @@ from chexseg.config.checks import check_key, check_points, ranges
 from chexseg.config.error_messages import error_location, format_validation_error, shown
 from chexseg.config.settings import Settings, flat, merged
 from chexseg.config.study import Study, StudyFile
-from chexseg.config.yaml_source import Document
 from chexseg.errors import UserError, nearest
 
 
@@ -80,7 +79,7 @@ def parse(
 
 def _including(
     file: StudyFile,
-    document: Document,
+    document: yaml_source.Document,
     overrides: Mapping[str, Any] | None,
     parents: tuple[Path, ...],
 ) -> Study:

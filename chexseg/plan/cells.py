@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
@@ -13,6 +12,15 @@ from chexseg.data.sampling.mixing import effective_probability
 
 #: Settings that the first and last words of a name already show.
 _NAMED = {"labels.weak", "labels.p", "distil.fraction", "trial"}
+#: Prefixes of the settings that matter only to cells with weak labels.
+_OF_WEAK_LABELS = (
+    "classify.",
+    "saliency.",
+    "labels.mixing",
+    "labels.weak",
+    "labels.prefer",
+    "labels.negatives",
+)
 
 
 @dataclass(frozen=True)
@@ -88,35 +96,12 @@ def distinguishing_settings(keys: Iterable[str], cells: Iterable[Settings]) -> s
 
 def _irrelevant_settings(s: Settings) -> tuple[str, ...]:
     """Return the prefixes of the settings that don't affect a cell."""
-    return _irrelevant_when(
-        s.distil.fraction > 0,
-        None if s.encoder.imported else s.encoder.init,
-        s.encoder.init in TRAINED_ENCODERS,
-        None if s.labels.p == 1 else s.labels.weak,
+    trained = None if s.encoder.imported else s.encoder.init
+    return (
+        *["distil."] * (s.distil.fraction == 0),
+        *["pretrain."] * (trained != "chexpert"),
+        *["moco."] * (trained != "moco"),
+        *["encoder.imported"] * (s.encoder.init not in TRAINED_ENCODERS),
+        *["irnet."] * (s.labels.p == 1 or s.labels.weak != "irnet"),
+        *(_OF_WEAK_LABELS if s.labels.p == 1 else ()),
     )
-
-
-@functools.cache
-def _irrelevant_when(
-    student: bool, trained: str | None, importable: bool, weak: str | None
-) -> tuple[str, ...]:
-    """Return `_irrelevant_settings`. trained: encoder.init; None if imported. weak: label kind."""
-    prefixes = [] if student else ["distil."]
-    prefixes += (
-        ["pretrain."] * (trained != "chexpert")
-        + ["moco."] * (trained != "moco")
-        + ["encoder.imported"] * (not importable)
-    )
-    if weak is None:
-        prefixes += [
-            "classify.",
-            "saliency.",
-            "irnet.",
-            "labels.mixing",
-            "labels.weak",
-            "labels.prefer",
-            "labels.negatives",
-        ]
-    elif weak != "irnet":
-        prefixes += ["irnet."]
-    return tuple(prefixes)

@@ -8,7 +8,7 @@ precision and device; without such results it is a guess, which is marked.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,9 @@ GUESS = {
     "distil": 0.8,
     "score": 2.5,
 }
+#: A manifest, or the fields of a node.
+_Run = Mapping[str, Any]
+_Rate = tuple[float, _Run]
 #: Fields that a manifest needs to give a rate.
 MEASURED = {"key", "stage", "config", "inputs", "seconds", "facts"}
 #: Settings on which a rate depends, the most important first.
@@ -70,25 +73,22 @@ def expected(
         for manifest in manifests
         if manifest.keys() >= MEASURED and _is_usable(manifest)
     }
+    # Stage -> (seconds per million pixels, manifest) of each result.
     rates: dict[str, list[_Rate]] = {}
-    sources = _Sources(finished.get, {})
     for manifest in finished.values():
-        work = _work(manifest["stage"], manifest["config"], sources.splits(manifest))
+        work = _work(manifest, finished.get, {})
         if work and manifest["seconds"] > 0:
-            rates.setdefault(manifest["stage"], []).append(
-                _Rate(manifest["seconds"] / work, manifest.get("device"), manifest["config"])
-            )
-    sources = _Sources(lambda key: vars(plan.nodes[key]), counts)
+            rates.setdefault(manifest["stage"], []).append((manifest["seconds"] / work, manifest))
+    nodes = {key: vars(node) for key, node in plan.nodes.items()}
     costs = {}
     for key, node in plan.nodes.items():
-        work = _work(node.stage, node.config, sources.splits(vars(node)))
         similar = _similar(rates.get(node.stage, []), node.config)
-        on_gpu = any(rate.device not in (None, "cpu") for rate in similar)
+        on_gpu = any(result.get("device") not in (None, "cpu") for _, result in similar)
         share = (
             (plan.study.resources.gpu if node.stage in ("fit", "score") else 0.5) if on_gpu else 0
         )  # as `run` shares them
-        rate = statistics.median(rate.seconds for rate in similar) if similar else GUESS[node.stage]
-        costs[key] = Cost(work * rate, bool(similar), share)
+        rate = statistics.median(rate for rate, _ in similar) if similar else GUESS[node.stage]
+        costs[key] = Cost(_work(nodes[key], nodes.get, counts) * rate, bool(similar), share)
     return costs
 
 
@@ -102,45 +102,34 @@ def _is_usable(manifest: Mapping[str, Any]) -> bool:
     return manifest["stage"] != "ingest" or (isinstance(images, int) and images >= 0)
 
 
-@dataclass(frozen=True)
-class _Rate:
-    """The rate of one result. seconds: per million pixels."""
-
-    seconds: float
-    device: str | None
-    config: Mapping[str, Any]
-
-
-def _similar(rates: Sequence[_Rate], config: Mapping[str, Any]) -> list[_Rate]:
+def _similar(rates: list[_Rate], config: Mapping[str, Any]) -> list[_Rate]:
     """Return the rates of the configs most similar to this one."""
     for setting in RATE_SETTINGS:
-        same = [rate for rate in rates if rate.config.get(setting) == config.get(setting)]
+        same = [rate for rate in rates if rate[1]["config"].get(setting) == config.get(setting)]
         rates = same or rates
-    return list(rates)
+    return rates
 
 
-@dataclass
-class _Sources:
-    """Traces the inputs of a node back to the images that were ingested."""
-
-    look_up: Callable[[str], Mapping[str, Any] | None]
-    counts: Mapping[str, int]
-
-    def splits(self, run: Mapping[str, Any]) -> dict[str, tuple[float, int]]:
-        """Return split -> (millions of pixels per image, images) of each ingest behind a node."""
-        if run["stage"] == "ingest":
-            config = run["config"]
-            count = run.get("facts", {}).get("images", self.counts.get(config["split"], 0))
-            return {config["split"]: (config["size"] ** 2 / 1e6, count)}
-        splits: dict[str, tuple[float, int]] = {}
-        for key in run["inputs"].values():
-            origin = self.look_up(key)
-            splits |= self.splits(origin) if origin else {}
-        return splits
+def _splits(
+    run: _Run, look_up: Callable[[str], _Run | None], counts: Mapping[str, int]
+) -> dict[str, tuple[float, int]]:
+    """Return split -> (millions of pixels per image, images) of each ingest behind a run."""
+    if run["stage"] == "ingest":
+        config = run["config"]
+        count = run.get("facts", {}).get("images", counts.get(config["split"], 0))
+        return {config["split"]: (config["size"] ** 2 / 1e6, count)}
+    splits: dict[str, tuple[float, int]] = {}
+    for source in filter(None, map(look_up, run["inputs"].values())):
+        splits |= _splits(source, look_up, counts)
+    return splits
 
 
-def _work(stage: str, config: Mapping[str, Any], splits: Mapping[str, tuple[float, int]]) -> float:
-    """Return the millions of pixels that a node processes; 0 if its data is unknown."""
+def _work(run: _Run, look_up: Callable[[str], _Run | None], counts: Mapping[str, int]) -> float:
+    """Return the millions of pixels that a run processes; 0 if its data is unknown.
+
+    look_up: key -> the run, if known. counts: split -> images, for an ingest that hasn't run.
+    """
+    stage, config, splits = run["stage"], run["config"], _splits(run, look_up, counts)
     if not splits:
         return 0
     pixels, images = splits.get("train") or next(iter(splits.values()))

@@ -156,10 +156,11 @@ def _manifests(contents: Mapping[str, tuple[Any, Any]]) -> dict[str, Mapping[str
 
 def _partials(store: Store) -> dict[str, Path]:
     """Return name of the artifact -> partial directory of chexseg on this host."""
-    paths = {
-        directory.replace("-", "/"): path for directory, path in store.backend.partials().items()
+    return {
+        name: path
+        for directory, path in store.backend.partials().items()
+        if is_artifact(name := directory.replace("-", "/"))
     }
-    return {name: path for name, path in paths.items() if is_artifact(name)}
 
 
 def _named_files(name: str, tree: Collection[str], manifest: Mapping[str, Any] | None) -> list[str]:

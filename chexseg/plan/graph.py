@@ -14,32 +14,19 @@ from chexseg.plan.cells import Cell
 from chexseg.stages import configs
 from chexseg.stages.configs import ENCODER_KINDS, StageConfig, import_command
 from chexseg.stages.registry import STAGES
+from chexseg.store.provenance import StageRun
 
 #: Serializes an identity before it is hashed.
 _IDENTITY = json.JSONEncoder(sort_keys=True, check_circular=False)
 
 
-@dataclass(frozen=True)
-class Node:
-    """One run of one stage. inputs: role -> key of a node. data: raw data's fingerprint."""
-
-    stage: str
-    config: Mapping[str, Any]
-    inputs: Mapping[str, str]
-    data: str | None
-    key: str
-
-    @property
-    def version(self) -> int:
-        """Return the version of the stage."""
-        return STAGES[self.stage].version
+class Node(StageRun):
+    """A stage run of a plan."""
 
     @property
     def label(self) -> str:
         """Return the stage's name for messages; of an ingest, also the split."""
-        if self.stage == "ingest":
-            return f"ingest {self.config['split']}"
-        return self.stage
+        return f"ingest {self.config['split']}" if self.stage == "ingest" else self.stage
 
 
 class NoEncoderError(UserError):
@@ -60,15 +47,16 @@ def node_of(
     in place of the actual input's.
     """
     values = config if isinstance(config, dict) else config.model_dump(mode="json")
+    version = STAGES[stage].version
     identity = {
         "stage": stage,
-        "version": STAGES[stage].version,
+        "version": version,
         "config": values,
         "inputs": {**inputs, **(same_as or {})},
         "data": data,
     }
     key = hashlib.sha256(_IDENTITY.encode(identity).encode()).hexdigest()
-    return Node(stage, values, inputs, data, key)
+    return Node(stage, values, inputs, data, key, version)
 
 
 @dataclass
@@ -100,14 +88,19 @@ class Plan:
 
         cached: keys of nodes with a result.
         """
-        available, wanted = set(cached), set()
-        pending = [*self.targets, *(cell.score for cell in self.cells)]
+        wanted = self.behind([*self.targets, *(cell.score for cell in self.cells)], cached)
+        return [node for key, node in self.nodes.items() if key in wanted]
+
+    def behind(self, keys: Iterable[str], cached: Iterable[str] = ()) -> set[str]:
+        """Return these keys and those of all nodes that they need, without the cached ones."""
+        available, pending = set(cached), list(keys)
+        wanted: set[str] = set()
         while pending:
             key = pending.pop()
             if key not in available and key not in wanted:
                 wanted.add(key)
                 pending.extend(self.nodes[key].inputs.values())
-        return [node for key, node in self.nodes.items() if key in wanted]
+        return wanted
 
     def add(
         self,

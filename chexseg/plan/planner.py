@@ -149,15 +149,14 @@ class _PlanBuilder:
             alone = node_of(
                 "distil", configs.DistilConfig(fraction=s.distil.fraction, seed=s.seed), sources
             ).key
-            student = {
-                "supervision": "teacher",
-                "fraction": s.distil.fraction,
-                "temperature": s.distil.temperature,
-            }
-            student_inputs = {**inputs, "train": ingested["train"], "teacher": teacher}
-            fit_key = self.plan.add(
-                "fit", self._fit_config(s, **student), student_inputs, same_as={"teacher": alone}
+            config = self._fit_config(
+                s,
+                supervision="teacher",
+                fraction=s.distil.fraction,
+                temperature=s.distil.temperature,
             )
+            student_inputs = {**inputs, "train": ingested["train"], "teacher": teacher}
+            fit_key = self.plan.add("fit", config, student_inputs, same_as={"teacher": alone})
         # At native resolution pixels are counted against the raw masks, so the key includes them.
         raw = self.data["test"] if s.score.resolution == "own" else None
         scored = {"test": ingested["test"], "segmenter": fit_key}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from chexseg.plan.graph import Node
-from chexseg.stages.registry import STAGES
 from chexseg.store.store import Store
 
 #: Results that differ in more settings are unrelated, not older versions.
@@ -45,7 +46,7 @@ def reasons(nodes: Mapping[str, Node], missing: Collection[str], store: Store) -
             continue
         if node.stage not in older:
             older[node.stage] = _results(node.stage, used, store)
-        now = _identity(STAGES[node.stage].version, node.data, node.inputs, node.config)
+        now = _identity(vars(node))
         then = _nearest(now, older[node.stage], varied[node.stage])
         if then is None:
             continue
@@ -74,65 +75,56 @@ def _results(stage: str, used: Collection[str], store: Store) -> list[_Identity]
     for name, (_, manifest) in store.scan(stage).items():
         if name.rpartition("/")[2] in used or not isinstance(manifest, dict):
             continue
-        try:
-            result = _identity(
-                *(manifest[field] for field in ("version", "data", "inputs", "config", "finished"))
-            )
-        except (KeyError, TypeError, AttributeError):  # not one of ours
-            continue
-        results.append(result)
+        with suppress(KeyError, TypeError, AttributeError):  # not one of ours
+            results.append(_identity(manifest))
     return results
 
 
-def _identity(
-    version: Any,
-    data: Any,
-    inputs: Mapping[str, str],
-    config: Mapping[str, Any],
-    finished: str = "",
-) -> _Identity:
+def _identity(run: Mapping[str, Any]) -> _Identity:
+    """Return the parts of a manifest's key, or of a node's."""
     settings = frozenset(
-        (name, json.dumps(value, sort_keys=True)) for name, value in config.items()
+        (name, json.dumps(value, sort_keys=True)) for name, value in run["config"].items()
     )
-    return _Identity(
-        version, data, frozenset(inputs.items()), settings, frozenset(inputs), finished
-    )
+    inputs = frozenset(run["inputs"].items())
+    roles = frozenset(run["inputs"])
+    return _Identity(run["version"], run["data"], inputs, settings, roles, run.get("finished", ""))
 
 
 def _nearest(
     now: _Identity, older: Collection[_Identity], varied: Collection[str]
 ) -> _Identity | None:
     """Return the most similar older result, of equally similar ones the latest."""
-    nearest: tuple[tuple[int, int, bool], _Identity] | None = None
-    for then in older:
-        if then.roles != now.roles:
-            continue
-        # Contains a changed setting twice, an added or removed one once.
-        changed = then.settings ^ now.settings
-        if len(changed) > 2 * FEW or any(name in varied for name, _ in changed):
-            continue
-        settings = len({name for name, _ in changed})
-        if settings > FEW:
-            continue
-        inputs = len(then.inputs - now.inputs)
-        distance = (settings + (then.version != now.version), inputs, then.data != now.data)
-        if (
-            nearest is None
-            or distance < nearest[0]
-            or (distance == nearest[0] and then.finished > nearest[1].finished)
-        ):
-            nearest = distance, then
-    return nearest and nearest[1]
+    similar = [
+        then
+        for then in older
+        if then.roles == now.roles
+        and len(then.settings ^ now.settings) <= 2 * FEW  # has a changed setting twice
+        and len(_changed(then, now)) <= FEW
+        and _changed(then, now).isdisjoint(varied)
+    ]
+
+    def distance(then: _Identity) -> tuple[int, int, bool]:
+        settings = len(_changed(then, now)) + (then.version != now.version)
+        return settings, len(then.inputs - now.inputs), then.data != now.data
+
+    latest_first = sorted(similar, key=attrgetter("finished"), reverse=True)
+    return min(latest_first, key=distance, default=None)
+
+
+def _changed(then: _Identity, now: _Identity) -> set[str]:
+    """Return the settings that differ between two results, or that one of them lacks."""
+    return {name for name, _ in then.settings ^ now.settings}
 
 
 def _difference(stage: str, then: _Identity, now: _Identity) -> str:
-    parts = [f"version {then.version}, now {now.version}"] if then.version != now.version else []
     before, after = dict(then.settings), dict(now.settings)
-    for name in sorted({name for name, _ in then.settings ^ now.settings}):
-        parts.append(
+    parts = [
+        *[f"version {then.version}, now {now.version}"] * (then.version != now.version),
+        *(
             f"{stage}.{name}: {before.get(name, 'absent')} then, {after.get(name, 'absent')} now"
-        )
-    if then.data != now.data:
-        parts.append("other data")
-    parts += [f"other {role}" for role, _ in sorted(now.inputs - then.inputs)]
+            for name in sorted(_changed(then, now))
+        ),
+        *["other data"] * (then.data != now.data),
+        *(f"other {role}" for role, _ in sorted(now.inputs - then.inputs)),
+    ]
     return "; ".join(parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,10 +53,8 @@ class Summary:
 
     def _reason(self, key: str) -> str:
         """Return the reason of a stale node, with the name of its stage."""
-        label, reason = self.plan.nodes[key].label, self.reasons[key]
-        return (
-            reason if reason.startswith(f"{self.plan.nodes[key].stage}.") else f"{label}: {reason}"
-        )
+        node, reason = self.plan.nodes[key], self.reasons[key]
+        return reason if reason.startswith(f"{node.stage}.") else f"{node.label}: {reason}"
 
     def cell_state(self, score: str) -> str:
         """Return the state of a cell: done, running, failed, stale or missing."""
@@ -101,33 +99,31 @@ class Summary:
 
     def status_dict(self) -> dict[str, Any]:
         """Return the object of ``study status --json``."""
-        running = [
-            self.plan.nodes[key].label for key, state in self.states.items() if state == "running"
-        ]
         return {
             "study": self.plan.study.name,
             "cells": self._cells(),
             "complete": self.complete,
-            "running": running,
+            "running": self._running(),
         }
 
+    def _running(self) -> list[str]:
+        return [
+            self.plan.nodes[key].label for key, state in self.states.items() if state == "running"
+        ]
+
     def _cells(self) -> list[dict[str, Any]]:
-        rows = []
-        for cell in self.plan.cells:
-            state = self.cell_state(cell.score)
-            error = self.fault(cell.score) if state == "failed" else None
-            change = self.change(cell.score) if state == "stale" else None
-            rows.append(
-                {
-                    "name": cell.name,
-                    "key": cell.score,
-                    "state": state,
-                    "error": error,
-                    "change": change,
-                    "settings": cell.settings.model_dump(mode="json"),
-                }
-            )
-        return rows
+        states = [self.cell_state(cell.score) for cell in self.plan.cells]
+        return [
+            {
+                "name": cell.name,
+                "key": cell.score,
+                "state": state,
+                "error": self.fault(cell.score) if state == "failed" else None,
+                "change": self.change(cell.score) if state == "stale" else None,
+                "settings": cell.settings.model_dump(mode="json"),
+            }
+            for cell, state in zip(self.plan.cells, states, strict=True)
+        ]
 
     def warnings(self) -> list[str]:
         """Return notes about merged combinations, guessed times and stale results."""
@@ -161,58 +157,61 @@ class Summary:
         return [cost for key, cost in self.costs.items() if self._to_run(key)]
 
     def plan_text(self) -> str:
-        plan, table = self.plan, TABLE
+        plan = self.plan
         done = sum(self.states[cell.score] == "cached" for cell in plan.cells)
         cells = f"{len(plan.cells)} distinct cell{'' if len(plan.cells) == 1 else 's'}"
-        lines = [f"{plan.study.name}: {cells}, {done} of them done", ""]
-        lines.append(table.format("stage", "runs", "cached", "to run", "expected", "GPU hours"))
         by_stage: dict[str, list[str]] = {}
         for key, node in plan.nodes.items():
             by_stage.setdefault(node.stage, []).append(key)
-        for stage in (stage for stage in STAGES if stage in by_stage):
-            lines.append(table.format(stage, *self.row(by_stage[stage])))
-        lines.append(table.format("all", *self.row(list(plan.nodes))))
-        lines += sharing_text(plan)
-        lines += [f"note: {warning}" for warning in self.warnings()]
-        lines.append("")
-        lines += self._cell_lines()
+        lines = [
+            f"{plan.study.name}: {cells}, {done} of them done",
+            "",
+            TABLE.format("stage", "runs", "cached", "to run", "expected", "GPU hours"),
+            *(
+                TABLE.format(stage, *self.row(by_stage[stage]))
+                for stage in STAGES
+                if stage in by_stage
+            ),
+            TABLE.format("all", *self.row(list(plan.nodes))),
+            *sharing_text(plan),
+            *(f"note: {warning}" for warning in self.warnings()),
+            "",
+            *self._cell_lines(),
+        ]
         return "\n".join(line.rstrip() for line in lines)
 
     def row(self, keys: Sequence[str]) -> tuple[str, ...]:
         """Return runs, cached, to run, expected sequential time, GPU hours."""
-        to_run = [key for key in keys if self._to_run(key)]
         cached = sum(self.states[key] == "cached" for key in keys)
-        hours = sum(self.costs[key].gpu_hours for key in to_run)
-        seconds = sum(self.costs[key].seconds for key in to_run)
-        guess = "" if all(self.costs[key].measured for key in to_run) else "~"
-        expected = f"{guess}{duration(seconds)}" if to_run else ""
+        costs = [self.costs[key] for key in keys if self._to_run(key)]
+        hours = sum(cost.gpu_hours for cost in costs)
+        guess = "" if all(cost.measured for cost in costs) else "~"
         return (
             str(len(keys)),
             str(cached),
-            str(len(to_run)),
-            expected,
+            str(len(costs)),
+            f"{guess}{duration(sum(cost.seconds for cost in costs))}" if costs else "",
             f"{hours:.2f}" if hours else "",
         )
 
     def status_text(self) -> str:
         counts = Counter(self.cell_state(cell.score) for cell in self.plan.cells)
-        lines = [
-            f"{self.plan.study.name}: "
-            + ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
-        ]
-        shared = [
-            self.plan.nodes[key].label for key, state in self.states.items() if state == "running"
-        ]
-        if shared:
-            lines.append(f"running: {', '.join(shared)}")
-        return "\n".join(lines + self._cell_lines())
+        states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
+        running = ", ".join(self._running())
+        return "\n".join(
+            [
+                f"{self.plan.study.name}: {states}",
+                *([f"running: {running}"] if running else []),
+                *self._cell_lines(),
+            ]
+        )
 
     def _cell_lines(self) -> list[str]:
-        lines = []
-        for cell in self._cells():
-            detail = cell["error"] or cell["change"]
-            lines.append(f"  {cell['name']:<36} {cell['state']}{': ' + detail if detail else ''}")
-        return lines
+        return [
+            f"  {cell['name']:<36} "
+            + ": ".join(filter(None, (cell["state"], cell["error"], cell["change"])))
+            for cell in self._cells()
+        ]
 
 
 def summarise(
@@ -237,9 +236,7 @@ def summarise(
         dict.fromkeys(plan.nodes, "unneeded")
         | dict.fromkeys(artifacts, "cached")
         | dict.fromkeys(needed, "new")
-    )
-    states |= (
-        dict.fromkeys(reasons, "stale")
+        | dict.fromkeys(reasons, "stale")
         | dict.fromkeys(errors, "failed")
         | dict.fromkeys(in_progress, "running")
     )
@@ -253,7 +250,7 @@ def sharing(plan: Plan) -> dict[str, Any]:
     members: name of each study -> number of cells. shared: stage -> runs that several studies
     need. runs_saved: additional runs if each study had a separate store.
     """
-    uses = Counter(key for scores in plan.members.values() for key in _behind(plan, scores))
+    uses = Counter(key for scores in plan.members.values() for key in plan.behind(scores))
     shared = Counter(plan.nodes[key].stage for key, times in uses.items() if times > 1)
     return {
         "members": {name: len(scores) for name, scores in plan.members.items()},
@@ -271,14 +268,3 @@ def sharing_text(plan: Plan) -> list[str]:
     stages = ", ".join(f"{runs} {stage}" for stage, runs in counts["shared"].items())
     saved = f"{counts['runs_saved']} runs saved by sharing between {len(counts['members'])} studies"
     return [f"cells of each study: {studies}", f"shared: {stages or 'nothing'}; {saved}"]
-
-
-def _behind(plan: Plan, keys: Iterable[str]) -> set[str]:
-    """Return these keys and those of all nodes that they need."""
-    needed, pending = set(), list(keys)
-    while pending:
-        key = pending.pop()
-        if key not in needed:
-            needed.add(key)
-            pending.extend(plan.nodes[key].inputs.values())
-    return needed

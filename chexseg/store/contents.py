@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -93,16 +93,17 @@ class Verification:
 
     def text(self) -> str:
         """Return the lines of ``store verify``."""
-        lines = [f"damaged: {line}" for line in self.damaged]
-        lines += [
-            f"without a manifest (in progress, or left by a run that was killed): {name}"
-            for name in self.unfinished
-        ]
-        lines.append(
-            f"{self.artifacts} artifacts, {self.files} files, {size(self.bytes)} read;"
-            f" {len(self.damaged)} damaged, {len(self.unfinished)} without a manifest"
+        return "\n".join(
+            [
+                *(f"damaged: {line}" for line in self.damaged),
+                *(
+                    f"without a manifest (in progress, or left by a run that was killed): {name}"
+                    for name in self.unfinished
+                ),
+                f"{self.artifacts} artifacts, {self.files} files, {size(self.bytes)} read;"
+                f" {len(self.damaged)} damaged, {len(self.unfinished)} without a manifest",
+            ]
         )
-        return "\n".join(lines)
 
 
 def verify(store: Store, progress: Progress) -> Verification:
@@ -148,17 +149,15 @@ def size(count: int) -> str:
     return f"{value:.3g} TB"
 
 
-def table(rows: Iterable[Content]) -> str:
+def table(rows: Sequence[Content]) -> str:
     """Return the lines of ``store list``."""
     lines = [f"{'stage':<10} {'key':<20} {'size':>8} {'seconds':>8} {'finished':<25} host"]
-    total = 0
     for row in rows:
-        total += row.bytes
         seconds = "" if row.seconds is None else f"{row.seconds:.1f}"
         key = row.name.partition("/")[2]
         lines.append(
             f"{row.stage:<10} {key:<20} {size(row.bytes):>8} {seconds:>8}"
             f" {row.finished or row.state:<25} {row.host or ''}"
         )
-    lines.append(f"{len(lines) - 1} artifacts, {size(total)}")
+    lines.append(f"{len(rows)} artifacts, {size(sum(row.bytes for row in rows))}")
     return "\n".join(lines)

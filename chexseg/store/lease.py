@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from chexseg.errors import UserError
-from chexseg.store.backend import Entry
+from chexseg.store.backend import Backend, Entry
 
 #: Folder of the leases in a store, and what a heartbeat's name adds to its lease's.
 LEASES = ".claims"
@@ -40,20 +40,11 @@ class Timing:
     poll: float = 15
 
 
-@dataclass(frozen=True)
-class Objects:
-    """The operations that leases need: put an object in one piece, delete one, list `LEASES`."""
-
-    put: Callable[[str, bytes], None]
-    delete: Callable[[str], None]
-    tree: Callable[[], Mapping[str, Entry]]
-
-
 @dataclass
 class Lease:
     """One contender's lease on some work. holder: for people who look into the store."""
 
-    objects: Objects
+    backend: Backend
     timing: Timing
     work: str
     holder: str
@@ -66,26 +57,23 @@ class Lease:
     def put(self) -> None:
         # The heartbeat first: `rank` reads the current time from it.
         self.heartbeat()
-        self.objects.put(f"{LEASES}/{self.name}", self.holder.encode())
+        self.backend.write(f"{LEASES}/{self.name}", self.holder.encode())
 
     def heartbeat(self) -> None:
-        self.objects.put(f"{LEASES}/{self.name}{HEARTBEAT}", b"")
-
-    def delete(self) -> None:
-        _delete(self.objects, self.name)
+        self.backend.write(f"{LEASES}/{self.name}{HEARTBEAT}", b"")
 
     def rank(self) -> int | None:
         """Return the number of leases before this one, or None if others took it for dead.
 
-        Deletes leases that are dead.
+        Deletes leases that are dead. A long pause of the process can cost it the work.
         """
-        entries = self.objects.tree()
+        entries = self.backend.tree(LEASES)
         heartbeat = entries.get(f"{self.name}{HEARTBEAT}")
         if heartbeat is None or self.name not in entries:
             return None
         alive, dead = _split(entries, heartbeat.modified_ns, self.timing.expiry)
         for name in dead:
-            _delete(self.objects, name)
+            _delete(self.backend, name)
         order = sorted(
             (entries[name].modified_ns, name)
             for name in alive
@@ -93,18 +81,14 @@ class Lease:
         )
         return [name for _, name in order].index(self.name)
 
-    def holds(self) -> bool:
-        """Return whether this lease still holds the work; a long pause of the process ends that."""
-        return self.rank() == 0
-
 
 @contextmanager
-def acquire(objects: Objects, work: str, holder: str, timing: Timing) -> Iterator[Lease]:
+def acquire(backend: Backend, work: str, holder: str, timing: Timing) -> Iterator[Lease]:
     """Wait until this process holds the work, and keep the lease for the length of the context.
 
     Waiting takes two requests every `timing.poll` seconds: a heartbeat and a listing.
     """
-    lease, over = Lease(objects, timing, work, holder), threading.Event()
+    lease, over = Lease(backend, timing, work, holder), threading.Event()
     heartbeats = threading.Thread(target=_keep_alive, args=(lease, over), daemon=True)
     lease.put()
     heartbeats.start()
@@ -122,20 +106,20 @@ def acquire(objects: Objects, work: str, holder: str, timing: Timing) -> Iterato
         over.set()
         heartbeats.join()
         with suppress(UserError):  # it expires
-            lease.delete()
+            _delete(backend, lease.name)
 
 
-def active_leases(objects: Objects, timing: Timing) -> set[str]:
+def active_leases(backend: Backend, timing: Timing) -> set[str]:
     """Return the work on which a lease is alive."""
-    clock = Lease(objects, timing, "clock", "")
+    clock = Lease(backend, timing, "clock", "")
     clock.heartbeat()
     try:
-        entries = objects.tree()
+        entries = backend.tree(LEASES)
         now = entries[f"{clock.name}{HEARTBEAT}"].modified_ns
         alive, _ = _split(entries, now, timing.expiry)
         return {_work(name) for name in alive if name in entries}
     finally:
-        clock.delete()
+        _delete(backend, clock.name)
 
 
 def _keep_alive(lease: Lease, over: threading.Event) -> None:
@@ -161,7 +145,7 @@ def _work(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def _delete(objects: Objects, lease: str) -> None:
+def _delete(backend: Backend, lease: str) -> None:
     # The lease first: a heartbeat alone holds nothing.
-    objects.delete(f"{LEASES}/{lease}")
-    objects.delete(f"{LEASES}/{lease}{HEARTBEAT}")
+    backend.delete(f"{LEASES}/{lease}")
+    backend.delete(f"{LEASES}/{lease}{HEARTBEAT}")

@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,12 @@ class LocalBackend:
         for folder, _, files in os.walk(top, onerror=_raise_unless_gone):
             for file in files:
                 path = os.path.join(folder, file)
-                try:
+                below = path[len(top) + 1 :]
+                with suppress(OSError):  # deleted in the meantime
                     status = os.lstat(path)
-                except OSError:  # deleted in the meantime
-                    continue
-                # Links may lead out of the store, and reading a pipe would wait.
-                if stat.S_ISREG(status.st_mode) and (below := path[len(top) + 1 :]).isprintable():
-                    tree[below] = Entry(status.st_size, status.st_mtime_ns)
+                    # Links may lead out of the store, and reading a pipe would wait.
+                    if stat.S_ISREG(status.st_mode) and below.isprintable():
+                        tree[below] = Entry(status.st_size, status.st_mtime_ns)
         return tree
 
     def list_many(self, names: Iterable[str]) -> dict[str, dict[str, Entry]]:
@@ -57,10 +56,8 @@ class LocalBackend:
         contents = {}
         for name in files:
             try:
-                with open_regular(self._path(name)) as file:
+                with suppress(FileNotFoundError), open_regular(self._path(name)) as file:
                     contents[name] = file.read()
-            except FileNotFoundError:
-                continue
             except OSError as error:  # taken for missing, it would be computed anew
                 raise self._unreadable(name, error) from None
         return contents

@@ -12,7 +12,6 @@ import functools
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -73,13 +72,11 @@ def parse(content: bytes, location: str) -> dict[str, Any]:
     a field, has an impossible value or a path outside its directory, or doesn't match ``sha256``.
     """
     try:
-        document = json.loads(content, parse_int=_int)
+        document: dict[str, Any] = json.loads(content, parse_int=_int)
     except (ValueError, OverflowError, RecursionError) as error:
         raise UnreadableManifestError(location, f"not JSON ({error})") from None
-    fault = _fault(document)
-    if fault:
+    if fault := _fault(document):
         raise UnreadableManifestError(location, fault)
-    assert isinstance(document, dict)
     return document
 
 
@@ -133,11 +130,11 @@ def is_inside(name: str) -> bool:
 
     Joined to a directory, it stays below that directory.
     """
-    if not name or "\\" in name or not name.isprintable():
-        return False
     path = PurePosixPath(name)
     return (
-        bool(path.parts)
+        "\\" not in name
+        and name.isprintable()
+        and bool(path.parts)
         and not path.is_absolute()
         and path.as_posix() == name
         and ".." not in path.parts
@@ -157,6 +154,12 @@ def sha256(file: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file at a path."""
+    with path.open("rb") as file:
+        return sha256(file)
+
+
 def verify(path: str | Path) -> None:
     """Raise `DamagedArtifactError` if a file of a result differs from the result's manifest.
 
@@ -167,28 +170,24 @@ def verify(path: str | Path) -> None:
     directory = result_directory(path)
     if directory is None:
         return
-    name = path.relative_to(directory).as_posix()
-    entry = load(directory)["files"].get(name)
+    entry = load(directory)["files"].get(path.relative_to(directory).as_posix())
     if entry is None:
         raise DamagedArtifactError(f"{path}: not in its manifest")
     try:
-        state = _state(path)
-        if (str(path), state) in _VERIFIED:
-            return
-        with open_regular(path) as file:
-            digest = sha256(file)
+        _check_digest(path, _state(path), entry["sha256"])
     except OSError as error:
         message = f"{path}: cannot be read ({error.strerror})"
         if error.errno in DAMAGE:
             raise DamagedArtifactError(message) from None
         # It may be intact: readable by another user, or later.
         raise UserError(f"{message}; expected: a readable file") from None
-    if digest != entry["sha256"]:
-        raise DamagedArtifactError(f"{path}: not what its manifest says (its SHA-256 differs)")
-    with _LOCK:
-        if len(_VERIFIED) >= _MOST_VERIFIED:
-            _VERIFIED.clear()
-        _VERIFIED.add((str(path), state))
+
+
+@functools.lru_cache(maxsize=100_000)  # a failed check is not cached
+def _check_digest(path: Path, state: tuple[int, ...], digest: str) -> None:
+    with open_regular(path) as file:
+        if sha256(file) != digest:
+            raise DamagedArtifactError(f"{path}: not what its manifest says (its SHA-256 differs)")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -248,10 +247,7 @@ def note_digest(path: Path, digest: str | None = None) -> None:
 
     `Store.commit` deletes these notes, as all hidden files.
     """
-    if digest is None:
-        with path.open("rb") as file:
-            digest = sha256(file)
-    _digest_note(path).write_text(digest)
+    _digest_note(path).write_text(digest or sha256_of(path))
 
 
 def is_noted(path: Path) -> bool:
@@ -265,9 +261,3 @@ def is_noted(path: Path) -> bool:
 
 def _digest_note(path: Path) -> Path:
     return path.with_name(f".{path.name}.sha256")
-
-
-#: (path, `_state`) of the files that this process has hashed.
-_VERIFIED: set[tuple[str, tuple[int, ...]]] = set()
-_MOST_VERIFIED = 100_000
-_LOCK = threading.Lock()

@@ -46,16 +46,13 @@ class ObjectBackend:
         identity = f"{self.title}?{urlencode(sorted(place.options.items()))}"
         digest = hashlib.sha256(identity.encode()).hexdigest()
         self.cache = self.local = cache_directory() / digest[:16]
-        self.objects = lease.Objects(self.write, self.delete, lambda: self.tree(lease.LEASES))
         self.leases: dict[str, lease.Lease] = {}
 
     def tree(self, name: str) -> dict[str, Entry]:
         top = f"{self.root}/{name}".rstrip("/")
-        listing = self._request(
-            lambda: self.files.get_file_info(
-                fs.FileSelector(top, allow_not_found=True, recursive=True)
-            )
-        )
+        selector = fs.FileSelector(top, allow_not_found=True, recursive=True)
+        with self._one_line_errors():
+            listing = self.files.get_file_info(selector)
         return {
             info.path.removeprefix(f"{top}/"): Entry(info.size, info.mtime_ns)
             for info in listing
@@ -87,11 +84,11 @@ class ObjectBackend:
         }
 
     def write(self, name: str, content: bytes) -> None:
-        def put() -> None:
-            with self.files.open_output_stream(f"{self.root}/{name}", compression=None) as stream:
-                stream.write(content)
-
-        self._request(put)
+        with (
+            self._one_line_errors(),
+            self.files.open_output_stream(f"{self.root}/{name}", compression=None) as stream,
+        ):
+            stream.write(content)
 
     def delete(self, name: str) -> None:
         self._request_object(name, self.files.delete_file)
@@ -124,7 +121,7 @@ class ObjectBackend:
         work, holder = unfinished(name), f"{platform.node()}, process {os.getpid()}"
         with (
             locked(self._lock(name)),
-            lease.acquire(self.objects, work, holder, self.timing) as self.leases[name],
+            lease.acquire(self, work, holder, self.timing) as self.leases[name],
         ):
             try:
                 yield self._partial(name)
@@ -132,7 +129,7 @@ class ObjectBackend:
                 del self.leases[name]
 
     def in_progress(self) -> set[str]:
-        return lease.active_leases(self.objects, self.timing)
+        return lease.active_leases(self, self.timing)
 
     def publish(self, name: str, partial: Path, manifest: Mapping[str, Any]) -> None:
         self._require_lease(name)
@@ -166,7 +163,7 @@ class ObjectBackend:
 
     def retire(self, name: str, files: Sequence[str], trash: str) -> bool:
         with locked(self._lock(name), wait=False) as acquired:
-            if not acquired or unfinished(name) in lease.active_leases(self.objects, self.timing):
+            if not acquired or unfinished(name) in self.in_progress():
                 return False
             present = self.tree(name)  # another process may have moved some
             files = [file for file in files if file in present]
@@ -176,8 +173,7 @@ class ObjectBackend:
                 self._concurrently(lambda file: self.delete(f"{name}/{file}"), part)
             if not self.tree(name):  # no files of the user; pyarrow leaves an empty object
                 self._request_object(name, self.files.delete_dir)
-            copies = (self.cache / "artifacts" / name).parent.glob(f"{Path(name).name}-*")
-            for path in copies:
+            for path in (self.cache / "artifacts" / name).parent.glob(f"{Path(name).name}-*"):
                 shutil.rmtree(path, ignore_errors=True)
             if self._partial(name).is_dir():
                 target = self.cache / trash / ".partial" / unfinished(name)
@@ -192,12 +188,13 @@ class ObjectBackend:
     def _document(self, name: str, entry: Entry) -> bytes | None:
         """Return a small object, from this host's copy if time and size are equal."""
         copy = self.cache / "documents" / name
-        with suppress(OSError):
+        with suppress(OSError, UserError):
             status = copy.stat()
-            if (status.st_size, status.st_mtime_ns) == entry and (
-                content := _undamaged(copy)
-            ) is not None:
-                return content
+            if (status.st_size, status.st_mtime_ns) == entry:
+                copied = copy.read_bytes()
+                if copy.name == MANIFEST:  # this host's copy may be damaged
+                    parse(copied, str(copy))
+                return copied
 
         content = self._read(name, lambda stream: cast(bytes, stream.read()))
         if content is not None:
@@ -219,12 +216,9 @@ class ObjectBackend:
         shutil.rmtree(target, ignore_errors=True)
         self._make(target)
 
-        def copy(source_path: str, path: Path) -> str:
+        def save(source: Any, path: Path) -> str:
             digest = hashlib.sha256()
-            with (
-                self.files.open_input_stream(source_path, compression=None) as source,
-                path.open("wb") as sink,
-            ):
+            with path.open("wb") as sink:
                 while chunk := source.read(CHUNK):
                     digest.update(chunk)
                     sink.write(chunk)
@@ -233,9 +227,7 @@ class ObjectBackend:
         def get(file: str) -> str | None:
             path = target / file
             path.parent.mkdir(parents=True, exist_ok=True)
-            return self._request_object(
-                f"{name}/{file}", lambda source_path: copy(source_path, path)
-            )
+            return self._read(f"{name}/{file}", lambda source: save(source, path))
 
         digests = self._concurrently(get, files)
         for (file, entry), digest in zip(files.items(), digests, strict=True):
@@ -250,22 +242,21 @@ class ObjectBackend:
             source, target = (
                 f"{top}/{name}/{file}" for top in (self.root, f"{self.root}/{folder}")
             )
-            self._request(lambda: self.files.copy_file(source, target))
+            with self._one_line_errors():
+                self.files.copy_file(source, target)
 
         self._concurrently(copy, files)
 
     def _upload(self, path: Path, name: str) -> None:
-        def put() -> None:
-            with (
-                path.open("rb") as source,
-                self.files.open_output_stream(f"{self.root}/{name}", compression=None) as sink,
-            ):
-                shutil.copyfileobj(source, sink, CHUNK)
-
-        self._request(put)
+        with (
+            self._one_line_errors(),
+            path.open("rb") as source,
+            self.files.open_output_stream(f"{self.root}/{name}", compression=None) as sink,
+        ):
+            shutil.copyfileobj(source, sink, CHUNK)
 
     def _require_lease(self, name: str) -> None:
-        if not self.leases[name].holds():
+        if self.leases[name].rank() != 0:
             raise LeaseLostError(
                 f"{self.title}/{name}: no heartbeat of this process reached the store for"
                 f" {self.timing.expiry:g} s, and another has taken the work over"
@@ -297,29 +288,28 @@ class ObjectBackend:
             return list(pool.map(work, names))
 
     def _read(self, name: str, use: Callable[[Any], T]) -> T | None:
-        def read(path: str) -> T:
-            with self.files.open_input_stream(path, compression=None) as stream:
-                return use(stream)
+        path = f"{self.root}/{name}"
+        with (
+            self._one_line_errors(),
+            suppress(FileNotFoundError),
+            self.files.open_input_stream(path, compression=None) as stream,
+        ):
+            return use(stream)
+        return None
 
-        return self._request_object(name, read)
-
-    def _request(self, request: Callable[[], T]) -> T:
-        """Return the answer to a request. Raises `UserError` if the store refuses or is away."""
+    @contextmanager
+    def _one_line_errors(self) -> Iterator[None]:
+        """Raise an error of a request as a `UserError`: the store refuses, or is away."""
         try:
-            return request()
+            yield
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"--store {self.title}: {reason(error)}") from None
 
     def _request_object(self, name: str, request: Callable[[str], T]) -> T | None:
         """Return the answer to a request for an object's path, or None if there is no object."""
-
-        def ask() -> T | None:
-            try:
-                return request(f"{self.root}/{name}")
-            except FileNotFoundError:
-                return None
-
-        return self._request(ask)
+        with self._one_line_errors(), suppress(FileNotFoundError):
+            return request(f"{self.root}/{name}")
+        return None
 
 
 def cache_directory() -> Path:
@@ -330,20 +320,9 @@ def cache_directory() -> Path:
 
 def _is_complete(copy: Path, manifest: Mapping[str, Any]) -> bool:
     """Return whether a copy's files have their sizes; `manifest.verify` checks their content."""
-    sizes = {name: entry["size"] for name, entry in manifest["files"].items()}
-    try:
-        same = (copy / MANIFEST).read_bytes() == encode(manifest)
-        return same and all((copy / name).stat().st_size == sizes[name] for name in sizes)
-    except OSError:
-        return False
-
-
-def _undamaged(copy: Path) -> bytes | None:
-    """Return the content of a copied document, or None for a manifest that was damaged here."""
-    content = copy.read_bytes()
-    if copy.name == MANIFEST:
-        try:
-            parse(content, str(copy))
-        except UserError:
-            return None
-    return content
+    with suppress(OSError):
+        return (copy / MANIFEST).read_bytes() == encode(manifest) and all(
+            (copy / name).stat().st_size == entry["size"]
+            for name, entry in manifest["files"].items()
+        )
+    return False

@@ -7,9 +7,10 @@ import functools
 import platform
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import chexseg
 from chexseg.store import manifest
@@ -27,21 +28,17 @@ PACKAGES = (
 )
 
 
-class StageRun(Protocol):
-    """One run of one stage, with the fields that a store needs (plan.graph.Node)."""
+@dataclass(frozen=True)
+class StageRun:
+    """One run of one stage. inputs: role -> key of a run. data: raw data's fingerprint."""
 
-    @property
-    def stage(self) -> str: ...
-    @property
-    def version(self) -> int: ...
-    @property
-    def config(self) -> Mapping[str, Any]: ...
-    @property
-    def inputs(self) -> Mapping[str, str]: ...
-    @property
-    def data(self) -> str | None: ...
-    @property
-    def key(self) -> str: ...
+    stage: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    data: str | None
+    key: str
+    #: Version of the stage. Looking up a result doesn't need it.
+    version: int = 0
 
 
 def describe(
@@ -60,7 +57,7 @@ def describe(
     files = {
         path.relative_to(partial).as_posix(): {
             "size": path.stat().st_size,
-            "sha256": _sha256(path),
+            "sha256": manifest.sha256_of(path),
         }
         for path in sorted(partial.rglob("*"))
         if path.is_file()
@@ -95,8 +92,3 @@ def timestamp() -> str:
 def _versions() -> dict[str, str]:
     """Return the versions of `PACKAGES`, cached: the lookup takes longer than the rest."""
     return {name: metadata.version(name) for name in PACKAGES}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return manifest.sha256(file)

@@ -219,16 +219,10 @@ class Store:
         tree = self.backend.tree(FAILED) if names else {}
         files = {f"{FAILED}/{name}": tree[name] for name in names if name in tree}
         failures: dict[str, Mapping[str, Any]] = {}
-        try:
-            contents = self.backend.read(files)
-        except UserError:  # these records are hints
-            return failures
-        for file, content in contents.items():
-            with suppress(ValueError, RecursionError):
-                record = json.loads(content)
-                if isinstance(record, dict) and all(
-                    isinstance(record.get(field), str) for field in ("error", "traceback")
-                ):
+        with suppress(UserError):  # these records are hints
+            for file, content in self.backend.read(files).items():
+                with suppress(ValueError, RecursionError, KeyError, TypeError):  # damaged
+                    record = json.loads(content)
                     texts = {
                         field: printable(record[field], "\n\t") for field in ("error", "traceback")
                     }
@@ -244,7 +238,7 @@ class Store:
             "traceback": traceback,
             "time": timestamp(),
         }
-        self.backend.write(f"{FAILED}/{node.key[:20]}.json", encode(record))
+        self.write(f"{FAILED}/{node.key[:20]}.json", record)
 
     def working_on(self, node: StageRun) -> AbstractContextManager[Path]:
         """Lock a node and yield its partial directory. The lock ends with the process."""
