@@ -27,7 +27,7 @@ NAMES = {"weak": "weak", "full": "full", "chexseg": "CheXseg", "radiologists": "
 ROW = 44
 
 
-def figure5_rows(results: StudyResults, replicates: int = 1000, seed: int = 0) -> pd.DataFrame:
+def figure5_rows(results: StudyResults) -> pd.DataFrame:
     """Return IoU by task and role, "Avg. IoU" first.
 
     Columns: task, role, kind ("mean", "paper" or "poster"), value, low, high, n (patients with an
@@ -35,7 +35,7 @@ def figure5_rows(results: StudyResults, replicates: int = 1000, seed: int = 0) -
     Intervals are over patients (`inference.over_patients`) with trials averaged; radiologists have
     no trials. The role "gap" is CheXseg minus radiologists, its interval paired by patient.
     """
-    study = study_arms(results, replicates, seed)
+    study = study_arms(results)
     arms = {role: arm for role in ROLES if (arm := study.role(role)) is not None}
     descriptions = {role: arm_text(arm) for role, arm in arms.items()}
     keys = {role: cell_keys(results, arm.indices) for role, arm in arms.items()}
