@@ -82,13 +82,15 @@ def table2_rows(results: StudyResults) -> pd.DataFrame:
             for size in sizes:
                 arm = by_size.get(size)
                 table2 = published.table2(kind, init, int(size)) if all_ten(results) else None
+                paper, paper_half = table2 or (None, None)
                 indices = list(arm.indices) if arm else []
                 row |= grid.value(
                     f"{size:,.0f} images",
                     t_interval(miou_C[indices]),
-                    *(table2 or (None, None)),
-                    reason=None if arm else UNFINISHED,
-                    cells=cell_keys(results, indices),
+                    paper,
+                    paper_half,
+                    None if arm else UNFINISHED,
+                    cell_keys(results, indices),
                 )
             row["best"] = grid.best_of_row(row)
             rows.append(row)

@@ -34,10 +34,12 @@ def paper_figures(results: StudyResults) -> dict[str, go.Figure]:
     rows = figure3_rows(results)
     figures |= {f"figure3-{init}": figure3(rows, init) for init in figure3_panels(rows)}
     rows = figure4_rows(results)
-    for images in figure4_panels(rows):
-        figures["figure4a" if images == 0 else f"figure4b-{images}"] = figure4(
+    figures |= {
+        f"figure4b-{images}" if images else "figure4a": figure4(
             rows, images, "b" if images else "a"
         )
+        for images in figure4_panels(rows)
+    }
     rows = figure5_rows(results)
     if has_figure5(rows):
         figures["figure5"] = figure5(rows)
@@ -50,8 +52,11 @@ WIDTH = 640
 
 def write_html(figure: go.Figure, path: Path) -> None:
     """Write a figure on white. plotly.js is written once beside it, so no network is needed."""
-    figure = go.Figure(figure).update_layout(paper_bgcolor="white", plot_bgcolor="white")
-    figure.write_html(path, include_plotlyjs="directory", config=CONFIG)
+    _on_white(figure).write_html(path, include_plotlyjs="directory", config=CONFIG)
+
+
+def _on_white(figure: go.Figure) -> go.Figure:
+    return go.Figure(figure).update_layout(paper_bgcolor="white", plot_bgcolor="white")
 
 
 def write_images(figures: Mapping[Path, go.Figure]) -> str | None:
@@ -60,10 +65,7 @@ def write_images(figures: Mapping[Path, go.Figure]) -> str | None:
         import kaleido  # noqa: F401 - the extra "images"
     except ImportError:
         return "no .png and .svg figures: kaleido isn't installed (extra: images)"
-    drawn = [
-        go.Figure(figure).update_layout(paper_bgcolor="white", plot_bgcolor="white")
-        for figure in figures.values()
-    ]
+    drawn = [_on_white(figure) for figure in figures.values()]
     # When plotly writes several images, it ignores the sizes in their layouts.
     heights = [figure.layout.height for figure in drawn]
     try:
