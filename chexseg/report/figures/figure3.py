@@ -50,7 +50,9 @@ def figure3_rows(results: StudyResults) -> pd.DataFrame:
     for student in students:
         by_encoder.setdefault(student.init, []).append(student)
     for arm in all_arms:
-        if any(is_teacher(arm, student) for student in by_encoder.get(arm.init, ())):
+        if arm.method == "full" and any(
+            is_teacher(arm, student) for student in by_encoder.get(arm.init, ())
+        ):
             fields = {"init": arm.init, "method": "full", "settings": beside(arm)}
             rows += points(results, miou_C, arm, fields | {"fraction": np.nan})
     if all_ten(results) and any(arm.init == "chexpert" for arm in students):

@@ -6,15 +6,15 @@ from html import escape
 
 import pandas as pd
 
+from chexseg.analysis.claims.headline import ROLES
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.tables import table2
 from chexseg.analysis.tables.study_tables import has_table1
-from chexseg.analysis.tables.text import gaps
 from chexseg.report.figures.figure2 import figure2, figure2_others, figure2_points
 from chexseg.report.figures.figure3 import figure3, figure3_panels, figure3_rows
 from chexseg.report.figures.figure4 import figure4, figure4_panels, figure4_rows
 from chexseg.report.figures.figure5 import figure5, figure5_rows, has_figure5, radiologists_rows
-from chexseg.report.page.html_tables import to_html
+from chexseg.report.page.html_tables import dashes, to_html
 from chexseg.report.page.markup import PAPER_SWITCH, note, plots, scroll
 
 OF_CHEXPERT = (
@@ -49,10 +49,6 @@ def paper_tables(results: StudyResults) -> dict[str, pd.DataFrame]:
     return tables | ({"radiologists": radiologists_rows(rows)} if has_figure5(rows) else {})
 
 
-def _dashes(rows: pd.DataFrame) -> str:
-    return "".join(f" {escape(gap.replace('-: ', 'Dash: ', 1))}" for gap in gaps(rows))
-
-
 def table2_html(results: StudyResults) -> str:
     """Return Table 2; empty if it would only repeat p = 0 of Table 1."""
     if not table2.has_table2(results):
@@ -62,10 +58,9 @@ def table2_html(results: StudyResults) -> str:
     text = (
         "mIoU of weak supervision (p = 0), by encoder initialization and number of weak images; "
         "mean over trials. ±: half of the 95% t-interval. Bold: best of the row."
-        f"{of_ten}{_dashes(rows)}"
+        f"{of_ten}{dashes(rows)}"
     )
-    switches = f'<fieldset class="switches screen">{PAPER_SWITCH}</fieldset>'
-    return switches + scroll(to_html(rows)) + note(text)
+    return PAPER_SWITCH + scroll(to_html(rows)) + note(text)
 
 
 def figure3_html(results: StudyResults, name: str) -> str:
@@ -102,9 +97,7 @@ def figure5_html(results: StudyResults, name: str) -> str:
     arms = rows[
         (rows["kind"] == "mean") & ~rows["role"].isin(["gap", "radiologists"])
     ].drop_duplicates("role")
-    which = " ".join(
-        f"{_capital(row.role)}: {escape(row.description)}." for row in arms.itertuples()
-    )
+    which = " ".join(f"{ROLES[row.role]}: {escape(row.description)}." for row in arms.itertuples())
     lacking = f" {escape(results.radiologists_note)}." if results.radiologists_note else ""
     if results.radiologists_IK3 is None and not lacking:
         lacking = (
@@ -122,10 +115,6 @@ def figure5_html(results: StudyResults, name: str) -> str:
     return plots({f"{name}--arms": figure5(rows, legend=False)}, wide=True) + table + note(text)
 
 
-def _capital(role: str) -> str:
-    return {"chexseg": "CheXseg"}.get(role, role.capitalize())
-
-
 def pathologies_html(results: StudyResults, name: str) -> str:
     """Return all arms by pathology, and Figure 2 of the pathologies beyond its main panels."""
     rows = table2.arms_rows(results)
@@ -138,7 +127,7 @@ def pathologies_html(results: StudyResults, name: str) -> str:
     )
     text = (
         "IoU pooled over the test images, mean over trials. ±: half of the 95% t-interval. Bold: "
-        f"best of the column.{lead}{_dashes(rows)}"
+        f"best of the column.{lead}{dashes(rows)}"
     )
     table = scroll(to_html(rows.head(MOST_ARMS)), "cells") + note(text)
     return table + _further_panels(results, name)
