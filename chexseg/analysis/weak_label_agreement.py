@@ -41,10 +41,6 @@ class LabelSet:
         """Return the counts of the labels; all labels of a set have counts."""
         return [labels.counts for labels in self.labels if labels.counts is not None]
 
-    def named(self, kind: str) -> WeakLabels | None:
-        """Return the labels of a kind."""
-        return next((labels for labels in self.labels if labels.kind == kind), None)
-
     def start_of(self, irnet: WeakLabels) -> WeakLabels | None:
         """Return the CAMs that IRNet's labels started from."""
         return next((labels for labels in self.labels if labels.key == irnet.start), None)
@@ -72,8 +68,9 @@ def label_sets(results: StudyResults) -> list[LabelSet]:
             [*(cams if n == 0 else starts[str(irnet.start)]), irnet]
             for n, irnet in enumerate(started)
         ] or [cams]
-    order = list(METHODS)
-    ordered = [tuple(sorted(group, key=lambda labels: order.index(labels.kind))) for group in sets]
+    ordered = [
+        tuple(sorted(group, key=lambda labels: list(METHODS).index(labels.kind))) for group in sets
+    ]
     return [LabelSet(group, text) for group, text in zip(ordered, _texts(ordered), strict=True)]
 
 
@@ -81,9 +78,7 @@ def _texts(sets: Sequence[tuple[WeakLabels, ...]]) -> list[str]:
     """Return, for each set, the settings and CAMs in which it differs from another set."""
     settings_of_sets = []
     for group in sets:
-        settings: dict[str, object] = {}
-        for labels in group:
-            settings |= labels.settings
+        settings = {name: value for labels in group for name, value in labels.settings.items()}
         start = next((c for labels in group for c in group if c.key == labels.start), None)
         settings["saliency.kind"] = METHODS[start.kind] if start else None
         settings_of_sets.append(settings)
@@ -232,8 +227,10 @@ def sentences(labels: LabelSet, rows: pd.DataFrame) -> list[str]:
             where = f"On the {held_out} held-out {'image' if held_out == 1 else 'images'}, {kind}"
             texts.append(_sentence(where, verbs, group, "verdict"))
         if held_out < total:
-            where = f"On all {total} masked images, on {total - held_out} of which"
-            where += f" CAM thresholds were chosen, {kind}"
+            where = (
+                f"On all {total} masked images, on {total - held_out} of which"
+                f" CAM thresholds were chosen, {kind}"
+            )
             texts.append(_sentence(where, verbs, group, "all verdict"))
     return texts
 

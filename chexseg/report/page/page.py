@@ -163,8 +163,9 @@ def completeness(results: StudyResults) -> str:
 def render(results_list: Sequence[StudyResults], notes: Sequence[str] = ()) -> str:
     """Return the whole page as text."""
     studies = "\n".join(_study(name, results) for name, results in named(results_list).items())
-    titles = ", ".join(results.title for results in results_list)
-    return markup.document(titles, studies + _method(notes))
+    return markup.document(
+        ", ".join(results.title for results in results_list), studies + _method(notes)
+    )
 
 
 def _study(name: str, results: StudyResults) -> str:
@@ -216,14 +217,11 @@ STALE = (
 
 
 def _header(results: StudyResults, name: str) -> str:
-    patients, pathologies = (
-        len({patient_of(image_id) for image_id in results.image_ids}),
-        len(results.pathologies),
-    )
+    pathologies = len(results.pathologies)
     facts = [
         completeness(results),
         f"{len(results.image_ids):,} test images",
-        f"{patients:,} patients",
+        f"{len({patient_of(image_id) for image_id in results.image_ids}):,} patients",
         f"{pathologies} {'pathology' if pathologies == 1 else 'pathologies'}",
     ]
     listed = re.sub(r"([\d,]+)", r"<b>\1</b>", "".join(f"<li>{fact}</li>" for fact in facts))
