@@ -36,22 +36,24 @@ def auroc_rows(results: StudyResults) -> pd.DataFrame:
         values = [
             _mean_auroc(c) if task == MEAN else c.auroc.get(task) for c in results.classifiers
         ]
-        row: dict[str, object] = {
-            "observation": task,
-            "competition": "yes" if task in (*COMPETITION, MEAN) else "no",
-        }
-        row |= {
-            name: np.nan if value is None else float(value)
-            for name, value in zip(names, values, strict=True)
-        }
-        rows.append(row | {"reason": ONE_CLASS if None in values else None})
+        rows.append(
+            {
+                "observation": task,
+                "competition": "yes" if task in (*COMPETITION, MEAN) else "no",
+                **{
+                    name: np.nan if value is None else float(value)
+                    for name, value in zip(names, values, strict=True)
+                },
+                "reason": ONE_CLASS if None in values else None,
+            }
+        )
     return pd.DataFrame(rows)
 
 
 def _mean_auroc(classifier: Classifier) -> float | None:
     """Return the mean AUROC; None if no AUROC is defined, where the stage's mean is 0."""
-    defined = any(classifier.auroc.get(name) is not None for name in COMPETITION)
-    return classifier.mean_auroc if defined else None
+    values = (classifier.auroc.get(name) for name in COMPETITION)
+    return None if all(value is None for value in values) else classifier.mean_auroc
 
 
 def classifiers_rows(results: StudyResults) -> pd.DataFrame:

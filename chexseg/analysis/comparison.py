@@ -94,33 +94,28 @@ def compare(first: Side, second: Side, replicates: int = 1000, seed: int = 0) ->
 def _pairs(first: Side, second: Side) -> tuple[list[tuple[Group, Group]], set[str]]:
     """Return the pairs of different cells, and the settings by which they were matched."""
     if 1 in (len(first.groups), len(second.groups)):
+        varied: list[str] = []
         pairs = [(a, b) for a in first.groups for b in second.groups]
-        return _without_identical(pairs, first, second), set()
-    varied = sorted({name for side in (first, second) for name in _varied(side.groups)})
+    else:
+        varied = sorted(_varied(first.groups) | _varied(second.groups))
 
-    def point(group: Group) -> tuple[str, ...]:
-        return tuple(str(group.settings[name]) for name in varied)
+        def point(group: Group) -> tuple[str, ...]:
+            return tuple(str(group.settings[name]) for name in varied)
 
-    others = {point(group): group for group in second.groups}
-    pairs = [(group, others[point(group)]) for group in first.groups if point(group) in others]
-    if not pairs:
-        raise UserError(
-            f"{first.title} and {second.title}: no cells of both agree in {', '.join(varied)};"
-            " expected: studies with common values, or a cell of one: STUDY.yaml#CELL"
-        )
-    return _without_identical(pairs, first, second), set(varied)
-
-
-def _without_identical(
-    pairs: list[tuple[Group, Group]], first: Side, second: Side
-) -> list[tuple[Group, Group]]:
+        others = {point(group): group for group in second.groups}
+        pairs = [(group, others[point(group)]) for group in first.groups if point(group) in others]
+        if not pairs:
+            raise UserError(
+                f"{first.title} and {second.title}: no cells of both agree in {', '.join(varied)};"
+                " expected: studies with common values, or a cell of one: STUDY.yaml#CELL"
+            )
     kept = [(a, b) for a, b in pairs if not a.keys or a.keys != b.keys]
     if not kept:
         raise UserError(
             f"{first.title} and {second.title}: found the same cells on both sides;"
             " expected: different cells"
         )
-    return kept
+    return kept, set(varied)
 
 
 def _varied(groups: Sequence[Group]) -> set[str]:
@@ -176,8 +171,8 @@ def _pair_rows(
                 "A": group_a.name,
                 "B": group_b.name,
                 "pathology": name,
-                "IoU A": float(first.values_TK[:, k].mean()),
-                "IoU B": float(second.values_TK[:, k].mean()),
+                "IoU A": first.mean(k),
+                "IoU B": second.mean(k),
                 "difference": step.value,
                 "from": step.patients.low,
                 "to": step.patients.high,
@@ -249,6 +244,8 @@ def sentence(comparison: Comparison) -> str:
             f", 95% interval over {row['patients']} patients {row['from']:+.3f} to {row['to']:+.3f}"
         )
     if not np.isnan(row["both from"]):
-        text += f", over these and {row['trials']} trials"
-        text += f" {row['both from']:+.3f} to {row['both to']:+.3f}"
+        text += (
+            f", over these and {row['trials']} trials"
+            f" {row['both from']:+.3f} to {row['both to']:+.3f}"
+        )
     return f"{text}: {row['verdict'] or 'not defined'}."

@@ -16,11 +16,10 @@ import numpy as np
 from chexseg import resolve
 from chexseg.analysis import load
 from chexseg.analysis.mask_counts import count
-from chexseg.analysis.matching import Matching, match
+from chexseg.analysis.matching import renamed
 from chexseg.analysis.results import StudyResults
 from chexseg.config.settings import Settings, setting_names
 from chexseg.data import chexlocalize
-from chexseg.data.chexlocalize import MaskFile
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError, nearest
 from chexseg.pathologies import PATHOLOGIES
@@ -199,7 +198,7 @@ def _read_file(text: str, gt: Location, study: Side | None) -> Side:
         else (str(gt), tuple(sorted(truth)), truth.pathologies, 0)
     )
     (truth, truth_matching), (predicted, matching) = (
-        _with_ids(masks, all_ids, reference) for masks in (truth, predicted)
+        renamed(masks, all_ids, reference) for masks in (truth, predicted)
     )
     image_ids = tuple(image_id for image_id in all_ids if image_id in predicted)
     names = tuple(name for name in all_names if name in predicted.pathologies)
@@ -227,14 +226,6 @@ def _read_file(text: str, gt: Location, study: Side | None) -> Side:
         )
     groups = (Group(Path(text).name, counts_IK3[None]),)
     return Side(text, groups, image_ids, names, size, tuple(notes))
-
-
-def _with_ids(
-    masks: MaskFile, image_ids: Sequence[str], source: object
-) -> tuple[MaskFile, Matching]:
-    """Return the masks with the ids of `source`. Raises `UserError` as `match` does."""
-    matching = match(image_ids, masks, source, masks.path)
-    return masks.renamed(matching.renamed), matching
 
 
 def _on_common_ground(first: Side, second: Side) -> tuple[Side, Side]:

@@ -59,14 +59,14 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
     for cell in plan.cells:
         scored, fitted = artifacts.get(cell.score), artifacts.get(cell.fit)
         if scored is None:
-            state = "damaged" if cell.score in damage else summary.cell_state(cell.score)
             reason = (
                 damage.get(cell.score)
                 or summary.fault(cell.score)
                 or summary.change(cell.score)
                 or "not run yet"
             )
-            missing.append({"name": cell.name, "state": state, "reason": reason})
+            state = "damaged" if cell.score in damage else summary.cell_state(cell.score)
+            missing.append((cell.name, state, reason))
             continue
         table = shards.read(scored.path / COUNTS, None if counts_CIK3 is None else COUNTED)
         order = tuple(shards.metadata(table)["pathologies"])
@@ -77,8 +77,9 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
             image_ids = tuple(table["image_id"].to_pylist()[:: len(order)])
             # One 32-bit array for all cells: 10,000 cells of 668 images take 0.8 GB.
             counts_CIK3 = np.empty((len(plan.cells), len(image_ids), len(names), 3), dtype=np.int32)
-        chosen = [order.index(name) for name in names]
-        counts_CIK3[len(rows)] = values.reshape(-1, len(order), 3)[:, chosen]
+        counts_CIK3[len(rows)] = values.reshape(-1, len(order), 3)[
+            :, [order.index(name) for name in names]
+        ]
         rows.append(
             {
                 **cell.as_record(),
@@ -148,38 +149,34 @@ def _damage(plan: Plan, artifacts: Mapping[str, Artifact]) -> dict[str, str]:
 
 
 def _stages(plan: Plan, artifacts: Mapping[str, Artifact]) -> pd.DataFrame:
-    rows = []
-    for key, node in plan.nodes.items():
-        artifact = artifacts.get(key)
-        if artifact:
-            rows.append(
-                {
-                    "stage": node.stage,
-                    "key": key,
-                    "seconds": artifact.manifest["seconds"],
-                    "host": artifact.manifest["host"],
-                    "settings": json.dumps(artifact.manifest["config"], sort_keys=True),
-                    "data": artifact.manifest["data"],
-                }
-            )
+    manifests = {key: artifacts[key].manifest for key in plan.nodes if key in artifacts}
+    rows = [
+        {
+            "stage": plan.nodes[key].stage,
+            "key": key,
+            "seconds": facts["seconds"],
+            "host": facts["host"],
+            "settings": json.dumps(facts["config"], sort_keys=True),
+            "data": facts["data"],
+        }
+        for key, facts in manifests.items()
+    ]
     return pd.DataFrame(rows, columns=["stage", "key", "seconds", "host", "settings", "data"])
 
 
 def _graph(plan: Plan, states: Mapping[str, str], seconds: Mapping[str, float]) -> pd.DataFrame:
     names = {key: cell.name for cell in plan.cells for key in (cell.fit, cell.score)}
-    rows = []
-    for key, node in plan.nodes.items():
-        label = f"{node.label}: {names[key]}" if key in names else node.label
-        rows.append(
-            (
-                key,
-                node.stage,
-                label,
-                states[key],
-                seconds.get(key, float("nan")),
-                tuple(node.inputs.values()),
-            )
+    rows = [
+        (
+            key,
+            node.stage,
+            f"{node.label}: {names[key]}" if key in names else node.label,
+            states[key],
+            seconds.get(key, float("nan")),
+            tuple(node.inputs.values()),
         )
+        for key, node in plan.nodes.items()
+    ]
     return pd.DataFrame(rows, columns=list(GRAPH_COLUMNS))
 
 
@@ -294,20 +291,20 @@ def _settings(plan: Plan, node: Node) -> dict[str, Any]:
 
 
 def _classifiers(plan: Plan, artifacts: Mapping[str, Artifact]) -> tuple[Classifier, ...]:
-    classifiers = []
-    for stage in CLASSIFIERS:
-        for node in (node for node in plan.nodes.values() if node.stage == stage):
-            artifact = artifacts.get(node.key)
-            if artifact:
-                facts = {
-                    name: artifact.facts[name]
-                    for name in ("auroc", "mean_auroc", "step", "steps", "images")
-                }
-                settings = _settings(plan, node)
-                classifiers.append(
-                    Classifier(key=node.key, stage=stage, settings=settings, **facts)
-                )
-    return tuple(classifiers)
+    return tuple(
+        Classifier(
+            key=node.key,
+            stage=stage,
+            settings=_settings(plan, node),
+            **{
+                name: artifacts[node.key].facts[name]
+                for name in ("auroc", "mean_auroc", "step", "steps", "images")
+            },
+        )
+        for stage in CLASSIFIERS
+        for node in plan.nodes.values()
+        if node.stage == stage and node.key in artifacts
+    )
 
 
 def _row(directory: Path, column: str, image_id: str) -> np.ndarray:

@@ -67,24 +67,29 @@ def match(
                 f"{predicted}: found {entries[0]!r} and {entries[1]!r} for {image_id!r};"
                 " expected: one of them"
             )
-    renamed = {
+    new_ids = {
         entries[0]: image_id for image_id, entries in sources.items() if entries[0] != image_id
     }
     notes = []
-    if renamed:
-        first = min(renamed)
+    if new_ids:
+        first = min(new_ids)
         notes.append(
-            f"{predicted}: {len(renamed)} image ids are matched without their suffixes"
-            f" ({first} is {renamed[first]}, ...)"
+            f"{predicted}: {len(new_ids)} image ids are matched without their suffixes"
+            f" ({first} is {new_ids[first]}, ...)"
         )
     missing = sorted(wanted.keys() - sources.keys())
-    return Matching(renamed, tuple(missing), tuple(sorted(unknown)), tuple(notes))
+    return Matching(new_ids, tuple(missing), tuple(sorted(unknown)), tuple(notes))
 
 
 def match_files(truth: MaskFile, predicted: MaskFile) -> tuple[MaskFile, Matching]:
     """Return the predictions with the ids of the truth. Raises `UserError` as `match` does."""
-    matching = match(truth, predicted, truth.path, predicted.path)
-    return predicted.renamed(matching.renamed), matching
+    return renamed(predicted, truth, truth.path)
+
+
+def renamed(masks: MaskFile, truth_ids: Iterable[str], truth: object) -> tuple[MaskFile, Matching]:
+    """Return the masks with the ids of the truth. Raises `UserError` as `match` does."""
+    matching = match(truth_ids, masks, truth, masks.path)
+    return masks.renamed(matching.renamed), matching
 
 
 def without_suffix(image_id: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from chexseg.analysis import mask_counts
-from chexseg.analysis.matching import match
+from chexseg.analysis.matching import renamed
 from chexseg.data import chexlocalize, remote_path
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
@@ -31,7 +31,7 @@ def counts(
             return None, ""
     truth, readers = chexlocalize.read(data / chexlocalize.FILES["test"]), chexlocalize.read(path)
     try:
-        matching = match(image_ids, readers, "the test set", path)
+        readers, matching = renamed(readers, image_ids, "the test set")
     except UserError as error:
         return None, f"{error}; the radiologists are left out"
     notes = list(matching.notes)
@@ -40,7 +40,6 @@ def counts(
             f"{path}: doesn't name {len(matching.missing)} of {len(image_ids)} test images"
             f" ({matching.missing[0]}, ...): counted as empty"
         )
-    readers = readers.renamed(matching.renamed)
     counts_IK3 = mask_counts.count(truth, readers, image_ids, pathologies, size or 0)
     drawn_K = counts_IK3[..., 2].sum(axis=0) > 0
     lacking = [

@@ -15,15 +15,8 @@ import pandas as pd
 
 from chexseg.analysis.published import METHODS
 from chexseg.analysis.results import StudyResults, WeakCounts, WeakLabels
-from chexseg.analysis.statistics.inference import FEWEST_PATIENTS, holm
-from chexseg.analysis.statistics.scores import (
-    Interval,
-    bootstrap_iou,
-    bootstrap_t,
-    miou,
-    patient_of,
-    pooled_iou,
-)
+from chexseg.analysis.statistics.inference import Measured, holm, measured, patients_interval
+from chexseg.analysis.statistics.scores import Interval
 
 MEAN = "Mean"
 BOX = "random box"
@@ -47,10 +40,6 @@ class LabelSet:
     def counts(self) -> list[WeakCounts]:
         """Return the counts of the labels; all labels of a set have counts."""
         return [labels.counts for labels in self.labels if labels.counts is not None]
-
-    def named(self, kind: str) -> WeakLabels | None:
-        """Return the labels of a kind."""
-        return next((labels for labels in self.labels if labels.kind == kind), None)
 
     def start_of(self, irnet: WeakLabels) -> WeakLabels | None:
         """Return the CAMs that IRNet's labels started from."""
@@ -79,8 +68,9 @@ def label_sets(results: StudyResults) -> list[LabelSet]:
             [*(cams if n == 0 else starts[str(irnet.start)]), irnet]
             for n, irnet in enumerate(started)
         ] or [cams]
-    order = list(METHODS)
-    ordered = [tuple(sorted(group, key=lambda labels: order.index(labels.kind))) for group in sets]
+    ordered = [
+        tuple(sorted(group, key=lambda labels: list(METHODS).index(labels.kind))) for group in sets
+    ]
     return [LabelSet(group, text) for group, text in zip(ordered, _texts(ordered), strict=True)]
 
 
@@ -88,9 +78,7 @@ def _texts(sets: Sequence[tuple[WeakLabels, ...]]) -> list[str]:
     """Return, for each set, the settings and CAMs in which it differs from another set."""
     settings_of_sets = []
     for group in sets:
-        settings: dict[str, object] = {}
-        for labels in group:
-            settings |= labels.settings
+        settings = {name: value for labels in group for name, value in labels.settings.items()}
         start = next((c for labels in group for c in group if c.key == labels.start), None)
         settings["saliency.kind"] = METHODS[start.kind] if start else None
         settings_of_sets.append(settings)
@@ -152,15 +140,19 @@ def rows(
     boxes_AIK3[..., 0] = [counts.box_IK for counts in labels.counts]
     both_MIK3 = np.concatenate([counted_AIK3, boxes_AIK3])
     held_out_I = ~labels.counts[0].chosen_on_I
-    on_all = _Measured.on(both_MIK3, ids, np.ones_like(held_out_I), replicates, seed)
-    held_out = _Measured.on(both_MIK3, ids, held_out_I, replicates, seed)
+    held_out_ids = np.array(ids)[held_out_I].tolist()
+    # Labels and boxes (M) take the place of an arm's trials.
+    on_all = measured(both_MIK3, ids, None, replicates, seed)
+    held_out = measured(both_MIK3[:, held_out_I], held_out_ids, None, replicates, seed)
+    true_IK = counted_AIK3[0, ..., 2] > 0
+    true_IK = np.column_stack([true_IK, true_IK.any(axis=1)])
     number, table = len(labels.labels), []
     for k, task in enumerate([*pathologies, MEAN]):
         for a, one in enumerate(labels.labels):
             start = labels.start_of(one)
             reference = number + a if start is None else labels.labels.index(start)
-            step, p = held_out.difference(a, reference, k)
-            all_step, all_p = on_all.difference(a, reference, k)
+            step, p = _difference(held_out, a, reference, k)
+            all_step, all_p = _difference(on_all, a, reference, k)
             reason = None
             if not on_all.patients_K[k]:
                 reason = NO_EXPERT
@@ -174,13 +166,13 @@ def rows(
                 {
                     "pathology": task,
                     "labels": METHODS[one.kind],
-                    "images": int(on_all.images_K[k]),
-                    "IoU": on_all.iou_MK[a, k],
-                    "box IoU": on_all.iou_MK[number + a, k],
-                    "held-out images": int(held_out.images_K[k]),
+                    "images": int(true_IK[:, k].sum()),
+                    "IoU": on_all.values_TK[a, k],
+                    "box IoU": on_all.values_TK[number + a, k],
+                    "held-out images": int(true_IK[held_out_I, k].sum()),
                     "held-out patients": int(held_out.patients_K[k]),
-                    "held-out IoU": held_out.iou_MK[a, k],
-                    "held-out box IoU": held_out.iou_MK[number + a, k],
+                    "held-out IoU": held_out.values_TK[a, k],
+                    "held-out box IoU": held_out.values_TK[number + a, k],
                     "against": BOX if start is None else METHODS[start.kind],
                     **{"difference": step.mean, "from": step.low, "to": step.high},
                     **{"p-value": p, "adjusted p-value": p, "verdict": None},
@@ -205,47 +197,12 @@ def _with_verdicts(rows: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """Pooled IoU of labels and boxes (M) on a set of images; the last index of K is the mean."""
-
-    iou_MK: np.ndarray
-    sampled_BMK: np.ndarray  # on bootstrap samples of patients
-    images_K: np.ndarray  # number with an expert pixel
-    patients_K: np.ndarray
-
-    @classmethod
-    def on(
-        cls,
-        counts_MIK3: np.ndarray,
-        ids: Sequence[str],
-        chosen_I: np.ndarray,
-        replicates: int,
-        seed: int,
-    ) -> _Measured:
-        counts_MIK3 = counts_MIK3[:, chosen_I]
-        names = [name for name, chosen in zip(ids, chosen_I, strict=True) if chosen]
-        patients = np.array([patient_of(name) for name in names])
-        true_IK = counts_MIK3[0, ..., 2] > 0
-        true_IK = np.concatenate([true_IK, true_IK.any(axis=1, keepdims=True)], axis=1)
-        iou_MK = pooled_iou(counts_MIK3, require_expert=True)
-        sampled_BMK = np.full((replicates, *iou_MK.shape), np.nan)
-        if names:
-            sampled_BMK = bootstrap_iou(counts_MIK3, names, replicates, seed)
-        return cls(
-            np.concatenate([iou_MK, miou(iou_MK)[0][:, None]], axis=1),
-            np.concatenate([sampled_BMK, miou(sampled_BMK)[0][..., None]], axis=2),
-            true_IK.sum(axis=0),
-            np.array([len(set(patients[true_I])) for true_I in true_IK.T]),
-        )
-
-    def difference(self, first: int, second: int, k: int) -> tuple[Interval, float]:
-        value = float(self.iou_MK[first, k] - self.iou_MK[second, k])
-        number = int(self.patients_K[k])
-        if number < FEWEST_PATIENTS:
-            return Interval(value, np.nan, np.nan, number), np.nan
-        sampled_B = self.sampled_BMK[:, first, k] - self.sampled_BMK[:, second, k]
-        return bootstrap_t(value, sampled_B, number)
+def _difference(labels: Measured, first: int, second: int, k: int) -> tuple[Interval, float]:
+    return patients_interval(
+        float(labels.values_TK[first, k] - labels.values_TK[second, k]),
+        labels.sampled_BTK[:, first, k] - labels.sampled_BTK[:, second, k],
+        int(labels.patients_K[k]),
+    )
 
 
 def _verdict(difference: float, p: float) -> str | None:
@@ -270,8 +227,10 @@ def sentences(labels: LabelSet, rows: pd.DataFrame) -> list[str]:
             where = f"On the {held_out} held-out {'image' if held_out == 1 else 'images'}, {kind}"
             texts.append(_sentence(where, verbs, group, "verdict"))
         if held_out < total:
-            where = f"On all {total} masked images, on {total - held_out} of which"
-            where += f" CAM thresholds were chosen, {kind}"
+            where = (
+                f"On all {total} masked images, on {total - held_out} of which"
+                f" CAM thresholds were chosen, {kind}"
+            )
             texts.append(_sentence(where, verbs, group, "all verdict"))
     return texts
 

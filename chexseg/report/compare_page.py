@@ -62,7 +62,6 @@ def figure_rows(comparison: Comparison) -> pd.DataFrame:
 def figure(rows: pd.DataFrame) -> go.Figure:
     """Draw the rows of `figure_rows`: differences with both intervals, and a line at 0."""
     drawn = go.Figure()
-    reach = _reach(rows)
     position = np.arange(len(rows))[::-1]
     parts = (
         ("over patients", "from", "to", "cam", BLUE, "circle", 0.0),
@@ -118,7 +117,7 @@ def figure(rows: pd.DataFrame) -> go.Figure:
         },
         xaxis={
             "title": {"text": "difference in IoU, A − B", "font": {"size": 12}},
-            "range": [-reach, reach],
+            "range": [-_reach(rows), _reach(rows)],
             "zeroline": False,
             "tickformat": "+.2f",
             "showline": True,

@@ -8,7 +8,7 @@ from chexseg.analysis.claims.headline import headline, headline_rows, verdict
 
 
 def test_headline_takes_roles_by_selection_and_says_what_is_resolved(study):
-    summary = headline(study, replicates=200)
+    summary = headline(study)
     assert {role: (arm.weak, arm.p) for role, arm in summary.roles.items() if role != "best"} == {
         "weak": ("cam", 0.0),
         "full": (None, 1.0),
@@ -39,7 +39,7 @@ def test_verdict_says_when_the_order_does_not_show(study):
     swapped.loc[full, ["method", "p", "weak"]] = ["weak", 0.0, "cam"]
     swapped.loc[weak, ["method", "p", "weak"]] = ["full", 1.0, None]
     swapped["trial"] = range(len(swapped))
-    sentences = verdict(headline(dataclasses.replace(study, cells=swapped), replicates=50))
+    sentences = verdict(headline(dataclasses.replace(study, cells=swapped)))
     assert "does not show here" in sentences[0]
     assert all(
         sentence.endswith("fewer than two trials are in both.") for sentence in sentences[1:]
@@ -49,13 +49,13 @@ def test_verdict_says_when_the_order_does_not_show(study):
 def test_verdict_of_half_a_study_names_what_lacks(study):
     keep = (study.cells["method"] != "full").to_numpy()
     half = dataclasses.replace(study, cells=study.cells[keep], counts_CIK3=study.counts_CIK3[keep])
-    assert verdict(headline(half, replicates=50)) == [
+    assert verdict(headline(half)) == [
         "The paper’s order, weak < full < CheXseg, can't be judged yet: no finished cell for Full."
     ]
 
 
 def test_radiologists_have_a_row_where_their_counts_are_known(study):
     with_them = dataclasses.replace(study, radiologists_IK3=study.counts_CIK3[0])
-    rows = headline_rows(with_them, headline(with_them, replicates=50))
+    rows = headline_rows(with_them, headline(with_them))
     assert rows["arm"].iloc[-1] == "Radiologists"
     assert rows["patients low"].iloc[-1] < rows["mIoU"].iloc[-1] < rows["patients high"].iloc[-1]

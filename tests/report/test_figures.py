@@ -177,7 +177,7 @@ def test_image_iou_is_the_mean_over_what_experts_drew(study):
     counts_K3 = study.counts_CIK3[0, study.image_ids.index(image_id)].astype(float)
     drawn = counts_K3[counts_K3[:, 2] > 0]
     wanted = np.mean(drawn[:, 0] / (drawn[:, 1] + drawn[:, 2] - drawn[:, 0]))
-    assert overlays.image_iou(study, 0, image_id) == pytest.approx(wanted)
+    assert overlays.image_iou(study, 0, image_id, study.pathologies) == pytest.approx(wanted)
 
 
 def test_sheet_is_a_png_of_six_rows(study):

@@ -90,7 +90,7 @@ def test_published_means_of_ten_stand_beside_no_other_mean():
     assert table2.table2_rows(some)["100 images paper"].isna().all()
     assert not figure4.figure4_rows(some)["kind"].isin(["paper", "poster"]).any()
     assert not figure3.figure3_rows(some)["kind"].isin(["paper", "poster"]).any()
-    rows = figure5.figure5_rows(some, replicates=20)
+    rows = figure5.figure5_rows(some)
     assert set(rows.loc[rows["kind"] == "paper", "task"]) == {"Edema", "Consolidation"}
 
 
@@ -225,7 +225,7 @@ def test_figure5_by_hand():
 
 
 def test_figure5_has_the_papers_roles_and_what_follows_from_its_text(paper):
-    rows = figure5.figure5_rows(paper, replicates=50)
+    rows = figure5.figure5_rows(paper)
     arms = rows[rows["kind"] == "mean"].set_index("role")["description"]
     assert arms["chexseg"].iloc[0].startswith("CAM, p = 0.9")
     assert arms["weak"].iloc[0].startswith("IRNet, p = 0, 20,000 weak images, encoder chexpert")
@@ -246,7 +246,7 @@ def test_figure5_has_the_papers_roles_and_what_follows_from_its_text(paper):
 
 def test_figure5_without_radiologists_or_expert_masks(build):
     some = build(absent=("Pneumothorax",), images=8, students=False)
-    rows = figure5.figure5_rows(some, replicates=20)
+    rows = figure5.figure5_rows(some)
     assert set(rows.loc[rows["kind"] == "mean", "role"]) == {"weak", "full", "chexseg"}
     assert rows[(rows["task"] == "Pneumothorax") & (rows["kind"] == "mean")]["value"].isna().all()
     figure = figure5.figure5(rows)

@@ -70,16 +70,14 @@ def inverted_u(study: StudyArms) -> Choice:
         for weak in PAPERS_METHODS:
             of_variant = study_tables.variant_arms(study.results, variant)
             chosen = [arm for arm in of_variant if arm.weak == weak or arm.method == "full"]
-            ends = [
-                end
-                for method in ("weak", "full")
-                if (end := by_selection([arm for arm in chosen if arm.method == method]))
-            ]
-            between = by_selection([arm for arm in chosen if arm.method == "mixed"])
-            if between and len(ends) == 2:
+            low, high, between = (
+                by_selection([arm for arm in chosen if arm.method == method])
+                for method in ("weak", "full", "mixed")
+            )
+            if between and low and high:
                 pairs += [
                     Pair(f"{METHODS[weak]}, p = {between.p:g} minus p = {end.p:g}", between, end)
-                    for end in ends
+                    for end in (low, high)
                 ]
         if pairs:
             return pairs, []
@@ -157,11 +155,8 @@ def irnet_and_cam(study: StudyArms) -> Choice:
         cam = by_selection([arm for arm in cams if irnet and _alike(arm, irnet)])
         if irnet and cam:
             compared.add(init)
-            text, sign = (
-                f"{INITS.get(init, init)}, IRNet minus CAM",
-                1 if init == "chexpert" else -1,
-            )
-            pairs.append(Pair(text, irnet, cam, sign))
+            sign = 1 if init == "chexpert" else -1
+            pairs.append(Pair(f"{INITS.get(init, init)}, IRNet minus CAM", irnet, cam, sign))
     lacking = [] if "chexpert" in compared else ["CAM and IRNet at p = 0 with CheXpert’s encoder"]
     lacking += [] if compared - {"chexpert"} else ["CAM and IRNet at p = 0 with another encoder"]
     return pairs, lacking
@@ -197,12 +192,12 @@ def _by_pathology(study: StudyArms, names: Sequence[str], sign: int) -> Choice:
     lacking += _no_readers(study) + ([] if names else ["any of these pathologies"])
     if lacking:
         return [], lacking
-    indices = [study.results.pathologies.index(name) for name in names]
-    drawn = [k for k in indices if study.measured(RADIOLOGISTS).patients_K[k]]
-    if not drawn:
-        return [], [f"an expert mask of {' or '.join(names)}"]
-    texts = {k: f"{study.results.pathologies[k]}, CheXseg minus radiologists" for k in drawn}
-    return [Pair(text, roles["chexseg"], RADIOLOGISTS, sign, k) for k, text in texts.items()], []
+    pairs = [
+        Pair(f"{name}, CheXseg minus radiologists", roles["chexseg"], RADIOLOGISTS, sign, k)
+        for k, name in enumerate(study.results.pathologies)
+        if name in names and study.measured(RADIOLOGISTS).patients_K[k]
+    ]
+    return pairs, [] if pairs else [f"an expert mask of {' or '.join(names)}"]
 
 
 def _no_readers(study: StudyArms) -> list[str]:
@@ -232,8 +227,11 @@ def _rest(arm: Arm) -> set[str]:
 
 def _alike(first: Arm, second: Arm) -> bool:
     """Return whether two arms differ at most in their kind of weak labels and their encoder."""
-    numbers = all(
-        study_tables.same(getattr(first, name), getattr(second, name))
-        for name in ("p", "weak_images", "fraction", "epochs")
+    return (
+        all(
+            study_tables.same(getattr(first, name), getattr(second, name))
+            for name in ("p", "weak_images", "fraction", "epochs")
+        )
+        and first.method == second.method
+        and _rest(first) == _rest(second)
     )
-    return numbers and first.method == second.method and _rest(first) == _rest(second)

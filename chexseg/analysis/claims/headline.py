@@ -14,6 +14,7 @@ from chexseg.analysis.statistics.inference import Difference, difference, holm, 
 from chexseg.analysis.statistics.scores import (
     Arm,
     Interval,
+    arms,
     cell_iou,
     miou,
     t_interval,
@@ -41,13 +42,13 @@ class Headline:
         return self.adjusted.get(step, 1.0) < 0.05
 
 
-def headline(results: StudyResults, replicates: int = 1000, seed: int = 0) -> Headline:
+def headline(results: StudyResults) -> Headline:
     """Return the arms in the paper's roles, with intervals and the differences of the order."""
-    study = study_arms(results, replicates, seed)
+    study = study_arms(results)
     miou_C = miou(cell_iou(results))[0]
     chosen = {role: study.role(role) for role in ROLES if role != "best"}
     chosen["best"] = max(
-        study.arms,
+        arms(results),
         key=lambda arm: np.nan_to_num(miou_C[list(arm.indices)].mean(), nan=-1.0),
         default=None,
     )
@@ -58,13 +59,13 @@ def headline(results: StudyResults, replicates: int = 1000, seed: int = 0) -> He
         for step, (first, second) in STEPS.items()
         if first in measured and second in measured
     }
-    adjusted = holm([step.p for step in steps.values()])
+    adjusted = holm([step.p for step in steps.values()]).tolist()
     return Headline(
         roles=roles,
         trials={role: t_interval(arm.values_TK[:, -1]) for role, arm in measured.items()},
         patients={role: over_patients(arm) for role, arm in measured.items()},
         steps=steps,
-        adjusted=dict(zip(steps, adjusted.tolist(), strict=True)),
+        adjusted=dict(zip(steps, adjusted, strict=True)),
     )
 
 
@@ -90,20 +91,22 @@ def headline_rows(results: StudyResults, result: Headline) -> pd.DataFrame:
         if arm in rows:
             rows[arm]["settings"] += f"; {ROLES[role][0].lower()}{ROLES[role][1:]}"
             continue
-        colour = arm.weak or {"full": "full", "student": "student"}[arm.method]
-        row = {"arm": ROLES[role], "settings": arm_text(arm), "colour": colour}
-        rows[arm] = row | _bounds(result.trials[role], result.patients[role])
-        rows[arm]["paper"] = HEADLINES[role].value if role in HEADLINES else np.nan
+        rows[arm] = {
+            "arm": ROLES[role],
+            "settings": arm_text(arm),
+            "colour": arm.weak or {"full": "full", "student": "student"}[arm.method],
+            **_bounds(result.trials[role], result.patients[role]),
+            "paper": HEADLINES[role].value if role in HEADLINES else np.nan,
+        }
     if results.radiologists_IK3 is not None:
         patients = over_patients(study_arms(results).measured(RADIOLOGISTS))
-        row = {
+        rows[None] = {
             "arm": "Radiologists",
             "settings": "three others, against the ground truth",
             "colour": "radiologists",
+            **_bounds(Interval(patients.mean, np.nan, np.nan, 1), patients),
+            "paper": np.nan,
         }
-        rows[None] = (
-            row | _bounds(Interval(patients.mean, np.nan, np.nan, 1), patients) | {"paper": np.nan}
-        )
     return pd.DataFrame(rows.values())
 
 
@@ -150,12 +153,12 @@ def _step(name: str, result: Headline) -> str:
         parts = []
         judged = f"not resolved, as only {step.patients.n} patients have an expert mask"
     else:
-        parts.append(
-            f"{step.trials.low:+.3f} to {step.trials.high:+.3f} over {step.trials.n} trials"
-        )
-        parts.append(f"{step.together.low:+.3f} to {step.together.high:+.3f} over both")
-        p = result.adjusted[name]
-        judged = f"{'resolved' if result.resolved(name) else 'not resolved'}, {p_text(p)} by Holm"
+        parts += [
+            f"{step.trials.low:+.3f} to {step.trials.high:+.3f} over {step.trials.n} trials",
+            f"{step.together.low:+.3f} to {step.together.high:+.3f} over both",
+        ]
+        judged = "resolved" if result.resolved(name) else "not resolved"
+        judged += f", {p_text(result.adjusted[name])} by Holm"
     bounds = f" (95%: {', '.join(parts)})" if parts else ""
     text = f"{name} is {step.value:+.3f}{bounds}: {judged}."
     return text.replace("-0.", "\u22120.").replace("-1.", "\u22121.")

@@ -121,7 +121,13 @@ def _judge(study: StudyArms, name: str, paper: Paper) -> Claim:
     ]
     adjusted = holm([step.p for step in steps]).tolist()
     comparisons = tuple(
-        Comparison(pair, study.mean(pair.first, pair.k), study.mean(pair.second, pair.k), step, p)
+        Comparison(
+            pair,
+            study.measured(pair.first).mean(pair.k),
+            study.measured(pair.second).mean(pair.k),
+            step,
+            p,
+        )
         for pair, step, p in zip(pairs, steps, adjusted, strict=True)
     )
     if name == "gap":
@@ -133,8 +139,10 @@ def _judge(study: StudyArms, name: str, paper: Paper) -> Claim:
     if unresolved:
         agree = sum(c.difference.value * c.pair.sign > 0 for c in comparisons)
         resolved = len(comparisons) - len(unresolved)
-        because = f"{agree} of {len(comparisons)} with the paper’s sign, {resolved} resolved."
-        because += f" Open: {_summary(unresolved)}."
+        because = (
+            f"{agree} of {len(comparisons)} with the paper’s sign, {resolved} resolved."
+            f" Open: {_summary(unresolved)}."
+        )
         return Claim(name, paper, UNDECIDED, because, comparisons)
     return Claim(name, paper, REPRODUCED, f"All as claimed: {_summary(comparisons)}.", comparisons)
 
@@ -159,9 +167,10 @@ def _judge_gap(study: StudyArms, paper: Paper, comparisons: tuple[Comparison, ..
         return claim(NOT_REPRODUCED, f"There is no gap to close: {_summary([gap])}.")
     if np.isnan(share.low):
         return claim(UNDECIDED, f"No bounds of the share at this n: {_summary(comparisons)}.")
-    because = f"{100 * share.mean:.1f}% of the gap is closed"
-    because += f" (95%: {100 * share.low:.1f} to {100 * share.high:.1f}%)."
-    because = because.replace("-", "\u2212")
+    because = (
+        f"{100 * share.mean:.1f}% of the gap is closed"
+        f" (95%: {100 * share.low:.1f} to {100 * share.high:.1f}%)."
+    ).replace("-", "\u2212")
     if 100 * share.high < published[0]:
         return claim(NOT_REPRODUCED, f"{because} That is below both published shares.")
     if share.low <= 0:
@@ -282,21 +291,24 @@ def claims_rows(judged: Sequence[Claim]) -> pd.DataFrame:
         if not claim.comparisons:
             rows.append(row | {"reason": claim.because})
         for c in claim.comparisons:
-            measured = {
-                "comparison": c.pair.text,
-                "claimed": ">" if c.pair.sign > 0 else "<",
-                "first": c.first,
-                "second": c.second,
-                "difference": c.difference.value,
-                "difference low": c.difference.together.low,
-                "difference high": c.difference.together.high,
-                "relative": c.difference.value / c.second if c.second else np.nan,
-                "trials": c.difference.trials.n,
-                "patients": c.difference.patients.n,
-                "p-value": c.difference.p,
-                "adjusted p-value": c.adjusted,
-                "reason": c.reason,
-            }
-            rows.append(row | measured)
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    return table.astype({"trials": "Int64", "patients": "Int64"})
+            rows.append(
+                {
+                    **row,
+                    "comparison": c.pair.text,
+                    "claimed": ">" if c.pair.sign > 0 else "<",
+                    "first": c.first,
+                    "second": c.second,
+                    "difference": c.difference.value,
+                    "difference low": c.difference.together.low,
+                    "difference high": c.difference.together.high,
+                    "relative": c.difference.value / c.second if c.second else np.nan,
+                    "trials": c.difference.trials.n,
+                    "patients": c.difference.patients.n,
+                    "p-value": c.difference.p,
+                    "adjusted p-value": c.adjusted,
+                    "reason": c.reason,
+                }
+            )
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(
+        {"trials": "Int64", "patients": "Int64"}
+    )

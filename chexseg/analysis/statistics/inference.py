@@ -157,6 +157,10 @@ class Measured:
     sampled_BTK: np.ndarray
     patients_K: np.ndarray
 
+    def mean(self, k: int) -> float:
+        """Return the mean over trials of the k-th pathology's IoU."""
+        return float(self.values_TK[:, k].mean())
+
     def at(self, trials: Sequence[int], k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (values_T, sampled_BT) of these trials."""
         rows = (
@@ -179,7 +183,7 @@ def measured(
     sampled_BTK = bootstrap_iou(counts_TIK3, image_ids, replicates, seed)
     patients = np.array([patient_of(name) for name in image_ids])
     true_IK = counts_TIK3[0, ..., 2] > 0
-    true_IK = np.concatenate([true_IK, true_IK.any(axis=1, keepdims=True)], axis=1)
+    true_IK = np.column_stack([true_IK, true_IK.any(axis=1)])
     return Measured(
         None if trials is None else tuple(trials),
         np.concatenate([iou_TK, miou(iou_TK)[0][:, None]], axis=1),
@@ -194,14 +198,15 @@ def over_patients(arm: Measured, k: int = -1) -> Interval:
     By default it is the mIoU. Trials are held fixed. Fewer than `FEWEST_PATIENTS` patients with an
     expert pixel have no interval.
     """
-    return _over_patients(
-        float(arm.values_TK[:, k].mean()),
-        arm.sampled_BTK[..., k].mean(axis=1),
-        int(arm.patients_K[k]),
+    return patients_interval(
+        arm.mean(k), arm.sampled_BTK[..., k].mean(axis=1), int(arm.patients_K[k])
     )[0]
 
 
-def _over_patients(estimate: float, sampled_B: np.ndarray, number: int) -> tuple[Interval, float]:
+def patients_interval(
+    estimate: float, sampled_B: np.ndarray, number: int
+) -> tuple[Interval, float]:
+    """Return `bootstrap_t` of `number` patients; fewer than `FEWEST_PATIENTS` have neither."""
     if number < FEWEST_PATIENTS:
         return Interval(estimate, np.nan, np.nan, number), np.nan
     return bootstrap_t(estimate, sampled_B, number)
@@ -237,7 +242,6 @@ def difference(first: Measured, second: Measured, k: int = -1) -> Difference:
     both.
     """
     number = int(first.patients_K[k])
-    value = float(first.values_TK[:, k].mean() - second.values_TK[:, k].mean())
     sampled_B = first.sampled_BTK[..., k].mean(axis=1) - second.sampled_BTK[..., k].mean(axis=1)
     trials = shared_trials(first, second)
     (first_T, first_BT), (second_T, second_BT) = first.at(trials, k), second.at(trials, k)
@@ -247,7 +251,7 @@ def difference(first: Measured, second: Measured, k: int = -1) -> Difference:
     else:
         step = crossed((first_T - second_T)[:, None], (first_BT - second_BT)[..., None], number)
         together, p = step.interval([1.0])
-    patients, patients_p = _over_patients(value, sampled_B, number)
+    patients, patients_p = patients_interval(first.mean(k) - second.mean(k), sampled_B, number)
     return Difference(patients, t_interval(first_T - second_T), together, p, patients_p)
 
 
@@ -259,8 +263,9 @@ def gap_closed(method: Measured, weak: Measured, radiologists: Measured, k: int 
     if these two don't differ significantly.
     """
     trials = shared_trials(method, weak)
-    parts = [arm.at(trials, k) for arm in (method, weak, radiologists)]
-    (method_T, method_BT), (weak_T, weak_BT), (readers_T, readers_BT) = parts
+    (method_T, method_BT), (weak_T, weak_BT), (readers_T, readers_BT) = (
+        arm.at(trials, k) for arm in (method, weak, radiologists)
+    )
     patients = int(method.patients_K[k])
     if not trials or patients < FEWEST_PATIENTS or not readers_T.mean() > weak_T.mean():
         return Interval(np.nan, np.nan, np.nan, len(trials))

@@ -137,9 +137,11 @@ def bootstrap_iou(
     """Return iou_BLK, pooled IoU of bootstrap samples of patients with all their images.
 
     All leading indices use the same draws, so that their differences are paired. NaN for a
-    pathology without an expert pixel in a sample.
+    pathology without an expert pixel in a sample, and without images.
     """
     leading, (images, pathologies, _) = counts_LIK3.shape[:-3], counts_LIK3.shape[-3:]
+    if not images:
+        return np.full((replicates, *leading, pathologies), np.nan)
     flat_MIR = counts_LIK3.reshape(-1, images, pathologies * 3)
     patient_I, names_P = pd.factorize(np.asarray([patient_of(name) for name in image_ids]))
     number, order_I = len(names_P), np.argsort(patient_I, kind="stable")

@@ -22,12 +22,7 @@ class StudyArms:
     """A study's arms, each measured on first use."""
 
     results: StudyResults
-    replicates: int = 1000
-    seed: int = 0
     _measured: dict[Arm | str, Measured] = field(default_factory=dict, repr=False)
-
-    def __post_init__(self) -> None:
-        self.arms = arms(self.results)
 
     def measured(self, arm: Arm | str) -> Measured:
         """Return `inference.measured` of an arm or of `RADIOLOGISTS`, which must have counts."""
@@ -37,32 +32,21 @@ class StudyArms:
                 if isinstance(arm, Arm)
                 else (np.asarray(self.results.radiologists_IK3)[None], None)
             )
-            self._measured[arm] = inference.measured(
-                counts_TIK3, self.results.image_ids, trials, self.replicates, self.seed
-            )
+            self._measured[arm] = inference.measured(counts_TIK3, self.results.image_ids, trials)
         return self._measured[arm]
-
-    def mean(self, arm: Arm | str, k: int) -> float:
-        """Return the mean over trials of the k-th pathology's IoU."""
-        return float(self.measured(arm).values_TK[:, k].mean())
 
     def of(self, method: str, weak: str | None = None) -> list[Arm]:
         """Return the arms of a method, optionally with one kind of weak labels."""
-        return [arm for arm in self.arms if arm.method == method and weak in (None, arm.weak)]
+        return [
+            arm for arm in arms(self.results) if arm.method == method and weak in (None, arm.weak)
+        ]
 
     def role(self, name: str) -> Arm | None:
         """Return the arm in a role of the paper: the best of its method on the selection images."""
         return by_selection(self.of(METHODS_OF[name]))
 
 
-def study_arms(results: StudyResults, replicates: int = 1000, seed: int = 0) -> StudyArms:
-    """Return the study's arms; the same object for the same replicates and seed."""
-    cache = _cache(results)
-    if (replicates, seed) not in cache:
-        cache[replicates, seed] = StudyArms(results, replicates, seed)
-    return cache[replicates, seed]
-
-
 @once
-def _cache(results: StudyResults) -> dict[tuple[int, int], StudyArms]:
-    return {}
+def study_arms(results: StudyResults) -> StudyArms:
+    """Return the study's arms; the same object for the same study."""
+    return StudyArms(results)

@@ -11,7 +11,7 @@ import pandas as pd
 from chexseg.analysis import published
 from chexseg.analysis.published import AVERAGE, METHODS
 from chexseg.analysis.results import StudyResults, once
-from chexseg.analysis.statistics.scores import Arm, Interval, arms, cell_iou, miou, t_interval
+from chexseg.analysis.statistics.scores import Arm, arms, cell_iou, miou, t_interval
 from chexseg.analysis.tables import grid
 from chexseg.analysis.tables.grid import NO_EXPERT, SHARED, UNFINISHED
 
@@ -56,10 +56,10 @@ class Variant:
         )
 
     def __str__(self) -> str:
-        parts = [f"encoder {self.init}"]
-        parts += [f"{self.weak_images:,.0f} weak images"] if self.weak_images > 0 else []
-        parts += [f"{self.epochs:g} epochs"] if not np.isnan(self.epochs) else []
-        return ", ".join([*parts, *further(self.other)])
+        images = f"{self.weak_images:,.0f} weak images" if self.weak_images > 0 else ""
+        epochs = "" if np.isnan(self.epochs) else f"{self.epochs:g} epochs"
+        parts = [f"encoder {self.init}", images, epochs, *further(self.other)]
+        return ", ".join(filter(None, parts))
 
 
 def same(first: float, second: float) -> bool:
@@ -77,9 +77,7 @@ def variants(results: StudyResults) -> list[Variant]:
 
 def variant_arms(results: StudyResults, variant: Variant | None) -> list[Arm]:
     """Return the arms of a variant, in the study's order."""
-    if entry := _variant_arms(results).get(str(variant)):
-        return entry[1]
-    return [arm for arm in arms(results) if variant is not None and variant.has(arm)]
+    return _variant_arms(results)[str(variant)][1] if variant else []
 
 
 def has_table1(results: StudyResults) -> bool:
@@ -93,10 +91,11 @@ def _variant_arms(results: StudyResults) -> dict[str, tuple[Variant, list[Arm]]]
 
     The text is the key because a variant may contain NaN, which doesn't equal itself.
     """
-    for method in ("mixed", "weak", "full"):
-        trained = [arm for arm in arms(results) if arm.method == method]
-        if trained:
-            break
+    by_method = (
+        [arm for arm in arms(results) if arm.method == method]
+        for method in ("mixed", "weak", "full")
+    )
+    trained = next(filter(None, by_method), [])
     unique = {
         str(v): v
         for v in (Variant(arm.init, arm.epochs, arm.weak_images, arm.other) for arm in trained)
@@ -114,8 +113,10 @@ def _variant_arms(results: StudyResults) -> dict[str, tuple[Variant, list[Arm]]]
             *others.get(settings, ()),
             *(arm for words, group in full.items() if words <= settings for arm in group),
         ]
-        members = sorted(filter(variant.has, candidates), key=lambda arm: min(arm.indices))
-        groups[text] = variant, members
+        groups[text] = (
+            variant,
+            sorted(filter(variant.has, candidates), key=lambda arm: min(arm.indices)),
+        )
     return dict(sorted(groups.items(), key=lambda item: -len(item[1][1])))
 
 
@@ -171,7 +172,7 @@ def table1_rows(results: StudyResults, variant: Variant | None = None) -> pd.Dat
                 )
                 indices = list(arm.indices) if arm else []
                 cell, keys = t_interval(values_C[indices]), cell_keys(results, indices)
-                row |= grid.value(label(p), cell, paper, reason=reason, cells=keys)
+                row |= grid.value(f"p={p:g}", cell, paper, reason=reason, cells=keys)
             row["best"] = grid.best_of_row(row)
             rows.append(row)
     return grid.frame(rows)
@@ -196,30 +197,21 @@ def _short_keys(results: StudyResults) -> list[str]:
     return [key[:12] for key in results.cells["cell"]]
 
 
-def label(p: float) -> str:
-    """Return the column name of p."""
-    return f"p={p:g}"
-
-
 @once
 def cells_rows(results: StudyResults) -> pd.DataFrame:
     """Return one row per cell: settings, mIoU, selection mIoU, the IoU of each pathology, key."""
     iou_CK = cell_iou(results)
     miou_C, left_out_C = miou(iou_CK)
     cells = results.cells.reset_index(drop=True)
-    frame = cells[
-        ["name", "method", "weak", "p", "trial", "init", "weak_images", "fraction"]
-    ].copy()
-    frame = frame.drop(
-        columns=[name for name in ("weak_images", "fraction") if frame[name].isna().all()]
-    )
-    frame["mIoU"], frame["selection mIoU"] = miou_C, pd.to_numeric(cells["selection_miou"])
-    if left_out_C.any():
-        frame["left out"] = left_out_C
-    for k, name in enumerate(results.pathologies):
-        frame[name] = iou_CK[:, k]
-    frame["key"] = cells["cell"]
-    return frame
+    settings = [
+        name
+        for name in ("name", "method", "weak", "p", "trial", "init", "weak_images", "fraction")
+        if name not in ("weak_images", "fraction") or cells[name].notna().any()
+    ]
+    scores = {"mIoU": miou_C, "selection mIoU": pd.to_numeric(cells["selection_miou"])}
+    scores |= {"left out": left_out_C} if left_out_C.any() else {}
+    scores |= dict(zip(results.pathologies, iou_CK.T, strict=True))
+    return cells[settings].assign(**scores, key=cells["cell"])
 
 
 @once
@@ -244,23 +236,21 @@ def students_rows(results: StudyResults) -> pd.DataFrame:
             for trial, index in zip(arm.trials, arm.indices, strict=True)
             if trial in teachers
         ]
-        row: dict[str, object] = {
-            "init": arm.init,
-            "settings": beside(arm),
-            "fraction": arm.fraction,
-        }
-        row |= _columns("student", t_interval(miou_C[list(arm.indices)]))
-        row |= _columns("teacher", t_interval([teacher for _, teacher in paired]))
-        row |= _columns(
-            "difference", t_interval([student - teacher for student, teacher in paired])
+        rows.append(
+            {
+                "init": arm.init,
+                "settings": beside(arm),
+                "fraction": arm.fraction,
+                **_columns("student", miou_C[list(arm.indices)]),
+                **_columns("teacher", [teacher for _, teacher in paired]),
+                **_columns("difference", [student - teacher for student, teacher in paired]),
+                "n": len(arm.indices),
+                "cells": cell_keys(results, arm.indices),
+                "reason": None
+                if paired
+                else "no fully supervised cell of the same encoder and trial has finished",
+            }
         )
-        row |= {"n": len(arm.indices), "cells": cell_keys(results, arm.indices)}
-        row["reason"] = (
-            None
-            if paired
-            else "no fully supervised cell of the same encoder and trial has finished"
-        )
-        rows.append(row)
     table = pd.DataFrame(rows)
     return (
         table
@@ -284,48 +274,46 @@ def further(other: str) -> list[str]:
 
 def is_teacher(arm: Arm, student: Arm) -> bool:
     """Return whether a full arm's cells are a student's teachers: all common settings agree."""
-    alike = arm.init == student.init and same(arm.epochs, student.epochs)
-    return arm.method == "full" and alike and set(arm.other.split()) <= set(student.other.split())
+    return (
+        arm.method == "full"
+        and arm.init == student.init
+        and same(arm.epochs, student.epochs)
+        and set(arm.other.split()) <= set(student.other.split())
+    )
 
 
-def _columns(name: str, interval: Interval) -> dict[str, float]:
+def _columns(name: str, values: Iterable[float]) -> dict[str, float]:
+    interval = t_interval(values)
     return {name: interval.mean, f"{name} low": interval.low, f"{name} high": interval.high}
 
 
 def stages_rows(results: StudyResults) -> pd.DataFrame:
     """Return one row per stage, in the order of the data flow: runs, seconds and hosts."""
-    rows = []
-    rank = {name: index for index, name in enumerate(STAGES)}
-    for stage, group in results.stages.groupby("stage"):
-        seconds = pd.to_numeric(group["seconds"])
-        rows.append(
+    stages = results.stages.assign(seconds=pd.to_numeric(results.stages["seconds"]))
+    groups = dict(iter(stages.groupby("stage")))  # sorted by name
+    order = [name for name in STAGES if name in groups]
+    order += [name for name in groups if name not in STAGES]
+    return pd.DataFrame(
+        [
             {
                 "stage": stage,
-                "runs": len(group),
-                "total s": seconds.sum(),
-                "median s": seconds.median(),
-                "longest s": seconds.max(),
-                "hosts": ", ".join(sorted(set(group["host"].astype(str)))),
+                "runs": len(groups[stage]),
+                "total s": groups[stage]["seconds"].sum(),
+                "median s": groups[stage]["seconds"].median(),
+                "longest s": groups[stage]["seconds"].max(),
+                "hosts": ", ".join(sorted(set(groups[stage]["host"].astype(str)))),
             }
-        )
-    return pd.DataFrame(
-        sorted(rows, key=lambda row: (rank.get(row["stage"], len(rank)), row["stage"]))
+            for stage in order
+        ]
     )
 
 
 def missing_rows(results: StudyResults) -> pd.DataFrame:
     """Return name, state and reason of missing cells, then pathologies, then radiologists."""
-    undefined = [
-        {"name": name, "state": "undefined", "reason": NO_EXPERT}
-        for name in without_expert(results)
-    ]
+    columns = ["name", "state", "reason"]
+    rows = results.missing[columns].to_numpy().tolist()
+    rows += [(name, "undefined", NO_EXPERT) for name in without_expert(results)]
     if results.radiologists_note:
         state = "left out" if results.radiologists_IK3 is None else "incomplete"
-        undefined.append(
-            {"name": "radiologists", "state": state, "reason": results.radiologists_note}
-        )
-    rows = [
-        results.missing[["name", "state", "reason"]],
-        pd.DataFrame(undefined, columns=["name", "state", "reason"]),
-    ]
-    return pd.concat([part for part in rows if len(part)] or rows[:1], ignore_index=True)
+        rows.append(("radiologists", state, results.radiologists_note))
+    return pd.DataFrame(rows, columns=columns)

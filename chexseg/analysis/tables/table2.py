@@ -84,9 +84,14 @@ def table2_rows(results: StudyResults) -> pd.DataFrame:
                 table2 = published.table2(kind, init, int(size)) if all_ten(results) else None
                 paper, paper_half = table2 or (None, None)
                 indices = list(arm.indices) if arm else []
-                cell, keys = t_interval(miou_C[indices]), cell_keys(results, indices)
-                reason = None if arm else UNFINISHED
-                row |= grid.value(f"{size:,.0f} images", cell, paper, paper_half, reason, keys)
+                row |= grid.value(
+                    f"{size:,.0f} images",
+                    t_interval(miou_C[indices]),
+                    paper,
+                    paper_half,
+                    None if arm else UNFINISHED,
+                    cell_keys(results, indices),
+                )
             row["best"] = grid.best_of_row(row)
             rows.append(row)
     return grid.frame(rows)
@@ -132,6 +137,8 @@ def terminal(results: StudyResults) -> str:
     if not has_table1(results):
         return to_terminal(arms_rows(results))
     first, *others = variants(results)
-    note = f"\n{len(others)} other {'Table 1 is' if len(others) == 1 else 'Tables 1 are'}"
-    note = f"{note} on the page and in tables/." if others else ""
-    return f"Table 1, {first}\n{to_terminal(table1_rows(results, first))}{note}"
+    text = f"Table 1, {first}\n{to_terminal(table1_rows(results, first))}"
+    if others:
+        text += f"\n{len(others)} other {'Table 1 is' if len(others) == 1 else 'Tables 1 are'}"
+        text += " on the page and in tables/."
+    return text

@@ -26,7 +26,7 @@ def to_csv(rows: pd.DataFrame) -> str:
 
 def to_markdown(rows: pd.DataFrame) -> str:
     """Return a pipe table; the best values of a grid are bold."""
-    cells, columns = _text(_without_cells(rows), bold="**{}**")
+    cells, columns = _text(rows, bold="**{}**")
     escaped = [[cell.replace("|", "\\|") for cell in line] for line in cells]
     lines = ["| " + " | ".join(line) + " |" for line in [columns, ["---"] * len(columns), *escaped]]
     return "\n".join(lines) + "\n" + "".join(f"\n{note}\n" for note in _notes(rows, "bold"))
@@ -38,7 +38,6 @@ def to_tex(rows: pd.DataFrame) -> str:
     The best values of a grid are bold. An undefined value is a dash with a letter, which refers to
     its reason below the table.
     """
-    rows = _without_cells(rows)
     reasons = [reason for reason, _ in grid.gaps(rows)] if grid.is_grid(rows) else []
     cells, columns = _text(
         rows,
@@ -86,7 +85,6 @@ def _tex(text: str) -> str:
 
 def to_terminal(rows: pd.DataFrame, width: int = 120) -> str:
     """Return aligned plain text; a grid is split into blocks that fit `width` characters."""
-    rows = _without_cells(rows)
     if not grid.is_grid(rows):
         cells, columns = _text(rows)
         return "\n".join(_aligned([columns, *cells]))
@@ -111,15 +109,12 @@ def _aligned(lines: list[list[str]]) -> list[str]:
     return [padded[0], "-" * max(map(len, padded)), *padded[1:]]
 
 
-def _without_cells(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows without the keys of their cells, which only CSV contains."""
-    return rows.drop(columns="cells", errors="ignore")
-
-
 def _text(
     rows: pd.DataFrame, bold: str = "{}", dashes: dict[str, str] | None = None
 ) -> tuple[list[list[str]], list[str]]:
     """Return (cells as text, column names): the mean ± its interval (the paper's value).
+
+    The keys of a row's cells are left out: only CSV and HTML contain them.
 
     dashes: reason for a gap -> text in its place, by default a dash.
     """
@@ -131,7 +126,9 @@ def _text(
             values[0] = "" if grid.repeated(rows, position) else values[0]
             lines.append(values + [_grid_text(row, name, bold, dashes or {}) for name in names])
         return lines, [name[:1].upper() + name[1:] for name in first] + names
-    columns = [name for name in rows.columns if not name.endswith((" low", " high"))]
+    columns = [
+        name for name in rows.columns if name != "cells" and not name.endswith((" low", " high"))
+    ]
     return [[text(row, name) for name in columns] for row in rows.to_dict("records")], columns
 
 

@@ -72,10 +72,13 @@ def _published(task: str, pathologies: tuple[str, ...], methods: set[str]) -> li
                     published_point("paper", value, {"task": task, "method": method, "p": float(p)})
                 )
     if task == AVERAGE and len(pathologies) == len(published.TABLE1) - 1:
-        for p, method, name in POSTER:
-            if method in methods:
-                fields = {"task": task, "method": method, "p": p}
-                rows.append(published_point("poster", HEADLINES[name].value, fields))
+        rows += [
+            published_point(
+                "poster", HEADLINES[name].value, {"task": task, "method": method, "p": p}
+            )
+            for p, method, name in POSTER
+            if method in methods
+        ]
     return rows
 
 
@@ -101,24 +104,24 @@ def figure2(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Fig
     for method, text in [*METHODS.items(), ("full", "full")]:
         method_rows = rows[rows["method"] == method]
         mean = method_rows[method_rows["kind"] == "mean"]
-        positions = method_rows["p"].tolist()
-        canvas.published(method_rows, positions, method, f"{text}, p = %{{x}}", line=True)
+        canvas.published(
+            method_rows, method_rows["p"].tolist(), method, f"{text}, p = %{{x}}", line=True
+        )
         if len(mean) and method != "full":
             # The line ends at the fully supervised point, which all methods share; its marker is
             # drawn once, below.
             line = pd.concat([mean, full]) if len(full) else mean
-            x = [p + DODGE[method] for p in mean["p"]]
             canvas.add(
                 method,
                 text,
                 method,
-                x=[*x, *full["p"]],
+                x=[*(mean["p"] + DODGE[method]), *full["p"]],
                 y=line["value"].tolist(),
                 mode="lines+markers",
                 line={"color": COLOURS[method], "width": 2},
                 marker={
                     "symbol": SYMBOLS[method],
-                    "size": [8] * len(x) + [0] * len(full),
+                    "size": [8] * len(mean) + [0] * len(full),
                     "opacity": 1,
                     "line": {"width": 0},
                 },
@@ -148,8 +151,13 @@ def figure2(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Fig
     axis = category_axis("p, share of expert labels in a batch", _tick_labels(ticks), ticks) | {
         "range": [-0.05, 1.05]
     }
-    margin = {"b": 74}  # room for two lines of labels
-    return canvas.framed(task, letter, margin=margin, xaxis=axis, yaxis=iou_axis("IoU", top(rows)))
+    return canvas.framed(
+        task,
+        letter,
+        margin={"b": 74},  # room for two lines of labels
+        xaxis=axis,
+        yaxis=iou_axis("IoU", top(rows)),
+    )
 
 
 def _tick_labels(ticks: list[float]) -> list[str]:
@@ -164,5 +172,7 @@ def _tick_labels(ticks: list[float]) -> list[str]:
 
 def _hover_data(rows: pd.DataFrame) -> list[list[str]]:
     """Return the hover texts of means, and the keys of the runs that a click shows."""
-    texts = zip(rows["p"], interval_texts(rows), rows["cells"], strict=True)
-    return [[f"{p:g}", text, cells] for p, text, cells in texts]
+    return [
+        [f"{p:g}", text, cells]
+        for p, text, cells in zip(rows["p"], interval_texts(rows), rows["cells"], strict=True)
+    ]

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from chexseg.analysis.published import HEADLINES
 from chexseg.analysis.results import StudyResults, once
 from chexseg.analysis.statistics.scores import Arm, arms, cell_iou, miou
 from chexseg.analysis.tables.study_tables import beside, is_teacher
@@ -21,7 +20,7 @@ from chexseg.report.figures.parts import (
     interval_texts,
     iou_axis,
     points,
-    published_point,
+    published_full,
     top,
 )
 from chexseg.report.palette import COLOURS, SYMBOLS
@@ -44,40 +43,25 @@ def figure3_rows(results: StudyResults) -> pd.DataFrame:
     students = sorted((arm for arm in all_arms if arm.method == "student"), key=by_init)
     rows: list[dict[str, Any]] = []
     for student in sorted(students, key=lambda arm: arm.fraction):
-        fields = {
-            "init": student.init,
-            "method": "student",
-            "settings": beside(student),
-            "fraction": student.fraction,
-        }
-        rows += points(results, miou_C, student, fields)
+        fields = {"init": student.init, "method": "student", "settings": beside(student)}
+        rows += points(results, miou_C, student, fields | {"fraction": student.fraction})
     # Grouped by init: with 10,000 cells, comparing all arms with all students takes too long.
     by_encoder: dict[str, list[Arm]] = {}
     for student in students:
         by_encoder.setdefault(student.init, []).append(student)
-    teachers = [
-        arm
-        for arm in all_arms
-        if arm.method == "full"
-        and any(is_teacher(arm, student) for student in by_encoder.get(arm.init, ()))
-    ]
-    for arm in teachers:
-        rows += points(
-            results,
-            miou_C,
-            arm,
-            {"init": arm.init, "method": "full", "settings": beside(arm), "fraction": np.nan},
-        )
+    for arm in all_arms:
+        if arm.method == "full" and any(
+            is_teacher(arm, student) for student in by_encoder.get(arm.init, ())
+        ):
+            fields = {"init": arm.init, "method": "full", "settings": beside(arm)}
+            rows += points(results, miou_C, arm, fields | {"fraction": np.nan})
     if all_ten(results) and any(arm.init == "chexpert" for arm in students):
-        fields = {"init": "chexpert", "method": "full", "settings": "", "fraction": np.nan}
-        rows.append(published_point("paper", HEADLINES["full, chexpert"].value, fields))
-        rows.append(published_point("poster", HEADLINES["poster full"].value, fields))
+        fields = {"init": "chexpert", "method": "full", "settings": ""}
+        rows += published_full(fields | {"fraction": np.nan})
     table = pd.DataFrame(rows, columns=["init", "method", "settings", "fraction", *POINT_COLUMNS])
-    order = {
-        init: number for number, init in enumerate(dict.fromkeys(arm.init for arm in students))
-    }
+    inits = list(dict.fromkeys(arm.init for arm in students))
     return table.sort_values(
-        "init", key=lambda inits: inits.map(order), kind="stable", ignore_index=True
+        "init", key=lambda column: column.map(inits.index), kind="stable", ignore_index=True
     )
 
 

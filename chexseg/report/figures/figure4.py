@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from chexseg.analysis import published
-from chexseg.analysis.published import HEADLINES, METHODS
+from chexseg.analysis.published import METHODS
 from chexseg.analysis.results import StudyResults, once
 from chexseg.analysis.statistics.scores import arms, cell_iou, miou
 from chexseg.analysis.tables.table2 import all_ten, by_init, encoder_texts
@@ -21,6 +21,7 @@ from chexseg.report.figures.parts import (
     interval_texts,
     iou_axis,
     points,
+    published_full,
     published_point,
     top,
 )
@@ -53,8 +54,7 @@ def figure4_rows(results: StudyResults) -> pd.DataFrame:
         if arm.weak and (entry := published.table2(arm.weak, arm.init, images)):
             rows.append(published_point("paper", entry[0], fields, entry[1]))
         if arm.method == "full" and arm.init == "chexpert":
-            rows.append(published_point("paper", HEADLINES["full, chexpert"].value, fields))
-            rows.append(published_point("poster", HEADLINES["poster full"].value, fields))
+            rows += published_full(fields)
     return pd.DataFrame(rows, columns=["encoder", "method", "images", *POINT_COLUMNS])
 
 
@@ -63,8 +63,7 @@ def figure4_panels(rows: pd.DataFrame) -> tuple[int, ...]:
 
     Only those with 2 to `MOST_ENCODERS` encoders.
     """
-    ours = rows[rows["kind"] == "mean"]
-    number = ours.groupby("images")["encoder"].nunique()
+    number = rows[rows["kind"] == "mean"].groupby("images")["encoder"].nunique()
     return tuple(
         int(images) for images in sorted(number.index) if 1 < number[images] <= MOST_ENCODERS
     )

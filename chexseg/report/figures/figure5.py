@@ -27,7 +27,7 @@ NAMES = {"weak": "weak", "full": "full", "chexseg": "CheXseg", "radiologists": "
 ROW = 44
 
 
-def figure5_rows(results: StudyResults, replicates: int = 1000, seed: int = 0) -> pd.DataFrame:
+def figure5_rows(results: StudyResults) -> pd.DataFrame:
     """Return IoU by task and role, "Avg. IoU" first.
 
     Columns: task, role, kind ("mean", "paper" or "poster"), value, low, high, n (patients with an
@@ -35,7 +35,7 @@ def figure5_rows(results: StudyResults, replicates: int = 1000, seed: int = 0) -
     Intervals are over patients (`inference.over_patients`) with trials averaged; radiologists have
     no trials. The role "gap" is CheXseg minus radiologists, its interval paired by patient.
     """
-    study = study_arms(results, replicates, seed)
+    study = study_arms(results)
     arms = {role: arm for role in ROLES if (arm := study.role(role)) is not None}
     descriptions = {role: arm_text(arm) for role, arm in arms.items()}
     keys = {role: cell_keys(results, arm.indices) for role, arm in arms.items()}
@@ -66,9 +66,17 @@ def has_figure5(rows: pd.DataFrame) -> bool:
 def _row(
     task: str, role: str, kind: str, interval: Interval, description: str, cells: str = ""
 ) -> dict[str, Any]:
-    ends = {"value": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}
-    fields = {"task": task, "role": role, "kind": kind, "description": description}
-    return fields | ends | {"cells": cells}
+    return {
+        "task": task,
+        "role": role,
+        "kind": kind,
+        "value": interval.mean,
+        "low": interval.low,
+        "high": interval.high,
+        "n": interval.n,
+        "description": description,
+        "cells": cells,
+    }
 
 
 def _published(task: str, results: StudyResults) -> list[dict[str, Any]]:
@@ -129,12 +137,10 @@ def figure5(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Fig
     """Draw `figure5_rows`: one line per task, IoU on the x axis."""
     tasks = list(dict.fromkeys(rows["task"]))
     roles = [role for role in NAMES if ((rows["role"] == role) & (rows["kind"] == "mean")).any()]
-    methods = {role: _method(rows, role) for role in roles}
     canvas = Canvas(legend)
     for number, role in enumerate(roles):
-        method, role_rows = methods[role], rows[rows["role"] == role]
+        method, role_rows = _method(rows, role), rows[rows["role"] == role]
         shift = 0.19 * (number - (len(roles) - 1) / 2)
-        symbol = SYMBOLS[method] + ("-open" if role == "weak" else "")
         ours = role_rows[(role_rows["kind"] == "mean") & role_rows["value"].notna()]
         ends = [
             "" if np.isnan(row.low) else f" [{row.low:.3f}, {row.high:.3f}]"
@@ -148,13 +154,16 @@ def figure5(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Fig
             y=[tasks.index(task) + shift for task in ours["task"]],
             mode="markers",
             marker={
-                "symbol": symbol,
+                "symbol": SYMBOLS[method] + ("-open" if role == "weak" else ""),
                 "size": 9,
                 "color": COLOURS[method],
                 "line": {"width": 2 if role == "weak" else 0},
             },
             error_x={"type": "data", "thickness": 1.2, "width": 3, "symmetric": False}
-            | {"array": half_widths(ours), "arrayminus": _below(ours)},
+            | {
+                "array": half_widths(ours),
+                "arrayminus": (ours["value"] - ours["low"]).fillna(0).tolist(),
+            },
             customdata=[
                 list(texts)
                 for texts in zip(
@@ -237,10 +246,3 @@ def _method(rows: pd.DataFrame, role: str) -> str:
         return role
     arm = rows.loc[(rows["role"] == role) & (rows["kind"] == "mean"), "description"].iloc[0]
     return next(kind for kind, text in METHODS.items() if arm.startswith(f"{text},"))
-
-
-def _below(rows: pd.DataFrame) -> list[float]:
-    return [
-        0.0 if np.isnan(low) else value - low
-        for low, value in zip(rows["low"], rows["value"], strict=True)
-    ]

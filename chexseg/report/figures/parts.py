@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from chexseg.analysis.published import css_name
+from chexseg.analysis.published import HEADLINES, css_name
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.statistics.scores import Arm, t_interval
 from chexseg.analysis.tables.study_tables import cell_keys
@@ -68,8 +68,23 @@ def published_point(
     kind: str, value: float, fields: dict[str, Any], half_width: float = np.nan
 ) -> dict[str, Any]:
     """Return a row of the paper's or the poster's. half_width: of its interval."""
-    ends = {"low": value - half_width, "high": value + half_width}
-    return fields | {"kind": kind, "value": value, **ends, "n": 3, "trial": None, "cells": ""}
+    return fields | {
+        "kind": kind,
+        "value": value,
+        "low": value - half_width,
+        "high": value + half_width,
+        "n": 3,
+        "trial": None,
+        "cells": "",
+    }
+
+
+def published_full(fields: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the paper's and the poster's mIoU of full supervision with CheXpert's encoder."""
+    return [
+        published_point("paper", HEADLINES["full, chexpert"].value, fields),
+        published_point("poster", HEADLINES["poster full"].value, fields),
+    ]
 
 
 @dataclass
@@ -85,12 +100,11 @@ class Canvas:
 
         group: one of `GROUPS`. method: selects the trace's colour when the page is dark.
         """
-        first = self.legend and name not in self._shown
         common: dict[str, Any] = {
             "legendgroup": group,
             "legendrank": GROUPS.index(group),
             "name": name,
-            "showlegend": first,
+            "showlegend": self.legend and name not in self._shown,
         }
         common |= {"meta": css_name(method)} if method else {}
         self._traces.append({"type": "scatter", **common, **trace})
@@ -153,6 +167,8 @@ class Canvas:
 
         height: pixels, without the legend. margin: overrides of the default. layout: the axes.
         """
+        below = LEGEND if self.legend else 0
+        margins = {"l": 54, "r": 16, "t": 44, "b": 58} | (margin or {})
         common: dict[str, Any] = {
             "template": "none",
             "font": {"family": FONT, "size": 13, "color": "#1b1f24"},
@@ -166,8 +182,8 @@ class Canvas:
             },
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
-            "margin": {"l": 54, "r": 16, "t": 44, "b": 58} | (margin or {}),
-            "height": height,
+            "margin": margins | {"b": margins["b"] + below},
+            "height": height + below,
             "legend": {
                 "orientation": "h",
                 "x": 0,
@@ -179,9 +195,6 @@ class Canvas:
             },
             "showlegend": self.legend,
         }
-        if self.legend:
-            common["height"] += LEGEND
-            common["margin"]["b"] += LEGEND
         # Built in one call: adding traces one by one takes ten times as long.
         return go.Figure({"data": self._traces, "layout": common | layout})
 
@@ -202,11 +215,10 @@ def half_widths(rows: pd.DataFrame) -> list[float]:
 
 def interval_texts(rows: pd.DataFrame) -> list[str]:
     """Return the hover text of each mean: its interval and its number of trials."""
-    ends = [
-        "" if np.isnan(row.low) else f"[{row.low:.3f}, {row.high:.3f}] "
+    return [
+        ("" if np.isnan(row.low) else f"[{row.low:.3f}, {row.high:.3f}] ") + f"n = {row.n}"
         for row in rows.itertuples()
     ]
-    return [f"{text}n = {n}" for text, n in zip(ends, rows["n"], strict=True)]
 
 
 def top(rows: pd.DataFrame) -> float:

@@ -11,10 +11,7 @@ import plotly.io
 from chexseg.analysis.published import AVERAGE
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.tables.study_tables import has_table1
-from chexseg.report.figures.figure2 import figure2, figure2_others, figure2_panels, figure2_points
-from chexseg.report.figures.figure3 import figure3, figure3_panels, figure3_rows
-from chexseg.report.figures.figure4 import figure4, figure4_panels, figure4_rows
-from chexseg.report.figures.figure5 import figure5, figure5_rows, has_figure5
+from chexseg.report.figures import figure2, figure3, figure4, figure5
 from chexseg.report.palette import CONFIG
 
 
@@ -26,21 +23,25 @@ def paper_figures(results: StudyResults) -> dict[str, go.Figure]:
     """
     figures: dict[str, go.Figure] = {}
     if has_table1(results):
-        points = dict(iter(figure2_points(results).groupby("task", sort=False)))
-        for letter, name in zip("abcd", figure2_panels(results), strict=False):
-            figures[f"figure2-{letter}"] = figure2(points[name or AVERAGE], letter)
-        for name in figure2_others(results):
-            figures[f"figure2-{name.lower().replace(' ', '-')}"] = figure2(points[name])
-    rows = figure3_rows(results)
-    figures |= {f"figure3-{init}": figure3(rows, init) for init in figure3_panels(rows)}
-    rows = figure4_rows(results)
-    for images in figure4_panels(rows):
-        figures["figure4a" if images == 0 else f"figure4b-{images}"] = figure4(
+        points = dict(iter(figure2.figure2_points(results).groupby("task", sort=False)))
+        for letter, name in zip("abcd", figure2.figure2_panels(results), strict=False):
+            figures[f"figure2-{letter}"] = figure2.figure2(points[name or AVERAGE], letter)
+        for name in figure2.figure2_others(results):
+            figures[f"figure2-{name.lower().replace(' ', '-')}"] = figure2.figure2(points[name])
+    rows = figure3.figure3_rows(results)
+    figures |= {
+        f"figure3-{init}": figure3.figure3(rows, init) for init in figure3.figure3_panels(rows)
+    }
+    rows = figure4.figure4_rows(results)
+    figures |= {
+        f"figure4b-{images}" if images else "figure4a": figure4.figure4(
             rows, images, "b" if images else "a"
         )
-    rows = figure5_rows(results)
-    if has_figure5(rows):
-        figures["figure5"] = figure5(rows)
+        for images in figure4.figure4_panels(rows)
+    }
+    rows = figure5.figure5_rows(results)
+    if figure5.has_figure5(rows):
+        figures["figure5"] = figure5.figure5(rows)
     return figures
 
 
@@ -50,8 +51,11 @@ WIDTH = 640
 
 def write_html(figure: go.Figure, path: Path) -> None:
     """Write a figure on white. plotly.js is written once beside it, so no network is needed."""
-    figure = go.Figure(figure).update_layout(paper_bgcolor="white", plot_bgcolor="white")
-    figure.write_html(path, include_plotlyjs="directory", config=CONFIG)
+    _on_white(figure).write_html(path, include_plotlyjs="directory", config=CONFIG)
+
+
+def _on_white(figure: go.Figure) -> go.Figure:
+    return go.Figure(figure).update_layout(paper_bgcolor="white", plot_bgcolor="white")
 
 
 def write_images(figures: Mapping[Path, go.Figure]) -> str | None:
@@ -60,10 +64,7 @@ def write_images(figures: Mapping[Path, go.Figure]) -> str | None:
         import kaleido  # noqa: F401 - the extra "images"
     except ImportError:
         return "no .png and .svg figures: kaleido isn't installed (extra: images)"
-    drawn = [
-        go.Figure(figure).update_layout(paper_bgcolor="white", plot_bgcolor="white")
-        for figure in figures.values()
-    ]
+    drawn = [_on_white(figure) for figure in figures.values()]
     # When plotly writes several images, it ignores the sizes in their layouts.
     heights = [figure.layout.height for figure in drawn]
     try:

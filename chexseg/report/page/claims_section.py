@@ -113,5 +113,7 @@ def _comparisons(judged: Sequence[Claim]) -> str:
         "all finished trials. ±: half of the 95% interval over trials and patients together, "
         "before Holm’s correction. relative: difference relative to the second."
     )
-    heading = f"<summary>The {len(rows)} comparisons</summary>"
-    return f"<details>{heading}{scroll(to_html(rows), 'cells')}{note(text)}</details>"
+    return (
+        f"<details><summary>The {len(rows)} comparisons</summary>"
+        f"{scroll(to_html(rows), 'cells')}{note(text)}</details>"
+    )

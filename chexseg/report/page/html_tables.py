@@ -55,6 +55,11 @@ def to_html(rows: pd.DataFrame) -> str:
     return _table("", heads, body)
 
 
+def dashes(rows: pd.DataFrame) -> str:
+    """Return the reasons for the dashes of a grid, as text below it."""
+    return "".join(f" {html.escape(gap.replace('-: ', 'Dash: ', 1))}" for gap in gaps(rows))
+
+
 def runs_button(text: str, keys: str) -> str:
     """Return a value whose click opens the runs behind it. keys: from `study_tables.cell_keys`."""
     shortened = " ".join(key[:12] for key in keys.split())

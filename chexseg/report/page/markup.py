@@ -83,7 +83,12 @@ def switch(data: str, text: str, shape: str, colour: str = "") -> str:
     return f'<label><input type="checkbox" checked {data}>{key}{escape(text)}</label>'
 
 
-PAPER_SWITCH = switch('data-group="paper"', *SWITCHES["paper"])
+#: The switch of the published values in a table.
+PAPER_SWITCH = (
+    '<fieldset class="switches screen">'
+    + switch('data-group="paper"', *SWITCHES["paper"])
+    + "</fieldset>"
+)
 
 
 def plot(figure: go.Figure, anchor: str, kind: str = "") -> str:

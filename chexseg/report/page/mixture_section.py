@@ -7,27 +7,25 @@ from html import escape
 from chexseg.analysis.published import AVERAGE
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.tables import study_tables
-from chexseg.analysis.tables.text import gaps
 from chexseg.report.figures.figure2 import figure2, figure2_panels, figure2_points
-from chexseg.report.page.html_tables import to_html
+from chexseg.report.page.html_tables import dashes, to_html
 from chexseg.report.page.markup import PAPER_SWITCH, note, plots, scroll
 
 
 def table1_html(results: StudyResults, name: str) -> str:
     """Return Table 1 of each variant of the settings, the first one open."""
-    parts = [f'<fieldset class="switches screen">{PAPER_SWITCH}</fieldset>']
+    parts = [PAPER_SWITCH]
     of_all = (
         "" if len(results.pathologies) == 10 else " (its average here over the same pathologies)"
     )
     variants = study_tables.variants(results)
     for index, variant in enumerate(variants[: study_tables.MOST_VARIANTS]):
         rows = study_tables.table1_rows(results, variant)
-        dashes = "".join(f" {escape(gap.replace('-: ', 'Dash: ', 1))}" for gap in gaps(rows))
         text = (
             f"{escape(str(variant)).capitalize()}. IoU pooled over the test images, mean over "
             "trials. ±: half of the 95% t-interval, if two or more trials have finished. Bold: "
             "best of a method’s row, where p = 1 counts for all methods. In italics: the paper’s "
-            f"Table 1{of_all}.{dashes}"
+            f"Table 1{of_all}.{dashes(rows)}"
         )
         block = scroll(to_html(rows)) + note(text)
         parts.append(

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-import numpy as np
-
 from chexseg.analysis.results import StudyResults
-from chexseg.analysis.statistics.scores import pooled_iou
 from chexseg.report.page import overlays
 from chexseg.report.page.markup import note, scroll, switch
 from chexseg.report.palette import DASHED, PATHOLOGY_COLOURS
@@ -57,10 +54,13 @@ def overlays_html(results: StudyResults) -> str:
 
 def _by_pathology(results: StudyResults) -> str:
     """Return one grid per pathology; the page shows the selected one."""
-    shown = overlays.columns(results)
-    blocks = {name: _block(results, name, shown) for name in order(results.pathologies)}
-    lacking = [name for name, block in blocks.items() if not block]
-    drawn = [name for name in blocks if name not in lacking]
+    chosen = {name: largest(results, name) for name in order(results.pathologies)}
+    lacking = [name for name, image_ids in chosen.items() if not image_ids]
+    drawn = [name for name in chosen if name not in lacking]
+    blocks = {
+        name: overlays.rows_html(results, dict.fromkeys(chosen[name], ""), name, (name,))[0]
+        for name in drawn
+    }
     options = "".join(f"<option>{escape(name)}</option>" for name in drawn)
     grids = "".join(
         f'<div data-pathology="{escape(name)}"{" hidden" if number else ""}>'
@@ -72,38 +72,3 @@ def _by_pathology(results: StudyResults) -> str:
         f'<label class="choice screen">Pathology <select data-choice>{options}</select></label>'
     )
     return f"{choice}{grids}{note(escape(RULE + without))}"
-
-
-def _block(results: StudyResults, pathology: str, shown: list[overlays.Panel]) -> str:
-    """Return the grid of a pathology; empty if no image has an expert mask of it."""
-    chosen = largest(results, pathology)
-    if not chosen or results.image is None:
-        return ""
-    k = results.pathologies.index(pathology)
-    heads = [
-        ("Radiograph", pathology),
-        ("Experts", "ground truth"),
-        *((panel.title, panel.subtitle) for panel in shown),
-    ]
-    parts = [overlays.head_html(*head) for head in heads]
-    for image_id in chosen:
-        pixels_HW, expert_KHW = results.image(image_id)
-        row = [
-            overlays.panel_html("radiograph", ""),
-            overlays.panel_html("experts", _layer(expert_KHW[k], pathology)),
-        ]
-        for panel in shown:
-            masks_KHW = overlays.predicted(results, panel, image_id)
-            if isinstance(masks_KHW, str):
-                row.append(overlays.empty_html(masks_KHW))
-                continue
-            counts_K3 = results.counts_CIK3[panel.index, results.image_ids.index(image_id)]
-            iou = float(pooled_iou(counts_K3[None])[k])
-            score = "" if np.isnan(iou) else f'<span class="score">IoU {iou:.2f}</span>'
-            row.append(overlays.panel_html(panel.title, _layer(masks_KHW[k], pathology) + score))
-        parts.append(overlays.row_html(image_id, "", pixels_HW, "".join(row)))
-    return overlays.panels_html(parts, len(heads))
-
-
-def _layer(mask_HW: np.ndarray, pathology: str) -> str:
-    return overlays.layers_html(mask_HW[None], (pathology,))

@@ -6,7 +6,7 @@ import base64
 import html
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from chexseg.analysis.published import METHODS, PAPERS_METHODS
-from chexseg.analysis.results import StudyResults
+from chexseg.analysis.results import StudyResults, once
 from chexseg.analysis.statistics.scores import Arm, arms, by_selection, miou, patient_of, pooled_iou
 from chexseg.errors import ChexsegError
 from chexseg.report.palette import DASHED, PATHOLOGY_COLOURS
@@ -54,6 +54,7 @@ def one_per_patient(results: StudyResults, score_I: np.ndarray, number: int) -> 
     return tuple(chosen.values())
 
 
+@once
 def columns(results: StudyResults) -> list[Panel]:
     """Return the columns of predictions, each of the best cell of its kind on the selection images.
 
@@ -101,9 +102,12 @@ def predicted(results: StudyResults, panel: Panel, image_id: str) -> np.ndarray 
         return f"The prediction can't be read: {error}"
 
 
-def image_iou(results: StudyResults, index: int, image_id: str) -> float:
-    """Return a cell's mean IoU over the pathologies that experts drew on the image."""
-    counts_K3 = results.counts_CIK3[index, results.image_ids.index(image_id)]
+def image_iou(
+    results: StudyResults, index: int, image_id: str, pathologies: Sequence[str]
+) -> float:
+    """Return a cell's mean IoU over those of the pathologies that experts drew on the image."""
+    chosen = [results.pathologies.index(name) for name in pathologies]
+    counts_K3 = results.counts_CIK3[index, results.image_ids.index(image_id), chosen]
     return float(miou(pooled_iou(counts_K3[None], require_expert=True))[0])
 
 
@@ -137,7 +141,7 @@ def layer_png(mask_HW: np.ndarray, pathology: str) -> bytes:
     large_HW = enlarge(np.asarray(mask_HW, dtype=bool))
     layer = Image.fromarray(large_HW.astype(np.uint8) + outline(large_HW, pathology in DASHED))
     layer.putpalette([0, 0, 0, *_rgb(pathology), *_rgb(pathology)])
-    return _png(layer, transparency=bytes([0, FILL_OPACITY, OUTLINE_OPACITY]))
+    return encoded(layer, "png", transparency=bytes([0, FILL_OPACITY, OUTLINE_OPACITY]))
 
 
 def composite(
@@ -163,16 +167,15 @@ def sheet_png(results: StudyResults) -> bytes | None:
     chosen, shown = choose_images(results), columns(results)
     if results.image is None or not chosen:
         return None
-    images = {image_id: results.image(image_id) for image_id in chosen}
-    panel = 240
-    gap, head, foot = 6, 30, 34
+    panel, gap, head, foot = 240, 6, 30, 34
     width = (panel + gap) * (2 + len(shown)) + gap
     sheet = Image.new("RGB", (width, head + (panel + gap) * len(chosen) + foot), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
     for column, title in enumerate(["Radiograph", "Experts", *(entry.title for entry in shown)]):
         draw.text((gap + column * (panel + gap), 7), title, fill="black", font=font)
-    present: set[str] = set()
-    for row, (image_id, (pixels_HW, expert_KHW)) in enumerate(images.items()):
+    present: set[int] = set()
+    for row, image_id in enumerate(chosen):
+        pixels_HW, expert_KHW = results.image(image_id)
         masks = [
             np.zeros_like(expert_KHW),
             expert_KHW,
@@ -193,28 +196,25 @@ def sheet_png(results: StudyResults) -> bytes | None:
             sheet.paste(
                 picture, (left + (panel - picture.width) // 2, top + (panel - picture.height) // 2)
             )
-            present |= {
-                name
-                for name, mask_HW in zip(results.pathologies, masks_KHW, strict=True)
-                if mask_HW.any()
-            }
+            present |= set(_drawn(masks_KHW))
     x, small = gap, ImageFont.load_default(13)
-    for name in (name for name in results.pathologies if name in present):
+    for name in (results.pathologies[k] for k in sorted(present)):
         draw.rectangle(
             (x, sheet.height - 23, x + 12, sheet.height - 11), fill=_rgb(name), outline="#444"
         )
         draw.text((x + 17, sheet.height - 25), name, fill="black", font=small)
         x += 30 + int(draw.textlength(name, font=small))
-    return _png(sheet)
+    return encoded(sheet, "png")
 
 
 def _rgb(pathology: str) -> tuple[int, ...]:
     return tuple(bytes.fromhex(PATHOLOGY_COLOURS[pathology].lstrip("#")))
 
 
-def _png(image: Image.Image, **options: Any) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    """Return an image as a file of a kind, "png" or "jpeg"."""
     stream = io.BytesIO()
-    image.save(stream, "png", optimize=True, **options)
+    image.save(stream, kind, optimize=True, **options)
     return stream.getvalue()
 
 
@@ -223,40 +223,57 @@ def _png(image: Image.Image, **options: Any) -> bytes:
 
 def grid_html(results: StudyResults) -> tuple[str, set[int]]:
     """Return (a grid of panels, indices of the pathologies drawn), or (a reason, no indices)."""
-    chosen, shown = choose_images(results), columns(results)
+    chosen = choose_images(results)
     if results.image is None or not chosen:
         why = "no test image has an expert mask"
         why = "the images aren’t available" if results.image is None else why
         return f'<p class="soft">No overlays: {why}.</p>', set()
+    drawn = {image_id: _drawn(results.image(image_id)[1]) for image_id in chosen}
+    titles = {
+        image_id: ", ".join(results.pathologies[k] for k in ks) for image_id, ks in drawn.items()
+    }
+    return rows_html(results, titles, "test set", results.pathologies)
+
+
+def _drawn(masks_KHW: np.ndarray) -> list[int]:
+    return np.flatnonzero(masks_KHW.any(axis=(1, 2))).tolist()
+
+
+def rows_html(
+    results: StudyResults, titles: Mapping[str, str], subtitle: str, pathologies: Sequence[str]
+) -> tuple[str, set[int]]:
+    """Return (a grid of radiograph, experts and predictions, indices of the pathologies drawn).
+
+    titles: image id -> text beside it. subtitle: below the head of the radiographs.
+    """
+    read = cast(Callable[[str], tuple[np.ndarray, np.ndarray]], results.image)
+    shown = columns(results)
     heads = [
-        ("Radiograph", "test set"),
+        ("Radiograph", subtitle),
         ("Experts", "ground truth"),
         *((panel.title, panel.subtitle) for panel in shown),
     ]
     parts = [head_html(*head) for head in heads]
+    chosen = [results.pathologies.index(name) for name in pathologies]
     present: set[int] = set()
-    for image_id in chosen:
-        pixels_HW, expert_KHW = results.image(image_id)
-        present |= set(np.flatnonzero(expert_KHW.any(axis=(1, 2))).tolist())
-        drawn = [
-            name
-            for name, mask_HW in zip(results.pathologies, expert_KHW, strict=True)
-            if mask_HW.any()
-        ]
+    for image_id, title in titles.items():
+        pixels_HW, expert_KHW = read(image_id)
+        present |= set(_drawn(expert_KHW))
         row = [
             panel_html("radiograph", ""),
-            panel_html("experts", layers_html(expert_KHW, results.pathologies)),
+            panel_html("experts", layers_html(expert_KHW[chosen], pathologies)),
         ]
         for panel in shown:
             masks_KHW = predicted(results, panel, image_id)
             if isinstance(masks_KHW, str):
                 row.append(empty_html(masks_KHW))
                 continue
-            present |= set(np.flatnonzero(masks_KHW.any(axis=(1, 2))).tolist())
-            iou = image_iou(results, cast(int, panel.index), image_id)  # a cell made the masks
-            score = f'<span class="score">IoU {iou:.2f}</span>'
-            row.append(panel_html(panel.title, layers_html(masks_KHW, results.pathologies) + score))
-        parts.append(row_html(image_id, ", ".join(drawn), pixels_HW, "".join(row)))
+            present |= set(_drawn(masks_KHW))
+            index = cast(int, panel.index)  # a cell made the masks
+            score = f"IoU {image_iou(results, index, image_id, pathologies):.2f}"
+            layers = layers_html(masks_KHW[chosen], pathologies)
+            row.append(panel_html(panel.title, f'{layers}<span class="score">{score}</span>'))
+        parts.append(row_html(image_id, title, pixels_HW, "".join(row)))
     return panels_html(parts, len(heads)), present
 
 
@@ -273,8 +290,8 @@ def head_html(title: str, text: str) -> str:
 def row_html(image_id: str, drawn: str, pixels_HW: np.ndarray, panels: str) -> str:
     """Return a row's title and panels, which share the radiograph as their background."""
     height, width = pixels_HW.shape
-    radiograph = _png(Image.fromarray(np.asarray(pixels_HW, dtype=np.uint8)))
-    style = f"--film:url({_data_uri(radiograph)});--aspect:{width}/{height}"
+    radiograph = encoded(Image.fromarray(np.asarray(pixels_HW, dtype=np.uint8)), "png")
+    style = f"--film:url({data_uri(radiograph)});--aspect:{width}/{height}"
     title = f'<div class="row"><b>{html.escape(image_id)}</b> &nbsp;{html.escape(drawn)}</div>'
     return f'{title}<div class="same" style="{style}">{panels}</div>'
 
@@ -292,11 +309,13 @@ def empty_html(why: str) -> str:
 def layers_html(masks_KHW: np.ndarray, pathologies: Sequence[str]) -> str:
     """Return one image per pathology with a mask."""
     return "".join(
-        f'<img class="layer" data-k="{k}" alt="" src="{_data_uri(layer_png(mask_HW, name))}">'
+        f'<img class="layer" data-k="{k}" alt="" src="{data_uri(layer_png(mask_HW, name))}">'
         for k, (name, mask_HW) in enumerate(zip(pathologies, masks_KHW, strict=True))
         if mask_HW.any()
     )
 
 
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def data_uri(picture: bytes) -> str:
+    """Return a PNG or JPEG as a URI."""
+    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"

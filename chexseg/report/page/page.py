@@ -19,20 +19,23 @@ from chexseg.analysis.tables import study_tables
 from chexseg.analysis.tables.text import to_csv, to_markdown, to_tex
 from chexseg.report import file_manifest
 from chexseg.report.figures import stage_graph, study_figures
-from chexseg.report.page import overlays, provenance
-from chexseg.report.page.cell_sections import cells_html, missing_html, students_html
-from chexseg.report.page.claims_section import claims_html
-from chexseg.report.page.comparison_sections import comparison_sections, paper_tables
-from chexseg.report.page.html_tables import to_html_file
-from chexseg.report.page.markup import document
-from chexseg.report.page.mixture_section import figure2_html, table1_html
-from chexseg.report.page.overlay_section import overlays_html
-from chexseg.report.page.result_section import result_html
-from chexseg.report.page.run_sections import MOST_DRAWN, provenance_html, stages_html, time_html
-from chexseg.report.page.weak_label_section import classifiers_html, weak_labels_html
+from chexseg.report.page import (
+    cell_sections,
+    claims_section,
+    comparison_sections,
+    html_tables,
+    markup,
+    mixture_section,
+    overlay_section,
+    overlays,
+    provenance,
+    result_section,
+    run_sections,
+    weak_label_section,
+)
 
 #: File suffix -> function that formats a table for it.
-WRITERS = {".csv": to_csv, ".md": to_markdown, ".tex": to_tex, ".html": to_html_file}
+WRITERS = {".csv": to_csv, ".md": to_markdown, ".tex": to_tex, ".html": html_tables.to_html_file}
 #: Longer tables are written only as CSV: the other formats are for reading.
 MOST_LINES = 1000
 
@@ -104,29 +107,29 @@ def named(results_list: Sequence[StudyResults]) -> dict[str, StudyResults]:
 def all_tables(results: StudyResults) -> dict[str, pd.DataFrame]:
     """Return file name -> rows of all tables that aren't empty."""
     tables = {"claims": claims_rows(claims(results))} if len(results.cells) else {}
-    tables |= {
-        "cells": study_tables.cells_rows(results),
-        "students": study_tables.students_rows(results),
-    }
     of_mixture = (
         study_tables.variants(results)[: study_tables.MOST_VARIANTS]
         if study_tables.has_table1(results)
         else []
     )
     tables |= {
-        f"table1{_suffix(index)}": study_tables.table1_rows(results, variant)
-        for index, variant in enumerate(of_mixture)
-    }
-    tables |= {
-        f"weak-labels{_suffix(index)}": weak_label_agreement.rows(labels, results.pathologies)
-        for index, labels in enumerate(weak_label_agreement.label_sets(results))
+        "cells": study_tables.cells_rows(results),
+        "students": study_tables.students_rows(results),
+        **{
+            f"table1{_suffix(index)}": study_tables.table1_rows(results, variant)
+            for index, variant in enumerate(of_mixture)
+        },
+        **{
+            f"weak-labels{_suffix(index)}": weak_label_agreement.rows(labels, results.pathologies)
+            for index, labels in enumerate(weak_label_agreement.label_sets(results))
+        },
     }
     if results.classifiers:
         tables |= {
             "auroc": classifiers.auroc_rows(results),
             "classifiers": classifiers.classifiers_rows(results),
         }
-    tables |= paper_tables(results)
+    tables |= comparison_sections.paper_tables(results)
     tables |= {
         "stages": study_tables.stages_rows(results),
         "missing": study_tables.missing_rows(results),
@@ -143,7 +146,7 @@ def all_figures(results: StudyResults) -> dict[str, go.Figure]:
     """Return file name -> figure of the stage graph and of all panels of the paper's figures."""
     graph = (
         {"stages": stage_graph.draw(stage_graph.rows(results))}
-        if 0 < len(results.graph) <= MOST_DRAWN
+        if 0 < len(results.graph) <= run_sections.MOST_DRAWN
         else {}
     )
     return graph | study_figures.paper_figures(results)
@@ -160,44 +163,50 @@ def completeness(results: StudyResults) -> str:
 def render(results_list: Sequence[StudyResults], notes: Sequence[str] = ()) -> str:
     """Return the whole page as text."""
     studies = "\n".join(_study(name, results) for name, results in named(results_list).items())
-    titles = ", ".join(results.title for results in results_list)
-    return document(titles, studies + _method(notes))
+    return markup.document(
+        ", ".join(results.title for results in results_list), studies + _method(notes)
+    )
 
 
 def _study(name: str, results: StudyResults) -> str:
     sections: dict[str, str] = {}
     if len(results.cells):
-        sections |= {"Claims": claims_html(results), "Result": result_html(results)}
+        sections |= {
+            "Claims": claims_section.claims_html(results),
+            "Result": result_section.result_html(results),
+        }
         if study_tables.has_table1(results):
             sections |= {
-                "Table 1": table1_html(results, name),
-                "Figure 2": figure2_html(results, name),
+                "Table 1": mixture_section.table1_html(results, name),
+                "Figure 2": mixture_section.figure2_html(results, name),
             }
-        sections |= comparison_sections(results, name)
+        sections |= comparison_sections.comparison_sections(results, name)
     if results.weak_labels:
-        sections["Weak labels"] = weak_labels_html(results)
+        sections["Weak labels"] = weak_label_section.weak_labels_html(results)
     if results.classifiers:
-        sections["Classifiers"] = classifiers_html(results)
+        sections["Classifiers"] = weak_label_section.classifiers_html(results)
     if len(results.cells):
-        sections["Test images"] = overlays_html(results)
+        sections["Test images"] = overlay_section.overlays_html(results)
         if len(study_tables.students_rows(results)):
-            sections["Students"] = students_html(results)
-        sections["Cells"] = cells_html(results, name)
+            sections["Students"] = cell_sections.students_html(results)
+        sections["Cells"] = cell_sections.cells_html(results, name)
     if len(results.graph):
-        sections["Stages"] = stages_html(results, name)
+        sections["Stages"] = run_sections.stages_html(results, name)
     if len(results.stages):
-        sections["Time"] = time_html(results)
+        sections["Time"] = run_sections.time_html(results)
     sections |= {
-        "Missing cells": missing_html(results, name),
-        "Provenance": provenance_html(results, name),
+        "Missing cells": cell_sections.missing_html(results, name),
+        "Provenance": run_sections.provenance_html(results, name),
     }
     links = "".join(f'<a href="#{name}--{slug(title)}">{title}</a>' for title in sections)
     content = "".join(
         f'<section id="{name}--{slug(title)}"><h2>{title}</h2>{text}</section>'
         for title, text in sections.items()
     )
-    contents = f'<nav aria-label="Contents"><div>{links}</div></nav>'
-    return f"{_header(results, name)}{contents}<main>{content}</main>"
+    return (
+        f'{_header(results, name)}<nav aria-label="Contents"><div>{links}</div></nav>'
+        f"<main>{content}</main>"
+    )
 
 
 #: Explanation of the state "stale".
@@ -208,14 +217,11 @@ STALE = (
 
 
 def _header(results: StudyResults, name: str) -> str:
-    patients, pathologies = (
-        len({patient_of(image_id) for image_id in results.image_ids}),
-        len(results.pathologies),
-    )
+    pathologies = len(results.pathologies)
     facts = [
         completeness(results),
         f"{len(results.image_ids):,} test images",
-        f"{patients:,} patients",
+        f"{len({patient_of(image_id) for image_id in results.image_ids}):,} patients",
         f"{pathologies} {'pathology' if pathologies == 1 else 'pathologies'}",
     ]
     listed = re.sub(r"([\d,]+)", r"<b>\1</b>", "".join(f"<li>{fact}</li>" for fact in facts))

@@ -26,17 +26,15 @@ def rows(results: StudyResults) -> pd.DataFrame:
         run, record = planned.get(key), finished.get(key, {})
         stage = run.stage if run else record["stage"]
         label = run.label if run else f"{stage}: {names[key]}" if key in names else stage
-        inputs = " ".join(run.inputs) if run else ""
-        outcome = {name: record.get(name) for name in ("seconds", "host", "data", "settings")}
         table.append(
             {
                 "stage": stage,
                 "key": key,
                 "label": label,
                 "state": run.state if run else "cached",
-                "inputs": inputs,
+                "inputs": " ".join(run.inputs) if run else "",
+                **{name: record.get(name) for name in ("seconds", "host", "data", "settings")},
             }
-            | outcome
         )
     return pd.DataFrame(table, columns=list(COLUMNS))
 

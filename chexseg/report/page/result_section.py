@@ -35,14 +35,13 @@ def result_html(results: StudyResults) -> str:
             _ends(row, "trials"),
             str(row["n"]),
             _ends(row, "patients"),
+            number(row["paper"]),
         ]
         body.append(
             "<tr><td>"
             f'<span class="dot" style="background:var(--{css_name(row["colour"])})"></span>'
             f"{row['arm']}<small>{escape(row['settings'])}</small></td>"
-            + "".join(
-                f'<td class="number">{text}</td>' for text in [*numbers, number(row["paper"])]
-            )
+            + "".join(f'<td class="number">{text}</td>' for text in numbers)
             + f'<td class="strip">{_strip(row, top)}</td></tr>'
         )
     table = (

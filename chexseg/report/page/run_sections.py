@@ -65,8 +65,7 @@ def provenance_html(results: StudyResults, name: str) -> str:
         parts.append(scroll(to_html(data)))
     if len(rows) > MOST_EMBEDDED:
         text = f"{len(rows):,} runs are too many for this page; their settings are in that file."
-        parts.append(note(text))
-        return "".join(parts)
+        return "".join([*parts, note(text)])
     embedded = json.dumps(provenance.embedded(rows), separators=(",", ":"))
     parts += [
         json_script(embedded, f"{name}--runs", "runs"),

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -15,10 +13,20 @@ from plotly.colors import sample_colorscale, unlabel_rgb
 
 from chexseg.analysis.published import METHODS
 from chexseg.analysis.results import WeakCounts, WeakLabels, WeakMaps
+from chexseg.analysis.statistics.scores import pooled_iou
 from chexseg.analysis.weak_label_agreement import LabelSet
 from chexseg.errors import ChexsegError
 from chexseg.report.page.markup import scroll
-from chexseg.report.page.overlays import empty_html, enlarge, layer_png, outline, panels_html
+from chexseg.report.page.overlays import (
+    data_uri,
+    empty_html,
+    encoded,
+    enlarge,
+    head_html,
+    layer_png,
+    outline,
+    panels_html,
+)
 
 RULE = (
     "Of the images on which experts drew the pathology: those with the highest, the median (of "
@@ -34,16 +42,9 @@ HEAT = tuple(
 OPACITY = 150  # of 255
 
 
-def counts_of(labels: WeakLabels) -> WeakCounts:
-    """Return the counts of labels of a `LabelSet`, which always have some."""
-    return cast(WeakCounts, labels.counts)
-
-
-def image_iou(labels: WeakLabels, k: int) -> np.ndarray:
+def image_iou(counts: WeakCounts, k: int) -> np.ndarray:
     """Return iou_I of one pathology, NaN for images where experts didn't draw it."""
-    intersection_I, predicted_I, true_I = counts_of(labels).counts_IK3[:, k].T.astype(np.float64)
-    union_I, iou_I = predicted_I + true_I - intersection_I, np.full(true_I.shape, np.nan)
-    return np.asarray(np.divide(intersection_I, union_I, out=iou_I, where=true_I > 0))
+    return pooled_iou(counts.counts_IK3[:, None, [k]], require_expert=True)[:, 0]
 
 
 def choose(labels: LabelSet, k: int) -> dict[str, int]:
@@ -51,8 +52,8 @@ def choose(labels: LabelSet, k: int) -> dict[str, int]:
 
     With fewer than three images of the pathology: "best" and "worst", or "only image".
     """
-    mean_I = np.mean([image_iou(kind, k) for kind in labels.labels], axis=0)
-    ids = counts_of(labels.labels[0]).image_ids
+    mean_I = np.mean([image_iou(counts, k) for counts in labels.counts], axis=0)
+    ids = labels.counts[0].image_ids
     ranked = sorted(np.flatnonzero(~np.isnan(mean_I)).tolist(), key=lambda i: (-mean_I[i], ids[i]))
     if len(ranked) < 3:
         return dict(
@@ -78,16 +79,14 @@ def heat_png(scores_hw: np.ndarray, side: int = SIDE) -> bytes:
     )
     level.putpalette([value for colour in HEAT for value in colour])
     ramp = np.minimum(1, np.arange(len(HEAT)) / 20)
-    return _encoded(
-        level, "png", transparency=bytes(np.rint(OPACITY * ramp).astype(np.uint8)), optimize=True
-    )
+    return encoded(level, "png", transparency=bytes(np.rint(OPACITY * ramp).astype(np.uint8)))
 
 
 def grey_jpeg(values_HW: np.ndarray, side: int = SIDE) -> bytes:
     """Return grey values, uint8, as a JPEG of at most `side` pixels."""
     picture = Image.fromarray(np.asarray(values_HW, dtype=np.uint8))
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return _encoded(picture, "jpeg", quality=82, optimize=True)
+    return encoded(picture, "jpeg", quality=82)
 
 
 def outline_png(mask_HW: np.ndarray) -> bytes:
@@ -101,18 +100,7 @@ def outline_png(mask_HW: np.ndarray) -> bytes:
     )
     layer = Image.fromarray(edge_HW + 2 * seam_HW.astype(np.uint8))
     layer.putpalette([0, 0, 0, 255, 255, 255, 0, 0, 0])
-    return _encoded(layer, "png", transparency=bytes([0, 255, 150]), optimize=True)
-
-
-def _encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
-    stream = io.BytesIO()
-    picture.save(stream, kind, **options)
-    return stream.getvalue()
-
-
-def _uri(picture: bytes) -> str:
-    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
+    return encoded(layer, "png", transparency=bytes([0, 255, 150]))
 
 
 # ---- HTML ----------------------------------------------------------------------------------------
@@ -127,7 +115,7 @@ def blocks_html(
 
     image: image id -> (pixels_HW, expert masks_KHW).
     """
-    counts = counts_of(labels.labels[0])
+    counts = labels.counts[0]
 
     @lru_cache(maxsize=8)  # an image is often chosen for several pathologies, mostly neighbours
     def read(image_id: str) -> tuple[np.ndarray, np.ndarray, tuple[WeakMaps | str, ...]]:
@@ -151,11 +139,8 @@ def blocks_html(
             *(head for kind in labels.labels for head in _heads(kind)),
             ("Experts", "ground truth"),
         ]
-        titles = "".join(
-            f'<div class="head">{title}<small>{text}</small></div>' for title, text in heads
-        )
         scale = _scale_html(labels, k, read(counts.image_ids[next(iter(chosen.values()))])[2])
-        grid = scroll(panels_html([titles, *rows], len(heads)))
+        grid = scroll(panels_html([*(head_html(*head) for head in heads), *rows], len(heads)))
         is_open = "" if parts else " open"
         parts.append(
             f"<details{is_open}><summary>{pathology}<small>{images}</small></summary>"
@@ -174,9 +159,8 @@ def _maps(labels: WeakLabels, image_id: str) -> WeakMaps | str:
 
 def _heads(labels: WeakLabels) -> list[tuple[str, str]]:
     name = METHODS[labels.kind]
-    if labels.kind == "irnet":
-        return [("Boundary map", "IRNet"), (f"{name} mask", "")]
-    return [(f"{name} map", "upsampled"), (f"{name} mask", "")]
+    first = ("Boundary map", name) if labels.kind == "irnet" else (f"{name} map", "upsampled")
+    return [first, (f"{name} mask", "")]
 
 
 def _row_html(
@@ -190,8 +174,8 @@ def _row_html(
     maps: tuple[WeakMaps | str, ...],
 ) -> str:
     """Return one image's title and panels, which share radiograph and expert outline."""
-    iou = [image_iou(kind, k)[index] for kind in labels.labels]
-    counts = counts_of(labels.labels[0])
+    iou = [image_iou(counts, k)[index] for counts in labels.counts]
+    counts = labels.counts[0]
     role = "CAM thresholds were chosen on it" if counts.chosen_on_I[index] else "held out"
     mean = f"mean IoU {np.mean(iou):.2f}" if len(iou) > 1 else ""
     text = ", ".join(filter(None, [html.escape(counts.image_ids[index]), mean, role]))
@@ -209,15 +193,15 @@ def _row_html(
         elif image_maps.boundary_hw is None:
             panels.append(empty_html("No boundary map is stored."))
         else:
-            boundary = _layer(grey_jpeg(np.rint(255 * image_maps.boundary_hw)))
-            panels.append(_panel("boundary map", boundary, "truth"))
+            boundary = grey_jpeg(np.rint(255 * image_maps.boundary_hw))
+            panels.append(_panel("boundary map", _layer(boundary), "truth"))
         drawn = _layer(layer_png(mask_HW, pathology)) if mask_HW.any() else ""
         score = f'<span class="score">{"" if mask_HW.any() else "empty, "}IoU {value:.2f}</span>'
         panels.append(_panel(f"{name} mask, IoU {value:.2f}", drawn + score, "truth"))
     panels.append(_panel("experts' mask", _layer(layer_png(expert_KHW[k], pathology))))
     style = (
-        f"--film:url({_uri(grey_jpeg(pixels_HW))});"
-        f"--truth:url({_uri(outline_png(expert_KHW[k]))});--aspect:{width}/{height}"
+        f"--film:url({data_uri(grey_jpeg(pixels_HW))});"
+        f"--truth:url({data_uri(outline_png(expert_KHW[k]))});--aspect:{width}/{height}"
     )
     title = f'<div class="row"><b>{rank.capitalize()}</b> &nbsp;{text}</div>'
     return f'{title}<div class="same" style="{style}">{"".join(panels)}</div>'
@@ -228,7 +212,7 @@ def _panel(label: str, layers: str, kind: str = "") -> str:
 
 
 def _layer(picture: bytes) -> str:
-    return f'<img class="layer" alt="" src="{_uri(picture)}">'
+    return f'<img class="layer" alt="" src="{data_uri(picture)}">'
 
 
 def _scale_html(labels: LabelSet, k: int, maps: tuple[WeakMaps | str, ...]) -> str:
