@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,6 +90,8 @@ def new_directory(out: Path) -> Iterator[Path]:
         try:
             yield parent / "new"
             _check_new(out)
+            if target.exists():  # the user may have made it private
+                (parent / "new").chmod(stat.S_IMODE(target.stat().st_mode))
             (parent / "new").replace(target)
         finally:
             shutil.rmtree(parent, ignore_errors=True)

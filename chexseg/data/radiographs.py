@@ -64,11 +64,15 @@ def load_cached(directory: Path, column: str, image_ids: Sequence[str]) -> Tenso
     layout = shards.metadata(shards.files(directory)[0])["arrays"][column]
     if len(image_ids) * shards.row_bytes(layout) > LARGEST_CACHED:
         return arrays(directory, column, image_ids)
-    return _cached_arrays(str(directory), column, tuple(image_ids))
+    # A result may be computed again while this process lives.
+    version = manifest.version(directory)
+    return _cached_arrays(str(directory), column, tuple(image_ids), version)
 
 
 @lru_cache(maxsize=12)
-def _cached_arrays(directory: str, column: str, image_ids: tuple[str, ...]) -> Tensor:
+def _cached_arrays(
+    directory: str, column: str, image_ids: tuple[str, ...], version: tuple[int, ...]
+) -> Tensor:
     return arrays(Path(directory), column, image_ids)
 
 

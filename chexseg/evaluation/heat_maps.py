@@ -125,8 +125,10 @@ def _load_storage(raw: bytes) -> torch.TypedStorage:
     # torch would also load a tensor, whose size it doesn't compare with the storage.
     if not isinstance(storage, torch.TypedStorage):
         raise pickle.UnpicklingError(f"a {type(storage).__name__} in place of a storage")
-    if (size := storage._untyped_storage.nbytes()) > len(raw):
-        raise pickle.UnpicklingError(f"a storage of {size} bytes in a file of {len(raw)}")
+    # torch leaves a storage without content uninitialised. A storage's content ends its bytes.
+    size = storage._untyped_storage.nbytes()
+    if bytes(storage._untyped_storage) != raw[len(raw) - size :]:
+        raise pickle.UnpicklingError(f"a storage of {size} bytes without its content")
     return storage
 
 

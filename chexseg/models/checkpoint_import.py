@@ -90,7 +90,10 @@ def read(path: Path) -> Any:
         with warnings.catch_warnings():
             # torch's warnings about protocols and TorchScript span several lines.
             warnings.simplefilter("ignore")
-            return torch.load(_uncompressed(path), weights_only=True, map_location="cpu")
+            content = torch.load(_uncompressed(path), weights_only=True, map_location="cpu")
+            if not _is_zip(path):
+                _check_storages(path)
+            return content
     except UserError:
         raise
     except OSError as error:
@@ -116,9 +119,8 @@ def _uncompressed(path: Path) -> Path | io.BytesIO:
     and `zipfile` may find different directories in one file, so torch gets only what was checked.
     Raises `UserError` for an archive with such members.
     """
-    with path.open("rb") as file:
-        if file.read(2) != b"PK":
-            return path
+    if not _is_zip(path):
+        return path
     copy = io.BytesIO()
     with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as checked:
         members = archive.infolist()
@@ -135,6 +137,44 @@ def _uncompressed(path: Path) -> Path | io.BytesIO:
             checked.writestr(member.filename, archive.read(member))
     copy.seek(0)
     return copy
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
+
+
+class _Placeholder:
+    """Replaces every object of a pickle, so that nothing in the file runs."""
+
+    def __init__(self, *arguments: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+    def __setitem__(self, key: object, value: object) -> None: ...
+
+    def append(self, item: object) -> None: ...
+
+
+def _check_storages(path: Path) -> None:
+    """Raise `ValueError` if a file of torch's old format lacks the content of a storage.
+
+    torch would return uninitialised memory for it.
+    """
+    keys = set()
+
+    class Scanner(pickle._Unpickler):  # written in C, it would allocate a memo of any size
+        def find_class(self, module: str, name: str) -> type[_Placeholder]:
+            return _Placeholder
+
+        def persistent_load(self, pid: tuple[object, ...]) -> _Placeholder:
+            keys.add(pid[2])
+            return _Placeholder()
+
+    with path.open("rb") as file:  # magic number, protocol, system, content, keys of the storages
+        *_, stored = (Scanner(file).load() for _ in range(5))
+    if missing := keys.difference(stored):
+        raise ValueError(f"{len(missing)} storages have no content")
 
 
 def encoder(path: Path, architecture: str) -> ForeignEncoder:

@@ -17,7 +17,7 @@ from chexseg.errors import DamagedArtifactError, UserError
 from chexseg.plan.graph import Node
 from chexseg.stages.api import StageContext
 from chexseg.stages.registry import STAGES
-from chexseg.store.manifest import MANIFEST, UnreadableManifestError
+from chexseg.store.manifest import MANIFEST
 from chexseg.store.store import Artifact, Store
 
 #: In a partial directory: sizes and digests of the inputs that its files were made from.
@@ -29,8 +29,8 @@ def execute(
 ) -> tuple[Artifact, bool]:
     """Return the node's result, and whether it was computed now. Its inputs must be in the store.
 
-    The partial directory is deleted after a `UserError`, and if an input changed while the stage
-    ran. After any other failure it stays for the next try.
+    The partial directory is deleted if an input changed while the stage ran, and after a
+    `UserError` of a stage that reads raw data. After any other failure it stays for the next try.
     """
     with store.working_on(node) as partial:
         if result := store.find(node.stage, node.key):
@@ -57,10 +57,11 @@ def execute(
                         " planned with; expected: data that doesn't change during a run;"
                         " hint: run again, which plans with the current data"
                     )
-            except UnreadableManifestError:  # an input's: the work so far is valid
-                raise
             except UserError:
-                shutil.rmtree(partial, ignore_errors=True)
+                # Files made from other data must go. Otherwise the work so far is valid: an input
+                # may be unreadable just now, or a worker may have imported other code.
+                if node.data is not None or _is_empty(partial):
+                    shutil.rmtree(partial, ignore_errors=True)
                 raise
         execution = {"device": context.device, "threads": context.threads, "inputs_sha256": digest}
         return store.commit(node, partial, facts, time.monotonic() - started, execution), True
@@ -87,6 +88,11 @@ def _prepare(partial: Path, made_from: bytes) -> None:
     note.write_bytes(made_from)
     # Left by a process that was killed in `publish`: the stage's own reads would be checked by it.
     (partial / MANIFEST).unlink(missing_ok=True)
+
+
+def _is_empty(partial: Path) -> bool:
+    """Return whether a partial directory has no files but hidden ones."""
+    return not any(path.is_file() for path in partial.rglob("[!.]*"))
 
 
 @contextmanager

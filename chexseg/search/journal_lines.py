@@ -155,7 +155,15 @@ class FileLines:
 
     def _open(self, flags: int, path: Path | None = None) -> int:
         links.refuse_links(self.root, path or self.path)
-        return os.open(path or self.path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            return links.open_descriptor(path or self.path, flags | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise UserError(
+                f"{path or self.path}: can't be opened ({reason(error)});"
+                " expected: a file that this user can read and write"
+            ) from None
 
 
 class ObjectLines:

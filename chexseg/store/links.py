@@ -59,14 +59,19 @@ def refuse_special_files(root: Path, folder: Path) -> None:
                 )
 
 
-def open_regular(path: Path) -> IO[bytes]:
-    """Open a regular file for reading. Raises `OSError` (EIO) for a pipe or device at once."""
-    # Without O_NONBLOCK, opening a named pipe waits until another process writes to it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+def open_descriptor(path: Path, flags: int) -> int:
+    """Open a regular file. Raises `OSError` (EIO) for a pipe or device at once."""
+    # Without O_NONBLOCK, opening a named pipe waits until another process opens it too.
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EIO, "not a regular file", str(path))
-    return os.fdopen(descriptor, "rb")
+    return descriptor
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a regular file for reading; otherwise as `open_descriptor`."""
+    return os.fdopen(open_descriptor(path, os.O_RDONLY), "rb")
 
 
 @contextmanager

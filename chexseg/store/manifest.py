@@ -218,6 +218,16 @@ def _is_foreign(path: Path, state: tuple[int, ...]) -> bool:
     return not isinstance(document, dict) or not {"key", "stage", "files"}.intersection(document)
 
 
+def version(directory: Path) -> tuple[int, ...]:
+    """Return a value that changes when the result in a directory is computed again.
+
+    directory: a result's, or one below it. The value is empty without a manifest, as for a partial
+    directory.
+    """
+    result = result_directory(directory / MANIFEST)
+    return () if result is None else _state(result / MANIFEST)
+
+
 def load(directory: Path) -> dict[str, Any]:
     """Return the manifest in a result's directory. Raises `UnreadableManifestError`."""
     path = directory / MANIFEST

@@ -89,3 +89,13 @@ def test_the_other_commands_name_the_file_that_cannot_be_written(tmp_path):
         one_line_os_errors(tmp_path / "out"),
     ):
         (tmp_path / "out").mkdir(exist_ok=True)
+
+
+def test_a_private_directory_stays_private(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir(mode=0o700)
+    with new_directory(out) as directory:
+        directory.mkdir()
+        (directory / "masks.json").write_text("{}")
+    assert out.stat().st_mode & 0o777 == 0o700
+    assert (out / "masks.json").exists()

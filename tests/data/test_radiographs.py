@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,8 @@ import pytest
 
 from chexseg.data import radiographs, shards
 from chexseg.errors import DamagedArtifactError
+from chexseg.store import manifest
+from tests.store.test_manifest import document
 
 
 @pytest.fixture
@@ -41,3 +45,16 @@ def test_one_changed_byte_of_the_pixels_is_seen(directory):
     path.write_bytes(content)
     with pytest.raises(DamagedArtifactError, match=path.name):
         radiographs.arrays(directory, "pixels", ["image150"])
+
+
+def test_a_result_that_is_computed_again_is_read_again(directory):
+    """Read the new arrays in a process that has cached the old ones."""
+    path, ids = directory / shards.part_name(0), [f"image{row:03d}" for row in range(100)]
+    for value in (1, 2):
+        values = np.full((100, 8, 8), value, dtype=np.uint8)
+        shards.write(path, shards.table({"image_id": ids}, {"pixels": values}))
+        content = path.read_bytes()
+        files = {path.name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}}
+        (directory / manifest.MANIFEST).write_text(json.dumps(document(files=files)))
+        pixels = radiographs.load_cached(directory, "pixels", ["image003"])
+        assert int(pixels[0, 0, 0]) == value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import pickle
+import pickletools
 import re
 import struct
 import tarfile
@@ -308,6 +309,23 @@ def test_whole_modules_and_torchscript_are_refused(tmp_path):
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "script.pt")
     with pytest.raises(UserError, match="found a TorchScript archive"):
         checkpoint_import.encoder(tmp_path / "script.pt", "resnet18")
+
+
+def test_a_storage_without_content_is_refused(resnet18, tmp_path):
+    """Leave the keys of an old file's storages out: torch would return uninitialised memory."""
+    whole, path = tmp_path / "whole", tmp_path / "file.legacy"
+    torch.save(resnet18, whole, _use_new_zipfile_serialization=False)
+    content = io.BytesIO(whole.read_bytes())
+    starts = []
+    for _ in range(5):
+        starts.append(content.tell())
+        list(pickletools.genops(content))
+    path.write_bytes(
+        whole.read_bytes()[: starts[-1]] + pickle.dumps([], 2) + bytes(len(content.getvalue()))
+    )
+    with pytest.raises(UserError, match="storages have no content") as caught:
+        checkpoint_import.encoder(path, "resnet18")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".legacy", ".safetensors"])

@@ -19,6 +19,7 @@ from chexseg.stages import fit, ingest, score
 from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
 from chexseg.stages.configs import ClassifyConfig
+from chexseg.stages.registry import STAGES
 from chexseg.store import manifest
 from chexseg.store.store import Store
 from tests.store.places import result_path
@@ -240,19 +241,45 @@ def test_shards_that_a_killed_ingest_left_of_other_data_are_no_part_of_the_resul
     )
 
 
-def test_an_inputs_manifest_that_cannot_be_read_deletes_no_work(planned, copy, root, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        manifest.UnreadableManifestError("manifest.json", "cannot be read"),
+        UserError("weights: cannot be read (Permission denied); expected: a readable file"),
+    ],
+    ids=["manifest", "weights"],
+)
+def test_an_input_that_cannot_be_read_now_deletes_no_work(planned, copy, root, monkeypatch, error):
     fitted = node_of(planned, "fit")
     shutil.rmtree(result_path(copy, "fit", fitted.key))
 
     def fail(config, inputs, out, context):
         (out / "resume.pt").write_bytes(b"hours of work")
-        raise manifest.UnreadableManifestError("manifest.json", "cannot be read")
+        raise error
 
     monkeypatch.setattr(fit, "run", fail)
-    with pytest.raises(manifest.UnreadableManifestError):
+    with pytest.raises(UserError, match="cannot be read"):
         run(planned, copy, root, "fit")
     (partial,) = copy.backend.partials().values()
     assert (partial / "resume.pt").read_bytes() == b"hours of work"
+
+
+@pytest.mark.parametrize(("stage", "written"), [("fit", None), ("ingest", "part")])
+def test_an_error_of_the_user_leaves_neither_an_empty_directory_nor_files_of_raw_data(
+    planned, copy, root, monkeypatch, stage, written
+):
+    node = node_of(planned, stage)
+    shutil.rmtree(result_path(copy, stage, node.key))
+
+    def refuse(config, inputs, out, context):
+        if written:
+            (out / written).write_bytes(b"x")
+        raise UserError("batch_size: found 8; expected: at most 4")
+
+    monkeypatch.setattr(STAGES[stage].load(), "run", refuse)
+    with pytest.raises(UserError, match="batch_size"):
+        execute(node, planned.nodes, copy, root, CONTEXT)
+    assert not copy.backend.partials()
 
 
 def test_work_on_inputs_that_were_made_again_with_other_bits_is_begun_anew(

@@ -221,6 +221,14 @@ def test_a_journal_that_is_a_link_is_refused(tmp_path):
     assert victim.read_text() == "precious\n"
 
 
+def test_a_journal_that_is_a_pipe_is_refused_at_once(tmp_path):
+    store = Store(tmp_path / "store")
+    journal.path_in(store).parent.mkdir(parents=True)
+    os.mkfifo(journal.path_in(store))
+    with pytest.raises(UserError, match=r"journal.log: can't be opened .not a regular file"):
+        started(store)
+
+
 def test_the_lock_of_a_search_is_not_taken_through_a_link(tmp_path):
     store, outside = Store(tmp_path / "store"), tmp_path / "outside"
     outside.mkdir()
