@@ -46,17 +46,14 @@ def encoder_import(
     ignored = f"{len(read.ignored)} ignored" + (f" ({few(read.ignored)})" if read.ignored else "")
     under = f", found under {read.prefix}*" if read.prefix else ""
     typer.echo(f"{file}: {read.matched} tensors of a {architecture}{under}; {ignored}")
-    typer.echo(
-        f"{done.artifact.place}: {'these weights were there already' if done.cached else 'written'}"
-    )
-    setting = f"encoder.init: {init}" + (
-        " and encoder.imported: true" if init in TRAINED_ENCODERS else ""
-    )
-    setting += f", irnet.init: {init}" if init == "imagenet" else ""
+    typer.echo(f"{done.artifact.place}: {'already in the store' if done.cached else 'written'}")
+    settings = [f"encoder.init: {init}"]
+    settings += ["encoder.imported: true"] if init in TRAINED_ENCODERS else []
+    settings += [f"irnet.init: {init}"] if init == "imagenet" else []
     if done.newest:
         typer.echo(
-            f"Studies with this store use these weights with {setting} and"
-            f" architecture: {architecture}."
+            f"Studies with this store use these weights with architecture: {architecture} and"
+            f" {', '.join(settings)}."
         )
     else:
         typer.echo(

@@ -9,11 +9,17 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from chexseg.errors import UserError, reason
+
+if TYPE_CHECKING:
+    from chexseg.data.remote_path import Location
+    from chexseg.plan.graph import Plan
+    from chexseg.search.space_plan import Search
+    from chexseg.store.store import Store
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study file.")]
 DataRoot = Annotated[
@@ -50,7 +56,7 @@ def read_studies(
     store: str,
     overrides: list[str] | None,
     apart: bool = False,
-) -> tuple[list[Any], Any, Any]:
+) -> tuple[list[Plan | Search], Store, Location]:
     """Return the plan or search of each study file, the store, and the data's location.
 
     apart: return the studies that a file includes instead of the file's own.

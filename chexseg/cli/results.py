@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,10 @@ from chexseg.cli.options import (
     one_line_os_errors,
     read_studies,
 )
+
+if TYPE_CHECKING:
+    from chexseg.analysis.results import StudyResults
+    from chexseg.report.page.page import WrittenReport
 
 
 def report(
@@ -174,7 +178,7 @@ def evaluate(
 
 def write_report(
     studies: list[Path], data: str | Path, store: str, out: Path, overrides: list[str] | None
-) -> Any:
+) -> tuple[list[StudyResults], WrittenReport]:
     """Write the report of studies; return the results of each and `page.WrittenReport`."""
     from chexseg import resolve
     from chexseg.analysis import load

@@ -157,7 +157,7 @@ def _check_axes(
             location = document.location(f"axes.{owner[name]}")
             raise UserError(
                 f"--set {name}: is an axis of the study ({location});"
-                " expected: a setting that is no axis"
+                " expected: a setting that is not an axis"
             )
 
 

@@ -33,6 +33,7 @@ EXPECTED = {
     "greater_than_equal": "expected: at least {ge:g}",
     "less_than": "expected: below {lt:g}",
     "less_than_equal": "expected: at most {le:g}",
+    "multiple_of": "expected: a multiple of {multiple_of:g}",
     "literal_error": "allowed: {expected}",
 }
 

@@ -140,7 +140,7 @@ def read(path: str | Path | Readable) -> Decoded:
     except UserError:
         raise
     except Exception as error:  # Pillow's parsers and decoders raise any type on damaged files
-        why = "of no such format" if isinstance(error, UnidentifiedImageError) else reason(error)
+        why = "unknown format" if isinstance(error, UnidentifiedImageError) else reason(error)
         raise UserError(f"{path}: found no readable image ({why}); expected {_EXPECTED}") from None
 
 

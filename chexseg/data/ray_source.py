@@ -10,6 +10,8 @@ from ray.data import DataContext, Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
+from chexseg import code_version
+from chexseg.code_version import CodeVersion
 from chexseg.data import shards
 
 
@@ -33,16 +35,18 @@ class ShardSource(Datasource):
         per_task_row_limit: int | None = None,
         data_context: DataContext | None = None,
     ) -> list[ReadTask]:
+        code = code_version.running()
         return [
             ReadTask(
-                functools.partial(_read, path, self.columns),
+                functools.partial(_read, path, self.columns, code),
                 BlockMetadata(num_rows=None, size_bytes=None, input_files=(path,), exec_stats=None),
             )
             for path in self.paths
         ]
 
 
-def _read(path: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+def _read(path: str, columns: Sequence[str], code: CodeVersion) -> Iterator[pa.Table]:
+    code_version.require(code)  # the node may have joined after the run began
     with shards.opened(path) as file:
         # By default pyarrow would read the whole file at once.
         for batch in file.iter_batches(shards.ROW_GROUP, columns=list(columns)):

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import torch
 from safetensors.torch import load_file
@@ -47,7 +47,11 @@ _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 #: A buffer of batch normalisation, used only with a momentum of None; old files lack it.
 _COUNTER = "num_batches_tracked"
 #: Globals that plain weights need too.
-_PLAIN = re.compile(r"collections\.OrderedDict|torch\._utils\._rebuild_\w+|torch\.\w+Storage")
+#: Globals in a pickle of plain weights. They fill tensors from storages, and nothing else.
+_PLAIN = re.compile(
+    r"collections\.(OrderedDict|Counter)|builtins\.(set|complex)|torch\.(Size|device|\w+Storage)"
+    r"|torch\.(bool|(u?int|b?float|complex)\d+)|torch\._utils\._rebuild_(tensor(_v2)?|parameter)"
+)
 _EXPECTED = "expected tensors in plain dictionaries and lists, as safetensors or by torch.save"
 
 
@@ -90,9 +94,9 @@ def read(path: Path) -> Any:
         with warnings.catch_warnings():
             # torch's warnings about protocols and TorchScript span several lines.
             warnings.simplefilter("ignore")
-            content = torch.load(_uncompressed(path), weights_only=True, map_location="cpu")
-            if not _is_zip(path):
-                _check_storages(path)
+            source = _uncompressed(path)
+            content = torch.load(source, weights_only=True, map_location="cpu")
+            _check_filled(source)
             return content
     except UserError:
         raise
@@ -119,8 +123,9 @@ def _uncompressed(path: Path) -> Path | io.BytesIO:
     and `zipfile` may find different directories in one file, so torch gets only what was checked.
     Raises `UserError` for an archive with such members.
     """
-    if not _is_zip(path):
-        return path
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            return path
     copy = io.BytesIO()
     with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as checked:
         members = archive.infolist()
@@ -133,15 +138,11 @@ def _uncompressed(path: Path) -> Path | io.BytesIO:
                 f" {_EXPECTED}, uncompressed"
             )
         for member in members:
-            del member.CRC  # torch ignores it, and can write files without it
+            if not member.CRC:
+                del member.CRC  # torch can write files without checksums
             checked.writestr(member.filename, archive.read(member))
     copy.seek(0)
     return copy
-
-
-def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) == b"PK"
 
 
 class _Placeholder:
@@ -156,23 +157,42 @@ class _Placeholder:
     def append(self, item: object) -> None: ...
 
 
-def _check_storages(path: Path) -> None:
-    """Raise `ValueError` if a file of torch's old format lacks the content of a storage.
+class _Scanner(pickle._Unpickler):  # written in C, it would allocate a memo of any size
+    """Reads a pickle of plain weights without running it. keys: of the storages it refers to."""
 
-    torch would return uninitialised memory for it.
+    def __init__(self, file: IO[bytes]):
+        super().__init__(file)
+        self.keys: set[object] = set()
+
+    def find_class(self, module: str, name: str) -> type[_Placeholder]:
+        if not _PLAIN.fullmatch(f"{module}.{name}"):
+            raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
+        return _Placeholder
+
+    def persistent_load(self, pid: tuple[object, ...]) -> _Placeholder:
+        self.keys.add(pid[2])
+        return _Placeholder()
+
+
+def _check_filled(source: Path | io.BytesIO) -> None:
+    """Refuse a checkpoint whose tensors aren't all filled from the file.
+
+    torch returns uninitialised memory for a tensor that a pickle makes by its size alone, and for
+    a storage without content in the old format. Raises `UnpicklingError` or `ValueError`.
     """
-    keys = set()
-
-    class Scanner(pickle._Unpickler):  # written in C, it would allocate a memo of any size
-        def find_class(self, module: str, name: str) -> type[_Placeholder]:
-            return _Placeholder
-
-        def persistent_load(self, pid: tuple[object, ...]) -> _Placeholder:
-            keys.add(pid[2])
-            return _Placeholder()
-
-    with path.open("rb") as file:  # magic number, protocol, system, content, keys of the storages
-        *_, stored = (Scanner(file).load() for _ in range(5))
+    if isinstance(source, io.BytesIO):
+        with zipfile.ZipFile(source) as archive:
+            for name in archive.namelist():
+                if name.endswith("data.pkl"):
+                    _Scanner(archive.open(name)).load()
+        return
+    keys: set[object] = set()
+    stored: Any = ()
+    with source.open("rb") as file:
+        for _ in range(5):  # magic number, protocol, system, content, keys of the storages
+            scanner = _Scanner(file)
+            stored = scanner.load()
+            keys |= scanner.keys
     if missing := keys.difference(stored):
         raise ValueError(f"{len(missing)} storages have no content")
 

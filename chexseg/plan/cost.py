@@ -93,13 +93,16 @@ def expected(
 
 
 def _is_usable(manifest: Mapping[str, Any]) -> bool:
-    """Return whether the stage exists and accepts the config, and an ingest's count is a number."""
+    """Return whether the config has just the settings of today, and an ingest's count is a number.
+
+    Earlier versions had other settings, and a manifest may be written by hand.
+    """
+    config, images = manifest["config"], manifest["facts"].get("images", 0)
     try:
-        STAGES[manifest["stage"]].parse(manifest["config"])
-    except (KeyError, ValueError):  # another version's, or written by hand
+        current = STAGES[manifest["stage"]].parse(config).model_dump().keys() == config.keys()
+    except (KeyError, ValueError):
         return False
-    images = manifest["facts"].get("images", 0)
-    return manifest["stage"] != "ingest" or (isinstance(images, int) and images >= 0)
+    return current and (manifest["stage"] != "ingest" or (isinstance(images, int) and images >= 0))
 
 
 def _similar(rates: list[_Rate], config: Mapping[str, Any]) -> list[_Rate]:

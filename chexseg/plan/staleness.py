@@ -6,7 +6,6 @@ import json
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 from chexseg.plan.graph import Node
@@ -95,20 +94,22 @@ def _nearest(
 ) -> _Identity | None:
     """Return the most similar older result, of equally similar ones the latest."""
     similar = [
-        then
+        (then, len(changed))
         for then in older
         if then.roles == now.roles
         and len(then.settings ^ now.settings) <= 2 * FEW  # has a changed setting twice
-        and len(_changed(then, now)) <= FEW
-        and _changed(then, now).isdisjoint(varied)
+        and len(changed := _changed(then, now)) <= FEW
+        and changed.isdisjoint(varied)
     ]
 
-    def distance(then: _Identity) -> tuple[int, int, bool]:
-        settings = len(_changed(then, now)) + (then.version != now.version)
-        return settings, len(then.inputs - now.inputs), then.data != now.data
+    def distance(candidate: tuple[_Identity, int]) -> tuple[int, int, bool]:
+        then, settings = candidate
+        other_version = then.version != now.version
+        return settings + other_version, len(then.inputs - now.inputs), then.data != now.data
 
-    latest_first = sorted(similar, key=attrgetter("finished"), reverse=True)
-    return min(latest_first, key=distance, default=None)
+    latest_first = sorted(similar, key=lambda candidate: candidate[0].finished, reverse=True)
+    nearest, _ = min(latest_first, key=distance, default=(None, 0))
+    return nearest
 
 
 def _changed(then: _Identity, now: _Identity) -> set[str]:

@@ -17,11 +17,8 @@ from chexseg.errors import DamagedArtifactError, UserError
 from chexseg.plan.graph import Node
 from chexseg.stages.api import StageContext
 from chexseg.stages.registry import STAGES
-from chexseg.store.manifest import MANIFEST
+from chexseg.store.manifest import INPUTS, MANIFEST
 from chexseg.store.store import Artifact, Store
-
-#: In a partial directory: sizes and digests of the inputs that its files were made from.
-INPUTS = ".inputs.json"
 
 
 def execute(
@@ -45,6 +42,7 @@ def execute(
             {role: artifact.manifest["files"] for role, artifact in inputs.items()}, sort_keys=True
         ).encode()
         digest = hashlib.sha256(made_from).hexdigest()
+        _remove_stale(partial, made_from)
         store.recover(node, partial, digest)
         _prepare(partial, made_from)
         started = time.monotonic()
@@ -78,14 +76,20 @@ def _find_inputs(node: Node, nodes: Mapping[str, Node], store: Store) -> dict[st
     return {role: artifacts[key] for role, key in node.inputs.items()}
 
 
+def _remove_stale(partial: Path, made_from: bytes) -> None:
+    """Delete a partial directory that was made from other inputs, or doesn't say from which.
+
+    An input may have been computed again with other last bits.
+    """
+    note = partial / INPUTS
+    if partial.exists() and not (note.is_file() and note.read_bytes() == made_from):
+        shutil.rmtree(partial)
+
+
 def _prepare(partial: Path, made_from: bytes) -> None:
     """Create the partial directory, or make an existing one ready to be resumed."""
-    note = partial / INPUTS
-    # An input may have been computed again with other last bits.
-    if note.is_file() and note.read_bytes() != made_from:
-        shutil.rmtree(partial)
     partial.mkdir(exist_ok=True)
-    note.write_bytes(made_from)
+    (partial / INPUTS).write_bytes(made_from)
     # Left by a process that was killed in `publish`: the stage's own reads would be checked by it.
     (partial / MANIFEST).unlink(missing_ok=True)
 

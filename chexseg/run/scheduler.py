@@ -80,15 +80,16 @@ def run(
     with ProgressDisplay(progress_actor, reporter):
         while True:
             blocked = _blocked(plan.nodes, result.failed)
+            elsewhere, settled = in_cells | blocked, done | blocked
             ready = [
                 node
                 for node in plan.needed(done)
-                if node.key not in in_cells | blocked and set(node.inputs.values()) <= done
+                if node.key not in elsewhere and set(node.inputs.values()) <= done
             ]
             pending = [
                 cell
                 for key, cell in cells.items()
-                if key not in done | blocked and _cell_ready(cell, plan.nodes, done)
+                if key not in settled and _cell_ready(cell, plan.nodes, done)
             ]
             if ready:
                 results = _run_stages(ready, job, capacity)

@@ -11,6 +11,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from chexseg.store.manifest import INPUTS
+
 FAILED = ".failed"
 #: Contains folders named by time (`now`), each with the layout of the store.
 TRASH = ".trash"
@@ -140,7 +142,15 @@ def now() -> str:
     return f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}"
 
 
-def remove_hidden(partial: Path) -> None:
-    """Delete the hidden files and folders, which are notes and half-written files."""
-    for path in list(partial.rglob(".*")):
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+def rename_partial(partial: Path, path: Path) -> None:
+    """Rename a finished partial directory, without its notes and half-written files.
+
+    The note of its inputs goes last: without it a later run couldn't resume after a failure here.
+    """
+    for hidden in list(partial.rglob(".*")):
+        if hidden.is_dir():
+            shutil.rmtree(hidden, ignore_errors=True)
+        elif hidden != partial / INPUTS:
+            hidden.unlink(missing_ok=True)
+    partial.rename(path)
+    (path / INPUTS).unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from chexseg.errors import UserError, reason
-from chexseg.store.backend import TRASH, UNREADABLE, Entry, encode, now, remove_hidden, unfinished
+from chexseg.store.backend import TRASH, UNREADABLE, Entry, encode, now, rename_partial, unfinished
 from chexseg.store.file_lock import is_locked, locked
 from chexseg.store.links import (
     open_regular,
@@ -115,8 +115,7 @@ class LocalBackend:
             aside = self._path(f"{TRASH}/{now()}/{name}")
             aside.parent.mkdir(parents=True, exist_ok=True)
             path.rename(aside) if not aside.exists() else shutil.rmtree(path)
-        remove_hidden(partial)
-        partial.rename(path)
+        rename_partial(partial, path)
 
     def reopen(self, name: str, partial: Path, files: Iterable[str]) -> None:
         self._path(f"{name}/{MANIFEST}").unlink()

@@ -20,6 +20,8 @@ from chexseg.errors import DamagedArtifactError, UserError
 from chexseg.store.links import open_regular
 
 MANIFEST = "manifest.json"
+#: In a partial directory: sizes and digests of the inputs that its files were made from.
+INPUTS = ".inputs.json"
 #: Error numbers that mean damage; others mean that the file can't be read by this user, or now.
 DAMAGE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, errno.ENXIO})
 #: Bytes per read.

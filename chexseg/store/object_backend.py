@@ -23,7 +23,7 @@ from pyarrow import fs
 
 from chexseg.errors import DamagedArtifactError, LeaseLostError, UserError, reason
 from chexseg.store import lease
-from chexseg.store.backend import TRASH, Entry, encode, now, remove_hidden, unfinished
+from chexseg.store.backend import TRASH, Entry, encode, now, rename_partial, unfinished
 from chexseg.store.file_lock import locked
 from chexseg.store.manifest import CHUNK, MANIFEST, is_inside, parse, sha256
 from chexseg.store.uris import connect
@@ -146,9 +146,8 @@ class ObjectBackend:
         copy = self._copy(name, manifest)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(copy, ignore_errors=True)
-        remove_hidden(partial)
         (partial / MANIFEST).write_bytes(encode(manifest))
-        partial.rename(copy)
+        rename_partial(partial, copy)
 
     def reopen(self, name: str, partial: Path, files: Iterable[str]) -> None:
         present = self.tree(name)

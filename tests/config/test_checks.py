@@ -259,7 +259,7 @@ SET = {
     ),
     "labels.p": (
         0.3,
-        "--set labels.p: is an axis of the study (x.yaml:2); expected: a setting that is no axis",
+        "--set labels.p: is an axis of the study (x.yaml:2); expected: a setting that is not an axis",
     ),
 }
 

@@ -173,7 +173,10 @@ def changed(state: State, **changes: Any) -> State:
             lambda s: changed(s, **{"bn1.bias": torch.zeros(64, dtype=torch.int64)}),
             ["bn1.bias", "torch.int64"],
         ),
-        (lambda s: changed(s, **{"bn1.bias": torch.zeros(64).to_sparse()}), ["bn1.bias", "sparse"]),
+        (
+            lambda s: changed(s, **{"bn1.bias": torch.zeros(64).to_sparse()}),
+            ["refused", "torch._utils._rebuild_sparse_tensor"],
+        ),
         (lambda s: {"epoch": 3}, ["found no state dict"]),
         (lambda s: torch.zeros(3), ["found no state dict"]),
         (lambda s: {"a\n\x1b[31mb": torch.zeros(3)}, ["found a??[31mb"]),
@@ -309,6 +312,35 @@ def test_whole_modules_and_torchscript_are_refused(tmp_path):
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "script.pt")
     with pytest.raises(UserError, match="found a TorchScript archive"):
         checkpoint_import.encoder(tmp_path / "script.pt", "resnet18")
+
+
+class Unfilled:
+    """A tensor that a pickle makes by its size alone: torch fills it with uninitialised memory."""
+
+    def __init__(self, kind: type):
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.kind, (64, 3, 7, 7)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("kind", [torch.Tensor, torch.FloatTensor])
+def test_a_tensor_that_the_file_does_not_fill_is_refused(kind, legacy, resnet18, tmp_path):
+    content = resnet18 | {"conv1.weight": Unfilled(kind)}
+    torch.save(content, tmp_path / "file.pt", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(UserError, match=rf"refused.*torch\.{kind.__name__}"):
+        checkpoint_import.encoder(tmp_path / "file.pt", "resnet18")
+
+
+def test_a_byte_that_differs_from_an_archives_checksum_is_refused(resnet18, tmp_path):
+    path = tmp_path / "file.pt"
+    torch.save(resnet18, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        checkpoint_import.encoder(path, "resnet18")
 
 
 def test_a_storage_without_content_is_refused(resnet18, tmp_path):

@@ -113,3 +113,19 @@ def test_a_result_that_no_stage_of_today_could_make_counts_for_nothing(fields):
     costs = cost.expected(found, [about | fields for about in store], COUNTS)
     measured = [key for key, expected in costs.items() if expected.measured]
     assert measured == [] or "facts" in fields
+
+
+@pytest.mark.parametrize("missing", ["samples_per_epoch", "expert_train", "epochs"])
+def test_a_fit_of_a_version_without_a_setting_counts_for_nothing(missing):
+    study_plan = planned()
+    fit = study_plan.cells[0].fit
+    inputs = dict.fromkeys(study_plan.nodes[fit].inputs.values(), 1.0)
+    manifests = finished(study_plan, inputs | {fit: 100.0})
+    older = [
+        manifest | {"config": {k: v for k, v in manifest["config"].items() if k != missing}}
+        if manifest["stage"] == "fit"
+        else manifest
+        for manifest in manifests
+    ]
+    assert cost.expected(study_plan, manifests, COUNTS)[fit].measured
+    assert not cost.expected(study_plan, older, COUNTS)[fit].measured

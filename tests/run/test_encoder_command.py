@@ -47,11 +47,11 @@ def test_the_command_says_what_it_did_and_what_to_type_next(files, phantom_root,
     imported = run_command(
         "encoder", "import", files["moco-cxr"], "--kind", "moco-cxr", "--store", root
     )
-    assert "with encoder.init: moco and encoder.imported: true and" in imported.output
+    assert "resnet18 and encoder.init: moco, encoder.imported: true." in imported.output
     again = run_command(
         "encoder", "import", files["imagenet"], "--kind", "imagenet", "--store", root
     )
-    assert "these weights were there already" in again.output
+    assert "already in the store" in again.output
     run_command("encoder", "import", files["other"], "--kind", "imagenet", "--store", root)
     older = run_command(
         "encoder", "import", files["imagenet"], "--kind", "imagenet", "--store", root

@@ -282,6 +282,50 @@ def test_an_error_of_the_user_leaves_neither_an_empty_directory_nor_files_of_raw
     assert not copy.backend.partials()
 
 
+def test_work_that_does_not_say_what_it_was_made_from_is_begun_anew(
+    planned, copy, root, monkeypatch
+):
+    """Another version of an input may have been read, as after a kill while a result was moved."""
+    fitted = node_of(planned, "fit")
+    shutil.rmtree(result_path(copy, "fit", fitted.key))
+    with copy.working_on(fitted) as partial:
+        partial.mkdir(parents=True)
+        (partial / "training.json").write_text("{}")
+    seen: list[list[str]] = []
+
+    def fail(config, inputs, out, context):
+        seen.append([path.name for path in out.glob("[!.]*")])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(fit, "run", fail)
+    with pytest.raises(RuntimeError, match="No space left"):
+        run(planned, copy, root, "fit")
+    assert seen == [[]]
+
+
+def test_a_result_that_could_not_be_moved_is_resumed(planned, copy, root, monkeypatch):
+    fitted = node_of(planned, "fit")
+    shutil.rmtree(result_path(copy, "fit", fitted.key))
+    seen: list[list[str]] = []
+
+    def train(config, inputs, out, context):
+        seen.append(sorted(path.name for path in out.glob("[!.]*")))
+        (out / "weights").write_text("hours of work")
+        return {}
+
+    monkeypatch.setattr(fit, "run", train)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk"):
+        patch.setattr(Path, "rename", fail_to_rename)
+        run(planned, copy, root, "fit")
+    run(planned, copy, root, "fit")
+    assert "weights" not in seen[0] and "weights" in seen[1]
+    assert not list(result_path(copy, "fit", fitted.key).glob(".*")), "notes are gone"
+
+
+def fail_to_rename(self: Path, target: Path) -> Path:
+    raise OSError("the disk is full")
+
+
 def test_work_on_inputs_that_were_made_again_with_other_bits_is_begun_anew(
     planned, copy, root, monkeypatch
 ):

@@ -160,6 +160,41 @@ def test_no_flipped_byte_of_a_state_is_gone_on_from(tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_the_state_and_the_record_of_another_run_are_not_taken_for_this_ones(tmp_path):
+    """Copy both from a fit with other settings, and from one of the same name with other inputs."""
+    mine, other = made(tmp_path / "fit-1"), made(tmp_path / "fit-2")
+    again = made(tmp_path / "elsewhere") / "fit-1"
+    made(again)
+    (again / manifest.INPUTS).write_text("{}")
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    checkpoint.save(mine, model, optimizer, step=3)
+
+    def train(out: Path) -> dict[str, int]:
+        (out / "net.safetensors").write_bytes(b"x")
+        (out / "net.json").write_text("{}")
+        return {"trained in": len(trained)}
+
+    trained: list[Path] = []
+
+    def train_once(out: Path) -> dict[str, int]:
+        return checkpoint.train_once(
+            out, "net.safetensors", lambda: (trained.append(out), train(out))[1]
+        )
+
+    for out in (other, again):
+        shutil.copy(mine / checkpoint.STATE, out / checkpoint.STATE)
+        assert checkpoint.load(out, model, optimizer) is None
+    assert checkpoint.load(mine, model, optimizer) == {"step": 3}
+    train_once(mine)
+    for out in (other, again):
+        for path in mine.iterdir():
+            shutil.copy(path, out / path.name)
+        train_once(out)
+    train_once(mine)
+    assert trained == [mine, other, again]
+
+
 def test_no_flipped_bit_in_the_facts_of_an_ended_training_is_silent(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"weights")
     (tmp_path / "x.json").write_text("{}")
@@ -181,13 +216,14 @@ def test_weights_that_another_training_has_made_are_not_taken_for_this_ones(
     both, quiet_classifier, tmp_path, other
 ):
     quiet, facts = quiet_classifier
+    out = made(tmp_path / quiet.name)
     for name in (CLASSIFIER_WEIGHTS, "classifier.json", checkpoint.ENDED):
-        shutil.copy(quiet / name, tmp_path / name)
+        shutil.copy(quiet / name, out / name)
     content = bytearray((quiet / other).read_bytes())
     content[-1] ^= 1
-    (tmp_path / other).write_bytes(content)
-    assert classify.run(CLASSIFY, both, tmp_path, CONTEXT) == facts
-    assert (tmp_path / other).read_bytes() == (quiet / other).read_bytes()
+    (out / other).write_bytes(content)
+    assert classify.run(CLASSIFY, both, out, CONTEXT) == facts
+    assert (out / other).read_bytes() == (quiet / other).read_bytes()
 
 
 @pytest.mark.parametrize("lost", [CLASSIFIER_WEIGHTS, "classifier.json"])
@@ -195,11 +231,12 @@ def test_weights_or_their_description_that_are_gone_are_trained_again(
     both, quiet_classifier, tmp_path, lost
 ):
     quiet, facts = quiet_classifier
+    out = made(tmp_path / quiet.name)
     for name in (CLASSIFIER_WEIGHTS, "classifier.json", checkpoint.ENDED):
-        shutil.copy(quiet / name, tmp_path / name)
-    (tmp_path / lost).unlink()
-    assert classify.run(CLASSIFY, both, tmp_path, CONTEXT) == facts
-    assert (tmp_path / lost).read_bytes() == (quiet / lost).read_bytes()
+        shutil.copy(quiet / name, out / name)
+    (out / lost).unlink()
+    assert classify.run(CLASSIFY, both, out, CONTEXT) == facts
+    assert (out / lost).read_bytes() == (quiet / lost).read_bytes()
 
 
 class Dying:
@@ -337,12 +374,16 @@ def test_a_killed_saliency_or_irnet_run_goes_on_where_it_stopped(
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """Every file of a stage; without what a killed writer left, which `Store.commit` sweeps away."""
+    """Return the files of a stage by name.
+
+    Without what a killed writer left, which `Store.commit` deletes, and without the record of the
+    training, which names its directory.
+    """
     files = {path.relative_to(out): path for path in out.rglob("*") if path.is_file()}
     return {
         str(name): path.read_bytes()
         for name, path in files.items()
-        if not name.name.startswith(".")
+        if not name.name.startswith(".") and name.name != checkpoint.ENDED
     }
 
 

@@ -69,7 +69,8 @@ def note(text: str) -> str:
 
 def scroll(table: str, kind: str = "") -> str:
     """Return a table that scrolls sideways by itself when it is wider than the page."""
-    return f'<div class="scroll {kind}">{table}</div>'
+    classes = " ".join(filter(None, ("scroll", kind)))
+    return f'<div class="{classes}">{table}</div>'
 
 
 def number(value: float) -> str:

@@ -19,13 +19,19 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from chexseg.store.manifest import is_sealed, seal, sha256
+from chexseg.store.manifest import INPUTS, is_sealed, seal, sha256_of
 
 STATE = "resume.pt"
 #: Facts of a finished training whose weights are written.
 ENDED = "training.json"
 #: Length in bytes of the digest at the start of a state.
 DIGEST = hashlib.sha256().digest_size
+
+
+def _identity(out: Path) -> bytes:
+    """Return what a state in `out` belongs to: the stage run, and the inputs it is made from."""
+    note = out / INPUTS
+    return out.name.encode() + (note.read_bytes() if note.is_file() else b"")
 
 
 def save(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, **state: Any) -> None:
@@ -37,7 +43,7 @@ def save(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, **state:
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), **state}, buffer)
     temporary = out / f".{STATE}.{os.getpid()}"
     with temporary.open("wb") as file:
-        file.write(hashlib.sha256(buffer.getbuffer()).digest())
+        file.write(hashlib.sha256(_identity(out) + buffer.getbuffer()).digest())
         file.write(buffer.getbuffer())
     temporary.replace(out / STATE)
 
@@ -50,8 +56,8 @@ def load(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
     except FileNotFoundError:
         return None
     try:
-        if hashlib.sha256(content[DIGEST:]).digest() != content[:DIGEST]:
-            raise EOFError("checksum mismatch")
+        if hashlib.sha256(_identity(out) + content[DIGEST:]).digest() != content[:DIGEST]:
+            raise EOFError("damaged, or the state of another run")
         state = torch.load(io.BytesIO(content[DIGEST:]), weights_only=True, map_location="cpu")
     except (RuntimeError, EOFError, pickle.UnpicklingError):
         # Delete it, or every retry would fail the same way. Another worker may do so first.
@@ -93,29 +99,27 @@ def train_once(out: Path, weights: str, train: Callable[[], Mapping[str, Any]]) 
     uses the weights, then doesn't train again.
     """
     ended = out / ENDED
-    digests = _digests(out / weights)
     try:
         record = json.loads(ended.read_text())
-        if not is_sealed(record) or record["files"] != digests:
+        if not is_sealed(record) or record["files"] != _digests(out, weights):
             raise ValueError(f"{ended}: damaged, or written by an earlier version")
         facts = cast(dict[str, Any], record["facts"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         ended.unlink(missing_ok=True)
         facts = dict(train())
         temporary = out / f".{ENDED}.{os.getpid()}"
-        temporary.write_text(json.dumps(seal({"facts": facts, "files": _digests(out / weights)})))
+        temporary.write_text(json.dumps(seal({"facts": facts, "files": _digests(out, weights)})))
         temporary.replace(ended)
     (out / STATE).unlink(missing_ok=True)
     return facts
 
 
-def _digests(weights: Path) -> dict[str, str | None]:
-    """Return file name -> SHA-256 of the weights and of their JSON; None for a missing file."""
-    out: dict[str, str | None] = {}
-    for path in (weights, weights.with_suffix(".json")):
-        try:
-            with path.open("rb") as file:
-                out[path.name] = sha256(file)
-        except FileNotFoundError:
-            out[path.name] = None
-    return out
+def _digests(out: Path, weights: str) -> dict[str, str | None]:
+    """Return file name -> SHA-256 of the weights and of their JSON, and that of the run's identity.
+
+    The digest of a missing file is None.
+    """
+    digests: dict[str, str | None] = {INPUTS: hashlib.sha256(_identity(out)).hexdigest()}
+    for path in (out / weights, (out / weights).with_suffix(".json")):
+        digests[path.name] = sha256_of(path) if path.is_file() else None
+    return digests
