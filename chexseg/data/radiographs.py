@@ -90,7 +90,7 @@ def arrays(directory: Path, column: str, image_ids: Sequence[str]) -> Tensor:
     )
     rows = {image_id: row for row, image_id in enumerate(image_ids)}
     out = np.empty((len(rows), *shape), dtype=dtype)
-    filled = 0
+    filled = np.zeros(len(rows), dtype=bool)
     for batch in prefetch(
         chain.from_iterable(
             shards.row_groups(path, ["image_id", column], rows.keys()) for path in paths
@@ -100,10 +100,10 @@ def arrays(directory: Path, column: str, image_ids: Sequence[str]) -> Tensor:
         for position, image_id in enumerate(batch["image_id"].to_pylist()):
             if image_id in rows:
                 out[rows[image_id]] = values[position]
-                filled += 1
-    if filled != len(rows):
+                filled[rows[image_id]] = True
+    if not filled.all():
         raise DamagedArtifactError(
-            f"{directory}: {len(rows) - filled} of {len(rows)} images are missing"
+            f"{directory}: {np.count_nonzero(~filled)} of {len(rows)} images are missing"
         )
     return torch.from_numpy(out)
 

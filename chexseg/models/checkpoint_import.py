@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from chexseg.errors import UserError
 from chexseg.models import encoders
+from chexseg.models.checkpoint_scan import PLAIN, check_filled
 
 #: Keys under which a checkpoint may store its state dict; without any of them it is one itself.
 CONTAINERS = ("state_dict", "model_state_dict", "model", "network", "net")
@@ -46,12 +47,6 @@ PREFIXES = (
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 #: A buffer of batch normalisation, used only with a momentum of None; old files lack it.
 _COUNTER = "num_batches_tracked"
-#: Globals that plain weights need too.
-#: Globals in a pickle of plain weights. They fill tensors from storages, and nothing else.
-_PLAIN = re.compile(
-    r"collections\.(OrderedDict|Counter)|builtins\.(set|complex)|torch\.(Size|device|\w+Storage)"
-    r"|torch\.(bool|(u?int|b?float|complex)\d+)|torch\._utils\._rebuild_(tensor(_v2)?|parameter)"
-)
 _EXPECTED = "expected tensors in plain dictionaries and lists, as safetensors or by torch.save"
 
 
@@ -96,7 +91,7 @@ def read(path: Path) -> Any:
             warnings.simplefilter("ignore")
             source = _uncompressed(path)
             content = torch.load(source, weights_only=True, map_location="cpu")
-            _check_filled(source)
+            check_filled(source)
             return content
     except UserError:
         raise
@@ -143,58 +138,6 @@ def _uncompressed(path: Path) -> Path | io.BytesIO:
             checked.writestr(member.filename, archive.read(member))
     copy.seek(0)
     return copy
-
-
-class _Placeholder:
-    """Replaces every object of a pickle, so that nothing in the file runs."""
-
-    def __init__(self, *arguments: object) -> None: ...
-
-    def __setstate__(self, state: object) -> None: ...
-
-    def __setitem__(self, key: object, value: object) -> None: ...
-
-    def append(self, item: object) -> None: ...
-
-
-class _Scanner(pickle._Unpickler):  # written in C, it would allocate a memo of any size
-    """Reads a pickle of plain weights without running it. keys: of the storages it refers to."""
-
-    def __init__(self, file: IO[bytes]):
-        super().__init__(file)
-        self.keys: set[object] = set()
-
-    def find_class(self, module: str, name: str) -> type[_Placeholder]:
-        if not _PLAIN.fullmatch(f"{module}.{name}"):
-            raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
-        return _Placeholder
-
-    def persistent_load(self, pid: tuple[object, ...]) -> _Placeholder:
-        self.keys.add(pid[2])
-        return _Placeholder()
-
-
-def _check_filled(source: Path | io.BytesIO) -> None:
-    """Refuse a checkpoint whose tensors aren't all filled from the file.
-
-    torch returns uninitialised memory for a tensor that a pickle makes by its size alone, and for
-    a storage without content in the old format. Raises `UnpicklingError` or `ValueError`.
-    """
-    if isinstance(source, io.BytesIO):
-        with zipfile.ZipFile(source) as archive:
-            for name in archive.namelist():
-                if name.endswith("data.pkl"):
-                    _Scanner(archive.open(name)).load()
-        return
-    keys: set[object] = set()
-    stored: Any = ()
-    with source.open("rb") as file:
-        for _ in range(5):  # magic number, protocol, system, content, keys of the storages
-            scanner = _Scanner(file)
-            stored = scanner.load()
-            keys |= scanner.keys
-    if missing := keys.difference(stored):
-        raise ValueError(f"{len(missing)} storages have no content")
 
 
 def encoder(path: Path, architecture: str) -> ForeignEncoder:
@@ -307,7 +250,7 @@ def _offender(path: Path, message: str) -> str:
     """Return the global that torch refused to unpickle; if it names none, the file's first ones."""
     if named := re.search(r"GLOBAL (\S+)", message):
         return _printable(named[1])
-    if names := [name for name in dict.fromkeys(_globals(path)) if not _PLAIN.fullmatch(name)]:
+    if names := [name for name in dict.fromkeys(_globals(path)) if not PLAIN.fullmatch(name)]:
         return few(names)
     lines = [line for line in message.splitlines() if line and "torch.load" not in line]
     return _printable(lines[-1] if lines else message)

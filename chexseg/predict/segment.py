@@ -22,6 +22,7 @@ from chexseg.stages import score
 from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
 from chexseg.stages.scoring import native_resolution
 from chexseg.store import manifest
+from chexseg.store.links import refuse_links
 
 MASKS, OVERLAYS = "segmentations.json", "overlays"
 BATCH = 16
@@ -67,7 +68,18 @@ def load(path: Path) -> Segmenter:
 
 
 def _check_key(directory: Path) -> None:
-    """Raise `DamagedArtifactError` if a store's directory contains the result of another key."""
+    """Raise an error if a store's directory isn't the result that its name says.
+
+    `UserError` for a link in a store, `DamagedArtifactError` for another key or no manifest.
+    """
+    path = directory.absolute()
+    if _SHORT_KEY.fullmatch(path.name) and path.parent.name == "fit":
+        for file in (manifest.MANIFEST, SEGMENTER_WEIGHTS, "segmenter.json"):
+            refuse_links(path.parent.parent, path / file)
+        if not (path / manifest.MANIFEST).is_file():
+            raise DamagedArtifactError(
+                f"{directory}: no {manifest.MANIFEST}, so not a finished fit"
+            )
     name = directory.resolve().name
     if _SHORT_KEY.fullmatch(name) and (directory / manifest.MANIFEST).is_file():
         key = manifest.load(directory)["key"]

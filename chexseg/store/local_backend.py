@@ -103,7 +103,7 @@ class LocalBackend:
             yield partial
 
     def in_progress(self) -> set[str]:
-        return {path.stem for path in (self.root / PARTIAL).glob("*.lock") if is_locked(path)}
+        return {path.stem for path in self._path(PARTIAL).glob("*.lock") if is_locked(path)}
 
     def publish(self, name: str, partial: Path, manifest: Mapping[str, Any]) -> None:
         self.write(str((partial / MANIFEST).relative_to(self.root)), encode(manifest))

@@ -58,3 +58,11 @@ def test_a_result_that_is_computed_again_is_read_again(directory):
         (directory / manifest.MANIFEST).write_text(json.dumps(document(files=files)))
         pixels = radiographs.load_cached(directory, "pixels", ["image003"])
         assert int(pixels[0, 0, 0]) == value
+
+
+def test_an_image_that_appears_twice_fills_no_other_row(tmp_path):
+    values = np.ones((2, 8, 8), dtype=np.uint8)
+    table = shards.table({"image_id": ["a", "a"]}, {"pixels": values})
+    shards.write(tmp_path / shards.part_name(0), table)
+    with pytest.raises(DamagedArtifactError, match="1 of 2 images are missing"):
+        radiographs.arrays(tmp_path, "pixels", ["a", "b"])

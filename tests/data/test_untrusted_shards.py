@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from chexseg import code_version
 from chexseg.data import ray_source, shards
 from chexseg.errors import DamagedArtifactError
 from chexseg.store import manifest
@@ -125,7 +126,7 @@ def finished_shard(tmp_path):
 
 def test_no_flipped_bit_of_a_finished_shard_is_silent(finished_shard):
     """Flip 150 bits: in pages, headers, and the footer with the writer's name."""
-    content = finished_shard.read_bytes()
+    content, code = finished_shard.read_bytes(), code_version.running()
     generator = np.random.default_rng(0)
     for position in generator.integers(0, len(content), 150):
         flipped = bytearray(content)
@@ -134,13 +135,15 @@ def test_no_flipped_bit_of_a_finished_shard_is_silent(finished_shard):
         for read in (
             shards.read,
             shards.metadata,
-            lambda path: list(ray_source._read(str(path), ["image_id"])),
+            lambda path: list(ray_source._read(str(path), ["image_id"], code)),
         ):
             with pytest.raises(DamagedArtifactError, match="not what its manifest says"):
                 read(finished_shard)
     finished_shard.write_bytes(content)
     assert shards.metadata(finished_shard)["thresholds"] == [0.25]
-    assert sum(len(batch) for batch in ray_source._read(str(finished_shard), ["pixels"])) == 70
+    assert (
+        sum(len(batch) for batch in ray_source._read(str(finished_shard), ["pixels"], code)) == 70
+    )
 
 
 @pytest.mark.parametrize("folder", [".", "images"])

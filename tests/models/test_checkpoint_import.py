@@ -333,6 +333,25 @@ def test_a_tensor_that_the_file_does_not_fill_is_refused(kind, legacy, resnet18,
         checkpoint_import.encoder(tmp_path / "file.pt", "resnet18")
 
 
+class Resized:
+    """A tensor to which BUILD gives a fresh storage, and then its own as a larger one."""
+
+    def __init__(self, tensor: torch.Tensor):
+        self.tensor = tensor
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rebuild, arguments, *_ = self.tensor.__reduce_ex__(2)
+        return rebuild, arguments, ()
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_tensor_that_the_file_changes_is_refused(legacy, resnet18, tmp_path):
+    content = resnet18 | {"conv1.weight": Resized(resnet18["conv1.weight"])}
+    torch.save(content, tmp_path / "file.pt", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(UserError, match="refused.*BUILD"):
+        checkpoint_import.encoder(tmp_path / "file.pt", "resnet18")
+
+
 def test_a_byte_that_differs_from_an_archives_checksum_is_refused(resnet18, tmp_path):
     path = tmp_path / "file.pt"
     torch.save(resnet18, path)

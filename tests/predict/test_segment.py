@@ -300,3 +300,28 @@ def test_all_damaged_files_are_counted(tmp_path, film_HW):
     ):
         image_files.check({path.name: path for path in sorted(tmp_path.iterdir())}, seen.append)
     assert seen == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("place", ["fit", "key", "file"])
+def test_a_linked_fit_of_a_store_is_refused(model, tmp_path, place):
+    outside = shutil.copytree(model, tmp_path / "outside" / ("0" * 20))
+    fit = tmp_path / "store" / "fit"
+    if place == "fit":
+        fit.parent.mkdir()
+        fit.symlink_to(outside.parent)
+    elif place == "key":
+        fit.mkdir(parents=True)
+        (fit / outside.name).symlink_to(outside)
+    else:
+        (fit / outside.name).mkdir(parents=True)
+        for path in outside.iterdir():
+            (fit / outside.name / path.name).symlink_to(path)
+    with pytest.raises(ChexsegError, match="symbolic link"):
+        segment.load(fit / outside.name)
+
+
+def test_a_fit_of_a_store_without_its_manifest_is_refused(model, tmp_path):
+    directory = shutil.copytree(model, tmp_path / "fit" / ("0" * 20))
+    (directory / "manifest.json").unlink(missing_ok=True)
+    with pytest.raises(ChexsegError, match="no manifest.json"):
+        segment.load(directory)

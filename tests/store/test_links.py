@@ -103,3 +103,14 @@ def test_a_temporary_file_cannot_be_a_link_that_was_there_first(tmp_path, monkey
     with pytest.raises(FileExistsError), replacing(tmp_path / "document") as file:
         file.write(b"x")
     assert victim.read_text() == "precious"
+
+
+def test_locks_are_not_looked_up_through_a_link(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "fit-aaaa.lock").touch()
+    store = Store(tmp_path / "store")
+    store.backend.local.mkdir()
+    (store.backend.local / ".partial").symlink_to(outside)
+    with pytest.raises(UserError, match="symbolic link"):
+        store.in_progress([NODE])
