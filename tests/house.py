@@ -14,7 +14,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "chexseg"
 #: Names that don't say what a value is.
 VAGUE = {"found", "told", "said", "mine", "about", "known", "own", "every", "held", "there"}
-RELATIVE = re.compile(r"(What|Whether|That|Where|How|Of)\b")
+RELATIVE = re.compile(r"(What|Whether|That|Where|Which|Who|How|Of)\b")
 MOST_VAGUE, LONGEST_LINE, LONGEST_MODULE, MOST_MODULES = 10, 100, 350, 14
 
 

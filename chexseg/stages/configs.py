@@ -23,7 +23,7 @@ class StageConfig(BaseModel):
 
 
 class IngestConfig(StageConfig):
-    """Which split of the raw data to convert to shards, and the size of its images."""
+    """Select the split of the raw data to convert to shards, and the size of its images."""
 
     split: Literal["train", "valid", "test"]
     #: Side of the square images in pixels, a multiple of 32 because of the networks. Paper: 320.

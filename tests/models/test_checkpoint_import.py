@@ -255,7 +255,7 @@ TRAPS: dict[str, tuple[str, Callable[[Trap, Path], None]]] = {
 
 
 def read_carelessly(path: Path, name: str) -> None:
-    """What reads such a file without a guard: pickle itself, or torch where it's torch's format."""
+    """Read such a file without a guard: by pickle, or by torch if it is in torch's format."""
     plain = path.with_name("plain")  # torch goes by the suffix, too
     path.rename(plain)
     with suppress(

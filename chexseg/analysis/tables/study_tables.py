@@ -14,20 +14,8 @@ from chexseg.analysis.results import StudyResults, once
 from chexseg.analysis.statistics.scores import Arm, arms, cell_iou, miou, t_interval
 from chexseg.analysis.tables import grid
 from chexseg.analysis.tables.grid import NO_EXPERT, SHARED, UNFINISHED
+from chexseg.stages.registry import STAGES
 
-#: The stages in the order of the data flow.
-STAGES = (
-    "ingest",
-    "classify",
-    "pretrain",
-    "moco",
-    "imported",
-    "saliency",
-    "irnet",
-    "fit",
-    "distil",
-    "score",
-)
 #: Maximum variants for which a Table 1 is written: nobody reads hundreds.
 MOST_VARIANTS = 20
 
