@@ -12,9 +12,10 @@ Each row is a real command on a small phantom data set, in separate processes:
 
 CPU time is that of all processes of the command and of its Ray, from the command's start to the
 first step. Processes are sampled twenty times a second; one that has ended counts with its last
-sample. All training loops use `chexseg.stages.training.step_timer.StepTimer`. A ``sitecustomize`` module
-on the processes' path makes it record the end of a loop's first step. The reference of the last
-column is the CPU time of importing torch and segmentation-models-pytorch once.
+sample. All training loops use `chexseg.stages.training.step_timer.StepTimer`. A
+``sitecustomize`` module on the processes' path makes it record the end of a loop's first step. The
+reference of the last column is the CPU time of importing torch and segmentation-models-pytorch
+once.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import torch
 
 @dataclass(frozen=True)
 class Context:
-    """Where and how large: `dry` is tiny sizes on the CPU."""
+    """The device and the sizes of a part; `dry` means tiny sizes on the CPU."""
 
     dry: bool
 
