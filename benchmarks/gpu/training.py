@@ -6,7 +6,6 @@ it names the next batch, and the losses are written into a table that is read wh
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ class State:
     model: dict[str, Tensor]
 
 
-class Training(ABC):
+class Training:
     """Base of the trainings: data, model, optimiser, and the step from a batch's loss on.
 
     A subclass sets `model` and `optimizer` and gives `loss(rows_N)`.
@@ -65,9 +64,9 @@ class Training(ABC):
         """Return the context of the forward pass."""
         return self.precision.autocast(self.device)
 
-    @abstractmethod
     def loss(self, rows_N: Tensor) -> Tensor:
         """Return the loss of the images of these rows."""
+        raise NotImplementedError
 
     def after(self) -> None:
         """Do what comes after the optimiser's step."""
