@@ -75,12 +75,12 @@ def today(context: Context, precision: Precision) -> Iterator[Row]:
     config = config.model_copy(update={"epochs": epochs, "checkpoint": "last"})
     device = context.device.type
     data = fit_step.training_set(context.size, 1 + turns * turn, device)
-    context = StageContext(device=device, threads=2 if context.dry else 8)
-    context.prepare()  # deterministic, no choice among plans: as in a study
+    stage_context = StageContext(device=device, threads=2 if context.dry else 8)
+    stage_context.prepare()  # deterministic, no choice among plans: as in a study
     pace = fit_step.Turns(fit_step.Bare(config, context.size, device), turn)
     with tempfile.TemporaryDirectory() as out:
-        context = replace(context, progress=pace)
-        fit.optimise(config, fit.build(config), data, Path(out), context)
+        stage_context = replace(stage_context, progress=pace)
+        fit.optimise(config, fit.build(config), data, Path(out), stage_context)
     for what, seconds in (
         ("chexseg's own step", pace.cell_seconds),
         ("bare eager, chexseg's settings", pace.bare_seconds),
