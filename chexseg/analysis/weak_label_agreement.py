@@ -46,6 +46,23 @@ class LabelSet:
         return next((labels for labels in self.labels if labels.key == irnet.start), None)
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """A set of weak labels with its agreement with the experts: `rows`, and `sentences` on them."""
+
+    labels: LabelSet
+    rows: pd.DataFrame
+    sentences: tuple[str, ...]
+
+
+def agreements(results: StudyResults) -> tuple[Agreement, ...]:
+    """Return the agreement of each set of weak labels that has counts."""
+    compared = ((labels, rows(labels, results.pathologies)) for labels in label_sets(results))
+    return tuple(
+        Agreement(labels, table, tuple(sentences(labels, table))) for labels, table in compared
+    )
+
+
 def label_sets(results: StudyResults) -> list[LabelSet]:
     """Return the study's label sets that have counts: each IRNet with its CAMs, or the CAMs alone.
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from chexseg.analysis.published import HEADLINES, METHODS
-from chexseg.analysis.results import StudyResults
-from chexseg.analysis.statistics.inference import Difference, difference, holm, over_patients
-from chexseg.analysis.statistics.scores import (
-    Arm,
-    Interval,
-    arms,
-    cell_iou,
-    miou,
-    t_interval,
+from chexseg.analysis.arms import Arm
+from chexseg.analysis.published import HEADLINES
+from chexseg.analysis.statistics.inference import (
+    Difference,
+    Measured,
+    difference,
+    holm,
+    over_patients,
 )
-from chexseg.analysis.statistics.study_arms import RADIOLOGISTS, study_arms
-from chexseg.analysis.tables.study_tables import further
+from chexseg.analysis.statistics.scores import Interval, t_interval
+from chexseg.analysis.study_scores import RADIOLOGISTS, StudyScores
 
 ROLES = {"weak": "Weak", "full": "Full", "chexseg": "CheXseg", "best": "Best on the test set"}
 #: The steps of the paper's order: the first role is above the second.
@@ -34,6 +33,7 @@ class Headline:
     roles: dict[str, Arm]  # the `ROLES` that exist
     trials: dict[str, Interval]  # mIoU over trials
     patients: dict[str, Interval]  # mIoU over patients, averaged over trials
+    radiologists: Interval | None  # their mIoU over patients
     steps: dict[str, Difference]  # the `STEPS` whose arms exist
     adjusted: dict[str, float]  # Holm's p-values of the steps, since the order claims all of them
 
@@ -42,49 +42,43 @@ class Headline:
         return self.adjusted.get(step, 1.0) < 0.05
 
 
-def headline(results: StudyResults) -> Headline:
-    """Return the arms in the paper's roles, with intervals and the differences of the order."""
-    study = study_arms(results)
-    miou_C = miou(cell_iou(results))[0]
-    chosen = {role: study.role(role) for role in ROLES if role != "best"}
-    chosen["best"] = max(
-        arms(results),
-        key=lambda arm: np.nan_to_num(miou_C[list(arm.indices)].mean(), nan=-1.0),
+def choose(scores: StudyScores) -> dict[str, Arm]:
+    """Return role -> arm, chosen on the selection images, and the best on the test set."""
+    best = max(
+        scores.arms,
+        key=lambda arm: np.nan_to_num(scores.miou_C[list(arm.indices)].mean(), nan=-1.0),
         default=None,
     )
-    roles = {role: arm for role, arm in chosen.items() if arm is not None}
-    measured = {role: study.measured(arm) for role, arm in roles.items()}
+    roles = {role: scores.role(role) for role in ROLES if role != "best"} | {"best": best}
+    return {role: arm for role, arm in roles.items() if arm is not None}
+
+
+def summarise(roles: Mapping[str, Arm], measured: Mapping[Arm | str, Measured]) -> Headline:
+    """Return the roles' intervals and the differences of the paper's order.
+
+    roles: from `choose`. measured: the IoU of their arms, and of the radiologists if there are any.
+    """
     steps = {
-        step: difference(measured[first], measured[second])
+        step: difference(measured[roles[first]], measured[roles[second]])
         for step, (first, second) in STEPS.items()
-        if first in measured and second in measured
+        if first in roles and second in roles
     }
     adjusted = holm([step.p for step in steps.values()]).tolist()
     return Headline(
-        roles=roles,
-        trials={role: t_interval(arm.values_TK[:, -1]) for role, arm in measured.items()},
-        patients={role: over_patients(arm) for role, arm in measured.items()},
+        roles=dict(roles),
+        trials={role: t_interval(measured[arm].values_TK[:, -1]) for role, arm in roles.items()},
+        patients={role: over_patients(measured[arm]) for role, arm in roles.items()},
+        radiologists=over_patients(measured[RADIOLOGISTS]) if RADIOLOGISTS in measured else None,
         steps=steps,
         adjusted=dict(zip(steps, adjusted, strict=True)),
     )
 
 
-def arm_text(arm: Arm) -> str:
-    """Return an arm's settings as text."""
-    parts = [METHODS[arm.weak]] if arm.weak else []
-    parts += (
-        ["student", f"{100 * arm.fraction:g}% of train"]
-        if arm.method == "student"
-        else [f"p = {arm.p:g}"]
-    )
-    parts += [f"{arm.weak_images:,.0f} weak images"] if arm.weak_images > 0 else []
-    return ", ".join([*parts, f"encoder {arm.init}", *further(arm.other)])
-
-
-def headline_rows(results: StudyResults, result: Headline) -> pd.DataFrame:
+def headline_rows(scores: StudyScores, result: Headline) -> pd.DataFrame:
     """Return one row per arm and one for the radiologists: mIoU, intervals, the paper's value.
 
-    `colour` is the arm's name in the report's palette. An arm with several roles has one row.
+    `colour` is the arm's name in the report's palette, `cells` are the keys of its scores. An arm
+    with several roles has one row.
     """
     rows: dict[Arm | None, dict[str, Any]] = {}
     for role, arm in result.roles.items():
@@ -93,19 +87,21 @@ def headline_rows(results: StudyResults, result: Headline) -> pd.DataFrame:
             continue
         rows[arm] = {
             "arm": ROLES[role],
-            "settings": arm_text(arm),
+            "settings": str(arm),
             "colour": arm.weak or {"full": "full", "student": "student"}[arm.method],
             **_bounds(result.trials[role], result.patients[role]),
             "paper": HEADLINES[role].value if role in HEADLINES else np.nan,
+            "cells": scores.cell_keys(arm.indices),
         }
-    if results.radiologists_IK3 is not None:
-        patients = over_patients(study_arms(results).measured(RADIOLOGISTS))
+    if result.radiologists is not None:
+        mean = result.radiologists.mean
         rows[None] = {
             "arm": "Radiologists",
             "settings": "three others, against the ground truth",
             "colour": "radiologists",
-            **_bounds(Interval(patients.mean, np.nan, np.nan, 1), patients),
+            **_bounds(Interval(mean, np.nan, np.nan, 1), result.radiologists),
             "paper": np.nan,
+            "cells": "",
         }
     return pd.DataFrame(rows.values())
 
