@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from chexseg.analysis.claims.headline import headline, headline_rows, verdict
+from chexseg.analysis.claims.headline import Headline, verdict
+from chexseg.analysis.results import StudyResults
+from chexseg.analysis.study_analysis import analyse
+
+
+def headline(study: StudyResults) -> Headline:
+    return analyse(study).headline
 
 
 def test_headline_takes_roles_by_selection_and_says_what_is_resolved(study):
@@ -38,6 +44,7 @@ def test_verdict_says_when_the_order_does_not_show(study):
     weak, full = swapped["method"] == "weak", swapped["method"] == "full"
     swapped.loc[full, ["method", "p", "weak"]] = ["weak", 0.0, "cam"]
     swapped.loc[weak, ["method", "p", "weak"]] = ["full", 1.0, None]
+    swapped["weak_images"] = 100
     swapped["trial"] = range(len(swapped))
     sentences = verdict(headline(dataclasses.replace(study, cells=swapped)))
     assert "does not show here" in sentences[0]
@@ -56,6 +63,6 @@ def test_verdict_of_half_a_study_names_what_lacks(study):
 
 def test_radiologists_have_a_row_where_their_counts_are_known(study):
     with_them = dataclasses.replace(study, radiologists_IK3=study.counts_CIK3[0])
-    rows = headline_rows(with_them, headline(with_them))
+    rows = analyse(with_them).headline_rows
     assert rows["arm"].iloc[-1] == "Radiologists"
     assert rows["patients low"].iloc[-1] < rows["mIoU"].iloc[-1] < rows["patients high"].iloc[-1]

@@ -9,8 +9,8 @@ import pytest
 
 from chexseg.analysis import classifiers, load, weak_label_agreement
 from chexseg.analysis.results import WeakCounts, WeakLabels
+from chexseg.analysis.study_analysis import analyse
 from chexseg.pathologies import COMPETITION, OBSERVATIONS, PATHOLOGIES
-from chexseg.report.page import page
 from tests.analysis.weak_label_store import a_plan, a_store, in_memory
 
 # ---- IoU
@@ -165,7 +165,7 @@ def test_sets_tell_what_they_differ_in(tmp_path):
     sets = weak_label_agreement.label_sets(results)
     assert [labels.text for labels in sets] == ["classify.epochs 2", "classify.epochs 5"]
     assert [[entry.kind for entry in labels.labels] for labels in sets] == [["cam", "irnet"]] * 2
-    assert {"weak-labels", "weak-labels-2", "auroc", "classifiers"} <= set(page.all_tables(results))
+    assert {"weak-labels", "weak-labels-2", "auroc", "classifiers"} <= set(analyse(results).tables)
 
 
 def test_a_set_holds_cams_of_both_kinds_and_irnets_with_theirs():
@@ -206,21 +206,21 @@ def test_a_set_holds_cams_of_both_kinds_and_irnets_with_theirs():
 
 
 def test_auroc_of_each_observation(loaded):
-    rows = classifiers.auroc_rows(loaded).set_index("observation")
-    names = [name for name in rows.columns if name not in ("competition", "reason")]
+    rows = classifiers.auroc_table(loaded.classifiers).values
+    names = rows["classifier"].drop_duplicates().tolist()
     assert names == ["weak labels, densenet121", "encoder, resnet18"]
+    rows = rows[rows["classifier"] == names[0]].set_index("observation")
     assert rows.index.tolist() == [*OBSERVATIONS, weak_label_agreement.MEAN]
-    assert rows.loc["Edema", names[0]] == pytest.approx(0.5 + OBSERVATIONS.index("Edema") / 100)
-    assert (
-        np.isnan(rows.loc["Fracture", names[0]])
-        and rows.loc["Fracture", "reason"] == classifiers.ONE_CLASS
-    )
-    assert rows.loc[weak_label_agreement.MEAN, names[0]] == 0.56
-    assert rows.index[rows["competition"] == "yes"].tolist()[:-1] == [
+    edema = 0.5 + OBSERVATIONS.index("Edema") / 100
+    assert rows.loc["Edema", "value"] == pytest.approx(edema)
+    assert np.isnan(rows.loc["Fracture", "value"])
+    assert rows.loc["Fracture", "reason"] == classifiers.ONE_CLASS
+    assert rows.loc[weak_label_agreement.MEAN, "value"] == 0.56
+    assert rows.index[rows["competition"]].tolist()[:-1] == [
         name for name in OBSERVATIONS if name in COMPETITION
     ]
     undefined = dataclasses.replace(
         loaded.classifiers[0], auroc=dict.fromkeys(OBSERVATIONS), mean_auroc=0.0
     )
-    rows = classifiers.auroc_rows(dataclasses.replace(loaded, classifiers=(undefined,)))
-    assert rows[names[0]].isna().all(), "a mean of nothing is no 0"
+    values = classifiers.auroc_table((undefined,)).values["value"]
+    assert values.isna().all(), "a mean of nothing is no 0"

@@ -134,7 +134,7 @@ def inits(scores: StudyScores) -> Choice:
         name = METHODS[weak] if weak else method
         for init in _inits(candidates):
             other = by_selection(
-                [arm for arm in candidates if arm.init == init and _alike(arm, best)]
+                [arm for arm in candidates if arm.init == init and _common(arm) == _common(best)]
             )
             if init != "chexpert" and other is not None:
                 pairs.append(Pair(f"{name}, CheXpert minus {INITS.get(init, init)}", best, other))
@@ -147,10 +147,9 @@ def irnet_and_cam(scores: StudyScores) -> Choice:
     for init in _inits(scores.of("weak")):
         cams = [arm for arm in scores.of("weak", "cam") if arm.init == init]
         irnets = [arm for arm in scores.of("weak", "irnet") if arm.init == init]
-        irnet = _largest(
-            [arm for arm in irnets if any(_alike(arm, cam) for cam in cams)], "weak_images"
-        )
-        cam = by_selection([arm for arm in cams if irnet and _alike(arm, irnet)])
+        of_cams = {_common(cam) for cam in cams}
+        irnet = _largest([arm for arm in irnets if _common(arm) in of_cams], "weak_images")
+        cam = by_selection([arm for arm in cams if irnet and _common(arm) == _common(irnet)])
         if irnet and cam:
             compared.add(init)
             sign = 1 if init == "chexpert" else -1
@@ -224,13 +223,9 @@ def _rest(arm: Arm) -> set[str]:
     }
 
 
-def _alike(first: Arm, second: Arm) -> bool:
-    """Return whether two arms differ at most in their kind of weak labels and their encoder."""
-    return (
-        all(
-            equal(getattr(first, name), getattr(second, name))
-            for name in ("p", "weak_images", "fraction", "epochs")
-        )
-        and first.method == second.method
-        and _rest(first) == _rest(second)
-    )
+def _common(arm: Arm) -> tuple[object, ...]:
+    """Return all settings of an arm but its kind of weak labels and its encoder."""
+    numbers = (arm.p, arm.weak_images, arm.fraction, arm.epochs)
+    # NaN doesn't equal itself.
+    defined = (None if np.isnan(number) else number for number in numbers)
+    return (arm.method, *defined, frozenset(_rest(arm)))

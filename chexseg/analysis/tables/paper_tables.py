@@ -85,16 +85,18 @@ def table2(scores: StudyScores) -> ValueTable:
     sizes = sorted({arm.weak_images for arm in weak})
     rows = []
     for kind, method in METHODS.items():
-        for text in dict.fromkeys(texts[arm] for arm in weak if arm.weak == kind):
-            by_size = {a.weak_images: a for a in weak if a.weak == kind and texts[a] == text}
+        by_text: dict[str, dict[float, Arm]] = {}
+        for arm in [arm for arm in weak if arm.weak == kind]:
+            by_text.setdefault(texts[arm], {})[arm.weak_images] = arm
+        for text, by_size in by_text.items():
             init = next(iter(by_size.values())).init
             for size in sizes:
-                arm = by_size.get(size)
+                of_size = by_size.get(size)
                 printed = published.table2(kind, init, int(size)) if scores.all_ten else None
                 paper, half = printed or (None, None)
-                reason = None if arm else UNFINISHED
+                reason = None if of_size else UNFINISHED
                 row = {"method": method, "encoder": text, "weak images": size}
-                rows.append(row | _number(scores, scores.miou_C, arm, paper, half, reason))
+                rows.append(row | _number(scores, scores.miou_C, of_size, paper, half, reason))
     keys = ("method", "encoder")
     return value_table(rows, keys, "weak images", "row", "Table 2", "{:,.0f} images")
 
@@ -121,12 +123,14 @@ def students_table(scores: StudyScores) -> ValueTable:
     and other varied settings; the difference is paired by trial.
     """
     miou_C = scores.miou_C
-    full = scores.of("full")
+    full: dict[str, list[Arm]] = {}
+    for arm in scores.of("full"):
+        full.setdefault(arm.init, []).append(arm)
     rows = []
     for arm in sorted(scores.of("student"), key=lambda a: (a.init, a.other, a.fraction)):
         teachers = {
             trial: index
-            for teacher in full
+            for teacher in full.get(arm.init, ())
             if is_teacher(teacher, arm)
             for trial, index in zip(teacher.trials, teacher.indices, strict=True)
         }

@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from chexseg.analysis.study_analysis import StudyAnalysis
 from chexseg.analysis.tables.value_table import SHARED, ValueTable
 
 #: Width of a terminal, characters, and what is between two columns.
@@ -143,3 +144,16 @@ def notes(table: ValueTable, mark: str) -> list[str]:
     if table.source and table.values["paper"].notna().any():
         legend += f" In brackets: the paper ({table.source})."
     return [legend, *(f"-: {reason}: {where}." for reason, where in table.gaps())]
+
+
+def study_result(analysis: StudyAnalysis) -> str:
+    """Return a study's result for a terminal: the first variant's Table 1, or else all arms."""
+    if not analysis.table1:
+        return to_terminal(analysis.arms)
+    variant, table = analysis.table1[0]
+    text = f"Table 1, {variant}\n{to_terminal(table)}"
+    others = len(analysis.scores.variants) - 1
+    if others:
+        tables = "Table 1 is" if others == 1 else "Tables 1 are"
+        text += f"\n{others} other {tables} on the page and in tables/."
+    return text

@@ -116,11 +116,10 @@ def value_table(
     """
     values = pd.DataFrame(list(rows), columns=[*keys, column, *VALUE_COLUMNS])
     if best and len(values):
-        group = values[list(keys) if best == "row" else [column]].astype(str).agg("\0".join, axis=1)
-        defined = values["value"].dropna().groupby(group)
-        numbers = defined.transform("size") > (0 if best == "row" else 1)
-        highest = defined.idxmax()
-        values.loc[highest[numbers[highest].to_numpy()], "best"] = True
+        by = list(keys) if best == "row" else [column]
+        defined = values[values["value"].notna()].groupby(by, dropna=False, sort=False)["value"]
+        compared = defined.size() > (0 if best == "row" else 1)
+        values.loc[defined.idxmax()[compared], "best"] = True
     return ValueTable(tuple(keys), column, values, best, source, title)
 
 
