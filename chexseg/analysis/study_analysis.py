@@ -9,7 +9,6 @@ import pandas as pd
 from chexseg.analysis import classifiers, weak_label_agreement
 from chexseg.analysis.arms import Variant
 from chexseg.analysis.claims import headline, verdicts
-from chexseg.analysis.claims.headline import Headline
 from chexseg.analysis.claims.verdicts import Claim
 from chexseg.analysis.points import figure2, figure3, figure4, figure5, stage_graph
 from chexseg.analysis.results import StudyResults
@@ -26,15 +25,14 @@ MOST_VARIANTS = 20
 class StudyAnalysis:
     """A study's statistics, claims, tables and points of figures, ready to be rendered.
 
-    table1: variant -> table, empty if no variant has several p. Other tables are None where the
-    study has nothing for them. figure2 to figure5: points, as in `analysis.points`. agreements: one
-    per set of weak labels with counts.
+    headline: the arms in the paper's roles. table1: variant -> table, empty if no variant has
+    several p. Other tables are None where the study has nothing for them. figure2 to figure5:
+    points, as in `analysis.points`. agreements: one per set of weak labels with counts.
     """
 
     scores: StudyScores
     claims: tuple[Claim, ...]
-    headline: Headline
-    headline_rows: pd.DataFrame
+    headline: pd.DataFrame
     table1: tuple[tuple[Variant, ValueTable], ...]
     table2: ValueTable | None
     arms: ValueTable
@@ -98,7 +96,6 @@ def analyse(results: StudyResults) -> StudyAnalysis:
     measured = scores.measure([*roles.values(), *compared, *readers])
 
     claims = verdicts.judge(choices, measured)
-    summary = headline.summarise(roles, measured)
     points5 = figure5.points(scores, roles, measured)
 
     variants = scores.variants[:MOST_VARIANTS] if scores.has_mixtures else ()
@@ -106,8 +103,7 @@ def analyse(results: StudyResults) -> StudyAnalysis:
     return StudyAnalysis(
         scores=scores,
         claims=claims,
-        headline=summary,
-        headline_rows=headline.headline_rows(scores, summary),
+        headline=headline.rows(scores, roles, measured),
         table1=tuple((variant, paper_tables.table1(scores, variant)) for variant in variants),
         table2=paper_tables.table2(scores) if paper_tables.has_table2(scores) else None,
         arms=paper_tables.arms_table(scores),

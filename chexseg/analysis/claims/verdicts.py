@@ -17,7 +17,6 @@ import pandas as pd
 from chexseg.analysis.arms import Arm
 from chexseg.analysis.claims import claim_arms
 from chexseg.analysis.claims.claim_arms import Pair
-from chexseg.analysis.claims.headline import p_text
 from chexseg.analysis.published import ABOVE_RADIOLOGISTS, HEADLINES
 from chexseg.analysis.statistics.inference import (
     FEWEST_PATIENTS,
@@ -170,7 +169,7 @@ def _judge_gap(
     )
     claim = partial(Claim, "gap", paper, comparisons=comparisons, share=share)
     published = sorted(
-        HEADLINES[key].value
+        HEADLINES[key]
         for key in ("gap to radiologists closed", "poster gap to radiologists closed")
     )
     if gap.verdict == NOT_REPRODUCED:
@@ -189,6 +188,11 @@ def _judge_gap(
     verb = "are" if len(within) > 1 else "is"
     because += f" Of the published shares {' and '.join(within) or 'none'} {verb} in this interval."
     return claim(REPRODUCED, because)
+
+
+def p_text(p: float) -> str:
+    """Return a p-value as text."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def _summary(comparisons: Sequence[Comparison]) -> str:

@@ -56,9 +56,7 @@ def _published(task: str, pathologies: tuple[str, ...], methods: set[str]) -> li
                 )
     if task == AVERAGE and len(pathologies) == len(published.TABLE1) - 1:
         rows += [
-            published_point(
-                "poster", HEADLINES[name].value, {"task": task, "method": method, "p": p}
-            )
+            published_point("poster", HEADLINES[name], {"task": task, "method": method, "p": p})
             for p, method, name in POSTER
             if method in methods
         ]

@@ -84,19 +84,19 @@ def _published(task: str, scores: StudyScores) -> list[dict[str, Any]]:
     ]
     if task == AVERAGE:
         for source, prefix in (("paper", ""), ("poster", "poster ")):
-            weak, chexseg = (HEADLINES[prefix + role].value for role in ("weak", "chexseg"))
+            weak, chexseg = (HEADLINES[prefix + role] for role in ("weak", "chexseg"))
             values.append(("weak", source, weak, "IRNet, 20,000 images"))
-            closed = HEADLINES[f"{prefix}gap to radiologists closed"].value
+            closed = HEADLINES[f"{prefix}gap to radiologists closed"]
             text = f"derived from the gap closed, {closed:g}%"
             values.append(("radiologists", source, weak + (chexseg - weak) / (closed / 100), text))
         values += [
-            ("chexseg", "poster", HEADLINES["poster chexseg"].value, "p = 0.9"),
-            ("full", "poster", HEADLINES["poster full"].value, "p = 1"),
+            ("chexseg", "poster", HEADLINES["poster chexseg"], "p = 0.9"),
+            ("full", "poster", HEADLINES["poster full"], "p = 1"),
         ]
     above = HEADLINES.get(f"chexseg over radiologists, {task}")
     if above is not None and table1 is not None:
-        text = f"derived from CheXseg {above.value:g}% higher"
-        values.append(("radiologists", "paper", table1 / (1 + above.value / 100), text))
+        text = f"derived from CheXseg {above:g}% higher"
+        values.append(("radiologists", "paper", table1 / (1 + above / 100), text))
     return [
         _row(task, role, kind, Interval(value, np.nan, np.nan, 0), text)
         for role, kind, value, text in values
