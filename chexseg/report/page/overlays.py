@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import io
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from chexseg.analysis.published import METHODS, PAPERS_METHODS
-from chexseg.analysis.results import StudyResults, once
+from chexseg.analysis.results import StudyResults
 from chexseg.analysis.statistics.scores import Arm, arms, by_selection, miou, patient_of, pooled_iou
 from chexseg.errors import ChexsegError
 from chexseg.report.palette import DASHED, PATHOLOGY_COLOURS
 
-RULE = (
-    "The test images with the most pathologies in the experts' masks, one per patient, ties by id. "
-    "Of each kind of supervision, the best trial of the arm with the highest mIoU, both on the "
-    "selection images; test scores are not used."
-)
 FILL_OPACITY, OUTLINE_OPACITY = 64, 255  # of 255
 SIDE = 384  # minimum length of a panel's long side, pixels
 
@@ -39,7 +32,7 @@ class Panel:
 
 
 def choose_images(results: StudyResults, number: int = 6) -> tuple[str, ...]:
-    """Return the ids of the images to show, by `RULE`."""
+    """Return the ids of the test images with most pathologies in the experts' masks."""
     if not len(results.cells):
         return ()
     return one_per_patient(results, (results.counts_CIK3[0, :, :, 2] > 0).sum(axis=1), number)
@@ -54,7 +47,6 @@ def one_per_patient(results: StudyResults, score_I: np.ndarray, number: int) -> 
     return tuple(chosen.values())
 
 
-@once
 def columns(results: StudyResults) -> list[Panel]:
     """Return the columns of predictions, each of the best cell of its kind on the selection images.
 
@@ -196,7 +188,7 @@ def sheet_png(results: StudyResults) -> bytes | None:
             sheet.paste(
                 picture, (left + (panel - picture.width) // 2, top + (panel - picture.height) // 2)
             )
-            present |= set(_drawn(masks_KHW))
+            present |= set(drawn(masks_KHW))
     x, small = gap, ImageFont.load_default(13)
     for name in (results.pathologies[k] for k in sorted(present)):
         draw.rectangle(
@@ -218,104 +210,6 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     return stream.getvalue()
 
 
-# ---- HTML: each pathology is a transparent layer over the radiograph, so the page can hide it ----
-
-
-def grid_html(results: StudyResults) -> tuple[str, set[int]]:
-    """Return (a grid of panels, indices of the pathologies drawn), or (a reason, no indices)."""
-    chosen = choose_images(results)
-    if results.image is None or not chosen:
-        why = "no test image has an expert mask"
-        why = "the images aren’t available" if results.image is None else why
-        return f'<p class="soft">No overlays: {why}.</p>', set()
-    drawn = {image_id: _drawn(results.image(image_id)[1]) for image_id in chosen}
-    titles = {
-        image_id: ", ".join(results.pathologies[k] for k in ks) for image_id, ks in drawn.items()
-    }
-    return rows_html(results, titles, "test set", results.pathologies)
-
-
-def _drawn(masks_KHW: np.ndarray) -> list[int]:
+def drawn(masks_KHW: np.ndarray) -> list[int]:
+    """Return the indices of the pathologies with a mask."""
     return np.flatnonzero(masks_KHW.any(axis=(1, 2))).tolist()
-
-
-def rows_html(
-    results: StudyResults, titles: Mapping[str, str], subtitle: str, pathologies: Sequence[str]
-) -> tuple[str, set[int]]:
-    """Return (a grid of radiograph, experts and predictions, indices of the pathologies drawn).
-
-    titles: image id -> text beside it. subtitle: below the head of the radiographs.
-    """
-    read = cast(Callable[[str], tuple[np.ndarray, np.ndarray]], results.image)
-    shown = columns(results)
-    heads = [
-        ("Radiograph", subtitle),
-        ("Experts", "ground truth"),
-        *((panel.title, panel.subtitle) for panel in shown),
-    ]
-    parts = [head_html(*head) for head in heads]
-    chosen = [results.pathologies.index(name) for name in pathologies]
-    present: set[int] = set()
-    for image_id, title in titles.items():
-        pixels_HW, expert_KHW = read(image_id)
-        present |= set(_drawn(expert_KHW))
-        row = [
-            panel_html("radiograph", ""),
-            panel_html("experts", layers_html(expert_KHW[chosen], pathologies)),
-        ]
-        for panel in shown:
-            masks_KHW = predicted(results, panel, image_id)
-            if isinstance(masks_KHW, str):
-                row.append(empty_html(masks_KHW))
-                continue
-            present |= set(_drawn(masks_KHW))
-            index = cast(int, panel.index)  # a cell made the masks
-            score = f"IoU {image_iou(results, index, image_id, pathologies):.2f}"
-            layers = layers_html(masks_KHW[chosen], pathologies)
-            row.append(panel_html(panel.title, f'{layers}<span class="score">{score}</span>'))
-        parts.append(row_html(image_id, title, pixels_HW, "".join(row)))
-    return panels_html(parts, len(heads)), present
-
-
-def panels_html(parts: Sequence[str], columns: int) -> str:
-    """Return a grid of panels from its column heads and rows."""
-    return f'<div class="films" style="--columns:{columns}">{"".join(parts)}</div>'
-
-
-def head_html(title: str, text: str) -> str:
-    """Return the head of a column."""
-    return f'<div class="head">{html.escape(title)}<small>{html.escape(text)}</small></div>'
-
-
-def row_html(image_id: str, drawn: str, pixels_HW: np.ndarray, panels: str) -> str:
-    """Return a row's title and panels, which share the radiograph as their background."""
-    height, width = pixels_HW.shape
-    radiograph = encoded(Image.fromarray(np.asarray(pixels_HW, dtype=np.uint8)), "png")
-    style = f"--film:url({data_uri(radiograph)});--aspect:{width}/{height}"
-    title = f'<div class="row"><b>{html.escape(image_id)}</b> &nbsp;{html.escape(drawn)}</div>'
-    return f'{title}<div class="same" style="{style}">{panels}</div>'
-
-
-def panel_html(label: str, layers: str) -> str:
-    """Return the row's radiograph with layers over it."""
-    return f'<div class="film" role="img" aria-label="{html.escape(label)}">{layers}</div>'
-
-
-def empty_html(why: str) -> str:
-    """Return a panel with the reason why it can't be drawn."""
-    return f'<div class="empty">{html.escape(why)}</div>'
-
-
-def layers_html(masks_KHW: np.ndarray, pathologies: Sequence[str]) -> str:
-    """Return one image per pathology with a mask."""
-    return "".join(
-        f'<img class="layer" data-k="{k}" alt="" src="{data_uri(layer_png(mask_HW, name))}">'
-        for k, (name, mask_HW) in enumerate(zip(pathologies, masks_KHW, strict=True))
-        if mask_HW.any()
-    )
-
-
-def data_uri(picture: bytes) -> str:
-    """Return a PNG or JPEG as a URI."""
-    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
