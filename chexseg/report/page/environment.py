@@ -12,6 +12,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from chexseg.analysis.published import METHODS, css_name
+from chexseg.analysis.tables.grid import bare
 from chexseg.report.palette import CONFIG, DASHED, PATHOLOGY_COLOURS
 
 
@@ -26,6 +27,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "bare": bare,
         "css_name": css_name,
         "data_uri": data_uri,
         "number": number,

@@ -1,15 +1,15 @@
-"""Expert and predicted masks on six test images, which are chosen without looking at scores."""
+"""Choose test images without looking at scores, and draw masks as layers of a radiograph."""
 
 from __future__ import annotations
 
 import io
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor
+from scipy import ndimage
 
 from chexseg.analysis.published import METHODS, PAPERS_METHODS
 from chexseg.analysis.results import StudyResults
@@ -64,6 +64,9 @@ def columns(results: StudyResults) -> list[Panel]:
         why_not = "" if results.predictions is not None else "Predictions weren't kept."
         return Panel(title, str(results.cells["name"].iloc[best]), best, why_not)
 
+    def of(method: str, weak: str | None = None) -> list[Arm]:
+        return [arm for arm in all_arms if arm.method == method and weak in (None, arm.weak)]
+
     kinds = [
         kind
         for kind in METHODS
@@ -71,15 +74,11 @@ def columns(results: StudyResults) -> list[Panel]:
     ]
     shown = [
         *(
-            column(
-                f"Weak, {METHODS[kind]}",
-                [arm for arm in all_arms if arm.method == "weak" and arm.weak == kind],
-                f"p = 0, {METHODS[kind]}",
-            )
+            column(f"Weak, {METHODS[kind]}", of("weak", kind), f"p = 0, {METHODS[kind]}")
             for kind in kinds
         ),
-        column("Full", [arm for arm in all_arms if arm.method == "full"], "p = 1"),
-        column("CheXseg", [arm for arm in all_arms if arm.method == "mixed"], "0 < p < 1"),
+        column("Full", of("full"), "p = 1"),
+        column("CheXseg", of("mixed"), "0 < p < 1"),
     ]
     return [panel for panel in shown if panel.index is not None or len(results.missing)]
 
@@ -111,17 +110,7 @@ def enlarge(mask_HW: np.ndarray, side: int = SIDE) -> np.ndarray:
 
 def outline(mask_HW: np.ndarray, dashed: bool = False, width: int = 2) -> np.ndarray:
     """Return the mask's pixels less than `width` from its edge; dashed: with diagonal gaps."""
-    inner_HW = mask_HW
-    for _ in range(width):
-        padded = np.pad(inner_HW, 1)
-        inner_HW = (
-            padded[1:-1, 1:-1]
-            & padded[:-2, 1:-1]
-            & padded[2:, 1:-1]
-            & padded[1:-1, :-2]
-            & padded[1:-1, 2:]
-        )
-    edge_HW = mask_HW & ~inner_HW
+    edge_HW = mask_HW & ~ndimage.binary_erosion(mask_HW, iterations=width)
     if dashed:
         y_HW, x_HW = np.indices(mask_HW.shape)
         edge_HW = edge_HW & ((x_HW + y_HW) % 12 < 7) & ((x_HW - y_HW) % 12 < 9)
@@ -132,7 +121,7 @@ def layer_png(mask_HW: np.ndarray, pathology: str) -> bytes:
     """Return a pathology's mask as PNG in its colour: translucent area, opaque outline."""
     large_HW = enlarge(np.asarray(mask_HW, dtype=bool))
     layer = Image.fromarray(large_HW.astype(np.uint8) + outline(large_HW, pathology in DASHED))
-    layer.putpalette([0, 0, 0, *_rgb(pathology), *_rgb(pathology)])
+    layer.putpalette([0, 0, 0, *2 * ImageColor.getrgb(PATHOLOGY_COLOURS[pathology])])
     return encoded(layer, "png", transparency=bytes([0, FILL_OPACITY, OUTLINE_OPACITY]))
 
 
@@ -141,66 +130,22 @@ def composite(
 ) -> Image.Image:
     """Return the radiograph with all masks on it, RGB, enlarged to at least `SIDE` pixels."""
     size = enlarge(pixels_HW).shape[::-1]
-    panel = (
-        Image.fromarray(np.asarray(pixels_HW, dtype=np.uint8))
-        .resize(size, Image.Resampling.BICUBIC)
-        .convert("RGBA")
+    radiograph = Image.fromarray(np.asarray(pixels_HW, dtype=np.uint8))
+    masks = zip(masks_KHW, pathologies, strict=True)
+    return stacked(
+        radiograph.resize(size, Image.Resampling.BICUBIC),
+        [layer_png(mask_HW, name) for mask_HW, name in masks if mask_HW.any()],
     )
-    for mask_HW, name in zip(masks_KHW, pathologies, strict=True):
-        if mask_HW.any():
-            panel.alpha_composite(
-                Image.open(io.BytesIO(layer_png(mask_HW, name)), formats=("PNG",)).convert("RGBA")
-            )
-    return panel.convert("RGB")
 
 
-def sheet_png(results: StudyResults) -> bytes | None:
-    """Return radiographs, experts and predictions as one PNG, for slides; None without images."""
-    chosen, shown = choose_images(results), columns(results)
-    if results.image is None or not chosen:
-        return None
-    panel, gap, head, foot = 240, 6, 30, 34
-    width = (panel + gap) * (2 + len(shown)) + gap
-    sheet = Image.new("RGB", (width, head + (panel + gap) * len(chosen) + foot), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
-    for column, title in enumerate(["Radiograph", "Experts", *(entry.title for entry in shown)]):
-        draw.text((gap + column * (panel + gap), 7), title, fill="black", font=font)
-    present: set[int] = set()
-    for row, image_id in enumerate(chosen):
-        pixels_HW, expert_KHW = results.image(image_id)
-        masks = [
-            np.zeros_like(expert_KHW),
-            expert_KHW,
-            *(predicted(results, entry, image_id) for entry in shown),
-        ]
-        for column, masks_KHW in enumerate(masks):
-            left, top = gap + column * (panel + gap), head + row * (panel + gap)
-            if isinstance(masks_KHW, str):
-                draw.multiline_text(
-                    (left + 8, top + 100),
-                    "\n".join(textwrap.wrap(masks_KHW, 30)),
-                    fill="#555",
-                    font=font,
-                )
-                continue
-            picture = composite(pixels_HW, masks_KHW, results.pathologies)
-            picture.thumbnail((panel, panel))
-            sheet.paste(
-                picture, (left + (panel - picture.width) // 2, top + (panel - picture.height) // 2)
-            )
-            present |= set(drawn(masks_KHW))
-    x, small = gap, ImageFont.load_default(13)
-    for name in (results.pathologies[k] for k in sorted(present)):
-        draw.rectangle(
-            (x, sheet.height - 23, x + 12, sheet.height - 11), fill=_rgb(name), outline="#444"
-        )
-        draw.text((x + 17, sheet.height - 25), name, fill="black", font=small)
-        x += 30 + int(draw.textlength(name, font=small))
-    return encoded(sheet, "png")
-
-
-def _rgb(pathology: str) -> tuple[int, ...]:
-    return tuple(bytes.fromhex(PATHOLOGY_COLOURS[pathology].lstrip("#")))
+def stacked(radiograph: Image.Image, layers: Iterable[bytes]) -> Image.Image:
+    """Return the radiograph, resized to its layers (PNG), with these on it, RGB."""
+    picture = radiograph.convert("RGBA")
+    for png in layers:
+        layer = Image.open(io.BytesIO(png), formats=("PNG",)).convert("RGBA")
+        picture = picture.resize(layer.size, Image.Resampling.BICUBIC)
+        picture.alpha_composite(layer)
+    return picture.convert("RGB")
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -208,8 +153,3 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     stream = io.BytesIO()
     image.save(stream, kind, optimize=True, **options)
     return stream.getvalue()
-
-
-def drawn(masks_KHW: np.ndarray) -> list[int]:
-    """Return the indices of the pathologies with a mask."""
-    return np.flatnonzero(masks_KHW.any(axis=(1, 2))).tolist()

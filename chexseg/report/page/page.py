@@ -16,14 +16,16 @@ from chexseg.analysis.results import StudyResults
 from chexseg.analysis.tables import study_tables, table2
 from chexseg.analysis.tables.text import to_csv, to_markdown, to_tex
 from chexseg.report import file_manifest
-from chexseg.report.figures import figure5, study_figures
-from chexseg.report.page import environment, overlays, provenance
-from chexseg.report.page.study_view import graph_figure, study_view
+from chexseg.report.figures import figure5, stage_graph, study_figures
+from chexseg.report.page import environment, film_grids, overlay_section, provenance
+from chexseg.report.page.study_view import Content, study_view
 
 #: File suffix -> function that formats a table for it.
 WRITERS = {".csv": to_csv, ".md": to_markdown, ".tex": to_tex}
 #: Longer tables are written only as CSV: the other formats are for reading.
 MOST_LINES = 1000
+#: Larger graphs aren't drawn: they take seconds and can't be read.
+MOST_DRAWN = 1500
 
 
 @dataclass(frozen=True)
@@ -46,23 +48,22 @@ def publish(results_list: Sequence[StudyResults], out: Path, images: bool = True
     drawn: dict[Path, go.Figure] = {}
     for folder in ("tables", "figures"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    studies = named(results_list)
-    tables = {study: all_tables(results) for study, results in studies.items()}
-    for study, results in studies.items():
-        for name, rows in tables[study].items():
+    studies = contents(results_list)
+    for study, content in studies.items():
+        for name, rows in content.tables.items():
             writers = WRITERS if len(rows) <= MOST_LINES and name != "runs" else {".csv": to_csv}
             for suffix, text_of in writers.items():
                 files.append(out / "tables" / f"{study}-{name}{suffix}")
                 files[-1].write_text(text_of(rows), encoding="utf-8")
-        for name, figure in all_figures(results).items():
+        figures = {} if content.graph is None else {"stages": content.graph}
+        for name, figure in (figures | study_figures.paper_figures(content.results)).items():
             stem = out / "figures" / f"{study}-{name}"
             study_figures.write_html(figure, stem.with_suffix(".html"))
             files.append(stem.with_suffix(".html"))
             drawn |= {stem.with_suffix(suffix): figure for suffix in (".png", ".svg")}
-        sheet = overlays.sheet_png(results)
-        if sheet is not None:
+        if (together := content.test_images["together"]) is not None:
             files.append(out / "figures" / f"{study}-overlays.png")
-            files[-1].write_bytes(sheet)
+            files[-1].write_bytes(film_grids.sheet_png(together, content.test_images["drawn"]))
     notes = []
     if images and drawn:
         failure = study_figures.write_images(drawn)
@@ -70,7 +71,7 @@ def publish(results_list: Sequence[StudyResults], out: Path, images: bool = True
         files += [] if failure else list(drawn)
     files += [out / "figures" / "plotly.min.js"] if drawn else []
     page = out / "index.html"
-    page.write_text(_render(studies, tables, notes), encoding="utf-8")
+    page.write_text(_render(studies, notes), encoding="utf-8")
     file_manifest.replace(out, files)
     return WrittenReport(page, tuple(files), tuple(notes))
 
@@ -80,15 +81,21 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "study"
 
 
-def named(results_list: Sequence[StudyResults]) -> dict[str, StudyResults]:
+def contents(results_list: Sequence[StudyResults]) -> dict[str, Content]:
     """Return the studies by the name of their files and anchors; repeated names get a number."""
-    studies: dict[str, StudyResults] = {}
+    studies: dict[str, Content] = {}
     for results in results_list:
         name, number = slug(results.name), 1
         while name in studies:
             number += 1
             name = f"{slug(results.name)}-{number}"
-        studies[name] = results
+        graph = (
+            stage_graph.draw(stage_graph.rows(results))
+            if 0 < len(results.graph) <= MOST_DRAWN
+            else None
+        )
+        test_images = overlay_section.test_images(results)
+        studies[name] = Content(results, all_tables(results), graph, test_images)
     return studies
 
 
@@ -135,26 +142,15 @@ def _suffix(index: int) -> str:
     return f"-{index + 1}" if index else ""
 
 
-def all_figures(results: StudyResults) -> dict[str, go.Figure]:
-    """Return file name -> figure of the stage graph and of all panels of the paper's figures."""
-    graph = graph_figure(results)
-    return ({} if graph is None else {"stages": graph}) | study_figures.paper_figures(results)
-
-
 def render(results_list: Sequence[StudyResults], notes: Sequence[str] = ()) -> str:
     """Return the whole page as text. notes: what was left out, and why."""
-    tables = {name: all_tables(results) for name, results in named(results_list).items()}
-    return _render(named(results_list), tables, notes)
+    return _render(contents(results_list), notes)
 
 
-def _render(
-    studies: Mapping[str, StudyResults],
-    tables: Mapping[str, Mapping[str, pd.DataFrame]],
-    notes: Sequence[str],
-) -> str:
+def _render(studies: Mapping[str, Content], notes: Sequence[str]) -> str:
     return environment.render(
         "report.html",
-        title=", ".join(results.title for results in studies.values()),
-        studies=[study_view(results, name, tables[name]) for name, results in studies.items()],
+        title=", ".join(content.results.title for content in studies.values()),
+        studies=[study_view(name, content) for name, content in studies.items()],
         notes=notes,
     )

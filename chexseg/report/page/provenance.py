@@ -67,7 +67,7 @@ def embedded(rows: pd.DataFrame) -> dict[str, Any]:
     return {"common": common, "runs": runs}
 
 
-def provenance(rows: pd.DataFrame, study: str) -> dict[str, Any]:
+def provenance(rows: pd.DataFrame) -> dict[str, Any]:
     """Return the data's fingerprints, and all runs as JSON for the page's script."""
     fingerprints = (
         rows.loc[rows["data"].notna(), ["label", "data"]]
@@ -80,5 +80,4 @@ def provenance(rows: pd.DataFrame, study: str) -> dict[str, Any]:
         "embedded": json.dumps(embedded(rows), separators=(",", ":")) if fits else "",
         "runs": len(rows),
         "finished": int(rows["settings"].notna().sum()),
-        "study": study,
     }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,7 @@ from chexseg.analysis.claims.verdicts import (
     UNDECIDED,
     Claim,
 )
-from chexseg.analysis.tables.value_table import ValueTable
-from chexseg.report.page.table_views import grid, plain, short_keys
+from chexseg.report.page.table_views import plain, short_keys
 
 #: Verdict -> (mark, CSS class).
 MARKS = {REPRODUCED: ("▲", "better"), NOT_REPRODUCED: ("▼", "worse"), UNDECIDED: ("", "")}
@@ -29,8 +29,6 @@ COMPARISON_COLUMNS = [
 ]  # fmt: skip
 #: Longer tables are cut and refer to their CSV file: a browser needs seconds to lay them out.
 MOST_ROWS = 500
-#: Number of arms on the page; further ones are in the file.
-MOST_ARMS = 100
 
 
 def claims(all_claims: Sequence[Claim], rows: pd.DataFrame) -> dict[str, Any]:
@@ -54,15 +52,9 @@ def claims(all_claims: Sequence[Claim], rows: pd.DataFrame) -> dict[str, Any]:
 
 def summary(all_claims: Sequence[Claim]) -> str:
     """Return a sentence with the number of claims of each verdict."""
-    counts = {
-        verdict: sum(claim.verdict == verdict for claim in all_claims)
-        for verdict in (*MARKS, NO_DATA)
-    }
-    parts = [
-        f"{number} {'without data here' if verdict == NO_DATA else verdict}"
-        for verdict, number in counts.items()
-        if number
-    ]
+    texts = dict(zip(MARKS, MARKS, strict=True)) | {NO_DATA: "without data here"}
+    numbers = Counter(claim.verdict for claim in all_claims)
+    parts = [f"{numbers[verdict]} {text}" for verdict, text in texts.items() if numbers[verdict]]
     return f"Of {len(all_claims)} claims of the paper: {', '.join(parts)}."
 
 
@@ -81,80 +73,35 @@ def result(headline: Headline, rows: pd.DataFrame, keys: Sequence[str]) -> dict[
     }
 
 
-def table1(
-    tables: Mapping[str, ValueTable], variants: int, pathologies: int, study: str
-) -> dict[str, Any]:
-    """Return Table 1 by variant. variants: number of all variants of the study."""
-    return {
-        "tables": [(variant, grid(table)) for variant, table in tables.items()],
-        "variants": variants,
-        "pathologies": pathologies,
-        "study": study,
-    }
-
-
 def figure5(
-    figure: go.Figure,
-    rows: pd.DataFrame,
-    table: pd.DataFrame,
-    radiologists_note: str,
-    study: str,
+    figure: go.Figure, points: pd.DataFrame, table: pd.DataFrame, note: str, study: str
 ) -> dict[str, Any]:
-    """Return Figure 5, its table, and the arms that it compares. rows: the figure's points."""
-    means = rows[rows["kind"] == "mean"]
+    """Return Figure 5, its table, and the arms that it compares. note: on the radiologists."""
+    means = points[points["kind"] == "mean"]
     arms = means[~means["role"].isin(["gap", "radiologists"])].drop_duplicates("role")
     return {
         "panels": {f"{study}--arms": figure},
         "table": plain(table),
         "arms": [(ROLES[row.role], row.description) for row in arms.itertuples()],
         "has_radiologists": bool((means["role"] == "radiologists").any()),
-        "radiologists_note": radiologists_note,
+        "note": note,
     }
 
 
-def pathologies(table: ValueTable, panels: Mapping[str, go.Figure]) -> dict[str, Any]:
-    """Return the first arms by pathology, and the further panels of Figure 2."""
-    arms = list(dict.fromkeys(table.values[table.keys[0]]))
-    shown = table.values[table.values[table.keys[0]].isin(arms[:MOST_ARMS])]
-    return {
-        "table": grid(ValueTable(table.keys, table.column, shown, table.best, table.source)),
-        "arms": len(arms),
-        "panels": panels,
-    }
-
-
-def students(rows: pd.DataFrame) -> dict[str, Any]:
-    """Return students beside their teachers, one row per fraction and encoder."""
-    return {"table": plain(rows.drop(columns="reason") if rows["reason"].isna().all() else rows)}
-
-
-def cells(rows: pd.DataFrame, without_expert: Sequence[str], study: str) -> dict[str, Any]:
+def cells(rows: pd.DataFrame) -> dict[str, Any]:
     """Return one row per cell; a large study's best cells by mIoU on the selection images."""
     optional = [name for name in ("init", "weak_images", "fraction") if name in rows]
     shown = rows.drop(columns=[name for name in optional if rows[name].nunique() < 2])
     if len(rows) > MOST_ROWS:
-        shown = (
-            shown.sort_values("selection mIoU", ascending=False, kind="stable")
-            .head(MOST_ROWS)
-            .sort_index()
-        )
-    return {
-        "table": plain(shown),
-        "number": len(rows),
-        "without_expert": without_expert,
-        "study": study,
-    }
+        by_selection = shown["selection mIoU"].sort_values(ascending=False, kind="stable")
+        shown = shown.loc[by_selection.index[:MOST_ROWS]].sort_index()
+    return {"table": plain(shown), "number": len(rows)}
 
 
-def missing_cells(rows: pd.DataFrame, study: str) -> dict[str, Any]:
-    """Return one row per cell without scores, with the reason."""
-    return {"table": plain(rows.head(MOST_ROWS)), "number": len(rows), "study": study}
-
-
-def stages(graph: pd.DataFrame, figure: go.Figure | None, study: str) -> dict[str, Any]:
+def stages(graph: pd.DataFrame, figure: go.Figure | None) -> dict[str, Any]:
     """Return the graph of all runs, or their counts if they are too many to draw."""
     counts = graph.groupby(["stage", "state"], sort=False).size().rename("runs").reset_index()
-    return {"figure": figure, "counts": plain(counts), "runs": len(graph), "study": study}
+    return {"figure": figure, "counts": plain(counts), "runs": len(graph)}
 
 
 def time(rows: pd.DataFrame) -> dict[str, Any]:

@@ -2,94 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+import itertools
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from chexseg.analysis.classifiers import MEAN
 from chexseg.analysis.published import AVERAGE
-from chexseg.analysis.tables.grid import NO_EXPERT, SHARED, bare
 from chexseg.analysis.tables.text import text
-from chexseg.analysis.tables.value_table import ValueTable
+from chexseg.analysis.tables.value_table import SHARED, ValueTable
 
-#: First keys of rows that keep their place when a table is sorted.
+#: Heads of rows that keep their place when a table is sorted.
 AVERAGES = (AVERAGE, MEAN)
 
 
-@dataclass(frozen=True)
-class Head:
-    """The head of a column. title: text, or the value of p. small: text below the title."""
+def plain(frame: pd.DataFrame) -> dict[str, Any]:
+    """Return a frame as text: heads (title, numeric) and rows of (text, kind, number, keys).
 
-    title: str
-    numeric: bool = True
-    small: str = ""
-    is_p: bool = False
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of a plain table. value: the number to sort by. keys: the runs that a click shows."""
-
-    text: str
-    kind: str = ""
-    value: float | None = None
-    keys: str = ""
-
-
-@dataclass(frozen=True)
-class PlainTable:
-    """A table with one row per row of its frame."""
-
-    heads: list[Head]
-    rows: list[list[Cell]]
-
-
-@dataclass(frozen=True)
-class Value:
-    """A value of a grid. reason: why it is a dash; rowspan: above 1 if several rows share it."""
-
-    text: str
-    number: float
-    interval: str
-    paper: str
-    keys: str
-    best: bool
-    reason: str
-    rowspan: int
-
-
-@dataclass(frozen=True)
-class GridRow:
-    """A row of a grid.
-
-    head: the first key, with `small` beside it; "" but in the first row of a group of `rowspan`.
-    average: its place is kept when the table is sorted.
-    """
-
-    head: str
-    small: str
-    rowspan: int
-    average: bool
-    keys: list[str]
-    values: list[Value]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table of values. gaps: reasons for dashes, each with the rows and columns it is true of."""
-
-    heads: list[Head]
-    rows: list[GridRow]
-    gaps: list[tuple[str, str]]
-
-
-def plain(frame: pd.DataFrame) -> PlainTable:
-    """Return a frame's rows as text; intervals are in the cell of their value.
-
-    A key opens its run, a column "cells" opens the runs of its cells, and "mIoU" its row's key.
+    Intervals are in the text of their value. A cell's keys are the runs that a click shows: a key
+    opens its run, a column "cells" opens the runs of its cells, and "mIoU" its row's key.
     """
     names = [name for name in frame.columns if not name.endswith((" low", " high"))]
     numeric = {name: pd.api.types.is_numeric_dtype(frame[name]) for name in names}
@@ -97,110 +29,70 @@ def plain(frame: pd.DataFrame) -> PlainTable:
     for row in frame.to_dict("records"):
         cells = []
         for name in names:
-            shown, value = text(row, name), row[name]
-            if name in ("key", "cells"):
-                number = len(shown.split())
-                keys = short_keys(shown)
-                shown = keys if name == "key" else f"{number} cell{'' if number == 1 else 's'}"
-                cells.append(Cell(shown, "key", keys=keys))
+            shown, number = text(row, name), row[name] if numeric[name] else None
+            keys = short_keys(row.get({"mIoU": "key"}.get(name, name), ""))
+            if name == "key":
+                cells.append((keys, "key", None, keys))
+            elif name == "cells":
+                count = len(keys.split())
+                cells.append((f"{count} cell{'' if count == 1 else 's'}", "key", None, keys))
             else:
-                keys = short_keys(row.get("key", "")) if name == "mIoU" else ""
-                sort_by = value if numeric[name] and not pd.isna(value) else None
-                cells.append(Cell(shown, "number" if numeric[name] else "", sort_by, keys))
+                kind = "number" if numeric[name] else ""
+                number = None if pd.isna(number) else number
+                cells.append((shown, kind, number, keys if name == "mIoU" else ""))
         rows.append(cells)
-    return PlainTable([Head(name.replace("_", " "), numeric[name]) for name in names], rows)
+    return {"heads": [(name.replace("_", " "), numeric[name]) for name in names], "rows": rows}
 
 
-def short_keys(keys: str) -> str:
+def short_keys(keys: object) -> str:
     """Return the first 12 characters of keys that are separated by spaces."""
-    return " ".join(key[:12] for key in keys.split())
+    return " ".join(key[:12] for key in str(keys).split())
 
 
-def grid(table: ValueTable, small: Mapping[Hashable, str] | None = None) -> Grid:
+def grid(
+    table: ValueTable, small: Mapping[str, str] | None = None, most: int | None = None
+) -> dict[str, Any]:
     """Return a table of values; rows with equal first key form a group that shows it once.
 
-    small: column or first key -> text beside it.
+    A row has its head (empty but in a group's first row), the group's size, the texts of its other
+    keys, and the cells: rows of `ValueTable.values`, each with the number of rows that share it.
+
+    small: text beside a head. most: the number of rows that are kept.
     """
-    small = small or {}
-    columns = list(dict.fromkeys(table.values[table.column]))
-    heads = [Head(key[:1].upper() + key[1:], numeric=False) for key in table.keys]
-    heads += [_head(table.column, column, small.get(column, "")) for column in columns]
-    groups: dict[str, dict[tuple[str, ...], dict[Any, dict[str, Any]]]] = {}
-    for value in table.values.to_dict("records"):
-        keys = tuple(text(value, key) for key in table.keys)
-        groups.setdefault(keys[0], {}).setdefault(keys, {})[value[table.column]] = value
-    rows = [row for group in groups.values() for row in _group(list(group.items()), columns, small)]
-    return Grid(heads, rows, gaps(table))
-
-
-def gaps(table: ValueTable) -> list[tuple[str, str]]:
-    """Return (reason, the affected rows and columns) for each reason for gaps in a table."""
-    names: dict[str, dict[str, None]] = {}
-    values = table.values
-    lacking = values[values["value"].isna() & values["reason"].notna()]
-    for row in lacking[lacking["reason"] != SHARED].to_dict("records"):
-        column = _column_text(table.column, row[table.column])
-        if row["reason"] == NO_EXPERT:  # a pathology lacks masks: a row's task, or a column
-            where = [row["task"]] if "task" in table.keys else [column]
-        else:
-            where = [*(text(row, key) for key in table.keys if key != "task"), column]
-        names.setdefault(row["reason"], {})[" ".join(where)] = None
-    return [(reason, ", ".join(where)) for reason, where in names.items()]
-
-
-def _group(
-    rows: list[tuple[tuple[str, ...], dict[Any, dict[str, Any]]]],
-    columns: list[Any],
-    small: Mapping[Hashable, str],
-) -> list[GridRow]:
-    shared = {column for _, row in rows for column in row if row[column]["reason"] == SHARED}
-    group = []
-    for position, (keys, row) in enumerate(rows):
-        values = [
-            # A value that several rows share is bold if it is the best of any of them.
-            _value(
-                column,
-                row[column],
-                [other[column] for _, other in rows] if column in shared else [row[column]],
+    rows = [
+        ([text(keys, name) for name in keys], cells)
+        for keys, cells in itertools.islice(table.rows(), most)
+    ]
+    shown = []
+    for head, equal in itertools.groupby(rows, key=lambda row: row[0][0]):
+        group = list(equal)
+        for position, (keys, cells) in enumerate(group):
+            values = []
+            for name, value in cells.items():
+                if value["reason"] != SHARED:
+                    sharing = [other[name] for _, other in group]
+                    if all(other["reason"] != SHARED for other in sharing):
+                        sharing = [value]
+                    best = any(other["best"] for other in sharing)
+                    keys_of = short_keys(value["cells"])
+                    values.append(
+                        value
+                        | {"series": name, "rows": len(sharing), "best": best, "runs": keys_of}
+                    )
+            shown.append(
+                {
+                    "head": "" if position else head,
+                    "small": (small or {}).get(head, ""),
+                    "rows": len(group),
+                    "average": head in AVERAGES,
+                    "texts": keys[1:],
+                    "cells": values,
+                }
             )
-            for column in columns
-            if row[column]["reason"] != SHARED
-        ]
-        first, *others = keys
-        head = "" if position else first
-        average = bool(head) and first in AVERAGES
-        group.append(GridRow(head, small.get(keys[0], ""), len(rows), average, others, values))
-    return group
-
-
-def _value(column: Any, value: dict[str, Any], sharing: list[dict[str, Any]]) -> Value:
-    half, paper = (value["high"] - value["low"]) / 2, value["paper"]
-    beside = "" if pd.isna(value["paper half"]) else f" ±{bare(value['paper half'])}"
-    return Value(
-        text=_value_text(column, value["value"]),
-        number=value["value"],
-        interval="" if np.isnan(half) else f"±{bare(half)}",
-        paper="" if pd.isna(paper) else f"{paper:.3f}{beside}",
-        keys="" if pd.isna(value["value"]) else short_keys(value["cells"]),
-        best=any(one["best"] for one in sharing),
-        reason=value["reason"] if isinstance(value["reason"], str) else "",
-        rowspan=len(sharing),
-    )
-
-
-def _value_text(column: Any, value: float) -> str:
-    if np.isnan(value):
-        return "–"
-    signed = column in ("difference", "gap") or str(column).endswith(" %")
-    digits = 0 if str(column).endswith(" %") else 3
-    return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "\u2212")
-
-
-def _head(name: str, column: Any, small: str) -> Head:
-    if name == "p":
-        return Head(f"{column:g}", small={0: "weak", 1: "full"}.get(column, ""), is_p=True)
-    return Head(_column_text(name, column), small=small)
-
-
-def _column_text(name: str, column: Any) -> str:
-    return f"p={column:g}" if name == "p" else str(column)
+    return {
+        "keys": table.keys,
+        "of_p": table.column == "p",
+        "heads": [(head, (small or {}).get(head, "")) for head in table.heads],
+        "rows": shown,
+        "gaps": table.gaps(),
+    }

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from chexseg.analysis.classifiers import MEAN
 from chexseg.analysis.results import Classifier
 from chexseg.analysis.tables.value_table import ValueTable
 from chexseg.analysis.weak_label_agreement import LabelSet
-from chexseg.report.page import table_views, weak_label_overlays
+from chexseg.report.page import weak_label_overlays
+from chexseg.report.page.table_views import AVERAGES, grid
 from chexseg.report.page.weak_label_overlays import HEAT
 
 
@@ -47,24 +50,21 @@ def weak_labels(
     }
 
 
-def classifiers(
-    table: ValueTable, trained: dict[str, Classifier], competition: Sequence[str]
-) -> dict[str, Any]:
-    """Return the AUROC of each observation, one column per classifier.
+def classifiers(table: ValueTable, trained: Mapping[str, Classifier]) -> dict[str, Any]:
+    """Return AUROC by observation ("competition" if it chose checkpoints) and classifier.
 
-    trained: column -> its classifier. competition: the five observations that chose checkpoints.
+    trained: column -> its classifier.
     """
+    values = table.values
     notes = {
         name: f"step {one.step:,} of {one.steps:,}; {one.images:,} images"
         for name, one in trained.items()
     }
-    lacking = table.values[table.values["reason"].notna()]
+    notes |= dict.fromkeys(values.loc[values["competition"], "observation"], "competition")
+    notes[MEAN] = "of the five"
+    lacking = values[values["reason"].notna() & ~values["observation"].isin(AVERAGES)]
     return {
-        "table": table_views.grid(table, notes | dict.fromkeys(competition, "competition")),
+        "table": grid(dataclasses.replace(table, keys=("observation",)), notes),
         "reason": next(iter(lacking["reason"]), ""),
-        "lacking": [
-            name
-            for name in dict.fromkeys(lacking[table.keys[0]])
-            if name not in table_views.AVERAGES
-        ],
+        "lacking": lacking["observation"].unique().tolist(),
     }

@@ -6,31 +6,34 @@ import numpy as np
 import pandas as pd
 
 from chexseg.analysis.tables import grid
-from chexseg.analysis.tables.value_table import ValueTable
+from chexseg.analysis.tables.value_table import VALUE_COLUMNS, ValueTable
 
 
 def value_table(rows: pd.DataFrame) -> ValueTable:
     """Return the rows of a wide grid as a table of values."""
     keys, names = grid.keys(rows), grid.columns(rows)
-    column = "p" if names[0].startswith("p=") else "column"
+    of_p = names[0].startswith("p=")
     values = [
         {key: row[key] for key in keys}
-        | {column: float(name[2:]) if column == "p" else name, "value": row[name]}
+        | ({"p": float(name[2:])} if of_p else {"series": name})
+        | {"value": row[name], "paper half": row.get(f"{name} paper ±", np.nan)}
         | {part: row[f"{name} {part}"] for part in ("low", "high", "n", "paper", "reason", "cells")}
-        | {"paper half": row.get(f"{name} paper ±", np.nan), "best": grid.is_best(row, name)}
+        | {"best": grid.is_best(row, name)}
         for row in rows.to_dict("records")
         for name in names
     ]
-    return ValueTable(tuple(keys), column, pd.DataFrame(values), *grid.LAYOUTS[keys[0]])
+    column, title = ("p", "p={:g}") if of_p else ("series", "{}")
+    best, source = grid.LAYOUTS[keys[0]]
+    frame = pd.DataFrame(values, columns=[*keys, column, *VALUE_COLUMNS])
+    return ValueTable(tuple(keys), column, frame, best, source, title)
 
 
-def auroc_table(rows: pd.DataFrame, keys: dict[str, str]) -> ValueTable:
-    """Return `classifiers.auroc_rows` as a table of values. keys: column -> its classifier's."""
-    undefined = {name: np.nan for name in ("low", "high", "n", "paper", "paper half")}
-    values = [
-        {"observation": row["observation"], "classifier": name, "value": row[name]}
-        | {"reason": row["reason"], "cells": key[:12], "best": False, **undefined}
-        for row in rows.to_dict("records")
-        for name, key in keys.items()
-    ]
-    return ValueTable(("observation",), "classifier", pd.DataFrame(values), "", "")
+def auroc_table(rows: pd.DataFrame) -> ValueTable:
+    """Return `classifiers.auroc_rows` as a table of values."""
+    keys = ["observation", "competition"]
+    frame = rows.melt([*keys, "reason"], var_name="classifier", value_name="value")
+    frame = frame.assign(competition=frame["competition"] == "yes", cells="", best=False)
+    order = {name: position for position, name in enumerate(rows["observation"])}
+    frame = frame.sort_values("observation", key=lambda names: names.map(order), kind="stable")
+    frame = frame.reindex(columns=[*keys, "classifier", *VALUE_COLUMNS])
+    return ValueTable(tuple(keys), "classifier", frame)
