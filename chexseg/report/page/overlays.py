@@ -1,29 +1,22 @@
-"""Expert and predicted masks on six test images, which are chosen without looking at scores."""
+"""Choose test images without looking at scores, and draw masks as layers of a radiograph."""
 
 from __future__ import annotations
 
-import base64
-import html
 import io
-import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor
+from scipy import ndimage
 
 from chexseg.analysis.published import METHODS, PAPERS_METHODS
-from chexseg.analysis.results import StudyResults, once
+from chexseg.analysis.results import StudyResults
 from chexseg.analysis.statistics.scores import Arm, arms, by_selection, miou, patient_of, pooled_iou
 from chexseg.errors import ChexsegError
 from chexseg.report.palette import DASHED, PATHOLOGY_COLOURS
 
-RULE = (
-    "The test images with the most pathologies in the experts' masks, one per patient, ties by id. "
-    "Of each kind of supervision, the best trial of the arm with the highest mIoU, both on the "
-    "selection images; test scores are not used."
-)
 FILL_OPACITY, OUTLINE_OPACITY = 64, 255  # of 255
 SIDE = 384  # minimum length of a panel's long side, pixels
 
@@ -39,7 +32,7 @@ class Panel:
 
 
 def choose_images(results: StudyResults, number: int = 6) -> tuple[str, ...]:
-    """Return the ids of the images to show, by `RULE`."""
+    """Return the ids of the test images with most pathologies in the experts' masks."""
     if not len(results.cells):
         return ()
     return one_per_patient(results, (results.counts_CIK3[0, :, :, 2] > 0).sum(axis=1), number)
@@ -54,7 +47,6 @@ def one_per_patient(results: StudyResults, score_I: np.ndarray, number: int) -> 
     return tuple(chosen.values())
 
 
-@once
 def columns(results: StudyResults) -> list[Panel]:
     """Return the columns of predictions, each of the best cell of its kind on the selection images.
 
@@ -72,6 +64,9 @@ def columns(results: StudyResults) -> list[Panel]:
         why_not = "" if results.predictions is not None else "Predictions weren't kept."
         return Panel(title, str(results.cells["name"].iloc[best]), best, why_not)
 
+    def of(method: str, weak: str | None = None) -> list[Arm]:
+        return [arm for arm in all_arms if arm.method == method and weak in (None, arm.weak)]
+
     kinds = [
         kind
         for kind in METHODS
@@ -79,15 +74,11 @@ def columns(results: StudyResults) -> list[Panel]:
     ]
     shown = [
         *(
-            column(
-                f"Weak, {METHODS[kind]}",
-                [arm for arm in all_arms if arm.method == "weak" and arm.weak == kind],
-                f"p = 0, {METHODS[kind]}",
-            )
+            column(f"Weak, {METHODS[kind]}", of("weak", kind), f"p = 0, {METHODS[kind]}")
             for kind in kinds
         ),
-        column("Full", [arm for arm in all_arms if arm.method == "full"], "p = 1"),
-        column("CheXseg", [arm for arm in all_arms if arm.method == "mixed"], "0 < p < 1"),
+        column("Full", of("full"), "p = 1"),
+        column("CheXseg", of("mixed"), "0 < p < 1"),
     ]
     return [panel for panel in shown if panel.index is not None or len(results.missing)]
 
@@ -119,17 +110,7 @@ def enlarge(mask_HW: np.ndarray, side: int = SIDE) -> np.ndarray:
 
 def outline(mask_HW: np.ndarray, dashed: bool = False, width: int = 2) -> np.ndarray:
     """Return the mask's pixels less than `width` from its edge; dashed: with diagonal gaps."""
-    inner_HW = mask_HW
-    for _ in range(width):
-        padded = np.pad(inner_HW, 1)
-        inner_HW = (
-            padded[1:-1, 1:-1]
-            & padded[:-2, 1:-1]
-            & padded[2:, 1:-1]
-            & padded[1:-1, :-2]
-            & padded[1:-1, 2:]
-        )
-    edge_HW = mask_HW & ~inner_HW
+    edge_HW = mask_HW & ~ndimage.binary_erosion(mask_HW, iterations=width)
     if dashed:
         y_HW, x_HW = np.indices(mask_HW.shape)
         edge_HW = edge_HW & ((x_HW + y_HW) % 12 < 7) & ((x_HW - y_HW) % 12 < 9)
@@ -140,7 +121,7 @@ def layer_png(mask_HW: np.ndarray, pathology: str) -> bytes:
     """Return a pathology's mask as PNG in its colour: translucent area, opaque outline."""
     large_HW = enlarge(np.asarray(mask_HW, dtype=bool))
     layer = Image.fromarray(large_HW.astype(np.uint8) + outline(large_HW, pathology in DASHED))
-    layer.putpalette([0, 0, 0, *_rgb(pathology), *_rgb(pathology)])
+    layer.putpalette([0, 0, 0, *2 * ImageColor.getrgb(PATHOLOGY_COLOURS[pathology])])
     return encoded(layer, "png", transparency=bytes([0, FILL_OPACITY, OUTLINE_OPACITY]))
 
 
@@ -149,66 +130,22 @@ def composite(
 ) -> Image.Image:
     """Return the radiograph with all masks on it, RGB, enlarged to at least `SIDE` pixels."""
     size = enlarge(pixels_HW).shape[::-1]
-    panel = (
-        Image.fromarray(np.asarray(pixels_HW, dtype=np.uint8))
-        .resize(size, Image.Resampling.BICUBIC)
-        .convert("RGBA")
+    radiograph = Image.fromarray(np.asarray(pixels_HW, dtype=np.uint8))
+    masks = zip(masks_KHW, pathologies, strict=True)
+    return stacked(
+        radiograph.resize(size, Image.Resampling.BICUBIC),
+        [layer_png(mask_HW, name) for mask_HW, name in masks if mask_HW.any()],
     )
-    for mask_HW, name in zip(masks_KHW, pathologies, strict=True):
-        if mask_HW.any():
-            panel.alpha_composite(
-                Image.open(io.BytesIO(layer_png(mask_HW, name)), formats=("PNG",)).convert("RGBA")
-            )
-    return panel.convert("RGB")
 
 
-def sheet_png(results: StudyResults) -> bytes | None:
-    """Return radiographs, experts and predictions as one PNG, for slides; None without images."""
-    chosen, shown = choose_images(results), columns(results)
-    if results.image is None or not chosen:
-        return None
-    panel, gap, head, foot = 240, 6, 30, 34
-    width = (panel + gap) * (2 + len(shown)) + gap
-    sheet = Image.new("RGB", (width, head + (panel + gap) * len(chosen) + foot), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
-    for column, title in enumerate(["Radiograph", "Experts", *(entry.title for entry in shown)]):
-        draw.text((gap + column * (panel + gap), 7), title, fill="black", font=font)
-    present: set[int] = set()
-    for row, image_id in enumerate(chosen):
-        pixels_HW, expert_KHW = results.image(image_id)
-        masks = [
-            np.zeros_like(expert_KHW),
-            expert_KHW,
-            *(predicted(results, entry, image_id) for entry in shown),
-        ]
-        for column, masks_KHW in enumerate(masks):
-            left, top = gap + column * (panel + gap), head + row * (panel + gap)
-            if isinstance(masks_KHW, str):
-                draw.multiline_text(
-                    (left + 8, top + 100),
-                    "\n".join(textwrap.wrap(masks_KHW, 30)),
-                    fill="#555",
-                    font=font,
-                )
-                continue
-            picture = composite(pixels_HW, masks_KHW, results.pathologies)
-            picture.thumbnail((panel, panel))
-            sheet.paste(
-                picture, (left + (panel - picture.width) // 2, top + (panel - picture.height) // 2)
-            )
-            present |= set(_drawn(masks_KHW))
-    x, small = gap, ImageFont.load_default(13)
-    for name in (results.pathologies[k] for k in sorted(present)):
-        draw.rectangle(
-            (x, sheet.height - 23, x + 12, sheet.height - 11), fill=_rgb(name), outline="#444"
-        )
-        draw.text((x + 17, sheet.height - 25), name, fill="black", font=small)
-        x += 30 + int(draw.textlength(name, font=small))
-    return encoded(sheet, "png")
-
-
-def _rgb(pathology: str) -> tuple[int, ...]:
-    return tuple(bytes.fromhex(PATHOLOGY_COLOURS[pathology].lstrip("#")))
+def stacked(radiograph: Image.Image, layers: Iterable[bytes]) -> Image.Image:
+    """Return the radiograph, resized to its layers (PNG), with these on it, RGB."""
+    picture = radiograph.convert("RGBA")
+    for png in layers:
+        layer = Image.open(io.BytesIO(png), formats=("PNG",)).convert("RGBA")
+        picture = picture.resize(layer.size, Image.Resampling.BICUBIC)
+        picture.alpha_composite(layer)
+    return picture.convert("RGB")
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -216,106 +153,3 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     stream = io.BytesIO()
     image.save(stream, kind, optimize=True, **options)
     return stream.getvalue()
-
-
-# ---- HTML: each pathology is a transparent layer over the radiograph, so the page can hide it ----
-
-
-def grid_html(results: StudyResults) -> tuple[str, set[int]]:
-    """Return (a grid of panels, indices of the pathologies drawn), or (a reason, no indices)."""
-    chosen = choose_images(results)
-    if results.image is None or not chosen:
-        why = "no test image has an expert mask"
-        why = "the images aren’t available" if results.image is None else why
-        return f'<p class="soft">No overlays: {why}.</p>', set()
-    drawn = {image_id: _drawn(results.image(image_id)[1]) for image_id in chosen}
-    titles = {
-        image_id: ", ".join(results.pathologies[k] for k in ks) for image_id, ks in drawn.items()
-    }
-    return rows_html(results, titles, "test set", results.pathologies)
-
-
-def _drawn(masks_KHW: np.ndarray) -> list[int]:
-    return np.flatnonzero(masks_KHW.any(axis=(1, 2))).tolist()
-
-
-def rows_html(
-    results: StudyResults, titles: Mapping[str, str], subtitle: str, pathologies: Sequence[str]
-) -> tuple[str, set[int]]:
-    """Return (a grid of radiograph, experts and predictions, indices of the pathologies drawn).
-
-    titles: image id -> text beside it. subtitle: below the head of the radiographs.
-    """
-    read = cast(Callable[[str], tuple[np.ndarray, np.ndarray]], results.image)
-    shown = columns(results)
-    heads = [
-        ("Radiograph", subtitle),
-        ("Experts", "ground truth"),
-        *((panel.title, panel.subtitle) for panel in shown),
-    ]
-    parts = [head_html(*head) for head in heads]
-    chosen = [results.pathologies.index(name) for name in pathologies]
-    present: set[int] = set()
-    for image_id, title in titles.items():
-        pixels_HW, expert_KHW = read(image_id)
-        present |= set(_drawn(expert_KHW))
-        row = [
-            panel_html("radiograph", ""),
-            panel_html("experts", layers_html(expert_KHW[chosen], pathologies)),
-        ]
-        for panel in shown:
-            masks_KHW = predicted(results, panel, image_id)
-            if isinstance(masks_KHW, str):
-                row.append(empty_html(masks_KHW))
-                continue
-            present |= set(_drawn(masks_KHW))
-            index = cast(int, panel.index)  # a cell made the masks
-            score = f"IoU {image_iou(results, index, image_id, pathologies):.2f}"
-            layers = layers_html(masks_KHW[chosen], pathologies)
-            row.append(panel_html(panel.title, f'{layers}<span class="score">{score}</span>'))
-        parts.append(row_html(image_id, title, pixels_HW, "".join(row)))
-    return panels_html(parts, len(heads)), present
-
-
-def panels_html(parts: Sequence[str], columns: int) -> str:
-    """Return a grid of panels from its column heads and rows."""
-    return f'<div class="films" style="--columns:{columns}">{"".join(parts)}</div>'
-
-
-def head_html(title: str, text: str) -> str:
-    """Return the head of a column."""
-    return f'<div class="head">{html.escape(title)}<small>{html.escape(text)}</small></div>'
-
-
-def row_html(image_id: str, drawn: str, pixels_HW: np.ndarray, panels: str) -> str:
-    """Return a row's title and panels, which share the radiograph as their background."""
-    height, width = pixels_HW.shape
-    radiograph = encoded(Image.fromarray(np.asarray(pixels_HW, dtype=np.uint8)), "png")
-    style = f"--film:url({data_uri(radiograph)});--aspect:{width}/{height}"
-    title = f'<div class="row"><b>{html.escape(image_id)}</b> &nbsp;{html.escape(drawn)}</div>'
-    return f'{title}<div class="same" style="{style}">{panels}</div>'
-
-
-def panel_html(label: str, layers: str) -> str:
-    """Return the row's radiograph with layers over it."""
-    return f'<div class="film" role="img" aria-label="{html.escape(label)}">{layers}</div>'
-
-
-def empty_html(why: str) -> str:
-    """Return a panel with the reason why it can't be drawn."""
-    return f'<div class="empty">{html.escape(why)}</div>'
-
-
-def layers_html(masks_KHW: np.ndarray, pathologies: Sequence[str]) -> str:
-    """Return one image per pathology with a mask."""
-    return "".join(
-        f'<img class="layer" data-k="{k}" alt="" src="{data_uri(layer_png(mask_HW, name))}">'
-        for k, (name, mask_HW) in enumerate(zip(pathologies, masks_KHW, strict=True))
-        if mask_HW.any()
-    )
-
-
-def data_uri(picture: bytes) -> str:
-    """Return a PNG or JPEG as a URI."""
-    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"

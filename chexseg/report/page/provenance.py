@@ -7,12 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from chexseg.analysis.results import StudyResults, once
+from chexseg.analysis.results import StudyResults
+from chexseg.report.page.table_views import plain
 
+#: With more runs, the page has no settings: they would take more than a megabyte.
+MOST_EMBEDDED = 5000
 COLUMNS = ("stage", "key", "label", "state", "seconds", "host", "data", "inputs", "settings")
 
 
-@once
 def rows(results: StudyResults) -> pd.DataFrame:
     """Return one row per run of the plan, finished or not, with `COLUMNS`.
 
@@ -63,3 +65,19 @@ def embedded(rows: pd.DataFrame) -> dict[str, Any]:
         head = [run["stage"], run["key"], run["label"], inputs]
         runs.append([*head, distinct, run["seconds"], run["host"], data])
     return {"common": common, "runs": runs}
+
+
+def provenance(rows: pd.DataFrame) -> dict[str, Any]:
+    """Return the data's fingerprints, and all runs as JSON for the page's script."""
+    fingerprints = (
+        rows.loc[rows["data"].notna(), ["label", "data"]]
+        .drop_duplicates()
+        .rename(columns={"label": "read by", "data": "fingerprint of the data"})
+    )
+    fits = len(rows) <= MOST_EMBEDDED
+    return {
+        "fingerprints": plain(fingerprints),
+        "embedded": json.dumps(embedded(rows), separators=(",", ":")) if fits else "",
+        "runs": len(rows),
+        "finished": int(rows["settings"].notna().sum()),
+    }

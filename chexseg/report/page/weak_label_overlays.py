@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
 
@@ -16,22 +16,9 @@ from chexseg.analysis.results import WeakCounts, WeakLabels, WeakMaps
 from chexseg.analysis.statistics.scores import pooled_iou
 from chexseg.analysis.weak_label_agreement import LabelSet
 from chexseg.errors import ChexsegError
-from chexseg.report.page.markup import scroll
-from chexseg.report.page.overlays import (
-    data_uri,
-    empty_html,
-    encoded,
-    enlarge,
-    head_html,
-    layer_png,
-    outline,
-    panels_html,
-)
+from chexseg.report.page.film_grids import Film, FilmGrid, FilmRow
+from chexseg.report.page.overlays import encoded, enlarge, layer_png, outline
 
-RULE = (
-    "Of the images on which experts drew the pathology: those with the highest, the median (of "
-    "two, the higher) and the lowest IoU for it, averaged over the kinds of labels; ties by id."
-)
 SIDE = 176  # maximum length of a panel's side, pixels
 #: Colours of a heat map, lighter for higher scores; perceptually uniform and safe for common types
 #: of colour vision.
@@ -48,9 +35,11 @@ def image_iou(counts: WeakCounts, k: int) -> np.ndarray:
 
 
 def choose(labels: LabelSet, k: int) -> dict[str, int]:
-    """Return "best", "median" and "worst" -> index of the image, by `RULE`.
+    """Return "best", "median" and "worst" -> index of the image.
 
-    With fewer than three images of the pathology: "best" and "worst", or "only image".
+    These have the highest, the median (of two, the higher) and the lowest IoU, averaged over the
+    kinds of labels, of the images on which experts drew the pathology; ties by id. With fewer than
+    three such images: "best" and "worst", or "only image".
     """
     mean_I = np.mean([image_iou(counts, k) for counts in labels.counts], axis=0)
     ids = labels.counts[0].image_ids
@@ -103,50 +92,60 @@ def outline_png(mask_HW: np.ndarray) -> bytes:
     return encoded(layer, "png", transparency=bytes([0, 255, 150]))
 
 
-# ---- HTML ----------------------------------------------------------------------------------------
+# ---- grids of panels -----------------------------------------------------------------------------
 
 
-def blocks_html(
+@dataclass(frozen=True)
+class Block:
+    """The panels of one pathology.
+
+    images: number of images with expert masks. thresholds: kind of labels -> threshold of masks.
+    """
+
+    pathology: str
+    images: int
+    thresholds: dict[str, float]
+    grid: FilmGrid
+
+
+def blocks(
     labels: LabelSet,
     pathologies: tuple[str, ...],
     image: Callable[[str], tuple[np.ndarray, np.ndarray]],
-) -> tuple[str, list[str]]:
-    """Return (one block per pathology that experts drew, the other pathologies).
+) -> list[Block]:
+    """Return one block per pathology that experts drew.
 
     image: image id -> (pixels_HW, expert masks_KHW).
     """
     counts = labels.counts[0]
 
     @lru_cache(maxsize=8)  # an image is often chosen for several pathologies, mostly neighbours
-    def read(image_id: str) -> tuple[np.ndarray, np.ndarray, tuple[WeakMaps | str, ...]]:
-        return *image(image_id), tuple(_maps(kind, image_id) for kind in labels.labels)
+    def read(image_id: str) -> tuple[np.ndarray, np.ndarray, list[WeakMaps | str]]:
+        return *image(image_id), [_maps(kind, image_id) for kind in labels.labels]
 
-    parts: list[str] = []
-    without: list[str] = []
+    heads = [("Radiograph", "")]
+    for kind in labels.labels:
+        name = METHODS[kind.kind]
+        first = ("Boundary map", name) if kind.kind == "irnet" else (f"{name} map", "upsampled")
+        heads += [first, (f"{name} mask", "")]
+    made = []
     for k, pathology in enumerate(pathologies):
         chosen = choose(labels, k)
-        if not chosen:
-            without.append(pathology)
-            continue
-        number = int((counts.counts_IK3[:, k, 2] > 0).sum())
-        images = f"{number} {'image' if number == 1 else 'images'} with expert masks"
-        rows = [
-            _row_html(labels, k, pathology, rank, i, *read(counts.image_ids[i]))
-            for rank, i in chosen.items()
-        ]
-        heads = [
-            ("Radiograph", ""),
-            *(head for kind in labels.labels for head in _heads(kind)),
-            ("Experts", "ground truth"),
-        ]
-        scale = _scale_html(labels, k, read(counts.image_ids[next(iter(chosen.values()))])[2])
-        grid = scroll(panels_html([*(head_html(*head) for head in heads), *rows], len(heads)))
-        is_open = "" if parts else " open"
-        parts.append(
-            f"<details{is_open}><summary>{pathology}<small>{images}</small></summary>"
-            f"{scale}{grid}</details>"
-        )
-    return "".join(parts), without
+        if chosen:
+            rows = [
+                _row(labels, k, pathology, rank, i, *read(counts.image_ids[i]))
+                for rank, i in chosen.items()
+            ]
+            maps = read(counts.image_ids[next(iter(chosen.values()))])[2]
+            thresholds = {
+                kind.kind: float(one.thresholds_K[k])
+                for kind, one in zip(labels.labels, maps, strict=True)
+                if not isinstance(one, str)
+            }
+            grid = FilmGrid([*heads, ("Experts", "ground truth")], rows)
+            number = int((counts.counts_IK3[:, k, 2] > 0).sum())
+            made.append(Block(pathology, number, thresholds, grid))
+    return made
 
 
 def _maps(labels: WeakLabels, image_id: str) -> WeakMaps | str:
@@ -157,13 +156,7 @@ def _maps(labels: WeakLabels, image_id: str) -> WeakMaps | str:
         return f"{METHODS[labels.kind]} can't be read: {error}"
 
 
-def _heads(labels: WeakLabels) -> list[tuple[str, str]]:
-    name = METHODS[labels.kind]
-    first = ("Boundary map", name) if labels.kind == "irnet" else (f"{name} map", "upsampled")
-    return [first, (f"{name} mask", "")]
-
-
-def _row_html(
+def _row(
     labels: LabelSet,
     k: int,
     pathology: str,
@@ -171,70 +164,41 @@ def _row_html(
     index: int,
     pixels_HW: np.ndarray,
     expert_KHW: np.ndarray,
-    maps: tuple[WeakMaps | str, ...],
-) -> str:
-    """Return one image's title and panels, which share radiograph and expert outline."""
+    maps: list[WeakMaps | str],
+) -> FilmRow:
+    """Return one image's panels, which share radiograph and expert outline."""
     iou = [image_iou(counts, k)[index] for counts in labels.counts]
     counts = labels.counts[0]
-    role = "CAM thresholds were chosen on it" if counts.chosen_on_I[index] else "held out"
-    mean = f"mean IoU {np.mean(iou):.2f}" if len(iou) > 1 else ""
-    text = ", ".join(filter(None, [html.escape(counts.image_ids[index]), mean, role]))
-    height, width = pixels_HW.shape
-    panels = [_panel("Radiograph", "")]
+    films = [Film("Radiograph")]
     for kind, image_maps, value in zip(labels.labels, maps, iou, strict=True):
         if isinstance(image_maps, str):
-            panels += [empty_html(image_maps)] * 2
+            films += [Film(reason=image_maps)] * 2
             continue
         name, mask_HW = METHODS[kind.kind], image_maps.masks_KHW[k]
-        if kind.kind != "irnet":
-            panels.append(
-                _panel(f"{name} map", _layer(heat_png(image_maps.scores_Khw[k])), "truth")
-            )
-        elif image_maps.boundary_hw is None:
-            panels.append(empty_html("No boundary map is stored."))
-        else:
-            boundary = grey_jpeg(np.rint(255 * image_maps.boundary_hw))
-            panels.append(_panel("boundary map", _layer(boundary), "truth"))
-        drawn = _layer(layer_png(mask_HW, pathology)) if mask_HW.any() else ""
-        score = f'<span class="score">{"" if mask_HW.any() else "empty, "}IoU {value:.2f}</span>'
-        panels.append(_panel(f"{name} mask, IoU {value:.2f}", drawn + score, "truth"))
-    panels.append(_panel("experts' mask", _layer(layer_png(expert_KHW[k], pathology))))
-    style = (
-        f"--film:url({data_uri(grey_jpeg(pixels_HW))});"
-        f"--truth:url({data_uri(outline_png(expert_KHW[k]))});--aspect:{width}/{height}"
+        films.append(_map_film(kind.kind, image_maps, k))
+        layers = {0: layer_png(mask_HW, pathology)} if mask_HW.any() else {}
+        score = f"{'' if layers else 'empty, '}IoU {value:.2f}"
+        films.append(Film(f"{name} mask, IoU {value:.2f}", layers, score, outlined=True))
+    films.append(Film("experts' mask", {0: layer_png(expert_KHW[k], pathology)}))
+    texts = [counts.image_ids[index]]
+    texts += [f"mean IoU {np.mean(iou):.2f}"] if len(iou) > 1 else []
+    texts += ["CAM thresholds were chosen on it" if counts.chosen_on_I[index] else "held out"]
+    height, width = pixels_HW.shape
+    return FilmRow(
+        title=rank.capitalize(),
+        text=", ".join(texts),
+        radiograph=grey_jpeg(pixels_HW),
+        aspect=f"{width}/{height}",
+        films=films,
+        outline=outline_png(expert_KHW[k]),
     )
-    title = f'<div class="row"><b>{rank.capitalize()}</b> &nbsp;{text}</div>'
-    return f'{title}<div class="same" style="{style}">{"".join(panels)}</div>'
 
 
-def _panel(label: str, layers: str, kind: str = "") -> str:
-    return f'<div class="film {kind}" role="img" aria-label="{html.escape(label)}">{layers}</div>'
-
-
-def _layer(picture: bytes) -> str:
-    return f'<img class="layer" alt="" src="{data_uri(picture)}">'
-
-
-def _scale_html(labels: LabelSet, k: int, maps: tuple[WeakMaps | str, ...]) -> str:
-    """Return the heat map's colour scale, with marks at the masks' thresholds."""
-    stops = ", ".join(f"rgb{colour}" for colour in HEAT[::10])
-    thresholds = {
-        kind.kind: float(image_maps.thresholds_K[k])
-        for kind, image_maps in zip(labels.labels, maps, strict=True)
-        if not isinstance(image_maps, str)
-    }
-    marks = "".join(
-        f'<i style="left:{100 * threshold:.0f}%"></i>'
-        for kind, threshold in thresholds.items()
-        if kind != "irnet"
-    )
-    text = ", ".join(
-        f"{METHODS[kind]} mask above {threshold:.2f}" for kind, threshold in thresholds.items()
-    )
-    ramp = (
-        f'<span class="ramp" style="background:linear-gradient(to right, {stops})">{marks}</span>'
-    )
-    return (
-        f'<p class="scale"><span>0</span>{ramp}<span>1</span>'
-        f"<span>of the map’s maximum; {text}</span></p>"
-    )
+def _map_film(kind: str, maps: WeakMaps, k: int) -> Film:
+    """Return the panel of what a mask is made from: a CAM, or IRNet's boundaries."""
+    if kind != "irnet":
+        return Film(f"{METHODS[kind]} map", {0: heat_png(maps.scores_Khw[k])}, outlined=True)
+    if maps.boundary_hw is None:
+        return Film(reason="No boundary map is stored.")
+    boundary = grey_jpeg(np.rint(255 * maps.boundary_hw))
+    return Film("boundary map", {0: boundary}, outlined=True)

@@ -4,7 +4,7 @@ const style = name => getComputedStyle(document.documentElement).getPropertyValu
 const plots = [...document.querySelectorAll(".plot")];
 const onEach = (selector, event, react) => document.querySelectorAll(selector).forEach(
   node => node.addEventListener(event, () => react(node)));
-const config = {...{{config}}, displayModeBar: false};
+const config = {...{{ plotly_config|tojson }}, displayModeBar: false};
 
 // Figures are written for white paper; the page's colours replace those of text, lines and series.
 function layoutColours() {
