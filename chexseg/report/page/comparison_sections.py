@@ -7,10 +7,17 @@ from html import escape
 import pandas as pd
 
 from chexseg.analysis.claims.headline import ROLES
+from chexseg.analysis.points.figure2 import figure2_others, figure2_points
+from chexseg.analysis.points.figure3 import figure3_panels, figure3_rows
+from chexseg.analysis.points.figure4 import figure4_panels, figure4_rows
+from chexseg.analysis.points.figure5 import figure5_rows, has_figure5, radiologists_rows
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.tables import table2
 from chexseg.analysis.tables.study_tables import has_table1
-from chexseg.report.figures import figure2, figure3, figure4, figure5
+from chexseg.report.figures.figure2 import figure2
+from chexseg.report.figures.figure3 import figure3
+from chexseg.report.figures.figure4 import figure4
+from chexseg.report.figures.figure5 import figure5
 from chexseg.report.page.html_tables import dashes, to_html
 from chexseg.report.page.markup import PAPER_SWITCH, note, plots, scroll
 
@@ -40,12 +47,10 @@ def comparison_sections(results: StudyResults, name: str) -> dict[str, str]:
 
 def paper_tables(results: StudyResults) -> dict[str, pd.DataFrame]:
     """Return file name -> rows of all arms by pathology, and of Table 2 and Figure 5 if any."""
-    rows = figure5.figure5_rows(results)
+    rows = figure5_rows(results)
     tables = {"pathologies": table2.arms_rows(results)}
     tables |= {"table2": table2.table2_rows(results)} if table2.has_table2(results) else {}
-    return tables | (
-        {"radiologists": figure5.radiologists_rows(rows)} if figure5.has_figure5(rows) else {}
-    )
+    return tables | ({"radiologists": radiologists_rows(rows)} if has_figure5(rows) else {})
 
 
 def table2_html(results: StudyResults) -> str:
@@ -64,10 +69,10 @@ def table2_html(results: StudyResults) -> str:
 
 def figure3_html(results: StudyResults, name: str) -> str:
     """Return Figure 3, students and teachers; empty without students."""
-    rows = figure3.figure3_rows(results)
+    rows = figure3_rows(results)
     drawn = {
-        f"{name}--students-{number}": figure3.figure3(rows, init, legend=False)
-        for number, init in enumerate(figure3.figure3_panels(rows))
+        f"{name}--students-{number}": figure3(rows, init, legend=False)
+        for number, init in enumerate(figure3_panels(rows))
     }
     text = (
         "mIoU of students by the fraction of the training images that they learn from. Dashed: "
@@ -79,12 +84,10 @@ def figure3_html(results: StudyResults, name: str) -> str:
 
 def figure4_html(results: StudyResults, name: str) -> str:
     """Return Figure 4, encoders under full and weak supervision; empty if there is only one."""
-    rows = figure4.figure4_rows(results)
+    rows = figure4_rows(results)
     drawn = {
-        f"{name}--encoders-{images}": figure4.figure4(
-            rows, images, "b" if images else "a", legend=False
-        )
-        for images in figure4.figure4_panels(rows)
+        f"{name}--encoders-{images}": figure4(rows, images, "b" if images else "a", legend=False)
+        for images in figure4_panels(rows)
     }
     text = f"mIoU by encoder initialization. {INTERVALS} {OF_CHEXPERT}"
     return plots(drawn) + note(text) if drawn else ""
@@ -92,8 +95,8 @@ def figure4_html(results: StudyResults, name: str) -> str:
 
 def figure5_html(results: StudyResults, name: str) -> str:
     """Return Figure 5 and its table; empty if there is nothing to compare."""
-    rows = figure5.figure5_rows(results)
-    if not figure5.has_figure5(rows):
+    rows = figure5_rows(results)
+    if not has_figure5(rows):
         return ""
     arms = rows[
         (rows["kind"] == "mean") & ~rows["role"].isin(["gap", "radiologists"])
@@ -112,12 +115,8 @@ def figure5_html(results: StudyResults, name: str) -> str:
         "patient. The paper prints no value of Figure 5: the published marks are Table 1’s, and "
         f"those of the radiologists are derived from its text. {OF_CHEXPERT}"
     )
-    table = scroll(to_html(figure5.radiologists_rows(rows)))
-    return (
-        plots({f"{name}--arms": figure5.figure5(rows, legend=False)}, wide=True)
-        + table
-        + note(text)
-    )
+    table = scroll(to_html(radiologists_rows(rows)))
+    return plots({f"{name}--arms": figure5(rows, legend=False)}, wide=True) + table + note(text)
 
 
 def pathologies_html(results: StudyResults, name: str) -> str:
@@ -141,10 +140,10 @@ def pathologies_html(results: StudyResults, name: str) -> str:
 def _further_panels(results: StudyResults, name: str) -> str:
     if not has_table1(results):
         return ""
-    points = dict(iter(figure2.figure2_points(results).groupby("task", sort=False)))
+    points = dict(iter(figure2_points(results).groupby("task", sort=False)))
     drawn = {
-        f"{name}--further-{number}": figure2.figure2(points[pathology], legend=False)
-        for number, pathology in enumerate(figure2.figure2_others(results))
+        f"{name}--further-{number}": figure2(points[pathology], legend=False)
+        for number, pathology in enumerate(figure2_others(results))
         if pathology in points
     }
     listed = f"Figure 2 of {len(drawn)} further {'pathology' if len(drawn) == 1 else 'pathologies'}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from html import escape
 
+from chexseg.analysis.points.figure2 import figure2_panels, figure2_points
 from chexseg.analysis.published import AVERAGE
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.tables import study_tables
-from chexseg.report.figures.figure2 import figure2, figure2_panels, figure2_points
+from chexseg.report.figures.figure2 import figure2
 from chexseg.report.page.html_tables import dashes, to_html
 from chexseg.report.page.markup import PAPER_SWITCH, note, plots, scroll
 

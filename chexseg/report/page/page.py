@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 
 from chexseg.analysis import classifiers, weak_label_agreement
 from chexseg.analysis.claims.verdicts import claims, claims_rows
+from chexseg.analysis.points.stage_graph import rows as graph_rows
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.statistics.scores import patient_of
 from chexseg.analysis.tables import study_tables
@@ -145,7 +146,7 @@ def _suffix(index: int) -> str:
 def all_figures(results: StudyResults) -> dict[str, go.Figure]:
     """Return file name -> figure of the stage graph and of all panels of the paper's figures."""
     graph = (
-        {"stages": stage_graph.draw(stage_graph.rows(results))}
+        {"stages": stage_graph.draw(graph_rows(results))}
         if 0 < len(results.graph) <= run_sections.MOST_DRAWN
         else {}
     )

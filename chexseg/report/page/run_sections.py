@@ -6,6 +6,7 @@ import json
 
 import pandas as pd
 
+from chexseg.analysis.points.stage_graph import rows as graph_rows
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.tables import study_tables
 from chexseg.report.figures import stage_graph
@@ -38,7 +39,7 @@ def stages_html(results: StudyResults, name: str) -> str:
         "see its name, click for its settings. A run with several lines to its right is used by "
         "several others."
     )
-    return plot(stage_graph.draw(stage_graph.rows(results)), f"{name}--graph", "wide") + note(text)
+    return plot(stage_graph.draw(graph_rows(results)), f"{name}--graph", "wide") + note(text)
 
 
 def time_html(results: StudyResults) -> str:
