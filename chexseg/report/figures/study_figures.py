@@ -8,10 +8,17 @@ from pathlib import Path
 import plotly.graph_objects as go
 import plotly.io
 
+from chexseg.analysis.points.figure2 import figure2_others, figure2_panels, figure2_points
+from chexseg.analysis.points.figure3 import figure3_panels, figure3_rows
+from chexseg.analysis.points.figure4 import figure4_panels, figure4_rows
+from chexseg.analysis.points.figure5 import figure5_rows, has_figure5
 from chexseg.analysis.published import AVERAGE
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.tables.study_tables import has_table1
-from chexseg.report.figures import figure2, figure3, figure4, figure5
+from chexseg.report.figures.figure2 import figure2
+from chexseg.report.figures.figure3 import figure3
+from chexseg.report.figures.figure4 import figure4
+from chexseg.report.figures.figure5 import figure5
 from chexseg.report.palette import CONFIG
 
 
@@ -23,25 +30,23 @@ def paper_figures(results: StudyResults) -> dict[str, go.Figure]:
     """
     figures: dict[str, go.Figure] = {}
     if has_table1(results):
-        points = dict(iter(figure2.figure2_points(results).groupby("task", sort=False)))
-        for letter, name in zip("abcd", figure2.figure2_panels(results), strict=False):
-            figures[f"figure2-{letter}"] = figure2.figure2(points[name or AVERAGE], letter)
-        for name in figure2.figure2_others(results):
-            figures[f"figure2-{name.lower().replace(' ', '-')}"] = figure2.figure2(points[name])
-    rows = figure3.figure3_rows(results)
+        points = dict(iter(figure2_points(results).groupby("task", sort=False)))
+        for letter, name in zip("abcd", figure2_panels(results), strict=False):
+            figures[f"figure2-{letter}"] = figure2(points[name or AVERAGE], letter)
+        for name in figure2_others(results):
+            figures[f"figure2-{name.lower().replace(' ', '-')}"] = figure2(points[name])
+    rows = figure3_rows(results)
+    figures |= {f"figure3-{init}": figure3(rows, init) for init in figure3_panels(rows)}
+    rows = figure4_rows(results)
     figures |= {
-        f"figure3-{init}": figure3.figure3(rows, init) for init in figure3.figure3_panels(rows)
-    }
-    rows = figure4.figure4_rows(results)
-    figures |= {
-        f"figure4b-{images}" if images else "figure4a": figure4.figure4(
+        f"figure4b-{images}" if images else "figure4a": figure4(
             rows, images, "b" if images else "a"
         )
-        for images in figure4.figure4_panels(rows)
+        for images in figure4_panels(rows)
     }
-    rows = figure5.figure5_rows(results)
-    if figure5.has_figure5(rows):
-        figures["figure5"] = figure5.figure5(rows)
+    rows = figure5_rows(results)
+    if has_figure5(rows):
+        figures["figure5"] = figure5(rows)
     return figures
 
 
