@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pandas as pd
 
@@ -17,6 +18,8 @@ from chexseg.analysis.tables import paper_tables, records
 from chexseg.analysis.tables.value_table import ValueTable
 from chexseg.analysis.weak_label_agreement import Agreement
 
+T = TypeVar("T")
+
 #: Maximum variants for which a Table 1 is computed: nobody reads hundreds.
 MOST_VARIANTS = 20
 
@@ -27,7 +30,8 @@ class StudyAnalysis:
 
     headline: the arms in the paper's roles. table1: variant -> table, empty if no variant has
     several p. Other tables are None where the study has nothing for them. figure2 to figure5:
-    points, as in `analysis.points`. agreements: one per set of weak labels with counts.
+    points, as in `analysis.points`. agreements: one per set of weak labels
+    with counts; lacking_labels: (kind, reason) of those without.
     """
 
     scores: StudyScores
@@ -39,6 +43,7 @@ class StudyAnalysis:
     students: ValueTable | None
     radiologists: ValueTable | None
     agreements: tuple[Agreement, ...]
+    lacking_labels: tuple[tuple[str, str], ...]
     auroc: ValueTable | None
     classifiers: pd.DataFrame
     cells: pd.DataFrame
@@ -49,7 +54,7 @@ class StudyAnalysis:
     figure3: pd.DataFrame
     figure4: pd.DataFrame
     figure5: pd.DataFrame
-    stage_graph: pd.DataFrame
+    stage_graph: pd.DataFrame | None
 
     @property
     def results(self) -> StudyResults:
@@ -57,11 +62,16 @@ class StudyAnalysis:
         return self.scores.results
 
     @property
+    def paper_tables(self) -> dict[str, ValueTable]:
+        """Return file name -> table of the paper's two: Table 1 of each variant, and Table 2."""
+        tables = _numbered("table1", [table for _, table in self.table1])
+        return tables if self.table2 is None else tables | {"table2": self.table2}
+
+    @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return file name -> rows of all tables that aren't empty, in the order of the page."""
         single = {
             "pathologies": self.arms,
-            "table2": self.table2,
             "students": self.students,
             "radiologists": self.radiologists,
             "auroc": self.auroc,
@@ -69,8 +79,7 @@ class StudyAnalysis:
         tables = {
             "claims": verdicts.claims_rows(self.claims if self.scores.arms else ()),
             "cells": self.cells,
-            **_numbered("table1", [table.values for _, table in self.table1]),
-            **{name: table.values for name, table in single.items() if table is not None},
+            **{n: t.values for n, t in (self.paper_tables | single).items() if t is not None},
             **_numbered("weak-labels", [agreement.rows for agreement in self.agreements]),
             "classifiers": self.classifiers,
             "stages": self.stages,
@@ -80,7 +89,7 @@ class StudyAnalysis:
         return {name: rows for name, rows in tables.items() if len(rows)}
 
 
-def _numbered(name: str, tables: list[pd.DataFrame]) -> dict[str, pd.DataFrame]:
+def _numbered(name: str, tables: list[T]) -> dict[str, T]:
     return {f"{name}-{n}" if n > 1 else name: table for n, table in enumerate(tables, start=1)}
 
 
@@ -100,6 +109,7 @@ def analyse(results: StudyResults) -> StudyAnalysis:
 
     variants = scores.variants[:MOST_VARIANTS] if scores.has_mixtures else ()
     students = paper_tables.students_table(scores)
+    is_drawn = 0 < len(results.graph) <= stage_graph.MOST_DRAWN
     return StudyAnalysis(
         scores=scores,
         claims=claims,
@@ -110,6 +120,7 @@ def analyse(results: StudyResults) -> StudyAnalysis:
         students=students if len(students) else None,
         radiologists=paper_tables.radiologists_table(points5) if len(points5) else None,
         agreements=weak_label_agreement.agreements(results),
+        lacking_labels=weak_label_agreement.lacking(results),
         auroc=classifiers.auroc_table(results.classifiers) if results.classifiers else None,
         classifiers=classifiers.classifiers_rows(results.classifiers),
         cells=records.cells(scores),
@@ -120,5 +131,5 @@ def analyse(results: StudyResults) -> StudyAnalysis:
         figure3=figure3.points(scores),
         figure4=figure4.points(scores),
         figure5=points5,
-        stage_graph=stage_graph.rows(results),
+        stage_graph=stage_graph.rows(results) if is_drawn else None,
     )

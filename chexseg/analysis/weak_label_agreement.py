@@ -118,9 +118,9 @@ def _texts(sets: Sequence[tuple[WeakLabels, ...]]) -> list[str]:
     ]
 
 
-def absent(results: StudyResults) -> list[tuple[str, str]]:
+def lacking(results: StudyResults) -> tuple[tuple[str, str], ...]:
     """Return the distinct (kind, reason) of the study's weak labels that have no counts."""
-    return list(
+    return tuple(
         dict.fromkeys(
             (METHODS[labels.kind], labels.reason or "")
             for labels in results.weak_labels

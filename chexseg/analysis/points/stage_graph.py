@@ -6,6 +6,8 @@ import pandas as pd
 
 from chexseg.analysis.results import StudyResults
 
+#: Larger graphs aren't drawn: they take seconds and can't be read.
+MOST_DRAWN = 1500
 #: Columns of stages, from left to right. A student's fit comes after its teacher's masks.
 COLUMNS = {
     "ingest": 0, "imported": 0, "classify": 1, "pretrain": 1, "moco": 1, "saliency": 2, "irnet": 3,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from chexseg.analysis.classifiers import MEAN
 from chexseg.analysis.published import AVERAGE
-from chexseg.analysis.tables.text import text
+from chexseg.analysis.tables.text import key_text, plain_text
 from chexseg.analysis.tables.value_table import SHARED, ValueTable
 
 #: Heads of rows that keep their place when a table is sorted.
@@ -29,7 +29,7 @@ def plain(frame: pd.DataFrame) -> dict[str, Any]:
     for row in frame.to_dict("records"):
         cells = []
         for name in names:
-            shown, number = text(row, name), row[name] if numeric[name] else None
+            shown, number = plain_text(row, name), row[name] if numeric[name] else None
             keys = short_keys(row.get({"mIoU": "key"}.get(name, name), ""))
             if name == "key":
                 cells.append((keys, "key", None, keys))
@@ -60,7 +60,7 @@ def grid(
     small: text beside a head. most: the number of rows that are kept.
     """
     rows = [
-        ([text(keys, name) for name in keys], cells)
+        ([key_text(name, value) for name, value in keys.items()], cells)
         for keys, cells in itertools.islice(table.rows(), most)
     ]
     shown = []
