@@ -15,10 +15,11 @@ from chexseg.analysis.arms import (
     group_cells,
     group_variants,
 )
-from chexseg.analysis.published import AVERAGE, TABLE1
+from chexseg.analysis.published import AVERAGE
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.statistics.inference import Measured, measured
 from chexseg.analysis.statistics.scores import miou, pooled_iou
+from chexseg.pathologies import PATHOLOGIES
 
 #: The human benchmark, used in place of an arm.
 RADIOLOGISTS = "radiologists"
@@ -49,7 +50,7 @@ class StudyScores:
     @property
     def all_ten(self) -> bool:
         """Return whether the study has the paper's ten pathologies: its means are comparable."""
-        return len(self.results.pathologies) == len(TABLE1) - 1
+        return set(self.results.pathologies) == set(PATHOLOGIES)
 
     @property
     def has_mixtures(self) -> bool:

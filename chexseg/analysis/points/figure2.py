@@ -12,6 +12,7 @@ from chexseg.analysis.arms import Variant
 from chexseg.analysis.points.parts import POINT_COLUMNS, points_of, published_point
 from chexseg.analysis.published import AVERAGE, HEADLINES
 from chexseg.analysis.study_scores import StudyScores
+from chexseg.pathologies import PATHOLOGIES
 
 COLUMNS = ("task", "method", "p", *POINT_COLUMNS)
 NO_POINTS = pd.DataFrame(columns=list(COLUMNS))
@@ -54,7 +55,7 @@ def _published(task: str, pathologies: tuple[str, ...], methods: set[str]) -> li
                 rows.append(
                     published_point("paper", value, {"task": task, "method": method, "p": float(p)})
                 )
-    if task == AVERAGE and len(pathologies) == len(published.TABLE1) - 1:
+    if task == AVERAGE and set(pathologies) == set(PATHOLOGIES):
         rows += [
             published_point("poster", HEADLINES[name], {"task": task, "method": method, "p": p})
             for p, method, name in POSTER
