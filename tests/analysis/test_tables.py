@@ -12,7 +12,7 @@ import pytest
 from chexseg.analysis.statistics.scores import miou, pooled_iou
 from chexseg.analysis.tables import study_tables
 from chexseg.analysis.tables.text import to_csv, to_markdown, to_terminal
-from chexseg.report.page.html_tables import to_html
+from tests.report.rendered import grid_html
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +69,9 @@ def test_undefined_cells_say_why(build):
         "no expert mask in the test set: Pneumothorax" in text
         and "no finished cell: IRNet p=0" in text
     )
-    assert f'title="{study_tables.NO_EXPERT}"' in to_html(rows)
+    assert f'title="{study_tables.NO_EXPERT}"' in grid_html(rows)
     assert not np.isnan(rows["p=0.5"].iloc[0]), "the average leaves the pathology out"
-    lines = to_html(rows).split("<tr")[2:]
+    lines = grid_html(rows).split("<tr")[2:]
     assert [line.count('<td class="number"') for line in lines] == [4, 3] * 11, (
         "p = 1 stands once, defined or not"
     )
@@ -103,11 +103,9 @@ def test_csv_keeps_every_digit(rows):
 def test_markdown_and_html_mark_the_best(rows):
     best = f"{rows['p=0.9'].iloc[0]:.3f}"
     assert f"**{best}**" in to_markdown(rows)
-    html = to_html(rows)
+    html = grid_html(rows)
     assert f"<b>{best}</b>" in html
-    assert html.count('<td class="number" rowspan="2">') == 11, (
-        "one value at p = 1 for both methods"
-    )
+    assert html.count('<td class="number" rowspan="2"') == 11, "one value at p = 1 for both methods"
 
 
 def test_variants_keep_encoders_apart(study):
@@ -192,7 +190,7 @@ def test_a_third_kind_of_weak_labels_has_a_row_and_no_published_values(study, ro
     assert three["method"].tolist()[:3] == ["CAM", "CAM++", "IRNet"] and len(three) == 33
     assert three.loc[1, "p=0.5"] == rows.loc[1, "p=0.5"] and np.isnan(three.loc[1, "p=0.9 paper"])
     assert three[three["method"] != "CAM++"].reset_index(drop=True).equals(rows)
-    html = to_html(three)
+    html = grid_html(three)
     assert html.count('rowspan="3"') == 2 * 11 and 'class="method cam-plus-plus"' in html
     assert max(map(len, to_terminal(three).splitlines())) <= 120
 
