@@ -21,7 +21,8 @@ from chexseg.analysis.results import StudyResults
 from chexseg.analysis.study_analysis import analyse
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.report.page import page
-from chexseg.report.page.claims_section import claims_html, summary
+from chexseg.report.page.sections import summary
+from tests.report.rendered import sections
 
 PIXELS, PATIENTS = 10_000, 40
 
@@ -339,7 +340,7 @@ def test_the_page_begins_with_the_claims(tmp_path):
     text = written.page.read_text()
     assert text.index('id="made--claims"') < text.index('id="made--result"')
     assert {"made-claims.csv", "made-claims.md"} <= {path.name for path in written.files}
-    section = claims_html(made)
+    section = sections(made)["Claims"]
     assert (
         "reproduced" in section
         and "71.6%; poster: 57.2%" in section

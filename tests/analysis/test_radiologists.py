@@ -17,9 +17,9 @@ from chexseg.analysis.study_scores import score
 from chexseg.analysis.tables import records
 from chexseg.data import chexlocalize
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.report.page.comparison_sections import figure5_html
 from chexseg.store.store import Store
 from tests.analysis import stores
+from tests.report.rendered import sections
 
 NAMES = ("Edema", "Cardiomegaly", "Support Devices")
 
@@ -131,6 +131,6 @@ def test_the_report_says_why_they_are_missing(study):
         "state": "left out",
         "reason": "hb.json: doesn't name <Edema>",
     }
-    assert "hb.json: doesn&#x27;t name &lt;Edema&gt;." in figure5_html(left_out, "study")
+    assert "hb.json: doesn&#39;t name &lt;Edema&gt;." in sections(left_out)["Figure 5"]
     partly = dataclasses.replace(left_out, radiologists_IK3=study.counts_CIK3[0])
     assert records.missing(score(partly))["state"].iloc[-1] == "incomplete"

@@ -17,7 +17,8 @@ from chexseg.analysis.tables.study_tables import table1_rows
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.report import palette
 from chexseg.report.figures import figure2
-from chexseg.report.page import overlays
+from chexseg.report.page import film_grids, overlay_section, overlays
+from tests.report.rendered import sections
 
 
 def rows_of(study: StudyResults, task: str = AVERAGE) -> pd.DataFrame:
@@ -115,7 +116,7 @@ def test_a_third_kind_of_weak_labels_is_drawn(study):
         "CheXseg",
     ]
     assert columns[1].index is not None and columns[2].index is None
-    assert "--columns:7" in overlays.grid_html(changed)[0]
+    assert "--columns:7" in sections(changed)["Test images"]
 
 
 def test_tick_labels_leave_out_what_would_collide():
@@ -182,6 +183,8 @@ def test_image_iou_is_the_mean_over_what_experts_drew(study):
 
 
 def test_sheet_is_a_png_of_six_rows(study):
-    sheet = Image.open(io.BytesIO(overlays.sheet_png(study)))
+    shown = overlay_section.test_images(study)
+    sheet = Image.open(io.BytesIO(film_grids.sheet_png(shown["together"], shown["drawn"])))
     assert sheet.format == "PNG" and sheet.width == 6 * 246 + 6
-    assert overlays.sheet_png(dataclasses.replace(study, image=None)) is None
+    without = overlay_section.test_images(dataclasses.replace(study, image=None))
+    assert without["together"] is None

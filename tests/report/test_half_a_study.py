@@ -68,7 +68,8 @@ def keep(store: Store, planned: Plan, cell: int) -> None:
 
 def text_of(planned: Plan, store: Store) -> str:
     text = page.render([load.study_results(planned, store)])
-    return re.sub(r"<[^>]+>", "", text[: text.index('<script type="text/plain"')])
+    shown = re.sub(r"<[^>]+>", "", text[: text.index('<script type="text/plain"')])
+    return " ".join(shown.split())
 
 
 def test_half_a_study(planned, store):

@@ -15,9 +15,12 @@ from chexseg.analysis.points.figure5 import figure5_rows, radiologists_rows
 from chexseg.analysis.tables import grid, study_tables, table2
 from chexseg.analysis.tables.text import to_tex
 from chexseg.report.figures import figure3, figure4, figure5, study_figures
-from chexseg.report.page.comparison_sections import comparison_sections, paper_tables
-from chexseg.report.page.html_tables import to_html
+from chexseg.report.page import page
 from tests.analysis.papers_study import PIXELS, RADIOLOGISTS, achieved, counts_of, papers_study
+from tests.report.rendered import grid_html, sections
+
+#: The sections that compare the study with the paper's tables and figures.
+COMPARISONS = {"Table 2", "Figure 3", "Figure 4", "Figure 5", "Pathologies"}
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +185,7 @@ def test_figure4_compares_encoders_with_published_values_beside_ours(paper):
 def test_one_encoder_makes_no_figure4_and_one_number_no_table2(study):
     assert figure4_panels(figure4_rows(study)) == ()
     assert not table2.has_table2(study)
-    assert set(comparison_sections(study, "demo")) == {"Figure 3", "Figure 5", "Pathologies"}
+    assert COMPARISONS & set(sections(study)) == {"Figure 3", "Figure 5", "Pathologies"}
 
 
 # ---- Figure 5 ----------------------------------------------------------------------------------------------------------
@@ -254,7 +257,7 @@ def test_figure5_without_radiologists_or_expert_masks(build):
     assert rows[(rows["task"] == "Pneumothorax") & (rows["kind"] == "mean")]["value"].isna().all()
     figure = figure5.figure5(rows)
     assert all(np.isfinite(trace.x).all() for trace in figure.data)
-    assert "radiologists’ masks" in comparison_sections(some, "demo")["Figure 5"]
+    assert "radiologists’ masks" in sections(some)["Figure 5"]
 
 
 # ---- all of them -------------------------------------------------------------------------------------------------------
@@ -270,7 +273,7 @@ def test_every_figure_and_table_of_the_paper_is_there(paper):
     assert {"figure4a", "figure4b-100", "figure4b-2000", "figure4b-20000"} <= names and len(
         names
     ) == 19
-    assert set(paper_tables(paper)) == {"pathologies", "table2", "radiologists"}
+    assert {"pathologies", "table2", "radiologists"} <= set(page.all_tables(paper))
 
 
 @pytest.mark.parametrize("trials", [1, 2])
@@ -290,10 +293,8 @@ def test_an_empty_study_has_no_figures(study):
         study, cells=study.cells.iloc[:0], counts_CIK3=study.counts_CIK3[:0]
     )
     assert study_figures.paper_figures(empty) == {}
-    assert (
-        all(not len(rows) for rows in paper_tables(empty).values())
-        and comparison_sections(empty, "demo") == {}
-    )
+    assert not {"pathologies", "table2", "radiologists"} & set(page.all_tables(empty))
+    assert not COMPARISONS & set(sections(empty))
 
 
 def test_arms_by_pathology_mark_the_best_of_each_column(paper):
@@ -306,7 +307,7 @@ def test_arms_by_pathology_mark_the_best_of_each_column(paper):
         leaders = [row["arm"] for _, row in rows.iterrows() if grid.is_best(row, name)]
         assert leaders == [rows.loc[rows[name].idxmax(), "arm"]]
     assert rows["best"].notna().sum() < len(rows)
-    assert to_html(rows).count("<b>") == 11
+    assert grid_html(rows).count("<b>") == 11
     only = keep(
         paper,
         (paper.cells["method"] == "full").to_numpy() & (paper.cells["init"] == "moco").to_numpy(),
