@@ -20,9 +20,8 @@ from chexseg.analysis.claims.verdicts import (
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.study_analysis import analyse
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.report.page import page
-from chexseg.report.page.sections import summary
-from tests.report.rendered import sections
+from chexseg.report.page.study_view import summary
+from tests.report.rendered import publish, sections
 
 PIXELS, PATIENTS = 10_000, 40
 
@@ -336,10 +335,10 @@ def test_rows_hold_every_comparison_and_every_claim():
 
 def test_the_page_begins_with_the_claims(tmp_path):
     made = study([weak(0.15), full(0.26), mixed(0.30)], radiologists=0.35)
-    written = page.publish([made], tmp_path, images=False)
+    written = publish([made], tmp_path)
     text = written.page.read_text()
     assert text.index('id="made--claims"') < text.index('id="made--result"')
-    assert {"made-claims.csv", "made-claims.md"} <= {path.name for path in written.files}
+    assert {"made-claims.csv"} <= {path.name for path in written.files}
     section = sections(made)["Claims"]
     assert (
         "reproduced" in section

@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 
 from chexseg.analysis import load
-from chexseg.report.page import page, weak_label_overlays
+from chexseg.report.page import weak_label_overlays
 from chexseg.saliency import weak_masks
 from chexseg.store.store import Store
 from tests.analysis.weak_label_store import STAGES, a_plan, a_store, in_memory
+from tests.report.rendered import page_text, publish
 
 # ---- overlays
 
@@ -82,7 +83,7 @@ def test_outline_shows_on_black_and_on_white():
 
 
 def test_page_shows_figures_and_overlays(loaded, tmp_path):
-    written = page.publish([loaded], tmp_path, images=False)
+    written = publish([loaded], tmp_path)
     text = written.page.read_text()
     assert "On the 2 held-out images, IRNet improves" in text and "Random box" in text
     # Edema on two images, Consolidation on one; six panels each.
@@ -90,18 +91,13 @@ def test_page_shows_figures_and_overlays(loaded, tmp_path):
     assert text.count("<details open>") == 1 and "only 1 patient" in text
     assert "CAM thresholds were chosen on it" in text and "held out" in text
     names = {path.name for path in written.files}
-    assert {
-        "weak-weak-labels.csv",
-        "weak-weak-labels.md",
-        "weak-auroc.csv",
-        "weak-classifiers.md",
-    } <= names
+    assert {"weak-weak-labels.csv", "weak-auroc.csv", "weak-classifiers.csv"} <= names
 
 
 def test_cams_alone_have_no_panels_of_irnet(tmp_path):
     planned = a_plan("axes: {labels.weak: [cam], labels.p: [0]}")
     results = load.study_results(planned, a_store(tmp_path, planned))
-    text = page.render([results])
+    text = page_text(results)
     assert len(re.findall('<div class="film[ "]', text)) == 4 * 3 and "Boundary map" not in text
     assert "On the 2 held-out images, CAM beats" in text
 
@@ -109,24 +105,24 @@ def test_cams_alone_have_no_panels_of_irnet(tmp_path):
 def test_unmade_artifacts_are_said_to_be_so(tmp_path):
     planned = a_plan()
     half = load.study_results(planned, a_store(tmp_path / "half", planned, STAGES[:-1]))
-    text = page.render([half])
+    text = page_text(half)
     assert (
         "No scores for the study’s IRNet labels: not finished yet" in text
         and "CAM beats a random box" in text
     )
-    nothing = page.render([load.study_results(planned, Store(tmp_path / "nothing"))])
+    nothing = page_text(load.study_results(planned, Store(tmp_path / "nothing")))
     assert "CAM labels: not finished yet" in nothing and "<h2>Classifiers" not in nothing
 
 
 def test_without_the_images_and_with_unreadable_maps(loaded):
     bare = [dataclasses.replace(labels, image=None) for labels in loaded.weak_labels]
-    assert "the images aren’t available" in page.render(
-        [dataclasses.replace(loaded, weak_labels=tuple(bare))]
+    assert "the images aren’t available" in page_text(
+        dataclasses.replace(loaded, weak_labels=tuple(bare))
     )
 
     def unreadable(image_id: str):
         raise KeyError(f"<{image_id}>")
 
     damaged = [dataclasses.replace(labels, maps=unreadable) for labels in loaded.weak_labels]
-    text = page.render([dataclasses.replace(loaded, weak_labels=tuple(damaged))])
+    text = page_text(dataclasses.replace(loaded, weak_labels=tuple(damaged)))
     assert "IRNet can&#39;t be read" in text and "<patient1" not in text

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from chexseg.analysis.results import StudyResults
-from chexseg.report.page import page
+from chexseg.analysis.study_analysis import analyse
 from chexseg.report.page.environment import environment
-from chexseg.report.page.table_views import grid
-from chexseg.report.page.wide_grids import value_table
+from chexseg.report.write import WrittenReport, write
 
 
 def macro(name: str, *arguments: Any, **options: Any) -> str:
@@ -19,14 +19,18 @@ def macro(name: str, *arguments: Any, **options: Any) -> str:
     return str(getattr(module, name)(*arguments, **options))
 
 
-def grid_html(rows: pd.DataFrame) -> str:
-    """Return a wide grid as the page shows it."""
-    return macro("grid", grid(value_table(rows)))
+def publish(studies: Sequence[StudyResults], out: Path, images: bool = False) -> WrittenReport:
+    """Analyse the studies and write their report."""
+    return write([analyse(results) for results in studies], out, images)
+
+
+def page_text(results: StudyResults) -> str:
+    """Return the page of a study."""
+    with tempfile.TemporaryDirectory() as out:
+        return publish([results], Path(out)).page.read_text(encoding="utf-8")
 
 
 def sections(results: StudyResults) -> dict[str, str]:
     """Return title -> HTML of the sections of a study's page."""
-    found = re.findall(
-        r"<section [^>]*><h2>(.*?)</h2>(.*?)</section>", page.render([results]), re.S
-    )
-    return dict(found)
+    pattern = r"<section [^>]*><h2>(.*?)</h2>(.*?)</section>"
+    return dict(re.findall(pattern, page_text(results), re.S))

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from chexseg.analysis.results import GRAPH_COLUMNS
-from chexseg.report.page import page
 from tests.report import chromium
+from tests.report.rendered import publish
 
 pytestmark = [
     pytest.mark.heavy,
@@ -130,7 +130,7 @@ async def look(path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def seen(whole, tmp_path_factory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("page")
-    return asyncio.run(look(page.publish([whole], out, images=False).page))
+    return asyncio.run(look(publish([whole], out).page))
 
 
 def test_nothing_is_logged_and_nothing_is_loaded(seen):

@@ -8,12 +8,12 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from chexseg.analysis.tables.study_tables import table1_rows
 from PIL import Image
 
 from chexseg.analysis.points.figure2 import figure2_panels, figure2_points
 from chexseg.analysis.published import AVERAGE
 from chexseg.analysis.results import StudyResults
-from chexseg.analysis.tables.study_tables import table1_rows
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.report import palette
 from chexseg.report.figures import figure2

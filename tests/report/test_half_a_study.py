@@ -17,10 +17,10 @@ from chexseg.pathologies import PATHOLOGIES
 from chexseg.plan import planner
 from chexseg.plan.graph import Plan
 from chexseg.report import file_manifest
-from chexseg.report.page import page
 from chexseg.stages.artifacts import COUNTS
 from chexseg.stages.registry import STAGES
 from chexseg.store.store import Store
+from tests.report.rendered import page_text, publish
 from tests.store.places import result_path
 
 STUDY = """
@@ -67,7 +67,7 @@ def keep(store: Store, planned: Plan, cell: int) -> None:
 
 
 def text_of(planned: Plan, store: Store) -> str:
-    text = page.render([load.study_results(planned, store)])
+    text = page_text(load.study_results(planned, store))
     shown = re.sub(r"<[^>]+>", "", text[: text.index('<script type="text/plain"')])
     return " ".join(shown.split())
 
@@ -152,7 +152,7 @@ def test_fingerprints_of_the_data_are_kept(planned, store):
     fingerprints = results.stages.set_index("key")["data"]
     assert fingerprints[test.key] == "fingerprint of test"
     assert pd.isna(fingerprints[planned.cells[0].score])
-    text = page.render([results])
+    text = page_text(results)
     assert "fingerprint of test" in text[: text.index('class="runs"')], "seen without a click"
 
 
@@ -160,11 +160,11 @@ def test_a_report_leaves_nothing_old_and_nothing_of_others(planned, store, tmp_p
     keep(store, planned, 0)
     results = load.study_results(planned, store)
     out = tmp_path / "report"
-    first = page.publish([dataclasses.replace(results, name="first")], out, images=False)
+    first = publish([dataclasses.replace(results, name="first")], out)
     notes, changed = out / "tables" / "notes.csv", out / "tables" / "first-cells.csv"
     notes.write_text("my own")
     changed.write_text(changed.read_text() + "a remark\n")
-    second = page.publish([dataclasses.replace(results, name="second")], out, images=False)
+    second = publish([dataclasses.replace(results, name="second")], out)
     files = {path for path in out.rglob("*") if path.is_file()}
     assert files == {notes, changed, out / file_manifest.NAME, second.page, *second.files}
     assert changed in first.files and len(second.files) > 4

@@ -15,8 +15,9 @@ from plotly.offline import get_plotlyjs
 
 from chexseg.analysis import published
 from chexseg.analysis.results import GRAPH_COLUMNS
-from chexseg.analysis.tables import study_tables
-from chexseg.report.page import page
+from chexseg.analysis.study_scores import score
+from chexseg.report.write import WrittenReport
+from tests.report.rendered import publish
 
 
 class References(html.parser.HTMLParser):
@@ -42,8 +43,8 @@ def references(text: str) -> References:
 
 
 @pytest.fixture(scope="module")
-def written(study, tmp_path_factory) -> page.WrittenReport:
-    return page.publish([study], tmp_path_factory.mktemp("report"), images=False)
+def written(study, tmp_path_factory) -> WrittenReport:
+    return publish([study], tmp_path_factory.mktemp("report"))
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +81,12 @@ def test_files_stand_beside_the_page(written):
     assert {
         "demo-table1.csv",
         "demo-table1.md",
+        "demo-table1.tex",
         "demo-cells.csv",
-        "demo-figure2-d.html",
         "demo-overlays.png",
     } <= names
     assert all(path.stat().st_size for path in written.files)
-    figure = next(path for path in written.files if path.name == "demo-figure2-a.html").read_text()
-    assert references(figure).loaded == ["plotly.min.js"]
+    assert not any(name.endswith(".html") for name in names), "tables and figures are on the page"
 
 
 def test_write_returns_the_page_which_says_what_could_not_be_drawn(study, tmp_path, monkeypatch):
@@ -95,7 +95,7 @@ def test_write_returns_the_page_which_says_what_could_not_be_drawn(study, tmp_pa
     )  # importing it now fails, as where the extra isn't installed
     out = tmp_path / "new" / "out"
     bare = dataclasses.replace(study, image=None)
-    assert page.publish([bare], out).page == out / "index.html"
+    assert publish([bare], out, images=True).page == out / "index.html"
     assert "kaleido isn&#39;t installed (extra: images)" in (out / "index.html").read_text()
     assert not list(out.glob("figures/*.svg"))
 
@@ -107,13 +107,13 @@ def test_no_finished_cell_gives_a_page_that_says_so(study, tmp_path):
         counts_CIK3=study.counts_CIK3[:0],
         stages=study.stages.iloc[:0],
     )
-    text = page.publish([empty], tmp_path, images=False).page.read_text()
+    text = publish([empty], tmp_path).page.read_text()
     assert "No cell has finished yet" in text and "0 of 1 cells finished" in text
 
 
 def test_two_studies_of_one_name_keep_their_files_apart(tmp_path, build):
     small = build(pathologies=("Edema", "Consolidation"), images=6, students=False, drop=())
-    written = page.publish([small, small], tmp_path, images=False)
+    written = publish([small, small], tmp_path)
     assert {"demo-table1.csv", "demo-2-table1.csv"} <= {path.name for path in written.files}
     page_references = references(written.page.read_text())
     assert len(page_references.ids) == len(set(page_references.ids))
@@ -126,7 +126,7 @@ def test_text_from_a_study_cannot_break_the_page(study, tmp_path):
         missing=study.missing.assign(reason="<img src=http://x>"),
         image=None,
     )
-    text = page.publish([nasty], tmp_path, images=False).page.read_text()
+    text = publish([nasty], tmp_path).page.read_text()
     assert "<img src=http" not in text and "</script><b>" not in text
     assert "&lt;b&gt;{{body}}" in text
 
@@ -141,7 +141,7 @@ def test_no_text_of_others_can_keep_a_script_element_open(study, tmp_path):
         graph=pd.DataFrame([("k", "fit", hostile, "cached", 1.0, ())], columns=list(GRAPH_COLUMNS)),
         image=None,
     )
-    text = page.publish([nasty], tmp_path, images=False).page.read_text()
+    text = publish([nasty], tmp_path).page.read_text()
     data = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text, re.S)
     assert len(data) > 2 and any("u003c!--" in element for element in data)
     assert not any("<" in element for element in data)
@@ -163,11 +163,12 @@ def test_encoders_that_were_imported_are_kept_apart(study, tmp_path):
         cells=pd.concat(several, ignore_index=True),
         counts_CIK3=np.concatenate([study.counts_CIK3] * len(several)),
     )
-    text = page.publish([whole], tmp_path, images=False).page.read_text(encoding="utf-8")
+    text = publish([whole], tmp_path).page.read_text(encoding="utf-8")
     for init in ("imagenet", "moco", "random"):
         assert f"encoder {init}" in text
-    assert set(study_tables.students_rows(whole)["init"]) == {"imagenet", "moco", "random"}
-    assert [variant.init for variant in study_tables.variants(whole)] == [
+    scores = score(whole)
+    assert {arm.init for arm in scores.of("student")} == {"imagenet", "moco", "random"}
+    assert [variant.init for variant in scores.variants] == [
         "imagenet",
         "moco",
         "random",

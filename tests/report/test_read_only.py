@@ -99,14 +99,14 @@ def test_a_command_that_reads(half, tmp_path, arguments, told):
 
 def test_the_report_of_half_a_study_says_what_is_missing_and_why(half, tmp_path):
     from chexseg.analysis import load
-    from chexseg.report.page import page
+    from tests.report.rendered import publish
 
     study, data, store = half
     results = load.study_results(stores.plan_of(study, data, store), store)
     states = results.missing.set_index("name")["state"].to_dict()
     assert len(results.cells) == 2 and states.keys() == {"cam p=0.5 trial 0", "full trial 1"}
     assert states["cam p=0.5 trial 0"] == "failed" and states["full trial 1"] != "failed"
-    text = page.publish([results], tmp_path, images=False).page.read_text()
+    text = publish([results], tmp_path).page.read_text()
     assert "Incomplete: 2 of 4 cells finished" in text and "loss is not finite" in text
 
 
