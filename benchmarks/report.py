@@ -23,7 +23,8 @@ import pandas as pd
 
 from chexseg.analysis.results import CELL_COLUMNS, GRAPH_COLUMNS, StudyResults
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.report.page import page
+from chexseg.analysis.study_analysis import analyse
+from chexseg.report.write import write
 
 #: method, weak labels, p, fraction
 ARMS = [("full", None, 1.0, np.nan), ("student", None, 1.0, 0.1)]
@@ -125,7 +126,7 @@ def main() -> None:
     before = peak()
     with tempfile.TemporaryDirectory() as out:
         started, cpu = perf_counter(), process_time()
-        written = page.publish([results], Path(out), images=False)
+        written = write([analyse(results)], Path(out), images=False)
         seconds, cpu = perf_counter() - started, process_time() - cpu
         files = [written.page, *written.files]
         size = written.page.stat().st_size / 1e6, sum(path.stat().st_size for path in files) / 1e6

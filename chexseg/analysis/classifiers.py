@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from chexseg.analysis.results import Classifier, StudyResults
+from chexseg.analysis.results import Classifier
+from chexseg.analysis.statistics.scores import Interval
+from chexseg.analysis.tables.value_table import ValueTable, number, value_table
 from chexseg.pathologies import COMPETITION, OBSERVATIONS
 
 MEAN = "Mean"
@@ -28,26 +30,18 @@ def classifier_names(classifiers: Sequence[Classifier]) -> list[str]:
     return names
 
 
-def auroc_rows(results: StudyResults) -> pd.DataFrame:
-    """Return AUROC on `valid` per observation and classifier; the last row is the mean."""
-    names = classifier_names(results.classifiers)
+def auroc_table(classifiers: Sequence[Classifier]) -> ValueTable:
+    """Return AUROC on `valid` by observation and classifier; the last row is the mean."""
+    names = classifier_names(classifiers)
     rows = []
     for task in [*OBSERVATIONS, MEAN]:
-        values = [
-            _mean_auroc(c) if task == MEAN else c.auroc.get(task) for c in results.classifiers
-        ]
-        rows.append(
-            {
-                "observation": task,
-                "competition": "yes" if task in (*COMPETITION, MEAN) else "no",
-                **{
-                    name: np.nan if value is None else float(value)
-                    for name, value in zip(names, values, strict=True)
-                },
-                "reason": ONE_CLASS if None in values else None,
-            }
-        )
-    return pd.DataFrame(rows)
+        keys = {"observation": task, "competition": task in (*COMPETITION, MEAN)}
+        for name, classifier in zip(names, classifiers, strict=True):
+            value = _mean_auroc(classifier) if task == MEAN else classifier.auroc.get(task)
+            interval = Interval(np.nan if value is None else float(value), np.nan, np.nan, 1)
+            reason = ONE_CLASS if value is None else None
+            rows.append(keys | {"classifier": name} | number(interval, reason=reason))
+    return value_table(rows, ("observation", "competition"), "classifier")
 
 
 def _mean_auroc(classifier: Classifier) -> float | None:
@@ -56,19 +50,12 @@ def _mean_auroc(classifier: Classifier) -> float | None:
     return None if all(value is None for value in values) else classifier.mean_auroc
 
 
-def classifiers_rows(results: StudyResults) -> pd.DataFrame:
+def classifiers_rows(classifiers: Sequence[Classifier]) -> pd.DataFrame:
     """Return one row per classifier: name, mean AUROC, checkpoint step, steps, images and key."""
-    names = classifier_names(results.classifiers)
+    rows = [
+        (name, c.mean_auroc, c.step, c.steps, c.images, c.key)
+        for name, c in zip(classifier_names(classifiers), classifiers, strict=True)
+    ]
     return pd.DataFrame(
-        [
-            {
-                "classifier": name,
-                "mean AUROC": c.mean_auroc,
-                "step": c.step,
-                "steps": c.steps,
-                "images": c.images,
-                "key": c.key,
-            }
-            for name, c in zip(names, results.classifiers, strict=True)
-        ]
+        rows, columns=["classifier", "mean AUROC", "step", "steps", "images", "key"]
     )

@@ -15,11 +15,11 @@ import numpy as np
 
 from chexseg import resolve
 from chexseg.analysis import load
-from chexseg.analysis.mask_counts import count
-from chexseg.analysis.matching import renamed
 from chexseg.analysis.results import StudyResults
 from chexseg.config.settings import Settings, setting_names
 from chexseg.data import chexlocalize
+from chexseg.data.masks.counts import count
+from chexseg.data.masks.image_ids import renamed
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError, nearest
 from chexseg.pathologies import PATHOLOGIES

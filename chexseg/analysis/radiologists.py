@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from chexseg.analysis import mask_counts
-from chexseg.analysis.matching import renamed
 from chexseg.data import chexlocalize, remote_path
+from chexseg.data.masks import counts as mask_counts
+from chexseg.data.masks.image_ids import renamed
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -132,21 +131,3 @@ class StudyResults:
     #: image id -> (pixels_HW uint8, expert masks_KHW bool), at training size
     image: Callable[[str], tuple[np.ndarray, np.ndarray]] | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()  # one line per damaged result that is left out
-    #: Values of functions marked with `once`; a modified copy starts without them.
-    _cache: dict[str, Any] = field(init=False, default_factory=dict, repr=False, compare=False)
-
-
-Value = TypeVar("Value")
-
-
-def once(compute: Callable[[StudyResults], Value]) -> Callable[[StudyResults], Value]:
-    """Cache a function's value per study, for all tables and figures; do not modify the value."""
-    name = f"{compute.__module__}.{compute.__qualname__}"
-
-    @functools.wraps(compute)
-    def cached(results: StudyResults) -> Value:
-        if name not in results._cache:
-            results._cache[name] = compute(results)
-        return cast(Value, results._cache[name])
-
-    return cached

@@ -21,9 +21,9 @@ from chexseg.analysis.statistics.scores import Interval
 MEAN = "Mean"
 BOX = "random box"
 BETTER, WORSE, UNDECIDED = "better", "worse", "undecided"
-NO_EXPERT = "no expert mask in valid"
+#: Reasons why there is no test; by scope, where a pathology has no expert mask.
 NOTHING_HELD_OUT = "no image is held out"
-NOT_HELD_OUT = "no held-out expert mask"
+NO_EXPERT = {"held-out": "no held-out expert mask", "all": "no expert mask in valid"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,23 @@ class LabelSet:
     def start_of(self, irnet: WeakLabels) -> WeakLabels | None:
         """Return the CAMs that IRNet's labels started from."""
         return next((labels for labels in self.labels if labels.key == irnet.start), None)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A set of weak labels with its agreement with the experts: `rows`, and `sentences` on them."""
+
+    labels: LabelSet
+    rows: pd.DataFrame
+    sentences: tuple[str, ...]
+
+
+def agreements(results: StudyResults) -> tuple[Agreement, ...]:
+    """Return the agreement of each set of weak labels that has counts."""
+    compared = ((labels, rows(labels, results.pathologies)) for labels in label_sets(results))
+    return tuple(
+        Agreement(labels, table, tuple(sentences(labels, table))) for labels, table in compared
+    )
 
 
 def label_sets(results: StudyResults) -> list[LabelSet]:
@@ -101,9 +118,9 @@ def _texts(sets: Sequence[tuple[WeakLabels, ...]]) -> list[str]:
     ]
 
 
-def absent(results: StudyResults) -> list[tuple[str, str]]:
+def lacking(results: StudyResults) -> tuple[tuple[str, str], ...]:
     """Return the distinct (kind, reason) of the study's weak labels that have no counts."""
-    return list(
+    return tuple(
         dict.fromkeys(
             (METHODS[labels.kind], labels.reason or "")
             for labels in results.weak_labels
@@ -115,86 +132,87 @@ def absent(results: StudyResults) -> list[tuple[str, str]]:
 def rows(
     labels: LabelSet, pathologies: Sequence[str], replicates: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Return one row per pathology and kind of labels, and rows of the mean over pathologies.
+    """Return one row per scope, pathology and kind of labels, with a mean over pathologies.
 
-    - ``images``: number of images with expert pixels. ``IoU``: pooled. ``box IoU``: with the
-      expected intersections of a random box of the same size. All three are on all masked images.
-    - ``held-out images``, ``held-out patients``, ``held-out IoU``, ``held-out box IoU``: the same
-      on the held-out images.
+    scope: "held-out", the images on which no CAM threshold was chosen, or "all". Columns:
+
+    - ``images``, ``patients``: their number with expert pixels. ``IoU``: pooled. ``box IoU``: with
+      the expected intersections of a random box of the same size.
     - ``against``: the reference, a random box, or for IRNet the CAMs that it started from.
-    - ``difference``, ``from``, ``to``, ``p-value``: labels minus reference on the held-out images,
-      with 95% interval and two-sided p-value over patients (paired, `bootstrap_t`). Fewer than
-      `FEWEST_PATIENTS` patients with the pathology have no interval.
+    - ``difference``, ``low``, ``high``, ``p-value``: labels minus reference, with 95% interval and
+      two-sided p-value over patients (paired, `bootstrap_t`). Fewer than `FEWEST_PATIENTS` patients
+      with the pathology have no interval.
     - ``adjusted p-value``: by Holm over the pathologies of one kind of labels, because one sentence
       names them all. The mean is not part of the family.
     - ``verdict``: better or worse if the adjusted p-value is below 0.05, else undecided; None
       without an expert pixel. ``reason``: why there is no test.
-    - ``all difference``, ``all from``, ``all to``, ``all p-value``, ``all adjusted p-value``,
-      ``all verdict``: the same on all masked images.
     """
     ids = labels.counts[0].image_ids
     if any(counts.image_ids != ids for counts in labels.counts):
         raise ValueError("weak labels of one set cover different images")
+    # Labels and boxes (M) take the place of an arm's trials.
     counted_AIK3 = np.stack([counts.counts_IK3 for counts in labels.counts]).astype(np.float64)
     boxes_AIK3 = counted_AIK3.copy()
     boxes_AIK3[..., 0] = [counts.box_IK for counts in labels.counts]
     both_MIK3 = np.concatenate([counted_AIK3, boxes_AIK3])
     held_out_I = ~labels.counts[0].chosen_on_I
-    held_out_ids = np.array(ids)[held_out_I].tolist()
-    # Labels and boxes (M) take the place of an arm's trials.
-    on_all = measured(both_MIK3, ids, None, replicates, seed)
-    held_out = measured(both_MIK3[:, held_out_I], held_out_ids, None, replicates, seed)
-    true_IK = counted_AIK3[0, ..., 2] > 0
-    true_IK = np.column_stack([true_IK, true_IK.any(axis=1)])
+    parts = [
+        _scope_rows(labels, pathologies, scope, both_MIK3[:, chosen_I], ids_I, replicates, seed)
+        for scope, chosen_I in (("held-out", held_out_I), ("all", np.full(len(ids), True)))
+        for ids_I in [np.array(ids)[chosen_I].tolist()]
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _scope_rows(
+    labels: LabelSet,
+    pathologies: Sequence[str],
+    scope: str,
+    both_MIK3: np.ndarray,
+    image_ids: Sequence[str],
+    replicates: int,
+    seed: int,
+) -> pd.DataFrame:
+    arms = measured(both_MIK3, image_ids, None, replicates, seed)
+    true_IK = both_MIK3[0, ..., 2] > 0
+    images_K = [*true_IK.sum(axis=0), true_IK.any(axis=1).sum()]
     number, table = len(labels.labels), []
     for k, task in enumerate([*pathologies, MEAN]):
         for a, one in enumerate(labels.labels):
             start = labels.start_of(one)
             reference = number + a if start is None else labels.labels.index(start)
-            step, p = _difference(held_out, a, reference, k)
-            all_step, all_p = _difference(on_all, a, reference, k)
+            step, p = _difference(arms, a, reference, k)
             reason = None
-            if not on_all.patients_K[k]:
-                reason = NO_EXPERT
-            elif not held_out_I.any():
+            if not image_ids:
                 reason = NOTHING_HELD_OUT
-            elif not held_out.patients_K[k]:
-                reason = NOT_HELD_OUT
+            elif not arms.patients_K[k]:
+                reason = NO_EXPERT[scope]
             elif np.isnan(step.low):
                 reason = f"only {step.n} {'patient' if step.n == 1 else 'patients'}"
             table.append(
                 {
+                    "scope": scope,
                     "pathology": task,
                     "labels": METHODS[one.kind],
-                    "images": int(true_IK[:, k].sum()),
-                    "IoU": on_all.values_TK[a, k],
-                    "box IoU": on_all.values_TK[number + a, k],
-                    "held-out images": int(true_IK[held_out_I, k].sum()),
-                    "held-out patients": int(held_out.patients_K[k]),
-                    "held-out IoU": held_out.values_TK[a, k],
-                    "held-out box IoU": held_out.values_TK[number + a, k],
+                    "images": int(images_K[k]),
+                    "patients": int(arms.patients_K[k]),
+                    "IoU": arms.values_TK[a, k],
+                    "box IoU": arms.values_TK[number + a, k],
                     "against": BOX if start is None else METHODS[start.kind],
-                    **{"difference": step.mean, "from": step.low, "to": step.high},
-                    **{"p-value": p, "adjusted p-value": p, "verdict": None},
+                    "difference": step.mean,
+                    "low": step.low,
+                    "high": step.high,
+                    "p-value": p,
+                    "adjusted p-value": p,
+                    "verdict": None,
                     "reason": reason,
-                    "all difference": all_step.mean,
-                    **{"all from": all_step.low, "all to": all_step.high},
-                    **{"all p-value": all_p, "all adjusted p-value": all_p, "all verdict": None},
                 }
             )
-    return _with_verdicts(pd.DataFrame(table))
-
-
-def _with_verdicts(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with adjusted p-values and verdicts."""
-    for scope in ("", "all "):
-        for _, group in rows[rows["pathology"] != MEAN].groupby("labels"):
-            rows.loc[group.index, f"{scope}adjusted p-value"] = holm(group[f"{scope}p-value"])
-        pairs = zip(rows[f"{scope}difference"], rows[f"{scope}adjusted p-value"], strict=True)
-        rows[f"{scope}verdict"] = pd.Series(
-            [_verdict(value, p) for value, p in pairs], index=rows.index, dtype=object
-        )
-    return rows
+    rows = pd.DataFrame(table)
+    for _, group in rows[rows["pathology"] != MEAN].groupby("labels"):
+        rows.loc[group.index, "adjusted p-value"] = holm(group["p-value"])
+    pairs = zip(rows["difference"], rows["adjusted p-value"], strict=True)
+    return rows.assign(verdict=pd.array([_verdict(value, p) for value, p in pairs], dtype=object))
 
 
 def _difference(labels: Measured, first: int, second: int, k: int) -> tuple[Interval, float]:
@@ -218,31 +236,31 @@ def sentences(labels: LabelSet, rows: pd.DataFrame) -> list[str]:
     chosen_on_I = labels.counts[0].chosen_on_I
     total, held_out, texts = len(chosen_on_I), int((~chosen_on_I).sum()), []
     singles = rows[rows["pathology"] != MEAN]
-    groups = [(*pair, group) for pair, group in singles.groupby(["labels", "against"], sort=False)]
-    for kind, against, group in sorted(groups, key=lambda entry: entry[1] == BOX):
+    where = {"held-out": f"On the {held_out} held-out {'image' if held_out == 1 else 'images'}"}
+    where["all"] = (
+        f"On all {total} masked images, on {total - held_out} of which CAM thresholds were chosen"
+    )
+    scopes = [scope for scope, n in (("held-out", held_out), ("all", total - held_out)) if n]
+    groups = list(singles.groupby(["labels", "against"], sort=False))
+    for (kind, against), group in sorted(groups, key=lambda entry: entry[0][1] == BOX):
         verbs = ("beats a random box for", "does worse than one for")
         if against != BOX:
             verbs = (f"improves {against}’s labels for", "worsens them for")
-        if held_out:
-            where = f"On the {held_out} held-out {'image' if held_out == 1 else 'images'}, {kind}"
-            texts.append(_sentence(where, verbs, group, "verdict"))
-        if held_out < total:
-            where = (
-                f"On all {total} masked images, on {total - held_out} of which"
-                f" CAM thresholds were chosen, {kind}"
+        for scope in scopes:
+            texts.append(
+                _sentence(f"{where[scope]}, {kind}", verbs, group[group["scope"] == scope])
             )
-            texts.append(_sentence(where, verbs, group, "all verdict"))
     return texts
 
 
-def _sentence(where: str, verbs: tuple[str, str], group: pd.DataFrame, column: str) -> str:
+def _sentence(start: str, verbs: tuple[str, str], group: pd.DataFrame) -> str:
+    verdicts = group["verdict"].fillna("not judged")
     names = {
-        v: _join(group.loc[group[column] == v, "pathology"].tolist())
-        for v in (BETTER, WORSE, UNDECIDED)
+        verdict: _join(group.loc[verdicts == verdict, "pathology"].tolist())
+        for verdict in (BETTER, WORSE, UNDECIDED, "not judged")
     }
-    names["not judged"] = _join(group.loc[group[column].isna(), "pathology"].tolist())
     parts = [
-        f"{where} {verbs[0]} {names[BETTER] or 'no pathology'}"
+        f"{start} {verbs[0]} {names[BETTER] or 'no pathology'}"
         f" and {verbs[1]} {names[WORSE] or 'no pathology'}"
     ]
     parts += [f"{word} for {names[word]}" for word in (UNDECIDED, "not judged") if names[word]]

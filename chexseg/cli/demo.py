@@ -31,7 +31,7 @@ def demo(
     quiet: QuietFlag = False,
 ) -> None:
     """Run a small study on synthetic radiographs: data, all stages, report."""
-    from chexseg.analysis.tables import table2
+    from chexseg.analysis.tables.text import study_result
 
     started = time.monotonic()
     study_path = Path(__file__).resolve().parents[2] / "studies" / "demo.yaml"
@@ -44,8 +44,8 @@ def demo(
     if not data.exists():
         write_phantom(data, quiet=quiet, **DEMO_DATA)
     outcome = run_study(study_path, data, store, None, None, quiet)
-    results, written = write_report([study_path], data, store, out / "report", None)
-    typer.echo("\n".join([table2.terminal(results[0]), "", *_timings(results[0], outcome)]))
+    analyses, written = write_report([study_path], data, store, out / "report", None)
+    typer.echo("\n".join([study_result(analyses[0]), "", *_timings(analyses[0].results, outcome)]))
     typer.echo(f"\nThe page: {written.page}\nTotal time: {time.monotonic() - started:.0f} s.")
     if outcome.failed:
         raise typer.Exit(1)

@@ -19,8 +19,8 @@ from chexseg.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from chexseg.analysis.results import StudyResults
-    from chexseg.report.page.page import WrittenReport
+    from chexseg.analysis.study_analysis import StudyAnalysis
+    from chexseg.report.write import WrittenReport
 
 
 def report(
@@ -36,10 +36,11 @@ def report(
     overrides: Overrides = None,
 ) -> None:
     """Write the tables, figures and page of studies from the results in a store."""
-    from chexseg.analysis.tables import table2
+    from chexseg.analysis.tables.text import study_result
 
-    results, written = write_report(studies, data, store, out, overrides)
-    for result in results:
+    analyses, written = write_report(studies, data, store, out, overrides)
+    for analysis in analyses:
+        result = analysis.results
         typer.echo(
             f"{result.name}: {len(result.cells)} of {len(result.cells) + len(result.missing)}"
             " cells finished"
@@ -47,7 +48,7 @@ def report(
         if result.radiologists_note:
             typer.echo(f"note: {result.radiologists_note}", err=True)
         if len(result.cells):
-            typer.echo(table2.terminal(result))
+            typer.echo(study_result(analysis))
         for note in result.notes:
             typer.echo(f"note: {note}", err=True)
     for note in written.notes:
@@ -178,13 +179,15 @@ def evaluate(
 
 def write_report(
     studies: list[Path], data: str | Path, store: str, out: Path, overrides: list[str] | None
-) -> tuple[list[StudyResults], WrittenReport]:
-    """Write the report of studies; return the results of each and `page.WrittenReport`."""
+) -> tuple[list[StudyAnalysis], WrittenReport]:
+    """Write the report of studies; return the analysis of each and `WrittenReport`."""
     from chexseg import resolve
     from chexseg.analysis import load
-    from chexseg.report.page import page
+    from chexseg.analysis.study_analysis import analyse
+    from chexseg.report import write
 
     resolved, opened, root = read_studies(studies, data, store, overrides, apart=True)
-    results = [load.study_results(resolve.planned(one, opened), opened, root) for one in resolved]
+    plans = [resolve.planned(one, opened) for one in resolved]
+    analyses = [analyse(load.study_results(plan, opened, root)) for plan in plans]
     with one_line_os_errors(out):
-        return results, page.publish(results, out)
+        return analyses, write.write(analyses, out)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from chexseg.analysis import matching
-from chexseg.analysis.mask_counts import count
 from chexseg.analysis.statistics.scores import miou, per_image_iou, pooled_iou
 from chexseg.data import chexlocalize
+from chexseg.data.masks.counts import count
+from chexseg.data.masks.image_ids import match_files
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError, nearest
 from chexseg.evaluation import hit_rate, protocol
@@ -78,7 +78,7 @@ def evaluate(
         raise UserError(f"{gt}: names no image; expected: at least one")
     if metric == "hit-rate":
         return _benchmark("hit_rate", *hit_rate.hits(truth, pred), seed)
-    predicted, matched = matching.match_files(truth, chexlocalize.read(pred))
+    predicted, matched = match_files(truth, chexlocalize.read(pred))
     names, left_out, notes = scored(
         truth.pathologies, predicted.pathologies, truth.path, predicted.path, matched
     )

@@ -11,9 +11,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from chexseg.analysis.matching import match
 from chexseg.data import strict_json
 from chexseg.data.chexlocalize import MaskFile, run_lengths
+from chexseg.data.masks.image_ids import match
 from chexseg.errors import UserError, nearest
 from chexseg.evaluation import heat_maps
 from chexseg.evaluation.left_out import LeftOut, scored

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from chexseg.analysis.matching import Matching
+from chexseg.data.masks.image_ids import Matching
 from chexseg.errors import UserError
 from chexseg.pathologies import PATHOLOGIES
 

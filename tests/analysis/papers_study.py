@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from chexseg.analysis.published import TABLE1, TABLE1_P, TABLE2
+from chexseg.analysis.published import TABLE1_P, printed_table2, table1
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.statistics.scores import pooled_iou
 from chexseg.pathologies import PATHOLOGIES
@@ -66,8 +66,8 @@ def papers_study(
     def flat(level: float) -> list[float]:
         return [level] * len(pathologies)
 
-    for method, column in (("cam", 0), ("irnet", 1)):
-        for at, p in enumerate(TABLE1_P):
+    for method in ("cam", "irnet"):
+        for p in TABLE1_P:
             if p > 0:
                 add(
                     "mixed",
@@ -76,14 +76,16 @@ def papers_study(
                     "chexpert",
                     100,
                     np.nan,
-                    [TABLE1[name][column][at] for name in pathologies],
+                    [table1(name, method, p) for name in pathologies],
                 )
     for init in INITS:
         expert_iou = (
-            [TABLE1[name][2] for name in pathologies] if init == "chexpert" else flat(FULL[init])
+            [table1(name, "full", 1) for name in pathologies]
+            if init == "chexpert"
+            else flat(FULL[init])
         )
         add("full", None, 1.0, init, 0, np.nan, expert_iou)
-    for (method, init, number), (level, _) in TABLE2.items():
+    for (method, init, number), (level, _) in printed_table2().items():
         add("weak", method, 0.0, init, number, np.nan, flat(level))
     for init, of_init in STUDENT.items():
         for fraction, level in zip(FRACTIONS, of_init, strict=True):
@@ -102,7 +104,12 @@ def papers_study(
     cells = pd.DataFrame(rows, columns=list(columns)).assign(epochs=20, other="")
     cells["cell"] = [f"{number:064x}" for number in range(len(cells))]
     readers_K = np.array(
-        [[RADIOLOGISTS.get(name, min(0.95, TABLE1[name][0][-1] + 0.15)) for name in pathologies]]
+        [
+            [
+                RADIOLOGISTS.get(name, min(0.95, table1(name, "cam", 0.9) + 0.15))
+                for name in pathologies
+            ]
+        ]
     )
     return StudyResults(
         name="paper",

@@ -14,16 +14,21 @@ from chexseg.analysis.claims.verdicts import (
     PAPER,
     REPRODUCED,
     UNDECIDED,
-    claims,
+    Claim,
     claims_rows,
 )
 from chexseg.analysis.results import StudyResults
+from chexseg.analysis.study_analysis import analyse
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.report.page import page
 from chexseg.report.page.sections import summary
 from tests.report.rendered import sections
 
 PIXELS, PATIENTS = 10_000, 40
+
+
+def claims(study: StudyResults) -> tuple[Claim, ...]:
+    return analyse(study).claims
 
 
 def counts_IK3(iou_IK: np.ndarray) -> np.ndarray:

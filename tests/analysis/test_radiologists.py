@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from chexseg.analysis import load, radiologists
-from chexseg.analysis.tables import study_tables
+from chexseg.analysis.study_scores import score
+from chexseg.analysis.tables import records
 from chexseg.data import chexlocalize
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.store.store import Store
@@ -124,7 +125,7 @@ def test_a_study_s_results_have_the_note(root, phantom_root, tmp_path):
 
 def test_the_report_says_why_they_are_missing(study):
     left_out = dataclasses.replace(study, radiologists_note="hb.json: doesn't name <Edema>")
-    row = study_tables.missing_rows(left_out).to_dict("records")[-1]
+    row = records.missing(score(left_out)).to_dict("records")[-1]
     assert row == {
         "name": "radiologists",
         "state": "left out",
@@ -132,4 +133,4 @@ def test_the_report_says_why_they_are_missing(study):
     }
     assert "hb.json: doesn&#39;t name &lt;Edema&gt;." in sections(left_out)["Figure 5"]
     partly = dataclasses.replace(left_out, radiologists_IK3=study.counts_CIK3[0])
-    assert study_tables.missing_rows(partly)["state"].iloc[-1] == "incomplete"
+    assert records.missing(score(partly))["state"].iloc[-1] == "incomplete"

@@ -5,63 +5,56 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from chexseg.analysis import classifiers, load, weak_label_agreement
 from chexseg.analysis.results import WeakCounts, WeakLabels
+from chexseg.analysis.study_analysis import analyse
 from chexseg.pathologies import COMPETITION, OBSERVATIONS, PATHOLOGIES
-from chexseg.report.page import page
 from tests.analysis.weak_label_store import a_plan, a_store, in_memory
 
 # ---- IoU
 
 
+def by_scope(labels, pathologies, **options) -> pd.DataFrame:
+    """Return the rows by scope, pathology and kind of labels."""
+    rows = weak_label_agreement.rows(labels, pathologies, **options)
+    return rows.set_index(["scope", "pathology", "labels"])
+
+
 def test_figures_by_hand(loaded):
     (labels,) = weak_label_agreement.label_sets(loaded)
-    rows = weak_label_agreement.rows(labels, loaded.pathologies, replicates=50).set_index(
-        ["pathology", "labels"]
-    )
-    cam, irnet = rows.loc["Edema", "CAM"], rows.loc["Edema", "IRNet"]
-    assert (cam["images"], cam["held-out images"], cam["held-out patients"]) == (2, 1, 1)
-    assert cam["IoU"] == pytest.approx(6 / (14 + 10 - 6)) and cam["box IoU"] == pytest.approx(
-        3 / (14 + 10 - 3)
-    )
-    assert cam["held-out IoU"] == pytest.approx(2 / (6 + 4 - 2)) and cam[
-        "held-out box IoU"
-    ] == pytest.approx(1 / (6 + 4 - 1))
+    rows = by_scope(labels, loaded.pathologies, replicates=50)
+    cam, held_out = rows.loc["all", "Edema", "CAM"], rows.loc["held-out", "Edema", "CAM"]
+    assert (cam["images"], held_out["images"], held_out["patients"]) == (2, 1, 1)
+    assert cam["IoU"] == pytest.approx(6 / (14 + 10 - 6))
+    assert cam["box IoU"] == pytest.approx(3 / (14 + 10 - 3))
+    assert held_out["IoU"] == pytest.approx(2 / (6 + 4 - 2))
+    assert held_out["box IoU"] == pytest.approx(1 / (6 + 4 - 1))
+    assert held_out["difference"] == pytest.approx(1 / 4 - 1 / 9)
+    assert cam["difference"] == pytest.approx(1 / 3 - 1 / 7)
+    irnet, irnet_held_out = (rows.loc[s, "Edema", "IRNet"] for s in ("all", "held-out"))
     assert (cam["against"], irnet["against"]) == (weak_label_agreement.BOX, "CAM")
-    assert cam["difference"] == pytest.approx(1 / 4 - 1 / 9) and cam[
-        "all difference"
-    ] == pytest.approx(1 / 3 - 1 / 7)
-    assert irnet["IoU"] == pytest.approx(0.6) and irnet["held-out IoU"] == pytest.approx(0.75)
-    assert irnet["difference"] == pytest.approx(0.75 - 0.25) and irnet[
-        "all difference"
-    ] == pytest.approx(0.6 - 1 / 3)
-    absent = rows.loc["Consolidation", "CAM"]
-    assert absent["IoU"] == pytest.approx(0.5) and np.isnan(absent["held-out IoU"])
-    assert (
-        not isinstance(absent["verdict"], str)
-        and absent["reason"] == weak_label_agreement.NOT_HELD_OUT
-    )
-    mean = rows.loc[weak_label_agreement.MEAN, "CAM"]
-    assert mean["IoU"] == pytest.approx((1 / 3 + 1 / 2) / 2) and mean[
-        "held-out IoU"
-    ] == pytest.approx(1 / 4)
+    assert irnet["IoU"] == pytest.approx(0.6) and irnet_held_out["IoU"] == pytest.approx(0.75)
+    assert irnet_held_out["difference"] == pytest.approx(0.75 - 0.25)
+    assert irnet["difference"] == pytest.approx(0.6 - 1 / 3)
+    absent = rows.loc["held-out", "Consolidation", "CAM"]
+    assert rows.loc["all", "Consolidation", "CAM"]["IoU"] == pytest.approx(0.5)
+    assert np.isnan(absent["IoU"]) and not isinstance(absent["verdict"], str)
+    assert absent["reason"] == weak_label_agreement.NO_EXPERT["held-out"]
+    mean = rows.loc["all", weak_label_agreement.MEAN, "CAM"]
+    assert mean["IoU"] == pytest.approx((1 / 3 + 1 / 2) / 2)
     assert mean["box IoU"] == pytest.approx((1 / 7 + 0.25 / 2.75) / 2)
+    held_out_mean = rows.loc["held-out", weak_label_agreement.MEAN, "CAM"]
+    assert held_out_mean["IoU"] == pytest.approx(1 / 4)
 
 
 def test_a_single_patient_decides_nothing(loaded):
     (labels,) = weak_label_agreement.label_sets(loaded)
-    row = (
-        weak_label_agreement.rows(labels, loaded.pathologies, replicates=50)
-        .set_index(["pathology", "labels"])
-        .loc["Edema", "IRNet"]
-    )
-    assert (
-        row["verdict"] == weak_label_agreement.UNDECIDED
-        and row["reason"] == "only 1 patient"
-        and np.isnan(row["from"])
-    )
+    row = by_scope(labels, loaded.pathologies, replicates=50).loc["held-out", "Edema", "IRNet"]
+    assert row["verdict"] == weak_label_agreement.UNDECIDED
+    assert row["reason"] == "only 1 patient" and np.isnan(row["low"])
 
 
 @pytest.mark.parametrize(
@@ -74,11 +67,11 @@ def test_a_single_patient_decides_nothing(loaded):
 )
 def test_verdicts_follow_the_interval(irnet, verdict):
     labels = in_memory({"cam": [6, 7, 5, 6, 6, 7, 5, 6], "irnet": irnet})
-    rows = weak_label_agreement.rows(labels, ("Edema",)).set_index("labels")
-    row = rows[rows["pathology"] == "Edema"].loc["IRNet"]
-    assert row["from"] <= row["difference"] <= row["to"]
-    assert row["verdict"] == row["all verdict"] == verdict
-    assert (row["from"] > 0 or row["to"] < 0) == (verdict != "undecided")
+    rows = by_scope(labels, ("Edema",))
+    row = rows.loc["held-out", "Edema", "IRNet"]
+    assert row["low"] <= row["difference"] <= row["high"]
+    assert row["verdict"] == rows.loc["all", "Edema", "IRNet"]["verdict"] == verdict
+    assert (row["low"] > 0 or row["high"] < 0) == (verdict != "undecided")
     sentences = weak_label_agreement.sentences(labels, rows.reset_index())
     wanted = {
         "better": "improves CAM’s labels for Edema and worsens them for no pathology.",
@@ -98,7 +91,7 @@ def test_equal_labels_differ_by_nothing():
     """Check that paired labels share their draws: independent draws would widen the interval."""
     hits = [6, 2, 9, 0, 4, 7, 5, 3]
     row = weak_label_agreement.rows(in_memory({"cam": hits, "irnet": hits}), ("Edema",)).iloc[1]
-    assert (row["difference"], row["from"], row["to"], row["verdict"]) == (
+    assert (row["difference"], row["low"], row["high"], row["verdict"]) == (
         0,
         0,
         0,
@@ -110,8 +103,9 @@ def test_verdicts_leave_out_what_thresholds_were_chosen_on():
     """Check with IRNet better on the eight images used for thresholds, worse on the others."""
     labels = in_memory({"cam": [6] * 16, "irnet": [19] * 8 + [3] * 8}, chosen_on=8)
     rows = weak_label_agreement.rows(labels, ("Edema",))
-    row = rows.iloc[1]
-    assert (row["verdict"], row["all difference"] > 0) == (weak_label_agreement.WORSE, True)
+    both = rows[(rows["pathology"] == "Edema") & (rows["labels"] == "IRNet")].set_index("scope")
+    assert both.loc["held-out", "verdict"] == weak_label_agreement.WORSE
+    assert both.loc["all", "difference"] > 0
     sentences = weak_label_agreement.sentences(labels, rows)
     assert sentences[1].startswith(
         "On all 16 masked images, on 8 of which CAM thresholds were chosen, IRNet"
@@ -132,14 +126,13 @@ def test_verdicts_are_corrected_for_the_number_of_pathologies():
     cam = WeakLabels(
         "cam", "cam", None, {}, WeakCounts(ids, counts_IK3, box_IK, np.zeros(30, dtype=bool))
     )
-    rows = weak_label_agreement.rows(weak_label_agreement.LabelSet((cam,)), names).set_index(
-        "pathology"
-    )
+    rows = by_scope(weak_label_agreement.LabelSet((cam,)), names)
+    rows = rows.loc["held-out"].droplevel("labels")
     first = rows.loc[names[0]]
     assert (
         first["p-value"] < 0.05 < first["adjusted p-value"]
         and first["verdict"] == weak_label_agreement.UNDECIDED
-        and first["from"] > 0
+        and first["low"] > 0
     )
     assert rows["adjusted p-value"].drop(weak_label_agreement.MEAN).min() == pytest.approx(
         10 * rows["p-value"].drop(weak_label_agreement.MEAN).min()
@@ -153,7 +146,8 @@ def test_verdicts_are_corrected_for_the_number_of_pathologies():
 def test_nothing_held_out_is_said():
     labels = in_memory({"cam": [6] * 8}, chosen_on=8)
     rows = weak_label_agreement.rows(labels, ("Edema",))
-    assert rows["reason"].tolist() == [weak_label_agreement.NOTHING_HELD_OUT] * 2
+    held_out = rows[rows["scope"] == "held-out"]
+    assert held_out["reason"].tolist() == [weak_label_agreement.NOTHING_HELD_OUT] * 2
     assert [
         sentence.split(",")[0] for sentence in weak_label_agreement.sentences(labels, rows)
     ] == ["On all 8 masked images"]
@@ -165,7 +159,7 @@ def test_sets_tell_what_they_differ_in(tmp_path):
     sets = weak_label_agreement.label_sets(results)
     assert [labels.text for labels in sets] == ["classify.epochs 2", "classify.epochs 5"]
     assert [[entry.kind for entry in labels.labels] for labels in sets] == [["cam", "irnet"]] * 2
-    assert {"weak-labels", "weak-labels-2", "auroc", "classifiers"} <= set(page.all_tables(results))
+    assert {"weak-labels", "weak-labels-2", "auroc", "classifiers"} <= set(analyse(results).tables)
 
 
 def test_a_set_holds_cams_of_both_kinds_and_irnets_with_theirs():
@@ -206,21 +200,21 @@ def test_a_set_holds_cams_of_both_kinds_and_irnets_with_theirs():
 
 
 def test_auroc_of_each_observation(loaded):
-    rows = classifiers.auroc_rows(loaded).set_index("observation")
-    names = [name for name in rows.columns if name not in ("competition", "reason")]
+    rows = classifiers.auroc_table(loaded.classifiers).values
+    names = rows["classifier"].drop_duplicates().tolist()
     assert names == ["weak labels, densenet121", "encoder, resnet18"]
+    rows = rows[rows["classifier"] == names[0]].set_index("observation")
     assert rows.index.tolist() == [*OBSERVATIONS, weak_label_agreement.MEAN]
-    assert rows.loc["Edema", names[0]] == pytest.approx(0.5 + OBSERVATIONS.index("Edema") / 100)
-    assert (
-        np.isnan(rows.loc["Fracture", names[0]])
-        and rows.loc["Fracture", "reason"] == classifiers.ONE_CLASS
-    )
-    assert rows.loc[weak_label_agreement.MEAN, names[0]] == 0.56
-    assert rows.index[rows["competition"] == "yes"].tolist()[:-1] == [
+    edema = 0.5 + OBSERVATIONS.index("Edema") / 100
+    assert rows.loc["Edema", "value"] == pytest.approx(edema)
+    assert np.isnan(rows.loc["Fracture", "value"])
+    assert rows.loc["Fracture", "reason"] == classifiers.ONE_CLASS
+    assert rows.loc[weak_label_agreement.MEAN, "value"] == 0.56
+    assert rows.index[rows["competition"]].tolist()[:-1] == [
         name for name in OBSERVATIONS if name in COMPETITION
     ]
     undefined = dataclasses.replace(
         loaded.classifiers[0], auroc=dict.fromkeys(OBSERVATIONS), mean_auroc=0.0
     )
-    rows = classifiers.auroc_rows(dataclasses.replace(loaded, classifiers=(undefined,)))
-    assert rows[names[0]].isna().all(), "a mean of nothing is no 0"
+    values = classifiers.auroc_table((undefined,)).values["value"]
+    assert values.isna().all(), "a mean of nothing is no 0"

@@ -20,6 +20,7 @@ from chexseg.errors import UserError
 from chexseg.evaluation.evaluate import evaluate
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.report import compare_page
+from chexseg.report.figures.comparison_figure import figure_rows
 from chexseg.store.store import Store
 from tests.analysis import stores
 
@@ -395,6 +396,6 @@ def test_the_page_holds_all_of_it_and_needs_no_network(small, tmp_path):
     drawn = json.loads(
         re.search(r'<script type="application/json" id="difference">(.*?)</script>', text, re.S)[1]
     )
-    assert drawn["layout"]["yaxis"]["ticktext"] == compare_page.figure_rows(found)["label"].tolist()
+    assert drawn["layout"]["yaxis"]["ticktext"] == figure_rows(found)["label"].tolist()
     assert len(pd.read_csv(written.with_name("compare.csv"))) == len(found.rows) == 2 * 4
     assert "fit.epochs" in text and "3 of 4 cells finished" in text

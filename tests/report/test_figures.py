@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from chexseg.analysis.points.figure2 import figure2_panels, figure2_points
 from chexseg.analysis.published import AVERAGE
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.tables.study_tables import table1_rows
@@ -21,7 +22,7 @@ from tests.report.rendered import sections
 
 
 def rows_of(study: StudyResults, task: str = AVERAGE) -> pd.DataFrame:
-    rows = figure2.figure2_points(study)
+    rows = figure2_points(study)
     return rows[rows["task"] == task].reset_index(drop=True)
 
 
@@ -55,11 +56,11 @@ def test_undefined_pathology_has_no_points_of_ours(build):
 
 
 def test_panels_are_the_papers_or_the_studys_first_three(study):
-    assert figure2.figure2_panels(study) == (None, "Pleural Effusion", "Consolidation", "Edema")
+    assert figure2_panels(study) == (None, "Pleural Effusion", "Consolidation", "Edema")
     some = dataclasses.replace(
         study, pathologies=("Airspace Opacity", "Consolidation", "Support Devices")
     )
-    assert figure2.figure2_panels(some) == (
+    assert figure2_panels(some) == (
         None,
         "Airspace Opacity",
         "Consolidation",

@@ -9,6 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from chexseg.analysis.points.figure3 import figure3_panels, figure3_rows
+from chexseg.analysis.points.figure4 import figure4_panels, figure4_rows
+from chexseg.analysis.points.figure5 import figure5_rows, radiologists_rows
 from chexseg.analysis.tables import grid, study_tables, table2
 from chexseg.analysis.tables.text import to_tex
 from chexseg.report.figures import figure3, figure4, figure5, study_figures
@@ -84,16 +87,16 @@ def test_what_a_column_tells_is_not_told_again(paper):
     other = "init=" + paper.cells["init"] + " weak_images=" + paper.cells["weak_images"].astype(str)
     named = dataclasses.replace(paper, cells=paper.cells.assign(other=other))
     assert table2.table2_rows(named).equals(table2.table2_rows(paper))
-    assert figure4.figure4_rows(named).equals(figure4.figure4_rows(paper))
-    assert set(figure3.figure3_rows(named)["settings"]) == {""}
+    assert figure4_rows(named).equals(figure4_rows(paper))
+    assert set(figure3_rows(named)["settings"]) == {""}
 
 
 def test_published_means_of_ten_stand_beside_no_other_mean():
     some = papers_study(pathologies=("Edema", "Consolidation"), trials=1, images=4)
     assert table2.table2_rows(some)["100 images paper"].isna().all()
-    assert not figure4.figure4_rows(some)["kind"].isin(["paper", "poster"]).any()
-    assert not figure3.figure3_rows(some)["kind"].isin(["paper", "poster"]).any()
-    rows = figure5.figure5_rows(some)
+    assert not figure4_rows(some)["kind"].isin(["paper", "poster"]).any()
+    assert not figure3_rows(some)["kind"].isin(["paper", "poster"]).any()
+    rows = figure5_rows(some)
     assert set(rows.loc[rows["kind"] == "paper", "task"]) == {"Edema", "Consolidation"}
 
 
@@ -101,8 +104,8 @@ def test_published_means_of_ten_stand_beside_no_other_mean():
 
 
 def test_figure3_has_students_and_the_teachers_of_their_encoder(paper):
-    rows = figure3.figure3_rows(paper)
-    assert figure3.figure3_panels(rows) == ("random", "moco", "chexpert"), (
+    rows = figure3_rows(paper)
+    assert figure3_panels(rows) == ("random", "moco", "chexpert"), (
         "imagenet's teacher has no student"
     )
     mean = rows[(rows["kind"] == "mean") & (rows["init"] == "moco")]
@@ -125,8 +128,8 @@ def test_figure3_has_students_and_the_teachers_of_their_encoder(paper):
 
 def test_figure3_panels_share_their_axes_and_a_missing_share_leaves_a_gap(paper):
     gone = (paper.cells["init"] == "moco") & (paper.cells["fraction"] == 0.01)
-    rows = figure3.figure3_rows(keep(paper, ~gone.to_numpy()))
-    drawn = [figure3.figure3(rows, init) for init in figure3.figure3_panels(rows)]
+    rows = figure3_rows(keep(paper, ~gone.to_numpy()))
+    drawn = [figure3.figure3(rows, init) for init in figure3_panels(rows)]
     assert len({tuple(panel.layout.yaxis.range) for panel in drawn}) == 1
     assert {panel.layout.xaxis.ticktext for panel in drawn} == {("0.1%", "1%", "10%")}
     students = [next(t for t in panel.data if t.legendgroup == "student") for panel in drawn]
@@ -158,8 +161,8 @@ def test_a_teacher_has_its_students_settings():
 
 
 def test_figure4_compares_encoders_with_published_values_beside_ours(paper):
-    rows = figure4.figure4_rows(paper)
-    assert figure4.figure4_panels(rows) == (0, 100, 2000, 20000)
+    rows = figure4_rows(paper)
+    assert figure4_panels(rows) == (0, 100, 2000, 20000)
     full = rows[(rows["images"] == 0) & (rows["kind"] == "mean")]
     assert full["encoder"].tolist() == ["random", "imagenet", "moco", "chexpert"]
     assert full["value"].iloc[1] == pytest.approx(
@@ -180,7 +183,7 @@ def test_figure4_compares_encoders_with_published_values_beside_ours(paper):
 
 
 def test_one_encoder_makes_no_figure4_and_one_number_no_table2(study):
-    assert figure4.figure4_panels(figure4.figure4_rows(study)) == ()
+    assert figure4_panels(figure4_rows(study)) == ()
     assert not table2.has_table2(study)
     assert COMPARISONS & set(sections(study)) == {"Figure 3", "Figure 5", "Pathologies"}
 
@@ -210,7 +213,7 @@ def test_figure5_by_hand():
         counts_CIK3=np.array([[[[500, 1000, 1000]], [[800, 1000, 1000]]] * 3]),
         radiologists_IK3=np.array([[[800, 1000, 1000]]] * 6),
     )
-    rows = figure5.figure5_rows(one)
+    rows = figure5_rows(one)
     ours = rows[(rows["kind"] == "mean") & (rows["task"] == "Edema")].set_index("role")
     assert ours["value"].to_dict() == pytest.approx(
         {"chexseg": 1300 / 2700, "radiologists": 2 / 3, "gap": 1300 / 2700 - 2 / 3}
@@ -221,14 +224,14 @@ def test_figure5_by_hand():
     assert (high - low) / 2 == pytest.approx(2.57 * 0.075, rel=0.1) and ours.loc["gap", "n"] == 6
     assert (low + high) / 2 == pytest.approx(1300 / 2700 - 2 / 3)
     assert ours.loc["radiologists", ["low", "high"]].tolist() == pytest.approx([2 / 3, 2 / 3])
-    table = figure5.radiologists_rows(rows)
+    table = radiologists_rows(rows)
     assert table["task"].tolist() == ["Avg. IoU", "Edema"] and table[
         "relative %"
     ].tolist() == pytest.approx([-27.78] * 2, abs=0.01)
 
 
 def test_figure5_has_the_papers_roles_and_what_follows_from_its_text(paper):
-    rows = figure5.figure5_rows(paper)
+    rows = figure5_rows(paper)
     arms = rows[rows["kind"] == "mean"].set_index("role")["description"]
     assert arms["chexseg"].iloc[0].startswith("CAM, p = 0.9")
     assert arms["weak"].iloc[0].startswith("IRNet, p = 0, 20,000 weak images, encoder chexpert")
@@ -249,7 +252,7 @@ def test_figure5_has_the_papers_roles_and_what_follows_from_its_text(paper):
 
 def test_figure5_without_radiologists_or_expert_masks(build):
     some = build(absent=("Pneumothorax",), images=8, students=False)
-    rows = figure5.figure5_rows(some)
+    rows = figure5_rows(some)
     assert set(rows.loc[rows["kind"] == "mean", "role"]) == {"weak", "full", "chexseg"}
     assert rows[(rows["task"] == "Pneumothorax") & (rows["kind"] == "mean")]["value"].isna().all()
     figure = figure5.figure5(rows)

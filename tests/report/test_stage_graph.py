@@ -6,6 +6,7 @@ import dataclasses
 
 import pandas as pd
 
+from chexseg.analysis.points.stage_graph import rows as graph_rows
 from chexseg.analysis.results import GRAPH_COLUMNS
 from chexseg.report.figures import stage_graph
 
@@ -32,7 +33,7 @@ def graph(states: dict[str, str] | None = None) -> pd.DataFrame:
 
 
 def test_stages_stand_in_the_order_of_the_data_and_a_student_after_its_teacher(study):
-    rows = stage_graph.rows(dataclasses.replace(study, graph=graph())).set_index("key")
+    rows = graph_rows(dataclasses.replace(study, graph=graph())).set_index("key")
     assert [
         rows.loc[key, "column"]
         for key in ("train", "classifier", "maps", "weak", "logits", "student", "full scores")
@@ -45,7 +46,7 @@ def test_stages_stand_in_the_order_of_the_data_and_a_student_after_its_teacher(s
 
 
 def test_a_line_stands_for_what_is_read_and_not_needed_on_another_way(study):
-    rows = stage_graph.rows(dataclasses.replace(study, graph=graph())).set_index("key")
+    rows = graph_rows(dataclasses.replace(study, graph=graph())).set_index("key")
     assert rows.loc["maps", "reads"] == ("classifier",)
     assert rows.loc["weak", "reads"] == ("maps",)
     assert rows.loc["student", "reads"] == ("logits",)
@@ -55,7 +56,7 @@ def test_a_line_stands_for_what_is_read_and_not_needed_on_another_way(study):
 
 
 def test_states_are_told_by_symbol_and_counted(study):
-    rows = stage_graph.rows(
+    rows = graph_rows(
         dataclasses.replace(study, graph=graph({"weak": "failed", "weak scores": "new"}))
     )
     figure = stage_graph.draw(rows)

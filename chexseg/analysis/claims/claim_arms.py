@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from chexseg.analysis.arms import Arm, by_selection, equal
 from chexseg.analysis.claims.headline import STEPS
 from chexseg.analysis.published import ABOVE_RADIOLOGISTS, METHODS, PAPERS_METHODS
-from chexseg.analysis.statistics.scores import Arm, by_selection
-from chexseg.analysis.statistics.study_arms import RADIOLOGISTS, StudyArms
-from chexseg.analysis.tables import study_tables
+from chexseg.analysis.study_scores import RADIOLOGISTS, StudyScores
 
 #: Minimum share of the training images at which the paper's students surpass their teachers
 #: (section 4.2); 1% for encoders that aren't listed.
@@ -45,31 +44,30 @@ NO_READERS = "the radiologists’ masks"
 Choice = tuple[list[Pair], list[str]]
 
 
-def _roles(study: StudyArms, *names: str) -> tuple[dict[str, Arm], list[str]]:
+def _roles(scores: StudyScores, *names: str) -> tuple[dict[str, Arm], list[str]]:
     """Return (role -> arm, for the roles that have one; the texts of the other roles)."""
-    arms = {name: study.role(name) for name in names}
+    arms = {name: scores.role(name) for name in names}
     present = {name: arm for name, arm in arms.items() if arm is not None}
     return present, [ROLES[name] for name in names if name not in present]
 
 
-def order(study: StudyArms) -> Choice:
+def order(scores: StudyScores) -> Choice:
     """Pair the steps of the paper's order."""
-    roles, lacking = _roles(study, "weak", "full", "chexseg")
+    roles, lacking = _roles(scores, "weak", "full", "chexseg")
     if lacking:
         return [], lacking
     return [Pair(text, roles[first], roles[second]) for text, (first, second) in STEPS.items()], []
 
 
-def inverted_u(study: StudyArms) -> Choice:
+def inverted_u(scores: StudyScores) -> Choice:
     """Pair the best mixture by selection with p = 0 and p = 1, for each kind of weak labels.
 
     As in Figure 2, the pairs are of the first variant that has the curve.
     """
     pairs, lacking = [], ["weak (p = 0), mixed and full (p = 1) with the same encoder"]
-    for variant in study_tables.variants(study.results):
+    for variant in scores.variants:
         for weak in PAPERS_METHODS:
-            of_variant = study_tables.variant_arms(study.results, variant)
-            chosen = [arm for arm in of_variant if arm.weak == weak or arm.method == "full"]
+            chosen = [arm for arm in variant.arms if arm.weak == weak or arm.method == "full"]
             low, high, between = (
                 by_selection([arm for arm in chosen if arm.method == method])
                 for method in ("weak", "full", "mixed")
@@ -84,20 +82,20 @@ def inverted_u(study: StudyArms) -> Choice:
     return [], lacking
 
 
-def students(study: StudyArms) -> Choice:
+def students(scores: StudyScores) -> Choice:
     """Pair, for each encoder, the student of the most images with its teacher.
 
     Students of fewer images than the paper's claim needs (`ENOUGH`) are left out.
     """
     pairs = []
-    for init in _inits(study.of("student")):
-        student = _largest([arm for arm in study.of("student") if arm.init == init], "fraction")
+    for init in _inits(scores.of("student")):
+        student = _largest([arm for arm in scores.of("student") if arm.init == init], "fraction")
         if student is None or student.fraction < ENOUGH.get(init, 0.01):
             continue
         teachers = [
-            arm for arm in study.of("full") if arm.init == init and _rest(arm) <= _rest(student)
+            arm for arm in scores.of("full") if arm.init == init and _rest(arm) <= _rest(student)
         ]
-        same = [arm for arm in teachers if study_tables.same(arm.epochs, student.epochs)]
+        same = [arm for arm in teachers if equal(arm.epochs, student.epochs)]
         teacher = by_selection(same or teachers)
         if teacher is not None:
             text = f"{INITS.get(init, init)}, student of {100 * student.fraction:g}% minus teacher"
@@ -107,15 +105,15 @@ def students(study: StudyArms) -> Choice:
     ]
 
 
-def best_student(study: StudyArms) -> Choice:
+def best_student(scores: StudyScores) -> Choice:
     """Pair CheXseg with the best student by selection."""
-    roles, lacking = _roles(study, "chexseg", "student")
+    roles, lacking = _roles(scores, "chexseg", "student")
     if lacking:
         return [], lacking
     return [Pair("CheXseg minus the best student", roles["chexseg"], roles["student"])], []
 
 
-def inits(study: StudyArms) -> Choice:
+def inits(scores: StudyScores) -> Choice:
     """Pair CheXpert's encoder with each other one, for each method.
 
     The arms have the most weak images, or for students the most training images.
@@ -126,7 +124,7 @@ def inits(study: StudyArms) -> Choice:
         *(("weak", kind) for kind in PAPERS_METHODS),
         ("student", None),
     ):
-        candidates = study.of(method, weak)
+        candidates = scores.of(method, weak)
         best = _largest(
             [arm for arm in candidates if arm.init == "chexpert"],
             "fraction" if method == "student" else "weak_images",
@@ -136,23 +134,22 @@ def inits(study: StudyArms) -> Choice:
         name = METHODS[weak] if weak else method
         for init in _inits(candidates):
             other = by_selection(
-                [arm for arm in candidates if arm.init == init and _alike(arm, best)]
+                [arm for arm in candidates if arm.init == init and _common(arm) == _common(best)]
             )
             if init != "chexpert" and other is not None:
                 pairs.append(Pair(f"{name}, CheXpert minus {INITS.get(init, init)}", best, other))
     return pairs, [] if pairs else ["one method with CheXpert’s encoder and with another"]
 
 
-def irnet_and_cam(study: StudyArms) -> Choice:
+def irnet_and_cam(scores: StudyScores) -> Choice:
     """Pair IRNet with CAM at p = 0 for each encoder, with the most weak images that both have."""
     pairs, compared = [], set()
-    for init in _inits(study.of("weak")):
-        cams = [arm for arm in study.of("weak", "cam") if arm.init == init]
-        irnets = [arm for arm in study.of("weak", "irnet") if arm.init == init]
-        irnet = _largest(
-            [arm for arm in irnets if any(_alike(arm, cam) for cam in cams)], "weak_images"
-        )
-        cam = by_selection([arm for arm in cams if irnet and _alike(arm, irnet)])
+    for init in _inits(scores.of("weak")):
+        cams = [arm for arm in scores.of("weak", "cam") if arm.init == init]
+        irnets = [arm for arm in scores.of("weak", "irnet") if arm.init == init]
+        of_cams = {_common(cam) for cam in cams}
+        irnet = _largest([arm for arm in irnets if _common(arm) in of_cams], "weak_images")
+        cam = by_selection([arm for arm in cams if irnet and _common(arm) == _common(irnet)])
         if irnet and cam:
             compared.add(init)
             sign = 1 if init == "chexpert" else -1
@@ -162,10 +159,10 @@ def irnet_and_cam(study: StudyArms) -> Choice:
     return pairs, lacking
 
 
-def gap(study: StudyArms) -> Choice:
+def gap(scores: StudyScores) -> Choice:
     """Pair CheXseg and the radiologists with weak supervision."""
-    roles, lacking = _roles(study, "chexseg", "weak")
-    if lacking := lacking + _no_readers(study):
+    roles, lacking = _roles(scores, "chexseg", "weak")
+    if lacking := lacking + _no_readers(scores):
         return [], lacking
     return [
         Pair("CheXseg minus weak", roles["chexseg"], roles["weak"]),
@@ -173,35 +170,36 @@ def gap(study: StudyArms) -> Choice:
     ], []
 
 
-def above_radiologists(study: StudyArms) -> Choice:
+def above_radiologists(scores: StudyScores) -> Choice:
     """Pair CheXseg with the radiologists on the pathologies on which it is claimed to be better."""
     return _by_pathology(
-        study, [name for name in study.results.pathologies if name in ABOVE_RADIOLOGISTS], 1
+        scores, [name for name in scores.results.pathologies if name in ABOVE_RADIOLOGISTS], 1
     )
 
 
-def below_radiologists(study: StudyArms) -> Choice:
+def below_radiologists(scores: StudyScores) -> Choice:
     """Pair CheXseg with the radiologists on the pathologies on which it is claimed to be worse."""
     return _by_pathology(
-        study, [name for name in study.results.pathologies if name not in ABOVE_RADIOLOGISTS], -1
+        scores, [name for name in scores.results.pathologies if name not in ABOVE_RADIOLOGISTS], -1
     )
 
 
-def _by_pathology(study: StudyArms, names: Sequence[str], sign: int) -> Choice:
-    roles, lacking = _roles(study, "chexseg")
-    lacking += _no_readers(study) + ([] if names else ["any of these pathologies"])
+def _by_pathology(scores: StudyScores, names: Sequence[str], sign: int) -> Choice:
+    roles, lacking = _roles(scores, "chexseg")
+    lacking += _no_readers(scores) + ([] if names else ["any of these pathologies"])
     if lacking:
         return [], lacking
+    drawn_K = np.asarray(scores.results.radiologists_IK3)[..., 2].sum(axis=0)
     pairs = [
         Pair(f"{name}, CheXseg minus radiologists", roles["chexseg"], RADIOLOGISTS, sign, k)
-        for k, name in enumerate(study.results.pathologies)
-        if name in names and study.measured(RADIOLOGISTS).patients_K[k]
+        for k, name in enumerate(scores.results.pathologies)
+        if name in names and drawn_K[k]
     ]
     return pairs, [] if pairs else [f"an expert mask of {' or '.join(names)}"]
 
 
-def _no_readers(study: StudyArms) -> list[str]:
-    return [NO_READERS] if study.results.radiologists_IK3 is None else []
+def _no_readers(scores: StudyScores) -> list[str]:
+    return [NO_READERS] if scores.results.radiologists_IK3 is None else []
 
 
 def _inits(candidates: Sequence[Arm]) -> list[str]:
@@ -225,13 +223,9 @@ def _rest(arm: Arm) -> set[str]:
     }
 
 
-def _alike(first: Arm, second: Arm) -> bool:
-    """Return whether two arms differ at most in their kind of weak labels and their encoder."""
-    return (
-        all(
-            study_tables.same(getattr(first, name), getattr(second, name))
-            for name in ("p", "weak_images", "fraction", "epochs")
-        )
-        and first.method == second.method
-        and _rest(first) == _rest(second)
-    )
+def _common(arm: Arm) -> tuple[object, ...]:
+    """Return all settings of an arm but its kind of weak labels and its encoder."""
+    numbers = (arm.p, arm.weak_images, arm.fraction, arm.epochs)
+    # NaN doesn't equal itself.
+    defined = (None if np.isnan(number) else number for number in numbers)
+    return (arm.method, *defined, frozenset(_rest(arm)))

@@ -6,28 +6,28 @@ test set: "best" means best on the selection images, and among several sizes the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from chexseg.analysis.arms import Arm
 from chexseg.analysis.claims import claim_arms
 from chexseg.analysis.claims.claim_arms import Pair
-from chexseg.analysis.claims.headline import p_text
 from chexseg.analysis.published import ABOVE_RADIOLOGISTS, HEADLINES
-from chexseg.analysis.results import StudyResults, once
 from chexseg.analysis.statistics.inference import (
     FEWEST_PATIENTS,
     Difference,
+    Measured,
     difference,
     gap_closed,
     holm,
 )
 from chexseg.analysis.statistics.scores import Interval
-from chexseg.analysis.statistics.study_arms import StudyArms, study_arms
+from chexseg.analysis.study_scores import StudyScores
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED, NO_DATA = (
     "reproduced",
@@ -47,7 +47,7 @@ class Paper:
     text: str
     figures: str
     place: str
-    pairs: Callable[[StudyArms], claim_arms.Choice]
+    pairs: Callable[[StudyScores], claim_arms.Choice]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Comparison:
     difference: Difference
     adjusted: float
 
-    @cached_property
+    @property
     def verdict(self) -> str:
         """Return the verdict by the sign and significance of the difference."""
         if not self.adjusted < SIGNIFICANT:
@@ -92,8 +92,14 @@ class Claim:
     share: Interval | None = None  # of the gap to the radiologists, for the claim on it
 
 
-@once
-def claims(results: StudyResults) -> list[Claim]:
+def choose(scores: StudyScores) -> dict[str, claim_arms.Choice]:
+    """Return claim -> the pairs of arms that it compares, and the arms that are lacking."""
+    return {name: paper.pairs(scores) for name, paper in PAPER.items()}
+
+
+def judge(
+    choices: Mapping[str, claim_arms.Choice], measured: Mapping[Arm | str, Measured]
+) -> tuple[Claim, ...]:
     """Return the claims of `PAPER` with their verdicts.
 
     Differences are tested over trials and patients together (`inference.crossed`). Holm's
@@ -104,34 +110,37 @@ def claims(results: StudyResults) -> list[Claim]:
     - not reproduced: one is resolved against it;
     - no data: cells are missing;
     - undecided: otherwise.
+
+    choices: from `choose`. measured: the IoU of all their arms.
     """
-    study = study_arms(results)
-    return [_judge(study, name, paper) for name, paper in PAPER.items()]
+    return tuple(_judge(name, *choices[name], measured) for name in PAPER)
 
 
-def _judge(study: StudyArms, name: str, paper: Paper) -> Claim:
-    pairs, lacking = paper.pairs(study)
+def _judge(
+    name: str,
+    pairs: Sequence[Pair],
+    lacking: Sequence[str],
+    measured: Mapping[Arm | str, Measured],
+) -> Claim:
+    paper = PAPER[name]
     if lacking:
         return Claim(
             name, paper, NO_DATA, f"It needs {', '.join(lacking)}.", lacking=tuple(lacking)
         )
-    steps = [
-        difference(study.measured(pair.first), study.measured(pair.second), pair.k)
-        for pair in pairs
-    ]
+    steps = [difference(measured[pair.first], measured[pair.second], pair.k) for pair in pairs]
     adjusted = holm([step.p for step in steps]).tolist()
     comparisons = tuple(
         Comparison(
             pair,
-            study.measured(pair.first).mean(pair.k),
-            study.measured(pair.second).mean(pair.k),
+            measured[pair.first].mean(pair.k),
+            measured[pair.second].mean(pair.k),
             step,
             p,
         )
         for pair, step, p in zip(pairs, steps, adjusted, strict=True)
     )
     if name == "gap":
-        return _judge_gap(study, paper, comparisons)
+        return _judge_gap(measured, paper, comparisons)
     against = [c for c in comparisons if c.verdict == NOT_REPRODUCED]
     unresolved = [c for c in comparisons if c.verdict == UNDECIDED]
     if against:
@@ -147,20 +156,20 @@ def _judge(study: StudyArms, name: str, paper: Paper) -> Claim:
     return Claim(name, paper, REPRODUCED, f"All as claimed: {_summary(comparisons)}.", comparisons)
 
 
-def _judge_gap(study: StudyArms, paper: Paper, comparisons: tuple[Comparison, ...]) -> Claim:
+def _judge_gap(
+    measured: Mapping[Arm | str, Measured], paper: Paper, comparisons: tuple[Comparison, ...]
+) -> Claim:
     """Judge the share of the gap by its interval.
 
     Reproduced: it is above 0 and not below both published shares.
     """
     closing, gap = comparisons
     share = gap_closed(
-        study.measured(closing.pair.first),
-        study.measured(closing.pair.second),
-        study.measured(gap.pair.first),
+        measured[closing.pair.first], measured[closing.pair.second], measured[gap.pair.first]
     )
     claim = partial(Claim, "gap", paper, comparisons=comparisons, share=share)
     published = sorted(
-        HEADLINES[key].value
+        HEADLINES[key]
         for key in ("gap to radiologists closed", "poster gap to radiologists closed")
     )
     if gap.verdict == NOT_REPRODUCED:
@@ -179,6 +188,11 @@ def _judge_gap(study: StudyArms, paper: Paper, comparisons: tuple[Comparison, ..
     verb = "are" if len(within) > 1 else "is"
     because += f" Of the published shares {' and '.join(within) or 'none'} {verb} in this interval."
     return claim(REPRODUCED, because)
+
+
+def p_text(p: float) -> str:
+    """Return a p-value as text."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def _summary(comparisons: Sequence[Comparison]) -> str:

@@ -1,4 +1,4 @@
-"""Compute IoU from counts, group cells into arms, and compute intervals over trials or patients.
+"""Compute IoU from counts, and intervals over trials or patients.
 
 Counts are integers of shape (..., images, pathologies, 3): intersection, predicted and true pixels.
 Axis letters: L any leading axes, C cells, T trials, I images, P patients, K pathologies, B
@@ -10,17 +10,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from chexseg.analysis.results import StudyResults, once
 from chexseg.seeds import derive
-
-#: Settings that define an arm: cells that agree in all of them differ only in their trial.
-ARM_COLUMNS = ("method", "weak", "p", "init", "weak_images", "fraction", "epochs", "other")
 
 
 def pooled_iou(counts_LIK3: np.ndarray, require_expert: bool = False) -> np.ndarray:
@@ -164,72 +159,3 @@ def bootstrap_iou(
         sums_BK3 = (weights_BP @ counts_PR).reshape(replicates, pathologies, 3)
         out_BMK[:, index] = pooled_iou(sums_BK3[:, None], require_expert=True)
     return out_BMK.reshape(replicates, *leading, pathologies)
-
-
-@dataclass(frozen=True)
-class Arm:
-    """Cells that differ only in their trial, as positions in `StudyResults.cells`."""
-
-    method: str
-    weak: str | None
-    p: float
-    init: str
-    weak_images: float
-    fraction: float
-    epochs: float
-    other: str
-    indices: tuple[int, ...]
-    trials: tuple[int, ...]
-    selection: float  # mean over trials of the mIoU on the selection images; NaN where unknown
-
-
-@once
-def arms(results: StudyResults) -> list[Arm]:
-    """Return the study's arms in the order of their first cell."""
-    cells = results.cells.reset_index(drop=True)
-    columns = [[None if pd.isna(value) else value for value in cells[name]] for name in ARM_COLUMNS]
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for index, values in enumerate(zip(*columns, strict=True)):
-        groups.setdefault(values, []).append(index)
-    trial_C, selection_C = (
-        cells["trial"].tolist(),
-        pd.to_numeric(cells["selection_miou"]).to_numpy(dtype=float),
-    )
-    study_arms = []
-    for values, indices in groups.items():
-        settings = dict(zip(ARM_COLUMNS, values, strict=True))
-        settings["other"] = settings["other"] or ""
-        for name in ("p", "weak_images", "fraction", "epochs"):
-            settings[name] = np.nan if settings[name] is None else float(settings[name])
-        indices.sort(key=trial_C.__getitem__)
-        defined = [value for value in selection_C[indices] if not np.isnan(value)]
-        study_arms.append(
-            Arm(
-                **settings,
-                indices=tuple(indices),
-                trials=tuple(int(trial_C[index]) for index in indices),
-                selection=float(np.mean(defined)) if defined else np.nan,
-            )
-        )
-    return study_arms
-
-
-@once
-def cell_iou(results: StudyResults) -> np.ndarray:
-    """Return pooled iou_CK; NaN for a pathology without expert pixels in the test set."""
-    if not len(results.cells):
-        return np.empty((0, len(results.pathologies)))
-    return pooled_iou(results.counts_CIK3, require_expert=True)
-
-
-def by_selection(candidates: Sequence[Arm]) -> Arm | None:
-    """Return the arm with the highest mIoU on the selection images, never on the test set.
-
-    Ties are broken by the highest p.
-    """
-    selected = [arm for arm in candidates if not np.isnan(arm.selection)]
-    return max(
-        selected or candidates,
-        key=lambda arm: (0 if np.isnan(arm.selection) else arm.selection, arm.p),
-        default=None,
-    )

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
 
-from chexseg.analysis.tables import grid
-from chexseg.analysis.tables.grid import SHARED, bare, half
+from chexseg.analysis.study_analysis import StudyAnalysis
+from chexseg.analysis.tables.value_table import SHARED, ValueTable
 
-#: Special characters of LaTeX and their replacements.
-TEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%",
-    "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
-    "–": "--", "\u2212": "$-$", "×": r"$\times$", "<": r"\textless{}", ">": r"\textgreater{}",
-}  # fmt: skip
+#: Width of a terminal, characters, and what is between two columns.
+WIDTH, GAP = 120, "  "
 
 
 def to_csv(rows: pd.DataFrame) -> str:
@@ -24,129 +24,101 @@ def to_csv(rows: pd.DataFrame) -> str:
     return str(rows.to_csv(index=False))
 
 
-def to_markdown(rows: pd.DataFrame) -> str:
-    """Return a pipe table; the best values of a grid are bold."""
-    cells, columns = _text(rows, bold="**{}**")
-    escaped = [[cell.replace("|", "\\|") for cell in line] for line in cells]
-    lines = ["| " + " | ".join(line) + " |" for line in [columns, ["---"] * len(columns), *escaped]]
-    return "\n".join(lines) + "\n" + "".join(f"\n{note}\n" for note in _notes(rows, "bold"))
+def to_markdown(table: ValueTable) -> str:
+    """Return a pipe table with the best values in bold, and a legend below it."""
+    legend = "\n".join(f"\n{line}" for line in notes(table, "Bold"))
+    return f"{_wide(table, '**{}**').to_markdown(index=False, disable_numparse=True)}\n{legend}\n"
 
 
-def to_tex(rows: pd.DataFrame) -> str:
-    r"""Return a ``tabular`` for ``\input``, which needs the package booktabs and no other.
+def to_latex(table: ValueTable) -> str:
+    r"""Return a ``tabular`` for ``\input``, which needs the package booktabs; its legend as comments.
 
-    The best values of a grid are bold. An undefined value is a dash with a letter, which refers to
-    its reason below the table.
+    The best values are bold.
     """
-    reasons = [reason for reason, _ in grid.gaps(rows)] if grid.is_grid(rows) else []
-    cells, columns = _text(
-        rows,
-        bold="\0{}\1",
-        dashes={reason: f"–\2{chr(97 + n)}\3" for n, reason in enumerate(reasons)},
+    wide = _wide(table, r"\textbf{{{}}}", plus_minus=r"$\pm$")
+    keys = list(wide.columns[: len(table.keys)])
+    styled = (
+        wide.style.hide(axis="index")
+        .format(escape="latex", subset=keys)
+        .format_index(escape="latex", axis=1)
     )
-    left = len(grid.keys(rows)) if grid.is_grid(rows) else 0
-    numeric = [
-        pd.api.types.is_numeric_dtype(rows[name]) if name in rows else False for name in columns
-    ]
-    align = "".join(
-        "r" if (j >= left if left else number) else "l" for j, number in enumerate(numeric)
-    )
-    lines = [
-        rf"\begin{{tabular}}{{@{{}}{align}@{{}}}}",
-        r"\toprule",
-        _tex_line(columns),
-        r"\midrule",
-    ]
-    for position, line in enumerate(cells):
-        if left and position and not grid.repeated(rows, position) and grid.repeated(rows, 1):
-            lines.append(r"\addlinespace")
-        lines.append(_tex_line(line))
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    notes = [_tex(note) for note in _notes(rows, "Bold", lacking=False)]
-    if reasons:
-        notes += [
-            rf"--\textsuperscript{{{chr(97 + n)}}}: {_tex(reason)}."
-            for n, reason in enumerate(reasons)
-        ]
-    return (
-        "\n".join(lines + [rf"\par\smallskip{{\footnotesize {' '.join(notes)}\par}}"] * bool(notes))
-        + "\n"
-    )
+    column_format = "l" * len(keys) + "r" * (wide.shape[1] - len(keys))
+    legend = "".join(f"% {line}\n" for line in notes(table, "Bold"))
+    return legend + str(styled.to_latex(hrules=True, column_format=column_format))
 
 
-def _tex_line(cells: list[str]) -> str:
-    return " & ".join(_tex(cell) for cell in cells) + r" \\"
+def to_terminal(table: ValueTable | pd.DataFrame) -> str:
+    """Return aligned plain text; a table of values is split into blocks that fit `WIDTH`."""
+    if isinstance(table, pd.DataFrame):
+        names = [n for n in table.columns if n != "cells" and not n.endswith((" low", " high"))]
+        cells = [[plain_text(row, name) for name in names] for row in table.to_dict("records")]
+        return _aligned(pd.DataFrame(cells, columns=names))
+    wide, left = _wide(table, "{}*"), len(table.keys)
+    widths = [max(map(len, [name, *wide[name]])) + len(GAP) for name in wide.columns]
+    blocks: list[list[int]] = [[]]
+    for column in range(left, len(widths)):
+        if sum(widths[:left]) + sum(widths[j] for j in [*blocks[-1], column]) > WIDTH:
+            blocks.append([])
+        blocks[-1].append(column)
+    parts = [_aligned(wide.iloc[:, [*range(left), *block]]) for block in blocks]
+    return "\n\n".join([*parts, "\n".join(notes(table, "*"))])
 
 
-def _tex(text: str) -> str:
-    marks = {"\0": r"\textbf{", "\1": "}", "\2": r"\textsuperscript{", "\3": "}"}
-    return "".join(marks.get(char) or TEX.get(char, char) for char in text)
+def _aligned(texts: pd.DataFrame) -> str:
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    for name in texts.columns:
+        drawn.add_column(name, no_wrap=True)
+    for row in texts.itertuples(index=False):
+        drawn.add_row(*row)
+    console = Console(file=io.StringIO(), width=10_000, color_system=None, markup=False)
+    with console.capture() as capture:
+        console.print(drawn, highlight=False)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
-def to_terminal(rows: pd.DataFrame, width: int = 120) -> str:
-    """Return aligned plain text; a grid is split into blocks that fit `width` characters."""
-    if not grid.is_grid(rows):
-        cells, columns = _text(rows)
-        return "\n".join(_aligned([columns, *cells]))
-    cells, columns = _text(rows, bold="{}*")
-    left = len(grid.keys(rows))
-    per_block = max(1, (width - 34) // 21)
-    lines: list[str] = []
-    for start in range(left, max(left + 1, len(columns)), per_block):
-        keep = [*range(left), *range(start, min(start + per_block, len(columns)))]
-        lines += ([""] if lines else []) + _aligned(
-            [[line[j] for j in keep] for line in [columns, *cells]]
-        )
-    return "\n".join(lines + [""] + _notes(rows, "*"))
+def _wide(table: ValueTable, bold: str, plus_minus: str = "±") -> pd.DataFrame:
+    """Return a text per row and column of the table: mean ± half interval (published value)."""
+    lines = []
+    previous = None
+    for keys, cells in table.rows():
+        texts = [key_text(name, value) for name, value in keys.items()]
+        shown = ["", *texts[1:]] if texts[0] == previous else texts
+        values = [_value_text(cells[head], bold, plus_minus) for head in table.heads]
+        lines.append([*shown, *values])
+        previous = texts[0]
+    heads = [name[:1].upper() + name[1:] for name in table.keys]
+    return pd.DataFrame(lines, columns=[*heads, *table.heads])
 
 
-def _aligned(lines: list[list[str]]) -> list[str]:
-    widths = [max(len(line[j]) for line in lines) for j in range(len(lines[0]))]
-    padded = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
-    return [padded[0], "-" * max(map(len, padded)), *padded[1:]]
-
-
-def _text(
-    rows: pd.DataFrame, bold: str = "{}", dashes: dict[str, str] | None = None
-) -> tuple[list[list[str]], list[str]]:
-    """Return (cells as text, column names): the mean ± its interval (the paper's value).
-
-    The keys of a row's cells are left out: only CSV and HTML contain them.
-
-    dashes: reason for a gap -> text in its place, by default a dash.
-    """
-    if grid.is_grid(rows):
-        names, first = grid.columns(rows), grid.keys(rows)
-        lines = []
-        for position, row in enumerate(rows.to_dict("records")):
-            values = [text(row, name) for name in first]
-            values[0] = "" if grid.repeated(rows, position) else values[0]
-            lines.append(values + [_grid_text(row, name, bold, dashes or {}) for name in names])
-        return lines, [name[:1].upper() + name[1:] for name in first] + names
-    columns = [
-        name for name in rows.columns if name != "cells" and not name.endswith((" low", " high"))
-    ]
-    return [[text(row, name) for name in columns] for row in rows.to_dict("records")], columns
-
-
-def _grid_text(row: Mapping[str, Any], name: str, bold: str, dashes: dict[str, str]) -> str:
-    if row[f"{name} reason"] == SHARED:
+def _value_text(row: Mapping[str, Any], bold: str, plus_minus: str) -> str:
+    if row["reason"] == SHARED:
         return "as above"
-    if pd.isna(row[name]):
-        return dashes.get(row[f"{name} reason"], "-")
-    value = f"{row[name]:.3f}"
-    value = bold.format(value) if grid.is_best(row, name) else value
+    if np.isnan(row["value"]):
+        return "-"
+    text = f"{row['value']:.3f}"
+    text = bold.format(text) if row["best"] else text
+    half = (row["high"] - row["low"]) / 2
     # No zero before the point of the following numbers: four columns of p must fit a terminal.
-    value += f" ±{bare(half(row, name))}" if not np.isnan(half(row, name)) else ""
-    paper = row[f"{name} paper"]
-    return value if pd.isna(paper) else f"{value} ({bare(paper)})"
+    text += "" if np.isnan(half) else f" {plus_minus}{bare(half)}"
+    return text if np.isnan(row["paper"]) else f"{text} ({bare(row['paper'])})"
 
 
-def text(row: Mapping[str, Any], name: str) -> str:
-    """Return the text of a cell of a plain table, or of a key of a grid."""
+def bare(number: float) -> str:
+    """Return a number in four characters: .123 or, from 1 on, 1.23."""
+    return f"{number:.3f}".removeprefix("0") if number < 0.9995 else f"{number:.2f}"
+
+
+def key_text(name: str, value: object) -> str:
+    """Return the text of a row's key."""
+    if isinstance(value, float):
+        return (
+            "-" if np.isnan(value) else f"{value:,.0f}" if name == "weak images" else f"{value:g}"
+        )
+    return str(value)
+
+
+def plain_text(row: Mapping[str, Any], name: str) -> str:
+    """Return the text of a cell of a table of records; bounds of an interval become its half."""
     value = row[name]
     if value is None or (not isinstance(value, str) and pd.isna(value)):
         return "-" if name != "reason" else ""
@@ -155,27 +127,33 @@ def text(row: Mapping[str, Any], name: str) -> str:
             return f"{value:,.1f}"
         if name in ("p", "fraction", "weak_images", "epochs"):
             return f"{value:g}"
-        if name.endswith(" %"):
-            return f"{value:+.0f}"
-        if name == "weak images":
-            return f"{value:,.0f}"
-        number = f"{value:+.3f}" if name in ("difference", "gap") else f"{value:.3f}"
-        bounded = f"{name} low" in row and not pd.isna(row[f"{name} low"])
-        return number + (f" ±{half(row, name):.3f}" if bounded else "")
+        number = f"{value:+.3f}" if name == "difference" else f"{value:.3f}"
+        low = row.get(f"{name} low")
+        return (
+            number
+            if low is None or pd.isna(low)
+            else f"{number} ±{row[f'{name} high'] - value:.3f}"
+        )
     return str(value)
 
 
-def _notes(rows: pd.DataFrame, mark: str, lacking: bool = True) -> list[str]:
-    """Return the meaning of a grid's marks and the reasons for its gaps; empty for other tables."""
-    if not grid.is_grid(rows):
-        return []
-    scope, source = grid.LAYOUTS[grid.keys(rows)[0]]
-    paper = any(rows[f"{name} paper"].notna().any() for name in grid.columns(rows))
-    legend = f"{mark}: best of the {scope}. ±: 95% t-interval over trials."
-    legend += f" In brackets: the paper ({source})." if paper else ""
-    return [legend, *(gaps(rows) if lacking else [])]
+def notes(table: ValueTable, mark: str) -> list[str]:
+    """Return the meaning of a table's marks, and the reasons for its dashes."""
+    legend = f"{mark}: best of the {table.best}. " if table.best else ""
+    legend += "±: half of the 95% t-interval over trials."
+    if table.source and table.values["paper"].notna().any():
+        legend += f" In brackets: the paper ({table.source})."
+    return [legend, *(f"-: {reason}: {where}." for reason, where in table.gaps())]
 
 
-def gaps(rows: pd.DataFrame) -> list[str]:
-    """Return one line per reason for which cells of a grid contain a dash."""
-    return [f"-: {reason}: {where}." for reason, where in grid.gaps(rows)]
+def study_result(analysis: StudyAnalysis) -> str:
+    """Return a study's result for a terminal: the first variant's Table 1, or else all arms."""
+    if not analysis.table1:
+        return to_terminal(analysis.arms)
+    variant, table = analysis.table1[0]
+    text = f"Table 1, {variant}\n{to_terminal(table)}"
+    others = len(analysis.scores.variants) - 1
+    if others:
+        tables = "Table 1 is" if others == 1 else "Tables 1 are"
+        text += f"\n{others} other {tables} on the page and in tables/."
+    return text

@@ -2,73 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from chexseg.analysis.results import StudyResults, once
-from chexseg.analysis.statistics.scores import Arm, arms, cell_iou, miou
-from chexseg.analysis.tables.study_tables import beside, is_teacher
-from chexseg.analysis.tables.table2 import all_ten, by_init
 from chexseg.report.figures.parts import (
-    POINT_COLUMNS,
     Canvas,
     bars,
     category_axis,
     interval_texts,
     iou_axis,
-    points,
-    published_full,
     top,
 )
 from chexseg.report.palette import COLOURS, SYMBOLS
 
 #: Horizontal distance between students of one fraction that differ in other settings.
 DODGE = 0.16
-MOST_SETTINGS = 12
 STUDENT_SYMBOLS = (SYMBOLS["student"], "triangle-up", "square", "cross", "pentagon")
-
-
-@once
-def figure3_rows(results: StudyResults) -> pd.DataFrame:
-    """Return mIoU of students and teachers, one row per point.
-
-    Columns: init, method ("student" or "full"), settings (the others that the study varies),
-    fraction, then `parts.POINT_COLUMNS`. The paper prints one teacher's mIoU, with CheXpert's
-    encoder.
-    """
-    all_arms, miou_C = arms(results), miou(cell_iou(results))[0]
-    students = sorted((arm for arm in all_arms if arm.method == "student"), key=by_init)
-    rows: list[dict[str, Any]] = []
-    for student in sorted(students, key=lambda arm: arm.fraction):
-        fields = {"init": student.init, "method": "student", "settings": beside(student)}
-        rows += points(results, miou_C, student, fields | {"fraction": student.fraction})
-    # Grouped by init: with 10,000 cells, comparing all arms with all students takes too long.
-    by_encoder: dict[str, list[Arm]] = {}
-    for student in students:
-        by_encoder.setdefault(student.init, []).append(student)
-    for arm in all_arms:
-        if arm.method == "full" and any(
-            is_teacher(arm, student) for student in by_encoder.get(arm.init, ())
-        ):
-            fields = {"init": arm.init, "method": "full", "settings": beside(arm)}
-            rows += points(results, miou_C, arm, fields | {"fraction": np.nan})
-    if all_ten(results) and any(arm.init == "chexpert" for arm in students):
-        fields = {"init": "chexpert", "method": "full", "settings": ""}
-        rows += published_full(fields | {"fraction": np.nan})
-    table = pd.DataFrame(rows, columns=["init", "method", "settings", "fraction", *POINT_COLUMNS])
-    inits = list(dict.fromkeys(arm.init for arm in students))
-    return table.sort_values(
-        "init", key=lambda column: column.map(inits.index), kind="stable", ignore_index=True
-    )
-
-
-def figure3_panels(rows: pd.DataFrame) -> tuple[str, ...]:
-    """Return the encoder inits, one panel each; none if students vary in too many settings."""
-    students = rows.loc[rows["method"] == "student", "settings"]
-    return tuple(dict.fromkeys(rows["init"])) if students.nunique() <= MOST_SETTINGS else ()
 
 
 def figure3(rows: pd.DataFrame, init: str, letter: str = "", legend: bool = True) -> go.Figure:

@@ -1,4 +1,4 @@
-"""The parts that figures share: rows of points, traces in switchable groups, axes and layout."""
+"""The parts that figures share: traces in switchable groups, axes and layout."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from chexseg.analysis.published import HEADLINES, css_name
-from chexseg.analysis.results import StudyResults
-from chexseg.analysis.statistics.scores import Arm, t_interval
-from chexseg.analysis.tables.study_tables import cell_keys
+from chexseg.analysis.published import css_name
 from chexseg.report.palette import COLOURS, FONT, SYMBOLS
 
 #: Legend groups, in order; each can be switched off. The poster's values belong to "paper".
@@ -34,57 +31,6 @@ GROUPS = (
 LEGEND = 52
 #: Colour of grid lines on white; the page replaces it.
 GRID = "#e6eaee"
-#: Columns of points. kind: "mean" (with the 95% t-interval over n trials), "trial", "paper" or
-#: "poster". cells: keys of the scores behind the value, as from `study_tables.cell_keys`.
-POINT_COLUMNS = ("kind", "value", "low", "high", "n", "trial", "cells")
-
-
-def points(
-    results: StudyResults, values_C: np.ndarray, arm: Arm, fields: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """Return rows of an arm's mean and of its trials, each with `fields`, without NaN values."""
-    values = values_C[list(arm.indices)].tolist()
-    interval = t_interval(values)
-    bounds = {"low": interval.low, "high": interval.high, "n": interval.n, "trial": None}
-    mean = fields | {"kind": "mean", "value": interval.mean, **bounds}
-    rows = [mean | {"cells": cell_keys(results, arm.indices)}] if interval.n else []
-    return rows + [
-        fields
-        | {
-            "kind": "trial",
-            "value": value,
-            "low": np.nan,
-            "high": np.nan,
-            "n": 1,
-            "trial": trial,
-        }
-        | {"cells": cell_keys(results, [index])}
-        for trial, value, index in zip(arm.trials, values, arm.indices, strict=True)
-        if not np.isnan(value)
-    ]
-
-
-def published_point(
-    kind: str, value: float, fields: dict[str, Any], half_width: float = np.nan
-) -> dict[str, Any]:
-    """Return a row of the paper's or the poster's. half_width: of its interval."""
-    return fields | {
-        "kind": kind,
-        "value": value,
-        "low": value - half_width,
-        "high": value + half_width,
-        "n": 3,
-        "trial": None,
-        "cells": "",
-    }
-
-
-def published_full(fields: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the paper's and the poster's mIoU of full supervision with CheXpert's encoder."""
-    return [
-        published_point("paper", HEADLINES["full, chexpert"].value, fields),
-        published_point("poster", HEADLINES["poster full"].value, fields),
-    ]
 
 
 @dataclass

@@ -8,50 +8,46 @@ from pathlib import Path
 import plotly.graph_objects as go
 import plotly.io
 
-from chexseg.analysis.published import AVERAGE
-from chexseg.analysis.results import StudyResults
-from chexseg.analysis.tables.study_tables import has_table1
-from chexseg.report.figures import figure2, figure3, figure4, figure5
-from chexseg.report.palette import CONFIG
+from chexseg.analysis.points.figure2 import further_panels
+from chexseg.analysis.points.figure2 import panels as panels2
+from chexseg.analysis.points.figure3 import panels as panels3
+from chexseg.analysis.points.figure4 import panels as panels4
+from chexseg.analysis.study_analysis import StudyAnalysis
+from chexseg.report.figures import stage_graph
+from chexseg.report.figures.figure2 import figure2
+from chexseg.report.figures.figure3 import figure3
+from chexseg.report.figures.figure4 import figure4
+from chexseg.report.figures.figure5 import figure5
 
 
-def paper_figures(results: StudyResults) -> dict[str, go.Figure]:
-    """Return file name -> figure of the paper's figures that the study has data for.
+def draw(analysis: StudyAnalysis, legend: bool = True) -> dict[str, go.Figure]:
+    """Return file name -> figure of all that the study has data for.
 
-    Each panel is a figure with a legend. Panels of Figure 2 beyond the paper's four are named after
-    their pathology.
+    Each panel is a figure. Panels of Figure 2 beyond the paper's four come last and are named after
+    their pathology. legend: draw one; the page has switches instead.
     """
     figures: dict[str, go.Figure] = {}
-    if has_table1(results):
-        points = dict(iter(figure2.figure2_points(results).groupby("task", sort=False)))
-        for letter, name in zip("abcd", figure2.figure2_panels(results), strict=False):
-            figures[f"figure2-{letter}"] = figure2.figure2(points[name or AVERAGE], letter)
-        for name in figure2.figure2_others(results):
-            figures[f"figure2-{name.lower().replace(' ', '-')}"] = figure2.figure2(points[name])
-    rows = figure3.figure3_rows(results)
-    figures |= {
-        f"figure3-{init}": figure3.figure3(rows, init) for init in figure3.figure3_panels(rows)
-    }
-    rows = figure4.figure4_rows(results)
-    figures |= {
-        f"figure4b-{images}" if images else "figure4a": figure4.figure4(
-            rows, images, "b" if images else "a"
-        )
-        for images in figure4.figure4_panels(rows)
-    }
-    rows = figure5.figure5_rows(results)
-    if figure5.has_figure5(rows):
-        figures["figure5"] = figure5.figure5(rows)
+    if analysis.stage_graph is not None:
+        figures["stages"] = stage_graph.draw(analysis.stage_graph)
+    of_p = dict(iter(analysis.figure2.groupby("task", sort=False)))
+    letters = dict(zip(panels2(analysis.results.pathologies), "abcd", strict=False))
+    for name in [*letters, *further_panels(analysis.results.pathologies)]:
+        if name in of_p:
+            stem = letters.get(name) or name.lower().replace(" ", "-")
+            figures[f"figure2-{stem}"] = figure2(of_p[name], letters.get(name, ""), legend)
+    rows = analysis.figure3
+    figures |= {f"figure3-{i}": figure3(rows, i, legend=legend) for i in panels3(rows)}
+    rows = analysis.figure4
+    for images in panels4(rows):
+        name = f"figure4b-{images}" if images else "figure4a"
+        figures[name] = figure4(rows, images, "b" if images else "a", legend)
+    if len(analysis.figure5):
+        figures["figure5"] = figure5(analysis.figure5, legend=legend)
     return figures
 
 
 #: Width of image files, pixels: one and a half columns of a paper at 96 per inch.
 WIDTH = 640
-
-
-def write_html(figure: go.Figure, path: Path) -> None:
-    """Write a figure on white. plotly.js is written once beside it, so no network is needed."""
-    _on_white(figure).write_html(path, include_plotlyjs="directory", config=CONFIG)
 
 
 def _on_white(figure: go.Figure) -> go.Figure:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from chexseg.analysis.published import METHODS, css_name
-from chexseg.analysis.tables.grid import bare
+from chexseg.analysis.tables.text import bare
 from chexseg.report.palette import CONFIG, DASHED, PATHOLOGY_COLOURS
 
 

@@ -11,9 +11,11 @@ import numpy as np
 from PIL import Image, ImageColor
 from scipy import ndimage
 
+from chexseg.analysis.arms import Arm, by_selection
 from chexseg.analysis.published import METHODS, PAPERS_METHODS
 from chexseg.analysis.results import StudyResults
-from chexseg.analysis.statistics.scores import Arm, arms, by_selection, miou, patient_of, pooled_iou
+from chexseg.analysis.statistics.scores import miou, patient_of, pooled_iou
+from chexseg.analysis.study_scores import StudyScores
 from chexseg.errors import ChexsegError
 from chexseg.report.palette import DASHED, PATHOLOGY_COLOURS
 
@@ -47,13 +49,13 @@ def one_per_patient(results: StudyResults, score_I: np.ndarray, number: int) -> 
     return tuple(chosen.values())
 
 
-def columns(results: StudyResults) -> list[Panel]:
+def columns(scores: StudyScores) -> list[Panel]:
     """Return the columns of predictions, each of the best cell of its kind on the selection images.
 
     CAM++ has a column only if it is studied. A kind without a finished cell keeps its column while
     any cells are missing, because those may be of this kind.
     """
-    all_arms = arms(results)
+    results = scores.results
 
     def column(title: str, candidates: list[Arm], lacking: str) -> Panel:
         arm = by_selection(candidates)
@@ -64,21 +66,15 @@ def columns(results: StudyResults) -> list[Panel]:
         why_not = "" if results.predictions is not None else "Predictions weren't kept."
         return Panel(title, str(results.cells["name"].iloc[best]), best, why_not)
 
-    def of(method: str, weak: str | None = None) -> list[Arm]:
-        return [arm for arm in all_arms if arm.method == method and weak in (None, arm.weak)]
-
-    kinds = [
-        kind
-        for kind in METHODS
-        if kind in PAPERS_METHODS or any(arm.weak == kind for arm in all_arms)
-    ]
+    studied = {arm.weak for arm in scores.arms}
     shown = [
         *(
-            column(f"Weak, {METHODS[kind]}", of("weak", kind), f"p = 0, {METHODS[kind]}")
-            for kind in kinds
+            column(f"Weak, {name}", scores.of("weak", kind), f"p = 0, {name}")
+            for kind, name in METHODS.items()
+            if kind in PAPERS_METHODS or kind in studied
         ),
-        column("Full", of("full"), "p = 1"),
-        column("CheXseg", of("mixed"), "0 < p < 1"),
+        column("Full", scores.of("full"), "p = 1"),
+        column("CheXseg", scores.of("mixed"), "0 < p < 1"),
     ]
     return [panel for panel in shown if panel.index is not None or len(results.missing)]
 

@@ -1,84 +1,91 @@
-"""Prepare a study for its template: the facts of its header, and the arguments of its sections."""
+"""Prepare a study for its template: the facts of its header, and what each section shows."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from chexseg.analysis import classifiers, weak_label_agreement
-from chexseg.analysis.claims import verdicts
-from chexseg.analysis.claims.headline import headline, headline_rows
-from chexseg.analysis.published import AVERAGE
-from chexseg.analysis.results import StudyResults
+from chexseg.analysis.claims.headline import ROLES
+from chexseg.analysis.claims.verdicts import NO_DATA, NOT_REPRODUCED, REPRODUCED, UNDECIDED, Claim
+from chexseg.analysis.classifiers import MEAN, classifier_names
+from chexseg.analysis.results import Classifier
 from chexseg.analysis.statistics.scores import patient_of
-from chexseg.analysis.tables import study_tables, table2
-from chexseg.report.figures import figure2, figure3, figure4, figure5
-from chexseg.report.page import provenance, sections, weak_label_section
-from chexseg.report.page.table_views import grid, plain
-from chexseg.report.page.wide_grids import auroc_table, value_table
+from chexseg.analysis.study_analysis import StudyAnalysis
+from chexseg.analysis.tables.value_table import ValueTable
+from chexseg.report.page import weak_label_overlays
+from chexseg.report.page.table_views import AVERAGES, grid, plain
+from chexseg.report.page.weak_label_overlays import HEAT
 
 #: Number of arms on the page; further ones are in the file.
 MOST_ARMS = 100
+#: Longer tables are cut and refer to their CSV file: a browser needs seconds to lay them out.
+MOST_ROWS = 500
+#: With more runs, the page has no settings: they would take more than a megabyte.
+MOST_EMBEDDED = 5000
+#: Verdict -> (mark, CSS class).
+MARKS = {REPRODUCED: ("▲", "better"), NOT_REPRODUCED: ("▼", "worse"), UNDECIDED: ("", "")}
+#: Columns of the table of comparisons.
+COMPARISON_COLUMNS = [
+    "claim", "comparison", "claimed", "first", "second", "difference", "difference low",
+    "difference high", "relative", "trials", "patients", "p-value", "adjusted p-value",
+]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Content:
-    """What both the files and the page of a study show.
-
-    tables: file name -> rows of all tables that aren't empty. graph: the figure of all runs, if
-    they can be drawn. test_images: from `overlay_section`.
-    """
-
-    results: StudyResults
-    tables: Mapping[str, pd.DataFrame]
-    graph: go.Figure | None
-    test_images: Mapping[str, Any]
-
-
-def study_view(name: str, content: Content) -> dict[str, Any]:
+def study_view(
+    anchor: str,
+    analysis: StudyAnalysis,
+    figures: Mapping[str, go.Figure],
+    test_images: Mapping[str, Any],
+) -> dict[str, Any]:
     """Return the arguments of the template of a study.
 
-    name: prefix of anchors and files, unique among the studies of a page.
+    anchor: prefix of anchors and files, unique among the studies of a page. figures: as from
+    `study_figures.draw`. test_images: as from
+    `image_section.test_images`.
     """
-    results, tables = content.results, content.tables
-    shown: dict[str, Any] = {}
-    if len(results.cells):
-        shown |= _verdicts(results, tables) | _comparisons(results, name, tables)
-        shown["test_images"] = content.test_images
-        shown["cells"] = sections.cells(tables["cells"])
+    results = analysis.results
+    sections: dict[str, Any] = {}
+    if analysis.scores.arms:
+        sections = {
+            "claims": _claims(analysis.claims, analysis.tables["claims"]),
+            "result": {
+                "order": next(claim for claim in analysis.claims if claim.name == "order"),
+                "rows": analysis.headline.to_dict("records"),
+                "top": 1.08 * max(0.1, analysis.headline[["mIoU", "patients high"]].max(axis=None)),
+            },
+            **_paper(anchor, analysis, figures),
+            "test_images": test_images,
+            "students": analysis.students and grid(analysis.students),
+            "cells": _cells(analysis.cells),
+        }
     if results.weak_labels:
-        label_sets = weak_label_agreement.label_sets(results)
-        sets = [
-            (labels, rows, weak_label_agreement.sentences(labels, rows))
-            for labels, rows in zip(label_sets, _numbered(tables, "weak-labels"), strict=True)
-        ]
-        absent = weak_label_agreement.absent(results)
-        shown["weak_labels"] = weak_label_section.weak_labels(sets, absent, results.pathologies)
-    if results.classifiers:
-        names = classifiers.classifier_names(results.classifiers)
-        shown["classifiers"] = weak_label_section.classifiers(
-            auroc_table(tables["auroc"]), dict(zip(names, results.classifiers, strict=True))
-        )
-    if "students" in tables:
-        rows = tables["students"]
-        shown["students"] = plain(
-            rows.drop(columns="reason") if rows["reason"].isna().all() else rows
-        )
+        sections["weak_labels"] = _weak_labels(analysis)
+    if analysis.auroc is not None:
+        sections["classifiers"] = _classifiers(analysis.auroc, results.classifiers)
     if len(results.graph):
-        shown["stages"] = sections.stages(results.graph, content.graph)
-    if "stages" in tables:
-        shown["time"] = sections.time(tables["stages"])
-    missing = tables.get("missing", pd.DataFrame())
-    missing_table = plain(missing.head(sections.MOST_ROWS))
-    shown["missing_cells"] = {"table": missing_table, "number": len(missing)}
-    shown["provenance"] = provenance.provenance(tables.get("runs", provenance.rows(results)))
+        counts = (
+            results.graph.groupby(["stage", "state"], sort=False).size().reset_index(name="runs")
+        )
+        sections["stages"] = {
+            "figure": figures.get("stages"),
+            "counts": plain(counts),
+            "runs": len(results.graph),
+        }
+    if len(analysis.stages):
+        minutes, seconds = divmod(round(float(analysis.stages["total s"].sum())), 60)
+        total = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+        sections["time"] = {"table": plain(analysis.stages), "total": total}
+    missing = analysis.missing
+    sections["missing_cells"] = {"table": plain(missing.head(MOST_ROWS)), "number": len(missing)}
+    sections["provenance"] = _provenance(analysis.runs)
     return {
-        "anchor": name,
+        "anchor": anchor,
         "name": results.name,
         "title": results.title,
         "finished": len(results.cells),
@@ -87,74 +94,170 @@ def study_view(name: str, content: Content) -> dict[str, Any]:
         "patients": len({patient_of(image_id) for image_id in results.image_ids}),
         "pathologies": len(results.pathologies),
         "states": results.missing["state"].value_counts().to_dict(),
-        "without_expert": study_tables.without_expert(results),
-        "sections": shown,
+        "without_expert": analysis.scores.without_expert,
+        "sections": {name: view for name, view in sections.items() if view},
     }
 
 
-def _numbered(tables: Mapping[str, pd.DataFrame], name: str) -> list[pd.DataFrame]:
-    """Return the tables NAME, NAME-2, NAME-3 ..."""
-    return [rows for file, rows in tables.items() if re.fullmatch(rf"{name}(-\d+)?", file)]
-
-
-def _verdicts(results: StudyResults, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    judged = headline(results)
-    arms = dict.fromkeys(judged.roles.values())
-    keys = [study_tables.cell_keys(results, arm.indices) for arm in arms]
+def _claims(claims: Sequence[Claim], rows: pd.DataFrame) -> dict[str, Any]:
+    """Return the claims with a verdict, their comparisons, and the claims without data."""
+    judged = rows.loc[rows["verdict"] != NO_DATA, COMPARISON_COLUMNS]
+    relative = [
+        "-" if pd.isna(value) else f"{100 * value:+.1f}%".replace("-", "\u2212")
+        for value in judged["relative"]
+    ]
     return {
-        "claims": sections.claims(verdicts.claims(results), tables["claims"]),
-        "result": sections.result(judged, headline_rows(results, judged), keys),
+        "summary": summary(claims),
+        "judged": [claim for claim in claims if claim.verdict != NO_DATA],
+        "lacking": [claim for claim in claims if claim.verdict == NO_DATA],
+        "comparisons": plain(judged.assign(relative=relative)),
+        "marks": MARKS,
     }
 
 
-def _comparisons(
-    results: StudyResults, name: str, tables: Mapping[str, pd.DataFrame]
+def summary(claims: Sequence[Claim]) -> str:
+    """Return a sentence with the number of claims of each verdict."""
+    texts = dict(zip(MARKS, MARKS, strict=True)) | {NO_DATA: "without data here"}
+    numbers = Counter(claim.verdict for claim in claims)
+    parts = [f"{numbers[verdict]} {text}" for verdict, text in texts.items() if numbers[verdict]]
+    return f"Of {len(claims)} claims of the paper: {', '.join(parts)}."
+
+
+def _paper(
+    anchor: str, analysis: StudyAnalysis, figures: Mapping[str, go.Figure]
 ) -> dict[str, Any]:
     """Return the sections on the paper's tables and figures that the study has data for."""
-    shown: dict[str, Any] = {}
-    further = {}
-    if study_tables.has_table1(results):
-        variants = study_tables.variants(results)
-        of_variants = zip(variants, _numbered(tables, "table1"), strict=False)
-        shown["table1"] = {
-            "tables": [(str(variant), grid(value_table(rows))) for variant, rows in of_variants],
-            "variants": len(variants),
+
+    def panels(prefix: str) -> dict[str, go.Figure]:
+        chosen = {name: figure for name, figure in figures.items() if name.startswith(prefix)}
+        return {f"{anchor}--{name}": figure for name, figure in chosen.items()}
+
+    scores = analysis.scores
+    shown: dict[str, Any] = {"figure3": panels("figure3"), "figure4": panels("figure4")}
+    of_p = list(panels("figure2").items())  # the paper's four panels, then the other pathologies
+    if analysis.table1:
+        variant = str(analysis.table1[0][0])
+        tables = [(str(variant), grid(table)) for variant, table in analysis.table1]
+        shown["table1"] = {"tables": tables, "variants": len(scores.variants)}
+        shown["figure2"] = {"panels": dict(of_p[:4]), "variant": variant}
+    if analysis.table2 is not None:
+        shown["table2"] = {"table": grid(analysis.table2), "all_ten": scores.all_ten}
+    if analysis.radiologists is not None:
+        points = analysis.figure5
+        means = points[(points["kind"] == "mean") & points["role"].isin(list(ROLES))]
+        shown["figure5"] = {
+            "panels": panels("figure5"),
+            "table": grid(analysis.radiologists),
+            "arms": [
+                (ROLES[r.role], r.description) for r in means.drop_duplicates("role").itertuples()
+            ],
+            "has_radiologists": analysis.results.radiologists_IK3 is not None,
+            "note": analysis.results.radiologists_note,
         }
-        points = dict(iter(figure2.figure2_points(results, variants[0]).groupby("task")))
-        panels = {
-            f"{name}--panel-{n}": figure2.figure2(points[task or AVERAGE], "abcd"[n], legend=False)
-            for n, task in enumerate(figure2.figure2_panels(results))
-        }
-        shown["figure2"] = {"panels": panels, "variant": str(variants[0])}
-        further = {
-            f"{name}--further-{n}": figure2.figure2(points[task], legend=False)
-            for n, task in enumerate(figure2.figure2_others(results))
-            if task in points
-        }
-    if "table2" in tables:
-        table = grid(value_table(tables["table2"]))
-        shown["table2"] = {"table": table, "all_ten": table2.all_ten(results)}
-    rows = figure3.figure3_rows(results)
-    shown["figure3"] = {
-        f"{name}--students-{n}": figure3.figure3(rows, init, legend=False)
-        for n, init in enumerate(figure3.figure3_panels(rows))
+    arms = {"table": grid(analysis.arms, most=MOST_ARMS), "panels": dict(of_p[4:])}
+    return shown | {"pathologies": arms | {"arms": len(scores.arms)}}
+
+
+def _cells(rows: pd.DataFrame) -> dict[str, Any]:
+    """Return one row per cell; a large study's best cells by mIoU on the selection images."""
+    optional = [name for name in ("init", "weak_images", "fraction") if name in rows]
+    shown = rows.drop(columns=[name for name in optional if rows[name].nunique() < 2])
+    if len(rows) > MOST_ROWS:
+        by_selection = shown["selection mIoU"].sort_values(ascending=False, kind="stable")
+        shown = shown.loc[by_selection.index[:MOST_ROWS]].sort_index()
+    return {"table": plain(shown), "number": len(rows)}
+
+
+def _weak_labels(analysis: StudyAnalysis) -> dict[str, Any]:
+    """Return tables and sentences of all sets of weak labels, and the overlays of the first."""
+    sets, pathologies = analysis.agreements, analysis.results.pathologies
+    image = sets[0].labels.labels[0].image if sets else None
+    blocks = weak_label_overlays.blocks(sets[0].labels, pathologies, image) if image else []
+    drawn = [block.pathology for block in blocks]
+    return {
+        "sets": [
+            {
+                "text": one.labels.text,
+                "sentences": one.sentences,
+                "groups": [
+                    list(
+                        zip(
+                            *(part.to_dict("records") for _, part in group.groupby("scope")),
+                            strict=True,
+                        )
+                    )
+                    for _, group in one.rows.groupby("pathology", sort=False)
+                ],
+                "partly": bool(one.labels.counts[0].chosen_on_I.any()),
+            }
+            for one in sets
+        ],
+        "absent": analysis.lacking_labels,
+        "has_images": image is not None,
+        "blocks": blocks,
+        "undrawn": [name for name in pathologies if name not in drawn],
+        "heat": [f"rgb{colour}" for colour in HEAT[::10]],
     }
-    rows = figure4.figure4_rows(results)
-    shown["figure4"] = {
-        f"{name}--encoders-{n}": figure4.figure4(rows, n, "b" if n else "a", legend=False)
-        for n in figure4.figure4_panels(rows)
+
+
+def _classifiers(table: ValueTable, classifiers: Sequence[Classifier]) -> dict[str, Any]:
+    """Return AUROC by observation and classifier; "competition": it chose the checkpoints."""
+    values = table.values
+    notes = {
+        name: f"step {one.step:,} of {one.steps:,}; {one.images:,} images"
+        for name, one in zip(classifier_names(classifiers), classifiers, strict=True)
     }
-    rows = figure5.figure5_rows(results)
-    if figure5.has_figure5(rows):
-        shown["figure5"] = sections.figure5(
-            figure5.figure5(rows, legend=False),
-            rows,
-            tables["radiologists"],
-            results.radiologists_note,
-            name,
-        )
-    if "pathologies" in tables:
-        rows = tables["pathologies"]
-        table = grid(value_table(rows), most=MOST_ARMS)
-        shown["pathologies"] = {"table": table, "arms": len(rows), "panels": further}
-    return {section: view for section, view in shown.items() if view}
+    notes |= dict.fromkeys(values.loc[values["competition"], "observation"], "competition")
+    lacking = values[values["reason"].notna() & ~values["observation"].isin(AVERAGES)]
+    return {
+        "table": grid(
+            dataclasses.replace(table, keys=("observation",)), notes | {MEAN: "of the five"}
+        ),
+        "reason": next(iter(lacking["reason"]), ""),
+        "lacking": lacking["observation"].unique().tolist(),
+    }
+
+
+def _provenance(runs: pd.DataFrame) -> dict[str, Any]:
+    """Return the data's fingerprints, and all runs as JSON for the page's script."""
+    fingerprints = (
+        runs.loc[runs["data"].notna(), ["label", "data"]]
+        .drop_duplicates()
+        .rename(columns={"label": "read by", "data": "fingerprint of the data"})
+    )
+    fits = len(runs) <= MOST_EMBEDDED
+    return {
+        "fingerprints": plain(fingerprints),
+        "embedded": json.dumps(embedded(runs), separators=(",", ":")) if fits else "",
+        "runs": len(runs),
+        "finished": int(runs["settings"].notna().sum()),
+    }
+
+
+def embedded(runs: pd.DataFrame) -> dict[str, Any]:
+    """Return the finished runs for the page's script; settings shared by a stage are stored once.
+
+    {"common": stage -> settings, "runs": [[stage, key, label, indices of inputs, other settings,
+    seconds, host, data]]}
+    """
+    finished = runs[runs["settings"].notna()].assign(
+        settings=lambda r: r["settings"].map(json.loads)
+    )
+    common = {
+        stage: {
+            name: value
+            for name, value in group.iloc[0].items()
+            if all(name in settings and settings[name] == value for settings in group)
+        }
+        for stage, group in finished.groupby("stage")["settings"]
+    }
+    position = {key: index for index, key in enumerate(finished["key"])}
+    listed = []
+    for run in finished.to_dict("records"):
+        inputs = [position[key] for key in run["inputs"].split() if key in position]
+        shared = common[run["stage"]]
+        distinct = {name: value for name, value in run["settings"].items() if name not in shared}
+        data = None if pd.isna(run["data"]) else run["data"]
+        head = [run["stage"], run["key"], run["label"], inputs]
+        listed.append([*head, distinct, run["seconds"], run["host"], data])
+    return {"common": common, "runs": listed}

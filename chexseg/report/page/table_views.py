@@ -10,7 +10,7 @@ import pandas as pd
 
 from chexseg.analysis.classifiers import MEAN
 from chexseg.analysis.published import AVERAGE
-from chexseg.analysis.tables.text import text
+from chexseg.analysis.tables.text import key_text, plain_text
 from chexseg.analysis.tables.value_table import SHARED, ValueTable
 
 #: Heads of rows that keep their place when a table is sorted.
@@ -37,7 +37,9 @@ def plain(frame: pd.DataFrame) -> dict[str, Any]:
             else:
                 number = row[name] if numeric and not pd.isna(row[name]) else None
                 opened = keys if name == "mIoU" else ""
-                rows[-1].append((text(row, name), "number" if numeric else "", number, opened))
+                rows[-1].append(
+                    (plain_text(row, name), "number" if numeric else "", number, opened)
+                )
     return {"heads": heads, "rows": rows}
 
 
@@ -60,7 +62,7 @@ def grid(
     weak_and_full = dict.fromkeys(table.heads, "\u00a0") | {"p=0": "weak", "p=1": "full"}
     small = weak_and_full if of_p else small or {}
     rows = [
-        ([text(keys, name) for name in keys], cells)
+        ([key_text(name, value) for name, value in keys.items()], cells)
         for keys, cells in itertools.islice(table.rows(), most)
     ]
     shown = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chexseg.analysis.matching import match, without_suffix
+from chexseg.data.masks.image_ids import match, without_suffix
 from chexseg.errors import UserError
 
 

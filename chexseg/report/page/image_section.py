@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from chexseg.analysis.results import StudyResults
+from chexseg.analysis.study_scores import StudyScores
 from chexseg.report.page import film_grids, overlays
 
 #: The poster's two pathologies, listed first.
@@ -13,16 +13,17 @@ POSTERS = ("Cardiomegaly", "Airspace Opacity")
 ROWS = 2
 
 
-def test_images(results: StudyResults) -> dict[str, Any]:
+def test_images(scores: StudyScores) -> dict[str, Any]:
     """Return one grid per pathology and one of all, or the reason why there are none.
 
     drawn: index -> name of the pathologies with a mask in the grid of all.
     """
+    results = scores.results
     image_ids = overlays.choose_images(results)
     if results.image is None or not image_ids:
         lacking = "the images aren’t available" if results.image is None else ""
         return {"reason": lacking or "no test image has an expert mask", "together": None}
-    panels = overlays.columns(results)
+    panels = overlays.columns(scores)
     together = film_grids.of_images(results, results.image, panels, image_ids)
     drawn = {k for row in together.rows for film in row.films for k in film.layers}
     chosen = {}

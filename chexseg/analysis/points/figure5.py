@@ -1,0 +1,104 @@
+"""Figure 5 and its table: weak and full supervision, CheXseg and radiologists, by pathology."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from chexseg.analysis import published
+from chexseg.analysis.arms import Arm
+from chexseg.analysis.published import AVERAGE, HEADLINES
+from chexseg.analysis.statistics.inference import Measured, difference, over_patients
+from chexseg.analysis.statistics.scores import Interval
+from chexseg.analysis.study_scores import RADIOLOGISTS, StudyScores
+
+COLUMNS = ("task", "role", "kind", "value", "low", "high", "n", "description", "cells")
+#: Roles in drawing order. Each is its method's arm with the highest mIoU on the selection images.
+ROLES = ("weak", "full", "chexseg")
+NAMES = {"weak": "weak", "full": "full", "chexseg": "CheXseg", "radiologists": "radiologists"}
+
+
+def points(
+    scores: StudyScores, roles: Mapping[str, Arm], measured: Mapping[Arm | str, Measured]
+) -> pd.DataFrame:
+    """Return IoU by task and role, "Avg. IoU" first; empty with fewer than two roles to compare.
+
+    Columns: `COLUMNS`; kind is "mean", "paper" or "poster", n the number of patients with an expert
+    pixel, description the arm's settings or how a published value is derived. Intervals are over
+    patients (`inference.over_patients`) with trials averaged; radiologists have no trials. The role
+    "gap" is CheXseg minus radiologists, its interval paired by patient.
+    """
+    arms = {role: roles[role] for role in ROLES if role in roles}
+    descriptions = {role: str(arm) for role, arm in arms.items()}
+    keys = {role: scores.cell_keys(arm.indices) for role, arm in arms.items()}
+    by_role = {role: measured[arm] for role, arm in arms.items()}
+    if RADIOLOGISTS in measured:
+        descriptions[RADIOLOGISTS] = "against the ground truth"
+        by_role[RADIOLOGISTS] = measured[RADIOLOGISTS]
+    if len(by_role) < 2:
+        return pd.DataFrame(columns=list(COLUMNS))
+    rows = []
+    # The mean over pathologies is the last column of the measured values.
+    for k, task in [(-1, AVERAGE), *enumerate(scores.results.pathologies)]:
+        for role, text in descriptions.items():
+            interval = over_patients(by_role[role], k)
+            rows.append(_row(task, role, "mean", interval, text, keys.get(role, "")))
+        if {"chexseg", RADIOLOGISTS} <= by_role.keys():
+            gap = difference(by_role["chexseg"], by_role[RADIOLOGISTS], k).patients
+            rows.append(_row(task, "gap", "mean", gap, ""))
+        rows += _published(task, scores)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _row(
+    task: str, role: str, kind: str, interval: Interval, description: str, cells: str = ""
+) -> dict[str, Any]:
+    return {
+        "task": task,
+        "role": role,
+        "kind": kind,
+        "value": interval.mean,
+        "low": interval.low,
+        "high": interval.high,
+        "n": interval.n,
+        "description": description,
+        "cells": cells,
+    }
+
+
+def _published(task: str, scores: StudyScores) -> list[dict[str, Any]]:
+    """Return the published values of a task.
+
+    The paper prints no value of Figure 5. These are Table 1's; the radiologists' are derived from
+    its text. Its weak method has 20,000 images and no published IoU of single pathologies.
+    """
+    if task == AVERAGE and not scores.all_ten:
+        return []
+    table1 = published.table1(task, "cam", 0.9)
+    values = [
+        ("chexseg", "paper", table1, "Table 1, CAM, p = 0.9"),
+        ("full", "paper", published.table1(task, "cam", 1), "Table 1, p = 1"),
+    ]
+    if task == AVERAGE:
+        for source, prefix in (("paper", ""), ("poster", "poster ")):
+            weak, chexseg = (HEADLINES[prefix + role] for role in ("weak", "chexseg"))
+            values.append(("weak", source, weak, "IRNet, 20,000 images"))
+            closed = HEADLINES[f"{prefix}gap to radiologists closed"]
+            text = f"derived from the gap closed, {closed:g}%"
+            values.append(("radiologists", source, weak + (chexseg - weak) / (closed / 100), text))
+        values += [
+            ("chexseg", "poster", HEADLINES["poster chexseg"], "p = 0.9"),
+            ("full", "poster", HEADLINES["poster full"], "p = 1"),
+        ]
+    above = HEADLINES.get(f"chexseg over radiologists, {task}")
+    if above is not None and table1 is not None:
+        text = f"derived from CheXseg {above:g}% higher"
+        values.append(("radiologists", "paper", table1 / (1 + above / 100), text))
+    return [
+        _row(task, role, kind, Interval(value, np.nan, np.nan, 0), text)
+        for role, kind, value, text in values
+        if value is not None
+    ]

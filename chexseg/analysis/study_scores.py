@@ -1,0 +1,106 @@
+"""Score a study's cells once, for all of its tables, figures and claims."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from chexseg.analysis.arms import (
+    METHODS_OF,
+    Arm,
+    Variant,
+    by_selection,
+    group_cells,
+    group_variants,
+)
+from chexseg.analysis.published import AVERAGE
+from chexseg.analysis.results import StudyResults
+from chexseg.analysis.statistics.inference import Measured, measured
+from chexseg.analysis.statistics.scores import miou, pooled_iou
+from chexseg.pathologies import PATHOLOGIES
+
+#: The human benchmark, used in place of an arm.
+RADIOLOGISTS = "radiologists"
+
+
+@dataclass(frozen=True)
+class StudyScores:
+    """A study's results with the IoU of its cells, its arms and its variants.
+
+    iou_CK: pooled IoU; NaN for a pathology without an expert pixel in the test set. miou_C: the
+    mean over pathologies. left_out_C: the number of pathologies that a mean leaves out.
+    """
+
+    results: StudyResults
+    iou_CK: np.ndarray
+    miou_C: np.ndarray
+    left_out_C: np.ndarray
+    arms: tuple[Arm, ...]
+    variants: tuple[Variant, ...]
+    short_keys: tuple[str, ...]
+
+    @property
+    def values(self) -> dict[str, np.ndarray]:
+        """Return task -> values_C: the mIoU as "Avg. IoU", then each pathology's IoU."""
+        by_name = zip(self.results.pathologies, self.iou_CK.T, strict=True)
+        return {AVERAGE: self.miou_C, **dict(by_name)}
+
+    @property
+    def all_ten(self) -> bool:
+        """Return whether the study has the paper's ten pathologies: its means are comparable."""
+        return set(self.results.pathologies) == set(PATHOLOGIES)
+
+    @property
+    def has_mixtures(self) -> bool:
+        """Return whether a variant has several p; otherwise Table 1 repeats the table of arms."""
+        return any(len({arm.p for arm in variant.arms}) > 1 for variant in self.variants)
+
+    @property
+    def without_expert(self) -> list[str]:
+        """Return the pathologies without an expert pixel in the test set, if a cell is scored."""
+        if not self.arms:
+            return []
+        drawn_K = self.results.counts_CIK3[0, :, :, 2].sum(axis=0)
+        return [n for n, drawn in zip(self.results.pathologies, drawn_K, strict=True) if not drawn]
+
+    def cell_keys(self, indices: Iterable[int]) -> str:
+        """Return the first 12 characters of the cells' keys, joined by spaces."""
+        return " ".join(self.short_keys[index] for index in indices)
+
+    def of(self, method: str, weak: str | None = None) -> list[Arm]:
+        """Return the arms of a method, optionally with one kind of weak labels."""
+        return [arm for arm in self.arms if arm.method == method and weak in (None, arm.weak)]
+
+    def role(self, name: str) -> Arm | None:
+        """Return the arm in a role of the paper: the best of its method on the selection images."""
+        return by_selection(self.of(METHODS_OF[name]))
+
+    def measure(self, arms: Iterable[Arm | str]) -> dict[Arm | str, Measured]:
+        """Return arm -> `inference.measured`; `RADIOLOGISTS` must have counts."""
+        readers_IK3 = self.results.radiologists_IK3
+        return {
+            arm: measured(self.results.counts_CIK3[list(arm.indices)], self.image_ids, arm.trials)
+            if isinstance(arm, Arm)
+            else measured(np.asarray(readers_IK3)[None], self.image_ids, None)
+            for arm in dict.fromkeys(arms)
+        }
+
+    @property
+    def image_ids(self) -> tuple[str, ...]:
+        """Return the ids of the test images."""
+        return self.results.image_ids
+
+
+def score(results: StudyResults) -> StudyScores:
+    """Return the scores of a study's finished cells."""
+    iou_CK = (
+        pooled_iou(results.counts_CIK3, require_expert=True)
+        if len(results.cells)
+        else np.empty((0, len(results.pathologies)))
+    )
+    miou_C, left_out_C = miou(iou_CK)
+    arms = group_cells(results.cells)
+    keys = tuple(key[:12] for key in results.cells["cell"])
+    return StudyScores(results, iou_CK, miou_C, left_out_C, arms, group_variants(arms), keys)

@@ -1,0 +1,81 @@
+"""Compute the tables that list a study's records: cells, missing cells, stages and runs."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from chexseg.analysis.results import StudyResults
+from chexseg.analysis.study_scores import StudyScores
+from chexseg.analysis.tables.value_table import NO_EXPERT
+from chexseg.stages.registry import STAGES
+
+#: Columns of `runs`.
+RUN_COLUMNS = (
+    "stage", "key", "label", "state", "seconds", "host", "data", "inputs", "settings",
+)  # fmt: skip
+
+
+def cells(scores: StudyScores) -> pd.DataFrame:
+    """Return one row per cell: settings, mIoU, selection mIoU, the IoU of each pathology, key."""
+    table = scores.results.cells.reset_index(drop=True)
+    settings = [
+        name
+        for name in ("name", "method", "weak", "p", "trial", "init", "weak_images", "fraction")
+        if name not in ("weak_images", "fraction") or table[name].notna().any()
+    ]
+    columns = {"mIoU": scores.miou_C, "selection mIoU": pd.to_numeric(table["selection_miou"])}
+    columns |= {"left out": scores.left_out_C} if scores.left_out_C.any() else {}
+    columns |= dict(zip(scores.results.pathologies, scores.iou_CK.T, strict=True))
+    return table[settings].assign(**columns, key=table["cell"])
+
+
+def missing(scores: StudyScores) -> pd.DataFrame:
+    """Return name, state and reason of missing cells, then pathologies, then radiologists."""
+    results, columns = scores.results, ["name", "state", "reason"]
+    rows = results.missing[columns].to_numpy().tolist()
+    rows += [(name, "undefined", NO_EXPERT) for name in scores.without_expert]
+    if results.radiologists_note:
+        state = "left out" if results.radiologists_IK3 is None else "incomplete"
+        rows.append(("radiologists", state, results.radiologists_note))
+    return pd.DataFrame(rows, columns=columns)
+
+
+def stages(results: StudyResults) -> pd.DataFrame:
+    """Return one row per stage, in the order of the data flow: runs, seconds and hosts."""
+    finished = results.stages.assign(seconds=pd.to_numeric(results.stages["seconds"]))
+    hosts = finished.groupby("stage")["host"].agg(lambda names: ", ".join(sorted(set(names))))
+    table = (
+        finished.groupby("stage")["seconds"]
+        .agg(["size", "sum", "median", "max"])
+        .set_axis(["runs", "total s", "median s", "longest s"], axis=1)
+        .assign(hosts=hosts)
+    )
+    order = [name for name in STAGES if name in table.index]
+    order += [name for name in table.index if name not in STAGES]
+    return table.loc[order].reset_index()
+
+
+def runs(results: StudyResults) -> pd.DataFrame:
+    """Return one row per run of the plan, finished or not, with `RUN_COLUMNS`.
+
+    inputs: keys separated by spaces. settings: JSON.
+    """
+    finished = results.stages.set_index("key").to_dict("index")
+    names = dict(zip(results.cells["cell"], results.cells["name"], strict=True))
+    planned = {run.key: run for run in results.graph.itertuples()}
+    table = []
+    for key in dict.fromkeys([*planned, *finished]):
+        run, record = planned.get(key), finished.get(key, {})
+        stage = run.stage if run else record["stage"]
+        label = run.label if run else f"{stage}: {names[key]}" if key in names else stage
+        table.append(
+            {
+                "stage": stage,
+                "key": key,
+                "label": label,
+                "state": run.state if run else "cached",
+                "inputs": " ".join(run.inputs) if run else "",
+                **{name: record.get(name) for name in ("seconds", "host", "data", "settings")},
+            }
+        )
+    return pd.DataFrame(table, columns=list(RUN_COLUMNS))

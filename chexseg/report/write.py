@@ -1,0 +1,88 @@
+"""Write a report: a self-contained index.html, and the same tables and figures as files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import plotly.graph_objects as go
+
+from chexseg.analysis.study_analysis import StudyAnalysis
+from chexseg.analysis.tables.text import to_csv, to_latex, to_markdown
+from chexseg.report import file_manifest
+from chexseg.report.figures import study_figures
+from chexseg.report.page import environment, film_grids, image_section
+from chexseg.report.page.study_view import study_view
+
+
+@dataclass(frozen=True)
+class WrittenReport:
+    """The files of a report. notes: what was left out, and why."""
+
+    page: Path
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def write(analyses: Sequence[StudyAnalysis], out: Path, images: bool = True) -> WrittenReport:
+    """Write index.html, tables/ and figures/ into `out`.
+
+    All tables are written as CSV, the paper's two also as Markdown and LaTeX. images: write figures
+    as PNG and SVG, if kaleido is installed. Unmodified files of an earlier report that this one
+    doesn't contain are deleted.
+    """
+    texts: dict[Path, str] = {}
+    pictures: dict[Path, bytes] = {}
+    drawn: dict[Path, go.Figure] = {}
+    views = []
+    for study, analysis in named(analyses).items():
+        tables, figures = out / "tables", out / "figures"
+        texts |= {
+            tables / f"{study}-{name}.csv": to_csv(rows) for name, rows in analysis.tables.items()
+        }
+        for name, table in analysis.paper_tables.items():
+            texts[tables / f"{study}-{name}.md"] = to_markdown(table)
+            texts[tables / f"{study}-{name}.tex"] = to_latex(table)
+        for name, figure in study_figures.draw(analysis).items():
+            drawn |= {figures / f"{study}-{name}.{kind}": figure for kind in ("png", "svg")}
+        test_images = image_section.test_images(analysis.scores)
+        if test_images["together"] is not None:
+            sheet = film_grids.sheet_png(test_images["together"], test_images["drawn"])
+            pictures[figures / f"{study}-overlays.png"] = sheet
+        on_page = study_figures.draw(analysis, legend=False)
+        views.append(study_view(study, analysis, on_page, test_images))
+    for folder in ("tables", "figures"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
+    for path, picture in pictures.items():
+        path.write_bytes(picture)
+    failure = study_figures.write_images(drawn) if images and drawn else None
+    notes = (failure,) if failure else ()
+    title = ", ".join(analysis.results.title for analysis in analyses)
+    page = out / "index.html"
+    page.write_text(
+        environment.render("report.html", title=title, studies=views, notes=notes), encoding="utf-8"
+    )
+    files = (*texts, *pictures, *(drawn if images and not failure else ()))
+    file_manifest.replace(out, files)
+    return WrittenReport(page, files, notes)
+
+
+def slug(name: str) -> str:
+    """Return a name with only lower-case letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "study"
+
+
+def named(analyses: Sequence[StudyAnalysis]) -> dict[str, StudyAnalysis]:
+    """Return the studies by the name of their files and anchors; repeated names get a number."""
+    studies: dict[str, StudyAnalysis] = {}
+    for analysis in analyses:
+        name, number = slug(analysis.results.name), 1
+        while name in studies:
+            number += 1
+            name = f"{slug(analysis.results.name)}-{number}"
+        studies[name] = analysis
+    return studies
