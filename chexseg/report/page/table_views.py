@@ -24,24 +24,23 @@ def plain(frame: pd.DataFrame) -> dict[str, Any]:
     opens its run, a column "cells" opens the runs of its cells, and "mIoU" its row's key.
     """
     names = [name for name in frame.columns if not name.endswith((" low", " high"))]
-    numeric = {name: pd.api.types.is_numeric_dtype(frame[name]) for name in names}
-    rows = []
+    heads = [(name.replace("_", " "), pd.api.types.is_numeric_dtype(frame[name])) for name in names]
+    rows: list[list[tuple[str, str, float | None, str]]] = []
     for row in frame.to_dict("records"):
-        cells = []
-        for name in names:
-            shown, number = plain_text(row, name), row[name] if numeric[name] else None
-            keys = short_keys(row.get({"mIoU": "key"}.get(name, name), ""))
-            if name == "key":
-                cells.append((keys, "key", None, keys))
-            elif name == "cells":
+        rows.append([])
+        for name, (_, numeric) in zip(names, heads, strict=True):
+            keys = short_keys(row.get("key" if name == "mIoU" else name, ""))
+            if name in ("key", "cells"):
                 count = len(keys.split())
-                cells.append((f"{count} cell{'' if count == 1 else 's'}", "key", None, keys))
+                counted = f"{count} cell{'' if count == 1 else 's'}"
+                rows[-1].append((keys if name == "key" else counted, "key", None, keys))
             else:
-                kind = "number" if numeric[name] else ""
-                number = None if pd.isna(number) else number
-                cells.append((shown, kind, number, keys if name == "mIoU" else ""))
-        rows.append(cells)
-    return {"heads": [(name.replace("_", " "), numeric[name]) for name in names], "rows": rows}
+                number = row[name] if numeric and not pd.isna(row[name]) else None
+                opened = keys if name == "mIoU" else ""
+                rows[-1].append(
+                    (plain_text(row, name), "number" if numeric else "", number, opened)
+                )
+    return {"heads": heads, "rows": rows}
 
 
 def short_keys(keys: object) -> str:
@@ -59,6 +58,9 @@ def grid(
 
     small: text beside a head. most: the number of rows that are kept.
     """
+    of_p = table.column == "p"
+    weak_and_full = dict.fromkeys(table.heads, "\u00a0") | {"p=0": "weak", "p=1": "full"}
+    small = weak_and_full if of_p else small or {}
     rows = [
         ([key_text(name, value) for name, value in keys.items()], cells)
         for keys, cells in itertools.islice(table.rows(), most)
@@ -66,33 +68,25 @@ def grid(
     shown = []
     for head, equal in itertools.groupby(rows, key=lambda row: row[0][0]):
         group = list(equal)
+        shared = {name for _, cells in group for name in cells if _is_shared(cells[name])}
         for position, (keys, cells) in enumerate(group):
             values = []
             for name, value in cells.items():
-                if value["reason"] != SHARED:
-                    sharing = [other[name] for _, other in group]
-                    if all(other["reason"] != SHARED for other in sharing):
-                        sharing = [value]
-                    best = any(other["best"] for other in sharing)
-                    keys_of = short_keys(value["cells"])
-                    values.append(
-                        value
-                        | {"series": name, "rows": len(sharing), "best": best, "runs": keys_of}
-                    )
-            shown.append(
-                {
-                    "head": "" if position else head,
-                    "small": (small or {}).get(head, ""),
-                    "rows": len(group),
-                    "average": head in AVERAGES,
-                    "texts": keys[1:],
-                    "cells": values,
-                }
-            )
-    return {
-        "keys": table.keys,
-        "of_p": table.column == "p",
-        "heads": [(head, (small or {}).get(head, "")) for head in table.heads],
-        "rows": shown,
-        "gaps": table.gaps(),
-    }
+                sharing = [other[name] for _, other in group] if name in shared else [value]
+                best = any(other["best"] for other in sharing)
+                runs = short_keys(value["cells"])
+                more = {"series": name, "rows": len(sharing), "best": best, "runs": runs}
+                values += [] if _is_shared(value) else [value | more]
+            row = {
+                "head": "" if position else head,
+                "rows": len(group),
+                "average": head in AVERAGES,
+            }
+            shown.append(row | {"small": small.get(head, ""), "texts": keys[1:], "cells": values})
+    heads = [(head, small.get(head, "")) for head in table.heads]
+    gaps = table.gaps()
+    return {"keys": table.keys, "of_p": of_p, "heads": heads, "rows": shown, "gaps": gaps}
+
+
+def _is_shared(value: Mapping[str, Any]) -> bool:
+    return bool(value["reason"] == SHARED)
