@@ -1,4 +1,4 @@
-"""Test Figure 2's rows and drawing, and the choice, layers and colours of overlays."""
+"""Test the choice, layers and colours of overlays."""
 
 from __future__ import annotations
 
@@ -6,106 +6,19 @@ import dataclasses
 import io
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
-from chexseg.analysis.points.figure2 import figure2_panels, figure2_points
-from chexseg.analysis.published import AVERAGE
-from chexseg.analysis.results import StudyResults
-from chexseg.analysis.tables.study_tables import table1_rows
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.report import palette
-from chexseg.report.figures import figure2
 from chexseg.report.page import overlays
 
 
-def rows_of(study: StudyResults, task: str = AVERAGE) -> pd.DataFrame:
-    rows = figure2_points(study)
-    return rows[rows["task"] == task].reset_index(drop=True)
-
-
-def test_rows_hold_means_trials_and_the_paper(study):
-    rows = rows_of(study)
-    means = rows[rows["kind"] == "mean"]
-    assert means.groupby("method")["p"].apply(list).to_dict() == {
-        "cam": [0, 0.5, 0.9],
-        "irnet": [0, 0.5, 0.9],
-        "full": [1],
-    }
-    table = table1_rows(study)
-    assert (
-        means[means["method"] == "cam"]["value"].tolist()
-        == table.loc[0, ["p=0", "p=0.5", "p=0.9"]].tolist()
-    )
-    assert (rows["kind"] == "trial").sum() == (study.cells["method"] != "student").sum()
-    assert rows[(rows["kind"] == "paper") & (rows["p"] == 0.9)]["value"].tolist() == [0.299, 0.294]
-    assert rows[rows["kind"] == "poster"].set_index("p")["value"].to_dict() == {
-        0: 0.156,
-        0.9: 0.27,
-        1: 0.246,
-    }
-    assert not (rows_of(study, "Edema")["kind"] == "poster").any(), "the poster has averages alone"
-
-
-def test_undefined_pathology_has_no_points_of_ours(build):
-    study = build(absent=("Edema",), images=8, students=False)
-    assert set(rows_of(study, "Edema")["kind"]) == {"paper"}
-    assert figure2.figure2(rows_of(study, "Edema")).data
-
-
-def test_panels_are_the_papers_or_the_studys_first_three(study):
-    assert figure2_panels(study) == (None, "Pleural Effusion", "Consolidation", "Edema")
-    some = dataclasses.replace(
-        study, pathologies=("Airspace Opacity", "Consolidation", "Support Devices")
-    )
-    assert figure2_panels(some) == (
-        None,
-        "Airspace Opacity",
-        "Consolidation",
-        "Support Devices",
-    )
-
-
-def test_drawing_keeps_the_values_and_can_switch_groups(study):
-    rows = rows_of(study)
-    figure = figure2.figure2(rows)
-    assert {trace.legendgroup for trace in figure.data} == {
-        "cam",
-        "irnet",
-        "full",
-        "trials",
-        "paper",
-    }, "no CAM++ here"
-    named = [trace.name for trace in figure.data if trace.showlegend]
-    assert sorted(named) == ["CAM", "IRNet", "full (p = 1)", "paper", "poster", "single trials"]
-    line = next(trace for trace in figure.data if trace.legendgroup == "cam")
-    wanted = rows[(rows["kind"] == "mean") & rows["method"].isin(["cam", "full"])]["value"]
-    assert list(line.y) == wanted.tolist()
-    assert line.line.color == palette.COLOURS["cam"]
-
-
-def test_a_third_kind_of_weak_labels_is_drawn(study):
+def test_a_third_kind_of_weak_labels_has_a_column(study):
     chosen = (study.cells["weak"] == "irnet").to_numpy()
     changed = dataclasses.replace(
         study, cells=study.cells.assign(weak=study.cells["weak"].where(~chosen, "cam++"))
     )
-    rows = rows_of(changed)
-    assert set(rows[rows["kind"] == "paper"]["method"]) == {"cam"}
-    assert rows[(rows["kind"] == "mean") & (rows["method"] == "cam++")]["p"].tolist() == [
-        0,
-        0.5,
-        0.9,
-    ]
-    drawn = figure2.figure2(rows)
-    assert {trace.legendgroup for trace in drawn.data} == {
-        "cam",
-        "cam++",
-        "full",
-        "trials",
-        "paper",
-    }
-    assert {trace.meta for trace in drawn.data} == {"cam", "cam-plus-plus", "full"}
     columns = overlays.columns(changed)
     assert [panel.title for panel in columns] == [
         "Weak, CAM",
@@ -116,11 +29,6 @@ def test_a_third_kind_of_weak_labels_is_drawn(study):
     ]
     assert columns[1].index is not None and columns[2].index is None
     assert "--columns:7" in overlays.grid_html(changed)[0]
-
-
-def test_tick_labels_leave_out_what_would_collide():
-    labels = figure2._tick_labels([0, 0.2, 0.4, 0.6, 0.8, 0.85, 0.9, 1])
-    assert labels == ["0<br>weak", "0.2", "0.4", "0.6", "0.8", "", "0.9", "1<br>full"]
 
 
 def test_every_pathology_has_its_own_colour():

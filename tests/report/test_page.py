@@ -81,12 +81,9 @@ def test_files_stand_beside_the_page(written):
         "demo-table1.csv",
         "demo-table1.md",
         "demo-cells.csv",
-        "demo-figure2-d.html",
         "demo-overlays.png",
     } <= names
     assert all(path.stat().st_size for path in written.files)
-    figure = next(path for path in written.files if path.name == "demo-figure2-a.html").read_text()
-    assert references(figure).loaded == ["plotly.min.js"]
 
 
 def test_write_returns_the_page_which_says_what_could_not_be_drawn(study, tmp_path, monkeypatch):

@@ -19,7 +19,6 @@ from chexseg.report.figures.figure2 import figure2
 from chexseg.report.figures.figure3 import figure3
 from chexseg.report.figures.figure4 import figure4
 from chexseg.report.figures.figure5 import figure5
-from chexseg.report.palette import CONFIG
 
 
 def paper_figures(results: StudyResults) -> dict[str, go.Figure]:
@@ -54,22 +53,14 @@ def paper_figures(results: StudyResults) -> dict[str, go.Figure]:
 WIDTH = 640
 
 
-def write_html(figure: go.Figure, path: Path) -> None:
-    """Write a figure on white. plotly.js is written once beside it, so no network is needed."""
-    _on_white(figure).write_html(path, include_plotlyjs="directory", config=CONFIG)
-
-
-def _on_white(figure: go.Figure) -> go.Figure:
-    return go.Figure(figure).update_layout(paper_bgcolor="white", plot_bgcolor="white")
-
-
 def write_images(figures: Mapping[Path, go.Figure]) -> str | None:
     """Write figures to paths that end in .png or .svg. Return a note if that failed, or None."""
     try:
         import kaleido  # noqa: F401 - the extra "images"
     except ImportError:
         return "no .png and .svg figures: kaleido isn't installed (extra: images)"
-    drawn = [_on_white(figure) for figure in figures.values()]
+    white = {"paper_bgcolor": "white", "plot_bgcolor": "white"}
+    drawn = [go.Figure(figure).update_layout(white) for figure in figures.values()]
     # When plotly writes several images, it ignores the sizes in their layouts.
     heights = [figure.layout.height for figure in drawn]
     try:

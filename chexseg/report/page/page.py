@@ -51,7 +51,7 @@ class WrittenReport:
 
 
 def publish(results_list: Sequence[StudyResults], out: Path, images: bool = True) -> WrittenReport:
-    """Write index.html, tables/ (csv, md, tex, html) and figures/ (html, png, svg) into `out`.
+    """Write index.html, tables/ (csv, md, tex, html) and figures/ (png, svg) into `out`.
 
     images: write png and svg, if kaleido is installed. Unmodified files of an earlier report that
     this one doesn't contain are deleted.
@@ -69,8 +69,6 @@ def publish(results_list: Sequence[StudyResults], out: Path, images: bool = True
                 files[-1].write_text(text_of(rows), encoding="utf-8")
         for name, figure in all_figures(results).items():
             stem = out / "figures" / f"{study}-{name}"
-            study_figures.write_html(figure, stem.with_suffix(".html"))
-            files.append(stem.with_suffix(".html"))
             drawn |= {stem.with_suffix(suffix): figure for suffix in (".png", ".svg")}
         sheet = overlays.sheet_png(results)
         if sheet is not None:
@@ -81,7 +79,6 @@ def publish(results_list: Sequence[StudyResults], out: Path, images: bool = True
         failure = study_figures.write_images(drawn)
         notes += [failure] if failure else []
         files += [] if failure else list(drawn)
-    files += [out / "figures" / "plotly.min.js"] if drawn else []
     page = out / "index.html"
     page.write_text(render(results_list, notes), encoding="utf-8")
     file_manifest.replace(out, files)
