@@ -1,4 +1,4 @@
-"""The colours, symbols and font of all figures, tables and overlays of a report."""
+"""The colours and symbols of all figures, tables and overlays of a report."""
 
 from __future__ import annotations
 
@@ -44,9 +44,7 @@ PATHOLOGY_COLOURS: dict[str, str] = {
 }
 DASHED: frozenset[str] = frozenset({"Lung Lesion", "Pneumothorax", "Support Devices"})
 
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-
-#: Settings of plotly.js, on the page and in files: only the buttons that a reader needs.
+#: Settings of plotly.js on the page: only the buttons that a reader needs.
 CONFIG = {
     "responsive": True,
     "displaylogo": False,
