@@ -14,7 +14,7 @@ import pytest
 from chexseg.analysis.points.figure3 import panels as figure3_panels
 from chexseg.analysis.published import AVERAGE
 from chexseg.analysis.study_analysis import analyse
-from chexseg.report import palette
+from chexseg.drawing import palette
 from chexseg.report.figures import figure2, figure3, figure4, figure5, study_figures
 from chexseg.report.figures.parts import dodge
 from chexseg.report.figures.theme import TEMPLATE

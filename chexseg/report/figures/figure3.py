@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from chexseg.drawing.palette import COLOURS, SYMBOLS
 from chexseg.report.figures.parts import KINDS, categories, dodge, hover_texts, iou_axis, traces
 from chexseg.report.figures.theme import themed
-from chexseg.report.palette import COLOURS, SYMBOLS
 
 #: Horizontal distance between students of one fraction that differ in other settings.
 LANE = 0.16

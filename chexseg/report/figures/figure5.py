@@ -7,9 +7,9 @@ import plotly.graph_objects as go
 
 from chexseg.analysis.points.figure5 import NAMES
 from chexseg.analysis.published import METHODS
+from chexseg.drawing.palette import SYMBOLS
 from chexseg.report.figures.parts import categories, dodge, hover_texts, traces
 from chexseg.report.figures.theme import themed
-from chexseg.report.palette import SYMBOLS
 
 #: Height of a task, pixels.
 ROW = 44

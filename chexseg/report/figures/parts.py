@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from chexseg.analysis.published import css_name
-from chexseg.report.palette import COLOURS, SYMBOLS
+from chexseg.drawing.palette import COLOURS, SYMBOLS
 
 _PUBLISHED = {"name": "paper", "legendgroup": "paper", "legendrank": 1002, "opacity": 0.5}
 _PUBLISHED |= {"marker_size": 7, "marker_line_width": 1.2, "line_width": 1, "line_dash": "dot"}

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from chexseg.drawing.palette import GREY
 from chexseg.progress import duration
 from chexseg.report.figures.parts import traces
 from chexseg.report.figures.theme import themed
-from chexseg.report.palette import GREY
 
 #: State -> (method whose colour it has, symbol, legend text). Symbols distinguish the states
 #: without colour.

@@ -43,10 +43,3 @@ PATHOLOGY_COLOURS: dict[str, str] = {
     "Support Devices": "#FFD9A0",
 }
 DASHED: frozenset[str] = frozenset({"Lung Lesion", "Pneumothorax", "Support Devices"})
-
-#: Settings of plotly.js on the page: only the buttons that a reader needs.
-CONFIG = {
-    "responsive": True,
-    "displaylogo": False,
-    "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
-}
