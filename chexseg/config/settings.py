@@ -100,7 +100,8 @@ class Labels(Section):
     #: Probability of sampling an image with expert masks: 1 is full supervision, 0 is weak.
     p: float = Field(default=1.0, ge=0, le=1)
     #: How p decides a sample. exact: with probability p. official: the rule of the authors' code,
-    #: which rounds p down to a tenth and, by floating point, 0.3, 0.6 and 0.7 to 0.2, 0.5 and 0.6.
+    #: which rounds p down to a tenth. By floating point it turns 0.3, 0.6 and 0.7 into 0.2, 0.5
+    #: and 0.6.
     mixing: Literal["exact", "official"] = "exact"
     #: Number of weakly labelled images in a cell. Paper: 100.
     weak_images: int = Field(default=100, ge=1)
