@@ -1,6 +1,6 @@
 """Count violations of the rules for ``chexseg/``; run as ``python -m tests.house``.
 
-docs/explanation/design-decisions.md lists the rules.
+CONTRIBUTING.md lists the rules.
 """
 
 from __future__ import annotations
