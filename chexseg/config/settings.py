@@ -97,7 +97,8 @@ class ExpertSplit(Section):
 class Labels(Section):
     #: Weak label kind: thresholded Grad-CAM, thresholded Grad-CAM++, or IRNet on Grad-CAM.
     weak: Literal["cam", "cam++", "irnet"] = "cam"
-    #: Probability of sampling an image with expert masks: 1 is full supervision, 0 is weak.
+    #: Probability of sampling an image with expert masks.
+    #: 1: full supervision; 0: weak supervision.
     p: float = Field(default=1.0, ge=0, le=1)
     #: How p decides a sample. exact: with probability p. official: the rule of the authors' code,
     #: which rounds p down to a tenth. By floating point it turns 0.3, 0.6 and 0.7 into 0.2, 0.5
