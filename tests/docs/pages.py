@@ -4,7 +4,7 @@
 - `yaml` is a study file, whose first line is a comment with its name.
 - `python` with a path in its first line is a file to write; other Python is executed.
 - `diff` with file names is a change of this repository. Without file names it is a mistake in the
-  study file before it, and the next block is the resulting message.
+  study file before it, and the next block is the message: test_write_a_study.py checks these.
 - `sh` is commands. Output may follow; a message of chexseg means exit code 2.
 - `json` is parsed.
 
@@ -97,10 +97,9 @@ def commands(text: str) -> Iterator[list[str]]:
         if not match:
             continue
         words = shlex.split(match[1], comments=True)
-        while words:
-            end = words.index("--") if "--" in words else len(words)
-            yield words[:end]
-            words = words[end + 1 :]
+        yield words
+        if "--" in words:
+            yield words[words.index("--") + 1 :]
 
 
 def mistake(study: Path, diff: str) -> str:
@@ -140,7 +139,6 @@ class Reader:
     def read(self, page: str) -> None:
         """Do what each block says that has no mark. Raises `AssertionError`."""
         todo = [block for block in blocks(page) if not block.needs]
-        study = None
         for number, block in enumerate(todo):
             following = todo[number + 1] if number + 1 < len(todo) else None
             output = following.text if following and following.language == "text" else ""
@@ -148,14 +146,8 @@ class Reader:
                 path = self.directory / block.path
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(block.text)
-                study = path if block.language == "yaml" else study
             elif block.language == "diff" and block.text.startswith("--- "):
-                self.run("git apply --unidiff-zero -", block, "", stdin=block.text)
-            elif block.language == "diff" and study:
-                text = study.read_text()
-                study.write_text(mistake(study, block.text))
-                self.run(f"chexseg study plan {study.name} --data phantom", block, output)
-                study.write_text(text)
+                self.run("git apply -", block, "", stdin=block.text)
             elif block.language == "python":
                 self.run("python -", block, output, stdin=block.text)
             elif block.language in ("sh", "bash", "console"):
@@ -185,4 +177,3 @@ def comparable(line: str) -> str:
 
 def _link_if_large(source: str, target: str) -> None:
     (os.link if os.path.getsize(source) > 2**20 else shutil.copy2)(source, target)
-

@@ -14,17 +14,20 @@ from tests.docs import pages
 from tests.docs.pages import Reader
 
 TUTORIAL = "docs/tutorials/first-study.md"
+#: Page -> the page that a reader has followed before, besides the tutorial.
+AFTER = {"docs/how-to/add-a-weak-label.md": "docs/how-to/add-a-stage.md"}
 #: Pages whose commands another test runs, with other data and another Ray.
 ELSEWHERE = {"docs/how-to/run-on-a-cluster.md": "tests/cluster/test_one_machine.py"}
 ALL = [block for page in pages.pages() for block in pages.blocks(page)]
 RUN = ("sh", "bash", "console", "python", "diff")
 DATA = {"train": "a", "valid": "b", "test": "c"}
+IMPORTED = {("imagenet", "resnet18"): "0" * 64}
 
 
 def to_run() -> list[str]:
-    """Return the pages with blocks to run, without the tutorial that the others start from."""
+    """Return the pages with blocks to run, without those that are run before another."""
     names = dict.fromkeys(block.page for block in ALL if block.language in RUN and not block.needs)
-    return [name for name in names if name != TUTORIAL and name not in ELSEWHERE]
+    return [name for name in names if name not in {TUTORIAL, *AFTER.values(), *ELSEWHERE}]
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +47,10 @@ def test_the_tutorial_runs(finished_tutorial):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", to_run())
 def test_a_page_runs_where_the_tutorial_ends(page, finished_tutorial, tmp_path):
-    Reader(tmp_path / "reader", finished_tutorial).read(page)
+    reader = Reader(tmp_path / "reader", finished_tutorial)
+    if page in AFTER:
+        reader.read(AFTER[page])
+    reader.read(page)
 
 
 def test_pages_that_are_run_elsewhere_are_named_there():
@@ -71,14 +77,17 @@ def test_no_mark_is_without_a_block():
         assert text.count("```") == 2 * len(pages.blocks(page)), page
 
 
-@pytest.mark.parametrize("page", sorted({block.page for block in ALL if block.language == "yaml"}))
+@pytest.mark.parametrize(
+    "page",  # the pages in AFTER change the code first
+    sorted({block.page for block in ALL if block.language == "yaml"} - AFTER.keys()),
+)
 def test_studies_of_a_page_plan(page, tmp_path):
     for block in pages.blocks(page):
         if block.language == "yaml" and not block.needs:
             path = tmp_path / block.path
             path.write_text(block.text)
             study = study_file.load(path)
-            assert study.search or planner.plan(study, DATA).cells, block.name
+            assert study.search or planner.plan(study, DATA, IMPORTED).cells, block.name
 
 
 @pytest.mark.parametrize(
