@@ -16,7 +16,7 @@ from tests.docs.pages import Reader
 TUTORIAL = "docs/tutorials/first-study.md"
 #: Page -> the page that a reader has followed before, besides the tutorial.
 AFTER = {"docs/how-to/add-a-weak-label.md": "docs/how-to/add-a-stage.md"}
-#: Pages whose commands another test runs, with other data and another Ray.
+#: Pages of which another test runs the one block without a mark, with other data.
 ELSEWHERE = {"docs/how-to/run-on-a-cluster.md": "tests/cluster/test_one_machine.py"}
 ALL = [block for page in pages.pages() for block in pages.blocks(page)]
 RUN = ("sh", "bash", "console", "python", "diff")
@@ -56,6 +56,7 @@ def test_a_page_runs_where_the_tutorial_ends(page, finished_tutorial, tmp_path):
 def test_pages_that_are_run_elsewhere_are_named_there():
     for page, test in ELSEWHERE.items():
         assert (pages.ROOT / page).name in (pages.ROOT / test).read_text()
+        assert sum(b.page == page and b.language in RUN and not b.needs for b in ALL) == 1
 
 
 @pytest.mark.parametrize("block", ALL, ids=lambda block: block.name)
