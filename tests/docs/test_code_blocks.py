@@ -38,12 +38,11 @@ def finished_tutorial(tmp_path_factory) -> Path:
     return directory
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_the_tutorial_runs(finished_tutorial):
     assert (finished_tutorial / "report" / "index.html").is_file()
 
 
-@pytest.mark.heavy
 @pytest.mark.slow
 @pytest.mark.parametrize("page", to_run())
 def test_a_page_runs_where_the_tutorial_ends(page, finished_tutorial, tmp_path):
