@@ -1,4 +1,5 @@
 # make demo       the main job on synthetic radiographs, in .venv
+# make setup      all that development needs, in .venv
 # make test-fast  unit tests: no Ray, no server, no browser
 # make test       linters and all but the slow tests; as root it installs Chromium, which some need
 # make test-all   everything: also Ray clusters, killed drivers, S3 from end to end
@@ -10,10 +11,12 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test-fast test test-all coverage lint lock chromium clean
+.PHONY: demo setup test-fast test test-all coverage lint lock chromium clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/chexseg demo --out demo
+
+setup: $(VENV)/installed-test
 
 # Two processes: half of the tests' time is spent waiting for Ray.
 PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile
