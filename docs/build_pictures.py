@@ -83,7 +83,7 @@ ROWS: dict[str, list[list[str]]] = {
     "Start": [["cli"], ["launch"]],
     "Read results": [["predict"], ["report"], ["evaluation"], ["analysis"]],
     "Plan and run": [["resolve"], ["search"], ["run"], ["plan"], ["config"]],
-    "Compute": [["stages"], ["phantom", "saliency"], ["models", "data"]],
+    "Compute": [["stages"], ["phantom", "saliency", "drawing"], ["models", "data"]],
     "Basis": [["store"], ["progress", "pathologies"], ["seeds", "code_version"], ["errors"]],
 }
 WIDTH, LABEL, GAP, TALL, SHORT = 1000, 120, 10, 96, 88

@@ -1,1 +1,1 @@
-"""IoU, intervals, tests and the arms of a study."""
+"""IoU, intervals and tests."""
