@@ -67,7 +67,7 @@ def publish(results_list: Sequence[StudyResults], out: Path, images: bool = True
             for suffix, text_of in writers.items():
                 files.append(out / "tables" / f"{study}-{name}{suffix}")
                 files[-1].write_text(text_of(rows), encoding="utf-8")
-        for name, figure in all_figures(results).items():
+        for name, figure in (all_figures(results) if images else {}).items():
             stem = out / "figures" / f"{study}-{name}"
             drawn |= {stem.with_suffix(suffix): figure for suffix in (".png", ".svg")}
         sheet = overlays.sheet_png(results)
@@ -75,7 +75,7 @@ def publish(results_list: Sequence[StudyResults], out: Path, images: bool = True
             files.append(out / "figures" / f"{study}-overlays.png")
             files[-1].write_bytes(sheet)
     notes = []
-    if images and drawn:
+    if drawn:
         failure = study_figures.write_images(drawn)
         notes += [failure] if failure else []
         files += [] if failure else list(drawn)
