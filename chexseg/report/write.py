@@ -45,7 +45,7 @@ def write(analyses: Sequence[StudyAnalysis], out: Path, images: bool = True) -> 
         for name, table in analysis.paper_tables.items():
             texts[tables / f"{study}-{name}.md"] = to_markdown(table)
             texts[tables / f"{study}-{name}.tex"] = to_latex(table)
-        for name, figure in study_figures.draw(analysis).items():
+        for name, figure in study_figures.draw(analysis).items() if images else ():
             drawn |= {figures / f"{study}-{name}.{kind}": figure for kind in ("png", "svg")}
         test_images = image_section.test_images(analysis.scores)
         if test_images["together"] is not None:
@@ -59,14 +59,14 @@ def write(analyses: Sequence[StudyAnalysis], out: Path, images: bool = True) -> 
         path.write_text(text, encoding="utf-8")
     for path, picture in pictures.items():
         path.write_bytes(picture)
-    failure = study_figures.write_images(drawn) if images and drawn else None
+    failure = study_figures.write_images(drawn) if drawn else None
     notes = (failure,) if failure else ()
     title = ", ".join(analysis.results.title for analysis in analyses)
     page = out / "index.html"
     page.write_text(
         environment.render("report.html", title=title, studies=views, notes=notes), encoding="utf-8"
     )
-    files = (*texts, *pictures, *(drawn if images and not failure else ()))
+    files = (*texts, *pictures, *(() if failure else drawn))
     file_manifest.replace(out, files)
     return WrittenReport(page, files, notes)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -14,7 +16,7 @@ from chexseg.report.figures.theme import themed
 LANE = 0.16
 STUDENT_SYMBOLS = (SYMBOLS["student"], "triangle-up", "square", "cross", "pentagon")
 #: Kind -> settings of a teacher's line.
-TEACHERS: dict[str, dict[str, object]] = {
+TEACHERS: dict[str, dict[str, Any]] = {
     "mean": {"legendgroup": "teacher", "legendrank": 1001, "line_dash": "dash"},
     "paper": KINDS["paper"] | {"name": "paper, teacher"},
     "poster": KINDS["poster"] | {"name": "poster, teacher", "line_dash": "dashdot"},
@@ -56,17 +58,17 @@ def figure3(rows: pd.DataFrame, init: str, letter: str = "", legend: bool = True
     )
 
 
-def _teachers(rows: pd.DataFrame, ends: list[float]) -> list[go.Scatter]:
+def _teachers(rows: pd.DataFrame, ends: list[float]) -> list[dict[str, Any]]:
     """Return each teacher as a line across the panel, and its interval as a band."""
     labels = ("teacher " + rows["settings"]).str.strip()
     bands, lines = [], []
     for label, hover, row in zip(labels, hover_texts(rows, labels), rows.itertuples(), strict=True):
         line = {"name": label, "meta": "full", "mode": "lines", "line_color": COLOURS["full"]}
         line |= {"x": ends, "y": [row.value] * 2, "hovertext": hover, "customdata": [row.cells] * 2}
-        lines.append(go.Scatter(line | TEACHERS[row.kind]))
+        lines.append(line | TEACHERS[row.kind])
         if row.kind == "mean" and not np.isnan(row.low):
             band = {"name": "teacher, 95%", "mode": "lines", "line_width": 0, "hoverinfo": "skip"}
             band |= {"fill": "toself", "fillcolor": "rgba(0, 158, 115, 0.13)"}
             band |= {"x": [*ends, *ends[::-1]], "y": [row.low, row.low, row.high, row.high]}
-            bands.append(go.Scatter(TEACHERS["mean"] | band))
+            bands.append(TEACHERS["mean"] | band)
     return lines + bands

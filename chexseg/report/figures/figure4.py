@@ -7,10 +7,11 @@ import plotly.graph_objects as go
 
 from chexseg.analysis.published import METHODS
 from chexseg.report.figures.parts import categories, dodge, hover_texts, iou_axis, traces
-from chexseg.report.figures.theme import themed
+from chexseg.report.figures.theme import BELOW, PANEL, themed
 
 #: Horizontal distance between the methods of one encoder.
 LANE = 0.22
+MOST_UPRIGHT = 6
 
 
 def figure4(rows: pd.DataFrame, images: int, letter: str = "", legend: bool = True) -> go.Figure:
@@ -29,12 +30,18 @@ def figure4(rows: pd.DataFrame, images: int, letter: str = "", legend: bool = Tr
         group=rows["method"],
         hover=hover_texts(rows, series + ", encoder " + rows["encoder"]),
     )
-    labels = [encoder.replace(" ", "<br>") for encoder in encoders]
+    # Many labels are slanted, and need height.
+    slanted = len(encoders) > MOST_UPRIGHT
+    room = 5 * max(map(len, encoders)) if slanted else 0
+    labels = encoders if slanted else [encoder.replace(" ", "<br>") for encoder in encoders]
+    axis = {"title_text": "encoder initialization", "tickangle": -45 if slanted else 0}
     return themed(
         traces(points[points["images"] == images]),
         f"weak supervision, {images:,} images" if images else "full supervision",
         letter,
         legend=legend,
-        xaxis=categories(labels, title_text="encoder initialization"),
+        height=PANEL + room,
+        margin_b=BELOW + room,
+        xaxis=categories(labels, **axis),
         yaxis=iou_axis("mIoU", rows),
     )

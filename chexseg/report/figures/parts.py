@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 
 from chexseg.analysis.published import css_name
 from chexseg.drawing.palette import COLOURS, SYMBOLS
@@ -27,36 +26,42 @@ KINDS: dict[str, dict[str, Any]] = {
 BESIDE = {"paper": -0.35, "poster": -0.35, "mean": 0.0, "trial": 0.35}
 
 
-def traces(points: pd.DataFrame, value: str = "y") -> list[go.Scatter]:
-    """Return one trace for each kind and series of points.
+def traces(points: pd.DataFrame, value: str = "y") -> list[dict[str, Any]]:
+    """Return the settings of one trace for each kind and series of points.
 
     points: columns kind, series (text in the legend), group (what the page's switch of the series
     hides), method (selects colour and symbol), x, y, value, low, high, hover, and cells (keys of
     runs, which a click on the page shows). Optional: mode (plotly's), symbol, size.
     value: axis of the intervals.
     """
+    points = points.assign(
+        up=(points["high"] - points["value"]).fillna(0),
+        down=(points["value"] - points["low"]).fillna(0),
+    )
+    order = list(KINDS)
+    grouped = list(points.groupby(["kind", "series"], sort=False))
     drawn = []
-    for kind, settings in KINDS.items():
-        for series, rows in points[points["kind"] == kind].groupby("series", sort=False):
-            first = rows.iloc[0]
-            symbol = first.get("symbol", SYMBOLS[first["method"]])
-            trace = {
-                "name": series,
-                "legendgroup": first["group"],
-                "mode": first.get("mode", "markers"),
-                "meta": css_name(first["method"]),
-                "marker_color": COLOURS[first["method"]],
-                "marker_symbol": f"{symbol}-open" if kind == "paper" else symbol,
-                "marker_size": rows.get("size"),
-                "x": rows["x"],
-                "y": rows["y"],
-                "hovertext": rows["hover"],
-                "customdata": rows["cells"],
-            }
-            if rows["low"].notna().any():
-                up, down = rows["high"] - rows["value"], rows["value"] - rows["low"]
-                trace[f"error_{value}"] = {"array": up.fillna(0), "arrayminus": down.fillna(0)}
-            drawn.append(go.Scatter(trace | settings))
+    for (kind, series), rows in sorted(grouped, key=lambda group: order.index(group[0][0])):
+        # Lists, which plotly checks and writes faster than it does columns.
+        column = rows.to_dict("list")
+        method = column["method"][0]
+        symbol = column.get("symbol", [SYMBOLS[method]])[0]
+        trace = {
+            "name": series,
+            "legendgroup": column["group"][0],
+            "mode": column.get("mode", ["markers"])[0],
+            "meta": css_name(method),
+            "marker_color": COLOURS[method],
+            "marker_symbol": f"{symbol}-open" if kind == "paper" else symbol,
+            "marker_size": column.get("size"),
+            "x": column["x"],
+            "y": column["y"],
+            "hovertext": column["hover"],
+            "customdata": column["cells"],
+        }
+        if rows["low"].notna().any():
+            trace[f"error_{value}"] = {"array": column["up"], "arrayminus": column["down"]}
+        drawn.append(trace | KINDS[kind])
     return drawn
 
 

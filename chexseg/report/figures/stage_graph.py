@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -33,7 +35,7 @@ def draw(rows: pd.DataFrame) -> go.Figure:
         kind="mean",
         x=rows["column"],
         y=rows["place"],
-        low=np.nan,
+        **dict.fromkeys(("value", "low", "high"), np.nan),
         series=state[2] + " (" + number + ")",
         group=rows["state"],
         method=state[0],
@@ -52,23 +54,26 @@ def draw(rows: pd.DataFrame) -> go.Figure:
     return themed(
         [_lines(rows), *traces(points.sort_values("state", kind="stable"))],
         height=int(min(HIGHEST, max(200, STEP * crowded))) + 90,
-        margin={"l": 16, "t": 70, "b": 20},
+        margin_l=16,
+        margin_t=70,
+        margin_b=20,
         annotations=[above | {"x": column, "text": text} for column, text in headings.items()],
         xaxis={"visible": False, "range": [-0.5, rows["column"].max() + 0.5]},
         yaxis={"visible": False, "range": [1, 0]},
     )
 
 
-def _lines(rows: pd.DataFrame) -> go.Scatter:
+def _lines(rows: pd.DataFrame) -> dict[str, Any]:
     """Return the lines between runs and what they read, as one trace with gaps."""
     starts = rows[["key", "column", "place"]].rename(columns={"key": "reads"})
     lines = rows.explode("reads").merge(starts, on="reads", suffixes=("", " of input"))
     lines["gap"] = np.nan
-    return go.Scatter(
-        x=lines[["column of input", "column", "gap"]].to_numpy().ravel(),
-        y=lines[["place of input", "place", "gap"]].to_numpy().ravel(),
-        mode="lines",
-        line={"color": GREY, "width": 0.6},
-        opacity=0.5,
-        hoverinfo="skip",
-    )
+    return {
+        "name": None,  # not in the legend
+        "mode": "lines",
+        "x": lines[["column of input", "column", "gap"]].to_numpy().ravel().tolist(),
+        "y": lines[["place of input", "place", "gap"]].to_numpy().ravel().tolist(),
+        "line": {"color": GREY, "width": 0.6},
+        "opacity": 0.5,
+        "hoverinfo": "skip",
+    }

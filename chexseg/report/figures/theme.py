@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 
 #: Grid lines; visible on white and on black paper.
 GRID = "rgba(128, 128, 128, 0.25)"
-#: Height of a panel, and of the legend below a figure, pixels.
-PANEL, LEGEND = 300, 40
+#: Height of a panel, its lower margin with the axis, and a row of the legend below, pixels.
+PANEL, BELOW, LEGEND_ROW = 300, 64, 19
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _AXIS = {
@@ -30,7 +30,7 @@ TEMPLATE = go.layout.Template(
         # The page's colour shows through: it changes with the reader's choice of light or dark.
         "paper_bgcolor": "rgba(0, 0, 0, 0)",
         "plot_bgcolor": "rgba(0, 0, 0, 0)",
-        "margin": {"l": 54, "r": 16, "t": 44, "b": 64},
+        "margin": {"l": 54, "r": 16, "t": 44, "b": BELOW},
         "hoverlabel": {"align": "left"},
         # With another order of traces, each group would be a column.
         "legend": _LEGEND | {"orientation": "h", "traceorder": "normal"},
@@ -56,7 +56,7 @@ TEMPLATE = go.layout.Template(
 
 
 def themed(
-    traces: Sequence[go.Scatter],
+    traces: Sequence[dict[str, Any]],
     title: str = "",
     letter: str = "",
     *,
@@ -66,15 +66,24 @@ def themed(
 ) -> go.Figure:
     """Return a figure of the traces. Of traces with equal names, the first is in the legend.
 
-    letter: of the panel. height: pixels, without the legend. layout: further settings of plotly's.
+    traces: settings of scatter traces. letter: of the panel. height: pixels, without the legend.
+    layout: further settings of plotly's layout; margin_b too is without the legend.
     """
-    shown: set[str | None] = {None}
-    for trace in traces:
-        trace.showlegend = trace.name not in shown
-        shown.add(trace.name)
-    text = f"<b>{letter}</b>  {title}" if letter else title
-    common = {"template": TEMPLATE, "title_text": text, "showlegend": legend}
-    figure = go.Figure(traces, common | layout)
-    below = LEGEND if legend else 0
-    bottom = figure.layout.margin.b or TEMPLATE.layout.margin.b
-    return figure.update_layout(height=height + below, margin_b=bottom + below)
+    # Dictionaries, because plotly validates and copies its trace objects a second time.
+    first = {trace["name"]: number for number, trace in reversed(list(enumerate(traces)))}
+    first.pop(None, None)
+    data = [
+        {"type": "scatter", "showlegend": first.get(trace["name"]) == number, **trace}
+        for number, trace in enumerate(traces)
+    ]
+    # A row of the legend has columns of equal width, in an image of 640 pixels.
+    columns = max(1, 600 // (50 + 7 * max(map(len, first), default=0)))
+    below = LEGEND_ROW * -(-len(first) // columns) if legend else 0
+    common = {
+        "template": TEMPLATE,
+        "title_text": f"<b>{letter}</b>  {title}" if letter else title,
+        "showlegend": legend,
+        "height": height + below,
+        "margin_b": layout.pop("margin_b", BELOW) + below,
+    }
+    return go.Figure({"data": data, "layout": common | layout})
