@@ -1,15 +1,22 @@
 # make demo       the main job on synthetic radiographs, in .venv
+# make setup      all that development needs, in .venv
 # make test-fast  unit tests: no Ray, no server, no browser
-# make test       linters and all but the slow tests; in a container it installs Chromium for the page's tests
-# make test-all   everything: also clusters of their own, killed drivers, S3 from end to end
-# make coverage   lines and branches of chexseg/ that make test-all reaches, subprocesses and Ray's workers included
+# make test       linters and all but the slow tests; as root it installs Chromium, which some need
+# make test-all   everything: also Ray clusters, killed drivers, S3 from end to end
+# make lint       style, layers, types, spelling
+# make coverage   lines and branches of chexseg/ that make test-all reaches, in all its processes
+# make lock       renew the lock files after a change of pyproject.toml; what still fits stays
+#                 (make lock LOCK=--upgrade takes the newest versions that pyproject.toml allows)
 PYTHON ?= python3
 VENV := .venv
+PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test-fast test test-all coverage lint chromium clean
+.PHONY: demo setup test-fast test test-all coverage lint lock chromium clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/chexseg demo --out demo
+
+setup: $(VENV)/installed-test
 
 # Two processes: half of the tests' time is spent waiting for Ray.
 PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile
@@ -34,22 +41,37 @@ lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/mypy
+	$(VENV)/bin/codespell
 
-# The page's tests need a browser, and are skipped without one. Only root on Debian and its like is given one.
+# No addresses: each machine installs from its configured index, and the hashes hold for any.
+COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml
+
+# The tests' packages decide: they need older versions of a few that the package itself needs.
+lock:
+	test -x $(VENV)/bin/uv || $(MAKE) $(VENV)/installed-test
+	$(COMPILE) $(LOCK) --extra test --output-file requirements-test.lock >/dev/null
+	$(COMPILE) $(LOCK) --constraints requirements-test.lock --output-file requirements.lock >/dev/null
+
+# Some of the page's tests need a browser, and are skipped without one.
+# Only root on Debian and its like is given one.
 chromium:
-	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
-	|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
-	     && { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; } \
-	     || echo "no Chromium: the page's tests in a browser will be skipped"; }
+	@{ command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null \
+	|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq \
+	     && DEBIAN_FRONTEND=noninteractive \
+	        apt-get install -qq -y --no-install-recommends chromium >/dev/null; } \
+	|| echo "no Chromium: the page's tests in a browser will be skipped"
 
-$(VENV)/installed: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "chexseg needs Python 3.11 or newer; this is " + sys.version)'
+$(VENV)/installed: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"chexseg needs Python 3.11 or newer; this is " + sys.version)'
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable .
+	$(PIP) --require-hashes --requirement requirements.lock
+	$(PIP) --no-deps --no-build-isolation --editable .  # with the lock's setuptools
 	touch $@
 
-$(VENV)/installed-test: $(VENV)/installed
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[test]'
+$(VENV)/installed-test: $(VENV)/installed requirements-test.lock
+	$(PIP) --require-hashes --requirement requirements-test.lock
 	touch $@
 
 clean:

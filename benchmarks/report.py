@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 
 from chexseg.analysis.results import CELL_COLUMNS, GRAPH_COLUMNS, StudyResults
-from chexseg.pathologies import PATHOLOGIES
 from chexseg.analysis.study_analysis import analyse
+from chexseg.pathologies import PATHOLOGIES
 from chexseg.report.write import write
 
 #: method, weak labels, p, fraction

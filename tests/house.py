@@ -1,6 +1,6 @@
 """Count violations of the rules for ``chexseg/``; run as ``python -m tests.house``.
 
-docs/architecture.md lists the rules.
+CONTRIBUTING.md lists the rules.
 """
 
 from __future__ import annotations

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from chexseg.pathologies import PATHOLOGIES
 
@@ -25,6 +27,8 @@ def css_name(kind: str) -> str:
     """Return the CSS name of a kind of weak labels; CSS names contain no plus sign."""
     return kind.replace("+", "-plus")
 
+
+DATA = Path(__file__).with_name("paper")
 
 #: The columns of Table 1: probabilities p. At p = 1 both methods share one value.
 TABLE1_P: tuple[float, ...] = (0, 0.2, 0.4, 0.6, 0.8, 0.85, 0.9)
@@ -51,8 +55,24 @@ def printed_table2() -> dict[tuple[str, str, int], tuple[float, float]]:
     return {(row.method, row.init, row.weak_images): (row.miou, row.half_width) for row in rows}
 
 
+@dataclass(frozen=True)
+class PublishedClaim:
+    """A claim as published, with its figures and its place in the sources."""
+
+    text: str
+    figures: str
+    place: str
+
+
+@functools.cache
+def published_claims() -> dict[str, PublishedClaim]:
+    """Return name -> claim, in the order of the paper's argument."""
+    text = (DATA / "claims.yaml").read_text(encoding="utf-8")
+    return {name: PublishedClaim(**claim) for name, claim in yaml.safe_load(text).items()}
+
+
 def _read(name: str) -> pd.DataFrame:
-    return pd.read_csv(Path(__file__).with_name("paper") / name)
+    return pd.read_csv(DATA / name)
 
 
 #: Printed values, even where other printed values imply a different one: 0.299 is 13.7% above 0.263

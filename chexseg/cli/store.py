@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.filesize import decimal
 
 from chexseg.cli.options import DEFAULT_STORE, AsJson, Overrides, QuietFlag, StoreRoot, read_studies
 from chexseg.errors import UserError
@@ -111,17 +112,16 @@ def _collect(
     from chexseg.plan import garbage
     from chexseg.progress import reporter
     from chexseg.search.space_plan import Search
-    from chexseg.store import contents
 
     resolved, opened, root = read_studies(studies, data, store, overrides)
     plans = [resolve.planned(one, opened, all_points=True) for one in resolved]
     searches = any(isinstance(one, Search) for one in resolved)
     survey = garbage.survey(opened, plans, imported, searches)
     for one in survey.waste:
-        typer.echo(f"{one.name:<32} {contents.size(one.bytes):>8}  {one.why}")
+        typer.echo(f"{one.name:<32} {decimal(one.bytes):>10}  {one.why}")
     for line in survey.kept:
         typer.echo(f"kept: {line}")
-    total = contents.size(sum(one.bytes for one in survey.waste))
+    total = decimal(sum(one.bytes for one in survey.waste))
     typer.echo(
         f"{len(survey.waste)} artifacts, {total}, are needed by none of"
         f" {', '.join(map(str, studies))}"
@@ -150,13 +150,12 @@ def _collect(
 
 def _empty_trash(opened: Store, yes: bool) -> None:
     from chexseg.plan import garbage
-    from chexseg.store import contents
 
     collections = garbage.collections(opened)
     for folder, count in collections.items():
-        typer.echo(f"{folder:<32} {contents.size(count):>8}")
+        typer.echo(f"{folder:<32} {decimal(count):>10}")
     typer.echo(
-        f"{len(collections)} collections, {contents.size(sum(collections.values()))},"
+        f"{len(collections)} collections, {decimal(sum(collections.values()))},"
         f" are in the trash of {opened}"
     )
     if collections:

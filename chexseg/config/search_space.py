@@ -13,7 +13,9 @@ from chexseg.config.settings import Section
 class Range(Section):
     """All numbers from low to high, both included; only whole ones if the setting is an integer."""
 
+    #: Smallest value.
     low: float
+    #: Largest value, above `low`.
     high: float
     #: Sample on a logarithmic scale.
     log: bool = False
@@ -62,15 +64,16 @@ class Range(Section):
 class Search(Section):
     """The section ``search``. With it the axes are a space from which points are sampled."""
 
-    #: Optuna's tree-structured Parzen estimator, or independent random points.
+    #: tpe: Optuna's tree-structured Parzen estimator. random: independent random points.
     sampler: Literal["tpe", "random"] = "tpe"
     #: median: stop a point whose best epoch so far is below the median of the finished points at
-    #: this epoch. asha: asynchronous successive halving.
+    #: this epoch. asha: asynchronous successive halving. none: train every point to its end.
     pruner: Literal["median", "asha", "none"] = "median"
     #: Number of points to try, pruned ones included.
     points: int = Field(default=20, ge=1)
     #: A point's objective is the mean over this many trial numbers, counted from 0.
     trials: int = Field(default=1, ge=1)
+    #: Seed of the sampler.
     seed: int = 0
 
 

@@ -76,9 +76,10 @@ else:
 
 
 class Encoder(Section):
+    #: Encoder of the segmenter, one of segmentation-models-pytorch. Paper: resnet18.
     architecture: str = configs.FitConfig.model_fields["architecture"].default
-    #: chexpert, moco: trained by this study's `pretrain` or `moco`.
-    #: imagenet: imported into the store by `chexseg encoder import`.
+    #: Initial weights. chexpert, moco: trained by this study's `pretrain` or `moco`. imagenet:
+    #: imported into the store by `chexseg encoder import`.
     init: Literal["random", "imagenet", "chexpert", "moco"] = configs.FitConfig.model_fields[
         "init"
     ].default
@@ -87,7 +88,9 @@ class Encoder(Section):
 
 
 class ExpertSplit(Section):
+    #: Expert images to train on and to choose thresholds on. Paper: 147.
     train: int = Field(default=147, ge=1)
+    #: Expert images held back to choose the epoch. Paper: 40.
     select: int = Field(default=40, ge=0)
 
 
@@ -95,17 +98,26 @@ class Labels(Section):
     #: Weak label kind: thresholded Grad-CAM, thresholded Grad-CAM++, or IRNet on Grad-CAM.
     weak: Literal["cam", "cam++", "irnet"] = "cam"
     #: Probability of sampling an image with expert masks.
+    #: 1: full supervision; 0: weak supervision.
     p: float = Field(default=1.0, ge=0, le=1)
+    #: How p decides a sample. exact: with probability p. official: the rule of the authors' code,
+    #: which rounds p down to a tenth. By floating point it turns 0.3, 0.6 and 0.7 into 0.2, 0.5
+    #: and 0.6.
     mixing: Literal["exact", "official"] = "exact"
+    #: Number of weakly labelled images in a cell. Paper: 100.
     weak_images: int = Field(default=100, ge=1)
+    #: Draw weakly labelled images with a positive label of a studied pathology first.
     prefer_positives: bool = False
+    #: Empty a weak mask where the image-level label is negative or blank.
     negatives_empty: bool = True
     expert_split: ExpertSplit = ExpertSplit()
 
 
 class Distil(Section):
-    #: Share of `train` that the teacher labels for a student; 0: this cell is not a student.
+    #: Share of the frontal images of `train` that the teacher labels for a student; 0: this cell is
+    #: not a student. Paper: 0.01 and 0.1.
     fraction: float = Field(default=0.0, ge=0, le=1)
+    #: Sigmoid temperature of a student's loss. Paper: 10.
     temperature: float = Field(default=10.0, gt=0)
 
 
@@ -117,8 +129,9 @@ class Score(Section):
 class Settings(Section):
     """All settings of a cell. A section is valid or not regardless of the other sections."""
 
+    #: Pathologies to segment: all, or a list of names or their aliases. Paper: all ten.
     pathologies: str | tuple[str, ...] = "all"
-    #: Side of the square images in pixels. The paper: 320.
+    #: Side of the square images in pixels, a multiple of 32 because of the networks. Paper: 320.
     size: int = configs.IngestConfig.model_fields["size"]  # type: ignore[assignment] # a Field
     #: Seed of what all cells share: expert split, classifier, encoders, IRNet.
     seed: int = 0

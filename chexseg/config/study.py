@@ -18,7 +18,9 @@ from chexseg.config.settings import Section, Settings, flat, merged, setting_nam
 class Resources(Section):
     """Resources of one running cell. Not part of any key."""
 
+    #: CPUs of a cell; also its number of PyTorch threads.
     cpu: float = Field(default=1, gt=0)
+    #: GPUs of a cell: a share up to 1, or a whole number.
     gpu: float = Field(default=0, ge=0, le=8)
     #: Number of workers that share each batch of a fit; each takes `cpu` and `gpu`. 1: the fit runs
     #: in the cell's process.
@@ -44,12 +46,16 @@ class Resources(Section):
 class StudyFile(Section):
     """The keys of a study file."""
 
+    #: Name of the study in files, tables and metrics: lowercase letters, digits, dots, hyphens and
+    #: underscores.
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    #: Heading of its report.
     title: str = ""
+    #: Tables and figures of the paper that the study reproduces; for readers, without effect.
     reproduces: tuple[str, ...] = ()
     #: Study files to include, relative to this one, instead of axes, also, settings and search.
     studies: tuple[str, ...] = ()
-    #: Dotted setting -> list of values, or in a search a range. Cells are the product.
+    #: For each dotted setting a list of values, or in a search a range. Cells are the product.
     axes: dict[str, Annotated[Any, BeforeValidator(search_space.axis)]] = {}
     #: Further cells, each a mapping of dotted settings.
     also: tuple[dict[str, Any], ...] = ()

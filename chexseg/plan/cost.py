@@ -20,8 +20,8 @@ from chexseg.stages.registry import STAGES
 
 #: Seconds per million pixels without measurements, on two CPU cores, a cell on one of them.
 #: float32; DenseNet121 for classify and saliency, ResNet18 for the others. ingest, saliency, fit,
-#: distil and score are close to the benchmarks (docs/performance.md); the others are scaled from
-#: these by the computation of their networks.
+#: distil and score are close to the benchmarks (docs/explanation/performance.md); the others are
+#: scaled from these by the computation of their networks.
 GUESS = {
     "ingest": 0.02,
     "classify": 4.0,

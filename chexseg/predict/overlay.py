@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from chexseg.report.page.overlays import FILL_OPACITY, composite, outline
-from chexseg.report.palette import DASHED, PATHOLOGY_COLOURS
+from chexseg.drawing.masks import FILL_OPACITY, composite, outline
+from chexseg.drawing.palette import DASHED, PATHOLOGY_COLOURS
 
 #: Maximum pixels of the radiograph's long side: outlines two pixels wide are easy to see.
 LONG_SIDE = 1024

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from chexseg.store.manifest import sha256_of
 
 NAME = "report.json"
 
@@ -18,14 +19,14 @@ def replace(out: Path, files: Sequence[Path]) -> None:
     can edit the list.
     """
     root = out.resolve()
-    current = {path.resolve().relative_to(root).as_posix(): _sha256(path) for path in files}
+    current = {path.resolve().relative_to(root).as_posix(): sha256_of(path) for path in files}
     for name, sha256 in _listed(out / NAME).items():
         path = (out / name).resolve()
         if (
             name not in current
             and path.is_relative_to(root)
             and path.is_file()
-            and _sha256(path) == sha256
+            and sha256_of(path) == sha256
         ):
             path.unlink()
     (out / NAME).write_text(json.dumps({"files": current}, indent=1) + "\n", encoding="utf-8")
@@ -36,8 +37,3 @@ def _listed(path: Path) -> dict[str, str]:
     with suppress(OSError, ValueError, TypeError, KeyError):
         return dict(json.loads(path.read_text(encoding="utf-8"))["files"])
     return {}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
+from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 from chexseg.data import chexpert, radiographs
@@ -140,19 +140,17 @@ def probabilities(
 
 
 def auroc(scores_NL: np.ndarray, labels_NL: np.ndarray) -> dict[str, float | None]:
-    """Return observation -> area under the ROC curve, from ranks (Mann-Whitney).
+    """Return observation -> area under the ROC curve: Mann-Whitney's U per pair.
 
     None if only one class occurs. Uncertain and blank labels are ignored.
     """
     out: dict[str, float | None] = {}
     for column, name in enumerate(OBSERVATIONS):
-        labelled = np.isin(labels_NL[:, column], (0, 1))
-        positive = labels_NL[labelled, column] == 1
-        positives, negatives = int(positive.sum()), int((~positive).sum())
+        positives, negatives = (
+            scores_NL[labels_NL[:, column] == label, column].astype(np.float64) for label in (1, 0)
+        )
         out[name] = None
-        if positives and negatives:
-            ranks = rankdata(scores_NL[labelled, column])
-            out[name] = float(
-                (ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives)
-            )
+        if len(positives) and len(negatives):
+            u = mannwhitneyu(positives, negatives, method="asymptotic").statistic
+            out[name] = float(u / (len(positives) * len(negatives)))
     return out

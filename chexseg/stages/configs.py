@@ -1,7 +1,8 @@
 """Configs of the stages. All fields of a config are part of the key of its results.
 
 This module does not import PyTorch, so planning a study doesn't either. "The paper" is CheXseg;
-a comment gives a field's unit, its range where the type doesn't, and the paper's value.
+a comment gives a field's unit, its range where the type doesn't, and the paper's value. The
+comments are the descriptions in docs/reference/settings.md (docs/build_reference.py).
 """
 
 from __future__ import annotations
@@ -112,8 +113,9 @@ class MoCoConfig(StageConfig):
     rotation: float = Field(default=10, ge=0, le=180)
     #: Probability of a horizontal flip. MoCo v2 and MoCo-CXR: 0.5.
     flip: float = Field(default=0.5, ge=0, le=1)
-    #: Largest relative changes. MoCo v2: 0.4 each in four of five views. MoCo-CXR: none.
+    #: Largest relative change of brightness. MoCo v2: 0.4 in four of five views. MoCo-CXR: none.
     brightness: float = Field(default=0.2, ge=0, le=1)
+    #: Largest relative change of contrast. MoCo v2: 0.4 in four of five views. MoCo-CXR: none.
     contrast: float = Field(default=0.2, ge=0, le=1)
     #: Precision of the forward passes; weights, gradients, Adam, embeddings and the queue stay
     #: float32. bfloat16 is meant for GPUs.
@@ -175,9 +177,9 @@ class SaliencyConfig(StageConfig):
 class IRNetConfig(StageConfig):
     """Training of IRNet and the random walk that refines CAMs."""
 
-    #: Backbone and its initial weights. Paper: resnet50, in the published code with frozen ImageNet
-    #: weights.
+    #: Backbone, an encoder of segmentation-models-pytorch that can be dilated. Paper: resnet50.
     architecture: str = "resnet50"
+    #: Initial weights of the backbone. Published code: imagenet.
     init: Literal["random", "imagenet"] = "random"
     #: Do not train the backbone. Published design: yes. A frozen random backbone would give useless
     #: features, so the default is no.
@@ -191,16 +193,18 @@ class IRNetConfig(StageConfig):
     #: Initial learning rate of SGD with polynomial decay; the displacement branch gets ten times
     #: this rate. Paper: 0.1.
     learning_rate: float = Field(default=0.1, gt=0)
-    #: Seeds: scaled CAM values above `foreground` are foreground, those below `background` are
-    #: background, the rest is ignored. Paper: 0.3 and 0.05.
+    #: Scaled CAM values above this are seeds of the foreground. Paper: 0.3.
     foreground: float = Field(default=0.3, ge=0, le=1)
+    #: Scaled CAM values below this are seeds of the background; values between the two limits are
+    #: ignored. At most `foreground`. Paper: 0.05.
     background: float = Field(default=0.05, ge=0, le=1)
     #: Pairs are nearer than this, in pixels of the stride-4 map. Published design: 10.
     radius: float = Field(default=10, gt=1)
-    #: Random walk: neighbours nearer than this many pixels, exponent of the affinity, and
-    #: 2 ** steps_log2 steps.
+    #: Random walk: a step leads to neighbours nearer than this many pixels of the stride-4 map.
     walk_radius: float = Field(default=3, gt=1)
+    #: Random walk: exponent of the affinity of two pixels.
     walk_power: float = Field(default=5, gt=0)
+    #: Random walk: it has 2 to the power of this many steps.
     walk_steps_log2: int = Field(default=3, ge=0, le=10)
     #: Spread and scale each instance of the displacement field separately, so that a weak second
     #: lesion survives next to a strong one (Ahn et al. 2019; the paper's appendix A.2). Default
@@ -254,14 +258,17 @@ class FitConfig(StageConfig):
     expert_select: int = Field(default=40, ge=0)
     #: Seed of that split.
     split_seed: int = 0
-    #: An epoch has as many samples as there are images. Paper: 20 epochs, batches of 8, and Adam at
-    #: 1e-3, or 1e-4 from 2,000 images on; null for these two rates.
+    #: Passes over the training images, with as many samples in each as there are images. Paper: 20.
     epochs: int = Field(default=20, ge=1)
+    #: Images per step. Paper: 8.
     batch_size: int = Field(default=8, ge=2)
+    #: Initial learning rate of Adam; null for the paper's. Paper: 1e-3, or 1e-4 from 2,000 images
+    #: on.
     learning_rate: float | None = Field(default=None, gt=0)
-    #: "cosine": from learning_rate down to 0 over all steps. Paper: constant.
+    #: Learning rate over time. cosine: from `learning_rate` down to 0 over all steps. Paper:
+    #: constant.
     schedule: Literal["constant", "cosine"] = "constant"
-    #: Loss on masks (models.losses.SEGMENTATION); students use `distillation` instead. Paper:
+    #: Loss on masks; a student's loss is its cross-entropy against the teacher's soft masks. Paper:
     #: class-average-dice.
     loss: Literal["class-average-dice", "cross-entropy"] = "class-average-dice"
     #: Largest norm of the gradient of all weights together. Paper: null, no limit.
@@ -270,15 +277,16 @@ class FitConfig(StageConfig):
     flips: bool = False
     #: Precision of the forward pass; weights, gradients and Adam stay float32. Paper: float32.
     precision: Literal["float32", "bfloat16"] = "float32"
-    #: Memory layout of weights and activations, and torch.compile of the training step. Both change
-    #: the speed and the last bits.
+    #: Memory layout of weights and activations: channels last. It changes the speed and the last
+    #: bits.
     channels_last: bool = True
+    #: Compile the training step with torch.compile. It changes the speed and the last bits.
     compile: bool = False
     #: Epoch whose weights are kept: the best on the held-back expert images, as in the paper, or
     #: the last.
     checkpoint: Literal["selection", "last"] = "selection"
-    #: Output thresholds: for each pathology the best on the training images, as in the paper, or
-    #: one number for all.
+    #: Output thresholds. training: for each pathology the best on the training images, as in the
+    #: paper. A number (0, 0.05 .. 0.95): the same threshold for all.
     thresholds: Annotated[str | float, BeforeValidator(_validate_threshold)] = "training"
     #: Samples per epoch; null for as many as there are images.
     samples_per_epoch: int | None = Field(default=None, ge=2)

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rich.filesize import decimal
+
 from chexseg.store.backend import is_artifact, printable
 from chexseg.store.manifest import UnreadableManifestError
 from chexseg.store.store import Store
@@ -100,7 +102,7 @@ class Verification:
                     f"without a manifest (in progress, or left by a run that was killed): {name}"
                     for name in self.unfinished
                 ),
-                f"{self.artifacts} artifacts, {self.files} files, {size(self.bytes)} read;"
+                f"{self.artifacts} artifacts, {self.files} files, {decimal(self.bytes)} read;"
                 f" {len(self.damaged)} damaged, {len(self.unfinished)} without a manifest",
             ]
         )
@@ -139,25 +141,15 @@ def verify(store: Store, progress: Progress) -> Verification:
     return Verification(len(keys), len(files), done, damaged, unfinished)
 
 
-def size(count: int) -> str:
-    """Return a number of bytes with a unit."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}" if unit != "B" else f"{count} B"
-        value /= 1000
-    return f"{value:.3g} TB"
-
-
 def table(rows: Sequence[Content]) -> str:
     """Return the lines of ``store list``."""
-    lines = [f"{'stage':<10} {'key':<20} {'size':>8} {'seconds':>8} {'finished':<25} host"]
+    lines = [f"{'stage':<10} {'key':<20} {'size':>10} {'seconds':>8} {'finished':<25} host"]
     for row in rows:
         seconds = "" if row.seconds is None else f"{row.seconds:.1f}"
         key = row.name.partition("/")[2]
         lines.append(
-            f"{row.stage:<10} {key:<20} {size(row.bytes):>8} {seconds:>8}"
+            f"{row.stage:<10} {key:<20} {decimal(row.bytes):>10} {seconds:>8}"
             f" {row.finished or row.state:<25} {row.host or ''}"
         )
-    lines.append(f"{len(rows)} artifacts, {size(sum(row.bytes for row in rows))}")
+    lines.append(f"{len(rows)} artifacts, {decimal(sum(row.bytes for row in rows))}")
     return "\n".join(lines)

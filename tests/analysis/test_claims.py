@@ -11,7 +11,7 @@ import pytest
 from chexseg.analysis.claims.verdicts import (
     NO_DATA,
     NOT_REPRODUCED,
-    PAPER,
+    PAIRS,
     REPRODUCED,
     UNDECIDED,
     Claim,
@@ -308,7 +308,7 @@ def test_what_is_lacking_is_named():
     assert "CheXpert’s encoder" in by_name["irnet"].because
     assert (
         summary(list(by_name.values()))
-        == f"Of {len(PAPER)} claims of the paper: {len(PAPER)} without data here."
+        == f"Of {len(PAIRS)} claims of the paper: {len(PAIRS)} without data here."
     )
 
 
@@ -323,7 +323,7 @@ def test_holm_is_over_the_comparisons_of_a_claim():
 def test_rows_hold_every_comparison_and_every_claim():
     made = study([weak(0.15), full(0.26), mixed(0.30)], radiologists=0.35)
     rows = claims_rows(claims(made))
-    assert set(rows["claim"]) == set(PAPER)
+    assert set(rows["claim"]) == set(PAIRS)
     order = rows[rows["claim"] == "order"]
     assert order["difference"].tolist() == pytest.approx(
         (order["first"] - order["second"]).tolist()

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from chexseg.analysis.arms import by_selection, group_cells
 from chexseg.analysis.statistics.scores import (
     Interval,
-    arms,
     bootstrap_iou,
     bootstrap_t,
-    by_selection,
     miou,
     patient_of,
     per_image_iou,
@@ -126,7 +125,7 @@ def test_bootstrap_t_by_hand():
 
 
 def test_arms_gather_trials_and_selection_chooses_without_test_scores(study):
-    rows = arms(study)
+    rows = group_cells(study.cells)
     assert sum(len(arm.indices) for arm in rows) == len(study.cells)
     cam = next(arm for arm in rows if arm.weak == "cam" and arm.p == 0.9)
     assert cam.trials == (0, 1)

@@ -1,78 +1,27 @@
-"""Test docs/cluster.md: its commands exist in Ray or chexseg; policies and manifests are complete.
+"""Test that the policies and manifests of docs/how-to/run-on-a-cluster.md are complete.
 
-Nothing is run here. test_one_machine.py runs the commands of its first section, and test_up.py runs
-`ray up`, `exec` and `down`.
+Nothing is run here. test_one_machine.py runs the commands of its first section, test_up.py runs
+`ray up`, `exec` and `down`, and tests/docs parses all commands.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import shlex
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.cluster.test_cluster_yaml import aws
+from tests.docs import pages
 
 ROOT = Path(__file__).resolve().parents[2]
-TEXT = (ROOT / "docs" / "cluster.md").read_text()
+PAGE = "docs/how-to/run-on-a-cluster.md"
+TEXT = (ROOT / PAGE).read_text()
 
 
-def blocks(language: str = "") -> list[str]:
-    return [
-        text
-        for name, text in re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.M | re.S)
-        if name == language
-    ]
-
-
-def typed(program: str) -> list[str]:
-    """Return the commands of a program in the document, without the rest of their lines."""
-    lines = [line.partition("  #")[0] for block in blocks() for line in block.splitlines()]
-    return [
-        line[line.index(program) :] for line in lines if re.match(rf"(\w+=\S+ )*{program} ", line)
-    ]
-
-
-def parsed(command, words: list[str]) -> None:
-    """Parse a command's arguments with click, without running it; raise its `UsageError`."""
-    context = command.make_context(words[0], words[1:])
-    if getattr(command, "commands", None):
-        rest = [*context._protected_args, *context.args]
-        name, inner, more = command.resolve_command(context, rest)
-        assert inner is not None, f"{words[0]} has no {rest[0]}"
-        parsed(inner, [name, *more])
-
-
-@pytest.mark.parametrize("line", typed("ray"))
-def test_ray_has_these_commands_and_options(line):
-    from ray.scripts.scripts import cli
-
-    parsed(cli, shlex.split(line))
-
-
-def _study_commands() -> list[str]:
-    jobs = [line.partition(" -- ")[2] for line in typed("ray") if " -- " in line]
-    assert jobs and all(job.startswith("chexseg study run") for job in jobs)
-    return jobs + typed("chexseg")
-
-
-@pytest.mark.parametrize("line", _study_commands())
-def test_chexseg_has_these_commands_and_options(line):
-    from typer.main import get_command
-
-    from chexseg import cli
-    from chexseg.run.cluster_limits import ClusterLimits
-
-    words = shlex.split(line)
-    parsed(get_command(cli.app), words)
-    for name in (word for word in words if word.endswith(".yaml")):
-        assert (ROOT / name).is_file(), name
-    for before, word in zip(words, words[1:], strict=False):
-        if before == "--max-resources":
-            assert ClusterLimits.parse(word).cpus > 1
+def blocks(language: str) -> list[str]:
+    return [block.text for block in pages.blocks(PAGE) if block.language == language]
 
 
 def test_what_the_cluster_of_the_file_may_grow_to_is_said():
@@ -145,7 +94,7 @@ def test_the_emulated_cluster_is_valid_by_rays_schema():
     """Validate the file as written, because its defaults aren't in Ray's wheel."""
     from ray.autoscaler._private.util import validate_config
 
-    config = yaml.safe_load((ROOT / "docs" / "emulated-cluster.yaml").read_text())
+    config = yaml.safe_load((ROOT / "docs" / "how-to" / "emulated-cluster.yaml").read_text())
     validate_config(config)
     with pytest.raises(Exception, match="idle_timeout"):
         validate_config(config | {"idle_timeout": 1})

@@ -1,4 +1,4 @@
-"""Run the walk-through of docs/cluster.md on one machine, command by command.
+"""Run the walk-through of docs/how-to/run-on-a-cluster.md on one machine, command by command.
 
 The cluster grows, and a job is stopped half-way and resumed. Replaced are the study (six small
 cells instead of the demo's fifteen), data and store (S3 instead of directories), Ray's ports and
@@ -39,8 +39,9 @@ class Walk:
     """Hold the section's commands, to be run in order."""
 
     def __init__(self, machine: Machine, replaced: dict[str, str]):
-        section = (ROOT / "docs" / "cluster.md").read_text().partition("## On one machine")[2]
-        self.left = re.search(r"```\n(.*?)```", section, flags=re.S)[1].splitlines()
+        page = (ROOT / "docs" / "how-to" / "run-on-a-cluster.md").read_text()
+        section = page.partition("## On one machine")[2]
+        self.left = re.search(r"```sh\n(.*?)```", section, flags=re.S)[1].splitlines()
         self.machine, self.replaced = machine, replaced
 
     def next(self, begins: str) -> str:
@@ -77,7 +78,7 @@ def test_a_new_users_walk_ends_with_a_finished_study(machine, s3, uploaded):
 
     study, emulated = machine.home / "walk.yaml", machine.home / "emulated-cluster.yaml"
     study.write_text(STUDY)
-    config = yaml.safe_load((ROOT / "docs" / "emulated-cluster.yaml").read_text())
+    config = yaml.safe_load((ROOT / "docs" / "how-to" / "emulated-cluster.yaml").read_text())
     config["provider"]["gcs_address"] = f"{get_node_ip_address()}:{machine.port}"
     emulated.write_text(yaml.safe_dump(config))
     data, place = (s3(prefix).replace("any:secret@", "") for prefix in ("walk-data", "walk"))
@@ -86,7 +87,7 @@ def test_a_new_users_walk_ends_with_a_finished_study(machine, s3, uploaded):
     walk = Walk(
         machine,
         {
-            "docs/emulated-cluster.yaml": str(emulated),
+            "docs/how-to/emulated-cluster.yaml": str(emulated),
             "studies/demo.yaml": str(study),
             "--data ~/phantom": f"--data '{data}'",
             "~/store": f"'{place}'",

@@ -17,7 +17,7 @@ import pandas as pd
 from chexseg.analysis.arms import Arm
 from chexseg.analysis.claims import claim_arms
 from chexseg.analysis.claims.claim_arms import Pair
-from chexseg.analysis.published import ABOVE_RADIOLOGISTS, HEADLINES
+from chexseg.analysis.published import HEADLINES, PublishedClaim, published_claims
 from chexseg.analysis.statistics.inference import (
     FEWEST_PATIENTS,
     Difference,
@@ -38,16 +38,6 @@ REPRODUCED, NOT_REPRODUCED, UNDECIDED, NO_DATA = (
 SIGNIFICANT = 0.05
 #: Maximum comparisons in a sentence; the table has all.
 MOST_IN_SENTENCE = 4
-
-
-@dataclass(frozen=True)
-class Paper:
-    """A claim as published. pairs: the function that chooses the arms to compare."""
-
-    text: str
-    figures: str
-    place: str
-    pairs: Callable[[StudyScores], claim_arms.Choice]
 
 
 @dataclass(frozen=True)
@@ -84,7 +74,7 @@ class Claim:
     """A claim with a study's verdict."""
 
     name: str
-    paper: Paper
+    paper: PublishedClaim
     verdict: str
     because: str
     comparisons: tuple[Comparison, ...] = ()
@@ -94,13 +84,13 @@ class Claim:
 
 def choose(scores: StudyScores) -> dict[str, claim_arms.Choice]:
     """Return claim -> the pairs of arms that it compares, and the arms that are lacking."""
-    return {name: paper.pairs(scores) for name, paper in PAPER.items()}
+    return {name: pairs(scores) for name, pairs in PAIRS.items()}
 
 
 def judge(
     choices: Mapping[str, claim_arms.Choice], measured: Mapping[Arm | str, Measured]
 ) -> tuple[Claim, ...]:
-    """Return the claims of `PAPER` with their verdicts.
+    """Return the claims of the paper with their verdicts.
 
     Differences are tested over trials and patients together (`inference.crossed`). Holm's
     correction is over the comparisons of one claim, because a claim holds only if all of them do;
@@ -113,7 +103,7 @@ def judge(
 
     choices: from `choose`. measured: the IoU of all their arms.
     """
-    return tuple(_judge(name, *choices[name], measured) for name in PAPER)
+    return tuple(_judge(name, *choices[name], measured) for name in PAIRS)
 
 
 def _judge(
@@ -122,7 +112,7 @@ def _judge(
     lacking: Sequence[str],
     measured: Mapping[Arm | str, Measured],
 ) -> Claim:
-    paper = PAPER[name]
+    paper = published_claims()[name]
     if lacking:
         return Claim(
             name, paper, NO_DATA, f"It needs {', '.join(lacking)}.", lacking=tuple(lacking)
@@ -157,7 +147,9 @@ def _judge(
 
 
 def _judge_gap(
-    measured: Mapping[Arm | str, Measured], paper: Paper, comparisons: tuple[Comparison, ...]
+    measured: Mapping[Arm | str, Measured],
+    paper: PublishedClaim,
+    comparisons: tuple[Comparison, ...],
 ) -> Claim:
     """Judge the share of the gap by its interval.
 
@@ -207,67 +199,18 @@ def _summary(comparisons: Sequence[Comparison]) -> str:
     return "; ".join(texts)
 
 
-#: The claims in the order of the paper's argument.
-PAPER: dict[str, Paper] = {
-    "order": Paper(
-        "Mixing beats full supervision, which beats weak supervision: weak < full < CheXseg.",
-        "0.156 < 0.263 < 0.299; poster: 0.156 < 0.246 < 0.27",
-        "paper, sections 1 and 4.1; poster, Experiments",
-        claim_arms.order,
-    ),
-    "inverted-u": Paper(
-        "With CAM and with IRNet, mIoU over p is an inverted U: it rises from p = 0 and drops at"
-        " p = 1.",
-        "CAM 0.163, 0.299 at p = 0.9, 0.263; IRNet 0.151, 0.294 at p = 0.9, 0.263",
-        "paper, section 4.1, Table 1, Figure 2",
-        claim_arms.inverted_u,
-    ),
-    "student": Paper(
-        "With enough images, a student surpasses its teacher, whatever the encoder’s start.",
-        "3.42% higher on average, 1.69% with CheXpert’s encoder",
-        "paper, sections 1 and 4.2, Figure 3",
-        claim_arms.students,
-    ),
-    "student-below": Paper(
-        "CheXseg surpasses distillation.",
-        "the student’s mIoU is 6.65% worse",
-        "paper, sections 1, 4.2 and 5",
-        claim_arms.best_student,
-    ),
-    "init": Paper(
-        "For every method, an encoder that starts from CheXpert’s classifier is best.",
-        "weak, 20,000 images: CAM 0.142 against 0.136 to 0.139, IRNet 0.156 against 0.111 to 0.128",
-        "paper, section 4.3, Figure 4, Table 2; poster, Experiments",
-        claim_arms.inits,
-    ),
-    "irnet": Paper(
-        "Weak labels by IRNet beat CAM’s with CheXpert’s encoder, and lose with the others.",
-        "0.156 against 0.142; 0.111 against 0.136 (random), 0.128 against 0.139 (MoCo-CXR),"
-        " 0.124 against 0.139 (ImageNet)",
-        "paper, caption of Figure 4b, Table 2",
-        claim_arms.irnet_and_cam,
-    ),
-    "gap": Paper(
-        "CheXseg closes most of the gap that weak supervision leaves to radiologists.",
-        "71.6%; poster: 57.2%",
-        "paper, abstract, sections 1 and 4.4; poster, Comparison to Radiologists",
-        claim_arms.gap,
-    ),
-    "above-radiologists": Paper(
-        "CheXseg scores above radiologists on"
-        f" {', '.join(ABOVE_RADIOLOGISTS[:-1])} and {ABOVE_RADIOLOGISTS[-1]}.",
-        "165%, 79% and 26% higher",
-        "paper, section 4.4, Figure 5; poster, Comparison to Radiologists",
-        claim_arms.above_radiologists,
-    ),
-    "below-radiologists": Paper(
-        "CheXseg scores below radiologists on the other seven pathologies.",
-        "printed in Figure 5 alone",
-        "paper, section 4.4, Figure 5",
-        claim_arms.below_radiologists,
-    ),
+#: Claim -> function that chooses the arms to compare.
+PAIRS: dict[str, Callable[[StudyScores], claim_arms.Choice]] = {
+    "order": claim_arms.order,
+    "inverted-u": claim_arms.inverted_u,
+    "student": claim_arms.students,
+    "student-below": claim_arms.best_student,
+    "init": claim_arms.inits,
+    "irnet": claim_arms.irnet_and_cam,
+    "gap": claim_arms.gap,
+    "above-radiologists": claim_arms.above_radiologists,
+    "below-radiologists": claim_arms.below_radiologists,
 }
-
 
 #: Columns of `claims_rows`.
 COLUMNS = (

@@ -170,8 +170,9 @@ def radiologists_table(points: pd.DataFrame) -> ValueTable:
             | number(Interval(row.value, row.low, row.high, row.n), cells=row.cells)
             for role, row in means.items()
         ]
-        if "gap" in means and means["radiologists"].value > 0:
-            relative = 100 * means["gap"].value / means["radiologists"].value
+        if "gap" in means:
+            gap, readers = means["gap"].value, means["radiologists"].value
+            relative = 100 * gap / readers if readers > 0 else np.nan
             interval = Interval(relative, np.nan, np.nan, means["gap"].n)
             rows.append({"task": task, "series": "relative %"} | number(interval))
     return value_table(rows, ("task",), "series")

@@ -31,7 +31,7 @@ def to_markdown(table: ValueTable) -> str:
 
 
 def to_latex(table: ValueTable) -> str:
-    r"""Return a ``tabular`` for ``\input``, which needs the package booktabs; its legend as comments.
+    r"""Return a ``tabular`` for ``\input``, with its legend as comments; it needs booktabs.
 
     The best values are bold.
     """

@@ -7,106 +7,70 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from chexseg.analysis.comparison import MEAN, Comparison, one_pair
-from chexseg.report.palette import BLUE, FONT, GREY, VERMILLION
+from chexseg.report.figures.parts import categories, dodge, traces
+from chexseg.report.figures.theme import themed
+
+#: Interval -> its columns in a comparison, and its method's colour and symbol.
+INTERVALS = {
+    "over patients": ("from", "to", "cam", "circle"),
+    "over trials": ("trials from", "trials to", "irnet", "diamond"),
+}
 
 
 def figure_rows(comparison: Comparison) -> pd.DataFrame:
-    """Return one row per line of the figure, from the top.
+    """Return one row per line of the figure, from the top, and interval.
 
-    For one pair, these are its mIoU and pathologies; for several, the mIoU of each. Columns: label,
-    difference, from, to, trials from, trials to.
+    For one pair, the lines are its mIoU and pathologies; for several, the mIoU of each. Columns:
+    line, label, interval, value (the difference), low, high. Undefined intervals over trials are
+    left out.
     """
-    if one_pair(comparison):
-        labels, rows = comparison.rows["pathology"], comparison.rows
-    else:
-        rows = comparison.rows[comparison.rows["pathology"] == MEAN]
+    rows = comparison.rows
+    labels = rows["pathology"]
+    if not one_pair(comparison):
+        rows = rows[rows["pathology"] == MEAN]
         varied = [name for name in ("A", "B") if rows[name].nunique() > 1]
         both = len(varied) == 2 and (rows["A"] != rows["B"]).any()
         labels = rows["A"] + "<br>− " + rows["B"] if both else rows[varied[0]]
-    columns = ["difference", "from", "to", "trials from", "trials to"]
-    return (
-        rows[columns]
-        .assign(label=labels)
-        .dropna(subset="difference")[["label", *columns]]
-        .reset_index(drop=True)
+    rows = rows.assign(label=labels, value=rows["difference"]).dropna(subset="value")
+    rows = rows.assign(line=range(len(rows)))
+    table = pd.concat(
+        rows.assign(interval=interval, low=rows[low], high=rows[high])
+        for interval, (low, high, *_) in INTERVALS.items()
     )
+    kept = (table["interval"] == "over patients") | table["low"].notna()
+    return table.loc[kept, ["line", "label", "interval", "value", "low", "high"]]
 
 
 def figure(rows: pd.DataFrame) -> go.Figure:
-    """Draw the rows of `figure_rows`: differences with both intervals, and a line at 0."""
-    drawn = go.Figure()
-    position = np.arange(len(rows))[::-1]
-    parts = (
-        ("over patients", "from", "to", "cam", BLUE, "circle", 0.0),
-        ("over trials", "trials from", "trials to", "irnet", VERMILLION, "diamond", -0.24),
+    """Draw the rows of `figure_rows`: differences with their intervals, and a line at 0."""
+    marks = rows["interval"].map(INTERVALS).str
+    points = rows.assign(kind="mean", cells="", method=marks[2], symbol=marks[3])
+    points = points.assign(
+        x=rows["value"],
+        y=rows["line"] + dodge(points, "interval", list(INTERVALS), lane=0.3),
+        series="A − B, 95% interval " + rows["interval"],
+        group=rows["interval"],
+        hover=[
+            f"{row.label}: {row.value:+.3f}<br>{row.interval}: {row.low:+.3f} to {row.high:+.3f}"
+            for row in rows.itertuples()
+        ],
     )
-    for name, low, high, meta, colour, symbol, shift in parts:
-        defined = rows[low].notna() if shift else rows["difference"].notna()
-        if not defined.any():
-            continue
-        values = rows[defined]
-        drawn.add_trace(
-            go.Scatter(
-                x=values["difference"].tolist(),
-                y=(position[defined] + shift).tolist(),
-                mode="markers",
-                name=f"A − B, 95% interval {name}",
-                meta=meta,
-                marker={"symbol": symbol, "size": 8 if not shift else 6, "color": colour},
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": (values[high] - values["difference"]).fillna(0).tolist(),
-                    "arrayminus": (values["difference"] - values[low]).fillna(0).tolist(),
-                    "thickness": 1.6 if not shift else 1.1,
-                    "width": 3,
-                    "color": colour,
-                },
-                customdata=[
-                    [label, f"{a:+.3f} to {b:+.3f}"]
-                    for label, a, b in values[["label", low, high]].to_numpy()
-                ],
-                hovertemplate="%{customdata[0]}: %{x:+.3f}<br>"
-                + name
-                + ": %{customdata[1]}<extra></extra>",
-            )
-        )
-    drawn.add_vline(x=0, line={"color": GREY, "width": 1})
-    drawn.update_layout(
-        template="plotly_white",
-        font={"family": FONT, "size": 13, "color": "#1b1f24"},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 16, "r": 16, "t": 12, "b": 84},
-        height=130 + 30 * len(rows),
-        showlegend=True,
-        legend={
-            "orientation": "h",
-            "y": 0,
-            "yref": "container",
-            "yanchor": "bottom",
-            "x": 0,
-            "font": {"size": 12},
-        },
+    labels = rows.drop_duplicates("line")["label"]
+    reach = _reach(rows)
+    return themed(
+        traces(points, value="x"),
+        height=92 + (44 if labels.str.contains("<br>").any() else 32) * len(labels),
+        margin_t=12,
+        legend_xref="container",
         xaxis={
-            "title": {"text": "difference in IoU, A − B", "font": {"size": 12}},
-            "range": [-_reach(rows), _reach(rows)],
-            "zeroline": False,
+            "title_text": "difference in IoU, A − B",
+            "range": [-reach, reach],
             "tickformat": "+.2f",
-            "showline": True,
-            "ticks": "outside",
-            "nticks": 7,
+            "showgrid": True,
+            "zeroline": True,
         },
-        yaxis={
-            "tickvals": position.tolist(),
-            "ticktext": rows["label"].tolist(),
-            "range": [-0.6, len(rows) - 0.4],
-            "automargin": True,
-            "showgrid": False,
-            "zeroline": False,
-        },
+        yaxis=categories(labels, range=[len(labels) - 0.4, -0.6], showgrid=False),
     )
-    return drawn
 
 
 def _reach(rows: pd.DataFrame) -> float:
@@ -115,6 +79,7 @@ def _reach(rows: pd.DataFrame) -> float:
     It includes all differences and intervals over patients, but cuts intervals over trials: with
     two trials they are very wide.
     """
-    narrow = np.nanmax(rows[["difference", "from", "to"]].abs().to_numpy(dtype=float), initial=0.02)
-    wide = np.nanmax(rows[["trials from", "trials to"]].abs().to_numpy(dtype=float), initial=0.0)
-    return float(1.08 * max(narrow, min(wide, 1.6 * narrow)))
+    ends = rows[["value", "low", "high"]].abs().max(axis=1)
+    narrow, wide = (ends[rows["interval"] == interval].max() for interval in INTERVALS)
+    narrow = np.fmax(narrow, 0.02)
+    return float(1.08 * np.fmax(narrow, min(wide, 1.6 * narrow)))

@@ -6,101 +6,67 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from chexseg.report.figures.parts import (
-    Canvas,
-    bars,
-    category_axis,
-    interval_texts,
-    iou_axis,
-    top,
-)
-from chexseg.report.palette import COLOURS, SYMBOLS
+from chexseg.drawing.palette import COLOURS, SYMBOLS
+from chexseg.report.figures.parts import KINDS, categories, dodge, hover_texts, iou_axis, traces
+from chexseg.report.figures.theme import themed
 
 #: Horizontal distance between students of one fraction that differ in other settings.
-DODGE = 0.16
+LANE = 0.16
 STUDENT_SYMBOLS = (SYMBOLS["student"], "triangle-up", "square", "cross", "pentagon")
+#: Kind -> settings of a teacher's line.
+TEACHERS: dict[str, dict[str, object]] = {
+    "mean": {"legendgroup": "teacher", "legendrank": 1001, "line_dash": "dash"},
+    "paper": KINDS["paper"] | {"name": "paper, teacher"},
+    "poster": KINDS["poster"] | {"name": "poster, teacher", "line_dash": "dashdot"},
+}
 
 
 def figure3(rows: pd.DataFrame, init: str, letter: str = "", legend: bool = True) -> go.Figure:
-    """Draw one panel of `figure3_rows`. All panels have equal axes, so they can be compared."""
-    fractions = sorted(rows["fraction"].dropna().unique())
-    ends = [-0.6, max(0, len(fractions) - 1) + 0.6]
-    panel, canvas = rows[rows["init"] == init], Canvas(legend)
-    for row in panel[(panel["method"] == "full") & (panel["kind"] == "mean")].to_dict("records"):
-        interval = "" if np.isnan(row["low"]) else f"[{row['low']:.3f}, {row['high']:.3f}] "
-        label = f"teacher {row['settings']}".strip()
-        if interval:
-            canvas.add(
-                "teacher",
-                "teacher, 95%",
-                x=[*ends, *ends[::-1]],
-                y=[row["low"]] * 2 + [row["high"]] * 2,
-                mode="lines",
-                fill="toself",
-                fillcolor="rgba(0,158,115,0.13)",
-                line={"width": 0},
-                hoverinfo="skip",
-            )
-        canvas.add(
-            "teacher",
-            label,
-            "full",
-            x=ends,
-            y=[row["value"]] * 2,
-            mode="lines",
-            line={"color": COLOURS["full"], "width": 2, "dash": "dash"},
-            hovertemplate=f"{label}: %{{y:.3f}} {interval}n = {row['n']}<extra></extra>",
-        )
-    for kind, dash in (("paper", "dot"), ("poster", "dashdot")):
-        for value in panel.loc[panel["kind"] == kind, "value"]:
-            canvas.add(
-                "paper",
-                f"{kind}, teacher",
-                "full",
-                x=ends,
-                y=[value] * 2,
-                mode="lines",
-                opacity=0.5,
-                line={"color": COLOURS["full"], "width": 1, "dash": dash},
-                hovertemplate=f"{kind}, teacher: %{{y:.3f}}<extra></extra>",
-            )
-    # The order is the same in all panels, so a setting keeps its symbol and its offset.
-    settings = list(dict.fromkeys(rows.loc[rows["method"] == "student", "settings"]))
-    for number, setting in enumerate(settings):
-        shift = DODGE * (number - (len(settings) - 1) / 2)
-        symbol = STUDENT_SYMBOLS[number % len(STUDENT_SYMBOLS)]
-        of_setting = panel[(panel["method"] == "student") & (panel["settings"] == setting)]
-        label = f"student {setting}".strip()
-        for kind in ("mean", "trial"):
-            chosen = of_setting[of_setting["kind"] == kind]
-            if not len(chosen):
-                continue
-            x = [
-                fractions.index(fraction) + shift + 0.07 * (kind == "trial")
-                for fraction in chosen["fraction"]
-            ]
-            share = [f"{100 * fraction:g}%" for fraction in chosen["fraction"]]
-            if kind == "mean":
-                canvas.add(
-                    "student",
-                    label,
-                    "student",
-                    x=x,
-                    y=chosen["value"].tolist(),
-                    mode="lines+markers",
-                    line={"color": COLOURS["student"], "width": 2},
-                    marker={"symbol": symbol, "size": 9},
-                    error_y=bars(chosen),
-                    customdata=[
-                        list(pair)
-                        for pair in zip(share, interval_texts(chosen), chosen["cells"], strict=True)
-                    ],
-                    hovertemplate=f"{label}, %{{customdata[0]}} of train: %{{y:.3f}} "
-                    "%{customdata[1]}<extra></extra>",
-                )
-            else:
-                canvas.trials(chosen, x, "student")
-    axis = category_axis(
-        "fraction of the training images", [f"{100 * fraction:g}%" for fraction in fractions]
+    """Draw one panel of `points.figure3.figure3_rows`.
+
+    All panels have equal axes, symbols and offsets, so they can be compared.
+    """
+    students = rows[rows["method"] == "student"]
+    fractions = sorted(students["fraction"].unique())
+    shares = [f"{100 * fraction:g}%" for fraction in fractions]
+    settings = list(dict.fromkeys(students["settings"]))
+    symbols = {s: STUDENT_SYMBOLS[n % len(STUDENT_SYMBOLS)] for n, s in enumerate(settings)}
+    series = ("student " + students["settings"]).str.strip()
+    at = students["fraction"].map(fractions.index)
+    points = students.assign(
+        x=at + dodge(students, "settings", settings, LANE),
+        y=students["value"],
+        series=series,
+        group="student",
+        mode=np.where(students["kind"] == "mean", "lines+markers", "markers"),
+        symbol=students["settings"].map(symbols),
+        hover=hover_texts(students, series + ", " + at.map(shares.__getitem__) + " of train"),
     )
-    return canvas.framed(f"encoder {init}", letter, xaxis=axis, yaxis=iou_axis("mIoU", top(rows)))
+    axis = categories(shares, title_text="fraction of the training images")
+    teachers = rows[
+        (rows["init"] == init) & rows["kind"].isin(TEACHERS) & ~rows.index.isin(at.index)
+    ]
+    return themed(
+        _teachers(teachers, axis["range"]) + traces(points[points["init"] == init]),
+        f"encoder {init}",
+        letter,
+        legend=legend,
+        xaxis=axis,
+        yaxis=iou_axis("mIoU", rows),
+    )
+
+
+def _teachers(rows: pd.DataFrame, ends: list[float]) -> list[go.Scatter]:
+    """Return each teacher as a line across the panel, and its interval as a band."""
+    labels = ("teacher " + rows["settings"]).str.strip()
+    bands, lines = [], []
+    for label, hover, row in zip(labels, hover_texts(rows, labels), rows.itertuples(), strict=True):
+        line = {"name": label, "meta": "full", "mode": "lines", "line_color": COLOURS["full"]}
+        line |= {"x": ends, "y": [row.value] * 2, "hovertext": hover, "customdata": [row.cells] * 2}
+        lines.append(go.Scatter(line | TEACHERS[row.kind]))
+        if row.kind == "mean" and not np.isnan(row.low):
+            band = {"name": "teacher, 95%", "mode": "lines", "line_width": 0, "hoverinfo": "skip"}
+            band |= {"fill": "toself", "fillcolor": "rgba(0, 158, 115, 0.13)"}
+            band |= {"x": [*ends, *ends[::-1]], "y": [row.low, row.low, row.high, row.high]}
+            bands.append(go.Scatter(TEACHERS["mean"] | band))
+    return lines + bands

@@ -2,91 +2,73 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from chexseg.drawing.palette import GREY
 from chexseg.progress import duration
-from chexseg.report.palette import BLUE, FONT, GREEN, GREY, VERMILLION
+from chexseg.report.figures.parts import traces
+from chexseg.report.figures.theme import themed
 
-#: State -> (colour, symbol, legend text). Symbols distinguish the states without colour.
+#: State -> (method whose colour it has, symbol, legend text). Symbols distinguish the states
+#: without colour.
 STATES = {
-    "cached": (GREEN, "circle", "done"),
-    "failed": (VERMILLION, "x", "failed"),
-    "new": (BLUE, "circle-open", "to run"),
-    "unneeded": (GREY, "circle-open-dot", "not needed: the results that use it are done"),
+    "cached": ("full", "circle", "done"),
+    "failed": ("irnet", "x", "failed"),
+    "new": ("cam", "circle-open", "to run"),
+    "unneeded": ("radiologists", "circle-open-dot", "not needed, its results are done"),
 }
 #: Maximum distance between two runs of a column, and maximum height of a column, pixels.
 STEP, HIGHEST = 16, 900
 
 
 def draw(rows: pd.DataFrame) -> go.Figure:
-    """Draw the rows of `rows`."""
-    position = {run.key: (run.column, run.place) for run in rows.itertuples()}
-    edges: dict[str, list[float | None]] = {"x": [], "y": []}
-    for run in rows.itertuples():
-        for key in run.reads:
-            for axis, start, end in zip(
-                edges.values(), position[key], position[run.key], strict=True
-            ):
-                axis += [start, end, None]
-    figure = go.Figure(
-        go.Scatter(
-            **edges,
-            mode="lines",
-            line={"color": GREY, "width": 0.6},
-            opacity=0.5,
-            hoverinfo="skip",
-            showlegend=False,
+    """Draw the rows of `points.stage_graph.rows`."""
+    state = rows["state"].map(STATES).str
+    crowded = rows["column"].value_counts().max()
+    seconds = rows["seconds"].map(lambda one: "" if pd.isna(one) else f"<br>{duration(one)}")
+    number = rows.groupby("state")["key"].transform("size").astype(str)
+    points = rows.assign(
+        kind="mean",
+        x=rows["column"],
+        y=rows["place"],
+        low=np.nan,
+        series=state[2] + " (" + number + ")",
+        group=rows["state"],
+        method=state[0],
+        symbol=state[1],
+        size=9 if crowded < 40 else 6,
+        cells=rows["key"].str[:12],
+        hover=rows["label"] + "<br>" + rows["key"].str[:12] + seconds + "<br>" + state[2],
+    )
+    headings = rows.groupby("column")["stage"].agg(
+        lambda stages: "<br>".join(
+            f"{stage} × {count}" if count > 1 else stage
+            for stage, count in stages.value_counts().items()
         )
     )
-    crowded = rows["column"].value_counts().max() if len(rows) else 1
-    for state, (colour, symbol, name) in STATES.items():
-        group = rows[rows["state"] == state]
-        if len(group):
-            texts = [
-                f"{run.label}<br>{run.key[:12]}"
-                + ("" if pd.isna(run.seconds) else f"<br>{duration(run.seconds)}")
-                for run in group.itertuples()
-            ]
-            figure.add_trace(
-                go.Scatter(
-                    x=group["column"].tolist(),
-                    y=group["place"].tolist(),
-                    mode="markers",
-                    name=f"{name} ({len(group)})",
-                    marker={"color": colour, "symbol": symbol, "size": 9 if crowded < 40 else 6},
-                    hovertext=texts,
-                    customdata=[key[:12] for key in group["key"]],
-                    hovertemplate=f"%{{hovertext}}<br>{name}<extra></extra>",
-                )
-            )
-    for number, group in rows.groupby("column"):
-        counts = group["stage"].value_counts()
-        text = "<br>".join(
-            f"{stage} × {count}" if count > 1 else str(stage) for stage, count in counts.items()
-        )
-        figure.add_annotation(
-            x=number,
-            y=1.02,
-            yref="paper",
-            yanchor="bottom",
-            text=text,
-            showarrow=False,
-            font={"size": 12},
-            align="center",
-        )
-    figure.update_layout(
-        template="plotly_white",
-        font={"family": FONT, "size": 13, "color": "#1b1f24"},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        height=int(min(HIGHEST, max(200, STEP * crowded)) + 120),
-        margin={"l": 16, "r": 16, "t": 70, "b": 40},
-        legend={"orientation": "h", "y": -0.02, "x": 0, "yanchor": "top", "font": {"size": 12}},
-        xaxis={
-            "visible": False,
-            "range": [-0.5, rows["column"].max() + 0.5] if len(rows) else None,
-        },
+    above = {"y": 1.02, "yref": "paper", "yanchor": "bottom"}
+    return themed(
+        [_lines(rows), *traces(points.sort_values("state", kind="stable"))],
+        height=int(min(HIGHEST, max(200, STEP * crowded))) + 90,
+        margin={"l": 16, "t": 70, "b": 20},
+        annotations=[above | {"x": column, "text": text} for column, text in headings.items()],
+        xaxis={"visible": False, "range": [-0.5, rows["column"].max() + 0.5]},
         yaxis={"visible": False, "range": [1, 0]},
     )
-    return figure
+
+
+def _lines(rows: pd.DataFrame) -> go.Scatter:
+    """Return the lines between runs and what they read, as one trace with gaps."""
+    starts = rows[["key", "column", "place"]].rename(columns={"key": "reads"})
+    lines = rows.explode("reads").merge(starts, on="reads", suffixes=("", " of input"))
+    lines["gap"] = np.nan
+    return go.Scatter(
+        x=lines[["column of input", "column", "gap"]].to_numpy().ravel(),
+        y=lines[["place of input", "place", "gap"]].to_numpy().ravel(),
+        mode="lines",
+        line={"color": GREY, "width": 0.6},
+        opacity=0.5,
+        hoverinfo="skip",
+    )

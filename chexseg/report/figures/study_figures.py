@@ -50,17 +50,14 @@ def draw(analysis: StudyAnalysis, legend: bool = True) -> dict[str, go.Figure]:
 WIDTH = 640
 
 
-def _on_white(figure: go.Figure) -> go.Figure:
-    return go.Figure(figure).update_layout(paper_bgcolor="white", plot_bgcolor="white")
-
-
 def write_images(figures: Mapping[Path, go.Figure]) -> str | None:
     """Write figures to paths that end in .png or .svg. Return a note if that failed, or None."""
     try:
         import kaleido  # noqa: F401 - the extra "images"
     except ImportError:
         return "no .png and .svg figures: kaleido isn't installed (extra: images)"
-    drawn = [_on_white(figure) for figure in figures.values()]
+    white = {"paper_bgcolor": "white", "plot_bgcolor": "white"}
+    drawn = [go.Figure(figure).update_layout(white) for figure in figures.values()]
     # When plotly writes several images, it ignores the sizes in their layouts.
     heights = [figure.layout.height for figure in drawn]
     try:

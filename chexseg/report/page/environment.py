@@ -13,7 +13,14 @@ from plotly.offline import get_plotlyjs
 
 from chexseg.analysis.published import METHODS, css_name
 from chexseg.analysis.tables.text import bare
-from chexseg.report.palette import CONFIG, DASHED, PATHOLOGY_COLOURS
+from chexseg.drawing.palette import DASHED, PATHOLOGY_COLOURS
+
+#: Settings of plotly.js on the page: only the buttons that a reader needs.
+PLOTLY = {
+    "responsive": True,
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
+}
 
 
 @functools.cache
@@ -49,7 +56,7 @@ def render(template: str, **values: object) -> str:
     return (
         environment()
         .get_template(template)
-        .render(plotly_config=CONFIG, plotlyjs=get_plotlyjs(), **values)
+        .render(plotly_config=PLOTLY, plotlyjs=get_plotlyjs(), **values)
     )
 
 

@@ -11,9 +11,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from chexseg.analysis.results import StudyResults
-from chexseg.report.page import overlays
-from chexseg.report.page.overlays import Panel, encoded, layer_png
-from chexseg.report.palette import PATHOLOGY_COLOURS
+from chexseg.drawing.masks import encoded, layer_png, stacked
+from chexseg.drawing.palette import PATHOLOGY_COLOURS
+from chexseg.report.page import image_choice
+from chexseg.report.page.image_choice import Panel
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,11 @@ def of_images(
         pixels_HW, expert_KHW = read(image_id)
         films = [Film("radiograph"), Film("experts", _layers(expert_KHW[chosen], names))]
         for panel in panels:
-            masks_KHW = overlays.predicted(results, panel, image_id)
+            masks_KHW = image_choice.predicted(results, panel, image_id)
             if panel.index is None or isinstance(masks_KHW, str):
                 films.append(Film(reason=str(masks_KHW)))
                 continue
-            iou = overlays.image_iou(results, panel.index, image_id, names)
+            iou = image_choice.image_iou(results, panel.index, image_id, names)
             films.append(Film(panel.title, _layers(masks_KHW[chosen], names), f"IoU {iou:.2f}"))
         text = "" if pathology else ", ".join(names[k] for k in films[1].layers)
         height, width = pixels_HW.shape
@@ -103,7 +104,7 @@ def sheet_png(grid: FilmGrid, legend: Mapping[int, str]) -> bytes:
                 reason = "\n".join(textwrap.wrap(film.reason, 30))
                 draw.multiline_text((left + 8, top + 100), reason, fill="#555", font=font)
                 continue
-            picture = overlays.stacked(radiograph, film.layers.values())
+            picture = stacked(radiograph, film.layers.values())
             picture = ImageOps.contain(picture, (side, side))
             centred = left + (side - picture.width) // 2, top + (side - picture.height) // 2
             sheet.paste(picture, centred)

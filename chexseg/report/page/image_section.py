@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from chexseg.analysis.study_scores import StudyScores
-from chexseg.report.page import film_grids, overlays
+from chexseg.report.page import film_grids, image_choice
 
 #: The poster's two pathologies, listed first.
 POSTERS = ("Cardiomegaly", "Airspace Opacity")
@@ -19,17 +19,17 @@ def test_images(scores: StudyScores) -> dict[str, Any]:
     drawn: index -> name of the pathologies with a mask in the grid of all.
     """
     results = scores.results
-    image_ids = overlays.choose_images(results)
+    image_ids = image_choice.choose_images(results)
     if results.image is None or not image_ids:
         lacking = "the images aren’t available" if results.image is None else ""
         return {"reason": lacking or "no test image has an expert mask", "together": None}
-    panels = overlays.columns(scores)
+    panels = image_choice.columns(scores)
     together = film_grids.of_images(results, results.image, panels, image_ids)
     drawn = {k for row in together.rows for film in row.films for k in film.layers}
     chosen = {}
     for name in sorted(results.pathologies, key=lambda name: (*POSTERS, name).index(name)):
         true_I = results.counts_CIK3[0, :, results.pathologies.index(name), 2]
-        chosen[name] = overlays.one_per_patient(results, true_I, ROWS)
+        chosen[name] = image_choice.one_per_patient(results, true_I, ROWS)
     return {
         "reason": "",
         "together": together,

@@ -15,9 +15,9 @@ from chexseg.analysis.published import METHODS
 from chexseg.analysis.results import WeakCounts, WeakLabels, WeakMaps
 from chexseg.analysis.statistics.scores import pooled_iou
 from chexseg.analysis.weak_label_agreement import LabelSet
+from chexseg.drawing.masks import encoded, enlarge, layer_png, outline
 from chexseg.errors import ChexsegError
 from chexseg.report.page.film_grids import Film, FilmGrid, FilmRow
-from chexseg.report.page.overlays import encoded, enlarge, layer_png, outline
 
 SIDE = 176  # maximum length of a panel's side, pixels
 #: Colours of a heat map, lighter for higher scores; perceptually uniform and safe for common types

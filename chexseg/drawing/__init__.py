@@ -1,0 +1,1 @@
+"""Masks drawn over radiographs, and the colours of figures, tables and overlays."""

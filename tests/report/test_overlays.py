@@ -1,0 +1,99 @@
+"""Test the choice, layers and colours of overlays."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from chexseg.analysis.study_scores import score
+from chexseg.drawing import masks, palette
+from chexseg.pathologies import PATHOLOGIES
+from chexseg.report.page import film_grids, image_choice, image_section
+from tests.report.rendered import sections
+
+
+def test_a_third_kind_of_weak_labels_has_a_column(study):
+    chosen = (study.cells["weak"] == "irnet").to_numpy()
+    changed = dataclasses.replace(
+        study, cells=study.cells.assign(weak=study.cells["weak"].where(~chosen, "cam++"))
+    )
+    columns = image_choice.columns(score(changed))
+    assert [panel.title for panel in columns] == [
+        "Weak, CAM",
+        "Weak, CAM++",
+        "Weak, IRNet",
+        "Full",
+        "CheXseg",
+    ]
+    assert columns[1].index is not None and columns[2].index is None
+    assert "--columns:7" in sections(changed)["Test images"]
+
+
+def test_every_pathology_has_its_own_colour():
+    assert set(palette.PATHOLOGY_COLOURS) == set(PATHOLOGIES)
+    assert len(set(palette.PATHOLOGY_COLOURS.values())) == len(PATHOLOGIES)
+
+
+def test_images_are_chosen_by_the_experts_masks_alone(study):
+    chosen = image_choice.choose_images(study)
+    present_I = (study.counts_CIK3[0, :, :, 2] > 0).sum(axis=1)
+    patients = [name.split("_study")[0] for name in chosen]
+    assert len(set(patients)) == len(chosen) == 6
+    assert present_I[study.image_ids.index(chosen[0])] == present_I.max()
+    worse = study.counts_CIK3.copy()
+    worse[..., :2] = 0
+    assert image_choice.choose_images(dataclasses.replace(study, counts_CIK3=worse)) == chosen
+
+
+def test_chexseg_is_chosen_by_selection_not_by_test_scores(study):
+    cells = study.cells.copy()
+    lowest = cells["name"] == "irnet p=0.5 trial 1"
+    cells.loc[lowest, "selection_miou"] = 0.99
+    column = image_choice.columns(score(dataclasses.replace(study, cells=cells)))[3]
+    assert column.subtitle == "irnet p=0.5 trial 1"
+
+
+def test_missing_arms_and_predictions_say_why(study):
+    full_only = (study.cells["method"] == "full").to_numpy()
+    alone = dataclasses.replace(
+        study, cells=study.cells[full_only], counts_CIK3=study.counts_CIK3[full_only]
+    )
+    shown = image_choice.columns(score(alone))
+    assert [panel.index is None for panel in shown] == [True, True, False, True]
+    assert "p = 0, CAM" in image_choice.predicted(alone, shown[0], alone.image_ids[0])
+    kept_none = dataclasses.replace(study, predictions=None)
+    assert "kept" in image_choice.predicted(
+        kept_none, image_choice.columns(score(kept_none))[0], study.image_ids[0]
+    )
+
+
+def test_a_layer_covers_its_mask_and_nothing_else():
+    mask_HW = np.zeros((50, 40), dtype=bool)
+    mask_HW[10:30, 5:25] = True
+    layer = np.asarray(Image.open(io.BytesIO(masks.layer_png(mask_HW, "Edema"))).convert("RGBA"))
+    large_HW = masks.enlarge(mask_HW)
+    assert layer.shape[:2] == large_HW.shape == (400, 320)
+    assert ((layer[..., 3] > 0) == large_HW).all()
+    assert set(np.unique(layer[..., 3])) == {0, masks.FILL_OPACITY, masks.OUTLINE_OPACITY}
+    red, green, blue = (int(palette.PATHOLOGY_COLOURS["Edema"][i : i + 2], 16) for i in (1, 3, 5))
+    assert (layer[large_HW][:, :3] == [red, green, blue]).all()
+
+
+def test_image_iou_is_the_mean_over_what_experts_drew(study):
+    image_id = image_choice.choose_images(study)[0]
+    counts_K3 = study.counts_CIK3[0, study.image_ids.index(image_id)].astype(float)
+    drawn = counts_K3[counts_K3[:, 2] > 0]
+    wanted = np.mean(drawn[:, 0] / (drawn[:, 1] + drawn[:, 2] - drawn[:, 0]))
+    assert image_choice.image_iou(study, 0, image_id, study.pathologies) == pytest.approx(wanted)
+
+
+def test_sheet_is_a_png_of_six_rows(study):
+    shown = image_section.test_images(score(study))
+    sheet = Image.open(io.BytesIO(film_grids.sheet_png(shown["together"], shown["drawn"])))
+    assert sheet.format == "PNG" and sheet.width == 6 * 246 + 6
+    without = image_section.test_images(score(dataclasses.replace(study, image=None)))
+    assert without["together"] is None
