@@ -39,6 +39,7 @@ def environment() -> Environment:
         "data_uri": data_uri,
         "number": number,
         "script_json": script_json,
+        "thousands": "{:,}".format,
         "upper_first": upper_first,
     }
     environment.tests |= {"missing": pd.isna}

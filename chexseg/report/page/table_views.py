@@ -58,8 +58,8 @@ def grid(
 
     small: text beside a head. most: the number of rows that are kept.
     """
-    of_p = table.column == "p"
-    weak_and_full = dict.fromkeys(table.heads, "\u00a0") | {"p=0": "weak", "p=1": "full"}
+    of_p, heads = table.column == "p", table.heads
+    weak_and_full = dict.fromkeys(heads, "\u00a0") | {"p=0": "weak", "p=1": "full"}
     small = weak_and_full if of_p else small or {}
     rows = [
         ([key_text(name, value) for name, value in keys.items()], cells)
@@ -83,9 +83,13 @@ def grid(
                 "average": head in AVERAGES,
             }
             shown.append(row | {"small": small.get(head, ""), "texts": keys[1:], "cells": values})
-    heads = [(head, small.get(head, "")) for head in table.heads]
-    gaps = table.gaps()
-    return {"keys": table.keys, "of_p": of_p, "heads": heads, "rows": shown, "gaps": gaps}
+    return {
+        "keys": table.keys,
+        "of_p": of_p,
+        "heads": [(head, small.get(head, "")) for head in heads],
+        "rows": shown,
+        "gaps": table.gaps(),
+    }
 
 
 def _is_shared(value: Mapping[str, Any]) -> bool:
