@@ -76,8 +76,8 @@ def themed(
         {"type": "scatter", "showlegend": first.get(trace["name"]) == number, **trace}
         for number, trace in enumerate(traces)
     ]
-    # A row of the legend has columns of equal width, in an image of 640 pixels.
-    columns = max(1, 600 // (50 + 7 * max(map(len, first), default=0)))
+    # The columns of a legend have equal widths; images are 640 pixels wide, with margins.
+    columns = max(1, 520 // (50 + 7 * max(map(len, first), default=0)))
     below = LEGEND_ROW * -(-len(first) // columns) if legend else 0
     common = {
         "template": TEMPLATE,
