@@ -17,7 +17,7 @@ from chexseg.analysis.study_analysis import analyse
 from chexseg.drawing import palette
 from chexseg.report.figures import figure2, figure3, figure4, figure5, study_figures
 from chexseg.report.figures.parts import dodge
-from chexseg.report.figures.theme import TEMPLATE
+from chexseg.report.figures.theme import LEGEND_ROW, TEMPLATE
 from tests.analysis.papers_study import achieved, papers_study
 from tests.analysis.points import figure2_points, figure3_points, figure4_points, figure5_points
 
@@ -145,15 +145,15 @@ def test_students_that_differ_in_other_settings_have_symbols_of_their_own(paper)
     students = [trace for trace in figure.data if trace.legendgroup == "student"]
     assert [trace.name for trace in students] == ["student", "student epochs=5"]
     assert len({trace.marker.symbol for trace in students}) == 2
-    assert (students[1].x - students[0].x).tolist() == pytest.approx([figure3.LANE] * 3)
+    assert np.subtract(students[1].x, students[0].x) == pytest.approx([figure3.LANE] * 3)
 
 
 def test_figure4_has_methods_side_by_side_on_equal_axes(paper):
     rows = figure4_points(paper)
     figure = figure4.figure4(rows, 20000, "b")
     cam, irnet = first(figure, "cam"), first(figure, "irnet")
-    assert (irnet.x - cam.x).tolist() == pytest.approx([figure4.LANE] * 4)
-    assert (cam.x + irnet.x).tolist() == pytest.approx([0, 2, 4, 6])
+    assert np.subtract(irnet.x, cam.x) == pytest.approx([figure4.LANE] * 4)
+    assert np.add(irnet.x, cam.x) == pytest.approx([0, 2, 4, 6])
     assert figure.layout.yaxis.range == figure4.figure4(rows, 100).layout.yaxis.range
     assert figure.layout.title.text == "<b>b</b>  weak supervision, 20,000 images"
     assert first(figure, "paper").error_y.array is not None, "Table 2 has intervals"
@@ -225,3 +225,22 @@ def test_an_empty_study_has_no_figures(study):
         study, cells=study.cells.iloc[:0], counts_CIK3=study.counts_CIK3[:0]
     )
     assert study_figures.draw(analyse(empty)) == {}
+
+
+def test_a_legend_of_many_series_has_room_below_the_axis(paper):
+    rows = figure3_points(paper)
+    students = rows[rows["method"] == "student"]
+    more = [students.assign(settings=f"epochs={number}") for number in range(8)]
+    one = figure3.figure3(rows, "moco")
+    many = figure3.figure3(pd.concat([rows, *more], ignore_index=True), "moco")
+    room = many.layout.margin.b - one.layout.margin.b
+    assert room == many.layout.height - one.layout.height >= 2 * LEGEND_ROW
+
+
+def test_many_encoders_have_slanted_labels(paper):
+    rows = figure4_points(paper)
+    more = [rows.assign(encoder=rows["encoder"] + f" width={number}") for number in (1, 2)]
+    few = figure4.figure4(rows, 0)
+    many = figure4.figure4(pd.concat([rows, *more], ignore_index=True), 0)
+    assert few.layout.xaxis.tickangle == 0 > many.layout.xaxis.tickangle
+    assert many.layout.margin.b > few.layout.margin.b
