@@ -84,7 +84,12 @@ ROWS: dict[str, list[list[str]]] = {
     "Read results": [["predict"], ["report"], ["evaluation"], ["analysis"]],
     "Plan and run": [["resolve"], ["search"], ["run"], ["plan"], ["config"]],
     "Compute": [["stages"], ["phantom", "saliency", "drawing"], ["models", "data"]],
-    "Basis": [["store"], ["progress", "pathologies"], ["seeds", "code_version"], ["errors"]],
+    "Basis": [
+        ["store"],
+        ["progress", "pathologies", "weak_label_kinds"],
+        ["seeds", "code_version"],
+        ["errors"],
+    ],
 }
 WIDTH, LABEL, GAP, TALL, SHORT = 1000, 120, 10, 96, 88
 

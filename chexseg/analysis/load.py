@@ -30,9 +30,11 @@ from chexseg.plan.status import summarise
 from chexseg.stages.artifacts import COUNTS, PREDICTIONS, THRESHOLDS
 from chexseg.store import manifest
 from chexseg.store.store import Artifact, Store
+from chexseg.weak_label_kinds import KINDS
 
 #: Stages that generate weak labels, and stages that train a classifier of the observations.
-WEAK, CLASSIFIERS = ("saliency", "irnet"), ("classify", "pretrain")
+WEAK = tuple(dict.fromkeys(kind.stage for kind in KINDS.values()))
+CLASSIFIERS = ("classify", "pretrain")
 
 #: Columns of the count tables.
 COUNTED = ("intersection", "predicted", "true")
@@ -232,7 +234,7 @@ def _weak_labels(
 ) -> WeakLabels:
     labels = WeakLabels(
         key=node.key,
-        kind=node.config["kind"] if node.stage == "saliency" else "irnet",
+        kind=node.config.get("kind", node.stage),
         start=node.inputs.get("saliency"),
         settings=_settings(plan, node),
         reason="not finished yet, or damaged",

@@ -15,18 +15,13 @@ import pandas as pd
 import yaml
 
 from chexseg.pathologies import PATHOLOGIES
+from chexseg.weak_label_kinds import KINDS
 
 AVERAGE = "Avg. IoU"
 
-#: The paper's names of the kinds of weak labels; it has no CAM++ (Grad-CAM++).
-METHODS = {"cam": "CAM", "cam++": "CAM++", "irnet": "IRNet"}
+#: Kind of weak labels -> its name; the paper has two of them.
+METHODS = {kind: entry.name for kind, entry in KINDS.items()}
 PAPERS_METHODS = ("cam", "irnet")
-
-
-def css_name(kind: str) -> str:
-    """Return the CSS name of a kind of weak labels; CSS names contain no plus sign."""
-    return kind.replace("+", "-plus")
-
 
 DATA = Path(__file__).with_name("paper")
 

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 # Okabe and Ito (2008), "Color Universal Design": distinguishable with all common types of colour
 # vision.
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, YELLOW, GREY = "#E69F00", "#56B4E9", "#F0E442", "#767676"
 
+
+@dataclass(frozen=True)
+class Series:
+    """The look of a series. dark: its colour on a dark page. symbol: plotly's name."""
+
+    colour: str
+    dark: str
+    symbol: str
+
+
 #: The masks that a network learned from, and what it is compared with. Encoder initializations
-#: have no colours; figures separate them by position, so a colour never has two meanings.
-COLOURS: dict[str, str] = {
-    "cam": BLUE,
-    "cam++": SKY,
-    "irnet": VERMILLION,
-    "full": GREEN,
-    "student": PURPLE,
-    "radiologists": GREY,
-    "paper": GREY,
+#: have no colours; figures separate them by position, so a colour never has two meanings. Symbols
+#: distinguish the series without colour.
+SERIES: dict[str, Series] = {
+    "cam": Series(BLUE, "#3a9bd6", "circle"),
+    "cam++": Series(SKY, "#a5d8f5", "triangle-up"),
+    "irnet": Series(VERMILLION, "#e8813a", "square"),
+    "full": Series(GREEN, "#2bbd92", "diamond"),
+    "student": Series(PURPLE, PURPLE, "hexagon"),
+    "radiologists": Series(GREY, GREY, "star"),
+    "paper": Series(GREY, GREY, "circle"),
 }
-#: The symbols of the same series, which distinguish them without colour.
-SYMBOLS: dict[str, str] = {
-    "cam": "circle",
-    "cam++": "triangle-up",
-    "irnet": "square",
-    "full": "diamond",
-    "student": "hexagon",
-    "radiologists": "star",
-}
+COLOURS: dict[str, str] = {name: series.colour for name, series in SERIES.items()}
+SYMBOLS: dict[str, str] = {name: series.symbol for name, series in SERIES.items()}
+
+
+def css_name(series: str) -> str:
+    """Return the CSS name of a series; CSS names contain no plus sign."""
+    return series.replace("+", "-plus")
+
 
 #: Colours of ten areas on a grey radiograph. Seven of the palette are visible on it; the other
 #: three are lighter variants with dashed outlines, so no two differ by colour alone.

@@ -62,7 +62,7 @@ def test_rows_of_a_group_share_its_head_and_the_value_at_p_1(table):
     assert '<th scope="rowgroup" rowspan="2">Avg. IoU</th>' in first and "<th" not in second
     assert '<td class="number" rowspan="2" data-value="0.25">' in first
     assert 'class="first average"' in first and 'class="first"' in third
-    assert '<td class="method irnet">IRNet</td>' in second
+    assert '<td class="method square" style="--series:var(--irnet)">IRNet</td>' in second
 
 
 def test_a_value_has_its_interval_runs_and_published_value(table):

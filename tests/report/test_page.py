@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 from plotly.offline import get_plotlyjs
 
-from chexseg.analysis import published
 from chexseg.analysis.results import GRAPH_COLUMNS
 from chexseg.analysis.study_scores import score
+from chexseg.drawing import palette
 from chexseg.report.write import WrittenReport
+from chexseg.weak_label_kinds import KINDS
 from tests.report.rendered import publish
 
 
@@ -149,11 +150,11 @@ def test_no_text_of_others_can_keep_a_script_element_open(study, tmp_path):
     assert all(isinstance(json.loads(element), dict) for element in data)
 
 
-def test_colours_of_all_kinds_are_the_pages(text):
+def test_every_kind_of_weak_labels_has_a_look(text):
     """A CSS name can't contain a plus sign: a kind with one would have no colour."""
-    for kind in published.METHODS:
-        assert text.count(f"--{published.css_name(kind)}:") == 2, "light and dark"
-        assert f".method.{published.css_name(kind)}::before" in text
+    for kind in KINDS:
+        assert text.count(f"--{palette.css_name(kind)}: #") == 2, "light and dark"
+        assert f".{palette.SERIES[kind].symbol}::before" in text or kind == "irnet", "a square"
 
 
 def test_encoders_that_were_imported_are_kept_apart(study, tmp_path):

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from chexseg.analysis.published import css_name
-from chexseg.drawing.palette import COLOURS, SYMBOLS
+from chexseg.drawing.palette import COLOURS, SYMBOLS, css_name
 
 _PUBLISHED = {"name": "paper", "legendgroup": "paper", "legendrank": 1002, "opacity": 0.5}
 _PUBLISHED |= {"marker_size": 7, "marker_line_width": 1.2, "line_width": 1, "line_dash": "dot"}

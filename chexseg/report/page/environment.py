@@ -11,9 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from chexseg.analysis.published import METHODS, css_name
+from chexseg.analysis.published import METHODS
 from chexseg.analysis.tables.text import bare
-from chexseg.drawing.palette import DASHED, PATHOLOGY_COLOURS
+from chexseg.drawing.palette import DASHED, PATHOLOGY_COLOURS, SERIES, css_name
 
 #: Settings of plotly.js on the page: only the buttons that a reader needs.
 PLOTLY = {
@@ -32,6 +32,7 @@ def environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        extensions=["jinja2.ext.do"],
     )
     environment.filters |= {
         "bare": bare,
@@ -47,6 +48,7 @@ def environment() -> Environment:
         "method_names": METHODS,
         "dashed": DASHED,
         "pathology_colours": PATHOLOGY_COLOURS,
+        "series": SERIES,
     }
     return environment
 
