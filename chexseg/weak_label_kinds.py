@@ -1,4 +1,4 @@
-"""The kinds of weak labels: the name of each in tables and figures, and the stage that makes it."""
+"""The kinds of weak labels: their names, and the stages that make them."""
 
 from __future__ import annotations
 

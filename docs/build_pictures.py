@@ -83,11 +83,12 @@ ROWS: dict[str, list[list[str]]] = {
     "Start": [["cli"], ["launch"]],
     "Read results": [["predict"], ["report"], ["evaluation"], ["analysis"]],
     "Plan and run": [["resolve"], ["search"], ["run"], ["plan"], ["config"]],
-    "Compute": [["stages"], ["phantom", "saliency", "drawing"], ["models", "data"]],
+    "Compute": [["stages"], ["phantom", "saliency"], ["drawing"], ["models", "data"]],
     "Basis": [
         ["store"],
-        ["progress", "pathologies", "weak_label_kinds"],
+        ["progress", "pathologies"],
         ["seeds", "code_version"],
+        ["weak_label_kinds"],
         ["errors"],
     ],
 }
