@@ -199,13 +199,13 @@ def test_no_flipped_bit_in_the_facts_of_an_ended_training_is_silent(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"weights")
     (tmp_path / "x.json").write_text("{}")
     facts = {"selection_miou": 0.25, "images": 8}
-    assert checkpoint.train_once(tmp_path, "x.safetensors", lambda: facts) == facts
+    assert checkpoint.train_once(tmp_path, lambda: facts) == facts
     content = (tmp_path / checkpoint.ENDED).read_bytes()
     for position in range(len(content)):
         flipped = bytearray(content)
         flipped[position] ^= 4
         (tmp_path / checkpoint.ENDED).write_bytes(flipped)
-        assert checkpoint.train_once(tmp_path, "x.safetensors", lambda: {"again": 1}) in (
+        assert checkpoint.train_once(tmp_path, lambda: {"again": 1}) in (
             {"again": 1},
             facts,
         )
