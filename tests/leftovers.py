@@ -13,7 +13,7 @@ from pathlib import Path
 #: Seconds that processes have to end: workers of a killed driver notice its end late.
 PATIENCE = 60
 #: What PyTorch keeps for the next process, once per user.
-CACHES = ("torchinductor_",)
+CACHES = ("torchinductor_", "chexseg-compiler-")
 
 
 class Leftovers:

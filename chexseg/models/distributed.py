@@ -55,6 +55,37 @@ def mean(values: Tensor) -> Tensor:
     return summed / workers()
 
 
+def broadcast(content: bytes, device: torch.device) -> bytes:
+    """Return worker 0's content on every worker. Nothing is unpickled.
+
+    device: of the tensors that the process group exchanges.
+    """
+    if workers() == 1:
+        return content
+    size = torch.tensor(len(content), device=device)
+    dist.broadcast(size, src=0)
+    if not size.item():
+        return b""
+    values = torch.empty(int(size.item()), dtype=torch.uint8, device=device)
+    if rank() == 0:
+        values.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+    dist.broadcast(values, src=0)
+    return values.cpu().numpy().tobytes()
+
+
+def wait_for_all(device: str) -> None:
+    """Return when every worker has called this. Raises RuntimeError if another has failed.
+
+    device: of the tensors that the process group exchanges.
+    """
+    if workers() == 1:
+        return
+    arrived = torch.ones((), device=device)
+    dist.all_reduce(arrived)
+    if arrived.item() != workers():  # the sum of another operation's values
+        raise RuntimeError("the workers of this training are in different steps")
+
+
 class _BatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation over all workers' rows. PyTorch's SyncBatchNorm works on GPUs only.
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from chexseg.plan.graph import Plan
 from chexseg.store import live_runs
-from chexseg.store.backend import FAILED, TRASH, is_artifact, now, printable
+from chexseg.store.backend import FAILED, TRASH, is_artifact, new_collection, printable
 from chexseg.store.links import LinkError
 from chexseg.store.manifest import MANIFEST
 from chexseg.store.store import Store
@@ -106,8 +106,9 @@ def collect(store: Store, waste: Sequence[Waste], progress: Progress) -> tuple[s
     Returns the folder in the trash, and a line for everything that was kept because a run protects
     it by now. Runs that start in the meantime wait.
     """
-    folder, kept = f"{TRASH}/{now()}", []
+    kept = []
     with live_runs.collecting(store) as runs:
+        folder = new_collection(store.backend.tree)
         contents = store.scan() if any(run.searches for run in runs) else {}
         protected = live_runs.protected(runs, _manifests(contents), _partials(store))
         for done, item in enumerate(waste, 1):

@@ -17,7 +17,7 @@ from chexseg.errors import DamagedArtifactError, UserError
 from chexseg.plan.graph import Node
 from chexseg.stages.api import StageContext
 from chexseg.stages.registry import STAGES
-from chexseg.store.manifest import INPUTS, MANIFEST
+from chexseg.store.manifest import INPUTS, MANIFEST, note_digest
 from chexseg.store.store import Artifact, Store
 
 
@@ -40,11 +40,12 @@ def execute(
             paths["data"] = data
         made_from = json.dumps(
             {role: artifact.manifest["files"] for role, artifact in inputs.items()}, sort_keys=True
-        ).encode()
-        digest = hashlib.sha256(made_from).hexdigest()
-        _remove_stale(partial, made_from)
-        store.recover(node, partial, digest)
-        _prepare(partial, made_from)
+        )
+        digest = hashlib.sha256(made_from.encode()).hexdigest()
+        identity = f"{node.key} {made_from}"
+        _remove_foreign(partial, identity)
+        recovered = store.recover(node, partial, digest)
+        _prepare(partial, identity, recovered)
         started = time.monotonic()
         with _damage_deleted(store, inputs), _inputs_unchanged(node, nodes, store, inputs, partial):
             try:
@@ -76,20 +77,25 @@ def _find_inputs(node: Node, nodes: Mapping[str, Node], store: Store) -> dict[st
     return {role: artifacts[key] for role, key in node.inputs.items()}
 
 
-def _remove_stale(partial: Path, made_from: bytes) -> None:
-    """Delete a partial directory that was made from other inputs, or doesn't say from which.
+def _remove_foreign(partial: Path, identity: str) -> None:
+    """Delete a partial directory of another stage run, or one that was made from other inputs.
 
-    An input may have been computed again with other last bits.
+    An input may have been computed again with other last bits. A directory without a note goes too.
     """
     note = partial / INPUTS
-    if partial.exists() and not (note.is_file() and note.read_bytes() == made_from):
+    if partial.exists() and not (note.is_file() and note.read_bytes() == identity.encode()):
         shutil.rmtree(partial)
 
 
-def _prepare(partial: Path, made_from: bytes) -> None:
-    """Create the partial directory, or make an existing one ready to be resumed."""
+def _prepare(partial: Path, identity: str, recovered: Mapping[str, str]) -> None:
+    """Create the partial directory, or make an existing one ready to be resumed.
+
+    recovered: file -> SHA-256 of the files in it that are from a damaged result.
+    """
     partial.mkdir(exist_ok=True)
-    (partial / INPUTS).write_bytes(made_from)
+    (partial / INPUTS).write_text(identity)
+    for file, digest in recovered.items():
+        note_digest(partial / file, digest)
     # Left by a process that was killed in `publish`: the stage's own reads would be checked by it.
     (partial / MANIFEST).unlink(missing_ok=True)
 

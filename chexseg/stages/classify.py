@@ -31,7 +31,7 @@ def run(
     config: configs.ClassifyConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Run the stage. `inputs`: ``train`` and ``valid``, both ingested."""
-    return ray_train.train_once(train, config, inputs, out, artifacts.CLASSIFIER_WEIGHTS, context)
+    return ray_train.train_once(train, config, inputs, out, context)
 
 
 def build(config: configs.ClassifyConfig) -> classifier.Classifier:

@@ -30,7 +30,13 @@ from chexseg.saliency.thresholds import GRID, Histogram
 from chexseg.seeds import derive
 from chexseg.stages import api, artifacts, configs
 from chexseg.stages.scoring.mask_counts import MaskCounter
-from chexseg.stages.training import checkpoint, ray_train, segmenter_data, step_timer
+from chexseg.stages.training import (
+    checkpoint,
+    compiler,
+    ray_train,
+    segmenter_data,
+    step_timer,
+)
 
 #: Number of training images from which on the paper's learning rate for "a large amount of data"
 #: is used.
@@ -44,7 +50,7 @@ def run(
 
     Also ``train`` and ``weak`` if p allows weak labels; ``train`` and ``teacher`` for a student.
     """
-    return ray_train.train_once(train, config, inputs, out, artifacts.SEGMENTER_WEIGHTS, context)
+    return ray_train.train_once(train, config, inputs, out, context)
 
 
 def train(
@@ -80,7 +86,7 @@ def optimise(
     )
     network: Callable[[Tensor], Tensor] = distributed.parallel(model, context.device)
     if config.compile:
-        network = torch.compile(network)
+        network = compiler.compiled(network)
     # Students train at 1e-3 in all experiments (appendix B.4).
     large = config.supervision == "masks" and len(data.ids) >= LARGE
     rate = config.learning_rate or (1e-4 if large else 1e-3)

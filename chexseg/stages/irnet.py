@@ -11,7 +11,6 @@ the boundary maps, for inspection. Pixel counts of the weak masks of `valid` are
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -41,9 +40,7 @@ def run(
 
     Also ``encoder``, unless the init is random.
     """
-    facts = checkpoint.train_once(
-        out, artifacts.IRNET_WEIGHTS, lambda: train(config, inputs, out, context)
-    )
+    facts = checkpoint.train_once(out, lambda: train(config, inputs, out, context))
     thresholds = dict.fromkeys(PATHOLOGIES, config.threshold)
     for split in ("train", "valid"):
         (out / split).mkdir(parents=True, exist_ok=True)
@@ -115,8 +112,6 @@ def train(
     config: configs.IRNetConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Train both branches by SGD with polynomial decay (power 0.9), or resume a training."""
-    for split in ("train", "valid"):  # remove scores of earlier weights, which were damaged
-        shutil.rmtree(out / split, ignore_errors=True)
     context.prepare()
     torch.manual_seed(derive(config.seed, "irnet"))
     table = radiographs.index(inputs["train"]).set_index("image_id")

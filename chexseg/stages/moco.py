@@ -33,7 +33,7 @@ def run(
 
     Raises `UserError` if the batch or the queue is larger than the training set.
     """
-    return ray_train.train_once(train, config, inputs, out, artifacts.ENCODER_WEIGHTS, context)
+    return ray_train.train_once(train, config, inputs, out, context)
 
 
 def build(config: configs.MoCoConfig) -> moco.Embedding:

@@ -6,7 +6,8 @@ import datetime
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -140,6 +141,16 @@ def printable(text: str, keep: str = "") -> str:
 def now() -> str:
     """Return the time (UTC) in the format of the trash's folders."""
     return f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}"
+
+
+def new_collection(tree: Callable[[str], Mapping[str, Entry]]) -> str:
+    """Return a folder of the trash that has no files yet, so that none is replaced there.
+
+    tree: a backend's. Waits if this second's folder is in use.
+    """
+    while tree(folder := f"{TRASH}/{now()}"):
+        time.sleep(0.1)
+    return folder
 
 
 def rename_partial(partial: Path, path: Path) -> None:

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from chexseg.errors import UserError, reason
-from chexseg.store.backend import TRASH, UNREADABLE, Entry, encode, now, rename_partial, unfinished
+from chexseg.store.backend import (
+    UNREADABLE,
+    Entry,
+    encode,
+    new_collection,
+    rename_partial,
+    unfinished,
+)
 from chexseg.store.file_lock import is_locked, locked
 from chexseg.store.links import (
     open_regular,
@@ -112,9 +119,9 @@ class LocalBackend:
         if path.exists():  # incomplete: a complete one is never computed again
             remove_empty(path)
         if path.exists():  # the rest may include files of the user
-            aside = self._path(f"{TRASH}/{now()}/{name}")
+            aside = self._path(f"{new_collection(self.tree)}/{name}")
             aside.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(aside) if not aside.exists() else shutil.rmtree(path)
+            path.rename(aside)
         rename_partial(partial, path)
 
     def reopen(self, name: str, partial: Path, files: Iterable[str]) -> None:

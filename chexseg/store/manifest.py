@@ -20,7 +20,7 @@ from chexseg.errors import DamagedArtifactError, UserError
 from chexseg.store.links import open_regular
 
 MANIFEST = "manifest.json"
-#: In a partial directory: sizes and digests of the inputs that its files were made from.
+#: In a partial directory: the key of its stage run, and the digests of the inputs it was made from.
 INPUTS = ".inputs.json"
 #: Error numbers that mean damage; others mean that the file can't be read by this user, or now.
 DAMAGE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, errno.ENXIO})
@@ -254,21 +254,39 @@ def _state(path: Path) -> tuple[int, ...]:
 # ---- files of an unfinished result ---------------------------------------------------------------
 
 
-def note_digest(path: Path, digest: str | None = None) -> None:
-    """Write the SHA-256 of a finished file beside it, so that a later process can reuse the file.
+def identity(path: Path) -> bytes:
+    """Return what a file of a partial directory belongs to: its stage run, and its name there.
 
-    `Store.commit` deletes these notes, as all hidden files.
+    The stage run is described by `INPUTS` in the file's directory or in that one's parent. Tests
+    call stages in directories without it.
     """
-    _digest_note(path).write_text(digest or sha256_of(path))
+    for directory in path.parents[:2]:
+        if (directory / INPUTS).is_file():
+            name = path.relative_to(directory).as_posix()
+            return f"{name}\n".encode() + (directory / INPUTS).read_bytes()
+    return f"{path.parent.name}/{path.name}".encode()
+
+
+def note_digest(path: Path, digest: str | None = None) -> None:
+    """Write a digest of a finished file beside it, so that a later process can reuse the file.
+
+    It covers the file's SHA-256 and its `identity`: in the directory of another stage run, or under
+    another name, the file isn't reused. `Store.commit` deletes these notes, as all hidden files.
+    """
+    _digest_note(path).write_text(_bound(path, digest or sha256_of(path)))
 
 
 def is_noted(path: Path) -> bool:
     """Return whether a file exists and matches its noted digest."""
     try:
         with open_regular(path) as file:
-            return _digest_note(path).read_text() == sha256(file)
+            return _digest_note(path).read_text() == _bound(path, sha256(file))
     except (OSError, ValueError):
         return False
+
+
+def _bound(path: Path, digest: str) -> str:
+    return hashlib.sha256(digest.encode() + identity(path)).hexdigest()
 
 
 def _digest_note(path: Path) -> Path:

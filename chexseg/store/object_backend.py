@@ -23,7 +23,7 @@ from pyarrow import fs
 
 from chexseg.errors import DamagedArtifactError, LeaseLostError, UserError, reason
 from chexseg.store import lease
-from chexseg.store.backend import TRASH, Entry, encode, now, rename_partial, unfinished
+from chexseg.store.backend import Entry, encode, new_collection, rename_partial, unfinished
 from chexseg.store.file_lock import locked
 from chexseg.store.manifest import CHUNK, MANIFEST, is_inside, parse, sha256
 from chexseg.store.uris import connect
@@ -135,7 +135,8 @@ class ObjectBackend:
         self._require_lease(name)
         # A complete result is never computed again. Other files may be the user's.
         others = [file for file in self.tree(name) if file not in {*manifest["files"], MANIFEST}]
-        self._copy_objects(name, others, f"{TRASH}/{now()}")
+        if others:
+            self._copy_objects(name, others, new_collection(self.tree))
         self.delete(f"{name}/{MANIFEST}")  # first: half an artifact must not look complete
         self._request_object(name, self.files.delete_dir)
         self._concurrently(

@@ -244,10 +244,10 @@ class Store:
         """Lock a node and yield its partial directory. The lock ends with the process."""
         return self.backend.exclusive(_name(node.stage, node.key))
 
-    def recover(self, node: StageRun, partial: Path, inputs_sha256: str) -> None:
+    def recover(self, node: StageRun, partial: Path, inputs_sha256: str) -> dict[str, str]:
         """Move the intact files of a damaged result to the partial directory, to be reused.
 
-        Nothing is reused if the result was made from other inputs, or by a version that didn't
+        Returns file -> SHA-256. Nothing is reused if the result was made from other inputs, or by a version that didn't
         record `inputs_sha256`, or if a newer partial directory exists. Needs `working_on`.
         """
         name = _name(node.stage, node.key)
@@ -259,12 +259,14 @@ class Store:
             or manifest.get("inputs_sha256") != inputs_sha256
             or _is_complete(node.key, trees[name], manifest)
         ):
-            return
+            return {}
         self.drop_damaged(self._artifact(name, manifest))
         self.backend.reopen(name, partial, manifest["files"])
-        for file, entry in manifest["files"].items():
-            if (partial / file).is_file():
-                manifests.note_digest(partial / file, entry["sha256"])
+        return {
+            file: entry["sha256"]
+            for file, entry in manifest["files"].items()
+            if (partial / file).is_file()
+        }
 
     def drop_damaged(self, artifact: Artifact) -> list[str]:
         """Delete the files of a result that differ from its manifest, and return their names.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +13,7 @@ import pytest
 
 from chexseg.data import shards
 from chexseg.errors import DamagedArtifactError
+from chexseg.store import manifest
 
 ROWS = 70  # more than one row group
 
@@ -165,3 +168,26 @@ def test_only_row_groups_with_wanted_images_are_read(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DamagedArtifactError, match="not a readable shard"):
         list(shards.row_groups(path, ["x"]))
+
+
+def test_a_finished_shard_is_not_reused_under_another_name_or_in_another_stage_run(tmp_path):
+    """Copy it together with its note, as `cp -r` or a restore would."""
+    runs = {run: tmp_path / run / "train" for run in ("one", "two")}
+    for run, directory in runs.items():
+        directory.mkdir(parents=True)
+        (directory.parent / manifest.INPUTS).write_text(run)
+    first, second = (runs["one"] / shards.part_name(number) for number in (0, 1))
+    for path in (first, second):
+        rows = shards.table({"image_id": [path.name]}, {})
+        assert shards.complete(path, [rows]) == shards.finished(path) == 1
+
+    def copied(source: Path, target: Path) -> Path:
+        shutil.copy(source, target)
+        shutil.copy(
+            source.with_name(f".{source.name}.sha256"), target.with_name(f".{target.name}.sha256")
+        )
+        return target
+
+    for target in (runs["two"] / first.name, second, runs["one"].parent / first.name):
+        assert shards.finished(copied(first, target)) is None and not target.exists()
+    assert shards.finished(first) == 1

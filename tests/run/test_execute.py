@@ -18,7 +18,7 @@ from chexseg.run.execute import execute
 from chexseg.stages import fit, ingest, score
 from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
-from chexseg.stages.configs import ClassifyConfig
+from chexseg.stages.configs import ClassifyConfig, FitConfig
 from chexseg.stages.registry import STAGES
 from chexseg.store import manifest
 from chexseg.store.store import Store
@@ -423,7 +423,7 @@ def test_files_of_a_damaged_result_are_reused_only_if_its_inputs_are_the_same(
     seen: list[list[str]] = []
 
     def write_two(config, inputs, out, context):
-        seen.append(sorted(path.name for path in out.glob("[!.]*")))
+        seen.append(sorted(path.name for path in out.glob("[!.]*") if manifest.is_noted(path)))
         for name in ("first", "second"):
             (out / name).write_text("by this segmenter")
         return {"data": scored.data}
@@ -445,3 +445,25 @@ def test_files_of_a_damaged_result_are_reused_only_if_its_inputs_are_the_same(
     run(planned, copy, root, "score")
     assert seen == [[], ["second"] if origin == "same inputs" else []]
     assert copy.find("score", scored.key) is not None
+
+
+def test_a_partial_directory_of_another_stage_run_is_begun_anew(planned, copy, root, monkeypatch):
+    """Copy it as a restore that mixes up two names would; its inputs are the same."""
+    fitted = node_of(planned, "fit")
+    longer = graph.node_of("fit", FitConfig(**{**fitted.config, "epochs": 7}), fitted.inputs)
+    longest = graph.node_of("fit", FitConfig(**{**fitted.config, "epochs": 9}), fitted.inputs)
+
+    def write(config, inputs, out, context):
+        rows = shards.table({"image_id": ["a"], "epochs": [config.epochs]}, {})
+        assert shards.complete(out / shards.part_name(0), [rows]) == 1
+        if config.epochs == 7:
+            raise OSError("No space left on device")
+        return {}
+
+    monkeypatch.setattr(fit, "run", write)
+    with pytest.raises(RuntimeError, match="No space left"):
+        execute(longer, planned.nodes, copy, root, CONTEXT)
+    with copy.working_on(longer) as partial, copy.working_on(longest) as other:
+        shutil.copytree(partial, other)
+    result, _ = execute(longest, planned.nodes, copy, root, CONTEXT)
+    assert shards.read(result.path / shards.part_name(0))["epochs"].to_pylist() == [9]

@@ -136,6 +136,9 @@ def test_compiled_training_is_called_with_the_batches(results, tmp_path, monkeyp
         return forward
 
     monkeypatch.setattr(torch, "compile", compiled)
+    for name in ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR"):  # restored after this test
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     given = inputs(results, "valid")
     config = FitConfig(**{**SMALL, "epochs": 1}, init="random", compile=True)
     run(config, given, tmp_path / "compiled")

@@ -178,9 +178,7 @@ def test_the_state_and_the_record_of_another_run_are_not_taken_for_this_ones(tmp
     trained: list[Path] = []
 
     def train_once(out: Path) -> dict[str, int]:
-        return checkpoint.train_once(
-            out, "net.safetensors", lambda: (trained.append(out), train(out))[1]
-        )
+        return checkpoint.train_once(out, lambda: (trained.append(out), train(out))[1])
 
     for out in (other, again):
         shutil.copy(mine / checkpoint.STATE, out / checkpoint.STATE)
@@ -199,16 +197,35 @@ def test_no_flipped_bit_in_the_facts_of_an_ended_training_is_silent(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"weights")
     (tmp_path / "x.json").write_text("{}")
     facts = {"selection_miou": 0.25, "images": 8}
-    assert checkpoint.train_once(tmp_path, "x.safetensors", lambda: facts) == facts
+    assert checkpoint.train_once(tmp_path, lambda: facts) == facts
     content = (tmp_path / checkpoint.ENDED).read_bytes()
     for position in range(len(content)):
         flipped = bytearray(content)
         flipped[position] ^= 4
         (tmp_path / checkpoint.ENDED).write_bytes(flipped)
-        assert checkpoint.train_once(tmp_path, "x.safetensors", lambda: {"again": 1}) in (
+        assert checkpoint.train_once(tmp_path, lambda: {"again": 1}) in (
             {"again": 1},
             facts,
         )
+
+
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_text("[]")])
+def test_a_changed_file_of_an_ended_training_means_training_again(tmp_path, change):
+    def train() -> dict[str, int]:
+        assert not (tmp_path / "scores").exists(), "it is from the earlier weights"
+        (tmp_path / checkpoint.STATE).write_bytes(b"state")
+        (tmp_path / "history.json").write_text("[1, 2]")
+        trained.append(1)
+        return {"epochs": 2}
+
+    trained: list[int] = []
+    for times in (1, 1, 2, 2):
+        if times > len(trained) > 0:
+            change(tmp_path / "history.json")
+        assert checkpoint.train_once(tmp_path, train) == {"epochs": 2}
+        assert len(trained) == times
+        assert (tmp_path / "history.json").read_text() == "[1, 2]"
+        (tmp_path / "scores").mkdir(exist_ok=True)
 
 
 @pytest.mark.parametrize("other", [CLASSIFIER_WEIGHTS, "classifier.json"])

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
 from safetensors.torch import load_file
 
+from chexseg import code_version
 from chexseg.errors import UserError
 from chexseg.stages import fit
+from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
 from chexseg.stages.configs import FitConfig
+from chexseg.stages.training import checkpoint, ray_train
 
 from .conftest import CONTEXT, EXPERT
 from .test_resume import Dying
@@ -71,3 +81,63 @@ def test_a_mistake_or_a_fault_on_several_workers_ends_all_of_them(ray_session, r
         match=r"FloatingPointError: the loss is nan in step \d+, learning rate 1e\+30; images patient",
     ):
         fit.run(FitConfig(**MIXED, learning_rate=1e30), inputs(results), tmp_path, TWO)
+
+
+def _join(rank: int, work: Callable[[int, Path], None], out: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{out}/group", rank=rank, world_size=2)
+    work(rank, out)
+
+
+def _two_processes(work: Callable[[int, Path], None], out: Path) -> None:
+    """Run ``work(rank, out)`` in a process group of two, without Ray."""
+    multiprocessing.spawn(_join, (work, out), nprocs=2)
+
+
+def _linear() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    model = torch.nn.Linear(2, 2)
+    return model, torch.optim.Adam(model.parameters())
+
+
+def _resume(rank: int, out: Path) -> None:
+    """Read a state as rank 1 would whose node has a damaged copy of it."""
+    read_bytes = Path.read_bytes
+    if rank == 1:
+        Path.read_bytes = lambda path: read_bytes(path)[:-1] + b"?"
+    model, optimizer = _linear()
+    state = checkpoint.load(out / "run", model, optimizer)
+    torch.save({"state": state, **model.state_dict()}, out / f"resumed-{rank}")
+
+
+def test_all_workers_resume_from_the_state_that_the_first_has_read(tmp_path):
+    (tmp_path / "run").mkdir()
+    model, optimizer = _linear()
+    checkpoint.save(tmp_path / "run", model, optimizer, epoch=3)
+    _two_processes(_resume, tmp_path)
+    for rank in (0, 1):
+        resumed = torch.load(tmp_path / f"resumed-{rank}", weights_only=True)
+        assert resumed.pop("state") == {"epoch": 3}
+        assert all(torch.equal(resumed[name], value) for name, value in model.state_dict().items())
+    assert (tmp_path / "run" / checkpoint.STATE).exists()
+    (tmp_path / "run" / checkpoint.STATE).write_bytes(b"damaged")
+    (tmp_path / "group").unlink(missing_ok=True)
+    _two_processes(_resume, tmp_path)
+    for rank in (0, 1):
+        assert torch.load(tmp_path / f"resumed-{rank}", weights_only=True)["state"] is None
+
+
+def _fail_late(rank: int, out: Path) -> None:
+    def loop(context: StageContext) -> dict[str, int]:
+        if rank == 1:
+            time.sleep(3)  # rank 0 returns its facts in the meantime
+            raise UserError("the second worker's")
+        return {"images": 1}
+
+    with suppress(RuntimeError):
+        ray_train._run_worker(loop, str(out / "answer"), StageContext(), code_version.running())
+
+
+def test_facts_of_the_first_worker_do_not_count_if_another_fails_later(tmp_path):
+    _two_processes(_fail_late, tmp_path)
+    answer = json.loads((tmp_path / "answer").read_text())
+    assert answer["error"] == "the second worker's" and "facts" not in answer

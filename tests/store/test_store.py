@@ -14,7 +14,8 @@ import pytest
 from chexseg.config import study_file
 from chexseg.errors import DamagedArtifactError, LeaseLostError, UserError
 from chexseg.plan import planner
-from chexseg.store import local_backend, manifest
+from chexseg.store import backend, local_backend, manifest
+from chexseg.store.backend import Entry
 from chexseg.store.lease import Timing
 from chexseg.store.links import open_regular
 from chexseg.store.manifest import MANIFEST, UnreadableManifestError
@@ -245,10 +246,9 @@ def test_the_whole_files_of_a_damaged_result_are_kept_for_the_next_run(store):
     store.backend.write(f"{name()}/a", b"a" * 5)
     store.backend.write(f"{name()}/b", b"x" * 10)
     with store.working_on(NODE) as partial:
-        store.recover(NODE, partial, INPUTS)
+        assert store.recover(NODE, partial, INPUTS) == {"c": manifest.sha256_of(partial / "c")}
         assert [file.name for file in partial.glob("[!.]*")] == ["c"]
         assert (partial / "c").read_text() == "c" * 10
-        assert manifest.is_noted(partial / "c"), "so that its stage takes it for finished"
         assert MANIFEST not in store.backend.tree(name())
 
 
@@ -437,6 +437,21 @@ def test_files_that_a_damaged_result_does_not_name_come_into_no_result_and_are_k
     assert set(again.manifest["files"]) == {"sub/values.bin"}
     (kept,) = (tmp_path / ".trash").rglob("notes.txt")
     assert kept.read_text() == "somebody's own"
+
+
+def test_nothing_in_the_trash_is_deleted_or_replaced_by_a_second_result_of_the_same_second(
+    store, monkeypatch
+):
+    times = iter(["20260101T000000"] * 2 + ["20260101T000001"])
+    monkeypatch.setattr(backend, "now", lambda: next(times))
+    for text in ("first", "second"):
+        commit(store)
+        store.backend.write(f"{name()}/notes.txt", text.encode())
+        store.backend.delete(VALUES)
+    commit(store)
+    for second, text in (("20260101T000000", b"first"), ("20260101T000001", b"second")):
+        file = f".trash/{second}/{name()}/notes.txt"
+        assert store.backend.read({file: Entry(0, 0)}) == {file: text}
 
 
 def test_files_beside_a_damaged_result_of_an_object_store_are_kept_too(remote):

@@ -1,7 +1,8 @@
 """Resumable training: the state of a loop in one file, and a record that training has finished.
 
-Both files carry checksums. A state begins with the SHA-256 of the rest; the record of a finished
-training has its own digest and those of the weights. A damaged file is treated as missing.
+Both files carry checksums, which cover the stage run that they belong to. A state begins with the
+SHA-256 of the rest; the record of a finished training has its own digest and those of all files
+that the training wrote. A damaged file is treated as missing.
 """
 
 from __future__ import annotations
@@ -10,28 +11,23 @@ import hashlib
 import io
 import json
 import os
-import pickle
+import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from chexseg.store.manifest import INPUTS, is_sealed, seal, sha256_of
+from chexseg.models import distributed
+from chexseg.store.manifest import INPUTS, identity, is_sealed, seal, sha256_of
 
 STATE = "resume.pt"
 #: Facts of a finished training whose weights are written.
 ENDED = "training.json"
 #: Length in bytes of the digest at the start of a state.
 DIGEST = hashlib.sha256().digest_size
-
-
-def _identity(out: Path) -> bytes:
-    """Return what a state in `out` belongs to: the stage run, and the inputs it is made from."""
-    note = out / INPUTS
-    return out.name.encode() + (note.read_bytes() if note.is_file() else b"")
 
 
 def save(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, **state: Any) -> None:
@@ -43,29 +39,37 @@ def save(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, **state:
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), **state}, buffer)
     temporary = out / f".{STATE}.{os.getpid()}"
     with temporary.open("wb") as file:
-        file.write(hashlib.sha256(_identity(out) + buffer.getbuffer()).digest())
+        file.write(hashlib.sha256(identity(out / STATE) + buffer.getbuffer()).digest())
         file.write(buffer.getbuffer())
     temporary.replace(out / STATE)
 
 
 def load(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
-    """Restore model and optimizer, and return the state passed to `save`; None if there is none."""
-    path = out / STATE
-    try:
-        content = memoryview(path.read_bytes())
-    except FileNotFoundError:
+    """Restore model and optimizer, and return the state passed to `save`; None if there is none.
+
+    Worker 0 reads the file, and all workers resume from what it has read.
+    """
+    content = _read(out / STATE) if distributed.rank() == 0 else b""
+    content = distributed.broadcast(content, next(model.parameters()).device)
+    if not content:
         return None
-    try:
-        if hashlib.sha256(_identity(out) + content[DIGEST:]).digest() != content[:DIGEST]:
-            raise EOFError("damaged, or the state of another run")
-        state = torch.load(io.BytesIO(content[DIGEST:]), weights_only=True, map_location="cpu")
-    except (RuntimeError, EOFError, pickle.UnpicklingError):
-        # Delete it, or every retry would fail the same way. Another worker may do so first.
-        path.unlink(missing_ok=True)
-        return None
+    state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     model.load_state_dict(state.pop("model"))
     optimizer.load_state_dict(state.pop("optimizer"))
     return cast(dict[str, Any], state)
+
+
+def _read(path: Path) -> bytes:
+    """Return a saved state without its digest; empty if it's missing, damaged or another run's."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    digest, state = content[:DIGEST], content[DIGEST:]
+    if hashlib.sha256(identity(path) + state).digest() == digest:
+        return state
+    path.unlink()
+    return b""
 
 
 def remaining_steps(
@@ -92,34 +96,40 @@ def remaining_steps(
             saved_at = time.monotonic()
 
 
-def train_once(out: Path, weights: str, train: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+def train_once(out: Path, train: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
     """Return the facts of `train`, and skip it if it has finished before.
 
-    `train` must write the file `weights` and its JSON last. A stage that is killed later, while it
-    uses the weights, then doesn't train again.
+    A stage that is killed later, while it uses the weights, then doesn't train again. Before
+    training, everything is deleted that may have been made from earlier weights.
     """
     ended = out / ENDED
     try:
         record = json.loads(ended.read_text())
-        if not is_sealed(record) or record["files"] != _digests(out, weights):
+        digests = _digests(out, record["files"])
+        if not is_sealed(record) or record["run"] != _run(ended) or record["files"] != digests:
             raise ValueError(f"{ended}: damaged, or written by an earlier version")
         facts = cast(dict[str, Any], record["facts"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        ended.unlink(missing_ok=True)
+        for path in out.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in (STATE, INPUTS):
+                path.unlink()
         facts = dict(train())
+        record = {"facts": facts, "files": _digests(out), "run": _run(ended)}
         temporary = out / f".{ENDED}.{os.getpid()}"
-        temporary.write_text(json.dumps(seal({"facts": facts, "files": _digests(out, weights)})))
+        temporary.write_text(json.dumps(seal(record)))
         temporary.replace(ended)
     (out / STATE).unlink(missing_ok=True)
     return facts
 
 
-def _digests(out: Path, weights: str) -> dict[str, str | None]:
-    """Return file name -> SHA-256 of the weights and of their JSON, and that of the run's identity.
+def _run(ended: Path) -> str:
+    """Return the digest of the stage run that a record belongs to."""
+    return hashlib.sha256(identity(ended)).hexdigest()
 
-    The digest of a missing file is None.
-    """
-    digests: dict[str, str | None] = {INPUTS: hashlib.sha256(_identity(out)).hexdigest()}
-    for path in (out / weights, (out / weights).with_suffix(".json")):
-        digests[path.name] = sha256_of(path) if path.is_file() else None
-    return digests
+
+def _digests(out: Path, names: Container[str] | None = None) -> dict[str, str]:
+    """Return file name -> SHA-256 of the files that a training has written, or of these."""
+    files = [path for path in out.glob("[!.]*") if path.is_file() and path.name != STATE]
+    return {path.name: sha256_of(path) for path in files if names is None or path.name in names}

@@ -35,7 +35,6 @@ def train_once(
     config: Any,
     inputs: Mapping[str, Path],
     out: Path,
-    weights: str,
     context: StageContext,
 ) -> dict[str, Any]:
     """Return the facts of ``train(config, inputs, out, context)``, called by `run`.
@@ -44,7 +43,7 @@ def train_once(
     """
     loop = functools.partial(train, config, dict(inputs), out)
     name = context.title or f"{train.__module__.rpartition('.')[2]} with {config.architecture}"
-    return checkpoint.train_once(out, weights, lambda: run(loop, name, out, context))
+    return checkpoint.train_once(out, lambda: run(loop, name, out, context))
 
 
 def run(
@@ -132,6 +131,7 @@ def _run_worker(
     try:
         code_version.require(code)
         answer: dict[str, Any] = {"facts": loop(context)}
+        distributed.wait_for_all(context.device)  # no facts of a group in which a worker failed
     except Exception as error:
         if distributed.lost_a_worker(error):
             raise
