@@ -190,7 +190,9 @@ def _parse(data: bytes) -> pd.DataFrame:
     if table.num_rows + 1 != len(lines):
         raise ValueError(f"found {table.num_rows + 1} rows in {len(lines)} lines; expected as many")
     if data.endswith((b",", b',"')):
-        raise ValueError(f"row {len(lines)}: found a comma at the end; expected a label, line break")
+        raise ValueError(
+            f"row {len(lines)}: found a comma at the end; expected a label, line break"
+        )
     return table.to_pandas()
 
 

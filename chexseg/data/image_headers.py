@@ -55,7 +55,9 @@ class Png:
 
 def read_png(file: BinaryIO) -> Png:
     """Return the chunks of a PNG up to the end of its pixels, like Pillow's the last of a kind."""
-    size, stream, colours, significant = 0, [], 0, None
+    size, colours = 0, 0
+    significant: int | None = None
+    stream: list[bytes] = []
     for kind, content in _chunks(file):
         if stream and kind != b"IDAT":
             break

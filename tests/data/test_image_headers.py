@@ -159,7 +159,9 @@ def test_a_tiff_whose_tags_leave_its_greys_open_is_refused(
 ):
     content = noise_HW.astype("<u2" if bits == 16 else "u1").tobytes()
     tags = {"bits": (258, [bits])}
-    np.testing.assert_array_equal(images.decode(tiff(tmp_path / "a.tif", content, **tags)), noise_HW)
+    np.testing.assert_array_equal(
+        images.decode(tiff(tmp_path / "a.tif", content, **tags)), noise_HW
+    )
     path = tiff(tmp_path / "b.tif", content, **tags, **changes)
     with refused(path, "found pixels of 32 bits" if bits == 16 and "format" in changes else words):
         images.decode(path)
