@@ -220,14 +220,21 @@ def encoder(path: Path, architecture: str) -> ForeignEncoder:
 def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint by name, from whichever of `CONTAINERS` holds them."""
     for _ in CONTAINERS:  # limits the depth, because a container can contain itself
-        inner = [
-            content[key]
+        inner = {
+            key: content[key]
             for key in CONTAINERS
             if isinstance(content, Mapping) and isinstance(content.get(key), Mapping)
+        }
+        filled = [
+            key
+            for key, value in inner.items()
+            if any(isinstance(tensor, Tensor) for tensor in value.values())
         ]
+        if len(filled) > 1:
+            raise UserError(f"{path}: found weights under {' and '.join(filled)}; expected one")
         if not inner:
             break
-        content = inner[0]
+        content = next(iter(inner.values()))
     items = content.items() if isinstance(content, Mapping) else ()
     state = {
         name: value for name, value in items if isinstance(name, str) and isinstance(value, Tensor)

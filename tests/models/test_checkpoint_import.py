@@ -123,6 +123,14 @@ def test_old_and_new_names_of_one_tensor_are_refused(tmp_path):
             checkpoint_import.encoder(tmp_path / "file.pt", "densenet121")
 
 
+def test_two_state_dicts_are_refused(resnet18, tmp_path):
+    torch.save({"model": resnet18, "state_dict": under("module.", resnet18)}, tmp_path / "a.pt")
+    with pytest.raises(UserError, match="weights under state_dict and model; expected one"):
+        checkpoint_import.encoder(tmp_path / "a.pt", "resnet18")
+    torch.save({"model": {"depth": 18}, "state_dict": resnet18}, tmp_path / "b.pt")
+    assert checkpoint_import.encoder(tmp_path / "b.pt", "resnet18").matched == 120
+
+
 def test_missing_counters_are_0_and_half_precision_is_widened(resnet18, tmp_path):
     half = {
         name: value.half()
