@@ -39,9 +39,9 @@ def read(text: str, where: str) -> Document:
     """Parse YAML into plain values.
 
     Raises `UserError`, with file and line, for invalid YAML, duplicate keys, keys that are not
-    text, lone surrogates, octal and sexagesimal numbers, and aliases that are recursive or expand to more than `MOST_ALIASED`
-    values. PyYAML itself silently accepts duplicate keys, and expands ten lines of aliases to a
-    billion values.
+    text, lone surrogates, octal and sexagesimal numbers, and aliases that are recursive or expand
+    to more than `MOST_ALIASED` values. PyYAML itself silently accepts duplicate keys, and expands
+    ten lines of aliases to a billion values.
     """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)

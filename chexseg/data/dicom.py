@@ -12,7 +12,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from chexseg.data import grey, image_headers
+from chexseg.data import grey
+from chexseg.data.formats import jpeg
 from chexseg.errors import UserError
 
 #: Bytes that identify the format: the preamble, which ends in ``DICM``.
@@ -53,7 +54,8 @@ def decode(file: BinaryIO, path: object) -> np.ndarray:
     burnt-in markers that would compress the range (`grey.film_range`).
 
     Raises `UserError` for a damaged file, colour, several frames, a header that contradicts itself
-    or the pixels, a rescaling or window that isn't finite, more pixels than Pillow would open, and if pydicom isn't installed.
+    or the pixels, a rescaling or window that isn't finite, more pixels than Pillow would open, and
+    if pydicom isn't installed.
     """
     try:
         from pydicom import dcmread
@@ -82,7 +84,7 @@ def decode(file: BinaryIO, path: object) -> np.ndarray:
                 raise UserError(f"{path}: found more than one frame; expected one")
             stored_HW = frames[0]
             if stored_HW.dtype.itemsize == 1 and stream:
-                image_headers.check_jpeg(stream, stored_HW[-1, -1], path)
+                jpeg.check(stream, stored_HW[-1, -1], path)
             values_HW = apply_voi_lut(apply_modality_lut(stored_HW, data), data).astype(np.float64)
             film_HW = ~_padding(stored_HW, data)
     except UserError:
@@ -153,7 +155,7 @@ def _check_stream(data: Any, path: object) -> bytes:
     if not data.file_meta.TransferSyntaxUID.startswith(_JPEG):
         return b""
     content = bytes(next(generate_frames(data.PixelData, number_of_frames=1)))
-    stream = image_headers.read_stream(content)
+    stream = jpeg.read(content)
     if (stream.height, stream.width) != (data.Rows, data.Columns):
         raise UserError(
             f"{path}: found compressed pixels of {stream.height} x {stream.width};"

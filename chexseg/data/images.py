@@ -18,7 +18,8 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from chexseg.data import dicom, grey, image_headers
+from chexseg.data import dicom, grey
+from chexseg.data.formats import jpeg, png, tiff
 from chexseg.data.remote_path import Readable
 from chexseg.errors import UserError, reason
 
@@ -29,7 +30,7 @@ FORMATS = ("JPEG", "PNG", "TIFF")
 #: file is detected from its content.
 ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".dcm", ".dicom")
 _EXPECTED = "an undamaged JPEG, PNG, TIFF or DICOM image"
-_SIGNATURES = (b"\xff\xd8\xff", image_headers.PNG, b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_SIGNATURES = (b"\xff\xd8\xff", png.SIGNATURE, b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TAG = ExifTags.Base
 
 #: EXIF orientation -> transposition to upright pixels. All other values mean upright as stored.
@@ -163,18 +164,18 @@ def _picture(file: BinaryIO, path: object) -> Decoded:
         truncated = any(";16" in str(tile.args) for tile in image.tile)
         tags: Mapping[int, Any] = image.tag_v2 if isinstance(image, TiffImageFile) else {}
         if tags:
-            image_headers.check_tiff(tags, file, path)
+            tiff.check(tags, file, path)
         tiff_orientation = tags.get(_TAG.Orientation)
         white_is_zero = tags.get(_TAG.PhotometricInterpretation) == 0
         (bits,) = tags.get(_TAG.BitsPerSample, (16,))[:1]
-        png = image_headers.read_png(file) if image.format == "PNG" else None
+        chunks = png.read(file) if image.format == "PNG" else None
         image.load()
-        if png:
+        if chunks:
             highest = int(np.asarray(image).max()) if image.mode == "P" else -1
-            image_headers.check_png(png, highest, path)
+            png.check(chunks, highest, path)
         orientation = tiff_orientation if image.format == "TIFF" else _exif_orientation(image)
         if image.mode.startswith("I;16"):  # Pillow's conversion would clip values above 255
-            declared = png.significant_bits if png else bits if bits < 16 else None
+            declared = chunks.significant_bits if chunks else bits if bits < 16 else None
             pixels_HW = grey.eight_bits(np.asarray(image), declared)
             if white_is_zero:  # Pillow inverts only images of eight bits
                 pixels_HW = 255 - pixels_HW
@@ -182,7 +183,7 @@ def _picture(file: BinaryIO, path: object) -> Decoded:
             pixels_HW = np.asarray(image.convert("L"))
             if image.format in ("JPEG", "MPO"):
                 file.seek(0)
-                image_headers.check_jpeg(file.read(), pixels_HW[-1, -1], path)
+                jpeg.check(file.read(), pixels_HW[-1, -1], path)
             if truncated and pixels_HW.max() < 64:
                 raise UserError(
                     f"{path}: found colour or transparency of 16 bits, of which at most 14 are in"

@@ -172,7 +172,8 @@ def encoder(path: Path, architecture: str) -> ForeignEncoder:
     single = set(names.values())
     if double := [name for name in state if name.startswith(prefix) and name not in single]:
         raise UserError(
-            f"{path}: found old and new names of the same tensors ({few(double)}); expected one each"
+            f"{path}: found old and new names of the same tensors ({few(double)});"
+            " expected one name each"
         )
     expected = f"expected the weights of a {architecture}; hint: set another --architecture"
     missing = [name for name in target if name not in names and not name.endswith(_COUNTER)]

@@ -60,7 +60,7 @@ def check_filled(source: Path | io.BytesIO) -> None:
     a storage without content in the old format. Raises `UnpicklingError` or `ValueError`.
     """
     if isinstance(source, io.BytesIO):
-        # torch's reader ignores the case of names, zipfile doesn't: scan the bytes that torch reads.
+        # torch's reader ignores the case of names, unlike zipfile: scan the bytes that torch reads.
         source.seek(0)
         pickled = torch._C.PyTorchFileReader(source).get_record("data.pkl")
         _Scanner(io.BytesIO(pickled)).load()
