@@ -234,11 +234,11 @@ def _labels(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """Return (labels, NaN where blank or wrong; a boolean for each, True where wrong)."""
     text = column.str.strip()
     values = pd.to_numeric(text.mask(text == "", "nan"), errors="coerce").to_numpy(
-        dtype=np.float32, copy=True
+        dtype=np.float64, copy=True
     )
     wrong = ~np.isin(values, (-1, 0, 1)) & (text != "").to_numpy()
     values[wrong] = np.nan
-    return values, wrong
+    return values.astype(np.float32), wrong
 
 
 def _wrong(

@@ -115,7 +115,7 @@ def test_a_misspelt_column_is_guessed(tmp_path):
         chexpert.read_csv(csv, tmp_path)
 
 
-@pytest.mark.parametrize("value", ["2", "yes", "nan", "0.5", "inf"])
+@pytest.mark.parametrize("value", ["2", "yes", "nan", "0.5", "inf", "1.00000001"])
 def test_a_label_that_is_none_is_named_by_row(tmp_path, refused, value):
     csv = write(tmp_path / "valid.csv", [row(path(1)), row(path(2), Edema=value)])
     with refused(f"{csv}: row 3: Edema: found '{value}'", "1, 0, -1 or blank"):
