@@ -82,9 +82,9 @@ def _settings(overrides: Sequence[str]) -> Mapping[str, Any]:
             raise UserError(f"--set: found {override!r}; expected KEY=VALUE, such as fit.epochs=5")
         try:
             settings[key] = yaml_source.read(value, "--set").content
-        except UserError:
-            raise UserError(
-                f"--set {override}: found a value that is not YAML;"
-                " expected KEY=VALUE, such as fit.epochs=5"
-            ) from None
+        except UserError as error:
+            _, _, fault = str(error).partition(": ")
+            if "; expected" not in fault:
+                fault = "found a value that is not YAML; expected KEY=VALUE, such as fit.epochs=5"
+            raise UserError(f"--set {override}: {fault}") from None
     return settings

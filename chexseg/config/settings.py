@@ -6,9 +6,16 @@ How a cell is executed (workers, GPUs) is not a setting: see `study.Resources`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)
 
 from chexseg import pathologies
 from chexseg.data.sampling.mixing import effective_probability
@@ -23,6 +30,16 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # pydantic would read true as 1. Its strict mode would refuse 1e-3, which is text in YAML.
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        types = {annotation, *get_args(annotation)}
+        if isinstance(value, bool) and types & {int, float} and bool not in types:
+            raise ValueError("expected: a number")
+        return value
 
 
 class _Classifying(Section):

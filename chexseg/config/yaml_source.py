@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ from chexseg.errors import UserError, reason
 MOST_ALIASED = 10_000
 #: Digits of a whole number. A float overflows from 309 digits on.
 MOST_DIGITS = 100
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+#: Numbers that YAML 1.1 doesn't read as decimal: 010 is 8, and 1:30 is 90.
+_OLD_NOTATION = re.compile(r"[-+]?0[0-7_]+$|.*:")
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,9 @@ def read(text: str, where: str) -> Document:
     """Parse YAML into plain values.
 
     Raises `UserError`, with file and line, for invalid YAML, duplicate keys, keys that are not
-    text, lone surrogates, and aliases that are recursive or expand to more than `MOST_ALIASED`
-    values. PyYAML itself silently accepts duplicate keys, and expands ten lines of aliases to a
-    billion values.
+    text, lone surrogates, octal and sexagesimal numbers, and aliases that are recursive or expand
+    to more than `MOST_ALIASED` values. PyYAML itself silently accepts duplicate keys, and expands
+    ten lines of aliases to a billion values.
     """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -97,6 +101,11 @@ def _check_scalar(node: yaml.ScalarNode, location: str) -> None:
         raise UserError(
             f"{location}: found a number of {len(node.value)} digits;"
             f" expected: at most {MOST_DIGITS}"
+        )
+    if node.tag in _NUMBERS and _OLD_NOTATION.match(node.value):
+        raise UserError(
+            f"{location}: found {node.value}, an octal or sexagesimal number in YAML;"
+            " expected: a decimal number, without a leading 0 or a colon"
         )
     # YAML escapes can spell half a surrogate pair, which no file of a report could contain.
     for character in node.value:

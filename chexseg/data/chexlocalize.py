@@ -239,7 +239,8 @@ def checked(rle: RunLengthMask, where: str) -> dict[str, Any]:
     """Return a run-length mask in the form that pycocotools expects.
 
     pycocotools trusts size and string: wrong ones make it read or write outside its buffers.
-    Raises `UserError`, which begins with `where`, if the runs don't add up to the size.
+    Its functions stop early at certain runs of length 0; such runs are joined with their
+    neighbours. Raises `UserError`, which begins with `where`, if the runs don't add up to the size.
     """
     if not _is_size(rle["size"]):
         raise UserError(f"{where}: found the size {_short(rle['size'])}; expected {_SIZE}")
@@ -250,7 +251,9 @@ def checked(rle: RunLengthMask, where: str) -> dict[str, Any]:
         raise UserError(
             f"{where}: found {fault}; expected {height} x {width} = {height * width} pixels"
         )
-    return {"size": [height, width], "counts": rle["counts"].encode("ascii")}
+    checked = {"size": [height, width], "counts": rle["counts"].encode("ascii")}
+    # Only the first run of an encoded mask may be 0, if its first pixel is set.
+    return checked if runs[1:].all() else dict(coco.encode(coco.decode(checked)))
 
 
 def run_lengths(counts: str) -> np.ndarray | None:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
 
 from chexseg.data import remote_path, strict_json
 from chexseg.data.remote_path import Location, Readable
@@ -100,9 +103,7 @@ def scan(csv: Readable, images: Location) -> tuple[pd.DataFrame, list[tuple[str,
     missing columns become NaN. The table is empty if the file isn't CSV or has no ``Path``.
     """
     try:
-        raw = pd.read_csv(io.BytesIO(csv.read_bytes()), dtype=str, keep_default_na=False)
-        if not isinstance(raw.index, pd.RangeIndex):  # pandas took surplus fields for row names
-            raise ValueError("rows have more fields than the header")
+        raw = _parse(csv.read_bytes())
     except (OSError, ValueError) as error:
         fault = f"{csv}: cannot be read as CSV ({reason(error)}); expected {_FORMAT}"
         return _table([]), [("unreadable CSV file", fault)]
@@ -162,6 +163,39 @@ def scan(csv: Readable, images: Location) -> tuple[pd.DataFrame, list[tuple[str,
     return out[~repeated].sort_values("image_id", ignore_index=True), faults
 
 
+def _parse(data: bytes) -> pd.DataFrame:
+    """Return the fields of a CSV file as text; raise ValueError unless it is a full rectangle.
+
+    pandas would fill short rows with blanks, rename repeated columns, and let a stray quotation
+    mark join rows.
+    """
+    lines = [line for line in data.splitlines() if line]
+    names = arrow_csv.read_csv(io.BytesIO(b"".join(lines[:1]) + b"\n")).column_names
+    if repeated := [name for name, number in Counter(names).items() if number > 1]:
+        raise ValueError(f"found the column {repeated[0]!r} twice; expected once")
+    uneven = []
+
+    def skip(row: arrow_csv.InvalidRow) -> str:
+        uneven.append(f"row {row.number}: found {row.actual_columns} fields;")
+        return "skip"
+
+    table = arrow_csv.read_csv(
+        io.BytesIO(data),
+        arrow_csv.ReadOptions(use_threads=False),  # or rows wouldn't be numbered
+        arrow_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
+        arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+    )
+    if uneven:
+        raise ValueError(f"{uneven[0]} expected {len(names)}, as in the header")
+    if table.num_rows + 1 != len(lines):
+        raise ValueError(f"found {table.num_rows + 1} rows in {len(lines)} lines; expected as many")
+    if data.endswith((b",", b',"')):
+        raise ValueError(
+            f"row {len(lines)}: found a comma at the end; expected a label, line break"
+        )
+    return table.to_pandas()
+
+
 def _table(image_ids: Sequence[str]) -> pd.DataFrame:
     """Return the table of `read_csv` with the ids filled in and defaults elsewhere."""
     return pd.DataFrame(
@@ -200,11 +234,11 @@ def _labels(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """Return (labels, NaN where blank or wrong; a boolean for each, True where wrong)."""
     text = column.str.strip()
     values = pd.to_numeric(text.mask(text == "", "nan"), errors="coerce").to_numpy(
-        dtype=np.float32, copy=True
+        dtype=np.float64, copy=True
     )
     wrong = ~np.isin(values, (-1, 0, 1)) & (text != "").to_numpy()
     values[wrong] = np.nan
-    return values, wrong
+    return values.astype(np.float32), wrong
 
 
 def _wrong(

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from chexseg.data import grey
+from chexseg.data.formats import jpeg
 from chexseg.errors import UserError
 
 #: Bytes that identify the format: the preamble, which ends in ``DICM``.
@@ -21,6 +22,8 @@ PREAMBLE = 132
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 #: Numeric elements that affect every pixel.
 _FACTORS = ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")
+#: Start of the transfer syntaxes of JPEG, JPEG-LS and JPEG 2000, and of films.
+_JPEG = "1.2.840.10008.1.2.4."
 
 
 def recognises(start: bytes) -> bool:
@@ -50,8 +53,9 @@ def decode(file: BinaryIO, path: object) -> np.ndarray:
     (PixelPaddingValue and its range limit) becomes black and doesn't affect the scale; neither do
     burnt-in markers that would compress the range (`grey.film_range`).
 
-    Raises `UserError` for a damaged file, colour, several frames, a rescaling or window that isn't
-    finite, more pixels than Pillow would open, and if pydicom isn't installed.
+    Raises `UserError` for a damaged file, colour, several frames, a header that contradicts itself
+    or the pixels, a rescaling or window that isn't finite, more pixels than Pillow would open, and
+    if pydicom isn't installed.
     """
     try:
         from pydicom import dcmread
@@ -73,11 +77,14 @@ def decode(file: BinaryIO, path: object) -> np.ndarray:
             file.seek(0)
             data = dcmread(file)
             _check(data, path)
+            stream = _check_stream(data, path)
             # The pixel data may have more frames than the header says.
             frames = list(islice(iter_pixels(data), 2))
             if len(frames) != 1:
                 raise UserError(f"{path}: found more than one frame; expected one")
             stored_HW = frames[0]
+            if stored_HW.dtype.itemsize == 1 and stream:
+                jpeg.check(stream, stored_HW[-1, -1], path)
             values_HW = apply_voi_lut(apply_modality_lut(stored_HW, data), data).astype(np.float64)
             film_HW = ~_padding(stored_HW, data)
     except UserError:
@@ -127,6 +134,39 @@ def _check(data: Any, path: object) -> None:
                 raise UserError(f"{path}: {name}: found {number}; expected a finite number")
     if data.get("RescaleSlope") == 0:
         raise UserError(f"{path}: RescaleSlope: found 0; expected another number")
+    for pair in (_FACTORS[:2], _FACTORS[2:]):
+        given = [name for name in pair if data.get(name) not in (None, "")]
+        if len(given) == 1:
+            raise UserError(f"{path}: found {given[0]} alone; expected {' and '.join(pair)}")
+    if data.HighBit != data.BitsStored - 1:
+        raise UserError(
+            f"{path}: HighBit: found {data.HighBit}; expected {data.BitsStored - 1},"
+            f" because BitsStored is {data.BitsStored}"
+        )
+
+
+def _check_stream(data: Any, path: object) -> bytes:
+    """Return the first frame's JPEG stream, empty if the pixels aren't compressed by JPEG.
+
+    Raises `UserError` if its header contradicts the file's elements.
+    """
+    from pydicom.encaps import generate_frames
+
+    if not data.file_meta.TransferSyntaxUID.startswith(_JPEG):
+        return b""
+    content = bytes(next(generate_frames(data.PixelData, number_of_frames=1)))
+    stream = jpeg.read(content)
+    if (stream.height, stream.width) != (data.Rows, data.Columns):
+        raise UserError(
+            f"{path}: found compressed pixels of {stream.height} x {stream.width};"
+            f" expected {data.Rows} x {data.Columns} (Rows x Columns)"
+        )
+    if stream.signed not in (None, bool(data.PixelRepresentation)):
+        raise UserError(
+            f"{path}: PixelRepresentation: found {data.PixelRepresentation};"
+            f" expected {int(stream.signed)}, as in the compressed pixels"
+        )
+    return content
 
 
 def _padding(stored_HW: np.ndarray, data: Any) -> np.ndarray:

@@ -19,6 +19,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from chexseg.data import dicom, grey
+from chexseg.data.formats import jpeg, png, tiff
 from chexseg.data.remote_path import Readable
 from chexseg.errors import UserError, reason
 
@@ -29,8 +30,7 @@ FORMATS = ("JPEG", "PNG", "TIFF")
 #: file is detected from its content.
 ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".dcm", ".dicom")
 _EXPECTED = "an undamaged JPEG, PNG, TIFF or DICOM image"
-_PNG = b"\x89PNG\r\n\x1a\n"
-_SIGNATURES = (b"\xff\xd8\xff", _PNG, b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_SIGNATURES = (b"\xff\xd8\xff", png.SIGNATURE, b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TAG = ExifTags.Base
 
 #: EXIF orientation -> transposition to upright pixels. All other values mean upright as stored.
@@ -122,7 +122,7 @@ def read(path: str | Path | Readable) -> Decoded:
 
     Of more than eight bits, the upper eight of those in use are kept (`grey.eight_bits`; for DICOM
     see `dicom.decode`). The EXIF orientation is applied. Raises `UserError` for a missing or
-    unreadable file, several pages, and pixels whose range is unknown.
+    unreadable file, missing pixels, several pages, and pixels whose range is unknown.
     """
     try:
         with (
@@ -163,20 +163,27 @@ def _picture(file: BinaryIO, path: object) -> Decoded:
         # Pillow keeps only the upper eight bits of each channel of these.
         truncated = any(";16" in str(tile.args) for tile in image.tile)
         tags: Mapping[int, Any] = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+        if tags:
+            tiff.check(tags, file, path)
         tiff_orientation = tags.get(_TAG.Orientation)
         white_is_zero = tags.get(_TAG.PhotometricInterpretation) == 0
         (bits,) = tags.get(_TAG.BitsPerSample, (16,))[:1]
+        chunks = png.read(file) if image.format == "PNG" else None
         image.load()
+        if chunks:
+            highest = int(np.asarray(image).max()) if image.mode == "P" else -1
+            png.check(chunks, highest, path)
         orientation = tiff_orientation if image.format == "TIFF" else _exif_orientation(image)
         if image.mode.startswith("I;16"):  # Pillow's conversion would clip values above 255
-            declared = (
-                _significant_bits(file) if image.format == "PNG" else bits if bits < 16 else None
-            )
+            declared = chunks.significant_bits if chunks else bits if bits < 16 else None
             pixels_HW = grey.eight_bits(np.asarray(image), declared)
             if white_is_zero:  # Pillow inverts only images of eight bits
                 pixels_HW = 255 - pixels_HW
         else:
             pixels_HW = np.asarray(image.convert("L"))
+            if image.format in ("JPEG", "MPO"):
+                file.seek(0)
+                jpeg.check(file.read(), pixels_HW[-1, -1], path)
             if truncated and pixels_HW.max() < 64:
                 raise UserError(
                     f"{path}: found colour or transparency of 16 bits, of which at most 14 are in"
@@ -194,15 +201,3 @@ def _exif_orientation(image: Image.Image) -> object:
         return image.getexif().get(_TAG.Orientation)
     except (struct.error, SyntaxError, ValueError, TypeError, KeyError, IndexError):
         return None  # as viewers do for damaged EXIF data
-
-
-def _significant_bits(file: BinaryIO) -> int | None:
-    """Return the bits of a grey pixel that a PNG declares in its sBIT chunk; None without one."""
-    file.seek(len(_PNG))
-    while True:
-        length, kind = struct.unpack(">I4s", file.read(8))
-        if kind == b"sBIT":
-            return file.read(1)[0]
-        if kind == b"IDAT":  # sBIT must precede it
-            return None
-        file.seek(length + 4, io.SEEK_CUR)

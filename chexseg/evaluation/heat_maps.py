@@ -54,11 +54,12 @@ def find(directory: Path) -> tuple[dict[str, dict[str, Path]], list[Path]]:
 
 
 def read(path: Path) -> np.ndarray:
-    """Return scores_hw (float32) of one heat map, at the resolution of the file.
+    """Return scores_hw of one heat map, at the resolution of the file.
 
-    A pickle is a mapping whose ``map`` is a tensor of shape (1, 1, h, w). It may only refer to the
-    functions that rebuild tensors. Raises `UserError` for any other content, a tensor larger than
-    its storage, another shape, or values that are not finite.
+    They are float32, or float64 where rounding to float32 would change a score, and with it the
+    order of two. A pickle is a mapping whose ``map`` is a tensor of shape (1, 1, h, w). It may only
+    refer to the functions that rebuild tensors. Raises `UserError` for any other content, a tensor
+    larger than its storage, another shape, and values that aren't finite or don't fit float64.
     """
     try:
         content = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _unpickle(path)
@@ -78,7 +79,13 @@ def read(path: Path) -> np.ndarray:
         )
     if not np.isfinite(scores).all():
         raise UserError(f"{path}: found values that aren't finite; expected: finite numbers")
-    return scores.astype(np.float32)
+    exact = scores.astype(np.longdouble)  # which holds whole numbers of 64 bits too
+    for kind in (np.float32, np.float64):
+        with np.errstate(over="ignore"):
+            rounded = exact.astype(kind)
+        if np.array_equal(rounded, exact):
+            return rounded
+    raise UserError(f"{path}: found scores that float64 would round; expected: at most 53 bits")
 
 
 def _unpickle(path: Path) -> np.ndarray:

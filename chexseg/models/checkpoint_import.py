@@ -14,6 +14,7 @@ import pickletools
 import re
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -116,6 +117,7 @@ def _uncompressed(path: Path) -> Path | io.BytesIO:
 
     A compressed member, or members that overlap, could need far more memory than the file. torch
     and `zipfile` may find different directories in one file, so torch gets only what was checked.
+    torch's reader ignores the case of names, so names that differ only in case are refused too.
     Raises `UserError` for an archive with such members.
     """
     with path.open("rb") as file:
@@ -131,6 +133,12 @@ def _uncompressed(path: Path) -> Path | io.BytesIO:
                 f"{path}: found {'a TorchScript archive' if script else 'an archive'} with"
                 f" compressed or overlapping members ({size} bytes in {limit});"
                 f" {_EXPECTED}, uncompressed"
+            )
+        counts = Counter(member.filename.lower() for member in members)
+        if repeated := [name for name, number in counts.items() if number > 1]:
+            raise UserError(
+                f"{path}: found several members named {few(repeated)}, whatever the case;"
+                " expected each name once"
             )
         for member in members:
             if not member.CRC:
@@ -161,6 +169,12 @@ def encoder(path: Path, architecture: str) -> ForeignEncoder:
 
     prefix = max(PREFIXES, key=lambda prefix: len(under(prefix).keys() & target.keys()))
     names = under(prefix)
+    single = set(names.values())
+    if double := [name for name in state if name.startswith(prefix) and name not in single]:
+        raise UserError(
+            f"{path}: found old and new names of the same tensors ({few(double)});"
+            " expected one name each"
+        )
     expected = f"expected the weights of a {architecture}; hint: set another --architecture"
     missing = [name for name in target if name not in names and not name.endswith(_COUNTER)]
     if missing:
@@ -207,14 +221,21 @@ def encoder(path: Path, architecture: str) -> ForeignEncoder:
 def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint by name, from whichever of `CONTAINERS` holds them."""
     for _ in CONTAINERS:  # limits the depth, because a container can contain itself
-        inner = [
-            content[key]
+        inner = {
+            key: content[key]
             for key in CONTAINERS
             if isinstance(content, Mapping) and isinstance(content.get(key), Mapping)
+        }
+        filled = [
+            key
+            for key, value in inner.items()
+            if any(isinstance(tensor, Tensor) for tensor in value.values())
         ]
+        if len(filled) > 1:
+            raise UserError(f"{path}: found weights under {' and '.join(filled)}; expected one")
         if not inner:
             break
-        content = inner[0]
+        content = next(iter(inner.values()))
     items = content.items() if isinstance(content, Mapping) else ()
     state = {
         name: value for name, value in items if isinstance(name, str) and isinstance(value, Tensor)

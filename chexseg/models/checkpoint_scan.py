@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import pickle
 import re
-import zipfile
 from pathlib import Path
 from typing import IO, Any
+
+import torch
 
 #: Globals in a pickle of plain weights. They fill tensors from storages, and nothing else.
 PLAIN = re.compile(
@@ -59,10 +60,10 @@ def check_filled(source: Path | io.BytesIO) -> None:
     a storage without content in the old format. Raises `UnpicklingError` or `ValueError`.
     """
     if isinstance(source, io.BytesIO):
-        with zipfile.ZipFile(source) as archive:
-            for name in archive.namelist():
-                if name.endswith("data.pkl"):
-                    _Scanner(archive.open(name)).load()
+        # torch's reader ignores the case of names, unlike zipfile: scan the bytes that torch reads.
+        source.seek(0)
+        pickled = torch._C.PyTorchFileReader(source).get_record("data.pkl")
+        _Scanner(io.BytesIO(pickled)).load()
         return
     keys: set[object] = set()
     stored: Any = ()

@@ -6,8 +6,10 @@ take longer than PyTorch, and code that only handles weights and pixels needs ne
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -63,6 +65,26 @@ def published_settings(architecture: str) -> Mapping[str, str] | None:
     description: Mapping[str, Any] = encoders.encoders.get(architecture, {})
     settings: Mapping[str, Mapping[str, str]] = description.get("pretrained_settings", {})
     return settings.get("imagenet")
+
+
+def check_digest(path: Path) -> None:
+    """Raise `UserError` unless a cached download has the SHA-256 in its name, if that has one.
+
+    torchvision writes the first digits before the ending. Hugging Face's files are links to files
+    named by all 64 digits.
+    """
+    named = re.search(r"-([0-9a-f]{8,64})\.", path.name) or re.fullmatch(
+        r"([0-9a-f]{64})", path.resolve().name
+    )
+    if named is None:
+        return
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[: len(named[1])]
+    if digest != named[1]:
+        raise UserError(
+            f"{path}: SHA-256: found {digest}; expected {named[1]}, as in its name;"
+            " hint: delete the file, so that it is downloaded again"
+        )
 
 
 def torchvision_cache(architecture: str) -> Path | None:

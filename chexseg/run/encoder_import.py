@@ -21,7 +21,8 @@ def published(kind: str, architecture: str) -> Path:
 
     Reads torchvision's and Hugging Face's caches, and downloads into the latter. Raises
     `UserError` for another kind, for an architecture without ImageNet weights in
-    segmentation-models-pytorch, and without a network.
+    segmentation-models-pytorch, without a network, and for a file that differs from the digest in
+    its name.
     """
     check_encoder_kind(kind)
     encoders.check(architecture, "--architecture")
@@ -30,6 +31,7 @@ def published(kind: str, architecture: str) -> Path:
         raise UserError(f"--kind {kind}: these weights can't be downloaded by name; {by_hand}")
     cached = encoders.torchvision_cache(architecture)
     if cached is not None:
+        encoders.check_digest(cached)
         return cached
     settings = encoders.published_settings(architecture)
     if settings is None:
@@ -41,7 +43,7 @@ def published(kind: str, architecture: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        return Path(
+        file = Path(
             hf_hub_download(settings["repo_id"], "model.safetensors", revision=settings["revision"])
         )
     except (OSError, HfHubHTTPError) as error:
@@ -49,6 +51,8 @@ def published(kind: str, architecture: str) -> Path:
             f"ImageNet weights of {architecture}: in no cache of this machine, and can't be"
             f" downloaded ({type(error).__name__}); {by_hand}"
         ) from None
+    encoders.check_digest(file)
+    return file
 
 
 @dataclass(frozen=True)

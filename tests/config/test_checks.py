@@ -156,6 +156,26 @@ MISTAKES = {
         "x.yaml:2: resources: found {'gpu': 0.5, 'workers': 2}; workers: found 2 with gpu: 0.5; "
         "expected: a whole GPU each, or none"
     ),
+    # ---- booleans in place of numbers
+    "name: s\nsettings:\n  fit: {epochs: true}": (
+        "x.yaml:3: settings.fit.epochs: found true; expected: a number"
+    ),
+    "name: s\nsettings:\n  labels: {p: yes}": (
+        "x.yaml:3: settings.labels.p: found true; expected: a number"
+    ),
+    "name: s\nsettings: {fit: {clip_norm: off}}": (
+        "x.yaml:2: settings.fit.clip_norm: found false; expected: a number"
+    ),
+    "name: s\nresources: {workers: true}": (
+        "x.yaml:2: resources.workers: found true; expected: a number"
+    ),
+    "name: s\naxes:\n  trial: [no, 1]": "x.yaml:3: axes.trial: found false; expected: a number",
+    "name: s\nalso:\n  - {labels.p: on}": (
+        "x.yaml:3: also.0.labels.p: found true; expected: a number"
+    ),
+    "name: s\nsearch: {}\naxes: {labels.p: {low: no, high: 1}}": (
+        "x.yaml:3: axes.labels.p.low: found false; expected: a number"
+    ),
     # ---- axes and also
     "name: s\naxes: [1, 2]": "x.yaml:2: axes: found [1, 2]; expected: a mapping",
     "name: s\naxes:": "x.yaml:2: axes: found nothing; expected: a mapping",
@@ -247,6 +267,7 @@ SET = {
     ),
     "name": ("t", f"--set name: no such setting; {SETTINGS}, resources.*"),
     "fit.epochs": ("many", "--set fit.epochs: found 'many'; expected: a whole number"),
+    "fit.batch_size": (True, "--set fit.batch_size: found true; expected: a number"),
     "fit": (3, "--set fit: found 3; expected: a mapping"),
     "irnet": (
         {"background": 1},

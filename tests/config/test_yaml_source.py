@@ -86,7 +86,24 @@ def test_text_that_no_file_can_contain_is_refused(text):
     assert yaml_source.read('a: "\\U0001F600"', "x.yaml").content == {"a": "\U0001f600"}
 
 
-@pytest.mark.parametrize("value", ["[" * 900, "2026-99-99", "!!int x", "{a: 1, a: 2}", "[&a [*a]]"])
+@pytest.mark.parametrize(
+    "number", ["010", "0500", "-010", "0_7", "1:30", "1:30.5", '!!int "010"', "[1, 007]"]
+)
+def test_numbers_that_yaml_does_not_read_as_decimal_are_refused(tmp_path, number):
+    expected = "an octal or sexagesimal number in YAML; expected: a decimal number"
+    with pytest.raises(UserError, match=rf"^x.yaml:2: found -?[0-9:._]+, {expected}"):
+        yaml_source.read(f"a: 1\nb: {number}", "x.yaml")
+    with pytest.raises(UserError, match=rf"^--set seed=.*: found -?[0-9:._]+, {expected}"):
+        resolve.read([], tmp_path, None, [f"seed={number}"])
+
+
+def test_other_numbers_are_read_as_they_were():
+    text = "[0, 10, -3, 0.5, 0.05, 1e-3, 0x1f, 1_000, '010', '1:30', 08]"
+    values = [0, 10, -3, 0.5, 0.05, "1e-3", 31, 1000, "010", "1:30", "08"]
+    assert yaml_source.read(text, "x.yaml").content == values
+
+
+@pytest.mark.parametrize("value", ["2026-99-99", "!!int x", "{a: 1, a: 2}", "[&a [*a]]"])
 def test_values_of_set_are_read_alike(tmp_path, value):
     with pytest.raises(
         UserError,

@@ -172,6 +172,35 @@ def test_damaged_strings_are_refused_or_give_a_mask_of_that_size():
     assert refusals > 1000
 
 
+def counts_of(runs: list[int]) -> str:
+    """Return runs as a COCO run-length string."""
+    text = ""
+    for number, run in enumerate(runs):
+        rest, more = run - (runs[number - 2] if number > 2 else 0), True
+        while more:
+            digit, rest = rest & 31, rest >> 5
+            more = rest != (-1 if digit & 16 else 0)
+            text += chr(48 + digit + 32 * more)
+    return text
+
+
+def test_runs_of_length_0_change_no_count():
+    """Compare the counts of pycocotools on checked masks with those of the decoded pixels."""
+    generator = np.random.default_rng(0)
+    for _ in range(300):
+        rles, masks_2HW = [], []
+        for _ in range(2):
+            runs = generator.multinomial(30, generator.dirichlet(np.full(9, 0.3))).tolist()
+            rles.append({"size": [6, 5], "counts": counts_of(runs)})
+            pixels = np.repeat(np.arange(len(runs)) % 2, runs)
+            masks_2HW.append(pixels.reshape(5, 6).T == 1)
+            np.testing.assert_array_equal(chexlocalize.decode(rles[-1], "here"), masks_2HW[-1])
+        pair = [chexlocalize.checked(rle, "here") for rle in rles]
+        shared = coco.merge(pair, intersect=True)
+        assert coco.area(pair).tolist() == [mask_HW.sum() for mask_HW in masks_2HW]
+        assert coco.area(shared) == (masks_2HW[0] & masks_2HW[1]).sum()
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -115,7 +115,7 @@ def test_a_misspelt_column_is_guessed(tmp_path):
         chexpert.read_csv(csv, tmp_path)
 
 
-@pytest.mark.parametrize("value", ["2", "yes", "nan", "0.5", "inf"])
+@pytest.mark.parametrize("value", ["2", "yes", "nan", "0.5", "inf", "1.00000001"])
 def test_a_label_that_is_none_is_named_by_row(tmp_path, refused, value):
     csv = write(tmp_path / "valid.csv", [row(path(1)), row(path(2), Edema=value)])
     with refused(f"{csv}: row 3: Edema: found '{value}'", "1, 0, -1 or blank"):
@@ -137,8 +137,12 @@ def test_a_label_that_is_none_is_named_by_row(tmp_path, refused, value):
         ([row("../valid/patient00001/study1/view1_frontal.jpg")], ("row 2: Path", "..")),
         ([row("valid/patient00001//view1_frontal.jpg")], ("row 2: Path", "with an empty")),
         (
-            [row("valid/patient00001/study1/view1\nfrontal.jpg")],
+            [row("valid/patient00001/study1/view1\tfrontal.jpg")],
             ("row 2: Path", "found 'valid", "control characters"),
+        ),
+        (
+            [row("valid/patient00001/study1/view1\nfrontal.jpg")],
+            ("found 2 rows in 3 lines", "expected as many"),
         ),
         ([row("")], ("row 2: Path", "found ''")),
         (
@@ -156,12 +160,51 @@ def test_other_mistakes_are_named(tmp_path, refused, bad, words):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "Path,Edema\nvalid/a/b.jpg,1,0\nvalid/a/c.jpg,1,0\n", 'Path\n"a\n', "Path\na\nb,c\n"],
+    [
+        "",
+        "Path,Edema\nvalid/a/b.jpg,1,0\nvalid/a/c.jpg,1,0\n",
+        'Path,Edema\nvalid/a/b.jpg,"1\nvalid/a/c.jpg,0\n',
+        "Path\na\nb,c\n",
+    ],
 )
 def test_what_is_no_csv_is_refused(tmp_path, refused, text):
     csv = tmp_path / "valid.csv"
     csv.write_text(text)
     with refused(csv, "header"):
+        chexpert.read_csv(csv, tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0.2, 0.5, 0.8, 1.0])
+def test_a_row_that_is_cut_off_is_refused(tmp_path, refused, kept):
+    """Cut the last row or one in the middle after a comma, in the longest case after the last."""
+    csv = write(tmp_path / "valid.csv", [row(path(1)), row(path(2)), row(path(3))])
+    lines = csv.read_text().splitlines()
+    fields = lines[2].split(",")
+    part = ",".join(fields[: max(2, int(kept * len(fields)) - 1)]) + ","
+    csv.write_text("\n".join([*lines[:2], part]))
+    with refused(csv, "row 3: found"):
+        chexpert.read_csv(csv, tmp_path)
+    if kept < 1:
+        csv.write_text("\n".join([*lines[:2], part, lines[3]]) + "\n")
+        with refused(csv, "row 3: found", "fields; expected 19"):
+            chexpert.read_csv(csv, tmp_path)
+
+
+def test_a_stray_quotation_mark_joins_no_rows(tmp_path, refused):
+    csv = write(tmp_path / "valid.csv", [row(path(n)) for n in (1, 2, 3)])
+    first, second, third, fourth = csv.read_text().replace("Female", "F").splitlines()
+    joined = [first, second.replace("F,", '"F,', 1), third, fourth.replace("F,", 'F",', 1)]
+    csv.write_text("\n".join(joined) + "\n")
+    with refused(csv, "found 2 rows in 4 lines"):
+        chexpert.read_csv(csv, tmp_path)
+
+
+@pytest.mark.parametrize("column", ["Path", "Edema", "Sex"])
+def test_a_column_that_stands_twice_is_refused(tmp_path, refused, column):
+    csv = write(tmp_path / "valid.csv", [row(path(1))])
+    lines = csv.read_text().splitlines()
+    csv.write_text(f"{lines[0]},{column}\n{lines[1]},0\n")
+    with refused(csv, f"the column '{column}' twice"):
         chexpert.read_csv(csv, tmp_path)
 
 

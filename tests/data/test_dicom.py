@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import numpy as np
@@ -98,6 +99,69 @@ def test_what_is_no_radiograph_is_refused(stored_HW, tmp_path, refused, write_di
         images.decode(write_dicom(tmp_path / "s.dcm", stored_HW, SamplesPerPixel=3))
     with refused("more than one frame"):
         images.decode(write_dicom(tmp_path / "f.dcm", np.stack([stored_HW] * 3)))
+
+
+@pytest.mark.parametrize(
+    ("elements", "words"),
+    [
+        ({"HighBit": 15}, "HighBit: found 15; expected 11"),
+        ({"RescaleSlope": -1}, "found RescaleSlope alone"),
+        ({"RescaleSlope": -1, "RescaleIntercept": ""}, "found RescaleSlope alone"),
+        ({"RescaleIntercept": 5}, "found RescaleIntercept alone"),
+        ({"WindowCenter": 1000}, "found WindowCenter alone"),
+        ({"WindowWidth": 1000}, "found WindowWidth alone"),
+    ],
+)
+def test_a_header_that_contradicts_itself_is_refused(
+    stored_HW, tmp_path, refused, write_dicom, elements, words
+):
+    path = write_dicom(tmp_path / "a.dcm", stored_HW, **elements)
+    with refused(path, words):
+        images.decode(path)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "JPEG2000"])
+def test_a_header_that_contradicts_compressed_pixels_is_refused(
+    tmp_path, refused, write_dicom, form
+):
+    ramp_HW = np.linspace(0, 255, 32 * 128).reshape(32, 128).astype(np.uint8)
+    options = {"no_jp2": True} if form == "JPEG2000" else {"quality": 95}
+
+    def write(**elements):
+        buffer = io.BytesIO()
+        Image.fromarray(ramp_HW).save(buffer, form, **options)
+        path = write_dicom(tmp_path / "a.dcm", ramp_HW, BitsStored=8, HighBit=7)
+        data = pydicom.dcmread(path)
+        name = "JPEG2000Lossless" if form == "JPEG2000" else "JPEGBaseline8Bit"
+        data.file_meta.TransferSyntaxUID = getattr(pydicom.uid, name)
+        data.BitsAllocated = 8
+        data.PixelData = pydicom.encaps.encapsulate([buffer.getvalue()])
+        data["PixelData"].VR = "OB"
+        for keyword, value in elements.items():
+            setattr(data, keyword, value)
+        data.save_as(path)
+        return path
+
+    assert np.abs(images.decode(write()).astype(int) - ramp_HW).max() < 5
+    with refused("found compressed pixels of 32 x 128; expected 64 x 64 (Rows x Columns)"):
+        images.decode(write(Rows=64, Columns=64))
+    with refused("PixelRepresentation: found 1; expected 0"):
+        images.decode(write(PixelRepresentation=1))
+
+
+def test_a_jpeg_stream_with_an_early_end_marker_is_refused(tmp_path, refused, write_dicom):
+    noise_HW = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise_HW).save(buffer, "JPEG", quality=95)
+    path = write_dicom(tmp_path / "a.dcm", noise_HW, BitsStored=8, HighBit=7)
+    data = pydicom.dcmread(path)
+    data.file_meta.TransferSyntaxUID, data.BitsAllocated = pydicom.uid.JPEGBaseline8Bit, 8
+    part = buffer.getvalue()[: len(buffer.getvalue()) // 2] + b"\xff\xd9"
+    data.PixelData = pydicom.encaps.encapsulate([part])
+    data["PixelData"].VR = "OB"
+    data.save_as(path)
+    with refused(path, "ends before its last pixel"):
+        images.decode(path)
 
 
 @pytest.mark.parametrize(("count", "words"), [(12, "found 12 frames"), (1, "more than one frame")])

@@ -116,6 +116,16 @@ def test_a_file_against_itself_is_one(tmp_path, metric):
     assert not any("name" in note for note in evaluation.notes)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_mask_with_a_run_of_length_0_is_the_mask_without_it(tmp_path, metric):
+    path = tmp_path / "zero_run.json"
+    # Runs 10, 5, 0, 5, 80: the same pixels as 10, 10, 80.
+    path.write_text(json.dumps({"image": {"Edema": {"size": [10, 10], "counts": ":500`2"}}}))
+    assert chexlocalize.read(path).masks("image", ["Edema"]).sum() == 10
+    table = evaluate(path, path, metric).table.set_index("pathology")
+    assert table["iou"]["Edema"] == 1
+
+
 def test_missing_and_surplus_images_are_told(tmp_path):
     gt = random_masks(2)
     pred = {name: gt[name] for name in ("image0", "image1")} | {"other": gt["image2"]}

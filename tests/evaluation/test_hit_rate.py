@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from chexseg.data import chexlocalize
-from chexseg.evaluation import hit_rate
+from chexseg.errors import UserError
+from chexseg.evaluation import heat_maps, hit_rate
 from chexseg.evaluation.evaluate import evaluate
 from tests.evaluation.heat_map_files import (
     FIRST,
@@ -84,6 +85,37 @@ def test_the_first_of_equal_scores_is_taken(truth, tmp_path):
         ]
         == 0
     )
+
+
+@pytest.mark.parametrize(
+    ("background", "second", "first"),
+    [
+        (0.0, 1e39, 2e39),  # both infinite in float32
+        (-1e39, -1e39, -1.0),
+        (0.0, 1 - 1e-9, 1.0),  # equal in float32
+        (0.0, 1e-46, 2e-46),  # both 0 in float32
+        (0, 2**30, 2**30 + 1),  # whole numbers of 64 bits
+    ],
+)
+def test_no_rounding_moves_the_highest_score(tmp_path, background, second, first):
+    scores_hw = np.full((8, 8), background)
+    scores_hw[1, 1], scores_hw[5, 5] = second, first
+    np.save(tmp_path / "map.npy", scores_hw)
+    read_hw = heat_maps.read(tmp_path / "map.npy")
+    assert heat_maps.most_representative_point(read_hw, (8, 8)) == (5, 5)
+
+
+def test_scores_that_float32_holds_stay_float32(tmp_path):
+    """Published maps are float32, and the published code resizes them as such."""
+    for kind in (np.float16, np.float32, np.float64, np.uint8, np.int64):
+        np.save(tmp_path / "map.npy", np.eye(4, dtype=kind))
+        assert heat_maps.read(tmp_path / "map.npy").dtype == np.float32
+
+
+def test_scores_that_float64_would_round_are_refused(tmp_path):
+    np.save(tmp_path / "map.npy", np.array([[2**53, 2**53 + 1]]))
+    with pytest.raises(UserError, match="float64 would round; expected"):
+        heat_maps.read(tmp_path / "map.npy")
 
 
 @pytest.mark.parametrize("kind", ["points", "maps"])

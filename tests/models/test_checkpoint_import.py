@@ -113,6 +113,24 @@ def test_the_older_names_of_densenets_are_understood(tmp_path):
     assert all(torch.equal(found.weights[name], value) for name, value in headless(state).items())
 
 
+def test_old_and_new_names_of_one_tensor_are_refused(tmp_path):
+    state = torchvision.models.densenet121(weights=None).state_dict()
+    name = "features.denseblock1.denselayer1.norm1.weight"
+    old = {name.replace("norm1", "norm.1"): state[name] + 5}
+    for order in ({**state, **old}, {**old, **state}):
+        torch.save(order, tmp_path / "file.pt")
+        with pytest.raises(UserError, match=r"old and new names of the same tensors.*norm"):
+            checkpoint_import.encoder(tmp_path / "file.pt", "densenet121")
+
+
+def test_two_state_dicts_are_refused(resnet18, tmp_path):
+    torch.save({"model": resnet18, "state_dict": under("module.", resnet18)}, tmp_path / "a.pt")
+    with pytest.raises(UserError, match="weights under state_dict and model; expected one"):
+        checkpoint_import.encoder(tmp_path / "a.pt", "resnet18")
+    torch.save({"model": {"depth": 18}, "state_dict": resnet18}, tmp_path / "b.pt")
+    assert checkpoint_import.encoder(tmp_path / "b.pt", "resnet18").matched == 120
+
+
 def test_missing_counters_are_0_and_half_precision_is_widened(resnet18, tmp_path):
     half = {
         name: value.half()
@@ -331,6 +349,31 @@ def test_a_tensor_that_the_file_does_not_fill_is_refused(kind, legacy, resnet18,
     torch.save(content, tmp_path / "file.pt", _use_new_zipfile_serialization=not legacy)
     with pytest.raises(UserError, match=rf"refused.*torch\.{kind.__name__}"):
         checkpoint_import.encoder(tmp_path / "file.pt", "resnet18")
+
+
+def test_the_pickle_that_torch_reads_is_the_one_that_is_scanned(resnet18, tmp_path):
+    """Write the pickle under a name in capitals: torch's reader ignores the case of names."""
+    path = tmp_path / "file.pt"
+    files = members(resnet18 | {"conv1.weight": Unfilled(torch.Tensor)})
+    path.write_bytes(
+        archived({name.replace("data.pkl", "DATA.PKL"): files[name] for name in files})
+    )
+    assert torch.load(path, weights_only=True)["conv1.weight"].shape == (64, 3, 7, 7)
+    with pytest.raises(UserError, match=r"refused.*torch\.Tensor"):
+        checkpoint_import.encoder(path, "resnet18")
+
+
+@pytest.mark.parametrize("first", ["archive/data.pkl", "archive/DATA.PKL", "archive/DATA/0"])
+def test_two_members_of_one_name_are_refused(first, resnet18, tmp_path):
+    path, files = tmp_path / "file.pt", members(resnet18)
+    for extra in ({first: b"x", **files}, {**files, first: b"x"}):
+        buffer = io.BytesIO(archived(extra))
+        if first in files:
+            with zipfile.ZipFile(buffer, "a") as archive, pytest.warns(UserWarning):
+                archive.writestr(first, b"x")
+        path.write_bytes(buffer.getvalue())
+        with pytest.raises(UserError, match=rf"several members named {first.lower()}"):
+            checkpoint_import.encoder(path, "resnet18")
 
 
 class Resized:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torchvision
 from typer.testing import CliRunner
 
 from chexseg import cli
@@ -100,14 +103,42 @@ def test_a_mistake_is_one_line(arguments, message, files, tmp_path, monkeypatch,
 def test_without_a_file_imagenets_weights_come_from_torchvisions_cache(
     files, tmp_path, monkeypatch
 ):
+    digest = hashlib.sha256(files["imagenet"].read_bytes()).hexdigest()
+    url = f"a/resnet18-{digest[:8]}.pth"
+    weights = {"IMAGENET1K_V1": SimpleNamespace(url=url)}
+    monkeypatch.setattr(torchvision.models, "get_model_weights", lambda _: weights)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    cached = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+    cached = tmp_path / "hub" / "checkpoints" / Path(url).name
     cached.parent.mkdir(parents=True)
     assert encoders.torchvision_cache("resnet18") is None
     cached.symlink_to(files["imagenet"])
     done = run_command("encoder", "import", "--kind", "imagenet", "--store", tmp_path / "store")
     assert done.exit_code == 0, done.output
     assert list(Store(tmp_path / "store").imported()) == [("imagenet", "resnet18")]
+
+
+def test_a_cached_file_that_is_not_the_published_one_is_refused(files, tmp_path, monkeypatch):
+    """Try torchvision's cache, with digits of the digest in the name, and Hugging Face's links."""
+    import huggingface_hub
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    cached = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+    cached.parent.mkdir(parents=True)
+    cached.symlink_to(files["imagenet"])
+    refusal = r"SHA-256: found [0-9a-f]+; expected f37072fd.* as in its name"
+    with pytest.raises(UserError, match=refusal):
+        encoder_import.published("imagenet", "resnet18")
+    cached.unlink()
+    content = files["imagenet"].read_bytes()
+    blob = tmp_path / hashlib.sha256(content).hexdigest()
+    link = tmp_path / "model.safetensors"
+    link.symlink_to(blob)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: str(link))
+    blob.write_bytes(content)
+    assert encoder_import.published("imagenet", "resnet18") == link
+    blob.write_bytes(content[:-1] + b"x")
+    with pytest.raises(UserError, match=f"SHA-256: found .*; expected {blob.name}"):
+        encoder_import.published("imagenet", "resnet18")
 
 
 def test_without_a_file_imagenets_weights_come_from_hugging_faces_cache(

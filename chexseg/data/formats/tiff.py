@@ -1,0 +1,62 @@
+"""Check that a TIFF has all strips or tiles; Pillow makes missing ones black.
+
+Source: TIFF, revision 6.0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+from PIL import ExifTags
+
+from chexseg.data.formats import jpeg
+from chexseg.errors import UserError
+
+_TAG = ExifTags.Base
+#: Compressions of black and white images, whose decoder fills missing rows: T.4 and T.6.
+_FAX = (3, 4)
+_JPEG = 7
+
+
+def check(tags: Mapping[int, Any], file: BinaryIO, path: object) -> None:
+    """Raise `UserError` if strips or tiles are missing, or if tags leave the meaning open."""
+    if _TAG.PhotometricInterpretation not in tags:
+        raise UserError(f"{path}: found no PhotometricInterpretation; expected which grey is 0")
+    formats = set(tags.get(_TAG.SampleFormat, (1,)))
+    if formats != {1}:
+        raise UserError(
+            f"{path}: SampleFormat: found {', '.join(map(str, formats))}; expected 1, unsigned"
+        )
+    if tags.get(_TAG.Compression) in _FAX:
+        raise UserError(
+            f"{path}: found the compression of a fax, black and white; expected grey or colour"
+        )
+    width, height = tags[_TAG.ImageWidth], tags[_TAG.ImageLength]
+    tiled = _TAG.TileWidth in tags
+    across, down = width, tags.get(_TAG.RowsPerStrip, height)
+    if tiled:
+        across, down = tags[_TAG.TileWidth], tags[_TAG.TileLength]
+    offsets = tags[_TAG.TileOffsets if tiled else _TAG.StripOffsets]
+    planes = tags[_TAG.SamplesPerPixel] if tags.get(_TAG.PlanarConfiguration) == 2 else 1
+    parts = math.ceil(width / across) * math.ceil(height / down) * planes
+    if len(offsets) != parts or not all(offsets):
+        stored = sum(map(bool, offsets))
+        raise UserError(
+            f"{path}: found {stored} {'tiles' if tiled else 'strips'}; expected {parts} for"
+            f" {width} x {height} pixels"
+        )
+    if tags.get(_TAG.Compression) != _JPEG:
+        return
+    counts = tags[_TAG.TileByteCounts if tiled else _TAG.StripByteCounts]
+    for number, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
+        file.seek(offset)
+        stream = jpeg.read(file.read(count))
+        top = number % math.ceil(height / down) * down
+        rows = down if tiled else min(down, height - top)
+        if stream.height < rows or stream.width < min(across, width):
+            raise UserError(
+                f"{path}: found a JPEG stream of {stream.width} x {stream.height} pixels;"
+                f" expected {across} x {rows}"
+            )

@@ -1,0 +1,210 @@
+"""Test that images without all of their pixels, or with contradictory headers, are refused."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from chexseg.data import images
+
+SIDE = 64
+
+
+@pytest.fixture
+def noise_HW() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + checksum
+
+
+def png(path: Path, rows_HW: np.ndarray, palette: bytes = b"") -> Path:
+    """Return a PNG whose header says `SIDE` rows and columns of 8 bits."""
+    header = struct.pack(">IIBBBBB", SIDE, SIDE, 8, 3 if palette else 0, 0, 0, 0)
+    pixels = b"".join(b"\0" + row.tobytes() for row in rows_HW)
+    chunks = chunk(b"IHDR", header) + (chunk(b"PLTE", palette) if palette else b"")
+    chunks += chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    return path
+
+
+def test_a_png_with_fewer_or_more_rows_than_its_header_is_refused(noise_HW, tmp_path, refused):
+    whole = png(tmp_path / "whole.png", noise_HW)
+    np.testing.assert_array_equal(images.decode(whole), noise_HW)
+    with refused("found 2080 bytes of pixels; expected 4160"):
+        images.decode(png(tmp_path / "half.png", noise_HW[:32]))
+    with refused("found more than 4160 bytes of pixels"):
+        images.decode(png(tmp_path / "double.png", np.vstack([noise_HW] * 2)))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "I;16", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (13, 9), (64, 48)])
+def test_every_kind_of_whole_png_is_read(tmp_path, mode, size):
+    content = np.random.default_rng(0).integers(0, 256, size[::-1], dtype=np.uint8)
+    Image.fromarray(content).convert(mode).save(tmp_path / "a.png")
+    assert images.decode(tmp_path / "a.png").shape == size[::-1]
+
+
+def test_an_interlaced_png_is_read_whole_and_refused_in_part(noise_HW, tmp_path, refused):
+    """Write the seven passes of a picture of 3 x 5 pixels by hand; some of them are empty."""
+    pixels_HW = noise_HW[:5, :3]
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)]
+    passes += [(0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    parts = [pixels_HW[top::down, left::right] for left, top, right, down in passes]
+    rows = [b"\0" + row.tobytes() for part in parts for row in part if row.size]
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 3, 5, 8, 0, 0, 0, 1))
+    path = tmp_path / "a.png"
+    for kept in (rows, rows[:-1]):
+        path.write_bytes(
+            b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"".join(kept)))
+        )
+        if kept is rows:
+            np.testing.assert_array_equal(images.decode(path), pixels_HW)
+    with refused(path, "bytes of pixels"):
+        images.decode(path)
+
+
+def test_a_colour_beyond_the_palette_is_refused(noise_HW, tmp_path, refused):
+    grey = bytes(np.repeat(np.arange(256, dtype=np.uint8), 3))
+    whole = png(tmp_path / "whole.png", noise_HW, grey)
+    np.testing.assert_array_equal(images.decode(whole), noise_HW)
+    with refused("found the colour number 255; expected at most 99"):
+        images.decode(png(tmp_path / "short.png", noise_HW, grey[:300]))
+
+
+def tiff(path: Path, content: bytes, **changes: tuple[int, list[int]] | None) -> Path:
+    """Return an uncompressed grey TIFF of `SIDE` rows and columns in one strip.
+
+    changes: name -> (tag, values) to replace or add, None to leave a tag out. Values of
+    StripOffsets and TileOffsets count from the first pixel.
+    """
+    tags: dict[str, tuple[int, list[int]] | None] = {
+        "width": (256, [SIDE]),
+        "height": (257, [SIDE]),
+        "bits": (258, [8]),
+        "compression": (259, [1]),
+        "photometric": (262, [1]),
+        "offsets": (273, [0]),
+        "samples": (277, [1]),
+        "rows": (278, [SIDE]),
+        "counts": (279, [len(content)]),
+        **changes,
+    }
+    entries = sorted(entry for entry in tags.values() if entry)
+    start = 8 + 2 + 12 * len(entries) + 4
+    first = start + 4 * sum(len(values) for _, values in entries if len(values) > 1)
+    directory, outside = struct.pack("<H", len(entries)), b""
+    for tag, values in entries:
+        shift = first if tag in (273, 324) else 0
+        packed = struct.pack(f"<{len(values)}I", *(v + shift if v >= 0 else 0 for v in values))
+        where = packed if len(values) == 1 else struct.pack("<I", start + len(outside))
+        outside += b"" if len(values) == 1 else packed
+        directory += struct.pack("<HHI", tag, 4, len(values)) + where
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8) + directory + bytes(4) + outside + content)
+    return path
+
+
+TILES = {"offsets": None, "counts": None, "rows": None, "across": (322, [32]), "down": (323, [32])}
+
+
+def test_a_tiff_of_strips_or_tiles_is_read_if_they_cover_it(noise_HW, tmp_path, refused):
+    content, path = noise_HW.tobytes(), tmp_path / "a.tif"
+    tiles = b"".join(noise_HW[y : y + 32, x : x + 32].tobytes() for y in (0, 32) for x in (0, 32))
+    quarters = [0, 1024, 2048, 3072]
+    for offsets, words in (
+        (quarters, None),
+        (quarters[:1], "found 1 strips; expected 4"),
+        (quarters[:2], "found 2 strips; expected 4 for 64 x 64 pixels"),
+        ([*quarters, 0], "found 5 strips; expected 4"),
+    ):
+        strips = {"rows": (278, [16]), "counts": (279, [1024] * len(offsets))}
+        tiff(path, content, **strips, offsets=(273, offsets))
+        if words is None:
+            np.testing.assert_array_equal(images.decode(path), noise_HW)
+        else:
+            with refused(path, words):
+                images.decode(path)
+    for offsets, words in (
+        (quarters, None),
+        (quarters[:3], "found 3 tiles; expected 4"),
+        ([0, 1024, -1, 3072], "found 3 tiles; expected 4"),  # an offset of 0
+    ):
+        counts = (325, [1024] * len(offsets))
+        tiff(path, tiles, **TILES, tile_offsets=(324, offsets), tile_counts=counts)
+        if words is None:
+            np.testing.assert_array_equal(images.decode(path), noise_HW)
+        else:
+            with refused(path, words):
+                images.decode(path)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"photometric": None}, "no PhotometricInterpretation"),
+        ({"format": (339, [2])}, "SampleFormat: found 2; expected 1"),
+    ],
+)
+def test_a_tiff_whose_tags_leave_its_greys_open_is_refused(
+    noise_HW, tmp_path, refused, bits, changes, words
+):
+    content = noise_HW.astype("<u2" if bits == 16 else "u1").tobytes()
+    tags = {"bits": (258, [bits])}
+    np.testing.assert_array_equal(
+        images.decode(tiff(tmp_path / "a.tif", content, **tags)), noise_HW
+    )
+    path = tiff(tmp_path / "b.tif", content, **tags, **changes)
+    with refused(path, "found pixels of 32 bits" if bits == 16 and "format" in changes else words):
+        images.decode(path)
+
+
+def test_a_tiff_whose_decoder_would_fill_missing_rows_is_refused(noise_HW, tmp_path, refused):
+    """Promise twice as many rows as the strip's JPEG stream or fax code has."""
+    for compression, words in (("jpeg", "JPEG stream of 64 x 32"), ("group4", "fax")):
+        picture = Image.fromarray(noise_HW[:32]).convert("L" if compression == "jpeg" else "1")
+        buffer = io.BytesIO()
+        picture.save(buffer, "TIFF", compression=compression)
+        with Image.open(buffer) as saved:
+            tags = saved.tag_v2
+            start, count = tags[273][0], tags[279][0]
+            code, photometric, tables = tags[259], tags[262], tags.get(347)
+        changes = {"compression": (259, [code]), "photometric": (262, [photometric])}
+        if tables is None:
+            changes["bits"] = (258, [1])
+        path = tiff(tmp_path / "a.tif", buffer.getvalue()[start : start + count], **changes)
+        with refused(path, words):
+            images.decode(path)
+    Image.fromarray(noise_HW).save(tmp_path / "whole.tif", compression="jpeg")
+    assert images.decode(tmp_path / "whole.tif").shape == noise_HW.shape
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
+def test_a_jpeg_with_an_early_end_marker_is_refused(noise_HW, tmp_path, refused, mode, kept):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(noise_HW).convert(mode).save(path, quality=90)
+    content = path.read_bytes()
+    cut = content[: int(len(content) * kept)].rstrip(b"\xff")
+    path.write_bytes(cut + b"\xff\xd9")
+    with Image.open(path) as image:
+        image.load()  # Pillow has no fault to find
+    with refused(path, "ends before its last pixel"):
+        images.decode(path)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_whole_jpeg_that_ends_in_mid_grey_is_read(noise_HW, tmp_path, progressive):
+    noise_HW[-16:, -16:] = 128
+    for content in (noise_HW, np.full_like(noise_HW, 128)):
+        path = tmp_path / "a.jpg"
+        Image.fromarray(content).save(path, quality=100, progressive=progressive)
+        assert images.decode(path)[-1, -1] == 128
