@@ -45,12 +45,12 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON; undefined values are None."""
-        first, second = self.titles
-        answer: dict[str, Any] = {"A": first, "B": second, **vars(self), "notes": list(self.notes)}
+        answer: dict[str, Any] = {"A": self.titles[0], "B": self.titles[1], **vars(self)}
         del answer["titles"]
         for name in ("rows", "settings", "cells"):
             text = answer[name].to_json(orient="records", double_precision=15)
             answer[name] = json.loads(text)
+        answer["notes"] = list(self.notes)
         return answer
 
 
@@ -71,7 +71,12 @@ def compare(first: Side, second: Side, replicates: int = 1000, seed: int = 0) ->
             notes.append(f"{side.title}: left out, no match on the other side: {unmatched}")
     # A file has no settings to compare.
     names = used_a[0].settings if all(group.settings for group in (*used_a, *used_b)) else ()
-    settings = [(name, _values(used_a, name), _values(used_b, name)) for name in names]
+    settings = [
+        (name, ", ".join(a), ", ".join(b))
+        for name in names
+        for a, b in [(_values(used_a, name), _values(used_b, name))]
+        if set(a) != set(b) and name not in matched_by
+    ]
     cells = [
         (side, group.name, trial, key)
         for side, used in (("A", used_a), ("B", used_b))
@@ -84,14 +89,7 @@ def compare(first: Side, second: Side, replicates: int = 1000, seed: int = 0) ->
         images=len(first.image_ids),
         patients=len({patient_of(image_id) for image_id in first.image_ids}),
         rows=_rows(pairs, first, replicates, seed),
-        settings=pd.DataFrame(
-            [
-                (name, ", ".join(a), ", ".join(b))
-                for name, a, b in settings
-                if set(a) != set(b) and name not in matched_by
-            ],
-            columns=["setting", "A", "B"],
-        ),
+        settings=pd.DataFrame(settings, columns=["setting", "A", "B"]),
         cells=pd.DataFrame(cells, columns=["side", "cell", "trial", "key"]),
         notes=tuple(notes),
     )

@@ -145,8 +145,10 @@ def _select_cells(cells: Sequence[Cell], wanted: str, path: str) -> list[Cell]:
         cell
         for cell in cells
         if wanted in (cell.name, _without_trial(cell.name))
-        or len(wanted) >= SHORTEST_KEY
-        and any(key.startswith(wanted) for key in (cell.score, cell.fit))
+        or (
+            len(wanted) >= SHORTEST_KEY
+            and any(key.startswith(wanted) for key in (cell.score, cell.fit))
+        )
     ]
     if not selected:
         both = (name for cell in cells for name in (_without_trial(cell.name), cell.name))

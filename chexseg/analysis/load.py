@@ -62,14 +62,10 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         if data and finished
         else (None, "")
     )
+    fits = [artifacts[cell.fit].facts if cell.fit in artifacts else None for cell in finished]
     cells = [
-        {
-            **cell.as_record(),
-            "selection_miou": artifacts[cell.fit].facts["selection_miou"]
-            if cell.fit in artifacts
-            else None,
-        }
-        for cell in finished
+        {**cell.as_record(), "selection_miou": None if fit is None else fit["selection_miou"]}
+        for cell, fit in zip(finished, fits, strict=True)
     ]
     missing = []
     for cell in plan.cells:
@@ -144,9 +140,7 @@ def _damage(plan: Plan, artifacts: Mapping[str, Artifact]) -> dict[str, str]:
     damage = {}
     for key, artifact in artifacts.items():
         node = plan.nodes[key]
-        if node.stage in ("score", *WEAK) or (
-            node.stage == "ingest" and node.config["split"] != "train"
-        ):
+        if node.stage in ("score", *WEAK) or node.config.get("split") in ("valid", "test"):
             try:
                 for name in artifact.manifest["files"]:
                     if not name.startswith("train/"):

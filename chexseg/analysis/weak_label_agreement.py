@@ -99,29 +99,18 @@ def _with_texts(sets: Sequence[LabelSet]) -> list[LabelSet]:
     # A study has one seed, which is the seed of all its stages: name it once.
     words = {name: "seed" if name.endswith(".seed") else name for name in values}
     words |= {"saliency.kind": "IRNet from", "ingest.size": "size"}
-    texts = [
-        [
-            f"{words[name]} {settings[name]}"
-            for name, texts in values.items()
-            if len(texts) > 1 and settings.get(name) is not None
-        ]
-        for settings in all_settings
-    ]
-    return [
-        replace(one, text=", ".join(dict.fromkeys(parts)))
-        for one, parts in zip(sets, texts, strict=True)
-    ]
+    varied = [name for name, texts in values.items() if len(texts) > 1]
+    labelled = []
+    for one, settings in zip(sets, all_settings, strict=True):
+        parts = [f"{words[n]} {settings[n]}" for n in varied if settings.get(n) is not None]
+        labelled.append(replace(one, text=", ".join(dict.fromkeys(parts))))
+    return labelled
 
 
 def lacking(results: StudyResults) -> tuple[tuple[str, str], ...]:
     """Return the distinct (kind, reason) of the study's weak labels that have no counts."""
-    return tuple(
-        dict.fromkeys(
-            (METHODS[labels.kind], labels.reason or "")
-            for labels in results.weak_labels
-            if not labels.counts
-        )
-    )
+    missing = (labels for labels in results.weak_labels if not labels.counts)
+    return tuple({(METHODS[labels.kind], labels.reason or ""): None for labels in missing})
 
 
 def rows(
@@ -139,7 +128,7 @@ def rows(
       with the pathology have no interval.
     - ``adjusted p-value``: by Holm over the pathologies of one kind of labels, because one sentence
       names them all. The mean is not part of the family.
-    - ``verdict``: better or worse if the adjusted p-value is below 0.05, else undecided; None
+    - ``verdict``: better or worse if the adjusted p-value is below 0.05, else undecided; NaN
       without an expert pixel. ``reason``: why there is no test.
     """
     ids = labels.counts[0].image_ids
@@ -191,11 +180,11 @@ def rows(
                         "reason": reason,
                     }
                 )
-    rows = pd.DataFrame(table).astype({"verdict": object})
+    rows = pd.DataFrame(table)
     families = rows.groupby(["scope", "labels", rows["pathology"] == MEAN])
     rows["adjusted p-value"] = families["p-value"].transform(holm)
     verdicts = rows["verdict"].where(rows["adjusted p-value"] < 0.05, UNDECIDED)
-    return rows.assign(verdict=verdicts.mask(rows["difference"].isna(), None))
+    return rows.assign(verdict=verdicts.mask(rows["difference"].isna()))
 
 
 def sentences(labels: LabelSet, rows: pd.DataFrame) -> list[str]:
