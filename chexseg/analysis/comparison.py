@@ -18,21 +18,15 @@ from chexseg.errors import UserError
 MEAN = "mIoU"
 SIGNIFICANT = 0.05
 A_HIGHER, B_HIGHER, UNDECIDED = "A higher", "B higher", "undecided"
-#: Columns of `rows`.
-COLUMNS = (
-    "A", "B", "pathology", "IoU A", "IoU B", "difference", "from", "to", "patients",
-    "trials from", "trials to", "trials", "both from", "both to",
-    "p-value", "adjusted p-value", "verdict",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Comparison:
     """The result of a comparison.
 
-    rows: one row per pair and pathology, with `COLUMNS`, mIoU first. settings: setting, A, B; for a
-    study, the values of its cells. cells: side, cell, trial, key. notes: everything left out, with
-    the reason.
+    rows: one row per pair and pathology, mIoU first, with the columns of `_rows`. settings:
+    setting, A, B; for a study, the values of its cells. cells: side, cell, trial, key. notes:
+    everything left out, with the reason.
     """
 
     titles: tuple[str, str]
@@ -44,21 +38,20 @@ class Comparison:
     cells: pd.DataFrame
     notes: tuple[str, ...]
 
+    @property
+    def means(self) -> pd.DataFrame:
+        """Return the mIoU's rows, one per pair."""
+        return self.rows[self.rows["pathology"] == MEAN]
+
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON; undefined values are None."""
-        tables = {"rows": self.rows, "settings": self.settings, "cells": self.cells}
-        return {
-            "A": self.titles[0],
-            "B": self.titles[1],
-            "size": self.size,
-            "images": self.images,
-            "patients": self.patients,
-            **{
-                name: json.loads(table.to_json(orient="records", double_precision=15))
-                for name, table in tables.items()
-            },
-            "notes": list(self.notes),
-        }
+        answer: dict[str, Any] = {"A": self.titles[0], "B": self.titles[1], **vars(self)}
+        del answer["titles"]
+        for name in ("rows", "settings", "cells"):
+            text = answer[name].to_json(orient="records", double_precision=15)
+            answer[name] = json.loads(text)
+        answer["notes"] = list(self.notes)
+        return answer
 
 
 def compare(first: Side, second: Side, replicates: int = 1000, seed: int = 0) -> Comparison:
@@ -69,183 +62,136 @@ def compare(first: Side, second: Side, replicates: int = 1000, seed: int = 0) ->
     groups agree, or if both sides are the same cells.
     """
     pairs, matched_by = _pairs(first, second)
-    rows = [row for a, b in pairs for row in _pair_rows(a, b, first, replicates, seed)]
     # Groups compare by identity; dictionaries keep their order.
     used_a, used_b = (list(dict.fromkeys(groups)) for groups in zip(*pairs, strict=True))
     notes = [*first.notes, *second.notes]
-    for side, groups in ((first, used_a), (second, used_b)):
-        unmatched = [group.name for group in side.groups if group not in groups]
+    for side, used in ((first, used_a), (second, used_b)):
+        unmatched = ", ".join(group.name for group in side.groups if group not in used)
         if unmatched:
-            notes.append(
-                f"{side.title}: left out, no match on the other side: {', '.join(unmatched)}"
-            )
+            notes.append(f"{side.title}: left out, no match on the other side: {unmatched}")
+    # A file has no settings to compare.
+    names = used_a[0].settings if all(group.settings for group in (*used_a, *used_b)) else ()
+    settings = [
+        (name, ", ".join(a), ", ".join(b))
+        for name in names
+        for a, b in [(_values(used_a, name), _values(used_b, name))]
+        if set(a) != set(b) and name not in matched_by
+    ]
+    cells = [
+        (side, group.name, trial, key)
+        for side, used in (("A", used_a), ("B", used_b))
+        for group in used
+        for trial, key in zip(group.trials, group.keys, strict=True)
+    ]
     return Comparison(
         titles=(first.title, second.title),
         size=first.size,
         images=len(first.image_ids),
         patients=len({patient_of(image_id) for image_id in first.image_ids}),
-        rows=_with_verdicts(rows),
-        settings=_differing_settings(used_a, used_b, matched_by),
-        cells=_cells(used_a, used_b),
+        rows=_rows(pairs, first, replicates, seed),
+        settings=pd.DataFrame(settings, columns=["setting", "A", "B"]),
+        cells=pd.DataFrame(cells, columns=["side", "cell", "trial", "key"]),
         notes=tuple(notes),
     )
 
 
-def _pairs(first: Side, second: Side) -> tuple[list[tuple[Group, Group]], set[str]]:
+def _pairs(first: Side, second: Side) -> tuple[list[tuple[Group, Group]], list[str]]:
     """Return the pairs of different cells, and the settings by which they were matched."""
-    if 1 in (len(first.groups), len(second.groups)):
-        varied: list[str] = []
-        pairs = [(a, b) for a in first.groups for b in second.groups]
-    else:
-        varied = sorted(_varied(first.groups) | _varied(second.groups))
-
-        def point(group: Group) -> tuple[str, ...]:
-            return tuple(str(group.settings[name]) for name in varied)
-
-        others = {point(group): group for group in second.groups}
-        pairs = [(group, others[point(group)]) for group in first.groups if point(group) in others]
-        if not pairs:
-            raise UserError(
-                f"{first.title} and {second.title}: no cells of both agree in {', '.join(varied)};"
-                " expected: studies with common values, or a cell of one: STUDY.yaml#CELL"
-            )
-    kept = [(a, b) for a, b in pairs if not a.keys or a.keys != b.keys]
-    if not kept:
+    sides = (first.groups, second.groups)
+    varied: list[str] = []
+    if all(len(groups) > 1 for groups in sides):
+        names = first.groups[0].settings
+        varied = sorted(n for n in names if any(len(_values(groups, n)) > 1 for groups in sides))
+    points = {
+        group: [str(group.settings[name]) for name in varied]
+        for groups in sides
+        for group in groups
+    }
+    pairs = [(a, b) for a in first.groups for b in second.groups if points[a] == points[b]]
+    if not pairs:
+        raise UserError(
+            f"{first.title} and {second.title}: no cells of both agree in {', '.join(varied)};"
+            " expected: studies with common values, or a cell of one: STUDY.yaml#CELL"
+        )
+    pairs = [(a, b) for a, b in pairs if not a.keys or a.keys != b.keys]
+    if not pairs:
         raise UserError(
             f"{first.title} and {second.title}: found the same cells on both sides;"
             " expected: different cells"
         )
-    return kept, set(varied)
-
-
-def _varied(groups: Sequence[Group]) -> set[str]:
-    return {name for name in groups[0].settings if len(_values(groups, name)) > 1}
+    return pairs, varied
 
 
 def _values(groups: Sequence[Group], name: str) -> list[str]:
     """Return the distinct values of a setting as text, for comparison and display."""
-    return list(dict.fromkeys(_text(group.settings[name]) for group in groups))
+    values = (group.settings[name] for group in groups)
+    return list(dict.fromkeys(f"{v:g}" if isinstance(v, float) else str(v) for v in values))
 
 
-def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _differing_settings(
-    first: Sequence[Group], second: Sequence[Group], matched_by: set[str]
+def _rows(
+    pairs: Sequence[tuple[Group, Group]], side: Side, replicates: int, seed: int
 ) -> pd.DataFrame:
-    """Return setting, A, B; empty if a side is a file, which has no settings."""
-    rows = []
-    if all(group.settings for group in (*first, *second)):
-        for name in first[0].settings:
-            a, b = _values(first, name), _values(second, name)
-            if set(a) != set(b) and name not in matched_by:
-                rows.append((name, ", ".join(a), ", ".join(b)))
-    return pd.DataFrame(rows, columns=["setting", "A", "B"])
-
-
-def _cells(first: Sequence[Group], second: Sequence[Group]) -> pd.DataFrame:
-    rows = [
-        (side, group.name, trial, key)
-        for side, groups in (("A", first), ("B", second))
-        for group in groups
-        for trial, key in zip(group.trials, group.keys, strict=True)
-    ]
-    return pd.DataFrame(rows, columns=["side", "cell", "trial", "key"])
-
-
-def _pair_rows(
-    group_a: Group, group_b: Group, side: Side, replicates: int, seed: int
-) -> list[dict[str, Any]]:
-    """Return a pair's rows, mIoU first, without the columns of `_with_verdicts`."""
-    first, second = (
-        measured(group.counts_TIK3, side.image_ids, group.trials or None, replicates, seed)
-        for group in (group_a, group_b)
-    )
-    rows = []
-    # `measured` appends the mean over pathologies as the last column.
-    for k, name in [(-1, MEAN), *enumerate(side.pathologies)]:
-        step = difference(first, second, k)
-        rows.append(
-            {
-                "A": group_a.name,
-                "B": group_b.name,
-                "pathology": name,
-                "IoU A": first.mean(k),
-                "IoU B": second.mean(k),
-                "difference": step.value,
-                "from": step.patients.low,
-                "to": step.patients.high,
-                "patients": step.patients.n,
-                "trials from": step.trials.low,
-                "trials to": step.trials.high,
-                "trials": step.trials.n,
-                "both from": step.together.low,
-                "both to": step.together.high,
-                "p-value": step.patients_p if np.isnan(step.p) else step.p,
-            }
-        )
-    return rows
-
-
-def _with_verdicts(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Return the rows with Holm's adjusted p-values and verdicts.
+    """Return the differences of all pairs with Holm's adjusted p-values and verdicts.
 
     The adjustment is over all pairs, separately for the mIoU and for the pathologies. If the sides
     share fewer than two trials, the p-value is over patients alone, and the verdict holds only for
     these models.
     """
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    for of_mean in (True, False):
-        chosen = (table["pathology"] == MEAN) == of_mean
-        table.loc[chosen, "adjusted p-value"] = holm(
-            table.loc[chosen, "p-value"].to_numpy(dtype=float)
+    rows = []
+    for pair in pairs:
+        a, b = (
+            measured(group.counts_TIK3, side.image_ids, group.trials or None, replicates, seed)
+            for group in pair
         )
-    table["adjusted p-value"] = table["adjusted p-value"].astype(float)
-    table["verdict"] = [
-        None
-        if np.isnan(value)
-        else UNDECIDED
-        if not p < SIGNIFICANT
-        else A_HIGHER
-        if value > 0
-        else B_HIGHER
-        for value, p in zip(table["difference"], table["adjusted p-value"], strict=True)
-    ]
-    return table
-
-
-def one_pair(comparison: Comparison) -> bool:
-    """Return whether the comparison has a single pair."""
-    return int((comparison.rows["pathology"] == MEAN).sum()) == 1
+        # `measured` appends the mean over pathologies as the last column.
+        for k, name in [(-1, MEAN), *enumerate(side.pathologies)]:
+            step = difference(a, b, k)
+            rows.append(
+                {
+                    "A": pair[0].name,
+                    "B": pair[1].name,
+                    "pathology": name,
+                    "IoU A": a.mean(k),
+                    "IoU B": b.mean(k),
+                    "difference": step.value,
+                    "from": step.patients.low,
+                    "to": step.patients.high,
+                    "patients": step.patients.n,
+                    "trials from": step.trials.low,
+                    "trials to": step.trials.high,
+                    "trials": step.trials.n,
+                    "both from": step.together.low,
+                    "both to": step.together.high,
+                    "p-value": step.patients_p if np.isnan(step.p) else step.p,
+                }
+            )
+    table = pd.DataFrame(rows)
+    p = table.groupby(table["pathology"] == MEAN)["p-value"].transform(holm)
+    value, verdicts = table["difference"], pd.Series(B_HIGHER, table.index, dtype=object)
+    verdicts = verdicts.mask(value > 0, A_HIGHER).where(p < SIGNIFICANT, UNDECIDED)
+    return table.assign(**{"adjusted p-value": p, "verdict": verdicts.mask(value.isna(), None)})
 
 
 def short(comparison: Comparison) -> pd.DataFrame:
     """Return the rows that fit a terminal: all pathologies of a single pair, or all pairs' mIoU."""
-    rows = comparison.rows
-    if one_pair(comparison):
-        return rows.drop(columns=["A", "B"])
-    return rows[rows["pathology"] == MEAN].drop(columns="pathology").reset_index(drop=True)
+    if len(comparison.means) == 1:
+        return comparison.rows.drop(columns=["A", "B"])
+    return comparison.means.drop(columns="pathology").reset_index(drop=True)
 
 
 def sentence(comparison: Comparison) -> str:
     """Return the result for the mIoU of all pairs as a sentence."""
-    means = comparison.rows[comparison.rows["pathology"] == MEAN]
-    if not one_pair(comparison):
+    means = comparison.means
+    if len(means) > 1:
         counts = means["verdict"].value_counts()
         verdicts = (f"{name} in {counts.get(name, 0)}" for name in (A_HIGHER, B_HIGHER, UNDECIDED))
         return f"mIoU of {len(means)} pairs: {', '.join(verdicts)}."
     row = means.iloc[0]
-    text = (
-        f"mIoU {row['IoU A']:.3f} against {row['IoU B']:.3f}: difference {row['difference']:+.3f}"
-    )
+    step, low, high = (f"{row[name]:+.3f}" for name in ("difference", "from", "to"))
+    text = f"mIoU {row['IoU A']:.3f} against {row['IoU B']:.3f}: difference {step}"
     if not np.isnan(row["from"]):
-        text += (
-            f", 95% interval over {row['patients']} patients {row['from']:+.3f} to {row['to']:+.3f}"
-        )
+        text += f", 95% interval over {row['patients']} patients {low} to {high}"
     if not np.isnan(row["both from"]):
-        text += (
-            f", over these and {row['trials']} trials"
-            f" {row['both from']:+.3f} to {row['both to']:+.3f}"
-        )
+        low, high = (f"{row[name]:+.3f}" for name in ("both from", "both to"))
+        text += f", over these and {row['trials']} trials {low} to {high}"
     return f"{text}: {row['verdict'] or 'not defined'}."

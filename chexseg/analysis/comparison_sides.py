@@ -15,7 +15,6 @@ import numpy as np
 
 from chexseg import resolve
 from chexseg.analysis import load
-from chexseg.analysis.results import StudyResults
 from chexseg.config.settings import Settings, setting_names
 from chexseg.data import chexlocalize
 from chexseg.data.masks.counts import count
@@ -24,7 +23,6 @@ from chexseg.data.remote_path import Location
 from chexseg.errors import UserError, nearest
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.plan.cells import Cell
-from chexseg.plan.graph import Plan
 from chexseg.store.store import Store
 
 #: Minimum digits of an abbreviated key.
@@ -91,12 +89,11 @@ def read(
         for text in both
         if not text.endswith(".json")
     }
+    gt = gt or (data and data / chexlocalize.FILES["test"])
     if gt is None:
-        if data is None:
-            raise UserError(
-                "compare: found neither --gt nor --data; expected: one of them, for a mask file"
-            )
-        gt = data / chexlocalize.FILES["test"]
+        raise UserError(
+            "compare: found neither --gt nor --data; expected: one of them, for a mask file"
+        )
     study = next(iter(studies.values()), None)
     first, second = (studies.get(text) or _read_file(text, gt, study) for text in both)
     return _on_common_ground(first, second)
@@ -109,76 +106,63 @@ def _read_study(text: str, data: Location | None, store: Store, overrides: Seque
     (study,) = resolve.read([Path(path)], data, store, overrides)
     plan = resolve.planned(study, store)
     results = load.study_results(plan, store)
-    if wanted:
-        plan = replace(plan, cells=_select_cells(plan, wanted, path))
-    groups = _groups(plan, results)
+    cells = _select_cells(plan.cells, wanted, path) if wanted else plan.cells
+    rows = {key: row for row, key in enumerate(results.cells["cell"])}
+    by_settings: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if cell.score in rows:
+            by_settings.setdefault(str(flat(cell.settings)), []).append(cell)
+    groups = tuple(
+        Group(
+            name=_without_trial(same[0].name) if len(same) > 1 else same[0].name,
+            counts_TIK3=results.counts_CIK3[[rows[cell.score] for cell in same]],
+            trials=tuple(cell.settings.trial for cell in same),
+            keys=tuple(cell.score for cell in same),
+            settings=flat(same[0].settings),
+        )
+        for same in by_settings.values()
+    )
     if not groups:
         raise UserError(
-            f"{text}: none of {len(plan.cells)} cells has been scored in {store};"
-            " expected: at least one"
+            f"{text}: none of {len(cells)} cells has been scored in {store}; expected: at least one"
         )
-    squares = {
-        0 if s.score.resolution == "own" else s.size for s in (cell.settings for cell in plan.cells)
-    }
-    if len(squares) > 1:
+    sizes = {load.counted_size(cell.settings) for cell in cells}
+    if len(sizes) > 1:
         raise UserError(
-            f"{text}: its cells are scored at {_sizes(squares)}; expected: one size"
+            f"{text}: its cells are scored at {_sizes(sizes)}; expected: one size"
             " (hint: compare one of its cells)"
         )
+    notes = results.notes
     scored = sum(len(group.keys) for group in groups)
-    notes = list(results.notes)
-    if scored < len(plan.cells):
-        notes.insert(
-            0, f"{text}: {scored} of {len(plan.cells)} cells finished; the others are left out"
-        )
-    return Side(text, groups, results.image_ids, results.pathologies, squares.pop(), tuple(notes))
+    if scored < len(cells):
+        unfinished = f"{text}: {scored} of {len(cells)} cells finished; the others are left out"
+        notes = (unfinished, *notes)
+    return Side(text, groups, results.image_ids, results.pathologies, sizes.pop(), notes)
 
 
-def _select_cells(plan: Plan, wanted: str, path: str) -> list[Cell]:
-    cells = [
+def _select_cells(cells: Sequence[Cell], wanted: str, path: str) -> list[Cell]:
+    selected = [
         cell
-        for cell in plan.cells
+        for cell in cells
         if wanted in (cell.name, _without_trial(cell.name))
         or (
             len(wanted) >= SHORTEST_KEY
             and any(key.startswith(wanted) for key in (cell.score, cell.fit))
         )
     ]
-    if not cells:
-        names = list(
-            dict.fromkeys(
-                name for cell in plan.cells for name in (_without_trial(cell.name), cell.name)
-            )
-        )
-        examples = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+    if not selected:
+        both = (name for cell in cells for name in (_without_trial(cell.name), cell.name))
+        names = list(dict.fromkeys(both))
+        examples = ", ".join([*names[:4], *["..."] * (len(names) > 4)])
         raise UserError(
             f"{path}: no cell {wanted!r}{nearest(wanted, names)};"
             f" expected: a name, such as {examples}, or a key"
         )
-    return cells
+    return selected
 
 
 def _without_trial(name: str) -> str:
     return name.rpartition(" trial ")[0] or name
-
-
-def _groups(plan: Plan, results: StudyResults) -> tuple[Group, ...]:
-    rows = {key: row for row, key in enumerate(results.cells["cell"])}
-    groups: dict[str, list[tuple[Cell, dict[str, Any]]]] = {}
-    for cell in plan.cells:
-        if cell.score in rows:
-            settings = flat(cell.settings)
-            groups.setdefault(str(settings), []).append((cell, settings))
-    return tuple(
-        Group(
-            name=_without_trial(cells[0][0].name) if len(cells) > 1 else cells[0][0].name,
-            counts_TIK3=results.counts_CIK3[[rows[cell.score] for cell, _ in cells]],
-            trials=tuple(cell.settings.trial for cell, _ in cells),
-            keys=tuple(cell.score for cell, _ in cells),
-            settings=cells[0][1],
-        )
-        for cells in groups.values()
-    )
 
 
 def flat(settings: Settings) -> dict[str, Any]:
@@ -197,9 +181,8 @@ def _read_file(text: str, gt: Location, study: Side | None) -> Side:
         if study
         else (str(gt), tuple(sorted(truth)), truth.pathologies, 0)
     )
-    (truth, truth_matching), (predicted, matching) = (
-        renamed(masks, all_ids, reference) for masks in (truth, predicted)
-    )
+    truth, truth_matching = renamed(truth, all_ids, reference)
+    predicted, matching = renamed(predicted, all_ids, reference)
     image_ids = tuple(image_id for image_id in all_ids if image_id in predicted)
     names = tuple(name for name in all_names if name in predicted.pathologies)
     notes = [*truth_matching.notes, *matching.notes]
@@ -218,14 +201,13 @@ def _read_file(text: str, gt: Location, study: Side | None) -> Side:
         missing = [name for name in PATHOLOGIES if name in other_names and name not in names]
         if missing:
             notes.append(f"{source}: doesn't name {', '.join(missing)}: left out")
-    counts_IK3 = count(truth, predicted, image_ids, names, size)
     if size:
         notes.append(
             f"{text}: its masks are counted in squares of {size} x {size} pixels,"
             " like the study's (nearest neighbour)"
         )
-    groups = (Group(Path(text).name, counts_IK3[None]),)
-    return Side(text, groups, image_ids, names, size, tuple(notes))
+    group = Group(Path(text).name, count(truth, predicted, image_ids, names, size)[None])
+    return Side(text, (group,), image_ids, names, size, tuple(notes))
 
 
 def _on_common_ground(first: Side, second: Side) -> tuple[Side, Side]:
@@ -237,24 +219,23 @@ def _on_common_ground(first: Side, second: Side) -> tuple[Side, Side]:
             f" {second.title} at {_sizes([second.size])}; expected: the same size"
             " (hint: run and compare both studies with --set score.resolution=own)"
         )
-    studies = all(group.keys for side in (first, second) for group in side.groups)
     names = tuple(name for name in first.pathologies if name in second.pathologies)
     if not names:
         raise UserError(f"{titles}: found no common pathology; expected: at least one")
+    # The notes of a file already list the pathologies that it lacks.
+    studies = all(group.keys for side in (first, second) for group in side.groups)
     if studies and first.image_ids != second.image_ids:
         raise UserError(f"{titles}: scored on different test images; expected: the same")
-    named = set(second.image_ids)
-    image_ids = tuple(image_id for image_id in first.image_ids if image_id in named)
+    shared = set(second.image_ids)
+    image_ids = tuple(image_id for image_id in first.image_ids if image_id in shared)
     if not image_ids:
         raise UserError(
             f"{titles}: found no common image, only ids like {first.image_ids[0]} and"
             f" {second.image_ids[0]}; expected: at least one"
         )
-    # The notes of a file already list the pathologies that it lacks.
     first, second = (_restrict(side, names, image_ids, noted=studies) for side in (first, second))
-    if not np.array_equal(
-        first.groups[0].counts_TIK3[0, ..., 2], second.groups[0].counts_TIK3[0, ..., 2]
-    ):
+    true_IK, others_IK = (side.groups[0].counts_TIK3[0, ..., 2] for side in (first, second))
+    if not np.array_equal(true_IK, others_IK):
         raise UserError(f"{titles}: scored against different expert masks; expected: the same")
     return first, second
 
@@ -263,9 +244,10 @@ def _restrict(side: Side, names: tuple[str, ...], image_ids: tuple[str, ...], no
     """Return a side with only these pathologies and images; `noted` adds a note on the others."""
     if (names, image_ids) == (side.pathologies, side.image_ids):
         return side
-    dropped = [name for name in side.pathologies if name not in names]
-    notes = [f"{side.title}: left out, as the other side lacks it: {', '.join(dropped)}"]
-    notes = notes if noted and dropped else []
+    notes = side.notes
+    dropped = ", ".join(name for name in side.pathologies if name not in names)
+    if noted and dropped:
+        notes += (f"{side.title}: left out, as the other side lacks it: {dropped}",)
     columns = [side.pathologies.index(name) for name in names]
     positions = {image_id: row for row, image_id in enumerate(side.image_ids)}
     rows = [positions[image_id] for image_id in image_ids]
@@ -273,9 +255,7 @@ def _restrict(side: Side, names: tuple[str, ...], image_ids: tuple[str, ...], no
         replace(group, counts_TIK3=group.counts_TIK3[:, rows][:, :, columns])
         for group in side.groups
     )
-    return replace(
-        side, groups=groups, pathologies=names, image_ids=image_ids, notes=(*side.notes, *notes)
-    )
+    return replace(side, groups=groups, pathologies=names, image_ids=image_ids, notes=notes)
 
 
 def _sizes(squares: Collection[int]) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from chexseg.analysis.results import (
     CELL_COLUMNS,
     GRAPH_COLUMNS,
     Classifier,
+    ImageReader,
     StudyResults,
     WeakCounts,
     WeakLabels,
     WeakMaps,
 )
+from chexseg.config.settings import Settings
 from chexseg.data import chexlocalize, shards
 from chexseg.data.remote_path import Location
 from chexseg.errors import DamagedArtifactError
@@ -38,8 +40,6 @@ CLASSIFIERS = ("classify", "pretrain")
 
 #: Columns of the count tables.
 COUNTED = ("intersection", "predicted", "true")
-#: Image id -> (pixels_HW, expert masks_KHW).
-ImageReader = Callable[[str], tuple[np.ndarray, np.ndarray]]
 
 
 def study_results(plan: Plan, store: Store, data: Location | None = None) -> StudyResults:
@@ -48,67 +48,52 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
     All cells must have the same pathologies. data: the root of the raw data; if it contains the
     radiologists' masks, they are counted at the size of the first cell.
     """
-    rows: list[dict[str, Any]] = []
-    scores: list[Artifact] = []
-    missing = []
-    counts_CIK3 = None
-    size: int | None = None
     summary = summarise(plan, store, explain_stale=True)
     damage = _damage(plan, summary.artifacts)
+    # For object stores, `study run` compares only file sizes.
+    before = "" if store.backend.shared else "delete the files beside it; "
+    hint = f"it is left out (hint: {before}`chexseg study run` recomputes it)"
     artifacts = {key: artifact for key, artifact in summary.artifacts.items() if key not in damage}
     names = select(plan.study.settings.pathologies)
-    image_ids: tuple[str, ...] = ()
-    for cell in plan.cells:
-        scored, fitted = artifacts.get(cell.score), artifacts.get(cell.fit)
-        if scored is None:
-            reason = (
-                damage.get(cell.score)
-                or summary.fault(cell.score)
-                or summary.change(cell.score)
-                or "not run yet"
-            )
-            state = "damaged" if cell.score in damage else summary.cell_state(cell.score)
-            missing.append((cell.name, state, reason))
-            continue
-        table = shards.read(scored.path / COUNTS, None if counts_CIK3 is None else COUNTED)
-        order = tuple(shards.metadata(table)["pathologies"])
-        values = np.stack([table[name].to_numpy() for name in COUNTED], axis=1)
-        if counts_CIK3 is None:
-            is_native = plan.nodes[cell.score].config["resolution"] == "own"
-            size = None if is_native else shards.metadata(table)["size"]
-            image_ids = tuple(table["image_id"].to_pylist()[:: len(order)])
-            # One 32-bit array for all cells: 10,000 cells of 668 images take 0.8 GB.
-            counts_CIK3 = np.empty((len(plan.cells), len(image_ids), len(names), 3), dtype=np.int32)
-        counts_CIK3[len(rows)] = values.reshape(-1, len(order), 3)[
-            :, [order.index(name) for name in names]
-        ]
-        rows.append(
-            {
-                **cell.as_record(),
-                "selection_miou": fitted.facts["selection_miou"] if fitted else None,
-            }
-        )
-        scores.append(scored)
-    stages = _stages(plan, artifacts)
+
+    finished = [cell for cell in plan.cells if cell.score in artifacts]
+    paths = [artifacts[cell.score].path for cell in finished]
+    image_ids, counts_CIK3 = _score_counts([path / COUNTS for path in paths], names)
     readers_IK3, readers_note = (
-        radiologists.counts(data, image_ids, names, size) if data and image_ids else (None, "")
+        radiologists.counts(data, image_ids, names, counted_size(finished[0].settings))
+        if data and finished
+        else (None, "")
     )
+    fits = [artifacts[cell.fit].facts if cell.fit in artifacts else None for cell in finished]
+    cells = [
+        {**cell.as_record(), "selection_miou": None if fit is None else fit["selection_miou"]}
+        for cell, fit in zip(finished, fits, strict=True)
+    ]
+    missing = []
+    for cell in plan.cells:
+        key = cell.score
+        if key in damage:
+            missing.append((cell.name, "damaged", damage[key]))
+        elif key not in artifacts:
+            reason = summary.fault(key) or summary.change(key) or "not run yet"
+            missing.append((cell.name, summary.cell_state(key), reason))
+    tests = [
+        node.key
+        for node in plan.nodes.values()
+        if node.stage == "ingest" and node.config["split"] == "test"
+    ]
     return StudyResults(
         name=plan.study.name,
         title=plan.study.title or plan.study.name,
         pathologies=names,
         image_ids=image_ids,
-        cells=pd.DataFrame(rows, columns=list(CELL_COLUMNS)),
-        counts_CIK3=np.zeros((0, 0, len(names), 3), dtype=np.int32)
-        if counts_CIK3 is None
-        else counts_CIK3[: len(rows)],
+        cells=pd.DataFrame(cells, columns=list(CELL_COLUMNS)),
+        counts_CIK3=counts_CIK3,
         missing=pd.DataFrame(missing, columns=["name", "state", "reason"]),
-        stages=stages,
-        graph=_graph(
-            plan, summary.states, dict(zip(stages["key"], stages["seconds"], strict=True))
-        ),
-        predictions=lambda cell, image_id: _predictions(scores[cell].path, image_id, names),
-        image=_images(plan, artifacts, names),
+        stages=_stages(plan, artifacts),
+        graph=_graph(plan, artifacts, summary.states),
+        predictions=lambda cell, image_id: _predictions(paths[cell], image_id, names),
+        image=_reader(artifacts, tests[0], names) if tests else None,
         weak_labels=tuple(
             _weak_labels(plan, artifacts, node, names)
             for node in plan.nodes.values()
@@ -117,16 +102,35 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         classifiers=_classifiers(plan, artifacts),
         radiologists_IK3=readers_IK3,
         radiologists_note=readers_note,
-        notes=tuple(
-            f"{fault}; it is left out (hint: {_repair_hint(store)})" for fault in damage.values()
-        ),
+        notes=tuple(f"{fault}; {hint}" for fault in damage.values()),
     )
 
 
-def _repair_hint(store: Store) -> str:
-    # For object stores, `study run` compares only file sizes.
-    before = "" if store.backend.shared else "delete the files beside it; "
-    return f"{before}`chexseg study run` recomputes it"
+def counted_size(settings: Settings) -> int:
+    """Return the side of the squares in which a cell's pixels are counted; 0 for native sizes."""
+    return 0 if settings.score.resolution == "own" else settings.size
+
+
+def _score_counts(
+    paths: Sequence[Path], names: tuple[str, ...]
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return (image ids, counts_CIK3) of the cells with these tables, which have equal images."""
+    if not paths:
+        return (), np.zeros((0, 0, len(names), 3), dtype=np.int32)
+    (ids_IK,) = _count_columns(paths[0], names, "image_id")
+    # One 32-bit array for all cells: 10,000 cells of 668 images take 0.8 GB.
+    counts_CIK3 = np.empty((len(paths), *ids_IK.shape, 3), dtype=np.int32)
+    for c, path in enumerate(paths):
+        counts_CIK3[c] = np.stack(_count_columns(path, names, *COUNTED), axis=-1)
+    return tuple(ids_IK[:, 0].tolist()), counts_CIK3
+
+
+def _count_columns(path: Path, names: tuple[str, ...], *columns: str) -> list[np.ndarray]:
+    """Return columns of a count table, each with the shape (images, these pathologies)."""
+    table = shards.read(path, columns)
+    order = shards.metadata(table)["pathologies"]
+    chosen = [order.index(name) for name in names]
+    return [table[name].to_numpy().reshape(-1, len(order))[:, chosen] for name in columns]
 
 
 def _damage(plan: Plan, artifacts: Mapping[str, Artifact]) -> dict[str, str]:
@@ -138,9 +142,7 @@ def _damage(plan: Plan, artifacts: Mapping[str, Artifact]) -> dict[str, str]:
     damage = {}
     for key, artifact in artifacts.items():
         node = plan.nodes[key]
-        if node.stage in ("score", *WEAK) or (
-            node.stage == "ingest" and node.config["split"] != "train"
-        ):
+        if node.stage in ("score", *WEAK) or node.config.get("split") in ("valid", "test"):
             try:
                 for name in artifact.manifest["files"]:
                     if not name.startswith("train/"):
@@ -151,30 +153,33 @@ def _damage(plan: Plan, artifacts: Mapping[str, Artifact]) -> dict[str, str]:
 
 
 def _stages(plan: Plan, artifacts: Mapping[str, Artifact]) -> pd.DataFrame:
-    manifests = {key: artifacts[key].manifest for key in plan.nodes if key in artifacts}
     rows = [
-        {
-            "stage": plan.nodes[key].stage,
-            "key": key,
-            "seconds": facts["seconds"],
-            "host": facts["host"],
-            "settings": json.dumps(facts["config"], sort_keys=True),
-            "data": facts["data"],
-        }
-        for key, facts in manifests.items()
+        (
+            node.stage,
+            key,
+            run["seconds"],
+            run["host"],
+            json.dumps(run["config"], sort_keys=True),
+            run["data"],
+        )
+        for key, node in plan.nodes.items()
+        if key in artifacts
+        for run in [artifacts[key].manifest]
     ]
     return pd.DataFrame(rows, columns=["stage", "key", "seconds", "host", "settings", "data"])
 
 
-def _graph(plan: Plan, states: Mapping[str, str], seconds: Mapping[str, float]) -> pd.DataFrame:
-    names = {key: cell.name for cell in plan.cells for key in (cell.fit, cell.score)}
+def _graph(
+    plan: Plan, artifacts: Mapping[str, Artifact], states: Mapping[str, str]
+) -> pd.DataFrame:
+    names = {key: f": {cell.name}" for cell in plan.cells for key in (cell.fit, cell.score)}
     rows = [
         (
             key,
             node.stage,
-            f"{node.label}: {names[key]}" if key in names else node.label,
+            node.label + names.get(key, ""),
             states[key],
-            seconds.get(key, float("nan")),
+            artifacts[key].manifest["seconds"] if key in artifacts else float("nan"),
             tuple(node.inputs.values()),
         )
         for key, node in plan.nodes.items()
@@ -185,27 +190,11 @@ def _graph(plan: Plan, states: Mapping[str, str], seconds: Mapping[str, float]) 
 def _predictions(path: Path, image_id: str, names: tuple[str, ...]) -> np.ndarray:
     """Return masks_KHW predicted for an image."""
     table = shards.read(path / PREDICTIONS)
-    size = shards.metadata(table)["size"]
+    size = [shards.metadata(table)["size"]] * 2
     chosen = table.filter(np.array(table["image_id"].to_pylist()) == image_id)
     runs = dict(zip(chosen["pathology"].to_pylist(), chosen["counts"].to_pylist(), strict=True))
-    return np.stack(
-        [
-            chexlocalize.decode({"size": [size, size], "counts": runs[name]}, str(path))
-            for name in names
-        ]
-    )
-
-
-def _images(
-    plan: Plan, artifacts: Mapping[str, Artifact], names: tuple[str, ...]
-) -> ImageReader | None:
-    """Return the reader of test images and their expert masks; None if the store lacks them."""
-    tests = [
-        node
-        for node in plan.nodes.values()
-        if node.stage == "ingest" and node.config["split"] == "test"
-    ]
-    return _reader(artifacts, tests[0].key, names) if tests else None
+    entries = ({"size": size, "counts": runs[name]} for name in names)
+    return np.stack([chexlocalize.decode(entry, str(path)) for entry in entries])
 
 
 def _reader(
@@ -216,14 +205,10 @@ def _reader(
     if artifact is None:
         return None
     chosen = [PATHOLOGIES.index(name) for name in names]
-
-    def read(image_id: str) -> tuple[np.ndarray, np.ndarray]:
-        return (
-            _row(artifact.path / "images", "pixels", image_id),
-            _row(artifact.path / "masks", "masks", image_id)[chosen],
-        )
-
-    return read
+    return lambda image_id: (
+        _row(artifact.path / "images", "pixels", image_id),
+        _row(artifact.path / "masks", "masks", image_id)[chosen],
+    )
 
 
 # ---- weak labels and their classifiers -----------------------------------------------------------
@@ -232,38 +217,25 @@ def _reader(
 def _weak_labels(
     plan: Plan, artifacts: Mapping[str, Artifact], node: Node, names: tuple[str, ...]
 ) -> WeakLabels:
-    labels = WeakLabels(
+    labels = partial(
+        WeakLabels,
         key=node.key,
         kind=node.config.get("kind", node.stage),
         start=node.inputs.get("saliency"),
         settings=_settings(plan, node),
-        reason="not finished yet, or damaged",
     )
     artifact = artifacts.get(node.key)
     if artifact is None:
-        return labels
-    return replace(
-        labels,
-        reason=None,
-        counts=_weak_counts(artifact.path / COUNTS, names),
+        return labels(reason="not finished yet, or damaged")
+    ids_IK, box_IK, chosen_on_IK, *pixels = _count_columns(
+        artifact.path / COUNTS, names, "image_id", "box", "chosen_on", *COUNTED
+    )
+    return labels(
+        counts=WeakCounts(
+            tuple(ids_IK[:, 0].tolist()), np.stack(pixels, axis=-1), box_IK, chosen_on_IK[:, 0]
+        ),
         maps=lambda image_id: _maps(artifact.path, image_id, names),
         image=_reader(artifacts, node.inputs["valid"], names),
-    )
-
-
-def _weak_counts(path: Path, names: tuple[str, ...]) -> WeakCounts:
-    table = shards.read(path)
-    order = tuple(shards.metadata(table)["pathologies"])
-    chosen = [order.index(name) for name in names]
-    columns = {
-        name: table[name].to_numpy().reshape(-1, len(order))
-        for name in (*COUNTED, "box", "chosen_on")
-    }
-    return WeakCounts(
-        image_ids=tuple(table["image_id"].to_pylist()[:: len(order)]),
-        counts_IK3=np.stack([columns[name] for name in COUNTED], axis=2)[:, chosen],
-        box_IK=columns["box"][:, chosen],
-        chosen_on_I=columns["chosen_on"][:, 0],
     )
 
 
@@ -271,14 +243,14 @@ def _maps(path: Path, image_id: str, names: tuple[str, ...]) -> WeakMaps:
     metadata = shards.metadata(shards.files(path / "valid")[0])
     chosen = [metadata["pathologies"].index(name) for name in names]
     thresholds = json.loads(manifest.read_bytes(path / THRESHOLDS))
-    boundary_hw = (
-        _row(path / "valid", "boundary", image_id) if "boundary" in metadata["arrays"] else None
-    )
+    boundary_hw = None
+    if "boundary" in metadata["arrays"]:
+        boundary_hw = _row(path / "valid", "boundary", image_id).astype(np.float32) / 255
     return WeakMaps(
         scores_Khw=_row(path / "valid", "scores", image_id)[chosen].astype(np.float32),
         thresholds_K=np.array([thresholds[name] for name in names]),
         masks_KHW=_predictions(path, image_id, names),
-        boundary_hw=None if boundary_hw is None else boundary_hw.astype(np.float32) / 255,
+        boundary_hw=boundary_hw,
     )
 
 
@@ -293,15 +265,13 @@ def _settings(plan: Plan, node: Node) -> dict[str, Any]:
 
 
 def _classifiers(plan: Plan, artifacts: Mapping[str, Artifact]) -> tuple[Classifier, ...]:
+    stored = ("auroc", "mean_auroc", "step", "steps", "images")
     return tuple(
         Classifier(
             key=node.key,
             stage=stage,
             settings=_settings(plan, node),
-            **{
-                name: artifacts[node.key].facts[name]
-                for name in ("auroc", "mean_auroc", "step", "steps", "images")
-            },
+            **{name: artifacts[node.key].facts[name] for name in stored},
         )
         for stage in CLASSIFIERS
         for node in plan.nodes.values()

@@ -14,7 +14,7 @@ from chexseg.errors import UserError
 
 
 def counts(
-    data: Location, image_ids: Sequence[str], pathologies: Sequence[str], size: int | None
+    data: Location, image_ids: Sequence[str], pathologies: Sequence[str], size: int
 ) -> tuple[np.ndarray | None, str]:
     """Return (counts_IK3 with the radiologists' masks as predictions, a note on their file).
 
@@ -22,8 +22,8 @@ def counts(
     pathology of the test set: its mean wouldn't be comparable with the models'. Images missing from
     the file count as empty. The note may be empty.
 
-    size: side in pixels of the squares in which pixels are counted; None for each image's native
-    size. Raises `UserError` as `mask_counts.count` does.
+    size: side in pixels of the squares in which pixels are counted; 0 for each image's native size.
+    Raises `UserError` as `mask_counts.count` does.
     """
     path = data / chexlocalize.FILES["radiologists"]
     with remote_path.wrap_io_errors(path):
@@ -40,12 +40,11 @@ def counts(
             f"{path}: doesn't name {len(matching.missing)} of {len(image_ids)} test images"
             f" ({matching.missing[0]}, ...): counted as empty"
         )
-    counts_IK3 = mask_counts.count(truth, readers, image_ids, pathologies, size or 0)
-    drawn_K = counts_IK3[..., 2].sum(axis=0) > 0
+    counts_IK3 = mask_counts.count(truth, readers, image_ids, pathologies, size)
     lacking = [
         name
-        for name, drawn in zip(pathologies, drawn_K, strict=True)
-        if drawn and name not in readers.pathologies
+        for k, name in enumerate(pathologies)
+        if counts_IK3[:, k, 2].any() and name not in readers.pathologies
     ]
     if lacking:
         return None, f"{path}: doesn't name {', '.join(lacking)}; the radiologists are left out"

@@ -11,22 +11,13 @@ import pandas as pd
 
 #: Columns of `StudyResults.cells`: settings by which tables and figures select cells.
 CELL_COLUMNS = (
-    "cell",
-    "name",
-    "method",
-    "weak",
-    "p",
-    "trial",
-    "init",
-    "weak_images",
-    "fraction",
-    "epochs",
-    "other",
-    "selection_miou",
-)
-
+    "cell", "name", "method", "weak", "p", "trial", "init", "weak_images", "fraction", "epochs",
+    "other", "selection_miou",
+)  # fmt: skip
 #: Columns of `StudyResults.graph`.
 GRAPH_COLUMNS = ("key", "stage", "label", "state", "seconds", "inputs")
+#: Image id -> (pixels_HW uint8, expert masks_KHW bool), at training size.
+ImageReader = Callable[[str], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -69,10 +60,8 @@ class WeakLabels:
     settings: Mapping[str, Any]
     counts: WeakCounts | None = None
     reason: str | None = None
-    #: image id -> its maps and masks
-    maps: Callable[[str], WeakMaps] | None = field(default=None, repr=False)
-    #: image id of `valid` -> (pixels_HW uint8, expert masks_KHW bool), at training size
-    image: Callable[[str], tuple[np.ndarray, np.ndarray]] | None = field(default=None, repr=False)
+    maps: Callable[[str], WeakMaps] | None = field(default=None, repr=False)  # by image id
+    image: ImageReader | None = field(default=None, repr=False)  # of `valid`
 
 
 @dataclass(frozen=True)
@@ -128,6 +117,5 @@ class StudyResults:
     radiologists_note: str = ""  # why their file is left out, or what it lacks
     #: (index into cells, image id) -> masks_KHW, bool, at training size
     predictions: Callable[[int, str], np.ndarray] | None = field(default=None, repr=False)
-    #: image id -> (pixels_HW uint8, expert masks_KHW bool), at training size
-    image: Callable[[str], tuple[np.ndarray, np.ndarray]] | None = field(default=None, repr=False)
+    image: ImageReader | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()  # one line per damaged result that is left out

@@ -7,16 +7,15 @@ pathology that few images show.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from chexseg.analysis.published import METHODS
 from chexseg.analysis.results import StudyResults, WeakCounts, WeakLabels
-from chexseg.analysis.statistics.inference import Measured, holm, measured, patients_interval
-from chexseg.analysis.statistics.scores import Interval
+from chexseg.analysis.statistics.inference import holm, measured, patients_interval
 
 MEAN = "Mean"
 BOX = "random box"
@@ -30,7 +29,7 @@ NO_EXPERT = {"held-out": "no held-out expert mask", "all": "no expert mask in va
 class LabelSet:
     """Weak labels of one classifier, each kind at most once, CAMs first.
 
-    text: the settings that distinguish the set from the study's other sets.
+    text: the settings and CAMs in which the set differs from the study's other sets.
     """
 
     labels: tuple[WeakLabels, ...]
@@ -57,10 +56,8 @@ class Agreement:
 
 def agreements(results: StudyResults) -> tuple[Agreement, ...]:
     """Return the agreement of each set of weak labels that has counts."""
-    compared = ((labels, rows(labels, results.pathologies)) for labels in label_sets(results))
-    return tuple(
-        Agreement(labels, table, tuple(sentences(labels, table))) for labels, table in compared
-    )
+    tables = ((labels, rows(labels, results.pathologies)) for labels in label_sets(results))
+    return tuple(Agreement(*pair, tuple(sentences(*pair))) for pair in tables)
 
 
 def label_sets(results: StudyResults) -> list[LabelSet]:
@@ -70,63 +67,50 @@ def label_sets(results: StudyResults) -> list[LabelSet]:
     have no counts is alone in its set.
     """
     counted = [labels for labels in results.weak_labels if labels.counts is not None]
+    irnets = [labels for labels in counted if labels.kind == "irnet"]
     groups: dict[str, list[WeakLabels]] = {}
     for labels in counted:
         if labels.kind != "irnet":
             settings = {**labels.settings, "saliency.kind": ""}
             groups.setdefault(str(sorted(settings.items())), []).append(labels)
-    irnets = [labels for labels in counted if labels.kind == "irnet"]
     keys = {labels.key for labels in counted}
-    sets: list[list[WeakLabels]] = [[irnet] for irnet in irnets if irnet.start not in keys]
+    sets = [[irnet] for irnet in irnets if irnet.start not in keys]
     for cams in groups.values():
         starts = {labels.key: [labels] for labels in cams}
         started = [irnet for irnet in irnets if irnet.start in starts]
-        sets += [
-            [*(cams if n == 0 else starts[str(irnet.start)]), irnet]
-            for n, irnet in enumerate(started)
-        ] or [cams]
-    ordered = [
-        tuple(sorted(group, key=lambda labels: list(METHODS).index(labels.kind))) for group in sets
-    ]
-    return [LabelSet(group, text) for group, text in zip(ordered, _texts(ordered), strict=True)]
+        further = [[*starts[str(irnet.start)], irnet] for irnet in started[1:]]
+        sets += [[*cams, *started[:1]], *further]
+    kinds = list(METHODS)
+    return _with_texts(
+        [LabelSet(tuple(sorted(one, key=lambda labels: kinds.index(labels.kind)))) for one in sets]
+    )
 
 
-def _texts(sets: Sequence[tuple[WeakLabels, ...]]) -> list[str]:
-    """Return, for each set, the settings and CAMs in which it differs from another set."""
-    settings_of_sets = []
-    for group in sets:
-        settings = {name: value for labels in group for name, value in labels.settings.items()}
-        start = next((c for labels in group for c in group if c.key == labels.start), None)
-        settings["saliency.kind"] = METHODS[start.kind] if start else None
-        settings_of_sets.append(settings)
-    varied = [
-        name
-        for name in dict.fromkeys(name for settings in settings_of_sets for name in settings)
-        if len({str(s[name]) for s in settings_of_sets if name in s}) > 1
-    ]
-    words = {"saliency.kind": "IRNet from", "ingest.size": "size"}
-    return [
-        # A study has one seed, which is the seed of all its stages: name it once.
-        ", ".join(
-            dict.fromkeys(
-                f"{words.get(name, 'seed' if name.endswith('.seed') else name)} {settings[name]}"
-                for name in varied
-                if settings.get(name) is not None
-            )
-        )
-        for settings in settings_of_sets
-    ]
+def _with_texts(sets: Sequence[LabelSet]) -> list[LabelSet]:
+    all_settings = []
+    for one in sets:
+        settings = {name: value for labels in one.labels for name, value in labels.settings.items()}
+        start = next(filter(None, map(one.start_of, one.labels)), None)
+        all_settings.append(settings | {"saliency.kind": METHODS[start.kind] if start else None})
+    values: dict[str, set[str]] = {}
+    for settings in all_settings:
+        for name, value in settings.items():
+            values.setdefault(name, set()).add(str(value))
+    # A study has one seed, which is the seed of all its stages: name it once.
+    words = {name: "seed" if name.endswith(".seed") else name for name in values}
+    words |= {"saliency.kind": "IRNet from", "ingest.size": "size"}
+    varied = [name for name, texts in values.items() if len(texts) > 1]
+    labelled = []
+    for one, settings in zip(sets, all_settings, strict=True):
+        parts = [f"{words[n]} {settings[n]}" for n in varied if settings.get(n) is not None]
+        labelled.append(replace(one, text=", ".join(dict.fromkeys(parts))))
+    return labelled
 
 
 def lacking(results: StudyResults) -> tuple[tuple[str, str], ...]:
     """Return the distinct (kind, reason) of the study's weak labels that have no counts."""
-    return tuple(
-        dict.fromkeys(
-            (METHODS[labels.kind], labels.reason or "")
-            for labels in results.weak_labels
-            if not labels.counts
-        )
-    )
+    missing = (labels for labels in results.weak_labels if not labels.counts)
+    return tuple({(METHODS[labels.kind], labels.reason or ""): None for labels in missing})
 
 
 def rows(
@@ -144,128 +128,95 @@ def rows(
       with the pathology have no interval.
     - ``adjusted p-value``: by Holm over the pathologies of one kind of labels, because one sentence
       names them all. The mean is not part of the family.
-    - ``verdict``: better or worse if the adjusted p-value is below 0.05, else undecided; None
+    - ``verdict``: better or worse if the adjusted p-value is below 0.05, else undecided; NaN
       without an expert pixel. ``reason``: why there is no test.
     """
     ids = labels.counts[0].image_ids
     if any(counts.image_ids != ids for counts in labels.counts):
         raise ValueError("weak labels of one set cover different images")
-    # Labels and boxes (M) take the place of an arm's trials.
-    counted_AIK3 = np.stack([counts.counts_IK3 for counts in labels.counts]).astype(np.float64)
-    boxes_AIK3 = counted_AIK3.copy()
-    boxes_AIK3[..., 0] = [counts.box_IK for counts in labels.counts]
-    both_MIK3 = np.concatenate([counted_AIK3, boxes_AIK3])
+    # Labels, then their boxes, take the place of an arm's trials.
+    number = len(labels.labels)
+    counts_TIK3 = np.stack([counts.counts_IK3 for counts in labels.counts] * 2).astype(np.float64)
+    counts_TIK3[number:, ..., 0] = [counts.box_IK for counts in labels.counts]
     held_out_I = ~labels.counts[0].chosen_on_I
-    parts = [
-        _scope_rows(labels, pathologies, scope, both_MIK3[:, chosen_I], ids_I, replicates, seed)
-        for scope, chosen_I in (("held-out", held_out_I), ("all", np.full(len(ids), True)))
-        for ids_I in [np.array(ids)[chosen_I].tolist()]
-    ]
-    return pd.concat(parts, ignore_index=True)
-
-
-def _scope_rows(
-    labels: LabelSet,
-    pathologies: Sequence[str],
-    scope: str,
-    both_MIK3: np.ndarray,
-    image_ids: Sequence[str],
-    replicates: int,
-    seed: int,
-) -> pd.DataFrame:
-    arms = measured(both_MIK3, image_ids, None, replicates, seed)
-    true_IK = both_MIK3[0, ..., 2] > 0
-    images_K = [*true_IK.sum(axis=0), true_IK.any(axis=1).sum()]
-    number, table = len(labels.labels), []
-    for k, task in enumerate([*pathologies, MEAN]):
-        for a, one in enumerate(labels.labels):
-            start = labels.start_of(one)
-            reference = number + a if start is None else labels.labels.index(start)
-            step, p = _difference(arms, a, reference, k)
-            reason = None
-            if not image_ids:
-                reason = NOTHING_HELD_OUT
-            elif not arms.patients_K[k]:
-                reason = NO_EXPERT[scope]
-            elif np.isnan(step.low):
-                reason = f"only {step.n} {'patient' if step.n == 1 else 'patients'}"
-            table.append(
-                {
-                    "scope": scope,
-                    "pathology": task,
-                    "labels": METHODS[one.kind],
-                    "images": int(images_K[k]),
-                    "patients": int(arms.patients_K[k]),
-                    "IoU": arms.values_TK[a, k],
-                    "box IoU": arms.values_TK[number + a, k],
-                    "against": BOX if start is None else METHODS[start.kind],
-                    "difference": step.mean,
-                    "low": step.low,
-                    "high": step.high,
-                    "p-value": p,
-                    "adjusted p-value": p,
-                    "verdict": None,
-                    "reason": reason,
-                }
-            )
+    table = []
+    for scope, chosen_I in (("held-out", held_out_I), ("all", np.full(len(ids), True))):
+        image_ids = np.array(ids)[chosen_I].tolist()
+        arms = measured(counts_TIK3[:, chosen_I], image_ids, None, replicates, seed)
+        true_IK = counts_TIK3[0, chosen_I, :, 2] > 0
+        images_K = [*true_IK.sum(axis=0), true_IK.any(axis=1).sum()]
+        for k, task in enumerate([*pathologies, MEAN]):
+            for a, one in enumerate(labels.labels):
+                start = labels.start_of(one)
+                b = number + a if start is None else labels.labels.index(start)
+                step, p = patients_interval(
+                    float(arms.values_TK[a, k] - arms.values_TK[b, k]),
+                    arms.sampled_BTK[:, a, k] - arms.sampled_BTK[:, b, k],
+                    int(arms.patients_K[k]),
+                )
+                reason = None
+                if not image_ids:
+                    reason = NOTHING_HELD_OUT
+                elif not step.n:
+                    reason = NO_EXPERT[scope]
+                elif np.isnan(step.low):
+                    reason = f"only {step.n} {'patient' if step.n == 1 else 'patients'}"
+                table.append(
+                    {
+                        "scope": scope,
+                        "pathology": task,
+                        "labels": METHODS[one.kind],
+                        "images": int(images_K[k]),
+                        "patients": step.n,
+                        "IoU": arms.values_TK[a, k],
+                        "box IoU": arms.values_TK[number + a, k],
+                        "against": BOX if start is None else METHODS[start.kind],
+                        "difference": step.mean,
+                        "low": step.low,
+                        "high": step.high,
+                        "p-value": p,
+                        "adjusted p-value": p,
+                        "verdict": BETTER if step.mean > 0 else WORSE,
+                        "reason": reason,
+                    }
+                )
     rows = pd.DataFrame(table)
-    for _, group in rows[rows["pathology"] != MEAN].groupby("labels"):
-        rows.loc[group.index, "adjusted p-value"] = holm(group["p-value"])
-    pairs = zip(rows["difference"], rows["adjusted p-value"], strict=True)
-    return rows.assign(verdict=pd.array([_verdict(value, p) for value, p in pairs], dtype=object))
-
-
-def _difference(labels: Measured, first: int, second: int, k: int) -> tuple[Interval, float]:
-    return patients_interval(
-        float(labels.values_TK[first, k] - labels.values_TK[second, k]),
-        labels.sampled_BTK[:, first, k] - labels.sampled_BTK[:, second, k],
-        int(labels.patients_K[k]),
-    )
-
-
-def _verdict(difference: float, p: float) -> str | None:
-    if np.isnan(difference):
-        return None
-    if not p < 0.05:
-        return UNDECIDED
-    return BETTER if difference > 0 else WORSE
+    families = rows.groupby(["scope", "labels", rows["pathology"] == MEAN])
+    rows["adjusted p-value"] = families["p-value"].transform(holm)
+    verdicts = rows["verdict"].where(rows["adjusted p-value"] < 0.05, UNDECIDED)
+    return rows.assign(verdict=verdicts.mask(rows["difference"].isna()))
 
 
 def sentences(labels: LabelSet, rows: pd.DataFrame) -> list[str]:
     """Return the verdicts of `rows` as sentences: IRNet against CAMs, then CAMs against a box."""
     chosen_on_I = labels.counts[0].chosen_on_I
-    total, held_out, texts = len(chosen_on_I), int((~chosen_on_I).sum()), []
-    singles = rows[rows["pathology"] != MEAN]
-    where = {"held-out": f"On the {held_out} held-out {'image' if held_out == 1 else 'images'}"}
-    where["all"] = (
-        f"On all {total} masked images, on {total - held_out} of which CAM thresholds were chosen"
-    )
-    scopes = [scope for scope, n in (("held-out", held_out), ("all", total - held_out)) if n]
-    groups = list(singles.groupby(["labels", "against"], sort=False))
+    total, chosen_on = len(chosen_on_I), int(chosen_on_I.sum())
+    held_out = total - chosen_on
+    where = {}
+    if held_out:
+        where["held-out"] = f"On the {held_out} held-out {'image' if held_out == 1 else 'images'}"
+    if chosen_on:
+        where["all"] = (
+            f"On all {total} masked images, on {chosen_on} of which CAM thresholds were chosen"
+        )
+    texts = []
+    groups = list(rows[rows["pathology"] != MEAN].groupby(["labels", "against"], sort=False))
     for (kind, against), group in sorted(groups, key=lambda entry: entry[0][1] == BOX):
         verbs = ("beats a random box for", "does worse than one for")
         if against != BOX:
             verbs = (f"improves {against}’s labels for", "worsens them for")
-        for scope in scopes:
-            texts.append(
-                _sentence(f"{where[scope]}, {kind}", verbs, group[group["scope"] == scope])
-            )
+        for scope, start in where.items():
+            tested = group[group["scope"] == scope]
+            verdicts = tested["verdict"].fillna("not judged")
+            names = tested["pathology"].groupby(verdicts).agg(_join)
+            better, worse = (names.get(verdict, "no pathology") for verdict in (BETTER, WORSE))
+            parts = [f"{start}, {kind} {verbs[0]} {better} and {verbs[1]} {worse}"]
+            others = [verdict for verdict in (UNDECIDED, "not judged") if verdict in names]
+            parts += [f"{verdict} for {names[verdict]}" for verdict in others]
+            texts.append(f"{'; '.join(parts)}.")
     return texts
 
 
-def _sentence(start: str, verbs: tuple[str, str], group: pd.DataFrame) -> str:
-    verdicts = group["verdict"].fillna("not judged")
-    names = {
-        verdict: _join(group.loc[verdicts == verdict, "pathology"].tolist())
-        for verdict in (BETTER, WORSE, UNDECIDED, "not judged")
-    }
-    parts = [
-        f"{start} {verbs[0]} {names[BETTER] or 'no pathology'}"
-        f" and {verbs[1]} {names[WORSE] or 'no pathology'}"
-    ]
-    parts += [f"{word} for {names[word]}" for word in (UNDECIDED, "not judged") if names[word]]
-    return f"{'; '.join(parts)}."
-
-
-def _join(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+def _join(names: Iterable[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last

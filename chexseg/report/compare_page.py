@@ -1,10 +1,10 @@
-"""A comparison of two sides as a table, a figure and a self-contained page."""
+"""Write a comparison of two sides as a table and as a self-contained page with a figure."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from chexseg.analysis.comparison import Comparison, one_pair, sentence, short
+from chexseg.analysis.comparison import Comparison, sentence, short
 from chexseg.analysis.tables.text import to_csv
 from chexseg.report.figures.comparison_figure import figure, figure_rows
 from chexseg.report.page import environment
@@ -12,23 +12,22 @@ from chexseg.report.page.table_views import plain
 
 
 def write(comparison: Comparison, out: Path) -> Path:
-    """Write compare.csv and compare.html into `out` and return the path of the page."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "compare.csv").write_text(to_csv(comparison.rows))
-    page = out / "compare.html"
-    page.write_text(render(comparison), encoding="utf-8")
-    return page
+    """Write compare.csv and compare.html into `out` and return the path of the page.
 
-
-def render(comparison: Comparison) -> str:
-    """Return the page as text; it needs no network."""
-    return environment.render(
+    The page needs no network.
+    """
+    text = environment.render(
         "compare.html",
         title=" against ".join(comparison.titles),
         comparison=comparison,
         sentence=sentence(comparison),
         figure=figure(figure_rows(comparison)),
-        rows=plain(short(comparison) if one_pair(comparison) else comparison.rows),
+        rows=plain(short(comparison) if len(comparison.means) == 1 else comparison.rows),
         settings=plain(comparison.settings),
         cells=plain(comparison.cells.rename(columns={"key": "key of its scores"})),
     )
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "compare.csv").write_text(to_csv(comparison.rows))
+    page = out / "compare.html"
+    page.write_text(text, encoding="utf-8")
+    return page

@@ -43,7 +43,7 @@ def change(root: Path, reduce) -> Path:
 
 def counts(root: Path, names: tuple[str, ...] = NAMES) -> tuple[np.ndarray | None, str]:
     image_ids = sorted(chexlocalize.read(root / chexlocalize.FILES["test"]))
-    return radiologists.counts(root, image_ids, names, None)
+    return radiologists.counts(root, image_ids, names, 0)
 
 
 def test_a_whole_file_needs_no_note_and_none_is_none(root):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from chexseg.analysis.comparison import MEAN, Comparison, one_pair
+from chexseg.analysis.comparison import Comparison
 from chexseg.report.figures.parts import categories, dodge, traces
 from chexseg.report.figures.theme import themed
 
@@ -24,14 +24,14 @@ def figure_rows(comparison: Comparison) -> pd.DataFrame:
     line, label, interval, value (the difference), low, high. Undefined intervals over trials are
     left out.
     """
-    rows = comparison.rows
-    labels = rows["pathology"]
-    if not one_pair(comparison):
-        rows = rows[rows["pathology"] == MEAN]
-        varied = [name for name in ("A", "B") if rows[name].nunique() > 1]
-        both = len(varied) == 2 and (rows["A"] != rows["B"]).any()
-        labels = rows["A"] + "<br>− " + rows["B"] if both else rows[varied[0]]
-    rows = rows.assign(label=labels, value=rows["difference"]).dropna(subset="value")
+    rows = comparison.means
+    if len(rows) == 1:
+        rows = comparison.rows.assign(label=comparison.rows["pathology"])
+    elif rows["A"].nunique() == 1 or rows["B"].nunique() == 1 or (rows["A"] == rows["B"]).all():
+        rows = rows.assign(label=rows["A"] if rows["A"].nunique() > 1 else rows["B"])
+    else:
+        rows = rows.assign(label=rows["A"] + "<br>− " + rows["B"])
+    rows = rows.assign(value=rows["difference"]).dropna(subset="value")
     rows = rows.assign(line=range(len(rows)))
     table = pd.concat(
         rows.assign(interval=interval, low=rows[low], high=rows[high])
@@ -42,7 +42,11 @@ def figure_rows(comparison: Comparison) -> pd.DataFrame:
 
 
 def figure(rows: pd.DataFrame) -> go.Figure:
-    """Draw the rows of `figure_rows`: differences with their intervals, and a line at 0."""
+    """Draw the rows of `figure_rows`: differences with their intervals, and a line at 0.
+
+    The axis includes all differences and intervals over patients, but cuts intervals over trials:
+    with two trials they are very wide.
+    """
     marks = rows["interval"].map(INTERVALS).str
     points = rows.assign(kind="mean", cells="", method=marks[2], symbol=marks[3])
     points = points.assign(
@@ -56,7 +60,10 @@ def figure(rows: pd.DataFrame) -> go.Figure:
         ],
     )
     labels = rows.drop_duplicates("line")["label"]
-    reach = _reach(rows)
+    ends = rows[["value", "low", "high"]].abs().max(axis=1)
+    narrow, wide = (ends[rows["interval"] == interval].max() for interval in INTERVALS)
+    narrow = np.fmax(narrow, 0.02)
+    reach = float(1.08 * np.fmax(narrow, min(wide, 1.6 * narrow)))
     return themed(
         traces(points, value="x"),
         height=92 + (44 if labels.str.contains("<br>").any() else 32) * len(labels),
@@ -71,15 +78,3 @@ def figure(rows: pd.DataFrame) -> go.Figure:
         },
         yaxis=categories(labels, range=[len(labels) - 0.4, -0.6], showgrid=False),
     )
-
-
-def _reach(rows: pd.DataFrame) -> float:
-    """Return half the length of the axis.
-
-    It includes all differences and intervals over patients, but cuts intervals over trials: with
-    two trials they are very wide.
-    """
-    ends = rows[["value", "low", "high"]].abs().max(axis=1)
-    narrow, wide = (ends[rows["interval"] == interval].max() for interval in INTERVALS)
-    narrow = np.fmax(narrow, 0.02)
-    return float(1.08 * np.fmax(narrow, min(wide, 1.6 * narrow)))
