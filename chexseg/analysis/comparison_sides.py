@@ -89,12 +89,15 @@ def read(
         for text in both
         if not text.endswith(".json")
     }
-    gt = gt or (data and data / chexlocalize.FILES["test"])
+    experts = data and data / chexlocalize.FILES["test"]
+    gt = gt or experts
     if gt is None:
         raise UserError(
             "compare: found neither --gt nor --data; expected: one of them, for a mask file"
         )
     study = next(iter(studies.values()), None)
+    if study and experts and gt != experts:
+        _check_truth(gt, experts, study)
     first, second = (studies.get(text) or _read_file(text, gt, study) for text in both)
     return _on_common_ground(first, second)
 
@@ -168,6 +171,18 @@ def _without_trial(name: str) -> str:
 def flat(settings: Settings) -> dict[str, Any]:
     """Return all settings except the trial, as dotted name -> value."""
     return {name: attrgetter(name)(settings) for name in setting_names() if name != "trial"}
+
+
+def _check_truth(gt: Location, experts: Location, study: Side) -> None:
+    """Raise `UserError` if masks of `gt` aren't those against which the study was scored."""
+    masks, _ = renamed(chexlocalize.read(gt), study.image_ids, study.title)
+    image_ids = [image_id for image_id in study.image_ids if image_id in masks]
+    names = [name for name in study.pathologies if name in masks.pathologies]
+    shared_IK, masks_IK, experts_IK = np.moveaxis(
+        count(chexlocalize.read(experts), masks, image_ids, names, study.size), -1, 0
+    )
+    if not (np.array_equal(shared_IK, masks_IK) and np.array_equal(shared_IK, experts_IK)):
+        raise UserError(f"{gt}: found other masks than in {experts}; expected: the study's truth")
 
 
 def _read_file(text: str, gt: Location, study: Side | None) -> Side:

@@ -247,8 +247,8 @@ class Store:
     def recover(self, node: StageRun, partial: Path, inputs_sha256: str) -> dict[str, str]:
         """Move the intact files of a damaged result to the partial directory, to be reused.
 
-        Returns file -> SHA-256. Nothing is reused if the result was made from other inputs, or by a
-        version that didn't record `inputs_sha256`, or if a newer partial directory exists. Needs
+        Returns file -> SHA-256. Nothing is reused if the result was made from other inputs, or by
+        a version that didn't record `inputs_sha256`, or if a newer partial directory exists. Needs
         `working_on`.
         """
         name = _name(node.stage, node.key)
