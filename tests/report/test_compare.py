@@ -377,7 +377,20 @@ def test_what_cannot_be_compared_is_refused(small, tmp_path):
         np.eye(*entries[name]["Support Devices"]["size"], dtype=bool)
     )
     other.write_text(json.dumps(entries))
-    with pytest.raises(UserError, match="against different expert masks"):
+    with pytest.raises(
+        UserError, match="found other masks than in .*; expected: the study's truth"
+    ):
+        compared(small, str(other), "STUDY", gt=other)
+    truth = chexlocalize.read(data / chexlocalize.FILES["test"])
+    mirrored = {
+        image_id: {
+            pathology: chexlocalize.encode(mask_HW[:, ::-1])
+            for pathology, mask_HW in zip(entry, truth.masks(image_id, list(entry)), strict=True)
+        }
+        for image_id, entry in truth.items()
+    }
+    other.write_text(json.dumps(mirrored))
+    with pytest.raises(UserError, match="found other masks"):  # with equal numbers of pixels
         compared(small, str(other), "STUDY", gt=other)
     with pytest.raises(UserError, match="neither --gt nor --data"):
         comparison_sides.read((str(other), str(other)), None, store)
