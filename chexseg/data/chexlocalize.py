@@ -251,9 +251,9 @@ def checked(rle: RunLengthMask, where: str) -> dict[str, Any]:
         raise UserError(
             f"{where}: found {fault}; expected {height} x {width} = {height * width} pixels"
         )
-    checked = {"size": [height, width], "counts": rle["counts"].encode("ascii")}
+    mask = {"size": [height, width], "counts": rle["counts"].encode("ascii")}
     # Only the first run of an encoded mask may be 0, if its first pixel is set.
-    return checked if runs[1:].all() else dict(coco.encode(coco.decode(checked)))
+    return mask if runs[1:].all() else dict(coco.encode(coco.decode(mask)))
 
 
 def run_lengths(counts: str) -> np.ndarray | None:

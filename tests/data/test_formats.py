@@ -146,6 +146,27 @@ def test_a_tiff_of_strips_or_tiles_is_read_if_they_cover_it(noise_HW, tmp_path, 
                 images.decode(path)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"bits": (258, [4])}, {"height": (257, [32])}, {"width": (256, [32])}, {"counts": (279, [9])}],
+)
+def test_a_tiff_with_more_or_fewer_bytes_than_pixels_is_refused(
+    noise_HW, tmp_path, refused, changes
+):
+    path = tiff(tmp_path / "a.tif", noise_HW.tobytes(), **changes)
+    with refused(path, "bytes of pixels; expected"):
+        images.decode(path)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_every_kind_of_whole_tiff_is_read(noise_HW, tmp_path, mode, compression):
+    grey = Image.fromarray(noise_HW[:33, :21])
+    source = grey.convert("RGB") if mode == "CMYK" else grey
+    source.convert(mode).save(tmp_path / "a.tif", compression=compression)
+    assert images.decode(tmp_path / "a.tif").shape == (33, 21)
+
+
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize(
     ("changes", "words"),

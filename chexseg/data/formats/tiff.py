@@ -17,7 +17,7 @@ from chexseg.errors import UserError
 _TAG = ExifTags.Base
 #: Compressions of black and white images, whose decoder fills missing rows: T.4 and T.6.
 _FAX = (3, 4)
-_JPEG = 7
+_RAW, _JPEG = 1, 7
 
 
 def check(tags: Mapping[int, Any], file: BinaryIO, path: object) -> None:
@@ -47,9 +47,15 @@ def check(tags: Mapping[int, Any], file: BinaryIO, path: object) -> None:
             f"{path}: found {stored} {'tiles' if tiled else 'strips'}; expected {parts} for"
             f" {width} x {height} pixels"
         )
+    counts = tags[_TAG.TileByteCounts if tiled else _TAG.StripByteCounts]
+    if tags.get(_TAG.Compression, _RAW) == _RAW:
+        # Pillow doesn't look at the counts. They differ if another tag is wrong.
+        bits = sum(tags.get(_TAG.BitsPerSample, (1,))) // planes
+        size = math.ceil(across * bits / 8) * (parts * down if tiled else height * planes)
+        if sum(counts) != size:
+            raise UserError(f"{path}: found {sum(counts)} bytes of pixels; expected {size}")
     if tags.get(_TAG.Compression) != _JPEG:
         return
-    counts = tags[_TAG.TileByteCounts if tiled else _TAG.StripByteCounts]
     for number, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
         file.seek(offset)
         stream = jpeg.read(file.read(count))
