@@ -47,11 +47,14 @@ def node_of(
     in place of the actual input's.
     """
     values = config if isinstance(config, dict) else config.model_dump(mode="json")
-    version = STAGES[stage].version
+    version, added = STAGES[stage].version, STAGES[stage].config.ADDED
+    hashed = {
+        name: value for name, value in values.items() if name not in added or value != added[name]
+    }
     identity = {
         "stage": stage,
         "version": version,
-        "config": values,
+        "config": hashed,
         "inputs": {**inputs, **(same_as or {})},
         "data": data,
     }

@@ -8,7 +8,7 @@ comments are the descriptions in docs/reference/settings.md (docs/build_referenc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -21,6 +21,10 @@ class StageConfig(BaseModel):
     """Base class of all stage configs: frozen, and without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    #: Field that was added later -> the value that reproduces results from before it existed. A
+    #: field with this value is left out of the key, so that these results stay valid.
+    ADDED: ClassVar[Mapping[str, Any]] = {}
 
 
 class IngestConfig(StageConfig):

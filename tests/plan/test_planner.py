@@ -8,6 +8,7 @@ from dataclasses import replace
 from chexseg.config import study_file
 from chexseg.plan import graph, planner
 from chexseg.plan.graph import Plan
+from chexseg.stages import configs
 from chexseg.stages.registry import STAGES
 
 DATA = {"train": "a", "valid": "b", "test": "c"}
@@ -131,6 +132,21 @@ def test_a_key_changes_with_all_that_decides_the_result(monkeypatch):
     assert score(planned(data={**DATA, "test": "changed"})) != base
     monkeypatch.setitem(STAGES, "fit", replace(STAGES["fit"], version=STAGES["fit"].version + 1))
     assert score(planned()) != base
+
+
+def test_an_added_field_changes_a_key_only_with_another_value(monkeypatch):
+    config = configs.SaliencyConfig()
+    before = graph.node_of("saliency", config, {}).key
+    fields = config.model_dump(mode="json")
+    monkeypatch.setattr(configs.SaliencyConfig, "ADDED", {"seeding": "none"})
+    assert graph.node_of("saliency", fields | {"seeding": "none"}, {}).key == before
+    assert graph.node_of("saliency", fields | {"seeding": "otsu"}, {}).key != before
+
+
+def test_added_fields_have_the_value_of_earlier_versions_as_default():
+    for stage in STAGES.values():
+        for name, value in stage.config.ADDED.items():
+            assert stage.config.model_fields[name].default == value
 
 
 def test_only_what_scores_lack_is_needed():
