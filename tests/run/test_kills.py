@@ -20,8 +20,8 @@ import pytest
 from chexseg.analysis import load
 from chexseg.config import study_file
 from chexseg.plan import planner, status
-from chexseg.report.page import page
 from chexseg.store.store import Store
+from tests.report.rendered import publish
 
 KILLS = int(os.environ.get("CHEXSEG_KILLS", "2"))
 pytestmark = pytest.mark.slow
@@ -72,7 +72,7 @@ def manifests(store: Path) -> dict[str, tuple[int, bytes]]:
 def tables(store: Path, study: Path, data: Path, out: Path) -> dict[str, bytes]:
     """Return a report's tables, except those of stage times."""
     planned = planner.plan(study_file.load(study), planner.fingerprints(data))
-    page.publish([load.study_results(planned, Store(store))], out, images=False)
+    publish([load.study_results(planned, Store(store))], out)
     tables = {
         path.name: path.read_bytes()
         for path in (out / "tables").glob("*.csv")

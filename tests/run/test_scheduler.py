@@ -15,9 +15,9 @@ from chexseg.config import study_file
 from chexseg.data import shards
 from chexseg.plan import planner, status
 from chexseg.progress import Quiet
-from chexseg.report.page import page
 from chexseg.run import scheduler
 from chexseg.store.store import Store
+from tests.report.rendered import publish
 from tests.store.places import result_path
 
 DEMO = Path(__file__).resolve().parents[2] / "studies" / "demo.yaml"
@@ -149,7 +149,7 @@ def test_the_report_of_it_stands(finished, tmp_path):
     assert len(results.cells) == 15
     assert results.missing.empty
     assert set(results.cells["method"]) == {"weak", "mixed", "full", "student"}
-    written = page.publish([results], tmp_path, images=False)
+    written = publish([results], tmp_path)
     text = written.page.read_text()
     assert "15 of 15 cells" in " ".join(re.sub(r"<[^>]*>", "", text).split())
     assert all(cell.score[:12] in text for cell in planned.cells)
@@ -176,7 +176,7 @@ def test_both_resolutions_are_scored_of_one_fit_and_reported(finished, phantom_r
     results = load.study_results(both, copy)
     training_I, own_I, *_ = (counts_IK3[:, :, 2].sum(axis=1) for counts_IK3 in results.counts_CIK3)
     assert (own_I[training_I > 0] > 0).all() and (own_I != training_I).any()
-    text = page.publish([results], tmp_path / "report", images=False).page.read_text()
+    text = publish([results], tmp_path / "report").page.read_text()
     assert "4 of 4 cells" in " ".join(re.sub(r"<[^>]*>", "", text).split())
     assert "resolution=own" in text
     assert results.predictions(1, results.image_ids[0]).shape[1:] == (64, 64)

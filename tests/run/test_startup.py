@@ -51,7 +51,7 @@ def imported(code: str, *arguments: object) -> set[str]:
             "import chexseg.run.progress_actor",
             (*TORCH, "pandas", "ray.data", "ray.tune", "ray.train"),
         ),
-        ("import chexseg.report.page.page, chexseg.analysis.load", (*TORCH, "ray", "optuna")),
+        ("import chexseg.report.write, chexseg.analysis.load", (*TORCH, "ray", "optuna")),
         ("from chexseg.models import classifier; classifier.build('densenet121')", NETWORKS[1:]),
         (
             "import chexseg.data.radiographs, chexseg.models.encoders, chexseg.models.losses",

@@ -19,11 +19,11 @@ from chexseg.config import study_file
 from chexseg.errors import UserError
 from chexseg.plan import planner
 from chexseg.progress import Quiet
-from chexseg.report.page import page
 from chexseg.search import journal, searcher, status
 from chexseg.search.optuna_study import OptunaStudy
 from chexseg.search.space_plan import Search
 from chexseg.store.store import Store
+from tests.report.rendered import publish
 
 TEXT = """
 name: small
@@ -83,11 +83,7 @@ def test_the_same_command_does_nothing_more_and_more_points_go_on(finished, phan
 def test_a_report_shows_the_best_point(finished, tmp_path):
     search, store, _ = finished
     results = load.study_results(status.planned(search, store), store)
-    text = " ".join(
-        re.sub(
-            r"<[^>]*>", "", page.publish([results], tmp_path, images=False).page.read_text()
-        ).split()
-    )
+    text = " ".join(re.sub(r"<[^>]*>", "", publish([results], tmp_path).page.read_text()).split())
     assert "2 of 2 cells" in text and "learning_rate=" in text
 
 
