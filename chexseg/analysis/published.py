@@ -94,22 +94,21 @@ HEADLINES: dict[str, float] = {
 ABOVE_RADIOLOGISTS = ("Atelectasis", "Airspace Opacity", "Pleural Effusion")
 
 
-def table1(task: str, method: str, p: float) -> float | None:
+def table1(
+    task: str, method: str, p: float, pathologies: Iterable[str] = PATHOLOGIES
+) -> float | None:
     """Return Table 1's IoU of a pathology or ``"Avg. IoU"``, or None if it has no such value.
 
-    method: "cam" or "irnet", in upper or lower case.
+    method: "cam" or "irnet", in upper or lower case. pathologies: those of the average; for all
+    ten, it is the printed one.
     """
     is_full = abs(p - 1) < 1e-9  # no weak labels, so the value holds for all methods
-    return printed_table1().get((task, "full" if is_full else method.lower(), round(p, 9)))
-
-
-def table1_average(pathologies: Iterable[str], method: str, p: float) -> float | None:
-    """Return Table 1's mean over the named pathologies; for all ten, the printed average."""
-    names = list(pathologies)
-    if set(names) == set(PATHOLOGIES):
-        return table1(AVERAGE, method, p)
-    values = [value for name in names if (value := table1(name, method, p)) is not None]
-    return sum(values) / len(values) if values and len(values) == len(names) else None
+    name, p = "full" if is_full else method.lower(), round(p, 9)
+    if task != AVERAGE or set(pathologies) == set(PATHOLOGIES):
+        return printed_table1().get((task, name, p))
+    values = [printed_table1().get((one, name, p)) for one in pathologies]
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined and len(defined) == len(values) else None
 
 
 def table2(method: str, init: str, weak_images: int) -> tuple[float, float] | None:

@@ -122,7 +122,7 @@ def test_variants_keep_encoders_apart(study):
             counts_CIK3=np.concatenate([study.counts_CIK3, study.counts_CIK3 * 0]),
         )
     )
-    assert [variant.init for variant in both.variants] == ["chexpert", "random"]
+    assert [variant.arms[0].init for variant in both.variants] == ["chexpert", "random"]
     assert table1(both, both.variants[0]).values.equals(first_table1(study).values)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from chexseg.analysis import published
-from chexseg.analysis.arms import Arm, Variant, by_init, encoder_texts, is_teacher
-from chexseg.analysis.published import AVERAGE, METHODS
+from chexseg.analysis.arms import Arm, Variant, by_init, encoder_texts, teachers
+from chexseg.analysis.published import METHODS
 from chexseg.analysis.statistics.scores import Interval, t_interval
 from chexseg.analysis.study_scores import StudyScores
 from chexseg.analysis.tables.value_table import (
@@ -46,11 +46,7 @@ def table1(scores: StudyScores, variant: Variant) -> ValueTable:
                 reason = UNFINISHED if arm is None else None
                 reason = NO_EXPERT if task in scores.without_expert else reason
                 reason = SHARED if p == 1 and position else reason
-                paper = (
-                    published.table1_average(pathologies, method, p)
-                    if task == AVERAGE
-                    else published.table1(task, method, p)
-                )
+                paper = published.table1(task, method, p, pathologies)
                 row = {"task": task, "method": methods[method], "p": p}
                 rows.append(row | _number(scores, values_C, arm, paper, reason=reason))
     return value_table(rows, ("task", "method"), "p", "row", "Table 1", "p={:g}")
@@ -123,19 +119,16 @@ def students_table(scores: StudyScores) -> ValueTable:
     and other varied settings; the difference is paired by trial.
     """
     miou_C = scores.miou_C
-    full: dict[str, list[Arm]] = {}
-    for arm in scores.of("full"):
-        full.setdefault(arm.init, []).append(arm)
+    students = sorted(scores.of("student"), key=lambda a: (a.init, a.other, a.fraction))
     rows = []
-    for arm in sorted(scores.of("student"), key=lambda a: (a.init, a.other, a.fraction)):
-        teachers = {
+    for arm, full in teachers(students, scores.of("full")).items():
+        taught = {
             trial: index
-            for teacher in full.get(arm.init, ())
-            if is_teacher(teacher, arm)
+            for teacher in full
             for trial, index in zip(teacher.trials, teacher.indices, strict=True)
         }
         trials = zip(arm.trials, arm.indices, strict=True)
-        paired = [(index, teachers[trial]) for trial, index in trials if trial in teachers]
+        paired = [(index, taught[trial]) for trial, index in trials if trial in taught]
         students_P, teachers_P = np.array(paired, dtype=int).reshape(-1, 2).T
         keys = {"init": arm.init, "settings": " ".join(arm.further), "fraction": arm.fraction}
         reason = None if paired else NO_TEACHER

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from chexseg.analysis.published import AVERAGE
 from chexseg.analysis.statistics.scores import Interval
 
 #: Reasons why a number is absent, or stands in another row.
@@ -129,8 +128,3 @@ def without_constant_keys(table: ValueTable, names: Sequence[str]) -> ValueTable
     keys = tuple(name for name in table.keys if name not in constant)
     values = table.values.drop(columns=constant)
     return ValueTable(keys, table.column, values, table.best, table.source, table.title)
-
-
-def is_average(keys: dict[str, Any]) -> bool:
-    """Return whether a row holds the mean over pathologies."""
-    return keys.get("task") == AVERAGE
