@@ -11,12 +11,11 @@ import numpy as np
 import pandas as pd
 
 from chexseg.analysis.comparison_sides import Group, Side
-from chexseg.analysis.statistics.inference import difference, holm, measured
+from chexseg.analysis.statistics.inference import difference, holm, measured, verdicts
 from chexseg.analysis.statistics.scores import patient_of
 from chexseg.errors import UserError
 
 MEAN = "mIoU"
-SIGNIFICANT = 0.05
 A_HIGHER, B_HIGHER, UNDECIDED = "A higher", "B higher", "undecided"
 
 
@@ -167,9 +166,8 @@ def _rows(
             )
     table = pd.DataFrame(rows)
     p = table.groupby(table["pathology"] == MEAN)["p-value"].transform(holm)
-    value, verdicts = table["difference"], pd.Series(B_HIGHER, table.index, dtype=object)
-    verdicts = verdicts.mask(value > 0, A_HIGHER).where(p < SIGNIFICANT, UNDECIDED)
-    return table.assign(**{"adjusted p-value": p, "verdict": verdicts.mask(value.isna(), None)})
+    judged = verdicts(table["difference"], p, A_HIGHER, B_HIGHER, UNDECIDED)
+    return table.assign(**{"adjusted p-value": p, "verdict": judged})
 
 
 def short(comparison: Comparison) -> pd.DataFrame:

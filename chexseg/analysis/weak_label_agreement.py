@@ -15,7 +15,7 @@ import pandas as pd
 
 from chexseg.analysis.published import METHODS
 from chexseg.analysis.results import StudyResults, WeakCounts, WeakLabels
-from chexseg.analysis.statistics.inference import holm, measured, patients_interval
+from chexseg.analysis.statistics.inference import holm, measured, patients_interval, verdicts
 
 MEAN = "Mean"
 BOX = "random box"
@@ -175,16 +175,15 @@ def rows(
                         "low": step.low,
                         "high": step.high,
                         "p-value": p,
-                        "adjusted p-value": p,
-                        "verdict": BETTER if step.mean > 0 else WORSE,
                         "reason": reason,
                     }
                 )
     rows = pd.DataFrame(table)
     families = rows.groupby(["scope", "labels", rows["pathology"] == MEAN])
-    rows["adjusted p-value"] = families["p-value"].transform(holm)
-    verdicts = rows["verdict"].where(rows["adjusted p-value"] < 0.05, UNDECIDED)
-    return rows.assign(verdict=verdicts.mask(rows["difference"].isna()))
+    adjusted = families["p-value"].transform(holm)
+    judged = verdicts(rows["difference"], adjusted, BETTER, WORSE, UNDECIDED)
+    reasons = rows.pop("reason")
+    return rows.assign(**{"adjusted p-value": adjusted}, verdict=judged, reason=reasons)
 
 
 def sentences(labels: LabelSet, rows: pd.DataFrame) -> list[str]:
