@@ -52,9 +52,9 @@ def rows(
         settings = "three others, against the ground truth"
         table[RADIOLOGISTS] = {"arm": "Radiologists", "settings": settings, "cells": ""}
         table[RADIOLOGISTS] |= {"colour": RADIOLOGISTS, "paper": np.nan}
-    for arm, row in table.items():
+    for key, row in table.items():
         # The radiologists' only trial has no interval.
-        trials, patients = t_interval(measured[arm].values_TK[:, -1]), over_patients(measured[arm])
+        trials, patients = t_interval(measured[key].values_TK[:, -1]), over_patients(measured[key])
         row |= {"mIoU": trials.mean, "n": trials.n}
         row |= {"trials low": trials.low, "trials high": trials.high}
         row |= {"patients low": patients.low, "patients high": patients.high}

@@ -10,6 +10,7 @@ import pandas as pd
 
 from chexseg.analysis import published
 from chexseg.analysis.arms import Arm
+from chexseg.analysis.points.parts import point
 from chexseg.analysis.published import AVERAGE, HEADLINES
 from chexseg.analysis.statistics.inference import Measured, difference, over_patients
 from chexseg.analysis.statistics.scores import Interval
@@ -44,29 +45,14 @@ def points(
     # The mean over pathologies is the last column of the measured values.
     for k, task in [(-1, AVERAGE), *enumerate(scores.results.pathologies)]:
         for role, text in descriptions.items():
+            fields = {"task": task, "role": role, "description": text}
             interval = over_patients(by_role[role], k)
-            rows.append(_row(task, role, "mean", interval, text, keys.get(role, "")))
+            rows.append(point("mean", interval, fields, cells=keys.get(role, "")))
         if {"chexseg", RADIOLOGISTS} <= by_role.keys():
             gap = difference(by_role["chexseg"], by_role[RADIOLOGISTS], k).patients
-            rows.append(_row(task, "gap", "mean", gap, ""))
+            rows.append(point("mean", gap, {"task": task, "role": "gap", "description": ""}))
         rows += _published(task, scores)
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _row(
-    task: str, role: str, kind: str, interval: Interval, description: str, cells: str = ""
-) -> dict[str, Any]:
-    return {
-        "task": task,
-        "role": role,
-        "kind": kind,
-        "value": interval.mean,
-        "low": interval.low,
-        "high": interval.high,
-        "n": interval.n,
-        "description": description,
-        "cells": cells,
-    }
 
 
 def _published(task: str, scores: StudyScores) -> list[dict[str, Any]]:
@@ -98,7 +84,11 @@ def _published(task: str, scores: StudyScores) -> list[dict[str, Any]]:
         text = f"derived from CheXseg {above:g}% higher"
         values.append(("radiologists", "paper", table1 / (1 + above / 100), text))
     return [
-        _row(task, role, kind, Interval(value, np.nan, np.nan, 0), text)
+        point(
+            kind,
+            Interval(value, np.nan, np.nan, 0),
+            {"task": task, "role": role, "description": text},
+        )
         for role, kind, value, text in values
         if value is not None
     ]

@@ -88,11 +88,7 @@ def number(
     """Return the `VALUE_COLUMNS` of a number. reason: `NO_EXPERT` by default if it is NaN."""
     if reason is None and np.isnan(interval.mean):
         reason = NO_EXPERT
-    return {
-        "value": interval.mean,
-        "low": interval.low,
-        "high": interval.high,
-        "n": interval.n,
+    return interval.columns | {
         "paper": np.nan if paper is None else paper,
         "paper half": np.nan if paper_half is None else paper_half,
         "reason": reason,

@@ -8,8 +8,9 @@ from functools import lru_cache
 from typing import cast
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 from plotly.colors import sample_colorscale, unlabel_rgb
+from scipy import ndimage
 
 from chexseg.analysis.published import METHODS
 from chexseg.analysis.results import WeakCounts, WeakLabels, WeakMaps
@@ -44,11 +45,10 @@ def choose(labels: LabelSet, k: int) -> dict[str, int]:
     mean_I = np.mean([image_iou(counts, k) for counts in labels.counts], axis=0)
     ids = labels.counts[0].image_ids
     ranked = sorted(np.flatnonzero(~np.isnan(mean_I)).tolist(), key=lambda i: (-mean_I[i], ids[i]))
-    if len(ranked) < 3:
-        return dict(
-            zip(("best", "worst") if len(ranked) > 1 else ("only image",), ranked, strict=False)
-        )
-    return {"best": ranked[0], "median": ranked[(len(ranked) - 1) // 2], "worst": ranked[-1]}
+    if len(ranked) < 2:
+        return {"only image": ranked[0]} if ranked else {}
+    median = {"median": ranked[(len(ranked) - 1) // 2]} if len(ranked) > 2 else {}
+    return {"best": ranked[0], **median, "worst": ranked[-1]}
 
 
 # ---- images --------------------------------------------------------------------------------------
@@ -81,12 +81,7 @@ def grey_jpeg(values_HW: np.ndarray, side: int = SIDE) -> bytes:
 def outline_png(mask_HW: np.ndarray) -> bytes:
     """Return the mask's edge as a transparent PNG: white, with a dark seam for bright areas."""
     edge_HW = outline(enlarge(np.asarray(mask_HW, dtype=bool)), width=3)
-    seam_HW = (
-        np.asarray(
-            Image.fromarray(edge_HW.astype(np.uint8)).filter(ImageFilter.MaxFilter(5)), dtype=bool
-        )
-        & ~edge_HW
-    )
+    seam_HW = ndimage.binary_dilation(edge_HW, np.ones((5, 5))) & ~edge_HW
     layer = Image.fromarray(edge_HW + 2 * seam_HW.astype(np.uint8))
     layer.putpalette([0, 0, 0, 255, 255, 255, 0, 0, 0])
     return encoded(layer, "png", transparency=bytes([0, 255, 150]))
