@@ -151,9 +151,6 @@ class Variant:
     text: str
     arms: tuple[Arm, ...]
 
-    def __str__(self) -> str:
-        return self.text
-
 
 def group_variants(arms: Sequence[Arm]) -> tuple[Variant, ...]:
     """Return the variants of a study, those with most arms first.

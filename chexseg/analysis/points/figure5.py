@@ -17,8 +17,8 @@ from chexseg.analysis.statistics.scores import Interval
 from chexseg.analysis.study_scores import RADIOLOGISTS, StudyScores
 
 COLUMNS = ("task", "role", "kind", "value", "low", "high", "n", "description", "cells")
-#: Roles in drawing order. Each is its method's arm with the highest mIoU on the selection images.
-ROLES = ("weak", "full", "chexseg")
+#: Roles in drawing order, with their names. Each arm has its method's highest mIoU on the selection
+#: images.
 NAMES = {"weak": "weak", "full": "full", "chexseg": "CheXseg", "radiologists": "radiologists"}
 
 
@@ -32,24 +32,21 @@ def points(
     patients (`inference.over_patients`) with trials averaged; radiologists have no trials. The role
     "gap" is CheXseg minus radiologists, its interval paired by patient.
     """
-    arms = {role: roles[role] for role in ROLES if role in roles}
-    descriptions = {role: str(arm) for role, arm in arms.items()}
-    keys = {role: scores.cell_keys(arm.indices) for role, arm in arms.items()}
-    by_role = {role: measured[arm] for role, arm in arms.items()}
-    if RADIOLOGISTS in measured:
-        descriptions[RADIOLOGISTS] = "against the ground truth"
-        by_role[RADIOLOGISTS] = measured[RADIOLOGISTS]
-    if len(by_role) < 2:
+    arms: dict[str, Arm | str] = {role: arm for role, arm in roles.items() if role in NAMES}
+    arms |= {RADIOLOGISTS: RADIOLOGISTS} if RADIOLOGISTS in measured else {}
+    if len(arms) < 2:
         return pd.DataFrame(columns=list(COLUMNS))
     rows = []
     # The mean over pathologies is the last column of the measured values.
     for k, task in [(-1, AVERAGE), *enumerate(scores.results.pathologies)]:
-        for role, text in descriptions.items():
+        for role, arm in arms.items():
+            text, keys = "against the ground truth", ""
+            if isinstance(arm, Arm):
+                text, keys = str(arm), scores.cell_keys(arm.indices)
             fields = {"task": task, "role": role, "description": text}
-            interval = over_patients(by_role[role], k)
-            rows.append(point("mean", interval, fields, cells=keys.get(role, "")))
-        if {"chexseg", RADIOLOGISTS} <= by_role.keys():
-            gap = difference(by_role["chexseg"], by_role[RADIOLOGISTS], k).patients
+            rows.append(point("mean", over_patients(measured[arm], k), fields, cells=keys))
+        if {"chexseg", RADIOLOGISTS} <= arms.keys():
+            gap = difference(measured[arms["chexseg"]], measured[RADIOLOGISTS], k).patients
             rows.append(point("mean", gap, {"task": task, "role": "gap", "description": ""}))
         rows += _published(task, scores)
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -9,6 +9,7 @@ import pandas as pd
 
 from chexseg.analysis import published
 from chexseg.analysis.arms import Arm, Variant, by_init, encoder_texts, teachers
+from chexseg.analysis.points.figure5 import NAMES
 from chexseg.analysis.published import METHODS
 from chexseg.analysis.statistics.scores import Interval, t_interval
 from chexseg.analysis.study_scores import StudyScores
@@ -22,8 +23,6 @@ from chexseg.analysis.tables.value_table import (
     without_constant_keys,
 )
 
-#: The roles of Figure 5 as the table names them; "gap" keeps its name.
-ROLE_NAMES = {"chexseg": "CheXseg"}
 NO_TEACHER = "no fully supervised cell of the same encoder and trial has finished"
 
 
@@ -159,7 +158,7 @@ def radiologists_table(points: pd.DataFrame) -> ValueTable:
     for task, group in points[points["kind"] == "mean"].groupby("task", sort=False):
         means = {row.role: row for row in group.itertuples()}
         rows += [
-            {"task": task, "series": ROLE_NAMES.get(role, role)}
+            {"task": task, "series": NAMES.get(role, role)}
             | number(Interval(row.value, row.low, row.high, row.n), cells=row.cells)
             for role, row in means.items()
         ]

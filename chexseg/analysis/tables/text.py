@@ -151,7 +151,7 @@ def study_result(analysis: StudyAnalysis) -> str:
     if not analysis.table1:
         return to_terminal(analysis.arms)
     variant, table = analysis.table1[0]
-    text = f"Table 1, {variant}\n{to_terminal(table)}"
+    text = f"Table 1, {variant.text}\n{to_terminal(table)}"
     others = len(analysis.scores.variants) - 1
     if others:
         tables = "Table 1 is" if others == 1 else "Tables 1 are"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -122,5 +122,4 @@ def without_constant_keys(table: ValueTable, names: Sequence[str]) -> ValueTable
     """Return the table without those of the named keys that have fewer than two values."""
     constant = [name for name in names if table.values[name].dropna().nunique() < 2]
     keys = tuple(name for name in table.keys if name not in constant)
-    values = table.values.drop(columns=constant)
-    return ValueTable(keys, table.column, values, table.best, table.source, table.title)
+    return replace(table, keys=keys, values=table.values.drop(columns=constant))

@@ -119,7 +119,7 @@ def _paper(
     shown: dict[str, Any] = {"figure3": panels("figure3"), "figure4": panels("figure4")}
     of_p = list(panels("figure2").items())  # the paper's four panels, then the other pathologies
     if analysis.table1:
-        shown["table1"] = [(str(variant), grid(table)) for variant, table in analysis.table1]
+        shown["table1"] = [(variant.text, grid(table)) for variant, table in analysis.table1]
         shown["figure2"] = dict(of_p[:4])
     if analysis.table2 is not None:
         shown["table2"] = grid(analysis.table2)

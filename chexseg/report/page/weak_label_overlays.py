@@ -125,18 +125,25 @@ def blocks(
         heads += [first, (f"{name} mask", "")]
     made = []
     for k, pathology in enumerate(pathologies):
-        chosen = choose(labels, k)
-        if chosen:
-            rows = [
-                _row(labels, k, pathology, rank, i, *read(counts.image_ids[i]))
-                for rank, i in chosen.items()
-            ]
-            maps = read(counts.image_ids[next(iter(chosen.values()))])[2]
-            thresholds = {
-                kind.kind: float(one.thresholds_K[k])
-                for kind, one in zip(labels.labels, maps, strict=True)
-                if not isinstance(one, str)
-            }
+        rows, thresholds = [], {}
+        for rank, index in choose(labels, k).items():
+            pixels_HW, expert_KHW, maps = read(counts.image_ids[index])
+            iou = [float(image_iou(one, k)[index]) for one in labels.counts]
+            films = [Film("Radiograph")]
+            for kind, of_kind, value in zip(labels.labels, maps, iou, strict=True):
+                films += _films(kind.kind, of_kind, k, pathology, value)
+                if not isinstance(of_kind, str):
+                    thresholds[kind.kind] = float(of_kind.thresholds_K[k])
+            films.append(Film("experts' mask", {0: layer_png(expert_KHW[k], pathology)}))
+            texts = [counts.image_ids[index]]
+            texts += [f"mean IoU {np.mean(iou):.2f}"] if len(iou) > 1 else []
+            chosen_on = counts.chosen_on_I[index]
+            texts += ["CAM thresholds were chosen on it" if chosen_on else "held out"]
+            height, width = pixels_HW.shape
+            picture, edge = grey_jpeg(pixels_HW), outline_png(expert_KHW[k])
+            row = rank.capitalize(), ", ".join(texts), picture, f"{width}/{height}", films, edge
+            rows.append(FilmRow(*row))
+        if rows:
             grid = FilmGrid([*heads, ("Experts", "ground truth")], rows)
             number = int((counts.counts_IK3[:, k, 2] > 0).sum())
             made.append(Block(pathology, number, thresholds, grid))
@@ -151,49 +158,19 @@ def _maps(labels: WeakLabels, image_id: str) -> WeakMaps | str:
         return f"{METHODS[labels.kind]} can't be read: {error}"
 
 
-def _row(
-    labels: LabelSet,
-    k: int,
-    pathology: str,
-    rank: str,
-    index: int,
-    pixels_HW: np.ndarray,
-    expert_KHW: np.ndarray,
-    maps: list[WeakMaps | str],
-) -> FilmRow:
-    """Return one image's panels, which share radiograph and expert outline."""
-    iou = [image_iou(counts, k)[index] for counts in labels.counts]
-    counts = labels.counts[0]
-    films = [Film("Radiograph")]
-    for kind, image_maps, value in zip(labels.labels, maps, iou, strict=True):
-        if isinstance(image_maps, str):
-            films += [Film(reason=image_maps)] * 2
-            continue
-        name, mask_HW = METHODS[kind.kind], image_maps.masks_KHW[k]
-        films.append(_map_film(kind.kind, image_maps, k))
-        layers = {0: layer_png(mask_HW, pathology)} if mask_HW.any() else {}
-        score = f"{'' if layers else 'empty, '}IoU {value:.2f}"
-        films.append(Film(f"{name} mask, IoU {value:.2f}", layers, score, outlined=True))
-    films.append(Film("experts' mask", {0: layer_png(expert_KHW[k], pathology)}))
-    texts = [counts.image_ids[index]]
-    texts += [f"mean IoU {np.mean(iou):.2f}"] if len(iou) > 1 else []
-    texts += ["CAM thresholds were chosen on it" if counts.chosen_on_I[index] else "held out"]
-    height, width = pixels_HW.shape
-    return FilmRow(
-        title=rank.capitalize(),
-        text=", ".join(texts),
-        radiograph=grey_jpeg(pixels_HW),
-        aspect=f"{width}/{height}",
-        films=films,
-        outline=outline_png(expert_KHW[k]),
-    )
-
-
-def _map_film(kind: str, maps: WeakMaps, k: int) -> Film:
-    """Return the panel of what a mask is made from: a CAM, or IRNet's boundaries."""
+def _films(
+    kind: str, maps: WeakMaps | str, k: int, pathology: str, iou: float
+) -> tuple[Film, Film]:
+    """Return the panels of what a mask is made from, a CAM or IRNet's boundaries, and the mask."""
+    if isinstance(maps, str):
+        return Film(reason=maps), Film(reason=maps)
+    name, mask_HW = METHODS[kind], maps.masks_KHW[k]
+    layers = {0: layer_png(mask_HW, pathology)} if mask_HW.any() else {}
+    score = f"{'' if layers else 'empty, '}IoU {iou:.2f}"
+    mask = Film(f"{name} mask, IoU {iou:.2f}", layers, score, outlined=True)
     if kind != "irnet":
-        return Film(f"{METHODS[kind]} map", {0: heat_png(maps.scores_Khw[k])}, outlined=True)
+        return Film(f"{name} map", {0: heat_png(maps.scores_Khw[k])}, outlined=True), mask
     if maps.boundary_hw is None:
-        return Film(reason="No boundary map is stored.")
+        return Film(reason="No boundary map is stored."), mask
     boundary = grey_jpeg(np.rint(255 * maps.boundary_hw))
-    return Film("boundary map", {0: boundary}, outlined=True)
+    return Film("boundary map", {0: boundary}, outlined=True), mask
