@@ -157,10 +157,7 @@ def group_variants(arms: Sequence[Arm]) -> tuple[Variant, ...]:
 
     If some variants have mixtures, only these are returned: the others belong to Table 2.
     """
-    by_method = {
-        method: [arm for arm in arms if arm.method == method]
-        for method in ("mixed", "weak", "full")
-    }
+    by_method = {m: [arm for arm in arms if arm.method == m] for m in ("mixed", "weak", "full")}
     # The text is the key because settings may contain NaN, which doesn't equal itself.
     trained = {_fixed(arm): arm for arm in next(filter(None, by_method.values()), [])}
     of_text: dict[str, list[Arm]] = {text: [] for text in trained}

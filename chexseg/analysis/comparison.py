@@ -101,11 +101,7 @@ def _pairs(first: Side, second: Side) -> tuple[list[tuple[Group, Group]], list[s
     if all(len(groups) > 1 for groups in sides):
         names = first.groups[0].settings
         varied = sorted(n for n in names if any(len(_values(groups, n)) > 1 for groups in sides))
-    points = {
-        group: [str(group.settings[name]) for name in varied]
-        for groups in sides
-        for group in groups
-    }
+    points = {g: [str(g.settings[n]) for n in varied] for groups in sides for g in groups}
     pairs = [(a, b) for a in first.groups for b in second.groups if points[a] == points[b]]
     if not pairs:
         raise UserError(

@@ -36,7 +36,7 @@ def printed_table1() -> dict[tuple[str, str, float], float]:
     The encoder starts from CheXpert, with 100 weak images. At p = 1 the method is "full". "Avg.
     IoU" is printed in the table, not computed here.
     """
-    rows = _read("table1.csv").itertuples(index=False)
+    rows = pd.read_csv(DATA / "table1.csv").itertuples(index=False)
     return {(row.task, row.method, row.p): row.iou for row in rows}
 
 
@@ -46,7 +46,7 @@ def printed_table2() -> dict[tuple[str, str, int], tuple[float, float]]:
 
     Table 2 (appendix D), on the test set.
     """
-    rows = _read("table2.csv").itertuples(index=False)
+    rows = pd.read_csv(DATA / "table2.csv").itertuples(index=False)
     return {(row.method, row.init, row.weak_images): (row.miou, row.half_width) for row in rows}
 
 
@@ -64,10 +64,6 @@ def published_claims() -> dict[str, PublishedClaim]:
     """Return name -> claim, in the order of the paper's argument."""
     text = (DATA / "claims.yaml").read_text(encoding="utf-8")
     return {name: PublishedClaim(**claim) for name, claim in yaml.safe_load(text).items()}
-
-
-def _read(name: str) -> pd.DataFrame:
-    return pd.read_csv(DATA / name)
 
 
 #: Printed values, even where other printed values imply a different one: 0.299 is 13.7% above 0.263

@@ -202,26 +202,22 @@ def _common(arm: Arm) -> tuple[object, ...]:
     return (arm.method, *defined, frozenset(_rest(arm)))
 
 
+#: Comparisons of the claims on arms in the paper's roles: text -> the first role and the second.
+ORDER = {"Full minus weak": ("full", "weak"), "CheXseg minus full": ("chexseg", "full")}
+BEST_STUDENT = {"CheXseg minus the best student": ("chexseg", "student")}
+GAP = {
+    "CheXseg minus weak": ("chexseg", "weak"),
+    "Radiologists minus weak": (RADIOLOGISTS, "weak"),
+}
 #: Claim -> function that chooses the arms to compare.
 PAIRS: dict[str, Callable[[StudyScores], Choice]] = {
-    "order": partial(
-        of_roles,
-        steps={"Full minus weak": ("full", "weak"), "CheXseg minus full": ("chexseg", "full")},
-    ),
+    "order": partial(of_roles, steps=ORDER),
     "inverted-u": inverted_u,
     "student": students,
-    "student-below": partial(
-        of_roles, steps={"CheXseg minus the best student": ("chexseg", "student")}
-    ),
+    "student-below": partial(of_roles, steps=BEST_STUDENT),
     "init": inits,
     "irnet": irnet_and_cam,
-    "gap": partial(
-        of_roles,
-        steps={
-            "CheXseg minus weak": ("chexseg", "weak"),
-            "Radiologists minus weak": (RADIOLOGISTS, "weak"),
-        },
-    ),
+    "gap": partial(of_roles, steps=GAP),
     "above-radiologists": partial(by_pathology, above=True),
     "below-radiologists": partial(by_pathology, above=False),
 }

@@ -29,12 +29,10 @@ from chexseg.analysis.statistics.inference import (
 from chexseg.analysis.statistics.scores import Interval
 from chexseg.analysis.study_scores import StudyScores
 
-REPRODUCED, NOT_REPRODUCED, UNDECIDED, NO_DATA = (
-    "reproduced",
-    "not reproduced",
-    "undecided at this n",
-    "no data",
-)
+REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
+UNDECIDED, NO_DATA = "undecided at this n", "no data"
+#: Prefixes of the published shares of the gap in `HEADLINES`: the paper's and the poster's.
+SOURCES = ("", "poster ")
 #: Maximum comparisons in a sentence; the table has all.
 MOST_IN_SENTENCE = 4
 
@@ -152,10 +150,7 @@ def _judge_gap(rows: pd.DataFrame, share: Interval) -> tuple[str, str]:
 
     Reproduced: it is above 0 and not below both published shares. The second row is the gap.
     """
-    published = sorted(
-        HEADLINES[key]
-        for key in ("gap to radiologists closed", "poster gap to radiologists closed")
-    )
+    published = sorted(HEADLINES[f"{source}gap to radiologists closed"] for source in SOURCES)
     if rows["verdict"].iloc[1] == NOT_REPRODUCED:
         return NOT_REPRODUCED, f"There is no gap to close: {_summary(rows[1:])}."
     if np.isnan(share.low):

@@ -24,14 +24,11 @@ def points(scores: StudyScores) -> pd.DataFrame:
     """
     students = sorted(scores.of("student"), key=by_init)
     rows: list[dict[str, Any]] = []
-    for student in sorted(students, key=lambda arm: arm.fraction):
-        fields = {"init": student.init, "method": "student", "settings": " ".join(student.further)}
-        rows += points_of(scores, scores.miou_C, student, fields | {"fraction": student.fraction})
     taught = set(itertools.chain(*teachers(students, scores.of("full")).values()))
-    for arm in scores.of("full"):
-        if arm in taught:
-            fields = {"init": arm.init, "method": "full", "settings": " ".join(arm.further)}
-            rows += points_of(scores, scores.miou_C, arm, fields | {"fraction": np.nan})
+    full = [arm for arm in scores.of("full") if arm in taught]
+    for arm in [*sorted(students, key=lambda arm: arm.fraction), *full]:
+        fields = {"init": arm.init, "method": arm.method, "settings": " ".join(arm.further)}
+        rows += points_of(scores, scores.miou_C, arm, fields | {"fraction": arm.fraction})
     if scores.all_ten and any(arm.init == "chexpert" for arm in students):
         fields = {"init": "chexpert", "method": "full", "settings": ""}
         rows += published_full(fields | {"fraction": np.nan})

@@ -16,7 +16,7 @@ from chexseg.analysis.statistics.inference import Measured, difference, over_pat
 from chexseg.analysis.statistics.scores import Interval
 from chexseg.analysis.study_scores import RADIOLOGISTS, StudyScores
 
-COLUMNS = ("task", "role", "kind", "value", "low", "high", "n", "description", "cells")
+COLUMNS = ("task", "role", "method", "kind", "value", "low", "high", "n", "description", "cells")
 #: Roles in drawing order, with their names. Each arm has its method's highest mIoU on the selection
 #: images.
 NAMES = {"weak": "weak", "full": "full", "chexseg": "CheXseg", "radiologists": "radiologists"}
@@ -27,10 +27,11 @@ def points(
 ) -> pd.DataFrame:
     """Return IoU by task and role, "Avg. IoU" first; empty with fewer than two roles to compare.
 
-    Columns: `COLUMNS`; kind is "mean", "paper" or "poster", n the number of patients with an expert
-    pixel, description the arm's settings or how a published value is derived. Intervals are over
-    patients (`inference.over_patients`) with trials averaged; radiologists have no trials. The role
-    "gap" is CheXseg minus radiologists, its interval paired by patient.
+    Columns: `COLUMNS`. method is an arm's kind of weak labels, else its role; kind is "mean",
+    "paper" or "poster"; n is the number of patients with an expert pixel; description is the arm's
+    settings, or how a published value is derived. Intervals are over patients
+    (`inference.over_patients`) with trials averaged; radiologists have no trials. The role "gap" is
+    CheXseg minus radiologists, its interval paired by patient.
     """
     arms: dict[str, Arm | str] = {role: arm for role, arm in roles.items() if role in NAMES}
     arms |= {RADIOLOGISTS: RADIOLOGISTS} if RADIOLOGISTS in measured else {}
@@ -40,10 +41,11 @@ def points(
     # The mean over pathologies is the last column of the measured values.
     for k, task in [(-1, AVERAGE), *enumerate(scores.results.pathologies)]:
         for role, arm in arms.items():
-            text, keys = "against the ground truth", ""
+            text, method, keys = "against the ground truth", RADIOLOGISTS, ""
             if isinstance(arm, Arm):
                 text, keys = str(arm), scores.cell_keys(arm.indices)
-            fields = {"task": task, "role": role, "description": text}
+                method = arm.weak or arm.method
+            fields = {"task": task, "role": role, "method": method, "description": text}
             rows.append(point("mean", over_patients(measured[arm], k), fields, cells=keys))
         if {"chexseg", RADIOLOGISTS} <= arms.keys():
             gap = difference(measured[arms["chexseg"]], measured[RADIOLOGISTS], k).patients

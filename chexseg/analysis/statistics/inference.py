@@ -166,11 +166,7 @@ class Measured:
 
     def at(self, trials: Sequence[int], k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (values_T, sampled_BT) of these trials."""
-        rows = (
-            [0] * len(trials)
-            if self.trials is None
-            else [self.trials.index(trial) for trial in trials]
-        )
+        rows = [0 if self.trials is None else self.trials.index(trial) for trial in trials]
         return self.values_TK[rows, k], self.sampled_BTK[:, rows, k]
 
 

@@ -132,20 +132,18 @@ def students_table(scores: StudyScores) -> ValueTable:
         keys = {"init": arm.init, "settings": " ".join(arm.further), "fraction": arm.fraction}
         reason = None if paired else NO_TEACHER
         difference = t_interval(miou_C[students_P] - miou_C[teachers_P])
-        of_teachers = t_interval(miou_C[teachers_P]), scores.cell_keys(teachers_P)
+        of_teachers = t_interval(miou_C[teachers_P])
         rows += [
-            keys | {"series": "student"} | _number(scores, miou_C, arm),
-            keys
-            | {"series": "teacher"}
-            | number(of_teachers[0], reason=reason, cells=of_teachers[1]),
-            keys | {"series": "difference"} | number(difference, reason=reason),
+            keys | {"series": series} | columns
+            for series, columns in (
+                ("student", _number(scores, miou_C, arm)),
+                ("teacher", number(of_teachers, None, None, reason, scores.cell_keys(teachers_P))),
+                ("difference", number(difference, reason=reason)),
+            )
         ]
     table = value_table(rows, ("init", "settings", "fraction"), "series")
-    return (
-        table
-        if any(row["settings"] for row in rows)
-        else without_constant_keys(table, ["settings"])
-    )
+    vary = any(row["settings"] for row in rows)
+    return table if vary else without_constant_keys(table, ["settings"])
 
 
 def radiologists_table(points: pd.DataFrame) -> ValueTable:

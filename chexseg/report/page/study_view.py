@@ -169,11 +169,10 @@ def _classifiers(table: ValueTable, classifiers: Sequence[Classifier]) -> dict[s
         for name, one in zip(classifier_names(classifiers), classifiers, strict=True)
     }
     notes |= dict.fromkeys(values.loc[values["competition"], "observation"], "competition")
+    notes[MEAN] = "of the five"
     lacking = values[values["reason"].notna() & ~values["observation"].isin(AVERAGES)]
     return {
-        "table": grid(
-            dataclasses.replace(table, keys=("observation",)), notes | {MEAN: "of the five"}
-        ),
+        "table": grid(dataclasses.replace(table, keys=("observation",)), notes),
         "reason": next(iter(lacking["reason"]), ""),
         "lacking": lacking["observation"].unique().tolist(),
     }

@@ -63,9 +63,8 @@ def upsampled(scores_hw: np.ndarray, size: int) -> np.ndarray:
 def heat_png(scores_hw: np.ndarray, side: int = SIDE) -> bytes:
     """Return a CAM in [0, 1] as PNG in the colours of `HEAT`, transparent at 0, faint below 0.2."""
     last = len(HEAT) - 1
-    level = Image.fromarray(
-        np.rint(np.clip(upsampled(scores_hw, side), 0, 1) * last).astype(np.uint8)
-    )
+    level_HW = np.rint(np.clip(upsampled(scores_hw, side), 0, 1) * last)
+    level = Image.fromarray(level_HW.astype(np.uint8))
     level.putpalette([value for colour in HEAT for value in colour])
     ramp = np.minimum(1, np.arange(len(HEAT)) / 20)
     return encoded(level, "png", transparency=bytes(np.rint(OPACITY * ramp).astype(np.uint8)))
