@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,15 @@ class Arm:
     @property
     def further(self) -> list[str]:
         """Return the varied settings, "key=value", that no other field tells."""
-        return further(self.other, self.init, self.weak_images, self.epochs)
+        columns = {
+            "encoder.init": self.init,
+            "labels.weak_images": f"{self.weak_images:g}",
+            "fit.epochs": f"{self.epochs:g}",
+        }
+        # A setting's section is named only where its last part is ambiguous.
+        columns |= {name.rpartition(".")[2]: value for name, value in columns.items()}
+        pairs = (word.partition("=") for word in self.other.split())
+        return [f"{name}={value}" for name, _, value in pairs if columns.get(name) != value]
 
     @property
     def name(self) -> str:
@@ -54,19 +62,6 @@ class Arm:
         parts += [self.name] if self.method == "student" else [f"p = {self.p:g}"]
         parts += [f"{self.weak_images:,.0f} weak images"] if self.weak_images > 0 else []
         return ", ".join([*parts, f"encoder {self.init}", *self.further])
-
-
-def further(other: str, init: str, weak_images: float, epochs: float) -> list[str]:
-    """Return the varied settings of an arm, "key=value", without these three columns'."""
-    columns = {
-        "encoder.init": init,
-        "labels.weak_images": f"{weak_images:g}",
-        "fit.epochs": f"{epochs:g}",
-    }
-    # A setting's section is named only where its last part is ambiguous.
-    columns |= {name.rpartition(".")[2]: value for name, value in columns.items()}
-    pairs = (word.partition("=") for word in other.split())
-    return [f"{name}={value}" for name, _, value in pairs if columns.get(name) != value]
 
 
 def group_cells(cells: pd.DataFrame) -> tuple[Arm, ...]:
@@ -109,14 +104,23 @@ def by_selection(candidates: Sequence[Arm]) -> Arm | None:
     )
 
 
-def is_teacher(arm: Arm, student: Arm) -> bool:
-    """Return whether an arm is the student's teacher, up to the trial."""
-    return (
-        arm.method == "full"
-        and arm.init == student.init
-        and equal(arm.epochs, student.epochs)
-        and set(arm.other.split()) <= set(student.other.split())
-    )
+def teachers(arms: Iterable[Arm], full: Iterable[Arm]) -> dict[Arm, list[Arm]]:
+    """Return arm -> the fully supervised arms of its encoder and other settings, up to the trial.
+
+    Settings of weak labels and students don't apply to full supervision, so an arm may vary more.
+    """
+    # With 10,000 cells, comparing all arms with each other takes too long: index one side.
+    by_encoder: dict[tuple[str, str], list[tuple[Arm, set[str]]]] = {}
+    for arm in full:
+        words = set(arm.other.split())
+        by_encoder.setdefault((arm.init, str(arm.epochs)), []).append((arm, words))
+    return {
+        arm: [
+            one for one, words in by_encoder.get((arm.init, str(arm.epochs)), ()) if words <= all_
+        ]
+        for arm in arms
+        for all_ in [set(arm.other.split())]
+    }
 
 
 def equal(first: float, second: float) -> bool:
@@ -142,33 +146,10 @@ def encoder_texts(arms: Sequence[Arm]) -> dict[Arm, str]:
 
 @dataclass(frozen=True)
 class Variant:
-    """Settings that Table 1 and Figure 2 hold fixed, and the arms that have them."""
+    """Arms that agree in what Table 1 and Figure 2 hold fixed. text: these settings."""
 
-    init: str
-    epochs: float
-    weak_images: float  # NaN if only fully supervised cells exist
-    other: str = ""  # the study's other varied settings, as in CELL_COLUMNS
-    arms: tuple[Arm, ...] = ()
-
-    def has(self, arm: Arm) -> bool:
-        """Return whether the arm belongs here; settings of weak labels don't apply to full arms."""
-        words, settings = set(arm.other.split()), set(self.other.split())
-        return (
-            arm.method != "student"
-            and arm.init == self.init
-            and equal(arm.epochs, self.epochs)
-            and (
-                words <= settings
-                if arm.method == "full"
-                else words == settings and equal(arm.weak_images, self.weak_images)
-            )
-        )
-
-    def __str__(self) -> str:
-        images = f"{self.weak_images:,.0f} weak images" if self.weak_images > 0 else ""
-        epochs = "" if np.isnan(self.epochs) else f"{self.epochs:g} epochs"
-        words = further(self.other, self.init, self.weak_images, self.epochs)
-        return ", ".join(filter(None, [f"encoder {self.init}", images, epochs, *words]))
+    text: str
+    arms: tuple[Arm, ...]
 
 
 def group_variants(arms: Sequence[Arm]) -> tuple[Variant, ...]:
@@ -176,30 +157,21 @@ def group_variants(arms: Sequence[Arm]) -> tuple[Variant, ...]:
 
     If some variants have mixtures, only these are returned: the others belong to Table 2.
     """
-    by_method = (
-        [arm for arm in arms if arm.method == method] for method in ("mixed", "weak", "full")
-    )
-    trained = next(filter(None, by_method), [])
-    # The text is the key because a variant may contain NaN, which doesn't equal itself.
-    unique = {
-        str(variant): variant
-        for variant in (Variant(a.init, a.epochs, a.weak_images, a.other) for a in trained)
-    }
-    # With 10,000 cells, comparing every variant with every arm is slow: index the arms first.
-    others: dict[frozenset[str], list[Arm]] = {}
-    full: dict[frozenset[str], list[Arm]] = {}
-    for arm in arms:
-        index = full if arm.method == "full" else others
-        index.setdefault(frozenset(arm.other.split()), []).append(arm)
-    variants = []
-    for variant in unique.values():
-        settings = frozenset(variant.other.split())
-        candidates = [
-            *others.get(settings, ()),
-            *(arm for words, group in full.items() if words <= settings for arm in group),
-        ]
-        chosen = sorted(filter(variant.has, candidates), key=lambda arm: min(arm.indices))
-        variants.append(
-            Variant(variant.init, variant.epochs, variant.weak_images, variant.other, tuple(chosen))
-        )
+    by_method = {m: [arm for arm in arms if arm.method == m] for m in ("mixed", "weak", "full")}
+    # The text is the key because settings may contain NaN, which doesn't equal itself.
+    trained = {_fixed(arm): arm for arm in next(filter(None, by_method.values()), [])}
+    of_text: dict[str, list[Arm]] = {text: [] for text in trained}
+    for arm in by_method["mixed"] + by_method["weak"]:
+        of_text.get(_fixed(arm), []).append(arm)
+    full = teachers(trained.values(), by_method["full"])
+    variants = [
+        Variant(text, tuple(sorted(of_text[text] + full[arm], key=lambda arm: min(arm.indices))))
+        for text, arm in trained.items()
+    ]
     return tuple(sorted(variants, key=lambda variant: -len(variant.arms)))
+
+
+def _fixed(arm: Arm) -> str:
+    images = f"{arm.weak_images:,.0f} weak images" if arm.weak_images > 0 else ""
+    epochs = "" if np.isnan(arm.epochs) else f"{arm.epochs:g} epochs"
+    return ", ".join(filter(None, [f"encoder {arm.init}", images, epochs, *arm.further]))

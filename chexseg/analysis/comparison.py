@@ -11,12 +11,11 @@ import numpy as np
 import pandas as pd
 
 from chexseg.analysis.comparison_sides import Group, Side
-from chexseg.analysis.statistics.inference import difference, holm, measured
+from chexseg.analysis.statistics.inference import difference, holm, measured, verdicts
 from chexseg.analysis.statistics.scores import patient_of
 from chexseg.errors import UserError
 
 MEAN = "mIoU"
-SIGNIFICANT = 0.05
 A_HIGHER, B_HIGHER, UNDECIDED = "A higher", "B higher", "undecided"
 
 
@@ -102,11 +101,7 @@ def _pairs(first: Side, second: Side) -> tuple[list[tuple[Group, Group]], list[s
     if all(len(groups) > 1 for groups in sides):
         names = first.groups[0].settings
         varied = sorted(n for n in names if any(len(_values(groups, n)) > 1 for groups in sides))
-    points = {
-        group: [str(group.settings[name]) for name in varied]
-        for groups in sides
-        for group in groups
-    }
+    points = {g: [str(g.settings[n]) for n in varied] for groups in sides for g in groups}
     pairs = [(a, b) for a in first.groups for b in second.groups if points[a] == points[b]]
     if not pairs:
         raise UserError(
@@ -167,9 +162,8 @@ def _rows(
             )
     table = pd.DataFrame(rows)
     p = table.groupby(table["pathology"] == MEAN)["p-value"].transform(holm)
-    value, verdicts = table["difference"], pd.Series(B_HIGHER, table.index, dtype=object)
-    verdicts = verdicts.mask(value > 0, A_HIGHER).where(p < SIGNIFICANT, UNDECIDED)
-    return table.assign(**{"adjusted p-value": p, "verdict": verdicts.mask(value.isna(), None)})
+    judged = verdicts(table["difference"], p, A_HIGHER, B_HIGHER, UNDECIDED)
+    return table.assign(**{"adjusted p-value": p, "verdict": judged})
 
 
 def short(comparison: Comparison) -> pd.DataFrame:

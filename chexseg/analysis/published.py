@@ -36,7 +36,7 @@ def printed_table1() -> dict[tuple[str, str, float], float]:
     The encoder starts from CheXpert, with 100 weak images. At p = 1 the method is "full". "Avg.
     IoU" is printed in the table, not computed here.
     """
-    rows = _read("table1.csv").itertuples(index=False)
+    rows = pd.read_csv(DATA / "table1.csv").itertuples(index=False)
     return {(row.task, row.method, row.p): row.iou for row in rows}
 
 
@@ -46,7 +46,7 @@ def printed_table2() -> dict[tuple[str, str, int], tuple[float, float]]:
 
     Table 2 (appendix D), on the test set.
     """
-    rows = _read("table2.csv").itertuples(index=False)
+    rows = pd.read_csv(DATA / "table2.csv").itertuples(index=False)
     return {(row.method, row.init, row.weak_images): (row.miou, row.half_width) for row in rows}
 
 
@@ -64,10 +64,6 @@ def published_claims() -> dict[str, PublishedClaim]:
     """Return name -> claim, in the order of the paper's argument."""
     text = (DATA / "claims.yaml").read_text(encoding="utf-8")
     return {name: PublishedClaim(**claim) for name, claim in yaml.safe_load(text).items()}
-
-
-def _read(name: str) -> pd.DataFrame:
-    return pd.read_csv(DATA / name)
 
 
 #: Printed values, even where other printed values imply a different one: 0.299 is 13.7% above 0.263
@@ -94,22 +90,21 @@ HEADLINES: dict[str, float] = {
 ABOVE_RADIOLOGISTS = ("Atelectasis", "Airspace Opacity", "Pleural Effusion")
 
 
-def table1(task: str, method: str, p: float) -> float | None:
+def table1(
+    task: str, method: str, p: float, pathologies: Iterable[str] = PATHOLOGIES
+) -> float | None:
     """Return Table 1's IoU of a pathology or ``"Avg. IoU"``, or None if it has no such value.
 
-    method: "cam" or "irnet", in upper or lower case.
+    method: "cam" or "irnet", in upper or lower case. pathologies: those of the average; for all
+    ten, it is the printed one.
     """
     is_full = abs(p - 1) < 1e-9  # no weak labels, so the value holds for all methods
-    return printed_table1().get((task, "full" if is_full else method.lower(), round(p, 9)))
-
-
-def table1_average(pathologies: Iterable[str], method: str, p: float) -> float | None:
-    """Return Table 1's mean over the named pathologies; for all ten, the printed average."""
-    names = list(pathologies)
-    if set(names) == set(PATHOLOGIES):
-        return table1(AVERAGE, method, p)
-    values = [value for name in names if (value := table1(name, method, p)) is not None]
-    return sum(values) / len(values) if values and len(values) == len(names) else None
+    name, p = "full" if is_full else method.lower(), round(p, 9)
+    if task != AVERAGE or set(pathologies) == set(PATHOLOGIES):
+        return printed_table1().get((task, name, p))
+    values = [printed_table1().get((one, name, p)) for one in pathologies]
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined and len(defined) == len(values) else None
 
 
 def table2(method: str, init: str, weak_images: int) -> tuple[float, float] | None:

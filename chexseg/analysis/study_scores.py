@@ -79,18 +79,13 @@ class StudyScores:
 
     def measure(self, arms: Iterable[Arm | str]) -> dict[Arm | str, Measured]:
         """Return arm -> `inference.measured`; `RADIOLOGISTS` must have counts."""
-        readers_IK3 = self.results.radiologists_IK3
+        results, readers_IK3 = self.results, self.results.radiologists_IK3
         return {
-            arm: measured(self.results.counts_CIK3[list(arm.indices)], self.image_ids, arm.trials)
+            arm: measured(results.counts_CIK3[list(arm.indices)], results.image_ids, arm.trials)
             if isinstance(arm, Arm)
-            else measured(np.asarray(readers_IK3)[None], self.image_ids, None)
+            else measured(np.asarray(readers_IK3)[None], results.image_ids, None)
             for arm in dict.fromkeys(arms)
         }
-
-    @property
-    def image_ids(self) -> tuple[str, ...]:
-        """Return the ids of the test images."""
-        return self.results.image_ids
 
 
 def score(results: StudyResults) -> StudyScores:

@@ -7,6 +7,7 @@ pathology that few images show.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,7 @@ import pandas as pd
 
 from chexseg.analysis.published import METHODS
 from chexseg.analysis.results import StudyResults, WeakCounts, WeakLabels
-from chexseg.analysis.statistics.inference import holm, measured, patients_interval
+from chexseg.analysis.statistics.inference import holm, measured, patients_interval, verdicts
 
 MEAN = "Mean"
 BOX = "random box"
@@ -92,14 +93,11 @@ def _with_texts(sets: Sequence[LabelSet]) -> list[LabelSet]:
         settings = {name: value for labels in one.labels for name, value in labels.settings.items()}
         start = next(filter(None, map(one.start_of, one.labels)), None)
         all_settings.append(settings | {"saliency.kind": METHODS[start.kind] if start else None})
-    values: dict[str, set[str]] = {}
-    for settings in all_settings:
-        for name, value in settings.items():
-            values.setdefault(name, set()).add(str(value))
+    names = list(dict.fromkeys(itertools.chain(*all_settings)))
     # A study has one seed, which is the seed of all its stages: name it once.
-    words = {name: "seed" if name.endswith(".seed") else name for name in values}
+    words = {name: "seed" if name.endswith(".seed") else name for name in names}
     words |= {"saliency.kind": "IRNet from", "ingest.size": "size"}
-    varied = [name for name, texts in values.items() if len(texts) > 1]
+    varied = [n for n in names if len({str(one[n]) for one in all_settings if n in one}) > 1]
     labelled = []
     for one, settings in zip(sets, all_settings, strict=True):
         parts = [f"{words[n]} {settings[n]}" for n in varied if settings.get(n) is not None]
@@ -175,16 +173,15 @@ def rows(
                         "low": step.low,
                         "high": step.high,
                         "p-value": p,
-                        "adjusted p-value": p,
-                        "verdict": BETTER if step.mean > 0 else WORSE,
                         "reason": reason,
                     }
                 )
     rows = pd.DataFrame(table)
     families = rows.groupby(["scope", "labels", rows["pathology"] == MEAN])
-    rows["adjusted p-value"] = families["p-value"].transform(holm)
-    verdicts = rows["verdict"].where(rows["adjusted p-value"] < 0.05, UNDECIDED)
-    return rows.assign(verdict=verdicts.mask(rows["difference"].isna()))
+    adjusted = families["p-value"].transform(holm)
+    judged = verdicts(rows["difference"], adjusted, BETTER, WORSE, UNDECIDED)
+    reasons = rows.pop("reason")
+    return rows.assign(**{"adjusted p-value": adjusted}, verdict=judged, reason=reasons)
 
 
 def sentences(labels: LabelSet, rows: pd.DataFrame) -> list[str]:

@@ -197,7 +197,7 @@ def test_the_terminal_names_the_table_and_counts_the_others(study):
 
 
 def test_arms_without_mixtures_beside_some_with_are_table2s(paper):
-    assert [str(variant) for variant in score(paper).variants] == [
+    assert [variant.text for variant in score(paper).variants] == [
         "encoder chexpert, 100 weak images, 20 epochs"
     ]
 

@@ -169,7 +169,7 @@ def test_encoders_that_were_imported_are_kept_apart(study, tmp_path):
         assert f"encoder {init}" in text
     scores = score(whole)
     assert {arm.init for arm in scores.of("student")} == {"imagenet", "moco", "random"}
-    assert [variant.init for variant in scores.variants] == [
+    assert [variant.arms[0].init for variant in scores.variants] == [
         "imagenet",
         "moco",
         "random",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from chexseg.analysis.arms import Arm, by_selection, equal
-from chexseg.analysis.claims.headline import STEPS
 from chexseg.analysis.published import ABOVE_RADIOLOGISTS, METHODS, PAPERS_METHODS
 from chexseg.analysis.study_scores import RADIOLOGISTS, StudyScores
 
@@ -32,31 +33,33 @@ class Pair:
     k: int = -1
 
 
+#: Role -> its text where a study lacks it.
 ROLES = {
     "weak": "weak (p = 0)",
     "full": "full (p = 1)",
     "chexseg": "mixed (0 < p < 1)",
     "student": "students",
+    RADIOLOGISTS: "the radiologists’ masks",
 }
-NO_READERS = "the radiologists’ masks"
 
 #: The pairs that a claim compares, and the arms that the study lacks for it.
 Choice = tuple[list[Pair], list[str]]
 
 
-def _roles(scores: StudyScores, *names: str) -> tuple[dict[str, Arm], list[str]]:
+def _roles(scores: StudyScores, names: Iterable[str]) -> tuple[dict[str, Arm | str], list[str]]:
     """Return (role -> arm, for the roles that have one; the texts of the other roles)."""
-    arms = {name: scores.role(name) for name in names}
+    readers = None if scores.results.radiologists_IK3 is None else RADIOLOGISTS
+    arms = {name: readers if name == RADIOLOGISTS else scores.role(name) for name in names}
     present = {name: arm for name, arm in arms.items() if arm is not None}
-    return present, [ROLES[name] for name in names if name not in present]
+    return present, [text for name, text in ROLES.items() if name in arms and name not in present]
 
 
-def order(scores: StudyScores) -> Choice:
-    """Pair the steps of the paper's order."""
-    roles, lacking = _roles(scores, "weak", "full", "chexseg")
+def of_roles(scores: StudyScores, steps: Mapping[str, tuple[str, str]]) -> Choice:
+    """Pair arms in the paper's roles. steps: text -> the first role and the second."""
+    arms, lacking = _roles(scores, itertools.chain(*steps.values()))
     if lacking:
         return [], lacking
-    return [Pair(text, roles[first], roles[second]) for text, (first, second) in STEPS.items()], []
+    return [Pair(text, arms[first], arms[second]) for text, (first, second) in steps.items()], []
 
 
 def inverted_u(scores: StudyScores) -> Choice:
@@ -105,14 +108,6 @@ def students(scores: StudyScores) -> Choice:
     ]
 
 
-def best_student(scores: StudyScores) -> Choice:
-    """Pair CheXseg with the best student by selection."""
-    roles, lacking = _roles(scores, "chexseg", "student")
-    if lacking:
-        return [], lacking
-    return [Pair("CheXseg minus the best student", roles["chexseg"], roles["student"])], []
-
-
 def inits(scores: StudyScores) -> Choice:
     """Pair CheXpert's encoder with each other one, for each method.
 
@@ -159,47 +154,23 @@ def irnet_and_cam(scores: StudyScores) -> Choice:
     return pairs, lacking
 
 
-def gap(scores: StudyScores) -> Choice:
-    """Pair CheXseg and the radiologists with weak supervision."""
-    roles, lacking = _roles(scores, "chexseg", "weak")
-    if lacking := lacking + _no_readers(scores):
-        return [], lacking
-    return [
-        Pair("CheXseg minus weak", roles["chexseg"], roles["weak"]),
-        Pair("Radiologists minus weak", RADIOLOGISTS, roles["weak"]),
-    ], []
+def by_pathology(scores: StudyScores, above: bool) -> Choice:
+    """Pair CheXseg with the radiologists on the pathologies on which it is claimed to be better.
 
-
-def above_radiologists(scores: StudyScores) -> Choice:
-    """Pair CheXseg with the radiologists on the pathologies on which it is claimed to be better."""
-    return _by_pathology(
-        scores, [name for name in scores.results.pathologies if name in ABOVE_RADIOLOGISTS], 1
-    )
-
-
-def below_radiologists(scores: StudyScores) -> Choice:
-    """Pair CheXseg with the radiologists on the pathologies on which it is claimed to be worse."""
-    return _by_pathology(
-        scores, [name for name in scores.results.pathologies if name not in ABOVE_RADIOLOGISTS], -1
-    )
-
-
-def _by_pathology(scores: StudyScores, names: Sequence[str], sign: int) -> Choice:
-    roles, lacking = _roles(scores, "chexseg")
-    lacking += _no_readers(scores) + ([] if names else ["any of these pathologies"])
-    if lacking:
+    If `above` is false, on the others, on which it is claimed to be worse.
+    """
+    names = [n for n in scores.results.pathologies if (n in ABOVE_RADIOLOGISTS) == above]
+    arms, lacking = _roles(scores, ["chexseg", RADIOLOGISTS])
+    if lacking := lacking + ([] if names else ["any of these pathologies"]):
         return [], lacking
     drawn_K = np.asarray(scores.results.radiologists_IK3)[..., 2].sum(axis=0)
+    sign = 1 if above else -1
     pairs = [
-        Pair(f"{name}, CheXseg minus radiologists", roles["chexseg"], RADIOLOGISTS, sign, k)
+        Pair(f"{name}, CheXseg minus radiologists", arms["chexseg"], RADIOLOGISTS, sign, k)
         for k, name in enumerate(scores.results.pathologies)
         if name in names and drawn_K[k]
     ]
     return pairs, [] if pairs else [f"an expert mask of {' or '.join(names)}"]
-
-
-def _no_readers(scores: StudyScores) -> list[str]:
-    return [NO_READERS] if scores.results.radiologists_IK3 is None else []
 
 
 def _inits(candidates: Sequence[Arm]) -> list[str]:
@@ -229,3 +200,24 @@ def _common(arm: Arm) -> tuple[object, ...]:
     # NaN doesn't equal itself.
     defined = (None if np.isnan(number) else number for number in numbers)
     return (arm.method, *defined, frozenset(_rest(arm)))
+
+
+#: Comparisons of the claims on arms in the paper's roles: text -> the first role and the second.
+ORDER = {"Full minus weak": ("full", "weak"), "CheXseg minus full": ("chexseg", "full")}
+BEST_STUDENT = {"CheXseg minus the best student": ("chexseg", "student")}
+GAP = {
+    "CheXseg minus weak": ("chexseg", "weak"),
+    "Radiologists minus weak": (RADIOLOGISTS, "weak"),
+}
+#: Claim -> function that chooses the arms to compare.
+PAIRS: dict[str, Callable[[StudyScores], Choice]] = {
+    "order": partial(of_roles, steps=ORDER),
+    "inverted-u": inverted_u,
+    "student": students,
+    "student-below": partial(of_roles, steps=BEST_STUDENT),
+    "init": inits,
+    "irnet": irnet_and_cam,
+    "gap": partial(of_roles, steps=GAP),
+    "above-radiologists": partial(by_pathology, above=True),
+    "below-radiologists": partial(by_pathology, above=False),
+}

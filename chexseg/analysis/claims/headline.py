@@ -11,12 +11,10 @@ import pandas as pd
 from chexseg.analysis.arms import Arm
 from chexseg.analysis.published import HEADLINES
 from chexseg.analysis.statistics.inference import Measured, over_patients
-from chexseg.analysis.statistics.scores import Interval, t_interval
+from chexseg.analysis.statistics.scores import t_interval
 from chexseg.analysis.study_scores import RADIOLOGISTS, StudyScores
 
 ROLES = {"weak": "Weak", "full": "Full", "chexseg": "CheXseg", "best": "Best on the test set"}
-#: The steps of the paper's order: the first role is above the second.
-STEPS = {"Full minus weak": ("full", "weak"), "CheXseg minus full": ("chexseg", "full")}
 
 
 def choose(scores: StudyScores) -> dict[str, Arm]:
@@ -38,7 +36,7 @@ def rows(
     `colour` is the arm's name in the report's palette, `cells` are the keys of its scores. An arm
     with several roles has one row. roles: from `choose`.
     """
-    table: dict[Arm | None, dict[str, Any]] = {}
+    table: dict[Arm | str, dict[str, Any]] = {}
     for role, arm in roles.items():
         if arm in table:
             table[arm]["settings"] += f"; {ROLES[role][0].lower()}{ROLES[role][1:]}"
@@ -47,29 +45,17 @@ def rows(
             "arm": ROLES[role],
             "settings": str(arm),
             "colour": arm.weak or {"full": "full", "student": "student"}[arm.method],
-            **_bounds(t_interval(measured[arm].values_TK[:, -1]), over_patients(measured[arm])),
             "paper": HEADLINES.get(role, np.nan),
             "cells": scores.cell_keys(arm.indices),
         }
     if RADIOLOGISTS in measured:
-        readers = over_patients(measured[RADIOLOGISTS])
-        table[None] = {
-            "arm": "Radiologists",
-            "settings": "three others, against the ground truth",
-            "colour": "radiologists",
-            **_bounds(Interval(readers.mean, np.nan, np.nan, 1), readers),
-            "paper": np.nan,
-            "cells": "",
-        }
+        settings = "three others, against the ground truth"
+        table[RADIOLOGISTS] = {"arm": "Radiologists", "settings": settings, "cells": ""}
+        table[RADIOLOGISTS] |= {"colour": RADIOLOGISTS, "paper": np.nan}
+    for key, row in table.items():
+        # The radiologists' only trial has no interval.
+        trials, patients = t_interval(measured[key].values_TK[:, -1]), over_patients(measured[key])
+        row |= {"mIoU": trials.mean, "n": trials.n}
+        row |= {"trials low": trials.low, "trials high": trials.high}
+        row |= {"patients low": patients.low, "patients high": patients.high}
     return pd.DataFrame(table.values())
-
-
-def _bounds(trials: Interval, patients: Interval) -> dict[str, float]:
-    return {
-        "mIoU": trials.mean,
-        "trials low": trials.low,
-        "trials high": trials.high,
-        "n": trials.n,
-        "patients low": patients.low,
-        "patients high": patients.high,
-    }

@@ -6,8 +6,8 @@ test set: "best" means best on the selection images, and among several sizes the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -15,8 +15,7 @@ import numpy as np
 import pandas as pd
 
 from chexseg.analysis.arms import Arm
-from chexseg.analysis.claims import claim_arms
-from chexseg.analysis.claims.claim_arms import Pair
+from chexseg.analysis.claims.claim_arms import PAIRS, Choice, Pair
 from chexseg.analysis.published import HEADLINES, PublishedClaim, published_claims
 from chexseg.analysis.statistics.inference import (
     FEWEST_PATIENTS,
@@ -25,70 +24,44 @@ from chexseg.analysis.statistics.inference import (
     difference,
     gap_closed,
     holm,
+    verdicts,
 )
 from chexseg.analysis.statistics.scores import Interval
 from chexseg.analysis.study_scores import StudyScores
 
-REPRODUCED, NOT_REPRODUCED, UNDECIDED, NO_DATA = (
-    "reproduced",
-    "not reproduced",
-    "undecided at this n",
-    "no data",
-)
-SIGNIFICANT = 0.05
+REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
+UNDECIDED, NO_DATA = "undecided at this n", "no data"
+#: Prefixes of the published shares of the gap in `HEADLINES`: the paper's and the poster's.
+SOURCES = ("", "poster ")
 #: Maximum comparisons in a sentence; the table has all.
 MOST_IN_SENTENCE = 4
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One measured pair of a claim. adjusted: Holm's p-value over the claim's comparisons."""
-
-    pair: Pair
-    first: float
-    second: float
-    difference: Difference
-    adjusted: float
-
-    @property
-    def verdict(self) -> str:
-        """Return the verdict by the sign and significance of the difference."""
-        if not self.adjusted < SIGNIFICANT:
-            return UNDECIDED
-        return REPRODUCED if self.difference.value * self.pair.sign > 0 else NOT_REPRODUCED
-
-    @property
-    def reason(self) -> str | None:
-        """Return why there is no test, or None if there is one."""
-        if not np.isnan(self.difference.p):
-            return None
-        if np.isnan(self.difference.value):
-            return "no expert mask in the test set"
-        if self.difference.trials.n < 2:
-            return "fewer than two trials have finished in both"
-        return f"fewer than {FEWEST_PATIENTS} patients have an expert mask"
-
-
-@dataclass(frozen=True)
 class Claim:
-    """A claim with a study's verdict."""
+    """A claim with a study's verdict.
+
+    comparisons: one row per pair, with its columns of `claims_rows`, its verdict, and whether it
+    agrees with the paper's sign. lacking: arms and masks without which there is no verdict. share:
+    of the gap to the radiologists, for the claim on it.
+    """
 
     name: str
     paper: PublishedClaim
     verdict: str
     because: str
-    comparisons: tuple[Comparison, ...] = ()
-    lacking: tuple[str, ...] = ()  # arms and masks without which there is no verdict
-    share: Interval | None = None  # of the gap to the radiologists, for the claim on it
+    comparisons: pd.DataFrame = field(default_factory=pd.DataFrame)
+    lacking: tuple[str, ...] = ()
+    share: Interval | None = None
 
 
-def choose(scores: StudyScores) -> dict[str, claim_arms.Choice]:
+def choose(scores: StudyScores) -> dict[str, Choice]:
     """Return claim -> the pairs of arms that it compares, and the arms that are lacking."""
     return {name: pairs(scores) for name, pairs in PAIRS.items()}
 
 
 def judge(
-    choices: Mapping[str, claim_arms.Choice], measured: Mapping[Arm | str, Measured]
+    choices: Mapping[str, Choice], measured: Mapping[Arm | str, Measured]
 ) -> tuple[Claim, ...]:
     """Return the claims of the paper with their verdicts.
 
@@ -112,74 +85,88 @@ def _judge(
     lacking: Sequence[str],
     measured: Mapping[Arm | str, Measured],
 ) -> Claim:
-    paper = published_claims()[name]
+    claim = partial(Claim, name, published_claims()[name])
     if lacking:
-        return Claim(
-            name, paper, NO_DATA, f"It needs {', '.join(lacking)}.", lacking=tuple(lacking)
-        )
-    steps = [difference(measured[pair.first], measured[pair.second], pair.k) for pair in pairs]
-    adjusted = holm([step.p for step in steps]).tolist()
-    comparisons = tuple(
-        Comparison(
-            pair,
-            measured[pair.first].mean(pair.k),
-            measured[pair.second].mean(pair.k),
-            step,
-            p,
-        )
-        for pair, step, p in zip(pairs, steps, adjusted, strict=True)
-    )
+        return claim(NO_DATA, f"It needs {', '.join(lacking)}.", lacking=tuple(lacking))
+    rows = _compare(pairs, measured)
     if name == "gap":
-        return _judge_gap(measured, paper, comparisons)
-    against = [c for c in comparisons if c.verdict == NOT_REPRODUCED]
-    unresolved = [c for c in comparisons if c.verdict == UNDECIDED]
-    if against:
-        return Claim(name, paper, NOT_REPRODUCED, f"Against it: {_summary(against)}.", comparisons)
-    if unresolved:
-        agree = sum(c.difference.value * c.pair.sign > 0 for c in comparisons)
-        resolved = len(comparisons) - len(unresolved)
+        method, weak, readers = pairs[0].first, pairs[0].second, pairs[1].first
+        share = gap_closed(measured[method], measured[weak], measured[readers])
+        return claim(*_judge_gap(rows, share), rows, share=share)
+    against, unresolved = (rows[rows["verdict"] == v] for v in (NOT_REPRODUCED, UNDECIDED))
+    if len(against):
+        return claim(NOT_REPRODUCED, f"Against it: {_summary(against)}.", rows)
+    if len(unresolved):
         because = (
-            f"{agree} of {len(comparisons)} with the paper’s sign, {resolved} resolved."
-            f" Open: {_summary(unresolved)}."
+            f"{rows['agrees'].sum()} of {len(rows)} with the paper’s sign,"
+            f" {len(rows) - len(unresolved)} resolved. Open: {_summary(unresolved)}."
         )
-        return Claim(name, paper, UNDECIDED, because, comparisons)
-    return Claim(name, paper, REPRODUCED, f"All as claimed: {_summary(comparisons)}.", comparisons)
+        return claim(UNDECIDED, because, rows)
+    return claim(REPRODUCED, f"All as claimed: {_summary(rows)}.", rows)
 
 
-def _judge_gap(
-    measured: Mapping[Arm | str, Measured],
-    paper: PublishedClaim,
-    comparisons: tuple[Comparison, ...],
-) -> Claim:
-    """Judge the share of the gap by its interval.
+def _compare(pairs: Sequence[Pair], measured: Mapping[Arm | str, Measured]) -> pd.DataFrame:
+    """Return `Claim.comparisons`; Holm's correction is over these pairs."""
+    rows = []
+    for pair in pairs:
+        first, second = measured[pair.first], measured[pair.second]
+        step, reference = difference(first, second, pair.k), second.mean(pair.k)
+        rows.append(
+            {
+                "comparison": pair.text,
+                "claimed": ">" if pair.sign > 0 else "<",
+                "first": first.mean(pair.k),
+                "second": reference,
+                "difference": step.value,
+                "difference low": step.together.low,
+                "difference high": step.together.high,
+                "relative": step.value / reference if reference else np.nan,
+                "trials": step.trials.n,
+                "patients": step.patients.n,
+                "p-value": step.p,
+                "reason": _reason(step),
+            }
+        )
+    table = pd.DataFrame(rows)
+    adjusted = pd.Series(holm(table["p-value"].tolist()))
+    signed = table["difference"] * [pair.sign for pair in pairs]
+    judged = verdicts(signed, adjusted, REPRODUCED, NOT_REPRODUCED, UNDECIDED).fillna(UNDECIDED)
+    return table.assign(**{"adjusted p-value": adjusted}, agrees=signed > 0, verdict=judged)
 
-    Reproduced: it is above 0 and not below both published shares.
+
+def _reason(step: Difference) -> str | None:
+    """Return why there is no test, or None if there is one."""
+    if not np.isnan(step.p):
+        return None
+    if np.isnan(step.value):
+        return "no expert mask in the test set"
+    if step.trials.n < 2:
+        return "fewer than two trials have finished in both"
+    return f"fewer than {FEWEST_PATIENTS} patients have an expert mask"
+
+
+def _judge_gap(rows: pd.DataFrame, share: Interval) -> tuple[str, str]:
+    """Return the verdict on the share of the gap by its interval, and why.
+
+    Reproduced: it is above 0 and not below both published shares. The second row is the gap.
     """
-    closing, gap = comparisons
-    share = gap_closed(
-        measured[closing.pair.first], measured[closing.pair.second], measured[gap.pair.first]
-    )
-    claim = partial(Claim, "gap", paper, comparisons=comparisons, share=share)
-    published = sorted(
-        HEADLINES[key]
-        for key in ("gap to radiologists closed", "poster gap to radiologists closed")
-    )
-    if gap.verdict == NOT_REPRODUCED:
-        return claim(NOT_REPRODUCED, f"There is no gap to close: {_summary([gap])}.")
+    published = sorted(HEADLINES[f"{source}gap to radiologists closed"] for source in SOURCES)
+    if rows["verdict"].iloc[1] == NOT_REPRODUCED:
+        return NOT_REPRODUCED, f"There is no gap to close: {_summary(rows[1:])}."
     if np.isnan(share.low):
-        return claim(UNDECIDED, f"No bounds of the share at this n: {_summary(comparisons)}.")
+        return UNDECIDED, f"No bounds of the share at this n: {_summary(rows)}."
     because = (
         f"{100 * share.mean:.1f}% of the gap is closed"
         f" (95%: {100 * share.low:.1f} to {100 * share.high:.1f}%)."
     ).replace("-", "\u2212")
     if 100 * share.high < published[0]:
-        return claim(NOT_REPRODUCED, f"{because} That is below both published shares.")
+        return NOT_REPRODUCED, f"{because} That is below both published shares."
     if share.low <= 0:
-        return claim(UNDECIDED, because)
+        return UNDECIDED, because
     within = [f"{value:g}%" for value in published if share.low <= value / 100 <= share.high]
     verb = "are" if len(within) > 1 else "is"
     because += f" Of the published shares {' and '.join(within) or 'none'} {verb} in this interval."
-    return claim(REPRODUCED, because)
+    return REPRODUCED, because
 
 
 def p_text(p: float) -> str:
@@ -187,30 +174,17 @@ def p_text(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
-def _summary(comparisons: Sequence[Comparison]) -> str:
+def _summary(rows: pd.DataFrame) -> str:
     """Return the first differences with their p-values, and the number of the others."""
     texts = [
-        f"{c.pair.text} {c.difference.value:+.3f}".replace("-", "\u2212")
-        + f" ({c.reason or p_text(c.adjusted)})"
-        for c in comparisons[:MOST_IN_SENTENCE]
+        f"{row['comparison']} {row['difference']:+.3f}".replace("-", "\u2212")
+        + f" ({p_text(row['adjusted p-value']) if pd.isna(row['reason']) else row['reason']})"
+        for row in rows[:MOST_IN_SENTENCE].to_dict("records")
     ]
-    if len(comparisons) > MOST_IN_SENTENCE:
-        texts.append(f"{len(comparisons) - MOST_IN_SENTENCE} more")
+    if len(rows) > MOST_IN_SENTENCE:
+        texts.append(f"{len(rows) - MOST_IN_SENTENCE} more")
     return "; ".join(texts)
 
-
-#: Claim -> function that chooses the arms to compare.
-PAIRS: dict[str, Callable[[StudyScores], claim_arms.Choice]] = {
-    "order": claim_arms.order,
-    "inverted-u": claim_arms.inverted_u,
-    "student": claim_arms.students,
-    "student-below": claim_arms.best_student,
-    "init": claim_arms.inits,
-    "irnet": claim_arms.irnet_and_cam,
-    "gap": claim_arms.gap,
-    "above-radiologists": claim_arms.above_radiologists,
-    "below-radiologists": claim_arms.below_radiologists,
-}
 
 #: Columns of `claims_rows`.
 COLUMNS = (
@@ -232,7 +206,7 @@ def claims_rows(judged: Sequence[Claim]) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for claim in judged:
-        row: dict[str, Any] = {
+        shared: dict[str, Any] = {
             "claim": claim.name,
             "verdict": claim.verdict,
             "text": claim.paper.text,
@@ -240,32 +214,10 @@ def claims_rows(judged: Sequence[Claim]) -> pd.DataFrame:
             "place": claim.paper.place,
         }
         if claim.share is not None:
-            row |= {
-                "closed": claim.share.mean,
-                "closed low": claim.share.low,
-                "closed high": claim.share.high,
-            }
-        if not claim.comparisons:
-            rows.append(row | {"reason": claim.because})
-        for c in claim.comparisons:
-            rows.append(
-                {
-                    **row,
-                    "comparison": c.pair.text,
-                    "claimed": ">" if c.pair.sign > 0 else "<",
-                    "first": c.first,
-                    "second": c.second,
-                    "difference": c.difference.value,
-                    "difference low": c.difference.together.low,
-                    "difference high": c.difference.together.high,
-                    "relative": c.difference.value / c.second if c.second else np.nan,
-                    "trials": c.difference.trials.n,
-                    "patients": c.difference.patients.n,
-                    "p-value": c.difference.p,
-                    "adjusted p-value": c.adjusted,
-                    "reason": c.reason,
-                }
-            )
+            share = claim.share
+            shared |= {"closed": share.mean, "closed low": share.low, "closed high": share.high}
+        compared = claim.comparisons.to_dict("records") or [{"reason": claim.because}]
+        rows += [row | shared for row in compared]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(
         {"trials": "Int64", "patients": "Int64"}
     )

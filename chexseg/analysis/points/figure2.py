@@ -46,15 +46,9 @@ def _published(task: str, pathologies: tuple[str, ...], methods: set[str]) -> li
     rows = []
     for method in (method for method in published.PAPERS_METHODS if method in methods):
         for p in (*published.TABLE1_P, 1):
-            value = (
-                published.table1_average(pathologies, method, p)
-                if task == AVERAGE
-                else published.table1(task, method, p)
-            )
-            if value is not None:
-                rows.append(
-                    published_point("paper", value, {"task": task, "method": method, "p": float(p)})
-                )
+            fields = {"task": task, "method": method, "p": float(p)}
+            value = published.table1(task, method, p, pathologies)
+            rows += [] if value is None else [published_point("paper", value, fields)]
     if task == AVERAGE and set(pathologies) == set(PATHOLOGIES):
         rows += [
             published_point("poster", HEADLINES[name], {"task": task, "method": method, "p": p})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from chexseg.analysis.arms import Arm, by_init, is_teacher
+from chexseg.analysis.arms import by_init, teachers
 from chexseg.analysis.points.parts import POINT_COLUMNS, points_of, published_full
 from chexseg.analysis.study_scores import StudyScores
 
@@ -23,17 +24,11 @@ def points(scores: StudyScores) -> pd.DataFrame:
     """
     students = sorted(scores.of("student"), key=by_init)
     rows: list[dict[str, Any]] = []
-    for student in sorted(students, key=lambda arm: arm.fraction):
-        fields = {"init": student.init, "method": "student", "settings": " ".join(student.further)}
-        rows += points_of(scores, scores.miou_C, student, fields | {"fraction": student.fraction})
-    # Grouped by init: with 10,000 cells, comparing all arms with all students takes too long.
-    by_encoder: dict[str, list[Arm]] = {}
-    for student in students:
-        by_encoder.setdefault(student.init, []).append(student)
-    for arm in scores.of("full"):
-        if any(is_teacher(arm, student) for student in by_encoder.get(arm.init, ())):
-            fields = {"init": arm.init, "method": "full", "settings": " ".join(arm.further)}
-            rows += points_of(scores, scores.miou_C, arm, fields | {"fraction": np.nan})
+    taught = set(itertools.chain(*teachers(students, scores.of("full")).values()))
+    full = [arm for arm in scores.of("full") if arm in taught]
+    for arm in [*sorted(students, key=lambda arm: arm.fraction), *full]:
+        fields = {"init": arm.init, "method": arm.method, "settings": " ".join(arm.further)}
+        rows += points_of(scores, scores.miou_C, arm, fields | {"fraction": arm.fraction})
     if scores.all_ten and any(arm.init == "chexpert" for arm in students):
         fields = {"init": "chexpert", "method": "full", "settings": ""}
         rows += published_full(fields | {"fraction": np.nan})

@@ -48,6 +48,4 @@ def panels(rows: pd.DataFrame) -> tuple[int, ...]:
     Only those with 2 to `MOST_ENCODERS` encoders.
     """
     number = rows[rows["kind"] == "mean"].groupby("images")["encoder"].nunique()
-    return tuple(
-        int(images) for images in sorted(number.index) if 1 < number[images] <= MOST_ENCODERS
-    )
+    return tuple(number[number.between(2, MOST_ENCODERS)].index.astype(int))

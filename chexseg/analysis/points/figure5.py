@@ -10,14 +10,15 @@ import pandas as pd
 
 from chexseg.analysis import published
 from chexseg.analysis.arms import Arm
+from chexseg.analysis.points.parts import point
 from chexseg.analysis.published import AVERAGE, HEADLINES
 from chexseg.analysis.statistics.inference import Measured, difference, over_patients
 from chexseg.analysis.statistics.scores import Interval
 from chexseg.analysis.study_scores import RADIOLOGISTS, StudyScores
 
-COLUMNS = ("task", "role", "kind", "value", "low", "high", "n", "description", "cells")
-#: Roles in drawing order. Each is its method's arm with the highest mIoU on the selection images.
-ROLES = ("weak", "full", "chexseg")
+COLUMNS = ("task", "role", "method", "kind", "value", "low", "high", "n", "description", "cells")
+#: Roles in drawing order, with their names. Each arm has its method's highest mIoU on the selection
+#: images.
 NAMES = {"weak": "weak", "full": "full", "chexseg": "CheXseg", "radiologists": "radiologists"}
 
 
@@ -26,47 +27,31 @@ def points(
 ) -> pd.DataFrame:
     """Return IoU by task and role, "Avg. IoU" first; empty with fewer than two roles to compare.
 
-    Columns: `COLUMNS`; kind is "mean", "paper" or "poster", n the number of patients with an expert
-    pixel, description the arm's settings or how a published value is derived. Intervals are over
-    patients (`inference.over_patients`) with trials averaged; radiologists have no trials. The role
-    "gap" is CheXseg minus radiologists, its interval paired by patient.
+    Columns: `COLUMNS`. method is an arm's kind of weak labels, else its role; kind is "mean",
+    "paper" or "poster"; n is the number of patients with an expert pixel; description is the arm's
+    settings, or how a published value is derived. Intervals are over patients
+    (`inference.over_patients`) with trials averaged; radiologists have no trials. The role "gap" is
+    CheXseg minus radiologists, its interval paired by patient.
     """
-    arms = {role: roles[role] for role in ROLES if role in roles}
-    descriptions = {role: str(arm) for role, arm in arms.items()}
-    keys = {role: scores.cell_keys(arm.indices) for role, arm in arms.items()}
-    by_role = {role: measured[arm] for role, arm in arms.items()}
-    if RADIOLOGISTS in measured:
-        descriptions[RADIOLOGISTS] = "against the ground truth"
-        by_role[RADIOLOGISTS] = measured[RADIOLOGISTS]
-    if len(by_role) < 2:
+    arms: dict[str, Arm | str] = {role: arm for role, arm in roles.items() if role in NAMES}
+    arms |= {RADIOLOGISTS: RADIOLOGISTS} if RADIOLOGISTS in measured else {}
+    if len(arms) < 2:
         return pd.DataFrame(columns=list(COLUMNS))
     rows = []
     # The mean over pathologies is the last column of the measured values.
     for k, task in [(-1, AVERAGE), *enumerate(scores.results.pathologies)]:
-        for role, text in descriptions.items():
-            interval = over_patients(by_role[role], k)
-            rows.append(_row(task, role, "mean", interval, text, keys.get(role, "")))
-        if {"chexseg", RADIOLOGISTS} <= by_role.keys():
-            gap = difference(by_role["chexseg"], by_role[RADIOLOGISTS], k).patients
-            rows.append(_row(task, "gap", "mean", gap, ""))
+        for role, arm in arms.items():
+            text, method, keys = "against the ground truth", RADIOLOGISTS, ""
+            if isinstance(arm, Arm):
+                text, keys = str(arm), scores.cell_keys(arm.indices)
+                method = arm.weak or arm.method
+            fields = {"task": task, "role": role, "method": method, "description": text}
+            rows.append(point("mean", over_patients(measured[arm], k), fields, cells=keys))
+        if {"chexseg", RADIOLOGISTS} <= arms.keys():
+            gap = difference(measured[arms["chexseg"]], measured[RADIOLOGISTS], k).patients
+            rows.append(point("mean", gap, {"task": task, "role": "gap", "description": ""}))
         rows += _published(task, scores)
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _row(
-    task: str, role: str, kind: str, interval: Interval, description: str, cells: str = ""
-) -> dict[str, Any]:
-    return {
-        "task": task,
-        "role": role,
-        "kind": kind,
-        "value": interval.mean,
-        "low": interval.low,
-        "high": interval.high,
-        "n": interval.n,
-        "description": description,
-        "cells": cells,
-    }
 
 
 def _published(task: str, scores: StudyScores) -> list[dict[str, Any]]:
@@ -98,7 +83,11 @@ def _published(task: str, scores: StudyScores) -> list[dict[str, Any]]:
         text = f"derived from CheXseg {above:g}% higher"
         values.append(("radiologists", "paper", table1 / (1 + above / 100), text))
     return [
-        _row(task, role, kind, Interval(value, np.nan, np.nan, 0), text)
+        point(
+            kind,
+            Interval(value, np.nan, np.nan, 0),
+            {"task": task, "role": role, "description": text},
+        )
         for role, kind, value, text in values
         if value is not None
     ]

@@ -8,12 +8,23 @@ import numpy as np
 
 from chexseg.analysis.arms import Arm
 from chexseg.analysis.published import HEADLINES
-from chexseg.analysis.statistics.scores import t_interval
+from chexseg.analysis.statistics.scores import Interval, t_interval
 from chexseg.analysis.study_scores import StudyScores
 
 #: Columns of points. kind: "mean" (with the 95% t-interval over n trials), "trial", "paper" or
 #: "poster". cells: keys of the scores behind the value (`StudyScores.cell_keys`).
 POINT_COLUMNS = ("kind", "value", "low", "high", "n", "trial", "cells")
+
+
+def point(
+    kind: str,
+    interval: Interval,
+    fields: dict[str, Any],
+    trial: int | None = None,
+    cells: str = "",
+) -> dict[str, Any]:
+    """Return a row with `POINT_COLUMNS` and `fields`."""
+    return fields | {"kind": kind, "trial": trial, "cells": cells} | interval.columns
 
 
 def points_of(
@@ -22,12 +33,9 @@ def points_of(
     """Return rows of an arm's mean and of its trials, each with `fields`, without NaN values."""
     values = values_C[list(arm.indices)].tolist()
     interval = t_interval(values)
-    bounds = {"low": interval.low, "high": interval.high, "n": interval.n, "trial": None}
-    mean = fields | {"kind": "mean", "value": interval.mean, **bounds}
-    rows = [mean | {"cells": scores.cell_keys(arm.indices)}] if interval.n else []
-    unbounded = {"kind": "trial", "low": np.nan, "high": np.nan, "n": 1}
-    return rows + [
-        fields | unbounded | {"value": value, "trial": trial, "cells": scores.cell_keys([index])}
+    mean = point("mean", interval, fields, cells=scores.cell_keys(arm.indices))
+    return [mean] * bool(interval.n) + [
+        point("trial", Interval(value, np.nan, np.nan, 1), fields, trial, scores.cell_keys([index]))
         for trial, value, index in zip(arm.trials, values, arm.indices, strict=True)
         if not np.isnan(value)
     ]
@@ -37,15 +45,7 @@ def published_point(
     kind: str, value: float, fields: dict[str, Any], half_width: float = np.nan
 ) -> dict[str, Any]:
     """Return a row of the paper's or the poster's. half_width: of its interval."""
-    return fields | {
-        "kind": kind,
-        "value": value,
-        "low": value - half_width,
-        "high": value + half_width,
-        "n": 3,
-        "trial": None,
-        "cells": "",
-    }
+    return point(kind, Interval(value, value - half_width, value + half_width, 3), fields)
 
 
 def published_full(fields: dict[str, Any]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy import optimize, special
 
 from chexseg.analysis.statistics.scores import (
@@ -26,6 +27,8 @@ from chexseg.analysis.statistics.scores import (
 #: Even if all patients agree, fewer than six can't exclude 0 at 95%: the sign test's p-value for
 #: five, 2 / 2 ** 5, is above 0.05.
 FEWEST_PATIENTS = 6
+#: Adjusted p-values below it are significant.
+SIGNIFICANT = 0.05
 #: Lower bound of the computed p-values.
 LEAST_P = 1e-12
 
@@ -163,11 +166,7 @@ class Measured:
 
     def at(self, trials: Sequence[int], k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (values_T, sampled_BT) of these trials."""
-        rows = (
-            [0] * len(trials)
-            if self.trials is None
-            else [self.trials.index(trial) for trial in trials]
-        )
+        rows = [0 if self.trials is None else self.trials.index(trial) for trial in trials]
         return self.values_TK[rows, k], self.sampled_BTK[:, rows, k]
 
 
@@ -285,3 +284,14 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     scaled = p[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(scaled))
     return adjusted
+
+
+def verdicts(
+    differences: pd.Series, adjusted: pd.Series, higher: str, lower: str, undecided: str
+) -> pd.Series:
+    """Return the verdict on each difference by its sign and its adjusted p-value.
+
+    Differences without a test are undecided; undefined ones have None.
+    """
+    signs = pd.Series(lower, differences.index, dtype=object).mask(differences > 0, higher)
+    return signs.where(adjusted < SIGNIFICANT, undecided).mask(differences.isna(), None)

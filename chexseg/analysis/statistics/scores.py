@@ -74,6 +74,11 @@ class Interval:
     high: float
     n: int
 
+    @property
+    def columns(self) -> dict[str, float]:
+        """Return the interval as columns of a tidy table."""
+        return {"value": self.mean, "low": self.low, "high": self.high, "n": self.n}
+
 
 def t_interval(values: Iterable[float], confidence: float = 0.95) -> Interval:
     """Return the mean and Student's t-interval of independent trials.

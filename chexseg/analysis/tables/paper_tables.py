@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from chexseg.analysis import published
-from chexseg.analysis.arms import Arm, Variant, by_init, encoder_texts, is_teacher
-from chexseg.analysis.published import AVERAGE, METHODS
+from chexseg.analysis.arms import Arm, Variant, by_init, encoder_texts, teachers
+from chexseg.analysis.points.figure5 import NAMES
+from chexseg.analysis.published import METHODS
 from chexseg.analysis.statistics.scores import Interval, t_interval
 from chexseg.analysis.study_scores import StudyScores
 from chexseg.analysis.tables.value_table import (
@@ -22,8 +23,6 @@ from chexseg.analysis.tables.value_table import (
     without_constant_keys,
 )
 
-#: The roles of Figure 5 as the table names them; "gap" keeps its name.
-ROLE_NAMES = {"chexseg": "CheXseg"}
 NO_TEACHER = "no fully supervised cell of the same encoder and trial has finished"
 
 
@@ -46,11 +45,7 @@ def table1(scores: StudyScores, variant: Variant) -> ValueTable:
                 reason = UNFINISHED if arm is None else None
                 reason = NO_EXPERT if task in scores.without_expert else reason
                 reason = SHARED if p == 1 and position else reason
-                paper = (
-                    published.table1_average(pathologies, method, p)
-                    if task == AVERAGE
-                    else published.table1(task, method, p)
-                )
+                paper = published.table1(task, method, p, pathologies)
                 row = {"task": task, "method": methods[method], "p": p}
                 rows.append(row | _number(scores, values_C, arm, paper, reason=reason))
     return value_table(rows, ("task", "method"), "p", "row", "Table 1", "p={:g}")
@@ -123,37 +118,32 @@ def students_table(scores: StudyScores) -> ValueTable:
     and other varied settings; the difference is paired by trial.
     """
     miou_C = scores.miou_C
-    full: dict[str, list[Arm]] = {}
-    for arm in scores.of("full"):
-        full.setdefault(arm.init, []).append(arm)
+    students = sorted(scores.of("student"), key=lambda a: (a.init, a.other, a.fraction))
     rows = []
-    for arm in sorted(scores.of("student"), key=lambda a: (a.init, a.other, a.fraction)):
-        teachers = {
+    for arm, full in teachers(students, scores.of("full")).items():
+        taught = {
             trial: index
-            for teacher in full.get(arm.init, ())
-            if is_teacher(teacher, arm)
+            for teacher in full
             for trial, index in zip(teacher.trials, teacher.indices, strict=True)
         }
         trials = zip(arm.trials, arm.indices, strict=True)
-        paired = [(index, teachers[trial]) for trial, index in trials if trial in teachers]
+        paired = [(index, taught[trial]) for trial, index in trials if trial in taught]
         students_P, teachers_P = np.array(paired, dtype=int).reshape(-1, 2).T
         keys = {"init": arm.init, "settings": " ".join(arm.further), "fraction": arm.fraction}
         reason = None if paired else NO_TEACHER
         difference = t_interval(miou_C[students_P] - miou_C[teachers_P])
-        of_teachers = t_interval(miou_C[teachers_P]), scores.cell_keys(teachers_P)
+        of_teachers = t_interval(miou_C[teachers_P])
         rows += [
-            keys | {"series": "student"} | _number(scores, miou_C, arm),
-            keys
-            | {"series": "teacher"}
-            | number(of_teachers[0], reason=reason, cells=of_teachers[1]),
-            keys | {"series": "difference"} | number(difference, reason=reason),
+            keys | {"series": series} | columns
+            for series, columns in (
+                ("student", _number(scores, miou_C, arm)),
+                ("teacher", number(of_teachers, None, None, reason, scores.cell_keys(teachers_P))),
+                ("difference", number(difference, reason=reason)),
+            )
         ]
     table = value_table(rows, ("init", "settings", "fraction"), "series")
-    return (
-        table
-        if any(row["settings"] for row in rows)
-        else without_constant_keys(table, ["settings"])
-    )
+    vary = any(row["settings"] for row in rows)
+    return table if vary else without_constant_keys(table, ["settings"])
 
 
 def radiologists_table(points: pd.DataFrame) -> ValueTable:
@@ -166,7 +156,7 @@ def radiologists_table(points: pd.DataFrame) -> ValueTable:
     for task, group in points[points["kind"] == "mean"].groupby("task", sort=False):
         means = {row.role: row for row in group.itertuples()}
         rows += [
-            {"task": task, "series": ROLE_NAMES.get(role, role)}
+            {"task": task, "series": NAMES.get(role, role)}
             | number(Interval(row.value, row.low, row.high, row.n), cells=row.cells)
             for role, row in means.items()
         ]

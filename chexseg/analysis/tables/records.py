@@ -43,13 +43,14 @@ def missing(scores: StudyScores) -> pd.DataFrame:
 def stages(results: StudyResults) -> pd.DataFrame:
     """Return one row per stage, in the order of the data flow: runs, seconds and hosts."""
     finished = results.stages.assign(seconds=pd.to_numeric(results.stages["seconds"]))
-    hosts = finished.groupby("stage")["host"].agg(lambda names: ", ".join(sorted(set(names))))
-    table = (
-        finished.groupby("stage")["seconds"]
-        .agg(["size", "sum", "median", "max"])
-        .set_axis(["runs", "total s", "median s", "longest s"], axis=1)
-        .assign(hosts=hosts)
-    )
+    columns = {
+        "runs": ("seconds", "size"),
+        "total s": ("seconds", "sum"),
+        "median s": ("seconds", "median"),
+        "longest s": ("seconds", "max"),
+        "hosts": ("host", lambda names: ", ".join(sorted(set(names)))),
+    }
+    table = finished.groupby("stage").agg(**columns)
     order = [name for name in STAGES if name in table.index]
     order += [name for name in table.index if name not in STAGES]
     return table.loc[order].reset_index()

@@ -110,11 +110,11 @@ def bare(number: float) -> str:
 
 def key_text(name: str, value: object) -> str:
     """Return the text of a row's key."""
-    if isinstance(value, float):
-        return (
-            "-" if np.isnan(value) else f"{value:,.0f}" if name == "weak images" else f"{value:g}"
-        )
-    return str(value)
+    if not isinstance(value, float):
+        return str(value)
+    if np.isnan(value):
+        return "-"
+    return f"{value:,.0f}" if name == "weak images" else f"{value:g}"
 
 
 def plain_text(row: Mapping[str, Any], name: str) -> str:
@@ -128,12 +128,8 @@ def plain_text(row: Mapping[str, Any], name: str) -> str:
         if name in ("p", "fraction", "weak_images", "epochs"):
             return f"{value:g}"
         number = f"{value:+.3f}" if name == "difference" else f"{value:.3f}"
-        low = row.get(f"{name} low")
-        return (
-            number
-            if low is None or pd.isna(low)
-            else f"{number} ±{row[f'{name} high'] - value:.3f}"
-        )
+        high = row.get(f"{name} high", np.nan)
+        return number if np.isnan(high) else f"{number} ±{high - value:.3f}"
     return str(value)
 
 
@@ -151,7 +147,7 @@ def study_result(analysis: StudyAnalysis) -> str:
     if not analysis.table1:
         return to_terminal(analysis.arms)
     variant, table = analysis.table1[0]
-    text = f"Table 1, {variant}\n{to_terminal(table)}"
+    text = f"Table 1, {variant.text}\n{to_terminal(table)}"
     others = len(analysis.scores.variants) - 1
     if others:
         tables = "Table 1 is" if others == 1 else "Tables 1 are"

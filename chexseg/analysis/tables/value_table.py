@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from chexseg.analysis.published import AVERAGE
 from chexseg.analysis.statistics.scores import Interval
 
 #: Reasons why a number is absent, or stands in another row.
@@ -89,11 +88,7 @@ def number(
     """Return the `VALUE_COLUMNS` of a number. reason: `NO_EXPERT` by default if it is NaN."""
     if reason is None and np.isnan(interval.mean):
         reason = NO_EXPERT
-    return {
-        "value": interval.mean,
-        "low": interval.low,
-        "high": interval.high,
-        "n": interval.n,
+    return interval.columns | {
         "paper": np.nan if paper is None else paper,
         "paper half": np.nan if paper_half is None else paper_half,
         "reason": reason,
@@ -127,10 +122,4 @@ def without_constant_keys(table: ValueTable, names: Sequence[str]) -> ValueTable
     """Return the table without those of the named keys that have fewer than two values."""
     constant = [name for name in names if table.values[name].dropna().nunique() < 2]
     keys = tuple(name for name in table.keys if name not in constant)
-    values = table.values.drop(columns=constant)
-    return ValueTable(keys, table.column, values, table.best, table.source, table.title)
-
-
-def is_average(keys: dict[str, Any]) -> bool:
-    """Return whether a row holds the mean over pathologies."""
-    return keys.get("task") == AVERAGE
+    return replace(table, keys=keys, values=table.values.drop(columns=constant))

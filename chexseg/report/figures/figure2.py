@@ -17,7 +17,7 @@ LABELS = 0.07
 
 
 def figure2(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Figure:
-    """Draw the rows of one task of `points.figure2.figure2_points`."""
+    """Draw the rows of one task of `points.figure2.points`."""
     methods = [method for method in METHODS if (rows["method"] == method).any()]
     full = rows["method"] == "full"
     series = rows["method"].map(METHODS | {"full": "full"})

@@ -24,7 +24,7 @@ TEACHERS: dict[str, dict[str, Any]] = {
 
 
 def figure3(rows: pd.DataFrame, init: str, letter: str = "", legend: bool = True) -> go.Figure:
-    """Draw one panel of `points.figure3.figure3_rows`.
+    """Draw one panel of `points.figure3.points`.
 
     All panels have equal axes, symbols and offsets, so they can be compared.
     """

@@ -15,7 +15,7 @@ MOST_UPRIGHT = 6
 
 
 def figure4(rows: pd.DataFrame, images: int, letter: str = "", legend: bool = True) -> go.Figure:
-    """Draw one panel of `points.figure4.figure4_rows`: the encoders side by side.
+    """Draw one panel of `points.figure4.points`: the encoders side by side.
 
     images: 0 for full supervision. All panels of weak supervision have equal axes.
     """

@@ -6,7 +6,6 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from chexseg.analysis.points.figure5 import NAMES
-from chexseg.analysis.published import METHODS
 from chexseg.drawing.palette import SYMBOLS
 from chexseg.report.figures.parts import categories, dodge, hover_texts, traces
 from chexseg.report.figures.theme import themed
@@ -18,27 +17,23 @@ LANE = 0.19
 
 
 def figure5(rows: pd.DataFrame, legend: bool = True) -> go.Figure:
-    """Draw `points.figure5.figure5_rows`: one line per task, IoU on the x axis."""
+    """Draw `points.figure5.points`: one line per task, IoU on the x axis."""
     tasks = list(dict.fromkeys(rows["task"]))
-    described = (
-        rows[rows["kind"] == "mean"].drop_duplicates("role").set_index("role")["description"]
-    )
-    methods = {role: _method(role, described[role]) for role in NAMES if role in described}
+    of_role = rows[rows["kind"] == "mean"].groupby("role")["method"].first()
+    methods = {role: of_role[role] for role in NAMES if role in of_role}
+    # Weak supervision has a symbol of its own: its colour can be CheXseg's.
+    symbols = {r: SYMBOLS[m] for r, m in methods.items()} | {"weak": "triangle-down"}
     rows = rows[rows["role"].isin(methods) & rows["value"].notna()]
     names = rows["role"].map(NAMES)
+    hovers = hover_texts(rows, rows["task"] + ", " + names, "patients")
     points = rows.assign(
         x=rows["value"],
         y=rows["task"].map(tasks.index) + dodge(rows, "role", list(methods), LANE),
         series=names,
         group=rows["role"],
         method=rows["role"].map(methods),
-        # Weak supervision has a symbol of its own: its colour can be CheXseg's.
-        symbol=rows["role"].map(
-            {r: SYMBOLS[m] for r, m in methods.items()} | {"weak": "triangle-down"}
-        ),
-        hover=hover_texts(rows, rows["task"] + ", " + names, "patients")
-        + "<br>"
-        + rows["description"],
+        symbol=rows["role"].map(symbols),
+        hover=hovers + "<br>" + rows["description"],
     )
     highest = max(0.05, rows[["value", "high"]].max(axis=None))
     labels = [task.replace("Enlarged Cardio", "Enlarged<br>Cardio") for task in tasks]
@@ -58,9 +53,3 @@ def figure5(rows: pd.DataFrame, legend: bool = True) -> go.Figure:
         },
         yaxis=categories(labels, range=[len(tasks) - 0.5, -0.5], showgrid=False),
     )
-
-
-def _method(role: str, description: str) -> str:
-    """Return the method whose colour a role has: for example, its arm's kind of weak labels."""
-    kinds = (kind for kind, text in METHODS.items() if description.startswith(f"{text},"))
-    return role if role in ("full", "radiologists") else next(kinds)

@@ -104,8 +104,7 @@ def sheet_png(grid: FilmGrid, legend: Mapping[int, str]) -> bytes:
                 reason = "\n".join(textwrap.wrap(film.reason, 30))
                 draw.multiline_text((left + 8, top + 100), reason, fill="#555", font=font)
                 continue
-            picture = stacked(radiograph, film.layers.values())
-            picture = ImageOps.contain(picture, (side, side))
+            picture = ImageOps.contain(stacked(radiograph, film.layers.values()), (side, side))
             centred = left + (side - picture.width) // 2, top + (side - picture.height) // 2
             sheet.paste(picture, centred)
     x, font = gap, ImageFont.load_default(13)

@@ -30,11 +30,6 @@ MOST_ROWS = 500
 MOST_EMBEDDED = 5000
 #: Verdict -> (mark, CSS class).
 MARKS = {REPRODUCED: ("▲", "better"), NOT_REPRODUCED: ("▼", "worse"), UNDECIDED: ("", "")}
-#: Columns of the table of comparisons.
-COMPARISON_COLUMNS = [
-    "claim", "comparison", "claimed", "first", "second", "difference", "difference low",
-    "difference high", "relative", "trials", "patients", "p-value", "adjusted p-value",
-]  # fmt: skip
 
 
 def study_view(
@@ -53,11 +48,9 @@ def study_view(
     sections: dict[str, Any] = {}
     if analysis.scores.arms:
         sections = {
-            "claims": _claims(analysis.claims, analysis.tables["claims"]),
+            "claims": _claims(analysis),
             "result": {
-                "order": next(claim for claim in analysis.claims if claim.name == "order"),
-                "rows": analysis.headline.to_dict("records"),
-                "top": 1.08 * max(0.1, analysis.headline[["mIoU", "patients high"]].max(axis=None)),
+                "top": 1.08 * max(0.1, analysis.headline[["mIoU", "patients high"]].max(axis=None))
             },
             **_paper(anchor, analysis, figures),
             "test_images": test_images,
@@ -69,13 +62,10 @@ def study_view(
     if analysis.auroc is not None:
         sections["classifiers"] = _classifiers(analysis.auroc, results.classifiers)
     if len(results.graph):
-        counts = (
-            results.graph.groupby(["stage", "state"], sort=False).size().reset_index(name="runs")
-        )
+        counts = results.graph.groupby(["stage", "state"], sort=False).size()
         sections["stages"] = {
             "figure": figures.get("stages"),
-            "counts": plain(counts),
-            "runs": len(results.graph),
+            "counts": plain(counts.reset_index(name="runs")),
         }
     if len(analysis.stages):
         minutes, seconds = divmod(round(float(analysis.stages["total s"].sum())), 60)
@@ -86,30 +76,24 @@ def study_view(
     sections["provenance"] = _provenance(analysis.runs)
     return {
         "anchor": anchor,
-        "name": results.name,
-        "title": results.title,
+        "analysis": analysis,
         "finished": len(results.cells),
-        "cells": len(results.cells) + len(results.missing),
-        "images": len(results.image_ids),
         "patients": len({patient_of(image_id) for image_id in results.image_ids}),
-        "pathologies": len(results.pathologies),
-        "states": results.missing["state"].value_counts().to_dict(),
-        "without_expert": analysis.scores.without_expert,
         "sections": {name: view for name, view in sections.items() if view},
     }
 
 
-def _claims(claims: Sequence[Claim], rows: pd.DataFrame) -> dict[str, Any]:
-    """Return the claims with a verdict, their comparisons, and the claims without data."""
-    judged = rows.loc[rows["verdict"] != NO_DATA, COMPARISON_COLUMNS]
+def _claims(analysis: StudyAnalysis) -> dict[str, Any]:
+    """Return the number of claims of each verdict, and the comparisons of the judged ones."""
+    rows = analysis.tables["claims"]
+    columns = ["claim", *rows.loc[:, "comparison":"adjusted p-value"]]
+    judged = rows.loc[rows["verdict"] != NO_DATA, columns]
     relative = [
         "-" if pd.isna(value) else f"{100 * value:+.1f}%".replace("-", "\u2212")
         for value in judged["relative"]
     ]
     return {
-        "summary": summary(claims),
-        "judged": [claim for claim in claims if claim.verdict != NO_DATA],
-        "lacking": [claim for claim in claims if claim.verdict == NO_DATA],
+        "summary": summary(analysis.claims),
         "comparisons": plain(judged.assign(relative=relative)),
         "marks": MARKS,
     }
@@ -132,16 +116,13 @@ def _paper(
         chosen = {name: figure for name, figure in figures.items() if name.startswith(prefix)}
         return {f"{anchor}--{name}": figure for name, figure in chosen.items()}
 
-    scores = analysis.scores
     shown: dict[str, Any] = {"figure3": panels("figure3"), "figure4": panels("figure4")}
     of_p = list(panels("figure2").items())  # the paper's four panels, then the other pathologies
     if analysis.table1:
-        variant = str(analysis.table1[0][0])
-        tables = [(str(variant), grid(table)) for variant, table in analysis.table1]
-        shown["table1"] = {"tables": tables, "variants": len(scores.variants)}
-        shown["figure2"] = {"panels": dict(of_p[:4]), "variant": variant}
+        shown["table1"] = [(variant.text, grid(table)) for variant, table in analysis.table1]
+        shown["figure2"] = dict(of_p[:4])
     if analysis.table2 is not None:
-        shown["table2"] = {"table": grid(analysis.table2), "all_ten": scores.all_ten}
+        shown["table2"] = grid(analysis.table2)
     if analysis.radiologists is not None:
         points = analysis.figure5
         means = points[(points["kind"] == "mean") & points["role"].isin(list(ROLES))]
@@ -151,11 +132,9 @@ def _paper(
             "arms": [
                 (ROLES[r.role], r.description) for r in means.drop_duplicates("role").itertuples()
             ],
-            "has_radiologists": analysis.results.radiologists_IK3 is not None,
-            "note": analysis.results.radiologists_note,
         }
-    arms = {"table": grid(analysis.arms, most=MOST_ARMS), "panels": dict(of_p[4:])}
-    return shown | {"pathologies": arms | {"arms": len(scores.arms)}}
+    arms = grid(analysis.arms, most=MOST_ARMS)
+    return shown | {"pathologies": {"table": arms, "panels": dict(of_p[4:])}}
 
 
 def _cells(rows: pd.DataFrame) -> dict[str, Any]:
@@ -169,30 +148,12 @@ def _cells(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _weak_labels(analysis: StudyAnalysis) -> dict[str, Any]:
-    """Return tables and sentences of all sets of weak labels, and the overlays of the first."""
+    """Return the overlays of the first set of weak labels."""
     sets, pathologies = analysis.agreements, analysis.results.pathologies
     image = sets[0].labels.labels[0].image if sets else None
     blocks = weak_label_overlays.blocks(sets[0].labels, pathologies, image) if image else []
     drawn = [block.pathology for block in blocks]
     return {
-        "sets": [
-            {
-                "text": one.labels.text,
-                "sentences": one.sentences,
-                "groups": [
-                    list(
-                        zip(
-                            *(part.to_dict("records") for _, part in group.groupby("scope")),
-                            strict=True,
-                        )
-                    )
-                    for _, group in one.rows.groupby("pathology", sort=False)
-                ],
-                "partly": bool(one.labels.counts[0].chosen_on_I.any()),
-            }
-            for one in sets
-        ],
-        "absent": analysis.lacking_labels,
         "has_images": image is not None,
         "blocks": blocks,
         "undrawn": [name for name in pathologies if name not in drawn],
@@ -208,11 +169,10 @@ def _classifiers(table: ValueTable, classifiers: Sequence[Classifier]) -> dict[s
         for name, one in zip(classifier_names(classifiers), classifiers, strict=True)
     }
     notes |= dict.fromkeys(values.loc[values["competition"], "observation"], "competition")
+    notes[MEAN] = "of the five"
     lacking = values[values["reason"].notna() & ~values["observation"].isin(AVERAGES)]
     return {
-        "table": grid(
-            dataclasses.replace(table, keys=("observation",)), notes | {MEAN: "of the five"}
-        ),
+        "table": grid(dataclasses.replace(table, keys=("observation",)), notes),
         "reason": next(iter(lacking["reason"]), ""),
         "lacking": lacking["observation"].unique().tolist(),
     }
@@ -229,7 +189,6 @@ def _provenance(runs: pd.DataFrame) -> dict[str, Any]:
     return {
         "fingerprints": plain(fingerprints),
         "embedded": json.dumps(embedded(runs), separators=(",", ":")) if fits else "",
-        "runs": len(runs),
         "finished": int(runs["settings"].notna().sum()),
     }
 

@@ -8,8 +8,9 @@ from functools import lru_cache
 from typing import cast
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 from plotly.colors import sample_colorscale, unlabel_rgb
+from scipy import ndimage
 
 from chexseg.analysis.published import METHODS
 from chexseg.analysis.results import WeakCounts, WeakLabels, WeakMaps
@@ -44,11 +45,10 @@ def choose(labels: LabelSet, k: int) -> dict[str, int]:
     mean_I = np.mean([image_iou(counts, k) for counts in labels.counts], axis=0)
     ids = labels.counts[0].image_ids
     ranked = sorted(np.flatnonzero(~np.isnan(mean_I)).tolist(), key=lambda i: (-mean_I[i], ids[i]))
-    if len(ranked) < 3:
-        return dict(
-            zip(("best", "worst") if len(ranked) > 1 else ("only image",), ranked, strict=False)
-        )
-    return {"best": ranked[0], "median": ranked[(len(ranked) - 1) // 2], "worst": ranked[-1]}
+    if len(ranked) < 2:
+        return {"only image": ranked[0]} if ranked else {}
+    median = {"median": ranked[(len(ranked) - 1) // 2]} if len(ranked) > 2 else {}
+    return {"best": ranked[0], **median, "worst": ranked[-1]}
 
 
 # ---- images --------------------------------------------------------------------------------------
@@ -63,9 +63,8 @@ def upsampled(scores_hw: np.ndarray, size: int) -> np.ndarray:
 def heat_png(scores_hw: np.ndarray, side: int = SIDE) -> bytes:
     """Return a CAM in [0, 1] as PNG in the colours of `HEAT`, transparent at 0, faint below 0.2."""
     last = len(HEAT) - 1
-    level = Image.fromarray(
-        np.rint(np.clip(upsampled(scores_hw, side), 0, 1) * last).astype(np.uint8)
-    )
+    level_HW = np.rint(np.clip(upsampled(scores_hw, side), 0, 1) * last)
+    level = Image.fromarray(level_HW.astype(np.uint8))
     level.putpalette([value for colour in HEAT for value in colour])
     ramp = np.minimum(1, np.arange(len(HEAT)) / 20)
     return encoded(level, "png", transparency=bytes(np.rint(OPACITY * ramp).astype(np.uint8)))
@@ -81,12 +80,7 @@ def grey_jpeg(values_HW: np.ndarray, side: int = SIDE) -> bytes:
 def outline_png(mask_HW: np.ndarray) -> bytes:
     """Return the mask's edge as a transparent PNG: white, with a dark seam for bright areas."""
     edge_HW = outline(enlarge(np.asarray(mask_HW, dtype=bool)), width=3)
-    seam_HW = (
-        np.asarray(
-            Image.fromarray(edge_HW.astype(np.uint8)).filter(ImageFilter.MaxFilter(5)), dtype=bool
-        )
-        & ~edge_HW
-    )
+    seam_HW = ndimage.binary_dilation(edge_HW, np.ones((5, 5))) & ~edge_HW
     layer = Image.fromarray(edge_HW + 2 * seam_HW.astype(np.uint8))
     layer.putpalette([0, 0, 0, 255, 255, 255, 0, 0, 0])
     return encoded(layer, "png", transparency=bytes([0, 255, 150]))
@@ -130,18 +124,25 @@ def blocks(
         heads += [first, (f"{name} mask", "")]
     made = []
     for k, pathology in enumerate(pathologies):
-        chosen = choose(labels, k)
-        if chosen:
-            rows = [
-                _row(labels, k, pathology, rank, i, *read(counts.image_ids[i]))
-                for rank, i in chosen.items()
-            ]
-            maps = read(counts.image_ids[next(iter(chosen.values()))])[2]
-            thresholds = {
-                kind.kind: float(one.thresholds_K[k])
-                for kind, one in zip(labels.labels, maps, strict=True)
-                if not isinstance(one, str)
-            }
+        rows, thresholds = [], {}
+        for rank, index in choose(labels, k).items():
+            pixels_HW, expert_KHW, maps = read(counts.image_ids[index])
+            iou = [float(image_iou(one, k)[index]) for one in labels.counts]
+            films = [Film("Radiograph")]
+            for kind, of_kind, value in zip(labels.labels, maps, iou, strict=True):
+                films += _films(kind.kind, of_kind, k, pathology, value)
+                if not isinstance(of_kind, str):
+                    thresholds[kind.kind] = float(of_kind.thresholds_K[k])
+            films.append(Film("experts' mask", {0: layer_png(expert_KHW[k], pathology)}))
+            texts = [counts.image_ids[index]]
+            texts += [f"mean IoU {np.mean(iou):.2f}"] if len(iou) > 1 else []
+            chosen_on = counts.chosen_on_I[index]
+            texts += ["CAM thresholds were chosen on it" if chosen_on else "held out"]
+            height, width = pixels_HW.shape
+            picture, edge = grey_jpeg(pixels_HW), outline_png(expert_KHW[k])
+            row = rank.capitalize(), ", ".join(texts), picture, f"{width}/{height}", films, edge
+            rows.append(FilmRow(*row))
+        if rows:
             grid = FilmGrid([*heads, ("Experts", "ground truth")], rows)
             number = int((counts.counts_IK3[:, k, 2] > 0).sum())
             made.append(Block(pathology, number, thresholds, grid))
@@ -156,49 +157,19 @@ def _maps(labels: WeakLabels, image_id: str) -> WeakMaps | str:
         return f"{METHODS[labels.kind]} can't be read: {error}"
 
 
-def _row(
-    labels: LabelSet,
-    k: int,
-    pathology: str,
-    rank: str,
-    index: int,
-    pixels_HW: np.ndarray,
-    expert_KHW: np.ndarray,
-    maps: list[WeakMaps | str],
-) -> FilmRow:
-    """Return one image's panels, which share radiograph and expert outline."""
-    iou = [image_iou(counts, k)[index] for counts in labels.counts]
-    counts = labels.counts[0]
-    films = [Film("Radiograph")]
-    for kind, image_maps, value in zip(labels.labels, maps, iou, strict=True):
-        if isinstance(image_maps, str):
-            films += [Film(reason=image_maps)] * 2
-            continue
-        name, mask_HW = METHODS[kind.kind], image_maps.masks_KHW[k]
-        films.append(_map_film(kind.kind, image_maps, k))
-        layers = {0: layer_png(mask_HW, pathology)} if mask_HW.any() else {}
-        score = f"{'' if layers else 'empty, '}IoU {value:.2f}"
-        films.append(Film(f"{name} mask, IoU {value:.2f}", layers, score, outlined=True))
-    films.append(Film("experts' mask", {0: layer_png(expert_KHW[k], pathology)}))
-    texts = [counts.image_ids[index]]
-    texts += [f"mean IoU {np.mean(iou):.2f}"] if len(iou) > 1 else []
-    texts += ["CAM thresholds were chosen on it" if counts.chosen_on_I[index] else "held out"]
-    height, width = pixels_HW.shape
-    return FilmRow(
-        title=rank.capitalize(),
-        text=", ".join(texts),
-        radiograph=grey_jpeg(pixels_HW),
-        aspect=f"{width}/{height}",
-        films=films,
-        outline=outline_png(expert_KHW[k]),
-    )
-
-
-def _map_film(kind: str, maps: WeakMaps, k: int) -> Film:
-    """Return the panel of what a mask is made from: a CAM, or IRNet's boundaries."""
+def _films(
+    kind: str, maps: WeakMaps | str, k: int, pathology: str, iou: float
+) -> tuple[Film, Film]:
+    """Return the panels of what a mask is made from, a CAM or IRNet's boundaries, and the mask."""
+    if isinstance(maps, str):
+        return Film(reason=maps), Film(reason=maps)
+    name, mask_HW = METHODS[kind], maps.masks_KHW[k]
+    layers = {0: layer_png(mask_HW, pathology)} if mask_HW.any() else {}
+    score = f"{'' if layers else 'empty, '}IoU {iou:.2f}"
+    mask = Film(f"{name} mask, IoU {iou:.2f}", layers, score, outlined=True)
     if kind != "irnet":
-        return Film(f"{METHODS[kind]} map", {0: heat_png(maps.scores_Khw[k])}, outlined=True)
+        return Film(f"{name} map", {0: heat_png(maps.scores_Khw[k])}, outlined=True), mask
     if maps.boundary_hw is None:
-        return Film(reason="No boundary map is stored.")
+        return Film(reason="No boundary map is stored."), mask
     boundary = grey_jpeg(np.rint(255 * maps.boundary_hw))
-    return Film("boundary map", {0: boundary}, outlined=True)
+    return Film("boundary map", {0: boundary}, outlined=True), mask

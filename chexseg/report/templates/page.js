@@ -25,6 +25,10 @@ function traceColours(trace) {
   if (trace.error_y) changes["error_y.color"] = colour;
   return changes;
 }
+function recolour(figure) {
+  assign(figure.layout, layoutColours());
+  figure.data.forEach(trace => assign(trace, traceColours(trace)));
+}
 function assign(object, changes) {
   for (const [path, value] of Object.entries(changes)) {
     const names = path.split("."), last = names.pop();
@@ -41,8 +45,7 @@ function loadPlotly() {
 const drawn = plot => plot.data !== undefined;
 function theme() {
   plots.filter(drawn).forEach(plot => {
-    assign(plot.layout, layoutColours());
-    plot.data.forEach(trace => assign(trace, traceColours(trace)));
+    recolour(plot);
     Plotly.redraw(plot);
   });
 }
@@ -50,8 +53,7 @@ function draw(plot) {
   if (drawn(plot)) return;
   loadPlotly();
   const figure = JSON.parse(document.getElementById(plot.dataset.figure).textContent);
-  assign(figure.layout, layoutColours());
-  figure.data.forEach(trace => assign(trace, traceColours(trace)));
+  recolour(figure);
   const unchecked = plot.closest("section").querySelectorAll("input[data-group]:not(:checked)");
   const off = new Set([...unchecked].map(input => input.dataset.group));
   figure.data.forEach(trace => { if (off.has(trace.legendgroup)) trace.visible = false; });
@@ -220,20 +222,14 @@ const COLUMNS = [
 function runsTable(keys) {
   const table = element("table", undefined, "runs"), body = table.createTBody();
   const head = table.createTHead().insertRow();
-  COLUMNS.forEach(([title, kind]) => {
-    head.append(element("th", title, kind === "number" ? kind : ""));
-  });
+  COLUMNS.forEach(([title, kind]) => head.append(element("th", title, kind)));
   for (const key of keys) {
     const run = runs().get(key), row = body.insertRow();
     const cells = run
       ? [run.label, `${run.stage}/${run.key.slice(0, 20)}`, settingsText(run.distinct),
          run.data?.slice(0, 12) ?? "", run.seconds, run.host]
       : ["", key, "not on this page: see the file of all runs", "", "", ""];
-    COLUMNS.forEach(([, kind], column) => {
-      const cell = element("td", kind === "key" ? undefined : cells[column], kind);
-      if (kind === "key") cell.append(element("code", cells[column]));
-      row.append(cell);
-    });
+    COLUMNS.forEach(([, kind], column) => row.append(element("td", cells[column], kind)));
     if (run) {
       row.cells[1].title = `Key: ${run.key}`;
       row.cells[3].title = run.data ? `Fingerprint of the data: ${run.data}` : "";
