@@ -19,8 +19,15 @@ PURPOSES = {"classify": "weak labels", "pretrain": "encoder"}
 
 
 def classifier_names(classifiers: Sequence[Classifier]) -> list[str]:
-    """Return purpose and architecture of each, with seed and key as far as needed to be unique."""
-    names = [f"{PURPOSES[c.stage]}, {c.settings[f'{c.stage}.architecture']}" for c in classifiers]
+    """Return purpose and architecture of each, with seed and key as far as needed to be unique.
+
+    By study: its AUROC is over studies, not over images.
+    """
+    names = [
+        f"{PURPOSES[c.stage]}, {c.settings[f'{c.stage}.architecture']}"
+        + ", by study" * (c.settings.get(f"{c.stage}.auroc_over") == "studies")
+        for c in classifiers
+    ]
     seeds = [f"seed {c.settings[f'{c.stage}.seed']}" for c in classifiers]
     for suffixes in (seeds, [c.key[:12] for c in classifiers]):
         names = [

@@ -208,9 +208,23 @@ def canonical(settings: Settings) -> Settings:
     # random and imagenet have one source each.
     if encoder.imported and encoder.init not in TRAINED_ENCODERS:
         encoder = encoder.model_copy(update={"imported": Encoder().imported})
-    if labels is settings.labels and encoder is settings.encoder:
+    update = {
+        "labels": labels,
+        "encoder": encoder,
+        "classify": _without_idle_steps(settings.classify),
+        "pretrain": _without_idle_steps(settings.pretrain),
+    }
+    if all(section is getattr(settings, name) for name, section in update.items()):
         return settings
-    return settings.model_copy(update={"labels": labels, "encoder": encoder})
+    return settings.model_copy(update=update)
+
+
+def _without_idle_steps(section: Any) -> Any:
+    """Return a classifier's section; `checkpoint_every` is reset if checkpoints go by epochs."""
+    default = type(section).model_fields["checkpoint_every"].default
+    if section.checkpoints_per_epoch is None or section.checkpoint_every == default:
+        return section
+    return section.model_copy(update={"checkpoint_every": default})
 
 
 # ---- dotted settings: "labels.p" is the field p of the section labels ----------------------------

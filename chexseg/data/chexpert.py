@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -50,6 +51,7 @@ _PATH = ".../<train, valid, val or test>/<patient>/.../<image>"
 #: Parts that a normalized relative path doesn't have. An absolute path begins with an empty part.
 _ABNORMAL = frozenset(("", ".", ".."))
 POLICIES = ("ignore", "zeros", "ones")
+_STUDY = re.compile(r"(.+?_study\d+)_")
 
 
 def locate(root: Location, split: str) -> tuple[Location, Location]:
@@ -251,6 +253,15 @@ def _wrong(
         )
         for row in np.flatnonzero(wrong)
     ]
+
+
+def study(image_id: str) -> str:
+    """Return the study of an image, such as patient64541_study1.
+
+    CheXpert's folders name it. An image outside of such a folder is a study alone.
+    """
+    named = _STUDY.match(image_id)
+    return named[1] if named else image_id
 
 
 def targets(labels_NL: np.ndarray, policy: str | Mapping[str, str] = "zeros") -> np.ndarray:

@@ -1,8 +1,8 @@
 """Decoding of image files to upright grey pixels, and resizing of images and masks to squares.
 
-`read` decodes all radiographs, for the stage ``ingest``, `predict` and ``data check``. The longer
-side is resized to `size`, the aspect ratio is kept and borders are black (the paper's table of
-settings).
+`read` decodes all radiographs, for the stage ``ingest``, `predict` and ``data check``. In a `Frame`
+the longer side is resized to `size`, the aspect ratio is kept and borders are black (the paper's
+table of settings). In a `Strip` the shorter side is, for a classifier's crops.
 """
 
 from __future__ import annotations
@@ -110,6 +110,59 @@ class Frame:
     def cut(self, squares: Any) -> Any:
         """Return squares (..., size, size) without their borders, as a view (array or tensor)."""
         return squares[(..., *self._window())]
+
+
+@dataclass(frozen=True)
+class Strip:
+    """The position of an image whose shorter side is resized to `size`, in an array (size, 2 size).
+
+    The longer side runs along the second axis, so a portrait is transposed. It starts at 0, and the
+    rest is black. Of a side longer than 2 size only the middle is kept: a square needs no more.
+    """
+
+    height: int
+    width: int
+    size: int
+
+    @property
+    def is_portrait(self) -> bool:
+        return self.height > self.width
+
+    @property
+    def resized(self) -> int:
+        """Return the longer side of the resized image, in pixels."""
+        return round(self.size * max(self.height, self.width) / min(self.height, self.width))
+
+    @property
+    def length(self) -> int:
+        """Return the stored part of `resized`."""
+        return min(self.resized, 2 * self.size)
+
+    @property
+    def centre(self) -> int:
+        """Return the start of the central square along the strip."""
+        return (self.length - self.size) // 2
+
+    def centre_in_frame(self) -> tuple[float, float, float, float]:
+        """Return (top, left, height, width) of the central square in the image's `Frame`."""
+        frame = Frame(self.height, self.width, self.size)
+        short, long = sorted(frame.inner)
+        scale = long / self.resized
+        start = ((self.resized - self.length) // 2 + self.centre) * scale
+        (top, left), side = frame.corner, self.size * scale
+        if self.is_portrait:
+            return top + start, left, side, short
+        return top, left + start, short, side
+
+    def image(self, pixels_HW: np.ndarray) -> np.ndarray:
+        """Resize uint8 pixels_HW to a uint8 strip, anti-aliased."""
+        long, start = self.resized, (self.resized - self.length) // 2
+        shape = (self.size, long) if self.is_portrait else (long, self.size)
+        resized = np.asarray(Image.fromarray(pixels_HW).resize(shape, Image.Resampling.BILINEAR))
+        strip = np.zeros((self.size, 2 * self.size), dtype=np.uint8)
+        along = resized.T if self.is_portrait else resized
+        strip[:, : self.length] = along[:, start : start + self.length]
+        return strip
 
 
 def decode(path: str | Path | Readable) -> np.ndarray:

@@ -39,9 +39,25 @@ def index(artifact: Path, wanted: Set[str] | None = None) -> DataFrame:
 
 
 def image_size(artifact: Path) -> int:
-    """Return the side of the square images of an ingest artifact, in pixels."""
+    """Return the side of the square images of an ingest artifact, in pixels.
+
+    Of strips (`images.Strip`) it's the short side.
+    """
+    return image_shape(artifact)[0]
+
+
+def image_shape(artifact: Path) -> tuple[int, int]:
+    """Return (height, width) of the stored pixels of an ingest artifact."""
     layout = shards.metadata(shards.files(artifact / "images")[0])["arrays"]["pixels"]
-    return int(layout["shape"][0])
+    height, width = layout["shape"]
+    return int(height), int(width)
+
+
+def shapes(path: str | Path) -> dict[str, tuple[int, int]]:
+    """Return image id -> (height, width) of the original images of an ingested shard."""
+    rows = shards.read(path, ["image_id", "height", "width"]).to_pydict()
+    sizes = zip(rows["height"], rows["width"], strict=True)
+    return dict(zip(rows["image_id"], sizes, strict=True))
 
 
 def ids(directory: Path) -> list[str]:

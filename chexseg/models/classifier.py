@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -43,3 +44,12 @@ def build(architecture: str) -> Classifier:
     encoders.check(architecture, "classify.architecture")
     body = encoders.build(architecture)
     return Classifier(body, body.out_channels[-1])
+
+
+def load_encoder(model: Classifier, path: Path) -> None:
+    """Load an imported encoder's weights into a classifier's body. Raises as `encoders.load`.
+
+    An encoder ``densenet121`` has torchvision's names, with its ``features`` before each.
+    """
+    plain = hasattr(model.body, "out_channels")
+    encoders.load(model.body if plain else nn.ModuleDict({"features": model.body}), path)

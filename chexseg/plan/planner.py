@@ -198,20 +198,32 @@ class _PlanBuilder:
             }
         return inputs
 
-    def _ingested(self, size: int) -> dict[str, str]:
-        """Return split -> key of its ingest."""
+    def _ingested(self, size: int, geometry: str = "pad") -> dict[str, str]:
+        """Return split -> key of its ingest; only a classifier needs the geometry short-side."""
         return {
             name: self.plan.add(
                 "ingest",
-                configs.IngestConfig.model_validate({"split": name, "size": size}),
+                configs.IngestConfig.model_validate(
+                    {"split": name, "size": size, "geometry": geometry}
+                ),
                 {},
                 data,
             )
             for name, data in self.data.items()
+            if geometry == "pad" or name != "test"
         }
 
-    def _labelled(self, size: int) -> dict[str, str]:
-        return {name: self.ingested(size)[name] for name in ("train", "valid")}
+    def _labelled(self, size: int, geometry: str = "pad") -> dict[str, str]:
+        """Return split -> key of the images that a classifier of this geometry learns from."""
+        ingested = self.ingested(size) if geometry == "pad" else self.ingested(size, "short-side")
+        return {name: ingested[name] for name in ("train", "valid")}
+
+    def _imagenet(self, section: Any, architecture: str, name: str) -> dict[str, str]:
+        """Return role -> key of the weights that a section starts from; empty if it has none."""
+        if section.init == "random":
+            return {}
+        setting = f"{name}.init: found {section.init}"
+        return {"encoder": self.plan.add_encoder(section.init, architecture, setting)}
 
     def _encoder(self, encoder: Encoder, training: BaseModel | None, size: int, seed: int) -> str:
         """Add an encoder; return its key. training: the section that trains it; None: imported."""
@@ -223,11 +235,13 @@ class _PlanBuilder:
             )
             return self.plan.add_encoder(encoder.init, encoder.architecture, setting)
         settings = {**training.model_dump(), "architecture": encoder.architecture, "seed": seed}
-        if encoder.init == "moco":
-            return self.plan.add(
-                "moco", configs.MoCoConfig(**settings), {"train": self.ingested(size)["train"]}
-            )
-        return self.plan.add("pretrain", configs.PretrainConfig(**settings), self._labelled(size))
+        stage = "moco" if encoder.init == "moco" else "pretrain"
+        start = self._imagenet(training, encoder.architecture, stage)
+        if stage == "moco":
+            train = {"train": self.ingested(size)["train"]}
+            return self.plan.add(stage, configs.MoCoConfig(**settings), train | start)
+        config = configs.PretrainConfig(**settings)
+        return self.plan.add(stage, config, self._labelled(size, config.geometry) | start)
 
     def _weak_labels(
         self,
@@ -242,8 +256,11 @@ class _PlanBuilder:
     ) -> str:
         """Add the stages that make weak labels of a kind; return the key of the last one."""
         labelled = self._labelled(size)
+        images = self._labelled(size, classify.geometry)
         classified = self.plan.add(
-            "classify", configs.ClassifyConfig(**classify.model_dump(), seed=seed), labelled
+            "classify",
+            configs.ClassifyConfig(**classify.model_dump(), seed=seed),
+            images | self._imagenet(classify, classify.architecture, "classify"),
         )
         config = configs.SaliencyConfig(
             **saliency.model_dump(),
@@ -254,7 +271,12 @@ class _PlanBuilder:
             negatives_empty=negatives_empty,
             seed=seed,
         )
-        mapped = self.plan.add("saliency", config, {**labelled, "classifier": classified})
+        crops = (
+            {}
+            if classify.geometry == "pad"
+            else {f"{split}_strips": key for split, key in images.items()}
+        )
+        mapped = self.plan.add("saliency", config, {**labelled, **crops, "classifier": classified})
         if kind != "irnet":
             return mapped
         irnet_config = configs.IRNetConfig(

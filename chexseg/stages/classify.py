@@ -1,14 +1,14 @@
 """Classify: train a classifier of CheXpert's 14 observations (the paper, appendix B.1).
 
 Writes ``classifier.safetensors``: the checkpoint with the best mean AUROC of CheXpert's five
-competition tasks on `valid`. A set too large for memory is streamed by Ray Data
-(`data.sampling.radiograph_samplers`).
+competition tasks on `valid`, over its images or its studies. A set too large for memory is
+streamed by Ray Data (`data.sampling.radiograph_samplers`).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,16 @@ from chexseg.models import classifier, encoders, losses
 from chexseg.pathologies import COMPETITION, OBSERVATIONS
 from chexseg.seeds import derive
 from chexseg.stages import api, artifacts, configs
-from chexseg.stages.training import checkpoint, ray_train, step_timer
+from chexseg.stages.training import checkpoint, classifier_data, ray_train, step_timer
 
 
 def run(
     config: configs.ClassifyConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
-    """Run the stage. `inputs`: ``train`` and ``valid``, both ingested."""
+    """Run the stage. `inputs`: ``train`` and ``valid``, both ingested in the config's geometry.
+
+    Also ``encoder``, unless the init is random.
+    """
     return ray_train.train_once(train, config, inputs, out, context)
 
 
@@ -46,6 +49,8 @@ def train(
     context.prepare()
     torch.manual_seed(derive(config.seed, "classifier"))
     model = build(config)
+    if config.init != "random":
+        classifier.load_encoder(model, inputs["encoder"] / artifacts.ENCODER_WEIGHTS)
     # torch's stubs lack this overload.
     model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     table = radiographs.index(inputs["train"])
@@ -56,13 +61,16 @@ def train(
     source = radiograph_samplers.source(
         inputs["train"],
         table["image_id"].tolist(),
-        {"targets": torch.from_numpy(targets_NL)},
+        {
+            "targets": torch.from_numpy(targets_NL),
+            **classifier_data.columns(config, inputs["train"], table),
+        },
         derive(config.seed, "classification samples"),
         context.device,
         context.resident_budget(),
     )
     valid = radiographs.index(inputs["valid"])
-    valid_pixels_NHW = radiographs.pixels(inputs["valid"], valid["image_id"].tolist())
+    valid_pixels_NHW = classifier_data.evaluation_images(config, inputs["valid"], valid)
     valid_labels_NL = radiographs.labels(valid)
 
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
@@ -81,8 +89,11 @@ def train(
     ):
         model.train()
         batch = timer.wait(lambda: source.take(config.batch_size))
+        images_NHW = classifier_data.training_images(
+            batch, derive(config.seed, "classifier crops", step)
+        )
         with autocast(config.precision, context.device):
-            logits_NL = model(encoders.prepare(batch["images"], "chexpert"))
+            logits_NL = model(encoders.prepare(images_NHW, config.normalisation))
         loss = losses.classification(logits_NL, batch["targets"])
         optimizer.zero_grad()
         loss.backward()
@@ -93,9 +104,12 @@ def train(
         )
         note = {"loss": progress["loss"], **timer.finish_step()}
         context.progress(step * config.batch_size, steps * config.batch_size, "images", note)
-        if step % config.checkpoint_every == 0 or step == steps:
-            scores = auroc(
-                probabilities(config, model, valid_pixels_NHW, context.device), valid_labels_NL
+        if is_checkpoint(config, step, len(table)) or step == steps:
+            predicted_NL = probabilities(config, model, valid_pixels_NHW, context.device)
+            scores = (
+                auroc(predicted_NL, valid_labels_NL)
+                if config.auroc_over == "images"
+                else auroc(*by_study(valid["image_id"].tolist(), predicted_NL, valid_labels_NL))
             )
             competition = [score for name in COMPETITION if (score := scores[name]) is not None]
             mean = float(np.mean(competition)) if competition else 0.0
@@ -111,13 +125,33 @@ def train(
     if "step" not in progress["best"]:
         raise RuntimeError("no checkpoint has finite outputs; hint: lower the learning rate")
     model.load_state_dict(progress["weights"])
+    # As in keys, values that reproduce earlier results are left out.
+    inputs_differ = {
+        name: value
+        for name in ("geometry", "normalisation")
+        if (value := getattr(config, name)) != config.ADDED[name]
+    }
     encoders.save(
         model,
         out / artifacts.CLASSIFIER_WEIGHTS,
         architecture=config.architecture,
         observations=OBSERVATIONS,
+        **inputs_differ,
     )
     return {**progress["best"], "steps": steps, "images": len(table)}
+
+
+def is_checkpoint(config: configs.ClassifyConfig, step: int, images: int) -> bool:
+    """Return whether the weights after a step, counted from 1, are a checkpoint.
+
+    images: number of training images. With `checkpoints_per_epoch` a checkpoint is the first step
+    that reaches the next equal part of a pass over them.
+    """
+    parts = config.checkpoints_per_epoch
+    if parts is None:
+        return step % config.checkpoint_every == 0
+    before, now = (parts * n * config.batch_size // images for n in (step - 1, step))
+    return now > before
 
 
 def autocast(precision: str, device: str) -> torch.autocast:
@@ -134,9 +168,25 @@ def probabilities(
     model.eval()
     with torch.inference_mode(), autocast(config.precision, device):
         parts = [
-            model(encoders.prepare(part.to(device), "chexpert")) for part in pixels_NHW.split(32)
+            model(encoders.prepare(part.to(device), config.normalisation))
+            for part in pixels_NHW.split(32)
         ]
     return torch.cat(parts).float().sigmoid().cpu().numpy()
+
+
+def by_study(
+    image_ids: Sequence[str], scores_NL: np.ndarray, labels_NL: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (scores_SL, labels_SL) of S studies: the maximum over the views of each.
+
+    CheXpert labels studies, so views have equal labels; if not, blanks (NaN) are ignored.
+    """
+    rows: dict[str, list[int]] = {}
+    for row, image_id in enumerate(image_ids):
+        rows.setdefault(chexpert.study(image_id), []).append(row)
+    scores_SL = np.stack([scores_NL[views].max(axis=0) for views in rows.values()])
+    labels_SL = np.stack([np.fmax.reduce(labels_NL[views]) for views in rows.values()])
+    return scores_SL, labels_SL
 
 
 def auroc(scores_NL: np.ndarray, labels_NL: np.ndarray) -> dict[str, float | None]:

@@ -33,6 +33,11 @@ class IngestConfig(StageConfig):
     split: Literal["train", "valid", "test"]
     #: Side of the square images in pixels, a multiple of 32 because of the networks. Paper: 320.
     size: int = Field(default=320, ge=32, le=2048, multiple_of=32)
+    #: pad: resize the long side to `size`, and pad to a square. short-side: resize the short side
+    #: to `size`, for a classifier's crops; such a result has no masks.
+    geometry: Literal["pad", "short-side"] = "pad"
+
+    ADDED = {"geometry": "pad"}
 
 
 def _validate_policies(value: Any) -> Any:
@@ -59,6 +64,7 @@ class ClassifyConfig(StageConfig):
     architecture: str = "densenet121"
     #: How to treat uncertain labels: as "zeros" or "ones", or "ignore" them in the loss. One policy
     #: for all, or a mapping from observation to policy; observations it omits get "zeros".
+    #: Published: ignore. Paper: not stated.
     uncertainty: Annotated[str | dict[str, str], BeforeValidator(_validate_policies)] = "zeros"
     #: Passes over `train`. Paper: 3.
     epochs: int = Field(default=3, ge=1)
@@ -75,7 +81,29 @@ class ClassifyConfig(StageConfig):
     #: weights of a short training must encode the prevalence, which leaves few positive weights and
     #: empty CAMs. Paper: no.
     prior_bias: bool = False
+    #: Initial weights, but for the last layer. imagenet: by `chexseg encoder import`. Published:
+    #: imagenet. Paper: not stated.
+    init: Literal["random", "imagenet"] = "random"
+    #: pad: long side `size`, with borders. crop: short side `size`; a random square in training,
+    #: the central one in evaluation and for CAMs. Published: crop. Paper: not stated.
+    geometry: Literal["pad", "crop"] = "pad"
+    #: Mean and standard deviation of the input. Published: imagenet. Paper: not stated.
+    normalisation: Literal["chexpert", "imagenet"] = "chexpert"
+    #: Checkpoints per pass over `train`, at equal distances; null: every `checkpoint_every` steps.
+    #: Published: 10. Paper: null.
+    checkpoints_per_epoch: int | None = Field(default=None, ge=1)
+    #: Rows of the AUROC that chooses the checkpoint. studies: the maximum of a study's views.
+    #: Published: studies. Paper: not stated.
+    auroc_over: Literal["images", "studies"] = "images"
     seed: int = 0
+
+    ADDED = {
+        "init": "random",
+        "geometry": "pad",
+        "normalisation": "chexpert",
+        "checkpoints_per_epoch": None,
+        "auroc_over": "images",
+    }
 
 
 class PretrainConfig(ClassifyConfig):
@@ -91,8 +119,7 @@ class MoCoConfig(StageConfig):
     MoCo-CXR and its defaults.
     """
 
-    #: Any encoder of segmentation-models-pytorch. Paper: resnet18. MoCo-CXR starts from ImageNet
-    #: weights; this stage starts from random ones.
+    #: Any encoder of segmentation-models-pytorch. Paper: resnet18.
     architecture: str = "resnet18"
     #: Passes over `train`. MoCo-CXR: 20; MoCo v2: 200 and 800.
     epochs: int = Field(default=20, ge=1)
@@ -124,7 +151,11 @@ class MoCoConfig(StageConfig):
     #: Precision of the forward passes; weights, gradients, Adam, embeddings and the queue stay
     #: float32. bfloat16 is meant for GPUs.
     precision: Literal["float32", "bfloat16"] = "float32"
+    #: Initial weights. imagenet: by `chexseg encoder import`. MoCo-CXR: imagenet.
+    init: Literal["random", "imagenet"] = "random"
     seed: int = 0
+
+    ADDED = {"init": "random"}
 
 
 #: Kind of a published encoder -> the `encoder.init` that starts from it.

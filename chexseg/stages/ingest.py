@@ -2,7 +2,8 @@
 
 Writes square images as ``images/part-*.parquet`` (pixels, labels, patient) and, for the images in
 the mask file, ``masks/part-*.parquet`` (bits). The split ``test`` keeps only images with masks,
-because no other image of it is used.
+because no other image of it is used. With the geometry short-side it writes strips for a
+classifier's crops (`data.images.Strip`), and no masks.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from chexseg.data import chexlocalize, images, ray_data, remote_path, shards
+from chexseg.data import chexlocalize, images, radiographs, ray_data, remote_path, shards
 from chexseg.data.raw_split import RawSplit
 from chexseg.data.remote_path import Location, Readable, ReadOnce
 from chexseg.errors import UserError
@@ -31,7 +32,8 @@ def run(
 ) -> dict[str, Any]:
     """Run the stage. `inputs`: ``data``, the root of the raw data.
 
-    The fact ``data`` is the fingerprint of the files read. Raises `UserError` for the first file or
+    The fact ``data`` is the fingerprint of the files read. Of strips, ``longer_than_strip`` counts
+    images longer than 2:1, which lose their ends. Raises `UserError` for the first file or
     field that is wrong.
     """
     root = inputs["data"]
@@ -62,6 +64,7 @@ def run(
             "masks": mask_file,
             "rows_a_file": rows_a_file,
             "size": config.size,
+            "geometry": config.geometry,
             "out": str(out),
         },
         workers=context.decode_workers,
@@ -74,11 +77,16 @@ def run(
         if "error" in answer:
             raise UserError(answer["error"])
     sizes = {path: size for answer in answers for path, size in answer["sizes"].items()}
+    cut = {}
+    if config.geometry == "short-side":
+        stored = radiographs.index(out)[["height", "width"]]
+        cut["longer_than_strip"] = int((stored.max(axis=1) > 2 * stored.min(axis=1)).sum())
     return {
         "data": raw.fingerprint(sizes),
         "images": len(table),
         "patients": int(table["patient"].nunique()),
         "with_masks": sum(answer["with_masks"] for answer in answers),
+        **cut,
     }
 
 
@@ -92,10 +100,12 @@ class _Decoder:
         masks: chexlocalize.MaskFile,
         rows_a_file: int,
         size: int,
+        geometry: str,
         out: str,
     ):
         self.table, self.root, self.masks = table, root, masks
         self.rows_a_file, self.size, self.out = rows_a_file, size, Path(out)
+        self.padded = geometry == "pad"
 
     def __call__(self, part: str) -> dict[str, Any]:
         number = int(part)
@@ -140,7 +150,8 @@ class _Decoder:
 
         Adds image id -> (patient, masks) to `masks` and path -> bytes of the file to `sizes`.
         """
-        pixels_NHW = np.empty((len(rows), self.size, self.size), dtype=np.uint8)
+        width = self.size if self.padded else 2 * self.size
+        pixels_NHW = np.empty((len(rows), self.size, width), dtype=np.uint8)
         sizes_N2 = np.empty((len(rows), 2), dtype=np.int32)
         entries = zip(
             rows["image_id"], rows["patient"], rows["path"], islice(files, len(rows)), strict=True
@@ -151,8 +162,9 @@ class _Decoder:
             pixels_HW, sizes[name] = image.pixels_HW, len(file.read_bytes())
             height, width = sizes_N2[position] = pixels_HW.shape
             frame = images.Frame(height, width, self.size)
-            pixels_NHW[position] = frame.image(pixels_HW)
-            if image_id in self.masks:
+            strip = images.Strip(height, width, self.size)
+            pixels_NHW[position] = (frame if self.padded else strip).image(pixels_HW)
+            if self.padded and image_id in self.masks:
                 self.masks.check_size(image_id, path, pixels_HW.shape, image.stored_shape)
                 masks[image_id] = patient, frame.masks(self.masks.masks(image_id))
         scalars = {

@@ -29,7 +29,7 @@ LARGEST_QUEUE = 24576
 def run(
     config: configs.MoCoConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
-    """Run the stage. `inputs`: ``train``, ingested.
+    """Run the stage. `inputs`: ``train``, ingested, and ``encoder``, unless the init is random.
 
     Raises `UserError` if the batch or the queue is larger than the training set.
     """
@@ -63,7 +63,10 @@ def train(
     image_ids = radiographs.index(inputs["train"])["image_id"].tolist()
     queue = queue_length(config, len(image_ids))
     torch.manual_seed(derive(config.seed, "moco"))
-    model = moco.MoCo(build(config), queue, config.momentum, config.temperature)
+    query = build(config)
+    if config.init != "random":
+        encoders.load(query.body, inputs["encoder"] / artifacts.ENCODER_WEIGHTS)
+    model = moco.MoCo(query, queue, config.momentum, config.temperature)
     # torch's stubs lack this overload.
     model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     source = radiograph_samplers.source(

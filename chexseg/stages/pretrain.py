@@ -19,7 +19,7 @@ build = classify.build
 def run(
     config: configs.PretrainConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
-    """Run the stage. `inputs`: ``train`` and ``valid``, both ingested."""
+    """Run the stage. `inputs`: as in `classify`."""
     facts = classify.run(config, inputs, out, context)
     model = build(config)
     encoders.load(model, out / artifacts.CLASSIFIER_WEIGHTS)

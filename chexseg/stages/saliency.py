@@ -5,6 +5,9 @@ resolution, each scaled by its maximum, and the classifier's probabilities. The 
 pathology has the best IoU on the expert training images (paper, appendix A.1); thresholds are in
 the metadata of the training shards and in ``thresholds.json``. Pixel counts of the weak masks of
 `valid` are in ``counts.parquet`` (`stages.scoring.weak_label_scores`).
+
+A classifier of crops sees the central crops of strips. Its maps are put back into the padded
+squares, at stride 4 (`saliency.centre_crop`).
 """
 
 from __future__ import annotations
@@ -21,17 +24,22 @@ import torch
 from chexseg.data import radiographs, ray_data, shards
 from chexseg.data.sampling import splits
 from chexseg.models import classifier as classifiers
-from chexseg.models import encoders
+from chexseg.models import crops, encoders
 from chexseg.pathologies import PATHOLOGIES, observation_indices
-from chexseg.saliency import gradcam, thresholds, weak_masks
+from chexseg.saliency import centre_crop, gradcam, thresholds, weak_masks
 from chexseg.stages import api, artifacts, configs
 from chexseg.stages.scoring import weak_label_scores
+from chexseg.stages.training import classifier_data
 
 
 def run(
     config: configs.SaliencyConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
-    """Run the stage. `inputs`: ``train`` and ``valid``, both ingested, and ``classifier``."""
+    """Run the stage. `inputs`: ``train`` and ``valid``, both ingested, and ``classifier``.
+
+    Also ``train_strips`` and ``valid_strips``, the same images as strips, if it learned from crops.
+    """
+    seen = {split: inputs.get(f"{split}_strips", inputs[split]) for split in ("train", "valid")}
     table = radiographs.index(inputs["train"])
     views = table[table["frontal"]] if config.frontal_only else table
     pool = splits.sample(views["image_id"].tolist(), config.images, config.seed, "saliency images")
@@ -53,7 +61,7 @@ def run(
         out=str(out / "valid"),
         metadata=metadata,
     )
-    mapped = sum(map_expert(path)["images"] for path in shards.files(inputs["valid"] / "images"))
+    mapped = sum(map_expert(path)["images"] for path in shards.files(seen["valid"] / "images"))
     train_ids, _ = splits.expert_split(
         ids, patients, config.expert_train, config.expert_select, config.seed
     )
@@ -63,7 +71,7 @@ def run(
     )
     metadata |= {"thresholds": chosen["thresholds"], "negatives_empty": config.negatives_empty}
     answers = ray_data.map_files(
-        shards.files(inputs["train"] / "images"),
+        shards.files(seen["train"] / "images"),
         CamWriter,
         {
             **arguments,
@@ -104,7 +112,12 @@ class CamWriter:
         self.kind, self.device = config.kind, context.device
         self.wanted, self.out, self.metadata = set(wanted), Path(out), metadata
         self.model = classifiers.build(config.architecture)
-        encoders.load(self.model, Path(classifier) / artifacts.CLASSIFIER_WEIGHTS)
+        weights = Path(classifier) / artifacts.CLASSIFIER_WEIGHTS
+        encoders.load(self.model, weights)
+        # Classifiers of padded squares with CheXpert's normalisation don't say so.
+        description = encoders.describe(weights)
+        self.crops = description.get("geometry") == "crop"
+        self.normalisation = description.get("normalisation", "chexpert")
         self.model.to(self.device).eval()
 
     def __call__(self, path: str) -> dict[str, Any]:
@@ -114,13 +127,22 @@ class CamWriter:
         """Yield tables of maps and probabilities, one batch of wanted images at a time."""
         chosen = observation_indices(PATHOLOGIES)
         weight_KC = self.model.head.weight[chosen]
+        shapes = radiographs.shapes(path) if self.crops else {}
         for ids, pixels_NHW in radiographs.shard_pixels(path, self.wanted, 32):
+            size = pixels_NHW.shape[1]
+            if self.crops:
+                span = classifier_data.spans([shapes[image_id] for image_id in ids], size)
+                pixels_NHW = crops.squares(pixels_NHW, span["centres"], span["portrait"])
             with torch.inference_mode():
                 features = self.model.feature_map(
-                    encoders.prepare(pixels_NHW.to(self.device), "chexpert")
+                    encoders.prepare(pixels_NHW.to(self.device), self.normalisation)
                 )
                 logits = self.model.head(features.mean(dim=(2, 3)))[:, chosen]
                 maps_NKhw = gradcam.normalise(gradcam.METHODS[self.kind](features, weight_KC))
+                if self.crops:
+                    maps_NKhw = centre_crop.in_padded_square(
+                        maps_NKhw, [shapes[image_id] for image_id in ids], size
+                    )
             arrays = {
                 "scores": maps_NKhw.half().cpu().numpy(),
                 "probabilities": logits.sigmoid().cpu().numpy(),

@@ -60,7 +60,7 @@ MISTAKES = {
     "name: s\nsettings:\n  moco: {temprature: 0.1}": (
         "x.yaml:3: settings.moco.temprature: no such key (did you mean 'temperature'?); allowed: "
         "epochs, batch_size, learning_rate, weight_decay, queue, momentum, temperature, crop, "
-        "rotation, flip, brightness, contrast, precision"
+        "rotation, flip, brightness, contrast, precision, init"
     ),
     "name: s\nsettings:\n  labels: {weak: cam,\n    expert_split: {trian: 3}}": (
         "x.yaml:4: settings.labels.expert_split.trian: no such key (did you mean 'train'?); "

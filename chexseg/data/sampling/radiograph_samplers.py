@@ -49,8 +49,8 @@ def source(
     stay in host memory. Both kinds give the same samples per pass, in different orders.
     """
     stored = stored or {}
-    side = radiographs.image_size(artifact)
-    row_bytes = side * side + sum(part.row_bytes for part in stored.values())
+    height, width = radiographs.image_shape(artifact)
+    row_bytes = height * width + sum(part.row_bytes for part in stored.values())
     needed = len(image_ids) * row_bytes + sum(
         values.numel() * values.element_size() for values in columns.values()
     )

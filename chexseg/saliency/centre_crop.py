@@ -1,0 +1,46 @@
+"""Put the CAMs of central crops back into the padded squares of the segmenter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from chexseg.data.images import Strip
+
+#: Pixels of the padded square per value of a map, as in IRNet's maps. The crop's own 32 would blur
+#: a map that is moved by parts of a value.
+STRIDE = 4
+
+
+def in_padded_square(maps_NKhw: Tensor, shapes: Sequence[tuple[int, int]], size: int) -> Tensor:
+    """Return maps of central crops as maps_NKHW of the padded squares, size / 4 a side.
+
+    A crop covers a square of the image's short side, in the middle of the padded square. Values
+    inside are interpolated bilinearly, as in `weak_masks.upsample`; outside, where the classifier
+    has seen nothing, they are 0. shapes: (height, width) of each original image.
+    """
+    side = size // STRIDE
+    centres_W = (torch.arange(side, device=maps_NKhw.device) + 0.5) * STRIDE
+    windows_N4 = torch.tensor(
+        [Strip(height, width, size).centre_in_frame() for height, width in shapes],
+        device=maps_NKhw.device,
+    )
+    top_N1, left_N1, height_N1, width_N1 = windows_N4[:, :, None].unbind(1)
+    # From -1 to 1 across a crop, as `grid_sample` counts.
+    y_NH = 2 * (centres_W - top_N1) / height_N1 - 1
+    x_NW = 2 * (centres_W - left_N1) / width_N1 - 1
+    grid_NHW2 = torch.stack(
+        [
+            x_NW[:, None, :].expand(-1, side, -1),
+            y_NH[:, :, None].expand(-1, -1, side),
+        ],
+        dim=-1,
+    )
+    values_NKHW = F.grid_sample(
+        maps_NKhw.float(), grid_NHW2, padding_mode="border", align_corners=False
+    )
+    inside_NHW = (grid_NHW2.abs() <= 1).all(dim=-1)
+    return values_NKHW * inside_NHW[:, None]
