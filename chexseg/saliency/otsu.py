@@ -55,9 +55,12 @@ def limits(scores_NKhw: Tensor, maximum_NK: Tensor, size: int) -> Tensor:
         foreground_KP = levels_KP > otsu(levels_KP)[:, None]
         high_K = torch.where(foreground_KP, scores_KP, torch.inf).amin(1)
         low_K = torch.where(foreground_KP, 0, scores_KP).amax(1)
-        middle_K = low_K + (high_K - low_K) / 2
-        # The middle of two neighbouring numbers may be rounded to the upper one.
-        limits.append(
-            torch.where(middle_K < high_K, middle_K, low_K).where(high_K < torch.inf, torch.inf)
-        )
+        limits.append(between(low_K, high_K))
     return torch.stack(limits) if limits else maximum_NK.float()
+
+
+def between(low: Tensor, high: Tensor) -> Tensor:
+    """Return numbers from `low` to below `high`, in the middle if possible; infinity if it is."""
+    middle = low + (high - low) / 2
+    # The middle of two neighbouring numbers may be rounded to the upper one.
+    return torch.where(high.isinf() | (middle < high), middle, low)

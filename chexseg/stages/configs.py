@@ -188,8 +188,7 @@ class SaliencyConfig(StageConfig):
     #: Threshold of weak masks. training: of 0, 0.05 .. 0.95 of a map's maximum, for each pathology
     #: the best on the expert training images, before holes are filled. A number: this share of it.
     #: otsu: of each map at the image's size, unscaled, times 255, as uint8. otsu-scaled: the same
-    #: of the map scaled by its maximum. Published: otsu. Paper (A.1): for each pathology the one
-    #: with the best mIoU on "the CheXpert train set".
+    #: of the map scaled by its maximum. Published: otsu. Paper: training (appendix A.1).
     threshold: Annotated[str | float, BeforeValidator(_validate_map_threshold)] = "training"
     #: Empty a mask if its unscaled map's maximum is below this. Published: an option, 0 by default.
     cutoff: float = Field(default=0.0, ge=0)
