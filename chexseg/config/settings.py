@@ -75,7 +75,10 @@ else:
         configs.MoCoConfig,
         *(name for name in configs.MoCoConfig.model_fields if name not in ("architecture", "seed")),
     )
-    Saliency = _section("Saliency", configs.SaliencyConfig, "images", "frontal_only")
+    Saliency = _section(
+        "Saliency", configs.SaliencyConfig, "images", "frontal_only", "layer", "target",
+        "threshold", "cutoff", "fill_holes",
+    )  # fmt: skip
     Irnet = _section(
         "Irnet",
         configs.IRNetConfig,
@@ -125,7 +128,8 @@ class Labels(Section):
     weak_images: int = Field(default=100, ge=1)
     #: Draw weakly labelled images with a positive label of a studied pathology first.
     prefer_positives: bool = False
-    #: Empty a weak mask where the image-level label is negative or blank.
+    #: Empty a weak mask where the image-level label is negative or blank. Published: false, so an
+    #: image has ten masks, whatever its labels. Paper: not stated.
     negatives_empty: bool = True
     expert_split: ExpertSplit = ExpertSplit()
 
@@ -208,9 +212,14 @@ def canonical(settings: Settings) -> Settings:
     # random and imagenet have one source each.
     if encoder.imported and encoder.init not in TRAINED_ENCODERS:
         encoder = encoder.model_copy(update={"imported": Encoder().imported})
+    saliency = settings.saliency
+    defaults = {name: getattr(Saliency(), name) for name in idle_map_settings(settings)}
+    if any(getattr(saliency, name) != value for name, value in defaults.items()):
+        saliency = saliency.model_copy(update=defaults)
     update = {
         "labels": labels,
         "encoder": encoder,
+        "saliency": saliency,
         "classify": _without_idle_steps(settings.classify),
         "pretrain": _without_idle_steps(settings.pretrain),
     }
@@ -225,6 +234,17 @@ def _without_idle_steps(section: Any) -> Any:
     if section.checkpoints_per_epoch is None or section.checkpoint_every == default:
         return section
     return section.model_copy(update={"checkpoint_every": default})
+
+
+def idle_map_settings(settings: Settings) -> tuple[str, ...]:
+    """Return the settings of `saliency` that don't affect the CAMs and masks of a cell.
+
+    A target only scales the maps, which matters to what is measured on unscaled ones. Grad-CAM++
+    has its layer and target.
+    """
+    saliency, plus = settings.saliency, settings.labels.weak == "cam++"
+    scaled = saliency.threshold != "otsu" and saliency.cutoff == 0
+    return (*["layer"] * plus, *["target"] * (plus or scaled))
 
 
 # ---- dotted settings: "labels.p" is the field p of the section labels ----------------------------

@@ -28,6 +28,7 @@ from chexseg.config.settings import (
 from chexseg.config.study import Study
 from chexseg.data.raw_split import fingerprint
 from chexseg.data.remote_path import Location
+from chexseg.errors import UserError
 from chexseg.plan.cells import CellNamer, distinguishing_settings
 from chexseg.plan.graph import NoEncoderError, Plan, node_of
 from chexseg.stages import configs
@@ -271,6 +272,11 @@ class _PlanBuilder:
             negatives_empty=negatives_empty,
             seed=seed,
         )
+        if config.layer == "before-relu" and classify.architecture != "densenet121":
+            raise UserError(
+                f"saliency.layer: found before-relu for classify.architecture"
+                f" {classify.architecture}; expected after-relu, or densenet121"
+            )
         crops = (
             {}
             if classify.geometry == "pad"
@@ -286,7 +292,14 @@ class _PlanBuilder:
         if irnet.init != "random":
             setting = f"irnet.init: found {irnet.init}"
             backbone["encoder"] = self.plan.add_encoder(irnet.init, irnet.architecture, setting)
-        return self.plan.add("irnet", irnet_config, {**labelled, "saliency": mapped, **backbone})
+        # IRNet reads scores, and no masks of CAMs: other rules for these don't change its key.
+        scores = config.model_copy(update={name: config.ADDED[name] for name in config.OF_MASKS})
+        return self.plan.add(
+            "irnet",
+            irnet_config,
+            {**labelled, "saliency": mapped, **backbone},
+            same_as={"saliency": node_of("saliency", scores, sources).key},
+        )
 
     def _fit(
         self,
