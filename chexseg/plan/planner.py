@@ -35,6 +35,9 @@ from chexseg.stages import configs
 #: Settings of `labels` in the config of a fit on expert and weak labels.
 _MIXED = ("p", "mixing", "weak", "weak_images", "prefer_positives", "negatives_empty")
 
+#: Settings of `distil` that replace those of `fit` for a student, unless they are null.
+_OF_STUDENTS = ("epochs", "learning_rate", "checkpoint", "thresholds")
+
 
 def fingerprints(root: Location) -> dict[str, str]:
     """Return split -> fingerprint of its raw data.
@@ -154,6 +157,11 @@ class _PlanBuilder:
                 supervision="teacher",
                 fraction=s.distil.fraction,
                 temperature=s.distil.temperature,
+                **{
+                    name: value
+                    for name in _OF_STUDENTS
+                    if (value := getattr(s.distil, name)) is not None
+                },
             )
             student_inputs = {**inputs, "train": ingested["train"], "teacher": teacher}
             fit_key = self.plan.add("fit", config, student_inputs, same_as={"teacher": alone})
@@ -251,6 +259,7 @@ class _PlanBuilder:
             architecture=classify.architecture,
             expert_train=split.train,
             expert_select=split.select,
+            expert_split_by=split.by,
             negatives_empty=negatives_empty,
             seed=seed,
         )
@@ -281,6 +290,7 @@ class _PlanBuilder:
             init=encoder.init,
             expert_train=split.train,
             expert_select=split.select,
+            expert_split_by=split.by,
             split_seed=seed,
             **fit.model_dump(),
         )

@@ -138,7 +138,8 @@ def test_an_added_field_changes_a_key_only_with_another_value(monkeypatch):
     config = configs.SaliencyConfig()
     before = graph.node_of("saliency", config, {}).key
     fields = config.model_dump(mode="json")
-    monkeypatch.setattr(configs.SaliencyConfig, "ADDED", {"seeding": "none"})
+    added = {**configs.SaliencyConfig.ADDED, "seeding": "none"}
+    monkeypatch.setattr(configs.SaliencyConfig, "ADDED", added)
     assert graph.node_of("saliency", fields | {"seeding": "none"}, {}).key == before
     assert graph.node_of("saliency", fields | {"seeding": "otsu"}, {}).key != before
 
