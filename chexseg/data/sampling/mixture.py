@@ -34,6 +34,8 @@ class Mixture:
         rule: str = "exact",
     ):
         self.probability = effective_probability(p, rule)
+        if rule == "published":
+            raise ValueError("the published rule is PublishedMixture's")
         if (expert is None and self.probability > 0) or (weak is None and self.probability < 1):
             raise ValueError(
                 f"p = {self.probability} needs {'expert' if expert is None else 'weak'} samples"
