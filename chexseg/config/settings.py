@@ -6,10 +6,12 @@ How a cell is executed (workers, GPUs) is not a setting: see `study.Resources`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast, get_args
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard, cast, get_args
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -18,6 +20,7 @@ from pydantic import (
 )
 
 from chexseg import pathologies
+from chexseg.config.published_rules import PUBLISHED, cell_rules, changed
 from chexseg.data.sampling.mixing import effective_probability
 from chexseg.stages import configs
 from chexseg.stages.configs import StageConfig
@@ -58,6 +61,15 @@ def _section(
     return create_model(name, __base__=base, **cast(Any, chosen))
 
 
+#: A rule of `FitConfig`, or the published one of the cell.
+_Checkpoint = Literal["selection", "best-threshold", "best-threshold-all", "last", "published"]
+_threshold = partial(configs.validate_threshold, rules=(*configs.THRESHOLD_RULES, PUBLISHED))
+_Thresholds = Annotated[str | float, BeforeValidator(_threshold)]
+_StudentThresholds = Annotated[
+    str | float | None,
+    BeforeValidator(lambda value: None if value is None else _threshold(value)),
+]
+
 if TYPE_CHECKING:
     # A section has the same fields as its stage's config, or some of them.
     Classify = configs.ClassifyConfig
@@ -88,11 +100,16 @@ else:
             if name not in ("negatives_empty", "seed")
         ),
     )
-    Fit = _section(
+    _FIT = _section(
         "Fit", configs.FitConfig, "epochs", "batch_size", "learning_rate", "schedule", "loss",
         "clip_norm", "flips", "precision", "channels_last", "compile", "checkpoint", "thresholds",
-        "samples_per_epoch",
+        "samples_per_epoch", "epoch_size",
     )  # fmt: skip
+
+    class Fit(_FIT):
+        # As in the stage's config, or the published rule of each cell (`published_rules`).
+        checkpoint: _Checkpoint = configs.FitConfig.model_fields["checkpoint"].default
+        thresholds: _Thresholds = configs.FitConfig.model_fields["thresholds"].default
 
 
 class Encoder(Section):
@@ -112,6 +129,9 @@ class ExpertSplit(Section):
     train: int = Field(default=147, ge=1)
     #: Expert images held back to choose the epoch. Paper: 40.
     select: int = Field(default=40, ge=0)
+    #: patient: no patient is in both lists. image: images are divided regardless of patients.
+    #: Published: image. Paper: not stated.
+    by: Literal["patient", "image"] = "patient"
 
 
 class Labels(Section):
@@ -120,10 +140,12 @@ class Labels(Section):
     #: Probability of sampling an image with expert masks.
     #: 1: full supervision; 0: weak supervision.
     p: float = Field(default=1.0, ge=0, le=1)
-    #: How p decides a sample. exact: with probability p. official: the rule of the authors' code,
-    #: which rounds p down to a tenth. By floating point it turns 0.3, 0.6 and 0.7 into 0.2, 0.5
-    #: and 0.6.
-    mixing: Literal["exact", "official"] = "exact"
+    #: How p decides a sample. exact: with probability p. official: with the probability of the
+    #: published code, which rounds p down to a tenth; by floating point it turns 0.3, 0.6 and 0.7
+    #: into 0.2, 0.5 and 0.6. published: official, and the image is the sample's index modulo the
+    #: size of its set: of 147 expert images beside 100 weak ones, the first 100 are seen twice as
+    #: often as the others. Published: published. Paper: probability p.
+    mixing: Literal["exact", "official", "published"] = "exact"
     #: Number of weakly labelled images in a cell. Paper: 100.
     weak_images: int = Field(default=100, ge=1)
     #: Draw weakly labelled images with a positive label of a studied pathology first.
@@ -138,8 +160,21 @@ class Distil(Section):
     #: Share of the frontal images of `train` that the teacher labels for a student; 0: this cell is
     #: not a student. Paper: 0.01 and 0.1.
     fraction: float = Field(default=0.0, ge=0, le=1)
-    #: Sigmoid temperature of a student's loss. Paper: 10.
+    #: Sigmoid temperature of a student's loss. Paper and published: 10. At 1 the student's logits
+    #: are as large as its teacher's.
     temperature: float = Field(default=10.0, gt=0)
+    #: Passes of a student over its images; null for `fit.epochs`. Published: 100 by default.
+    #: Paper: not stated.
+    epochs: int | None = Field(default=None, ge=1)
+    #: Initial learning rate of a student; null for `fit.learning_rate`. Paper: 1e-3. Published:
+    #: 1e-4 by default.
+    learning_rate: float | None = Field(default=None, gt=0)
+    #: Rule for a student's epoch; null for `fit.checkpoint`. Published: not recorded; "published"
+    #: takes its teacher's, best-threshold.
+    checkpoint: _Checkpoint | None = None
+    #: A student's output thresholds; null for `fit.thresholds`. Published: training-batches,
+    #: against its teacher's raw logits. Paper: not stated.
+    thresholds: _StudentThresholds = None
 
 
 class Score(Section):
@@ -199,33 +234,35 @@ def canonical(settings: Settings) -> Settings:
     """
     labels, encoder = settings.labels, settings.encoder
     # A student learns from a fully supervised teacher.
-    probability = (
-        1.0 if settings.distil.fraction > 0 else effective_probability(labels.p, labels.mixing)
+    student = settings.distil.fraction > 0
+    probability = 1.0 if student else effective_probability(labels.p, labels.mixing)
+    fit, distil = cell_rules(settings.fit, settings.distil, probability, student)
+    # Uneven images of an epoch that is longer than the weak set.
+    uneven = (
+        probability == 0 and labels.mixing == "published" and fit.epoch_size == "expert-and-weak"
     )
+    if probability > 0 or (fit.samples_per_epoch is not None and not uneven):
+        fit = changed(fit, epoch_size=Fit.model_fields["epoch_size"].default)
     if probability in (0, 1):
-        idle = ["mixing"] + ["weak", "weak_images", "prefer_positives", "negatives_empty"] * int(
-            probability
-        )
+        idle = ["mixing"] * (not uneven)
+        idle += ["weak", "weak_images", "prefer_positives", "negatives_empty"] * int(probability)
         labels = labels.model_copy(
             update={"p": probability} | {name: getattr(Labels(), name) for name in idle}
         )
     # random and imagenet have one source each.
     if encoder.imported and encoder.init not in TRAINED_ENCODERS:
         encoder = encoder.model_copy(update={"imported": Encoder().imported})
-    saliency = settings.saliency
-    defaults = {name: getattr(Saliency(), name) for name in idle_map_settings(settings)}
-    if any(getattr(saliency, name) != value for name, value in defaults.items()):
-        saliency = saliency.model_copy(update=defaults)
-    update = {
-        "labels": labels,
-        "encoder": encoder,
-        "saliency": saliency,
-        "classify": _without_idle_steps(settings.classify),
-        "pretrain": _without_idle_steps(settings.pretrain),
-    }
-    if all(section is getattr(settings, name) for name, section in update.items()):
-        return settings
-    return settings.model_copy(update=update)
+    map_defaults = {name: getattr(Saliency(), name) for name in idle_map_settings(settings)}
+    return changed(
+        settings,
+        labels=labels,
+        encoder=encoder,
+        saliency=changed(settings.saliency, **map_defaults),
+        classify=_without_idle_steps(settings.classify),
+        pretrain=_without_idle_steps(settings.pretrain),
+        fit=fit,
+        distil=distil,
+    )
 
 
 def _without_idle_steps(section: Any) -> Any:

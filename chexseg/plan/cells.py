@@ -52,7 +52,7 @@ class Cell:
             "init": s.encoder.init,
             "weak_images": 0 if p == 1 else s.labels.weak_images,
             "fraction": s.distil.fraction if student else float("nan"),
-            "epochs": s.fit.epochs,
+            "epochs": (s.distil.epochs if student else None) or s.fit.epochs,
             "other": " ".join(self.varied),
         }
 

@@ -36,6 +36,9 @@ from chexseg.stages import configs
 #: Settings of `labels` in the config of a fit on expert and weak labels.
 _MIXED = ("p", "mixing", "weak", "weak_images", "prefer_positives", "negatives_empty")
 
+#: Settings of `distil` that replace those of `fit` for a student, unless they are null.
+_OF_STUDENTS = ("epochs", "learning_rate", "checkpoint", "thresholds")
+
 
 def fingerprints(root: Location) -> dict[str, str]:
     """Return split -> fingerprint of its raw data.
@@ -155,6 +158,11 @@ class _PlanBuilder:
                 supervision="teacher",
                 fraction=s.distil.fraction,
                 temperature=s.distil.temperature,
+                **{
+                    name: value
+                    for name in _OF_STUDENTS
+                    if (value := getattr(s.distil, name)) is not None
+                },
             )
             student_inputs = {**inputs, "train": ingested["train"], "teacher": teacher}
             fit_key = self.plan.add("fit", config, student_inputs, same_as={"teacher": alone})
@@ -269,6 +277,7 @@ class _PlanBuilder:
             architecture=classify.architecture,
             expert_train=split.train,
             expert_select=split.select,
+            expert_split_by=split.by,
             negatives_empty=negatives_empty,
             seed=seed,
         )
@@ -282,7 +291,8 @@ class _PlanBuilder:
             if classify.geometry == "pad"
             else {f"{split}_strips": key for split, key in images.items()}
         )
-        mapped = self.plan.add("saliency", config, {**labelled, **crops, "classifier": classified})
+        sources = {**labelled, **crops, "classifier": classified}
+        mapped = self.plan.add("saliency", config, sources)
         if kind != "irnet":
             return mapped
         irnet_config = configs.IRNetConfig(
@@ -316,6 +326,7 @@ class _PlanBuilder:
             init=encoder.init,
             expert_train=split.train,
             expert_select=split.select,
+            expert_split_by=split.by,
             split_seed=seed,
             **fit.model_dump(),
         )

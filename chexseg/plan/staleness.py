@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chexseg.plan.graph import Node
+from chexseg.stages.registry import STAGES
 from chexseg.store.store import Store
 
 #: Results that differ in more settings are unrelated, not older versions.
@@ -81,8 +82,11 @@ def _results(stage: str, used: Collection[str], store: Store) -> list[_Identity]
 
 def _identity(run: Mapping[str, Any]) -> _Identity:
     """Return the parts of a manifest's key, or of a node's."""
+    added = STAGES[run["stage"]].config.ADDED
     settings = frozenset(
-        (name, json.dumps(value, sort_keys=True)) for name, value in run["config"].items()
+        (name, json.dumps(value, sort_keys=True))
+        for name, value in run["config"].items()
+        if name not in added or value != added[name]
     )
     inputs = frozenset(run["inputs"].items())
     roles = frozenset(run["inputs"])

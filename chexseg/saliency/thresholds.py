@@ -101,3 +101,63 @@ class Histogram:
 def _above(counts_KB: Tensor) -> Tensor:
     """Return for each threshold t the sum of the bins b > t."""
     return counts_KB.flip(1).cumsum(1).flip(1)[:, 1:]
+
+
+@dataclass(frozen=True)
+class TargetHistogram:
+    """Pixel counts and sums of real-valued targets by pathology and score, pooled over batches.
+
+    For masks its IoUs are those of `Histogram`. Targets may be any numbers, such as the raw logits
+    of a teacher, with which the published code compares its students (a fault).
+
+    sums_2KB: float64. The first axis is pixels, targets; bins are those of `Histogram`.
+    """
+
+    sums_2KB: Tensor
+
+    @classmethod
+    def empty(cls, pathologies: int, device: torch.device | str | None = None) -> TargetHistogram:
+        """Return the histogram of no image, to start a sum."""
+        shape = (2, pathologies, len(GRID) + 1)
+        return cls(torch.zeros(shape, dtype=torch.float64, device=device))
+
+    @classmethod
+    def of(cls, scores_NKHW: Tensor, targets_NKHW: Tensor) -> TargetHistogram:
+        """Return the histogram of one batch. Scores are in [0, 1]; both tensors have one shape."""
+        pathologies, bins = scores_NKHW.shape[1], len(GRID) + 1
+        grid = torch.tensor(GRID, dtype=torch.float32, device=scores_NKHW.device)
+        scores_NKHW = scores_NKHW.to(torch.float32).nan_to_num(nan=-1.0)
+        index_NKHW = torch.bucketize(scores_NKHW.contiguous(), grid, out_int32=True)
+        index_NKHW += bins * torch.arange(
+            pathologies, dtype=torch.int32, device=scores_NKHW.device
+        ).view(-1, 1, 1)
+        index, size = index_NKHW.flatten(), pathologies * bins
+        weights = targets_NKHW.to(torch.float64).flatten()
+        sums = [
+            torch.bincount(index, minlength=size).double(),
+            torch.bincount(index, weights=weights, minlength=size),
+        ]
+        return cls(torch.stack(sums).view(2, pathologies, bins))
+
+    def __add__(self, other: TargetHistogram) -> TargetHistogram:
+        return TargetHistogram(self.sums_2KB + other.sums_2KB)
+
+    def best(self) -> tuple[Tensor, Tensor]:
+        """Return thresholds_K (float32) with the best I / (P + G - I), and these values (float64).
+
+        I sums the targets of positive pixels, P counts positive pixels, G sums all targets. Of
+        equally good thresholds it is the lowest. A pathology without any target other than 0 gets
+        `DEFAULT_THRESHOLD` and NaN.
+        """
+        pixels_KB, targets_KB = self.sums_2KB
+        intersection_KT, predicted_KT = _above(targets_KB), _above(pixels_KB)
+        true_K1 = targets_KB.sum(1, keepdim=True)
+        iou_KT = intersection_KT / (predicted_KT + true_K1 - intersection_KT)
+        occurs_K = (targets_KB != 0).any(1)
+        grid = torch.tensor(GRID, dtype=torch.float32, device=occurs_K.device)
+        index_K = iou_KT.nan_to_num(nan=-torch.inf).argmax(1)
+        iou_K = iou_KT.gather(1, index_K[:, None])[:, 0]
+        return (
+            torch.where(occurs_K, grid[index_K], DEFAULT_THRESHOLD),
+            torch.where(occurs_K, iou_K, torch.nan),
+        )

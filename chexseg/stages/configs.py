@@ -7,7 +7,7 @@ comments are the descriptions in docs/reference/settings.md (docs/build_referenc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -201,9 +201,14 @@ def _validate_map_threshold(value: Any) -> Any:
 class SaliencyConfig(StageConfig):
     """Computation of CAMs and of the thresholds that turn them into weak masks."""
 
-    ADDED = dict(
-        layer="after-relu", target="logit", threshold="training", cutoff=0.0, fill_holes=False
-    )
+    ADDED = {
+        "layer": "after-relu",
+        "target": "logit",
+        "threshold": "training",
+        "cutoff": 0.0,
+        "fill_holes": False,
+        "expert_split_by": "patient",
+    }
     #: Fields that decide masks, not scores; IRNet reads only scores.
     OF_MASKS: ClassVar[tuple[str, ...]] = ("target", "threshold", "cutoff", "fill_holes")
 
@@ -235,6 +240,7 @@ class SaliencyConfig(StageConfig):
     #: Paper: 147 and 40.
     expert_train: int = Field(default=147, ge=0)
     expert_select: int = Field(default=40, ge=0)
+    expert_split_by: Literal["patient", "image"] = "patient"
     #: Empty a mask where the image-level label is negative or blank. Published: false.
     negatives_empty: bool = True
     seed: int = 0
@@ -283,21 +289,27 @@ class IRNetConfig(StageConfig):
     seed: int = 0
 
 
-def _validate_threshold(value: Any) -> Any:
+#: Rules that choose a segmenter's output thresholds.
+THRESHOLD_RULES = ("training", "training-batches", "selection", "logit-quantiles")
+
+
+def validate_threshold(value: Any, rules: Sequence[str] = THRESHOLD_RULES) -> Any:
     """Return a valid threshold. One error here replaces pydantic's one per union member."""
-    if value == "training":
+    if isinstance(value, str) and value in rules:
         return value
     if (
         isinstance(value, bool)
         or not isinstance(value, (int, float))
         or round(20 * value, 9) not in range(20)
     ):
-        raise ValueError("expected training, or one of 0, 0.05 .. 0.95")
+        raise ValueError(f"expected {', '.join(rules)}, or one of 0, 0.05 .. 0.95")
     return float(value)
 
 
 class FitConfig(StageConfig):
     """Training of a segmenter, on masks or as a student of another segmenter."""
+
+    ADDED = {"expert_split_by": "patient", "epoch_size": "used-images"}
 
     #: Pathologies to segment, one output each. Paper: all ten.
     pathologies: tuple[str, ...] = PATHOLOGIES
@@ -310,7 +322,7 @@ class FitConfig(StageConfig):
     #: Probability that a sample is an expert image, and the rule that draws it
     #: (data.sampling.mixture).
     p: float = Field(default=1.0, ge=0, le=1)
-    mixing: Literal["exact", "official"] = "exact"
+    mixing: Literal["exact", "official", "published"] = "exact"
     #: Kind of weak labels and number of weakly labelled images; null and 0 if p excludes them.
     #: Paper: 100 images in Table 1.
     weak: str | None = None
@@ -322,14 +334,16 @@ class FitConfig(StageConfig):
     #: Expert images to train on, and to choose the epoch on. Paper: 147 and 40.
     expert_train: int = Field(default=147, ge=0)
     expert_select: int = Field(default=40, ge=0)
-    #: Seed of that split.
+    #: What that split divides, and its seed.
+    expert_split_by: Literal["patient", "image"] = "patient"
     split_seed: int = 0
-    #: Passes over the training images, with as many samples in each as there are images. Paper: 20.
+    #: Passes over the training images, with as many samples in each as `epoch_size` says.
+    #: Published: 20; students: 100. Paper: not stated.
     epochs: int = Field(default=20, ge=1)
     #: Images per step. Paper: 8.
     batch_size: int = Field(default=8, ge=2)
-    #: Initial learning rate of Adam; null for the paper's. Paper: 1e-3, or 1e-4 from 2,000 images
-    #: on.
+    #: Initial learning rate of Adam; null for the paper's. Paper: 1e-3 for little data (here: under
+    #: 2,000 images) and for students, otherwise 1e-4. Published: 1e-4 by default, for students too.
     learning_rate: float | None = Field(default=None, gt=0)
     #: Learning rate over time. cosine: from `learning_rate` down to 0 over all steps. Paper:
     #: constant.
@@ -348,18 +362,30 @@ class FitConfig(StageConfig):
     channels_last: bool = True
     #: Compile the training step with torch.compile. It changes the speed and the last bits.
     compile: bool = False
-    #: Epoch whose weights are kept: the best on the held-back expert images, as in the paper, or
-    #: the last.
-    checkpoint: Literal["selection", "last"] = "selection"
-    #: Output thresholds. training: for each pathology the best on the training images, as in the
-    #: paper. A number (0, 0.05 .. 0.95): the same threshold for all.
-    thresholds: Annotated[str | float, BeforeValidator(_validate_threshold)] = "training"
-    #: Samples per epoch; null for as many as there are images.
+    #: Epoch whose weights are kept, by IoU on the held-back expert images. selection: at 0.5, mean
+    #: of the four common pathologies. best-threshold: each pathology at its best threshold there,
+    #: of those that `thresholds` chooses from; mean of the same four. best-threshold-all: the same,
+    #: mean of all. last: the last epoch. Published: best-threshold; weak supervision:
+    #: best-threshold-all; a study's "published" is the one of each cell. Paper: not stated.
+    checkpoint: Literal["selection", "best-threshold", "best-threshold-all", "last"] = "selection"
+    #: Output thresholds: for each pathology that of 0, 0.05 .. 0.95 with the best pooled IoU.
+    #: training: on the training images after training, expert ones unless p is 0.
+    #: training-batches: on the batches of the kept epoch as trained on, expert and weak; a
+    #: student's against its teacher's raw logits, a fault. selection: on the held-back expert
+    #: images. logit-quantiles: as training, from quantiles of the logits. A number (0, 0.05 ..
+    #: 0.95): the same threshold for all. Published: training-batches; weak supervision: selection;
+    #: a study's "published" is the one of each cell. Paper: not stated.
+    thresholds: Annotated[str | float, BeforeValidator(validate_threshold)] = "training"
+    #: Samples per epoch; null for as many as there are images (`epoch_size`).
     samples_per_epoch: int | None = Field(default=None, ge=2)
+    #: Images that an epoch has as many samples as. They differ at p = 0 only, where expert-and-weak
+    #: counts the unused expert images too. Published: expert-and-weak for Table 1 (247 at p = 0).
+    #: Paper: not stated.
+    epoch_size: Literal["used-images", "expert-and-weak"] = "used-images"
     #: Share of the frontal training images that a student uses; null for all that its teacher has
     #: labelled. Paper: 0.01 and 0.1.
     fraction: float | None = Field(default=None, gt=0, le=1)
-    #: Sigmoid temperature of a student's loss. Paper: 10.
+    #: Sigmoid temperature of a student's loss. Paper and published: 10.
     temperature: float = Field(default=10.0, gt=0)
     seed: int = 0
 

@@ -1,8 +1,8 @@
 """Fit: train a segmenter on expert and weak masks mixed with probability p, or as a student.
 
 The paper's section 4.1 and appendix B.2; a student learns from a teacher's soft masks. Writes
-``segmenter.safetensors`` and a JSON with its architecture and thresholds. The epoch is chosen on
-held-back expert images, the output thresholds on training images. No test image is read.
+``segmenter.safetensors`` and a JSON with its architecture and thresholds. The epoch and the output
+thresholds are chosen by `training.segmenter_selection`. No test image is read.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
@@ -25,16 +24,15 @@ from torch import Tensor, nn
 from chexseg.data import radiographs
 from chexseg.errors import UserError
 from chexseg.models import distributed, encoders, losses, segmenter
-from chexseg.pathologies import COMMON
-from chexseg.saliency.thresholds import GRID, Histogram
+from chexseg.saliency.thresholds import TargetHistogram
 from chexseg.seeds import derive
 from chexseg.stages import api, artifacts, configs
-from chexseg.stages.scoring.mask_counts import MaskCounter
 from chexseg.stages.training import (
     checkpoint,
     compiler,
     ray_train,
     segmenter_data,
+    segmenter_selection,
     step_timer,
 )
 
@@ -106,6 +104,11 @@ def optimise(
         flips = torch.Generator().manual_seed(derive(config.seed, "flips", epoch))
         model.train()
         monitor = losses.LossMonitor()
+        batch_histogram = (
+            TargetHistogram.empty(len(config.pathologies), context.device)
+            if config.thresholds == "training-batches"
+            else None
+        )
         for number, batch in enumerate(timer.over(data.batches(epoch)), start=1):
             step = epoch * (steps // config.epochs) + number
             if config.schedule == "cosine":
@@ -116,7 +119,11 @@ def optimise(
                 batch["flipped"] = (torch.rand(config.batch_size, generator=flips) < 0.5).to(
                     context.device
                 )
-            loss = batch_loss(config, network, distributed.shard_batch(batch))
+            logits, targets = forward(config, network, distributed.shard_batch(batch))
+            loss = loss_on(config, logits, targets)
+            if batch_histogram is not None:
+                probabilities = logits.detach().float().sigmoid()
+                batch_histogram = batch_histogram + TargetHistogram.of(probabilities, targets)
             optimizer.zero_grad()
             loss.backward()
             if config.clip_norm is not None:
@@ -129,8 +136,16 @@ def optimise(
             done = epoch * data.samples + min(number * config.batch_size, data.samples)
             context.progress(done, total, "samples", {"epoch": epoch + 1, **timer.finish_step()})
         mean_loss = monitor.mean()
-        score = selection_score(config, model, data.select)
-        progress.finish_epoch(model, mean_loss, score, best=config.checkpoint == "selection")
+        score = segmenter_selection.selection_score(config, model, data.select)
+        progress.finish_epoch(
+            model,
+            mean_loss,
+            score,
+            best=config.checkpoint != "last",
+            thresholds=None
+            if batch_histogram is None
+            else segmenter_selection.batch_thresholds(config, batch_histogram),
+        )
         note = {"epoch": epoch + 1, "loss": mean_loss, "selection mIoU": score}
         context.progress((epoch + 1) * data.samples, total, "samples", note)
         if (
@@ -141,7 +156,13 @@ def optimise(
             checkpoint.save(out, model, optimizer, **vars(progress))
             saved_at = time.monotonic()
     model.load_state_dict(progress.best_state)
-    thresholds, training_iou = choose_thresholds(config, model, data.thresholds())
+    thresholds, training_iou = progress.best_thresholds or segmenter_selection.choose_thresholds(
+        config,
+        model,
+        segmenter_data.in_batches(data.select)
+        if config.thresholds == "selection"
+        else data.thresholds(),
+    )
     facts = {
         "selection_miou": progress.best_score,
         "best_epoch": progress.best_epoch,
@@ -198,7 +219,21 @@ def check_workers(config: configs.FitConfig, workers: int, on_gpu: bool) -> None
 def batch_loss(
     config: configs.FitConfig, model: Callable[[Tensor], Tensor], batch: Mapping[str, Tensor]
 ) -> Tensor:
-    """Return the loss on masks, or a student's cross-entropy against its teacher's soft masks.
+    """Return the loss of `loss_on` for a batch."""
+    return loss_on(config, *forward(config, model, batch))
+
+
+def loss_on(config: configs.FitConfig, logits_NKHW: Tensor, targets_NKHW: Tensor) -> Tensor:
+    """Return the loss on masks, or a student's cross-entropy against its teacher's soft masks."""
+    if config.supervision == "teacher":
+        return losses.distillation(logits_NKHW, targets_NKHW, config.temperature)
+    return losses.SEGMENTATION[config.loss](logits_NKHW, targets_NKHW)
+
+
+def forward(
+    config: configs.FitConfig, model: Callable[[Tensor], Tensor], batch: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return (logits_NKHW, targets_NKHW): masks, or the teacher's logits for a student.
 
     ``flipped`` in the batch, if present, marks the rows to flip horizontally.
     """
@@ -218,10 +253,8 @@ def batch_loss(
     ):
         logits_NKHW = model(images_NCHW)
     if config.supervision == "teacher":
-        teacher_NKHW = segmenter.upsample(mirrored(batch["teacher"]).float())
-        return losses.distillation(logits_NKHW, teacher_NKHW, config.temperature)
-    masks_NKHW = mirrored(radiographs.unpack_bits(batch["masks"], logits_NKHW.shape[1:]))
-    return losses.SEGMENTATION[config.loss](logits_NKHW, masks_NKHW)
+        return logits_NKHW, segmenter.upsample(mirrored(batch["teacher"]).float())
+    return logits_NKHW, mirrored(radiographs.unpack_bits(batch["masks"], logits_NKHW.shape[1:]))
 
 
 @dataclass
@@ -232,72 +265,24 @@ class Progress:
     best_score: float | None = None
     best_epoch: int = 0
     best_state: dict[str, Tensor] = field(default_factory=dict)
+    #: Thresholds and IoUs of the best epoch's own batches, if the config wants them.
+    best_thresholds: segmenter_selection.Thresholds | None = None
 
     def finish_epoch(
-        self, model: nn.Module, loss: float, score: float | None, best: bool = True
+        self,
+        model: nn.Module,
+        loss: float,
+        score: float | None,
+        best: bool = True,
+        thresholds: segmenter_selection.Thresholds | None = None,
     ) -> None:
         """Record an epoch, and keep its weights if no earlier epoch has a higher score.
 
-        Without `best` keep them in any case.
+        Without `best` keep them in any case. The epoch's thresholds are kept with its weights.
         """
         epoch = len(self.history) + 1
         self.history.append({"epoch": epoch, "loss": loss, "selection_miou": score})
         if not best or score is None or self.best_score is None or score >= self.best_score:
             self.best_score, self.best_epoch = score, epoch
             self.best_state = copy.deepcopy(model.state_dict())
-
-
-def probabilities(
-    config: configs.FitConfig, model: nn.Module, images_NHW: Tensor
-) -> Iterator[Tensor]:
-    """Yield batches of probabilities_NKHW in the order of the images."""
-    model.eval()
-    with torch.inference_mode():
-        for part in images_NHW.split(16):
-            yield model(encoders.prepare(part, config.init)).sigmoid()
-
-
-def selection_score(
-    config: configs.FitConfig, model: nn.Module, select: segmenter_data.MaskedImages
-) -> float | None:
-    """Return the mean over pathologies of the IoU at threshold 0.5, pooled over held-back images.
-
-    Averages the four common pathologies that are studied and have true pixels; without any of
-    these, all pathologies with true pixels; None without any.
-    """
-    images, masks = select
-    if not len(images):
-        return None
-    counter = MaskCounter((), config.pathologies, images.shape[-1])
-    for predicted, packed in zip(
-        probabilities(config, model, images), masks.split(16), strict=True
-    ):
-        counter.count(predicted > 0.5, radiographs.unpack_bits(packed, predicted.shape[1:]))
-    counts_K3 = torch.from_numpy(counter.counts_IK3().sum(axis=0)).double()
-    intersection_K, predicted_K, true_K = counts_K3.T
-    iou_K = intersection_K / (predicted_K + true_K - intersection_K)
-    occurring = [k for k, true in enumerate(true_K.tolist()) if true > 0]
-    chosen = [k for k in occurring if config.pathologies[k] in COMMON] or occurring
-    return float(iou_K[chosen].mean()) if chosen else None
-
-
-def choose_thresholds(
-    config: configs.FitConfig, model: nn.Module, batches: Iterator[Mapping[str, Tensor]]
-) -> tuple[list[float], list[float | None]]:
-    """Return each pathology's output threshold, and its pooled IoU on the training images.
-
-    The IoU is None for a pathology without a true pixel. batches: ``images`` (N, H, W) and packed
-    ``masks`` (N, bytes) of all training images.
-    """
-    histogram = Histogram.empty(len(config.pathologies))
-    for batch in batches:
-        (predicted,) = probabilities(config, model, batch["images"])
-        histogram = histogram + Histogram.of(
-            predicted, radiographs.unpack_bits(batch["masks"], predicted.shape[1:])
-        )
-    if isinstance(config.thresholds, str):  # "training"
-        thresholds, iou = (values.tolist() for values in histogram.best())
-    else:
-        thresholds = [config.thresholds] * len(config.pathologies)
-        iou = histogram.iou_KT()[:, round(config.thresholds * len(GRID))].tolist()
-    return np.round(thresholds, 2).tolist(), [None if value != value else value for value in iou]
+            self.best_thresholds = thresholds

@@ -68,7 +68,12 @@ def run(
     )
     mapped = sum(map_expert(path)["images"] for path in shards.files(seen["valid"] / "images"))
     train_ids, _ = splits.expert_split(
-        ids, patients, config.expert_train, config.expert_select, config.seed
+        ids,
+        patients,
+        config.expert_train,
+        config.expert_select,
+        config.seed,
+        config.expert_split_by,
     )
     chosen = choose_thresholds(config, inputs["valid"], out / "valid", train_ids)
     valid_iou = weak_label_scores.write(

@@ -45,7 +45,7 @@ MISTAKES = {
     "name: s\nsettings:\n  fit: {epoch: 3}": (
         "x.yaml:3: settings.fit.epoch: no such key (did you mean 'epochs'?); allowed: epochs, "
         "batch_size, learning_rate, schedule, loss, clip_norm, flips, precision, channels_last, "
-        "compile, checkpoint, thresholds, samples_per_epoch"
+        "compile, checkpoint, thresholds, samples_per_epoch, epoch_size"
     ),
     "name: s\nsettings:\n  fit.epochs: 3": (
         "x.yaml:3: settings.fit.epochs: no such key (did you mean fit: {epochs: ...}?); allowed: "
@@ -64,7 +64,7 @@ MISTAKES = {
     ),
     "name: s\nsettings:\n  labels: {weak: cam,\n    expert_split: {trian: 3}}": (
         "x.yaml:4: settings.labels.expert_split.trian: no such key (did you mean 'train'?); "
-        "allowed: train, select"
+        "allowed: train, select, by"
     ),
     "name: s\naxes:\n  label.p: [0]": (
         f"x.yaml:3: axes.label.p: no such setting (did you mean 'labels.p'?); {SETTINGS}"
@@ -263,7 +263,7 @@ SET = {
         "--set fit.epoch: no such setting (did you mean 'fit.epochs'?); allowed: fit.epochs, "
         "fit.batch_size, fit.learning_rate, fit.schedule, fit.loss, fit.clip_norm, fit.flips, "
         "fit.precision, fit.channels_last, fit.compile, fit.checkpoint, fit.thresholds, "
-        "fit.samples_per_epoch",
+        "fit.samples_per_epoch, fit.epoch_size",
     ),
     "name": ("t", f"--set name: no such setting; {SETTINGS}, resources.*"),
     "fit.epochs": ("many", "--set fit.epochs: found 'many'; expected: a whole number"),

@@ -9,6 +9,7 @@ import pytest
 from chexseg.config import study_file
 from chexseg.plan import cost, planner
 from chexseg.plan.graph import Plan
+from chexseg.stages.registry import STAGES
 
 DATA = {"train": "a", "valid": "b", "test": "c"}
 COUNTS = {"train": 1000, "valid": 200, "test": 100}
@@ -129,3 +130,13 @@ def test_a_fit_of_a_version_without_a_setting_counts_for_nothing(missing):
     ]
     assert cost.expected(study_plan, manifests, COUNTS)[fit].measured
     assert not cost.expected(study_plan, older, COUNTS)[fit].measured
+
+
+def test_a_fit_of_before_a_setting_that_keeps_its_results_counts():
+    study_plan = planned()
+    fit = study_plan.cells[0].fit
+    inputs = dict.fromkeys(study_plan.nodes[fit].inputs.values(), 1.0)
+    for manifest in (manifests := finished(study_plan, inputs | {fit: 100.0})):
+        added = STAGES[manifest["stage"]].config.ADDED
+        manifest["config"] = {k: v for k, v in manifest["config"].items() if k not in added}
+    assert cost.expected(study_plan, manifests, COUNTS)[fit].measured

@@ -126,3 +126,10 @@ def test_what_is_another_result_altogether_is_no_reason(tmp_path, other):
         node = next(node for node in STUDY.nodes.values() if node.stage == "saliency")
         commit(store, node_of("saliency", SaliencyConfig(**node.config), {"valid": "0" * 64}))
     assert reasons(store) == {}
+
+
+def test_a_setting_added_with_the_earlier_results_is_no_change(store):
+    now = STUDY.nodes[FULL]
+    earlier = {k: v for k, v in now.config.items() if k not in FitConfig.ADDED}
+    commit(store, node_of("fit", {**earlier, "clip_norm": 5.0}, now.inputs))
+    assert reasons(store) == {FULL: "fit.clip_norm: 5.0 then, null now"}

@@ -20,7 +20,7 @@ from chexseg.stages import distil, fit, score
 from chexseg.stages.artifacts import COUNTS, ENCODER_WEIGHTS, PREDICTIONS, SEGMENTER_WEIGHTS
 from chexseg.stages.configs import DistilConfig, FitConfig, ScoreConfig
 from chexseg.stages.registry import STAGES
-from chexseg.stages.training import segmenter_data
+from chexseg.stages.training import segmenter_data, segmenter_selection
 
 from .conftest import CONTEXT, EXPERT, SIZE
 
@@ -132,7 +132,7 @@ def test_the_kept_epoch_is_the_best_and_its_score_can_be_had_again(results):
     model, about = score.load_segmenter(results.paths["fit"], "cpu")
     assert about["pathologies"] == list(PATHOLOGIES)
     _, select = segmenter_data.expert_ids(config, results.paths["valid"])
-    again = fit.selection_score(
+    again = segmenter_selection.selection_score(
         config, model, segmenter_data.expert_set(config, results.paths["valid"], select, "cpu")
     )
     assert again == pytest.approx(facts["selection_miou"], abs=1e-9)

@@ -20,7 +20,7 @@ from chexseg.pathologies import PATHOLOGIES
 from chexseg.stages import distil, fit
 from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
 from chexseg.stages.configs import DistilConfig, FitConfig
-from chexseg.stages.training import segmenter_data
+from chexseg.stages.training import segmenter_data, segmenter_selection
 
 from .conftest import CONTEXT
 from .test_fit import MIXED, SMALL, inputs, run, same
@@ -52,7 +52,10 @@ def test_the_papers_values_are_the_defaults():
 
 @pytest.mark.parametrize("value", [0.33, 1.0, -0.05, "best", True])
 def test_a_threshold_off_the_grid_is_refused(value):
-    with pytest.raises(ValueError, match="expected training, or one of 0, 0.05"):
+    with pytest.raises(
+        ValueError,
+        match="expected training, training-batches, selection, logit-quantiles, or one of 0, 0.05",
+    ):
         FitConfig(thresholds=value)
 
 
@@ -248,7 +251,7 @@ def test_eight_images_can_be_learnt_by_heart(results, tmp_path):
     model.load_state_dict(load_file(tmp_path / "fit" / SEGMENTER_WEIGHTS))
     train, _ = segmenter_data.expert_ids(config, given["valid"])
     images, packed = segmenter_data.expert_set(config, given["valid"], train, "cpu")
-    (predicted,) = fit.probabilities(config, model, images)
+    (predicted,) = segmenter_selection.probabilities(config, model, images)
     masks = radiographs.unpack_bits(packed, predicted.shape[1:])
     assert masks.any(dim=(0, 2, 3)).all()
     overlap = (
@@ -289,7 +292,7 @@ def test_black_images_and_batches_without_a_positive_pixel_train():
             optimizer.step()
             values.append(loss.item())
         assert values[-1] < values[0]
-        (probabilities,) = fit.probabilities(config, model, images)
+        (probabilities,) = segmenter_selection.probabilities(config, model, images)
         assert probabilities.isfinite().all()
 
 
@@ -303,14 +306,14 @@ def test_a_pathology_that_never_occurs_is_left_out_and_gets_the_default(results)
         "images": torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8),
         "masks": radiographs.pack_bits(masks),
     }
-    thresholds, iou = fit.choose_thresholds(config, model, iter([batch]))
+    thresholds, iou = segmenter_selection.choose_thresholds(config, model, iter([batch]))
     assert [value is None for value in iou] == [k != there for k in range(len(PATHOLOGIES))]
     assert {threshold for k, threshold in enumerate(thresholds) if k != there} == {0.5}
-    (probabilities,) = fit.probabilities(config, model, batch["images"])
+    (probabilities,) = segmenter_selection.probabilities(config, model, batch["images"])
     predicted, true = probabilities[:, there] > 0.5, masks[:, there]
     by_hand = ((predicted & true).sum() / (predicted | true).sum()).item()
-    assert fit.selection_score(config, model, (batch["images"], batch["masks"])) == pytest.approx(
-        by_hand
-    )
+    assert segmenter_selection.selection_score(
+        config, model, (batch["images"], batch["masks"])
+    ) == pytest.approx(by_hand)
     nothing = radiographs.pack_bits(torch.zeros_like(masks))
-    assert fit.selection_score(config, model, (batch["images"], nothing)) is None
+    assert segmenter_selection.selection_score(config, model, (batch["images"], nothing)) is None

@@ -18,11 +18,13 @@ from safetensors.torch import load_file
 
 from chexseg import code_version
 from chexseg.errors import UserError
+from chexseg.models import distributed
+from chexseg.saliency.thresholds import TargetHistogram
 from chexseg.stages import fit
 from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
 from chexseg.stages.configs import FitConfig
-from chexseg.stages.training import checkpoint, ray_train
+from chexseg.stages.training import checkpoint, ray_train, segmenter_selection
 
 from .conftest import CONTEXT, EXPERT
 from .test_resume import Dying
@@ -141,3 +143,20 @@ def test_facts_of_the_first_worker_do_not_count_if_another_fails_later(tmp_path)
     _two_processes(_fail_late, tmp_path)
     answer = json.loads((tmp_path / "answer").read_text())
     assert answer["error"] == "the second worker's" and "facts" not in answer
+
+
+def _share_histogram(rank: int, out: Path) -> None:
+    """Choose thresholds on this worker's rows of one batch."""
+    torch.manual_seed(0)
+    batch = {"scores": torch.rand(4, 10, 8, 8), "masks": torch.rand(4, 10, 8, 8) < 0.4}
+    share = distributed.shard_batch(batch)
+    histogram = TargetHistogram.of(share["scores"], share["masks"])
+    chosen = segmenter_selection.batch_thresholds(FitConfig(), histogram)
+    (out / f"thresholds-{rank}").write_text(json.dumps(chosen))
+
+
+def test_thresholds_of_an_epochs_batches_are_those_of_all_workers(tmp_path):
+    _share_histogram(2, tmp_path)  # alone
+    _two_processes(_share_histogram, tmp_path)
+    alone, *together = (json.loads((tmp_path / f"thresholds-{n}").read_text()) for n in (2, 0, 1))
+    assert together == [alone, alone]

@@ -64,6 +64,10 @@ class Resident(Source):
                 )
             rows[position] = self._order[offset]
         self.taken += count
+        return self.at(rows)
+
+    def at(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        """Return these rows; `take` isn't affected."""
         index = torch.from_numpy(rows)
         return {name: values[index.to(values.device)] for name, values in self.columns.items()}
 

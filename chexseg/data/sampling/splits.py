@@ -12,10 +12,16 @@ from chexseg.seeds import derive
 
 
 def expert_split(
-    image_ids: Sequence[str], patients: Sequence[str], train: int, select: int, seed: int
+    image_ids: Sequence[str],
+    patients: Sequence[str],
+    train: int,
+    select: int,
+    seed: int,
+    by: str = "patient",
 ) -> tuple[list[str], list[str]]:
     """Return (training ids, selection ids) of expert images, each sorted, with no patient in both.
 
+    by: "patient"; or "image", as in the published code, where a patient may be in both lists.
     train, select: number of images. Patients are assigned in a seeded order: to the selection list
     until it is full, then to the training list. A patient with more images than a list still needs
     isn't assigned to it. If patients have several images, a list may end up shorter than requested.
@@ -28,7 +34,8 @@ def expert_split(
             f" expected at most {len(image_ids)}, the validation images with expert masks"
         )
     images: dict[str, list[str]] = {}
-    for image_id, patient in sorted(zip(image_ids, patients, strict=True)):
+    groups = image_ids if by == "image" else patients
+    for image_id, patient in sorted(zip(image_ids, groups, strict=True)):
         images.setdefault(patient, []).append(image_id)
     order = sorted(images)
     np.random.default_rng(derive(seed, "expert split")).shuffle(order)

@@ -15,7 +15,8 @@ from torch import Tensor
 from chexseg.data import radiographs, shards
 from chexseg.data.sampling import radiograph_samplers, samplers, splits
 from chexseg.data.sampling.mixing import effective_probability
-from chexseg.data.sampling.mixture import Mixture
+from chexseg.data.sampling.mixture import Mixture, PublishedMixture
+from chexseg.errors import UserError
 from chexseg.seeds import derive
 from chexseg.stages import distil
 from chexseg.stages.api import StageContext
@@ -24,6 +25,9 @@ from chexseg.stages.scoring.weak_label_masks import MaskRule
 
 #: (images (N, H, W) uint8, packed masks (N, bytes) uint8), both on the device.
 MaskedImages = tuple[Tensor, Tensor]
+
+#: Images of a batch in evaluation mode.
+EVALUATED = 16
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,21 @@ def expert_ids(config: FitConfig, valid: Path) -> tuple[list[str], list[str]]:
     """Return (training ids, selection ids) of the expert images."""
     ids, patients = zip(*radiographs.mask_index(valid), strict=True)
     return splits.expert_split(
-        ids, patients, config.expert_train, config.expert_select, config.split_seed
+        ids,
+        patients,
+        config.expert_train,
+        config.expert_select,
+        config.split_seed,
+        config.expert_split_by,
     )
+
+
+def in_batches(masked: MaskedImages) -> Iterator[dict[str, Tensor]]:
+    """Yield images and masks in batches for evaluation; nothing if there are none."""
+    if not len(masked[0]):
+        return
+    for images, masks in zip(*(values.split(EVALUATED) for values in masked), strict=True):
+        yield {"images": images, "masks": masks}
 
 
 def expert_set(config: FitConfig, valid: Path, image_ids: list[str], device: str) -> MaskedImages:
@@ -110,7 +127,10 @@ def weak_source(
 
 
 def mixed(config: FitConfig, inputs: Mapping[str, Path], context: StageContext) -> TrainingSet:
-    """Return expert and weak images mixed with probability p. Raises `UserError` for too few."""
+    """Return expert and weak images mixed with probability p.
+
+    Raises `UserError` for too few images, and if published mixing has too many to hold in memory.
+    """
     probability = effective_probability(config.p, config.mixing)
     train_ids, select_ids = expert_ids(config, inputs["valid"])
     expert = weak = None
@@ -121,10 +141,11 @@ def mixed(config: FitConfig, inputs: Mapping[str, Path], context: StageContext) 
     if probability < 1:
         weak, weak_ids = weak_source(config, inputs, context, len(ids))
         ids += weak_ids
-    mixture = Mixture(
-        expert, weak, config.p, config.batch_size, derive(config.seed, "mixture"), config.mixing
-    )
-    samples = config.samples_per_epoch or len(ids)
+    images = len(ids)
+    if probability == 0 and config.epoch_size == "expert-and-weak":
+        images += len(train_ids)
+    mixture = _mixture(config, expert, weak, images)
+    samples = config.samples_per_epoch or images
     # A weakly supervised cell uses expert masks only to choose its epoch.
     thresholds = cast(samplers.Source, expert or weak)
     return TrainingSet(
@@ -133,8 +154,30 @@ def mixed(config: FitConfig, inputs: Mapping[str, Path], context: StageContext) 
         ids=ids,
         samples=samples,
         select=expert_set(config, inputs["valid"], select_ids, context.device),
-        thresholds=lambda: thresholds.once(16),
+        thresholds=lambda: thresholds.once(EVALUATED),
         facts=lambda: {"effective_p": probability, "expert_share": mixture.expert_share},
+    )
+
+
+def _mixture(
+    config: FitConfig, expert: samplers.Source | None, weak: samplers.Source | None, images: int
+) -> Mixture | PublishedMixture:
+    seed = derive(config.seed, "mixture")
+    if config.mixing != "published":
+        return Mixture(expert, weak, config.p, config.batch_size, seed, config.mixing)
+    for source in (expert, weak):
+        if source is not None and not isinstance(source, samplers.Resident):
+            raise UserError(
+                f"labels.mixing: found published with {len(source):,} images, more than fit in"
+                " memory; expected: exact or official"
+            )
+    return PublishedMixture(
+        cast("samplers.Resident | None", expert),
+        cast("samplers.Resident | None", weak),
+        config.p,
+        config.batch_size,
+        seed,
+        images,
     )
 
 
@@ -168,6 +211,6 @@ def student(config: FitConfig, inputs: Mapping[str, Path], context: StageContext
         ids=ids,
         samples=samples,
         select=expert_set(config, inputs["valid"], select_ids, context.device),
-        thresholds=lambda: expert.once(16),
+        thresholds=lambda: expert.once(EVALUATED),
         facts=dict,
     )

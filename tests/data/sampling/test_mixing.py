@@ -49,11 +49,12 @@ def epochs(mixed: Mixture, *numbers: int, samples: int = 100) -> list[tuple[bool
 
 @pytest.mark.parametrize(("p", "effective"), OFFICIAL.items())
 def test_the_official_rule_has_its_effective_probability(p, effective):
-    assert effective_probability(p, "official") == pytest.approx(effective)
+    for rule in ("official", "published"):
+        assert effective_probability(p, rule) == pytest.approx(effective)
     assert effective_probability(p) == p
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", ["exact", "official"])
 @pytest.mark.parametrize("p", [0.05, 0.2, 0.5, 0.85, 0.9])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_share_of_experts_is_within_binomial_bounds(p, rule, seed):

@@ -56,6 +56,24 @@ def test_a_list_falls_short_by_less_than_a_patient_passed_over(seed):
     assert (len(train), len(select)) == (9, 3)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_expert_split_by_image_has_exact_numbers_whatever_the_patients(seed):
+    ids, patients = people([3] * 8)
+    train, select = splits.expert_split(ids, patients, 10, 5, seed, by="image")
+    assert (len(train), len(select)) == (10, 5)
+    assert not set(train) & set(select) and set(train) | set(select) <= set(ids)
+    others = [f"other{n}" for n in range(len(ids))]
+    assert splits.expert_split(ids, others, 10, 5, seed, by="image") == (train, select)
+    assert splits.expert_split(ids[::-1], patients, 10, 5, seed, by="image") == (train, select)
+
+
+def test_an_expert_split_by_image_may_divide_a_patient():
+    ids, patients = VALIDATION
+    patient_of = dict(zip(ids, patients, strict=True))
+    train, select = splits.expert_split(ids, patients, 147, 40, 0, by="image")
+    assert {patient_of[one] for one in train} & {patient_of[one] for one in select}
+
+
 def test_too_few_expert_images_are_told(refused):
     with refused("labels.expert_split", "train 150 + select 40 = 190", "at most 187"):
         splits.expert_split(*VALIDATION, 150, 40, 0)
