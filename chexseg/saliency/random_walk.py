@@ -77,7 +77,9 @@ def propagate(
     return maps_NKhw
 
 
-def relative_walk(scale: float, radius: float, steps: int, least: float = 1.01) -> tuple[float, int]:
+def relative_walk(
+    scale: float, radius: float, steps: int, least: float = 1.01
+) -> tuple[float, int]:
     """Return (radius, steps) of the walk that spreads over the same share of another map.
 
     scale: the other map's side divided by the side that `radius` and `steps` are for. The radius is

@@ -140,10 +140,7 @@ def test_without_boundaries_every_neighbour_counts_the_same():
     for y in range(7):
         for x in range(8):
             near = [
-                maps[0, 0, v, u]
-                for v in range(7)
-                for u in range(8)
-                if math.hypot(v - y, u - x) < 3
+                maps[0, 0, v, u] for v in range(7) for u in range(8) if math.hypot(v - y, u - x) < 3
             ]
             assert found[y, x].item() == pytest.approx(float(sum(near)) / len(near), abs=1e-12)
 
