@@ -129,7 +129,10 @@ class CamWriter:
 
 
 def choose_thresholds(
-    config: configs.SaliencyConfig, valid: Path, maps: Path, train: Sequence[str]
+    config: configs.SaliencyConfig | configs.IRNetConfig,
+    valid: Path,
+    maps: Path,
+    train: Sequence[str],
 ) -> dict[str, Any]:
     """Return the thresholds with the best IoU on the expert training images, and these IoUs.
 
