@@ -76,7 +76,7 @@ def neighbour_loop(maps_Khw: Tensor, boundary_hw: Tensor) -> Tensor:
 
 
 def ours(maps_Khw: Tensor, boundary_hw: Tensor) -> Tensor:
-    return propagate(maps_Khw[None], boundary_hw[None], RADIUS, POWER, STEPS_LOG2)[0]
+    return propagate(maps_Khw[None], boundary_hw[None], RADIUS, POWER, 2**STEPS_LOG2)[0]
 
 
 def timed(

@@ -5,6 +5,7 @@ How a cell is executed (workers, GPUs) is not a setting: see `study.Resources`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard, cast, get_args
@@ -24,6 +25,7 @@ from chexseg.config.published_rules import PUBLISHED, cell_rules, changed
 from chexseg.data.sampling.mixing import effective_probability
 from chexseg.stages import configs
 from chexseg.stages.configs import StageConfig
+from chexseg.stages.configuration.irnet import OF_BOUNDARIES, REFERENCE_SIDE, freezes_by_default
 
 #: Values of `encoder.init` whose weights the study trains, unless `encoder.imported` is true.
 TRAINED_ENCODERS = ("chexpert", "moco")
@@ -211,10 +213,18 @@ class Settings(Section):
             raise ValueError(
                 f"background is above foreground, {value.foreground:g}; expected: at most that"
             )
-        if value.freeze_backbone and value.init == "random":
+        if value.freeze_backbone is True and value.init == "random":
             raise ValueError(
-                "freeze_backbone: a random backbone never learns; expected: init: imagenet"
+                "freeze_backbone: a random backbone never learns; expected: init: imagenet,"
+                " chexpert or moco"
             )
+        if value.smallest_scale > value.largest_scale:
+            raise ValueError(
+                f"smallest_scale is above largest_scale, {value.largest_scale:g};"
+                " expected: at most that"
+            )
+        if value.instances and not value.boundaries:
+            raise ValueError("instances: needs the trained network; expected: boundaries: true")
         return value
 
     @field_validator("pathologies", mode="before")
@@ -260,6 +270,7 @@ def canonical(settings: Settings) -> Settings:
         saliency=changed(settings.saliency, **map_defaults),
         classify=_without_idle_steps(settings.classify),
         pretrain=_without_idle_steps(settings.pretrain),
+        irnet=_canonical_irnet(settings.irnet, settings.size),
         fit=fit,
         distil=distil,
     )
@@ -282,6 +293,20 @@ def idle_map_settings(settings: Settings) -> tuple[str, ...]:
     saliency, plus = settings.saliency, settings.labels.weak == "cam++"
     scaled = saliency.threshold != "otsu" and saliency.cutoff == 0
     return (*["layer"] * plus, *["target"] * (plus or scaled))
+
+
+@functools.cache
+def _canonical_irnet(irnet: Irnet, size: int) -> Irnet:
+    """Return IRNet's settings with irrelevant ones set to their defaults."""
+    update: dict[str, Any] = {}
+    if not irnet.boundaries:
+        update = {name: getattr(Irnet(), name) for name in OF_BOUNDARIES}
+    init = update.get("init", irnet.init)
+    if update.get("freeze_backbone", irnet.freeze_backbone) == "auto":
+        update["freeze_backbone"] = freezes_by_default(init)
+    if size == 4 * REFERENCE_SIDE:
+        update["lengths"] = Irnet().lengths
+    return irnet.model_copy(update=update)
 
 
 # ---- dotted settings: "labels.p" is the field p of the section labels ----------------------------

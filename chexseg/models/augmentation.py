@@ -1,4 +1,4 @@
-"""Random crop, rotation, flip, brightness and contrast of a whole batch, on its device."""
+"""Random changes of a whole batch on its device: those of MoCo, and IRNet's scales and crops."""
 
 from __future__ import annotations
 
@@ -58,3 +58,39 @@ def views(
         mean_N11 + (views_NHW - mean_N11) * (1 + strength.contrast * signed[6])[:, None, None]
     )
     return views_NHW.round().clamp(0, 255).to(torch.uint8)
+
+
+def scaled_crops(
+    images_NHW: torch.Tensor,
+    maps_NKhw: torch.Tensor,
+    scales: tuple[float, float],
+    size: tuple[int, int],
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return one randomly resized and cropped view of each grey uint8 image and of its maps.
+
+    An image is resized by a random factor, uniform between the two `scales`. A view is a crop of
+    the image's former size, with all positions equally likely; a smaller image lies anywhere within
+    the view. Pixels outside an image are black.
+
+    size: (h, w) of the views of the maps, which show the same part as the images' views. Returns
+    views_NHW, views_NKhw, float32, and inside_Nhw: False where a pixel's centre lies outside the
+    image. All is interpolated bilinearly, without anti-aliasing. The generator must be on the CPU.
+    """
+    count = len(images_NHW)
+    draws_3N = torch.rand(3, count, generator=generator).to(images_NHW.device)
+    # In coordinates from -1 to 1, a view is 1 / scale as wide as the image.
+    width_N = 1 / (scales[0] + (scales[1] - scales[0]) * draws_3N[0])
+    shift_2N = (1 - width_N) * (2 * draws_3N[1:] - 1)
+    zero_N = torch.zeros_like(width_N)
+    rows = [[width_N, zero_N, shift_2N[0]], [zero_N, width_N, shift_2N[1]]]
+    change_N23 = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+    grid_NHW2, grid_Nhw2 = (
+        F.affine_grid(change_N23, [count, 1, *sides], align_corners=False)
+        for sides in (images_NHW.shape[1:], size)
+    )
+    views_NHW = F.grid_sample(images_NHW[:, None].float(), grid_NHW2, align_corners=False)[:, 0]
+    views_NKhw = F.grid_sample(
+        maps_NKhw.float(), grid_Nhw2, padding_mode="border", align_corners=False
+    )
+    return views_NHW.round().to(torch.uint8), views_NKhw, (grid_Nhw2.abs() <= 1).all(-1)

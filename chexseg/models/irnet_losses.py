@@ -121,29 +121,18 @@ def pair_losses(
         :, :, None, None
     ]
     order = boundary_Nhw.detach().flatten().argsort(stable=True)
+    flags = _packed(foreground_NKhw), _packed(background_NKhw)
+    ones_3K = torch.ones(3, seeds_NKhw.shape[1], dtype=dtype, device=seeds_NKhw.device)
     pairs_3R, gradient_2N2hw, sums_2 = _pool(
-        order,
-        displacement_N2hw.detach(),
-        _packed(foreground_NKhw),
-        _packed(background_NKhw),
-        radius,
+        order, displacement_N2hw.detach(), flags, flags, ones_3K, radius
     )
 
     size_3 = pairs_3R.sum(1, dtype=torch.float64).clamp(min=1)
     pairs_3R = (pairs_3R / size_3[:, None]).to(dtype)
-    sorted_R = boundary_Nhw.flatten()[order]
-    same_R, different_R = F.softplus(sorted_R), F.softplus(-sorted_R)  # -log a_ij, -log(1 - a_ij)
     # (3) and (4) are piecewise linear in D, so a value and a constant gradient define them here.
-    change_N2hw = displacement_N2hw - displacement_N2hw.detach()
     values_2 = (sums_2 / size_3[:2]).to(dtype)
     gradient_2N2hw = (gradient_2N2hw / size_3[:2, None, None, None, None]).to(dtype)
-    parts = {
-        "displacement_foreground": values_2[0] + (gradient_2N2hw[0] * change_N2hw).sum(),
-        "displacement_background": values_2[1] + (gradient_2N2hw[1] * change_N2hw).sum(),
-        "boundary_foreground": (pairs_3R[0] * same_R).sum(),
-        "boundary_background": (pairs_3R[1] * same_R).sum(),
-        "boundary_negative": (pairs_3R[2] * different_R).sum(),
-    }
+    parts = _parts(boundary_Nhw, displacement_N2hw, order, pairs_3R, gradient_2N2hw, values_2)
     parts["boundary"] = (parts["boundary_foreground"] + parts["boundary_background"]) / 2 + parts[
         "boundary_negative"
     ]
@@ -151,6 +140,79 @@ def pair_losses(
         parts["displacement_foreground"] + parts["displacement_background"] + parts["boundary"]
     )
     return parts
+
+
+def published_losses(
+    boundary_Nhw: Tensor, displacement_N2hw: Tensor, seeds_NKhw: Tensor, radius: float = 10
+) -> dict[str, Tensor]:
+    """Return IRNet's training losses as the published code of CheXseg computes them.
+
+    Inputs, result, signs and precision are those of `pair_losses`; this is what differs
+    (../shared/paper/README.md, "IRNet losses"):
+
+    - Border pairs are left out. Of the two pixels of a pair, let i be the upper one, or the left
+      one in a row. A pair counts if all offsets of `half_disc` lead from i to a pixel of the map.
+    - Means are over the pairs of one class in the batch. A class without foreground has background
+      pairs all the same.
+    - The displacement's means are over pairs, y and x: half of the L1 norm's mean.
+    - A class has the loss (positive + negative) / 2 + (foreground + background) / 2. positive is
+      half the sum of the boundary's means over P+fg and P+bg, negative its mean over P-, and
+      foreground and background are the displacement's means.
+    - The sum over classes accumulates, which is a fault: after each class the running sum is added
+      to the total, so class k of K (from 0) counts K - k times. The description doesn't say more
+      than "an accumulating sum"; this is our reading of it.
+
+    The parts hold these factors: ``boundary`` and the two displacement losses add up to ``total``,
+    where ``boundary`` is the weighted sum of (positive + negative) / 2. The three means of the
+    boundary are sums with the classes' counts alone.
+
+    Cost: a second pass over the offsets, which counts the pairs of each class.
+    """
+    dtype = torch.promote_types(boundary_Nhw.dtype, torch.float32)
+    boundary_Nhw, displacement_N2hw = boundary_Nhw.to(dtype), displacement_N2hw.to(dtype)
+    classes, height, width = seeds_NKhw.shape[1:]
+    order = boundary_Nhw.detach().flatten().argsort(stable=True)
+    reach = max(dy for dy, _ in half_disc(radius))
+    inside_hw = torch.zeros(height, width, dtype=torch.int32, device=seeds_NKhw.device)
+    inside_hw[: max(height - reach, 0), reach : max(width - reach, reach)] = 1
+    flags = _packed(seeds_NKhw == FOREGROUND), _packed(seeds_NKhw == BACKGROUND)
+    first = tuple([word_Nhw * inside_hw for word_Nhw in words] for words in flags)
+
+    times_K = torch.arange(classes, 0, -1, dtype=torch.float64, device=seeds_NKhw.device)
+    weights_3K = times_K / _pair_counts(first, flags, classes, radius).clamp(min=1)
+    pairs_3R, gradient_2N2hw, sums_2 = _pool(
+        order, displacement_N2hw.detach(), first, flags, weights_3K.to(dtype), radius
+    )
+    # A half makes the displacement's sums over y and x means; another one is the class's factor.
+    values_2, slopes_2N2hw = (sums_2 / 4).to(dtype), gradient_2N2hw / 4
+    parts = _parts(boundary_Nhw, displacement_N2hw, order, pairs_3R, slopes_2N2hw, values_2)
+    positive = (parts["boundary_foreground"] + parts["boundary_background"]) / 2
+    parts["boundary"] = (positive + parts["boundary_negative"]) / 2
+    parts["total"] = (
+        parts["displacement_foreground"] + parts["displacement_background"] + parts["boundary"]
+    )
+    return parts
+
+
+def _parts(
+    boundary_Nhw: Tensor,
+    displacement_N2hw: Tensor,
+    order: Tensor,
+    pairs_3R: Tensor,
+    gradient_2N2hw: Tensor,
+    values_2: Tensor,
+) -> dict[str, Tensor]:
+    """Return the five losses over pairs, differentiable, from the weighted sums of `_pool`."""
+    sorted_R = boundary_Nhw.flatten()[order]
+    same_R, different_R = F.softplus(sorted_R), F.softplus(-sorted_R)  # -log a_ij, -log(1 - a_ij)
+    change_N2hw = displacement_N2hw - displacement_N2hw.detach()
+    return {
+        "displacement_foreground": values_2[0] + (gradient_2N2hw[0] * change_N2hw).sum(),
+        "displacement_background": values_2[1] + (gradient_2N2hw[1] * change_N2hw).sum(),
+        "boundary_foreground": (pairs_3R[0] * same_R).sum(),
+        "boundary_background": (pairs_3R[1] * same_R).sum(),
+        "boundary_negative": (pairs_3R[2] * different_R).sum(),
+    }
 
 
 _WORD = 12  # pathologies per word; a table of 2 ** 12 counts fits in the processor's cache
@@ -168,29 +230,76 @@ def _packed(flags_NKhw: Tensor) -> list[Tensor]:
     return words
 
 
+#: Words of foreground and of background.
+_Flags = tuple[list[Tensor], ...]
+
+
+def _common(first: _Flags, second: _Flags, dy: int, dx: int) -> list[list[Tensor]]:
+    """Return the words of P+fg, P+bg and P-, for the pairs of one offset.
+
+    first: the flags of the pixels that a pair may start from. second: of those where it ends.
+    """
+    (fg_i, bg_i), (fg_j, bg_j) = (
+        [[shifted(word, dy, dx, *place) for word in words] for words in flags]
+        for flags, place in ((first, (0, 0)), (second, (dy, dx)))
+    )
+    return [
+        [i & j for i, j in zip(fg_i, fg_j, strict=True)],
+        [i & j for i, j in zip(bg_i, bg_j, strict=True)],
+        # A pixel is never both foreground and background, so the two cases share no bit.
+        [(i & v) | (u & j) for i, j, u, v in zip(fg_i, fg_j, bg_i, bg_j, strict=True)],
+    ]
+
+
+def _bits(weights_K: Tensor) -> list[Tensor]:
+    """Return the sums of the weights of the bits set, for each value of each word."""
+    values_V = torch.arange(2**_WORD, device=weights_K.device)
+    tables = []
+    for weights_k in torch.split(weights_K, _WORD):
+        bits_Vk = (values_V[:, None] >> torch.arange(len(weights_k), device=weights_K.device)) & 1
+        tables.append((bits_Vk * weights_k).sum(1))
+    return tables
+
+
+@torch.no_grad()
+def _pair_counts(first: _Flags, second: _Flags, classes: int, radius: float) -> Tensor:
+    """Return the number of pairs of each class in P+fg, P+bg and P-, float64 counts_3K."""
+    device, (height, width) = second[0][0].device, second[0][0].shape[-2:]
+    seen_3WV = torch.zeros(3, len(second[0]), 2**_WORD, dtype=torch.int64, device=device)
+    for dy, dx in half_disc(radius):
+        if dy < height and abs(dx) < width:
+            for seen_WV, words in zip(seen_3WV, _common(first, second, dy, dx), strict=True):
+                for seen_V, word in zip(seen_WV, words, strict=True):
+                    seen_V += torch.bincount(word.flatten(), minlength=2**_WORD)
+    bits_VB = (
+        torch.arange(2**_WORD, device=device)[:, None] >> torch.arange(_WORD, device=device)
+    ) & 1
+    return (seen_3WV.double() @ bits_VB.double()).flatten(1)[:, :classes]
+
+
 @torch.no_grad()
 def _pool(
     order: Tensor,
     displacement_N2hw: Tensor,
-    foreground: list[Tensor],
-    background: list[Tensor],
+    first: _Flags,
+    second: _Flags,
+    weights_3K: Tensor,
     radius: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (pairs_3R, gradient_2N2hw, sums_2), which summarise all pairs for the losses.
 
     `order` sorts the R = N h w boundary values. Only the rank of the largest value on a path
     matters, so pairs_3R counts the pairs of the three sets (fg, bg, negative) by this rank. sums_2
-    are the sums of (3) and (4), and gradient_2N2hw their gradients by the displacement. All but
-    sums_2 are whole numbers and so exact in any order of summation.
+    are the sums of (3) and (4), and gradient_2N2hw their gradients by the displacement. A pair of
+    class k counts weights_3K[:, k] times. With weights of 1 all but sums_2 are whole numbers and so
+    exact in any order of summation.
     """
     device, dtype = displacement_N2hw.device, displacement_N2hw.dtype
     images, _, height, width = displacement_N2hw.shape
     ranks = torch.empty_like(order, dtype=torch.int32)
     ranks[order] = torch.arange(len(order), dtype=torch.int32, device=device)
     rank_Nhw = ranks.view(images, height, width)
-    bits_set = torch.tensor(
-        [word.bit_count() for word in range(2**_WORD)], dtype=dtype, device=device
-    )
+    tables = [_bits(weights_K) for weights_K in weights_3K]
 
     pairs_3R = torch.zeros(3, len(order), dtype=dtype, device=device)
     gradient_2N2hw = torch.zeros(2, *displacement_N2hw.shape, dtype=dtype, device=device)
@@ -203,22 +312,15 @@ def _pool(
             .flatten()
             .long()
         )
-        pixel_pairs = [
-            [(shifted(word, dy, dx, 0, 0), shifted(word, dy, dx, dy, dx)) for word in words]
-            for words in (foreground, background)
-        ]
-        common = [
-            [fg_i & fg_j for fg_i, fg_j in pixel_pairs[0]],
-            [bg_i & bg_j for bg_i, bg_j in pixel_pairs[1]],
-            # A pixel is never both foreground and background, so the two cases share no bit.
-            [
-                (fg_i & bg_j) | (bg_i & fg_j)
-                for (fg_i, fg_j), (bg_i, bg_j) in zip(*pixel_pairs, strict=True)
-            ],
-        ]
         counts = [
-            cast(Tensor, sum(bits_set.index_select(0, word.flatten()) for word in words))
-            for words in common
+            cast(
+                Tensor,
+                sum(
+                    table_V.index_select(0, word.flatten())
+                    for table_V, word in zip(tables_V, words, strict=True)
+                ),
+            )
+            for tables_V, words in zip(tables, _common(first, second, dy, dx), strict=True)
         ]
         for pairs_R, count in zip(pairs_3R, counts, strict=True):
             pairs_R.scatter_add_(0, path_Nhw, count)

@@ -10,6 +10,7 @@ from typing import Any
 from chexseg.config.settings import TRAINED_ENCODERS, Settings, idle_map_settings
 from chexseg.data.sampling.mixing import effective_probability
 from chexseg.stages.configs import SaliencyConfig
+from chexseg.stages.configuration.irnet import OF_BOUNDARIES
 
 #: Settings that the first and last words of a name already show.
 _NAMED = {"labels.weak", "labels.p", "distil.fraction", "trial"}
@@ -99,13 +100,15 @@ def distinguishing_settings(keys: Iterable[str], cells: Iterable[Settings]) -> s
 
 def _irrelevant_settings(s: Settings) -> tuple[str, ...]:
     """Return the prefixes of the settings that don't affect a cell."""
-    trained = None if s.encoder.imported else s.encoder.init
+    learned = s.labels.p < 1 and s.labels.weak == "irnet"
+    trained = {None if s.encoder.imported else s.encoder.init, s.irnet.init if learned else None}
     return (
         *["distil."] * (s.distil.fraction == 0),
-        *["pretrain."] * (trained != "chexpert"),
-        *["moco."] * (trained != "moco"),
+        *["pretrain."] * ("chexpert" not in trained),
+        *["moco."] * ("moco" not in trained),
         *["encoder.imported"] * (s.encoder.init not in TRAINED_ENCODERS),
-        *["irnet."] * (s.labels.p == 1 or s.labels.weak != "irnet"),
+        *["irnet."] * (not learned),
+        *(f"irnet.{name}" for name in OF_BOUNDARIES if not s.irnet.boundaries),
         *(f"saliency.{name}" for name in idle_map_settings(s)),
         *(_OF_CAM_MASKS if s.labels.weak == "irnet" else ()),
         *(_OF_WEAK_LABELS if s.labels.p == 1 else ()),

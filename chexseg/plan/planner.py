@@ -32,6 +32,7 @@ from chexseg.errors import UserError
 from chexseg.plan.cells import CellNamer, distinguishing_settings
 from chexseg.plan.graph import NoEncoderError, Plan, node_of
 from chexseg.stages import configs
+from chexseg.stages.configuration.irnet import check_pairs
 
 #: Settings of `labels` in the config of a fit on expert and weak labels.
 _MIXED = ("p", "mixing", "weak", "weak_images", "prefer_positives", "negatives_empty")
@@ -186,6 +187,7 @@ class _PlanBuilder:
                 s.irnet,
                 labels.expert_split,
                 labels.negatives_empty,
+                sections.get(s.irnet.init) if labels.weak == "irnet" else None,
             )
         inputs = self.inputs(s.size, s.seed, encoder, training, *labelling)
         return self.plan.add("fit", self._fit_config(s, **learned), inputs), inputs
@@ -262,8 +264,12 @@ class _PlanBuilder:
         irnet: Irnet,
         split: ExpertSplit,
         negatives_empty: bool,
+        pretraining: BaseModel | None,
     ) -> str:
-        """Add the stages that make weak labels of a kind; return the key of the last one."""
+        """Add the stages that make weak labels of a kind; return the key of the last one.
+
+        pretraining: the section that trains IRNet's backbone; None: imported or random weights.
+        """
         labelled = self._labelled(size)
         images = self._labelled(size, classify.geometry)
         classified = self.plan.add(
@@ -298,10 +304,14 @@ class _PlanBuilder:
         irnet_config = configs.IRNetConfig(
             **irnet.model_dump(), negatives_empty=negatives_empty, seed=seed
         )
+        check_pairs(irnet_config, size)
         backbone = {}
-        if irnet.init != "random":
+        if irnet.init == "imagenet":
             setting = f"irnet.init: found {irnet.init}"
             backbone["encoder"] = self.plan.add_encoder(irnet.init, irnet.architecture, setting)
+        elif irnet.init != "random":
+            encoder = Encoder(architecture=irnet.architecture, init=irnet.init)
+            backbone["encoder"] = self._encoder(encoder, pretraining, size, seed)
         # IRNet reads scores, and no masks of CAMs: other rules for these don't change its key.
         scores = config.model_copy(update={name: config.ADDED[name] for name in config.OF_MASKS})
         return self.plan.add(

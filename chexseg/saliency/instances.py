@@ -103,13 +103,13 @@ def instance_wise_cams(
     foreground: float = 0.3,
     radius: float = 3,
     power: float = 5,
-    steps_log2: int = 3,
+    steps: int = 8,
 ) -> Tensor:
     """Return scores_NKhw in [0, 1]: each instance's part of a class map, spread and scaled alone.
 
     The part of instance i in the map of pathology k is the map where `instances_Nhw` is i, and 0
     elsewhere (Ahn et al. 2019). `random_walk.propagate` spreads it with radius, power and
-    steps_log2; the parts of a pathology are merged by their maximum. The maps are class maps >= 0.
+    steps; the parts of a pathology are merged by their maximum. The maps are class maps >= 0.
 
     A part is scaled by its own maximum only if the pathology peaks in it: if a pixel that is no
     lower than its eight neighbours is above `foreground` times the map's maximum, the threshold of
@@ -121,7 +121,7 @@ def instance_wise_cams(
     Memory beyond the result and the walk of the whole maps: that of the walk of 32 parts of one
     image, for any number of instances.
     """
-    propagate = partial(random_walk.propagate, radius=radius, power=power, steps_log2=steps_log2)
+    propagate = partial(random_walk.propagate, radius=radius, power=power, steps=steps)
     rest_NKhw = propagate(maps_NKhw, boundary_Nhw)
     scale_NK11 = rest_NKhw.amax((-2, -1), keepdim=True)
     scores_NKhw = torch.zeros_like(rest_NKhw)

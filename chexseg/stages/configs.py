@@ -10,21 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from chexseg.data import chexpert
 from chexseg.errors import UserError, nearest
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
-
-
-class StageConfig(BaseModel):
-    """Base class of all stage configs: frozen, and without unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-    #: Field that was added later -> the value that reproduces results from before it existed. A
-    #: field with this value is left out of the key, so that these results stay valid.
-    ADDED: ClassVar[Mapping[str, Any]] = {}
+from chexseg.stages.configuration.base import StageConfig as StageConfig
+from chexseg.stages.configuration.irnet import IRNetConfig as IRNetConfig
 
 
 class IngestConfig(StageConfig):
@@ -242,49 +234,6 @@ class SaliencyConfig(StageConfig):
     expert_select: int = Field(default=40, ge=0)
     expert_split_by: Literal["patient", "image"] = "patient"
     #: Empty a mask where the image-level label is negative or blank. Published: false.
-    negatives_empty: bool = True
-    seed: int = 0
-
-
-class IRNetConfig(StageConfig):
-    """Training of IRNet and the random walk that refines CAMs."""
-
-    #: Backbone, an encoder of segmentation-models-pytorch that can be dilated. Paper: resnet50.
-    architecture: str = "resnet50"
-    #: Initial weights of the backbone. Published code: imagenet.
-    init: Literal["random", "imagenet"] = "random"
-    #: Do not train the backbone. Published design: yes. A frozen random backbone would give useless
-    #: features, so the default is no.
-    freeze_backbone: bool = False
-    #: Number of images to train on, as a seeded sample of those with a CAM; null for all.
-    images: int | None = Field(default=None, ge=2)
-    #: Passes over these images. Published design: 3.
-    epochs: int = Field(default=3, ge=1)
-    #: Images per step. Paper: 16.
-    batch_size: int = Field(default=16, ge=2)
-    #: Initial learning rate of SGD with polynomial decay; the displacement branch gets ten times
-    #: this rate. Paper: 0.1.
-    learning_rate: float = Field(default=0.1, gt=0)
-    #: Scaled CAM values above this are seeds of the foreground. Paper: 0.3.
-    foreground: float = Field(default=0.3, ge=0, le=1)
-    #: Scaled CAM values below this are seeds of the background; values between the two limits are
-    #: ignored. At most `foreground`. Paper: 0.05.
-    background: float = Field(default=0.05, ge=0, le=1)
-    #: Pairs are nearer than this, in pixels of the stride-4 map. Published design: 10.
-    radius: float = Field(default=10, gt=1)
-    #: Random walk: a step leads to neighbours nearer than this many pixels of the stride-4 map.
-    walk_radius: float = Field(default=3, gt=1)
-    #: Random walk: exponent of the affinity of two pixels.
-    walk_power: float = Field(default=5, gt=0)
-    #: Random walk: it has 2 to the power of this many steps.
-    walk_steps_log2: int = Field(default=3, ge=0, le=10)
-    #: Spread and scale each instance of the displacement field separately, so that a weak second
-    #: lesion survives next to a strong one (Ahn et al. 2019; the paper's appendix A.2). Default
-    #: and the authors' code: one map per class.
-    instances: bool = False
-    #: Scaled scores above this form the weak mask. Authors' code: 0.6.
-    threshold: float = Field(default=0.6, ge=0, le=1)
-    #: Empty a mask where the image-level label is negative or blank.
     negatives_empty: bool = True
     seed: int = 0
 

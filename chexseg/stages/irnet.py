@@ -3,9 +3,11 @@
 Trains both branches of IRNet on the confident pixels of the training images' CAMs, then spreads
 every CAM by a random walk that boundaries stop. Writes ``irnet.safetensors``, and
 ``train/part-*.parquet`` and ``valid/part-*.parquet``: float16 scores at stride 4, each scaled by
-its maximum, with the threshold (0.6 by default) in the metadata. The shards of `valid` also hold
-the boundary maps, for inspection. Pixel counts of the weak masks of `valid` are in
-``counts.parquet`` (`stages.scoring.weak_label_scores`).
+its maximum. The thresholds (0.6 by default) are in the metadata of the training shards and in
+``thresholds.json``. The shards of `valid` also hold the boundary maps, for inspection. Pixel counts
+of the weak masks of `valid` are in ``counts.parquet`` (`stages.scoring.weak_label_scores`).
+
+With `boundaries` false no network is trained, and CAMs spread equally in all directions.
 """
 
 from __future__ import annotations
@@ -19,18 +21,26 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from chexseg.data import radiographs, ray_data, shards
 from chexseg.data.sampling import radiograph_samplers, splits
 from chexseg.errors import UserError
-from chexseg.models import encoders, irnet, irnet_losses
+from chexseg.models import augmentation, encoders, irnet, irnet_losses
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.saliency import gradcam, instances, random_walk, weak_masks
 from chexseg.seeds import derive
-from chexseg.stages import api, artifacts, configs
+from chexseg.stages import api, artifacts, configs, saliency
+from chexseg.stages.configuration.irnet import REFERENCE_SIDE
 from chexseg.stages.scoring import weak_label_scores
 from chexseg.stages.training import checkpoint, step_timer
+
+#: Value of `losses` -> the function.
+LOSSES = {
+    "pooled": irnet_losses.pair_losses,
+    "published": irnet_losses.published_losses,
+}
 
 
 def run(
@@ -38,34 +48,38 @@ def run(
 ) -> dict[str, Any]:
     """Run the stage. `inputs`: ``train`` and ``valid``, both ingested, and ``saliency``.
 
-    Also ``encoder``, unless the init is random.
+    Also ``encoder``, unless the init is random or no network is trained.
     """
-    facts = checkpoint.train_once(out, lambda: train(config, inputs, out, context))
-    thresholds = dict.fromkeys(PATHOLOGIES, config.threshold)
+    facts = {}
+    if config.boundaries:
+        facts = checkpoint.train_once(out, lambda: train(config, inputs, out, context))
+    chosen: dict[str, Any] = {}
+    if config.threshold != "training":
+        chosen["thresholds"] = dict.fromkeys(PATHOLOGIES, config.threshold)
+    rule = {"negatives_empty": config.negatives_empty}
+    metadata = {"kind": "irnet", "pathologies": PATHOLOGIES, **chosen, **rule}
     for split in ("train", "valid"):
         (out / split).mkdir(parents=True, exist_ok=True)
-    arguments: dict[str, Any] = {
-        "config": config,
-        "metadata": {
-            "kind": "irnet",
-            "pathologies": PATHOLOGIES,
-            "thresholds": thresholds,
-            "negatives_empty": config.negatives_empty,
-        },
-        "context": context,
-    }
+    arguments: dict[str, Any] = {"config": config, "context": context}
+    # Spread the few expert images first: they may give the thresholds.
     walk_expert = _WalkWriter(
         **arguments,
+        metadata=metadata,
         images=str(inputs["valid"] / "images"),
         out=str(out / "valid"),
-        keep_boundary=True,
+        keep_boundary=config.boundaries,
     )
     walked = sum(walk_expert(path)["images"] for path in shards.files(inputs["saliency"] / "valid"))
+    cams = shards.read(inputs["saliency"] / artifacts.COUNTS, ["image_id", "chosen_on"]).to_pandas()
+    chosen_on = cams["image_id"][cams["chosen_on"]].unique().tolist()
+    if not chosen:
+        chosen = saliency.choose_thresholds(config, inputs["valid"], out / "valid", chosen_on)
     answers = ray_data.map_files(
         shards.files(inputs["saliency"] / "train"),
         _WalkWriter,
         {
             **arguments,
+            "metadata": {**metadata, "thresholds": chosen["thresholds"], **rule},
             "context": context.for_worker(),
             "images": str(inputs["train"] / "images"),
             "out": str(out / "train"),
@@ -76,28 +90,26 @@ def run(
         progress=lambda files, total: context.progress(files, total, "files"),
     )
     context.prepare()  # a single worker runs in this process and has set one thread
-    (out / artifacts.THRESHOLDS).write_text(json.dumps(thresholds, indent=1))
-    cams = shards.read(inputs["saliency"] / artifacts.COUNTS, ["image_id", "chosen_on"]).to_pandas()
-    chosen_on = cams["image_id"][cams["chosen_on"]].unique()
+    (out / artifacts.THRESHOLDS).write_text(json.dumps(chosen["thresholds"], indent=1))
     return {
         **facts,
         "images": sum(answer["images"] for answer in answers),
         "expert_images": walked,
-        "thresholds": thresholds,
+        **chosen,
         "valid_iou": weak_label_scores.write(
-            inputs["valid"], out, thresholds, chosen_on, config.negatives_empty
+            inputs["valid"], out, chosen["thresholds"], chosen_on, config.negatives_empty
         ),
     }
 
 
 def build(config: configs.IRNetConfig, encoder: Path | None = None) -> irnet.IRNet:
-    """Return the untrained network, with the backbone of an imported encoder if one is given.
+    """Return the untrained network, with the backbone of an encoder if one is given.
 
     encoder: directory of the encoder. Raises `UserError` for an unusable architecture.
     """
     encoders.check(config.architecture, "irnet.architecture")
     try:
-        model = irnet.IRNet(config.architecture, config.freeze_backbone)
+        model = irnet.IRNet(config.architecture, config.freezes())
     except ValueError as error:
         raise UserError(
             f"irnet.architecture: found {config.architecture!r};"
@@ -111,18 +123,21 @@ def build(config: configs.IRNetConfig, encoder: Path | None = None) -> irnet.IRN
 def train(
     config: configs.IRNetConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
-    """Train both branches by SGD with polynomial decay (power 0.9), or resume a training."""
+    """Train both branches by SGD, or resume a training."""
     context.prepare()
     torch.manual_seed(derive(config.seed, "irnet"))
     table = radiographs.index(inputs["train"]).set_index("image_id")
     ids = splits.sample(
         radiographs.ids(inputs["saliency"] / "train"), config.images, config.seed, "irnet images"
     )
+    seeded_NK = weak_masks.possibly_present(
+        torch.from_numpy(radiographs.labels(table.loc[ids], PATHOLOGIES))
+    )
+    if config.seed_classes == "all":
+        seeded_NK = torch.ones_like(seeded_NK)
     columns = {
         "maps": radiographs.load_cached(inputs["saliency"] / "train", "scores", ids),
-        "present": weak_masks.possibly_present(
-            torch.from_numpy(radiographs.labels(table.loc[ids], PATHOLOGIES))
-        ),
+        "present": seeded_NK,
     }
     source = radiograph_samplers.source(
         inputs["train"],
@@ -136,11 +151,14 @@ def train(
     # torch's stubs lack this overload.
     model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
-        model.parameter_groups(config.learning_rate), momentum=0.9, weight_decay=1e-4
+        model.parameter_groups(config.learning_rate),
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
     )
     batch_size = min(config.batch_size, len(ids))
     steps = max(1, config.epochs * len(ids) // batch_size)
-    decay = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=steps, power=0.9)
+    power = 0.9 if config.schedule == "polynomial" else 0  # constant
+    decay = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=steps, power=power)
     progress = checkpoint.load(out, model, optimizer) or {
         "step": 0,
         "history": [],
@@ -155,18 +173,13 @@ def train(
         out, model, optimizer, progress, steps, context.checkpoint_seconds, seed
     ):
         batch = timer.wait(lambda: source.take(batch_size))
-        boundary_Nhw, displacement_N2hw = model(encoders.prepare(batch["images"], config.init))
-        maps_NKhw = interpolate(
-            batch["maps"].float(),
-            size=boundary_Nhw.shape[-2:],
-            mode="bilinear",
-            align_corners=False,
-        )
-        seeds_NKhw = irnet_losses.seeds(
-            maps_NKhw, batch["present"], config.foreground, config.background
-        )
-        losses = irnet_losses.pair_losses(
-            boundary_Nhw, displacement_N2hw, seeds_NKhw, config.radius
+        images_NHW, seeds_NKhw = _example(config, batch, step)
+        boundary_Nhw, displacement_N2hw = model(encoders.prepare(images_NHW, config.init))
+        losses = LOSSES[config.losses](
+            boundary_Nhw,
+            displacement_N2hw,
+            seeds_NKhw,
+            config.pair_radius(boundary_Nhw.shape[-1]),
         )
         optimizer.zero_grad()
         losses["total"].backward()
@@ -191,6 +204,30 @@ def train(
     }
 
 
+def _example(
+    config: configs.IRNetConfig, batch: Mapping[str, Tensor], step: int
+) -> tuple[Tensor, Tensor]:
+    """Return images_NHW and seeds_NKhw of a batch, at stride 4, augmented if the config says so."""
+    images_NHW, maps_NKhw, inside_Nhw = batch["images"], batch["maps"].float(), None
+    height, width = (-(-side // irnet.STRIDE) for side in images_NHW.shape[1:])
+    scales = config.smallest_scale, config.largest_scale
+    if scales == (1, 1):
+        maps_NKhw = interpolate(
+            maps_NKhw, size=(height, width), mode="bilinear", align_corners=False
+        )
+    else:
+        generator = torch.Generator().manual_seed(derive(config.seed, "irnet views", step))
+        images_NHW, maps_NKhw, inside_Nhw = augmentation.scaled_crops(
+            images_NHW, maps_NKhw, scales, (height, width), generator
+        )
+    seeds_NKhw = irnet_losses.seeds(
+        maps_NKhw, batch["present"], config.foreground, config.background
+    )
+    if inside_Nhw is not None:
+        seeds_NKhw.masked_fill_(~inside_Nhw[:, None], irnet_losses.IGNORE)
+    return images_NHW, seeds_NKhw
+
+
 class _WalkWriter:
     """Writes the spread CAMs of one shard, unless the file exists.
 
@@ -210,42 +247,57 @@ class _WalkWriter:
         self.config, self.device = config, context.device
         self.images, self.out, self.metadata = Path(images), Path(out), metadata
         self.keep_boundary = keep_boundary
-        self.model = build(config)
-        encoders.load(self.model, self.out.parent / artifacts.IRNET_WEIGHTS)
-        self.model.to(self.device).eval()
+        self.model = None
+        if config.boundaries:
+            self.model = build(config)
+            encoders.load(self.model, self.out.parent / artifacts.IRNET_WEIGHTS)
+            self.model.to(self.device).eval()
 
     def __call__(self, path: str) -> dict[str, Any]:
         return {"images": shards.complete(self.out / Path(path).name, self.walks(path))}
 
     def walks(self, path: str) -> Iterator[pa.Table]:
         """Yield tables of spread CAMs, one batch of a shard's images at a time."""
-        walk = (self.config.walk_radius, self.config.walk_power, self.config.walk_steps_log2)
         cams = shards.read(path, ["image_id", "scores"])
         maps_NKhw = torch.from_numpy(shards.array(cams, "scores").copy())
         batches = radiographs.shard_pixels(
             self.images / Path(path).name, set(cams["image_id"].to_pylist()), 16
         )
         for (ids, pixels_NHW), maps in zip(batches, maps_NKhw.split(16), strict=True):
-            boundary_Nhw, displacement_N2hw = self.model.predict(
-                encoders.prepare(pixels_NHW.to(self.device), self.config.init)
+            spread_NKhw, boundary_Nhw = self.spread(
+                pixels_NHW.to(self.device), maps.to(self.device).float()
             )
-            maps = interpolate(
-                maps.to(self.device).float(),
-                size=boundary_Nhw.shape[-2:],
-                mode="bilinear",
-                align_corners=False,
-            )
-            if self.config.instances:
-                spread = instances.instance_wise_cams(
-                    maps,
-                    boundary_Nhw,
-                    instances.instance_map(displacement_N2hw),
-                    self.config.foreground,
-                    *walk,
-                )
+            if self.config.normalise == "map":
+                spread_NKhw = gradcam.normalise(spread_NKhw)
             else:
-                spread = random_walk.propagate(maps, boundary_Nhw, *walk)
-            arrays = {"scores": gradcam.normalise(spread).half().cpu().numpy()}
+                spread_NKhw = random_walk.scaled_by_upsampled_maximum(
+                    spread_NKhw, pixels_NHW.shape[-1]
+                )
+            arrays = {"scores": spread_NKhw.half().cpu().numpy()}
             if self.keep_boundary:
                 arrays["boundary"] = (255 * boundary_Nhw).round().byte().cpu().numpy()
             yield shards.table({"image_id": ids}, arrays, **self.metadata)
+
+    def spread(self, pixels_NHW: Tensor, maps_NKhw: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the CAMs after their random walk, and boundary_Nhw, both at stride 4."""
+        side = -(-pixels_NHW.shape[-1] // irnet.STRIDE)
+        maps_NKhw = interpolate(maps_NKhw, size=(side, side), mode="bilinear", align_corners=False)
+        radius, steps = self.config.walk_radius, 2**self.config.walk_steps_log2
+        if self.config.lengths == "relative":
+            radius, steps = random_walk.relative_walk(side / REFERENCE_SIDE, radius, steps)
+        walk = (radius, self.config.walk_power, steps)
+        if self.model is None:
+            boundary_Nhw = torch.zeros_like(maps_NKhw[:, 0])
+            return random_walk.propagate(maps_NKhw, boundary_Nhw, *walk), boundary_Nhw
+        boundary_Nhw, displacement_N2hw = self.model.predict(
+            encoders.prepare(pixels_NHW, self.config.init)
+        )
+        if not self.config.instances:
+            return random_walk.propagate(maps_NKhw, boundary_Nhw, *walk), boundary_Nhw
+        numbers_Nhw = instances.instance_map(displacement_N2hw)
+        return (
+            instances.instance_wise_cams(
+                maps_NKhw, boundary_Nhw, numbers_Nhw, self.config.foreground, *walk
+            ),
+            boundary_Nhw,
+        )

@@ -196,7 +196,10 @@ class CamWriter:
 
 
 def choose_thresholds(
-    config: configs.SaliencyConfig, valid: Path, maps: Path, train: Sequence[str]
+    config: configs.SaliencyConfig | configs.IRNetConfig,
+    valid: Path,
+    maps: Path,
+    train: Sequence[str],
 ) -> dict[str, Any]:
     """Return the thresholds of the pathologies, and their IoU on the expert training images.
 

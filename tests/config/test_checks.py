@@ -128,12 +128,31 @@ MISTAKES = {
         "x.yaml:4: settings.encoder.init: found 'mocco' (did you mean 'moco'?); allowed: "
         "'random', 'imagenet', 'chexpert' or 'moco'"
     ),
-    "name: s\nsettings:\n  irnet: {init: moco}": (
-        "x.yaml:3: settings.irnet.init: found 'moco'; allowed: 'random' or 'imagenet'"
+    "name: s\nsettings:\n  irnet: {init: chexpet}": (
+        "x.yaml:3: settings.irnet.init: found 'chexpet' (did you mean 'chexpert'?); allowed: "
+        "'random', 'imagenet', 'chexpert' or 'moco'"
     ),
     "name: s\nsettings:\n  irnet: {freeze_backbone: true}": (
         "x.yaml:3: settings.irnet: found {'freeze_backbone': True}; freeze_backbone: a random "
-        "backbone never learns; expected: init: imagenet"
+        "backbone never learns; expected: init: imagenet, chexpert or moco"
+    ),
+    "name: s\nsettings:\n  irnet: {freeze_backbone: no idea}": (
+        "x.yaml:3: settings.irnet.freeze_backbone: found 'no idea'; expected true, false or auto"
+    ),
+    "name: s\nsettings:\n  irnet: {threshold: tuned}": (
+        "x.yaml:3: settings.irnet.threshold: found 'tuned'; expected training, or a number from 0 "
+        "to 1"
+    ),
+    "name: s\nsettings:\n  irnet: {threshold: 1.5}": (
+        "x.yaml:3: settings.irnet.threshold: found 1.5; expected training, or a number from 0 to 1"
+    ),
+    "name: s\nsettings:\n  irnet: {smallest_scale: 1.5}": (
+        "x.yaml:3: settings.irnet: found {'smallest_scale': 1.5}; smallest_scale is above "
+        "largest_scale, 1; expected: at most that"
+    ),
+    "name: s\nsettings:\n  irnet: {boundaries: false, instances: true}": (
+        "x.yaml:3: settings.irnet: found {'boundaries': False, 'instances': True}; instances: needs "
+        "the trained network; expected: boundaries: true"
     ),
     "name: s\nsettings:\n  classify: {uncertainty: one}": (
         "x.yaml:3: settings.classify.uncertainty: found 'one'; no such policy (did you mean "

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from chexseg.models.augmentation import Augmentation, views
+from chexseg.models.augmentation import Augmentation, scaled_crops, views
 
 
 def pictures(count: int = 8, height: int = 48, width: int = 48) -> torch.Tensor:
@@ -112,3 +112,57 @@ def test_brightness_leaves_black_black_and_contrast_keeps_the_mean():
         assert 0.69 < float(flat.std() / image[0].float().std()) < 1.31
     stds = [float(seen(image, seed, contrast=0.3)[0].float().std()) for seed in range(20)]
     assert max(stds) > 1.4 * min(stds)
+
+
+def interpolated(values_HW: torch.Tensor, y: float, x: float, border: bool) -> float:
+    """Return the bilinear value at (y, x), counted from the corner; outside, black or the border."""
+    total, (height, width) = 0.0, values_HW.shape
+    top, left = math.floor(y - 0.5), math.floor(x - 0.5)
+    for v in (top, top + 1):
+        for u in (left, left + 1):
+            weight = (1 - abs(y - 0.5 - v)) * (1 - abs(x - 0.5 - u))
+            nearest = min(max(v, 0), height - 1), min(max(u, 0), width - 1)
+            if border or nearest == (v, u):
+                total += weight * float(values_HW[nearest])
+    return total
+
+
+@pytest.mark.parametrize("scales", [(0.5, 0.5), (1.0, 1.0), (1.5, 1.5), (0.5, 1.5)])
+def test_scaled_crops_by_loops(scales):
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randint(0, 256, (3, 8, 12), generator=generator, dtype=torch.uint8)
+    maps = torch.rand(3, 2, 3, 4, generator=generator)
+    seen, view_maps, inside = scaled_crops(
+        images, maps, scales, (2, 3), torch.Generator().manual_seed(7)
+    )
+    factor, right, down = torch.rand(3, 3, generator=torch.Generator().manual_seed(7)).tolist()
+    for n in range(3):
+        scale = scales[0] + (scales[1] - scales[0]) * factor[n]
+        # Corner of the view within the resized image, in shares of the view.
+        x0, y0 = ((scale - 1) * place for place in (right[n], down[n]))
+        for y in range(8):
+            for x in range(12):
+                place = ((y + 0.5) / 8 + y0) / scale * 8, ((x + 0.5) / 12 + x0) / scale * 12
+                expected = interpolated(images[n], *place, border=False)
+                assert abs(float(seen[n, y, x]) - expected) <= 0.51
+        for y in range(2):
+            for x in range(3):
+                v, u = ((y + 0.5) / 2 + y0) / scale, ((x + 0.5) / 3 + x0) / scale
+                assert bool(inside[n, y, x]) == (0 <= v <= 1 and 0 <= u <= 1)
+                for k in range(2):
+                    expected = interpolated(maps[n, k], v * 3, u * 4, border=True)
+                    assert view_maps[n, k, y, x].item() == pytest.approx(expected, abs=1e-5)
+    if scales == (1.0, 1.0):
+        assert torch.equal(seen, images) and inside.all()
+    if scales == (0.5, 0.5):  # a quarter of the view is the image, wherever it lies
+        assert (seen > 0).float().mean() < 0.4
+
+
+def test_scaled_crops_are_in_range_and_of_all_sizes():
+    images = torch.full((400, 16, 16), 255, dtype=torch.uint8)
+    seen, _, inside = scaled_crops(
+        images, torch.ones(400, 1, 4, 4), (0.5, 1.5), (64, 64), torch.Generator().manual_seed(0)
+    )
+    side = inside.float().mean((1, 2)).sqrt()
+    assert side.min() < 0.53 and (side == 1).float().mean() == pytest.approx(0.5, abs=0.1)
+    assert seen.max() == 255

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from chexseg.models.irnet import IRNet
-from chexseg.models.irnet_losses import BACKGROUND, FOREGROUND, IGNORE, pair_losses, seeds
+from chexseg.models.irnet_losses import (
+    BACKGROUND,
+    FOREGROUND,
+    IGNORE,
+    pair_losses,
+    published_losses,
+    seeds,
+)
 
 PARTS = (
     "displacement_foreground",
@@ -84,6 +91,59 @@ def losses_by_hand(boundary, displacement, seeds, radius):
     return parts
 
 
+def published_by_hand(boundary, displacement, seeds, radius):
+    """The description of the published losses, class by class, image by image, pair by pair."""
+    images, classes, height, width = seeds.shape
+    probability = boundary.sigmoid()
+    furthest = math.ceil(radius) - 1
+    parts = dict.fromkeys(PARTS, torch.zeros((), dtype=boundary.dtype))
+    running = dict(parts)
+    for k in range(classes):
+        terms = {name: [] for name in PARTS[:5]}
+        for n in range(images):
+            for yi in range(height - furthest):
+                for xi in range(furthest, width - furthest):
+                    for yj in range(height):
+                        for xj in range(width):
+                            if (yj, xj) <= (yi, xi) or math.hypot(yj - yi, xj - xi) >= radius:
+                                continue
+                            pair = {seeds[n, k, yi, xi].item(), seeds[n, k, yj, xj].item()}
+                            if IGNORE in pair:
+                                continue
+                            a = (
+                                1
+                                - torch.stack(
+                                    [probability[n, y, x] for y, x in between(yi, xi, yj, xj)]
+                                ).max()
+                            )
+                            dy = displacement[n, 0, yi, xi] - displacement[n, 0, yj, xj]
+                            dx = displacement[n, 1, yi, xi] - displacement[n, 1, yj, xj]
+                            if pair == {FOREGROUND}:
+                                terms["boundary_foreground"].append(-a.log())
+                                terms["displacement_foreground"].append((dy - (yj - yi)).abs())
+                                terms["displacement_foreground"].append((dx - (xj - xi)).abs())
+                            elif pair == {BACKGROUND}:
+                                terms["boundary_background"].append(-a.log())
+                                terms["displacement_background"].append(dy.abs())
+                                terms["displacement_background"].append(dx.abs())
+                            else:
+                                terms["boundary_negative"].append(-(1 - a).log())
+        means = {
+            name: torch.stack(values).mean() if values else torch.zeros((), dtype=boundary.dtype)
+            for name, values in terms.items()
+        }
+        positive = (means["boundary_foreground"] + means["boundary_background"]) / 2
+        means["displacement_foreground"] = means["displacement_foreground"] / 2
+        means["displacement_background"] = means["displacement_background"] / 2
+        means["boundary"] = (positive + means["boundary_negative"]) / 2
+        means["total"] = (
+            means["boundary"] + means["displacement_foreground"] + means["displacement_background"]
+        )
+        running = {name: running[name] + means[name] for name in PARTS}
+        parts = {name: parts[name] + running[name] for name in PARTS}  # the fault
+    return parts
+
+
 def random_inputs(pathologies=3, size=(6, 7), images=2, dtype=torch.float64):
     generator = torch.Generator().manual_seed(0)
     boundary = torch.randn(images, *size, dtype=dtype, generator=generator)
@@ -93,6 +153,56 @@ def random_inputs(pathologies=3, size=(6, 7), images=2, dtype=torch.float64):
     labels[0, 0][labels[0, 0] == FOREGROUND] = IGNORE  # background only: says nothing
     labels[-1, -1] = IGNORE  # absent
     return boundary.requires_grad_(), displacement.requires_grad_(), labels
+
+
+def agree(found, expected, boundary, displacement):
+    """Check values and gradients of all parts; the expected ones are positive."""
+    assert set(found) == set(PARTS)
+    for name in PARTS:
+        assert found[name].item() == pytest.approx(expected[name].item(), abs=1e-12), name
+        assert expected[name] > 0
+        theirs, ours = (
+            torch.autograd.grad(
+                parts[name], (boundary, displacement), retain_graph=True, allow_unused=True
+            )
+            for parts in (expected, found)
+        )
+        for a, b in zip(ours, theirs, strict=True):
+            assert (a is None) == (b is None)
+            if a is not None:
+                torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "radius"),
+    [
+        ({"size": (8, 9)}, 4),
+        ({"size": (7, 6), "pathologies": 14, "images": 1}, 2.5),  # more than one word of bits
+        ({"size": (6, 8), "pathologies": 2}, 3),
+    ],
+)
+def test_published_losses_and_gradients_are_those_of_the_loops(settings, radius):
+    boundary, displacement, labels = random_inputs(**settings)
+    expected = published_by_hand(boundary, displacement, labels, radius)
+    agree(
+        published_losses(boundary, displacement, labels, radius), expected, boundary, displacement
+    )
+
+
+def test_published_losses_count_the_first_class_most():
+    boundary, displacement, labels = random_inputs(size=(8, 8), pathologies=1)
+    labels = torch.cat([labels[:1], torch.full_like(labels[:1], IGNORE)], dim=1)
+    first = published_losses(boundary[:1], displacement[:1], labels, 3)["total"]
+    last = published_losses(boundary[:1], displacement[:1], labels.flip(1), 3)["total"]
+    assert first.item() == pytest.approx(2 * last.item()) and last > 0
+
+
+def test_published_losses_of_border_pairs_are_zero():
+    boundary, displacement, labels = random_inputs(size=(6, 6))
+    parts = published_losses(boundary, displacement, labels, 4)
+    assert all(value == 0 for value in parts.values())
+    gradients = torch.autograd.grad(parts["total"], (boundary, displacement))
+    assert all((gradient == 0).all() for gradient in gradients)
 
 
 @pytest.mark.parametrize(
@@ -106,21 +216,7 @@ def random_inputs(pathologies=3, size=(6, 7), images=2, dtype=torch.float64):
 def test_losses_and_gradients_are_those_of_the_loops(settings, radius):
     boundary, displacement, labels = random_inputs(**settings)
     expected = losses_by_hand(boundary, displacement, labels, radius)
-    found = pair_losses(boundary, displacement, labels, radius)
-    assert set(found) == set(PARTS)
-    for name in PARTS:
-        assert found[name].item() == pytest.approx(expected[name].item(), abs=1e-12), name
-        assert expected[name] > 0
-        theirs = torch.autograd.grad(
-            expected[name], (boundary, displacement), retain_graph=True, allow_unused=True
-        )
-        ours = torch.autograd.grad(
-            found[name], (boundary, displacement), retain_graph=True, allow_unused=True
-        )
-        for a, b in zip(ours, theirs, strict=True):
-            assert (a is None) == (b is None)
-            if a is not None:
-                torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+    agree(pair_losses(boundary, displacement, labels, radius), expected, boundary, displacement)
 
 
 def test_losses_in_float32():

@@ -1,0 +1,1 @@
+"""The base class of the stages' configs, and the configs with a module each."""
