@@ -200,10 +200,12 @@ class _PlanBuilder:
 
     def _ingested(self, size: int) -> dict[str, str]:
         """Return split -> key of its ingest."""
+        # Cells can't differ in how images and masks are resized (`settings.SHARED`).
+        resizing = self.plan.study.settings.ingest.model_dump()
         return {
             name: self.plan.add(
                 "ingest",
-                configs.IngestConfig.model_validate({"split": name, "size": size}),
+                configs.IngestConfig.model_validate({"split": name, "size": size, **resizing}),
                 {},
                 data,
             )

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from chexseg.data import chexpert
+from chexseg.data import chexpert, resampling
 from chexseg.errors import UserError, nearest
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
 
@@ -33,6 +33,17 @@ class IngestConfig(StageConfig):
     split: Literal["train", "valid", "test"]
     #: Side of the square images in pixels, a multiple of 32 because of the networks. Paper: 320.
     size: int = Field(default=320, ge=32, le=2048, multiple_of=32)
+    #: Resizing of images. antialiased: the mean over all pixels that a new pixel covers, weighted
+    #: by a triangle. bilinear: of the four nearest pixels only. Published: bilinear (OpenCV's
+    #: INTER_LINEAR). Paper: not stated.
+    image_resize: resampling.ImageResize = "antialiased"
+    #: Resizing of expert masks, also of those that pixels are counted on at the training size.
+    #: nearest: nearest neighbour. bilinear: rounded after bilinear interpolation. area: the mask
+    #: with the best IoU with the original; none becomes empty. Published: bilinear. Paper: not
+    #: stated.
+    mask_resize: resampling.MaskResize = "nearest"
+
+    ADDED = {"image_resize": "antialiased", "mask_resize": "nearest"}
 
 
 def _validate_policies(value: Any) -> Any:

@@ -1,8 +1,9 @@
 """Ingest: convert one split of CheXpert and its CheXlocalize masks to parquet shards.
 
 Writes square images as ``images/part-*.parquet`` (pixels, labels, patient) and, for the images in
-the mask file, ``masks/part-*.parquet`` (bits). The split ``test`` keeps only images with masks,
-because no other image of it is used.
+the mask file, ``masks/part-*.parquet`` (bits), resized as the config says (`data.resampling`). The
+shards of images name their method, because new images must be resized alike. The split ``test``
+keeps only images with masks, because no other image of it is used.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def run(
             "root": root,
             "masks": mask_file,
             "rows_a_file": rows_a_file,
-            "size": config.size,
+            "config": config,
             "out": str(out),
         },
         workers=context.decode_workers,
@@ -91,11 +92,11 @@ class _Decoder:
         root: Location,
         masks: chexlocalize.MaskFile,
         rows_a_file: int,
-        size: int,
+        config: configs.IngestConfig,
         out: str,
     ):
         self.table, self.root, self.masks = table, root, masks
-        self.rows_a_file, self.size, self.out = rows_a_file, size, Path(out)
+        self.rows_a_file, self.config, self.out = rows_a_file, config, Path(out)
 
     def __call__(self, part: str) -> dict[str, Any]:
         number = int(part)
@@ -140,7 +141,8 @@ class _Decoder:
 
         Adds image id -> (patient, masks) to `masks` and path -> bytes of the file to `sizes`.
         """
-        pixels_NHW = np.empty((len(rows), self.size, self.size), dtype=np.uint8)
+        size, image_resize = self.config.size, self.config.image_resize
+        pixels_NHW = np.empty((len(rows), size, size), dtype=np.uint8)
         sizes_N2 = np.empty((len(rows), 2), dtype=np.int32)
         entries = zip(
             rows["image_id"], rows["patient"], rows["path"], islice(files, len(rows)), strict=True
@@ -150,15 +152,21 @@ class _Decoder:
             image = images.read(file)
             pixels_HW, sizes[name] = image.pixels_HW, len(file.read_bytes())
             height, width = sizes_N2[position] = pixels_HW.shape
-            frame = images.Frame(height, width, self.size)
-            pixels_NHW[position] = frame.image(pixels_HW)
+            frame = images.Frame(height, width, size)
+            pixels_NHW[position] = frame.image(pixels_HW, image_resize)
             if image_id in self.masks:
                 self.masks.check_size(image_id, path, pixels_HW.shape, image.stored_shape)
-                masks[image_id] = patient, frame.masks(self.masks.masks(image_id))
+                masks[image_id] = (
+                    patient,
+                    frame.masks(self.masks.masks(image_id), self.config.mask_resize),
+                )
         scalars = {
             **{name: rows[name].to_numpy() for name in ("image_id", "patient", "frontal")},
             "height": sizes_N2[:, 0],
             "width": sizes_N2[:, 1],
             **{name: rows[name].to_numpy(dtype=np.float32) for name in OBSERVATIONS},
         }
-        return shards.table(scalars, {"pixels": pixels_NHW}, kind="images")
+        # Left out where it is the default, so that these shards keep their bytes.
+        default = configs.IngestConfig.model_fields["image_resize"].default
+        resized = {} if image_resize == default else {"image_resize": image_resize}
+        return shards.table(scalars, {"pixels": pixels_NHW}, kind="images", **resized)

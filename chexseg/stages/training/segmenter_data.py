@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from chexseg.data import radiographs, shards
+from chexseg.data.resampling import ImageResize
 from chexseg.data.sampling import radiograph_samplers, samplers, splits
 from chexseg.data.sampling.mixing import effective_probability
 from chexseg.data.sampling.mixture import Mixture
@@ -38,6 +39,7 @@ class TrainingSet:
     select: images and masks that choose the epoch.
     thresholds: yield the images and masks that choose the thresholds, in batches.
     facts: figures for the manifest.
+    image_resize: how the images were resized, and new ones must be.
     """
 
     batches: Callable[[int], Iterator[dict[str, Tensor]]]
@@ -47,6 +49,7 @@ class TrainingSet:
     select: MaskedImages
     thresholds: Callable[[], Iterator[dict[str, Tensor]]]
     facts: Callable[[], dict[str, Any]]
+    image_resize: ImageResize = "antialiased"
 
 
 def expert_ids(config: FitConfig, valid: Path) -> tuple[list[str], list[str]]:
@@ -141,6 +144,7 @@ def mixed(config: FitConfig, inputs: Mapping[str, Path], context: StageContext) 
         select=expert_set(config, inputs["valid"], select_ids, context.device),
         thresholds=lambda: thresholds.once(16),
         facts=lambda: {"effective_p": probability, "expert_share": mixture.expert_share},
+        image_resize=radiographs.image_resize(inputs["valid"]),
     )
 
 
@@ -176,4 +180,5 @@ def student(config: FitConfig, inputs: Mapping[str, Path], context: StageContext
         select=expert_set(config, inputs["valid"], select_ids, context.device),
         thresholds=lambda: expert.once(16),
         facts=dict,
+        image_resize=radiographs.image_resize(inputs["valid"]),
     )
