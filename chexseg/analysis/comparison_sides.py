@@ -20,6 +20,7 @@ from chexseg.data import chexlocalize
 from chexseg.data.masks.counts import count
 from chexseg.data.masks.image_ids import renamed
 from chexseg.data.remote_path import Location
+from chexseg.data.resampling import MaskResize
 from chexseg.errors import UserError, nearest
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.plan.cells import Cell
@@ -27,6 +28,12 @@ from chexseg.store.store import Store
 
 #: Minimum digits of an abbreviated key.
 SHORTEST_KEY = 6
+#: Words for `ingest.mask_resize` in notes.
+RESIZING: dict[MaskResize, str] = {
+    "nearest": "nearest neighbour",
+    "bilinear": "bilinear, then rounded",
+    "area": "by area",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +56,7 @@ class Side:
     """One side of a comparison.
 
     size: side in pixels of the square in which pixels are counted; 0 for each image's native size.
+    resize: how the experts' masks were resized to these squares; no matter at native size.
     """
 
     title: str
@@ -57,6 +65,7 @@ class Side:
     pathologies: tuple[str, ...]
     size: int
     notes: tuple[str, ...] = ()
+    resize: MaskResize = "nearest"
 
 
 def read(
@@ -135,12 +144,14 @@ def _read_study(text: str, data: Location | None, store: Store, overrides: Seque
             f"{text}: its cells are scored at {_sizes(sizes)}; expected: one size"
             " (hint: compare one of its cells)"
         )
+    # A study's cells can't differ in it.
+    resize = cells[0].settings.ingest.mask_resize
     notes = results.notes
     scored = sum(len(group.keys) for group in groups)
     if scored < len(cells):
         unfinished = f"{text}: {scored} of {len(cells)} cells finished; the others are left out"
         notes = (unfinished, *notes)
-    return Side(text, groups, results.image_ids, results.pathologies, sizes.pop(), notes)
+    return Side(text, groups, results.image_ids, results.pathologies, sizes.pop(), notes, resize)
 
 
 def _select_cells(cells: Sequence[Cell], wanted: str, path: str) -> list[Cell]:
@@ -179,7 +190,7 @@ def _check_truth(gt: Location, experts: Location, study: Side) -> None:
     image_ids = [image_id for image_id in study.image_ids if image_id in masks]
     names = [name for name in study.pathologies if name in masks.pathologies]
     shared_IK, masks_IK, experts_IK = np.moveaxis(
-        count(chexlocalize.read(experts), masks, image_ids, names, study.size), -1, 0
+        count(chexlocalize.read(experts), masks, image_ids, names, study.size, study.resize), -1, 0
     )
     if not (np.array_equal(shared_IK, masks_IK) and np.array_equal(shared_IK, experts_IK)):
         raise UserError(f"{gt}: found other masks than in {experts}; expected: the study's truth")
@@ -191,10 +202,10 @@ def _read_file(text: str, gt: Location, study: Side | None) -> Side:
     Without a study, these are shared with the truth, and pixels are counted at native size.
     """
     truth, predicted = chexlocalize.read(gt), chexlocalize.read(Path(text))
-    reference, all_ids, all_names, size = (
-        (study.title, study.image_ids, study.pathologies, study.size)
+    reference, all_ids, all_names, size, resize = (
+        (study.title, study.image_ids, study.pathologies, study.size, study.resize)
         if study
-        else (str(gt), tuple(sorted(truth)), truth.pathologies, 0)
+        else (str(gt), tuple(sorted(truth)), truth.pathologies, 0, Side.resize)
     )
     truth, truth_matching = renamed(truth, all_ids, reference)
     predicted, matching = renamed(predicted, all_ids, reference)
@@ -219,10 +230,11 @@ def _read_file(text: str, gt: Location, study: Side | None) -> Side:
     if size:
         notes.append(
             f"{text}: its masks are counted in squares of {size} x {size} pixels,"
-            " like the study's (nearest neighbour)"
+            f" like the study's ({RESIZING[resize]})"
         )
-    group = Group(Path(text).name, count(truth, predicted, image_ids, names, size)[None])
-    return Side(text, (group,), image_ids, names, size, tuple(notes))
+    counts_IK3 = count(truth, predicted, image_ids, names, size, resize)
+    group = Group(Path(text).name, counts_IK3[None])
+    return Side(text, (group,), image_ids, names, size, tuple(notes), resize)
 
 
 def _on_common_ground(first: Side, second: Side) -> tuple[Side, Side]:
@@ -232,6 +244,12 @@ def _on_common_ground(first: Side, second: Side) -> tuple[Side, Side]:
         raise UserError(
             f"{first.title} is scored at {_sizes([first.size])},"
             f" {second.title} at {_sizes([second.size])}; expected: the same size"
+            " (hint: run and compare both studies with --set score.resolution=own)"
+        )
+    if first.size and first.resize != second.resize:
+        raise UserError(
+            f"{first.title} is scored on masks resized with ingest.mask_resize: {first.resize},"
+            f" {second.title} with {second.resize}; expected: the same"
             " (hint: run and compare both studies with --set score.resolution=own)"
         )
     names = tuple(name for name in first.pathologies if name in second.pathologies)

@@ -60,7 +60,13 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
     paths = [artifacts[cell.score].path for cell in finished]
     image_ids, counts_CIK3 = _score_counts([path / COUNTS for path in paths], names)
     readers_IK3, readers_note = (
-        radiologists.counts(data, image_ids, names, counted_size(finished[0].settings))
+        radiologists.counts(
+            data,
+            image_ids,
+            names,
+            counted_size(finished[0].settings),
+            finished[0].settings.ingest.mask_resize,
+        )
         if data and finished
         else (None, "")
     )

@@ -10,11 +10,16 @@ from chexseg.data import chexlocalize, remote_path
 from chexseg.data.masks import counts as mask_counts
 from chexseg.data.masks.image_ids import renamed
 from chexseg.data.remote_path import Location
+from chexseg.data.resampling import MaskResize
 from chexseg.errors import UserError
 
 
 def counts(
-    data: Location, image_ids: Sequence[str], pathologies: Sequence[str], size: int
+    data: Location,
+    image_ids: Sequence[str],
+    pathologies: Sequence[str],
+    size: int,
+    resize: MaskResize = "nearest",
 ) -> tuple[np.ndarray | None, str]:
     """Return (counts_IK3 with the radiologists' masks as predictions, a note on their file).
 
@@ -23,7 +28,7 @@ def counts(
     the file count as empty. The note may be empty.
 
     size: side in pixels of the squares in which pixels are counted; 0 for each image's native size.
-    Raises `UserError` as `mask_counts.count` does.
+    resize: how masks are resized to these squares. Raises `UserError` as `mask_counts.count` does.
     """
     path = data / chexlocalize.FILES["radiologists"]
     with remote_path.wrap_io_errors(path):
@@ -40,7 +45,7 @@ def counts(
             f"{path}: doesn't name {len(matching.missing)} of {len(image_ids)} test images"
             f" ({matching.missing[0]}, ...): counted as empty"
         )
-    counts_IK3 = mask_counts.count(truth, readers, image_ids, pathologies, size)
+    counts_IK3 = mask_counts.count(truth, readers, image_ids, pathologies, size, resize)
     lacking = [
         name
         for k, name in enumerate(pathologies)

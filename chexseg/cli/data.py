@@ -51,8 +51,9 @@ def data_check(
     as_json: AsJson = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """List every fault of a data set. Exit code 1 if a study would fail on it."""
-    from chexseg.data import remote_path, validation
+    """List faults of a data set, and labels that acquisition predicts. Exit code 1 if faulty."""
+    from chexseg.data import remote_path
+    from chexseg.data.audit import validation
     from chexseg.progress import reporter
 
     with reporter(quiet) as watch:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from chexseg.config import search_space
 from chexseg.config.error_messages import error_location, format_validation_error, shown
-from chexseg.config.settings import Settings, flat, is_section, merged, setting_names
+from chexseg.config.settings import SHARED, Settings, flat, is_section, merged, setting_names
 from chexseg.config.study import Study
 from chexseg.config.yaml_source import Document
 from chexseg.errors import UserError, nearest
@@ -164,10 +164,10 @@ def _check_axes(
 def _check_varied(name: str, begin: str) -> None:
     """Raise `UserError` for a setting in which cells can't differ.
 
-    One report compares masks of one size and one set of pathologies.
+    See `settings.SHARED`.
     """
     check_key(name, begin)
-    if name in ("pathologies", "size"):
+    if name.partition(".")[0] in SHARED:
         raise UserError(f"{begin}: cells can't differ in it; hint: put it in settings")
 
 

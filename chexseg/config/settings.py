@@ -73,6 +73,10 @@ _StudentThresholds = Annotated[
 ]
 
 if TYPE_CHECKING:
+
+    class Ingest(configs.IngestConfig):
+        split: Literal["train", "valid", "test"] = "train"  # not in the section
+
     # A section has the same fields as its stage's config, or some of them.
     Classify = configs.ClassifyConfig
     Pretrain = configs.PretrainConfig
@@ -81,6 +85,7 @@ if TYPE_CHECKING:
     Irnet = configs.IRNetConfig
     Fit = configs.FitConfig
 else:
+    Ingest = _section("Ingest", configs.IngestConfig, "image_resize", "mask_resize")
     _CLASSIFY = tuple(name for name in configs.ClassifyConfig.model_fields if name != "seed")
     Classify = _section("Classify", configs.ClassifyConfig, *_CLASSIFY, base=_Classifying)
     Pretrain = _section("Pretrain", configs.PretrainConfig, *_CLASSIFY[1:], base=_Classifying)
@@ -195,6 +200,7 @@ class Settings(Section):
     seed: int = 0
     #: Selects the set of weak images and the seed of the segmenter.
     trial: int = Field(default=0, ge=0)
+    ingest: Ingest = Ingest()
     encoder: Encoder = Encoder()
     labels: Labels = Labels()
     classify: Classify = Classify()
@@ -307,6 +313,11 @@ def _canonical_irnet(irnet: Irnet, size: int) -> Irnet:
     if size == 4 * REFERENCE_SIDE:
         update["lengths"] = Irnet().lengths
     return irnet.model_copy(update=update)
+
+
+#: Settings in which the cells of a study, and included studies, can't differ: one report compares
+#: masks of one size, resized in one way, and one set of pathologies.
+SHARED = ("pathologies", "size", "ingest")
 
 
 # ---- dotted settings: "labels.p" is the field p of the section labels ----------------------------

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from chexseg.config import yaml_source
 from chexseg.config.checks import check_key, check_points, ranges
 from chexseg.config.error_messages import error_location, format_validation_error, shown
-from chexseg.config.settings import Settings, flat, merged
+from chexseg.config.settings import SHARED, Settings, flat, merged
 from chexseg.config.study import Study, StudyFile
 from chexseg.errors import UserError, nearest
 
@@ -114,7 +114,7 @@ def _including(
         for member in included.members or (included,):
             _check_member(member, members, begin)
             members.append(member)
-    shared = Settings(pathologies=members[0].settings.pathologies, size=members[0].settings.size)
+    shared = Settings(**{field: getattr(members[0].settings, field) for field in SHARED})
     return Study(**dict(file) | {"settings": shared}, members=tuple(members))
 
 
@@ -122,8 +122,7 @@ def _check_member(member: Study, members: list[Study], begin: str) -> None:
     """Raise `UserError` if a study can't be included beside those before it."""
     if any(member.name == other.name for other in members):
         raise UserError(f"{begin}, a second study named {member.name!r}; expected: different names")
-    # One report compares masks of one size and one set of pathologies.
-    for field in ("pathologies", "size"):
+    for field in SHARED:
         value, first = (getattr(one.settings, field) for one in (member, [*members, member][0]))
         if value != first:
             texts = [

@@ -85,7 +85,8 @@ def count(root: Location, split: str) -> int:
 def read_csv(csv: Readable, images: Location) -> pd.DataFrame:
     """Return a table with one row per image, sorted by id.
 
-    Columns: image_id, patient, path, frontal, and the 14 observations (NaN where blank).
+    Columns: image_id, patient, path, frontal, projection ("" where not given), and the 14
+    observations (NaN where blank).
     The part of ``Path`` up to and including the split's name is ignored, so the data set may be
     unpacked to any folder. The rest must be a normalized relative path; links are followed.
     Columns for age, sex and projection are optional; without ``Frontal/Lateral`` the file name
@@ -148,6 +149,8 @@ def scan(csv: Readable, images: Location) -> tuple[pd.DataFrame, list[tuple[str,
         out["frontal"] = view.eq("Frontal").to_numpy()[kept]
     else:
         out["frontal"] = ["lateral" not in below[-1].lower() for below in parts]
+    if "AP/PA" in raw:
+        out["projection"] = raw["AP/PA"].str.strip().to_numpy()[kept]
     for name in OBSERVATIONS:
         if name in raw:
             values, wrong = _labels(raw[name])
@@ -206,6 +209,7 @@ def _table(image_ids: Sequence[str]) -> pd.DataFrame:
             "patient": "",
             "path": "",
             "frontal": False,
+            "projection": "",
             **dict.fromkeys(OBSERVATIONS, np.float32("nan")),
         }
     )

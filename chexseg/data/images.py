@@ -18,7 +18,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from chexseg.data import dicom, grey
+from chexseg.data import dicom, grey, resampling
 from chexseg.data.formats import jpeg, png, tiff
 from chexseg.data.remote_path import Readable
 from chexseg.errors import UserError, reason
@@ -85,26 +85,18 @@ class Frame:
         (top, left), (height, width) = self.corner, self.inner
         return slice(top, top + height), slice(left, left + width)
 
-    def image(self, pixels_HW: np.ndarray) -> np.ndarray:
-        """Resize uint8 pixels_HW to a uint8 square, anti-aliased."""
-        height, width = self.inner
+    def image(
+        self, pixels_HW: np.ndarray, method: resampling.ImageResize = "antialiased"
+    ) -> np.ndarray:
+        """Resize uint8 pixels_HW to a uint8 square."""
         square = np.zeros((self.size, self.size), dtype=np.uint8)
-        square[self._window()] = np.asarray(
-            Image.fromarray(pixels_HW).resize((width, height), Image.Resampling.BILINEAR)
-        )
+        square[self._window()] = resampling.image(pixels_HW, *self.inner, method)
         return square
 
-    def masks(self, masks_KHW: np.ndarray) -> np.ndarray:
-        """Resize boolean masks_KHW to boolean squares by nearest neighbour."""
-        height, width = self.inner
+    def masks(self, masks_KHW: np.ndarray, method: resampling.MaskResize = "nearest") -> np.ndarray:
+        """Resize boolean masks_KHW to boolean squares."""
         square = np.zeros((len(masks_KHW), self.size, self.size), dtype=bool)
-        rows = np.minimum(
-            ((np.arange(height) + 0.5) * self.height / height).astype(int), self.height - 1
-        )
-        columns = np.minimum(
-            ((np.arange(width) + 0.5) * self.width / width).astype(int), self.width - 1
-        )
-        square[(slice(None), *self._window())] = masks_KHW[:, rows[:, None], columns[None, :]]
+        square[(slice(None), *self._window())] = resampling.masks(masks_KHW, *self.inner, method)
         return square
 
     def cut(self, squares: Any) -> Any:
@@ -154,11 +146,13 @@ class Strip:
             return top + start, left, side, short
         return top, left + start, short, side
 
-    def image(self, pixels_HW: np.ndarray) -> np.ndarray:
-        """Resize uint8 pixels_HW to a uint8 strip, anti-aliased."""
+    def image(
+        self, pixels_HW: np.ndarray, method: resampling.ImageResize = "antialiased"
+    ) -> np.ndarray:
+        """Resize uint8 pixels_HW to a uint8 strip."""
         long, start = self.resized, (self.resized - self.length) // 2
-        shape = (self.size, long) if self.is_portrait else (long, self.size)
-        resized = np.asarray(Image.fromarray(pixels_HW).resize(shape, Image.Resampling.BILINEAR))
+        height, width = (long, self.size) if self.is_portrait else (self.size, long)
+        resized = resampling.image(pixels_HW, height, width, method)
         strip = np.zeros((self.size, 2 * self.size), dtype=np.uint8)
         along = resized.T if self.is_portrait else resized
         strip[:, : self.length] = along[:, start : start + self.length]

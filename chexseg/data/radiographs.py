@@ -7,14 +7,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from pandas import DataFrame
 from torch import Tensor
 
-from chexseg.data import shards
+from chexseg.data import resampling, shards
 from chexseg.errors import DamagedArtifactError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation_indices
 from chexseg.store import manifest
@@ -58,6 +58,12 @@ def shapes(path: str | Path) -> dict[str, tuple[int, int]]:
     rows = shards.read(path, ["image_id", "height", "width"]).to_pydict()
     sizes = zip(rows["height"], rows["width"], strict=True)
     return dict(zip(rows["image_id"], sizes, strict=True))
+
+
+def image_resize(artifact: Path) -> resampling.ImageResize:
+    """Return the method by which the images of an ingest artifact were resized."""
+    stored = shards.metadata(shards.files(artifact / "images")[0])
+    return cast(resampling.ImageResize, stored.get("image_resize", "antialiased"))
 
 
 def ids(directory: Path) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from chexseg.data import chexlocalize
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
+from chexseg.phantom import parallel
 from chexseg.phantom.findings import draw_findings, read_report, truth
 from chexseg.phantom.radiograph import lateral, radiograph
 from chexseg.phantom.readers import read_masks
@@ -22,6 +24,9 @@ from chexseg.seeds import derive
 
 FOLDER = "CheXpert-v1.0-small"
 COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *OBSERVATIONS)
+
+#: Pixels of the images (short side squared) that keep a process busy for longer than its start.
+PIXELS_A_PROCESS = 3_000_000
 
 #: CheXpert's patient numbers: the first of a split, their count, and the first beyond these.
 _PATIENTS = {
@@ -128,15 +133,67 @@ def draw(image: ImageSpec, size: int) -> tuple[np.ndarray, dict[str, np.ndarray]
     return radiograph(image.seed, height, width, present, image.projection, image.sex)
 
 
+@dataclass(frozen=True)
+class Task:
+    """One image to be drawn and saved below `root`, in a split, with a short side of `size`."""
+
+    image: ImageSpec
+    split: str
+    size: int
+    root: Path
+
+
+@dataclass(frozen=True)
+class Written:
+    """The entries of an image in its split's files: CSV row, masks, radiologists' masks.
+
+    The masks are run lengths by pathology; None where the mask file doesn't name the image.
+    """
+
+    row: list[Any]
+    image_id: str
+    masks: dict[str, Any] | None
+    read_masks: dict[str, Any] | None
+
+
+def save(task: Task) -> Written:
+    """Draw an image, save it, and return its entries in the files of its split."""
+    image = task.image
+    pixels_HW, image_masks = draw(image, task.size)
+    path = task.root / FOLDER / image.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels_HW).save(path, "JPEG", quality=90)
+    masks = read = None
+    if task.split == "test" or (
+        task.split == "valid" and any(mask_HW.any() for mask_HW in image_masks.values())
+    ):
+        masks = _encode(image_masks)
+    if task.split == "test":
+        read = _encode(read_masks(np.random.default_rng(derive(image.seed, "reader")), image_masks))
+    return Written(
+        [
+            f"{FOLDER}/{image.path}", image.sex, image.age, image.view, image.projection,
+            *map(image.labels.get, OBSERVATIONS),
+        ],
+        image.path.split("/", 1)[1].removesuffix(".jpg").replace("/", "_"),
+        masks,
+        read,
+    )  # fmt: skip
+
+
 def write(
-    root: Path, config: Config, progress: Callable[[int, int], None] = lambda done, total: None
+    root: Path,
+    config: Config,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    processes: int | None = None,
 ) -> None:
     """Write the data set below `root`; `progress` gets (images written, images in total).
 
     Image number i of a split doesn't depend on the number of images, so a larger set begins with
     the smaller one. The validation mask file names only images with a finding, as the published
-    one does; the test files name all images. Raises `UserError` if `root` already holds a data set
-    or can't be written.
+    one does; the test files name all images. processes: that draw; they change no byte. None: all
+    cores, but fewer where starting them takes longer than drawing. Raises `UserError` if `root`
+    already holds a data set or can't be written.
     """
     root = Path(root)
     for target in (root / FOLDER, root / "CheXlocalize"):
@@ -146,37 +203,32 @@ def write(
                 " (nothing is overwritten)"
             )
     runs: dict[str, dict[str, Any]] = {name: {} for name in chexlocalize.FILES}
-    total, done = config.train + config.valid + config.test, 0
+    counts = {"train": config.train, "valid": config.valid, "test": config.test}
+    total, done = sum(counts.values()), 0
+    if processes is None:
+        processes = min(parallel.cores(), total * config.size**2 // PIXELS_A_PROCESS)
+    tasks = (
+        Task(image, split, config.size, root)
+        for split, images in counts.items()
+        for image in islice(image_specs(split, config.seed, config.prevalence), images)
+    )
     try:
         (root / "CheXlocalize").mkdir(parents=True)
-        for split, images in (
-            ("train", config.train),
-            ("valid", config.valid),
-            ("test", config.test),
-        ):
-            (root / FOLDER / split).mkdir(parents=True)
-            with (root / FOLDER / f"{split}.csv").open("w", newline="", encoding="utf-8") as file:
-                table = csv.writer(file, lineterminator="\n")
-                table.writerow(COLUMNS)
-                for image in islice(image_specs(split, config.seed, config.prevalence), images):
-                    pixels_HW, image_masks = draw(image, config.size)
-                    path = root / FOLDER / image.path
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    Image.fromarray(pixels_HW).save(path, "JPEG", quality=90)
-                    table.writerow([
-                        f"{FOLDER}/{image.path}", image.sex, image.age, image.view,
-                        image.projection, *map(image.labels.get, OBSERVATIONS),
-                    ])  # fmt: skip
-                    image_id = image.path.split("/", 1)[1].removesuffix(".jpg").replace("/", "_")
-                    if split == "test" or (
-                        split == "valid" and any(mask_HW.any() for mask_HW in image_masks.values())
-                    ):
-                        runs[split][image_id] = _encode(image_masks)
-                    if split == "test":
-                        reader = np.random.default_rng(derive(image.seed, "reader"))
-                        runs["radiologists"][image_id] = _encode(read_masks(reader, image_masks))
-                    done += 1
-                    progress(done, total)
+        with closing(parallel.ordered(save, tasks, processes)) as saved:
+            for split, images in counts.items():
+                (root / FOLDER / split).mkdir(parents=True, exist_ok=True)
+                csv_path = root / FOLDER / f"{split}.csv"
+                with csv_path.open("w", newline="", encoding="utf-8") as file:
+                    table = csv.writer(file, lineterminator="\n")
+                    table.writerow(COLUMNS)
+                    for written in islice(saved, images):
+                        table.writerow(written.row)
+                        if written.masks is not None:
+                            runs[split][written.image_id] = written.masks
+                        if written.read_masks is not None:
+                            runs["radiologists"][written.image_id] = written.read_masks
+                        done += 1
+                        progress(done, total)
         for name, mask_file in chexlocalize.FILES.items():
             chexlocalize.write_runs(root / mask_file, runs[name])
     except OSError as error:

@@ -211,12 +211,12 @@ class _PlanBuilder:
 
     def _ingested(self, size: int, geometry: str = "pad") -> dict[str, str]:
         """Return split -> key of its ingest; only a classifier needs the geometry short-side."""
+        # Cells can't differ in how images and masks are resized (`settings.SHARED`).
+        shared = self.plan.study.settings.ingest.model_dump() | {"size": size, "geometry": geometry}
         return {
             name: self.plan.add(
                 "ingest",
-                configs.IngestConfig.model_validate(
-                    {"split": name, "size": size, "geometry": geometry}
-                ),
+                configs.IngestConfig.model_validate(shared | {"split": name}),
                 {},
                 data,
             )

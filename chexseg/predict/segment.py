@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from chexseg.data import chexlocalize, images
 from chexseg.data.images import Frame
+from chexseg.data.resampling import ImageResize
 from chexseg.errors import DamagedArtifactError, UserError
 from chexseg.models import encoders
 from chexseg.predict import image_files, overlay
@@ -40,6 +41,7 @@ class Segmenter:
     size: int  # of the square that the network takes, in pixels
     init: str  # the start of its encoder, which decides the normalisation
     device: str
+    image_resize: ImageResize = "antialiased"
 
 
 def load(path: Path) -> Segmenter:
@@ -57,6 +59,11 @@ def load(path: Path) -> Segmenter:
     _check_key(directory)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, description = score.load_segmenter(directory, device)
+    resize = description.get("image_resize", "antialiased")
+    if resize not in (methods := get_args(ImageResize)):
+        raise DamagedArtifactError(
+            f"{directory}: image_resize: found {resize!r}; expected one of {', '.join(methods)}"
+        )
     return Segmenter(
         model,
         tuple(description["pathologies"]),
@@ -64,6 +71,7 @@ def load(path: Path) -> Segmenter:
         description["size"],
         description["init"],
         device,
+        resize,
     )
 
 
@@ -122,7 +130,10 @@ def masks(segmenter: Segmenter, pixels: list[np.ndarray]) -> Iterator[np.ndarray
     """Yield masks_KHW (bool) at native resolution for each pixels_HW (uint8) of a batch."""
     frames = [Frame(len(pixels_HW), pixels_HW.shape[1], segmenter.size) for pixels_HW in pixels]
     squares_NHW = np.stack(
-        [frame.image(pixels_HW) for frame, pixels_HW in zip(frames, pixels, strict=True)]
+        [
+            frame.image(pixels_HW, segmenter.image_resize)
+            for frame, pixels_HW in zip(frames, pixels, strict=True)
+        ]
     )
     with torch.inference_mode():
         images_NCHW = encoders.prepare(

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from chexseg.data import chexpert
+from chexseg.data import chexpert, resampling
 from chexseg.errors import UserError, nearest
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
 from chexseg.stages.configuration.base import StageConfig as StageConfig
@@ -29,7 +29,17 @@ class IngestConfig(StageConfig):
     #: to `size`, for a classifier's crops; such a result has no masks.
     geometry: Literal["pad", "short-side"] = "pad"
 
-    ADDED = {"geometry": "pad"}
+    #: Resizing of images. antialiased: the mean over all pixels that a new pixel covers, weighted
+    #: by a triangle. bilinear: of the four nearest pixels only. Published: bilinear (OpenCV's
+    #: INTER_LINEAR). Paper: not stated.
+    image_resize: resampling.ImageResize = "antialiased"
+    #: Resizing of expert masks, also of those that pixels are counted on at the training size.
+    #: nearest: nearest neighbour. bilinear: rounded after bilinear interpolation. area: the mask
+    #: with the best IoU with the original; none becomes empty. Published: bilinear. Paper: not
+    #: stated.
+    mask_resize: resampling.MaskResize = "nearest"
+
+    ADDED = {"geometry": "pad", "image_resize": "antialiased", "mask_resize": "nearest"}
 
 
 def _validate_policies(value: Any) -> Any:

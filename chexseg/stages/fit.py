@@ -184,6 +184,8 @@ def optimise(
             architecture=config.architecture,
             init=config.init,
             pathologies=config.pathologies,
+            # Left out where it is the default, so that these descriptions keep their bytes.
+            **({} if data.image_resize == "antialiased" else {"image_resize": data.image_resize}),
         )
     return facts
 

@@ -1,9 +1,12 @@
 """Ingest: convert one split of CheXpert and its CheXlocalize masks to parquet shards.
 
 Writes square images as ``images/part-*.parquet`` (pixels, labels, patient) and, for the images in
-the mask file, ``masks/part-*.parquet`` (bits). The split ``test`` keeps only images with masks,
-because no other image of it is used. With the geometry short-side it writes strips for a
-classifier's crops (`data.images.Strip`), and no masks.
+the mask file, ``masks/part-*.parquet`` (bits), resized as the config says (`data.resampling`). The
+shards of images name their method, because new images must be resized alike. The split ``test``
+keeps only images with masks, because no other image of it is used.
+
+With the geometry short-side it writes strips for a classifier's crops (`data.images.Strip`), and no
+masks.
 """
 
 from __future__ import annotations
@@ -63,8 +66,7 @@ def run(
             "root": root,
             "masks": mask_file,
             "rows_a_file": rows_a_file,
-            "size": config.size,
-            "geometry": config.geometry,
+            "config": config,
             "out": str(out),
         },
         workers=context.decode_workers,
@@ -99,13 +101,12 @@ class _Decoder:
         root: Location,
         masks: chexlocalize.MaskFile,
         rows_a_file: int,
-        size: int,
-        geometry: str,
+        config: configs.IngestConfig,
         out: str,
     ):
         self.table, self.root, self.masks = table, root, masks
-        self.rows_a_file, self.size, self.out = rows_a_file, size, Path(out)
-        self.padded = geometry == "pad"
+        self.rows_a_file, self.config, self.out = rows_a_file, config, Path(out)
+        self.padded = config.geometry == "pad"
 
     def __call__(self, part: str) -> dict[str, Any]:
         number = int(part)
@@ -150,8 +151,9 @@ class _Decoder:
 
         Adds image id -> (patient, masks) to `masks` and path -> bytes of the file to `sizes`.
         """
-        width = self.size if self.padded else 2 * self.size
-        pixels_NHW = np.empty((len(rows), self.size, width), dtype=np.uint8)
+        size, image_resize = self.config.size, self.config.image_resize
+        shape = (len(rows), size, size if self.padded else 2 * size)
+        pixels_NHW = np.empty(shape, dtype=np.uint8)
         sizes_N2 = np.empty((len(rows), 2), dtype=np.int32)
         entries = zip(
             rows["image_id"], rows["patient"], rows["path"], islice(files, len(rows)), strict=True
@@ -161,16 +163,22 @@ class _Decoder:
             image = images.read(file)
             pixels_HW, sizes[name] = image.pixels_HW, len(file.read_bytes())
             height, width = sizes_N2[position] = pixels_HW.shape
-            frame = images.Frame(height, width, self.size)
-            strip = images.Strip(height, width, self.size)
-            pixels_NHW[position] = (frame if self.padded else strip).image(pixels_HW)
+            frame = images.Frame(height, width, size)
+            strip = images.Strip(height, width, size)
+            pixels_NHW[position] = (frame if self.padded else strip).image(pixels_HW, image_resize)
             if self.padded and image_id in self.masks:
                 self.masks.check_size(image_id, path, pixels_HW.shape, image.stored_shape)
-                masks[image_id] = patient, frame.masks(self.masks.masks(image_id))
+                masks[image_id] = (
+                    patient,
+                    frame.masks(self.masks.masks(image_id), self.config.mask_resize),
+                )
         scalars = {
             **{name: rows[name].to_numpy() for name in ("image_id", "patient", "frontal")},
             "height": sizes_N2[:, 0],
             "width": sizes_N2[:, 1],
             **{name: rows[name].to_numpy(dtype=np.float32) for name in OBSERVATIONS},
         }
-        return shards.table(scalars, {"pixels": pixels_NHW}, kind="images")
+        # Left out where it is the default, so that these shards keep their bytes.
+        default = configs.IngestConfig.model_fields["image_resize"].default
+        resized = {} if image_resize == default else {"image_resize": image_resize}
+        return shards.table(scalars, {"pixels": pixels_NHW}, kind="images", **resized)

@@ -9,7 +9,7 @@ from chexseg.errors import UserError
 
 TOP = "allowed: name, title, reproduces, studies, axes, also, settings, resources, search"
 SETTINGS = (
-    "allowed: pathologies, size, seed, trial, encoder.*, labels.*, classify.*, pretrain.*, "
+    "allowed: pathologies, size, seed, trial, ingest.*, encoder.*, labels.*, classify.*, pretrain.*, "
     "moco.*, saliency.*, irnet.*, fit.*, distil.*, score.*"
 )
 
@@ -49,12 +49,12 @@ MISTAKES = {
     ),
     "name: s\nsettings:\n  fit.epochs: 3": (
         "x.yaml:3: settings.fit.epochs: no such key (did you mean fit: {epochs: ...}?); allowed: "
-        "pathologies, size, seed, trial, encoder, labels, classify, pretrain, moco, saliency, "
+        "pathologies, size, seed, trial, ingest, encoder, labels, classify, pretrain, moco, saliency, "
         "irnet, fit, distil, score"
     ),
     "name: s\nsettings:\n  labels.expert_split.train: 3": (
         "x.yaml:3: settings.labels.expert_split.train: no such key (did you mean labels: "
-        "{expert_split: {train: ...}}?); allowed: pathologies, size, seed, trial, encoder, "
+        "{expert_split: {train: ...}}?); allowed: pathologies, size, seed, trial, ingest, encoder, "
         "labels, classify, pretrain, moco, saliency, irnet, fit, distil, score"
     ),
     "name: s\nsettings:\n  moco: {temprature: 0.1}": (
@@ -230,6 +230,9 @@ MISTAKES = {
     ),
     "name: s\naxes:\n  size: [64, 96]": (
         "x.yaml:3: axes.size: cells can't differ in it; hint: put it in settings"
+    ),
+    "name: s\naxes:\n  ingest.mask_resize: [nearest, area]": (
+        "x.yaml:3: axes.ingest.mask_resize: cells can't differ in it; hint: put it in settings"
     ),
     "name: s\nalso:\n  - {trial: 1,\n     pathologies: Edema}": (
         "x.yaml:4: also.0.pathologies: cells can't differ in it; hint: put it in settings"

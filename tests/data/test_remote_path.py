@@ -12,7 +12,8 @@ import pytest
 from moto.core import enable_iam_authentication
 
 from chexseg import cli
-from chexseg.data import chexlocalize, chexpert, images, remote_path, validation
+from chexseg.data import chexlocalize, chexpert, images, remote_path
+from chexseg.data.audit import validation
 from chexseg.errors import UserError
 from chexseg.phantom import dataset
 from chexseg.plan import cost, planner

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import multiprocessing
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from chexseg.data import chexlocalize
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation
 from chexseg.phantom import dataset as phantom
+from chexseg.phantom import parallel
 from chexseg.phantom.findings import draw_findings, read_report, truth
 from chexseg.phantom.radiograph import radiograph
 
@@ -264,6 +267,26 @@ def test_same_seed_same_bytes_and_growing_keeps_the_beginning(tmp_path):
     for path in chexlocalize.FILES.values():
         kept, more = (chexlocalize.read(root / path) for root in (small, large))
         assert all(more[image_id] == kept[image_id] for image_id in kept)
+
+
+def test_the_number_of_processes_changes_no_byte(tmp_path):
+    config = phantom.Config(20, 9, 7, seed=3, size=64)
+    calls: list[tuple[int, int]] = []
+    phantom.write(tmp_path / "one", config, processes=1)
+    phantom.write(tmp_path / "three", config, lambda *call: calls.append(call), processes=3)
+    assert digests(tmp_path / "three") == digests(tmp_path / "one")
+    assert calls == [(done, 36) for done in range(1, 37)]
+    assert multiprocessing.active_children() == []
+
+
+def test_a_fault_in_a_process_is_that_of_one(tmp_path):
+    (tmp_path / phantom.FOLDER).parent.mkdir(exist_ok=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        phantom.write(tmp_path / "file" / "below", phantom.Config(4, 4, 4, size=64), processes=2)
+    with pytest.raises(ZeroDivisionError):
+        list(parallel.ordered(partial(divmod, 1), [1, 2, 0, 3], 2))
+    assert multiprocessing.active_children() == []
 
 
 def test_nothing_is_overwritten(written):

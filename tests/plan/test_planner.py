@@ -55,6 +55,15 @@ def test_a_student_learns_from_the_fully_supervised_cell_of_its_trial():
     assert teacher == next(cell.fit for cell in study_plan.cells if cell.name == "full trial 0")
 
 
+def test_images_are_resized_as_the_study_says_and_the_default_keeps_its_keys():
+    resized = planned(f"{GRID}settings: {{ingest: {{mask_resize: area}}}}\n")
+    ingests = [node for node in resized.nodes.values() if node.stage == "ingest"]
+    assert [node.config["mask_resize"] for node in ingests] == ["area"] * 3
+    assert not {node.key for node in ingests} & set(planned().nodes)
+    spelt_out = planned(f"{GRID}settings: {{ingest: {{mask_resize: nearest}}}}\n")
+    assert set(spelt_out.nodes) == set(planned().nodes)
+
+
 STUDENTS = """
 name: students
 axes:

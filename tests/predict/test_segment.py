@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -325,3 +326,18 @@ def test_a_fit_of_a_store_without_its_manifest_is_refused(model, tmp_path):
     (directory / "manifest.json").unlink(missing_ok=True)
     with pytest.raises(ChexsegError, match="no manifest.json"):
         segment.load(directory)
+
+
+def test_images_are_resized_as_in_training(model, film_HW, monkeypatch):
+    methods = []
+    monkeypatch.setattr(
+        segment.Frame,
+        "image",
+        lambda frame, pixels_HW, method: (
+            methods.append(method) or np.zeros((frame.size,) * 2, dtype=np.uint8)
+        ),
+    )
+    segmenter = segment.load(model)
+    for method in ("antialiased", "bilinear"):
+        list(segment.masks(replace(segmenter, image_resize=method), [film_HW]))
+    assert methods == ["antialiased", "bilinear"] and segmenter.image_resize == methods[0]

@@ -40,6 +40,25 @@ def test_pixels_masks_and_labels_are_those_of_the_files(results, phantom_root):
         np.testing.assert_array_equal(masks[row], frame.masks(mask_file.masks(image_id)))
 
 
+def test_images_and_masks_are_resized_as_the_config_says(results, phantom_root, tmp_path):
+    config = IngestConfig(split="valid", size=SIZE, image_resize="bilinear", mask_resize="area")
+    ingest.run(config, {"data": phantom_root}, tmp_path, CONTEXT)
+    table = chexpert.read(phantom_root, "valid").set_index("image_id")
+    mask_file = chexlocalize.read(phantom_root / chexlocalize.FILES["valid"])
+    ids = sorted(mask_file)[:3]
+    pixels = radiographs.pixels(tmp_path, ids).numpy()
+    packed = radiographs.expert_masks(tmp_path, ids, PATHOLOGIES, SIZE)
+    masks = radiographs.unpack_bits(packed, (len(PATHOLOGIES), SIZE, SIZE)).numpy()
+    for row, image_id in enumerate(ids):
+        raw = images.decode(table.loc[image_id, "path"])
+        frame = images.Frame(*raw.shape, SIZE)
+        np.testing.assert_array_equal(pixels[row], frame.image(raw, "bilinear"))
+        assert not np.array_equal(pixels[row], frame.image(raw))
+        np.testing.assert_array_equal(masks[row], frame.masks(mask_file.masks(image_id), "area"))
+    assert radiographs.image_resize(tmp_path) == "bilinear"
+    assert radiographs.image_resize(results.paths["valid"]) == "antialiased"
+
+
 def test_studied_pathologies_are_the_chosen_rows_of_all(results):
     artifact = results.paths["valid"]
     ids = [image_id for image_id, _ in radiographs.mask_index(artifact)][:3]

@@ -10,6 +10,7 @@ from pycocotools import mask as coco
 
 from chexseg.data.chexlocalize import MaskFile
 from chexseg.data.images import Frame
+from chexseg.data.resampling import MaskResize
 from chexseg.pathologies import PATHOLOGIES
 
 
@@ -19,13 +20,13 @@ def count(
     image_ids: Sequence[str],
     pathologies: Sequence[str] = PATHOLOGIES,
     size: int = 0,
+    resize: MaskResize = "nearest",
 ) -> np.ndarray:
     """Return counts_IK3 (int64): intersection, predicted and true pixels; absent masks are empty.
 
     size: side in pixels of the square in which pixels are counted, 0 for each image's native size.
-    The masks of both files are resized to the square as ingest does (`Frame.masks`, nearest
-    neighbour). Raises `UserError` for damaged runs, and for an image whose masks differ in size
-    between the files.
+    resize: how the masks of both files are resized to the square, as by ingest. Raises
+    `UserError` for damaged runs, and for an image whose masks differ in size between the files.
     """
     counts_IK3 = np.zeros((len(image_ids), len(pathologies), 3), dtype=np.int64)
     for i, image_id in enumerate(image_ids):
@@ -34,7 +35,7 @@ def count(
             predicted.check_size(image_id, f"its masks in {truth.path}", truth.size(image_id))
         elif files:
             files[0].size(image_id)
-        runs = [_runs(masks, image_id, pathologies, size) for masks in (predicted, truth)]
+        runs = [_runs(masks, image_id, pathologies, size, resize) for masks in (predicted, truth)]
         for k, name in enumerate(pathologies):
             pair = [masks.get(name) for masks in runs]
             pixels = [0 if rle is None else int(coco.area(rle)) for rle in pair]
@@ -44,7 +45,7 @@ def count(
 
 
 def _runs(
-    masks: MaskFile, image_id: str, pathologies: Sequence[str], size: int
+    masks: MaskFile, image_id: str, pathologies: Sequence[str], size: int, resize: MaskResize
 ) -> Mapping[str, Any]:
     """Return pathology -> run lengths in pycocotools' form, for the pathologies in the file."""
     if image_id not in masks:
@@ -52,7 +53,7 @@ def _runs(
     names = [name for name in pathologies if name in masks[image_id]]
     if not size:
         return {name: masks.runs(image_id, name) for name in names}
-    squares_KSS = Frame(*masks.size(image_id), size).masks(masks.masks(image_id, names))
+    squares_KSS = Frame(*masks.size(image_id), size).masks(masks.masks(image_id, names), resize)
     return {
         name: coco.encode(np.asfortranarray(square, dtype=np.uint8))
         for name, square in zip(names, squares_KSS, strict=True)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from chexseg.data import radiographs, shards
+from chexseg.data.resampling import ImageResize
 from chexseg.data.sampling import radiograph_samplers, samplers, splits
 from chexseg.data.sampling.mixing import effective_probability
 from chexseg.data.sampling.mixture import Mixture, PublishedMixture
@@ -40,6 +41,7 @@ class TrainingSet:
     select: images and masks that choose the epoch.
     thresholds: yield the images and masks that choose the thresholds, in batches.
     facts: figures for the manifest.
+    image_resize: how the images were resized, and new ones must be.
     """
 
     batches: Callable[[int], Iterator[dict[str, Tensor]]]
@@ -49,6 +51,7 @@ class TrainingSet:
     select: MaskedImages
     thresholds: Callable[[], Iterator[dict[str, Tensor]]]
     facts: Callable[[], dict[str, Any]]
+    image_resize: ImageResize = "antialiased"
 
 
 def expert_ids(config: FitConfig, valid: Path) -> tuple[list[str], list[str]]:
@@ -156,6 +159,7 @@ def mixed(config: FitConfig, inputs: Mapping[str, Path], context: StageContext) 
         select=expert_set(config, inputs["valid"], select_ids, context.device),
         thresholds=lambda: thresholds.once(EVALUATED),
         facts=lambda: {"effective_p": probability, "expert_share": mixture.expert_share},
+        image_resize=radiographs.image_resize(inputs["valid"]),
     )
 
 
@@ -213,4 +217,5 @@ def student(config: FitConfig, inputs: Mapping[str, Path], context: StageContext
         select=expert_set(config, inputs["valid"], select_ids, context.device),
         thresholds=lambda: expert.once(EVALUATED),
         facts=dict,
+        image_resize=radiographs.image_resize(inputs["valid"]),
     )

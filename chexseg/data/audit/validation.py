@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from pycocotools import mask as coco
 
-from chexseg.data import chexlocalize, chexpert, image_validation, remote_path
+from chexseg.data import chexlocalize, chexpert, remote_path
+from chexseg.data.audit import acquisition, image_validation
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation
@@ -30,7 +31,7 @@ class Audit:
     mistakes. splits: split -> ``csv``, ``images``, ``patients``, ``frontal``, ``lateral`` and
     ``labels`` (observation -> counts of positive, negative, uncertain and blank); for valid and
     test also ``with_masks`` (images in the mask file) and ``masks`` (pathology -> images with at
-    least one pixel of it).
+    least one pixel of it); for train and valid also ``acquisition`` (`acquisition.scores`).
     """
 
     root: Location
@@ -54,7 +55,7 @@ class Audit:
         }
 
     def text(self) -> str:
-        """Return a report for terminals: splits, labels, then faults and notes with examples."""
+        """Return a report for terminals: splits, labels, shortcuts, faults, notes with examples."""
         count = sum(map(len, self.faults.values()))
         verdict = (
             f"{count} {'fault' if count == 1 else 'faults'}; a study would fail"
@@ -62,6 +63,8 @@ class Audit:
             else "no fault"
         )
         blocks = [_splits_text(self.splits), _labels_text(self.splits)] if self.splits else []
+        if any("acquisition" in summary for summary in self.splits.values()):
+            blocks.append(acquisition.text(self.splits))
         blocks += [_kind_text("fault", kind, messages) for kind, messages in self.faults.items()]
         blocks += [_kind_text("note", kind, messages) for kind, messages in self.notes.items()]
         return "\n\n".join([*blocks, f"{self.root}: {verdict}"])
@@ -91,6 +94,12 @@ def check(root: Location, progress: Callable[[int, int], None] = lambda done, to
     )
     _add(faults, (("patient in two splits", message) for message in shared_patients))
     splits = {split: _summary(csvs[split], table) for split, table in tables.items()}
+    for split in acquisition.SPLITS:
+        if split in tables:
+            scored = acquisition.scores(tables[split], decoded)
+            splits[split]["acquisition"] = scored
+            warnings = (f"{csvs[split]}: {line}" for line in acquisition.warnings(scored))
+            _add(notes, (("acquisition predicts a label", line) for line in warnings))
     for split in ("valid", "test"):
         if split in tables and split in mask_files:
             splits[split] |= _compare_labels(

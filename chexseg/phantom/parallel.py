@@ -1,0 +1,54 @@
+"""Map a function over items in several processes, with the results in the items' order."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+#: Items that a process gets at a time, and such groups that wait for each process.
+CHUNK, WAITING = 8, 3
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def ordered(
+    function: Callable[[Item], Result], items: Iterable[Item], processes: int
+) -> Generator[Result, None, None]:
+    """Yield function(item) of each item, in order; with one process, in this one.
+
+    The function and all items are pickled. Few results are in memory at a time, however many items
+    there are.
+    """
+    if processes <= 1:
+        yield from map(function, items)
+        return
+    # Not forked: this process may have threads.
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+    source = iter(items)
+    pending: deque[Future[list[Result]]] = deque()
+    try:
+        while True:
+            while len(pending) < WAITING * processes and (chunk := list(islice(source, CHUNK))):
+                pending.append(pool.submit(_each, function, chunk))
+            if not pending:
+                return
+            yield from pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _each(function: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:
+    return [function(item) for item in chunk]
