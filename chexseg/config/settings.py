@@ -5,7 +5,6 @@ How a cell is executed (workers, GPUs) is not a setting: see `study.Resources`.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard, cast, get_args
@@ -21,11 +20,9 @@ from pydantic import (
 )
 
 from chexseg import pathologies
-from chexseg.config.published_rules import PUBLISHED, cell_rules, changed
-from chexseg.data.sampling.mixing import effective_probability
+from chexseg.config.published_rules import PUBLISHED
 from chexseg.stages import configs
 from chexseg.stages.configs import StageConfig
-from chexseg.stages.configuration.irnet import OF_BOUNDARIES, REFERENCE_SIDE, freezes_by_default
 
 #: Values of `encoder.init` whose weights the study trains, unless `encoder.imported` is true.
 TRAINED_ENCODERS = ("chexpert", "moco")
@@ -241,78 +238,6 @@ class Settings(Section):
         ):
             raise ValueError("expected: all, or a list of names")
         return pathologies.select(value)
-
-
-def canonical(settings: Settings) -> Settings:
-    """Return the settings with irrelevant ones set to their defaults.
-
-    Two combinations are the same cell if their canonical settings are equal.
-    """
-    labels, encoder = settings.labels, settings.encoder
-    # A student learns from a fully supervised teacher.
-    student = settings.distil.fraction > 0
-    probability = 1.0 if student else effective_probability(labels.p, labels.mixing)
-    fit, distil = cell_rules(settings.fit, settings.distil, probability, student)
-    # Uneven images of an epoch that is longer than the weak set.
-    uneven = (
-        probability == 0 and labels.mixing == "published" and fit.epoch_size == "expert-and-weak"
-    )
-    if probability > 0 or (fit.samples_per_epoch is not None and not uneven):
-        fit = changed(fit, epoch_size=Fit.model_fields["epoch_size"].default)
-    if probability in (0, 1):
-        idle = ["mixing"] * (not uneven)
-        idle += ["weak", "weak_images", "prefer_positives", "negatives_empty"] * int(probability)
-        labels = labels.model_copy(
-            update={"p": probability} | {name: getattr(Labels(), name) for name in idle}
-        )
-    # random and imagenet have one source each.
-    if encoder.imported and encoder.init not in TRAINED_ENCODERS:
-        encoder = encoder.model_copy(update={"imported": Encoder().imported})
-    map_defaults = {name: getattr(Saliency(), name) for name in idle_map_settings(settings)}
-    return changed(
-        settings,
-        labels=labels,
-        encoder=encoder,
-        saliency=changed(settings.saliency, **map_defaults),
-        classify=_without_idle_steps(settings.classify),
-        pretrain=_without_idle_steps(settings.pretrain),
-        irnet=_canonical_irnet(settings.irnet, settings.size),
-        fit=fit,
-        distil=distil,
-    )
-
-
-def _without_idle_steps(section: Any) -> Any:
-    """Return a classifier's section; `checkpoint_every` is reset if checkpoints go by epochs."""
-    default = type(section).model_fields["checkpoint_every"].default
-    if section.checkpoints_per_epoch is None or section.checkpoint_every == default:
-        return section
-    return section.model_copy(update={"checkpoint_every": default})
-
-
-def idle_map_settings(settings: Settings) -> tuple[str, ...]:
-    """Return the settings of `saliency` that don't affect the CAMs and masks of a cell.
-
-    A target only scales the maps, which matters to what is measured on unscaled ones. Grad-CAM++
-    has its layer and target.
-    """
-    saliency, plus = settings.saliency, settings.labels.weak == "cam++"
-    scaled = saliency.threshold != "otsu" and saliency.cutoff == 0
-    return (*["layer"] * plus, *["target"] * (plus or scaled))
-
-
-@functools.cache
-def _canonical_irnet(irnet: Irnet, size: int) -> Irnet:
-    """Return IRNet's settings with irrelevant ones set to their defaults."""
-    update: dict[str, Any] = {}
-    if not irnet.boundaries:
-        update = {name: getattr(Irnet(), name) for name in OF_BOUNDARIES}
-    init = update.get("init", irnet.init)
-    if update.get("freeze_backbone", irnet.freeze_backbone) == "auto":
-        update["freeze_backbone"] = freezes_by_default(init)
-    if size == 4 * REFERENCE_SIDE:
-        update["lengths"] = Irnet().lengths
-    return irnet.model_copy(update=update)
 
 
 #: Settings in which the cells of a study, and included studies, can't differ: one report compares

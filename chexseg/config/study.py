@@ -100,7 +100,7 @@ class Study(StudyFile):
         """Yield the settings of every combination of the axes' values, then of every `also`.
 
         If the study includes others, yield those of each. Combinations of the same cell are all
-        yielded: `settings.canonical` makes their settings equal.
+        yielded: `canonical` makes their settings equal.
         """
         if self.members:
             yield from itertools.chain.from_iterable(member.cells() for member in self.members)

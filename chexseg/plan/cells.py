@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from chexseg.config.settings import TRAINED_ENCODERS, Settings, idle_map_settings
+from chexseg.config.canonical import idle_map_settings
+from chexseg.config.settings import TRAINED_ENCODERS, Settings
 from chexseg.data.sampling.mixing import effective_probability
 from chexseg.stages.configs import SaliencyConfig
 from chexseg.stages.configuration.irnet import OF_BOUNDARIES

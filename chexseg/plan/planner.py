@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from chexseg.config.canonical import canonical
 from chexseg.config.settings import (
     Classify,
     Encoder,
@@ -23,7 +24,6 @@ from chexseg.config.settings import (
     Saliency,
     Score,
     Settings,
-    canonical,
 )
 from chexseg.config.study import Study
 from chexseg.data.raw_split import fingerprint
@@ -270,8 +270,7 @@ class _PlanBuilder:
 
         pretraining: the section that trains IRNet's backbone; None: imported or random weights.
         """
-        labelled = self._labelled(size)
-        images = self._labelled(size, classify.geometry)
+        labelled, images = self._labelled(size), self._labelled(size, classify.geometry)
         classified = self.plan.add(
             "classify",
             configs.ClassifyConfig(**classify.model_dump(), seed=seed),
@@ -292,12 +291,9 @@ class _PlanBuilder:
                 f"saliency.layer: found before-relu for classify.architecture"
                 f" {classify.architecture}; expected after-relu, or densenet121"
             )
-        crops = (
-            {}
-            if classify.geometry == "pad"
-            else {f"{split}_strips": key for split, key in images.items()}
-        )
-        sources = {**labelled, **crops, "classifier": classified}
+        strips = images if classify.geometry == "crop" else {}
+        sources = {**labelled, **{f"{name}_strips": key for name, key in strips.items()}}
+        sources["classifier"] = classified
         mapped = self.plan.add("saliency", config, sources)
         if kind != "irnet":
             return mapped
@@ -314,12 +310,9 @@ class _PlanBuilder:
             backbone["encoder"] = self._encoder(encoder, pretraining, size, seed)
         # IRNet reads scores, and no masks of CAMs: other rules for these don't change its key.
         scores = config.model_copy(update={name: config.ADDED[name] for name in config.OF_MASKS})
-        return self.plan.add(
-            "irnet",
-            irnet_config,
-            {**labelled, "saliency": mapped, **backbone},
-            same_as={"saliency": node_of("saliency", scores, sources).key},
-        )
+        inputs = {**labelled, "saliency": mapped, **backbone}
+        same_as = {"saliency": node_of("saliency", scores, sources).key}
+        return self.plan.add("irnet", irnet_config, inputs, same_as=same_as)
 
     def _fit(
         self,

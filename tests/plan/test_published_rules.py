@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from chexseg.config import study_file
-from chexseg.config.settings import Settings, canonical
+from chexseg.config.canonical import canonical
+from chexseg.config.settings import Settings
 from chexseg.errors import UserError
 from chexseg.plan import planner
 from chexseg.plan.graph import Plan
