@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chexseg.plan.graph import Node
+from chexseg.stages.registry import STAGES
 from chexseg.store.store import Store
 
 #: Results that differ in more settings are unrelated, not older versions.
@@ -80,9 +81,13 @@ def _results(stage: str, used: Collection[str], store: Store) -> list[_Identity]
 
 
 def _identity(run: Mapping[str, Any]) -> _Identity:
-    """Return the parts of a manifest's key, or of a node's."""
+    """Return the parts of a manifest's key, or of a node's.
+
+    A result from before a setting was added has the value that reproduces it.
+    """
+    config = {**STAGES[run["stage"]].config.ADDED, **run["config"]}
     settings = frozenset(
-        (name, json.dumps(value, sort_keys=True)) for name, value in run["config"].items()
+        (name, json.dumps(value, sort_keys=True)) for name, value in config.items()
     )
     inputs = frozenset(run["inputs"].items())
     roles = frozenset(run["inputs"])
