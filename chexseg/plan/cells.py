@@ -101,12 +101,12 @@ def _irrelevant_settings(s: Settings) -> tuple[str, ...]:
     """Return the prefixes of the settings that don't affect a cell."""
     trained = None if s.encoder.imported else s.encoder.init
     return (
+        *(f"saliency.{name}" for name in idle_map_settings(s)),
+        *(_OF_CAM_MASKS if s.labels.weak == "irnet" else ()),
         *["distil."] * (s.distil.fraction == 0),
         *["pretrain."] * (trained != "chexpert"),
         *["moco."] * (trained != "moco"),
         *["encoder.imported"] * (s.encoder.init not in TRAINED_ENCODERS),
         *["irnet."] * (s.labels.p == 1 or s.labels.weak != "irnet"),
-        *(f"saliency.{name}" for name in idle_map_settings(s)),
-        *(_OF_CAM_MASKS if s.labels.weak == "irnet" else ()),
         *(_OF_WEAK_LABELS if s.labels.p == 1 else ()),
     )
