@@ -1,7 +1,7 @@
 """Config of IRNet. "Published" is the code of CheXseg and IRNet's authors, "paper" is CheXseg.
 
-A dense CRF, which the published code applies to the seeds, is left out: no maintained package of a
-dense CRF exists (pydensecrf's last release on PyPI builds from source and dates from 2018).
+A dense CRF, which the published code applies to the seeds, is left out: its packages on PyPI,
+pydensecrf (2018) and pydensecrf2 (2024), have no wheel for Linux and need a C++ compiler.
 """
 
 from __future__ import annotations
