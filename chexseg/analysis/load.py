@@ -249,7 +249,7 @@ def _maps(path: Path, image_id: str, names: tuple[str, ...]) -> WeakMaps:
         boundary_hw = _row(path / "valid", "boundary", image_id).astype(np.float32) / 255
     return WeakMaps(
         scores_Khw=_row(path / "valid", "scores", image_id)[chosen].astype(np.float32),
-        thresholds_K=np.array([thresholds[name] for name in names]),
+        thresholds_K=np.array([thresholds[name] for name in names], dtype=np.float64),
         masks_KHW=_predictions(path, image_id, names),
         boundary_hw=boundary_hw,
     )

@@ -26,7 +26,8 @@ class WeakCounts:
 
     counts_IK3: int64, intersection, predicted and true pixels. box_IK: float64, the expected
     intersection of a square with as many pixels as predicted, placed uniformly at random in the
-    image. chosen_on_I: bool, the image was used to choose the CAM thresholds.
+    image. chosen_on_I: bool, the image is an expert training image, on which CAM thresholds are
+    chosen if that is their rule.
     """
 
     image_ids: tuple[str, ...]
@@ -37,7 +38,10 @@ class WeakCounts:
 
 @dataclass(frozen=True)
 class WeakMaps:
-    """Scores and masks of weak labels for one image; a mask is the scores above its threshold."""
+    """Scores and masks of weak labels for one image; a mask is the scores above its threshold.
+
+    thresholds_K: NaN where each image has its threshold (Otsu's).
+    """
 
     scores_Khw: np.ndarray  # float32, in [0, 1], at the network's resolution
     thresholds_K: np.ndarray

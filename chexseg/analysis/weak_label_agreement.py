@@ -40,6 +40,13 @@ class LabelSet:
         """Return the counts of the labels; all labels of a set have counts."""
         return [labels.counts for labels in self.labels if labels.counts is not None]
 
+    @property
+    def tuned(self) -> bool:
+        """Return whether thresholds of CAMs were chosen on the images of `chosen_on_I`."""
+        return any(
+            one.settings.get("saliency.threshold", "training") == "training" for one in self.labels
+        )
+
     def start_of(self, irnet: WeakLabels) -> WeakLabels | None:
         """Return the CAMs that IRNet's labels started from."""
         return next((labels for labels in self.labels if labels.key == irnet.start), None)
@@ -196,9 +203,9 @@ def sentences(labels: LabelSet, rows: pd.DataFrame) -> list[str]:
     if held_out:
         where["held-out"] = f"On the {held_out} held-out {'image' if held_out == 1 else 'images'}"
     if chosen_on:
-        where["all"] = (
-            f"On all {total} masked images, on {chosen_on} of which CAM thresholds were chosen"
-        )
+        where["all"] = f"On all {total} masked images"
+        if labels.tuned:
+            where["all"] += f", on {chosen_on} of which CAM thresholds were chosen"
     texts = []
     groups = list(rows[rows["pathology"] != MEAN].groupby(["labels", "against"], sort=False))
     for (kind, against), group in sorted(groups, key=lambda entry: entry[0][1] == BOX):

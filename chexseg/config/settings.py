@@ -77,7 +77,10 @@ else:
         configs.MoCoConfig,
         *(name for name in configs.MoCoConfig.model_fields if name not in ("architecture", "seed")),
     )
-    Saliency = _section("Saliency", configs.SaliencyConfig, "images", "frontal_only")
+    Saliency = _section(
+        "Saliency", configs.SaliencyConfig, "images", "frontal_only", "layer", "target",
+        "threshold", "cutoff", "fill_holes",
+    )  # fmt: skip
     Irnet = _section(
         "Irnet",
         configs.IRNetConfig,
@@ -127,7 +130,8 @@ class Labels(Section):
     weak_images: int = Field(default=100, ge=1)
     #: Draw weakly labelled images with a positive label of a studied pathology first.
     prefer_positives: bool = False
-    #: Empty a weak mask where the image-level label is negative or blank.
+    #: Empty a weak mask where the image-level label is negative or blank. Published: false, so an
+    #: image has ten masks, whatever its labels. Paper: not stated.
     negatives_empty: bool = True
     expert_split: ExpertSplit = ExpertSplit()
 
@@ -218,10 +222,26 @@ def canonical(settings: Settings) -> Settings:
     # random and imagenet have one source each.
     if encoder.imported and encoder.init not in TRAINED_ENCODERS:
         encoder = encoder.model_copy(update={"imported": Encoder().imported})
-    irnet = _canonical_irnet(settings.irnet, settings.size)
-    if (labels, encoder, irnet) == (settings.labels, settings.encoder, settings.irnet):
+    saliency = settings.saliency
+    defaults = {name: getattr(Saliency(), name) for name in idle_map_settings(settings)}
+    if any(getattr(saliency, name) != value for name, value in defaults.items()):
+        saliency = saliency.model_copy(update=defaults)
+    sections = {"labels": labels, "encoder": encoder, "saliency": saliency}
+    sections["irnet"] = _canonical_irnet(settings.irnet, settings.size)
+    if all(getattr(settings, name) == section for name, section in sections.items()):
         return settings
-    return settings.model_copy(update={"labels": labels, "encoder": encoder, "irnet": irnet})
+    return settings.model_copy(update=sections)
+
+
+def idle_map_settings(settings: Settings) -> tuple[str, ...]:
+    """Return the settings of `saliency` that don't affect the CAMs and masks of a cell.
+
+    A target only scales the maps, which matters to what is measured on unscaled ones. Grad-CAM++
+    has its layer and target.
+    """
+    saliency, plus = settings.saliency, settings.labels.weak == "cam++"
+    scaled = saliency.threshold != "otsu" and saliency.cutoff == 0
+    return (*["layer"] * plus, *["target"] * (plus or scaled))
 
 
 @functools.cache

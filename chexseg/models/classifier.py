@@ -7,8 +7,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from chexseg.errors import UserError
 from chexseg.models import encoders
 from chexseg.pathologies import OBSERVATIONS
+
+NO_PRE_ACTIVATION = "the classifier has no feature map before its last ReLU; expected: densenet121"
 
 
 class Classifier(nn.Module):
@@ -26,6 +29,17 @@ class Classifier(nn.Module):
         """Return the last feature map after its ReLU, (N, C, H / 32, W / 32)."""
         features: Tensor | list[Tensor] = self.body(images_NCHW)
         return features[-1] if isinstance(features, list) else torch.relu(features)
+
+    def pre_activation(self, images_NCHW: Tensor) -> Tensor:
+        """Return the last feature map before its ReLU, (N, C, H / 32, W / 32).
+
+        Raises `UserError` for an encoder of segmentation-models-pytorch, which returns only the
+        output of its last ReLU.
+        """
+        features: Tensor | list[Tensor] = self.body(images_NCHW)
+        if isinstance(features, list):
+            raise UserError(NO_PRE_ACTIVATION)
+        return features
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         return cast(Tensor, self.head(self.feature_map(images_NCHW).mean(dim=(2, 3))))

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from chexseg.config.settings import TRAINED_ENCODERS, Settings
+from chexseg.config.settings import TRAINED_ENCODERS, Settings, idle_map_settings
 from chexseg.data.sampling.mixing import effective_probability
+from chexseg.stages.configs import SaliencyConfig
 from chexseg.stages.configuration.irnet import OF_BOUNDARIES
 
 #: Settings that the first and last words of a name already show.
@@ -22,6 +23,8 @@ _OF_WEAK_LABELS = (
     "labels.prefer",
     "labels.negatives",
 )
+#: Settings of the masks of CAMs, which IRNet doesn't read.
+_OF_CAM_MASKS = tuple(f"saliency.{name}" for name in SaliencyConfig.OF_MASKS)
 
 
 @dataclass(frozen=True)
@@ -106,5 +109,7 @@ def _irrelevant_settings(s: Settings) -> tuple[str, ...]:
         *["encoder.imported"] * (s.encoder.init not in TRAINED_ENCODERS),
         *["irnet."] * (not learned),
         *(f"irnet.{name}" for name in OF_BOUNDARIES if not s.irnet.boundaries),
+        *(f"saliency.{name}" for name in idle_map_settings(s)),
+        *(_OF_CAM_MASKS if s.labels.weak == "irnet" else ()),
         *(_OF_WEAK_LABELS if s.labels.p == 1 else ()),
     )

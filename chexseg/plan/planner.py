@@ -28,6 +28,7 @@ from chexseg.config.settings import (
 from chexseg.config.study import Study
 from chexseg.data.raw_split import fingerprint
 from chexseg.data.remote_path import Location
+from chexseg.errors import UserError
 from chexseg.plan.cells import CellNamer, distinguishing_settings
 from chexseg.plan.graph import NoEncoderError, Plan, node_of
 from chexseg.stages import configs
@@ -260,7 +261,13 @@ class _PlanBuilder:
             negatives_empty=negatives_empty,
             seed=seed,
         )
-        mapped = self.plan.add("saliency", config, {**labelled, "classifier": classified})
+        if config.layer == "before-relu" and classify.architecture != "densenet121":
+            raise UserError(
+                f"saliency.layer: found before-relu for classify.architecture"
+                f" {classify.architecture}; expected after-relu, or densenet121"
+            )
+        sources = {**labelled, "classifier": classified}
+        mapped = self.plan.add("saliency", config, sources)
         if kind != "irnet":
             return mapped
         irnet_config = configs.IRNetConfig(
@@ -274,7 +281,14 @@ class _PlanBuilder:
         elif irnet.init != "random":
             encoder = Encoder(architecture=irnet.architecture, init=irnet.init)
             backbone["encoder"] = self._encoder(encoder, pretraining, size, seed)
-        return self.plan.add("irnet", irnet_config, {**labelled, "saliency": mapped, **backbone})
+        # IRNet reads scores, and no masks of CAMs: other rules for these don't change its key.
+        scores = config.model_copy(update={name: config.ADDED[name] for name in config.OF_MASKS})
+        return self.plan.add(
+            "irnet",
+            irnet_config,
+            {**labelled, "saliency": mapped, **backbone},
+            same_as={"saliency": node_of("saliency", scores, sources).key},
+        )
 
     def _fit(
         self,

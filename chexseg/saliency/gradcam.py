@@ -22,6 +22,21 @@ def closed_form(features_NCHW: Tensor, weight_KC: Tensor) -> Tensor:
     return torch.unflatten(maps_NKP.relu(), 2, (height, width))
 
 
+def before_relu(features_NCHW: Tensor, weight_KC: Tensor) -> Tensor:
+    """Return the Grad-CAM maps_NKHW >= 0 at the layer before the last ReLU (published code).
+
+    For the networks of `closed_form`, but `features_NCHW` is the input A of that ReLU, which has
+    negative values. y_k = b_k + sum_c weight_kc * mean_ij(ReLU(A_cij)), so dy_k / dA_cij is
+    weight_kc / (H W) where A_cij > 0 and 0 elsewhere. The mean (1) is weight_kc / (H W) times the
+    share of the channel's pixels that are positive. Negative values of A count in the sum (2).
+    """
+    features_NCHW, weight_KC = _at_least_float32(features_NCHW), _at_least_float32(weight_KC)
+    height, width = features_NCHW.shape[-2:]
+    share_NC = (features_NCHW > 0).to(features_NCHW.dtype).mean((2, 3))
+    alpha_NKC = weight_KC / (height * width) * share_NC[:, None]
+    return torch.unflatten((alpha_NKC @ features_NCHW.flatten(2)).relu(), 2, (height, width))
+
+
 def grad_cam_plus_plus(features_NCHW: Tensor, weight_KC: Tensor) -> Tensor:
     """Return the Grad-CAM++ maps_NKHW >= 0 in closed form (Chattopadhyay et al. 2018).
 
@@ -51,6 +66,15 @@ METHODS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cam": closed_form,
     "cam++": grad_cam_plus_plus,
 }
+
+
+def probability_gradient(logits: Tensor) -> Tensor:
+    """Return p (1 - p), the derivative of the probability p = sigmoid(logit) by the logit.
+
+    A Grad-CAM map whose target is the probability is that of the logit times this factor.
+    """
+    probabilities = _at_least_float32(logits).sigmoid()
+    return probabilities * (1 - probabilities)
 
 
 def normalise(maps_NKHW: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import scipy.ndimage
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,11 +18,18 @@ def upsample(scores_NKhw: Tensor, size: int) -> Tensor:
     )
 
 
-def weak_masks(scores_NKhw: Tensor, thresholds_K: Tensor, present_NK: Tensor, size: int) -> Tensor:
-    """Return masks_NKHW, bool: True where a score is above its pathology's threshold.
+def weak_masks(
+    scores_NKhw: Tensor,
+    thresholds: Tensor,
+    present_NK: Tensor,
+    size: int,
+    fill_holes: bool = False,
+) -> Tensor:
+    """Return masks_NKHW, bool: True where a score is above its threshold.
 
-    Scores are scaled by their own maximum, in [0, 1]. A False in present_NK empties the mask (paper
-    README: the image-level labels of training images are known).
+    Scores are scaled by their own maximum, in [0, 1]. thresholds: of pathologies (K), or of images
+    and pathologies (N, K). A False in present_NK empties the mask (paper README: the image-level
+    labels of training images are known). fill_holes: see `filled`.
     """
     present_NK = present_NK.to(scores_NKhw.device)
     images, pathologies = present_NK.nonzero(as_tuple=True)
@@ -31,10 +40,28 @@ def weak_masks(scores_NKhw: Tensor, thresholds_K: Tensor, present_NK: Tensor, si
         images
     ):  # most pathologies are absent from most images, so only present ones are resized
         scores_1MHW = upsample(scores_NKhw[images, pathologies][None], size)
-        masks_NKHW[images, pathologies] = binarise(
-            scores_1MHW, thresholds_K.to(scores_NKhw.device)[pathologies]
-        )[0]
+        thresholds_NK = thresholds.to(scores_NKhw.device).expand(present_NK.shape)
+        masks_MHW = binarise(scores_1MHW, thresholds_NK[images, pathologies])[0]
+        masks_NKHW[images, pathologies] = filled(masks_MHW) if fill_holes else masks_MHW
     return masks_NKHW
+
+
+def filled(masks_MHW: Tensor) -> Tensor:
+    """Return the masks with all that their outer contours enclose.
+
+    A pixel of the background stays background if a path of background pixels that share edges
+    leads to the border of the image. Computed on the CPU; the result is on the masks' device.
+    """
+    out = []
+    for mask_HW in masks_MHW.cpu().numpy():
+        # scipy.ndimage.binary_fill_holes gives the same and takes 16 times as long.
+        parts_HW, number = scipy.ndimage.label(~mask_HW)
+        outside = np.zeros(number + 1, dtype=bool)
+        for edge in (parts_HW[0], parts_HW[-1], parts_HW[:, 0], parts_HW[:, -1]):
+            outside[edge] = True
+        outside[0] = False  # the mask
+        out.append(~outside[parts_HW])
+    return torch.from_numpy(np.stack(out)).to(masks_MHW.device) if out else masks_MHW
 
 
 def possibly_present(labels_NK: Tensor) -> Tensor:

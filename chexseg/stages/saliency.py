@@ -1,10 +1,11 @@
 """Saliency: compute CAMs of the ten pathologies, and thresholds that turn them into weak masks.
 
 Writes ``train/part-*.parquet`` and ``valid/part-*.parquet``: float16 maps at the network's output
-resolution, each scaled by its maximum, and the classifier's probabilities. The threshold of a
-pathology has the best IoU on the expert training images (paper, appendix A.1); thresholds are in
-the metadata of the training shards and in ``thresholds.json``. Pixel counts of the weak masks of
-`valid` are in ``counts.parquet`` (`stages.scoring.weak_label_scores`).
+resolution, each scaled by its maximum, and the classifier's probabilities. By default the threshold
+of a pathology has the best IoU on the expert training images (paper, appendix A.1). Thresholds are
+in the metadata of the training shards and in ``thresholds.json``, those of single images beside
+their scores (`stages.scoring.weak_label_masks`). Pixel counts of the weak masks of `valid` are in
+``counts.parquet`` (`stages.scoring.weak_label_scores`).
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from chexseg.data import radiographs, ray_data, shards
 from chexseg.data.sampling import splits
 from chexseg.models import classifier as classifiers
 from chexseg.models import encoders
 from chexseg.pathologies import PATHOLOGIES, observation_indices
-from chexseg.saliency import gradcam, thresholds, weak_masks
+from chexseg.saliency import gradcam, otsu, thresholds, weak_masks
 from chexseg.stages import api, artifacts, configs
-from chexseg.stages.scoring import weak_label_scores
+from chexseg.stages.scoring import weak_label_masks, weak_label_scores
+from chexseg.stages.scoring.weak_label_masks import MaskRule
 
 
 def run(
@@ -40,10 +43,12 @@ def run(
     for split in ("train", "valid"):
         (out / split).mkdir(parents=True, exist_ok=True)
     metadata: dict[str, Any] = {"kind": config.kind, "pathologies": PATHOLOGIES}
+    metadata |= {"fill_holes": True} if config.fill_holes else {}
     arguments: dict[str, Any] = {
         "config": config,
         "classifier": str(inputs["classifier"]),
         "context": context,
+        "size": radiographs.image_size(inputs["valid"]),
     }
     # Map the few expert images first, in this process: they give the thresholds, which are written
     # into the shards of the training images.
@@ -99,9 +104,10 @@ class CamWriter:
         wanted: Sequence[str],
         out: str,
         metadata: dict[str, Any],
+        size: int,
     ):
         context.prepare()
-        self.kind, self.device = config.kind, context.device
+        self.config, self.device, self.size = config, context.device, size
         self.wanted, self.out, self.metadata = set(wanted), Path(out), metadata
         self.model = classifiers.build(config.architecture)
         encoders.load(self.model, Path(classifier) / artifacts.CLASSIFIER_WEIGHTS)
@@ -112,20 +118,54 @@ class CamWriter:
 
     def maps(self, path: str) -> Iterator[pa.Table]:
         """Yield tables of maps and probabilities, one batch of wanted images at a time."""
-        chosen = observation_indices(PATHOLOGIES)
-        weight_KC = self.model.head.weight[chosen]
         for ids, pixels_NHW in radiographs.shard_pixels(path, self.wanted, 32):
             with torch.inference_mode():
-                features = self.model.feature_map(
+                maps_NKhw, logits_NK = self.grad_cams(
                     encoders.prepare(pixels_NHW.to(self.device), "chexpert")
                 )
-                logits = self.model.head(features.mean(dim=(2, 3)))[:, chosen]
-                maps_NKhw = gradcam.normalise(gradcam.METHODS[self.kind](features, weight_KC))
-            arrays = {
-                "scores": maps_NKhw.half().cpu().numpy(),
-                "probabilities": logits.sigmoid().cpu().numpy(),
-            }
-            yield shards.table({"image_id": ids}, arrays, **self.metadata)
+                scores_NKhw = gradcam.normalise(maps_NKhw).half()
+                arrays = {"scores": scores_NKhw, "probabilities": logits_NK.sigmoid()}
+                thresholds_NK = self.image_thresholds(maps_NKhw, logits_NK, scores_NKhw)
+            if thresholds_NK is not None:
+                arrays[weak_label_masks.IMAGE_THRESHOLDS] = thresholds_NK
+            yield shards.table(
+                {"image_id": ids},
+                {name: values.cpu().numpy() for name, values in arrays.items()},
+                **self.metadata,
+            )
+
+    def grad_cams(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return maps_NKhw >= 0, with the logit as target and not scaled, and logits_NK."""
+        chosen = observation_indices(PATHOLOGIES)
+        weight_KC = self.model.head.weight[chosen]
+        if self.config.kind == "cam" and self.config.layer == "before-relu":
+            before_NChw = self.model.pre_activation(images_NCHW)
+            features_NChw = before_NChw.relu()
+            maps_NKhw = gradcam.before_relu(before_NChw, weight_KC)
+        else:
+            features_NChw = self.model.feature_map(images_NCHW)
+            maps_NKhw = gradcam.METHODS[self.config.kind](features_NChw, weight_KC)
+        return maps_NKhw, self.model.head(features_NChw.mean(dim=(2, 3)))[:, chosen]
+
+    def image_thresholds(
+        self, maps_NKhw: Tensor, logits_NK: Tensor, scores_NKhw: Tensor
+    ) -> Tensor | None:
+        """Return the thresholds_NK, float32, of these images, in units of their scores.
+
+        Infinity empties a mask, 0 leaves it to the pathology's threshold. None if all are 0.
+        """
+        maximum_NK = maps_NKhw.amax((-2, -1))
+        if self.config.kind == "cam" and self.config.target == "probability":
+            maximum_NK = maximum_NK * gradcam.probability_gradient(logits_NK)
+        thresholds_NK = torch.zeros_like(maximum_NK)
+        if self.config.threshold in ("otsu", "otsu-scaled"):
+            factor_NK = (
+                maximum_NK if self.config.threshold == "otsu" else torch.ones_like(maximum_NK)
+            )
+            thresholds_NK = otsu.limits(scores_NKhw, factor_NK, self.size)
+        elif not self.config.cutoff:
+            return None
+        return thresholds_NK.where(maximum_NK >= self.config.cutoff, torch.inf)
 
 
 def choose_thresholds(
@@ -134,16 +174,22 @@ def choose_thresholds(
     maps: Path,
     train: Sequence[str],
 ) -> dict[str, Any]:
-    """Return the thresholds with the best IoU on the expert training images, and these IoUs.
+    """Return the thresholds of the pathologies, and their IoU on the expert training images.
 
-    A pathology without a true pixel gets the default threshold and None.
+    By default those with the best IoU; a pathology without a true pixel gets the default threshold
+    and None. With Otsu's threshold, which is each image's, all are None.
     """
+    if isinstance(config.threshold, str) and config.threshold != "training":
+        return {"thresholds": dict.fromkeys(PATHOLOGIES)}
+    if not isinstance(config.threshold, str):
+        return {"thresholds": dict.fromkeys(PATHOLOGIES, config.threshold)}
     histogram = thresholds.Histogram.empty(len(PATHOLOGIES))
     if train:
-        size = radiographs.image_size(valid)
+        rule = MaskRule.of(maps, valid, train, config.negatives_empty, dict.fromkeys(PATHOLOGIES))
+        size = rule.size
         scores_NKhw = radiographs.arrays(maps, "scores", train)
         masks_NB = radiographs.expert_masks(valid, train, PATHOLOGIES, size)
-        present_NK = weak_label_scores.present(valid, train, config.negatives_empty)
+        present_NK = rule.present_NK & rule.thresholds_NK.isfinite()
         for scores, masks, present in zip(
             scores_NKhw.split(16), masks_NB.split(16), present_NK.split(16), strict=True
         ):

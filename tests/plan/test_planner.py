@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import pytest
+
 from chexseg.config import study_file
+from chexseg.errors import UserError
 from chexseg.plan import graph, planner
 from chexseg.plan.graph import Plan
 from chexseg.stages import configs
@@ -138,7 +141,8 @@ def test_an_added_field_changes_a_key_only_with_another_value(monkeypatch):
     config = configs.SaliencyConfig()
     before = graph.node_of("saliency", config, {}).key
     fields = config.model_dump(mode="json")
-    monkeypatch.setattr(configs.SaliencyConfig, "ADDED", {"seeding": "none"})
+    added = {**configs.SaliencyConfig.ADDED, "seeding": "none"}
+    monkeypatch.setattr(configs.SaliencyConfig, "ADDED", added)
     assert graph.node_of("saliency", fields | {"seeding": "none"}, {}).key == before
     assert graph.node_of("saliency", fields | {"seeding": "otsu"}, {}).key != before
 
@@ -344,3 +348,49 @@ def test_what_cells_share_is_made_once_however_many_there_are(monkeypatch):
         "fit": 36,
         "score": 36,
     }
+
+
+MASKS = """
+name: masks
+settings: {labels: {p: 0}}
+axes:
+  labels.weak: [cam, cam++, irnet]
+  saliency.threshold: [training, otsu]
+  saliency.target: [logit, probability]
+  saliency.layer: [after-relu, before-relu]
+"""
+
+
+def test_a_rule_of_masks_makes_another_cell_only_where_it_matters():
+    study_plan = planned(MASKS)
+    cells = Counter(cell.settings.labels.weak for cell in study_plan.cells)
+    # CAM: each layer with the tuned threshold, and with Otsu's for two targets. Grad-CAM++ has its
+    # layer and target. IRNet reads the scores of both layers and no masks.
+    assert cells == {"cam": 6, "cam++": 2, "irnet": 2}
+    names = {cell.name for cell in study_plan.cells}
+    assert "irnet p=0 layer=before-relu trial 0" in names
+    assert "cam p=0 layer=after-relu threshold=training trial 0" in names
+    assert "cam++ p=0 threshold=otsu trial 0" in names
+
+
+def test_irnet_starts_from_the_cams_of_its_study():
+    text = "name: g\nsettings: {labels: {p: 0}, saliency: {threshold: otsu}}\n"
+    study_plan = planned(f"{text}axes: {{labels.weak: [cam, irnet]}}")
+    (cams,) = (key for key, node in study_plan.nodes.items() if node.stage == "saliency")
+    (irnet,) = (node for node in study_plan.nodes.values() if node.stage == "irnet")
+    assert irnet.inputs["saliency"] == cams
+    default = planned("name: g\nsettings: {labels: {p: 0, weak: irnet}}")
+    assert irnet.key in default.nodes
+
+
+def test_a_layer_before_the_relu_needs_the_densenet():
+    text = "name: g\nsettings: {labels: {p: 0}, saliency: {layer: before-relu}, classify: "
+    planned(f"{text}{{}}}}")
+    with pytest.raises(UserError, match="saliency.layer: found before-relu for classify.arch"):
+        planned(f"{text}{{architecture: resnet18}}}}")
+
+
+@pytest.mark.parametrize("value", ["ostu", 1, -0.1])
+def test_a_threshold_of_maps_is_a_rule_or_a_share(value):
+    with pytest.raises(UserError, match="training, otsu, otsu-scaled, or a number"):
+        planned(f"name: g\nsettings: {{saliency: {{threshold: {value}}}}}")

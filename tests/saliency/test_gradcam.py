@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
+from chexseg.errors import UserError
 from chexseg.models import classifier
 from chexseg.pathologies import PATHOLOGIES, observation_indices
 from chexseg.saliency import gradcam
@@ -59,6 +60,54 @@ def test_closed_form_equals_one_backward_pass_per_image_and_class(network, image
     assert (expected > 0).any()
     closed = gradcam.closed_form(features.detach(), network.linear.weight.detach())
     torch.testing.assert_close(closed, expected, rtol=0, atol=1e-12)
+
+
+def before_relu_by_hand(before, linear):
+    """LayerGradCam at the layer before the ReLU, target the probability: one image and class at a time."""
+    before = before.detach().requires_grad_()
+    probabilities = linear(before.relu().mean((2, 3))).sigmoid()
+    maps = torch.zeros(*probabilities.shape, *before.shape[2:], dtype=before.dtype)
+    for n in range(maps.shape[0]):
+        for k in range(maps.shape[1]):
+            (gradient,) = torch.autograd.grad(probabilities[n, k], before, retain_graph=True)
+            for c in range(before.shape[1]):
+                maps[n, k] += gradient[n, c].mean() * before[n, c].detach()
+    return maps.relu()
+
+
+def test_before_the_relu_on_the_probability_equals_one_backward_pass_per_image_and_class(
+    network, images
+):
+    before, weight = network.body(images).detach(), network.linear.weight.detach()
+    expected = before_relu_by_hand(before, network.linear)
+    logits = network.linear(before.relu().mean((2, 3))).detach()
+    maps = gradcam.before_relu(before, weight)
+    scaled = maps * gradcam.probability_gradient(logits)[:, :, None, None]
+    torch.testing.assert_close(scaled, expected, rtol=0, atol=1e-12)
+    # The target changes no map but for its scale; the layer does.
+    torch.testing.assert_close(gradcam.normalise(maps), gradcam.normalise(expected))
+    after = gradcam.closed_form(before.relu(), weight)
+    assert (gradcam.normalise(maps) - gradcam.normalise(after)).abs().max() > 0.1
+
+
+def test_the_probability_as_target_after_the_relu(network, images):
+    features, logits = network(images)
+    expected = grad_cam_by_hand(features, logits.sigmoid())
+    maps = gradcam.closed_form(features.detach(), network.linear.weight.detach())
+    maps = maps * gradcam.probability_gradient(logits.detach())[:, :, None, None]
+    torch.testing.assert_close(maps, expected, rtol=0, atol=1e-12)
+
+
+def test_a_saturated_probability_has_no_gradient():
+    assert gradcam.probability_gradient(torch.tensor([100.0, -200.0])).tolist() == [0, 0]
+
+
+def test_only_the_densenet_has_a_feature_map_before_its_relu(densenet, radiographs):
+    before = densenet.pre_activation(radiographs)
+    assert before.min() < 0
+    assert torch.equal(before.relu(), densenet.feature_map(radiographs))
+    with pytest.raises(UserError, match="densenet121"):
+        classifier.build("resnet18").eval().pre_activation(radiographs)
 
 
 def test_closed_form_in_float32(network, images):

@@ -55,7 +55,7 @@ def choose(labels: LabelSet, k: int) -> dict[str, int]:
 
 
 def upsampled(scores_hw: np.ndarray, size: int) -> np.ndarray:
-    """Resize scores (float32) to (size, size): `saliency.weak_masks.upsampled` without torch."""
+    """Resize scores (float32) to (size, size): `saliency.weak_masks.upsample` without torch."""
     stored = Image.fromarray(np.ascontiguousarray(scores_hw, dtype=np.float32))
     return np.asarray(stored.resize((size, size), Image.Resampling.BILINEAR))
 
@@ -99,7 +99,8 @@ def outline_png(mask_HW: np.ndarray) -> bytes:
 class Block:
     """The panels of one pathology.
 
-    images: number of images with expert masks. thresholds: kind of labels -> threshold of masks.
+    images: number of images with expert masks. thresholds: kind of labels -> threshold of masks,
+    NaN for Otsu's, which each image has.
     """
 
     pathology: str
@@ -182,7 +183,8 @@ def _row(
     films.append(Film("experts' mask", {0: layer_png(expert_KHW[k], pathology)}))
     texts = [counts.image_ids[index]]
     texts += [f"mean IoU {np.mean(iou):.2f}"] if len(iou) > 1 else []
-    texts += ["CAM thresholds were chosen on it" if counts.chosen_on_I[index] else "held out"]
+    training = "CAM thresholds were chosen on it" if labels.tuned else "expert training image"
+    texts += [training if counts.chosen_on_I[index] else "held out"]
     height, width = pixels_HW.shape
     return FilmRow(
         title=rank.capitalize(),

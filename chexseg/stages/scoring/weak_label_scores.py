@@ -2,7 +2,7 @@
 
 Writes `stages.scoring.mask_counts` with two additional columns. ``box`` is the expected number of
 expert pixels in a square of the same area placed at random. ``chosen_on`` says whether the image is
-an expert training image, on which the thresholds of CAMs are chosen.
+an expert training image, on which the thresholds of CAMs are chosen if that is their rule.
 """
 
 from __future__ import annotations
@@ -12,45 +12,36 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from chexseg.data import radiographs
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.saliency.chance_baseline import expected_intersection
-from chexseg.saliency.weak_masks import possibly_present, weak_masks
 from chexseg.stages.scoring.mask_counts import MaskCounter, count_pixels
-
-
-def present(split: Path, image_ids: Sequence[str], negatives_empty: bool) -> Tensor:
-    """Return present_NK, bool: False if the image-level label rules the pathology out.
-
-    All True unless `negatives_empty`.
-    """
-    table = radiographs.index(split, set(image_ids)).set_index("image_id").loc[list(image_ids)]
-    present_NK = possibly_present(torch.from_numpy(radiographs.labels(table, PATHOLOGIES)))
-    return present_NK if negatives_empty else torch.ones_like(present_NK)
+from chexseg.stages.scoring.weak_label_masks import MaskRule
 
 
 def write(
     valid: Path,
     out: Path,
-    thresholds: Mapping[str, float],
+    thresholds: Mapping[str, float | None],
     chosen_on: Sequence[str],
     negatives_empty: bool,
 ) -> dict[str, float | None]:
-    """Count the weak masks of ``out/valid`` and return their pooled IoU per pathology."""
-    size = radiographs.image_size(valid)
+    """Count the weak masks of ``out/valid`` and return their pooled IoU per pathology.
+
+    thresholds: pathology -> threshold, or None if only each image has one (`MaskRule`).
+    """
     ids = [image_id for image_id, _ in radiographs.mask_index(valid)]
-    thresholds_K = torch.tensor([thresholds[name] for name in PATHOLOGIES])
-    counter = MaskCounter(ids, PATHOLOGIES, size)
+    rule = MaskRule.of(out / "valid", valid, ids, negatives_empty, thresholds)
+    counter = MaskCounter(ids, PATHOLOGIES, rule.size)
     boxes = []
     parts = (
+        torch.arange(len(ids)),
         radiographs.arrays(out / "valid", "scores", ids),
-        present(valid, ids, negatives_empty),
-        radiographs.expert_masks(valid, ids, PATHOLOGIES, size),
+        radiographs.expert_masks(valid, ids, PATHOLOGIES, rule.size),
     )
-    for scores, present_NK, packed in zip(*(part.split(16) for part in parts), strict=True):
-        weak_NKHW = weak_masks(scores, thresholds_K, present_NK, size)
+    for rows, scores, packed in zip(*(part.split(16) for part in parts), strict=True):
+        weak_NKHW = rule.masks(rows.numpy(), scores)
         true_NKHW = radiographs.unpack_bits(packed, weak_NKHW.shape[1:])
         counter.add(weak_NKHW, true_NKHW)
         boxes.append(expected_intersection(true_NKHW, count_pixels(weak_NKHW)))

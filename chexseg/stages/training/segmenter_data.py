@@ -16,13 +16,11 @@ from chexseg.data import radiographs, shards
 from chexseg.data.sampling import radiograph_samplers, samplers, splits
 from chexseg.data.sampling.mixing import effective_probability
 from chexseg.data.sampling.mixture import Mixture
-from chexseg.pathologies import PATHOLOGIES
-from chexseg.saliency.weak_masks import weak_masks
 from chexseg.seeds import derive
 from chexseg.stages import distil
 from chexseg.stages.api import StageContext
 from chexseg.stages.configs import FitConfig
-from chexseg.stages.scoring import weak_label_scores
+from chexseg.stages.scoring.weak_label_masks import MaskRule
 
 #: (images (N, H, W) uint8, packed masks (N, bytes) uint8), both on the device.
 MaskedImages = tuple[Tensor, Tensor]
@@ -89,19 +87,15 @@ def weak_source(
     ids = splits.weak_images(
         pool, positive, config.weak_images, config.seed, config.prefer_positives
     )
-    thresholds = shards.metadata(shards.files(directory)[0])["thresholds"]
-    thresholds_K = torch.tensor([thresholds[name] for name in config.pathologies])
-    chosen = [PATHOLOGIES.index(name) for name in config.pathologies]
-    present_NK = weak_label_scores.present(inputs["train"], ids, config.negatives_empty)[:, chosen]
-    side = radiographs.image_size(inputs["train"])
+    rule = MaskRule.of(
+        directory, inputs["train"], ids, config.negatives_empty, pathologies=config.pathologies
+    )
 
     def masks(rows: np.ndarray, scores_NKhw: Tensor) -> Tensor:
-        return radiographs.pack_bits(
-            weak_masks(scores_NKhw[:, chosen], thresholds_K, present_NK[rows], side)
-        )
+        return radiographs.pack_bits(rule.masks(rows, scores_NKhw))
 
     stored = radiograph_samplers.Stored(
-        directory, "scores", masks, -(-len(chosen) * side * side // 8)
+        directory, "scores", masks, -(-len(rule.pathologies) * rule.size**2 // 8)
     )
     source = radiograph_samplers.source(
         inputs["train"],
