@@ -30,6 +30,7 @@ from chexseg.pathologies import PATHOLOGIES, select
 from chexseg.plan.graph import Node, Plan
 from chexseg.plan.status import summarise
 from chexseg.stages.artifacts import COUNTS, PREDICTIONS, THRESHOLDS
+from chexseg.stages.configuration.irnet import OF_BOUNDARIES
 from chexseg.store import manifest
 from chexseg.store.store import Artifact, Store
 from chexseg.weak_label_kinds import KINDS
@@ -265,8 +266,9 @@ def _settings(plan: Plan, node: Node) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for key in node.inputs.values():
         settings |= _settings(plan, plan.nodes[key])
+    ignored = {"split"} if node.config.get("boundaries", True) else {"split", *OF_BOUNDARIES}
     return settings | {
-        f"{node.stage}.{name}": value for name, value in node.config.items() if name != "split"
+        f"{node.stage}.{name}": value for name, value in node.config.items() if name not in ignored
     }
 
 

@@ -49,7 +49,8 @@ def encoder_import(
     typer.echo(f"{done.artifact.place}: {'already in the store' if done.cached else 'written'}")
     settings = [f"encoder.init: {init}"]
     settings += ["encoder.imported: true"] if init in TRAINED_ENCODERS else []
-    settings += [f"irnet.init: {init}"] if init == "imagenet" else []
+    if init == "imagenet":
+        settings += [f"{stage}.init: {init}" for stage in ("classify", "pretrain", "moco", "irnet")]
     if done.newest:
         typer.echo(
             f"Studies with this store use these weights with architecture: {architecture} and"

@@ -62,7 +62,8 @@ def chest(
     domes = {"right": right_dome, "left": right_dome + shape.uniform(0.03, 0.13)}
     depth = shape.uniform(0.24, 0.36)
     recess = {"right": domes["right"] + depth, "left": domes["left"] + depth - 0.02}
-    twist = shape.normal(0, 0.02)
+    # A rotated patient: heart and mediastinum lie beside the spine.
+    twist = float(np.clip(shape.normal(0, 0.045), -0.1, 0.1))
     carina = (twist - 0.02, 0.64 * right_dome / 1.65)
 
     lung_outlines = {side: _lung_outline(side, domes[side], recess[side]) for side in SIDES}
@@ -98,12 +99,15 @@ def chest(
 
 
 def _canvas(random: np.random.Generator, height: int, width: int, anteroposterior: bool) -> Canvas:
-    unit = min(0.43 * width, 0.41 * height) * random.uniform(0.94, 1.06)
+    unit = min(0.43 * width, 0.41 * height) * random.uniform(0.88, 1.06)
     tilt = np.deg2rad(random.normal(0, 3.0 if anteroposterior else 1.5))
     turn = np.array([[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]])
     matrix = turn * unit * np.array([random.uniform(0.96, 1.06), random.uniform(0.95, 1.05)])
     centre = np.array(
-        [width * (0.5 + random.normal(0, 0.015)), height * (0.49 + random.normal(0, 0.015))]
+        [
+            width * (0.5 + float(np.clip(random.normal(0, 0.03), -0.06, 0.06))),
+            height * (0.49 + float(np.clip(random.normal(0, 0.025), -0.05, 0.05))),
+        ]
     )
     return Canvas(height, width, matrix, centre - matrix @ np.array([0.0, 1.0]))
 
@@ -121,7 +125,8 @@ def _lung_outline(side: str, dome: float, recess: float) -> np.ndarray:
 def _heart_outline(
     random: np.random.Generator, dome: float, twist: float, anteroposterior: bool, big: bool
 ) -> np.ndarray:
-    normal = random.uniform(0.90, 1.14) + 0.05 * anteroposterior
+    # The largest healthy hearts are larger than the smallest that have grown.
+    normal = random.uniform(0.82, 1.18) + 0.05 * anteroposterior
     growth = random.uniform(1.15, 1.45)
     right_share = random.uniform(0.6, 1.1)
     left, right = (

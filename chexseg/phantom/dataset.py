@@ -18,8 +18,9 @@ from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
 from chexseg.phantom import parallel
 from chexseg.phantom.findings import draw_findings, read_report, truth
-from chexseg.phantom.radiograph import lateral, radiograph
+from chexseg.phantom.radiograph import radiograph
 from chexseg.phantom.readers import read_masks
+from chexseg.phantom.side_view import lateral
 from chexseg.seeds import derive
 
 FOLDER = "CheXpert-v1.0-small"
@@ -127,9 +128,9 @@ def draw(image: ImageSpec, size: int) -> tuple[np.ndarray, dict[str, np.ndarray]
     long = round(size * random.uniform(1.0, 1.22))
     upright = random.random() < (0.25 if image.view == "Frontal" else 0.9)
     height, width = (long, size) if upright else (size, long)
-    if image.view == "Lateral":
-        return lateral(image.seed, height, width), {}
     present = image.findings & set(PATHOLOGIES)
+    if image.view == "Lateral":
+        return lateral(image.seed, height, width, present), {}
     return radiograph(image.seed, height, width, present, image.projection, image.sex)
 
 

@@ -35,7 +35,7 @@ _LOADINGS: dict[str, tuple[float, float]] = {
 #: Probability of each finding, in `_LOADINGS`' order, before the consequences in `draw_findings`.
 _OCCURRENCE: dict[str, tuple[float, ...]] = {
     "train": (0.29, 0.23, 0.135, 0.11, 0.285, 0.04, 0.045, 0.445, 0.09, 0.53, 0.02, 0.045),
-    "valid": (0.32, 0.34, 0.28, 0.14, 0.19, 0.32, 0.05, 0.3, 0.07, 0.46, 0.01, 0.02),
+    "valid": (0.32, 0.34, 0.28, 0.14, 0.19, 0.32, 0.005, 0.3, 0.035, 0.46, 0.01, 0.02),
     "test": (0.32, 0.32, 0.26, 0.1, 0.19, 0.27, 0.05, 0.26, 0.06, 0.48, 0.01, 0.02),
 }
 

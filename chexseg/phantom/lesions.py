@@ -61,7 +61,7 @@ def _zone(
     y = down * chest.domes[side]
     beside_heart = 0.14 if side == "left" and down > 0.7 else 0.0
     x = SIDES[side] * float(cage(y)) * (random.uniform(0.5, 0.7) + beside_heart)
-    size = random.uniform(0.24, 0.4)
+    size = random.uniform(0.32, 0.54)
     return (x, y), (size, size * random.uniform(0.75, 1.15))
 
 
@@ -69,8 +69,8 @@ def consolidation(chest: Anatomy) -> Lesion:
     """Draw a dense patch with air bronchograms, within the first patch of the haze around it."""
     (x, y), (across, down) = _zone(chest, chest.generator("Airspace Opacity"))
     random = chest.generator("Consolidation")
-    size = random.uniform(0.6, 0.78)
-    centre = (x + across * random.uniform(-0.12, 0.12), y + down * random.uniform(-0.12, 0.12))
+    size = random.uniform(0.72, 0.92)
+    centre = (x + across * random.uniform(-0.08, 0.08), y + down * random.uniform(-0.08, 0.08))
     outline = blob(random, centre, (size * across, size * down), 0.15)
     shape_HW = chest.canvas.fill([outline], blur=0.03)
     hilum = np.array([np.sign(x) * 0.25, chest.carina[1] + 0.15])
@@ -130,14 +130,21 @@ def lung_lesion(chest: Anatomy) -> Lesion:
 
 
 def atelectasis(chest: Anatomy) -> Lesion:
-    """Draw plate-like bands above the diaphragm, or the collapsed base of one lung."""
+    """Draw the collapsed base of one lung or both, or broad bands above the diaphragm."""
     random = chest.generator("Atelectasis")
     bands = []
     for side in SIDES if random.random() < 0.35 else [random.choice(list(SIDES))]:
-        for _ in range(random.integers(1, 3)):
-            width, thickness = random.uniform(0.45, 0.68), random.uniform(0.06, 0.13)
-            y = chest.domes[side] - random.uniform(0.08, 0.36)
-            x = float(cage(y)) - random.uniform(0.18, 0.4)  # beside even a large heart
+        base, count = random.random() < 0.5, random.integers(1, 3)
+        height, lift = random.uniform(0.3, 0.5), random.uniform(0.0, 0.12)
+        if base:
+            y = chest.domes[side] - lift
+            centre = (SIDES[side] * float(cage(y)) * random.uniform(0.58, 0.68), y)
+            bands.append(blob(random, centre, (random.uniform(0.38, 0.48), height), 0.1))
+            continue
+        for _ in range(count):
+            width, thickness = random.uniform(0.55, 0.75), random.uniform(0.16, 0.28)
+            y = chest.domes[side] - random.uniform(0.12, 0.45)
+            x = float(cage(y)) - random.uniform(0.22, 0.4)  # beside even a large heart
             tilt = np.deg2rad(random.normal(0, 14))
             t = np.linspace(-1, 1, 13)
             path = np.stack(
@@ -160,7 +167,7 @@ def effusion(chest: Anatomy) -> Lesion:
     random = chest.generator("Pleural Effusion")
     both = random.random() < 0.45
     chosen = random.choice(list(SIDES))
-    levels = {side: 0.19 + 0.62 * random.beta(1.0, 2.4) for side in SIDES}
+    levels = {side: 0.42 + 0.95 * random.beta(1.2, 1.9) for side in SIDES}
     rise, rim = random.uniform(0.12, 0.22), random.uniform(0.09, 0.15)
     # When the patient lies supine, the fluid spreads behind the lung.
     blur = 0.14 if chest.anteroposterior else 0.07

@@ -95,18 +95,16 @@ def expected(
 def _is_usable(manifest: Mapping[str, Any]) -> bool:
     """Return whether the config has the settings of today, and an ingest's count is a number.
 
-    Earlier versions had other settings, and a manifest may be written by hand. Settings that were
-    added without a change of results may be missing.
+    Settings that were added with the value of earlier versions may be missing. Others may not:
+    earlier versions had other settings, and a manifest may be written by hand.
     """
     config, images = manifest["config"], manifest["facts"].get("images", 0)
     try:
-        stage = STAGES[manifest["stage"]]
-        missing = stage.parse(config).model_dump().keys() - config.keys()
+        parsed = STAGES[manifest["stage"]].parse(config)
+        current = parsed.model_dump().keys() == config.keys() | parsed.ADDED.keys()
     except (KeyError, ValueError):
         return False
-    return missing <= stage.config.ADDED.keys() and (
-        manifest["stage"] != "ingest" or (isinstance(images, int) and images >= 0)
-    )
+    return current and (manifest["stage"] != "ingest" or (isinstance(images, int) and images >= 0))
 
 
 def _similar(rates: list[_Rate], config: Mapping[str, Any]) -> list[_Rate]:

@@ -81,12 +81,13 @@ def _results(stage: str, used: Collection[str], store: Store) -> list[_Identity]
 
 
 def _identity(run: Mapping[str, Any]) -> _Identity:
-    """Return the parts of a manifest's key, or of a node's."""
-    added = STAGES[run["stage"]].config.ADDED
+    """Return the parts of a manifest's key, or of a node's.
+
+    A result from before a setting was added has the value that reproduces it.
+    """
+    config = {**STAGES[run["stage"]].config.ADDED, **run["config"]}
     settings = frozenset(
-        (name, json.dumps(value, sort_keys=True))
-        for name, value in run["config"].items()
-        if name not in added or value != added[name]
+        (name, json.dumps(value, sort_keys=True)) for name, value in config.items()
     )
     inputs = frozenset(run["inputs"].items())
     roles = frozenset(run["inputs"])

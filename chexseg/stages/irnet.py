@@ -4,8 +4,9 @@ Trains both branches of IRNet on the confident pixels of the training images' CA
 every CAM by a random walk that boundaries stop. Writes ``irnet.safetensors``, and
 ``train/part-*.parquet`` and ``valid/part-*.parquet``: float16 scores at stride 4, each scaled by
 its maximum. The thresholds (0.6 by default) are in the metadata of the training shards and in
-``thresholds.json``. The shards of `valid` also hold the boundary maps, for inspection. Pixel counts
-of the weak masks of `valid` are in ``counts.parquet`` (`stages.scoring.weak_label_scores`).
+``thresholds.json``, those of single images beside their scores. The shards of `valid` also hold the
+boundary maps, for inspection. Pixel counts of the weak masks of `valid` are in ``counts.parquet``
+(`stages.scoring.weak_label_scores`).
 
 With `boundaries` false no network is trained, and CAMs spread equally in all directions.
 """
@@ -29,11 +30,11 @@ from chexseg.data.sampling import radiograph_samplers, splits
 from chexseg.errors import UserError
 from chexseg.models import augmentation, encoders, irnet, irnet_losses
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.saliency import gradcam, instances, random_walk, weak_masks
+from chexseg.saliency import gradcam, instances, otsu, random_walk, weak_masks
 from chexseg.seeds import derive
 from chexseg.stages import api, artifacts, configs, saliency
 from chexseg.stages.configuration.irnet import REFERENCE_SIDE
-from chexseg.stages.scoring import weak_label_scores
+from chexseg.stages.scoring import weak_label_masks, weak_label_scores
 from chexseg.stages.training import checkpoint, step_timer
 
 #: Value of `losses` -> the function.
@@ -55,7 +56,8 @@ def run(
         facts = checkpoint.train_once(out, lambda: train(config, inputs, out, context))
     chosen: dict[str, Any] = {}
     if config.threshold != "training":
-        chosen["thresholds"] = dict.fromkeys(PATHOLOGIES, config.threshold)
+        fixed = None if config.threshold == "otsu" else config.threshold
+        chosen["thresholds"] = dict.fromkeys(PATHOLOGIES, fixed)
     rule = {"negatives_empty": config.negatives_empty}
     metadata = {"kind": "irnet", "pathologies": PATHOLOGIES, **chosen, **rule}
     for split in ("train", "valid"):
@@ -273,7 +275,12 @@ class _WalkWriter:
                 spread_NKhw = random_walk.scaled_by_upsampled_maximum(
                     spread_NKhw, pixels_NHW.shape[-1]
                 )
-            arrays = {"scores": spread_NKhw.half().cpu().numpy()}
+            scores_NKhw = spread_NKhw.half()
+            arrays = {"scores": scores_NKhw.cpu().numpy()}
+            if self.config.threshold == "otsu":
+                ones_NK = torch.ones_like(scores_NKhw[..., 0, 0], dtype=torch.float32)
+                limits_NK = otsu.limits(scores_NKhw, ones_NK, pixels_NHW.shape[-1])
+                arrays[weak_label_masks.IMAGE_THRESHOLDS] = limits_NK.cpu().numpy()
             if self.keep_boundary:
                 arrays["boundary"] = (255 * boundary_Nhw).round().byte().cpu().numpy()
             yield shards.table({"image_id": ids}, arrays, **self.metadata)

@@ -102,6 +102,15 @@ def test_cams_alone_have_no_panels_of_irnet(tmp_path):
     assert "On the 2 held-out images, CAM beats" in text
 
 
+def test_thresholds_of_otsu_were_chosen_on_no_image(tmp_path):
+    planned = a_plan("axes: {labels.weak: [cam, irnet], labels.p: [0], saliency.threshold: [otsu]}")
+    text = page_text(load.study_results(planned, a_store(tmp_path, planned)))
+    assert "CAM mask above\nOtsu’s threshold of each map,\n" in text
+    assert "IRNet mask above\n0.60\n" in text and "left:nan" not in text
+    assert "thresholds were chosen on it" not in text and "expert training image" in text
+    assert "of which CAM thresholds were chosen" not in text and "On all 3 masked images" in text
+
+
 def test_unmade_artifacts_are_said_to_be_so(tmp_path):
     planned = a_plan()
     half = load.study_results(planned, a_store(tmp_path / "half", planned, STAGES[:-1]))

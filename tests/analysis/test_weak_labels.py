@@ -162,6 +162,17 @@ def test_sets_tell_what_they_differ_in(tmp_path):
     assert {"weak-labels", "weak-labels-2", "auroc", "classifiers"} <= set(analyse(results).tables)
 
 
+def test_a_walk_without_boundaries_is_a_set_beside_irnet(tmp_path):
+    planned = a_plan(
+        "axes: {labels.weak: [cam, irnet], labels.p: [0], irnet.boundaries: [true, false]}"
+    )
+    results = load.study_results(planned, a_store(tmp_path, planned))
+    sets = weak_label_agreement.label_sets(results)
+    assert [[entry.kind for entry in labels.labels] for labels in sets] == [["cam", "irnet"]] * 2
+    walk = next(labels for labels in sets if "irnet.boundaries False" in labels.text)
+    assert walk.text == "irnet.boundaries False"  # and no setting of a network that it lacks
+
+
 def test_a_set_holds_cams_of_both_kinds_and_irnets_with_theirs():
     def made(key: str, kind: str, start: str | None = None, **settings) -> WeakLabels:
         counts = WeakCounts(

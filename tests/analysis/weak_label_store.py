@@ -91,7 +91,8 @@ def write(store: Store, node: Node) -> None:
             if node.stage == "irnet":
                 arrays["scores"] = generator.random((len(IDS), 10, 16, 16)).astype(np.float16)
                 arrays["boundary"] = generator.integers(0, 255, (len(IDS), 16, 16), dtype=np.uint8)
-            (out / "thresholds.json").write_text(json.dumps(dict.fromkeys(PATHOLOGIES, 0.6)))
+            threshold = None if node.config.get("threshold") == "otsu" else 0.6
+            (out / "thresholds.json").write_text(json.dumps(dict.fromkeys(PATHOLOGIES, threshold)))
             rows = shards.table({"image_id": IDS}, arrays, pathologies=PATHOLOGIES)
             shards.write(out / "valid" / "part-00000.parquet", rows)
             write_counts(node.stage, out)

@@ -140,11 +140,12 @@ MISTAKES = {
         "x.yaml:3: settings.irnet.freeze_backbone: found 'no idea'; expected true, false or auto"
     ),
     "name: s\nsettings:\n  irnet: {threshold: tuned}": (
-        "x.yaml:3: settings.irnet.threshold: found 'tuned'; expected training, or a number from 0 "
-        "to 1"
+        "x.yaml:3: settings.irnet.threshold: found 'tuned'; expected training, otsu, or a number "
+        "from 0 to 1"
     ),
     "name: s\nsettings:\n  irnet: {threshold: 1.5}": (
-        "x.yaml:3: settings.irnet.threshold: found 1.5; expected training, or a number from 0 to 1"
+        "x.yaml:3: settings.irnet.threshold: found 1.5; expected training, otsu, or a number "
+        "from 0 to 1"
     ),
     "name: s\nsettings:\n  irnet: {smallest_scale: 1.5}": (
         "x.yaml:3: settings.irnet: found {'smallest_scale': 1.5}; smallest_scale is above "

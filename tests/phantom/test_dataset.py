@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import multiprocessing
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,8 +19,10 @@ from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation
 from chexseg.phantom import dataset as phantom
 from chexseg.phantom import parallel
+from chexseg.phantom.anatomy import chest
 from chexseg.phantom.findings import draw_findings, read_report, truth
 from chexseg.phantom.radiograph import radiograph
+from chexseg.phantom.side_view import lateral
 
 GREW = (
     "Cardiomegaly",
@@ -313,6 +316,67 @@ def test_some_training_images_are_lateral_and_no_others():
     }
     assert 0.01 < views["train"].count("Lateral") / 1500 < 0.1
     assert set(views["test"]) == {"Frontal"}
+
+
+def test_a_lateral_view_shows_what_its_study_has():
+    for seed in SEEDS:
+        clear_HW = lateral(seed, 256, 240)
+        for name in PATHOLOGIES:
+            difference_HW = np.abs(lateral(seed, 256, 240, [name]).astype(int) - clear_HW)
+            assert 0.001 < (difference_HW > 8).mean() < 0.4, name
+    image = next(i for i in phantom.image_specs("train", 0) if i.view == "Lateral" and i.findings)
+    pixels_HW, masks = phantom.draw(image, 96)
+    assert masks == {}
+    healthy_HW, _ = phantom.draw(replace(image, findings=frozenset()), 96)
+    assert not np.array_equal(pixels_HW, healthy_HW)
+
+
+def test_hearts_vary_without_the_finding_and_a_healthy_one_may_be_the_larger():
+    hearts = {"healthy": [], "grown": []}
+    for seed in range(40):
+        for kind, big in (("healthy", False), ("grown", True)):
+            body = chest(seed, 160, 180, seed % 2 == 1, seed % 4 > 1, big, False)
+            hearts[kind].append(body.canvas.fill([body.heart_outline]) > 0.5)
+    areas = {kind: np.array([mask.mean() for mask in masks]) for kind, masks in hearts.items()}
+    assert np.quantile(areas["healthy"], 0.9) > np.quantile(areas["grown"], 0.1)
+    assert (areas["grown"] > areas["healthy"]).all()
+    columns = [np.nonzero(mask_HW)[1].mean() / 180 for mask_HW in hearts["healthy"]]
+    assert np.std(columns) > 0.025
+
+
+#: Middle half of the areas, as shares of the image; the lower and the upper quartile lie within.
+AREAS = {
+    "Pleural Effusion": (0.02, 0.08),
+    "Atelectasis": (0.02, 0.08),
+    "Consolidation": (0.02, 0.08),
+}
+
+
+def test_findings_in_the_lung_have_a_size_that_can_be_segmented():
+    areas = {name: [] for name in AREAS}
+    for seed in range(32):
+        _, masks = radiograph(seed, 160, 190, list(AREAS), ("PA", "AP")[seed % 2])
+        for name in AREAS:
+            areas[name].append(masks[name].mean())
+    for name, (low, high) in AREAS.items():
+        first, third = np.quantile(areas[name], (0.25, 0.75))
+        assert low < first < third < high, (name, first, third)
+
+
+#: Positive labels among the 234 images of CheXpert's validation set.
+VALID = {
+    "Enlarged Cardiomediastinum": 109, "Cardiomegaly": 68, "Lung Opacity": 126, "Lung Lesion": 1,
+    "Edema": 45, "Consolidation": 33, "Atelectasis": 80, "Pneumothorax": 8, "Pleural Effusion": 67,
+    "Support Devices": 107,
+}  # fmt: skip
+
+
+def test_findings_of_the_validation_set_are_as_frequent_as_chexperts():
+    labels = [truth(draw_findings(np.random.default_rng(seed), "valid")) for seed in range(4000)]
+    for name, count in VALID.items():
+        assert abs(np.mean([true[name] for true in labels]) - count / 234) < 0.03, name
+    rare = [np.mean([true[name] for true in labels]) for name in ("Lung Lesion", "Pneumothorax")]
+    assert 0.002 < rare[0] < 0.01 and 0.025 < rare[1] < 0.045
 
 
 #: Positive labels in CheXpert's training set (Irvin et al. 2019, table 1), as fractions.

@@ -50,6 +50,22 @@ def by_name(study_plan: Plan) -> dict[str, str]:
     return {cell.name: cell.fit for cell in study_plan.cells}
 
 
+def test_results_from_before_a_setting_was_added_are_measurements():
+    study_plan = planned()
+    (key,) = (key for key, node in study_plan.nodes.items() if node.stage == "classify")
+    ingested = study_plan.nodes[key].inputs
+    manifests = finished(study_plan, dict.fromkeys(ingested.values(), 1.0) | {key: 500.0})
+    for manifest in manifests:
+        added = STAGES[manifest["stage"]].config.ADDED
+        kept = {name: value for name, value in manifest["config"].items() if name not in added}
+        assert len(kept) < len(manifest["config"])
+        manifest["config"] = kept
+    measured = cost.expected(study_plan, manifests, COUNTS)[key]
+    assert measured.measured and measured.seconds == pytest.approx(500)
+    manifests[-1]["config"] = {"epochs": 3}
+    assert not cost.expected(study_plan, manifests, COUNTS)[key].measured
+
+
 def test_costs_grow_with_epochs_and_images():
     study_plan = planned()
     costs = cost.expected(study_plan, [], COUNTS)

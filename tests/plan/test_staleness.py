@@ -65,6 +65,24 @@ def test_a_field_that_an_older_result_did_not_know_is_told(store):
     }
 
 
+def test_settings_that_were_added_since_are_no_difference(tmp_path):
+    plan = planner.plan(study_file.parse("name: s\nsettings: {labels: {p: 0}}", "x.yaml"), DATA)
+    (now,) = (node for node in plan.nodes.values() if node.stage == "classify")
+    added = STAGES["classify"].config.ADDED
+    assert len(added) > staleness.FEW
+
+    class Earlier:
+        def model_dump(self, mode):
+            left = {name: value for name, value in now.config.items() if name not in added}
+            return left | {"epochs": 2}
+
+    store = Store(tmp_path / "store")
+    commit(store, node_of("classify", Earlier(), now.inputs))
+    assert staleness.reasons(plan.nodes, [now.key], store) == {
+        now.key: "classify.epochs: 2 then, 3 now"
+    }
+
+
 def test_another_version_other_inputs_and_other_data_are_told(tmp_path, monkeypatch):
     now = STUDY.nodes[FULL]
     with monkeypatch.context() as patch:

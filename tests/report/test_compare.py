@@ -370,6 +370,12 @@ def test_what_cannot_be_compared_is_refused(small, tmp_path):
     )
     with pytest.raises(UserError, match="expected: the same size.*score.resolution=own"):
         compared(small, str(own), "STUDY")
+    sides = [
+        Side(title, (), ("x",), ("Edema",), 64, resize=resize)
+        for title, resize in (("one", "nearest"), ("two", "area"))
+    ]
+    with pytest.raises(UserError, match="mask_resize: nearest, two with area; expected: the same"):
+        comparison_sides._on_common_ground(*sides)
     other = tmp_path / "other.json"
     entries = json.loads((data / chexlocalize.FILES["test"]).read_text())
     name = next(name for name in entries if "Support Devices" in entries[name])

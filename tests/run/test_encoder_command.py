@@ -55,6 +55,7 @@ def test_the_command_says_what_it_did_and_what_to_type_next(files, phantom_root,
         "encoder", "import", files["imagenet"], "--kind", "imagenet", "--store", root
     )
     assert "already in the store" in again.output
+    assert "moco.init: imagenet, irnet.init: imagenet." in again.output
     run_command("encoder", "import", files["other"], "--kind", "imagenet", "--store", root)
     older = run_command(
         "encoder", "import", files["imagenet"], "--kind", "imagenet", "--store", root

@@ -214,6 +214,35 @@ def test_thresholds_are_the_best_on_the_images_of_the_cams(inputs, tmp_path):
     assert json.loads((tmp_path / THRESHOLDS).read_text()) == facts["thresholds"]
 
 
+def test_each_map_has_the_threshold_of_otsu(inputs, tmp_path):
+    """By Otsu's definition, over all 256 levels, for each image and pathology."""
+    config = IRNetConfig(boundaries=False, threshold="otsu")
+    facts = irnet.run(config, inputs, tmp_path, CONTEXT)
+    assert set(facts["thresholds"].values()) == {None}
+    rows = shards.read(tmp_path / COUNTS).to_pandas().set_index(["image_id", "pathology"])
+    ids = radiographs.ids(tmp_path / "valid")
+    scores = radiographs.load_cached(tmp_path / "valid", "scores", ids).float()
+    large = interpolate(scores, size=(SIZE, SIZE), mode="bilinear")
+    table = radiographs.index(inputs["valid"]).set_index("image_id").loc[ids]
+    labels = torch.from_numpy(radiographs.labels(table, PATHOLOGIES))
+    positive = 0
+    for n, image_id in enumerate(ids):
+        for k, name in enumerate(PATHOLOGIES):
+            levels, pixels = (255 * large[n, k]).byte(), 0
+            if labels[n, k].item() in (1, -1) and levels.any():
+                best, values = (-1.0, 0), levels.double()
+                for level in range(255):
+                    above = levels > level
+                    share = float(above.double().mean())
+                    if 0 < share < 1:
+                        gap = float(values[above].mean() - values[~above].mean())
+                        best = max(best, (share * (1 - share) * gap**2, -level))
+                pixels = int((levels > -best[1]).sum())
+                positive += 1
+            assert rows.loc[(image_id, name), "predicted"] == pixels
+    assert positive > 5
+
+
 @pytest.mark.parametrize(
     ("init", "freeze", "frozen"),
     [("chexpert", "auto", True), ("chexpert", False, False), ("imagenet", "auto", False)],

@@ -1,7 +1,7 @@
 """Config of IRNet. "Published" is the code of CheXseg and IRNet's authors, "paper" is CheXseg.
 
-A dense CRF, which the published code applies to the seeds, is left out: no maintained package of a
-dense CRF exists (pydensecrf's last release on PyPI builds from source and dates from 2018).
+A dense CRF, which the published code applies to the seeds, is left out: its packages on PyPI,
+pydensecrf (2018) and pydensecrf2 (2024), have no wheel for Linux and need a C++ compiler.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ REFERENCE_SIDE = 80
 
 def _validate_threshold(value: Any) -> Any:
     """Return a valid threshold. One error here replaces pydantic's one per union member."""
-    if value == "training":
+    if value in ("training", "otsu"):
         return value
     try:
         number = float("nan") if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = float("nan")
     if not 0 <= number <= 1:
-        raise ValueError("expected training, or a number from 0 to 1")
+        raise ValueError("expected training, otsu, or a number from 0 to 1")
     return number
 
 
@@ -120,7 +120,8 @@ class IRNetConfig(StageConfig):
     #: after upsampling. Published: image.
     normalise: Literal["map", "image"] = "map"
     #: Scaled scores above this form the weak mask. training: of 0, 0.05 .. 0.95 for each pathology
-    #: the best on the expert training images, as for CAMs. Published: 0.6.
+    #: the best on the expert training images, as for CAMs. otsu: for each map its own, of the
+    #: scaled scores at the image's size, times 255, as uint8. Published: 0.6.
     threshold: Annotated[str | float, BeforeValidator(_validate_threshold)] = 0.6
     #: Empty a mask where the image-level label is negative or blank. Published: false.
     negatives_empty: bool = True
