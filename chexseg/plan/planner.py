@@ -256,11 +256,11 @@ class _PlanBuilder:
     ) -> str:
         """Add the stages that make weak labels of a kind; return the key of the last one."""
         labelled = self._labelled(size)
-        images = self._labelled(size, classify.geometry)
         classified = self.plan.add(
             "classify",
             configs.ClassifyConfig(**classify.model_dump(), seed=seed),
-            images | self._imagenet(classify, classify.architecture, "classify"),
+            self._labelled(size, classify.geometry)
+            | self._imagenet(classify, classify.architecture, "classify"),
         )
         config = configs.SaliencyConfig(
             **saliency.model_dump(),
@@ -271,12 +271,11 @@ class _PlanBuilder:
             negatives_empty=negatives_empty,
             seed=seed,
         )
-        crops = (
-            {}
-            if classify.geometry == "pad"
-            else {f"{split}_strips": key for split, key in images.items()}
-        )
-        mapped = self.plan.add("saliency", config, {**labelled, **crops, "classifier": classified})
+        learned = {"classifier": classified}
+        if classify.geometry == "crop":
+            images = self._labelled(size, classify.geometry)
+            learned |= {f"{name}_strips": key for name, key in images.items()}
+        mapped = self.plan.add("saliency", config, {**labelled, **learned})
         if kind != "irnet":
             return mapped
         irnet_config = configs.IRNetConfig(
