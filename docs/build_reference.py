@@ -41,6 +41,7 @@ SENTENCES = {
     "encoder": "The segmenter's encoder and its initial weights.",
     "labels": "Expert and weak labels of the training images.",
     "labels.expert_split": "Split of the validation images that have expert masks.",
+    "ingest": "Resizing of images and masks.",
     "distil": "Distillation of a student from a fully supervised teacher.",
     "score": "Counting of pixels on the test images.",
 }

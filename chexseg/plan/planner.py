@@ -270,11 +270,12 @@ class _PlanBuilder:
 
         pretraining: the section that trains IRNet's backbone; None: imported or random weights.
         """
-        labelled, images = self._labelled(size), self._labelled(size, classify.geometry)
+        labelled = self._labelled(size)
         classified = self.plan.add(
             "classify",
             configs.ClassifyConfig(**classify.model_dump(), seed=seed),
-            images | self._imagenet(classify, classify.architecture, "classify"),
+            self._labelled(size, classify.geometry)
+            | self._imagenet(classify, classify.architecture, "classify"),
         )
         config = configs.SaliencyConfig(
             **saliency.model_dump(),
@@ -291,9 +292,10 @@ class _PlanBuilder:
                 f"saliency.layer: found before-relu for classify.architecture"
                 f" {classify.architecture}; expected after-relu, or densenet121"
             )
-        strips = images if classify.geometry == "crop" else {}
-        sources = {**labelled, **{f"{name}_strips": key for name, key in strips.items()}}
-        sources["classifier"] = classified
+        sources = {**labelled, "classifier": classified}
+        if classify.geometry == "crop":
+            images = self._labelled(size, classify.geometry)
+            sources |= {f"{name}_strips": key for name, key in images.items()}
         mapped = self.plan.add("saliency", config, sources)
         if kind != "irnet":
             return mapped
