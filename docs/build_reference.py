@@ -29,6 +29,7 @@ from chexseg.stages import configs
 REFERENCE = Path(__file__).resolve().parent / "reference"
 #: Section of `Settings` -> the stage's config that its fields and their comments come from.
 STAGE_OF = {
+    "ingest": configs.IngestConfig,
     "classify": configs.ClassifyConfig,
     "pretrain": configs.PretrainConfig,
     "moco": configs.MoCoConfig,
@@ -41,7 +42,6 @@ SENTENCES = {
     "encoder": "The segmenter's encoder and its initial weights.",
     "labels": "Expert and weak labels of the training images.",
     "labels.expert_split": "Split of the validation images that have expert masks.",
-    "ingest": "Resizing of images and masks.",
     "distil": "Distillation of a student from a fully supervised teacher.",
     "score": "Counting of pixels on the test images.",
 }
