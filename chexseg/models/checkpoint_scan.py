@@ -1,12 +1,16 @@
-"""Check a checkpoint's pickles without running them: every tensor must be filled from the file."""
+"""Check the pickles of a file in torch's formats before torch reads them, without running them.
+
+Every tensor must lie inside a storage that the file fills. torch itself enlarges a storage that is
+too small, which leaves views of it in freed memory.
+"""
 
 from __future__ import annotations
 
 import io
 import pickle
 import re
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -36,41 +40,86 @@ class _Dictionary(_Placeholder):
     def __setstate__(self, state: object) -> None: ...
 
 
-class _Scanner(pickle._Unpickler):  # written in C, it would allocate a memo of any size
-    """Reads a pickle of plain weights without running it. keys: of the storages it refers to."""
+class _Storage(_Placeholder):
+    """Replaces a storage of so many numbers."""
 
-    def __init__(self, file: IO[bytes]):
-        super().__init__(file)
-        self.keys: set[object] = set()
-
-    def find_class(self, module: str, name: str) -> type[_Placeholder]:
-        if not PLAIN.fullmatch(f"{module}.{name}"):
-            raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
-        return _Dictionary if module == "collections" else _Placeholder
-
-    def persistent_load(self, pid: tuple[object, ...]) -> _Placeholder:
-        self.keys.add(pid[2])
-        return _Placeholder()
+    def __init__(self, numbers: int):
+        self.numbers = numbers
 
 
-def check_filled(source: Path | io.BytesIO) -> None:
-    """Refuse a checkpoint whose tensors aren't all filled from the file.
+def check_fits(
+    numbers: int, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *ignored: object
+) -> None:
+    """Raise `UnpicklingError` if a tensor reaches beyond a storage of so many numbers.
 
-    torch returns uninitialised memory for a tensor that a pickle makes by its size alone, and for
-    a storage without content in the old format. Raises `UnpicklingError` or `ValueError`.
+    The other arguments are those of torch's function that rebuilds the tensor.
     """
-    if isinstance(source, io.BytesIO):
+    # The arithmetic of other numbers, such as uint8 tensors, wraps around.
+    if not all(type(n) is int for n in (offset, *size, *stride)):
+        raise pickle.UnpicklingError("a tensor whose sizes are not integers")
+    last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
+    if min(offset, *size, *stride, 0) < 0 or (0 not in size and last >= numbers):
+        raise pickle.UnpicklingError(f"a tensor of {tuple(size)} in a storage of {numbers} numbers")
+
+
+def _rebuild(storage: object, *arguments: Any) -> _Placeholder:
+    if not isinstance(storage, _Storage):
+        raise pickle.UnpicklingError("a tensor without a storage of the file")
+    check_fits(storage.numbers, *arguments)
+    return _Placeholder()
+
+
+class _Scanner(pickle._Unpickler):  # written in C, it would allocate a memo of any size
+    """Reads a pickle of plain weights without running it."""
+
+    def __init__(self, file: io.BytesIO, legacy: bool):
+        super().__init__(file)
+        self.fields = 6 if legacy else 5
+        self.types: dict[str, type[_Placeholder]] = {}
+        #: Key of a storage that the pickle refers to -> (type, number of numbers).
+        self.storages: dict[object, tuple[object, int]] = {}
+
+    def find_class(self, module: str, name: str) -> Callable[..., Any]:
+        path = f"{module}.{name}"
+        if not PLAIN.fullmatch(path):
+            raise pickle.UnpicklingError(f"GLOBAL {path}")
+        if module == "collections":
+            return _Dictionary
+        if name.startswith("_rebuild_tensor"):
+            return _rebuild
+        return self.types.setdefault(path, type(name, (_Placeholder,), {}))
+
+    def persistent_load(self, pid: tuple[object, ...]) -> _Storage:
+        if type(pid) is not tuple or len(pid) != self.fields or pid[0] != "storage":
+            raise pickle.UnpicklingError("a reference to something other than a storage")
+        _, kind, key, _, numbers, *view = pid
+        if view and view != [None]:
+            raise pickle.UnpicklingError("a view of a storage")
+        if type(numbers) is not int or numbers < 0 or kind not in self.types.values():
+            raise pickle.UnpicklingError("a storage of no known type or size")
+        if self.storages.setdefault(key, (kind, numbers)) != (kind, numbers):
+            raise pickle.UnpicklingError("a storage of two types or sizes")
+        return _Storage(numbers)
+
+
+def check(source: io.BytesIO) -> None:
+    """Refuse a file in torch's formats whose tensors aren't all filled from the file.
+
+    Call it before `torch.load`. Raises almost any exception for damaged bytes, `UnpicklingError`
+    for a pickle of anything else than tensors in plain containers, and `ValueError` for a storage
+    without content. Leaves the position at the start.
+    """
+    source.seek(0)
+    if source.getbuffer()[:4] == b"PK\3\4":  # as torch decides
         # torch's reader ignores the case of names, unlike zipfile: scan the bytes that torch reads.
-        source.seek(0)
         pickled = torch._C.PyTorchFileReader(source).get_record("data.pkl")
-        _Scanner(io.BytesIO(pickled)).load()
-        return
-    keys: set[object] = set()
-    stored: Any = ()
-    with source.open("rb") as file:
-        for _ in range(5):  # magic number, protocol, system, content, keys of the storages
-            scanner = _Scanner(file)
-            stored = scanner.load()
-            keys |= scanner.keys
-    if missing := keys.difference(stored):
-        raise ValueError(f"{len(missing)} storages have no content")
+        _Scanner(io.BytesIO(pickled), legacy=False).load()
+    else:
+        for _ in range(3):  # magic number, protocol, system
+            _Scanner(source, legacy=True).load()
+        content = _Scanner(source, legacy=True)
+        content.load()
+        stored = _Scanner(source, legacy=True).load()
+        if missing := content.storages.keys() - set(stored):
+            raise ValueError(f"{len(missing)} storages have no content")
+    source.seek(0)
