@@ -126,12 +126,12 @@ def _load_storage(raw: bytes) -> torch.TypedStorage:
     """
     import torch
 
-    from chexseg.models import checkpoint_scan
+    from chexseg.data.formats import torch_format
 
     if raw.startswith(b"PK"):
         raise pickle.UnpicklingError("an archive, possibly compressed: its size has no bound")
     source = io.BytesIO(raw)
-    checkpoint_scan.check(source)
+    torch_format.check(source)
     storage = torch.load(source, map_location="cpu", weights_only=True)
     # torch would also load a tensor, whose size it doesn't compare with the storage.
     if not isinstance(storage, torch.TypedStorage):
@@ -156,7 +156,7 @@ def _rebuild_tensor(
     """
     import torch
 
-    from chexseg.models.checkpoint_scan import check_fits
+    from chexseg.data.formats.torch_format import check_fits
 
     check_fits(storage._untyped_storage.nbytes() // storage.dtype.itemsize, offset, size, stride)
     rebuild = cast("Callable[..., torch.Tensor]", torch._utils._rebuild_tensor)

@@ -21,7 +21,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from chexseg.models import checkpoint_scan, distributed
+from chexseg.data.formats import torch_format
+from chexseg.models import distributed
 from chexseg.store.manifest import INPUTS, identity, is_sealed, seal, sha256_of
 
 STATE = "resume.pt"
@@ -70,7 +71,7 @@ def _read(path: Path) -> bytes:
     # Whoever may write to the store can make a state with its digest, so look before torch does.
     with suppress(Exception):
         if hashlib.sha256(identity(path) + state).digest() == digest:
-            checkpoint_scan.check(io.BytesIO(state))
+            torch_format.check(io.BytesIO(state))
             return state
     path.unlink()
     return b""

@@ -110,7 +110,7 @@ def check(source: io.BytesIO) -> None:
     without content. Leaves the position at the start.
     """
     source.seek(0)
-    if source.getbuffer()[:4] == b"PK\3\4":  # as torch decides
+    if bytes(source.getbuffer()[:4]) == b"PK\3\4":  # as torch decides
         # torch's reader ignores the case of names, unlike zipfile: scan the bytes that torch reads.
         pickled = torch._C.PyTorchFileReader(source).get_record("data.pkl")
         _Scanner(io.BytesIO(pickled), legacy=False).load()
