@@ -49,9 +49,14 @@ def running() -> CodeVersion:
 
 
 def require(expected: CodeVersion) -> None:
-    """Raise `UserError` unless this process runs the expected code."""
-    if not running().same_code(expected):
-        raise UserError(mismatch("a worker", running(), expected))
+    """Raise `UserError` unless this process imports the expected code.
+
+    Compares the sources as they are now: a worker serves many stages, and imports each of them when
+    it is first needed.
+    """
+    found = CodeVersion(*describe())
+    if not found.same_code(expected):
+        raise UserError(mismatch("a worker", found, expected))
 
 
 def mismatch(place: str, imported: object, expected: CodeVersion) -> str:

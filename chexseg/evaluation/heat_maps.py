@@ -126,9 +126,13 @@ def _load_storage(raw: bytes) -> torch.TypedStorage:
     """
     import torch
 
+    from chexseg.data.formats import torch_format
+
     if raw.startswith(b"PK"):
         raise pickle.UnpicklingError("an archive, possibly compressed: its size has no bound")
-    storage = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+    source = io.BytesIO(raw)
+    torch_format.check(source)
+    storage = torch.load(source, map_location="cpu", weights_only=True)
     # torch would also load a tensor, whose size it doesn't compare with the storage.
     if not isinstance(storage, torch.TypedStorage):
         raise pickle.UnpicklingError(f"a {type(storage).__name__} in place of a storage")
@@ -152,13 +156,9 @@ def _rebuild_tensor(
     """
     import torch
 
-    # The arithmetic of other numbers, such as uint8 tensors, wraps around.
-    if not all(type(n) is int for n in (offset, *size, *stride)):
-        raise pickle.UnpicklingError("a tensor whose sizes are not integers")
-    numbers = storage._untyped_storage.nbytes() // storage.dtype.itemsize
-    last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
-    if min(offset, last, *size, *stride) < 0 or last >= numbers:
-        raise pickle.UnpicklingError(f"a tensor of {tuple(size)} in a storage of {numbers} numbers")
+    from chexseg.data.formats.torch_format import check_fits
+
+    check_fits(storage._untyped_storage.nbytes() // storage.dtype.itemsize, offset, size, stride)
     rebuild = cast("Callable[..., torch.Tensor]", torch._utils._rebuild_tensor)
     return rebuild(storage, offset, size, stride)
 

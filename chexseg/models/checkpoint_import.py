@@ -12,6 +12,7 @@ import io
 import pickle
 import pickletools
 import re
+import tarfile
 import warnings
 import zipfile
 from collections import Counter
@@ -25,9 +26,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from chexseg.data.formats.torch_format import PLAIN, check
 from chexseg.errors import UserError
 from chexseg.models import encoders
-from chexseg.models.checkpoint_scan import PLAIN, check_filled
 
 #: Keys under which a checkpoint may store its state dict; without any of them it is one itself.
 CONTAINERS = ("state_dict", "model_state_dict", "model", "network", "net")
@@ -91,9 +92,8 @@ def read(path: Path) -> Any:
             # torch's warnings about protocols and TorchScript span several lines.
             warnings.simplefilter("ignore")
             source = _uncompressed(path)
-            content = torch.load(source, weights_only=True, map_location="cpu")
-            check_filled(source)
-            return content
+            check(source)
+            return torch.load(source, weights_only=True, map_location="cpu")
     except UserError:
         raise
     except OSError as error:
@@ -101,38 +101,35 @@ def read(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise UserError(_refusal(path, _offender(path, str(error)))) from None
     except Exception as error:  # torch raises almost any exception for bytes it did not write
-        # This message is about TorchScript or torch's old tar files.
-        if unsupported := re.search(
-            r"weights_only=True\W* with (.+?)(?: passed|\. |$)", str(error)
-        ):
-            raise UserError(_refusal(path, unsupported[1])) from None
         reason = " ".join([type(error).__name__, *str(error).splitlines()[:1]])
         raise UserError(
             f"{path}: damaged, or not a file of weights ({_printable(reason)}); {_EXPECTED}"
         ) from None
 
 
-def _uncompressed(path: Path) -> Path | io.BytesIO:
-    """Return the file for torch to read; a zip archive as a copy of its uncompressed members.
+def _uncompressed(path: Path) -> io.BytesIO:
+    """Return a file's bytes for torch to read; of a zip archive, a copy of uncompressed members.
 
     A compressed member, or members that overlap, could need far more memory than the file. torch
     and `zipfile` may find different directories in one file, so torch gets only what was checked.
     torch's reader ignores the case of names, so names that differ only in case are refused too.
-    Raises `UserError` for an archive with such members.
+    Raises `UserError` for an archive with such members, and for formats that contain programs.
     """
-    with path.open("rb") as file:
-        if file.read(2) != b"PK":
-            return path
+    source = io.BytesIO(path.read_bytes())
+    if not source.getvalue().startswith(b"PK"):
+        if tarfile.is_tarfile(source):
+            raise UserError(_refusal(path, "torch's legacy .tar format"))
+        return source
     copy = io.BytesIO()
-    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as checked:
+    with zipfile.ZipFile(source) as archive, zipfile.ZipFile(copy, "w") as checked:
         members = archive.infolist()
+        if any(member.filename.endswith("/constants.pkl") for member in members):
+            raise UserError(f"{path}: found a TorchScript archive; {_EXPECTED}")
         size, limit = sum(member.file_size for member in members), path.stat().st_size
         if size > limit or any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            script = any(member.filename.endswith("/constants.pkl") for member in members)
             raise UserError(
-                f"{path}: found {'a TorchScript archive' if script else 'an archive'} with"
-                f" compressed or overlapping members ({size} bytes in {limit});"
-                f" {_EXPECTED}, uncompressed"
+                f"{path}: found an archive with compressed or overlapping members"
+                f" ({size} bytes in {limit}); {_EXPECTED}, uncompressed"
             )
         counts = Counter(member.filename.lower() for member in members)
         if repeated := [name for name, number in counts.items() if number > 1]:

@@ -12,20 +12,28 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from chexseg import code_version
+from chexseg.code_version import CodeVersion
 from chexseg.data.remote_path import Location
 from chexseg.errors import DamagedArtifactError, UserError
 from chexseg.plan.graph import Node
 from chexseg.stages.api import StageContext
 from chexseg.stages.registry import STAGES
-from chexseg.store.manifest import INPUTS, MANIFEST, note_digest
+from chexseg.store.manifest import INPUTS, MANIFEST, is_noted, note_digest
 from chexseg.store.store import Artifact, Store
 
 
 def execute(
-    node: Node, nodes: Mapping[str, Node], store: Store, data: Location, context: StageContext
+    node: Node,
+    nodes: Mapping[str, Node],
+    store: Store,
+    data: Location,
+    context: StageContext,
+    code: CodeVersion | None = None,
 ) -> tuple[Artifact, bool]:
     """Return the node's result, and whether it was computed now. Its inputs must be in the store.
 
+    code: the version that this process must have imported.
     The partial directory is deleted if an input changed while the stage ran, and after a
     `UserError` of a stage that reads raw data. After any other failure it stays for the next try.
     """
@@ -49,7 +57,10 @@ def execute(
         started = time.monotonic()
         with _damage_deleted(store, inputs), _inputs_unchanged(node, nodes, store, inputs, partial):
             try:
-                facts = dict(stage.load().run(stage.parse(node.config), paths, partial, context))
+                run = stage.load().run
+                if code is not None:  # the sources may have changed before they were imported
+                    code_version.require(code)
+                facts = dict(run(stage.parse(node.config), paths, partial, context))
                 if node.data is not None and facts.get("data") != node.data:
                     raise UserError(
                         f"data root {data}: found other data in {node.label} than this study was"
@@ -90,12 +101,17 @@ def _remove_foreign(partial: Path, identity: str) -> None:
 def _prepare(partial: Path, identity: str, recovered: Mapping[str, str]) -> None:
     """Create the partial directory, or make an existing one ready to be resumed.
 
-    recovered: file -> SHA-256 of the files in it that are from a damaged result.
+    recovered: file -> SHA-256 of the files in it that are from a damaged result. Deletes the files
+    in subdirectories that this stage run hasn't noted, such as another run's: whatever lies there
+    at the end belongs to the result.
     """
     partial.mkdir(exist_ok=True)
     (partial / INPUTS).write_text(identity)
     for file, digest in recovered.items():
         note_digest(partial / file, digest)
+    for path in partial.glob("*/**/[!.]*"):
+        if path.is_file() and not is_noted(path):
+            path.unlink()
     # Left by a process that was killed in `publish`: the stage's own reads would be checked by it.
     (partial / MANIFEST).unlink(missing_ok=True)
 

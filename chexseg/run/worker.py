@@ -73,7 +73,7 @@ def attempt(job: Job, key: str, name: str, context: StageContext) -> StageResult
     started = time.monotonic()
     try:
         code_version.require(job.code)
-        artifact, computed = execute(node, job.nodes, store, job.data, context)
+        artifact, computed = execute(node, job.nodes, store, job.data, context, job.code)
     except UserError as error:
         job.progress_actor.finish.remote(name, f"refused: {error}")
         return {"key": key, "state": "mistake", "error": str(error)}

@@ -43,15 +43,22 @@ def refuse_links(root: Path, path: Path) -> None:
 def refuse_special_files(root: Path, folder: Path) -> None:
     """Raise `UserError` for anything in `folder` that is neither a regular file nor a folder.
 
+    A file with a second name (hard link) is refused too: a write would change what has that name.
     Raises `LinkError` if `folder`, or a folder between it and `root`, is a symbolic link.
     """
     refuse_links(root, folder)
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(parent, name)
-            mode = path.lstat().st_mode
+            status = path.lstat()
+            mode = status.st_mode
             if stat.S_ISLNK(mode):
                 raise link_error(path)
+            if stat.S_ISREG(mode) and status.st_nlink > 1:
+                raise UserError(
+                    f"{path}: found a file with a second name (hard link), which a write would"
+                    " change too; expected: a file of its own; hint: remove it"
+                )
             if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
                 raise UserError(
                     f"{path}: found a pipe, socket or device; expected: a plain file or folder;"
@@ -60,12 +67,19 @@ def refuse_special_files(root: Path, folder: Path) -> None:
 
 
 def open_descriptor(path: Path, flags: int) -> int:
-    """Open a regular file. Raises `OSError` (EIO) for a pipe or device at once."""
+    """Open a regular file. Raises `OSError` (EIO) for a pipe or device at once.
+
+    To be written, it may have no second name outside the store (EMLINK).
+    """
     # Without O_NONBLOCK, opening a named pipe waits until another process opens it too.
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise OSError(errno.EIO, "not a regular file", str(path))
+    if flags & (os.O_WRONLY | os.O_RDWR) and status.st_nlink > 1:
+        os.close(descriptor)
+        raise OSError(errno.EMLINK, "the file has a second name (hard link)", str(path))
     return descriptor
 
 

@@ -41,6 +41,8 @@ _FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "host": str,
 }
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+#: Name of a result's directory in a store: the first digits of its key.
+_KEY = re.compile(r"[0-9a-f]{20}")
 #: Largest `seconds` (317 years), and size of a file in bytes.
 _MOST_SECONDS, _MOST_BYTES = 1e10, 2**63
 #: Bytes of a path and of one of its components; S3 and most file systems allow no more.
@@ -201,10 +203,11 @@ def read_bytes(path: Path) -> bytes:
 def result_directory(path: Path) -> Path | None:
     """Return the directory of the manifest that covers a file: the file's own, or its parent.
 
+    In a store, the result's directory has the key as its name, and no other manifest counts there.
     Returns None if there is no manifest.
     """
     folder, parent = path.parent, path.parent.parent
-    if (folder / MANIFEST).is_file():
+    if (folder / MANIFEST).is_file() and not _KEY.fullmatch(parent.name):
         return folder
     above = parent / MANIFEST
     return parent if above.is_file() and not _is_foreign(above, _state(above)) else None

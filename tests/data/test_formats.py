@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from chexseg.data import images
+from chexseg.data.formats import jpeg
 
 SIDE = 64
 
@@ -206,6 +207,22 @@ def test_a_tiff_whose_decoder_would_fill_missing_rows_is_refused(noise_HW, tmp_p
             images.decode(path)
     Image.fromarray(noise_HW).save(tmp_path / "whole.tif", compression="jpeg")
     assert images.decode(tmp_path / "whole.tif").shape == noise_HW.shape
+
+
+@pytest.mark.parametrize("marker", [0xD0, 0xD7])
+def test_a_marker_without_a_length_hides_no_header(noise_HW, marker):
+    """libjpeg skips such a marker. A comment then contains another header, which it doesn't read."""
+    buffer = io.BytesIO()
+    Image.fromarray(noise_HW[:8]).save(buffer, "JPEG")
+    plain = buffer.getvalue()
+    frame = struct.pack(">BBHBHHB", 0xFF, 0xC0, 11, 8, 64, 64, 1) + b"\x01\x11\x00"
+    comment = b"\xff\xfe" + struct.pack(">H", 2 + 20 + len(frame)) + bytes(20) + frame
+    as_length = struct.pack(">H", 2 + 4 + 20)  # would lead into the comment
+    hidden = plain[:2] + bytes([0xFF, marker]) + as_length + comment + plain[2:]
+    with Image.open(io.BytesIO(hidden)) as image:
+        assert image.size == (noise_HW.shape[1], 8)
+    found = jpeg.read(hidden)
+    assert (found.height, found.width) == (8, noise_HW.shape[1])
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])

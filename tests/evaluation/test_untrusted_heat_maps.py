@@ -11,6 +11,7 @@ import pytest
 
 from chexseg.evaluation import heat_maps
 from tests.evaluation.heat_map_files import FIRST, peak, refused, write_map
+from tests.models.legacy_files import Storage, enlarging, legacy_file
 
 
 class Harm:
@@ -144,9 +145,15 @@ def test_a_storage_without_content_is_refused(truth, tmp_path, padding):
 
     path = write_map(tmp_path / "maps", FIRST, "Edema", peak(1, 4))
     path.write_bytes(pickle.dumps({"map": Tensor()}))
-    refused(
-        truth, tmp_path / "maps", path.name, "found no heat map", "a storage of 40000 bytes without"
-    )
+    refused(truth, tmp_path / "maps", path.name, "found no heat map", "1 storages have no content")
+
+
+def test_a_view_of_a_storage_that_torch_would_free_is_refused(truth, tmp_path):
+    """Check a storage whose tensor is longer: torch's would read, and write, freed memory."""
+    raw = legacy_file([*enlarging(1000).values(), Storage("0", 1000)], {"0": 3000})
+    path = write_map(tmp_path / "maps", FIRST, "Edema", peak(1, 4))
+    path.write_bytes(pickle.dumps({"map": Loads(raw)}))
+    refused(truth, tmp_path / "maps", path.name, "found no heat map", "a view of a storage")
 
 
 def test_a_pickle_sets_no_attribute_of_what_it_names(truth, tmp_path):

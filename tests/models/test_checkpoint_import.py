@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 from chexseg.errors import UserError
 from chexseg.models import checkpoint_import, encoders
+from tests.models.legacy_files import Rebuilt, Storage, enlarging, legacy_file
 
 State = dict[str, torch.Tensor]
 
@@ -420,6 +421,32 @@ def test_a_storage_without_content_is_refused(resnet18, tmp_path):
     with pytest.raises(UserError, match="storages have no content") as caught:
         checkpoint_import.encoder(path, "resnet18")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "stored", "words"),
+    [
+        (enlarging(1000), {"0": 3000}, "a view of a storage"),
+        ({"view": enlarging(1000)["view"]}, {"0": 1000}, "a view of a storage"),
+        ({"a": Rebuilt(Storage("0", 8), 9)}, {"0": 8}, "in a storage of 8 numbers"),
+        ([Rebuilt(Storage("0", n), n) for n in (8, 9)], {"0": 8}, "two types or sizes"),
+        ({"a": Rebuilt(Storage("0", -8), 0)}, {"0": 8}, "no known type or size"),
+    ],
+    ids=["a longer base", "a view", "beyond the storage", "two sizes", "a negative size"],
+)
+def test_torch_sees_no_tensor_outside_its_storage(content, stored, words, tmp_path, monkeypatch):
+    """Refuse it before torch would write to memory that it has freed."""
+    path = tmp_path / "file.pt"
+    path.write_bytes(legacy_file(content, stored))
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch has read it"))
+    with pytest.raises(UserError, match=f"refused.*{words}"):
+        checkpoint_import.read(path)
+
+
+def test_the_legacy_files_of_these_tests_are_read_if_nothing_is_wrong_with_them(tmp_path):
+    path = tmp_path / "file.pt"
+    path.write_bytes(legacy_file({"a": Rebuilt(Storage("0", 8), 8)}, {"0": 8}))
+    assert torch.equal(checkpoint_import.read(path)["a"], torch.zeros(8))
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".legacy", ".safetensors"])

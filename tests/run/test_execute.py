@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+import chexseg
+from chexseg import code_version
 from chexseg.config import study_file
 from chexseg.data import chexlocalize, chexpert, shards
 from chexseg.errors import UserError
@@ -239,6 +242,52 @@ def test_shards_that_a_killed_ingest_left_of_other_data_are_no_part_of_the_resul
     assert not any(
         "part-00007" in name for name in store.find("ingest", train.key).manifest["files"]
     )
+
+
+def test_files_that_a_stage_run_has_not_noted_are_no_part_of_its_result(
+    planned, store, root, monkeypatch
+):
+    """A shard copied from a run that had more of them, say."""
+    train = node_of(planned, "ingest", "train")
+    seen: list[list[str]] = []
+
+    def write_one(config, inputs, out, context):
+        seen.append(sorted(path.name for path in out.glob("images/*.parquet")))
+        (out / "images").mkdir(exist_ok=True)
+        shards.complete(out / "images" / shards.part_name(0), iter([shards.table({"a": [1]}, {})]))
+        if len(seen) == 1:
+            (out / "images" / shards.part_name(7)).write_bytes(b"not noted")
+            raise OSError("No space left on device")
+        return {"data": planned.data["train"]}
+
+    monkeypatch.setattr(ingest, "run", write_one)
+    with pytest.raises(RuntimeError, match="No space left"):
+        run(planned, store, root, "ingest", "train")
+    run(planned, store, root, "ingest", "train")
+    assert seen == [[], [shards.part_name(0)]]
+    files = store.find("ingest", train.key).manifest["files"]
+    assert list(files) == [f"images/{shards.part_name(0)}"]
+
+
+def test_a_stage_that_was_imported_after_its_sources_had_changed_does_not_run(
+    planned, store, root, tmp_path, monkeypatch
+):
+    started_with = code_version.running()
+    package = tmp_path / "chexseg"
+    shutil.copytree(Path(chexseg.__file__).parent, package)
+    monkeypatch.setattr(chexseg, "__file__", str(package / "__init__.py"))
+    train = node_of(planned, "ingest", "train")
+
+    def edit_and_load() -> object:
+        with (package / "stages" / "ingest.py").open("a") as file:
+            file.write("# edited\n")
+        return ingest
+
+    stage = SimpleNamespace(load=edit_and_load, parse=STAGES["ingest"].parse)
+    monkeypatch.setitem(STAGES, "ingest", stage)
+    with pytest.raises(UserError, match="a worker imports other code than the driver"):
+        execute(train, planned.nodes, store, root, CONTEXT, started_with)
+    assert store.find("ingest", train.key) is None
 
 
 @pytest.mark.parametrize(

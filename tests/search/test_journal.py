@@ -229,6 +229,16 @@ def test_a_journal_that_is_a_pipe_is_refused_at_once(tmp_path):
         started(store)
 
 
+def test_a_journal_with_a_second_name_is_not_written_to(tmp_path):
+    victim, path = tmp_path / "victim", tmp_path / "optuna" / "journal.log"
+    victim.write_text("precious")
+    path.parent.mkdir()
+    path.hardlink_to(victim)
+    with pytest.raises(UserError, match="second name"):
+        journal_lines.FileLines(tmp_path, path).append_logs([record(0)])
+    assert victim.read_text() == "precious"
+
+
 def test_the_lock_of_a_search_is_not_taken_through_a_link(tmp_path):
     store, outside = Store(tmp_path / "store"), tmp_path / "outside"
     outside.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS, IRNET_WEIGHTS
 from chexseg.stages.configs import ClassifyConfig, IRNetConfig, SaliencyConfig
 from chexseg.stages.training import checkpoint, ray_train
 from chexseg.store import manifest
+from tests.models.legacy_files import enlarging, legacy_file
 
 from .conftest import CONTEXT, EXPERT, RESIDENT_AND_STREAMED
 
@@ -158,6 +160,18 @@ def test_no_flipped_byte_of_a_state_is_gone_on_from(tmp_path):
         assert checkpoint.load(tmp_path, model, optimizer) is None
         assert not (tmp_path / checkpoint.STATE).exists()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_state_that_torch_would_read_into_freed_memory_is_not_read(tmp_path, monkeypatch):
+    """Give it a digest too: everything that goes into one is in the store."""
+    content = legacy_file(enlarging(1000), {"0": 3000})
+    path = tmp_path / checkpoint.STATE
+    digest = hashlib.sha256(manifest.identity(path) + content).digest()
+    path.write_bytes(digest + content)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch has read it"))
+    model = torch.nn.Linear(2, 2)
+    assert checkpoint.load(tmp_path, model, torch.optim.SGD(model.parameters(), 0.1)) is None
+    assert not path.exists()
 
 
 def test_the_state_and_the_record_of_another_run_are_not_taken_for_this_ones(tmp_path):

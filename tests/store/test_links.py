@@ -76,6 +76,16 @@ def test_a_link_left_in_a_partial_directory_is_found_before_a_stage_writes_throu
     assert victim.read_text() == "precious"
 
 
+def test_a_file_with_a_second_name_is_found_before_a_stage_writes_to_it(tmp_path):
+    store, victim = Store(tmp_path / "store"), tmp_path / "victim"
+    victim.write_text("precious")
+    with store.working_on(NODE) as partial:
+        partial.mkdir(parents=True)
+        (partial / "thresholds.json").hardlink_to(victim)
+    with pytest.raises(UserError, match="second name"), store.working_on(NODE):
+        pytest.fail("the partial directory was handed out")
+
+
 def test_a_store_may_itself_be_a_link(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "store").symlink_to(tmp_path / "real")

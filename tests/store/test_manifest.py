@@ -169,6 +169,19 @@ def test_what_a_manifest_does_not_name_is_not_read(result):
         manifest.verify(result / "sub" / "more.bin")
 
 
+def test_a_second_manifest_inside_a_result_does_not_count(tmp_path):
+    directory = tmp_path / "fit" / ("a" * 20)
+    (directory / "sub").mkdir(parents=True)
+    (directory / manifest.MANIFEST).write_text(json.dumps(manifest.seal(document())))
+    values = directory / "sub" / "values.bin"
+    values.write_bytes(CONTENT[::-1])
+    described = {"size": len(CONTENT), "sha256": hashlib.sha256(CONTENT[::-1]).hexdigest()}
+    inner = manifest.seal(document(files={"values.bin": described}))
+    (directory / "sub" / manifest.MANIFEST).write_text(json.dumps(inner))
+    with pytest.raises(DamagedArtifactError, match="its SHA-256 differs"):
+        manifest.verify(values)
+
+
 def test_a_missing_file_is_damage_and_one_without_a_manifest_passes(result, tmp_path):
     (result / "sub" / "values.bin").unlink()
     with pytest.raises(DamagedArtifactError, match="cannot be read"):

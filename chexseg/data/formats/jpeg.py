@@ -19,6 +19,8 @@ _J2K = b"\xff\x4f\xff\x51"
 _START = b"\xff\xd8"
 #: Markers of a frame: lossy with Huffman codes, and JPEG-LS. Marker of a scan.
 _HUFFMAN, _JPEG_LS, _SCAN = {0xC0, 0xC1, 0xC2}, 0xF7, 0xDA
+#: Markers without a length: restart intervals, and TEM.
+_ALONE = {*range(0xD0, 0xD8), 0x01}
 #: Grey level of pixels that are missing at the end of a JPEG.
 _MISSING = 128
 
@@ -53,6 +55,9 @@ def _segments(stream: bytes) -> Iterator[tuple[int, int]]:
         # As libjpeg does, skip fill bytes and whatever else stands between segments.
         if marker != 0xFF or kind in (0x00, 0xFF):
             position += 1
+            continue
+        if kind in _ALONE:
+            position += 2
             continue
         yield kind, position
         position += 2 + int(struct.unpack_from(">H", stream, position + 2)[0])

@@ -1,0 +1,125 @@
+"""Check the pickles of a file in torch's formats before torch reads them, without running them.
+
+Every tensor must lie inside a storage that the file fills. torch itself enlarges a storage that is
+too small, which leaves views of it in freed memory.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+#: Globals in a pickle of plain weights. They fill tensors from storages, and nothing else.
+PLAIN = re.compile(
+    r"collections\.(OrderedDict|Counter)|builtins\.(set|complex)|torch\.(Size|device|\w+Storage)"
+    r"|torch\.(bool|(u?int|b?float|complex)\d+)|torch\._utils\._rebuild_(tensor(_v2)?|parameter)"
+)
+
+
+class _Placeholder:
+    """Replaces every object of a pickle, so that nothing in the file runs."""
+
+    def __init__(self, *arguments: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("GLOBAL BUILD")  # torch would resize a tensor's storage
+
+    def __setitem__(self, key: object, value: object) -> None: ...
+
+    def append(self, item: object) -> None: ...
+
+
+class _Dictionary(_Placeholder):
+    """Replaces an ordered dictionary; torch gives that of a state dict an attribute."""
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+class _Storage(_Placeholder):
+    """Replaces a storage of so many numbers."""
+
+    def __init__(self, numbers: int):
+        self.numbers = numbers
+
+
+def check_fits(
+    numbers: int, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *ignored: object
+) -> None:
+    """Raise `UnpicklingError` if a tensor reaches beyond a storage of so many numbers.
+
+    The other arguments are those of torch's function that rebuilds the tensor.
+    """
+    # The arithmetic of other numbers, such as uint8 tensors, wraps around.
+    if not all(type(n) is int for n in (offset, *size, *stride)):
+        raise pickle.UnpicklingError("a tensor whose sizes are not integers")
+    last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
+    if min(offset, *size, *stride, 0) < 0 or (0 not in size and last >= numbers):
+        raise pickle.UnpicklingError(f"a tensor of {tuple(size)} in a storage of {numbers} numbers")
+
+
+def _rebuild(storage: object, *arguments: Any) -> _Placeholder:
+    if not isinstance(storage, _Storage):
+        raise pickle.UnpicklingError("a tensor without a storage of the file")
+    check_fits(storage.numbers, *arguments)
+    return _Placeholder()
+
+
+class _Scanner(pickle._Unpickler):  # written in C, it would allocate a memo of any size
+    """Reads a pickle of plain weights without running it."""
+
+    def __init__(self, file: io.BytesIO, legacy: bool):
+        super().__init__(file)
+        self.fields = 6 if legacy else 5
+        self.types: dict[str, type[_Placeholder]] = {}
+        #: Key of a storage that the pickle refers to -> (type, number of numbers).
+        self.storages: dict[object, tuple[object, int]] = {}
+
+    def find_class(self, module: str, name: str) -> Callable[..., Any]:
+        path = f"{module}.{name}"
+        if not PLAIN.fullmatch(path):
+            raise pickle.UnpicklingError(f"GLOBAL {path}")
+        if module == "collections":
+            return _Dictionary
+        if name.startswith("_rebuild_tensor"):
+            return _rebuild
+        return self.types.setdefault(path, type(name, (_Placeholder,), {}))
+
+    def persistent_load(self, pid: tuple[object, ...]) -> _Storage:
+        if type(pid) is not tuple or len(pid) != self.fields or pid[0] != "storage":
+            raise pickle.UnpicklingError("a reference to something other than a storage")
+        _, kind, key, _, numbers, *view = pid
+        if view and view != [None]:
+            raise pickle.UnpicklingError("a view of a storage")
+        if type(numbers) is not int or numbers < 0 or kind not in self.types.values():
+            raise pickle.UnpicklingError("a storage of no known type or size")
+        if self.storages.setdefault(key, (kind, numbers)) != (kind, numbers):
+            raise pickle.UnpicklingError("a storage of two types or sizes")
+        return _Storage(numbers)
+
+
+def check(source: io.BytesIO) -> None:
+    """Refuse a file in torch's formats whose tensors aren't all filled from the file.
+
+    Call it before `torch.load`. Raises almost any exception for damaged bytes, `UnpicklingError`
+    for a pickle of anything else than tensors in plain containers, and `ValueError` for a storage
+    without content. Leaves the position at the start.
+    """
+    source.seek(0)
+    if bytes(source.getbuffer()[:4]) == b"PK\3\4":  # as torch decides
+        # torch's reader ignores the case of names, unlike zipfile: scan the bytes that torch reads.
+        pickled = torch._C.PyTorchFileReader(source).get_record("data.pkl")
+        _Scanner(io.BytesIO(pickled), legacy=False).load()
+    else:
+        for _ in range(3):  # magic number, protocol, system
+            _Scanner(source, legacy=True).load()
+        content = _Scanner(source, legacy=True)
+        content.load()
+        stored = _Scanner(source, legacy=True).load()
+        if missing := content.storages.keys() - set(stored):
+            raise ValueError(f"{len(missing)} storages have no content")
+    source.seek(0)
