@@ -87,10 +87,10 @@ class IRNetConfig(StageConfig):
     #: published: means for each class, without border pairs, in a sum that counts the first class
     #: most (`models.irnet_losses.published_losses`).
     losses: Literal["pooled", "published"] = "pooled"
-    #: Augmentation: smallest random factor by which a training image is resized before a random
-    #: crop of its former size. Published: 0.5. Paper: not stated.
+    #: Augmentation: a training image is resized by a random factor, at least this one, before a
+    #: random crop of its former size; 1 for both limits: none. Published: 0.5. Paper: not stated.
     smallest_scale: float = Field(default=1.0, gt=0, le=10)
-    #: Augmentation: largest such factor; both 1 for none. Published: 1.5. Paper: not stated.
+    #: Augmentation: largest random factor. Published: 1.5. Paper: not stated.
     largest_scale: float = Field(default=1.0, gt=0, le=10)
     #: Scaled CAM values above this are seeds of the foreground. Published: 0.25 or 0.3. Paper: 0.3.
     foreground: float = Field(default=0.3, ge=0, le=1)
