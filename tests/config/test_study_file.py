@@ -30,7 +30,8 @@ def test_the_papers_48_combinations_are_45_cells():
 
 
 #: Number of cells in each shipped study. The paper: 45 of Table 1, 72 of Table 2, 12 of Figure 4a,
-#: 27 students and 9 teachers.
+#: 27 students and 9 teachers. As published, the six cells that Tables 1 and 2 share are twelve: at
+#: p = 0 an epoch of Table 1 has more samples.
 CELLS = {
     "covid_cxr.yaml": 14,
     "demo.yaml": 15,
@@ -43,20 +44,28 @@ CELLS = {
     "semi_supervised.yaml": 45,
     "weak_labels.yaml": 3,
     "weakly_supervised.yaml": 72,
+    "paper/all.yaml": 153,
+    "paper/distillation.yaml": 36,
+    "paper/fully_supervised.yaml": 12,
+    "paper/radiologists.yaml": 6,
+    "paper/semi_supervised.yaml": 45,
+    "paper/weakly_supervised.yaml": 72,
 }
+SHIPPED = sorted(path.relative_to(STUDIES).as_posix() for path in STUDIES.rglob("*.yaml"))
+IMPORTED = {("imagenet", name): "0" * 64 for name in ("resnet18", "resnet50", "densenet121")}
 
 
 def shipped(name: str) -> Plan:
     """Return a study's plan; for a search, of the middle of its space for each choice."""
-    study, imported = study_file.load(STUDIES / name), {("imagenet", "resnet18"): "0" * 64}
+    study = study_file.load(STUDIES / name)
     if study.search is None:
-        return planner.plan(study, DATA, imported)
-    searched = space_plan.Search(study, DATA, imported)
+        return planner.plan(study, DATA, IMPORTED)
+    searched = space_plan.Search(study, DATA, IMPORTED)
     searched.check()
     return searched.plan(list(searched.middles()))
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in STUDIES.iterdir()))
+@pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_study_plans(name):
     planned = shipped(name)
     assert len(planned.cells) == CELLS[name]
@@ -66,14 +75,16 @@ def test_every_shipped_study_plans(name):
         assert STAGES[node.stage].parse(node.config).model_dump(mode="json") == node.config
 
 
-@pytest.mark.parametrize("path", sorted(STUDIES.iterdir()), ids=lambda path: path.name)
-def test_every_shipped_study_begins_with_its_claim_command_cost_and_result(path):
-    comment = "\n".join(line for line in path.read_text().splitlines() if line.startswith("#"))
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_study_begins_with_its_claim_command_cost_and_result(name):
+    comment = "\n".join(
+        line for line in (STUDIES / name).read_text().splitlines() if line.startswith("#")
+    )
     sections = (
         "Claim:",
         "Cost",
         "esult",
-        "chexseg study run" if path.name != "demo.yaml" else "make demo",
+        "chexseg study run" if name != "demo.yaml" else "make demo",
     )
     assert [part for part in sections if part not in comment] == []
 
