@@ -41,7 +41,7 @@ lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/mypy
-	$(VENV)/bin/codespell
+	git ls-files -z | xargs -0 $(VENV)/bin/codespell
 
 # No addresses: each machine installs from its configured index, and the hashes hold for any.
 COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \

@@ -17,6 +17,7 @@ import pandas as pd
 from chexseg.analysis.published import METHODS
 from chexseg.analysis.results import StudyResults, WeakCounts, WeakLabels
 from chexseg.analysis.statistics.inference import holm, measured, patients_interval, verdicts
+from chexseg.weak_label_kinds import KINDS
 
 MEAN = "Mean"
 BOX = "random box"
@@ -28,7 +29,7 @@ NO_EXPERT = {"held-out": "no held-out expert mask", "all": "no expert mask in va
 
 @dataclass(frozen=True)
 class LabelSet:
-    """Weak labels of one classifier, each kind at most once, CAMs first.
+    """Weak labels of one classifier or of none, each kind at most once, CAMs first.
 
     text: the settings and CAMs in which the set differs from the study's other sets.
     """
@@ -72,13 +73,14 @@ def label_sets(results: StudyResults) -> list[LabelSet]:
     """Return the study's label sets that have counts: each IRNet with its CAMs, or the CAMs alone.
 
     CAMs of several kinds with otherwise equal settings share the first set. An IRNet whose CAMs
-    have no counts is alone in its set.
+    have no counts is alone in its set. Labels that no classifier has made join the first set that
+    has no labels of their kind.
     """
     counted = [labels for labels in results.weak_labels if labels.counts is not None]
     irnets = [labels for labels in counted if labels.kind == "irnet"]
     groups: dict[str, list[WeakLabels]] = {}
     for labels in counted:
-        if labels.kind != "irnet":
+        if KINDS[labels.kind].stage == "saliency":
             settings = {**labels.settings, "saliency.kind": ""}
             groups.setdefault(str(sorted(settings.items())), []).append(labels)
     keys = {labels.key for labels in counted}
@@ -88,6 +90,13 @@ def label_sets(results: StudyResults) -> list[LabelSet]:
         started = [irnet for irnet in irnets if irnet.start in starts]
         further = [[*starts[str(irnet.start)], irnet] for irnet in started[1:]]
         sets += [[*cams, *started[:1]], *further]
+    for labels in counted:
+        if KINDS[labels.kind].stage not in ("saliency", "irnet"):
+            free = (one for one in sets if all(other.kind != labels.kind for other in one))
+            if (first := next(free, None)) is None:
+                sets.append([labels])
+            else:
+                first.append(labels)
     kinds = list(METHODS)
     return _with_texts(
         [LabelSet(tuple(sorted(one, key=lambda labels: kinds.index(labels.kind)))) for one in sets]
@@ -108,6 +117,8 @@ def _with_texts(sets: Sequence[LabelSet]) -> list[LabelSet]:
     labelled = []
     for one, settings in zip(sets, all_settings, strict=True):
         parts = [f"{words[n]} {settings[n]}" for n in varied if settings.get(n) is not None]
+        if not parts and len(sets) > 1:
+            parts = [METHODS[labels.kind] for labels in one.labels]
         labelled.append(replace(one, text=", ".join(dict.fromkeys(parts))))
     return labelled
 

@@ -117,6 +117,7 @@ class Summary:
             {
                 "name": cell.name,
                 "key": cell.score,
+                "fit": cell.fit,
                 "state": state,
                 "error": self.fault(cell.score) if state == "failed" else None,
                 "change": self.change(cell.score) if state == "stale" else None,

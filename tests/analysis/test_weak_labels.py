@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from chexseg import weak_label_kinds
 from chexseg.analysis import classifiers, load, weak_label_agreement
 from chexseg.analysis.results import WeakCounts, WeakLabels
 from chexseg.analysis.study_analysis import analyse
 from chexseg.pathologies import COMPETITION, OBSERVATIONS, PATHOLOGIES
+from chexseg.weak_label_kinds import WeakLabelKind
 from tests.analysis.weak_label_store import a_plan, a_store, in_memory
 
 # ---- IoU
@@ -208,6 +210,24 @@ def test_a_set_holds_cams_of_both_kinds_and_irnets_with_theirs():
 
 
 # ---- classifiers
+
+
+def test_labels_of_no_classifier_join_the_set_of_the_cams(loaded, monkeypatch):
+    """So one table and one row of maps compares both."""
+    monkeypatch.setitem(weak_label_kinds.KINDS, "bright", WeakLabelKind("Bright", "bright"))
+    monkeypatch.setitem(weak_label_agreement.METHODS, "bright", "Bright")
+    cams = next(labels for labels in loaded.weak_labels if labels.kind == "cam")
+    settings = {"bright.pool": 4}
+    bright = dataclasses.replace(cams, kind="bright", key="b", settings=settings)
+    both = dataclasses.replace(loaded, weak_labels=(bright, *loaded.weak_labels))
+    (joined,) = weak_label_agreement.label_sets(both)
+    assert [labels.kind for labels in joined.labels][-1] == "bright"
+    rows = weak_label_agreement.rows(joined, loaded.pathologies, replicates=10)
+    assert set(rows.loc[rows["labels"] == "Bright", "against"]) == {weak_label_agreement.BOX}
+    alone = dataclasses.replace(loaded, weak_labels=(bright,))
+    assert [labels.kind for labels in weak_label_agreement.label_sets(alone)[0].labels] == [
+        "bright"
+    ]
 
 
 def test_auroc_of_each_observation(loaded):

@@ -97,7 +97,7 @@ def test_write_returns_the_page_which_says_what_could_not_be_drawn(study, tmp_pa
     out = tmp_path / "new" / "out"
     bare = dataclasses.replace(study, image=None)
     assert publish([bare], out, images=True).page == out / "index.html"
-    assert "kaleido isn&#39;t installed (extra: images)" in (out / "index.html").read_text()
+    assert "kaleido isn&#39;t installed; hint: pip install" in (out / "index.html").read_text()
     assert not list(out.glob("figures/*.svg"))
 
 

@@ -55,7 +55,9 @@ def write_images(figures: Mapping[Path, go.Figure]) -> str | None:
     try:
         import kaleido  # noqa: F401 - the extra "images"
     except ImportError:
-        return "no .png and .svg figures: kaleido isn't installed (extra: images)"
+        return (
+            "no .png and .svg figures: kaleido isn't installed; hint: pip install 'chexseg[images]'"
+        )
     white = {"paper_bgcolor": "white", "plot_bgcolor": "white"}
     drawn = [go.Figure(figure).update_layout(white) for figure in figures.values()]
     # When plotly writes several images, it ignores the sizes in their layouts.
