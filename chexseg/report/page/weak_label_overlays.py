@@ -137,7 +137,9 @@ def blocks(
             films.append(Film("experts' mask", {0: layer_png(expert_KHW[k], pathology)}))
             texts = [counts.image_ids[index]]
             texts += [f"mean IoU {np.mean(iou):.2f}"] if len(iou) > 1 else []
-            training = "CAM thresholds were chosen on it" if labels.tuned else "training image"
+            training = (
+                "CAM thresholds were chosen on it" if labels.tuned else "expert training image"
+            )
             texts += [training if counts.chosen_on_I[index] else "held out"]
             height, width = pixels_HW.shape
             picture, edge = grey_jpeg(pixels_HW), outline_png(expert_KHW[k])
