@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from chexseg.data import chexlocalize, images, radiographs, ray_data, remote_path, shards
+from chexseg.data import chexlocalize, images, ray_data, remote_path, shards
 from chexseg.data.raw_split import RawSplit
 from chexseg.data.remote_path import Location, Readable, ReadOnce
 from chexseg.errors import UserError
@@ -81,7 +81,8 @@ def run(
     sizes = {path: size for answer in answers for path, size in answer["sizes"].items()}
     cut = {}
     if config.geometry == "short-side":
-        stored = radiographs.index(out)[["height", "width"]]
+        files = shards.files(out / "images")
+        stored = pd.concat(shards.read(path, ["height", "width"]).to_pandas() for path in files)
         cut["longer_than_strip"] = int((stored.max(axis=1) > 2 * stored.min(axis=1)).sum())
     return {
         "data": raw.fingerprint(sizes),

@@ -224,7 +224,7 @@ def test_a_fault_that_an_actor_finds_is_the_same_line(ray_session, phantom_root,
         "masks": chexlocalize.MaskFile(Path(), {}),
         "rows_a_file": 24,
     }
-    arguments |= {"size": SIZE, "out": str(tmp_path)}
+    arguments |= {"config": IngestConfig(split="train", size=SIZE), "out": str(tmp_path)}
     first, second = ray_data.map_files(["0", "1"], ingest._Decoder, arguments, workers=2)
     assert first == {
         "with_masks": 0,
