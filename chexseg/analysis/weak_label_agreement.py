@@ -44,9 +44,11 @@ class LabelSet:
 
     @property
     def tuned(self) -> bool:
-        """Return whether thresholds of CAMs were chosen on the images of `chosen_on_I`."""
+        """Return whether any thresholds were chosen on the images of `chosen_on_I`."""
         return any(
-            one.settings.get("saliency.threshold", "training") == "training" for one in self.labels
+            one.settings.get("saliency.threshold", "training") == "training"
+            or one.settings.get("irnet.threshold") == "training"
+            for one in self.labels
         )
 
     def start_of(self, irnet: WeakLabels) -> WeakLabels | None:

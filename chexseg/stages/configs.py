@@ -29,7 +29,6 @@ class IngestConfig(StageConfig):
     #: pad: resize the long side to `size`, and pad to a square. short-side: resize the short side
     #: to `size`, for a classifier's crops; such a result has no masks.
     geometry: Literal["pad", "short-side"] = "pad"
-
     #: Resizing of images. antialiased: the mean over all pixels that a new pixel covers, weighted
     #: by a triangle. bilinear: of the four nearest pixels only. Published: bilinear (OpenCV's
     #: INTER_LINEAR). Paper: not stated.

@@ -212,6 +212,17 @@ def test_a_set_holds_cams_of_both_kinds_and_irnets_with_theirs():
 # ---- classifiers
 
 
+@pytest.mark.parametrize("threshold", [0.6, "training"])
+def test_a_threshold_of_irnet_is_chosen_on_images_too(tmp_path, threshold):
+    planned = a_plan(
+        "axes: {labels.weak: [irnet], labels.p: [0], saliency.threshold: [otsu],"
+        f" irnet.threshold: [{threshold}]}}"
+    )
+    results = load.study_results(planned, a_store(tmp_path, planned))
+    tuned = [one.tuned for one in weak_label_agreement.label_sets(results)]
+    assert tuned and set(tuned) == {threshold == "training"}
+
+
 def test_labels_of_no_classifier_join_the_set_of_the_cams(loaded, monkeypatch):
     """So one table and one row of maps compares both."""
     monkeypatch.setitem(weak_label_kinds.KINDS, "bright", WeakLabelKind("Bright", "bright"))
