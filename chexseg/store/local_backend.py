@@ -131,6 +131,7 @@ class LocalBackend:
             if source.is_file():
                 (partial / file).parent.mkdir(parents=True, exist_ok=True)
                 source.rename(partial / file)
+        refuse_special_files(self.root, partial)
 
     def partials(self) -> dict[str, Path]:
         paths = sorted(self._path(PARTIAL).glob("*"))

@@ -100,7 +100,8 @@ def _fault(document: Any) -> str | None:
         if not isinstance(document[field], types):
             return f"{field}: found {document[field]!r:.60}"
     for name, entry in document["files"].items():
-        if not is_inside(name) or name == MANIFEST:
+        hidden = any(part.startswith(".") for part in name.split("/"))
+        if not is_inside(name) or name == MANIFEST or hidden:
             return f"files: found {name!r:.60}, which is no path inside the result"
         if (
             not isinstance(entry, dict)

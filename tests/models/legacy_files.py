@@ -14,7 +14,7 @@ import torch
 class Storage:
     """A storage as a pickle refers to it. view: (key, offset, size) of a part of it."""
 
-    def __init__(self, key: str, numbers: int, view: tuple[str, int, int] | None = None):
+    def __init__(self, key: object, numbers: int, view: tuple[str, int, int] | None = None):
         self.reference = ("storage", torch.FloatStorage, key, "cpu", numbers, view)
 
 
@@ -34,7 +34,7 @@ class _Pickler(pickle.Pickler):
         return value.reference if isinstance(value, Storage) else None
 
 
-def legacy_file(content: object, stored: dict[str, int]) -> bytes:
+def legacy_file(content: object, stored: dict[Any, int]) -> bytes:
     """Return a file of `content`. stored: key -> numbers in the file of each storage."""
     out = io.BytesIO()
     sizes = {"short": 2, "int": 4, "long": 4}

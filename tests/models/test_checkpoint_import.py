@@ -10,6 +10,7 @@ import re
 import struct
 import tarfile
 import zipfile
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,8 @@ from chexseg.models import checkpoint_import, encoders
 from tests.models.legacy_files import Rebuilt, Storage, enlarging, legacy_file
 
 State = dict[str, torch.Tensor]
+#: Keys that were one key in the scan and are two in torch.
+UNLIKE = (OrderedDict, Counter)
 
 
 @pytest.fixture(scope="module")
@@ -431,8 +434,10 @@ def test_a_storage_without_content_is_refused(resnet18, tmp_path):
         ({"a": Rebuilt(Storage("0", 8), 9)}, {"0": 8}, "in a storage of 8 numbers"),
         ([Rebuilt(Storage("0", n), n) for n in (8, 9)], {"0": 8}, "two types or sizes"),
         ({"a": Rebuilt(Storage("0", -8), 0)}, {"0": 8}, "no known type or size"),
+        ([Rebuilt(Storage(k, 8), 8) for k in UNLIKE], {OrderedDict: 8}, "not a string"),
+        ({"a": Rebuilt(Storage("0", 8), 8)}, {"0": 8, OrderedDict: 8}, "not strings"),
     ],
-    ids=["a longer base", "a view", "beyond the storage", "two sizes", "a negative size"],
+    ids=["longer base", "view", "beyond", "two sizes", "negative", "keys", "keys of contents"],
 )
 def test_torch_sees_no_tensor_outside_its_storage(content, stored, words, tmp_path, monkeypatch):
     """Refuse it before torch would write to memory that it has freed."""
@@ -441,6 +446,26 @@ def test_torch_sees_no_tensor_outside_its_storage(content, stored, words, tmp_pa
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch has read it"))
     with pytest.raises(UserError, match=f"refused.*{words}"):
         checkpoint_import.read(path)
+
+
+def test_a_dot_in_a_name_does_not_hide_the_function_that_rebuilds_tensors(tmp_path):
+    path = tmp_path / "file.pt"
+    content = legacy_file({"a": Rebuilt(Storage("0", 8), 9)}, {"0": 8})
+    hidden = content.replace(
+        b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch\n_utils._rebuild_tensor_v2\n"
+    )
+    assert hidden != content
+    path.write_bytes(hidden)
+    with pytest.raises(UserError, match=r"refused.*torch\._utils\._rebuild_tensor_v2"):
+        checkpoint_import.read(path)
+
+
+def test_a_dictionary_has_no_attributes_from_the_file(tmp_path):
+    content = OrderedDict(a=torch.zeros(2))
+    content.get = 5  # type: ignore[assignment]
+    torch.save(content, tmp_path / "file.pt")
+    with pytest.raises(UserError, match="refused.*BUILD"):
+        checkpoint_import.encoder(tmp_path / "file.pt", "resnet18")
 
 
 def test_the_legacy_files_of_these_tests_are_read_if_nothing_is_wrong_with_them(tmp_path):

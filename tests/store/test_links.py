@@ -11,6 +11,7 @@ import pytest
 from chexseg.errors import UserError
 from chexseg.store.file_lock import is_locked, locked
 from chexseg.store.links import replacing
+from chexseg.store.manifest import MANIFEST
 from chexseg.store.store import Store
 from tests.store.places import NODE, commit, name
 
@@ -84,6 +85,19 @@ def test_a_file_with_a_second_name_is_found_before_a_stage_writes_to_it(tmp_path
         (partial / "thresholds.json").hardlink_to(victim)
     with pytest.raises(UserError, match="second name"), store.working_on(NODE):
         pytest.fail("the partial directory was handed out")
+
+
+def test_a_file_of_a_damaged_result_with_a_second_name_is_not_gone_on_with(tmp_path):
+    """Its stage would write to it in place."""
+    store = Store(tmp_path / "store")
+    commit(store)
+    result = store.backend.local / name(NODE)
+    file = next(path for path in result.rglob("*") if path.is_file() and path.name != MANIFEST)
+    (tmp_path / "outside").hardlink_to(file)
+    partial = tmp_path / "store" / ".partial" / "reopened"
+    partial.mkdir(parents=True)
+    with pytest.raises(UserError, match="second name"):
+        store.backend.reopen(name(NODE), partial, [file.relative_to(result).as_posix()])
 
 
 def test_a_store_may_itself_be_a_link(tmp_path):

@@ -71,6 +71,8 @@ def test_a_manifest_is_read_as_it_was_written_with_and_without_its_own_digest():
         "a\\..\\b",
         "a\nb",
         "manifest.json",
+        ".inputs.json",
+        "sub/.values.bin.sha256",
     ],
 )
 def test_names_that_lead_out_of_the_result_are_refused(name):

@@ -37,7 +37,9 @@ class _Placeholder:
 class _Dictionary(_Placeholder):
     """Replaces an ordered dictionary; torch gives that of a state dict an attribute."""
 
-    def __setstate__(self, state: object) -> None: ...
+    def __setstate__(self, state: object) -> None:
+        if type(state) is not dict or state.keys() - {"_metadata"}:
+            raise pickle.UnpicklingError("GLOBAL BUILD")
 
 
 class _Storage(_Placeholder):
@@ -81,7 +83,8 @@ class _Scanner(pickle._Unpickler):  # written in C, it would allocate a memo of 
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         path = f"{module}.{name}"
-        if not PLAIN.fullmatch(path):
+        # torch joins both parts as well, so a dot in a name could hide the function.
+        if "." in name or not PLAIN.fullmatch(path):
             raise pickle.UnpicklingError(f"GLOBAL {path}")
         if module == "collections":
             return _Dictionary
@@ -95,6 +98,9 @@ class _Scanner(pickle._Unpickler):  # written in C, it would allocate a memo of 
         _, kind, key, _, numbers, *view = pid
         if view and view != [None]:
             raise pickle.UnpicklingError("a view of a storage")
+        # Other keys may be equal here and differ in torch, or the reverse.
+        if type(key) is not str:
+            raise pickle.UnpicklingError("a storage whose key is not a string")
         if type(numbers) is not int or numbers < 0 or kind not in self.types.values():
             raise pickle.UnpicklingError("a storage of no known type or size")
         if self.storages.setdefault(key, (kind, numbers)) != (kind, numbers):
@@ -120,6 +126,8 @@ def check(source: io.BytesIO) -> None:
         content = _Scanner(source, legacy=True)
         content.load()
         stored = _Scanner(source, legacy=True).load()
+        if type(stored) is not list or any(type(key) is not str for key in stored):
+            raise pickle.UnpicklingError("keys of storages that are not strings")
         if missing := content.storages.keys() - set(stored):
             raise ValueError(f"{len(missing)} storages have no content")
     source.seek(0)
