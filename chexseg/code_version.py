@@ -54,9 +54,9 @@ def require(expected: CodeVersion) -> None:
     Compares the sources as they are now: a worker serves many stages, and imports each of them when
     it is first needed.
     """
-    found = CodeVersion(*describe())
-    if not found.same_code(expected):
-        raise UserError(mismatch("a worker", found, expected))
+    current = CodeVersion(*describe())
+    if not current.same_code(expected):
+        raise UserError(mismatch("a worker", current, expected))
 
 
 def mismatch(place: str, imported: object, expected: CodeVersion) -> str:

@@ -88,7 +88,7 @@ ROWS: dict[str, list[list[str]]] = {
         ["store"],
         ["progress", "pathologies"],
         ["seeds", "code_version"],
-        ["weak_label_kinds"],
+        ["weak_label_kinds", "torch_format"],
         ["errors"],
     ],
 }

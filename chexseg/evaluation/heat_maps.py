@@ -126,7 +126,7 @@ def _load_storage(raw: bytes) -> torch.TypedStorage:
     """
     import torch
 
-    from chexseg.data.formats import torch_format
+    from chexseg import torch_format
 
     if raw.startswith(b"PK"):
         raise pickle.UnpicklingError("an archive, possibly compressed: its size has no bound")
@@ -156,7 +156,7 @@ def _rebuild_tensor(
     """
     import torch
 
-    from chexseg.data.formats.torch_format import check_fits
+    from chexseg.torch_format import check_fits
 
     check_fits(storage._untyped_storage.nbytes() // storage.dtype.itemsize, offset, size, stride)
     rebuild = cast("Callable[..., torch.Tensor]", torch._utils._rebuild_tensor)

@@ -26,9 +26,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from chexseg.data.formats.torch_format import PLAIN, check
 from chexseg.errors import UserError
 from chexseg.models import encoders
+from chexseg.torch_format import PLAIN, check
 
 #: Keys under which a checkpoint may store its state dict; without any of them it is one itself.
 CONTAINERS = ("state_dict", "model_state_dict", "model", "network", "net")

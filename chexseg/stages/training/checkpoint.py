@@ -21,7 +21,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from chexseg.data.formats import torch_format
+from chexseg import torch_format
 from chexseg.models import distributed
 from chexseg.store.manifest import INPUTS, identity, is_sealed, seal, sha256_of
 
