@@ -12,8 +12,9 @@ from pathlib import Path
 
 #: Seconds that processes have to end: workers of a killed driver notice its end late.
 PATIENCE = 60
-#: What PyTorch keeps for the next process, once per user.
-CACHES = ("torchinductor_", "chexseg-compiler-")
+#: What PyTorch keeps for the next process, once per user; and an empty directory of multiprocessing
+#: in Ray's dashboard, which Ray ends by a signal.
+KEPT = ("torchinductor_", "chexseg-compiler-", "pymp-")
 
 
 class Leftovers:
@@ -42,7 +43,7 @@ class Leftovers:
             time.sleep(0.2)
         processes = [f"process {number}: {command}" for number, command in self.processes().items()]
         paths = {*self.temporary.glob("*"), *Path("/tmp").glob("cxr-*")} - self.rays_before
-        files = [f"file {path}" for path in sorted(paths) if not path.name.startswith(CACHES)]
+        files = [f"file {path}" for path in sorted(paths) if not path.name.startswith(KEPT)]
         return processes + files
 
     def close(self) -> None:
