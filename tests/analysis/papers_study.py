@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 
@@ -132,3 +134,18 @@ def achieved(results: StudyResults, **settings) -> np.ndarray:
         [results.cells[name].to_numpy() == value for name, value in settings.items()]
     )
     return pooled_iou(results.counts_CIK3[chosen]).mean(axis=1)
+
+
+def keep(results, chosen_C: np.ndarray, **changes):
+    """Return the study with some of its cells."""
+    cells = results.cells[chosen_C].reset_index(drop=True)
+    return dataclasses.replace(
+        results, cells=cells, counts_CIK3=results.counts_CIK3[chosen_C], **changes
+    )
+
+
+def by_hand(*ious: float) -> list[float]:
+    """Return mean, low and high of Student's t-interval, for two or three trials."""
+    mean, t = sum(ious) / len(ious), {2: 12.7062, 3: 4.3027}[len(ious)]
+    half = t * (sum((x - mean) ** 2 for x in ious) / (len(ious) - 1) / len(ious)) ** 0.5
+    return [mean, mean - half, mean + half]

@@ -22,7 +22,7 @@ from chexseg.analysis.tables.paper_tables import (
 )
 from chexseg.analysis.tables.text import study_result, to_latex
 from chexseg.analysis.tables.value_table import UNFINISHED, ValueTable, number, value_table
-from tests.analysis.papers_study import PIXELS, achieved, counts_of, papers_study
+from tests.analysis.papers_study import PIXELS, achieved, by_hand, counts_of, keep, papers_study
 from tests.analysis.test_tables import cell
 from tests.report.rendered import sections
 
@@ -37,21 +37,6 @@ def paper():
 
 def table2_of(study: StudyResults) -> ValueTable:
     return table2(score(study))
-
-
-def keep(results, chosen_C: np.ndarray, **changes):
-    """Return the study with some of its cells."""
-    cells = results.cells[chosen_C].reset_index(drop=True)
-    return dataclasses.replace(
-        results, cells=cells, counts_CIK3=results.counts_CIK3[chosen_C], **changes
-    )
-
-
-def by_hand(*ious: float) -> list[float]:
-    """Return mean, low and high of Student's t-interval: t = 4.3027 for three trials, 12.7062 for two."""
-    mean, t = sum(ious) / len(ious), {2: 12.7062, 3: 4.3027}[len(ious)]
-    half = t * (sum((x - mean) ** 2 for x in ious) / (len(ious) - 1) / len(ious)) ** 0.5
-    return [mean, mean - half, mean + half]
 
 
 # ---- Table 2 -------------------------------------------------------------------------------------

@@ -15,28 +15,13 @@ from chexseg.analysis.published import AVERAGE
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.study_scores import score
 from chexseg.analysis.tables.paper_tables import radiologists_table, table1
-from tests.analysis.papers_study import RADIOLOGISTS, achieved, papers_study
+from tests.analysis.papers_study import RADIOLOGISTS, achieved, by_hand, keep, papers_study
 from tests.analysis.points import figure2_points, figure3_points, figure4_points, figure5_points
 
 
 @pytest.fixture(scope="module")
 def paper():
     return papers_study()
-
-
-def keep(results, chosen_C: np.ndarray, **changes):
-    """Return the study with some of its cells."""
-    cells = results.cells[chosen_C].reset_index(drop=True)
-    return dataclasses.replace(
-        results, cells=cells, counts_CIK3=results.counts_CIK3[chosen_C], **changes
-    )
-
-
-def by_hand(*ious: float) -> list[float]:
-    """Return mean, low and high of Student's t-interval: t = 4.3027 for three trials, 12.7062 for two."""
-    mean, t = sum(ious) / len(ious), {2: 12.7062, 3: 4.3027}[len(ious)]
-    half = t * (sum((x - mean) ** 2 for x in ious) / (len(ious) - 1) / len(ious)) ** 0.5
-    return [mean, mean - half, mean + half]
 
 
 def rows_of(study: StudyResults, task: str = AVERAGE) -> pd.DataFrame:
