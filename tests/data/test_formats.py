@@ -221,8 +221,8 @@ def test_a_marker_without_a_length_hides_no_header(noise_HW, marker):
     hidden = plain[:2] + bytes([0xFF, marker]) + as_length + comment + plain[2:]
     with Image.open(io.BytesIO(hidden)) as image:
         assert image.size == (noise_HW.shape[1], 8)
-    found = jpeg.read(hidden)
-    assert (found.height, found.width) == (8, noise_HW.shape[1])
+    stream = jpeg.read(hidden)
+    assert (stream.height, stream.width) == (8, noise_HW.shape[1])
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
