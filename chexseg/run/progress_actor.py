@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -204,6 +205,9 @@ class ProgressDisplay:
         # The process of its gauges ends with it. Ray would keep both for as long as the driver
         # lives, because the jobs sent to workers hold handles of the actor.
         ray.kill(self.progress_actor)
+        # Ray ends the driver with exit code 1 if a notification comes while it disconnects.
+        with suppress(ray.exceptions.RayError):
+            ray.get(self.progress_actor.read.remote(), timeout=10)
 
     def show(self) -> None:
         report: ProgressReport = ray.get(self.progress_actor.read.remote())
