@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from dataclasses import dataclass
 
 from chexseg.errors import UserError
@@ -26,20 +27,30 @@ class CodeVersion:
 def describe() -> tuple[str, str, str]:
     """Return version, digest and directory of the chexseg that this process imports.
 
-    It uses no global names, because it is also sent to workers as code, independent of the chexseg
-    installed there.
+    The digest is of every file that can be imported: a library would be, before a source file of
+    the same name. It leaves out compiled files in `__pycache__`, which Python makes of the sources.
+    The function uses no global names, because it is also sent to workers as code, independent of
+    the chexseg installed there.
     """
     import hashlib
+    from importlib.machinery import all_suffixes
     from pathlib import Path
 
     import chexseg
 
     root = Path(chexseg.__file__).resolve().parent
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted(root.rglob("*.*")):
+        if not path.name.endswith(tuple(all_suffixes())) or path.parent.name == "__pycache__":
+            continue
         content = path.read_bytes()
         digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode() + content)
     return chexseg.__version__, digest.hexdigest(), str(root)
+
+
+def loaded() -> frozenset[str]:
+    """Return the names of chexseg's modules that this process has imported."""
+    return frozenset(name for name in sys.modules if name.startswith("chexseg."))
 
 
 @functools.cache

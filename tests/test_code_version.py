@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from chexseg import code_version
 from chexseg.errors import UserError
 
 
-def test_the_digest_is_of_the_source_files_and_nothing_else(tmp_path, monkeypatch):
+def test_the_digest_is_of_the_files_that_can_be_imported_and_nothing_else(tmp_path, monkeypatch):
     package = tmp_path / "chexseg"
     (package / "study").mkdir(parents=True)
     (package / "__init__.py").write_text("")
@@ -23,14 +24,27 @@ def test_the_digest_is_of_the_source_files_and_nothing_else(tmp_path, monkeypatc
     monkeypatch.setattr(chexseg, "__file__", str(package / "__init__.py"))
     version, before, directory = code_version.describe()
     assert (version, directory) == (chexseg.__version__, str(package.resolve()))
-    (package / "page.css").write_text("body {}")
-    assert code_version.describe()[1] == before
+    (package / "__pycache__").mkdir()
+    for name in ("page.css", "__pycache__/run.cpython-311.pyc"):
+        (package / name).write_text("body {}")
+        assert code_version.describe()[1] == before
     shutil.copytree(package, tmp_path / "elsewhere" / "chexseg")
     monkeypatch.setattr(
         chexseg, "__file__", str(tmp_path / "elsewhere" / "chexseg" / "__init__.py")
     )
     assert code_version.describe()[1] == before, "another host's checkout"
     (tmp_path / "elsewhere" / "chexseg" / "study" / "run.py").write_text("a = 2\n")
+    assert code_version.describe()[1] != before
+
+
+@pytest.mark.parametrize("suffix", importlib.machinery.all_suffixes())
+def test_whatever_could_be_imported_instead_of_a_source_file_changes_the_digest(
+    tmp_path, monkeypatch, suffix
+):
+    (tmp_path / "__init__.py").write_text("")
+    monkeypatch.setattr(chexseg, "__file__", str(tmp_path / "__init__.py"))
+    before = code_version.describe()[1]
+    (tmp_path / f"errors{suffix}").write_bytes(b"a library")
     assert code_version.describe()[1] != before
 
 

@@ -84,7 +84,7 @@ def decode(file: BinaryIO, path: object) -> np.ndarray:
                 raise UserError(f"{path}: found more than one frame; expected one")
             stored_HW = frames[0]
             if stored_HW.dtype.itemsize == 1 and stream:
-                jpeg.check(stream, stored_HW[-1, -1], path)
+                jpeg.check(stream, path)
             values_HW = apply_voi_lut(apply_modality_lut(stored_HW, data), data).astype(np.float64)
             film_HW = ~_padding(stored_HW, data)
     except UserError:

@@ -230,7 +230,7 @@ def _picture(file: BinaryIO, path: object) -> Decoded:
             pixels_HW = np.asarray(image.convert("L"))
             if image.format in ("JPEG", "MPO"):
                 file.seek(0)
-                jpeg.check(file.read(), pixels_HW[-1, -1], path)
+                jpeg.check(file.read(), path)
             if truncated and pixels_HW.max() < 64:
                 raise UserError(
                     f"{path}: found colour or transparency of 16 bits, of which at most 14 are in"

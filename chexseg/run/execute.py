@@ -60,7 +60,10 @@ def execute(
                 run = stage.load().run
                 if code is not None:  # the sources may have changed before they were imported
                     code_version.require(code)
+                modules = code_version.loaded()
                 facts = dict(run(stage.parse(node.config), paths, partial, context))
+                if code is not None and code_version.loaded() != modules:
+                    code_version.require(code)
                 if node.data is not None and facts.get("data") != node.data:
                     raise UserError(
                         f"data root {data}: found other data in {node.label} than this study was"

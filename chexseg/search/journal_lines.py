@@ -125,6 +125,7 @@ class FileLines:
         # Optuna's lock, which chexseg no longer uses. If it dangles, its process is dead, and
         # waiting for it would never end.
         lock = self.path.with_name(f"{self.path.name}.lock")
+        links.refuse_links(self.root, self.path)
         if lock.is_symlink() and not lock.exists():
             lock.unlink(missing_ok=True)
         aside = self.path.with_name(f"{self.path.stem}.torn.log")

@@ -225,17 +225,90 @@ def test_a_marker_without_a_length_hides_no_header(noise_HW, marker):
     assert (stream.height, stream.width) == (8, noise_HW.shape[1])
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
-def test_a_jpeg_with_an_early_end_marker_is_refused(noise_HW, tmp_path, refused, mode, kept):
+def saved(noise_HW: np.ndarray, mode: str = "L", **options: object) -> bytes:
+    """Return the bytes of a JPEG, for colour with a different picture in each channel."""
+    picture = Image.fromarray(noise_HW)
+    if mode != "L":
+        channels = [Image.fromarray(noise_HW[::step, ::step][:64, :64]) for step in (1, -1, 1, -1)]
+        picture = Image.merge(mode, [each.resize(picture.size) for each in channels[: len(mode)]])
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=90, **options)
+    return buffer.getvalue()
+
+
+def markers(content: bytes, kinds: range) -> list[int]:
+    return [at for at in range(len(content)) if content[at] == 0xFF and content[at + 1] in kinds]
+
+
+def cut(content: bytes, at: int) -> bytes:
+    return content[:at].rstrip(b"\xff") + b"\xff\xd9"
+
+
+RESTARTS, SCANS = range(0xD0, 0xD8), range(0xDA, 0xDB)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("half", "premature end"),
+        ("half, in colour", "premature end"),
+        ("comment with the marker of the end", "premature end"),
+        ("after a restart interval", "instead of RST"),
+        ("without an interval in the middle", "instead of RST"),
+        ("in the second scan", "premature end"),
+        ("without the last scan", "lacks scans"),
+        ("without the scan of a channel", "lacks scans"),
+    ],
+)
+def test_a_jpeg_with_an_early_end_marker_is_refused(noise_HW, tmp_path, refused, name, words):
+    """Without this check each would be read, with pixels that the file lacks."""
+    plain, rows = saved(noise_HW), saved(noise_HW, restart_marker_rows=1)
+    colour, scans = saved(noise_HW, "RGB"), saved(noise_HW, progressive=True)
+    restarts, starts = markers(rows, RESTARTS), markers(scans, SCANS)
+    several = saved(noise_HW, "RGB", progressive=True)
+    contents = {
+        "half": cut(plain, len(plain) // 2),
+        "half, in colour": cut(colour, len(colour) // 2),
+        "comment with the marker of the end": cut(
+            plain[:2] + b"\xff\xfe\x00\x06\xff\xd9ab" + plain[2:], len(plain) // 2
+        ),
+        "after a restart interval": cut(rows, restarts[2]),
+        "without an interval in the middle": rows[: restarts[2]] + rows[restarts[3] :],
+        "in the second scan": cut(scans, starts[1] + 40) + scans[starts[2] :],
+        "without the last scan": cut(scans, starts[-1]),
+        "without the scan of a channel": cut(several, markers(several, SCANS)[2]),
+    }
     path = tmp_path / "a.jpg"
-    Image.fromarray(noise_HW).convert(mode).save(path, quality=90)
-    content = path.read_bytes()
-    cut = content[: int(len(content) * kept)].rstrip(b"\xff")
-    path.write_bytes(cut + b"\xff\xd9")
+    path.write_bytes(contents[name])
     with Image.open(path) as image:
         image.load()  # Pillow has no fault to find
-    with refused(path, "ends before its last pixel"):
+    with refused(path, words):
+        images.decode(path)
+
+
+@pytest.mark.parametrize("options", [{}, {"restart_marker_rows": 1}, {"progressive": True}])
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_a_whole_jpeg_is_read(noise_HW, tmp_path, mode, options):
+    """Nor does it matter what stands after its end, and whether a fill byte precedes a marker."""
+    content = saved(noise_HW, mode, **options)
+    path = tmp_path / "a.jpg"
+    for variant in (content, content + b"after the end", content[:2] + b"\xff" + content[2:]):
+        path.write_bytes(variant)
+        assert images.decode(path).shape == noise_HW.shape
+
+
+def test_a_jpeg_in_a_tiff_that_ends_early_is_refused(noise_HW, tmp_path, refused):
+    """The streams of a file share tables, which stand in a tag."""
+    path = tmp_path / "a.tif"
+    Image.fromarray(noise_HW).save(path, compression="jpeg")
+    assert images.decode(path).shape == noise_HW.shape
+    content = bytearray(path.read_bytes())
+    with Image.open(path) as image:
+        start, count = image.tag_v2[273][0], image.tag_v2[279][0]
+    middle = start + count // 2
+    content[middle : middle + 2] = b"\xff\xd9"
+    path.write_bytes(content)
+    with refused(path, "premature end"):
         images.decode(path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -269,25 +270,58 @@ def test_files_that_a_stage_run_has_not_noted_are_no_part_of_its_result(
     assert list(files) == [f"images/{shards.part_name(0)}"]
 
 
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Return a copy of chexseg's directory that counts as the one imported."""
+    code_version.running()
+    copied = tmp_path / "chexseg"
+    shutil.copytree(Path(chexseg.__file__).parent, copied)
+    monkeypatch.setattr(chexseg, "__file__", str(copied / "__init__.py"))
+    return copied
+
+
+def edit(package: Path) -> None:
+    with (package / "stages" / "ingest.py").open("a") as file:
+        file.write("# edited\n")
+
+
 def test_a_stage_that_was_imported_after_its_sources_had_changed_does_not_run(
-    planned, store, root, tmp_path, monkeypatch
+    planned, store, root, package, monkeypatch
 ):
-    started_with = code_version.running()
-    package = tmp_path / "chexseg"
-    shutil.copytree(Path(chexseg.__file__).parent, package)
-    monkeypatch.setattr(chexseg, "__file__", str(package / "__init__.py"))
     train = node_of(planned, "ingest", "train")
 
     def edit_and_load() -> object:
-        with (package / "stages" / "ingest.py").open("a") as file:
-            file.write("# edited\n")
+        edit(package)
         return ingest
 
     stage = SimpleNamespace(load=edit_and_load, parse=STAGES["ingest"].parse)
     monkeypatch.setitem(STAGES, "ingest", stage)
     with pytest.raises(UserError, match="a worker imports other code than the driver"):
-        execute(train, planned.nodes, store, root, CONTEXT, started_with)
+        execute(train, planned.nodes, store, root, CONTEXT, code_version.running())
     assert store.find("ingest", train.key) is None
+
+
+@pytest.mark.parametrize("imports", [True, False])
+def test_a_module_that_is_imported_while_a_stage_runs_is_of_the_same_code(
+    planned, store, root, package, monkeypatch, imports
+):
+    """Sources may be edited after a stage has imported all that it needs."""
+    train, run_ingest = node_of(planned, "ingest", "train"), ingest.run
+
+    def edit_and_import(*arguments: object) -> object:
+        edit(package)
+        if imports:
+            monkeypatch.setitem(sys.modules, "chexseg.imported_now", SimpleNamespace())
+        return run_ingest(*arguments)
+
+    monkeypatch.setattr(ingest, "run", edit_and_import)
+    arguments = (train, planned.nodes, store, root, CONTEXT, code_version.running())
+    if imports:
+        with pytest.raises(UserError, match="a worker imports other code than the driver"):
+            execute(*arguments)
+    else:
+        execute(*arguments)
+    assert (store.find("ingest", train.key) is None) == imports
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,17 @@ def test_the_lock_of_a_search_is_not_taken_through_a_link(tmp_path):
     assert (outside / "s.lock").read_text() == "precious"
 
 
+def test_no_lock_is_removed_through_a_link(tmp_path):
+    store, outside = tmp_path / "store", tmp_path / "outside"
+    outside.mkdir()
+    store.mkdir()
+    (outside / "journal.log.lock").symlink_to("/gone")
+    (store / "optuna").symlink_to(outside)
+    with pytest.raises(UserError, match="optuna: found a symbolic link"):
+        journal_lines.FileLines(store, store / "optuna" / "journal.log").set_torn_aside()
+    assert (outside / "journal.log.lock").is_symlink()
+
+
 # ---- on S3
 
 

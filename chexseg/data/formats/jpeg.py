@@ -1,28 +1,28 @@
-"""Read the headers of compressed streams, and check that a JPEG is complete; libjpeg only warns.
+"""Read the headers of compressed streams, and check that a JPEG is whole.
 
 Sources: ITU-T T.81 (JPEG), T.87 (JPEG-LS) and T.800 (JPEG 2000).
 """
 
 from __future__ import annotations
 
-import io
+import itertools
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-from PIL import Image
+import simplejpeg
 
 from chexseg.errors import UserError
 
 _J2K = b"\xff\x4f\xff\x51"
 _START = b"\xff\xd8"
-#: Markers of a frame: lossy with Huffman codes, and JPEG-LS. Marker of a scan.
-_HUFFMAN, _JPEG_LS, _SCAN = {0xC0, 0xC1, 0xC2}, 0xF7, 0xDA
+#: Markers of a frame: lossy with Huffman codes, the progressive one of these, and JPEG-LS.
+_HUFFMAN, _PROGRESSIVE, _JPEG_LS = {0xC0, 0xC1, 0xC2}, 0xC2, 0xF7
+#: Markers of a scan, and of the end.
+_SCAN, _END = 0xDA, 0xD9
+_LAST = b"\xff\xd9"
 #: Markers without a length: restart intervals, and TEM.
 _ALONE = {*range(0xD0, 0xD8), 0x01}
-#: Grey level of pixels that are missing at the end of a JPEG.
-_MISSING = 128
 
 
 @dataclass(frozen=True)
@@ -48,36 +48,62 @@ def read(stream: bytes) -> Stream:
 
 
 def _segments(stream: bytes) -> Iterator[tuple[int, int]]:
-    """Yield (marker, position) of each segment of a JPEG up to the first scan, that included."""
-    position, kind = len(_START), 0
-    while kind != _SCAN:
+    """Yield (marker, position) of each segment of a JPEG up to its end."""
+    position = len(_START)
+    while position + 1 < len(stream):
         marker, kind = stream[position], stream[position + 1]
-        # As libjpeg does, skip fill bytes and whatever else stands between segments.
+        # As libjpeg does, skip fill bytes and whatever else stands between segments: the data of a
+        # scan, where the byte 0 follows each 0xFF.
         if marker != 0xFF or kind in (0x00, 0xFF):
-            position += 1
+            position = max(stream.find(b"\xff", position + 1), position + 1)
             continue
         if kind in _ALONE:
             position += 2
             continue
         yield kind, position
+        if kind == _END:
+            return
         position += 2 + int(struct.unpack_from(">H", stream, position + 2)[0])
 
 
-def check(stream: bytes, last_pixel: int, path: object) -> None:
-    """Raise `UserError` for a JPEG whose scan ends before its last pixel, as decoded.
+def check(stream: bytes, path: object) -> None:
+    """Raise `UserError` for a damaged or incomplete JPEG, which libjpeg decodes with a warning.
 
-    libjpeg only warns, and makes the missing pixels mid-grey. Additional bytes after a whole scan
-    have no effect. After a scan that ends early they become pixels.
+    It makes missing pixels mid-grey, and takes additional bytes for pixels.
     """
-    if last_pixel != _MISSING or not stream.startswith(_START):
+    if not stream.startswith(_START):
         return
-    kinds = dict(_segments(stream))
-    if not kinds.keys() & _HUFFMAN:
+    frame = next((segment for segment in _segments(stream) if segment[0] in _HUFFMAN), None)
+    if frame is None:
         return
-    end = stream.index(b"\xff\xd9", kinds[_SCAN])
-    streams = (stream, stream[:end] + bytes(range(1, 255)) + stream[end:])
-    whole, longer = (
-        np.asarray(Image.open(io.BytesIO(each), formats=("JPEG",))) for each in streams
-    )
-    if not np.array_equal(whole, longer):
-        raise UserError(f"{path}: found a JPEG that ends before its last pixel; expected all")
+    kind, start = frame
+    components = stream[start + 10 : start + 10 + 3 * stream[start + 9] : 3]
+    try:
+        simplejpeg.decode_jpeg(
+            stream + _LAST,  # which some programs don't write
+            "CMYK" if len(components) == 4 else "GRAY",
+            min_factor=8,  # decodes everything, but makes the smallest image
+            strict=True,
+        )
+    except ValueError as error:
+        raise UserError(f"{path}: found a damaged JPEG ({error}); expected a whole one") from None
+    progressive = kind == _PROGRESSIVE
+    missing = set(itertools.product(components, range(64 if progressive else 1)))
+    for segment, position in _segments(stream):
+        if segment == _SCAN:
+            missing.difference_update(_completed(stream, position, progressive))
+    if missing:
+        raise UserError(f"{path}: found a JPEG that lacks scans; expected a whole one")
+
+
+def _completed(stream: bytes, scan: int, progressive: bool) -> Iterator[tuple[int, int]]:
+    """Return (component, coefficient) of those that have all bits after the scan at `scan`.
+
+    Scans of other JPEGs have all coefficients: 0 stands for them.
+    """
+    count = stream[scan + 4]
+    components = stream[scan + 5 : scan + 5 + 2 * count : 2]
+    first, last, bits = stream[scan + 5 + 2 * count : scan + 8 + 2 * count]
+    if not progressive:
+        first, last, bits = 0, 0, 0
+    return itertools.product(components, range(first, last + 1) if bits % 16 == 0 else ())

@@ -1,4 +1,4 @@
-"""Check that a TIFF has all strips or tiles; Pillow makes missing ones black.
+"""Check that a TIFF has all strips or tiles, and these all pixels; decoders fill what is missing.
 
 Source: TIFF, revision 6.0.
 """
@@ -18,6 +18,8 @@ _TAG = ExifTags.Base
 #: Compressions of black and white images, whose decoder fills missing rows: T.4 and T.6.
 _FAX = (3, 4)
 _RAW, _JPEG = 1, 7
+#: The tag with the tables that the JPEG streams of a file share.
+_JPEG_TABLES = 347
 
 
 def check(tags: Mapping[int, Any], file: BinaryIO, path: object) -> None:
@@ -58,7 +60,10 @@ def check(tags: Mapping[int, Any], file: BinaryIO, path: object) -> None:
         return
     for number, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
         file.seek(offset)
-        stream = jpeg.read(file.read(count))
+        content = file.read(count)
+        if tables := tags.get(_JPEG_TABLES):
+            content = tables[:-2] + content[2:]  # without the end of one, the start of the other
+        stream = jpeg.read(content)
         top = number % math.ceil(height / down) * down
         rows = down if tiled else min(down, height - top)
         if stream.height < rows or stream.width < min(across, width):
@@ -66,3 +71,4 @@ def check(tags: Mapping[int, Any], file: BinaryIO, path: object) -> None:
                 f"{path}: found a JPEG stream of {stream.width} x {stream.height} pixels;"
                 f" expected {across} x {rows}"
             )
+        jpeg.check(content, path)
