@@ -63,7 +63,7 @@ class Cell(Training):
     def loss(self, rows_N: Tensor) -> Tensor:
         """Return the loss as `fit` computes it."""
         batch = {"images": self.pixels_MHW[rows_N], "masks": self.masks_MB[rows_N]}
-        return fit.batch_loss(self.config, self.model, batch)
+        return fit.loss_on(self.config, *fit.forward(self.config, self.model, batch))
 
 
 class BareCell(Training):

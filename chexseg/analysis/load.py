@@ -262,14 +262,30 @@ def _maps(path: Path, image_id: str, names: tuple[str, ...]) -> WeakMaps:
 
 
 def _settings(plan: Plan, node: Node) -> dict[str, Any]:
-    """Return "stage.field" -> value of all settings that a result depends on, without splits."""
-    settings: dict[str, Any] = {}
-    for key in node.inputs.values():
-        settings |= _settings(plan, plan.nodes[key])
-    ignored = {"split"} if node.config.get("boundaries", True) else {"split", *OF_BOUNDARIES}
-    return settings | {
-        f"{node.stage}.{name}": value for name, value in node.config.items() if name not in ignored
+    """Return "stage.field" -> value of all settings that a result depends on, without splits.
+
+    Several inputs of one stage with different values give these as text, "pad and short-side".
+    """
+    values: dict[str, list[Any]] = {}
+    for one in _upstream(plan, node):
+        ignored = {"split"} if one.config.get("boundaries", True) else {"split", *OF_BOUNDARIES}
+        for name, value in one.config.items():
+            known = values.setdefault(f"{one.stage}.{name}", [])
+            if name not in ignored and value not in known:
+                known.append(value)
+    return {
+        name: known[0] if len(known) == 1 else " and ".join(map(str, known))
+        for name, known in values.items()
+        if known
     }
+
+
+def _upstream(plan: Plan, node: Node) -> list[Node]:
+    """Return a node after all that it depends on, each once."""
+    nodes = {
+        one.key: one for key in node.inputs.values() for one in _upstream(plan, plan.nodes[key])
+    }
+    return [*nodes.values(), node]
 
 
 def _classifiers(plan: Plan, artifacts: Mapping[str, Artifact]) -> tuple[Classifier, ...]:

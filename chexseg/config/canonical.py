@@ -54,7 +54,7 @@ def canonical(settings: Settings) -> Settings:
         saliency=changed(settings.saliency, **map_defaults),
         classify=_without_idle_steps(settings.classify),
         pretrain=_without_idle_steps(settings.pretrain),
-        irnet=_canonical_irnet(settings.irnet, settings.size),
+        irnet=canonical_irnet(settings.irnet, settings.size),
         fit=fit,
         distil=distil,
     )
@@ -80,7 +80,7 @@ def idle_map_settings(settings: Settings) -> tuple[str, ...]:
 
 
 @functools.cache
-def _canonical_irnet(irnet: Irnet, size: int) -> Irnet:
+def canonical_irnet(irnet: Irnet, size: int) -> Irnet:
     """Return IRNet's settings with irrelevant ones set to their defaults."""
     update: dict[str, Any] = {}
     if not irnet.boundaries:

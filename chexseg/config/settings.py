@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeGuard, cast, get_args
 
 from pydantic import (
     BaseModel,
@@ -33,6 +33,22 @@ class Section(BaseModel):
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
     )
 
+    #: As in `StageConfig`: field that was added later -> the value that means what was done before.
+    ADDED: ClassVar[Mapping[str, Any]] = {}
+
+    def document(self) -> dict[str, Any]:
+        """Return the section as JSON, without added fields that have the value of before.
+
+        It stays the same when settings are added.
+        """
+        values = self.model_dump(mode="json")
+        for name, value in self:
+            if name in self.ADDED and value == self.ADDED[name]:
+                del values[name]
+            elif isinstance(value, Section):
+                values[name] = value.document()
+        return values
+
     @field_validator("*", mode="before")
     @classmethod
     def _no_boolean_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
@@ -57,7 +73,9 @@ def _section(
     chosen = {
         field: (stage.model_fields[field].annotation, stage.model_fields[field]) for field in fields
     }
-    return create_model(name, __base__=base, **cast(Any, chosen))
+    section = create_model(name, __base__=base, **cast(Any, chosen))
+    section.ADDED = {field: value for field, value in stage.ADDED.items() if field in fields}
+    return section
 
 
 #: A rule of `FitConfig`, or the published one of the cell.
@@ -129,6 +147,8 @@ class Encoder(Section):
 
 
 class ExpertSplit(Section):
+    ADDED = {"by": "patient"}
+
     #: Expert images to train on and to choose thresholds on. Paper: 147.
     train: int = Field(default=147, ge=1)
     #: Expert images held back to choose the epoch. Paper: 40.
@@ -161,6 +181,8 @@ class Labels(Section):
 
 
 class Distil(Section):
+    ADDED = dict.fromkeys(("epochs", "learning_rate", "checkpoint", "thresholds"))
+
     #: Share of the frontal images of `train` that the teacher labels for a student; 0: this cell is
     #: not a student. Paper: 0.01 and 0.1.
     fraction: float = Field(default=0.0, ge=0, le=1)
@@ -188,6 +210,8 @@ class Score(Section):
 
 class Settings(Section):
     """All settings of a cell. A section is valid or not regardless of the other sections."""
+
+    ADDED = {"ingest": Ingest()}
 
     #: Pathologies to segment: all, or a list of names or their aliases. Paper: all ten.
     pathologies: str | tuple[str, ...] = "all"

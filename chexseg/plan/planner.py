@@ -213,10 +213,15 @@ class _PlanBuilder:
         """Return split -> key of its ingest; only a classifier needs the geometry short-side."""
         # Cells can't differ in how images and masks are resized (`settings.SHARED`).
         shared = self.plan.study.settings.ingest.model_dump() | {"size": size, "geometry": geometry}
+        # Images of `train` have no expert masks, and a classifier sees none.
+        unmasked = {"mask_resize": configs.IngestConfig.ADDED["mask_resize"]}
         return {
             name: self.plan.add(
                 "ingest",
-                configs.IngestConfig.model_validate(shared | {"split": name}),
+                configs.IngestConfig.model_validate(
+                    {**shared, **(unmasked if name == "train" or geometry != "pad" else {})}
+                    | {"split": name}
+                ),
                 {},
                 data,
             )
@@ -335,6 +340,11 @@ class _PlanBuilder:
             split_seed=seed,
             **fit.model_dump(),
         )
+        if config.thresholds == "selection" and not split.select:
+            raise UserError(
+                "labels.expert_split.select: found 0; expected: at least 1 image to choose the"
+                " thresholds on (fit.thresholds: selection; for weak supervision also: published)"
+            )
         # Sorted here once, because an identity is serialized with sorted keys.
         return dict(sorted(config.model_dump(mode="json").items()))
 

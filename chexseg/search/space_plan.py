@@ -15,6 +15,8 @@ from operator import attrgetter
 from typing import Any
 
 from chexseg.config import search_space
+from chexseg.config.canonical import canonical_irnet
+from chexseg.config.published_rules import changed
 from chexseg.config.search_space import Range
 from chexseg.config.study import Study
 from chexseg.errors import UserError
@@ -160,10 +162,14 @@ def _shared(plan: Plan) -> dict[str, Node]:
 def identity(study: Study, data: Mapping[str, str], imported: Mapping[tuple[str, str], str]) -> str:
     """Return eight hex digits that identify everything a study's values depend on, and its axes.
 
-    Values of one identity may share an Optuna study.
+    Values of one identity may share an Optuna study. It stays the same when a later version adds a
+    setting whose default means what was done before.
     """
+    settings = study.settings
+    # `freeze_backbone` was a boolean once.
+    irnet = canonical_irnet(settings.irnet, settings.size)
     document = {
-        "settings": study.settings.model_dump(mode="json"),
+        "settings": changed(settings, irnet=irnet).document(),
         "axes": {
             key: values.model_dump() if isinstance(values, Range) else values
             for key, values in study.axes.items()

@@ -218,13 +218,6 @@ def check_workers(config: configs.FitConfig, workers: int, on_gpu: bool) -> None
             )
 
 
-def batch_loss(
-    config: configs.FitConfig, model: Callable[[Tensor], Tensor], batch: Mapping[str, Tensor]
-) -> Tensor:
-    """Return the loss of `loss_on` for a batch."""
-    return loss_on(config, *forward(config, model, batch))
-
-
 def loss_on(config: configs.FitConfig, logits_NKHW: Tensor, targets_NKHW: Tensor) -> Tensor:
     """Return the loss on masks, or a student's cross-entropy against its teacher's soft masks."""
     if config.supervision == "teacher":

@@ -30,7 +30,7 @@ from chexseg.data.sampling import radiograph_samplers, splits
 from chexseg.errors import UserError
 from chexseg.models import augmentation, encoders, irnet, irnet_losses
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.saliency import gradcam, instances, otsu, random_walk, weak_masks
+from chexseg.saliency import centre_crop, gradcam, instances, otsu, random_walk, weak_masks
 from chexseg.seeds import derive
 from chexseg.stages import api, artifacts, configs, saliency
 from chexseg.stages.configuration.irnet import REFERENCE_SIDE
@@ -137,10 +137,10 @@ def train(
     )
     if config.seed_classes == "all":
         seeded_NK = torch.ones_like(seeded_NK)
-    columns = {
-        "maps": radiographs.load_cached(inputs["saliency"] / "train", "scores", ids),
-        "present": seeded_NK,
-    }
+    columns, cams = {"present": seeded_NK}, inputs["saliency"] / "train"
+    stored = shards.metadata(shards.files(cams)[0])
+    if stored.get("geometry") == "crop":
+        columns["shapes"] = torch.tensor(table.loc[ids, ["height", "width"]].to_numpy())
     source = radiograph_samplers.source(
         inputs["train"],
         ids,
@@ -148,7 +148,16 @@ def train(
         derive(config.seed, "irnet samples"),
         context.device,
         context.resident_budget(),
+        {
+            "maps": radiograph_samplers.Stored(
+                cams,
+                "scores",
+                lambda rows, maps: maps,
+                shards.row_bytes(stored["arrays"]["scores"]),
+            )
+        },
     )
+    normalisation = _normalisation(config, inputs)
     model = build(config, None if config.init == "random" else inputs["encoder"])
     # torch's stubs lack this overload.
     model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -176,7 +185,7 @@ def train(
     ):
         batch = timer.wait(lambda: source.take(batch_size))
         images_NHW, seeds_NKhw = _example(config, batch, step)
-        boundary_Nhw, displacement_N2hw = model(encoders.prepare(images_NHW, config.init))
+        boundary_Nhw, displacement_N2hw = model(encoders.prepare(images_NHW, normalisation))
         losses = LOSSES[config.losses](
             boundary_Nhw,
             displacement_N2hw,
@@ -194,9 +203,13 @@ def train(
         context.progress(step * batch_size, steps * batch_size, "images", note)
     source.skip(-source.taken % len(ids))  # start a new pass, to take each image once
     batches = (source.take(min(16, len(ids) - start))["images"] for start in range(0, len(ids), 16))
-    model.calibrate(encoders.prepare(images, config.init) for images in batches)
+    model.calibrate(encoders.prepare(images, normalisation) for images in batches)
     encoders.save(
-        model, out / artifacts.IRNET_WEIGHTS, architecture=config.architecture, init=config.init
+        model,
+        out / artifacts.IRNET_WEIGHTS,
+        architecture=config.architecture,
+        init=config.init,
+        normalisation=normalisation,
     )
     last = progress["history"][-max(1, steps // 10) :]
     return {
@@ -206,12 +219,30 @@ def train(
     }
 
 
+def _normalisation(config: configs.IRNetConfig, inputs: Mapping[str, Path]) -> str:
+    """Return the normalisation (`encoders.normalisation`) that the backbone was trained with.
+
+    Encoders of this study's classifier say it if it isn't that of their init.
+    """
+    if config.init == "random":
+        return config.init
+    description = encoders.describe(inputs["encoder"] / artifacts.ENCODER_WEIGHTS)
+    return str(description.get("normalisation", config.init))
+
+
 def _example(
     config: configs.IRNetConfig, batch: Mapping[str, Tensor], step: int
 ) -> tuple[Tensor, Tensor]:
-    """Return images_NHW and seeds_NKhw of a batch, at stride 4, augmented if the config says so."""
+    """Return images_NHW and seeds_NKhw of a batch, at stride 4, augmented if the config says so.
+
+    Pixels without a CAM are ignored: outside the image after augmentation, and outside the central
+    crop that the classifier has seen.
+    """
     images_NHW, maps_NKhw, inside_Nhw = batch["images"], batch["maps"].float(), None
     height, width = (-(-side // irnet.STRIDE) for side in images_NHW.shape[1:])
+    if "shapes" in batch:
+        seen_N1hw = centre_crop.inside(batch["shapes"].tolist(), images_NHW.shape[-1])[:, None]
+        maps_NKhw = torch.cat([maps_NKhw, seen_N1hw.to(maps_NKhw)], dim=1)
     scales = config.smallest_scale, config.largest_scale
     if scales == (1, 1):
         maps_NKhw = interpolate(
@@ -222,6 +253,9 @@ def _example(
         images_NHW, maps_NKhw, inside_Nhw = augmentation.scaled_crops(
             images_NHW, maps_NKhw, scales, (height, width), generator
         )
+    if "shapes" in batch:
+        maps_NKhw, seen_Nhw = maps_NKhw[:, :-1], maps_NKhw[:, -1] > 0.5
+        inside_Nhw = seen_Nhw if inside_Nhw is None else inside_Nhw & seen_Nhw
     seeds_NKhw = irnet_losses.seeds(
         maps_NKhw, batch["present"], config.foreground, config.background
     )
@@ -252,7 +286,9 @@ class _WalkWriter:
         self.model = None
         if config.boundaries:
             self.model = build(config)
-            encoders.load(self.model, self.out.parent / artifacts.IRNET_WEIGHTS)
+            weights = self.out.parent / artifacts.IRNET_WEIGHTS
+            encoders.load(self.model, weights)
+            self.normalisation = encoders.describe(weights).get("normalisation", config.init)
             self.model.to(self.device).eval()
 
     def __call__(self, path: str) -> dict[str, Any]:
@@ -297,7 +333,7 @@ class _WalkWriter:
             boundary_Nhw = torch.zeros_like(maps_NKhw[:, 0])
             return random_walk.propagate(maps_NKhw, boundary_Nhw, *walk), boundary_Nhw
         boundary_Nhw, displacement_N2hw = self.model.predict(
-            encoders.prepare(pixels_NHW, self.config.init)
+            encoders.prepare(pixels_NHW, self.normalisation)
         )
         if not self.config.instances:
             return random_walk.propagate(maps_NKhw, boundary_Nhw, *walk), boundary_Nhw

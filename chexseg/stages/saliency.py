@@ -66,6 +66,8 @@ def run(
         out=str(out / "valid"),
         metadata=metadata,
     )
+    if map_expert.crops:
+        metadata["geometry"] = "crop"
     mapped = sum(map_expert(path)["images"] for path in shards.files(seen["valid"] / "images"))
     train_ids, _ = splits.expert_split(
         ids,

@@ -129,3 +129,29 @@ def test_a_threshold_that_is_no_rule_is_refused_in_one_line(key):
         f"x.yaml:2: settings.{key}: found 'best'; expected training, training-batches, selection,"
         " logit-quantiles, published, or one of 0, 0.05 .. 0.95"
     )
+
+
+@pytest.mark.parametrize("rule", ["selection", "published"])
+def test_thresholds_chosen_on_images_of_which_there_are_none_are_refused(rule):
+    labels = "labels: {p: 0, expert_split: {select: 0}}"
+    with pytest.raises(UserError, match=r"labels.expert_split.select: found 0; expected: at least"):
+        planned(f"settings: {{{labels}, fit: {{thresholds: {rule}}}}}")
+    planned(f"settings: {{{labels}, fit: {{thresholds: training}}}}")
+
+
+def test_the_resizing_of_masks_matters_only_to_images_that_have_some():
+    crops = "classify: {geometry: crop}, labels: {p: 0.5}"
+    plans = [
+        planned(f"settings: {{ingest: {{mask_resize: {method}}}, {crops}}}")
+        for method in ("nearest", "area")
+    ]
+    one, other = (
+        {
+            (node.config["split"], node.config["geometry"]): key
+            for key, node in plan.nodes.items()
+            if node.stage == "ingest"
+        }
+        for plan in plans
+    )
+    assert one.keys() == other.keys() and len(one) == 5
+    assert {name for name in one if one[name] != other[name]} == {("valid", "pad"), ("test", "pad")}

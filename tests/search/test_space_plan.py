@@ -8,7 +8,7 @@ import pytest
 
 from chexseg.config import study_file
 from chexseg.errors import UserError
-from chexseg.search import status
+from chexseg.search import space_plan, status
 from chexseg.search.optuna_study import OptunaStudy
 from chexseg.store.store import Store
 from tests.search.searches import IMAGES, finish, grid, searched
@@ -237,3 +237,26 @@ def test_plan_and_status_of_a_search(tmp_path):
     assert answer["search"]["best"] == {"selection_miou": 0.25, "point": point}
     planned = status.summarise(searched(), store, IMAGES).plan_dict()
     assert json.loads(json.dumps(planned))["search"]["space"]["labels.p"]["high"] == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "same"),
+    [
+        ("", True),
+        ("  fit: {epoch_size: used-images}", True),
+        ("  irnet: {architecture: resnet18, freeze_backbone: false}", True),
+        ("  fit: {epoch_size: expert-and-weak}", False),
+        ("  ingest: {mask_resize: area}", False),
+        ("  labels: {expert_split: {by: image}}", False),
+    ],
+)
+def test_a_setting_that_was_added_later_leaves_the_optuna_study_as_it_was(setting, same):
+    """The first identity was computed by a version without these settings."""
+    text = (
+        "name: pinned\naxes: {labels.p: {low: 0.1, high: 0.9}}\nsearch: {trials: 5}\n"
+        "settings:\n  size: 64\n"
+    )
+    irnet = "" if "irnet" in setting else "  irnet: {architecture: resnet18}\n"
+    study = study_file.parse(text + irnet + setting, "x.yaml")
+    identity = space_plan.identity(study, {"train": "a", "valid": "b"}, {})
+    assert (identity == "1cb59b4f") == same

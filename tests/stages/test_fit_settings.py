@@ -164,10 +164,12 @@ def test_flips_mirror_images_and_masks_together():
         "images": torch.stack([images[0].flip(-1), images[1]]),
         "masks": radiographs.pack_bits(torch.stack([masks[0].flip(-1), masks[1]])),
     }
-    assert fit.batch_loss(config, model, batch) == fit.batch_loss(config, model, by_hand)
-    assert fit.batch_loss(config, model, batch) != fit.batch_loss(
-        config, model, {**by_hand, "images": images}
-    )
+
+    def loss(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return fit.loss_on(config, *fit.forward(config, model, batch))
+
+    assert loss(batch) == loss(by_hand)
+    assert loss(batch) != loss({**by_hand, "images": images})
 
 
 def test_a_streamed_pass_has_the_resident_samples(ray_session, results):
@@ -285,7 +287,8 @@ def test_black_images_and_batches_without_a_positive_pixel_train():
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
         values = []
         for _ in range(3):
-            loss = fit.batch_loss(config, model, {"images": images, "masks": masks})
+            outputs = fit.forward(config, model, {"images": images, "masks": masks})
+            loss = fit.loss_on(config, *outputs)
             optimizer.zero_grad()
             loss.backward()
             assert all(p.grad.isfinite().all() for p in model.parameters())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -10,9 +11,10 @@ from safetensors.torch import load_file
 from torch.nn.functional import interpolate
 
 from chexseg.data import radiographs, shards
+from chexseg.data.images import Strip
 from chexseg.models import augmentation, encoders, irnet_losses
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.saliency import random_walk
+from chexseg.saliency import centre_crop, random_walk
 from chexseg.saliency.weak_masks import possibly_present, weak_masks
 from chexseg.seeds import derive
 from chexseg.stages import irnet
@@ -262,3 +264,64 @@ def test_an_encoder_of_the_study_is_frozen_by_default(
     assert ("conv1.weight" in moved) is not frozen
     assert bool(moved) is not frozen
     assert encoders.describe(tmp_path / IRNET_WEIGHTS)["init"] == init
+
+
+@pytest.mark.parametrize("normalisation", [None, "imagenet"])
+def test_pixels_are_normalised_as_the_backbone_has_learned(
+    results, inputs, tmp_path, monkeypatch, normalisation
+):
+    """An encoder says how, unless it is as its init says."""
+    encoder = tmp_path / "encoder"
+    shutil.copytree(results.paths["pretrain"], encoder)
+    note = encoder / ENCODER_WEIGHTS.replace(".safetensors", ".json")
+    if normalisation:
+        note.write_text(json.dumps(json.loads(note.read_text()) | {"normalisation": normalisation}))
+    used, prepare = set(), encoders.prepare
+
+    def watched(pixels, init):
+        used.add(init)
+        return prepare(pixels, init)
+
+    monkeypatch.setattr(encoders, "prepare", watched)
+    config = IRNetConfig(**SMALL, init="chexpert")
+    (tmp_path / "out").mkdir()
+    irnet.run(config, {**inputs, "encoder": encoder}, tmp_path / "out", CONTEXT)
+    assert used == {normalisation or "chexpert"}
+
+
+@pytest.mark.parametrize("scales", [(1.0, 1.0), (0.5, 1.5)])
+def test_no_seed_lies_outside_the_central_crop_that_the_classifier_has_seen(
+    inputs, tmp_path, examples, monkeypatch, scales
+):
+    """A constant map of the crop is the foreground inside; outside the map is 0 without a reason."""
+    ids = radiographs.ids(inputs["saliency"] / "train")
+    table = radiographs.index(inputs["train"]).set_index("image_id").loc[ids]
+    shapes = list(zip(table["height"], table["width"], strict=True))
+    placed = centre_crop.in_padded_square(torch.ones(len(ids), 10, 2, 2), shapes, SIZE)
+    for path in shards.files(inputs["saliency"] / "train"):
+        rows = shards.read(path, ["image_id"])["image_id"].to_pylist()
+        scores = placed[[ids.index(image_id) for image_id in rows]].half().numpy()
+        cropped = shards.table({"image_id": rows}, {"scores": scores}, geometry="crop")
+        (tmp_path / "cams" / "train").mkdir(parents=True, exist_ok=True)
+        shards.complete(tmp_path / "cams" / "train" / path.rpartition("/")[2], iter([cropped]))
+    config = IRNetConfig(
+        **{**SMALL, "images": len(ids), "batch_size": len(ids)},
+        smallest_scale=scales[0],
+        largest_scale=scales[1],
+        seed_classes="all",
+    )
+    monkeypatch.setattr(torch, "rand", lambda *size, generator: torch.full(size, 0.5))  # no change
+    (tmp_path / "out").mkdir()
+    irnet.train(config, {**inputs, "saliency": tmp_path / "cams"}, tmp_path / "out", CONTEXT)
+    ((_, seeds, _),) = examples
+    expected = set()
+    for height, width in shapes:
+        top, left, high, wide = Strip(height, width, SIZE).centre_in_frame()
+        grid = torch.full((SIZE // 4, SIZE // 4), 255, dtype=torch.uint8)
+        for y in range(SIZE // 4):
+            for x in range(SIZE // 4):
+                if top <= 4 * y + 2 <= top + high and left <= 4 * x + 2 <= left + wide:
+                    grid[y, x] = 1
+        expected.add(grid.expand(10, -1, -1).numpy().tobytes())
+    assert {one.numpy().tobytes() for one in seeds} == expected
+    assert (seeds == 255).any()
