@@ -40,7 +40,7 @@ def test_plan_prints_45_cells_for_the_papers_48_combinations(phantom_root, tmp_p
     arguments = (
         "study",
         "plan",
-        "studies/semi_supervised.yaml",
+        "studies/improved/semi_supervised.yaml",
         "--data",
         phantom_root,
         "--store",

@@ -27,6 +27,7 @@ from chexseg.data import chexlocalize, shards
 from chexseg.data.remote_path import Location
 from chexseg.errors import DamagedArtifactError
 from chexseg.pathologies import PATHOLOGIES, select
+from chexseg.plan import procedure
 from chexseg.plan.graph import Node, Plan
 from chexseg.plan.status import summarise
 from chexseg.stages.artifacts import COUNTS, PREDICTIONS, THRESHOLDS
@@ -107,6 +108,7 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
             if node.stage in WEAK
         ),
         classifiers=_classifiers(plan, artifacts),
+        deviations=procedure.deviations(cell.settings for cell in plan.cells),
         radiologists_IK3=readers_IK3,
         radiologists_note=readers_note,
         notes=tuple(f"{fault}; {hint}" for fault in damage.values()),
@@ -270,13 +272,12 @@ def _settings(plan: Plan, node: Node) -> dict[str, Any]:
     for one in _upstream(plan, node):
         ignored = {"split"} if one.config.get("boundaries", True) else {"split", *OF_BOUNDARIES}
         for name, value in one.config.items():
-            known = values.setdefault(f"{one.stage}.{name}", [])
-            if name not in ignored and value not in known:
-                known.append(value)
+            if name not in ignored:
+                distinct = values.setdefault(f"{one.stage}.{name}", [])
+                distinct += [value] * (value not in distinct)
     return {
-        name: known[0] if len(known) == 1 else " and ".join(map(str, known))
-        for name, known in values.items()
-        if known
+        name: distinct[0] if len(distinct) == 1 else " and ".join(map(str, distinct))
+        for name, distinct in values.items()
     }
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from chexseg.plan.procedure import Deviation
+
 #: Columns of `StudyResults.cells`: settings by which tables and figures select cells.
 CELL_COLUMNS = (
     "cell", "name", "method", "weak", "p", "trial", "init", "weak_images", "fraction", "epochs",
@@ -122,4 +124,6 @@ class StudyResults:
     #: (index into cells, image id) -> masks_KHW, bool, at training size
     predictions: Callable[[int, str], np.ndarray] | None = field(default=None, repr=False)
     image: ImageReader | None = field(default=None, repr=False)
+    #: where the study's settings aren't the published ones; None: not a study of ours
+    deviations: tuple[Deviation, ...] | None = None
     notes: tuple[str, ...] = ()  # one line per damaged result that is left out

@@ -83,6 +83,7 @@ class StudyAnalysis:
             **_numbered("weak-labels", [agreement.rows for agreement in self.agreements]),
             "classifiers": self.classifiers,
             "stages": self.stages,
+            "deviations": pd.DataFrame(self.results.deviations or ()),
             "missing": self.missing,
             "runs": self.runs,
         }

@@ -71,7 +71,7 @@ class CellNamer:
         self._keys = [(key, word, attrgetter(key)) for key, word in zip(keys, words, strict=True)]
 
     def cell(self, settings: Settings, fit: str, score: str) -> Cell:
-        irrelevant = _irrelevant_settings(settings)
+        irrelevant = irrelevant_settings(settings)
         varied = tuple(
             f"{word}={value(settings)}"
             for key, word, value in self._keys
@@ -92,14 +92,14 @@ def distinguishing_settings(keys: Iterable[str], cells: Iterable[Settings]) -> s
     """Return those dotted settings with several values among the cells they are relevant for."""
     values: dict[str, set[str]] = {key: set() for key in keys}
     for settings in cells:
-        irrelevant = _irrelevant_settings(settings)
+        irrelevant = irrelevant_settings(settings)
         for key, texts in values.items():
             if not key.startswith(irrelevant):
                 texts.add(repr(attrgetter(key)(settings)))
     return {key for key, texts in values.items() if len(texts) > 1}
 
 
-def _irrelevant_settings(s: Settings) -> tuple[str, ...]:
+def irrelevant_settings(s: Settings) -> tuple[str, ...]:
     """Return the prefixes of the settings that don't affect a cell."""
     learned = s.labels.p < 1 and s.labels.weak == "irnet"
     trained = {None if s.encoder.imported else s.encoder.init, s.irnet.init if learned else None}

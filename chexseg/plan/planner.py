@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from chexseg.config import conflicts
 from chexseg.config.canonical import canonical
 from chexseg.config.settings import (
     Classify,
@@ -28,7 +29,6 @@ from chexseg.config.settings import (
 from chexseg.config.study import Study
 from chexseg.data.raw_split import fingerprint
 from chexseg.data.remote_path import Location
-from chexseg.errors import UserError
 from chexseg.plan.cells import CellNamer, distinguishing_settings
 from chexseg.plan.graph import NoEncoderError, Plan, node_of
 from chexseg.stages import configs
@@ -212,22 +212,17 @@ class _PlanBuilder:
     def _ingested(self, size: int, geometry: str = "pad") -> dict[str, str]:
         """Return split -> key of its ingest; only a classifier needs the geometry short-side."""
         # Cells can't differ in how images and masks are resized (`settings.SHARED`).
-        shared = self.plan.study.settings.ingest.model_dump() | {"size": size, "geometry": geometry}
+        resize = self.plan.study.settings.ingest.model_dump()
         # Images of `train` have no expert masks, and a classifier sees none.
-        unmasked = {"mask_resize": configs.IngestConfig.ADDED["mask_resize"]}
-        return {
-            name: self.plan.add(
-                "ingest",
-                configs.IngestConfig.model_validate(
-                    {**shared, **(unmasked if name == "train" or geometry != "pad" else {})}
-                    | {"split": name}
-                ),
-                {},
-                data,
-            )
-            for name, data in self.data.items()
-            if geometry == "pad" or name != "test"
-        }
+        without_masks = resize | {"mask_resize": configs.IngestConfig.ADDED["mask_resize"]}
+        keys = {}
+        for split, data in self.data.items():
+            if geometry == "pad" or split != "test":
+                resized = resize if geometry == "pad" and split != "train" else without_masks
+                values = {**resized, "split": split, "size": size, "geometry": geometry}
+                config = configs.IngestConfig.model_validate(values)
+                keys[split] = self.plan.add("ingest", config, {}, data)
+        return keys
 
     def _labelled(self, size: int, geometry: str = "pad") -> dict[str, str]:
         """Return split -> key of the images that a classifier of this geometry learns from."""
@@ -292,11 +287,7 @@ class _PlanBuilder:
             negatives_empty=negatives_empty,
             seed=seed,
         )
-        if config.layer == "before-relu" and classify.architecture != "densenet121":
-            raise UserError(
-                f"saliency.layer: found before-relu for classify.architecture"
-                f" {classify.architecture}; expected after-relu, or densenet121"
-            )
+        conflicts.check_layer(config.layer, classify.architecture)
         sources = {**labelled, "classifier": classified}
         if classify.geometry == "crop":
             images = self._labelled(size, classify.geometry)
@@ -340,11 +331,7 @@ class _PlanBuilder:
             split_seed=seed,
             **fit.model_dump(),
         )
-        if config.thresholds == "selection" and not split.select:
-            raise UserError(
-                "labels.expert_split.select: found 0; expected: at least 1 image to choose the"
-                " thresholds on (fit.thresholds: selection; for weak supervision also: published)"
-            )
+        conflicts.check_selection(config.thresholds, split.select)
         # Sorted here once, because an identity is serialized with sorted keys.
         return dict(sorted(config.model_dump(mode="json").items()))
 

@@ -26,16 +26,16 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from chexseg.data import radiographs, ray_data, shards
-from chexseg.data.sampling import radiograph_samplers, splits
+from chexseg.data.sampling import splits
 from chexseg.errors import UserError
-from chexseg.models import augmentation, encoders, irnet, irnet_losses
+from chexseg.models import encoders, irnet, irnet_losses
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.saliency import centre_crop, gradcam, instances, otsu, random_walk, weak_masks
+from chexseg.saliency import gradcam, instances, otsu, random_walk
 from chexseg.seeds import derive
 from chexseg.stages import api, artifacts, configs, saliency
 from chexseg.stages.configuration.irnet import REFERENCE_SIDE
 from chexseg.stages.scoring import weak_label_masks, weak_label_scores
-from chexseg.stages.training import checkpoint, step_timer
+from chexseg.stages.training import checkpoint, irnet_data, step_timer
 
 #: Value of `losses` -> the function.
 LOSSES = {
@@ -128,36 +128,11 @@ def train(
     """Train both branches by SGD, or resume a training."""
     context.prepare()
     torch.manual_seed(derive(config.seed, "irnet"))
-    table = radiographs.index(inputs["train"]).set_index("image_id")
     ids = splits.sample(
         radiographs.ids(inputs["saliency"] / "train"), config.images, config.seed, "irnet images"
     )
-    seeded_NK = weak_masks.possibly_present(
-        torch.from_numpy(radiographs.labels(table.loc[ids], PATHOLOGIES))
-    )
-    if config.seed_classes == "all":
-        seeded_NK = torch.ones_like(seeded_NK)
-    columns, cams = {"present": seeded_NK}, inputs["saliency"] / "train"
-    stored = shards.metadata(shards.files(cams)[0])
-    if stored.get("geometry") == "crop":
-        columns["shapes"] = torch.tensor(table.loc[ids, ["height", "width"]].to_numpy())
-    source = radiograph_samplers.source(
-        inputs["train"],
-        ids,
-        columns,
-        derive(config.seed, "irnet samples"),
-        context.device,
-        context.resident_budget(),
-        {
-            "maps": radiograph_samplers.Stored(
-                cams,
-                "scores",
-                lambda rows, maps: maps,
-                shards.row_bytes(stored["arrays"]["scores"]),
-            )
-        },
-    )
-    normalisation = _normalisation(config, inputs)
+    source = irnet_data.source(config, inputs, ids, context)
+    normalisation = irnet_data.normalisation(config, inputs)
     model = build(config, None if config.init == "random" else inputs["encoder"])
     # torch's stubs lack this overload.
     model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -184,7 +159,7 @@ def train(
         out, model, optimizer, progress, steps, context.checkpoint_seconds, seed
     ):
         batch = timer.wait(lambda: source.take(batch_size))
-        images_NHW, seeds_NKhw = _example(config, batch, step)
+        images_NHW, seeds_NKhw = irnet_data.example(config, batch, step)
         boundary_Nhw, displacement_N2hw = model(encoders.prepare(images_NHW, normalisation))
         losses = LOSSES[config.losses](
             boundary_Nhw,
@@ -217,51 +192,6 @@ def train(
         "steps": steps,
         "losses": {name: float(np.mean([values[name] for values in last])) for name in last[0]},
     }
-
-
-def _normalisation(config: configs.IRNetConfig, inputs: Mapping[str, Path]) -> str:
-    """Return the normalisation (`encoders.normalisation`) that the backbone was trained with.
-
-    Encoders of this study's classifier say it if it isn't that of their init.
-    """
-    if config.init == "random":
-        return config.init
-    description = encoders.describe(inputs["encoder"] / artifacts.ENCODER_WEIGHTS)
-    return str(description.get("normalisation", config.init))
-
-
-def _example(
-    config: configs.IRNetConfig, batch: Mapping[str, Tensor], step: int
-) -> tuple[Tensor, Tensor]:
-    """Return images_NHW and seeds_NKhw of a batch, at stride 4, augmented if the config says so.
-
-    Pixels without a CAM are ignored: outside the image after augmentation, and outside the central
-    crop that the classifier has seen.
-    """
-    images_NHW, maps_NKhw, inside_Nhw = batch["images"], batch["maps"].float(), None
-    height, width = (-(-side // irnet.STRIDE) for side in images_NHW.shape[1:])
-    if "shapes" in batch:
-        seen_N1hw = centre_crop.inside(batch["shapes"].tolist(), images_NHW.shape[-1])[:, None]
-        maps_NKhw = torch.cat([maps_NKhw, seen_N1hw.to(maps_NKhw)], dim=1)
-    scales = config.smallest_scale, config.largest_scale
-    if scales == (1, 1):
-        maps_NKhw = interpolate(
-            maps_NKhw, size=(height, width), mode="bilinear", align_corners=False
-        )
-    else:
-        generator = torch.Generator().manual_seed(derive(config.seed, "irnet views", step))
-        images_NHW, maps_NKhw, inside_Nhw = augmentation.scaled_crops(
-            images_NHW, maps_NKhw, scales, (height, width), generator
-        )
-    if "shapes" in batch:
-        maps_NKhw, seen_Nhw = maps_NKhw[:, :-1], maps_NKhw[:, -1] > 0.5
-        inside_Nhw = seen_Nhw if inside_Nhw is None else inside_Nhw & seen_Nhw
-    seeds_NKhw = irnet_losses.seeds(
-        maps_NKhw, batch["present"], config.foreground, config.background
-    )
-    if inside_Nhw is not None:
-        seeds_NKhw.masked_fill_(~inside_Nhw[:, None], irnet_losses.IGNORE)
-    return images_NHW, seeds_NKhw
 
 
 class _WalkWriter:

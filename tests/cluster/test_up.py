@@ -55,8 +55,8 @@ def test_what_is_installed_is_this_checkout(up):
     )
     checkout = machine.remote / "chexseg"
     assert f"{machine.remote}/chexseg-venv/bin/chexseg" in asked.stdout, asked.stdout
-    assert (checkout / "studies" / "paper.yaml").read_text() == (
-        ROOT / "studies" / "paper.yaml"
+    assert (checkout / "studies" / "improved" / "all.yaml").read_text() == (
+        ROOT / "studies" / "improved" / "all.yaml"
     ).read_text()
     sites = list((machine.remote / "chexseg-venv").glob("lib/*/site-packages/*chexseg*"))
     assert any("editable" in site.name for site in sites), sites

@@ -20,7 +20,7 @@ DATA = {"train": "a", "valid": "b", "test": "c"}
 
 
 def test_the_papers_48_combinations_are_45_cells():
-    planned = planner.plan(study_file.load(STUDIES / "semi_supervised.yaml"), DATA)
+    planned = planner.plan(study_file.load(STUDIES / "improved/semi_supervised.yaml"), DATA)
     assert planned.combinations == 48
     assert len(planned.cells) == 45
     assert len({cell.score for cell in planned.cells}) == 45
@@ -35,15 +35,15 @@ def test_the_papers_48_combinations_are_45_cells():
 CELLS = {
     "covid_cxr.yaml": 14,
     "demo.yaml": 15,
-    "distillation.yaml": 36,
+    "improved/distillation.yaml": 36,
     "encoders.yaml": 16,
-    "fully_supervised.yaml": 12,
-    "paper.yaml": 147,
-    "radiologists.yaml": 6,
+    "improved/fully_supervised.yaml": 12,
+    "improved/all.yaml": 147,
+    "improved/radiologists.yaml": 6,
     "search.yaml": 4,
-    "semi_supervised.yaml": 45,
+    "improved/semi_supervised.yaml": 45,
     "weak_labels.yaml": 3,
-    "weakly_supervised.yaml": 72,
+    "improved/weakly_supervised.yaml": 72,
     "paper/all.yaml": 153,
     "paper/distillation.yaml": 36,
     "paper/fully_supervised.yaml": 12,
@@ -90,20 +90,20 @@ def test_every_shipped_study_begins_with_its_claim_command_cost_and_result(name)
 
 
 def test_the_papers_arms_are_in_its_studies():
-    weak = [cell.settings for cell in shipped("weakly_supervised.yaml").cells]
+    weak = [cell.settings for cell in shipped("improved/weakly_supervised.yaml").cells]
     arms = Counter((s.labels.weak, s.encoder.init, s.labels.weak_images) for s in weak)
     assert len(arms) == 24 and set(arms.values()) == {3}
     assert {s.labels.p for s in weak} == {0}
     students = Counter(
         (c.settings.encoder.init, c.settings.distil.fraction)
-        for c in shipped("distillation.yaml").cells
+        for c in shipped("improved/distillation.yaml").cells
     )
     assert students == {
         (init, f): 3 for init in ("random", "moco", "chexpert") for f in (0, 0.001, 0.01, 0.1)
     }
     five = Counter(
         (s.labels.weak, s.labels.p, s.labels.weak_images)
-        for s in (c.settings for c in shipped("radiologists.yaml").cells)
+        for s in (c.settings for c in shipped("improved/radiologists.yaml").cells)
     )
     assert five == {("cam", 0.9, 100): 3, ("irnet", 0, 20000): 3}
 

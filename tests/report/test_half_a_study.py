@@ -182,3 +182,12 @@ def test_a_list_reaches_nothing_outside_its_folder(tmp_path):
     assert outside.exists()
     (out / file_manifest.NAME).write_text("[1, 2")
     file_manifest.replace(out, [])
+
+
+def test_the_first_screen_lists_where_a_study_deviates_from_the_published_procedure(planned, store):
+    text = text_of(planned, store)
+    start = text.index("Procedure: as CheXseg’s code, but for")
+    assert start < text.index("Incomplete:")
+    assert "ingest.image_resize bilinear antialiased" in text[start : text.index("Incomplete:")]
+    published = dataclasses.replace(load.study_results(planned, store), deviations=())
+    assert "Procedure: as CheXseg’s published code." in page_text(published)

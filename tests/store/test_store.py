@@ -624,7 +624,9 @@ def test_waiting_asks_little_and_leaves_nothing(s3, remote, elsewhere):
 
 
 def test_a_plan_of_45_cells_is_looked_up_with_few_requests(s3, remote):
-    text = (Path(__file__).resolve().parents[2] / "studies" / "semi_supervised.yaml").read_text()
+    text = (
+        Path(__file__).resolve().parents[2] / "studies" / "improved" / "semi_supervised.yaml"
+    ).read_text()
     planned = planner.plan(study_file.parse(text, "x.yaml"), DATA)
     store = open_store(remote)
     s3.requests()

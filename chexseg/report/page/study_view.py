@@ -78,6 +78,7 @@ def study_view(
         "anchor": anchor,
         "analysis": analysis,
         "finished": len(results.cells),
+        "deviations": plain(pd.DataFrame(results.deviations)) if results.deviations else None,
         "patients": len({patient_of(image_id) for image_id in results.image_ids}),
         "sections": {name: view for name, view in sections.items() if view},
     }
