@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from dataclasses import dataclass
 
@@ -33,6 +32,7 @@ def describe() -> tuple[str, str, str]:
     the chexseg installed there.
     """
     import hashlib
+    import os
     from importlib.machinery import all_suffixes
     from pathlib import Path
 
@@ -40,9 +40,15 @@ def describe() -> tuple[str, str, str]:
 
     root = Path(chexseg.__file__).resolve().parent
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.*")):
-        if not path.name.endswith(tuple(all_suffixes())) or path.parent.name == "__pycache__":
+    paths, entered = [], set()
+    for parent, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in entered or os.path.basename(parent) == "__pycache__":
+            folders.clear()
             continue
+        entered.add(real)
+        paths += [Path(parent, name) for name in files if name.endswith(tuple(all_suffixes()))]
+    for path in sorted(paths):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode() + content)
     return chexseg.__version__, digest.hexdigest(), str(root)
@@ -53,21 +59,30 @@ def loaded() -> frozenset[str]:
     return frozenset(name for name in sys.modules if name.startswith("chexseg."))
 
 
-@functools.cache
+#: The driver's version, if this process is a worker.
+_required: list[CodeVersion] = []
+
+
 def running() -> CodeVersion:
-    """Return the version that this process runs, as of the first call."""
-    return CodeVersion(*describe())
+    """Return the version that every process of a run must import: the driver's.
+
+    Of a driver it is that of the first call, of a worker the last that it was required to run.
+    """
+    if not _required:
+        _required.append(CodeVersion(*describe()))
+    return _required[-1]
 
 
 def require(expected: CodeVersion) -> None:
     """Raise `UserError` unless this process imports the expected code.
 
     Compares the sources as they are now: a worker serves many stages, and imports each of them when
-    it is first needed.
+    it is first needed. Processes that the worker starts are required to run the same.
     """
     current = CodeVersion(*describe())
     if not current.same_code(expected):
         raise UserError(mismatch("a worker", current, expected))
+    _required[:] = [expected]
 
 
 def mismatch(place: str, imported: object, expected: CodeVersion) -> str:

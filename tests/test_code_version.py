@@ -13,6 +13,7 @@ import pytest
 
 import chexseg
 from chexseg import code_version
+from chexseg.code_version import CodeVersion
 from chexseg.errors import UserError
 
 
@@ -49,7 +50,8 @@ def test_whatever_could_be_imported_instead_of_a_source_file_changes_the_digest(
 
 
 @pytest.mark.parametrize("field", ["version", "digest"])
-def test_other_code_is_refused_in_one_line_that_names_both(field):
+def test_other_code_is_refused_in_one_line_that_names_both(field, monkeypatch):
+    monkeypatch.setattr(code_version, "_required", [])
     version = code_version.running()
     code_version.require(replace(version, directory="/on/another/host"))
     other = replace(version, **{field: "other"}, directory="/another/checkout")
@@ -58,6 +60,33 @@ def test_other_code_is_refused_in_one_line_that_names_both(field):
     ) as refused:
         code_version.require(other)
     assert version.directory in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_linked_folder_of_sources_belongs_to_the_digest(tmp_path, monkeypatch):
+    package, elsewhere = tmp_path / "chexseg", tmp_path / "elsewhere"
+    package.mkdir()
+    elsewhere.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "stages").symlink_to(elsewhere)
+    (elsewhere / "again").symlink_to(package)  # a circle
+    (elsewhere / "fit.py").write_text("a = 1")
+    monkeypatch.setattr(chexseg, "__file__", str(package / "__init__.py"))
+    before = code_version.describe()[1]
+    (elsewhere / "fit.py").write_text("a = 2")
+    assert code_version.describe()[1] != before
+
+
+def test_a_worker_requires_the_drivers_code_of_the_processes_that_it_starts(tmp_path, monkeypatch):
+    """Not what its own sources have become after it was checked."""
+    monkeypatch.setattr(code_version, "_required", [])
+    driver = CodeVersion(*code_version.describe())
+    code_version.require(driver)
+    shutil.copytree(Path(chexseg.__file__).parent, tmp_path / "chexseg")
+    monkeypatch.setattr(chexseg, "__file__", str(tmp_path / "chexseg" / "__init__.py"))
+    (tmp_path / "chexseg" / "errors.py").write_text("# edited")
+    assert code_version.running() == driver
+    with pytest.raises(UserError, match="other code than the driver"):
+        code_version.require(code_version.running())
 
 
 @pytest.mark.heavy

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import struct
 import warnings
 from collections.abc import MutableSequence
 from itertools import islice
@@ -82,8 +84,9 @@ def decode(file: BinaryIO, path: object) -> np.ndarray:
             frames = list(islice(iter_pixels(data), 2))
             if len(frames) != 1:
                 raise UserError(f"{path}: found more than one frame; expected one")
+            _check_length(data, path)
             stored_HW = frames[0]
-            if stored_HW.dtype.itemsize == 1 and stream:
+            if stream and (stored_HW.dtype.itemsize == 1 or not jpeg.is_jpeg(stream)):
                 jpeg.check(stream, path)
             values_HW = apply_voi_lut(apply_modality_lut(stored_HW, data), data).astype(np.float64)
             film_HW = ~_padding(stored_HW, data)
@@ -161,12 +164,59 @@ def _check_stream(data: Any, path: object) -> bytes:
             f"{path}: found compressed pixels of {stream.height} x {stream.width};"
             f" expected {data.Rows} x {data.Columns} (Rows x Columns)"
         )
+    if stream.precision != data.BitsStored:
+        raise UserError(
+            f"{path}: found compressed pixels of {stream.precision} bits; expected"
+            f" {data.BitsStored} (BitsStored)"
+        )
     if stream.signed not in (None, bool(data.PixelRepresentation)):
         raise UserError(
             f"{path}: PixelRepresentation: found {data.PixelRepresentation};"
             f" expected {int(stream.signed)}, as in the compressed pixels"
         )
     return content
+
+
+def _check_length(data: Any, path: object) -> None:
+    """Raise `UserError` if uncompressed or run-length encoded pixels don't fill Rows x Columns.
+
+    pydicom ignores what is too much, so a wrong number of rows or columns would not be noticed.
+    """
+    from pydicom.encaps import generate_frames
+    from pydicom.uid import RLELossless
+
+    syntax = data.file_meta.TransferSyntaxUID
+    expected = data.Rows * data.Columns * math.ceil(data.BitsAllocated / 8)
+    if syntax == RLELossless:
+        (frame,) = islice(generate_frames(data.PixelData, number_of_frames=1), 1)
+        stored = _run_length_bytes(bytes(frame))
+    elif not syntax.is_compressed and "PixelData" in data:
+        stored = len(data.PixelData)
+        expected += expected % 2 * (stored % 2 == 0)  # padded to an even number
+    else:
+        return
+    if stored != expected:
+        raise UserError(
+            f"{path}: found {stored} bytes of pixels; expected {expected} for"
+            f" {data.Rows} x {data.Columns} pixels (Rows x Columns)"
+        )
+
+
+def _run_length_bytes(frame: bytes) -> int:
+    """Return the number of bytes that a frame's segments decode to (DICOM PS3.5, annex G)."""
+    count, *offsets = struct.unpack_from("<16I", frame)
+    total = 0
+    for start, end in itertools.pairwise([*offsets[:count], len(frame)]):
+        position = start
+        while position + 1 < end:
+            code = frame[position]
+            if code < 128:
+                total += min(code + 1, end - position - 1)
+                position += code + 2
+            else:
+                total += (257 - code) * (code != 128)
+                position += 2 if code != 128 else 1
+    return total
 
 
 def _padding(stored_HW: np.ndarray, data: Any) -> np.ndarray:

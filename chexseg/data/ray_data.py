@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from chexseg import code_version
-from chexseg.errors import DamagedArtifactError
+from chexseg.errors import DamagedArtifactError, UserError
 
 #: A worker of `map_files`: called with a path, it returns what can be written as JSON.
 FileWorker: TypeAlias = Callable[[str], dict[str, Any]]
@@ -57,14 +57,15 @@ def stream(
     try:
         yield from dataset.iter_batches(batch_size=batch_size, batch_format="pyarrow")
     except Exception as error:
-        # Unwrap a `DamagedArtifactError` of a task from the exceptions that Ray adds.
+        # Unwrap a task's error from the exceptions that Ray adds.
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, DamagedArtifactError):
+        while cause is not None and not isinstance(cause, DamagedArtifactError | UserError):
             cause = getattr(cause, "cause", None) or cause.__cause__
         if cause is None:
             raise
+        kind = DamagedArtifactError if isinstance(cause, DamagedArtifactError) else UserError
         # Ray appends advice on further lines.
-        raise DamagedArtifactError(str(getattr(cause, "cause", cause)).splitlines()[0]) from None
+        raise kind(str(getattr(cause, "cause", cause)).splitlines()[0]) from None
 
 
 def map_files(
@@ -117,6 +118,8 @@ def map_files(
         result = json.loads(row["result"])
         if "damaged" in result:
             raise DamagedArtifactError(result["damaged"])
+        if "refused" in result:
+            raise UserError(result["refused"])
         results.append(result)
         progress(len(results), len(paths))
     return results
@@ -147,14 +150,22 @@ class _PathWorker:
         arguments: dict[str, Any],
         code: code_version.CodeVersion,
     ):
-        code_version.require(code)
-        self.work = worker(**arguments)
+        self.refusal = ""
+        try:
+            code_version.require(code)
+            self.work = worker(**arguments)
+        except UserError as error:  # Ray would say at length that an actor has died
+            self.refusal = str(error)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
         return {"result": [json.dumps(self._run(str(path))) for path in batch["path"]]}
 
     def _run(self, path: str) -> dict[str, Any]:
+        if self.refusal:
+            return {"refused": self.refusal}
         try:
             return self.work(path)
+        except UserError as error:
+            return {"refused": str(error)}
         except (DamagedArtifactError, pa.ArrowException, OSError) as error:
             return {"damaged": str(error)}  # an exception would be wrapped in one of Ray Data's

@@ -206,7 +206,7 @@ def encoder(path: Path, architecture: str) -> ForeignEncoder:
                 f"{location}: found a tensor of {value.dtype}, {value.layout};"
                 f" expected plain {like.dtype}"
             )
-        weights[name] = value.detach().to(like.dtype).contiguous()
+        weights[name] = value.detach().resolve_neg().to(like.dtype).contiguous()
         if not weights[name].isfinite().all():
             raise UserError(f"{location}: found infinite or NaN values; expected finite ones")
     used = {names[name] for name in target if name in names}

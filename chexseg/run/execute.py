@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -60,10 +61,8 @@ def execute(
                 run = stage.load().run
                 if code is not None:  # the sources may have changed before they were imported
                     code_version.require(code)
-                modules = code_version.loaded()
-                facts = dict(run(stage.parse(node.config), paths, partial, context))
-                if code is not None and code_version.loaded() != modules:
-                    code_version.require(code)
+                with _code_unchanged(code, partial):
+                    facts = dict(run(stage.parse(node.config), paths, partial, context))
                 if node.data is not None and facts.get("data") != node.data:
                     raise UserError(
                         f"data root {data}: found other data in {node.label} than this study was"
@@ -112,9 +111,10 @@ def _prepare(partial: Path, identity: str, recovered: Mapping[str, str]) -> None
     (partial / INPUTS).write_text(identity)
     for file, digest in recovered.items():
         note_digest(partial / file, digest)
-    for path in partial.glob("*/**/[!.]*"):
-        if path.is_file() and not is_noted(path):
-            path.unlink()
+    for parent, _, files in os.walk(partial):  # which follows no links
+        for path in (Path(parent, file) for file in files if not file.startswith(".")):
+            if path.parent != partial and not is_noted(path):
+                path.unlink()
     # Left by a process that was killed in `publish`: the stage's own reads would be checked by it.
     (partial / MANIFEST).unlink(missing_ok=True)
 
@@ -122,6 +122,24 @@ def _prepare(partial: Path, identity: str, recovered: Mapping[str, str]) -> None
 def _is_empty(partial: Path) -> bool:
     """Return whether a partial directory has no files but hidden ones."""
     return not any(path.is_file() for path in partial.rglob("[!.]*"))
+
+
+@contextmanager
+def _code_unchanged(code: CodeVersion | None, partial: Path) -> Iterator[None]:
+    """Raise `UserError` if a module was imported during the context and the sources have changed.
+
+    What was made may be of other code, so the partial directory is deleted.
+    """
+    modules = code_version.loaded()
+    try:
+        yield
+    finally:
+        if code is not None and code_version.loaded() != modules:
+            try:
+                code_version.require(code)
+            except UserError:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
 
 
 @contextmanager

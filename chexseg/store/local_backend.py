@@ -105,14 +105,17 @@ class LocalBackend:
     def exclusive(self, name: str) -> Iterator[Path]:
         self._path(name)
         partial = self._path(f"{PARTIAL}/{unfinished(name)}")
-        refuse_special_files(self.root, partial)
+        refuse_links(self.root, self._lock(name))
         with locked(self._lock(name)):
+            # Whoever held the lock may have changed it.
+            refuse_special_files(self.root, partial)
             yield partial
 
     def in_progress(self) -> set[str]:
         return {path.stem for path in self._path(PARTIAL).glob("*.lock") if is_locked(path)}
 
     def publish(self, name: str, partial: Path, manifest: Mapping[str, Any]) -> None:
+        refuse_special_files(self.root, partial)
         self.write(str((partial / MANIFEST).relative_to(self.root)), encode(manifest))
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -147,6 +147,51 @@ def test_a_header_that_contradicts_compressed_pixels_is_refused(
         images.decode(write(Rows=64, Columns=64))
     with refused("PixelRepresentation: found 1; expected 0"):
         images.decode(write(PixelRepresentation=1))
+    with refused("found compressed pixels of 8 bits; expected 6 (BitsStored)"):
+        images.decode(write(BitsStored=6, HighBit=5))
+
+
+def test_a_jpeg_2000_stream_without_its_last_tiles_is_refused(tmp_path, refused, write_dicom):
+    """OpenJPEG makes missing tiles black."""
+    noise_HW = np.random.default_rng(0).integers(0, 256, (64, 96), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise_HW).save(buffer, "JPEG2000", no_jp2=True, tile_size=(32, 32))
+    whole = buffer.getvalue()
+    path = write_dicom(tmp_path / "a.dcm", noise_HW, BitsStored=8, HighBit=7)
+    data = pydicom.dcmread(path)
+    data.file_meta.TransferSyntaxUID, data.BitsAllocated = pydicom.uid.JPEG2000Lossless, 8
+    half = whole[: whole.rindex(b"\xff\x90\x00\x0a\x00\x05")] + b"\xff\xd9"  # tile 5 of 0 to 5
+    for stream, words in ((whole, None), (half, "found 5 tiles of a JPEG 2000 image; expected 6")):
+        data.PixelData = pydicom.encaps.encapsulate([stream])
+        data["PixelData"].VR = "OB"
+        data.save_as(path)
+        if words is None:
+            assert images.decode(path).shape == (64, 96)
+        else:
+            with refused(path, words):
+                images.decode(path)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_pixels_that_do_not_fill_rows_and_columns_are_refused(
+    tmp_path, refused, write_dicom, compressed
+):
+    """pydicom reads as many as the header says, so that films would be sheared or cut."""
+    noise_HW = np.random.default_rng(0).integers(0, 4096, (40, 31), dtype=np.uint16)
+    for rows, columns in ((40, 31), (40, 30), (20, 31), (39, 31)):
+        path = write_dicom(tmp_path / "a.dcm", noise_HW)
+        data = pydicom.dcmread(path)
+        if compressed:
+            data.compress(pydicom.uid.RLELossless)
+        data.Rows, data.Columns = rows, columns
+        data.save_as(path)
+        if (rows, columns) == (40, 31):
+            assert images.decode(path).shape == (40, 31)
+        else:
+            words = f"found 2480 bytes of pixels; expected {2 * rows * columns} for"
+            twice = rows == 20 and not compressed
+            with refused(path, "found more than one frame" if twice else words):
+                images.decode(path)
 
 
 def test_a_jpeg_stream_with_an_early_end_marker_is_refused(tmp_path, refused, write_dicom):
@@ -160,7 +205,7 @@ def test_a_jpeg_stream_with_an_early_end_marker_is_refused(tmp_path, refused, wr
     data.PixelData = pydicom.encaps.encapsulate([part])
     data["PixelData"].VR = "OB"
     data.save_as(path)
-    with refused(path, "found a damaged JPEG", "premature end"):
+    with refused(path, "found a damaged or very unusual JPEG", "premature end"):
         images.decode(path)
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from chexseg.data import images
 from chexseg.data.formats import jpeg
+from chexseg.data.formats import tiff as tiff_format
 
 SIDE = 64
 
@@ -209,6 +210,22 @@ def test_a_tiff_whose_decoder_would_fill_missing_rows_is_refused(noise_HW, tmp_p
     assert images.decode(tmp_path / "whole.tif").shape == noise_HW.shape
 
 
+@pytest.mark.parametrize(
+    ("compression", "words"), [(2, "fax"), (3, "fax"), (4, "fax"), (6, "JPEG of the old kind")]
+)
+def test_compressions_whose_decoders_fill_what_is_missing_are_refused(
+    noise_HW, refused, compression, words
+):
+    tags = {259: compression, 262: 1, 256: SIDE, 257: SIDE}
+    with refused(f"a.tif: found {'the compression of a ' * (words == 'fax')}{words}"):
+        tiff_format.check(tags, io.BytesIO(noise_HW.tobytes()), "a.tif")
+
+
+def test_a_tiff_of_one_plane_need_not_say_how_many_it_has(noise_HW, tmp_path):
+    path = tiff(tmp_path / "a.tif", noise_HW.tobytes(), planar=(284, [2]))
+    np.testing.assert_array_equal(images.decode(path), noise_HW)
+
+
 @pytest.mark.parametrize("marker", [0xD0, 0xD7])
 def test_a_marker_without_a_length_hides_no_header(noise_HW, marker):
     """libjpeg skips such a marker. A comment then contains another header, which it doesn't read."""
@@ -295,6 +312,40 @@ def test_a_whole_jpeg_is_read(noise_HW, tmp_path, mode, options):
     for variant in (content, content + b"after the end", content[:2] + b"\xff" + content[2:]):
         path.write_bytes(variant)
         assert images.decode(path).shape == noise_HW.shape
+
+
+def test_a_jpeg_with_arithmetic_coding_is_refused(noise_HW, refused):
+    """Its decoder doesn't notice that data is missing."""
+    content = saved(noise_HW).replace(b"\xff\xc0", b"\xff\xc9", 1)
+    with refused("a.jpg: found a JPEG with arithmetic coding"):
+        jpeg.check(content, "a.jpg")
+
+
+def test_a_jpeg_without_loss_is_checked_too(refused):
+    """One bit for each pixel: all are 128, the prediction of the first (T.81, annex H)."""
+
+    def segment(kind: int, content: bytes) -> bytes:
+        return bytes([0xFF, kind]) + struct.pack(">H", len(content) + 2) + content
+
+    header = (
+        b"\xff\xd8"
+        + segment(0xC4, b"\x00" + b"\x01" + bytes(15) + b"\x00")  # one code, for no difference
+        + segment(0xC3, struct.pack(">BHHB", 8, SIDE, SIDE, 1) + b"\x01\x11\x00")
+        + segment(0xDA, b"\x01\x01\x00\x01\x00\x00")
+    )
+    bits = bytes(SIDE * SIDE // 8)
+    jpeg.check(header + bits + b"\xff\xd9", "a.jpg")
+    with refused("a.jpg: found a damaged or very unusual JPEG", "premature end"):
+        jpeg.check(header + bits[: len(bits) // 2] + b"\xff\xd9", "a.jpg")
+
+
+def test_channels_of_one_id_hide_no_missing_scan(noise_HW, refused):
+    several = saved(noise_HW, "RGB", progressive=True)
+    frame = markers(several, range(0xC2, 0xC3))[0]
+    content = bytearray(several)
+    content[frame + 13] = content[frame + 10]  # the second channel gets the id of the first
+    with refused("a.jpg: found a JPEG with channels of one id"):
+        jpeg.check(bytes(content), "a.jpg")
 
 
 def test_a_jpeg_in_a_tiff_that_ends_early_is_refused(noise_HW, tmp_path, refused):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from chexseg import code_version
 from chexseg.data import ray_data, shards
-from chexseg.errors import DamagedArtifactError
+from chexseg.errors import DamagedArtifactError, UserError
 
 
 @pytest.fixture
@@ -78,6 +80,35 @@ class Finder:
 def test_damage_that_a_map_worker_finds_arrives_as_itself(ray_session, workers):
     with pytest.raises(DamagedArtifactError, match="^3: not what its manifest says$"):
         ray_data.map_files(NUMBERS, Finder, {}, workers=workers)
+
+
+class Refuser:
+    """Refuse one file, as a worker for `map_files`."""
+
+    def __call__(self, path: str) -> dict[str, Any]:
+        if path == "3":
+            raise UserError("3: found a fault; expected none")
+        return {}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_map_worker_refuses_arrives_as_one_line(ray_session, workers):
+    with pytest.raises(UserError, match="^3: found a fault; expected none$"):
+        ray_data.map_files(NUMBERS, Refuser, {}, workers=workers)
+
+
+def test_processes_that_a_worker_starts_must_import_the_drivers_code(
+    ray_session, paths, monkeypatch
+):
+    other = replace(code_version.running(), digest="other", directory="/the/drivers")
+    monkeypatch.setattr(code_version, "_required", [other])
+    line = "^a worker imports other code than the driver: found .*; expected .*/the/drivers .*$"
+    with pytest.raises(UserError, match=line) as caught:
+        ray_data.map_files(NUMBERS, Refuser, {}, workers=2)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=line) as caught:
+        read(paths)
+    assert "\n" not in str(caught.value)
 
 
 class Doubler:

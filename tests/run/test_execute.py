@@ -18,7 +18,7 @@ from chexseg.data import chexlocalize, chexpert, shards
 from chexseg.errors import UserError
 from chexseg.plan import graph, planner
 from chexseg.plan.graph import Node, Plan
-from chexseg.run.execute import execute
+from chexseg.run.execute import _prepare, execute
 from chexseg.stages import fit, ingest, score
 from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
@@ -322,6 +322,41 @@ def test_a_module_that_is_imported_while_a_stage_runs_is_of_the_same_code(
     else:
         execute(*arguments)
     assert (store.find("ingest", train.key) is None) == imports
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_work_of_other_code_is_not_gone_on_with(planned, copy, package, root, monkeypatch, fails):
+    """Nor if the stage failed after it had imported a module of other code."""
+    fitted = node_of(planned, "fit")
+    shutil.rmtree(result_path(copy, "fit", fitted.key))
+
+    def edit_import_and_train(config, inputs, out, context):
+        edit(package)
+        monkeypatch.setitem(sys.modules, "chexseg.imported_now", SimpleNamespace())
+        (out / "resume.pt").write_bytes(b"of other code")
+        if fails:
+            raise OSError("No space left on device")
+        return {}
+
+    monkeypatch.setattr(fit, "run", edit_import_and_train)
+    with pytest.raises(UserError, match="a worker imports other code than the driver"):
+        execute(fitted, planned.nodes, copy, root, CONTEXT, code_version.running())
+    with copy.working_on(fitted) as partial:
+        assert not partial.exists()
+
+
+def test_files_behind_a_link_in_a_partial_directory_are_not_deleted(tmp_path):
+    """Whoever may write to the store may place a link there at any time."""
+    partial, outside = tmp_path / "partial", tmp_path / "outside"
+    (partial / "images").mkdir(parents=True)
+    outside.mkdir()
+    for folder in (outside, partial / "images"):
+        (folder / "thesis.txt").write_text("precious")
+    (partial / "x").symlink_to(outside)
+    (partial / "images" / "x").symlink_to(outside)
+    _prepare(partial, "identity", {})
+    assert (outside / "thesis.txt").exists()
+    assert not (partial / "images" / "thesis.txt").exists()
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,41 @@ def test_a_link_left_in_a_partial_directory_is_found_before_a_stage_writes_throu
     assert victim.read_text() == "precious"
 
 
+def test_a_link_that_is_made_while_the_lock_is_waited_for_is_found(tmp_path):
+    store, victim = Store(tmp_path / "store"), tmp_path / "victim"
+    victim.mkdir()
+    folder = store.backend.local / ".partial"
+    planted, waiting = folder / f"{NODE.stage}-{NODE.key[:20]}", threading.Event()
+    failures: list[Exception] = []
+
+    def work() -> None:
+        waiting.set()
+        try:
+            with store.working_on(NODE):
+                pass
+        except UserError as error:
+            failures.append(error)
+
+    with locked(planted.with_name(f"{planted.name}.lock")):
+        worker = threading.Thread(target=work)
+        worker.start()
+        waiting.wait(60)
+        planted.mkdir()
+        (planted / "images").symlink_to(victim)
+    worker.join(60)
+    assert ["found a symbolic link" in str(error) for error in failures] == [True]
+
+
+def test_a_result_with_a_link_is_not_published(tmp_path):
+    store = Store(tmp_path / "store")
+    with store.working_on(NODE) as partial:
+        partial.mkdir(parents=True)
+        (partial / "images").symlink_to(tmp_path)
+        with pytest.raises(UserError, match="found a symbolic link"):
+            store.commit(NODE, partial, {}, 1.0)
+    assert store.find(NODE.stage, NODE.key) is None
+
+
 def test_a_file_with_a_second_name_is_found_before_a_stage_writes_to_it(tmp_path):
     store, victim = Store(tmp_path / "store"), tmp_path / "victim"
     victim.write_text("precious")

@@ -5,6 +5,7 @@ Sources: ITU-T T.81 (JPEG), T.87 (JPEG-LS) and T.800 (JPEG 2000).
 
 from __future__ import annotations
 
+import collections
 import itertools
 import struct
 from collections.abc import Iterator
@@ -15,9 +16,14 @@ import simplejpeg
 from chexseg.errors import UserError
 
 _J2K = b"\xff\x4f\xff\x51"
+#: JPEG 2000: the marker of a part of a tile.
+_TILE_PART = b"\xff\x90"
 _START = b"\xff\xd8"
-#: Markers of a frame: lossy with Huffman codes, the progressive one of these, and JPEG-LS.
-_HUFFMAN, _PROGRESSIVE, _JPEG_LS = {0xC0, 0xC1, 0xC2}, 0xC2, 0xF7
+#: Markers of a frame: all but JPEG-LS, lossy with Huffman codes, progressive, and JPEG-LS.
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_HUFFMAN, _PROGRESSIVE, _JPEG_LS = {0xC0, 0xC1, 0xC2}, {0xC2, 0xC6}, 0xF7
+#: The first marker of a frame with arithmetic coding.
+_ARITHMETIC = 0xC9
 #: Markers of a scan, and of the end.
 _SCAN, _END = 0xDA, 0xD9
 _LAST = b"\xff\xd9"
@@ -27,10 +33,14 @@ _ALONE = {*range(0xD0, 0xD8), 0x01}
 
 @dataclass(frozen=True)
 class Stream:
-    """The header of a compressed stream. signed: of the samples; None if it doesn't say."""
+    """The header of a compressed stream.
+
+    precision: bits of a sample. signed: of the samples; None if it doesn't say.
+    """
 
     height: int
     width: int
+    precision: int
     signed: bool | None
 
 
@@ -39,11 +49,12 @@ def read(stream: bytes) -> Stream:
     if not stream.startswith(_START):
         start = stream.index(_J2K)  # files may put boxes before it
         right, bottom, left, top = struct.unpack_from(">4I", stream, start + 8)
-        return Stream(bottom - top, right - left, stream[start + 42] >= 128)
+        sample = stream[start + 42]
+        return Stream(bottom - top, right - left, sample % 128 + 1, sample >= 128)
     for kind, start in _segments(stream):
-        if kind == _JPEG_LS or (0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC)):
-            height, width = struct.unpack_from(">HH", stream, start + 5)
-            return Stream(height, width, False if kind in _HUFFMAN else None)
+        if kind == _JPEG_LS or kind in _FRAMES:
+            precision, height, width = struct.unpack_from(">BHH", stream, start + 4)
+            return Stream(height, width, precision, False if kind in _HUFFMAN else None)
     raise ValueError("no frame header")
 
 
@@ -66,18 +77,32 @@ def _segments(stream: bytes) -> Iterator[tuple[int, int]]:
         position += 2 + int(struct.unpack_from(">H", stream, position + 2)[0])
 
 
+def is_jpeg(stream: bytes) -> bool:
+    """Return whether a stream is JPEG or JPEG-LS, not JPEG 2000."""
+    return stream.startswith(_START)
+
+
 def check(stream: bytes, path: object) -> None:
     """Raise `UserError` for a damaged or incomplete JPEG, which libjpeg decodes with a warning.
 
-    It makes missing pixels mid-grey, and takes additional bytes for pixels.
+    It makes missing pixels mid-grey, and takes additional bytes for pixels. Of JPEG 2000 only the
+    tiles are checked, of JPEG-LS nothing: its decoder refuses what is incomplete.
     """
-    if not stream.startswith(_START):
+    if not is_jpeg(stream):
+        _check_tiles(stream, path)
         return
-    frame = next((segment for segment in _segments(stream) if segment[0] in _HUFFMAN), None)
+    frame = next((segment for segment in _segments(stream) if segment[0] in _FRAMES), None)
     if frame is None:
         return
     kind, start = frame
+    if kind >= _ARITHMETIC:
+        raise UserError(
+            f"{path}: found a JPEG with arithmetic coding, whose end can't be checked; expected"
+            " Huffman coding"
+        )
     components = stream[start + 10 : start + 10 + 3 * stream[start + 9] : 3]
+    if len(set(components)) < len(components):
+        raise UserError(f"{path}: found a JPEG with channels of one id; expected different ones")
     try:
         simplejpeg.decode_jpeg(
             stream + _LAST,  # which some programs don't write
@@ -86,8 +111,10 @@ def check(stream: bytes, path: object) -> None:
             strict=True,
         )
     except ValueError as error:
-        raise UserError(f"{path}: found a damaged JPEG ({error}); expected a whole one") from None
-    progressive = kind == _PROGRESSIVE
+        raise UserError(
+            f"{path}: found a damaged or very unusual JPEG ({error}); expected a whole one"
+        ) from None
+    progressive = kind in _PROGRESSIVE
     missing = set(itertools.product(components, range(64 if progressive else 1)))
     for segment, position in _segments(stream):
         if segment == _SCAN:
@@ -107,3 +134,27 @@ def _completed(stream: bytes, scan: int, progressive: bool) -> Iterator[tuple[in
     if not progressive:
         first, last, bits = 0, 0, 0
     return itertools.product(components, range(first, last + 1) if bits % 16 == 0 else ())
+
+
+def _check_tiles(stream: bytes, path: object) -> None:
+    """Raise `UserError` for a JPEG 2000 stream without all of its tiles and their parts."""
+    start = stream.find(_J2K)
+    if start < 0:
+        return
+    right, bottom, _, _, across, down, left, top = struct.unpack_from(">8I", stream, start + 8)
+    tiles = -((left - right) // across) * -((top - bottom) // down)
+    position = start + 2
+    while stream[position : position + 2] != _TILE_PART:
+        position += 2 + int(struct.unpack_from(">H", stream, position + 2)[0])
+    promised, parts = {}, collections.Counter[int]()
+    while stream[position : position + 2] == _TILE_PART:
+        tile, length, _, total = struct.unpack_from(">HIBB", stream, position + 4)
+        parts[tile] += 1
+        if total:  # 0: another part says it
+            promised[tile] = total
+        position = position + length if length else len(stream)
+    if len(parts) != tiles or any(parts[tile] < total for tile, total in promised.items()):
+        raise UserError(
+            f"{path}: found {len(parts)} tiles of a JPEG 2000 image; expected {tiles}, with all"
+            " of their parts"
+        )

@@ -16,8 +16,9 @@ from chexseg.errors import UserError
 
 _TAG = ExifTags.Base
 #: Compressions of black and white images, whose decoder fills missing rows: T.4 and T.6.
-_FAX = (3, 4)
-_RAW, _JPEG = 1, 7
+_FAX = (2, 3, 4)
+#: Compressions: none, JPEG as first specified (which few decode alike), and JPEG.
+_RAW, _OLD_JPEG, _JPEG = 1, 6, 7
 #: The tag with the tables that the JPEG streams of a file share.
 _JPEG_TABLES = 347
 
@@ -35,13 +36,17 @@ def check(tags: Mapping[int, Any], file: BinaryIO, path: object) -> None:
         raise UserError(
             f"{path}: found the compression of a fax, black and white; expected grey or colour"
         )
+    if tags.get(_TAG.Compression) == _OLD_JPEG:
+        raise UserError(
+            f"{path}: found JPEG of the old kind (compression 6); expected another compression"
+        )
     width, height = tags[_TAG.ImageWidth], tags[_TAG.ImageLength]
     tiled = _TAG.TileWidth in tags
     across, down = width, tags.get(_TAG.RowsPerStrip, height)
     if tiled:
         across, down = tags[_TAG.TileWidth], tags[_TAG.TileLength]
     offsets = tags[_TAG.TileOffsets if tiled else _TAG.StripOffsets]
-    planes = tags[_TAG.SamplesPerPixel] if tags.get(_TAG.PlanarConfiguration) == 2 else 1
+    planes = tags.get(_TAG.SamplesPerPixel, 1) if tags.get(_TAG.PlanarConfiguration) == 2 else 1
     parts = math.ceil(width / across) * math.ceil(height / down) * planes
     if len(offsets) != parts or not all(offsets):
         stored = sum(map(bool, offsets))
