@@ -160,6 +160,19 @@ def test_the_sha256_is_that_of_the_weights_and_not_of_the_file(resnet18, tmp_pat
     assert a == b == c != d
 
 
+def test_a_tensor_that_is_stored_with_the_opposite_sign_has_its_own(resnet18, tmp_path):
+    """PyTorch stores views of imaginary parts in this way; NumPy cannot read them."""
+    negated = torch._neg_view(-resnet18["conv1.weight"])
+    assert negated.is_neg()
+    torch.save(resnet18 | {"conv1.weight": negated}, tmp_path / "negated.pt")
+    torch.save(resnet18, tmp_path / "plain.pt")
+    one, other = (
+        checkpoint_import.encoder(tmp_path / name, "resnet18")
+        for name in ("negated.pt", "plain.pt")
+    )
+    assert one.sha256 == other.sha256
+
+
 def changed(state: State, **changes: Any) -> State:
     return {name: value for name, value in (state | changes).items() if value is not None}
 
