@@ -41,22 +41,22 @@ def otsu(levels_MP: Tensor) -> Tensor:
     return variance_ML.argmax(1)  # the first of equal values
 
 
-def limits(scores_NKhw: Tensor, maximum_NK: Tensor, size: int) -> Tensor:
-    """Return limits_NK, float32: Otsu's threshold of each map, in units of its scores.
+def thresholds(scores_NKhw: Tensor, maximum_NK: Tensor, size: int) -> Tensor:
+    """Return thresholds_NK, float32: Otsu's threshold of each map, in units of its scores.
 
     The map is `maximum` times the scores, upsampled to size x size pixels, and in `grey_levels`.
-    Upsampled scores above the limit are its foreground. The limit lies between the highest score
-    of the background and the lowest one of the foreground; without foreground it is infinite.
+    Upsampled scores above the threshold are its foreground. It lies between the highest score of
+    the background and the lowest one of the foreground; without foreground it is infinite.
     """
-    limits = []
+    chosen = []
     for scores_Khw, maximum_K in zip(scores_NKhw, maximum_NK, strict=True):  # saves memory
         scores_KP = upsample(scores_Khw[None], size)[0].flatten(1)
         levels_KP = grey_levels(scores_KP * maximum_K[:, None])
         foreground_KP = levels_KP > otsu(levels_KP)[:, None]
         high_K = torch.where(foreground_KP, scores_KP, torch.inf).amin(1)
         low_K = torch.where(foreground_KP, 0, scores_KP).amax(1)
-        limits.append(between(low_K, high_K))
-    return torch.stack(limits) if limits else maximum_NK.float()
+        chosen.append(between(low_K, high_K))
+    return torch.stack(chosen) if chosen else maximum_NK.float()
 
 
 def between(low: Tensor, high: Tensor) -> Tensor:

@@ -245,8 +245,8 @@ class _WalkWriter:
             arrays = {"scores": scores_NKhw.cpu().numpy()}
             if self.config.threshold == "otsu":
                 ones_NK = torch.ones_like(scores_NKhw[..., 0, 0], dtype=torch.float32)
-                limits_NK = otsu.limits(scores_NKhw, ones_NK, pixels_NHW.shape[-1])
-                arrays[weak_label_masks.IMAGE_THRESHOLDS] = limits_NK.cpu().numpy()
+                thresholds_NK = otsu.thresholds(scores_NKhw, ones_NK, pixels_NHW.shape[-1])
+                arrays[weak_label_masks.IMAGE_THRESHOLDS] = thresholds_NK.cpu().numpy()
             if self.keep_boundary:
                 arrays["boundary"] = (255 * boundary_Nhw).round().byte().cpu().numpy()
             yield shards.table({"image_id": ids}, arrays, **self.metadata)

@@ -191,7 +191,7 @@ class CamWriter:
             factor_NK = (
                 maximum_NK if self.config.threshold == "otsu" else torch.ones_like(maximum_NK)
             )
-            thresholds_NK = otsu.limits(scores_NKhw, factor_NK, self.size)
+            thresholds_NK = otsu.thresholds(scores_NKhw, factor_NK, self.size)
         elif not self.config.cutoff:
             return None
         return thresholds_NK.where(maximum_NK >= self.config.cutoff, torch.inf)

@@ -69,7 +69,7 @@ def test_scores_above_the_limit_are_the_foreground_of_the_unscaled_map(scale):
     scores = (scores / scores.amax((2, 3), keepdim=True).clamp(min=1e-9)).half()
     maximum = scale * (0.5 + torch.rand(3, 4))
     found = weak_masks(
-        scores, otsu.limits(scores, maximum, size), torch.ones(3, 4, dtype=torch.bool), size
+        scores, otsu.thresholds(scores, maximum, size), torch.ones(3, 4, dtype=torch.bool), size
     )
     for n in range(3):
         for k in range(4):
@@ -95,4 +95,4 @@ def test_a_limit_between_neighbouring_numbers_keeps_the_upper_one():
 
 
 def test_no_image_gives_no_limit():
-    assert otsu.limits(torch.empty(0, 4, 5, 5), torch.empty(0, 4), 24).shape == (0, 4)
+    assert otsu.thresholds(torch.empty(0, 4, 5, 5), torch.empty(0, 4), 24).shape == (0, 4)

@@ -35,16 +35,16 @@ def expert_split(
         )
     images: dict[str, list[str]] = {}
     groups = image_ids if by == "image" else patients
-    for image_id, patient in sorted(zip(image_ids, groups, strict=True)):
-        images.setdefault(patient, []).append(image_id)
+    for image_id, group in sorted(zip(image_ids, groups, strict=True)):
+        images.setdefault(group, []).append(image_id)
     order = sorted(images)
     np.random.default_rng(derive(seed, "expert split")).shuffle(order)
     training: list[str] = []
     selection: list[str] = []
-    for patient in order:
+    for group in order:
         for assigned, requested in ((selection, select), (training, train)):
-            if len(assigned) + len(images[patient]) <= requested:
-                assigned.extend(images[patient])
+            if len(assigned) + len(images[group]) <= requested:
+                assigned.extend(images[group])
                 break
     return sorted(training), sorted(selection)
 
