@@ -75,6 +75,8 @@ def compare(first: Side, second: Side, replicates: int = 1000, seed: int = 0) ->
         for name in names
         for a, b in [(_values(used_a, name), _values(used_b, name))]
         if set(a) != set(b) and name not in matched_by
+        # A setting that matters to one side alone says nothing about the difference.
+        if not any(all(name.startswith(g.idle) for g in used) for used in (used_a, used_b))
     ]
     cells = [
         (side, group.name, trial, key)

@@ -23,7 +23,7 @@ from chexseg.data.remote_path import Location
 from chexseg.data.resampling import MaskResize
 from chexseg.errors import UserError, nearest
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.plan.cells import Cell
+from chexseg.plan.cells import Cell, irrelevant_settings
 from chexseg.store.store import Store
 
 #: Minimum digits of an abbreviated key.
@@ -41,7 +41,7 @@ class Group:
     """Cells that differ only in their trial, or a file, which has neither trials nor settings.
 
     counts_TIK3: intersection, predicted and true pixels; T is 1 for a file. settings: dotted name
-    -> value, without the trial.
+    -> value, without the trial. idle: prefixes of the settings that don't affect the cells.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Group:
     trials: tuple[int, ...] = ()
     keys: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    idle: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,8 @@ def _read_study(text: str, data: Location | None, store: Store, overrides: Seque
             trials=tuple(cell.settings.trial for cell in same),
             keys=tuple(cell.score for cell in same),
             settings=flat(same[0].settings),
+            # The fraction says that a cell is no student.
+            idle=tuple(set(irrelevant_settings(same[0].settings)) - {"distil."}),
         )
         for same in by_settings.values()
     )

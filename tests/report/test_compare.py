@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -70,6 +71,14 @@ def test_the_means_are_those_of_difference():
     )
     assert row["patients"] == 20 and row["trials"] == 2
     assert found.settings.to_dict("records") == [{"setting": "lr", "A": "1", "B": "2"}]
+
+
+def test_a_setting_that_matters_to_one_side_alone_is_not_named():
+    one = group("full", 1, (0, 1, 2), **{"labels.p": 1, "labels.weak_images": 100})
+    one = dataclasses.replace(one, idle=("labels.weak",))
+    other = group("mixed", 2, (0, 1, 2), **{"labels.p": 0.9, "labels.weak_images": 20})
+    compared = comparison.compare(side("a", one), side("b", other))
+    assert compared.settings["setting"].tolist() == ["labels.p"]
 
 
 def test_a_pathology_by_hand_and_no_interval_from_two_patients():
