@@ -1,4 +1,4 @@
-"""Exceptions of chexseg, and helpers for their messages."""
+"""Exceptions of chexseg, and helpers for its messages."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ def reason(error: BaseException) -> str:
     """Return the first line of an error's text, without the file name that an OSError adds."""
     text = getattr(error, "strerror", None) or str(error)
     return (text.splitlines() or [type(error).__name__])[0]
+
+
+def counted(number: int, noun: str) -> str:
+    """Return "1 cell", "2 cells" and so on."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def nearest(name: object, allowed: Iterable[str]) -> str:

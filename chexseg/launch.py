@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from chexseg.data.remote_path import Location
+from chexseg.errors import counted
 from chexseg.plan.graph import Node, Plan
 from chexseg.progress import Reporter
 from chexseg.run import run_record
@@ -51,8 +52,8 @@ def launch(
         if not missing:
             return RunResult(cached=len(plan.nodes))
         reporter.say(
-            f"{len(plan.cells)} cells; {len(missing)} of {len(plan.nodes)} stages to compute;"
-            " starting Ray"
+            f"{counted(len(plan.cells), 'cell')};"
+            f" {len(missing)} of {len(plan.nodes)} stages to compute; starting Ray"
         )
         nodes = plan.nodes.values()
         return _run(plan, nodes, store, data, reporter, address, file, overrides, limits)

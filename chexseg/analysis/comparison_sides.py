@@ -21,7 +21,7 @@ from chexseg.data.masks.counts import count
 from chexseg.data.masks.image_ids import renamed
 from chexseg.data.remote_path import Location
 from chexseg.data.resampling import MaskResize
-from chexseg.errors import UserError, nearest
+from chexseg.errors import UserError, counted, nearest
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.plan.cells import Cell, irrelevant_settings
 from chexseg.store.store import Store
@@ -139,7 +139,8 @@ def _read_study(text: str, data: Location | None, store: Store, overrides: Seque
     )
     if not groups:
         raise UserError(
-            f"{text}: none of {len(cells)} cells has been scored in {store}; expected: at least one"
+            f"{text}: none of {counted(len(cells), 'cell')} has been scored in {store};"
+            " expected: at least one"
         )
     sizes = {load.counted_size(cell.settings) for cell in cells}
     if len(sizes) > 1:
@@ -152,7 +153,9 @@ def _read_study(text: str, data: Location | None, store: Store, overrides: Seque
     notes = results.notes
     scored = sum(len(group.keys) for group in groups)
     if scored < len(cells):
-        unfinished = f"{text}: {scored} of {len(cells)} cells finished; the others are left out"
+        unfinished = (
+            f"{text}: {scored} of {counted(len(cells), 'cell')} finished; the others are left out"
+        )
         notes = (unfinished, *notes)
     return Side(text, groups, results.image_ids, results.pathologies, sizes.pop(), notes, resize)
 
@@ -217,13 +220,13 @@ def _read_file(text: str, gt: Location, study: Side | None) -> Side:
     notes = [*truth_matching.notes, *matching.notes]
     if matching.missing:
         notes.append(
-            f"{text}: doesn't name {len(matching.missing)} of {len(all_ids)} images"
+            f"{text}: doesn't name {len(matching.missing)} of {counted(len(all_ids), 'image')}"
             f" ({matching.missing[0]}, ...): left out"
             " (hint: name an image without predictions, with empty masks)"
         )
     if matching.unknown:
         notes.append(
-            f"{text}: names {len(matching.unknown)} images that {reference} doesn't"
+            f"{text}: names {counted(len(matching.unknown), 'image')} that {reference} doesn't"
             f" ({matching.unknown[0]}, ...): left out"
         )
     for source, other_names in ((text, all_names), (reference, predicted.pathologies)):

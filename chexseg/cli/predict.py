@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from chexseg.cli.options import QuietFlag, new_directory
-from chexseg.errors import UserError
+from chexseg.errors import UserError, counted
 
 
 def predict(
@@ -43,7 +43,7 @@ def predict(
             f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
         )
         typer.echo(f"note: skipped, no JPEG, PNG, TIFF or DICOM image: {names}", err=True)
-    typer.echo(f"{out}: {segment.MASKS} and {segment.OVERLAYS}/ of {len(files)} images")
+    typer.echo(f"{out}: {segment.MASKS} and {segment.OVERLAYS}/ of {counted(len(files), 'image')}")
     for name, count in counts.items():
         typer.echo(f"{name:<27} on {count}")
 

@@ -11,7 +11,7 @@ import typer
 from rich.filesize import decimal
 
 from chexseg.cli.options import DEFAULT_STORE, AsJson, Overrides, QuietFlag, StoreRoot, read_studies
-from chexseg.errors import UserError
+from chexseg.errors import UserError, counted
 
 if TYPE_CHECKING:
     from chexseg.store.store import Store
@@ -123,7 +123,7 @@ def _collect(
         typer.echo(f"kept: {line}")
     total = decimal(sum(one.bytes for one in survey.waste))
     typer.echo(
-        f"{len(survey.waste)} artifacts, {total}, are needed by none of"
+        f"{counted(len(survey.waste), 'artifact')}, {total}, needed by none of"
         f" {', '.join(map(str, studies))}"
     )
     if not survey.waste:
@@ -143,7 +143,7 @@ def _collect(
     for line in kept:
         typer.echo(f"kept: {line}")
     typer.echo(
-        f"{len(survey.waste) - len(kept)} artifacts moved to {opened}/{folder};"
+        f"{counted(len(survey.waste) - len(kept), 'artifact')} moved to {opened}/{folder};"
         " `chexseg store gc --empty-trash` with this store deletes them permanently"
     )
 
@@ -155,13 +155,13 @@ def _empty_trash(opened: Store, yes: bool) -> None:
     for folder, count in collections.items():
         typer.echo(f"{folder:<32} {decimal(count):>10}")
     typer.echo(
-        f"{len(collections)} collections, {decimal(sum(collections.values()))},"
-        f" are in the trash of {opened}"
+        f"{counted(len(collections), 'collection')}, {decimal(sum(collections.values()))},"
+        f" in the trash of {opened}"
     )
     if collections:
         _ask(yes, "Delete them permanently?", "delete what is listed above")
         garbage.empty_trash(opened, collections)
-        typer.echo(f"{len(collections)} collections deleted")
+        typer.echo(f"{counted(len(collections), 'collection')} deleted")
 
 
 def _ask(yes: bool, question: str, consequence: str) -> None:

@@ -18,7 +18,7 @@ from chexseg.cli.options import (
     StudyFile,
     read_studies,
 )
-from chexseg.errors import UserError
+from chexseg.errors import UserError, counted
 
 app = typer.Typer(help="Plan a study, run it, show its status.", no_args_is_help=True)
 
@@ -69,7 +69,7 @@ def study_run(
 
     outcome = run_study(study, data, store, address, overrides, quiet, max_resources)
     typer.echo(
-        f"{len(outcome.computed)} stages computed in {outcome.seconds:.0f} s,"
+        f"{counted(len(outcome.computed), 'stage')} computed in {outcome.seconds:.0f} s,"
         f" {outcome.cached} cached in {Store(store)}, {len(outcome.failed)} failed",
         err=True,
     )

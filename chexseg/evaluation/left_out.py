@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from chexseg.data.masks.image_ids import Matching
-from chexseg.errors import UserError
+from chexseg.errors import UserError, counted
 from chexseg.pathologies import PATHOLOGIES
 
 
@@ -31,7 +31,7 @@ class LeftOut:
     def note_unknown_images(self, pred: object, truth: object, treatment: str) -> list[str]:
         """Return a note on images that only the predictions name, if there are any."""
         images = self.unknown_images
-        note = f"{pred}: names {len(images)} images that {truth} doesn't"
+        note = f"{pred}: names {counted(len(images), 'image')} that {truth} doesn't"
         return [f"{note} ({images[0]}, ...): {treatment}"] if images else []
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from chexseg import code_version
 from chexseg.data.remote_path import Location
-from chexseg.errors import UserError
+from chexseg.errors import UserError, counted
 from chexseg.plan.graph import Node
 from chexseg.run.cluster import raise_if_draining
 from chexseg.run.execute import execute
@@ -123,7 +123,8 @@ def _headline(facts: Mapping[str, Any]) -> str:
     for name in ("mean_auroc", "selection_miou", "accuracy"):
         if facts.get(name) is not None:
             return f", {name.replace('_', ' ')} {facts[name]:.3f}"
-    return f", {facts['images']} images" if isinstance(facts.get("images"), int) else ""
+    images = facts.get("images")
+    return f", {counted(images, 'image')}" if isinstance(images, int) else ""
 
 
 def succeeded(result: StageResult) -> bool:

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from chexseg.errors import UserError, reason
+from chexseg.errors import UserError, counted, reason
 from chexseg.store import file_lock, links
 from chexseg.store.backend import Backend, Entry
 
@@ -50,11 +50,6 @@ def parse(content: bytes) -> tuple[list[dict[str, Any]], list[str]]:
 def encode_records(records: Sequence[dict[str, Any]]) -> bytes:
     """Return records as lines."""
     return "".join(json.dumps(record, separators=(",", ":")) + "\n" for record in records).encode()
-
-
-def count_torn(torn: int) -> str:
-    """Return "1 torn line", "2 torn lines" and so on."""
-    return f"{torn} torn line{'s' * (torn != 1)}"
 
 
 class FileLines:
@@ -134,7 +129,8 @@ class FileLines:
                 records, torn = parse(file.read())
             if not torn:
                 return None
-            note = f"{self.path}: {count_torn(len(torn))}; every complete line counts; torn lines"
+            number = counted(len(torn), "torn line")
+            note = f"{self.path}: {number}; every complete line counts; torn lines"
             try:
                 with os.fdopen(
                     self._open(os.O_WRONLY | os.O_CREAT | os.O_APPEND, aside), "wb"
@@ -226,7 +222,7 @@ class ObjectLines:
 
     def set_torn_aside(self) -> str | None:
         """Return a line about torn pieces, which the next upload leaves out; None without any."""
-        note = f"{self.title}: {count_torn(self.torn)}; every complete line counts"
+        note = f"{self.title}: {counted(self.torn, 'torn line')}; every complete line counts"
         return note if self.torn else None
 
     def _upload_later(self) -> None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from chexseg.config.search_space import Range
+from chexseg.errors import counted
 from chexseg.plan.graph import Node
 from chexseg.search import journal
-from chexseg.search.journal_lines import count_torn
 from chexseg.search.space_plan import Point, Search, identity
 from chexseg.seeds import derive
 from chexseg.store.store import Store
@@ -81,7 +81,9 @@ class OptunaStudy:
         states = Counter(trial.state for trial in asked if trial.number not in continued)
         complete = [trial for trial in self._whole(trials) if trial.state == TrialState.COMPLETE]
         best, value, altered = self._best(complete)
-        notes = [f"{count_torn(torn)} left out; every complete line counts"] if torn else []
+        notes = (
+            [f"{counted(torn, 'torn line')} left out; every complete line counts"] if torn else []
+        )
         if altered:
             notes.append(f"{altered} trials left out, whose settings aren't those of their fits")
         return TrialCounts(

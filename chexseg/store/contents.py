@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.filesize import decimal
 
+from chexseg.errors import counted
 from chexseg.store.backend import is_artifact, printable
 from chexseg.store.manifest import UnreadableManifestError
 from chexseg.store.store import Store
@@ -102,7 +103,8 @@ class Verification:
                     f"without a manifest (in progress, or left by a run that was killed): {name}"
                     for name in self.unfinished
                 ),
-                f"{self.artifacts} artifacts, {self.files} files, {decimal(self.bytes)} read;"
+                f"{counted(self.artifacts, 'artifact')}, {counted(self.files, 'file')},"
+                f" {decimal(self.bytes)} read;"
                 f" {len(self.damaged)} damaged, {len(self.unfinished)} without a manifest",
             ]
         )

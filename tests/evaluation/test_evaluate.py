@@ -135,7 +135,7 @@ def test_missing_and_surplus_images_are_told(tmp_path):
     notes = "\n".join(evaluation.notes)
     assert (
         "doesn't name 4 of 6 images (image2" in notes
-        and "names 1 images that" in notes
+        and "names 1 image that" in notes
         and "(other" in notes
     )
     assert evaluation.table["iou"].iloc[-1] < 1

@@ -46,7 +46,7 @@ def test_points(truth, tmp_path):
     assert table["hit_rate"]["Cardiomegaly"] == 0 and table["n_images"]["Cardiomegaly"] == 1
     assert np.isnan(table["hit_rate"]["Consolidation"]) and table["hit_rate"]["mean"] == 0.25
     assert any("1 masks have no point: counted as misses" in note for note in evaluation.notes)
-    assert any("names 1 images that" in note for note in evaluation.notes)
+    assert any("names 1 image that" in note for note in evaluation.notes)
     results = evaluation.published["hitmiss_results_per_cxr.csv"]
     assert results["img_id"].tolist() == [FIRST, SECOND] and results["Edema"].tolist() == [1, 0]
 
@@ -144,9 +144,7 @@ def test_ids_match_without_an_ending_and_a_pathology_without_predictions_is_left
     )
     assert any(f"{pred}: doesn't name 2 pathologies" in note for note in evaluation.notes)
     if kind == "maps":
-        assert any(
-            "names 1 images that" in note and "patient3" in note for note in evaluation.notes
-        )
+        assert any("names 1 image that" in note and "patient3" in note for note in evaluation.notes)
 
 
 def test_mistakes_are_named(truth, tmp_path):

@@ -313,19 +313,19 @@ def test_gc_shows_asks_and_moves_to_the_trash_which_can_be_emptied(
     arguments = ("store", "gc", study, "--data", phantom_root, "--store", place)
     refused = run(*arguments)
     assert "can't ask for confirmation; hint: --yes" in str(refused.exception)
-    assert f"{name(OLD)}" in refused.output and "1 artifacts, " in refused.output
+    assert f"{name(OLD)}" in refused.output and "1 artifact, " in refused.output
     assert store.find("ingest", OLD.key) is not None
     done = run(*arguments, "--yes", "--quiet")
-    assert done.exit_code == 0 and "1 artifacts moved to " in done.output
+    assert done.exit_code == 0 and "1 artifact moved to " in done.output
     assert store.find("ingest", OLD.key) is None
     assert "0 artifacts" in run(*arguments).output
     refused = run("store", "gc", "--empty-trash", "--store", place)
     assert (
         "can't ask for confirmation; hint: --yes" in str(refused.exception)
-        and "1 collections, " in refused.output
+        and "1 collection, " in refused.output
     )
     emptied = run("store", "gc", "--empty-trash", "--store", place, "--yes")
-    assert emptied.exit_code == 0 and "1 collections deleted" in emptied.output
+    assert emptied.exit_code == 0 and "1 collection deleted" in emptied.output
     assert store.backend.tree(".trash") == {}
     assert store.cached(ingests) == {node.key for node in ingests}
 
@@ -393,7 +393,7 @@ def test_gc_asks_twice_where_the_data_is_not_what_the_results_were_made_from(
     assert run(*arguments, input="y\nn\n").exit_code == 1
     assert store.cached(ingests) == {node.key for node in ingests}
     done = run(*arguments, "--yes", "--other-data")
-    assert done.exit_code == 0 and "1 artifacts moved" in done.output
+    assert done.exit_code == 0 and "1 artifact moved" in done.output
 
 
 def test_gc_says_what_it_needs(tmp_path, study):

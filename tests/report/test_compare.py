@@ -334,7 +334,7 @@ def test_what_cannot_be_compared_is_refused(small, tmp_path):
             (),
             ["no cell 'full trial 7'", "did you mean 'full trial"],
         ),
-        (("STUDY#full trial 1", "LONGER"), (), ["none of 1 cells has been scored"]),
+        (("STUDY#full trial 1", "LONGER"), (), ["none of 1 cell has been scored"]),
         (("STUDY", "STUDY"), (), ["the same cells on both sides"]),
         (
             ("STUDY", str(study.with_name("longer.yaml"))),

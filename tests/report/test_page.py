@@ -109,7 +109,7 @@ def test_no_finished_cell_gives_a_page_that_says_so(study, tmp_path):
         stages=study.stages.iloc[:0],
     )
     text = publish([empty], tmp_path).page.read_text()
-    assert "No cell has finished yet" in text and "0 of 1 cells finished" in text
+    assert "No cell has finished yet" in text and "0 of 1 cell finished" in text
 
 
 def test_two_studies_of_one_name_keep_their_files_apart(tmp_path, build):
