@@ -47,7 +47,9 @@ def describe() -> tuple[str, str, str]:
             folders.clear()
             continue
         entered.add(real)
-        paths += [Path(parent, name) for name in files if name.endswith(tuple(all_suffixes()))]
+        # Editors place hidden links that point nowhere beside a file.
+        names = (name for name in files if not name.startswith("."))
+        paths += [Path(parent, name) for name in names if name.endswith(tuple(all_suffixes()))]
     for path in sorted(paths):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode() + content)

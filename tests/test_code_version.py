@@ -26,10 +26,11 @@ def test_the_digest_is_of_the_files_that_can_be_imported_and_nothing_else(tmp_pa
     version, before, directory = code_version.describe()
     assert (version, directory) == (chexseg.__version__, str(package.resolve()))
     (package / "__pycache__").mkdir()
+    (package / ".#run.py").symlink_to("me@host.4711:1")  # an editor's
     for name in ("page.css", "__pycache__/run.cpython-311.pyc"):
         (package / name).write_text("body {}")
         assert code_version.describe()[1] == before
-    shutil.copytree(package, tmp_path / "elsewhere" / "chexseg")
+    shutil.copytree(package, tmp_path / "elsewhere" / "chexseg", symlinks=True)
     monkeypatch.setattr(
         chexseg, "__file__", str(tmp_path / "elsewhere" / "chexseg" / "__init__.py")
     )

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from chexseg import code_version
 from chexseg.cli.data import write_phantom
 from chexseg.cli.options import QuietFlag
 from chexseg.cli.results import write_report
@@ -33,6 +34,7 @@ def demo(
     """Run a small study on synthetic radiographs: data, all stages, report."""
     from chexseg.analysis.tables.text import study_result
 
+    code_version.running()
     started = time.monotonic()
     study_path = Path(__file__).resolve().parents[2] / "studies" / "demo.yaml"
     if not study_path.is_file():

@@ -103,10 +103,11 @@ def run_study(
     max_resources: str | None = None,
 ) -> Any:
     """Run a study with progress; return its `RunResult`. An interrupt exits with code 130."""
-    from chexseg import launch
+    from chexseg import code_version, launch
     from chexseg.progress import reporter
     from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
 
+    code_version.running()  # now: sources may be edited before the workers are compared
     limits = ClusterLimits.parse(max_resources)
     if limits != CURRENT_SIZE and not address:
         raise UserError(

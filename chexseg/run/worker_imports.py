@@ -15,7 +15,11 @@ PATIENCE = 60
 
 
 def check_nodes() -> None:
-    """Raise `UserError` if the workers of a node import other code than this process, or none."""
+    """Raise `UserError` if the workers of a node import other code than this process, or none.
+
+    A command calls `code_version.running` when it begins: sources that are edited while it plans
+    and starts Ray are found here too.
+    """
     # The function is sent by value: a worker with another chexseg must not answer with its copy.
     describe = types.FunctionType(code_version.describe.__code__, {"__name__": "__main__"})
     task = ray.remote(num_cpus=0, max_retries=0)(describe)

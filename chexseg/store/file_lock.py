@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from chexseg.store.links import link_error
@@ -36,7 +36,8 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
                 try:
                     yield True
                 finally:
-                    path.unlink(missing_ok=True)
+                    with suppress(PermissionError):  # another user's, left by a killed process
+                        path.unlink(missing_ok=True)
                 return
 
 

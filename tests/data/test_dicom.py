@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import sys
 
 import numpy as np
@@ -170,6 +171,68 @@ def test_a_jpeg_2000_stream_without_its_last_tiles_is_refused(tmp_path, refused,
         else:
             with refused(path, words):
                 images.decode(path)
+
+
+def test_boxes_of_a_jpeg_2000_file_hide_no_missing_tile(tmp_path, refused, write_dicom):
+    """Put a whole code stream into a box that decoders skip."""
+    noise_HW = np.random.default_rng(0).integers(0, 256, (64, 96), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise_HW).save(buffer, "JPEG2000", tile_size=(32, 32))
+    boxes = buffer.getvalue()
+    start = boxes.index(b"jp2c") - 4
+    whole = boxes[start + 8 :]
+    half = whole[: whole.rindex(b"\xff\x90\x00\x0a\x00\x05")] + b"\xff\xd9"
+
+    def box(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", 8 + len(content)) + kind + content
+
+    hidden = box(b"uuid", bytes(16) + whole)
+    path = write_dicom(tmp_path / "a.dcm", noise_HW, BitsStored=8, HighBit=7)
+    data = pydicom.dcmread(path)
+    data.file_meta.TransferSyntaxUID, data.BitsAllocated = pydicom.uid.JPEG2000Lossless, 8
+    for stream, words in (
+        (boxes, None),
+        (boxes[:start] + hidden + box(b"jp2c", half), "found 5 tiles of a JPEG 2000 image"),
+    ):
+        data.PixelData = pydicom.encaps.encapsulate([stream])
+        data["PixelData"].VR = "OB"
+        data.save_as(path)
+        if words is None:
+            assert images.decode(path).shape == (64, 96)
+        else:
+            with refused(path, words):
+                images.decode(path)
+
+
+def test_the_stream_that_is_checked_is_the_one_that_is_decoded(tmp_path, refused, write_dicom):
+    """An extended offset table points to the second of two fragments, half a JPEG."""
+    noise_HW = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise_HW).save(buffer, "JPEG", quality=95)
+    whole = buffer.getvalue() + bytes(len(buffer.getvalue()) % 2)
+    half = whole[: len(whole) // 4 * 2] + b"\xff\xd9"
+    path = write_dicom(tmp_path / "a.dcm", noise_HW, BitsStored=8, HighBit=7)
+    data = pydicom.dcmread(path)
+    data.file_meta.TransferSyntaxUID, data.BitsAllocated = pydicom.uid.JPEGBaseline8Bit, 8
+    data.PixelData = pydicom.encaps.encapsulate([whole, half], has_bot=False)
+    data["PixelData"].VR = "OB"
+    data.ExtendedOffsetTable = struct.pack("<Q", 8 + len(whole))
+    data.ExtendedOffsetTableLengths = struct.pack("<Q", len(half))
+    data.save_as(path)
+    with refused(path, "premature end"):
+        images.decode(path)
+
+
+def test_run_length_codes_may_be_padded(tmp_path, write_dicom):
+    noise_HW = np.random.default_rng(0).integers(0, 4096, (40, 31), dtype=np.uint16)
+    path = write_dicom(tmp_path / "a.dcm", noise_HW)
+    data = pydicom.dcmread(path)
+    data.compress(pydicom.uid.RLELossless)
+    (frame,) = pydicom.encaps.generate_frames(data.PixelData, number_of_frames=1)
+    plain = images.decode(path)
+    data.PixelData = pydicom.encaps.encapsulate([frame + bytes(4)])
+    data.save_as(path)
+    np.testing.assert_array_equal(images.decode(path), plain)
 
 
 @pytest.mark.parametrize("compressed", [False, True])

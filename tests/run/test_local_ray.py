@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+import chexseg
 from chexseg import code_version
 from chexseg.config import study_file
 from chexseg.errors import UserError
@@ -251,6 +252,29 @@ def test_nodes_that_import_other_code_are_named_before_anything_is_computed(
         UserError, match=r"node \S+ imports other code .*/chexseg .*; expected .*/another/checkout"
     ):
         worker_imports.check_nodes()
+
+
+def test_sources_that_are_edited_while_a_study_is_planned_are_found(
+    ray_session, tmp_path, phantom_root, monkeypatch
+):
+    """The command begins with a copy of the sources that differs from what workers import."""
+    from chexseg.cli import study as command
+
+    monkeypatch.setattr(code_version, "_required", [])
+    shutil.copytree(Path(chexseg.__file__).parent, tmp_path / "chexseg")
+    (tmp_path / "chexseg" / "errors.py").write_text("# as it was when the command began")
+    (tmp_path / "s.yaml").write_text("name: s\nsettings: {size: 64}\n")
+    workers, plan = chexseg.__file__, command.read_studies
+    monkeypatch.setattr(chexseg, "__file__", str(tmp_path / "chexseg" / "__init__.py"))
+
+    def edit_and_plan(*arguments: object) -> object:
+        monkeypatch.setattr(chexseg, "__file__", workers)
+        return plan(*arguments)
+
+    monkeypatch.setattr(command, "read_studies", edit_and_plan)
+    place = (tmp_path / "s.yaml", phantom_root, str(tmp_path / "store"))
+    with pytest.raises(UserError, match=r"node \S+ imports other code than the driver"):
+        command.run_study(*place, None, None, True)
 
 
 def test_a_worker_that_came_later_refuses_other_code(ray_session, tmp_path, phantom_root):

@@ -47,7 +47,7 @@ class Stream:
 def read(stream: bytes) -> Stream:
     """Return the header of a JPEG, JPEG-LS or JPEG 2000 stream; raise ValueError for another."""
     if not stream.startswith(_START):
-        start = stream.index(_J2K)  # files may put boxes before it
+        start = _code_stream(stream)
         right, bottom, left, top = struct.unpack_from(">4I", stream, start + 8)
         sample = stream[start + 42]
         return Stream(bottom - top, right - left, sample % 128 + 1, sample >= 128)
@@ -136,11 +136,25 @@ def _completed(stream: bytes, scan: int, progressive: bool) -> Iterator[tuple[in
     return itertools.product(components, range(first, last + 1) if bits % 16 == 0 else ())
 
 
+def _code_stream(stream: bytes) -> int:
+    """Return the start of a JPEG 2000 code stream, which may be in the box of a file (annex I).
+
+    Raises ValueError if there is none.
+    """
+    position = 0
+    while not stream.startswith(_J2K, position):
+        length, kind, long = struct.unpack_from(">I4sQ", stream + bytes(8), position)
+        header = 16 if length == 1 else 8
+        length = long if length == 1 else length
+        if kind != b"jp2c" and length < header:  # 0: it reaches to the end
+            raise ValueError("no JPEG 2000 code stream")
+        position += header if kind == b"jp2c" else length
+    return position
+
+
 def _check_tiles(stream: bytes, path: object) -> None:
     """Raise `UserError` for a JPEG 2000 stream without all of its tiles and their parts."""
-    start = stream.find(_J2K)
-    if start < 0:
-        return
+    start = _code_stream(stream)
     right, bottom, _, _, across, down, left, top = struct.unpack_from(">8I", stream, start + 8)
     tiles = -((left - right) // across) * -((top - bottom) // down)
     position = start + 2

@@ -6,6 +6,7 @@ Source: TIFF, revision 6.0.
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
@@ -15,10 +16,12 @@ from chexseg.data.formats import jpeg
 from chexseg.errors import UserError
 
 _TAG = ExifTags.Base
-#: Compressions of black and white images, whose decoder fills missing rows: T.4 and T.6.
-_FAX = (2, 3, 4)
-#: Compressions: none, JPEG as first specified (which few decode alike), and JPEG.
-_RAW, _OLD_JPEG, _JPEG = 1, 6, 7
+#: Compressions: none, and JPEG. Fax codes and the first kind of JPEG are decoded with gaps.
+_RAW, _JPEG = 1, 7
+#: Compressions by zlib: since 2002, and before.
+_DEFLATE = (8, 32946)
+#: Other compressions: LZW, PackBits, LZMA and Zstandard.
+_OTHERS = (5, 32773, 34925, 50000)
 #: The tag with the tables that the JPEG streams of a file share.
 _JPEG_TABLES = 347
 
@@ -32,13 +35,11 @@ def check(tags: Mapping[int, Any], file: BinaryIO, path: object) -> None:
         raise UserError(
             f"{path}: SampleFormat: found {', '.join(map(str, formats))}; expected 1, unsigned"
         )
-    if tags.get(_TAG.Compression) in _FAX:
+    compression = tags.get(_TAG.Compression, _RAW)
+    if compression not in (_RAW, _JPEG, *_DEFLATE, *_OTHERS):
         raise UserError(
-            f"{path}: found the compression of a fax, black and white; expected grey or colour"
-        )
-    if tags.get(_TAG.Compression) == _OLD_JPEG:
-        raise UserError(
-            f"{path}: found JPEG of the old kind (compression 6); expected another compression"
+            f"{path}: found the compression {compression}, such as of a fax; allowed: none, JPEG,"
+            " Deflate, LZW, PackBits, LZMA, Zstandard"
         )
     width, height = tags[_TAG.ImageWidth], tags[_TAG.ImageLength]
     tiled = _TAG.TileWidth in tags
@@ -55,17 +56,21 @@ def check(tags: Mapping[int, Any], file: BinaryIO, path: object) -> None:
             f" {width} x {height} pixels"
         )
     counts = tags[_TAG.TileByteCounts if tiled else _TAG.StripByteCounts]
-    if tags.get(_TAG.Compression, _RAW) == _RAW:
+    if compression == _RAW:
         # Pillow doesn't look at the counts. They differ if another tag is wrong.
         bits = sum(tags.get(_TAG.BitsPerSample, (1,))) // planes
         size = math.ceil(across * bits / 8) * (parts * down if tiled else height * planes)
         if sum(counts) != size:
             raise UserError(f"{path}: found {sum(counts)} bytes of pixels; expected {size}")
-    if tags.get(_TAG.Compression) != _JPEG:
+    if compression not in (_JPEG, *_DEFLATE):
         return
     for number, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
         file.seek(offset)
         content = file.read(count)
+        if compression in _DEFLATE:
+            bits = sum(tags.get(_TAG.BitsPerSample, (1,)))
+            _check_deflated(content, math.ceil(across * bits / 8) * down, path)
+            continue
         if tables := tags.get(_JPEG_TABLES):
             content = tables[:-2] + content[2:]  # without the end of one, the start of the other
         stream = jpeg.read(content)
@@ -77,3 +82,19 @@ def check(tags: Mapping[int, Any], file: BinaryIO, path: object) -> None:
                 f" expected {across} x {rows}"
             )
         jpeg.check(content, path)
+
+
+def _check_deflated(content: bytes, most: int, path: object) -> None:
+    """Raise `UserError` for a zlib stream that is damaged or ends early; libtiff may not notice.
+
+    most: bytes of its pixels. What follows these is not looked at.
+    """
+    inflater, inflated = zlib.decompressobj(), 0
+    try:
+        while content and not inflater.eof and inflated <= most:
+            inflated += len(inflater.decompress(content, 2**20))
+            content = inflater.unconsumed_tail
+    except zlib.error as error:
+        raise UserError(f"{path}: found damaged pixels ({error}); expected whole ones") from None
+    if not inflater.eof and inflated <= most:
+        raise UserError(f"{path}: found pixels that end early; expected all")
