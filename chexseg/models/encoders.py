@@ -116,8 +116,10 @@ def save(module: nn.Module, path: Path, **description: Any) -> None:
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(description, indent=1, sort_keys=True))
+    mode = temporary.stat().st_mode & 0o777
     temporary.replace(path.with_suffix(".json"))
     save_file(state, temporary)
+    temporary.chmod(mode)  # safetensors lets only this user read it
     temporary.replace(path)
 
 

@@ -88,7 +88,7 @@ def import_encoder(path: Path, kind: str, architecture: str, store: Store) -> Im
         cached = artifact is not None
         if artifact is None:
             shutil.rmtree(partial, ignore_errors=True)  # left by an import that was killed
-            partial.mkdir(mode=0o700)
+            partial.mkdir()
             module = encoders.build(architecture)
             encoders.fill(module, encoder.weights)
             encoders.save(

@@ -107,7 +107,7 @@ def _prepare(partial: Path, identity: str, recovered: Mapping[str, str]) -> None
     in subdirectories that this stage run hasn't noted, such as another run's: whatever lies there
     at the end belongs to the result.
     """
-    partial.mkdir(mode=0o700, exist_ok=True)
+    partial.mkdir(exist_ok=True)
     (partial / INPUTS).write_text(identity)
     for file, digest in recovered.items():
         note_digest(partial / file, digest)

@@ -1,8 +1,7 @@
 """Access to a store's files that follows no symbolic link and waits for no named pipe.
 
-These checks find what is in the store already. While a run writes, its folder is private to its
-user, and in folders of this user that others may write to they can't replace it. Whoever owns the
-store's folder still can.
+These checks find what is in the store already. Whoever can replace a folder by a link at the very
+moment of a write could lead it elsewhere (docs/explanation/trust.md).
 """
 
 from __future__ import annotations
@@ -65,36 +64,6 @@ def refuse_special_files(root: Path, folder: Path) -> None:
                     f"{path}: found a pipe, socket or device; expected: a plain file or folder;"
                     " hint: remove it"
                 )
-
-
-def make_sticky(folder: Path) -> None:
-    """Keep other users from renaming what isn't theirs in a folder of this user.
-
-    It does nothing where only this user may write, or if the folder is another user's.
-    """
-    mode = folder.stat().st_mode
-    if mode & 0o022 and not mode & stat.S_ISVTX and is_own(folder):
-        folder.chmod(stat.S_IMODE(mode) | stat.S_ISVTX)
-
-
-def is_own(path: Path) -> bool:
-    """Return whether a file or folder belongs to this process's user."""
-    return path.lstat().st_uid == os.geteuid()
-
-
-def private_folder(path: Path) -> Path:
-    """Return a path for a folder that only this user can read and write: `path`, or beside it.
-
-    It needn't exist. One of this user's is made private. If `path` is another user's, left by a run
-    that was killed or placed there, a name with this user's number is returned.
-    """
-    if path.exists() and not is_own(path):
-        path = path.with_name(f"{path.name}.{os.geteuid()}")
-        if path.exists() and not is_own(path):
-            raise UserError(f"{path}: found another user's folder; hint: remove it")
-    if path.exists():
-        path.chmod(0o700)
-    return path
 
 
 def open_descriptor(path: Path, flags: int) -> int:

@@ -21,10 +21,7 @@ from chexseg.store.backend import (
 )
 from chexseg.store.file_lock import is_locked, locked
 from chexseg.store.links import (
-    is_own,
-    make_sticky,
     open_regular,
-    private_folder,
     refuse_links,
     refuse_special_files,
     remove_empty,
@@ -109,9 +106,7 @@ class LocalBackend:
         self._path(name)
         refuse_links(self.root, self._lock(name))
         with locked(self._lock(name)):
-            make_sticky(self.root)
-            make_sticky(self.root / PARTIAL)
-            partial = private_folder(self._path(f"{PARTIAL}/{unfinished(name)}"))
+            partial = self._path(f"{PARTIAL}/{unfinished(name)}")
             # Whoever held the lock may have changed it.
             refuse_special_files(self.root, partial)
             yield partial
@@ -130,7 +125,6 @@ class LocalBackend:
             aside = self._path(f"{new_collection(self.tree)}/{name}")
             aside.parent.mkdir(parents=True, exist_ok=True)
             path.rename(aside)
-        partial.chmod(stat.S_IMODE(self.root.stat().st_mode) & 0o777)  # for whom the store is
         rename_partial(partial, path)
 
     def reopen(self, name: str, partial: Path, files: Iterable[str]) -> None:
@@ -138,7 +132,6 @@ class LocalBackend:
         for file in files:
             source = self._path(f"{name}/{file}")
             if source.is_file():
-                partial.mkdir(mode=0o700, exist_ok=True)
                 (partial / file).parent.mkdir(parents=True, exist_ok=True)
                 source.rename(partial / file)
         refuse_special_files(self.root, partial)
@@ -156,7 +149,7 @@ class LocalBackend:
                     f"{name}/{file}": f"{trash}/{name}/{file}" for file in files if file in present
                 }
                 partial = f"{PARTIAL}/{unfinished(name)}"
-                if (self.root / partial).is_dir() and is_own(self.root / partial):
+                if (self.root / partial).is_dir():
                     moves[partial] = f"{trash}/{partial}"
                 for path in (*moves, *moves.values()):
                     refuse_links(self.root, (self.root / path).parent)

@@ -148,6 +148,15 @@ def test_a_tiff_of_strips_or_tiles_is_read_if_they_cover_it(noise_HW, tmp_path, 
                 images.decode(path)
 
 
+def test_a_tiff_with_strips_and_tiles_is_refused(noise_HW, tmp_path, refused):
+    """One kind would be checked and the other decoded."""
+    tiles = {name: value for name, value in TILES.items() if value}
+    offsets = {"tile_offsets": (324, [0, 1024, 2048, 3072]), "tile_counts": (325, [1024] * 4)}
+    path = tiff(tmp_path / "a.tif", noise_HW.tobytes(), **tiles, **offsets)
+    with refused(path, "found tags of strips and of tiles"):
+        images.decode(path)
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"bits": (258, [4])}, {"height": (257, [32])}, {"width": (256, [32])}, {"counts": (279, [9])}],

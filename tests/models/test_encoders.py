@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -23,3 +25,15 @@ def test_pixels_are_normalised_for_the_weights_a_segmenter_starts_from(init, con
         for grey in range(256):
             value = images_NCHW[0, channel, grey // 16, grey % 16].item()
             assert value == pytest.approx((grey / 255 - mean) / std, abs=1e-5)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
+def test_weights_may_be_read_by_whom_the_umask_says(tmp_path, mask):
+    """Users of one group share a store."""
+    before = os.umask(mask)
+    try:
+        encoders.save(torch.nn.Linear(2, 2), tmp_path / "encoder.safetensors", init="random")
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {0o666 & ~mask}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import threading
 from pathlib import Path
 
@@ -111,43 +110,6 @@ def test_a_result_with_a_link_is_not_published(tmp_path):
         with pytest.raises(UserError, match="found a symbolic link"):
             store.commit(NODE, partial, {}, 1.0)
     assert store.find(NODE.stage, NODE.key) is None
-
-
-def test_while_a_run_writes_its_folder_is_private_and_cannot_be_replaced(tmp_path):
-    """Other users may write to the store, as in a group."""
-    store = Store(tmp_path)
-    partials = tmp_path / ".partial"
-    for folder in (tmp_path, partials):
-        folder.mkdir(exist_ok=True)
-        folder.chmod(0o775)
-    with store.working_on(NODE) as partial:
-        for folder in (tmp_path, partials):
-            assert folder.stat().st_mode & stat.S_ISVTX, "others may rename what isn't theirs"
-        partial.mkdir(mode=0o700)
-        (partial / "file").touch()
-    with store.working_on(NODE) as again:  # resumed
-        assert again == partial and partial.stat().st_mode & 0o777 == 0o700
-        store.commit(NODE, partial, {}, 1.0)
-    published = store.find(NODE.stage, NODE.key).path
-    assert published.stat().st_mode & 0o777 == 0o775, "the store's readers may read it"
-
-
-def test_the_mode_of_a_folder_to_which_nobody_else_may_write_stays(tmp_path):
-    tmp_path.chmod(0o755)
-    with Store(tmp_path).working_on(NODE):
-        assert tmp_path.stat().st_mode & 0o7777 == 0o755
-
-
-def test_another_users_folder_is_not_written_to(tmp_path, monkeypatch):
-    store = Store(tmp_path)
-    with store.working_on(NODE) as partial:
-        partial.mkdir()
-        (partial / "images").symlink_to(tmp_path)
-    owner = os.geteuid()
-    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
-    with store.working_on(NODE) as other:
-        assert other == partial.with_name(f"{partial.name}.{owner + 1}")
-        assert not other.exists()
 
 
 def test_a_file_with_a_second_name_is_found_before_a_stage_writes_to_it(tmp_path):

@@ -22,6 +22,8 @@ _RAW, _JPEG = 1, 7
 _DEFLATE = (8, 32946)
 #: Other compressions: LZW, PackBits, LZMA and Zstandard.
 _OTHERS = (5, 32773, 34925, 50000)
+_STRIPS = {_TAG.StripOffsets, _TAG.StripByteCounts}
+_TILES = {_TAG.TileWidth, _TAG.TileLength, _TAG.TileOffsets, _TAG.TileByteCounts}
 #: The tag with the tables that the JPEG streams of a file share.
 _JPEG_TABLES = 347
 
@@ -42,6 +44,8 @@ def check(tags: Mapping[int, Any], file: BinaryIO, path: object) -> None:
             " Deflate, LZW, PackBits, LZMA, Zstandard"
         )
     width, height = tags[_TAG.ImageWidth], tags[_TAG.ImageLength]
+    if _STRIPS & tags.keys() and _TILES & tags.keys():
+        raise UserError(f"{path}: found tags of strips and of tiles; expected one kind")
     tiled = _TAG.TileWidth in tags
     across, down = width, tags.get(_TAG.RowsPerStrip, height)
     if tiled:
