@@ -48,7 +48,7 @@ def test_plan_prints_45_cells_for_the_papers_48_combinations(phantom_root, tmp_p
     )
     text = chexseg(*arguments)
     assert text.returncode == 0, text.stderr
-    assert text.stdout.startswith("semi-supervised: 45 distinct cells, 0 of them done")
+    assert text.stdout.startswith("improved-semi-supervised: 45 distinct cells, 0 of them done")
     assert "48 combinations are 45 distinct cells" in text.stdout
     document = json.loads(chexseg(*arguments, "--json").stdout)
     assert len({cell["key"] for cell in document["cells"]}) == 45

@@ -261,7 +261,7 @@ def test_the_command_writes_all_or_nothing(model, film_HW, tmp_path):
     assert answer.returncode == 0, answer.stderr
     assert "note: skipped, no JPEG, PNG, TIFF or DICOM image: films/notes.txt\n" in answer.stderr
     assert answer.stdout.startswith(
-        "out: segmentations.json and overlays/ of 1 images\nCardiomegaly "
+        "out: segmentations.json and overlays/ of 1 image\nCardiomegaly "
     )
     files = sorted(
         str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*")
