@@ -68,7 +68,7 @@ def drivers(phantom_root, tmp_path, place):
 
 
 def computed(output: str) -> int:
-    match = re.search(r"(\d+) stages computed", output)
+    match = re.search(r"(\d+) stages? computed", output)
     assert match, output
     return int(match[1])
 
