@@ -152,17 +152,14 @@ def test_a_header_that_contradicts_compressed_pixels_is_refused(
         images.decode(write(BitsStored=6, HighBit=5))
 
 
-def test_a_jpeg_2000_stream_without_its_last_tiles_is_refused(tmp_path, refused, write_dicom):
-    """OpenJPEG makes missing tiles black."""
-    noise_HW = np.random.default_rng(0).integers(0, 256, (64, 96), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(noise_HW).save(buffer, "JPEG2000", no_jp2=True, tile_size=(32, 32))
-    whole = buffer.getvalue()
-    path = write_dicom(tmp_path / "a.dcm", noise_HW, BitsStored=8, HighBit=7)
-    data = pydicom.dcmread(path)
-    data.file_meta.TransferSyntaxUID, data.BitsAllocated = pydicom.uid.JPEG2000Lossless, 8
-    half = whole[: whole.rindex(b"\xff\x90\x00\x0a\x00\x05")] + b"\xff\xd9"  # tile 5 of 0 to 5
-    for stream, words in ((whole, None), (half, "found 5 tiles of a JPEG 2000 image; expected 6")):
+@pytest.fixture
+def decode_jpeg_2000(tmp_path, refused, write_dicom):
+    """Return ``decode(stream, words)`` of 64 x 96 pixels; words: of the refusal, or None."""
+
+    def decode(stream: bytes, words: str | None = None) -> None:
+        path = write_dicom(tmp_path / "a.dcm", np.zeros((64, 96)), BitsStored=8, HighBit=7)
+        data = pydicom.dcmread(path)
+        data.file_meta.TransferSyntaxUID, data.BitsAllocated = pydicom.uid.JPEG2000Lossless, 8
         data.PixelData = pydicom.encaps.encapsulate([stream])
         data["PixelData"].VR = "OB"
         data.save_as(path)
@@ -172,8 +169,21 @@ def test_a_jpeg_2000_stream_without_its_last_tiles_is_refused(tmp_path, refused,
             with refused(path, words):
                 images.decode(path)
 
+    return decode
 
-def test_boxes_of_a_jpeg_2000_file_hide_no_missing_tile(tmp_path, refused, write_dicom):
+
+def test_a_jpeg_2000_stream_without_its_last_tiles_is_refused(decode_jpeg_2000):
+    """OpenJPEG makes missing tiles black."""
+    noise_HW = np.random.default_rng(0).integers(0, 256, (64, 96), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise_HW).save(buffer, "JPEG2000", no_jp2=True, tile_size=(32, 32))
+    whole = buffer.getvalue()
+    decode_jpeg_2000(whole)
+    half = whole[: whole.rindex(b"\xff\x90\x00\x0a\x00\x05")] + b"\xff\xd9"  # tile 5 of 0 to 5
+    decode_jpeg_2000(half, "found 5 tiles of a JPEG 2000 image; expected 6")
+
+
+def test_boxes_of_a_jpeg_2000_file_hide_no_missing_tile(decode_jpeg_2000):
     """Put a whole code stream into a box that decoders skip."""
     noise_HW = np.random.default_rng(0).integers(0, 256, (64, 96), dtype=np.uint8)
     buffer = io.BytesIO()
@@ -187,21 +197,10 @@ def test_boxes_of_a_jpeg_2000_file_hide_no_missing_tile(tmp_path, refused, write
         return struct.pack(">I", 8 + len(content)) + kind + content
 
     hidden = box(b"uuid", bytes(16) + whole)
-    path = write_dicom(tmp_path / "a.dcm", noise_HW, BitsStored=8, HighBit=7)
-    data = pydicom.dcmread(path)
-    data.file_meta.TransferSyntaxUID, data.BitsAllocated = pydicom.uid.JPEG2000Lossless, 8
-    for stream, words in (
-        (boxes, None),
-        (boxes[:start] + hidden + box(b"jp2c", half), "found 5 tiles of a JPEG 2000 image"),
-    ):
-        data.PixelData = pydicom.encaps.encapsulate([stream])
-        data["PixelData"].VR = "OB"
-        data.save_as(path)
-        if words is None:
-            assert images.decode(path).shape == (64, 96)
-        else:
-            with refused(path, words):
-                images.decode(path)
+    decode_jpeg_2000(boxes)
+    decode_jpeg_2000(
+        boxes[:start] + hidden + box(b"jp2c", half), "found 5 tiles of a JPEG 2000 image"
+    )
 
 
 def test_the_stream_that_is_checked_is_the_one_that_is_decoded(tmp_path, refused, write_dicom):
