@@ -61,7 +61,7 @@ def loaded() -> frozenset[str]:
     return frozenset(name for name in sys.modules if name.startswith("chexseg."))
 
 
-#: The driver's version, if this process is a worker.
+#: What `running` returns, once it is known.
 _required: list[CodeVersion] = []
 
 

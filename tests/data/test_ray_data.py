@@ -68,33 +68,24 @@ def test_damage_that_a_reading_task_finds_arrives_as_itself(ray_session, paths):
 
 
 class Finder:
-    """Report damage in one file, as a worker for `map_files`."""
+    """Raise an error at one file, as a worker for `map_files`."""
+
+    def __init__(self, error: Exception):
+        self.error = error
 
     def __call__(self, path: str) -> dict[str, Any]:
         if path == "3":
-            raise DamagedArtifactError("3: not what its manifest says")
+            raise self.error
         return {}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_damage_that_a_map_worker_finds_arrives_as_itself(ray_session, workers):
-    with pytest.raises(DamagedArtifactError, match="^3: not what its manifest says$"):
-        ray_data.map_files(NUMBERS, Finder, {}, workers=workers)
-
-
-class Refuser:
-    """Refuse one file, as a worker for `map_files`."""
-
-    def __call__(self, path: str) -> dict[str, Any]:
-        if path == "3":
-            raise UserError("3: found a fault; expected none")
-        return {}
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_what_a_map_worker_refuses_arrives_as_one_line(ray_session, workers):
-    with pytest.raises(UserError, match="^3: found a fault; expected none$"):
-        ray_data.map_files(NUMBERS, Refuser, {}, workers=workers)
+@pytest.mark.parametrize("kind", [DamagedArtifactError, UserError])
+def test_what_a_map_worker_finds_arrives_as_itself(ray_session, workers, kind):
+    with pytest.raises(kind, match="^3: not what it should be$"):
+        ray_data.map_files(
+            NUMBERS, Finder, {"error": kind("3: not what it should be")}, workers=workers
+        )
 
 
 def test_processes_that_a_worker_starts_must_import_the_drivers_code(
@@ -104,7 +95,7 @@ def test_processes_that_a_worker_starts_must_import_the_drivers_code(
     monkeypatch.setattr(code_version, "_required", [other])
     line = "^a worker imports other code than the driver: found .*; expected .*/the/drivers .*$"
     with pytest.raises(UserError, match=line) as caught:
-        ray_data.map_files(NUMBERS, Refuser, {}, workers=2)
+        ray_data.map_files(NUMBERS, Doubler, {"factor": 2}, workers=2)
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match=line) as caught:
         read(paths)

@@ -293,7 +293,7 @@ def test_pixels_are_normalised_as_the_backbone_has_learned(
 def test_no_seed_lies_outside_the_central_crop_that_the_classifier_has_seen(
     inputs, tmp_path, examples, monkeypatch, scales
 ):
-    """A constant map of the crop is the foreground inside; outside the map is 0 without a reason."""
+    """A constant map is foreground in the crop. Outside it is 0 because nothing was seen there."""
     ids = radiographs.ids(inputs["saliency"] / "train")
     table = radiographs.index(inputs["train"]).set_index("image_id").loc[ids]
     shapes = list(zip(table["height"], table["width"], strict=True))
