@@ -4,57 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file, save_file
 
-import chexseg
-from chexseg import code_version
 from chexseg.config import study_file
 from chexseg.data import chexlocalize, chexpert, shards
 from chexseg.errors import UserError
 from chexseg.plan import graph, planner
-from chexseg.plan.graph import Node, Plan
+from chexseg.plan.graph import Node
 from chexseg.run.execute import _prepare, execute
 from chexseg.stages import fit, ingest, score
-from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
 from chexseg.stages.configs import ClassifyConfig, FitConfig
 from chexseg.stages.registry import STAGES
 from chexseg.store import manifest
 from chexseg.store.store import Store
+from tests.run.small_study import CONTEXT, STUDY, node_of, run
 from tests.store.places import result_path
-
-CONTEXT = StageContext(threads=1)
-STUDY = """
-name: small
-settings:
-  size: 64
-  pathologies: [Edema, Atelectasis]
-  encoder: {init: random}
-  labels: {p: 1, expert_split: {train: 8, select: 4}}
-  fit: {epochs: 1, samples_per_epoch: 8}
-  score: {resolution: own}
-"""
-
-
-@pytest.fixture
-def root(phantom_root, tmp_path) -> Path:
-    shutil.copytree(phantom_root, tmp_path / "data")
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def planned(root) -> Plan:
-    return planner.plan(study_file.parse(STUDY, "small.yaml"), planner.fingerprints(root))
-
-
-@pytest.fixture
-def store(tmp_path) -> Store:
-    return Store(tmp_path / "store")
 
 
 @pytest.fixture(scope="module")
@@ -73,18 +41,6 @@ def finished(phantom_root, tmp_path_factory) -> Store:
 def copy(finished, tmp_path) -> Store:
     shutil.copytree(finished.backend.local, tmp_path / "store")
     return Store(tmp_path / "store")
-
-
-def node_of(planned: Plan, stage: str, split: str | None = None) -> Node:
-    nodes = [node for node in planned.nodes.values() if node.stage == stage]
-    return next(node for node in nodes if split is None or node.config["split"] == split)
-
-
-def run(planned: Plan, store: Store, root: Path, stage: str, split: str | None = None) -> dict:
-    for node in planned.nodes.values():
-        if node.stage == stage and split in (None, node.config.get("split")):
-            artifact, _ = execute(node, planned.nodes, store, root, CONTEXT)
-    return dict(artifact.facts)
 
 
 def change_masks(root: Path) -> None:
@@ -268,81 +224,6 @@ def test_files_that_a_stage_run_has_not_noted_are_no_part_of_its_result(
     assert seen == [[], [shards.part_name(0)]]
     files = store.find("ingest", train.key).manifest["files"]
     assert list(files) == [f"images/{shards.part_name(0)}"]
-
-
-@pytest.fixture
-def package(tmp_path, monkeypatch):
-    """Return a copy of chexseg's directory that counts as the one imported."""
-    code_version.running()
-    copied = tmp_path / "chexseg"
-    shutil.copytree(Path(chexseg.__file__).parent, copied)
-    monkeypatch.setattr(chexseg, "__file__", str(copied / "__init__.py"))
-    return copied
-
-
-def edit(package: Path) -> None:
-    with (package / "stages" / "ingest.py").open("a") as file:
-        file.write("# edited\n")
-
-
-def test_a_stage_that_was_imported_after_its_sources_had_changed_does_not_run(
-    planned, store, root, package, monkeypatch
-):
-    train = node_of(planned, "ingest", "train")
-
-    def edit_and_load() -> object:
-        edit(package)
-        return ingest
-
-    stage = SimpleNamespace(load=edit_and_load, parse=STAGES["ingest"].parse)
-    monkeypatch.setitem(STAGES, "ingest", stage)
-    with pytest.raises(UserError, match="a worker imports other code than the driver"):
-        execute(train, planned.nodes, store, root, CONTEXT, code_version.running())
-    assert store.find("ingest", train.key) is None
-
-
-@pytest.mark.parametrize("imports", [True, False])
-def test_a_module_that_is_imported_while_a_stage_runs_is_of_the_same_code(
-    planned, store, root, package, monkeypatch, imports
-):
-    """Sources may be edited after a stage has imported all that it needs."""
-    train, run_ingest = node_of(planned, "ingest", "train"), ingest.run
-
-    def edit_and_import(*arguments: object) -> object:
-        edit(package)
-        if imports:
-            monkeypatch.setitem(sys.modules, "chexseg.imported_now", SimpleNamespace())
-        return run_ingest(*arguments)
-
-    monkeypatch.setattr(ingest, "run", edit_and_import)
-    arguments = (train, planned.nodes, store, root, CONTEXT, code_version.running())
-    if imports:
-        with pytest.raises(UserError, match="a worker imports other code than the driver"):
-            execute(*arguments)
-    else:
-        execute(*arguments)
-    assert (store.find("ingest", train.key) is None) == imports
-
-
-@pytest.mark.parametrize("fails", [True, False])
-def test_work_of_other_code_is_not_gone_on_with(planned, copy, package, root, monkeypatch, fails):
-    """Nor if the stage failed after it had imported a module of other code."""
-    fitted = node_of(planned, "fit")
-    shutil.rmtree(result_path(copy, "fit", fitted.key))
-
-    def edit_import_and_train(config, inputs, out, context):
-        edit(package)
-        monkeypatch.setitem(sys.modules, "chexseg.imported_now", SimpleNamespace())
-        (out / "resume.pt").write_bytes(b"of other code")
-        if fails:
-            raise OSError("No space left on device")
-        return {}
-
-    monkeypatch.setattr(fit, "run", edit_import_and_train)
-    with pytest.raises(UserError, match="a worker imports other code than the driver"):
-        execute(fitted, planned.nodes, copy, root, CONTEXT, code_version.running())
-    with copy.working_on(fitted) as partial:
-        assert not partial.exists()
 
 
 def test_files_behind_a_link_in_a_partial_directory_are_not_deleted(tmp_path):
