@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +67,7 @@ def scaled_crops(
     scales: tuple[float, float],
     size: tuple[int, int],
     generator: torch.Generator,
+    maps_mode: Literal["bilinear", "nearest"] = "bilinear",
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return one randomly resized and cropped view of each grey uint8 image and of its maps.
 
@@ -75,7 +77,8 @@ def scaled_crops(
 
     size: (h, w) of the views of the maps, which show the same part as the images' views. Returns
     views_NHW, views_NKhw, float32, and inside_Nhw: False where a pixel's centre lies outside the
-    image. All is interpolated bilinearly, without anti-aliasing. The generator must be on the CPU.
+    image. Images are interpolated bilinearly, without anti-aliasing, and maps as `maps_mode` says.
+    The generator must be on the CPU.
     """
     count = len(images_NHW)
     draws_3N = torch.rand(3, count, generator=generator).to(images_NHW.device)
@@ -91,6 +94,6 @@ def scaled_crops(
     )
     views_NHW = F.grid_sample(images_NHW[:, None].float(), grid_NHW2, align_corners=False)[:, 0]
     views_NKhw = F.grid_sample(
-        maps_NKhw.float(), grid_Nhw2, padding_mode="border", align_corners=False
+        maps_NKhw.float(), grid_Nhw2, maps_mode, padding_mode="border", align_corners=False
     )
     return views_NHW.round().to(torch.uint8), views_NKhw, (grid_Nhw2.abs() <= 1).all(-1)

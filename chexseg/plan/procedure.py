@@ -49,6 +49,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "irnet.init": ("imagenet",),
     "irnet.freeze_backbone": (True,),
     "irnet.seed_classes": ("all",),
+    "irnet.crf": (True,),
     "irnet.foreground": (0.3, 0.25),
     "irnet.background": (0.05, 0.1),
     "irnet.batch_size": (16,),

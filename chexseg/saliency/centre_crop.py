@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -32,6 +33,15 @@ def in_padded_square(maps_NKhw: Tensor, shapes: Sequence[tuple[int, int]], size:
 def inside(shapes: Sequence[tuple[int, int]], size: int) -> Tensor:
     """Return inside_NHW, boolean: where the maps of `in_padded_square` are of the crops."""
     return (_grid(shapes, size).abs() <= 1).all(dim=-1)
+
+
+def pixels(height: int, width: int, size: int) -> tuple[slice, slice]:
+    """Return the rows and columns of a padded square that lie in the central crop completely."""
+    top, left, high, wide = Strip(height, width, size).centre_in_frame()
+    return (
+        slice(math.ceil(top), math.floor(top + high)),
+        slice(math.ceil(left), math.floor(left + wide)),
+    )
 
 
 def _grid(shapes: Sequence[tuple[int, int]], size: int) -> Tensor:

@@ -127,13 +127,14 @@ def interpolated(values_HW: torch.Tensor, y: float, x: float, border: bool) -> f
     return total
 
 
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
 @pytest.mark.parametrize("scales", [(0.5, 0.5), (1.0, 1.0), (1.5, 1.5), (0.5, 1.5)])
-def test_scaled_crops_by_loops(scales):
+def test_scaled_crops_by_loops(scales, mode):
     generator = torch.Generator().manual_seed(3)
     images = torch.randint(0, 256, (3, 8, 12), generator=generator, dtype=torch.uint8)
     maps = torch.rand(3, 2, 3, 4, generator=generator)
     seen, view_maps, inside = scaled_crops(
-        images, maps, scales, (2, 3), torch.Generator().manual_seed(7)
+        images, maps, scales, (2, 3), torch.Generator().manual_seed(7), mode
     )
     factor, right, down = torch.rand(3, 3, generator=torch.Generator().manual_seed(7)).tolist()
     for n in range(3):
@@ -151,6 +152,9 @@ def test_scaled_crops_by_loops(scales):
                 assert bool(inside[n, y, x]) == (0 <= v <= 1 and 0 <= u <= 1)
                 for k in range(2):
                     expected = interpolated(maps[n, k], v * 3, u * 4, border=True)
+                    if mode == "nearest":
+                        row, column = min(max(int(v * 3), 0), 2), min(max(int(u * 4), 0), 3)
+                        expected = float(maps[n, k, row, column])
                     assert view_maps[n, k, y, x].item() == pytest.approx(expected, abs=1e-5)
     if scales == (1.0, 1.0):
         assert torch.equal(seen, images) and inside.all()

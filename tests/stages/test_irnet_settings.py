@@ -12,9 +12,10 @@ from torch.nn.functional import interpolate
 
 from chexseg.data import radiographs, shards
 from chexseg.data.images import Strip
+from chexseg.data.sampling import splits
 from chexseg.models import augmentation, encoders, irnet_losses
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.saliency import centre_crop, random_walk
+from chexseg.saliency import centre_crop, dense_crf, random_walk
 from chexseg.saliency.weak_masks import possibly_present, weak_masks
 from chexseg.seeds import derive
 from chexseg.stages import irnet
@@ -114,13 +115,56 @@ def test_seeds_are_of_the_classes_of_the_setting(inputs, tmp_path, examples, cla
     assert used.all() if classes == "all" else not used.all()
 
 
+@pytest.mark.parametrize("lengths", ["absolute", "relative"])
+def test_both_seeds_of_each_class_go_through_the_crf(inputs, tmp_path, examples, lengths):
+    config = IRNetConfig(
+        **{**SMALL, "images": 6, "batch_size": 6}, crf=True, seed_classes="all", lengths=lengths
+    )
+    irnet.train(config, inputs, tmp_path, CONTEXT)
+    ((_, seeds, _),) = examples
+    ids = splits.sample(radiographs.ids(inputs["saliency"] / "train"), 6, 0, "irnet images")
+    maps = radiographs.load_cached(inputs["saliency"] / "train", "scores", ids).float()
+    large = interpolate(maps, size=(SIZE, SIZE), mode="bilinear")
+    pixels = radiographs.pixels(inputs["train"], ids)
+    expected, moved = set(), 0
+    for n in range(len(ids)):
+        one = torch.full((10, SIZE // 4, SIZE // 4), 255, dtype=torch.uint8)
+        scale = SIZE / 320 if lengths == "relative" else 1
+        above, possible = (
+            dense_crf.refine(pixels[n], large[n] > limit, scale)[:, 2::4, 2::4]
+            for limit in (0.3, 0.05)
+        )
+        one[~possible] = 0
+        one[above] = 1
+        moved += int((above != (large[n, :, 2::4, 2::4] > 0.3)).sum())
+        expected.add(one.numpy().tobytes())
+    assert {one.numpy().tobytes() for one in seeds} == expected
+    assert moved > 100 and (seeds == 1).any() and (seeds == 0).any()
+
+
+def test_seeds_after_the_crf_are_augmented_with_their_images(inputs, tmp_path, examples):
+    """Views of the seeds have the same three values, and ignore what lies outside the image."""
+    config = IRNetConfig(
+        **{**SMALL, "batch_size": 4, "images": 8},
+        crf=True,
+        lengths="relative",
+        seed_classes="all",
+        smallest_scale=0.5,
+    )
+    irnet.train(config, inputs, tmp_path, CONTEXT)
+    for _, seeds, _ in examples:
+        assert set(seeds.unique().tolist()) == {0, 1, 255}
+        ignored = (seeds == 255).all(1)
+        assert ignored.any() and not ignored.all()
+
+
 def test_an_augmented_step_ignores_what_lies_outside_the_image(
     inputs, tmp_path, examples, monkeypatch
 ):
     views, crops = [], augmentation.scaled_crops
 
-    def watched(images, maps, scales, size, generator):
-        views.append((scales, size, crops(images, maps, scales, size, generator)))
+    def watched(images, maps, scales, size, generator, mode):
+        views.append((scales, size, crops(images, maps, scales, size, generator, mode)))
         return views[-1][2]
 
     monkeypatch.setattr(augmentation, "scaled_crops", watched)
@@ -289,9 +333,10 @@ def test_pixels_are_normalised_as_the_backbone_has_learned(
     assert used == {normalisation or "chexpert"}
 
 
+@pytest.mark.parametrize("crf", [False, True])
 @pytest.mark.parametrize("scales", [(1.0, 1.0), (0.5, 1.5)])
 def test_no_seed_lies_outside_the_central_crop_that_the_classifier_has_seen(
-    inputs, tmp_path, examples, monkeypatch, scales
+    inputs, tmp_path, examples, monkeypatch, scales, crf
 ):
     """A constant map is foreground in the crop. Outside it is 0 because nothing was seen there."""
     ids = radiographs.ids(inputs["saliency"] / "train")
@@ -309,6 +354,7 @@ def test_no_seed_lies_outside_the_central_crop_that_the_classifier_has_seen(
         smallest_scale=scales[0],
         largest_scale=scales[1],
         seed_classes="all",
+        crf=crf,
     )
     monkeypatch.setattr(torch, "rand", lambda *size, generator: torch.full(size, 0.5))  # no change
     (tmp_path / "out").mkdir()
@@ -320,7 +366,11 @@ def test_no_seed_lies_outside_the_central_crop_that_the_classifier_has_seen(
         grid = torch.full((SIZE // 4, SIZE // 4), 255, dtype=torch.uint8)
         for y in range(SIZE // 4):
             for x in range(SIZE // 4):
-                if top <= 4 * y + 2 <= top + high and left <= 4 * x + 2 <= left + wide:
+                whole = 1 if crf else 0  # the CRF sees whole pixels, so this one must end inside
+                if (
+                    top <= 4 * y + 2 <= top + high - whole
+                    and left <= 4 * x + 2 <= left + wide - whole
+                ):
                     grid[y, x] = 1
         expected.add(grid.expand(10, -1, -1).numpy().tobytes())
     assert {one.numpy().tobytes() for one in seeds} == expected

@@ -1,8 +1,4 @@
-"""Config of IRNet. "Published" is the code of CheXseg and IRNet's authors, "paper" is CheXseg.
-
-A dense CRF, which the published code applies to the seeds, is left out: its packages on PyPI,
-pydensecrf (2018) and pydensecrf2 (2024), have no wheel for Linux and need a C++ compiler.
-"""
+"""Config of IRNet. "Published" is the code of CheXseg and IRNet's authors, "paper" is CheXseg."""
 
 from __future__ import annotations
 
@@ -15,7 +11,8 @@ from pydantic import BeforeValidator, Field
 from chexseg.errors import UserError
 from chexseg.stages.configuration.base import StageConfig
 
-#: Side in pixels of the map to which lengths refer if they are relative: that of a 320-pixel image.
+#: Sides in pixels of the image and of its map to which lengths refer if they are relative.
+REFERENCE_SIZE = 320
 REFERENCE_SIDE = 80
 
 
@@ -51,6 +48,7 @@ class IRNetConfig(StageConfig):
         "smallest_scale": 1.0,
         "largest_scale": 1.0,
         "seed_classes": "present",
+        "crf": False,
         "lengths": "absolute",
         "normalise": "map",
     }
@@ -100,9 +98,13 @@ class IRNetConfig(StageConfig):
     #: Classes with seeds in an image: those with a positive or uncertain label, or all ten.
     #: Published: all.
     seed_classes: Literal["present", "all"] = "present"
-    #: Unit of `radius`, `walk_radius` and the length of the walk. absolute: pixels of the stride-4
-    #: map. relative: pixels of a map of 80 x 80, as of a 320-pixel image; lengths change with the
-    #: side of the map. Published: absolute, at 80 x 80.
+    #: Move the borders of both seeds to edges of the image, by a dense CRF for each class
+    #: (`saliency.dense_crf`). Small seeds vanish: at 320 pixels, those of less than about 3,000
+    #: pixels. Published: true. Paper: not stated.
+    crf: bool = False
+    #: Unit of `radius`, `walk_radius`, the length of the walk and the CRF's kernels. absolute:
+    #: pixels of the stride-4 map; for the CRF, of the image. relative: pixels of a map of 80 x 80
+    #: and of its image, 320 x 320; lengths change with the side. Published: absolute, at 320.
     lengths: Literal["absolute", "relative"] = "absolute"
     #: Pairs are nearer than this, in `lengths`. Published design: 10.
     radius: float = Field(default=10, gt=1)
@@ -140,6 +142,10 @@ class IRNetConfig(StageConfig):
             return self.radius
         return max(self.radius * side / REFERENCE_SIDE, NEXT_PIXEL)
 
+    def crf_scale(self, size: int) -> float:
+        """Return the factor of the CRF's lengths for an image of this size."""
+        return 1.0 if self.lengths == "absolute" else size / REFERENCE_SIZE
+
     def reach(self, side: int) -> int:
         """Return the longest vertical or horizontal distance of a pair, in pixels of a map."""
         return math.ceil(self.pair_radius(side)) - 1
@@ -163,7 +169,7 @@ NEXT_PIXEL = 1.01
 OF_BOUNDARIES = (
     "architecture", "init", "freeze_backbone", "images", "epochs", "batch_size", "learning_rate",
     "momentum", "weight_decay", "schedule", "losses", "smallest_scale", "largest_scale",
-    "foreground", "background", "seed_classes", "radius", "walk_power", "instances",
+    "foreground", "background", "seed_classes", "crf", "radius", "walk_power", "instances",
 )  # fmt: skip
 
 

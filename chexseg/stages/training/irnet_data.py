@@ -14,7 +14,7 @@ from chexseg.data.sampling import radiograph_samplers
 from chexseg.data.sampling.samplers import Source
 from chexseg.models import augmentation, encoders, irnet, irnet_losses
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.saliency import centre_crop, weak_masks
+from chexseg.saliency import centre_crop, dense_crf, weak_masks
 from chexseg.seeds import derive
 from chexseg.stages import api, artifacts, configs
 
@@ -65,30 +65,72 @@ def example(
     Pixels without a CAM are ignored: outside the image after augmentation, and outside the central
     crop that the classifier has seen.
     """
-    images_NHW, maps_NKhw, inside_Nhw = batch["images"], batch["maps"].float(), None
+    images_NHW, inside_Nhw = batch["images"], None
     height, width = (-(-side // irnet.STRIDE) for side in images_NHW.shape[1:])
+    values_NKhw = _seeds_after_crf(config, batch) if config.crf else batch["maps"]
+    values_NKhw = values_NKhw.float()
     if "shapes" in batch:
         seen_N1hw = centre_crop.inside(batch["shapes"].tolist(), images_NHW.shape[-1])[:, None]
-        maps_NKhw = torch.cat([maps_NKhw, seen_N1hw.to(maps_NKhw)], dim=1)
+        values_NKhw = torch.cat([values_NKhw, seen_N1hw.to(values_NKhw)], dim=1)
     scales = config.smallest_scale, config.largest_scale
     if scales == (1, 1):
-        maps_NKhw = interpolate(
-            maps_NKhw, size=(height, width), mode="bilinear", align_corners=False
+        values_NKhw = interpolate(
+            values_NKhw, size=(height, width), mode="bilinear", align_corners=False
         )
     else:
         generator = torch.Generator().manual_seed(derive(config.seed, "irnet views", step))
-        images_NHW, maps_NKhw, inside_Nhw = augmentation.scaled_crops(
-            images_NHW, maps_NKhw, scales, (height, width), generator
+        images_NHW, values_NKhw, inside_Nhw = augmentation.scaled_crops(
+            images_NHW,
+            values_NKhw,
+            scales,
+            (height, width),
+            generator,
+            "nearest" if config.crf else "bilinear",
         )
     if "shapes" in batch:
-        maps_NKhw, seen_Nhw = maps_NKhw[:, :-1], maps_NKhw[:, -1] > 0.5
+        values_NKhw, seen_Nhw = values_NKhw[:, :-1], values_NKhw[:, -1] > 0.5
         inside_Nhw = seen_Nhw if inside_Nhw is None else inside_Nhw & seen_Nhw
-    seeds_NKhw = irnet_losses.seeds(
-        maps_NKhw, batch["present"], config.foreground, config.background
-    )
+    if config.crf:
+        seeds_NKhw = values_NKhw.to(torch.uint8)
+    else:
+        seeds_NKhw = irnet_losses.seeds(
+            values_NKhw, batch["present"], config.foreground, config.background
+        )
     if inside_Nhw is not None:
         seeds_NKhw.masked_fill_(~inside_Nhw[:, None], irnet_losses.IGNORE)
     return images_NHW, seeds_NKhw
+
+
+def _seeds_after_crf(config: configs.IRNetConfig, batch: Mapping[str, Tensor]) -> Tensor:
+    """Return seeds_NKhw at stride 4 after the CRF, without augmentation.
+
+    As published, each class has two masks, of the pixels above `foreground` and of those not below
+    `background`, and both go through the CRF. Afterwards, the first is foreground, and what is in
+    neither is background. If the classifier has seen a central crop, the CRF sees it only.
+    """
+    images_NHW = batch["images"]
+    size = images_NHW.shape[-1]
+    maps_NKHW = weak_masks.upsample(batch["maps"], size)
+    seeds_NKHW = torch.full_like(maps_NKHW, irnet_losses.IGNORE, dtype=torch.uint8)
+    for n, image_HW in enumerate(images_NHW):
+        seeded = batch["present"][n].nonzero()[:, 0]
+        if not len(seeded):
+            continue
+        rows, columns = slice(None), slice(None)
+        if "shapes" in batch:
+            height, width = batch["shapes"][n].tolist()
+            rows, columns = centre_crop.pixels(height, width, size)
+        maps_khw = maps_NKHW[n, seeded][:, rows, columns]
+        masks_Mhw = torch.cat([maps_khw > config.foreground, maps_khw >= config.background])
+        foreground_khw, possible_khw = dense_crf.refine(
+            image_HW[rows, columns], masks_Mhw, config.crf_scale(size)
+        ).chunk(2)
+        seeds_khw = torch.full_like(maps_khw, irnet_losses.IGNORE, dtype=torch.uint8)
+        seeds_khw[~possible_khw] = irnet_losses.BACKGROUND
+        seeds_khw[foreground_khw] = irnet_losses.FOREGROUND
+        seeds_NKHW[n, seeded, rows, columns] = seeds_khw
+    side = -(-size // irnet.STRIDE)
+    return interpolate(seeds_NKHW, size=(side, side), mode="nearest-exact")
 
 
 def normalisation(config: configs.IRNetConfig, inputs: Mapping[str, Path]) -> str:
