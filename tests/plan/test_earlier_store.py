@@ -23,10 +23,18 @@ ARCHIVE = Path(__file__).with_name("earlier_store.tar.xz")
 
 @pytest.fixture(scope="module")
 def earlier(tmp_path_factory) -> Path:
-    """Return a directory with ``study.yaml``, ``data`` and ``store``."""
+    """Return a directory with ``study.yaml``, ``data`` and ``store``.
+
+    The study gets the one default that has changed since.
+    """
     root = tmp_path_factory.mktemp("earlier")
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(root, filter="data")
+    study = root / "study.yaml"
+    (root / "default.yaml").write_text(study.read_text())
+    study.write_text(
+        study.read_text().replace("init: imagenet}", "init: imagenet, freeze_backbone: false}", 1)
+    )
     for manifest in root.glob("store/*/*/manifest.json"):
         for name, entry in json.loads(manifest.read_bytes())["files"].items():
             if not (file := manifest.parent / name).exists():
@@ -35,12 +43,12 @@ def earlier(tmp_path_factory) -> Path:
     return root
 
 
-def chexseg(earlier: Path, command: str) -> dict[str, Any]:
+def chexseg(earlier: Path, command: str, study: str = "study.yaml") -> dict[str, Any]:
     """Return the JSON of `chexseg study plan` or `status` on the earlier store."""
     arguments = [
         "study",
         command,
-        str(earlier / "study.yaml"),
+        str(earlier / study),
         "--data",
         str(earlier / "data"),
         "--json",
@@ -60,3 +68,9 @@ def test_every_stage_of_an_earlier_store_is_cached(earlier):
     stages = chexseg(earlier, "plan")["stages"]
     assert {stage["stage"] for stage in stages} == set(STAGES)
     assert [stage for stage in stages if stage["state"] != "cached"] == []
+
+
+def test_the_changed_default_is_named_as_the_reason(earlier):
+    stages = chexseg(earlier, "plan", "default.yaml")["stages"]
+    changes = [stage["change"] for stage in stages if stage["stage"] == "irnet"]
+    assert changes == ["irnet.freeze_backbone: false then, true now"]

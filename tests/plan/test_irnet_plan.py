@@ -59,10 +59,9 @@ def test_the_backbone_is_an_encoder_of_the_study(init):
     ]
 
 
-def test_auto_freezes_the_studys_encoders_and_keeps_earlier_results():
-    assert walk(planned("")).config["freeze_backbone"] is False
-    assert walk(planned("init: imagenet")).config["freeze_backbone"] is False
-    for init, value in (("random", "false"), ("imagenet", "false"), ("chexpert", "true")):
+def test_auto_freezes_pretrained_backbones():
+    for init, value in (("random", "false"), ("imagenet", "true"), ("chexpert", "true")):
+        assert walk(planned(f"init: {init}")).config["freeze_backbone"] is (value == "true")
         plan = planned(f"init: {init}", f"irnet.freeze_backbone: [auto, {value}]")
         assert len(plan.cells) == plan.merged_combinations == 1
     assert len(planned("init: chexpert", "irnet.freeze_backbone: [auto, false]").cells) == 2

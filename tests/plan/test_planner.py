@@ -314,7 +314,7 @@ settings:
   pathologies: [Edema, Airspace Opacity]
   seed: 3
   classify: {uncertainty: {Edema: ones}}
-  irnet: {init: imagenet}
+  irnet: {init: imagenet, freeze_backbone: false}
   labels: {mixing: official, prefer_positives: true}
 """
 

@@ -106,7 +106,8 @@ def test_a_backbone_that_is_not_frozen_starts_there_and_moves(results, encoder, 
     inputs = {name: results.paths[name] for name in ("train", "valid", "saliency")} | {
         "encoder": encoder
     }
-    irnet.train(IRNetConfig(**IRNET, learning_rate=1e-5), inputs, tmp_path, CONTEXT)
+    config = IRNetConfig(**IRNET, freeze_backbone=False, learning_rate=1e-5)
+    irnet.train(config, inputs, tmp_path, CONTEXT)
     moved = distances(tmp_path, IRNET_WEIGHTS, encoder)
     assert 0 < moved["conv1.weight"] < 1e-3
     assert moved["bn1.num_batches_tracked"] == 2

@@ -291,9 +291,9 @@ def test_each_map_has_the_threshold_of_otsu(inputs, tmp_path):
 
 @pytest.mark.parametrize(
     ("init", "freeze", "frozen"),
-    [("chexpert", "auto", True), ("chexpert", False, False), ("imagenet", "auto", False)],
+    [("chexpert", "auto", True), ("chexpert", False, False), ("imagenet", "auto", True)],
 )
-def test_an_encoder_of_the_study_is_frozen_by_default(
+def test_pretrained_backbones_are_frozen_by_default(
     results, inputs, tmp_path, init, freeze, frozen
 ):
     encoder = results.paths["pretrain"]

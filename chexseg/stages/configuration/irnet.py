@@ -61,8 +61,8 @@ class IRNetConfig(StageConfig):
     #: Initial weights of the backbone. chexpert, moco: trained by this study's `pretrain` or
     #: `moco`. imagenet: imported by `chexseg encoder import`. Published: imagenet.
     init: Literal["random", "imagenet", "chexpert", "moco"] = "random"
-    #: Do not train the backbone. auto: true for chexpert and moco, otherwise false; a frozen random
-    #: backbone would give useless features. Published: true.
+    #: Do not train the backbone. auto: true unless `init` is random; a frozen random backbone would
+    #: give useless features. Published: true.
     freeze_backbone: Annotated[bool | str, BeforeValidator(_validate_freezing)] = "auto"
     #: Number of images to train on, as a seeded sample of those with a CAM; null for all.
     images: int | None = Field(default=None, ge=2)
@@ -174,8 +174,5 @@ OF_BOUNDARIES = (
 
 
 def freezes_by_default(init: str) -> bool:
-    """Return whether `freeze_backbone: auto` freezes a backbone with these initial weights.
-
-    ImageNet's are trained, which keeps the results of earlier versions valid.
-    """
-    return init in ("chexpert", "moco")
+    """Return whether `freeze_backbone: auto` freezes a backbone with these initial weights."""
+    return init != "random"
