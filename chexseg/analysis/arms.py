@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from chexseg.analysis.published import METHODS
+from chexseg.analysis.statistics.crossed import Trial, by_draw
+from chexseg.analysis.statistics.scores import Interval, t_interval
 
-#: Settings that define an arm: cells that agree in all of them differ only in their trial.
+#: Settings that define an arm: cells that agree in all of them differ only in draw and trial.
 ARM_COLUMNS = ("method", "weak", "p", "init", "weak_images", "fraction", "epochs", "other")
 #: The paper's roles with the method of each.
 METHODS_OF = {"weak": "weak", "full": "full", "chexseg": "mixed", "student": "student"}
@@ -21,7 +23,12 @@ INITS = ("random", "imagenet", "moco", "chexpert")
 
 @dataclass(frozen=True)
 class Arm:
-    """Cells that differ only in their trial, as positions in `StudyResults.cells`."""
+    """Cells that differ only in draw and trial, as positions in `StudyResults.cells`.
+
+    trials: of each cell. selection: mean over trials of the mIoU on the selection images; NaN where
+    unknown. steps: fewest optimiser steps of a cell. upstream: of each cell, the keys of the stages
+    that trained something before its fit.
+    """
 
     method: str
     weak: str | None
@@ -32,8 +39,19 @@ class Arm:
     epochs: float
     other: str
     indices: tuple[int, ...]
-    trials: tuple[int, ...]
-    selection: float  # mean over trials of the mIoU on the selection images; NaN where unknown
+    trials: tuple[Trial, ...]
+    selection: float
+    steps: float
+    upstream: tuple[str, ...]
+
+    @property
+    def stages(self) -> dict[Trial, str]:
+        """Return trial -> `upstream`."""
+        return dict(zip(self.trials, self.upstream, strict=True))
+
+    def over_trials(self, values_C: np.ndarray) -> Interval:
+        """Return the mean of the arm's values with its t-interval over draws, or over trials."""
+        return t_interval(by_draw(values_C[list(self.indices)], self.trials))
 
     @property
     def further(self) -> list[str]:
@@ -70,7 +88,8 @@ def group_cells(cells: pd.DataFrame) -> tuple[Arm, ...]:
     groups: dict[tuple[Any, ...], list[int]] = {}
     for index, values in enumerate(zip(*columns, strict=True)):
         groups.setdefault(values, []).append(index)
-    trial_C = cells["trial"].tolist()
+    trial_C = list(zip(cells["draw"].astype(int), cells["trial"].astype(int), strict=True))
+    upstream_C, steps_C = cells["upstream"].tolist(), cells["steps"].tolist()
     selection_C = pd.to_numeric(cells["selection_miou"]).to_numpy(dtype=float)
     arms = []
     for values, indices in groups.items():
@@ -84,8 +103,10 @@ def group_cells(cells: pd.DataFrame) -> tuple[Arm, ...]:
             Arm(
                 **settings,
                 indices=tuple(indices),
-                trials=tuple(int(trial_C[index]) for index in indices),
+                trials=tuple(trial_C[index] for index in indices),
                 selection=float(np.mean(defined)) if defined else np.nan,
+                steps=float(min(steps_C[index] for index in indices)),
+                upstream=tuple(upstream_C[index] for index in indices),
             )
         )
     return tuple(arms)

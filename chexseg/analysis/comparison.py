@@ -11,9 +11,18 @@ import numpy as np
 import pandas as pd
 
 from chexseg.analysis.comparison_sides import Group, Side
-from chexseg.analysis.statistics.inference import difference, holm, measured, verdicts
+from chexseg.analysis.statistics.inference import (
+    FEWEST_TRIALS,
+    ONE_DRAW,
+    Difference,
+    difference,
+    holds_for_one_draw,
+    holm,
+    measured,
+    verdicts,
+)
 from chexseg.analysis.statistics.scores import patient_of
-from chexseg.errors import UserError
+from chexseg.errors import UserError, counted
 
 MEAN = "mIoU"
 A_HIGHER, B_HIGHER, UNDECIDED = "A higher", "B higher", "undecided"
@@ -24,7 +33,7 @@ class Comparison:
     """The result of a comparison.
 
     rows: one row per pair and pathology, mIoU first, with the columns of `_rows`. settings:
-    setting, A, B; for a study, the values of its cells. cells: side, cell, trial, key. notes:
+    setting, A, B; for a study, the values of its cells. cells: side, cell, draw, trial, key. notes:
     everything left out, with the reason.
     """
 
@@ -79,10 +88,10 @@ def compare(first: Side, second: Side, replicates: int = 1000, seed: int = 0) ->
         if not any(all(name.startswith(g.idle) for g in used) for used in (used_a, used_b))
     ]
     cells = [
-        (side, group.name, trial, key)
+        (side, group.name, draw, trial, key)
         for side, used in (("A", used_a), ("B", used_b))
         for group in used
-        for trial, key in zip(group.trials, group.keys, strict=True)
+        for (draw, trial), key in zip(group.trials, group.keys, strict=True)
     ]
     return Comparison(
         titles=(first.title, second.title),
@@ -91,7 +100,7 @@ def compare(first: Side, second: Side, replicates: int = 1000, seed: int = 0) ->
         patients=len({patient_of(image_id) for image_id in first.image_ids}),
         rows=_rows(pairs, first, replicates, seed),
         settings=pd.DataFrame(settings, columns=["setting", "A", "B"]),
-        cells=pd.DataFrame(cells, columns=["side", "cell", "trial", "key"]),
+        cells=pd.DataFrame(cells, columns=["side", "cell", "draw", "trial", "key"]),
         notes=tuple(notes),
     )
 
@@ -130,9 +139,9 @@ def _rows(
 ) -> pd.DataFrame:
     """Return the differences of all pairs with Holm's adjusted p-values and verdicts.
 
-    The adjustment is over all pairs, separately for the mIoU and for the pathologies. If the sides
-    share fewer than two trials, the p-value is over patients alone, and the verdict holds only for
-    these models.
+    The adjustment is over all pairs, separately for the mIoU and for the pathologies. Two files have
+    no trials: their p-value is over patients alone, and the verdict holds only for these masks.
+    reason: why a difference is undecided whatever its p-value.
     """
     rows = []
     for pair in pairs:
@@ -143,6 +152,8 @@ def _rows(
         # `measured` appends the mean over pathologies as the last column.
         for k, name in [(-1, MEAN), *enumerate(side.pathologies)]:
             step = difference(a, b, k)
+            reason = _reason(pair, step)
+            p = step.p if any(group.trials for group in pair) else step.patients_p
             rows.append(
                 {
                     "A": pair[0].name,
@@ -156,16 +167,26 @@ def _rows(
                     "patients": step.patients.n,
                     "trials from": step.trials.low,
                     "trials to": step.trials.high,
-                    "trials": step.trials.n,
+                    "draws": step.n_draws,
+                    "trials": step.n_trials,
                     "both from": step.together.low,
                     "both to": step.together.high,
-                    "p-value": step.patients_p if np.isnan(step.p) else step.p,
+                    "p-value": np.nan if reason else p,
+                    "reason": reason,
                 }
             )
     table = pd.DataFrame(rows)
     p = table.groupby(table["pathology"] == MEAN)["p-value"].transform(holm)
     judged = verdicts(table["difference"], p, A_HIGHER, B_HIGHER, UNDECIDED)
     return table.assign(**{"adjusted p-value": p, "verdict": judged})
+
+
+def _reason(pair: tuple[Group, Group], step: Difference) -> str | None:
+    """Return why a difference is undecided, or None if its p-value decides."""
+    if any(group.trials for group in pair) and step.n_trials < FEWEST_TRIALS:
+        one = step.n_trials == 1 and all(group.trials for group in pair)
+        return "one trial against one" if one else counted(step.n_trials, "trial")
+    return ONE_DRAW if holds_for_one_draw(step, *(group.upstream for group in pair)) else None
 
 
 def short(comparison: Comparison) -> pd.DataFrame:
@@ -190,4 +211,5 @@ def sentence(comparison: Comparison) -> str:
     if not np.isnan(row["both from"]):
         low, high = (f"{row[name]:+.3f}" for name in ("both from", "both to"))
         text += f", over these and {row['trials']} trials {low} to {high}"
-    return f"{text}: {row['verdict'] or 'not defined'}."
+    reason = f", {row['reason']}" if row["reason"] else ""
+    return f"{text}: {row['verdict'] or 'not defined'}{reason}."

@@ -5,6 +5,7 @@ A side is a study, a cell of one, or a file of masks from another tool.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
@@ -15,6 +16,7 @@ import numpy as np
 
 from chexseg import resolve
 from chexseg.analysis import load
+from chexseg.analysis.statistics.crossed import Trial
 from chexseg.config.settings import Settings, setting_names
 from chexseg.data import chexlocalize
 from chexseg.data.masks.counts import count
@@ -38,18 +40,20 @@ RESIZING: dict[MaskResize, str] = {
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Cells that differ only in their trial, or a file, which has neither trials nor settings.
+    """Cells that differ only in draw and trial, or a file, which has neither trials nor settings.
 
     counts_TIK3: intersection, predicted and true pixels; T is 1 for a file. settings: dotted name
-    -> value, without the trial. idle: prefixes of the settings that don't affect the cells.
+    -> value, without draw and trial. upstream: trial -> the keys of the stages that trained something
+    before its fit. idle: prefixes of the settings that don't affect the cells.
     """
 
     name: str
     counts_TIK3: np.ndarray
-    trials: tuple[int, ...] = ()
+    trials: tuple[Trial, ...] = ()
     keys: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     idle: tuple[str, ...] = ()
+    upstream: Mapping[Trial, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def read(
     Each of the two texts is one of
 
     - ``STUDY.yaml``;
-    - ``STUDY.yaml#CELL``: a cell's name, with or without its trial, or an abbreviated key;
+    - ``STUDY.yaml#CELL``: a cell's name, with or without draw and trial, or an abbreviated key;
     - ``MASKS.json``: a CheXlocalize file at the images' native sizes. Against a study scored at its
       training size, its masks are resized to the same squares as the experts' masks.
 
@@ -121,6 +125,7 @@ def _read_study(text: str, data: Location | None, store: Store, overrides: Seque
     results = load.study_results(plan, store)
     cells = _select_cells(plan.cells, wanted, path) if wanted else plan.cells
     rows = {key: row for row, key in enumerate(results.cells["cell"])}
+    upstream = dict(zip(results.cells["cell"], results.cells["upstream"], strict=True))
     by_settings: dict[str, list[Cell]] = {}
     for cell in cells:
         if cell.score in rows:
@@ -129,11 +134,14 @@ def _read_study(text: str, data: Location | None, store: Store, overrides: Seque
         Group(
             name=_without_trial(same[0].name) if len(same) > 1 else same[0].name,
             counts_TIK3=results.counts_CIK3[[rows[cell.score] for cell in same]],
-            trials=tuple(cell.settings.trial for cell in same),
+            trials=tuple((cell.settings.draw, cell.settings.trial) for cell in same),
             keys=tuple(cell.score for cell in same),
             settings=flat(same[0].settings),
             # The fraction says that a cell is no student.
             idle=tuple(set(irrelevant_settings(same[0].settings)) - {"distil."}),
+            upstream={
+                (cell.settings.draw, cell.settings.trial): upstream[cell.score] for cell in same
+            },
         )
         for same in by_settings.values()
     )
@@ -182,12 +190,13 @@ def _select_cells(cells: Sequence[Cell], wanted: str, path: str) -> list[Cell]:
 
 
 def _without_trial(name: str) -> str:
-    return name.rpartition(" trial ")[0] or name
+    return re.sub(r"( draw \d+)? trial \d+$", "", name)
 
 
 def flat(settings: Settings) -> dict[str, Any]:
-    """Return all settings except the trial, as dotted name -> value."""
-    return {name: attrgetter(name)(settings) for name in setting_names() if name != "trial"}
+    """Return all settings except draw and trial, as dotted name -> value."""
+    names = (name for name in setting_names() if name not in ("draw", "trial"))
+    return {name: attrgetter(name)(settings) for name in names}
 
 
 def _check_truth(gt: Location, experts: Location, study: Side) -> None:

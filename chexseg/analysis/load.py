@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -72,11 +73,7 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         if data and finished
         else (None, "")
     )
-    fits = [artifacts[cell.fit].facts if cell.fit in artifacts else None for cell in finished]
-    cells = [
-        {**cell.as_record(), "selection_miou": None if fit is None else fit["selection_miou"]}
-        for cell, fit in zip(finished, fits, strict=True)
-    ]
+    cells = [{**cell.as_record(), **_of_fit(plan, artifacts, cell.fit)} for cell in finished]
     missing = []
     for cell in plan.cells:
         key = cell.score
@@ -113,6 +110,28 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         radiologists_note=readers_note,
         notes=tuple(f"{fault}; {hint}" for fault in damage.values()),
     )
+
+
+def _of_fit(plan: Plan, artifacts: Mapping[str, Artifact], key: str) -> dict[str, Any]:
+    """Return what a cell's record takes from its fit and the stages before it.
+
+    steps: NaN, like selection_miou None, if the store has lost the fit.
+    """
+    upstream = (
+        node.key for node in _upstream(plan, plan.nodes[key])[:-1] if node.stage != "ingest"
+    )
+    fit = artifacts.get(key)
+    return {
+        "selection_miou": fit.facts["selection_miou"] if fit else None,
+        "steps": _steps(fit) if fit else math.nan,
+        "upstream": " ".join(sorted(name[:12] for name in upstream)),
+    }
+
+
+def _steps(fit: Artifact) -> float:
+    """Return a fit's optimiser steps; NaN for hand-made results without these facts."""
+    samples, batch_size = fit.facts.get("samples"), fit.manifest["config"].get("batch_size")
+    return samples // batch_size if samples and batch_size else math.nan
 
 
 def counted_size(settings: Settings) -> int:

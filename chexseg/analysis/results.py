@@ -13,8 +13,8 @@ from chexseg.plan.procedure import Deviation
 
 #: Columns of `StudyResults.cells`: settings by which tables and figures select cells.
 CELL_COLUMNS = (
-    "cell", "name", "method", "weak", "p", "trial", "init", "weak_images", "fraction", "epochs",
-    "other", "selection_miou",
+    "cell", "name", "method", "weak", "p", "draw", "trial", "init", "weak_images", "fraction",
+    "epochs", "other", "selection_miou", "steps", "upstream",
 )  # fmt: skip
 #: Columns of `StudyResults.graph`.
 GRAPH_COLUMNS = ("key", "stage", "label", "state", "seconds", "inputs")

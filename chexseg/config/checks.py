@@ -198,6 +198,7 @@ def _check_search(study: Study, document: Document) -> None:
             "trial" in study.axes,
             "found in a search; hint: search.trials is the number of trials",
         ),
+        ("axes.draw", "draw" in study.axes, "found in a search; expected: no axis of draws"),
         ("also", bool(study.also), "found in a search; expected: axes only"),
         ("search", not study.axes, "found no axes; expected: at least one"),
         ("resources.workers", workers > 1, f"found {workers} in a search; expected: 1"),

@@ -21,6 +21,7 @@ from pydantic import (
 
 from chexseg import pathologies
 from chexseg.config.published_rules import PUBLISHED
+from chexseg.seeds import derive
 from chexseg.stages import configs
 from chexseg.stages.configs import StageConfig
 
@@ -211,14 +212,18 @@ class Score(Section):
 class Settings(Section):
     """All settings of a cell. A section is valid or not regardless of the other sections."""
 
-    ADDED = {"ingest": Ingest()}
+    ADDED = {"ingest": Ingest(), "draw": 0}
 
     #: Pathologies to segment: all, or a list of names or their aliases. Paper: all ten.
     pathologies: str | tuple[str, ...] = "all"
     #: Side of the square images in pixels, a multiple of 32 because of the networks. Paper: 320.
     size: int = configs.IngestConfig.model_fields["size"]  # type: ignore[assignment] # a Field
-    #: Seed of what all cells share: expert split, classifier, encoders, IRNet.
+    #: Seed of what the trials share (`draw`), and the start of the trials' seeds.
     seed: int = 0
+    #: Draws anew what the trials share: expert split, classifier, encoders, IRNet and the images of
+    #: students. Trials are nested in draws: trial 0 of two draws has nothing in common. Verdicts on
+    #: encoders and weak labels need several draws.
+    draw: int = Field(default=0, ge=0)
     #: Selects the set of weak images and the seed of the segmenter.
     trial: int = Field(default=0, ge=0)
     ingest: Ingest = Ingest()
@@ -232,6 +237,11 @@ class Settings(Section):
     fit: Fit = Fit()
     distil: Distil = Distil()
     score: Score = Score()
+
+    @property
+    def shared_seed(self) -> int:
+        """Return the seed of what the trials of this draw share; draw 0 has the given one."""
+        return derive(self.seed, "draw", self.draw) if self.draw else self.seed
 
     @field_validator("irnet")
     @classmethod

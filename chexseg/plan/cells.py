@@ -14,7 +14,7 @@ from chexseg.stages.configs import SaliencyConfig
 from chexseg.stages.configuration.irnet import OF_BOUNDARIES
 
 #: Settings that the first and last words of a name already show.
-_NAMED = {"labels.weak", "labels.p", "distil.fraction", "trial"}
+_NAMED = {"labels.weak", "labels.p", "distil.fraction", "draw", "trial"}
 #: Prefixes of the settings that matter only to cells with weak labels.
 _OF_WEAK_LABELS = (
     "classify.",
@@ -50,6 +50,7 @@ class Cell:
             "method": method,
             "weak": None if p == 1 else s.labels.weak,
             "p": p,
+            "draw": s.draw,
             "trial": s.trial,
             "init": s.encoder.init,
             "weak_images": 0 if p == 1 else s.labels.weak_images,
@@ -63,11 +64,13 @@ class CellNamer:
     """Names the cells of a study that varies the given dotted settings."""
 
     def __init__(self, varied: Iterable[str]):
-        keys = sorted(set(varied) - _NAMED)
+        names = set(varied)
+        keys = sorted(names - _NAMED)
         words = [key.rpartition(".")[2] for key in keys]
         words = [
             word if words.count(word) == 1 else key for key, word in zip(keys, words, strict=True)
         ]
+        self._has_draws = "draw" in names
         self._keys = [(key, word, attrgetter(key)) for key, word in zip(keys, words, strict=True)]
 
     def cell(self, settings: Settings, fit: str, score: str) -> Cell:
@@ -77,7 +80,8 @@ class CellNamer:
             for key, word, value in self._keys
             if not key.startswith(irrelevant)
         )
-        name = " ".join((_kind(settings), *varied, f"trial {settings.trial}"))
+        draw = [f"draw {settings.draw}"] if self._has_draws else []
+        name = " ".join((_kind(settings), *varied, *draw, f"trial {settings.trial}"))
         return Cell(name, settings, fit, score, varied)
 
 

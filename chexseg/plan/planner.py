@@ -148,11 +148,15 @@ class _PlanBuilder:
         if s.distil.fraction > 0:  # p = 1, so the student's inputs include the teacher's
             sources = {"train": ingested["train"], "teacher": fit_key}
             teacher = self.plan.add(
-                "distil", configs.DistilConfig(fraction=fractions[fit_key], seed=s.seed), sources
+                "distil",
+                configs.DistilConfig(fraction=fractions[fit_key], seed=s.shared_seed),
+                sources,
             )
             # Hash the distillation for this student alone: other students don't change its key.
             alone = node_of(
-                "distil", configs.DistilConfig(fraction=s.distil.fraction, seed=s.seed), sources
+                "distil",
+                configs.DistilConfig(fraction=s.distil.fraction, seed=s.shared_seed),
+                sources,
             ).key
             config = self._fit_config(
                 s,
@@ -189,7 +193,7 @@ class _PlanBuilder:
                 labels.negatives_empty,
                 sections.get(s.irnet.init) if labels.weak == "irnet" else None,
             )
-        inputs = self.inputs(s.size, s.seed, encoder, training, *labelling)
+        inputs = self.inputs(s.size, s.shared_seed, encoder, training, *labelling)
         return self.plan.add("fit", self._fit_config(s, **learned), inputs), inputs
 
     def _inputs(
@@ -340,8 +344,8 @@ class _PlanBuilder:
 
         learned: fields of FitConfig about the labels. `Settings` has validated them already.
         """
-        config = self.fit(s.pathologies, s.encoder, s.labels.expert_split, s.seed, s.fit)
-        return {**config, "seed": s.seed + s.trial, **learned}
+        config = self.fit(s.pathologies, s.encoder, s.labels.expert_split, s.shared_seed, s.fit)
+        return {**config, "seed": s.shared_seed + s.trial, **learned}
 
     def _scored(self, section: Score) -> dict[str, Any]:
         return configs.ScoreConfig(**section.model_dump()).model_dump(mode="json")

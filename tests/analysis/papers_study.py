@@ -103,7 +103,9 @@ def papers_study(
         "fraction",
         "selection_miou",
     )
-    cells = pd.DataFrame(rows, columns=list(columns)).assign(epochs=20, other="")
+    cells = pd.DataFrame(rows, columns=list(columns)).assign(
+        epochs=20, other="", draw=0, steps=900.0, upstream=""
+    )
     cells["cell"] = [f"{number:064x}" for number in range(len(cells))]
     readers_K = np.array(
         [

@@ -123,6 +123,9 @@ def build_study(
                 "epochs": 20,
                 "other": "",
                 "selection_miou": level / 2,
+                "steps": 900.0,
+                "upstream": "",
+                "draw": 0,
             }
             for index, (name, method, weak, p, trial, weak_images, fraction, level) in enumerate(
                 rows

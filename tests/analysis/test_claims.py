@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,8 @@ import pytest
 from chexseg.analysis.arms import Arm
 from chexseg.analysis.claims.claim_arms import PAIRS
 from chexseg.analysis.claims.verdicts import (
+    CONTRADICTED,
     NO_DATA,
-    NOT_REPRODUCED,
     REPRODUCED,
     UNDECIDED,
     Claim,
@@ -46,17 +47,23 @@ def counts_IK3(iou_IK: np.ndarray) -> np.ndarray:
 
 
 def study(
-    arms: list[dict], names=("Edema", "Atelectasis"), trials=3, noise=0.004, radiologists=None
+    arms: list[dict],
+    names=("Edema", "Atelectasis"),
+    draws=3,
+    trials=1,
+    noise=0.004,
+    radiologists=None,
 ) -> StudyResults:
     """Return a study of arms with the mIoU `iou`.
 
-    Trials and images scatter by `noise`; images scatter equally in all arms.
+    Trials and images scatter by `noise`; images scatter equally in all arms. Each arm has stages of
+    its own before its fits.
     """
     generator = np.random.default_rng(3)
     images_I1 = generator.normal(0, 0.03, (PATIENTS, 1))
     rows, counts = [], []
     for arm in arms:
-        for trial in range(arm.get("trials", trials)):
+        for draw, trial in itertools.product(range(draws), range(arm.get("trials", trials))):
             iou_IK = (
                 arm["iou"]
                 + images_I1
@@ -73,7 +80,10 @@ def study(
                 "fraction": np.nan,
             }
             row |= (
-                {"epochs": 20, "other": "", "selection_miou": arm["iou"]} | arm | {"trial": trial}
+                {"epochs": 20, "other": "", "selection_miou": arm["iou"], "steps": 60.0}
+                | {"upstream": f"{arms.index(arm)} {draw}"}
+                | arm
+                | {"draw": draw, "trial": trial}
             )
             rows.append(row | {"cell": f"{len(rows):064x}", "name": f"cell {len(rows)}"})
     readers = (
@@ -123,7 +133,7 @@ OTHERS = ("random", "imagenet", "moco")
 CASES = {
     "order": [
         (REPRODUCED, (weak(0.15), full(0.26), mixed(0.30))),
-        (NOT_REPRODUCED, (weak(0.15), full(0.30), mixed(0.26))),
+        (CONTRADICTED, (weak(0.15), full(0.30), mixed(0.26))),
         (UNDECIDED, (weak(0.15), full(0.28), mixed(0.281))),
     ],
     "inverted-u": [
@@ -132,7 +142,7 @@ CASES = {
             [arm for k in ("cam", "irnet") for arm in (weak(0.15, weak=k), mixed(0.30, weak=k))]
             + [full(0.26)],
         ),
-        (NOT_REPRODUCED, (weak(0.15), mixed(0.25, p=0.4), mixed(0.27), full(0.31))),
+        (CONTRADICTED, (weak(0.15), mixed(0.25, p=0.4), mixed(0.27), full(0.31))),
         (UNDECIDED, (weak(0.15), mixed(0.281), full(0.28))),
     ],
     "student": [
@@ -145,19 +155,19 @@ CASES = {
             ],
         ),
         (
-            NOT_REPRODUCED,
+            CONTRADICTED,
             (full(0.26), student(0.29), full(0.26, init="moco"), student(0.22, init="moco")),
         ),
         (UNDECIDED, (full(0.26), student(0.261))),
     ],
     "student-below": [
         (REPRODUCED, (student(0.26), mixed(0.30))),
-        (NOT_REPRODUCED, (student(0.30), mixed(0.26))),
+        (CONTRADICTED, (student(0.30), mixed(0.26))),
         (UNDECIDED, (student(0.26), mixed(0.261))),
     ],
     "init": [
         (REPRODUCED, [full(0.30), *(full(0.25, init=init) for init in OTHERS)]),
-        (NOT_REPRODUCED, [full(0.25), *(full(0.30, init=init) for init in OTHERS)]),
+        (CONTRADICTED, [full(0.25), *(full(0.30, init=init) for init in OTHERS)]),
         (UNDECIDED, [full(0.25), *(full(0.249, init=init) for init in OTHERS)]),
     ],
     "irnet": [
@@ -171,7 +181,7 @@ CASES = {
             ),
         ),
         (
-            NOT_REPRODUCED,
+            CONTRADICTED,
             (
                 weak(0.14),
                 weak(0.16, weak="irnet"),
@@ -205,8 +215,8 @@ def test_verdicts_are_what_the_study_was_made_to_show(name, wanted, arms):
     ("wanted", "iou", "readers"),
     [
         (REPRODUCED, 0.29, 0.35),  # 70%
-        (NOT_REPRODUCED, 0.19, 0.35),  # 20%
-        (NOT_REPRODUCED, 0.14, 0.10),  # no gap
+        (CONTRADICTED, 0.19, 0.35),  # 20%
+        (CONTRADICTED, 0.14, 0.10),  # no gap
         (UNDECIDED, 0.151, 0.152),  # no significant gap
     ],
 )
@@ -227,7 +237,7 @@ def test_pathologies_are_compared_with_the_radiologists_one_by_one():
     )
     for readers, verdicts in (
         (above, (REPRODUCED, REPRODUCED)),
-        (0.6 - above, (NOT_REPRODUCED, NOT_REPRODUCED)),
+        (0.6 - above, (CONTRADICTED, CONTRADICTED)),
     ):
         made = study([mixed(0.3)], PATHOLOGIES, radiologists=readers)
         by_name = {claim.name: claim for claim in claims(made)}
@@ -258,7 +268,7 @@ def test_nothing_is_chosen_on_the_test_set():
         mixed(0.22, selection_miou=0.5),
         mixed(0.40, p=0.5, selection_miou=0.1),
     )
-    assert claim.verdict == NOT_REPRODUCED
+    assert claim.verdict == CONTRADICTED
     chosen = first_arms(
         "inverted-u",
         weak(0.15),
@@ -285,7 +295,7 @@ def test_too_few_images_for_the_papers_claim_are_no_evidence_against_it():
     random = {"init": "random"}
     assert (
         verdict("student", full(0.26, **random), student(0.2, 0.01, **random)).verdict
-        == NOT_REPRODUCED
+        == CONTRADICTED
     )
 
 
@@ -297,12 +307,71 @@ def test_arms_that_differ_in_more_are_not_compared():
     assert verdict("student", full(0.2, init="moco"), student(0.3)).verdict == NO_DATA
 
 
-def test_a_single_trial_leaves_everything_undecided_and_says_why():
-    claim = verdict("order", weak(0.15), full(0.26), mixed(0.30), trials=1)
+@pytest.mark.parametrize("number", [1, 2])
+def test_two_trials_give_points_and_no_verdict(number):
+    made = study([weak(0.15), full(0.26), mixed(0.30)], draws=1, trials=number, radiologists=0.35)
+    by_name = {claim.name: claim for claim in claims(made)}
+    assert by_name["order"].verdict == by_name["gap"].verdict == UNDECIDED
+    assert f"({number} trial{'s'[: number - 1]})" in by_name["order"].because
+    rows = by_name["order"].comparisons
+    assert rows["difference"].notna().all()
+    assert rows[["difference low", "difference high", "P"]].isna().all(axis=None)
+
+
+def test_fewer_than_60_steps_give_no_verdict():
+    claim = verdict("order", weak(0.15, steps=59.0), full(0.26), mixed(0.30))
+    assert claim.comparisons["reason"].iloc[0] == "59 optimiser steps"
+    assert claim.verdict == UNDECIDED and claim.comparisons["verdict"].iloc[1] == REPRODUCED
+
+
+def test_one_draw_decides_nothing_between_arms_with_other_stages_before_them():
+    arms = weak(0.15), full(0.26), mixed(0.30)
+    claim = verdict("order", *arms, draws=1, trials=5)
+    assert claim.verdict == UNDECIDED and claim.comparisons["P"].max() < 0.01
+    assert "given one classifier, encoder and split" in claim.because
+    same = [{**arm, "upstream": "a classifier"} for arm in arms]
+    assert verdict("order", *same, draws=1, trials=5).verdict == REPRODUCED
+    share = verdict("gap", *same, draws=1, trials=5, radiologists=0.32)
+    assert share.verdict == UNDECIDED and "given one classifier" in share.because
+
+
+def test_a_reproduced_claim_needs_no_correction_and_a_contradicted_one_does():
+    names = ("random", "imagenet", "moco")
+    found = verdict("init", full(0.26), *(full(0.2435, init=init) for init in names), noise=0.006)
+    rows = found.comparisons
+    assert rows["P"].max() < 0.05 < 3 * rows["P"].max()
+    assert found.verdict == REPRODUCED
+    found = verdict("init", full(0.2435), *(full(0.26, init=init) for init in names), noise=0.006)
+    rows = found.comparisons
+    assert (1 - rows["P"]).max() < 0.05 < rows["P against"].min()
+    assert found.verdict == UNDECIDED
+
+
+def test_the_published_difference_is_in_the_interval_or_not():
+    made = study([weak(0.15), full(0.26), mixed(0.30)], PATHOLOGIES)
+    by_name = {claim.name: claim for claim in claims(made)}
+    rows = by_name["order"].comparisons
+    assert rows["published"].tolist() == pytest.approx([0.263 - 0.156, 0.299 - 0.263])
+    assert "published +0.036, in the interval" in by_name["order"].because
+    made = study([weak(0.15), full(0.36), mixed(0.40)], PATHOLOGIES)
+    assert "published +0.107, not in the interval" in claims(made)[0].because
+    # A study of other pathologies has other means.
     assert (
-        claim.verdict == UNDECIDED
-        and "fewer than two trials have finished in both" in claim.because
+        verdict("order", weak(0.15), full(0.26), mixed(0.3)).comparisons["published"].isna().all()
     )
+
+
+def test_the_sign_and_the_p_value_are_of_the_same_trials():
+    """Two trials of an arm that the other lacks would turn the difference of the means around."""
+    made = study([full(0.26), weak(0.15), mixed(0.30)])
+    extra = made.cells[made.cells["method"] == "full"].iloc[:2].assign(trial=1)
+    more = pd.concat([made.cells, extra.assign(cell=["x" * 64, "y" * 64])], ignore_index=True)
+    high = np.stack([counts_IK3(np.full((PATIENTS, 2), 0.9))] * 2)
+    unbalanced = dataclasses.replace(
+        made, cells=more, counts_CIK3=np.concatenate([made.counts_CIK3, high])
+    )
+    row = claims(unbalanced)[0].comparisons.iloc[1]
+    assert row["first"] < row["second"] and row["difference"] > 0 and row["P"] < 0.05
 
 
 def test_what_is_lacking_is_named():
@@ -321,8 +390,9 @@ def test_holm_is_over_the_comparisons_of_a_claim():
     claim = verdict(
         "init", full(0.26), *(full(0.255 - n / 500, init=init) for n, init in enumerate(OTHERS))
     )
-    p, adjusted = (claim.comparisons[name] for name in ("p-value", "adjusted p-value"))
-    assert len(p) == 3 and min(adjusted) == pytest.approx(3 * min(p)) and max(adjusted) >= max(p)
+    against, adjusted = 1 - claim.comparisons["P"], claim.comparisons["P against"]
+    assert len(against) == 3 and min(adjusted) == pytest.approx(min(1, 3 * min(against)))
+    assert max(adjusted) >= max(against)
 
 
 def test_rows_hold_every_comparison_and_every_claim():

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from chexseg.analysis.statistics.inference import crossed, measured
+from chexseg.analysis.statistics.crossed import crossed
+from chexseg.analysis.statistics.inference import measured
 from chexseg.analysis.statistics.scores import bootstrap_t, miou, pooled_iou, t_interval
 
 PATIENTS, PATHOLOGIES, STUDIES = 400, 2, 1000
@@ -66,7 +67,7 @@ def test_intervals_cover_the_truth_in_95_percent_of_studies(between_trials):
         study = measured(
             whole_TPIK3[:, drawn].reshape(3, -1, PATHOLOGIES, 3),
             ids,
-            range(3),
+            [(0, trial) for trial in range(3)],
             replicates=150,
             seed=seed,
         )

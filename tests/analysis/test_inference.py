@@ -5,14 +5,16 @@ Also tests Holm's correction and the share of a gap that is closed.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
 
+from chexseg.analysis.statistics.crossed import by_draw, crossed
 from chexseg.analysis.statistics.inference import (
     FEWEST_PATIENTS,
     Measured,
-    crossed,
     difference,
     gap_closed,
     holm,
@@ -28,12 +30,14 @@ from tests.analysis.test_statistics import COUNTS_TIK3, IDS
 BOTH = np.array([(6 / 13 + 1 / 9) / 2, (1 + 3 / 8) / 2])
 FIRST = np.array([(2 / 9 + 0) / 2, (1 + 0) / 2])
 SECOND = np.array([(1 + 1 / 4) / 2, (1 + 1) / 2])
+#: Both are of one draw.
+TRIALS = ((0, 0), (0, 1))
 #: Two of the four equally likely draws of two patients are "both".
 SAMPLED_BT = np.stack([BOTH, BOTH, FIRST, SECOND])
 
 
 def test_bootstrap_of_the_example_draws_these_samples():
-    estimate = measured(COUNTS_TIK3, IDS, (0, 1), replicates=400)
+    estimate = measured(COUNTS_TIK3, IDS, TRIALS, replicates=400)
     assert estimate.values_TK[:, -1] == pytest.approx(BOTH)
     rows = {tuple(row) for row in estimate.sampled_BTK[..., -1].round(9)}
     assert rows == {tuple(row) for row in SAMPLED_BT.round(9)}
@@ -90,31 +94,94 @@ def test_negative_covariance_of_trials_is_no_gain():
 
 def test_one_trial_or_few_patients_give_no_interval():
     assert np.isnan(crossed(BOTH[:1, None], SAMPLED_BT[:, :1, None], 10).interval([1.0])[1])
-    arm = measured(COUNTS_TIK3, IDS, (0, 1), replicates=50)
+    arm = measured(COUNTS_TIK3, IDS, TRIALS, replicates=50)
     estimate = difference(arm, arm)
     assert FEWEST_PATIENTS > 2 and np.isnan(estimate.p) and np.isnan(estimate.together.low)
+
+
+# Two draws of two trials, three images of three patients, one pathology. Every image has one
+# predicted and one expert area of 10 pixels; intersections by draw and trial are
+#   draw 0: (10, 5, 0) and (5, 5, 5)          draw 1: (10, 10, 10) and (10, 5, 10)
+# Sums over images: 15, 15, 30 and 25. With 60 pixels in all, IoU is 15/45, 15/45, 30/30 and 25/35.
+NESTED = ((0, 0), (0, 1), (1, 0), (1, 1))
+INTERSECTIONS_TI = np.array([[10, 5, 0], [5, 5, 5], [10, 10, 10], [10, 5, 10]])
+NESTED_T = np.array([1 / 3, 1 / 3, 1, 5 / 7])
+
+
+def nested_counts() -> np.ndarray:
+    areas_TI = np.full_like(INTERSECTIONS_TI, 10)
+    return np.stack([INTERSECTIONS_TI, areas_TI, areas_TI], axis=-1)[:, :, None]
+
+
+def test_the_components_of_two_draws_of_two_trials_by_hand():
+    ids = [f"patient{n}_study1_view1_frontal" for n in range(3)]
+    study = measured(nested_counts(), ids, NESTED, replicates=2000)
+    assert study.values_TK[:, -1] == pytest.approx(NESTED_T)
+    estimate = crossed(study.values_TK[:, [-1]], study.sampled_BTK[..., [-1]], 3, NESTED)
+    # The draws' means are 1/3 and 6/7, their mean 25/42.
+    assert by_draw(NESTED_T, NESTED) == pytest.approx([1 / 3, 6 / 7])
+    assert estimate.means_Q.item() == pytest.approx(25 / 42)
+    # Trials: the sums of squares within draws are 0 and 2 (1/7)^2 over 2 degrees of freedom, so S is
+    # 1/49. The mean has four trials.
+    trials = (1 / 49) / 4
+    assert estimate.trials_QQ.item() == pytest.approx(trials)
+    # Draws: half the squared difference of the two means, over two draws, without the trials' part.
+    both = (6 / 7 - 1 / 3) ** 2 / 4
+    assert estimate.draws_QQ.item() == pytest.approx(both - trials)
+    # Patients: the 27 equally likely samples of three patients, written out; the covariance of the
+    # two draws' means, times 3 / (3 - 1).
+    means_BU = []
+    for sample in itertools.product(range(3), repeat=3):
+        hits_T = INTERSECTIONS_TI[:, list(sample)].sum(axis=1)
+        iou_T = hits_T / (60 - hits_T)
+        means_BU.append([iou_T[:2].mean(), iou_T[2:].mean()])
+    first, second = np.array(means_BU).T
+    shared = ((first - first.mean()) * (second - second.mean())).mean() * 3 / 2
+    assert estimate.patients_QQ.item() == pytest.approx(max(shared, 0), abs=2e-3)
+    interval, _ = estimate.interval([1.0])
+    share = both / (both + estimate.patients_QQ.item())
+    critical = share * stats.t.ppf(0.975, 1) + (1 - share) * stats.t.ppf(0.975, 2)
+    error = (both + estimate.patients_QQ.item()) ** 0.5
+    assert (interval.high - interval.mean, interval.n) == pytest.approx((critical * error, 2))
+
+
+def test_draws_that_agree_more_than_their_trials_have_no_part():
+    values_T = np.array([0.2, 0.4, 0.21, 0.39])
+    sampled_BT = values_T + np.random.default_rng(0).normal(0, 0.01, (500, 1))
+    estimate = crossed(values_T[:, None], sampled_BT[..., None], 50, NESTED)
+    assert estimate.draws_QQ.item() == 0
+    assert estimate.trials_QQ.item() == pytest.approx((0.2**2 / 2 + 0.18**2 / 2) / 2 / 4)
+
+
+def test_one_trial_a_draw_leaves_no_part_to_the_trials():
+    trials = ((0, 0), (1, 0), (2, 0))
+    sampled_BT = np.random.default_rng(0).normal(0, 0.01, (500, 1)) + [0.1, 0.2, 0.3]
+    estimate = crossed(np.array([[0.1], [0.2], [0.3]]), sampled_BT[..., None], 50, trials)
+    assert estimate.trials_QQ.item() == 0
+    assert estimate.draws_QQ.item() == pytest.approx(0.01 / 3)
 
 
 def test_difference_by_hand():
     better_TIK3 = COUNTS_TIK3.copy()
     better_TIK3[:, 2, 1] = [3, 3, 3]
-    estimate = difference(measured(better_TIK3, IDS, (0, 1)), measured(COUNTS_TIK3, IDS, (0, 1)))
+    estimate = difference(measured(better_TIK3, IDS, TRIALS), measured(COUNTS_TIK3, IDS, TRIALS))
     # Only trial 0, pathology 1 changes: from 1/9 to 3/8, over two pathologies and two trials.
     half = (3 / 8 - 1 / 9) / 4
     assert estimate.value == pytest.approx(half)
     # By trial the difference is twice that and 0, so the standard error of the mean equals the
     # mean.
-    assert (estimate.trials.mean, estimate.trials.high, estimate.trials.n) == pytest.approx(
-        (half, half * (1 + 12.7062), 2)
-    )
+    assert (estimate.trials.mean, estimate.trials.n) == pytest.approx((half, 2))
+    assert np.isnan(estimate.trials.high), "12.7 times the mean on both sides: wider than all IoUs"
     assert estimate.patients.n == 2 and np.isnan(estimate.patients.low), (
         "two patients are too few to say anything"
     )
 
 
 def arm(values_T, sampled_BT, trials=(0, 1, 2), patients=50) -> Measured:
+    """Return an arm of one draw."""
     values_T, sampled_BT = np.asarray(values_T, dtype=float), np.asarray(sampled_BT, dtype=float)
-    return Measured(trials, values_T[:, None], sampled_BT[..., None], np.array([patients]))
+    of_draw = None if trials is None else tuple((0, trial) for trial in trials)
+    return Measured(of_draw, values_T[:, None], sampled_BT[..., None], np.array([patients]))
 
 
 def sampled(values_T, seed=0, spread=0.01, trial_noise=0.002) -> np.ndarray:

@@ -66,12 +66,15 @@ def test_miou_leaves_undefined_pathologies_out_and_says_how_many():
 
 
 def test_t_interval_of_two_trials_by_hand():
-    # Mean 0.3; s = 0.1 * sqrt(2); s / sqrt(2) = 0.1; t(0.975, 1) = 12.706.
-    interval = t_interval([0.2, 0.4])
+    # Mean 0.3; s = 0.02 * sqrt(2); s / sqrt(2) = 0.02; t(0.975, 1) = 12.706.
+    interval = t_interval([0.28, 0.32])
     assert (interval.mean, interval.low, interval.high) == pytest.approx(
-        (0.3, 0.3 - 1.2706, 0.3 + 1.2706), abs=1e-4
+        (0.3, 0.3 - 0.25412, 0.3 + 0.25412), abs=1e-4
     )
-    assert interval.n == 2 and interval.low < 0 < interval.high
+    assert interval.n == 2
+    # Five times as far apart, the interval would be wider than all IoUs.
+    wide = t_interval([0.2, 0.4])
+    assert wide.mean == pytest.approx(0.3) and wide.n == 2 and np.isnan(wide.low)
     assert t_interval([0.2, np.nan]).n == 1 and np.isnan(t_interval([0.2]).low)
     assert t_interval([]).n == 0 and np.isnan(t_interval([]).mean)
 
@@ -128,7 +131,7 @@ def test_arms_gather_trials_and_selection_chooses_without_test_scores(study):
     rows = group_cells(study.cells)
     assert sum(len(arm.indices) for arm in rows) == len(study.cells)
     cam = next(arm for arm in rows if arm.weak == "cam" and arm.p == 0.9)
-    assert cam.trials == (0, 1)
+    assert cam.trials == ((0, 0), (0, 1))
     mixed = [arm for arm in rows if arm.method == "mixed"]
     assert by_selection(mixed) == cam
     assert by_selection([]) is None

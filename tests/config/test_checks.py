@@ -9,7 +9,7 @@ from chexseg.errors import UserError
 
 TOP = "allowed: name, title, reproduces, studies, axes, also, settings, resources, search"
 SETTINGS = (
-    "allowed: pathologies, size, seed, trial, ingest.*, encoder.*, labels.*, classify.*, pretrain.*, "
+    "allowed: pathologies, size, seed, draw, trial, ingest.*, encoder.*, labels.*, classify.*, pretrain.*, "
     "moco.*, saliency.*, irnet.*, fit.*, distil.*, score.*"
 )
 
@@ -49,12 +49,12 @@ MISTAKES = {
     ),
     "name: s\nsettings:\n  fit.epochs: 3": (
         "x.yaml:3: settings.fit.epochs: no such key (did you mean fit: {epochs: ...}?); allowed: "
-        "pathologies, size, seed, trial, ingest, encoder, labels, classify, pretrain, moco, saliency, "
+        "pathologies, size, seed, draw, trial, ingest, encoder, labels, classify, pretrain, moco, saliency, "
         "irnet, fit, distil, score"
     ),
     "name: s\nsettings:\n  labels.expert_split.train: 3": (
         "x.yaml:3: settings.labels.expert_split.train: no such key (did you mean labels: "
-        "{expert_split: {train: ...}}?); allowed: pathologies, size, seed, trial, ingest, encoder, "
+        "{expert_split: {train: ...}}?); allowed: pathologies, size, seed, draw, trial, ingest, encoder, "
         "labels, classify, pretrain, moco, saliency, irnet, fit, distil, score"
     ),
     "name: s\nsettings:\n  moco: {temprature: 0.1}": (

@@ -50,8 +50,10 @@ def counts(seed: int, trials: int, gain: int) -> np.ndarray:
 def group(
     name: str, seed: int, trials: tuple[int, ...], gain: int = 0, **settings: object
 ) -> Group:
+    """Return a group whose trials are of one draw."""
     keys = tuple(f"{name}{trial}" for trial in trials)
-    return Group(name, counts(seed, max(1, len(trials)), gain), trials, keys, settings or {})
+    of_draw = tuple((0, trial) for trial in trials)
+    return Group(name, counts(seed, max(1, len(trials)), gain), of_draw, keys, settings or {})
 
 
 def test_the_means_are_those_of_difference():
@@ -96,10 +98,11 @@ def test_a_pathology_by_hand_and_no_interval_from_two_patients():
 
 def test_a_file_has_no_trials_and_of_two_the_patients_alone_decide():
     found = comparison.compare(
-        side("a", group("one", 1, (0, 1), 8, lr=1)), side("b", group("masks.json", 2, ()))
+        side("a", group("one", 1, (0, 1, 2), 8, lr=1)), side("b", group("masks.json", 2, ()))
     )
     row = found.rows.set_index("pathology").loc["Edema"]
-    assert row["trials"] == 2 and row["trials from"] < row["difference"] < row["trials to"]
+    assert row["trials"] == 3 and row["trials from"] < row["difference"] < row["trials to"]
+    assert row["verdict"] == A_HIGHER
     assert not len(found.settings)
     alone = comparison.compare(
         side("a", group("one.json", 1, (), 8)), side("b", group("other.json", 2, ()))

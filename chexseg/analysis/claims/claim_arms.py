@@ -9,8 +9,17 @@ from functools import partial
 
 import numpy as np
 
+from chexseg.analysis import published
 from chexseg.analysis.arms import Arm, by_selection, equal
-from chexseg.analysis.published import ABOVE_RADIOLOGISTS, METHODS, PAPERS_METHODS
+from chexseg.analysis.published import (
+    ABOVE_RADIOLOGISTS,
+    AVERAGE,
+    HEADLINES,
+    IMPLIED_STUDENTS,
+    METHODS,
+    PAPERS_METHODS,
+    implied_radiologists,
+)
 from chexseg.analysis.study_scores import RADIOLOGISTS, StudyScores
 
 #: Minimum share of the training images at which the paper's students surpass their teachers
@@ -23,7 +32,8 @@ INITS = {"random": "random", "imagenet": "ImageNet", "moco": "MoCo", "chexpert":
 class Pair:
     """Two arms with the sign that the paper claims for the first minus the second.
 
-    k: index of a pathology, or -1 for the mIoU.
+    k: index of a pathology, or -1 for the mIoU. published: the first minus the second in the paper,
+    NaN if it prints none or the study has other pathologies.
     """
 
     text: str
@@ -31,6 +41,7 @@ class Pair:
     second: Arm | str
     sign: int = 1
     k: int = -1
+    published: float = np.nan
 
 
 #: Role -> its text where a study lacks it.
@@ -59,7 +70,26 @@ def of_roles(scores: StudyScores, steps: Mapping[str, tuple[str, str]]) -> Choic
     arms, lacking = _roles(scores, itertools.chain(*steps.values()))
     if lacking:
         return [], lacking
-    return [Pair(text, arms[first], arms[second]) for text, (first, second) in steps.items()], []
+    return [
+        Pair(text, arms[first], arms[second], published=_published_step(scores, first, second))
+        for text, (first, second) in steps.items()
+    ], []
+
+
+def _published_step(scores: StudyScores, first: str, second: str) -> float:
+    """Return the paper's mIoU of the first role minus the second's, of all ten pathologies."""
+    if not scores.all_ten:
+        return np.nan
+    values = {**HEADLINES, "student": IMPLIED_STUDENTS["6.65% below CheXseg"]}
+    values[RADIOLOGISTS] = implied_radiologists()
+    return values[first] - values[second]
+
+
+def _minus(scores: StudyScores, first: float | None, second: float | None) -> float:
+    """Return a published difference of mIoU; NaN without both, or with other pathologies."""
+    if first is None or second is None or not scores.all_ten:
+        return np.nan
+    return first - second
 
 
 def inverted_u(scores: StudyScores) -> Choice:
@@ -77,7 +107,15 @@ def inverted_u(scores: StudyScores) -> Choice:
             )
             if between and low and high:
                 pairs += [
-                    Pair(f"{METHODS[weak]}, p = {between.p:g} minus p = {end.p:g}", between, end)
+                    Pair(
+                        f"{METHODS[weak]}, p = {between.p:g} minus p = {end.p:g}",
+                        between,
+                        end,
+                        published=_minus(
+                            scores,
+                            *(published.table1(AVERAGE, weak, arm.p) for arm in (between, end)),
+                        ),
+                    )
                     for end in (low, high)
                 ]
         if pairs:
@@ -102,7 +140,9 @@ def students(scores: StudyScores) -> Choice:
         teacher = by_selection(same or teachers)
         if teacher is not None:
             text = f"{INITS.get(init, init)}, student of {100 * student.fraction:g}% minus teacher"
-            pairs.append(Pair(text, student, teacher))
+            implied = IMPLIED_STUDENTS["1.69% above its teacher"] if init == "chexpert" else None
+            printed = _minus(scores, implied, HEADLINES["full"])
+            pairs.append(Pair(text, student, teacher, published=printed))
     return pairs, [] if pairs else [
         "students of 1% (CheXpert’s encoder: 10%) and their teachers (p = 1)"
     ]
@@ -132,7 +172,9 @@ def inits(scores: StudyScores) -> Choice:
                 [arm for arm in candidates if arm.init == init and _common(arm) == _common(best)]
             )
             if init != "chexpert" and other is not None:
-                pairs.append(Pair(f"{name}, CheXpert minus {INITS.get(init, init)}", best, other))
+                text = f"{name}, CheXpert minus {INITS.get(init, init)}"
+                printed = _of_table2(scores, best, other)
+                pairs.append(Pair(text, best, other, published=printed))
     return pairs, [] if pairs else ["one method with CheXpert’s encoder and with another"]
 
 
@@ -148,10 +190,21 @@ def irnet_and_cam(scores: StudyScores) -> Choice:
         if irnet and cam:
             compared.add(init)
             sign = 1 if init == "chexpert" else -1
-            pairs.append(Pair(f"{INITS.get(init, init)}, IRNet minus CAM", irnet, cam, sign))
+            text = f"{INITS.get(init, init)}, IRNet minus CAM"
+            printed = _of_table2(scores, irnet, cam)
+            pairs.append(Pair(text, irnet, cam, sign, published=printed))
     lacking = [] if "chexpert" in compared else ["CAM and IRNet at p = 0 with CheXpert’s encoder"]
     lacking += [] if compared - {"chexpert"} else ["CAM and IRNet at p = 0 with another encoder"]
     return pairs, lacking
+
+
+def _of_table2(scores: StudyScores, first: Arm, second: Arm) -> float:
+    """Return Table 2's difference of two weak arms; NaN for other arms."""
+    printed = (
+        published.table2(arm.weak, arm.init, int(arm.weak_images)) if arm.weak else None
+        for arm in (first, second)
+    )
+    return _minus(scores, *(entry and entry[0] for entry in printed))
 
 
 def by_pathology(scores: StudyScores, above: bool) -> Choice:
@@ -166,7 +219,14 @@ def by_pathology(scores: StudyScores, above: bool) -> Choice:
     drawn_K = np.asarray(scores.results.radiologists_IK3)[..., 2].sum(axis=0)
     sign = 1 if above else -1
     pairs = [
-        Pair(f"{name}, CheXseg minus radiologists", arms["chexseg"], RADIOLOGISTS, sign, k)
+        Pair(
+            f"{name}, CheXseg minus radiologists",
+            arms["chexseg"],
+            RADIOLOGISTS,
+            sign,
+            k,
+            published.above_radiologists(name),
+        )
         for k, name in enumerate(scores.results.pathologies)
         if name in names and drawn_K[k]
     ]

@@ -21,7 +21,7 @@ def choose(scores: StudyScores) -> dict[str, Arm]:
     """Return role -> arm, chosen on the selection images, and the best on the test set."""
     best = max(
         scores.arms,
-        key=lambda arm: np.nan_to_num(scores.miou_C[list(arm.indices)].mean(), nan=-1.0),
+        key=lambda arm: np.nan_to_num(arm.over_trials(scores.miou_C).mean, nan=-1.0),
         default=None,
     )
     roles = {role: scores.role(role) for role in ROLES if role != "best"} | {"best": best}
@@ -54,7 +54,7 @@ def rows(
         table[RADIOLOGISTS] |= {"colour": RADIOLOGISTS, "paper": np.nan}
     for key, row in table.items():
         # The radiologists' only trial has no interval.
-        trials, patients = t_interval(measured[key].values_TK[:, -1]), over_patients(measured[key])
+        trials, patients = t_interval(measured[key].by_draw(-1)), over_patients(measured[key])
         row |= {"mIoU": trials.mean, "n": trials.n}
         row |= {"trials low": trials.low, "trials high": trials.high}
         row |= {"patients low": patients.low, "patients high": patients.high}

@@ -19,18 +19,26 @@ from chexseg.analysis.claims.claim_arms import PAIRS, Choice, Pair
 from chexseg.analysis.published import HEADLINES, PublishedClaim, published_claims
 from chexseg.analysis.statistics.inference import (
     FEWEST_PATIENTS,
+    FEWEST_TRIALS,
+    ONE_DRAW,
+    SIGNIFICANT,
     Difference,
     Measured,
     difference,
     gap_closed,
+    holds_for_one_draw,
     holm,
-    verdicts,
 )
 from chexseg.analysis.statistics.scores import Interval
 from chexseg.analysis.study_scores import StudyScores
+from chexseg.errors import counted
 
-REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
-UNDECIDED, NO_DATA = "undecided at this n", "no data"
+REPRODUCED, CONTRADICTED = "reproduced", "contradicted"
+UNDECIDED, NO_DATA = "undecided", "no data"
+#: Fewer optimiser steps give points without a verdict.
+FEWEST_STEPS = 60
+#: The share of the gap that "most of the gap" means.
+MOST = 0.5
 #: Prefixes of the published shares of the gap in `HEADLINES`: the paper's and the poster's.
 SOURCES = ("", "poster ")
 #: Maximum comparisons in a sentence; the table has all.
@@ -41,9 +49,9 @@ MOST_IN_SENTENCE = 4
 class Claim:
     """A claim with a study's verdict.
 
-    comparisons: one row per pair, with its columns of `claims_rows`, its verdict, and whether it
-    agrees with the paper's sign. lacking: arms and masks without which there is no verdict. share:
-    of the gap to the radiologists, for the claim on it.
+    comparisons: one row per pair, with its columns of `claims_rows`, and its verdict. lacking: arms
+    and masks without which there is no verdict. share: of the gap to the radiologists, for the
+    claim on it.
     """
 
     name: str
@@ -65,14 +73,16 @@ def judge(
 ) -> tuple[Claim, ...]:
     """Return the claims of the paper with their verdicts.
 
-    Differences are tested over trials and patients together (`inference.crossed`). Holm's
-    correction is over the comparisons of one claim, because a claim holds only if all of them do;
-    the verdict doesn't depend on the other claims that a study covers.
+    Differences are tested over draws, trials and patients together (`crossed.crossed`), one-sided,
+    because a claim has a sign.
 
-    - reproduced: all comparisons are resolved with the paper's sign;
-    - not reproduced: one is resolved against it;
-    - no data: cells are missing;
-    - undecided: otherwise.
+    - reproduced: each comparison has the paper's sign at P < 0.05. All of them must hold, so none
+      needs a correction (an intersection-union test, Berger 1982).
+    - contradicted: one has the opposite sign at P < 0.05, after Holm's correction over the
+      comparisons of the claim: one is enough.
+    - no data: cells are missing.
+    - undecided: otherwise. Also if arms of one draw are compared whose stages before the fit differ:
+      the result would speak of this classifier, encoder and split only.
 
     choices: from `choose`. measured: the IoU of all their arms.
     """
@@ -93,14 +103,12 @@ def _judge(
         method, weak, readers = pairs[0].first, pairs[0].second, pairs[1].first
         share = gap_closed(measured[method], measured[weak], measured[readers])
         return claim(*_judge_gap(rows, share), rows, share=share)
-    against, unresolved = (rows[rows["verdict"] == v] for v in (NOT_REPRODUCED, UNDECIDED))
+    against, unresolved = (rows[rows["verdict"] == v] for v in (CONTRADICTED, UNDECIDED))
     if len(against):
-        return claim(NOT_REPRODUCED, f"Against it: {_summary(against)}.", rows)
+        return claim(CONTRADICTED, f"Against it: {_summary(against)}.", rows)
     if len(unresolved):
-        because = (
-            f"{rows['agrees'].sum()} of {len(rows)} with the paper’s sign,"
-            f" {len(rows) - len(unresolved)} resolved. Open: {_summary(unresolved)}."
-        )
+        agree = (rows["difference"] * rows["sign"] > 0).sum()
+        because = f"{agree} of {len(rows)} with the paper’s sign. Open: {_summary(unresolved)}."
         return claim(UNDECIDED, because, rows)
     return claim(REPRODUCED, f"All as claimed: {_summary(rows)}.", rows)
 
@@ -110,99 +118,127 @@ def _compare(pairs: Sequence[Pair], measured: Mapping[Arm | str, Measured]) -> p
     rows = []
     for pair in pairs:
         first, second = measured[pair.first], measured[pair.second]
-        step, reference = difference(first, second, pair.k), second.mean(pair.k)
-        rows.append(
-            {
-                "comparison": pair.text,
-                "claimed": ">" if pair.sign > 0 else "<",
-                "first": first.mean(pair.k),
-                "second": reference,
-                "difference": step.value,
-                "difference low": step.together.low,
-                "difference high": step.together.high,
-                "relative": step.value / reference if reference else np.nan,
-                "trials": step.trials.n,
-                "patients": step.patients.n,
-                "p-value": step.p,
-                "reason": _reason(step),
-            }
-        )
+        step = difference(first, second, pair.k)
+        fault = _fault(pair, step)
+        whole, reference = step.together, second.mean(pair.k)
+        row = {
+            "comparison": pair.text,
+            "claimed": ">" if pair.sign > 0 else "<",
+            "sign": pair.sign,
+            "first": first.mean(pair.k),
+            "second": reference,
+            "difference": step.value,
+            "difference low": np.nan if fault else whole.low,
+            "difference high": np.nan if fault else whole.high,
+            "published": pair.published,
+            "relative": step.value / reference if reference else np.nan,
+            "draws": step.n_draws,
+            "trials": step.n_trials,
+            "patients": step.patients.n,
+            "P": np.nan if fault else step.one_sided(pair.sign),
+            "P against": np.nan if fault else step.one_sided(-pair.sign),
+            "reason": fault or (ONE_DRAW if _holds_for_one_draw(pair, step) else None),
+        }
+        rows.append(row)
     table = pd.DataFrame(rows)
-    adjusted = pd.Series(holm(table["p-value"].tolist()))
-    signed = table["difference"] * [pair.sign for pair in pairs]
-    judged = verdicts(signed, adjusted, REPRODUCED, NOT_REPRODUCED, UNDECIDED).fillna(UNDECIDED)
-    return table.assign(**{"adjusted p-value": adjusted}, agrees=signed > 0, verdict=judged)
+    table["P against"] = holm(table["P against"].tolist())
+    verdict = pd.Series(UNDECIDED, table.index, dtype=object)
+    decidable = table["reason"].isna()
+    verdict[decidable & (table["P"] < SIGNIFICANT)] = REPRODUCED
+    verdict[decidable & (table["P against"] < SIGNIFICANT)] = CONTRADICTED
+    return table.assign(verdict=verdict)
 
 
-def _reason(step: Difference) -> str | None:
+def _fault(pair: Pair, step: Difference) -> str | None:
     """Return why there is no test, or None if there is one."""
-    if not np.isnan(step.p):
-        return None
+    if not step.n_trials:
+        return "no trial has finished in both"
     if np.isnan(step.value):
         return "no expert mask in the test set"
-    if step.trials.n < 2:
-        return "fewer than two trials have finished in both"
-    return f"fewer than {FEWEST_PATIENTS} patients have an expert mask"
+    steps = min(arm.steps for arm in (pair.first, pair.second) if isinstance(arm, Arm))
+    if steps < FEWEST_STEPS:
+        return f"{steps:g} optimiser steps"
+    if step.n_trials < FEWEST_TRIALS:
+        return counted(step.n_trials, "trial")
+    if step.patients.n < FEWEST_PATIENTS:
+        return f"fewer than {FEWEST_PATIENTS} patients have an expert mask"
+    return None if not np.isnan(step.p) else "no interval"
+
+
+def _holds_for_one_draw(pair: Pair, step: Difference) -> bool:
+    if isinstance(pair.first, Arm) and isinstance(pair.second, Arm):
+        return holds_for_one_draw(step, pair.first.stages, pair.second.stages)
+    return step.n_draws < 2  # the radiologists have no stages
 
 
 def _judge_gap(rows: pd.DataFrame, share: Interval) -> tuple[str, str]:
-    """Return the verdict on the share of the gap by its interval, and why.
+    """Return the verdict on the share of the gap, and why. The second row is the gap.
 
-    Reproduced: it is above 0 and not below both published shares. The second row is the gap.
+    Reproduced: the interval's lower end is above one half. Contradicted: its upper end is below.
     """
-    published = sorted(HEADLINES[f"{source}gap to radiologists closed"] for source in SOURCES)
-    if rows["verdict"].iloc[1] == NOT_REPRODUCED:
-        return NOT_REPRODUCED, f"There is no gap to close: {_summary(rows[1:])}."
-    if np.isnan(share.low):
-        return UNDECIDED, f"No bounds of the share at this n: {_summary(rows)}."
+    if rows["verdict"].iloc[1] == CONTRADICTED:
+        return CONTRADICTED, f"There is no gap to close: {_summary(rows[1:])}."
+    if np.isnan(share.low) or rows["P"].isna().any():
+        return UNDECIDED, f"No bounds of the share: {_summary(rows)}."
     because = (
         f"{100 * share.mean:.1f}% of the gap is closed"
         f" (95%: {100 * share.low:.1f} to {100 * share.high:.1f}%)."
     ).replace("-", "\u2212")
-    if 100 * share.high < published[0]:
-        return NOT_REPRODUCED, f"{because} That is below both published shares."
-    if share.low <= 0:
-        return UNDECIDED, because
+    published = sorted(HEADLINES[f"{source}gap to radiologists closed"] for source in SOURCES)
     within = [f"{value:g}%" for value in published if share.low <= value / 100 <= share.high]
     verb = "are" if len(within) > 1 else "is"
     because += f" Of the published shares {' and '.join(within) or 'none'} {verb} in this interval."
-    return REPRODUCED, because
+    if ONE_DRAW in set(rows["reason"]):
+        return UNDECIDED, f"{because} This holds {ONE_DRAW}."
+    if share.low > MOST:
+        return REPRODUCED, because
+    return CONTRADICTED if share.high < MOST else UNDECIDED, because
 
 
 def p_text(p: float) -> str:
     """Return a p-value as text."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+    return "P < 0.001" if p < 0.001 else f"P = {p:.3f}" if p < 0.1 else f"P = {p:.2f}"
 
 
 def _summary(rows: pd.DataFrame) -> str:
-    """Return the first differences with their p-values, and the number of the others."""
-    texts = [
-        f"{row['comparison']} {row['difference']:+.3f}".replace("-", "\u2212")
-        + f" ({p_text(row['adjusted p-value']) if pd.isna(row['reason']) else row['reason']})"
-        for row in rows[:MOST_IN_SENTENCE].to_dict("records")
-    ]
+    """Return the first differences with their P-values, and the number of the others."""
+    texts = [_sentence(row) for row in rows[:MOST_IN_SENTENCE].to_dict("records")]
     if len(rows) > MOST_IN_SENTENCE:
         texts.append(f"{len(rows) - MOST_IN_SENTENCE} more")
     return "; ".join(texts)
 
 
+def _sentence(row: Mapping[str, Any]) -> str:
+    """Return a difference with its P-value, and whether the published one is in its interval."""
+    against = row["verdict"] == CONTRADICTED
+    notes = [row["reason"]] if isinstance(row["reason"], str) else []
+    if not np.isnan(row["P"]):
+        notes.insert(0, p_text(row["P against" if against else "P"]))
+    if not np.isnan(row["published"]) and not np.isnan(row["difference low"]):
+        inside = row["difference low"] <= row["published"] <= row["difference high"]
+        where = "in the interval" if inside else "not in the interval"
+        notes.append(f"published {row['published']:+.3f}, {where}")
+    text = f"{row['comparison']} {row['difference']:+.3f} ({'; '.join(notes)})"
+    return text.replace("-0.", "\u22120.")
+
+
 #: Columns of `claims_rows`.
 COLUMNS = (
     "claim", "verdict", "text", "comparison", "claimed", "first", "second",
-    "difference", "difference low", "difference high", "relative", "trials", "patients",
-    "p-value", "adjusted p-value", "closed", "closed low", "closed high",
-    "reason", "paper", "place",
+    "difference", "difference low", "difference high", "published", "relative", "draws", "trials",
+    "patients", "P", "P against", "closed", "closed low", "closed high", "reason", "paper", "place",
 )  # fmt: skip
 
 
 def claims_rows(judged: Sequence[Claim]) -> pd.DataFrame:
     """Return one row per comparison, or a single row for a claim without any, with `COLUMNS`.
 
-    ``first`` and ``second`` are means over all trials. ``difference`` is the first minus the
-    second, with its 95% interval over trials and patients together; ``relative`` is its ratio to
-    the second. ``claimed`` is the paper's sign. ``p-value`` and ``adjusted p-value`` are two-sided,
-    before and after Holm's correction over the claim. ``closed`` is the share of the gap to the
-    radiologists, with its interval. ``reason`` says why a value is empty.
+    ``first`` and ``second`` are means over all trials. ``difference`` is the first minus the second
+    in the trials of both, with its 95% interval over draws, trials and patients together;
+    ``published`` is the paper's, ``relative`` its ratio to the second. ``claimed`` is the paper's
+    sign. ``P`` is one-sided, for this sign; ``P against`` for the opposite one, after Holm's
+    correction over the claim. ``closed`` is the share of the gap to the radiologists, with its
+    interval. ``reason`` says why a value is empty, or a comparison undecided.
     """
     rows: list[dict[str, Any]] = []
     for claim in judged:
@@ -219,5 +255,5 @@ def claims_rows(judged: Sequence[Claim]) -> pd.DataFrame:
         compared = claim.comparisons.to_dict("records") or [{"reason": claim.because}]
         rows += [row | shared for row in compared]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(
-        {"trials": "Int64", "patients": "Int64"}
+        {"draws": "Int64", "trials": "Int64", "patients": "Int64"}
     )

@@ -69,11 +69,11 @@ def _published(task: str, scores: StudyScores) -> list[dict[str, Any]]:
     ]
     if task == AVERAGE:
         for source, prefix in (("paper", ""), ("poster", "poster ")):
-            weak, chexseg = (HEADLINES[prefix + role] for role in ("weak", "chexseg"))
+            weak = HEADLINES[f"{prefix}weak"]
             values.append(("weak", source, weak, "IRNet, 20,000 images"))
             closed = HEADLINES[f"{prefix}gap to radiologists closed"]
             text = f"derived from the gap closed, {closed:g}%"
-            values.append(("radiologists", source, weak + (chexseg - weak) / (closed / 100), text))
+            values.append(("radiologists", source, published.implied_radiologists(prefix), text))
         values += [
             ("chexseg", "poster", HEADLINES["poster chexseg"], "p = 0.9"),
             ("full", "poster", HEADLINES["poster full"], "p = 1"),

@@ -8,7 +8,7 @@ import numpy as np
 
 from chexseg.analysis.arms import Arm
 from chexseg.analysis.published import HEADLINES
-from chexseg.analysis.statistics.scores import Interval, t_interval
+from chexseg.analysis.statistics.scores import Interval
 from chexseg.analysis.study_scores import StudyScores
 
 #: Columns of points. kind: "mean" (with the 95% t-interval over n trials), "trial", "paper" or
@@ -32,11 +32,11 @@ def points_of(
 ) -> list[dict[str, Any]]:
     """Return rows of an arm's mean and of its trials, each with `fields`, without NaN values."""
     values = values_C[list(arm.indices)].tolist()
-    interval = t_interval(values)
+    interval = arm.over_trials(values_C)
     mean = point("mean", interval, fields, cells=scores.cell_keys(arm.indices))
     return [mean] * bool(interval.n) + [
         point("trial", Interval(value, np.nan, np.nan, 1), fields, trial, scores.cell_keys([index]))
-        for trial, value, index in zip(arm.trials, values, arm.indices, strict=True)
+        for (_, trial), value, index in zip(arm.trials, values, arm.indices, strict=True)
         if not np.isnan(value)
     ]
 

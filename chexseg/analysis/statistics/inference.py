@@ -1,22 +1,18 @@
-"""Infer over trials and patients: crossed intervals, differences, Holm's correction, gap closed.
-
-All trials of an arm are scored on the same test patients, as all readers of a multi-reader
-multi-case study read the same cases. Both are random samples, so an interval that holds one of them
-fixed is too narrow for a claim about the method.
-"""
+"""Measure arms, their differences and the gap closed; correct for multiple tests."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, special
 
+from chexseg.analysis.statistics.crossed import Trial, by_draw, crossed
 from chexseg.analysis.statistics.scores import (
     Interval,
     bootstrap_iou,
+    bootstrap_logit_t,
     bootstrap_t,
     miou,
     patient_of,
@@ -27,144 +23,41 @@ from chexseg.analysis.statistics.scores import (
 #: Even if all patients agree, fewer than six can't exclude 0 at 95%: the sign test's p-value for
 #: five, 2 / 2 ** 5, is above 0.05.
 FEWEST_PATIENTS = 6
+#: Fewer trials give points without a verdict.
+FEWEST_TRIALS = 3
+#: The reason why a difference between models of one draw is undecided.
+ONE_DRAW = "given one classifier, encoder and split"
 #: Adjusted p-values below it are significant.
 SIGNIFICANT = 0.05
-#: Lower bound of the computed p-values.
-LEAST_P = 1e-12
-
-
-@dataclass(frozen=True)
-class Crossed:
-    """Means over trials of Q quantities, with their covariance due to trials and to patients."""
-
-    means_Q: np.ndarray
-    trials_QQ: np.ndarray
-    patients_QQ: np.ndarray
-    n_trials: int
-    n_patients: int
-
-    def error(self, weights_Q: Sequence[float]) -> tuple[float, float]:
-        """Return (standard error, trials' share of the variance) of the weighted sum of means."""
-        vector_Q = np.asarray(weights_Q, dtype=np.float64)
-        trials, patients = (
-            float(vector_Q @ part_QQ @ vector_Q) for part_QQ in (self.trials_QQ, self.patients_QQ)
-        )
-        total = max(trials + patients, 0.0)
-        return total**0.5, trials / total if total else 0.0
-
-    def critical(self, share: float, tail: float) -> float:
-        """Return the critical value, in standard errors, for a one-sided tail probability.
-
-        It is the mean of Student's quantiles with T - 1 and P - 1 degrees of freedom, weighted by
-        the variance shares of trials and patients (Cochran 1964). Satterthwaite's degrees of
-        freedom would cover too little with few trials; see `crossed`.
-        """
-        by_trials, by_patients = -special.stdtrit([self.n_trials - 1, self.n_patients - 1], tail)
-        return float(share * by_trials + (1 - share) * by_patients)
-
-    def interval(
-        self, weights_Q: Sequence[float], confidence: float = 0.95
-    ) -> tuple[Interval, float]:
-        """Return the weighted sum of means with its interval, and the two-sided p-value of 0."""
-        mean = float(np.asarray(weights_Q, dtype=np.float64) @ self.means_Q)
-        error, share = self.error(weights_Q)
-        if np.isnan(error):
-            return Interval(mean, np.nan, np.nan, self.n_trials), np.nan
-        if error == 0:
-            return Interval(mean, mean, mean, self.n_trials), float(mean == 0)
-        half = self.critical(share, (1 - confidence) / 2) * error
-        return Interval(mean, mean - half, mean + half, self.n_trials), self._p(
-            abs(mean) / error, share
-        )
-
-    def _p(self, errors: float, share: float) -> float:
-        """Return the p-value whose critical value is this number of standard errors."""
-
-        def excess(log_p: float) -> float:
-            return self.critical(share, np.exp(log_p) / 2) - errors
-
-        least = np.log(LEAST_P)
-        return float(np.exp(optimize.brentq(excess, least, 0.0))) if excess(least) > 0 else LEAST_P
-
-    def ratio(self, confidence: float = 0.95) -> Interval:
-        """Return the first mean over the second with Fieller's (1954) interval.
-
-        The interval contains the ratios g for which first - g * second doesn't differ significantly
-        from 0. It is unbounded, and so absent, if the second mean doesn't differ from 0.
-
-        The critical value is the largest of those of the first mean, the second, and their
-        difference at the ratio. The interval is therefore connected, and contains 0 if the first
-        mean doesn't differ from 0. With 2 and 3 simulated trials it covered the truth in 98 to
-        99.7% of 1,000 studies.
-        """
-        first, second = (float(mean) for mean in self.means_Q)
-        ratio = first / second if second else np.nan
-        shares = [self.error(weights)[1] for weights in ([1.0, 0.0], [0.0, 1.0], [1.0, -ratio])]
-        squared = max(self.critical(share, (1 - confidence) / 2) for share in shares) ** 2
-        (v11, v12), (_, v22) = squared * (self.trials_QQ + self.patients_QQ)
-        # The quadratic inequality (first - g * second)^2 <= v11 - 2 g v12 + g^2 v22, solved for g.
-        a, b, c = second**2 - v22, first * second - v12, first**2 - v11
-        if not a > 0:
-            return Interval(ratio, np.nan, np.nan, self.n_trials)
-        root = max(b * b - a * c, 0.0) ** 0.5
-        return Interval(ratio, float((b - root) / a), float((b + root) / a), self.n_trials)
-
-
-def crossed(values_TQ: np.ndarray, sampled_BTQ: np.ndarray, n_patients: int) -> Crossed:
-    """Return means over trials with their covariance when both trials and patients are samples.
-
-    values_TQ: Q quantities of each trial on the test set. sampled_BTQ: the same on bootstrap
-    samples of its patients, with the same samples for all trials.
-
-    The variance of a mean over T trials is S / T + C (Obuchowski and Rockette 1995, Hillis 2014). S
-    is the sample variance of the trials on the test set. C is the covariance of two trials under
-    resampling of patients, at least 0. NaN with fewer than two trials or patients.
-
-    Coverage of the truth by the 95% interval in 1,000 simulated studies of 120 patients, where
-    trials have from a fifth to four fifths of a mean's variance:
-
-    - this interval: 98 to 93% with 2 trials, 98 to 95% with 3, 95% with 10;
-    - with Satterthwaite's degrees of freedom: 94 to 87, 95 to 93 and 94%;
-    - percentiles of a bootstrap over both (Owen 2007): 93 to 66, 94 to 78 and 94 to 92%.
-    """
-    number, quantities = values_TQ.shape
-    means_Q = values_TQ.mean(axis=0)
-    if number < 2 or n_patients < 2:
-        nothing_QQ = np.full((quantities, quantities), np.nan)
-        return Crossed(means_Q, nothing_QQ, nothing_QQ, number, n_patients)
-    kept_BTQ = sampled_BTQ[~np.isnan(sampled_BTQ).any(axis=(1, 2))]
-    centred_BTQ = kept_BTQ - kept_BTQ.mean(axis=0)
-    sum_BQ = centred_BTQ.sum(axis=1)
-    within_QQ = np.einsum("btq,btr->qr", centred_BTQ, centred_BTQ)
-    shared_QQ = (sum_BQ.T @ sum_BQ - within_QQ) / (number * (number - 1) * (len(kept_BTQ) - 1))
-    # Bootstrap samples of P patients have (P - 1) / P of the variance of new patients.
-    size_Q, axes_QQ = np.linalg.eigh(shared_QQ * n_patients / (n_patients - 1))
-    patients_QQ = (axes_QQ * np.maximum(size_Q, 0)) @ axes_QQ.T
-    trials_QQ = np.cov(values_TQ, rowvar=False, ddof=1).reshape(quantities, quantities) / number
-    return Crossed(means_Q, trials_QQ, patients_QQ, number, n_patients)
-
-
-# ---- arms ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Measured:
     """IoU of an arm's trials on the test set and on bootstrap samples of its patients.
 
-    The last index of K is the mIoU. trials: trial numbers; None for masks without trials, such as
-    the radiologists' (T = 1). patients_K: number of test patients with an expert pixel.
+    The last index of K is the mIoU. trials: None for masks without trials, such as the
+    radiologists' (T = 1). patients_K: number of test patients with an expert pixel.
     """
 
-    trials: tuple[int, ...] | None
+    trials: tuple[Trial, ...] | None
     values_TK: np.ndarray
     sampled_BTK: np.ndarray
     patients_K: np.ndarray
 
-    def mean(self, k: int) -> float:
-        """Return the mean over trials of the k-th pathology's IoU."""
-        return float(self.values_TK[:, k].mean())
+    def by_draw(self, k: int) -> np.ndarray:
+        """Return values_U of the k-th pathology (`by_draw`)."""
+        return by_draw(self.values_TK[:, k], self.trials or [(0, 0)])
 
-    def at(self, trials: Sequence[int], k: int) -> tuple[np.ndarray, np.ndarray]:
+    def mean(self, k: int) -> float:
+        """Return the mean over draws and trials of the k-th pathology's IoU."""
+        return float(self.by_draw(k).mean())
+
+    def sampled(self, k: int) -> np.ndarray:
+        """Return the same mean on each bootstrap sample."""
+        sampled_UB = by_draw(self.sampled_BTK[..., k].T, self.trials or [(0, 0)])
+        return np.asarray(sampled_UB.mean(axis=0))
+
+    def at(self, trials: Sequence[Trial], k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (values_T, sampled_BT) of these trials."""
         rows = [0 if self.trials is None else self.trials.index(trial) for trial in trials]
         return self.values_TK[rows, k], self.sampled_BTK[:, rows, k]
@@ -173,7 +66,7 @@ class Measured:
 def measured(
     counts_TIK3: np.ndarray,
     image_ids: Sequence[str],
-    trials: Sequence[int] | None,
+    trials: Sequence[Trial] | None,
     replicates: int = 1000,
     seed: int = 0,
 ) -> Measured:
@@ -197,9 +90,10 @@ def over_patients(arm: Measured, k: int = -1) -> Interval:
     By default it is the mIoU. Trials are held fixed. Fewer than `FEWEST_PATIENTS` patients with an
     expert pixel have no interval.
     """
-    return patients_interval(
-        arm.mean(k), arm.sampled_BTK[..., k].mean(axis=1), int(arm.patients_K[k])
-    )[0]
+    number = int(arm.patients_K[k])
+    if number < FEWEST_PATIENTS:
+        return Interval(arm.mean(k), np.nan, np.nan, number)
+    return bootstrap_logit_t(arm.mean(k), arm.sampled(k), number)
 
 
 def patients_interval(
@@ -213,45 +107,69 @@ def patients_interval(
 
 @dataclass(frozen=True)
 class Difference:
-    """One arm's IoU minus another's, with intervals over patients, over trials, and over both."""
+    """One arm's IoU minus another's in the trials of both, with its intervals.
+
+    All three are paired and have the same mean. draws, n_trials: numbers of paired draws and trials.
+    """
 
     patients: Interval  # trials fixed, patients resampled; paired by patient
-    trials: Interval  # patients fixed; paired by trial
+    trials: Interval  # patients fixed; paired by draw, or by a single draw's trial
     together: Interval  # paired by both, `crossed`
     p: float  # two-sided, of no difference over trials and patients; NaN without an interval
     patients_p: float  # the same over patients alone, valid for these trials only
+    n_draws: int
+    n_trials: int
 
     @property
     def value(self) -> float:
-        """Return the difference of the means over all trials."""
-        return self.patients.mean
+        """Return the difference of the means."""
+        return self.together.mean
+
+    def one_sided(self, sign: int) -> float:
+        """Return the p-value of the alternative that the difference has this sign, 1 or -1."""
+        return self.p / 2 if sign * self.value > 0 else 1 - self.p / 2
 
 
-def shared_trials(*arms: Measured) -> list[int]:
-    """Return the trials common to all arms; a trial's number determines seed and weak images."""
+def holds_for_one_draw(
+    step: Difference, first: Mapping[Trial, str], second: Mapping[Trial, str]
+) -> bool:
+    """Return whether a difference of one draw may come from the stages before the fits.
+
+    first, second: trial -> the keys of these stages. Equal keys can't make a difference.
+    """
+    return step.n_draws < 2 and any(first[name] != second[name] for name in first.keys() & second)
+
+
+def shared_trials(*arms: Measured) -> list[Trial]:
+    """Return the trials common to all arms; draw and trial determine seeds and weak images."""
     numbered = [arm.trials for arm in arms if arm.trials is not None]
-    return sorted(set(numbered[0]).intersection(*numbered[1:])) if numbered else [0]
+    return sorted(set(numbered[0]).intersection(*numbered[1:])) if numbered else [(0, 0)]
 
 
 def difference(first: Measured, second: Measured, k: int = -1) -> Difference:
     """Return first minus second in the k-th pathology's IoU, by default in mIoU.
 
-    Trials that both arms have finished are paired. Fewer than `FEWEST_PATIENTS` patients with an
+    Only trials that both arms have finished count. Fewer than `FEWEST_PATIENTS` patients with an
     expert pixel have no interval over patients or both; fewer than two paired trials have none over
     both.
     """
-    number = int(first.patients_K[k])
-    sampled_B = first.sampled_BTK[..., k].mean(axis=1) - second.sampled_BTK[..., k].mean(axis=1)
-    trials = shared_trials(first, second)
+    number, trials = int(first.patients_K[k]), shared_trials(first, second)
+    n_draws = len({draw for draw, _ in trials})
+    if not trials:
+        none = Interval(np.nan, np.nan, np.nan, 0)
+        return Difference(
+            Interval(np.nan, np.nan, np.nan, number), none, none, np.nan, np.nan, 0, 0
+        )
     (first_T, first_BT), (second_T, second_BT) = first.at(trials, k), second.at(trials, k)
-    if not trials or number < FEWEST_PATIENTS:
-        mean, p = float((first_T - second_T).mean()) if trials else np.nan, np.nan
-        together = Interval(mean, np.nan, np.nan, len(trials))
-    else:
-        step = crossed((first_T - second_T)[:, None], (first_BT - second_BT)[..., None], number)
-        together, p = step.interval([1.0])
-    patients, patients_p = patients_interval(first.mean(k) - second.mean(k), sampled_B, number)
-    return Difference(patients, t_interval(first_T - second_T), together, p, patients_p)
+    differences_U = by_draw(first_T - second_T, trials)
+    over_units, p = t_interval(differences_U), np.nan
+    together = Interval(float(differences_U.mean()), np.nan, np.nan, len(differences_U))
+    if number >= FEWEST_PATIENTS:
+        values_T1, sampled_BT1 = (first_T - second_T)[:, None], (first_BT - second_BT)[..., None]
+        together, p = crossed(values_T1, sampled_BT1, number, trials).interval([1.0])
+    sampled_B = by_draw((first_BT - second_BT).T, trials).mean(axis=0)
+    patients, patients_p = patients_interval(together.mean, sampled_B, number)
+    return Difference(patients, over_units, together, p, patients_p, n_draws, len(trials))
 
 
 def gap_closed(method: Measured, weak: Measured, radiologists: Measured, k: int = -1) -> Interval:
@@ -270,7 +188,7 @@ def gap_closed(method: Measured, weak: Measured, radiologists: Measured, k: int 
         return Interval(np.nan, np.nan, np.nan, len(trials))
     values_T2 = np.stack([method_T - weak_T, readers_T - weak_T], axis=-1)
     sampled_BT2 = np.stack([method_BT - weak_BT, readers_BT - weak_BT], axis=-1)
-    return crossed(values_T2, sampled_BT2, patients).ratio()
+    return crossed(values_T2, sampled_BT2, patients, trials).ratio()
 
 
 # ---- multiple tests ------------------------------------------------------------------------------

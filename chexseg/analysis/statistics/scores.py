@@ -80,20 +80,33 @@ class Interval:
         return {"value": self.mean, "low": self.low, "high": self.high, "n": self.n}
 
 
+#: Bounds of a bootstrap sample's IoU and of its distance to 1, which give it a logit.
+LEAST_IOU = 1e-4
+#: Range of an IoU. A wider interval of two values says nothing.
+WIDEST = 1.0
+
+
+#: No value, and so no interval.
+NO_INTERVAL = Interval(np.nan, np.nan, np.nan, 0)
+
+
 def t_interval(values: Iterable[float], confidence: float = 0.95) -> Interval:
     """Return the mean and Student's t-interval of independent trials.
 
-    NaN values are left out. Fewer than two values have no interval.
+    NaN values are left out. Fewer than two values have no interval, nor have two whose interval
+    would be wider than `WIDEST`.
     """
     kept = np.asarray([value for value in values if not np.isnan(value)], dtype=np.float64)
     if len(kept) == 0:
-        return Interval(np.nan, np.nan, np.nan, 0)
+        return NO_INTERVAL
     mean = float(kept.mean())
     if len(kept) < 2:
         return Interval(mean, np.nan, np.nan, 1)
     # A table needs thousands; `scipy.stats.t.interval` takes a thousand times as long.
     quantile = special.stdtrit(len(kept) - 1, 0.5 + confidence / 2)
     half = float(quantile * kept.std(ddof=1) / np.sqrt(len(kept)))
+    if len(kept) == 2 and 2 * half > WIDEST:
+        return Interval(mean, np.nan, np.nan, 2)
     return Interval(mean, mean - half, mean + half, len(kept))
 
 
@@ -118,6 +131,28 @@ def bootstrap_t(
     half = float(special.stdtrit(n - 1, 0.5 + confidence / 2)) * error
     p = float(2 * special.stdtr(n - 1, -abs(estimate) / error))
     return Interval(estimate, estimate - half, estimate + half, n), p
+
+
+def bootstrap_logit_t(
+    estimate: float, replicates_B: np.ndarray, n: int, confidence: float = 0.95
+) -> Interval:
+    """Return Student's interval of an IoU on the logit scale, with the bootstrap's standard error.
+
+    n: number of resampled units. Replicates without an expert pixel are NaN and left out. An
+    estimate of 0 or 1 has no logit and no interval.
+
+    Coverage of the truth by the 95% interval in 800 simulated studies, each of 200 patients of whom
+    8 to 22 have the pathology, with lesions of very unequal size: 93 to 97%. On the IoU's own scale
+    it was 86 to 96%, with BCa (Efron 1987) 87 to 91%.
+    """
+    kept = replicates_B[~np.isnan(replicates_B)]
+    if n < 2 or len(kept) < 2 or not 0 < estimate < 1:
+        return Interval(estimate, np.nan, np.nan, n)
+    logits_B = special.logit(np.clip(kept, LEAST_IOU, 1 - LEAST_IOU))
+    error = float(logits_B.std(ddof=1)) * (n / (n - 1)) ** 0.5
+    half = float(special.stdtrit(n - 1, 0.5 + confidence / 2)) * error
+    low, high = special.expit(special.logit(estimate) + np.array([-half, half]))
+    return Interval(estimate, float(low), float(high), n)
 
 
 def patient_of(image_id: str) -> str:

@@ -11,7 +11,8 @@ from chexseg.analysis import published
 from chexseg.analysis.arms import Arm, Variant, by_init, encoder_texts, teachers
 from chexseg.analysis.points.figure5 import NAMES
 from chexseg.analysis.published import METHODS
-from chexseg.analysis.statistics.scores import Interval, t_interval
+from chexseg.analysis.statistics.crossed import by_draw
+from chexseg.analysis.statistics.scores import NO_INTERVAL, Interval, t_interval
 from chexseg.analysis.study_scores import StudyScores
 from chexseg.analysis.tables.value_table import (
     NO_EXPERT,
@@ -60,9 +61,9 @@ def _number(
     reason: str | None = None,
 ) -> dict[str, Any]:
     """Return an arm's mean over trials with its t-interval, as columns of a value table."""
-    indices = list(arm.indices) if arm else []
-    interval = t_interval(values_C[indices])
-    return number(interval, paper, paper_half, reason, scores.cell_keys(indices))
+    interval = arm.over_trials(values_C) if arm else NO_INTERVAL
+    keys = scores.cell_keys(arm.indices) if arm else ""
+    return number(interval, paper, paper_half, reason, keys)
 
 
 def has_table2(scores: StudyScores) -> bool:
@@ -126,13 +127,14 @@ def students_table(scores: StudyScores) -> ValueTable:
             for teacher in full
             for trial, index in zip(teacher.trials, teacher.indices, strict=True)
         }
-        trials = zip(arm.trials, arm.indices, strict=True)
-        paired = [(index, taught[trial]) for trial, index in trials if trial in taught]
-        students_P, teachers_P = np.array(paired, dtype=int).reshape(-1, 2).T
+        indices = dict(zip(arm.trials, arm.indices, strict=True))
+        paired = [trial for trial in arm.trials if trial in taught]
+        students_P = [indices[trial] for trial in paired]
+        teachers_P = [taught[trial] for trial in paired]
         keys = {"init": arm.init, "settings": " ".join(arm.further), "fraction": arm.fraction}
         reason = None if paired else NO_TEACHER
-        difference = t_interval(miou_C[students_P] - miou_C[teachers_P])
-        of_teachers = t_interval(miou_C[teachers_P])
+        difference = t_interval(by_draw(miou_C[students_P] - miou_C[teachers_P], paired))
+        of_teachers = t_interval(by_draw(miou_C[teachers_P], paired))
         rows += [
             keys | {"series": series} | columns
             for series, columns in (

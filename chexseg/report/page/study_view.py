@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from chexseg.analysis.claims.headline import ROLES
-from chexseg.analysis.claims.verdicts import NO_DATA, NOT_REPRODUCED, REPRODUCED, UNDECIDED, Claim
+from chexseg.analysis.claims.verdicts import CONTRADICTED, NO_DATA, REPRODUCED, UNDECIDED, Claim
 from chexseg.analysis.classifiers import MEAN, classifier_names
 from chexseg.analysis.results import Classifier
 from chexseg.analysis.statistics.scores import patient_of
@@ -29,7 +29,7 @@ MOST_ROWS = 500
 #: With more runs, the page has no settings: they would take more than a megabyte.
 MOST_EMBEDDED = 5000
 #: Verdict -> (mark, CSS class).
-MARKS = {REPRODUCED: ("▲", "better"), NOT_REPRODUCED: ("▼", "worse"), UNDECIDED: ("", "")}
+MARKS = {REPRODUCED: ("▲", "better"), CONTRADICTED: ("▼", "worse"), UNDECIDED: ("", "")}
 
 
 def study_view(
@@ -87,7 +87,7 @@ def study_view(
 def _claims(analysis: StudyAnalysis) -> dict[str, Any]:
     """Return the number of claims of each verdict, and the comparisons of the judged ones."""
     rows = analysis.tables["claims"]
-    columns = ["claim", *rows.loc[:, "comparison":"adjusted p-value"]]
+    columns = ["claim", *rows.loc[:, "comparison":"P against"]]
     judged = rows.loc[rows["verdict"] != NO_DATA, columns]
     relative = [
         "-" if pd.isna(value) else f"{100 * value:+.1f}%".replace("-", "\u2212")
