@@ -48,6 +48,12 @@ class StudyScores:
         return {AVERAGE: self.miou_C, **dict(by_name)}
 
     @property
+    def units(self) -> str:
+        """Return what intervals over trials count: "draws" if an arm has several, or "trials"."""
+        several = any(len({draw for draw, _ in arm.trials}) > 1 for arm in self.arms)
+        return "draws" if several else "trials"
+
+    @property
     def all_ten(self) -> bool:
         """Return whether the study has the paper's ten pathologies: its means are comparable."""
         return set(self.results.pathologies) == set(PATHOLOGIES)

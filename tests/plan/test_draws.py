@@ -12,7 +12,7 @@ DATA = {"train": "a", "valid": "b", "test": "c"}
 STUDY = """
 name: draws
 settings:
-  irnet: {init: chexpert}
+  irnet: {init: chexpert, architecture: resnet18}
   labels: {weak: irnet}
 axes:
   encoder.init: [random, chexpert, moco]

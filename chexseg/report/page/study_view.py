@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from chexseg.analysis import published
 from chexseg.analysis.claims.headline import ROLES
 from chexseg.analysis.claims.verdicts import CONTRADICTED, NO_DATA, REPRODUCED, UNDECIDED, Claim
 from chexseg.analysis.classifiers import MEAN, classifier_names
@@ -97,6 +98,7 @@ def _claims(analysis: StudyAnalysis) -> dict[str, Any]:
         "summary": summary(analysis.claims),
         "comparisons": plain(judged.assign(relative=relative)),
         "marks": MARKS,
+        "noise": published.noise(),
     }
 
 
