@@ -9,7 +9,7 @@ import pandas as pd
 
 from chexseg.analysis import classifiers, weak_label_agreement
 from chexseg.analysis.arms import Variant
-from chexseg.analysis.claims import headline, verdicts
+from chexseg.analysis.claims import contributions, headline, verdicts
 from chexseg.analysis.claims.verdicts import Claim
 from chexseg.analysis.points import figure2, figure3, figure4, figure5, stage_graph
 from chexseg.analysis.results import StudyResults
@@ -28,7 +28,8 @@ MOST_VARIANTS = 20
 class StudyAnalysis:
     """A study's statistics, claims, tables and points of figures, ready to be rendered.
 
-    headline: the arms in the paper's roles. table1: variant -> table, empty if no variant has
+    headline: the arms in the paper's roles. contributions: of pathologies to the claims' differences.
+    table1: variant -> table, empty if no variant has
     several p. Other tables are None where the study has nothing for them. figure2 to figure5:
     points, as in `analysis.points`. agreements: one per set of weak labels
     with counts; lacking_labels: (kind, reason) of those without.
@@ -37,6 +38,7 @@ class StudyAnalysis:
     scores: StudyScores
     claims: tuple[Claim, ...]
     headline: pd.DataFrame
+    contributions: ValueTable | None
     table1: tuple[tuple[Variant, ValueTable], ...]
     table2: ValueTable | None
     arms: ValueTable
@@ -71,6 +73,7 @@ class StudyAnalysis:
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return file name -> rows of all tables that aren't empty, in the order of the page."""
         single = {
+            "contributions": self.contributions,
             "pathologies": self.arms,
             "students": self.students,
             "radiologists": self.radiologists,
@@ -108,6 +111,7 @@ def analyse(results: StudyResults) -> StudyAnalysis:
     claims = verdicts.judge(choices, measured)
     points5 = figure5.points(scores, roles, measured)
 
+    split = contributions.contributions(scores, choices, measured)
     variants = scores.variants[:MOST_VARIANTS] if scores.has_mixtures else ()
     students = paper_tables.students_table(scores)
     is_drawn = 0 < len(results.graph) <= stage_graph.MOST_DRAWN
@@ -115,6 +119,7 @@ def analyse(results: StudyResults) -> StudyAnalysis:
         scores=scores,
         claims=claims,
         headline=headline.rows(scores, roles, measured),
+        contributions=split if len(split) else None,
         table1=tuple((variant, paper_tables.table1(scores, variant)) for variant in variants),
         table2=paper_tables.table2(scores) if paper_tables.has_table2(scores) else None,
         arms=paper_tables.arms_table(scores),

@@ -29,7 +29,8 @@ class ValueTable:
 
     values: one row per number, in the order of the table's rows and columns: `keys`, `column`, then
     `VALUE_COLUMNS`. best: the scope, "row" or "column", in which `values["best"]` marks the highest
-    value, or "". source: of the published values, or "". title: format of a column's head.
+    value, or "". source: of the published values, or "". title: format of a column's head. signed:
+    the values are differences.
     """
 
     keys: tuple[str, ...]
@@ -38,6 +39,7 @@ class ValueTable:
     best: str = ""
     source: str = ""
     title: str = "{}"
+    signed: bool = False
 
     def __len__(self) -> int:
         return len(self.values)

@@ -99,7 +99,18 @@ def _claims(analysis: StudyAnalysis) -> dict[str, Any]:
         "comparisons": plain(judged.assign(relative=relative)),
         "marks": MARKS,
         "noise": published.noise(),
+        "contributions": _contributions(analysis),
     }
+
+
+def _contributions(analysis: StudyAnalysis) -> dict[str, Any] | None:
+    """Return the split differences, with the number of patients of each pathology."""
+    table = analysis.contributions
+    if table is None:
+        return None
+    of_pathology = table.values[table.values["pathology"].isin(analysis.results.pathologies)]
+    patients = of_pathology.groupby("pathology", sort=False)["n"].max()
+    return grid(table, {name: f"{number} patients" for name, number in patients.items()})
 
 
 def summary(claims: Sequence[Claim]) -> str:

@@ -13,6 +13,8 @@ from chexseg.analysis.published import AVERAGE
 from chexseg.analysis.tables.text import key_text, plain_text
 from chexseg.analysis.tables.value_table import SHARED, ValueTable
 
+#: Columns of differences.
+SIGNED = ("difference", "gap")
 #: Heads of rows that keep their place when a table is sorted.
 AVERAGES = (AVERAGE, MEAN)
 
@@ -76,6 +78,7 @@ def grid(
                 best = any(other["best"] for other in sharing)
                 runs = short_keys(value["cells"])
                 more = {"series": name, "rows": len(sharing), "best": best, "runs": runs}
+                more["signed"] = table.signed or name in SIGNED
                 values += [] if _is_shared(value) else [value | more]
             row = {
                 "head": "" if position else head,
