@@ -6,7 +6,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,7 @@ from chexseg.data.remote_path import Location
 from chexseg.errors import DamagedArtifactError
 from chexseg.pathologies import PATHOLOGIES, select
 from chexseg.plan import procedure
+from chexseg.plan.cells import Cell, distinguishing_settings, irrelevant_settings
 from chexseg.plan.graph import Node, Plan
 from chexseg.plan.status import summarise
 from chexseg.stages.artifacts import COUNTS, PREDICTIONS, THRESHOLDS
@@ -105,6 +108,8 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
             if node.stage in WEAK
         ),
         classifiers=_classifiers(plan, artifacts),
+        axes=_axes(plan, finished),
+        reproduces=plan.study.reproduces,
         deviations=procedure.deviations(cell.settings for cell in plan.cells),
         radiologists_IK3=readers_IK3,
         radiologists_note=readers_note,
@@ -126,6 +131,20 @@ def _of_fit(plan: Plan, artifacts: Mapping[str, Artifact], key: str) -> dict[str
         "steps": _steps(fit) if fit else math.nan,
         "upstream": " ".join(sorted(name[:12] for name in upstream)),
     }
+
+
+def _axes(plan: Plan, cells: Sequence[Cell]) -> pd.DataFrame:
+    """Return `StudyResults.axes`."""
+    settings = [cell.settings for cell in cells]
+    names = sorted(distinguishing_settings(plan.study.varied - {"draw", "trial"}, settings))
+    rows = []
+    for one in settings:
+        irrelevant = irrelevant_settings(one)
+        of_cell = (None if n.startswith(irrelevant) else attrgetter(n)(one) for n in names)
+        rows.append(
+            [value if isinstance(value, NoneType | str) else str(value) for value in of_cell]
+        )
+    return pd.DataFrame(rows, columns=names, dtype=object)
 
 
 def _steps(fit: Artifact) -> float:

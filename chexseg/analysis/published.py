@@ -53,11 +53,15 @@ def printed_table2() -> dict[tuple[str, str, int], tuple[float, float]]:
 
 @dataclass(frozen=True)
 class PublishedClaim:
-    """A claim as published, with its figures and its place in the sources."""
+    """A claim as published, with its figures and its place in the sources.
+
+    support: the tables and figures that show it, as in a study's `reproduces`.
+    """
 
     text: str
     figures: str
     place: str
+    support: tuple[str, ...]
 
 
 @functools.cache

@@ -124,6 +124,10 @@ class StudyResults:
     #: (index into cells, image id) -> masks_KHW, bool, at training size
     predictions: Callable[[int, str], np.ndarray] | None = field(default=None, repr=False)
     image: ImageReader | None = field(default=None, repr=False)
+    #: one column per setting that the study varies, without draw and trial, one row per finished
+    #: cell; None where the setting doesn't affect the cell
+    axes: pd.DataFrame | None = None
+    reproduces: tuple[str, ...] = ()  # tables and figures of the paper, such as "table-1"
     #: where the study's settings aren't the published ones; None: not a study of ours
     deviations: tuple[Deviation, ...] | None = None
     notes: tuple[str, ...] = ()  # one line per damaged result that is left out

@@ -7,8 +7,9 @@ from typing import TypeVar
 
 import pandas as pd
 
-from chexseg.analysis import classifiers, weak_label_agreement
+from chexseg.analysis import axis_effects, classifiers, weak_label_agreement
 from chexseg.analysis.arms import Variant
+from chexseg.analysis.axis_effects import Answer
 from chexseg.analysis.claims import contributions, headline, verdicts
 from chexseg.analysis.claims.verdicts import Claim
 from chexseg.analysis.points import figure2, figure3, figure4, figure5, stage_graph
@@ -28,7 +29,8 @@ MOST_VARIANTS = 20
 class StudyAnalysis:
     """A study's statistics, claims, tables and points of figures, ready to be rendered.
 
-    headline: the arms in the paper's roles. contributions: of pathologies to the claims' differences.
+    answer: to the question of a study that reproduces nothing of the paper. claims: of the paper that
+    the study reproduces. headline: the arms in the paper's roles. contributions: of pathologies to the claims' differences.
     table1: variant -> table, empty if no variant has
     several p. Other tables are None where the study has nothing for them. figure2 to figure5:
     points, as in `analysis.points`. agreements: one per set of weak labels
@@ -36,6 +38,7 @@ class StudyAnalysis:
     """
 
     scores: StudyScores
+    answer: Answer | None
     claims: tuple[Claim, ...]
     headline: pd.DataFrame
     contributions: ValueTable | None
@@ -81,6 +84,7 @@ class StudyAnalysis:
         }
         tables = {
             "claims": verdicts.claims_rows(self.claims if self.scores.arms else ()),
+            **({} if self.answer is None else self.answer.tables),
             "cells": self.cells,
             **{n: t.values for n, t in (self.paper_tables | single).items() if t is not None},
             **_numbered("weak-labels", [agreement.rows for agreement in self.agreements]),
@@ -103,12 +107,13 @@ def analyse(results: StudyResults) -> StudyAnalysis:
 
     # Arms are chosen without the test set; only those that are compared are bootstrapped.
     roles = headline.choose(scores)
-    choices = verdicts.choose(scores)
+    choices = verdicts.choose(scores, results.reproduces)
     compared = [arm for pairs, _ in choices.values() for p in pairs for arm in (p.first, p.second)]
     readers = [] if results.radiologists_IK3 is None else [RADIOLOGISTS]
     measured = scores.measure([*roles.values(), *compared, *readers])
 
     claims = verdicts.judge(choices, measured)
+    answer = None if results.reproduces else axis_effects.answer(scores)
     points5 = figure5.points(scores, roles, measured)
 
     split = contributions.contributions(scores, choices, measured)
@@ -117,6 +122,7 @@ def analyse(results: StudyResults) -> StudyAnalysis:
     is_drawn = 0 < len(results.graph) <= stage_graph.MOST_DRAWN
     return StudyAnalysis(
         scores=scores,
+        answer=answer,
         claims=claims,
         headline=headline.rows(scores, roles, measured),
         contributions=split if len(split) else None,

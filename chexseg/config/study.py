@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -43,6 +43,11 @@ class Resources(Section):
         return value
 
 
+Reproduced = Literal[
+    "table-1", "table-2", "figure-2", "figure-3", "figure-4a", "figure-4b", "figure-5"
+]
+
+
 class StudyFile(Section):
     """The keys of a study file."""
 
@@ -51,8 +56,9 @@ class StudyFile(Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     #: Heading of its report.
     title: str = ""
-    #: Tables and figures of the paper that the study reproduces; for readers, without effect.
-    reproduces: tuple[str, ...] = ()
+    #: Tables and figures of the paper that the study reproduces. Its report judges the paper's claims
+    #: on them; a study without any is asked about its own axes.
+    reproduces: tuple[Reproduced, ...] = ()
     #: Study files to include, relative to this one, instead of axes, also, settings and search.
     studies: tuple[str, ...] = ()
     #: For each dotted setting a list of values, or in a search a range. Cells are the product.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pandas as pd
 from chexseg.analysis.published import TABLE1_P, printed_table2, table1
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.statistics.scores import pooled_iou
+from chexseg.config.study import Reproduced
 from chexseg.pathologies import PATHOLOGIES
 
 INITS = ("random", "imagenet", "moco", "chexpert")
@@ -116,6 +118,7 @@ def papers_study(
         ]
     )
     return StudyResults(
+        reproduces=get_args(Reproduced),
         name="paper",
         title="CheXseg",
         pathologies=tuple(pathologies),

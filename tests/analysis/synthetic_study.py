@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pandas as pd
 
 from chexseg.analysis.results import StudyResults
+from chexseg.config.study import Reproduced
 from chexseg.pathologies import PATHOLOGIES
 
 SIDE = 96
@@ -143,6 +146,7 @@ def build_study(
         rows
     )
     return StudyResults(
+        reproduces=get_args(Reproduced),
         name="demo",
         title="Expert and weak labels mixed with probability p, on synthetic radiographs",
         pathologies=pathologies,

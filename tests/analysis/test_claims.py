@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from chexseg.analysis.claims.verdicts import (
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.study_analysis import analyse
 from chexseg.analysis.study_scores import score
+from chexseg.config.study import Reproduced
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.report.page.study_view import summary
 from tests.report.rendered import publish, sections
@@ -92,6 +94,7 @@ def study(
         else counts_IK3(np.broadcast_to(radiologists, (PATIENTS, len(names))) + images_I1)
     )
     return StudyResults(
+        reproduces=get_args(Reproduced),
         name="made",
         title="Made",
         pathologies=tuple(names),

@@ -6,7 +6,7 @@ test set: "best" means best on the selection images, and among several sizes the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -63,15 +63,20 @@ class Claim:
     share: Interval | None = None
 
 
-def choose(scores: StudyScores) -> dict[str, Choice]:
-    """Return claim -> the pairs of arms that it compares, and the arms that are lacking."""
-    return {name: pairs(scores) for name, pairs in PAIRS.items()}
+def choose(scores: StudyScores, reproduces: Iterable[str]) -> dict[str, Choice]:
+    """Return claim -> the pairs of arms that it compares, and the arms that are lacking.
+
+    reproduces: tables and figures of the paper; the claims that they support are chosen.
+    """
+    shown = set(reproduces)
+    claims = published_claims().items()
+    return {name: PAIRS[name](scores) for name, claim in claims if shown & set(claim.support)}
 
 
 def judge(
     choices: Mapping[str, Choice], measured: Mapping[Arm | str, Measured]
 ) -> tuple[Claim, ...]:
-    """Return the claims of the paper with their verdicts.
+    """Return the chosen claims of the paper with their verdicts.
 
     Differences are tested over draws, trials and patients together (`crossed.crossed`), one-sided,
     because a claim has a sign.
@@ -86,7 +91,7 @@ def judge(
 
     choices: from `choose`. measured: the IoU of all their arms.
     """
-    return tuple(_judge(name, *choices[name], measured) for name in PAIRS)
+    return tuple(_judge(name, *choice, measured) for name, choice in choices.items())
 
 
 def _judge(

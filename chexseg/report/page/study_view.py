@@ -12,6 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from chexseg.analysis import published
+from chexseg.analysis.axis_effects import TIED, Answer
 from chexseg.analysis.claims.headline import ROLES
 from chexseg.analysis.claims.verdicts import CONTRADICTED, NO_DATA, REPRODUCED, UNDECIDED, Claim
 from chexseg.analysis.classifiers import MEAN, classifier_names
@@ -49,7 +50,8 @@ def study_view(
     sections: dict[str, Any] = {}
     if analysis.scores.arms:
         sections = {
-            "claims": _claims(analysis),
+            "answer": analysis.answer and _answer(analysis.answer),
+            "claims": _claims(analysis) if analysis.claims else None,
             "result": {
                 "top": 1.08 * max(0.1, analysis.headline[["mIoU", "patients high"]].max(axis=None))
             },
@@ -83,6 +85,19 @@ def study_view(
         "patients": len({patient_of(image_id) for image_id in results.image_ids}),
         "sections": {name: view for name, view in sections.items() if view},
     }
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    """Return the tables of an answer, and a sentence on the ranking."""
+    ranking = answer.ranking
+    first = ranking.iloc[0]
+    number, tied = len(ranking) - 1, int((ranking["place"] == TIED).sum())
+    others = "the other arm" if number == 1 else f"{number} other arms"
+    lead = f"Highest mIoU: {first['arm']}, {first['mIoU']:.3f}."
+    lead += f" Of {others}, {tied} {'is' if tied == 1 else 'are'} tied with it."
+    shown = ("effects", "interactions", "ranking")
+    tables = {name: plain(answer.tables[name].head(MOST_ROWS)) for name in shown}
+    return {"lead": lead, "number": answer.number, **tables}
 
 
 def _claims(analysis: StudyAnalysis) -> dict[str, Any]:

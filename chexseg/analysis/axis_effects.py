@@ -1,0 +1,238 @@
+"""Answer a study's own question: the effect of each of its axes, interactions, and a ranking."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from chexseg.analysis.arms import Arm
+from chexseg.analysis.statistics.crossed import Trial
+from chexseg.analysis.statistics.inference import (
+    FEWEST_TRIALS,
+    ONE_DRAW,
+    SIGNIFICANT,
+    Difference,
+    Measured,
+    difference,
+    holds_for_one_draw,
+    holm,
+    shared_trials,
+)
+from chexseg.analysis.study_scores import StudyScores
+from chexseg.errors import counted
+
+#: A larger study has no answer: bootstrapping all its arms would take minutes.
+MOST_ARMS = 60
+HIGHER, LOWER, UNDECIDED = "higher", "lower", "undecided"
+FIRST, TIED, BELOW = "first", "tied with the first", "below the first"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a study says about its axes.
+
+    effects: axis, value, against (the axis' first value), pairs, value's mIoU, difference with its
+    interval, trials, P, verdict, reason. interactions: of two axes, the same for the change of one
+    axis' effect by the other. ranking: arms by mIoU on the test set, those that aren't resolved from
+    the first are tied. number: of tested interactions.
+    """
+
+    effects: pd.DataFrame
+    interactions: pd.DataFrame
+    ranking: pd.DataFrame
+    number: int
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return file name -> rows."""
+        return {
+            "effects": self.effects,
+            "interactions": self.interactions,
+            "ranking": self.ranking,
+        }
+
+
+def answer(scores: StudyScores) -> Answer | None:
+    """Return a study's answer; None without axes, with one arm, or with more than `MOST_ARMS`.
+
+    An effect is the mean over pairs of arms that agree in all other axes, where these matter to
+    both. P-values are two-sided, over draws, trials and patients, after Holm's correction over all
+    effects (or interactions, or ranks).
+    """
+    axes = scores.results.axes
+    if axes is None or not len(axes.columns) or not 2 <= len(scores.arms) <= MOST_ARMS:
+        return None
+    measured = scores.measure(scores.arms)
+    points = {arm: axes.iloc[arm.indices[0]].to_dict() for arm in scores.arms}
+    interactions = list(_interactions(points, measured))
+    tested = _judged(interactions)
+    return Answer(
+        effects=_judged(list(_effects(points, measured))),
+        interactions=tested[tested["verdict"] != UNDECIDED] if len(tested) else tested,
+        ranking=_ranking(scores, measured),
+        number=len(interactions),
+    )
+
+
+def _effects(
+    points: Mapping[Arm, Mapping[str, Any]], measured: Mapping[Arm | str, Measured]
+) -> Iterator[dict[str, Any]]:
+    for axis, values in _values(points).items():
+        for value in values[1:]:
+            pairs = [
+                (one, other)
+                for one, other in itertools.product(points, points)
+                if points[one][axis] == value
+                and points[other][axis] == values[0]
+                and _agree(points[one], points[other], {axis})
+            ]
+            if pairs:
+                firsts, seconds = ([pair[side] for pair in pairs] for side in (0, 1))
+                row = {"axis": axis, "value": value, "against": values[0], "pairs": len(pairs)}
+                yield row | _tested(firsts, seconds, measured)
+
+
+def _interactions(
+    points: Mapping[Arm, Mapping[str, Any]], measured: Mapping[Arm | str, Measured]
+) -> Iterator[dict[str, Any]]:
+    """Yield the change of each axis' effect by each other axis, from first values to others."""
+    for (axis, of_axis), (other, of_other) in itertools.combinations(_values(points).items(), 2):
+        for value, changed in itertools.product(of_axis[1:], of_other[1:]):
+            corners: dict[tuple[Any, Any], list[Arm]] = {}
+            for arm, point in points.items():
+                corners.setdefault((point[axis], point[other]), []).append(arm)
+            sets = [
+                corners.get((a, b), [])
+                for a, b in (
+                    (value, changed),
+                    (of_axis[0], of_other[0]),
+                    (of_axis[0], changed),
+                    (value, of_other[0]),
+                )
+            ]
+            four = [
+                found
+                for found in itertools.product(*sets)
+                if all(_agree(points[found[0]], points[arm], {axis, other}) for arm in found)
+            ]
+            if four:
+                rows = np.array([[*found] for found in four], dtype=object)
+                text = {"axis": axis, "value": value, "by": other, "from": of_other[0]}
+                columns = text | {"to": changed, "pairs": len(four)}
+                firsts, seconds = list(rows[:, :2].flat), list(rows[:, 2:].flat)
+                # (A - B) - (C - D), as the difference of two means of two arms each.
+                yield columns | _tested(firsts, seconds, measured, scale=2)
+
+
+def _tested(
+    firsts: Sequence[Arm],
+    seconds: Sequence[Arm],
+    measured: Mapping[Arm | str, Measured],
+    scale: int = 1,
+) -> dict[str, Any]:
+    """Return the mean difference of arms that are paired by position."""
+    step = difference(_mean(firsts, measured), _mean(seconds, measured))
+    reason = _reason(firsts, seconds, step)
+    whole = step.together
+    lacks = reason is not None and reason != ONE_DRAW
+    return {
+        "mIoU": float(np.mean([measured[arm].mean(-1) for arm in firsts])),
+        "difference": scale * step.value,
+        "difference low": np.nan if lacks else scale * whole.low,
+        "difference high": np.nan if lacks else scale * whole.high,
+        "trials": step.n_trials,
+        "P": np.nan if lacks else step.p,
+        "reason": reason,
+    }
+
+
+def _reason(firsts: Sequence[Arm], seconds: Sequence[Arm], step: Difference) -> str | None:
+    """Return why a difference isn't decided by its P-value, or None."""
+    if step.n_trials < FEWEST_TRIALS:
+        return counted(step.n_trials, "trial")
+    of_draw = any(
+        holds_for_one_draw(step, first.stages, second.stages)
+        for first, second in zip(firsts, seconds, strict=True)
+    )
+    return ONE_DRAW if of_draw else None
+
+
+def _judged(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return rows of `_tested` with adjusted P-values and verdicts."""
+    table = pd.DataFrame(rows)
+    if not rows:
+        return table
+    table["P"] = holm(table["P"].tolist())
+    signs = pd.Series(np.where(table["difference"] > 0, HIGHER, LOWER), table.index)
+    decided = (table["P"] < SIGNIFICANT) & table["reason"].isna()
+    return table.assign(verdict=signs.where(decided, UNDECIDED))
+
+
+def _ranking(scores: StudyScores, measured: Mapping[Arm | str, Measured]) -> pd.DataFrame:
+    """Return one row per arm, the highest mIoU first."""
+    ranked = sorted(
+        scores.arms, key=lambda arm: np.nan_to_num(measured[arm].mean(-1), nan=-1), reverse=True
+    )
+    rows = []
+    for arm in ranked:
+        over_trials = arm.over_trials(scores.miou_C)
+        tested = _tested([arm], [ranked[0]], measured)
+        rows.append(
+            {
+                "arm": str(arm),
+                "mIoU": over_trials.mean,
+                "mIoU low": over_trials.low,
+                "mIoU high": over_trials.high,
+                "trials": len(arm.trials),
+                "minus the first": tested["difference"],
+                "P": np.nan if arm is ranked[0] else tested["P"],
+                "reason": tested["reason"],
+                "cells": scores.cell_keys(arm.indices),
+            }
+        )
+    table = pd.DataFrame(rows)
+    table["P"] = holm(table["P"].tolist())
+    below = (table["P"] < SIGNIFICANT) & table["reason"].isna()
+    place = pd.Series(np.where(below, BELOW, TIED), table.index)
+    place.iloc[0] = FIRST
+    table.insert(0, "place", place)
+    table.loc[0, "reason"] = None
+    return table
+
+
+def _values(points: Mapping[Arm, Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return axis -> its values in the order of the arms; None, where it doesn't matter, is none."""
+    axes = next(iter(points.values())).keys()
+    return {
+        axis: list(dict.fromkeys(p[axis] for p in points.values() if p[axis] is not None))
+        for axis in axes
+    }
+
+
+def _agree(one: Mapping[str, Any], other: Mapping[str, Any], without: set[str]) -> bool:
+    """Return whether two points agree in all axes that matter to both."""
+    return all(
+        value == other[axis] or value is None or other[axis] is None
+        for axis, value in one.items()
+        if axis not in without
+    )
+
+
+def _mean(arms: Sequence[Arm], measured: Mapping[Arm | str, Measured]) -> Measured:
+    """Return the mean of arms in the trials that all have; an arm may occur several times."""
+    all_measured = [measured[arm] for arm in arms]
+    trials: list[Trial] = shared_trials(*all_measured)
+    rows = [[one.trials.index(t) for t in trials] for one in all_measured if one.trials]
+    values = [m.values_TK[row] for m, row in zip(all_measured, rows, strict=True)]
+    sampled = [m.sampled_BTK[:, row] for m, row in zip(all_measured, rows, strict=True)]
+    return Measured(
+        tuple(trials),
+        np.mean(values, axis=0),
+        np.mean(sampled, axis=0),
+        all_measured[0].patients_K,
+    )
