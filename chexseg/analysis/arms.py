@@ -51,7 +51,7 @@ class Arm:
 
     def over_trials(self, values_C: np.ndarray) -> Interval:
         """Return the mean of the arm's values with its t-interval over draws, or over trials."""
-        return t_interval(by_draw(values_C[list(self.indices)], self.trials))
+        return t_interval(by_draw(values_C[list(self.indices)], self.trials), lowest=0)
 
     @property
     def further(self) -> list[str]:

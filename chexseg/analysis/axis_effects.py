@@ -30,6 +30,8 @@ from chexseg.errors import counted
 MOST_ARMS = 60
 HIGHER, LOWER, UNDECIDED = "higher", "lower", "undecided"
 FIRST, TIED, BELOW = "first", "tied with the first", "below the first"
+#: The place of an arm of fewer trials than a test needs.
+UNTESTED = "untested"
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def answer(scores: StudyScores) -> Answer | None:
         effects=_judged(list(_effects(points, measured))),
         interactions=tested[tested["verdict"] != UNDECIDED] if len(tested) else tested,
         ranking=_ranking(scores, measured),
-        number=len(interactions),
+        number=int(tested["P"].notna().sum()) if len(tested) else 0,
     )
 
 
@@ -198,7 +200,7 @@ def _ranking(scores: StudyScores, measured: Mapping[Arm | str, Measured]) -> pd.
     table = pd.DataFrame(rows)
     table["P"] = holm(table["P"].tolist())
     below = (table["P"] < SIGNIFICANT) & table["reason"].isna()
-    place = pd.Series(np.where(below, BELOW, TIED), table.index)
+    place = pd.Series(np.where(below, BELOW, TIED), table.index).mask(table["P"].isna(), UNTESTED)
     place.iloc[0] = FIRST
     table.insert(0, "place", place)
     table.loc[0, "reason"] = None

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -140,10 +139,9 @@ def _axes(plan: Plan, cells: Sequence[Cell]) -> pd.DataFrame:
     rows = []
     for one in settings:
         irrelevant = irrelevant_settings(one)
-        of_cell = (None if n.startswith(irrelevant) else attrgetter(n)(one) for n in names)
-        rows.append(
-            [value if isinstance(value, NoneType | str) else str(value) for value in of_cell]
-        )
+        values = (None if n.startswith(irrelevant) else attrgetter(n)(one) for n in names)
+        texts = (f"{v:g}" if isinstance(v, float) else v for v in values)
+        rows.append([text if text is None else str(text) for text in texts])
     return pd.DataFrame(rows, columns=names, dtype=object)
 
 

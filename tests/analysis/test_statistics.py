@@ -72,9 +72,11 @@ def test_t_interval_of_two_trials_by_hand():
         (0.3, 0.3 - 0.25412, 0.3 + 0.25412), abs=1e-4
     )
     assert interval.n == 2
-    # Five times as far apart, the interval would be wider than all IoUs.
-    wide = t_interval([0.2, 0.4])
+    # Twice as far apart, the interval would hold IoUs below 0; a difference may be there.
+    wide = t_interval([0.26, 0.34], lowest=0)
     assert wide.mean == pytest.approx(0.3) and wide.n == 2 and np.isnan(wide.low)
+    assert t_interval([0.26, 0.34]).low == pytest.approx(0.3 - 0.50824, abs=1e-4)
+    assert np.isnan(t_interval([0.1, 0.5]).low), "above 1"
     assert t_interval([0.2, np.nan]).n == 1 and np.isnan(t_interval([0.2]).low)
     assert t_interval([]).n == 0 and np.isnan(t_interval([]).mean)
 

@@ -61,7 +61,7 @@ def test_figure2_lines_have_the_means_and_end_at_full_supervision(study):
     assert line.mode == "lines+markers" and line.marker.color == palette.COLOURS["cam"]
     assert list(line.marker.size) == [9, 9, 9, 0] and line.x[-1] == 1
     assert list(line.error_y.array) == pytest.approx(
-        (means["high"] - means["value"])[means["method"].isin(["cam", "full"])].tolist()
+        (means["high"] - means["value"])[means["method"].isin(["cam", "full"])].fillna(0).tolist()
     )
     full = first(figure, "full")
     assert full.mode == "markers" and list(full.y) == [line.y[-1]]

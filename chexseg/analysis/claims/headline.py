@@ -54,7 +54,10 @@ def rows(
         table[RADIOLOGISTS] |= {"colour": RADIOLOGISTS, "paper": np.nan}
     for key, row in table.items():
         # The radiologists' only trial has no interval.
-        trials, patients = t_interval(measured[key].by_draw(-1)), over_patients(measured[key])
+        trials, patients = (
+            t_interval(measured[key].by_draw(-1), lowest=0),
+            over_patients(measured[key]),
+        )
         row |= {"mIoU": trials.mean, "n": trials.n}
         row |= {"trials low": trials.low, "trials high": trials.high}
         row |= {"patients low": patients.low, "patients high": patients.high}

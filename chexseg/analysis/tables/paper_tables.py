@@ -134,7 +134,7 @@ def students_table(scores: StudyScores) -> ValueTable:
         keys = {"init": arm.init, "settings": " ".join(arm.further), "fraction": arm.fraction}
         reason = None if paired else NO_TEACHER
         difference = t_interval(by_draw(miou_C[students_P] - miou_C[teachers_P], paired))
-        of_teachers = t_interval(by_draw(miou_C[teachers_P], paired))
+        of_teachers = t_interval(by_draw(miou_C[teachers_P], paired), lowest=0)
         rows += [
             keys | {"series": series} | columns
             for series, columns in (

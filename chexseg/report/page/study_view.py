@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from chexseg.analysis import published
-from chexseg.analysis.axis_effects import TIED, Answer
+from chexseg.analysis.axis_effects import TIED, UNTESTED, Answer
 from chexseg.analysis.claims.headline import ROLES
 from chexseg.analysis.claims.verdicts import CONTRADICTED, NO_DATA, REPRODUCED, UNDECIDED, Claim
 from chexseg.analysis.classifiers import MEAN, classifier_names
@@ -94,7 +94,8 @@ def _answer(answer: Answer) -> dict[str, Any]:
     number, tied = len(ranking) - 1, int((ranking["place"] == TIED).sum())
     others = "the other arm" if number == 1 else f"{number} other arms"
     lead = f"Highest mIoU: {first['arm']}, {first['mIoU']:.3f}."
-    lead += f" Of {others}, {tied} {'is' if tied == 1 else 'are'} tied with it."
+    if (ranking["place"].iloc[1:] != UNTESTED).any():
+        lead += f" Of {others}, {tied} {'is' if tied == 1 else 'are'} tied with it."
     shown = ("effects", "interactions", "ranking")
     tables = {name: plain(answer.tables[name].head(MOST_ROWS)) for name in shown}
     return {"lead": lead, "number": answer.number, **tables}
