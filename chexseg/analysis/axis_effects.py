@@ -36,12 +36,12 @@ UNTESTED = "untested"
 
 @dataclass(frozen=True)
 class Answer:
-    """What a study says about its axes.
+    """The effects of a study's axes.
 
-    effects: axis, value, against (the axis' first value), pairs, value's mIoU, difference with its
-    interval, trials, P, verdict, reason. interactions: of two axes, the same for the change of one
-    axis' effect by the other. ranking: arms by mIoU on the test set, those that aren't resolved from
-    the first are tied. number: of tested interactions.
+    effects: axis, value, against (the axis' first value), pairs, the value's mIoU, difference with
+    its interval, trials, P, verdict, reason. interactions: of two axes, the same for the change of
+    one axis' effect by the other; only the resolved ones. ranking: arms by mIoU on the test set;
+    those that aren't resolved from the first are tied with it. number: of tested interactions.
     """
 
     effects: pd.DataFrame
@@ -59,17 +59,22 @@ class Answer:
         }
 
 
-def answer(scores: StudyScores) -> Answer | None:
-    """Return a study's answer; None without axes, with one arm, or with more than `MOST_ARMS`.
+def is_asked(scores: StudyScores) -> bool:
+    """Return whether a study reproduces nothing, and has axes and 2 to `MOST_ARMS` arms."""
+    axes = scores.results.axes
+    has_axes = axes is not None and len(axes.columns) > 0
+    return has_axes and not scores.results.reproduces and 2 <= len(scores.arms) <= MOST_ARMS
+
+
+def answer(scores: StudyScores, measured: Mapping[Arm | str, Measured]) -> Answer:
+    """Return the answer of a study that `is_asked`. measured: of all its arms.
 
     An effect is the mean over pairs of arms that agree in all other axes, where these matter to
     both. P-values are two-sided, over draws, trials and patients, after Holm's correction over all
     effects (or interactions, or ranks).
     """
     axes = scores.results.axes
-    if axes is None or not len(axes.columns) or not 2 <= len(scores.arms) <= MOST_ARMS:
-        return None
-    measured = scores.measure(scores.arms)
+    assert axes is not None  # for type checkers
     points = {arm: axes.iloc[arm.indices[0]].to_dict() for arm in scores.arms}
     interactions = list(_interactions(points, measured))
     tested = _judged(interactions)
@@ -117,18 +122,18 @@ def _interactions(
                     (value, of_other[0]),
                 )
             ]
-            four = [
-                found
-                for found in itertools.product(*sets)
-                if all(_agree(points[found[0]], points[arm], {axis, other}) for arm in found)
+            squares = [
+                square
+                for square in itertools.product(*sets)
+                if all(_agree(points[square[0]], points[arm], {axis, other}) for arm in square)
             ]
-            if four:
-                rows = np.array([[*found] for found in four], dtype=object)
-                text = {"axis": axis, "value": value, "by": other, "from": of_other[0]}
-                columns = text | {"to": changed, "pairs": len(four)}
-                firsts, seconds = list(rows[:, :2].flat), list(rows[:, 2:].flat)
+            if squares:
+                row = {"axis": axis, "value": value, "by": other, "from": of_other[0]}
+                row |= {"to": changed, "pairs": len(squares)}
+                firsts = [arm for square in squares for arm in square[:2]]
+                seconds = [arm for square in squares for arm in square[2:]]
                 # (A - B) - (C - D), as the difference of two means of two arms each.
-                yield columns | _tested(firsts, seconds, measured, scale=2)
+                yield row | _tested(firsts, seconds, measured, scale=2)
 
 
 def _tested(
@@ -208,7 +213,7 @@ def _ranking(scores: StudyScores, measured: Mapping[Arm | str, Measured]) -> pd.
 
 
 def _values(points: Mapping[Arm, Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return axis -> its values in the order of the arms; None, where it doesn't matter, is none."""
+    """Return axis -> its values in the order of the arms, without None, where it doesn't matter."""
     axes = next(iter(points.values())).keys()
     return {
         axis: list(dict.fromkeys(p[axis] for p in points.values() if p[axis] is not None))

@@ -139,9 +139,9 @@ def _rows(
 ) -> pd.DataFrame:
     """Return the differences of all pairs with Holm's adjusted p-values and verdicts.
 
-    The adjustment is over all pairs, separately for the mIoU and for the pathologies. Two files have
-    no trials: their p-value is over patients alone, and the verdict holds only for these masks.
-    reason: why a difference is undecided whatever its p-value.
+    The adjustment is over all pairs, separately for the mIoU and for the pathologies. Two files
+    have no trials: their P-value is over patients alone, and the verdict holds only for these
+    masks. reason: why a difference is undecided whatever its P-value.
     """
     rows = []
     for pair in pairs:

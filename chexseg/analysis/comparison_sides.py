@@ -43,8 +43,8 @@ class Group:
     """Cells that differ only in draw and trial, or a file, which has neither trials nor settings.
 
     counts_TIK3: intersection, predicted and true pixels; T is 1 for a file. settings: dotted name
-    -> value, without draw and trial. upstream: trial -> the keys of the stages that trained something
-    before its fit. idle: prefixes of the settings that don't affect the cells.
+    -> value, without draw and trial. upstream: trial -> the keys of the stages that trained
+    something before its fit. idle: prefixes of the settings that don't affect the cells.
     """
 
     name: str

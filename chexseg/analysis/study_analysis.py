@@ -12,7 +12,14 @@ from chexseg.analysis.arms import Variant
 from chexseg.analysis.axis_effects import Answer
 from chexseg.analysis.claims import contributions, headline, verdicts
 from chexseg.analysis.claims.verdicts import Claim
-from chexseg.analysis.points import figure2, figure3, figure4, figure5, stage_graph
+from chexseg.analysis.points import (
+    figure2,
+    figure3,
+    figure4,
+    figure5,
+    label_efficiency,
+    stage_graph,
+)
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.study_scores import RADIOLOGISTS, StudyScores, score
 from chexseg.analysis.tables import paper_tables, records
@@ -29,11 +36,11 @@ MOST_VARIANTS = 20
 class StudyAnalysis:
     """A study's statistics, claims, tables and points of figures, ready to be rendered.
 
-    answer: to the question of a study that reproduces nothing of the paper. claims: of the paper that
-    the study reproduces. headline: the arms in the paper's roles. contributions: of pathologies to the claims' differences.
-    table1: variant -> table, empty if no variant has
-    several p. Other tables are None where the study has nothing for them. figure2 to figure5:
-    points, as in `analysis.points`. agreements: one per set of weak labels
+    answer: to the question of a study that reproduces nothing of the paper. claims: of the paper
+    that the study reproduces. headline: the arms in the paper's roles. contributions: of
+    pathologies to the claims' differences. table1: variant -> table, empty if no variant has
+    several p. Other tables are None where the study has nothing for them. figure2 to figure5 and
+    label_efficiency: points, as in `analysis.points`. agreements: one per set of weak labels
     with counts; lacking_labels: (kind, reason) of those without.
     """
 
@@ -59,6 +66,7 @@ class StudyAnalysis:
     figure3: pd.DataFrame
     figure4: pd.DataFrame
     figure5: pd.DataFrame
+    label_efficiency: pd.DataFrame
     stage_graph: pd.DataFrame | None
 
     @property
@@ -110,10 +118,12 @@ def analyse(results: StudyResults) -> StudyAnalysis:
     choices = verdicts.choose(scores, results.reproduces)
     compared = [arm for pairs, _ in choices.values() for p in pairs for arm in (p.first, p.second)]
     readers = [] if results.radiologists_IK3 is None else [RADIOLOGISTS]
-    measured = scores.measure([*roles.values(), *compared, *readers])
+    is_asked = axis_effects.is_asked(scores)
+    all_arms = scores.arms if is_asked else ()
+    measured = scores.measure([*roles.values(), *compared, *readers, *all_arms])
 
     claims = verdicts.judge(choices, measured)
-    answer = None if results.reproduces else axis_effects.answer(scores)
+    of_experts = label_efficiency.points(scores, measured) if is_asked else None
     points5 = figure5.points(scores, roles, measured)
 
     split = contributions.contributions(scores, choices, measured)
@@ -122,7 +132,7 @@ def analyse(results: StudyResults) -> StudyAnalysis:
     is_drawn = 0 < len(results.graph) <= stage_graph.MOST_DRAWN
     return StudyAnalysis(
         scores=scores,
-        answer=answer,
+        answer=axis_effects.answer(scores, measured) if is_asked else None,
         claims=claims,
         headline=headline.rows(scores, roles, measured),
         contributions=split if len(split) else None,
@@ -143,5 +153,6 @@ def analyse(results: StudyResults) -> StudyAnalysis:
         figure3=figure3.points(scores),
         figure4=figure4.points(scores),
         figure5=points5,
+        label_efficiency=label_efficiency.NO_POINTS if of_experts is None else of_experts,
         stage_graph=stage_graph.rows(results) if is_drawn else None,
     )

@@ -56,8 +56,8 @@ class StudyFile(Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     #: Heading of its report.
     title: str = ""
-    #: Tables and figures of the paper that the study reproduces. Its report judges the paper's claims
-    #: on them; a study without any is asked about its own axes.
+    #: Tables and figures of the paper that the study reproduces. Its report judges the paper's
+    #: claims on them; a study without any is asked about its own axes.
     reproduces: tuple[Reproduced, ...] = ()
     #: Study files to include, relative to this one, instead of axes, also, settings and search.
     studies: tuple[str, ...] = ()

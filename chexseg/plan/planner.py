@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from typing import Any, Literal
 
@@ -147,17 +148,10 @@ class _PlanBuilder:
         fit_key, inputs = self._supervised(s)
         if s.distil.fraction > 0:  # p = 1, so the student's inputs include the teacher's
             sources = {"train": ingested["train"], "teacher": fit_key}
-            teacher = self.plan.add(
-                "distil",
-                configs.DistilConfig(fraction=fractions[fit_key], seed=s.shared_seed),
-                sources,
-            )
+            distil = partial(configs.DistilConfig, seed=s.shared_seed)
+            teacher = self.plan.add("distil", distil(fraction=fractions[fit_key]), sources)
             # Hash the distillation for this student alone: other students don't change its key.
-            alone = node_of(
-                "distil",
-                configs.DistilConfig(fraction=s.distil.fraction, seed=s.shared_seed),
-                sources,
-            ).key
+            alone = node_of("distil", distil(fraction=s.distil.fraction), sources).key
             config = self._fit_config(
                 s,
                 supervision="teacher",

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from chexseg.errors import counted
 from chexseg.plan import cost, staleness
 from chexseg.plan.cost import Cost
 from chexseg.plan.graph import Plan
@@ -174,12 +175,23 @@ class Summary:
                 if stage in by_stage
             ),
             TABLE.format("all", *self.row(list(plan.nodes))),
+            *self._of_draws(),
             *sharing_text(plan),
             *(f"note: {warning}" for warning in self.warnings()),
             "",
             *self._cell_lines(),
         ]
         return "\n".join(line.rstrip() for line in lines)
+
+    def _of_draws(self) -> list[str]:
+        """Return the row of the runs that a study with its first draw alone would not need."""
+        draws = sorted({cell.settings.draw for cell in self.plan.cells})
+        if len(draws) < 2:
+            return []
+        first = [cell.score for cell in self.plan.cells if cell.settings.draw == draws[0]]
+        needed = self.plan.behind(first)
+        row = self.row([key for key in self.plan.nodes if key not in needed])
+        return [TABLE.format(f"+{counted(len(draws) - 1, 'draw')}", *row)]
 
     def row(self, keys: Sequence[str]) -> tuple[str, ...]:
         """Return runs, cached, to run, expected sequential time, GPU hours."""

@@ -25,7 +25,13 @@ def made(levels: dict[tuple[str, str], float], **settings) -> StudyResults:
 
 
 def answer(levels: dict[tuple[str, str], float], **settings) -> axis_effects.Answer:
-    return axis_effects.answer(score(made(levels, **settings)))
+    return ask(made(levels, **settings))
+
+
+def ask(results: StudyResults) -> axis_effects.Answer:
+    scores = score(results)
+    assert axis_effects.is_asked(scores)
+    return axis_effects.answer(scores, scores.measure(scores.arms))
 
 
 ADDITIVE = {("dice", "5"): 0.20, ("focal", "5"): 0.24, ("dice", "9"): 0.21, ("focal", "9"): 0.25}
@@ -58,7 +64,7 @@ def test_a_setting_that_does_not_matter_to_an_arm_is_no_obstacle():
     results = made(ADDITIVE)
     axes = results.axes.copy()
     axes.loc[axes["loss"] == "focal", "epochs"] = None
-    found = axis_effects.answer(score(dataclasses.replace(results, axes=axes)))
+    found = ask(dataclasses.replace(results, axes=axes))
     effects = found.effects.set_index("axis")
     assert effects.loc["loss", "pairs"] == 4 and effects.loc["epochs", "pairs"] == 1
 
@@ -92,7 +98,7 @@ def test_equal_arms_have_effects_in_5_percent_of_studies():
         iou_CI = 0.25 + generator.normal(0, 0.03, 40) + generator.normal(0, 0.01, (12, 1))
         counts = base.counts_CIK3.copy()
         counts[..., 0] = np.round(20_000 * iou_CI / (1 + iou_CI))[..., None]
-        found = axis_effects.answer(score(dataclasses.replace(base, counts_CIK3=counts)))
+        found = ask(dataclasses.replace(base, counts_CIK3=counts))
         wrong += (found.effects["verdict"] != UNDECIDED).any()
     assert wrong <= 6
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -56,3 +58,18 @@ def test_gap_closed_follows_from_the_headlines():
             + (value["chexseg"] - value["weak"]) / value["gap to radiologists closed"] * 100
         )
     assert implied == pytest.approx([0.356, 0.355], abs=5e-4)
+
+
+def test_what_the_papers_own_numbers_imply():
+    """13.4% follows from the rows of Table 1; two runs of one setting differ by 0.004."""
+    ratio = published.mean_of_rows("cam", 0.9) / published.mean_of_rows("cam", 1)
+    assert 100 * (ratio - 1) == pytest.approx(13.4, abs=0.05)
+    assert published.noise() == pytest.approx(0.004, abs=0.0005)
+    assert published.printed_twice() == {"cam": (0.163, 0.129), "irnet": (0.151, 0.125)}
+    students = [round(value, 4) for value in published.IMPLIED_STUDENTS.values()]
+    assert students == [0.2757, 0.2674, 0.2791]
+    assert published.implied_radiologists() == pytest.approx(0.356, abs=0.0005)
+    assert published.implied_radiologists("poster ") == pytest.approx(0.355, abs=0.0005)
+    # 165% above the radiologists: Table 1's 0.324 over 2.65.
+    assert published.above_radiologists("Atelectasis") == pytest.approx(0.324 - 0.324 / 2.65)
+    assert math.isnan(published.above_radiologists("Edema"))

@@ -25,7 +25,7 @@ def test_the_papers_48_combinations_are_45_cells():
     assert len(planned.cells) == 45
     assert len({cell.score for cell in planned.cells}) == 45
     assert [cell.name for cell in planned.cells if cell.settings.labels.p == 1] == [
-        f"full trial {t}" for t in range(3)
+        f"full draw {draw} trial 0" for draw in range(3)
     ]
 
 
@@ -37,6 +37,7 @@ CELLS = {
     "demo.yaml": 15,
     "improved/distillation.yaml": 36,
     "encoders.yaml": 16,
+    "label_efficiency.yaml": 40,
     "improved/fully_supervised.yaml": 12,
     "improved/all.yaml": 147,
     "improved/radiologists.yaml": 6,

@@ -7,6 +7,8 @@ import pytest
 from chexseg.config import study_file
 from chexseg.errors import UserError
 from chexseg.plan import planner
+from chexseg.plan.status import summarise
+from chexseg.store.store import Store
 
 DATA = {"train": "a", "valid": "b", "test": "c"}
 STUDY = """
@@ -58,6 +60,17 @@ def test_a_cell_is_named_by_its_draw_if_there_are_several():
     assert planned("name: x\naxes: {trial: [0]}").cells[0].name == "full trial 0"
     record = planned("name: x\naxes: {draw: [0, 1]}").cells[1].as_record()
     assert (record["draw"], record["trial"], record["other"]) == (1, 0, "")
+
+
+def test_the_plan_says_what_further_draws_cost(tmp_path):
+    plan = planned("name: x\nsettings: {encoder: {init: chexpert}}\naxes: {draw: [0, 1, 2]}")
+    summary = summarise(plan, Store(tmp_path), {"train": 100, "valid": 10, "test": 10})
+    text = {line.split("  ")[0]: line.split() for line in summary.plan_text().splitlines()}
+    # Each draw has a pretraining, a fit and a score; the three ingests are shared.
+    assert text["all"][1:4] == ["12", "0", "12"]
+    assert text["+2 draws"][2:5] == ["6", "0", "6"]
+    one = planned("name: x\naxes: {trial: [0, 1]}")
+    assert "draw" not in summarise(one, Store(tmp_path), {"train": 1}).plan_text()
 
 
 def test_a_search_has_no_draws():

@@ -86,8 +86,8 @@ def judge(
     - contradicted: one has the opposite sign at P < 0.05, after Holm's correction over the
       comparisons of the claim: one is enough.
     - no data: cells are missing.
-    - undecided: otherwise. Also if arms of one draw are compared whose stages before the fit differ:
-      the result would speak of this classifier, encoder and split only.
+    - undecided: otherwise. Also if arms of one draw differ in the stages before the fit: the result
+      would speak of this classifier, encoder and split only.
 
     choices: from `choose`. measured: the IoU of all their arms.
     """

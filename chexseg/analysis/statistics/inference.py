@@ -109,7 +109,7 @@ def patients_interval(
 class Difference:
     """One arm's IoU minus another's in the trials of both, with its intervals.
 
-    All three are paired and have the same mean. draws, n_trials: numbers of paired draws and trials.
+    All three are paired and have the same mean. n_draws, n_trials: paired draws and trials.
     """
 
     patients: Interval  # trials fixed, patients resampled; paired by patient

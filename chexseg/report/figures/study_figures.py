@@ -18,6 +18,7 @@ from chexseg.report.figures.figure2 import figure2
 from chexseg.report.figures.figure3 import figure3
 from chexseg.report.figures.figure4 import figure4
 from chexseg.report.figures.figure5 import figure5
+from chexseg.report.figures.label_efficiency import label_efficiency
 
 
 def draw(analysis: StudyAnalysis, legend: bool = True) -> dict[str, go.Figure]:
@@ -41,6 +42,10 @@ def draw(analysis: StudyAnalysis, legend: bool = True) -> dict[str, go.Figure]:
     for images in panels4(rows):
         name = f"figure4b-{images}" if images else "figure4a"
         figures[name] = figure4(rows, images, "b" if images else "a", legend)
+    rows = analysis.label_efficiency
+    for letter, panel in zip("ab", rows["panel"].unique(), strict=False):
+        name = f"label-efficiency-{letter}"
+        figures[name] = label_efficiency(rows, panel, letter, legend)
     if len(analysis.figure5):
         figures["figure5"] = figure5(analysis.figure5, legend=legend)
     return figures

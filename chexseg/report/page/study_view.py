@@ -147,12 +147,13 @@ def _paper(
         return {f"{anchor}--{name}": figure for name, figure in chosen.items()}
 
     shown: dict[str, Any] = {"figure3": panels("figure3"), "figure4": panels("figure4")}
+    shown["label_efficiency"] = panels("label-efficiency")
     of_p = list(panels("figure2").items())  # the paper's four panels, then the other pathologies
     if analysis.table1:
         shown["table1"] = [(variant.text, grid(table)) for variant, table in analysis.table1]
         shown["figure2"] = dict(of_p[:4])
     if analysis.table2 is not None:
-        shown["table2"] = grid(analysis.table2)
+        shown["table2"] = grid(analysis.table2) | {"twice": published.printed_twice()}
     if analysis.radiologists is not None:
         points = analysis.figure5
         means = points[(points["kind"] == "mean") & points["role"].isin(list(ROLES))]
