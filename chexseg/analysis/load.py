@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -198,12 +198,17 @@ def _graph(
 
 def _predictions(path: Path, image_id: str, names: tuple[str, ...]) -> np.ndarray:
     """Return masks_KHW predicted for an image."""
-    table = shards.read(path / PREDICTIONS)
-    size = [shards.metadata(table)["size"]] * 2
-    chosen = table.filter(np.array(table["image_id"].to_pylist()) == image_id)
-    runs = dict(zip(chosen["pathology"].to_pylist(), chosen["counts"].to_pylist(), strict=True))
-    entries = ({"size": size, "counts": runs[name]} for name in names)
+    side, runs = _run_lengths(path)
+    entries = ({"size": [side] * 2, "counts": runs[image_id, name]} for name in names)
     return np.stack([chexlocalize.decode(entry, str(path)) for entry in entries])
+
+
+@lru_cache(maxsize=8)  # measures read all images of a cell in turn, overlays those of a few cells
+def _run_lengths(path: Path) -> tuple[int, dict[tuple[str, str], str]]:
+    """Return (side, (image id, pathology) -> run lengths) of a cell's predicted masks."""
+    table = shards.read(path / PREDICTIONS)
+    rows = zip(table["image_id"].to_pylist(), table["pathology"].to_pylist(), strict=True)
+    return shards.metadata(table)["size"], dict(zip(rows, table["counts"].to_pylist(), strict=True))
 
 
 def _reader(
