@@ -89,7 +89,7 @@ ROWS: dict[str, list[list[str]]] = {
         ["progress", "pathologies"],
         ["seeds", "code_version"],
         ["weak_label_kinds", "torch_format"],
-        ["errors"],
+        ["parallel", "errors"],
     ],
 }
 WIDTH, LABEL, GAP, TALL, SHORT = 1000, 120, 10, 96, 88

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
-from operator import attrgetter
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from chexseg.data.remote_path import Location
 from chexseg.errors import DamagedArtifactError
 from chexseg.pathologies import PATHOLOGIES, select
 from chexseg.plan import procedure
-from chexseg.plan.cells import Cell, distinguishing_settings, irrelevant_settings
+from chexseg.plan.cells import varied_values
 from chexseg.plan.graph import Node, Plan
 from chexseg.plan.status import summarise
 from chexseg.stages.artifacts import COUNTS, PREDICTIONS, THRESHOLDS
@@ -107,7 +106,7 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
             if node.stage in WEAK
         ),
         classifiers=_classifiers(plan, artifacts),
-        axes=_axes(plan, finished),
+        axes=pd.DataFrame(varied_values(plan.study.varied, finished), dtype=object),
         reproduces=plan.study.reproduces,
         deviations=procedure.deviations(cell.settings for cell in plan.cells),
         radiologists_IK3=readers_IK3,
@@ -130,19 +129,6 @@ def _of_fit(plan: Plan, artifacts: Mapping[str, Artifact], key: str) -> dict[str
         "steps": _steps(fit) if fit else math.nan,
         "upstream": " ".join(sorted(name[:12] for name in upstream)),
     }
-
-
-def _axes(plan: Plan, cells: Sequence[Cell]) -> pd.DataFrame:
-    """Return `StudyResults.axes`."""
-    settings = [cell.settings for cell in cells]
-    names = sorted(distinguishing_settings(plan.study.varied - {"draw", "trial"}, settings))
-    rows = []
-    for one in settings:
-        irrelevant = irrelevant_settings(one)
-        values = (None if n.startswith(irrelevant) else attrgetter(n)(one) for n in names)
-        texts = (f"{v:g}" if isinstance(v, float) else v for v in values)
-        rows.append([text if text is None else str(text) for text in texts])
-    return pd.DataFrame(rows, columns=names, dtype=object)
 
 
 def _steps(fit: Artifact) -> float:
@@ -234,12 +220,17 @@ def _graph(
 
 def _predictions(path: Path, image_id: str, names: tuple[str, ...]) -> np.ndarray:
     """Return masks_KHW predicted for an image."""
-    table = shards.read(path / PREDICTIONS)
-    size = [shards.metadata(table)["size"]] * 2
-    chosen = table.filter(np.array(table["image_id"].to_pylist()) == image_id)
-    runs = dict(zip(chosen["pathology"].to_pylist(), chosen["counts"].to_pylist(), strict=True))
-    entries = ({"size": size, "counts": runs[name]} for name in names)
+    side, runs = _run_lengths(path)
+    entries = ({"size": [side] * 2, "counts": runs[image_id, name]} for name in names)
     return np.stack([chexlocalize.decode(entry, str(path)) for entry in entries])
+
+
+@lru_cache(maxsize=8)  # measures read all images of a cell in turn, overlays those of a few cells
+def _run_lengths(path: Path) -> tuple[int, dict[tuple[str, str], str]]:
+    """Return (side, (image id, pathology) -> run lengths) of a cell's predicted masks."""
+    table = shards.read(path / PREDICTIONS)
+    rows = zip(table["image_id"].to_pylist(), table["pathology"].to_pylist(), strict=True)
+    return shards.metadata(table)["size"], dict(zip(rows, table["counts"].to_pylist(), strict=True))
 
 
 def _reader(

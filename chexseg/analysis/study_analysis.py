@@ -22,9 +22,10 @@ from chexseg.analysis.points import (
 )
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.study_scores import RADIOLOGISTS, StudyScores, score
-from chexseg.analysis.tables import paper_tables, records
+from chexseg.analysis.tables import measures_table, paper_tables, records
 from chexseg.analysis.tables.value_table import ValueTable
 from chexseg.analysis.weak_label_agreement import Agreement
+from chexseg.progress import Reporter
 
 T = TypeVar("T")
 
@@ -57,6 +58,7 @@ class StudyAnalysis:
     agreements: tuple[Agreement, ...]
     lacking_labels: tuple[tuple[str, str], ...]
     auroc: ValueTable | None
+    measures: ValueTable | None
     classifiers: pd.DataFrame
     cells: pd.DataFrame
     missing: pd.DataFrame
@@ -89,6 +91,7 @@ class StudyAnalysis:
             "students": self.students,
             "radiologists": self.radiologists,
             "auroc": self.auroc,
+            "measures": self.measures,
         }
         tables = {
             "claims": verdicts.claims_rows(self.claims if self.scores.arms else ()),
@@ -109,8 +112,11 @@ def _numbered(name: str, tables: list[T]) -> dict[str, T]:
     return {f"{name}-{n}" if n > 1 else name: table for n, table in enumerate(tables, start=1)}
 
 
-def analyse(results: StudyResults) -> StudyAnalysis:
-    """Return the analysis of a study's results; nothing is computed later."""
+def analyse(results: StudyResults, measuring: Reporter | None = None) -> StudyAnalysis:
+    """Return the analysis of a study's results; nothing is computed later.
+
+    measuring: measure the stored masks, which takes minutes, and show the progress there.
+    """
     scores = score(results)
 
     # Arms are chosen without the test set; only those that are compared are bootstrapped.
@@ -144,6 +150,7 @@ def analyse(results: StudyResults) -> StudyAnalysis:
         agreements=weak_label_agreement.agreements(results),
         lacking_labels=weak_label_agreement.lacking(results),
         auroc=classifiers.auroc_table(results.classifiers) if results.classifiers else None,
+        measures=measures_table.measures(scores, roles, measuring) if measuring else None,
         classifiers=classifiers.classifiers_rows(results.classifiers),
         cells=records.cells(scores),
         missing=records.missing(scores),

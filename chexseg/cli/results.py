@@ -34,11 +34,20 @@ def report(
     ],
     store: StoreRoot = DEFAULT_STORE,
     overrides: Overrides = None,
+    measures: Annotated[
+        bool,
+        typer.Option(
+            "--measures",
+            help="Also measure the masks by Dice, surface distances, lesions, images and areas;"
+            " this takes minutes.",
+        ),
+    ] = False,
 ) -> None:
     """Write the tables, figures and page of studies from the results in a store."""
+    from chexseg.analysis.tables import measures_table
     from chexseg.analysis.tables.text import study_result
 
-    analyses, written = write_report(studies, data, store, out, overrides)
+    analyses, written = write_report(studies, data, store, out, overrides, measures)
     for analysis in analyses:
         result = analysis.results
         typer.echo(
@@ -49,6 +58,8 @@ def report(
             typer.echo(f"note: {result.radiologists_note}", err=True)
         if len(result.cells):
             typer.echo(study_result(analysis))
+        if measures and (reason := measures_table.lacking(result)):
+            typer.echo(f"note: {result.name}: masks not measured: {reason}", err=True)
         for note in result.notes:
             typer.echo(f"note: {note}", err=True)
     for note in written.notes:
@@ -178,16 +189,24 @@ def evaluate(
 
 
 def write_report(
-    studies: list[Path], data: str | Path, store: str, out: Path, overrides: list[str] | None
+    studies: list[Path],
+    data: str | Path,
+    store: str,
+    out: Path,
+    overrides: list[str] | None,
+    measures: bool = False,
 ) -> tuple[list[StudyAnalysis], WrittenReport]:
     """Write the report of studies; return the analysis of each and `WrittenReport`."""
     from chexseg import resolve
     from chexseg.analysis import load
     from chexseg.analysis.study_analysis import analyse
+    from chexseg.progress import reporter
     from chexseg.report import write
 
     resolved, opened, root = read_studies(studies, data, store, overrides, apart=True)
     plans = [resolve.planned(one, opened) for one in resolved]
-    analyses = [analyse(load.study_results(plan, opened, root)) for plan in plans]
+    results = [load.study_results(plan, opened, root) for plan in plans]
+    with reporter(quiet=not measures) as watch:
+        analyses = [analyse(one, watch if measures else None) for one in results]
     with one_line_os_errors(out):
         return analyses, write.write(analyses, out)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from chexseg import parallel
 from chexseg.data import chexlocalize
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
-from chexseg.phantom import parallel
 from chexseg.phantom.findings import draw_findings, read_report, truth
 from chexseg.phantom.radiograph import radiograph
 from chexseg.phantom.readers import read_masks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -101,6 +101,26 @@ def distinguishing_settings(keys: Iterable[str], cells: Iterable[Settings]) -> s
             if not key.startswith(irrelevant):
                 texts.add(repr(attrgetter(key)(settings)))
     return {key for key, texts in values.items() if len(texts) > 1}
+
+
+def varied_values(keys: Iterable[str], cells: Sequence[Cell]) -> dict[str, list[str | None]]:
+    """Return dotted setting -> its value in each cell, as text, without draw and trial.
+
+    Only settings with several values. None where a setting doesn't affect the cell.
+    """
+    names = set(keys) - {"draw", "trial"}
+    values: dict[str, list[str | None]] = {
+        name: [] for name in sorted(distinguishing_settings(names, (c.settings for c in cells)))
+    }
+    for cell in cells:
+        irrelevant = irrelevant_settings(cell.settings)
+        for name, column in values.items():
+            text = None
+            if not name.startswith(irrelevant):
+                value = attrgetter(name)(cell.settings)
+                text = f"{value:g}" if isinstance(value, float) else str(value)
+            column.append(text)
+    return values
 
 
 def irrelevant_settings(s: Settings) -> tuple[str, ...]:

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from chexseg import parallel
 from chexseg.data import chexlocalize
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation
 from chexseg.phantom import dataset as phantom
-from chexseg.phantom import parallel
 from chexseg.phantom.anatomy import chest
 from chexseg.phantom.findings import draw_findings, read_report, truth
 from chexseg.phantom.radiograph import radiograph

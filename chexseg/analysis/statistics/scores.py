@@ -88,13 +88,18 @@ LEAST_IOU = 1e-4
 NO_INTERVAL = Interval(np.nan, np.nan, np.nan, 0)
 
 
-def t_interval(values: Iterable[float], confidence: float = 0.95, lowest: float = -1.0) -> Interval:
+def t_interval(
+    values: Iterable[float],
+    confidence: float = 0.95,
+    lowest: float = -1.0,
+    highest: float = 1.0,
+) -> Interval:
     """Return the mean and Student's t-interval of independent trials.
 
     NaN values are left out. Fewer than two values have no interval, nor have two whose interval
     would reach beyond the possible values.
 
-    lowest: possible value, -1 of a difference and 0 of an IoU; the highest is 1.
+    lowest, highest: possible values; -1 and 1 are those of a difference in IoU.
     """
     kept = np.asarray([value for value in values if not np.isnan(value)], dtype=np.float64)
     if len(kept) == 0:
@@ -105,7 +110,7 @@ def t_interval(values: Iterable[float], confidence: float = 0.95, lowest: float 
     # A table needs thousands; `scipy.stats.t.interval` takes a thousand times as long.
     quantile = special.stdtrit(len(kept) - 1, 0.5 + confidence / 2)
     half = float(quantile * kept.std(ddof=1) / np.sqrt(len(kept)))
-    if len(kept) == 2 and (mean - half < lowest or mean + half > 1):
+    if len(kept) == 2 and (mean - half < lowest or mean + half > highest):
         return Interval(mean, np.nan, np.nan, 2)
     return Interval(mean, mean - half, mean + half, len(kept))
 

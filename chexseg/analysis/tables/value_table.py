@@ -74,8 +74,8 @@ class ValueTable:
                     continue
                 where = " ".join([*(names[1:] if "task" in keys else names), head])
                 if reason == NO_EXPERT:
-                    # A pathology lacks masks: a row of Table 1, but a column of other tables.
-                    where = str(keys.get("task", head))
+                    # A pathology lacks masks: a row of some tables, a column of others.
+                    where = str(keys.get("task", keys.get("pathology", head)))
                 gaps.setdefault(reason, []).append(where)
         return [(reason, ", ".join(dict.fromkeys(places))) for reason, places in gaps.items()]
 

@@ -56,6 +56,7 @@ def study_view(
                 "top": 1.08 * max(0.1, analysis.headline[["mIoU", "patients high"]].max(axis=None))
             },
             **_paper(anchor, analysis, figures),
+            "measures": analysis.measures and _measures(analysis.measures),
             "test_images": test_images,
             "students": analysis.students and grid(analysis.students),
             "cells": _cells(analysis.cells),
@@ -166,6 +167,14 @@ def _paper(
         }
     arms = grid(analysis.arms, most=MOST_ARMS)
     return shown | {"pathologies": {"table": arms, "panels": dict(of_p[4:])}}
+
+
+def _measures(table: ValueTable) -> dict[str, Any]:
+    """Return the means over pathologies, and the values of each pathology."""
+    is_mean = table.values["pathology"] == MEAN
+    means = dataclasses.replace(table, keys=("arm",), values=table.values[is_mean])
+    of_each = dataclasses.replace(table, values=table.values[~is_mean])
+    return {"means": grid(means), "pathologies": grid(of_each)}
 
 
 def _cells(rows: pd.DataFrame) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Map a function over items in several processes, with the results in the items' order."""
+"""Map a function over items in several processes, with results in order."""
 
 from __future__ import annotations
 
