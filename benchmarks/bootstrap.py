@@ -16,7 +16,7 @@ import time
 import numpy as np
 import pandas as pd
 
-from chexseg.analysis.statistics.inference import crossed
+from chexseg.analysis.statistics.crossed import crossed
 from chexseg.analysis.statistics.scores import bootstrap_iou, miou, patient_of, pooled_iou
 
 # The test set of CheXlocalize.

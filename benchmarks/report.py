@@ -16,6 +16,7 @@ import resource
 import tempfile
 from pathlib import Path
 from time import perf_counter, process_time
+from typing import get_args
 
 import bare
 import numpy as np
@@ -23,6 +24,7 @@ import pandas as pd
 
 from chexseg.analysis.results import CELL_COLUMNS, GRAPH_COLUMNS, StudyResults
 from chexseg.analysis.study_analysis import analyse
+from chexseg.config.study import Reproduced
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.report.write import write
 
@@ -57,6 +59,7 @@ def study(cells: int, variants: int, images: int) -> StudyResults:
             method,
             weak,
             p,
+            0,
             trial,
             "random",
             weak_images,
@@ -64,6 +67,8 @@ def study(cells: int, variants: int, images: int) -> StudyResults:
             20,
             other,
             selection,
+            900,
+            f"classifier {variant}",
         )
         rows.append(dict(zip(CELL_COLUMNS, values, strict=True)))
     shape = (images, len(PATHOLOGIES))
@@ -96,6 +101,7 @@ def study(cells: int, variants: int, images: int) -> StudyResults:
             }
         )
     return StudyResults(
+        reproduces=get_args(Reproduced),
         name="many",
         title="Many cells",
         pathologies=PATHOLOGIES,
