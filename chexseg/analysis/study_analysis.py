@@ -15,7 +15,7 @@ from chexseg.analysis.points import figure2, figure3, figure4, figure5, stage_gr
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.study_scores import RADIOLOGISTS, StudyScores, score
 from chexseg.analysis.tables import paper_tables, records
-from chexseg.analysis.tables.value_table import ValueTable
+from chexseg.analysis.tables.value_table import ValueTable, stacked
 from chexseg.analysis.weak_label_agreement import Agreement
 
 T = TypeVar("T")
@@ -28,18 +28,21 @@ MOST_VARIANTS = 20
 class StudyAnalysis:
     """A study's statistics, claims, tables and points of figures, ready to be rendered.
 
-    headline: the arms in the paper's roles. table1: variant -> table, empty if no variant has
-    several p. Other tables are None where the study has nothing for them. figure2 to figure5:
-    points, as in `analysis.points`. agreements: one per set of weak labels
-    with counts; lacking_labels: (kind, reason) of those without.
+    headline: the arms in the paper's roles, radiologists and baselines. chance: which arms are
+    better than chance, as text. table1: variant -> table, empty if no variant has several p.
+    baselines: rows with the keys of `arms`. Other tables are None where the study has nothing for
+    them. figure2 to figure5: points, as in `analysis.points`. agreements: one per set of weak
+    labels with counts; lacking_labels: (kind, reason) of those without.
     """
 
     scores: StudyScores
     claims: tuple[Claim, ...]
     headline: pd.DataFrame
+    chance: str
     table1: tuple[tuple[Variant, ValueTable], ...]
     table2: ValueTable | None
     arms: ValueTable
+    baselines: ValueTable | None
     students: ValueTable | None
     radiologists: ValueTable | None
     agreements: tuple[Agreement, ...]
@@ -71,7 +74,7 @@ class StudyAnalysis:
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return file name -> rows of all tables that aren't empty, in the order of the page."""
         single = {
-            "pathologies": self.arms,
+            "pathologies": stacked(self.arms, self.baselines),
             "students": self.students,
             "radiologists": self.radiologists,
             "auroc": self.auroc,
@@ -103,21 +106,24 @@ def analyse(results: StudyResults) -> StudyAnalysis:
     choices = verdicts.choose(scores)
     compared = [arm for pairs, _ in choices.values() for p in pairs for arm in (p.first, p.second)]
     readers = [] if results.radiologists_IK3 is None else [RADIOLOGISTS]
-    measured = scores.measure([*roles.values(), *compared, *readers])
+    measured = scores.measure([*roles.values(), *compared, *readers, *results.baselines])
 
     claims = verdicts.judge(choices, measured)
     points5 = figure5.points(scores, roles, measured)
 
     variants = scores.variants[:MOST_VARIANTS] if scores.has_mixtures else ()
     students = paper_tables.students_table(scores)
+    arms = paper_tables.arms_table(scores)
     is_drawn = 0 < len(results.graph) <= stage_graph.MOST_DRAWN
     return StudyAnalysis(
         scores=scores,
         claims=claims,
         headline=headline.rows(scores, roles, measured),
+        chance=headline.above_chance(roles, measured),
         table1=tuple((variant, paper_tables.table1(scores, variant)) for variant in variants),
         table2=paper_tables.table2(scores) if paper_tables.has_table2(scores) else None,
-        arms=paper_tables.arms_table(scores),
+        arms=arms,
+        baselines=paper_tables.baselines_table(scores, arms),
         students=students if len(students) else None,
         radiologists=paper_tables.radiologists_table(points5) if len(points5) else None,
         agreements=weak_label_agreement.agreements(results),
