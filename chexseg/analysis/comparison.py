@@ -137,7 +137,7 @@ def _values(groups: Sequence[Group], name: str) -> list[str]:
 def _rows(
     pairs: Sequence[tuple[Group, Group]], side: Side, replicates: int, seed: int
 ) -> pd.DataFrame:
-    """Return the differences of all pairs with Holm's adjusted p-values and verdicts.
+    """Return the differences of all pairs with Holm's adjusted P-values and verdicts.
 
     The adjustment is over all pairs, separately for the mIoU and for the pathologies. Two files
     have no trials: their P-value is over patients alone, and the verdict holds only for these
@@ -171,18 +171,18 @@ def _rows(
                     "trials": step.n_trials,
                     "both from": step.together.low,
                     "both to": step.together.high,
-                    "p-value": np.nan if reason else p,
+                    "P": np.nan if reason else p,
                     "reason": reason,
                 }
             )
     table = pd.DataFrame(rows)
-    p = table.groupby(table["pathology"] == MEAN)["p-value"].transform(holm)
+    p = table.groupby(table["pathology"] == MEAN)["P"].transform(holm)
     judged = verdicts(table["difference"], p, A_HIGHER, B_HIGHER, UNDECIDED)
-    return table.assign(**{"adjusted p-value": p, "verdict": judged})
+    return table.assign(**{"adjusted P": p, "verdict": judged})
 
 
 def _reason(pair: tuple[Group, Group], step: Difference) -> str | None:
-    """Return why a difference is undecided, or None if its p-value decides."""
+    """Return why a difference is undecided, or None if its P-value decides."""
     if any(group.trials for group in pair) and step.n_trials < FEWEST_TRIALS:
         one = step.n_trials == 1 and all(group.trials for group in pair)
         return "one trial against one" if one else counted(step.n_trials, "trial")

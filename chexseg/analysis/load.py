@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from chexseg.analysis import radiologists
+from chexseg.analysis import baselines, radiologists
+from chexseg.analysis.baselines import ExpertMasks
 from chexseg.analysis.results import (
     CELL_COLUMNS,
     GRAPH_COLUMNS,
@@ -74,6 +75,10 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         if data and finished
         else (None, "")
     )
+    masks = cache(lambda key: baselines.read(artifacts[key].path, names))
+    baseline_counts, baselines_note = (
+        baselines.on_test(plan, artifacts, image_ids, masks) if finished else ({}, "")
+    )
     cells = [{**cell.as_record(), **_of_fit(plan, artifacts, cell.fit)} for cell in finished]
     missing = []
     for cell in plan.cells:
@@ -101,7 +106,7 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         predictions=lambda cell, image_id: _predictions(paths[cell], image_id, names),
         image=_reader(artifacts, tests[0], names) if tests else None,
         weak_labels=tuple(
-            _weak_labels(plan, artifacts, node, names)
+            _weak_labels(plan, artifacts, node, names, masks)
             for node in plan.nodes.values()
             if node.stage in WEAK
         ),
@@ -111,6 +116,8 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         deviations=procedure.deviations(cell.settings for cell in plan.cells),
         radiologists_IK3=readers_IK3,
         radiologists_note=readers_note,
+        baselines=baseline_counts,
+        baselines_note=baselines_note,
         notes=tuple(f"{fault}; {hint}" for fault in damage.values()),
     )
 
@@ -120,14 +127,12 @@ def _of_fit(plan: Plan, artifacts: Mapping[str, Artifact], key: str) -> dict[str
 
     steps: NaN, like selection_miou None, if the store has lost the fit.
     """
-    upstream = (
-        node.key for node in _upstream(plan, plan.nodes[key])[:-1] if node.stage != "ingest"
-    )
+    before = _upstream(plan, plan.nodes[key])[:-1]
     fit = artifacts.get(key)
     return {
         "selection_miou": fit.facts["selection_miou"] if fit else None,
         "steps": _steps(fit) if fit else math.nan,
-        "upstream": " ".join(sorted(name[:12] for name in upstream)),
+        "upstream": " ".join(sorted(one.key[:12] for one in before if one.stage != "ingest")),
     }
 
 
@@ -251,7 +256,11 @@ def _reader(
 
 
 def _weak_labels(
-    plan: Plan, artifacts: Mapping[str, Artifact], node: Node, names: tuple[str, ...]
+    plan: Plan,
+    artifacts: Mapping[str, Artifact],
+    node: Node,
+    names: tuple[str, ...],
+    masks: Callable[[str], ExpertMasks],
 ) -> WeakLabels:
     labels = partial(
         WeakLabels,
@@ -266,10 +275,10 @@ def _weak_labels(
     ids_IK, box_IK, chosen_on_IK, *pixels = _count_columns(
         artifact.path / COUNTS, names, "image_id", "box", "chosen_on", *COUNTED
     )
+    ids, chosen_on_I = tuple(ids_IK[:, 0].tolist()), chosen_on_IK[:, 0]
+    drawn = baselines.on_valid(node.inputs["valid"], masks, ids, chosen_on_I)
     return labels(
-        counts=WeakCounts(
-            tuple(ids_IK[:, 0].tolist()), np.stack(pixels, axis=-1), box_IK, chosen_on_IK[:, 0]
-        ),
+        counts=WeakCounts(ids, np.stack(pixels, axis=-1), box_IK, chosen_on_I, drawn),
         maps=lambda image_id: _maps(artifact.path, image_id, names),
         image=_reader(artifacts, node.inputs["valid"], names),
     )

@@ -29,13 +29,15 @@ class WeakCounts:
     counts_IK3: int64, intersection, predicted and true pixels. box_IK: float64, the expected
     intersection of a square with as many pixels as predicted, placed uniformly at random in the
     image. chosen_on_I: bool, the image is an expert training image, on which CAM thresholds are
-    chosen if that is their rule.
+    chosen if that is their rule. baselines: name -> float64 counts_IK3 of the masks that
+    `analysis.baselines` makes from these training images.
     """
 
     image_ids: tuple[str, ...]
     counts_IK3: np.ndarray
     box_IK: np.ndarray
     chosen_on_I: np.ndarray
+    baselines: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,9 @@ class StudyResults:
     classifiers: tuple[Classifier, ...] = ()  # one per finished artifact
     radiologists_IK3: np.ndarray | None = None  # the human benchmark's counts on the same images
     radiologists_note: str = ""  # why their file is left out, or what it lacks
+    #: name -> counts_IK3 of `analysis.baselines`, float64
+    baselines: Mapping[str, np.ndarray] = field(default_factory=dict)
+    baselines_note: str = ""  # why there are none, or what they were made from
     #: (index into cells, image id) -> masks_KHW, bool, at training size
     predictions: Callable[[int, str], np.ndarray] | None = field(default=None, repr=False)
     image: ImageReader | None = field(default=None, repr=False)

@@ -23,7 +23,7 @@ from chexseg.analysis.points import (
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.study_scores import RADIOLOGISTS, StudyScores, score
 from chexseg.analysis.tables import measures_table, paper_tables, records
-from chexseg.analysis.tables.value_table import ValueTable
+from chexseg.analysis.tables.value_table import ValueTable, stacked
 from chexseg.analysis.weak_label_agreement import Agreement
 from chexseg.progress import Reporter
 
@@ -38,11 +38,12 @@ class StudyAnalysis:
     """A study's statistics, claims, tables and points of figures, ready to be rendered.
 
     answer: to the question of a study that reproduces nothing of the paper. claims: of the paper
-    that the study reproduces. headline: the arms in the paper's roles. contributions: of
-    pathologies to the claims' differences. table1: variant -> table, empty if no variant has
-    several p. Other tables are None where the study has nothing for them. figure2 to figure5 and
-    label_efficiency: points, as in `analysis.points`. agreements: one per set of weak labels
-    with counts; lacking_labels: (kind, reason) of those without.
+    that the study reproduces. headline: the arms in the paper's roles, radiologists and baselines.
+    contributions: of pathologies to the claims' differences. chance: which arms are better than
+    chance, as text. table1: variant -> table, empty if no variant has several p. baselines: rows
+    with the keys of `arms`. Other tables are None where the study has nothing for them. figure2 to
+    figure5 and label_efficiency: points, as in `analysis.points`. agreements: one per set of weak
+    labels with counts; lacking_labels: (kind, reason) of those without.
     """
 
     scores: StudyScores
@@ -50,9 +51,11 @@ class StudyAnalysis:
     claims: tuple[Claim, ...]
     headline: pd.DataFrame
     contributions: ValueTable | None
+    chance: str
     table1: tuple[tuple[Variant, ValueTable], ...]
     table2: ValueTable | None
     arms: ValueTable
+    baselines: ValueTable | None
     students: ValueTable | None
     radiologists: ValueTable | None
     agreements: tuple[Agreement, ...]
@@ -87,7 +90,7 @@ class StudyAnalysis:
         """Return file name -> rows of all tables that aren't empty, in the order of the page."""
         single = {
             "contributions": self.contributions,
-            "pathologies": self.arms,
+            "pathologies": stacked(self.arms, self.baselines),
             "students": self.students,
             "radiologists": self.radiologists,
             "auroc": self.auroc,
@@ -126,7 +129,7 @@ def analyse(results: StudyResults, measuring: Reporter | None = None) -> StudyAn
     readers = [] if results.radiologists_IK3 is None else [RADIOLOGISTS]
     is_asked = axis_effects.is_asked(scores)
     all_arms = scores.arms if is_asked else ()
-    measured = scores.measure([*roles.values(), *compared, *readers, *all_arms])
+    measured = scores.measure([*roles.values(), *compared, *all_arms, *readers, *results.baselines])
 
     claims = verdicts.judge(choices, measured)
     of_experts = label_efficiency.points(scores, measured) if is_asked else None
@@ -135,6 +138,7 @@ def analyse(results: StudyResults, measuring: Reporter | None = None) -> StudyAn
     split = contributions.contributions(scores, choices, measured)
     variants = scores.variants[:MOST_VARIANTS] if scores.has_mixtures else ()
     students = paper_tables.students_table(scores)
+    arms = paper_tables.arms_table(scores)
     is_drawn = 0 < len(results.graph) <= stage_graph.MOST_DRAWN
     return StudyAnalysis(
         scores=scores,
@@ -142,9 +146,11 @@ def analyse(results: StudyResults, measuring: Reporter | None = None) -> StudyAn
         claims=claims,
         headline=headline.rows(scores, roles, measured),
         contributions=split if len(split) else None,
+        chance=headline.above_chance(roles, measured),
         table1=tuple((variant, paper_tables.table1(scores, variant)) for variant in variants),
         table2=paper_tables.table2(scores) if paper_tables.has_table2(scores) else None,
-        arms=paper_tables.arms_table(scores),
+        arms=arms,
+        baselines=paper_tables.baselines_table(scores, arms),
         students=students if len(students) else None,
         radiologists=paper_tables.radiologists_table(points5) if len(points5) else None,
         agreements=weak_label_agreement.agreements(results),

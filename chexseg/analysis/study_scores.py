@@ -84,12 +84,13 @@ class StudyScores:
         return by_selection(self.of(METHODS_OF[name]))
 
     def measure(self, arms: Iterable[Arm | str]) -> dict[Arm | str, Measured]:
-        """Return arm -> `inference.measured`; `RADIOLOGISTS` must have counts."""
-        results, readers_IK3 = self.results, self.results.radiologists_IK3
+        """Return arm -> `inference.measured`; radiologists and baselines must have counts."""
+        results = self.results
+        fixed = {RADIOLOGISTS: results.radiologists_IK3, **results.baselines}
         return {
             arm: measured(results.counts_CIK3[list(arm.indices)], results.image_ids, arm.trials)
             if isinstance(arm, Arm)
-            else measured(np.asarray(readers_IK3)[None], results.image_ids, None)
+            else measured(np.asarray(fixed[arm])[None], results.image_ids, None)
             for arm in dict.fromkeys(arms)
         }
 

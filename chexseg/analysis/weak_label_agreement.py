@@ -1,8 +1,9 @@
 """Compare weak labels with the experts' masks of `valid`, as rows and sentences.
 
-Verdicts use the held-out images, on which no CAM threshold was chosen. On the others the CAMs have
-an advantage over a random box and over IRNet, whose threshold is fixed. Its size is unknown for a
-pathology that few images show.
+CAMs are better than chance if they are better than the location prior (`analysis.baselines`), made
+from the images on which thresholds are chosen. Verdicts use the held-out images. On the others the
+CAMs have an advantage over IRNet, whose threshold is fixed, and the prior has one over both. Its
+size is unknown for a pathology that few images show.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from chexseg.analysis.baselines import PRIOR
 from chexseg.analysis.published import METHODS
 from chexseg.analysis.results import StudyResults, WeakCounts, WeakLabels
 from chexseg.analysis.statistics.inference import holm, measured, patients_interval, verdicts
+from chexseg.analysis.statistics.scores import Interval
 from chexseg.weak_label_kinds import KINDS
 
 MEAN = "Mean"
@@ -25,6 +28,7 @@ BETTER, WORSE, UNDECIDED = "better", "worse", "undecided"
 #: Reasons why there is no test; by scope, where a pathology has no expert mask.
 NOTHING_HELD_OUT = "no image is held out"
 NO_EXPERT = {"held-out": "no held-out expert mask", "all": "no expert mask in valid"}
+NO_PRIOR = "no expert training mask"
 
 
 @dataclass(frozen=True)
@@ -134,28 +138,32 @@ def lacking(results: StudyResults) -> tuple[tuple[str, str], ...]:
 def rows(
     labels: LabelSet, pathologies: Sequence[str], replicates: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Return one row per scope, pathology and kind of labels, with a mean over pathologies.
+    """Return one row per scope, pathology and kind of labels or baseline; last a mean.
 
     scope: "held-out", the images on which no CAM threshold was chosen, or "all". Columns:
 
     - ``images``, ``patients``: their number with expert pixels. ``IoU``: pooled. ``box IoU``: with
       the expected intersections of a random box of the same size.
-    - ``against``: the reference, a random box, or for IRNet the CAMs that it started from.
-    - ``difference``, ``low``, ``high``, ``p-value``: labels minus reference, with 95% interval and
-      two-sided p-value over patients (paired, `bootstrap_t`). Fewer than `FEWEST_PATIENTS` patients
+    - ``against``: the reference, the location prior, or for IRNet the CAMs that it started from.
+      Without training images there is no prior, and a random box takes its place. Baselines have no
+      reference, and so no further columns.
+    - ``difference``, ``low``, ``high``, ``P``: labels minus reference, with 95% interval and
+      two-sided P-value over patients (paired, `bootstrap_t`). Fewer than `FEWEST_PATIENTS` patients
       with the pathology have no interval.
-    - ``adjusted p-value``: by Holm over the pathologies of one kind of labels, because one sentence
+    - ``adjusted P``: by Holm over the pathologies of one kind of labels, because one sentence
       names them all. The mean is not part of the family.
-    - ``verdict``: better or worse if the adjusted p-value is below 0.05, else undecided; NaN
-      without an expert pixel. ``reason``: why there is no test.
+    - ``verdict``: better or worse if the adjusted P-value is below 0.05, else undecided; NaN
+      without an expert pixel, or if the prior is empty. ``reason``: why there is no test.
     """
     ids = labels.counts[0].image_ids
     if any(counts.image_ids != ids for counts in labels.counts):
         raise ValueError("weak labels of one set cover different images")
-    # Labels, then their boxes, take the place of an arm's trials.
-    number = len(labels.labels)
-    counts_TIK3 = np.stack([counts.counts_IK3 for counts in labels.counts] * 2).astype(np.float64)
-    counts_TIK3[number:, ..., 0] = [counts.box_IK for counts in labels.counts]
+    # Labels, then their boxes, then baselines take the place of an arm's trials.
+    number, baselines = len(labels.labels), labels.counts[0].baselines
+    of_labels = [counts.counts_IK3 for counts in labels.counts]
+    counts_TIK3 = np.stack([*of_labels, *of_labels, *baselines.values()]).astype(np.float64)
+    counts_TIK3[number : 2 * number, ..., 0] = [counts.box_IK for counts in labels.counts]
+    at = {name: 2 * number + position for position, name in enumerate(baselines)}
     held_out_I = ~labels.counts[0].chosen_on_I
     table = []
     for scope, chosen_I in (("held-out", held_out_I), ("all", np.full(len(ids), True))):
@@ -163,10 +171,14 @@ def rows(
         arms = measured(counts_TIK3[:, chosen_I], image_ids, None, replicates, seed)
         true_IK = counts_TIK3[0, chosen_I, :, 2] > 0
         images_K = [*true_IK.sum(axis=0), true_IK.any(axis=1).sum()]
+        has_prior_K = np.full(len(images_K), True)
+        if PRIOR in at:
+            has_prior_K[:-1] = counts_TIK3[at[PRIOR], :, :, 1].any(axis=0)
         for k, task in enumerate([*pathologies, MEAN]):
             for a, one in enumerate(labels.labels):
                 start = labels.start_of(one)
-                b = number + a if start is None else labels.labels.index(start)
+                against = METHODS[start.kind] if start else PRIOR if PRIOR in at else BOX
+                b = labels.labels.index(start) if start else at.get(PRIOR, number + a)
                 step, p = patients_interval(
                     float(arms.values_TK[a, k] - arms.values_TK[b, k]),
                     arms.sampled_BTK[:, a, k] - arms.sampled_BTK[:, b, k],
@@ -177,6 +189,8 @@ def rows(
                     reason = NOTHING_HELD_OUT
                 elif not step.n:
                     reason = NO_EXPERT[scope]
+                elif against == PRIOR and not has_prior_K[k]:
+                    step, p, reason = Interval(np.nan, np.nan, np.nan, step.n), np.nan, NO_PRIOR
                 elif np.isnan(step.low):
                     reason = f"only {step.n} {'patient' if step.n == 1 else 'patients'}"
                 table.append(
@@ -188,24 +202,36 @@ def rows(
                         "patients": step.n,
                         "IoU": arms.values_TK[a, k],
                         "box IoU": arms.values_TK[number + a, k],
-                        "against": BOX if start is None else METHODS[start.kind],
+                        "against": against,
                         "difference": step.mean,
                         "low": step.low,
                         "high": step.high,
-                        "p-value": p,
+                        "P": p,
                         "reason": reason,
                     }
                 )
+            table += [
+                {
+                    "scope": scope,
+                    "pathology": task,
+                    "labels": name,
+                    "images": int(images_K[k]),
+                    "patients": int(arms.patients_K[k]),
+                    "IoU": arms.values_TK[t, k],
+                    "reason": None if arms.patients_K[k] else NO_EXPERT[scope],
+                }
+                for name, t in at.items()
+            ]
     rows = pd.DataFrame(table)
     families = rows.groupby(["scope", "labels", rows["pathology"] == MEAN])
-    adjusted = families["p-value"].transform(holm)
+    adjusted = families["P"].transform(holm)
     judged = verdicts(rows["difference"], adjusted, BETTER, WORSE, UNDECIDED)
     reasons = rows.pop("reason")
-    return rows.assign(**{"adjusted p-value": adjusted}, verdict=judged, reason=reasons)
+    return rows.assign(**{"adjusted P": adjusted}, verdict=judged, reason=reasons)
 
 
 def sentences(labels: LabelSet, rows: pd.DataFrame) -> list[str]:
-    """Return the verdicts of `rows` as sentences: IRNet against CAMs, then CAMs against a box."""
+    """Return the verdicts of `rows` as sentences: IRNet against CAMs, then CAMs against chance."""
     chosen_on_I = labels.counts[0].chosen_on_I
     total, chosen_on = len(chosen_on_I), int(chosen_on_I.sum())
     held_out = total - chosen_on
@@ -218,10 +244,13 @@ def sentences(labels: LabelSet, rows: pd.DataFrame) -> list[str]:
             where["all"] += f", on {chosen_on} of which CAM thresholds were chosen"
     texts = []
     groups = list(rows[rows["pathology"] != MEAN].groupby(["labels", "against"], sort=False))
-    for (kind, against), group in sorted(groups, key=lambda entry: entry[0][1] == BOX):
-        verbs = ("beats a random box for", "does worse than one for")
-        if against != BOX:
-            verbs = (f"improves {against}’s labels for", "worsens them for")
+    chance = {
+        BOX: ("beats a random box for", "does worse than one for"),
+        PRIOR: ("beats the location prior for", "does worse than it for"),
+    }
+    for (kind, against), group in sorted(groups, key=lambda entry: entry[0][1] in chance):
+        improves = (f"improves {against}’s labels for", "worsens them for")
+        verbs = chance.get(against, improves)
         for scope, start in where.items():
             tested = group[group["scope"] == scope]
             verdicts = tested["verdict"].fillna("not judged")

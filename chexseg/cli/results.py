@@ -56,6 +56,8 @@ def report(
         )
         if result.radiologists_note:
             typer.echo(f"note: {result.radiologists_note}", err=True)
+        if result.baselines_note:
+            typer.echo(f"note: baselines: {result.baselines_note}", err=True)
         if len(result.cells):
             typer.echo(study_result(analysis))
         if measures and (reason := measures_table.lacking(result)):

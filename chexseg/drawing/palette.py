@@ -29,6 +29,7 @@ SERIES: dict[str, Series] = {
     "full": Series(GREEN, "#2bbd92", "diamond"),
     "student": Series(PURPLE, PURPLE, "hexagon"),
     "radiologists": Series(GREY, GREY, "star"),
+    "baseline": Series(GREY, GREY, "x"),
     "paper": Series(GREY, GREY, "circle"),
 }
 COLOURS: dict[str, str] = {name: series.colour for name, series in SERIES.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from chexseg import resolve
-from chexseg.data import chexlocalize
+from chexseg.data import chexlocalize, shards
 from chexseg.data.images import Frame
 from chexseg.plan.cells import Cell
 from chexseg.plan.graph import Plan
@@ -69,3 +69,20 @@ def score(store: Store, plan: Plan, data: Path, cells: list[Cell], shift: int = 
             partial.mkdir(parents=True)
             counter.write(partial, kind="counts")
             store.commit(node, partial, {"images": len(truth)}, 1.0)
+
+
+def ingest_masks(store: Store, plan: Plan, data: Path, split: str) -> None:
+    """Write the masks of a split as `stages.ingest` does, without its images."""
+    masks = chexlocalize.read(data / chexlocalize.FILES[split])
+    (node,) = (n for n in plan.nodes.values() if n.config.get("split") == split)
+    ids = sorted(masks)
+    squares = [
+        Frame(*masks.size(image_id), node.config["size"]).masks(masks.masks(image_id))
+        for image_id in ids
+    ]
+    patients = [image_id.partition("_")[0] for image_id in ids]
+    with store.working_on(node) as out:
+        (out / "masks").mkdir(parents=True)
+        table = shards.table({"image_id": ids, "patient": patients}, {"masks": np.stack(squares)})
+        shards.write(out / "masks" / "part-00000.parquet", table)
+        store.commit(node, out, {"images": len(ids)}, 1.0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import get_args
 
 import numpy as np
 import pandas as pd
 
+from chexseg.analysis import baselines
+from chexseg.analysis.baselines import ExpertMasks
 from chexseg.analysis.results import StudyResults
 from chexseg.config.study import Reproduced
 from chexseg.pathologies import PATHOLOGIES
@@ -166,3 +169,15 @@ def build_study(
             true_IKHW[image_ids.index(image_id)],
         ),
     )
+
+
+def with_baselines(results: StudyResults, trained_on: int = 20) -> StudyResults:
+    """Return a study with baselines, made from the masks of its first images."""
+    ids = results.image_ids
+    masks_IKHW = np.stack([results.image(image_id)[1] for image_id in ids])
+    flat = masks_IKHW.reshape(*masks_IKHW.shape[:2], -1)
+    bits_IKB = np.packbits(flat, axis=-1, bitorder="little")
+    scored = ExpertMasks(ids, tuple(name.partition("_")[0] for name in ids), bits_IKB, SIDE)
+    counts = baselines.mean_mask_counts(scored.of(ids[:trained_on]), scored)
+    counts[baselines.SQUARE] = baselines.square_counts(scored)
+    return dataclasses.replace(results, baselines=counts)

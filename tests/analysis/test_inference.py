@@ -83,7 +83,7 @@ def test_critical_values_are_weighted_by_the_shares_of_the_variance():
     interval, p = estimate.interval([1.0])
     critical = share * stats.t.ppf(0.975, 2) + (1 - share) * stats.t.ppf(0.975, 100)
     assert interval.high - interval.mean == pytest.approx(critical * (4 / 3 + patients) ** 0.5)
-    # The p-value is the level whose interval ends at 0.
+    # The P-value is the level whose interval ends at 0.
     assert estimate.interval([1.0], confidence=1 - p)[0].low == pytest.approx(0, abs=1e-9)
 
 

@@ -117,7 +117,7 @@ def test_unmade_artifacts_are_said_to_be_so(tmp_path):
     text = page_text(half)
     assert (
         "No scores for the study’s IRNet labels: not finished yet" in text
-        and "CAM beats a random box" in text
+        and "CAM beats the location prior" in text
     )
     nothing = page_text(load.study_results(planned, Store(tmp_path / "nothing")))
     assert "CAM labels: not finished yet" in nothing and "<h2>Classifiers" not in nothing

@@ -10,6 +10,7 @@ import pytest
 
 from chexseg import weak_label_kinds
 from chexseg.analysis import classifiers, load, weak_label_agreement
+from chexseg.analysis.baselines import CONSTANT, PRIOR
 from chexseg.analysis.results import WeakCounts, WeakLabels
 from chexseg.analysis.study_analysis import analyse
 from chexseg.pathologies import COMPETITION, OBSERVATIONS, PATHOLOGIES
@@ -34,10 +35,12 @@ def test_figures_by_hand(loaded):
     assert cam["box IoU"] == pytest.approx(3 / (14 + 10 - 3))
     assert held_out["IoU"] == pytest.approx(2 / (6 + 4 - 2))
     assert held_out["box IoU"] == pytest.approx(1 / (6 + 4 - 1))
-    assert held_out["difference"] == pytest.approx(1 / 4 - 1 / 9)
-    assert cam["difference"] == pytest.approx(1 / 3 - 1 / 7)
+    # The prior is the first image's mask, 20 rows of 20; the others' have 19 and 18 of these rows.
+    assert rows.loc["held-out", "Edema", PRIOR]["IoU"] == pytest.approx(37 / 40)
+    assert held_out["difference"] == pytest.approx(1 / 4 - 37 / 40)
+    assert cam["difference"] == pytest.approx(1 / 3 - 57 / 60)
     irnet, irnet_held_out = (rows.loc[s, "Edema", "IRNet"] for s in ("all", "held-out"))
-    assert (cam["against"], irnet["against"]) == (weak_label_agreement.BOX, "CAM")
+    assert (cam["against"], irnet["against"]) == (PRIOR, "CAM")
     assert irnet["IoU"] == pytest.approx(0.6) and irnet_held_out["IoU"] == pytest.approx(0.75)
     assert irnet_held_out["difference"] == pytest.approx(0.75 - 0.25)
     assert irnet["difference"] == pytest.approx(0.6 - 1 / 3)
@@ -89,6 +92,42 @@ def test_verdicts_follow_the_interval(irnet, verdict):
     )
 
 
+@pytest.mark.parametrize(
+    ("prior", "verdict"), [([2, 1, 3, 2, 2, 1, 3, 2], "better"), ([12, 11, 14, 12] * 2, "worse")]
+)
+def test_cams_are_better_than_chance_if_better_than_the_location_prior(prior, verdict):
+    """They beat the random box in both cases."""
+    labels = in_memory({"cam": [6, 7, 5, 6, 6, 7, 5, 6]}, prior=prior)
+    rows = by_scope(labels, ("Edema",))
+    row, drawn = (rows.loc["held-out", "Edema", name] for name in ("CAM", PRIOR))
+    assert (row["against"], row["verdict"]) == (PRIOR, verdict) and row["IoU"] > row["box IoU"]
+    assert drawn["IoU"] == pytest.approx(sum(prior) / (320 - sum(prior)))
+    assert row["difference"] == pytest.approx(row["IoU"] - drawn["IoU"])
+    assert drawn[["against", "difference", "verdict", "reason"]].isna().all()
+    sentence = weak_label_agreement.sentences(labels, rows.reset_index())[0]
+    beaten, lost = ("Edema", "no pathology") if verdict == "better" else ("no pathology", "Edema")
+    assert sentence == (
+        f"On the 8 held-out images, CAM beats the location prior for {beaten}"
+        f" and does worse than it for {lost}."
+    )
+
+
+def test_an_empty_prior_judges_nothing():
+    """Better than an empty mask isn't better than chance."""
+    labels = in_memory({"cam": [6] * 8}, prior=[0] * 8)
+    labels.counts[0].baselines[PRIOR][..., 1] = 0
+    row = by_scope(labels, ("Edema",)).loc["held-out", "Edema", "CAM"]
+    assert row["IoU"] > 0 and row["reason"] == weak_label_agreement.NO_PRIOR
+    assert row[["difference", "P", "verdict"]].isna().all()
+
+
+def test_each_pathology_has_rows_of_baselines(loaded):
+    (labels,) = weak_label_agreement.label_sets(loaded)
+    rows = weak_label_agreement.rows(labels, loaded.pathologies, replicates=10)
+    names = rows.groupby(["scope", "pathology"])["labels"].agg(list)
+    assert set(map(tuple, names)) == {("CAM", "IRNet", CONSTANT, PRIOR)}
+
+
 def test_equal_labels_differ_by_nothing():
     """Check that paired labels share their draws: independent draws would widen the interval."""
     hits = [6, 2, 9, 0, 4, 7, 5, 3]
@@ -132,16 +171,16 @@ def test_verdicts_are_corrected_for_the_number_of_pathologies():
     rows = rows.loc["held-out"].droplevel("labels")
     first = rows.loc[names[0]]
     assert (
-        first["p-value"] < 0.05 < first["adjusted p-value"]
+        first["P"] < 0.05 < first["adjusted P"]
         and first["verdict"] == weak_label_agreement.UNDECIDED
         and first["low"] > 0
     )
-    assert rows["adjusted p-value"].drop(weak_label_agreement.MEAN).min() == pytest.approx(
-        10 * rows["p-value"].drop(weak_label_agreement.MEAN).min()
+    assert rows["adjusted P"].drop(weak_label_agreement.MEAN).min() == pytest.approx(
+        10 * rows["P"].drop(weak_label_agreement.MEAN).min()
     )
     assert (
-        rows.loc[weak_label_agreement.MEAN, "adjusted p-value"]
-        == rows.loc[weak_label_agreement.MEAN, "p-value"]
+        rows.loc[weak_label_agreement.MEAN, "adjusted P"]
+        == rows.loc[weak_label_agreement.MEAN, "P"]
     )
 
 
@@ -234,7 +273,7 @@ def test_labels_of_no_classifier_join_the_set_of_the_cams(loaded, monkeypatch):
     (joined,) = weak_label_agreement.label_sets(both)
     assert [labels.kind for labels in joined.labels][-1] == "bright"
     rows = weak_label_agreement.rows(joined, loaded.pathologies, replicates=10)
-    assert set(rows.loc[rows["labels"] == "Bright", "against"]) == {weak_label_agreement.BOX}
+    assert set(rows.loc[rows["labels"] == "Bright", "against"]) == {PRIOR}
     alone = dataclasses.replace(loaded, weak_labels=(bright,))
     assert [labels.kind for labels in weak_label_agreement.label_sets(alone)[0].labels] == [
         "bright"

@@ -7,6 +7,7 @@ import json
 import numpy as np
 
 from chexseg.analysis import weak_label_agreement
+from chexseg.analysis.baselines import PRIOR
 from chexseg.analysis.results import WeakCounts, WeakLabels
 from chexseg.config import study_file
 from chexseg.data import chexlocalize, shards
@@ -70,7 +71,8 @@ def write(store: Store, node: Node) -> None:
                 out / "images" / "part-00000.parquet",
                 shards.table({"image_id": IDS}, {"pixels": pixels}),
             )
-            rows = shards.table({"image_id": IDS}, {"masks": masks_NKHW(0)})
+            patients = [image_id.partition("_")[0] for image_id in IDS]
+            rows = shards.table({"image_id": IDS, "patient": patients}, {"masks": masks_NKHW(0)})
             shards.write(out / "masks" / "part-00000.parquet", rows)
         elif node.stage in ("classify", "pretrain"):
             auroc = {
@@ -140,18 +142,23 @@ def a_store(root, planned: Plan, stages=STAGES) -> Store:
 
 
 def in_memory(
-    intersections: dict[str, list[int]], chosen_on: int = 0, size: int = 20
+    intersections: dict[str, list[int]],
+    chosen_on: int = 0,
+    size: int = 20,
+    prior: list[int] | None = None,
 ) -> weak_label_agreement.LabelSet:
     """Return label sets of one pathology with 20 pixels per image; weak labels also have `size`.
 
-    `intersections` gives the pixels that each kind hits; boxes hit 2.
+    `intersections` gives the pixels that each kind hits; boxes hit 2. prior: what the location prior
+    hits, also of `size` pixels; None: there is no prior.
     """
     made = []
+    drawn = {} if prior is None else {PRIOR: np.array([[[hit, size, size]] for hit in prior])}
     for kind, hits in intersections.items():
         ids = tuple(f"patient{n}_study1_view1_frontal" for n in range(len(hits)))
         counts_IK3 = np.array([[[hit, size, size]] for hit in hits])
         counts = WeakCounts(
-            ids, counts_IK3, np.full((len(ids), 1), 2.0), np.arange(len(ids)) < chosen_on
+            ids, counts_IK3, np.full((len(ids), 1), 2.0), np.arange(len(ids)) < chosen_on, drawn
         )
         made.append(WeakLabels(kind, kind, "cam" if kind == "irnet" else None, {}, counts))
     return weak_label_agreement.LabelSet(tuple(made))

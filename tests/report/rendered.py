@@ -32,5 +32,9 @@ def page_text(results: StudyResults) -> str:
 
 def sections(results: StudyResults) -> dict[str, str]:
     """Return title -> HTML of the sections of a study's page."""
-    pattern = r"<section [^>]*><h2>(.*?)</h2>(.*?)</section>"
-    return dict(re.findall(pattern, page_text(results), re.S))
+    return split_sections(page_text(results))
+
+
+def split_sections(page: str) -> dict[str, str]:
+    """Return title -> HTML of the sections of a page."""
+    return dict(re.findall(r"<section [^>]*><h2>(.*?)</h2>(.*?)</section>", page, re.S))

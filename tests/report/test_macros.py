@@ -11,7 +11,7 @@ import pytest
 from jinja2 import UndefinedError
 
 from chexseg.analysis.statistics.scores import Interval
-from chexseg.analysis.tables.value_table import NO_EXPERT, SHARED, number, value_table
+from chexseg.analysis.tables.value_table import NO_EXPERT, SHARED, number, stacked, value_table
 from chexseg.report.page import environment
 from chexseg.report.page.film_grids import Film, FilmGrid, FilmRow
 from chexseg.report.page.table_views import grid, plain
@@ -95,7 +95,8 @@ def test_differences_have_a_sign_and_long_tables_are_cut():
         for n in range(5)
         for name, value in (("gap", -0.25), ("relative %", 12.4))
     ]
-    view = grid(value_table(rows, ("task",), "series"), {"gap": "minus", "1": "one"}, most=2)
+    table = value_table(rows, ("task",), "series")
+    view = grid(stacked(table, None, most=2), {"gap": "minus", "1": "one"})
     assert len(view["rows"]) == 2
     html = macro("grid", view)
     assert html.count("\u22120.250") == 2 and html.count("+12<") == 2

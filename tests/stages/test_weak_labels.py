@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from chexseg.data import radiographs, shards
+from chexseg.data.masks.random_square import expected_intersection
 from chexseg.data.sampling import splits
 from chexseg.models import classifier, encoders
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation_indices
 from chexseg.saliency import gradcam, instances, random_walk
-from chexseg.saliency.chance_baseline import expected_intersection
 from chexseg.saliency.weak_masks import possibly_present, weak_masks
 from chexseg.stages import classify, irnet, saliency
 from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS, COUNTS, IRNET_WEIGHTS, THRESHOLDS
@@ -251,9 +251,7 @@ def test_counts_are_those_of_the_masks_that_a_segmenter_would_see(results, stage
             row = rows.loc[(image_id, name)]
             counted = [int((weak & masks[n, k]).sum()), int(weak.sum()), int(masks[n, k].sum())]
             assert row[["intersection", "predicted", "true"]].tolist() == counted
-            box = float(
-                expected_intersection(masks[n, k][None, None], torch.tensor([[counted[1]]]))
-            )
+            box = float(expected_intersection(masks[n, k].numpy(), np.array(counted[1])))
             assert row["box"] == pytest.approx(box)
             assert row["chosen_on"] == (image_id in train)
             shared, union = totals[name]

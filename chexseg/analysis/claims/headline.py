@@ -1,4 +1,4 @@
-"""Compare the arms in the paper's roles: weak, full, CheXseg, and the radiologists."""
+"""Compare the arms in the paper's roles with each other, with radiologists and with chance."""
 
 from __future__ import annotations
 
@@ -9,8 +9,17 @@ import numpy as np
 import pandas as pd
 
 from chexseg.analysis.arms import Arm
+from chexseg.analysis.baselines import DESCRIPTIONS, PRIOR
 from chexseg.analysis.published import HEADLINES
-from chexseg.analysis.statistics.inference import Measured, over_patients
+from chexseg.analysis.statistics.inference import (
+    FEWEST_TRIALS,
+    ONE_DRAW,
+    Measured,
+    difference,
+    holm,
+    over_patients,
+    verdicts,
+)
 from chexseg.analysis.statistics.scores import t_interval
 from chexseg.analysis.study_scores import RADIOLOGISTS, StudyScores
 
@@ -31,10 +40,10 @@ def choose(scores: StudyScores) -> dict[str, Arm]:
 def rows(
     scores: StudyScores, roles: Mapping[str, Arm], measured: Mapping[Arm | str, Measured]
 ) -> pd.DataFrame:
-    """Return one row per arm and one for the radiologists: mIoU, intervals, the paper's value.
+    """Return one row per arm, one for the radiologists and one per baseline.
 
-    `colour` is the arm's name in the report's palette, `cells` are the keys of its scores. An arm
-    with several roles has one row. roles: from `choose`.
+    Columns: mIoU, intervals, the paper's value. `colour` is the arm's name in the report's palette,
+    `cells` are the keys of its scores. An arm with several roles has one row. roles: from `choose`.
     """
     table: dict[Arm | str, dict[str, Any]] = {}
     for role, arm in roles.items():
@@ -52,8 +61,11 @@ def rows(
         settings = "three others, against the ground truth"
         table[RADIOLOGISTS] = {"arm": "Radiologists", "settings": settings, "cells": ""}
         table[RADIOLOGISTS] |= {"colour": RADIOLOGISTS, "paper": np.nan}
+    for name in scores.results.baselines:
+        table[name] = {"arm": name, "settings": DESCRIPTIONS[name], "cells": ""}
+        table[name] |= {"colour": "baseline", "paper": np.nan}
     for key, row in table.items():
-        # The radiologists' only trial has no interval.
+        # Radiologists and baselines have one trial, which has no interval.
         trials, patients = (
             t_interval(measured[key].by_draw(-1), lowest=0),
             over_patients(measured[key]),
@@ -62,3 +74,27 @@ def rows(
         row |= {"trials low": trials.low, "trials high": trials.high}
         row |= {"patients low": patients.low, "patients high": patients.high}
     return pd.DataFrame(table.values())
+
+
+def above_chance(roles: Mapping[str, Arm], measured: Mapping[Arm | str, Measured]) -> str:
+    """Return which arms have a higher mIoU than the location prior, as text; "" without it.
+
+    Verdicts are over draws, trials and patients together (`inference.difference`), by Holm over the
+    arms; fewer than `FEWEST_TRIALS` trials are undecided. The best arm on the test set has none,
+    because it is chosen there.
+    """
+    arms = {ROLES[role]: arm for role, arm in roles.items() if role != "best"}
+    if PRIOR not in measured or not arms:
+        return ""
+    tests = {name: difference(measured[arm], measured[PRIOR]) for name, arm in arms.items()}
+    differences = pd.Series({name: test.value for name, test in tests.items()})
+    p = [test.p if test.n_trials >= FEWEST_TRIALS else np.nan for test in tests.values()]
+    adjusted = pd.Series(holm(p), differences.index)
+    judged = verdicts(differences, adjusted, "better", "worse", "undecided")
+    names = {verdict: ", ".join(group.index) for verdict, group in judged.groupby(judged)}
+    parts = [f"Better than chance, the location prior: {names.get('better', 'no arm')}"]
+    parts += [
+        f"{word.capitalize()}: {names[word]}" for word in ("worse", "undecided") if word in names
+    ]
+    one_draw = "" if all(test.n_draws > 1 for test in tests.values()) else f" This is {ONE_DRAW}."
+    return f"{'. '.join(parts)}.{one_draw}"

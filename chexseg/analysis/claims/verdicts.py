@@ -201,7 +201,7 @@ def _judge_gap(rows: pd.DataFrame, share: Interval) -> tuple[str, str]:
 
 
 def p_text(p: float) -> str:
-    """Return a p-value as text."""
+    """Return a P-value as text."""
     return "P < 0.001" if p < 0.001 else f"P = {p:.3f}" if p < 0.1 else f"P = {p:.2f}"
 
 

@@ -16,7 +16,7 @@ from scipy import optimize, special
 
 from chexseg.analysis.statistics.scores import Interval
 
-#: Lower bound of the computed p-values.
+#: Lower bound of the computed P-values.
 LEAST_P = 1e-12
 
 #: (draw, trial) of a fit. A draw is one expert split, classifier, encoder and IRNet.
@@ -73,7 +73,7 @@ class Crossed:
     def interval(
         self, weights_Q: Sequence[float], confidence: float = 0.95
     ) -> tuple[Interval, float]:
-        """Return the weighted sum of means with its interval, and the two-sided p-value of 0."""
+        """Return the weighted sum of means with its interval, and the two-sided P-value of 0."""
         mean = float(np.asarray(weights_Q, dtype=np.float64) @ self.means_Q)
         error, share = self.error(weights_Q)
         if np.isnan(error):
@@ -86,7 +86,7 @@ class Crossed:
         )
 
     def _p(self, errors: float, share: float) -> float:
-        """Return the p-value whose critical value is this number of standard errors."""
+        """Return the P-value whose critical value is this number of standard errors."""
 
         def excess(log_p: float) -> float:
             return self.critical(share, np.exp(log_p) / 2) - errors

@@ -20,14 +20,14 @@ from chexseg.analysis.statistics.scores import (
     t_interval,
 )
 
-#: Even if all patients agree, fewer than six can't exclude 0 at 95%: the sign test's p-value for
+#: Even if all patients agree, fewer than six can't exclude 0 at 95%: the sign test's P-value for
 #: five, 2 / 2 ** 5, is above 0.05.
 FEWEST_PATIENTS = 6
 #: Fewer trials give points without a verdict.
 FEWEST_TRIALS = 3
 #: The reason why a difference between models of one draw is undecided.
 ONE_DRAW = "given one classifier, encoder and split"
-#: Adjusted p-values below it are significant.
+#: Adjusted P-values below it are significant.
 SIGNIFICANT = 0.05
 
 
@@ -126,7 +126,7 @@ class Difference:
         return self.together.mean
 
     def one_sided(self, sign: int) -> float:
-        """Return the p-value of the alternative that the difference has this sign, 1 or -1."""
+        """Return the P-value of the alternative that the difference has this sign, 1 or -1."""
         return self.p / 2 if sign * self.value > 0 else 1 - self.p / 2
 
 
@@ -195,7 +195,7 @@ def gap_closed(method: Measured, weak: Measured, radiologists: Measured, k: int 
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Return Holm's (1979) adjusted p-values of a family; NaN is no test and stays NaN."""
+    """Return Holm's (1979) adjusted P-values of a family; NaN is no test and stays NaN."""
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p)[: int((~np.isnan(p)).sum())]  # NaN sorts last
     adjusted = np.full(p.shape, np.nan)
@@ -207,7 +207,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 def verdicts(
     differences: pd.Series, adjusted: pd.Series, higher: str, lower: str, undecided: str
 ) -> pd.Series:
-    """Return the verdict on each difference by its sign and its adjusted p-value.
+    """Return the verdict on each difference by its sign and its adjusted P-value.
 
     Differences without a test are undecided; undefined ones have None.
     """

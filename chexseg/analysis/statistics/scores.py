@@ -118,9 +118,9 @@ def t_interval(
 def bootstrap_t(
     estimate: float, replicates_B: np.ndarray, n: int, confidence: float = 0.95
 ) -> tuple[Interval, float]:
-    """Return Student's interval with the bootstrap's standard error, and the p-value of 0.
+    """Return Student's interval with the bootstrap's standard error, and the P-value of 0.
 
-    The p-value is two-sided. n: number of resampled units; fewer than two have neither.
+    The P-value is two-sided. n: number of resampled units; fewer than two have neither.
 
     Coverage of the truth by the 95% interval in 1,000 simulated studies with 6, 8, 12, 20 and 100
     patients with the pathology: 94% each for a paired difference in IoU (percentile interval: 85,

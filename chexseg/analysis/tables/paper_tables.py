@@ -1,4 +1,7 @@
-"""Compute the paper's tables for a study: Table 1, Table 2, all arms, students, radiologists."""
+"""Compute the paper's tables for a study: Table 1, Table 2, all arms, students, radiologists.
+
+Also the rows of the baselines, which stand below those of the arms.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,13 @@ from chexseg.analysis.arms import Arm, Variant, by_init, encoder_texts, teachers
 from chexseg.analysis.points.figure5 import NAMES
 from chexseg.analysis.published import METHODS
 from chexseg.analysis.statistics.crossed import by_draw
-from chexseg.analysis.statistics.scores import NO_INTERVAL, Interval, t_interval
+from chexseg.analysis.statistics.scores import (
+    NO_INTERVAL,
+    Interval,
+    miou,
+    pooled_iou,
+    t_interval,
+)
 from chexseg.analysis.study_scores import StudyScores
 from chexseg.analysis.tables.value_table import (
     NO_EXPERT,
@@ -110,6 +119,21 @@ def arms_table(scores: StudyScores) -> ValueTable:
             rows.append(keys | {"pathology": task} | _number(scores, values_C, arm))
     table = value_table(rows, ("arm", "encoder", "weak images"), "pathology", "column")
     return without_constant_keys(table, ("encoder", "weak images"))
+
+
+def baselines_table(scores: StudyScores, arms: ValueTable) -> ValueTable | None:
+    """Return mIoU and the IoU of each pathology of every baseline, with the keys of `arms`.
+
+    arms: from `arms_table`. Baselines have no trials, so no intervals, and are never marked best.
+    """
+    rows = []
+    for name, counts_IK3 in scores.results.baselines.items():
+        iou_K = pooled_iou(counts_IK3, require_expert=True)
+        keys = {"arm": name, "encoder": "-", "weak images": np.nan}
+        keys = {key: keys[key] for key in arms.keys}
+        for task, value in zip(scores.values, [miou(iou_K)[0], *iou_K], strict=True):
+            rows.append(keys | {"pathology": task} | number(t_interval([value])))
+    return value_table(rows, arms.keys, "pathology") if rows else None
 
 
 def students_table(scores: StudyScores) -> ValueTable:

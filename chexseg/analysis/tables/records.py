@@ -30,13 +30,15 @@ def cells(scores: StudyScores) -> pd.DataFrame:
 
 
 def missing(scores: StudyScores) -> pd.DataFrame:
-    """Return name, state and reason of missing cells, then pathologies, then radiologists."""
+    """Return name, state and reason of what is missing: cells, pathologies, readers, baselines."""
     results, columns = scores.results, ["name", "state", "reason"]
     rows = results.missing[columns].to_numpy().tolist()
     rows += [(name, "undefined", NO_EXPERT) for name in scores.without_expert]
     if results.radiologists_note:
         state = "left out" if results.radiologists_IK3 is None else "incomplete"
         rows.append(("radiologists", state, results.radiologists_note))
+    if results.baselines_note and not results.baselines:
+        rows.append(("baselines", "left out", results.baselines_note))
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -12,8 +12,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from chexseg.analysis.published import AVERAGE
 from chexseg.analysis.study_analysis import StudyAnalysis
-from chexseg.analysis.tables.value_table import SHARED, ValueTable
+from chexseg.analysis.tables.value_table import SHARED, ValueTable, stacked
 
 #: Width of a terminal, characters, and what is between two columns.
 WIDTH, GAP = 120, "  "
@@ -145,9 +146,14 @@ def notes(table: ValueTable, mark: str) -> list[str]:
 def study_result(analysis: StudyAnalysis) -> str:
     """Return a study's result for a terminal: the first variant's Table 1, or else all arms."""
     if not analysis.table1:
-        return to_terminal(analysis.arms)
+        return to_terminal(stacked(analysis.arms, analysis.baselines))
     variant, table = analysis.table1[0]
     text = f"Table 1, {variant.text}\n{to_terminal(table)}"
+    if analysis.baselines:
+        rows = analysis.baselines.values
+        averages = rows[rows["pathology"] == AVERAGE]
+        values = zip(averages["arm"], averages["value"], strict=True)
+        text += "\nWithout a network: " + ", ".join(f"{name} {value:.3f}" for name, value in values)
     others = len(analysis.scores.variants) - 1
     if others:
         tables = "Table 1 is" if others == 1 else "Tables 1 are"

@@ -120,6 +120,16 @@ def value_table(
     return ValueTable(tuple(keys), column, values, best, source, title)
 
 
+def stacked(first: ValueTable, second: ValueTable | None, most: int | None = None) -> ValueTable:
+    """Return a table with the rows of both, which have the same keys and columns.
+
+    most: the number of rows that are kept of the first.
+    """
+    kept = first.values if most is None else first.values.head(most * len(first.heads))
+    added = [] if second is None else [second.values]
+    return replace(first, values=pd.concat([kept, *added], ignore_index=True) if added else kept)
+
+
 def without_constant_keys(table: ValueTable, names: Sequence[str]) -> ValueTable:
     """Return the table without those of the named keys that have fewer than two values."""
     constant = [name for name in names if table.values[name].dropna().nunique() < 2]

@@ -22,7 +22,7 @@ PROPERTIES = ("padding", "aspect ratio", "pixels", "lateral", "AP")
 SPLITS = ("train", "valid")
 #: An AUROC above this, or below 1 minus this, deserves a warning.
 LIMIT = 0.8
-#: Largest p-value (two-sided, Mann-Whitney U) of an AUROC that deserves a warning. A split has 70
+#: Largest P-value (two-sided, Mann-Whitney U) of an AUROC that deserves a warning. A split has 70
 #: pairs of property and label, so of a split without any shortcut one in 14 gets a warning.
 LARGEST_P = 0.001
 

@@ -19,7 +19,7 @@ from chexseg.analysis.classifiers import MEAN, classifier_names
 from chexseg.analysis.results import Classifier
 from chexseg.analysis.statistics.scores import patient_of
 from chexseg.analysis.study_analysis import StudyAnalysis
-from chexseg.analysis.tables.value_table import ValueTable
+from chexseg.analysis.tables.value_table import ValueTable, stacked, without_constant_keys
 from chexseg.report.page import weak_label_overlays
 from chexseg.report.page.table_views import AVERAGES, grid, plain
 from chexseg.report.page.weak_label_overlays import HEAT
@@ -151,7 +151,10 @@ def _paper(
     shown["label_efficiency"] = panels("label-efficiency")
     of_p = list(panels("figure2").items())  # the paper's four panels, then the other pathologies
     if analysis.table1:
-        shown["table1"] = [(variant.text, grid(table)) for variant, table in analysis.table1]
+        shown["table1"] = {
+            "tables": [(variant.text, grid(table)) for variant, table in analysis.table1],
+            "baselines": analysis.baselines and grid(_named_alone(analysis.baselines)),
+        }
         shown["figure2"] = dict(of_p[:4])
     if analysis.table2 is not None:
         shown["table2"] = grid(analysis.table2) | {"twice": published.printed_twice()}
@@ -165,8 +168,14 @@ def _paper(
                 (ROLES[r.role], r.description) for r in means.drop_duplicates("role").itertuples()
             ],
         }
-    arms = grid(analysis.arms, most=MOST_ARMS)
-    return shown | {"pathologies": {"table": arms, "panels": dict(of_p[4:])}}
+    arms = grid(stacked(analysis.arms, analysis.baselines, MOST_ARMS))
+    panels_of_p = dict(of_p[4:])
+    return shown | {"pathologies": {"table": arms, "most": MOST_ARMS, "panels": panels_of_p}}
+
+
+def _named_alone(baselines: ValueTable) -> ValueTable:
+    """Return the baselines without the keys that only arms have."""
+    return without_constant_keys(baselines, baselines.keys[1:])
 
 
 def _measures(table: ValueTable) -> dict[str, Any]:

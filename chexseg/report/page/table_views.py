@@ -50,22 +50,20 @@ def short_keys(keys: object) -> str:
     return " ".join(key[:12] for key in str(keys).split())
 
 
-def grid(
-    table: ValueTable, small: Mapping[str, str] | None = None, most: int | None = None
-) -> dict[str, Any]:
+def grid(table: ValueTable, small: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return a table of values; rows with equal first key form a group that shows it once.
 
     A row has its head (empty but in a group's first row), the group's size, the texts of its other
     keys, and the cells: rows of `ValueTable.values`, each with the number of rows that share it.
 
-    small: text beside a head. most: the number of rows that are kept.
+    small: text beside a head.
     """
     of_p, heads = table.column == "p", table.heads
     weak_and_full = dict.fromkeys(heads, "\u00a0") | {"p=0": "weak", "p=1": "full"}
     small = weak_and_full if of_p else small or {}
     rows = [
         ([key_text(name, value) for name, value in keys.items()], cells)
-        for keys, cells in itertools.islice(table.rows(), most)
+        for keys, cells in table.rows()
     ]
     shown = []
     for head, equal in itertools.groupby(rows, key=lambda row: row[0][0]):

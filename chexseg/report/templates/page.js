@@ -118,8 +118,8 @@ onEach("select[data-choice]", "change", select => {
 });
 
 // Tables sort by a header: numbers by their value, empty cells last. Rows that share a row heading
-// stay together; they are sorted by their highest number, or by their lowest in ascending order. An
-// average keeps its place.
+// stay together; they are sorted by their highest number, or by their lowest in ascending order,
+// baselines aside. An average keeps its place.
 function groups(body) {
   const all = [];
   let open = 0;
@@ -148,7 +148,8 @@ function number(cell) {
 }
 function sortValue(group, column, numeric, descending) {
   if (!numeric) return group.cells[0][column]?.textContent;
-  const numbers = group.cells.map(line => number(line[column])).filter(x => !Number.isNaN(x));
+  const lines = group.cells.filter((_, n) => !group.rows[n].classList.contains("baseline"));
+  const numbers = lines.map(line => number(line[column])).filter(x => !Number.isNaN(x));
   return numbers.length ? Math[descending ? "max" : "min"](...numbers) : undefined;
 }
 function sort(table, header, column) {

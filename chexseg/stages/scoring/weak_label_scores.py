@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from chexseg.data import radiographs
+from chexseg.data.masks.random_square import expected_intersection
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.saliency.chance_baseline import expected_intersection
 from chexseg.stages.scoring.mask_counts import MaskCounter, count_pixels
 from chexseg.stages.scoring.weak_label_masks import MaskRule
 
@@ -44,10 +44,10 @@ def write(
         weak_NKHW = rule.masks(rows.numpy(), scores)
         true_NKHW = radiographs.unpack_bits(packed, weak_NKHW.shape[1:])
         counter.add(weak_NKHW, true_NKHW)
-        boxes.append(expected_intersection(true_NKHW, count_pixels(weak_NKHW)))
+        boxes.append(expected_intersection(true_NKHW.numpy(), count_pixels(weak_NKHW).numpy()))
     chosen = set(chosen_on)
     columns = {
-        "box": torch.cat(boxes).numpy().reshape(-1),
+        "box": np.concatenate(boxes).reshape(-1),
         "chosen_on": np.repeat([image_id in chosen for image_id in ids], len(PATHOLOGIES)),
     }
     counter.write(out, "weak counts", columns)
