@@ -10,7 +10,7 @@ import io
 import pickle
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -40,14 +40,6 @@ def _check_key(key: object) -> None:
             raise pickle.UnpicklingError("a key made of too many items")
 
 
-class _Checked(dict[Any, Any]):
-    """A dictionary of a pickle, with keys that are hashed quickly."""
-
-    def __setitem__(self, key: object, value: object) -> None:
-        _check_key(key)
-        super().__setitem__(key, value)
-
-
 class BoundedUnpickler(pickle._Unpickler):
     """Unpickles in time and memory proportional to the file's size.
 
@@ -55,15 +47,31 @@ class BoundedUnpickler(pickle._Unpickler):
     would allocate a memo of any size that the pickle says.
     """
 
+    stack: list[Any]
+    pop_mark: Callable[[], list[Any]]
+
     def _refuse(self) -> None:
         raise pickle.UnpicklingError("a bytearray, a frozen set or an opcode of protocol 0")
 
-    def _dictionary(self) -> None:
-        self.append(_Checked())
+    def _set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set(key, value)
 
-    dispatch = {
+    def _set_items(self) -> None:
+        items = self.pop_mark()
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            self._set(key, value)
+
+    def _set(self, key: object, value: object) -> None:
+        _check_key(key)
+        if not isinstance(self.stack[-1], dict | _Placeholder):
+            raise pickle.UnpicklingError("items of something other than a dictionary")
+        self.stack[-1][key] = value
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
         **pickle._Unpickler.dispatch,
-        pickle.EMPTY_DICT[0]: _dictionary,
+        pickle.SETITEM[0]: _set_item,
+        pickle.SETITEMS[0]: _set_items,
         pickle.BYTEARRAY8[0]: _refuse,  # allocates it before the file turns out to be too short
         # These hash their items.
         pickle.DICT[0]: _refuse,
@@ -80,8 +88,7 @@ class _Placeholder:
     def __setstate__(self, state: object) -> None:
         raise pickle.UnpicklingError("GLOBAL BUILD")  # torch would resize a tensor's storage
 
-    def __setitem__(self, key: object, value: object) -> None:
-        _check_key(key)
+    def __setitem__(self, key: object, value: object) -> None: ...
 
     def append(self, item: object) -> None: ...
 
