@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from chexseg.data import remote_path
 from chexseg.errors import UserError, reason
 from chexseg.pathologies import ALIASES, PATHOLOGIES
 
@@ -62,7 +63,9 @@ def read(path: Path) -> np.ndarray:
     larger than its storage, another shape, and values that aren't finite or don't fit float64.
     """
     try:
-        content = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _unpickle(path)
+        raw = remote_path.read_bytes(path)
+        is_npy = path.suffix == ".npy"
+        content = np.load(io.BytesIO(raw), allow_pickle=False) if is_npy else _unpickle(raw)
     except Exception as error:  # pickle, torch and NumPy raise any type on a damaged file
         raise UserError(
             f"{path}: found no heat map ({reason(error)});"
@@ -88,10 +91,9 @@ def read(path: Path) -> np.ndarray:
     raise UserError(f"{path}: found scores that float64 would round; expected: at most 53 bits")
 
 
-def _unpickle(path: Path) -> np.ndarray:
+def _unpickle(raw: bytes) -> np.ndarray:
     from chexseg.torch_format import BoundedUnpickler
 
-    raw = path.read_bytes()
     loaded = 0
 
     def load(storage: bytes) -> torch.TypedStorage:
