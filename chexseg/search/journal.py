@@ -178,7 +178,9 @@ def _check(
         try:
             _check_trial(trial, space)
         except Exception as error:  # of any type: Optuna's distributions trust their values
-            raise _damaged(lines, f"trial {trial.number} with {reason(error)}") from None
+            raise _damaged(
+                lines, f"unusable records of trial {trial.number} ({reason(error)})"
+            ) from None
     return trials
 
 

@@ -83,10 +83,10 @@ def refused_everywhere(path: Path, words: str) -> None:
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({P: float("nan")}, "trial 0 with "),
-        ({P: "x"}, "trial 0 with "),
-        ({P: [0.5]}, "trial 0 with "),
-        ({P: None}, "trial 0 with "),
+        ({P: float("nan")}, "unusable records of trial 0 ("),
+        ({P: "x"}, "unusable records of trial 0 ("),
+        ({P: [0.5]}, "unusable records of trial 0 ("),
+        ({P: None}, "unusable records of trial 0 ("),
         ({"labels.weak": 2}, "found "),
         ({"labels.weak": "x"}, "found "),
     ],
@@ -116,18 +116,22 @@ def test_values_that_are_not_one_number_are_refused(journal_of, values):
     ids=str,
 )
 def test_attributes_of_another_type_are_refused(journal_of, values):
-    refused_everywhere(journal_of(attribute(**values), told([0.5])), "trial 0 with ")
+    refused_everywhere(
+        journal_of(attribute(**values), told([0.5])), "unusable records of trial 0 ("
+    )
 
 
 @pytest.mark.parametrize("step", [{"step": 0, "intermediate_value": "x"}, {"step": 0.5}])
 def test_epochs_of_another_type_are_refused(journal_of, step):
     epoch = record(7, **{"step": 1, "intermediate_value": 0.5, **step})
-    refused_everywhere(journal_of(epoch), "trial 0 with ")
+    refused_everywhere(journal_of(epoch), "unusable records of trial 0 (")
 
 
 @pytest.mark.parametrize("fixed", [{P: "x"}, {"labels.weak": "x"}, [1]])
 def test_queued_points_of_no_values_are_refused(journal_of, fixed):
-    refused_everywhere(journal_of(record(9, system_attr={"fixed_params": fixed})), "trial 0 with ")
+    refused_everywhere(
+        journal_of(record(9, system_attr={"fixed_params": fixed})), "unusable records of trial 0 ("
+    )
 
 
 @pytest.mark.parametrize("directions", [[1], [], [2, 2]])
@@ -151,7 +155,7 @@ def test_settings_of_another_kind_are_refused(journal_of, distribution):
         changed = {"param_value_internal": 0, "distribution": json.dumps(distribution)}
         return record | changed if record.get("param_name") == P else record
 
-    refused_everywhere(journal_of(edit=edit), "trial 0 with ")
+    refused_everywhere(journal_of(edit=edit), "unusable records of trial 0 (")
 
 
 def fits_of(path: Path, more: Sequence[Record] = ()) -> list[str]:
