@@ -1,7 +1,7 @@
 """Check the pickles of a file in torch's formats before torch reads them, without running them.
 
 Every tensor must lie inside a storage that the file fills. torch itself enlarges a storage that is
-too small, which leaves views of it in freed memory.
+too small, which leaves views of it in freed memory. A small file can't make torch take much memory.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import io
 import pickle
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -19,6 +19,65 @@ PLAIN = re.compile(
     r"collections\.(OrderedDict|Counter)|builtins\.(set|complex)|torch\.(Size|device|\w+Storage)"
     r"|torch\.(bool|(u?int|b?float|complex)\d+)|torch\._utils\._rebuild_(tensor(_v2)?|parameter)"
 )
+
+
+#: The most items of a key of a dictionary or set, with those of all tuples in it.
+_LONGEST_KEY = 1000
+
+
+def _check_key(key: object) -> None:
+    """Raise `UnpicklingError` for a key that takes long to hash.
+
+    Tuples of tuples of one tuple: each level doubles the time, and takes a few bytes.
+    """
+    items, pending = 0, [key]
+    while pending:
+        item = pending.pop()
+        items += 1
+        if type(item) is tuple:
+            pending += item[:_LONGEST_KEY]
+        if items + len(pending) > _LONGEST_KEY:
+            raise pickle.UnpicklingError("a key made of too many items")
+
+
+class BoundedUnpickler(pickle._Unpickler):
+    """Unpickles in time and memory proportional to the file's size.
+
+    `find_class` must return nothing that copies its arguments. The class is in Python: in C it
+    would allocate a memo of any size that the pickle says.
+    """
+
+    stack: list[Any]
+    pop_mark: Callable[[], list[Any]]
+
+    def _refuse(self) -> None:
+        raise pickle.UnpicklingError("a bytearray, a frozen set or an opcode of protocol 0")
+
+    def _set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set(key, value)
+
+    def _set_items(self) -> None:
+        items = self.pop_mark()
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            self._set(key, value)
+
+    def _set(self, key: object, value: object) -> None:
+        _check_key(key)
+        if not isinstance(self.stack[-1], dict | _Placeholder):
+            raise pickle.UnpicklingError("items of something other than a dictionary")
+        self.stack[-1][key] = value
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.SETITEM[0]: _set_item,
+        pickle.SETITEMS[0]: _set_items,
+        pickle.BYTEARRAY8[0]: _refuse,  # allocates it before the file turns out to be too short
+        # These hash their items.
+        pickle.DICT[0]: _refuse,
+        pickle.FROZENSET[0]: _refuse,
+        pickle.ADDITEMS[0]: _refuse,
+    }
 
 
 class _Placeholder:
@@ -34,12 +93,42 @@ class _Placeholder:
     def append(self, item: object) -> None: ...
 
 
-class _Dictionary(_Placeholder):
+class _Copying(_Placeholder):
+    """Replaces a container that copies its argument: a set, a dictionary, or a size.
+
+    Python pickles each argument once, with at least one byte for each item. A reference to an
+    earlier argument has a few bytes, and copies all its items again.
+    """
+
+    #: The scanner, which counts the items.
+    scan: _Scanner
+
+    def __new__(cls, *arguments: object) -> _Copying:
+        for argument in arguments:
+            if not isinstance(argument, list | tuple | dict):
+                raise pickle.UnpicklingError(f"a container made of a {type(argument).__name__}")
+            for item in argument:  # a list is a key with its value
+                _check_key(item[0] if isinstance(item, list) and item else item)
+            cls.scan.copied += len(argument)
+        if cls.scan.copied > cls.scan.source.tell():
+            raise pickle.UnpicklingError("copies of one container, which take much memory")
+        return super().__new__(cls)
+
+
+class _Dictionary(_Copying):
     """Replaces an ordered dictionary; torch gives that of a state dict an attribute."""
 
     def __setstate__(self, state: object) -> None:
-        if type(state) is not dict or state.keys() - {"_metadata"}:
+        if not isinstance(state, dict) or state.keys() - {"_metadata"}:
             raise pickle.UnpicklingError("GLOBAL BUILD")
+
+
+_REPLACED = {
+    "collections.OrderedDict": _Dictionary,
+    "collections.Counter": _Dictionary,
+    "builtins.set": _Copying,
+    "torch.Size": _Copying,
+}
 
 
 class _Storage(_Placeholder):
@@ -71,11 +160,12 @@ def _rebuild(storage: object, *arguments: Any) -> _Placeholder:
     return _Placeholder()
 
 
-class _Scanner(pickle._Unpickler):  # written in C, it would allocate a memo of any size
+class _Scanner(BoundedUnpickler):
     """Reads a pickle of plain weights without running it."""
 
     def __init__(self, file: io.BytesIO, legacy: bool):
         super().__init__(file)
+        self.source, self.copied = file, 0
         self.fields = 6 if legacy else 5
         self.types: dict[str, type[_Placeholder]] = {}
         #: Key of a storage that the pickle refers to -> (type, number of numbers).
@@ -86,11 +176,10 @@ class _Scanner(pickle._Unpickler):  # written in C, it would allocate a memo of 
         # torch joins both parts as well, so a dot in a name could hide the function.
         if "." in name or not PLAIN.fullmatch(path):
             raise pickle.UnpicklingError(f"GLOBAL {path}")
-        if module == "collections":
-            return _Dictionary
         if name.startswith("_rebuild_tensor"):
             return _rebuild
-        return self.types.setdefault(path, type(name, (_Placeholder,), {}))
+        kind = _REPLACED.get(path, _Placeholder)
+        return self.types.setdefault(path, type(name, (kind,), {"scan": self}))
 
     def persistent_load(self, pid: tuple[object, ...]) -> _Storage:
         if type(pid) is not tuple or len(pid) != self.fields or pid[0] != "storage":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.machinery
+import os
 import shutil
 import subprocess
 import sys
@@ -119,3 +120,33 @@ def test_a_checkout_that_is_not_installed_still_runs_from_its_directory(tmp_path
         check=True,
     )
     assert done.stdout.strip() == str(tmp_path / "chexseg" / "__init__.py")
+
+
+@pytest.mark.parametrize(
+    "command", ["study run s.yaml --data . --quiet", "demo --out out --quiet"], ids=["run", "demo"]
+)
+def test_a_command_records_its_code_before_it_imports_what_keys_depend_on(command, tmp_path):
+    """Sources may be edited while a command imports them: results would get keys of others."""
+    (tmp_path / "s.yaml").write_text("name: s\n")
+    script = """if True:
+        import sys
+        from chexseg import code_version
+        from chexseg.cli import main
+
+        def describe():
+            print(*code_version.loaded())
+            raise SystemExit(3)
+
+        code_version.describe = describe
+        main()
+    """
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script, *command.split()],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(chexseg.__file__).parents[1])},
+    )
+    assert done.returncode == 3, done.stderr
+    others = [name for name in done.stdout.split() if not name.startswith("chexseg.cli")]
+    assert sorted(others) == ["chexseg.code_version", "chexseg.errors"]

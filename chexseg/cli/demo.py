@@ -32,9 +32,10 @@ def demo(
     quiet: QuietFlag = False,
 ) -> None:
     """Run a small study on synthetic radiographs: data, all stages, report."""
+    code_version.running()  # before keys are imported, as in `run_study`
+
     from chexseg.analysis.tables.text import study_result
 
-    code_version.running()
     started = time.monotonic()
     study_path = Path(__file__).resolve().parents[2] / "studies" / "demo.yaml"
     if not study_path.is_file():

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from chexseg import code_version
 from chexseg.cli.options import (
     DEFAULT_STORE,
     AsJson,
@@ -65,9 +66,9 @@ def study_run(
     quiet: QuietFlag = False,
 ) -> None:
     """Run the stages of a study that are not cached. Exit code 1 if a stage fails."""
+    outcome = run_study(study, data, store, address, overrides, quiet, max_resources)
     from chexseg.store.store import Store
 
-    outcome = run_study(study, data, store, address, overrides, quiet, max_resources)
     typer.echo(
         f"{counted(len(outcome.computed), 'stage')} computed in {outcome.seconds:.0f} s,"
         f" {outcome.cached} cached in {Store(store)}, {len(outcome.failed)} failed",
@@ -103,11 +104,13 @@ def run_study(
     max_resources: str | None = None,
 ) -> Any:
     """Run a study with progress; return its `RunResult`. An interrupt exits with code 130."""
-    from chexseg import code_version, launch
+    # First of all: what is imported later decides keys, and sources may be edited at any time.
+    code_version.running()
+
+    from chexseg import launch
     from chexseg.progress import reporter
     from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
 
-    code_version.running()  # now: sources may be edited before the workers are compared
     limits = ClusterLimits.parse(max_resources)
     if limits != CURRENT_SIZE and not address:
         raise UserError(

@@ -15,6 +15,7 @@ from chexseg.config.error_messages import error_location, format_validation_erro
 from chexseg.config.settings import SHARED, Settings, flat, merged
 from chexseg.config.study import Study, StudyFile
 from chexseg.errors import UserError, nearest
+from chexseg.store import links
 
 
 def load(
@@ -27,7 +28,7 @@ def load(
     what is expected and the nearest correct name.
     """
     try:
-        text = path.read_text()
+        text = links.read_text(path)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); expected: a study file"

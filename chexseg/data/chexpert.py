@@ -79,7 +79,7 @@ def count(root: Location, split: str) -> int:
     """Return the number of rows of a split's CSV file: one per image if the file has no faults."""
     csv, _ = locate(root, split)
     with remote_path.wrap_io_errors(csv):
-        return len(pd.read_csv(io.BytesIO(csv.read_bytes()), usecols=["Path"]))
+        return len(pd.read_csv(io.BytesIO(remote_path.read_bytes(csv)), usecols=["Path"]))
 
 
 def read_csv(csv: Readable, images: Location) -> pd.DataFrame:
@@ -106,7 +106,7 @@ def scan(csv: Readable, images: Location) -> tuple[pd.DataFrame, list[tuple[str,
     missing columns become NaN. The table is empty if the file isn't CSV or has no ``Path``.
     """
     try:
-        raw = _parse(csv.read_bytes())
+        raw = _parse(remote_path.read_bytes(csv))
     except (OSError, ValueError) as error:
         fault = f"{csv}: cannot be read as CSV ({reason(error)}); expected {_FORMAT}"
         return _table([]), [("unreadable CSV file", fault)]

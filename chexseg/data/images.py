@@ -22,6 +22,7 @@ from chexseg.data import dicom, grey, resampling
 from chexseg.data.formats import jpeg, png, tiff
 from chexseg.data.remote_path import Readable
 from chexseg.errors import UserError, reason
+from chexseg.store import links
 
 #: Formats that may be opened. Pillow supports many more, and starts other programs for some
 #: (Ghostscript for EPS).
@@ -173,7 +174,7 @@ def read(path: str | Path | Readable) -> Decoded:
     """
     try:
         with (
-            open(path, "rb")
+            links.open_regular(Path(path))
             if isinstance(path, str | Path)
             else io.BytesIO(path.read_bytes()) as file
         ):

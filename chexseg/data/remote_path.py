@@ -17,6 +17,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from chexseg.errors import UserError, reason
+from chexseg.store import links
 from chexseg.store.uris import Place, connect, parse
 
 #: Concurrent reads of an object store per process; pyarrow's client has 25 connections.
@@ -33,15 +34,20 @@ class Readable(Protocol):
 class ReadOnce:
     """A file that is read at most once, so that all uses see the same bytes.
 
-    read: how to read `path`; by default its own `read_bytes`.
+    read: how to read `path`; by default `read_bytes`.
     """
 
     def __init__(self, path: Readable, read: Callable[[], bytes] | None = None):
         self.path = path
-        self.read_bytes = functools.cache(read or path.read_bytes)
+        self.read_bytes = functools.cache(read or functools.partial(read_bytes, path))
 
     def __str__(self) -> str:
         return str(self.path)
+
+
+def read_bytes(file: Readable) -> bytes:
+    """Return a file's content. Raises `OSError` for a pipe or device at once, as for any fault."""
+    return links.read_regular(file) if isinstance(file, Path) else file.read_bytes()
 
 
 @dataclass(frozen=True)

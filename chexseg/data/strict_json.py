@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from typing import Any
 
-from chexseg.data.remote_path import Readable
+from chexseg.data.remote_path import Readable, read_bytes
 
 
 def read(path: Readable) -> tuple[Any, list[str]]:
@@ -22,7 +22,7 @@ def read(path: Readable) -> tuple[Any, list[str]]:
         return dict(pairs)
 
     try:
-        return json.loads(path.read_bytes(), object_pairs_hook=unique), repeated
+        return json.loads(read_bytes(path), object_pairs_hook=unique), repeated
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -9,12 +9,13 @@ import io
 import pickle
 import pickletools
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from chexseg.data import remote_path
 from chexseg.errors import UserError, reason
 from chexseg.pathologies import ALIASES, PATHOLOGIES
 
@@ -62,7 +63,9 @@ def read(path: Path) -> np.ndarray:
     larger than its storage, another shape, and values that aren't finite or don't fit float64.
     """
     try:
-        content = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _unpickle(path)
+        raw = remote_path.read_bytes(path)
+        is_npy = path.suffix == ".npy"
+        content = np.load(io.BytesIO(raw), allow_pickle=False) if is_npy else _unpickle(raw)
     except Exception as error:  # pickle, torch and NumPy raise any type on a damaged file
         raise UserError(
             f"{path}: found no heat map ({reason(error)});"
@@ -88,33 +91,48 @@ def read(path: Path) -> np.ndarray:
     raise UserError(f"{path}: found scores that float64 would round; expected: at most 53 bits")
 
 
-def _unpickle(path: Path) -> np.ndarray:
+def _unpickle(raw: bytes) -> np.ndarray:
+    from chexseg.torch_format import BoundedUnpickler
+
+    loaded = 0
+
+    def load(storage: bytes) -> torch.TypedStorage:
+        # Several references to the same bytes would make a storage each.
+        nonlocal loaded
+        loaded += len(storage)
+        if loaded > len(raw):
+            raise pickle.UnpicklingError("copies of one storage, which take much memory")
+        return _load_storage(storage)
+
     #: All globals that the pickle of a CPU tensor refers to. torch's own reader would unpickle any
     #: storage without restrictions.
     allowed: Mapping[tuple[str, str], Callable[..., Any]] = {
         ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-        ("torch.storage", "_load_from_bytes"): _load_storage,
-        ("collections", "OrderedDict"): OrderedDict,
+        ("torch.storage", "_load_from_bytes"): load,
+        ("collections", "OrderedDict"): _no_hooks,
     }
 
-    class TensorUnpickler(pickle.Unpickler):
+    class TensorUnpickler(BoundedUnpickler):
         def find_class(self, module: str, name: str) -> Any:
             if (module, name) not in allowed:
                 raise pickle.UnpicklingError(f"it would run {module}.{name}")
             return allowed[module, name]
 
-    raw = path.read_bytes()
-    for opcode, argument, _ in pickletools.genops(raw):
+    for opcode, _, _ in pickletools.genops(raw):
         if opcode.name == "BUILD":  # sets attributes, even of functions
             raise pickle.UnpicklingError("it would change an object")
-        # The unpickler allocates a memo of this length.
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and cast(int, argument) > len(raw):
-            raise pickle.UnpicklingError("it would take memory without bounds")
     scores = TensorUnpickler(io.BytesIO(raw)).load()["map"]
     # A stride of 0 repeats numbers without end.
     if scores.nbytes > scores.untyped_storage().nbytes():
         raise pickle.UnpicklingError(f"a tensor of {tuple(scores.shape)} larger than its storage")
     return np.asarray(scores.numpy())
+
+
+def _no_hooks(items: Sequence[object] = ()) -> OrderedDict[Any, Any]:
+    """Return the empty dictionary that a tensor's pickle has for its hooks; it would copy items."""
+    if items:
+        raise pickle.UnpicklingError("a tensor with hooks")
+    return OrderedDict()
 
 
 def _load_storage(raw: bytes) -> torch.TypedStorage:
@@ -138,7 +156,8 @@ def _load_storage(raw: bytes) -> torch.TypedStorage:
         raise pickle.UnpicklingError(f"a {type(storage).__name__} in place of a storage")
     # torch leaves a storage without content uninitialised. A storage's content ends its bytes.
     size = storage._untyped_storage.nbytes()
-    if bytes(storage._untyped_storage) != raw[len(raw) - size :]:
+    content = torch.empty(0, dtype=torch.uint8).set_(storage._untyped_storage)
+    if content.numpy().tobytes() != raw[len(raw) - size :]:  # the storage is read byte by byte
         raise pickle.UnpicklingError(f"a storage of {size} bytes without its content")
     return storage
 

@@ -13,6 +13,9 @@ from chexseg.errors import DamagedArtifactError, UserError, reason
 from chexseg.models import encoders
 from chexseg.pathologies import PATHOLOGIES
 
+#: The largest `size` of a study, in pixels.
+LARGEST = 2048
+
 
 def build(architecture: str, pathologies: int) -> smp.DeepLabV3Plus:
     """Return a DeepLabV3+ with random weights. Raises `UserError` for an unusable encoder."""
@@ -69,9 +72,9 @@ def describe(weights: Path) -> dict[str, Any]:
         raise DamagedArtifactError(
             f"{path}: architecture, init: found {architecture!r}, {init!r}; expected two names"
         )
-    if not isinstance(size, int) or size < 32 or size % 32:
+    if not isinstance(size, int) or not 32 <= size <= LARGEST or size % 32:
         raise DamagedArtifactError(
-            f"{path}: size: found {size!r}; expected a multiple of 32 pixels"
+            f"{path}: size: found {size!r:.40}; expected a multiple of 32 up to {LARGEST} pixels"
         )
     return fields
 

@@ -1,11 +1,14 @@
-"""Build the networks that a run will train once, before anything is spent."""
+"""Check what would fail only after hours: counts of images, and the networks to train."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import cast
 
-from chexseg.plan.graph import Node
+from chexseg.data.raw_split import RawSplit
+from chexseg.data.remote_path import Location
+from chexseg.data.sampling import splits
+from chexseg.plan.graph import Node, Plan
 from chexseg.stages.configs import FitConfig
 from chexseg.stages.registry import STAGES
 
@@ -21,6 +24,35 @@ KNOWN_TO_BUILD = frozenset(
     }.items()
     for architecture in architectures
 )
+
+
+def check_counts(nodes: Iterable[Node], plan: Plan, data: Location) -> None:
+    """Raise `UserError` if a node wants more labelled images than there are in the raw data.
+
+    The stages would say the same, but after the training of a classifier.
+    """
+    nodes = list(nodes)
+    if split := {
+        (node.config["expert_train"], node.config["expert_select"])
+        for node in nodes
+        if node.stage in ("saliency", "fit")
+    }:
+        masked = len(RawSplit(data, "valid").masks())
+        for train, select in sorted(split):
+            splits.check_expert_split(train, select, masked)
+    mixed = [node for node in nodes if node.stage == "fit" and "weak" in node.inputs]
+    if mixed:
+        frontal = RawSplit(data, "train").table["frontal"]
+        for node in mixed:
+            mapped = next(
+                plan.nodes[key]
+                for key in plan.behind([node.inputs["weak"]])
+                if plan.nodes[key].stage == "saliency"
+            ).config
+            views = int(frontal.sum()) if mapped["frontal_only"] else len(frontal)
+            splits.check_weak_images(
+                node.config["weak_images"], min(mapped["images"] or views, views)
+            )
 
 
 def to_check(nodes: Iterable[Node], workers: int) -> list[Node]:

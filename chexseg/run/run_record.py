@@ -22,6 +22,7 @@ from chexseg.config import yaml_source
 from chexseg.config.study import Study
 from chexseg.data.remote_path import Location
 from chexseg.plan.cells import Cell
+from chexseg.store import links
 from chexseg.store.provenance import PACKAGES
 from chexseg.store.store import Store
 
@@ -120,7 +121,7 @@ def describe(
 
 
 def _texts(path: Path) -> dict[str, str]:
-    text = path.read_text()
+    text = links.read_text(path)
     texts = {str(path.absolute()): text}
     for name in yaml_source.read(text, str(path)).content.get("studies", []):
         texts |= _texts(path.parent / name)

@@ -17,7 +17,7 @@ from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
 from chexseg.plan.cells import Cell
 from chexseg.plan.graph import Node, Plan
-from chexseg.plan.preflight import check, to_check
+from chexseg.plan.preflight import check, check_counts, to_check
 from chexseg.progress import Reporter
 from chexseg.run.cluster import (
     MAX_FAILURES,
@@ -70,6 +70,7 @@ def run(
         capacity.check_one_node(plan.study.resources)
     done = store.cached(plan.nodes.values())
     result.cached = len(done)
+    check_counts(plan.needed(done), plan, data)
     check_networks(plan.needed(done), plan.study.resources, capacity)
     cells = {cell.score: cell for cell in plan.cells}
     in_cells = set(cells) | {cell.fit for cell in plan.cells}

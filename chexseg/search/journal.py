@@ -11,7 +11,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -24,11 +24,15 @@ from chexseg.store.store import Artifact, Store
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.distributions import BaseDistribution
     from optuna.storages.journal import BaseJournalBackend
 
     from chexseg.store.object_backend import ObjectBackend
 
 FOLDER = "optuna"
+#: Setting -> its distribution in a search.
+Space = Mapping[str, "BaseDistribution"]
+NO_SPACE: Space = {}
 
 
 def path_in(store: Store) -> Path:
@@ -95,11 +99,17 @@ def _earlier(store: Store) -> FileLines | ObjectLines:
 
 
 def create_study(
-    store: Store, lines: FileLines | ObjectLines, name: str, kind: str, **settings: Any
+    store: Store,
+    lines: FileLines | ObjectLines,
+    name: str,
+    kind: str,
+    space: Space = NO_SPACE,
+    **settings: Any,
 ) -> optuna.Study:
     """Return the Optuna study of a name, created if missing. kind: "search" or "grid", for people.
 
-    lines: of `open_lines`; results are certain to be stored only after their `flush`.
+    lines: of `open_lines`; results are certain to be stored only after their `flush`. Raises
+    `UserError` as `read`.
     """
     import optuna
 
@@ -107,30 +117,39 @@ def create_study(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = _storage(lines)
     fresh = isinstance(lines, ObjectLines) and not lines.exists
-    earlier = _trials(_earlier(store), name) if fresh else []
+    earlier = _trials(_earlier(store), name, space) if fresh else []
     study = optuna.create_study(
         storage=storage, study_name=name, direction="maximize", load_if_exists=True, **settings
     )
     if "kind" not in study.user_attrs:
         study.set_user_attr("kind", kind)
         study.add_trials(earlier)
+    _check(study, lines, space)
     return study
 
 
-def read(store: Store, name: str) -> list[optuna.trial.FrozenTrial]:
-    """Return the trials of an Optuna study; empty if there is none. Writes nothing."""
-    return read_with_torn(store, name)[0]
+def read(store: Store, name: str, space: Space = NO_SPACE) -> list[optuna.trial.FrozenTrial]:
+    """Return the trials of an Optuna study; empty if there is none. Writes nothing.
+
+    space: distributions of the settings. Raises `UserError` for a record that Optuna can't apply,
+    or that chexseg doesn't write.
+    """
+    return read_with_torn(store, name, space)[0]
 
 
-def read_with_torn(store: Store, name: str) -> tuple[list[optuna.trial.FrozenTrial], int]:
+def read_with_torn(
+    store: Store, name: str, space: Space = NO_SPACE
+) -> tuple[list[optuna.trial.FrozenTrial], int]:
     """Return the trials as `read`, and the number of torn pieces that were skipped."""
     lines = open_lines(store, name)
     if isinstance(lines, ObjectLines) and not lines.exists:
         lines = _earlier(store)
-    return _trials(lines, name), lines.torn
+    return _trials(lines, name, space), lines.torn
 
 
-def _trials(lines: FileLines | ObjectLines, name: str) -> list[optuna.trial.FrozenTrial]:
+def _trials(
+    lines: FileLines | ObjectLines, name: str, space: Space
+) -> list[optuna.trial.FrozenTrial]:
     import optuna
 
     if isinstance(lines, FileLines) and not lines.path.exists():
@@ -139,7 +158,58 @@ def _trials(lines: FileLines | ObjectLines, name: str) -> list[optuna.trial.Froz
         study = optuna.load_study(storage=_storage(lines), study_name=name)
     except KeyError:
         return []
-    return study.get_trials(deepcopy=False)
+    return _check(study, lines, space)
+
+
+def _check(
+    study: optuna.Study, lines: FileLines | ObjectLines, space: Space
+) -> list[optuna.trial.FrozenTrial]:
+    """Return the trials. Raise `UserError` for one whose values or attributes Optuna never reads.
+
+    Optuna applies most records without looking at what they say.
+    """
+    from optuna.study import StudyDirection
+
+    if study.directions != [StudyDirection.MAXIMIZE]:
+        names = ", ".join(direction.name.lower() for direction in study.directions)
+        raise _damaged(lines, f"a study with the directions {names or 'of none'}")
+    trials = study.get_trials(deepcopy=False)
+    for trial in trials:
+        try:
+            _check_trial(trial, space)
+        except Exception as error:  # of any type: Optuna's distributions trust their values
+            raise _damaged(
+                lines, f"unusable records of trial {trial.number} ({reason(error)})"
+            ) from None
+    return trials
+
+
+def _check_trial(trial: optuna.trial.FrozenTrial, space: Space) -> None:
+    from optuna.distributions import check_distribution_compatibility
+    from optuna.trial import TrialState
+
+    for name in trial.params.keys() & space.keys():
+        check_distribution_compatibility(space[name], trial.distributions[name])
+    queued = trial.system_attrs.get("fixed_params", {})
+    for name, value in (*trial.params.items(), *queued.items()):
+        if name in space:
+            space[name].to_internal_repr(value)
+    values = trial.values or ()
+    if len(values) > 1 or (trial.state == TrialState.COMPLETE and not values):
+        raise ValueError(f"{len(values)} values")
+    for number in (*values, *trial.intermediate_values.values()):
+        if not isinstance(number, int | float) or isinstance(number, bool):
+            raise ValueError("a value that isn't a number")
+    attributes = trial.user_attrs
+    if not all(isinstance(step, int) for step in trial.intermediate_values):
+        raise ValueError("a step that isn't a whole number")
+    fits = attributes.get("fits", [])
+    if not isinstance(fits, list) or not all(isinstance(key, str) for key in fits):
+        raise ValueError("fits that aren't a list of keys")
+    if not isinstance(attributes.get("continues", 0), int):
+        raise ValueError("another trial's number that isn't one")
+    if not isinstance(attributes.get("key", ""), str):
+        raise ValueError("a key that isn't text")
 
 
 def _storage(lines: FileLines | ObjectLines) -> optuna.storages.JournalStorage:
@@ -151,11 +221,14 @@ def _storage(lines: FileLines | ObjectLines) -> optuna.storages.JournalStorage:
     except UserError:
         raise
     except Exception as error:  # of any type: Optuna trusts its records
-        raise UserError(
-            f"{lines.title}: found a record that Optuna can't apply ({reason(error)});"
-            " expected an undamaged journal"
-            " (hint: move it away: finished fits are recorded again)"
-        ) from None
+        raise _damaged(lines, f"a record that Optuna can't apply ({reason(error)})") from None
+
+
+def _damaged(lines: FileLines | ObjectLines, what: str) -> UserError:
+    return UserError(
+        f"{lines.title}: found {what}; expected an undamaged journal"
+        " (hint: move it away: finished fits are recorded again)"
+    )
 
 
 def learning_curve(fits: Sequence[Artifact]) -> tuple[float, dict[int, float]] | None:

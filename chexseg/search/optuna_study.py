@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from chexseg.config.search_space import Range
 from chexseg.errors import counted
-from chexseg.plan.graph import Node
-from chexseg.search import journal
+from chexseg.search import best_trial, journal
 from chexseg.search.space_plan import Point, Search, identity
 from chexseg.seeds import derive
 from chexseg.store.store import Store
@@ -30,7 +29,8 @@ class TrialCounts:
 
     done, pruned, failed: points that it asked for. imported: points that other studies finished.
     value, point: best mIoU of done and imported ones, and its settings. best_imported: True if
-    that point was imported. note: a line about damage to the journal, which is skipped.
+    that point was imported. confirmed: False if the value is the journal's, because a fit is no
+    longer in the store. note: a line about damage to the journal, which is skipped.
     """
 
     done: int = 0
@@ -40,6 +40,7 @@ class TrialCounts:
     value: float | None = None
     point: Point | None = None
     best_imported: bool = False
+    confirmed: bool = True
     note: str | None = None
 
 
@@ -63,7 +64,12 @@ class OptunaStudy:
         self.lines = journal.open_lines(self.store, self.name)
         note = self.lines.set_torn_aside()
         self.study = journal.create_study(
-            self.store, self.lines, self.name, "search", pruner=pruners[self.search.options.pruner]
+            self.store,
+            self.lines,
+            self.name,
+            "search",
+            self.space,
+            pruner=pruners[self.search.options.pruner],
         )
         return note
 
@@ -75,59 +81,60 @@ class OptunaStudy:
         """Return the search's progress as stored; writes nothing."""
         from optuna.trial import TrialState
 
-        trials, torn = journal.read_with_torn(self.store, self.name)
+        trials, torn = journal.read_with_torn(self.store, self.name, self.space)
         continued = {trial.user_attrs.get("continues") for trial in trials}
         asked = [trial for trial in trials if "told" not in trial.user_attrs]
         states = Counter(trial.state for trial in asked if trial.number not in continued)
-        complete = [trial for trial in self._whole(trials) if trial.state == TrialState.COMPLETE]
-        best, value, altered = self._best(complete)
-        notes = (
-            [f"{counted(torn, 'torn line')} left out; every complete line counts"] if torn else []
+        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        whole = self._whole(complete)
+        best = best_trial.find(
+            whole, self.store, lambda trial: self._fits(self.point(trial.params))
         )
-        if altered:
-            notes.append(f"{altered} trials left out, whose settings aren't those of their fits")
+        notes = list(best.notes)
+        if outside := len(complete) - len(whole):
+            notes.insert(0, f"{counted(outside, 'trial')} left out, with settings of no point")
+        if torn:
+            notes.insert(0, f"{counted(torn, 'torn line')} left out; every complete line counts")
         return TrialCounts(
             done=states[TrialState.COMPLETE],
             pruned=states[TrialState.PRUNED],
             failed=states[TrialState.FAIL],
             imported=len(trials) - len(asked),
-            value=value,
-            point=None if best is None else self.point(best.params),
-            best_imported=best is not None and "told" in best.user_attrs,
+            value=best.value,
+            point=None if best.trial is None else self.point(best.trial.params),
+            best_imported=best.trial is not None and "told" in best.trial.user_attrs,
+            confirmed=best.confirmed,
             note=f"{journal.title(self.store, self.name)}: {'; '.join(notes)}" if notes else None,
         )
 
     def _whole(self, trials: Sequence[optuna.trial.FrozenTrial]) -> list[optuna.trial.FrozenTrial]:
-        """Return the trials with all settings; some may be missing from a damaged journal."""
-        return [trial for trial in trials if trial.params.keys() == self.space.keys()]
+        """Return the trials with all settings, each inside its range.
 
-    def _best(
-        self, complete: Sequence[optuna.trial.FrozenTrial]
-    ) -> tuple[optuna.trial.FrozenTrial | None, float | None, int]:
-        """Return (best trial, its value, number of better ones with settings of other fits).
-
-        A journal has no checksums. A value is the mean of the fits in the store; the journal's
-        value counts only if they are gone.
+        Some may be missing from a damaged journal.
         """
-        keys = {key for trial in complete for key in trial.user_attrs.get("fits", ())}
-        fits = self.store.find_all(Node("fit", {}, {}, None, key) for key in keys)
-        values: dict[int, Any] = {}
-        for trial in complete:
-            present = [fits[key] for key in trial.user_attrs.get("fits", ()) if key in fits]
-            whole = present and len(present) == len(trial.user_attrs["fits"])
-            curve = journal.learning_curve(present) if whole else None
-            values[trial.number] = curve[0] if curve else trial.value
-        ranked = sorted(complete, key=lambda trial: values[trial.number], reverse=True)
-        for altered, trial in enumerate(ranked):
-            named = trial.user_attrs.get("fits")
-            if named is None or tuple(named) == self._fits(self.point(trial.params)):
-                return trial, values[trial.number], altered
-        return None, None, len(ranked)
+        return [trial for trial in trials if self._inside(trial.params).keys() == self.space.keys()]
+
+    def _inside(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the parameters that are settings of the search, inside their ranges."""
+        return {
+            key: value
+            for key, value in params.items()
+            if key in self.search.choices
+            or (
+                key in self.search.ranges and self.search.ranges[key].holds(self._exact(key, value))
+            )
+        }
+
+    def _exact(self, key: str, value: Any) -> Any:
+        # Without rounding, 0.1 + 2 * 0.1 would differ from the 0.3 of a grid.
+        stepped = self.search.ranges[key].step is not None
+        return round(value, 12) if stepped else value
 
     def points(self) -> list[Point]:
         """Return every point that was asked for or imported, whatever its result."""
         return [
-            self.point(trial.params) for trial in self._whole(journal.read(self.store, self.name))
+            self.point(trial.params)
+            for trial in self._whole(journal.read(self.store, self.name, self.space))
         ]
 
     def point(self, params: Mapping[str, Any]) -> Point:
@@ -135,8 +142,7 @@ class OptunaStudy:
         point = {}
         for key, values in self.search.study.axes.items():
             if isinstance(values, Range):
-                # Without rounding, 0.1 + 2 * 0.1 would differ from the 0.3 of a grid.
-                point[key] = round(params[key], 12) if values.step is not None else params[key]
+                point[key] = self._exact(key, params[key])
             else:
                 choices = [journal.encode_choice(value) for value in values]
                 point[key] = values[choices.index(params[key])]
@@ -165,7 +171,8 @@ class OptunaStudy:
                 and trial.number not in continued
             ):
                 # The successor first: a driver killed between the two must not lose the point.
-                self.study.enqueue_trial(trial.params, user_attrs={"continues": trial.number})
+                params = self._inside(trial.params)
+                self.study.enqueue_trial(params, user_attrs={"continues": trial.number})
             if trial.state == TrialState.RUNNING:
                 self.study.tell(trial.number, state=TrialState.FAIL)
         counts = self.trial_counts()

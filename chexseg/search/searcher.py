@@ -16,6 +16,7 @@ from ray.tune.search import Searcher
 
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
+from chexseg.plan.preflight import check_counts
 from chexseg.progress import ProgressNote, Reporter
 from chexseg.run import ray_internals, scheduler, tune_trials
 from chexseg.run.cluster import MAX_FAILURES, Capacity, start_here
@@ -65,6 +66,7 @@ def run_search(
     capacity.cells_at_once(resources)
     # One point for each combination of choices is enough to build every network.
     middles = search.plan(list(search.middles()))
+    check_counts(middles.nodes.values(), middles, data)
     scheduler.check_networks(middles.nodes.values(), resources, capacity)
     search.check()
     optuna_study = OptunaStudy(search, store)

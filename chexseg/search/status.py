@@ -64,7 +64,11 @@ class SearchSummary:
         counts = self.trial_counts
         best = None
         if counts.point is not None:
-            best = {"selection_miou": counts.value, "point": dict(counts.point)}
+            best = {
+                "selection_miou": counts.value,
+                "point": dict(counts.point),
+                "confirmed": counts.confirmed,
+            }
         return {
             **self.search.options.model_dump(),
             "space": {
@@ -116,8 +120,9 @@ class SearchSummary:
                 if counts.best_imported
                 else "a point of this search"
             )
+            source = "" if counts.confirmed else " by the journal alone (its fits are gone)"
             lines.append(
-                f"  best: mIoU {counts.value:.3f} on the selection images, {origin}:"
+                f"  best: mIoU {counts.value:.3f} on the selection images{source}, {origin}:"
                 f" {describe(counts.point)}"
             )
         if counts.note:

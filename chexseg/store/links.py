@@ -1,4 +1,4 @@
-"""Access to a store's files that follows no symbolic link and waits for no named pipe.
+"""Access to files that waits for no named pipe, and in a store follows no symbolic link.
 
 These checks find what is in the store already. Whoever can replace a folder by a link at the very
 moment of a write could lead it elsewhere (docs/explanation/trust.md).
@@ -7,13 +7,14 @@ moment of a write could lead it elsewhere (docs/explanation/trust.md).
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 from chexseg.errors import UserError
 
@@ -83,9 +84,21 @@ def open_descriptor(path: Path, flags: int) -> int:
     return descriptor
 
 
-def open_regular(path: Path) -> IO[bytes]:
+def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading; otherwise as `open_descriptor`."""
     return os.fdopen(open_descriptor(path, os.O_RDONLY), "rb")
+
+
+def read_regular(path: Path) -> bytes:
+    """Return the content of a regular file; otherwise as `open_descriptor`."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a regular file in UTF-8, with lines that end in \\n."""
+    with io.TextIOWrapper(open_regular(path), encoding="utf-8") as file:
+        return file.read()
 
 
 @contextmanager

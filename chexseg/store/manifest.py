@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from chexseg.errors import DamagedArtifactError, UserError
-from chexseg.store.links import open_regular
+from chexseg.store.links import open_regular, read_regular
 
 MANIFEST = "manifest.json"
 #: In a partial directory: the key of its stage run, and the digests of the inputs it was made from.
@@ -198,7 +198,7 @@ def _check_digest(path: Path, state: tuple[int, ...], digest: str) -> None:
 def read_bytes(path: Path) -> bytes:
     """Return the content of a small file of a result, after `verify`."""
     verify(path)
-    return path.read_bytes()
+    return read_regular(path)
 
 
 def result_directory(path: Path) -> Path | None:

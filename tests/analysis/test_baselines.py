@@ -229,13 +229,12 @@ def test_the_headline_ends_with_the_baselines(compared):
         (
             1,
             3,
-            "Full, CheXseg. Worse: Weak. This is given one classifier, encoder and split.",
+            "Full, CheXseg. Worse: Weak (given one classifier, encoder and split).",
         ),
         (
             1,
             2,
-            "no arm. Undecided: Weak, Full, CheXseg. This is given one classifier, encoder and"
-            " split.",
+            "no arm. Undecided: Weak, Full, CheXseg (given one classifier, encoder and split).",
         ),
     ],
 )

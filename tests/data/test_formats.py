@@ -251,6 +251,47 @@ def test_deflated_pixels_that_are_damaged_are_refused(noise_HW, tmp_path, refuse
                 images.decode(path)
 
 
+@pytest.mark.parametrize(
+    ("side", "words"), [(1024, None), (2048, None), (4096, "found tiles of 4096 x 4096 pixels")]
+)
+def test_a_tile_takes_no_more_memory_than_an_image_of_its_size_may(
+    noise_HW, tmp_path, refused, side, words
+):
+    """Check a tile that is larger than the image, in 16 kB of compressed pixels."""
+    tile = np.zeros((side, side), dtype=np.uint8)
+    tile[:SIDE, :SIDE] = noise_HW
+    content = zlib.compress(tile.tobytes(), 9)
+    tags = {"offsets": None, "counts": None, "rows": None, "compression": (259, [8])}
+    tags |= {"across": (322, [side]), "down": (323, [side])}
+    places = {"tile_offsets": (324, [0]), "tile_counts": (325, [len(content)])}
+    path = tiff(tmp_path / "a.tif", content, **tags, **places)
+    if words is None:
+        np.testing.assert_array_equal(images.decode(path), noise_HW)
+    else:
+        with refused(path, words):
+            images.decode(path)
+
+
+@pytest.mark.parametrize("shape", [(SIDE, 16 * SIDE), (16 * SIDE, SIDE)])
+def test_a_jpeg_stream_that_is_larger_than_its_strip_is_refused(tmp_path, refused, shape):
+    """libjpeg would decode all of it."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros(shape, dtype=np.uint8)).save(buffer, "JPEG")
+    path = tiff(tmp_path / "a.tif", buffer.getvalue(), compression=(259, [7]))
+    with refused(path, f"found a JPEG stream of {shape[1]} x {shape[0]} pixels; expected 64 x 64"):
+        images.decode(path)
+
+
+def test_no_more_of_a_strip_is_inflated_than_the_image_has_rows(noise_HW, tmp_path, monkeypatch):
+    """Check 2**32 - 1 rows per strip, by which writers say: one strip."""
+    asked = []
+    monkeypatch.setattr(tiff_format, "_check_deflated", lambda _, most, path: asked.append(most))
+    content = zlib.compress(noise_HW.tobytes())
+    tags = {"compression": (259, [8]), "rows": (278, [2**32 - 1])}
+    images.decode(tiff(tmp_path / "a.tif", content, **tags))
+    assert asked == [SIDE * SIDE]
+
+
 def test_a_tiff_of_one_plane_need_not_say_how_many_it_has(noise_HW, tmp_path):
     path = tiff(tmp_path / "a.tif", noise_HW.tobytes(), planar=(284, [2]))
     np.testing.assert_array_equal(images.decode(path), noise_HW)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import struct
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +39,65 @@ def test_nothing_in_a_pickle_is_run(truth, tmp_path, monkeypatch, inside):
     assert not (tmp_path / "harmed").exists()
 
 
+@contextmanager
+def little_memory() -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_pickle_takes_no_memory_without_bounds(truth, tmp_path):
     """Check a pickle of eight bytes that asks for a memo of 60 million entries."""
     path = write_map(tmp_path / "maps", FIRST, "Edema", peak(1, 4))
     path.write_bytes(b"\x80\x02Nr" + (60_000_000).to_bytes(4, "little") + b".")
-    refused(truth, tmp_path / "maps", path.name, "found no heat map", "memory without bounds")
+    with little_memory():
+        refused(truth, tmp_path / "maps", path.name, "found no heat map")
+
+
+def test_copies_of_one_dictionary_are_refused(truth, tmp_path):
+    """Check 100 dictionaries of 3,000 items, made of one in a file of 20 kB."""
+    items = b"".join(b"M" + struct.pack("<H", number) + b"N" for number in range(3000))
+    start = b"\x80\x04ccollections\nOrderedDict\nq\x01}q\x02(" + items + b"u0"
+    path = write_map(tmp_path / "maps", FIRST, "Edema", peak(1, 4))
+    path.write_bytes(start + b"h\x01h\x02\x85R" * 100 + b"}.")
+    with little_memory():
+        refused(truth, tmp_path / "maps", path.name, "found no heat map", "a tensor with hooks")
+
+
+def test_copies_of_one_storage_are_refused(truth, tmp_path):
+    """Check 100 storages of 400 kB, made of the same bytes in a file of 400 kB."""
+    import io
+
+    import torch
+
+    out = io.BytesIO()
+    torch.save(torch.zeros(100_000).storage(), out, _use_new_zipfile_serialization=False)
+    content = Loads(out.getvalue()).__reduce__()[1]
+    path = write_map(tmp_path / "maps", FIRST, "Edema", peak(1, 4))
+    start = b"\x80\x03ctorch.storage\n_load_from_bytes\nr\0\0\0\x70"
+    arguments = pickle.dumps(content, protocol=3)[2:-1] + b"r\1\0\0\x70"
+    path.write_bytes(start + arguments + b"j\0\0\0\x70j\1\0\0\x70R" * 100 + b".")
+    refused(truth, tmp_path / "maps", path.name, "found no heat map", "copies of one storage")
+
+
+@pytest.mark.parametrize("target", [b"}", b"ccollections\nOrderedDict\n)R"])
+def test_a_key_that_takes_long_to_hash_is_refused(truth, tmp_path, target):
+    """Check 15 levels of (t, t). Each doubles the time, so that 60 would take years."""
+    key = b"K\x01" + b"q\x00h\x00\x86" * 15
+    path = write_map(tmp_path / "maps", FIRST, "Edema", peak(1, 4))
+    path.write_bytes(b"\x80\x02" + target + key + b"Ns.")
+    refused(truth, tmp_path / "maps", path.name, "found no heat map", "too many items")
+
+
+def test_only_dictionaries_have_items(truth, tmp_path):
+    """Check a storage: an index of tuples of tuples would take as long as a key."""
+    path = write_map(tmp_path / "maps", FIRST, "Edema", peak(1, 4))
+    whole = pickle.dumps(Rebuilt(0, (2, 3), (3, 1)))
+    path.write_bytes(whole[:-1] + b"K\0K\1s.")
+    refused(truth, tmp_path / "maps", path.name, "found no heat map", "other than a dictionary")
 
 
 class Loads:

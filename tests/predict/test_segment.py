@@ -16,7 +16,7 @@ from PIL import ExifTags, Image
 
 from chexseg.data import chexlocalize, chexpert, shards
 from chexseg.errors import ChexsegError, DamagedArtifactError, UserError
-from chexseg.models import encoders
+from chexseg.models import encoders, segmenter
 from chexseg.phantom.radiograph import radiograph
 from chexseg.predict import image_files, segment
 from chexseg.progress import Quiet
@@ -195,6 +195,7 @@ def damaged_model(model: Path, tmp_path: Path, how: str) -> Path:
             "pathologies: found ['Edema', 'Edema', 'Oedema']",
         ),
         ('description: ["size", 100]', "size: found 100; expected a multiple of 32"),
+        ('description: ["size", 3200000]', "size: found 3200000; expected a multiple of 32 up to"),
         ("none", "found no segmenter.safetensors"),
     ],
 )
@@ -202,6 +203,12 @@ def test_what_is_no_segmenter_is_refused_in_one_line(model, tmp_path, how, words
     with pytest.raises(ChexsegError) as caught:
         segment.load(damaged_model(model, tmp_path, how))
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_every_size_of_a_study_is_accepted():
+    IngestConfig(split="train", size=segmenter.LARGEST)
+    with pytest.raises(ValueError, match="less than or equal"):
+        IngestConfig(split="train", size=segmenter.LARGEST + 32)
 
 
 @pytest.mark.parametrize("weights", [True, False])

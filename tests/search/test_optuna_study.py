@@ -84,9 +84,7 @@ def test_settings_that_are_not_those_of_the_fits_are_not_the_best(tmp_path):
     path.write_text("".join([*lines[:number], changed, *lines[number + 1 :]]))
     trial_counts = OptunaStudy(searched(), Store(tmp_path)).trial_counts()
     assert trial_counts.value < best.value
-    assert trial_counts.note.endswith(
-        "1 trials left out, whose settings aren't those of their fits"
-    )
+    assert trial_counts.note.endswith("1 trial left out, whose settings aren't those of their fits")
 
 
 def test_a_record_that_optuna_cannot_apply_is_one_line(tmp_path):

@@ -234,7 +234,11 @@ def test_plan_and_status_of_a_search(tmp_path):
     answer = summary.status_dict()
     assert not answer["complete"]
     assert [cell["key"] for cell in answer["cells"]] == [cell.score for cell in planned.cells]
-    assert answer["search"]["best"] == {"selection_miou": 0.25, "point": point}
+    assert answer["search"]["best"] == {
+        "selection_miou": 0.25,
+        "point": point,
+        "confirmed": True,
+    }
     planned = status.summarise(searched(), store, IMAGES).plan_dict()
     assert json.loads(json.dumps(planned))["search"]["space"]["labels.p"]["high"] == 1
 

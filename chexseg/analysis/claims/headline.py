@@ -96,5 +96,5 @@ def above_chance(roles: Mapping[str, Arm], measured: Mapping[Arm | str, Measured
     parts += [
         f"{word.capitalize()}: {names[word]}" for word in ("worse", "undecided") if word in names
     ]
-    one_draw = "" if all(test.n_draws > 1 for test in tests.values()) else f" This is {ONE_DRAW}."
-    return f"{'. '.join(parts)}.{one_draw}"
+    one_draw = "" if all(test.n_draws > 1 for test in tests.values()) else f" ({ONE_DRAW})"
+    return f"{'. '.join(parts)}{one_draw}."

@@ -24,6 +24,8 @@ _DEFLATE = (8, 32946)
 _OTHERS = (5, 32773, 34925, 50000)
 _STRIPS = {_TAG.StripOffsets, _TAG.StripByteCounts}
 _TILES = {_TAG.TileWidth, _TAG.TileLength, _TAG.TileOffsets, _TAG.TileByteCounts}
+#: Pixels of a tile that may be larger than the image.
+_LARGEST_TILE = 2048**2
 #: The tag with the tables that the JPEG streams of a file share.
 _JPEG_TABLES = 347
 
@@ -47,9 +49,15 @@ def check(tags: Mapping[int, Any], file: BinaryIO, path: object) -> None:
     if _STRIPS & tags.keys() and _TILES & tags.keys():
         raise UserError(f"{path}: found tags of strips and of tiles; expected one kind")
     tiled = _TAG.TileWidth in tags
-    across, down = width, tags.get(_TAG.RowsPerStrip, height)
+    across, down = width, min(tags.get(_TAG.RowsPerStrip, height), height)
     if tiled:
         across, down = tags[_TAG.TileWidth], tags[_TAG.TileLength]
+        # A tile is decoded as a whole, so it takes memory for all of its pixels.
+        if across * down > max(_LARGEST_TILE, (width + 15) * (height + 15)):
+            raise UserError(
+                f"{path}: found tiles of {across} x {down} pixels; expected none larger than the"
+                f" image, {width} x {height}"
+            )
     offsets = tags[_TAG.TileOffsets if tiled else _TAG.StripOffsets]
     planes = tags.get(_TAG.SamplesPerPixel, 1) if tags.get(_TAG.PlanarConfiguration) == 2 else 1
     parts = math.ceil(width / across) * math.ceil(height / down) * planes
@@ -80,7 +88,9 @@ def check(tags: Mapping[int, Any], file: BinaryIO, path: object) -> None:
         stream = jpeg.read(content)
         top = number % math.ceil(height / down) * down
         rows = down if tiled else min(down, height - top)
-        if stream.height < rows or stream.width < min(across, width):
+        # 15 rows fill the last block of 16.
+        too_large = stream.height > down + 15 or stream.width > across
+        if too_large or stream.height < rows or stream.width < min(across, width):
             raise UserError(
                 f"{path}: found a JPEG stream of {stream.width} x {stream.height} pixels;"
                 f" expected {across} x {rows}"

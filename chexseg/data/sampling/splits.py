@@ -28,11 +28,7 @@ def expert_split(
     The shortfall is smaller than the image count of any unassigned patient. Raises `UserError` if
     fewer images have masks than requested.
     """
-    if train + select > len(image_ids):
-        raise UserError(
-            f"labels.expert_split: found train {train} + select {select} = {train + select};"
-            f" expected at most {len(image_ids)}, the validation images with expert masks"
-        )
+    check_expert_split(train, select, len(image_ids))
     images: dict[str, list[str]] = {}
     groups = image_ids if by == "image" else patients
     for image_id, group in sorted(zip(image_ids, groups, strict=True)):
@@ -47,6 +43,24 @@ def expert_split(
                 assigned.extend(images[group])
                 break
     return sorted(training), sorted(selection)
+
+
+def check_expert_split(train: int, select: int, masked: int) -> None:
+    """Raise `UserError` for more expert images than the validation images with masks."""
+    if train + select > masked:
+        raise UserError(
+            f"labels.expert_split: found train {train} + select {select} = {train + select};"
+            f" expected at most {masked}, the validation images with expert masks"
+        )
+
+
+def check_weak_images(count: int, labelled: int) -> None:
+    """Raise `UserError` for more weak images than the training images with weak labels."""
+    if count > labelled:
+        raise UserError(
+            f"labels.weak_images: found {count}; expected at most {labelled},"
+            " the training images with weak labels"
+        )
 
 
 def order(image_ids: Sequence[str], seed: int, name: str) -> list[str]:
@@ -70,11 +84,7 @@ def weak_images(
     `prefer_positives`, other images are used only if there aren't enough of these. Raises
     `UserError` if there are fewer images than requested.
     """
-    if count > len(image_ids):
-        raise UserError(
-            f"labels.weak_images: found {count}; expected at most {len(image_ids)},"
-            " the training images with weak labels"
-        )
+    check_weak_images(count, len(image_ids))
     order = np.random.default_rng(derive(seed, "weak images")).permutation(len(image_ids))
     by_id = np.argsort(np.asarray(image_ids), kind="stable")
     order = by_id[order]
