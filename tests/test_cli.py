@@ -97,7 +97,7 @@ def test_status_of_what_never_ran(phantom_root, tmp_path):
         "--store",
         tmp_path / "store",
     )
-    assert chexseg(*arguments).stdout.startswith("demo: 15 missing")
+    assert chexseg(*arguments).stdout.startswith("demo: 16 missing")
     document = json.loads(chexseg(*arguments, "--json").stdout)
     assert document["complete"] is False
     assert {cell["state"] for cell in document["cells"]} == {"missing"}

@@ -15,8 +15,16 @@ from chexseg.analysis.statistics.scores import Interval, t_interval
 
 #: Settings that define an arm: cells that agree in all of them differ only in draw and trial.
 ARM_COLUMNS = ("method", "weak", "p", "init", "weak_images", "fraction", "epochs", "other")
-#: The paper's roles with the method of each.
-METHODS_OF = {"weak": "weak", "full": "full", "chexseg": "mixed", "student": "student"}
+#: The method and the role of a network that has learned nothing.
+UNTRAINED = "untrained"
+#: The paper's roles, and this one, with the method of each.
+METHODS_OF = {
+    "weak": "weak",
+    "full": "full",
+    "chexseg": "mixed",
+    "student": "student",
+    UNTRAINED: UNTRAINED,
+}
 #: Encoders in the order of their training data.
 INITS = ("random", "imagenet", "moco", "chexpert")
 
@@ -69,15 +77,16 @@ class Arm:
     @property
     def name(self) -> str:
         """Return method and p, or a student's fraction, as text."""
-        if self.method == "full":
-            return "full"
+        if self.method in ("full", UNTRAINED):
+            return self.method
         if self.method == "student":
             return f"student, {100 * self.fraction:g}% of train"
         return f"{METHODS[str(self.weak)]}, p = {self.p:g}"
 
     def __str__(self) -> str:
         parts = [METHODS[self.weak]] if self.weak else []
-        parts += [self.name] if self.method == "student" else [f"p = {self.p:g}"]
+        named = self.method in ("student", UNTRAINED)
+        parts += [self.name] if named else [f"p = {self.p:g}"]
         parts += [f"{self.weak_images:,.0f} weak images"] if self.weak_images > 0 else []
         return ", ".join([*parts, f"encoder {self.init}", *self.further])
 
@@ -157,8 +166,10 @@ def by_init(arm: Arm) -> tuple[int, str, float, str]:
 
 def encoder_texts(arms: Sequence[Arm]) -> dict[Arm, str]:
     """Return arm -> its encoder's start and the other settings that vary."""
-    varied_epochs = len({arm.epochs for arm in arms if not np.isnan(arm.epochs)}) > 1
-    epochs = {arm: [f"{arm.epochs:g} epochs"] if varied_epochs else [] for arm in arms}
+    trained = {arm for arm in arms if arm.method != UNTRAINED}
+    varied_epochs = len({arm.epochs for arm in trained if not np.isnan(arm.epochs)}) > 1
+    named = trained if varied_epochs else ()
+    epochs = {arm: [f"{arm.epochs:g} epochs"] if arm in named else [] for arm in arms}
     return {arm: " ".join([arm.init, *epochs[arm], *arm.further]) for arm in arms}
 
 

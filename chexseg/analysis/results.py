@@ -97,10 +97,10 @@ class StudyResults:
     """One study's results, read-only.
 
     cells: one row per finished cell, with `CELL_COLUMNS`. `method` is "weak" (p = 0), "mixed"
-        (0 < p < 1), "full" (p = 1) or "student"; `p` is the effective p; `weak` is the kind of weak
-        labels ("cam", "cam++", "irnet") or None if none are used; `fraction` is the student's share
-        of `train` or NaN; `other` lists other varied settings ("key=value"); `cell` is the artifact
-        key of the scores.
+        (0 < p < 1), "full" (p = 1), "untrained" (no epochs) or "student"; `p` is the effective p;
+        `weak` is the kind of weak labels ("cam", "cam++", "irnet") or None if none are used;
+        `fraction` is the student's share of `train` or NaN; `other` lists other varied settings
+        ("key=value"); `cell` is the artifact key of the scores.
     counts_CIK3: integers, intersection, predicted and true pixels on the test images.
     missing: one row per cell without scores: name, state ("missing", "failed", "damaged" ...) and
         reason.

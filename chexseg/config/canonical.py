@@ -20,6 +20,12 @@ from chexseg.config.settings import (
 from chexseg.data.sampling.mixing import effective_probability
 from chexseg.stages.configuration.irnet import OF_BOUNDARIES, REFERENCE_SIDE, freezes_by_default
 
+#: Settings of `fit` without effect on a network that isn't trained.
+IDLE_UNTRAINED = (
+    "batch_size", "learning_rate", "schedule", "loss", "clip_norm", "flips", "precision", "compile",
+    "samples_per_epoch", "epoch_size",
+)  # fmt: skip
+
 
 def canonical(settings: Settings) -> Settings:
     """Return the settings with irrelevant ones set to their defaults.
@@ -37,6 +43,8 @@ def canonical(settings: Settings) -> Settings:
     )
     if probability > 0 or (fit.samples_per_epoch is not None and not uneven):
         fit = changed(fit, epoch_size=_default(Fit, "epoch_size"))
+    if not fit.epochs:
+        fit = changed(fit, **{name: _default(Fit, name) for name in IDLE_UNTRAINED})
     if probability in (0, 1):
         idle = ["mixing"] * (not uneven)
         idle += ["weak", "weak_images", "prefer_positives", "negatives_empty"] * int(probability)

@@ -192,6 +192,7 @@ def _check_search(study: Study, document: Document) -> None:
     if study.search is None:
         return
     workers = study.resources.workers
+    epochs = search_space.ends(study.axes.get("fit.epochs", (study.settings.fit.epochs,)))
     for key, wrong, message in (
         (
             "axes.trial",
@@ -201,6 +202,11 @@ def _check_search(study: Study, document: Document) -> None:
         ("axes.draw", "draw" in study.axes, "found in a search; expected: no axis of draws"),
         ("also", bool(study.also), "found in a search; expected: axes only"),
         ("search", not study.axes, "found no axes; expected: at least one"),
+        (
+            "axes.fit.epochs" if "fit.epochs" in study.axes else "settings.fit.epochs",
+            0 in epochs,
+            "found 0 in a search; expected: at least 1",
+        ),
         ("resources.workers", workers > 1, f"found {workers} in a search; expected: 1"),
         (
             "settings.labels.expert_split.select",

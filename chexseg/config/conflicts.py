@@ -14,6 +14,19 @@ def check_layer(layer: str, architecture: str) -> None:
         )
 
 
+def check_untrained(epochs: int, p: float, fraction: float) -> None:
+    """Raise `UserError` if a network that learns nothing is to learn from weak labels or a teacher.
+
+    fraction: a student's share of `train`, or 0.
+    """
+    if not epochs and (p < 1 or fraction):
+        labels = f"distil.fraction {fraction:g}" if fraction else f"labels.p {p:g}"
+        raise UserError(
+            f"fit.epochs: found 0, an untrained network, with {labels};"
+            " expected: at least 1 (hint: `also: [{fit.epochs: 0}]` adds it beside other cells)"
+        )
+
+
 def check_selection(thresholds: str | float, select: int) -> None:
     """Raise `UserError` if thresholds are to be chosen on held-back images of which there are none.
 

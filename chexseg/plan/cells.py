@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from chexseg.config.canonical import idle_map_settings
+from chexseg.config.canonical import IDLE_UNTRAINED, idle_map_settings
 from chexseg.config.settings import TRAINED_ENCODERS, Settings
+from chexseg.config.study import Study
 from chexseg.data.sampling.mixing import effective_probability
 from chexseg.stages.configs import SaliencyConfig
 from chexseg.stages.configuration.irnet import OF_BOUNDARIES
@@ -44,6 +45,7 @@ class Cell:
         s = self.settings
         student, p = s.distil.fraction > 0, effective_probability(s.labels.p, s.labels.mixing)
         method = "student" if student else "full" if p == 1 else "weak" if p == 0 else "mixed"
+        method = method if s.fit.epochs else "untrained"
         return {
             "cell": self.score,
             "name": self.name,
@@ -89,7 +91,22 @@ def _kind(s: Settings) -> str:
     """Return the first words of a cell's name: its method, labels and p."""
     if s.distil.fraction > 0:
         return f"student {100 * s.distil.fraction:g}%"
-    return "full" if s.labels.p == 1 else f"{s.labels.weak} p={s.labels.p:g}"
+    if s.labels.p == 1:
+        return "full" if s.fit.epochs else "untrained"
+    return f"{s.labels.weak} p={s.labels.p:g}"
+
+
+def named_settings(study: Study, cells: Sequence[Settings]) -> set[str]:
+    """Return the dotted settings that the names of a study's cells show.
+
+    Those that it varies; if it includes other studies, those in which its cells differ. If only
+    untrained networks differ in `fit.epochs`, it isn't shown, because their names say so.
+    """
+    if study.members:
+        return distinguishing_settings(study.varied, cells)
+    if all(settings.fit.epochs for settings in cells):
+        return study.varied
+    return study.varied - {"fit.epochs"} | distinguishing_settings({"fit.epochs"}, cells)
 
 
 def distinguishing_settings(keys: Iterable[str], cells: Iterable[Settings]) -> set[str]:
@@ -135,6 +152,8 @@ def irrelevant_settings(s: Settings) -> tuple[str, ...]:
         *["irnet."] * (not learned),
         *(f"irnet.{name}" for name in OF_BOUNDARIES if not s.irnet.boundaries),
         *(f"saliency.{name}" for name in idle_map_settings(s)),
+        # A cell's name says that it is untrained.
+        *(f"fit.{name}" for name in ("epochs", *IDLE_UNTRAINED) if not s.fit.epochs),
         *(_OF_CAM_MASKS if s.labels.weak == "irnet" else ()),
         *(_OF_WEAK_LABELS if s.labels.p == 1 else ()),
     )

@@ -30,7 +30,7 @@ from chexseg.config.settings import (
 from chexseg.config.study import Study
 from chexseg.data.raw_split import fingerprint
 from chexseg.data.remote_path import Location
-from chexseg.plan.cells import CellNamer, distinguishing_settings
+from chexseg.plan.cells import CellNamer, named_settings
 from chexseg.plan.graph import NoEncoderError, Plan, node_of
 from chexseg.stages import configs
 from chexseg.stages.configuration.irnet import check_pairs
@@ -64,11 +64,7 @@ def plan(
         member.name: [canonical(settings) for settings in member.cells()]
         for member in study.members or (study,)
     }
-    names = CellNamer(
-        distinguishing_settings(study.varied, chain(*members.values()))
-        if study.members
-        else study.varied
-    )
+    names = CellNamer(named_settings(study, list(chain(*members.values()))))
     fractions: dict[str, float] = {}
     for name, combinations in members.items():
         with _naming(name if study.members else None):
@@ -172,6 +168,7 @@ class _PlanBuilder:
 
     def _supervised(self, s: Settings) -> tuple[str, dict[str, str]]:
         """Add a cell's fit on masks, or its teacher's; return its key and role -> input key."""
+        conflicts.check_untrained(s.fit.epochs, s.labels.p, s.distil.fraction)
         labels, encoder, learned = s.labels, s.encoder, {}
         labelling: tuple[Any, ...] = ()
         sections: dict[str, BaseModel] = {"chexpert": s.pretrain, "moco": s.moco}

@@ -239,9 +239,10 @@ class FitConfig(StageConfig):
     #: What that split divides, and its seed.
     expert_split_by: Literal["patient", "image"] = "patient"
     split_seed: int = 0
-    #: Passes over the training images, with as many samples in each as `epoch_size` says.
-    #: Published: 20; students: 100. Paper: not stated.
-    epochs: int = Field(default=20, ge=1)
+    #: Passes over the training images, with as many samples in each as `epoch_size` says. 0: an
+    #: untrained network, whose thresholds are chosen as usual; only at p = 1. Published: 20;
+    #: students: 100. Paper: not stated.
+    epochs: int = Field(default=20, ge=0)
     #: Images per step. Paper: 8.
     batch_size: int = Field(default=8, ge=2)
     #: Initial learning rate of Adam; null for the paper's. Paper: 1e-3 for little data (here: under

@@ -155,7 +155,10 @@ def optimise(
         ):
             checkpoint.save(out, model, optimizer, **vars(progress))
             saved_at = time.monotonic()
-    model.load_state_dict(progress.best_state)
+    if config.epochs:
+        model.load_state_dict(progress.best_state)
+    else:
+        progress.best_score = segmenter_selection.selection_score(config, model, data.select)
     thresholds, training_iou = progress.best_thresholds or segmenter_selection.choose_thresholds(
         config,
         model,

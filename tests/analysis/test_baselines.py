@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from chexseg.analysis import baselines, load
@@ -288,3 +289,30 @@ def test_with_many_arms_the_baselines_stay_on_the_page(compared, monkeypatch):
     section = sections(compared)["Pathologies"]
     assert "The first 2 of" in section and PRIOR in section
     assert section.count("<tr") == 1 + 2 + 3
+
+
+def test_an_untrained_network_is_a_baseline_and_no_arm_of_the_paper(study):
+    """Even with the highest mIoU it is in no role, and no Table 1 or figure has it."""
+    full = study.cells["method"] == "full"
+    added = study.cells[full].assign(
+        method="untrained", name="untrained", epochs=0, selection_miou=0.99
+    )
+    counts_CIK3 = study.counts_CIK3[full.to_numpy()].copy()
+    counts_CIK3[..., :2] = counts_CIK3[..., 2:]
+    results = dataclasses.replace(
+        study,
+        cells=pd.concat([study.cells, added], ignore_index=True),
+        counts_CIK3=np.concatenate([study.counts_CIK3, counts_CIK3]),
+    )
+    before, after = analyse(study), analyse(results)
+    assert after.headline["arm"].tolist() == [*before.headline["arm"], "Untrained network"]
+    row = after.headline.iloc[-1]
+    assert row["mIoU"] == 1 and row["settings"] == "untrained, encoder chexpert"
+    assert row["colour"] == "baseline" and np.isnan(row["paper"])
+    assert "untrained" in after.tables["pathologies"]["arm"].tolist()
+    for name in ("figure2", "figure3", "figure4", "figure5"):
+        pd.testing.assert_frame_equal(getattr(after, name), getattr(before, name))
+    assert [claim.because for claim in after.claims] == [claim.because for claim in before.claims]
+    assert "Untrained network" in sections(results)["Result"]
+    compared = analyse(dataclasses.replace(results, baselines={PRIOR: counts_CIK3[0]})).chance
+    assert "CheXseg" in compared and "Untrained" not in compared

@@ -1,7 +1,7 @@
 """Run the walk-through of docs/how-to/run-on-a-cluster.md on one machine, command by command.
 
 The cluster grows, and a job is stopped half-way and resumed. Replaced are the study (six small
-cells instead of the demo's fifteen), data and store (S3 instead of directories), Ray's ports and
+cells instead of the demo's sixteen), data and store (S3 instead of directories), Ray's ports and
 directory, and `ray stop`, which here ends only this Ray (tests/cluster/standins.py). The
 environment is that of the tests.
 """

@@ -98,8 +98,8 @@ MISTAKES = {
     "name: s\nsettings: {fit: {epochs: 1.5}}": (
         "x.yaml:2: settings.fit.epochs: found 1.5; expected: a whole number"
     ),
-    "name: s\nsettings: {fit: {epochs: 0}}": (
-        "x.yaml:2: settings.fit.epochs: found 0; expected: at least 1"
+    "name: s\nsettings: {fit: {epochs: -1}}": (
+        "x.yaml:2: settings.fit.epochs: found -1; expected: at least 0"
     ),
     "name: s\nsettings: {fit: {flips: 3}}": (
         "x.yaml:2: settings.fit.flips: found 3; expected: true or false"
@@ -195,6 +195,9 @@ MISTAKES = {
     ),
     "name: s\nsearch: {}\naxes: {labels.p: {low: no, high: 1}}": (
         "x.yaml:3: axes.labels.p.low: found false; expected: a number"
+    ),
+    "name: s\nsearch: {}\naxes:\n  fit.epochs: {low: 0, high: 3}": (
+        "x.yaml:4: axes.fit.epochs: found 0 in a search; expected: at least 1"
     ),
     # ---- axes and also
     "name: s\naxes: [1, 2]": "x.yaml:2: axes: found [1, 2]; expected: a mapping",

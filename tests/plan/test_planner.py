@@ -55,6 +55,62 @@ def test_a_student_learns_from_the_fully_supervised_cell_of_its_trial():
     assert teacher == next(cell.fit for cell in study_plan.cells if cell.name == "full trial 0")
 
 
+UNTRAINED = """
+name: untrained
+axes: {labels.p: [0.5, 1], trial: [0, 1]}
+also:
+  - {fit.epochs: 0}
+  - {fit.epochs: 0, trial: 1}
+settings: {fit: {epochs: 3, samples_per_epoch: 48}}
+"""
+
+
+def test_a_network_without_epochs_is_untrained_and_no_fully_supervised_cell():
+    study_plan = planned(UNTRAINED)
+    records = {cell.name: cell.as_record() for cell in study_plan.cells}
+    assert {name: record["method"] for name, record in records.items()} == {
+        "cam p=0.5 trial 0": "mixed",
+        "cam p=0.5 trial 1": "mixed",
+        "full trial 0": "full",
+        "full trial 1": "full",
+        "untrained trial 0": "untrained",
+        "untrained trial 1": "untrained",
+    }
+    untrained = next(cell for cell in study_plan.cells if cell.name == "untrained trial 0")
+    config = study_plan.nodes[untrained.fit].config
+    assert (config["epochs"], config["samples_per_epoch"]) == (0, None), "no setting of a training"
+
+
+def test_settings_of_a_training_make_no_second_untrained_network():
+    rates = planned("name: s\naxes: {fit.epochs: [0, 3], fit.learning_rate: [0.1, 0.2]}\n").cells
+    assert [cell.name for cell in rates] == [
+        "untrained trial 0",
+        "full learning_rate=0.1 trial 0",
+        "full learning_rate=0.2 trial 0",
+    ]
+
+
+def test_trained_cells_are_still_named_by_several_numbers_of_epochs():
+    names = [cell.name for cell in planned("name: s\naxes: {fit.epochs: [0, 2, 5]}\n").cells]
+    assert names == ["untrained trial 0", "full epochs=2 trial 0", "full epochs=5 trial 0"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("axes: {labels.p: [0.5, 1]}", "labels.p 0.5"),
+        ("also: [{distil.fraction: 0.1}]", "distil.fraction 0.1"),
+    ],
+)
+def test_an_untrained_network_learns_from_no_label(text, found):
+    with pytest.raises(UserError) as error:
+        planned(f"name: s\n{text}\nsettings: {{fit: {{epochs: 0}}}}\n")
+    assert str(error.value) == (
+        f"fit.epochs: found 0, an untrained network, with {found};"
+        " expected: at least 1 (hint: `also: [{fit.epochs: 0}]` adds it beside other cells)"
+    )
+
+
 def test_images_are_resized_as_the_study_says_and_the_default_keeps_its_keys():
     resized = planned(f"{GRID}settings: {{ingest: {{mask_resize: area}}}}\n")
     ingests = [node for node in resized.nodes.values() if node.stage == "ingest"]

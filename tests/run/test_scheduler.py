@@ -56,10 +56,10 @@ def test_every_stage_of_the_demo_ran_once(finished):
     planned, store, outcome, notebook = finished
     assert outcome.failed == {}
     assert set(outcome.computed) == set(planned.nodes)
-    assert len(planned.cells) == 15
+    assert len(planned.cells) == 16
     assert status.summarise(planned, store).complete
     assert notebook.finished["classify"].startswith("done in")
-    assert sum("trial" in name and "score" in name for name in notebook.finished) == 15
+    assert sum("trial" in name and "score" in name for name in notebook.finished) == 16
     assert not list((store.backend.local / ".partial").iterdir())
 
 
@@ -145,12 +145,12 @@ def test_the_report_of_it_stands(finished, tmp_path):
     planned, store, _, _ = finished
     files = sorted(path for path in store.backend.local.rglob("*"))
     results = load.study_results(planned, store)
-    assert len(results.cells) == 15
+    assert len(results.cells) == 16
     assert results.missing.empty
-    assert set(results.cells["method"]) == {"weak", "mixed", "full", "student"}
+    assert set(results.cells["method"]) == {"weak", "mixed", "full", "student", "untrained"}
     written = publish([results], tmp_path)
     text = written.page.read_text()
-    assert "15 of 15 cells" in " ".join(re.sub(r"<[^>]*>", "", text).split())
+    assert "16 of 16 cells" in " ".join(re.sub(r"<[^>]*>", "", text).split())
     assert all(cell.score[:12] in text for cell in planned.cells)
     assert sorted(path for path in store.backend.local.rglob("*")) == files, (
         "a report must not write to the store"

@@ -16,6 +16,7 @@ from chexseg.data.sampling import splits
 from chexseg.errors import DamagedArtifactError, UserError
 from chexseg.models import encoders, segmenter
 from chexseg.pathologies import PATHOLOGIES
+from chexseg.seeds import derive
 from chexseg.stages import distil, fit, score
 from chexseg.stages.artifacts import COUNTS, ENCODER_WEIGHTS, PREDICTIONS, SEGMENTER_WEIGHTS
 from chexseg.stages.configs import DistilConfig, FitConfig, ScoreConfig
@@ -122,6 +123,32 @@ def test_a_pretrained_encoder_is_where_training_starts(results, tmp_path, monkey
     run(FitConfig(**{**SMALL, "epochs": 1}), inputs(results, "valid", "encoder"), tmp_path / "fit")
     assert wanted.keys() == loaded.keys()
     assert all(torch.equal(wanted[name], loaded[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("thresholds", ["training", "training-batches"])
+def test_without_epochs_the_network_is_untrained_and_thresholds_are_chosen(
+    results, tmp_path, thresholds
+):
+    config = FitConfig(**{**SMALL, "epochs": 0}, thresholds=thresholds)
+    given = inputs(results, "valid", "encoder")
+    facts = run(config, given, tmp_path)
+    torch.manual_seed(derive(config.seed, "segmenter"))
+    wanted = fit.build(config)
+    encoders.load(wanted.encoder, given["encoder"] / ENCODER_WEIGHTS)
+    model, about = score.load_segmenter(tmp_path, "cpu")
+    for name, tensor in wanted.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
+    train, select = segmenter_data.expert_ids(config, given["valid"])
+    sets = [
+        segmenter_data.expert_set(config, given["valid"], ids, "cpu") for ids in (train, select)
+    ]
+    chosen, _ = segmenter_selection.choose_thresholds(
+        FitConfig(**SMALL), model, segmenter_data.in_batches(sets[0])
+    )
+    assert about["thresholds"] == chosen and len(set(chosen)) > 1
+    again = segmenter_selection.selection_score(config, model, sets[1])
+    assert facts["selection_miou"] == pytest.approx(again, abs=1e-9)
+    assert (facts["samples"], facts["expert_share"], facts["selection_curve"]) == (0, None, [])
 
 
 def test_the_kept_epoch_is_the_best_and_its_score_can_be_had_again(results):

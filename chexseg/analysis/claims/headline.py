@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from chexseg.analysis.arms import Arm
+from chexseg.analysis.arms import UNTRAINED, Arm
 from chexseg.analysis.baselines import DESCRIPTIONS, PRIOR
 from chexseg.analysis.published import HEADLINES
 from chexseg.analysis.statistics.inference import (
@@ -23,17 +23,23 @@ from chexseg.analysis.statistics.inference import (
 from chexseg.analysis.statistics.scores import t_interval
 from chexseg.analysis.study_scores import RADIOLOGISTS, StudyScores
 
-ROLES = {"weak": "Weak", "full": "Full", "chexseg": "CheXseg", "best": "Best on the test set"}
+ROLES = {
+    "weak": "Weak",
+    "full": "Full",
+    "chexseg": "CheXseg",
+    "best": "Best on the test set",
+    UNTRAINED: "Untrained network",
+}
 
 
 def choose(scores: StudyScores) -> dict[str, Arm]:
     """Return role -> arm, chosen on the selection images, and the best on the test set."""
     best = max(
-        scores.arms,
+        (arm for arm in scores.arms if arm.method != UNTRAINED),
         key=lambda arm: np.nan_to_num(arm.over_trials(scores.miou_C).mean, nan=-1.0),
         default=None,
     )
-    roles = {role: scores.role(role) for role in ROLES if role != "best"} | {"best": best}
+    roles = {role: best if role == "best" else scores.role(role) for role in ROLES}
     return {role: arm for role, arm in roles.items() if arm is not None}
 
 
@@ -53,7 +59,7 @@ def rows(
         table[arm] = {
             "arm": ROLES[role],
             "settings": str(arm),
-            "colour": arm.weak or {"full": "full", "student": "student"}[arm.method],
+            "colour": arm.weak or {UNTRAINED: "baseline"}.get(arm.method, arm.method),
             "paper": HEADLINES.get(role, np.nan),
             "cells": scores.cell_keys(arm.indices),
         }
@@ -81,9 +87,9 @@ def above_chance(roles: Mapping[str, Arm], measured: Mapping[Arm | str, Measured
 
     Verdicts are over draws, trials and patients together (`inference.difference`), by Holm over the
     arms; fewer than `FEWEST_TRIALS` trials are undecided. The best arm on the test set has none,
-    because it is chosen there.
+    because it is chosen there, nor has an untrained network.
     """
-    arms = {ROLES[role]: arm for role, arm in roles.items() if role != "best"}
+    arms = {ROLES[role]: arm for role, arm in roles.items() if role not in ("best", UNTRAINED)}
     if PRIOR not in measured or not arms:
         return ""
     tests = {name: difference(measured[arm], measured[PRIOR]) for name, arm in arms.items()}

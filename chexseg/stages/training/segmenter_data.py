@@ -158,7 +158,11 @@ def mixed(config: FitConfig, inputs: Mapping[str, Path], context: StageContext) 
         samples=samples,
         select=expert_set(config, inputs["valid"], select_ids, context.device),
         thresholds=lambda: thresholds.once(EVALUATED),
-        facts=lambda: {"effective_p": probability, "expert_share": mixture.expert_share},
+        facts=lambda: {
+            "effective_p": probability,
+            # None for an untrained network: JSON has no NaN.
+            "expert_share": mixture.expert_share if mixture.drawn else None,
+        },
         image_resize=radiographs.image_resize(inputs["valid"]),
     )
 
