@@ -35,7 +35,7 @@ class Arm:
 
     trials: of each cell. selection: mean over trials of the mIoU on the selection images; NaN where
     unknown. steps: fewest optimiser steps of a cell. upstream: of each cell, the keys of the stages
-    that trained something before its fit.
+    that trained something before its fit, and its expert split.
     """
 
     method: str

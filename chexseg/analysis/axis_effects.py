@@ -13,18 +13,16 @@ import pandas as pd
 from chexseg.analysis.arms import Arm
 from chexseg.analysis.statistics.crossed import Trial
 from chexseg.analysis.statistics.inference import (
-    FEWEST_TRIALS,
     ONE_DRAW,
     SIGNIFICANT,
-    Difference,
     Measured,
     difference,
+    fault,
     holds_for_one_draw,
     holm,
     shared_trials,
 )
 from chexseg.analysis.study_scores import StudyScores
-from chexseg.errors import counted
 
 #: A larger study has no answer: bootstrapping all its arms would take minutes.
 MOST_ARMS = 60
@@ -40,14 +38,13 @@ class Answer:
 
     effects: axis, value, against (the axis' first value), pairs, the value's mIoU, difference with
     its interval, trials, P, verdict, reason. interactions: of two axes, the same for the change of
-    one axis' effect by the other; only the resolved ones. ranking: arms by mIoU on the test set;
-    those that aren't resolved from the first are tied with it. number: of tested interactions.
+    one axis' effect by the other. ranking: arms by mIoU on the test set; those that aren't resolved
+    from the first are tied with it.
     """
 
     effects: pd.DataFrame
     interactions: pd.DataFrame
     ranking: pd.DataFrame
-    number: int
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -76,13 +73,10 @@ def answer(scores: StudyScores, measured: Mapping[Arm | str, Measured]) -> Answe
     axes = scores.results.axes
     assert axes is not None  # for type checkers
     points = {arm: axes.iloc[arm.indices[0]].to_dict() for arm in scores.arms}
-    interactions = list(_interactions(points, measured))
-    tested = _judged(interactions)
     return Answer(
         effects=_judged(list(_effects(points, measured))),
-        interactions=tested[tested["verdict"] != UNDECIDED] if len(tested) else tested,
+        interactions=_judged(list(_interactions(points, measured))),
         ranking=_ranking(scores, measured),
-        number=int(tested["P"].notna().sum()) if len(tested) else 0,
     )
 
 
@@ -99,9 +93,8 @@ def _effects(
                 and _agree(points[one], points[other], {axis})
             ]
             if pairs:
-                firsts, seconds = ([pair[side] for pair in pairs] for side in (0, 1))
-                row = {"axis": axis, "value": value, "against": values[0], "pairs": len(pairs)}
-                yield row | _tested(firsts, seconds, measured)
+                row = {"axis": axis, "value": value, "against": values[0]}
+                yield row | _tested(pairs, measured)
 
 
 def _interactions(
@@ -129,44 +122,37 @@ def _interactions(
             ]
             if squares:
                 row = {"axis": axis, "value": value, "by": other, "from": of_other[0]}
-                row |= {"to": changed, "pairs": len(squares)}
-                firsts = [arm for square in squares for arm in square[:2]]
-                seconds = [arm for square in squares for arm in square[2:]]
-                # (A - B) - (C - D), as the difference of two means of two arms each.
-                yield row | _tested(firsts, seconds, measured, scale=2)
+                yield row | {"to": changed} | _tested(squares, measured)
 
 
 def _tested(
-    firsts: Sequence[Arm],
-    seconds: Sequence[Arm],
-    measured: Mapping[Arm | str, Measured],
-    scale: int = 1,
+    groups: Sequence[tuple[Arm, ...]], measured: Mapping[Arm | str, Measured]
 ) -> dict[str, Any]:
-    """Return the mean difference of arms that are paired by position."""
+    """Return the mean of a contrast over groups of arms.
+
+    A group of two is the first minus the second. One of four, (a, b, c, d), is a - c minus d - b:
+    twice the difference of the means of a and b, and of c and d.
+    """
+    half = len(groups[0]) // 2
+    firsts = [arm for group in groups for arm in group[:half]]
+    seconds = [arm for group in groups for arm in group[half:]]
     step = difference(_mean(firsts, measured), _mean(seconds, measured))
-    reason = _reason(firsts, seconds, step)
-    whole = step.together
-    lacks = reason is not None and reason != ONE_DRAW
-    return {
-        "mIoU": float(np.mean([measured[arm].mean(-1) for arm in firsts])),
-        "difference": scale * step.value,
-        "difference low": np.nan if lacks else scale * whole.low,
-        "difference high": np.nan if lacks else scale * whole.high,
-        "trials": step.n_trials,
-        "P": np.nan if lacks else step.p,
-        "reason": reason,
-    }
-
-
-def _reason(firsts: Sequence[Arm], seconds: Sequence[Arm], step: Difference) -> str | None:
-    """Return why a difference isn't decided by its P-value, or None."""
-    if step.n_trials < FEWEST_TRIALS:
-        return counted(step.n_trials, "trial")
+    lacking = fault(step, min(arm.steps for arm in (*firsts, *seconds)))
     of_draw = any(
-        holds_for_one_draw(step, first.stages, second.stages)
-        for first, second in zip(firsts, seconds, strict=True)
+        holds_for_one_draw(step.n_draws, *(arm.stages for arm in group)) for group in groups
     )
-    return ONE_DRAW if of_draw else None
+    whole = step.together
+    return {
+        "difference": half * step.value,
+        "difference low": np.nan if lacking else half * whole.low,
+        "difference high": np.nan if lacking else half * whole.high,
+        "P": np.nan if lacking else step.p,
+        "mIoU": float(np.mean([measured[arm].mean(-1) for arm in firsts])),
+        "pairs": len(groups),
+        "draws": step.n_draws,
+        "trials": step.n_trials,
+        "reason": lacking or (ONE_DRAW if of_draw else None),
+    }
 
 
 def _judged(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -177,7 +163,9 @@ def _judged(rows: list[dict[str, Any]]) -> pd.DataFrame:
     table["P"] = holm(table["P"].tolist())
     signs = pd.Series(np.where(table["difference"] > 0, HIGHER, LOWER), table.index)
     decided = (table["P"] < SIGNIFICANT) & table["reason"].isna()
-    return table.assign(verdict=signs.where(decided, UNDECIDED))
+    place = table.columns.get_loc("difference")
+    table.insert(int(place), "verdict", signs.where(decided, UNDECIDED))
+    return table
 
 
 def _ranking(scores: StudyScores, measured: Mapping[Arm | str, Measured]) -> pd.DataFrame:
@@ -188,16 +176,17 @@ def _ranking(scores: StudyScores, measured: Mapping[Arm | str, Measured]) -> pd.
     rows = []
     for arm in ranked:
         over_trials = arm.over_trials(scores.miou_C)
-        tested = _tested([arm], [ranked[0]], measured)
+        tested = _tested([(arm, ranked[0])], measured)
         rows.append(
             {
                 "arm": str(arm),
                 "mIoU": over_trials.mean,
                 "mIoU low": over_trials.low,
                 "mIoU high": over_trials.high,
-                "trials": len(arm.trials),
                 "minus the first": tested["difference"],
                 "P": np.nan if arm is ranked[0] else tested["P"],
+                "draws": len({draw for draw, _ in arm.trials}),
+                "trials": len(arm.trials),
                 "reason": tested["reason"],
                 "cells": scores.cell_keys(arm.indices),
             }

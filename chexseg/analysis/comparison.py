@@ -12,17 +12,17 @@ import pandas as pd
 
 from chexseg.analysis.comparison_sides import Group, Side
 from chexseg.analysis.statistics.inference import (
-    FEWEST_TRIALS,
     ONE_DRAW,
     Difference,
     difference,
+    fault,
     holds_for_one_draw,
     holm,
     measured,
     verdicts,
 )
 from chexseg.analysis.statistics.scores import patient_of
-from chexseg.errors import UserError, counted
+from chexseg.errors import UserError
 
 MEAN = "mIoU"
 A_HIGHER, B_HIGHER, UNDECIDED = "A higher", "B higher", "undecided"
@@ -183,10 +183,12 @@ def _rows(
 
 def _reason(pair: tuple[Group, Group], step: Difference) -> str | None:
     """Return why a difference is undecided, or None if its P-value decides."""
-    if any(group.trials for group in pair) and step.n_trials < FEWEST_TRIALS:
-        one = step.n_trials == 1 and all(group.trials for group in pair)
-        return "one trial against one" if one else counted(step.n_trials, "trial")
-    return ONE_DRAW if holds_for_one_draw(step, *(group.upstream for group in pair)) else None
+    if not any(group.trials for group in pair):
+        return None  # two fixed masks
+    if step.n_trials == 1 and all(group.trials for group in pair):
+        return "one trial against one"
+    of_draw = holds_for_one_draw(step.n_draws, *(group.upstream for group in pair))
+    return fault(step, min(group.steps for group in pair)) or (ONE_DRAW if of_draw else None)
 
 
 def short(comparison: Comparison) -> pd.DataFrame:
@@ -204,6 +206,9 @@ def sentence(comparison: Comparison) -> str:
         verdicts = (f"{name} in {counts.get(name, 0)}" for name in (A_HIGHER, B_HIGHER, UNDECIDED))
         return f"mIoU of {len(means)} pairs: {', '.join(verdicts)}."
     row = means.iloc[0]
+    reason = row["reason"] if isinstance(row["reason"], str) else ""
+    if np.isnan(row["difference"]):
+        return f"mIoU {row['IoU A']:.3f} against {row['IoU B']:.3f}: {reason or 'undefined'}."
     step, low, high = (f"{row[name]:+.3f}" for name in ("difference", "from", "to"))
     text = f"mIoU {row['IoU A']:.3f} against {row['IoU B']:.3f}: difference {step}"
     if not np.isnan(row["from"]):
@@ -211,5 +216,4 @@ def sentence(comparison: Comparison) -> str:
     if not np.isnan(row["both from"]):
         low, high = (f"{row[name]:+.3f}" for name in ("both from", "both to"))
         text += f", over these and {row['trials']} trials {low} to {high}"
-    reason = f", {row['reason']}" if row["reason"] else ""
-    return f"{text}: {row['verdict'] or 'not defined'}{reason}."
+    return f"{text}: {row['verdict'] or 'not defined'}{reason and f', {reason}'}."

@@ -44,7 +44,8 @@ class Group:
 
     counts_TIK3: intersection, predicted and true pixels; T is 1 for a file. settings: dotted name
     -> value, without draw and trial. upstream: trial -> the keys of the stages that trained
-    something before its fit. idle: prefixes of the settings that don't affect the cells.
+    something before its fit. steps: fewest optimiser steps of a cell. idle: prefixes of the
+    settings that don't affect the cells.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Group:
     settings: Mapping[str, Any] = field(default_factory=dict)
     idle: tuple[str, ...] = ()
     upstream: Mapping[Trial, str] = field(default_factory=dict)
+    steps: float = np.inf
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,10 @@ def _read_study(text: str, data: Location | None, store: Store, overrides: Seque
     results = load.study_results(plan, store)
     cells = _select_cells(plan.cells, wanted, path) if wanted else plan.cells
     rows = {key: row for row, key in enumerate(results.cells["cell"])}
-    upstream = dict(zip(results.cells["cell"], results.cells["upstream"], strict=True))
+    upstream, steps = (
+        dict(zip(results.cells["cell"], results.cells[name], strict=True))
+        for name in ("upstream", "steps")
+    )
     by_settings: dict[str, list[Cell]] = {}
     for cell in cells:
         if cell.score in rows:
@@ -142,6 +147,7 @@ def _read_study(text: str, data: Location | None, store: Store, overrides: Seque
             upstream={
                 (cell.settings.draw, cell.settings.trial): upstream[cell.score] for cell in same
             },
+            steps=min(steps[cell.score] for cell in same),
         )
         for same in by_settings.values()
     )

@@ -43,6 +43,9 @@ from chexseg.weak_label_kinds import KINDS
 WEAK = tuple(dict.fromkeys(kind.stage for kind in KINDS.values()))
 CLASSIFIERS = ("classify", "pretrain")
 
+#: Settings of a fit's expert split, which belongs to a draw as the stages before the fit do.
+OF_SPLIT = ("expert_train", "expert_select", "expert_split_by", "split_seed")
+
 #: Columns of the count tables.
 COUNTED = ("intersection", "predicted", "true")
 
@@ -80,6 +83,7 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         baselines.on_test(plan, artifacts, image_ids, masks) if finished else ({}, "")
     )
     cells = [{**cell.as_record(), **_of_fit(plan, artifacts, cell.fit)} for cell in finished]
+    settings = [cell.settings for cell in plan.cells]
     missing = []
     for cell in plan.cells:
         key = cell.score
@@ -112,8 +116,9 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         ),
         classifiers=_classifiers(plan, artifacts),
         axes=pd.DataFrame(varied_values(plan.study.varied, finished), dtype=object),
+        draw_of_seed={one.shared_seed: one.draw for one in settings},
         reproduces=plan.study.reproduces,
-        deviations=procedure.deviations(cell.settings for cell in plan.cells),
+        deviations=procedure.deviations(settings),
         radiologists_IK3=readers_IK3,
         radiologists_note=readers_note,
         baselines=baseline_counts,
@@ -127,19 +132,15 @@ def _of_fit(plan: Plan, artifacts: Mapping[str, Artifact], key: str) -> dict[str
 
     steps: NaN, like selection_miou None, if the store has lost the fit.
     """
-    before = _upstream(plan, plan.nodes[key])[:-1]
-    fit = artifacts.get(key)
+    *before, node = _upstream(plan, plan.nodes[key])
+    names = sorted(one.key[:12] for one in before if one.stage != "ingest")
+    names += [f"{name}={node.config[name]}" for name in OF_SPLIT]
+    facts = artifacts[key].facts if key in artifacts else {"selection_miou": None}
     return {
-        "selection_miou": fit.facts["selection_miou"] if fit else None,
-        "steps": _steps(fit) if fit else math.nan,
-        "upstream": " ".join(sorted(one.key[:12] for one in before if one.stage != "ingest")),
+        "selection_miou": facts["selection_miou"],
+        "steps": facts.get("samples", math.nan) // node.config["batch_size"],
+        "upstream": " ".join(names),
     }
-
-
-def _steps(fit: Artifact) -> float:
-    """Return a fit's optimiser steps; NaN for hand-made results without these facts."""
-    samples, batch_size = fit.facts.get("samples"), fit.manifest["config"].get("batch_size")
-    return samples // batch_size if samples and batch_size else math.nan
 
 
 def counted_size(settings: Settings) -> int:

@@ -144,10 +144,11 @@ def table2(method: str, init: str, weak_images: int) -> tuple[float, float] | No
     return printed_table2().get((method.lower(), init, int(weak_images)))
 
 
-def mean_of_rows(method: str, p: float) -> float:
+def mean_of_rows(method: str, p: float) -> float | None:
     """Return the mean of Table 1's ten rows, which has a digit more than the printed average."""
     values = [table1(task, method, p) for task in PATHOLOGIES]
-    return sum(value for value in values if value is not None) / len(values)
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if len(defined) == len(values) else None
 
 
 def printed_twice() -> dict[str, tuple[float, float]]:

@@ -132,6 +132,7 @@ class StudyResults:
     #: one column per setting that the study varies, without draw and trial, one row per finished
     #: cell; None where the setting doesn't affect the cell
     axes: pd.DataFrame | None = None
+    draw_of_seed: Mapping[int, int] = field(default_factory=dict)
     reproduces: tuple[str, ...] = ()  # tables and figures of the paper, such as "table-1"
     #: where the study's settings aren't the published ones; None: not a study of ours
     deviations: tuple[Deviation, ...] | None = None

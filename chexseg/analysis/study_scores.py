@@ -54,9 +54,14 @@ class StudyScores:
         return "draws" if several else "trials"
 
     @property
+    def beside_paper(self) -> bool:
+        """Return whether published values stand beside the study's: it reproduces something."""
+        return bool(self.results.reproduces)
+
+    @property
     def all_ten(self) -> bool:
-        """Return whether the study has the paper's ten pathologies: its means are comparable."""
-        return set(self.results.pathologies) == set(PATHOLOGIES)
+        """Return whether the paper's means are comparable: the study has its ten pathologies."""
+        return self.beside_paper and set(self.results.pathologies) == set(PATHOLOGIES)
 
     @property
     def has_mixtures(self) -> bool:

@@ -9,7 +9,7 @@ size is unknown for a pathology that few images show.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -105,24 +105,31 @@ def label_sets(results: StudyResults) -> list[LabelSet]:
                 first.append(labels)
     kinds = list(METHODS)
     return _with_texts(
-        [LabelSet(tuple(sorted(one, key=lambda labels: kinds.index(labels.kind)))) for one in sets]
+        [LabelSet(tuple(sorted(one, key=lambda labels: kinds.index(labels.kind)))) for one in sets],
+        results.draw_of_seed,
     )
 
 
-def _with_texts(sets: Sequence[LabelSet]) -> list[LabelSet]:
+def _with_texts(sets: Sequence[LabelSet], draw_of_seed: Mapping[int, int]) -> list[LabelSet]:
     all_settings = []
     for one in sets:
         settings = {name: value for labels in one.labels for name, value in labels.settings.items()}
         start = next(filter(None, map(one.start_of, one.labels)), None)
         all_settings.append(settings | {"saliency.kind": METHODS[start.kind] if start else None})
     names = list(dict.fromkeys(itertools.chain(*all_settings)))
-    # A study has one seed, which is the seed of all its stages: name it once.
+    # All stages of a draw have one seed: name it once.
     words = {name: "seed" if name.endswith(".seed") else name for name in names}
     words |= {"saliency.kind": "IRNet from", "ingest.size": "size"}
     varied = [n for n in names if len({str(one[n]) for one in all_settings if n in one}) > 1]
     labelled = []
     for one, settings in zip(sets, all_settings, strict=True):
-        parts = [f"{words[n]} {settings[n]}" for n in varied if settings.get(n) is not None]
+        parts = [
+            f"draw {draw_of_seed[settings[n]]}"
+            if words[n] == "seed" and settings[n] in draw_of_seed
+            else f"{words[n]} {settings[n]}"
+            for n in varied
+            if settings.get(n) is not None
+        ]
         if not parts and len(sets) > 1:
             parts = [METHODS[labels.kind] for labels in one.labels]
         labelled.append(replace(one, text=", ".join(dict.fromkeys(parts))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -135,7 +136,8 @@ def varied_values(keys: Iterable[str], cells: Sequence[Cell]) -> dict[str, list[
             text = None
             if not name.startswith(irrelevant):
                 value = attrgetter(name)(cell.settings)
-                text = f"{value:g}" if isinstance(value, float) else str(value)
+                text = json.dumps(value) if isinstance(value, bool) else str(value)
+                text = f"{value:g}" if isinstance(value, float) else text
             column.append(text)
     return values
 

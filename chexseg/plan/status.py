@@ -184,14 +184,15 @@ class Summary:
         return "\n".join(line.rstrip() for line in lines)
 
     def _of_draws(self) -> list[str]:
-        """Return the row of the runs that a study with its first draw alone would not need."""
+        """Return the line on the runs that a study with its first draw alone would not need."""
         draws = sorted({cell.settings.draw for cell in self.plan.cells})
         if len(draws) < 2:
             return []
         first = [cell.score for cell in self.plan.cells if cell.settings.draw == draws[0]]
         needed = self.plan.behind(first)
-        row = self.row([key for key in self.plan.nodes if key not in needed])
-        return [TABLE.format(f"+{counted(len(draws) - 1, 'draw')}", *row)]
+        _, _, to_run, expected, _ = self.row([key for key in self.plan.nodes if key not in needed])
+        further = counted(len(draws) - 1, "further draw")
+        return [f"of these, for {further}: {to_run} to run{expected and f', {expected}'}"]
 
     def row(self, keys: Sequence[str]) -> tuple[str, ...]:
         """Return runs, cached, to run, expected sequential time, GPU hours."""

@@ -75,8 +75,8 @@ def _appearance(image_HW: Tensor, pixels: float) -> Kernel:
     device = image_HW.device
     height, width = image_HW.shape
     step = max(1.0, pixels / CELLS)
-    rows, columns = (math.floor((side - 1) / step) + 2 for side in (height, width))
     y_H, x_W = (torch.arange(side, device=device) / step for side in (height, width))
+    rows, columns = int(y_H[-1]) + 2, int(x_W[-1]) + 2
     corners = []  # per corner: each pixel's cell, and its share in it by bilinear interpolation
     for below, right in product((0, 1), repeat=2):
         row_H, column_W = y_H.long() + below, x_W.long() + right

@@ -48,7 +48,7 @@ def test_an_effect_is_the_mean_over_pairs_that_agree_in_the_other_axis():
     assert effects.loc["loss", "difference"] == pytest.approx(np.mean(of_loss))
     assert effects.loc["loss", "verdict"] == HIGHER
     assert effects.loc["loss", "difference low"] < 0.04 < effects.loc["loss", "difference high"]
-    assert not len(found.interactions) and found.number == 1
+    assert found.interactions["verdict"].tolist() == [UNDECIDED]
 
 
 def test_an_interaction_is_the_change_of_an_effect():
@@ -58,6 +58,27 @@ def test_an_interaction_is_the_change_of_an_effect():
     # Focal gains 0.04 at 5 epochs and loses 0.05 at 9; which axis comes first doesn't matter.
     assert row["difference"] == pytest.approx(-0.09, abs=0.02) and row["verdict"] == LOWER
     assert (row["axis"], row["by"]) in (("loss", "epochs"), ("epochs", "loss"))
+
+
+@pytest.mark.parametrize("axes", [("loss", "epochs"), ("epochs", "loss")])
+def test_an_interaction_of_one_draw_is_undecided_whichever_axis_comes_first(axes):
+    """Epochs stand for a setting with stages of its own before the fit, losses for one without."""
+    levels = ADDITIVE | {("focal", "9"): 0.16}
+    results = made(levels, draws=1, trials=5)
+    upstream = "classifier " + results.axes["epochs"].astype(str)
+    results = dataclasses.replace(
+        results, cells=results.cells.assign(upstream=upstream), axes=results.axes[list(axes)]
+    )
+    (row,) = ask(results).interactions.to_dict("records")
+    assert row["P"] < 0.01 and row["verdict"] == UNDECIDED
+    assert row["reason"] == "given one classifier, encoder and split"
+
+
+def test_fewer_than_60_steps_have_no_test():
+    results = made(ADDITIVE)
+    few = dataclasses.replace(results, cells=results.cells.assign(steps=59.0))
+    effects = ask(few).effects
+    assert set(effects["reason"]) == {"59 optimiser steps"} and effects["P"].isna().all()
 
 
 def test_a_setting_that_does_not_matter_to_an_arm_is_no_obstacle():

@@ -61,12 +61,14 @@ def test_crossed_interval_by_hand():
     assert estimate.trials_QQ.item() == pytest.approx(
         trials
     ) and estimate.patients_QQ.item() == pytest.approx(shared)
-    interval, p = estimate.interval([1.0])
+    interval, p = estimate.interval([1.0], confidence=0.5)
     mean, error = (BOTH[0] + BOTH[1]) / 2, (trials + shared) ** 0.5
-    # Both components have one degree of freedom, so weights don't matter: t(0.975, 1) = 12.706.
+    # Both components have one degree of freedom, so weights don't matter: t(0.75, 1) = 1.
     assert (interval.mean, interval.low, interval.high) == pytest.approx(
-        (mean, mean - 12.7062 * error, mean + 12.7062 * error)
+        (mean, mean - error, mean + error)
     )
+    # At 95% it is t(0.975, 1) = 12.706 times as wide, which reaches beyond all differences.
+    assert np.isnan(estimate.interval([1.0])[0].low)
     assert p == pytest.approx(2 * stats.t.sf(mean / error, 1))
     assert interval.n == 2
 
@@ -115,9 +117,14 @@ def nested_counts() -> np.ndarray:
 
 def test_the_components_of_two_draws_of_two_trials_by_hand():
     ids = [f"patient{n}_study1_view1_frontal" for n in range(3)]
-    study = measured(nested_counts(), ids, NESTED, replicates=2000)
+    study = measured(nested_counts(), ids, NESTED)
     assert study.values_TK[:, -1] == pytest.approx(NESTED_T)
-    estimate = crossed(study.values_TK[:, [-1]], study.sampled_BTK[..., [-1]], 3, NESTED)
+    # The 27 equally likely samples of three patients take the bootstrap's place.
+    sampled_BT = []
+    for sample in itertools.product(range(3), repeat=3):
+        hits_T = INTERSECTIONS_TI[:, list(sample)].sum(axis=1)
+        sampled_BT.append(hits_T / (60 - hits_T))
+    estimate = crossed(NESTED_T[:, None], np.array(sampled_BT)[..., None], 3, NESTED)
     # The draws' means are 1/3 and 6/7, their mean 25/42.
     assert by_draw(NESTED_T, NESTED) == pytest.approx([1 / 3, 6 / 7])
     assert estimate.means_Q.item() == pytest.approx(25 / 42)
@@ -128,20 +135,15 @@ def test_the_components_of_two_draws_of_two_trials_by_hand():
     # Draws: half the squared difference of the two means, over two draws, without the trials' part.
     both = (6 / 7 - 1 / 3) ** 2 / 4
     assert estimate.draws_QQ.item() == pytest.approx(both - trials)
-    # Patients: the 27 equally likely samples of three patients, written out; the covariance of the
-    # two draws' means, times 3 / (3 - 1).
-    means_BU = []
-    for sample in itertools.product(range(3), repeat=3):
-        hits_T = INTERSECTIONS_TI[:, list(sample)].sum(axis=1)
-        iou_T = hits_T / (60 - hits_T)
-        means_BU.append([iou_T[:2].mean(), iou_T[2:].mean()])
+    # Patients: the covariance of the two draws' means over 26 = 27 - 1, times 3 / (3 - 1).
+    means_BU = [[(row[0] + row[1]) / 2, (row[2] + row[3]) / 2] for row in sampled_BT]
     first, second = np.array(means_BU).T
-    shared = ((first - first.mean()) * (second - second.mean())).mean() * 3 / 2
-    assert estimate.patients_QQ.item() == pytest.approx(max(shared, 0), abs=2e-3)
-    interval, _ = estimate.interval([1.0])
-    share = both / (both + estimate.patients_QQ.item())
-    critical = share * stats.t.ppf(0.975, 1) + (1 - share) * stats.t.ppf(0.975, 2)
-    error = (both + estimate.patients_QQ.item()) ** 0.5
+    shared = ((first - first.mean()) * (second - second.mean())).sum() / 26 * 3 / 2
+    assert shared > 0 and estimate.patients_QQ.item() == pytest.approx(shared)
+    interval, _ = estimate.interval([1.0], confidence=0.5)
+    share = both / (both + shared)
+    critical = share * stats.t.ppf(0.75, 1) + (1 - share) * stats.t.ppf(0.75, 2)
+    error = (both + shared) ** 0.5
     assert (interval.high - interval.mean, interval.n) == pytest.approx((critical * error, 2))
 
 

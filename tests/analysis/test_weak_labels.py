@@ -214,18 +214,19 @@ def test_a_walk_without_boundaries_is_a_set_beside_irnet(tmp_path):
     assert walk.text == "irnet.boundaries False"  # and no setting of a network that it lacks
 
 
-def test_a_set_holds_cams_of_both_kinds_and_irnets_with_theirs():
-    def made(key: str, kind: str, start: str | None = None, **settings) -> WeakLabels:
-        counts = WeakCounts(
-            ("a",), np.ones((1, 1, 3), dtype=np.int64), np.zeros((1, 1)), np.array([False])
-        )
-        return WeakLabels(
-            key, kind, start, {"saliency.kind": kind if start is None else "", **settings}, counts
-        )
+def made(key: str, kind: str, start: str | None = None, **settings) -> WeakLabels:
+    counts = WeakCounts(
+        ("a",), np.ones((1, 1, 3), dtype=np.int64), np.zeros((1, 1)), np.array([False])
+    )
+    kinds = {"saliency.kind": kind if start is None else ""}
+    return WeakLabels(key, kind, start, kinds | settings, counts)
 
+
+def test_a_set_holds_cams_of_both_kinds_and_irnets_with_theirs():
     study = [made("i", "irnet", "c", **{"irnet.epochs": 1}), made("p", "cam++"), made("c", "cam")]
     study.append(made("j", "irnet", "p", **{"irnet.epochs": 3}))
-    results = type("Results", (), {"weak_labels": (*study, made("o", "irnet", "gone"))})
+    of_study = (*study, made("o", "irnet", "gone"))
+    results = type("Results", (), {"weak_labels": of_study, "draw_of_seed": {}})
     sets = weak_label_agreement.label_sets(results)
     assert sorted("".join(labels.key for labels in label_set.labels) for label_set in sets) == [
         "cpi",
@@ -299,3 +300,14 @@ def test_auroc_of_each_observation(loaded):
     )
     values = classifiers.auroc_table((undefined,)).values["value"]
     assert values.isna().all(), "a mean of nothing is no 0"
+
+
+def test_sets_of_several_draws_are_named_by_their_draw():
+    labels = [
+        made(str(seed), "cam", **{"classify.seed": seed}) for seed in (0, 5069766777393853266)
+    ]
+    results = type(
+        "Results", (), {"weak_labels": labels, "draw_of_seed": {0: 0, 5069766777393853266: 1}}
+    )
+    texts = [one.text for one in weak_label_agreement.label_sets(results)]
+    assert texts == ["draw 0", "draw 1"]

@@ -68,7 +68,7 @@ def test_the_plan_says_what_further_draws_cost(tmp_path):
     text = {line.split("  ")[0]: line.split() for line in summary.plan_text().splitlines()}
     # Each draw has a pretraining, a fit and a score; the three ingests are shared.
     assert text["all"][1:4] == ["12", "0", "12"]
-    assert text["+2 draws"][2:5] == ["6", "0", "6"]
+    assert "of these, for 2 further draws: 6 to run, ~" in summary.plan_text()
     one = planned("name: x\naxes: {trial: [0, 1]}")
     assert "draw" not in summarise(one, Store(tmp_path), {"train": 1}).plan_text()
 

@@ -96,6 +96,28 @@ def test_a_pathology_by_hand_and_no_interval_from_two_patients():
     assert found.loc["Edema", "verdict"] == A_HIGHER
 
 
+def test_one_trial_against_one_has_no_winner_and_says_so(tmp_path):
+    sides = [side(n, group(n, k, (0,), 8 * k, lr=k)) for k, n in enumerate("ab")]
+    found = comparison.compare(*sides)
+    text = comparison.sentence(found)
+    assert text.endswith("undecided, one trial against one.")
+    assert set(found.rows["verdict"]) == {UNDECIDED} and found.rows["P"].isna().all()
+    # Without a common trial there is no difference either, and still a page.
+    other = side("b", group("b", 1, (1,), 8, lr=1))
+    found = comparison.compare(sides[0], other)
+    assert comparison.sentence(found).endswith(": no trial has finished in both.")
+    assert compare_page.write(found, tmp_path / "page").exists()
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_models_of_few_steps_have_no_winner(few):
+    one, other = group("one", 1, (0, 1, 2), 8, lr=1), group("other", 2, (0, 1, 2), lr=2)
+    one = dataclasses.replace(one, steps=59.0 if few else 60.0)
+    row = comparison.compare(side("a", one), side("b", other)).means.iloc[0]
+    assert row["verdict"] == (UNDECIDED if few else A_HIGHER)
+    assert row["reason"] == "59 optimiser steps" if few else pd.isna(row["reason"])
+
+
 def test_a_file_has_no_trials_and_of_two_the_patients_alone_decide():
     found = comparison.compare(
         side("a", group("one", 1, (0, 1, 2), 8, lr=1)), side("b", group("masks.json", 2, ()))

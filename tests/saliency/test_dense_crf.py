@@ -71,6 +71,16 @@ def test_a_mask_that_is_too_large_takes_the_edge_of_the_disc(image):
     assert iou(found) > 0.97
 
 
+@pytest.mark.parametrize(("height", "width"), [(251, 7), (7, 251), (1, 1), (126, 5)])
+@pytest.mark.parametrize("scale", [0.5, 1.0])
+def test_a_mask_of_everything_stays_at_any_size(height, width, scale):
+    """At 251 pixels and scale 1, the last pixel lies on a grid point up to rounding."""
+    image = torch.zeros(height, width, dtype=torch.uint8)
+    everything = torch.ones(1, height, width, dtype=torch.bool)
+    assert dense_crf.refine(image, everything, scale).all()
+    assert not dense_crf.refine(image, ~everything, scale).any()
+
+
 def test_masks_do_not_depend_on_each_other(image):
     masks = torch.rand(3, 36, 44, generator=torch.Generator().manual_seed(0)) > 0.5
     masks[0] = image > 130

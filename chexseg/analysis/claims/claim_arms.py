@@ -71,13 +71,21 @@ def of_roles(scores: StudyScores, steps: Mapping[str, tuple[str, str]]) -> Choic
     if lacking:
         return [], lacking
     return [
-        Pair(text, arms[first], arms[second], published=_published_step(scores, first, second))
+        Pair(text, arms[first], arms[second], published=_published(scores, arms, first, second))
         for text, (first, second) in steps.items()
     ], []
 
 
-def _published_step(scores: StudyScores, first: str, second: str) -> float:
-    """Return the paper's mIoU of the first role minus the second's, of all ten pathologies."""
+def _published(
+    scores: StudyScores, arms: Mapping[str, Arm | str], first: str, second: str
+) -> float:
+    """Return the paper's difference of two arms, or else of their roles."""
+    of_arms = printed_difference(scores, arms[first], arms[second])
+    return _of_roles(scores, first, second) if np.isnan(of_arms) else of_arms
+
+
+def _of_roles(scores: StudyScores, first: str, second: str) -> float:
+    """Return the paper's mIoU of the first role minus the second's, as it prints both."""
     if not scores.all_ten:
         return np.nan
     values = {**HEADLINES, "student": IMPLIED_STUDENTS["6.65% below CheXseg"]}
@@ -85,11 +93,37 @@ def _published_step(scores: StudyScores, first: str, second: str) -> float:
     return values[first] - values[second]
 
 
-def _minus(scores: StudyScores, first: float | None, second: float | None) -> float:
-    """Return a published difference of mIoU; NaN without both, or with other pathologies."""
-    if first is None or second is None or not scores.all_ten:
+def printed_difference(
+    scores: StudyScores, first: Arm | str, second: Arm | str, task: str = AVERAGE
+) -> float:
+    """Return the paper's difference of two arms; NaN if its tables lack one, or for other means.
+
+    Of Table 1, whose average is the mean of its rows, so that the pathologies' parts add up to it.
+    Of Table 2 for weak arms of other numbers of images.
+    """
+    if not (isinstance(first, Arm) and isinstance(second, Arm) and scores.all_ten):
         return np.nan
-    return first - second
+    pairs = [_of_table1, _of_table2] if task == AVERAGE else [_of_table1]
+    for look_up in pairs:
+        one, other = look_up(first, task), look_up(second, task)
+        if one is not None and other is not None:
+            return one - other
+    return np.nan
+
+
+def _of_table1(arm: Arm, task: str) -> float | None:
+    """Return Table 1's IoU of an arm. It has CheXpert's encoder and 100 weak images."""
+    if arm.method == "student" or arm.init != "chexpert" or arm.weak_images not in (0, 100):
+        return None
+    if task != AVERAGE:
+        return published.table1(task, arm.weak or "full", arm.p)
+    return published.mean_of_rows(arm.weak or "full", arm.p)
+
+
+def _of_table2(arm: Arm, task: str) -> float | None:
+    """Return Table 2's mIoU of a weak arm."""
+    entry = published.table2(arm.weak, arm.init, int(arm.weak_images)) if arm.weak else None
+    return entry and entry[0]
 
 
 def inverted_u(scores: StudyScores) -> Choice:
@@ -111,10 +145,7 @@ def inverted_u(scores: StudyScores) -> Choice:
                         f"{METHODS[weak]}, p = {between.p:g} minus p = {end.p:g}",
                         between,
                         end,
-                        published=_minus(
-                            scores,
-                            *(published.table1(AVERAGE, weak, arm.p) for arm in (between, end)),
-                        ),
+                        published=printed_difference(scores, between, end),
                     )
                     for end in (low, high)
                 ]
@@ -140,8 +171,9 @@ def students(scores: StudyScores) -> Choice:
         teacher = by_selection(same or teachers)
         if teacher is not None:
             text = f"{INITS.get(init, init)}, student of {100 * student.fraction:g}% minus teacher"
-            implied = IMPLIED_STUDENTS["1.69% above its teacher"] if init == "chexpert" else None
-            printed = _minus(scores, implied, HEADLINES["full"])
+            printed = np.nan
+            if init == "chexpert" and scores.all_ten:
+                printed = IMPLIED_STUDENTS["1.69% above its teacher"] - HEADLINES["full"]
             pairs.append(Pair(text, student, teacher, published=printed))
     return pairs, [] if pairs else [
         "students of 1% (CheXpert’s encoder: 10%) and their teachers (p = 1)"
@@ -173,7 +205,7 @@ def inits(scores: StudyScores) -> Choice:
             )
             if init != "chexpert" and other is not None:
                 text = f"{name}, CheXpert minus {INITS.get(init, init)}"
-                printed = _of_table2(scores, best, other)
+                printed = printed_difference(scores, best, other)
                 pairs.append(Pair(text, best, other, published=printed))
     return pairs, [] if pairs else ["one method with CheXpert’s encoder and with another"]
 
@@ -191,20 +223,11 @@ def irnet_and_cam(scores: StudyScores) -> Choice:
             compared.add(init)
             sign = 1 if init == "chexpert" else -1
             text = f"{INITS.get(init, init)}, IRNet minus CAM"
-            printed = _of_table2(scores, irnet, cam)
+            printed = printed_difference(scores, irnet, cam)
             pairs.append(Pair(text, irnet, cam, sign, published=printed))
     lacking = [] if "chexpert" in compared else ["CAM and IRNet at p = 0 with CheXpert’s encoder"]
     lacking += [] if compared - {"chexpert"} else ["CAM and IRNet at p = 0 with another encoder"]
     return pairs, lacking
-
-
-def _of_table2(scores: StudyScores, first: Arm, second: Arm) -> float:
-    """Return Table 2's difference of two weak arms; NaN for other arms."""
-    printed = (
-        published.table2(arm.weak, arm.init, int(arm.weak_images)) if arm.weak else None
-        for arm in (first, second)
-    )
-    return _minus(scores, *(entry and entry[0] for entry in printed))
 
 
 def by_pathology(scores: StudyScores, above: bool) -> Choice:

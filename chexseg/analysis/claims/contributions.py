@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from chexseg.analysis import published
 from chexseg.analysis.arms import Arm
-from chexseg.analysis.claims.claim_arms import Choice
+from chexseg.analysis.claims.claim_arms import Choice, printed_difference
 from chexseg.analysis.published import AVERAGE
-from chexseg.analysis.statistics.inference import Measured, difference
+from chexseg.analysis.statistics.inference import Measured, difference, fault
 from chexseg.analysis.statistics.scores import Interval
 from chexseg.analysis.study_scores import StudyScores
 from chexseg.analysis.tables.value_table import ValueTable, number, value_table
@@ -46,13 +45,19 @@ def contributions(
         present = [k for k, step in enumerate(steps) if not np.isnan(step.value)]
         if not present:
             continue
-        printed = {name: _printed(scores, name, first, second) for name in (AVERAGE, *names)}
+        printed: dict[str, float | None] = {}
+        for name in (AVERAGE, *names):
+            of_arms = printed_difference(scores, first, second, name)
+            printed[name] = None if np.isnan(of_arms) else of_arms
         whole = difference(measured[first], measured[second])
+        steps_of = [arm.steps for arm in (first, second) if isinstance(arm, Arm)]
+        tested = fault(whole, min(steps_of)) is None
         patients = [step.patients.n for step in steps]
         many = [k for k in present if patients[k] >= MANY_PATIENTS]
         of_many = np.mean([steps[k].value for k in many]) if many else np.nan
         row = {"comparison": text}
-        rows.append(row | {"pathology": MEAN} | number(whole.together, printed[AVERAGE]))
+        mean = whole.together if tested else Interval(whole.value, np.nan, np.nan, 0)
+        rows.append(row | {"pathology": MEAN} | number(mean, printed[AVERAGE]))
         rows[-1]["n"] = whole.patients.n
         of_table1 = [value for k in many if (value := printed[names[k]]) is not None]
         rows.append(
@@ -67,23 +72,10 @@ def contributions(
         for k, name in enumerate(names):
             share = 1 / len(present)
             step = steps[k].together
-            interval = Interval(share * step.mean, share * step.low, share * step.high, patients[k])
-            value = printed[name]
-            rows.append(
-                row
-                | {"pathology": name}
-                | number(interval, None if value is None else value / len(PATHOLOGIES))
-            )
+            low, high = (step.low, step.high) if tested else (np.nan, np.nan)
+            interval = Interval(share * step.mean, share * low, share * high, patients[k])
+            of_paper = printed[name]
+            part = None if of_paper is None else of_paper / len(PATHOLOGIES)
+            rows.append(row | {"pathology": name} | number(interval, part))
     table = value_table(rows, ("comparison",), "pathology", source="Table 1")
     return replace(table, signed=True)
-
-
-def _printed(scores: StudyScores, task: str, first: Arm | str, second: Arm | str) -> float | None:
-    """Return Table 1's difference of two arms, or None if it has no such arms."""
-    values = [
-        published.table1(task, arm.weak or "full", arm.p)
-        if isinstance(arm, Arm) and scores.all_ten and arm.method != "student"
-        else None
-        for arm in (first, second)
-    ]
-    return None if values[0] is None or values[1] is None else values[0] - values[1]

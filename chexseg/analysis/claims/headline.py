@@ -12,10 +12,11 @@ from chexseg.analysis.arms import UNTRAINED, Arm
 from chexseg.analysis.baselines import DESCRIPTIONS, PRIOR
 from chexseg.analysis.published import HEADLINES
 from chexseg.analysis.statistics.inference import (
-    FEWEST_TRIALS,
     ONE_DRAW,
     Measured,
     difference,
+    fault,
+    holds_for_one_draw,
     holm,
     over_patients,
     verdicts,
@@ -60,7 +61,7 @@ def rows(
             "arm": ROLES[role],
             "settings": str(arm),
             "colour": arm.weak or {UNTRAINED: "baseline"}.get(arm.method, arm.method),
-            "paper": HEADLINES.get(role, np.nan),
+            "paper": HEADLINES.get(role, np.nan) if scores.beside_paper else np.nan,
             "cells": scores.cell_keys(arm.indices),
         }
     if RADIOLOGISTS in measured:
@@ -86,21 +87,29 @@ def above_chance(roles: Mapping[str, Arm], measured: Mapping[Arm | str, Measured
     """Return which arms have a higher mIoU than the location prior, as text; "" without it.
 
     Verdicts are over draws, trials and patients together (`inference.difference`), by Holm over the
-    arms; fewer than `FEWEST_TRIALS` trials are undecided. The best arm on the test set has none,
-    because it is chosen there, nor has an untrained network.
+    arms; an arm of one draw is undecided. The best arm on the test set has none, because it is
+    chosen there, nor has an untrained network.
     """
     arms = {ROLES[role]: arm for role, arm in roles.items() if role not in ("best", UNTRAINED)}
     if PRIOR not in measured or not arms:
         return ""
     tests = {name: difference(measured[arm], measured[PRIOR]) for name, arm in arms.items()}
+    lacking = {name: fault(test, arms[name].steps) for name, test in tests.items()}
     differences = pd.Series({name: test.value for name, test in tests.items()})
-    p = [test.p if test.n_trials >= FEWEST_TRIALS else np.nan for test in tests.values()]
-    adjusted = pd.Series(holm(p), differences.index)
-    judged = verdicts(differences, adjusted, "better", "worse", "undecided")
-    names = {verdict: ", ".join(group.index) for verdict, group in judged.groupby(judged)}
-    parts = [f"Better than chance, the location prior: {names.get('better', 'no arm')}"]
-    parts += [
-        f"{word.capitalize()}: {names[word]}" for word in ("worse", "undecided") if word in names
+    p = [np.nan if lacking[name] else test.p for name, test in tests.items()]
+    judged = verdicts(
+        differences, pd.Series(holm(p), differences.index), "better", "worse", "undecided"
+    )
+    places: dict[str, list[str]] = {}
+    for name, verdict in judged.items():
+        of_draw = holds_for_one_draw(tests[name].n_draws, arms[name].stages, {})
+        reason = lacking[name] or (ONE_DRAW if of_draw else None)
+        place = f"undecided ({reason})" if reason else str(verdict)
+        places.setdefault(place, []).append(name)
+    parts = [
+        f"Better than chance, the location prior: {', '.join(places.pop('better', ['no arm']))}"
     ]
-    one_draw = "" if all(test.n_draws > 1 for test in tests.values()) else f" ({ONE_DRAW})"
-    return f"{'. '.join(parts)}{one_draw}."
+    parts += [
+        f"{place[0].upper()}{place[1:]}: {', '.join(names)}" for place, names in places.items()
+    ]
+    return f"{'. '.join(parts)}."

@@ -17,26 +17,22 @@ import pandas as pd
 from chexseg.analysis.arms import Arm
 from chexseg.analysis.claims.claim_arms import PAIRS, Choice, Pair
 from chexseg.analysis.published import HEADLINES, PublishedClaim, published_claims
+from chexseg.analysis.statistics.crossed import Trial
 from chexseg.analysis.statistics.inference import (
-    FEWEST_PATIENTS,
-    FEWEST_TRIALS,
     ONE_DRAW,
     SIGNIFICANT,
-    Difference,
     Measured,
     difference,
+    fault,
     gap_closed,
     holds_for_one_draw,
     holm,
 )
 from chexseg.analysis.statistics.scores import Interval
 from chexseg.analysis.study_scores import StudyScores
-from chexseg.errors import counted
 
 REPRODUCED, CONTRADICTED = "reproduced", "contradicted"
 UNDECIDED, NO_DATA = "undecided", "no data"
-#: Fewer optimiser steps give points without a verdict.
-FEWEST_STEPS = 60
 #: The share of the gap that "most of the gap" means.
 MOST = 0.5
 #: Prefixes of the published shares of the gap in `HEADLINES`: the paper's and the poster's.
@@ -124,7 +120,8 @@ def _compare(pairs: Sequence[Pair], measured: Mapping[Arm | str, Measured]) -> p
     for pair in pairs:
         first, second = measured[pair.first], measured[pair.second]
         step = difference(first, second, pair.k)
-        fault = _fault(pair, step)
+        lacking = fault(step, _steps(pair))
+        of_draw = holds_for_one_draw(step.n_draws, _stages(pair.first), _stages(pair.second))
         whole, reference = step.together, second.mean(pair.k)
         row = {
             "comparison": pair.text,
@@ -133,16 +130,16 @@ def _compare(pairs: Sequence[Pair], measured: Mapping[Arm | str, Measured]) -> p
             "first": first.mean(pair.k),
             "second": reference,
             "difference": step.value,
-            "difference low": np.nan if fault else whole.low,
-            "difference high": np.nan if fault else whole.high,
+            "difference low": np.nan if lacking else whole.low,
+            "difference high": np.nan if lacking else whole.high,
             "published": pair.published,
             "relative": step.value / reference if reference else np.nan,
             "draws": step.n_draws,
             "trials": step.n_trials,
             "patients": step.patients.n,
-            "P": np.nan if fault else step.one_sided(pair.sign),
-            "P against": np.nan if fault else step.one_sided(-pair.sign),
-            "reason": fault or (ONE_DRAW if _holds_for_one_draw(pair, step) else None),
+            "P": np.nan if lacking else step.one_sided(pair.sign),
+            "P against": np.nan if lacking else step.one_sided(-pair.sign),
+            "reason": lacking or (ONE_DRAW if of_draw else None),
         }
         rows.append(row)
     table = pd.DataFrame(rows)
@@ -154,26 +151,14 @@ def _compare(pairs: Sequence[Pair], measured: Mapping[Arm | str, Measured]) -> p
     return table.assign(verdict=verdict)
 
 
-def _fault(pair: Pair, step: Difference) -> str | None:
-    """Return why there is no test, or None if there is one."""
-    if not step.n_trials:
-        return "no trial has finished in both"
-    if np.isnan(step.value):
-        return "no expert mask in the test set"
-    steps = min(arm.steps for arm in (pair.first, pair.second) if isinstance(arm, Arm))
-    if steps < FEWEST_STEPS:
-        return f"{steps:g} optimiser steps"
-    if step.n_trials < FEWEST_TRIALS:
-        return counted(step.n_trials, "trial")
-    if step.patients.n < FEWEST_PATIENTS:
-        return f"fewer than {FEWEST_PATIENTS} patients have an expert mask"
-    return None if not np.isnan(step.p) else "no interval"
+def _steps(pair: Pair) -> float:
+    """Return the fewest optimiser steps of a pair's cells."""
+    return min(arm.steps for arm in (pair.first, pair.second) if isinstance(arm, Arm))
 
 
-def _holds_for_one_draw(pair: Pair, step: Difference) -> bool:
-    if isinstance(pair.first, Arm) and isinstance(pair.second, Arm):
-        return holds_for_one_draw(step, pair.first.stages, pair.second.stages)
-    return step.n_draws < 2  # the radiologists have no stages
+def _stages(arm: Arm | str) -> Mapping[Trial, str]:
+    """Return an arm's stages by trial; the radiologists have none."""
+    return arm.stages if isinstance(arm, Arm) else {}
 
 
 def _judge_gap(rows: pd.DataFrame, share: Interval) -> tuple[str, str]:

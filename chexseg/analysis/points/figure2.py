@@ -38,7 +38,8 @@ def points(scores: StudyScores, variant: Variant) -> pd.DataFrame:
             fields = {"task": task, "method": arm.weak or "full", "p": arm.p}
             rows += points_of(scores, values_C, arm, fields)
         methods = {arm.weak or "full" for arm in variant.arms}
-        rows += _published(task, scores.results.pathologies, methods)
+        if scores.beside_paper:
+            rows += _published(task, scores.results.pathologies, methods)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

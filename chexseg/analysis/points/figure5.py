@@ -60,7 +60,7 @@ def _published(task: str, scores: StudyScores) -> list[dict[str, Any]]:
     The paper prints no value of Figure 5. These are Table 1's; the radiologists' are derived from
     its text. Its weak method has 20,000 images and no published IoU of single pathologies.
     """
-    if task == AVERAGE and not scores.all_ten:
+    if not scores.beside_paper or (task == AVERAGE and not scores.all_ten):
         return []
     table1 = published.table1(task, "cam", 0.9)
     values = [

@@ -40,7 +40,9 @@ def points(scores: StudyScores, measured: Mapping[Arm | str, Measured]) -> pd.Da
         fields = {"panel": MIOU, "experts": number, "method": "full", "series": "full"}
         rows += points_of(scores, scores.miou_C, arm, fields)
     for arm in sorted(scores.of("mixed"), key=lambda arm: (arm.name, experts[arm])):
-        fields = {"experts": experts[arm], "method": str(arm.weak), "series": arm.name}
+        others = [word for word in arm.further if not EXPERTS.endswith(word.partition("=")[0])]
+        series = ", ".join([arm.name, *others])
+        fields = {"experts": experts[arm], "method": str(arm.weak), "series": series}
         rows += points_of(scores, scores.miou_C, arm, fields | {"panel": MIOU})
         if experts[arm] in full:
             gain = difference(measured[arm], measured[full[experts[arm]]]).together

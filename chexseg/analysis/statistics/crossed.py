@@ -80,10 +80,14 @@ class Crossed:
             return Interval(mean, np.nan, np.nan, self.n_units), np.nan
         if error == 0:
             return Interval(mean, mean, mean, self.n_units), float(mean == 0)
-        half = self.critical(share, (1 - confidence) / 2) * error
-        return Interval(mean, mean - half, mean + half, self.n_units), self._p(
-            abs(mean) / error, share
+        half, p = (
+            self.critical(share, (1 - confidence) / 2) * error,
+            self._p(abs(mean) / error, share),
         )
+        # An interval of two draws or trials that reaches beyond all differences says nothing.
+        if self.n_units == 2 and abs(mean) + half > 1:
+            return Interval(mean, np.nan, np.nan, self.n_units), p
+        return Interval(mean, mean - half, mean + half, self.n_units), p
 
     def _p(self, errors: float, share: float) -> float:
         """Return the P-value whose critical value is this number of standard errors."""

@@ -19,12 +19,13 @@ from chexseg.analysis.statistics.scores import (
     pooled_iou,
     t_interval,
 )
+from chexseg.errors import counted
 
 #: Even if all patients agree, fewer than six can't exclude 0 at 95%: the sign test's P-value for
 #: five, 2 / 2 ** 5, is above 0.05.
 FEWEST_PATIENTS = 6
-#: Fewer trials give points without a verdict.
-FEWEST_TRIALS = 3
+#: Fewer trials or optimiser steps give points without a verdict.
+FEWEST_TRIALS, FEWEST_STEPS = 3, 60
 #: The reason why a difference between models of one draw is undecided.
 ONE_DRAW = "given one classifier, encoder and split"
 #: Adjusted P-values below it are significant.
@@ -130,14 +131,35 @@ class Difference:
         return self.p / 2 if sign * self.value > 0 else 1 - self.p / 2
 
 
-def holds_for_one_draw(
-    step: Difference, first: Mapping[Trial, str], second: Mapping[Trial, str]
-) -> bool:
+def fault(step: Difference, steps: float = np.inf) -> str | None:
+    """Return why a difference of trained models has no test, or None if it has one.
+
+    steps: fewest optimiser steps of a compared model.
+    """
+    if not step.n_trials:
+        return "no trial has finished in both"
+    if np.isnan(step.value):
+        return "no expert mask in the test set"
+    if steps < FEWEST_STEPS:
+        return f"{steps:g} optimiser steps"
+    if step.n_trials < FEWEST_TRIALS:
+        return counted(step.n_trials, "trial")
+    if step.patients.n < FEWEST_PATIENTS:
+        return f"fewer than {FEWEST_PATIENTS} patients have an expert mask"
+    return None if not np.isnan(step.p) else "no interval"
+
+
+def holds_for_one_draw(n_draws: int, *sides: Mapping[Trial, str]) -> bool:
     """Return whether a difference of one draw may come from the stages before the fits.
 
-    first, second: trial -> the keys of these stages. Equal keys can't make a difference.
+    sides: trial -> the keys of these stages and the expert split. Equal ones can't make a
+    difference. Masks without trials, such as the radiologists', have none; two sides without any
+    are fixed masks, not ways of training.
     """
-    return step.n_draws < 2 and any(first[name] != second[name] for name in first.keys() & second)
+    if n_draws > 1 or not any(sides):
+        return False
+    shared = set.intersection(*(set(side) for side in sides if side))
+    return any(len({side.get(trial) for side in sides}) > 1 for trial in shared)
 
 
 def shared_trials(*arms: Measured) -> list[Trial]:

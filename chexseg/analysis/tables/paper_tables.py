@@ -55,7 +55,9 @@ def table1(scores: StudyScores, variant: Variant) -> ValueTable:
                 reason = UNFINISHED if arm is None else None
                 reason = NO_EXPERT if task in scores.without_expert else reason
                 reason = SHARED if p == 1 and position else reason
-                paper = published.table1(task, method, p, pathologies)
+                paper = None
+                if scores.beside_paper:
+                    paper = published.table1(task, method, p, pathologies)
                 row = {"task": task, "method": methods[method], "p": p}
                 rows.append(row | _number(scores, values_C, arm, paper, reason=reason))
     return value_table(rows, ("task", "method"), "p", "row", "Table 1", "p={:g}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pandas as pd
 
 from chexseg.analysis.results import StudyResults
@@ -15,13 +17,31 @@ RUN_COLUMNS = (
 )  # fmt: skip
 
 
+#: Setting of a cell -> whether its values are worth a column.
+OPTIONAL: dict[str, Callable[[pd.Series], bool]] = {
+    "draw": lambda values: values.nunique() > 1,
+    "weak_images": lambda values: values.notna().any(),
+    "fraction": lambda values: values.notna().any(),
+}
+
+
 def cells(scores: StudyScores) -> pd.DataFrame:
     """Return one row per cell: settings, mIoU, selection mIoU, the IoU of each pathology, key."""
     table = scores.results.cells.reset_index(drop=True)
     settings = [
         name
-        for name in ("name", "method", "weak", "p", "trial", "init", "weak_images", "fraction")
-        if name not in ("weak_images", "fraction") or table[name].notna().any()
+        for name in (
+            "name",
+            "method",
+            "weak",
+            "p",
+            "draw",
+            "trial",
+            "init",
+            "weak_images",
+            "fraction",
+        )
+        if name not in OPTIONAL or OPTIONAL[name](table[name])
     ]
     columns = {"mIoU": scores.miou_C, "selection mIoU": pd.to_numeric(table["selection_miou"])}
     columns |= {"left out": scores.left_out_C} if scores.left_out_C.any() else {}

@@ -16,6 +16,8 @@ from chexseg.analysis.published import AVERAGE
 from chexseg.analysis.study_analysis import StudyAnalysis
 from chexseg.analysis.tables.value_table import SHARED, ValueTable, stacked
 
+#: An interval whose middle is at least this far from its value is written with both ends.
+SYMMETRIC = 0.001
 #: Width of a terminal, characters, and what is between two columns.
 WIDTH, GAP = 120, "  "
 
@@ -98,9 +100,12 @@ def _value_text(row: Mapping[str, Any], bold: str, plus_minus: str) -> str:
         return "-"
     text = f"{row['value']:.3f}"
     text = bold.format(text) if row["best"] else text
-    half = (row["high"] - row["low"]) / 2
+    half, middle = (row["high"] - row["low"]) / 2, (row["high"] + row["low"]) / 2
     # No zero before the point of the following numbers: four columns of p must fit a terminal.
-    text += "" if np.isnan(half) else f" {plus_minus}{bare(half)}"
+    if abs(middle - row["value"]) < SYMMETRIC:
+        text += f" {plus_minus}{bare(half)}"
+    elif not np.isnan(half):
+        text += f" [{bare(row['low'])}, {bare(row['high'])}]"
     return text if np.isnan(row["paper"]) else f"{text} ({bare(row['paper'])})"
 
 
@@ -128,6 +133,8 @@ def plain_text(row: Mapping[str, Any], name: str) -> str:
             return f"{value:,.1f}"
         if name in ("p", "fraction", "weak_images", "epochs"):
             return f"{value:g}"
+        if name.rpartition(" ")[2] in ("P", "against") and value < 0.001:
+            return "< 0.001"
         number = f"{value:+.3f}" if name == "difference" else f"{value:.3f}"
         high = row.get(f"{name} high", np.nan)
         return number if np.isnan(high) else f"{number} ±{high - value:.3f}"
@@ -137,7 +144,7 @@ def plain_text(row: Mapping[str, Any], name: str) -> str:
 def notes(table: ValueTable, mark: str) -> list[str]:
     """Return the meaning of a table's marks, and the reasons for its dashes."""
     legend = f"{mark}: best of the {table.best}. " if table.best else ""
-    legend += "±: half of the 95% t-interval over trials."
+    legend += "±: half of the 95% t-interval over trials (or draws)."
     if table.source and table.values["paper"].notna().any():
         legend += f" In brackets: the paper ({table.source})."
     return [legend, *(f"-: {reason}: {where}." for reason, where in table.gaps())]

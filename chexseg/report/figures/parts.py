@@ -70,7 +70,8 @@ def dodge(points: pd.DataFrame, column: str, names: Sequence[str], lane: float) 
     Each of the `names` in `column` has a lane of this width, with its means in the middle.
     """
     lanes = {name: number - (len(names) - 1) / 2 for number, name in enumerate(names)}
-    return lane * (points[column].map(lanes).fillna(0) + points["kind"].map(BESIDE))
+    beside = points["kind"].map(BESIDE).astype(float)  # there may be no points
+    return lane * (points[column].map(lanes).astype(float).fillna(0) + beside)
 
 
 def hover_texts(points: pd.DataFrame, labels: pd.Series, unit: str = "trials") -> pd.Series:

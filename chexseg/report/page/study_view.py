@@ -12,6 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from chexseg.analysis import published
+from chexseg.analysis.axis_effects import MOST_ARMS as MOST_COMPARED
 from chexseg.analysis.axis_effects import TIED, UNTESTED, Answer
 from chexseg.analysis.claims.headline import ROLES
 from chexseg.analysis.claims.verdicts import CONTRADICTED, NO_DATA, REPRODUCED, UNDECIDED, Claim
@@ -50,7 +51,9 @@ def study_view(
     sections: dict[str, Any] = {}
     if analysis.scores.arms:
         sections = {
-            "answer": analysis.answer and _answer(analysis.answer),
+            "answer": None
+            if results.reproduces
+            else _answer(analysis.answer, len(analysis.scores.arms)),
             "claims": _claims(analysis) if analysis.claims else None,
             "result": {
                 "top": 1.08 * max(0.1, analysis.headline[["mIoU", "patients high"]].max(axis=None))
@@ -88,18 +91,24 @@ def study_view(
     }
 
 
-def _answer(answer: Answer) -> dict[str, Any]:
-    """Return the tables of an answer, and a sentence on the ranking."""
+def _answer(answer: Answer | None, arms: int) -> dict[str, Any] | None:
+    """Return the tables of an answer, and a sentence on the ranking, or on why there is none."""
+    if answer is None:
+        if arms <= MOST_COMPARED:
+            return None
+        return {"lead": f"{arms} arms are too many to compare all: at most {MOST_COMPARED}."}
     ranking = answer.ranking
-    first = ranking.iloc[0]
-    number, tied = len(ranking) - 1, int((ranking["place"] == TIED).sum())
-    others = "the other arm" if number == 1 else f"{number} other arms"
+    first, others = ranking.iloc[0], ranking["place"].iloc[1:]
     lead = f"Highest mIoU: {first['arm']}, {first['mIoU']:.3f}."
-    if (ranking["place"].iloc[1:] != UNTESTED).any():
-        lead += f" Of {others}, {tied} {'is' if tied == 1 else 'are'} tied with it."
-    shown = ("effects", "interactions", "ranking")
-    tables = {name: plain(answer.tables[name].head(MOST_ROWS)) for name in shown}
-    return {"lead": lead, "number": answer.number, **tables}
+    tied = int((others == TIED).sum())
+    if len(others) == 1 and others.iloc[0] != UNTESTED:
+        lead += f" The other arm is {others.iloc[0].removesuffix(' the first')} it."
+    elif (others != UNTESTED).any():
+        lead += f" Of {len(others)} other arms, {tied} {'is' if tied == 1 else 'are'} tied with it."
+    return {
+        "lead": lead,
+        **{name: plain(rows.head(MOST_ROWS)) for name, rows in answer.tables.items()},
+    }
 
 
 def _claims(analysis: StudyAnalysis) -> dict[str, Any]:

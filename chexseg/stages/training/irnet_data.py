@@ -122,8 +122,10 @@ def _seeds_after_crf(config: configs.IRNetConfig, batch: Mapping[str, Tensor]) -
             rows, columns = centre_crop.pixels(height, width, size)
         maps_khw = maps_NKHW[n, seeded][:, rows, columns]
         masks_Mhw = torch.cat([maps_khw > config.foreground, maps_khw >= config.background])
+        # The published crop has `size` pixels a side.
+        scale = config.crf_scale(size) * min(maps_khw.shape[1:]) / size
         foreground_khw, possible_khw = dense_crf.refine(
-            image_HW[rows, columns], masks_Mhw, config.crf_scale(size)
+            image_HW[rows, columns], masks_Mhw, scale
         ).chunk(2)
         seeds_khw = torch.full_like(maps_khw, irnet_losses.IGNORE, dtype=torch.uint8)
         seeds_khw[~possible_khw] = irnet_losses.BACKGROUND
