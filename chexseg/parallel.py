@@ -1,14 +1,21 @@
-"""Map a function over items in several processes, with results in order."""
+"""Map a function over items in several processes, with results in order.
+
+Also keeps new Python processes from importing modules of the current directory.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
+
+from chexseg.errors import ChexsegError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,25 +37,48 @@ def ordered(
     """Yield function(item) of each item, in order; with one process, in this one.
 
     The function and all items are pickled. Few results are in memory at a time, however many items
-    there are.
+    there are. Raises `ChexsegError` if a process ends before its work.
     """
     if processes <= 1:
         yield from map(function, items)
         return
-    # Not forked: this process may have threads.
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+    # Not forked: this process may have threads. The first pool starts the resource tracker too.
+    with safe_path():
+        pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
     source = iter(items)
     pending: deque[Future[list[Result]]] = deque()
     try:
         while True:
             while len(pending) < WAITING * processes and (chunk := list(islice(source, CHUNK))):
-                pending.append(pool.submit(_each, function, chunk))
+                with safe_path():  # a process is started when there is work for it
+                    pending.append(pool.submit(_each, function, chunk))
             if not pending:
                 return
             yield from pending.popleft().result()
+    except BrokenProcessPool:
+        raise ChexsegError(
+            "a process ended before its work, as one does that is killed for want of memory"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _each(function: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:
     return [function(item) for item in chunk]
+
+
+@contextmanager
+def safe_path() -> Iterator[None]:
+    """Keep processes that are started meanwhile from importing from their current directory.
+
+    Python imports from there first if it is started with `-c`, as by multiprocessing.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before

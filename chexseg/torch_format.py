@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -21,23 +21,26 @@ PLAIN = re.compile(
 )
 
 
-#: The most items of a key of a dictionary or set, with those of all tuples in it.
+#: Longest text that is a key of a dictionary, set or storage, in characters.
 _LONGEST_KEY = 1000
+#: Most arguments of a call, and most dimensions of a tensor, as in torch.
+_MOST_ARGUMENTS, _MOST_DIMENSIONS = 10, 64
+
+#: What Python does at each opcode.
+_DISPATCH: Mapping[int, Callable[[Any], None]] = pickle._Unpickler.dispatch
 
 
 def _check_key(key: object) -> None:
-    """Raise `UnpicklingError` for a key that takes long to hash.
+    """Raise `UnpicklingError` for a key that takes long to hash or to compare.
 
-    Tuples of tuples of one tuple: each level doubles the time, and takes a few bytes.
+    References of a few bytes can repeat a long key. Many tuples, and many integers beyond 64 bits,
+    have the same hash, and each such key would be compared with all others.
     """
-    items, pending = 0, [key]
-    while pending:
-        item = pending.pop()
-        items += 1
-        if type(item) is tuple:
-            pending += item[:_LONGEST_KEY]
-        if items + len(pending) > _LONGEST_KEY:
-            raise pickle.UnpicklingError("a key made of too many items")
+    short = type(key) is str and len(key) <= _LONGEST_KEY
+    if not short and not (type(key) is int and key.bit_length() <= 64):
+        raise pickle.UnpicklingError(
+            f"a key that is no short text or integer: {type(key).__name__}"
+        )
 
 
 class BoundedUnpickler(pickle._Unpickler):
@@ -51,7 +54,24 @@ class BoundedUnpickler(pickle._Unpickler):
     pop_mark: Callable[[], list[Any]]
 
     def _refuse(self) -> None:
-        raise pickle.UnpicklingError("a bytearray, a frozen set or an opcode of protocol 0")
+        raise pickle.UnpicklingError("an opcode that torch never writes, such as of a bytearray")
+
+    def _call(self, opcode: bytes) -> None:
+        # Each call copies its arguments, which a reference of a few bytes can repeat.
+        if type(self.stack[-1]) is not tuple or len(self.stack[-1]) > _MOST_ARGUMENTS:
+            raise pickle.UnpicklingError("a call with too many arguments")
+        _DISPATCH[opcode[0]](self)
+
+    def _reduce(self) -> None:
+        self._call(pickle.REDUCE)
+
+    def _new(self) -> None:
+        self._call(pickle.NEWOBJ)
+
+    def _build(self) -> None:
+        if not isinstance(self.stack[-2], _Placeholder):
+            raise pickle.UnpicklingError("GLOBAL BUILD")  # of a function, say
+        _DISPATCH[pickle.BUILD[0]](self)
 
     def _set_item(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
@@ -69,10 +89,21 @@ class BoundedUnpickler(pickle._Unpickler):
         self.stack[-1][key] = value
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
-        **pickle._Unpickler.dispatch,
+        **_DISPATCH,
         pickle.SETITEM[0]: _set_item,
         pickle.SETITEMS[0]: _set_items,
+        pickle.REDUCE[0]: _reduce,
+        pickle.NEWOBJ[0]: _new,
+        pickle.BUILD[0]: _build,
         pickle.BYTEARRAY8[0]: _refuse,  # allocates it before the file turns out to be too short
+        # These call with arguments of any number.
+        pickle.NEWOBJ_EX[0]: _refuse,
+        pickle.OBJ[0]: _refuse,
+        pickle.INST[0]: _refuse,
+        # Integers of any length. Those of LONG1 have up to 255 bytes.
+        pickle.LONG4[0]: _refuse,
+        pickle.LONG[0]: _refuse,
+        pickle.INT[0]: _refuse,
         # These hash their items.
         pickle.DICT[0]: _refuse,
         pickle.FROZENSET[0]: _refuse,
@@ -107,8 +138,9 @@ class _Copying(_Placeholder):
         for argument in arguments:
             if not isinstance(argument, list | tuple | dict):
                 raise pickle.UnpicklingError(f"a container made of a {type(argument).__name__}")
-            for item in argument:  # a list is a key with its value
-                _check_key(item[0] if isinstance(item, list) and item else item)
+            for item in argument:
+                pair = cls.__name__ == "OrderedDict" and isinstance(item, list | tuple) and item
+                _check_key(item[0] if pair else item)
             cls.scan.copied += len(argument)
         if cls.scan.copied > cls.scan.source.tell():
             raise pickle.UnpicklingError("copies of one container, which take much memory")
@@ -145,6 +177,8 @@ def check_fits(
 
     The other arguments are those of torch's function that rebuilds the tensor.
     """
+    if max(len(size), len(stride)) > _MOST_DIMENSIONS:
+        raise pickle.UnpicklingError("a tensor of too many dimensions")
     # The arithmetic of other numbers, such as uint8 tensors, wraps around.
     if not all(type(n) is int for n in (offset, *size, *stride)):
         raise pickle.UnpicklingError("a tensor whose sizes are not integers")
@@ -161,17 +195,22 @@ def _rebuild(storage: object, *arguments: Any) -> _Placeholder:
 
 
 class _Scanner(BoundedUnpickler):
-    """Reads a pickle of plain weights without running it."""
+    """Reads a pickle of plain weights without running it.
 
-    def __init__(self, file: io.BytesIO, legacy: bool):
+    length: bytes of the whole file, which its storages fill at most.
+    """
+
+    def __init__(self, file: io.BytesIO, legacy: bool, length: int):
         super().__init__(file)
-        self.source, self.copied = file, 0
+        self.source, self.copied, self.unfilled = file, 0, length
         self.fields = 6 if legacy else 5
         self.types: dict[str, type[_Placeholder]] = {}
-        #: Key of a storage that the pickle refers to -> (type, number of numbers).
-        self.storages: dict[object, tuple[object, int]] = {}
+        #: Key in lower case of a storage that the pickle refers to -> (key, type, numbers).
+        self.storages: dict[str, tuple[str, object, int]] = {}
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
+        if max(len(module), len(name)) > _LONGEST_KEY:
+            raise pickle.UnpicklingError("a name that is too long")
         path = f"{module}.{name}"
         # torch joins both parts as well, so a dot in a name could hide the function.
         if "." in name or not PLAIN.fullmatch(path):
@@ -190,11 +229,30 @@ class _Scanner(BoundedUnpickler):
         # Other keys may be equal here and differ in torch, or the reverse.
         if type(key) is not str:
             raise pickle.UnpicklingError("a storage whose key is not a string")
-        if type(numbers) is not int or numbers < 0 or kind not in self.types.values():
+        _check_key(key)
+        if type(numbers) is not int or numbers < 0 or not isinstance(kind, type):
             raise pickle.UnpicklingError("a storage of no known type or size")
-        if self.storages.setdefault(key, (kind, numbers)) != (kind, numbers):
-            raise pickle.UnpicklingError("a storage of two types or sizes")
+        # torch's reader of archives finds names whatever their case, and would load one twice.
+        known = self.storages.get(key.lower())
+        if known is None:
+            self.storages[key.lower()] = (key, kind, numbers)
+            self.unfilled -= numbers * _item_bytes(kind)
+            if self.unfilled < 0:
+                raise pickle.UnpicklingError("storages larger than the file, all together")
+        elif known != (key, kind, numbers):
+            raise pickle.UnpicklingError("a storage of two spellings, types or sizes")
         return _Storage(numbers)
+
+
+def _item_bytes(kind: type) -> int:
+    """Return the bytes of one number of a storage whose type has the name of torch's."""
+    if kind.__name__ == "UntypedStorage":
+        return 1
+    # The type's public attribute warns that it will be removed.
+    dtype = getattr(getattr(torch, kind.__name__, None), "_dtype", None)
+    if not isinstance(dtype, torch.dtype):
+        raise pickle.UnpicklingError("a storage of no known type or size")
+    return dtype.itemsize
 
 
 def check(source: io.BytesIO) -> None:
@@ -205,18 +263,21 @@ def check(source: io.BytesIO) -> None:
     without content. Leaves the position at the start.
     """
     source.seek(0)
+    length = source.getbuffer().nbytes
     if bytes(source.getbuffer()[:4]) == b"PK\3\4":  # as torch decides
         # torch's reader ignores the case of names, unlike zipfile: scan the bytes that torch reads.
         pickled = torch._C.PyTorchFileReader(source).get_record("data.pkl")
-        _Scanner(io.BytesIO(pickled), legacy=False).load()
+        _Scanner(io.BytesIO(pickled), legacy=False, length=length).load()
     else:
         for _ in range(3):  # magic number, protocol, system
-            _Scanner(source, legacy=True).load()
-        content = _Scanner(source, legacy=True)
+            _Scanner(source, legacy=True, length=length).load()
+        content = _Scanner(source, legacy=True, length=length)
         content.load()
-        stored = _Scanner(source, legacy=True).load()
+        stored = _Scanner(source, legacy=True, length=length).load()
         if type(stored) is not list or any(type(key) is not str for key in stored):
             raise pickle.UnpicklingError("keys of storages that are not strings")
-        if missing := content.storages.keys() - set(stored):
+        for key in stored:
+            _check_key(key)
+        if missing := {key for key, _, _ in content.storages.values()} - set(stored):
             raise ValueError(f"{len(missing)} storages have no content")
     source.seek(0)

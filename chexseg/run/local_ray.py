@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from chexseg.parallel import safe_path
+
 #: Longest path of a temporary directory that leaves room for the names of Ray's Unix sockets.
 LONGEST = 20
 
@@ -45,7 +47,7 @@ def local_ray(**options: Any) -> Iterator[str]:
         os.environ["RAY_AUTH_TOKEN"] = token()
         # Ray read the mode when it was imported. If unset, `ray.init` sets "token" and reads again.
         os.environ.pop("RAY_AUTH_MODE", None)
-        with ray_internals.loopback_address(), _safe_path():
+        with ray_internals.loopback_address(), safe_path():
             context: Any = ray.init(
                 address="local",  # otherwise Ray would join any cluster on the machine
                 dashboard_host="127.0.0.1",
@@ -70,17 +72,3 @@ def _short_directory() -> str:
     """Return the directory for Ray's files, or /tmp if its path is too long for sockets."""
     chosen = os.environ.get("RAY_TMPDIR", tempfile.gettempdir())
     return chosen if len(chosen) <= LONGEST else "/tmp"
-
-
-@contextmanager
-def _safe_path() -> Iterator[None]:
-    """Keep processes started meanwhile from importing from their current directory."""
-    before = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["PYTHONSAFEPATH"]
-        else:
-            os.environ["PYTHONSAFEPATH"] = before

@@ -17,7 +17,9 @@ from chexseg.analysis.study_analysis import analyse
 from chexseg.analysis.study_scores import score
 from chexseg.analysis.tables import paper_tables
 from chexseg.analysis.tables.text import study_result
+from chexseg.data import shards
 from chexseg.data.sampling.splits import expert_split
+from chexseg.errors import DamagedArtifactError
 from chexseg.store.store import Store
 from tests.analysis import stores
 from tests.analysis import test_claims as made_studies
@@ -167,6 +169,44 @@ def test_a_missing_or_damaged_split_is_a_note(stored):
     assert not results.baselines and results.baselines_note == note
     missing = analyse(results).missing
     assert ["baselines", "left out", note] in missing.to_numpy().tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"shape": (9, 64, 64)}, "found no masks of 10 pathologies"),
+        ({"shape": (10, 64, 32)}, "found no masks of 10 pathologies"),
+        ({"shape": (10, 12, 12)}, "found no masks of 10 pathologies"),
+        ({"shape": (10,)}, "found no masks of 10 pathologies"),
+        ({"dtype": "uint8"}, "found no masks of 10 pathologies"),
+        ({"name": "squares"}, "found no masks of 10 pathologies"),
+        ({"patient": "person"}, "has no column patient"),
+        ({"image_id": "id"}, "has no column image_id"),
+        ({}, None),
+    ],
+)
+def test_masks_of_another_layout_are_a_note(tmp_path, change, words):
+    """Check shards whose checksums match, as of another program."""
+    (tmp_path / "masks").mkdir()
+    masks = np.zeros((2, *change.get("shape", (10, 64, 64))), dtype=change.get("dtype", bool))
+    scalars = {change.get(name, name): ["a", "b"] for name in ("image_id", "patient")}
+    table = shards.table(scalars, {change.get("name", "masks"): masks})
+    shards.write(tmp_path / "masks" / "part-00000.parquet", table)
+    if words is None:
+        assert baselines.read(tmp_path, ["Edema"]).side == 64
+        return
+    with pytest.raises(DamagedArtifactError, match=words):
+        baselines.read(tmp_path, ["Edema"])
+
+
+def test_masks_of_two_sizes_are_a_note(tmp_path):
+    (tmp_path / "masks").mkdir()
+    for number, side in enumerate((64, 32)):
+        masks = np.zeros((1, 10, side, side), dtype=bool)
+        table = shards.table({"image_id": ["a"], "patient": ["a"]}, {"masks": masks})
+        shards.write(tmp_path / "masks" / shards.part_name(number), table)
+    with pytest.raises(DamagedArtifactError, match="masks of several shapes"):
+        baselines.read(tmp_path, ["Edema"])
 
 
 def test_images_without_a_mask_are_a_note(stored):

@@ -89,7 +89,21 @@ def test_a_key_that_takes_long_to_hash_is_refused(truth, tmp_path, target):
     key = b"K\x01" + b"q\x00h\x00\x86" * 15
     path = write_map(tmp_path / "maps", FIRST, "Edema", peak(1, 4))
     path.write_bytes(b"\x80\x02" + target + key + b"Ns.")
-    refused(truth, tmp_path / "maps", path.name, "found no heat map", "too many items")
+    refused(truth, tmp_path / "maps", path.name, "found no heat map", "a key that is no short")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"}\x8b" + struct.pack("<i", 900) + b"\x55" * 900 + b"Ns.", "torch never writes"),
+        (b"}\x8a\x09" + b"\x55" * 9 + b"Ns.", "a key that is no short text or integer"),
+        (b"ctorch._utils\n_rebuild_tensor_v2\n(" + b"N" * 11 + b"tR.", "too many arguments"),
+    ],
+)
+def test_what_takes_long_in_few_bytes_is_refused(truth, tmp_path, content, words):
+    path = write_map(tmp_path / "maps", FIRST, "Edema", peak(1, 4))
+    path.write_bytes(b"\x80\x02" + content)
+    refused(truth, tmp_path / "maps", path.name, "found no heat map", words)
 
 
 def test_only_dictionaries_have_items(truth, tmp_path):
@@ -179,8 +193,11 @@ def test_a_tensor_in_place_of_a_storage_is_refused(truth, tmp_path):
     refused(truth, tmp_path / "maps", path.name, "found no heat map", "in place of a storage")
 
 
-@pytest.mark.parametrize("padding", [0, 40_000])
-def test_a_storage_without_content_is_refused(truth, tmp_path, padding):
+@pytest.mark.parametrize(
+    ("padding", "words"),
+    [(0, "storages larger than the file"), (40_000, "1 storages have no content")],
+)
+def test_a_storage_without_content_is_refused(truth, tmp_path, padding, words):
     """Check storages that the file's list doesn't name: torch leaves them unfilled."""
     import io
     from collections import OrderedDict
@@ -203,7 +220,7 @@ def test_a_storage_without_content_is_refused(truth, tmp_path, padding):
 
     path = write_map(tmp_path / "maps", FIRST, "Edema", peak(1, 4))
     path.write_bytes(pickle.dumps({"map": Tensor()}))
-    refused(truth, tmp_path / "maps", path.name, "found no heat map", "1 storages have no content")
+    refused(truth, tmp_path / "maps", path.name, "found no heat map", words)
 
 
 def test_a_view_of_a_storage_that_torch_would_free_is_refused(truth, tmp_path):

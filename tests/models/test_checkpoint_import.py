@@ -445,7 +445,7 @@ def test_a_storage_without_content_is_refused(resnet18, tmp_path):
         (enlarging(1000), {"0": 3000}, "a view of a storage"),
         ({"view": enlarging(1000)["view"]}, {"0": 1000}, "a view of a storage"),
         ({"a": Rebuilt(Storage("0", 8), 9)}, {"0": 8}, "in a storage of 8 numbers"),
-        ([Rebuilt(Storage("0", n), n) for n in (8, 9)], {"0": 8}, "two types or sizes"),
+        ([Rebuilt(Storage("0", n), n) for n in (8, 9)], {"0": 8}, "two spellings, types or sizes"),
         ({"a": Rebuilt(Storage("0", -8), 0)}, {"0": 8}, "no known type or size"),
         ([Rebuilt(Storage(k, 8), 8) for k in UNLIKE], {OrderedDict: 8}, "not a string"),
         ({"a": Rebuilt(Storage("0", 8), 8)}, {"0": 8, OrderedDict: 8}, "not strings"),
