@@ -44,15 +44,13 @@ def check_counts(nodes: Iterable[Node], plan: Plan, data: Location) -> None:
     if mixed:
         frontal = RawSplit(data, "train").table["frontal"]
         for node in mixed:
-            mapped = next(
-                plan.nodes[key]
-                for key in plan.behind([node.inputs["weak"]])
-                if plan.nodes[key].stage == "saliency"
-            ).config
-            views = int(frontal.sum()) if mapped["frontal_only"] else len(frontal)
-            splits.check_weak_images(
-                node.config["weak_images"], min(mapped["images"] or views, views)
-            )
+            before = (plan.nodes[key] for key in plan.behind([node.inputs["weak"]]))
+            # A weak label that isn't made from CAMs says itself which images it has.
+            for mapped in (one.config for one in before if one.stage == "saliency"):
+                views = int(frontal.sum()) if mapped["frontal_only"] else len(frontal)
+                splits.check_weak_images(
+                    node.config["weak_images"], min(mapped["images"] or views, views)
+                )
 
 
 def to_check(nodes: Iterable[Node], workers: int) -> list[Node]:
