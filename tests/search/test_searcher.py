@@ -104,14 +104,17 @@ def test_a_pruned_point_frees_its_worker_and_keeps_what_it_has(finished, phantom
     optuna_study = OptunaStudy(search, store)
     optuna_study.open()
     for number in range(4):
+        params = {"fit.learning_rate": 0.001 * (number + 1), "fit.clip_norm": None}
+        fits = [cell.fit for cell in search.plan([optuna_study.point(params)]).cells]
         trial = optuna.create_trial(
             value=0.99,
-            params={"fit.learning_rate": 0.001 * (number + 1), "fit.clip_norm": None},
+            params=params,
             distributions=optuna_study.space,
             intermediate_values=dict.fromkeys(range(40), 0.99),
-            user_attrs={"told": True},
+            user_attrs={"told": True, "fits": fits},
         )
         optuna_study.study.add_trial(trial)
+    best = search.plan([optuna_study.trial_counts().point]).cells
     outcome = searcher.run_search(search, store, phantom_root, Quiet())
     assert outcome.failed == {}
     asked = [
@@ -124,7 +127,7 @@ def test_a_pruned_point_frees_its_worker_and_keeps_what_it_has(finished, phantom
     assert left == {f"fit-{key[:20]}" for key in fits}, "the partial directories, and no lock"
     # The best imported point was never trained; now it is, so that there is something to show.
     assert [path.name for path in (store.backend.local / "fit").iterdir()] == [
-        cell.fit[:20] for cell in search.plan([optuna_study.trial_counts().point]).cells
+        cell.fit[:20] for cell in best
     ]
 
 
