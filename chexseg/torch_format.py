@@ -233,13 +233,13 @@ class _Scanner(BoundedUnpickler):
         if type(numbers) is not int or numbers < 0 or not isinstance(kind, type):
             raise pickle.UnpicklingError("a storage of no known type or size")
         # torch's reader of archives finds names whatever their case, and would load one twice.
-        known = self.storages.get(key.lower())
-        if known is None:
+        earlier = self.storages.get(key.lower())
+        if earlier is None:
             self.storages[key.lower()] = (key, kind, numbers)
             self.unfilled -= numbers * _item_bytes(kind)
             if self.unfilled < 0:
                 raise pickle.UnpicklingError("storages larger than the file, all together")
-        elif known != (key, kind, numbers):
+        elif earlier != (key, kind, numbers):
             raise pickle.UnpicklingError("a storage of two spellings, types or sizes")
         return _Storage(numbers)
 

@@ -38,8 +38,8 @@ ADDITIVE = {("dice", "5"): 0.20, ("focal", "5"): 0.24, ("dice", "9"): 0.21, ("fo
 
 
 def test_an_effect_is_the_mean_over_pairs_that_agree_in_the_other_axis():
-    found = answer(ADDITIVE)
-    effects = found.effects.set_index("axis")
+    answered = answer(ADDITIVE)
+    effects = answered.effects.set_index("axis")
     assert effects["value"].to_dict() == {"epochs": "9", "loss": "focal"}
     assert effects["pairs"].tolist() == [2, 2]
     scores = score(made(ADDITIVE))
@@ -48,13 +48,13 @@ def test_an_effect_is_the_mean_over_pairs_that_agree_in_the_other_axis():
     assert effects.loc["loss", "difference"] == pytest.approx(np.mean(of_loss))
     assert effects.loc["loss", "verdict"] == HIGHER
     assert effects.loc["loss", "difference low"] < 0.04 < effects.loc["loss", "difference high"]
-    assert found.interactions["verdict"].tolist() == [UNDECIDED]
+    assert answered.interactions["verdict"].tolist() == [UNDECIDED]
 
 
 def test_an_interaction_is_the_change_of_an_effect():
     levels = ADDITIVE | {("focal", "9"): 0.16}
-    found = answer(levels)
-    (row,) = found.interactions.to_dict("records")
+    answered = answer(levels)
+    (row,) = answered.interactions.to_dict("records")
     # Focal gains 0.04 at 5 epochs and loses 0.05 at 9; which axis comes first doesn't matter.
     assert row["difference"] == pytest.approx(-0.09, abs=0.02) and row["verdict"] == LOWER
     assert (row["axis"], row["by"]) in (("loss", "epochs"), ("epochs", "loss"))
@@ -85,16 +85,16 @@ def test_a_setting_that_does_not_matter_to_an_arm_is_no_obstacle():
     results = made(ADDITIVE)
     axes = results.axes.copy()
     axes.loc[axes["loss"] == "focal", "epochs"] = None
-    found = ask(dataclasses.replace(results, axes=axes))
-    effects = found.effects.set_index("axis")
+    answered = ask(dataclasses.replace(results, axes=axes))
+    effects = answered.effects.set_index("axis")
     assert effects.loc["loss", "pairs"] == 4 and effects.loc["epochs", "pairs"] == 1
 
 
 def test_ranking_marks_what_is_tied_with_the_first():
-    found = answer(ADDITIVE | {("focal", "9"): 0.2405}).ranking
-    assert found["place"].tolist() == [FIRST, TIED, BELOW, BELOW]
-    assert found["mIoU"].is_monotonic_decreasing
-    assert found["minus the first"].iloc[0] == 0 and np.isnan(found["P"].iloc[0])
+    ranking = answer(ADDITIVE | {("focal", "9"): 0.2405}).ranking
+    assert ranking["place"].tolist() == [FIRST, TIED, BELOW, BELOW]
+    assert ranking["mIoU"].is_monotonic_decreasing
+    assert ranking["minus the first"].iloc[0] == 0 and np.isnan(ranking["P"].iloc[0])
 
 
 @pytest.mark.parametrize(
@@ -105,10 +105,10 @@ def test_ranking_marks_what_is_tied_with_the_first():
     ],
 )
 def test_too_little_decides_nothing(settings, reason):
-    found = answer(ADDITIVE, **settings)
-    assert set(found.effects["verdict"]) == {UNDECIDED}
-    assert set(found.effects["reason"]) == {reason}
-    assert set(found.ranking["place"][1:]) == {UNTESTED if reason == "2 trials" else TIED}
+    answered = answer(ADDITIVE, **settings)
+    assert set(answered.effects["verdict"]) == {UNDECIDED}
+    assert set(answered.effects["reason"]) == {reason}
+    assert set(answered.ranking["place"][1:]) == {UNTESTED if reason == "2 trials" else TIED}
 
 
 def test_equal_arms_have_effects_in_5_percent_of_studies():
@@ -119,8 +119,8 @@ def test_equal_arms_have_effects_in_5_percent_of_studies():
         iou_CI = 0.25 + generator.normal(0, 0.03, 40) + generator.normal(0, 0.01, (12, 1))
         counts = base.counts_CIK3.copy()
         counts[..., 0] = np.round(20_000 * iou_CI / (1 + iou_CI))[..., None]
-        found = ask(dataclasses.replace(base, counts_CIK3=counts))
-        wrong += (found.effects["verdict"] != UNDECIDED).any()
+        answered = ask(dataclasses.replace(base, counts_CIK3=counts))
+        wrong += (answered.effects["verdict"] != UNDECIDED).any()
     assert wrong <= 6
 
 

@@ -128,8 +128,8 @@ def test_the_components_of_two_draws_of_two_trials_by_hand():
     # The draws' means are 1/3 and 6/7, their mean 25/42.
     assert by_draw(NESTED_T, NESTED) == pytest.approx([1 / 3, 6 / 7])
     assert estimate.means_Q.item() == pytest.approx(25 / 42)
-    # Trials: the sums of squares within draws are 0 and 2 (1/7)^2 over 2 degrees of freedom, so S is
-    # 1/49. The mean has four trials.
+    # Trials: the sums of squares within draws are 0 and 2 (1/7)^2 over 2 degrees of freedom, so S
+    # is 1/49. The mean has four trials.
     trials = (1 / 49) / 4
     assert estimate.trials_QQ.item() == pytest.approx(trials)
     # Draws: half the squared difference of the two means, over two draws, without the trials' part.

@@ -41,8 +41,8 @@ def test_gains_are_the_paired_differences_by_number_of_experts(made):
 
 
 def test_that_the_gain_shrinks_is_an_interaction(made):
-    found = analyse(made).answer.interactions
-    row = found[(found["value"] == "147") | (found["to"] == "147")].iloc[0]
+    rows = analyse(made).answer.interactions
+    row = rows[(rows["value"] == "147") | (rows["to"] == "147")].iloc[0]
     assert row["difference"] == pytest.approx(-0.055, abs=0.015)
     assert row["verdict"] == "lower"
 

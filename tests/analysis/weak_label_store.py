@@ -149,8 +149,8 @@ def in_memory(
 ) -> weak_label_agreement.LabelSet:
     """Return label sets of one pathology with 20 pixels per image; weak labels also have `size`.
 
-    `intersections` gives the pixels that each kind hits; boxes hit 2. prior: what the location prior
-    hits, also of `size` pixels; None: there is no prior.
+    `intersections` gives the pixels that each kind hits; boxes hit 2. prior: what the location
+    prior hits, also of `size` pixels; None: there is no prior.
     """
     made = []
     drawn = {} if prior is None else {PRIOR: np.array([[[hit, size, size]] for hit in prior])}
