@@ -96,6 +96,13 @@ class StageContext:
             * torch.cuda.get_device_properties(self.device).total_memory
         )
 
+    def inference_batch(self, on_cpu: int) -> int:
+        """Return the images of a batch of inference: 64 on a GPU, on a CPU those given.
+
+        On a CPU larger batches aren't faster, and their sums may have other last bits.
+        """
+        return on_cpu if self.device == "cpu" else 64
+
     def for_worker(self) -> StageContext:
         """Return the context for an actor of `map_files`: one CPU, and no progress reports."""
         return replace(self, threads=1, progress=no_progress)
