@@ -139,8 +139,9 @@ class TargetHistogram:
         ]
         return cls(torch.stack(sums).view(2, pathologies, bins))
 
-    def __add__(self, other: TargetHistogram) -> TargetHistogram:
-        return TargetHistogram(self.sums_2KB + other.sums_2KB)
+    def add_(self, scores_NKHW: Tensor, targets_NKHW: Tensor) -> None:
+        """Add a batch, in place."""
+        self.sums_2KB.add_(self.of(scores_NKHW, targets_NKHW).sums_2KB)
 
     def best(self) -> tuple[Tensor, Tensor]:
         """Return thresholds_K (float32) with the best I / (P + G - I), and these values (float64).

@@ -34,6 +34,10 @@ def no_progress(done: int, total: int, unit: str, note: dict[str, Any] | None = 
     """Ignore a progress report."""
 
 
+def say_nothing(line: str) -> None:
+    """Ignore a line."""
+
+
 @dataclass(frozen=True)
 class StageContext:
     """Device, workers and other resources of a stage run. None of these fields is part of a key.
@@ -54,7 +58,9 @@ class StageContext:
     resident_bytes: larger sets are streamed on every pass instead of kept on the device; None for
         the default of `resident_budget`.
     checkpoint_seconds: minimum seconds between two saved training states.
+    graphs: let a GPU replay training steps as CUDA graphs.
     progress: called with done, total, their unit, and figures worth showing.
+    say: called with a line that is worth showing once.
     title: name of this run in Ray Train's views; empty for a default.
     """
 
@@ -68,16 +74,19 @@ class StageContext:
     decode_workers: int = 1
     resident_bytes: int | None = None
     checkpoint_seconds: float = 60
+    graphs: bool = True
     progress: Callable[..., None] = no_progress
+    say: Callable[[str], None] = say_nothing
     title: str = ""
 
     def prepare(self) -> None:
-        """Set PyTorch's thread count and make cuDNN deterministic."""
+        """Set PyTorch's thread count and make cuDNN deterministic, with TF32 for inference."""
         import torch
 
         torch.set_num_threads(self.threads)
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.allow_tf32 = True
 
     def resident_budget(self) -> int:
         """Return the bytes that a resident set may take.
@@ -98,4 +107,4 @@ class StageContext:
 
     def for_worker(self) -> StageContext:
         """Return the context for an actor of `map_files`: one CPU, and no progress reports."""
-        return replace(self, threads=1, progress=no_progress)
+        return replace(self, threads=1, progress=no_progress, say=say_nothing)

@@ -35,7 +35,8 @@ from chexseg.seeds import derive
 from chexseg.stages import api, artifacts, configs, saliency
 from chexseg.stages.configuration.irnet import REFERENCE_SIDE
 from chexseg.stages.scoring import weak_label_masks, weak_label_scores
-from chexseg.stages.training import checkpoint, irnet_data, step_timer
+from chexseg.stages.training import checkpoint, irnet_data, precision
+from chexseg.stages.training.loop import Loop, StepLosses
 
 #: Value of `losses` -> the function.
 LOSSES = {
@@ -127,6 +128,7 @@ def train(
 ) -> dict[str, Any]:
     """Train both branches by SGD, or resume a training."""
     context.prepare()
+    precision.use(config.precision)
     torch.manual_seed(derive(config.seed, "irnet"))
     ids = splits.sample(
         radiographs.ids(inputs["saliency"] / "train"), config.images, config.seed, "irnet images"
@@ -140,6 +142,8 @@ def train(
         model.parameter_groups(config.learning_rate),
         momentum=config.momentum,
         weight_decay=config.weight_decay,
+        # Only this one can read its learning rate from the GPU, as a captured step needs.
+        fused=context.device != "cpu",
     )
     batch_size = min(config.batch_size, len(ids))
     steps = max(1, config.epochs * len(ids) // batch_size)
@@ -151,34 +155,47 @@ def train(
         "decay": decay.state_dict(),
     }
     decay.load_state_dict(progress["decay"])
-    source.skip(progress["step"] * batch_size)
-    timer = step_timer.StepTimer()
+    done = progress["step"]
+    source.skip(done * batch_size)
+
+    def batches() -> Iterator[dict[str, Tensor]]:
+        for step in range(done + 1, steps + 1):
+            yield irnet_data.prepared(config, source.take(batch_size), step)
+
+    def losses(batch: Mapping[str, Tensor]) -> StepLosses:
+        images_NHW, seeds_NKhw = irnet_data.example(config, batch)
+        images_NCHW = encoders.prepare(images_NHW, normalisation)
+        with precision.autocast(config.precision, context.device):
+            boundary_Nhw, displacement_N2hw = model(images_NCHW)
+        radius = config.pair_radius(boundary_Nhw.shape[-1])
+        parts = LOSSES[config.losses](boundary_Nhw, displacement_N2hw, seeds_NKhw, radius)
+        return StepLosses(parts["total"], parts)
+
+    def report(step: int, timing: dict[str, float]) -> None:
+        # On a GPU the first step's figures come with the second one.
+        loss = progress["history"][-1]["total"] if progress["history"] else None
+        note = {"loss": loss, **timing}
+        context.progress(step * batch_size, steps * batch_size, "images", note)
+
+    loop = Loop(
+        out,
+        context,
+        model,
+        optimizer,
+        losses,
+        seed=partial(derive, config.seed, "irnet"),
+        record=progress["history"].append,
+        report=report,
+        steps=steps,
+        state=progress,
+    )
     model.train()
-    seed = partial(derive, config.seed, "irnet")
-    for step in checkpoint.remaining_steps(
-        out, model, optimizer, progress, steps, context.checkpoint_seconds, seed
-    ):
-        batch = timer.wait(lambda: source.take(batch_size))
-        images_NHW, seeds_NKhw = irnet_data.example(config, batch, step)
-        boundary_Nhw, displacement_N2hw = model(encoders.prepare(images_NHW, normalisation))
-        losses = LOSSES[config.losses](
-            boundary_Nhw,
-            displacement_N2hw,
-            seeds_NKhw,
-            config.pair_radius(boundary_Nhw.shape[-1]),
-        )
-        optimizer.zero_grad()
-        losses["total"].backward()
-        optimizer.step()
+    for _ in loop.run(batches()):
         decay.step()
         progress["decay"] = decay.state_dict()
-        values = torch.stack(list(losses.values())).tolist()
-        progress["history"].append(dict(zip(losses, values, strict=True)))
-        note = {"loss": progress["history"][-1]["total"], **timer.finish_step()}
-        context.progress(step * batch_size, steps * batch_size, "images", note)
     source.skip(-source.taken % len(ids))  # start a new pass, to take each image once
-    batches = (source.take(min(16, len(ids) - start))["images"] for start in range(0, len(ids), 16))
-    model.calibrate(encoders.prepare(images, normalisation) for images in batches)
+    parts = (source.take(min(16, len(ids) - start))["images"] for start in range(0, len(ids), 16))
+    model.calibrate(encoders.prepare(images, normalisation) for images in parts)
     encoders.save(
         model,
         out / artifacts.IRNET_WEIGHTS,
