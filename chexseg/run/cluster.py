@@ -78,8 +78,11 @@ class Capacity:
         return max(self.gpus, self.limits.gpus)
 
     def gpus_of(self, resources: Resources) -> float:
-        """Return the GPU share that a cell reserves: 0 if the cluster has no GPU."""
-        return resources.gpu if self.max_gpus else 0
+        """Return the GPU share that a cell reserves: 0 if the cluster has no GPU.
+
+        `resources.gpu` must be a number (`gpu_share.resolved`).
+        """
+        return float(resources.gpu) if self.max_gpus else 0
 
     def cells_at_once(self, resources: Resources) -> int:
         """Return the number of concurrent cells.
@@ -97,7 +100,7 @@ class Capacity:
         gpu = self.gpus_of(resources)
         if gpu > largest:
             raise UserError(
-                f"resources.gpu: found {resources.gpu:g};"
+                f"resources.gpu: found {gpu:g};"
                 f" expected at most {largest}, the GPUs of the largest node"
             )
         cpus = resources.cpu if resources.workers == 1 else _worker_cpus(resources)
@@ -131,13 +134,12 @@ class Capacity:
         """
         if not resources.gpu or self.max_gpus:
             return None
+        wanted = resources.gpu if resources.gpu == "auto" else f"{resources.gpu:g}"
         if address is None:
-            return (
-                f"no GPU found: cells run on CPUs and `resources.gpu: {resources.gpu:g}` is ignored"
-            )
+            return f"no GPU found: cells run on CPUs and `resources.gpu: {wanted}` is ignored"
         raise UserError(
             f"--address {address}: found a cluster with no GPU; expected one for resources.gpu:"
-            f" {resources.gpu:g} (hint: {OPTION} GPU=N,CPU=N if the cluster can grow,"
+            f" {wanted} (hint: {OPTION} GPU=N,CPU=N if the cluster can grow,"
             " or --set resources.gpu=0 to train on CPUs)"
         )
 

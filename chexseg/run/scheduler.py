@@ -12,13 +12,14 @@ from typing import Any, cast
 
 import ray
 
-from chexseg.config.study import Resources
+from chexseg.config.study import Resources, Study
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
 from chexseg.plan.cells import Cell
 from chexseg.plan.graph import Node, Plan
 from chexseg.plan.preflight import check, check_counts, to_check
 from chexseg.progress import Reporter
+from chexseg.run import gpu_share
 from chexseg.run.cluster import (
     MAX_FAILURES,
     Capacity,
@@ -65,13 +66,15 @@ def run(
     started = time.monotonic()
     result = RunResult()
     capacity = Capacity.of_cluster(limits)
-    capacity.cells_at_once(plan.study.resources)  # refuse now, not after hours of upstream stages
-    if plan.study.resources.workers > 1 and not store.backend.shared:
-        capacity.check_one_node(plan.study.resources)
+    study = gpu_share.resolved(plan.study, capacity)
+    resources = study.resources
+    capacity.cells_at_once(resources)  # refuse now, not after hours of upstream stages
+    if resources.workers > 1 and not store.backend.shared:
+        capacity.check_one_node(resources)
     done = store.cached(plan.nodes.values())
     result.cached = len(done)
     check_counts(plan.needed(done), plan, data)
-    check_networks(plan.needed(done), plan.study.resources, capacity)
+    check_networks(plan.needed(done), resources, capacity)
     cells = {cell.score: cell for cell in plan.cells}
     in_cells = set(cells) | {cell.fit for cell in plan.cells}
     progress_actor = start_here(ProgressActor, _run_counts(plan, store, done))
@@ -93,10 +96,10 @@ def run(
                 if key not in settled and _cell_ready(cell, plan.nodes, done)
             ]
             if ready:
-                results = _run_stages(ready, job, capacity)
+                results = _run_stages(ready, job, capacity, study)
             elif pending:
-                run_cells = _run_cells if plan.study.resources.workers == 1 else _run_shared_cells
-                results = run_cells(pending[:CELLS_PER_TUNER], job, capacity, plan.study.resources)
+                run_cells = _run_cells if resources.workers == 1 else _run_shared_cells
+                results = run_cells(pending[:CELLS_PER_TUNER], job, capacity, study)
             else:
                 break
             for stage_result in results:
@@ -164,7 +167,8 @@ def _blocked(nodes: Mapping[str, Node], failed: Mapping[str, str]) -> set[str]:
 def _stage_task(
     job: Job, key: str, progress_writer: ProgressWriter, context: StageContext
 ) -> StageResult:
-    return attempt(job, key, progress_writer.name, replace(context, progress=progress_writer))
+    context = replace(context, progress=progress_writer, say=progress_writer.say)
+    return attempt(job, key, progress_writer.name, context)
 
 
 def _result(task: ray.ObjectRef[Any], job: Job, key: str) -> StageResult:
@@ -175,24 +179,29 @@ def _result(task: ray.ObjectRef[Any], job: Job, key: str) -> StageResult:
         return record_lost_worker(job, key, error)
 
 
-def _run_stages(ready: Sequence[Node], job: Job, capacity: Capacity) -> list[StageResult]:
+def _run_stages(
+    ready: Sequence[Node], job: Job, capacity: Capacity, study: Study
+) -> list[StageResult]:
     """Run upstream stages whose inputs are stored.
 
     On GPUs they run concurrently; on CPUs one after another, each with all CPUs. Tasks that start
     actors of Ray Data reserve no CPU themselves, so the actors always get one.
     """
-    gpu = capacity.max_gpus >= 1
+    gpu, workers = capacity.max_gpus >= 1, study.resources.stage_workers
     # On the CPUs of a single machine a stage trains in its task, with as many retries as a worker
     # of Ray Train would get. Ray Train takes 13 s and seven more processes to start.
-    in_task = not gpu and capacity.one_node
+    in_task = not gpu and capacity.one_node and workers == 1
+    threads = max(1, min(capacity.cpus, capacity.node_cpus))
     context = StageContext(
         device="cuda" if gpu else "cpu",
-        threads=max(1, min(capacity.cpus, capacity.node_cpus)),
+        threads=threads if gpu else max(1, threads // workers),
         # Current CPUs only: nodes with GPUs shouldn't be rented to decode images.
         decode_workers=max(1, capacity.cpus),
         map_workers=max(1, int(capacity.max_gpus)) if gpu else max(1, capacity.cpus),
         map_gpus=0.49 if gpu else 0,
         train_failures=None if in_task else MAX_FAILURES,
+        train_workers=workers,
+        graphs=study.execution.graphs == "auto",
         single_node=job.single_node,
     )
     # Two stages never share a GPU, and each may train or map on the rest of its GPU.
@@ -231,9 +240,8 @@ def _trial(
     set_process_title(cell)
     for key in (job.nodes[score].inputs["segmenter"], score):
         progress_writer = job.progress_writer(key, cell)
-        results.append(
-            attempt(job, key, progress_writer.name, replace(context, progress=progress_writer))
-        )
+        shown = replace(context, progress=progress_writer, say=progress_writer.say)
+        results.append(attempt(job, key, progress_writer.name, shown))
         if not succeeded(results[-1]):
             break
     job.progress_actor.end_cell.remote(cell, succeeded(results[-1]), results[0].get("miou"))
@@ -241,7 +249,7 @@ def _trial(
 
 
 def _run_cells(
-    pending: Sequence[Cell], job: Job, capacity: Capacity, resources: Resources
+    pending: Sequence[Cell], job: Job, capacity: Capacity, study: Study
 ) -> list[StageResult]:
     """Run cells as Tune trials."""
     from ray import tune
@@ -253,7 +261,7 @@ def _run_cells(
         _trial,
         {"job": subset, "names": names},
         capacity,
-        resources,
+        study,
         {"score": tune.grid_search(list(cells))},  # only keys: Tune copies the space for each trial
         lambda config: names[config["score"]],
     )
@@ -270,17 +278,19 @@ def _run_cells(
 
 
 def _run_shared_cells(
-    pending: Sequence[Cell], job: Job, capacity: Capacity, resources: Resources
+    pending: Sequence[Cell], job: Job, capacity: Capacity, study: Study
 ) -> list[StageResult]:
     """Run cells whose fits are shared by several workers of Ray Train.
 
     They run as tasks, like upstream stages: the workers reserve a cell's resources.
     """
+    resources = study.resources
     gpu = capacity.gpus_of(resources)
     context = StageContext(
         device="cuda" if gpu else "cpu",
         threads=max(1, int(resources.cpu)),
         map_gpus=gpu,
+        graphs=study.execution.graphs == "auto",
         train_workers=resources.workers,
         train_failures=MAX_FAILURES,
         single_node=job.single_node,
