@@ -41,7 +41,7 @@ class Resources(Section):
     #: CPUs of a cell; also its number of PyTorch threads.
     cpu: float = Field(default=1, gt=0)
     #: GPUs of a cell: a share up to 1, a whole number, or auto for the share with which all cells
-    #: are done soonest (`run.gpu_share`).
+    #: are done soonest (`plan.gpu_share`).
     gpu: Annotated[float | Literal["auto"], BeforeValidator(_validate_gpus)] = 0
     #: Number of workers that share each batch of a fit; each takes `cpu` and `gpu`. 1: the fit runs
     #: in the cell's process.
@@ -61,7 +61,7 @@ class Resources(Section):
 
 
 class Execution(Section):
-    """How stages run on a GPU. Not part of any key."""
+    """Execution of stages on a GPU. Not part of any key."""
 
     #: auto: training steps are replayed as CUDA graphs, which are several times faster. off: every
     #: kernel is launched from Python. Rounding may differ.

@@ -80,9 +80,13 @@ class Capacity:
     def gpus_of(self, resources: Resources) -> float:
         """Return the GPU share that a cell reserves: 0 if the cluster has no GPU.
 
-        `resources.gpu` must be a number (`gpu_share.resolved`).
+        `resources.gpu` must be a number (`plan.gpu_share.resolved`).
         """
         return float(resources.gpu) if self.max_gpus else 0
+
+    def gpu_memory(self) -> int | None:
+        """Return the memory of one of the cluster's GPUs in bytes; None if it has none yet."""
+        return cast(int, ray.get(_gpu_memory.remote())) if self.gpus else None
 
     def cells_at_once(self, resources: Resources) -> int:
         """Return the number of concurrent cells.
@@ -142,6 +146,13 @@ class Capacity:
             f" {wanted} (hint: {OPTION} GPU=N,CPU=N if the cluster can grow,"
             " or --set resources.gpu=0 to train on CPUs)"
         )
+
+
+@remote(num_cpus=0, num_gpus=0.01, max_retries=MAX_FAILURES)
+def _gpu_memory() -> int:
+    import torch
+
+    return int(torch.cuda.get_device_properties(0).total_memory)
 
 
 def _worker_cpus(resources: Resources) -> int:

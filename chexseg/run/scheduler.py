@@ -15,11 +15,11 @@ import ray
 from chexseg.config.study import Resources, Study
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
+from chexseg.plan import gpu_share
 from chexseg.plan.cells import Cell
 from chexseg.plan.graph import Node, Plan
 from chexseg.plan.preflight import check, check_counts, to_check
 from chexseg.progress import Reporter
-from chexseg.run import gpu_share
 from chexseg.run.cluster import (
     MAX_FAILURES,
     Capacity,
@@ -66,7 +66,7 @@ def run(
     started = time.monotonic()
     result = RunResult()
     capacity = Capacity.of_cluster(limits)
-    study = gpu_share.resolved(plan.study, capacity)
+    study = gpu_share.resolved(plan.study, capacity.gpu_memory)
     resources = study.resources
     capacity.cells_at_once(resources)  # refuse now, not after hours of upstream stages
     if resources.workers > 1 and not store.backend.shared:

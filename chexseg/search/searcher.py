@@ -17,9 +17,10 @@ from ray.tune.search import Searcher
 from chexseg.config.study import Study
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
+from chexseg.plan import gpu_share
 from chexseg.plan.preflight import check_counts
 from chexseg.progress import ProgressNote, Reporter
-from chexseg.run import gpu_share, ray_internals, scheduler, tune_trials
+from chexseg.run import ray_internals, scheduler, tune_trials
 from chexseg.run.cluster import MAX_FAILURES, Capacity, start_here
 from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
 from chexseg.run.progress_actor import (
@@ -63,7 +64,7 @@ def run_search(
     """
     started = time.monotonic()
     capacity = Capacity.of_cluster(limits)
-    study = gpu_share.resolved(search.study, capacity)
+    study = gpu_share.resolved(search.study, capacity.gpu_memory)
     capacity.cells_at_once(study.resources)
     # One point for each combination of choices is enough to build every network.
     middles = search.plan(list(search.middles()))

@@ -21,7 +21,7 @@ WARM_UP = 3
 
 
 class Graphs(Protocol):
-    """What a captured step needs of CUDA; tests put a fake in its place."""
+    """The interface of CUDA graphs; tests put a fake in its place."""
 
     def warm_up(self, step: Callable[[], Tensor]) -> Tensor:
         """Run a step eagerly, where and how captures run, and return its result."""

@@ -26,7 +26,7 @@ from chexseg.stages.training.step_timer import StepTimer
 
 
 class StepLosses(NamedTuple):
-    """What the network makes of a batch.
+    """The result of a network on a batch.
 
     loss: the scalar to minimise. figures: name -> scalar to record. after: what follows the
     optimizer's step, on the device.

@@ -1,4 +1,4 @@
-"""The precision of a training: float32, TF32 or bfloat16 (`stages.configuration.base.Precision`)."""
+"""The precision of a training (`stages.configuration.base.Precision`)."""
 
 from __future__ import annotations
 

@@ -8,13 +8,10 @@ four of them are done twice as fast as one after another.
 
 from __future__ import annotations
 
-from typing import Any, cast
-
-import ray
+from collections.abc import Callable
 
 from chexseg.config import search_space
 from chexseg.config.study import Study
-from chexseg.run.cluster import MAX_FAILURES, Capacity, remote
 
 #: Cells at once on a GPU, by `execution.graphs`.
 CELLS = {"auto": 2, "off": 4}
@@ -23,16 +20,15 @@ CELLS = {"auto": 2, "off": 4}
 PROCESS, PIXEL = 2**30, 3 * 2**30 / (8 * 320**2)
 
 
-def resolved(study: Study, capacity: Capacity) -> Study:
-    """Return the study with a number for `resources.gpu`. Ray must be connected."""
+def resolved(study: Study, memory: Callable[[], int | None]) -> Study:
+    """Return the study with a number for `resources.gpu`.
+
+    memory: returns a GPU's, as for `cells`; called only if needed.
+    """
     resources = study.resources
     if resources.gpu != "auto":
         return study
-    if resources.workers > 1:
-        share = 1.0
-    else:
-        memory = _memory() if capacity.gpus else None
-        share = 1 / cells(study, memory)
+    share = 1.0 if resources.workers > 1 else 1 / cells(study, memory())
     return study.model_copy(update={"resources": resources.model_copy(update={"gpu": share})})
 
 
@@ -53,15 +49,3 @@ def _batch_size(study: Study) -> int:
     """Return the largest batch of a study's fits."""
     axis = study.axes.get("fit.batch_size", (study.settings.fit.batch_size,))
     return int(max(search_space.ends(axis)))
-
-
-def _memory() -> int:
-    """Return the memory of one of the cluster's GPUs, in bytes."""
-    return cast(int, ray.get(cast(Any, _memory_task).remote()))
-
-
-@remote(num_cpus=0, num_gpus=0.01, max_retries=MAX_FAILURES)
-def _memory_task() -> int:
-    import torch
-
-    return int(torch.cuda.get_device_properties(0).total_memory)

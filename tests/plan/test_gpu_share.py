@@ -5,12 +5,9 @@ from __future__ import annotations
 import pytest
 
 from chexseg.config import study_file
-from chexseg.run import gpu_share
-from chexseg.run.cluster import Capacity
-from chexseg.run.cluster_limits import ClusterLimits
+from chexseg.plan import gpu_share
 
 GIB = 2**30
-GROWING = Capacity(cpus=7, gpus=0, node_cpus=8, node_gpus=0, limits=ClusterLimits(64, 8))
 
 
 def study(text: str):
@@ -35,11 +32,12 @@ def test_cells_on_a_gpu_are_as_many_as_are_fast_and_fit_into_its_memory(text, me
     assert gpu_share.cells(study(text), memory) == cells
 
 
-def test_a_study_gets_the_share_as_a_number_before_a_cluster_has_grown():
-    resources = gpu_share.resolved(study(""), GROWING).resources
-    assert resources.gpu == 0.5
-    assert GROWING.gpus_of(resources) == 0.5
+def test_a_study_gets_the_share_as_a_number_and_asks_for_the_memory_only_if_needed():
+    def no_memory() -> int:
+        raise AssertionError("not needed")
+
+    assert gpu_share.resolved(study(""), lambda: 80 * GIB).resources.gpu == 0.5
     whole = study_file.parse("name: s\nresources: {gpu: auto, workers: 2}", "s.yaml")
-    assert gpu_share.resolved(whole, GROWING).resources.gpu == 1
+    assert gpu_share.resolved(whole, no_memory).resources.gpu == 1
     given = study_file.parse("name: s\nresources: {gpu: 0.25}", "s.yaml")
-    assert gpu_share.resolved(given, GROWING) is given
+    assert gpu_share.resolved(given, no_memory) is given
