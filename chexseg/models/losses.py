@@ -67,10 +67,14 @@ def distillation(
 def classification(logits_NL: Tensor, labels_NL: Tensor) -> Tensor:
     """Return the mean binary cross-entropy over CheXpert's L observations.
 
-    Labels are 1, 0 or NaN. NaN is ignored; if all are NaN, the loss is 0 with a zero gradient.
+    Labels are 1, 0 or NaN. NaN is ignored; if all are NaN, the loss is 0 with a zero gradient. The
+    mean is over the labels of all workers.
     """
     logits_NL = _at_least_float32(logits_NL)
     ignored_NL = labels_NL.isnan()
     targets_NL = labels_NL.to(logits_NL.dtype).masked_fill(ignored_NL, 0)
     losses_NL = F.binary_cross_entropy_with_logits(logits_NL, targets_NL, reduction="none")
-    return losses_NL.masked_fill(ignored_NL, 0).sum() / (~ignored_NL).sum().clamp(min=1)
+    total = losses_NL.masked_fill(ignored_NL, 0).sum()
+    count = (~ignored_NL).sum().to(total.dtype)
+    total, count = all_reduce_sum(torch.stack([total, count]))
+    return cast(Tensor, total / count.clamp(min=1))
