@@ -115,7 +115,7 @@ def _sums_2KB(scores_NKHW: Tensor, targets_NKHW: Tensor, parts: int) -> Tensor:
         values_NKHW.transpose(0, 1).reshape(pathologies, parts, -1)
         for values_NKHW in (scores_NKHW.to(torch.float32).nan_to_num(nan=-1.0), targets_NKHW)
     )
-    index_KPi = torch.bucketize(scores_KPi, grid)
+    index_KPi = torch.bucketize(scores_KPi.contiguous(), grid)
     targets_KPi = targets_KPi.to(torch.float64)
     sums_2KPB = targets_KPi.new_zeros(2, pathologies, parts, len(GRID) + 1)
     for sums_KPB, values_KPi in zip(

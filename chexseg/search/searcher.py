@@ -69,7 +69,8 @@ def run_search(
     # One point for each combination of choices is enough to build every network.
     middles = search.plan(list(search.middles()))
     check_counts(middles.nodes.values(), middles, data)
-    scheduler.check_networks(middles.nodes.values(), study.resources, capacity)
+    workers = scheduler.sharing(study.resources, capacity)
+    scheduler.check_networks(middles.nodes.values(), workers)
     search.check()
     optuna_study = OptunaStudy(search, store)
     with journal.acquire(store, optuna_study.name, wait=False) as acquired:

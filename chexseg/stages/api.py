@@ -30,6 +30,10 @@ class StageModule(Protocol):
         """Return the untrained network; defined only by stages whose entry sets `has_network`."""
 
 
+#: The share of a GPU for a worker of several: no two fit on one GPU, and a stage's own share does.
+GPU_OF_ITS_OWN = 0.51
+
+
 def no_progress(done: int, total: int, unit: str, note: dict[str, Any] | None = None) -> None:
     """Ignore a progress report."""
 
@@ -52,7 +56,8 @@ class StageContext:
         each. A single worker is the stage's own process.
     train_failures: how many times Ray Train may restart training after a worker dies; None trains
         in this process.
-    train_workers: workers that share each batch of `fit`; each gets `threads` and `map_gpus`.
+    train_workers: workers that share each batch of a training; each gets `threads`, and as its share
+        of a GPU the larger one of `map_gpus` and `GPU_OF_ITS_OWN`.
     single_node: inputs and output are on this host only, so every worker must run on its node.
     decode_workers: actors that decode images.
     resident_bytes: larger sets are streamed on every pass instead of kept on the device; None for

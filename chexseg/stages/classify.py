@@ -20,11 +20,17 @@ from torch import Tensor
 
 from chexseg.data import chexpert, radiographs
 from chexseg.data.sampling import radiograph_samplers
-from chexseg.models import classifier, encoders, losses
+from chexseg.models import classifier, distributed, encoders, losses
 from chexseg.pathologies import COMPETITION, OBSERVATIONS
 from chexseg.seeds import derive
 from chexseg.stages import api, artifacts, configs
-from chexseg.stages.training import checkpoint, classifier_data, precision, ray_train
+from chexseg.stages.training import (
+    checkpoint,
+    classifier_data,
+    precision,
+    ray_train,
+    workers,
+)
 from chexseg.stages.training.loop import Loop, StepLosses, running_mean
 
 
@@ -47,6 +53,8 @@ def train(
     config: configs.ClassifyConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Train, or resume an interrupted training; on a CPU with bit-identical weights."""
+    stage = "pretrain" if isinstance(config, configs.PretrainConfig) else "classify"
+    workers.check(stage, config, build, distributed.workers(), context.device != "cpu")
     context.prepare()
     precision.use(config.precision)
     torch.manual_seed(derive(config.seed, "classifier"))
@@ -75,6 +83,7 @@ def train(
     valid_pixels_NHW = classifier_data.evaluation_images(config, inputs["valid"], valid)
     valid_labels_NL = radiographs.labels(valid)
 
+    network = distributed.parallel(model, context.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
     steps = max(1, config.epochs * len(table) // config.batch_size)
     progress = checkpoint.load(out, model, optimizer) or {
@@ -94,7 +103,7 @@ def train(
     def batch_losses(batch: Mapping[str, Tensor]) -> StepLosses:
         images_NHW = classifier_data.training_images(batch)
         with precision.autocast(config.precision, context.device):
-            logits_NL = model(encoders.prepare(images_NHW, config.normalisation))
+            logits_NL = network(encoders.prepare(images_NHW, config.normalisation))
         loss = losses.classification(logits_NL, batch["targets"])
         return StepLosses(loss, {"loss": loss})
 
@@ -149,13 +158,14 @@ def train(
         for name in ("geometry", "normalisation")
         if (value := getattr(config, name)) != config.ADDED[name]
     }
-    encoders.save(
-        model,
-        out / artifacts.CLASSIFIER_WEIGHTS,
-        architecture=config.architecture,
-        observations=OBSERVATIONS,
-        **inputs_differ,
-    )
+    if distributed.rank() == 0:
+        encoders.save(
+            model,
+            out / artifacts.CLASSIFIER_WEIGHTS,
+            architecture=config.architecture,
+            observations=OBSERVATIONS,
+            **inputs_differ,
+        )
     return {**progress["best"], "steps": steps, "images": len(table)}
 
 

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from chexseg.data import radiographs
-from chexseg.errors import UserError
 from chexseg.models import distributed, encoders, losses, segmenter
 from chexseg.saliency.thresholds import TargetHistogram
 from chexseg.seeds import derive
@@ -32,6 +31,7 @@ from chexseg.stages.training import (
     ray_train,
     segmenter_data,
     segmenter_selection,
+    workers,
 )
 from chexseg.stages.training.loop import Loop, StepLosses
 
@@ -58,7 +58,7 @@ def train(
     In a process group each worker takes its share of every batch, which changes the last bits.
     Raises FloatingPointError at the first loss that is not finite.
     """
-    check_workers(config, distributed.workers(), context.device != "cpu")
+    workers.check("fit", config, build, distributed.workers(), context.device != "cpu")
     context.prepare()
     precision.use(config.precision)
     assemble = segmenter_data.student if config.supervision == "teacher" else segmenter_data.mixed
@@ -200,23 +200,6 @@ def optimise(
 def build(config: configs.FitConfig) -> smp.DeepLabV3Plus:
     """Return the untrained network. Raises `UserError` for an unusable architecture."""
     return segmenter.build(config.architecture, len(config.pathologies))
-
-
-def check_workers(config: configs.FitConfig, workers: int, on_gpu: bool) -> None:
-    """Raise `UserError` if this number of workers can't share the fit."""
-    if config.batch_size % workers:
-        raise UserError(
-            f"fit.batch_size: found {config.batch_size};"
-            f" expected a multiple of {workers}, the number of workers"
-        )
-    if workers > 1:
-        with torch.device("meta"):
-            fault = distributed.unsupported_reason(build(config), on_gpu)
-        if fault:
-            raise UserError(
-                f"encoder.architecture: found {config.architecture!r} for {workers} workers;"
-                f" expected one worker ({fault})"
-            )
 
 
 def loss_on(config: configs.FitConfig, logits_NKHW: Tensor, targets_NKHW: Tensor) -> Tensor:

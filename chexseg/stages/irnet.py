@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,14 @@ from torch.nn.functional import interpolate
 from chexseg.data import radiographs, ray_data, shards
 from chexseg.data.sampling import splits
 from chexseg.errors import UserError
-from chexseg.models import encoders, irnet, irnet_losses
+from chexseg.models import distributed, encoders, irnet, irnet_losses
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.saliency import gradcam, instances, otsu, random_walk
 from chexseg.seeds import derive
 from chexseg.stages import api, artifacts, configs, saliency
 from chexseg.stages.configuration.irnet import REFERENCE_SIDE
 from chexseg.stages.scoring import weak_label_masks, weak_label_scores
-from chexseg.stages.training import checkpoint, irnet_data, precision
+from chexseg.stages.training import checkpoint, irnet_data, precision, ray_train, workers
 from chexseg.stages.training.loop import Loop, StepLosses
 
 #: Value of `losses` -> the function.
@@ -54,7 +55,10 @@ def run(
     """
     facts = {}
     if config.boundaries:
-        facts = checkpoint.train_once(out, lambda: train(config, inputs, out, context))
+        # Only several workers need Ray Train: the walk runs in this process in any case.
+        failures = context.train_failures if context.train_workers > 1 else None
+        in_train = replace(context, train_failures=failures)
+        facts = ray_train.train_once(train, config, inputs, out, in_train)
     chosen: dict[str, Any] = {}
     if config.threshold != "training":
         fixed = None if config.threshold == "otsu" else config.threshold
@@ -133,6 +137,9 @@ def train(
     ids = splits.sample(
         radiographs.ids(inputs["saliency"] / "train"), config.images, config.seed, "irnet images"
     )
+    batch_size = min(config.batch_size, len(ids))
+    shared = config.model_copy(update={"batch_size": batch_size})
+    workers.check("irnet", shared, build, distributed.workers(), context.device != "cpu")
     source = irnet_data.source(config, inputs, ids, context)
     normalisation = irnet_data.normalisation(config, inputs)
     model = build(config, None if config.init == "random" else inputs["encoder"])
@@ -145,7 +152,6 @@ def train(
         # Only this one can read its learning rate from the GPU, as a captured step needs.
         fused=context.device != "cpu",
     )
-    batch_size = min(config.batch_size, len(ids))
     steps = max(1, config.epochs * len(ids) // batch_size)
     power = 0.9 if config.schedule == "polynomial" else 0  # constant
     decay = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=steps, power=power)
@@ -157,6 +163,7 @@ def train(
     decay.load_state_dict(progress["decay"])
     done = progress["step"]
     source.skip(done * batch_size)
+    network = distributed.parallel(model, context.device)
 
     def batches() -> Iterator[dict[str, Tensor]]:
         for step in range(done + 1, steps + 1):
@@ -166,7 +173,7 @@ def train(
         images_NHW, seeds_NKhw = irnet_data.example(config, batch)
         images_NCHW = encoders.prepare(images_NHW, normalisation)
         with precision.autocast(config.precision, context.device):
-            boundary_Nhw, displacement_N2hw = model(images_NCHW)
+            boundary_Nhw, displacement_N2hw = network(images_NCHW)
         radius = config.pair_radius(boundary_Nhw.shape[-1])
         parts = LOSSES[config.losses](boundary_Nhw, displacement_N2hw, seeds_NKhw, radius)
         return StepLosses(parts["total"], parts)
@@ -196,13 +203,14 @@ def train(
     source.skip(-source.taken % len(ids))  # start a new pass, to take each image once
     parts = (source.take(min(16, len(ids) - start))["images"] for start in range(0, len(ids), 16))
     model.calibrate(encoders.prepare(images, normalisation) for images in parts)
-    encoders.save(
-        model,
-        out / artifacts.IRNET_WEIGHTS,
-        architecture=config.architecture,
-        init=config.init,
-        normalisation=normalisation,
-    )
+    if distributed.rank() == 0:
+        encoders.save(
+            model,
+            out / artifacts.IRNET_WEIGHTS,
+            architecture=config.architecture,
+            init=config.init,
+            normalisation=normalisation,
+        )
     last = progress["history"][-max(1, steps // 10) :]
     return {
         "training_images": len(ids),

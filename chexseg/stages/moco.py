@@ -6,6 +6,7 @@ MoCo v2 (models.moco) with augmentations suited to radiographs, as in Sowrirajan
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -19,10 +20,10 @@ from chexseg.data import radiographs
 from chexseg.data.sampling import radiograph_samplers
 from chexseg.data.sampling.transfer import to_device
 from chexseg.errors import UserError
-from chexseg.models import augmentation, encoders, moco
+from chexseg.models import augmentation, distributed, encoders, moco
 from chexseg.seeds import derive
 from chexseg.stages import api, artifacts, configs
-from chexseg.stages.training import checkpoint, precision, ray_train
+from chexseg.stages.training import checkpoint, precision, ray_train, workers
 from chexseg.stages.training.loop import Loop, StepLosses, running_mean
 
 #: Largest default queue, in keys; the value of MoCo-CXR's code.
@@ -62,6 +63,7 @@ def train(
 
     The facts include running means of the loss and of `models.moco.accuracy`.
     """
+    workers.check("moco", config, build, distributed.workers(), context.device != "cpu")
     context.prepare()
     precision.use(config.precision)
     image_ids = radiographs.index(inputs["train"])["image_id"].tolist()
@@ -106,16 +108,23 @@ def train(
             for number in range(2):
                 draws_N7 = augmentation.view_draws(config.batch_size, generator)
                 batch[f"draws {number}"] = to_device(draws_N7, context.device)
-            if step == 1:
-                first = view(batch, 0)
-                with precision.autocast(config.precision, context.device):
-                    model.calibrate(first)
             yield batch
+
+    step_seed, stream = partial(derive, config.seed, "moco"), batches()
+    if done == 0:
+        # Before the workers share the network: each has the whole batch here.
+        torch.manual_seed(step_seed(1))
+        first = next(stream)
+        stream = itertools.chain([first], stream)
+        images_NCHW = view(first, 0)
+        with precision.autocast(config.precision, context.device):
+            model.calibrate(images_NCHW)
+    network = distributed.parallel(query, context.device)
 
     def losses(batch: Mapping[str, Tensor]) -> StepLosses:
         pair = view(batch, 0), view(batch, 1)  # the views' coordinates are always float32
         with precision.autocast(config.precision, context.device):
-            queries_ND, keys_ND = model(*pair)
+            queries_ND, keys_ND = model(*pair, network)
         logits = model.logits(queries_ND, keys_ND)
         loss = moco.info_nce(logits)
         return StepLosses(
@@ -134,7 +143,8 @@ def train(
         model,
         optimizer,
         losses,
-        seed=partial(derive, config.seed, "moco"),
+        # The first step's random numbers follow those of the calibration.
+        seed=lambda step: None if done == 0 and step == 1 else step_seed(step),
         record=record,
         report=lambda step, timing: context.progress(
             step * config.batch_size,
@@ -146,14 +156,15 @@ def train(
         state=progress,
         rate=partial(learning_rate, config, steps=steps),
     )
-    for _ in loop.run(batches()):
+    for _ in loop.run(stream):
         pass
-    encoders.save(
-        model.query.body,
-        out / artifacts.ENCODER_WEIGHTS,
-        architecture=config.architecture,
-        init="moco",
-    )
+    if distributed.rank() == 0:
+        encoders.save(
+            model.query.body,
+            out / artifacts.ENCODER_WEIGHTS,
+            architecture=config.architecture,
+            init="moco",
+        )
     return {
         "loss": progress["loss"],
         "accuracy": progress["accuracy"],
