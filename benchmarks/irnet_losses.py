@@ -49,7 +49,8 @@ def all_pairs_at_once(
     import torch
     import torch.nn.functional as F
 
-    from chexseg.models.irnet_losses import BACKGROUND, FOREGROUND, IGNORE, half_disc, line
+    from chexseg.models.irnet_losses import BACKGROUND, FOREGROUND, IGNORE
+    from chexseg.models.irnet_pairs import half_disc, line
 
     height, width = boundary_Nhw.shape[-2:]
     reach = int(radius)

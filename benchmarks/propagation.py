@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from chexseg.models.irnet_losses import half_disc, line
+from chexseg.models.irnet_pairs import half_disc, line
 from chexseg.saliency.random_walk import propagate
 
 CLASSES, RADIUS, POWER, STEPS_LOG2 = 10, 3, 5, 3

@@ -95,7 +95,7 @@ def error_location(document: Document, dotted_overrides: Mapping[str, Any], key:
     It names the ``--set`` that caused the error, if one did, or else the line of the file.
     """
     setting = key.removeprefix("settings.")
-    if setting != key or key.startswith("resources."):
+    if setting != key or key.startswith(("resources.", "execution.")):
         for name in dotted_overrides:
             if f"{setting}.".startswith(f"{name}."):
                 return f"--set {name}"

@@ -9,38 +9,63 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from chexseg.config import search_space
 from chexseg.config.settings import Section, Settings, flat, merged, setting_names
 
 
+def _off_for_false(value: Any) -> Any:
+    """Return ``off`` for false: YAML takes the word for it."""
+    return "off" if value is False else value
+
+
+def _validate_gpus(value: Any) -> Any:
+    """Return auto or a number. One error here replaces pydantic's one per union member."""
+    if value == "auto":
+        return value
+    try:
+        number = float("nan") if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not 0 <= number <= 8:
+        raise ValueError("expected: auto, or a number from 0 to 8")
+    if number > 1 and number != int(number):
+        raise ValueError("expected: at most 1, or a whole number")
+    return number
+
+
 class Resources(Section):
-    """Resources of one running cell. Not part of any key."""
+    """Resources of running stages. Not part of any key."""
 
     #: CPUs of a cell; also its number of PyTorch threads.
     cpu: float = Field(default=1, gt=0)
-    #: GPUs of a cell: a share up to 1, or a whole number.
-    gpu: float = Field(default=0, ge=0, le=8)
+    #: GPUs of a cell: a share up to 1, a whole number, or auto for the share with which all cells
+    #: are done soonest (`plan.gpu_share`).
+    gpu: Annotated[float | Literal["auto"], BeforeValidator(_validate_gpus)] = 0
     #: Number of workers that share each batch of a fit; each takes `cpu` and `gpu`. 1: the fit runs
     #: in the cell's process.
     workers: int = Field(default=1, ge=1)
+    #: Number of workers that share each batch of `classify`, `pretrain`, `moco` and `irnet`. With
+    #: GPUs each has one to itself.
+    stage_workers: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _a_gpu_each(self) -> Resources:
-        if self.workers > 1 and 0 < self.gpu < 1:
+        if self.workers > 1 and self.gpu != "auto" and 0 < self.gpu < 1:
             raise ValueError(
                 f"workers: found {self.workers} with gpu: {self.gpu:g};"
                 " expected: a whole GPU each, or none"
             )
         return self
 
-    @field_validator("gpu")
-    @classmethod
-    def _whole_above_one(cls, value: float) -> float:
-        if value > 1 and value != int(value):
-            raise ValueError("expected: at most 1, or a whole number")
-        return value
+
+class Execution(Section):
+    """Execution of stages on a GPU. Not part of any key."""
+
+    #: auto: training steps are replayed as CUDA graphs, which are several times faster. off: every
+    #: kernel is launched from Python. Rounding may differ.
+    graphs: Annotated[Literal["auto", "off"], BeforeValidator(_off_for_false)] = "auto"
 
 
 Reproduced = Literal[
@@ -67,6 +92,7 @@ class StudyFile(Section):
     also: tuple[dict[str, Any], ...] = ()
     settings: Settings = Settings()
     resources: Resources = Resources()
+    execution: Execution = Execution()
     #: If present, points of the axes are sampled (`search.space_plan`) instead of all planned.
     search: search_space.Search | None = None
 

@@ -17,13 +17,16 @@ from chexseg.config.study import Study, StudyFile
 from chexseg.errors import UserError, nearest
 from chexseg.store import links
 
+#: Sections of a study file, besides `settings`, whose values may be overridden.
+OUTSIDE_SETTINGS = ("resources", "execution")
+
 
 def load(
     path: Path, overrides: Mapping[str, Any] | None = None, parents: tuple[Path, ...] = ()
 ) -> Study:
     """Read a study file and the files it includes.
 
-    overrides: dotted settings and resources that replace those of every file. parents: the files
+    overrides: dotted settings and other values that replace those of every file. parents: the files
     that include this one, outermost first. Raises `UserError` with file, line, key, the value,
     what is expected and the nearest correct name.
     """
@@ -55,20 +58,24 @@ def parse(
         for key, value in (overrides or {}).items()
         for name, inner in flat(key, value).items()
     }
-    resources = {name: dotted.pop(name) for name in list(dotted) if name.startswith("resources.")}
+    # Overrides of sections that are not settings of cells.
+    outside = {
+        name: dotted.pop(name) for name in list(dotted) if name.split(".")[0] in OUTSIDE_SETTINGS
+    }
     given = content.get("settings", {})
     given = merged(given, dotted) if isinstance(given, dict) else given
     for name in dotted:
-        check_key(name, f"--set {name}", ["resources.*"])
+        check_key(name, f"--set {name}", [f"{section}.*" for section in OUTSIDE_SETTINGS])
     fields = {**content, **ranges(document), "settings": given}
-    if isinstance(content.get("resources", {}), dict):
-        fields = merged(fields, resources)
+    for name, value in outside.items():
+        if isinstance(content.get(name.split(".")[0], {}), dict):
+            fields = merged(fields, {name: value})
     try:
         file = StudyFile.model_validate(fields)
     except ValidationError as error:
         raise UserError(
             format_validation_error(
-                error, lambda key: error_location(document, dotted | resources, key), StudyFile
+                error, lambda key: error_location(document, dotted | outside, key), StudyFile
             )
         ) from None
     if "studies" in content:

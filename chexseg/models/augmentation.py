@@ -1,4 +1,7 @@
-"""Random changes of a whole batch on its device: those of MoCo, and IRNet's scales and crops."""
+"""Random changes of a whole batch on its device: those of MoCo, and IRNet's scales and crops.
+
+The random numbers are drawn on the host, so that a seed gives the same changes on every device.
+"""
 
 from __future__ import annotations
 
@@ -28,20 +31,22 @@ class Augmentation:
     contrast: float = 0.0
 
 
-def views(
-    images_NHW: torch.Tensor, strength: Augmentation, generator: torch.Generator
-) -> torch.Tensor:
+def view_draws(count: int, generator: torch.Generator) -> torch.Tensor:
+    """Return draws_N7, what `views` needs for one view of each of N images."""
+    return torch.rand(7, count, generator=generator).T
+
+
+def views(images_NHW: torch.Tensor, strength: Augmentation, draws_N7: torch.Tensor) -> torch.Tensor:
     """Return one random view of each grey uint8 image, with the same shape, type and device.
 
-    Pixels outside an image are black. The generator must be on the CPU, so that its seed gives the
-    same views on every device.
+    Pixels outside an image are black. draws_N7: of `view_draws`, on the images' device.
     """
     count, height, width = images_NHW.shape
-    draws = torch.rand(7, count, generator=generator).to(images_NHW.device)
+    draws = draws_N7.T
     signed = 2 * draws - 1
     side_N = (1 - (1 - strength.crop) * draws[0]).sqrt()
     angle_N = math.radians(strength.rotation) * signed[1]
-    mirror_N = torch.where(draws[2] < strength.flip, -1.0, 1.0)
+    mirror_N = 1.0 - 2.0 * (draws[2] < strength.flip)  # torch.where would copy its constants
     cosine_N, sine_N = side_N * angle_N.cos(), side_N * angle_N.sin()
     # Crop, rotation and flip form one affine map from view to image coordinates, so pixels are
     # interpolated once. Coordinates go from -1 to 1 along both sides, so a rotation needs the ratio
@@ -61,12 +66,17 @@ def views(
     return views_NHW.round().clamp(0, 255).to(torch.uint8)
 
 
+def crop_draws(count: int, generator: torch.Generator) -> torch.Tensor:
+    """Return draws_N3, what `scaled_crops` needs for N images."""
+    return torch.rand(3, count, generator=generator).T
+
+
 def scaled_crops(
     images_NHW: torch.Tensor,
     maps_NKhw: torch.Tensor,
     scales: tuple[float, float],
     size: tuple[int, int],
-    generator: torch.Generator,
+    draws_N3: torch.Tensor,
     maps_mode: Literal["bilinear", "nearest"] = "bilinear",
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return one randomly resized and cropped view of each grey uint8 image and of its maps.
@@ -75,13 +85,12 @@ def scaled_crops(
     the image's former size, with all positions equally likely; a smaller image lies anywhere within
     the view. Pixels outside an image are black.
 
-    size: (h, w) of the views of the maps, which show the same part as the images' views. Returns
-    views_NHW, views_NKhw, float32, and inside_Nhw: False where a pixel's centre lies outside the
-    image. Images are interpolated bilinearly, without anti-aliasing, and maps as `maps_mode` says.
-    The generator must be on the CPU.
+    size: (h, w) of the views of the maps, which show the same part as the images' views. draws_N3:
+    of `crop_draws`, on the images' device. Returns views_NHW, views_NKhw, float32, and inside_Nhw:
+    False where a pixel's centre lies outside the image. Images are interpolated bilinearly, without
+    anti-aliasing, and maps as `maps_mode` says.
     """
-    count = len(images_NHW)
-    draws_3N = torch.rand(3, count, generator=generator).to(images_NHW.device)
+    count, draws_3N = len(images_NHW), draws_N3.T
     # In coordinates from -1 to 1, a view is 1 / scale as wide as the image.
     width_N = 1 / (scales[0] + (scales[1] - scales[0]) * draws_3N[0])
     shift_2N = (1 - width_N) * (2 * draws_3N[1:] - 1)

@@ -11,7 +11,7 @@ has a mean over rows if the shares are equal.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 import torch
@@ -44,6 +44,19 @@ def all_reduce_sum(values: Tensor) -> Tensor:
     from torch.distributed.nn.functional import all_reduce
 
     return cast(Tensor, all_reduce(values))
+
+
+def whole_batch(values: Tensor) -> Tensor:
+    """Return the rows of the whole batch, in its order, from every worker's share; no gradient.
+
+    The shares are those of `shard_batch` and must be equal.
+    """
+    if workers() == 1:
+        return values
+    share = values.detach().contiguous()
+    shares = share.new_empty((workers() * len(share), *share.shape[1:]))
+    dist.all_gather_into_tensor(shares, share)
+    return shares.unflatten(0, (workers(), -1)).transpose(0, 1).flatten(0, 1)
 
 
 def mean(values: Tensor) -> Tensor:
@@ -165,7 +178,7 @@ def parallel(model: nn.Module, device: str) -> nn.Module:
 
 def unsupported_reason(model: nn.Module, on_gpu: bool) -> str | None:
     """Return why several workers can't compute the same as one worker; None if they can."""
-    for child in model.modules():
+    for child in _trained(model):
         name = type(child).__name__
         if "Drop" in name and not isinstance(child, nn.Dropout):
             return f"{name} draws random numbers on each worker separately"
@@ -177,6 +190,19 @@ def unsupported_reason(model: nn.Module, on_gpu: bool) -> str | None:
         if isinstance(child, nn.modules.batchnorm._BatchNorm) and not on_gpu and not usual:
             return f"{name} can't be synchronised between workers without GPUs"
     return None
+
+
+def _trained(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield a module and all within it, without those that are frozen.
+
+    A frozen module has weights, none of which is trained, and is in eval mode.
+    """
+    weights = list(module.parameters())
+    if weights and not module.training and not any(weight.requires_grad for weight in weights):
+        return
+    yield module
+    for child in module.children():
+        yield from _trained(child)
 
 
 def lost_a_worker(error: Exception) -> bool:

@@ -36,14 +36,25 @@ def normalisation(init: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def prepare(pixels_NHW: Tensor, init: str) -> Tensor:
     """Return grey uint8 pixels as normalised float images_NCHW with three equal channels.
 
-    The memory format is channels last.
+    The memory format is channels last. Nothing is copied from the host.
     """
-    mean, std = (
-        torch.tensor(values, device=pixels_NHW.device)[None, :, None, None]
-        for values in normalisation(init)
+    scaled_NHW = pixels_NHW.float() / 255
+    channels = list(zip(*normalisation(init), strict=True))
+    # Equal channels are computed once. On a GPU, division by a number would be multiplication by
+    # its inverse, which rounds differently; by a tensor it is division.
+    normalised = {
+        (mean, std): (scaled_NHW - mean) / scaled_NHW.new_full((), std)
+        for mean, std in dict.fromkeys(channels)
+    }
+    images, height, width = pixels_NHW.shape
+    images_NCHW = torch.empty(
+        (images, len(channels), height, width),
+        device=pixels_NHW.device,
+        memory_format=torch.channels_last,
     )
-    images_NCHW = (pixels_NHW[:, None].float() / 255 - mean) / std
-    return images_NCHW.contiguous(memory_format=torch.channels_last)
+    for number, channel in enumerate(channels):
+        images_NCHW[:, number] = normalised[channel]
+    return images_NCHW
 
 
 def check(architecture: str, field: str = "encoder.architecture") -> None:

@@ -1,8 +1,7 @@
-"""Losses of the classifier, the segmenter and the student, and a check that they are finite."""
+"""Losses of the classifier, the segmenter and the student."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import cast
 
@@ -68,53 +67,14 @@ def distillation(
 def classification(logits_NL: Tensor, labels_NL: Tensor) -> Tensor:
     """Return the mean binary cross-entropy over CheXpert's L observations.
 
-    Labels are 1, 0 or NaN. NaN is ignored; if all are NaN, the loss is 0 with a zero gradient.
+    Labels are 1, 0 or NaN. NaN is ignored; if all are NaN, the loss is 0 with a zero gradient. The
+    mean is over the labels of all workers.
     """
     logits_NL = _at_least_float32(logits_NL)
     ignored_NL = labels_NL.isnan()
     targets_NL = labels_NL.to(logits_NL.dtype).masked_fill(ignored_NL, 0)
     losses_NL = F.binary_cross_entropy_with_logits(logits_NL, targets_NL, reduction="none")
-    return losses_NL.masked_fill(ignored_NL, 0).sum() / (~ignored_NL).sum().clamp(min=1)
-
-
-class LossMonitor:
-    """Collects the losses of an epoch and raises an error for one that is not finite.
-
-    On a GPU a loss is read one step later, so that the GPU never waits for the host.
-    """
-
-    def __init__(self) -> None:
-        self.values: list[float] = []
-        self._pending: tuple[Tensor, torch.cuda.Event, Callable[[], str]] | None = None
-
-    def add(self, loss: Tensor, describe: Callable[[], str]) -> None:
-        """Add the loss of a step, a scalar; `describe` returns the step's description for errors.
-
-        Raises FloatingPointError if the loss, or on a GPU the one before it, is not finite.
-        """
-        if loss.device.type == "cpu":
-            self._read(loss, describe)
-            return
-        host = torch.empty((), dtype=loss.dtype, pin_memory=True).copy_(loss, non_blocking=True)
-        event = torch.cuda.Event()
-        event.record()
-        previous, self._pending = self._pending, (host, event, describe)
-        self._finish(previous)
-
-    def mean(self) -> float:
-        """Return the mean of all losses. Raises as `add` does."""
-        pending, self._pending = self._pending, None
-        self._finish(pending)
-        return sum(self.values) / len(self.values)
-
-    def _finish(self, pending: tuple[Tensor, torch.cuda.Event, Callable[[], str]] | None) -> None:
-        if pending is not None:
-            host, event, describe = pending
-            event.synchronize()
-            self._read(host, describe)
-
-    def _read(self, loss: Tensor, describe: Callable[[], str]) -> None:
-        value = loss.item()
-        if not math.isfinite(value):
-            raise FloatingPointError(f"the loss is {value} {describe()}")
-        self.values.append(value)
+    total = losses_NL.masked_fill(ignored_NL, 0).sum()
+    count = (~ignored_NL).sum().to(total.dtype)
+    total, count = all_reduce_sum(torch.stack([total, count]))
+    return cast(Tensor, total / count.clamp(min=1))

@@ -7,12 +7,14 @@ embedding, Q keys in the queue.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
-from chexseg.models import encoders
+from chexseg.models import distributed, encoders
 
 #: Features of an embedding (He et al. 2020, section 3.3).
 DIMENSION = 128
@@ -72,9 +74,8 @@ class MoCo(nn.Module):
         super().__init__()
         self.temperature = temperature
         self.query = query
-        self.key = AveragedModel(
-            query, multi_avg_fn=get_ema_multi_avg_fn(momentum), use_buffers=True
-        )
+        self._average = get_ema_multi_avg_fn(momentum)
+        self.key = AveragedModel(query, multi_avg_fn=self._average, use_buffers=True)
         self.key.requires_grad_(False)
         self.register_buffer("queue_QD", F.normalize(torch.randn(queue, DIMENSION), dim=1))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
@@ -95,11 +96,19 @@ class MoCo(nn.Module):
         update_bn([images_NCHW], self.query)
         self.key.update_parameters(self.query)
 
-    def forward(self, query_images_NCHW: Tensor, key_images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (queries_ND, keys_ND) of two views of the same images; keys get no gradient."""
+    def forward(
+        self,
+        query_images_NCHW: Tensor,
+        key_images_NCHW: Tensor,
+        query: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return (queries_ND, keys_ND) of two views of the same images; keys get no gradient.
+
+        query: what to call in place of the query network, such as `distributed.parallel` of it.
+        """
         with torch.no_grad():
             keys_ND = self.key(key_images_NCHW)
-        return self.query(query_images_NCHW), keys_ND
+        return (query or self.query)(query_images_NCHW), keys_ND
 
     def logits(self, queries_ND: Tensor, keys_ND: Tensor) -> Tensor:
         """Return cosines divided by the temperature, (N, 1 + Q).
@@ -114,14 +123,32 @@ class MoCo(nn.Module):
         """Update the key network, and replace the oldest keys of the queue by `keys_ND`.
 
         Call it after the optimizer's step (He et al. 2020, equation 2). Of more keys than the queue
-        holds, the last ones are kept.
+        holds, the last ones are kept. Every worker passes the keys of its share of the batch, and
+        the queue gets those of the whole batch, in its order.
         """
-        self.key.update_parameters(self.query)
+        self._follow()
         length = len(self.queue_QD)
-        kept_ND = keys_ND[-length:]
+        kept_ND = distributed.whole_batch(keys_ND)[-length:]
         places_N = (self.pointer + torch.arange(len(kept_ND), device=keys_ND.device)) % length
         self.queue_QD[places_N] = kept_ND
         self.pointer.copy_((self.pointer + len(kept_ND)) % length)
+
+    def _follow(self) -> None:
+        """Move the key network towards the query network.
+
+        `AveragedModel.update_parameters` does the same, but asks the device each time how often it
+        was called, because its first call copies; here `calibrate` did that.
+        """
+        followers, leaders = (
+            [*network.parameters(), *network.buffers()] for network in (self.key.module, self.query)
+        )
+        pairs = list(zip(followers, leaders, strict=True))
+        for floating in (True, False):  # the averaging function takes one kind at a time
+            chosen = [pair for pair in pairs if pair[0].is_floating_point() is floating]
+            if chosen:
+                keys, queries = map(list, zip(*chosen, strict=True))
+                self._average(keys, queries, 0)
+        self.key.n_averaged += 1
 
 
 def info_nce(logits: Tensor) -> Tensor:

@@ -84,9 +84,10 @@ def expected(
     for key, node in plan.nodes.items():
         similar = _similar(rates.get(node.stage, []), node.config)
         on_gpu = any(result.get("device") not in (None, "cpu") for _, result in similar)
-        share = (
-            (plan.study.resources.gpu if node.stage in ("fit", "score") else 0.5) if on_gpu else 0
-        )  # as `run` shares them
+        share = 0.0
+        if on_gpu:  # as `run` shares them
+            gpu = plan.study.resources.gpu
+            share = gpu if node.stage in ("fit", "score") and gpu != "auto" else 0.5
         rate = statistics.median(rate for rate, _ in similar) if similar else GUESS[node.stage]
         costs[key] = Cost(_work(nodes[key], nodes.get, counts) * rate, bool(similar), share)
     return costs

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
+from dataclasses import dataclass
 
 from chexseg.data.raw_split import RawSplit
 from chexseg.data.remote_path import Location
 from chexseg.data.sampling import splits
 from chexseg.plan.graph import Node, Plan
-from chexseg.stages.configs import FitConfig
 from chexseg.stages.registry import STAGES
 
 #: (stage, architecture) of common networks. A test builds each, so that a run need not.
@@ -53,7 +52,31 @@ def check_counts(nodes: Iterable[Node], plan: Plan, data: Location) -> None:
                 )
 
 
-def to_check(nodes: Iterable[Node], workers: int) -> list[Node]:
+#: Stages before the cells whose training several workers can share (`resources.stage_workers`).
+SHARED = ("classify", "pretrain", "moco", "irnet")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Numbers of workers that share a training, and whether these have GPUs.
+
+    cells: of each fit. stages: of each stage in `SHARED`.
+    """
+
+    cells: int = 1
+    stages: int = 1
+    cells_on_gpu: bool = False
+    stages_on_gpu: bool = False
+
+    def of(self, stage: str) -> int:
+        """Return the number of workers of a stage."""
+        return self.cells if stage == "fit" else self.stages if stage in SHARED else 1
+
+    def on_gpu(self, stage: str) -> bool:
+        return self.cells_on_gpu if stage == "fit" else self.stages_on_gpu
+
+
+def to_check(nodes: Iterable[Node], workers: Workers) -> list[Node]:
     """Return the nodes that `check` must build before a run, one for each different network.
 
     If there are none, the run needn't import PyTorch.
@@ -61,26 +84,28 @@ def to_check(nodes: Iterable[Node], workers: int) -> list[Node]:
     networks = {}
     for node in nodes:
         kind = node.stage, node.config.get("architecture")
-        shared = workers > 1 and node.stage == "fit"
+        shared = workers.of(node.stage) > 1
         if STAGES[node.stage].has_network and (shared or kind not in KNOWN_TO_BUILD):
             networks[kind, node.config.get("batch_size")] = node
     return list(networks.values())
 
 
-def check(nodes: Iterable[Node], workers: int, on_gpu: bool) -> None:
+def check(nodes: Iterable[Node], workers: Workers) -> None:
     """Build each network that the nodes will train, on the meta device, without its memory.
 
-    workers: number of workers that share each fit. Raises `UserError` for a network that can't
-    be built or shared, before hours are spent on the stages before it.
+    Raises `UserError` for a network that can't be built or shared, before hours are spent on the
+    stages before it.
     """
     import torch
 
-    from chexseg.stages import fit
+    from chexseg.stages.training import workers as sharing
 
     nodes = list(nodes)
     for node in nodes:
-        if node.stage == "fit" and workers > 1:
-            fit.check_workers(cast(FitConfig, STAGES["fit"].parse(node.config)), workers, on_gpu)
+        if (count := workers.of(node.stage)) > 1:
+            stage = STAGES[node.stage]
+            config, on_gpu = stage.parse(node.config), workers.on_gpu(node.stage)
+            sharing.check(node.stage, config, stage.load().build, count, on_gpu)
 
     with torch.device("meta"):
         for node in {

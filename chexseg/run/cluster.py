@@ -78,8 +78,15 @@ class Capacity:
         return max(self.gpus, self.limits.gpus)
 
     def gpus_of(self, resources: Resources) -> float:
-        """Return the GPU share that a cell reserves: 0 if the cluster has no GPU."""
-        return resources.gpu if self.max_gpus else 0
+        """Return the GPU share that a cell reserves: 0 if the cluster has no GPU.
+
+        `resources.gpu` must be a number (`plan.gpu_share.resolved`).
+        """
+        return float(resources.gpu) if self.max_gpus else 0
+
+    def gpu_memory(self) -> int | None:
+        """Return the memory of one of the cluster's GPUs in bytes; None if it has none yet."""
+        return cast(int, ray.get(_gpu_memory.remote())) if self.gpus else None
 
     def cells_at_once(self, resources: Resources) -> int:
         """Return the number of concurrent cells.
@@ -97,7 +104,7 @@ class Capacity:
         gpu = self.gpus_of(resources)
         if gpu > largest:
             raise UserError(
-                f"resources.gpu: found {resources.gpu:g};"
+                f"resources.gpu: found {gpu:g};"
                 f" expected at most {largest}, the GPUs of the largest node"
             )
         cpus = resources.cpu if resources.workers == 1 else _worker_cpus(resources)
@@ -131,15 +138,21 @@ class Capacity:
         """
         if not resources.gpu or self.max_gpus:
             return None
+        wanted = resources.gpu if resources.gpu == "auto" else f"{resources.gpu:g}"
         if address is None:
-            return (
-                f"no GPU found: cells run on CPUs and `resources.gpu: {resources.gpu:g}` is ignored"
-            )
+            return f"no GPU found: cells run on CPUs and `resources.gpu: {wanted}` is ignored"
         raise UserError(
             f"--address {address}: found a cluster with no GPU; expected one for resources.gpu:"
-            f" {resources.gpu:g} (hint: {OPTION} GPU=N,CPU=N if the cluster can grow,"
+            f" {wanted} (hint: {OPTION} GPU=N,CPU=N if the cluster can grow,"
             " or --set resources.gpu=0 to train on CPUs)"
         )
+
+
+@remote(num_cpus=0, num_gpus=0.01, max_retries=MAX_FAILURES)
+def _gpu_memory() -> int:
+    import torch
+
+    return int(torch.cuda.get_device_properties(0).total_memory)
 
 
 def _worker_cpus(resources: Resources) -> int:

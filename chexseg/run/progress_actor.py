@@ -139,6 +139,10 @@ class ProgressActor:
             self.metrics.end_stage(stage.tags, stage.figures())
         self.finished.append((name, text))
 
+    def say(self, name: str, line: str) -> None:
+        """Show a line about a stage that goes on."""
+        self.finished.append((name, line))
+
     def begin_cell(self, name: str) -> None:
         self.counts.begin(name, time.monotonic())
 
@@ -181,6 +185,9 @@ class ProgressWriter:
         if now - self.written >= 0.5 or done == total:
             self.written = now
             self.progress_actor.update.remote(self.name, self.tags, done, total, unit, self.note)
+
+    def say(self, line: str) -> None:
+        self.progress_actor.say.remote(self.name, line)
 
 
 class ProgressDisplay:

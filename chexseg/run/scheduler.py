@@ -12,12 +12,13 @@ from typing import Any, cast
 
 import ray
 
-from chexseg.config.study import Resources
+from chexseg.config.study import Resources, Study
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
+from chexseg.plan import gpu_share
 from chexseg.plan.cells import Cell
 from chexseg.plan.graph import Node, Plan
-from chexseg.plan.preflight import check, check_counts, to_check
+from chexseg.plan.preflight import Workers, check, check_counts, to_check
 from chexseg.progress import Reporter
 from chexseg.run.cluster import (
     MAX_FAILURES,
@@ -39,7 +40,7 @@ from chexseg.run.ray_internals import set_process_title
 from chexseg.run.run_record import RunResult, StageResult
 from chexseg.run.tune_trials import run_trials
 from chexseg.run.worker import Job, attempt, record_lost_worker, succeeded
-from chexseg.stages.api import StageContext
+from chexseg.stages.api import GPU_OF_ITS_OWN, StageContext
 from chexseg.store.store import Store
 
 #: Cells of one Tuner. Tune copies the whole grid for each trial and keeps every trial: its time
@@ -65,13 +66,15 @@ def run(
     started = time.monotonic()
     result = RunResult()
     capacity = Capacity.of_cluster(limits)
-    capacity.cells_at_once(plan.study.resources)  # refuse now, not after hours of upstream stages
-    if plan.study.resources.workers > 1 and not store.backend.shared:
-        capacity.check_one_node(plan.study.resources)
+    study = gpu_share.resolved(plan.study, capacity.gpu_memory)
+    resources = study.resources
+    capacity.cells_at_once(resources)  # refuse now, not after hours of upstream stages
+    if resources.workers > 1 and not store.backend.shared:
+        capacity.check_one_node(resources)
     done = store.cached(plan.nodes.values())
     result.cached = len(done)
     check_counts(plan.needed(done), plan, data)
-    check_networks(plan.needed(done), plan.study.resources, capacity)
+    check_networks(plan.needed(done), sharing(resources, capacity))
     cells = {cell.score: cell for cell in plan.cells}
     in_cells = set(cells) | {cell.fit for cell in plan.cells}
     progress_actor = start_here(ProgressActor, _run_counts(plan, store, done))
@@ -93,10 +96,10 @@ def run(
                 if key not in settled and _cell_ready(cell, plan.nodes, done)
             ]
             if ready:
-                results = _run_stages(ready, job, capacity)
+                results = _run_stages(ready, job, capacity, study)
             elif pending:
-                run_cells = _run_cells if plan.study.resources.workers == 1 else _run_shared_cells
-                results = run_cells(pending[:CELLS_PER_TUNER], job, capacity, plan.study.resources)
+                run_cells = _run_cells if resources.workers == 1 else _run_shared_cells
+                results = run_cells(pending[:CELLS_PER_TUNER], job, capacity, study)
             else:
                 break
             for stage_result in results:
@@ -108,24 +111,31 @@ def run(
     return result
 
 
-def check_networks(nodes: Iterable[Node], resources: Resources, capacity: Capacity) -> None:
+def sharing(resources: Resources, capacity: Capacity) -> Workers:
+    """Return how many workers share each training, and which of them have GPUs."""
+    return Workers(
+        resources.workers,
+        resources.stage_workers,
+        cells_on_gpu=capacity.gpus_of(resources) > 0,
+        stages_on_gpu=capacity.max_gpus >= 1,
+    )
+
+
+def check_networks(nodes: Iterable[Node], workers: Workers) -> None:
     """Raise `UserError` before any stage runs if a network can't be built or shared by workers."""
-    unchecked = to_check(nodes, resources.workers)
-    if not unchecked:
-        return
-    on_gpu = capacity.gpus_of(resources) > 0
-    if error := ray.get(_check_task.remote(unchecked, resources.workers, on_gpu)):
+    unchecked = to_check(nodes, workers)
+    if unchecked and (error := ray.get(_check_task.remote(unchecked, workers))):
         raise UserError(error)
 
 
 @remote(num_cpus=0, max_retries=MAX_FAILURES)
-def _check_task(nodes: Sequence[Node], workers: int, on_gpu: bool) -> str | None:
+def _check_task(nodes: Sequence[Node], workers: Workers) -> str | None:
     """Return the message of `preflight.check`'s error, or None.
 
     It runs in a worker so that the driver needs no PyTorch.
     """
     try:
-        check(nodes, workers, on_gpu)
+        check(nodes, workers)
     except UserError as error:
         return str(error)
     return None
@@ -164,7 +174,8 @@ def _blocked(nodes: Mapping[str, Node], failed: Mapping[str, str]) -> set[str]:
 def _stage_task(
     job: Job, key: str, progress_writer: ProgressWriter, context: StageContext
 ) -> StageResult:
-    return attempt(job, key, progress_writer.name, replace(context, progress=progress_writer))
+    context = replace(context, progress=progress_writer, say=progress_writer.say)
+    return attempt(job, key, progress_writer.name, context)
 
 
 def _result(task: ray.ObjectRef[Any], job: Job, key: str) -> StageResult:
@@ -175,13 +186,15 @@ def _result(task: ray.ObjectRef[Any], job: Job, key: str) -> StageResult:
         return record_lost_worker(job, key, error)
 
 
-def _run_stages(ready: Sequence[Node], job: Job, capacity: Capacity) -> list[StageResult]:
+def _run_stages(
+    ready: Sequence[Node], job: Job, capacity: Capacity, study: Study
+) -> list[StageResult]:
     """Run upstream stages whose inputs are stored.
 
     On GPUs they run concurrently; on CPUs one after another, each with all CPUs. Tasks that start
     actors of Ray Data reserve no CPU themselves, so the actors always get one.
     """
-    gpu = capacity.max_gpus >= 1
+    gpu, workers = capacity.max_gpus >= 1, sharing(study.resources, capacity)
     # On the CPUs of a single machine a stage trains in its task, with as many retries as a worker
     # of Ray Train would get. Ray Train takes 13 s and seven more processes to start.
     in_task = not gpu and capacity.one_node
@@ -193,26 +206,42 @@ def _run_stages(ready: Sequence[Node], job: Job, capacity: Capacity) -> list[Sta
         map_workers=max(1, int(capacity.max_gpus)) if gpu else max(1, capacity.cpus),
         map_gpus=0.49 if gpu else 0,
         train_failures=None if in_task else MAX_FAILURES,
+        graphs=study.execution.graphs == "auto",
         single_node=job.single_node,
     )
-    # Two stages never share a GPU, and each may train or map on the rest of its GPU.
-    share = 0.51 if gpu else 0
     strategy: Any = "SPREAD" if gpu else on_node(largest_node()) if job.single_node else "DEFAULT"
     # Each may reserve a CPU in training, and Ray Data needs one.
-    concurrency = max(1, min(int(capacity.max_gpus), capacity.max_cpus)) if gpu else 1
+    at_once = int(capacity.max_gpus) // workers.stages
+    concurrency = max(1, min(at_once, capacity.max_cpus)) if gpu else 1
     waiting, results = list(ready), []
     running: dict[Any, Node] = {}
     while waiting or running:
         while waiting and len(running) < concurrency:
             node = waiting.pop(0)
             progress_writer = job.progress_writer(node.key)
-            task = _stage_task.options(
-                name=progress_writer.name,
-                num_cpus=context.threads if in_task and node.stage in TRAINED else 0,
-                num_gpus=0 if node.stage == "ingest" else share,
-                scheduling_strategy=strategy,
-            )
-            running[task.remote(job.subset([node.key]), node.key, progress_writer, context)] = node
+            # Two stages never share a GPU, and each may train or map on the rest of its GPU.
+            options: dict[str, Any] = {
+                "num_cpus": context.threads if in_task and node.stage in TRAINED else 0,
+                "num_gpus": 0.51 if gpu and node.stage != "ingest" else 0,
+                "scheduling_strategy": strategy,
+            }
+            node_context, count = context, workers.of(node.stage)
+            if count > 1:
+                node_context = replace(
+                    context,
+                    train_workers=count,
+                    train_failures=MAX_FAILURES,
+                    threads=max(1, context.threads // count),
+                )
+                # Its workers reserve what they need. Only IRNet's stage uses a GPU itself.
+                options["num_cpus"] = 0
+                options["num_gpus"] = 0.49 if gpu and node.stage == "irnet" else 0
+                if job.single_node:
+                    room = {"CPU": node_context.threads, "GPU": GPU_OF_ITS_OWN if gpu else 0}
+                    options["scheduling_strategy"] = on_node(node_with_room(room, count))
+            task = _stage_task.options(name=progress_writer.name, **options)
+            subset = job.subset([node.key])
+            running[task.remote(subset, node.key, progress_writer, node_context)] = node
         (finished,), _ = ray.wait(list(running), num_returns=1)
         results.append(_result(finished, job, running.pop(finished).key))
     return results
@@ -231,9 +260,8 @@ def _trial(
     set_process_title(cell)
     for key in (job.nodes[score].inputs["segmenter"], score):
         progress_writer = job.progress_writer(key, cell)
-        results.append(
-            attempt(job, key, progress_writer.name, replace(context, progress=progress_writer))
-        )
+        shown = replace(context, progress=progress_writer, say=progress_writer.say)
+        results.append(attempt(job, key, progress_writer.name, shown))
         if not succeeded(results[-1]):
             break
     job.progress_actor.end_cell.remote(cell, succeeded(results[-1]), results[0].get("miou"))
@@ -241,7 +269,7 @@ def _trial(
 
 
 def _run_cells(
-    pending: Sequence[Cell], job: Job, capacity: Capacity, resources: Resources
+    pending: Sequence[Cell], job: Job, capacity: Capacity, study: Study
 ) -> list[StageResult]:
     """Run cells as Tune trials."""
     from ray import tune
@@ -253,7 +281,7 @@ def _run_cells(
         _trial,
         {"job": subset, "names": names},
         capacity,
-        resources,
+        study,
         {"score": tune.grid_search(list(cells))},  # only keys: Tune copies the space for each trial
         lambda config: names[config["score"]],
     )
@@ -270,17 +298,19 @@ def _run_cells(
 
 
 def _run_shared_cells(
-    pending: Sequence[Cell], job: Job, capacity: Capacity, resources: Resources
+    pending: Sequence[Cell], job: Job, capacity: Capacity, study: Study
 ) -> list[StageResult]:
     """Run cells whose fits are shared by several workers of Ray Train.
 
     They run as tasks, like upstream stages: the workers reserve a cell's resources.
     """
+    resources = study.resources
     gpu = capacity.gpus_of(resources)
     context = StageContext(
         device="cuda" if gpu else "cpu",
         threads=max(1, int(resources.cpu)),
         map_gpus=gpu,
+        graphs=study.execution.graphs == "auto",
         train_workers=resources.workers,
         train_failures=MAX_FAILURES,
         single_node=job.single_node,

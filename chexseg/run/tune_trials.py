@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from chexseg.config.study import Resources
+from chexseg.config.study import Study
 from chexseg.run import cluster, ray_internals
 from chexseg.stages.api import StageContext
 
@@ -27,7 +27,7 @@ def run_trials(
     trial: Callable[..., None],
     constants: Mapping[str, Any],
     capacity: cluster.Capacity,
-    resources: Resources,
+    study: Study,
     space: Mapping[str, Any],
     name: Callable[[Mapping[str, Any]], str],
     searcher: Searcher | None = None,
@@ -46,9 +46,13 @@ def run_trials(
     from ray import tune
 
     ray_internals.keep_credentials_local()
+    resources = study.resources
     gpu = capacity.gpus_of(resources)
     context = StageContext(
-        device="cuda" if gpu else "cpu", threads=max(1, int(resources.cpu)), map_gpus=gpu
+        device="cuda" if gpu else "cpu",
+        threads=max(1, int(resources.cpu)),
+        map_gpus=gpu,
+        graphs=study.execution.graphs == "auto",
     )
     function: Any = tune.with_parameters(
         _unless_draining, trial=trial, constants={**constants, "context": context}

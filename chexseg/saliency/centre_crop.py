@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from chexseg.data.images import Strip
-from chexseg.data.radiographs import to_device
+from chexseg.data.sampling.transfer import to_device
 
 #: Pixels of the padded square per value of a map, as in IRNet's maps. The crop's own 32 would blur
 #: a map that is moved by parts of a value.
@@ -24,16 +24,21 @@ def in_padded_square(maps_NKhw: Tensor, shapes: Sequence[tuple[int, int]], size:
     inside are interpolated bilinearly, as in `weak_masks.upsample`; outside, where the classifier
     has seen nothing, they are 0. shapes: (height, width) of each original image.
     """
-    grid_NHW2 = to_device(_grid(shapes, size), maps_NKhw.device)
+    grid_NHW2 = _grid(to_device(windows(shapes, size), maps_NKhw.device), size)
     values_NKHW = F.grid_sample(
         maps_NKhw.float(), grid_NHW2, padding_mode="border", align_corners=False
     )
     return values_NKHW * (grid_NHW2.abs() <= 1).all(dim=-1)[:, None]
 
 
-def inside(shapes: Sequence[tuple[int, int]], size: int) -> Tensor:
+def windows(shapes: Sequence[tuple[int, int]], size: int) -> Tensor:
+    """Return (top, left, height, width) of the central crops in padded squares of `size` pixels."""
+    return torch.tensor([Strip(height, width, size).centre_in_frame() for height, width in shapes])
+
+
+def inside(windows_N4: Tensor, size: int) -> Tensor:
     """Return inside_NHW, boolean: where the maps of `in_padded_square` are of the crops."""
-    return (_grid(shapes, size).abs() <= 1).all(dim=-1)
+    return (_grid(windows_N4, size).abs() <= 1).all(dim=-1)
 
 
 def pixels(height: int, width: int, size: int) -> tuple[slice, slice]:
@@ -45,16 +50,13 @@ def pixels(height: int, width: int, size: int) -> tuple[slice, slice]:
     )
 
 
-def _grid(shapes: Sequence[tuple[int, int]], size: int) -> Tensor:
+def _grid(windows_N4: Tensor, size: int) -> Tensor:
     """Return grid_NHW2, where each value of the padded squares lies in the crops: (x, y).
 
     From -1 to 1 across a crop, as `grid_sample` counts.
     """
     side = size // STRIDE
-    centres_W = (torch.arange(side) + 0.5) * STRIDE
-    windows_N4 = torch.tensor(
-        [Strip(height, width, size).centre_in_frame() for height, width in shapes]
-    )
+    centres_W = (torch.arange(side, device=windows_N4.device) + 0.5) * STRIDE
     top_N1, left_N1, height_N1, width_N1 = windows_N4[:, :, None].unbind(1)
     y_NH = 2 * (centres_W - top_N1) / height_N1 - 1
     x_NW = 2 * (centres_W - left_N1) / width_N1 - 1

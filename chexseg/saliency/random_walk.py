@@ -7,7 +7,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from chexseg.models.irnet_losses import half_disc, line, shifted
+from chexseg.models.irnet_pairs import half_disc, line, shifted
 from chexseg.saliency.weak_masks import upsample
 
 
@@ -25,7 +25,7 @@ def propagate(
     The affinities are computed once for all K maps. Let
 
     - a_ij = 1 - max of the boundary over the pixels on the line from i to j, ends included (paper,
-      equation 5; `chexseg.models.irnet_losses.line`), for all pairs nearer than `radius`; 0 for
+      equation 5; `chexseg.models.irnet_pairs.line`), for all pairs nearer than `radius`; 0 for
       other pairs; a_ii = 1 for any boundary;
     - T = a ** power, with every column divided by its sum.
 

@@ -103,6 +103,28 @@ def _above(counts_KB: Tensor) -> Tensor:
     return counts_KB.flip(1).cumsum(1).flip(1)[:, 1:]
 
 
+def _sums_2KB(scores_NKHW: Tensor, targets_NKHW: Tensor, parts: int) -> Tensor:
+    """Return pixels and sums of targets by pathology and bin, float64.
+
+    parts: how many parts of equal size a pathology's pixels are divided into; each is summed first.
+    """
+    pathologies = scores_NKHW.shape[1]
+    # GRID in a tensor, without a copy from the host.
+    grid = (torch.arange(len(GRID), dtype=torch.float64, device=scores_NKHW.device) / 20).float()
+    scores_KPi, targets_KPi = (
+        values_NKHW.transpose(0, 1).reshape(pathologies, parts, -1)
+        for values_NKHW in (scores_NKHW.to(torch.float32).nan_to_num(nan=-1.0), targets_NKHW)
+    )
+    index_KPi = torch.bucketize(scores_KPi.contiguous(), grid)
+    targets_KPi = targets_KPi.to(torch.float64)
+    sums_2KPB = targets_KPi.new_zeros(2, pathologies, parts, len(GRID) + 1)
+    for sums_KPB, values_KPi in zip(
+        sums_2KPB, (targets_KPi.new_ones(()).expand_as(targets_KPi), targets_KPi), strict=True
+    ):
+        sums_KPB.scatter_add_(2, index_KPi, values_KPi)
+    return sums_2KPB.sum(2)
+
+
 @dataclass(frozen=True)
 class TargetHistogram:
     """Pixel counts and sums of real-valued targets by pathology and score, pooled over batches.
@@ -124,23 +146,19 @@ class TargetHistogram:
     @classmethod
     def of(cls, scores_NKHW: Tensor, targets_NKHW: Tensor) -> TargetHistogram:
         """Return the histogram of one batch. Scores are in [0, 1]; both tensors have one shape."""
-        pathologies, bins = scores_NKHW.shape[1], len(GRID) + 1
-        grid = torch.tensor(GRID, dtype=torch.float32, device=scores_NKHW.device)
-        scores_NKHW = scores_NKHW.to(torch.float32).nan_to_num(nan=-1.0)
-        index_NKHW = torch.bucketize(scores_NKHW.contiguous(), grid, out_int32=True)
-        index_NKHW += bins * torch.arange(
-            pathologies, dtype=torch.int32, device=scores_NKHW.device
-        ).view(-1, 1, 1)
-        index, size = index_NKHW.flatten(), pathologies * bins
-        weights = targets_NKHW.to(torch.float64).flatten()
-        sums = [
-            torch.bincount(index, minlength=size).double(),
-            torch.bincount(index, weights=weights, minlength=size),
-        ]
-        return cls(torch.stack(sums).view(2, pathologies, bins))
+        return cls.empty(scores_NKHW.shape[1], scores_NKHW.device).add_(scores_NKHW, targets_NKHW)
 
-    def __add__(self, other: TargetHistogram) -> TargetHistogram:
-        return TargetHistogram(self.sums_2KB + other.sums_2KB)
+    def add_(self, scores_NKHW: Tensor, targets_NKHW: Tensor) -> TargetHistogram:
+        """Add a batch, as in `of`, in place, and return this histogram.
+
+        On a GPU the host doesn't wait, and nothing is copied from it.
+        """
+        images, pathologies, height, _ = scores_NKHW.shape
+        # On a GPU, additions to one bin take turns, so every row of pixels gets its own bins. On a
+        # CPU this would only change the order of summation.
+        parts = images * height if scores_NKHW.device.type == "cuda" else 1
+        self.sums_2KB.add_(_sums_2KB(scores_NKHW, targets_NKHW, parts))
+        return self
 
     def best(self) -> tuple[Tensor, Tensor]:
         """Return thresholds_K (float32) with the best I / (P + G - I), and these values (float64).

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from ray.tune.search import Searcher
 
+from chexseg.config.study import Study
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
+from chexseg.plan import gpu_share
 from chexseg.plan.preflight import check_counts
 from chexseg.progress import ProgressNote, Reporter
 from chexseg.run import ray_internals, scheduler, tune_trials
@@ -62,12 +64,13 @@ def run_search(
     """
     started = time.monotonic()
     capacity = Capacity.of_cluster(limits)
-    resources = search.study.resources
-    capacity.cells_at_once(resources)
+    study = gpu_share.resolved(search.study, capacity.gpu_memory)
+    capacity.cells_at_once(study.resources)
     # One point for each combination of choices is enough to build every network.
     middles = search.plan(list(search.middles()))
     check_counts(middles.nodes.values(), middles, data)
-    scheduler.check_networks(middles.nodes.values(), resources, capacity)
+    workers = scheduler.sharing(study.resources, capacity)
+    scheduler.check_networks(middles.nodes.values(), workers)
     search.check()
     optuna_study = OptunaStudy(search, store)
     with journal.acquire(store, optuna_study.name, wait=False) as acquired:
@@ -81,7 +84,7 @@ def run_search(
             if note := optuna_study.open():
                 reporter.say(note)
             try:
-                _run_points(optuna_study, capacity, data, reporter, result)
+                _run_points(optuna_study, study, capacity, data, reporter, result)
             finally:
                 optuna_study.flush()
             best = optuna_study.trial_counts().point
@@ -95,6 +98,7 @@ def run_search(
 
 def _run_points(
     optuna_study: OptunaStudy,
+    study: Study,
     capacity: Capacity,
     data: Location,
     reporter: Reporter,
@@ -122,7 +126,7 @@ def _run_points(
             _trial,
             {"job": job, "search": search},
             capacity,
-            search.study.resources,
+            study,
             {},
             lambda config: f"point {config['number']}",
             points,
@@ -167,7 +171,9 @@ def _trial(config: Mapping[str, Any], job: Job, search: Search, context: StageCo
                 tune.report({"step": first + note["epoch"] - 1, "miou": miou})
                 ray_internals.set_process_title(name)
 
-        result = attempt(job, cell.fit, name, replace(context, progress=progress))
+        result = attempt(
+            job, cell.fit, name, replace(context, progress=progress, say=progress_writer.say)
+        )
         results.append(result)
         if not succeeded(result):
             break

@@ -30,8 +30,16 @@ class StageModule(Protocol):
         """Return the untrained network; defined only by stages whose entry sets `has_network`."""
 
 
+#: The share of a GPU for a worker of several: no two fit on one GPU, and a stage's own share does.
+GPU_OF_ITS_OWN = 0.51
+
+
 def no_progress(done: int, total: int, unit: str, note: dict[str, Any] | None = None) -> None:
     """Ignore a progress report."""
+
+
+def say_nothing(line: str) -> None:
+    """Ignore a line."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +56,16 @@ class StageContext:
         each. A single worker is the stage's own process.
     train_failures: how many times Ray Train may restart training after a worker dies; None trains
         in this process.
-    train_workers: workers that share each batch of `fit`; each gets `threads` and `map_gpus`.
+    train_workers: workers that share each batch of a training; each gets `threads`, and as its share
+        of a GPU the larger one of `map_gpus` and `GPU_OF_ITS_OWN`.
     single_node: inputs and output are on this host only, so every worker must run on its node.
     decode_workers: actors that decode images.
     resident_bytes: larger sets are streamed on every pass instead of kept on the device; None for
         the default of `resident_budget`.
     checkpoint_seconds: minimum seconds between two saved training states.
+    graphs: let a GPU replay training steps as CUDA graphs.
     progress: called with done, total, their unit, and figures worth showing.
+    say: called with a line that is worth showing once.
     title: name of this run in Ray Train's views; empty for a default.
     """
 
@@ -68,16 +79,19 @@ class StageContext:
     decode_workers: int = 1
     resident_bytes: int | None = None
     checkpoint_seconds: float = 60
+    graphs: bool = True
     progress: Callable[..., None] = no_progress
+    say: Callable[[str], None] = say_nothing
     title: str = ""
 
     def prepare(self) -> None:
-        """Set PyTorch's thread count and make cuDNN deterministic."""
+        """Set PyTorch's thread count and make cuDNN deterministic, with TF32 for inference."""
         import torch
 
         torch.set_num_threads(self.threads)
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.allow_tf32 = True
 
     def resident_budget(self) -> int:
         """Return the bytes that a resident set may take.
@@ -105,4 +119,4 @@ class StageContext:
 
     def for_worker(self) -> StageContext:
         """Return the context for an actor of `map_files`: one CPU, and no progress reports."""
-        return replace(self, threads=1, progress=no_progress)
+        return replace(self, threads=1, progress=no_progress, say=say_nothing)

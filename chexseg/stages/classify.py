@@ -8,7 +8,7 @@ streamed by Ray Data (`data.sampling.radiograph_samplers`).
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,18 @@ from torch import Tensor
 
 from chexseg.data import chexpert, radiographs
 from chexseg.data.sampling import radiograph_samplers
-from chexseg.models import classifier, encoders, losses
+from chexseg.models import classifier, distributed, encoders, losses
 from chexseg.pathologies import COMPETITION, OBSERVATIONS
 from chexseg.seeds import derive
 from chexseg.stages import api, artifacts, configs
-from chexseg.stages.training import checkpoint, classifier_data, ray_train, step_timer
+from chexseg.stages.training import (
+    checkpoint,
+    classifier_data,
+    precision,
+    ray_train,
+    workers,
+)
+from chexseg.stages.training.loop import Loop, StepLosses, running_mean
 
 
 def run(
@@ -46,7 +53,10 @@ def train(
     config: configs.ClassifyConfig, inputs: Mapping[str, Path], out: Path, context: api.StageContext
 ) -> dict[str, Any]:
     """Train, or resume an interrupted training; on a CPU with bit-identical weights."""
+    stage = "pretrain" if isinstance(config, configs.PretrainConfig) else "classify"
+    workers.check(stage, config, build, distributed.workers(), context.device != "cpu")
     context.prepare()
+    precision.use(config.precision)
     torch.manual_seed(derive(config.seed, "classifier"))
     model = build(config)
     if config.init != "random":
@@ -73,6 +83,7 @@ def train(
     valid_pixels_NHW = classifier_data.evaluation_images(config, inputs["valid"], valid)
     valid_labels_NL = radiographs.labels(valid)
 
+    network = distributed.parallel(model, context.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
     steps = max(1, config.epochs * len(table) // config.batch_size)
     progress = checkpoint.load(out, model, optimizer) or {
@@ -81,30 +92,45 @@ def train(
         "best": {"mean_auroc": -1.0},
         "weights": {},
     }
-    source.skip(progress["step"] * config.batch_size)
-    timer = step_timer.StepTimer()
-    seed = partial(derive, config.seed, "classifier")
-    for step in checkpoint.remaining_steps(
-        out, model, optimizer, progress, steps, context.checkpoint_seconds, seed
-    ):
-        model.train()
-        batch = timer.wait(lambda: source.take(config.batch_size))
-        images_NHW = classifier_data.training_images(
-            batch, derive(config.seed, "classifier crops", step)
-        )
-        with autocast(config.precision, context.device):
-            logits_NL = model(encoders.prepare(images_NHW, config.normalisation))
+    done = progress["step"]
+    source.skip(done * config.batch_size)
+
+    def batches() -> Iterator[dict[str, Tensor]]:
+        for step in range(done + 1, steps + 1):
+            seed = derive(config.seed, "classifier crops", step)
+            yield source.take(config.batch_size) | classifier_data.draws(config, seed)
+
+    def batch_losses(batch: Mapping[str, Tensor]) -> StepLosses:
+        images_NHW = classifier_data.training_images(batch)
+        with precision.autocast(config.precision, context.device):
+            logits_NL = network(encoders.prepare(images_NHW, config.normalisation))
         loss = losses.classification(logits_NL, batch["targets"])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        value = loss.item()
-        progress["loss"] = (
-            value if progress["loss"] is None else 0.95 * progress["loss"] + 0.05 * value
-        )
-        note = {"loss": progress["loss"], **timer.finish_step()}
-        context.progress(step * config.batch_size, steps * config.batch_size, "images", note)
+        return StepLosses(loss, {"loss": loss})
+
+    def record(figures: Mapping[str, float]) -> None:
+        progress["loss"] = running_mean(progress["loss"], figures["loss"])
+
+    loop = Loop(
+        out,
+        context,
+        model,
+        optimizer,
+        batch_losses,
+        seed=partial(derive, config.seed, "classifier"),
+        record=record,
+        report=lambda step, timing: context.progress(
+            step * config.batch_size,
+            steps * config.batch_size,
+            "images",
+            {"loss": progress["loss"], **timing},
+        ),
+        steps=steps,
+        state=progress,
+    )
+    model.train()
+    for step in loop.run(batches()):
         if is_checkpoint(config, step, len(table)) or step == steps:
+            loop.flush()
             predicted_NL = probabilities(config, model, valid_pixels_NHW, context.device)
             scores = (
                 auroc(predicted_NL, valid_labels_NL)
@@ -121,7 +147,8 @@ def train(
                     "loss": progress["loss"],
                 }
                 progress["weights"] = copy.deepcopy(model.state_dict())
-            checkpoint.save(out, model, optimizer, **progress)
+            model.train()
+            loop.save()
     if "step" not in progress["best"]:
         raise RuntimeError("no checkpoint has finite outputs; hint: lower the learning rate")
     model.load_state_dict(progress["weights"])
@@ -131,13 +158,14 @@ def train(
         for name in ("geometry", "normalisation")
         if (value := getattr(config, name)) != config.ADDED[name]
     }
-    encoders.save(
-        model,
-        out / artifacts.CLASSIFIER_WEIGHTS,
-        architecture=config.architecture,
-        observations=OBSERVATIONS,
-        **inputs_differ,
-    )
+    if distributed.rank() == 0:
+        encoders.save(
+            model,
+            out / artifacts.CLASSIFIER_WEIGHTS,
+            architecture=config.architecture,
+            observations=OBSERVATIONS,
+            **inputs_differ,
+        )
     return {**progress["best"], "steps": steps, "images": len(table)}
 
 
@@ -154,19 +182,12 @@ def is_checkpoint(config: configs.ClassifyConfig, step: int, images: int) -> boo
     return now > before
 
 
-def autocast(precision: str, device: str) -> torch.autocast:
-    """Return the context of a forward pass in a config's precision: float32 or bfloat16."""
-    return torch.autocast(
-        torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"
-    )
-
-
 def probabilities(
     config: configs.ClassifyConfig, model: classifier.Classifier, pixels_NHW: Tensor, device: str
 ) -> np.ndarray:
     """Return float32 probabilities_NL of the observations."""
     model.eval()
-    with torch.inference_mode(), autocast(config.precision, device):
+    with torch.inference_mode(), precision.autocast(config.precision, device):
         parts = [
             model(encoders.prepare(part.to(device), config.normalisation))
             for part in pixels_NHW.split(32)

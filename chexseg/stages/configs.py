@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from chexseg.data import chexpert, resampling
 from chexseg.errors import UserError, nearest
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES
+from chexseg.stages.configuration.base import Precision
 from chexseg.stages.configuration.base import StageConfig as StageConfig
 from chexseg.stages.configuration.irnet import IRNetConfig as IRNetConfig
 from chexseg.stages.configuration.saliency import SaliencyConfig as SaliencyConfig
@@ -76,9 +77,9 @@ class ClassifyConfig(StageConfig):
     learning_rate: float = Field(default=1e-4, gt=0)
     #: Steps between two checkpoints; the best checkpoint is kept. Paper: 4,800.
     checkpoint_every: int = Field(default=4800, ge=1)
-    #: Precision of the forward pass; weights, gradients and Adam stay float32. bfloat16 is meant
-    #: for GPUs. Paper: not stated.
-    precision: Literal["float32", "bfloat16"] = "float32"
+    #: Precision of the passes; weights, gradients and Adam stay float32. tf32: faster convolutions
+    #: on a GPU. bfloat16: for GPUs. Paper: not stated.
+    precision: Precision = "float32"
     #: Start the last layer's bias at the observations' log odds instead of near 0. Otherwise the
     #: weights of a short training must encode the prevalence, which leaves few positive weights and
     #: empty CAMs. Paper: no.
@@ -150,9 +151,9 @@ class MoCoConfig(StageConfig):
     brightness: float = Field(default=0.2, ge=0, le=1)
     #: Largest relative change of contrast. MoCo v2: 0.4 in four of five views. MoCo-CXR: none.
     contrast: float = Field(default=0.2, ge=0, le=1)
-    #: Precision of the forward passes; weights, gradients, Adam, embeddings and the queue stay
-    #: float32. bfloat16 is meant for GPUs.
-    precision: Literal["float32", "bfloat16"] = "float32"
+    #: Precision of the passes; weights, gradients, Adam, embeddings and the queue stay float32.
+    #: tf32: faster convolutions on a GPU. bfloat16: for GPUs.
+    precision: Precision = "float32"
     #: Initial weights. imagenet: by `chexseg encoder import`. MoCo-CXR: imagenet.
     init: Literal["random", "imagenet"] = "random"
     seed: int = 0
@@ -258,8 +259,9 @@ class FitConfig(StageConfig):
     clip_norm: float | None = Field(default=None, gt=0)
     #: Flip each training image and its masks horizontally with probability 1/2. Paper: no.
     flips: bool = False
-    #: Precision of the forward pass; weights, gradients and Adam stay float32. Paper: float32.
-    precision: Literal["float32", "bfloat16"] = "float32"
+    #: Precision of the passes; weights, gradients and Adam stay float32. tf32: faster convolutions
+    #: on a GPU. bfloat16: for GPUs. Paper: float32.
+    precision: Precision = "float32"
     #: Memory layout of weights and activations: channels last. It changes the speed and the last
     #: bits.
     channels_last: bool = True

@@ -10,10 +10,8 @@ from __future__ import annotations
 import copy
 import json
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from chexseg.data import radiographs
-from chexseg.errors import UserError
 from chexseg.models import distributed, encoders, losses, segmenter
 from chexseg.saliency.thresholds import TargetHistogram
 from chexseg.seeds import derive
@@ -30,11 +27,13 @@ from chexseg.stages import api, artifacts, configs
 from chexseg.stages.training import (
     checkpoint,
     compiler,
+    precision,
     ray_train,
     segmenter_data,
     segmenter_selection,
-    step_timer,
+    workers,
 )
+from chexseg.stages.training.loop import Loop, StepLosses
 
 #: Number of training images from which on the paper's learning rate for "a large amount of data"
 #: is used.
@@ -59,8 +58,9 @@ def train(
     In a process group each worker takes its share of every batch, which changes the last bits.
     Raises FloatingPointError at the first loss that is not finite.
     """
-    check_workers(config, distributed.workers(), context.device != "cpu")
+    workers.check("fit", config, build, distributed.workers(), context.device != "cpu")
     context.prepare()
+    precision.use(config.precision)
     assemble = segmenter_data.student if config.supervision == "teacher" else segmenter_data.mixed
     data = assemble(config, inputs, context)
     torch.manual_seed(derive(config.seed, "segmenter"))
@@ -90,71 +90,75 @@ def optimise(
     rate = config.learning_rate or (1e-4 if large else 1e-3)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True)
 
-    progress = Progress(**(checkpoint.load(out, model, optimizer) or {}))
+    epoch_steps = max(1, data.samples // config.batch_size)
+    total, steps = config.epochs * data.samples, config.epochs * epoch_steps
+    progress = Progress.resumed(checkpoint.load(out, model, optimizer), epoch_steps)
     first = len(progress.history)
     for epoch in range(first):
         data.skip(epoch)
-    total, steps = (
-        config.epochs * data.samples,
-        config.epochs * max(1, data.samples // config.batch_size),
+    epoch_losses: list[float] = []
+    histogram = None
+    if config.thresholds == "training-batches":
+        histogram = TargetHistogram.empty(len(config.pathologies), context.device)
+
+    def batches() -> Iterator[dict[str, Tensor]]:
+        for epoch in range(first, config.epochs):
+            flips = torch.Generator().manual_seed(derive(config.seed, "flips", epoch))
+            for batch in data.batches(epoch):
+                if config.flips:
+                    batch["flipped"] = torch.rand(config.batch_size, generator=flips) < 0.5
+                yield batch
+
+    def batch_losses(batch: Mapping[str, Tensor]) -> StepLosses:
+        logits, targets = forward(config, network, batch)
+        loss = loss_on(config, logits, targets)
+        if histogram is not None:
+            histogram.add_(logits.detach().float().sigmoid(), targets)
+        return StepLosses(loss, {"loss": loss})
+
+    def seed(step: int) -> int | None:
+        epoch, done = divmod(step - 1, epoch_steps)
+        return None if done else derive(config.seed, "dropout", epoch)
+
+    def report(step: int, timing: dict[str, float]) -> None:
+        epoch, number = (step - 1) // epoch_steps, (step - 1) % epoch_steps + 1
+        done = epoch * data.samples + min(number * config.batch_size, data.samples)
+        context.progress(done, total, "samples", {"epoch": epoch + 1, **timing})
+
+    loop = Loop(
+        out,
+        context,
+        model,
+        optimizer,
+        batch_losses,
+        seed=seed,
+        record=lambda figures: epoch_losses.append(figures["loss"]),
+        report=report,
+        steps=steps,
+        state=vars(progress),
+        rate=(lambda step: rate * (1 + math.cos(math.pi * (step - 1) / steps)) / 2)
+        if config.schedule == "cosine"
+        else None,
+        clip_norm=config.clip_norm,
+        ids=data.ids,
     )
-    saved_at, timer = time.monotonic(), step_timer.StepTimer()
-    for epoch in range(first, config.epochs):
-        torch.manual_seed(derive(config.seed, "dropout", epoch))
-        flips = torch.Generator().manual_seed(derive(config.seed, "flips", epoch))
-        model.train()
-        monitor = losses.LossMonitor()
-        batch_histogram = (
-            TargetHistogram.empty(len(config.pathologies), context.device)
-            if config.thresholds == "training-batches"
-            else None
-        )
-        for number, batch in enumerate(timer.over(data.batches(epoch)), start=1):
-            step = epoch * (steps // config.epochs) + number
-            if config.schedule == "cosine":
-                optimizer.param_groups[0]["lr"] = (
-                    rate * (1 + math.cos(math.pi * (step - 1) / steps)) / 2
-                )
-            if config.flips:
-                batch["flipped"] = (torch.rand(config.batch_size, generator=flips) < 0.5).to(
-                    context.device
-                )
-            logits, targets = forward(config, network, distributed.shard_batch(batch))
-            loss = loss_on(config, logits, targets)
-            if batch_histogram is not None:
-                probabilities = logits.detach().float().sigmoid()
-                batch_histogram = batch_histogram + TargetHistogram.of(probabilities, targets)
-            optimizer.zero_grad()
-            loss.backward()
-            if config.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-            optimizer.step()
-            describe = partial(
-                _describe_step, step, optimizer.param_groups[0]["lr"], data.ids, batch["rows"]
-            )
-            monitor.add(distributed.mean(loss), describe)
-            done = epoch * data.samples + min(number * config.batch_size, data.samples)
-            context.progress(done, total, "samples", {"epoch": epoch + 1, **timer.finish_step()})
-        mean_loss = monitor.mean()
+    model.train()
+    for step in loop.run(batches(), save_every=epoch_steps):
+        if step % epoch_steps:
+            continue
+        loop.flush()
+        mean_loss = sum(epoch_losses) / len(epoch_losses)
         score = segmenter_selection.selection_score(config, model, data.select)
-        progress.finish_epoch(
-            model,
-            mean_loss,
-            score,
-            best=config.checkpoint != "last",
-            thresholds=None
-            if batch_histogram is None
-            else segmenter_selection.batch_thresholds(config, batch_histogram),
-        )
-        note = {"epoch": epoch + 1, "loss": mean_loss, "selection mIoU": score}
-        context.progress((epoch + 1) * data.samples, total, "samples", note)
-        if (
-            distributed.rank() == 0
-            and time.monotonic() - saved_at > context.checkpoint_seconds
-            and epoch + 1 < config.epochs
-        ):
-            checkpoint.save(out, model, optimizer, **vars(progress))
-            saved_at = time.monotonic()
+        of_batches = None
+        if histogram is not None:
+            of_batches = segmenter_selection.batch_thresholds(config, histogram)
+            histogram.sums_2KB.zero_()
+        best = config.checkpoint != "last"
+        progress.finish_epoch(model, mean_loss, score, best, of_batches)
+        note = {"epoch": step // epoch_steps, "loss": mean_loss, "selection mIoU": score}
+        context.progress(step // epoch_steps * data.samples, total, "samples", note)
+        epoch_losses.clear()
+        model.train()
     if config.epochs:
         model.load_state_dict(progress.best_state)
     else:
@@ -193,32 +197,9 @@ def optimise(
     return facts
 
 
-def _describe_step(step: int, rate: float, ids: Sequence[str], rows_N: Tensor) -> str:
-    """Return the step, its learning rate and its images, for an error message."""
-    images = ", ".join(ids[row] for row in rows_N.tolist())
-    return f"in step {step}, learning rate {rate:g}; images {images}"
-
-
 def build(config: configs.FitConfig) -> smp.DeepLabV3Plus:
     """Return the untrained network. Raises `UserError` for an unusable architecture."""
     return segmenter.build(config.architecture, len(config.pathologies))
-
-
-def check_workers(config: configs.FitConfig, workers: int, on_gpu: bool) -> None:
-    """Raise `UserError` if this number of workers can't share the fit."""
-    if config.batch_size % workers:
-        raise UserError(
-            f"fit.batch_size: found {config.batch_size};"
-            f" expected a multiple of {workers}, the number of workers"
-        )
-    if workers > 1:
-        with torch.device("meta"):
-            fault = distributed.unsupported_reason(build(config), on_gpu)
-        if fault:
-            raise UserError(
-                f"encoder.architecture: found {config.architecture!r} for {workers} workers;"
-                f" expected one worker ({fault})"
-            )
 
 
 def loss_on(config: configs.FitConfig, logits_NKHW: Tensor, targets_NKHW: Tensor) -> Tensor:
@@ -246,9 +227,7 @@ def forward(
     images_NCHW = encoders.prepare(mirrored(batch["images"]), config.init)
     if not config.channels_last:
         images_NCHW = images_NCHW.contiguous()
-    with torch.autocast(
-        images_NCHW.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
-    ):
+    with precision.autocast(config.precision, images_NCHW.device):
         logits_NKHW = model(images_NCHW)
     if config.supervision == "teacher":
         return logits_NKHW, segmenter.upsample(mirrored(batch["teacher"]).float())
@@ -265,6 +244,14 @@ class Progress:
     best_state: dict[str, Tensor] = field(default_factory=dict)
     #: Thresholds and IoUs of the best epoch's own batches, if the config wants them.
     best_thresholds: segmenter_selection.Thresholds | None = None
+    step: int = 0
+
+    @classmethod
+    def resumed(cls, saved: Mapping[str, Any] | None, epoch_steps: int) -> Progress:
+        """Return the saved progress, or that of a new fit. epoch_steps: steps of an epoch."""
+        progress = cls(**(saved or {}))
+        progress.step = len(progress.history) * epoch_steps  # earlier versions didn't save it
+        return progress
 
     def finish_epoch(
         self,

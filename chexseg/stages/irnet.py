@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,17 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from chexseg.data import radiographs, ray_data, shards
-from chexseg.data.sampling import splits
+from chexseg.data.sampling import splits, transfer
 from chexseg.errors import UserError
-from chexseg.models import encoders, irnet, irnet_losses
+from chexseg.models import distributed, encoders, irnet, irnet_losses
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.saliency import gradcam, instances, otsu, random_walk
 from chexseg.seeds import derive
 from chexseg.stages import api, artifacts, configs, saliency
 from chexseg.stages.configuration.irnet import REFERENCE_SIDE
 from chexseg.stages.scoring import weak_label_masks, weak_label_scores
-from chexseg.stages.training import checkpoint, irnet_data, step_timer
+from chexseg.stages.training import checkpoint, irnet_data, precision, ray_train, workers
+from chexseg.stages.training.loop import Loop, StepLosses
 
 #: Value of `losses` -> the function.
 LOSSES = {
@@ -53,7 +55,10 @@ def run(
     """
     facts = {}
     if config.boundaries:
-        facts = checkpoint.train_once(out, lambda: train(config, inputs, out, context))
+        # Only several workers need Ray Train: the walk runs in this process in any case.
+        failures = context.train_failures if context.train_workers > 1 else None
+        in_train = replace(context, train_failures=failures)
+        facts = ray_train.train_once(train, config, inputs, out, in_train)
     chosen: dict[str, Any] = {}
     if config.threshold != "training":
         fixed = None if config.threshold == "otsu" else config.threshold
@@ -127,10 +132,14 @@ def train(
 ) -> dict[str, Any]:
     """Train both branches by SGD, or resume a training."""
     context.prepare()
+    precision.use(config.precision)
     torch.manual_seed(derive(config.seed, "irnet"))
     ids = splits.sample(
         radiographs.ids(inputs["saliency"] / "train"), config.images, config.seed, "irnet images"
     )
+    batch_size = min(config.batch_size, len(ids))
+    shared = config.model_copy(update={"batch_size": batch_size})
+    workers.check("irnet", shared, build, distributed.workers(), context.device != "cpu")
     source = irnet_data.source(config, inputs, ids, context)
     normalisation = irnet_data.normalisation(config, inputs)
     model = build(config, None if config.init == "random" else inputs["encoder"])
@@ -140,8 +149,9 @@ def train(
         model.parameter_groups(config.learning_rate),
         momentum=config.momentum,
         weight_decay=config.weight_decay,
+        # Only this one can read its learning rate from the GPU, as a captured step needs.
+        fused=context.device != "cpu",
     )
-    batch_size = min(config.batch_size, len(ids))
     steps = max(1, config.epochs * len(ids) // batch_size)
     power = 0.9 if config.schedule == "polynomial" else 0  # constant
     decay = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=steps, power=power)
@@ -151,41 +161,56 @@ def train(
         "decay": decay.state_dict(),
     }
     decay.load_state_dict(progress["decay"])
-    source.skip(progress["step"] * batch_size)
-    timer = step_timer.StepTimer()
+    done = progress["step"]
+    source.skip(done * batch_size)
+    network = distributed.parallel(model, context.device)
+
+    def batches() -> Iterator[dict[str, Tensor]]:
+        for step in range(done + 1, steps + 1):
+            yield irnet_data.prepared(config, source.take(batch_size), step)
+
+    def losses(batch: Mapping[str, Tensor]) -> StepLosses:
+        images_NHW, seeds_NKhw = irnet_data.example(config, batch)
+        images_NCHW = encoders.prepare(images_NHW, normalisation)
+        with precision.autocast(config.precision, context.device):
+            boundary_Nhw, displacement_N2hw = network(images_NCHW)
+        radius = config.pair_radius(boundary_Nhw.shape[-1])
+        parts = LOSSES[config.losses](boundary_Nhw, displacement_N2hw, seeds_NKhw, radius)
+        return StepLosses(parts["total"], parts)
+
+    def report(step: int, timing: dict[str, float]) -> None:
+        # On a GPU the first step's figures come with the second one.
+        loss = progress["history"][-1]["total"] if progress["history"] else None
+        note = {"loss": loss, **timing}
+        context.progress(step * batch_size, steps * batch_size, "images", note)
+
+    loop = Loop(
+        out,
+        context,
+        model,
+        optimizer,
+        losses,
+        seed=partial(derive, config.seed, "irnet"),
+        record=progress["history"].append,
+        report=report,
+        steps=steps,
+        state=progress,
+    )
     model.train()
-    seed = partial(derive, config.seed, "irnet")
-    for step in checkpoint.remaining_steps(
-        out, model, optimizer, progress, steps, context.checkpoint_seconds, seed
-    ):
-        batch = timer.wait(lambda: source.take(batch_size))
-        images_NHW, seeds_NKhw = irnet_data.example(config, batch, step)
-        boundary_Nhw, displacement_N2hw = model(encoders.prepare(images_NHW, normalisation))
-        losses = LOSSES[config.losses](
-            boundary_Nhw,
-            displacement_N2hw,
-            seeds_NKhw,
-            config.pair_radius(boundary_Nhw.shape[-1]),
-        )
-        optimizer.zero_grad()
-        losses["total"].backward()
-        optimizer.step()
+    for _ in loop.run(batches()):
         decay.step()
         progress["decay"] = decay.state_dict()
-        values = torch.stack(list(losses.values())).tolist()
-        progress["history"].append(dict(zip(losses, values, strict=True)))
-        note = {"loss": progress["history"][-1]["total"], **timer.finish_step()}
-        context.progress(step * batch_size, steps * batch_size, "images", note)
     source.skip(-source.taken % len(ids))  # start a new pass, to take each image once
-    batches = (source.take(min(16, len(ids) - start))["images"] for start in range(0, len(ids), 16))
-    model.calibrate(encoders.prepare(images, normalisation) for images in batches)
-    encoders.save(
-        model,
-        out / artifacts.IRNET_WEIGHTS,
-        architecture=config.architecture,
-        init=config.init,
-        normalisation=normalisation,
-    )
+    parts = (source.take(min(16, len(ids) - start))["images"] for start in range(0, len(ids), 16))
+    model.calibrate(encoders.prepare(images, normalisation) for images in parts)
+    if distributed.rank() == 0:
+        encoders.save(
+            model,
+            out / artifacts.IRNET_WEIGHTS,
+            architecture=config.architecture,
+            init=config.init,
+            normalisation=normalisation,
+        )
     last = progress["history"][-max(1, steps // 10) :]
     return {
         "training_images": len(ids),
@@ -229,7 +254,7 @@ class _WalkWriter:
 
     def walks(self, path: str) -> Iterator[pa.Table]:
         """Yield tables of spread CAMs, one batch of a shard's images at a time."""
-        for ids, arrays in radiographs.to_host(self._batches(path)):
+        for ids, arrays in transfer.to_host(self._batches(path)):
             yield shards.table({"image_id": ids}, arrays, **self.metadata)
 
     def _batches(self, path: str) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
@@ -243,8 +268,8 @@ class _WalkWriter:
         )
         for (ids, pixels_NHW), maps in zip(batches, maps_NKhw.split(self.batch_size), strict=True):
             spread_NKhw, boundary_Nhw = self.spread(
-                radiographs.to_device(pixels_NHW, self.device),
-                radiographs.to_device(maps, self.device).float(),
+                transfer.to_device(pixels_NHW, self.device),
+                transfer.to_device(maps, self.device).float(),
             )
             if self.config.normalise == "map":
                 spread_NKhw = gradcam.normalise(spread_NKhw)

@@ -6,21 +6,25 @@ MoCo v2 (models.moco) with augmentations suited to radiographs, as in Sowrirajan
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from chexseg.data import radiographs
 from chexseg.data.sampling import radiograph_samplers
+from chexseg.data.sampling.transfer import to_device
 from chexseg.errors import UserError
-from chexseg.models import augmentation, encoders, moco
+from chexseg.models import augmentation, distributed, encoders, moco
 from chexseg.seeds import derive
-from chexseg.stages import api, artifacts, classify, configs
-from chexseg.stages.training import checkpoint, ray_train, step_timer
+from chexseg.stages import api, artifacts, configs
+from chexseg.stages.training import checkpoint, precision, ray_train, workers
+from chexseg.stages.training.loop import Loop, StepLosses, running_mean
 
 #: Largest default queue, in keys; the value of MoCo-CXR's code.
 LARGEST_QUEUE = 24576
@@ -59,7 +63,9 @@ def train(
 
     The facts include running means of the loss and of `models.moco.accuracy`.
     """
+    workers.check("moco", config, build, distributed.workers(), context.device != "cpu")
     context.prepare()
+    precision.use(config.precision)
     image_ids = radiographs.index(inputs["train"])["image_id"].tolist()
     queue = queue_length(config, len(image_ids))
     torch.manual_seed(derive(config.seed, "moco"))
@@ -88,46 +94,77 @@ def train(
     )
     steps = max(1, config.epochs * len(image_ids) // config.batch_size)
     progress = checkpoint.load(out, model, optimizer) or {"step": 0, "loss": None, "accuracy": None}
-    source.skip(progress["step"] * config.batch_size)
-    timer = step_timer.StepTimer()
-    seed = partial(derive, config.seed, "moco")
-    for step in checkpoint.remaining_steps(
-        out, model, optimizer, progress, steps, context.checkpoint_seconds, seed
-    ):
-        generator = torch.Generator().manual_seed(derive(config.seed, "moco views", step))
-        images_NHW = timer.wait(lambda: source.take(config.batch_size))["images"]
-        pair = [
-            encoders.prepare(augmentation.views(images_NHW, strength, generator), "moco")
-            for _ in range(2)
-        ]
-        with classify.autocast(config.precision, context.device):
-            if step == 1:
-                model.calibrate(pair[0])
-            queries_ND, keys_ND = model(*pair)
+    done = progress["step"]
+    source.skip(done * config.batch_size)
+
+    def view(batch: Mapping[str, Tensor], number: int) -> Tensor:
+        views_NHW = augmentation.views(batch["images"], strength, batch[f"draws {number}"])
+        return encoders.prepare(views_NHW, "moco")
+
+    def batches() -> Iterator[dict[str, Tensor]]:
+        for step in range(done + 1, steps + 1):
+            generator = torch.Generator().manual_seed(derive(config.seed, "moco views", step))
+            batch = {"images": source.take(config.batch_size)["images"]}
+            for number in range(2):
+                draws_N7 = augmentation.view_draws(config.batch_size, generator)
+                batch[f"draws {number}"] = to_device(draws_N7, context.device)
+            yield batch
+
+    step_seed, stream = partial(derive, config.seed, "moco"), batches()
+    if done == 0:
+        # Before the workers share the network: each has the whole batch here.
+        torch.manual_seed(step_seed(1))
+        first = next(stream)
+        stream = itertools.chain([first], stream)
+        images_NCHW = view(first, 0)
+        with precision.autocast(config.precision, context.device):
+            model.calibrate(images_NCHW)
+    network = distributed.parallel(query, context.device)
+
+    def losses(batch: Mapping[str, Tensor]) -> StepLosses:
+        pair = view(batch, 0), view(batch, 1)  # the views' coordinates are always float32
+        with precision.autocast(config.precision, context.device):
+            queries_ND, keys_ND = model(*pair, network)
         logits = model.logits(queries_ND, keys_ND)
         loss = moco.info_nce(logits)
-        optimizer.param_groups[0]["lr"] = learning_rate(config, step, steps)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        model.update(keys_ND)
-        values = torch.stack([loss.detach(), moco.accuracy(logits.detach())]).tolist()
-        if not math.isfinite(values[0]):
-            raise FloatingPointError(
-                f"the loss is {values[0]} in step {step}; hint: lower the learning rate"
-            )
-        for name, value in zip(("loss", "accuracy"), values, strict=True):
-            progress[name] = (
-                value if progress[name] is None else 0.95 * progress[name] + 0.05 * value
-            )
-        note = {"loss": progress["loss"], "accuracy": progress["accuracy"], **timer.finish_step()}
-        context.progress(step * config.batch_size, steps * config.batch_size, "images", note)
-    encoders.save(
-        model.query.body,
-        out / artifacts.ENCODER_WEIGHTS,
-        architecture=config.architecture,
-        init="moco",
+        return StepLosses(
+            loss,
+            {"loss": loss, "accuracy": moco.accuracy(logits.detach())},
+            after=partial(model.update, keys_ND),
+        )
+
+    def record(figures: Mapping[str, float]) -> None:
+        for name, value in figures.items():
+            progress[name] = running_mean(progress[name], value)
+
+    loop = Loop(
+        out,
+        context,
+        model,
+        optimizer,
+        losses,
+        # The first step's random numbers follow those of the calibration.
+        seed=lambda step: None if done == 0 and step == 1 else step_seed(step),
+        record=record,
+        report=lambda step, timing: context.progress(
+            step * config.batch_size,
+            steps * config.batch_size,
+            "images",
+            {name: progress[name] for name in ("loss", "accuracy")} | timing,
+        ),
+        steps=steps,
+        state=progress,
+        rate=partial(learning_rate, config, steps=steps),
     )
+    for _ in loop.run(stream):
+        pass
+    if distributed.rank() == 0:
+        encoders.save(
+            model.query.body,
+            out / artifacts.ENCODER_WEIGHTS,
+            architecture=config.architecture,
+            init="moco",
+        )
     return {
         "loss": progress["loss"],
         "accuracy": progress["accuracy"],

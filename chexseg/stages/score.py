@@ -14,6 +14,7 @@ import segmentation_models_pytorch as smp
 import torch
 
 from chexseg.data import radiographs
+from chexseg.data.sampling import transfer
 from chexseg.models import encoders, segmenter
 from chexseg.saliency.thresholds import binarise
 from chexseg.stages import api, artifacts, configs
@@ -46,7 +47,7 @@ def run(
     def logits() -> Iterator[torch.Tensor]:
         for images in images_NHW.split(batch_size):
             with torch.inference_mode():  # applies to this thread
-                images = radiographs.to_device(images, context.device)
+                images = transfer.to_device(images, context.device)
                 logits_NKHW = model(encoders.prepare(images, description["init"]))
             yield logits_NKHW
 
@@ -60,7 +61,7 @@ def run(
                 counter.add(
                     predicted_NKHW,
                     radiographs.unpack_bits(
-                        radiographs.to_device(packed, context.device), predicted_NKHW.shape[1:]
+                        transfer.to_device(packed, context.device), predicted_NKHW.shape[1:]
                     ),
                 )
             else:

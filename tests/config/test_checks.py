@@ -7,7 +7,9 @@ import pytest
 from chexseg.config import study_file
 from chexseg.errors import UserError
 
-TOP = "allowed: name, title, reproduces, studies, axes, also, settings, resources, search"
+TOP = (
+    "allowed: name, title, reproduces, studies, axes, also, settings, resources, execution, search"
+)
 SETTINGS = (
     "allowed: pathologies, size, seed, draw, trial, ingest.*, encoder.*, labels.*, classify.*, pretrain.*, "
     "moco.*, saliency.*, irnet.*, fit.*, distil.*, score.*"
@@ -291,7 +293,7 @@ SET = {
         "fit.precision, fit.channels_last, fit.compile, fit.checkpoint, fit.thresholds, "
         "fit.samples_per_epoch, fit.epoch_size",
     ),
-    "name": ("t", f"--set name: no such setting; {SETTINGS}, resources.*"),
+    "name": ("t", f"--set name: no such setting; {SETTINGS}, resources.*, execution.*"),
     "fit.epochs": ("many", "--set fit.epochs: found 'many'; expected: a whole number"),
     "fit.batch_size": (True, "--set fit.batch_size: found true; expected: a number"),
     "fit": (3, "--set fit: found 3; expected: a mapping"),

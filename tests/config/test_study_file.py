@@ -315,8 +315,21 @@ def test_resources_are_set_from_the_command_line_too():
     with pytest.raises(
         UserError,
         match=r"^--set resources.gpus: no such key \(did you mean 'gpu'\?\); "
-        r"allowed: cpu, gpu, workers$",
+        r"allowed: cpu, gpu, workers, stage_workers$",
     ):
         study_file.parse(text, "one.yaml", {"resources.gpus": 0})
-    with pytest.raises(UserError, match=r"^--set resources.gpu: found 'x'; expected: a number$"):
+    message = r"^--set resources.gpu: found 'x'; expected: auto, or a number from 0 to 8$"
+    with pytest.raises(UserError, match=message):
         study_file.parse(text, "one.yaml", {"resources.gpu": "x"})
+
+
+def test_graphs_are_switched_off_in_a_file_or_on_the_command_line():
+    assert study_file.parse("name: one", "one.yaml").execution.graphs == "auto"
+    text = "name: one\nexecution: {graphs: off}\n"
+    assert study_file.parse(text, "one.yaml").execution.graphs == "off"
+    overrides = {"execution.graphs": "off"}
+    assert study_file.parse("name: one", "one.yaml", overrides).execution.graphs == "off"
+    with pytest.raises(UserError, match=r"^--set execution.graphs: found 'on'; .*'auto' or 'off'"):
+        study_file.parse("name: one", "one.yaml", {"execution.graphs": "on"})
+    with pytest.raises(UserError, match=r"^one.yaml:2: execution.graph: no such key"):
+        study_file.parse("name: one\nexecution: {graph: off}", "one.yaml")

@@ -7,7 +7,13 @@ import math
 import pytest
 import torch
 
-from chexseg.models.augmentation import Augmentation, scaled_crops, views
+from chexseg.models.augmentation import (
+    Augmentation,
+    crop_draws,
+    scaled_crops,
+    view_draws,
+    views,
+)
 
 
 def pictures(count: int = 8, height: int = 48, width: int = 48) -> torch.Tensor:
@@ -21,7 +27,8 @@ def pictures(count: int = 8, height: int = 48, width: int = 48) -> torch.Tensor:
 
 
 def seen(images: torch.Tensor, seed: int = 1, **strength: float) -> torch.Tensor:
-    return views(images, Augmentation(**strength), torch.Generator().manual_seed(seed))
+    draws = view_draws(len(images), torch.Generator().manual_seed(seed))
+    return views(images, Augmentation(**strength), draws)
 
 
 def smooth(side: int = 48) -> torch.Tensor:
@@ -58,7 +65,7 @@ def test_the_seed_alone_decides_and_a_generator_goes_on():
         Augmentation(crop=0.5, rotation=10, flip=0.5, brightness=0.2, contrast=0.2),
     )
     generator = torch.Generator().manual_seed(1)
-    first, second = views(images, strength, generator), views(images, strength, generator)
+    first, second = (views(images, strength, view_draws(len(images), generator)) for _ in range(2))
     assert not torch.equal(first, second)
     assert torch.equal(first, seen(images, 1, **vars(strength)))
     assert not torch.equal(first, seen(images, 2, **vars(strength)))
@@ -134,7 +141,7 @@ def test_scaled_crops_by_loops(scales, mode):
     images = torch.randint(0, 256, (3, 8, 12), generator=generator, dtype=torch.uint8)
     maps = torch.rand(3, 2, 3, 4, generator=generator)
     seen, view_maps, inside = scaled_crops(
-        images, maps, scales, (2, 3), torch.Generator().manual_seed(7), mode
+        images, maps, scales, (2, 3), crop_draws(3, torch.Generator().manual_seed(7)), mode
     )
     factor, right, down = torch.rand(3, 3, generator=torch.Generator().manual_seed(7)).tolist()
     for n in range(3):
@@ -165,7 +172,11 @@ def test_scaled_crops_by_loops(scales, mode):
 def test_scaled_crops_are_in_range_and_of_all_sizes():
     images = torch.full((400, 16, 16), 255, dtype=torch.uint8)
     seen, _, inside = scaled_crops(
-        images, torch.ones(400, 1, 4, 4), (0.5, 1.5), (64, 64), torch.Generator().manual_seed(0)
+        images,
+        torch.ones(400, 1, 4, 4),
+        (0.5, 1.5),
+        (64, 64),
+        crop_draws(400, torch.Generator().manual_seed(0)),
     )
     side = inside.float().mean((1, 2)).sqrt()
     assert side.min() < 0.53 and (side == 1).float().mean() == pytest.approx(0.5, abs=0.1)

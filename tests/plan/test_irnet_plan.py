@@ -17,7 +17,8 @@ IMPORTED = {("imagenet", "resnet18"): "0" * 64, ("imagenet", "resnet50"): "1" * 
 OTHER = {
     "architecture": "resnet18", "init": "chexpert", "freeze_backbone": "false", "images": 7,
     "epochs": 2, "batch_size": 4, "learning_rate": 0.01, "momentum": 0.0001, "weight_decay": 0,
-    "schedule": "constant", "losses": "published", "smallest_scale": 0.5, "largest_scale": 1.5,
+    "schedule": "constant", "precision": "tf32", "losses": "published",
+    "smallest_scale": 0.5, "largest_scale": 1.5,
     "foreground": 0.4, "background": 0.1, "seed_classes": "all", "crf": "true", "radius": 4, "walk_power": 3,
 }  # fmt: skip
 

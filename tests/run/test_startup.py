@@ -86,10 +86,10 @@ def test_networks_that_are_not_checked_before_a_run_can_be_built():
         node_of(stage, STAGES[stage].config(architecture=name), {})
         for stage, name in sorted(preflight.KNOWN_TO_BUILD)
     ]
-    assert preflight.to_check(nodes, workers=1) == []
-    preflight.check(nodes, workers=1, on_gpu=False)
+    assert preflight.to_check(nodes, preflight.Workers()) == []
+    preflight.check(nodes, preflight.Workers())
     other = node_of("fit", STAGES["fit"].config(architecture="vgg11"), {})
-    assert preflight.to_check([*nodes, other, other], workers=1) == [other]
-    assert {node.stage for node in preflight.to_check(nodes, workers=2)} == {"fit"}, (
-        "these are shared"
-    )
+    assert preflight.to_check([*nodes, other, other], preflight.Workers()) == [other]
+    assert {node.stage for node in preflight.to_check(nodes, preflight.Workers(cells=2))} == {
+        "fit"
+    }, "these are shared"

@@ -98,7 +98,7 @@ def test_raw_teacher_logits_are_compared_as_if_they_were_masks():
     scores, targets = torch.rand(3, 2, 8, 8), torch.randn(3, 2, 8, 8) + 0.3
     total = TargetHistogram.empty(2)
     for part in range(3):
-        total = total + TargetHistogram.of(scores[part : part + 1], targets[part : part + 1])
+        total.add_(scores[part : part + 1], targets[part : part + 1])
     thresholds, values = total.best()
     for k in range(2):
         best, chosen = -math.inf, math.nan

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from chexseg.models.irnet_losses import half_disc, line
+from chexseg.models.irnet_pairs import half_disc, line
 from chexseg.saliency.random_walk import (
     propagate,
     relative_walk,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -18,18 +17,16 @@ def clock(monkeypatch) -> SimpleNamespace:
 
 
 def test_a_step_is_its_wait_and_its_work_and_nothing_that_comes_between(clock):
-    def batches() -> Iterator[int]:
-        for number in range(3):
-            clock.now += 0.25
-            yield number
+    def take() -> str:
+        clock.now += 0.25
+        return "a batch"
 
-    timer, seen = step_timer.StepTimer(), []
-    for number in timer.over(batches()):
-        seen.append(number)
+    timer = step_timer.StepTimer()
+    for _ in range(3):
+        assert timer.wait(take) == "a batch"
         clock.now += 0.75
         figures = timer.finish_step()
         clock.now += 60  # a checkpoint is scored and saved
-    assert seen == [0, 1, 2]
     assert figures == {"step s": pytest.approx(1.0), "data wait s": pytest.approx(0.25)}
 
 

@@ -20,10 +20,15 @@ from chexseg import code_version
 from chexseg.errors import UserError
 from chexseg.models import distributed
 from chexseg.saliency.thresholds import TargetHistogram
-from chexseg.stages import fit
+from chexseg.stages import classify, fit, irnet, moco
 from chexseg.stages.api import StageContext
-from chexseg.stages.artifacts import SEGMENTER_WEIGHTS
-from chexseg.stages.configs import FitConfig
+from chexseg.stages.artifacts import (
+    CLASSIFIER_WEIGHTS,
+    ENCODER_WEIGHTS,
+    IRNET_WEIGHTS,
+    SEGMENTER_WEIGHTS,
+)
+from chexseg.stages.configs import ClassifyConfig, FitConfig, IRNetConfig, MoCoConfig
 from chexseg.stages.training import checkpoint, ray_train, segmenter_selection
 
 from .conftest import CONTEXT, EXPERT
@@ -70,6 +75,54 @@ def test_two_workers_of_which_one_dies_are_one_after_ten_steps(ray_session, resu
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
     assert facts_two["selection_miou"] == pytest.approx(facts["selection_miou"], abs=1e-3)
     assert facts_two["expert_share"] == facts["expert_share"]
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(
+        path.name for path in (tmp_path / "one").iterdir()
+    )
+
+
+@pytest.mark.parametrize(
+    ("stage", "config", "weights"),
+    [
+        (
+            classify,
+            ClassifyConfig(
+                architecture="resnet18", epochs=2, batch_size=8, learning_rate=1e-6, prior_bias=True
+            ),
+            CLASSIFIER_WEIGHTS,
+        ),
+        (moco, MoCoConfig(epochs=2, batch_size=8, queue=12, learning_rate=1e-6), ENCODER_WEIGHTS),
+        (
+            irnet,
+            IRNetConfig(
+                architecture="resnet18", epochs=2, images=16, radius=4, batch_size=8,
+                learning_rate=1e-5, smallest_scale=0.5, largest_scale=1.5,
+            ),
+            IRNET_WEIGHTS,
+        ),
+    ],
+    ids=["classify", "moco", "irnet"],
+)  # fmt: skip
+def test_two_workers_of_a_stage_before_the_cells_are_one(
+    ray_session, results, tmp_path, stage, config, weights
+):
+    """The rates are low for the same reason as above."""
+    given = {name: results.paths[name] for name in ("train", "valid", "saliency")}
+    facts = {}
+    for name, context in (("one", CONTEXT), ("two", TWO)):
+        (tmp_path / name).mkdir()
+        facts[name] = stage.run(config, given, tmp_path / name, context)
+    alone, together = (load_file(tmp_path / name / weights) for name in ("one", "two"))
+    assert alone.keys() == together.keys()
+    for name in alone:
+        difference = (alone[name].double() - together[name].double()).abs() / (
+            1 + alone[name].double().abs()
+        )
+        assert difference.max().item() < 1e-4, name
+    one, two = facts["one"], facts["two"]
+    if stage is irnet:
+        one, two = one["losses"], two["losses"]
+    for name in ("loss", "total"):
+        assert two.get(name) == pytest.approx(one.get(name), abs=1e-4)
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(
         path.name for path in (tmp_path / "one").iterdir()
     )

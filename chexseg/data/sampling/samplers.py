@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from chexseg.data.sampling import read_ahead
+from chexseg.data.sampling.transfer import to_device
 from chexseg.seeds import derive
 
 Columns = Mapping[str, torch.Tensor]
@@ -70,8 +71,8 @@ class Resident(Source):
 
     def at(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
         """Return these rows; `take` isn't affected."""
-        index = torch.from_numpy(rows)
-        return {name: values[index.to(values.device)] for name, values in self.columns.items()}
+        index = to_device(torch.from_numpy(rows), next(iter(self.columns.values())).device)
+        return {name: values[index] for name, values in self.columns.items()}
 
     def once(self, size: int) -> Iterator[dict[str, torch.Tensor]]:
         for start in range(0, self.length, size):

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+#: Precision of a training's forward and backward pass; weights, gradients and the optimizer's state
+#: are always float32. tf32: as float32, but on a GPU the factors of convolutions have 10 bits after
+#: the point. bfloat16: most operations in bfloat16, meant for GPUs; what remains is as in tf32.
+Precision = Literal["float32", "tf32", "bfloat16"]
 
 
 class StageConfig(BaseModel):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from chexseg.errors import UserError
-from chexseg.stages.configuration.base import StageConfig
+from chexseg.stages.configuration.base import Precision, StageConfig
 
 #: Sides in pixels of the image and of its map to which lengths refer if they are relative.
 REFERENCE_SIZE = 320
@@ -44,6 +44,7 @@ class IRNetConfig(StageConfig):
         "momentum": 0.9,
         "weight_decay": 1e-4,
         "schedule": "polynomial",
+        "precision": "float32",
         "losses": "pooled",
         "smallest_scale": 1.0,
         "largest_scale": 1.0,
@@ -81,6 +82,9 @@ class IRNetConfig(StageConfig):
     #: Learning rate over time. polynomial: down to 0 over all steps, with power 0.9. Published:
     #: constant. Paper: not stated.
     schedule: Literal["polynomial", "constant"] = "polynomial"
+    #: Precision of the passes; weights, gradients and the losses stay float32. tf32: faster
+    #: convolutions on a GPU. bfloat16: for GPUs. Published and paper: not stated.
+    precision: Precision = "float32"
     #: Training losses. pooled: means over the pairs of all classes (paper, equations 3 to 7).
     #: published: means for each class, without border pairs, in a sum that counts the first class
     #: most (`models.irnet_losses.published_losses`).
@@ -136,6 +140,11 @@ class IRNetConfig(StageConfig):
             return self.freeze_backbone
         return freezes_by_default(self.init)
 
+    @property
+    def scales(self) -> tuple[float, float]:
+        """Return the smallest and the largest factor by which training images are resized."""
+        return self.smallest_scale, self.largest_scale
+
     def pair_radius(self, side: int) -> float:
         """Return the radius of pairs in pixels of a map of this side."""
         if self.lengths == "absolute":
@@ -168,8 +177,9 @@ NEXT_PIXEL = 1.01
 #: Settings without effect if no boundaries are learned.
 OF_BOUNDARIES = (
     "architecture", "init", "freeze_backbone", "images", "epochs", "batch_size", "learning_rate",
-    "momentum", "weight_decay", "schedule", "losses", "smallest_scale", "largest_scale",
-    "foreground", "background", "seed_classes", "crf", "radius", "walk_power", "instances",
+    "momentum", "weight_decay", "schedule", "precision", "losses", "smallest_scale",
+    "largest_scale", "foreground", "background", "seed_classes", "crf", "radius", "walk_power",
+    "instances",
 )  # fmt: skip
 
 

@@ -12,8 +12,7 @@ import io
 import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -75,30 +74,6 @@ def _read(path: Path) -> bytes:
             return state
     path.unlink()
     return b""
-
-
-def remaining_steps(
-    out: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    state: dict[str, Any],
-    steps: int,
-    save_every: float,
-    seed: Callable[[int], int],
-) -> Iterator[int]:
-    """Yield the numbers of the steps after ``state["step"]``, counted from 1, and save the state.
-
-    It is saved after a step if `save_every` seconds have passed. The loop may update `state`.
-    """
-    saved_at = time.monotonic()
-    while state["step"] < steps:
-        state["step"] += 1
-        # Some encoders draw random numbers in training; a seed per step makes resumed runs equal.
-        torch.manual_seed(seed(state["step"]))
-        yield state["step"]
-        if time.monotonic() - saved_at > save_every:
-            save(out, model, optimizer, **state)
-            saved_at = time.monotonic()
 
 
 def train_once(out: Path, train: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def spans(shapes: Iterable[tuple[int, int]], side: int) -> dict[str, Tensor]:
 
 
 def columns(config: ClassifyConfig, artifact: Path, table: DataFrame) -> dict[str, Tensor]:
-    """Return what `training_images` needs in each batch besides the images: `spans`, or nothing."""
+    """Return what `training_images` needs of each image besides its pixels: `spans`, or nothing."""
     if config.geometry == "pad":
         return {}
     return spans(
@@ -37,12 +37,19 @@ def columns(config: ClassifyConfig, artifact: Path, table: DataFrame) -> dict[st
     )
 
 
-def training_images(batch: Mapping[str, Tensor], seed: int) -> Tensor:
+def draws(config: ClassifyConfig, seed: int) -> dict[str, Tensor]:
+    """Return what `training_images` needs of a batch besides its samples: ``draws``, or nothing."""
+    if config.geometry == "pad":
+        return {}
+    generator = torch.Generator().manual_seed(seed)
+    return {"draws": crops.start_draws(config.batch_size, generator)}
+
+
+def training_images(batch: Mapping[str, Tensor]) -> Tensor:
     """Return the images_NHW of a batch: as they are, or random crops of strips."""
     if "lengths" not in batch:
         return batch["images"]
-    side, generator = batch["images"].shape[1], torch.Generator().manual_seed(seed)
-    starts_N = crops.random_starts(batch["lengths"], side, generator)
+    starts_N = crops.random_starts(batch["lengths"], batch["images"].shape[1], batch["draws"])
     return crops.squares(batch["images"], starts_N, batch["portrait"])
 
 

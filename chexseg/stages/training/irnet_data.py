@@ -27,7 +27,8 @@ def source(
 ) -> Source:
     """Return a source of ``images``, their ``maps``, and the classes ``present`` by their labels.
 
-    Also ``shapes``, (height, width) of the original images, if the classifier has seen crops.
+    Also ``shapes``, (height, width) of the original images, and ``windows``, what the classifier
+    has seen of them (`centre_crop.windows`), if it has seen crops.
     """
     table = radiographs.index(inputs["train"]).set_index("image_id").loc[image_ids]
     seeded_NK = weak_masks.possibly_present(
@@ -38,7 +39,11 @@ def source(
     columns, cams = {"present": seeded_NK}, inputs["saliency"] / "train"
     stored = shards.metadata(shards.files(cams)[0])
     if stored.get("geometry") == "crop":
-        columns["shapes"] = torch.tensor(table[["height", "width"]].to_numpy())
+        shapes = table[["height", "width"]].to_numpy()
+        columns["shapes"] = torch.tensor(shapes)
+        columns["windows"] = centre_crop.windows(
+            shapes.tolist(), radiographs.image_size(inputs["train"])
+        )
     return radiograph_samplers.source(
         inputs["train"],
         image_ids,
@@ -57,9 +62,22 @@ def source(
     )
 
 
-def example(
-    config: configs.IRNetConfig, batch: Mapping[str, Tensor], step: int
-) -> tuple[Tensor, Tensor]:
+def prepared(
+    config: configs.IRNetConfig, samples: Mapping[str, Tensor], step: int
+) -> dict[str, Tensor]:
+    """Return the batch of a step, for `example`: random draws, and maps or seeds after the CRF."""
+    batch = {
+        name: samples[name] for name in ("images", "maps", "present", "windows") if name in samples
+    }
+    if config.crf:  # a library for the CPU
+        batch["maps"] = _seeds_after_crf(config, samples)
+    if config.scales != (1, 1):
+        generator = torch.Generator().manual_seed(derive(config.seed, "irnet views", step))
+        batch["draws"] = augmentation.crop_draws(len(batch["images"]), generator)
+    return batch
+
+
+def example(config: configs.IRNetConfig, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Return images_NHW and seeds_NKhw of a batch, at stride 4, augmented if the config says so.
 
     Pixels without a CAM are ignored: outside the image after augmentation, and outside the central
@@ -67,27 +85,24 @@ def example(
     """
     images_NHW, inside_Nhw = batch["images"], None
     height, width = (-(-side // irnet.STRIDE) for side in images_NHW.shape[1:])
-    values_NKhw = _seeds_after_crf(config, batch) if config.crf else batch["maps"]
-    values_NKhw = values_NKhw.float()
-    if "shapes" in batch:
-        seen_N1hw = centre_crop.inside(batch["shapes"].tolist(), images_NHW.shape[-1])[:, None]
+    values_NKhw = batch["maps"].float()
+    if "windows" in batch:
+        seen_N1hw = centre_crop.inside(batch["windows"], images_NHW.shape[-1])[:, None]
         values_NKhw = torch.cat([values_NKhw, seen_N1hw.to(values_NKhw)], dim=1)
-    scales = config.smallest_scale, config.largest_scale
-    if scales == (1, 1):
+    if config.scales == (1, 1):
         values_NKhw = interpolate(
             values_NKhw, size=(height, width), mode="bilinear", align_corners=False
         )
     else:
-        generator = torch.Generator().manual_seed(derive(config.seed, "irnet views", step))
         images_NHW, values_NKhw, inside_Nhw = augmentation.scaled_crops(
             images_NHW,
             values_NKhw,
-            scales,
+            config.scales,
             (height, width),
-            generator,
+            batch["draws"],
             "nearest" if config.crf else "bilinear",
         )
-    if "shapes" in batch:
+    if "windows" in batch:
         values_NKhw, seen_Nhw = values_NKhw[:, :-1], values_NKhw[:, -1] > 0.5
         inside_Nhw = seen_Nhw if inside_Nhw is None else inside_Nhw & seen_Nhw
     if config.crf:

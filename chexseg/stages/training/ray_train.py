@@ -24,7 +24,7 @@ from chexseg import code_version
 from chexseg.data import ray_data
 from chexseg.errors import DamagedArtifactError, UserError
 from chexseg.models import distributed
-from chexseg.stages.api import StageContext, no_progress
+from chexseg.stages.api import GPU_OF_ITS_OWN, StageContext, no_progress, say_nothing
 from chexseg.stages.training import checkpoint
 
 _ERRORS = {error.__name__: error for error in (UserError, DamagedArtifactError)}
@@ -73,7 +73,7 @@ def run(
     single = gpu and context.train_workers == 1
     resources: dict[str, float] = {"CPU": 1 if single else context.threads}
     if gpu:
-        resources["GPU"] = context.map_gpus
+        resources["GPU"] = context.map_gpus if single else max(context.map_gpus, GPU_OF_ITS_OWN)
     trainer = TorchTrainer(
         functools.partial(
             _run_worker,
@@ -127,7 +127,7 @@ def _run_worker(
     if Path(answer_file).exists():
         return
     if distributed.rank() > 0:
-        context = replace(context, progress=no_progress)
+        context = replace(context, progress=no_progress, say=say_nothing)
     try:
         code_version.require(code)
         answer: dict[str, Any] = {"facts": loop(context)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 Batch = TypeVar("Batch")
@@ -28,12 +28,6 @@ class StepTimer:
         batch = take()
         self._waited = time.perf_counter() - self._started
         return batch
-
-    def over(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yield the batches of an epoch; each begins a step."""
-        iterator = iter(batches)
-        while (batch := self.wait(lambda: next(iterator, None))) is not None:
-            yield batch
 
     def finish_step(self) -> dict[str, float]:
         """End a step and return the means, for `StageContext.progress`."""
