@@ -54,9 +54,9 @@ def whole_batch(values: Tensor) -> Tensor:
     if workers() == 1:
         return values
     share = values.detach().contiguous()
-    shares = share.new_empty((workers(), *share.shape))
+    shares = share.new_empty((workers() * len(share), *share.shape[1:]))
     dist.all_gather_into_tensor(shares, share)
-    return shares.transpose(0, 1).flatten(0, 1)
+    return shares.unflatten(0, (workers(), -1)).transpose(0, 1).flatten(0, 1)
 
 
 def mean(values: Tensor) -> Tensor:
