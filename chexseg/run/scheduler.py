@@ -186,6 +186,30 @@ def _result(task: ray.ObjectRef[Any], job: Job, key: str) -> StageResult:
         return record_lost_worker(job, key, error)
 
 
+def reservation(
+    stage: str, context: StageContext, workers: Workers
+) -> tuple[StageContext, int, float]:
+    """Return the context of a stage before the cells, and the CPUs and GPUs that its task reserves.
+
+    Two stages never share a GPU, and each may train or map on the rest of its GPU.
+    """
+    gpu, count = context.device != "cpu", workers.of(stage)
+    if count > 1:  # its workers reserve what they need; only IRNet's stage uses a GPU itself
+        shared = replace(
+            context,
+            train_workers=count,
+            train_failures=MAX_FAILURES,
+            threads=max(1, context.threads // count),
+        )
+        return shared, 0, 0.49 if gpu and stage == "irnet" else 0
+    trains_in_task = context.train_failures is None and stage in TRAINED
+    return (
+        context,
+        context.threads if trains_in_task else 0,
+        0.51 if gpu and stage != "ingest" else 0,
+    )
+
+
 def _run_stages(
     ready: Sequence[Node], job: Job, capacity: Capacity, study: Study
 ) -> list[StageResult]:
@@ -219,27 +243,17 @@ def _run_stages(
         while waiting and len(running) < concurrency:
             node = waiting.pop(0)
             progress_writer = job.progress_writer(node.key)
-            # Two stages never share a GPU, and each may train or map on the rest of its GPU.
-            options: dict[str, Any] = {
-                "num_cpus": context.threads if in_task and node.stage in TRAINED else 0,
-                "num_gpus": 0.51 if gpu and node.stage != "ingest" else 0,
-                "scheduling_strategy": strategy,
-            }
-            node_context, count = context, workers.of(node.stage)
-            if count > 1:
-                node_context = replace(
-                    context,
-                    train_workers=count,
-                    train_failures=MAX_FAILURES,
-                    threads=max(1, context.threads // count),
-                )
-                # Its workers reserve what they need. Only IRNet's stage uses a GPU itself.
-                options["num_cpus"] = 0
-                options["num_gpus"] = 0.49 if gpu and node.stage == "irnet" else 0
-                if job.single_node:
-                    room = {"CPU": node_context.threads, "GPU": GPU_OF_ITS_OWN if gpu else 0}
-                    options["scheduling_strategy"] = on_node(node_with_room(room, count))
-            task = _stage_task.options(name=progress_writer.name, **options)
+            node_context, cpus, share = reservation(node.stage, context, workers)
+            place, count = strategy, node_context.train_workers
+            if count > 1 and job.single_node:
+                room = {"CPU": node_context.threads, "GPU": GPU_OF_ITS_OWN if gpu else 0}
+                place = on_node(node_with_room(room, count))
+            task = _stage_task.options(
+                name=progress_writer.name,
+                num_cpus=cpus,
+                num_gpus=share,
+                scheduling_strategy=place,
+            )
             subset = job.subset([node.key])
             running[task.remote(subset, node.key, progress_writer, node_context)] = node
         (finished,), _ = ray.wait(list(running), num_returns=1)
