@@ -12,12 +12,12 @@ from typing import Any, cast
 
 import ray
 
-from chexseg.config.study import Resources, Study
+from chexseg.config.study import Study
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
 from chexseg.plan import gpu_share
 from chexseg.plan.cells import Cell
-from chexseg.plan.graph import Node, Plan
+from chexseg.plan.graph import Node, Plan, blocked
 from chexseg.plan.preflight import Workers, check, check_counts, to_check
 from chexseg.progress import Reporter
 from chexseg.run.cluster import (
@@ -74,7 +74,7 @@ def run(
     done = store.cached(plan.nodes.values())
     result.cached = len(done)
     check_counts(plan.needed(done), plan, data)
-    check_networks(plan.needed(done), sharing(resources, capacity))
+    check_networks(plan.needed(done), capacity.workers(resources))
     cells = {cell.score: cell for cell in plan.cells}
     in_cells = set(cells) | {cell.fit for cell in plan.cells}
     progress_actor = start_here(ProgressActor, _run_counts(plan, store, done))
@@ -83,8 +83,8 @@ def run(
     )
     with ProgressDisplay(progress_actor, reporter):
         while True:
-            blocked = _blocked(plan.nodes, result.failed)
-            elsewhere, settled = in_cells | blocked, done | blocked
+            lost = blocked(plan.nodes, result.failed)
+            elsewhere, settled = in_cells | lost, done | lost
             ready = [
                 node
                 for node in plan.needed(done)
@@ -109,16 +109,6 @@ def run(
             done |= {stage["key"] for stage in results if succeeded(stage)}
     result.seconds = time.monotonic() - started
     return result
-
-
-def sharing(resources: Resources, capacity: Capacity) -> Workers:
-    """Return how many workers share each training, and which of them have GPUs."""
-    return Workers(
-        resources.workers,
-        resources.stage_workers,
-        cells_on_gpu=capacity.gpus_of(resources) > 0,
-        stages_on_gpu=capacity.max_gpus >= 1,
-    )
 
 
 def check_networks(nodes: Iterable[Node], workers: Workers) -> None:
@@ -156,18 +146,6 @@ def _cell_ready(cell: Cell, nodes: Mapping[str, Node], done: set[str]) -> bool:
     """Return True if all inputs of a cell's trial are stored; a stored fit needs no inputs."""
     fitted = cell.fit in done or set(nodes[cell.fit].inputs.values()) <= done
     return fitted and set(nodes[cell.score].inputs.values()) - {cell.fit} <= done
-
-
-def _blocked(nodes: Mapping[str, Node], failed: Mapping[str, str]) -> set[str]:
-    """Return the keys that have failed in this run, and of all nodes that depend on them.
-
-    nodes: each after its inputs.
-    """
-    blocked: set[str] = set(failed)
-    for key, node in nodes.items():
-        if blocked.intersection(node.inputs.values()):
-            blocked.add(key)
-    return blocked
 
 
 @remote(num_cpus=0, max_retries=MAX_FAILURES, retry_exceptions=[ray.exceptions.RayActorError])
@@ -218,7 +196,7 @@ def _run_stages(
     On GPUs they run concurrently; on CPUs one after another, each with all CPUs. Tasks that start
     actors of Ray Data reserve no CPU themselves, so the actors always get one.
     """
-    gpu, workers = capacity.max_gpus >= 1, sharing(study.resources, capacity)
+    gpu, workers = capacity.max_gpus >= 1, capacity.workers(study.resources)
     # On the CPUs of a single machine a stage trains in its task, with as many retries as a worker
     # of Ray Train would get. Ray Train takes 13 s and seven more processes to start.
     in_task = not gpu and capacity.one_node
