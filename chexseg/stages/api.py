@@ -56,8 +56,8 @@ class StageContext:
         each. A single worker is the stage's own process.
     train_failures: how many times Ray Train may restart training after a worker dies; None trains
         in this process.
-    train_workers: workers that share each batch of a training; each gets `threads`, and as its share
-        of a GPU the larger one of `map_gpus` and `GPU_OF_ITS_OWN`.
+    train_workers: workers that share each batch of a training; each gets `threads`, and of a GPU
+        `map_gpus`, or `GPU_OF_ITS_OWN` if that is more.
     single_node: inputs and output are on this host only, so every worker must run on its node.
     decode_workers: actors that decode images.
     resident_bytes: larger sets are streamed on every pass instead of kept on the device; None for

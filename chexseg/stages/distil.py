@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from chexseg.data import radiographs, ray_data, shards
-from chexseg.data.sampling import splits, transfer
+from chexseg.data.sampling import splits
+from chexseg.data.transfer import to_device
 from chexseg.errors import DamagedArtifactError
 from chexseg.models import encoders, segmenter
 from chexseg.stages import api, configs, score
@@ -99,7 +100,7 @@ class _LogitsWriter:
 
     def logits(self, path: str) -> Iterator[pa.Table]:
         """Yield tables of logits and ranks, one batch of a shard's images at a time."""
-        for ids, arrays in transfer.to_host(self._batches(path)):
+        for ids, arrays in radiographs.to_host(self._batches(path)):
             yield shards.table(
                 {"image_id": ids, "rank": [self.ranks[image_id] for image_id in ids]},
                 arrays,
@@ -114,7 +115,7 @@ class _LogitsWriter:
         ):
             with torch.inference_mode():
                 images_NCHW = encoders.prepare(
-                    transfer.to_device(pixels_NHW, self.device), self.description["init"]
+                    to_device(pixels_NHW, self.device), self.description["init"]
                 )
                 logits_NKhw = segmenter.stride4_logits(self.model, images_NCHW).half()
             yield ids, {"logits": logits_NKhw}

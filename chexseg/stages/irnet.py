@@ -27,7 +27,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from chexseg.data import radiographs, ray_data, shards
-from chexseg.data.sampling import splits, transfer
+from chexseg.data.sampling import splits
+from chexseg.data.transfer import to_device
 from chexseg.errors import UserError
 from chexseg.models import distributed, encoders, irnet, irnet_losses
 from chexseg.pathologies import PATHOLOGIES
@@ -254,7 +255,7 @@ class _WalkWriter:
 
     def walks(self, path: str) -> Iterator[pa.Table]:
         """Yield tables of spread CAMs, one batch of a shard's images at a time."""
-        for ids, arrays in transfer.to_host(self._batches(path)):
+        for ids, arrays in radiographs.to_host(self._batches(path)):
             yield shards.table({"image_id": ids}, arrays, **self.metadata)
 
     def _batches(self, path: str) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
@@ -268,8 +269,8 @@ class _WalkWriter:
         )
         for (ids, pixels_NHW), maps in zip(batches, maps_NKhw.split(self.batch_size), strict=True):
             spread_NKhw, boundary_Nhw = self.spread(
-                transfer.to_device(pixels_NHW, self.device),
-                transfer.to_device(maps, self.device).float(),
+                to_device(pixels_NHW, self.device),
+                to_device(maps, self.device).float(),
             )
             if self.config.normalise == "map":
                 spread_NKhw = gradcam.normalise(spread_NKhw)

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from chexseg.data import radiographs, ray_data, shards
-from chexseg.data.sampling import splits, transfer
+from chexseg.data.sampling import splits
+from chexseg.data.transfer import to_device
 from chexseg.models import classifier as classifiers
 from chexseg.models import crops, encoders
 from chexseg.pathologies import PATHOLOGIES, observation_indices
@@ -143,7 +144,7 @@ class CamWriter:
 
     def maps(self, path: str) -> Iterator[pa.Table]:
         """Yield tables of maps and probabilities, one batch of wanted images at a time."""
-        for ids, arrays in transfer.to_host(self._batches(path)):
+        for ids, arrays in radiographs.to_host(self._batches(path)):
             yield shards.table({"image_id": ids}, arrays, **self.metadata)
 
     def _batches(self, path: str) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
@@ -157,9 +158,7 @@ class CamWriter:
                 pixels_NHW = crops.squares(pixels_NHW, span["centres"], span["portrait"])
             with torch.inference_mode():
                 maps_NKhw, logits_NK = self.grad_cams(
-                    encoders.prepare(
-                        transfer.to_device(pixels_NHW, self.device), self.normalisation
-                    )
+                    encoders.prepare(to_device(pixels_NHW, self.device), self.normalisation)
                 )
                 if self.crops:
                     maps_NKhw = centre_crop.in_padded_square(

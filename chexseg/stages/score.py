@@ -14,7 +14,7 @@ import segmentation_models_pytorch as smp
 import torch
 
 from chexseg.data import radiographs
-from chexseg.data.sampling import transfer
+from chexseg.data.transfer import to_device
 from chexseg.models import encoders, segmenter
 from chexseg.saliency.thresholds import binarise
 from chexseg.stages import api, artifacts, configs
@@ -47,7 +47,7 @@ def run(
     def logits() -> Iterator[torch.Tensor]:
         for images in images_NHW.split(batch_size):
             with torch.inference_mode():  # applies to this thread
-                images = transfer.to_device(images, context.device)
+                images = to_device(images, context.device)
                 logits_NKHW = model(encoders.prepare(images, description["init"]))
             yield logits_NKHW
 
@@ -61,7 +61,7 @@ def run(
                 counter.add(
                     predicted_NKHW,
                     radiographs.unpack_bits(
-                        transfer.to_device(packed, context.device), predicted_NKHW.shape[1:]
+                        to_device(packed, context.device), predicted_NKHW.shape[1:]
                     ),
                 )
             else:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from chexseg.data.sampling import read_ahead
-from chexseg.data.sampling.transfer import to_device
+from chexseg.data.transfer import to_device
 from chexseg.seeds import derive
 
 Columns = Mapping[str, torch.Tensor]
