@@ -1,4 +1,4 @@
-"""Which stage run to start next: pure functions, so that a benchmark can simulate whole studies.
+"""The order of stage runs: pure functions, so that a benchmark can simulate whole studies.
 
 A run starts as soon as its inputs are there and its resources are free. Of several the one with the
 longest remaining path starts first (list scheduling by critical path; Graham 1969, "Bounds on
@@ -82,14 +82,14 @@ def starts(
 
     ready: in the plan's order, which decides among equally long paths. longest: of `remaining`.
     """
-    found: list[Start] = []
+    begun: list[Start] = []
     kept: dict[int, float] = {}
     for key in sorted(ready, key=lambda key: -longest[key]):
         need = needs[key]
         place = slots.place(need)
         if place is not None:
             slots.take(need, place)
-            found.append(Start(key, tuple(place)))
+            begun.append(Start(key, tuple(place)))
         elif need.gpus and not kept and need.cpus <= slots.cpus:
             # Keep the emptiest GPUs for this one.
             emptiest = sorted(range(len(slots.gpus)), key=lambda number: -slots.gpus[number])
@@ -98,4 +98,4 @@ def starts(
                 slots.gpus[number] = 0.0
     for number, free in kept.items():
         slots.gpus[number] = free
-    return found
+    return begun

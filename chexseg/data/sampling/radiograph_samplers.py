@@ -120,7 +120,7 @@ def _aligned(
 def _blocks(
     directory: Path, column: str, files: Sequence[str], rows: Mapping[str, int]
 ) -> Iterator[Block]:
-    """Yield (row indices, values) of wanted images, in the order of the files and within them by id.
+    """Yield (row indices, values) of wanted images, in the order of the files, within them by id.
 
     The order is the same for all artifacts of the same images. A shard without rows has no file.
     Values are views of what was read, and read-only, if all images of a part are wanted. Parts have
