@@ -7,7 +7,10 @@ from collections.abc import Iterable
 
 
 class ChexsegError(Exception):
-    """Base of the exceptions that chexseg raises on purpose. The message is one line."""
+    """Base of the exceptions that chexseg raises on purpose.
+
+    The message is one line; that of `Mistakes` has one for each.
+    """
 
 
 class UserError(ChexsegError, ValueError):
@@ -15,6 +18,14 @@ class UserError(ChexsegError, ValueError):
 
     It is a ValueError too, because pydantic accepts only those from validators.
     """
+
+
+class Mistakes(UserError):
+    """Several mistakes of one kind of input, each in a line as that of a `UserError`."""
+
+    def __init__(self, lines: Iterable[str]):
+        self.lines = tuple(lines)
+        super().__init__("\n".join(self.lines))
 
 
 class DamagedArtifactError(ChexsegError):

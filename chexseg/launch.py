@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+from chexseg import resolve
+from chexseg.data.raw_split import RawData
 from chexseg.data.remote_path import Location
-from chexseg.errors import counted
+from chexseg.errors import Mistakes, counted
 from chexseg.plan.graph import Node, Plan
 from chexseg.progress import Reporter
 from chexseg.run import run_record
@@ -22,7 +24,7 @@ from chexseg.store.store import Store
 def launch(
     plan: Plan | Search,
     store: Store,
-    data: Location,
+    data: Location | RawData,
     reporter: Reporter,
     address: str | None = None,
     file: Path | None = None,
@@ -31,15 +33,20 @@ def launch(
 ) -> RunResult:
     """Compute what is missing, on the Ray at `address` or a local one; if nothing is, without Ray.
 
+    Before that, all is checked that can be checked without Ray (`resolve.mistakes`).
     file, overrides: source of the plan, for the record. limits: largest size of the cluster.
-    Raises `UserError`, as `scheduler.run` and `searcher.run_search`.
+    Raises `Mistakes` before anything runs, and `UserError` as `scheduler.run` and
+    `searcher.run_search`.
     """
+    raw = data if isinstance(data, RawData) else RawData(data)
+    data = raw.root
     marker.mark(store)
     if isinstance(plan, Search):
         _drop_damaged_scores(status.planned(plan, store), store, reporter)
         summary = status.summarise(plan, store)
         if summary.complete:
             return RunResult(cached=len(summary.summary.plan.nodes))
+        _check(plan, store, raw)
         reporter.say(f"{summary.status_text()}\nstarting Ray")
         points = plan.plan(OptunaStudy(plan, store).points())
         nodes = (plan.upstream().nodes | points.nodes).values()
@@ -47,7 +54,9 @@ def launch(
         reporter.say(status.summarise(plan, store).status_text())
         return result
     _drop_damaged_scores(plan, store, reporter)
-    missing = plan.needed(store.cached(plan.nodes.values()))
+    cached = store.cached(plan.nodes.values())
+    missing = plan.needed(cached)
+    _check(plan, store, raw, cached)
     with grid_export.exporting(plan, store, reporter.say):
         if not missing:
             return RunResult(cached=len(plan.nodes))
@@ -57,6 +66,14 @@ def launch(
         )
         nodes = plan.nodes.values()
         return _run(plan, nodes, store, data, reporter, address, file, overrides, limits)
+
+
+def _check(
+    plan: Plan | Search, store: Store, raw: RawData, cached: Collection[str] | None = None
+) -> None:
+    if lines := resolve.mistakes(plan, store, raw, cached):
+        raise Mistakes(lines)
+    raw.forget()  # the tables have no use in the hours that follow
 
 
 def _drop_damaged_scores(plan: Plan, store: Store, reporter: Reporter) -> None:

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from chexseg.cli import data, demo, encoder, predict, results, store, study
-from chexseg.errors import ChexsegError
+from chexseg.errors import ChexsegError, Mistakes
 
 app = typer.Typer(
     help="Run studies of semi-supervised chest X-ray segmentation on Ray.",
@@ -22,9 +22,10 @@ for name, group in {"data": data, "study": study, "encoder": encoder, "store": s
 
 
 def main() -> None:
-    """Run the command line. An error of chexseg is one line and exit code 2."""
+    """Run the command line. Each error of chexseg is one line; the exit code is 2."""
     try:
         app()
     except ChexsegError as error:
-        typer.echo(f"chexseg: {error}", err=True)
+        for line in error.lines if isinstance(error, Mistakes) else (error,):
+            typer.echo(f"chexseg: {line}", err=True)
         sys.exit(2)

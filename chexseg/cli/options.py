@@ -16,7 +16,7 @@ import typer
 from chexseg.errors import UserError, reason
 
 if TYPE_CHECKING:
-    from chexseg.data.remote_path import Location
+    from chexseg.data.raw_split import RawData
     from chexseg.plan.graph import Plan
     from chexseg.search.space_plan import Search
     from chexseg.store.store import Store
@@ -56,20 +56,24 @@ def read_studies(
     store: str,
     overrides: list[str] | None,
     apart: bool = False,
-) -> tuple[list[Plan | Search], Store, Location]:
-    """Return the plan or search of each study file, the store, and the data's location.
+    check: bool = False,
+) -> tuple[list[Plan | Search], Store, RawData]:
+    """Return the plan or search of each study file, the store, and the raw data.
 
-    apart: return the studies that a file includes instead of the file's own.
+    apart: return the studies that a file includes instead of the file's own. check: as for
+    `resolve.read`.
     """
     from chexseg import resolve
     from chexseg.data import remote_path
+    from chexseg.data.raw_split import RawData
     from chexseg.store.store import Store
 
     opened = Store(store)  # before the data, whose reading takes time
     # str(opened) hides the credentials that a URI may contain.
     option = "" if store == DEFAULT_STORE else f" --store {shlex.quote(str(opened))}"
-    root = remote_path.at(data)
-    return resolve.read(studies, root, opened, overrides or (), apart, option), opened, root
+    raw = RawData(remote_path.at(data))
+    plans = resolve.read(studies, raw, opened, overrides or (), apart, option, check)
+    return plans, opened, raw
 
 
 @contextmanager

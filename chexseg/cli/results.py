@@ -205,9 +205,9 @@ def write_report(
     from chexseg.progress import reporter
     from chexseg.report import write
 
-    resolved, opened, root = read_studies(studies, data, store, overrides, apart=True)
+    resolved, opened, raw = read_studies(studies, data, store, overrides, apart=True)
     plans = [resolve.planned(one, opened) for one in resolved]
-    results = [load.study_results(plan, opened, root) for plan in plans]
+    results = [load.study_results(plan, opened, raw.root) for plan in plans]
     with reporter(quiet=not measures) as watch:
         analyses = [analyse(one, watch if measures else None) for one in results]
     with one_line_os_errors(out):

@@ -113,7 +113,7 @@ def _collect(
     from chexseg.progress import reporter
     from chexseg.search.space_plan import Search
 
-    resolved, opened, root = read_studies(studies, data, store, overrides)
+    resolved, opened, raw = read_studies(studies, data, store, overrides)
     plans = [resolve.planned(one, opened, all_points=True) for one in resolved]
     searches = any(isinstance(one, Search) for one in resolved)
     survey = garbage.survey(opened, plans, imported, searches)
@@ -131,7 +131,9 @@ def _collect(
     _ask(yes, f"Move them to the trash of {opened}?", "move what is listed above to the trash")
     if survey.unrecorded and not other_data:
         splits = ", ".join(survey.unrecorded)
-        warning = f"--data {root}: no result in {opened} was made from its current {splits} data"
+        warning = (
+            f"--data {raw.root}: no result in {opened} was made from its current {splits} data"
+        )
         if not _on_terminal():
             raise UserError(f"store gc: {warning}; hint: if all of it is mounted, --other-data")
         typer.echo(f"warning: {warning}. Is all of it mounted?", err=True)

@@ -19,7 +19,7 @@ from chexseg.cli.options import (
     StudyFile,
     read_studies,
 )
-from chexseg.errors import UserError, counted
+from chexseg.errors import Mistakes, UserError, counted
 
 app = typer.Typer(help="Plan a study, run it, show its status.", no_args_is_help=True)
 
@@ -32,12 +32,14 @@ def study_plan(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the cells of a study, the stages they need, and which of these are cached."""
+    """Show the cells of a study, the stages they need, which are cached, and all mistakes."""
     from chexseg import resolve
 
-    (plan,), opened, root = read_studies([study], data, store, overrides)
-    summary = resolve.summarise(plan, opened, root)
+    (plan,), opened, raw = read_studies([study], data, store, overrides, check=True)
+    summary = resolve.summarise(plan, opened, raw)
     typer.echo(json.dumps(summary.plan_dict(), indent=1) if as_json else summary.plan_text())
+    if lines := resolve.mistakes(plan, opened, raw, planning=True):
+        raise Mistakes(lines)
 
 
 @app.command("run")
@@ -117,10 +119,10 @@ def run_study(
             "--max-resources: found without --address; a local Ray doesn't grow;"
             " expected: --address ADDR"
         )
-    (plan,), opened, root = read_studies([study], data, store, overrides)
+    (plan,), opened, raw = read_studies([study], data, store, overrides, check=True)
     try:
         with reporter(quiet) as watch:
-            return launch.launch(plan, opened, root, watch, address, study, overrides or (), limits)
+            return launch.launch(plan, opened, raw, watch, address, study, overrides or (), limits)
     except KeyboardInterrupt:
         typer.echo("chexseg: interrupted; hint: the same command resumes the run", err=True)
         raise typer.Exit(130) from None

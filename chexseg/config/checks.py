@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
@@ -13,7 +12,8 @@ from pydantic import ValidationError
 
 from chexseg.config import search_space
 from chexseg.config.error_messages import error_location, format_validation_error, shown
-from chexseg.config.settings import SHARED, Settings, flat, is_section, merged, setting_names
+from chexseg.config.places import Entry, also_entries, axis_entries
+from chexseg.config.settings import SHARED, Settings, is_section, merged, setting_names
 from chexseg.config.study import Study
 from chexseg.config.yaml_source import Document
 from chexseg.errors import UserError, nearest
@@ -64,47 +64,14 @@ def check_key(key: str, begin: str, beside: Sequence[str] = ()) -> None:
         model = fields[part].annotation
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """A dotted setting or section of a point, and its value.
-
-    label: its name in error lines. position: its dotted key in the file.
-    """
-
-    key: str
-    value: Any
-    label: str
-    position: str
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return flat(self.key, self.value)
-
-    def begin(self, name: str, document: Document) -> str:
-        """Return the start of an error line about this entry, or about a setting within it."""
-        inside = name.removeprefix(self.key) if name.startswith(f"{self.key}.") else ""
-        return f"{document.location(self.position + inside)}: {self.label}" + (
-            f": {name}" if name != self.key else ""
-        )
-
-
 def check_points(study: Study, document: Document, dotted_overrides: Mapping[str, Any]) -> None:
     """Raise `UserError` for an axis or an entry of `also` with no valid cell.
 
     dotted_overrides: dotted settings of ``--set``.
     """
-    axes = {
-        key: [
-            _Entry(key, value, f"axes.{key}", f"axes.{key}.{number}")
-            for number, value in enumerate(search_space.ends(values))
-        ]
-        for key, values in study.axes.items()
-    }
+    axes = {key: axis_entries(key, values) for key, values in study.axes.items()}
     _check_search(study, document)
-    also = [
-        [_Entry(key, value, *2 * [f"also.{n}.{key}"]) for key, value in one.items()]
-        for n, one in enumerate(study.also)
-    ]
+    also = [also_entries(number, point) for number, point in enumerate(study.also)]
     for entry in itertools.chain(*axes.values(), *also):
         for name in entry.settings:
             _check_varied(name, entry.begin(name, document))
@@ -117,7 +84,7 @@ def check_points(study: Study, document: Document, dotted_overrides: Mapping[str
             f"{document.location('axes')}: axes: found {number:,} combinations of values;"
             f" expected: at most {MOST_COMBINATIONS:,}"
         )
-    together: dict[str, list[list[_Entry]]] = {}
+    together: dict[str, list[list[Entry]]] = {}
     for key, entries in axes.items():
         together.setdefault(key.partition(".")[0], []).append(entries)
     # Values of one section may be incompatible with each other; sections are independent.
@@ -131,7 +98,7 @@ def check_points(study: Study, document: Document, dotted_overrides: Mapping[str
 
 
 def _check_axes(
-    axes: Mapping[str, Sequence[_Entry]], document: Document, dotted_overrides: Mapping[str, Any]
+    axes: Mapping[str, Sequence[Entry]], document: Document, dotted_overrides: Mapping[str, Any]
 ) -> None:
     """Raise `UserError` for an axis without values, with equal ones, or for a setting set twice."""
     owner: dict[str, str] = {}
@@ -171,7 +138,7 @@ def _check_varied(name: str, begin: str) -> None:
         raise UserError(f"{begin}: cells can't differ in it; hint: put it in settings")
 
 
-def _check_point(entries: Sequence[_Entry], given: Mapping[str, Any], document: Document) -> None:
+def _check_point(entries: Sequence[Entry], given: Mapping[str, Any], document: Document) -> None:
     point = {name: value for entry in entries for name, value in entry.settings.items()}
 
     def begin(fault: str) -> str:

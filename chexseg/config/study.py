@@ -9,10 +9,11 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, SkipValidation, model_validator
 
 from chexseg.config import search_space
 from chexseg.config.settings import Section, Settings, flat, merged, setting_names
+from chexseg.config.yaml_source import Source
 
 
 def _off_for_false(value: Any) -> Any:
@@ -108,6 +109,8 @@ class Study(StudyFile):
     given: dict[str, Any] = Field(default={}, exclude=True)
     #: The included studies that have axes; studies that include others are expanded.
     members: tuple[Study, ...] = ()
+    #: The file, for messages about its settings.
+    source: SkipValidation[Source | None] = Field(default=None, exclude=True, repr=False)
 
     @property
     def varied(self) -> set[str]:

@@ -79,19 +79,21 @@ def parse(
             )
         ) from None
     if "studies" in content:
-        return _including(file, document, overrides, (*parents, Path(where).resolve()))
-    study = Study(**dict(file), given=given)
+        source = yaml_source.Source(document, outside)
+        return _including(file, source, overrides, (*parents, Path(where).resolve()))
+    study = Study(**dict(file), given=given, source=yaml_source.Source(document, dotted | outside))
     check_points(study, document, dotted)
     return study
 
 
 def _including(
     file: StudyFile,
-    document: yaml_source.Document,
+    source: yaml_source.Source,
     overrides: Mapping[str, Any] | None,
     parents: tuple[Path, ...],
 ) -> Study:
     """Return the study of a file with the key `studies`."""
+    document = source.document
     for key in ("axes", "also", "settings", "search"):
         if key in document.content:
             raise UserError(
@@ -123,7 +125,7 @@ def _including(
             _check_member(member, members, begin)
             members.append(member)
     shared = Settings(**{field: getattr(members[0].settings, field) for field in SHARED})
-    return Study(**dict(file) | {"settings": shared}, members=tuple(members))
+    return Study(**dict(file) | {"settings": shared}, members=tuple(members), source=source)
 
 
 def _check_member(member: Study, members: list[Study], begin: str) -> None:

@@ -35,6 +35,14 @@ class Document:
         return f"{self.where}:{self.lines[key]}" if key else self.where
 
 
+@dataclass(frozen=True)
+class Source:
+    """File of a study. overrides: dotted settings and others of ``--set``."""
+
+    document: Document
+    overrides: Mapping[str, Any]
+
+
 def read(text: str, where: str) -> Document:
     """Parse YAML into plain values.
 

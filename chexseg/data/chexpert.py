@@ -75,13 +75,6 @@ def read(root: Location, split: str) -> pd.DataFrame:
     return read_csv(*locate(root, split))
 
 
-def count(root: Location, split: str) -> int:
-    """Return the number of rows of a split's CSV file: one per image if the file has no faults."""
-    csv, _ = locate(root, split)
-    with remote_path.wrap_io_errors(csv):
-        return len(pd.read_csv(io.BytesIO(remote_path.read_bytes(csv)), usecols=["Path"]))
-
-
 def read_csv(csv: Readable, images: Location) -> pd.DataFrame:
     """Return a table with one row per image, sorted by id.
 

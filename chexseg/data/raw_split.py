@@ -1,4 +1,4 @@
-"""The raw files of one split, and their fingerprint."""
+"""The raw files of a data set by split, and their fingerprints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class RawSplit:
     """The raw files of one split.
 
     The CSV and the mask file are read once, so that the parsed data and the fingerprint come from
-    the same bytes.
+    the same bytes. The images' sizes are looked up once too.
     """
 
     def __init__(self, root: remote_path.Location, split: str):
@@ -35,11 +35,28 @@ class RawSplit:
         with remote_path.wrap_io_errors(self.csv_location):
             return chexpert.read_csv(self.csv, self.folder)
 
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Return path -> bytes of each image; -1 if it is missing."""
+        paths = self.table["path"].tolist()
+        return dict(zip(paths, remote_path.sizes(self.folder, paths), strict=True))
+
     def masks(self) -> chexlocalize.MaskFile:
-        """Return the expert masks; empty for a split without a mask file."""
+        """Return the expert masks; empty for a split without a mask file.
+
+        Raises `UserError` for the first fault of the file.
+        """
+        masks, faults = self.scan_masks()
+        if faults:
+            raise UserError(faults[0][1])
+        return masks
+
+    def scan_masks(self) -> tuple[chexlocalize.MaskFile, list[tuple[str, str]]]:
+        """Return the usable masks and the faults of the mask file, as `chexlocalize.scan`."""
         if self.mask_file is None:
-            return chexlocalize.MaskFile(Path(), {})
-        return chexlocalize.MaskFile(self.mask_file.path, dict(chexlocalize.read(self.mask_file)))
+            return chexlocalize.MaskFile(Path(), {}), []
+        masks, faults = chexlocalize.scan(self.mask_file)
+        return chexlocalize.MaskFile(self.mask_file.path, dict(masks)), faults
 
     def fingerprint(self, sizes: Mapping[str, int] | None = None) -> str:
         """Return the SHA-256 of the CSV, the mask file, and the names and sizes of the images.
@@ -58,15 +75,30 @@ class RawSplit:
                     f"{self.mask_file}: cannot be read ({error.strerror});"
                     " expected a CheXlocalize mask file"
                 ) from None
-        all_sizes = dict(sizes or {})
-        unread = [path for path in self.table["path"] if path not in all_sizes]
-        if unread:
-            all_sizes.update(zip(unread, remote_path.sizes(self.folder, unread), strict=True))
+        all_sizes = sizes or {}
+        if not all_sizes.keys() >= set(self.table["path"]):
+            all_sizes = {**self.sizes, **all_sizes}
         for path in self.table["path"]:
             digest.update(f"{path.rpartition('/')[2]} {all_sizes[path]}\n".encode())
         return digest.hexdigest()
 
 
-def fingerprint(root: remote_path.Location, split: str) -> str:
-    """Return `RawSplit.fingerprint` of a split. Raises `UserError` if a file can't be read."""
-    return RawSplit(root, split).fingerprint()
+class RawData:
+    """The raw files of all splits, read once for planning and for what is checked before a run."""
+
+    def __init__(self, root: remote_path.Location):
+        self.root = root
+
+    @cached_property
+    def splits(self) -> dict[str, RawSplit]:
+        """Return split -> its files. Raises `UserError` for a missing root or CSV file."""
+        return {split: RawSplit(self.root, split) for split in chexpert.SPLITS}
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Return split -> `RawSplit.fingerprint`. Raises `UserError` if a file can't be read."""
+        return {name: split.fingerprint() for name, split in self.splits.items()}
+
+    def forget(self) -> None:
+        """Free the memory of what was read; the fingerprints stay."""
+        self.__dict__.pop("splits", None)

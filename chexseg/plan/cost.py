@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from chexseg.data import chexpert
-from chexseg.data.remote_path import Location
+from chexseg.data.raw_split import RawData
 from chexseg.data.sampling.splits import fraction_count
 from chexseg.plan.graph import Plan
 from chexseg.stages.registry import STAGES
@@ -56,9 +55,9 @@ class Cost:
         return self.seconds * self.gpu / 3600
 
 
-def images(root: Location) -> dict[str, int]:
-    """Return split -> images in its CSV file, which `planner.fingerprints` has validated."""
-    return {split: chexpert.count(root, split) for split in ("train", "valid", "test")}
+def images(raw: RawData) -> dict[str, int]:
+    """Return split -> images in its CSV file."""
+    return {name: len(split.table) for name, split in raw.splits.items()}
 
 
 def expected(

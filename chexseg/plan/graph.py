@@ -30,7 +30,12 @@ class Node(StageRun):
 
 
 class NoEncoderError(UserError):
-    """A study needs an encoder that is not in the store. The message ends in the import command."""
+    """A study needs an encoder that is not in the store. The message ends in the import command.
+
+    encoder: its kind and architecture.
+    """
+
+    encoder: tuple[str, str]
 
 
 def node_of(
@@ -126,10 +131,12 @@ class Plan:
         kind = next(kind for kind, name in ENCODER_KINDS.items() if name == init)
         sha256 = self.imported.get((kind, architecture))
         if sha256 is None:
-            raise NoEncoderError(
+            error = NoEncoderError(
                 f"{setting}: no {kind} encoder of {architecture} is in the store; import one first:"
                 f" {import_command(kind, architecture)}"
             )
+            error.encoder = kind, architecture
+            raise error
         return self.add(
             "imported",
             configs.ImportedConfig(kind=kind, architecture=architecture, sha256=sha256),

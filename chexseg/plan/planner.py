@@ -7,7 +7,7 @@ version, config, the keys of its inputs and, if it reads raw data, the data's fi
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
@@ -28,7 +28,7 @@ from chexseg.config.settings import (
     Settings,
 )
 from chexseg.config.study import Study
-from chexseg.data.raw_split import fingerprint
+from chexseg.data.raw_split import RawData
 from chexseg.data.remote_path import Location
 from chexseg.plan.cells import CellNamer, named_settings
 from chexseg.plan.graph import NoEncoderError, Plan, node_of
@@ -47,21 +47,25 @@ def fingerprints(root: Location) -> dict[str, str]:
 
     Raises `UserError` for a missing root, column or mask file.
     """
-    return {split: fingerprint(root, split) for split in ("train", "valid", "test")}
+    return RawData(root).fingerprints
 
 
 def plan(
-    study: Study, data: Mapping[str, str], imported: Mapping[tuple[str, str], str] | None = None
+    study: Study,
+    data: Mapping[str, str],
+    imported: Mapping[tuple[str, str], str] | None = None,
+    without: Collection[Settings] = (),
 ) -> Plan:
     """Return the distinct cells of a study and its included studies, and the stages they need.
 
     data: split -> fingerprint. imported: (kind, architecture) -> SHA-256 of the encoders in the
-    store (`Store.imported`). Raises `NoEncoderError` if the study needs another encoder.
+    store (`Store.imported`). without: canonical settings of cells to leave out. Raises `UserError`
+    for settings that don't fit each other, and `NoEncoderError` if another encoder is needed.
     """
     out = Plan(study, imported or {}, data=data)
-    builder, cells = _PlanBuilder(out, data), {}
+    builder, cells = PlanBuilder(out, data), {}
     members = {
-        member.name: [canonical(settings) for settings in member.cells()]
+        member.name: [s for settings in member.cells() if (s := canonical(settings)) not in without]
         for member in study.members or (study,)
     }
     names = CellNamer(named_settings(study, list(chain(*members.values()))))
@@ -111,7 +115,7 @@ def _memoize(make: Callable[..., Any]) -> Callable[..., Any]:
     return memoized
 
 
-class _PlanBuilder:
+class PlanBuilder:
     """Adds the stages of cells to a plan.
 
     Methods that make a stage get only the settings it depends on, and are memoized: a study of

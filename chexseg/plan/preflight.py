@@ -1,14 +1,11 @@
-"""Check what would fail only after hours: counts of images, and the networks to train."""
+"""Build the networks to train, which would fail only after hours."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from chexseg.data.raw_split import RawSplit
-from chexseg.data.remote_path import Location
-from chexseg.data.sampling import splits
-from chexseg.plan.graph import Node, Plan
+from chexseg.plan.graph import Node
 from chexseg.stages.registry import STAGES
 
 #: (stage, architecture) of common networks. A test builds each, so that a run need not.
@@ -23,33 +20,6 @@ KNOWN_TO_BUILD = frozenset(
     }.items()
     for architecture in architectures
 )
-
-
-def check_counts(nodes: Iterable[Node], plan: Plan, data: Location) -> None:
-    """Raise `UserError` if a node wants more labelled images than there are in the raw data.
-
-    The stages would say the same, but after the training of a classifier.
-    """
-    nodes = list(nodes)
-    if split := {
-        (node.config["expert_train"], node.config["expert_select"])
-        for node in nodes
-        if node.stage in ("saliency", "fit")
-    }:
-        masked = len(RawSplit(data, "valid").masks())
-        for train, select in sorted(split):
-            splits.check_expert_split(train, select, masked)
-    mixed = [node for node in nodes if node.stage == "fit" and "weak" in node.inputs]
-    if mixed:
-        frontal = RawSplit(data, "train").table["frontal"]
-        for node in mixed:
-            before = (plan.nodes[key] for key in plan.behind([node.inputs["weak"]]))
-            # A weak label that isn't made from CAMs says itself which images it has.
-            for mapped in (one.config for one in before if one.stage == "saliency"):
-                views = int(frontal.sum()) if mapped["frontal_only"] else len(frontal)
-                splits.check_weak_images(
-                    node.config["weak_images"], min(mapped["images"] or views, views)
-                )
 
 
 #: Stages before the cells whose training several workers can share (`resources.stage_workers`).

@@ -18,7 +18,7 @@ from chexseg.errors import UserError
 from chexseg.plan import gpu_share
 from chexseg.plan.cells import Cell
 from chexseg.plan.graph import Node, Plan, blocked
-from chexseg.plan.preflight import Workers, check, check_counts, to_check
+from chexseg.plan.preflight import Workers, check, to_check
 from chexseg.progress import Reporter
 from chexseg.run.cluster import (
     MAX_FAILURES,
@@ -73,7 +73,6 @@ def run(
         capacity.check_one_node(resources)
     done = store.cached(plan.nodes.values())
     result.cached = len(done)
-    check_counts(plan.needed(done), plan, data)
     check_networks(plan.needed(done), capacity.workers(resources))
     cells = {cell.score: cell for cell in plan.cells}
     in_cells = set(cells) | {cell.fit for cell in plan.cells}

@@ -18,7 +18,6 @@ from chexseg.config.study import Study
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
 from chexseg.plan import gpu_share
-from chexseg.plan.preflight import check_counts
 from chexseg.progress import ProgressNote, Reporter
 from chexseg.run import ray_internals, scheduler, tune_trials
 from chexseg.run.cluster import MAX_FAILURES, Capacity, start_here
@@ -68,7 +67,6 @@ def run_search(
     capacity.cells_at_once(study.resources)
     # One point for each combination of choices is enough to build every network.
     middles = search.plan(list(search.middles()))
-    check_counts(middles.nodes.values(), middles, data)
     scheduler.check_networks(middles.nodes.values(), capacity.workers(study.resources))
     search.check()
     optuna_study = OptunaStudy(search, store)

@@ -64,15 +64,18 @@ class Search:
         Its study is the search's. A point's nodes have the keys of a grid's cell with the same
         settings.
         """
+        if not points:
+            return Plan(self.study, self.imported, data=self.data)
+        plan = planner.plan(self.grid(points), self.data, self.imported)
+        plan.study = self.study
+        return plan
+
+    def grid(self, points: Sequence[Point]) -> Study:
+        """Return a study of the cells of points."""
         cells = tuple(
             {**point, "trial": trial} for point in points for trial in range(self.options.trials)
         )
-        if not cells:
-            return Plan(self.study, self.imported, data=self.data)
-        grid = self.study.model_copy(update={"axes": {}, "also": cells, "search": None})
-        plan = planner.plan(grid, self.data, self.imported)
-        plan.study = self.study
-        return plan
+        return self.study.model_copy(update={"axes": {}, "also": cells, "search": None})
 
     def upstream(self) -> Plan:
         """Return a plan without cells, of the stages that points share, for all combinations.
@@ -106,6 +109,12 @@ class Search:
         middle = {key: self._middle(key) for key in self.ranges}
         for choice in self.combinations():
             yield {**choice, **middle}
+
+    def extremes(self) -> Iterator[Point]:
+        """Yield every combination of the choices, with all ranges at their low or high ends."""
+        for choice in self.combinations():
+            for end in ("low", "high") if self.ranges else ("low",):
+                yield {**choice, **{key: getattr(one, end) for key, one in self.ranges.items()}}
 
     def fields(self) -> dict[str, str]:
         """Return range -> the field of a fit's config that holds its value.

@@ -14,6 +14,7 @@ from moto.core import enable_iam_authentication
 from chexseg import cli
 from chexseg.data import chexlocalize, chexpert, images, remote_path
 from chexseg.data.audit import validation
+from chexseg.data.raw_split import RawData
 from chexseg.errors import UserError
 from chexseg.phantom import dataset
 from chexseg.plan import cost, planner
@@ -86,7 +87,7 @@ def test_fingerprints_and_counts_are_the_same_and_no_image_is_asked_for_by_itsel
     assert planner.fingerprints(remote) == planner.fingerprints(root)
     lines = s3.requests()
     assert not any(".jpg" in line for line in lines) and len(lines) < 50
-    assert cost.images(remote) == cost.images(root)
+    assert cost.images(RawData(remote)) == cost.images(RawData(root))
 
 
 def test_an_image_that_changes_or_goes_changes_the_fingerprint_as_in_a_directory(copy, uploaded):

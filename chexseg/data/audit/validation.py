@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pycocotools import mask as coco
 
 from chexseg.data import chexlocalize, chexpert, remote_path
 from chexseg.data.audit import acquisition, image_validation
+from chexseg.data.masks.areas import areas as areas_of
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation
@@ -80,7 +80,10 @@ def check(root: Location, progress: Callable[[int, int], None] = lambda done, to
     notes: dict[str, list[str]] = defaultdict(list)
     csvs, tables = _read_tables(root, faults)
     mask_files = _read_mask_files(root, faults)
-    areas = {name: _areas(mask_file, faults) for name, mask_file in mask_files.items()}
+    areas = {}
+    for name, mask_file in mask_files.items():
+        areas[name], damaged = areas_of(mask_file)
+        _add(faults, (("malformed runs", message) for message in damaged))
     decoded = _check_images(root, tables, mask_files.get("test"), faults, notes, progress)
     for name, mask_file in mask_files.items():
         split = "test" if name == "radiologists" else name
@@ -170,20 +173,6 @@ def _check_images(
             if done % image_validation.CHUNK == 0 or done == len(files):
                 progress(done, len(files))
     return decoded
-
-
-def _areas(
-    mask_file: chexlocalize.MaskFile, faults: dict[str, list[str]]
-) -> dict[tuple[str, str], int]:
-    """Return (image id, pathology) -> pixels of the masks with valid runs."""
-    areas = {}
-    for image_id, entry in mask_file.items():
-        for name in entry:
-            try:
-                areas[image_id, name] = int(coco.area(mask_file.runs(image_id, name)))
-            except UserError as error:
-                faults["malformed runs"].append(str(error))
-    return areas
 
 
 def _check_sizes(

@@ -1,0 +1,1 @@
+"""Checks before a run: counts of the data, networks, space on the disk."""
