@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,8 @@ def test_plan_prints_45_cells_for_the_papers_48_combinations(phantom_root, tmp_p
         tmp_path / "store",
     )
     text = chexseg(*arguments)
-    assert text.returncode == 0, text.stderr
+    # The phantom has fewer images than the paper: the plan is shown, then what is wrong.
+    assert text.returncode == 2 and text.stderr.count("\n") == 2
     assert text.stdout.startswith("improved-semi-supervised: 45 distinct cells, 0 of them done")
     assert "48 combinations are 45 distinct cells" in text.stdout
     document = json.loads(chexseg(*arguments, "--json").stdout)
@@ -220,3 +222,73 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, parts):
     assert answer.stderr.count("\n") == 1
     for part in parts:
         assert part in answer.stderr
+
+
+def test_plan_and_run_tell_all_mistakes_and_run_starts_no_ray(phantom_root, tmp_path):
+    study, ray = tmp_path / "many.yaml", tmp_path / "no" / "ray"
+    study.write_text(
+        "name: many\n"
+        "axes: {labels.weak_images: [10, 500]}\n"
+        "settings:\n"
+        "  size: 64\n"
+        "  encoder: {init: moco}\n"
+        "  labels: {p: 0.5, expert_split: {train: 20, select: 8}}\n"
+        "  classify: {architecture: resnet18, batch_size: 64}\n"
+        "  saliency: {layer: before-relu}\n"
+        "also:\n"
+        "  - {labels.p: 1, encoder.init: imagenet}\n"
+    )
+    ray.mkdir(parents=True)
+    (ray / "__init__.py").write_text("raise SystemExit('Ray was imported')")
+    environment = os.environ | {"PYTHONPATH": f"{ray.parent}{os.pathsep}{ROOT}"}
+    layer = (
+        f"chexseg: {study}:8: settings.saliency.layer: found before-relu for"
+        " classify.architecture resnet18; expected after-relu, or densenet121"
+    )
+    most = "expected at most"
+    encoder = (
+        f"chexseg: {study}:10: also.0.encoder.init: found imagenet: no imagenet encoder of"
+        " resnet18 is in the store; import one first: chexseg encoder import [FILE] --kind"
+        f" imagenet --architecture resnet18 --store {tmp_path}/store"
+    )
+    split = (
+        f"chexseg: {study}:6: settings.labels.expert_split: found train 20 + select 8 = 28;"
+        f" {most} 14, the validation images with expert masks"
+    )
+    counts = [
+        f"chexseg: {study}:7: settings.classify.batch_size: found 64; {most} 48,"
+        " the number of training images",
+        split,
+        f"chexseg: {study}:2: axes.labels.weak_images: found 500; {most} 48,"
+        " the training images with weak labels",
+        f"chexseg: --set moco.queue: found 99; {most} 48, the number of training images",
+    ]
+
+    def told(command: str) -> list[str]:
+        arguments = [study, "--data", phantom_root, "--store", tmp_path / "store"]
+        answer = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "chexseg",
+                "study",
+                command,
+                *arguments,
+                "--set",
+                "moco.queue=99",
+            ],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment,
+        )
+        assert answer.returncode == 2
+        return answer.stderr.splitlines()
+
+    for command in ("plan", "run"):
+        assert told(command) == [layer, encoder, split]
+    study.write_text(study.read_text().replace("saliency: {layer: before-relu}", "seed: 1"))
+    study.write_text(study.read_text().replace("encoder.init: imagenet", "encoder.init: random"))
+    for command in ("plan", "run"):
+        assert sorted(told(command)) == sorted(counts)
+    assert not (tmp_path / "store").exists() or not list((tmp_path / "store").glob("*/*"))

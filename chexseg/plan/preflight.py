@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from chexseg.errors import UserError
+from chexseg.plan.checks.mistakes import Mistake
 from chexseg.plan.graph import Node
 from chexseg.stages.registry import STAGES
 
@@ -66,7 +68,6 @@ def check(nodes: Iterable[Node], workers: Workers) -> None:
     Raises `UserError` for a network that can't be built or shared, before hours are spent on the
     stages before it.
     """
-    import torch
 
     from chexseg.stages.training import workers as sharing
 
@@ -77,10 +78,23 @@ def check(nodes: Iterable[Node], workers: Workers) -> None:
             config, on_gpu = stage.parse(node.config), workers.on_gpu(node.stage)
             sharing.check(node.stage, config, stage.load().build, count, on_gpu)
 
+    for mistake in mistakes(nodes):
+        raise UserError(f"{mistake.setting}: {mistake.text}")
+
+
+def mistakes(nodes: Iterable[Node]) -> list[Mistake]:
+    """Return the networks of these nodes that can't be built. Each is built once, as by `check`."""
+    import torch
+
+    refused = []
     with torch.device("meta"):
         for node in {
             (node.stage, node.config.get("architecture")): node for node in nodes
         }.values():
             stage = STAGES[node.stage]
-            if stage.has_network:
-                stage.load().build(stage.parse(node.config))
+            try:
+                if stage.has_network:
+                    stage.load().build(stage.parse(node.config))
+            except UserError as error:
+                refused.append(Mistake.of(error, node.key))
+    return refused

@@ -67,18 +67,6 @@ def parent(process: str) -> str:
     return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1]
 
 
-def test_more_expert_images_than_masks_are_refused_before_anything_runs(
-    ray_session, phantom_root, tmp_path
-):
-    text = "name: many\naxes: {trial: [0]}\n"
-    study = study_file.parse(text, "many.yaml", SMALLEST | {"labels.expert_split.train": 999})
-    planned = planner.plan(study, planner.fingerprints(phantom_root))
-    store = Store(tmp_path / "store")
-    with pytest.raises(UserError, match="labels.expert_split: found train 999"):
-        scheduler.run(planned, store, phantom_root, Quiet())
-    assert not store.cached(planned.nodes.values())
-
-
 def test_a_network_that_cannot_be_built_is_refused_before_anything_runs(
     ray_session, phantom_root, tmp_path
 ):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from chexseg import parallel
 from chexseg.data.raw_split import RawData
+from chexseg.plan import preflight
 from chexseg.plan.checks import counts, disk, split_facts
 from chexseg.plan.checks.mistakes import Mistake, lines
 from chexseg.plan.graph import Node, Plan
@@ -26,6 +28,7 @@ def mistakes(
         *counts.mistakes(nodes, plan, facts),
         *counts.shared_batches(nodes, plan.study.resources),
         *(Mistake("", line) for line in _file_faults(nodes, facts, planning)),
+        *_networks(nodes),
         *disk.mistakes(nodes, plan, facts, store),
     ]
     return lines(plan, of_all)
@@ -40,3 +43,14 @@ def _file_faults(nodes: Sequence[Node], facts: counts.Facts, planning: bool) -> 
             yield from of_split.mask_faults()
         if split in ingested:
             yield from of_split.image_faults(may_be_elsewhere=planning)
+
+
+def _networks(nodes: Sequence[Node]) -> Iterator[Mistake]:
+    """Yield the networks that can't be built, one for each architecture and setting.
+
+    A process of its own imports PyTorch, and only for an architecture that isn't well known.
+    """
+    unknown = preflight.to_check(nodes, preflight.Workers())
+    if unknown:
+        for mistakes_of_all in parallel.ordered(preflight.mistakes, [unknown], processes=2):
+            yield from mistakes_of_all

@@ -362,3 +362,18 @@ def test_results_in_the_store_are_not_checked(root, tmp_path):
     plan = planner.plan(study_file.parse(text, "x.yaml"), RawData(root).fingerprints)
     nowhere = RawData(tmp_path / "nowhere")
     assert before_run.mistakes(plan, plan.needed(plan.nodes), nowhere, Store(tmp_path)) == []
+
+
+def test_networks_that_cannot_be_built_are_told_with_the_other_mistakes(found):
+    text = MIXED + "  fit: {batch_size: 6}\nresources: {workers: 4}\n"
+    changes = {"classify: {architecture: resnet18": "classify: {architecture: resnt18"}
+    changes |= {"irnet: {architecture: resnet18": "irnet: {architecture: densenet121"}
+    lines = found(text, changes | {"init: random": "init: random, architecture: vgg11"})
+    places = [line.partition("; expected")[0] for line in lines]
+    assert places == [
+        "x.yaml:10: settings.fit.batch_size: found 6",
+        "x.yaml:8: settings.classify.architecture: found 'resnt18' (did you mean 'resnet18'?)",
+        "x.yaml:6: settings.encoder.architecture: found 'vgg11'",
+        "x.yaml:9: settings.irnet.architecture: found 'densenet121'",
+    ]
+    assert "expected an encoder that can be dilated" in lines[2]
