@@ -40,13 +40,14 @@ def launch(
     """
     raw = data if isinstance(data, RawData) else RawData(data)
     data = raw.root
-    marker.mark(store)
     if isinstance(plan, Search):
         _drop_damaged_scores(status.planned(plan, store), store, reporter)
         summary = status.summarise(plan, store)
+        if not summary.complete:
+            _check(plan, store, raw)
+        marker.mark(store)
         if summary.complete:
             return RunResult(cached=len(summary.summary.plan.nodes))
-        _check(plan, store, raw)
         reporter.say(f"{summary.status_text()}\nstarting Ray")
         points = plan.plan(OptunaStudy(plan, store).points())
         nodes = (plan.upstream().nodes | points.nodes).values()
@@ -57,6 +58,7 @@ def launch(
     cached = store.cached(plan.nodes.values())
     missing = plan.needed(cached)
     _check(plan, store, raw, cached)
+    marker.mark(store)
     with grid_export.exporting(plan, store, reporter.say):
         if not missing:
             return RunResult(cached=len(plan.nodes))

@@ -291,4 +291,4 @@ def test_plan_and_run_tell_all_mistakes_and_run_starts_no_ray(phantom_root, tmp_
     study.write_text(study.read_text().replace("encoder.init: imagenet", "encoder.init: random"))
     for command in ("plan", "run"):
         assert sorted(told(command)) == sorted(counts)
-    assert not (tmp_path / "store").exists() or not list((tmp_path / "store").glob("*/*"))
+    assert not (tmp_path / "store").exists()

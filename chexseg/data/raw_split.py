@@ -46,10 +46,9 @@ class RawSplit:
 
         Raises `UserError` for the first fault of the file.
         """
-        masks, faults = self.scan_masks()
-        if faults:
-            raise UserError(faults[0][1])
-        return masks
+        if self.mask_file is None:
+            return chexlocalize.MaskFile(Path(), {})
+        return chexlocalize.MaskFile(self.mask_file.path, dict(chexlocalize.read(self.mask_file)))
 
     def scan_masks(self) -> tuple[chexlocalize.MaskFile, list[tuple[str, str]]]:
         """Return the usable masks and the faults of the mask file, as `chexlocalize.scan`."""

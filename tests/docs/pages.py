@@ -160,7 +160,8 @@ class Reader:
             cwd=self.directory, env=self.environment, input=stdin, text=True, timeout=900,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
-        failure = output.startswith("chexseg: ")
+        # A plan may be shown before its mistakes.
+        failure = any(line.startswith("chexseg: ") for line in output.splitlines())
         assert done.returncode == (2 if failure else 0), f"{block.name}\n{done.stdout}"
         printed = list(map(comparable, done.stdout.splitlines()))
         for line in map(comparable, output.splitlines()):

@@ -443,7 +443,8 @@ def test_a_run_holds_what_its_plan_needs_until_it_ends(phantom_root, tmp_path, m
     path.write_text(text)
     store, data = Store(tmp_path / "store"), remote_path.at(phantom_root)
     ingests = commit_ingests(store, phantom_root)
-    (meant,) = resolve.read([path], data, store)
+    counts = ["labels.weak_images=4", "labels.expert_split={train: 6, select: 4}"]
+    (meant,) = resolve.read([path], data, store, counts)
     another = planner.plan(study_file.parse("name: t", "t.yaml"), DATA)
     surveys = []
 

@@ -25,13 +25,15 @@ def run_command(*arguments: str | Path):
 
 def test_the_command_says_what_it_did_and_what_to_type_next(files, phantom_root, tmp_path):
     study, root = tmp_path / "study.yaml", tmp_path / "a store"
-    study.write_text("name: s\nsettings: {encoder: {init: imagenet}}")
+    study.write_text(
+        "name: s\nsettings: {encoder: {init: imagenet}, labels: {expert_split: {train: 8, select: 4}}}"
+    )
     arguments = ("study", "plan", study, "--data", phantom_root, "--store", root)
     missing = run_command(*arguments)
     assert str(missing.exception) == (
-        f"{study}: encoder.init: found imagenet: no imagenet encoder of resnet18 is in the store; "
-        "import one first: chexseg encoder import [FILE] --kind imagenet --architecture resnet18 "
-        f"--store '{root}'"
+        f"{study}:2: settings.encoder.init: found imagenet: no imagenet encoder of resnet18 is in"
+        " the store; import one first: chexseg encoder import [FILE] --kind imagenet"
+        f" --architecture resnet18 --store '{root}'"
     )
     assert not root.exists()
     made = run_command(
