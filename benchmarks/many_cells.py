@@ -92,7 +92,7 @@ def gcs_mib() -> float:
 
 def measure(cells: int, go: int, profile: str | None, scratch: Path) -> tuple[float, ...]:
     data, store = scratch / "data", Store(scratch / "store")
-    dataset.write(data, dataset.Config(train=1, valid=16, test=4, size=64))
+    dataset.write(data, dataset.Config(train=1, valid=32, test=4, size=64))
     fingerprints = planner.fingerprints(data)
     started = perf_counter()
     planned = planner.plan(study_file.parse(study_text(cells), "many.yaml"), fingerprints)
