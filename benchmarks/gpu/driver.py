@@ -22,16 +22,16 @@ from gpu.rows import Row, line, markdown
 #: In order of value. A part is a module of this package.
 #: The figure is the seconds after which a part begins no more tasks.
 PARTS = {
-    "device": 25,
-    "correctness": 80,
-    "steps": 100,
-    "streams": 75,
-    "processes": 70,
-    "upstream": 130,
-    "inference": 50,
-    "host": 45,
-    "compiled": 90,
-    "mps": 70,
+    "device": 20,
+    "inputs": 40,
+    "correctness": 70,
+    "steps": 55,
+    "upstream": 95,
+    "cells": 100,
+    "inference": 35,
+    "host": 40,
+    "mps": 45,
+    "compiled": 60,
 }
 #: Seconds kept for ending a process and writing the table.
 RESERVE = 5
@@ -72,7 +72,8 @@ class Part:
     """One part: the processes that it takes, and which of its tasks are behind it."""
 
     def __init__(self, name: str, table: Table, clock: Clock, work: Path, dry: bool):
-        self.name, self.table, self.clock, self.dry = name, table, clock, dry
+        self.name, self.table, self.clock = name, table, clock
+        self.dry, self.work = dry, work
         self.events, self.log = work / f"{name}.jsonl", work / f"{name}.log"
         self.events.write_text("")
         self.finished: list[str] = []
@@ -94,7 +95,7 @@ class Part:
     def _process(self) -> bool:
         """Run one process; return whether it went through all tasks that it was to run."""
         command = [sys.executable, "-m", "gpu.worker", self.name, "--events", str(self.events)]
-        command += ["--dry"] * self.dry
+        command += ["--work", str(self.work)] + ["--dry"] * self.dry
         command += ["--deadline", str(self.stops), "--finished", json.dumps(self.finished)]
         self.ends = time.time() + 90  # imports and the device's start
         with self.log.open("a") as log:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measure one GPU in at most 8 minutes, without a network and without Ray; write OUT/table.md.
+# Measure one GPU in at most 8 minutes, without a network; write OUT/table.md.
 #   benchmarks/gpu/run.sh [--dry] [--out DIR] [--seconds N] [--parts device,correctness,...]
 # --dry: tiny sizes on the CPU, a fake in place of CUDA graphs. PYTHON names the interpreter.
 set -u
