@@ -134,6 +134,7 @@ def tasks(context: Context) -> list[Task]:
         run = partial(against_eager, context, what, build, precision, **options)
         return Task(f"captured = eager: {what}, {precision}", run, 9)
 
+    others = [("cell", cell, "bfloat16"), ("cell", cell, "tf32"), ("MoCo", contrast, "bfloat16")]
     return [
         compare("cell", cell, "float32"),
         compare("DenseNet121 classifier", dense, "float32"),
@@ -141,11 +142,9 @@ def tasks(context: Context) -> list[Task]:
         compare("IRNet", boundaries, "float32"),
         Task("a step that waits", partial(not_capturable, context, small), 6),
         Task("a resumed training", partial(resumed, context, small), 8),
-        compare("cell, deterministic PyTorch", cell, "float32", deterministic=True),
+        compare("cell without noise", cell, "float32", deterministic=True),
         Task("tests", partial(tests, context), 15, 90),
-        compare("cell", cell, "bfloat16"),
-        compare("cell", cell, "tf32"),
-        compare("MoCo", contrast, "bfloat16"),
+        *(compare(*other) for other in others if not context.dry),
     ]
 
 
@@ -154,12 +153,14 @@ def distance(left: Tensor, right: Tensor, start: Tensor) -> float:
     return ((left - right).norm() / (left - start).norm()).item()
 
 
-def verdict(far: float, noise: float, precision: str) -> str:
-    """Say whether a distance is within that of two eager runs, or of the precision."""
-    if far == 0:
-        return "the same bits"
+def compared(
+    what: str, setting: str, far: float, *notes: str, noise: float = 0.0, precision: str = "float32"
+) -> Row:
+    """Return the row of a distance, which may be that of two eager runs, or of the precision."""
     limit = max(2 * noise, TOLERANCE[precision])
-    return f"{'within' if far <= limit else 'BEYOND'} {limit:.1e}"
+    verdict = f"{'within' if far <= limit else 'BEYOND'} {limit:.1e}: {far:.1e}"
+    more = "; ".join(("the same bits" if far == 0 else verdict, *notes))
+    return Row(f"{'' if far <= limit else 'failed: '}{what}", setting, more=more)
 
 
 def against_eager(
@@ -178,8 +179,9 @@ def against_eager(
         eager, again, captured = (training.run(context, graphs) for graphs in (False, False, True))
     start = training.start()
     far, noise = distance(eager, captured, start), distance(eager, again, start)
-    more = f"{verdict(far, noise, precision)}; distance {far:.1e}, of two eager runs {noise:.1e}"
-    yield Row(f"captured = eager: {what}", precision, more=more)
+    notes = (f"two eager runs {noise:.1e}", *["deterministic PyTorch"] * deterministic)
+    what = f"captured = eager: {what}"
+    yield compared(what, precision, far, *notes, noise=noise, precision=precision)
 
 
 @contextmanager
@@ -211,8 +213,8 @@ def not_capturable(context: Context, build: Callable[..., Training]) -> Iterator
     far = distance(eager, fallen_back, training.start())
     if len(said) != 1:
         raise RuntimeError(f"the stage said {len(said)} lines, expected one: {said}")
-    more = f"{verdict(far, 0, 'float32')}; distance {far:.1e}; said: {said[0]}"
-    yield Row("a step that waits falls back and trains on", "float32", more=more)
+    what = "a step that waits falls back and trains on"
+    yield compared(what, "float32", far, f"said: {said[0]}")
 
 
 def resumed(context: Context, build: Callable[..., Training]) -> Iterator[Row]:
@@ -232,9 +234,8 @@ def resumed(context: Context, build: Callable[..., Training]) -> Iterator[Row]:
         rest: list[tuple] = []
         parts = training.run(context, True, Path(out), progress=lambda *note: rest.append(note))
     far = distance(whole, parts, training.start())
-    more = f"{verdict(far, 0, 'float32')}; distance {far:.1e}"
     setting = f"float32, ended in step {len(steps)}, {len(rest)} more"
-    yield Row("a captured training resumes captured", setting, more=more)
+    yield compared("a captured training resumes captured", setting, far)
 
 
 def tests(context: Context) -> Iterator[Row]:

@@ -163,15 +163,15 @@ def _last_line(path: Path) -> str:
     return lines[-1] if lines else "no output"
 
 
-def main() -> None:
-    """Run what the command line asks for."""
+def main() -> int:
+    """Run what the command line asks for; return 1 if anything has failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dry", action="store_true", help="tiny sizes on the CPU")
     parser.add_argument("--out", type=Path, default=Path("gpu-benchmark"), help="directory")
-    parser.add_argument("--seconds", type=float, default=470, help="for all (default: 470)")
+    parser.add_argument("--seconds", type=float, help="for all (default: 470; dry: 1800)")
     parser.add_argument("--parts", default=",".join(PARTS), help="names (default: all)")
     arguments = parser.parse_args()
-    clock = Clock(arguments.seconds)
+    clock = Clock(arguments.seconds or (1800 if arguments.dry else 470))
     arguments.out.mkdir(parents=True, exist_ok=True)
     table = Table(arguments.out / "table.md")
     with tempfile.TemporaryDirectory(prefix="gpu-benchmark-") as work:
@@ -184,8 +184,11 @@ def main() -> None:
             else:
                 table.add(name, Row("skipped", more="out of time"))
     seconds = time.time() - clock.started
-    print(f"{len(table.lines)} rows in {seconds:.0f} s: {table.path}", flush=True)
+    failed = sum(what.startswith("failed") for _, what, *_ in table.lines)
+    summary = f"{len(table.lines)} rows in {seconds:.0f} s, {failed} failed: {table.path}"
+    print(summary, flush=True)
+    return int(failed > 0)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
