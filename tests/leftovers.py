@@ -54,7 +54,13 @@ class Leftovers:
         started = {}
         for entry in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):  # it has ended, or belongs to another user
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+                command = (
+                    (entry / "cmdline")
+                    .read_bytes()
+                    .replace(b"\0", b" ")
+                    .decode(errors="replace")
+                    .strip()
+                )
                 ends_with_us = (
                     int(entry.name) == os.getpid() or "multiprocessing.resource_tracker" in command
                 )

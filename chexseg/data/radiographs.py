@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from itertools import chain, islice
@@ -170,14 +171,16 @@ def pixels(artifact: Path, image_ids: Sequence[str]) -> Tensor:
 
 
 def shard_pixels(
-    path: str | Path, wanted: Set[str], size: int
+    path: str | Path, wanted: Set[str], size: int, device: str = "cpu"
 ) -> Iterator[tuple[list[str], Tensor]]:
     """Yield (ids, pixels (N, H, W) uint8) of the wanted images of an ingested shard, sorted by id.
 
     Batches have `size` images; the last may be smaller. The next batch is read while one is being
-    processed; no others are in memory.
+    processed; no others are in memory. They are in host memory, pinned if they go to a GPU.
     """
-    return prefetch(_shard_pixels(path, wanted, size))
+    return prefetch(
+        (ids, pinned(pixels, device)) for ids, pixels in _shard_pixels(path, wanted, size)
+    )
 
 
 def _shard_pixels(
@@ -206,6 +209,41 @@ def prefetch(items: Iterator[Item]) -> Iterator[Item]:
         while (item := upcoming.result()) is not end:
             upcoming = pool.submit(next, items, end)
             yield item
+
+
+def pinned(values: Tensor, device: str | torch.device) -> Tensor:
+    """Return host memory from which a GPU copies without waiting; on a CPU the same tensor."""
+    return values.pin_memory() if torch.device(device).type == "cuda" else values
+
+
+def to_host(
+    batches: Iterator[tuple[Item, Mapping[str, Tensor]]],
+) -> Iterator[tuple[Item, dict[str, np.ndarray]]]:
+    """Yield items with their tensors as arrays.
+
+    Results of a GPU are yielded once the work of the next batch has been launched, so that the GPU
+    doesn't wait for the launch.
+    """
+    copies: deque[tuple[Item, dict[str, Tensor], torch.cuda.Event]] = deque()
+
+    def oldest() -> tuple[Item, dict[str, np.ndarray]]:
+        item, tensors, copied = copies.popleft()
+        copied.synchronize()
+        return item, {name: values.numpy() for name, values in tensors.items()}
+
+    for item, tensors in batches:
+        if not any(values.is_cuda for values in tensors.values()):
+            yield item, {name: values.numpy() for name, values in tensors.items()}
+            continue
+        # Copies that don't block are to pinned memory.
+        on_host = {name: values.to("cpu", non_blocking=True) for name, values in tensors.items()}
+        copied = torch.cuda.Event()
+        copied.record()
+        copies.append((item, on_host, copied))
+        if len(copies) > 1:
+            yield oldest()
+    while copies:
+        yield oldest()
 
 
 def labels(table: DataFrame, pathologies: Sequence[str] | None = None) -> np.ndarray:

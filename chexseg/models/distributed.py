@@ -56,7 +56,8 @@ def whole_batch(values: Tensor) -> Tensor:
     share = values.detach().contiguous()
     shares = share.new_empty((workers() * len(share), *share.shape[1:]))
     dist.all_gather_into_tensor(shares, share)
-    return shares.unflatten(0, (workers(), -1)).transpose(0, 1).flatten(0, 1)
+    whole = shares.unflatten(0, (workers(), -1)).transpose(0, 1).flatten(0, 1)
+    return cast(Tensor, whole)
 
 
 def mean(values: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ DIMENSION = 128
 
 
 class Embedding(nn.Module):
-    """Computes float32 unit vectors_ND from images_NCHW.
+    """Computes unit vectors_ND, in float32 or, if given, float64, from images_NCHW.
 
     Consists of an encoder, global average pooling and MoCo v2's two-layer projection head.
     """
@@ -34,7 +34,10 @@ class Embedding(nn.Module):
         )
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
-        return F.normalize(self.head(self.body(images_NCHW)[-1].mean(dim=(2, 3))).float(), dim=1)
+        vectors_ND = self.head(self.body(images_NCHW)[-1].mean(dim=(2, 3)))
+        return F.normalize(
+            vectors_ND.to(torch.promote_types(vectors_ND.dtype, torch.float32)), dim=1
+        )
 
 
 def build(architecture: str) -> Embedding:

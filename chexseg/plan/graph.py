@@ -135,3 +135,15 @@ class Plan:
             configs.ImportedConfig(kind=kind, architecture=architecture, sha256=sha256),
             {},
         )
+
+
+def blocked(nodes: Mapping[str, Node], failed: Mapping[str, str]) -> set[str]:
+    """Return the keys that have failed in this run, and of all nodes that depend on them.
+
+    nodes: each after its inputs.
+    """
+    lost: set[str] = set(failed)
+    for key, node in nodes.items():
+        if lost.intersection(node.inputs.values()):
+            lost.add(key)
+    return lost

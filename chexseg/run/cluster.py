@@ -19,6 +19,7 @@ from chexseg.run.local_ray import local_ray
 
 if TYPE_CHECKING:  # the processes of progress and gauges import this module without a study
     from chexseg.config.study import Resources
+    from chexseg.plan.preflight import Workers
 
 #: Retries of a task, trial or training after its worker died. Ray's tasks, Tune and Train don't
 #: count a death on a draining node, as after a spot notice. A node that dies without notice counts
@@ -87,6 +88,17 @@ class Capacity:
     def gpu_memory(self) -> int | None:
         """Return the memory of one of the cluster's GPUs in bytes; None if it has none yet."""
         return cast(int, ray.get(_gpu_memory.remote())) if self.gpus else None
+
+    def workers(self, resources: Resources) -> Workers:
+        """Return how many workers share each training, and which of them have GPUs."""
+        from chexseg.plan.preflight import Workers
+
+        return Workers(
+            resources.workers,
+            resources.stage_workers,
+            cells_on_gpu=self.gpus_of(resources) > 0,
+            stages_on_gpu=self.max_gpus >= 1,
+        )
 
     def cells_at_once(self, resources: Resources) -> int:
         """Return the number of concurrent cells.

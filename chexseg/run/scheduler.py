@@ -12,12 +12,12 @@ from typing import Any, cast
 
 import ray
 
-from chexseg.config.study import Resources, Study
+from chexseg.config.study import Study
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
 from chexseg.plan import gpu_share
 from chexseg.plan.cells import Cell
-from chexseg.plan.graph import Node, Plan
+from chexseg.plan.graph import Node, Plan, blocked
 from chexseg.plan.preflight import Workers, check, check_counts, to_check
 from chexseg.progress import Reporter
 from chexseg.run.cluster import (
@@ -74,7 +74,7 @@ def run(
     done = store.cached(plan.nodes.values())
     result.cached = len(done)
     check_counts(plan.needed(done), plan, data)
-    check_networks(plan.needed(done), sharing(resources, capacity))
+    check_networks(plan.needed(done), capacity.workers(resources))
     cells = {cell.score: cell for cell in plan.cells}
     in_cells = set(cells) | {cell.fit for cell in plan.cells}
     progress_actor = start_here(ProgressActor, _run_counts(plan, store, done))
@@ -83,8 +83,8 @@ def run(
     )
     with ProgressDisplay(progress_actor, reporter):
         while True:
-            blocked = _blocked(plan.nodes, result.failed)
-            elsewhere, settled = in_cells | blocked, done | blocked
+            lost = blocked(plan.nodes, result.failed)
+            elsewhere, settled = in_cells | lost, done | lost
             ready = [
                 node
                 for node in plan.needed(done)
@@ -109,16 +109,6 @@ def run(
             done |= {stage["key"] for stage in results if succeeded(stage)}
     result.seconds = time.monotonic() - started
     return result
-
-
-def sharing(resources: Resources, capacity: Capacity) -> Workers:
-    """Return how many workers share each training, and which of them have GPUs."""
-    return Workers(
-        resources.workers,
-        resources.stage_workers,
-        cells_on_gpu=capacity.gpus_of(resources) > 0,
-        stages_on_gpu=capacity.max_gpus >= 1,
-    )
 
 
 def check_networks(nodes: Iterable[Node], workers: Workers) -> None:
@@ -158,18 +148,6 @@ def _cell_ready(cell: Cell, nodes: Mapping[str, Node], done: set[str]) -> bool:
     return fitted and set(nodes[cell.score].inputs.values()) - {cell.fit} <= done
 
 
-def _blocked(nodes: Mapping[str, Node], failed: Mapping[str, str]) -> set[str]:
-    """Return the keys that have failed in this run, and of all nodes that depend on them.
-
-    nodes: each after its inputs.
-    """
-    blocked: set[str] = set(failed)
-    for key, node in nodes.items():
-        if blocked.intersection(node.inputs.values()):
-            blocked.add(key)
-    return blocked
-
-
 @remote(num_cpus=0, max_retries=MAX_FAILURES, retry_exceptions=[ray.exceptions.RayActorError])
 def _stage_task(
     job: Job, key: str, progress_writer: ProgressWriter, context: StageContext
@@ -186,6 +164,30 @@ def _result(task: ray.ObjectRef[Any], job: Job, key: str) -> StageResult:
         return record_lost_worker(job, key, error)
 
 
+def reservation(
+    stage: str, context: StageContext, workers: Workers
+) -> tuple[StageContext, int, float]:
+    """Return the context of a stage before the cells, and the CPUs and GPUs that its task reserves.
+
+    Two stages never share a GPU, and each may train or map on the rest of its GPU.
+    """
+    gpu, count = context.device != "cpu", workers.of(stage)
+    if count > 1:  # its workers reserve what they need; only IRNet's stage uses a GPU itself
+        shared = replace(
+            context,
+            train_workers=count,
+            train_failures=MAX_FAILURES,
+            threads=max(1, context.threads // count),
+        )
+        return shared, 0, 0.49 if gpu and stage == "irnet" else 0
+    trains_in_task = context.train_failures is None and stage in TRAINED
+    return (
+        context,
+        context.threads if trains_in_task else 0,
+        0.51 if gpu and stage != "ingest" else 0,
+    )
+
+
 def _run_stages(
     ready: Sequence[Node], job: Job, capacity: Capacity, study: Study
 ) -> list[StageResult]:
@@ -194,7 +196,7 @@ def _run_stages(
     On GPUs they run concurrently; on CPUs one after another, each with all CPUs. Tasks that start
     actors of Ray Data reserve no CPU themselves, so the actors always get one.
     """
-    gpu, workers = capacity.max_gpus >= 1, sharing(study.resources, capacity)
+    gpu, workers = capacity.max_gpus >= 1, capacity.workers(study.resources)
     # On the CPUs of a single machine a stage trains in its task, with as many retries as a worker
     # of Ray Train would get. Ray Train takes 13 s and seven more processes to start.
     in_task = not gpu and capacity.one_node
@@ -219,27 +221,17 @@ def _run_stages(
         while waiting and len(running) < concurrency:
             node = waiting.pop(0)
             progress_writer = job.progress_writer(node.key)
-            # Two stages never share a GPU, and each may train or map on the rest of its GPU.
-            options: dict[str, Any] = {
-                "num_cpus": context.threads if in_task and node.stage in TRAINED else 0,
-                "num_gpus": 0.51 if gpu and node.stage != "ingest" else 0,
-                "scheduling_strategy": strategy,
-            }
-            node_context, count = context, workers.of(node.stage)
-            if count > 1:
-                node_context = replace(
-                    context,
-                    train_workers=count,
-                    train_failures=MAX_FAILURES,
-                    threads=max(1, context.threads // count),
-                )
-                # Its workers reserve what they need. Only IRNet's stage uses a GPU itself.
-                options["num_cpus"] = 0
-                options["num_gpus"] = 0.49 if gpu and node.stage == "irnet" else 0
-                if job.single_node:
-                    room = {"CPU": node_context.threads, "GPU": GPU_OF_ITS_OWN if gpu else 0}
-                    options["scheduling_strategy"] = on_node(node_with_room(room, count))
-            task = _stage_task.options(name=progress_writer.name, **options)
+            node_context, cpus, share = reservation(node.stage, context, workers)
+            place, count = strategy, node_context.train_workers
+            if count > 1 and job.single_node:
+                room = {"CPU": node_context.threads, "GPU": GPU_OF_ITS_OWN if gpu else 0}
+                place = on_node(node_with_room(room, count))
+            task = _stage_task.options(
+                name=progress_writer.name,
+                num_cpus=cpus,
+                num_gpus=share,
+                scheduling_strategy=place,
+            )
             subset = job.subset([node.key])
             running[task.remote(subset, node.key, progress_writer, node_context)] = node
         (finished,), _ = ray.wait(list(running), num_returns=1)

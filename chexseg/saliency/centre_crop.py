@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from chexseg.data.images import Strip
+from chexseg.data.transfer import to_device
 
 #: Pixels of the padded square per value of a map, as in IRNet's maps. The crop's own 32 would blur
 #: a map that is moved by parts of a value.
@@ -23,7 +24,7 @@ def in_padded_square(maps_NKhw: Tensor, shapes: Sequence[tuple[int, int]], size:
     inside are interpolated bilinearly, as in `weak_masks.upsample`; outside, where the classifier
     has seen nothing, they are 0. shapes: (height, width) of each original image.
     """
-    grid_NHW2 = _grid(windows(shapes, size), size).to(maps_NKhw.device)
+    grid_NHW2 = to_device(_grid(windows(shapes, size), size), maps_NKhw.device)
     values_NKHW = F.grid_sample(
         maps_NKhw.float(), grid_NHW2, padding_mode="border", align_corners=False
     )

@@ -25,12 +25,11 @@ def otsu(levels_MP: Tensor) -> Tensor:
     foreground and background, w0 w1 (mean0 - mean1)^2 with the shares w0 and w1 of the pixels; of
     equally good thresholds it is the lowest. A map of one level has the threshold 0.
     """
-    first_bin_M1 = LEVELS * torch.arange(
-        len(levels_MP), dtype=torch.int32, device=levels_MP.device
-    ).unsqueeze(1)
-    bins_MP = levels_MP.to(torch.int32) + first_bin_M1
-    counts_ML = torch.bincount(bins_MP.flatten(), minlength=LEVELS * len(levels_MP))
-    counts_ML = counts_ML.view(-1, LEVELS).double()
+    levels_MP = levels_MP.to(torch.int64)
+    # torch.bincount would wait for a GPU, to learn how many bins there are.
+    counts_ML = torch.zeros(len(levels_MP), LEVELS, dtype=torch.int64, device=levels_MP.device)
+    counts_ML.scatter_add_(1, levels_MP, torch.ones_like(levels_MP))
+    counts_ML = counts_ML.double()
     levels_L = torch.arange(LEVELS, dtype=torch.float64, device=levels_MP.device)
     below_ML, sum_ML = counts_ML.cumsum(1), (counts_ML * levels_L).cumsum(1)
     total_M1, whole_M1 = below_ML[:, -1:], sum_ML[:, -1:]

@@ -69,8 +69,7 @@ def run_search(
     # One point for each combination of choices is enough to build every network.
     middles = search.plan(list(search.middles()))
     check_counts(middles.nodes.values(), middles, data)
-    workers = scheduler.sharing(study.resources, capacity)
-    scheduler.check_networks(middles.nodes.values(), workers)
+    scheduler.check_networks(middles.nodes.values(), capacity.workers(study.resources))
     search.check()
     optuna_study = OptunaStudy(search, store)
     with journal.acquire(store, optuna_study.name, wait=False) as acquired:

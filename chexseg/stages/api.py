@@ -56,8 +56,8 @@ class StageContext:
         each. A single worker is the stage's own process.
     train_failures: how many times Ray Train may restart training after a worker dies; None trains
         in this process.
-    train_workers: workers that share each batch of a training; each gets `threads`, and as its share
-        of a GPU the larger one of `map_gpus` and `GPU_OF_ITS_OWN`.
+    train_workers: workers that share each batch of a training; each gets `threads`, and of a GPU
+        `map_gpus`, or `GPU_OF_ITS_OWN` if that is more.
     single_node: inputs and output are on this host only, so every worker must run on its node.
     decode_workers: actors that decode images.
     resident_bytes: larger sets are streamed on every pass instead of kept on the device; None for
@@ -109,6 +109,13 @@ class StageContext:
             * min(1, self.map_gpus or 1)
             * torch.cuda.get_device_properties(self.device).total_memory
         )
+
+    def inference_batch(self, on_cpu: int) -> int:
+        """Return the images of a batch of inference: 64 on a GPU, on a CPU those given.
+
+        On a CPU larger batches aren't faster, and their sums may have other last bits.
+        """
+        return on_cpu if self.device == "cpu" else 64
 
     def for_worker(self) -> StageContext:
         """Return the context for an actor of `map_files`: one CPU, and no progress reports."""

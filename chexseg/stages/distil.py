@@ -13,9 +13,11 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from chexseg.data import radiographs, ray_data, shards
 from chexseg.data.sampling import splits
+from chexseg.data.transfer import to_device
 from chexseg.errors import DamagedArtifactError
 from chexseg.models import encoders, segmenter
 from chexseg.stages import api, configs, score
@@ -84,7 +86,8 @@ class _LogitsWriter:
         self, teacher: str, ranks: Mapping[str, int], of: int, out: str, context: api.StageContext
     ):
         context.prepare()
-        self.device, self.ranks, self.of, self.out = context.device, dict(ranks), of, Path(out)
+        self.device, self.batch_size = context.device, context.inference_batch(16)
+        self.ranks, self.of, self.out = dict(ranks), of, Path(out)
         self.model, self.description = score.load_segmenter(Path(teacher), self.device)
 
     def __call__(self, path: str) -> dict[str, Any]:
@@ -97,14 +100,22 @@ class _LogitsWriter:
 
     def logits(self, path: str) -> Iterator[pa.Table]:
         """Yield tables of logits and ranks, one batch of a shard's images at a time."""
-        for ids, pixels_NHW in radiographs.shard_pixels(path, self.ranks.keys(), 16):
-            images_NCHW = encoders.prepare(pixels_NHW.to(self.device), self.description["init"])
-            with torch.inference_mode():
-                logits_NKhw = segmenter.stride4_logits(self.model, images_NCHW).half().cpu()
+        for ids, arrays in radiographs.to_host(self._batches(path)):
             yield shards.table(
                 {"image_id": ids, "rank": [self.ranks[image_id] for image_id in ids]},
-                {"logits": logits_NKhw.numpy()},
+                arrays,
                 kind="teacher",
                 pathologies=self.description["pathologies"],
                 of=self.of,
             )
+
+    def _batches(self, path: str) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
+        for ids, pixels_NHW in radiographs.shard_pixels(
+            path, self.ranks.keys(), self.batch_size, self.device
+        ):
+            with torch.inference_mode():
+                images_NCHW = encoders.prepare(
+                    to_device(pixels_NHW, self.device), self.description["init"]
+                )
+                logits_NKhw = segmenter.stride4_logits(self.model, images_NCHW).half()
+            yield ids, {"logits": logits_NKhw}

@@ -159,6 +159,18 @@ def optimise(
         context.progress(step // epoch_steps * data.samples, total, "samples", note)
         epoch_losses.clear()
         model.train()
+    facts = {"learning_rate": rate, "samples": total}
+    return facts | _finish(config, model, data, progress, out)
+
+
+def _finish(
+    config: configs.FitConfig,
+    model: smp.DeepLabV3Plus,
+    data: segmenter_data.TrainingSet,
+    progress: Progress,
+    out: Path,
+) -> dict[str, Any]:
+    """Choose the thresholds of the kept epoch, write the stage's files, and return its facts."""
     if config.epochs:
         model.load_state_dict(progress.best_state)
     else:
@@ -176,9 +188,7 @@ def optimise(
         "selection_curve": [entry["selection_miou"] for entry in progress.history],
         "thresholds": dict(zip(config.pathologies, thresholds, strict=True)),
         "training_iou": dict(zip(config.pathologies, training_iou, strict=True)),
-        "learning_rate": rate,
         "images": len(data.ids),
-        "samples": total,
         **data.facts(),
     }
     if distributed.rank() == 0:

@@ -28,6 +28,7 @@ from torch.nn.functional import interpolate
 
 from chexseg.data import radiographs, ray_data, shards
 from chexseg.data.sampling import splits
+from chexseg.data.transfer import to_device
 from chexseg.errors import UserError
 from chexseg.models import distributed, encoders, irnet, irnet_losses
 from chexseg.pathologies import PATHOLOGIES
@@ -236,6 +237,7 @@ class _WalkWriter:
     ):
         context.prepare()
         self.config, self.device = config, context.device
+        self.batch_size = context.inference_batch(16)
         self.images, self.out, self.metadata = Path(images), Path(out), metadata
         self.keep_boundary = keep_boundary
         self.model = None
@@ -247,18 +249,28 @@ class _WalkWriter:
             self.model.to(self.device).eval()
 
     def __call__(self, path: str) -> dict[str, Any]:
-        return {"images": shards.complete(self.out / Path(path).name, self.walks(path))}
+        # Reading, the network and writing run in parallel.
+        tables = radiographs.prefetch(self.walks(path))
+        return {"images": shards.complete(self.out / Path(path).name, tables)}
 
     def walks(self, path: str) -> Iterator[pa.Table]:
         """Yield tables of spread CAMs, one batch of a shard's images at a time."""
+        for ids, arrays in radiographs.to_host(self._batches(path)):
+            yield shards.table({"image_id": ids}, arrays, **self.metadata)
+
+    def _batches(self, path: str) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
         cams = shards.read(path, ["image_id", "scores"])
         maps_NKhw = torch.from_numpy(shards.array(cams, "scores").copy())
         batches = radiographs.shard_pixels(
-            self.images / Path(path).name, set(cams["image_id"].to_pylist()), 16
+            self.images / Path(path).name,
+            set(cams["image_id"].to_pylist()),
+            self.batch_size,
+            self.device,
         )
-        for (ids, pixels_NHW), maps in zip(batches, maps_NKhw.split(16), strict=True):
+        for (ids, pixels_NHW), maps in zip(batches, maps_NKhw.split(self.batch_size), strict=True):
             spread_NKhw, boundary_Nhw = self.spread(
-                pixels_NHW.to(self.device), maps.to(self.device).float()
+                to_device(pixels_NHW, self.device),
+                to_device(maps, self.device).float(),
             )
             if self.config.normalise == "map":
                 spread_NKhw = gradcam.normalise(spread_NKhw)
@@ -267,14 +279,14 @@ class _WalkWriter:
                     spread_NKhw, pixels_NHW.shape[-1]
                 )
             scores_NKhw = spread_NKhw.half()
-            arrays = {"scores": scores_NKhw.cpu().numpy()}
+            arrays = {"scores": scores_NKhw}
             if self.config.threshold == "otsu":
                 ones_NK = torch.ones_like(scores_NKhw[..., 0, 0], dtype=torch.float32)
                 thresholds_NK = otsu.thresholds(scores_NKhw, ones_NK, pixels_NHW.shape[-1])
-                arrays[weak_label_masks.IMAGE_THRESHOLDS] = thresholds_NK.cpu().numpy()
+                arrays[weak_label_masks.IMAGE_THRESHOLDS] = thresholds_NK
             if self.keep_boundary:
-                arrays["boundary"] = (255 * boundary_Nhw).round().byte().cpu().numpy()
-            yield shards.table({"image_id": ids}, arrays, **self.metadata)
+                arrays["boundary"] = (255 * boundary_Nhw).round().byte()
+            yield ids, arrays
 
     def spread(self, pixels_NHW: Tensor, maps_NKhw: Tensor) -> tuple[Tensor, Tensor]:
         """Return the CAMs after their random walk, and boundary_Nhw, both at stride 4."""

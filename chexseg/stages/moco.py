@@ -18,7 +18,7 @@ from torch import Tensor
 
 from chexseg.data import radiographs
 from chexseg.data.sampling import radiograph_samplers
-from chexseg.data.sampling.transfer import to_device
+from chexseg.data.transfer import to_device
 from chexseg.errors import UserError
 from chexseg.models import augmentation, distributed, encoders, moco
 from chexseg.seeds import derive

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from chexseg.data import radiographs, ray_data, shards
 from chexseg.data.sampling import splits
+from chexseg.data.transfer import to_device
 from chexseg.models import classifier as classifiers
 from chexseg.models import crops, encoders
 from chexseg.pathologies import PATHOLOGIES, observation_indices
@@ -123,6 +124,7 @@ class CamWriter:
     ):
         context.prepare()
         self.config, self.device, self.size = config, context.device, size
+        self.batch_size = context.inference_batch(32)
         self.wanted, self.out, self.metadata = set(wanted), Path(out), metadata
         self.model = classifiers.build(config.architecture)
         weights = Path(classifier) / artifacts.CLASSIFIER_WEIGHTS
@@ -132,21 +134,31 @@ class CamWriter:
         self.crops = description.get("geometry") == "crop"
         self.normalisation = description.get("normalisation", "chexpert")
         self.model.to(self.device).eval()
+        # On the device, because a list of indices would be copied there in each batch.
+        self.chosen = torch.tensor(observation_indices(PATHOLOGIES), device=self.device)
 
     def __call__(self, path: str) -> dict[str, Any]:
-        return {"images": shards.complete(self.out / Path(path).name, self.maps(path))}
+        # Reading, the network and writing run in parallel.
+        tables = radiographs.prefetch(self.maps(path))
+        return {"images": shards.complete(self.out / Path(path).name, tables)}
 
     def maps(self, path: str) -> Iterator[pa.Table]:
         """Yield tables of maps and probabilities, one batch of wanted images at a time."""
+        for ids, arrays in radiographs.to_host(self._batches(path)):
+            yield shards.table({"image_id": ids}, arrays, **self.metadata)
+
+    def _batches(self, path: str) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
         shapes = radiographs.shapes(path) if self.crops else {}
-        for ids, pixels_NHW in radiographs.shard_pixels(path, self.wanted, 32):
+        for ids, pixels_NHW in radiographs.shard_pixels(
+            path, self.wanted, self.batch_size, self.device
+        ):
             size = pixels_NHW.shape[1]
             if self.crops:
                 span = classifier_data.spans([shapes[image_id] for image_id in ids], size)
                 pixels_NHW = crops.squares(pixels_NHW, span["centres"], span["portrait"])
             with torch.inference_mode():
                 maps_NKhw, logits_NK = self.grad_cams(
-                    encoders.prepare(pixels_NHW.to(self.device), self.normalisation)
+                    encoders.prepare(to_device(pixels_NHW, self.device), self.normalisation)
                 )
                 if self.crops:
                     maps_NKhw = centre_crop.in_padded_square(
@@ -157,16 +169,11 @@ class CamWriter:
                 thresholds_NK = self.image_thresholds(maps_NKhw, logits_NK, scores_NKhw)
             if thresholds_NK is not None:
                 arrays[weak_label_masks.IMAGE_THRESHOLDS] = thresholds_NK
-            yield shards.table(
-                {"image_id": ids},
-                {name: values.cpu().numpy() for name, values in arrays.items()},
-                **self.metadata,
-            )
+            yield ids, arrays
 
     def grad_cams(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return maps_NKhw >= 0, with the logit as target and not scaled, and logits_NK."""
-        chosen = observation_indices(PATHOLOGIES)
-        weight_KC = self.model.head.weight[chosen]
+        weight_KC = self.model.head.weight[self.chosen]
         if self.config.kind == "cam" and self.config.layer == "before-relu":
             before_NChw = self.model.pre_activation(images_NCHW)
             features_NChw = before_NChw.relu()
@@ -174,7 +181,7 @@ class CamWriter:
         else:
             features_NChw = self.model.feature_map(images_NCHW)
             maps_NKhw = gradcam.METHODS[self.config.kind](features_NChw, weight_KC)
-        return maps_NKhw, self.model.head(features_NChw.mean(dim=(2, 3)))[:, chosen]
+        return maps_NKhw, self.model.head(features_NChw.mean(dim=(2, 3)))[:, self.chosen]
 
     def image_thresholds(
         self, maps_NKhw: Tensor, logits_NK: Tensor, scores_NKhw: Tensor

@@ -6,7 +6,7 @@ are always at the training size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import segmentation_models_pytorch as smp
 import torch
 
 from chexseg.data import radiographs
+from chexseg.data.transfer import to_device
 from chexseg.models import encoders, segmenter
 from chexseg.saliency.thresholds import binarise
 from chexseg.stages import api, artifacts, configs
@@ -34,21 +35,34 @@ def run(
     ids = [image_id for image_id, _ in radiographs.mask_index(inputs["test"])]
     images_NHW = radiographs.pixels(inputs["test"], ids)
     masks_NB = radiographs.expert_masks(inputs["test"], ids, names, images_NHW.shape[-1])
-    thresholds_K = torch.tensor(description["thresholds"])
+    thresholds_K = torch.tensor(description["thresholds"], device=context.device)
     counter = MaskCounter(ids, names, images_NHW.shape[-1])
     experts = (
         native_resolution.ExpertMasks.of_test(inputs["test"], inputs["data"], ids)
         if config.resolution == "own"
         else None
     )
+    batch_size = context.inference_batch(16)
+
+    def logits() -> Iterator[torch.Tensor]:
+        for images in images_NHW.split(batch_size):
+            with torch.inference_mode():  # applies to this thread
+                images = to_device(images, context.device)
+                logits_NKHW = model(encoders.prepare(images, description["init"]))
+            yield logits_NKHW
+
     with torch.inference_mode():
-        for images, packed in zip(images_NHW.split(16), masks_NB.split(16), strict=True):
-            logits_NKHW = model(encoders.prepare(images.to(context.device), description["init"]))
+        # While a batch is counted, the network sees the next one.
+        for logits_NKHW, packed in zip(
+            radiographs.prefetch(logits()), masks_NB.split(batch_size), strict=True
+        ):
             predicted_NKHW = binarise(logits_NKHW.sigmoid(), thresholds_K)
             if experts is None:
                 counter.add(
                     predicted_NKHW,
-                    radiographs.unpack_bits(packed.to(context.device), predicted_NKHW.shape[1:]),
+                    radiographs.unpack_bits(
+                        to_device(packed, context.device), predicted_NKHW.shape[1:]
+                    ),
                 )
             else:
                 counter.keep(predicted_NKHW)

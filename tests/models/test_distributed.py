@@ -8,7 +8,7 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from torch import nn
 
-from chexseg.models import distributed, losses, segmenter
+from chexseg.models import distributed, irnet, losses, segmenter
 
 STEPS, BATCH, SIZE, PATHOLOGIES = 10, 8, 32, 3
 
@@ -81,6 +81,11 @@ def test_what_several_workers_cannot_share_is_told_before():
             in distributed.unsupported_reason(nn.Sequential(normalisation), on_gpu=False)
         )
         assert distributed.unsupported_reason(nn.Sequential(normalisation), on_gpu=True) is None
+    frozen = irnet.IRNet("resnet18", freeze_backbone=True)
+    frozen.encoder.layer1[0].bn1.momentum = None
+    assert distributed.unsupported_reason(frozen, on_gpu=False) is None
+    frozen.encoder.requires_grad_(True)
+    assert "BatchNorm2d can't" in distributed.unsupported_reason(frozen, on_gpu=False)
     assert "Dropout2d draws" in distributed.unsupported_reason(
         nn.Sequential(nn.Dropout2d()), on_gpu=True
     )

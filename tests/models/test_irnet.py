@@ -229,6 +229,19 @@ def test_losses_in_float32():
             assert found[name].item() == pytest.approx(expected[name].item(), rel=tolerance)
 
 
+def test_autocast_changes_no_loss():
+    boundary, displacement, labels = random_inputs(size=(40, 40), dtype=torch.float32)
+    # At radius 14, a pixel has more partners in the background than bfloat16 counts one by one.
+    labels.masked_fill_(labels == IGNORE, BACKGROUND)
+    labels[:, :, 8:] = BACKGROUND
+    for losses in (pair_losses, published_losses):
+        expected = losses(boundary, displacement, labels, 14)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = losses(boundary, displacement, labels, 14)
+        assert found == expected
+        assert expected["total"] > 0
+
+
 def test_gradcheck():
     boundary, displacement, labels = random_inputs(size=(3, 4), pathologies=2)
     assert torch.autograd.gradcheck(

@@ -83,6 +83,30 @@ def test_the_key_network_starts_as_a_copy_and_follows_by_the_momentum(model):
             torch.testing.assert_close(value, 0.75 * start[name] + 0.25 * query[name], msg=name)
 
 
+def test_the_key_network_follows_as_torchs_moving_average_does_and_counts(model):
+    expected = copy.deepcopy(model.key)
+    for seed in (2, 4):
+        keys = train_step(model, seed)
+        model.update(keys)
+        expected.update_parameters(model.query)
+    assert model.key.n_averaged.item() == 3  # the first is `calibrate`
+    assert model.key.state_dict().keys() == expected.state_dict().keys()
+    for name, value in model.key.state_dict().items():
+        assert torch.equal(value, expected.state_dict()[name]), name
+
+
+def test_another_module_may_stand_for_the_query_network(model):
+    images, calls = pictures(2), []
+
+    def wrapper(images_NCHW):
+        calls.append(len(images_NCHW))
+        return model.query(images_NCHW)
+
+    for found, expected in zip(model(images, images, wrapper), model(images, images), strict=True):
+        assert torch.equal(found, expected)
+    assert calls == [4]
+
+
 def test_calibration_takes_the_batchs_own_statistics(model):
     images = pictures(1)
     expected = model.query.body.conv1(images).mean(dim=(0, 2, 3))

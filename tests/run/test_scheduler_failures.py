@@ -16,8 +16,10 @@ from chexseg.config import study_file
 from chexseg.config.study import Resources
 from chexseg.errors import UserError
 from chexseg.plan import planner
+from chexseg.plan.preflight import Workers
 from chexseg.progress import Quiet
 from chexseg.run import cluster, scheduler
+from chexseg.stages.api import GPU_OF_ITS_OWN, StageContext
 from chexseg.store.store import Store
 from tests.run.test_scheduler import DEMO, SMALLEST
 
@@ -134,3 +136,21 @@ def test_a_users_mistake_ends_the_run_and_leaves_nothing(ray_session, phantom_ro
         for path in store.backend.local.glob("ingest/*/manifest.json")
     )
     assert not list((store.backend.local / ".partial").iterdir())
+
+
+def test_what_stages_before_the_cells_reserve():
+    def reserved(stage: str, device: str, count: int = 1, failures: int | None = 2):
+        context = StageContext(device=device, threads=9, train_failures=failures)
+        given, cpus, share = scheduler.reservation(stage, context, Workers(stages=count))
+        return given.train_workers, given.threads, given.train_failures, cpus, share
+
+    assert reserved("classify", "cpu", failures=None) == (1, 9, None, 9, 0)
+    assert reserved("saliency", "cpu", failures=None) == (1, 9, None, 0, 0)
+    assert reserved("classify", "cuda") == (1, 9, 2, 0, 0.51)
+    assert reserved("ingest", "cuda", 4) == (1, 9, 2, 0, 0)
+    # Four workers have a GPU each, on which IRNet's own share has room.
+    assert reserved("moco", "cuda", 4) == (4, 2, 2, 0, 0)
+    assert reserved("irnet", "cuda", 4) == (4, 2, 2, 0, 0.49)
+    assert 0.49 + GPU_OF_ITS_OWN <= 1 < 2 * GPU_OF_ITS_OWN
+    assert reserved("fit", "cuda", 4)[0] == 1
+    assert reserved("pretrain", "cpu", 2, failures=None) == (2, 4, 2, 0, 0)

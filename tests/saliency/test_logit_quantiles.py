@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from chexseg.saliency import thresholds as thresholds_module
 from chexseg.saliency.logit_quantiles import LARGEST, SHARES, LogitHistogram
 from chexseg.saliency.thresholds import DEFAULT_THRESHOLD, GRID, Histogram, TargetHistogram
 
@@ -90,6 +91,26 @@ def test_mask_targets_have_the_thresholds_of_a_histogram():
     expected = Histogram.of(logits.sigmoid(), masks).best()
     assert torch.equal(thresholds, expected[0])
     assert torch.allclose(iou, expected[1], equal_nan=True)
+
+
+def test_a_histogram_grows_in_place_and_may_sum_parts_of_the_pixels_first():
+    """As it does on a GPU."""
+    logits, masks = students()
+    scores = logits.sigmoid()
+    scores[0, 0, 0] = math.nan
+    targets = 4 * logits - 1
+    total = TargetHistogram.empty(logits.shape[1])
+    sums = total.sums_2KB
+    assert total.add_(scores, targets).add_(scores, masks) is total
+    expected = TargetHistogram.of(scores, targets) + TargetHistogram.of(scores, masks)
+    assert total.sums_2KB is sums
+    assert torch.equal(sums, expected.sums_2KB)
+    rows = len(scores) * scores.shape[2]
+    in_parts = thresholds_module._sums_2KB(scores, targets, rows)
+    torch.testing.assert_close(in_parts, TargetHistogram.of(scores, targets).sums_2KB)
+    assert torch.equal(
+        thresholds_module._sums_2KB(scores, masks, rows), TargetHistogram.of(scores, masks).sums_2KB
+    )
 
 
 def test_raw_teacher_logits_are_compared_as_if_they_were_masks():

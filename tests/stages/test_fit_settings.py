@@ -234,7 +234,7 @@ def test_images_that_lack_their_masks_are_damage(ray_session, results, tmp_path)
     for path in shards.files(given["weak"] / "train"):
         table = shards.read(path)
         shards.write(directory / Path(path).name, table.slice(len(table) // 2))
-    stored = radiograph_samplers.Stored(directory, "scores", lambda rows, scores: scores, 2000)
+    stored = radiograph_samplers.Stored(directory, "scores", 2000)
     source = radiograph_samplers.source(given["train"], ids, {}, 0, "cpu", 0, {"scores": stored})
     with pytest.raises(DamagedArtifactError, match="its images are not those of"):
         source.take(config.batch_size)

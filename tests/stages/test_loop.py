@@ -21,15 +21,16 @@ class Training:
     def __init__(self, out: Path, steps: int = 6, **options: Any):
         torch.manual_seed(0)
         out.mkdir(exist_ok=True)
-        self.model = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 1))
-        optimizer = torch.optim.Adam(self.model.parameters(), lr=0.1)
+        context = options.pop("context", StageContext(checkpoint_seconds=0))
+        self.model = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 1)).to(context.device)
+        optimizer = torch.optim.Adam(self.model.parameters(), lr=0.1, fused=True)
         state = checkpoint.load(out, self.model, optimizer) or {"step": 0, "losses": []}
         self.done: int = state["step"]
         self.afters = 0
         self.timings: list[dict[str, float]] = []
         self.loop = Loop(
             out,
-            options.pop("context", StageContext(checkpoint_seconds=0)),
+            context,
             self.model,
             optimizer,
             self.losses,
@@ -123,3 +124,21 @@ def test_a_clipped_gradient_moves_plain_gradient_descent_by_its_norm(tmp_path):
 def test_a_running_mean_starts_at_the_first_value():
     assert running_mean(None, 4.0) == 4
     assert running_mean(4.0, 24.0) == pytest.approx(5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_trains_the_same_with_and_without_graphs_and_reads_every_figure(tmp_path):
+    said: list[str] = []
+    trained = {}
+    for graphs in (False, True):
+        context = StageContext(device="cuda", graphs=graphs, say=said.append)
+        training = Training(tmp_path / str(graphs), steps=20, context=context)
+        list(training.loop.run(training.batches()))
+        trained[graphs] = training
+    assert not said
+    losses = [trained[graphs].loop.state["losses"] for graphs in (False, True)]
+    assert len(losses[1]) == 20 and losses[1] == pytest.approx(losses[0], rel=1e-4)
+    torch.testing.assert_close(trained[True].weights(), trained[False].weights())
+    broken = Training(tmp_path / "broken", steps=20, context=StageContext(device="cuda"))
+    with pytest.raises(FloatingPointError, match="the loss is inf in step 9,"):
+        list(broken.loop.run(broken.batches(broken=9)))

@@ -7,6 +7,7 @@ blocks.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Protocol
@@ -14,7 +15,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from chexseg.data.sampling.transfer import to_device
+from chexseg.data.sampling import read_ahead
+from chexseg.data.transfer import to_device
 from chexseg.seeds import derive
 
 Columns = Mapping[str, torch.Tensor]
@@ -80,13 +82,16 @@ class Resident(Source):
 class Streamed(Source):
     """A set too large for memory: `open_pass` yields each pass, shuffled in a buffer of rows.
 
+    A thread reads ahead of `take` (`read_ahead`): the buffer and a few chunks of rows are in host
+    memory. `taken` counts only what was taken.
+
     open_pass: number of the pass -> batches of arrays, `length` rows in total, in an order that
-    depends only on that number.
+    depends only on that number. It is called in the thread.
     """
 
     def __init__(
         self,
-        open_pass: Callable[[int], Iterator[Mapping[str, np.ndarray]]],
+        open_pass: read_ahead.OpenPass,
         length: int,
         seed: int,
         device: str | torch.device = "cpu",
@@ -96,50 +101,40 @@ class Streamed(Source):
             raise ValueError("length: found 0 rows; expected at least one row")
         self.open_pass, self.seed, self.device, self.buffer = open_pass, seed, device, buffer
         self.length = length
-        self._rows: Iterator[dict[str, np.ndarray]] | None = None
+        self._reader: read_ahead.Reader | None = None
+        self._stop: Callable[[], object] = lambda: None
 
     def skip(self, count: int) -> None:
         super().skip(count)
-        self._rows = None
+        if count:
+            self._close()
 
     def take(self, count: int) -> dict[str, torch.Tensor]:
-        if self._rows is None:
-            number, offset = divmod(self.taken, self.length)  # without reading skipped passes
-            self._rows = islice(self._shuffled(number), offset, None)
-        rows = [next(self._rows) for _ in range(count)]
+        if self._reader is None:
+            rows = read_ahead.shuffled(
+                self.open_pass, self.length, self.seed, self.buffer, skip=self.taken
+            )
+            self._reader = read_ahead.Reader(rows, self.device)
+            self._stop = weakref.finalize(self, self._reader.stop)
+        try:
+            batch = self._reader.take(count)
+        except BaseException:
+            self._close()  # some of these rows are lost
+            raise
         self.taken += count
-        return self._batch(rows)
+        return batch
 
     def once(self, size: int) -> Iterator[dict[str, torch.Tensor]]:
         rows = _rows(self.open_pass(0))
         while batch := list(islice(rows, size)):
-            yield self._batch(batch)
+            yield {
+                name: torch.from_numpy(np.stack([row[name] for row in batch])).to(self.device)
+                for name in batch[0]
+            }
 
-    def _batch(self, rows: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
-        return {
-            name: torch.from_numpy(np.stack([row[name] for row in rows])).to(
-                self.device, non_blocking=True
-            )
-            for name in rows[0]
-        }
-
-    def _shuffled(self, number: int) -> Iterator[dict[str, np.ndarray]]:
-        while True:
-            generator = np.random.default_rng(derive(self.seed, "pass", number))
-            buffered: list[dict[str, np.ndarray]] = []
-            count = 0
-            for row in _rows(self.open_pass(number)):
-                count += 1
-                buffered.append(row)
-                if len(buffered) > self.buffer:
-                    yield _pop(buffered, generator)
-            while buffered:
-                yield _pop(buffered, generator)
-            if count != self.length:
-                raise ValueError(
-                    f"pass {number}: found {count} rows; expected {self.length}, the set's length"
-                )
-            number += 1
+    def _close(self) -> None:
+        self._stop()
+        self._reader = None
 
 
 def _rows(batches: Iterator[Mapping[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
@@ -148,11 +143,3 @@ def _rows(batches: Iterator[Mapping[str, np.ndarray]]) -> Iterator[dict[str, np.
         for values in zip(*(batch[name] for name in names), strict=True):
             # Copied, because a view would keep its whole batch in memory.
             yield {name: np.array(value) for name, value in zip(names, values, strict=True)}
-
-
-def _pop(
-    buffered: list[dict[str, np.ndarray]], generator: np.random.Generator
-) -> dict[str, np.ndarray]:
-    position = int(generator.integers(len(buffered)))
-    buffered[position], buffered[-1] = buffered[-1], buffered[position]
-    return buffered.pop()

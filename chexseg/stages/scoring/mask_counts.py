@@ -54,9 +54,13 @@ class MaskCounter:
 
     def keep(self, predicted_NKHW: Tensor) -> None:
         """Keep the predicted masks of the next N images, at the training size."""
+        # Run lengths go down the columns. A GPU transposes masks sooner than numpy does.
+        columns_NKWH = predicted_NKHW.transpose(2, 3)
+        if predicted_NKHW.is_cuda:
+            columns_NKWH = columns_NKWH.contiguous()
         self._runs += [
             chexlocalize.encode(mask)["counts"]
-            for masks in predicted_NKHW.cpu().numpy()
+            for masks in columns_NKWH.cpu().transpose(2, 3).numpy()
             for mask in masks
         ]
 

@@ -55,7 +55,6 @@ def source(
             "maps": radiograph_samplers.Stored(
                 cams,
                 "scores",
-                lambda rows, maps: maps,
                 shards.row_bytes(stored["arrays"]["scores"]),
             )
         },

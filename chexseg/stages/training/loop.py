@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from chexseg.data.sampling.transfer import to_device
+from chexseg.data.transfer import to_device
 from chexseg.models import distributed
 from chexseg.stages.api import StageContext
 from chexseg.stages.training import checkpoint

@@ -115,7 +115,7 @@ def weak_source(
         return radiographs.pack_bits(rule.masks(rows, scores_NKhw))
 
     stored = radiograph_samplers.Stored(
-        directory, "scores", masks, -(-len(rule.pathologies) * rule.size**2 // 8)
+        directory, "scores", -(-len(rule.pathologies) * rule.size**2 // 8), masks
     )
     source = radiograph_samplers.source(
         inputs["train"],
@@ -198,9 +198,7 @@ def student(config: FitConfig, inputs: Mapping[str, Path], context: StageContext
     directory = inputs["teacher"] / "train"
     ids = distil.images(inputs["teacher"], config.fraction)
     shape = shards.metadata(shards.files(directory)[0])["arrays"]["logits"]["shape"]
-    stored = radiograph_samplers.Stored(
-        directory, "logits", lambda _, logits_NKhw: logits_NKhw, 2 * math.prod(shape)
-    )
+    stored = radiograph_samplers.Stored(directory, "logits", 2 * math.prod(shape))
     source = radiograph_samplers.source(
         inputs["train"],
         ids,

@@ -1,4 +1,4 @@
-"""What several workers can share: batches that divide, and networks that compute the same."""
+"""Check that several workers can share a training: its batches divide, its network can be split."""
 
 from __future__ import annotations
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from itertools import count, islice
+from time import monotonic, sleep
 
 import numpy as np
 import pytest
 import torch
 
+from chexseg.data.sampling import read_ahead
 from chexseg.data.sampling.samplers import Resident, Source, Streamed
+from chexseg.errors import DamagedArtifactError
+from chexseg.seeds import derive
 
 LENGTH = 23
 
@@ -103,16 +109,68 @@ def test_a_stream_is_shuffled_within_its_buffer():
     assert rows(source, 100) != taken  # the same blocks, another pass
 
 
-def test_a_stream_is_read_no_further_than_its_buffer():
+def naive_rows(
+    open_pass: read_ahead.OpenPass, seed: int, buffer: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the rows of a stream one by one: a row beyond the buffer replaces a random one."""
+    for number in count():
+        generator = np.random.default_rng(derive(seed, "pass", number))
+        buffered: list[dict[str, np.ndarray]] = []
+        rows = [
+            {name: values[row] for name, values in batch.items()}
+            for batch in open_pass(number)
+            for row in range(len(batch["row"]))
+        ]
+        for row in [*rows, *[None] * len(rows)]:
+            if row is not None:
+                buffered.append(row)
+            if buffered and (row is None or len(buffered) > buffer):
+                position = int(generator.integers(len(buffered)))
+                buffered[position], buffered[-1] = buffered[-1], buffered[position]
+                yield buffered.pop()
+
+
+@pytest.mark.parametrize("length", [1, 5, 64, 300])
+@pytest.mark.parametrize("buffer", [0, 7, 63, 64, 299, 1000])
+def test_a_stream_has_the_rows_of_the_naive_one_in_its_order(length, buffer):
+    def open_pass(number: int) -> Iterator[dict[str, np.ndarray]]:
+        order = np.random.default_rng(number).permutation(length)
+        for start in range(0, length, 100):
+            rows = order[start : start + 100]
+            yield {"row": rows, "half": rows[:, None].astype(np.float16), "bool": rows % 2 == 0}
+
+    source = Streamed(open_pass, length, 3, buffer=buffer)
+    expected = naive_rows(open_pass, 3, buffer)
+    for size in (1, 16, length, 70):
+        batch = source.take(size)
+        naive = list(islice(expected, size))
+        for name, values in batch.items():
+            wanted = np.stack([row[name] for row in naive])
+            assert values.numpy().dtype == wanted.dtype and np.array_equal(values, wanted)
+
+
+def test_a_stream_reads_ahead_no_further_than_its_chunks(monkeypatch):
+    monkeypatch.setattr(read_ahead, "CHUNK_ROWS", 4)
     read = []
 
     def open_pass(number: int) -> Iterator[dict[str, np.ndarray]]:
-        for row in range(100):
+        for row in range(1000):
             read.append(row)
             yield {"row": np.array([row])}
 
-    Streamed(open_pass, 100, 0, buffer=10).take(5)
-    assert len(read) == 15
+    source = Streamed(open_pass, 1000, 0, buffer=10)
+    for taken in (5, 100):
+        source.take(taken)
+        # The buffer, the chunks, and one row to find that all chunks are full.
+        wait_for(lambda: len(read) >= source.taken + 10 + 4)
+        assert len(read) <= source.taken + 10 + 4 * read_ahead.CHUNKS + 1
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = monotonic() + 60
+    while not condition():
+        assert monotonic() < deadline
+        sleep(0.001)
 
 
 def test_a_stream_holds_its_buffer_and_no_more():
@@ -126,9 +184,49 @@ def test_a_stream_holds_its_buffer_and_no_more():
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    # A hundred rows, their batch, and a copy of what is taken. Views would keep dozens of batches
-    # alive.
-    assert peak < 10_000 * (100 + 2 * 64 + 2.2 * 3000)
+    # A hundred rows, those that come in meanwhile, and two batches. PyTorch's memory isn't traced:
+    # the chunks and what is taken. Views would keep dozens of batches alive.
+    assert peak < 10_000 * (100 + 64 + 2 * 64 + 20)
+
+
+def test_an_error_of_the_thread_comes_after_the_rows_before_it():
+    failing = True
+
+    def open_pass(number: int) -> Iterator[dict[str, np.ndarray]]:
+        yield {"row": np.arange(6)}
+        if failing:
+            raise DamagedArtifactError("part-00001.parquet: damaged")
+        yield {"row": np.arange(6, 10)}
+
+    source = Streamed(open_pass, 10, 0, buffer=1)
+    before = rows(source, 5)
+    for _ in range(2):
+        with pytest.raises(DamagedArtifactError, match="part-00001.parquet: damaged"):
+            source.take(1)
+    assert source.taken == 5
+    failing = False
+    assert sorted(before + rows(source, 5)) == list(range(10))
+
+
+def readers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "read-ahead"]
+
+
+def test_the_thread_of_a_stream_ends_with_its_use():
+    source, others = streamed(0), set(readers())
+    assert set(readers()) == others  # it starts with the first batch
+    source.take(3)
+    (first,) = set(readers()) - others
+    source.skip(0)
+    assert set(readers()) - others == {first}
+    source.skip(4)
+    first.join(timeout=60)
+    assert not first.is_alive()
+    source.take(3)
+    (second,) = set(readers()) - others
+    del source
+    second.join(timeout=60)
+    assert not second.is_alive()
 
 
 def test_a_stream_whose_pass_is_short_says_so():
