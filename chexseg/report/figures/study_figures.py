@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -55,12 +56,12 @@ def draw(analysis: StudyAnalysis, legend: bool = True) -> dict[str, go.Figure]:
 WIDTH = 640
 
 
-def write_images(figures: Mapping[Path, go.Figure]) -> str | None:
-    """Write figures to paths that end in .png or .svg. Return a note if that failed, or None."""
+def export(figures: Mapping[str, go.Figure]) -> tuple[dict[str, bytes], str | None]:
+    """Return file name -> image of figures by names that end in .png or .svg, or {} and a note."""
     try:
         import kaleido  # noqa: F401 - the extra "images"
     except ImportError:
-        return (
+        return {}, (
             "no .png and .svg figures: kaleido isn't installed; hint: pip install 'chexseg[images]'"
         )
     white = {"paper_bgcolor": "white", "plot_bgcolor": "white"}
@@ -68,10 +69,14 @@ def write_images(figures: Mapping[Path, go.Figure]) -> str | None:
     # When plotly writes several images, it ignores the sizes in their layouts.
     heights = [figure.layout.height for figure in drawn]
     try:
-        plotly.io.write_images(drawn, list(figures), scale=2, width=WIDTH, height=heights)
+        with tempfile.TemporaryDirectory() as directory:
+            paths = [
+                Path(directory, f"{number}{Path(name).suffix}")
+                for number, name in enumerate(figures)
+            ]
+            plotly.io.write_images(drawn, paths, scale=2, width=WIDTH, height=heights)
+            images = (path.read_bytes() for path in paths)
+            return dict(zip(figures, images, strict=True)), None
     except Exception as error:  # kaleido raises many kinds if Chrome is missing, stuck or crashes
-        for path in figures:
-            path.unlink(missing_ok=True)
         reason = (str(error).strip() or "no reason given").splitlines()[0]
-        return f"no .png and .svg figures: {type(error).__name__}: {reason}"
-    return None
+        return {}, f"no .png and .svg figures: {type(error).__name__}: {reason}"
