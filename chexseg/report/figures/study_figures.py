@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import plotly.graph_objects as go
 import plotly.io
@@ -74,9 +77,27 @@ def export(figures: Mapping[str, go.Figure]) -> tuple[dict[str, bytes], str | No
                 Path(directory, f"{number}{Path(name).suffix}")
                 for number, name in enumerate(figures)
             ]
-            plotly.io.write_images(drawn, paths, scale=2, width=WIDTH, height=heights)
+            write = partial(plotly.io.write_images, scale=2, width=WIDTH, height=heights)
+            _in_daemon_thread(partial(write, drawn, paths))
             images = (path.read_bytes() for path in paths)
             return dict(zip(figures, images, strict=True)), None
     except Exception as error:  # kaleido raises many kinds if Chrome is missing, stuck or crashes
         reason = (str(error).strip() or "no reason given").splitlines()[0]
         return {}, f"no .png and .svg figures: {type(error).__name__}: {reason}"
+
+
+def _in_daemon_thread(function: Callable[[], None]) -> None:
+    """Call a function in a thread whose threads don't keep the process from ending.
+
+    If Chrome can't be started, Kaleido leaves one that reads a pipe forever.
+    """
+    done: Future[None] = Future()
+
+    def call() -> None:
+        try:
+            done.set_result(function())
+        except BaseException as error:  # raised below, in the caller's thread
+            done.set_exception(error)
+
+    Thread(target=call, daemon=True).start()  # threads inherit `daemon`
+    done.result()
