@@ -95,7 +95,8 @@ def _in_daemon_thread(function: Callable[[], None]) -> None:
 
     def call() -> None:
         try:
-            done.set_result(function())
+            function()
+            done.set_result(None)
         except BaseException as error:  # raised below, in the caller's thread
             done.set_exception(error)
 
