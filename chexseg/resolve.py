@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,13 @@ def read(
     overrides: Sequence[str] = (),
     expand_members: bool = False,
     store_option: str = "",
+    warn: Callable[[str], None] | None = None,
 ) -> list[Plan | Search]:
     """Return the plan or search of each study file. overrides: ``KEY=VALUE`` settings.
 
     expand_members: return the studies that a study includes instead of the study itself.
-    store_option: appended to the command in the message about a missing encoder.
+    store_option: appended to the command in the message about a missing encoder. warn: called with
+    a line for each two splits of the data that share patients.
     Raises `UserError`, as `study_file.load`, `planner.fingerprints`, `planner.plan` and
     `Search.check`.
     """
@@ -38,7 +40,7 @@ def read(
         studies = [
             (path, member) for path, study in studies for member in study.members or (study,)
         ]
-    prints, imported = planner.fingerprints(data), store.imported()
+    prints, imported = planner.fingerprints(data, warn), store.imported()
     plans: list[Plan | Search] = []
     for path, study in studies:
         try:

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -56,10 +56,12 @@ def read_studies(
     store: str,
     overrides: list[str] | None,
     apart: bool = False,
+    warn: Callable[[str], None] | None = None,
 ) -> tuple[list[Plan | Search], Store, Location]:
     """Return the plan or search of each study file, the store, and the data's location.
 
-    apart: return the studies that a file includes instead of the file's own.
+    apart: return the studies that a file includes instead of the file's own. warn: as in
+    `resolve.read`.
     """
     from chexseg import resolve
     from chexseg.data import remote_path
@@ -69,7 +71,8 @@ def read_studies(
     # str(opened) hides the credentials that a URI may contain.
     option = "" if store == DEFAULT_STORE else f" --store {shlex.quote(str(opened))}"
     root = remote_path.at(data)
-    return resolve.read(studies, root, opened, overrides or (), apart, option), opened, root
+    plans = resolve.read(studies, root, opened, overrides or (), apart, option, warn)
+    return plans, opened, root
 
 
 @contextmanager

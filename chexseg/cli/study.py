@@ -35,7 +35,7 @@ def study_plan(
     """Show the cells of a study, the stages they need, and which of these are cached."""
     from chexseg import resolve
 
-    (plan,), opened, root = read_studies([study], data, store, overrides)
+    (plan,), opened, root = read_studies([study], data, store, overrides, warn=_warn)
     summary = resolve.summarise(plan, opened, root)
     typer.echo(json.dumps(summary.plan_dict(), indent=1) if as_json else summary.plan_text())
 
@@ -117,10 +117,14 @@ def run_study(
             "--max-resources: found without --address; a local Ray doesn't grow;"
             " expected: --address ADDR"
         )
-    (plan,), opened, root = read_studies([study], data, store, overrides)
+    (plan,), opened, root = read_studies([study], data, store, overrides, warn=_warn)
     try:
         with reporter(quiet) as watch:
             return launch.launch(plan, opened, root, watch, address, study, overrides or (), limits)
     except KeyboardInterrupt:
         typer.echo("chexseg: interrupted; hint: the same command resumes the run", err=True)
         raise typer.Exit(130) from None
+
+
+def _warn(line: str) -> None:
+    typer.echo(f"warning: {line}", err=True)

@@ -28,7 +28,7 @@ from chexseg.config.settings import (
     Settings,
 )
 from chexseg.config.study import Study
-from chexseg.data.raw_split import fingerprint
+from chexseg.data.raw_split import RawSplit, shared_patient_warnings
 from chexseg.data.remote_path import Location
 from chexseg.plan.cells import CellNamer, named_settings
 from chexseg.plan.graph import NoEncoderError, Plan, node_of
@@ -42,12 +42,18 @@ _MIXED = ("p", "mixing", "weak", "weak_images", "prefer_positives", "negatives_e
 _OF_STUDENTS = ("epochs", "learning_rate", "checkpoint", "thresholds")
 
 
-def fingerprints(root: Location) -> dict[str, str]:
+def fingerprints(root: Location, warn: Callable[[str], None] | None = None) -> dict[str, str]:
     """Return split -> fingerprint of its raw data.
 
+    warn: called with a line for each two splits that share patients, whose results mean little.
     Raises `UserError` for a missing root, column or mask file.
     """
-    return {split: fingerprint(root, split) for split in ("train", "valid", "test")}
+    splits = {split: RawSplit(root, split) for split in ("train", "valid", "test")}
+    prints = {split: raw.fingerprint() for split, raw in splits.items()}
+    if warn is not None:
+        for line in shared_patient_warnings(splits):
+            warn(line)
+    return prints
 
 
 def plan(
