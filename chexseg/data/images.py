@@ -51,7 +51,7 @@ _UPRIGHT = {
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image as viewers show it.
+    """An image as viewers show it, except that transparent pixels keep their grey level.
 
     pixels_HW: grey (uint8), upright. orientation: EXIF's number; 1 is upright as stored.
     """
@@ -188,7 +188,8 @@ def read(path: str | Path | Readable) -> Decoded:
     """Decode a JPEG, PNG, TIFF or DICOM image; the format is detected from the content.
 
     Of more than eight bits, the upper eight of those in use are kept (`grey.eight_bits`; for DICOM
-    see `dicom.decode`). The EXIF orientation is applied. Raises `UserError` for a missing or
+    see `dicom.decode`). The EXIF orientation is applied. Transparency is ignored: what viewers show
+    through it differs. Raises `UserError` for a missing or
     unreadable file, missing pixels, several pages, and pixels whose range is unknown.
     """
     try:
