@@ -126,7 +126,6 @@ def _run_points(
             {"job": job, "search": search},
             capacity,
             study,
-            {},
             lambda config: f"point {config['number']}",
             points,
             points.stop,

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import ray
 import yaml
 
 from chexseg.analysis import load
@@ -14,7 +15,7 @@ from chexseg.config import study_file
 from chexseg.data import shards
 from chexseg.plan import planner, status
 from chexseg.progress import Quiet
-from chexseg.run import scheduler
+from chexseg.run import scheduler, tune_trials
 from chexseg.store.store import Store
 from tests.report.rendered import publish
 from tests.store.places import result_path
@@ -127,18 +128,17 @@ def test_cells_that_are_run_in_several_goes_run_once_each(
     victims = {cell.score for cell in planned.cells[:3]}
     for key in victims:
         shutil.rmtree(result_path(copy, "score", key))
-    goes, whole_run = [], scheduler.run_trials
-    monkeypatch.setattr(scheduler, "CELLS_PER_TUNER", 2)
-    monkeypatch.setattr(
-        scheduler,
-        "run_trials",
-        lambda *given: goes.append(given[1]["job"]) or whole_run(*given),
-    )
+    goes, whole_run = [], tune_trials.run_cells
+    monkeypatch.setattr(tune_trials, "CELLS_PER_TUNER", 2)
+    monkeypatch.setattr(scheduler, "CELLS_PER_CHUNK", 2)
+    monkeypatch.setattr(tune_trials, "run_cells", lambda run: goes.append(run) or whole_run(run))
     again = scheduler.run(planned, copy, phantom_root, Quiet())
     assert len(again.computed) == 3 and set(again.computed) == victims
-    assert [len(victims & job.nodes.keys()) for job in goes] == [2, 1]
-    # What is sent to workers doesn't grow with the study: each cell's fit, score and their inputs.
-    assert all(len(job.nodes) < len(planned.nodes) / 2 for job in goes)
+    assert len(goes) == 2
+    # What a worker reads doesn't grow with the study: some cells' fits, scores and their inputs.
+    chunks = [ray.get(chunk) for chunk in goes[0].chunks]
+    assert [len(victims & names.keys()) for _, names in chunks] == [2, 1]
+    assert all(len(nodes) < len(planned.nodes) / 2 for nodes, _ in chunks)
 
 
 def test_the_report_of_it_stands(finished, tmp_path):
