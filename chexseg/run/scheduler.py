@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -21,8 +21,9 @@ from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
 from chexseg.plan import cost, gpu_share, schedule
 from chexseg.plan.graph import Node, Plan
-from chexseg.plan.preflight import Workers, check, check_counts, to_check
+from chexseg.plan.preflight import Workers, check_counts
 from chexseg.plan.schedule import Need, Slots
+from chexseg.plan.units import Units
 from chexseg.progress import Reporter
 from chexseg.run.cluster import (
     MAX_FAILURES,
@@ -36,6 +37,7 @@ from chexseg.run.cluster import (
 from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
 from chexseg.run.progress_actor import ProgressActor, ProgressDisplay, ProgressWriter, RunCounts
 from chexseg.run.run_record import RunResult, StageResult
+from chexseg.run.start_checks import check_networks
 from chexseg.run.worker import Job, attempt, record_lost_worker, succeeded
 from chexseg.stages.api import GPU_OF_ITS_OWN, StageContext
 from chexseg.store.store import Store
@@ -73,80 +75,50 @@ def run(
     job = Job(
         plan.nodes, store.uri, data.absolute(), progress_actor, single_node=not store.backend.shared
     )
+    costs = cost.expected(plan, (), cost.images(data))
+    seconds = {key: one.seconds for key, one in costs.items()}
+    units = Units(plan, done, seconds, whole_cells=resources.workers == 1)
     result = RunResult(cached=len(done))
     with ProgressDisplay(progress_actor, reporter):
-        Run(plan, study, done, job, capacity, result, cost.images(data)).run()
+        Run(plan, study, job, capacity, units, result).run()
     result.seconds = time.monotonic() - started
     return result
 
 
 class Run:
-    """What is done, running and ready in a run of a plan.
+    """A run of a plan: what is running, and what is ready.
 
-    A unit is a stage run before the cells, or a cell: its fit and its scores in one trial of Tune.
-    With several workers for a fit, both are units of their own, which run as tasks. A unit becomes
-    ready when its inputs are in the store; `schedule.Queue` says when it starts.
+    A unit (`plan.units`) is a stage before the cells, which runs as a task, or a cell, which is a
+    trial of Tune. If several workers share each fit, fits and scores are tasks too.
     """
 
     def __init__(
         self,
         plan: Plan,
         study: Study,
-        done: set[str],
         job: Job,
         capacity: Capacity,
+        units: Units,
         result: RunResult,
-        images: Mapping[str, int],
     ) -> None:
         self.study, self.job, self.capacity, self.result = study, job, capacity, result
-        self.stages = _StageTasks(job, capacity, study)
         self.cells = {cell.score: cell for cell in plan.cells}
         self.names = {key: cell.name for cell in plan.cells for key in (cell.fit, cell.score)}
-        self.trials = study.resources.workers == 1
-        self.mistake: str | None = None
-        #: Cells to give to Tune now.
-        self.begun: deque[str] = deque()
-        self._places: dict[str, tuple[int, ...]] = {}
-        self._tasks: dict[Any, str] = {}
-        self._mious: dict[str, float | None] = {}
+        self.stages = _StageTasks(job, capacity, study)
+        self.units, self.queue = units, schedule.Queue()
         self.slots = Slots(
             cpus=capacity.max_cpus,
             gpus=[1.0] * int(capacity.max_gpus),
             stages=self.stages.at_once,
         )
-        seconds = {key: one.seconds for key, one in cost.expected(plan, (), images).items()}
-        longest = schedule.remaining(plan.nodes, seconds)
-        #: Unit -> the keys of its nodes that are missing, and unit -> inputs that it waits for.
-        self.nodes_of = self._units(plan, done)
-        self._missing: dict[str, set[str]] = {}
-        self._longest: dict[str, float] = {}
-        self._waiting_for: dict[str, list[str]] = {}
-        self.queue = schedule.Queue()
-        computed_by = {key: unit for unit, keys in self.nodes_of.items() for key in keys}
-        for unit, keys in self.nodes_of.items():
-            needed = {one for key in keys for one in plan.nodes[key].inputs.values()}
-            missing = {key for key in needed if computed_by.get(key, unit) != unit}
-            self._longest[unit] = max(longest[key] for key in keys)
-            self._missing[unit] = missing
-            for key in missing:
-                self._waiting_for.setdefault(key, []).append(unit)
-            if not missing:
-                self._add(unit)
-
-    def _units(self, plan: Plan, done: set[str]) -> dict[str, list[str]]:
-        """Return unit -> its nodes to compute. A fit belongs to the first cell that uses it."""
-        units: dict[str, list[str]] = {}
-        of_fit: dict[str, str] = {}
-        if self.trials:
-            for score, cell in self.cells.items():
-                if score not in done or cell.fit not in done:
-                    of_fit.setdefault(cell.fit, score)
-        for node in plan.needed(done):
-            unit = node.key
-            if self.trials and node.stage == "fit":
-                unit = of_fit.get(node.key, node.key)
-            units.setdefault(unit, []).append(node.key)
-        return units
+        self.mistake: str | None = None
+        #: Scores of the cells to give to Tune now.
+        self.begun: deque[str] = deque()
+        self._gpus: dict[str, tuple[int, ...]] = {}  # of each unit that has begun
+        self._tasks: dict[Any, str] = {}
+        self._mious: dict[str, float | None] = {}
+        for unit in units.ready():
+            self._add(unit)
 
     def run(self) -> None:
         """Run all units. Raises `UserError` for a mistake."""
@@ -180,7 +152,7 @@ class Run:
     @functools.cached_property
     def chunk_of(self) -> dict[str, int]:
         """Return score -> the number of its chunk."""
-        scores = (unit for unit in self.nodes_of if unit in self.cells)
+        scores = (unit for unit in self.units.nodes if unit in self.cells)
         return {score: number // CELLS_PER_CHUNK for number, score in enumerate(scores)}
 
     def advance(self) -> None:
@@ -196,35 +168,33 @@ class Run:
         if self.mistake or not self.queue:
             return
         for start in self.queue.start(self.slots):
-            self._places[start.key] = start.gpus
-            if self.trials and start.key in self.cells:
+            self._gpus[start.key] = start.gpus
+            if self.study.resources.workers == 1 and start.key in self.cells:
                 self.begun.append(start.key)
             else:
                 self._tasks[self._start_task(start.key)] = start.key
 
     def finish(self, unit: str, results: Sequence[StageResult]) -> None:
         """Record the results of a unit, and add the units that waited for them."""
-        self.slots.take(self._need(unit), self._places.pop(unit), sign=1)
+        self.slots.take(self._need(unit), self._gpus.pop(unit), sign=1)
         for result in results:
             if result["state"] == "mistake":
                 self.mistake = self.mistake or result["error"]
                 return
             self.result.add(result)
             if succeeded(result):
-                for other in self._waiting_for.pop(result["key"], ()):
-                    self._missing[other].discard(result["key"])
-                    if not self._missing[other]:
-                        self._add(other)
+                for other in self.units.ready_after(result["key"]):
+                    self._add(other)
 
     def _add(self, unit: str) -> None:
-        self.queue.add(unit, self._need(unit), self._longest[unit])
+        self.queue.add(unit, self._need(unit), self.units.longest(unit))
 
     def _need(self, unit: str) -> Need:
         node, resources = self.job.nodes[unit], self.study.resources
         gpus = self.capacity.gpus_of(resources)
         if unit not in self.names:
             return self.stages.need(node.stage)
-        if self.trials:
+        if resources.workers == 1:
             return Need(resources.cpu, gpus)
         count = resources.workers if node.stage == "fit" else 1
         return Need(count * max(1, int(resources.cpu)), count * gpus)
@@ -244,26 +214,6 @@ class Run:
         if key in self.cells or not succeeded(result):
             miou = self._mious.get(name)
             self.job.progress_actor.end_cell.remote(name, succeeded(result), miou)
-
-
-def check_networks(nodes: Iterable[Node], workers: Workers) -> None:
-    """Raise `UserError` before any stage runs if a network can't be built or shared by workers."""
-    unchecked = to_check(nodes, workers)
-    if unchecked and (error := ray.get(_check_task.remote(unchecked, workers))):
-        raise UserError(error)
-
-
-@remote(num_cpus=0, max_retries=MAX_FAILURES)
-def _check_task(nodes: Sequence[Node], workers: Workers) -> str | None:
-    """Return the message of `preflight.check`'s error, or None.
-
-    It runs in a worker so that the driver needs no PyTorch.
-    """
-    try:
-        check(nodes, workers)
-    except UserError as error:
-        return str(error)
-    return None
 
 
 def _run_counts(plan: Plan, store: Store, done: set[str]) -> RunCounts:
