@@ -21,7 +21,9 @@ def planned(text: str = STUDY) -> Plan:
     return planner.plan(study_file.parse(text, "s.yaml"), DATA)
 
 
-def units_of(plan: Plan, done: set[str] | frozenset[str] = frozenset(), whole: bool = True) -> Units:
+def units_of(
+    plan: Plan, done: set[str] | frozenset[str] = frozenset(), whole: bool = True
+) -> Units:
     seconds = {key: 1000.0 if node.stage == "moco" else 1.0 for key, node in plan.nodes.items()}
     return Units(plan, done, seconds, whole_cells=whole)
 

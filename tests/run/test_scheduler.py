@@ -141,6 +141,28 @@ def test_cells_that_are_run_in_several_goes_run_once_each(
     assert all(len(nodes) < len(planned.nodes) / 2 for nodes, _ in chunks)
 
 
+def test_cells_of_a_short_branch_are_done_before_a_long_stage_ends(
+    ray_session, phantom_root, tmp_path
+):
+    """MoCo trains for long, and only half of the cells start from its encoder."""
+    text = (
+        "name: branches\naxes: {encoder.init: [random, moco], trial: [0, 1]}\n"
+        "settings: {size: 64, labels: {p: 1}, fit: {epochs: 1, samples_per_epoch: 8},"
+        " moco: {epochs: 40, batch_size: 8}}\n"
+    )
+    overrides = {"labels.expert_split": SMALLEST["labels.expert_split"]}
+    planned = planner.plan(
+        study_file.parse(text, "branches.yaml", overrides), planner.fingerprints(phantom_root)
+    )
+    store = Store(tmp_path / "store")
+    assert scheduler.run(planned, store, phantom_root, Quiet()).failed == {}
+    manifests = {key: store.find(node.stage, key).manifest for key, node in planned.nodes.items()}
+    (moco,) = (one for one in manifests.values() if one["stage"] == "moco")
+    random = [cell for cell in planned.cells if cell.settings.encoder.init == "random"]
+    assert len(random) == 2
+    assert all(manifests[cell.score]["finished"] < moco["finished"] for cell in random)
+
+
 def test_the_report_of_it_stands(finished, tmp_path):
     planned, store, _, _ = finished
     files = sorted(path for path in store.backend.local.rglob("*"))
