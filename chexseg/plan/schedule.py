@@ -2,8 +2,8 @@
 
 A run starts as soon as its inputs are there and its resources are free. Of several the one with the
 longest remaining path starts first (list scheduling by critical path; Graham 1969, "Bounds on
-Multiprocessing Timing Anomalies"). One that needs a whole GPU gets the next one that is empty: the
-runs after it don't take shares of it meanwhile.
+Multiprocessing Timing Anomalies"). One that needs a whole GPU, or many CPUs, gets what becomes free
+next: the runs after it don't take it meanwhile.
 """
 
 from __future__ import annotations
@@ -83,10 +83,14 @@ class Queue:
         """Add a run. longest: of `remaining`; among equally long paths the first one added wins."""
         heapq.heappush(self._heaps.setdefault(need, []), (-longest, next(self._numbers), key))
 
-    def start(self, slots: Slots) -> list[Start]:
-        """Remove and return the runs to start now, and take their resources from `slots`."""
+    def start(self, slots: Slots, excluded: Need | None = None) -> list[Start]:
+        """Remove and return the runs to start now, and take their resources from `slots`.
+
+        excluded: runs with this need don't start.
+        """
         begun: list[Start] = []
-        full: set[Need] = set()
+        full = {excluded} if excluded else set()
+        kept_cpus = 0.0
         kept: dict[int, float] = {}
         while heads := [
             (heap[0], need) for need, heap in self._heaps.items() if heap and need not in full
@@ -99,15 +103,16 @@ class Queue:
                 begun.append(Start(key, tuple(place)))
                 continue
             full.add(need)
-            lacks_only_gpus = need.cpus <= slots.cpus and need.stages <= slots.stages
-            if need.gpus and not kept and lacks_only_gpus:
-                # Keep the emptiest GPUs for this one.
+            if need.stages > slots.stages or kept or kept_cpus:
+                continue
+            # Keep what this one waits for: all CPUs, or the emptiest GPUs.
+            if need.cpus > slots.cpus:
+                kept_cpus, slots.cpus = slots.cpus, 0.0
+            else:
                 emptiest = sorted(range(len(slots.gpus)), key=lambda number: -slots.gpus[number])
-                kept = {
-                    number: slots.gpus[number] for number in emptiest[: max(1, round(need.gpus))]
-                }
-                for number in kept:
-                    slots.gpus[number] = 0.0
+                for number in emptiest[: max(1, round(need.gpus))]:
+                    kept[number], slots.gpus[number] = slots.gpus[number], 0.0
+        slots.cpus += kept_cpus
         for number, free in kept.items():
             slots.gpus[number] = free
         return begun

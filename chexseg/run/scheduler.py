@@ -7,7 +7,6 @@ interrupted run.
 
 from __future__ import annotations
 
-import functools
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -42,8 +41,6 @@ from chexseg.run.worker import Job, attempt, record_lost_worker, succeeded
 from chexseg.stages.api import GPU_OF_ITS_OWN, StageContext
 from chexseg.store.store import Store
 
-#: Cells whose nodes a worker reads at once.
-CELLS_PER_CHUNK = 200
 #: Upstream stages whose training reserves CPUs, on a worker of Ray Train or in their task. They
 #: start no actors.
 TRAINED = ("classify", "pretrain", "moco")
@@ -117,43 +114,29 @@ class Run:
         self._gpus: dict[str, tuple[int, ...]] = {}  # of each unit that has begun
         self._tasks: dict[Any, str] = {}
         self._mious: dict[str, float | None] = {}
+        self._started: set[str] = set()  # tasks that have begun to run
+        self._asked = 0.0
         for unit in units.ready():
             self._add(unit)
 
     def run(self) -> None:
         """Run all units. Raises `UserError` for a mistake."""
+        chunks = None
         while not self.mistake:
             self.advance()
             if self.begun:
                 from chexseg.run import tune_trials  # slow to import, and not all runs have cells
 
-                tune_trials.run_cells(self)
+                if chunks is None:
+                    trials = [self.cells[unit] for unit in self.units.nodes if unit in self.cells]
+                    chunks = tune_trials.CellChunks(self.job, trials)
+                tune_trials.run_cells(self, chunks)
             elif self._tasks:
                 ray.wait(list(self._tasks), num_returns=1)
             else:
                 break
         if self.mistake:
             raise UserError(self.mistake)
-
-    @functools.cached_property
-    def chunks(self) -> list[ray.ObjectRef[Any]]:
-        """Return the nodes of all cells of this run, in Ray's object store.
-
-        What a worker reads doesn't grow with the study.
-        """
-        scores = list(self.chunk_of)
-        chunks = []
-        for start in range(0, len(scores), CELLS_PER_CHUNK):
-            part = [self.cells[score] for score in scores[start : start + CELLS_PER_CHUNK]]
-            subset = self.job.subset(key for cell in part for key in (cell.fit, cell.score))
-            chunks.append(ray.put((subset.nodes, {cell.score: cell.name for cell in part})))
-        return chunks
-
-    @functools.cached_property
-    def chunk_of(self) -> dict[str, int]:
-        """Return score -> the number of its chunk."""
-        scores = (unit for unit in self.units.nodes if unit in self.cells)
-        return {score: number // CELLS_PER_CHUNK for number, score in enumerate(scores)}
 
     def advance(self) -> None:
         """Take note of the tasks that have ended, and start what there is room for now."""
@@ -167,12 +150,27 @@ class Run:
                 self.finish(unit, [result])
         if self.mistake or not self.queue:
             return
-        for start in self.queue.start(self.slots):
+        for start in self.queue.start(self.slots, self._held()):
             self._gpus[start.key] = start.gpus
             if self.study.resources.workers == 1 and start.key in self.cells:
                 self.begun.append(start.key)
             else:
                 self._tasks[self._start_task(start.key)] = start.key
+
+    def _held(self) -> Need | None:
+        """Return the need of cells while a stage that was given a GPU waits for it; else None.
+
+        Ray may have placed cells otherwise than `slots`, so that no GPU is empty yet. Cells that
+        went on taking each other's places would keep it waiting.
+        """
+        given = {unit for unit in self._tasks.values() if self._gpus[unit]} - self._started
+        if not given or self.capacity.max_gpus > self.capacity.gpus:
+            return None
+        if time.monotonic() - self._asked > 0.5:
+            self._asked = time.monotonic()
+            self._started |= ray.get(self.job.progress_actor.started.remote())
+        share = self.capacity.gpus_of(self.study.resources)
+        return Need(self.study.resources.cpu, share) if given - self._started else None
 
     def finish(self, unit: str, results: Sequence[StageResult]) -> None:
         """Record the results of a unit, and add the units that waited for them."""
@@ -231,6 +229,7 @@ def _run_counts(plan: Plan, store: Store, done: set[str]) -> RunCounts:
 def _stage_task(
     job: Job, key: str, progress_writer: ProgressWriter, context: StageContext
 ) -> StageResult:
+    job.progress_actor.start.remote(key)
     context = replace(context, progress=progress_writer, say=progress_writer.say)
     return attempt(job, key, progress_writer.name, context)
 
@@ -274,7 +273,7 @@ class _StageTasks:
         self.gpu, self.share = capacity.max_gpus >= 1, capacity.gpus_of(study.resources)
         # On the CPUs of a single machine a stage trains in its task, with as many retries as a
         # worker of Ray Train would get. Ray Train takes 13 s and seven more processes to start.
-        self.in_task = not self.gpu and capacity.one_node
+        self.in_task, self.all_cpus = not self.gpu and capacity.one_node, capacity.max_cpus
         self.context = StageContext(
             device="cuda" if self.gpu else "cpu",
             threads=max(1, min(capacity.cpus, capacity.node_cpus)),
@@ -292,11 +291,16 @@ class _StageTasks:
     def need(self, stage: str) -> Need:
         """Return what a stage before the cells takes of the cluster.
 
-        On CPUs it leaves one to the cells.
+        On one machine without GPUs it leaves a CPU to the cells. Several such machines it has for
+        itself: a worker of Ray Train needs all CPUs of one of them, which cells would take again
+        and again.
         """
-        gpus = 0 if not self.gpu or stage == "ingest" else self.workers.of(stage)
-        cpus = 1 if self.gpu else max(1, self.context.threads - 1)
-        return Need(cpus, gpus, stages=1)
+        count = self.workers.of(stage)
+        if self.gpu:
+            cpus = count * max(1, self.context.threads // count) if count > 1 else 1
+            return Need(cpus, 0 if stage == "ingest" else count, stages=1)
+        cpus = max(1, self.context.threads - 1) if self.in_task else self.all_cpus
+        return Need(cpus, stages=1)
 
     def start(self, node: Node) -> ray.ObjectRef[Any]:
         """Start a stage before the cells. Tasks that start actors of Ray Data reserve no CPU."""

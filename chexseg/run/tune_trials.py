@@ -26,17 +26,15 @@ from chexseg.store.store import Store
 #: Cells of one Tuner. Tune keeps every trial, so its memory grows with their number, and writes all
 #: of them again and again. Each Tuner starts new processes.
 CELLS_PER_TUNER = 1000
+#: Cells whose nodes a worker reads at once.
+CELLS_PER_CHUNK = 200
 
 #: Nodes of some cells with their inputs, and score -> the name of its cell.
 Chunk = tuple[Mapping[str, Node], Mapping[str, str]]
 
 
 class CellRun(Protocol):
-    """The run whose cells are trials.
-
-    begun: scores of the cells to start now. chunks: where the nodes of all cells are; chunk_of:
-    score -> its chunk.
-    """
+    """The run whose cells are trials. begun: scores of the cells to start now."""
 
     study: Study
     job: Job
@@ -47,12 +45,6 @@ class CellRun(Protocol):
     @property
     def cells(self) -> Mapping[str, Cell]: ...
 
-    @property
-    def chunks(self) -> Sequence[ray.ObjectRef[Chunk]]: ...
-
-    @property
-    def chunk_of(self) -> Mapping[str, int]: ...
-
     def advance(self) -> None:
         """Take note of what has ended, and start what there is room for."""
 
@@ -60,18 +52,35 @@ class CellRun(Protocol):
         """Record the results of a cell."""
 
 
-def run_cells(run: CellRun) -> None:
+class CellChunks:
+    """The nodes of cells in Ray's object store, in chunks: a worker's share doesn't grow with them.
+
+    references: of the chunks. of: score -> the number of its chunk.
+    """
+
+    def __init__(self, job: Job, cells: Sequence[Cell]) -> None:
+        self.references: list[ray.ObjectRef[Chunk]] = []
+        self.of: dict[str, int] = {}
+        for start in range(0, len(cells), CELLS_PER_CHUNK):
+            part = cells[start : start + CELLS_PER_CHUNK]
+            subset = job.subset(key for cell in part for key in (cell.fit, cell.score))
+            self.of |= dict.fromkeys((cell.score for cell in part), len(self.references))
+            names = {cell.score: cell.name for cell in part}
+            self.references.append(ray.put((subset.nodes, names)))
+
+
+def run_cells(run: CellRun, chunks: CellChunks) -> None:
     """Run the cells that have begun, and those that begin meanwhile.
 
     Returns when none is running and none can start.
     """
     run_trials(
         _cell_trial,
-        {"job": replace(run.job, nodes={}), "chunks": run.chunks},
+        {"job": replace(run.job, nodes={}), "chunks": chunks.references},
         run.capacity,
         run.study,
         lambda config: run.cells[config["score"]].name,
-        _Cells(run),
+        _Cells(run, chunks),
         callbacks=[_Advance(run)],
     )
 
@@ -108,9 +117,9 @@ def _chunk(reference: ray.ObjectRef[Chunk]) -> Chunk:
 class _Cells(Searcher):
     """Give Tune the cells that begin, and record their results."""
 
-    def __init__(self, run: CellRun) -> None:
+    def __init__(self, run: CellRun, chunks: CellChunks) -> None:
         super().__init__()
-        self.run = run
+        self.run, self.chunks = run, chunks
         self.running: dict[str, str] = {}
         self.given = 0
 
@@ -131,7 +140,7 @@ class _Cells(Searcher):
         score = self.run.begun.popleft()
         self.running[trial_id] = score
         self.given += 1
-        return {"score": score, "chunk": self.run.chunk_of[score]}
+        return {"score": score, "chunk": self.chunks.of[score]}
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False

@@ -115,3 +115,20 @@ def test_stages_before_the_cells_are_limited_in_number_and_cells_are_not():
     assert started("abc", slots, needs) == "ac"
     slots.take(stage, (), sign=1)
     assert started("b", slots, needs) == "b"
+
+
+def test_a_stage_that_waits_for_cpus_keeps_those_that_become_free():
+    needs = {"a": Need(cpus=7), "b": NO_GPU, "c": Need()}
+    slots = Slots(5)
+    assert started("abc", slots, needs, a=9) == "c", "it needs nothing"
+    assert slots.cpus == 5
+    assert started("abc", Slots(5), needs, b=9, a=2) == "bc", "before it in line"
+    assert started("abc", Slots(8), needs, a=9) == "abc"
+
+
+def test_what_is_held_back_starts_later():
+    queue, slots = Queue(), Slots(9, [1.0])
+    queue.add("cell", HALF, 5.0)
+    queue.add("stage", NO_GPU, 1.0)
+    assert [start.key for start in queue.start(slots, excluded=HALF)] == ["stage"]
+    assert [start.key for start in queue.start(slots)] == ["cell"]

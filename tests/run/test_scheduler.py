@@ -130,13 +130,15 @@ def test_cells_that_are_run_in_several_goes_run_once_each(
         shutil.rmtree(result_path(copy, "score", key))
     goes, whole_run = [], tune_trials.run_cells
     monkeypatch.setattr(tune_trials, "CELLS_PER_TUNER", 2)
-    monkeypatch.setattr(scheduler, "CELLS_PER_CHUNK", 2)
-    monkeypatch.setattr(tune_trials, "run_cells", lambda run: goes.append(run) or whole_run(run))
+    monkeypatch.setattr(tune_trials, "CELLS_PER_CHUNK", 2)
+    monkeypatch.setattr(
+        tune_trials, "run_cells", lambda *given: goes.append(given[1]) or whole_run(*given)
+    )
     again = scheduler.run(planned, copy, phantom_root, Quiet())
     assert len(again.computed) == 3 and set(again.computed) == victims
     assert len(goes) == 2
     # What a worker reads doesn't grow with the study: some cells' fits, scores and their inputs.
-    chunks = [ray.get(chunk) for chunk in goes[0].chunks]
+    chunks = [ray.get(chunk) for chunk in goes[0].references]
     assert [len(victims & names.keys()) for _, names in chunks] == [2, 1]
     assert all(len(nodes) < len(planned.nodes) / 2 for nodes, _ in chunks)
 
