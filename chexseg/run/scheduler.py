@@ -291,9 +291,8 @@ class _StageTasks:
     def need(self, stage: str) -> Need:
         """Return what a stage before the cells takes of the cluster.
 
-        On one machine without GPUs it leaves a CPU to the cells. Several such machines it has for
-        itself: a worker of Ray Train needs all CPUs of one of them, which cells would take again
-        and again.
+        On one machine without GPUs it leaves a CPU to the cells. It has several such machines for
+        itself, because cells would take the CPUs again that a worker of Ray Train waits for.
         """
         count = self.workers.of(stage)
         if self.gpu:
@@ -304,10 +303,8 @@ class _StageTasks:
 
     def start(self, node: Node) -> ray.ObjectRef[Any]:
         """Start a stage before the cells. Tasks that start actors of Ray Data reserve no CPU."""
-        strategy: Any = "DEFAULT"
-        if self.gpu:
-            strategy = "SPREAD"
-        elif self.job.single_node:
+        strategy: Any = "SPREAD" if self.gpu else "DEFAULT"
+        if self.job.single_node and not self.gpu:
             strategy = on_node(largest_node())
         context, cpus, share = reservation(node.stage, self.context, self.workers)
         if context.train_workers > 1 and self.job.single_node:
