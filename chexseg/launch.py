@@ -79,7 +79,7 @@ def _run(
 
     nodes: stage runs whose results to protect from `store gc`.
     """
-    from chexseg.run import cluster, scheduler, worker_imports
+    from chexseg.run import cluster, scheduler, start_checks
 
     searches, cells = isinstance(plan, Search), plan.cells if isinstance(plan, Plan) else []
     with (
@@ -89,7 +89,7 @@ def _run(
     ):
         if location:
             reporter.say(location)
-        worker_imports.check_nodes()
+        start_checks.check_nodes()
         record["nodes"] = cluster.describe()
         capacity = cluster.Capacity.of_cluster(limits)
         if note := capacity.without_gpus(plan.study.resources, address):

@@ -118,6 +118,7 @@ class ProgressActor:
         self.counts, self.metrics = counts, Metrics(counts.study)
         self.running: dict[str, StageProgress] = {}
         self.finished: list[tuple[str, str]] = []
+        self.begun: set[str] = set()
 
     def update(
         self,
@@ -138,6 +139,13 @@ class ProgressActor:
         if stage := self.running.pop(name, None):
             self.metrics.end_stage(stage.tags, stage.figures())
         self.finished.append((name, text))
+
+    def start(self, key: str) -> None:
+        """Take note that the task of a stage has begun to run."""
+        self.begun.add(key)
+
+    def started(self) -> set[str]:
+        return self.begun
 
     def say(self, name: str, line: str) -> None:
         """Show a line about a stage that goes on."""

@@ -20,7 +20,7 @@ from chexseg.errors import UserError
 from chexseg.plan import gpu_share
 from chexseg.plan.preflight import check_counts
 from chexseg.progress import ProgressNote, Reporter
-from chexseg.run import ray_internals, scheduler, tune_trials
+from chexseg.run import ray_internals, scheduler, start_checks, tune_trials
 from chexseg.run.cluster import MAX_FAILURES, Capacity, start_here
 from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
 from chexseg.run.progress_actor import (
@@ -69,7 +69,7 @@ def run_search(
     # One point for each combination of choices is enough to build every network.
     middles = search.plan(list(search.middles()))
     check_counts(middles.nodes.values(), middles, data)
-    scheduler.check_networks(middles.nodes.values(), capacity.workers(study.resources))
+    start_checks.check_networks(middles.nodes.values(), capacity.workers(study.resources))
     search.check()
     optuna_study = OptunaStudy(search, store)
     with journal.acquire(store, optuna_study.name, wait=False) as acquired:
@@ -126,7 +126,6 @@ def _run_points(
             {"job": job, "search": search},
             capacity,
             study,
-            {},
             lambda config: f"point {config['number']}",
             points,
             points.stop,
