@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from chexseg import code_version
+from chexseg.cli import signals
 from chexseg.cli.options import (
     DEFAULT_STORE,
     AsJson,
@@ -66,7 +67,8 @@ def study_run(
     quiet: QuietFlag = False,
 ) -> None:
     """Run the stages of a study that are not cached. Exit code 1 if a stage fails."""
-    outcome = run_study(study, data, store, address, overrides, quiet, max_resources)
+    with signals.handled():
+        outcome = run_study(study, data, store, address, overrides, quiet, max_resources)
     from chexseg.store.store import Store
 
     typer.echo(
@@ -103,7 +105,7 @@ def run_study(
     quiet: bool,
     max_resources: str | None = None,
 ) -> Any:
-    """Run a study with progress; return its `RunResult`. An interrupt exits with code 130."""
+    """Run a study with progress; return its `RunResult`."""
     # First of all: what is imported later decides keys, and sources may be edited at any time.
     code_version.running()
 
@@ -118,9 +120,5 @@ def run_study(
             " expected: --address ADDR"
         )
     (plan,), opened, root = read_studies([study], data, store, overrides)
-    try:
-        with reporter(quiet) as watch:
-            return launch.launch(plan, opened, root, watch, address, study, overrides or (), limits)
-    except KeyboardInterrupt:
-        typer.echo("chexseg: interrupted; hint: the same command resumes the run", err=True)
-        raise typer.Exit(130) from None
+    with reporter(quiet) as watch:
+        return launch.launch(plan, opened, root, watch, address, study, overrides or (), limits)
