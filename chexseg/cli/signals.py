@@ -24,15 +24,11 @@ AT_ONCE = 0.5
 SHOW_CURSOR = b"\x1b[?25h"
 
 
-class Interrupted(KeyboardInterrupt):
-    """Raised in the main thread by the first signal."""
-
-
 @contextmanager
 def handled() -> Iterator[None]:
     """Turn signals into a clean end of the body: exit code 130 after SIGINT, 143 after SIGTERM.
 
-    The first signal raises `Interrupted` in the body. A second one ends the process at once, and so
+    The first signal raises `KeyboardInterrupt` in the body. A second one ends the process at once, and so
     does PATIENCE; a local Ray's processes end with it. Signals that this process ignores stay
     ignored, as SIGINT in a shell's background job. Off the main thread nothing is changed.
     """
@@ -46,7 +42,7 @@ def handled() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         received.append(number)
         if len(received) == 1:
-            raise Interrupted(signal.Signals(number).name)
+            raise KeyboardInterrupt  # Ray would replace a class of our own by this one
 
     # Python runs handlers between two lines of its code. The thread learns of a signal at once,
     # also while the main thread is in a long call of a library.
