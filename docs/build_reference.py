@@ -91,7 +91,7 @@ EXIT_CODES = """\
 | 143 | the same with SIGTERM, as by `kill`, Slurm or Kubernetes |
 
 With `--json`, stdout has one JSON document and everything else is on stderr. Progress is a bar on a
-terminal and plain lines elsewhere; `--quiet` shows neither.
+terminal and plain lines with the time of day elsewhere; `--quiet` shows neither.
 
 ## Environment variables
 

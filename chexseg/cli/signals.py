@@ -28,9 +28,9 @@ SHOW_CURSOR = b"\x1b[?25h"
 def handled() -> Iterator[None]:
     """Turn signals into a clean end of the body: exit code 130 after SIGINT, 143 after SIGTERM.
 
-    The first signal raises `KeyboardInterrupt` in the body. A second one ends the process at once, and so
-    does PATIENCE; a local Ray's processes end with it. Signals that this process ignores stay
-    ignored, as SIGINT in a shell's background job. Off the main thread nothing is changed.
+    The first signal raises `KeyboardInterrupt` in the body. A second one ends the process at once,
+    and so does PATIENCE; a local Ray's processes end with it. Signals that this process ignores
+    stay ignored, as SIGINT in a shell's background job. Off the main thread nothing is changed.
     """
     before = {number: signal.getsignal(number) for number in WORDS}
     numbers = [number for number in WORDS if before[number] not in (signal.SIG_IGN, None)]

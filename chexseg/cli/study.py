@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,8 +77,26 @@ def study_run(
         f" {outcome.cached} cached in {Store(store)}, {len(outcome.failed)} failed",
         err=True,
     )
+    if not quiet:
+        following = next_command(study, data, store, overrides, bool(outcome.failed))
+        typer.echo(f"next: {following}", err=True)
     if outcome.failed:
         raise typer.Exit(1)
+
+
+def next_command(
+    study: Path, data: str, store: str, overrides: list[str] | None, failed: bool
+) -> str:
+    """Return the command that shows the results of a run, or its failures."""
+    from chexseg.data import remote_path
+    from chexseg.store.store import Store
+
+    # As text, a location hides the credentials that a URI may contain.
+    words = ["chexseg", *(("study", "status") if failed else ("report",)), str(study)]
+    words += ["--data", str(remote_path.at(data))]
+    words += [] if store == DEFAULT_STORE else ["--store", str(Store(store))]
+    words += [word for override in overrides or () for word in ("--set", override)]
+    return shlex.join([*words, *([] if failed else ["--out", "report"])])
 
 
 @app.command("status")
