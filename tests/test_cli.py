@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from chexseg.cli import study
+from chexseg.cli.options import DEFAULT_STORE
+
 pytestmark = pytest.mark.heavy  # each command in a separate process
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -220,3 +223,15 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, parts):
     assert answer.stderr.count("\n") == 1
     for part in parts:
         assert part in answer.stderr
+
+
+def test_the_command_after_a_run_shows_its_results_or_failures():
+    store = "s3://key:secret@bucket/store?endpoint_override=127.0.0.1%3A1"
+    arguments = Path("my study.yaml"), "data", store, ["fit.epochs=5"]
+    assert study.next_command(*arguments, failed=False) == (
+        "chexseg report 'my study.yaml' --data data --store s3://bucket/store --set fit.epochs=5"
+        " --out report"
+    )
+    assert study.next_command(Path("a.yaml"), "data", DEFAULT_STORE, None, failed=True) == (
+        "chexseg study status a.yaml --data data"
+    )

@@ -7,6 +7,8 @@ Written for Ray 2.60; `pyproject.toml` excludes the next minor version.
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +59,46 @@ def loopback_address() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def signals_after_start() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait while `ray.init` runs, and keep their handlers.
+
+    `ray.init` gives SIGTERM a handler that exits with code 1, then one in C++ that prints a stack
+    first; neither can be turned off. A start that is interrupted leaves processes behind. Off the
+    main thread Python can't change handlers, so Ray's stay.
+    """
+    from ray._private import utils
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    arrived: list[int] = []
+
+    def wait(number: int, frame: object) -> None:
+        arrived.append(number)
+
+    def restore() -> None:
+        for number, handler in before.items():
+            if handler is not None:  # else it was not installed by Python, and can't be
+                signal.signal(number, handler)
+
+    set_handler, utils.set_sigterm_handler = utils.set_sigterm_handler, lambda handler: None
+    try:
+        for number, handler in before.items():
+            if handler not in (signal.SIG_IGN, None):
+                signal.signal(number, wait)
+        yield
+    finally:
+        utils.set_sigterm_handler = set_handler
+        restore()
+        for signal_number in arrived[:1]:
+            if callable(kept := before[signal.Signals(signal_number)]):
+                kept(signal_number, None)
+            else:
+                signal.raise_signal(signal_number)
 
 
 def session_directory(path: Path) -> dict[str, Any]:
