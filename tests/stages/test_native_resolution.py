@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from chexseg.data import chexlocalize, chexpert, images, raw_split, shards
+from chexseg.data import chexlocalize, chexpert, images, shards
 from chexseg.data.images import Frame
 from chexseg.models import encoders
 from chexseg.pathologies import PATHOLOGIES
@@ -117,7 +117,7 @@ def test_where_both_sizes_are_one_the_counts_are_the_same(results, phantom_root,
         results, root, tmp_path / "training", "training", test=tmp_path / "test"
     )
     again, own = counts(results, root, tmp_path / "own", "own", test=tmp_path / "test")
-    assert training.equals(own) and again == facts | {"data": raw_split.fingerprint(root, "test")}
+    assert training.equals(own) and again == facts | {"data": RawSplit(root, "test").fingerprint()}
     assert (training[["predicted", "true"]].groupby(training["pathology"]).sum().max() > 0).all()
 
 
