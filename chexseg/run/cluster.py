@@ -268,4 +268,4 @@ def cluster(address: str | None = None) -> Iterator[str | None]:
             ) from None
         yield None
     finally:
-        ray.shutdown()
+        ray_internals.shutdown()

@@ -69,7 +69,7 @@ def local_ray(**options: Any) -> Iterator[str]:
                 f" token in {token_file}, which only you can read"
             )
         finally:
-            ray.shutdown()
+            ray_internals.shutdown()
 
 
 def _short_directory() -> str:

@@ -101,6 +101,31 @@ def signals_after_start() -> Iterator[None]:
                 signal.raise_signal(signal_number)
 
 
+def shutdown() -> None:
+    """Call `ray.shutdown`, and keep SIGTERM's handler.
+
+    Ray's C++ code resets it for good while the driver disconnects (0.2 s and more, in which SIGTERM
+    kills this process). Then `ray.shutdown` waits seconds for its processes to end.
+    """
+    handler = signal.getsignal(signal.SIGTERM)  # Python doesn't learn of the reset
+    node = ray._private.worker._global_node
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    if node is None or handler is None or not on_main_thread:
+        ray.shutdown()
+        return
+    end_processes = node.kill_all_processes
+
+    def after_reset(*arguments: object, **options: object) -> None:
+        signal.signal(signal.SIGTERM, handler)
+        end_processes(*arguments, **options)
+
+    node.kill_all_processes = after_reset
+    try:
+        ray.shutdown()
+    finally:
+        del node.kill_all_processes  # Ray calls it once more when Python exits
+
+
 def session_directory(path: Path) -> dict[str, Any]:
     """Return the option of `ray.init` for the directory of Ray's logs and sockets.
 

@@ -81,6 +81,7 @@ def test_ray_has_the_members():
     assert hasattr(ray._private.state.state, "get_draining_nodes")
     assert hasattr(ray._raylet, "setproctitle")
     assert callable(ray._private.utils.set_sigterm_handler)
+    assert callable(ray._private.node.Node.kill_all_processes)
     assert {"_py_driver_sys_path", "_cached_pb"} <= vars(JobConfig()).keys()
     before = set(class_cache.ENV_VARS_TO_PROPAGATE)
     try:
