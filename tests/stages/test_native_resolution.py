@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from chexseg.data import chexlocalize, chexpert, images, shards
+from chexseg.data.raw_split import RawSplit
 from chexseg.data.images import Frame
 from chexseg.models import encoders
 from chexseg.pathologies import PATHOLOGIES
