@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from chexseg.data import chexlocalize, chexpert, images, shards
-from chexseg.data.raw_split import RawSplit
 from chexseg.data.images import Frame
+from chexseg.data.raw_split import RawSplit
 from chexseg.models import encoders
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.phantom.radiograph import radiograph
