@@ -31,6 +31,7 @@ from chexseg.pathologies import PATHOLOGIES
 from chexseg.stages import fit
 from chexseg.stages.api import StageContext
 from chexseg.stages.configs import FitConfig
+from chexseg.stages.training import precision
 from chexseg.stages.training.segmenter_data import TrainingSet
 
 #: A cell of Table 1: training images, selection images, epochs, batch size.
@@ -78,8 +79,10 @@ class Bare:
         memory = torch.channels_last if config.channels_last else torch.contiguous_format
         model = fit.build(config).to(device, memory_format=memory).train()
         self.network = torch.compile(model) if config.compile else model
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-        batch = columns(BATCH, size, device)
+        self.optimizer = torch.optim.Adam(
+            model.parameters(), lr=1e-3, fused=True, capturable=self.device.type == "cuda"
+        )
+        batch = columns(config.batch_size, size, device)
         self.images_NCHW = encoders.prepare(batch["images"], "random").contiguous(
             memory_format=memory
         )
@@ -90,16 +93,19 @@ class Bare:
         _wait(self.device)
         started = time.perf_counter()
         for _ in range(steps):
-            with torch.autocast(
-                self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"
-            ):
-                logits_NKHW = self.network(self.images_NCHW)
-            loss = losses.class_average_dice(logits_NKHW, self.masks_NKHW)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
+            self.step()
         _wait(self.device)
         return (time.perf_counter() - started) / steps
+
+    def step(self) -> torch.Tensor:
+        """Train on the batch again and return its loss, on the device."""
+        with precision.autocast(self.config.precision, self.device):
+            logits_NKHW = self.network(self.images_NCHW)
+        loss = losses.class_average_dice(logits_NKHW, self.masks_NKHW)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
 
 
 class Turns:
@@ -172,6 +178,7 @@ def main() -> None:
         data = training_set(arguments.size, 1 + arguments.turns * arguments.turn, arguments.device)
         context = StageContext(device=arguments.device, threads=threads)
         context.prepare()
+        precision.use(config.precision)
         turns = Turns(Bare(config, arguments.size, arguments.device), arguments.turn)
         with tempfile.TemporaryDirectory() as out:
             fit.optimise(

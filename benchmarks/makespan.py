@@ -75,16 +75,23 @@ def by_policy(plan: Plan, times: Mapping[str, float], need: Mapping[str, Need], 
     """Return the makespan of the scheduler's policy."""
     slots = Slots(cpus=16 * gpus, gpus=[1.0] * gpus)
     longest = schedule.remaining(plan.nodes, times)
-    waiting, done, now = dict(plan.nodes), set(), 0.0
+    missing = {key: set(node.inputs.values()) for key, node in plan.nodes.items()}
+    queue, now, ended = schedule.Queue(), 0.0, 0
     running: list[tuple[float, str, tuple[int, ...]]] = []
-    while waiting or running:
-        ready = [key for key, node in waiting.items() if set(node.inputs.values()) <= done]
-        for start in schedule.starts(ready, longest, need, slots):
+    for key in plan.nodes:
+        if not missing[key]:
+            queue.add(key, need[key], longest[key])
+    while ended < len(plan.nodes):
+        for start in queue.start(slots):
             heapq.heappush(running, (now + times[start.key], start.key, start.gpus))
-            del waiting[start.key]
         now, key, numbers = heapq.heappop(running)
         slots.take(need[key], numbers, sign=1)
-        done.add(key)
+        ended += 1
+        for other, inputs in missing.items():
+            if key in inputs:
+                inputs.discard(key)
+                if not inputs:
+                    queue.add(other, need[other], longest[other])
     return now
 
 

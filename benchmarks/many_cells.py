@@ -32,7 +32,7 @@ from chexseg.config import study_file
 from chexseg.phantom import dataset
 from chexseg.plan import planner
 from chexseg.progress import Lines
-from chexseg.run import scheduler
+from chexseg.run import tune_trials
 from chexseg.stages import fit, score
 from chexseg.store.store import Store
 
@@ -64,9 +64,9 @@ def empty(config: Any, inputs: Mapping[str, Path], out: Path, context: Any) -> d
 
 
 def empty_trial(config: Mapping[str, Any], **constants: Any) -> None:
-    """Replace `scheduler._trial` in workers: the same, with stages that do nothing."""
+    """Replace `tune_trials._cell_trial` in workers: the same, with stages that do nothing."""
     fit.run = score.run = empty
-    scheduler._trial(config, **constants)
+    tune_trials._cell_trial(config, **constants)
 
 
 def resident_mib(process: str = "self") -> float:
@@ -97,7 +97,7 @@ def measure(cells: int, go: int, profile: str | None, scratch: Path) -> tuple[fl
     started = perf_counter()
     planned = planner.plan(study_file.parse(study_text(cells), "many.yaml"), fingerprints)
     planning = perf_counter() - started
-    scheduler._trial, scheduler.CELLS_PER_TUNER = empty_trial, go
+    tune_trials._cell_trial, tune_trials.CELLS_PER_TUNER = empty_trial, go
     with bare.own_ray(), (scratch / "log").open("w") as log:
         before, cpu, started = resident_mib(), process_time(), perf_counter()
         with cProfile.Profile() if profile else nullcontext() as watched:
@@ -132,8 +132,8 @@ def main() -> None:
     parser.add_argument(
         "--go",
         type=int,
-        default=scheduler.CELLS_PER_TUNER,
-        help=f"cells that Tune is given at once (default: {scheduler.CELLS_PER_TUNER})",
+        default=tune_trials.CELLS_PER_TUNER,
+        help=f"cells that Tune is given at once (default: {tune_trials.CELLS_PER_TUNER})",
     )
     parser.add_argument("--profile", help="write what the driver's main thread did, for pstats")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import statistics
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -67,7 +70,32 @@ def launch(
             f" {len(missing)} of {len(plan.nodes)} stages to compute; starting Ray"
         )
         nodes = plan.nodes.values()
-        return _run(plan, nodes, store, data, reporter, address, file, overrides, limits)
+        result = _run(plan, nodes, store, data, reporter, address, file, overrides, limits)
+    if best := best_arms(plan, store):
+        reporter.say(best)
+    return result
+
+
+def best_arms(plan: Plan, store: Store) -> str | None:
+    """Return a line on the arms with the best mean selection mIoU of their finished cells.
+
+    An arm is the cells that differ in draw and trial only. None unless two arms have finished
+    cells.
+    """
+    scored = store.cached(plan.nodes[cell.score] for cell in plan.cells)
+    cells = [cell for cell in plan.cells if cell.score in scored]
+    fits = store.find_all(plan.nodes[cell.fit] for cell in cells)
+    arms: dict[str, list[float]] = defaultdict(list)
+    for cell in cells:
+        miou = fits[cell.fit].facts.get("selection_miou") if cell.fit in fits else None
+        if miou is not None:
+            arms[re.sub(r"( draw \d+)? trial \d+$", "", cell.name)].append(miou)
+    if len(arms) < 2:
+        return None
+    means = {arm: f"{statistics.fmean(mious):.3f}" for arm, mious in arms.items()}
+    best = max(means.values())
+    names = [f"{arm} ({counted(len(arms[arm]), 'cell')})" for arm in arms if means[arm] == best]
+    return f"best mean selection mIoU {best}: {', '.join(names)}"
 
 
 def _check(
@@ -98,7 +126,7 @@ def _run(
 
     nodes: stage runs whose results to protect from `store gc`.
     """
-    from chexseg.run import cluster, scheduler, worker_imports
+    from chexseg.run import cluster, scheduler, start_checks
 
     searches, cells = isinstance(plan, Search), plan.cells if isinstance(plan, Plan) else []
     with (
@@ -108,7 +136,7 @@ def _run(
     ):
         if location:
             reporter.say(location)
-        worker_imports.check_nodes()
+        start_checks.check_nodes()
         record["nodes"] = cluster.describe()
         capacity = cluster.Capacity.of_cluster(limits)
         if note := capacity.without_gpus(plan.study.resources, address):

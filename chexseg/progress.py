@@ -58,7 +58,7 @@ class Quiet(Reporter):
 
 
 class Lines(Reporter):
-    """Print plain lines to a stream that is not a terminal."""
+    """Print plain lines with the time of day to a stream that is not a terminal."""
 
     def __init__(self, console: Console):
         self.console = console
@@ -84,7 +84,9 @@ class Lines(Reporter):
         self.say(f"{name}: {text}")
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        now = time.strftime("%H:%M:%S")
+        for line in text.splitlines():
+            self.console.print(f"{now} {line}", markup=False, highlight=False, soft_wrap=True)
 
     def headline(self, text: str) -> None:
         """Print the headline if it has changed, at most every `LINE_EVERY` seconds."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from chexseg.config import study_file, yaml_source
-from chexseg.data.raw_split import RawData
+from chexseg.data.raw_split import RawData, shared_patient_warnings
 from chexseg.data.remote_path import Location
 from chexseg.errors import Mistakes, UserError
 from chexseg.plan import cost, planner
@@ -27,12 +27,14 @@ def read(
     expand_members: bool = False,
     store_option: str = "",
     check: bool = False,
+    warn: Callable[[str], None] | None = None,
 ) -> list[Plan | Search]:
     """Return the plan or search of each study file. overrides: ``KEY=VALUE`` settings.
 
     expand_members: return the studies that a study includes instead of the study itself.
     store_option: appended to the command in the message about a missing encoder. check: if a study
-    can't be planned, say too what `mistakes` finds in the rest of it.
+    can't be planned, say too what `mistakes` finds in the rest of it. warn: called with a line for
+    each two splits of the data that share patients.
     Raises `UserError`, as `study_file.load`, `planner.fingerprints` and `Search.check`, and
     `Mistakes` with all cells that can't be planned.
     """
@@ -44,6 +46,9 @@ def read(
         ]
     raw = data if isinstance(data, RawData) else RawData(data)
     prints, imported = raw.fingerprints, store.imported()
+    if warn is not None:
+        for line in shared_patient_warnings(raw.splits):
+            warn(line)
     plans: list[Plan | Search] = []
     for path, study in studies:
         search = Search(study, prints, imported) if study.search else None

@@ -89,10 +89,11 @@ ROWS: dict[str, list[list[str]]] = {
         ["progress", "pathologies"],
         ["seeds", "code_version"],
         ["weak_label_kinds", "torch_format"],
+        ["file_tree"],
         ["parallel", "errors"],
     ],
 }
-WIDTH, LABEL, GAP, TALL, SHORT = 1000, 120, 10, 96, 88
+WIDTH, LABEL, GAP, TALL, SHORT = 1000, 120, 10, 96, 106
 
 
 def layers() -> list[set[str]]:

@@ -87,10 +87,11 @@ EXIT_CODES = """\
 | 0 | success |
 | 1 | a stage failed, a data set has a fault that stops a study, or `store verify` found damage |
 | 2 | a mistake in the command, a file or the store, in one line that names it; no traceback |
-| 130 | a run was interrupted with Ctrl-C; the same command resumes it |
+| 130 | a run or the demo was interrupted with Ctrl-C; the same command resumes it |
+| 143 | the same with SIGTERM, as by `kill`, Slurm or Kubernetes |
 
 With `--json`, stdout has one JSON document and everything else is on stderr. Progress is a bar on a
-terminal and plain lines elsewhere; `--quiet` shows neither.
+terminal and plain lines with the time of day elsewhere; `--quiet` shows neither.
 
 ## Environment variables
 

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from chexseg.cli import study
+from chexseg.cli.options import DEFAULT_STORE
+
 pytestmark = pytest.mark.heavy  # each command in a separate process
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -292,3 +295,15 @@ def test_plan_and_run_tell_all_mistakes_and_run_starts_no_ray(phantom_root, tmp_
     for command in ("plan", "run"):
         assert sorted(told(command)) == sorted(counts)
     assert not (tmp_path / "store").exists()
+
+
+def test_the_command_after_a_run_shows_its_results_or_failures():
+    store = "s3://key:secret@bucket/store?endpoint_override=127.0.0.1%3A1"
+    arguments = Path("my study.yaml"), "data", store, ["fit.epochs=5"]
+    assert study.next_command(*arguments, failed=False) == (
+        "chexseg report 'my study.yaml' --data data --store s3://bucket/store --set fit.epochs=5"
+        " --out report"
+    )
+    assert study.next_command(Path("a.yaml"), "data", DEFAULT_STORE, None, failed=True) == (
+        "chexseg study status a.yaml --data data"
+    )

@@ -1,152 +1,167 @@
-"""A cell of a study, DeepLabV3+ on ResNet18, ten classes: bare, as a whole step, and fused."""
+"""Part: several processes share the device, each with whole cells from their start to their scores.
+
+This is how a study runs them (`resources.gpu`). In each phase so many processes begin a cell at
+once. Before, each process has run a short one, because workers are kept from cell to cell.
+"""
 
 from __future__ import annotations
 
-import copy
+import multiprocessing
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
 
-from chexseg.data import radiographs
-from chexseg.models import encoders, losses
-from chexseg.pathologies import PATHOLOGIES
-from chexseg.stages import fit
-from chexseg.stages.configs import FitConfig
-from gpu.precisions import Precision
-from gpu.training import Training
+from chexseg.stages import fit, score
+from chexseg.stages.configs import ScoreConfig
+from gpu import inputs
+from gpu.graphs import use_fake
+from gpu.rows import Row, Task
+from gpu.steps import cell_inputs, config_of
+from gpu.timing import memory, stage_context
 from gpu.worker import Context
 
-#: A cell of Table 1: training images and batch size.
-IMAGES, BATCH = 247, 8
-#: Of one image forward at 320 px; a step is three times as much.
-GFLOP = 14.3
+#: (cells at once, captured). The first phases decide on `chexseg.plan.gpu_share.CELLS`.
+PHASES = ((2, True), (1, True), (4, False), (3, True), (4, True), (2, False))
+PRECISION = "bfloat16"
+Phase = tuple[int, bool]
 
 
-def teraflops(images_per_second: float) -> str:
-    """Return the arithmetic rate of training at 320 px as a text."""
-    return f"{3 * GFLOP * images_per_second / 1e3:.1f} TFLOP/s"
+def tasks(context: Context) -> list[Task]:
+    """Return the part's task."""
+    phases = ((1, True), (2, False)) if context.dry else PHASES
+    run = partial(shared, context, "cells that share the GPU", phases)
+    return [Task("cells", run, 60, 125)]
 
 
-def config_of(precision: Precision) -> FitConfig:
-    """Return the config of a cell in a precision."""
-    name = "bfloat16" if precision.bfloat16 else "float32"
-    return FitConfig(init="random", precision=name, channels_last=precision.channels_last)
+def shared(context: Context, what: str, phases: Sequence[Phase]) -> Iterator[Row]:
+    """Measure the phases. This process leaves the device alone: it would be one more client."""
+    inputs_of_cell = cell_inputs(context) | inputs.directories(context, "test")
+    spawn = multiprocessing.get_context("spawn")
+    most = max(count for count, _ in phases)
+    barrier, answers = spawn.Barrier(most + 1), spawn.Queue()
+    arguments = (context, inputs_of_cell, phases, barrier, answers)
+    processes = [
+        spawn.Process(target=_work, args=(number, *arguments), daemon=True)
+        for number in range(most)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        for _ in range(most):
+            _reply(answers, context)
+        for count, graphs in phases:
+            barrier.wait(60)
+            started = time.perf_counter()
+            with Utilisation(context) as utilisation:
+                replies = [_reply(answers, context) for _ in range(count)]
+            seconds = (time.perf_counter() - started) / count
+            barrier.wait(60)
+            for line in {line for said, _ in replies for line in said if graphs}:
+                yield Row("failed: cells fell back to eager", more=line)
+            more = "; ".join(
+                text
+                for text in (
+                    f"{seconds:.2f} s a cell, 45 cells in {45 * seconds:.0f} s",
+                    utilisation.text(),
+                    replies[0][1],
+                )
+                if text
+            )
+            setting = f"{PRECISION}, {count} at once, {'captured' if graphs else 'eager'}"
+            goal = "90 s for 45, 90% busy"
+            yield Row(what, setting, 1e3 * seconds, 3600 / seconds, "cells/h", more, goal)
+    finally:
+        for process in processes:
+            process.join(3)
+            if process.is_alive():
+                process.terminate()
 
 
-def masks(count: int, size: int, device: torch.device) -> Tensor:
-    """Return packed random masks (count, bytes), a quarter of their pixels true."""
-    shape = (count, len(PATHOLOGIES) * size * size // 8)
-    once, twice = (torch.randint(0, 256, shape, dtype=torch.uint8, device=device) for _ in "ab")
-    return once & twice
+def _reply(answers: Any, context: Context) -> tuple[list[str], str]:
+    """Return what a process answers; raises RuntimeError with its error if it has failed."""
+    reply = answers.get(timeout=900 if context.dry else 60)
+    if isinstance(reply, str):
+        raise RuntimeError(reply)
+    return reply
 
 
-class Cell(Training):
-    """The whole step: uint8 pixels and packed masks that stay on the device, chexseg's own loss."""
+class Utilisation:
+    """Asks nvidia-smi five times a second, in the meantime, how busy the device is."""
 
-    def __init__(
-        self,
-        context: Context,
-        precision: Precision,
-        seed: int = 0,
-        rate: float | Tensor = 1e-3,
-        dropout: bool = True,
-    ):
-        super().__init__(context, precision, context.batch(BATCH), IMAGES, seed)
-        self.config = config_of(precision)
-        self.masks_MB = masks(self.images, self.size, self.device)
-        self.model = self.place(fit.build(self.config))
-        if not dropout:
-            without_dropout(self.model)
-        self.adam(self.model.parameters(), rate)
+    def __init__(self, context: Context):
+        self.watches = not context.dry and shutil.which("nvidia-smi") is not None
+        self.percentages: list[int] = []
 
-    def loss(self, rows_N: Tensor) -> Tensor:
-        """Return the loss as `fit` computes it."""
-        batch = {"images": self.pixels_MHW[rows_N], "masks": self.masks_MB[rows_N]}
-        return fit.loss_on(self.config, *fit.forward(self.config, self.model, batch))
+    def __enter__(self) -> Utilisation:
+        if self.watches:
+            query = ["--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+            self.process = subprocess.Popen(
+                ["nvidia-smi", *query, "-lms", "200"], stdout=subprocess.PIPE, text=True
+            )
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        if self.watches:
+            self.process.terminate()
+            output, _ = self.process.communicate()
+            words = (line.strip() for line in output.splitlines())
+            self.percentages = [int(word) for word in words if word.isdigit()]
 
-class BareCell(Training):
-    """The loop that anybody would write first: float images and boolean masks, made before."""
-
-    def __init__(self, context: Context, precision: Precision, seed: int = 0):
-        super().__init__(context, precision, context.batch(BATCH), context.batch(BATCH), seed)
-        self.model = self.place(fit.build(config_of(precision)))
-        self.network: nn.Module = self.model
-        images_NCHW = encoders.prepare(self.pixels_MHW[: self.batch], "random")
-        self.images_NCHW = images_NCHW.contiguous(memory_format=precision.memory_format)
-        shape = (self.batch, len(PATHOLOGIES), self.size, self.size)
-        self.masks_NKHW = (torch.rand(shape) < 0.2).to(self.device)
-        self.adam(self.model.parameters(), 1e-3)
-
-    def step(self) -> None:
-        """Train on the same batch again."""
-        with self.autocast():
-            logits_NKHW = self.network(self.images_NCHW)
-        loss = losses.class_average_dice(logits_NKHW, self.masks_NKHW)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+    def text(self) -> str:
+        """Return the mean as a text; empty if there is none."""
+        return f"GPU {statistics.mean(self.percentages):.0f}% busy" if self.percentages else ""
 
 
-class FusedCells(Training):
-    """Train several cells as one model: `vmap` over stacked weights makes grouped convolutions.
-
-    Each cell has separate batch statistics and dropout. Adam works by element, so its state is
-    separate too. The layout is contiguous: the replicas' axis is between batch and channels.
-    """
-
-    def __init__(
-        self,
-        context: Context,
-        precision: Precision,
-        cells: int,
-        seed: int = 0,
-        dropout: bool = True,
-    ):
-        super().__init__(context, precision, context.batch(BATCH), IMAGES, seed)
-        self.cells = cells
-        shape = (len(self.order_SB), cells, self.batch)
-        self.order_SB = torch.randint(0, self.images, shape, device=self.device)
-        self.masks_MB = masks(self.images, self.size, self.device)
-        models = [self.place(fit.build(config_of(precision))) for _ in range(cells)]
-        if not dropout:
-            for model in models:
-                without_dropout(model)
-        self.models = models
-        self.parameters, self.buffers = stack_module_state(models)
-        self.skeleton = copy.deepcopy(models[0]).to("meta")
-        self.model = models[0]
-        self.adam(self.parameters.values(), 1e-3)
-
-    def batch_of(self, rows_EB: Tensor) -> tuple[Tensor, Tensor]:
-        """Return images_EBCHW and masks_EBKHW of each cell's rows."""
-        rows = rows_EB.flatten()
-        images_NCHW = encoders.prepare(self.pixels_MHW[rows], "random").contiguous()
-        shape = (len(PATHOLOGIES), self.size, self.size)
-        masks_NKHW = radiographs.unpack_bits(self.masks_MB[rows], shape)
-        count = (self.cells, self.batch)
-        return images_NCHW.unflatten(0, count), masks_NKHW.unflatten(0, count)
-
-    def loss(self, rows_N: Tensor) -> Tensor:
-        """Return the sum of the cells' losses: each cell's gradient is its own."""
-        images_EBCHW, masks_EBKHW = self.batch_of(rows_N)
-        return self.cell_losses(images_EBCHW, masks_EBKHW).sum()
-
-    def cell_losses(self, images_EBCHW: Tensor, masks_EBKHW: Tensor) -> Tensor:
-        """Return the loss of each cell."""
-
-        def one(parameters, buffers, images_NCHW, masks_NKHW):
-            logits_NKHW = functional_call(self.skeleton, (parameters, buffers), (images_NCHW,))
-            return losses.class_average_dice(logits_NKHW, masks_NKHW)
-
-        with self.autocast():
-            cell_losses = vmap(one, randomness="different")
-            return cell_losses(self.parameters, self.buffers, images_EBCHW, masks_EBKHW)
+def _work(
+    number: int,
+    context: Context,
+    inputs_of_cell: dict[str, Path],
+    phases: Sequence[Phase],
+    barrier: Any,
+    answers: Any,
+) -> None:
+    """Run a cell in each phase that this process is in."""
+    try:
+        if context.dry:
+            use_fake()
+        for graphs in {graphs for _, graphs in phases}:
+            _cell(context, inputs_of_cell, graphs, number, epochs=1)
+        answers.put(([], ""))
+        for count, graphs in phases:
+            barrier.wait(900)
+            if number < count:
+                epochs = 1 if context.dry else 20
+                said = _cell(context, inputs_of_cell, graphs, number, epochs)
+                answers.put((said, memory(context.device)))
+            barrier.wait(900)
+    except Exception as error:
+        answers.put(f"{type(error).__name__}: {error}")
+        barrier.abort()
+        raise
 
 
-def without_dropout(model: nn.Module) -> None:
-    """Set every dropout's probability to 0."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+def _cell(
+    context: Context, inputs_of_cell: dict[str, Path], graphs: bool, seed: int, epochs: int
+) -> list[str]:
+    """Run a cell as a study does and return what its stages said."""
+    said: list[str] = []
+    stage = stage_context(context, graphs=graphs, say=said.append, threads=min(4, context.threads))
+    config = config_of(context, PRECISION, seed=seed, epochs=epochs)
+    with tempfile.TemporaryDirectory() as work:
+        segmenter, scores = Path(work, "segmenter"), Path(work, "scores")
+        segmenter.mkdir()
+        scores.mkdir()
+        fit.run(config, inputs_of_cell, segmenter, stage)
+        test = {"test": inputs_of_cell["test"], "segmenter": segmenter}
+        score.run(ScoreConfig(), test, scores, stage)
+    if context.device.type == "cuda":
+        torch.cuda.synchronize()
+    return said

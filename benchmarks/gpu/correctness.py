@@ -1,66 +1,151 @@
-"""Part: captured steps against the eager loop, and what graphs draw.
+"""Part: short trainings of the stages, captured against eager, on deterministic kernels of cuDNN.
 
-The distance of two trainings is |a - b| / |a - start| over all weights and statistics after some
-steps with the same seeds. It is small only against the distance of two eager runs, which differ
-too where a kernel adds in any order.
+The distance of two trainings is |a - b| / |a - start| over all weights and statistics. It is small
+only against the distance of two eager runs, which differ too where a kernel adds in any order.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
-from chexseg.models import augmentation
-from gpu.capturable import Constants, drawing
-from gpu.cells import Cell, FusedCells
-from gpu.graphs import CapturedStep, wait
-from gpu.precisions import BFLOAT16, CONTIGUOUS, FLOAT32, TF32, Precision
+import chexseg
+from chexseg.models import losses
+from chexseg.seeds import derive
+from chexseg.stages import artifacts, classify, fit, irnet, moco
+from chexseg.stages.configs import ClassifyConfig, IRNetConfig, MoCoConfig
+from gpu import inputs
+from gpu.graphs import FakeGraphs
 from gpu.rows import Row, Task
-from gpu.training import Training
-from gpu.trainings import Boundaries, Classification, Contrast
+from gpu.steps import cell_inputs, config_of
+from gpu.timing import Enough, stage_context
 from gpu.worker import Context
 
-SEED = 5
+TOLERANCE = {"float32": 1e-3, "tf32": 1e-2, "bfloat16": 5e-2}
+
+
+@dataclass(frozen=True)
+class Training:
+    """A short training of a stage.
+
+    seeded: what the seed of its network is derived from. file: of the final weights. part: of the
+    network that the file holds.
+    """
+
+    stage: Any
+    config: Any
+    inputs: Mapping[str, Path]
+    seeded: str
+    file: str
+    part: Callable[[Any], nn.Module] = lambda network: network
+
+    def start(self) -> Tensor:
+        """Return the weights before the first step."""
+        torch.manual_seed(derive(self.config.seed, self.seeded))
+        return flat(self.part(self.stage.build(self.config)).state_dict())
+
+    def run(
+        self, context: Context, graphs: bool, out: Path | None = None, **options: Any
+    ) -> Tensor:
+        """Train in `out` and return the final weights.
+
+        Raises RuntimeError with what the stage says, unless `options` have a `say`.
+        """
+        said: list[str] = []
+        stage = stage_context(context, graphs=graphs, **{"say": said.append} | options)
+        with tempfile.TemporaryDirectory() as temporary:
+            out = out or Path(temporary)
+            self.stage.train(self.config, self.inputs, out, stage)
+            if said:
+                raise RuntimeError(said[0])
+            return flat(load_file(out / self.file))
+
+
+def flat(state: Mapping[str, Tensor]) -> Tensor:
+    """Return all floating-point tensors, by name, in one vector, float64."""
+    floats = [state[name] for name in sorted(state) if state[name].is_floating_point()]
+    return torch.cat([values.double().cpu().flatten() for values in floats])
+
+
+def cell(context: Context, precision: str) -> Training:
+    """Return a cell with dropout, flips and thresholds of its batches: 12 steps."""
+    config = config_of(
+        context,
+        precision,
+        flips=True,
+        thresholds="training-batches",
+        checkpoint="last",
+        epochs=2,
+        samples_per_epoch=6 * context.batch(8),
+    )
+    files = cell_inputs(context)
+    return Training(fit, config, files, "segmenter", artifacts.SEGMENTER_WEIGHTS)
+
+
+def classification(context: Context, precision: str, architecture: str) -> Training:
+    """Return a classifier, trained once on the images of `valid`."""
+    settings = {"architecture": architecture, "epochs": 1, "precision": precision}
+    config = ClassifyConfig(batch_size=context.batch(16), **settings)
+    valid = inputs.directory(context, "valid")
+    files = {"train": valid, "valid": valid}
+    return Training(classify, config, files, "classifier", artifacts.CLASSIFIER_WEIGHTS)
+
+
+def contrast(context: Context, precision: str) -> Training:
+    """Return MoCo on ResNet18, trained once on the images of `valid`."""
+    config = MoCoConfig(epochs=1, batch_size=context.batch(16), precision=precision)
+    files = {"train": inputs.directory(context, "valid")}
+    weights = artifacts.ENCODER_WEIGHTS
+    return Training(moco, config, files, "moco", weights, lambda network: network.body)
+
+
+def boundaries(context: Context, precision: str) -> Training:
+    """Return IRNet on ResNet50: ten steps."""
+    batch = context.batch(16)
+    settings = {"radius": 4} if context.dry else {}
+    config = IRNetConfig(
+        epochs=1, images=10 * batch, batch_size=batch, precision=precision, **settings
+    )
+    files = inputs.directories(context, "train", "valid", "saliency")
+    return Training(irnet, config, files, "irnet", artifacts.IRNET_WEIGHTS)
 
 
 def tasks(context: Context) -> list[Task]:
     """Return the part's tasks."""
+    dense, small = (
+        partial(classification, architecture=name) for name in ("densenet121", "resnet18")
+    )
 
-    def compare(name: str, build: Callable[..., Training], precision: Precision, steps: int):
-        run = partial(against_eager, context, name, build, precision, steps)
-        return Task(f"captured = eager: {name}, {precision.name}", run, 4)
+    def compare(what: str, build: Callable[..., Training], precision: str, **options: Any):
+        run = partial(against_eager, context, what, build, precision, **options)
+        return Task(f"captured = eager: {what}, {precision}", run, 9)
 
+    others = [("cell", cell, "bfloat16"), ("cell", cell, "tf32"), ("MoCo", contrast, "bfloat16")]
     return [
-        Task("draws: the default generator", partial(default_draws, context), 1),
-        Task("draws: a registered generator", partial(registered_draws, context), 1),
-        compare("cell", Cell, FLOAT32, 20),
-        compare("cell", Cell, TF32, 20),
-        compare("cell", Cell, BFLOAT16, 20),
-        Task("a rate that changes", partial(schedule, context), 4),
-        Task("four cells on streams = alone", partial(concurrent, context), 5),
-        Task("fused cells = alone", partial(fused, context), 5),
-        compare("MoCo", lambda *where: Contrast(*where, 16), FLOAT32, 20),
-        compare("IRNet", lambda *where: Boundaries(*where, 8), FLOAT32, 5),
-        compare("DenseNet121", dense_net, FLOAT32, 10),
+        compare("cell", cell, "float32"),
+        compare("DenseNet121 classifier", dense, "float32"),
+        compare("MoCo", contrast, "float32"),
+        compare("IRNet", boundaries, "float32"),
+        Task("a step that waits", partial(not_capturable, context, small), 6),
+        Task("a resumed training", partial(resumed, context, small), 8),
+        compare("cell without noise", cell, "float32", deterministic=True),
+        Task("tests", partial(tests, context), 15, 90),
+        *(compare(*other) for other in others if not context.dry),
     ]
-
-
-def dense_net(context: Context, precision: Precision) -> Classification:
-    """Return a DenseNet121 classifier of batch 8."""
-    return Classification(context, precision, "densenet121", 8)
-
-
-def trained(training: Training, step: Callable[[], None], steps: int) -> tuple[Tensor, Tensor]:
-    """Return the weights and the losses after so many steps from a fixed seed."""
-    torch.manual_seed(SEED)
-    for _ in range(steps):
-        step()
-    wait(training.device)
-    return training.weights(), training.losses_S[:steps].clone()
 
 
 def distance(left: Tensor, right: Tensor, start: Tensor) -> float:
@@ -68,164 +153,100 @@ def distance(left: Tensor, right: Tensor, start: Tensor) -> float:
     return ((left - right).norm() / (left - start).norm()).item()
 
 
-def verdict(far: float, noise: float, precision: Precision) -> str:
-    """Say whether a distance is within that of two eager runs, or of the precision."""
-    tolerance = {"float32": 1e-3, "TF32": 1e-2, "bfloat16": 5e-2}[precision.name]
-    if far == 0:
-        return "the same bits"
-    limit = max(2 * noise, tolerance)
-    return f"{'within' if far <= limit else 'BEYOND'} {limit:.1e}"
+def compared(
+    what: str, setting: str, far: float, *notes: str, noise: float = 0.0, precision: str = "float32"
+) -> Row:
+    """Return the row of a distance, which may be that of two eager runs, or of the precision."""
+    limit = max(2 * noise, TOLERANCE[precision])
+    verdict = f"{'within' if far <= limit else 'BEYOND'} {limit:.1e}: {far:.1e}"
+    more = "; ".join(("the same bits" if far == 0 else verdict, *notes))
+    return Row(f"{'' if far <= limit else 'failed: '}{what}", setting, more=more)
 
 
 def against_eager(
-    context: Context, name: str, build: Callable[..., Training], precision: Precision, steps: int
-) -> Iterator[Row]:
-    """Compare a captured training with an eager one, and that with itself run again."""
-    precision.set(benchmark=False)
-    steps = 2 if context.dry else steps
-    training = build(context, precision)
-    state, start = training.state(), training.weights()
-    eager, losses = trained(training, training.step, steps)
-    training.restore(state)
-    again, losses_again = trained(training, training.step, steps)
-    training.restore(state)
-    captured_step = CapturedStep(training.step, context.device)
-    training.restore(state)
-    captured, losses_captured = trained(training, captured_step.replay, steps)
-    far, noise = distance(eager, captured, start), distance(eager, again, start)
-    first = (losses[0] - losses_captured[0]).abs().item()
-    most = (losses - losses_captured).abs().max().item()
-    most_again = (losses - losses_again).abs().max().item()
-    more = f"{verdict(far, noise, precision)}; distance {far:.1e}, of two eager runs {noise:.1e}"
-    more += f"; loss differs by {first:.1e} at first, at most {most:.1e} (eager {most_again:.1e})"
-    yield Row(f"captured = eager: {name}", f"{precision.name}, {steps} steps", more=more)
-
-
-def default_draws(context: Context) -> Iterator[Row]:
-    """Compare dropout in a graph with eager dropout after the same `torch.manual_seed`."""
-    ones, kept = torch.ones(4096, device=context.device), torch.zeros(4096, device=context.device)
-
-    def step() -> None:
-        kept.copy_(torch.nn.functional.dropout(ones, 0.5))
-
-    yield drawn_row("dropout, default generator", context, step, kept, torch.manual_seed, ())
-
-
-def registered_draws(context: Context) -> Iterator[Row]:
-    """Compare views in a graph, drawn from a registered generator, with eager ones."""
-    generator = torch.Generator(context.device)
-    shape = (context.batch(8), context.size, context.size)
-    images_NHW = torch.randint(0, 256, shape, dtype=torch.uint8).to(context.device)
-    seen, constants = torch.zeros_like(images_NHW), Constants()
-    strength = augmentation.Augmentation(0.5, 10, 0.5, 0.2, 0.2)
-
-    def step() -> None:
-        with constants.substituted(drawing(generator, context.device)):
-            seen.copy_(augmentation.views(images_NHW, strength, None))
-
-    what = "augmentation, registered generator"
-    yield drawn_row(what, context, step, seen, generator.manual_seed, (generator,))
-
-
-def drawn_row(
-    what: str,
     context: Context,
-    step: Callable[[], None],
-    result: Tensor,
-    seed: Callable[[int], object],
-    generators: tuple[torch.Generator, ...],
-) -> Row:
-    """Return the row that compares three eager steps with three replays after the same seed."""
+    what: str,
+    build: Callable[..., Training],
+    precision: str,
+    deterministic: bool = False,
+) -> Iterator[Row]:
+    """Compare a captured training with an eager one, and that with another eager one.
 
-    def three(run: Callable[[], None]) -> list[Tensor]:
-        seed(SEED)
-        weights = []
-        for _ in range(3):
-            run()
-            weights.append(result.clone())
-        return weights
-
-    eager = three(step)
-    captured_step = CapturedStep(step, context.device, generators=generators)
-    first, second = three(captured_step.replay), three(captured_step.replay)
-    texts = []
-    for text, passed in (
-        ("differ from step to step", not torch.equal(first[0], first[1])),
-        ("the same as eager's", all(map(torch.equal, eager, first))),
-        ("repeat after the seed", all(map(torch.equal, first, second))),
-    ):
-        texts.append(f"{text}: {'yes' if passed else 'NO'}")
-    return Row(what, "three steps", more=", ".join(texts))
+    deterministic: use only kernels that PyTorch knows as deterministic, where it has some.
+    """
+    training = build(context, precision)
+    with only_deterministic() if deterministic else ExitStack():
+        eager, again, captured = (training.run(context, graphs) for graphs in (False, False, True))
+    start = training.start()
+    far, noise = distance(eager, captured, start), distance(eager, again, start)
+    notes = (f"two eager runs {noise:.1e}", *["deterministic PyTorch"] * deterministic)
+    what = f"captured = eager: {what}"
+    yield compared(what, precision, far, *notes, noise=noise, precision=precision)
 
 
-def schedule(context: Context) -> Iterator[Row]:
-    """Compare a rate set before every step: a number in eager steps, a tensor in the graph."""
-    TF32.set(benchmark=False)
-    steps = 2 if context.dry else 10
-    rates = [1e-3 * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)]
-    plain = Cell(context, TF32)
-    start = plain.weights()
-    torch.manual_seed(SEED)
-    for rate in rates:
-        plain.optimizer.param_groups[0]["lr"] = rate
-        plain.step()
-    tensor = torch.tensor(1e-3, device=context.device)
-    cell = Cell(context, TF32, rate=tensor)
-    state = cell.state()
-    captured = CapturedStep(cell.step, context.device)
-    cell.restore(state)
-    torch.manual_seed(SEED)
-    for rate in rates:
-        tensor.fill_(rate)
-        captured.replay()
-    far = distance(plain.weights(), cell.weights(), start)
-    more = f"{verdict(far, 0, TF32)}; distance {far:.1e}"
-    yield Row("cosine rate, a tensor in the graph", f"TF32, {steps} steps", more=more)
+@contextmanager
+def only_deterministic() -> Iterator[None]:
+    """Let PyTorch choose deterministic kernels; those that it lacks are used with a warning."""
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # before cuBLAS is first used at best
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
-def concurrent(context: Context) -> Iterator[Row]:
-    """Compare cells replayed at the same time, each on its stream, with each one alone."""
-    from gpu.streams import Group
+def not_capturable(context: Context, build: Callable[..., Training]) -> Iterator[Row]:
+    """Train with a loss that the host waits for: eagerly after the failed capture, and once said."""
+    training, said = build(context, "float32"), []
+    eager, loss = training.run(context, False), losses.classification
 
-    TF32.set(benchmark=False)
-    steps, count = (2, 2) if context.dry else (20, 4)
-    group = Group(context, TF32, count, dropout=False)
-    start = [cell.weights() for cell in group.cells]
-    states = [cell.state() for cell in group.cells]
-    alone = []
-    for cell, captured in zip(group.cells, group.captured, strict=True):
-        weights, _ = trained(cell, captured.replay, steps)
-        alone.append(weights)
-    for cell, state in zip(group.cells, states, strict=True):
-        cell.restore(state)
-    wait(context.device)
-    for _ in range(steps):
-        group.round()
-    wait(context.device)
-    pairs = zip(alone, group.cells, start, strict=True)
-    far = max(distance(weights, cell.weights(), begin) for weights, cell, begin in pairs)
-    more = f"{verdict(far, 0, TF32)}; largest distance {far:.1e}"
-    yield Row(f"{count} cells on streams = each alone", f"TF32, {steps} steps", more=more)
+    def waits(*arguments: Tensor) -> Tensor:
+        value = loss(*arguments)
+        value.item()
+        return value
+
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(losses, "classification", waits))
+        if context.dry:
+            stack.enter_context(mock.patch.object(FakeGraphs, "fails", "a dry run"))
+        fallen_back = training.run(context, True, say=said.append)
+    far = distance(eager, fallen_back, training.start())
+    if len(said) != 1:
+        raise RuntimeError(f"the stage said {len(said)} lines, expected one: {said}")
+    what = "a step that waits falls back and trains on"
+    yield compared(what, "float32", far, f"said: {said[0]}")
 
 
-def fused(context: Context) -> Iterator[Row]:
-    """Compare the losses and gradients of fused cells with those of each model alone."""
-    from chexseg.models import losses
+def resumed(context: Context, build: Callable[..., Training]) -> Iterator[Row]:
+    """Compare a captured training that was ended in the middle and resumed with a whole one."""
+    training = build(context, "float32")
+    whole = training.run(context, True)
+    steps: list[tuple] = []
 
-    precision = CONTIGUOUS[2]
-    precision.set(benchmark=False)
-    cells = FusedCells(context, precision, 2, dropout=False)
-    images_EBCHW, masks_EBKHW = cells.batch_of(cells.order_SB[0])
-    losses_E = cells.cell_losses(images_EBCHW, masks_EBKHW)
-    losses_E.sum().backward()
-    far_loss = far_gradient = 0.0
-    for index, model in enumerate(cells.models):
-        loss = losses.class_average_dice(model(images_EBCHW[index]), masks_EBKHW[index])
-        loss.backward()
-        far_loss = max(far_loss, (loss - losses_E[index]).abs().item())
-        for name, parameter in model.named_parameters():
-            if parameter.grad is not None and parameter.grad.norm() > 1e-5:
-                difference = (parameter.grad - cells.parameters[name].grad[index]).norm()
-                far_gradient = max(far_gradient, (difference / parameter.grad.norm()).item())
-    more = f"losses differ by at most {far_loss:.1e}, gradients by {far_gradient:.1e} of theirs"
-    yield Row("2 fused cells = each alone", "float32, one step", more=more)
+    def stop(*report: object) -> None:
+        steps.append(report)
+        if len(steps) == 8:
+            raise Enough
+
+    with tempfile.TemporaryDirectory() as out:
+        with suppress(Enough):
+            training.run(context, True, Path(out), checkpoint_seconds=0, progress=stop)
+        rest: list[tuple] = []
+        parts = training.run(context, True, Path(out), progress=lambda *note: rest.append(note))
+    far = distance(whole, parts, training.start())
+    setting = f"float32, ended in step {len(steps)}, {len(rest)} more"
+    yield compared("a captured training resumes captured", setting, far)
+
+
+def tests(context: Context) -> Iterator[Row]:
+    """Run the tests of captured steps; of these a GPU has some of its own."""
+    what, file = "tests of captured steps", "tests/stages/test_captured_step.py"
+    if importlib.util.find_spec("pytest") is None:
+        yield Row(f"skipped: {what}", file, more="pytest isn't installed")
+        return
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", file]
+    root = Path(chexseg.__file__).parent.parent
+    answer = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=80)
+    print(answer.stdout, answer.stderr)
+    last = (answer.stdout.strip().splitlines() or ["no output"])[-1].strip("= ")
+    yield Row(f"{'failed: ' if answer.returncode else ''}{what}", file, more=last)

@@ -46,18 +46,16 @@ def versions(context: Context) -> Iterator[Row]:
 
 def ceilings(context: Context) -> Iterator[Row]:
     """Measure what a large matrix product and a large copy reach."""
-    from gpu.graphs import milliseconds
-    from gpu.precisions import BFLOAT16, FLOAT32, TF32
+    from gpu.timing import milliseconds
 
     side = 64 if context.dry else 8192
-    for precision in (BFLOAT16, TF32, FLOAT32):
-        precision.set()
-        torch.backends.cuda.matmul.allow_tf32 = precision.tf32
-        kind = torch.bfloat16 if precision.bfloat16 else torch.float32
+    for precision in ("bfloat16", "tf32", "float32"):
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
         left, right = (torch.randn(side, side, device=context.device, dtype=kind) for _ in range(2))
         ms = milliseconds(lambda a=left, b=right: a @ b, context.device, count=6, warm_up=2)
         rate = 2 * side**3 / ms / 1e9
-        yield Row(f"matrix product, {side}", precision.name, ms, rate, "TFLOP/s")
+        yield Row(f"matrix product, {side}", precision, ms, rate, "TFLOP/s")
     source = torch.ones(2**16 if context.dry else 2**30, device=context.device)
     target = torch.empty_like(source)
     ms = milliseconds(lambda: target.copy_(source), context.device, count=12, warm_up=2)

@@ -22,16 +22,16 @@ from gpu.rows import Row, line, markdown
 #: In order of value. A part is a module of this package.
 #: The figure is the seconds after which a part begins no more tasks.
 PARTS = {
-    "device": 25,
-    "correctness": 80,
-    "steps": 100,
-    "streams": 75,
-    "processes": 70,
-    "upstream": 130,
-    "inference": 50,
-    "host": 45,
-    "compiled": 90,
-    "mps": 70,
+    "device": 20,
+    "inputs": 40,
+    "correctness": 70,
+    "steps": 55,
+    "upstream": 95,
+    "cells": 100,
+    "inference": 35,
+    "host": 40,
+    "mps": 45,
+    "compiled": 60,
 }
 #: Seconds kept for ending a process and writing the table.
 RESERVE = 5
@@ -72,7 +72,8 @@ class Part:
     """One part: the processes that it takes, and which of its tasks are behind it."""
 
     def __init__(self, name: str, table: Table, clock: Clock, work: Path, dry: bool):
-        self.name, self.table, self.clock, self.dry = name, table, clock, dry
+        self.name, self.table, self.clock = name, table, clock
+        self.dry, self.work = dry, work
         self.events, self.log = work / f"{name}.jsonl", work / f"{name}.log"
         self.events.write_text("")
         self.finished: list[str] = []
@@ -94,7 +95,7 @@ class Part:
     def _process(self) -> bool:
         """Run one process; return whether it went through all tasks that it was to run."""
         command = [sys.executable, "-m", "gpu.worker", self.name, "--events", str(self.events)]
-        command += ["--dry"] * self.dry
+        command += ["--work", str(self.work)] + ["--dry"] * self.dry
         command += ["--deadline", str(self.stops), "--finished", json.dumps(self.finished)]
         self.ends = time.time() + 90  # imports and the device's start
         with self.log.open("a") as log:
@@ -162,15 +163,15 @@ def _last_line(path: Path) -> str:
     return lines[-1] if lines else "no output"
 
 
-def main() -> None:
-    """Run what the command line asks for."""
+def main() -> int:
+    """Run what the command line asks for; return 1 if anything has failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dry", action="store_true", help="tiny sizes on the CPU")
     parser.add_argument("--out", type=Path, default=Path("gpu-benchmark"), help="directory")
-    parser.add_argument("--seconds", type=float, default=470, help="for all (default: 470)")
+    parser.add_argument("--seconds", type=float, help="for all (default: 470; dry: 1800)")
     parser.add_argument("--parts", default=",".join(PARTS), help="names (default: all)")
     arguments = parser.parse_args()
-    clock = Clock(arguments.seconds)
+    clock = Clock(arguments.seconds or (1800 if arguments.dry else 470))
     arguments.out.mkdir(parents=True, exist_ok=True)
     table = Table(arguments.out / "table.md")
     with tempfile.TemporaryDirectory(prefix="gpu-benchmark-") as work:
@@ -183,8 +184,11 @@ def main() -> None:
             else:
                 table.add(name, Row("skipped", more="out of time"))
     seconds = time.time() - clock.started
-    print(f"{len(table.lines)} rows in {seconds:.0f} s: {table.path}", flush=True)
+    failed = sum(what.startswith("failed") for _, what, *_ in table.lines)
+    summary = f"{len(table.lines)} rows in {seconds:.0f} s, {failed} failed: {table.path}"
+    print(summary, flush=True)
+    return int(failed > 0)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -1,125 +1,84 @@
-"""Part: what the host's cores deliver: phantom radiographs, decoded JPEGs, copies to the device."""
+"""Part: classifiers trained on a streamed set, against the same set on the device."""
 
 from __future__ import annotations
 
-import io
-import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
-from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
+import torch
 
+from chexseg.data import radiographs
+from chexseg.data.sampling import radiograph_samplers
+from chexseg.data.sampling.samplers import Streamed
+from chexseg.stages import classify
+from chexseg.stages.configs import ClassifyConfig
+from gpu import inputs
 from gpu.rows import Row, Task
+from gpu.timing import stage_ms
 from gpu.worker import Context
 
-CORES = len(os.sched_getaffinity(0))
+#: Rows of the shuffle buffer.
+BUFFER = 250
+#: Architecture -> seconds that the three measurements take.
+ARCHITECTURES = {"densenet121": 30, "resnet18": 25}
 
 
 def tasks(context: Context) -> list[Task]:
     """Return the part's tasks."""
     return [
-        Task("phantom and JPEG", partial(images, context), 20, 60),
-        Task("copies to the device", partial(copies, context), 3),
-        Task("JPEG on the device", partial(decoded_on_device, context), 3),
+        Task(f"{how}, {name}", partial(measure, context, name, how), seconds)
+        for name in ARCHITECTURES
+        for how, seconds in (("from memory", 7), ("by Ray Data", 15))
     ]
 
 
-def drawn(film: Any, size: int) -> bytes:
-    """Return a phantom radiograph as a JPEG, its masks packed on the way."""
-    from PIL import Image
+def from_memory(
+    artifact: Path,
+    image_ids: Sequence[str],
+    columns: Mapping[str, torch.Tensor],
+    seed: int,
+    device: str,
+    *_: object,
+) -> Streamed:
+    """Do what `radiograph_samplers.source` does for a large set, but read arrays in memory."""
+    arrays = {"images": radiographs.pixels(artifact, image_ids).numpy()}
+    arrays |= {name: values.numpy() for name, values in columns.items()}
 
-    from chexseg.phantom import dataset
+    def open_pass(number: int) -> Iterator[dict[str, np.ndarray]]:
+        for start in range(0, len(image_ids), 64):
+            yield {name: values[start : start + 64] for name, values in arrays.items()}
 
-    pixels_HW, masks = dataset.draw(film, size)
-    for mask_HW in masks.values():
-        np.packbits(mask_HW)
-    file = io.BytesIO()
-    Image.fromarray(pixels_HW).save(file, "JPEG", quality=90)
-    return file.getvalue()
-
-
-def decoded(jpeg: bytes) -> int:
-    """Decode a JPEG with Pillow and return how many pixels it has."""
-    from PIL import Image
-
-    return np.asarray(Image.open(io.BytesIO(jpeg)).convert("L")).size
+    return Streamed(open_pass, len(image_ids), seed, device, BUFFER)
 
 
-def images(context: Context) -> Iterator[Row]:
-    """Measure drawing and decoding on all cores, with one thread each, and decoding on one."""
-    from chexseg.phantom import dataset
-
-    count = 8 if context.dry else 100 * CORES
-    films = list(islice(dataset.films("train", 3), count))
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    jpegs: list[bytes] = []
-    with ProcessPoolExecutor(CORES, get_context("spawn")) as pool:
-        draw = partial(drawn, size=context.size)
-        list(pool.map(draw, films[:1] * 4 * CORES))  # starts the processes
-        seconds = timed(pool, draw, films, jpegs)
-        goal = "400 images/s on 16 cores"
-        size = f"{context.size} px"
-        yield Row(f"phantom, {CORES} cores", size, None, count / seconds, "images/s", "", goal)
-        many = jpegs * (1 if context.dry else 8)
-        seconds = timed(pool, decoded, many, [])
-        rate = len(many) / seconds
-        yield Row(f"JPEG by Pillow, {CORES} cores", size, None, rate, "images/s", "pipes included")
-    started = time.perf_counter()
-    for jpeg in jpegs[:200]:
-        decoded(jpeg)
-    rate = len(jpegs[:200]) / (time.perf_counter() - started)
-    yield Row("JPEG by Pillow, one core", f"{context.size} px", None, rate, "images/s")
+def measure(context: Context, architecture: str, how: str) -> Iterator[Row]:
+    """Measure a training on a resident set and on a streamed one, within its first pass."""
+    batch = context.batch(16)
+    config = ClassifyConfig(
+        architecture=architecture, batch_size=batch, epochs=1000, precision="bfloat16"
+    )
+    files = inputs.directories(context, "train", "valid")
+    steps = partial(stage_ms, context, classify.train, config, files, skip=20, count=60)
+    resident = steps()
+    if how == "from memory":
+        with mock.patch.object(radiograph_samplers, "source", from_memory):
+            ms = steps()
+    else:
+        ms = by_ray_data(context, steps)
+    setting, more = f"{architecture}, bfloat16, batch {batch}", f"{resident / ms:.2f} of resident"
+    more += f" ({1e3 * batch / resident:,.0f} images/s)"
+    goal = "0.9 of resident"
+    yield Row(f"streamed {how}", setting, ms, 1e3 * batch / ms, "images/s", more, goal)
 
 
-def timed(pool: ProcessPoolExecutor, work: Callable, inputs: Sequence, results: list) -> float:
-    """Return the seconds that the pool takes; the results are appended to `results`."""
-    started = time.perf_counter()
-    results += pool.map(work, inputs, chunksize=max(1, len(inputs) // (16 * CORES)))
-    return time.perf_counter() - started
+def by_ray_data(context: Context, steps: Any) -> float:
+    """Return the milliseconds of a step of a set that is too large for its share of memory."""
+    from bare import own_ray
 
-
-def copies(context: Context) -> Iterator[Row]:
-    """Measure copies of uint8 batches to the device, from pinned and from plain memory."""
-    import torch
-
-    from gpu.graphs import milliseconds
-
-    for batch in (16, 64, 512):
-        batch = context.batch(batch)
-        shape = (batch, context.size, context.size)
-        target = torch.empty(shape, dtype=torch.uint8, device=context.device)
-        for pinned in (True, False):
-            source = torch.randint(0, 256, shape, dtype=torch.uint8)
-            if pinned and not context.dry:
-                source = source.pin_memory()
-
-            def copy(source=source, target=target) -> None:
-                target.copy_(source, non_blocking=True)
-
-            ms = milliseconds(copy, context.device)
-            setting = f"batch {batch}, {'pinned' if pinned else 'pageable'}"
-            more = f"{source.numel() / ms / 1e6:.1f} GB/s"
-            yield Row("copy to the device, uint8", setting, ms, 1e3 * batch / ms, "images/s", more)
-
-
-def decoded_on_device(context: Context) -> Iterator[Row]:
-    """Measure torchvision's nvJPEG, which some builds have."""
-    import torch
-    from torchvision.io import ImageReadMode, decode_jpeg
-
-    from chexseg.phantom import dataset
-    from gpu.graphs import milliseconds
-
-    films = islice(dataset.films("train", 3), context.batch(16))
-    jpegs = [bytearray(drawn(film, context.size)) for film in films]
-    files = [torch.frombuffer(jpeg, dtype=torch.uint8) for jpeg in jpegs]
-    files *= 1 if context.dry else 4
-    mode, device = ImageReadMode.UNCHANGED, context.device
-    ms = milliseconds(lambda: decode_jpeg(files, mode=mode, device=device), device, count=21)
-    rate = 1e3 * len(files) / ms
-    yield Row("JPEG by torchvision", f"on {device}, batch {len(files)}", ms, rate, "images/s")
+    buffer_bytes = BUFFER * context.size**2 / radiograph_samplers.BUFFER_SHARE
+    with own_ray():
+        return steps(resident_bytes=0 if context.dry else int(buffer_bytes))

@@ -1,4 +1,4 @@
-"""Part: the processes of `gpu.processes` under NVIDIA MPS, by a daemon of this part's own.
+"""Part: the processes of `gpu.cells` under NVIDIA MPS, by a daemon of this part's own.
 
 The daemon has its own directory for its pipes, so that no other process joins it, changes no
 setting of the device, and is told to quit at the end.
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from gpu.processes import shared
+from gpu.cells import shared
 from gpu.rows import Row, Task
 from gpu.worker import Context
 
@@ -25,16 +25,16 @@ CONTROL = "nvidia-cuda-mps-control"
 
 def tasks(context: Context) -> list[Task]:
     """Return the part's tasks."""
-    return [Task("MPS", partial(under_mps, context), 45, 130)]
+    return [Task("MPS", partial(under_mps, context), 40, 90)]
 
 
 def under_mps(context: Context) -> Iterator[Row]:
     """Measure the processes while the daemon runs. Raises RuntimeError where it can't."""
     if context.dry:
-        yield from shared(context, "processes under MPS (none in a dry run)")
+        yield Row("cells under MPS", more="not in a dry run")
         return
     with daemon():
-        yield from shared(context, "processes under MPS")
+        yield from shared(context, "cells under MPS", ((2, True), (3, True)))
 
 
 @contextmanager

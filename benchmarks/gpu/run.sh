@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Measure one GPU in at most 8 minutes, without a network and without Ray; write OUT/table.md.
+# Measure one GPU in at most 8 minutes, without a network; write OUT/table.md.
 #   benchmarks/gpu/run.sh [--dry] [--out DIR] [--seconds N] [--parts device,correctness,...]
 # --dry: tiny sizes on the CPU, a fake in place of CUDA graphs. PYTHON names the interpreter.
+# Ends with 1 if a row has failed.
 set -u
 root=$(cd "$(dirname "$0")/../.." && pwd)
 export PYTHONPATH="$root/benchmarks:$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1

@@ -1,89 +1,117 @@
-"""Part: a step of a cell as chexseg runs it today, bare, and captured."""
+"""Part: a step of a cell, by `fit` and in a bare loop, captured and eager."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import fit_step
-import numpy as np
 
 from chexseg.stages import fit
-from chexseg.stages.api import StageContext
-from gpu import cells
-from gpu.graphs import CapturedStep, memory, milliseconds
-from gpu.precisions import CHANNELS_LAST, CONTIGUOUS, Precision
+from chexseg.stages.configs import FitConfig
+from chexseg.stages.training import precision as precisions
+from gpu import inputs
+from gpu.graphs import captured
 from gpu.rows import Row, Task
+from gpu.timing import milliseconds, stage_context, stage_ms
 from gpu.worker import Context
 
-GOALS = {"TF32": "7 ms", "bfloat16": "5 ms"}
+GOALS = {"tf32": "7 ms", "bfloat16": "5 ms"}
+#: Captured or not -> the word.
+HOW = {True: "captured", False: "eager"}
+#: (precision, captured) -> milliseconds of a cell's step, if this process has measured it.
+MEASURED: dict[tuple[str, bool], float] = {}
+#: GFLOP of an image forward at 320 px; a step is three times as much.
+GFLOP = 14.3
 
 
 def tasks(context: Context) -> list[Task]:
     """Return the part's tasks, the most telling first."""
     part_tasks = []
-    for precision in CHANNELS_LAST + CONTIGUOUS:
-        seconds = 8 if precision.channels_last else 5
-        label = precision.label
-        part_tasks += [
-            Task(f"bare eager, {label}", partial(bare, context, precision, False), seconds),
-            Task(f"bare captured, {label}", partial(bare, context, precision, True), 3),
-            Task(f"whole step captured, {label}", partial(whole, context, precision), 3),
-        ]
-    for precision in CHANNELS_LAST:
-        run = partial(today, context, precision)
-        part_tasks.append(Task(f"chexseg's own step, {precision.label}", run, 6))
-    return part_tasks
+    for precision in ("bfloat16", "tf32", "float32")[: 1 if context.dry else None]:
+        for graphs in (True, False):
+            for what, run in (("cell", cell), ("bare loop", bare)):
+                label = f"{what}, {HOW[graphs]}, {precision}"
+                part_tasks.append(Task(label, partial(run, context, precision, graphs), 3))
+    return [
+        *part_tasks,
+        Task("cuDNN's search", partial(searching, context, "bfloat16"), 5),
+        Task("cuDNN's search, tf32", partial(searching, context, "tf32"), 5),
+        Task("contiguous", partial(contiguous, context), 4),
+    ]
 
 
-def step_row(what: str, precision: Precision, batch: int, ms: float, more: str = "") -> Row:
+def config_of(context: Context, precision: str, **settings: Any) -> FitConfig:
+    """Return the config of a cell of Table 1, but with random initial weights."""
+    settings = {"p": 0.5, "weak_images": 10 if context.dry else 100} | settings
+    return FitConfig(
+        init="random",
+        weak="saliency",
+        precision=precision,
+        batch_size=context.batch(8),
+        **inputs.expert(context),
+        **settings,
+    )
+
+
+def cell_inputs(context: Context) -> dict[str, Any]:
+    """Return the inputs of a cell."""
+    weak = inputs.directory(context, "saliency")
+    return inputs.directories(context, "train", "valid") | {"weak": weak}
+
+
+def cell_ms(
+    context: Context,
+    precision: str,
+    *,
+    graphs: bool = True,
+    search: bool = False,
+    **settings: Any,
+) -> float:
+    """Return the milliseconds of a step within an epoch of `fit`."""
+    config = config_of(context, precision, samples_per_epoch=10_000, **settings)
+    inputs_of_cell = cell_inputs(context)
+    return stage_ms(context, fit.train, config, inputs_of_cell, graphs=graphs, search=search)
+
+
+def step_row(
+    context: Context, what: str, precision: str, ms: float, more: str = "", goal: str = ""
+) -> Row:
     """Return the row of a step with its rates."""
-    rate = 1e3 * batch / ms
-    more = "; ".join(text for text in (cells.teraflops(rate), more) if text)
-    goal = GOALS.get(precision.name, "") if "captured" in what else ""
-    return Row(what, precision.label, ms, rate, "images/s", more, goal)
+    rate = 1e3 * context.batch(8) / ms
+    teraflops = f"{3 * GFLOP * rate / 1e3:.1f} TFLOP/s"
+    more = "; ".join(text for text in (teraflops, more) if text)
+    return Row(what, precision, ms, rate, "images/s", more, goal)
 
 
-def bare(context: Context, precision: Precision, captured: bool) -> Iterator[Row]:
-    """Measure network, loss and optimiser alone, with cuDNN's best plans."""
-    precision.set(benchmark=True)
-    cell = cells.BareCell(context, precision)
-    step = CapturedStep(cell.step, context.device).replay if captured else cell.step
-    ms = milliseconds(step, context.device)
-    what = "bare captured" if captured else "bare eager"
-    yield step_row(what, precision, cell.batch, ms, memory(context.device))
+def cell(context: Context, precision: str, graphs: bool) -> Iterator[Row]:
+    """Measure a cell, with cuDNN as the stages set it."""
+    ms = MEASURED[precision, graphs] = cell_ms(context, precision, graphs=graphs)
+    goal = GOALS.get(precision, "") if graphs else ""
+    yield step_row(context, f"cell, {HOW[graphs]}", precision, ms, goal=goal)
 
 
-def whole(context: Context, precision: Precision) -> Iterator[Row]:
-    """Measure the step from uint8 pixels and packed masks on, captured as a whole."""
-    precision.set(benchmark=True)
-    cell = cells.Cell(context, precision)
-    captured = CapturedStep(cell.step, context.device)
-    ms = milliseconds(captured.replay, context.device)
-    more = f"largest loss {cell.losses_S.max().item():.4f}; goal against bare captured 1.05"
-    yield step_row("whole step captured", precision, cell.batch, ms, more)
+def bare(context: Context, precision: str, graphs: bool) -> Iterator[Row]:
+    """Measure network, loss and optimizer alone, with cuDNN as the stages set it."""
+    stage_context(context).prepare()
+    precisions.use(precision)
+    loop = fit_step.Bare(config_of(context, precision), context.size, context.device.type)
+    step = captured(loop.step, context.device) if graphs else loop.step
+    ms = milliseconds(step, context.device, count=60 if graphs else 30)
+    of_cell = MEASURED.get((precision, graphs))
+    more = f"the cell's step takes {of_cell / ms:.3f} of this" if of_cell else ""
+    goal = "1.05" if graphs else ""
+    yield step_row(context, f"bare loop, {HOW[graphs]}", precision, ms, more, goal)
 
 
-def today(context: Context, precision: Precision) -> Iterator[Row]:
-    """Measure `fit.optimise` and, in turns with it, a bare loop in the same settings."""
-    precision.set(benchmark=True)
-    turn, turns, epochs = (1, 2, 2) if context.dry else (20, 3, 2)
-    config = cells.config_of(precision)
-    config = config.model_copy(update={"epochs": epochs, "checkpoint": "last"})
-    device = context.device.type
-    data = fit_step.training_set(context.size, 1 + turns * turn, device)
-    stage_context = StageContext(device=device, threads=2 if context.dry else 8)
-    stage_context.prepare()  # deterministic, no choice among plans: as in a study
-    pace = fit_step.Turns(fit_step.Bare(config, context.size, device), turn)
-    with tempfile.TemporaryDirectory() as out:
-        stage_context = replace(stage_context, progress=pace)
-        fit.optimise(config, fit.build(config), data, Path(out), stage_context)
-    for what, seconds in (
-        ("chexseg's own step", pace.cell_seconds),
-        ("bare eager, chexseg's settings", pace.bare_seconds),
-    ):
-        ms = 1e3 * float(np.median(seconds[turns:]))
-        yield step_row(what, precision, fit_step.BATCH, ms, "deterministic cuDNN, no benchmark")
+def searching(context: Context, precision: str) -> Iterator[Row]:
+    """Measure the captured cell with cuDNN's fastest algorithms."""
+    ms = cell_ms(context, precision, search=True)
+    yield step_row(context, "cell, captured, cuDNN searches", precision, ms)
+
+
+def contiguous(context: Context) -> Iterator[Row]:
+    """Measure the captured cell in the other memory layout."""
+    ms = cell_ms(context, "bfloat16", channels_last=False)
+    yield step_row(context, "cell, captured, contiguous", "bfloat16", ms)

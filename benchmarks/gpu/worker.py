@@ -6,6 +6,7 @@ import argparse
 import gc
 import importlib
 import json
+import os
 import signal
 import sys
 import time
@@ -19,9 +20,13 @@ import torch
 
 @dataclass(frozen=True)
 class Context:
-    """The device and the sizes of a part; `dry` means tiny sizes on the CPU."""
+    """The device and the sizes of a part; `dry` means tiny sizes on the CPU.
+
+    work: a directory for what several parts need.
+    """
 
     dry: bool
+    work: Path
 
     @property
     def device(self) -> torch.device:
@@ -32,6 +37,11 @@ class Context:
     def size(self) -> int:
         """Return the pixels of the square images' side."""
         return 64 if self.dry else 320
+
+    @property
+    def threads(self) -> int:
+        """Return PyTorch's threads: the machine of a dry run is shared."""
+        return 1 if self.dry else max(1, min(8, len(os.sched_getaffinity(0)) // 2))
 
     def batch(self, images: int) -> int:
         """Return the batch size to use in place of `images`."""
@@ -55,14 +65,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part")
     parser.add_argument("--events", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--deadline", type=float, required=True)
     parser.add_argument("--finished", type=json.loads, default=[])
     parser.add_argument("--dry", action="store_true")
     arguments = parser.parse_args()
-    context, events = Context(arguments.dry), Events(arguments.events)
+    context, events = Context(arguments.dry, arguments.work), Events(arguments.events)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then
     if context.dry:
-        torch.set_num_threads(1)  # the machine is shared: threads would wait for each other
+        from gpu.graphs import use_fake
+
+        use_fake()
+    torch.set_num_threads(context.threads)
     for task in importlib.import_module(f"gpu.{arguments.part}").tasks(context):
         if task.name in arguments.finished:
             continue

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from chexseg import code_version
+from chexseg.cli import signals
 from chexseg.cli.data import write_phantom
 from chexseg.cli.options import QuietFlag
 from chexseg.cli.results import write_report
@@ -44,12 +45,15 @@ def demo(
             " hint: run from a checkout, which has studies/ beside chexseg/"
         )
     data, store = out / "data", store or str(out / "store")
-    if not data.exists():
-        write_phantom(data, quiet=quiet, **DEMO_DATA)
-    outcome = run_study(study_path, data, store, None, None, quiet)
-    analyses, written = write_report([study_path], data, store, out / "report", None)
-    typer.echo("\n".join([study_result(analyses[0]), "", *_timings(analyses[0].results, outcome)]))
-    typer.echo(f"\nThe page: {written.page}\nTotal time: {time.monotonic() - started:.0f} s.")
+    with signals.handled():
+        if not data.exists():
+            write_phantom(data, quiet=quiet, **DEMO_DATA)
+        outcome = run_study(study_path, data, store, None, None, quiet)
+        analyses, written = write_report([study_path], data, store, out / "report", None)
+        typer.echo(
+            "\n".join([study_result(analyses[0]), "", *_timings(analyses[0].results, outcome)])
+        )
+        typer.echo(f"\nThe page: {written.page}\nTotal time: {time.monotonic() - started:.0f} s.")
     if outcome.failed:
         raise typer.Exit(1)
 

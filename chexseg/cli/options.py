@@ -6,7 +6,7 @@ import shlex
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -57,10 +57,11 @@ def read_studies(
     overrides: list[str] | None,
     apart: bool = False,
     check: bool = False,
+    warn: Callable[[str], None] | None = None,
 ) -> tuple[list[Plan | Search], Store, RawData]:
     """Return the plan or search of each study file, the store, and the raw data.
 
-    apart: return the studies that a file includes instead of the file's own. check: as for
+    apart: return the studies that a file includes instead of the file's own. check, warn: as for
     `resolve.read`.
     """
     from chexseg import resolve
@@ -72,7 +73,7 @@ def read_studies(
     # str(opened) hides the credentials that a URI may contain.
     option = "" if store == DEFAULT_STORE else f" --store {shlex.quote(str(opened))}"
     raw = RawData(remote_path.at(data))
-    plans = resolve.read(studies, raw, opened, overrides or (), apart, option, check)
+    plans = resolve.read(studies, raw, opened, overrides or (), apart, option, check, warn)
     return plans, opened, raw
 
 

@@ -178,11 +178,12 @@ def evaluate(
     for note in scores.notes:
         typer.echo(f"note: {note}", err=True)
     if out is not None:
+        from chexseg.report import file_manifest
+
         tables = {f"{scores.table.columns[2]}.csv": scores.table, **scores.published}
+        contents = {name: table.to_csv(index=False).encode() for name, table in tables.items()}
         with one_line_os_errors(out):
-            out.mkdir(parents=True, exist_ok=True)
-            for name, table in tables.items():
-                table.to_csv(out / name, index=False)
+            file_manifest.write(out, contents, file_manifest.EVALUATE)
     typer.echo(
         json.dumps(scores.as_dict(), indent=1)
         if as_json

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from chexseg import code_version
+from chexseg.cli import signals
 from chexseg.cli.options import (
     DEFAULT_STORE,
     AsJson,
@@ -35,7 +37,7 @@ def study_plan(
     """Show the cells of a study, the stages they need, which are cached, and all mistakes."""
     from chexseg import resolve
 
-    (plan,), opened, raw = read_studies([study], data, store, overrides, check=True)
+    (plan,), opened, raw = read_studies([study], data, store, overrides, check=True, warn=_warn)
     summary = resolve.summarise(plan, opened, raw)
     typer.echo(json.dumps(summary.plan_dict(), indent=1) if as_json else summary.plan_text())
     if lines := resolve.mistakes(plan, opened, raw, planning=True):
@@ -68,7 +70,8 @@ def study_run(
     quiet: QuietFlag = False,
 ) -> None:
     """Run the stages of a study that are not cached. Exit code 1 if a stage fails."""
-    outcome = run_study(study, data, store, address, overrides, quiet, max_resources)
+    with signals.handled():
+        outcome = run_study(study, data, store, address, overrides, quiet, max_resources)
     from chexseg.store.store import Store
 
     typer.echo(
@@ -76,8 +79,26 @@ def study_run(
         f" {outcome.cached} cached in {Store(store)}, {len(outcome.failed)} failed",
         err=True,
     )
+    if not quiet:
+        following = next_command(study, data, store, overrides, bool(outcome.failed))
+        typer.echo(f"next: {following}", err=True)
     if outcome.failed:
         raise typer.Exit(1)
+
+
+def next_command(
+    study: Path, data: str, store: str, overrides: list[str] | None, failed: bool
+) -> str:
+    """Return the command that shows the results of a run, or its failures."""
+    from chexseg.data import remote_path
+    from chexseg.store.store import Store
+
+    # As text, a location hides the credentials that a URI may contain.
+    words = ["chexseg", *(("study", "status") if failed else ("report",)), str(study)]
+    words += ["--data", str(remote_path.at(data))]
+    words += [] if store == DEFAULT_STORE else ["--store", str(Store(store))]
+    words += [word for override in overrides or () for word in ("--set", override)]
+    return shlex.join([*words, *([] if failed else ["--out", "report"])])
 
 
 @app.command("status")
@@ -105,7 +126,7 @@ def run_study(
     quiet: bool,
     max_resources: str | None = None,
 ) -> Any:
-    """Run a study with progress; return its `RunResult`. An interrupt exits with code 130."""
+    """Run a study with progress; return its `RunResult`."""
     # First of all: what is imported later decides keys, and sources may be edited at any time.
     code_version.running()
 
@@ -119,10 +140,10 @@ def run_study(
             "--max-resources: found without --address; a local Ray doesn't grow;"
             " expected: --address ADDR"
         )
-    (plan,), opened, raw = read_studies([study], data, store, overrides, check=True)
-    try:
-        with reporter(quiet) as watch:
-            return launch.launch(plan, opened, raw, watch, address, study, overrides or (), limits)
-    except KeyboardInterrupt:
-        typer.echo("chexseg: interrupted; hint: the same command resumes the run", err=True)
-        raise typer.Exit(130) from None
+    (plan,), opened, raw = read_studies([study], data, store, overrides, check=True, warn=_warn)
+    with reporter(quiet) as watch:
+        return launch.launch(plan, opened, raw, watch, address, study, overrides or (), limits)
+
+
+def _warn(line: str) -> None:
+    typer.echo(f"warning: {line}", err=True)

@@ -13,9 +13,12 @@ from chexseg.errors import UserError, reason
 
 #: Values that all aliases of a file may expand to; the shipped studies need dozens.
 MOST_ALIASED = 10_000
+#: Characters of all values and dotted keys of a file, with every alias expanded.
+MOST_TEXT = 10_000_000
 #: Digits of a whole number. A float overflows from 309 digits on.
 MOST_DIGITS = 100
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 #: Numbers that YAML 1.1 doesn't read as decimal: 010 is 8, and 1:30 is 90.
 _OLD_NOTATION = re.compile(r"[-+]?0[0-7_]+$|.*:")
 
@@ -47,9 +50,9 @@ def read(text: str, where: str) -> Document:
     """Parse YAML into plain values.
 
     Raises `UserError`, with file and line, for invalid YAML, duplicate keys, keys that are not
-    text, lone surrogates, octal and sexagesimal numbers, and aliases that are recursive or expand
-    to more than `MOST_ALIASED` values. PyYAML itself silently accepts duplicate keys, and expands
-    ten lines of aliases to a billion values.
+    text, lone surrogates, octal and sexagesimal numbers, recursive aliases, and aliases that expand
+    to more than `MOST_ALIASED` values or `MOST_TEXT` characters. PyYAML itself silently accepts
+    duplicate keys, and expands ten lines of aliases to a billion values.
     """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -79,25 +82,39 @@ def read(text: str, where: str) -> Document:
 
 def _check_nodes(root: yaml.Node, where: str) -> None:
     """Raise `UserError` for bad aliases, too long numbers, and text that UTF-8 can't encode."""
-    # Node -> number of values in it, itself included, with every alias expanded.
+    # Node -> number of values in it, itself included, with every alias expanded, and characters of
+    # their text and dotted keys. The keys begin at the node.
     values: dict[yaml.Node, int] = {}
+    characters: dict[yaml.Node, int] = {}
 
     def count(node: yaml.Node, ancestors: tuple[yaml.Node, ...]) -> int:
         location = f"{where}:{node.start_mark.line + 1}"
         if node in ancestors:
             raise UserError(f"{location}: found an alias of a value that contains it")
+        if node in values:
+            return values[node]
         if isinstance(node, yaml.ScalarNode):
             _check_scalar(node, location)
-        if node not in values:
-            parts = [] if isinstance(node, yaml.ScalarNode) else node.value
-            if isinstance(node, yaml.MappingNode):
-                parts = [part for pair in parts for part in pair]
-            values[node] = 1 + sum(count(part, (*ancestors, node)) for part in parts)
+            values[node], characters[node] = 1, len(node.value)
+            return 1
+        parts = node.value
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in parts for part in pair]
+        values[node] = 1 + sum(count(part, (*ancestors, node)) for part in parts)
         # Without aliases, there are as many values as nodes.
         if values[node] > len(values) + MOST_ALIASED:
             raise UserError(
                 f"{location}: found aliases that expand to more than {MOST_ALIASED:,} values;"
                 " expected: fewer"
+            )
+        characters[node] = sum(characters[part] for part in parts)
+        if isinstance(node, yaml.MappingNode):
+            # A key is part of the dotted key of each value below it.
+            characters[node] += sum(characters[key] * values[value] for key, value in node.value)
+        if characters[node] > MOST_TEXT:
+            raise UserError(
+                f"{location}: found more than {MOST_TEXT:,} characters of keys and values, with"
+                " aliases expanded; expected: fewer"
             )
         return values[node]
 
@@ -116,12 +133,11 @@ def _check_scalar(node: yaml.ScalarNode, location: str) -> None:
             " expected: a decimal number, without a leading 0 or a colon"
         )
     # YAML escapes can spell half a surrogate pair, which no file of a report could contain.
-    for character in node.value:
-        if "\ud800" <= character <= "\udfff":
-            raise UserError(
-                f"{location}: found the lone surrogate \\u{ord(character):x};"
-                " expected: the character itself"
-            )
+    if surrogate := _SURROGATE.search(node.value):
+        raise UserError(
+            f"{location}: found the lone surrogate \\u{ord(surrogate[0]):x};"
+            " expected: the character itself"
+        )
 
 
 def _lines(node: yaml.Node | None, where: str, prefix: str) -> dict[str, int]:

@@ -30,6 +30,9 @@ FORMATS = ("JPEG", "PNG", "TIFF")
 #: File name endings of these and of DICOM, to select the images of a directory. The format of a
 #: file is detected from its content.
 ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".dcm", ".dicom")
+#: A `Strip` resizes a whole image up to this many times its size. Of a longer one it resizes the
+#: middle: 1 x 16,000 pixels would take 5 GB.
+LONGEST_RESIZED = 8
 _EXPECTED = "an undamaged JPEG, PNG, TIFF or DICOM image"
 _SIGNATURES = (b"\xff\xd8\xff", png.SIGNATURE, b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TAG = ExifTags.Base
@@ -48,7 +51,7 @@ _UPRIGHT = {
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image as viewers show it.
+    """An image as viewers show it, except that transparent pixels keep their grey level.
 
     pixels_HW: grey (uint8), upright. orientation: EXIF's number; 1 is upright as stored.
     """
@@ -152,12 +155,28 @@ class Strip:
     ) -> np.ndarray:
         """Resize uint8 pixels_HW to a uint8 strip."""
         long, start = self.resized, (self.resized - self.length) // 2
+        strip = np.zeros((self.size, 2 * self.size), dtype=np.uint8)
+        if long > LONGEST_RESIZED * self.size:
+            strip[:] = self._middle(pixels_HW, start, method)
+            return strip
         height, width = (long, self.size) if self.is_portrait else (self.size, long)
         resized = resampling.image(pixels_HW, height, width, method)
-        strip = np.zeros((self.size, 2 * self.size), dtype=np.uint8)
         along = resized.T if self.is_portrait else resized
         strip[:, : self.length] = along[:, start : start + self.length]
         return strip
+
+    def _middle(
+        self, pixels_HW: np.ndarray, start: int, method: resampling.ImageResize
+    ) -> np.ndarray:
+        """Return the stored part of a very long image, without resizing the rest of it."""
+        along = pixels_HW.T if self.is_portrait else pixels_HW
+        scale = along.shape[1] / self.resized
+        left, right = start * scale, (start + self.length) * scale
+        # Resizing reads up to a pixel more, old or new, on either side.
+        first = max(0, int(left - scale) - 2)
+        part = along[:, first : int(right + scale) + 3]
+        columns = (left - first, right - first)
+        return resampling.image_part(part, self.size, self.length, columns, method)
 
 
 def decode(path: str | Path | Readable) -> np.ndarray:
@@ -169,7 +188,8 @@ def read(path: str | Path | Readable) -> Decoded:
     """Decode a JPEG, PNG, TIFF or DICOM image; the format is detected from the content.
 
     Of more than eight bits, the upper eight of those in use are kept (`grey.eight_bits`; for DICOM
-    see `dicom.decode`). The EXIF orientation is applied. Raises `UserError` for a missing or
+    see `dicom.decode`). The EXIF orientation is applied. Transparency is ignored: what viewers show
+    through it differs. Raises `UserError` for a missing or
     unreadable file, missing pixels, several pages, and pixels whose range is unknown.
     """
     try:

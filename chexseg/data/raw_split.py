@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
 
 from chexseg.data import chexlocalize, chexpert, remote_path
-from chexseg.errors import UserError
+from chexseg.errors import UserError, counted
 
 
 class RawSplit:
@@ -101,3 +102,26 @@ class RawData:
     def forget(self) -> None:
         """Free the memory of what was read; the fingerprints stay."""
         self.__dict__.pop("splits", None)
+
+
+def shared_patients(tables: Mapping[str, pd.DataFrame]) -> dict[tuple[str, str], list[str]]:
+    """Return (split, split) -> sorted patients of both tables; pairs without any are left out."""
+    patients = {split: set(table["patient"]) for split, table in tables.items()}
+    shared = {
+        (first, second): sorted(patients[first] & patients[second])
+        for first, second in combinations(tables, 2)
+    }
+    return {pair: names for pair, names in shared.items() if names}
+
+
+def shared_patient_warnings(splits: Mapping[str, RawSplit]) -> Iterator[str]:
+    """Yield a line for each two splits that share patients."""
+    for (first, second), patients in shared_patients(
+        {split: raw.table for split, raw in splits.items()}
+    ).items():
+        more = ", ..." if len(patients) > 1 else ""
+        yield (
+            f"{splits[first].csv_location} and {splits[second].csv_location.name}: found"
+            f" {counted(len(patients), 'patient')} in both ({patients[0]}{more}), so scores may be"
+            " too high; expected each patient in one split; hint: chexseg data check"
+        )

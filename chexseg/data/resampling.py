@@ -30,6 +30,25 @@ def image(pixels_HW: np.ndarray, height: int, width: int, method: ImageResize) -
     return np.asarray(np.rint(_bilinear(pixels_HW, height, width)), dtype=np.uint8)
 
 
+def image_part(
+    pixels_HW: np.ndarray,
+    height: int,
+    width: int,
+    columns: tuple[float, float],
+    method: ImageResize,
+) -> np.ndarray:
+    """Return the part of uint8 pixels_HW between two positions on its second axis, resized.
+
+    columns: positions in pixels, from the left edge. Pixels beyond them count as for `image`.
+    """
+    if method == "antialiased":
+        box = (columns[0], 0, columns[1], len(pixels_HW))
+        picture = Image.fromarray(np.ascontiguousarray(pixels_HW))
+        return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box))
+    part = _interpolate(_interpolate(pixels_HW, height).T, width, columns).T
+    return np.asarray(np.rint(part), dtype=np.uint8)
+
+
 def masks(masks_KHW: np.ndarray, height: int, width: int, method: MaskResize) -> np.ndarray:
     """Return boolean masks_KHW resized to height x width."""
     if method == "nearest":
@@ -81,10 +100,16 @@ def _bilinear(values_HW: np.ndarray, height: int, width: int) -> np.ndarray:
     return _interpolate(_interpolate(values_HW, height).T, width).T
 
 
-def _interpolate(values_HW: np.ndarray, rows: int) -> np.ndarray:
-    """Return `rows` rows, each between the two nearest to its centre; edges are repeated."""
+def _interpolate(
+    values_HW: np.ndarray, rows: int, part: tuple[float, float] | None = None
+) -> np.ndarray:
+    """Return `rows` rows, each between the two nearest to its centre; edges are repeated.
+
+    part: the positions between which the new rows lie; by default all of the first axis.
+    """
     last = len(values_HW) - 1
-    centres = np.clip((np.arange(rows) + 0.5) * (len(values_HW) / rows) - 0.5, 0, last)
+    start, end = part or (0.0, float(len(values_HW)))
+    centres = np.clip(start + (np.arange(rows) + 0.5) * ((end - start) / rows) - 0.5, 0, last)
     above = centres.astype(int)
     share = (centres - above)[:, None]
     return np.asarray(

@@ -17,6 +17,7 @@ import numpy as np
 
 from chexseg.data import remote_path
 from chexseg.errors import UserError, reason
+from chexseg.file_tree import files_below
 from chexseg.pathologies import ALIASES, PATHOLOGIES
 
 if TYPE_CHECKING:
@@ -30,11 +31,14 @@ def find(directory: Path) -> tuple[dict[str, dict[str, Path]], list[Path]]:
     """Return ({image id: {pathology: file}}, other files) of a directory and its subdirectories.
 
     The other files are heat maps of observations that are not among the ten pathologies. Raises
-    `UserError` if there is no heat map, or if an image and pathology have two.
+    `UserError` if there is no heat map, if an image and pathology have two, or if a subdirectory
+    can't be listed. Links to folders are followed (`files_below`).
     """
     paths: dict[str, dict[str, Path]] = defaultdict(dict)
     others = []
-    for path in sorted(path for path in directory.rglob("*_map.*") if path.suffix in ENDINGS):
+    for path in files_below(directory):
+        if "_map." not in path.name or path.suffix not in ENDINGS:
+            continue
         image_id, _, name = path.stem.removesuffix("_map").rpartition("_")
         name = ALIASES.get(name, name)
         if name not in PATHOLOGIES:

@@ -209,6 +209,9 @@ def encoder(path: Path, architecture: str) -> ForeignEncoder:
         weights[name] = value.detach().resolve_neg().to(like.dtype).contiguous()
         if not weights[name].isfinite().all():
             raise UserError(f"{location}: found infinite or NaN values; expected finite ones")
+        # In eval mode batch norm divides by its root, which would be NaN.
+        if name.endswith(".running_var") and (weights[name] < 0).any():
+            raise UserError(f"{location}: found negative variances; expected none")
     used = {names[name] for name in target if name in names}
     return ForeignEncoder(
         architecture, weights, prefix, len(used), tuple(name for name in state if name not in used)

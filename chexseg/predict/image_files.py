@@ -10,6 +10,8 @@ from pathlib import Path
 
 from chexseg.data import dicom, images, strict_json
 from chexseg.errors import UserError
+from chexseg.file_tree import files_below
+from chexseg.store import links
 
 #: The end of an image's path in CheXpert, without its suffix.
 _CHEXPERT = re.compile(r"(^|/)patient\d+/study\d+/view[^/]*$")
@@ -18,9 +20,10 @@ _CHEXPERT = re.compile(r"(^|/)patient\d+/study\d+/view[^/]*$")
 def find(paths: Iterable[Path]) -> tuple[dict[str, Path], list[Path]]:
     """Return ({image id: file}, sorted by id; files left out) for files and directory trees.
 
-    The images of a directory are the files with an image suffix or an image's content. Its other
-    files are left out; names that begin with a dot are ignored. Raises `UserError` for a missing
-    path, a directory without an image, and names that make no valid image id.
+    The images of a directory are the files with an image suffix or an image's content, also below
+    links to folders (`files_below`). Its other files are left out; names that begin with a dot are
+    ignored. Raises `UserError` for a missing path, a folder that can't be listed, a directory
+    without an image, and names that make no valid image id.
     """
     files: dict[str, Path] = {}
     left_out: list[Path] = []
@@ -32,9 +35,7 @@ def find(paths: Iterable[Path]) -> tuple[dict[str, Path], list[Path]]:
         selected = [path]
         if path.is_dir():
             # Operating systems keep metadata in hidden files that have the suffix of the image.
-            inside = sorted(
-                file for file in path.rglob("*") if not file.name.startswith(".") and file.is_file()
-            )
+            inside = [file for file in files_below(path) if not file.name.startswith(".")]
             selected = [file for file in inside if _is_image(file)]
             left_out += sorted(set(inside) - set(selected))
         if not selected:
@@ -50,7 +51,7 @@ def _is_image(path: Path) -> bool:
     if path.suffix.lower() in images.ENDINGS:
         return True
     try:
-        with path.open("rb") as file:
+        with links.open_regular(path) as file:
             start = file.read(dicom.PREAMBLE)
     except OSError:
         return False

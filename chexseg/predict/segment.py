@@ -120,7 +120,8 @@ def run(
             runs[image_id] = {name: chexlocalize.encode(mask_HW) for name, mask_HW in named.items()}
             counts = {name: counts[name] + bool(mask_HW.any()) for name, mask_HW in named.items()}
             picture = overlay.picture(pixels_HW, masks_KHW, segmenter.pathologies, image_id)
-            picture.save(out / OVERLAYS / f"{image_id}.png")
+            # Pillow sees no suffix in names that begin with dots, such as "....png".
+            picture.save(out / OVERLAYS / f"{image_id}.png", format="PNG")
             progress.update("predict", len(runs), len(files), "images")
     chexlocalize.write_runs(out / MASKS, runs)
     return counts

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from chexseg.analysis.comparison import Comparison, sentence, short
 from chexseg.analysis.tables.text import to_csv
+from chexseg.report import file_manifest
 from chexseg.report.figures.comparison_figure import figure, figure_rows
 from chexseg.report.page import environment
 from chexseg.report.page.table_views import plain
@@ -14,7 +15,8 @@ from chexseg.report.page.table_views import plain
 def write(comparison: Comparison, out: Path) -> Path:
     """Write compare.csv and compare.html into `out` and return the path of the page.
 
-    The page needs no network.
+    The page needs no network. Raises `UserError` if a file of others, or an edited one, would be
+    overwritten; then nothing is written.
     """
     text = environment.render(
         "compare.html",
@@ -26,8 +28,6 @@ def write(comparison: Comparison, out: Path) -> Path:
         settings=plain(comparison.settings),
         cells=plain(comparison.cells.rename(columns={"key": "key of its scores"})),
     )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "compare.csv").write_text(to_csv(comparison.rows))
-    page = out / "compare.html"
-    page.write_text(text, encoding="utf-8")
-    return page
+    contents = {"compare.csv": to_csv(comparison.rows).encode(), "compare.html": text.encode()}
+    file_manifest.write(out, contents, file_manifest.COMPARE)
+    return out / "compare.html"

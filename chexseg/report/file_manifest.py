@@ -1,39 +1,123 @@
-"""The list of files that a report wrote, so that the next report can delete outdated ones."""
+"""Write the files of a report and their list, and overwrite or delete nobody else's files.
+
+The list is in the same directory. The next report there reads it to know which files are
+chexseg's, and which of them are outdated.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
-from contextlib import suppress
+import os
+import re
+from collections.abc import Mapping, Set
 from pathlib import Path
 
-from chexseg.store.manifest import sha256_of
+from chexseg.errors import UserError, reason
+from chexseg.store import links
+from chexseg.store.manifest import is_inside, sha256, sha256_of
 
-NAME = "report.json"
+#: Names of the lists of `report`, `compare` and `evaluate`.
+REPORT, COMPARE, EVALUATE = "report.json", "compare-files.json", "evaluate-files.json"
+#: Folders of a report. Files are deleted only below these.
+FOLDERS = ("tables", "figures")
+PAGE = "index.html"
+#: A text of every page. Lists of earlier versions don't name the page.
+_PAGE_TEXT = b"chexseg study report"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+#: Bytes of a list; a report of 100 studies has 1 MB.
+_MOST_BYTES = 2**24
+_EXPECTED = (
+    "expected: a new directory, or one with unchanged files of the same command;"
+    " hint: move the file away, or choose another --out"
+)
 
 
-def replace(out: Path, files: Sequence[Path]) -> None:
-    """Write the list of these files with their SHA-256, and delete files of the previous list.
+def write(out: Path, contents: Mapping[str, bytes], list_name: str) -> None:
+    """Write files (name below `out` -> content) and their list; delete unmodified outdated ones.
 
-    A file is deleted only if its SHA-256 is still the listed one, and only below `out`: anyone
-    can edit the list.
+    Files that were edited and are outdated are kept. Raises `UserError`, before anything is
+    written, if the list isn't chexseg's, or if one of the names exists and is neither equal to the
+    new content nor a file that the list has with its SHA-256.
     """
-    root = out.resolve()
-    current = {path.resolve().relative_to(root).as_posix(): sha256_of(path) for path in files}
-    for name, sha256 in _listed(out / NAME).items():
-        path = (out / name).resolve()
-        if (
-            name not in current
-            and path.is_relative_to(root)
-            and path.is_file()
-            and sha256_of(path) == sha256
-        ):
-            path.unlink()
-    (out / NAME).write_text(json.dumps({"files": current}, indent=1) + "\n", encoding="utf-8")
+    earlier = _listed(out / list_name)
+    digests = {name: {hashlib.sha256(content).hexdigest()} for name, content in contents.items()}
+    for name, digest in digests.items():
+        _check(out, name, digest | earlier.get(name, set()), earlier)
+    for name in contents:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+    # If this process is killed in between, the next one knows both the old and the new files.
+    both = {name: earlier.get(name, set()) | digests.get(name, set()) for name in earlier | digests}
+    _save(out / list_name, both)
+    for name, content in contents.items():
+        with links.replacing(out / name) as file:
+            file.write(content)
+    outdated = {name: hashes for name, hashes in earlier.items() if name not in contents}
+    kept = {name: hashes for name, hashes in outdated.items() if not _delete(out, name, hashes)}
+    _save(out / list_name, kept | digests)
 
 
-def _listed(path: Path) -> dict[str, str]:
-    """Return the listed file names with their SHA-256; empty if there is no readable list."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        return dict(json.loads(path.read_text(encoding="utf-8"))["files"])
-    return {}
+def _listed(path: Path) -> dict[str, set[str]]:
+    """Return name -> possible SHA-256 of the files in a list; empty if there is no list."""
+    try:
+        with links.open_regular(path) as file:
+            text = file.read(_MOST_BYTES)
+        files = json.loads(text)["files"]
+        listed = {
+            name: {hashes} if isinstance(hashes, str) else set(hashes)
+            for name, hashes in files.items()
+        }
+        valid = all(map(_is_own_name, listed)) and all(
+            _SHA256.fullmatch(digest) for hashes in listed.values() for digest in hashes
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    # A file of others can have any content, also JSON that is nested too deeply.
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        valid = False
+    if not valid:
+        raise UserError(f"{path}: found a file that isn't chexseg's list of files; {_EXPECTED}")
+    return listed
+
+
+def _is_own_name(name: str) -> bool:
+    folder, _, below = name.partition("/")
+    return is_inside(name) and (folder in FOLDERS if below else name.endswith((".csv", ".html")))
+
+
+def _check(out: Path, name: str, digests: Set[str], earlier: Mapping[str, Set[str]]) -> None:
+    """Raise `UserError` if the file exists and has none of these SHA-256."""
+    path = out / name
+    if not os.path.lexists(path):
+        return
+    try:
+        with links.open_regular(path) as file:
+            digest = sha256(file)
+            file.seek(0)
+            is_earlier_page = name == PAGE and name not in earlier and _PAGE_TEXT in file.read()
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({reason(error)}); {_EXPECTED}") from None
+    if digest in digests or (earlier and is_earlier_page):
+        return
+    fault = "was edited since chexseg wrote it" if name in earlier else "isn't chexseg's file"
+    raise UserError(f"{path}: {fault}, so it isn't overwritten; {_EXPECTED}")
+
+
+def _delete(out: Path, name: str, digests: Set[str]) -> bool:
+    """Delete a file below `FOLDERS` with one of these SHA-256; return whether it is gone."""
+    path = out / name
+    if not path.exists():
+        return True
+    is_below = name.partition("/")[0] in FOLDERS and path.resolve().is_relative_to(out.resolve())
+    if not is_below or path.is_symlink() or not path.is_file() or sha256_of(path) not in digests:
+        return False
+    path.unlink()
+    return True
+
+
+def _save(path: Path, listed: Mapping[str, Set[str]]) -> None:
+    files = {
+        name: sorted(hashes) if len(hashes) > 1 else min(hashes) for name, hashes in listed.items()
+    }
+    with links.replacing(path) as file:
+        file.write((json.dumps({"files": files}, indent=1) + "\n").encode())

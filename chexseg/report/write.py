@@ -31,44 +31,37 @@ def write(analyses: Sequence[StudyAnalysis], out: Path, images: bool = True) -> 
 
     All tables are written as CSV, the paper's two also as Markdown and LaTeX. images: write figures
     as PNG and SVG, if kaleido is installed. Unmodified files of an earlier report that this one
-    doesn't contain are deleted.
+    doesn't contain are deleted. Raises `UserError` if a file of others, or an edited one, would be
+    overwritten; then nothing is written.
     """
-    texts: dict[Path, str] = {}
-    pictures: dict[Path, bytes] = {}
-    drawn: dict[Path, go.Figure] = {}
+    texts: dict[str, str] = {}
+    pictures: dict[str, bytes] = {}
+    drawn: dict[str, go.Figure] = {}
     views = []
     for study, analysis in named(analyses).items():
-        tables, figures = out / "tables", out / "figures"
         texts |= {
-            tables / f"{study}-{name}.csv": to_csv(rows) for name, rows in analysis.tables.items()
+            f"tables/{study}-{name}.csv": to_csv(rows) for name, rows in analysis.tables.items()
         }
         for name, table in analysis.paper_tables.items():
-            texts[tables / f"{study}-{name}.md"] = to_markdown(table)
-            texts[tables / f"{study}-{name}.tex"] = to_latex(table)
+            texts[f"tables/{study}-{name}.md"] = to_markdown(table)
+            texts[f"tables/{study}-{name}.tex"] = to_latex(table)
         for name, figure in study_figures.draw(analysis).items() if images else ():
-            drawn |= {figures / f"{study}-{name}.{kind}": figure for kind in ("png", "svg")}
+            drawn |= {f"figures/{study}-{name}.{kind}": figure for kind in ("png", "svg")}
         test_images = image_section.test_images(analysis.scores)
         if test_images["together"] is not None:
             sheet = film_grids.sheet_png(test_images["together"], test_images["drawn"])
-            pictures[figures / f"{study}-overlays.png"] = sheet
+            pictures[f"figures/{study}-overlays.png"] = sheet
         on_page = study_figures.draw(analysis, legend=False)
         views.append(study_view(study, analysis, on_page, test_images))
-    for folder in ("tables", "figures"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
-    for path, text in texts.items():
-        path.write_text(text, encoding="utf-8")
-    for path, picture in pictures.items():
-        path.write_bytes(picture)
-    failure = study_figures.write_images(drawn) if drawn else None
+    exported, failure = study_figures.export(drawn) if drawn else ({}, None)
     notes = (failure,) if failure else ()
     title = ", ".join(analysis.results.title for analysis in analyses)
-    page = out / "index.html"
-    page.write_text(
-        environment.render("report.html", title=title, studies=views, notes=notes), encoding="utf-8"
-    )
-    files = (*texts, *pictures, *(() if failure else drawn))
-    file_manifest.replace(out, files)
-    return WrittenReport(page, files, notes)
+    page = environment.render("report.html", title=title, studies=views, notes=notes)
+    files = {name: text.encode() for name, text in texts.items()} | pictures | exported
+    file_manifest.write(out, files | {file_manifest.PAGE: page.encode()}, file_manifest.REPORT)
+    for folder in file_manifest.FOLDERS:
+        (out / folder).mkdir(exist_ok=True)
+    return WrittenReport(out / file_manifest.PAGE, tuple(out / name for name in files), notes)
 
 
 def slug(name: str) -> str:

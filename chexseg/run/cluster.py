@@ -254,17 +254,18 @@ def cluster(address: str | None = None) -> Iterator[str | None]:
             yield location
         return
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            job_config=ray_internals.WorkerPath(),
-        )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"--address {address}: no Ray cluster answers there ({reason(error)})"
-        ) from None
-    try:
+        try:
+            with ray_internals.signals_after_start():
+                ray.init(
+                    address=address,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    job_config=ray_internals.WorkerPath(),
+                )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"--address {address}: no Ray cluster answers there ({reason(error)})"
+            ) from None
         yield None
     finally:
-        ray.shutdown()
+        ray_internals.shutdown()

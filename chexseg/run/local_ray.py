@@ -47,17 +47,21 @@ def local_ray(**options: Any) -> Iterator[str]:
         os.environ["RAY_AUTH_TOKEN"] = token()
         # Ray read the mode when it was imported. If unset, `ray.init` sets "token" and reads again.
         os.environ.pop("RAY_AUTH_MODE", None)
-        with ray_internals.loopback_address(), safe_path():
-            context: Any = ray.init(
-                address="local",  # otherwise Ray would join any cluster on the machine
-                dashboard_host="127.0.0.1",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                job_config=ray_internals.WorkerPath(sys.path),
-                **ray_internals.session_directory(Path(private, "ray")),
-                **options,
-            )
         try:
+            with (
+                ray_internals.signals_after_start(),
+                ray_internals.loopback_address(),
+                safe_path(),
+            ):
+                context: Any = ray.init(
+                    address="local",  # otherwise Ray would join any cluster on the machine
+                    dashboard_host="127.0.0.1",
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    job_config=ray_internals.WorkerPath(sys.path),
+                    **ray_internals.session_directory(Path(private, "ray")),
+                    **options,
+                )
             url = context.dashboard_url
             dashboard = f", dashboard http://{url}" if url else ""
             yield (
@@ -65,7 +69,7 @@ def local_ray(**options: Any) -> Iterator[str]:
                 f" token in {token_file}, which only you can read"
             )
         finally:
-            ray.shutdown()
+            ray_internals.shutdown()
 
 
 def _short_directory() -> str:

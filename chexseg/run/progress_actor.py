@@ -118,6 +118,7 @@ class ProgressActor:
         self.counts, self.metrics = counts, Metrics(counts.study)
         self.running: dict[str, StageProgress] = {}
         self.finished: list[tuple[str, str]] = []
+        self.begun: set[str] = set()
 
     def update(
         self,
@@ -138,6 +139,13 @@ class ProgressActor:
         if stage := self.running.pop(name, None):
             self.metrics.end_stage(stage.tags, stage.figures())
         self.finished.append((name, text))
+
+    def start(self, key: str) -> None:
+        """Take note that the task of a stage has begun to run."""
+        self.begun.add(key)
+
+    def started(self) -> set[str]:
+        return self.begun
 
     def say(self, name: str, line: str) -> None:
         """Show a line about a stage that goes on."""
@@ -205,9 +213,12 @@ class ProgressDisplay:
         self.thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.over.set()
-        self.thread.join()
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self.thread.join(2 if interrupted else None)
+        if interrupted:  # Ray ends next; it may have had the signal too, and would not answer
+            return
         self.show()
         # The process of its gauges ends with it. Ray would keep both for as long as the driver
         # lives, because the jobs sent to workers hold handles of the actor.
@@ -226,4 +237,8 @@ class ProgressDisplay:
 
     def _watch(self) -> None:
         while not self.over.wait(self.interval):
-            self.show()
+            try:
+                self.show()
+            except ray.exceptions.RayError:
+                if not self.over.is_set():
+                    raise

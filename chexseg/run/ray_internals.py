@@ -7,6 +7,8 @@ Written for Ray 2.60; `pyproject.toml` excludes the next minor version.
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +59,71 @@ def loopback_address() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def signals_after_start() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait while `ray.init` runs, and keep their handlers.
+
+    `ray.init` gives SIGTERM a handler that exits with code 1, then one in C++ that prints a stack
+    first; neither can be turned off. A start that is interrupted leaves processes behind. Off the
+    main thread Python can't change handlers, so Ray's stay.
+    """
+    from ray._private import utils
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    arrived: list[int] = []
+
+    def wait(number: int, frame: object) -> None:
+        arrived.append(number)
+
+    def restore() -> None:
+        for number, handler in before.items():
+            if handler is not None:  # else it was not installed by Python, and can't be
+                signal.signal(number, handler)
+
+    set_handler, utils.set_sigterm_handler = utils.set_sigterm_handler, lambda handler: None
+    try:
+        for number, handler in before.items():
+            if handler not in (signal.SIG_IGN, None):
+                signal.signal(number, wait)
+        yield
+    finally:
+        utils.set_sigterm_handler = set_handler
+        restore()
+        for signal_number in arrived[:1]:
+            if callable(kept := before[signal.Signals(signal_number)]):
+                kept(signal_number, None)
+            else:
+                signal.raise_signal(signal_number)
+
+
+def shutdown() -> None:
+    """Call `ray.shutdown`, and keep SIGTERM's handler.
+
+    Ray's C++ code resets it for good while the driver disconnects (0.2 s and more, in which SIGTERM
+    kills this process). Then `ray.shutdown` waits seconds for its processes to end.
+    """
+    handler = signal.getsignal(signal.SIGTERM)  # Python doesn't learn of the reset
+    node = ray._private.worker._global_node
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    if node is None or handler is None or not on_main_thread:
+        ray.shutdown()
+        return
+    end_processes = node.kill_all_processes
+
+    def after_reset(*arguments: object, **options: object) -> None:
+        signal.signal(signal.SIGTERM, handler)
+        end_processes(*arguments, **options)
+
+    node.kill_all_processes = after_reset
+    try:
+        ray.shutdown()
+    finally:
+        del node.kill_all_processes  # Ray calls it once more when Python exits
 
 
 def session_directory(path: Path) -> dict[str, Any]:

@@ -1,24 +1,29 @@
-"""Run a plan on Ray: upstream stages as tasks, cells as Tune trials on reused actors.
+"""Run a plan on Ray: stages before the cells as tasks, cells as Tune trials on reused actors.
 
-A run computes whatever the store lacks, so the same command resumes an interrupted run.
+A stage or a cell starts as soon as its inputs are in the store and its resources are free
+(`plan.schedule`). A run computes whatever the store lacks, so the same command resumes an
+interrupted run.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import ray
 
 from chexseg.config.study import Study
+from chexseg.data.raw_split import RawData
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
-from chexseg.plan import gpu_share
-from chexseg.plan.cells import Cell
-from chexseg.plan.graph import Node, Plan, blocked
-from chexseg.plan.preflight import Workers, check, to_check
+from chexseg.plan import cost, gpu_share, schedule
+from chexseg.plan.graph import Node, Plan
+from chexseg.plan.preflight import Workers
+from chexseg.plan.schedule import Need, Slots
+from chexseg.plan.units import Units
 from chexseg.progress import Reporter
 from chexseg.run.cluster import (
     MAX_FAILURES,
@@ -30,22 +35,13 @@ from chexseg.run.cluster import (
     start_here,
 )
 from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
-from chexseg.run.progress_actor import (
-    ProgressActor,
-    ProgressDisplay,
-    ProgressWriter,
-    RunCounts,
-)
-from chexseg.run.ray_internals import set_process_title
+from chexseg.run.progress_actor import ProgressActor, ProgressDisplay, ProgressWriter, RunCounts
 from chexseg.run.run_record import RunResult, StageResult
-from chexseg.run.tune_trials import run_trials
+from chexseg.run.start_checks import check_networks
 from chexseg.run.worker import Job, attempt, record_lost_worker, succeeded
 from chexseg.stages.api import GPU_OF_ITS_OWN, StageContext
 from chexseg.store.store import Store
 
-#: Cells of one Tuner. Tune copies the whole grid for each trial and keeps every trial: its time
-#: grows with the square of their number, its memory linearly. Each Tuner starts new processes.
-CELLS_PER_TUNER = 1000
 #: Upstream stages whose training reserves CPUs, on a worker of Ray Train or in their task. They
 #: start no actors.
 TRAINED = ("classify", "pretrain", "moco")
@@ -64,7 +60,6 @@ def run(
     the store, and everything that doesn't depend on them goes on.
     """
     started = time.monotonic()
-    result = RunResult()
     capacity = Capacity.of_cluster(limits)
     study = gpu_share.resolved(plan.study, capacity.gpu_memory)
     resources = study.resources
@@ -72,62 +67,151 @@ def run(
     if resources.workers > 1 and not store.backend.shared:
         capacity.check_one_node(resources)
     done = store.cached(plan.nodes.values())
-    result.cached = len(done)
     check_networks(plan.needed(done), capacity.workers(resources))
-    cells = {cell.score: cell for cell in plan.cells}
-    in_cells = set(cells) | {cell.fit for cell in plan.cells}
     progress_actor = start_here(ProgressActor, _run_counts(plan, store, done))
     job = Job(
         plan.nodes, store.uri, data.absolute(), progress_actor, single_node=not store.backend.shared
     )
+    costs = cost.expected(plan, (), cost.images(RawData(data)))
+    seconds = {key: one.seconds for key, one in costs.items()}
+    units = Units(plan, done, seconds, whole_cells=resources.workers == 1)
+    result = RunResult(cached=len(done))
     with ProgressDisplay(progress_actor, reporter):
-        while True:
-            lost = blocked(plan.nodes, result.failed)
-            elsewhere, settled = in_cells | lost, done | lost
-            ready = [
-                node
-                for node in plan.needed(done)
-                if node.key not in elsewhere and set(node.inputs.values()) <= done
-            ]
-            pending = [
-                cell
-                for key, cell in cells.items()
-                if key not in settled and _cell_ready(cell, plan.nodes, done)
-            ]
-            if ready:
-                results = _run_stages(ready, job, capacity, study)
-            elif pending:
-                run_cells = _run_cells if resources.workers == 1 else _run_shared_cells
-                results = run_cells(pending[:CELLS_PER_TUNER], job, capacity, study)
-            else:
-                break
-            for stage_result in results:
-                if stage_result["state"] == "mistake":
-                    raise UserError(stage_result["error"])
-                result.add(stage_result)
-            done |= {stage["key"] for stage in results if succeeded(stage)}
+        Run(plan, study, job, capacity, units, result).run()
     result.seconds = time.monotonic() - started
     return result
 
 
-def check_networks(nodes: Iterable[Node], workers: Workers) -> None:
-    """Raise `UserError` before any stage runs if a network can't be built or shared by workers."""
-    unchecked = to_check(nodes, workers)
-    if unchecked and (error := ray.get(_check_task.remote(unchecked, workers))):
-        raise UserError(error)
+class Run:
+    """A run of a plan: what is running, and what is ready.
 
-
-@remote(num_cpus=0, max_retries=MAX_FAILURES)
-def _check_task(nodes: Sequence[Node], workers: Workers) -> str | None:
-    """Return the message of `preflight.check`'s error, or None.
-
-    It runs in a worker so that the driver needs no PyTorch.
+    A unit (`plan.units`) is a stage before the cells, which runs as a task, or a cell, which is a
+    trial of Tune. If several workers share each fit, fits and scores are tasks too.
     """
-    try:
-        check(nodes, workers)
-    except UserError as error:
-        return str(error)
-    return None
+
+    def __init__(
+        self,
+        plan: Plan,
+        study: Study,
+        job: Job,
+        capacity: Capacity,
+        units: Units,
+        result: RunResult,
+    ) -> None:
+        self.study, self.job, self.capacity, self.result = study, job, capacity, result
+        self.cells = {cell.score: cell for cell in plan.cells}
+        self.names = {key: cell.name for cell in plan.cells for key in (cell.fit, cell.score)}
+        self.stages = _StageTasks(job, capacity, study)
+        self.units, self.queue = units, schedule.Queue()
+        self.slots = Slots(
+            cpus=capacity.max_cpus,
+            gpus=[1.0] * int(capacity.max_gpus),
+            stages=self.stages.at_once,
+        )
+        self.mistake: str | None = None
+        #: Scores of the cells to give to Tune now.
+        self.begun: deque[str] = deque()
+        self._gpus: dict[str, tuple[int, ...]] = {}  # of each unit that has begun
+        self._tasks: dict[Any, str] = {}
+        self._mious: dict[str, float | None] = {}
+        self._started: set[str] = set()  # tasks that have begun to run
+        self._asked = 0.0
+        for unit in units.ready():
+            self._add(unit)
+
+    def run(self) -> None:
+        """Run all units. Raises `UserError` for a mistake."""
+        chunks = None
+        while not self.mistake:
+            self.advance()
+            if self.begun:
+                from chexseg.run import tune_trials  # slow to import, and not all runs have cells
+
+                if chunks is None:
+                    trials = [self.cells[unit] for unit in self.units.nodes if unit in self.cells]
+                    chunks = tune_trials.CellChunks(self.job, trials)
+                tune_trials.run_cells(self, chunks)
+            elif self._tasks:
+                ray.wait(list(self._tasks), num_returns=1)
+            else:
+                break
+        if self.mistake:
+            raise UserError(self.mistake)
+
+    def advance(self) -> None:
+        """Take note of the tasks that have ended, and start what there is room for now."""
+        if self._tasks:
+            ended, _ = ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=0)
+            for task in ended:
+                unit = self._tasks.pop(task)
+                result = _result(task, self.job, unit)
+                if unit in self.names:
+                    self._end_of_task(self.names[unit], unit, result)
+                self.finish(unit, [result])
+        if self.mistake or not self.queue:
+            return
+        for start in self.queue.start(self.slots, self._held()):
+            self._gpus[start.key] = start.gpus
+            if self.study.resources.workers == 1 and start.key in self.cells:
+                self.begun.append(start.key)
+            else:
+                self._tasks[self._start_task(start.key)] = start.key
+
+    def _held(self) -> Need | None:
+        """Return the need of cells while a stage that was given a GPU waits for it; else None.
+
+        Ray may have placed cells otherwise than `slots`, so that no GPU is empty yet. Cells that
+        went on taking each other's places would keep it waiting.
+        """
+        given = {unit for unit in self._tasks.values() if self._gpus[unit]} - self._started
+        if not given or self.capacity.max_gpus > self.capacity.gpus:
+            return None
+        if time.monotonic() - self._asked > 0.5:
+            self._asked = time.monotonic()
+            self._started |= ray.get(self.job.progress_actor.started.remote())
+        share = self.capacity.gpus_of(self.study.resources)
+        return Need(self.study.resources.cpu, share) if given - self._started else None
+
+    def finish(self, unit: str, results: Sequence[StageResult]) -> None:
+        """Record the results of a unit, and add the units that waited for them."""
+        self.slots.take(self._need(unit), self._gpus.pop(unit), sign=1)
+        for result in results:
+            if result["state"] == "mistake":
+                self.mistake = self.mistake or result["error"]
+                return
+            self.result.add(result)
+            if succeeded(result):
+                for other in self.units.ready_after(result["key"]):
+                    self._add(other)
+
+    def _add(self, unit: str) -> None:
+        self.queue.add(unit, self._need(unit), self.units.longest(unit))
+
+    def _need(self, unit: str) -> Need:
+        node, resources = self.job.nodes[unit], self.study.resources
+        gpus = self.capacity.gpus_of(resources)
+        if unit not in self.names:
+            return self.stages.need(node.stage)
+        if resources.workers == 1:
+            return Need(resources.cpu, gpus)
+        count = resources.workers if node.stage == "fit" else 1
+        return Need(count * max(1, int(resources.cpu)), count * gpus)
+
+    def _start_task(self, key: str) -> ray.ObjectRef[Any]:
+        if key not in self.names:
+            return self.stages.start(self.job.nodes[key])
+        name, node = self.names[key], self.job.nodes[key]
+        if node.stage == "fit":
+            self.job.progress_actor.begin_cell.remote(name)
+        return self.stages.start_of_cell(node, name)
+
+    def _end_of_task(self, name: str, key: str, result: StageResult) -> None:
+        """Count a cell whose fit or scores ran as a task."""
+        if key not in self.cells:
+            self._mious[name] = result.get("miou")
+        if key in self.cells or not succeeded(result):
+            miou = self._mious.get(name)
+            self.job.progress_actor.end_cell.remote(name, succeeded(result), miou)
 
 
 def _run_counts(plan: Plan, store: Store, done: set[str]) -> RunCounts:
@@ -141,16 +225,11 @@ def _run_counts(plan: Plan, store: Store, done: set[str]) -> RunCounts:
     return RunCounts(len(plan.cells), len(cells), best=best, study=plan.study.name)
 
 
-def _cell_ready(cell: Cell, nodes: Mapping[str, Node], done: set[str]) -> bool:
-    """Return True if all inputs of a cell's trial are stored; a stored fit needs no inputs."""
-    fitted = cell.fit in done or set(nodes[cell.fit].inputs.values()) <= done
-    return fitted and set(nodes[cell.score].inputs.values()) - {cell.fit} <= done
-
-
 @remote(num_cpus=0, max_retries=MAX_FAILURES, retry_exceptions=[ray.exceptions.RayActorError])
 def _stage_task(
     job: Job, key: str, progress_writer: ProgressWriter, context: StageContext
 ) -> StageResult:
+    job.progress_actor.start.remote(key)
     context = replace(context, progress=progress_writer, say=progress_writer.say)
     return attempt(job, key, progress_writer.name, context)
 
@@ -180,161 +259,91 @@ def reservation(
         )
         return shared, 0, 0.49 if gpu and stage == "irnet" else 0
     trains_in_task = context.train_failures is None and stage in TRAINED
-    return (
-        context,
-        context.threads if trains_in_task else 0,
-        0.51 if gpu and stage != "ingest" else 0,
-    )
+    # One CPU is left to the cells that run beside it.
+    cpus = max(1, context.threads - 1) if trains_in_task else 0
+    return context, cpus, 0.51 if gpu and stage != "ingest" else 0
 
 
-def _run_stages(
-    ready: Sequence[Node], job: Job, capacity: Capacity, study: Study
-) -> list[StageResult]:
-    """Run upstream stages whose inputs are stored.
+class _StageTasks:
+    """Starts stages as tasks of Ray: those before the cells, and fits that workers share."""
 
-    On GPUs they run concurrently; on CPUs one after another, each with all CPUs. Tasks that start
-    actors of Ray Data reserve no CPU themselves, so the actors always get one.
-    """
-    gpu, workers = capacity.max_gpus >= 1, capacity.workers(study.resources)
-    # On the CPUs of a single machine a stage trains in its task, with as many retries as a worker
-    # of Ray Train would get. Ray Train takes 13 s and seven more processes to start.
-    in_task = not gpu and capacity.one_node
-    context = StageContext(
-        device="cuda" if gpu else "cpu",
-        threads=max(1, min(capacity.cpus, capacity.node_cpus)),
-        # Current CPUs only: nodes with GPUs shouldn't be rented to decode images.
-        decode_workers=max(1, capacity.cpus),
-        map_workers=max(1, int(capacity.max_gpus)) if gpu else max(1, capacity.cpus),
-        map_gpus=0.49 if gpu else 0,
-        train_failures=None if in_task else MAX_FAILURES,
-        graphs=study.execution.graphs == "auto",
-        single_node=job.single_node,
-    )
-    strategy: Any = "SPREAD" if gpu else on_node(largest_node()) if job.single_node else "DEFAULT"
-    # Each may reserve a CPU in training, and Ray Data needs one.
-    at_once = int(capacity.max_gpus) // workers.stages
-    concurrency = max(1, min(at_once, capacity.max_cpus)) if gpu else 1
-    waiting, results = list(ready), []
-    running: dict[Any, Node] = {}
-    while waiting or running:
-        while waiting and len(running) < concurrency:
-            node = waiting.pop(0)
-            progress_writer = job.progress_writer(node.key)
-            node_context, cpus, share = reservation(node.stage, context, workers)
-            place, count = strategy, node_context.train_workers
-            if count > 1 and job.single_node:
-                room = {"CPU": node_context.threads, "GPU": GPU_OF_ITS_OWN if gpu else 0}
-                place = on_node(node_with_room(room, count))
-            task = _stage_task.options(
-                name=progress_writer.name,
-                num_cpus=cpus,
-                num_gpus=share,
-                scheduling_strategy=place,
-            )
-            subset = job.subset([node.key])
-            running[task.remote(subset, node.key, progress_writer, node_context)] = node
-        (finished,), _ = ray.wait(list(running), num_returns=1)
-        results.append(_result(finished, job, running.pop(finished).key))
-    return results
+    def __init__(self, job: Job, capacity: Capacity, study: Study) -> None:
+        self.job, self.study = job, study
+        self.workers = capacity.workers(study.resources)
+        self.gpu, self.share = capacity.max_gpus >= 1, capacity.gpus_of(study.resources)
+        # On the CPUs of a single machine a stage trains in its task, with as many retries as a
+        # worker of Ray Train would get. Ray Train takes 13 s and seven more processes to start.
+        self.in_task, self.all_cpus = not self.gpu and capacity.one_node, capacity.max_cpus
+        self.context = StageContext(
+            device="cuda" if self.gpu else "cpu",
+            threads=max(1, min(capacity.cpus, capacity.node_cpus)),
+            # Current CPUs only: nodes with GPUs shouldn't be rented to decode images.
+            decode_workers=max(1, capacity.cpus),
+            map_workers=max(1, int(capacity.max_gpus)) if self.gpu else max(1, capacity.cpus),
+            map_gpus=0.49 if self.gpu else 0,
+            train_failures=None if self.in_task else MAX_FAILURES,
+            graphs=study.execution.graphs == "auto",
+            single_node=job.single_node,
+        )
+        #: Stages that may run at once. On CPUs each one uses all of them.
+        self.at_once = max(1, min(int(capacity.max_gpus), capacity.max_cpus)) if self.gpu else 1
 
+    def need(self, stage: str) -> Need:
+        """Return what a stage before the cells takes of the cluster.
 
-def _trial(
-    config: Mapping[str, Any], job: Job, names: Mapping[str, str], context: StageContext
-) -> None:
-    """Run one cell on a reused actor: its fit, then its scores. names: score -> cell."""
-    from ray import tune
+        On one machine without GPUs it leaves a CPU to the cells. It has several such machines for
+        itself, because cells would take the CPUs again that a worker of Ray Train waits for.
+        """
+        count = self.workers.of(stage)
+        if self.gpu:
+            cpus = count * max(1, self.context.threads // count) if count > 1 else 1
+            return Need(cpus, 0 if stage == "ingest" else count, stages=1)
+        cpus = max(1, self.context.threads - 1) if self.in_task else self.all_cpus
+        return Need(cpus, stages=1)
 
-    results: list[StageResult] = []
-    score = config["score"]
-    cell = names[score]
-    job.progress_actor.begin_cell.remote(cell)
-    set_process_title(cell)
-    for key in (job.nodes[score].inputs["segmenter"], score):
-        progress_writer = job.progress_writer(key, cell)
-        shown = replace(context, progress=progress_writer, say=progress_writer.say)
-        results.append(attempt(job, key, progress_writer.name, shown))
-        if not succeeded(results[-1]):
-            break
-    job.progress_actor.end_cell.remote(cell, succeeded(results[-1]), results[0].get("miou"))
-    tune.report({"results": results})
+    def start(self, node: Node) -> ray.ObjectRef[Any]:
+        """Start a stage before the cells. Tasks that start actors of Ray Data reserve no CPU."""
+        strategy: Any = "SPREAD" if self.gpu else "DEFAULT"
+        if self.job.single_node and not self.gpu:
+            strategy = on_node(largest_node())
+        context, cpus, share = reservation(node.stage, self.context, self.workers)
+        if context.train_workers > 1 and self.job.single_node:
+            room = {"CPU": context.threads, "GPU": GPU_OF_ITS_OWN if self.gpu else 0}
+            strategy = on_node(node_with_room(room, context.train_workers))
+        writer = self.job.progress_writer(node.key)
+        options = {"num_cpus": cpus, "num_gpus": share, "scheduling_strategy": strategy}
+        return self._submit(node, writer, context, options)
 
-
-def _run_cells(
-    pending: Sequence[Cell], job: Job, capacity: Capacity, study: Study
-) -> list[StageResult]:
-    """Run cells as Tune trials."""
-    from ray import tune
-
-    cells = {cell.score: cell for cell in pending}
-    names = {score: cell.name for score, cell in cells.items()}
-    subset = job.subset(key for cell in pending for key in (cell.fit, cell.score))
-    trials = run_trials(
-        _trial,
-        {"job": subset, "names": names},
-        capacity,
-        study,
-        {"score": tune.grid_search(list(cells))},  # only keys: Tune copies the space for each trial
-        lambda config: names[config["score"]],
-    )
-    results: list[StageResult] = []
-    for trial in trials:
-        if trial.metrics and "results" in trial.metrics:
-            results += trial.metrics["results"]
-        else:
-            cell = cells[(trial.config or {})["score"]]
-            key = cell.score if Store(job.store).find("fit", cell.fit) else cell.fit
-            results.append(record_lost_worker(job, key, trial.error))
-            job.progress_actor.end_cell.remote(cell.name, False, None)
-    return results
-
-
-def _run_shared_cells(
-    pending: Sequence[Cell], job: Job, capacity: Capacity, study: Study
-) -> list[StageResult]:
-    """Run cells whose fits are shared by several workers of Ray Train.
-
-    They run as tasks, like upstream stages: the workers reserve a cell's resources.
-    """
-    resources = study.resources
-    gpu = capacity.gpus_of(resources)
-    context = StageContext(
-        device="cuda" if gpu else "cpu",
-        threads=max(1, int(resources.cpu)),
-        map_gpus=gpu,
-        graphs=study.execution.graphs == "auto",
-        train_workers=resources.workers,
-        train_failures=MAX_FAILURES,
-        single_node=job.single_node,
-    )
-    waiting, results = list(pending), []
-    running: dict[Any, tuple[Cell, str]] = {}
-    mious: dict[str, float | None] = {}
-
-    def start(cell: Cell, key: str) -> None:
+    def start_of_cell(self, node: Node, name: str) -> ray.ObjectRef[Any]:
+        """Start a fit that several workers share, which reserve its resources, or its scores."""
+        resources = self.study.resources
+        context = StageContext(
+            device="cuda" if self.share else "cpu",
+            threads=max(1, int(resources.cpu)),
+            map_gpus=self.share,
+            graphs=self.study.execution.graphs == "auto",
+            train_workers=resources.workers,
+            train_failures=MAX_FAILURES,
+            single_node=self.job.single_node,
+        )
         options: dict[str, Any] = {}
-        if key == cell.score:
-            options = {"num_cpus": context.threads, "num_gpus": gpu}
-        elif job.single_node:
-            node = node_with_room({"CPU": context.threads, "GPU": gpu}, resources.workers)
-            options = {"scheduling_strategy": on_node(node)}
-        job.progress_actor.begin_cell.remote(cell.name)
-        progress_writer = job.progress_writer(key, cell.name)
-        task = _stage_task.options(name=progress_writer.name, **options)
-        titled = replace(context, title=progress_writer.name)
-        running[task.remote(job.subset([key]), key, progress_writer, titled)] = cell, key
+        if node.stage == "score":
+            options = {"num_cpus": context.threads, "num_gpus": self.share}
+        elif self.job.single_node:
+            room = {"CPU": context.threads, "GPU": self.share}
+            options["scheduling_strategy"] = on_node(node_with_room(room, resources.workers))
+        writer = self.job.progress_writer(node.key, name)
+        return self._submit(node, writer, replace(context, title=writer.name), options)
 
-    while waiting or running:
-        while waiting and len(running) < capacity.cells_at_once(resources):
-            cell = waiting.pop(0)
-            start(cell, cell.fit)
-        (finished,), _ = ray.wait(list(running), num_returns=1)
-        cell, key = running.pop(finished)
-        result = _result(finished, job, key)
-        results.append(result)
-        if key == cell.fit:
-            mious[cell.name] = result.get("miou")
-        if key == cell.fit and succeeded(result):
-            start(cell, cell.score)
-        else:
-            job.progress_actor.end_cell.remote(cell.name, succeeded(result), mious[cell.name])
-    return results
+    def _submit(
+        self,
+        node: Node,
+        writer: ProgressWriter,
+        context: StageContext,
+        options: Mapping[str, Any],
+    ) -> ray.ObjectRef[Any]:
+        task = _stage_task.options(name=writer.name, **options)
+        return cast(
+            "ray.ObjectRef[Any]",
+            task.remote(self.job.subset([node.key]), node.key, writer, context),
+        )

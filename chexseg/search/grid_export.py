@@ -85,14 +85,16 @@ def exporting(
     """Export a grid's cells from a thread as they finish, and once more at the end.
 
     interval: seconds between two exports. An error is reported once and ends the export; the run
-    goes on, because nothing depends on it.
+    goes on, because nothing depends on it. After an interrupt the next run exports what is left.
     """
-    over, exported = threading.Event(), set[str]()
+    over, interrupted, exported = threading.Event(), threading.Event(), set[str]()
 
     def watch() -> None:
         ended = False
         while not ended:
             ended = over.wait(interval)
+            if interrupted.is_set():
+                return
             try:
                 export(plan, store, exported, say)
             except Exception as error:
@@ -106,6 +108,9 @@ def exporting(
     thread.start()
     try:
         yield
+    except KeyboardInterrupt:
+        interrupted.set()
+        raise
     finally:
         over.set()
         thread.join()

@@ -19,7 +19,7 @@ from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
 from chexseg.plan import gpu_share
 from chexseg.progress import ProgressNote, Reporter
-from chexseg.run import ray_internals, scheduler, tune_trials
+from chexseg.run import ray_internals, scheduler, start_checks, tune_trials
 from chexseg.run.cluster import MAX_FAILURES, Capacity, start_here
 from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
 from chexseg.run.progress_actor import (
@@ -67,7 +67,7 @@ def run_search(
     capacity.cells_at_once(study.resources)
     # One point for each combination of choices is enough to build every network.
     middles = search.plan(list(search.middles()))
-    scheduler.check_networks(middles.nodes.values(), capacity.workers(study.resources))
+    start_checks.check_networks(middles.nodes.values(), capacity.workers(study.resources))
     search.check()
     optuna_study = OptunaStudy(search, store)
     with journal.acquire(store, optuna_study.name, wait=False) as acquired:
@@ -124,7 +124,6 @@ def _run_points(
             {"job": job, "search": search},
             capacity,
             study,
-            {},
             lambda config: f"point {config['number']}",
             points,
             points.stop,

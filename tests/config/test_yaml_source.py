@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,20 @@ def test_a_grid_without_end_is_refused_before_it_is_gone_through():
         "1,000,000$",
     ):
         study_file.parse(f"name: s\naxes:\n{axes}", "x.yaml")
+
+
+@pytest.mark.parametrize("item", ["{? *k : 1}", "*k", "{a: *k}"])
+def test_aliases_of_a_long_text_are_refused_before_they_are_expanded(item):
+    text = f"first: &k {'k' * 10_000}\nlist:\n" + f"- {item}\n" * 2_000
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"^x.yaml:3: found more than 10,000,000 characters"):
+        yaml_source.read(text, "x.yaml")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000  # 20 MB of the first kind's keys
+
+
+def test_a_long_key_counts_for_each_value_below_it():
+    text = f"? {'k' * 100_000}\n:\n" + "".join(f" a{n}: 1\n" for n in range(200))
+    with pytest.raises(UserError, match=r"^x.yaml:1: found more than 10,000,000 characters"):
+        yaml_source.read(text, "x.yaml")

@@ -170,6 +170,7 @@ class Reader:
 
 def comparable(line: str) -> str:
     """Return a line without what differs between two machines: times, scores and widths."""
+    line = re.sub(r"^\d\d:\d\d:\d\d ", "", line)  # which a terminal doesn't show
     line = re.sub(r"~?\d[\d.]* (?:s|min|h)\b", "TIME", line)
     line = re.sub(r"[-+±]?\d*\.\d+\*?|\b\d+e-\d+", "NUMBER", line)
     line = re.sub(r"[-─]{3,}", "---", line)

@@ -205,6 +205,10 @@ def changed(state: State, **changes: Any) -> State:
             ["bn1.bias", "expected finite ones"],
         ),
         (
+            lambda s: changed(s, **{"bn1.running_var": torch.tensor([-1e-3] + 63 * [1.0])}),
+            ["bn1.running_var: found negative variances"],
+        ),
+        (
             lambda s: changed(s, **{"bn1.bias": torch.zeros(64, dtype=torch.int64)}),
             ["bn1.bias", "torch.int64"],
         ),
@@ -216,7 +220,7 @@ def changed(state: State, **changes: Any) -> State:
         (lambda s: torch.zeros(3), ["found no state dict"]),
         (lambda s: {"a\n\x1b[31mb": torch.zeros(3)}, ["found a??[31mb"]),
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_a_file_that_is_no_such_encoder_is_refused(change, parts, resnet18, tmp_path):
     torch.save(change(resnet18), tmp_path / "file.pt")

@@ -435,7 +435,7 @@ def test_a_run_holds_what_its_plan_needs_until_it_ends(phantom_root, tmp_path, m
     from chexseg import launch
     from chexseg.data import remote_path
     from chexseg.progress import Quiet
-    from chexseg.run import cluster, scheduler, worker_imports
+    from chexseg.run import cluster, scheduler, start_checks
     from chexseg.run.run_record import RunResult
     from chexseg.search import searcher
 
@@ -454,7 +454,7 @@ def test_a_run_holds_what_its_plan_needs_until_it_ends(phantom_root, tmp_path, m
 
     monkeypatch.setattr(cluster, "cluster", lambda address: contextlib.nullcontext())
     monkeypatch.setattr(cluster, "describe", list)
-    monkeypatch.setattr(worker_imports, "check_nodes", lambda: None)
+    monkeypatch.setattr(start_checks, "check_nodes", lambda: None)
     capacity = cluster.Capacity(cpus=2, gpus=0, node_cpus=2, node_gpus=0)
     monkeypatch.setattr(cluster.Capacity, "of_cluster", lambda limits: capacity)
     monkeypatch.setattr(scheduler, "run", look)

@@ -10,7 +10,7 @@ import pytest
 
 from chexseg.plan import schedule
 from chexseg.plan.graph import Node, node_of
-from chexseg.plan.schedule import Need, Slots
+from chexseg.plan.schedule import Need, Queue, Slots, Start
 from chexseg.stages.configs import IngestConfig
 
 WHOLE, HALF, NO_GPU = Need(1, 1), Need(1, 0.5), Need(1)
@@ -25,9 +25,17 @@ def graph(inputs: Mapping[str, str]) -> dict[str, Node]:
     return nodes
 
 
+def starts(ready: str, slots: Slots, needs: Mapping[str, Need], **longest: float) -> list[Start]:
+    queue = Queue()
+    for name in ready:
+        queue.add(name, needs[name], longest.get(name, 1.0))
+    begun = queue.start(slots)
+    assert bool(queue) == (len(begun) < len(ready))
+    return begun
+
+
 def started(ready: str, slots: Slots, needs: Mapping[str, Need], **longest: float) -> str:
-    order = {name: longest.get(name, 1.0) for name in ready}
-    return "".join(start.key for start in schedule.starts(ready, order, needs, slots))
+    return "".join(start.key for start in starts(ready, slots, needs, **longest))
 
 
 def test_the_remaining_path_is_the_longest_sum_behind_a_node():
@@ -62,10 +70,10 @@ def test_the_longest_path_starts_first_and_the_plans_order_decides_among_equals(
 def test_cells_fill_a_gpu_before_they_begin_another():
     slots = Slots(9, [1.0, 0.5, 1.0])
     needs = dict.fromkeys("ab", HALF)
-    starts = schedule.starts("ab", {"a": 1.0, "b": 1.0}, needs, slots)
-    assert [start.gpus for start in starts] == [(1,), (0,)]
+    begun = starts("ab", slots, needs)
+    assert [start.gpus for start in begun] == [(1,), (0,)]
     assert slots.gpus == [0.5, 0.0, 1.0]
-    slots.take(HALF, starts[0].gpus, sign=1)
+    slots.take(HALF, begun[0].gpus, sign=1)
     assert slots.gpus == [0.5, 0.5, 1.0]
 
 
@@ -98,3 +106,29 @@ def test_no_order_of_starts_leaves_a_gpu_idle_that_a_ready_stage_fits(gpus):
         found = started("abc", slots, needs, **rank)
         assert found == "".join(order)[: len(found)], "in the order of the paths"
         assert len(found) >= gpus
+
+
+def test_stages_before_the_cells_are_limited_in_number_and_cells_are_not():
+    stage = Need(cpus=1, stages=1)
+    needs = {"a": stage, "b": stage, "c": NO_GPU}
+    slots = Slots(9, stages=1)
+    assert started("abc", slots, needs) == "ac"
+    slots.take(stage, (), sign=1)
+    assert started("b", slots, needs) == "b"
+
+
+def test_a_stage_that_waits_for_cpus_keeps_those_that_become_free():
+    needs = {"a": Need(cpus=7), "b": NO_GPU, "c": Need()}
+    slots = Slots(5)
+    assert started("abc", slots, needs, a=9) == "c", "it needs nothing"
+    assert slots.cpus == 5
+    assert started("abc", Slots(5), needs, b=9, a=2) == "bc", "before it in line"
+    assert started("abc", Slots(8), needs, a=9) == "abc"
+
+
+def test_what_is_held_back_starts_later():
+    queue, slots = Queue(), Slots(9, [1.0])
+    queue.add("cell", HALF, 5.0)
+    queue.add("stage", NO_GPU, 1.0)
+    assert [start.key for start in queue.start(slots, excluded=HALF)] == ["stage"]
+    assert [start.key for start in queue.start(slots)] == ["cell"]

@@ -348,3 +348,10 @@ def test_images_are_resized_as_in_training(model, film_HW, monkeypatch):
     for method in ("antialiased", "bilinear"):
         list(segment.masks(replace(segmenter, image_resize=method), [film_HW]))
     assert methods == ["antialiased", "bilinear"] and segmenter.image_resize == methods[0]
+
+
+def test_a_name_of_dots_is_a_name(model, film_HW, tmp_path):
+    Image.fromarray(film_HW).save(tmp_path / "film.png")
+    files, _ = image_files.find([(tmp_path / "film.png").rename(tmp_path / "....jpg")])
+    segment.run(segment.load(model), files, tmp_path / "out", Quiet())
+    assert (tmp_path / "out" / segment.OVERLAYS / "....png").is_file()

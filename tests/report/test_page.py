@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import html.parser
 import json
+import os
 import re
+import subprocess
 import sys
 
 import numpy as np
@@ -99,6 +101,27 @@ def test_write_returns_the_page_which_says_what_could_not_be_drawn(study, tmp_pa
     assert publish([bare], out, images=True).page == out / "index.html"
     assert "kaleido isn&#39;t installed; hint: pip install" in (out / "index.html").read_text()
     assert not list(out.glob("figures/*.svg"))
+
+
+def test_a_process_ends_whose_kaleido_could_not_start_chrome():
+    """Kaleido left a thread that read a pipe forever."""
+    pytest.importorskip("kaleido")
+    code = """if True:
+        import sys
+        import plotly.graph_objects as go
+        from chexseg.report.figures.study_figures import export
+        sys.executable = "/nonexistent/python"  # by which Kaleido starts Chrome
+        print(export({"a.png": go.Figure()}))
+        """
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "BROWSER_PATH": "/bin/true"},
+    )
+    assert "no .png and .svg figures: FileNotFoundError" in answer.stdout
+    assert answer.returncode == 0
 
 
 def test_no_finished_cell_gives_a_page_that_says_so(study, tmp_path):

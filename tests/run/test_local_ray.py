@@ -243,15 +243,15 @@ def test_a_worker_looks_for_modules_where_the_driver_does(ray_session):
 def test_nodes_that_import_other_code_are_named_before_anything_is_computed(
     ray_session, monkeypatch
 ):
-    from chexseg.run import worker_imports
+    from chexseg.run import start_checks
 
-    worker_imports.check_nodes()
+    start_checks.check_nodes()
     other = replace(code_version.running(), digest="other", directory="/another/checkout")
     monkeypatch.setattr(code_version, "running", lambda: other)
     with pytest.raises(
         UserError, match=r"node \S+ imports other code .*/chexseg .*; expected .*/another/checkout"
     ):
-        worker_imports.check_nodes()
+        start_checks.check_nodes()
 
 
 def test_sources_that_are_edited_while_a_study_is_planned_are_found(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,27 @@ def test_private_members_are_recognised(line, private):
     assert bool(PRIVATE.search(line)) == private
 
 
+@pytest.mark.heavy  # it imports Ray
+def test_signals_wait_while_ray_starts_and_their_handlers_stay():
+    from ray._private import utils
+
+    from chexseg.run import ray_internals
+
+    seen, others = [], []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    handler, set_handler = signal.getsignal(signal.SIGTERM), utils.set_sigterm_handler
+    try:
+        with ray_internals.signals_after_start():
+            utils.set_sigterm_handler(lambda number, frame: others.append(number))  # as `ray.init`
+            signal.raise_signal(signal.SIGTERM)
+            assert seen == []
+        assert (seen, others) == ([signal.SIGTERM], [])
+        assert signal.getsignal(signal.SIGTERM) == handler
+        assert utils.set_sigterm_handler == set_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @pytest.mark.heavy  # it imports Ray and Tune
 def test_ray_has_the_members():
     import ray
@@ -58,6 +80,8 @@ def test_ray_has_the_members():
     assert isinstance(ray_constants.ENABLE_RAY_CLUSTER, bool)
     assert hasattr(ray._private.state.state, "get_draining_nodes")
     assert hasattr(ray._raylet, "setproctitle")
+    assert callable(ray._private.utils.set_sigterm_handler)
+    assert callable(ray._private.node.Node.kill_all_processes)
     assert {"_py_driver_sys_path", "_cached_pb"} <= vars(JobConfig()).keys()
     before = set(class_cache.ENV_VARS_TO_PROPAGATE)
     try:

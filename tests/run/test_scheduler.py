@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import ray
 import yaml
 
 from chexseg.analysis import load
@@ -14,7 +15,7 @@ from chexseg.config import study_file
 from chexseg.data import shards
 from chexseg.plan import planner, status
 from chexseg.progress import Quiet
-from chexseg.run import scheduler
+from chexseg.run import scheduler, tune_trials
 from chexseg.store.store import Store
 from tests.report.rendered import publish
 from tests.store.places import result_path
@@ -127,18 +128,41 @@ def test_cells_that_are_run_in_several_goes_run_once_each(
     victims = {cell.score for cell in planned.cells[:3]}
     for key in victims:
         shutil.rmtree(result_path(copy, "score", key))
-    goes, whole_run = [], scheduler.run_trials
-    monkeypatch.setattr(scheduler, "CELLS_PER_TUNER", 2)
+    goes, whole_run = [], tune_trials.run_cells
+    monkeypatch.setattr(tune_trials, "CELLS_PER_TUNER", 2)
+    monkeypatch.setattr(tune_trials, "CELLS_PER_CHUNK", 2)
     monkeypatch.setattr(
-        scheduler,
-        "run_trials",
-        lambda *given: goes.append(given[1]["job"]) or whole_run(*given),
+        tune_trials, "run_cells", lambda *given: goes.append(given[1]) or whole_run(*given)
     )
     again = scheduler.run(planned, copy, phantom_root, Quiet())
     assert len(again.computed) == 3 and set(again.computed) == victims
-    assert [len(victims & job.nodes.keys()) for job in goes] == [2, 1]
-    # What is sent to workers doesn't grow with the study: each cell's fit, score and their inputs.
-    assert all(len(job.nodes) < len(planned.nodes) / 2 for job in goes)
+    assert len(goes) == 2
+    # What a worker reads doesn't grow with the study: some cells' fits, scores and their inputs.
+    chunks = [ray.get(chunk) for chunk in goes[0].references]
+    assert [len(victims & names.keys()) for _, names in chunks] == [2, 1]
+    assert all(len(nodes) < len(planned.nodes) / 2 for nodes, _ in chunks)
+
+
+def test_cells_of_a_short_branch_are_done_before_a_long_stage_ends(
+    ray_session, phantom_root, tmp_path
+):
+    """MoCo trains for long, and only half of the cells start from its encoder."""
+    text = (
+        "name: branches\naxes: {encoder.init: [random, moco], trial: [0, 1]}\n"
+        "settings: {size: 64, labels: {p: 1}, fit: {epochs: 1, samples_per_epoch: 8},"
+        " moco: {epochs: 40, batch_size: 8}}\n"
+    )
+    overrides = {"labels.expert_split": SMALLEST["labels.expert_split"]}
+    planned = planner.plan(
+        study_file.parse(text, "branches.yaml", overrides), planner.fingerprints(phantom_root)
+    )
+    store = Store(tmp_path / "store")
+    assert scheduler.run(planned, store, phantom_root, Quiet()).failed == {}
+    manifests = {key: store.find(node.stage, key).manifest for key, node in planned.nodes.items()}
+    (moco,) = (one for one in manifests.values() if one["stage"] == "moco")
+    random = [cell for cell in planned.cells if cell.settings.encoder.init == "random"]
+    assert len(random) == 2
+    assert all(manifests[cell.score]["finished"] < moco["finished"] for cell in random)
 
 
 def test_the_report_of_it_stands(finished, tmp_path):

@@ -132,7 +132,7 @@ def test_what_stages_before_the_cells_reserve():
         given, cpus, share = scheduler.reservation(stage, context, Workers(stages=count))
         return given.train_workers, given.threads, given.train_failures, cpus, share
 
-    assert reserved("classify", "cpu", failures=None) == (1, 9, None, 9, 0)
+    assert reserved("classify", "cpu", failures=None) == (1, 9, None, 8, 0), "one for the cells"
     assert reserved("saliency", "cpu", failures=None) == (1, 9, None, 0, 0)
     assert reserved("classify", "cuda") == (1, 9, 2, 0, 0.51)
     assert reserved("ingest", "cuda", 4) == (1, 9, 2, 0, 0)

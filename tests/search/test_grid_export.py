@@ -75,6 +75,17 @@ def test_cells_are_recorded_as_they_finish_and_only_those(tmp_path):
     ]
 
 
+def test_after_an_interrupt_the_next_run_records_the_cells(tmp_path):
+    store, planned = Store(tmp_path), grid()
+    finish_cells(store, planned)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        grid_export.exporting(planned, store, pytest.fail, interval=600),
+    ):
+        raise KeyboardInterrupt
+    assert not journal.path_in(store).exists()
+
+
 def test_a_record_that_cannot_be_written_is_told_and_stops_nothing(tmp_path):
     store, planned = Store(tmp_path), grid()
     finish_cells(store, planned)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from chexseg.data import chexlocalize, chexpert, images, raw_split, shards
+from chexseg.data import chexlocalize, chexpert, images, shards
 from chexseg.data.images import Frame
+from chexseg.data.raw_split import RawSplit
 from chexseg.models import encoders
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.phantom.radiograph import radiograph
@@ -117,9 +118,7 @@ def test_where_both_sizes_are_one_the_counts_are_the_same(results, phantom_root,
         results, root, tmp_path / "training", "training", test=tmp_path / "test"
     )
     again, own = counts(results, root, tmp_path / "own", "own", test=tmp_path / "test")
-    assert training.equals(own) and again == facts | {
-        "data": raw_split.RawSplit(root, "test").fingerprint()
-    }
+    assert training.equals(own) and again == facts | {"data": RawSplit(root, "test").fingerprint()}
     assert (training[["predicted", "true"]].groupby(training["pathology"]).sum().max() > 0).all()
 
 

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import pandas as pd
 from chexseg.data import chexlocalize, chexpert, remote_path
 from chexseg.data.audit import acquisition, image_validation
 from chexseg.data.masks.areas import areas as areas_of
+from chexseg.data.raw_split import shared_patients
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS, PATHOLOGIES, observation
@@ -27,11 +27,12 @@ EXAMPLES = 3
 class Audit:
     """The faults and the contents of a data set.
 
-    faults: kind -> messages; a study would fail on these. notes: kind -> messages of possible
-    mistakes. splits: split -> ``csv``, ``images``, ``patients``, ``frontal``, ``lateral`` and
-    ``labels`` (observation -> counts of positive, negative, uncertain and blank); for valid and
-    test also ``with_masks`` (images in the mask file) and ``masks`` (pathology -> images with at
-    least one pixel of it); for train and valid also ``acquisition`` (`acquisition.scores`).
+    faults: kind -> messages; a study would fail on these or have meaningless results. notes: kind
+    -> messages of possible mistakes. splits: split -> ``csv``, ``images``, ``patients``,
+    ``frontal``, ``lateral`` and ``labels`` (observation -> counts of positive, negative, uncertain
+    and blank); for valid and test also ``with_masks`` (images in the mask file) and ``masks``
+    (pathology -> images with at least one pixel of it); for train and valid also ``acquisition``
+    (`acquisition.scores`).
     """
 
     root: Location
@@ -58,7 +59,8 @@ class Audit:
         """Return a report for terminals: splits, labels, shortcuts, faults, notes with examples."""
         count = sum(map(len, self.faults.values()))
         verdict = (
-            f"{count} {'fault' if count == 1 else 'faults'}; a study would fail"
+            f"{count} {'fault' if count == 1 else 'faults'};"
+            " a study would fail or have meaningless results"
             if count
             else "no fault"
         )
@@ -89,13 +91,13 @@ def check(root: Location, progress: Callable[[int, int], None] = lambda done, to
         split = "test" if name == "radiologists" else name
         if split in tables:
             _check_sizes(mask_file, csvs[split], tables[split], decoded, faults)
-    shared_patients = (
+    messages = (
         f"{csvs[first]} and {csvs[second].name}: Path: found {patient} in both;"
         " expected each patient in one split"
-        for first, second in combinations(tables, 2)
-        for patient in sorted(set(tables[first]["patient"]) & set(tables[second]["patient"]))
+        for (first, second), patients in shared_patients(tables).items()
+        for patient in patients
     )
-    _add(faults, (("patient in two splits", message) for message in shared_patients))
+    _add(faults, (("patient in two splits", message) for message in messages))
     splits = {split: _summary(csvs[split], table) for split, table in tables.items()}
     for split in acquisition.SPLITS:
         if split in tables:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import plotly.graph_objects as go
 import plotly.io
@@ -55,12 +59,12 @@ def draw(analysis: StudyAnalysis, legend: bool = True) -> dict[str, go.Figure]:
 WIDTH = 640
 
 
-def write_images(figures: Mapping[Path, go.Figure]) -> str | None:
-    """Write figures to paths that end in .png or .svg. Return a note if that failed, or None."""
+def export(figures: Mapping[str, go.Figure]) -> tuple[dict[str, bytes], str | None]:
+    """Return file name -> image of figures by names that end in .png or .svg, or {} and a note."""
     try:
         import kaleido  # noqa: F401 - the extra "images"
     except ImportError:
-        return (
+        return {}, (
             "no .png and .svg figures: kaleido isn't installed; hint: pip install 'chexseg[images]'"
         )
     white = {"paper_bgcolor": "white", "plot_bgcolor": "white"}
@@ -68,10 +72,33 @@ def write_images(figures: Mapping[Path, go.Figure]) -> str | None:
     # When plotly writes several images, it ignores the sizes in their layouts.
     heights = [figure.layout.height for figure in drawn]
     try:
-        plotly.io.write_images(drawn, list(figures), scale=2, width=WIDTH, height=heights)
+        with tempfile.TemporaryDirectory() as directory:
+            paths = [
+                Path(directory, f"{number}{Path(name).suffix}")
+                for number, name in enumerate(figures)
+            ]
+            write = partial(plotly.io.write_images, scale=2, width=WIDTH, height=heights)
+            _in_daemon_thread(partial(write, drawn, paths))
+            images = (path.read_bytes() for path in paths)
+            return dict(zip(figures, images, strict=True)), None
     except Exception as error:  # kaleido raises many kinds if Chrome is missing, stuck or crashes
-        for path in figures:
-            path.unlink(missing_ok=True)
         reason = (str(error).strip() or "no reason given").splitlines()[0]
-        return f"no .png and .svg figures: {type(error).__name__}: {reason}"
-    return None
+        return {}, f"no .png and .svg figures: {type(error).__name__}: {reason}"
+
+
+def _in_daemon_thread(function: Callable[[], None]) -> None:
+    """Call a function in a thread whose threads don't keep the process from ending.
+
+    If Chrome can't be started, Kaleido leaves one that reads a pipe forever.
+    """
+    done: Future[None] = Future()
+
+    def call() -> None:
+        try:
+            function()
+            done.set_result(None)
+        except BaseException as error:  # raised below, in the caller's thread
+            done.set_exception(error)
+
+    Thread(target=call, daemon=True).start()  # threads inherit `daemon`
+    done.result()
