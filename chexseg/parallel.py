@@ -1,12 +1,15 @@
 """Map a function over items in several processes, with results in order.
 
-Also keeps new Python processes from importing modules of the current directory.
+Also keeps new Python processes from importing modules of the current directory, and signals from
+interrupting their start.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -50,7 +53,8 @@ def ordered(
     try:
         while True:
             while len(pending) < WAITING * processes and (chunk := list(islice(source, CHUNK))):
-                with safe_path():  # a process is started when there is work for it
+                # A process is started when there is work for it.
+                with safe_path(), signals_deferred(), _interrupts_blocked():
                     pending.append(pool.submit(_each, function, chunk))
             if not pending:
                 return
@@ -65,6 +69,44 @@ def ordered(
 
 def _each(function: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:
     return [function(item) for item in chunk]
+
+
+@contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait until the body has ended, and put their handlers back.
+
+    A start of processes that is interrupted leaves some that fail or live on. Off the main thread
+    nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    arrived: list[signal.Signals] = []
+    try:
+        for number, handler in before.items():
+            if handler not in (signal.SIG_IGN, None):
+                signal.signal(number, lambda late, frame: arrived.append(signal.Signals(late)))
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # else Python has not installed it, and can't
+                signal.signal(number, handler)
+        for late in arrived[:1]:
+            if callable(kept := before[late]):
+                kept(late, None)
+            else:
+                signal.raise_signal(late)
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Start processes that don't get a terminal's Ctrl-C, which ends them through their parent."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from typing import Any
 import ray
 from ray.job_config import JobConfig
 
+from chexseg.parallel import signals_deferred
+
 #: Variables that Tune copies from the driver's environment into that of its actors.
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID",
@@ -67,38 +69,16 @@ def signals_after_start() -> Iterator[None]:
 
     `ray.init` gives SIGTERM a handler that exits with code 1, then one in C++ that prints a stack
     first; neither can be turned off. A start that is interrupted leaves processes behind. Off the
-    main thread Python can't change handlers, so Ray's stay.
+    main thread Python can't change handlers, so the one in C++ stays.
     """
     from ray._private import utils
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    arrived: list[int] = []
-
-    def wait(number: int, frame: object) -> None:
-        arrived.append(number)
-
-    def restore() -> None:
-        for number, handler in before.items():
-            if handler is not None:  # else it was not installed by Python, and can't be
-                signal.signal(number, handler)
-
     set_handler, utils.set_sigterm_handler = utils.set_sigterm_handler, lambda handler: None
     try:
-        for number, handler in before.items():
-            if handler not in (signal.SIG_IGN, None):
-                signal.signal(number, wait)
-        yield
+        with signals_deferred():
+            yield
     finally:
         utils.set_sigterm_handler = set_handler
-        restore()
-        for signal_number in arrived[:1]:
-            if callable(kept := before[signal.Signals(signal_number)]):
-                kept(signal_number, None)
-            else:
-                signal.raise_signal(signal_number)
 
 
 def shutdown() -> None:

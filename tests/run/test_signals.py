@@ -159,9 +159,15 @@ def test_a_search_on_a_cluster_ends_and_the_cluster_stays(ray_session, phantom_r
 
 
 @pytest.mark.heavy
-def test_a_demo_stopped_while_it_writes_its_data_leaves_nothing(tmp_path: Path):
-    driver = start("demo", "--out", tmp_path / "demo")
+@pytest.mark.parametrize("group", [False, True])
+@pytest.mark.parametrize("delay", [0, 0.2, 1])  # its processes start, import, draw
+def test_a_demo_stopped_while_it_writes_its_data_leaves_nothing(delay, group, tmp_path: Path):
+    driver = start("demo", "--out", tmp_path / "demo", "--quiet")
     wait(lambda: list((tmp_path / "demo").glob("*")), driver)
-    driver.send_signal(signal.SIGINT)
+    time.sleep(delay)
+    if group:  # as a terminal does
+        os.killpg(driver.pid, signal.SIGINT)
+    else:
+        driver.send_signal(signal.SIGINT)
     check_stopped(driver, signal.SIGINT)
     assert list((tmp_path / "demo").glob("*")) == []
