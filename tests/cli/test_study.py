@@ -12,7 +12,11 @@ from chexseg.data.audit import validation
 from chexseg.data.chexpert import SPLITS
 from chexseg.data.raw_split import RawSplit
 
-STUDY = "name: small\naxes: {labels.p: [1]}\n"
+STUDY = """\
+name: small
+axes: {labels.p: [1]}
+settings: {size: 64, encoder: {init: random}, labels: {expert_split: {train: 8, select: 4}}}
+"""
 
 
 @pytest.mark.parametrize("leaking", [0, 1, 2])
@@ -26,8 +30,11 @@ def test_patients_in_two_splits_are_one_warning(
     (csv,) = root.glob("*/valid.csv")
     text = csv.read_text()
     names = sorted(set(tables["train"]["patient"]))[:leaking]
+    (masks,) = root.glob("*/gt_segmentations_val.json")
     for name, mine in zip(names, tables["valid"]["patient"].unique(), strict=False):
         text = text.replace(f"/{mine}/", f"/{name}/")
+        masks.write_text(masks.read_text().replace(f"{mine}_", f"{name}_"))
+        (csv.parent / "valid" / mine).rename(csv.parent / "valid" / name)
     csv.write_text(text)
     monkeypatch.setattr(launch, "launch", lambda *arguments: "ran")
     where = str(root), str(tmp_path / "store")
