@@ -291,13 +291,15 @@ class _StageTasks:
     def need(self, stage: str) -> Need:
         """Return what a stage before the cells takes of the cluster.
 
-        On one machine without GPUs it leaves a CPU to the cells. It has several such machines for
-        itself, because cells would take the CPUs again that a worker of Ray Train waits for.
+        On one machine without GPUs it leaves a CPU to the cells. Several it has for itself: cells
+        would take again the CPUs that a worker of Ray Train waits for.
         """
+        if stage == "ingest":  # short, and all cells wait for it: it runs beside other stages
+            return Need(cpus=1)
         count = self.workers.of(stage)
         if self.gpu:
             cpus = count * max(1, self.context.threads // count) if count > 1 else 1
-            return Need(cpus, 0 if stage == "ingest" else count, stages=1)
+            return Need(cpus, count, stages=1)
         cpus = max(1, self.context.threads - 1) if self.in_task else self.all_cpus
         return Need(cpus, stages=1)
 
@@ -310,9 +312,8 @@ class _StageTasks:
         if context.train_workers > 1 and self.job.single_node:
             room = {"CPU": context.threads, "GPU": GPU_OF_ITS_OWN if self.gpu else 0}
             strategy = on_node(node_with_room(room, context.train_workers))
-        writer = self.job.progress_writer(node.key)
         options = {"num_cpus": cpus, "num_gpus": share, "scheduling_strategy": strategy}
-        return self._submit(node, writer, context, options)
+        return self._submit(node, self.job.progress_writer(node.key), context, options)
 
     def start_of_cell(self, node: Node, name: str) -> ray.ObjectRef[Any]:
         """Start a fit that several workers share, which reserve its resources, or its scores."""

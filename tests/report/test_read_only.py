@@ -33,7 +33,9 @@ finally:
 def half(tmp_path_factory, phantom_root) -> tuple[Path, Path, Store]:
     """Return a study of four cells during a run: two scored, one failed, one running here."""
     folder = tmp_path_factory.mktemp("half")
-    study, store = stores.write_study(folder / "small.yaml"), Store(folder / "store")
+    # `study plan` also says what the data lacks: here there are 48 images with weak labels.
+    text = stores.STUDY.replace("labels: {", "labels: {weak_images: 20, ")
+    study, store = stores.write_study(folder / "small.yaml", text), Store(folder / "store")
     plan = stores.plan_of(study, phantom_root, store)
     stores.score(store, plan, phantom_root, plan.cells[1:3])
     store.record_failure(

@@ -263,13 +263,15 @@ def test_sources_that_are_edited_while_a_study_is_planned_are_found(
     monkeypatch.setattr(code_version, "_required", [])
     shutil.copytree(Path(chexseg.__file__).parent, tmp_path / "chexseg")
     (tmp_path / "chexseg" / "errors.py").write_text("# as it was when the command began")
-    (tmp_path / "s.yaml").write_text("name: s\nsettings: {size: 64}\n")
+    (tmp_path / "s.yaml").write_text(
+        "name: s\nsettings: {size: 64, labels: {expert_split: {train: 8, select: 4}}}\n"
+    )
     workers, plan = chexseg.__file__, command.read_studies
     monkeypatch.setattr(chexseg, "__file__", str(tmp_path / "chexseg" / "__init__.py"))
 
-    def edit_and_plan(*arguments: object) -> object:
+    def edit_and_plan(*arguments: object, **options: object) -> object:
         monkeypatch.setattr(chexseg, "__file__", workers)
-        return plan(*arguments)
+        return plan(*arguments, **options)
 
     monkeypatch.setattr(command, "read_studies", edit_and_plan)
     place = (tmp_path / "s.yaml", phantom_root, str(tmp_path / "store"))

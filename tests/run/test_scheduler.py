@@ -150,7 +150,7 @@ def test_cells_of_a_short_branch_are_done_before_a_long_stage_ends(
     text = (
         "name: branches\naxes: {encoder.init: [random, moco], trial: [0, 1]}\n"
         "settings: {size: 64, labels: {p: 1}, fit: {epochs: 1, samples_per_epoch: 8},"
-        " moco: {epochs: 40, batch_size: 8}}\n"
+        " moco: {epochs: 100, batch_size: 8}}\n"
     )
     overrides = {"labels.expert_split": SMALLEST["labels.expert_split"]}
     planned = planner.plan(
