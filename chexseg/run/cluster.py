@@ -90,9 +90,19 @@ class Capacity:
         return cast(int, ray.get(_gpu_memory.remote())) if self.gpus else None
 
     def workers(self, resources: Resources) -> Workers:
-        """Return how many workers share each training, and which of them have GPUs."""
+        """Return how many workers share each training, and which of them have GPUs.
+
+        Raises `UserError` for more workers of a stage than the cluster can hold: they would be
+        waited for, or the stage never started.
+        """
         from chexseg.plan.preflight import Workers
 
+        most = int(self.max_gpus) or self.max_cpus
+        if resources.stage_workers > max(1, most):
+            raise UserError(
+                f"resources.stage_workers: found {resources.stage_workers}; expected at most"
+                f" {max(1, most)}, the cluster's {'GPUs' if self.max_gpus >= 1 else 'free CPUs'}"
+            )
         return Workers(
             resources.workers,
             resources.stage_workers,

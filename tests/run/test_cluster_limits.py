@@ -129,3 +129,14 @@ def test_a_study_finishes_though_the_nodes_it_was_promised_never_come(
     assert outcome.failed == {} and set(outcome.computed) == {
         node.key for node in planned.needed(())
     }
+
+
+def test_more_workers_of_a_stage_than_the_cluster_holds_are_refused():
+    """The scheduler would never start such a stage, and end as if there were nothing to do."""
+    four = Resources(stage_workers=4)
+    with pytest.raises(UserError, match=r"stage_workers: found 4; expected at most 1, .* GPUs$"):
+        dataclasses.replace(HEAD, gpus=1, node_gpus=1).workers(four)
+    with pytest.raises(UserError, match=r"found 8; expected at most 7, the cluster's free CPUs$"):
+        HEAD.workers(Resources(stage_workers=8))
+    grown = dataclasses.replace(HEAD, limits=ClusterLimits(gpus=4)).workers(four)
+    assert (grown.of("classify"), grown.of("saliency"), grown.on_gpu("classify")) == (4, 1, True)
