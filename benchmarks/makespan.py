@@ -3,9 +3,10 @@
     python benchmarks/makespan.py [--study FILE]
 
 Replays the graph of a study with the stage times below. Events are stage runs that start and end;
-nothing is computed. A stage before the cells has a GPU to itself, cells share it, ingest needs none.
-The reference is a lower bound: the longest path, or the GPU time divided by the GPUs, whichever is
-longer. `levels` runs all stages that are ready, waits for all, then all cells that are ready.
+nothing is computed. A stage before the cells has a GPU to itself, cells share one, and ingest needs
+none. The reference is a lower bound: the longest path, or the GPU time divided by the GPUs,
+whichever is longer. `levels` runs all stages that are ready, waits for all, then all cells that are
+ready.
 
 Times are in seconds on one H200. "eager": measured before steps were captured, the rest scaled from
 these by images and epochs (docs/explanation/performance.md). "captured": with the rates of captured

@@ -3,11 +3,11 @@
     python benchmarks/streamed_set.py [--images N] [--size PX] [--batches B]
 
 The reference is a set in memory (`samplers.Resident`) of such images with a teacher's logits of ten
-pathologies at stride 4, as a student has them. "Streamed, from memory" reads its passes from arrays, so this is the cost
-of shuffling and reading ahead alone. "Streamed, from shards" reads them by Ray Data as a study does
-(`radiograph_samplers.source`), again in each pass, from a single worker of Ray and with the thread
-of this process. Nothing is done with the batches, so these are the most images a second that
-training can get. Starting the stream is reported separately.
+pathologies at stride 4, as a student has them. "Streamed, from memory" reads its passes from arrays,
+so this is the cost of shuffling and reading ahead alone. "Streamed, from shards" reads them by Ray
+Data as a study does (`radiograph_samplers.source`), again in each pass, from a single worker of Ray
+and with the thread of this process. Nothing is done with the batches, so these are the most images
+a second that training can get. Starting the stream is reported separately.
 
 The images are those of a phantom set, repeated. Logits are noise. Batches of 16.
 """
@@ -46,7 +46,7 @@ def logits_shape(size: int) -> tuple[int, int, int]:
 
 
 def write_shards(artifact: Path, count: int, pixels_NHW: np.ndarray) -> list[str]:
-    """Write these images, repeated, and noise as their logits, as the stages do; return their ids."""
+    """Write these images, repeated, and noise as logits, as the stages do; return their ids."""
     ids = [f"patient{row:06d}_study1_view1_frontal" for row in range(count)]
     for folder in ("images", "logits"):
         (artifact / folder).mkdir(parents=True)

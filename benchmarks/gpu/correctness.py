@@ -196,7 +196,7 @@ def only_deterministic() -> Iterator[None]:
 
 
 def not_capturable(context: Context, build: Callable[..., Training]) -> Iterator[Row]:
-    """Train with a loss that the host waits for: eagerly after the failed capture, and once said."""
+    """Train with a loss that the host waits for: eagerly after one line on the failed capture."""
     training, said = build(context, "float32"), []
     eager, loss = training.run(context, False), losses.classification
 

@@ -73,9 +73,9 @@ def test_an_image_that_appears_twice_fills_no_other_row(tmp_path):
 
 def test_results_reach_the_host_with_their_items():
     batches = [(number, {"a": torch.full((2,), number), "b": torch.ones(1)}) for number in range(3)]
-    found = list(radiographs.to_host(iter(batches)))
-    assert [item for item, _ in found] == [0, 1, 2]
-    for item, arrays in found:
+    copied = list(radiographs.to_host(iter(batches)))
+    assert [item for item, _ in copied] == [0, 1, 2]
+    for item, arrays in copied:
         np.testing.assert_array_equal(arrays["a"], [item, item])
         np.testing.assert_array_equal(arrays["b"], [1])
 

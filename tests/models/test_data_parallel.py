@@ -125,12 +125,12 @@ def test_workers_compute_what_one_does(workers, alone, tmp_path):
     for rank in range(workers):
         together = torch.load(tmp_path / f"answer{rank}", weights_only=True)
         for name, (values, state) in alone.items():
-            found, found_state = together[name]
-            torch.testing.assert_close(found, values, rtol=0, atol=1e-9, msg=f"{name}: {found}")
-            assert found_state.keys() == state.keys()
+            shared, shared_state = together[name]
+            torch.testing.assert_close(shared, values, rtol=0, atol=1e-9, msg=f"{name}: {shared}")
+            assert shared_state.keys() == state.keys()
             for key in state:
                 torch.testing.assert_close(
-                    found_state[key],
+                    shared_state[key],
                     state[key],
                     rtol=0,
                     atol=1e-8,

@@ -1,4 +1,4 @@
-"""How many cells share a GPU with `resources.gpu: auto`."""
+"""The number of cells that share a GPU with `resources.gpu: auto`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which stage run starts next."""
+"""The order in which stage runs start, on hand-made graphs and clusters."""
 
 from __future__ import annotations
 
@@ -103,9 +103,9 @@ def test_no_order_of_starts_leaves_a_gpu_idle_that_a_ready_stage_fits(gpus):
     for order in itertools.permutations("abc"):
         slots = Slots(9, [1.0] * gpus)
         rank = {name: float(9 - place) for place, name in enumerate(order)}
-        found = started("abc", slots, needs, **rank)
-        assert found == "".join(order)[: len(found)], "in the order of the paths"
-        assert len(found) >= gpus
+        begun = started("abc", slots, needs, **rank)
+        assert begun == "".join(order)[: len(begun)], "in the order of the paths"
+        assert len(begun) >= gpus
 
 
 def test_stages_before_the_cells_are_limited_in_number_and_cells_are_not():
