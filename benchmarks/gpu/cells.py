@@ -139,8 +139,8 @@ def _work(
             barrier.wait(900)
             if number < count:
                 epochs = 1 if context.dry else 20
-                figures = _cell(context, inputs_of_cell, graphs, number, epochs)
-                answers.put((figures, memory(context.device)))
+                lines = _cell(context, inputs_of_cell, graphs, number, epochs)
+                answers.put((lines, memory(context.device)))
             barrier.wait(900)
     except Exception as error:
         answers.put(f"{type(error).__name__}: {error}")
