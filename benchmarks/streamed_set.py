@@ -4,10 +4,10 @@
 
 The reference is a set in memory (`samplers.Resident`) of such images with a teacher's logits of ten
 pathologies at stride 4, as a student has them. "Streamed, from memory" reads its passes from
-arrays, so this is the cost of shuffling and reading ahead alone. "Streamed, from shards" reads them by Ray
-Data as a study does (`radiograph_samplers.source`), again in each pass, from a single worker of Ray
-and with the thread of this process. Nothing is done with the batches, so these are the most images
-a second that training can get. Starting the stream is reported separately.
+arrays, so this is the cost of shuffling and reading ahead alone. "Streamed, from shards" reads them
+by Ray Data as a study does (`radiograph_samplers.source`), again in each pass, from a single worker
+of Ray and with the thread of this process. Nothing is done with the batches, so these are the most
+images a second that training can get. Starting the stream is reported separately.
 
 The images are those of a phantom set, repeated. Logits are noise. Batches of 16.
 """
