@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,12 +67,22 @@ def study_run(
             help="Largest size of an autoscaling cluster.",
         ),
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="CELL", help="Run this cell only; * stands for any text."),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, help="Run at most N of the missing cells."),
+    ] = None,
     overrides: Overrides = None,
     quiet: QuietFlag = False,
 ) -> None:
     """Run the stages of a study that are not cached. Exit code 1 if a stage fails."""
     with signals.handled():
-        outcome = run_study(study, data, store, address, overrides, quiet, max_resources)
+        outcome = run_study(
+            study, data, store, address, overrides, quiet, max_resources, only or (), limit
+        )
     from chexseg.store.store import Store
 
     typer.echo(
@@ -125,6 +136,8 @@ def run_study(
     overrides: list[str] | None,
     quiet: bool,
     max_resources: str | None = None,
+    only: Sequence[str] = (),
+    limit: int | None = None,
 ) -> Any:
     """Run a study with progress; return its `RunResult`."""
     # First of all: what is imported later decides keys, and sources may be edited at any time.
@@ -140,9 +153,12 @@ def run_study(
             "--max-resources: found without --address; a local Ray doesn't grow;"
             " expected: --address ADDR"
         )
-    (plan,), opened, raw = read_studies([study], data, store, overrides, check=True, warn=_warn)
     with reporter(quiet) as watch:
-        return launch.launch(plan, opened, raw, watch, address, study, overrides or (), limits)
+        watch.doing("reading the data set and planning")
+        (plan,), opened, raw = read_studies([study], data, store, overrides, check=True, warn=_warn)
+        return launch.launch(
+            plan, opened, raw, watch, address, study, overrides or (), limits, only, limit
+        )
 
 
 def _warn(line: str) -> None:

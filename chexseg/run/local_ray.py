@@ -37,6 +37,7 @@ def local_ray(**options: Any) -> Iterator[str]:
 
     from chexseg.run import ray_internals
 
+    ray_internals.skip_usage_tags()
     # Ray makes its directories writable by everybody, so they are placed in a private one.
     with tempfile.TemporaryDirectory(
         prefix="chexseg-", dir=_short_directory(), ignore_cleanup_errors=True

@@ -61,9 +61,16 @@ class RunResult:
             self.computed[result["key"]] = result["seconds"]
 
 
+def record_name(study: Study) -> str:
+    """Return the name of this process's next run of a study in a store, without an ending."""
+    now = datetime.datetime.now(datetime.UTC)
+    return f".runs/{study.name}/{now:%Y%m%dT%H%M%S}-{platform.node()}-{os.getpid()}"
+
+
 @contextmanager
 def recorded(
     store: Store,
+    name: str,
     study: Study,
     cells: Sequence[Cell],
     study_file: Path | None,
@@ -72,14 +79,13 @@ def recorded(
 ) -> Iterator[dict[str, Any]]:
     """Write ``.runs/STUDY/TIME-HOST-PROCESS.json`` at the start, and again at the end of a run.
 
-    Yields a mapping whose entries are added at the end. A record without "ended" belongs to a run
-    that was killed.
+    name: of the file, without its ending (`record_name`). Yields a mapping whose entries are added
+    at the end. A record without "ended" belongs to a run that was killed.
     """
     started = datetime.datetime.now(datetime.UTC)
-    name = f".runs/{study.name}/{started:%Y%m%dT%H%M%S}-{platform.node()}-{os.getpid()}.json"
     record = describe(study, cells, study_file, overrides, data)
     record["started"] = started.isoformat(timespec="seconds")
-    store.write(name, record)
+    store.write(f"{name}.json", record)
     more: dict[str, Any] = {}
     try:
         yield more
@@ -88,7 +94,7 @@ def recorded(
         raise
     finally:
         ended = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        store.write(name, record | more | {"ended": ended})
+        store.write(f"{name}.json", record | more | {"ended": ended})
 
 
 def describe(

@@ -73,6 +73,9 @@ class Backend(Protocol):
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, whole or not at all."""
 
+    def append(self, name: str, content: bytes) -> None:
+        """Add to the end of a log that this process alone writes."""
+
     def delete(self, name: str) -> None:
         """Delete a file if it exists."""
 

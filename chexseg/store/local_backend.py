@@ -21,6 +21,7 @@ from chexseg.store.backend import (
 )
 from chexseg.store.file_lock import is_locked, locked
 from chexseg.store.links import (
+    open_descriptor,
     open_regular,
     refuse_links,
     refuse_special_files,
@@ -73,6 +74,12 @@ class LocalBackend:
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
+            file.write(content)
+
+    def append(self, name: str, content: bytes) -> None:
+        path = self._path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(open_descriptor(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as file:
             file.write(content)
 
     def delete(self, name: str) -> None:

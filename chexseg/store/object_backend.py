@@ -47,6 +47,7 @@ class ObjectBackend:
         digest = hashlib.sha256(identity.encode()).hexdigest()
         self.cache = self.local = cache_directory() / digest[:16]
         self.leases: dict[str, lease.Lease] = {}
+        self.logs: dict[str, bytes] = {}
 
     def tree(self, name: str) -> dict[str, Entry]:
         top = f"{self.root}/{name}".rstrip("/")
@@ -89,6 +90,11 @@ class ObjectBackend:
             self.files.open_output_stream(f"{self.root}/{name}", compression=None) as stream,
         ):
             stream.write(content)
+
+    def append(self, name: str, content: bytes) -> None:
+        """Put the whole log: objects can't grow."""
+        self.logs[name] = self.logs.get(name, b"") + content
+        self.write(name, self.logs[name])
 
     def delete(self, name: str) -> None:
         self._request_object(name, self.files.delete_file)
