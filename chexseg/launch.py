@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -121,7 +120,7 @@ def best_arms(plan: Plan, store: Store) -> str | None:
     for cell in cells:
         miou = fits[cell.fit].facts.get("selection_miou") if cell.fit in fits else None
         if miou is not None:
-            arms[re.sub(r"( draw \d+)? trial \d+$", "", cell.name)].append(miou)
+            arms[selection.arm_name(cell.name)].append(miou)
     if len(arms) < 2:
         return None
     means = {arm: f"{statistics.fmean(mious):.3f}" for arm, mious in arms.items()}

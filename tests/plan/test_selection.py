@@ -30,7 +30,9 @@ def test_all_cells_are_selected_by_default():
     ("only", "cells"),
     [
         (("full trial 1",), NAMES[3:]),
+        (("full",), NAMES[2:]),
         (("full*",), NAMES[2:]),
+        ((PLAN.cells[0].fit[:8],), NAMES[:1]),
         (("*trial 0", "full trial 1"), [NAMES[0], *NAMES[2:]]),
     ],
 )
@@ -52,5 +54,5 @@ def test_a_limit_counts_the_cells_that_are_missing():
 
 
 def test_a_name_that_no_cell_has_is_refused_with_names_like_it():
-    with pytest.raises(UserError, match=r"--only 'full trial 7': .* such as 'full trial 1'"):
+    with pytest.raises(UserError, match="--only full trial 7: no cell 'full trial 7'.*full trial"):
         selected(("full trial 7",))

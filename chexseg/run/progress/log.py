@@ -60,8 +60,8 @@ class Logged(Reporter):
 def logged(store: Store, name: str, reporter: Reporter, interval: float) -> Iterator[Logged]:
     """Yield a reporter that also writes to a file of the store.
 
-    name: of the file. interval: seconds between two writes; the last one is at the end. A store that
-    can't be written to doesn't stop a run here: its stages will say so.
+    name: of the file. interval: seconds between two writes; the last one is at the end. A store
+    that can't be written to doesn't stop a run here: its stages will say so.
     """
     lines: list[str] = []
     over = threading.Event()
