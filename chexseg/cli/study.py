@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from chexseg import code_version
-from chexseg.cli import signals
+from chexseg.cli import signals, study_files
 from chexseg.cli.options import (
     DEFAULT_STORE,
     AsJson,
@@ -24,7 +24,9 @@ from chexseg.cli.options import (
 )
 from chexseg.errors import Mistakes, UserError, counted
 
-app = typer.Typer(help="Plan a study, run it, show its status.", no_args_is_help=True)
+app = typer.Typer(help="Write a study, plan it, run it, show its status.", no_args_is_help=True)
+app.command("new")(study_files.new)
+app.command("settings")(study_files.settings)
 
 
 @app.command("plan")
