@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+import chexseg
 from chexseg import code_version
 from chexseg.cli import signals
 from chexseg.cli.data import write_phantom
 from chexseg.cli.options import QuietFlag
 from chexseg.cli.results import write_report
 from chexseg.cli.study import run_study
-from chexseg.errors import UserError
 
 #: The demo's data set: images of train, valid and test, and their short side.
 DEMO_DATA = {"train": 320, "valid": 80, "test": 48, "size": 128}
@@ -38,12 +38,7 @@ def demo(
     from chexseg.analysis.tables.text import study_result
 
     started = time.monotonic()
-    study_path = Path(__file__).resolve().parents[2] / "studies" / "demo.yaml"
-    if not study_path.is_file():
-        raise UserError(
-            f"{study_path}: no such file;"
-            " hint: run from a checkout, which has studies/ beside chexseg/"
-        )
+    study_path = (Path(chexseg.__file__).parent / "studies" / "demo.yaml").resolve()
     data, store = out / "data", store or str(out / "store")
     with signals.handled():
         if not data.exists():
