@@ -5,13 +5,14 @@
 # make test-all   everything: also Ray clusters, killed drivers, S3 from end to end
 # make lint       style, layers, types, spelling
 # make coverage   lines and branches of chexseg/ that make test-all reaches, in all its processes
+# make docs       the documentation as a site, in build/site; a broken link is an error
 # make lock       renew the lock files after a change of pyproject.toml; what still fits stays
 #                 (make lock LOCK=--upgrade takes the newest versions that pyproject.toml allows)
 PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo setup test-fast test test-all coverage lint lock chromium clean
+.PHONY: demo setup test-fast test test-all coverage lint docs lock chromium clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/chexseg demo --out demo
@@ -42,6 +43,9 @@ lint: $(VENV)/installed-test
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/mypy
 	git ls-files -z | xargs -0 $(VENV)/bin/codespell
+
+docs: $(VENV)/installed-test
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 # No addresses: each machine installs from its configured index, and the hashes hold for any.
 COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
