@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -105,6 +106,11 @@ def _logged(
     with log.logged(store, f"{record}.log", reporter, 2 if store.backend.shared else 60) as logged:
         yield record, logged
         logged.say(f"log: {store}/{record}.log")
+        curves = log.tensorboard_folder(store, f"{record}.log")
+        if curves.exists():
+            logged.say(
+                f"training curves: tensorboard --logdir {shlex.quote(str(curves.parent.parent))}"
+            )
 
 
 def best_arms(plan: Plan, store: Store) -> str | None:

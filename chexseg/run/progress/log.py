@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from chexseg.errors import UserError
 from chexseg.progress import Reporter
+from chexseg.run.progress.tensorboard import Scalars
 from chexseg.store.store import Store
 
 #: Seconds between two headlines in the log.
@@ -18,10 +20,13 @@ HEADLINE_EVERY = 60.0
 
 
 class Logged(Reporter):
-    """Pass everything on to a reporter, and lines also to a log, with the time (UTC)."""
+    """Pass everything on to a reporter, lines also to a log, and figures to TensorBoard.
 
-    def __init__(self, reporter: Reporter, append: Callable[[str], None]) -> None:
-        self.reporter, self.append = reporter, append
+    Lines of the log begin with the time (UTC).
+    """
+
+    def __init__(self, reporter: Reporter, append: Callable[[str], None], scalars: Scalars) -> None:
+        self.reporter, self.append, self.scalars = reporter, append, scalars
         self.head, self.headed = "", 0.0
 
     def update(
@@ -29,8 +34,10 @@ class Logged(Reporter):
     ) -> None:
         self.reporter.short_name = self.short_name
         self.reporter.update(name, done, total, unit, note)
+        self.scalars.add(name, done, note or {})
 
     def finish(self, name: str, text: str) -> None:
+        self.scalars.end(name)
         self._log(f"{name}: {text}")
         self.reporter.finish(name, text)
 
@@ -56,12 +63,18 @@ class Logged(Reporter):
         self.append("".join(f"{now} {line}\n" for line in text.splitlines()))
 
 
+def tensorboard_folder(store: Store, name: str) -> Path:
+    """Return the folder of TensorBoard's files of a run, on this host. name: of its log."""
+    return store.backend.local / name.removesuffix(".log") / "tensorboard"
+
+
 @contextmanager
 def logged(store: Store, name: str, reporter: Reporter, interval: float) -> Iterator[Logged]:
     """Yield a reporter that also writes to a file of the store.
 
-    name: of the file. interval: seconds between two writes; the last one is at the end. A store
-    that can't be written to doesn't stop a run here: its stages will say so.
+    name: of the file; TensorBoard's folder is beside it. interval: seconds between two writes; the
+    last one is at the end. A store that can't be written to doesn't stop a run here: its stages
+    will say so.
     """
     lines: list[str] = []
     over = threading.Event()
@@ -80,9 +93,11 @@ def logged(store: Store, name: str, reporter: Reporter, interval: float) -> Iter
 
     thread = threading.Thread(target=keep_writing, daemon=True)
     thread.start()
+    scalars = Scalars(tensorboard_folder(store, name))
     try:
-        yield Logged(reporter, lines.append)
+        yield Logged(reporter, lines.append, scalars)
     finally:
+        scalars.close()
         over.set()
         thread.join()
         write()
