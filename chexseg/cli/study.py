@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from chexseg import code_version
-from chexseg.cli import signals, study_files
+from chexseg.cli import signals, study_files, watch
 from chexseg.cli.options import (
     DEFAULT_STORE,
     AsJson,
@@ -27,6 +27,7 @@ from chexseg.errors import Mistakes, UserError, counted
 app = typer.Typer(help="Write a study, plan it, run it, show its status.", no_args_is_help=True)
 app.command("new")(study_files.new)
 app.command("settings")(study_files.settings)
+app.command("watch")(watch.watch)
 
 
 @app.command("plan")
@@ -155,11 +156,11 @@ def run_study(
             "--max-resources: found without --address; a local Ray doesn't grow;"
             " expected: --address ADDR"
         )
-    with reporter(quiet) as watch:
-        watch.doing("reading the data set and planning")
+    with reporter(quiet) as shown:
+        shown.doing("reading the data set and planning")
         (plan,), opened, raw = read_studies([study], data, store, overrides, check=True, warn=_warn)
         return launch.launch(
-            plan, opened, raw, watch, address, study, overrides or (), limits, only, limit
+            plan, opened, raw, shown, address, study, overrides or (), limits, only, limit
         )
 
 
