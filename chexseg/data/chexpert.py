@@ -35,8 +35,8 @@ _BATCHES = (
     ("CheXpert-v1.0 batch 4 (train 3)", 43018),
 )
 #: split -> (CSV file, image folder) candidates relative to the data root; the first CSV file that
-#: exists is used. The first of `_BATCHES` stands for all. Training prefers the small images. The published masks of the other two splits
-#: fit only the full-size images.
+#: exists is used. The first of `_BATCHES` stands for all. Training prefers the small images. The
+#: published masks of the other two splits fit only the full-size images.
 LAYOUTS: dict[str, tuple[tuple[str, str], ...]] = {
     "train": (
         ("CheXpert-v1.0-small/train.csv", "CheXpert-v1.0-small/train"),
