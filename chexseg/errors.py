@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+#: A sequence that sets colours or moves the cursor of a terminal.
+_ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 
 class ChexsegError(Exception):
@@ -40,6 +44,12 @@ def reason(error: BaseException) -> str:
     """Return the first line of an error's text, without the file name that an OSError adds."""
     text = getattr(error, "strerror", None) or str(error)
     return (text.splitlines() or [type(error).__name__])[0]
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Return a foreign text without escape sequences and control characters, but for `keep`."""
+    text = _ESCAPE.sub("", text)
+    return "".join(char if char.isprintable() or char in keep else "?" for char in text)
 
 
 def counted(number: int, noun: str) -> str:

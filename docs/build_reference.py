@@ -51,7 +51,16 @@ EXIT_CODES = """\
 | 1 | a stage failed, a data set has a fault that stops a study, or `store verify` found damage |
 | 2 | a mistake in the command, a file or the store, in one line that names it; no traceback |
 | 130 | a run or the demo was interrupted with Ctrl-C; the same command resumes it |
-| 143 | the same with SIGTERM, as by `kill`, Slurm or Kubernetes |
+| 141 | whatever read standard output has ended, such as `head`; nothing is printed |
+| 143 | a run or the demo got SIGTERM, as by `kill`, Slurm or Kubernetes |
+
+A directory or disk that can't be used is a mistake too (code 2). It may be full, read-only, another
+user's, or without locks. The line names the option or variable to change, and nothing is left half
+written. Commands that only read need neither a lock nor a writable store. A standard error that
+can't be written is ignored: a run goes on when its log's disk is full.
+
+Paths are UTF-8. A leading `~` is the home directory, also in `--store=~/x`, which shells leave as
+it is.
 
 With `--json`, stdout has one JSON document and everything else is on stderr. Progress is a bar on a
 terminal and plain lines with the time of day elsewhere; `--quiet` shows neither.
@@ -64,6 +73,7 @@ terminal and plain lines with the time of day elsewhere; `--quiet` shows neither
 | `XDG_CACHE_HOME` | without `CHEXSEG_CACHE`, copies are in its subdirectory `chexseg` |
 | `RAY_ADDRESS` | default of `--address` |
 | `RAY_AUTH_MODE`, `RAY_AUTH_TOKEN`, `RAY_AUTH_TOKEN_PATH` | Ray's, for a cluster's token |
+| `HOME` | a run needs a home directory, because Ray asks for one; nothing is written there |
 | `RAY_TMPDIR` | where a local Ray puts its files; `/tmp` if the path is too long for sockets |
 | `RAY_task_oom_retries` | Ray's; if unset, a run limits it to 2 |
 | `AWS_*` | credentials, profile and region of S3, as AWS's tools read them |

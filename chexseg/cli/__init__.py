@@ -6,7 +6,8 @@ import sys
 
 import typer
 
-from chexseg.cli import data, demo, encoder, predict, results, store, study
+from chexseg.cli import data, demo, encoder, predict, results, store, streams, study
+from chexseg.cli.command import Command, explain
 from chexseg.errors import ChexsegError, Mistakes
 
 app = typer.Typer(
@@ -16,16 +17,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (demo.demo, results.report, results.compare, results.evaluate, predict.predict):
-    app.command()(command)
+    app.command(cls=Command)(command)
 for name, group in {"data": data, "study": study, "encoder": encoder, "store": store}.items():
+    for registered in group.app.registered_commands:
+        registered.cls = Command
     app.add_typer(group.app, name=name)
 
 
 def main() -> None:
     """Run the command line. Each error of chexseg is one line; the exit code is 2."""
+    streams.prepare()
     try:
         app()
     except ChexsegError as error:
         for line in error.lines if isinstance(error, Mistakes) else (error,):
-            typer.echo(f"chexseg: {line}", err=True)
+            streams.echo(f"chexseg: {line}", err=True)
+        sys.exit(2)
+    except OSError as error:  # of the command line's help; `Command` explains those of commands
+        if (message := explain(error, ())) is None:
+            raise
+        streams.echo(f"chexseg: {message}", err=True)
         sys.exit(2)

@@ -14,6 +14,7 @@ from chexseg.cli import signals
 from chexseg.cli.data import write_phantom
 from chexseg.cli.options import QuietFlag
 from chexseg.cli.results import write_report
+from chexseg.cli.streams import echo
 from chexseg.cli.study import run_study
 
 #: The demo's data set: images of train, valid and test, and their short side.
@@ -45,10 +46,8 @@ def demo(
             write_phantom(data, quiet=quiet, **DEMO_DATA)
         outcome = run_study(study_path, data, store, None, None, quiet)
         analyses, written = write_report([study_path], data, store, out / "report", None)
-        typer.echo(
-            "\n".join([study_result(analyses[0]), "", *_timings(analyses[0].results, outcome)])
-        )
-        typer.echo(f"\nThe page: {written.page}\nTotal time: {time.monotonic() - started:.0f} s.")
+        echo("\n".join([study_result(analyses[0]), "", *_timings(analyses[0].results, outcome)]))
+        echo(f"\nThe page: {written.page}\nTotal time: {time.monotonic() - started:.0f} s.")
     if outcome.failed:
         raise typer.Exit(1)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from chexseg.cli.options import QuietFlag, new_directory
+from chexseg.cli.streams import echo
 from chexseg.errors import UserError, counted
 
 
@@ -42,10 +43,10 @@ def predict(
         names = ", ".join(map(str, left_out[:3])) + (
             f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
         )
-        typer.echo(f"note: skipped, no JPEG, PNG, TIFF or DICOM image: {names}", err=True)
-    typer.echo(f"{out}: {segment.MASKS} and {segment.OVERLAYS}/ of {counted(len(files), 'image')}")
+        echo(f"note: skipped, no JPEG, PNG, TIFF or DICOM image: {names}", err=True)
+    echo(f"{out}: {segment.MASKS} and {segment.OVERLAYS}/ of {counted(len(files), 'image')}")
     for name, count in counts.items():
-        typer.echo(f"{name:<27} on {count}")
+        echo(f"{name:<27} on {count}")
 
 
 def _segmenter(model: str) -> Path:

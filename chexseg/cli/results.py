@@ -14,9 +14,10 @@ from chexseg.cli.options import (
     DataRoot,
     Overrides,
     StoreRoot,
-    one_line_os_errors,
     read_studies,
 )
+from chexseg.cli.streams import echo
+from chexseg.store.links import naming
 
 if TYPE_CHECKING:
     from chexseg.analysis.study_analysis import StudyAnalysis
@@ -50,23 +51,23 @@ def report(
     analyses, written = write_report(studies, data, store, out, overrides, measures)
     for analysis in analyses:
         result = analysis.results
-        typer.echo(
+        echo(
             f"{result.name}: {len(result.cells)} of {len(result.cells) + len(result.missing)}"
             " cells finished"
         )
         if result.radiologists_note:
-            typer.echo(f"note: {result.radiologists_note}", err=True)
+            echo(f"note: {result.radiologists_note}", err=True)
         if result.baselines_note:
-            typer.echo(f"note: baselines: {result.baselines_note}", err=True)
+            echo(f"note: baselines: {result.baselines_note}", err=True)
         if len(result.cells):
-            typer.echo(study_result(analysis))
+            echo(study_result(analysis))
         if measures and (reason := measures_table.lacking(result)):
-            typer.echo(f"note: {result.name}: masks not measured: {reason}", err=True)
+            echo(f"note: {result.name}: masks not measured: {reason}", err=True)
         for note in result.notes:
-            typer.echo(f"note: {note}", err=True)
+            echo(f"note: {note}", err=True)
     for note in written.notes:
-        typer.echo(note, err=True)
-    typer.echo(str(written.page))
+        echo(note, err=True)
+    echo(str(written.page))
 
 
 def compare(
@@ -117,17 +118,17 @@ def compare(
         *comparison_sides.read((first, second), root, Store(store), overrides or (), truth)
     )
     for note in compared.notes:
-        typer.echo(f"note: {note}", err=True)
-    with one_line_os_errors(out):
+        echo(f"note: {note}", err=True)
+    with naming(out):
         page = compare_page.write(compared, out)
     sentence = comparison.sentence(compared)
     if as_json:
         answer = compared.as_dict() | {"sentence": sentence, "page": str(page)}
-        typer.echo(json.dumps(answer, indent=1))
+        echo(json.dumps(answer, indent=1))
         return
     for setting in compared.settings.itertuples():
-        typer.echo(f"{setting.setting}: A {setting.A}, B {setting.B}")
-    typer.echo(f"{to_terminal(comparison.short(compared))}\n{sentence}\n{page}")
+        echo(f"{setting.setting}: A {setting.A}, B {setting.B}")
+    echo(f"{to_terminal(comparison.short(compared))}\n{sentence}\n{page}")
 
 
 def evaluate(
@@ -176,15 +177,15 @@ def evaluate(
 
     scores = evaluate.evaluate(remote_path.at(gt), pred, metric, true_pos_only, seed)
     for note in scores.notes:
-        typer.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
     if out is not None:
         from chexseg.report import file_manifest
 
         tables = {f"{scores.table.columns[2]}.csv": scores.table, **scores.published}
         contents = {name: table.to_csv(index=False).encode() for name, table in tables.items()}
-        with one_line_os_errors(out):
+        with naming(out):
             file_manifest.write(out, contents, file_manifest.EVALUATE)
-    typer.echo(
+    echo(
         json.dumps(scores.as_dict(), indent=1)
         if as_json
         else scores.table.to_csv(index=False).rstrip()
@@ -211,5 +212,5 @@ def write_report(
     results = [load.study_results(plan, opened, raw.root) for plan in plans]
     with reporter(quiet=not measures) as watch:
         analyses = [analyse(one, watch if measures else None) for one in results]
-    with one_line_os_errors(out):
+    with naming(out):
         return analyses, write.write(analyses, out)

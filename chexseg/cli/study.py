@@ -22,6 +22,7 @@ from chexseg.cli.options import (
     StudyFile,
     read_studies,
 )
+from chexseg.cli.streams import echo
 from chexseg.errors import Mistakes, UserError, counted
 
 app = typer.Typer(help="Write a study, plan it, run it, show its status.", no_args_is_help=True)
@@ -43,7 +44,7 @@ def study_plan(
 
     (plan,), opened, raw = read_studies([study], data, store, overrides, check=True, warn=_warn)
     summary = resolve.summarise(plan, opened, raw)
-    typer.echo(json.dumps(summary.plan_dict(), indent=1) if as_json else summary.plan_text())
+    echo(json.dumps(summary.plan_dict(), indent=1) if as_json else summary.plan_text())
     if lines := resolve.mistakes(plan, opened, raw, planning=True):
         raise Mistakes(lines)
 
@@ -88,14 +89,14 @@ def study_run(
         )
     from chexseg.store.store import Store
 
-    typer.echo(
+    echo(
         f"{counted(len(outcome.computed), 'stage')} computed in {outcome.seconds:.0f} s,"
         f" {outcome.cached} cached in {Store(store)}, {len(outcome.failed)} failed",
         err=True,
     )
     if not quiet:
         following = next_command(study, data, store, overrides, bool(outcome.failed))
-        typer.echo(f"next: {following}", err=True)
+        echo(f"next: {following}", err=True)
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -128,7 +129,7 @@ def study_status(
 
     (plan,), opened, _ = read_studies([study], data, store, overrides)
     summary = resolve.summarise(plan, opened)
-    typer.echo(json.dumps(summary.status_dict(), indent=1) if as_json else summary.status_text())
+    echo(json.dumps(summary.status_dict(), indent=1) if as_json else summary.status_text())
 
 
 def run_study(
@@ -165,4 +166,4 @@ def run_study(
 
 
 def _warn(line: str) -> None:
-    typer.echo(f"warning: {line}", err=True)
+    echo(f"warning: {line}", err=True)

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from chexseg.errors import UserError, nearest, reason
+from chexseg.cli.streams import echo
+from chexseg.errors import UserError, nearest
 
 #: What `study new` writes; name: of the study.
 TEMPLATE = """\
@@ -57,9 +58,7 @@ def new(
             out.write(TEMPLATE.format(name=name, file=file))
     except FileExistsError:
         raise UserError(f"{file}: already exists; expected: a new file") from None
-    except OSError as error:
-        raise UserError(f"{file}: cannot be written ({reason(error)})") from None
-    typer.echo(f"{file}: change it, then: chexseg study plan {file} --data ROOT")
+    echo(f"{file}: change it, then: chexseg study plan {file} --data ROOT")
 
 
 def settings(
@@ -80,7 +79,7 @@ def settings(
         width = max(len(entry.name) for entry in entries)
         for entry in entries:
             default = "required" if entry.default is None else entry.default.strip("`")
-            typer.echo(f"{entry.name:<{width}}  {default}")
+            echo(f"{entry.name:<{width}}  {default}")
         return
     shown = [entry for entry in entries if entry.name == key or entry.name.startswith(f"{key}.")]
     shown = shown or [entry for entry in entries if key in entry.name]
@@ -91,5 +90,5 @@ def settings(
             " expected: a name or its beginning; `chexseg study settings` lists them"
         )
     for entry in shown:
-        typer.echo(f"{entry.name}: {entry.title}".replace("`", ""))
-        typer.echo(textwrap.fill(entry.meaning, 96, initial_indent="  ", subsequent_indent="  "))
+        echo(f"{entry.name}: {entry.title}".replace("`", ""))
+        echo(textwrap.fill(entry.meaning, 96, initial_indent="  ", subsequent_indent="  "))

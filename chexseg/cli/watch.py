@@ -18,6 +18,7 @@ from chexseg.cli.options import (
     StudyFile,
     read_studies,
 )
+from chexseg.cli.streams import echo
 
 if TYPE_CHECKING:
     from chexseg.data.raw_split import RawData
@@ -44,16 +45,16 @@ def watch(
     resolved, opened, raw = read_studies([study], data, store, overrides, apart=True)
     write = page_writer(resolved, opened, raw)
     with tempfile.TemporaryDirectory(prefix="chexseg-watch-") as directory:
-        typer.echo(write(Path(directory)), err=True)
+        echo(write(Path(directory)), err=True)
         with live_server.serving(Path(directory), interval, port) as address:
-            typer.echo(address)
+            echo(address)
             try:
                 while True:
                     time.sleep(interval)
                     if line := write(Path(directory)):
-                        typer.echo(line, err=True)
+                        echo(line, err=True)
             except KeyboardInterrupt:
-                typer.echo("ended", err=True)
+                echo("ended", err=True)
 
 
 def page_writer(

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
@@ -265,6 +266,17 @@ def describe() -> list[dict[str, Any]]:
     ]
 
 
+def _check_home() -> None:
+    """Raise `UserError` for a user without a home directory; Ray Train asks for it, hours later."""
+    try:
+        Path.home()
+    except RuntimeError:
+        raise UserError(
+            "HOME: not set, and this user has no entry in the list of users; expected: a home"
+            " directory, for Ray; hint: set HOME to any directory"
+        ) from None
+
+
 @contextmanager
 def cluster(address: str | None = None) -> Iterator[str | None]:
     """Connect to the Ray at `address`, or start a local one and stop it at the end.
@@ -276,6 +288,7 @@ def cluster(address: str | None = None) -> Iterator[str | None]:
     if ray.is_initialized():
         yield None
         return
+    _check_home()
     os.environ.setdefault("RAY_task_oom_retries", str(MAX_FAILURES))  # Ray's default is no limit
     if not address:
         cpus = len(os.sched_getaffinity(0)) + 1

@@ -13,6 +13,7 @@ from chexseg.plan.graph import node_of
 from chexseg.stages.artifacts import ENCODER_WEIGHTS
 from chexseg.stages.configs import ENCODER_KINDS, ImportedConfig, check_encoder_kind, import_command
 from chexseg.store import marker
+from chexseg.store.links import naming
 from chexseg.store.store import Artifact, Store
 
 
@@ -83,7 +84,7 @@ def import_encoder(path: Path, kind: str, architecture: str, store: Store) -> Im
         "imported", ImportedConfig(kind=kind, architecture=architecture, sha256=encoder.sha256), {}
     )
     marker.mark(store)
-    with store.working_on(node) as partial:
+    with store.working_on(node) as partial, naming(partial):
         artifact = store.find(node.stage, node.key)
         cached = artifact is not None
         if artifact is None:

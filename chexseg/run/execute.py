@@ -20,6 +20,7 @@ from chexseg.errors import DamagedArtifactError, UserError
 from chexseg.plan.graph import Node
 from chexseg.stages.api import StageContext
 from chexseg.stages.registry import STAGES
+from chexseg.store.links import naming
 from chexseg.store.manifest import INPUTS, MANIFEST, is_noted, note_digest
 from chexseg.store.store import Artifact, Store
 
@@ -61,7 +62,7 @@ def execute(
                 run = stage.load().run
                 if code is not None:  # the sources may have changed before they were imported
                     code_version.require(code)
-                with _code_unchanged(code, partial):
+                with _code_unchanged(code, partial), naming(partial):
                     facts = dict(run(stage.parse(node.config), paths, partial, context))
                 if node.data is not None and facts.get("data") != node.data:
                     raise UserError(

@@ -77,7 +77,8 @@ def attempt(job: Job, key: str, name: str, context: StageContext) -> StageResult
     except Exception as error:
         raise_if_draining()  # the cause may be that Ray starts no more tasks on this node
         text = _first_line(error)
-        store.record_failure(node, text, traceback.format_exc())
+        with suppress(OSError, UserError):  # the store's disk may be full: the error counts
+            store.record_failure(node, text, traceback.format_exc())
         job.progress_actor.finish.remote(name, f"failed: {text}")
         return {"key": key, "state": "failed", "error": text}
     finally:
@@ -111,7 +112,8 @@ def _first_line(error: BaseException) -> str:
 def record_lost_worker(job: Job, key: str, error: BaseException | None) -> StageResult:
     """Record the failure of a worker that died more often than MAX_FAILURES; return the outcome."""
     text = _first_line(error) if error else "its worker was lost"
-    Store(job.store).record_failure(job.nodes[key], text, str(error))
+    with suppress(OSError, UserError):  # as in `attempt`
+        Store(job.store).record_failure(job.nodes[key], text, str(error))
     return {"key": key, "state": "failed", "error": text}
 
 

@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from chexseg.store.links import link_error
+from chexseg.store.links import link_error, naming
+
+#: Error numbers of `flock` on a file system without locks.
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 @contextmanager
@@ -23,7 +26,8 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
     while True:
         with _opened(path, os.O_RDWR | os.O_CREAT) as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                with naming(path):
+                    fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 yield False
                 return
@@ -42,15 +46,21 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether a process of this host holds the lock, without disturbing it."""
+    """Return whether a process of this host holds the lock, without disturbing it.
+
+    A file of another user that this one may not open counts as locked. On a file system without
+    locks there are none.
+    """
     try:
         with _opened(path, os.O_RDONLY) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return False
-    except BlockingIOError:
+    except (BlockingIOError, PermissionError):
         return True
-    except FileNotFoundError:
-        return False
+    except OSError as error:
+        if error.errno == errno.ENOENT or error.errno in NO_LOCKS:
+            return False
+        raise
 
 
 @contextmanager

@@ -18,6 +18,19 @@ from typing import IO, BinaryIO
 
 from chexseg.errors import UserError
 
+#: Error numbers of calls that get an open file, so that Python doesn't know its name.
+_OF_DESCRIPTORS = frozenset(
+    {
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EIO,
+        errno.ENOLCK,
+        errno.ENOSPC,
+        errno.ENOSYS,
+        errno.EOPNOTSUPP,
+    }
+)
+
 
 class LinkError(UserError):
     """A symbolic link at a path that a store would read or write."""
@@ -105,17 +118,29 @@ def read_text(path: Path) -> str:
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Yield a new file that replaces `path` when the context ends, as a whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    descriptor = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666
-    )
+    with naming(path):
+        descriptor = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666
+        )
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name `path` in an OSError that names no file, as those of writes and locks don't."""
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno in _OF_DESCRIPTORS and error.filename is None:
+            error.filename = str(path)
         raise
 
 

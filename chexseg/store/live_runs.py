@@ -20,8 +20,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from chexseg.errors import UserError
-from chexseg.store.backend import encode, printable, unfinished
+from chexseg.errors import UserError, printable
+from chexseg.store.backend import encode, unfinished
 from chexseg.store.provenance import StageRun
 from chexseg.store.store import Store
 

@@ -41,7 +41,11 @@ class LocalBackend:
     def __init__(self, root: Path):
         self.root = self.local = root
         self.uri, self.title = str(root.absolute()), str(root)
-        if root.exists() and not root.is_dir():
+        try:
+            is_file = not stat.S_ISDIR(root.stat().st_mode)
+        except FileNotFoundError:
+            is_file = False
+        if is_file:
             raise UserError(f"--store {root}: found a file; expected: a directory")
 
     def tree(self, name: str) -> dict[str, Entry]:

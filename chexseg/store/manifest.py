@@ -235,11 +235,16 @@ def version(directory: Path) -> tuple[int, ...]:
 
 
 def load(directory: Path) -> dict[str, Any]:
-    """Return the manifest in a result's directory. Raises `UnreadableManifestError`."""
+    """Return the manifest in a result's directory.
+
+    Raises `UnreadableManifestError`, and `OSError` if this user can't read it now.
+    """
     path = directory / MANIFEST
     try:
         return _load(path, _state(path))
     except OSError as error:
+        if error.errno not in DAMAGE:  # it may be intact: its file may belong to another user
+            raise
         raise UnreadableManifestError(str(path), f"cannot be read ({error.strerror})") from None
 
 

@@ -319,9 +319,19 @@ class ObjectBackend:
 
 
 def cache_directory() -> Path:
-    """Return the directory in which this host keeps copies of object stores."""
-    given, user = os.environ.get("CHEXSEG_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    return Path(given).absolute() if given else Path(user or Path.home() / ".cache") / "chexseg"
+    """Return the directory in which this host keeps copies of object stores.
+
+    Raises `UserError` for a user without a home directory who names none.
+    """
+    if given := os.environ.get("CHEXSEG_CACHE"):
+        return Path(given).absolute()
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chexseg"
+    except RuntimeError:
+        raise UserError(
+            "CHEXSEG_CACHE: not set, and this user has no home directory; expected: one of them,"
+            " for copies of object stores"
+        ) from None
 
 
 def _is_complete(copy: Path, manifest: Mapping[str, Any]) -> bool:

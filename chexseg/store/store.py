@@ -20,7 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from chexseg.errors import LeaseLostError, UserError
+from chexseg.errors import LeaseLostError, UserError, printable
 from chexseg.store import manifest as manifests
 from chexseg.store.backend import (
     FAILED,
@@ -29,7 +29,6 @@ from chexseg.store.backend import (
     Entry,
     encode,
     is_artifact,
-    printable,
     unfinished,
 )
 from chexseg.store.local_backend import LocalBackend

@@ -67,6 +67,8 @@ def export(figures: Mapping[str, go.Figure]) -> tuple[dict[str, bytes], str | No
         return {}, (
             "no .png and .svg figures: kaleido isn't installed; hint: pip install 'chexseg[images]'"
         )
+    except RuntimeError as error:  # it looks for the home directory when it is imported
+        return {}, _failure(error)
     white = {"paper_bgcolor": "white", "plot_bgcolor": "white"}
     drawn = [go.Figure(figure).update_layout(white) for figure in figures.values()]
     # When plotly writes several images, it ignores the sizes in their layouts.
@@ -82,8 +84,12 @@ def export(figures: Mapping[str, go.Figure]) -> tuple[dict[str, bytes], str | No
             images = (path.read_bytes() for path in paths)
             return dict(zip(figures, images, strict=True)), None
     except Exception as error:  # kaleido raises many kinds if Chrome is missing, stuck or crashes
-        reason = (str(error).strip() or "no reason given").splitlines()[0]
-        return {}, f"no .png and .svg figures: {type(error).__name__}: {reason}"
+        return {}, _failure(error)
+
+
+def _failure(error: Exception) -> str:
+    reason = (str(error).strip() or "no reason given").splitlines()[0]
+    return f"no .png and .svg figures: {type(error).__name__}: {reason}"
 
 
 def _in_daemon_thread(function: Callable[[], None]) -> None:
