@@ -11,6 +11,7 @@ from chexseg.data import remote_path
 from chexseg.data.raw_split import RawData
 from chexseg.errors import UserError
 from chexseg.plan import selection
+from chexseg.store import marker
 from chexseg.store.store import Store
 
 
@@ -33,6 +34,7 @@ def find(name: str, data: str | Path | None, store: str, overrides: Sequence[str
     if data is None:
         raise UserError(f"{name}: found a cell of a study without --data; expected: --data ROOT")
     opened = Store(store)
+    marker.check_exists(opened)
     (read,) = resolve.read([Path(file)], RawData(remote_path.at(data)), opened, overrides)
     named = selection.cells_named(resolve.planned(read, opened).cells, cell, file)
     fits = {one.fit for one in named}

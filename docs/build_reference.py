@@ -71,6 +71,7 @@ terminal and plain lines with the time of day elsewhere; `--quiet` shows neither
 | --- | --- |
 | `CHEXSEG_CACHE` | directory for copies of object stores on this host |
 | `XDG_CACHE_HOME` | without `CHEXSEG_CACHE`, copies are in its subdirectory `chexseg` |
+| `CHEXSEG_DATA`, `CHEXSEG_STORE` | defaults of `--data` and `--store` |
 | `RAY_ADDRESS` | default of `--address` |
 | `RAY_AUTH_MODE`, `RAY_AUTH_TOKEN`, `RAY_AUTH_TOKEN_PATH` | Ray's, for a cluster's token |
 | `HOME` | a run needs a home directory, because Ray asks for one; nothing is written there |

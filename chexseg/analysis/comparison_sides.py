@@ -26,6 +26,7 @@ from chexseg.errors import UserError, counted
 from chexseg.pathologies import PATHOLOGIES
 from chexseg.plan import selection
 from chexseg.plan.cells import Cell, irrelevant_settings
+from chexseg.store import marker
 from chexseg.store.store import Store
 
 #: Words for `ingest.mask_resize` in notes.
@@ -117,6 +118,7 @@ def read(
 
 
 def _read_study(text: str, data: Location | None, store: Store, overrides: Sequence[str]) -> Side:
+    marker.check_exists(store)
     path, _, wanted = text.partition("#")
     if data is None:
         raise UserError(f"--data: missing; expected: the data root of {path}")

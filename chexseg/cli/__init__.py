@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+import chexseg
 from chexseg.cli import data, demo, encoder, predict, results, store, streams, study
 from chexseg.cli.command import Command, explain
+from chexseg.cli.examples import epilog
 from chexseg.errors import ChexsegError, Mistakes
 
 app = typer.Typer(
-    help="Run studies of semi-supervised chest X-ray segmentation on Ray.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 for command in (demo.demo, results.report, results.compare, results.evaluate, predict.predict):
-    app.command(cls=Command)(command)
+    app.command(cls=Command, epilog=epilog(command.__name__))(command)
 for name, group in {"data": data, "study": study, "encoder": encoder, "store": store}.items():
     for registered in group.app.registered_commands:
-        registered.cls = Command
+        registered.cls, registered.epilog = Command, epilog(f"{name} {registered.name}")
     app.add_typer(group.app, name=name)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        streams.echo(f"chexseg {chexseg.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Run studies of semi-supervised chest X-ray segmentation on Ray."""
 
 
 def main() -> None:

@@ -45,7 +45,9 @@ def demo(
         if not data.exists():
             write_phantom(data, quiet=quiet, **DEMO_DATA)
         outcome = run_study(study_path, data, store, None, None, quiet)
-        analyses, written = write_report([study_path], data, store, out / "report", None)
+        analyses, written = write_report(
+            [study_path], data, store, out / "report", None, quiet=quiet
+        )
         echo("\n".join([study_result(analyses[0]), "", *_timings(analyses[0].results, outcome)]))
         echo(f"\nThe page: {written.page}\nTotal time: {time.monotonic() - started:.0f} s.")
     if outcome.failed:

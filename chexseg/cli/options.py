@@ -27,6 +27,7 @@ DataRoot = Annotated[
     typer.Option(
         "--data",
         metavar="ROOT",
+        envvar="CHEXSEG_DATA",
         help="CheXpert and CheXlocalize: a directory, or a URI such as s3://bucket/prefix.",
     ),
 ]
@@ -35,6 +36,7 @@ StoreRoot = Annotated[
     typer.Option(
         "--store",
         metavar="DIR_OR_URI",
+        envvar="CHEXSEG_STORE",
         help="Where results are stored: a directory, or a URI such as s3://bucket/prefix.",
     ),
 ]

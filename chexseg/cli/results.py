@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,7 @@ from chexseg.cli.options import (
     AsJson,
     DataRoot,
     Overrides,
+    QuietFlag,
     StoreRoot,
     read_studies,
 )
@@ -43,12 +45,17 @@ def report(
             " this takes minutes.",
         ),
     ] = False,
+    as_json: AsJson = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """Write the tables, figures and page of studies from the results in a store."""
     from chexseg.analysis.tables import measures_table
     from chexseg.analysis.tables.text import study_result
 
-    analyses, written = write_report(studies, data, store, out, overrides, measures)
+    analyses, written = write_report(studies, data, store, out, overrides, measures, quiet)
+    if as_json:
+        echo(json.dumps(_as_dict(analyses, written), indent=1))
+        return
     for analysis in analyses:
         result = analysis.results
         echo(
@@ -70,6 +77,25 @@ def report(
     echo(str(written.page))
 
 
+def _as_dict(analyses: list[StudyAnalysis], written: WrittenReport) -> dict[str, Any]:
+    """Return the object of ``report --json``. iou: None for a pathology without expert pixels."""
+    studies = []
+    for analysis in analyses:
+        results, scores = analysis.results, analysis.scores
+        cells = []
+        for number, cell in enumerate(results.cells.itertuples()):
+            iou_K = [None if isnan(value) else float(value) for value in scores.iou_CK[number]]
+            iou = dict(zip(results.pathologies, iou_K, strict=True))
+            miou = float(scores.miou_C[number])
+            cells.append({"name": cell.name, "key": cell.cell, "miou": miou, "iou": iou})
+        missing = results.missing.to_dict("records")
+        notes = [note for note in (results.radiologists_note, *results.notes) if note]
+        studies.append({"name": results.name, "cells": cells, "missing": missing, "notes": notes})
+    files = [str(path) for path in written.files]
+    notes = list(written.notes)
+    return {"studies": studies, "page": str(written.page), "files": files, "notes": notes}
+
+
 def compare(
     first: Annotated[
         str,
@@ -88,6 +114,7 @@ def compare(
         typer.Option(
             "--data",
             metavar="ROOT",
+            envvar="CHEXSEG_DATA",
             help="CheXpert and CheXlocalize, a directory or a URI. Needed for studies.",
         ),
     ] = None,
@@ -199,6 +226,7 @@ def write_report(
     out: Path,
     overrides: list[str] | None,
     measures: bool = False,
+    quiet: bool = False,
 ) -> tuple[list[StudyAnalysis], WrittenReport]:
     """Write the report of studies; return the analysis of each and `WrittenReport`."""
     from chexseg import resolve
@@ -206,11 +234,18 @@ def write_report(
     from chexseg.analysis.study_analysis import analyse
     from chexseg.progress import reporter
     from chexseg.report import write
+    from chexseg.store import marker
+    from chexseg.store.store import Store
 
-    resolved, opened, raw = read_studies(studies, data, store, overrides, apart=True)
-    plans = [resolve.planned(one, opened) for one in resolved]
-    results = [load.study_results(plan, opened, raw.root) for plan in plans]
-    with reporter(quiet=not measures) as watch:
-        analyses = [analyse(one, watch if measures else None) for one in results]
-    with naming(out):
-        return analyses, write.write(analyses, out)
+    marker.check_exists(Store(store))
+    with reporter(quiet) as shown:
+        shown.doing("reading the data set")
+        resolved, opened, raw = read_studies(studies, data, store, overrides, apart=True)
+        shown.doing("reading the results")
+        plans = [resolve.planned(one, opened) for one in resolved]
+        results = [load.study_results(plan, opened, raw.root) for plan in plans]
+        shown.doing("computing intervals and tests")
+        analyses = [analyse(one, shown if measures else None) for one in results]
+        shown.doing("drawing figures")
+        with naming(out):
+            return analyses, write.write(analyses, out)

@@ -25,10 +25,12 @@ app = typer.Typer(
 @app.command("list")
 def store_list(store: StoreRoot = DEFAULT_STORE, as_json: AsJson = False) -> None:
     """List every artifact: stage, key, size, duration, time and host."""
-    from chexseg.store import contents
+    from chexseg.store import contents, marker
     from chexseg.store.store import Store
 
-    artifacts = contents.contents(Store(store))
+    opened = Store(store)
+    marker.check_exists(opened)
+    artifacts = contents.contents(opened)
     echo(
         json.dumps([artifact.row() for artifact in artifacts], indent=1)
         if as_json
@@ -40,12 +42,14 @@ def store_list(store: StoreRoot = DEFAULT_STORE, as_json: AsJson = False) -> Non
 def store_verify(store: StoreRoot = DEFAULT_STORE, quiet: QuietFlag = False) -> None:
     """Compare every file with its manifest. Exit code 1 if any is damaged."""
     from chexseg.progress import reporter
-    from chexseg.store import contents
+    from chexseg.store import contents, marker
     from chexseg.store.store import Store
 
+    opened = Store(store)
+    marker.check_exists(opened)
     with reporter(quiet) as watch:
         verified = contents.verify(
-            Store(store), lambda done, total, unit: watch.update("verify", done, total, unit)
+            opened, lambda done, total, unit: watch.update("verify", done, total, unit)
         )
     echo(verified.text())
     if verified.damaged:

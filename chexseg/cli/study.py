@@ -80,6 +80,7 @@ def study_run(
         typer.Option("--limit", metavar="N", min=1, help="Run at most N of the missing cells."),
     ] = None,
     overrides: Overrides = None,
+    as_json: AsJson = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Run the stages of a study that are not cached. Exit code 1 if a stage fails."""
@@ -94,7 +95,9 @@ def study_run(
         f" {outcome.cached} cached in {Store(store)}, {len(outcome.failed)} failed",
         err=True,
     )
-    if not quiet:
+    if as_json:
+        echo(json.dumps(outcome.as_dict(), indent=1))
+    elif not quiet:
         following = next_command(study, data, store, overrides, bool(outcome.failed))
         echo(f"next: {following}", err=True)
     if outcome.failed:
@@ -126,7 +129,10 @@ def study_status(
 ) -> None:
     """Show which cells are done, running, missing, stale or failed."""
     from chexseg import resolve
+    from chexseg.store import marker
+    from chexseg.store.store import Store
 
+    marker.check_exists(Store(store))
     (plan,), opened, _ = read_studies([study], data, store, overrides)
     summary = resolve.summarise(plan, opened)
     echo(json.dumps(summary.status_dict(), indent=1) if as_json else summary.status_text())

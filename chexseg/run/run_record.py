@@ -53,6 +53,15 @@ class RunResult:
     cached: int = 0
     seconds: float = 0.0
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the object of ``study run --json``."""
+        return {
+            "computed": self.computed,
+            "failed": self.failed,
+            "cached": self.cached,
+            "seconds": round(self.seconds, 1),
+        }
+
     def add(self, result: StageResult) -> None:
         """Add a stage that was computed or failed."""
         if result["state"] == "failed":

@@ -31,10 +31,12 @@ def test_every_command_explains_errors_of_files():
 
     from chexseg.cli import app
     from chexseg.cli.command import Command
+    from chexseg.cli.examples import EXAMPLES
 
     tops = get_command(app).commands.values()
     commands = [below for top in tops for below in getattr(top, "commands", {"": top}).values()]
-    assert len(commands) == 14 and all(isinstance(command, Command) for command in commands)
+    assert len(commands) == len(EXAMPLES)
+    assert all(isinstance(command, Command) for command in commands)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG])
@@ -67,13 +69,15 @@ def test_a_place_that_no_option_names_is_that_of_an_environment_variable(tmp_pat
         ConnectionResetError(errno.ECONNRESET, "reset"),
     ],
 )
-def test_what_a_mistake_in_the_code_causes_keeps_its_traceback(error, chexseg, monkeypatch):
+def test_what_a_mistake_in_the_code_causes_keeps_its_traceback(
+    error, chexseg, monkeypatch, tmp_path
+):
     def fail(*arguments: object) -> None:
         raise error
 
     monkeypatch.setattr("chexseg.store.contents.contents", fail)
     with pytest.raises(OSError) as caught:
-        chexseg("store", "list", "--store", "/elsewhere")
+        chexseg("store", "list", "--store", tmp_path)
     assert caught.value is error
 
 
