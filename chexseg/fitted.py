@@ -28,8 +28,8 @@ def find(name: str, data: str | Path | None, store: str, overrides: Sequence[str
         parts = urlsplit(name)
         root, _, key = parts.path.rpartition("/fit/")
         return _finished(Store(parts._replace(path=root).geturl()), key.strip("/"), name)
-    file, mark, cell = name.rpartition("#")
-    if not mark:
+    file, cell = selection.study_and_cell(name)
+    if not cell:
         return Path(name)
     if data is None:
         raise UserError(f"{name}: found a cell of a study without --data; expected: --data ROOT")

@@ -119,7 +119,7 @@ def read(
 
 def _read_study(text: str, data: Location | None, store: Store, overrides: Sequence[str]) -> Side:
     marker.check_exists(store)
-    path, _, wanted = text.partition("#")
+    path, wanted = selection.study_and_cell(text)
     if data is None:
         raise UserError(f"--data: missing; expected: the data root of {path}")
     (study,) = resolve.read([Path(path)], data, store, overrides)

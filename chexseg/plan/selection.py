@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from chexseg.errors import UserError, nearest
 from chexseg.plan.cells import Cell
@@ -13,6 +14,18 @@ from chexseg.plan.graph import Plan
 
 #: Minimum digits of an abbreviated key.
 SHORTEST_KEY = 6
+
+
+def study_and_cell(text: str) -> tuple[str, str]:
+    """Return the file and the cell of ``STUDY.yaml#CELL``; the cell of a file alone is empty.
+
+    The path of an existing file may contain ``#`` too.
+    """
+    parts = text.split("#")
+    for count in range(len(parts), 0, -1):
+        if Path(path := "#".join(parts[:count])).is_file():
+            return path, "#".join(parts[count:])
+    return parts[0], "#".join(parts[1:])
 
 
 def cells_named(cells: Sequence[Cell], wanted: str, source: str) -> list[Cell]:

@@ -9,7 +9,7 @@ import pytest
 from chexseg.config import study_file
 from chexseg.errors import UserError
 from chexseg.plan import planner
-from chexseg.plan.selection import select
+from chexseg.plan.selection import select, study_and_cell
 from tests.store.places import DATA
 
 PLAN = planner.plan(
@@ -56,3 +56,12 @@ def test_a_limit_counts_the_cells_that_are_missing():
 def test_a_name_that_no_cell_has_is_refused_with_names_like_it():
     with pytest.raises(UserError, match="--only full trial 7: no cell 'full trial 7'.*full trial"):
         selected(("full trial 7",))
+
+
+def test_a_path_may_contain_the_mark_before_a_cell(tmp_path):
+    path = tmp_path / "a#b" / "s#1.yaml"
+    path.parent.mkdir()
+    path.touch()
+    assert study_and_cell(f"{path}#full trial 0") == (str(path), "full trial 0")
+    assert study_and_cell(str(path)) == (str(path), "")
+    assert study_and_cell("no.yaml#full") == ("no.yaml", "full")
