@@ -3,7 +3,8 @@
 # make test-fast  unit tests: no Ray, no server, no browser
 # make test       linters and all but the slow tests; as root it installs Chromium, which some need
 # make test-all   everything: also Ray clusters, killed drivers, S3 from end to end
-# make lint       style, layers, types, spelling
+# make lint       style, layers, types, spelling; and make audit, where the network allows
+# make audit      known vulnerabilities of the locked packages, from osv.dev
 # make coverage   lines and branches of chexseg/ that make test-all reaches, in all its processes
 # make lock       renew the lock files after a change of pyproject.toml; what still fits stays
 #                 (make lock LOCK=--upgrade takes the newest versions that pyproject.toml allows)
@@ -11,7 +12,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo setup test-fast test test-all coverage lint lock chromium clean
+.PHONY: demo setup test-fast test test-all coverage lint audit lock chromium clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/chexseg demo --out demo
@@ -42,6 +43,15 @@ lint: $(VENV)/installed-test
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/mypy
 	git ls-files -z | xargs -0 $(VENV)/bin/codespell
+	@if $(VENV)/bin/python -c "import socket; socket.create_connection(('$(OSV)', 443), 5)" \
+		2>/dev/null; then $(MAKE) audit; \
+	else echo "vulnerabilities: not checked, because $(OSV) can't be reached"; fi
+
+# PyPI's own list isn't used: where a mirror answers for PyPI without one, it would pass silently.
+OSV := api.osv.dev
+audit: $(VENV)/installed-test
+	$(VENV)/bin/uv tool run pip-audit@2.10.1 --vulnerability-service osv --disable-pip \
+		--require-hashes --requirement requirements-test.lock
 
 # No addresses: each machine installs from its configured index, and the hashes hold for any.
 COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
