@@ -12,7 +12,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo setup test-fast test test-all coverage lint audit lock chromium clean
+.PHONY: demo setup test-fast test test-all coverage lint audit audit-if-online lock chromium clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/chexseg demo --out demo
@@ -43,12 +43,15 @@ lint: $(VENV)/installed-test
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/mypy
 	git ls-files -z | xargs -0 $(VENV)/bin/codespell
+	@$(MAKE) --no-print-directory audit-if-online
+
+# PyPI's own list isn't used: where a mirror answers for PyPI without one, it would pass silently.
+OSV := api.osv.dev
+audit-if-online: $(VENV)/installed-test
 	@if $(VENV)/bin/python -c "import socket; socket.create_connection(('$(OSV)', 443), 5)" \
 		2>/dev/null; then $(MAKE) audit; \
 	else echo "vulnerabilities: not checked, because $(OSV) can't be reached"; fi
 
-# PyPI's own list isn't used: where a mirror answers for PyPI without one, it would pass silently.
-OSV := api.osv.dev
 audit: $(VENV)/installed-test
 	$(VENV)/bin/uv tool run pip-audit@2.10.1 --vulnerability-service osv --disable-pip \
 		--require-hashes --requirement requirements-test.lock
