@@ -8,6 +8,7 @@ from contextlib import closing
 from typing import Any, TypedDict
 
 from rich.console import Console, RenderableType
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,6 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+from chexseg.errors import printable
 
 #: Seconds between two lines on the same task without a terminal.
 LINE_EVERY = 5.0
@@ -86,7 +89,8 @@ class Lines(Reporter):
     def say(self, text: str) -> None:
         now = time.strftime("%H:%M:%S")
         for line in text.splitlines():
-            self.console.print(f"{now} {line}", markup=False, highlight=False, soft_wrap=True)
+            line = printable(f"{now} {line}")
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def headline(self, text: str) -> None:
         """Print the headline if it has changed, at most every `LINE_EVERY` seconds."""
@@ -129,7 +133,8 @@ class Bars(Reporter):
         self, name: str, done: int, total: int, unit: str, note: Mapping[str, Any] | None = None
     ) -> None:
         if name not in self.tasks:
-            self.tasks[name] = self.progress.add_task(name, total=total, unit=unit, note="")
+            label = escape(printable(name))
+            self.tasks[name] = self.progress.add_task(label, total=total, unit=unit, note="")
         self.progress.update(
             self.tasks[name],
             completed=done,
@@ -144,10 +149,11 @@ class Bars(Reporter):
         self.say(f"{name}: {text}")
 
     def say(self, text: str) -> None:
+        text = printable(text, "\n\t")
         self.progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def headline(self, text: str) -> None:
-        self.progress.head = text
+        self.progress.head = printable(text)
 
     def close(self) -> None:
         self.progress.stop()
