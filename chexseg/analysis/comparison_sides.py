@@ -5,6 +5,7 @@ A side is a study, a cell of one, or a file of masks from another tool.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -118,8 +119,20 @@ def read(
     return _on_common_ground(first, second)
 
 
+def _split(text: str) -> tuple[str, str]:
+    """Return the path and the cell in ``STUDY.yaml#CELL``; the path may contain ``#`` too."""
+    ends = [len(text), *(match.start() for match in re.finditer("#", text))]
+    for end in sorted(ends, reverse=True):
+        if os.path.isfile(text[:end]):
+            return text[:end], text[end + 1 :]
+    if text.endswith((".yaml", ".yml")):  # a file that doesn't exist
+        return text, ""
+    path, _, wanted = text.rpartition("#")
+    return (path, wanted) if path else (text, "")
+
+
 def _read_study(text: str, data: Location | None, store: Store, overrides: Sequence[str]) -> Side:
-    path, _, wanted = text.partition("#")
+    path, wanted = _split(text)
     if data is None:
         raise UserError(f"--data: missing; expected: the data root of {path}")
     (study,) = resolve.read([Path(path)], data, store, overrides)
