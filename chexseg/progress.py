@@ -13,6 +13,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Column
 from rich.text import Text
 
+from chexseg.errors import printable
+
 #: Seconds between two lines on the same task without a terminal. If more than `TASKS` run, their
 #: lines come less often.
 LINE_EVERY = 4.0
@@ -105,7 +107,8 @@ class Lines(Reporter):
         with self.lock:
             self.last = time.monotonic()
             for line in text.splitlines():
-                self.console.print(f"{now} {line}", markup=False, highlight=False, soft_wrap=True)
+                line = printable(f"{now} {line}")
+                self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def headline(self, text: str) -> None:
         """Print the lines of the headline that have changed, at most every `LINE_EVERY` seconds."""
@@ -191,7 +194,7 @@ class Bars(Reporter):
     ) -> None:
         if name not in self.tasks:
             self.tasks[name] = self.progress.add_task(
-                self.short_name(name), total=total, unit=unit, note="", rate="", left=""
+                printable(self.short_name(name)), total=total, unit=unit, note="", rate="", left=""
             )
         number = self.tasks[name]
         self.progress.update(number, completed=done, total=total, unit=unit)
@@ -210,10 +213,11 @@ class Bars(Reporter):
         self.say(f"{name}: {text}")
 
     def say(self, text: str) -> None:
+        text = printable(text, "\n\t")
         self.progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def headline(self, text: str) -> None:
-        self.progress.head = text
+        self.progress.head = printable(text)
 
     def doing(self, text: str) -> None:
         self.progress.activity, self.progress.since = text, time.monotonic()

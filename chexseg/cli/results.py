@@ -199,6 +199,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Compare predictions with the ground truth, both CheXlocalize files; print a CSV table."""
+    from chexseg.analysis.tables.text import to_csv
     from chexseg.data import remote_path
     from chexseg.evaluation import evaluate
 
@@ -209,14 +210,10 @@ def evaluate(
         from chexseg.report import file_manifest
 
         tables = {f"{scores.table.columns[2]}.csv": scores.table, **scores.published}
-        contents = {name: table.to_csv(index=False).encode() for name, table in tables.items()}
+        contents = {name: to_csv(table).encode() for name, table in tables.items()}
         with naming(out):
             file_manifest.write(out, contents, file_manifest.EVALUATE)
-    echo(
-        json.dumps(scores.as_dict(), indent=1)
-        if as_json
-        else scores.table.to_csv(index=False).rstrip()
-    )
+    echo(json.dumps(scores.as_dict(), indent=1) if as_json else to_csv(scores.table).rstrip())
 
 
 def write_report(

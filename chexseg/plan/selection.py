@@ -25,7 +25,10 @@ def study_and_cell(text: str) -> tuple[str, str]:
     for count in range(len(parts), 0, -1):
         if Path(path := "#".join(parts[:count])).is_file():
             return path, "#".join(parts[count:])
-    return parts[0], "#".join(parts[1:])
+    if text.endswith((".yaml", ".yml")):  # a file that doesn't exist
+        return text, ""
+    path, _, cell = text.rpartition("#")
+    return (path, cell) if path else (text, "")
 
 
 def cells_named(cells: Sequence[Cell], wanted: str, source: str) -> list[Cell]:

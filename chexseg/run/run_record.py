@@ -20,6 +20,7 @@ from typing import Any, Literal, TypedDict
 import chexseg
 from chexseg.config import yaml_source
 from chexseg.config.study import Study
+from chexseg.config.study_file import included_path
 from chexseg.data.remote_path import Location
 from chexseg.plan.cells import Cell
 from chexseg.store import links
@@ -139,7 +140,7 @@ def _texts(path: Path) -> dict[str, str]:
     text = links.read_text(path)
     texts = {str(path.absolute()): text}
     for name in yaml_source.read(text, str(path)).content.get("studies", []):
-        texts |= _texts(path.parent / name)
+        texts |= _texts(included_path(path, name))
     return texts
 
 
