@@ -44,8 +44,8 @@ def figure_rows(comparison: Comparison) -> pd.DataFrame:
 def figure(rows: pd.DataFrame) -> go.Figure:
     """Draw the rows of `figure_rows`: differences with their intervals, and a line at 0.
 
-    The axis includes all differences and intervals over patients, but cuts intervals over trials:
-    with two trials they are very wide.
+    The axis includes all differences and intervals over patients, but cuts intervals over trials,
+    with arrowheads: with two trials they are very wide.
     """
     marks = rows["interval"].map(INTERVALS).str
     points = rows.assign(kind="mean", cells="", method=marks[2], symbol=marks[3])
@@ -65,7 +65,7 @@ def figure(rows: pd.DataFrame) -> go.Figure:
     narrow = np.fmax(narrow, 0.02)
     reach = float(1.08 * np.fmax(narrow, min(wide, 1.6 * narrow)))
     return themed(
-        traces(points, value="x"),
+        traces(points, value="x", ends=(-reach, reach)),
         height=92 + (44 if labels.str.contains("<br>").any() else 32) * len(labels),
         margin_t=12,
         legend_xref="container",

@@ -10,7 +10,7 @@ import pandas as pd
 
 from chexseg.drawing.palette import COLOURS, SYMBOLS, css_name
 
-_PUBLISHED = {"name": "paper", "legendgroup": "paper", "legendrank": 1002, "opacity": 0.5}
+_PUBLISHED = {"name": "paper", "legendgroup": "paper", "legendrank": 1002, "opacity": 0.7}
 _PUBLISHED |= {"marker_size": 7, "marker_line_width": 1.2, "line_width": 1, "line_dash": "dot"}
 _TRIAL = {"name": "single trials", "legendgroup": "trials", "legendrank": 1001, "opacity": 0.6}
 #: Kind of point -> settings of its traces, in drawing order. The page's switches of published
@@ -25,17 +25,20 @@ KINDS: dict[str, dict[str, Any]] = {
 BESIDE = {"paper": -0.35, "poster": -0.35, "mean": 0.0, "trial": 0.35}
 
 
-def traces(points: pd.DataFrame, value: str = "y") -> list[dict[str, Any]]:
+def traces(
+    points: pd.DataFrame, value: str = "y", ends: tuple[float, float] = (-np.inf, np.inf)
+) -> list[dict[str, Any]]:
     """Return the settings of one trace for each kind and series of points.
 
     points: columns kind, series (text in the legend), group (what the page's switch of the series
     hides), method (selects colour and symbol), x, y, value, low, high, hover, and cells (keys of
     runs, which a click on the page shows). Optional: mode (plotly's), symbol, size.
-    value: axis of the intervals.
+    value: axis of the intervals. ends: where its frame ends. Longer intervals are cut there, and
+    an arrowhead says so; but an IoU's interval ends at 0 without one.
     """
     points = points.assign(
-        up=(points["high"] - points["value"]).fillna(0),
-        down=(points["value"] - points["low"]).fillna(0),
+        up=(points["high"].clip(upper=ends[1]) - points["value"]).fillna(0),
+        down=(points["value"] - points["low"].clip(lower=ends[0])).fillna(0),
     )
     order = list(KINDS)
     grouped = list(points.groupby(["kind", "series"], sort=False))
@@ -61,7 +64,28 @@ def traces(points: pd.DataFrame, value: str = "y") -> list[dict[str, Any]]:
         if rows["low"].notna().any():
             trace[f"error_{value}"] = {"array": column["up"], "arrayminus": column["down"]}
         drawn.append(trace | KINDS[kind])
+        drawn += _arrowheads(trace | KINDS[kind], rows, value, ends)
     return drawn
+
+
+def _arrowheads(
+    trace: dict[str, Any], rows: pd.DataFrame, value: str, ends: tuple[float, float]
+) -> list[dict[str, Any]]:
+    """Return arrowheads at the ends of the frame for the intervals that a trace's rows cut."""
+    lowest = -np.inf if ends[0] == 0 else ends[0]  # no IoU is below 0
+    heads = []
+    for end, is_cut, symbol in (
+        (ends[0], rows["low"] < lowest, {"x": "triangle-left", "y": "triangle-down"}[value]),
+        (ends[1], rows["high"] > ends[1], {"x": "triangle-right", "y": "triangle-up"}[value]),
+    ):
+        cut = rows[is_cut]
+        if len(cut):
+            head = {name: trace[name] for name in ("legendgroup", "meta", "marker_color")}
+            head |= {"name": None, "mode": "markers", "marker_symbol": symbol, "marker_size": 8}
+            head |= {"opacity": trace.get("opacity", 1), "cliponaxis": False}
+            head |= {axis: cut[axis].tolist() for axis in "xy"} | {value: [end] * len(cut)}
+            heads.append(head | {"hovertext": cut["hover"].tolist(), "customdata": [""] * len(cut)})
+    return heads
 
 
 def dodge(points: pd.DataFrame, column: str, names: Sequence[str], lane: float) -> pd.Series:
@@ -95,7 +119,8 @@ def categories(names: Sequence[str], **axis: Any) -> dict[str, Any]:
 def iou_axis(title: str, points: pd.DataFrame) -> dict[str, Any]:
     """Return the settings of a y axis of IoU from 0.
 
-    It includes all values, but cuts wide intervals: with two trials they can exceed any IoU.
+    It includes all values, but not the ends of wide intervals: with two trials they can exceed any
+    IoU.
     """
     highest = points["value"].max()
     reach = points.loc[points["high"] < 1.4 * highest, "high"].max()

@@ -7,26 +7,32 @@ const onEach = (selector, event, react) => document.querySelectorAll(selector).f
 const config = {...{{ plotly_config|tojson }}, displayModeBar: false};
 
 // Figures are written for white paper; the page's colours replace those of text, lines and series.
-function layoutColours() {
+function layoutColours(layout) {
   const ink = style("--ink"), soft = style("--soft"), line = style("--line");
-  return {
+  const changes = {
     "font.color": ink, "title.font.color": ink,
-    "xaxis.linecolor": soft, "xaxis.tickcolor": soft, "yaxis.gridcolor": line,
-    "xaxis.title.font.color": soft, "yaxis.title.font.color": soft,
     "hoverlabel.bgcolor": style("--raised"), "hoverlabel.bordercolor": style("--strong"),
     "hoverlabel.font.color": ink,
   };
+  for (const axis of ["xaxis", "yaxis"])
+    Object.assign(changes, {
+      [`${axis}.gridcolor`]: line, [`${axis}.zerolinecolor`]: soft, [`${axis}.title.font.color`]: soft,
+    });
+  // Plotly draws the line and the ticks of an axis that has colours for them.
+  Object.assign(changes, {"xaxis.linecolor": soft, "xaxis.tickcolor": soft});
+  (layout.shapes ?? []).forEach(shape => assign(shape, {"line.color": line}));
+  return changes;
 }
 function traceColours(trace) {
   const colour = trace.meta && style("--" + trace.meta);
   if (!colour) return {};
   const changes = {"marker.color": colour};
   if (trace.mode.includes("lines")) changes["line.color"] = colour;
-  if (trace.error_y) changes["error_y.color"] = colour;
+  for (const bars of ["error_x", "error_y"]) if (trace[bars]) changes[`${bars}.color`] = colour;
   return changes;
 }
 function recolour(figure) {
-  assign(figure.layout, layoutColours());
+  assign(figure.layout, layoutColours(figure.layout));
   figure.data.forEach(trace => assign(trace, traceColours(trace)));
 }
 function assign(object, changes) {
