@@ -281,7 +281,7 @@ def test_switches_have_the_marks_of_the_figures(study, paper):
                     continue
                 traces = [t for t in figure.data if t.legendgroup == group and t.name]
                 assert switch.colour == f"var(--{traces[0].meta})"
-                assert {t.marker.symbol or "line" for t in traces if t.fill is None} == {
+                assert {t.marker.symbol or "dashed-line" for t in traces if t.fill is None} == {
                     switch.shape
                 }
     assert switches.of_figures([figure2.figure2(average(study))]).keys() == {

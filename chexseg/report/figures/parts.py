@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "mean": {},
     "trial": _TRIAL | {"marker_size": 4, "marker_symbol": "circle"},
 }
+#: Width of a panel on a phone and of a letter, pixels.
+NARROWEST, LETTER = 300, 7
+#: Height of a row of `named_rows` without its name, and of a line of the name, pixels.
+ROW, NAME = 30, 16
 #: Kind of point -> distance from the mean, as a share of the lane of its series.
 BESIDE = {"paper": -0.35, "poster": -0.35, "mean": 0.0, "trial": 0.35}
 
@@ -126,3 +131,23 @@ def iou_axis(title: str, points: pd.DataFrame) -> dict[str, Any]:
     reach = points.loc[points["high"] < 1.4 * highest, "high"].max()
     top = 1.0 if np.isnan(highest) else min(1.0, 1.08 * np.fmax(highest, reach) + 0.01)
     return {"title_text": title, "range": [0, top], "tickformat": ".2f"}
+
+
+def named_rows(names: Sequence[str]) -> dict[str, Any]:
+    """Return the layout of one row per name at 0, 1, 2, ... from the top, each below its name."""
+    width = NARROWEST // LETTER
+    lines = [textwrap.wrap(name, width, break_on_hyphens=False) for name in names]
+    height = ROW + NAME * max(map(len, lines), default=1)
+    top = 0.5 + 0.5 * (height - ROW) / height  # of a row, above its points, as a share of it
+    left = {"x": 0, "xref": "paper", "xanchor": "left", "yanchor": "bottom", "align": "left"}
+    line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1}
+    return {
+        "height": height * len(names) + 116,
+        "margin_l": 16,
+        "annotations": [
+            left | {"y": n - 0.4 * ROW / height, "text": "<br>".join(text)}
+            for n, text in enumerate(lines)
+        ],
+        "shapes": [line | {"y0": n - top, "y1": n - top} for n in range(1, len(names))],
+        "yaxis": {"visible": False, "range": [len(names) - top, -top]},
+    }

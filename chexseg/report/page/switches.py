@@ -39,8 +39,8 @@ def of_figures(figures: Iterable[go.Figure]) -> dict[str, Switch]:
         group = trace.legendgroup
         if group in switches or group in OTHERS or group is None:
             continue
-        is_line = "markers" not in trace.mode
-        shape = "line" if is_line else trace.marker.symbol or "circle"
+        line = "dashed-line" if trace.line.dash == "dash" else "line"
+        shape = trace.marker.symbol or "circle" if "markers" in trace.mode else line
         switches[group] = Switch(TEXTS.get(group, trace.name), shape, f"var(--{trace.meta})")
     drawn = {trace.legendgroup for figure in figures for trace in figure.data}
     return switches | {group: switch for group, switch in OTHERS.items() if group in drawn}
