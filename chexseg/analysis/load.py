@@ -124,7 +124,7 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         baselines_note=baselines_note,
         study_file=_study_file(plan),
         overrides=_overrides(plan),
-        dashboards=_dashboards(store),
+        dashboards=trainings.dashboards(store, plan.study.name),
         notes=tuple(f"{fault}; {hint}" for fault in damage.values()),
     )
 
@@ -185,13 +185,6 @@ def _overrides(plan: Plan) -> tuple[str, ...]:
     """Return the settings of ``--set``, as KEY=VALUE."""
     source = plan.study.source
     return tuple(f"{name}={value}" for name, value in source.overrides.items()) if source else ()
-
-
-def _dashboards(store: Store) -> tuple[tuple[str, str], ...]:
-    """Return name and command of the programs that show what the store has for them."""
-    journal = Path(store.uri, "optuna", "journal.log")
-    is_local = "://" not in store.uri and journal.is_file()
-    return (("optuna-dashboard", f"optuna-dashboard {journal}"),) if is_local else ()
 
 
 def _damage(plan: Plan, artifacts: Mapping[str, Artifact]) -> dict[str, str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,7 +17,7 @@ from chexseg.plan.graph import Node, Plan
 from chexseg.stages.artifacts import HISTORY, ROC
 from chexseg.stages.configuration.irnet import OF_BOUNDARIES
 from chexseg.store import manifest
-from chexseg.store.store import Artifact
+from chexseg.store.store import Artifact, Store
 
 #: Stages that train a classifier of the observations.
 CLASSIFIERS = ("classify", "pretrain")
@@ -48,6 +50,19 @@ def curves(plan: Plan, artifacts: Mapping[str, Artifact]) -> pd.DataFrame:
             kept = entry[count] == artifact.facts[best]
             rows.append(fields | point | {"learning rate": rate, "kept": kept})
     return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))
+
+
+def dashboards(store: Store, study: str) -> tuple[tuple[str, str], ...]:
+    """Return name and command of the programs for which a local store has files of a study."""
+    if "://" in store.uri:
+        return ()
+    journal, runs = Path(store.uri, "optuna", "journal.log"), Path(store.uri, ".runs", study)
+    commands = []
+    if journal.is_file():
+        commands.append(("optuna-dashboard", f"optuna-dashboard {shlex.quote(str(journal))}"))
+    if any(runs.glob("*/tensorboard")):
+        commands.append(("TensorBoard", f"tensorboard --logdir {shlex.quote(str(runs))}"))
+    return tuple(commands)
 
 
 def _rate(config: Mapping[str, Any], facts: Mapping[str, Any], step: int) -> float:

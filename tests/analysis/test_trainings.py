@@ -8,7 +8,7 @@ import math
 import pandas as pd
 import pytest
 
-from chexseg.analysis import load
+from chexseg.analysis import load, trainings
 from chexseg.analysis.points import training
 from chexseg.config import study_file
 from chexseg.pathologies import OBSERVATIONS
@@ -76,6 +76,21 @@ def test_a_damaged_history_has_no_curve(planned, results, tmp_path):
     path.write_text("[]")
     again = load.study_results(planned, Store(tmp_path / "store"))
     assert len(results.curves) - len(again.curves) == len(HISTORY)
+
+
+def test_dashboards_are_named_where_the_store_has_their_files(tmp_path):
+    store = Store(tmp_path / "a store")
+    assert trainings.dashboards(store, "s") == ()
+    (tmp_path / "a store" / ".runs" / "s" / "20260101T000000-host-1" / "tensorboard").mkdir(
+        parents=True
+    )
+    (tmp_path / "a store" / "optuna").mkdir()
+    (tmp_path / "a store" / "optuna" / "journal.log").touch()
+    assert trainings.dashboards(store, "s") == (
+        ("optuna-dashboard", f"optuna-dashboard '{tmp_path}/a store/optuna/journal.log'"),
+        ("TensorBoard", f"tensorboard --logdir '{tmp_path}/a store/.runs/s'"),
+    )
+    assert len(trainings.dashboards(store, "other")) == 1
 
 
 def test_panels_of_curves_and_of_roc_curves(results):
