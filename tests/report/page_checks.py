@@ -45,7 +45,7 @@ HIDDEN_SCORES = """[...document.querySelectorAll(".scroll > table:not(.runs)")].
   return box?.width && (box.left < place.left - 1 || box.right > place.right + 1);
 }).map(table => table.closest("section, header").id + ": " + table.rows[0].textContent.trim())"""
 UNMARKED = """[...document.querySelectorAll(".scroll")].filter(scroll =>
-  (scroll.scrollWidth > scroll.clientWidth + 1) !== scroll.classList.contains("wide"))
+  (scroll.scrollWidth > scroll.clientWidth + 1) !== (scroll.classList.contains("wide") && scroll.tabIndex === 0))
   .map(scroll => scroll.closest("section, header").id)"""
 
 

@@ -147,7 +147,7 @@ async def look(path) -> dict[str, Any]:
         await ask("document.querySelector('nav a:nth-of-type(3)').click()")
         await open_page.settle()
         seen["marked"] = await ask(
-            "[...document.querySelectorAll('nav a[aria-current]')].map(link => link.textContent)"
+            "[...document.querySelectorAll('nav a[aria-current=true]')].map(link => link.textContent)"
         )
         for width in (1280, 400):
             for dark in (False, True):

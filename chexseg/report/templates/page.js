@@ -131,7 +131,8 @@ function markSection() {
     const links = [...nav.querySelectorAll("a")], line = nav.offsetHeight + 80;
     const top = link => document.querySelector(link.hash).getBoundingClientRect().top;
     const current = links.filter(link => top(link) < line).at(-1);
-    links.forEach(link => link.toggleAttribute("aria-current", link === current));
+    links.forEach(link => link.removeAttribute("aria-current"));
+    current?.setAttribute("aria-current", "true");
     nav.querySelector("b").textContent = current?.textContent ?? "";
   });
 }
@@ -147,7 +148,8 @@ markSection();
 const widths = new ResizeObserver(entries => entries.forEach(({target}) => {
   const scroll = target.closest(".scroll"), wide = scroll.scrollWidth > scroll.clientWidth + 1;
   scroll.classList.toggle("wide", wide);
-  scroll.toggleAttribute("tabindex", wide);
+  if (wide) scroll.setAttribute("tabindex", "0");
+  else scroll.removeAttribute("tabindex");
 }));
 function watchWidth(scroll) {
   widths.observe(scroll);
