@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from chexseg.analysis import baselines, radiologists
+from chexseg.analysis import baselines, radiologists, trainings
 from chexseg.analysis.baselines import ExpertMasks
 from chexseg.analysis.results import (
     CELL_COLUMNS,
     GRAPH_COLUMNS,
-    Classifier,
+    STAGE_COLUMNS,
     ImageReader,
     StudyResults,
     WeakCounts,
@@ -27,21 +27,19 @@ from chexseg.analysis.results import (
 from chexseg.config.settings import Settings
 from chexseg.data import chexlocalize, shards
 from chexseg.data.remote_path import Location
-from chexseg.errors import DamagedArtifactError
+from chexseg.errors import DamagedArtifactError, UserError
 from chexseg.pathologies import PATHOLOGIES, select
 from chexseg.plan import procedure
 from chexseg.plan.cells import varied_values
 from chexseg.plan.graph import Node, Plan
 from chexseg.plan.status import summarise
 from chexseg.stages.artifacts import COUNTS, PREDICTIONS, THRESHOLDS
-from chexseg.stages.configuration.irnet import OF_BOUNDARIES
-from chexseg.store import manifest
+from chexseg.store import links, manifest
 from chexseg.store.store import Artifact, Store
 from chexseg.weak_label_kinds import KINDS
 
-#: Stages that generate weak labels, and stages that train a classifier of the observations.
+#: Stages that generate weak labels.
 WEAK = tuple(dict.fromkeys(kind.stage for kind in KINDS.values()))
-CLASSIFIERS = ("classify", "pretrain")
 
 #: Settings of a fit's expert split, which belongs to a draw as the stages before the fit do.
 OF_SPLIT = ("expert_train", "expert_select", "expert_split_by", "split_seed")
@@ -114,7 +112,8 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
             for node in plan.nodes.values()
             if node.stage in WEAK
         ),
-        classifiers=_classifiers(plan, artifacts),
+        classifiers=trainings.classifiers(plan, artifacts),
+        curves=trainings.curves(plan, artifacts),
         axes=pd.DataFrame(varied_values(plan.study.varied, finished), dtype=object),
         draw_of_seed={one.shared_seed: one.draw for one in settings},
         reproduces=plan.study.reproduces,
@@ -123,6 +122,9 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         radiologists_note=readers_note,
         baselines=baseline_counts,
         baselines_note=baselines_note,
+        study_file=_study_file(plan),
+        overrides=_overrides(plan),
+        dashboards=trainings.dashboards(store, plan.study.name),
         notes=tuple(f"{fault}; {hint}" for fault in damage.values()),
     )
 
@@ -132,7 +134,7 @@ def _of_fit(plan: Plan, artifacts: Mapping[str, Artifact], key: str) -> dict[str
 
     steps: NaN, like selection_miou None, if the store has lost the fit.
     """
-    *before, node = _upstream(plan, plan.nodes[key])
+    *before, node = trainings.upstream(plan, plan.nodes[key])
     names = sorted(one.key[:12] for one in before if one.stage != "ingest")
     names += [f"{name}={node.config[name]}" for name in OF_SPLIT]
     facts = artifacts[key].facts if key in artifacts else {"selection_miou": None}
@@ -170,6 +172,21 @@ def _count_columns(path: Path, names: tuple[str, ...], *columns: str) -> list[np
     return [table[name].to_numpy().reshape(-1, len(order))[:, chosen] for name in columns]
 
 
+def _study_file(plan: Plan) -> str:
+    """Return the text of the study's file, or "" if it has none or it has become unreadable."""
+    source = plan.study.source
+    try:
+        return "" if source is None else links.read_text(Path(source.document.where))
+    except (OSError, UserError):
+        return ""
+
+
+def _overrides(plan: Plan) -> tuple[str, ...]:
+    """Return the settings of ``--set``, as KEY=VALUE."""
+    source = plan.study.source
+    return tuple(f"{name}={value}" for name, value in source.overrides.items()) if source else ()
+
+
 def _damage(plan: Plan, artifacts: Mapping[str, Artifact]) -> dict[str, str]:
     """Return key -> fault for results that differ from their manifests.
 
@@ -198,12 +215,15 @@ def _stages(plan: Plan, artifacts: Mapping[str, Artifact]) -> pd.DataFrame:
             run["host"],
             json.dumps(run["config"], sort_keys=True),
             run["data"],
+            run["finished"],
+            f"chexseg {run['packages']['chexseg']}" if "packages" in run else None,
+            run.get("device"),
         )
         for key, node in plan.nodes.items()
         if key in artifacts
         for run in [artifacts[key].manifest]
     ]
-    return pd.DataFrame(rows, columns=["stage", "key", "seconds", "host", "settings", "data"])
+    return pd.DataFrame(rows, columns=list(STAGE_COLUMNS))
 
 
 def _graph(
@@ -231,7 +251,7 @@ def _predictions(path: Path, image_id: str, names: tuple[str, ...]) -> np.ndarra
     return np.stack([chexlocalize.decode(entry, str(path)) for entry in entries])
 
 
-@lru_cache(maxsize=8)  # measures read all images of a cell in turn, overlays those of a few cells
+@lru_cache(maxsize=16)  # measures read a cell's images in turn, the browser each image's ten cells
 def _run_lengths(path: Path) -> tuple[int, dict[tuple[str, str], str]]:
     """Return (side, (image id, pathology) -> run lengths) of a cell's predicted masks."""
     table = shards.read(path / PREDICTIONS)
@@ -247,13 +267,22 @@ def _reader(
     if artifact is None:
         return None
     chosen = [PATHOLOGIES.index(name) for name in names]
+    # The browser reads images in their order, so most are in the row group of the one before.
+    last: dict[str, tuple[list[str], np.ndarray]] = {}
+
+    def row(directory: str, column: str, image_id: str) -> np.ndarray:
+        if column not in last or image_id not in last[column][0]:
+            last[column] = _row_group(artifact.path / directory, column, image_id)
+        ids, arrays = last[column]
+        return np.asarray(arrays[ids.index(image_id)])
+
     return lambda image_id: (
-        _row(artifact.path / "images", "pixels", image_id),
-        _row(artifact.path / "masks", "masks", image_id)[chosen],
+        row("images", "pixels", image_id),
+        row("masks", "masks", image_id)[chosen],
     )
 
 
-# ---- weak labels and their classifiers -----------------------------------------------------------
+# ---- weak labels ---------------------------------------------------------------------------------
 
 
 def _weak_labels(
@@ -268,7 +297,7 @@ def _weak_labels(
         key=node.key,
         kind=node.config.get("kind", node.stage),
         start=node.inputs.get("saliency"),
-        settings=_settings(plan, node),
+        settings=trainings.settings(plan, node),
     )
     artifact = artifacts.get(node.key)
     if artifact is None:
@@ -300,51 +329,15 @@ def _maps(path: Path, image_id: str, names: tuple[str, ...]) -> WeakMaps:
     )
 
 
-def _settings(plan: Plan, node: Node) -> dict[str, Any]:
-    """Return "stage.field" -> value of all settings that a result depends on, without splits.
-
-    Several inputs of one stage with different values give these as text, "pad and short-side".
-    """
-    values: dict[str, list[Any]] = {}
-    for one in _upstream(plan, node):
-        ignored = {"split"} if one.config.get("boundaries", True) else {"split", *OF_BOUNDARIES}
-        for name, value in one.config.items():
-            if name not in ignored:
-                distinct = values.setdefault(f"{one.stage}.{name}", [])
-                distinct += [value] * (value not in distinct)
-    return {
-        name: distinct[0] if len(distinct) == 1 else " and ".join(map(str, distinct))
-        for name, distinct in values.items()
-    }
-
-
-def _upstream(plan: Plan, node: Node) -> list[Node]:
-    """Return a node after all that it depends on, each once."""
-    nodes = {
-        one.key: one for key in node.inputs.values() for one in _upstream(plan, plan.nodes[key])
-    }
-    return [*nodes.values(), node]
-
-
-def _classifiers(plan: Plan, artifacts: Mapping[str, Artifact]) -> tuple[Classifier, ...]:
-    stored = ("auroc", "mean_auroc", "step", "steps", "images")
-    return tuple(
-        Classifier(
-            key=node.key,
-            stage=stage,
-            settings=_settings(plan, node),
-            **{name: artifacts[node.key].facts[name] for name in stored},
-        )
-        for stage in CLASSIFIERS
-        for node in plan.nodes.values()
-        if node.stage == stage and node.key in artifacts
-    )
-
-
 def _row(directory: Path, column: str, image_id: str) -> np.ndarray:
     """Return one image's array; only its row group is read."""
+    ids, arrays = _row_group(directory, column, image_id)
+    return np.asarray(arrays[ids.index(image_id)])
+
+
+def _row_group(directory: Path, column: str, image_id: str) -> tuple[list[str], np.ndarray]:
+    """Return (image ids, arrays) of the row group with an image."""
     for path in shards.files(directory):
         for rows in shards.row_groups(path, ["image_id", column], {image_id}):
-            arrays = shards.array(rows, column)
-            return np.asarray(arrays[rows["image_id"].to_pylist().index(image_id)])
+            return rows["image_id"].to_pylist(), shards.array(rows, column)
     raise DamagedArtifactError(f"{directory}: found no image {image_id}")

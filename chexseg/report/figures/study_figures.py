@@ -17,12 +17,13 @@ from chexseg.analysis.points.figure2 import panels as panels2
 from chexseg.analysis.points.figure3 import panels as panels3
 from chexseg.analysis.points.figure4 import panels as panels4
 from chexseg.analysis.study_analysis import StudyAnalysis
-from chexseg.report.figures import stage_graph
+from chexseg.report.figures import stage_graph, training
 from chexseg.report.figures.figure2 import figure2
 from chexseg.report.figures.figure3 import figure3
 from chexseg.report.figures.figure4 import figure4
 from chexseg.report.figures.figure5 import figure5
 from chexseg.report.figures.label_efficiency import label_efficiency
+from chexseg.report.figures.ranking import ranking
 
 
 def draw(analysis: StudyAnalysis, legend: bool = True) -> dict[str, go.Figure]:
@@ -34,6 +35,9 @@ def draw(analysis: StudyAnalysis, legend: bool = True) -> dict[str, go.Figure]:
     figures: dict[str, go.Figure] = {}
     if analysis.stage_graph is not None:
         figures["stages"] = stage_graph.draw(analysis.stage_graph)
+    figures |= training.panels(analysis.curves, analysis.roc, legend)
+    if len(analysis.ranking):
+        figures["ranking"] = ranking(analysis.ranking, legend)
     of_p = dict(iter(analysis.figure2.groupby("task", sort=False)))
     letters = dict(zip(panels2(analysis.results.pathologies), "abcd", strict=False))
     for name in [*letters, *further_panels(analysis.results.pathologies)]:
