@@ -204,11 +204,12 @@ class ObjectBackend:
 
         content = self._read(name, lambda stream: cast(bytes, stream.read()))
         if content is not None:
-            self._make(copy.parent)
-            temporary = copy.with_name(f".{copy.name}.{os.getpid()}")
-            temporary.write_bytes(content)
-            os.utime(temporary, ns=(entry.modified_ns, entry.modified_ns))
-            temporary.replace(copy)
+            with suppress(OSError, UserError):  # reading needs no place for copies
+                self._make(copy.parent)
+                temporary = copy.with_name(f".{copy.name}.{os.getpid()}")
+                temporary.write_bytes(content)
+                os.utime(temporary, ns=(entry.modified_ns, entry.modified_ns))
+                temporary.replace(copy)
         return content
 
     def _download(
@@ -224,9 +225,11 @@ class ObjectBackend:
 
         def save(source: Any, path: Path) -> str:
             digest = hashlib.sha256()
-            with path.open("wb") as sink:
-                while chunk := source.read(CHUNK):
-                    digest.update(chunk)
+            with _copying(path):
+                path.write_bytes(b"")
+            while chunk := source.read(CHUNK):
+                digest.update(chunk)
+                with _copying(path), path.open("ab") as sink:
                     sink.write(chunk)
             return digest.hexdigest()
 
@@ -281,13 +284,8 @@ class ObjectBackend:
         return self.cache / ".partial" / f"{unfinished(name)}.lock"
 
     def _make(self, directory: Path) -> None:
-        try:
+        with _copying(directory):
             directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"{directory}: cannot be created ({error.strerror}); expected: a writable folder;"
-                " hint: name one for copies in CHEXSEG_CACHE"
-            ) from None
 
     def _concurrently(self, work: Callable[[str], T], names: Iterable[str]) -> list[T]:
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -316,6 +314,18 @@ class ObjectBackend:
         with self._one_line_errors(), suppress(FileNotFoundError):
             return request(f"{self.root}/{name}")
         return None
+
+
+@contextmanager
+def _copying(path: Path) -> Iterator[None]:
+    """Raise an OSError of this host's copies as a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({reason(error)}); expected: a writable folder with free"
+            " space; hint: name one for copies in CHEXSEG_CACHE"
+        ) from None
 
 
 def cache_directory() -> Path:
