@@ -9,12 +9,13 @@ import signal
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import NoReturn
 
 from typer.testing import CliRunner
 
+from chexseg.analysis import stored_shards
 from chexseg.cli import app
 from chexseg.errors import ChexsegError, Mistakes
 from tests.damage.place import Place
@@ -32,19 +33,21 @@ class Hung(BaseException):
 class Answer:
     """What a command printed and wrote.
 
-    fault: the traceback of an error that no message explains. stored: result -> file -> SHA-256.
+    page: the text of its HTML page. stored: result -> file -> SHA-256. fault: the traceback of an
+    error that no message explains.
     """
 
     code: int
     out: str
     errors: str
     files: dict[str, str]
-    stored: dict[str, dict[str, str]]
+    page: str
+    stored: dict[str, dict[str, str]] = field(compare=False)
     fault: str = ""
 
     @property
     def lines(self) -> list[str]:
-        return [*self.out.splitlines(), *self.errors.splitlines()]
+        return [*self.out.splitlines(), *self.errors.splitlines(), *self.page.splitlines()]
 
 
 def arguments(place: Place, command: str, study: str) -> list[str]:
@@ -65,6 +68,7 @@ def arguments(place: Place, command: str, study: str) -> list[str]:
 def ask(place: Place, command: str, study: str = "study.yaml") -> Answer:
     """Run a command."""
     fault, errors = "", ""
+    stored_shards._run_lengths.cache_clear()  # each command is a process of its own
     with _patience():
         result = CliRunner().invoke(app, arguments(place, command, study))
     code, error = result.exit_code, result.exception
@@ -76,14 +80,15 @@ def ask(place: Place, command: str, study: str = "study.yaml") -> Answer:
             fault = f"a message of several lines: {error}"
     elif error is not None and not isinstance(error, SystemExit):
         fault = "".join(traceback.format_exception(error))
-    stored, folder = _stored(place), place.root / "out"
+    folder = place.root / "out"
     files = {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+    page = "".join(path.read_text() for path in sorted(folder.glob("*.html")))
     out, errors = (_TIME.sub("TIME", text) for text in (result.stdout, result.stderr + errors))
-    return Answer(code, out, errors, files, stored, fault)
+    return Answer(code, out, errors, files, page, stored(place), fault)
 
 
 @contextmanager
@@ -100,12 +105,12 @@ def _patience() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _stored(place: Place) -> dict[str, dict[str, str]]:
+def stored(place: Place) -> dict[str, dict[str, str]]:
     """Return result -> file -> SHA-256 of all results with a manifest that can be read."""
-    stored = {}
+    results = {}
     for path in place.stored.glob("*/*/manifest.json"):
         with suppress(OSError, ValueError):
             files = json.loads(path.read_bytes())["files"]
             name = path.parent.relative_to(place.stored).as_posix()
-            stored[name] = {file: entry["sha256"] for file, entry in files.items()}
-    return stored
+            results[name] = {file: entry["sha256"] for file, entry in files.items()}
+    return results

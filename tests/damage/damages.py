@@ -63,7 +63,7 @@ def older(path: Path, other: Path) -> None:
             document.pop(name, None)
         path.write_text(json.dumps(document))
         return
-    _SCHEMAS.get(path.suffix, _text_without_a_field)(path)
+    _SCHEMAS.get(path.suffix, _text_without_its_end)(path)
     directory = manifest.result_directory(path)
     if directory is not None:
         document = json.loads((directory / manifest.MANIFEST).read_bytes())
@@ -81,7 +81,6 @@ def another(path: Path, other: Path) -> None:
     path.write_bytes(content[:size].ljust(size, b" "))
 
 
-
 def link(path: Path, other: Path) -> None:
     """Move the file to another place, and leave a symbolic link to it."""
     other.parent.mkdir(exist_ok=True)
@@ -90,11 +89,11 @@ def link(path: Path, other: Path) -> None:
 
 
 def _json_without_a_field(path: Path) -> None:
-    document = json.loads(path.read_bytes())
-    if isinstance(document, dict):
-        document.pop(max(document))
-    else:
-        document.pop()
+    try:
+        document = json.loads(path.read_bytes())
+    except ValueError:
+        return _text_without_its_end(path)
+    document.pop(*[max(document)] if isinstance(document, dict) else [])
     path.write_text(json.dumps(document))
 
 
@@ -125,15 +124,9 @@ def _journal_without_a_field(path: Path) -> None:
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
-def _text_without_a_field(path: Path) -> None:
-    """Drop the last line of a text, or the last 100 bytes of something else."""
-    content = path.read_bytes()
-    try:
-        lines = content.decode().splitlines()
-    except UnicodeDecodeError:
-        path.write_bytes(content[:-100])
-    else:
-        path.write_text("\n".join(lines[:-1]))
+def _text_without_its_end(path: Path) -> None:
+    """Drop the last 10 bytes, of files without fields."""
+    os.truncate(path, max(0, path.stat().st_size - 10))
 
 
 _SCHEMAS: dict[str, Callable[[Path], None]] = {

@@ -99,17 +99,24 @@ def only_ingest(only: bool) -> Iterator[None]:
 def without_ray() -> Iterator[None]:
     """Replace what starts Ray, a browser or other processes; none of it reads the files."""
     capacity = Capacity(cpus=1, gpus=0, node_cpus=1, node_gpus=0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster, "cluster", lambda address: nullcontext(""))
+    with pytest.MonkeyPatch.context() as patch, in_this_ray():
         patch.setattr(cluster, "describe", list)
         patch.setattr(Capacity, "of_cluster", classmethod(lambda cls, limits: capacity))
         patch.setattr(start_checks, "check_nodes", lambda: None)
         patch.setattr(start_checks, "check_networks", lambda nodes, workers: None)
         patch.setattr(scheduler, "run", run_plan)
         patch.setattr(searcher, "_run_points", run_points)
-        patch.setattr(parallel, "ordered", _in_this_process)
         patch.setattr(study_figures, "export", lambda drawn: ({}, None))
         patch.setattr(film_grids, "sheet_png", lambda together, drawn: b"")
+        yield
+
+
+@contextmanager
+def in_this_ray() -> Iterator[None]:
+    """Let runs use the Ray that this process is connected to, and start no further processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster, "cluster", lambda address: nullcontext(""))
+        patch.setattr(parallel, "ordered", _in_this_process)
         yield
 
 

@@ -12,7 +12,7 @@ from chexseg.data import chexlocalize, chexpert
 from chexseg.search import journal
 from chexseg.store.file_lock import locked
 from chexseg.store.live_runs import LIVE
-from tests.damage.place import Place
+from tests.damage.place import ARCHITECTURE, Place
 
 #: The commands, in the order of the table's columns. gc moves what no study needs.
 COMMANDS = ("run", "status", "report", "compare", "verify", "gc", "predict")
@@ -28,7 +28,8 @@ class Kind:
     their files of all kinds with the same damage at once. other: an intact file, as of another
     artifact, to take its place. missing: stages whose results `run` lacks, so that it reads the
     file. setup: files in addition to those of a finished study, for all commands. study: the study
-    file. ingests: `run` ends after the stages that read raw data.
+    file. ingests: `run` ends after the stages that read raw data. words: what messages may say in
+    place of the file's name.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Kind:
     setup: Setup | None = None
     study: str = "study.yaml"
     ingests: bool = False
+    words: str = "the file"
 
 
 def of(stage: str, file: str, split: str | None = None) -> Callable[[Place], Path]:
@@ -61,7 +63,7 @@ def killed(stage: str, *results: str) -> Setup:
         for name in results:
             shutil.rmtree(place.result(name), ignore_errors=True)
         partial = place.partials[stage]
-        shutil.copytree(partial, place.stored / ".partial" / partial.name)
+        shutil.copytree(partial, place.stored / ".partial" / partial.name, dirs_exist_ok=True)
         return nullcontext()
 
     return setup
@@ -104,21 +106,23 @@ def run_record(place: Place) -> Path:
 
 
 ALL = COMMANDS
+ENCODER = f"imagenet encoder of {ARCHITECTURE}"
 READ = ("report", "compare", "verify")
 KINDS = (
     Kind("manifest of a fit", of("fit", "manifest.json"), ALL, of("classify", "manifest.json")),
-    Kind("manifest of scores", of("score", "manifest.json"), ALL, of("fit", "manifest.json")),
+    Kind("manifest of scores", of("score", "manifest.json"), ALL, of("fit", "manifest.json"),
+         words="none of 1 cell has been scored"),
     Kind(
         "manifest of images", of("ingest", "manifest.json", "test"), ALL,
-        of("ingest", "manifest.json", "valid"),
+        of("ingest", "manifest.json", "valid"), words="made from its current test data",
     ),
     Kind(
         "manifest of an imported encoder", of("imported", "manifest.json"), ALL,
-        of("classify", "manifest.json"),
+        of("classify", "manifest.json"), words=ENCODER,
     ),
     Kind(
         "shard of training images", of("ingest", "images/part-00000.parquet", "train"),
-        ("run", "verify"), of("ingest", "images/part-00000.parquet", "valid"),
+        ("run", *READ), of("ingest", "images/part-00000.parquet", "valid"),
         missing=("classify", "saliency", "fit", "score"),
     ),
     Kind(
@@ -133,64 +137,65 @@ KINDS = (
     ),
     Kind(
         "shard of weak masks", of("saliency", "train/part-00000.parquet"),
-        ("run", "report", "verify"), of("saliency", "valid/part-00000.parquet"),
+        ("run", *READ), of("saliency", "valid/part-00000.parquet"),
         missing=("fit", "score"),
     ),
     Kind(
-        "shard of CAMs", of("saliency", "valid/part-00000.parquet"), ("report", "verify"),
+        "shard of CAMs", of("saliency", "valid/part-00000.parquet"), ("report", "compare", "verify"),
         of("saliency", "train/part-00000.parquet"),
     ),
     Kind("counts of scores", of("score", "counts.parquet"), ("run", "status", *READ),
-         of("saliency", "counts.parquet")),
+         of("saliency", "counts.parquet"), words="none of 1 cell has been scored"),
     Kind("predicted masks", of("score", "predictions.parquet"), ("run", "status", *READ),
-         of("saliency", "predictions.parquet")),
+         of("saliency", "predictions.parquet"), words="none of 1 cell has been scored"),
     Kind("counts of weak masks", of("saliency", "counts.parquet"), ("report", "compare", "verify"),
          of("score", "counts.parquet")),
     Kind("weak masks of expert images", of("saliency", "predictions.parquet"),
-         ("report", "verify"), of("score", "predictions.parquet")),
+         ("report", "compare", "verify"), of("score", "predictions.parquet")),
     Kind("thresholds of weak masks", of("saliency", "thresholds.json"),
          ("report", "compare", "verify"), of("fit", "history.json")),
     Kind(
-        "checkpoint of a classifier", of("classify", "classifier.safetensors"), ("run", "verify"),
+        "checkpoint of a classifier", of("classify", "classifier.safetensors"), ("run", *READ),
         of("imported", "encoder.safetensors"), missing=("saliency", "fit", "score"),
     ),
     Kind(
-        "description of a classifier", of("classify", "classifier.json"), ("run", "verify"),
+        "description of a classifier", of("classify", "classifier.json"), ("run", *READ),
         of("imported", "encoder.json"), missing=("saliency", "fit", "score"),
     ),
     Kind(
-        "weights of a segmenter", of("fit", "segmenter.safetensors"), ("run", "verify", "predict"),
+        "weights of a segmenter", of("fit", "segmenter.safetensors"), ("run", *READ, "predict"),
         of("classify", "classifier.safetensors"), missing=("score",),
     ),
     Kind(
-        "description of a segmenter", of("fit", "segmenter.json"), ("run", "verify", "predict"),
+        "description of a segmenter", of("fit", "segmenter.json"), ("run", *READ, "predict"),
         of("classify", "classifier.json"), missing=("score",),
     ),
     Kind(
-        "history of a fit", of("fit", "history.json"), ("run", "verify"),
+        "history of a fit", of("fit", "history.json"), ("run", *READ),
         of("fit", "training.json"), missing=("score",),
     ),
     Kind(
-        "weights of an imported encoder", of("imported", "encoder.safetensors"), ("run", "verify"),
-        of("classify", "classifier.safetensors"), missing=("fit", "score"),
+        "weights of an imported encoder", of("imported", "encoder.safetensors"), ("run", *READ),
+        of("classify", "classifier.safetensors"), missing=("fit", "score"), words=ENCODER,
     ),
     Kind(
-        "record of an imported encoder", of("imported", "encoder.json"), ("run", "verify"),
-        of("classify", "classifier.json"), missing=("fit", "score"),
+        "record of an imported encoder", of("imported", "encoder.json"), ("run", *READ),
+        of("classify", "classifier.json"), missing=("fit", "score"), words=ENCODER,
     ),
     Kind(
         "state of a killed training", in_partial("fit", "resume.pt"),
-        ("run", "status", "verify", "gc"), of("fit", "segmenter.safetensors"),
+        ("run", "status", "verify", "gc"), lambda place: place.unneeded / "segmenter.safetensors",
         setup=killed("fit", "fit", "score"),
     ),
     Kind(
         "note of a killed training", in_partial("fit", ".inputs.json"),
-        ("run", "status", "verify", "gc"), of("fit", "history.json"),
+        ("run", "status", "verify", "gc"), lambda place: place.unneeded / "history.json",
         setup=killed("fit", "fit", "score"),
     ),
     Kind(
         "shard of a killed stage", in_partial("saliency", "train/part-00000.parquet"),
-        ("run", "status", "verify", "gc"), of("saliency", "valid/part-00000.parquet"),
+        ("run", "status", "verify", "gc"),
+        lambda place: place.partials["saliency"] / "valid" / "part-00000.parquet",
         setup=killed("saliency", "saliency", "fit", "score"),
     ),
     Kind(
@@ -199,7 +204,7 @@ KINDS = (
         lambda place: place.partials["saliency"] / "valid" / ".part-00000.parquet.sha256",
         setup=killed("saliency", "saliency", "fit", "score"),
     ),
-    Kind("lock of a killed stage", lock_of_scores, ("run", "status", "verify", "gc"),
+    Kind("lock of a killed stage", lock_of_scores, COMMANDS,
          of("fit", "history.json"), setup=without_scores),
     Kind("record of a failure", record_of_failure, ("run", "status", "verify", "gc", "report"),
          run_record, setup=failed_scores),

@@ -57,7 +57,9 @@ class Place:
         self.data, self.store = root / "data", Store(root / "store")
         self.stored = self.store.backend.local
         self.aside.mkdir()
-        dataset.write(self.data, dataset.Config(train=12, valid=16, test=4, size=64, prevalence=0.5))
+        dataset.write(
+            self.data, dataset.Config(train=12, valid=16, test=4, size=64, prevalence=0.5)
+        )
         (root / "study.yaml").write_text(STUDY)
         (root / "searched.yaml").write_text(SEARCH)
         self.readers = self.data / "CheXlocalize" / "hb_segmentations_test.json"
@@ -90,7 +92,9 @@ class Place:
         with pytest.MonkeyPatch.context() as patch, suppress(Killed):
             patch.setattr(checkpoint, "save", lambda *a, **k: kill(save(*a, **k)))
             context = StageContext(
-                threads=1, checkpoint_seconds=0, progress=kill if stage == "saliency" else lambda *a: None
+                threads=1,
+                checkpoint_seconds=0,
+                progress=kill if stage == "saliency" else lambda *a: None,
             )
             execute(last, self.plan.nodes, self.store, self.data, context)
         (partial,) = self.store.backend.partials().values()
@@ -122,7 +126,9 @@ class Place:
     def digests(self) -> dict[str, dict[str, str]]:
         """Return result -> file -> SHA-256 of all results of the store."""
         return {
-            artifact.name: {name: entry["sha256"] for name, entry in artifact.manifest["files"].items()}
+            artifact.name: {
+                name: entry["sha256"] for name, entry in artifact.manifest["files"].items()
+            }
             for artifact in self.store.artifacts()
         }
 
