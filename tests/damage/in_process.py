@@ -16,7 +16,7 @@ from chexseg.plan.graph import Plan, blocked
 from chexseg.progress import Reporter
 from chexseg.report.figures import study_figures
 from chexseg.report.page import film_grids
-from chexseg.run import cluster, scheduler, start_checks
+from chexseg.run import cluster, scheduler, start_checks, worker
 from chexseg.run.cluster import Capacity
 from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
 from chexseg.run.run_record import RunResult
@@ -104,6 +104,7 @@ def without_ray() -> Iterator[None]:
         patch.setattr(Capacity, "of_cluster", classmethod(lambda cls, limits: capacity))
         patch.setattr(start_checks, "check_nodes", lambda: None)
         patch.setattr(start_checks, "check_networks", lambda nodes, workers: None)
+        patch.setattr(worker, "raise_if_draining", lambda: None)
         patch.setattr(scheduler, "run", run_plan)
         patch.setattr(searcher, "_run_points", run_points)
         patch.setattr(study_figures, "export", lambda drawn: ({}, None))
