@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from chexseg.errors import UserError, reason
 from chexseg.store.links import link_error, naming
 
 #: Error numbers of `flock` on a file system without locks.
@@ -20,7 +21,8 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
     """Hold the lock file `path`, which is deleted when the context ends.
 
     Yields False, without the lock, if another process has it and `wait` is off. A file that exists
-    already keeps its content. Raises `UserError` for a symbolic link.
+    already keeps its content. Raises `UserError` for a symbolic link, and for what is no file that
+    this user can write.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
@@ -65,13 +67,21 @@ def is_locked(path: Path) -> bool:
 
 @contextmanager
 def _opened(path: Path, flags: int) -> Iterator[int]:
-    """Yield a descriptor of a file, which is never emptied. Raises `UserError` for a link."""
+    """Yield a descriptor of a file, which is never emptied.
+
+    Raises `UserError` for a link, and for what this user can't open for writing.
+    """
     try:
         # Without O_NONBLOCK, opening a named pipe waits until another process writes to it.
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise link_error(path) from None
+        if flags & os.O_RDWR and error.errno in (errno.EACCES, errno.EISDIR):
+            raise UserError(
+                f"{path}: cannot be locked ({reason(error)});"
+                " expected: a file that this user can write"
+            ) from None
         raise
     try:
         yield descriptor

@@ -19,6 +19,7 @@ from chexseg.plan.graph import Plan
 from chexseg.report import file_manifest
 from chexseg.stages.artifacts import COUNTS
 from chexseg.stages.registry import STAGES
+from chexseg.store.manifest import MANIFEST
 from chexseg.store.store import Store
 from tests.report.rendered import page_text, publish
 from tests.store.places import result_path
@@ -102,6 +103,19 @@ def test_damaged_scores_are_left_out_with_a_note_and_the_others_are_shown(planne
     text = text_of(planned, store)
     assert "2 of 6 cells finished" in text and "(3 missing, 1 damaged)" in text
     assert store.drop_damaged_scores(planned.nodes.values()), "the next run sees it too"
+
+
+def test_a_lost_fit_of_a_finished_cell_is_a_note(planned, store):
+    """Its number of steps is unknown too, on which verdicts depend."""
+    for cell in range(3):
+        keep(store, planned, cell)
+    assert load.study_results(planned, store).notes == ()
+    fit = planned.cells[1].fit
+    (result_path(store, "fit", fit) / MANIFEST).unlink()
+    results = load.study_results(planned, store)
+    (note,) = results.notes
+    assert note.startswith(f"{store}: found no complete fit/{fit[:20]}, from which finished cells")
+    assert results.cells["selection_miou"].isna().tolist() == [False, True, False]
 
 
 def test_failed_cells(planned, store):
