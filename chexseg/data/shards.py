@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from chexseg import bounded_json
 from chexseg.errors import ChexsegError, DamagedArtifactError, UserError, reason
 from chexseg.store import manifest
 
@@ -69,7 +70,7 @@ def metadata(source: pa.Table | pa.Schema | str | Path) -> dict[str, Any]:
     note = (getattr(source, "schema", source).metadata or {}).get(_METADATA)
     if note is None:
         raise UserError("found a table without chexseg's metadata; expected one of a shard")
-    return cast(dict[str, Any], json.loads(note))
+    return cast(dict[str, Any], bounded_json.loads(note))
 
 
 def array(source: pa.Table, name: str, layout: Mapping[str, Any] | None = None) -> np.ndarray:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from chexseg import bounded_json
 from chexseg.errors import DamagedArtifactError, UserError, nearest
 from chexseg.store import manifest
 
@@ -138,8 +139,8 @@ def describe(path: Path) -> dict[str, Any]:
     """Return the description passed to `save`. Raises as `manifest.verify`."""
     note = path.with_suffix(".json")
     try:
-        return cast(dict[str, Any], json.loads(manifest.read_bytes(note)))
-    except (ValueError, RecursionError) as error:
+        return cast(dict[str, Any], bounded_json.loads(manifest.read_bytes(note)))
+    except ValueError as error:
         if isinstance(error, UserError):
             raise
         raise DamagedArtifactError(f"{note}: not JSON ({error})") from None

@@ -9,7 +9,6 @@ takes the lock and then reads the records. So at least one of the two sees the o
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time
@@ -19,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from chexseg import bounded_json
 from chexseg.errors import UserError
 from chexseg.store.backend import printable, unfinished
 from chexseg.store.provenance import StageRun
@@ -132,7 +132,7 @@ def _record(run: str) -> str:
 
 def _read(location: str, content: bytes) -> LiveRun:
     try:
-        record = json.loads(content)
+        record = bounded_json.loads(content)
         title = f"{record['study']} on {record['host']}, process {record['process']}"
         return LiveRun(printable(title), frozenset(record["names"]), record["searches"])
     except (ValueError, KeyError, TypeError):

@@ -20,7 +20,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from chexseg import torch_format
+from chexseg import bounded_json, torch_format
 from chexseg.models import distributed
 from chexseg.store.manifest import INPUTS, identity, is_sealed, seal, sha256_of
 
@@ -84,12 +84,12 @@ def train_once(out: Path, train: Callable[[], Mapping[str, Any]]) -> dict[str, A
     """
     ended = out / ENDED
     try:
-        record = json.loads(ended.read_text())
+        record = bounded_json.loads(ended.read_text())
         digests = _digests(out, record["files"])
         if not is_sealed(record) or record["run"] != _run(ended) or record["files"] != digests:
             raise ValueError(f"{ended}: damaged, or written by an earlier version")
         facts = cast(dict[str, Any], record["facts"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         for path in out.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
