@@ -164,7 +164,13 @@ class FileLines:
     def _open(self, flags: int, path: Path | None = None) -> int:
         links.refuse_links(self.root, path or self.path)
         try:
-            return links.open_descriptor(path or self.path, flags | os.O_NOFOLLOW)
+            descriptor = links.open_descriptor(path or self.path, flags | os.O_NOFOLLOW)
+            try:
+                links.check_size(descriptor, path or self.path)
+            except OSError:
+                os.close(descriptor)
+                raise
+            return descriptor
         except FileNotFoundError:
             raise
         except OSError as error:

@@ -212,7 +212,7 @@ def result_directory(path: Path) -> Path | None:
 def _is_foreign(path: Path, state: tuple[int, ...]) -> bool:
     """Return whether a manifest is another program's; web applications have them too."""
     try:
-        document = bounded_json.loads(path.read_bytes())
+        document = bounded_json.loads(read_regular(path))
     except (OSError, ValueError):
         return False  # it may be a damaged one of chexseg
     return not isinstance(document, dict) or not {"key", "stage", "files"}.intersection(document)
@@ -239,8 +239,7 @@ def load(directory: Path) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=64)
 def _load(path: Path, state: tuple[int, ...]) -> dict[str, Any]:
-    with open_regular(path) as file:
-        return parse(file.read(), str(path))
+    return parse(read_regular(path), str(path))
 
 
 def _state(path: Path) -> tuple[int, ...]:
