@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import typer
 
 from chexseg.cli import data, demo, encoder, predict, results, store, study
-from chexseg.errors import ChexsegError, Mistakes
+from chexseg.errors import ChexsegError, Mistakes, reason
+
+#: Texts of torch's RuntimeErrors without memory, on the CPU and on a GPU.
+_NO_MEMORY = re.compile("can't allocate memory|out of memory")
 
 app = typer.Typer(
     help="Run studies of semi-supervised chest X-ray segmentation on Ray.",
@@ -28,4 +32,13 @@ def main() -> None:
     except ChexsegError as error:
         for line in error.lines if isinstance(error, Mistakes) else (error,):
             typer.echo(f"chexseg: {line}", err=True)
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+            raise
+        typer.echo(
+            f"chexseg: not enough memory ({reason(error)});"
+            " hint: end other programs, or use a machine with more",
+            err=True,
+        )
         sys.exit(2)
