@@ -16,6 +16,7 @@ from chexseg.plan.checks import before_run, settings
 from chexseg.plan.graph import Plan
 from chexseg.search import status as search_status
 from chexseg.search.space_plan import Search
+from chexseg.store.backend import printable
 from chexseg.store.store import Store
 
 
@@ -120,5 +121,5 @@ def _settings(overrides: Sequence[str]) -> Mapping[str, Any]:
             _, _, fault = str(error).partition(": ")
             if "; expected" not in fault:
                 fault = "found a value that is not YAML; expected KEY=VALUE, such as fit.epochs=5"
-            raise UserError(f"--set {override}: {fault}") from None
+            raise UserError(f"--set {printable(override)}: {fault}") from None
     return settings

@@ -143,7 +143,7 @@ def _check_scalar(node: yaml.ScalarNode, location: str) -> None:
 
 
 def _lines(node: yaml.Node | None, where: str, prefix: str) -> dict[str, int]:
-    """Return dotted key -> line. Raises `UserError` for duplicate keys and for keys not text."""
+    """Return dotted key -> line. Raises `UserError` for duplicate, long and unprintable keys."""
     out: dict[str, int] = {}
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
@@ -156,6 +156,10 @@ def _lines(node: yaml.Node | None, where: str, prefix: str) -> dict[str, int]:
                 raise UserError(
                     f"{where}:{line}: found a key of {len(key.value):,} characters;"
                     f" expected: at most {LONGEST_KEY:,}"
+                )
+            if not key.value.isprintable():
+                raise UserError(
+                    f"{where}:{line}: found the key {key.value!r}; expected: printable characters"
                 )
             name = f"{prefix}{key.value}"
             inner = {name: line, **_lines(value, where, f"{name}.")}

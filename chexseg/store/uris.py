@@ -65,9 +65,17 @@ def connect(uri: str, option: str) -> Place:
     try:
         files, path = fs.FileSystem.from_uri(parts._replace(query=urlencode(options)).geturl())
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{option} {title}: {reason(error)}; {_EXPECTED}") from None
+        raise UserError(f"{option} {title}: {_public_reason(error, uri)}; {_EXPECTED}") from None
     if not path.strip("/"):
         raise UserError(
             f"{option} {title}: found no bucket; expected: a URI such as s3://bucket/prefix"
         )
     return Place(files, path.strip("/"), title, options)
+
+
+def _public_reason(error: Exception, uri: str) -> str:
+    """Return the error's text without credentials: pyarrow's may repeat the URI."""
+    text = reason(error)
+    rest = uri.partition("://")[2]
+    secrets = (*rest.rpartition("@")[0].split(":"), rest.partition("?")[2])
+    return "not a valid URI" if any(part and part in text for part in secrets) else text
