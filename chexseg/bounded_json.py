@@ -41,7 +41,7 @@ def integer(digits: str) -> int:
 def check_levels(value: Any) -> None:
     """Raise ValueError for lists and dictionaries nested more than `MOST_LEVELS` deep."""
     level = [value]
-    for _ in range(MOST_LEVELS + 1):
+    for _ in range(MOST_LEVELS):
         level = [
             part
             for whole in level
