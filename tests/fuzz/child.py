@@ -22,6 +22,12 @@ class HangError(BaseException):
     """A case that doesn't end. No reader catches it."""
 
 
+def check(run: Callable[[Any], object], cases: Iterable[Any], mebibytes: int) -> None:
+    """Fail with the first three of the `failures`."""
+    faults = failures(run, cases, mebibytes)
+    assert not faults, "\n\n".join([f"{len(faults)} cases fail", *faults[:3]])
+
+
 def failures(run: Callable[[Any], object], cases: Iterable[Any], mebibytes: int) -> list[str]:
     """Return what went wrong: a traceback, a message of several lines, a hang, or too much memory.
 

@@ -28,7 +28,7 @@ from chexseg.search.optuna_study import OptunaStudy
 from chexseg.store import contents, manifest
 from chexseg.store.store import Store
 from tests.fuzz import mutations
-from tests.fuzz.child import failures
+from tests.fuzz.child import check
 from tests.search.searches import GRID, SEARCH, finish, searched
 from tests.store.test_manifest import document
 
@@ -76,7 +76,7 @@ def test_study_files(tmp_path, phantom_root):
                 raise Mistakes(lines)
 
     damaged = cases(400, valid, mutations.damaged_bytes, mutations.damaged_tokens)
-    assert failures(read, damaged, mebibytes=500) == []
+    check(read, damaged, mebibytes=500)
 
 
 def test_mask_files(tmp_path):
@@ -102,7 +102,7 @@ def test_mask_files(tmp_path):
         if lines:
             raise Mistakes(lines)
 
-    assert failures(read, cases(1500, valid, mutations.damaged_json), mebibytes=300) == []
+    check(read, cases(1500, valid, mutations.damaged_json), mebibytes=300)
 
 
 def test_manifests(tmp_path):
@@ -123,7 +123,7 @@ def test_manifests(tmp_path):
         for artifact in store.artifacts():
             json.dumps(artifact.manifest, indent=1)
 
-    assert failures(read, cases(1500, valid, mutations.damaged_json), mebibytes=300) == []
+    check(read, cases(1500, valid, mutations.damaged_json), mebibytes=300)
 
 
 def test_a_searchs_journal(tmp_path):
@@ -153,7 +153,7 @@ def test_a_searchs_journal(tmp_path):
             b"".join(lines) if source.random() < 0.8 else mutations.damaged_bytes(content, source)
         )
 
-    assert failures(read, cases(200, valid, damaged_lines), mebibytes=300) == []
+    check(read, cases(200, valid, damaged_lines), mebibytes=300)
 
 
 def test_dicom_headers(tmp_path, write_dicom):
@@ -178,7 +178,7 @@ def test_dicom_headers(tmp_path, write_dicom):
         )
 
     damaged = cases(1500, valid, damaged_header, mutations.damaged_bytes)
-    assert failures(read, damaged, mebibytes=300) == []
+    check(read, damaged, mebibytes=300)
 
 
 def test_pictures(tmp_path):
@@ -199,4 +199,4 @@ def test_pictures(tmp_path):
         path.write_bytes(content)
         images.read(path)
 
-    assert failures(read, cases(1500, valid, mutations.damaged_bytes), mebibytes=1000) == []
+    check(read, cases(1500, valid, mutations.damaged_bytes), mebibytes=1000)
