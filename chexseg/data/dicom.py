@@ -15,7 +15,7 @@ import numpy as np
 
 from chexseg.data import grey
 from chexseg.data.formats import jpeg, limits
-from chexseg.errors import UserError
+from chexseg.errors import UserError, reason
 from chexseg.store import links
 
 #: Bytes that identify the format: the preamble, which ends in ``DICM``.
@@ -97,9 +97,8 @@ def decode(file: BinaryIO, path: object) -> np.ndarray:
     except UserError:
         raise
     except Exception as error:  # pydicom's parsers and decoders raise any type on damaged files
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{path}: found no readable DICOM image ({reason}); expected an undamaged one"
+            f"{path}: found no readable DICOM image ({reason(error)}); expected an undamaged one"
         ) from None
     if not np.isfinite(values_HW).all():
         raise UserError(

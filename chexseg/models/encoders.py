@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from chexseg import bounded_json
-from chexseg.errors import DamagedArtifactError, UserError, nearest
+from chexseg.errors import DamagedArtifactError, UserError, nearest, reason
 from chexseg.store import manifest
 
 #: (mean, std) of pixels in [0, 1]. ImageNet weights expect ImageNet's, all others CheXpert's
@@ -158,6 +158,4 @@ def load(module: nn.Module, path: Path) -> None:
     try:
         fill(module, load_file(path))
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise DamagedArtifactError(
-            f"{path}: weights don't fit ({str(error).splitlines()[0]})"
-        ) from None
+        raise DamagedArtifactError(f"{path}: weights don't fit ({reason(error)})") from None

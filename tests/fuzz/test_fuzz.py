@@ -102,7 +102,7 @@ def test_mask_files(tmp_path):
         if lines:
             raise Mistakes(lines)
 
-    check(read, cases(1500, valid, mutations.damaged_json), mebibytes=300)
+    check(read, cases(3000, valid, mutations.damaged_json), mebibytes=300)
 
 
 def test_manifests(tmp_path):
@@ -177,7 +177,7 @@ def test_dicom_headers(tmp_path, write_dicom):
             (content[:132], content[header:])
         )
 
-    damaged = cases(1500, valid, damaged_header, mutations.damaged_bytes)
+    damaged = cases(3000, valid, damaged_header, mutations.damaged_bytes)
     check(read, damaged, mebibytes=300)
 
 
@@ -199,4 +199,4 @@ def test_pictures(tmp_path):
         path.write_bytes(content)
         images.read(path)
 
-    check(read, cases(1500, valid, mutations.damaged_bytes), mebibytes=1000)
+    check(read, cases(3000, valid, mutations.damaged_bytes), mebibytes=1000)
