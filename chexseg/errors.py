@@ -41,9 +41,13 @@ class LeaseLostError(ChexsegError):
 
 
 def reason(error: BaseException) -> str:
-    """Return the first line of an error's text, without the file name that an OSError adds."""
+    """Return the first line of an error's text, without the file name that an OSError adds.
+
+    Control characters, which the text may have from a file, are question marks.
+    """
     text = getattr(error, "strerror", None) or str(error)
-    return (text.splitlines() or [type(error).__name__])[0]
+    line = (text.splitlines() or [type(error).__name__])[0]
+    return "".join(character if character.isprintable() else "?" for character in line)
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -89,7 +89,7 @@ ROWS: dict[str, list[list[str]]] = {
         ["progress", "pathologies"],
         ["seeds", "code_version"],
         ["weak_label_kinds", "torch_format"],
-        ["file_tree"],
+        ["file_tree", "bounded_json"],
         ["parallel", "errors"],
     ],
 }

@@ -6,7 +6,6 @@ values than its stage writes. They raise `DamagedArtifactError`, which names the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from chexseg import bounded_json
 from chexseg.analysis.results import ImageReader, WeakMaps
 from chexseg.data import chexlocalize, shards
 from chexseg.errors import ChexsegError, DamagedArtifactError, reason
@@ -115,7 +115,7 @@ def weak_maps(path: Path, image_id: str, names: tuple[str, ...]) -> WeakMaps:
         chosen = [metadata["pathologies"].index(name) for name in names]
         scores_Khw = _row(path / "valid", "scores", image_id)[chosen].astype(np.float32)
     with _checked(path / THRESHOLDS):
-        thresholds = json.loads(manifest.read_bytes(path / THRESHOLDS))
+        thresholds = bounded_json.loads(manifest.read_bytes(path / THRESHOLDS))
         thresholds_K = np.array([thresholds[name] for name in names], dtype=np.float64)
     masks_KHW = predictions(path, image_id, names)
     return WeakMaps(scores_Khw, thresholds_K, masks_KHW, boundary_hw)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from chexseg import bounded_json
 from chexseg.analysis.results import CURVE_COLUMNS, Classifier
 from chexseg.errors import DamagedArtifactError
 from chexseg.plan.graph import Node, Plan
@@ -83,7 +83,7 @@ def _document(artifact: Artifact, name: str, default: Any) -> Any:
     if name not in artifact.manifest["files"]:
         return default
     try:
-        return json.loads(manifest.read_bytes(artifact.path / name))
+        return bounded_json.loads(manifest.read_bytes(artifact.path / name))
     except DamagedArtifactError:
         return default
 

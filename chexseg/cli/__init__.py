@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Annotated
 
@@ -11,7 +12,10 @@ import chexseg
 from chexseg.cli import data, demo, encoder, predict, results, store, streams, study
 from chexseg.cli.command import Command, explain
 from chexseg.cli.examples import epilog
-from chexseg.errors import ChexsegError, Mistakes
+from chexseg.errors import ChexsegError, Mistakes, reason
+
+#: Texts of torch's RuntimeErrors without memory, on the CPU and on a GPU.
+_NO_MEMORY = re.compile("can't allocate memory|out of memory")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,4 +59,13 @@ def main() -> None:
         if (message := explain(error, ())) is None:
             raise
         streams.echo(f"chexseg: {message}", err=True)
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+            raise
+        streams.echo(
+            f"chexseg: not enough memory ({reason(error)});"
+            " hint: end other programs, or use a machine with more",
+            err=True,
+        )
         sys.exit(2)

@@ -19,6 +19,8 @@ from chexseg.store import links
 
 #: Sections of a study file, besides `settings`, whose values may be overridden.
 OUTSIDE_SETTINGS = ("resources", "execution")
+#: Study files that include each other, one in another.
+MOST_INCLUDED = 10
 
 
 def load(
@@ -31,7 +33,7 @@ def load(
     what is expected and the nearest correct name.
     """
     try:
-        text = links.read_text(path)
+        text = links.read_text(path, 4 * yaml_source.MOST_TEXT)  # UTF-8 has up to 4 bytes each
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); expected: a study file"
@@ -118,6 +120,11 @@ def _including(
             near = nearest(path.name, (other.name for other in path.parent.glob("*.y*ml")))
             raise UserError(
                 f"{begin}, no such file{near}; expected: a study file, relative to this one"
+            )
+        if len(parents) > MOST_INCLUDED:
+            raise UserError(
+                f"{begin}, included by {len(parents)} files in a row;"
+                f" expected: at most {MOST_INCLUDED}"
             )
         if path.resolve() in parents:
             raise UserError(

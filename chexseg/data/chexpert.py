@@ -61,6 +61,8 @@ _FORMAT = "comma-separated text, a header and one row per image"
 _PATH = ".../<train, valid, val or test>/<patient>/.../<image>"
 #: Parts that a normalized relative path doesn't have. An absolute path begins with an empty part.
 _ABNORMAL = frozenset(("", ".", ".."))
+#: Bytes of a row; those of CheXpert have 150.
+LONGEST_LINE = 100_000
 POLICIES = ("ignore", "zeros", "ones")
 _PATIENT = re.compile(r"patient(\d{1,9})")
 _STUDY = re.compile(r"(.+?_study\d+)_")
@@ -190,6 +192,11 @@ def _parse(data: bytes) -> pd.DataFrame:
     mark join rows.
     """
     lines = [line for line in data.splitlines() if line]
+    longest = max(range(len(lines)), key=lambda row: len(lines[row]), default=0)
+    if lines and len(lines[longest]) > LONGEST_LINE:
+        raise ValueError(
+            f"row {longest + 1}: found {len(lines[longest]):,} bytes; at most {LONGEST_LINE:,}"
+        )
     names = arrow_csv.read_csv(io.BytesIO(b"".join(lines[:1]) + b"\n")).column_names
     if repeated := [name for name, number in Counter(names).items() if number > 1]:
         raise ValueError(f"found the column {repeated[0]!r} twice; expected once")

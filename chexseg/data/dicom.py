@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
 
 from chexseg.data import grey
-from chexseg.data.formats import jpeg
-from chexseg.errors import UserError
+from chexseg.data.formats import jpeg, limits
+from chexseg.errors import UserError, reason
+from chexseg.store import links
 
 #: Bytes that identify the format: the preamble, which ends in ``DICM``.
 PREAMBLE = 132
@@ -55,8 +55,10 @@ def holds_image(path: Path) -> bool:
     try:
         from pydicom import dcmread
 
-        if _DEFLATED in path.read_bytes():
-            return True
+        with links.open_regular(path) as file:
+            limits.check_file(file, path)
+            if _DEFLATED in file.read():
+                return True
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             data = dcmread(path, force=True, stop_before_pixels=True, specific_tags=["Rows"])
@@ -74,7 +76,7 @@ def decode(file: BinaryIO, path: object) -> np.ndarray:
     burnt-in markers that would compress the range (`grey.film_range`).
 
     Raises `UserError` for a damaged file, colour, several frames, a header that contradicts itself
-    or the pixels, a rescaling or window that isn't finite, more pixels than Pillow would open, and
+    or the pixels, a rescaling or window that isn't finite, more than `limits.MAX_PIXELS`, and
     if pydicom isn't installed.
     """
     try:
@@ -108,14 +110,15 @@ def decode(file: BinaryIO, path: object) -> np.ndarray:
             stored_HW = frames[0]
             if stream and (stored_HW.dtype.itemsize == 1 or not jpeg.is_jpeg(stream)):
                 jpeg.check(stream, path)
-            values_HW = apply_voi_lut(apply_modality_lut(stored_HW, data), data).astype(np.float64)
+            values_HW = grey.in_strips(
+                lambda rows: _exact(apply_voi_lut(apply_modality_lut(rows, data), data)), stored_HW
+            )
             film_HW = ~_padding(stored_HW, data)
     except UserError:
         raise
     except Exception as error:  # pydicom's parsers and decoders raise any type on damaged files
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{path}: found no readable DICOM image ({reason}); expected an undamaged one"
+            f"{path}: found no readable DICOM image ({reason(error)}); expected an undamaged one"
         ) from None
     if not np.isfinite(values_HW).all():
         raise UserError(
@@ -126,9 +129,14 @@ def decode(file: BinaryIO, path: object) -> np.ndarray:
             f"{path}: found nothing but padding (PixelPaddingValue); expected a radiograph"
         )
     low, high = grey.film_range(values_HW if film_HW.all() else values_HW[film_HW])
+    sign = 1.0
     if data.PhotometricInterpretation == "MONOCHROME1":
-        values_HW, low, high = -values_HW, -high, -low
-    return np.where(film_HW, grey.stretched(values_HW, low, high), np.uint8(0))
+        sign, low, high = -1.0, -high, -low
+    pixels_HW = grey.in_strips(
+        lambda rows: grey.stretched(sign * rows.astype(np.float64), low, high), values_HW
+    )
+    pixels_HW[~film_HW] = 0
+    return pixels_HW
 
 
 def _check(data: Any, path: object) -> None:
@@ -145,11 +153,7 @@ def _check(data: Any, path: object) -> None:
         )
     if (data.get("NumberOfFrames") or 1) != 1:
         raise UserError(f"{path}: found {data.NumberOfFrames!s:.40} frames; expected one")
-    most = 2 * (Image.MAX_IMAGE_PIXELS or math.inf)
-    if data.Rows * data.Columns > most:
-        raise UserError(
-            f"{path}: found {data.Rows} x {data.Columns} pixels; expected at most {most}"
-        )
+    limits.check_pixels(data.Rows, data.Columns, path)
     for name in _FACTORS:
         value = data.get(name)
         for number in value if isinstance(value, MutableSequence) else [value]:
@@ -216,6 +220,7 @@ def _check_stream(data: Any, path: object) -> bytes:
         raise UserError(
             f"{path}: found compressed pixels without their end; expected an undamaged file"
         )
+    jpeg.check_scans(content, path)
     if (stream.height, stream.width) != (data.Rows, data.Columns):
         raise UserError(
             f"{path}: found compressed pixels of {stream.height} x {stream.width};"
@@ -285,6 +290,12 @@ def _run_length_bytes(frame: bytes) -> int:
                 total += (257 - code) * (code != 128)
                 position += 2 if code != 128 else 1
     return total
+
+
+def _exact(values_HW: np.ndarray) -> np.ndarray:
+    """Return small integers as they are, which need less memory, and all others as float64."""
+    small = values_HW.dtype.kind in "iu" and values_HW.itemsize <= 4
+    return values_HW if small else values_HW.astype(np.float64)
 
 
 def _padding(stored_HW: np.ndarray, data: Any) -> np.ndarray:

@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from chexseg import bounded_json
 from chexseg.errors import ChexsegError, DamagedArtifactError, UserError, reason
 from chexseg.store import manifest
 
@@ -81,7 +82,7 @@ def metadata(source: pa.Table | pa.Schema | str | Path, shard: str = "a shard") 
     note = (getattr(source, "schema", source).metadata or {}).get(_METADATA)
     if note is None:
         raise UserError("found a table without chexseg's metadata; expected one of a shard")
-    entries = json.loads(note)
+    entries = bounded_json.loads(note)
     return _Entries(entries | {"arrays": _Entries(entries["arrays"].items(), shard)}, shard)
 
 

@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
-from chexseg.errors import DamagedArtifactError, UserError, nearest
+from chexseg import bounded_json
+from chexseg.errors import DamagedArtifactError, UserError, nearest, reason
 from chexseg.store import manifest
 
 #: (mean, std) of pixels in [0, 1]. ImageNet weights expect ImageNet's, all others CheXpert's
@@ -138,8 +139,8 @@ def describe(path: Path) -> dict[str, Any]:
     """Return the description passed to `save`. Raises as `manifest.verify`."""
     note = path.with_suffix(".json")
     try:
-        return cast(dict[str, Any], json.loads(manifest.read_bytes(note)))
-    except (ValueError, RecursionError) as error:
+        return cast(dict[str, Any], bounded_json.loads(manifest.read_bytes(note)))
+    except ValueError as error:
         if isinstance(error, UserError):
             raise
         raise DamagedArtifactError(f"{note}: not JSON ({error})") from None
@@ -157,6 +158,4 @@ def load(module: nn.Module, path: Path) -> None:
     try:
         fill(module, load_file(path))
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise DamagedArtifactError(
-            f"{path}: weights don't fit ({str(error).splitlines()[0]})"
-        ) from None
+        raise DamagedArtifactError(f"{path}: weights don't fit ({reason(error)})") from None

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Set
 from pathlib import Path
 
+from chexseg import bounded_json
 from chexseg.errors import UserError, reason
 from chexseg.store import links
 from chexseg.store.manifest import DAMAGE, is_inside, sha256, sha256_of
@@ -62,7 +63,7 @@ def _listed(path: Path) -> dict[str, set[str]]:
     try:
         with links.open_regular(path) as file:
             text = file.read(_MOST_BYTES)
-        files = json.loads(text)["files"]
+        files = bounded_json.loads(text)["files"]
         listed = {
             name: {hashes} if isinstance(hashes, str) else set(hashes)
             for name, hashes in files.items()
@@ -76,8 +77,8 @@ def _listed(path: Path) -> dict[str, set[str]]:
         if error.errno not in DAMAGE:  # it can't be read by this user, or now
             raise
         valid = False
-    # A file of others can have any content, also JSON that is nested too deeply.
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+    # A file of others can have any content.
+    except (ValueError, TypeError, LookupError, AttributeError):
         valid = False
     if not valid:
         raise UserError(f"{path}: found a file that isn't chexseg's list of files; {_EXPECTED}")

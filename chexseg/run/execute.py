@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from chexseg.errors import DamagedArtifactError, UserError
 from chexseg.plan.graph import Node
 from chexseg.stages.api import StageContext
 from chexseg.stages.registry import STAGES
+from chexseg.store import links
 from chexseg.store.links import naming
 from chexseg.store.manifest import INPUTS, MANIFEST, is_noted, note_digest
 from chexseg.store.store import Artifact, Store
@@ -112,7 +112,7 @@ def _prepare(partial: Path, identity: str, recovered: Mapping[str, str]) -> None
     (partial / INPUTS).write_text(identity)
     for file, digest in recovered.items():
         note_digest(partial / file, digest)
-    for parent, _, files in os.walk(partial):  # which follows no links
+    for parent, _, files in links.walk(partial):
         for path in (Path(parent, file) for file in files if not file.startswith(".")):
             if path.parent != partial and not is_noted(path):
                 path.unlink()

@@ -10,7 +10,6 @@ takes the lock and then reads the records. So at least one of the two sees the o
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time
@@ -20,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from chexseg import bounded_json
 from chexseg.errors import UserError, printable
 from chexseg.store.backend import encode, unfinished
 from chexseg.store.provenance import StageRun
@@ -152,7 +152,7 @@ def progress(store: Store) -> dict[str, dict[str, Any]]:
         run = f"run/{name.removeprefix(f'{LIVE}/').removesuffix(PROGRESS)}"
         if unfinished(run) in in_progress:
             with suppress(ValueError, KeyError, TypeError, AttributeError):
-                stages |= json.loads(content)["running"]
+                stages |= bounded_json.loads(content)["running"]
     return stages
 
 
@@ -166,7 +166,7 @@ def _progress(run: str) -> str:
 
 def _read(location: str, content: bytes) -> LiveRun:
     try:
-        record = json.loads(content)
+        record = bounded_json.loads(content)
         title = f"{record['study']} on {record['host']}, process {record['process']}"
         return LiveRun(printable(title), frozenset(record["names"]), record["searches"])
     except (ValueError, KeyError, TypeError):

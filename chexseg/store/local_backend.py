@@ -23,10 +23,12 @@ from chexseg.store.file_lock import is_locked, locked
 from chexseg.store.links import (
     open_descriptor,
     open_regular,
+    read_regular,
     refuse_links,
     refuse_special_files,
     remove_empty,
     replacing,
+    walk,
 )
 from chexseg.store.manifest import DAMAGE, MANIFEST, is_inside, sha256
 
@@ -50,7 +52,7 @@ class LocalBackend:
 
     def tree(self, name: str) -> dict[str, Entry]:
         top, tree = str(self._path(name)), {}
-        for folder, _, files in os.walk(top, onerror=_raise_unless_gone):
+        for folder, _, files in walk(top, onerror=_raise_unless_gone):
             for file in files:
                 path = os.path.join(folder, file)
                 below = path[len(top) + 1 :]
@@ -68,8 +70,8 @@ class LocalBackend:
         contents = {}
         for name in files:
             try:
-                with suppress(FileNotFoundError), open_regular(self._path(name)) as file:
-                    contents[name] = file.read()
+                with suppress(FileNotFoundError):
+                    contents[name] = read_regular(self._path(name))
             except OSError as error:  # taken for missing, it would be computed anew
                 raise self._unreadable(name, error) from None
         return contents

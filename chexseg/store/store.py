@@ -10,7 +10,6 @@ Storage and locks are up to a backend: `local_backend` or `object_backend`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
@@ -20,6 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from chexseg import bounded_json
 from chexseg.errors import LeaseLostError, UserError, printable
 from chexseg.store import manifest as manifests
 from chexseg.store.backend import (
@@ -220,8 +220,8 @@ class Store:
         failures: dict[str, Mapping[str, Any]] = {}
         with suppress(UserError):  # these records are hints
             for file, content in self.backend.read(files).items():
-                with suppress(ValueError, RecursionError, KeyError, TypeError):  # damaged
-                    record = json.loads(content)
+                with suppress(ValueError, KeyError, TypeError):  # damaged
+                    record = bounded_json.loads(content)
                     texts = {
                         field: printable(record[field], "\n\t") for field in ("error", "traceback")
                     }

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import simplejpeg
 
+from chexseg.data.formats import limits
 from chexseg.errors import UserError
 
 _J2K = b"\xff\x4f\xff\x51"
@@ -60,6 +61,17 @@ def read(stream: bytes) -> Stream:
             is_whole = kind != _JPEG_LS or stream.rstrip(b"\0").endswith(_LAST)
             return Stream(height, width, precision, signed, is_whole)
     raise ValueError("no frame header")
+
+
+def check_scans(stream: bytes, path: object) -> None:
+    """Raise `UserError` for a JPEG of more than `limits.MOST_SCANS`."""
+    if not is_jpeg(stream):
+        return
+    scans = (kind for kind, _ in _segments(stream) if kind == _SCAN)
+    if next(itertools.islice(scans, limits.MOST_SCANS, None), None) is not None:
+        raise UserError(
+            f"{path}: found a JPEG of more than {limits.MOST_SCANS} scans; expected fewer"
+        )
 
 
 def _segments(stream: bytes) -> Iterator[tuple[int, int]]:
