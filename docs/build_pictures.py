@@ -88,8 +88,8 @@ ROWS: dict[str, list[list[str]]] = {
         ["store"],
         ["progress", "pathologies"],
         ["seeds", "code_version"],
-        ["weak_label_kinds", "torch_format"],
-        ["file_tree", "bounded_json"],
+        ["weak_label_kinds", "untrusted"],
+        ["file_tree"],
         ["parallel", "errors"],
     ],
 }

@@ -107,6 +107,7 @@ def test_a_model_is_found_by_its_cell_and_segments_a_file_or_an_array(finished):
 
 
 def test_a_cell_that_has_not_run_has_no_model(study_file, phantom_root, tmp_path):
+    (tmp_path / "store").mkdir()
     with pytest.raises(UserError, match="has no finished fit"):
         chexseg.load_model(
             f"{study_file}#full trial 0", data=phantom_root, store=tmp_path / "store"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from chexseg.analysis import baselines, radiologists, stored_shards, trainings
+from chexseg.analysis import baselines, radiologists
 from chexseg.analysis.baselines import ExpertMasks
 from chexseg.analysis.results import (
     CELL_COLUMNS,
@@ -22,6 +22,7 @@ from chexseg.analysis.results import (
     WeakCounts,
     WeakLabels,
 )
+from chexseg.analysis.stored import stored_shards, trainings
 from chexseg.config.settings import Settings
 from chexseg.data.remote_path import Location
 from chexseg.errors import DamagedArtifactError, UserError

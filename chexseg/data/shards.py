@@ -23,9 +23,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from chexseg import bounded_json
 from chexseg.errors import ChexsegError, DamagedArtifactError, UserError, reason
 from chexseg.store import manifest
+from chexseg.untrusted import bounded_json
 
 #: Rows per parquet row group: 64 radiographs of 320 x 320 are 6.5 MB, a good size for streaming.
 ROW_GROUP = 64

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from chexseg.errors import UserError
 from chexseg.models import encoders
-from chexseg.torch_format import PLAIN, check
+from chexseg.untrusted.torch_format import PLAIN, check
 
 #: Keys under which a checkpoint may store its state dict; without any of them it is one itself.
 CONTAINERS = ("state_dict", "model_state_dict", "model", "network", "net")

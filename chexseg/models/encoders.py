@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
-from chexseg import bounded_json
 from chexseg.errors import DamagedArtifactError, UserError, nearest, reason
 from chexseg.store import manifest
+from chexseg.untrusted import bounded_json
 
 #: (mean, std) of pixels in [0, 1]. ImageNet weights expect ImageNet's, all others CheXpert's
 #: (the paper's table of settings).

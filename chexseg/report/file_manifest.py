@@ -13,10 +13,10 @@ import re
 from collections.abc import Mapping, Set
 from pathlib import Path
 
-from chexseg import bounded_json
 from chexseg.errors import UserError, reason
 from chexseg.store import links
 from chexseg.store.manifest import DAMAGE, is_inside, sha256, sha256_of
+from chexseg.untrusted import bounded_json
 
 #: Names of the lists of `report`, `compare` and `evaluate`.
 REPORT, COMPARE, EVALUATE = "report.json", "compare-files.json", "evaluate-files.json"

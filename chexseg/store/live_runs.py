@@ -19,11 +19,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from chexseg import bounded_json
 from chexseg.errors import UserError, printable
 from chexseg.store.backend import encode, unfinished
 from chexseg.store.provenance import StageRun
 from chexseg.store.store import Store
+from chexseg.untrusted import bounded_json
 
 LIVE = ".live"
 #: Ends the name of a run's progress.

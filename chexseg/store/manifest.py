@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from chexseg import bounded_json
 from chexseg.errors import DamagedArtifactError, UserError
 from chexseg.store.links import open_regular, read_regular
+from chexseg.untrusted import bounded_json
 
 MANIFEST = "manifest.json"
 #: In a partial directory: the key of its stage run, and the digests of the inputs it was made from.

@@ -11,6 +11,7 @@ import hashlib
 import os
 import platform
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -47,7 +48,7 @@ class ObjectBackend:
         digest = hashlib.sha256(identity.encode()).hexdigest()
         self.cache = self.local = cache_directory() / digest[:16]
         self.leases: dict[str, lease.Lease] = {}
-        self.logs: dict[str, bytes] = {}
+        self.logs: dict[str, bytes] = defaultdict(bytes)
 
     def tree(self, name: str) -> dict[str, Entry]:
         top = f"{self.root}/{name}".rstrip("/")
@@ -78,11 +79,8 @@ class ObjectBackend:
 
     def read(self, files: Mapping[str, Entry]) -> dict[str, bytes]:
         contents = self._concurrently(lambda name: self._document(name, files[name]), files)
-        return {
-            name: content
-            for name, content in zip(files, contents, strict=True)
-            if content is not None
-        }
+        named = zip(files, contents, strict=True)
+        return {name: content for name, content in named if content is not None}
 
     def write(self, name: str, content: bytes) -> None:
         with (
@@ -93,7 +91,7 @@ class ObjectBackend:
 
     def append(self, name: str, content: bytes) -> None:
         """Put the whole log: objects can't grow."""
-        self.logs[name] = self.logs.get(name, b"") + content
+        self.logs[name] += content
         self.write(name, self.logs[name])
 
     def delete(self, name: str) -> None:

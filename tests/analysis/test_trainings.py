@@ -8,8 +8,9 @@ import math
 import pandas as pd
 import pytest
 
-from chexseg.analysis import load, trainings
+from chexseg.analysis import load
 from chexseg.analysis.points import training
+from chexseg.analysis.stored import trainings
 from chexseg.config import study_file
 from chexseg.pathologies import OBSERVATIONS
 from chexseg.plan import planner

@@ -20,11 +20,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from chexseg import bounded_json, torch_format
 from chexseg.errors import UserError, reason
 from chexseg.models import distributed
 from chexseg.store.links import read_regular
 from chexseg.store.manifest import DAMAGE, INPUTS, identity, is_sealed, seal, sha256_of
+from chexseg.untrusted import bounded_json, torch_format
 
 STATE = "resume.pt"
 #: Facts of a finished training whose weights are written.

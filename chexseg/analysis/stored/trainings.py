@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from chexseg import bounded_json
 from chexseg.analysis.results import CURVE_COLUMNS, Classifier
 from chexseg.errors import DamagedArtifactError
 from chexseg.plan.graph import Node, Plan
@@ -18,6 +17,7 @@ from chexseg.stages.artifacts import HISTORY, ROC
 from chexseg.stages.configuration.irnet import OF_BOUNDARIES
 from chexseg.store import manifest
 from chexseg.store.store import Artifact, Store
+from chexseg.untrusted import bounded_json
 
 #: Stages that train a classifier of the observations.
 CLASSIFIERS = ("classify", "pretrain")

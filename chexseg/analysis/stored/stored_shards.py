@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from chexseg import bounded_json
 from chexseg.analysis.results import ImageReader, WeakMaps
 from chexseg.data import chexlocalize, shards
 from chexseg.errors import ChexsegError, DamagedArtifactError, reason
@@ -22,6 +21,7 @@ from chexseg.pathologies import PATHOLOGIES
 from chexseg.stages.artifacts import PREDICTIONS, THRESHOLDS
 from chexseg.store import manifest
 from chexseg.store.store import Artifact
+from chexseg.untrusted import bounded_json
 
 #: Columns of the count tables.
 COUNTED = ("intersection", "predicted", "true")
