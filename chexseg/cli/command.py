@@ -11,7 +11,7 @@ import signal
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import typer
 from typer.core import TyperCommand
@@ -58,8 +58,14 @@ _VARIABLES = ("CHEXSEG_CACHE", "RAY_TMPDIR", "XDG_CACHE_HOME", "TMPDIR", "HOME")
 class Command(TyperCommand):
     """A command whose paths are checked, and whose OSErrors are one line with exit code 2."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        for parameter in self.params:  # typer draws a box around its message of several lines
+            cast(Any, parameter).type_descriptor.parameter_info.readable = False
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command. Raises `UserError`; an OSError that is no file's keeps its traceback."""
+        _check_current_directory()
         for name, value in ctx.params.items():
             option = self._option(name)
             if isinstance(value, (str, Path)):
@@ -88,6 +94,22 @@ class Command(TyperCommand):
             for item in value if isinstance(value, list) else [value]:
                 if isinstance(item, (str, Path)) and "://" not in str(item):
                     yield self._option(name), str(item)
+
+
+def _check_current_directory() -> None:
+    """Raise `UserError` if relative paths can't be resolved, or not in UTF-8."""
+    try:
+        directory = os.getcwd()
+    except OSError as error:
+        raise UserError(
+            f"the current directory: can't be used ({reason(error)}); expected: an existing one;"
+            " hint: cd to another"
+        ) from None
+    if not _is_utf8(directory):
+        raise UserError(
+            f"the current directory: found {directory!r}, which isn't UTF-8; expected: UTF-8;"
+            " hint: rename it, or cd to another"
+        )
 
 
 def _usable(value: Any, option: str) -> Any:

@@ -168,6 +168,26 @@ def test_a_lock_file_that_this_user_may_not_open_counts_as_held(tmp_path, monkey
     assert store.backend.in_progress() == {"fit-0"}
 
 
+def test_a_current_directory_that_is_gone_or_not_utf8(tmp_path, monkeypatch, chexseg):
+    for name in ("gone", os.fsdecode(b"caf\xe9")):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        (tmp_path / name).rmdir() if name == "gone" else None
+        code, out, err = chexseg("store", "list")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith("chexseg: the current directory: ")
+
+
+def test_an_unreadable_file_is_one_line(monkeypatch, chexseg, study, tmp_path):
+    monkeypatch.setattr(os, "access", lambda *arguments, **options: False)
+    code, _, err = chexseg("study", "plan", study, "--data", tmp_path / "none")
+    assert (code, err) == (
+        2,
+        f"chexseg: data root {tmp_path}/none: no such directory; expected a directory or prefix"
+        " that contains CheXpert and CheXlocalize\n",
+    )
+
+
 @pytest.mark.parametrize("form", ["--store=~/x", "--store ~/x"])
 def test_the_tilde_is_the_home_directory(form, tmp_path, monkeypatch, chexseg):
     monkeypatch.setenv("HOME", str(tmp_path))
