@@ -67,9 +67,7 @@ class ObjectBackend:
         for name in names:
             by_stage.setdefault(name.partition("/")[0], []).append(name)
         tops = [stage if len(group) > 1 else group[0] for stage, group in by_stage.items()]
-        trees: dict[str, dict[str, Entry]] = {
-            name: {} for group in by_stage.values() for name in group
-        }
+        trees = {name: dict[str, Entry]() for group in by_stage.values() for name in group}
         for top, tree in zip(tops, self._concurrently(self.tree, tops), strict=True):
             for file, entry in tree.items():
                 stage, short, *rest = f"{top}/{file}".split("/")
