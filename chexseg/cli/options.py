@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chexseg.errors import UserError
-from chexseg.store.links import naming
+from chexseg.errors import UserError, naming
 
 if TYPE_CHECKING:
     from chexseg.data.raw_split import RawData

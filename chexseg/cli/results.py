@@ -19,7 +19,7 @@ from chexseg.cli.options import (
     read_studies,
 )
 from chexseg.cli.streams import echo
-from chexseg.store.links import naming
+from chexseg.errors import naming
 
 if TYPE_CHECKING:
     from chexseg.analysis.study_analysis import StudyAnalysis

@@ -7,13 +7,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from chexseg.errors import UserError
+from chexseg.errors import UserError, naming
 from chexseg.models import checkpoint_import, encoders
 from chexseg.plan.graph import node_of
 from chexseg.stages.artifacts import ENCODER_WEIGHTS
 from chexseg.stages.configs import ENCODER_KINDS, ImportedConfig, check_encoder_kind, import_command
 from chexseg.store import marker
-from chexseg.store.links import naming
 from chexseg.store.store import Artifact, Store
 
 

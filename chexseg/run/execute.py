@@ -15,12 +15,11 @@ import pyarrow as pa
 from chexseg import code_version
 from chexseg.code_version import CodeVersion
 from chexseg.data.remote_path import Location
-from chexseg.errors import DamagedArtifactError, UserError
+from chexseg.errors import DamagedArtifactError, UserError, naming
 from chexseg.plan.graph import Node
 from chexseg.stages.api import StageContext
 from chexseg.stages.registry import STAGES
 from chexseg.store import links
-from chexseg.store.links import naming
 from chexseg.store.manifest import INPUTS, MANIFEST, is_noted, note_digest
 from chexseg.store.store import Artifact, Store
 

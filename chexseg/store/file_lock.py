@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from chexseg.errors import UserError, reason
-from chexseg.store.links import link_error, naming
+from chexseg.errors import UserError, naming, reason
+from chexseg.store.links import link_error
 
 #: Error numbers of `flock` on a file system without locks.
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})

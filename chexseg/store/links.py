@@ -16,20 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from chexseg.errors import UserError
+from chexseg.errors import UserError, naming
 
-#: Error numbers of calls that get an open file, so that Python doesn't know its name.
-_OF_DESCRIPTORS = frozenset(
-    {
-        errno.EDQUOT,
-        errno.EFBIG,
-        errno.EIO,
-        errno.ENOLCK,
-        errno.ENOSPC,
-        errno.ENOSYS,
-        errno.EOPNOTSUPP,
-    }
-)
 #: Bytes of the largest file that is read as a whole. A hole makes a file of any size from nothing.
 MOST_BYTES = 2**31
 #: Folders within folders below a result; those of chexseg have one.
@@ -163,17 +151,6 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Name `path` in an OSError that names no file, as those of writes and locks don't."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _OF_DESCRIPTORS and error.filename is None:
-            error.filename = str(path)
-        raise
 
 
 def remove_empty(folder: Path) -> None:

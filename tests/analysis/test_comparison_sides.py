@@ -6,6 +6,7 @@ import pytest
 
 from chexseg.analysis import comparison_sides
 from chexseg.errors import UserError
+from chexseg.plan import selection
 from chexseg.store.store import Store
 
 
@@ -24,8 +25,8 @@ def test_a_path_may_contain_the_sign_before_a_cell(text, expected, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a#1").mkdir()
     (tmp_path / "a#1" / "s#2.yaml").touch()
-    assert comparison_sides._split(text) == expected
+    assert selection.study_and_cell(text) == expected
     with pytest.raises(
         UserError, match=f"^--data: missing; expected: the data root of {expected[0]}$"
     ):
-        comparison_sides.read((text, text), None, Store("store"), gt=tmp_path)
+        comparison_sides.read((text, text), None, Store(tmp_path), gt=tmp_path)
