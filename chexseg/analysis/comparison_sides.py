@@ -118,10 +118,10 @@ def read(
 
 
 def _read_study(text: str, data: Location | None, store: Store, overrides: Sequence[str]) -> Side:
-    marker.check_exists(store)
     path, wanted = selection.study_and_cell(text)
     if data is None:
         raise UserError(f"--data: missing; expected: the data root of {path}")
+    marker.check_exists(store)
     (study,) = resolve.read([Path(path)], data, store, overrides)
     plan = resolve.planned(study, store)
     results = load.study_results(plan, store)
