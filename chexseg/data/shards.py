@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from chexseg.errors import ChexsegError, DamagedArtifactError, UserError, reason
 from chexseg.store import manifest
+from chexseg.store.links import remove
 
 #: Rows per parquet row group: 64 radiographs of 320 x 320 are 6.5 MB, a good size for streaming.
 ROW_GROUP = 64
@@ -310,7 +311,7 @@ def finished(path: Path) -> int | None:
         if manifest.is_noted(path):
             with opened(path) as file:
                 return int(file.metadata.num_rows)
-    path.unlink(missing_ok=True)
+    remove(path)
     return None
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from chexseg.data import chexpert
 from chexseg.data.raw_split import RawData
 from chexseg.models import encoders
 from chexseg.phantom import dataset
-from chexseg.plan.graph import Node, Plan, node_of
+from chexseg.plan.graph import Node, node_of
 from chexseg.run.encoder_import import import_encoder
 from chexseg.run.execute import execute
 from chexseg.stages.api import StageContext
