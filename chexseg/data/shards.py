@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from chexseg.errors import ChexsegError, DamagedArtifactError, UserError, reason
 from chexseg.store import manifest
+from chexseg.store.links import remove
 from chexseg.untrusted import bounded_json
 
 #: Rows per parquet row group: 64 radiographs of 320 x 320 are 6.5 MB, a good size for streaming.
@@ -94,10 +95,8 @@ def array(source: pa.Table, name: str, layout: Mapping[str, Any] | None = None) 
     """
     layout = layout or metadata(source)["arrays"][name]
     column = source[name]
-    if column.null_count:  # their bytes in the buffer are undefined
-        raise DamagedArtifactError(
-            f"column {name} of a shard has {column.null_count} rows without a value"
-        )
+    if nulls := column.null_count:  # their bytes in the buffer are undefined
+        raise DamagedArtifactError(f"column {name} of a shard has {nulls} rows without a value")
     if isinstance(column, pa.ChunkedArray):  # combine_chunks would copy even a single chunk
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     width = column.type.byte_width
@@ -311,7 +310,7 @@ def finished(path: Path) -> int | None:
         if manifest.is_noted(path):
             with opened(path) as file:
                 return int(file.metadata.num_rows)
-    path.unlink(missing_ok=True)
+    remove(path)
     return None
 
 

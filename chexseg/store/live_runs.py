@@ -29,6 +29,8 @@ LIVE = ".live"
 #: Ends the name of a run's progress.
 PROGRESS = ".progress"
 GC = "gc/store"
+#: What the names of runs in `Backend.in_progress` begin with.
+_RUNS = "run-"
 #: Seconds between two checks whether garbage collection has ended.
 POLL = 1.0
 
@@ -90,11 +92,22 @@ def collecting(store: Store) -> Iterator[list[LiveRun]]:
 
 
 def live_runs(store: Store, forget_dead: bool = False) -> list[LiveRun]:
-    """Return the runs that are alive. forget_dead: delete the records of the others."""
+    """Return the runs that are alive. forget_dead: delete the records of the others.
+
+    Raises `UserError` for a run that is alive and has no record that can be read: what it needs is
+    unknown.
+    """
     records = {
         file: entry for file, entry in store.backend.tree(LIVE).items() if file.endswith(".json")
     }
-    in_progress = store.backend.in_progress() if records else set()
+    in_progress = store.backend.in_progress()
+    for work in sorted(in_progress):
+        name = f"{work.removeprefix(_RUNS)}.json"
+        if work.startswith(_RUNS) and name not in records:
+            raise UserError(
+                f"{store}/{LIVE}/{name}: found no such file, and its run is alive;"
+                " hint: wait until the run has ended"
+            )
     runs = []
     for name, content in store.backend.read(
         {f"{LIVE}/{file}": entry for file, entry in records.items()}

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from chexseg.errors import DamagedArtifactError, UserError
-from chexseg.store.links import open_regular, read_regular
+from chexseg.store.links import open_regular, read_regular, remove
 from chexseg.untrusted import bounded_json
 
 MANIFEST = "manifest.json"
@@ -275,7 +275,9 @@ def note_digest(path: Path, digest: str | None = None) -> None:
     It covers the file's SHA-256 and its `identity`: in the directory of another stage run, or under
     another name, the file isn't reused. `Store.commit` deletes these notes, as all hidden files.
     """
-    _digest_note(path).write_text(_bound(path, digest or sha256_of(path)))
+    note = _digest_note(path)
+    remove(note)  # a folder, or another user's
+    note.write_text(_bound(path, digest or sha256_of(path)))
 
 
 def is_noted(path: Path) -> bool:

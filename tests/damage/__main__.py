@@ -15,6 +15,6 @@ with tempfile.TemporaryDirectory() as folder, without_ray():
     matrix = Matrix(place_in(Path(folder)))
     outcomes = {}
     for kind in KINDS:
-        print(kind.name, file=sys.stderr)
+        sys.stderr.write(f"{kind.name}\n")
         outcomes[kind.name] = matrix.outcomes(kind)
-print(page(outcomes), end="")
+sys.stdout.write(page(outcomes))

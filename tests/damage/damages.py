@@ -137,6 +137,7 @@ _SCHEMAS: dict[str, Callable[[Path], None]] = {
     ".log": _journal_without_a_field,
 }
 
+OLDER = "older schema"
 DAMAGES: dict[str, Callable[[Path, Path], None]] = {
     "truncated": truncated,
     "one bit flipped": flipped,
@@ -144,7 +145,7 @@ DAMAGES: dict[str, Callable[[Path, Path], None]] = {
     "unreadable": unreadable,
     "a folder": folder,
     "empty": empty,
-    "older schema": older,
+    OLDER: older,
     "another file": another,
     "a link": link,
 }

@@ -29,7 +29,7 @@ class Kind:
     artifact, to take its place. missing: stages whose results `run` lacks, so that it reads the
     file. setup: files in addition to those of a finished study, for all commands. study: the study
     file. ingests: `run` ends after the stages that read raw data. words: what messages may say in
-    place of the file's name.
+    place of the file's name. unchecked: damages that make another valid file, with other results.
     """
 
     name: str
@@ -40,12 +40,18 @@ class Kind:
     setup: Setup | None = None
     study: str = "study.yaml"
     ingests: bool = False
-    words: str = "the file"
+    words: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
 
 
 def of(stage: str, file: str, split: str | None = None) -> Callable[[Place], Path]:
     """Return the path of a file of the study's result."""
     return lambda place: place.result(stage, split) / file
+
+
+def unneeded(file: str) -> Callable[[Place], Path]:
+    """Return the path of a file of the result that no study needs."""
+    return lambda place: place.unneeded / file
 
 
 def in_root(name: str) -> Callable[[Place], Path]:
@@ -90,6 +96,15 @@ def record_of_failure(place: Place) -> Path:
     return place.stored / ".failed" / f"{place.node('score').key[:20]}.json"
 
 
+def lock_of_journal(place: Place) -> Path:
+    return journal.path_in(place.store).with_name("journal.flock")
+
+
+def journal_in_use(place: Place) -> AbstractContextManager[object]:
+    lock_of_journal(place).touch()
+    return nullcontext()
+
+
 RUN = "0123456789abcdef0123456789abcdef"
 
 
@@ -106,19 +121,20 @@ def run_record(place: Place) -> Path:
 
 
 ALL = COMMANDS
+NO_RESULT, NO_SCORES = "made from its current test data", "none of 1 cell has been scored"
 ENCODER = f"imagenet encoder of {ARCHITECTURE}"
 READ = ("report", "compare", "verify")
 KINDS = (
     Kind("manifest of a fit", of("fit", "manifest.json"), ALL, of("classify", "manifest.json")),
     Kind("manifest of scores", of("score", "manifest.json"), ALL, of("fit", "manifest.json"),
-         words="none of 1 cell has been scored"),
+         words=(NO_SCORES,)),
     Kind(
         "manifest of images", of("ingest", "manifest.json", "test"), ALL,
-        of("ingest", "manifest.json", "valid"), words="made from its current test data",
+        of("ingest", "manifest.json", "valid"), words=(NO_RESULT,),
     ),
     Kind(
         "manifest of an imported encoder", of("imported", "manifest.json"), ALL,
-        of("classify", "manifest.json"), words=ENCODER,
+        of("classify", "manifest.json"), words=(ENCODER,),
     ),
     Kind(
         "shard of training images", of("ingest", "images/part-00000.parquet", "train"),
@@ -145,9 +161,9 @@ KINDS = (
         of("saliency", "train/part-00000.parquet"),
     ),
     Kind("counts of scores", of("score", "counts.parquet"), ("run", "status", *READ),
-         of("saliency", "counts.parquet"), words="none of 1 cell has been scored"),
+         of("saliency", "counts.parquet"), words=(NO_SCORES,)),
     Kind("predicted masks", of("score", "predictions.parquet"), ("run", "status", *READ),
-         of("saliency", "predictions.parquet"), words="none of 1 cell has been scored"),
+         of("saliency", "predictions.parquet"), words=(NO_SCORES,)),
     Kind("counts of weak masks", of("saliency", "counts.parquet"), ("report", "compare", "verify"),
          of("score", "counts.parquet")),
     Kind("weak masks of expert images", of("saliency", "predictions.parquet"),
@@ -176,20 +192,20 @@ KINDS = (
     ),
     Kind(
         "weights of an imported encoder", of("imported", "encoder.safetensors"), ("run", *READ),
-        of("classify", "classifier.safetensors"), missing=("fit", "score"), words=ENCODER,
+        of("classify", "classifier.safetensors"), missing=("fit", "score"), words=(ENCODER,),
     ),
     Kind(
         "record of an imported encoder", of("imported", "encoder.json"), ("run", *READ),
-        of("classify", "classifier.json"), missing=("fit", "score"), words=ENCODER,
+        of("classify", "classifier.json"), missing=("fit", "score"), words=(ENCODER,),
     ),
     Kind(
         "state of a killed training", in_partial("fit", "resume.pt"),
-        ("run", "status", "verify", "gc"), lambda place: place.unneeded / "segmenter.safetensors",
+        ("run", "status", "verify", "gc"), unneeded("segmenter.safetensors"),
         setup=killed("fit", "fit", "score"),
     ),
     Kind(
         "note of a killed training", in_partial("fit", ".inputs.json"),
-        ("run", "status", "verify", "gc"), lambda place: place.unneeded / "history.json",
+        ("run", "status", "verify", "gc"), unneeded("history.json"),
         setup=killed("fit", "fit", "score"),
     ),
     Kind(
@@ -204,41 +220,41 @@ KINDS = (
         lambda place: place.partials["saliency"] / "valid" / ".part-00000.parquet.sha256",
         setup=killed("saliency", "saliency", "fit", "score"),
     ),
-    Kind("lock of a killed stage", lock_of_scores, COMMANDS,
-         of("fit", "history.json"), setup=without_scores),
-    Kind("record of a failure", record_of_failure, ("run", "status", "verify", "gc", "report"),
+    Kind("lock of a killed stage", lock_of_scores, (*STUDIES, "verify"),
+         unneeded("history.json"), setup=without_scores),
+    Kind("record of a failure", record_of_failure, ("run", "status", "report"),
          run_record, setup=failed_scores),
     Kind("record of a run", run_record, (), of("fit", "training.json")),
     Kind("record of a live run", lambda place: place.stored / LIVE / f"{RUN}.json", ("run", "gc"),
-         of("fit", "training.json"), setup=live_run),
+         unneeded("training.json"), setup=live_run),
     Kind("mark of a store", lambda place: place.stored / "chexseg-store.json", ("run", "gc"),
          of("fit", "history.json")),
-    Kind("manifest of an unneeded result", lambda place: place.unneeded / "manifest.json",
-         ("run", "status", "report", "verify", "gc"), of("fit", "manifest.json")),
-    Kind("file of an unneeded result", lambda place: place.unneeded / "history.json",
+    Kind("manifest of an unneeded result", unneeded("manifest.json"),
+         ("verify", "gc"), of("fit", "manifest.json")),
+    Kind("file of an unneeded result", unneeded("history.json"),
          ("verify", "gc"), of("fit", "training.json")),
     Kind("journal of a search", lambda place: journal.path_in(place.store),
          ("run", "status", "report", "gc"), run_record, study="searched.yaml"),
-    Kind("lock of a journal",
-         lambda place: journal.path_in(place.store).with_name("journal.flock"), ("run",),
-         run_record, study="searched.yaml", setup=lambda place: _touch(journal.path_in(place.store).with_name("journal.flock"))),
+    Kind("lock of a journal", lock_of_journal, ("run",), run_record, setup=journal_in_use,
+         missing=("score",)),
     Kind("study file", in_root("study.yaml"), STUDIES, in_root("searched.yaml")),
     Kind("CSV file of training images", lambda place: chexpert.locate(place.data, "train")[0],
-         STUDIES, lambda place: chexpert.locate(place.data, "valid")[0], ingests=True),
+         STUDIES, lambda place: chexpert.locate(place.data, "valid")[0], ingests=True,
+         words=(NO_SCORES, "made from its current train data")),
     Kind("CSV file of test images", lambda place: chexpert.locate(place.data, "test")[0],
-         STUDIES, lambda place: chexpert.locate(place.data, "valid")[0], ingests=True),
+         STUDIES, lambda place: chexpert.locate(place.data, "valid")[0], ingests=True,
+         words=(NO_SCORES, NO_RESULT)),
     Kind("image of a data set", lambda place: place.film("test"), STUDIES,
-         lambda place: place.film("train"), missing=("score",), ingests=True),
+         lambda place: place.film("train"), missing=("ingest test", "score"),
+         ingests=True, unchecked=("one bit flipped", "another file"), words=(NO_SCORES, NO_RESULT)),
     Kind("expert masks (JSON)", lambda place: place.data / chexlocalize.FILES["test"], STUDIES,
-         lambda place: place.data / chexlocalize.FILES["valid"], ingests=True),
+         lambda place: place.data / chexlocalize.FILES["valid"], ingests=True,
+         words=(NO_SCORES, NO_RESULT)),
     Kind("radiologists' masks (JSON)",
          lambda place: place.data / "CheXlocalize" / "hb_segmentations_test.json",
-         ("report", "compare"), lambda place: place.data / chexlocalize.FILES["valid"]),
+         ("report", "compare"), lambda place: place.data / chexlocalize.FILES["valid"],
+         unchecked=("deleted",)),
     Kind("image to predict on", lambda place: place.image, ("predict",),
-         lambda place: place.film("train")),
+         lambda place: place.film("train"),
+         unchecked=("one bit flipped", "a folder", "another file")),
 )  # fmt: skip
-
-
-def _touch(path: Path) -> AbstractContextManager[object]:
-    path.touch()
-    return nullcontext()

@@ -3,39 +3,74 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tests.damage import in_process
 from tests.damage.commands import Answer, Hung, ask, stored
-from tests.damage.damages import DAMAGES, damage, modes_respected
+from tests.damage.damages import DAMAGES, OLDER, damage, modes_respected
 from tests.damage.kinds import COMMANDS, KINDS, Kind
 from tests.damage.place import Place
 
 #: Outcome -> meaning. Everything else is a fault.
 OUTCOMES = {
-    "same": "the output is that of the undamaged files",
-    "rebuilt": "`run` computes the file again, bit for bit",
+    "same": "the output is that of the undamaged files, and `run` leaves the file as it is",
+    "rebuilt": "`run` replaces the file, and all results are those of before, bit for bit",
     "fails once": "a stage fails with one line, and the next `run` computes the file again",
-    "fails": "a stage fails with one line each time: the file fits its manifest",
-    "refused later": "a stage fails with one line, and the next `run` is refused",
+    "fails": "a stage fails with one line each time, because the file fits its manifest",
     "refused": "one line that names the file, and exit code 2",
-    "shown": "the output says what is missing or damaged",
-    "other data": "`run` computes results of other data, beside the old ones",
+    "refused later": "a stage fails with one line, and the next `run` is refused",
+    "shown": "the output says what is missing, stale or damaged",
+    "more": "`run` computes more results: of other data, or further points of a search",
+    "unchecked": "the file is valid with other content, or optional, and the results are others",
 }
 #: Commands that write nothing but their output.
 READING = ("status", "report", "compare", "verify", "predict")
-
-
 #: What lines say of results that are missing.
-STATES = ("cells finished", " missing", " stale", " running", "no manifest of chexseg names")
+STATES = ("cells finished", "points tried", " missing", " stale", " running", "no manifest")
+#: Parts of paths that don't say which result a file belongs to.
+FOLDERS = {"fit", "score", "ingest", "saliency", "classify", "imported", "images", "masks", "train"}
 
 
 class Fault(Exception):
     """An outcome that must not be."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Files of these kinds, damaged at once, and a command. damage: empty for none."""
+
+    kinds: tuple[Kind, ...]
+    damage: str
+    command: str
+
+    @property
+    def study(self) -> str:
+        return self.kinds[0].study if len(self.kinds) == 1 else "study.yaml"
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Return the stages without results."""
+        return self.kinds[0].missing if len(self.kinds) == 1 and self.command == "run" else ()
+
+    def names(self, line: str) -> bool:
+        """Return whether a line names one of the files, or what stands for it."""
+        return any(word in line for kind in self.kinds for word in kind.words)
+
+    @contextmanager
+    def prepared(self, place: Place) -> Iterator[None]:
+        """Add and delete the files that the kinds need, and let the file's modes hold."""
+        with ExitStack() as stack:
+            for setup in dict.fromkeys(kind.setup for kind in self.kinds if kind.setup):
+                stack.enter_context(setup(place))
+            for stage in self.missing:
+                shutil.rmtree(place.result(*stage.split()))
+            if self.damage == "unreadable":
+                stack.enter_context(modes_respected())
+            with in_process.only_ingest(len(self.kinds) == 1 and self.kinds[0].ingests):
+                yield
 
 
 @dataclass
@@ -44,7 +79,7 @@ class Matrix:
 
     place: Place
     _undamaged: dict[object, Answer] = field(default_factory=dict)
-    _groups: dict[object, str] = field(default_factory=dict)
+    _groups: dict[Case, str] = field(default_factory=dict)
 
     def outcomes(self, kind: Kind) -> dict[str, dict[str, str]]:
         """Return damage -> command -> outcome for the file of a kind."""
@@ -54,145 +89,83 @@ class Matrix:
         }
 
     def outcome(self, kind: Kind, how: str, command: str) -> str:
-        """Return an outcome, or a line that begins with FAULT.
+        """Return an outcome, or a text that begins with FAULT.
 
         Files that a command must not notice are damaged all at once, and judged as one.
         """
         if command in kind.noticed:
-            return self._tried([kind], how, command)
-        group = (how, command, kind.setup is not None)
-        if group not in self._groups:
-            kinds = [
-                one
-                for one in KINDS
-                if command not in one.noticed and (one.setup is not None) == group[2]
-            ]
-            outcome = self._tried(kinds, how, command)
+            return self._tried(Case((kind,), how, command))
+        has_setup = kind.setup is not None
+        alike = [one for one in KINDS if (one.setup is not None) == has_setup]
+        case = Case(tuple(one for one in alike if command not in one.noticed), how, command)
+        if case not in self._groups:
+            outcome = self._tried(case)
             if outcome != "same" and not outcome.startswith("FAULT"):
-                names = ", ".join(one.name for one in kinds)
-                outcome = f"FAULT: {how}, {command}: {outcome} because of one of: {names}"
-            self._groups[group] = outcome
-        return self._groups[group]
+                outcome = f"FAULT: {_title(case)}: {outcome}, but `noticed` of none says so"
+            self._groups[case] = outcome
+        return self._groups[case]
 
-    def _tried(self, kinds: Sequence[Kind], how: str, command: str) -> str:
-        undamaged = self._answer_undamaged(kinds, command)
+    def _tried(self, case: Case) -> str:
         try:
-            with self._prepared(kinds, command, how) as study:
-                paths = damage(self.place, kinds, how)
-                named = _names([*map(str, paths)], [kind.words for kind in kinds])
-                return self._judged(paths, how, command, study, undamaged, named)
+            return self._judged(case, self._answer_undamaged(case))
         except (Fault, Hung) as fault:
-            return f"FAULT: {', '.join(kind.name for kind in kinds)}, {how}, {command}: {fault}"
+            return f"FAULT: {_title(case)}: {fault}"
         finally:
             self.place.restore()
 
-    def _answer_undamaged(self, kinds: Sequence[Kind], command: str) -> Answer:
-        together = len(kinds) > 1
-        case = (
-            command,
-            *(
-                (kind.study, kind.setup, kind.missing if command == "run" and not together else ())
-                for kind in kinds
-            ),
-        )
-        if case not in self._undamaged:
-            with self._prepared(kinds, command) as study:
-                answer = ask(self.place, command, study)
+    def _answer_undamaged(self, case: Case) -> Answer:
+        setups = tuple(kind.setup for kind in case.kinds)
+        same = case.command, case.study, setups, case.missing
+        if same not in self._undamaged:
+            with Case(case.kinds, "", case.command).prepared(self.place):
+                answer = ask(self.place, case.command, case.study)
             self.place.restore()
             # Without scores there is nothing to compare, and without a fit nothing to predict with.
-            expected = (0, 2) if kinds[0].setup and command in ("compare", "predict") else (0,)
-            assert answer.code in expected, answer
-            self._undamaged[case] = answer
-        return self._undamaged[case]
+            lacking = any(setups) and case.command in ("compare", "predict")
+            assert answer.code == 0 or lacking, answer
+            self._undamaged[same] = answer
+        return self._undamaged[same]
 
-    @contextmanager
-    def _prepared(self, kinds: Sequence[Kind], command: str, how: str = ""):
-        """Set up the files of these kinds, and yield the name of the study file."""
-        together = len(kinds) > 1
-        with ExitStack() as stack:
-            for setup in {kind.setup: None for kind in kinds if kind.setup}:
-                stack.enter_context(setup(self.place))
-            if command == "run" and not together:
-                for stage in kinds[0].missing:
-                    shutil.rmtree(self.place.result(stage))
-            if how == "unreadable":
-                stack.enter_context(modes_respected())
-            with in_process.only_ingest(kinds[0].ingests and not together):
-                yield "study.yaml" if together else kinds[0].study
-
-    def _judged(
-        self,
-        paths: Sequence[Path],
-        how: str,
-        command: str,
-        study: str,
-        undamaged: Answer,
-        named: Callable[[str], bool],
-    ) -> str:
-        damaged, before = _contents(paths), self.place.entries()
-        results = stored(self.place)
-        answer = ask(self.place, command, study)
-        after = self.place.entries()
-        written = {name for name in {*before, *after} if before.get(name) != after.get(name)}
-        if answer.fault:
-            raise Fault(answer.fault)
-        if command in READING and written:
-            raise Fault(f"wrote {', '.join(sorted(written))}")
-        if lost := (results.keys() & undamaged.stored.keys()) - answer.stored.keys():
-            raise Fault(f"lost {', '.join(lost)}")
-        if answer == undamaged and command != "run":
-            return "same"
-        if answer.code == 2:
-            if not any(map(named, answer.lines)):
-                raise Fault(f"no line names the file: {answer.errors}")
-            return "refused"
-        if command != "run":
-            added = set(answer.lines).difference(undamaged.lines)
-            if not any(named(line) or any(map(line.__contains__, STATES)) for line in added):
-                raise Fault(f"the output differs, and no line says why: {added}")
-            return "shown"
-        outcome = ""
-        if answer.code == 1:
-            self._check_failures(named)
-            outcome = "fails once"
-            answer = ask(self.place, command, study)
-            if answer.fault:
-                raise Fault(answer.fault)
-            if answer.code == 1:
-                self._check_failures(named)
-                if how != "older schema":
+    def _judged(self, case: Case, undamaged: Answer) -> str:
+        place = self.place
+        with case.prepared(place):
+            paths = damage(place, case.kinds, case.damage)
+            contents, before, results = _contents(paths), place.entries(), stored(place)
+            answer = ask(place, case.command, case.study)
+            after = place.entries()
+            if case.command in READING and before != after:
+                raise Fault(f"wrote {sorted(before.items() ^ after.items())}")
+            if lost := (results.keys() & undamaged.stored.keys()) - answer.stored.keys():
+                raise Fault(f"lost {', '.join(sorted(lost))}")
+            if case.command != "run":
+                return _of_output(case, paths, undamaged, answer)
+            outcome = _of_code(case, paths, answer, self._failures())
+            if outcome == "fails":
+                answer = ask(place, case.command, case.study)
+                outcome = _of_code(case, paths, answer, self._failures())
+                if outcome == "fails" and case.damage != OLDER:
                     raise Fault("the next run fails too")
-                return "fails"
-            if answer.code == 2:
-                if not any(map(named, answer.lines)):
-                    raise Fault(f"no line names the file: {answer.errors}")
-                return "refused later"
-        outcome = outcome or ("same" if _contents(paths) == damaged else "rebuilt")
-        expected = undamaged.stored
-        if outcome == "same":  # no stage needs a result that is gone
-            expected = {
-                name: files for name, files in expected.items() if results.get(name) == files
-            }
-        if how == "older schema":
+                outcome = {"": "fails once", "refused": "refused later"}.get(outcome, outcome)
+            if outcome not in ("", "fails once"):
+                return outcome
+            kept = outcome == "" and _contents(paths) == contents
+            # If the run left the file, no stage needs a result that is gone.
             expected = {
                 name: files
-                for name, files in expected.items()
-                if not any(name in str(path) for path in paths)
+                for name, files in undamaged.stored.items()
+                if not kept or results.get(name) == files
             }
-        others = [
-            name
-            for name, files in expected.items()
-            if _comparable(answer.stored.get(name), how) != _comparable(files, how)
-        ]
-        if others:
-            raise Fault(f"other results: {', '.join(others)}")
-        return "other data" if answer.stored.keys() - undamaged.stored.keys() else outcome
+            if others := _others(case, paths, expected, answer.stored):
+                if case.damage in case.kinds[0].unchecked:
+                    return "unchecked"
+                raise Fault(f"other results: {', '.join(others)}")
+            if answer.stored.keys() - undamaged.stored.keys():
+                return "more"
+            return outcome or ("same" if kept else "rebuilt")
 
-    def _check_failures(self, named: Callable[[str], bool]) -> None:
-        failures = self.place.store.failures(self.place.plan.nodes).values()
-        errors = [failure["error"] for failure in failures]
-        if not any(map(named, errors)):
-            raise Fault(f"no failure names the file: {errors}")
+    def _failures(self) -> list[str]:
+        failures = self.place.store.failures(self.place.plan.nodes)
+        return [failure["error"] for failure in failures.values()]
 
 
 def place_in(folder: Path) -> Place:
@@ -206,25 +179,62 @@ def place_in(folder: Path) -> Place:
     return Place(folder / "place", run)
 
 
-def _comparable(files: Mapping[str, str] | None, how: str) -> Any:
-    """Return a result's digests. The record of a training names the inputs, older ones too."""
-    if files is None or how != "older schema":
-        return files
-    return {name: digest for name, digest in files.items() if name != "training.json"}
+def _title(case: Case) -> str:
+    return f"{', '.join(kind.name for kind in case.kinds)}; {case.damage}; {case.command}"
 
 
 def _contents(paths: Sequence[Path]) -> list[bytes | None]:
+    readable = [path.is_file() and path.stat().st_mode & 0o400 for path in paths]
+    return [path.read_bytes() if ok else None for path, ok in zip(paths, readable, strict=True)]
+
+
+def _named(case: Case, paths: Sequence[Path], lines: Sequence[str]) -> bool:
+    """Return whether a line names one of the files, the folder of its result, or `Kind.words`."""
+    parts = {part for path in paths for part in path.parts[-3:]} - FOLDERS
+    return any(case.names(line) or any(part in line for part in parts) for line in lines)
+
+
+def _of_code(case: Case, paths: Sequence[Path], answer: Answer, failures: Sequence[str]) -> str:
+    """Return "refused", "fails" or, for a run that succeeds, nothing."""
+    if answer.fault:
+        raise Fault(answer.fault)
+    lines = failures if answer.code == 1 else answer.lines
+    if answer.code and not _named(case, paths, lines):
+        raise Fault(f"no line names the file: {lines}")
+    return {0: "", 1: "fails", 2: "refused"}[answer.code]
+
+
+def _of_output(case: Case, paths: Sequence[Path], undamaged: Answer, answer: Answer) -> str:
+    if answer == undamaged:
+        return "same"
+    if case.command != "verify" and _of_code(case, paths, answer, ()):
+        return "refused"
+    if answer.fault:
+        raise Fault(answer.fault)
+    added = sorted(set(answer.lines).difference(undamaged.lines))
+    shown = any(state in line for line in added for state in STATES)
+    if case.damage in case.kinds[0].unchecked and not added:
+        return "unchecked"
+    if not shown and not _named(case, paths, added):
+        raise Fault(f"the output differs, and no line says why: {added}")
+    return "refused" if answer.code == 2 else "shown"
+
+
+def _others(
+    case: Case,
+    paths: Sequence[Path],
+    expected: Mapping[str, Mapping[str, str]],
+    results: Mapping[str, Mapping[str, str]],
+) -> list[str]:
+    """Return the results that aren't as expected.
+
+    What is made from an older file has another record of its training, which names its inputs.
+    """
+    ignored = {"training.json"} if case.damage == OLDER else set()
     return [
-        path.read_bytes() if path.is_file() and path.stat().st_mode & 0o400 else None
-        for path in paths
+        name
+        for name, files in expected.items()
+        if not (case.damage == OLDER and any(name in str(path) for path in paths))
+        and {file: digest for file, digest in files.items() if file not in ignored}
+        != {f: digest for f, digest in results.get(name, {}).items() if f not in ignored}
     ]
-
-
-def _names(paths: Sequence[str], words: Sequence[str]) -> Callable[[str], bool]:
-    """Return whether a line names one of the files, or the folder of its result."""
-    parts = {part for path in paths for part in path.split("/")[-3:] if part not in USUAL}
-    return lambda line: any(part in line for part in (*parts, *words))
-
-
-#: Parts of paths that don't say which result a file belongs to.
-USUAL = {"fit", "score", "ingest", "saliency", "classify", "imported", "images", "masks", "train"}

@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch import nn
 
 from chexseg.errors import UserError, reason
 from chexseg.models import distributed
-from chexseg.store.links import read_regular
+from chexseg.store.links import read_regular, remove
 from chexseg.store.manifest import DAMAGE, INPUTS, identity, is_sealed, seal, sha256_of
 from chexseg.untrusted import bounded_json, torch_format
 
@@ -72,7 +71,7 @@ def _read(path: Path) -> bytes:
         if hashlib.sha256(identity(path) + state).digest() == digest:
             torch_format.check(io.BytesIO(state))
             return state
-    _delete(path)
+    remove(path)
     return b""
 
 
@@ -112,7 +111,7 @@ def train_once(out: Path, train: Callable[[], Mapping[str, Any]]) -> dict[str, A
             raise
         for path in out.iterdir():
             if path.name not in (STATE, INPUTS) or path.is_dir():
-                _delete(path)
+                remove(path)
         facts = dict(train())
         record = {"facts": facts, "files": _digests(out), "run": _run(ended)}
         temporary = out / f".{ENDED}.{os.getpid()}"
@@ -120,13 +119,6 @@ def train_once(out: Path, train: Callable[[], Mapping[str, Any]]) -> dict[str, A
         temporary.replace(ended)
     (out / STATE).unlink(missing_ok=True)
     return facts
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
 
 
 def _run(ended: Path) -> str:
