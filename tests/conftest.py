@@ -41,6 +41,8 @@ HEAVY_FIXTURES = {"ray_session", "s3"}
 #: Seconds above which a test is named at the end of a run, unless it is marked slow.
 LONG = 20
 LEFTOVERS = pytest.StashKey[Leftovers]()
+#: Environment variable of a session that a test starts.
+NESTED = "CHEXSEG_NESTED_TESTS"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -64,7 +66,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    if not hasattr(session.config, "workerinput"):  # one check for all of pytest-xdist's processes
+    # One check for all of pytest-xdist's processes, and for sessions that tests start.
+    if not hasattr(session.config, "workerinput") and NESTED not in os.environ:
         session.config.stash[LEFTOVERS] = Leftovers()
 
 
