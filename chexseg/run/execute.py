@@ -20,7 +20,7 @@ from chexseg.plan.graph import Node
 from chexseg.stages.api import StageContext
 from chexseg.stages.registry import STAGES
 from chexseg.store import links
-from chexseg.store.manifest import INPUTS, MANIFEST, is_noted, note_digest
+from chexseg.store.manifest import INPUTS, MANIFEST, is_noted, note_digest, read_unfinished
 from chexseg.store.store import Artifact, Store
 
 
@@ -94,9 +94,9 @@ def _remove_foreign(partial: Path, identity: str) -> None:
     """Delete a partial directory of another stage run, or one that was made from other inputs.
 
     An input may have been computed again with other last bits. A directory without a note goes too.
+    Raises `UserError` for a note that can't be read.
     """
-    note = partial / INPUTS
-    if partial.exists() and not (note.is_file() and note.read_bytes() == identity.encode()):
+    if partial.exists() and read_unfinished(partial / INPUTS) != identity.encode():
         shutil.rmtree(partial)
 
 

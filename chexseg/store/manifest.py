@@ -269,6 +269,22 @@ def identity(path: Path) -> bytes:
     return f"{path.parent.name}/{path.name}".encode()
 
 
+def read_unfinished(path: Path) -> bytes | None:
+    """Return the content of a file of a partial directory; None if it's missing or damaged.
+
+    Raises `UserError` for one that can't be read, or not now: it may stand for hours of work.
+    """
+    try:
+        return read_regular(path)
+    except OSError as error:
+        if error.errno in DAMAGE:
+            return None
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); expected: a readable file;"
+            " hint: delete its folder to start this stage anew"
+        ) from None
+
+
 def note_digest(path: Path, digest: str | None = None) -> None:
     """Write a digest of a finished file beside it, so that a later process can reuse the file.
 

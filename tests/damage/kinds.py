@@ -120,20 +120,20 @@ def run_record(place: Place) -> Path:
     return min((place.stored / ".runs" / "small").iterdir())
 
 
-ALL = COMMANDS
+NOT_PREDICT = (*STUDIES, "verify")
 NO_RESULT, NO_SCORES = "made from its current test data", "none of 1 cell has been scored"
 ENCODER = f"imagenet encoder of {ARCHITECTURE}"
 READ = ("report", "compare", "verify")
 KINDS = (
-    Kind("manifest of a fit", of("fit", "manifest.json"), ALL, of("classify", "manifest.json")),
-    Kind("manifest of scores", of("score", "manifest.json"), ALL, of("fit", "manifest.json"),
+    Kind("manifest of a fit", of("fit", "manifest.json"), COMMANDS, of("classify", "manifest.json")),
+    Kind("manifest of scores", of("score", "manifest.json"), NOT_PREDICT, of("fit", "manifest.json"),
          words=(NO_SCORES,)),
     Kind(
-        "manifest of images", of("ingest", "manifest.json", "test"), ALL,
+        "manifest of images", of("ingest", "manifest.json", "test"), NOT_PREDICT,
         of("ingest", "manifest.json", "valid"), words=(NO_RESULT,),
     ),
     Kind(
-        "manifest of an imported encoder", of("imported", "manifest.json"), ALL,
+        "manifest of an imported encoder", of("imported", "manifest.json"), NOT_PREDICT,
         of("classify", "manifest.json"), words=(ENCODER,),
     ),
     Kind(
@@ -200,27 +200,27 @@ KINDS = (
     ),
     Kind(
         "state of a killed training", in_partial("fit", "resume.pt"),
-        ("run", "status", "verify", "gc"), unneeded("segmenter.safetensors"),
+        ("run",), unneeded("segmenter.safetensors"),
         setup=killed("fit", "fit", "score"),
     ),
     Kind(
         "note of a killed training", in_partial("fit", ".inputs.json"),
-        ("run", "status", "verify", "gc"), unneeded("history.json"),
+        ("run",), unneeded("history.json"),
         setup=killed("fit", "fit", "score"),
     ),
     Kind(
         "shard of a killed stage", in_partial("saliency", "train/part-00000.parquet"),
-        ("run", "status", "verify", "gc"),
+        ("run",),
         lambda place: place.partials["saliency"] / "valid" / "part-00000.parquet",
         setup=killed("saliency", "saliency", "fit", "score"),
     ),
     Kind(
         "digest of such a shard", in_partial("saliency", "train/.part-00000.parquet.sha256"),
-        ("run", "status", "verify", "gc"),
+        ("run",),
         lambda place: place.partials["saliency"] / "valid" / ".part-00000.parquet.sha256",
         setup=killed("saliency", "saliency", "fit", "score"),
     ),
-    Kind("lock of a killed stage", lock_of_scores, (*STUDIES, "verify"),
+    Kind("lock of a killed stage", lock_of_scores, NOT_PREDICT,
          unneeded("history.json"), setup=without_scores),
     Kind("record of a failure", record_of_failure, ("run", "status", "report"),
          run_record, setup=failed_scores),

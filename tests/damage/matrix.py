@@ -17,7 +17,7 @@ from tests.damage.place import Place
 #: Outcome -> meaning. Everything else is a fault.
 OUTCOMES = {
     "same": "the output is that of the undamaged files, and `run` leaves the file as it is",
-    "rebuilt": "`run` replaces the file, and all results are those of before, bit for bit",
+    "rebuilt": "`run` replaces or deletes the file, and all results are those of before, bit for bit",
     "fails once": "a stage fails with one line, and the next `run` computes the file again",
     "fails": "a stage fails with one line each time, because the file fits its manifest",
     "refused": "one line that names the file, and exit code 2",
@@ -149,13 +149,14 @@ class Matrix:
             if outcome not in ("", "fails once"):
                 return outcome
             kept = outcome == "" and _contents(paths) == contents
-            # If the run left the file, no stage needs a result that is gone.
+            # If the run left the file, no stage needs its result, which may be gone.
+            ignored = paths if kept or case.damage == OLDER else ()
             expected = {
                 name: files
                 for name, files in undamaged.stored.items()
-                if not kept or results.get(name) == files
+                if not any(name in str(path) for path in ignored)
             }
-            if others := _others(case, paths, expected, answer.stored):
+            if others := _others(case, expected, answer.stored):
                 if case.damage in case.kinds[0].unchecked:
                     return "unchecked"
                 raise Fault(f"other results: {', '.join(others)}")
@@ -222,7 +223,6 @@ def _of_output(case: Case, paths: Sequence[Path], undamaged: Answer, answer: Ans
 
 def _others(
     case: Case,
-    paths: Sequence[Path],
     expected: Mapping[str, Mapping[str, str]],
     results: Mapping[str, Mapping[str, str]],
 ) -> list[str]:
@@ -231,10 +231,12 @@ def _others(
     What is made from an older file has another record of its training, which names its inputs.
     """
     ignored = {"training.json"} if case.damage == OLDER else set()
+
+    def compared(files: Mapping[str, str]) -> dict[str, str]:
+        return {file: digest for file, digest in files.items() if file not in ignored}
+
     return [
         name
         for name, files in expected.items()
-        if not (case.damage == OLDER and any(name in str(path) for path in paths))
-        and {file: digest for file, digest in files.items() if file not in ignored}
-        != {f: digest for f, digest in results.get(name, {}).items() if f not in ignored}
+        if name not in results or compared(files) != compared(results[name])
     ]

@@ -172,7 +172,7 @@ def test_a_state_that_this_user_cannot_read_is_refused_and_kept(tmp_path, monkey
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     checkpoint.save(tmp_path, model, optimizer, epoch=3)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "read_regular", deny)
+        patch.setattr(manifest, "read_regular", deny)
         with pytest.raises(UserError, match="resume.pt: cannot be read .Permission denied."):
             checkpoint.load(tmp_path, model, optimizer)
         with pytest.raises(UserError, match="training.json: cannot be read"):

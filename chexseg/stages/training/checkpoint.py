@@ -19,10 +19,17 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from chexseg.errors import UserError, reason
+from chexseg.errors import UserError
 from chexseg.models import distributed
-from chexseg.store.links import read_regular, remove
-from chexseg.store.manifest import DAMAGE, INPUTS, identity, is_sealed, seal, sha256_of
+from chexseg.store.links import remove
+from chexseg.store.manifest import (
+    INPUTS,
+    identity,
+    is_sealed,
+    read_unfinished,
+    seal,
+    sha256_of,
+)
 from chexseg.untrusted import bounded_json, torch_format
 
 STATE = "resume.pt"
@@ -63,8 +70,7 @@ def load(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
 
 def _read(path: Path) -> bytes:
     """Return a saved state without its digest; empty if it's missing, damaged or another run's."""
-    if (content := _content(path)) is None:
-        return b""
+    content = read_unfinished(path) or b""
     digest, state = content[:DIGEST], content[DIGEST:]
     # Whoever may write to the store can make a state with its digest, so look before torch does.
     with suppress(Exception):
@@ -75,24 +81,6 @@ def _read(path: Path) -> bytes:
     return b""
 
 
-def _content(path: Path) -> bytes | None:
-    """Return the content of a file: empty if it's damaged, None if it's missing.
-
-    Raises `UserError` for one that can't be read, or not now: it may stand for hours of work.
-    """
-    try:
-        return read_regular(path)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        if error.errno in DAMAGE:
-            return b""
-        raise UserError(
-            f"{path}: cannot be read ({reason(error)}); expected: a readable file;"
-            " hint: delete it to start this training anew"
-        ) from None
-
-
 def train_once(out: Path, train: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
     """Return the facts of `train`, and skip it if it has finished before.
 
@@ -101,7 +89,7 @@ def train_once(out: Path, train: Callable[[], Mapping[str, Any]]) -> dict[str, A
     """
     ended = out / ENDED
     try:
-        record = bounded_json.loads(_content(ended) or b"")
+        record = bounded_json.loads(read_unfinished(ended) or b"")
         digests = _digests(out, record["files"])
         if not is_sealed(record) or record["run"] != _run(ended) or record["files"] != digests:
             raise ValueError(f"{ended}: damaged, or written by an earlier version")
