@@ -9,14 +9,13 @@ from typing import Any
 from chexseg.config import study_file, yaml_source
 from chexseg.data.raw_split import RawData, shared_patient_warnings
 from chexseg.data.remote_path import Location
-from chexseg.errors import Mistakes, UserError
+from chexseg.errors import Mistakes, UserError, printable
 from chexseg.plan import cost, planner
 from chexseg.plan import status as plan_status
 from chexseg.plan.checks import before_run, settings
 from chexseg.plan.graph import Plan
 from chexseg.search import status as search_status
 from chexseg.search.space_plan import Search
-from chexseg.store.backend import printable
 from chexseg.store.store import Store
 
 

@@ -67,30 +67,22 @@ def read(ingested: Path, pathologies: Sequence[str]) -> ExpertMasks:
     Raises `DamagedArtifactError` for a damaged artifact, or one without masks of a shape that
     `stages.ingest` writes.
     """
-    columns = ["image_id", "patient", "masks"]
-    first, *others = paths = shards.files(ingested / "masks")
+    first, *others = shards.files(ingested / "masks")
     layout = shards.metadata(first)["arrays"].get("masks", {})
     side = (layout.get("shape") or [0])[-1]
     bits = {"dtype": "bits", "shape": [len(PATHOLOGIES), side, side]}
     # Each mask is a row of whole words (`_pixels`).
     if layout != bits or not side or side * side % 64:
         raise DamagedArtifactError(f"{first}: found no masks of {len(PATHOLOGIES)} pathologies")
-    for path in paths:
-        if missing := set(columns) - set(_columns(path)):
-            raise DamagedArtifactError(f"{path}: has no column {min(missing)}")
     if any(shards.metadata(path)["arrays"].get("masks") != bits for path in others):
         raise DamagedArtifactError(f"{ingested}: found masks of several shapes")
+    columns = ["image_id", "patient", "masks"]
     table = shards.read_all(ingested / "masks", columns).sort_by("image_id")
     layout = {"dtype": "uint8", "shape": (len(PATHOLOGIES), side * side // 8)}
     bits_IKB = shards.array(table, "masks", layout)
     chosen = [PATHOLOGIES.index(name) for name in pathologies]
     image_ids, patients = (tuple(table[name].to_pylist()) for name in ("image_id", "patient"))
     return ExpertMasks(image_ids, patients, bits_IKB[:, chosen], side)
-
-
-def _columns(path: str) -> list[str]:
-    with shards.opened(path) as file:
-        return list(file.schema_arrow.names)
 
 
 # ---- masks and their counts ----------------------------------------------------------------------

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache, lru_cache, partial
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,37 +17,30 @@ from chexseg.analysis.baselines import ExpertMasks
 from chexseg.analysis.results import (
     CELL_COLUMNS,
     GRAPH_COLUMNS,
-    Classifier,
-    ImageReader,
+    STAGE_COLUMNS,
     StudyResults,
     WeakCounts,
     WeakLabels,
-    WeakMaps,
 )
+from chexseg.analysis.stored import stored_shards, trainings
 from chexseg.config.settings import Settings
-from chexseg.data import chexlocalize, shards
 from chexseg.data.remote_path import Location
-from chexseg.errors import DamagedArtifactError
-from chexseg.pathologies import PATHOLOGIES, select
+from chexseg.errors import DamagedArtifactError, UserError
+from chexseg.pathologies import select
 from chexseg.plan import procedure
 from chexseg.plan.cells import varied_values
 from chexseg.plan.graph import Node, Plan
-from chexseg.plan.status import summarise
-from chexseg.stages.artifacts import COUNTS, PREDICTIONS, THRESHOLDS
-from chexseg.stages.configuration.irnet import OF_BOUNDARIES
-from chexseg.store import manifest
+from chexseg.plan.status import Summary, summarise
+from chexseg.stages.artifacts import COUNTS
+from chexseg.store import links, manifest
 from chexseg.store.store import Artifact, Store
 from chexseg.weak_label_kinds import KINDS
 
-#: Stages that generate weak labels, and stages that train a classifier of the observations.
+#: Stages that generate weak labels.
 WEAK = tuple(dict.fromkeys(kind.stage for kind in KINDS.values()))
-CLASSIFIERS = ("classify", "pretrain")
 
 #: Settings of a fit's expert split, which belongs to a draw as the stages before the fit do.
 OF_SPLIT = ("expert_train", "expert_select", "expert_split_by", "split_seed")
-
-#: Columns of the count tables.
-COUNTED = ("intersection", "predicted", "true")
 
 
 def study_results(plan: Plan, store: Store, data: Location | None = None) -> StudyResults:
@@ -66,7 +59,7 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
 
     finished = [cell for cell in plan.cells if cell.score in artifacts]
     paths = [artifacts[cell.score].path for cell in finished]
-    image_ids, counts_CIK3 = _score_counts([path / COUNTS for path in paths], names)
+    image_ids, counts_CIK3 = stored_shards.score_counts([path / COUNTS for path in paths], names)
     readers_IK3, readers_note = (
         radiologists.counts(
             data,
@@ -107,14 +100,15 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         missing=pd.DataFrame(missing, columns=["name", "state", "reason"]),
         stages=_stages(plan, artifacts),
         graph=_graph(plan, artifacts, summary.states),
-        predictions=lambda cell, image_id: _predictions(paths[cell], image_id, names),
-        image=_reader(artifacts, tests[0], names) if tests else None,
+        predictions=lambda cell, image_id: stored_shards.predictions(paths[cell], image_id, names),
+        image=stored_shards.reader(artifacts, tests[0], names) if tests else None,
         weak_labels=tuple(
             _weak_labels(plan, artifacts, node, names, masks)
             for node in plan.nodes.values()
             if node.stage in WEAK
         ),
-        classifiers=_classifiers(plan, artifacts),
+        classifiers=trainings.classifiers(plan, artifacts),
+        curves=trainings.curves(plan, artifacts),
         axes=pd.DataFrame(varied_values(plan.study.varied, finished), dtype=object),
         draw_of_seed={one.shared_seed: one.draw for one in settings},
         reproduces=plan.study.reproduces,
@@ -123,8 +117,32 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         radiologists_note=readers_note,
         baselines=baseline_counts,
         baselines_note=baselines_note,
-        notes=tuple(f"{fault}; {hint}" for fault in damage.values()),
+        study_file=_study_file(plan),
+        overrides=_overrides(plan),
+        dashboards=trainings.dashboards(store, plan.study.name),
+        notes=(*(f"{fault}; {hint}" for fault in damage.values()), *_lost(plan, store, summary)),
     )
+
+
+def _lost(plan: Plan, store: Store, summary: Summary) -> list[str]:
+    """Return a line on the results that finished cells were made from and the store has lost.
+
+    Without a fit, its selection mIoU and number of steps are unknown, and verdicts may change.
+    """
+    finished = [cell.score for cell in plan.cells if summary.states[cell.score] == "cached"]
+    names = [
+        f"{plan.nodes[key].stage}/{key[:20]}"
+        for key in plan.nodes.keys() & plan.behind(finished)
+        if summary.states[key] == "unneeded"
+    ]
+    if not names:
+        return []
+    names.sort()
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return [
+        f"{store}: found no complete {', '.join(names[:3])}{more}, from which finished cells were"
+        " made; figures and settings from there are left out (hint: restore it from a copy)"
+    ]
 
 
 def _of_fit(plan: Plan, artifacts: Mapping[str, Artifact], key: str) -> dict[str, Any]:
@@ -132,7 +150,7 @@ def _of_fit(plan: Plan, artifacts: Mapping[str, Artifact], key: str) -> dict[str
 
     steps: NaN, like selection_miou None, if the store has lost the fit.
     """
-    *before, node = _upstream(plan, plan.nodes[key])
+    *before, node = trainings.upstream(plan, plan.nodes[key])
     names = sorted(one.key[:12] for one in before if one.stage != "ingest")
     names += [f"{name}={node.config[name]}" for name in OF_SPLIT]
     facts = artifacts[key].facts if key in artifacts else {"selection_miou": None}
@@ -148,26 +166,19 @@ def counted_size(settings: Settings) -> int:
     return 0 if settings.score.resolution == "own" else settings.size
 
 
-def _score_counts(
-    paths: Sequence[Path], names: tuple[str, ...]
-) -> tuple[tuple[str, ...], np.ndarray]:
-    """Return (image ids, counts_CIK3) of the cells with these tables, which have equal images."""
-    if not paths:
-        return (), np.zeros((0, 0, len(names), 3), dtype=np.int32)
-    (ids_IK,) = _count_columns(paths[0], names, "image_id")
-    # One 32-bit array for all cells: 10,000 cells of 668 images take 0.8 GB.
-    counts_CIK3 = np.empty((len(paths), *ids_IK.shape, 3), dtype=np.int32)
-    for c, path in enumerate(paths):
-        counts_CIK3[c] = np.stack(_count_columns(path, names, *COUNTED), axis=-1)
-    return tuple(ids_IK[:, 0].tolist()), counts_CIK3
+def _study_file(plan: Plan) -> str:
+    """Return the text of the study's file, or "" if it has none or it has become unreadable."""
+    source = plan.study.source
+    try:
+        return "" if source is None else links.read_text(Path(source.document.where))
+    except (OSError, UserError):
+        return ""
 
 
-def _count_columns(path: Path, names: tuple[str, ...], *columns: str) -> list[np.ndarray]:
-    """Return columns of a count table, each with the shape (images, these pathologies)."""
-    table = shards.read(path, columns)
-    order = shards.metadata(table)["pathologies"]
-    chosen = [order.index(name) for name in names]
-    return [table[name].to_numpy().reshape(-1, len(order))[:, chosen] for name in columns]
+def _overrides(plan: Plan) -> tuple[str, ...]:
+    """Return the settings of ``--set``, as KEY=VALUE."""
+    source = plan.study.source
+    return tuple(f"{name}={value}" for name, value in source.overrides.items()) if source else ()
 
 
 def _damage(plan: Plan, artifacts: Mapping[str, Artifact]) -> dict[str, str]:
@@ -198,12 +209,15 @@ def _stages(plan: Plan, artifacts: Mapping[str, Artifact]) -> pd.DataFrame:
             run["host"],
             json.dumps(run["config"], sort_keys=True),
             run["data"],
+            run["finished"],
+            f"chexseg {run['packages']['chexseg']}" if "packages" in run else None,
+            run.get("device"),
         )
         for key, node in plan.nodes.items()
         if key in artifacts
         for run in [artifacts[key].manifest]
     ]
-    return pd.DataFrame(rows, columns=["stage", "key", "seconds", "host", "settings", "data"])
+    return pd.DataFrame(rows, columns=list(STAGE_COLUMNS))
 
 
 def _graph(
@@ -224,36 +238,7 @@ def _graph(
     return pd.DataFrame(rows, columns=list(GRAPH_COLUMNS))
 
 
-def _predictions(path: Path, image_id: str, names: tuple[str, ...]) -> np.ndarray:
-    """Return masks_KHW predicted for an image."""
-    side, runs = _run_lengths(path)
-    entries = ({"size": [side] * 2, "counts": runs[image_id, name]} for name in names)
-    return np.stack([chexlocalize.decode(entry, str(path)) for entry in entries])
-
-
-@lru_cache(maxsize=8)  # measures read all images of a cell in turn, overlays those of a few cells
-def _run_lengths(path: Path) -> tuple[int, dict[tuple[str, str], str]]:
-    """Return (side, (image id, pathology) -> run lengths) of a cell's predicted masks."""
-    table = shards.read(path / PREDICTIONS)
-    rows = zip(table["image_id"].to_pylist(), table["pathology"].to_pylist(), strict=True)
-    return shards.metadata(table)["size"], dict(zip(rows, table["counts"].to_pylist(), strict=True))
-
-
-def _reader(
-    artifacts: Mapping[str, Artifact], ingested: str, names: tuple[str, ...]
-) -> ImageReader | None:
-    """Return the reader of an ingested split's images and masks; None if the store lacks it."""
-    artifact = artifacts.get(ingested)
-    if artifact is None:
-        return None
-    chosen = [PATHOLOGIES.index(name) for name in names]
-    return lambda image_id: (
-        _row(artifact.path / "images", "pixels", image_id),
-        _row(artifact.path / "masks", "masks", image_id)[chosen],
-    )
-
-
-# ---- weak labels and their classifiers -----------------------------------------------------------
+# ---- weak labels ---------------------------------------------------------------------------------
 
 
 def _weak_labels(
@@ -268,83 +253,18 @@ def _weak_labels(
         key=node.key,
         kind=node.config.get("kind", node.stage),
         start=node.inputs.get("saliency"),
-        settings=_settings(plan, node),
+        settings=trainings.settings(plan, node),
     )
     artifact = artifacts.get(node.key)
     if artifact is None:
         return labels(reason="not finished yet, or damaged")
-    ids_IK, box_IK, chosen_on_IK, *pixels = _count_columns(
-        artifact.path / COUNTS, names, "image_id", "box", "chosen_on", *COUNTED
+    ids_IK, box_IK, chosen_on_IK, *pixels = stored_shards.count_columns(
+        artifact.path / COUNTS, names, "image_id", "box", "chosen_on", *stored_shards.COUNTED
     )
     ids, chosen_on_I = tuple(ids_IK[:, 0].tolist()), chosen_on_IK[:, 0]
     drawn = baselines.on_valid(node.inputs["valid"], masks, ids, chosen_on_I)
     return labels(
         counts=WeakCounts(ids, np.stack(pixels, axis=-1), box_IK, chosen_on_I, drawn),
-        maps=lambda image_id: _maps(artifact.path, image_id, names),
-        image=_reader(artifacts, node.inputs["valid"], names),
+        maps=lambda image_id: stored_shards.weak_maps(artifact.path, image_id, names),
+        image=stored_shards.reader(artifacts, node.inputs["valid"], names),
     )
-
-
-def _maps(path: Path, image_id: str, names: tuple[str, ...]) -> WeakMaps:
-    metadata = shards.metadata(shards.files(path / "valid")[0])
-    chosen = [metadata["pathologies"].index(name) for name in names]
-    thresholds = json.loads(manifest.read_bytes(path / THRESHOLDS))
-    boundary_hw = None
-    if "boundary" in metadata["arrays"]:
-        boundary_hw = _row(path / "valid", "boundary", image_id).astype(np.float32) / 255
-    return WeakMaps(
-        scores_Khw=_row(path / "valid", "scores", image_id)[chosen].astype(np.float32),
-        thresholds_K=np.array([thresholds[name] for name in names], dtype=np.float64),
-        masks_KHW=_predictions(path, image_id, names),
-        boundary_hw=boundary_hw,
-    )
-
-
-def _settings(plan: Plan, node: Node) -> dict[str, Any]:
-    """Return "stage.field" -> value of all settings that a result depends on, without splits.
-
-    Several inputs of one stage with different values give these as text, "pad and short-side".
-    """
-    values: dict[str, list[Any]] = {}
-    for one in _upstream(plan, node):
-        ignored = {"split"} if one.config.get("boundaries", True) else {"split", *OF_BOUNDARIES}
-        for name, value in one.config.items():
-            if name not in ignored:
-                distinct = values.setdefault(f"{one.stage}.{name}", [])
-                distinct += [value] * (value not in distinct)
-    return {
-        name: distinct[0] if len(distinct) == 1 else " and ".join(map(str, distinct))
-        for name, distinct in values.items()
-    }
-
-
-def _upstream(plan: Plan, node: Node) -> list[Node]:
-    """Return a node after all that it depends on, each once."""
-    nodes = {
-        one.key: one for key in node.inputs.values() for one in _upstream(plan, plan.nodes[key])
-    }
-    return [*nodes.values(), node]
-
-
-def _classifiers(plan: Plan, artifacts: Mapping[str, Artifact]) -> tuple[Classifier, ...]:
-    stored = ("auroc", "mean_auroc", "step", "steps", "images")
-    return tuple(
-        Classifier(
-            key=node.key,
-            stage=stage,
-            settings=_settings(plan, node),
-            **{name: artifacts[node.key].facts[name] for name in stored},
-        )
-        for stage in CLASSIFIERS
-        for node in plan.nodes.values()
-        if node.stage == stage and node.key in artifacts
-    )
-
-
-def _row(directory: Path, column: str, image_id: str) -> np.ndarray:
-    """Return one image's array; only its row group is read."""
-    for path in shards.files(directory):
-        for rows in shards.row_groups(path, ["image_id", column], {image_id}):
-            arrays = shards.array(rows, column)
-            return np.asarray(arrays[rows["image_id"].to_pylist().index(image_id)])
-    raise DamagedArtifactError(f"{directory}: found no image {image_id}")

@@ -32,7 +32,7 @@ def counts(
     """
     path = data / chexlocalize.FILES["radiologists"]
     with remote_path.wrap_io_errors(path):
-        if not path.is_file():
+        if not path.is_file() and not path.is_dir():  # a folder is refused by the reader
             return None, ""
     truth, readers = chexlocalize.read(data / chexlocalize.FILES["test"]), chexlocalize.read(path)
     try:

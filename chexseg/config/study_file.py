@@ -88,6 +88,11 @@ def parse(
     return study
 
 
+def included_path(file: Path, name: str) -> Path:
+    """Return the path of a study that `file` includes by a name relative to it."""
+    return file.parent / os.path.expanduser(name)
+
+
 def _including(
     file: StudyFile,
     source: yaml_source.Source,
@@ -110,7 +115,7 @@ def _including(
     members: list[Study] = []
     for number, name in enumerate(file.studies):
         begin = f"{document.location(f'studies.{number}')}: studies.{number}: found {name!r}"
-        path = Path(document.where).parent / name
+        path = included_path(Path(document.where), name)
         if not os.path.isfile(path):  # unlike Path.is_file, False also for a name too long
             near = nearest(path.name, (other.name for other in path.parent.glob("*.y*ml")))
             raise UserError(

@@ -20,6 +20,11 @@ from chexseg.store import links
 
 #: Bytes that identify the format: the preamble, which ends in ``DICM``.
 PREAMBLE = 132
+#: First elements of a file without a preamble (group, number), their types, and their length in
+#: bytes at most: lengths of groups, versions, character set, image type, date, class and instance.
+_FIRST_ELEMENTS = {(2, 0), (2, 1), (2, 2), *((8, number) for number in (0, 1, 5, 8, 18, 22, 24))}
+_FIRST_TYPES = (b"UL", b"OB", b"UI", b"CS", b"DA")
+_LONGEST_FIRST = 128
 #: Transfer syntax of deflated files, written somewhere before the deflated part.
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 #: Numeric elements that affect every pixel.
@@ -29,8 +34,20 @@ _JPEG = "1.2.840.10008.1.2.4."
 
 
 def recognises(start: bytes) -> bool:
-    """Return whether a file that begins with `start`, `PREAMBLE` bytes, is DICOM."""
-    return start[PREAMBLE - 4 : PREAMBLE] == b"DICM"
+    """Return whether a file that begins with `start`, `PREAMBLE` bytes, is DICOM.
+
+    Old archives hold files without a preamble, which begin with an element: its group and number,
+    then either its type in two letters and its length, or the length alone.
+    """
+    if start[PREAMBLE - 4 : PREAMBLE] == b"DICM":
+        return True
+    if len(start) < PREAMBLE:
+        return False
+    group, number, kind, short, length = struct.unpack_from("<HH2sHxxxx", start) + struct.unpack(
+        "<I", start[4:8]
+    )
+    first_length = short if kind in _FIRST_TYPES else length
+    return (group, number) in _FIRST_ELEMENTS and 0 < first_length <= _LONGEST_FIRST
 
 
 def holds_image(path: Path) -> bool:
@@ -44,7 +61,8 @@ def holds_image(path: Path) -> bool:
                 return True
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return "Rows" in dcmread(path, stop_before_pixels=True, specific_tags=["Rows"])
+            data = dcmread(path, force=True, stop_before_pixels=True, specific_tags=["Rows"])
+            return "Rows" in data
     except Exception:  # `decode` reports the fault
         return True
 
@@ -79,11 +97,13 @@ def decode(file: BinaryIO, path: object) -> np.ndarray:
                     " expected another transfer syntax"
                 )
             file.seek(0)
-            data = dcmread(file)
+            data = dcmread(file, force=True)  # a preamble may be missing (`recognises`)
+            _set_syntax(data)
             _check(data, path)
             stream = _check_stream(data, path)
+            plugin = _decoder(data.file_meta.TransferSyntaxUID, path)
             # The pixel data may have more frames than the header says.
-            frames = list(islice(iter_pixels(data), 2))
+            frames = list(islice(iter_pixels(data, decoding_plugin=plugin), 2))
             if len(frames) != 1:
                 raise UserError(f"{path}: found more than one frame; expected one")
             _check_length(data, path)
@@ -152,6 +172,41 @@ def _check(data: Any, path: object) -> None:
         )
 
 
+def _set_syntax(data: Any) -> None:
+    """Set the transfer syntax of a file that doesn't give it to the one that pydicom has guessed.
+
+    Its pixels are then uncompressed.
+    """
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    if "TransferSyntaxUID" not in data.file_meta:
+        is_implicit, is_little_endian = data.original_encoding
+        explicit = ExplicitVRLittleEndian if is_little_endian else ExplicitVRBigEndian
+        data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else explicit
+
+
+def _decoder(syntax: Any, path: object) -> str:
+    """Return the name of pydicom's decoder to use for a transfer syntax, "" for its choice.
+
+    Where Pillow can decode, it does, so that another package changes no pixel. Raises `UserError`
+    if a package is missing.
+    """
+    from pydicom import uid
+    from pydicom.pixels.decoders.base import get_decoder
+
+    if syntax in (uid.JPEGBaseline8Bit, uid.JPEG2000, uid.JPEG2000Lossless):
+        return "pillow"
+    decoder = get_decoder(syntax)
+    if not decoder.is_available:
+        lossless = (uid.JPEGLossless, uid.JPEGLosslessSV1)
+        if syntax in (*lossless, uid.JPEGLSLossless, uid.JPEGLSNearLossless):
+            need = "GDCM, which decodes it; hint: pip install 'chexseg[dicom-jpeg]'"
+        else:
+            need = f"one of pydicom's decoders of it: {', '.join(decoder.missing_dependencies)}"
+        raise UserError(f"{path}: found pixels as {syntax.name}; expected {need}")
+    return ""
+
+
 def _check_stream(data: Any, path: object) -> bytes:
     """Return the first frame's JPEG stream, empty if the pixels aren't compressed by JPEG.
 
@@ -161,6 +216,10 @@ def _check_stream(data: Any, path: object) -> bytes:
         return b""
     content = _frame(data)
     stream = jpeg.read(content)
+    if not stream.is_whole:
+        raise UserError(
+            f"{path}: found compressed pixels without their end; expected an undamaged file"
+        )
     jpeg.check_scans(content, path)
     if (stream.height, stream.width) != (data.Rows, data.Columns):
         raise UserError(

@@ -47,7 +47,7 @@ class ShardSource(Datasource):
 
 def _read(path: str, columns: Sequence[str], code: CodeVersion) -> Iterator[pa.Table]:
     code_version.require(code)  # the node may have joined after the run began
-    with shards.opened(path) as file:
+    with shards.opened(path, columns) as file:
         # By default pyarrow would read the whole file at once.
         for batch in file.iter_batches(shards.ROW_GROUP, columns=list(columns)):
             yield pa.Table.from_batches([batch])

@@ -23,9 +23,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from chexseg import bounded_json
 from chexseg.errors import ChexsegError, DamagedArtifactError, UserError, reason
 from chexseg.store import manifest
+from chexseg.store.links import remove
+from chexseg.untrusted import bounded_json
 
 #: Rows per parquet row group: 64 radiographs of 320 x 320 are 6.5 MB, a good size for streaming.
 ROW_GROUP = 64
@@ -33,6 +34,7 @@ ROW_GROUP = 64
 READER_THREADS = 8
 _METADATA = b"chexseg"
 _PARTS = "part-*.parquet"
+_HINT = "expected: a shard of this version (hint: delete its result to have it computed anew)"
 
 
 def table(
@@ -58,19 +60,31 @@ def table(
     return pa.table(columns).replace_schema_metadata({_METADATA: note})
 
 
-def metadata(source: pa.Table | pa.Schema | str | Path) -> dict[str, Any]:
+class _Entries(dict[str, Any]):
+    """Entries of a shard's metadata. A missing one is a damaged or foreign shard, no KeyError."""
+
+    def __init__(self, entries: Any, shard: str) -> None:
+        super().__init__(entries)
+        self.shard = shard
+
+    def __missing__(self, name: str) -> Any:
+        raise DamagedArtifactError(f"{self.shard}: its metadata has no {name!r}; {_HINT}")
+
+
+def metadata(source: pa.Table | pa.Schema | str | Path, shard: str = "a shard") -> dict[str, Any]:
     """Return the metadata of a shard: ``arrays`` (column -> dtype and shape) and other entries.
 
-    Raises `DamagedArtifactError` for a file that isn't a shard, and `UserError` for a table that
-    doesn't come from one.
+    shard: its name in messages. Raises `DamagedArtifactError` for a file that isn't a shard, and
+    when a missing entry or array is looked up; `UserError` for a table that isn't from a shard.
     """
     if isinstance(source, (str, Path)):
         with opened(source) as file:
-            return metadata(file.schema_arrow)
+            return metadata(file.schema_arrow, str(source))
     note = (getattr(source, "schema", source).metadata or {}).get(_METADATA)
     if note is None:
         raise UserError("found a table without chexseg's metadata; expected one of a shard")
-    return cast(dict[str, Any], bounded_json.loads(note))
+    entries = bounded_json.loads(note)
+    return _Entries(entries | {"arrays": _Entries(entries["arrays"].items(), shard)}, shard)
 
 
 def array(source: pa.Table, name: str, layout: Mapping[str, Any] | None = None) -> np.ndarray:
@@ -81,10 +95,8 @@ def array(source: pa.Table, name: str, layout: Mapping[str, Any] | None = None) 
     """
     layout = layout or metadata(source)["arrays"][name]
     column = source[name]
-    if column.null_count:  # their bytes in the buffer are undefined
-        raise DamagedArtifactError(
-            f"column {name} of a shard has {column.null_count} rows without a value"
-        )
+    if nulls := column.null_count:  # their bytes in the buffer are undefined
+        raise DamagedArtifactError(f"column {name} of a shard has {nulls} rows without a value")
     if isinstance(column, pa.ChunkedArray):  # combine_chunks would copy even a single chunk
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     width = column.type.byte_width
@@ -140,7 +152,7 @@ def write(path: Path, rows: pa.Table | Iterable[pa.Table], row_group: int = ROW_
 
 def read(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Return a whole shard. Raises `DamagedArtifactError` for a damaged or foreign file."""
-    with opened(path) as file:
+    with opened(path, columns or ()) as file:
         table = file.read(list(columns) if columns else None)
         # Metadata of other writers is dropped, because pandas obeys it.
         return table.replace_schema_metadata({_METADATA: table.schema.metadata[_METADATA]})
@@ -178,14 +190,14 @@ def row_groups(
     """
     if wanted is not None and not _holds_any(path, wanted):
         return
-    with opened(path) as file:
+    with opened(path, columns) as file:
         for number in range(file.num_row_groups):
             if wanted is None or not wanted.isdisjoint(_ids(file, number)):
                 yield file.read_row_group(number, list(columns))
 
 
 def _holds_any(path: str | Path, wanted: Set[str]) -> bool:
-    with opened(path, verify=False) as file:
+    with opened(path, ["image_id"], verify=False) as file:
         return any(
             not wanted.isdisjoint(_ids(file, number)) for number in range(file.num_row_groups)
         )
@@ -199,8 +211,10 @@ def _ids(file: pq.ParquetFile, row_group: int) -> list[str]:
 
 
 @contextmanager
-def opened(path: str | Path, verify: bool = True) -> Iterator[pq.ParquetFile]:
-    """Open a shard for reading. All readers of shards use this function.
+def opened(
+    path: str | Path, columns: Sequence[str] = (), verify: bool = True
+) -> Iterator[pq.ParquetFile]:
+    """Open a shard that has these columns. All readers of shards use this function.
 
     A file of a finished result is compared with its manifest, unless `verify` is off. Pages are
     compared with their checksums. The schema is checked before any value is read. Raises
@@ -211,7 +225,7 @@ def opened(path: str | Path, verify: bool = True) -> Iterator[pq.ParquetFile]:
             manifest.verify(path)
         _refuse_extension_types(Path(path))
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            _check_schema(file.schema_arrow)
+            _check_schema(file.schema_arrow, columns)
             footer, schema = file.metadata.metadata or {}, file.schema_arrow.metadata
             if footer.get(_METADATA) != schema[_METADATA]:
                 raise ValueError("its two descriptions of its columns differ")
@@ -268,8 +282,11 @@ def _refuse_extension_types(path: Path) -> None:
                 raise ValueError("its schema has an extension type")
 
 
-def _check_schema(schema: pa.Schema) -> None:
-    """Raise ValueError for columns of unexpected types, or arrays that don't match the metadata."""
+def _check_schema(schema: pa.Schema, columns: Sequence[str]) -> None:
+    """Raise ValueError for missing columns, unexpected types, or arrays unlike the metadata's."""
+    for name in columns:
+        if name not in schema.names:  # pyarrow would leave it out
+            raise ValueError(f"has no column {name}; {_HINT}")
     for column in schema:
         if not any(is_plain(column.type) for is_plain in _PLAIN):
             raise ValueError(f"column {column.name} is of type {column.type}")
@@ -288,15 +305,12 @@ def _check_schema(schema: pa.Schema) -> None:
 
 
 def finished(path: Path) -> int | None:
-    """Return the rows of a shard that an earlier attempt finished, else None.
-
-    A damaged or unfinished file is deleted.
-    """
+    """Return the rows of a shard that an earlier attempt finished. Delete any other: None."""
     with suppress(DamagedArtifactError):
         if manifest.is_noted(path):
             with opened(path) as file:
                 return int(file.metadata.num_rows)
-    path.unlink(missing_ok=True)
+    remove(path)
     return None
 
 

@@ -6,8 +6,8 @@ import unicodedata
 from collections import Counter
 from typing import Any
 
-from chexseg import bounded_json
 from chexseg.data.remote_path import Readable, read_bytes
+from chexseg.untrusted import bounded_json
 
 #: Characters of an image id or another key: it is in messages.
 LONGEST_KEY = 1000

@@ -16,12 +16,13 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
-from chexseg import bounded_json
 from chexseg.errors import DamagedArtifactError, UserError, nearest, reason
 from chexseg.store import manifest
+from chexseg.untrusted import bounded_json
 
 #: (mean, std) of pixels in [0, 1]. ImageNet weights expect ImageNet's, all others CheXpert's
 #: (the paper's table of settings).
@@ -128,10 +129,9 @@ def save(module: nn.Module, path: Path, **description: Any) -> None:
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(description, indent=1, sort_keys=True))
-    mode = temporary.stat().st_mode & 0o777
     temporary.replace(path.with_suffix(".json"))
-    save_file(state, temporary)
-    temporary.chmod(mode)  # safetensors lets only this user read it
+    # safetensors itself would write a file that only this user reads, and no OSError if it can't.
+    temporary.write_bytes(serialized(state))
     temporary.replace(path)
 
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from chexseg.errors import printable
 from chexseg.plan.graph import Plan
 from chexseg.store import live_runs
-from chexseg.store.backend import FAILED, TRASH, is_artifact, new_collection, printable
+from chexseg.store.backend import FAILED, TRASH, is_artifact, new_collection
 from chexseg.store.links import LinkError, walk
 from chexseg.store.manifest import MANIFEST
 from chexseg.store.store import Store

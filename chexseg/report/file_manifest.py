@@ -13,10 +13,10 @@ import re
 from collections.abc import Mapping, Set
 from pathlib import Path
 
-from chexseg import bounded_json
 from chexseg.errors import UserError, reason
 from chexseg.store import links
-from chexseg.store.manifest import is_inside, sha256, sha256_of
+from chexseg.store.manifest import DAMAGE, is_inside, sha256, sha256_of
+from chexseg.untrusted import bounded_json
 
 #: Names of the lists of `report`, `compare` and `evaluate`.
 REPORT, COMPARE, EVALUATE = "report.json", "compare-files.json", "evaluate-files.json"
@@ -73,8 +73,12 @@ def _listed(path: Path) -> dict[str, set[str]]:
         )
     except (FileNotFoundError, NotADirectoryError):
         return {}
+    except OSError as error:
+        if error.errno not in DAMAGE:  # it can't be read by this user, or now
+            raise
+        valid = False
     # A file of others can have any content.
-    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+    except (ValueError, TypeError, LookupError, AttributeError):
         valid = False
     if not valid:
         raise UserError(f"{path}: found a file that isn't chexseg's list of files; {_EXPECTED}")
@@ -97,6 +101,8 @@ def _check(out: Path, name: str, digests: Set[str], earlier: Mapping[str, Set[st
             file.seek(0)
             is_earlier_page = name == PAGE and name not in earlier and _PAGE_TEXT in file.read()
     except OSError as error:
+        if error.errno not in DAMAGE:
+            raise
         raise UserError(f"{path}: can't be read ({reason(error)}); {_EXPECTED}") from None
     if digest in digests or (earlier and is_earlier_page):
         return

@@ -15,7 +15,7 @@ import pyarrow as pa
 from chexseg import code_version
 from chexseg.code_version import CodeVersion
 from chexseg.data.remote_path import Location
-from chexseg.errors import DamagedArtifactError, UserError
+from chexseg.errors import DamagedArtifactError, UserError, naming
 from chexseg.plan.graph import Node
 from chexseg.stages.api import StageContext
 from chexseg.stages.registry import STAGES
@@ -61,7 +61,7 @@ def execute(
                 run = stage.load().run
                 if code is not None:  # the sources may have changed before they were imported
                     code_version.require(code)
-                with _code_unchanged(code, partial):
+                with _code_unchanged(code, partial), naming(partial):
                     facts = dict(run(stage.parse(node.config), paths, partial, context))
                 if node.data is not None and facts.get("data") != node.data:
                     raise UserError(

@@ -16,10 +16,10 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from chexseg import bounded_json
 from chexseg.errors import UserError, counted, reason
 from chexseg.store import file_lock, links
 from chexseg.store.backend import Backend, Entry
+from chexseg.untrusted import bounded_json
 
 #: The first characters of every record.
 START = '{"op_code"'

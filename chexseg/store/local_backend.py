@@ -21,6 +21,7 @@ from chexseg.store.backend import (
 )
 from chexseg.store.file_lock import is_locked, locked
 from chexseg.store.links import (
+    open_descriptor,
     open_regular,
     read_regular,
     refuse_links,
@@ -42,7 +43,11 @@ class LocalBackend:
     def __init__(self, root: Path):
         self.root = self.local = root
         self.uri, self.title = str(root.absolute()), str(root)
-        if root.exists() and not root.is_dir():
+        try:
+            is_file = not stat.S_ISDIR(root.stat().st_mode)
+        except FileNotFoundError:
+            is_file = False
+        if is_file:
             raise UserError(f"--store {root}: found a file; expected: a directory")
 
     def tree(self, name: str) -> dict[str, Entry]:
@@ -75,6 +80,12 @@ class LocalBackend:
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
+            file.write(content)
+
+    def append(self, name: str, content: bytes) -> None:
+        path = self._path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(open_descriptor(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as file:
             file.write(content)
 
     def delete(self, name: str) -> None:

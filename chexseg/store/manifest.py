@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from chexseg import bounded_json
 from chexseg.errors import DamagedArtifactError, UserError
-from chexseg.store.links import open_regular, read_regular
+from chexseg.store.links import open_regular, read_regular, remove
+from chexseg.untrusted import bounded_json
 
 MANIFEST = "manifest.json"
 #: In a partial directory: the key of its stage run, and the digests of the inputs it was made from.
@@ -229,11 +229,16 @@ def version(directory: Path) -> tuple[int, ...]:
 
 
 def load(directory: Path) -> dict[str, Any]:
-    """Return the manifest in a result's directory. Raises `UnreadableManifestError`."""
+    """Return the manifest in a result's directory.
+
+    Raises `UnreadableManifestError`, and `OSError` if this user can't read it now.
+    """
     path = directory / MANIFEST
     try:
         return _load(path, _state(path))
     except OSError as error:
+        if error.errno not in DAMAGE:  # it may be intact: its file may belong to another user
+            raise
         raise UnreadableManifestError(str(path), f"cannot be read ({error.strerror})") from None
 
 
@@ -270,7 +275,9 @@ def note_digest(path: Path, digest: str | None = None) -> None:
     It covers the file's SHA-256 and its `identity`: in the directory of another stage run, or under
     another name, the file isn't reused. `Store.commit` deletes these notes, as all hidden files.
     """
-    _digest_note(path).write_text(_bound(path, digest or sha256_of(path)))
+    note = _digest_note(path)
+    remove(note)  # a folder, or another user's
+    note.write_text(_bound(path, digest or sha256_of(path)))
 
 
 def is_noted(path: Path) -> bool:

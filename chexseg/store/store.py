@@ -19,8 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from chexseg import bounded_json
-from chexseg.errors import LeaseLostError, UserError
+from chexseg.errors import LeaseLostError, UserError, printable
 from chexseg.store import manifest as manifests
 from chexseg.store.backend import (
     FAILED,
@@ -29,13 +28,13 @@ from chexseg.store.backend import (
     Entry,
     encode,
     is_artifact,
-    printable,
     unfinished,
 )
 from chexseg.store.local_backend import LocalBackend
 from chexseg.store.manifest import MANIFEST, UnreadableManifestError
 from chexseg.store.provenance import StageRun, describe, timestamp
 from chexseg.store.uris import parse
+from chexseg.untrusted import bounded_json
 
 #: Results that are hashed concurrently.
 READ_AT_ONCE = 8

@@ -124,6 +124,20 @@ def finished_shard(tmp_path):
     return path
 
 
+def test_what_a_shard_of_another_version_lacks_is_named(finished_shard):
+    """pyarrow would leave a missing column out."""
+    code = code_version.running()
+    for read in (
+        lambda path: shards.read(path, ["image_id", "rank"]),
+        lambda path: list(shards.row_groups(path, ["rank"])),
+        lambda path: list(ray_source._read(str(path), ["rank"], code)),
+        lambda path: shards.metadata(path)["rank"],
+        lambda path: shards.metadata(path)["arrays"]["rank"],
+    ):
+        with pytest.raises(DamagedArtifactError, match=f"{finished_shard}: .*has no .*rank.*hint"):
+            read(finished_shard)
+
+
 def test_no_flipped_bit_of_a_finished_shard_is_silent(finished_shard):
     """Flip 150 bits: in pages, headers, and the footer with the writer's name."""
     content, code = finished_shard.read_bytes(), code_version.running()

@@ -19,6 +19,7 @@ from chexseg.plan.graph import Plan
 from chexseg.report import file_manifest
 from chexseg.stages.artifacts import COUNTS
 from chexseg.stages.registry import STAGES
+from chexseg.store.manifest import MANIFEST
 from chexseg.store.store import Store
 from tests.report.rendered import page_text, publish
 from tests.store.places import result_path
@@ -104,6 +105,19 @@ def test_damaged_scores_are_left_out_with_a_note_and_the_others_are_shown(planne
     assert store.drop_damaged_scores(planned.nodes.values()), "the next run sees it too"
 
 
+def test_a_lost_fit_of_a_finished_cell_is_a_note(planned, store):
+    """Its number of steps is unknown too, on which verdicts depend."""
+    for cell in range(3):
+        keep(store, planned, cell)
+    assert load.study_results(planned, store).notes == ()
+    fit = planned.cells[1].fit
+    (result_path(store, "fit", fit) / MANIFEST).unlink()
+    results = load.study_results(planned, store)
+    (note,) = results.notes
+    assert note.startswith(f"{store}: found no complete fit/{fit[:20]}, from which finished cells")
+    assert results.cells["selection_miou"].isna().tolist() == [False, True, False]
+
+
 def test_failed_cells(planned, store):
     keep(store, planned, 0)
     store.record_failure(
@@ -172,8 +186,8 @@ def test_a_report_leaves_nothing_old_and_nothing_of_others(planned, store, tmp_p
 
 def test_the_first_screen_lists_where_a_study_deviates_from_the_published_procedure(planned, store):
     text = text_of(planned, store)
-    start = text.index("Procedure: as CheXseg’s code, but for")
+    start = text.index("as CheXseg’s published code, but for")
     assert start < text.index("Incomplete:")
     assert "ingest.image_resize bilinear antialiased" in text[start : text.index("Incomplete:")]
     published = dataclasses.replace(load.study_results(planned, store), deviations=())
-    assert "Procedure: as CheXseg’s published code." in page_text(published)
+    assert "<dd>as CheXseg’s published code</dd>" in page_text(published)

@@ -21,7 +21,7 @@ from chexseg.errors import DamagedArtifactError, UserError
 from chexseg.models.irnet import IRNet
 from chexseg.stages import classify, irnet, saliency
 from chexseg.stages.api import StageContext
-from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS, IRNET_WEIGHTS
+from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS, HISTORY, IRNET_WEIGHTS, ROC
 from chexseg.stages.configs import ClassifyConfig, IRNetConfig, SaliencyConfig
 from chexseg.stages.training import checkpoint, ray_train
 from chexseg.store import manifest
@@ -162,6 +162,38 @@ def test_no_flipped_byte_of_a_state_is_gone_on_from(tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_a_state_that_this_user_cannot_read_is_refused_and_kept(tmp_path, monkeypatch):
+    """It may be hours of work of another user, in a store that several share."""
+
+    def deny(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    checkpoint.save(tmp_path, model, optimizer, epoch=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "read_regular", deny)
+        with pytest.raises(UserError, match="resume.pt: cannot be read .Permission denied."):
+            checkpoint.load(tmp_path, model, optimizer)
+        with pytest.raises(UserError, match="training.json: cannot be read"):
+            checkpoint.train_once(tmp_path, lambda: pytest.fail("it was trained anew"))
+    assert checkpoint.load(tmp_path, model, optimizer) == {"epoch": 3}
+
+
+@pytest.mark.parametrize("name", [checkpoint.STATE, checkpoint.ENDED])
+def test_a_folder_in_the_place_of_a_state_or_a_record_means_training_from_the_start(tmp_path, name):
+    (tmp_path / name / "folder").mkdir(parents=True)
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+
+    def train():
+        assert checkpoint.load(tmp_path, model, optimizer) is None
+        return {"images": 3}
+
+    assert checkpoint.train_once(tmp_path, train) == {"images": 3}
+    assert not (tmp_path / checkpoint.STATE).exists()
+
+
 def test_a_state_that_torch_would_read_into_freed_memory_is_not_read(tmp_path, monkeypatch):
     """Give it a digest too: everything that goes into one is in the store."""
     content = legacy_file(enlarging(1000), {"0": 3000})
@@ -295,8 +327,12 @@ def test_a_classifier_on_ray_train_survives_its_worker_and_equals_one_in_this_pr
     assert sorted(path.name for path in out.iterdir()) == [
         "classifier.json",
         CLASSIFIER_WEIGHTS,
+        HISTORY,
+        ROC,
         checkpoint.ENDED,
     ]
+    for name in (HISTORY, ROC):
+        assert (out / name).read_bytes() == (quiet / name).read_bytes()
 
 
 def mistaken(context):

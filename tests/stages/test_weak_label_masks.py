@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from chexseg.analysis.load import _maps
+from chexseg.analysis.stored.stored_shards import weak_maps
 from chexseg.data import radiographs, shards
 from chexseg.models import classifier, encoders
 from chexseg.pathologies import PATHOLOGIES, observation_indices
@@ -117,7 +117,7 @@ def test_segmenter_and_counts_see_all_ten_masks_of_every_image(results, publishe
     rows = shards.read(out / COUNTS).to_pandas()
     assert rows["predicted"].tolist() == counted.sum((2, 3)).flatten().tolist()
     for image_id, masks_KHW in islice(zip(valid_ids, counted, strict=True), 3):
-        shown = _maps(out, image_id, PATHOLOGIES)  # the report's
+        shown = weak_maps(out, image_id, PATHOLOGIES)  # the report's
         assert (shown.masks_KHW == masks_KHW.numpy()).all()
         assert np.isnan(shown.thresholds_K).all()
 

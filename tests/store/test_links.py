@@ -77,6 +77,24 @@ def test_a_link_left_in_a_partial_directory_is_found_before_a_stage_writes_throu
     assert victim.read_text() == "precious"
 
 
+def test_a_lock_that_this_user_cannot_open_counts_as_held(tmp_path, monkeypatch):
+    """Only its owner can tell; taken for free, what a run needs would be collected."""
+
+    def deny(path, flags, *arguments, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "open", deny)
+    assert is_locked(tmp_path / "lock")
+    with pytest.raises(UserError, match="cannot be locked .Permission denied.; expected: a file"):
+        locked(tmp_path / "lock").__enter__()
+
+
+def test_a_folder_in_the_place_of_a_lock_is_refused(tmp_path):
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(UserError, match="lock: cannot be locked .Is a directory."):
+        locked(tmp_path / "lock").__enter__()
+
+
 def test_a_link_that_is_made_while_the_lock_is_waited_for_is_found(tmp_path):
     store, victim = Store(tmp_path / "store"), tmp_path / "victim"
     victim.mkdir()

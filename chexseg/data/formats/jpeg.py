@@ -36,13 +36,15 @@ _ALONE = {*range(0xD0, 0xD8), 0x01}
 class Stream:
     """The header of a compressed stream.
 
-    precision: bits of a sample. signed: of the samples; None if it doesn't say.
+    precision: bits of a sample. signed: of the samples; None if it doesn't say. is_whole: False for
+    JPEG-LS without an end, which its decoder, CharLS, may read forever.
     """
 
     height: int
     width: int
     precision: int
     signed: bool | None
+    is_whole: bool = True
 
 
 def read(stream: bytes) -> Stream:
@@ -55,7 +57,9 @@ def read(stream: bytes) -> Stream:
     for kind, start in _segments(stream):
         if kind == _JPEG_LS or kind in _FRAMES:
             precision, height, width = struct.unpack_from(">BHH", stream, start + 4)
-            return Stream(height, width, precision, False if kind in _HUFFMAN else None)
+            signed = False if kind in _HUFFMAN else None
+            is_whole = kind != _JPEG_LS or stream.rstrip(b"\0").endswith(_LAST)
+            return Stream(height, width, precision, signed, is_whole)
     raise ValueError("no frame header")
 
 

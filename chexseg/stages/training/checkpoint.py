@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,9 +19,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from chexseg import bounded_json, torch_format
+from chexseg.errors import UserError, reason
 from chexseg.models import distributed
-from chexseg.store.manifest import INPUTS, identity, is_sealed, seal, sha256_of
+from chexseg.store.links import read_regular, remove
+from chexseg.store.manifest import DAMAGE, INPUTS, identity, is_sealed, seal, sha256_of
+from chexseg.untrusted import bounded_json, torch_format
 
 STATE = "resume.pt"
 #: Facts of a finished training whose weights are written.
@@ -62,9 +63,7 @@ def load(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
 
 def _read(path: Path) -> bytes:
     """Return a saved state without its digest; empty if it's missing, damaged or another run's."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
+    if (content := _content(path)) is None:
         return b""
     digest, state = content[:DIGEST], content[DIGEST:]
     # Whoever may write to the store can make a state with its digest, so look before torch does.
@@ -72,8 +71,26 @@ def _read(path: Path) -> bytes:
         if hashlib.sha256(identity(path) + state).digest() == digest:
             torch_format.check(io.BytesIO(state))
             return state
-    path.unlink()
+    remove(path)
     return b""
+
+
+def _content(path: Path) -> bytes | None:
+    """Return the content of a file: empty if it's damaged, None if it's missing.
+
+    Raises `UserError` for one that can't be read, or not now: it may stand for hours of work.
+    """
+    try:
+        return read_regular(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in DAMAGE:
+            return b""
+        raise UserError(
+            f"{path}: cannot be read ({reason(error)}); expected: a readable file;"
+            " hint: delete it to start this training anew"
+        ) from None
 
 
 def train_once(out: Path, train: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
@@ -84,17 +101,17 @@ def train_once(out: Path, train: Callable[[], Mapping[str, Any]]) -> dict[str, A
     """
     ended = out / ENDED
     try:
-        record = bounded_json.loads(ended.read_text())
+        record = bounded_json.loads(_content(ended) or b"")
         digests = _digests(out, record["files"])
         if not is_sealed(record) or record["run"] != _run(ended) or record["files"] != digests:
             raise ValueError(f"{ended}: damaged, or written by an earlier version")
         facts = cast(dict[str, Any], record["facts"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        if isinstance(error, UserError):
+            raise
         for path in out.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name not in (STATE, INPUTS):
-                path.unlink()
+            if path.name not in (STATE, INPUTS) or path.is_dir():
+                remove(path)
         facts = dict(train())
         record = {"facts": facts, "files": _digests(out), "run": _run(ended)}
         temporary = out / f".{ENDED}.{os.getpid()}"

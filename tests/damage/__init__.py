@@ -1,0 +1,1 @@
+"""Damage each kind of file in each way, and see what each command makes of it."""
