@@ -61,8 +61,7 @@ def reason(error: BaseException) -> str:
     Control characters, which the text may have from a file, are question marks.
     """
     text = getattr(error, "strerror", None) or str(error)
-    line = (text.splitlines() or [type(error).__name__])[0]
-    return "".join(character if character.isprintable() else "?" for character in line)
+    return printable((text.splitlines() or [type(error).__name__])[0])
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from chexseg.data import grey
 from chexseg.data.formats import jpeg, limits
-from chexseg.errors import UserError, reason
+from chexseg.errors import UserError, printable, reason
 from chexseg.store import links
 
 #: Bytes that identify the format: the preamble, which ends in ``DICM``.
@@ -149,10 +149,10 @@ def _check(data: Any, path: object) -> None:
         )
     if data.get("SamplesPerPixel") != 1:
         raise UserError(
-            f"{path}: SamplesPerPixel: found {data.get('SamplesPerPixel')!s:.40}; expected 1"
+            f"{path}: SamplesPerPixel: found {_shown(data.get('SamplesPerPixel'))}; expected 1"
         )
     if (data.get("NumberOfFrames") or 1) != 1:
-        raise UserError(f"{path}: found {data.NumberOfFrames!s:.40} frames; expected one")
+        raise UserError(f"{path}: found {_shown(data.NumberOfFrames)} frames; expected one")
     limits.check_pixels(data.Rows, data.Columns, path)
     for name in _FACTORS:
         value = data.get(name)
@@ -167,7 +167,7 @@ def _check(data: Any, path: object) -> None:
             raise UserError(f"{path}: found {given[0]} alone; expected {' and '.join(pair)}")
     if data.HighBit != data.BitsStored - 1:
         raise UserError(
-            f"{path}: HighBit: found {data.HighBit}; expected {data.BitsStored - 1},"
+            f"{path}: HighBit: found {_shown(data.HighBit)}; expected {data.BitsStored - 1},"
             f" because BitsStored is {data.BitsStored}"
         )
 
@@ -233,7 +233,7 @@ def _check_stream(data: Any, path: object) -> bytes:
         )
     if stream.signed not in (None, bool(data.PixelRepresentation)):
         raise UserError(
-            f"{path}: PixelRepresentation: found {data.PixelRepresentation};"
+            f"{path}: PixelRepresentation: found {_shown(data.PixelRepresentation)};"
             f" expected {int(stream.signed)}, as in the compressed pixels"
         )
     return content
@@ -290,6 +290,11 @@ def _run_length_bytes(frame: bytes) -> int:
                 total += (257 - code) * (code != 128)
                 position += 2 if code != 128 else 1
     return total
+
+
+def _shown(value: object) -> str:
+    """Return a value of the file for a message: a damaged number can be text of any kind."""
+    return printable(str(value)[:40])
 
 
 def _exact(values_HW: np.ndarray) -> np.ndarray:

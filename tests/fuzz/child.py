@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import faulthandler
+import ctypes
 import os
 import pickle
 import resource
+import select
 import signal
 import traceback
 from collections.abc import Callable, Iterable
@@ -16,6 +17,10 @@ from tests.properties.documents import one_line
 
 #: Seconds after which a case counts as hanging: hundreds of times what one takes.
 HANGS = 30
+#: Seconds after which all cases together count as hanging: twenty times what they take.
+ALL = 1800
+#: Linux's option of prctl: a signal when the parent ends.
+PR_SET_PDEATHSIG = 1
 
 
 class HangError(BaseException):
@@ -46,11 +51,14 @@ def failures(run: Callable[[Any], object], cases: Iterable[Any], mebibytes: int)
             pickle.dump(result, file)
         os._exit(0)  # the fixtures are the parent's
     os.close(writer)
+    ends = bool(select.select([reader], [], [], ALL)[0])
+    if not ends:
+        os.kill(child, signal.SIGKILL)  # it waits for something that Python can't interrupt
     with os.fdopen(reader, "rb") as file:
         content = file.read()
-    status = os.waitpid(child, 0)[1]
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if not content:
-        return [f"the process died: {os.waitstatus_to_exitcode(status)}"]
+        return [f"the process {f'died: {status}' if ends else 'hangs'}"]
     result: list[str] = pickle.loads(content)
     return result
 
@@ -60,10 +68,13 @@ def _failures(run: Callable[[Any], object], cases: Iterable[Any], mebibytes: int
     # Address space, of which libraries reserve more than they use; readers of sizes ask for it.
     resource.setrlimit(resource.RLIMIT_AS, (before + (mebibytes << 20) + 2**30,) * 2)
     resident, out = _bytes("VmRSS"), []
+    # Not faulthandler's watchdog: after a fork it waits for that of the parent, if pytest has one.
     signal.signal(signal.SIGALRM, _hang)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends the process
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # with pytest, if that is killed
     for number, case in enumerate(cases):
         signal.setitimer(signal.ITIMER_REAL, HANGS)
-        faulthandler.dump_traceback_later(2 * HANGS, exit=True)  # of C code, which no signal ends
+        signal.setitimer(signal.ITIMER_PROF, HANGS)  # CPU time, also of C code
         try:
             run(case)
         except ChexsegError as error:
@@ -73,7 +84,7 @@ def _failures(run: Callable[[Any], object], cases: Iterable[Any], mebibytes: int
             out.append(f"case {number}: {traceback.format_exc()}\n{case!r:.500}")
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            faulthandler.cancel_dump_traceback_later()
+            signal.setitimer(signal.ITIMER_PROF, 0)
         if (grown := _bytes("VmHWM") - resident) > mebibytes << 20:
             return [*out, f"case {number}: {grown >> 20} MiB more\n{case!r:.500}"]
     return out
