@@ -3,15 +3,17 @@
 # make test-fast  unit tests: no Ray, no server, no browser
 # make test       linters and all but the slow tests; as root it installs Chromium, which some need
 # make test-all   everything: also Ray clusters, killed drivers, S3 from end to end
-# make lint       style, layers, types, spelling
+# make lint       style, layers, types, spelling; and make audit, where the network allows
+# make audit      known vulnerabilities of the locked packages, from osv.dev
 # make coverage   lines and branches of chexseg/ that make test-all reaches, in all its processes
+# make docs       the documentation as a site, in build/site; a broken link is an error
 # make lock       renew the lock files after a change of pyproject.toml; what still fits stays
 #                 (make lock LOCK=--upgrade takes the newest versions that pyproject.toml allows)
 PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo setup test-fast test test-all coverage lint lock chromium clean
+.PHONY: demo setup test-fast test test-all coverage lint audit audit-if-online docs lock chromium clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/chexseg demo --out demo
@@ -42,6 +44,21 @@ lint: $(VENV)/installed-test
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/mypy
 	git ls-files -z | xargs -0 $(VENV)/bin/codespell
+	@$(MAKE) --no-print-directory audit-if-online
+
+# PyPI's own list isn't used: where a mirror answers for PyPI without one, it would pass silently.
+OSV := api.osv.dev
+audit-if-online: $(VENV)/installed-test
+	@if $(VENV)/bin/python -c "import socket; socket.create_connection(('$(OSV)', 443), 5)" \
+		2>/dev/null; then $(MAKE) audit; \
+	else echo "vulnerabilities: not checked, because $(OSV) can't be reached"; fi
+
+audit: $(VENV)/installed-test
+	$(VENV)/bin/uv tool run pip-audit@2.10.1 --vulnerability-service osv --disable-pip \
+		--require-hashes --requirement requirements-test.lock
+
+docs: $(VENV)/installed-test
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 # No addresses: each machine installs from its configured index, and the hashes hold for any.
 COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \

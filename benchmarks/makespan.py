@@ -21,9 +21,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from chexseg.config import study_file
-from chexseg.plan import planner, schedule
+from chexseg.plan import planner
 from chexseg.plan.graph import Node, Plan
-from chexseg.plan.schedule import Need, Slots
+from chexseg.plan.scheduling import schedule
+from chexseg.plan.scheduling.schedule import Need, Slots
 
 DATA = {"train": "a", "valid": "b", "test": "c"}
 IMPORTED = {

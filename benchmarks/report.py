@@ -1,16 +1,18 @@
 """Benchmark a report of a study of many cells: seconds, memory and bytes of each part.
 
-    python benchmarks/report.py [--cells N] [--variants N] [--images N]
+    python benchmarks/report.py [--cells N] [--variants N] [--images N] [--side N]
 
 It is compared with limits, not with another implementation. The results are synthetic: variants of
 the encoder, each with arms over p of both kinds of weak labels, a student and fully supervised
-cells. There are as many trials as needed, and counts of ten pathologies. There is no store and no
-radiograph, and figures aren't drawn as PNG and SVG. Timing begins with the results in memory and
+cells. There are as many trials as needed, and counts of ten pathologies. There is no store, and
+figures aren't drawn as PNG and SVG. With a side there are noisy radiographs, with masks of wavy
+discs that have nothing to do with the counts, for the image browser. Timing begins with the results in memory and
 ends with the last file.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import resource
 import tempfile
@@ -116,6 +118,30 @@ def study(cells: int, variants: int, images: int) -> StudyResults:
     )
 
 
+def with_masks(results: StudyResults, side: int) -> StudyResults:
+    """Return a study with radiographs, expert masks and predictions of side x side pixels."""
+    y_HW, x_HW = np.mgrid[:side, :side] / side
+    noise_HW = np.random.default_rng(0).normal(0, 8, (side, side))
+    film_HW = np.clip(120 + 60 * np.sin(8 * x_HW) + noise_HW, 0, 255).astype(np.uint8)
+
+    def masks(seed: int) -> np.ndarray:
+        generator = np.random.default_rng(seed)
+        masks_KHW = np.zeros((len(PATHOLOGIES), side, side), dtype=bool)
+        for k in np.flatnonzero(generator.random(len(PATHOLOGIES)) < 0.6):
+            y, x, radius = generator.uniform((0.2, 0.2, 0.06), (0.8, 0.8, 0.19))
+            wave_HW = 1 + 0.2 * np.sin(5 * np.arctan2(y_HW - y, x_HW - x))
+            masks_KHW[k] = np.hypot(y_HW - y, x_HW - x) < radius * wave_HW
+        return masks_KHW
+
+    drawn = [masks(seed) for seed in range(64)]
+    number = {image_id: n for n, image_id in enumerate(results.image_ids)}
+    return dataclasses.replace(
+        results,
+        image=lambda image_id: (film_HW, drawn[number[image_id] % 64]),
+        predictions=lambda cell, image_id: drawn[(number[image_id] + cell) % 64],
+    )
+
+
 def peak() -> float:
     """Return the process's largest resident size so far, in GB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
@@ -127,8 +153,11 @@ def main() -> None:
         cells=(10_000, ""),
         variants=(625, "of the encoder"),
         images=(668, "of the test set"),
+        side=(0, "pixels of the radiographs and masks; 0: none"),
     )
     results = study(given.cells, given.variants, given.images)
+    if given.side:
+        results = with_masks(results, given.side)
     before = peak()
     with tempfile.TemporaryDirectory() as out:
         started, cpu = perf_counter(), process_time()

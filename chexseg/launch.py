@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import re
+import shlex
 import statistics
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from chexseg import resolve
 from chexseg.data.raw_split import RawData
 from chexseg.data.remote_path import Location
-from chexseg.errors import Mistakes, counted
+from chexseg.errors import Mistakes, UserError, counted
+from chexseg.plan import selection
 from chexseg.plan.graph import Node, Plan
 from chexseg.progress import Reporter
 from chexseg.run import run_record
 from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
+from chexseg.run.progress import log
 from chexseg.run.run_record import RunResult
 from chexseg.search import grid_export, status
 from chexseg.search.optuna_study import OptunaStudy
@@ -33,17 +36,26 @@ def launch(
     file: Path | None = None,
     overrides: Sequence[str] = (),
     limits: ClusterLimits = CURRENT_SIZE,
+    only: Sequence[str] = (),
+    limit: int | None = None,
 ) -> RunResult:
     """Compute what is missing, on the Ray at `address` or a local one; if nothing is, without Ray.
 
     Before that, all is checked that can be checked without Ray (`resolve.mistakes`).
     file, overrides: source of the plan, for the record. limits: largest size of the cluster.
+    only, limit: run some cells of a grid (`selection.select`).
     Raises `Mistakes` before anything runs, and `UserError` as `scheduler.run` and
     `searcher.run_search`.
     """
     raw = data if isinstance(data, RawData) else RawData(data)
     data = raw.root
     if isinstance(plan, Search):
+        if only or limit is not None:
+            raise UserError(
+                f"{'--only' if only else '--limit'}: study {plan.study.name} is a search, whose"
+                " points have no names in advance; expected a grid;"
+                " hint: --set search.points=N sets the number of points"
+            )
         _drop_damaged_scores(status.planned(plan, store), store, reporter)
         summary = status.summarise(plan, store)
         if not summary.complete:
@@ -51,29 +63,54 @@ def launch(
         marker.mark(store)
         if summary.complete:
             return RunResult(cached=len(summary.summary.plan.nodes))
-        reporter.say(f"{summary.status_text()}\nstarting Ray")
         points = plan.plan(OptunaStudy(plan, store).points())
         nodes = (plan.upstream().nodes | points.nodes).values()
-        result = _run(plan, nodes, store, data, reporter, address, file, overrides, limits)
-        reporter.say(status.summarise(plan, store).status_text())
+        with _logged(plan, store, reporter) as (record, logged):
+            logged.say(summary.status_text())
+            result = _run(
+                plan, nodes, store, data, logged, address, record, file, overrides, limits
+            )
+            logged.say(status.summarise(plan, store).status_text())
         return result
     _drop_damaged_scores(plan, store, reporter)
     cached = store.cached(plan.nodes.values())
+    grid, plan = plan, selection.select(plan, only, limit, cached)
     missing = plan.needed(cached)
     _check(plan, store, raw, cached)
     marker.mark(store)
-    with grid_export.exporting(plan, store, reporter.say):
+    with grid_export.exporting(grid, store, reporter.say):
         if not missing:
             return RunResult(cached=len(plan.nodes))
-        reporter.say(
-            f"{counted(len(plan.cells), 'cell')};"
-            f" {len(missing)} of {len(plan.nodes)} stages to compute; starting Ray"
-        )
         nodes = plan.nodes.values()
-        result = _run(plan, nodes, store, data, reporter, address, file, overrides, limits)
-    if best := best_arms(plan, store):
-        reporter.say(best)
+        with _logged(plan, store, reporter) as (record, logged):
+            logged.say(
+                f"{counted(len(plan.cells), 'cell')};"
+                f" {len(missing)} of {len(plan.nodes)} stages to compute"
+            )
+            result = _run(
+                plan, nodes, store, data, logged, address, record, file, overrides, limits
+            )
+            logged.doing("comparing the arms")
+            if best := best_arms(grid, store):
+                logged.say(best)
     return result
+
+
+@contextmanager
+def _logged(
+    plan: Plan | Search, store: Store, reporter: Reporter
+) -> Iterator[tuple[str, Reporter]]:
+    """Yield the name of the next run's record, and a reporter that also writes the run's log."""
+    record = run_record.record_name(plan.study)
+    # An object store is sent the whole log each time.
+    with log.logged(store, f"{record}.log", reporter, 2 if store.backend.shared else 60) as logged:
+        yield record, logged
+        logged.say(f"log: {store}/{record}.log")
+        curves = log.tensorboard_folder(store, f"{record}.log")
+        if curves.exists():
+            logged.say(
+                f"training curves: tensorboard --logdir {shlex.quote(str(curves.parent.parent))}"
+            )
 
 
 def best_arms(plan: Plan, store: Store) -> str | None:
@@ -89,7 +126,7 @@ def best_arms(plan: Plan, store: Store) -> str | None:
     for cell in cells:
         miou = fits[cell.fit].facts.get("selection_miou") if cell.fit in fits else None
         if miou is not None:
-            arms[re.sub(r"( draw \d+)? trial \d+$", "", cell.name)].append(miou)
+            arms[selection.arm_name(cell.name)].append(miou)
     if len(arms) < 2:
         return None
     means = {arm: f"{statistics.fmean(mious):.3f}" for arm, mious in arms.items()}
@@ -118,6 +155,7 @@ def _run(
     data: Location,
     reporter: Reporter,
     address: str | None,
+    record_name: str,
     file: Path | None,
     overrides: Sequence[str],
     limits: ClusterLimits,
@@ -126,16 +164,18 @@ def _run(
 
     nodes: stage runs whose results to protect from `store gc`.
     """
+    reporter.doing("starting Ray")
     from chexseg.run import cluster, scheduler, start_checks
 
     searches, cells = isinstance(plan, Search), plan.cells if isinstance(plan, Plan) else []
     with (
-        live_runs.holding(store, plan.study.name, nodes, searches, reporter.say),
+        live_runs.holding(store, plan.study.name, nodes, searches, reporter.say) as publish,
         cluster.cluster(address) as location,
-        run_record.recorded(store, plan.study, cells, file, overrides, data) as record,
+        run_record.recorded(store, record_name, plan.study, cells, file, overrides, data) as record,
     ):
         if location:
             reporter.say(location)
+        reporter.doing("checking the nodes")
         start_checks.check_nodes()
         record["nodes"] = cluster.describe()
         capacity = cluster.Capacity.of_cluster(limits)
@@ -144,8 +184,9 @@ def _run(
         if isinstance(plan, Search):
             from chexseg.search import searcher
 
-            result = searcher.run_search(plan, store, data, reporter, limits)
+            result = searcher.run_search(plan, store, data, reporter, limits, publish)
         else:
-            result = scheduler.run(plan, store, data, reporter, limits)
+            result = scheduler.run(plan, store, data, reporter, limits, publish)
         record |= {"computed": result.computed, "failed": result.failed, "cached": result.cached}
+        reporter.doing("stopping Ray" if location else "")
     return result

@@ -9,7 +9,7 @@ from typing import Any
 from chexseg.config import study_file, yaml_source
 from chexseg.data.raw_split import RawData, shared_patient_warnings
 from chexseg.data.remote_path import Location
-from chexseg.errors import Mistakes, UserError
+from chexseg.errors import Mistakes, UserError, printable
 from chexseg.plan import cost, planner
 from chexseg.plan import status as plan_status
 from chexseg.plan.checks import before_run, settings
@@ -120,5 +120,5 @@ def _settings(overrides: Sequence[str]) -> Mapping[str, Any]:
             _, _, fault = str(error).partition(": ")
             if "; expected" not in fault:
                 fault = "found a value that is not YAML; expected KEY=VALUE, such as fit.epochs=5"
-            raise UserError(f"--set {override}: {fault}") from None
+            raise UserError(f"--set {printable(override)}: {fault}") from None
     return settings

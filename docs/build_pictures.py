@@ -80,7 +80,7 @@ def box(x: int, y: int, width: int, height: int, name: str, lines: list[str], st
 
 #: Name of a row -> its packages, each column from top to bottom.
 ROWS: dict[str, list[list[str]]] = {
-    "Start": [["cli"], ["launch"]],
+    "Start": [["cli"], ["api"], ["launch"], ["fitted"]],
     "Read results": [["predict"], ["report"], ["evaluation"], ["analysis"]],
     "Plan and run": [["resolve"], ["search"], ["run"], ["plan"], ["config"]],
     "Compute": [["stages"], ["phantom", "saliency"], ["drawing"], ["models", "data"]],
@@ -88,7 +88,7 @@ ROWS: dict[str, list[list[str]]] = {
         ["store"],
         ["progress", "pathologies"],
         ["seeds", "code_version"],
-        ["weak_label_kinds", "torch_format"],
+        ["weak_label_kinds", "untrusted"],
         ["file_tree"],
         ["parallel", "errors"],
     ],

@@ -7,55 +7,18 @@
 from __future__ import annotations
 
 import inspect
-import re
 import textwrap
-import types
-import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import typer
-import yaml
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from chexseg.cli import app
-from chexseg.config.search_space import Range, Search
-from chexseg.config.settings import Settings, is_section
-from chexseg.config.study import Execution, Resources, StudyFile
-from chexseg.stages import configs
+from chexseg.config import reference
+from chexseg.config.reference import Section
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
-#: Section of `Settings` -> the stage's config that its fields and their comments come from.
-STAGE_OF = {
-    "ingest": configs.IngestConfig,
-    "classify": configs.ClassifyConfig,
-    "pretrain": configs.PretrainConfig,
-    "moco": configs.MoCoConfig,
-    "saliency": configs.SaliencyConfig,
-    "irnet": configs.IRNetConfig,
-    "fit": configs.FitConfig,
-}
-#: Section without a stage -> its sentence.
-SENTENCES = {
-    "encoder": "The segmenter's encoder and its initial weights.",
-    "labels": "Expert and weak labels of the training images.",
-    "labels.expert_split": "Split of the validation images that have expert masks.",
-    "distil": "Distillation of a student from a fully supervised teacher.",
-    "score": "Counting of pixels on the test images.",
-}
-#: Attribute of a pydantic constraint -> its words.
-BOUNDS = {
-    "ge": "at least",
-    "gt": "above",
-    "le": "at most",
-    "lt": "below",
-    "multiple_of": "multiple of",
-    "pattern": "pattern",
-}
-TYPES = {str: "text", int: "integer", float: "number", bool: "true or false"}
-
 SETTINGS = """\
 # Settings
 
@@ -88,7 +51,16 @@ EXIT_CODES = """\
 | 1 | a stage failed, a data set has a fault that stops a study, or `store verify` found damage |
 | 2 | a mistake in the command, a file or the store, in one line that names it; no traceback |
 | 130 | a run or the demo was interrupted with Ctrl-C; the same command resumes it |
-| 143 | the same with SIGTERM, as by `kill`, Slurm or Kubernetes |
+| 141 | whatever read standard output has ended, such as `head`; nothing is printed |
+| 143 | a run or the demo got SIGTERM, as by `kill`, Slurm or Kubernetes |
+
+A directory or disk that can't be used is a mistake too (code 2). It may be full, read-only, another
+user's, or without locks. The line names the option or variable to change, and nothing is left half
+written. Commands that only read need neither a lock nor a writable store. A standard error that
+can't be written is ignored: a run goes on when its log's disk is full.
+
+Paths are UTF-8. A leading `~` is the home directory, also in `--store=~/x`, which shells leave as
+it is.
 
 With `--json`, stdout has one JSON document and everything else is on stderr. Progress is a bar on a
 terminal and plain lines with the time of day elsewhere; `--quiet` shows neither.
@@ -99,8 +71,10 @@ terminal and plain lines with the time of day elsewhere; `--quiet` shows neither
 | --- | --- |
 | `CHEXSEG_CACHE` | directory for copies of object stores on this host |
 | `XDG_CACHE_HOME` | without `CHEXSEG_CACHE`, copies are in its subdirectory `chexseg` |
+| `CHEXSEG_DATA`, `CHEXSEG_STORE` | defaults of `--data` and `--store` |
 | `RAY_ADDRESS` | default of `--address` |
 | `RAY_AUTH_MODE`, `RAY_AUTH_TOKEN`, `RAY_AUTH_TOKEN_PATH` | Ray's, for a cluster's token |
+| `HOME` | a run needs a home directory, because Ray asks for one; nothing is written there |
 | `RAY_TMPDIR` | where a local Ray puts its files; `/tmp` if the path is too long for sockets |
 | `RAY_task_oom_retries` | Ray's; if unset, a run limits it to 2 |
 | `AWS_*` | credentials, profile and region of S3, as AWS's tools read them |
@@ -126,108 +100,26 @@ def pages() -> dict[str, str]:
 
 def settings_page() -> str:
     """Return the text of settings.md."""
-    parts = [SETTINGS, "## Keys of a study file", "", *entries(StudyFile)]
-    parts += ["## Resources", "", *entries(Resources, prefix="resources.")]
-    parts += ["## Execution", "", *entries(Execution, prefix="execution.")]
-    parts += ["## Search", "", first_line(Search), "", *entries(Search, prefix="search.")]
-    parts += ["A range of an axis:", "", *entries(Range)]
-    parts += ["## Settings of a cell", "", *entries(Settings)]
-    for name, section in sections(Settings):
-        stage = STAGE_OF.get(name)
-        sentence = SENTENCES[name] if stage is None else first_line(stage)
-        parts += [f"### `{name}`", "", *wrapped(sentence), ""]
-        parts += entries(section, comments(stage or section), f"{name}.")
+    keys, resources, execution, search, a_range = reference.study_sections()
+    parts = [SETTINGS, "## Keys of a study file", "", *entries(keys)]
+    parts += ["## Resources", "", *entries(resources)]
+    parts += ["## Execution", "", *entries(execution)]
+    parts += ["## Search", "", search.sentence, "", *entries(search)]
+    parts += [a_range.sentence, "", *entries(a_range)]
+    of_cells, *sections = reference.settings_sections()
+    parts += ["## Settings of a cell", "", *entries(of_cells)]
+    for section in sections:
+        parts += [f"### `{section.name}`", "", *wrapped(section.sentence), "", *entries(section)]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def first_line(item: object) -> str:
-    """Return the first sentence of a docstring, from its first line."""
-    return (inspect.getdoc(item) or "").splitlines()[0].replace("``", "`")
-
-
-def sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
-    """Yield (dotted name, class) of every section below a model."""
-    for name, field in model.model_fields.items():
-        if is_section(field.annotation):
-            yield prefix + name, field.annotation
-            yield from sections(field.annotation, f"{prefix}{name}.")
-
-
-def entries(
-    model: type[BaseModel], meanings: dict[str, str] | None = None, prefix: str = ""
-) -> list[str]:
-    """Return the lines of a list of a model's fields that are not sections.
-
-    Raises KeyError for a field without a comment.
-    """
-    meanings = comments(model) if meanings is None else meanings
+def entries(section: Section) -> list[str]:
+    """Return the lines of a list of settings."""
     lines = []
-    for name, field in model.model_fields.items():
-        if is_section(field.annotation) or Search in typing.get_args(field.annotation):
-            continue
-        facts = [kind(field), *bounds(field)]
-        default = "required" if field.is_required() else f"default {as_yaml(field.default)}"
-        lines += wrapped(f"- **`{prefix}{name}`**: {', '.join(facts)}; {default}.", "  ")
-        lines += wrapped(meanings[name], "  ", "  ")
+    for entry in section.entries:
+        lines += wrapped(f"- **`{entry.name}`**: {entry.title}", "  ")
+        lines += wrapped(entry.meaning, "  ", "  ")
     return [*lines, ""]
-
-
-def comments(model: type[BaseModel]) -> dict[str, str]:
-    """Return field -> text of the ``#:`` comment above it, in a class and its base classes."""
-    texts: dict[str, str] = {}
-    for cls in reversed(model.__mro__):
-        if not issubclass(cls, BaseModel) or cls is BaseModel:
-            continue
-        block: list[str] = []
-        for line in inspect.getsource(cls).splitlines():
-            if found := re.match(r" {4}#: ?(.*)", line):
-                block.append(found[1])
-            elif (field := re.match(r" {4}(\w+): ", line)) and block:
-                texts[field[1]] = " ".join(block)
-                block = []
-            else:
-                block = []
-    return texts
-
-
-def kind(field: FieldInfo) -> str:
-    """Return the type of a field in words."""
-    return words(field.annotation)
-
-
-def words(annotation: Any) -> str:
-    """Return a type in words."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Literal:
-        return "one of " + ", ".join(f"`{value}`" for value in arguments)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(words(part) for part in arguments)
-    if origin is tuple:
-        return "list"
-    if origin is dict:
-        return "mapping"
-    return "null" if annotation is type(None) else TYPES[annotation]
-
-
-def bounds(field: FieldInfo) -> list[str]:
-    """Return the bounds of a field in words, as far as its type has some."""
-    return [
-        f"{text} {value if name != 'pattern' else f'`{value}`'}"
-        for constraint in field.metadata
-        for name, text in BOUNDS.items()
-        if (value := getattr(constraint, name, None)) is not None
-    ]
-
-
-def as_yaml(value: Any) -> str:
-    """Return a default as it is written in a study file."""
-    if isinstance(value, float) and not 1e-3 <= abs(value) < 1e6 and value:
-        return f"`{value:.1e}`".replace("e-0", "e-")
-    if value == "":
-        return "empty"
-    value = list(value) if isinstance(value, tuple) else value
-    text = yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
-    return f"`{text}`"
 
 
 def wrapped(text: str, indent: str = "", first: str = "") -> list[str]:
@@ -281,7 +173,7 @@ def command_section(name: str, command: Any) -> list[str]:
 
 def placeholder(parameter: Any) -> str:
     """Return what stands for a parameter's value."""
-    return str(parameter.metavar or words(parameter.type_descriptor.annotation).upper())
+    return str(parameter.metavar or reference.words(parameter.type_descriptor.annotation).upper())
 
 
 def facts(option: Any) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -27,6 +28,12 @@ os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": local_ray.token()}
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # tests that use Ray say so by their fixture
 
+# The same cases in every run, without a clock: CI must be repeatable.
+hypothesis.settings.register_profile(
+    "repeatable", derandomize=True, database=None, deadline=None, max_examples=30
+)
+hypothesis.settings.load_profile("repeatable")
+
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
 #: Fixtures that start Ray or a server: their tests are not in `make test-fast`.
@@ -34,6 +41,8 @@ HEAVY_FIXTURES = {"ray_session", "s3"}
 #: Seconds above which a test is named at the end of a run, unless it is marked slow.
 LONG = 20
 LEFTOVERS = pytest.StashKey[Leftovers]()
+#: Environment variable of a session that a test starts.
+NESTED = "CHEXSEG_NESTED_TESTS"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,7 +66,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    if not hasattr(session.config, "workerinput"):  # one check for all of pytest-xdist's processes
+    # One check for all of pytest-xdist's processes, and for sessions that tests start.
+    if not hasattr(session.config, "workerinput") and NESTED not in os.environ:
         session.config.stash[LEFTOVERS] = Leftovers()
 
 

@@ -85,9 +85,10 @@ def test_plan_and_status_of_a_search_that_never_ran(phantom_root, tmp_path):
         "saliency",
         "irnet",
     }
+    assert not (tmp_path / "store").exists()
+    (tmp_path / "store").mkdir()
     status = json.loads(chexseg("study", "status", *arguments[2:], "--json").stdout)
     assert not status["complete"] and status["search"]["best"] is None
-    assert not (tmp_path / "store").exists()
     refused = chexseg(*arguments, "--set", "distil.fraction=0.5")
     assert refused.returncode == 2 and "studies/search.yaml: axes." in refused.stderr
 
@@ -102,6 +103,8 @@ def test_status_of_what_never_ran(phantom_root, tmp_path):
         "--store",
         tmp_path / "store",
     )
+    assert "no such directory" in chexseg(*arguments).stderr
+    (tmp_path / "store").mkdir()
     assert chexseg(*arguments).stdout.startswith("demo: 16 missing")
     document = json.loads(chexseg(*arguments, "--json").stdout)
     assert document["complete"] is False

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from chexseg import torch_format
+from chexseg.untrusted import torch_format
 
 #: Containers that copy their argument, and an argument of n items.
 ARGUMENTS: dict[str, Callable[[int], Any]] = {

@@ -5,7 +5,6 @@ A side is a study, a cell of one, or a file of masks from another tool.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
@@ -23,13 +22,13 @@ from chexseg.data.masks.counts import count
 from chexseg.data.masks.image_ids import renamed
 from chexseg.data.remote_path import Location
 from chexseg.data.resampling import MaskResize
-from chexseg.errors import UserError, counted, nearest
+from chexseg.errors import UserError, counted
 from chexseg.pathologies import PATHOLOGIES
+from chexseg.plan import selection
 from chexseg.plan.cells import Cell, irrelevant_settings
+from chexseg.store import marker
 from chexseg.store.store import Store
 
-#: Minimum digits of an abbreviated key.
-SHORTEST_KEY = 6
 #: Words for `ingest.mask_resize` in notes.
 RESIZING: dict[MaskResize, str] = {
     "nearest": "nearest neighbour",
@@ -119,13 +118,14 @@ def read(
 
 
 def _read_study(text: str, data: Location | None, store: Store, overrides: Sequence[str]) -> Side:
-    path, _, wanted = text.partition("#")
+    path, wanted = selection.study_and_cell(text)
     if data is None:
         raise UserError(f"--data: missing; expected: the data root of {path}")
+    marker.check_exists(store)
     (study,) = resolve.read([Path(path)], data, store, overrides)
     plan = resolve.planned(study, store)
     results = load.study_results(plan, store)
-    cells = _select_cells(plan.cells, wanted, path) if wanted else plan.cells
+    cells = selection.cells_named(plan.cells, wanted, path) if wanted else plan.cells
     rows = {key: row for row, key in enumerate(results.cells["cell"])}
     upstream, steps = (
         dict(zip(results.cells["cell"], results.cells[name], strict=True))
@@ -137,7 +137,7 @@ def _read_study(text: str, data: Location | None, store: Store, overrides: Seque
             by_settings.setdefault(str(flat(cell.settings)), []).append(cell)
     groups = tuple(
         Group(
-            name=_without_trial(same[0].name) if len(same) > 1 else same[0].name,
+            name=selection.arm_name(same[0].name) if len(same) > 1 else same[0].name,
             counts_TIK3=results.counts_CIK3[[rows[cell.score] for cell in same]],
             trials=tuple((cell.settings.draw, cell.settings.trial) for cell in same),
             keys=tuple(cell.score for cell in same),
@@ -172,31 +172,6 @@ def _read_study(text: str, data: Location | None, store: Store, overrides: Seque
         )
         notes = (unfinished, *notes)
     return Side(text, groups, results.image_ids, results.pathologies, sizes.pop(), notes, resize)
-
-
-def _select_cells(cells: Sequence[Cell], wanted: str, path: str) -> list[Cell]:
-    selected = [
-        cell
-        for cell in cells
-        if wanted in (cell.name, _without_trial(cell.name))
-        or (
-            len(wanted) >= SHORTEST_KEY
-            and any(key.startswith(wanted) for key in (cell.score, cell.fit))
-        )
-    ]
-    if not selected:
-        both = (name for cell in cells for name in (_without_trial(cell.name), cell.name))
-        names = list(dict.fromkeys(both))
-        examples = ", ".join([*names[:4], *["..."] * (len(names) > 4)])
-        raise UserError(
-            f"{path}: no cell {wanted!r}{nearest(wanted, names)};"
-            f" expected: a name, such as {examples}, or a key"
-        )
-    return selected
-
-
-def _without_trial(name: str) -> str:
-    return re.sub(r"( draw \d+)? trial \d+$", "", name)
 
 
 def flat(settings: Settings) -> dict[str, Any]:

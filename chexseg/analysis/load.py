@@ -6,38 +6,38 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from chexseg.analysis import baselines, radiologists, stored_shards
+from chexseg.analysis import baselines, radiologists
 from chexseg.analysis.baselines import ExpertMasks
 from chexseg.analysis.results import (
     CELL_COLUMNS,
     GRAPH_COLUMNS,
-    Classifier,
+    STAGE_COLUMNS,
     StudyResults,
     WeakCounts,
     WeakLabels,
 )
+from chexseg.analysis.stored import stored_shards, trainings
 from chexseg.config.settings import Settings
 from chexseg.data.remote_path import Location
-from chexseg.errors import DamagedArtifactError
+from chexseg.errors import DamagedArtifactError, UserError
 from chexseg.pathologies import select
 from chexseg.plan import procedure
 from chexseg.plan.cells import varied_values
 from chexseg.plan.graph import Node, Plan
 from chexseg.plan.status import Summary, summarise
 from chexseg.stages.artifacts import COUNTS
-from chexseg.stages.configuration.irnet import OF_BOUNDARIES
-from chexseg.store import manifest
+from chexseg.store import links, manifest
 from chexseg.store.store import Artifact, Store
 from chexseg.weak_label_kinds import KINDS
 
-#: Stages that generate weak labels, and stages that train a classifier of the observations.
+#: Stages that generate weak labels.
 WEAK = tuple(dict.fromkeys(kind.stage for kind in KINDS.values()))
-CLASSIFIERS = ("classify", "pretrain")
 
 #: Settings of a fit's expert split, which belongs to a draw as the stages before the fit do.
 OF_SPLIT = ("expert_train", "expert_select", "expert_split_by", "split_seed")
@@ -107,7 +107,8 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
             for node in plan.nodes.values()
             if node.stage in WEAK
         ),
-        classifiers=_classifiers(plan, artifacts),
+        classifiers=trainings.classifiers(plan, artifacts),
+        curves=trainings.curves(plan, artifacts),
         axes=pd.DataFrame(varied_values(plan.study.varied, finished), dtype=object),
         draw_of_seed={one.shared_seed: one.draw for one in settings},
         reproduces=plan.study.reproduces,
@@ -116,6 +117,9 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         radiologists_note=readers_note,
         baselines=baseline_counts,
         baselines_note=baselines_note,
+        study_file=_study_file(plan),
+        overrides=_overrides(plan),
+        dashboards=trainings.dashboards(store, plan.study.name),
         notes=(*(f"{fault}; {hint}" for fault in damage.values()), *_lost(plan, store, summary)),
     )
 
@@ -125,13 +129,15 @@ def _lost(plan: Plan, store: Store, summary: Summary) -> list[str]:
 
     Without a fit, its selection mIoU and number of steps are unknown, and verdicts may change.
     """
+    finished = [cell.score for cell in plan.cells if summary.states[cell.score] == "cached"]
     names = [
-        f"{node.stage}/{key[:20]}"
-        for key, node in plan.nodes.items()
+        f"{plan.nodes[key].stage}/{key[:20]}"
+        for key in plan.nodes.keys() & plan.behind(finished)
         if summary.states[key] == "unneeded"
     ]
     if not names:
         return []
+    names.sort()
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return [
         f"{store}: found no complete {', '.join(names[:3])}{more}, from which finished cells were"
@@ -144,7 +150,7 @@ def _of_fit(plan: Plan, artifacts: Mapping[str, Artifact], key: str) -> dict[str
 
     steps: NaN, like selection_miou None, if the store has lost the fit.
     """
-    *before, node = _upstream(plan, plan.nodes[key])
+    *before, node = trainings.upstream(plan, plan.nodes[key])
     names = sorted(one.key[:12] for one in before if one.stage != "ingest")
     names += [f"{name}={node.config[name]}" for name in OF_SPLIT]
     facts = artifacts[key].facts if key in artifacts else {"selection_miou": None}
@@ -158,6 +164,21 @@ def _of_fit(plan: Plan, artifacts: Mapping[str, Artifact], key: str) -> dict[str
 def counted_size(settings: Settings) -> int:
     """Return the side of the squares in which a cell's pixels are counted; 0 for native sizes."""
     return 0 if settings.score.resolution == "own" else settings.size
+
+
+def _study_file(plan: Plan) -> str:
+    """Return the text of the study's file, or "" if it has none or it has become unreadable."""
+    source = plan.study.source
+    try:
+        return "" if source is None else links.read_text(Path(source.document.where))
+    except (OSError, UserError):
+        return ""
+
+
+def _overrides(plan: Plan) -> tuple[str, ...]:
+    """Return the settings of ``--set``, as KEY=VALUE."""
+    source = plan.study.source
+    return tuple(f"{name}={value}" for name, value in source.overrides.items()) if source else ()
 
 
 def _damage(plan: Plan, artifacts: Mapping[str, Artifact]) -> dict[str, str]:
@@ -188,12 +209,15 @@ def _stages(plan: Plan, artifacts: Mapping[str, Artifact]) -> pd.DataFrame:
             run["host"],
             json.dumps(run["config"], sort_keys=True),
             run["data"],
+            run["finished"],
+            f"chexseg {run['packages']['chexseg']}" if "packages" in run else None,
+            run.get("device"),
         )
         for key, node in plan.nodes.items()
         if key in artifacts
         for run in [artifacts[key].manifest]
     ]
-    return pd.DataFrame(rows, columns=["stage", "key", "seconds", "host", "settings", "data"])
+    return pd.DataFrame(rows, columns=list(STAGE_COLUMNS))
 
 
 def _graph(
@@ -214,7 +238,7 @@ def _graph(
     return pd.DataFrame(rows, columns=list(GRAPH_COLUMNS))
 
 
-# ---- weak labels and their classifiers -----------------------------------------------------------
+# ---- weak labels ---------------------------------------------------------------------------------
 
 
 def _weak_labels(
@@ -229,7 +253,7 @@ def _weak_labels(
         key=node.key,
         kind=node.config.get("kind", node.stage),
         start=node.inputs.get("saliency"),
-        settings=_settings(plan, node),
+        settings=trainings.settings(plan, node),
     )
     artifact = artifacts.get(node.key)
     if artifact is None:
@@ -243,45 +267,4 @@ def _weak_labels(
         counts=WeakCounts(ids, np.stack(pixels, axis=-1), box_IK, chosen_on_I, drawn),
         maps=lambda image_id: stored_shards.weak_maps(artifact.path, image_id, names),
         image=stored_shards.reader(artifacts, node.inputs["valid"], names),
-    )
-
-
-def _settings(plan: Plan, node: Node) -> dict[str, Any]:
-    """Return "stage.field" -> value of all settings that a result depends on, without splits.
-
-    Several inputs of one stage with different values give these as text, "pad and short-side".
-    """
-    values: dict[str, list[Any]] = {}
-    for one in _upstream(plan, node):
-        ignored = {"split"} if one.config.get("boundaries", True) else {"split", *OF_BOUNDARIES}
-        for name, value in one.config.items():
-            if name not in ignored:
-                distinct = values.setdefault(f"{one.stage}.{name}", [])
-                distinct += [value] * (value not in distinct)
-    return {
-        name: distinct[0] if len(distinct) == 1 else " and ".join(map(str, distinct))
-        for name, distinct in values.items()
-    }
-
-
-def _upstream(plan: Plan, node: Node) -> list[Node]:
-    """Return a node after all that it depends on, each once."""
-    nodes = {
-        one.key: one for key in node.inputs.values() for one in _upstream(plan, plan.nodes[key])
-    }
-    return [*nodes.values(), node]
-
-
-def _classifiers(plan: Plan, artifacts: Mapping[str, Artifact]) -> tuple[Classifier, ...]:
-    stored = ("auroc", "mean_auroc", "step", "steps", "images")
-    return tuple(
-        Classifier(
-            key=node.key,
-            stage=stage,
-            settings=_settings(plan, node),
-            **{name: artifacts[node.key].facts[name] for name in stored},
-        )
-        for stage in CLASSIFIERS
-        for node in plan.nodes.values()
-        if node.stage == stage and node.key in artifacts
     )

@@ -16,6 +16,12 @@ CELL_COLUMNS = (
     "cell", "name", "method", "weak", "p", "draw", "trial", "init", "weak_images", "fraction",
     "epochs", "other", "selection_miou", "steps", "upstream",
 )  # fmt: skip
+#: Columns of `StudyResults.stages`.
+STAGE_COLUMNS = (
+    "stage", "key", "seconds", "host", "settings", "data", "finished", "version", "device",
+)  # fmt: skip
+#: Columns of `StudyResults.curves`.
+CURVE_COLUMNS = ("key", "stage", "name", "step", "loss", "score", "learning rate", "kept")
 #: Columns of `StudyResults.graph`.
 GRAPH_COLUMNS = ("key", "stage", "label", "state", "seconds", "inputs")
 #: Image id -> (pixels_HW uint8, expert masks_KHW bool), at training size.
@@ -90,6 +96,8 @@ class Classifier:
     step: int
     steps: int
     images: int
+    #: observation -> (false positive rates, true positive rates) on `valid`
+    roc: Mapping[str, tuple[list[float], list[float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,8 +112,8 @@ class StudyResults:
     counts_CIK3: integers, intersection, predicted and true pixels on the test images.
     missing: one row per cell without scores: name, state ("missing", "failed", "damaged" ...) and
         reason.
-    stages: one row per stage that ran: stage, key, seconds, host, settings (JSON) and data
-        (fingerprint or None).
+    stages: one row per stage that ran, with `STAGE_COLUMNS`: settings are JSON, data is a
+        fingerprint or None, finished is a time (ISO 8601), version is chexseg's.
     graph: one row per planned stage run, after its inputs, with `GRAPH_COLUMNS`. `state` as in
         `plan.status.Summary.states`; `seconds` is NaN if it hasn't run; `inputs` are keys.
     """
@@ -132,8 +140,15 @@ class StudyResults:
     #: one column per setting that the study varies, without draw and trial, one row per finished
     #: cell; None where the setting doesn't affect the cell
     axes: pd.DataFrame | None = None
+    #: one row per epoch of a fit and per checkpoint of a classifier, with `CURVE_COLUMNS`: step is
+    #: an epoch or an optimiser step, score the mIoU on the selection images or the mean AUROC on
+    #: `valid`, learning rate that of the last step; kept: the result has its weights
+    curves: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(CURVE_COLUMNS)))
     draw_of_seed: Mapping[int, int] = field(default_factory=dict)
     reproduces: tuple[str, ...] = ()  # tables and figures of the paper, such as "table-1"
     #: where the study's settings aren't the published ones; None: not a study of ours
     deviations: tuple[Deviation, ...] | None = None
+    study_file: str = ""  # its text
+    overrides: tuple[str, ...] = ()  # settings of `--set`, KEY=VALUE
+    dashboards: tuple[tuple[str, str], ...] = ()  # name and command, of programs for the store
     notes: tuple[str, ...] = ()  # one line per damaged result that is left out

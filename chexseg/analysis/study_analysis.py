@@ -18,7 +18,9 @@ from chexseg.analysis.points import (
     figure4,
     figure5,
     label_efficiency,
+    ranking,
     stage_graph,
+    training,
 )
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.study_scores import RADIOLOGISTS, StudyScores, score
@@ -42,8 +44,8 @@ class StudyAnalysis:
     contributions: of pathologies to the claims' differences. chance: which arms are better than
     chance, as text. table1: variant -> table, empty if no variant has several p. baselines: rows
     with the keys of `arms`. Other tables are None where the study has nothing for them. figure2 to
-    figure5 and label_efficiency: points, as in `analysis.points`. agreements: one per set of weak
-    labels with counts; lacking_labels: (kind, reason) of those without.
+    figure5, label_efficiency, ranking, curves and roc: points, as in `analysis.points`. agreements:
+    one per set of weak labels with counts; lacking_labels: (kind, reason) of those without.
     """
 
     scores: StudyScores
@@ -72,6 +74,9 @@ class StudyAnalysis:
     figure4: pd.DataFrame
     figure5: pd.DataFrame
     label_efficiency: pd.DataFrame
+    ranking: pd.DataFrame
+    curves: pd.DataFrame
+    roc: pd.DataFrame
     stage_graph: pd.DataFrame | None
 
     @property
@@ -103,6 +108,7 @@ class StudyAnalysis:
             **{n: t.values for n, t in (self.paper_tables | single).items() if t is not None},
             **_numbered("weak-labels", [agreement.rows for agreement in self.agreements]),
             "classifiers": self.classifiers,
+            "training": self.curves,
             "stages": self.stages,
             "deviations": pd.DataFrame(self.results.deviations or ()),
             "missing": self.missing,
@@ -133,6 +139,7 @@ def analyse(results: StudyResults, measuring: Reporter | None = None) -> StudyAn
 
     claims = verdicts.judge(choices, measured)
     of_experts = label_efficiency.points(scores, measured) if is_asked else None
+    answer = axis_effects.answer(scores, measured) if is_asked else None
     points5 = figure5.points(scores, roles, measured)
 
     split = contributions.contributions(scores, choices, measured)
@@ -142,11 +149,11 @@ def analyse(results: StudyResults, measuring: Reporter | None = None) -> StudyAn
     is_drawn = 0 < len(results.graph) <= stage_graph.MOST_DRAWN
     return StudyAnalysis(
         scores=scores,
-        answer=axis_effects.answer(scores, measured) if is_asked else None,
+        answer=answer,
         claims=claims,
         headline=headline.rows(scores, roles, measured),
         contributions=split if len(split) else None,
-        chance=headline.above_chance(roles, measured),
+        chance=headline.above_chance(headline.role_names(scores), roles, measured),
         table1=tuple((variant, paper_tables.table1(scores, variant)) for variant in variants),
         table2=paper_tables.table2(scores) if paper_tables.has_table2(scores) else None,
         arms=arms,
@@ -167,5 +174,8 @@ def analyse(results: StudyResults, measuring: Reporter | None = None) -> StudyAn
         figure4=figure4.points(scores),
         figure5=points5,
         label_efficiency=label_efficiency.NO_POINTS if of_experts is None else of_experts,
+        ranking=ranking.points(scores, answer) if answer else ranking.NO_POINTS,
+        curves=training.curves(results),
+        roc=training.roc(results),
         stage_graph=stage_graph.rows(results) if is_drawn else None,
     )

@@ -59,6 +59,11 @@ class StudyScores:
         return bool(self.results.reproduces)
 
     @property
+    def mixture(self) -> str:
+        """Return the name of the best mixture, which is CheXseg if the study reproduces it."""
+        return "CheXseg" if self.beside_paper else "best mixture"
+
+    @property
     def all_ten(self) -> bool:
         """Return whether the paper's means are comparable: the study has its ten pathologies."""
         return self.beside_paper and set(self.results.pathologies) == set(PATHOLOGIES)

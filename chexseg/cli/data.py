@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from chexseg.cli.options import AsJson, QuietFlag, new_directory
+from chexseg.cli.streams import echo
 
 app = typer.Typer(help="Make a synthetic data set, or check a data set.", no_args_is_help=True)
 
@@ -40,7 +41,7 @@ def data_phantom(
         prevalence=prevalence,
         quiet=quiet,
     )
-    typer.echo(f"{root}: {train} training, {valid} validation and {test} test images")
+    echo(f"{root}: {train} training, {valid} validation and {test} test images")
 
 
 @app.command("check")
@@ -60,7 +61,7 @@ def data_check(
         faults = validation.check(
             remote_path.at(root), lambda done, total: watch.update("check", done, total, "images")
         )
-    typer.echo(json.dumps(faults.as_dict(), indent=1) if as_json else faults.text())
+    echo(json.dumps(faults.as_dict(), indent=1) if as_json else faults.text())
     if faults.fatal:
         raise typer.Exit(1)
 

@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
+import chexseg
 from chexseg import code_version
 from chexseg.cli import signals
 from chexseg.cli.data import write_phantom
 from chexseg.cli.options import QuietFlag
 from chexseg.cli.results import write_report
+from chexseg.cli.streams import echo
 from chexseg.cli.study import run_study
-from chexseg.errors import UserError
 
 #: The demo's data set: images of train, valid and test, and their short side.
 DEMO_DATA = {"train": 320, "valid": 80, "test": 48, "size": 128}
@@ -38,22 +39,17 @@ def demo(
     from chexseg.analysis.tables.text import study_result
 
     started = time.monotonic()
-    study_path = Path(__file__).resolve().parents[2] / "studies" / "demo.yaml"
-    if not study_path.is_file():
-        raise UserError(
-            f"{study_path}: no such file;"
-            " hint: run from a checkout, which has studies/ beside chexseg/"
-        )
+    study_path = (Path(chexseg.__file__).parent / "studies" / "demo.yaml").resolve()
     data, store = out / "data", store or str(out / "store")
     with signals.handled():
         if not data.exists():
             write_phantom(data, quiet=quiet, **DEMO_DATA)
         outcome = run_study(study_path, data, store, None, None, quiet)
-        analyses, written = write_report([study_path], data, store, out / "report", None)
-        typer.echo(
-            "\n".join([study_result(analyses[0]), "", *_timings(analyses[0].results, outcome)])
+        analyses, written = write_report(
+            [study_path], data, store, out / "report", None, quiet=quiet
         )
-        typer.echo(f"\nThe page: {written.page}\nTotal time: {time.monotonic() - started:.0f} s.")
+        echo("\n".join([study_result(analyses[0]), "", *_timings(analyses[0].results, outcome)]))
+        echo(f"\nThe page: {written.page}\nTotal time: {time.monotonic() - started:.0f} s.")
     if outcome.failed:
         raise typer.Exit(1)
 

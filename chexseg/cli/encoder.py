@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from chexseg.cli.options import DEFAULT_STORE, StoreRoot
+from chexseg.cli.streams import echo
 
 app = typer.Typer(help="Import published encoders into a store.", no_args_is_help=True)
 
@@ -45,19 +46,19 @@ def encoder_import(
     read, init = done.encoder, ENCODER_KINDS[kind]
     ignored = f"{len(read.ignored)} ignored" + (f" ({few(read.ignored)})" if read.ignored else "")
     under = f", found under {read.prefix}*" if read.prefix else ""
-    typer.echo(f"{file}: {read.matched} tensors of a {architecture}{under}; {ignored}")
-    typer.echo(f"{done.artifact.place}: {'already in the store' if done.cached else 'written'}")
+    echo(f"{file}: {read.matched} tensors of a {architecture}{under}; {ignored}")
+    echo(f"{done.artifact.place}: {'already in the store' if done.cached else 'written'}")
     settings = [f"encoder.init: {init}"]
     settings += ["encoder.imported: true"] if init in TRAINED_ENCODERS else []
     if init == "imagenet":
         settings += [f"{stage}.init: {init}" for stage in ("classify", "pretrain", "moco", "irnet")]
     if done.newest:
-        typer.echo(
+        echo(
             f"Studies with this store use these weights with architecture: {architecture} and"
             f" {', '.join(settings)}."
         )
     else:
-        typer.echo(
+        echo(
             f"note: studies use the latest imported {kind} encoder of {architecture}, which is a"
             " different one; hint: to use this one, delete its directory and import it again"
         )

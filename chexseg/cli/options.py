@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chexseg.errors import UserError, reason
+from chexseg.errors import UserError, naming
 
 if TYPE_CHECKING:
     from chexseg.data.raw_split import RawData
@@ -27,6 +26,7 @@ DataRoot = Annotated[
     typer.Option(
         "--data",
         metavar="ROOT",
+        envvar="CHEXSEG_DATA",
         help="CheXpert and CheXlocalize: a directory, or a URI such as s3://bucket/prefix.",
     ),
 ]
@@ -35,6 +35,7 @@ StoreRoot = Annotated[
     typer.Option(
         "--store",
         metavar="DIR_OR_URI",
+        envvar="CHEXSEG_STORE",
         help="Where results are stored: a directory, or a URI such as s3://bucket/prefix.",
     ),
 ]
@@ -78,34 +79,32 @@ def read_studies(
 
 
 @contextmanager
-def one_line_os_errors(out: Path) -> Iterator[None]:
-    """Raise an OSError while `out` is written as a `UserError`, for example a full disk."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{error.filename or out}: {reason(error)}") from None
-
-
-@contextmanager
 def new_directory(out: Path) -> Iterator[Path]:
     """Yield a path to create and fill. Rename it to `out` at the end; delete it on failure.
 
     Its parent is a fresh directory beside `out`, so runs with equal `out` don't interfere.
-    Raises `UserError` if `out` isn't new or empty, at the start or at the end, and for OSErrors.
+    Raises `UserError` if `out` isn't new or empty, at the start or at the end.
     """
-    with one_line_os_errors(out):
+    with naming(out):
         target = out.resolve()  # if `out` is a link, fill what it points to
         _check_new(out)
         target.parent.mkdir(parents=True, exist_ok=True)
-        parent = Path(tempfile.mkdtemp(prefix=f".{target.name[:50]}.", dir=target.parent))
+        prefix = f".{target.name[:50]}."
         try:
-            yield parent / "new"
-            _check_new(out)
-            if target.exists():  # the user may have made it private
-                (parent / "new").chmod(stat.S_IMODE(target.stat().st_mode))
-            (parent / "new").replace(target)
-        finally:
-            shutil.rmtree(parent, ignore_errors=True)
+            with tempfile.TemporaryDirectory(
+                prefix=prefix, dir=target.parent, ignore_cleanup_errors=True
+            ) as parent:
+                new = Path(parent, "new")
+                yield new
+                _check_new(out)
+                if target.exists():  # the user may have made it private
+                    new.chmod(stat.S_IMODE(target.stat().st_mode))
+                new.replace(target)
+        except OSError as error:  # the user knows no temporary names
+            name, begin = str(error.filename), f"{target.parent / prefix}"
+            if name.startswith(begin):
+                error.filename = f"{out}{name.removeprefix(begin).partition('/new')[2]}"
+            raise
 
 
 def _check_new(out: Path) -> None:

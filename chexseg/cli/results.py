@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,10 +14,12 @@ from chexseg.cli.options import (
     AsJson,
     DataRoot,
     Overrides,
+    QuietFlag,
     StoreRoot,
-    one_line_os_errors,
     read_studies,
 )
+from chexseg.cli.streams import echo
+from chexseg.errors import naming
 
 if TYPE_CHECKING:
     from chexseg.analysis.study_analysis import StudyAnalysis
@@ -42,31 +45,55 @@ def report(
             " this takes minutes.",
         ),
     ] = False,
+    as_json: AsJson = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """Write the tables, figures and page of studies from the results in a store."""
     from chexseg.analysis.tables import measures_table
     from chexseg.analysis.tables.text import study_result
 
-    analyses, written = write_report(studies, data, store, out, overrides, measures)
+    analyses, written = write_report(studies, data, store, out, overrides, measures, quiet)
+    if as_json:
+        echo(json.dumps(_as_dict(analyses, written), indent=1))
+        return
     for analysis in analyses:
         result = analysis.results
-        typer.echo(
+        echo(
             f"{result.name}: {len(result.cells)} of {len(result.cells) + len(result.missing)}"
             " cells finished"
         )
         if result.radiologists_note:
-            typer.echo(f"note: {result.radiologists_note}", err=True)
+            echo(f"note: {result.radiologists_note}", err=True)
         if result.baselines_note:
-            typer.echo(f"note: baselines: {result.baselines_note}", err=True)
+            echo(f"note: baselines: {result.baselines_note}", err=True)
         if len(result.cells):
-            typer.echo(study_result(analysis))
+            echo(study_result(analysis))
         if measures and (reason := measures_table.lacking(result)):
-            typer.echo(f"note: {result.name}: masks not measured: {reason}", err=True)
+            echo(f"note: {result.name}: masks not measured: {reason}", err=True)
         for note in result.notes:
-            typer.echo(f"note: {note}", err=True)
+            echo(f"note: {note}", err=True)
     for note in written.notes:
-        typer.echo(note, err=True)
-    typer.echo(str(written.page))
+        echo(note, err=True)
+    echo(str(written.page))
+
+
+def _as_dict(analyses: list[StudyAnalysis], written: WrittenReport) -> dict[str, Any]:
+    """Return the object of ``report --json``. iou: None for a pathology without expert pixels."""
+    studies = []
+    for analysis in analyses:
+        results, scores = analysis.results, analysis.scores
+        cells = []
+        for number, cell in enumerate(results.cells.itertuples()):
+            iou_K = [None if isnan(value) else float(value) for value in scores.iou_CK[number]]
+            iou = dict(zip(results.pathologies, iou_K, strict=True))
+            miou = float(scores.miou_C[number])
+            cells.append({"name": cell.name, "key": cell.cell, "miou": miou, "iou": iou})
+        missing = results.missing.to_dict("records")
+        notes = [note for note in (results.radiologists_note, *results.notes) if note]
+        studies.append({"name": results.name, "cells": cells, "missing": missing, "notes": notes})
+    files = [str(path) for path in written.files]
+    notes = list(written.notes)
+    return {"studies": studies, "page": str(written.page), "files": files, "notes": notes}
 
 
 def compare(
@@ -87,6 +114,7 @@ def compare(
         typer.Option(
             "--data",
             metavar="ROOT",
+            envvar="CHEXSEG_DATA",
             help="CheXpert and CheXlocalize, a directory or a URI. Needed for studies.",
         ),
     ] = None,
@@ -117,17 +145,17 @@ def compare(
         *comparison_sides.read((first, second), root, Store(store), overrides or (), truth)
     )
     for note in compared.notes:
-        typer.echo(f"note: {note}", err=True)
-    with one_line_os_errors(out):
+        echo(f"note: {note}", err=True)
+    with naming(out):
         page = compare_page.write(compared, out)
     sentence = comparison.sentence(compared)
     if as_json:
         answer = compared.as_dict() | {"sentence": sentence, "page": str(page)}
-        typer.echo(json.dumps(answer, indent=1))
+        echo(json.dumps(answer, indent=1))
         return
     for setting in compared.settings.itertuples():
-        typer.echo(f"{setting.setting}: A {setting.A}, B {setting.B}")
-    typer.echo(f"{to_terminal(comparison.short(compared))}\n{sentence}\n{page}")
+        echo(f"{setting.setting}: A {setting.A}, B {setting.B}")
+    echo(f"{to_terminal(comparison.short(compared))}\n{sentence}\n{page}")
 
 
 def evaluate(
@@ -171,24 +199,21 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Compare predictions with the ground truth, both CheXlocalize files; print a CSV table."""
+    from chexseg.analysis.tables.text import to_csv
     from chexseg.data import remote_path
     from chexseg.evaluation import evaluate
 
     scores = evaluate.evaluate(remote_path.at(gt), pred, metric, true_pos_only, seed)
     for note in scores.notes:
-        typer.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
     if out is not None:
         from chexseg.report import file_manifest
 
         tables = {f"{scores.table.columns[2]}.csv": scores.table, **scores.published}
-        contents = {name: table.to_csv(index=False).encode() for name, table in tables.items()}
-        with one_line_os_errors(out):
+        contents = {name: to_csv(table).encode() for name, table in tables.items()}
+        with naming(out):
             file_manifest.write(out, contents, file_manifest.EVALUATE)
-    typer.echo(
-        json.dumps(scores.as_dict(), indent=1)
-        if as_json
-        else scores.table.to_csv(index=False).rstrip()
-    )
+    echo(json.dumps(scores.as_dict(), indent=1) if as_json else to_csv(scores.table).rstrip())
 
 
 def write_report(
@@ -198,6 +223,7 @@ def write_report(
     out: Path,
     overrides: list[str] | None,
     measures: bool = False,
+    quiet: bool = False,
 ) -> tuple[list[StudyAnalysis], WrittenReport]:
     """Write the report of studies; return the analysis of each and `WrittenReport`."""
     from chexseg import resolve
@@ -205,11 +231,18 @@ def write_report(
     from chexseg.analysis.study_analysis import analyse
     from chexseg.progress import reporter
     from chexseg.report import write
+    from chexseg.store import marker
+    from chexseg.store.store import Store
 
-    resolved, opened, raw = read_studies(studies, data, store, overrides, apart=True)
-    plans = [resolve.planned(one, opened) for one in resolved]
-    results = [load.study_results(plan, opened, raw.root) for plan in plans]
-    with reporter(quiet=not measures) as watch:
-        analyses = [analyse(one, watch if measures else None) for one in results]
-    with one_line_os_errors(out):
-        return analyses, write.write(analyses, out)
+    marker.check_exists(Store(store))
+    with reporter(quiet) as shown:
+        shown.doing("reading the data set")
+        resolved, opened, raw = read_studies(studies, data, store, overrides, apart=True)
+        shown.doing("reading the results")
+        plans = [resolve.planned(one, opened) for one in resolved]
+        results = [load.study_results(plan, opened, raw.root) for plan in plans]
+        shown.doing("computing intervals and tests")
+        analyses = [analyse(one, shown if measures else None) for one in results]
+        shown.doing("drawing figures")
+        with naming(out):
+            return analyses, write.write(analyses, out)

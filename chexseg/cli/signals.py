@@ -9,11 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
 import typer
+
+from chexseg.cli.streams import echo
 
 #: The signals that end a run, with the word for each. Slurm and Kubernetes send SIGTERM.
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
@@ -67,7 +69,7 @@ def handled() -> Iterator[None]:
         thread.join()
         os.close(reader)
     if received:
-        typer.echo(_line(received[0]), err=True)
+        echo(_line(received[0]), err=True)
         raise typer.Exit(128 + received[0])
 
 
@@ -95,7 +97,8 @@ def _watch(reader: int) -> None:
 def _end_now(number: int) -> NoReturn:
     """End this process without cleaning up. Its locks end with it."""
     cursor = SHOW_CURSOR if sys.stderr.isatty() else b""  # which progress bars hide
-    os.write(2, cursor + _line(number).encode() + b"\n")
+    with suppress(OSError):  # the file of stderr may be full
+        os.write(2, cursor + _line(number).encode() + b"\n")
     os._exit(128 + number)
 
 

@@ -11,6 +11,7 @@ import typer
 from rich.filesize import decimal
 
 from chexseg.cli.options import DEFAULT_STORE, AsJson, Overrides, QuietFlag, StoreRoot, read_studies
+from chexseg.cli.streams import echo
 from chexseg.errors import UserError, counted
 
 if TYPE_CHECKING:
@@ -24,11 +25,13 @@ app = typer.Typer(
 @app.command("list")
 def store_list(store: StoreRoot = DEFAULT_STORE, as_json: AsJson = False) -> None:
     """List every artifact: stage, key, size, duration, time and host."""
-    from chexseg.store import contents
+    from chexseg.store import contents, marker
     from chexseg.store.store import Store
 
-    artifacts = contents.contents(Store(store))
-    typer.echo(
+    opened = Store(store)
+    marker.check_exists(opened)
+    artifacts = contents.contents(opened)
+    echo(
         json.dumps([artifact.row() for artifact in artifacts], indent=1)
         if as_json
         else contents.table(artifacts)
@@ -39,14 +42,16 @@ def store_list(store: StoreRoot = DEFAULT_STORE, as_json: AsJson = False) -> Non
 def store_verify(store: StoreRoot = DEFAULT_STORE, quiet: QuietFlag = False) -> None:
     """Compare every file with its manifest. Exit code 1 if any is damaged."""
     from chexseg.progress import reporter
-    from chexseg.store import contents
+    from chexseg.store import contents, marker
     from chexseg.store.store import Store
 
+    opened = Store(store)
+    marker.check_exists(opened)
     with reporter(quiet) as watch:
         verified = contents.verify(
-            Store(store), lambda done, total, unit: watch.update("verify", done, total, unit)
+            opened, lambda done, total, unit: watch.update("verify", done, total, unit)
         )
-    typer.echo(verified.text())
+    echo(verified.text())
     if verified.damaged:
         raise typer.Exit(1)
 
@@ -118,11 +123,11 @@ def _collect(
     searches = any(isinstance(one, Search) for one in resolved)
     survey = garbage.survey(opened, plans, imported, searches)
     for one in survey.waste:
-        typer.echo(f"{one.name:<32} {decimal(one.bytes):>10}  {one.why}")
+        echo(f"{one.name:<32} {decimal(one.bytes):>10}  {one.why}")
     for line in survey.kept:
-        typer.echo(f"kept: {line}")
+        echo(f"kept: {line}")
     total = decimal(sum(one.bytes for one in survey.waste))
-    typer.echo(
+    echo(
         f"{counted(len(survey.waste), 'artifact')}, {total}, needed by none of"
         f" {', '.join(map(str, studies))}"
     )
@@ -136,15 +141,15 @@ def _collect(
         )
         if not _on_terminal():
             raise UserError(f"store gc: {warning}; hint: if all of it is mounted, --other-data")
-        typer.echo(f"warning: {warning}. Is all of it mounted?", err=True)
+        echo(f"warning: {warning}. Is all of it mounted?", err=True)
         typer.confirm("Move the results of other data to the trash?", abort=True)
     with reporter(quiet) as watch:
         folder, kept = garbage.collect(
             opened, survey.waste, lambda done, total, unit: watch.update("gc", done, total, unit)
         )
     for line in kept:
-        typer.echo(f"kept: {line}")
-    typer.echo(
+        echo(f"kept: {line}")
+    echo(
         f"{counted(len(survey.waste) - len(kept), 'artifact')} moved to {opened}/{folder};"
         " `chexseg store gc --empty-trash` with this store deletes them permanently"
     )
@@ -155,15 +160,15 @@ def _empty_trash(opened: Store, yes: bool) -> None:
 
     collections = garbage.collections(opened)
     for folder, count in collections.items():
-        typer.echo(f"{folder:<32} {decimal(count):>10}")
-    typer.echo(
+        echo(f"{folder:<32} {decimal(count):>10}")
+    echo(
         f"{counted(len(collections), 'collection')}, {decimal(sum(collections.values()))},"
         f" in the trash of {opened}"
     )
     if collections:
         _ask(yes, "Delete them permanently?", "delete what is listed above")
         garbage.empty_trash(opened, collections)
-        typer.echo(f"{counted(len(collections), 'collection')} deleted")
+        echo(f"{counted(len(collections), 'collection')} deleted")
 
 
 def _ask(yes: bool, question: str, consequence: str) -> None:

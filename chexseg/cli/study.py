@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from chexseg import code_version
-from chexseg.cli import signals
+from chexseg.cli import signals, study_files, watch
 from chexseg.cli.options import (
     DEFAULT_STORE,
     AsJson,
@@ -21,9 +22,13 @@ from chexseg.cli.options import (
     StudyFile,
     read_studies,
 )
+from chexseg.cli.streams import echo
 from chexseg.errors import Mistakes, UserError, counted
 
-app = typer.Typer(help="Plan a study, run it, show its status.", no_args_is_help=True)
+app = typer.Typer(help="Write a study, plan it, run it, show its status.", no_args_is_help=True)
+app.command("new")(study_files.new)
+app.command("settings")(study_files.settings)
+app.command("watch")(watch.watch)
 
 
 @app.command("plan")
@@ -39,7 +44,7 @@ def study_plan(
 
     (plan,), opened, raw = read_studies([study], data, store, overrides, check=True, warn=_warn)
     summary = resolve.summarise(plan, opened, raw)
-    typer.echo(json.dumps(summary.plan_dict(), indent=1) if as_json else summary.plan_text())
+    echo(json.dumps(summary.plan_dict(), indent=1) if as_json else summary.plan_text())
     if lines := resolve.mistakes(plan, opened, raw, planning=True):
         raise Mistakes(lines)
 
@@ -66,22 +71,35 @@ def study_run(
             help="Largest size of an autoscaling cluster.",
         ),
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="CELL", help="Run this cell only; * stands for any text."),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, help="Run at most N of the missing cells."),
+    ] = None,
     overrides: Overrides = None,
+    as_json: AsJson = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Run the stages of a study that are not cached. Exit code 1 if a stage fails."""
     with signals.handled():
-        outcome = run_study(study, data, store, address, overrides, quiet, max_resources)
+        outcome = run_study(
+            study, data, store, address, overrides, quiet, max_resources, only or (), limit
+        )
     from chexseg.store.store import Store
 
-    typer.echo(
+    echo(
         f"{counted(len(outcome.computed), 'stage')} computed in {outcome.seconds:.0f} s,"
         f" {outcome.cached} cached in {Store(store)}, {len(outcome.failed)} failed",
         err=True,
     )
-    if not quiet:
+    if as_json:
+        echo(json.dumps(outcome.as_dict(), indent=1))
+    elif not quiet:
         following = next_command(study, data, store, overrides, bool(outcome.failed))
-        typer.echo(f"next: {following}", err=True)
+        echo(f"next: {following}", err=True)
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -111,10 +129,13 @@ def study_status(
 ) -> None:
     """Show which cells are done, running, missing, stale or failed."""
     from chexseg import resolve
+    from chexseg.store import marker
+    from chexseg.store.store import Store
 
+    marker.check_exists(Store(store))
     (plan,), opened, _ = read_studies([study], data, store, overrides)
     summary = resolve.summarise(plan, opened)
-    typer.echo(json.dumps(summary.status_dict(), indent=1) if as_json else summary.status_text())
+    echo(json.dumps(summary.status_dict(), indent=1) if as_json else summary.status_text())
 
 
 def run_study(
@@ -125,6 +146,8 @@ def run_study(
     overrides: list[str] | None,
     quiet: bool,
     max_resources: str | None = None,
+    only: Sequence[str] = (),
+    limit: int | None = None,
 ) -> Any:
     """Run a study with progress; return its `RunResult`."""
     # First of all: what is imported later decides keys, and sources may be edited at any time.
@@ -140,10 +163,13 @@ def run_study(
             "--max-resources: found without --address; a local Ray doesn't grow;"
             " expected: --address ADDR"
         )
-    (plan,), opened, raw = read_studies([study], data, store, overrides, check=True, warn=_warn)
-    with reporter(quiet) as watch:
-        return launch.launch(plan, opened, raw, watch, address, study, overrides or (), limits)
+    with reporter(quiet) as shown:
+        shown.doing("reading the data set and planning")
+        (plan,), opened, raw = read_studies([study], data, store, overrides, check=True, warn=_warn)
+        return launch.launch(
+            plan, opened, raw, shown, address, study, overrides or (), limits, only, limit
+        )
 
 
 def _warn(line: str) -> None:
-    typer.echo(f"warning: {line}", err=True)
+    echo(f"warning: {line}", err=True)

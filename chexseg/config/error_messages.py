@@ -26,6 +26,7 @@ EXPECTED = {
     "string_type": "expected: text",
     "string_pattern_mismatch": "expected: a lower-case letter or digit, then lower-case letters,"
     " digits, '.', '_' and '-'",
+    "string_too_long": "expected: at most {max_length} characters",
     "dict_type": "expected: a mapping",
     "model_type": "expected: a mapping",
     "tuple_type": "expected: a list",

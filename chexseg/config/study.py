@@ -79,7 +79,7 @@ class StudyFile(Section):
 
     #: Name of the study in files, tables and metrics: lowercase letters, digits, dots, hyphens and
     #: underscores.
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=150)
     #: Heading of its report.
     title: str = ""
     #: Tables and figures of the paper that the study reproduces. Its report judges the paper's

@@ -19,6 +19,8 @@ from chexseg.store import links
 
 #: Sections of a study file, besides `settings`, whose values may be overridden.
 OUTSIDE_SETTINGS = ("resources", "execution")
+#: Study files that include each other, one in another.
+MOST_INCLUDED = 10
 
 
 def load(
@@ -31,7 +33,7 @@ def load(
     what is expected and the nearest correct name.
     """
     try:
-        text = links.read_text(path)
+        text = links.read_text(path, 4 * yaml_source.MOST_TEXT)  # UTF-8 has up to 4 bytes each
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); expected: a study file"
@@ -86,6 +88,11 @@ def parse(
     return study
 
 
+def included_path(file: Path, name: str) -> Path:
+    """Return the path of a study that `file` includes by a name relative to it."""
+    return file.parent / os.path.expanduser(name)
+
+
 def _including(
     file: StudyFile,
     source: yaml_source.Source,
@@ -108,11 +115,16 @@ def _including(
     members: list[Study] = []
     for number, name in enumerate(file.studies):
         begin = f"{document.location(f'studies.{number}')}: studies.{number}: found {name!r}"
-        path = Path(document.where).parent / name
+        path = included_path(Path(document.where), name)
         if not os.path.isfile(path):  # unlike Path.is_file, False also for a name too long
             near = nearest(path.name, (other.name for other in path.parent.glob("*.y*ml")))
             raise UserError(
                 f"{begin}, no such file{near}; expected: a study file, relative to this one"
+            )
+        if len(parents) > MOST_INCLUDED:
+            raise UserError(
+                f"{begin}, included by {len(parents)} files in a row;"
+                f" expected: at most {MOST_INCLUDED}"
             )
         if path.resolve() in parents:
             raise UserError(

@@ -15,6 +15,8 @@ from chexseg.errors import UserError, reason
 MOST_ALIASED = 10_000
 #: Characters of all values and dotted keys of a file, with every alias expanded.
 MOST_TEXT = 10_000_000
+#: Characters of a key: it is in messages.
+LONGEST_KEY = 1000
 #: Digits of a whole number. A float overflows from 309 digits on.
 MOST_DIGITS = 100
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
@@ -141,7 +143,7 @@ def _check_scalar(node: yaml.ScalarNode, location: str) -> None:
 
 
 def _lines(node: yaml.Node | None, where: str, prefix: str) -> dict[str, int]:
-    """Return dotted key -> line. Raises `UserError` for duplicate keys and for keys not text."""
+    """Return dotted key -> line. Raises `UserError` for duplicate, long and unprintable keys."""
     out: dict[str, int] = {}
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
@@ -150,6 +152,15 @@ def _lines(node: yaml.Node | None, where: str, prefix: str) -> dict[str, int]:
                 shown = key.value if isinstance(key, yaml.ScalarNode) else "a list or a mapping"
                 inside = f" {prefix[:-1]}:" if prefix else ""
                 raise UserError(f"{where}:{line}:{inside} found {shown} as a key; expected: text")
+            if len(key.value) > LONGEST_KEY:
+                raise UserError(
+                    f"{where}:{line}: found a key of {len(key.value):,} characters;"
+                    f" expected: at most {LONGEST_KEY:,}"
+                )
+            if not key.value.isprintable():
+                raise UserError(
+                    f"{where}:{line}: found the key {key.value!r}; expected: printable characters"
+                )
             name = f"{prefix}{key.value}"
             inner = {name: line, **_lines(value, where, f"{name}.")}
             # One of two equal keys may be dotted and the other nested.

@@ -17,6 +17,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 from chexseg.data import strict_json
+from chexseg.data.formats.limits import MAX_PIXELS
 from chexseg.data.remote_path import Readable
 from chexseg.errors import UserError, nearest
 from chexseg.pathologies import ALIASES, PATHOLOGIES
@@ -32,9 +33,6 @@ FILES = {
     "radiologists": "CheXlocalize/hb_segmentations_test.json",
 }
 
-#: Pixels of the largest accepted mask. Pillow opens no larger image, and pycocotools multiplies
-#: height and width in 32 bits.
-MAX_PIXELS = 178_956_970
 _SIZE = f"[height, width] of at most {MAX_PIXELS} pixels"
 _UNREADABLE = "unreadable mask file"
 
@@ -199,7 +197,7 @@ def _is_size(size: Any) -> bool:
         isinstance(size, list)
         and len(size) == 2
         and all(type(n) is int and n > 0 for n in size)
-        and size[0] * size[1] <= MAX_PIXELS
+        and size[0] * size[1] <= MAX_PIXELS  # pycocotools multiplies in 32 bits
     )
 
 

@@ -1,8 +1,9 @@
 """CheXpert's CSV files and image paths as one table, and the policies for its uncertain labels.
 
 Labels are 1 (positive), 0 (negative), -1 (uncertain) or blank (not mentioned in the report); see
-Irvin et al. 2019, section 2. Three layouts are supported: the two distributions of CheXpert, and
-the one in which CheXlocalize ships the validation and test sets.
+Irvin et al. 2019, section 2. Four layouts are supported: the two distributions of CheXpert, the
+larger one also as its four archives unpack, and the one in which CheXlocalize ships the validation
+and test sets.
 """
 
 from __future__ import annotations
@@ -25,18 +26,28 @@ from chexseg.pathologies import OBSERVATIONS
 
 SPLITS = ("train", "valid", "test")
 
+#: The archive of the CSV files and validation images, and those of the training images, each with
+#: the number of its first patient.
+_BATCH_1 = "CheXpert-v1.0 batch 1 (validate & csv)"
+_BATCHES = (
+    ("CheXpert-v1.0 batch 2 (train 1)", 1),
+    ("CheXpert-v1.0 batch 3 (train 2)", 21514),
+    ("CheXpert-v1.0 batch 4 (train 3)", 43018),
+)
 #: split -> (CSV file, image folder) candidates relative to the data root; the first CSV file that
-#: exists is used. Training prefers the small images. The published masks of the other two splits
-#: fit only the full-size images.
+#: exists is used. The first of `_BATCHES` stands for all. Training prefers the small images. The
+#: published masks of the other two splits fit only the full-size images.
 LAYOUTS: dict[str, tuple[tuple[str, str], ...]] = {
     "train": (
         ("CheXpert-v1.0-small/train.csv", "CheXpert-v1.0-small/train"),
         ("CheXpert-v1.0/train.csv", "CheXpert-v1.0/train"),
         ("CheXpert/train_labels.csv", "CheXpert/train"),
+        (f"{_BATCH_1}/train.csv", _BATCHES[0][0]),
     ),
     "valid": (
         ("CheXpert/val_labels.csv", "CheXpert/val"),
         ("CheXpert-v1.0/valid.csv", "CheXpert-v1.0/valid"),
+        (f"{_BATCH_1}/valid.csv", f"{_BATCH_1}/valid"),
         ("CheXpert-v1.0-small/valid.csv", "CheXpert-v1.0-small/valid"),
     ),
     "test": (
@@ -50,7 +61,10 @@ _FORMAT = "comma-separated text, a header and one row per image"
 _PATH = ".../<train, valid, val or test>/<patient>/.../<image>"
 #: Parts that a normalized relative path doesn't have. An absolute path begins with an empty part.
 _ABNORMAL = frozenset(("", ".", ".."))
+#: Bytes of a row; those of CheXpert have 150.
+LONGEST_LINE = 100_000
 POLICIES = ("ignore", "zeros", "ones")
+_PATIENT = re.compile(r"patient(\d{1,9})")
 _STUDY = re.compile(r"(.+?_study\d+)_")
 
 
@@ -68,6 +82,13 @@ def locate(root: Location, split: str) -> tuple[Location, Location]:
         f"{root}: found no CSV file of {split};"
         f" allowed: {', '.join(csv for csv, _ in LAYOUTS[split])}"
     )
+
+
+def image_folders(root: Location, images: Location) -> list[Location]:
+    """Return the folders with the images of a split: `images` of `locate`, or all of `_BATCHES`."""
+    if images.name == _BATCHES[0][0]:
+        return [root / folder for folder, _ in _BATCHES]
+    return [images]
 
 
 def read(root: Location, split: str) -> pd.DataFrame:
@@ -132,6 +153,9 @@ def scan(csv: Readable, images: Location) -> tuple[pd.DataFrame, list[tuple[str,
     out = _table([os.path.splitext("_".join(below))[0] for below in parts])
     out["patient"] = [below[0] for below in parts]
     start = f"{images}/"
+    if images.name == _BATCHES[0][0]:
+        start = start.removesuffix(f"{images.name}/")
+        parts = [[_batch(below[0]), *below] for below in parts]
     out["path"] = [start + "/".join(below) for below in parts]
     if "Frontal/Lateral" in raw:
         view = raw["Frontal/Lateral"].str.strip()
@@ -168,6 +192,11 @@ def _parse(data: bytes) -> pd.DataFrame:
     mark join rows.
     """
     lines = [line for line in data.splitlines() if line]
+    longest = max(range(len(lines)), key=lambda row: len(lines[row]), default=0)
+    if lines and len(lines[longest]) > LONGEST_LINE:
+        raise ValueError(
+            f"row {longest + 1}: found {len(lines[longest]):,} bytes; at most {LONGEST_LINE:,}"
+        )
     names = arrow_csv.read_csv(io.BytesIO(b"".join(lines[:1]) + b"\n")).column_names
     if repeated := [name for name, number in Counter(names).items() if number > 1]:
         raise ValueError(f"found the column {repeated[0]!r} twice; expected once")
@@ -227,6 +256,13 @@ def _below_split(path: str) -> tuple[list[str], str]:
         if parts[position] in ("train", "valid", "val", "test"):
             return parts[position + 1 :], ""
     return [], "without a split's folder or too short below it"
+
+
+def _batch(patient: str) -> str:
+    """Return the folder of `_BATCHES` with a patient's images."""
+    match = _PATIENT.fullmatch(patient)
+    number = int(match[1]) if match else 1
+    return next((name for name, first in reversed(_BATCHES) if first <= number), _BATCHES[0][0])
 
 
 def _labels(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:

@@ -12,14 +12,19 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
 
 from chexseg.data import grey
-from chexseg.data.formats import jpeg
-from chexseg.errors import UserError
+from chexseg.data.formats import jpeg, limits
+from chexseg.errors import UserError, printable, reason
+from chexseg.store import links
 
 #: Bytes that identify the format: the preamble, which ends in ``DICM``.
 PREAMBLE = 132
+#: First elements of a file without a preamble (group, number), their types, and their length in
+#: bytes at most: lengths of groups, versions, character set, image type, date, class and instance.
+_FIRST_ELEMENTS = {(2, 0), (2, 1), (2, 2), *((8, number) for number in (0, 1, 5, 8, 18, 22, 24))}
+_FIRST_TYPES = (b"UL", b"OB", b"UI", b"CS", b"DA")
+_LONGEST_FIRST = 128
 #: Transfer syntax of deflated files, written somewhere before the deflated part.
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 #: Numeric elements that affect every pixel.
@@ -29,8 +34,20 @@ _JPEG = "1.2.840.10008.1.2.4."
 
 
 def recognises(start: bytes) -> bool:
-    """Return whether a file that begins with `start`, `PREAMBLE` bytes, is DICOM."""
-    return start[PREAMBLE - 4 : PREAMBLE] == b"DICM"
+    """Return whether a file that begins with `start`, `PREAMBLE` bytes, is DICOM.
+
+    Old archives hold files without a preamble, which begin with an element: its group and number,
+    then either its type in two letters and its length, or the length alone.
+    """
+    if start[PREAMBLE - 4 : PREAMBLE] == b"DICM":
+        return True
+    if len(start) < PREAMBLE:
+        return False
+    group, number, kind, short, length = struct.unpack_from("<HH2sHxxxx", start) + struct.unpack(
+        "<I", start[4:8]
+    )
+    first_length = short if kind in _FIRST_TYPES else length
+    return (group, number) in _FIRST_ELEMENTS and 0 < first_length <= _LONGEST_FIRST
 
 
 def holds_image(path: Path) -> bool:
@@ -38,11 +55,14 @@ def holds_image(path: Path) -> bool:
     try:
         from pydicom import dcmread
 
-        if _DEFLATED in path.read_bytes():
-            return True
+        with links.open_regular(path) as file:
+            limits.check_file(file, path)
+            if _DEFLATED in file.read():
+                return True
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return "Rows" in dcmread(path, stop_before_pixels=True, specific_tags=["Rows"])
+            data = dcmread(path, force=True, stop_before_pixels=True, specific_tags=["Rows"])
+            return "Rows" in data
     except Exception:  # `decode` reports the fault
         return True
 
@@ -56,7 +76,7 @@ def decode(file: BinaryIO, path: object) -> np.ndarray:
     burnt-in markers that would compress the range (`grey.film_range`).
 
     Raises `UserError` for a damaged file, colour, several frames, a header that contradicts itself
-    or the pixels, a rescaling or window that isn't finite, more pixels than Pillow would open, and
+    or the pixels, a rescaling or window that isn't finite, more than `limits.MAX_PIXELS`, and
     if pydicom isn't installed.
     """
     try:
@@ -77,25 +97,28 @@ def decode(file: BinaryIO, path: object) -> np.ndarray:
                     " expected another transfer syntax"
                 )
             file.seek(0)
-            data = dcmread(file)
+            data = dcmread(file, force=True)  # a preamble may be missing (`recognises`)
+            _set_syntax(data)
             _check(data, path)
             stream = _check_stream(data, path)
+            plugin = _decoder(data.file_meta.TransferSyntaxUID, path)
             # The pixel data may have more frames than the header says.
-            frames = list(islice(iter_pixels(data), 2))
+            frames = list(islice(iter_pixels(data, decoding_plugin=plugin), 2))
             if len(frames) != 1:
                 raise UserError(f"{path}: found more than one frame; expected one")
             _check_length(data, path)
             stored_HW = frames[0]
             if stream and (stored_HW.dtype.itemsize == 1 or not jpeg.is_jpeg(stream)):
                 jpeg.check(stream, path)
-            values_HW = apply_voi_lut(apply_modality_lut(stored_HW, data), data).astype(np.float64)
+            values_HW = grey.in_strips(
+                lambda rows: _exact(apply_voi_lut(apply_modality_lut(rows, data), data)), stored_HW
+            )
             film_HW = ~_padding(stored_HW, data)
     except UserError:
         raise
     except Exception as error:  # pydicom's parsers and decoders raise any type on damaged files
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{path}: found no readable DICOM image ({reason}); expected an undamaged one"
+            f"{path}: found no readable DICOM image ({reason(error)}); expected an undamaged one"
         ) from None
     if not np.isfinite(values_HW).all():
         raise UserError(
@@ -106,9 +129,14 @@ def decode(file: BinaryIO, path: object) -> np.ndarray:
             f"{path}: found nothing but padding (PixelPaddingValue); expected a radiograph"
         )
     low, high = grey.film_range(values_HW if film_HW.all() else values_HW[film_HW])
+    sign = 1.0
     if data.PhotometricInterpretation == "MONOCHROME1":
-        values_HW, low, high = -values_HW, -high, -low
-    return np.where(film_HW, grey.stretched(values_HW, low, high), np.uint8(0))
+        sign, low, high = -1.0, -high, -low
+    pixels_HW = grey.in_strips(
+        lambda rows: grey.stretched(sign * rows.astype(np.float64), low, high), values_HW
+    )
+    pixels_HW[~film_HW] = 0
+    return pixels_HW
 
 
 def _check(data: Any, path: object) -> None:
@@ -121,15 +149,11 @@ def _check(data: Any, path: object) -> None:
         )
     if data.get("SamplesPerPixel") != 1:
         raise UserError(
-            f"{path}: SamplesPerPixel: found {data.get('SamplesPerPixel')!s:.40}; expected 1"
+            f"{path}: SamplesPerPixel: found {_shown(data.get('SamplesPerPixel'))}; expected 1"
         )
     if (data.get("NumberOfFrames") or 1) != 1:
-        raise UserError(f"{path}: found {data.NumberOfFrames!s:.40} frames; expected one")
-    most = 2 * (Image.MAX_IMAGE_PIXELS or math.inf)
-    if data.Rows * data.Columns > most:
-        raise UserError(
-            f"{path}: found {data.Rows} x {data.Columns} pixels; expected at most {most}"
-        )
+        raise UserError(f"{path}: found {_shown(data.NumberOfFrames)} frames; expected one")
+    limits.check_pixels(data.Rows, data.Columns, path)
     for name in _FACTORS:
         value = data.get(name)
         for number in value if isinstance(value, MutableSequence) else [value]:
@@ -143,9 +167,44 @@ def _check(data: Any, path: object) -> None:
             raise UserError(f"{path}: found {given[0]} alone; expected {' and '.join(pair)}")
     if data.HighBit != data.BitsStored - 1:
         raise UserError(
-            f"{path}: HighBit: found {data.HighBit}; expected {data.BitsStored - 1},"
+            f"{path}: HighBit: found {_shown(data.HighBit)}; expected {data.BitsStored - 1},"
             f" because BitsStored is {data.BitsStored}"
         )
+
+
+def _set_syntax(data: Any) -> None:
+    """Set the transfer syntax of a file that doesn't give it to the one that pydicom has guessed.
+
+    Its pixels are then uncompressed.
+    """
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    if "TransferSyntaxUID" not in data.file_meta:
+        is_implicit, is_little_endian = data.original_encoding
+        explicit = ExplicitVRLittleEndian if is_little_endian else ExplicitVRBigEndian
+        data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else explicit
+
+
+def _decoder(syntax: Any, path: object) -> str:
+    """Return the name of pydicom's decoder to use for a transfer syntax, "" for its choice.
+
+    Where Pillow can decode, it does, so that another package changes no pixel. Raises `UserError`
+    if a package is missing.
+    """
+    from pydicom import uid
+    from pydicom.pixels.decoders.base import get_decoder
+
+    if syntax in (uid.JPEGBaseline8Bit, uid.JPEG2000, uid.JPEG2000Lossless):
+        return "pillow"
+    decoder = get_decoder(syntax)
+    if not decoder.is_available:
+        lossless = (uid.JPEGLossless, uid.JPEGLosslessSV1)
+        if syntax in (*lossless, uid.JPEGLSLossless, uid.JPEGLSNearLossless):
+            need = "GDCM, which decodes it; hint: pip install 'chexseg[dicom-jpeg]'"
+        else:
+            need = f"one of pydicom's decoders of it: {', '.join(decoder.missing_dependencies)}"
+        raise UserError(f"{path}: found pixels as {syntax.name}; expected {need}")
+    return ""
 
 
 def _check_stream(data: Any, path: object) -> bytes:
@@ -157,6 +216,11 @@ def _check_stream(data: Any, path: object) -> bytes:
         return b""
     content = _frame(data)
     stream = jpeg.read(content)
+    if not stream.is_whole:
+        raise UserError(
+            f"{path}: found compressed pixels without their end; expected an undamaged file"
+        )
+    jpeg.check_scans(content, path)
     if (stream.height, stream.width) != (data.Rows, data.Columns):
         raise UserError(
             f"{path}: found compressed pixels of {stream.height} x {stream.width};"
@@ -169,7 +233,7 @@ def _check_stream(data: Any, path: object) -> bytes:
         )
     if stream.signed not in (None, bool(data.PixelRepresentation)):
         raise UserError(
-            f"{path}: PixelRepresentation: found {data.PixelRepresentation};"
+            f"{path}: PixelRepresentation: found {_shown(data.PixelRepresentation)};"
             f" expected {int(stream.signed)}, as in the compressed pixels"
         )
     return content
@@ -226,6 +290,17 @@ def _run_length_bytes(frame: bytes) -> int:
                 total += (257 - code) * (code != 128)
                 position += 2 if code != 128 else 1
     return total
+
+
+def _shown(value: object) -> str:
+    """Return a value of the file for a message: a damaged number can be text of any kind."""
+    return printable(str(value)[:40])
+
+
+def _exact(values_HW: np.ndarray) -> np.ndarray:
+    """Return small integers as they are, which need less memory, and all others as float64."""
+    small = values_HW.dtype.kind in "iu" and values_HW.itemsize <= 4
+    return values_HW if small else values_HW.astype(np.float64)
 
 
 def _padding(stored_HW: np.ndarray, data: Any) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 #: Largest fraction of the pixels, at either end of the range, that burnt-in markers cover.
@@ -10,6 +12,8 @@ MARKERS = 0.01
 DEPTHS = (8, 10, 12, 14, 16)
 #: Pixels used to detect markers: all of a small image, evenly spaced ones of a large image.
 SAMPLE = 2**14
+#: Pixels of a strip of rows that is computed at once.
+STRIP = 2**20
 
 
 def film_range(values: np.ndarray) -> tuple[float, float]:
@@ -39,6 +43,21 @@ def stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Return uint8 values scaled from `low`..`high` to 0..255 and clipped; 0 if low equals high."""
     scale = 255 / (high - low) if high > low else 0
     return np.asarray(np.round((np.clip(values, low, high) - low) * scale), dtype=np.uint8)
+
+
+def in_strips(function: Callable[[np.ndarray], np.ndarray], values_HW: np.ndarray) -> np.ndarray:
+    """Return function(values_HW), computed a few rows at a time: temporary arrays are small.
+
+    function: maps each value alone, to one type.
+    """
+    height, width = values_HW.shape
+    rows = max(1, STRIP // width)
+    first = function(values_HW[:rows])
+    out_HW = np.empty((height, width), dtype=first.dtype)
+    out_HW[:rows] = first
+    for start in range(rows, height, rows):
+        out_HW[start : start + rows] = function(values_HW[start : start + rows])
+    return out_HW
 
 
 def eight_bits(values: np.ndarray, declared: int | None = None) -> np.ndarray:

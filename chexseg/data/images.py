@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from chexseg.data import dicom, grey, resampling
-from chexseg.data.formats import jpeg, png, tiff
+from chexseg.data.formats import jpeg, limits, png, tiff
 from chexseg.data.remote_path import Readable
 from chexseg.errors import UserError, reason
 from chexseg.store import links
@@ -198,15 +199,24 @@ def read(path: str | Path | Readable) -> Decoded:
             if isinstance(path, str | Path)
             else io.BytesIO(path.read_bytes()) as file
         ):
+            limits.check_file(file, path)
             start = file.read(dicom.PREAMBLE)
             file.seek(0)
             if dicom.recognises(start):
                 return Decoded(dicom.decode(file, path))
-            return _picture(file, path)
+            with warnings.catch_warnings():
+                # Pillow warns of damage that doesn't affect the pixels, such as that of EXIF data.
+                warnings.simplefilter("ignore")
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                return _picture(file, path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such image file; expected {_EXPECTED}") from None
     except UserError:
         raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise UserError(
+            f"{path}: found more pixels than {limits.MAX_PIXELS}; expected a radiograph"
+        ) from None
     except Exception as error:  # Pillow's parsers and decoders raise any type on damaged files
         why = "unknown format" if isinstance(error, UnidentifiedImageError) else reason(error)
         raise UserError(f"{path}: found no readable image ({why}); expected {_EXPECTED}") from None
@@ -237,6 +247,9 @@ def _picture(file: BinaryIO, path: object) -> Decoded:
         white_is_zero = tags.get(_TAG.PhotometricInterpretation) == 0
         (bits,) = tags.get(_TAG.BitsPerSample, (16,))[:1]
         chunks = png.read(file) if image.format == "PNG" else None
+        if is_jpeg := image.format in ("JPEG", "MPO"):
+            file.seek(0)
+            jpeg.check_scans(file.read(), path)
         image.load()
         if chunks:
             highest = int(np.asarray(image).max()) if image.mode == "P" else -1
@@ -249,7 +262,7 @@ def _picture(file: BinaryIO, path: object) -> Decoded:
                 pixels_HW = 255 - pixels_HW
         else:
             pixels_HW = np.asarray(image.convert("L"))
-            if image.format in ("JPEG", "MPO"):
+            if is_jpeg:
                 file.seek(0)
                 jpeg.check(file.read(), path)
             if truncated and pixels_HW.max() < 64:

@@ -23,6 +23,7 @@ class RawSplit:
 
     def __init__(self, root: remote_path.Location, split: str):
         self.csv_location, self.folder = chexpert.locate(root, split)
+        self.folders = chexpert.image_folders(root, self.folder)
         self.csv = remote_path.ReadOnce(self.csv_location)
         self.mask_file = (
             remote_path.ReadOnce(root / chexlocalize.FILES[split])
@@ -40,7 +41,7 @@ class RawSplit:
     def sizes(self) -> dict[str, int]:
         """Return path -> bytes of each image; -1 if it is missing."""
         paths = self.table["path"].tolist()
-        return dict(zip(paths, remote_path.sizes(self.folder, paths), strict=True))
+        return dict(zip(paths, remote_path.sizes(self.folders, paths), strict=True))
 
     def masks(self) -> chexlocalize.MaskFile:
         """Return the expert masks; empty for a split without a mask file.

@@ -157,15 +157,17 @@ def files(root: Location, paths: Iterable[str]) -> Iterator[Location]:
     return (root / path.removeprefix(start) for path in paths)
 
 
-def sizes(folder: Location, paths: Iterable[str]) -> list[int]:
-    """Return the bytes of each path inside `folder`; -1 for a missing file.
+def sizes(folders: Sequence[Location], paths: Iterable[str]) -> list[int]:
+    """Return the bytes of each path inside one of the folders; -1 for a missing file.
 
     Raises `UserError` as `wrap_io_errors` does.
     """
-    if isinstance(folder, Path):
-        return [_size(path) for path in paths]
-    with wrap_io_errors(folder):
-        listed = folder.sizes()
+    listed: dict[str, int] = {}
+    for folder in folders:
+        if isinstance(folder, Path):
+            return [_size(path) for path in paths]
+        with wrap_io_errors(folder):
+            listed |= folder.sizes()
     return [listed.get(path, -1) for path in paths]
 
 

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from chexseg.errors import ChexsegError, DamagedArtifactError, UserError, reason
 from chexseg.store import manifest
 from chexseg.store.links import remove
+from chexseg.untrusted import bounded_json
 
 #: Rows per parquet row group: 64 radiographs of 320 x 320 are 6.5 MB, a good size for streaming.
 ROW_GROUP = 64
@@ -82,7 +83,7 @@ def metadata(source: pa.Table | pa.Schema | str | Path, shard: str = "a shard") 
     note = (getattr(source, "schema", source).metadata or {}).get(_METADATA)
     if note is None:
         raise UserError("found a table without chexseg's metadata; expected one of a shard")
-    entries = json.loads(note)
+    entries = bounded_json.loads(note)
     return _Entries(entries | {"arrays": _Entries(entries["arrays"].items(), shard)}, shard)
 
 
@@ -94,10 +95,8 @@ def array(source: pa.Table, name: str, layout: Mapping[str, Any] | None = None) 
     """
     layout = layout or metadata(source)["arrays"][name]
     column = source[name]
-    if column.null_count:  # their bytes in the buffer are undefined
-        raise DamagedArtifactError(
-            f"column {name} of a shard has {column.null_count} rows without a value"
-        )
+    if nulls := column.null_count:  # their bytes in the buffer are undefined
+        raise DamagedArtifactError(f"column {name} of a shard has {nulls} rows without a value")
     if isinstance(column, pa.ChunkedArray):  # combine_chunks would copy even a single chunk
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     width = column.type.byte_width

@@ -96,7 +96,7 @@ def read(path: Path) -> np.ndarray:
 
 
 def _unpickle(raw: bytes) -> np.ndarray:
-    from chexseg.torch_format import BoundedUnpickler
+    from chexseg.untrusted.torch_format import BoundedUnpickler
 
     loaded = 0
 
@@ -148,7 +148,7 @@ def _load_storage(raw: bytes) -> torch.TypedStorage:
     """
     import torch
 
-    from chexseg import torch_format
+    from chexseg.untrusted import torch_format
 
     if raw.startswith(b"PK"):
         raise pickle.UnpicklingError("an archive, possibly compressed: its size has no bound")
@@ -179,7 +179,7 @@ def _rebuild_tensor(
     """
     import torch
 
-    from chexseg.torch_format import check_fits
+    from chexseg.untrusted.torch_format import check_fits
 
     check_fits(storage._untyped_storage.nbytes() // storage.dtype.itemsize, offset, size, stride)
     rebuild = cast("Callable[..., torch.Tensor]", torch._utils._rebuild_tensor)

@@ -120,7 +120,7 @@ def _points(path: Path) -> dict[str, dict[str, list[Any]]]:
                     f" allowed: {', '.join(PATHOLOGIES)}"
                 )
             if not isinstance(given, list) or not all(_is_point(point) for point in given):
-                raise UserError(f"{path}: {image_id}: {name}: found {str(given)[:60]}; {expected}")
+                raise UserError(f"{path}: {image_id}: {name}: found {repr(given)[:60]}; {expected}")
             if canonical in named:
                 raise UserError(
                     f"{path}: {image_id}: found {canonical} under two names; expected: one"

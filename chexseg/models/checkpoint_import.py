@@ -12,7 +12,6 @@ import io
 import pickle
 import pickletools
 import re
-import tarfile
 import warnings
 import zipfile
 from collections import Counter
@@ -28,13 +27,13 @@ from torch import Tensor
 
 from chexseg.errors import UserError
 from chexseg.models import encoders
-from chexseg.torch_format import PLAIN, check
+from chexseg.untrusted.torch_format import PLAIN, check
 
 #: Keys under which a checkpoint may store its state dict; without any of them it is one itself.
 CONTAINERS = ("state_dict", "model_state_dict", "model", "network", "net")
-#: Prefixes of an encoder's names: MoCo-CXR's query encoder (trained in parallel), CheXpert models
-#: in Lightning, common wrappers, and none, as in torchvision and timm.
-PREFIXES = (
+#: Prefixes of an encoder that is preferred to others in the same file: MoCo's query encoder, which
+#: is trained, to its average over time, and common wrappers.
+PREFERRED = (
     "module.encoder_q.",
     "encoder_q.",
     "model.model.",
@@ -49,6 +48,8 @@ PREFIXES = (
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 #: A buffer of batch normalisation, used only with a momentum of None; old files lack it.
 _COUNTER = "num_batches_tracked"
+#: Position of the word ustar in a tar file.
+_TAR_MAGIC_AT = 257
 _EXPECTED = "expected tensors in plain dictionaries and lists, as safetensors or by torch.save"
 
 
@@ -117,7 +118,8 @@ def _uncompressed(path: Path) -> io.BytesIO:
     """
     source = io.BytesIO(path.read_bytes())
     if not source.getvalue().startswith(b"PK"):
-        if tarfile.is_tarfile(source):
+        # Not `tarfile`, which inflates files: 3 MB of gzip could take 3 GB.
+        if source.getvalue().startswith(b"ustar", _TAR_MAGIC_AT):
             raise UserError(_refusal(path, "torch's legacy .tar format"))
         return source
     copy = io.BytesIO()
@@ -146,11 +148,12 @@ def _uncompressed(path: Path) -> io.BytesIO:
 
 
 def encoder(path: Path, architecture: str) -> ForeignEncoder:
-    """Return the encoder in a checkpoint whose names start with any of `PREFIXES`.
+    """Return the encoder in a checkpoint, whatever prefix its names have in common.
 
     architecture: an encoder of segmentation-models-pytorch. Raises `UserError` if the file can't be
-    read (`read`), if a tensor is missing or has another shape, and if the file has more layers than
-    the architecture (a resnet34 has all names of a resnet18).
+    read (`read`), if a tensor is missing or has another shape, if several prefixes fit equally
+    well, and if the file has more layers than the architecture (a resnet34 has all names of a
+    resnet18).
     """
     with torch.device("meta"):  # only names, shapes and types are needed
         target = encoders.build(architecture).state_dict()
@@ -164,7 +167,7 @@ def encoder(path: Path, architecture: str) -> ForeignEncoder:
             if name.startswith(prefix)
         }
 
-    prefix = max(PREFIXES, key=lambda prefix: len(under(prefix).keys() & target.keys()))
+    prefix = _prefix(path, state, target)
     names = under(prefix)
     single = set(names.values())
     if double := [name for name in state if name.startswith(prefix) and name not in single]:
@@ -218,6 +221,28 @@ def encoder(path: Path, architecture: str) -> ForeignEncoder:
     )
 
 
+def _prefix(path: Path, state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> str:
+    """Return the prefix with which the most names of an encoder are in a file; "" if none is.
+
+    Raises `UserError` if there are several and none is `PREFERRED`.
+    """
+    counts: Counter[str] = Counter()
+    for name in state:
+        parts = _OLD_DENSENET.sub(r"\1\2", name).split(".")
+        for start in range(len(parts)):
+            if ".".join(parts[start:]) in target:
+                counts["".join(f"{part}." for part in parts[:start])] += 1
+    most = max(counts.values(), default=0)
+    prefixes = [prefix for prefix, count in counts.items() if count == most]
+    preferred = [prefix for prefix in PREFERRED if prefix in prefixes]
+    if len(prefixes) > 1 and not preferred:
+        raise UserError(
+            f"{path}: found the tensors of several encoders, under {few(prefixes)}; expected one;"
+            " hint: save the state dict of one of them"
+        )
+    return next(iter([*preferred, *prefixes]), "")
+
+
 def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint by name, from whichever of `CONTAINERS` holds them."""
     for _ in CONTAINERS:  # limits the depth, because a container can contain itself
@@ -260,11 +285,25 @@ def _printable(text: str) -> str:
 
 
 def _refusal(path: Path, what: str) -> str:
+    texts = _strings(path)
+    key = next((key for key in CONTAINERS if key in texts), CONTAINERS[0])
     return (
         f"{path}: refused, because reading it requires more than plain weights: {what}. Nothing in"
         f" it was run; {_EXPECTED}; hint: if you trust the file, save its weights alone:"
-        f" torch.save(torch.load({path.name!r}, weights_only=False)['state_dict'], 'weights.pt')"
+        f" x = torch.load({str(path)!r}, weights_only=False);"
+        f" x = x.get({key!r}, x) if isinstance(x, dict) else x;"
+        " torch.save(x.state_dict() if hasattr(x, 'state_dict') else x, 'weights.pt')"
     )
+
+
+def _strings(path: Path) -> set[str]:
+    """Return the texts in a checkpoint's pickles, those before any damage or tensors."""
+    texts: set[str] = set()
+    with suppress(Exception):  # as in `_globals`
+        stream = io.BytesIO(_pickled(path))
+        while stream.tell() < len(stream.getbuffer()):  # an older format has several
+            texts.update(str(argument) for _, argument, _ in pickletools.genops(stream))
+    return texts
 
 
 def _offender(path: Path, message: str) -> str:

@@ -16,11 +16,13 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
-from chexseg.errors import DamagedArtifactError, UserError, nearest
+from chexseg.errors import DamagedArtifactError, UserError, nearest, reason
 from chexseg.store import manifest
+from chexseg.untrusted import bounded_json
 
 #: (mean, std) of pixels in [0, 1]. ImageNet weights expect ImageNet's, all others CheXpert's
 #: (the paper's table of settings).
@@ -127,10 +129,9 @@ def save(module: nn.Module, path: Path, **description: Any) -> None:
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(description, indent=1, sort_keys=True))
-    mode = temporary.stat().st_mode & 0o777
     temporary.replace(path.with_suffix(".json"))
-    save_file(state, temporary)
-    temporary.chmod(mode)  # safetensors lets only this user read it
+    # safetensors itself would write a file that only this user reads, and no OSError if it can't.
+    temporary.write_bytes(serialized(state))
     temporary.replace(path)
 
 
@@ -138,8 +139,8 @@ def describe(path: Path) -> dict[str, Any]:
     """Return the description passed to `save`. Raises as `manifest.verify`."""
     note = path.with_suffix(".json")
     try:
-        return cast(dict[str, Any], json.loads(manifest.read_bytes(note)))
-    except (ValueError, RecursionError) as error:
+        return cast(dict[str, Any], bounded_json.loads(manifest.read_bytes(note)))
+    except ValueError as error:
         if isinstance(error, UserError):
             raise
         raise DamagedArtifactError(f"{note}: not JSON ({error})") from None
@@ -157,6 +158,4 @@ def load(module: nn.Module, path: Path) -> None:
     try:
         fill(module, load_file(path))
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise DamagedArtifactError(
-            f"{path}: weights don't fit ({str(error).splitlines()[0]})"
-        ) from None
+        raise DamagedArtifactError(f"{path}: weights don't fit ({reason(error)})") from None

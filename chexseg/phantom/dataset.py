@@ -194,7 +194,7 @@ def write(
     the smaller one. The validation mask file names only images with a finding, as the published
     one does; the test files name all images. processes: that draw; they change no byte. None: all
     cores, but fewer where starting them takes longer than drawing. Raises `UserError` if `root`
-    already holds a data set or can't be written.
+    already holds a data set, and `OSError` if it can't be written.
     """
     root = Path(root)
     for target in (root / FOLDER, root / "CheXlocalize"):
@@ -213,27 +213,24 @@ def write(
         for split, images in counts.items()
         for image in islice(image_specs(split, config.seed, config.prevalence), images)
     )
-    try:
-        (root / "CheXlocalize").mkdir(parents=True)
-        with closing(parallel.ordered(save, tasks, processes)) as saved:
-            for split, images in counts.items():
-                (root / FOLDER / split).mkdir(parents=True, exist_ok=True)
-                csv_path = root / FOLDER / f"{split}.csv"
-                with csv_path.open("w", newline="", encoding="utf-8") as file:
-                    table = csv.writer(file, lineterminator="\n")
-                    table.writerow(COLUMNS)
-                    for written in islice(saved, images):
-                        table.writerow(written.row)
-                        if written.masks is not None:
-                            runs[split][written.image_id] = written.masks
-                        if written.read_masks is not None:
-                            runs["radiologists"][written.image_id] = written.read_masks
-                        done += 1
-                        progress(done, total)
-        for name, mask_file in chexlocalize.FILES.items():
-            chexlocalize.write_runs(root / mask_file, runs[name])
-    except OSError as error:
-        raise UserError(f"{error.filename or root}: cannot be written ({error.strerror})") from None
+    (root / "CheXlocalize").mkdir(parents=True)
+    with closing(parallel.ordered(save, tasks, processes)) as saved:
+        for split, images in counts.items():
+            (root / FOLDER / split).mkdir(parents=True, exist_ok=True)
+            csv_path = root / FOLDER / f"{split}.csv"
+            with csv_path.open("w", newline="", encoding="utf-8") as file:
+                table = csv.writer(file, lineterminator="\n")
+                table.writerow(COLUMNS)
+                for written in islice(saved, images):
+                    table.writerow(written.row)
+                    if written.masks is not None:
+                        runs[split][written.image_id] = written.masks
+                    if written.read_masks is not None:
+                        runs["radiologists"][written.image_id] = written.read_masks
+                    done += 1
+                    progress(done, total)
+    for name, mask_file in chexlocalize.FILES.items():
+        chexlocalize.write_runs(root / mask_file, runs[name])
 
 
 def _encode(masks: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from chexseg.errors import printable
 from chexseg.plan.graph import Plan
 from chexseg.store import live_runs
-from chexseg.store.backend import FAILED, TRASH, is_artifact, new_collection, printable
-from chexseg.store.links import LinkError
+from chexseg.store.backend import FAILED, TRASH, is_artifact, new_collection
+from chexseg.store.links import LinkError, walk
 from chexseg.store.manifest import MANIFEST
 from chexseg.store.store import Store
 
@@ -191,6 +192,6 @@ def _bytes(directory: Path) -> int:
     """Return the size of all files below a directory. Links aren't followed."""
     return sum(
         os.lstat(os.path.join(folder, file)).st_size
-        for folder, _, files in os.walk(directory)
+        for folder, _, files in walk(directory)
         for file in files
     )

@@ -11,8 +11,10 @@ from chexseg.errors import counted
 from chexseg.plan import cost, staleness
 from chexseg.plan.cost import Cost
 from chexseg.plan.graph import Plan
-from chexseg.progress import duration
+from chexseg.plan.stage_names import stage_names
+from chexseg.progress import duration, rate_text
 from chexseg.stages.registry import STAGES
+from chexseg.store import live_runs
 from chexseg.store.store import Artifact, Store
 
 #: Format of a row of a plan's table: stage, then `Summary.row`.
@@ -35,6 +37,8 @@ class Summary:
     costs: Mapping[str, Cost]
     #: Key -> result.
     artifacts: Mapping[str, Artifact]
+    #: Key of a running node -> its progress (`live_runs.progress`).
+    progress: Mapping[str, Mapping[str, Any]]
 
     def fault(self, key: str) -> str | None:
         """Return the failure of a node or of one it needs; None if neither has failed."""
@@ -104,13 +108,17 @@ class Summary:
             "study": self.plan.study.name,
             "cells": self._cells(),
             "complete": self.complete,
-            "running": self._running(),
+            "running": list(self._running().values()),
+            "progress": [
+                {"name": name, "key": key, **self.progress.get(key, {})}
+                for key, name in self._running().items()
+            ],
         }
 
-    def _running(self) -> list[str]:
-        return [
-            self.plan.nodes[key].label for key, state in self.states.items() if state == "running"
-        ]
+    def _running(self) -> dict[str, str]:
+        """Return key -> name of each node that runs."""
+        names = stage_names(self.plan.nodes, self.plan.cells)
+        return {key: names[key] for key, state in self.states.items() if state == "running"}
 
     def _cells(self) -> list[dict[str, Any]]:
         states = [self.cell_state(cell.score) for cell in self.plan.cells]
@@ -211,11 +219,16 @@ class Summary:
     def status_text(self) -> str:
         counts = Counter(self.cell_state(cell.score) for cell in self.plan.cells)
         states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
-        running = ", ".join(self._running())
+        running = self._running()
         return "\n".join(
             [
                 f"{self.plan.study.name}: {states}",
-                *([f"running: {running}"] if running else []),
+                *(["", "running"] if running else []),
+                *(
+                    f"  {name:<36} {_progress_text(self.progress.get(key, {}))}".rstrip()
+                    for key, name in running.items()
+                ),
+                *(["", "cells"] if running else []),
                 *self._cell_lines(),
             ]
         )
@@ -226,6 +239,20 @@ class Summary:
             + ": ".join(filter(None, (cell["state"], cell["error"], cell["change"])))
             for cell in self._cells()
         ]
+
+
+def _progress_text(progress: Mapping[str, Any]) -> str:
+    """Return a stage's progress for people, as "epoch 3, 1,200 of 4,800 samples, 35/s"."""
+    words = []
+    if progress.get("epoch"):
+        words.append(f"epoch {progress['epoch']}")
+    if progress.get("total"):
+        words.append(f"{progress['done']:,} of {progress['total']:,} {progress['unit']}")
+    if progress.get("rate"):
+        words.append(rate_text(progress["rate"]))
+    if progress.get("seconds_left") is not None:
+        words.append(f"about {duration(progress['seconds_left'])} left")
+    return ", ".join(words)
 
 
 def summarise(
@@ -255,7 +282,8 @@ def summarise(
         | dict.fromkeys(in_progress, "running")
     )
     costs = {} if images is None else cost.expected(plan, store.manifests(), images)
-    return Summary(plan, states, errors, reasons, costs, artifacts)
+    progress = live_runs.progress(store) if in_progress else {}
+    return Summary(plan, states, errors, reasons, costs, artifacts, progress)
 
 
 def sharing(plan: Plan) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from chexseg.errors import UserError
 from chexseg.file_tree import files_below
 from chexseg.store import links
 
+#: Bytes of an image id: with ".png", file systems allow 255.
+LONGEST_ID = 251
 #: The end of an image's path in CheXpert, without its suffix.
 _CHEXPERT = re.compile(r"(^|/)patient\d+/study\d+/view[^/]*$")
 
@@ -64,8 +66,9 @@ def image_ids(paths: Iterable[str]) -> dict[str, str]:
 
     For ``patient1/study1/view1`` the id is ``patient1_study1_view1``, as in CheXlocalize. Ids that
     several files would share are extended by parent folders until all are unique. Files of one
-    folder that differ only in their suffix keep it. Raises `UserError` if ids are still shared, or
-    if a name isn't valid UTF-8 or contains control characters: mask files refuse these ids.
+    folder that differ only in their suffix keep it. Raises `UserError` if ids are still shared, if
+    a name isn't valid UTF-8 or contains control characters, which mask files refuse, and for ids
+    longer than `LONGEST_ID`.
     """
     parts = {path: _parts(path) for path in paths}
     counts = Counter(parts.values())
@@ -96,6 +99,11 @@ def image_ids(paths: Iterable[str]) -> dict[str, str]:
             raise UserError(
                 f"{path!r}: found the image id {image_id!r};"
                 " expected: a name of printable UTF-8 characters"
+            )
+        if (length := len(image_id.encode())) > LONGEST_ID:
+            raise UserError(
+                f"{path}: found the image id {image_id[:40]}... of {length} bytes; expected: at"
+                f" most {LONGEST_ID}, because its overlay is a file of that name"
             )
     return ids
 

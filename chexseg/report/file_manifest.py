@@ -15,7 +15,8 @@ from pathlib import Path
 
 from chexseg.errors import UserError, reason
 from chexseg.store import links
-from chexseg.store.manifest import is_inside, sha256, sha256_of
+from chexseg.store.manifest import DAMAGE, is_inside, sha256, sha256_of
+from chexseg.untrusted import bounded_json
 
 #: Names of the lists of `report`, `compare` and `evaluate`.
 REPORT, COMPARE, EVALUATE = "report.json", "compare-files.json", "evaluate-files.json"
@@ -62,7 +63,7 @@ def _listed(path: Path) -> dict[str, set[str]]:
     try:
         with links.open_regular(path) as file:
             text = file.read(_MOST_BYTES)
-        files = json.loads(text)["files"]
+        files = bounded_json.loads(text)["files"]
         listed = {
             name: {hashes} if isinstance(hashes, str) else set(hashes)
             for name, hashes in files.items()
@@ -72,8 +73,12 @@ def _listed(path: Path) -> dict[str, set[str]]:
         )
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    # A file of others can have any content, also JSON that is nested too deeply.
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+    except OSError as error:
+        if error.errno not in DAMAGE:  # it can't be read by this user, or now
+            raise
+        valid = False
+    # A file of others can have any content.
+    except (ValueError, TypeError, LookupError, AttributeError):
         valid = False
     if not valid:
         raise UserError(f"{path}: found a file that isn't chexseg's list of files; {_EXPECTED}")
@@ -96,6 +101,8 @@ def _check(out: Path, name: str, digests: Set[str], earlier: Mapping[str, Set[st
             file.seek(0)
             is_earlier_page = name == PAGE and name not in earlier and _PAGE_TEXT in file.read()
     except OSError as error:
+        if error.errno not in DAMAGE:
+            raise
         raise UserError(f"{path}: can't be read ({reason(error)}); {_EXPECTED}") from None
     if digest in digests or (earlier and is_earlier_page):
         return

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -34,30 +35,39 @@ def write(analyses: Sequence[StudyAnalysis], out: Path, images: bool = True) -> 
     doesn't contain are deleted. Raises `UserError` if a file of others, or an edited one, would be
     overwritten; then nothing is written.
     """
-    texts: dict[str, str] = {}
-    pictures: dict[str, bytes] = {}
+    of_study: dict[str, dict[str, bytes]] = {}
     drawn: dict[str, go.Figure] = {}
-    views = []
+    overlays: dict[str, dict[str, Any]] = {}
+    browsed: dict[str, bytes] = {}
     for study, analysis in named(analyses).items():
-        texts |= {
+        texts = {
             f"tables/{study}-{name}.csv": to_csv(rows) for name, rows in analysis.tables.items()
         }
         for name, table in analysis.paper_tables.items():
             texts[f"tables/{study}-{name}.md"] = to_markdown(table)
             texts[f"tables/{study}-{name}.tex"] = to_latex(table)
+        if analysis.results.study_file:
+            texts[f"tables/{study}-study.yaml"] = analysis.results.study_file
+        of_study[study] = {name: text.encode() for name, text in texts.items()}
         for name, figure in study_figures.draw(analysis).items() if images else ():
             drawn |= {f"figures/{study}-{name}.{kind}": figure for kind in ("png", "svg")}
-        test_images = image_section.test_images(analysis.scores)
-        if test_images["together"] is not None:
-            sheet = film_grids.sheet_png(test_images["together"], test_images["drawn"])
-            pictures[f"figures/{study}-overlays.png"] = sheet
-        on_page = study_figures.draw(analysis, legend=False)
-        views.append(study_view(study, analysis, on_page, test_images))
+        overlays[study], images_of_study = image_section.test_images(study, analysis.scores)
+        browsed |= images_of_study
+        if overlays[study]["together"] is not None:
+            sheet = film_grids.sheet_png(overlays[study]["together"], overlays[study]["drawn"])
+            of_study[study][f"figures/{study}-overlays.png"] = sheet
     exported, failure = study_figures.export(drawn) if drawn else ({}, None)
     notes = (failure,) if failure else ()
+    views = []
+    for study, analysis in named(analyses).items():
+        on_page = study_figures.draw(analysis, legend=False)
+        pictures = {f"figures/{study}-{name}.{kind}" for name in on_page for kind in ("png", "svg")}
+        of_study[study] |= {name: exported[name] for name in exported if name in pictures}
+        views.append(study_view(study, analysis, on_page, overlays[study], list(of_study[study])))
     title = ", ".join(analysis.results.title for analysis in analyses)
     page = environment.render("report.html", title=title, studies=views, notes=notes)
-    files = {name: text.encode() for name, text in texts.items()} | pictures | exported
+    files = {name: content for group in of_study.values() for name, content in group.items()}
+    files |= browsed
     file_manifest.write(out, files | {file_manifest.PAGE: page.encode()}, file_manifest.REPORT)
     for folder in file_manifest.FOLDERS:
         (out / folder).mkdir(exist_ok=True)

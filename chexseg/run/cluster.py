@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
@@ -45,6 +46,8 @@ class Capacity:
     node_gpus: int
     limits: ClusterLimits = CURRENT_SIZE
     nodes: int = 1
+    #: CPUs and GPUs of each node; empty if they aren't known.
+    sizes: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def of_cluster(cls, limits: ClusterLimits = CURRENT_SIZE) -> Capacity:
@@ -63,12 +66,19 @@ class Capacity:
             node_gpus=int(max(node.get("GPU", 0) for node in nodes)),
             limits=limits,
             nodes=len(nodes),
+            sizes=tuple((int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes),
         )
 
     @property
     def one_node(self) -> bool:
         """Return True for a single machine that can't grow."""
         return self.nodes == 1 and self.limits == CURRENT_SIZE
+
+    @property
+    def stage_cpus(self) -> int:
+        """Return the CPUs that a stage may use on any node that it may run on."""
+        beside_gpus = [cpus for cpus, gpus in self.sizes if gpus]
+        return max(1, min([self.cpus, self.node_cpus, *beside_gpus]))
 
     @property
     def max_cpus(self) -> int:
@@ -129,6 +139,8 @@ class Capacity:
                 f"resources.gpu: found {gpu:g};"
                 f" expected at most {largest}, the GPUs of the largest node"
             )
+        if gpu and self.sizes and self.limits == CURRENT_SIZE:
+            self._check_node(resources.cpu, gpu)
         cpus = resources.cpu if resources.workers == 1 else _worker_cpus(resources)
         slots = [int(self.max_cpus / cpus)]
         if gpu:
@@ -139,6 +151,15 @@ class Capacity:
                 " expected no more than the cluster can hold"
             )
         return max(1, min(slots))
+
+    def _check_node(self, cpu: float, gpu: float) -> None:
+        """Raise `UserError` if no node has these CPUs and GPUs together."""
+        if not any(cpus >= cpu and gpus >= gpu for cpus, gpus in self.sizes):
+            cpus, gpus = max(self.sizes, key=lambda size: (size[1], size[0]))
+            raise UserError(
+                f"resources: found cpu {cpu:g} and gpu {gpu:g} for a cell; expected at most what"
+                f" one node has together, such as cpu {cpus} and gpu {gpus}"
+            )
 
     def check_one_node(self, resources: Resources) -> None:
         """Raise `UserError` if the workers that share a fit don't fit on one node.
@@ -245,6 +266,17 @@ def describe() -> list[dict[str, Any]]:
     ]
 
 
+def _check_home() -> None:
+    """Raise `UserError` for a user without a home directory; Ray Train asks for it, hours later."""
+    try:
+        Path.home()
+    except RuntimeError:
+        raise UserError(
+            "HOME: not set, and this user has no entry in the list of users; expected: a home"
+            " directory, for Ray; hint: set HOME to any directory"
+        ) from None
+
+
 @contextmanager
 def cluster(address: str | None = None) -> Iterator[str | None]:
     """Connect to the Ray at `address`, or start a local one and stop it at the end.
@@ -256,6 +288,7 @@ def cluster(address: str | None = None) -> Iterator[str | None]:
     if ray.is_initialized():
         yield None
         return
+    _check_home()
     os.environ.setdefault("RAY_task_oom_retries", str(MAX_FAILURES))  # Ray's default is no limit
     if not address:
         cpus = len(os.sched_getaffinity(0)) + 1
@@ -263,6 +296,7 @@ def cluster(address: str | None = None) -> Iterator[str | None]:
         with local_ray(num_cpus=cpus, **ray_internals.idle_worker_limit(cpus + 4)) as location:
             yield location
         return
+    ray_internals.skip_usage_tags()
     try:
         try:
             with ray_internals.signals_after_start():

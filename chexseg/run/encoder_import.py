@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from chexseg.errors import UserError
+from chexseg.errors import UserError, naming
 from chexseg.models import checkpoint_import, encoders
 from chexseg.plan.graph import node_of
 from chexseg.stages.artifacts import ENCODER_WEIGHTS
@@ -83,7 +83,7 @@ def import_encoder(path: Path, kind: str, architecture: str, store: Store) -> Im
         "imported", ImportedConfig(kind=kind, architecture=architecture, sha256=encoder.sha256), {}
     )
     marker.mark(store)
-    with store.working_on(node) as partial:
+    with store.working_on(node) as partial, naming(partial):
         artifact = store.find(node.stage, node.key)
         cached = artifact is not None
         if artifact is None:

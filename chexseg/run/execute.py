@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -16,10 +15,11 @@ import pyarrow as pa
 from chexseg import code_version
 from chexseg.code_version import CodeVersion
 from chexseg.data.remote_path import Location
-from chexseg.errors import DamagedArtifactError, UserError
+from chexseg.errors import DamagedArtifactError, UserError, naming
 from chexseg.plan.graph import Node
 from chexseg.stages.api import StageContext
 from chexseg.stages.registry import STAGES
+from chexseg.store import links
 from chexseg.store.manifest import INPUTS, MANIFEST, is_noted, note_digest, read_unfinished
 from chexseg.store.store import Artifact, Store
 
@@ -61,7 +61,7 @@ def execute(
                 run = stage.load().run
                 if code is not None:  # the sources may have changed before they were imported
                     code_version.require(code)
-                with _code_unchanged(code, partial):
+                with _code_unchanged(code, partial), naming(partial):
                     facts = dict(run(stage.parse(node.config), paths, partial, context))
                 if node.data is not None and facts.get("data") != node.data:
                     raise UserError(
@@ -111,7 +111,7 @@ def _prepare(partial: Path, identity: str, recovered: Mapping[str, str]) -> None
     (partial / INPUTS).write_text(identity)
     for file, digest in recovered.items():
         note_digest(partial / file, digest)
-    for parent, _, files in os.walk(partial):  # which follows no links
+    for parent, _, files in links.walk(partial):
         for path in (Path(parent, file) for file in files if not file.startswith(".")):
             if path.parent != partial and not is_noted(path):
                 path.unlink()

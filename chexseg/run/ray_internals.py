@@ -139,6 +139,19 @@ def set_process_title(name: str) -> None:
     ray._raylet.setproctitle(f"ray::{name}")  # type: ignore[attr-defined]  # compiled
 
 
+def skip_usage_tags() -> None:
+    """Stop Ray's libraries from recording in this process which of their features are used.
+
+    They do so by a call to the GCS that has no time limit, even if usage statistics are turned off.
+    Twice its answer was lost, and the process waited forever (ray-project/ray#55996 is alike).
+    """
+    from ray._common.usage import usage_lib
+
+    def skip(*arguments: object, **options: object) -> None: ...
+
+    usage_lib._put_extra_usage_tag = usage_lib._put_library_usage = skip
+
+
 def keep_credentials_local() -> None:
     """Stop Tune from copying AWS credentials into its actors' environments.
 

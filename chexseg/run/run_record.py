@@ -20,6 +20,7 @@ from typing import Any, Literal, TypedDict
 import chexseg
 from chexseg.config import yaml_source
 from chexseg.config.study import Study
+from chexseg.config.study_file import included_path
 from chexseg.data.remote_path import Location
 from chexseg.plan.cells import Cell
 from chexseg.store import links
@@ -53,6 +54,15 @@ class RunResult:
     cached: int = 0
     seconds: float = 0.0
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the object of ``study run --json``."""
+        return {
+            "computed": self.computed,
+            "failed": self.failed,
+            "cached": self.cached,
+            "seconds": round(self.seconds, 1),
+        }
+
     def add(self, result: StageResult) -> None:
         """Add a stage that was computed or failed."""
         if result["state"] == "failed":
@@ -61,9 +71,16 @@ class RunResult:
             self.computed[result["key"]] = result["seconds"]
 
 
+def record_name(study: Study) -> str:
+    """Return the name of this process's next run of a study in a store, without an ending."""
+    now = datetime.datetime.now(datetime.UTC)
+    return f".runs/{study.name}/{now:%Y%m%dT%H%M%S}-{platform.node()}-{os.getpid()}"
+
+
 @contextmanager
 def recorded(
     store: Store,
+    name: str,
     study: Study,
     cells: Sequence[Cell],
     study_file: Path | None,
@@ -72,14 +89,13 @@ def recorded(
 ) -> Iterator[dict[str, Any]]:
     """Write ``.runs/STUDY/TIME-HOST-PROCESS.json`` at the start, and again at the end of a run.
 
-    Yields a mapping whose entries are added at the end. A record without "ended" belongs to a run
-    that was killed.
+    name: of the file, without its ending (`record_name`). Yields a mapping whose entries are added
+    at the end. A record without "ended" belongs to a run that was killed.
     """
     started = datetime.datetime.now(datetime.UTC)
-    name = f".runs/{study.name}/{started:%Y%m%dT%H%M%S}-{platform.node()}-{os.getpid()}.json"
     record = describe(study, cells, study_file, overrides, data)
     record["started"] = started.isoformat(timespec="seconds")
-    store.write(name, record)
+    store.write(f"{name}.json", record)
     more: dict[str, Any] = {}
     try:
         yield more
@@ -88,7 +104,7 @@ def recorded(
         raise
     finally:
         ended = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        store.write(name, record | more | {"ended": ended})
+        store.write(f"{name}.json", record | more | {"ended": ended})
 
 
 def describe(
@@ -124,7 +140,7 @@ def _texts(path: Path) -> dict[str, str]:
     text = links.read_text(path)
     texts = {str(path.absolute()): text}
     for name in yaml_source.read(text, str(path)).content.get("studies", []):
-        texts |= _texts(path.parent / name)
+        texts |= _texts(included_path(path, name))
     return texts
 
 

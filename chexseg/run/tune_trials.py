@@ -99,7 +99,7 @@ def _cell_trial(
     ray_internals.set_process_title(cell)
     results: list[StageResult] = []
     for key in (nodes[score].inputs["segmenter"], score):
-        progress_writer = job.progress_writer(key, cell)
+        progress_writer = job.cell_progress_writer(key, cell)
         shown = replace(context, progress=progress_writer, say=progress_writer.say)
         results.append(attempt(job, key, progress_writer.name, shown))
         if not succeeded(results[-1]):

@@ -15,9 +15,10 @@ from chexseg import code_version
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError, counted
 from chexseg.plan.graph import Node
+from chexseg.run import ray_internals
 from chexseg.run.cluster import raise_if_draining
 from chexseg.run.execute import execute
-from chexseg.run.progress_actor import ProgressWriter
+from chexseg.run.progress.actor import ProgressWriter
 from chexseg.stages.api import StageContext
 from chexseg.store.store import Store
 
@@ -40,15 +41,10 @@ class Job:
     single_node: bool = False
     code: code_version.CodeVersion = field(default_factory=code_version.running)
 
-    def progress_writer(self, key: str, cell: str | None = None) -> ProgressWriter:
-        """Return the progress writer of a node. cell: its name, if only one cell needs the node."""
-        node = self.nodes[key]
-        return ProgressWriter(
-            self.progress_actor,
-            f"{cell}, {node.stage}" if cell else node.label,
-            cell or key[:12],
-            node.stage,
-        )
+    def cell_progress_writer(self, key: str, cell: str) -> ProgressWriter:
+        """Return the progress writer of a cell's fit or scores. cell: the cell's name."""
+        stage = self.nodes[key].stage
+        return ProgressWriter(self.progress_actor, f"{cell}, {stage}", key, cell, stage)
 
     def subset(self, keys: Iterable[str]) -> Job:
         """Return a job with these nodes and their inputs only."""
@@ -71,6 +67,7 @@ def attempt(job: Job, key: str, name: str, context: StageContext) -> StageResult
     if result := store.find(node.stage, key):
         return {"key": key, "state": "cached", "miou": result.facts.get("selection_miou")}
     started = time.monotonic()
+    ray_internals.skip_usage_tags()
     try:
         code_version.require(job.code)
         artifact, computed = execute(node, job.nodes, store, job.data, context, job.code)
@@ -80,7 +77,8 @@ def attempt(job: Job, key: str, name: str, context: StageContext) -> StageResult
     except Exception as error:
         raise_if_draining()  # the cause may be that Ray starts no more tasks on this node
         text = _first_line(error)
-        store.record_failure(node, text, traceback.format_exc())
+        with suppress(OSError, UserError):  # the store's disk may be full: the error counts
+            store.record_failure(node, text, traceback.format_exc())
         job.progress_actor.finish.remote(name, f"failed: {text}")
         return {"key": key, "state": "failed", "error": text}
     finally:
@@ -114,7 +112,8 @@ def _first_line(error: BaseException) -> str:
 def record_lost_worker(job: Job, key: str, error: BaseException | None) -> StageResult:
     """Record the failure of a worker that died more often than MAX_FAILURES; return the outcome."""
     text = _first_line(error) if error else "its worker was lost"
-    Store(job.store).record_failure(job.nodes[key], text, str(error))
+    with suppress(OSError, UserError):  # as in `attempt`
+        Store(job.store).record_failure(job.nodes[key], text, str(error))
     return {"key": key, "state": "failed", "error": text}
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from chexseg.store.store import Store
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
 
 
 def name_of(plan: Plan) -> str:
@@ -64,18 +66,31 @@ def export(
         stored = {trial.user_attrs.get("key") for trial in study.get_trials(deepcopy=False)}
         added = [cell for cell in finished if cell.score not in stored]
         study.add_trials(
-            optuna.create_trial(
-                value=curves[cell.fit][0],
-                params=params[cell.score],
-                distributions=space,
-                intermediate_values=curves[cell.fit][1],
-                user_attrs={"key": cell.score, "cell": cell.name, "fits": [cell.fit]},
+            _with_times(
+                optuna.create_trial(
+                    value=curves[cell.fit][0],
+                    params=params[cell.score],
+                    distributions=space,
+                    intermediate_values=curves[cell.fit][1],
+                    user_attrs={"key": cell.score, "cell": cell.name, "fits": [cell.fit]},
+                ),
+                fits[cell.fit].manifest,
             )
             for cell in added
         )
         lines.flush()
     exported |= {cell.score for cell in finished}
     return len(added)
+
+
+def _with_times(trial: FrozenTrial, manifest: Mapping[str, Any]) -> FrozenTrial:
+    """Return a trial with start and end of its fit, in local time as Optuna's; else it took 0 s."""
+    with suppress(KeyError, TypeError, ValueError):
+        ended = datetime.datetime.fromisoformat(manifest["finished"]).astimezone()
+        trial.datetime_complete = ended.replace(tzinfo=None)
+        started = ended - datetime.timedelta(seconds=manifest["seconds"])
+        trial.datetime_start = started.replace(tzinfo=None)
+    return trial
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
@@ -18,6 +19,7 @@ from typing import Any
 from chexseg.errors import UserError, counted, reason
 from chexseg.store import file_lock, links
 from chexseg.store.backend import Backend, Entry
+from chexseg.untrusted import bounded_json
 
 #: The first characters of every record.
 START = '{"op_code"'
@@ -25,26 +27,35 @@ START = '{"op_code"'
 OPERATIONS = range(11)
 #: Seconds between a change and the next upload of an object.
 UPLOAD_DELAY = 10.0
-_DECODER = json.JSONDecoder()
+_DECODER = json.JSONDecoder(parse_int=bounded_json.integer)
+#: A record begins after each split. No string in one contains its quotation marks unescaped.
+_PIECES = re.compile(f"(?={re.escape(START)})")
 
 
 def parse(content: bytes) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the complete records of whole lines, and the torn pieces between them."""
     records, torn = [], []
     for line in content.decode("utf-8", "replace").replace("\r", "").split("\n"):
-        start = 0
-        while start < len(line):
-            try:
-                record, end = _DECODER.raw_decode(line, start)
-                if record["op_code"] not in OPERATIONS or not isinstance(record["worker_id"], str):
-                    raise ValueError
-                records.append(record)
-            except (ValueError, KeyError, TypeError, IndexError, RecursionError):
-                end = line.find(START, start + 1)
-                end = len(line) if end < 0 else end
-                torn.append(line[start:end])
-            start = end
+        # Each piece is decoded on its own: the time of an error grows with the text before it.
+        for piece in _PIECES.split(line):
+            start = 0
+            while start < len(piece):
+                try:
+                    record, start = _record(piece, start)
+                    records.append(record)
+                except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+                    torn.append(piece[start:])
+                    break
     return records, torn
+
+
+def _record(text: str, start: int) -> tuple[dict[str, Any], int]:
+    """Return the record at a position and its end; raise almost any exception if there is none."""
+    record, end = _DECODER.raw_decode(text, start)
+    if record["op_code"] not in OPERATIONS or not isinstance(record["worker_id"], str):
+        raise ValueError
+    bounded_json.check_levels(record)
+    return record, end
 
 
 def encode_records(records: Sequence[dict[str, Any]]) -> bytes:
@@ -153,7 +164,13 @@ class FileLines:
     def _open(self, flags: int, path: Path | None = None) -> int:
         links.refuse_links(self.root, path or self.path)
         try:
-            return links.open_descriptor(path or self.path, flags | os.O_NOFOLLOW)
+            descriptor = links.open_descriptor(path or self.path, flags | os.O_NOFOLLOW)
+            try:
+                links.check_size(descriptor, path or self.path)
+            except OSError:
+                os.close(descriptor)
+                raise
+            return descriptor
         except FileNotFoundError:
             raise
         except OSError as error:

@@ -22,12 +22,9 @@ from chexseg.progress import ProgressNote, Reporter
 from chexseg.run import ray_internals, scheduler, start_checks, tune_trials
 from chexseg.run.cluster import MAX_FAILURES, Capacity, start_here
 from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
-from chexseg.run.progress_actor import (
-    ProgressActor,
-    ProgressDisplay,
-    ProgressWriter,
-    RunCounts,
-)
+from chexseg.run.progress.actor import ProgressActor, ProgressWriter
+from chexseg.run.progress.counts import RunCounts
+from chexseg.run.progress.display import ProgressDisplay, Publish
 from chexseg.run.run_record import RunResult, StageResult
 from chexseg.run.worker import Job, attempt, succeeded
 from chexseg.search import journal
@@ -55,6 +52,7 @@ def run_search(
     data: Location,
     reporter: Reporter,
     limits: ClusterLimits = CURRENT_SIZE,
+    publish: Publish | None = None,
 ) -> RunResult:
     """Try points until the study has as many as it asks for. Ray must be connected (`cluster`).
 
@@ -76,17 +74,17 @@ def run_search(
                 f"search {search.study.name}: another process runs it in {store};"
                 " expected one process at a time"
             )
-        result = scheduler.run(search.upstream(), store, data, reporter, limits)
+        result = scheduler.run(search.upstream(), store, data, reporter, limits, publish)
         if not result.failed:
             if note := optuna_study.open():
                 reporter.say(note)
             try:
-                _run_points(optuna_study, study, capacity, data, reporter, result)
+                _run_points(optuna_study, study, capacity, data, reporter, result, publish)
             finally:
                 optuna_study.flush()
             best = optuna_study.trial_counts().point
             if best is not None:  # so that a report can show it
-                scores = scheduler.run(search.plan([best]), store, data, reporter, limits)
+                scores = scheduler.run(search.plan([best]), store, data, reporter, limits, publish)
                 result.computed |= scores.computed
                 result.failed |= scores.failed
     result.seconds = time.monotonic() - started
@@ -100,6 +98,7 @@ def _run_points(
     data: Location,
     reporter: Reporter,
     result: RunResult,
+    publish: Publish | None,
 ) -> None:
     imported = optuna_study.import_finished()
     missing = optuna_study.resume()
@@ -118,7 +117,7 @@ def _run_points(
     )
     job = Job({}, optuna_study.store.uri, data.absolute(), progress_actor)
     points = _Points(optuna_study, job, missing, result)
-    with ProgressDisplay(progress_actor, reporter):
+    with ProgressDisplay(progress_actor, reporter, publish=publish):
         tune_trials.run_trials(
             _trial,
             {"job": job, "search": search},
@@ -150,7 +149,7 @@ def _trial(config: Mapping[str, Any], job: Job, search: Search, context: StageCo
     first, epochs = 0, sum(plan.nodes[cell.fit].config["epochs"] for cell in plan.cells)
     results = []
     for cell in plan.cells:
-        progress_writer = ProgressWriter(job.progress_actor, name, name, "fit")
+        progress_writer = ProgressWriter(job.progress_actor, name, cell.fit, name, "fit")
 
         def progress(
             done: int,

@@ -2,7 +2,11 @@
 
 CLASSIFIER_WEIGHTS = "classifier.safetensors"
 ENCODER_WEIGHTS = "encoder.safetensors"
+#: Training curves: one entry per epoch of a fit, or checkpoint of a classifier.
+HISTORY = "history.json"
 IRNET_WEIGHTS = "irnet.safetensors"
+#: Observation -> false and true positive rates of a classifier.
+ROC = "roc.json"
 SEGMENTER_WEIGHTS = "segmenter.safetensors"
 #: Pathology -> threshold of its weak masks.
 THRESHOLDS = "thresholds.json"

@@ -1,13 +1,15 @@
 """Classify: train a classifier of CheXpert's 14 observations (the paper, appendix B.1).
 
 Writes ``classifier.safetensors``: the checkpoint with the best mean AUROC of CheXpert's five
-competition tasks on `valid`, over its images or its studies. A set too large for memory is
-streamed by Ray Data (`data.sampling.radiograph_samplers`).
+competition tasks on `valid`, over its images or its studies; ``roc.json`` with its ROC curves, and
+``history.json`` with loss and mean AUROC of all checkpoints. A set too large for memory is streamed
+by Ray Data (`data.sampling.radiograph_samplers`).
 """
 
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -92,6 +94,7 @@ def train(
         "best": {"mean_auroc": -1.0},
         "weights": {},
     }
+    progress.setdefault("history", [])  # earlier versions didn't save it
     done = progress["step"]
     source.skip(done * config.batch_size)
 
@@ -132,13 +135,14 @@ def train(
         if is_checkpoint(config, step, len(table)) or step == steps:
             loop.flush()
             predicted_NL = probabilities(config, model, valid_pixels_NHW, context.device)
-            scores = (
-                auroc(predicted_NL, valid_labels_NL)
-                if config.auroc_over == "images"
-                else auroc(*by_study(valid["image_id"].tolist(), predicted_NL, valid_labels_NL))
-            )
+            predictions = predicted_NL, valid_labels_NL
+            if config.auroc_over == "studies":
+                predictions = by_study(valid["image_id"].tolist(), *predictions)
+            scores = auroc(*predictions)
             competition = [score for name in COMPETITION if (score := scores[name]) is not None]
             mean = float(np.mean(competition)) if competition else 0.0
+            entry = {"step": step, "loss": progress["loss"], "mean_auroc": mean}
+            progress["history"].append(entry)
             if mean >= progress["best"]["mean_auroc"]:  # of equal ones keep the latest
                 progress["best"] = {
                     "mean_auroc": mean,
@@ -147,6 +151,7 @@ def train(
                     "loss": progress["loss"],
                 }
                 progress["weights"] = copy.deepcopy(model.state_dict())
+                progress["roc"] = roc(*predictions)
             model.train()
             loop.save()
     if "step" not in progress["best"]:
@@ -159,6 +164,9 @@ def train(
         if (value := getattr(config, name)) != config.ADDED[name]
     }
     if distributed.rank() == 0:
+        (out / artifacts.HISTORY).write_text(json.dumps(progress["history"], indent=1))
+        if "roc" in progress:  # not of a best checkpoint that an earlier version saved
+            (out / artifacts.ROC).write_text(json.dumps(progress["roc"]))
         encoders.save(
             model,
             out / artifacts.CLASSIFIER_WEIGHTS,
@@ -225,3 +233,29 @@ def auroc(scores_NL: np.ndarray, labels_NL: np.ndarray) -> dict[str, float | Non
             u = mannwhitneyu(positives, negatives, method="asymptotic").statistic
             out[name] = float(u / (len(positives) * len(negatives)))
     return out
+
+
+def roc(scores_NL: np.ndarray, labels_NL: np.ndarray) -> dict[str, tuple[list[float], list[float]]]:
+    """Return observation -> false and true positive rates of all thresholds, from (0, 0) to (1, 1).
+
+    Points on a straight line between two others are left out. Observations of which only one class
+    occurs have no curve. Uncertain and blank labels are ignored.
+    """
+    curves = {}
+    for column, name in enumerate(OBSERVATIONS):
+        labelled_N = np.isin(labels_NL[:, column], (0, 1))
+        scores_n, positive_n = scores_NL[labelled_N, column], labels_NL[labelled_N, column] == 1
+        if positive_n.all() or not positive_n.any():
+            continue
+        order_n = np.argsort(-scores_n, kind="stable")
+        last_n = np.append(np.diff(scores_n[order_n]) != 0, True)  # equal scores have one threshold
+        counts_2P = np.cumsum([~positive_n[order_n], positive_n[order_n]], axis=1)[:, last_n]
+        counts_2P = np.pad(counts_2P, ((0, 0), (1, 0)))
+        steps_2P = np.diff(counts_2P)
+        turns_P = steps_2P[0, :-1] * steps_2P[1, 1:] != steps_2P[1, :-1] * steps_2P[0, 1:]
+        kept_2P = counts_2P[:, np.concatenate([[True], turns_P, [True]])]
+        curves[name] = (
+            (kept_2P[0] / counts_2P[0, -1]).tolist(),
+            (kept_2P[1] / counts_2P[1, -1]).tolist(),
+        )
+    return curves

@@ -192,7 +192,7 @@ def _finish(
         **data.facts(),
     }
     if distributed.rank() == 0:
-        (out / "history.json").write_text(json.dumps(progress.history, indent=1))
+        (out / artifacts.HISTORY).write_text(json.dumps(progress.history, indent=1))
         encoders.save(
             model,
             out / artifacts.SEGMENTER_WEIGHTS,

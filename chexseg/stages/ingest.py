@@ -169,10 +169,12 @@ class _Decoder:
             pixels_NHW[position] = (frame if self.padded else strip).image(pixels_HW, image_resize)
             if self.padded and image_id in self.masks:
                 self.masks.check_size(image_id, path, pixels_HW.shape, image.stored_shape)
-                masks[image_id] = (
-                    patient,
-                    frame.masks(self.masks.masks(image_id), self.config.mask_resize),
-                )
+                # One at a time: ten masks of a large image take more memory than the image.
+                squares = [
+                    frame.masks(self.masks.masks(image_id, [name]), self.config.mask_resize)
+                    for name in PATHOLOGIES
+                ]
+                masks[image_id] = patient, np.concatenate(squares)
         scalars = {
             **{name: rows[name].to_numpy() for name in ("image_id", "patient", "frontal")},
             "height": sizes_N2[:, 0],

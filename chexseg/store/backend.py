@@ -33,8 +33,6 @@ STAGE_FOLDERS = (
     "score",
 )
 _ARTIFACT = re.compile(rf"({'|'.join(STAGE_FOLDERS)})/[0-9a-f]{{20}}")
-#: A sequence that sets colours or moves the cursor of a terminal.
-_ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 
 class Entry(NamedTuple):
@@ -72,6 +70,9 @@ class Backend(Protocol):
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, whole or not at all."""
+
+    def append(self, name: str, content: bytes) -> None:
+        """Add to the end of a log that this process alone writes."""
 
     def delete(self, name: str) -> None:
         """Delete a file if it exists."""
@@ -130,12 +131,6 @@ def is_artifact(name: str) -> bool:
 def unfinished(name: str) -> str:
     """Return the name of an artifact's partial directory and lock: a single path component."""
     return name.replace("/", "-")
-
-
-def printable(text: str, keep: str = "") -> str:
-    """Return a text of a store without escape sequences and control characters, but for `keep`."""
-    text = _ESCAPE.sub("", text)
-    return "".join(char if char.isprintable() or char in keep else "?" for char in text)
 
 
 def now() -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from chexseg.errors import counted
-from chexseg.store.backend import is_artifact, printable
+from chexseg.errors import counted, printable
+from chexseg.store.backend import is_artifact
 from chexseg.store.manifest import UnreadableManifestError
 from chexseg.store.store import Store
 

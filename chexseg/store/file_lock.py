@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from chexseg.errors import UserError, reason
+from chexseg.errors import UserError, naming, reason
 from chexseg.store.links import link_error
+
+#: Error numbers of `flock` on a file system without locks.
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 @contextmanager
@@ -25,7 +28,8 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
     while True:
         with _opened(path, os.O_RDWR | os.O_CREAT) as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                with naming(path):
+                    fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 yield False
                 return
@@ -46,8 +50,8 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
 def is_locked(path: Path) -> bool:
     """Return whether a process of this host holds the lock, without disturbing it.
 
-    A lock that can't be opened is another user's. It counts as held: it usually is, and what it
-    protects would be lost.
+    A file of another user that this one may not open counts as locked. On a file system without
+    locks there are none.
     """
     try:
         with _opened(path, os.O_RDONLY) as lock:
@@ -55,8 +59,10 @@ def is_locked(path: Path) -> bool:
             return False
     except (BlockingIOError, PermissionError):
         return True
-    except FileNotFoundError:
-        return False
+    except OSError as error:
+        if error.errno == errno.ENOENT or error.errno in NO_LOCKS:
+            return False
+        raise
 
 
 @contextmanager

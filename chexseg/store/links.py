@@ -12,12 +12,17 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from chexseg.errors import UserError
+from chexseg.errors import UserError, naming
+
+#: Bytes of the largest file that is read as a whole. A hole makes a file of any size from nothing.
+MOST_BYTES = 2**31
+#: Folders within folders below a result; those of chexseg have one.
+MOST_LEVELS = 100
 
 
 class LinkError(UserError):
@@ -49,7 +54,7 @@ def refuse_special_files(root: Path, folder: Path) -> None:
     Raises `LinkError` if `folder`, or a folder between it and `root`, is a symbolic link.
     """
     refuse_links(root, folder)
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in walk(folder):
         for name in (*folders, *files):
             path = Path(parent, name)
             status = path.lstat()
@@ -66,6 +71,23 @@ def refuse_special_files(root: Path, folder: Path) -> None:
                     f"{path}: found a pipe, socket or device; expected: a plain file or folder;"
                     " hint: remove it"
                 )
+
+
+def walk(
+    top: str | Path, onerror: Callable[[OSError], None] | None = None
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield (folder, its folders, its files) as `os.walk` does; links aren't followed.
+
+    Raises `UserError` for folders nested more than `MOST_LEVELS` deep: `os.walk` itself, and what
+    deletes folders, would end in a RecursionError.
+    """
+    for folder, folders, files in os.walk(top, onerror=onerror):
+        if folders and folder.count(os.sep, len(str(top))) >= MOST_LEVELS:
+            raise UserError(
+                f"{top}: found folders nested more than {MOST_LEVELS} deep;"
+                " expected: those of a result; hint: remove them"
+            )
+        yield str(folder), folders, files
 
 
 def open_descriptor(path: Path, flags: int) -> int:
@@ -90,15 +112,26 @@ def open_regular(path: Path) -> BinaryIO:
     return os.fdopen(open_descriptor(path, os.O_RDONLY), "rb")
 
 
-def read_regular(path: Path) -> bytes:
-    """Return the content of a regular file; otherwise as `open_descriptor`."""
+def read_regular(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Return the content of a regular file; otherwise as `open_descriptor`.
+
+    Raises `OSError` (EFBIG) for a file of more than `most` bytes, before memory is allocated.
+    """
     with open_regular(path) as file:
+        check_size(file.fileno(), path, most)
         return file.read()
 
 
-def read_text(path: Path) -> str:
-    """Return the text of a regular file in UTF-8, with lines that end in \\n."""
-    with io.TextIOWrapper(open_regular(path), encoding="utf-8") as file:
+def check_size(descriptor: int, path: Path, most: int = MOST_BYTES) -> None:
+    """Raise `OSError` (EFBIG) for an open file of more than `most` bytes; holes count too."""
+    size = os.fstat(descriptor).st_size
+    if size > most:
+        raise OSError(errno.EFBIG, f"it has {size:,} bytes, more than {most:,}", str(path))
+
+
+def read_text(path: Path, most: int = MOST_BYTES) -> str:
+    """Return the text of a file in UTF-8, with lines that end in \\n; else as `read_regular`."""
+    with io.TextIOWrapper(io.BytesIO(read_regular(path, most)), encoding="utf-8") as file:
         return file.read()
 
 
@@ -106,18 +139,19 @@ def read_text(path: Path) -> str:
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Yield a new file that replaces `path` when the context ends, as a whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    descriptor = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666
-    )
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with naming(path):
+        descriptor = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666
+        )
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def remove(path: Path) -> None:
@@ -130,6 +164,6 @@ def remove(path: Path) -> None:
 
 def remove_empty(folder: Path) -> None:
     """Remove a folder and its subfolders, except those that contain a file."""
-    for parent, _, _ in os.walk(folder, topdown=False):
+    for parent, _, _ in reversed(list(walk(folder))):
         with suppress(OSError):  # not empty
             Path(parent).rmdir()

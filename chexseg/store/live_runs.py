@@ -1,7 +1,8 @@
 """Records of running studies, which protect the results that they need from `store gc`.
 
 A run holds a lock for its whole length (a flock in a directory, a lease on an object store) and
-writes the names its plan needs to ``.live/<id>.json``. If the lock is free, the run is dead.
+writes the names its plan needs to ``.live/<id>.json``. If the lock is free, the run is dead. Its
+progress is in ``.live/<id>.progress``.
 
 Garbage collection has a lock too. A run writes its record and then checks that lock; `store gc`
 takes the lock and then reads the records. So at least one of the two sees the other.
@@ -9,7 +10,6 @@ takes the lock and then reads the records. So at least one of the two sees the o
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time
@@ -19,12 +19,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from chexseg.errors import UserError
-from chexseg.store.backend import printable, unfinished
+from chexseg.errors import UserError, printable
+from chexseg.store.backend import encode, unfinished
 from chexseg.store.provenance import StageRun
 from chexseg.store.store import Store
+from chexseg.untrusted import bounded_json
 
 LIVE = ".live"
+#: Ends the name of a run's progress.
+PROGRESS = ".progress"
 GC = "gc/store"
 #: What the names of runs in `Backend.in_progress` begin with.
 _RUNS = "run-"
@@ -52,8 +55,11 @@ def holding(
     nodes: Iterable[StageRun],
     searches: bool = False,
     say: Callable[[str], None] = lambda line: None,
-) -> Iterator[None]:
-    """Protect the results of these nodes from `store gc`. Waits while garbage is collected."""
+) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Protect the results of these nodes from `store gc`. Waits while garbage is collected.
+
+    Yields a function that writes the run's progress, as JSON (`progress`).
+    """
     run = f"run/{uuid.uuid4().hex}"
     record = {
         "study": study,
@@ -71,10 +77,11 @@ def holding(
             while unfinished(GC) in in_progress:
                 time.sleep(POLL)
                 in_progress = store.backend.in_progress()
-            yield
+            yield lambda document: store.backend.write(_progress(run), encode(document))
         finally:
             with suppress(UserError):  # no answer; a record without its lock counts as dead
                 store.backend.delete(_record(run))
+                store.backend.delete(_progress(run))
 
 
 @contextmanager
@@ -90,7 +97,9 @@ def live_runs(store: Store, forget_dead: bool = False) -> list[LiveRun]:
     Raises `UserError` for a run that is alive and has no record that can be read: what it needs is
     unknown.
     """
-    records = store.backend.tree(LIVE)
+    records = {
+        file: entry for file, entry in store.backend.tree(LIVE).items() if file.endswith(".json")
+    }
     in_progress = store.backend.in_progress()
     for work in sorted(in_progress):
         name = f"{work.removeprefix(_RUNS)}.json"
@@ -108,6 +117,7 @@ def live_runs(store: Store, forget_dead: bool = False) -> list[LiveRun]:
             runs.append(_read(f"{store}/{name}", content))
         elif forget_dead and name == _record(run):
             store.backend.delete(name)
+            store.backend.delete(_progress(run))
             # Its process is dead, and no other has the same id.
             (store.backend.local / ".partial" / f"{unfinished(run)}.lock").unlink(missing_ok=True)
     return runs
@@ -139,13 +149,37 @@ def protected(
     return titles
 
 
+def progress(store: Store) -> dict[str, dict[str, Any]]:
+    """Return key -> progress of each stage that a run on any host is working on.
+
+    Fields as of `run.progress.counts.StageProgress.as_record`. Unreadable files are left out.
+    """
+    files = {
+        f"{LIVE}/{file}": entry
+        for file, entry in store.backend.tree(LIVE).items()
+        if file.endswith(PROGRESS)
+    }
+    in_progress = store.backend.in_progress() if files else set()
+    stages: dict[str, dict[str, Any]] = {}
+    for name, content in store.backend.read(files).items():
+        run = f"run/{name.removeprefix(f'{LIVE}/').removesuffix(PROGRESS)}"
+        if unfinished(run) in in_progress:
+            with suppress(ValueError, KeyError, TypeError, AttributeError):
+                stages |= bounded_json.loads(content)["running"]
+    return stages
+
+
 def _record(run: str) -> str:
     return f"{LIVE}/{run.rpartition('/')[2]}.json"
 
 
+def _progress(run: str) -> str:
+    return f"{LIVE}/{run.rpartition('/')[2]}{PROGRESS}"
+
+
 def _read(location: str, content: bytes) -> LiveRun:
     try:
-        record = json.loads(content)
+        record = bounded_json.loads(content)
         title = f"{record['study']} on {record['host']}, process {record['process']}"
         return LiveRun(printable(title), frozenset(record["names"]), record["searches"])
     except (ValueError, KeyError, TypeError):

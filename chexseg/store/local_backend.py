@@ -21,11 +21,14 @@ from chexseg.store.backend import (
 )
 from chexseg.store.file_lock import is_locked, locked
 from chexseg.store.links import (
+    open_descriptor,
     open_regular,
+    read_regular,
     refuse_links,
     refuse_special_files,
     remove_empty,
     replacing,
+    walk,
 )
 from chexseg.store.manifest import DAMAGE, MANIFEST, is_inside, sha256
 
@@ -40,12 +43,16 @@ class LocalBackend:
     def __init__(self, root: Path):
         self.root = self.local = root
         self.uri, self.title = str(root.absolute()), str(root)
-        if root.exists() and not root.is_dir():
+        try:
+            is_file = not stat.S_ISDIR(root.stat().st_mode)
+        except FileNotFoundError:
+            is_file = False
+        if is_file:
             raise UserError(f"--store {root}: found a file; expected: a directory")
 
     def tree(self, name: str) -> dict[str, Entry]:
         top, tree = str(self._path(name)), {}
-        for folder, _, files in os.walk(top, onerror=_raise_unless_gone):
+        for folder, _, files in walk(top, onerror=_raise_unless_gone):
             for file in files:
                 path = os.path.join(folder, file)
                 below = path[len(top) + 1 :]
@@ -63,8 +70,8 @@ class LocalBackend:
         contents = {}
         for name in files:
             try:
-                with suppress(FileNotFoundError), open_regular(self._path(name)) as file:
-                    contents[name] = file.read()
+                with suppress(FileNotFoundError):
+                    contents[name] = read_regular(self._path(name))
             except OSError as error:  # taken for missing, it would be computed anew
                 raise self._unreadable(name, error) from None
         return contents
@@ -73,6 +80,12 @@ class LocalBackend:
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
+            file.write(content)
+
+    def append(self, name: str, content: bytes) -> None:
+        path = self._path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(open_descriptor(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as file:
             file.write(content)
 
     def delete(self, name: str) -> None:

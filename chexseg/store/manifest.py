@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from chexseg.errors import DamagedArtifactError, UserError
 from chexseg.store.links import open_regular, read_regular, remove
+from chexseg.untrusted import bounded_json
 
 MANIFEST = "manifest.json"
 #: In a partial directory: the key of its stage run, and the digests of the inputs it was made from.
@@ -76,19 +77,12 @@ def parse(content: bytes, location: str) -> dict[str, Any]:
     a field, has an impossible value or a path outside its directory, or doesn't match ``sha256``.
     """
     try:
-        document: dict[str, Any] = json.loads(content, parse_int=_int)
-    except (ValueError, OverflowError, RecursionError) as error:
+        document: dict[str, Any] = bounded_json.loads(content)
+    except ValueError as error:
         raise UnreadableManifestError(location, f"not JSON ({error})") from None
     if fault := _fault(document):
         raise UnreadableManifestError(location, fault)
     return document
-
-
-def _int(text: str) -> int:
-    """Return an integer. Raises `OverflowError` if it's too large for a float."""
-    number = int(text)
-    float(number)
-    return number
 
 
 def _fault(document: Any) -> str | None:
@@ -218,8 +212,8 @@ def result_directory(path: Path) -> Path | None:
 def _is_foreign(path: Path, state: tuple[int, ...]) -> bool:
     """Return whether a manifest is another program's; web applications have them too."""
     try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        document = bounded_json.loads(read_regular(path))
+    except (OSError, ValueError):
         return False  # it may be a damaged one of chexseg
     return not isinstance(document, dict) or not {"key", "stage", "files"}.intersection(document)
 
@@ -235,18 +229,22 @@ def version(directory: Path) -> tuple[int, ...]:
 
 
 def load(directory: Path) -> dict[str, Any]:
-    """Return the manifest in a result's directory. Raises `UnreadableManifestError`."""
+    """Return the manifest in a result's directory.
+
+    Raises `UnreadableManifestError`, and `OSError` if this user can't read it now.
+    """
     path = directory / MANIFEST
     try:
         return _load(path, _state(path))
     except OSError as error:
+        if error.errno not in DAMAGE:  # it may be intact: its file may belong to another user
+            raise
         raise UnreadableManifestError(str(path), f"cannot be read ({error.strerror})") from None
 
 
 @functools.lru_cache(maxsize=64)
 def _load(path: Path, state: tuple[int, ...]) -> dict[str, Any]:
-    with open_regular(path) as file:
-        return parse(file.read(), str(path))
+    return parse(read_regular(path), str(path))
 
 
 def _state(path: Path) -> tuple[int, ...]:

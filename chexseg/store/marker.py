@@ -22,6 +22,15 @@ def mark(store: Store) -> None:
             store.backend.write(MARKER, CONTENT)
 
 
+def check_exists(store: Store) -> None:
+    """Raise `UserError` if the directory of a store is missing. An object store has none."""
+    if store.backend.shared and not store.backend.local.is_dir():
+        raise UserError(
+            f"--store {store}: no such directory; expected: a store;"
+            " hint: `chexseg study run` with this store creates it"
+        )
+
+
 def check_marked(store: Store) -> None:
     """Raise `UserError` if the marker is missing or names another layout."""
     sha256 = store.backend.sha256(MARKER)

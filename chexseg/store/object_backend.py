@@ -11,6 +11,7 @@ import hashlib
 import os
 import platform
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -47,6 +48,7 @@ class ObjectBackend:
         digest = hashlib.sha256(identity.encode()).hexdigest()
         self.cache = self.local = cache_directory() / digest[:16]
         self.leases: dict[str, lease.Lease] = {}
+        self.logs: dict[str, bytes] = defaultdict(bytes)
 
     def tree(self, name: str) -> dict[str, Entry]:
         top = f"{self.root}/{name}".rstrip("/")
@@ -65,9 +67,7 @@ class ObjectBackend:
         for name in names:
             by_stage.setdefault(name.partition("/")[0], []).append(name)
         tops = [stage if len(group) > 1 else group[0] for stage, group in by_stage.items()]
-        trees: dict[str, dict[str, Entry]] = {
-            name: {} for group in by_stage.values() for name in group
-        }
+        trees = {name: dict[str, Entry]() for group in by_stage.values() for name in group}
         for top, tree in zip(tops, self._concurrently(self.tree, tops), strict=True):
             for file, entry in tree.items():
                 stage, short, *rest = f"{top}/{file}".split("/")
@@ -77,11 +77,8 @@ class ObjectBackend:
 
     def read(self, files: Mapping[str, Entry]) -> dict[str, bytes]:
         contents = self._concurrently(lambda name: self._document(name, files[name]), files)
-        return {
-            name: content
-            for name, content in zip(files, contents, strict=True)
-            if content is not None
-        }
+        named = zip(files, contents, strict=True)
+        return {name: content for name, content in named if content is not None}
 
     def write(self, name: str, content: bytes) -> None:
         with (
@@ -89,6 +86,11 @@ class ObjectBackend:
             self.files.open_output_stream(f"{self.root}/{name}", compression=None) as stream,
         ):
             stream.write(content)
+
+    def append(self, name: str, content: bytes) -> None:
+        """Put the whole log: objects can't grow."""
+        self.logs[name] += content
+        self.write(name, self.logs[name])
 
     def delete(self, name: str) -> None:
         self._request_object(name, self.files.delete_file)
@@ -198,11 +200,12 @@ class ObjectBackend:
 
         content = self._read(name, lambda stream: cast(bytes, stream.read()))
         if content is not None:
-            self._make(copy.parent)
-            temporary = copy.with_name(f".{copy.name}.{os.getpid()}")
-            temporary.write_bytes(content)
-            os.utime(temporary, ns=(entry.modified_ns, entry.modified_ns))
-            temporary.replace(copy)
+            with suppress(OSError, UserError):  # reading needs no place for copies
+                self._make(copy.parent)
+                temporary = copy.with_name(f".{copy.name}.{os.getpid()}")
+                temporary.write_bytes(content)
+                os.utime(temporary, ns=(entry.modified_ns, entry.modified_ns))
+                temporary.replace(copy)
         return content
 
     def _download(
@@ -218,9 +221,11 @@ class ObjectBackend:
 
         def save(source: Any, path: Path) -> str:
             digest = hashlib.sha256()
-            with path.open("wb") as sink:
-                while chunk := source.read(CHUNK):
-                    digest.update(chunk)
+            with _copying(path):
+                path.write_bytes(b"")
+            while chunk := source.read(CHUNK):
+                digest.update(chunk)
+                with _copying(path), path.open("ab") as sink:
                     sink.write(chunk)
             return digest.hexdigest()
 
@@ -275,13 +280,8 @@ class ObjectBackend:
         return self.cache / ".partial" / f"{unfinished(name)}.lock"
 
     def _make(self, directory: Path) -> None:
-        try:
+        with _copying(directory):
             directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"{directory}: cannot be created ({error.strerror}); expected: a writable folder;"
-                " hint: name one for copies in CHEXSEG_CACHE"
-            ) from None
 
     def _concurrently(self, work: Callable[[str], T], names: Iterable[str]) -> list[T]:
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -312,10 +312,32 @@ class ObjectBackend:
         return None
 
 
+@contextmanager
+def _copying(path: Path) -> Iterator[None]:
+    """Raise an OSError of this host's copies as a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({reason(error)}); expected: a writable folder with free"
+            " space; hint: name one for copies in CHEXSEG_CACHE"
+        ) from None
+
+
 def cache_directory() -> Path:
-    """Return the directory in which this host keeps copies of object stores."""
-    given, user = os.environ.get("CHEXSEG_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    return Path(given).absolute() if given else Path(user or Path.home() / ".cache") / "chexseg"
+    """Return the directory in which this host keeps copies of object stores.
+
+    Raises `UserError` for a user without a home directory who names none.
+    """
+    if given := os.environ.get("CHEXSEG_CACHE"):
+        return Path(given).absolute()
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chexseg"
+    except RuntimeError:
+        raise UserError(
+            "CHEXSEG_CACHE: not set, and this user has no home directory; expected: one of them,"
+            " for copies of object stores"
+        ) from None
 
 
 def _is_complete(copy: Path, manifest: Mapping[str, Any]) -> bool:

@@ -10,7 +10,6 @@ Storage and locks are up to a backend: `local_backend` or `object_backend`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
@@ -20,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from chexseg.errors import LeaseLostError, UserError
+from chexseg.errors import LeaseLostError, UserError, printable
 from chexseg.store import manifest as manifests
 from chexseg.store.backend import (
     FAILED,
@@ -29,13 +28,13 @@ from chexseg.store.backend import (
     Entry,
     encode,
     is_artifact,
-    printable,
     unfinished,
 )
 from chexseg.store.local_backend import LocalBackend
 from chexseg.store.manifest import MANIFEST, UnreadableManifestError
 from chexseg.store.provenance import StageRun, describe, timestamp
 from chexseg.store.uris import parse
+from chexseg.untrusted import bounded_json
 
 #: Results that are hashed concurrently.
 READ_AT_ONCE = 8
@@ -221,8 +220,8 @@ class Store:
         failures: dict[str, Mapping[str, Any]] = {}
         with suppress(UserError):  # these records are hints
             for file, content in self.backend.read(files).items():
-                with suppress(ValueError, RecursionError, KeyError, TypeError):  # damaged
-                    record = json.loads(content)
+                with suppress(ValueError, KeyError, TypeError):  # damaged
+                    record = bounded_json.loads(content)
                     texts = {
                         field: printable(record[field], "\n\t") for field in ("error", "traceback")
                     }

@@ -13,6 +13,8 @@ from pyarrow import fs
 
 from chexseg.errors import UserError, reason
 
+_EXPECTED = "expected: a directory, or a URI such as s3://bucket/prefix"
+
 
 @dataclass(frozen=True)
 class Place:
@@ -29,12 +31,20 @@ class Place:
 
 
 def parse(location: str | Path) -> str | Path:
-    """Return a URI as text, and anything else, ``file://`` included, as a path of this machine."""
+    """Return a URI as text, and anything else, ``file://`` included, as a path of this machine.
+
+    Raises `UserError` for a ``file://`` that has no path.
+    """
     # `Path` has turned the two slashes of a URI into one.
     uri = re.sub(r"^([a-z][a-z0-9+.-]+):/(?!/)", r"\1://", str(location))
     if "://" not in uri:
         return Path(location)
-    return Path(unquote(urlsplit(uri).path)) if uri.startswith("file://") else uri
+    if not uri.startswith("file://"):
+        return uri
+    try:
+        return Path(unquote(urlsplit(uri).path))
+    except ValueError as error:
+        raise UserError(f"{uri}: {reason(error)}; expected: file:///directory") from None
 
 
 def connect(uri: str, option: str) -> Place:
@@ -42,7 +52,12 @@ def connect(uri: str, option: str) -> Place:
 
     Raises `UserError` for an invalid URI; the message begins with `option` and the title.
     """
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:  # of brackets, which are for addresses of IPv6
+        scheme, _, rest = uri.partition("://")
+        title = f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+        raise UserError(f"{option} {title}: {reason(error)}; {_EXPECTED}") from None
     title = f"{parts.scheme}://" + f"{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
     options = dict(parse_qsl(parts.query))
     if parts.scheme == "s3":  # otherwise pyarrow needs three requests to put a small object
@@ -50,12 +65,17 @@ def connect(uri: str, option: str) -> Place:
     try:
         files, path = fs.FileSystem.from_uri(parts._replace(query=urlencode(options)).geturl())
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(
-            f"{option} {title}: {reason(error)};"
-            " expected: a directory, or a URI such as s3://bucket/prefix"
-        ) from None
+        raise UserError(f"{option} {title}: {_public_reason(error, uri)}; {_EXPECTED}") from None
     if not path.strip("/"):
         raise UserError(
             f"{option} {title}: found no bucket; expected: a URI such as s3://bucket/prefix"
         )
     return Place(files, path.strip("/"), title, options)
+
+
+def _public_reason(error: Exception, uri: str) -> str:
+    """Return the error's text without credentials: pyarrow's may repeat the URI."""
+    text = reason(error)
+    rest = uri.partition("://")[2]
+    secrets = (*rest.rpartition("@")[0].split(":"), rest.partition("?")[2])
+    return "not a valid URI" if any(part and part in text for part in secrets) else text

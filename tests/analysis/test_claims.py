@@ -25,7 +25,7 @@ from chexseg.analysis.study_analysis import analyse
 from chexseg.analysis.study_scores import score
 from chexseg.config.study import Reproduced
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.report.page.study_view import summary
+from chexseg.report.page.overview import summary
 from tests.report.rendered import publish, sections
 
 PIXELS, PATIENTS = 10_000, 40

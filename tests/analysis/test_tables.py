@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import io
 
@@ -108,6 +109,30 @@ def test_terminal_folds_eight_p_into_blocks(build):
 def test_csv_keeps_every_digit(table):
     again = pd.read_csv(io.StringIO(to_csv(table.values)))
     assert again["value"].to_numpy() == pytest.approx(table.values["value"].to_numpy(), abs=1e-15)
+
+
+@pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", "+cmd|' /C calc'!A0", "-1+1", "\t=1"])
+def test_text_that_is_a_formula_is_none_in_a_csv(text):
+    rows = pd.DataFrame({"host": [text, "host"], "number": [-1.5, 2]})
+    read = list(csv.reader(io.StringIO(to_csv(rows), newline="")))
+    assert read == [["host", "number"], [f"'{text}", "-1.5"], ["host", "2.0"]]
+
+
+def test_text_ends_no_row_of_a_csv():
+    text = to_csv(pd.DataFrame({"host": ["a\r=1+1", "b\n=1+1"]}))
+    assert list(csv.reader(io.StringIO(text, newline=""))) == [["host"], ["a?=1+1"], ["b\n=1+1"]]
+
+
+def test_numbers_and_dashes_stay_as_they_are_in_a_csv():
+    texts = ["-1.5", "+0.3", "-1e-3", "-", "a=b", "", "2026-11-27"]
+    read = pd.read_csv(io.StringIO(to_csv(pd.DataFrame({"a": texts}))), dtype=str, na_filter=False)
+    assert read["a"].tolist() == texts
+
+
+def test_a_text_stays_in_its_cell_and_comment(table):
+    foreign = dataclasses.replace(table, source="<script>|\n\\input{secret}")
+    assert "<script>" not in to_markdown(foreign) and r"&lt;script&gt;\|" in to_markdown(foreign)
+    assert all(line.startswith("%") for line in to_latex(foreign).splitlines() if "secret" in line)
 
 
 def test_markdown_and_latex_mark_the_best(table):

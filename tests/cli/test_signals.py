@@ -36,19 +36,24 @@ LINES = {
 both = pytest.mark.parametrize("number", LINES)
 
 
-def accept_signals() -> None:
-    for number in LINES:  # the background job of a shell ignores SIGINT
-        signal.signal(number, signal.SIG_DFL)
+#: Runs a command in which no signal is ignored, as the background job of a shell ignores SIGINT.
+#: Not by `preexec_fn`: Python code between fork and exec can wait for a lock of another thread.
+ACCEPTING = """
+import os, signal, sys
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 def start(clean: str = "pass", setup: str = "pass") -> subprocess.Popen:
     """Start the program and wait until it waits."""
+    command = [sys.executable, "-c", PROGRAM.format(clean=clean, setup=setup)]
     program = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.format(clean=clean, setup=setup)],
+        [sys.executable, "-c", ACCEPTING, *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=accept_signals,
     )
     assert program.stdout.readline() == "waiting\n"
     return program

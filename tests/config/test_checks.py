@@ -90,6 +90,9 @@ MISTAKES = {
         "lower-case letters, digits, '.', '_' and '-'"
     ),
     "name: 3": "x.yaml:1: name: found 3; expected: text",
+    f"name: {300 * 'a'}": (
+        f"x.yaml:1: name: found '{119 * 'a'} ...; expected: at most 150 characters"
+    ),
     "name: s\nreproduces: table-1": "x.yaml:2: reproduces: found 'table-1'; expected: a list",
     "name: s\nsettings: 3": "x.yaml:2: settings: found 3; expected: a mapping",
     "name: s\nsettings: []": "x.yaml:2: settings: found []; expected: a mapping",

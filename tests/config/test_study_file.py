@@ -225,6 +225,14 @@ def test_students_of_one_teacher_in_two_studies_share_what_it_labels(tmp_path):
     assert [cell.score for cell in both.cells] == [cell.score for cells in apart for cell in cells]
 
 
+def test_an_included_study_may_be_below_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    write(tmp_path / "home", full=FULL)
+    path = write(tmp_path, x="name: x\nstudies: [~/full.yaml]")
+    assert [member.name for member in study_file.load(path).members] == ["full"]
+
+
 def test_settings_of_the_command_line_reach_every_included_study(tmp_path):
     nested = "name: nested\nstudies: [both.yaml]"
     study = study_file.load(

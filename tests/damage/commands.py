@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from typer.testing import CliRunner
 
-from chexseg.analysis import stored_shards
+from chexseg.analysis.stored import stored_shards
 from chexseg.cli import app
 from chexseg.errors import ChexsegError, Mistakes
 from tests.damage.place import Place

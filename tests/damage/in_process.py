@@ -48,6 +48,7 @@ def run_plan(
     data: Location,
     reporter: Reporter,
     limits: ClusterLimits = CURRENT_SIZE,
+    publish: object = None,
     stages: Sequence[str] = tuple(STAGES),
 ) -> RunResult:
     """Stand for `scheduler.run`: a worker's `attempt` of each stage, inputs first."""
@@ -70,6 +71,7 @@ def run_points(
     data: Location,
     reporter: Reporter,
     result: RunResult,
+    publish: object,
 ) -> None:
     """Stand for the points of `searcher.run_search`, which are trials of Tune."""
     optuna_study.import_finished()

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from chexseg.data import chexpert
+from chexseg.data.raw_split import RawSplit
 from chexseg.errors import UserError
 from chexseg.pathologies import OBSERVATIONS
 
@@ -46,6 +47,21 @@ def test_every_layout_is_found_and_its_images_beside_it(tmp_path, split):
             str(root / images / "patient00007/study1/view1_frontal.jpg")
         ]
         assert table["patient"].tolist() == ["patient00007"]
+
+
+def test_patients_are_in_the_folder_of_their_archive(tmp_path):
+    csv, images = chexpert.LAYOUTS["train"][-1]
+    numbers = [1, 21513, 21514, 43017, 43018, 64540]
+    write(tmp_path / csv, [row(path(number, "train")) for number in numbers])
+    table = chexpert.read(tmp_path, "train")
+    folders = [name[len(f"{tmp_path}/") :].split("/")[0] for name in table["path"]]
+    assert folders == [
+        f"CheXpert-v1.0 batch {batch} (train {batch - 1})" for batch in (2, 2, 3, 3, 4, 4)
+    ]
+    for number, name in enumerate(table["path"]):
+        Path(name).parent.mkdir(parents=True)
+        Path(name).write_bytes(number * b"x")
+    assert list(RawSplit(tmp_path, "train").sizes.values()) == list(range(6))
 
 
 def test_full_size_images_are_preferred_where_masks_have_to_fit(tmp_path):

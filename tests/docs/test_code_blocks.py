@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from chexseg.config import study_file
 from chexseg.plan import planner
-from tests.docs import pages
+from tests.docs import notebook, pages
 from tests.docs.pages import Reader
 
 TUTORIAL = "docs/tutorials/first-study.md"
@@ -55,6 +56,26 @@ def test_a_page_runs_where_the_tutorial_ends(page, finished_tutorial, tmp_path):
     if page in AFTER:
         reader.read(AFTER[page])
     reader.read(page)
+
+
+@pytest.mark.slow
+def test_every_cell_of_the_notebook_prints_what_it_shows(finished_tutorial, tmp_path):
+    reader = Reader(tmp_path / "reader", finished_tutorial)
+    script = f"\nprint({notebook.MARK!r})\n".join(code for code, _ in notebook.cells())
+    done = subprocess.run(
+        ["python", "-"],
+        input=script,
+        cwd=reader.directory,
+        env=reader.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.split(f"{notebook.MARK}\n")
+    for (code, shown), text in zip(notebook.cells(), printed, strict=True):
+        assert list(map(pages.comparable, text.splitlines())) == list(
+            map(pages.comparable, shown.splitlines())
+        ), code
 
 
 def test_pages_that_are_run_elsewhere_are_named_there():

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.docs.pages import BLOCK, ROOT, pages
 
@@ -45,3 +49,31 @@ def test_every_page_is_in_the_index():
     assert set(map(Path, map(ROOT.joinpath, pages()))) - index <= {
         ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "README.md",
     }  # fmt: skip
+
+
+def test_the_site_lists_every_page():
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    listed: list[str] = []
+    entries = list(site["nav"])
+    while entries:
+        value = next(iter(entries.pop().values()))
+        entries += value if isinstance(value, list) else []
+        listed += [value] if isinstance(value, str) else []
+    documents = [name.removeprefix("docs/") for name in pages() if name.startswith("docs/")]
+    assert sorted(listed) == sorted(documents)
+
+
+@pytest.mark.heavy  # another process reads all pages
+def test_the_site_is_built_without_a_broken_link(tmp_path):
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stderr
+    reference = (tmp_path / "reference" / "python.html").read_text()
+    assert "chexseg.api.load_study" in reference and "over_pathologies" not in reference
+    html = "".join(path.read_text() for path in tmp_path.rglob("*.html"))
+    assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="https?://', html)

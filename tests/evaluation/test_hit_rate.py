@@ -163,7 +163,7 @@ def test_mistakes_are_named(truth, tmp_path):
     refused(
         truth,
         write_points(path, {FIRST: {"Edema": [[10**400, 2]]}}),
-        "Edema: found [[1000",
+        "not JSON (a number of 401 digits; expected at most 308)",
         "[[x, y], ...]",
     )
     refused(

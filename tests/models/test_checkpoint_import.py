@@ -77,7 +77,18 @@ NAMINGS: dict[str, tuple[Callable[[State], Any], str, int]] = {
         2,
     ),
     "parallel": (lambda state: {"model": under("module.", state)}, "module.", 2),
+    "compiled": (lambda state: under("_orig_mod.", state), "_orig_mod.", 2),
+    "any wrapper": (
+        lambda state: {"model": under("module.net._orig_mod.", state) | state_of_a_head()},
+        "module.net._orig_mod.",
+        3,
+    ),
 }
+
+
+def state_of_a_head() -> State:
+    """Return a tensor whose name ends as one of an encoder does."""
+    return {"module.head.bn1.weight": torch.zeros(7)}
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])

@@ -38,7 +38,7 @@ def test_a_stage_that_cells_share_is_under_way_for_itself(tmp_path):
     with store.working_on(shared):
         summary = status.summarise(STUDY, store)
         assert summary.status_dict()["running"] == ["saliency"]
-        assert "running: saliency" in summary.status_text()
+        assert "\nrunning\n  saliency\n" in summary.status_text()
         assert {summary.cell_state(cell.score) for cell in STUDY.cells} == {"missing"}
 
 

@@ -99,3 +99,13 @@ def test_a_folder_that_mask_files_refuse_matters_only_if_it_is_part_of_an_id(tmp
     assert list(image_files.find([tmp_path / "a\n"])[0]) == ["x"]
     with pytest.raises(UserError, match="expected: a name of printable UTF-8"):
         image_files.find([tmp_path])
+
+
+@pytest.mark.parametrize(("name", "accepted"), [(251 * "x", True), (126 * "é", False)])
+def test_an_id_whose_overlay_could_not_be_written_is_refused(name, accepted, tmp_path):
+    touch(tmp_path, name)
+    if accepted:
+        assert list(image_files.find([tmp_path / name])[0]) == [name]
+        return
+    with pytest.raises(UserError, match=r"found the image id é{40}\.\.\. of 252 bytes"):
+        image_files.find([tmp_path / name])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 
-from chexseg.run.metrics import CELLS, FIGURES
-from chexseg.run.progress_actor import RunCounts
+from chexseg.run.progress.counts import RunCounts
+from chexseg.run.progress.metrics import CELLS, FIGURES
 from tests.reference.pages import ROOT, read
 
 PAGE = read("reference/metrics.md")

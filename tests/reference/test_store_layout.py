@@ -74,7 +74,7 @@ def test_record_of_an_active_run(tmp_path):
 
 def test_record_of_a_run(tmp_path):
     study = study_file.parse("name: a\naxes: {trial: [0]}", "a.yaml")
-    with run_record.recorded(Store(tmp_path), study, [], None, [], tmp_path):
+    with run_record.recorded(Store(tmp_path), ".runs/a/b", study, [], None, [], tmp_path):
         pass
     assert documented_record(".runs/STUDY/TIME-HOST-PROCESS.json") == fields(
         tmp_path, ".runs/a/*.json"

@@ -31,10 +31,11 @@ def page_text(results: StudyResults) -> str:
 
 
 def sections(results: StudyResults) -> dict[str, str]:
-    """Return title -> HTML of the sections of a study's page."""
+    """Return name -> HTML of the sections of a study's page."""
     return split_sections(page_text(results))
 
 
 def split_sections(page: str) -> dict[str, str]:
-    """Return title -> HTML of the sections of a page."""
-    return dict(re.findall(r"<section [^>]*><h2>(.*?)</h2>(.*?)</section>", page, re.S))
+    """Return name -> HTML of the sections of a page."""
+    pattern = r'<section [^>]*data-name="(.*?)"><h2>.*?</h2>(.*?)</section>'
+    return dict(re.findall(pattern, page, re.S))

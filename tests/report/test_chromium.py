@@ -11,9 +11,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from chexseg.analysis import comparison
 from chexseg.analysis.results import GRAPH_COLUMNS
+from chexseg.report import compare_page
 from tests.report import chromium
+from tests.report.page_checks import faults
 from tests.report.rendered import publish
+from tests.report.test_compare import group, side
 
 pytestmark = [
     pytest.mark.heavy,
@@ -29,14 +33,49 @@ TABLE1 = "[...document.querySelectorAll('[id$=--table-1] tbody tr')].map(row => 
 HOSTILE = "</script><!--<script>"
 #: Number of points in each figure.
 POINTS = "plots.map(plot => plot.querySelectorAll('.scatterlayer .point').length)"
-WIDEST = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-#: Select a pathology and return the visible ones.
-CHOOSE = """(() => {
-  const select = document.querySelector("select[data-choice]");
-  select.value = "Edema";
-  select.dispatchEvent(new Event("change"));
-  const grids = [...document.querySelectorAll("[data-pathology]")];
-  return grids.filter(grid => grid.offsetHeight).map(grid => grid.dataset.pathology);
+#: Use the browser of test images: return what it shows at first, by pathology, and in a zoom.
+BROWSE = """(async () => {
+  const wait = () => new Promise(done => setTimeout(done, 400));
+  const browser = document.querySelector(".browser"), seen = {};
+  const scores = () => [...browser.querySelectorAll(".thumb .score")].map(x => x.textContent);
+  const choose = (name, value) => {
+    const select = browser.querySelector(`select[name=${name}]`);
+    select.value = value;
+    select.dispatchEvent(new Event("change"));
+  };
+  const pixels = canvas => {
+    const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    let coloured = 0;
+    for (let p = 0; p < data.length; p += 4) coloured += Math.abs(data[p] - data[p + 2]) > 20;
+    return coloured;
+  };
+  browser.scrollIntoView();
+  await wait();
+  seen.worst = scores();
+  choose("order", "best");
+  seen.best = scores();
+  choose("pathology", "4");
+  seen.filtered = scores();
+  seen.count = browser.querySelector("output").textContent;
+  browser.querySelector(".thumb").scrollIntoView({block: "center"});
+  await wait();
+  seen.painted = pixels(browser.querySelector(".thumb canvas"));
+  browser.querySelector(".thumb").click();
+  await wait();
+  const dialog = document.getElementById("image-dialog");
+  seen.title = dialog.querySelector("h2").textContent;
+  seen.panels = [...dialog.querySelectorAll("figcaption")].map(x => x.textContent);
+  seen.radiograph = pixels(dialog.querySelector("canvas"));
+  seen.zooms = [];
+  for (let click = 0; click < 4; click++) {
+    seen.zooms.push(new DOMMatrix(getComputedStyle(dialog.querySelector("canvas")).transform).a);
+    dialog.querySelector(".frame").click();
+  }
+  dialog.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight"}));
+  await wait();
+  seen.next = dialog.querySelector("h2").textContent;
+  dialog.close();
+  return seen;
 })()"""
 
 
@@ -104,20 +143,24 @@ async def look(path) -> dict[str, Any]:
         await ask("document.querySelector('#runs-dialog button').click()")
         await open_page.settle()
         seen["runs"] = await ask("document.querySelectorAll('details[data-runs] tbody tr').length")
-        seen["choices"] = await ask(
-            "[...document.querySelectorAll('select[data-choice] option')].map(option => option.value)"
+        seen["browser"] = await ask(BROWSE)
+        await ask("document.querySelector('nav a:nth-of-type(3)').click()")
+        await open_page.settle()
+        seen["marked"] = await ask(
+            "[...document.querySelectorAll('nav a[aria-current=true]')].map(link => link.textContent)"
         )
-        seen["chosen"] = await ask(CHOOSE)
         for width in (1280, 400):
             for dark in (False, True):
-                await open_page.resize(width, dark=dark)
                 name = f"{width} {'dark' if dark else 'light'}"
-                seen[f"{name}: too wide"] = await ask(WIDEST)
+                seen[f"{name}: faults"] = await faults(open_page, width, dark)
                 seen[f"{name}: paper"] = await ask(
                     "getComputedStyle(document.body).backgroundColor"
                 )
                 seen[f"{name}: ink of a figure"] = await ask(
                     "getComputedStyle(document.querySelector('.plot .gtitle')).fill"
+                )
+                seen[f"{name}: contents"] = await ask(
+                    "document.querySelector('nav').scrollWidth <= innerWidth"
                 )
         seen["faults"] = list(open_page.faults)
     async with chromium.visit(path) as open_page:  # printed before anything has come near
@@ -177,15 +220,55 @@ def test_a_number_leads_to_its_cells_and_what_they_read(whole, seen):
     assert seen["runs"] == len(whole.stages)
 
 
-def test_overlays_of_the_chosen_pathology_alone(whole, seen):
-    assert seen["choices"][:2] == ["Cardiomegaly", "Airspace Opacity"]
-    assert sorted(seen["choices"]) == sorted(whole.pathologies)
-    assert seen["chosen"] == ["Edema"]
+def test_the_browser_sorts_filters_and_zooms(whole, seen):
+    browser = seen["browser"]
+    worst, best = (
+        [float(text[4:]) for text in browser[name] if text[:3] == "IoU"]
+        for name in ("worst", "best")
+    )
+    assert worst == sorted(worst) and best == worst[::-1] and len(worst) > 20
+    assert len(browser["worst"]) == len(whole.image_ids), "images without masks come last"
+    filtered = [float(text[4:]) for text in browser["filtered"]]
+    assert filtered == sorted(filtered, reverse=True)
+    assert 0 < len(filtered) < len(worst) and browser["count"] == f"{len(filtered)} images"
+    assert browser["painted"] > 0 == browser["radiograph"]
+    assert browser["panels"][:2] == ["radiograph", "experts"]
+    assert browser["panels"][2].startswith("cam p=0 trial 0: IoU 0.")
+    assert browser["zooms"] == [1, 2, 4, 1]
+    assert {browser["title"], browser["next"]} <= set(whole.image_ids)
+    assert browser["title"] != browser["next"]
+
+
+def test_the_contents_mark_where_the_reader_is(seen):
+    assert seen["marked"] == ["Table 1"]
 
 
 @pytest.mark.parametrize("width", [1280, 400])
-def test_the_page_is_no_wider_than_its_window(seen, width):
-    assert seen[f"{width} light: too wide"] <= 0 and seen[f"{width} dark: too wide"] <= 0
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_tables_and_figures_can_be_read_at_every_width(seen, width, theme):
+    for check, found in seen[f"{width} {theme}: faults"].items():
+        assert found == [], check
+    assert seen[f"{width} {theme}: contents"], "the contents fit"
+
+
+def test_a_comparison_can_be_read_on_a_phone(tmp_path):
+    groups = [
+        group(f"cam p={p} architecture=resnet34 loss=class-average-dice", 1, (0, 1, 2), p)
+        for p in range(4)
+    ]
+    compared = comparison.compare(side("A", *groups), side("B", group("full", 2, (0, 1, 2))))
+    page = compare_page.write(compared, tmp_path)
+
+    async def visit() -> dict[str, Any]:
+        async with chromium.visit(page) as opened:
+            await opened.scroll_through()
+            return {
+                **await faults(opened, 400, dark=True),
+                "console or network": list(opened.faults),
+            }
+
+    for check, found in asyncio.run(visit()).items():
+        assert found == [], check
 
 
 @pytest.mark.parametrize("width", [1280, 400])

@@ -450,6 +450,7 @@ def test_the_page_holds_all_of_it_and_needs_no_network(small, tmp_path):
         re.search(r'<script type="application/json" id="difference">(.*?)</script>', text, re.S)[1]
     )
     lines = figure_rows(found).drop_duplicates("line")
-    assert drawn["layout"]["yaxis"]["ticktext"] == lines["label"].tolist()
+    names = [note["text"] for note in drawn["layout"]["annotations"]]
+    assert names == lines["label"].tolist()
     assert len(pd.read_csv(written.with_name("compare.csv"))) == len(found.rows) == 2 * 4
     assert "fit.epochs" in text and "3 of 4 cells finished" in text

@@ -186,8 +186,8 @@ def test_a_report_leaves_nothing_old_and_nothing_of_others(planned, store, tmp_p
 
 def test_the_first_screen_lists_where_a_study_deviates_from_the_published_procedure(planned, store):
     text = text_of(planned, store)
-    start = text.index("Procedure: as CheXseg’s code, but for")
+    start = text.index("as CheXseg’s published code, but for")
     assert start < text.index("Incomplete:")
     assert "ingest.image_resize bilinear antialiased" in text[start : text.index("Incomplete:")]
     published = dataclasses.replace(load.study_results(planned, store), deviations=())
-    assert "Procedure: as CheXseg’s published code." in page_text(published)
+    assert "<dd>as CheXseg’s published code</dd>" in page_text(published)

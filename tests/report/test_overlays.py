@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from chexseg.analysis.study_scores import score
+from chexseg.data import chexlocalize
 from chexseg.drawing import masks, palette
 from chexseg.pathologies import PATHOLOGIES
-from chexseg.report.page import film_grids, image_choice, image_section
+from chexseg.report.page import film_grids, image_browser, image_choice, image_section
+from tests.analysis.synthetic_study import SIDE
 from tests.report.rendered import sections
 
 
@@ -92,8 +97,89 @@ def test_image_iou_is_the_mean_over_what_experts_drew(study):
 
 
 def test_sheet_is_a_png_of_six_rows(study):
-    shown = image_section.test_images(score(study))
+    shown, _ = image_section.test_images("demo", score(study))
     sheet = Image.open(io.BytesIO(film_grids.sheet_png(shown["together"], shown["drawn"])))
     assert sheet.format == "PNG" and sheet.width == 6 * 246 + 6
-    without = image_section.test_images(score(dataclasses.replace(study, image=None)))
-    assert without["together"] is None
+    without, files = image_section.test_images(
+        "demo", score(dataclasses.replace(study, image=None))
+    )
+    assert without["together"] is None and files == {}
+
+
+def decoded(runs: str) -> np.ndarray:
+    return chexlocalize.decode({"size": [SIDE, SIDE], "counts": runs}, "browser")
+
+
+def test_the_browser_has_every_image_with_the_masks_and_the_iou_of_each_arm(study):
+    scores = score(study)
+    view, files = image_browser.browser("demo", scores)
+    index = json.loads(view["index"])
+    assert len(index["cells"]) == len(scores.arms) == len(set(index["cells"]))
+    assert index["images"] == list(study.image_ids) and len(files) == len(study.image_ids)
+    assert list(files)[7] == "figures/demo-images/00007.js"
+    text = files["figures/demo-images/00007.js"].decode()
+    image = json.loads(text.removeprefix('showImage("demo", 7, ').removesuffix(");\n"))
+    experts_KHW = study.image(study.image_ids[7])[1]
+    assert (
+        index["drawn"][7]
+        == [int(k) for k in image["experts"]]
+        == list(np.flatnonzero(experts_KHW.any(axis=(1, 2))))
+    )
+    for name, stored, iou_K in zip(index["cells"], image["cells"], index["iou"][7], strict=True):
+        cell = study.cells["name"].tolist().index(name)
+        predicted_KHW = study.predictions(cell, study.image_ids[7])
+        for k, iou in enumerate(iou_K):
+            mask = (
+                decoded(stored[str(k)]) if str(k) in stored else np.zeros((SIDE, SIDE), dtype=bool)
+            )
+            assert (mask == predicted_KHW[k]).all()
+            union = (mask | experts_KHW[k]).sum()
+            assert iou == (1000 * (mask & experts_KHW[k]).sum() // union if union else -1)
+
+
+def test_the_browsers_cells_are_chosen_on_the_selection_images(study):
+    scores = score(study)
+    names = study.cells["name"].iloc[image_browser.cells(scores)].tolist()
+    assert names[:4] == [
+        "cam p=0 trial 0",
+        "irnet p=0 trial 0",
+        "full trial 0",
+        "cam p=0.9 trial 0",
+    ]
+    cells = study.cells.copy()
+    cells.loc[cells["name"] == "full trial 1", "selection_miou"] = 0.99
+    again = score(dataclasses.replace(study, cells=cells))
+    assert "full trial 1" in cells["name"].iloc[image_browser.cells(again)].tolist()
+
+
+#: Machado, Oliveira and Fernandes (2009): linear RGB as seen without one kind of cones.
+DEFICIENCIES = {
+    "protanopia": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "deuteranopia": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "tritanopia": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+    "none": np.eye(3),
+}
+
+
+@pytest.mark.parametrize("deficiency", DEFICIENCIES)
+def test_true_and_false_pixels_differ_for_everyone(deficiency):
+    script = (Path(image_browser.__file__).parents[1] / "templates" / "browser.js").read_text()
+    (numbers,) = re.findall(r"PAINT = \[null, (.*)\];", script)
+    true, false, line = np.array(json.loads(f"[{numbers}]"))[:, :3]
+    seen = [
+        np.array(DEFICIENCIES[deficiency]) @ (np.array(colour) / 255) ** 2.2
+        for colour in (true, false, line, [110, 110, 110])
+    ]
+    distances = [np.linalg.norm(a - b) for n, a in enumerate(seen) for b in seen[n + 1 :]]
+    assert min(distances) > 0.2
+
+
+def test_the_browser_says_why_a_mask_is_lacking(study):
+    def unreadable(index, image_id):
+        raise OSError("gone")
+
+    broken = dataclasses.replace(study, predictions=unreadable)
+    _, files = image_browser.browser("demo", score(broken))
+    assert b"The prediction can't be read: gone" in files["figures/demo-images/00000.js"]
+    kept_none = dataclasses.replace(study, predictions=None)
+    assert image_browser.browser("demo", score(kept_none)) == (None, {})

@@ -55,10 +55,11 @@ def text(written) -> str:
     return written.page.read_text(encoding="utf-8")
 
 
-def test_nothing_is_loaded_from_elsewhere(text):
-    page_references = references(text)
-    assert page_references.loaded
-    assert all(reference.startswith(("data:", "#")) for reference in page_references.loaded)
+def test_the_page_loads_and_links_nothing_but_its_own_files(written, text):
+    loaded = references(text).loaded
+    elsewhere = {one for one in loaded if not one.startswith(("data:", "#"))}
+    linked = {path.relative_to(written.page.parent).as_posix() for path in written.files}
+    assert elsewhere == {one for one in linked if not one.endswith(".js")}
     without_plotly = text.replace(get_plotlyjs(), "")
     assert text.count(get_plotlyjs()) == 1
     assert not re.search(r"https?://|@import|url\((?!data:)", without_plotly)
@@ -186,6 +187,7 @@ def test_encoders_that_were_imported_are_kept_apart(study, tmp_path):
         study,
         cells=pd.concat(several, ignore_index=True),
         counts_CIK3=np.concatenate([study.counts_CIK3] * len(several)),
+        image=None,
     )
     text = publish([whole], tmp_path).page.read_text(encoding="utf-8")
     for init in ("imagenet", "moco", "random"):

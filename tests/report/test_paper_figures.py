@@ -18,6 +18,7 @@ from chexseg.drawing import palette
 from chexseg.report.figures import figure2, figure3, figure4, figure5, study_figures
 from chexseg.report.figures.parts import dodge
 from chexseg.report.figures.theme import LEGEND_ROW, TEMPLATE
+from chexseg.report.page import switches
 from tests.analysis.papers_study import achieved, papers_study
 from tests.analysis.points import figure2_points, figure3_points, figure4_points, figure5_points
 
@@ -60,9 +61,9 @@ def test_figure2_lines_have_the_means_and_end_at_full_supervision(study):
     assert list(line.y) == means.loc[means["method"].isin(["cam", "full"]), "value"].tolist()
     assert line.mode == "lines+markers" and line.marker.color == palette.COLOURS["cam"]
     assert list(line.marker.size) == [9, 9, 9, 0] and line.x[-1] == 1
-    assert list(line.error_y.array) == pytest.approx(
-        (means["high"] - means["value"])[means["method"].isin(["cam", "full"])].fillna(0).tolist()
-    )
+    of_cam = means[means["method"] == "cam"]
+    above = (of_cam["high"] - of_cam["value"]).fillna(0).tolist()
+    assert list(line.error_y.array) == pytest.approx([*above, 0]), "full's interval is full's alone"
     full = first(figure, "full")
     assert full.mode == "markers" and list(full.y) == [line.y[-1]]
 
@@ -142,8 +143,7 @@ def test_students_that_differ_in_other_settings_have_symbols_of_their_own(paper)
     rows = figure3_points(paper)
     other = rows[rows["method"] == "student"].assign(settings="epochs=5")
     figure = figure3.figure3(pd.concat([rows, other], ignore_index=True), "moco")
-    students = [trace for trace in figure.data if trace.legendgroup == "student"]
-    assert [trace.name for trace in students] == ["student", "student epochs=5"]
+    students = [first(figure, name) for name in ("student", "student epochs=5")]
     assert len({trace.marker.symbol for trace in students}) == 2
     assert np.subtract(students[1].x, students[0].x) == pytest.approx([figure3.LANE] * 3)
 
@@ -237,10 +237,59 @@ def test_a_legend_of_many_series_has_room_below_the_axis(paper):
     assert room == many.layout.height - one.layout.height >= 2 * LEGEND_ROW
 
 
-def test_many_encoders_have_slanted_labels(paper):
+def test_names_of_encoders_that_would_overprint_have_a_row_each(paper):
     rows = figure4_points(paper)
-    more = [rows.assign(encoder=rows["encoder"] + f" width={number}") for number in (1, 2)]
-    few = figure4.figure4(rows, 0)
-    many = figure4.figure4(pd.concat([rows, *more], ignore_index=True), 0)
-    assert few.layout.xaxis.tickangle == 0 > many.layout.xaxis.tickangle
-    assert many.layout.margin.b > few.layout.margin.b
+    other = rows.assign(encoder=rows["encoder"] + " architecture=resnet34")
+    beside = figure4.figure4(rows, 0)
+    below = figure4.figure4(pd.concat([rows, other], ignore_index=True), 0)
+    assert beside.layout.xaxis.ticktext == ("random", "imagenet", "moco", "chexpert")
+    texts = [annotation.text for annotation in below.layout.annotations]
+    named = ["random", "imagenet", "moco", "chexpert"]
+    assert texts == [*named, *(f"{name} architecture=resnet34" for name in named)]
+    means = first(below, "full")
+    assert list(means.y) == list(range(8)) and means.error_x.array is not None
+    for annotation, y in zip(below.layout.annotations, means.y, strict=True):
+        assert annotation.y < y - figure4.ROW_LANE, "the axis points down: above the row's points"
+    assert below.layout.height > beside.layout.height
+
+
+def test_a_cut_interval_ends_in_an_arrowhead_inside_the_frame(build):
+    rows = figure2_points(build(trials=2, drop=(), students=False))
+    figure = figure2.figure2(rows[rows["task"] == "Edema"])
+    top = figure.layout.yaxis.range[1]
+    cut = rows[(rows["task"] == "Edema") & (rows["high"] > top)]
+    assert len(cut), "two trials have wide intervals"
+    heads = [trace for trace in figure.data if trace.marker.symbol == "triangle-up"]
+    assert sum(len(trace.x) for trace in heads) == len(cut)
+    assert {y for trace in heads for y in trace.y} == {top}
+    assert {trace.legendgroup for trace in heads} == set(cut["method"])
+    for trace in figure.data:
+        if trace.error_y.array is not None:
+            ends = (
+                np.add(trace.y, trace.error_y.array),
+                np.subtract(trace.y, trace.error_y.arrayminus),
+            )
+            assert ends[0].max() <= top + 1e-9 and ends[1].min() >= -1e-9
+
+
+def test_switches_have_the_marks_of_the_figures(study, paper):
+    for results in (study, paper):
+        panels = study_figures.draw(analyse(results), legend=False)
+        for figure in panels.values():
+            for group, switch in switches.of_figures([figure]).items():
+                if group in switches.OTHERS:
+                    continue
+                traces = [t for t in figure.data if t.legendgroup == group and t.name]
+                assert switch.colour == f"var(--{traces[0].meta})"
+                assert {t.marker.symbol or "dashed-line" for t in traces if t.fill is None} == {
+                    switch.shape
+                }
+    assert switches.of_figures([figure2.figure2(average(study))]).keys() == {
+        "cam", "irnet", "full", "trials", "paper",
+    }  # fmt: skip
+
+
+def test_series_of_a_figure_differ_without_colour(paper):
+    for name, figure in study_figures.draw(analyse(paper), legend=False).items():
+        shapes = [switch.shape for switch in switches.of_figures([figure]).values()]
+        assert len(set(shapes)) == len(shapes), name

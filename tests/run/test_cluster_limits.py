@@ -140,3 +140,16 @@ def test_more_workers_of_a_stage_than_the_cluster_holds_are_refused():
         HEAD.workers(Resources(stage_workers=8))
     grown = dataclasses.replace(HEAD, limits=ClusterLimits(gpus=4)).workers(four)
     assert (grown.of("classify"), grown.of("saliency"), grown.on_gpu("classify")) == (4, 1, True)
+
+
+def test_a_cell_that_fits_on_no_node_is_refused():
+    """Its CPUs are on one node and its GPU on another: Ray would wait for ever."""
+    mixed = Capacity(cpus=67, gpus=1, node_cpus=64, node_gpus=1, nodes=2, sizes=((64, 0), (4, 1)))
+    assert mixed.cells_at_once(Resources(cpu=4, gpu=1)) == 1
+    with pytest.raises(
+        UserError, match="found cpu 8 and gpu 1 for a cell; .* such as cpu 4 and gpu 1"
+    ):
+        mixed.cells_at_once(Resources(cpu=8, gpu=1))
+    grown = dataclasses.replace(mixed, limits=ClusterLimits(cpus=128, gpus=8))
+    assert grown.cells_at_once(Resources(cpu=8, gpu=1)), "nodes of another size may come"
+    assert mixed.stage_cpus == 4, "workers of a stage must fit beside the GPUs"

@@ -284,7 +284,8 @@ def test_a_worker_that_came_later_refuses_other_code(ray_session, tmp_path, phan
 
     from chexseg.data import remote_path
     from chexseg.run.cluster import start_here
-    from chexseg.run.progress_actor import ProgressActor, RunCounts
+    from chexseg.run.progress.actor import ProgressActor
+    from chexseg.run.progress.counts import RunCounts
     from chexseg.run.worker import Job, attempt
 
     planned = planner.plan(

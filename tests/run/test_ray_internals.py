@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -71,6 +72,7 @@ def test_signals_wait_while_ray_starts_and_their_handlers_stay():
 @pytest.mark.heavy  # it imports Ray and Tune
 def test_ray_has_the_members():
     import ray
+    from ray._common.usage import usage_lib
     from ray._private import ray_constants
     from ray.job_config import JobConfig
     from ray.tune.execution import class_cache
@@ -83,6 +85,12 @@ def test_ray_has_the_members():
     assert callable(ray._private.utils.set_sigterm_handler)
     assert callable(ray._private.node.Node.kill_all_processes)
     assert {"_py_driver_sys_path", "_cached_pb"} <= vars(JobConfig()).keys()
+    assert callable(usage_lib._put_extra_usage_tag) and callable(usage_lib._put_library_usage)
+    ray_internals.skip_usage_tags()
+    gcs = Mock()
+    usage_lib.record_extra_usage_tag(usage_lib.TagKey.DATA_LOGICAL_OPS, "{}", gcs)
+    usage_lib.record_library_usage("no library")
+    assert gcs.mock_calls == []
     before = set(class_cache.ENV_VARS_TO_PROPAGATE)
     try:
         # An earlier test of this process may have taken them out.

@@ -36,7 +36,13 @@ def test_a_record_has_the_files_every_setting_and_the_keys(study, tmp_path):
     planned = planner.plan(study_file.load(study, {"fit.batch_size": 4}), DATA)
     store = Store(tmp_path / "store")
     with run_record.recorded(
-        store, planned.study, planned.cells, study, ["fit.batch_size=4"], tmp_path
+        store,
+        run_record.record_name(planned.study),
+        planned.study,
+        planned.cells,
+        study,
+        ["fit.batch_size=4"],
+        tmp_path,
     ) as more:
         (before,) = records(store)
         assert "ended" not in before, "a run that is killed now leaves this"
@@ -62,7 +68,7 @@ def test_a_run_that_ends_in_an_error_says_so(study, tmp_path):
     planned, store = planner.plan(study_file.load(study), DATA), Store(tmp_path / "store")
     with (
         pytest.raises(KeyboardInterrupt),
-        run_record.recorded(store, planned.study, planned.cells, study, [], tmp_path),
+        run_record.recorded(store, ".runs/a/b", planned.study, planned.cells, study, [], tmp_path),
     ):
         raise KeyboardInterrupt
     (record,) = records(store)

@@ -18,7 +18,7 @@ from chexseg.errors import UserError
 from chexseg.plan import planner
 from chexseg.plan.preflight import Workers
 from chexseg.progress import Quiet
-from chexseg.run import cluster, scheduler
+from chexseg.run import cluster, scheduler, stage_tasks
 from chexseg.stages.api import GPU_OF_ITS_OWN, StageContext
 from chexseg.store.store import Store
 from tests.run.test_scheduler import DEMO, SMALLEST
@@ -129,7 +129,7 @@ def test_a_users_mistake_ends_the_run_and_leaves_nothing(ray_session, phantom_ro
 def test_what_stages_before_the_cells_reserve():
     def reserved(stage: str, device: str, count: int = 1, failures: int | None = 2):
         context = StageContext(device=device, threads=9, train_failures=failures)
-        given, cpus, share = scheduler.reservation(stage, context, Workers(stages=count))
+        given, cpus, share = stage_tasks.reservation(stage, context, Workers(stages=count))
         return given.train_workers, given.threads, given.train_failures, cpus, share
 
     assert reserved("classify", "cpu", failures=None) == (1, 9, None, 8, 0), "one for the cells"

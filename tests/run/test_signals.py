@@ -21,6 +21,7 @@ from chexseg.search import journal
 from chexseg.search import status as search_status
 from chexseg.search.optuna_study import OptunaStudy
 from chexseg.store.store import Store
+from tests.cli.test_signals import ACCEPTING
 from tests.run.test_kills import processes_of, scratch, tables  # noqa: F401
 from tests.search.test_searcher import TEXT, searched
 
@@ -38,19 +39,14 @@ WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 def start(*arguments: object, **environment: str) -> subprocess.Popen:
     """Start a command in a process group of its own, where no signal is ignored."""
-
-    def accept_signals() -> None:
-        for number in WORDS:
-            signal.signal(number, signal.SIG_DFL)
-
+    command = [sys.executable, "-m", "chexseg", *map(str, arguments)]
     return subprocess.Popen(
-        [sys.executable, "-m", "chexseg", *map(str, arguments)],
+        [sys.executable, "-c", ACCEPTING, *command],
         env=os.environ | environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         process_group=0,
-        preexec_fn=accept_signals,
     )
 
 

@@ -48,7 +48,7 @@ def imported(code: str, *arguments: object) -> set[str]:
             (*TORCH, "ray.data", "ray.tune", "ray.train", "optuna"),
         ),
         (
-            "import chexseg.run.progress_actor",
+            "import chexseg.run.progress.actor",
             (*TORCH, "pandas", "ray.data", "ray.tune", "ray.train"),
         ),
         ("import chexseg.report.write, chexseg.analysis.load", (*TORCH, "ray", "optuna")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import multiprocessing
 import socket
@@ -44,6 +45,13 @@ def test_every_finished_cell_of_a_grid_is_recorded_once_by_however_many(tmp_path
     assert grid_export.export(planned, store, previous) == 0
     assert previous == set(values)
     of_cell = {trial.user_attrs["cell"]: trial for trial in trials}
+    for cell in planned.cells:  # optuna-dashboard shows when each fit ran, and how long
+        manifest = store.find("fit", cell.fit).manifest
+        ended = datetime.datetime.fromisoformat(manifest["finished"]).astimezone()
+        trial = of_cell[cell.name]
+        assert trial.datetime_complete == ended.replace(tzinfo=None)
+        assert trial.duration == datetime.timedelta(seconds=manifest["seconds"])
+        assert manifest["seconds"] > 0
     assert of_cell["irnet p=0.5 trial 1"].params == {
         "labels.weak": "irnet",
         "labels.p": 0.5,

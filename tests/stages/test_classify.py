@@ -19,7 +19,7 @@ from chexseg.models import classifier, encoders, losses
 from chexseg.pathologies import COMPETITION, OBSERVATIONS, PATHOLOGIES, observation_indices
 from chexseg.run import encoder_import
 from chexseg.stages import classify, ingest, moco, pretrain, saliency
-from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS, ENCODER_WEIGHTS
+from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS, ENCODER_WEIGHTS, HISTORY, ROC
 from chexseg.stages.configs import (
     ClassifyConfig,
     IngestConfig,
@@ -125,6 +125,12 @@ def test_cams_and_the_checkpoints_auroc_come_from_central_crops(
     )
     means = [scores[name] for name in COMPETITION if scores[name] is not None]
     assert facts["mean_auroc"] == pytest.approx(np.mean(means), abs=1e-3)
+    for name, (false, true) in json.loads((path / ROC).read_text()).items():
+        assert np.trapezoid(true, false) == pytest.approx(facts["auroc"][name]), name
+    history = json.loads((path / HISTORY).read_text())
+    (best,) = [entry for entry in history if entry["step"] == facts["step"]]
+    assert best["mean_auroc"] == facts["mean_auroc"] == max(e["mean_auroc"] for e in history)
+    assert best["loss"] == facts["loss"]
     # CAMs: the crop's probabilities, and no score where the crop doesn't reach.
     ids = radiographs.ids(tmp_path / "valid")
     stored = radiographs.arrays(tmp_path / "valid", "probabilities", ids)
@@ -203,6 +209,21 @@ def test_a_checkpoint_is_the_first_step_after_each_part_of_an_epoch(count, batch
     assert [step for step in steps if classify.is_checkpoint(config, step, count)] == expected
     # The last step is a checkpoint too, whether or not it reaches the last part.
     assert len(expected) >= min(3 * parts, len(steps)) - 1
+
+
+def test_the_area_below_a_roc_curve_is_the_auroc():
+    random = np.random.default_rng(2)
+    scores = random.integers(0, 9, (60, len(OBSERVATIONS))) / 9  # with ties
+    labels = random.choice([1.0, 0.0, -1.0, math.nan], scores.shape)
+    labels[:, 0], labels[:, 1] = 1.0, math.nan
+    curves, areas = classify.roc(scores, labels), classify.auroc(scores, labels)
+    assert curves.keys() == {name for name, area in areas.items() if area is not None}
+    assert len(curves) == len(OBSERVATIONS) - 2
+    for name, (false, true) in curves.items():
+        assert (false[0], true[0]) == (0, 0) and (false[-1], true[-1]) == (1, 1)
+        assert np.trapezoid(true, false) == pytest.approx(areas[name])
+        slopes = np.arctan2(np.diff(true), np.diff(false))
+        assert np.abs(np.diff(slopes)).min() > 1e-9, "no point on a line between two others"
 
 
 def test_a_studys_score_is_the_maximum_of_its_views():

@@ -21,7 +21,7 @@ from chexseg.errors import DamagedArtifactError, UserError
 from chexseg.models.irnet import IRNet
 from chexseg.stages import classify, irnet, saliency
 from chexseg.stages.api import StageContext
-from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS, IRNET_WEIGHTS
+from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS, HISTORY, IRNET_WEIGHTS, ROC
 from chexseg.stages.configs import ClassifyConfig, IRNetConfig, SaliencyConfig
 from chexseg.stages.training import checkpoint, ray_train
 from chexseg.store import manifest
@@ -327,8 +327,12 @@ def test_a_classifier_on_ray_train_survives_its_worker_and_equals_one_in_this_pr
     assert sorted(path.name for path in out.iterdir()) == [
         "classifier.json",
         CLASSIFIER_WEIGHTS,
+        HISTORY,
+        ROC,
         checkpoint.ENDED,
     ]
+    for name in (HISTORY, ROC):
+        assert (out / name).read_bytes() == (quiet / name).read_bytes()
 
 
 def mistaken(context):

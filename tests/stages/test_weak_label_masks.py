@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from chexseg.analysis.stored_shards import weak_maps
+from chexseg.analysis.stored.stored_shards import weak_maps
 from chexseg.data import radiographs, shards
 from chexseg.models import classifier, encoders
 from chexseg.pathologies import PATHOLOGIES, observation_indices

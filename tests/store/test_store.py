@@ -14,7 +14,7 @@ import pytest
 from chexseg.config import study_file
 from chexseg.errors import DamagedArtifactError, LeaseLostError, UserError
 from chexseg.plan import planner
-from chexseg.store import backend, local_backend, manifest
+from chexseg.store import backend, links, local_backend, manifest
 from chexseg.store.backend import Entry
 from chexseg.store.lease import Timing
 from chexseg.store.links import open_regular
@@ -328,9 +328,9 @@ def test_what_cannot_be_read_is_an_error_and_not_missing(tmp_path, monkeypatch):
     def fail(file):
         if file == path:
             raise PermissionError(13, "Permission denied", str(file))
-        return open_regular(file)
+        return links.read_regular(file)
 
-    monkeypatch.setattr(local_backend, "open_regular", fail)
+    monkeypatch.setattr(local_backend, "read_regular", fail)
     with pytest.raises(UserError, match="manifest.json: cannot be read"):
         store.find(NODE.stage, NODE.key)
 

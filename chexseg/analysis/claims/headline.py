@@ -33,6 +33,11 @@ ROLES = {
 }
 
 
+def role_names(scores: StudyScores) -> dict[str, str]:
+    """Return role -> its name in a study."""
+    return ROLES | {"chexseg": scores.mixture[0].upper() + scores.mixture[1:]}
+
+
 def choose(scores: StudyScores) -> dict[str, Arm]:
     """Return role -> arm, chosen on the selection images, and the best on the test set."""
     best = max(
@@ -53,12 +58,13 @@ def rows(
     `cells` are the keys of its scores. An arm with several roles has one row. roles: from `choose`.
     """
     table: dict[Arm | str, dict[str, Any]] = {}
+    names = role_names(scores)
     for role, arm in roles.items():
         if arm in table:
-            table[arm]["settings"] += f"; {ROLES[role][0].lower()}{ROLES[role][1:]}"
+            table[arm]["settings"] += f"; {names[role][0].lower()}{names[role][1:]}"
             continue
         table[arm] = {
-            "arm": ROLES[role],
+            "arm": names[role],
             "settings": str(arm),
             "colour": arm.weak or {UNTRAINED: "baseline"}.get(arm.method, arm.method),
             "paper": HEADLINES.get(role, np.nan) if scores.beside_paper else np.nan,
@@ -83,14 +89,16 @@ def rows(
     return pd.DataFrame(table.values())
 
 
-def above_chance(roles: Mapping[str, Arm], measured: Mapping[Arm | str, Measured]) -> str:
+def above_chance(
+    names: Mapping[str, str], roles: Mapping[str, Arm], measured: Mapping[Arm | str, Measured]
+) -> str:
     """Return which arms have a higher mIoU than the location prior, as text; "" without it.
 
     Verdicts are over draws, trials and patients together (`inference.difference`), by Holm over the
     arms; an arm of one draw is undecided. The best arm on the test set has none, because it is
-    chosen there, nor has an untrained network.
+    chosen there, nor has an untrained network. names: from `role_names`.
     """
-    arms = {ROLES[role]: arm for role, arm in roles.items() if role not in ("best", UNTRAINED)}
+    arms = {names[role]: arm for role, arm in roles.items() if role not in ("best", UNTRAINED)}
     if PRIOR not in measured or not arms:
         return ""
     tests = {name: difference(measured[arm], measured[PRIOR]) for name, arm in arms.items()}

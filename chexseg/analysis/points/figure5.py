@@ -16,10 +16,21 @@ from chexseg.analysis.statistics.inference import Measured, difference, over_pat
 from chexseg.analysis.statistics.scores import Interval
 from chexseg.analysis.study_scores import RADIOLOGISTS, StudyScores
 
-COLUMNS = ("task", "role", "method", "kind", "value", "low", "high", "n", "description", "cells")
-#: Roles in drawing order, with their names. Each arm has its method's highest mIoU on the selection
-#: images.
-NAMES = {"weak": "weak", "full": "full", "chexseg": "CheXseg", "radiologists": "radiologists"}
+COLUMNS = (
+    "task",
+    "role",
+    "name",
+    "method",
+    "kind",
+    "value",
+    "low",
+    "high",
+    "n",
+    "description",
+    "cells",
+)
+#: Roles in drawing order. Each arm has its method's highest mIoU on the selection images.
+ROLES = ("weak", "full", "chexseg", "radiologists")
 
 
 def points(
@@ -27,13 +38,13 @@ def points(
 ) -> pd.DataFrame:
     """Return IoU by task and role, "Avg. IoU" first; empty with fewer than two roles to compare.
 
-    Columns: `COLUMNS`. method is an arm's kind of weak labels, else its role; kind is "mean",
-    "paper" or "poster"; n is the number of patients with an expert pixel; description is the arm's
-    settings, or how a published value is derived. Intervals are over patients
-    (`inference.over_patients`) with trials averaged; radiologists have no trials. The role "gap" is
-    CheXseg minus radiologists, its interval paired by patient.
+    Columns: `COLUMNS`. name is the role's; method is an arm's kind of weak labels, else its role;
+    kind is "mean", "paper" or "poster"; n is the number of patients with an expert pixel;
+    description is the arm's settings, or how a published value is derived. Intervals are over
+    patients (`inference.over_patients`) with trials averaged; radiologists have no trials. The role
+    "gap" is the best mixture minus radiologists, its interval paired by patient.
     """
-    arms: dict[str, Arm | str] = {role: arm for role, arm in roles.items() if role in NAMES}
+    arms: dict[str, Arm | str] = {role: arm for role, arm in roles.items() if role in ROLES}
     arms |= {RADIOLOGISTS: RADIOLOGISTS} if RADIOLOGISTS in measured else {}
     if len(arms) < 2:
         return pd.DataFrame(columns=list(COLUMNS))
@@ -51,7 +62,8 @@ def points(
             gap = difference(measured[arms["chexseg"]], measured[RADIOLOGISTS], k).patients
             rows.append(point("mean", gap, {"task": task, "role": "gap", "description": ""}))
         rows += _published(task, scores)
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    return table.assign(name=table["role"].replace({"chexseg": scores.mixture}))
 
 
 def _published(task: str, scores: StudyScores) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from chexseg import parallel
 from chexseg.analysis.arms import Arm
-from chexseg.analysis.claims.headline import ROLES
+from chexseg.analysis.claims.headline import role_names
 from chexseg.analysis.classifiers import MEAN
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.statistics import mask_measures
@@ -52,8 +52,9 @@ def measures(
     if lacking(results):
         return None
     arms: dict[Arm, str] = {}
+    names = role_names(scores)
     for role, arm in roles.items():
-        arms.setdefault(arm, ROLES[role])
+        arms.setdefault(arm, names[role])
     cells = sorted(index for arm in arms for index in arm.indices)
     by_measure = with_means(_measure(results, cells, progress))
     rows = []

@@ -12,7 +12,6 @@ import pandas as pd
 
 from chexseg.analysis import published
 from chexseg.analysis.arms import Arm, Variant, by_init, encoder_texts, teachers
-from chexseg.analysis.points.figure5 import NAMES
 from chexseg.analysis.published import METHODS
 from chexseg.analysis.statistics.crossed import by_draw
 from chexseg.analysis.statistics.scores import (
@@ -184,7 +183,7 @@ def radiologists_table(points: pd.DataFrame) -> ValueTable:
     for task, group in points[points["kind"] == "mean"].groupby("task", sort=False):
         means = {row.role: row for row in group.itertuples()}
         rows += [
-            {"task": task, "series": NAMES.get(role, role)}
+            {"task": task, "series": row.name}
             | number(Interval(row.value, row.low, row.high, row.n), cells=row.cells)
             for role, row in means.items()
         ]

@@ -78,6 +78,29 @@ def stages(results: StudyResults) -> pd.DataFrame:
     return table.loc[order].reset_index()
 
 
+def origin(results: StudyResults) -> dict[str, str]:
+    """Return fact -> text: the versions, dates, devices and hosts of a study's finished runs.
+
+    Facts that no run has recorded are left out.
+    """
+
+    def distinct(name: str) -> list[str]:
+        return sorted(set(results.stages[name].dropna())) if name in results.stages else []
+
+    days = [time[:10] for time in distinct("finished")]
+    devices = {device.partition(":")[0] for device in distinct("device")}
+    hosts = distinct("host")
+    computed = f"{' and '.join(sorted(map(str.upper, devices)))}, " if devices else ""
+    if len(hosts) > 1:
+        hosts = [f"{len(hosts)} hosts"]
+    facts = {
+        "Version": ", ".join(distinct("version")),
+        "Date": " to ".join(dict.fromkeys([*days[:1], *days[-1:]])),
+        "Hardware": computed + hosts[0] if hosts else "",
+    }
+    return {name: text for name, text in facts.items() if text}
+
+
 def runs(results: StudyResults) -> pd.DataFrame:
     """Return one row per run of the plan, finished or not, with `RUN_COLUMNS`.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import io
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,22 +17,45 @@ from rich.table import Table
 from chexseg.analysis.published import AVERAGE
 from chexseg.analysis.study_analysis import StudyAnalysis
 from chexseg.analysis.tables.value_table import SHARED, ValueTable, stacked
+from chexseg.errors import printable
 
 #: An interval whose middle is at least this far from its value is written with both ends.
 SYMMETRIC = 0.001
+#: Start of a cell that a spreadsheet takes for a formula; numbers and a lone dash are none.
+_FORMULA = re.compile(r"[=@\t]|[+-](?=.)(?![\d.]+(e[+-]?\d+)?$)", re.DOTALL)
 #: Width of a terminal, characters, and what is between two columns.
 WIDTH, GAP = 120, "  "
 
 
 def to_csv(rows: pd.DataFrame) -> str:
-    """Return all columns at full precision."""
+    """Return all columns at full precision, with an apostrophe before text that is a formula.
+
+    A spreadsheet would execute it; hosts and errors come from a store, image ids from file names.
+    """
+    rows = rows.copy()
+    for name in rows.columns:
+        if not pd.api.types.is_numeric_dtype(rows[name]):
+            rows[name] = rows[name].map(_without_formula)
     return str(rows.to_csv(index=False))
+
+
+def _without_formula(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    value = printable(value, "\n\t")  # readers take a carriage return for the end of a row
+    return f"'{value}" if _FORMULA.match(value) else value
 
 
 def to_markdown(table: ValueTable) -> str:
     """Return a pipe table with the best values in bold, and a legend below it."""
-    legend = "\n".join(f"\n{line}" for line in notes(table, "Bold"))
-    return f"{_wide(table, '**{}**').to_markdown(index=False, disable_numparse=True)}\n{legend}\n"
+    legend = "\n".join(f"\n{_markdown(line)}" for line in notes(table, "Bold"))
+    wide = _wide(table, "**{}**").map(_markdown).rename(columns=_markdown)
+    return f"{wide.to_markdown(index=False, disable_numparse=True)}\n{legend}\n"
+
+
+def _markdown(text: str) -> str:
+    """Return a text on one line, without HTML and without the end of a cell."""
+    return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|")
 
 
 def to_latex(table: ValueTable) -> str:
@@ -46,7 +71,8 @@ def to_latex(table: ValueTable) -> str:
         .format_index(escape="latex", axis=1)
     )
     column_format = "l" * len(keys) + "r" * (wide.shape[1] - len(keys))
-    legend = "".join(f"% {line}\n" for line in notes(table, "Bold"))
+    # A comment ends with its line.
+    legend = "".join(f"% {' '.join(line.split())}\n" for line in notes(table, "Bold"))
     return legend + str(styled.to_latex(hrules=True, column_format=column_format))
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import simplejpeg
 
+from chexseg.data.formats import limits
 from chexseg.errors import UserError
 
 _J2K = b"\xff\x4f\xff\x51"
@@ -35,13 +36,15 @@ _ALONE = {*range(0xD0, 0xD8), 0x01}
 class Stream:
     """The header of a compressed stream.
 
-    precision: bits of a sample. signed: of the samples; None if it doesn't say.
+    precision: bits of a sample. signed: of the samples; None if it doesn't say. is_whole: False for
+    JPEG-LS without an end, which its decoder, CharLS, may read forever.
     """
 
     height: int
     width: int
     precision: int
     signed: bool | None
+    is_whole: bool = True
 
 
 def read(stream: bytes) -> Stream:
@@ -54,8 +57,21 @@ def read(stream: bytes) -> Stream:
     for kind, start in _segments(stream):
         if kind == _JPEG_LS or kind in _FRAMES:
             precision, height, width = struct.unpack_from(">BHH", stream, start + 4)
-            return Stream(height, width, precision, False if kind in _HUFFMAN else None)
+            signed = False if kind in _HUFFMAN else None
+            is_whole = kind != _JPEG_LS or stream.rstrip(b"\0").endswith(_LAST)
+            return Stream(height, width, precision, signed, is_whole)
     raise ValueError("no frame header")
+
+
+def check_scans(stream: bytes, path: object) -> None:
+    """Raise `UserError` for a JPEG of more than `limits.MOST_SCANS`."""
+    if not is_jpeg(stream):
+        return
+    scans = (kind for kind, _ in _segments(stream) if kind == _SCAN)
+    if next(itertools.islice(scans, limits.MOST_SCANS, None), None) is not None:
+        raise UserError(
+            f"{path}: found a JPEG of more than {limits.MOST_SCANS} scans; expected fewer"
+        )
 
 
 def _segments(stream: bytes) -> Iterator[tuple[int, int]]:

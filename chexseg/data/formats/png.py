@@ -16,6 +16,8 @@ from typing import BinaryIO
 from chexseg.errors import UserError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+#: Bytes that are inflated at once.
+_CHUNK = 2**20
 #: Colour type -> samples per pixel.
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 #: (first column, first row, step of columns, step of rows) of each pass of an interlaced PNG.
@@ -77,12 +79,21 @@ def _size(header: bytes) -> int:
     return size
 
 
+def _inflated(png: Png) -> int:
+    """Return the bytes of the pixels, or a higher number than `Png.size` if there are more."""
+    inflater, content, size = zlib.decompressobj(), png.stream, 0
+    while content and not inflater.eof and size <= png.size:
+        size += len(inflater.decompress(content, _CHUNK))
+        content = inflater.unconsumed_tail
+    return size
+
+
 def check(png: Png, highest: int, path: object) -> None:
     """Raise `UserError` if rows or colours of the palette are missing.
 
     highest: the highest number in the palette that a pixel has, -1 without a palette.
     """
-    size = len(zlib.decompressobj().decompress(png.stream, png.size + 1))
+    size = _inflated(png)
     if size != png.size:
         amount = size if size < png.size else f"more than {png.size}"
         raise UserError(f"{path}: found {amount} bytes of pixels; expected {png.size}")

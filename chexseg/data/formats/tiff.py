@@ -86,6 +86,7 @@ def check(tags: Mapping[int, Any], file: BinaryIO, path: object) -> None:
         if tables := tags.get(_JPEG_TABLES):
             content = tables[:-2] + content[2:]  # without the end of one, the start of the other
         stream = jpeg.read(content)
+        jpeg.check_scans(content, path)
         top = number % math.ceil(height / down) * down
         rows = down if tiled else min(down, height - top)
         # 15 rows fill the last block of 16.

@@ -53,8 +53,8 @@ def _runs(
     names = [name for name in pathologies if name in masks[image_id]]
     if not size:
         return {name: masks.runs(image_id, name) for name in names}
-    squares_KSS = Frame(*masks.size(image_id), size).masks(masks.masks(image_id, names), resize)
-    return {
-        name: coco.encode(np.asfortranarray(square, dtype=np.uint8))
-        for name, square in zip(names, squares_KSS, strict=True)
-    }
+    frame, squares = Frame(*masks.size(image_id), size), {}
+    for name in names:  # one at a time, because small runs can make large masks
+        (square,) = frame.masks(masks.masks(image_id, [name]), resize)
+        squares[name] = coco.encode(np.asfortranarray(square, dtype=np.uint8))
+    return squares

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 
+from rich.filesize import decimal
+
 from chexseg.data.sampling.splits import fraction_count
 from chexseg.errors import counted
 from chexseg.pathologies import PATHOLOGIES
@@ -36,8 +38,8 @@ def mistakes(nodes: Sequence[Node], plan: Plan, facts: Facts, store: Store) -> I
     expected = sum(expected_bytes(node, plan, facts) for node in nodes)
     if free < expected:
         text = (
-            f"--store {store}: found {free / 1e9:.1f} GB free; expected at least"
-            f" {expected / 1e9:.1f} GB, for {counted(len(nodes), 'stage')} to compute"
+            f"--store {store}: found {decimal(free)} free; expected at least"
+            f" {decimal(int(expected))}, for {counted(len(nodes), 'stage')} to compute"
         )
         yield Mistake("", text)
 

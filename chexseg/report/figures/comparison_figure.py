@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from chexseg.analysis.comparison import Comparison
-from chexseg.report.figures.parts import categories, dodge, traces
+from chexseg.report.figures.parts import dodge, named_rows, traces
 from chexseg.report.figures.theme import themed
 
 #: Interval -> its columns in a comparison, and its method's colour and symbol.
@@ -30,7 +30,7 @@ def figure_rows(comparison: Comparison) -> pd.DataFrame:
     elif rows["A"].nunique() == 1 or rows["B"].nunique() == 1 or (rows["A"] == rows["B"]).all():
         rows = rows.assign(label=rows["A"] if rows["A"].nunique() > 1 else rows["B"])
     else:
-        rows = rows.assign(label=rows["A"] + "<br>− " + rows["B"])
+        rows = rows.assign(label=rows["A"] + " − " + rows["B"])
     rows = rows.assign(value=rows["difference"]).dropna(subset="value")
     rows = rows.assign(line=range(len(rows)))
     table = pd.concat(
@@ -44,14 +44,14 @@ def figure_rows(comparison: Comparison) -> pd.DataFrame:
 def figure(rows: pd.DataFrame) -> go.Figure:
     """Draw the rows of `figure_rows`: differences with their intervals, and a line at 0.
 
-    The axis includes all differences and intervals over patients, but cuts intervals over trials:
-    with two trials they are very wide.
+    The axis includes all differences and intervals over patients, but cuts intervals over trials,
+    with arrowheads: with two trials they are very wide.
     """
     marks = rows["interval"].map(INTERVALS).str
     points = rows.assign(kind="mean", cells="", method=marks[2], symbol=marks[3])
     points = points.assign(
         x=rows["value"],
-        y=rows["line"] + dodge(points, "interval", list(INTERVALS), lane=0.3),
+        y=rows["line"] + dodge(points, "interval", list(INTERVALS), lane=0.16),
         series="A − B, 95% interval " + rows["interval"],
         group=rows["interval"],
         hover=[
@@ -65,8 +65,7 @@ def figure(rows: pd.DataFrame) -> go.Figure:
     narrow = np.fmax(narrow, 0.02)
     reach = float(1.08 * np.fmax(narrow, min(wide, 1.6 * narrow)))
     return themed(
-        traces(points, value="x"),
-        height=92 + (44 if labels.str.contains("<br>").any() else 32) * len(labels),
+        traces(points, value="x", ends=(-reach, reach)),
         margin_t=12,
         legend_xref="container",
         xaxis={
@@ -76,5 +75,5 @@ def figure(rows: pd.DataFrame) -> go.Figure:
             "showgrid": True,
             "zeroline": True,
         },
-        yaxis=categories(labels, range=[len(labels) - 0.4, -0.6], showgrid=False),
+        **named_rows(labels.tolist()),
     )

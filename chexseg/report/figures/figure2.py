@@ -32,13 +32,14 @@ def figure2(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Fig
         hover=hover_texts(rows, series + ", p = " + rows["p"].map("{:g}".format)),
     )
     # All methods share the fully supervised point, where their lines end below its mark.
-    end = points[full & (rows["kind"] == "mean")].assign(size=0)
+    end = points[full & (rows["kind"] == "mean")].assign(size=0, low=np.nan, high=np.nan)
     of_methods = points[lines & (rows["kind"] == "mean")].drop_duplicates("method")
     same = ["method", "group", "series", "mode"]
     ends = of_methods[same].merge(end.drop(columns=same), how="cross")
     ticks = sorted({0.0, 1.0, *rows.loc[rows["kind"].isin(["mean", "trial"]), "p"]})
+    axis = iou_axis("IoU", rows)
     return themed(
-        traces(pd.concat([points[~full], ends, points[full]])),
+        traces(pd.concat([points[~full], ends, points[full]]), ends=axis["range"]),
         rows["task"].iloc[0] if len(rows) else "",
         letter,
         legend=legend,
@@ -48,7 +49,7 @@ def figure2(rows: pd.DataFrame, letter: str = "", legend: bool = True) -> go.Fig
             "ticktext": tick_labels(ticks),
             "range": [-0.05, 1.05],
         },
-        yaxis=iou_axis("IoU", rows),
+        yaxis=axis,
     )
 
 

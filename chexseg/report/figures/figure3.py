@@ -39,22 +39,24 @@ def figure3(rows: pd.DataFrame, init: str, letter: str = "", legend: bool = True
         x=at + dodge(students, "settings", settings, LANE),
         y=students["value"],
         series=series,
-        group="student",
+        group=series,
         mode=np.where(students["kind"] == "mean", "lines+markers", "markers"),
         symbol=students["settings"].map(symbols),
         hover=hover_texts(students, series + ", " + at.map(shares.__getitem__) + " of train"),
     )
     axis = categories(shares, title_text="fraction of the training images")
+    of_iou = iou_axis("mIoU", rows)
     teachers = rows[
         (rows["init"] == init) & rows["kind"].isin(TEACHERS) & ~rows.index.isin(at.index)
     ]
     return themed(
-        _teachers(teachers, axis["range"]) + traces(points[points["init"] == init]),
+        _teachers(teachers, axis["range"])
+        + traces(points[points["init"] == init], ends=of_iou["range"]),
         f"encoder {init}",
         letter,
         legend=legend,
         xaxis=axis,
-        yaxis=iou_axis("mIoU", rows),
+        yaxis=of_iou,
     )
 
 

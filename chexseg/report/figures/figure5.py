@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from chexseg.analysis.points.figure5 import NAMES
+from chexseg.analysis.points.figure5 import ROLES
 from chexseg.drawing.palette import SYMBOLS
 from chexseg.report.figures.parts import categories, dodge, hover_texts, traces
 from chexseg.report.figures.theme import themed
@@ -20,11 +20,11 @@ def figure5(rows: pd.DataFrame, legend: bool = True) -> go.Figure:
     """Draw `points.figure5.points`: one line per task, IoU on the x axis."""
     tasks = list(dict.fromkeys(rows["task"]))
     of_role = rows[rows["kind"] == "mean"].groupby("role")["method"].first()
-    methods = {role: of_role[role] for role in NAMES if role in of_role}
-    # Weak supervision has a symbol of its own: its colour can be CheXseg's.
+    methods = {role: of_role[role] for role in ROLES if role in of_role}
+    # Weak supervision has a symbol of its own: its colour can be the mixture's.
     symbols = {r: SYMBOLS[m] for r, m in methods.items()} | {"weak": "triangle-down"}
     rows = rows[rows["role"].isin(methods) & rows["value"].notna()]
-    names = rows["role"].map(NAMES)
+    names = rows["name"]
     hovers = hover_texts(rows, rows["task"] + ", " + names, "patients")
     points = rows.assign(
         x=rows["value"],

@@ -25,7 +25,7 @@ def label_efficiency(
     points = rows.assign(
         x=rows["experts"].map(experts.index) + dodge(rows, "series", series, LANE),
         y=rows["value"],
-        group=rows["method"],
+        group=rows["series"],
         mode=np.where(rows["kind"] == "mean", "lines+markers", "markers"),
         hover=hover_texts(rows, rows["series"] + ", " + rows["experts"].astype(str) + " experts"),
     )
@@ -35,7 +35,7 @@ def label_efficiency(
         axis = {"title_text": "difference in mIoU", "range": [-1.05 * reach, 1.05 * reach]}
         axis |= {"zeroline": True, "tickformat": "+.2f"}
     return themed(
-        traces(points),
+        traces(points, ends=axis["range"]),
         TITLES[panel],
         letter,
         legend=legend,

@@ -17,12 +17,13 @@ from chexseg.analysis.points.figure2 import panels as panels2
 from chexseg.analysis.points.figure3 import panels as panels3
 from chexseg.analysis.points.figure4 import panels as panels4
 from chexseg.analysis.study_analysis import StudyAnalysis
-from chexseg.report.figures import stage_graph
+from chexseg.report.figures import stage_graph, training
 from chexseg.report.figures.figure2 import figure2
 from chexseg.report.figures.figure3 import figure3
 from chexseg.report.figures.figure4 import figure4
 from chexseg.report.figures.figure5 import figure5
 from chexseg.report.figures.label_efficiency import label_efficiency
+from chexseg.report.figures.ranking import ranking
 
 
 def draw(analysis: StudyAnalysis, legend: bool = True) -> dict[str, go.Figure]:
@@ -34,6 +35,9 @@ def draw(analysis: StudyAnalysis, legend: bool = True) -> dict[str, go.Figure]:
     figures: dict[str, go.Figure] = {}
     if analysis.stage_graph is not None:
         figures["stages"] = stage_graph.draw(analysis.stage_graph)
+    figures |= training.panels(analysis.curves, analysis.roc, legend)
+    if len(analysis.ranking):
+        figures["ranking"] = ranking(analysis.ranking, legend)
     of_p = dict(iter(analysis.figure2.groupby("task", sort=False)))
     letters = dict(zip(panels2(analysis.results.pathologies), "abcd", strict=False))
     for name in [*letters, *further_panels(analysis.results.pathologies)]:
@@ -67,6 +71,8 @@ def export(figures: Mapping[str, go.Figure]) -> tuple[dict[str, bytes], str | No
         return {}, (
             "no .png and .svg figures: kaleido isn't installed; hint: pip install 'chexseg[images]'"
         )
+    except RuntimeError as error:  # it looks for the home directory when it is imported
+        return {}, _failure(error)
     white = {"paper_bgcolor": "white", "plot_bgcolor": "white"}
     drawn = [go.Figure(figure).update_layout(white) for figure in figures.values()]
     # When plotly writes several images, it ignores the sizes in their layouts.
@@ -82,8 +88,12 @@ def export(figures: Mapping[str, go.Figure]) -> tuple[dict[str, bytes], str | No
             images = (path.read_bytes() for path in paths)
             return dict(zip(figures, images, strict=True)), None
     except Exception as error:  # kaleido raises many kinds if Chrome is missing, stuck or crashes
-        reason = (str(error).strip() or "no reason given").splitlines()[0]
-        return {}, f"no .png and .svg figures: {type(error).__name__}: {reason}"
+        return {}, _failure(error)
+
+
+def _failure(error: Exception) -> str:
+    reason = (str(error).strip() or "no reason given").splitlines()[0]
+    return f"no .png and .svg figures: {type(error).__name__}: {reason}"
 
 
 def _in_daemon_thread(function: Callable[[], None]) -> None:

@@ -13,7 +13,8 @@ from plotly.offline import get_plotlyjs
 
 from chexseg.analysis.published import METHODS
 from chexseg.analysis.tables.text import bare
-from chexseg.drawing.palette import DASHED, PATHOLOGY_COLOURS, SERIES, css_name
+from chexseg.drawing.palette import SERIES, css_name
+from chexseg.report.page import switches
 
 #: Settings of plotly.js on the page: only the buttons that a reader needs.
 PLOTLY = {
@@ -46,9 +47,10 @@ def environment() -> Environment:
     environment.tests |= {"missing": pd.isna}
     environment.globals |= {
         "method_names": METHODS,
-        "dashed": DASHED,
-        "pathology_colours": PATHOLOGY_COLOURS,
+        "published_switch": switches.OTHERS["paper"],
         "series": SERIES,
+        "switches_of": switches.of_figures,
+        "switches_of_layers": switches.of_layers,
     }
     return environment
 

@@ -56,30 +56,28 @@ def of_images(
     read: Callable[[str], tuple[np.ndarray, np.ndarray]],
     panels: Sequence[Panel],
     image_ids: Iterable[str],
-    pathology: str | None = None,
 ) -> FilmGrid:
-    """Return radiographs, the experts' masks and the predicted ones of a pathology, or of all.
+    """Return radiographs, the experts' masks and the predicted ones.
 
     read: image id -> (pixels_HW, expert masks_KHW).
     """
-    names = results.pathologies if pathology is None else (pathology,)
-    chosen = [results.pathologies.index(name) for name in names]
+    names = results.pathologies
     rows = []
     for image_id in image_ids:
         pixels_HW, expert_KHW = read(image_id)
-        films = [Film("radiograph"), Film("experts", _layers(expert_KHW[chosen], names))]
+        films = [Film("radiograph"), Film("experts", _layers(expert_KHW, names))]
         for panel in panels:
             masks_KHW = image_choice.predicted(results, panel, image_id)
             if panel.index is None or isinstance(masks_KHW, str):
                 films.append(Film(reason=str(masks_KHW)))
                 continue
             iou = image_choice.image_iou(results, panel.index, image_id, names)
-            films.append(Film(panel.title, _layers(masks_KHW[chosen], names), f"IoU {iou:.2f}"))
-        text = "" if pathology else ", ".join(names[k] for k in films[1].layers)
+            films.append(Film(panel.title, _layers(masks_KHW, names), f"IoU {iou:.2f}"))
+        text = ", ".join(names[k] for k in films[1].layers)
         height, width = pixels_HW.shape
         radiograph = encoded(Image.fromarray(np.asarray(pixels_HW, dtype=np.uint8)), "png")
         rows.append(FilmRow(image_id, text, radiograph, f"{width}/{height}", films))
-    heads = [("Radiograph", pathology or "test set"), ("Experts", "ground truth")]
+    heads = [("Radiograph", "test set"), ("Experts", "ground truth")]
     return FilmGrid([*heads, *((panel.title, panel.subtitle) for panel in panels)], rows)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chexseg.analysis.arms import Arm, by_selection
+from chexseg.analysis.claims.headline import role_names
 from chexseg.analysis.published import METHODS, PAPERS_METHODS
 from chexseg.analysis.results import StudyResults
 from chexseg.analysis.statistics.scores import miou, patient_of, pooled_iou
@@ -53,8 +54,7 @@ def columns(scores: StudyScores) -> list[Panel]:
         arm = by_selection(candidates)
         if arm is None:
             return Panel(title, "", None, f"No finished cell: {lacking}.")
-        selection_T = results.cells["selection_miou"].to_numpy(dtype=float)[list(arm.indices)]
-        best = arm.indices[int(np.argmax(np.nan_to_num(selection_T, nan=-1.0)))]
+        best = best_cell(results, arm)
         why_not = "" if results.predictions is not None else "Predictions weren't kept."
         return Panel(title, str(results.cells["name"].iloc[best]), best, why_not)
 
@@ -66,9 +66,15 @@ def columns(scores: StudyScores) -> list[Panel]:
             if kind in PAPERS_METHODS or kind in studied
         ),
         column("Full", scores.of("full"), "p = 1"),
-        column("CheXseg", scores.of("mixed"), "0 < p < 1"),
+        column(role_names(scores)["chexseg"], scores.of("mixed"), "0 < p < 1"),
     ]
     return [panel for panel in shown if panel.index is not None or len(results.missing)]
+
+
+def best_cell(results: StudyResults, arm: Arm) -> int:
+    """Return the index of an arm's cell with the highest mIoU on the selection images."""
+    selection_T = results.cells["selection_miou"].to_numpy(dtype=float)[list(arm.indices)]
+    return arm.indices[int(np.argmax(np.nan_to_num(selection_T, nan=-1.0)))]
 
 
 def predicted(results: StudyResults, panel: Panel, image_id: str) -> np.ndarray | str:

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from chexseg.analysis import published
-from chexseg.analysis.axis_effects import MOST_ARMS as MOST_COMPARED
-from chexseg.analysis.axis_effects import TIED, UNTESTED, Answer
-from chexseg.analysis.claims.headline import ROLES
-from chexseg.analysis.claims.verdicts import CONTRADICTED, NO_DATA, REPRODUCED, UNDECIDED, Claim
+from chexseg.analysis.axis_effects import Answer
+from chexseg.analysis.claims.headline import ROLES, role_names
+from chexseg.analysis.claims.verdicts import CONTRADICTED, NO_DATA, REPRODUCED, UNDECIDED
 from chexseg.analysis.classifiers import MEAN, classifier_names
 from chexseg.analysis.results import Classifier
-from chexseg.analysis.statistics.scores import patient_of
 from chexseg.analysis.study_analysis import StudyAnalysis
 from chexseg.analysis.tables.value_table import ValueTable, stacked, without_constant_keys
 from chexseg.report.page import weak_label_overlays
+from chexseg.report.page.overview import overview, summary
 from chexseg.report.page.table_views import AVERAGES, grid, plain
 from chexseg.report.page.weak_label_overlays import HEAT
 
@@ -40,20 +39,19 @@ def study_view(
     analysis: StudyAnalysis,
     figures: Mapping[str, go.Figure],
     test_images: Mapping[str, Any],
+    files: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the arguments of the template of a study.
 
     anchor: prefix of anchors and files, unique among the studies of a page. figures: as from
-    `study_figures.draw`. test_images: as from
-    `image_section.test_images`.
+    `study_figures.draw`. test_images: as from `image_section.test_images`. files: paths of the
+    study's files beside the page.
     """
     results = analysis.results
     sections: dict[str, Any] = {}
     if analysis.scores.arms:
         sections = {
-            "answer": None
-            if results.reproduces
-            else _answer(analysis.answer, len(analysis.scores.arms)),
+            "answer": _answer(analysis.answer) if analysis.answer else None,
             "claims": _claims(analysis) if analysis.claims else None,
             "result": {
                 "top": 1.08 * max(0.1, analysis.headline[["mIoU", "patients high"]].max(axis=None))
@@ -68,6 +66,8 @@ def study_view(
         sections["weak_labels"] = _weak_labels(analysis)
     if analysis.auroc is not None:
         sections["classifiers"] = _classifiers(analysis.auroc, results.classifiers)
+        sections["classifiers"]["roc"] = _panels(anchor, figures, "roc")
+    sections["training"] = _training(anchor, analysis.curves, figures)
     if len(results.graph):
         counts = results.graph.groupby(["stage", "state"], sort=False).size()
         sections["stages"] = {
@@ -86,29 +86,14 @@ def study_view(
         "analysis": analysis,
         "finished": len(results.cells),
         "deviations": plain(pd.DataFrame(results.deviations)) if results.deviations else None,
-        "patients": len({patient_of(image_id) for image_id in results.image_ids}),
+        "overview": overview(anchor, analysis, figures, files),
         "sections": {name: view for name, view in sections.items() if view},
     }
 
 
-def _answer(answer: Answer | None, arms: int) -> dict[str, Any] | None:
-    """Return the tables of an answer, and a sentence on the ranking, or on why there is none."""
-    if answer is None:
-        if arms <= MOST_COMPARED:
-            return None
-        return {"lead": f"{arms} arms are too many to compare all: at most {MOST_COMPARED}."}
-    ranking = answer.ranking
-    first, others = ranking.iloc[0], ranking["place"].iloc[1:]
-    lead = f"Highest mIoU: {first['arm']}, {first['mIoU']:.3f}."
-    tied = int((others == TIED).sum())
-    if len(others) == 1 and others.iloc[0] != UNTESTED:
-        lead += f" The other arm is {others.iloc[0].removesuffix(' the first')} it."
-    elif (others != UNTESTED).any():
-        lead += f" Of {len(others)} other arms, {tied} {'is' if tied == 1 else 'are'} tied with it."
-    return {
-        "lead": lead,
-        **{name: plain(rows.head(MOST_ROWS)) for name, rows in answer.tables.items()},
-    }
+def _answer(answer: Answer) -> dict[str, Any]:
+    """Return the tables of an answer, cut."""
+    return {name: plain(rows.head(MOST_ROWS)) for name, rows in answer.tables.items()}
 
 
 def _claims(analysis: StudyAnalysis) -> dict[str, Any]:
@@ -139,23 +124,39 @@ def _contributions(analysis: StudyAnalysis) -> dict[str, Any] | None:
     return grid(table, {name: f"{number} patients" for name, number in patients.items()})
 
 
-def summary(claims: Sequence[Claim]) -> str:
-    """Return a sentence with the number of claims of each verdict."""
-    texts = dict(zip(MARKS, MARKS, strict=True)) | {NO_DATA: "without data here"}
-    numbers = Counter(claim.verdict for claim in claims)
-    parts = [f"{numbers[verdict]} {text}" for verdict, text in texts.items() if numbers[verdict]]
-    return f"Of {len(claims)} claims of the paper: {', '.join(parts)}."
+def _panels(anchor: str, figures: Mapping[str, go.Figure], prefix: str) -> dict[str, go.Figure]:
+    """Return anchor -> figure of the names that begin with a prefix."""
+    chosen = {name: figure for name, figure in figures.items() if name.startswith(prefix)}
+    return {f"{anchor}--{name}": figure for name, figure in chosen.items()}
+
+
+def _training(
+    anchor: str, curves: pd.DataFrame, figures: Mapping[str, go.Figure]
+) -> dict[str, Any] | None:
+    """Return the panels of fits and of classifiers and their rates; None if there are no panels."""
+    fits, classifiers = (
+        _panels(anchor, figures, f"training-{kind}") for kind in ("fit", "classifier")
+    )
+    of_fits = curves["stage"] == "fit"
+    rates = [curves.loc[rows, "learning rate"].unique() for rows in (of_fits, ~of_fits)]
+    fit_rate, classifier_rate = (float(one[0]) if len(one) == 1 else None for one in rates)
+    return (
+        {
+            "fits": fits,
+            "classifiers": classifiers,
+            "fit_rate": fit_rate,
+            "classifier_rate": classifier_rate,
+        }
+        if fits or classifiers
+        else None
+    )
 
 
 def _paper(
     anchor: str, analysis: StudyAnalysis, figures: Mapping[str, go.Figure]
 ) -> dict[str, Any]:
     """Return the sections on the paper's tables and figures that the study has data for."""
-
-    def panels(prefix: str) -> dict[str, go.Figure]:
-        chosen = {name: figure for name, figure in figures.items() if name.startswith(prefix)}
-        return {f"{anchor}--{name}": figure for name, figure in chosen.items()}
-
+    panels = partial(_panels, anchor, figures)
     shown: dict[str, Any] = {"figure3": panels("figure3"), "figure4": panels("figure4")}
     shown["label_efficiency"] = panels("label-efficiency")
     of_p = list(panels("figure2").items())  # the paper's four panels, then the other pathologies
@@ -169,12 +170,13 @@ def _paper(
         shown["table2"] = grid(analysis.table2) | {"twice": published.printed_twice()}
     if analysis.radiologists is not None:
         points = analysis.figure5
+        names = role_names(analysis.scores)
         means = points[(points["kind"] == "mean") & points["role"].isin(list(ROLES))]
         shown["figure5"] = {
             "panels": panels("figure5"),
             "table": grid(analysis.radiologists),
             "arms": [
-                (ROLES[r.role], r.description) for r in means.drop_duplicates("role").itertuples()
+                (names[r.role], r.description) for r in means.drop_duplicates("role").itertuples()
             ],
         }
     arms = grid(stacked(analysis.arms, analysis.baselines, MOST_ARMS))

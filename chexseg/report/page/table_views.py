@@ -15,12 +15,16 @@ from chexseg.analysis.tables.value_table import SHARED, ValueTable
 
 #: Columns of differences.
 SIGNED = ("difference", "gap")
+#: Columns that a narrow window keeps in view; a table's first of them.
+SCORES = ("difference", "mIoU", "IoU", "mean AUROC", "A", "total s")
 #: Heads of rows that keep their place when a table is sorted.
 AVERAGES = (AVERAGE, MEAN)
 
 
 def plain(frame: pd.DataFrame) -> dict[str, Any]:
     """Return a frame as text: heads (title, numeric) and rows of (text, kind, number, keys).
+
+    score: position of the column that stays in view, or None.
 
     Intervals are in the text of their value. A cell's keys are the runs that a click shows: a key
     opens its run, a column "cells" opens the runs of its cells, and "mIoU" its row's key.
@@ -42,7 +46,8 @@ def plain(frame: pd.DataFrame) -> dict[str, Any]:
                 rows[-1].append(
                     (plain_text(row, name), "number" if numeric else "", number, opened)
                 )
-    return {"heads": heads, "rows": rows}
+    score = next((names.index(n) for n in SCORES if n in names and heads[names.index(n)][1]), None)
+    return {"heads": heads, "rows": rows, "score": score}
 
 
 def short_keys(keys: object) -> str:

@@ -7,26 +7,32 @@ const onEach = (selector, event, react) => document.querySelectorAll(selector).f
 const config = {...{{ plotly_config|tojson }}, displayModeBar: false};
 
 // Figures are written for white paper; the page's colours replace those of text, lines and series.
-function layoutColours() {
+function layoutColours(layout) {
   const ink = style("--ink"), soft = style("--soft"), line = style("--line");
-  return {
+  const changes = {
     "font.color": ink, "title.font.color": ink,
-    "xaxis.linecolor": soft, "xaxis.tickcolor": soft, "yaxis.gridcolor": line,
-    "xaxis.title.font.color": soft, "yaxis.title.font.color": soft,
     "hoverlabel.bgcolor": style("--raised"), "hoverlabel.bordercolor": style("--strong"),
     "hoverlabel.font.color": ink,
   };
+  for (const axis of ["xaxis", "yaxis"])
+    Object.assign(changes, {
+      [`${axis}.gridcolor`]: line, [`${axis}.zerolinecolor`]: soft, [`${axis}.title.font.color`]: soft,
+    });
+  // Plotly draws the line and the ticks of an axis that has colours for them.
+  Object.assign(changes, {"xaxis.linecolor": soft, "xaxis.tickcolor": soft});
+  (layout.shapes ?? []).forEach(shape => assign(shape, {"line.color": line}));
+  return changes;
 }
 function traceColours(trace) {
   const colour = trace.meta && style("--" + trace.meta);
   if (!colour) return {};
   const changes = {"marker.color": colour};
   if (trace.mode.includes("lines")) changes["line.color"] = colour;
-  if (trace.error_y) changes["error_y.color"] = colour;
+  for (const bars of ["error_x", "error_y"]) if (trace[bars]) changes[`${bars}.color`] = colour;
   return changes;
 }
 function recolour(figure) {
-  assign(figure.layout, layoutColours());
+  assign(figure.layout, layoutColours(figure.layout));
   figure.data.forEach(trace => assign(trace, traceColours(trace)));
 }
 function assign(object, changes) {
@@ -54,7 +60,7 @@ function draw(plot) {
   loadPlotly();
   const figure = JSON.parse(document.getElementById(plot.dataset.figure).textContent);
   recolour(figure);
-  const unchecked = plot.closest("section").querySelectorAll("input[data-group]:not(:checked)");
+  const unchecked = plot.closest("section, header").querySelectorAll("input[data-group]:not(:checked)");
   const off = new Set([...unchecked].map(input => input.dataset.group));
   figure.data.forEach(trace => { if (off.has(trace.legendgroup)) trace.visible = false; });
   Plotly.newPlot(plot, figure.data, figure.layout, config);
@@ -89,7 +95,7 @@ addEventListener("afterprint", () => {
 
 // Legends of figures: one switch for all panels of a section, and for published values in tables.
 onEach("input[data-group]", "change", input => {
-  const section = input.closest("section"), group = input.dataset.group;
+  const section = input.closest("section, header"), group = input.dataset.group;
   [...section.querySelectorAll(".plot")].filter(drawn).forEach(plot => {
     const indices = plot.data.flatMap((trace, index) => trace.legendgroup === group ? [index] : []);
     if (indices.length) Plotly.restyle(plot, {visible: input.checked}, indices);
@@ -110,12 +116,46 @@ onEach("input[data-layer]", "change", input => {
   });
 });
 
-// Overlays of the selected pathology.
-onEach("select[data-choice]", "change", select => {
-  select.closest("section").querySelectorAll("[data-pathology]").forEach(grid => {
-    grid.hidden = grid.dataset.pathology !== select.value;
-  });
+// The contents mark the section at the top of the window; on phones they open below a button.
+document.querySelectorAll("nav").forEach(nav => {
+  const button = nav.querySelector("button");
+  const toggle = open => {
+    nav.classList.toggle("open", open);
+    button.setAttribute("aria-expanded", open);
+  };
+  button.addEventListener("click", () => toggle(!nav.classList.contains("open")));
+  nav.querySelectorAll("a").forEach(link => link.addEventListener("click", () => toggle(false)));
 });
+function markSection() {
+  document.querySelectorAll("nav").forEach(nav => {
+    const links = [...nav.querySelectorAll("a")], line = nav.offsetHeight + 80;
+    const top = link => document.querySelector(link.hash).getBoundingClientRect().top;
+    const current = links.filter(link => top(link) < line).at(-1);
+    links.forEach(link => link.removeAttribute("aria-current"));
+    current?.setAttribute("aria-current", "true");
+    nav.querySelector("b").textContent = current?.textContent ?? "";
+  });
+}
+let marking = false;
+addEventListener("scroll", () => {
+  if (marking) return;
+  marking = true;
+  requestAnimationFrame(() => { marking = false; markSection(); });
+}, {passive: true});
+markSection();
+
+// A table that is wider than its place says so, and scrolls from the keyboard.
+const widths = new ResizeObserver(entries => entries.forEach(({target}) => {
+  const scroll = target.closest(".scroll"), wide = scroll.scrollWidth > scroll.clientWidth + 1;
+  scroll.classList.toggle("wide", wide);
+  if (wide) scroll.setAttribute("tabindex", "0");
+  else scroll.removeAttribute("tabindex");
+}));
+function watchWidth(scroll) {
+  widths.observe(scroll);
+  widths.observe(scroll.firstElementChild);
+}
+document.querySelectorAll(".scroll").forEach(watchWidth);
 
 // Tables sort by a header: numbers by their value, empty cells last. Rows that share a row heading
 // stay together; they are sorted by their highest number, or by their lowest in ascending order,
@@ -247,6 +287,7 @@ function runsTable(keys) {
   const scroll = element("div", undefined, "scroll");
   scroll.append(table);
   sortable(table);
+  watchWidth(scroll);
   return scroll;
 }
 function showRuns(keys) {
@@ -259,7 +300,7 @@ function showRuns(keys) {
 document.addEventListener("click", event => {
   const keys = event.target.closest?.("[data-cells]")?.dataset.cells;
   if (keys) showRuns(keys);
-  if (event.target.id === "runs-dialog") event.target.close();
+  if (event.target.matches("dialog")) event.target.close();
 });
 onEach("details[data-runs]", "toggle", details => {
   if (details.childElementCount > 1) return;

@@ -19,7 +19,6 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from chexseg import torch_format
 from chexseg.errors import UserError
 from chexseg.models import distributed
 from chexseg.store.links import remove
@@ -31,6 +30,7 @@ from chexseg.store.manifest import (
     seal,
     sha256_of,
 )
+from chexseg.untrusted import bounded_json, torch_format
 
 STATE = "resume.pt"
 #: Facts of a finished training whose weights are written.
@@ -89,12 +89,12 @@ def train_once(out: Path, train: Callable[[], Mapping[str, Any]]) -> dict[str, A
     """
     ended = out / ENDED
     try:
-        record = json.loads(read_unfinished(ended) or b"")
+        record = bounded_json.loads(read_unfinished(ended) or b"")
         digests = _digests(out, record["files"])
         if not is_sealed(record) or record["run"] != _run(ended) or record["files"] != digests:
             raise ValueError(f"{ended}: damaged, or written by an earlier version")
         facts = cast(dict[str, Any], record["facts"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         if isinstance(error, UserError):
             raise
         for path in out.iterdir():

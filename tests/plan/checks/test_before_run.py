@@ -330,7 +330,7 @@ def test_a_full_disk_is_told_with_what_is_free_and_what_is_expected(found, tmp_p
         disk.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 40_000_000)
     )
     assert found(FULL) == [
-        f"--store {tmp_path}/store: found 0.0 GB free; expected at least 0.0 GB, for 4 stages to"
+        f"--store {tmp_path}/store: found 40.0 MB free; expected at least 49.1 MB, for 4 stages to"
         " compute"
     ]
 

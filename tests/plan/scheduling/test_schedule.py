@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from chexseg.plan import schedule
 from chexseg.plan.graph import Node, node_of
-from chexseg.plan.schedule import Need, Queue, Slots, Start
+from chexseg.plan.scheduling import schedule
+from chexseg.plan.scheduling.schedule import Need, Queue, Slots, Start
 from chexseg.stages.configs import IngestConfig
 
 WHOLE, HALF, NO_GPU = Need(1, 1), Need(1, 0.5), Need(1)

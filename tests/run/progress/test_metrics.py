@@ -18,11 +18,12 @@ from chexseg.config import study_file
 from chexseg.plan import planner
 from chexseg.progress import Quiet
 from chexseg.run import scheduler
-from chexseg.run.metrics import CELLS, FIGURES, STAGES_A_PROCESS, WINDOW, Rate
-from chexseg.run.progress_actor import ProgressActor, ProgressWriter, RunCounts, StageProgress
+from chexseg.run.progress.actor import ProgressActor, ProgressWriter
+from chexseg.run.progress.counts import RunCounts, StageProgress
+from chexseg.run.progress.metrics import CELLS, FIGURES, STAGES_A_PROCESS, WINDOW, Rate
 from chexseg.store.store import Store
 
-DASHBOARD = Path(__file__).resolve().parents[2] / "monitoring" / "grafana-chexseg.json"
+DASHBOARD = Path(__file__).resolve().parents[3] / "monitoring" / "grafana-chexseg.json"
 FIGURE = {name: figure for figure, (name, _) in FIGURES.items()}
 
 
@@ -87,7 +88,9 @@ def test_running_stages_are_exported_and_ended_ones_are_not(scrape):
     study = "metrics-of-a-board"
     progress_actor = ProgressActor.remote(RunCounts(5, done=1, study=study))
     progress_actor.begin_cell.remote("full trial 0")
-    progress_writer = ProgressWriter(progress_actor, "full trial 0, fit", "full trial 0", "fit")
+    progress_writer = ProgressWriter(
+        progress_actor, "full trial 0, fit", "key", "full trial 0", "fit"
+    )
     sent = {
         "epoch": 2,
         "loss": 0.5,
@@ -114,10 +117,16 @@ def test_running_stages_are_exported_and_ended_ones_are_not(scrape):
 
     for number in range(STAGES_A_PROCESS):
         progress_actor.update.remote(
-            "ended", {"cell": f"cell {number}", "stage": "score"}, 1, 2, "images", {"loss": 1.0}
+            "ended",
+            "key",
+            {"cell": f"cell {number}", "stage": "score"},
+            1,
+            2,
+            "images",
+            {"loss": 1.0},
         )
         progress_actor.finish.remote("ended", "done")
-    ProgressWriter(progress_actor, "full trial 1, fit", "full trial 1", "fit")(
+    ProgressWriter(progress_actor, "full trial 1, fit", "key", "full trial 1", "fit")(
         1, 2, "samples", {"epoch": 1}
     )
 
@@ -201,10 +210,10 @@ def test_files_are_no_images():
     rate = Rate()
     rate.add(0.0, 0)
     rate.add(1.0, 7)
-    assert StageProgress({}, 7, 9, "images", {}, rate).figures() == {"images/s": 7}
-    assert StageProgress({}, 7, 9, "files", {"accuracy": 0.5, "loss": 2.0}, rate).figures() == {
-        "loss": 2.0
-    }
+    assert StageProgress("key", {}, 1.0, 7, 9, "images", {}, rate).figures() == {"images/s": 7}
+    assert StageProgress(
+        "key", {}, 1.0, 7, 9, "files", {"accuracy": 0.5, "loss": 2.0}, rate
+    ).figures() == {"loss": 2.0}
 
 
 def test_the_grafana_dashboard_shows_every_metric_and_no_other():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 
-from chexseg.plan import schedule
 from chexseg.plan.graph import Plan
+from chexseg.plan.scheduling import schedule
 
 
 class Units:

@@ -6,7 +6,6 @@ values than its stage writes. They raise `DamagedArtifactError`, which names the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -22,6 +21,7 @@ from chexseg.pathologies import PATHOLOGIES
 from chexseg.stages.artifacts import PREDICTIONS, THRESHOLDS
 from chexseg.store import manifest
 from chexseg.store.store import Artifact
+from chexseg.untrusted import bounded_json
 
 #: Columns of the count tables.
 COUNTED = ("intersection", "predicted", "true")
@@ -73,7 +73,7 @@ def predictions(path: Path, image_id: str, names: tuple[str, ...]) -> np.ndarray
         return np.stack([chexlocalize.decode(entry, str(path)) for entry in entries])
 
 
-@lru_cache(maxsize=8)  # measures read all images of a cell in turn, overlays those of a few cells
+@lru_cache(maxsize=16)  # measures read a cell's images in turn, the browser each image's ten cells
 def _run_lengths(path: Path) -> tuple[int, dict[tuple[str, str], str]]:
     """Return (side, (image id, pathology) -> run lengths) of a cell's predicted masks."""
     table = shards.read(path / PREDICTIONS, ["image_id", "pathology", "counts"])
@@ -90,9 +90,18 @@ def reader(
     if artifact is None:
         return None
     chosen = [PATHOLOGIES.index(name) for name in names]
+    # The browser reads images in their order, so most are in the row group of the one before.
+    last: dict[str, tuple[list[str], np.ndarray]] = {}
+
+    def row(directory: str, column: str, image_id: str) -> np.ndarray:
+        if column not in last or image_id not in last[column][0]:
+            last[column] = _row_group(artifact.path / directory, column, image_id)
+        ids, arrays = last[column]
+        return np.asarray(arrays[ids.index(image_id)])
+
     return lambda image_id: (
-        _row(artifact.path / "images", "pixels", image_id),
-        _row(artifact.path / "masks", "masks", image_id)[chosen],
+        row("images", "pixels", image_id),
+        row("masks", "masks", image_id)[chosen],
     )
 
 
@@ -106,7 +115,7 @@ def weak_maps(path: Path, image_id: str, names: tuple[str, ...]) -> WeakMaps:
         chosen = [metadata["pathologies"].index(name) for name in names]
         scores_Khw = _row(path / "valid", "scores", image_id)[chosen].astype(np.float32)
     with _checked(path / THRESHOLDS):
-        thresholds = json.loads(manifest.read_bytes(path / THRESHOLDS))
+        thresholds = bounded_json.loads(manifest.read_bytes(path / THRESHOLDS))
         thresholds_K = np.array([thresholds[name] for name in names], dtype=np.float64)
     masks_KHW = predictions(path, image_id, names)
     return WeakMaps(scores_Khw, thresholds_K, masks_KHW, boundary_hw)
@@ -114,8 +123,13 @@ def weak_maps(path: Path, image_id: str, names: tuple[str, ...]) -> WeakMaps:
 
 def _row(directory: Path, column: str, image_id: str) -> np.ndarray:
     """Return one image's array; only its row group is read."""
+    ids, arrays = _row_group(directory, column, image_id)
+    return np.asarray(arrays[ids.index(image_id)])
+
+
+def _row_group(directory: Path, column: str, image_id: str) -> tuple[list[str], np.ndarray]:
+    """Return (image ids, arrays) of the row group with an image."""
     for path in shards.files(directory):
         for rows in shards.row_groups(path, ["image_id", column], {image_id}):
-            arrays = shards.array(rows, column)
-            return np.asarray(arrays[rows["image_id"].to_pylist().index(image_id)])
+            return rows["image_id"].to_pylist(), shards.array(rows, column)
     raise DamagedArtifactError(f"{directory}: found no image {image_id}")

@@ -7,7 +7,7 @@ import pytest
 from chexseg.config import study_file
 from chexseg.plan import planner
 from chexseg.plan.graph import Plan
-from chexseg.plan.units import Units
+from chexseg.plan.scheduling.units import Units
 
 DATA = {"train": "a", "valid": "b", "test": "c"}
 STUDY = """

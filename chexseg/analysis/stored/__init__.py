@@ -1,0 +1,1 @@
+"""Read what a report shows from the files of results."""

@@ -1,0 +1,131 @@
+"""Read what trainings recorded in the store: their curves, and the scores of classifiers."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from chexseg.analysis.results import CURVE_COLUMNS, Classifier
+from chexseg.errors import DamagedArtifactError
+from chexseg.plan.graph import Node, Plan
+from chexseg.stages.artifacts import HISTORY, ROC
+from chexseg.stages.configuration.irnet import OF_BOUNDARIES
+from chexseg.store import manifest
+from chexseg.store.store import Artifact, Store
+from chexseg.untrusted import bounded_json
+
+#: Stages that train a classifier of the observations.
+CLASSIFIERS = ("classify", "pretrain")
+#: Curves of more fits would say nothing, and take a file each to read.
+MOST_FITS = 400
+
+
+def curves(plan: Plan, artifacts: Mapping[str, Artifact]) -> pd.DataFrame:
+    """Return one row per epoch of each finished fit and per checkpoint of each classifier.
+
+    Columns: `CURVE_COLUMNS`. Empty for studies of more than `MOST_FITS` fits. Classifiers of
+    earlier versions recorded no checkpoints.
+    """
+    names = {cell.fit: cell.name for cell in plan.cells}
+    trained = [
+        node
+        for node in plan.nodes.values()
+        if node.stage in ("fit", *CLASSIFIERS) and node.key in artifacts
+    ]
+    rows: list[dict[str, Any]] = []
+    for node in trained if len(names) <= MOST_FITS else ():
+        artifact = artifacts[node.key]
+        fields = {"key": node.key, "stage": node.stage, "name": names.get(node.key, node.label)}
+        count, score, best = ("step", "mean_auroc", "step")
+        if node.stage == "fit":
+            count, score, best = "epoch", "selection_miou", "best_epoch"
+        for entry in _document(artifact, HISTORY, []):
+            point = {"step": entry[count], "loss": entry["loss"], "score": entry[score]}
+            rate = _rate(node.config, artifact.facts, entry[count])
+            kept = entry[count] == artifact.facts[best]
+            rows.append(fields | point | {"learning rate": rate, "kept": kept})
+    return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))
+
+
+def dashboards(store: Store, study: str) -> tuple[tuple[str, str], ...]:
+    """Return name and command of the programs for which a local store has files of a study."""
+    if "://" in store.uri:
+        return ()
+    journal, runs = Path(store.uri, "optuna", "journal.log"), Path(store.uri, ".runs", study)
+    commands = []
+    if journal.is_file():
+        commands.append(("optuna-dashboard", f"optuna-dashboard {shlex.quote(str(journal))}"))
+    if any(runs.glob("*/tensorboard")):
+        commands.append(("TensorBoard", f"tensorboard --logdir {shlex.quote(str(runs))}"))
+    return tuple(commands)
+
+
+def _rate(config: Mapping[str, Any], facts: Mapping[str, Any], step: int) -> float:
+    """Return the learning rate of a classifier, or of the last step of a fit's epoch."""
+    rate = float(facts.get("learning_rate") or config["learning_rate"])
+    if config.get("schedule") != "cosine":
+        return rate
+    per_epoch = max(1, facts["samples"] // config["epochs"] // config["batch_size"])
+    done = (step * per_epoch - 1) / (config["epochs"] * per_epoch)
+    return rate * (1 + math.cos(math.pi * done)) / 2
+
+
+def _document(artifact: Artifact, name: str, default: Any) -> Any:
+    """Return a JSON file of a result; `default` if an earlier version wrote none or it is damaged.
+
+    No score depends on these files, so damage is left to `chexseg store verify`.
+    """
+    if name not in artifact.manifest["files"]:
+        return default
+    try:
+        return bounded_json.loads(manifest.read_bytes(artifact.path / name))
+    except DamagedArtifactError:
+        return default
+
+
+def settings(plan: Plan, node: Node) -> dict[str, Any]:
+    """Return "stage.field" -> value of all settings that a result depends on, without splits.
+
+    Several inputs of one stage with different values give these as text, "pad and short-side".
+    """
+    values: dict[str, list[Any]] = {}
+    for one in upstream(plan, node):
+        ignored = {"split"} if one.config.get("boundaries", True) else {"split", *OF_BOUNDARIES}
+        for name, value in one.config.items():
+            if name not in ignored:
+                distinct = values.setdefault(f"{one.stage}.{name}", [])
+                distinct += [value] * (value not in distinct)
+    return {
+        name: distinct[0] if len(distinct) == 1 else " and ".join(map(str, distinct))
+        for name, distinct in values.items()
+    }
+
+
+def upstream(plan: Plan, node: Node) -> list[Node]:
+    """Return a node after all that it depends on, each once."""
+    nodes = {
+        one.key: one for key in node.inputs.values() for one in upstream(plan, plan.nodes[key])
+    }
+    return [*nodes.values(), node]
+
+
+def classifiers(plan: Plan, artifacts: Mapping[str, Artifact]) -> tuple[Classifier, ...]:
+    """Return the finished classifiers of the observations, first those used for CAMs."""
+    stored = ("auroc", "mean_auroc", "step", "steps", "images")
+    return tuple(
+        Classifier(
+            key=node.key,
+            stage=stage,
+            settings=settings(plan, node),
+            roc=_document(artifacts[node.key], ROC, {}),
+            **{name: artifacts[node.key].facts[name] for name in stored},
+        )
+        for stage in CLASSIFIERS
+        for node in plan.nodes.values()
+        if node.stage == stage and node.key in artifacts
+    )

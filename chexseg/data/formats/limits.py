@@ -1,0 +1,34 @@
+"""The largest image, mask and image file that are read."""
+
+from __future__ import annotations
+
+import os
+from typing import BinaryIO
+
+from chexseg.errors import UserError
+
+#: Pixels of an image or a mask. Pillow warns of a decompression bomb beyond them. A film of
+#: 43 x 36 cm that was digitized at 50 micrometres has 61 million; detectors have fewer.
+MAX_PIXELS = 89_478_485
+#: Bytes of an image file. The pixels of an uncompressed image have at most 8 each.
+MOST_BYTES = 2**30
+#: Scans of a JPEG; each is decoded over all pixels. Usual progressive ones have about 10.
+MOST_SCANS = 100
+
+
+def check_file(file: BinaryIO, path: object) -> None:
+    """Raise `UserError` for a file of more than `MOST_BYTES`. Leaves the position at the start."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if size > MOST_BYTES:
+        raise UserError(
+            f"{path}: found a file of {size:,} bytes; expected an image of at most {MOST_BYTES:,}"
+        )
+
+
+def check_pixels(height: int, width: int, path: object) -> None:
+    """Raise `UserError` for an image of more than `MAX_PIXELS`."""
+    if height * width > MAX_PIXELS:
+        raise UserError(
+            f"{path}: found {height} x {width} pixels; expected at most {MAX_PIXELS} in all"
+        )

@@ -1,0 +1,1 @@
+"""The progress of a run: collected from its workers, shown in the driver, kept in the store."""

@@ -1,0 +1,1 @@
+"""Check JSON and files in torch's formats of others before a library reads them."""

@@ -1,0 +1,125 @@
+"""Test a page's first screen: question, answer, main figure, facts, links and names."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pandas as pd
+import pytest
+
+from chexseg.analysis.study_analysis import analyse
+from chexseg.report.figures import study_figures
+from chexseg.report.page.overview import answer_sentences, facts, overview
+from tests.analysis.papers_study import papers_study
+from tests.report.rendered import publish
+
+
+@pytest.fixture(scope="module")
+def own(build):
+    """Return a study that reproduces nothing, with two axes."""
+    made = build(
+        pathologies=("Edema", "Consolidation"), trials=3, images=24, students=False, drop=()
+    )
+    weak = made.cells["weak"].astype(object).where(made.cells["weak"].notna(), None)
+    axes = pd.DataFrame({"labels.p": made.cells["p"], "labels.weak": weak}, dtype=object)
+    return dataclasses.replace(made, reproduces=(), axes=axes, title="Do weak labels help?")
+
+
+def text_of(results, out) -> str:
+    return publish([results], out).page.read_text(encoding="utf-8")
+
+
+def header(page: str) -> str:
+    return page.partition("<header")[2].partition("</header>")[0]
+
+
+def test_a_reproduction_answers_with_the_papers_order():
+    analysis = analyse(papers_study(images=20))
+    order, claims = answer_sentences(analysis)
+    arms = analysis.headline.set_index("arm")["mIoU"]
+    for name in ("Weak", "Full", "CheXseg"):
+        assert f"({arms[name]:.3f})" in order
+    verdict = next(claim.verdict for claim in analysis.claims if claim.name == "order")
+    assert ("undecided" in order) == (verdict == "undecided")
+    assert claims.startswith(f"Of {len(analysis.claims)} claims of the paper: ")
+
+
+def test_a_study_of_its_own_question_answers_with_its_ranking_and_effects(own):
+    analysis = analyse(own)
+    first, *others, effects = answer_sentences(analysis)
+    best = analysis.answer.ranking.iloc[0]
+    assert first == f"Highest mIoU: {best['arm']}, {best['mIoU']:.3f}." and len(others) <= 1
+    resolved = analysis.answer.effects.query("verdict != 'undecided'")
+    tested = analysis.answer.effects["P"].notna().sum()
+    assert tested and effects.startswith(
+        "Resolved: " if len(resolved) else f"No effect of an axis is resolved ({tested} tested)"
+    )
+    for row in resolved.itertuples():
+        assert f"{row.axis} {row.value} is {row.verdict} than {row.against}, " in effects
+
+
+def test_the_first_screen_has_question_answer_figure_and_facts_in_this_order(own, tmp_path):
+    stages = own.stages.assign(
+        finished="2026-11-02T10:00:00+00:00", version="chexseg 0.1.0", device="cuda"
+    )
+    stages.loc[0, "finished"] = "2026-11-01T10:00:00+00:00"
+    made = dataclasses.replace(
+        own,
+        stages=stages,
+        study_file="name: own\n",
+        overrides=("fit.epochs=2",),
+        dashboards=(("optuna-dashboard", "optuna-dashboard store/journal.log"),),
+    )
+    top = header(text_of(made, tmp_path))
+    parts = ["Do weak labels help?", "Highest mIoU: ", 'data-figure="demo--ranking"', "Procedure"]
+    assert [top.index(part) for part in parts] == sorted(top.index(part) for part in parts)
+    shown = dict(re.findall(r"<dt>(.*?)</dt><dd>(?:<code>)?(.*?)(?:</code>)?</dd>", top))
+    assert shown == {
+        "Procedure": "the study file’s settings",
+        "Data": "24 test images of 12 patients; 2 pathologies",
+        "Cells": "21 of 21 cells finished",
+        "Version": "chexseg 0.1.0",
+        "Date": "2026-11-01 to 2026-11-02",
+        "Hardware": "CUDA, laptop",
+        "Set by --set": "fit.epochs=2",
+        "optuna-dashboard": "optuna-dashboard store/journal.log",
+    }
+    assert '<a href="tables/demo-study.yaml">' in top
+    assert (tmp_path / "tables" / "demo-study.yaml").read_text() == "name: own\n"
+
+
+def test_facts_that_no_run_recorded_are_left_out(study):
+    assert facts(analyse(study)).keys() == {"Procedure", "Data", "Cells", "Hardware"}
+
+
+def test_the_main_figure_is_the_first_that_the_study_has(study, own):
+    for results, name in ((study, "figure2-a"), (own, "ranking")):
+        analysis = analyse(results)
+        figures = study_figures.draw(analysis, legend=False)
+        view = overview("demo", analysis, figures, [])
+        assert view["figure"] == figures[name] and view["figure_anchor"] == f"demo--{name}"
+        assert "bars: 95% over trials" in view["caption"]
+    bare = overview("demo", analyse(study), {}, [])
+    assert bare["figure"] is None and bare["caption"] == ""
+
+
+def test_the_ranking_has_a_row_per_arm_named_by_what_sets_it_apart(own):
+    analysis = analyse(own)
+    figure = study_figures.draw(analysis)["ranking"]
+    rows = analysis.ranking[analysis.ranking["kind"] == "mean"]
+    assert rows["value"].is_monotonic_decreasing
+    assert [note.text for note in figure.layout.annotations] == rows["arm"].tolist()
+    assert not rows["arm"].str.contains("encoder").any(), "all arms have the same"
+    assert rows["arm"].is_unique and len(rows) == 7
+
+
+def test_only_a_reproduction_speaks_of_chexseg_and_the_papers_figures(study, own, tmp_path):
+    ours = text_of(own, tmp_path / "own").partition("<footer>")[0]
+    theirs = text_of(study, tmp_path / "theirs")
+    plain = re.sub(r"<script.*?</script>|<[^>]*>", "", ours, flags=re.S)
+    assert not re.search("CheXseg|the paper", plain), "it isn't a study of the paper"
+    assert "Best mixture" in plain
+    title = "IoU against the share of expert labels (the paper’s Figure 2)"
+    assert f"<h2>{title}</h2>" in theirs and ">Figure 2</a>" in theirs
+    assert "<h2>IoU against the share of expert labels</h2>" in ours and ">Mixing</a>" in ours

@@ -1,0 +1,103 @@
+"""Test what is refused before Ray starts: no home directory, and no place for Ray's files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from chexseg.errors import UserError
+from chexseg.run import cluster, local_ray
+from chexseg.run.worker import Job, attempt
+from chexseg.stages.api import StageContext
+from chexseg.store.object_backend import cache_directory
+from chexseg.store.store import Store
+
+EXPECTED = (
+    "; expected: a writable directory with free space and a path of at most 20 characters;"
+    " hint: set RAY_TMPDIR to one"
+)
+
+
+@pytest.fixture
+def no_ray(monkeypatch):
+    """Fail a test that starts Ray."""
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: pytest.fail("Ray was started"))
+    monkeypatch.setattr(ray, "shutdown", lambda *arguments: None)
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("CHEXSEG_CACHE", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+
+
+def start() -> None:
+    with cluster.cluster():
+        pytest.fail("it started")
+
+
+def test_a_user_without_a_home_directory(homeless, no_ray):
+    with pytest.raises(UserError, match="^HOME: not set, .*; hint: set HOME to any directory$"):
+        start()
+    with pytest.raises(UserError, match="^CHEXSEG_CACHE: not set, "):
+        cache_directory()
+
+
+def test_a_directory_for_rays_files_that_cannot_be_written(no_ray, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", "/proc/none")
+    with pytest.raises(UserError) as caught:
+        start()
+    assert str(caught.value) == (
+        f"/proc/none, for Ray's files: can't be written (No such file or directory){EXPECTED}"
+    )
+
+
+def test_a_directory_for_rays_files_that_is_full(no_ray, monkeypatch):
+    before = set(os.listdir("/tmp"))
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1000))
+    with pytest.raises(UserError) as caught:
+        start()
+    assert str(caught.value) == (
+        f"/tmp, for Ray's files: has 1.0 kB free, and Ray needs 50.0 MB{EXPECTED}"
+    )
+    assert not [name for name in set(os.listdir("/tmp")) - before if name.startswith("chexseg-")]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "used"), [("/tmp/a", "/tmp/a"), ("/tmp/" + 20 * "x", "/tmp"), ("", "/tmp")]
+)
+def test_a_path_too_long_for_sockets_is_replaced(chosen, used, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", chosen)
+    monkeypatch.setattr(local_ray.tempfile, "gettempdir", lambda: "/tmp")
+    assert local_ray._short_directory() == used
+
+
+def test_a_failure_that_cannot_be_recorded_is_returned(planned, root, store, monkeypatch):
+    """The disk of the store is full: the stage fails, and so does the record of its failure."""
+
+    class Quiet:
+        def __getattr__(self, name: str) -> Quiet:
+            return self
+
+        def remote(self, *arguments: object) -> None: ...
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    node = next(node for node in planned.nodes.values() if node.stage == "ingest")
+    monkeypatch.setattr("chexseg.stages.ingest.run", full)
+    monkeypatch.setattr(Store, "record_failure", full)
+    monkeypatch.setattr("chexseg.run.worker.raise_if_draining", lambda: None)  # without a Ray
+    job = Job({node.key: node}, str(Path(store.backend.local)), root, Quiet())
+    result = attempt(job, node.key, "ingest", StageContext())
+    assert result["state"] == "failed" and "No space left on device" in result["error"]
+    assert f"{store}/.partial/" in result["error"]
