@@ -77,6 +77,7 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
     )
     cells = [{**cell.as_record(), **_of_fit(plan, artifacts, cell.fit)} for cell in finished]
     settings = [cell.settings for cell in plan.cells]
+    record_notes: list[str] = []
     missing = []
     for cell in plan.cells:
         key = cell.score
@@ -107,8 +108,8 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
             for node in plan.nodes.values()
             if node.stage in WEAK
         ),
-        classifiers=trainings.classifiers(plan, artifacts),
-        curves=trainings.curves(plan, artifacts),
+        classifiers=trainings.classifiers(plan, artifacts, record_notes),
+        curves=trainings.curves(plan, artifacts, record_notes),
         axes=pd.DataFrame(varied_values(plan.study.varied, finished), dtype=object),
         draw_of_seed={one.shared_seed: one.draw for one in settings},
         reproduces=plan.study.reproduces,
@@ -120,7 +121,11 @@ def study_results(plan: Plan, store: Store, data: Location | None = None) -> Stu
         study_file=_study_file(plan),
         overrides=_overrides(plan),
         dashboards=trainings.dashboards(store, plan.study.name),
-        notes=(*(f"{fault}; {hint}" for fault in damage.values()), *_lost(plan, store, summary)),
+        notes=(
+            *(f"{fault}; {hint}" for fault in damage.values()),
+            *_lost(plan, store, summary),
+            *record_notes,  # filled by `trainings` above
+        ),
     )
 
 

@@ -15,6 +15,7 @@ from chexseg.config import study_file
 from chexseg.pathologies import OBSERVATIONS
 from chexseg.plan import planner
 from chexseg.report.figures.training import panels
+from chexseg.store import manifest
 from chexseg.store.store import Store
 from tests.plan.test_planner import DATA
 
@@ -72,11 +73,29 @@ def test_curves_are_those_in_the_store_with_the_rate_of_each_epoch(results):
     assert not (rows["stage"] == "pretrain").any(), "an earlier version recorded no checkpoints"
 
 
-def test_a_damaged_history_has_no_curve(planned, results, tmp_path):
+def test_a_damaged_history_has_no_curve_and_a_note(planned, results, tmp_path):
     (path, *_) = (tmp_path / "store" / "fit").glob("*/history.json")
-    path.write_text("[]")
+    content = path.read_text()
+    path.write_text(content.replace("1", "2"))
     again = load.study_results(planned, Store(tmp_path / "store"))
     assert len(results.curves) - len(again.curves) == len(HISTORY)
+    (note,) = set(again.notes) - set(results.notes)
+    assert note.startswith(f"{path}: not what its manifest says") and "curve is left out" in note
+
+
+def test_a_history_of_another_version_has_no_curve_and_a_note(planned, tmp_path, results):
+    (path, *_) = (tmp_path / "store" / "fit").glob("*/history.json")
+    path.write_text(json.dumps([{"epoch": 1}]))
+    document = json.loads((path.parent / manifest.MANIFEST).read_text())
+    document["files"][path.name] = {
+        "size": path.stat().st_size,
+        "sha256": manifest.sha256_of(path),
+    }
+    del document["sha256"]
+    (path.parent / manifest.MANIFEST).write_text(json.dumps(manifest.seal(document)))
+    again = load.study_results(planned, Store(tmp_path / "store"))
+    (note,) = set(again.notes) - set(results.notes)
+    assert note.startswith(f"{path}: found values of another version; its curve is left out")
 
 
 def test_dashboards_are_named_where_the_store_has_their_files(tmp_path):

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from chexseg.analysis.results import CURVE_COLUMNS, Classifier
-from chexseg.errors import DamagedArtifactError
+from chexseg.errors import ChexsegError
 from chexseg.plan.graph import Node, Plan
 from chexseg.stages.artifacts import HISTORY, ROC
 from chexseg.stages.configuration.irnet import OF_BOUNDARIES
@@ -23,10 +23,14 @@ from chexseg.untrusted import bounded_json
 CLASSIFIERS = ("classify", "pretrain")
 #: Curves of more fits would say nothing, and take a file each to read.
 MOST_FITS = 400
+#: Errors of a record that is damaged, or of another version.
+_DAMAGE = (ChexsegError, LookupError, TypeError, ValueError)
 
 
-def curves(plan: Plan, artifacts: Mapping[str, Artifact]) -> pd.DataFrame:
+def curves(plan: Plan, artifacts: Mapping[str, Artifact], notes: list[str]) -> pd.DataFrame:
     """Return one row per epoch of each finished fit and per checkpoint of each classifier.
+
+    notes: gets a line for each training whose record is damaged.
 
     Columns: `CURVE_COLUMNS`. Empty for studies of more than `MOST_FITS` fits. Classifiers of
     earlier versions recorded no checkpoints.
@@ -39,17 +43,35 @@ def curves(plan: Plan, artifacts: Mapping[str, Artifact]) -> pd.DataFrame:
     ]
     rows: list[dict[str, Any]] = []
     for node in trained if len(names) <= MOST_FITS else ():
-        artifact = artifacts[node.key]
-        fields = {"key": node.key, "stage": node.stage, "name": names.get(node.key, node.label)}
-        count, score, best = ("step", "mean_auroc", "step")
-        if node.stage == "fit":
-            count, score, best = "epoch", "selection_miou", "best_epoch"
-        for entry in _document(artifact, HISTORY, []):
-            point = {"step": entry[count], "loss": entry["loss"], "score": entry[score]}
-            rate = _rate(node.config, artifact.facts, entry[count])
-            kept = entry[count] == artifact.facts[best]
-            rows.append(fields | point | {"learning rate": rate, "kept": kept})
+        try:
+            rows += _points(node, artifacts[node.key], names.get(node.key, node.label))
+        except _DAMAGE as error:
+            notes.append(_left_out(artifacts[node.key], HISTORY, error))
     return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))
+
+
+def _points(node: Node, artifact: Artifact, name: str) -> list[dict[str, Any]]:
+    """Return the rows of one training in `curves`. Raises `_DAMAGE`."""
+    fields = {"key": node.key, "stage": node.stage, "name": name}
+    count, score, best = ("step", "mean_auroc", "step")
+    if node.stage == "fit":
+        count, score, best = "epoch", "selection_miou", "best_epoch"
+    return [
+        fields
+        | {"step": entry[count], "loss": entry["loss"], "score": entry[score]}
+        | {
+            "learning rate": _rate(node.config, artifact.facts, entry[count]),
+            "kept": entry[count] == artifact.facts[best],
+        }
+        for entry in _document(artifact, HISTORY, [])
+    ]
+
+
+def _left_out(artifact: Artifact, name: str, error: Exception) -> str:
+    """Return the note on a file that can't be shown. No score depends on it."""
+    if isinstance(error, ChexsegError):
+        return f"{error}; its curve is left out"
+    return f"{artifact.place}/{name}: found values of another version; its curve is left out"
 
 
 def dashboards(store: Store, study: str) -> tuple[tuple[str, str], ...]:
@@ -76,16 +98,10 @@ def _rate(config: Mapping[str, Any], facts: Mapping[str, Any], step: int) -> flo
 
 
 def _document(artifact: Artifact, name: str, default: Any) -> Any:
-    """Return a JSON file of a result; `default` if an earlier version wrote none or it is damaged.
-
-    No score depends on these files, so damage is left to `chexseg store verify`.
-    """
+    """Return a JSON file of a result; `default` if an earlier version wrote none."""
     if name not in artifact.manifest["files"]:
         return default
-    try:
-        return bounded_json.loads(manifest.read_bytes(artifact.path / name))
-    except DamagedArtifactError:
-        return default
+    return bounded_json.loads(manifest.read_bytes(artifact.path / name))
 
 
 def settings(plan: Plan, node: Node) -> dict[str, Any]:
@@ -114,18 +130,31 @@ def upstream(plan: Plan, node: Node) -> list[Node]:
     return [*nodes.values(), node]
 
 
-def classifiers(plan: Plan, artifacts: Mapping[str, Artifact]) -> tuple[Classifier, ...]:
-    """Return the finished classifiers of the observations, first those used for CAMs."""
+def classifiers(
+    plan: Plan, artifacts: Mapping[str, Artifact], notes: list[str]
+) -> tuple[Classifier, ...]:
+    """Return the finished classifiers of the observations, first those used for CAMs.
+
+    notes: gets a line for each whose ROC curves are damaged.
+    """
     stored = ("auroc", "mean_auroc", "step", "steps", "images")
     return tuple(
         Classifier(
             key=node.key,
             stage=stage,
             settings=settings(plan, node),
-            roc=_document(artifacts[node.key], ROC, {}),
+            roc=_roc(artifacts[node.key], notes),
             **{name: artifacts[node.key].facts[name] for name in stored},
         )
         for stage in CLASSIFIERS
         for node in plan.nodes.values()
         if node.stage == stage and node.key in artifacts
     )
+
+
+def _roc(artifact: Artifact, notes: list[str]) -> Any:
+    try:
+        return _document(artifact, ROC, {})
+    except _DAMAGE as error:
+        notes.append(_left_out(artifact, ROC, error))
+        return {}
