@@ -93,7 +93,8 @@ def _json_without_a_field(path: Path) -> None:
         document = json.loads(path.read_bytes())
     except ValueError:
         return _text_without_its_end(path)
-    document.pop(*[max(document)] if isinstance(document, dict) else [])
+    for fields in document if isinstance(document, list) else [document]:
+        fields.pop(max(fields))
     path.write_text(json.dumps(document))
 
 

@@ -179,6 +179,15 @@ KINDS = (
         of("imported", "encoder.json"), missing=("saliency", "fit", "score"),
     ),
     Kind(
+        "history of a classifier", of("classify", "history.json"), READ,
+        of("fit", "training.json"),
+    ),
+    Kind(
+        "ROC curves of a classifier", of("classify", "roc.json"), READ,
+        of("classify", "training.json"),
+        unchecked=("older schema",),
+    ),
+    Kind(
         "weights of a segmenter", of("fit", "segmenter.safetensors"), ("run", *READ, "predict"),
         of("classify", "classifier.safetensors"), missing=("score",),
     ),

@@ -214,9 +214,9 @@ def _of_output(case: Case, paths: Sequence[Path], undamaged: Answer, answer: Ans
         raise Fault(answer.fault)
     added = sorted(set(answer.lines).difference(undamaged.lines))
     shown = any(state in line for line in added for state in STATES)
-    if case.damage in case.kinds[0].unchecked and not added:
-        return "unchecked"
     if not shown and not _named(case, paths, added):
+        if case.damage in case.kinds[0].unchecked:
+            return "unchecked"
         raise Fault(f"the output differs, and no line says why: {added}")
     return "refused" if answer.code == 2 else "shown"
 
