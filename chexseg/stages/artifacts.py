@@ -2,6 +2,8 @@
 
 CLASSIFIER_WEIGHTS = "classifier.safetensors"
 ENCODER_WEIGHTS = "encoder.safetensors"
+#: Model of the GPU of the workers that train, which their stage's own process may not see.
+GPU = ".gpu"
 #: Training curves: one entry per epoch of a fit, or checkpoint of a classifier.
 HISTORY = "history.json"
 IRNET_WEIGHTS = "irnet.safetensors"
