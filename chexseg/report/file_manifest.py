@@ -37,10 +37,10 @@ _EXPECTED = (
 def write(out: Path, contents: Mapping[str, bytes], list_name: str) -> None:
     """Write files (name below `out` -> content) and their list; delete unmodified outdated ones.
 
-    Files that have their content already aren't written. Files that were edited and are outdated are
-    kept. Raises `UserError`, before anything is written, if the list isn't chexseg's, or if one of
-    the names exists and is neither equal to the new content nor a file that the list has with its
-    SHA-256.
+    Files that have their content already aren't written. Files that were edited and are outdated
+    are kept. Raises `UserError`, before anything is written, if the list isn't chexseg's, or if one
+    of the names exists and is neither equal to the new content nor a file that the list has with
+    its SHA-256.
     """
     earlier = _listed(out / list_name)
     digests = {name: {hashlib.sha256(content).hexdigest()} for name, content in contents.items()}
