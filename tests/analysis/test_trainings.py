@@ -106,7 +106,8 @@ def test_moco_and_irnet_have_curves_with_their_rates(results, tmp_path):
         *(f"training-irnet-{name}" for name in ("loss", "learning-rate")),
     }
     (loss,) = figures["training-irnet-loss"].data
-    assert loss.name == "weak labels: IRNet" and list(loss.y) == [1 / 2, 1 / 4, 1 / 5]
+    assert (loss.name, loss.legendgroup) == ("weak labels: IRNet", "stage irnet")
+    assert list(loss.y) == [1 / 2, 1 / 4, 1 / 5]
     views = study_view._training("s", curves, figures)
     assert views.keys() == {"classifier", "moco", "irnet"}  # the only fit is of old
 

@@ -129,7 +129,8 @@ def _trace(stage: str, method: str, x: Any, y: Any) -> dict[str, Any]:
         look, name = PREPARING[stage]
     return {
         "name": name,
-        "legendgroup": method if stage == "fit" else stage,
+        # IRNet's own curve isn't that of a fit with its labels: one switch hides one of them.
+        "legendgroup": method if stage == "fit" else f"stage {stage}",
         "meta": css_name(look),
         "marker_color": COLOURS[look],
         "line_color": COLOURS[look],
