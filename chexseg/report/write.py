@@ -39,9 +39,9 @@ def write(
 
     All tables are written as CSV, the paper's two also as Markdown and LaTeX. images: write figures
     as PNG and SVG, if kaleido is installed. browse, progress: as of `image_section.test_images`.
-    Unmodified files of an earlier report that this one
-    doesn't contain are deleted. Raises `UserError` if a file of others, or an edited one, would be
-    overwritten; then nothing is written.
+    Unmodified files of an earlier report that this one doesn't contain are deleted. Raises
+    `UserError` if a file of others, or an edited one, would be overwritten; then nothing is
+    written.
     """
     of_study: dict[str, dict[str, bytes]] = {}
     drawn: dict[str, go.Figure] = {}

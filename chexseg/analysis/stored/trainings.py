@@ -66,8 +66,6 @@ def _points(node: Node, artifact: Artifact, name: str) -> list[dict[str, Any]]:
             "step": entry[count],
             "loss": entry["loss"],
             "score": entry[score] if score else math.nan,
-        }
-        | {
             "learning rate": _rate(node, artifact.facts, entry[count]),
             "kept": entry[count] == artifact.facts[best],
         }

@@ -161,11 +161,8 @@ class WandB:
         if training not in self.runs:
             import wandb
 
-            quiet = wandb.Settings(
-                silent=True,
-                console="off",
-                x_disable_stats=True,  # the driver's, which trains nothing
-            )
+            # Without statistics of the driver, which trains nothing.
+            quiet = wandb.Settings(silent=True, console="off", x_disable_stats=True)
             self.runs[training] = started = wandb.init(
                 project=self.project,
                 group=self.group,

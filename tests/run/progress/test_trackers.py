@@ -155,6 +155,7 @@ def test_wandb_has_a_run_of_each_training(tmp_path, wandb, monkeypatch):
     }
 
 
+@pytest.mark.heavy
 def test_wandb_without_a_key_asks_nothing_and_says_so_once(tmp_path, wandb):
     (line,) = train(Store(tmp_path / "store"), ("wandb",))
     assert line == (
