@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: Seconds between two calls of a tracker, each with all figures since the last one.
 SENT_EVERY = 2.0
 #: Seconds that the end of a run waits for a tracker that doesn't answer.
-LONGEST_WAIT = 20.0
+LONGEST_WAIT = 60.0
 
 #: Samples that a training has seen, and figure -> value.
 Point = tuple[int, Mapping[str, float]]

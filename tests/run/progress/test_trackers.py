@@ -22,6 +22,7 @@ def clean_environment(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(trackers, "SENT_EVERY", 0.01)
+    monkeypatch.setattr(trackers, "LONGEST_WAIT", 300)  # on a busy machine W&B takes its time
 
 
 class Recorded(Reporter):
