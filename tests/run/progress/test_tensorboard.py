@@ -34,6 +34,7 @@ def test_a_training_has_its_figures_over_its_samples(tmp_path):
     curves = Scalars(tmp_path)
     curves.add("full trial 0, fit", 8, {"epoch": 1, "loss": 0.5})
     curves.add("full trial 0, fit", 8, {"epoch": 1, "loss": 0.5})  # shown again, not new
+    curves.add("full trial 0, fit", 16, {"epoch": 2, "loss": 0.5})  # of the last epoch still
     curves.add("full trial 0, fit", 16, {"epoch": 2, "loss": 0.25, "selection mIoU": 0.125})
     curves.add("ingest train", 4, {})
     curves.end("full trial 0, fit")
