@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 
 import pandas as pd
 import pytest
@@ -17,6 +18,7 @@ from chexseg.pathologies import OBSERVATIONS
 from chexseg.plan import planner
 from chexseg.report.figures.training import panels
 from chexseg.report.page import study_view
+from chexseg.report.page.environment import environment
 from chexseg.store import manifest
 from chexseg.store.store import Store
 from tests.plan.test_planner import DATA
@@ -109,7 +111,21 @@ def test_moco_and_irnet_have_curves_with_their_rates(results, tmp_path):
     assert (loss.name, loss.legendgroup) == ("weak labels: IRNet", "stage irnet")
     assert list(loss.y) == [1 / 2, 1 / 4, 1 / 5]
     views = study_view._training("s", curves, figures)
-    assert views.keys() == {"classifier", "moco", "irnet"}  # the only fit is of old
+    shown = {kind for kind, view in views.items() if view}
+    assert shown == {"classifier", "moco", "irnet"}  # the only fit is of old
+
+
+@pytest.mark.parametrize("stage", ["fit", "classify"])
+def test_the_section_on_trainings_of_one_kind(results, stage):
+    curves = training.curves(results)
+    curves = curves[curves["stage"] == stage]
+    view = study_view._training("s", curves, panels(curves, training.roc(results).iloc[:0]))
+    section = environment().get_template("training.html").module.training(view, None)
+    assert section.count("<figure") == len(
+        view["fit" if stage == "fit" else "classifier"]["panels"]
+    )
+    headings = re.findall("<h3>(.*?)</h3>", section)
+    assert headings == ([] if stage == "fit" else ["Classifiers"])
 
 
 def test_a_damaged_history_has_no_curve_and_a_note(planned, results, tmp_path):

@@ -134,14 +134,18 @@ def _panels(anchor: str, figures: Mapping[str, go.Figure], prefix: str) -> dict[
 def _training(
     anchor: str, curves: pd.DataFrame, figures: Mapping[str, go.Figure]
 ) -> dict[str, Any] | None:
-    """Return kind -> the panels and the constant rate of trainings; None if there are no panels."""
-    kinds, view = training.kinds_of(curves), {}
+    """Return kind -> the panels and the constant rate of its trainings, or None without panels.
+
+    None if no kind has panels.
+    """
+    kinds = training.kinds_of(curves)
+    view: dict[str, Any] = dict.fromkeys(training.TITLES)
     for kind in training.TITLES:
         if panels := _panels(anchor, figures, f"training-{kind}"):
             rates = curves.loc[kinds == kind, "learning rate"].unique()
             rate = float(rates[0]) if len(rates) == 1 else None
             view[kind] = {"panels": panels, "rate": rate}
-    return view or None
+    return view if any(view.values()) else None
 
 
 def _paper(
