@@ -51,6 +51,10 @@ class DamagedArtifactError(ChexsegError):
     """A file of a store differs from its manifest. Only what needs the file fails."""
 
 
+class RayLostError(ChexsegError):
+    """Ray, or a part of it that the driver needs, has ended while a study ran."""
+
+
 class LeaseLostError(ChexsegError):
     """Another process considered this one dead and has taken over its work."""
 

@@ -12,7 +12,7 @@ import chexseg
 from chexseg.cli import data, demo, encoder, predict, results, store, streams, study
 from chexseg.cli.command import Command, explain
 from chexseg.cli.examples import epilog
-from chexseg.errors import ChexsegError, Mistakes, reason
+from chexseg.errors import ChexsegError, Mistakes, RayLostError, reason
 
 #: Texts of torch's RuntimeErrors without memory, on the CPU and on a GPU.
 _NO_MEMORY = re.compile("can't allocate memory|out of memory")
@@ -47,14 +47,17 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line. Each error of chexseg is one line; the exit code is 2."""
+    """Run the command line. Each error of chexseg is one line; the exit code is 2.
+
+    It is 1 if Ray has ended while a study ran.
+    """
     streams.prepare()
     try:
         app()
     except ChexsegError as error:
         for line in error.lines if isinstance(error, Mistakes) else (error,):
             streams.echo(f"chexseg: {line}", err=True)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, RayLostError) else 2)
     except OSError as error:  # of the command line's help; `Command` explains those of commands
         if (message := explain(error, ())) is None:
             raise

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from chexseg.errors import UserError, reason
+from chexseg.errors import RayLostError, UserError, reason
 from chexseg.run import ray_internals
 from chexseg.run.cluster_limits import CURRENT_SIZE, OPTION, ClusterLimits
 from chexseg.run.local_ray import local_ray
@@ -283,8 +283,30 @@ def cluster(address: str | None = None) -> Iterator[str | None]:
 
     Yields the local Ray's addresses as text, otherwise None. A connection that exists is reused.
     A local Ray gets one CPU more than the machine has: the one that is left to Ray Data.
-    A cluster's token is taken from Ray's environment variables. Raises `UserError`.
+    A cluster's token is taken from Ray's environment variables. Raises `UserError`, and
+    `RayLostError` if Ray ends during the context.
     """
+    with _losses_explained(), _connected(address) as location:
+        yield location
+
+
+@contextmanager
+def _losses_explained() -> Iterator[None]:
+    """Raise `RayLostError` for an error of Ray itself. A task's error keeps its traceback."""
+    try:
+        yield
+    except ray.exceptions.RayTaskError:
+        raise
+    except ray.exceptions.RayError as error:
+        raise RayLostError(
+            f"Ray has ended, or has lost a node ({type(error).__name__}: {reason(error)});"
+            " hint: the same command resumes the run"
+        ) from error
+
+
+@contextmanager
+def _connected(address: str | None) -> Iterator[str | None]:
+    """As `cluster`, with Ray's own errors."""
     if ray.is_initialized():
         yield None
         return

@@ -171,7 +171,10 @@ class Run:
             return None
         if time.monotonic() - self._asked > 0.5:
             self._asked = time.monotonic()
-            self._started |= ray.get(self.job.progress_actor.started.remote())
+            try:
+                self._started |= ray.get(self.job.progress_actor.started.remote())
+            except ray.exceptions.RayActorError:  # nobody knows: cells go on
+                self._started |= given
         share = self.capacity.gpus_of(self.study.resources)
         return Need(self.study.resources.cpu, share) if given - self._started else None
 

@@ -40,9 +40,14 @@ def _stage_task(
 
 
 def result_of(task: ray.ObjectRef[Any], job: Job, key: str) -> StageResult:
-    """Return the result of a finished task, also if its worker died too often."""
+    """Return the result of a finished task, also if its worker died too often.
+
+    Raises `LocalRayletDiedError` if the driver's node has no Ray any more: no stage can run.
+    """
     try:
         return cast("StageResult", ray.get(task))
+    except ray.exceptions.LocalRayletDiedError:
+        raise
     except ray.exceptions.RayError as error:
         return record_lost_worker(job, key, error)
 

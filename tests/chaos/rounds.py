@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.arena import Arena, End, small_disk
@@ -44,8 +44,9 @@ def quiet_run(arena: Arena) -> tuple[dict[str, bytes], int, float]:
     arena.start()
     end = arena.wait()
     seconds = time.monotonic() - started
-    if end.code:
-        raise AssertionError(f"the quiet run ended with {end.code}:\n{end.text}")
+    for quiet in (end, arena.report()):
+        if quiet.code or quiet.fault:
+            raise AssertionError(f"a quiet command ended with {quiet.code}:\n{quiet.text}")
     tables = arena.tables()
     size = sum(path.stat().st_size for path in arena.store.rglob("*") if path.is_file())
     shutil.rmtree(arena.store)
@@ -63,8 +64,9 @@ def disturbed_round(
 ) -> Round:
     """Disturb a study a number of times, and run it to its end.
 
-    longest: seconds of a disturbance at most; twice those between two. expected: tables of a
-    quiet run. megabytes: size of its store; the disk is twice as large. write: takes a log.
+    longest: seconds of a disturbance at most; the time between two is at most half. expected:
+    tables of a quiet run. megabytes: size of its store; the disk is twice as large. write: logs a
+    line.
     """
     draw, result, started = random.Random(seed), Round(seed), time.monotonic()
 
@@ -106,11 +108,12 @@ def disturbed_round(
                 arena.start()
                 end = arena.wait()
                 note_end(end, set())
-                verified = arena.run("store", "verify", "--quiet")
-                if end.code == verified.code == 0:
+                ends = [end, arena.run("store", "verify", "--quiet"), arena.report()]
+                result.faults += [
+                    f"{other.fault}:\n{other.text[-3000:]}" for other in ends[1:] if other.fault
+                ]
+                if not _decide(arena, ends, result, note) and not any(one.code for one in ends):
                     break
-                if end.code == 2 or verified.code:
-                    _decide(arena, end if end.code == 2 else verified, result, note)
             tables = arena.tables()
             different = [
                 name for name in expected | tables if tables.get(name) != expected.get(name)
@@ -126,12 +129,23 @@ def disturbed_round(
     return result
 
 
-def _decide(arena: Arena, end: End, result: Round, note: Callable[[str], None]) -> None:
-    """Do what the lines ask for: delete the results that they name as damaged."""
-    for line in end.text.splitlines():
-        names = RESULT.findall(line)
-        if names and ("damaged" in line or "delete" in line):
-            result.decisions.append(line)
-            note(f"a person is asked: {line[:200]}")
-            for name in names:
-                shutil.rmtree(arena.store / name, ignore_errors=True)
+def _decide(arena: Arena, ends: Sequence[End], result: Round, note: Callable[[str], None]) -> bool:
+    """Delete the results that lines name as damaged or lost, and the scores made from them.
+
+    Return whether there were any.
+    """
+    lines = [
+        line
+        for end in ends
+        for line in end.text.splitlines()
+        if RESULT.search(line) and re.search("^damaged|delete", line)
+    ]
+    for line in lines:
+        note(f"a person is asked: {line[:200]}")
+        for name in RESULT.findall(line):
+            shutil.rmtree(arena.store / name, ignore_errors=True)
+            for manifest in arena.store.glob("score/*/manifest.json"):
+                if name.rpartition("/")[2] in manifest.read_text(errors="replace"):
+                    shutil.rmtree(manifest.parent)
+    result.decisions += lines
+    return bool(lines)

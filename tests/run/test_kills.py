@@ -147,3 +147,57 @@ def test_a_killed_driver_leaves_nothing_that_the_same_command_does_not_finish(
     while processes_of(scratch) and time.monotonic() < deadline:
         time.sleep(1)
     assert not processes_of(scratch), "a killed driver's Ray must end by itself"
+
+
+def test_a_dead_process_of_ray_costs_progress_or_ends_the_run_with_a_line(
+    phantom_root, tmp_path, scratch
+):
+    study = tmp_path / "killed.yaml"
+    study.write_text(STUDY)
+    environment = os.environ | {"RAY_TMPDIR": str(scratch), "TMPDIR": str(scratch)}
+
+    def run_and_kill(title: bytes, begin: str) -> tuple[int, str]:
+        """Kill a process of a run when a line of its output has this text."""
+        command = [sys.executable, "-m", "chexseg", "study", "run", study, "--data", phantom_root]
+        driver = subprocess.Popen(
+            [*command, "--store", tmp_path / title.decode().replace(":", "")],
+            env=environment | {"CHEXSEG_TEST": title.decode()},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        lines = []
+        for line in driver.stdout:
+            lines.append(line)
+            if begin in line:
+                break
+        (process,) = [
+            int(entry.name)
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdigit() and _is_of(entry, title)
+        ]
+        os.kill(process, signal.SIGKILL)
+        lines += driver.communicate(timeout=600)[0].splitlines(keepends=True)
+        return driver.returncode, "".join(lines)
+
+    code, output = run_and_kill(b"ray::ProgressActor", "shared stages")
+    assert code == 0, output
+    assert output.count("no progress is shown any more: its process died") == 1
+    assert "Traceback" not in output
+
+    code, output = run_and_kill(b"raylet", "shared stages")
+    assert code == 1, output
+    assert "Traceback" not in output
+    # Ray itself ends the driver if that meets the lost connection in one of Ray's calls.
+    ours = "chexseg: Ray has ended, or has lost a node (LocalRayletDiedError: "
+    assert output.splitlines()[-1].startswith(ours) or "Raylet is terminated" in output
+
+
+def _is_of(entry: Path, title: bytes) -> bool:
+    """Return whether a process has this title, and comes from the run with it."""
+    try:
+        name = Path(os.fsdecode((entry / "cmdline").read_bytes().split(b"\0")[0])).name
+        mark = b"CHEXSEG_TEST=" + title
+        return name == title.decode() and mark in (entry / "environ").read_bytes().split(b"\0")
+    except OSError:  # it has just ended
+        return False

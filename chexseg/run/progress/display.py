@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from chexseg.errors import UserError
+from chexseg.errors import UserError, reason
 from chexseg.plan.scheduling.time_left import Running, TimeLeft
 from chexseg.progress import Reporter
 from chexseg.run.progress.counts import ProgressReport, StageProgress
@@ -27,7 +27,8 @@ class ProgressDisplay:
     """Show the actor's progress on a reporter from a thread while the driver waits for Ray.
 
     time_left: of the run; without one, the time is estimated from the cells that have ended.
-    interval: seconds between two reads. The actor is killed at the end.
+    interval: seconds between two reads. The actor is killed at the end. If it dies before, the run
+    goes on without progress.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class ProgressDisplay:
     ) -> None:
         self.progress_actor, self.reporter, self.interval = progress_actor, reporter, interval
         self.time_left, self.publish, self.published = time_left, publish, 0.0
-        self.over = threading.Event()
+        self.over, self.lost = threading.Event(), False
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> ProgressDisplay:
@@ -62,7 +63,17 @@ class ProgressDisplay:
             ray.get(self.progress_actor.read.remote(), timeout=10)
 
     def show(self) -> None:
-        report: ProgressReport = ray.get(self.progress_actor.read.remote())
+        if self.lost:
+            return
+        try:
+            report: ProgressReport = ray.get(self.progress_actor.read.remote())
+        except ray.exceptions.RayError as error:
+            self.lost = True
+            if not self.over.is_set():
+                self.reporter.say(
+                    f"no progress is shown any more: its process died ({reason(error)})"
+                )
+            return
         seconds = self._seconds_left(report)
         if report.running or report.finished or report.lines:
             self.reporter.doing("")
@@ -75,7 +86,8 @@ class ProgressDisplay:
         self._update(report.running)
         if self.publish and time.monotonic() - self.published >= PUBLISHED_EVERY:
             self.published = time.monotonic()
-            with suppress(UserError):  # the store doesn't answer; the run shows that itself
+            # The store doesn't answer, or its disk is full; the run shows that itself.
+            with suppress(UserError, OSError):
                 self.publish(_record(report, seconds))
 
     def _update(self, stages: Mapping[str, StageProgress]) -> None:
@@ -95,11 +107,7 @@ class ProgressDisplay:
 
     def _watch(self) -> None:
         while not self.over.wait(self.interval):
-            try:
-                self.show()
-            except ray.exceptions.RayError:
-                if not self.over.is_set():
-                    raise
+            self.show()
 
 
 def _record(report: ProgressReport, seconds_left: float | None) -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from types import SimpleNamespace
 from unittest import mock
+
+import ray.exceptions
 
 from chexseg.progress import Reporter
 from chexseg.run.progress import actor, display
@@ -95,6 +98,24 @@ def test_the_last_figures_are_shown_before_the_end_and_a_line_is_no_end(monkeypa
         ("a", 4, {"loss": 0.5}),
         ("a", 4, {"loss": 0.5}),
     ]
+
+
+def test_a_full_disk_and_the_death_of_the_actor_leave_a_run_without_progress(monkeypatch):
+    monkeypatch.setattr(actor, "Metrics", mock.Mock())
+    collected = actor.ProgressActor.__ray_metadata__.modified_class(RunCounts(2))
+    answer = mock.Mock(side_effect=lambda value: value)
+    monkeypatch.setattr(display.ray, "get", answer)
+    publish = mock.Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
+    read = SimpleNamespace(remote=lambda: collected.read())
+    shown = Shown()
+    reads = display.ProgressDisplay(SimpleNamespace(read=read), shown, publish=publish)
+    reads.show()
+    assert publish.call_count == 1
+    answer.side_effect = ray.exceptions.ActorDiedError()
+    reads.show()
+    reads.show()
+    ((line,),) = shown.calls
+    assert line.startswith("no progress is shown any more: its process died (")
 
 
 def test_the_record_of_a_running_stage():
