@@ -73,7 +73,8 @@ class ProgressDisplay:
             self.reporter.update(name, stage.done, stage.total, stage.unit, stage.note)
         if self.publish and time.monotonic() - self.published >= PUBLISHED_EVERY:
             self.published = time.monotonic()
-            with suppress(UserError):  # the store doesn't answer; the run shows that itself
+            # The store doesn't answer, or its disk is full; the run shows that itself.
+            with suppress(OSError, UserError):
                 self.publish(_record(report, seconds))
 
     def _seconds_left(self, report: ProgressReport) -> float | None:

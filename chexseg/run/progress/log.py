@@ -65,7 +65,11 @@ class Logged(Reporter):
 
 def tensorboard_folder(store: Store, name: str) -> Path:
     """Return the folder of TensorBoard's files of a run, on this host. name: of its log."""
-    return store.backend.local / name.removesuffix(".log") / "tensorboard"
+    return store.backend.local / _tensorboard_name(name)
+
+
+def _tensorboard_name(name: str) -> str:
+    return f"{name.removesuffix('.log')}/tensorboard"
 
 
 @contextmanager
@@ -93,7 +97,7 @@ def logged(store: Store, name: str, reporter: Reporter, interval: float) -> Iter
 
     thread = threading.Thread(target=keep_writing, daemon=True)
     thread.start()
-    scalars = Scalars(tensorboard_folder(store, name))
+    scalars = Scalars(store.backend.local, _tensorboard_name(name))
     try:
         yield Logged(reporter, lines.append, scalars)
     finally:

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chexseg.errors import UserError
+from chexseg.store.links import refuse_links
+
 if TYPE_CHECKING:
-    from tensorboardX import SummaryWriter
+    from tensorboardX.event_file_writer import EventsWriter
 
 #: Figures of a training (`chexseg.progress.ProgressNote`) that are scalars.
 FIGURES = ("loss", "accuracy", "selection mIoU")
+#: Bytes of a folder's name; file systems allow 255.
+_LONGEST_NAME = 200
 
 
 class Scalars:
     """One folder of TensorBoard for each training; the steps are the samples that it has seen.
 
-    folder: of all trainings of a run. It is made with the first scalar.
+    A folder that can't be made, or a file that can't be written, doesn't stop the run: its training
+    has no curves from then on.
+
+    root: the store's directory on this host, below which no link is followed. folder: of all
+    trainings of a run, relative to it. It is made with the first scalar; one that exists isn't used
+    because links may wait in it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._writers: dict[str, SummaryWriter] = {}
+    def __init__(self, root: Path, folder: str) -> None:
+        self.root, self.folder = root, root / folder
+        self._made = False
+        #: None: its file can't be written.
+        self._writers: dict[str, EventsWriter | None] = {}
         self._written: dict[str, int] = {}
 
     def add(self, name: str, done: int, note: Mapping[str, Any]) -> None:
@@ -30,23 +46,56 @@ class Scalars:
         if not figures or self._written.get(name) == done:
             return
         self._written[name] = done
-        for figure, value in figures.items():
-            self._writer(name).add_scalar(figure, value, done)
+        try:
+            if name not in self._writers:
+                self._writers[name] = self._opened(name)
+            if writer := self._writers[name]:
+                _write(writer, figures, done)
+        except (OSError, UserError):
+            # After a torn record nothing else in the file could be read.
+            self._writers[name] = None
 
     def end(self, name: str) -> None:
-        """Close the files of a training."""
+        """Close the file of a training."""
         self._written.pop(name, None)
         if writer := self._writers.pop(name, None):
-            writer.close()
+            with suppress(OSError):
+                writer.close()
 
     def close(self) -> None:
         for name in list(self._writers):
             self.end(name)
 
-    def _writer(self, name: str) -> SummaryWriter:
-        if name not in self._writers:
-            from tensorboardX import SummaryWriter  # a dependency of Ray Tune
+    def _opened(self, name: str) -> EventsWriter:
+        # Not SummaryWriter: its thread ends when the disk is full, and then adding to it, or
+        # closing it, waits forever.
+        from tensorboardX.event_file_writer import EventsWriter
 
-            folder = self.folder / name.replace("/", "_")
-            self._writers[name] = SummaryWriter(str(folder), flush_secs=5)
-        return self._writers[name]
+        folder = self.folder / _folder_name(name)
+        refuse_links(self.root, folder)
+        if not self._made:
+            self.folder.mkdir(parents=True)
+            self._made = True
+        folder.mkdir(exist_ok=True)
+        return EventsWriter(os.fspath(folder / "events"))
+
+
+def _write(writer: EventsWriter, figures: Mapping[str, float], step: int) -> None:
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.summary import scalar
+
+    for figure, value in figures.items():
+        writer.write_event(
+            Event(wall_time=time.time(), step=step, summary=scalar(figure, float(value)))
+        )
+    writer.flush()
+
+
+def _folder_name(name: str) -> str:
+    """Return a training's name as one path component; a long one ends in a digest."""
+    component = name.replace("/", "_")
+    if len(component.encode()) <= _LONGEST_NAME:
+        return component
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    start = component.encode()[: _LONGEST_NAME - len(digest) - 1].decode(errors="ignore")
+    return f"{start}-{digest}"
