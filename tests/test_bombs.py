@@ -11,9 +11,11 @@ import io
 import json
 import os
 import struct
+import sys
 import tarfile
 import tracemalloc
 import warnings
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from chexseg import cli
@@ -133,6 +136,35 @@ def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(tmp_path, monkeypa
     monkeypatch.setattr(Image.Image, "load", None)
     with pytest.raises(UserError, match="image.jpg: found a JPEG of more than 100 scans"):
         images.read(path)
+
+
+def test_an_archive_behind_a_refused_checkpoint_is_not_inflated(tmp_path):
+    """The explanation of the refusal inflated it: 1.5 MB took 3.9 GB."""
+    inflated = io.BytesIO()
+    archive = zipfile.ZipFile(inflated, "w", zipfile.ZIP_DEFLATED)
+    with archive, archive.open("archive/data.pkl", "w") as member:
+        for _ in range(100):
+            member.write(bytes(2**20))
+    (tmp_path / "x.pt").write_bytes(b"\x80\x02cos\nsystem\n." + inflated.getvalue())
+    with pytest.raises(UserError, match=r"requires more than plain weights: os\.system"):
+        checkpoint_import.read(tmp_path / "x.pt")
+
+
+def test_the_calls_for_a_tensors_name_do_not_grow_with_its_parts(tmp_path):
+    """A file of 300 kB with one tensor took a minute, one of 3 MB would have taken two hours."""
+    prefix, calls = "a." * 20_000, 0
+
+    def count_calls(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "c_call"
+
+    state, target = ({name: torch.zeros(1)} for name in (f"{prefix}conv1.weight", "conv1.weight"))
+    sys.setprofile(count_calls)
+    try:
+        chosen = checkpoint_import._prefix(tmp_path / "x.safetensors", state, target)
+    finally:
+        sys.setprofile(None)
+    assert chosen == prefix and calls < 100
 
 
 def sparse(path: Path, content: bytes = b"", size: int = 2**33) -> Path:
