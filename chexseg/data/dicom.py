@@ -31,6 +31,7 @@ _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _FACTORS = ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")
 #: Start of the transfer syntaxes of JPEG, JPEG-LS and JPEG 2000, and of films.
 _JPEG = "1.2.840.10008.1.2.4."
+_JPEG_LS = (f"{_JPEG}80", f"{_JPEG}81")
 
 
 def recognises(start: bytes) -> bool:
@@ -108,8 +109,8 @@ def decode(file: BinaryIO, path: object) -> np.ndarray:
                 raise UserError(f"{path}: found more than one frame; expected one")
             _check_length(data, path)
             stored_HW = frames[0]
-            if stream and (stored_HW.dtype.itemsize == 1 or not jpeg.is_jpeg(stream)):
-                jpeg.check(stream, path)
+            if stream:
+                _check_pixels(stream, stored_HW, data, plugin, path)
             values_HW = grey.in_strips(
                 lambda rows: _exact(apply_voi_lut(apply_modality_lut(rows, data), data)), stored_HW
             )
@@ -237,6 +238,25 @@ def _check_stream(data: Any, path: object) -> bytes:
             f" expected {int(stream.signed)}, as in the compressed pixels"
         )
     return content
+
+
+def _check_pixels(
+    stream: bytes, stored_HW: np.ndarray, data: Any, plugin: str, path: object
+) -> None:
+    """Raise `UserError` if a compressed stream lacks pixels, which some decoders fill in silence.
+
+    GDCM only writes a warning to the standard error if a JPEG of more than eight bits ends early.
+    """
+    from pydicom.encaps import encapsulate
+    from pydicom.pixels.utils import iter_pixels
+
+    if data.BitsStored <= 8 or not jpeg.is_jpeg(stream):
+        jpeg.check(stream, path)
+    elif data.file_meta.TransferSyntaxUID not in _JPEG_LS:  # CharLS refuses what is incomplete
+        longer = data.copy()
+        longer.PixelData = encapsulate([jpeg.prolonged(stream, path)])
+        if not np.array_equal(next(iter_pixels(longer, decoding_plugin=plugin)), stored_HW):
+            raise UserError(f"{path}: found a JPEG that ends early; expected a whole one")
 
 
 def _check_length(data: Any, path: object) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from chexseg.data import dicom, images
+from chexseg.data.formats import jpeg
 from chexseg.errors import UserError
 from chexseg.predict import image_files
 
@@ -127,8 +128,40 @@ def test_lossless_jpeg_is_decoded_by_gdcm(syntax, film, tmp_path):
     assert np.array_equal(images.decode(tmp_path / "other.dcm"), images.decode(film))
     content = pydicom.dcmread(tmp_path / "other.dcm")
     (stream,) = pydicom.encaps.generate_frames(content.PixelData, number_of_frames=1)
-    for part in (3, 2, 1.1):
-        content.PixelData = pydicom.encaps.encapsulate([stream[: int(len(stream) / part)]])
-        content.save_as(tmp_path / "cut.dcm")
-        with pytest.raises(UserError):
-            images.decode(tmp_path / "cut.dcm")
+    whole, end = bytes(stream).rstrip(b"\0"), b"\xff\xd9"
+    for length in (*range(len(whole) // 3, len(whole) - 2, 211), len(whole) - 3):
+        # Some programs end a stream that they cut off. GDCM fills it in silence.
+        for cut in (whole[:length], whole[:length] + end):
+            content.PixelData = pydicom.encaps.encapsulate([cut])
+            content.save_as(tmp_path / "cut.dcm")
+            with pytest.raises(UserError):
+                images.decode(tmp_path / "cut.dcm")
+
+
+def lossless(restarts: list[int], height: int = 4, interval: int = 5) -> bytes:
+    """Return a stream of four rows of 5 pixels without loss, with these restarts and no pixels."""
+    frame = b"\xff\xc3\0\x0b\x10" + bytes([0, height, 0, 5, 1, 1, 0x11, 0])
+    scan = b"\xff\xda\0\x08\1\1\0\1\0\0" + b"".join(bytes([7, 0xFF, 0xD0 + n]) for n in restarts)
+    return b"\xff\xd8" + frame + b"\xff\xdd\0\4" + bytes([0, interval]) + scan + b"\xff\xd9"
+
+
+def test_a_lossless_jpeg_is_prolonged_before_its_end():
+    whole = lossless([0, 1, 2])
+    assert jpeg.prolonged(whole, "x") == whole[:-2] + b"\xaa" + whole[-2:]
+    assert jpeg.prolonged(lossless([], interval=0), "x").endswith(b"\xaa\xff\xd9")
+    many = [number % 8 for number in range(11)]
+    assert jpeg.prolonged(lossless(many, height=12), "x")
+
+
+@pytest.mark.parametrize(
+    ("stream", "words"),
+    [
+        (lossless([0, 1]), "x: found 2 restarts of a JPEG; expected 3"),
+        (lossless([0, 2, 1]), "x: found 3 restarts of a JPEG; expected 3, in order"),
+        (lossless([0, 1, 2])[:-2], "x: found a JPEG of more than 8 bits with loss, several scans"),
+        (lossless([]).replace(b"\xff\xc3", b"\xff\xc1"), "more than 8 bits with loss"),
+    ],
+)
+def test_a_lossless_jpeg_without_all_restarts_or_its_end_is_refused(stream, words):
+    with pytest.raises(UserError, match=words):
+        jpeg.prolonged(stream, "x")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import collections
 import itertools
+import math
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,8 +27,11 @@ _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _HUFFMAN, _PROGRESSIVE, _JPEG_LS = {0xC0, 0xC1, 0xC2}, {0xC2, 0xC6}, 0xF7
 #: The first marker of a frame with arithmetic coding.
 _ARITHMETIC = 0xC9
-#: Markers of a scan, and of the end.
-_SCAN, _END = 0xDA, 0xD9
+#: The marker of a frame without loss.
+_LOSSLESS = 0xC3
+#: Markers of the distance of restarts, of a scan, and of the end.
+_INTERVAL, _SCAN, _END = 0xDD, 0xDA, 0xD9
+_RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 _LAST = b"\xff\xd9"
 #: Markers without a length: restart intervals, and TEM.
 _ALONE = {*range(0xD0, 0xD8), 0x01}
@@ -137,6 +142,34 @@ def check(stream: bytes, path: object) -> None:
             missing.difference_update(_completed(stream, position, progressive))
     if missing:
         raise UserError(f"{path}: found a JPEG that lacks scans; expected a whole one")
+
+
+def prolonged(stream: bytes, path: object) -> bytes:
+    """Return a JPEG without loss with one more byte at its end, which changes no pixel of a whole one.
+
+    Where bits are missing, decoders read zeros, and now a 1. libjpeg-turbo, by which `check` finds
+    that out, has no pixels of more than eight bits. Raises `UserError` for other JPEGs, and for one
+    that lacks restarts or its end.
+    """
+    segments = list(_segments(stream))
+    frames = [(kind, start) for kind, start in segments if kind in _FRAMES]
+    scans = [start for kind, start in segments if kind == _SCAN]
+    if [kind for kind, _ in frames] != [_LOSSLESS] or len(scans) != 1 or segments[-1][0] != _END:
+        raise UserError(
+            f"{path}: found a JPEG of more than 8 bits with loss, several scans or no end;"
+            " expected one without loss"
+        )
+    height, width = struct.unpack_from(">HH", stream, frames[0][1] + 5)
+    intervals = [start for kind, start in segments if kind == _INTERVAL]
+    interval = struct.unpack_from(">H", stream, intervals[-1] + 4)[0] if intervals else 0
+    expected = math.ceil(height * width / interval) - 1 if interval else 0
+    end = segments[-1][1]
+    restarts = [number[1][0] - 0xD0 for number in _RESTART.finditer(stream, scans[0], end)]
+    if len(restarts) != expected or any(n != k % 8 for k, n in enumerate(restarts)):
+        raise UserError(
+            f"{path}: found {len(restarts)} restarts of a JPEG; expected {expected}, in order"
+        )
+    return stream[:end].rstrip(b"\xff") + b"\xaa" + stream[end:]
 
 
 def _completed(stream: bytes, scan: int, progressive: bool) -> Iterator[tuple[int, int]]:
