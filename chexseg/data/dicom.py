@@ -227,6 +227,11 @@ def _check_stream(data: Any, path: object) -> None:
             f"{path}: found compressed pixels of {stream.precision} bits; expected"
             f" {data.BitsStored} (BitsStored)"
         )
+    if jpeg.is_jpeg(content) and data.BitsAllocated not in (8, 16):  # GDCM would end the process
+        raise UserError(
+            f"{path}: BitsAllocated: found {_shown(data.BitsAllocated)}; expected 8 or 16, as"
+            " for each JPEG"
+        )
     if stream.signed not in (None, bool(data.PixelRepresentation)):
         raise UserError(
             f"{path}: PixelRepresentation: found {_shown(data.PixelRepresentation)};"

@@ -161,6 +161,17 @@ def test_damaged_tables_are_refused_before_gdcm_ends_the_process(damage, film, t
         images.decode(tmp_path / f"{damage}.dcm")
 
 
+def test_a_jpeg_with_more_bits_allocated_is_refused(film, refused, monkeypatch):
+    data = pydicom.dcmread(film)
+    data.PixelData = pydicom.encaps.encapsulate([lossless(data.pixel_array)])
+    data.file_meta.TransferSyntaxUID = pydicom.uid.JPEGLosslessSV1
+    data.BitsAllocated = 32
+    data.save_as(film)
+    monkeypatch.setattr(dicom, "_decoder", lambda syntax, path: "")  # without GDCM too
+    with refused(film, "BitsAllocated: found 32; expected 8 or 16"):
+        images.decode(film)
+
+
 def lossless(pixels_HW: np.ndarray, rows: int = 0) -> bytes:
     """Return a JPEG of 16 bits without loss, with a restart after so many rows; 0: none."""
     height, width = pixels_HW.shape
