@@ -27,8 +27,8 @@ _STRIPS = {_TAG.StripOffsets, _TAG.StripByteCounts}
 _TILES = {_TAG.TileWidth, _TAG.TileLength, _TAG.TileOffsets, _TAG.TileByteCounts}
 #: Pixels of a tile that may be larger than the image.
 _LARGEST_TILE = 2048**2
-#: The tag with the tables that the JPEG streams of a file share, and their bytes at most. A JPEG can
-#: use 2,700 bytes of tables; they are read once for each stream.
+#: The tag with the tables that the JPEG streams of a file share, and their bytes at most. They are
+#: read once for each stream, and a stream can use 2,700 bytes.
 _JPEG_TABLES, _MOST_TABLES = 347, 4096
 
 
