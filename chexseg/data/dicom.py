@@ -207,7 +207,7 @@ def _decoder(syntax: Any, path: object) -> str:
 
 
 def _check_stream(data: Any, path: object) -> None:
-    """Raise `UserError` if the first frame's JPEG stream contradicts the elements, or is damaged."""
+    """Raise `UserError` if the first JPEG stream is damaged, or contradicts the elements."""
     if not data.file_meta.TransferSyntaxUID.startswith(_JPEG):
         return
     content = _frame(data)
