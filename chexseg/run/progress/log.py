@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from chexseg.errors import UserError
+from chexseg.errors import UserError, printable
 from chexseg.progress import Reporter
 from chexseg.run.progress.tensorboard import Scalars
 from chexseg.store.store import Store
@@ -60,7 +60,8 @@ class Logged(Reporter):
 
     def _log(self, text: str) -> None:
         now = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M:%S}"
-        self.append("".join(f"{now} {line}\n" for line in text.splitlines()))
+        lines = printable(text, "\n\t").splitlines()  # people read the file on a terminal
+        self.append("".join(f"{now} {line}\n" for line in lines))
 
 
 def tensorboard_folder(store: Store, name: str) -> Path:
