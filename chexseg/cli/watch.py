@@ -60,7 +60,7 @@ def watch(
 def page_writer(
     studies: list[Plan | Search], store: Store, raw: RawData
 ) -> Callable[[Path], str | None]:
-    """Return a function that writes the page of studies into a directory if results have come.
+    """Return a function that writes the page of studies into a directory if results have changed.
 
     It returns a line with the counts of cells, or None if nothing has changed.
     """
@@ -69,12 +69,17 @@ def page_writer(
     from chexseg.analysis.study_analysis import analyse
     from chexseg.report import write
 
-    shown: set[str] | None = None
+    #: Key -> what tells one result from another: a damaged one is computed again.
+    shown: dict[str, str] | None = None
 
     def write_if_changed(directory: Path) -> str | None:
         nonlocal shown
         plans = [resolve.planned(one, store) for one in studies]
-        done = {key for plan in plans for key in store.cached(plan.nodes.values())}
+        done = {
+            key: artifact.manifest.get("sha256", artifact.manifest["finished"])
+            for plan in plans
+            for key, artifact in store.find_all(plan.nodes.values()).items()
+        }
         if done == shown:
             return None
         results = [load.study_results(plan, store, raw.root) for plan in plans]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 from chexseg.cli.watch import page_writer
 from chexseg.config import study_file
 from chexseg.data.raw_split import RawData
 from chexseg.plan import planner
 from chexseg.store.store import Store
-from tests.store.places import commit
+from tests.store.places import commit, name
 
 
 def test_the_page_is_written_again_only_if_results_have_come(tmp_path, phantom_root):
@@ -24,3 +26,9 @@ def test_the_page_is_written_again_only_if_results_have_come(tmp_path, phantom_r
     commit(store, ingest)
     assert write(page).endswith("w: 0 of 2 cells finished")
     assert (page / "index.html").stat().st_mtime_ns > first
+    again = (page / "index.html").stat().st_mtime_ns
+    shutil.rmtree(store.backend.local / name(ingest))
+    commit(store, ingest, b"9876543210")  # a damaged one would be computed again
+    assert write(page)
+    assert (page / "index.html").stat().st_mtime_ns > again
+    assert write(page) is None
