@@ -103,7 +103,8 @@ def _logged(
     """Yield the name of the next run's record, and a reporter that also writes the run's log."""
     record = run_record.record_name(plan.study)
     # An object store is sent the whole log each time.
-    with log.logged(store, f"{record}.log", reporter, 2 if store.backend.shared else 60) as logged:
+    interval, trackers = 2 if store.backend.shared else 60, plan.study.execution.trackers
+    with log.logged(store, f"{record}.log", reporter, interval, trackers) as logged:
         yield record, logged
         logged.say(f"log: {store}/{record}.log")
         curves = log.tensorboard_folder(store, f"{record}.log")

@@ -65,6 +65,10 @@ class Quiet(Reporter):
     """Show nothing."""
 
 
+#: For functions whose caller shows nothing.
+QUIET = Quiet()
+
+
 class Lines(Reporter):
     """Print plain lines with the time of day to a stream that is not a terminal.
 

@@ -79,6 +79,7 @@ terminal and plain lines with the time of day elsewhere; `--quiet` shows neither
 | `RAY_task_oom_retries` | Ray's; if unset, a run limits it to 2 |
 | `AWS_*` | credentials, profile and region of S3, as AWS's tools read them |
 | `AWS_EC2_METADATA_SERVICE_ENDPOINT` | where `chexseg.run.spot_notice` asks for interruptions |
+| `MLFLOW_EXPERIMENT_NAME`, `WANDB_PROJECT` | with `execution.trackers`: instead of the study's name |
 
 The default of `CHEXSEG_CACHE` is `~/.cache/chexseg`.
 """

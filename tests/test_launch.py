@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 from chexseg import launch
+from chexseg.progress import Reporter
+from chexseg.run.progress import trackers
 from chexseg.store.store import Store
 from tests.search.searches import finish, grid
 
@@ -40,3 +44,19 @@ def test_equally_good_arms_are_all_named(tmp_path):
         finish(store, planned, cell.score, None)
     names = launch.best_arms(planned, store).partition(": ")[2]
     assert sorted(names.split(", ")) == ["cam p=0.5 (1 cell)", "full (1 cell)"]
+
+
+def test_a_run_reports_its_trainings_to_the_trackers_of_its_study(tmp_path, monkeypatch):
+    tracker = mock.Mock()
+    opened = mock.Mock(return_value=tracker)
+    monkeypatch.setattr(trackers, "TRACKERS", {"wandb": opened})
+    planned = grid(GRID + "execution: {trackers: [wandb]}")
+    with launch._logged(planned, Store(tmp_path), Reporter()) as (record, logged):
+        logged.update("full trial 0, fit", 8, 16, "samples", {"loss": 0.5})
+        logged.finish("full trial 0, fit", "done in 1 s")
+    opened.assert_called_once_with("g", record.removeprefix(".runs/g/"))
+    assert tracker.mock_calls == [
+        mock.call.write("full trial 0, fit", [(8, {"loss": 0.5})]),
+        mock.call.end("full trial 0, fit", False),
+        mock.call.close(),
+    ]

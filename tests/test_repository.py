@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable
@@ -23,6 +24,12 @@ CORE = PYPROJECT["project"]["dependencies"]
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
 BUILD = PYPROJECT["build-system"]["requires"]
 LOCKS = ("requirements.lock", "requirements-test.lock")
+TOP_LEVEL = {
+    *("chexseg", "studies", "tests", "benchmarks", "docs", "monitoring"),
+    *("cluster.yaml", "pyproject.toml", "mkdocs.yml", "Dockerfile", "Makefile", *LOCKS),
+    *("README.md", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE"),
+    *(".ci", ".gitignore", ".pre-commit-config.yaml"),
+}
 
 
 def names(requirements: Iterable[str]) -> set[str]:
@@ -62,7 +69,8 @@ def imported() -> set[str]:
 def test_the_package_imports_each_dependency_and_no_other():
     distributions = imported()
     assert names(CORE) - distributions == set()
-    assert distributions - names(CORE) == names(EXTRAS["images"] + EXTRAS["dicom"])
+    extras = [EXTRAS[name] for name in ("images", "dicom", "mlflow", "wandb")]
+    assert distributions - names(CORE) == names(sum(extras, []))
 
 
 def test_the_page_on_dependencies_has_a_row_for_each():
@@ -115,6 +123,14 @@ def test_all_files_of_the_package_are_installed():
     ignored = {".py", ".pyc"}
     files = {path for path in package.rglob("*") if path.is_file() and path.suffix not in ignored}
     assert files - installed == set()
+
+
+def test_the_top_level_has_nothing_that_was_committed_by_mistake():
+    git = ["git", "-C", str(ROOT), "ls-files"]
+    listed = subprocess.run(git, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("this is no git checkout")
+    assert {path.partition("/")[0] for path in listed.stdout.splitlines()} <= TOP_LEVEL
 
 
 def test_the_linters_before_a_commit_are_those_of_make_lint():

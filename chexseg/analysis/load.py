@@ -216,7 +216,7 @@ def _stages(plan: Plan, artifacts: Mapping[str, Artifact]) -> pd.DataFrame:
             run["data"],
             run["finished"],
             f"chexseg {run['packages']['chexseg']}" if "packages" in run else None,
-            run.get("device"),
+            *(run.get(name) for name in ("device", "gpu", "cpu")),
         )
         for key, node in plan.nodes.items()
         if key in artifacts

@@ -19,6 +19,7 @@ CELL_COLUMNS = (
 #: Columns of `StudyResults.stages`.
 STAGE_COLUMNS = (
     "stage", "key", "seconds", "host", "settings", "data", "finished", "version", "device",
+    "gpu", "cpu",
 )  # fmt: skip
 #: Columns of `StudyResults.curves`.
 CURVE_COLUMNS = ("key", "stage", "name", "step", "loss", "score", "learning rate", "kept")

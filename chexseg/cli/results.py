@@ -245,4 +245,4 @@ def write_report(
         analyses = [analyse(one, shown if measures else None) for one in results]
         shown.doing("drawing figures")
         with naming(out):
-            return analyses, write.write(analyses, out)
+            return analyses, write.write(analyses, out, progress=shown)

@@ -19,6 +19,7 @@ from chexseg.cli.options import (
     read_studies,
 )
 from chexseg.cli.streams import echo
+from chexseg.errors import UserError
 
 if TYPE_CHECKING:
     from chexseg.data.raw_split import RawData
@@ -62,15 +63,17 @@ def page_writer(
 ) -> Callable[[Path], str | None]:
     """Return a function that writes the page of studies into a directory if results have changed.
 
-    It returns a line with the counts of cells, or None if nothing has changed.
+    It returns a line with the counts of cells, or None if nothing has changed. The browser of all
+    test images is left out while a run goes on: each new best cell would change all its files.
     """
     from chexseg import resolve
     from chexseg.analysis import load
     from chexseg.analysis.study_analysis import analyse
     from chexseg.report import write
 
-    #: Key -> what tells one result from another: a damaged one is computed again.
-    shown: dict[str, str] | None = None
+    #: Key -> what tells one result from another, because a damaged one is computed again; and
+    #: whether a run goes on.
+    shown: tuple[dict[str, str], bool] | None = None
 
     def write_if_changed(directory: Path) -> str | None:
         nonlocal shown
@@ -80,11 +83,13 @@ def page_writer(
             for plan in plans
             for key, artifact in store.find_all(plan.nodes.values()).items()
         }
-        if done == shown:
+        state = done, any(_is_running(plan, store) for plan in plans)
+        if state == shown:
             return None
         results = [load.study_results(plan, store, raw.root) for plan in plans]
-        write.write([analyse(one) for one in results], directory, images=False)
-        shown = done
+        analyses = [analyse(one) for one in results]
+        write.write(analyses, directory, images=False, browse=not state[1])
+        shown = state
         counts = [
             f"{one.name}: {len(one.cells)} of {len(one.cells) + len(one.missing)} cells finished"
             for one in results
@@ -92,3 +97,14 @@ def page_writer(
         return f"{time.strftime('%H:%M:%S')} {', '.join(counts)}"
 
     return write_if_changed
+
+
+def _is_running(plan: Plan, store: Store) -> bool:
+    """Return whether a run on any host needs a result of the plan."""
+    from chexseg.store import live_runs
+
+    names = {f"{node.stage}/{node.key[:20]}" for node in plan.nodes.values()}
+    try:
+        return any(names & run.names for run in live_runs.live_runs(store))
+    except UserError:  # a run that is just starting or ending
+        return True

@@ -62,11 +62,15 @@ class Resources(Section):
 
 
 class Execution(Section):
-    """Execution of stages on a GPU. Not part of any key."""
+    """Execution of stages on a GPU, and reporting of trainings. Not part of any key."""
 
     #: auto: training steps are replayed as CUDA graphs, which are several times faster. off: every
     #: kernel is launched from Python. Rounding may differ.
     graphs: Annotated[Literal["auto", "off"], BeforeValidator(_off_for_false)] = "auto"
+    #: Tools that get the figures of each training while it runs, beside TensorBoard's files:
+    #: `mlflow`, `wandb`, or both. Servers and credentials come from each tool's environment
+    #: variables.
+    trackers: tuple[Literal["mlflow", "wandb"], ...] = ()
 
 
 Reproduced = Literal[

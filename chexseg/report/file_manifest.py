@@ -37,22 +37,26 @@ _EXPECTED = (
 def write(out: Path, contents: Mapping[str, bytes], list_name: str) -> None:
     """Write files (name below `out` -> content) and their list; delete unmodified outdated ones.
 
-    Files that were edited and are outdated are kept. Raises `UserError`, before anything is
-    written, if the list isn't chexseg's, or if one of the names exists and is neither equal to the
-    new content nor a file that the list has with its SHA-256.
+    Files that have their content already aren't written. Files that were edited and are outdated
+    are kept. Raises `UserError`, before anything is written, if the list isn't chexseg's, or if one
+    of the names exists and is neither equal to the new content nor a file that the list has with
+    its SHA-256.
     """
     earlier = _listed(out / list_name)
     digests = {name: {hashlib.sha256(content).hexdigest()} for name, content in contents.items()}
-    for name, digest in digests.items():
-        _check(out, name, digest | earlier.get(name, set()), earlier)
-    for name in contents:
+    changed = [
+        name
+        for name, digest in digests.items()
+        if _check(out, name, digest | earlier.get(name, set()), earlier) not in digest
+    ]
+    for name in changed:
         (out / name).parent.mkdir(parents=True, exist_ok=True)
     # If this process is killed in between, the next one knows both the old and the new files.
     both = {name: earlier.get(name, set()) | digests.get(name, set()) for name in earlier | digests}
     _save(out / list_name, both)
-    for name, content in contents.items():
+    for name in changed:
         with links.replacing(out / name) as file:
-            file.write(content)
+            file.write(contents[name])
     outdated = {name: hashes for name, hashes in earlier.items() if name not in contents}
     kept = {name: hashes for name, hashes in outdated.items() if not _delete(out, name, hashes)}
     _save(out / list_name, kept | digests)
@@ -90,11 +94,11 @@ def _is_own_name(name: str) -> bool:
     return is_inside(name) and (folder in FOLDERS if below else name.endswith((".csv", ".html")))
 
 
-def _check(out: Path, name: str, digests: Set[str], earlier: Mapping[str, Set[str]]) -> None:
-    """Raise `UserError` if the file exists and has none of these SHA-256."""
+def _check(out: Path, name: str, digests: Set[str], earlier: Mapping[str, Set[str]]) -> str | None:
+    """Return the file's SHA-256, None if there is no file; raise `UserError` for any but these."""
     path = out / name
     if not os.path.lexists(path):
-        return
+        return None
     try:
         with links.open_regular(path) as file:
             digest = sha256(file)
@@ -105,7 +109,7 @@ def _check(out: Path, name: str, digests: Set[str], earlier: Mapping[str, Set[st
             raise
         raise UserError(f"{path}: can't be read ({reason(error)}); {_EXPECTED}") from None
     if digest in digests or (earlier and is_earlier_page):
-        return
+        return digest
     fault = "was edited since chexseg wrote it" if name in earlier else "isn't chexseg's file"
     raise UserError(f"{path}: {fault}, so it isn't overwritten; {_EXPECTED}")
 

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 
 from chexseg.analysis.study_analysis import StudyAnalysis
 from chexseg.analysis.tables.text import to_csv, to_latex, to_markdown
+from chexseg.progress import QUIET, Reporter
 from chexseg.report import file_manifest
 from chexseg.report.figures import study_figures
 from chexseg.report.page import environment, film_grids, image_section
@@ -27,13 +28,20 @@ class WrittenReport:
     notes: tuple[str, ...]
 
 
-def write(analyses: Sequence[StudyAnalysis], out: Path, images: bool = True) -> WrittenReport:
+def write(
+    analyses: Sequence[StudyAnalysis],
+    out: Path,
+    images: bool = True,
+    browse: bool = True,
+    progress: Reporter = QUIET,
+) -> WrittenReport:
     """Write index.html, tables/ and figures/ into `out`.
 
     All tables are written as CSV, the paper's two also as Markdown and LaTeX. images: write figures
-    as PNG and SVG, if kaleido is installed. Unmodified files of an earlier report that this one
-    doesn't contain are deleted. Raises `UserError` if a file of others, or an edited one, would be
-    overwritten; then nothing is written.
+    as PNG and SVG, if kaleido is installed. browse, progress: as of `image_section.test_images`.
+    Unmodified files of an earlier report that this one doesn't contain are deleted. Raises
+    `UserError` if a file of others, or an edited one, would be overwritten; then nothing is
+    written.
     """
     of_study: dict[str, dict[str, bytes]] = {}
     drawn: dict[str, go.Figure] = {}
@@ -51,7 +59,9 @@ def write(analyses: Sequence[StudyAnalysis], out: Path, images: bool = True) -> 
         of_study[study] = {name: text.encode() for name, text in texts.items()}
         for name, figure in study_figures.draw(analysis).items() if images else ():
             drawn |= {f"figures/{study}-{name}.{kind}": figure for kind in ("png", "svg")}
-        overlays[study], images_of_study = image_section.test_images(study, analysis.scores)
+        overlays[study], images_of_study = image_section.test_images(
+            study, analysis.scores, browse, progress
+        )
         browsed |= images_of_study
         if overlays[study]["together"] is not None:
             sheet = film_grids.sheet_png(overlays[study]["together"], overlays[study]["drawn"])

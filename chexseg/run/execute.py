@@ -17,6 +17,7 @@ from chexseg.code_version import CodeVersion
 from chexseg.data.remote_path import Location
 from chexseg.errors import DamagedArtifactError, UserError, naming
 from chexseg.plan.graph import Node
+from chexseg.stages import artifacts
 from chexseg.stages.api import StageContext
 from chexseg.stages.registry import STAGES
 from chexseg.store import links
@@ -75,7 +76,13 @@ def execute(
                 if node.data is not None or _is_empty(partial):
                     shutil.rmtree(partial, ignore_errors=True)
                 raise
-        execution = {"device": context.device, "threads": context.threads, "inputs_sha256": digest}
+        gpu = (read_unfinished(partial / artifacts.GPU) or b"").decode() or context.gpu_name()
+        execution = {
+            "device": context.device,
+            **({"gpu": gpu} if gpu else {}),
+            "threads": context.threads,
+            "inputs_sha256": digest,
+        }
         return store.commit(node, partial, facts, time.monotonic() - started, execution), True
 
 

@@ -5,6 +5,7 @@ This module does not import PyTorch, so planning a study doesn't either.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,6 +110,17 @@ class StageContext:
             * min(1, self.map_gpus or 1)
             * torch.cuda.get_device_properties(self.device).total_memory
         )
+
+    def gpu_name(self) -> str | None:
+        """Return the model of the GPU on which this process has computed; None without one.
+
+        Several workers of a training have one each: "2 x NVIDIA H100 80GB HBM3".
+        """
+        torch = sys.modules.get("torch")  # a stage that has used a GPU has imported it
+        if self.device == "cpu" or torch is None or not torch.cuda.is_available():
+            return None
+        name = str(torch.cuda.get_device_name(self.device))
+        return name if self.train_workers == 1 else f"{self.train_workers} x {name}"
 
     def inference_batch(self, on_cpu: int) -> int:
         """Return the images of a batch of inference: 64 on a GPU, on a CPU those given.

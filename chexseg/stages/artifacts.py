@@ -2,7 +2,10 @@
 
 CLASSIFIER_WEIGHTS = "classifier.safetensors"
 ENCODER_WEIGHTS = "encoder.safetensors"
-#: Training curves: one entry per epoch of a fit, or checkpoint of a classifier.
+#: Model of the GPU of the workers that train, which their stage's own process may not see.
+GPU = ".gpu"
+#: Training curves: one entry per epoch of a fit, checkpoint of a classifier, or hundredth of the
+#: steps of MoCo and IRNet.
 HISTORY = "history.json"
 IRNET_WEIGHTS = "irnet.safetensors"
 #: Observation -> false and true positive rates of a classifier.

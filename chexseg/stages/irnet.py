@@ -1,11 +1,12 @@
 """IRNet: refine CAMs with a learned boundary map (paper, appendices A.2 and B.3).
 
 Trains both branches of IRNet on the confident pixels of the training images' CAMs, then spreads
-every CAM by a random walk that boundaries stop. Writes ``irnet.safetensors``, and
-``train/part-*.parquet`` and ``valid/part-*.parquet``: float16 scores at stride 4, each scaled by
-its maximum. The thresholds (0.6 by default) are in the metadata of the training shards and in
-``thresholds.json``, those of single images beside their scores. The shards of `valid` also hold the
-boundary maps, for inspection. Pixel counts of the weak masks of `valid` are in ``counts.parquet``
+every CAM by a random walk that boundaries stop. Writes ``irnet.safetensors``, ``history.json`` with
+the losses of each hundredth of the steps, and ``train/part-*.parquet`` and
+``valid/part-*.parquet``: float16 scores at stride 4, each scaled by its maximum. The thresholds
+(0.6 by default) are in the metadata of the training shards and in ``thresholds.json``, those of
+single images beside their scores. The shards of `valid` also hold the boundary maps, for
+inspection. Pixel counts of the weak masks of `valid` are in ``counts.parquet``
 (`stages.scoring.weak_label_scores`).
 
 With `boundaries` false no network is trained, and CAMs spread equally in all directions.
@@ -14,7 +15,8 @@ With `boundaries` false no network is trained, and CAMs spread equally in all di
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -38,7 +40,7 @@ from chexseg.stages import api, artifacts, configs, saliency
 from chexseg.stages.configuration.irnet import REFERENCE_SIDE
 from chexseg.stages.scoring import weak_label_masks, weak_label_scores
 from chexseg.stages.training import checkpoint, irnet_data, precision, ray_train, workers
-from chexseg.stages.training.loop import Loop, StepLosses
+from chexseg.stages.training.loop import POINTS, Loop, StepLosses
 
 #: Value of `losses` -> the function.
 LOSSES = {
@@ -205,6 +207,7 @@ def train(
     parts = (source.take(min(16, len(ids) - start))["images"] for start in range(0, len(ids), 16))
     model.calibrate(encoders.prepare(images, normalisation) for images in parts)
     if distributed.rank() == 0:
+        (out / artifacts.HISTORY).write_text(json.dumps(mean_losses(progress["history"]), indent=1))
         encoders.save(
             model,
             out / artifacts.IRNET_WEIGHTS,
@@ -218,6 +221,19 @@ def train(
         "steps": steps,
         "losses": {name: float(np.mean([values[name] for values in last])) for name in last[0]},
     }
+
+
+def mean_losses(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Return step, `loss` and its parts, as means over at most `POINTS` equal parts of the steps.
+
+    history: name -> loss of each step. The last part may be shorter.
+    """
+    size, means = math.ceil(len(history) / POINTS), []
+    for start in range(0, len(history), size):
+        part = history[start : start + size]
+        mean = {name: float(np.mean([losses[name] for losses in part])) for name in part[0]}
+        means.append({"step": start + len(part), "loss": mean.pop("total"), **mean})
+    return means
 
 
 class _WalkWriter:

@@ -1,12 +1,14 @@
 """MoCo: pretrain the segmenter's encoder on images without labels (the paper, section 4.3).
 
 MoCo v2 (models.moco) with augmentations suited to radiographs, as in Sowrirajan et al. 2021,
-"MoCo-CXR". Writes ``encoder.safetensors``.
+"MoCo-CXR". Writes ``encoder.safetensors``, and ``history.json`` with loss and accuracy of each
+hundredth of the steps.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -24,7 +26,7 @@ from chexseg.models import augmentation, distributed, encoders, moco
 from chexseg.seeds import derive
 from chexseg.stages import api, artifacts, configs
 from chexseg.stages.training import checkpoint, precision, ray_train, workers
-from chexseg.stages.training.loop import Loop, StepLosses, running_mean
+from chexseg.stages.training.loop import POINTS, Loop, StepLosses, running_mean
 
 #: Largest default queue, in keys; the value of MoCo-CXR's code.
 LARGEST_QUEUE = 24576
@@ -94,7 +96,9 @@ def train(
     )
     steps = max(1, config.epochs * len(image_ids) // config.batch_size)
     progress = checkpoint.load(out, model, optimizer) or {"step": 0, "loss": None, "accuracy": None}
+    progress.setdefault("history", [])  # earlier versions didn't save it
     done = progress["step"]
+    recorded = itertools.count(done + 1)
     source.skip(done * config.batch_size)
 
     def view(batch: Mapping[str, Tensor], number: int) -> Tensor:
@@ -136,6 +140,10 @@ def train(
     def record(figures: Mapping[str, float]) -> None:
         for name, value in figures.items():
             progress[name] = running_mean(progress[name], value)
+        step = next(recorded)  # on a GPU the step before the current one
+        if step % math.ceil(steps / POINTS) == 0 or step == steps:
+            entry = {"step": step, **{name: progress[name] for name in figures}}
+            progress["history"].append(entry)
 
     loop = Loop(
         out,
@@ -159,6 +167,7 @@ def train(
     for _ in loop.run(stream):
         pass
     if distributed.rank() == 0:
+        (out / artifacts.HISTORY).write_text(json.dumps(progress["history"], indent=1))
         encoders.save(
             model.query.body,
             out / artifacts.ENCODER_WEIGHTS,

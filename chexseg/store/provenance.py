@@ -7,12 +7,14 @@ import functools
 import platform
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import chexseg
+from chexseg.errors import printable
 from chexseg.store import manifest
 
 #: Packages whose versions can change a result.
@@ -76,6 +78,7 @@ def describe(
         "seconds": round(seconds, 3),
         "finished": timestamp(),
         "host": platform.node(),
+        "cpu": _cpu(),
         **execution,
         "python": sys.version.split()[0],
         "packages": {"chexseg": chexseg.__version__, **_versions()},
@@ -86,6 +89,17 @@ def describe(
 def timestamp() -> str:
     """Return the time (UTC) in ISO 8601, in whole seconds."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+@functools.cache
+def _cpu() -> str:
+    """Return the model of this machine's processor; without a name, its instruction set."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            name, _, model = line.partition(":")
+            if name.strip() == "model name" and model.strip():
+                return printable(model.strip())
+    return platform.processor() or platform.machine()
 
 
 @functools.cache

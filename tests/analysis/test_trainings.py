@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import re
 
 import pandas as pd
 import pytest
@@ -15,6 +17,8 @@ from chexseg.config import study_file
 from chexseg.pathologies import OBSERVATIONS
 from chexseg.plan import planner
 from chexseg.report.figures.training import panels
+from chexseg.report.page import study_view
+from chexseg.report.page.environment import environment
 from chexseg.store import manifest
 from chexseg.store.store import Store
 from tests.plan.test_planner import DATA
@@ -26,6 +30,7 @@ settings: {fit: {epochs: 4, learning_rate: 0.002, batch_size: 5, samples_per_epo
 """
 HISTORY = [{"epoch": n, "loss": 1 / n, "selection_miou": n / 10} for n in range(1, 5)]
 CHECKPOINTS = [{"step": 8 * n, "loss": 1 / n, "mean_auroc": 0.5 + n / 10} for n in (1, 2)]
+STEPS = [{"step": n, "loss": 1 / n, "accuracy": n / 10} for n in (2, 4, 5)]
 ROC = {"Edema": [[0.0, 0.5, 1.0], [0.0, 1.0, 1.0]]}
 
 
@@ -38,13 +43,19 @@ def planned():
 def results(planned, tmp_path):
     """Return the results of a store with fits and a classifier; one fit and a file are of old."""
     store = Store(tmp_path / "store")
+    train(planned, store)
+    return load.study_results(planned, store)
+
+
+def train(planned, store):
     facts = {"selection_miou": 0.4, "best_epoch": 4, "learning_rate": 0.002, "samples": 40}
     auroc = {"auroc": dict.fromkeys(OBSERVATIONS, 0.75), "mean_auroc": 0.7, "step": 16, "steps": 16}
     files = {"fit": {"history.json": HISTORY}}
     files["classify"] = {"history.json": CHECKPOINTS, "roc.json": ROC}
+    files["moco"] = files["irnet"] = {"history.json": STEPS}
     (without, *_) = [node.key for node in planned.nodes.values() if node.stage == "fit"]
     for node in planned.nodes.values():
-        if node.stage not in ("fit", "classify", "pretrain"):
+        if node.stage not in ("fit", "classify", "pretrain", "moco", "irnet"):
             continue
         written = {} if node.key == without else files.get(node.stage, {})
         with store.working_on(node) as partial:
@@ -52,8 +63,8 @@ def results(planned, tmp_path):
             for name, document in written.items():
                 (partial / name).write_text(json.dumps(document))
             of_stage = facts if node.stage == "fit" else auroc | {"images": 64}
+            of_stage = {"steps": 5} if node.stage in ("moco", "irnet") else of_stage
             store.commit(node, partial, of_stage, 1.0, {"device": "cpu"})
-    return load.study_results(planned, store)
 
 
 def test_curves_are_those_in_the_store_with_the_rate_of_each_epoch(results):
@@ -71,6 +82,50 @@ def test_curves_are_those_in_the_store_with_the_rate_of_each_epoch(results):
     classifier = rows[rows["stage"] == "classify"]
     assert classifier["score"].tolist() == [0.6, 0.7] and classifier["kept"].tolist() == [0, 1]
     assert not (rows["stage"] == "pretrain").any(), "an earlier version recorded no checkpoints"
+
+
+def test_moco_and_irnet_have_curves_with_their_rates(results, tmp_path):
+    settings = "encoder: {init: moco}, labels: {weak: irnet, p: 0.5}, moco: {learning_rate: 0.5}"
+    study = study_file.parse(f"name: s\nsettings: {{{settings}}}", "x.yaml")
+    planned, store = planner.plan(study, DATA), Store(tmp_path / "another store")
+    train(planned, store)
+    curves = trainings.curves(planned, store.find_all(planned.nodes.values()), [])
+    rows = dict(iter(curves.groupby("stage")))
+    assert rows["moco"]["score"].tolist() == [0.2, 0.4, 0.5] and rows["irnet"]["score"].isna().all()
+    for stage in ("moco", "irnet"):
+        assert rows[stage]["step"].tolist() == [2, 4, 5]
+        assert rows[stage]["loss"].tolist() == [1 / 2, 1 / 4, 1 / 5]
+        assert rows[stage]["kept"].tolist() == [False, False, True]
+    done = [1 / 5, 3 / 5, 4 / 5]  # before the step
+    cosine = [0.25 * (1 + math.cos(math.pi * part)) for part in done]
+    assert rows["moco"]["learning rate"].tolist() == pytest.approx(cosine)
+    polynomial = [0.1 * (1 - part) ** 0.9 for part in done]
+    assert rows["irnet"]["learning rate"].tolist() == pytest.approx(polynomial)
+    curves = training.curves(dataclasses.replace(results, curves=curves))
+    figures = panels(curves, training.roc(results))
+    assert {name for name in figures if "moco" in name or "irnet" in name} == {
+        *(f"training-moco-{name}" for name in ("loss", "score", "learning-rate")),
+        *(f"training-irnet-{name}" for name in ("loss", "learning-rate")),
+    }
+    (loss,) = figures["training-irnet-loss"].data
+    assert (loss.name, loss.legendgroup) == ("weak labels: IRNet", "stage irnet")
+    assert list(loss.y) == [1 / 2, 1 / 4, 1 / 5]
+    views = study_view._training("s", curves, figures)
+    shown = {kind for kind, view in views.items() if view}
+    assert shown == {"classifier", "moco", "irnet"}  # the only fit is of old
+
+
+@pytest.mark.parametrize("stage", ["fit", "classify"])
+def test_the_section_on_trainings_of_one_kind(results, stage):
+    curves = training.curves(results)
+    curves = curves[curves["stage"] == stage]
+    view = study_view._training("s", curves, panels(curves, training.roc(results).iloc[:0]))
+    section = environment().get_template("training.html").module.training(view, None)
+    assert section.count("<figure") == len(
+        view["fit" if stage == "fit" else "classifier"]["panels"]
+    )
+    headings = re.findall("<h3>(.*?)</h3>", section)
+    assert headings == ([] if stage == "fit" else ["Classifiers"])
 
 
 def test_a_damaged_history_has_no_curve_and_a_note(planned, results, tmp_path):

@@ -8,6 +8,8 @@ from chexseg.cli.watch import page_writer
 from chexseg.config import study_file
 from chexseg.data.raw_split import RawData
 from chexseg.plan import planner
+from chexseg.report import write as report
+from chexseg.store import live_runs
 from chexseg.store.store import Store
 from tests.store.places import commit, name
 
@@ -26,9 +28,27 @@ def test_the_page_is_written_again_only_if_results_have_come(tmp_path, phantom_r
     commit(store, ingest)
     assert write(page).endswith("w: 0 of 2 cells finished")
     assert (page / "index.html").stat().st_mtime_ns > first
-    again = (page / "index.html").stat().st_mtime_ns
     shutil.rmtree(store.backend.local / name(ingest))
     commit(store, ingest, b"9876543210")  # a damaged one would be computed again
-    assert write(page)
-    assert (page / "index.html").stat().st_mtime_ns > again
+    assert write(page).endswith("w: 0 of 2 cells finished")
     assert write(page) is None
+
+
+def test_the_browser_of_images_waits_for_the_end_of_a_run(tmp_path, phantom_root, monkeypatch):
+    text = "name: w\naxes: {trial: [0, 1]}\nsettings: {labels: {p: 1}}"
+    raw, store = RawData(phantom_root), Store(tmp_path / "store")
+    plan, other = (
+        planner.plan(study_file.parse(text, "w.yaml", changes), raw.fingerprints)
+        for changes in ({}, {"size": 64})
+    )
+    browse = []
+    monkeypatch.setattr(report, "write", lambda *_, **options: browse.append(options["browse"]))
+    write = page_writer([plan], store, raw)
+    with live_runs.holding(store, "other", other.nodes.values()):
+        write(tmp_path)
+    with live_runs.holding(store, "w", plan.nodes.values()):
+        write(tmp_path)
+        assert write(tmp_path) is None
+    write(tmp_path)
+    assert write(tmp_path) is None, "neither results nor runs have changed"
+    assert browse == [True, False, True]

@@ -135,7 +135,11 @@ def test_a_new_users_walk_ends_with_a_finished_study(machine, s3, uploaded):
         ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.strip()
     files, records = fs.FileSystem.from_uri(s3("walk/.runs/walk"))
-    for record in files.get_file_info(fs.FileSelector(records)):
+    records = [
+        file for file in files.get_file_info(fs.FileSelector(records)) if file.extension == "json"
+    ]
+    assert len(records) == 2, "a run that was stopped, and one that ended"
+    for record in records:
         metadata = json.loads(files.open_input_stream(record.path).read())
         assert metadata["git"].rstrip("+") == commit, "the checkout is what ran"
 

@@ -59,7 +59,7 @@ def older(path: Path, other: Path) -> None:
     """
     if path.name == manifest.MANIFEST:
         document = json.loads(path.read_bytes())
-        for name in ("sha256", "inputs_sha256", "device", "threads"):
+        for name in ("sha256", "inputs_sha256", "device", "threads", "cpu"):
             document.pop(name, None)
         path.write_text(json.dumps(document))
         return

@@ -8,7 +8,7 @@ status` looks only at their sizes.
 from __future__ import annotations
 
 import json
-import tarfile
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,7 @@ def earlier(tmp_path_factory) -> Path:
     The study gets the one default that has changed since.
     """
     root = tmp_path_factory.mktemp("earlier")
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(root, filter="data")
+    shutil.unpack_archive(ARCHIVE, root)
     study = root / "study.yaml"
     (root / "default.yaml").write_text(study.read_text())
     study.write_text(

@@ -47,7 +47,7 @@ def test_manifest_fields(tmp_path):
     store = Store(tmp_path)
     with store.working_on(NODE) as partial:
         partial.mkdir()
-        execution = {"device": "cpu", "threads": 1, "inputs_sha256": "2" * 64}
+        execution = {"device": "cuda", "gpu": "A", "threads": 1, "inputs_sha256": "2" * 64}
         store.commit(NODE, partial, {}, 1.0, execution)
     assert set(first_cells("`manifest.json`")) == fields(tmp_path, "score/*/manifest.json")
 

@@ -175,3 +175,18 @@ def test_evaluate_keeps_the_tables_of_other_metrics_and_files_of_others(phantom_
     with pytest.raises(UserError, match=r"iou\.csv: was edited since chexseg wrote it"):
         evaluate(str(truth), truth, out=tmp_path)
     assert (tmp_path / "iou.csv").read_text() == "theirs"
+
+
+def test_only_files_that_have_changed_are_written(tmp_path):
+    def inodes() -> dict[str, int]:
+        return {path.stem: path.stat().st_ino for path in (tmp_path / "tables").iterdir()}
+
+    write(tmp_path, one="1", two="2")
+    before = inodes()
+    write(tmp_path, one="1", two="3", three="4")
+    after = inodes()
+    assert after["one"] == before["one"] and after["two"] != before["two"]
+    assert content(tmp_path)["tables/two.csv"] == b"3"
+    assert set(file_manifest._listed(tmp_path / "report.json")) == {
+        PAGE, "tables/one.csv", "tables/two.csv", "tables/three.csv"
+    }  # fmt: skip

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from chexseg.analysis.study_analysis import analyse
+from chexseg.analysis.tables.records import origin
 from chexseg.report.figures import study_figures
 from chexseg.report.page.overview import answer_sentences, facts, overview
 from tests.analysis.papers_study import papers_study
@@ -61,8 +62,9 @@ def test_a_study_of_its_own_question_answers_with_its_ranking_and_effects(own):
 
 def test_the_first_screen_has_question_answer_figure_and_facts_in_this_order(own, tmp_path):
     stages = own.stages.assign(
-        finished="2026-11-02T10:00:00+00:00", version="chexseg 0.1.0", device="cuda"
+        finished="2026-11-02T10:00:00+00:00", version="chexseg 0.1.0", device="cuda", cpu="Xeon"
     )
+    stages["gpu"] = ["NVIDIA B"] + ["NVIDIA A"] * (len(stages) - 1)
     stages.loc[0, "finished"] = "2026-11-01T10:00:00+00:00"
     made = dataclasses.replace(
         own,
@@ -81,7 +83,7 @@ def test_the_first_screen_has_question_answer_figure_and_facts_in_this_order(own
         "Cells": "21 of 21 cells finished",
         "Version": "chexseg 0.1.0",
         "Date": "2026-11-01 to 2026-11-02",
-        "Hardware": "CUDA, laptop",
+        "Hardware": "NVIDIA A and NVIDIA B, laptop",
         "Set by --set": "fit.epochs=2",
         "optuna-dashboard": "optuna-dashboard store/journal.log",
     }
@@ -91,6 +93,20 @@ def test_the_first_screen_has_question_answer_figure_and_facts_in_this_order(own
 
 def test_facts_that_no_run_recorded_are_left_out(study):
     assert facts(analyse(study)).keys() == {"Procedure", "Data", "Cells", "Hardware"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "hardware"),
+    [
+        ({"device": "cuda"}, "CUDA, laptop"),  # of earlier versions
+        ({"device": "cuda", "gpu": None, "cpu": "Xeon"}, "CUDA, laptop"),
+        ({"device": "cpu", "gpu": None, "cpu": "Xeon"}, "Xeon, laptop"),
+        ({"device": None, "gpu": None, "cpu": None}, "laptop"),
+    ],
+)
+def test_the_hardware_is_what_the_runs_recorded(own, columns, hardware):
+    made = dataclasses.replace(own, stages=own.stages.assign(**columns))
+    assert origin(made)["Hardware"] == hardware
 
 
 def test_the_main_figure_is_the_first_that_the_study_has(study, own):

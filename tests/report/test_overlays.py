@@ -7,6 +7,7 @@ import io
 import json
 import re
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -104,6 +105,20 @@ def test_sheet_is_a_png_of_six_rows(study):
         "demo", score(dataclasses.replace(study, image=None))
     )
     assert without["together"] is None and files == {}
+
+
+def test_the_browser_shows_its_progress_and_may_follow_later(study):
+    progress = mock.Mock()
+    shown, files = image_section.test_images("demo", score(study), progress=progress)
+    assert len(files) == len(study.image_ids) and shown["browser"] and not shown["later"]
+    total = len(study.image_ids)
+    name = f"{study.name}: image browser"
+    assert [call.args for call in progress.update.call_args_list] == [
+        (name, done, total, "images") for done in range(1, total + 1)
+    ]
+    progress.finish.assert_called_once_with(name, f"{total} images")
+    shown, files = image_section.test_images("demo", score(study), browse=False)
+    assert shown["browser"] is None and shown["later"] and files == {}
 
 
 def decoded(runs: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from chexseg.errors import UserError
 from chexseg.models import encoders
 from chexseg.stages import fit, moco
 from chexseg.stages.api import StageContext
-from chexseg.stages.artifacts import ENCODER_WEIGHTS, SEGMENTER_WEIGHTS
+from chexseg.stages.artifacts import ENCODER_WEIGHTS, HISTORY, SEGMENTER_WEIGHTS
 from chexseg.stages.configs import FitConfig, MoCoConfig
 from chexseg.stages.training import checkpoint
 
@@ -74,8 +75,22 @@ def test_it_learns_to_find_the_positive_key(quiet):
     assert sorted(path.name for path in out.iterdir()) == [
         "encoder.json",
         ENCODER_WEIGHTS,
+        HISTORY,
         checkpoint.ENDED,
     ]
+
+
+def test_the_history_has_a_hundred_points_at_most(results, quiet, tmp_path, monkeypatch):
+    out, facts = quiet
+    history = json.loads((out / HISTORY).read_text())
+    assert [entry["step"] for entry in history] == list(range(1, 25))
+    assert {name: history[-1][name] for name in ("loss", "accuracy")} == {
+        name: facts[name] for name in ("loss", "accuracy")
+    }
+    monkeypatch.setattr(moco, "POINTS", 2)
+    run(results, tmp_path, SHORT)
+    again = json.loads((tmp_path / HISTORY).read_text())
+    assert [entry["step"] for entry in again] == [2, 3]
 
 
 @RESIDENT_AND_STREAMED
@@ -99,6 +114,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_weights(
     )  # the step whose progress killed it was not yet saved
     assert resumed == facts
     assert same(out, undisturbed)
+    assert (out / HISTORY).read_text() == (undisturbed / HISTORY).read_text()
     assert not (out / checkpoint.STATE).exists()
 
 

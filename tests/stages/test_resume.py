@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -369,6 +370,9 @@ def test_a_killed_irnet_training_goes_on_to_the_same_weights(results, tmp_path, 
     assert (killed / checkpoint.STATE).exists()
     assert irnet.run(IRNET, inputs, killed, context) == facts
     assert same(killed / IRNET_WEIGHTS, quiet / IRNET_WEIGHTS)
+    history = json.loads((quiet / "history.json").read_text())
+    assert [entry["step"] for entry in history] == list(range(1, facts["steps"] + 1))
+    assert json.loads((killed / "history.json").read_text()) == history
     for path in shards.files(quiet / "train"):
         assert Path(path).read_bytes() == (killed / "train" / Path(path).name).read_bytes()
 

@@ -311,3 +311,12 @@ def test_bfloat16_is_another_precision_of_the_same_training(results, tmp_path):
         }
     assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.05)
     assert dtypes == {torch.float32}
+
+
+def test_the_history_of_irnet_has_the_means_of_equal_parts(monkeypatch):
+    monkeypatch.setattr(irnet, "POINTS", 2)
+    history = [{"total": float(n), "boundary": 2.0 * n} for n in range(1, 6)]
+    assert irnet.mean_losses(history) == [
+        {"step": 3, "loss": 2.0, "boundary": 4.0},
+        {"step": 5, "loss": 4.5, "boundary": 9.0},
+    ]

@@ -1,4 +1,4 @@
-"""Training curves of fits and classifiers, and ROC curves, as points."""
+"""Training curves of networks, and ROC curves of classifiers, as points."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def curves(results: StudyResults) -> pd.DataFrame:
     names = _names(results)
     rows = results.curves
     method = rows["name"].map(methods).fillna("baseline").mask(rows["stage"] == "classify", "cam")
+    method = method.mask(rows["stage"] == "irnet", "irnet")
     return rows.assign(
         name=[names.get(row.key, row.name) for row in rows.itertuples(index=False)], method=method
     )

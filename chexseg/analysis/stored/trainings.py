@@ -21,6 +21,14 @@ from chexseg.untrusted import bounded_json
 
 #: Stages that train a classifier of the observations.
 CLASSIFIERS = ("classify", "pretrain")
+#: Stage with training curves -> names in its history of the count and the score, and the fact that
+#: has the count of the weights that were kept.
+RECORDED = {
+    "fit": ("epoch", "selection_miou", "best_epoch"),
+    **dict.fromkeys(CLASSIFIERS, ("step", "mean_auroc", "step")),
+    "moco": ("step", "accuracy", "steps"),
+    "irnet": ("step", None, "steps"),
+}
 #: Curves of more fits would say nothing, and take a file each to read.
 MOST_FITS = 400
 #: Errors of a record that is damaged, or of another version.
@@ -28,18 +36,16 @@ _DAMAGE = (ChexsegError, LookupError, TypeError, ValueError)
 
 
 def curves(plan: Plan, artifacts: Mapping[str, Artifact], notes: list[str]) -> pd.DataFrame:
-    """Return one row per epoch of each finished fit and per checkpoint of each classifier.
+    """Return one row per entry in the history of each finished training (`RECORDED`).
 
     notes: gets a line for each training whose record is damaged.
 
-    Columns: `CURVE_COLUMNS`. Empty for studies of more than `MOST_FITS` fits. Classifiers of
-    earlier versions recorded no checkpoints.
+    Columns: `CURVE_COLUMNS`. Empty for studies of more than `MOST_FITS` fits. Earlier versions
+    recorded only fits. The score of IRNet is missing.
     """
     names = {cell.fit: cell.name for cell in plan.cells}
     trained = [
-        node
-        for node in plan.nodes.values()
-        if node.stage in ("fit", *CLASSIFIERS) and node.key in artifacts
+        node for node in plan.nodes.values() if node.stage in RECORDED and node.key in artifacts
     ]
     rows: list[dict[str, Any]] = []
     for node in trained if len(names) <= MOST_FITS else ():
@@ -53,14 +59,14 @@ def curves(plan: Plan, artifacts: Mapping[str, Artifact], notes: list[str]) -> p
 def _points(node: Node, artifact: Artifact, name: str) -> list[dict[str, Any]]:
     """Return the rows of one training in `curves`. Raises `_DAMAGE`."""
     fields = {"key": node.key, "stage": node.stage, "name": name}
-    count, score, best = ("step", "mean_auroc", "step")
-    if node.stage == "fit":
-        count, score, best = "epoch", "selection_miou", "best_epoch"
+    count, score, best = RECORDED[node.stage]
     return [
         fields
-        | {"step": entry[count], "loss": entry["loss"], "score": entry[score]}
         | {
-            "learning rate": _rate(node.config, artifact.facts, entry[count]),
+            "step": entry[count],
+            "loss": entry["loss"],
+            "score": entry[score] if score else math.nan,
+            "learning rate": _rate(node, artifact.facts, entry[count]),
             "kept": entry[count] == artifact.facts[best],
         }
         for entry in _document(artifact, HISTORY, [])
@@ -87,9 +93,14 @@ def dashboards(store: Store, study: str) -> tuple[tuple[str, str], ...]:
     return tuple(commands)
 
 
-def _rate(config: Mapping[str, Any], facts: Mapping[str, Any], step: int) -> float:
-    """Return the learning rate of a classifier, or of the last step of a fit's epoch."""
+def _rate(node: Node, facts: Mapping[str, Any], step: int) -> float:
+    """Return the learning rate of a step, or of the last step of a fit's epoch."""
+    config = node.config
     rate = float(facts.get("learning_rate") or config["learning_rate"])
+    if node.stage == "moco":
+        return rate * (1 + math.cos(math.pi * (step - 1) / facts["steps"])) / 2
+    if config.get("schedule") == "polynomial":  # IRNet's
+        return float(rate * (1 - (step - 1) / facts["steps"]) ** 0.9)
     if config.get("schedule") != "cosine":
         return rate
     per_epoch = max(1, facts["samples"] // config["epochs"] // config["batch_size"])

@@ -79,9 +79,10 @@ def stages(results: StudyResults) -> pd.DataFrame:
 
 
 def origin(results: StudyResults) -> dict[str, str]:
-    """Return fact -> text: the versions, dates, devices and hosts of a study's finished runs.
+    """Return fact -> text: the versions, dates, hardware and hosts of a study's finished runs.
 
-    Facts that no run has recorded are left out.
+    Facts that no run has recorded are left out. The hardware is the models of the GPUs, or of the
+    processors if no run used a GPU; runs of earlier versions recorded "cpu" and "cuda" only.
     """
 
     def distinct(name: str) -> list[str]:
@@ -90,7 +91,9 @@ def origin(results: StudyResults) -> dict[str, str]:
     days = [time[:10] for time in distinct("finished")]
     devices = {device.partition(":")[0] for device in distinct("device")}
     hosts = distinct("host")
-    computed = f"{' and '.join(sorted(map(str.upper, devices)))}, " if devices else ""
+    models = distinct("gpu") or (distinct("cpu") if devices <= {"cpu"} else [])
+    models = models or sorted(map(str.upper, devices))
+    computed = f"{' and '.join(models)}, " if models else ""
     if len(hosts) > 1:
         hosts = [f"{len(hosts)} hosts"]
     facts = {

@@ -1,4 +1,4 @@
-"""Training curves of fits and classifiers, and ROC curves of classifiers."""
+"""Training curves of networks, and ROC curves of classifiers."""
 
 from __future__ import annotations
 
@@ -12,34 +12,58 @@ from chexseg.analysis.published import METHODS
 from chexseg.drawing.palette import COLOURS, GREY, SYMBOLS, css_name
 from chexseg.report.figures.theme import themed
 
-#: Column of the curves -> title of its panel, of fits and of classifiers.
+#: Kind of a training -> column of the curves -> title of its panel.
 TITLES = {
-    "loss": ("loss, mean of an epoch", "loss, running mean"),
-    "score": ("mIoU on the selection images", "mean AUROC on valid"),
-    "learning rate": ("learning rate, at the end of an epoch", "learning rate"),
+    "fit": {
+        "loss": "loss, mean of an epoch",
+        "score": "mIoU on the selection images",
+        "learning rate": "learning rate, at the end of an epoch",
+    },
+    "classifier": {
+        "loss": "loss, running mean",
+        "score": "mean AUROC on valid",
+        "learning rate": "learning rate",
+    },
+    "moco": {
+        "loss": "MoCo: loss, running mean",
+        "score": "MoCo: accuracy of the pretext task, running mean",
+        "learning rate": "MoCo: learning rate",
+    },
+    "irnet": {
+        "loss": "IRNet: loss, mean of a hundredth of the steps",
+        "learning rate": "IRNet: learning rate",
+    },
 }
 #: Stage of a classifier -> name of its series' look, and the dash of its curves.
 STAGES = {"classify": ("cam", "solid"), "pretrain": ("baseline", "dash")}
+#: Stage of another training -> its series' look and name.
+PREPARING = {"moco": ("baseline", "encoder: MoCo"), "irnet": ("irnet", "weak labels: IRNet")}
 KEPT, OTHERS = 9, 3  # sizes of marks, pixels
+
+
+def kinds_of(curves: pd.DataFrame) -> pd.Series:
+    """Return the kind of training (`TITLES`) of each row."""
+    return curves["stage"].replace(dict.fromkeys(STAGES, "classifier"))
 
 
 def panels(curves: pd.DataFrame, roc: pd.DataFrame, legend: bool = True) -> dict[str, go.Figure]:
     """Return file name -> panel of the rows of `points.training`, as far as there are any."""
     figures = {}
-    of_fits = curves["stage"] == "fit"
-    for kind, rows in (("fit", curves[of_fits]), ("classifier", curves[~of_fits])):
-        for column in TITLES:
+    kinds = kinds_of(curves)
+    for kind, titles in TITLES.items():
+        rows = curves[kinds == kind]
+        for column, title in titles.items():
             # A constant says more in a sentence than as a line.
             if rows[column].nunique() > (column == "learning rate"):
                 name = f"training-{kind}-{column.replace(' ', '-')}"
-                figures[name] = _curves(rows, column, legend)
+                figures[name] = _curves(rows, column, title, legend)
     for observation, rows in roc.groupby("observation", sort=False):
         name = str(observation).lower().replace(" ", "-")
         figures[f"roc-{name}"] = _roc(rows, str(observation), legend)
     return figures
 
 
-def _curves(rows: pd.DataFrame, column: str, legend: bool) -> go.Figure:
+def _curves(rows: pd.DataFrame, column: str, title: str, legend: bool) -> go.Figure:
     """Draw a line per training; the mark of the weights that were kept is large."""
     drawn = []
     for _, one in rows.dropna(subset=column).groupby("key", sort=False):
@@ -64,7 +88,7 @@ def _curves(rows: pd.DataFrame, column: str, legend: bool) -> go.Figure:
     whole = max(1, round(rows["step"].max() / 8))  # epochs and steps have no fractions
     return themed(
         drawn,
-        TITLES[column][0 if of_fits else 1],
+        title,
         legend=legend,
         xaxis={"title_text": "epoch" if of_fits else "optimiser step", "dtick": whole},
         yaxis={"rangemode": "normal" if column == "loss" else "tozero"},
@@ -95,13 +119,18 @@ def _roc(rows: pd.DataFrame, observation: str, legend: bool) -> go.Figure:
 
 
 def _trace(stage: str, method: str, x: Any, y: Any) -> dict[str, Any]:
-    """Return the series of a training: a fit's by method, a classifier's by its purpose."""
-    look = method if stage == "fit" else STAGES[stage][0]
-    names = METHODS | {"full": "full supervision", "baseline": "other"}
-    name = names.get(method, method) if stage == "fit" else f"classifier: {PURPOSES[stage]}"
+    """Return the series of a training: a fit's by method, any other's by its purpose."""
+    if stage == "fit":
+        names = METHODS | {"full": "full supervision", "baseline": "other"}
+        look, name = method, names.get(method, method)
+    elif stage in STAGES:
+        look, name = STAGES[stage][0], f"classifier: {PURPOSES[stage]}"
+    else:
+        look, name = PREPARING[stage]
     return {
         "name": name,
-        "legendgroup": method if stage == "fit" else stage,
+        # IRNet's own curve isn't that of a fit with its labels: one switch hides one of them.
+        "legendgroup": method if stage == "fit" else f"stage {stage}",
         "meta": css_name(look),
         "marker_color": COLOURS[look],
         "line_color": COLOURS[look],

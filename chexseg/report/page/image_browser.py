@@ -15,6 +15,8 @@ from PIL import Image
 from chexseg.analysis.study_scores import StudyScores
 from chexseg.data import chexlocalize
 from chexseg.drawing.masks import encoded
+from chexseg.errors import counted
+from chexseg.progress import QUIET, Reporter
 from chexseg.report.page import image_choice
 from chexseg.report.page.environment import data_uri
 from chexseg.report.page.image_choice import Panel
@@ -25,7 +27,9 @@ MOST_CELLS = 10
 QUALITY = 80
 
 
-def browser(anchor: str, scores: StudyScores) -> tuple[dict[str, Any] | None, dict[str, bytes]]:
+def browser(
+    anchor: str, scores: StudyScores, progress: Reporter = QUIET
+) -> tuple[dict[str, Any] | None, dict[str, bytes]]:
     """Return the browser's view and its files by path; None and {} without images or predictions.
 
     The masks are those of one cell of each arm, chosen on the selection images; arms of the paper's
@@ -37,7 +41,7 @@ def browser(anchor: str, scores: StudyScores) -> tuple[dict[str, Any] | None, di
         return None, {}
     folder = f"figures/{anchor}-images"
     names = [str(name) for name in results.cells["name"].iloc[indices]]
-    files = {}
+    files, task = {}, f"{results.name}: image browser"
     for number, image_id in enumerate(results.image_ids):
         pixels_HW, expert_KHW = results.image(image_id)
         radiograph = Image.fromarray(np.asarray(pixels_HW, dtype=np.uint8))
@@ -53,6 +57,8 @@ def browser(anchor: str, scores: StudyScores) -> tuple[dict[str, Any] | None, di
         }
         text = f"showImage({json.dumps(anchor)}, {number}, {json.dumps(image)});\n"
         files[f"{folder}/{number:05d}.js"] = text.encode()
+        progress.update(task, number + 1, len(results.image_ids), "images")
+    progress.finish(task, counted(len(files), "image"))
     true_IK = results.counts_CIK3[0, :, :, 2]
     index = {
         "study": anchor,

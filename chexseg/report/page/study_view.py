@@ -19,6 +19,7 @@ from chexseg.analysis.classifiers import MEAN, classifier_names
 from chexseg.analysis.results import Classifier
 from chexseg.analysis.study_analysis import StudyAnalysis
 from chexseg.analysis.tables.value_table import ValueTable, stacked, without_constant_keys
+from chexseg.report.figures import training
 from chexseg.report.page import weak_label_overlays
 from chexseg.report.page.overview import overview, summary
 from chexseg.report.page.table_views import AVERAGES, grid, plain
@@ -133,23 +134,18 @@ def _panels(anchor: str, figures: Mapping[str, go.Figure], prefix: str) -> dict[
 def _training(
     anchor: str, curves: pd.DataFrame, figures: Mapping[str, go.Figure]
 ) -> dict[str, Any] | None:
-    """Return the panels of fits and of classifiers and their rates; None if there are no panels."""
-    fits, classifiers = (
-        _panels(anchor, figures, f"training-{kind}") for kind in ("fit", "classifier")
-    )
-    of_fits = curves["stage"] == "fit"
-    rates = [curves.loc[rows, "learning rate"].unique() for rows in (of_fits, ~of_fits)]
-    fit_rate, classifier_rate = (float(one[0]) if len(one) == 1 else None for one in rates)
-    return (
-        {
-            "fits": fits,
-            "classifiers": classifiers,
-            "fit_rate": fit_rate,
-            "classifier_rate": classifier_rate,
-        }
-        if fits or classifiers
-        else None
-    )
+    """Return kind -> the panels and the constant rate of its trainings, or None without panels.
+
+    None if no kind has panels.
+    """
+    kinds = training.kinds_of(curves)
+    view: dict[str, Any] = dict.fromkeys(training.TITLES)
+    for kind in training.TITLES:
+        if panels := _panels(anchor, figures, f"training-{kind}"):
+            rates = curves.loc[kinds == kind, "learning rate"].unique()
+            rate = float(rates[0]) if len(rates) == 1 else None
+            view[kind] = {"panels": panels, "rate": rate}
+    return view if any(view.values()) else None
 
 
 def _paper(

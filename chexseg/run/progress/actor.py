@@ -25,6 +25,8 @@ class ProgressActor:
         self.running: dict[str, StageProgress] = {}
         self.since: dict[str, float] = {}  # first report of each running stage
         self.finished: list[tuple[str, str]] = []
+        self.ended: dict[str, StageProgress] = {}
+        self.lines: list[tuple[str, str]] = []
         self.begun: set[str] = set()
 
     def update(
@@ -48,6 +50,7 @@ class ProgressActor:
         self.since.pop(name, None)
         if stage := self.running.pop(name, None):
             self.metrics.end_stage(stage.tags, stage.figures())
+            self.ended[name] = stage
         self.finished.append((name, text))
 
     def start(self, key: str) -> None:
@@ -59,7 +62,7 @@ class ProgressActor:
 
     def say(self, name: str, line: str) -> None:
         """Show a line about a stage that goes on."""
-        self.finished.append((name, line))
+        self.lines.append((name, line))
 
     def begin_cell(self, name: str) -> None:
         self.counts.begin(name, time.monotonic())
@@ -76,14 +79,18 @@ class ProgressActor:
         if self.counts.total:
             self.metrics.set_cells(self.counts.states())
         self.metrics.set_stages((stage.tags, stage.figures()) for stage in self.running.values())
-        running = {
-            name: replace(
-                stage, note={k: v for k, v in stage.note.items() if k not in METRICS_ONLY}
-            )
-            for name, stage in self.running.items()
-        }
-        finished, self.finished = self.finished, []
-        return ProgressReport(running, finished, self.counts)
+        running, ended = _for_people(self.running), _for_people(self.ended)
+        report = ProgressReport(running, self.finished, self.counts, self.lines, ended)
+        self.finished, self.lines, self.ended = [], [], {}
+        return report
+
+
+def _for_people(stages: Mapping[str, StageProgress]) -> dict[str, StageProgress]:
+    """Return the stages without the figures for metrics only."""
+    return {
+        name: replace(stage, note={k: v for k, v in stage.note.items() if k not in METRICS_ONLY})
+        for name, stage in stages.items()
+    }
 
 
 class ProgressWriter:

@@ -120,8 +120,14 @@ class StageProgress:
 
 @dataclass(frozen=True)
 class ProgressReport:
-    """The progress of a run. running: name -> stage. finished: (name, text) since the last one."""
+    """The progress of a run. running: name -> stage.
+
+    finished: (name, text) of the stages that have ended since the last report. lines: (name, line)
+    about stages that go on. ended: name -> last progress of the stages that have ended.
+    """
 
     running: dict[str, StageProgress]
     finished: list[tuple[str, str]]
     counts: RunCounts
+    lines: list[tuple[str, str]] = field(default_factory=list)
+    ended: dict[str, StageProgress] = field(default_factory=dict)

@@ -14,7 +14,7 @@ import ray
 from chexseg.errors import UserError
 from chexseg.plan.scheduling.time_left import Running, TimeLeft
 from chexseg.progress import Reporter
-from chexseg.run.progress.counts import ProgressReport
+from chexseg.run.progress.counts import ProgressReport, StageProgress
 
 #: Seconds between two writes of the progress to the store.
 PUBLISHED_EVERY = 5.0
@@ -64,18 +64,24 @@ class ProgressDisplay:
     def show(self) -> None:
         report: ProgressReport = ray.get(self.progress_actor.read.remote())
         seconds = self._seconds_left(report)
-        if report.running or report.finished:
+        if report.running or report.finished or report.lines:
             self.reporter.doing("")
         self.reporter.headline(report.counts.text(seconds))
+        for name, line in report.lines:
+            self.reporter.say(f"{name}: {line}")
+        self._update(report.ended)  # a fit reports its last figures shortly before its end
         for name, text in report.finished:
             self.reporter.finish(name, text)
-        for name, stage in report.running.items():
-            self.reporter.update(name, stage.done, stage.total, stage.unit, stage.note)
+        self._update(report.running)
         if self.publish and time.monotonic() - self.published >= PUBLISHED_EVERY:
             self.published = time.monotonic()
             # The store doesn't answer, or its disk is full; the run shows that itself.
             with suppress(OSError, UserError):
                 self.publish(_record(report, seconds))
+
+    def _update(self, stages: Mapping[str, StageProgress]) -> None:
+        for name, stage in stages.items():
+            self.reporter.update(name, stage.done, stage.total, stage.unit, stage.note)
 
     def _seconds_left(self, report: ProgressReport) -> float | None:
         if self.time_left is None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import datetime
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from chexseg.errors import UserError, printable
 from chexseg.progress import Reporter
+from chexseg.run.progress import trackers as tracking
 from chexseg.run.progress.tensorboard import Scalars
 from chexseg.store.store import Store
 
 #: Seconds between two headlines in the log.
 HEADLINE_EVERY = 60.0
+#: Starts of the text with which a failed stage ends (`run.worker`).
+FAILURES = ("failed: ", "refused: ")
 
 
 class Logged(Reporter):
@@ -37,7 +40,7 @@ class Logged(Reporter):
         self.scalars.add(name, done, note or {})
 
     def finish(self, name: str, text: str) -> None:
-        self.scalars.end(name)
+        self.scalars.end(name, failed=text.startswith(FAILURES))
         self._log(f"{name}: {text}")
         self.reporter.finish(name, text)
 
@@ -74,12 +77,14 @@ def _tensorboard_name(name: str) -> str:
 
 
 @contextmanager
-def logged(store: Store, name: str, reporter: Reporter, interval: float) -> Iterator[Logged]:
+def logged(
+    store: Store, name: str, reporter: Reporter, interval: float, trackers: Sequence[str] = ()
+) -> Iterator[Logged]:
     """Yield a reporter that also writes to a file of the store.
 
     name: of the file; TensorBoard's folder is beside it. interval: seconds between two writes; the
-    last one is at the end. A store that can't be written to doesn't stop a run here: its stages
-    will say so.
+    last one is at the end. trackers: names of tools that get the figures too. A store that can't
+    be written to doesn't stop a run here: its stages will say so.
     """
     lines: list[str] = []
     over = threading.Event()
@@ -99,8 +104,11 @@ def logged(store: Store, name: str, reporter: Reporter, interval: float) -> Iter
     thread = threading.Thread(target=keep_writing, daemon=True)
     thread.start()
     scalars = Scalars(store.backend.local, _tensorboard_name(name))
+    writer = Logged(reporter, lines.append, scalars)
+    study, run = Path(name).parent.name, Path(name).stem
+    scalars.trackers = tracking.opened(trackers, study, run, writer.say)
     try:
-        yield Logged(reporter, lines.append, scalars)
+        yield writer
     finally:
         scalars.close()
         over.set()

@@ -1,16 +1,17 @@
-"""Write the figures of running trainings as TensorBoard's scalars."""
+"""Write the figures of running trainings as TensorBoard's scalars, and pass them to trackers."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chexseg.errors import UserError
+from chexseg.run.progress.trackers import Background
 from chexseg.store.links import refuse_links
 
 if TYPE_CHECKING:
@@ -30,22 +31,24 @@ class Scalars:
 
     root: the store's directory on this host, below which no link is followed. folder: of all
     trainings of a run, relative to it. It is made with the first scalar; one that exists isn't used
-    because links may wait in it.
+    because links may wait in it. trackers: get the same figures, each at once.
     """
+
+    trackers: Sequence[Background] = ()
 
     def __init__(self, root: Path, folder: str) -> None:
         self.root, self.folder = root, root / folder
         self._made = False
         #: None: its file can't be written.
         self._writers: dict[str, EventsWriter | None] = {}
-        self._written: dict[str, int] = {}
+        self._written: dict[str, Mapping[str, float]] = {}
 
     def add(self, name: str, done: int, note: Mapping[str, Any]) -> None:
-        """Add the figures of a training that has seen `done` samples, once for each `done`."""
+        """Add the figures of a training that has seen `done` samples, if they have changed."""
         figures = {figure: note[figure] for figure in FIGURES if note.get(figure) is not None}
-        if not figures or self._written.get(name) == done:
+        if not figures or self._written.get(name) == figures:
             return
-        self._written[name] = done
+        self._written[name] = figures
         try:
             if name not in self._writers:
                 self._writers[name] = self._opened(name)
@@ -54,17 +57,26 @@ class Scalars:
         except (OSError, UserError):
             # After a torn record nothing else in the file could be read.
             self._writers[name] = None
+        for tracker in self.trackers:
+            tracker.write(name, (done, figures))
 
-    def end(self, name: str) -> None:
-        """Close the file of a training."""
+    def end(self, name: str, failed: bool = False) -> None:
+        """Close the files of a training."""
+        for tracker in self.trackers if name in self._written else ():
+            tracker.end(name, failed)
+        self._close(name)
+
+    def close(self) -> None:
+        for name in list(self._writers):
+            self._close(name)
+        for tracker in self.trackers:
+            tracker.close()
+
+    def _close(self, name: str) -> None:
         self._written.pop(name, None)
         if writer := self._writers.pop(name, None):
             with suppress(OSError):
                 writer.close()
-
-    def close(self) -> None:
-        for name in list(self._writers):
-            self.end(name)
 
     def _opened(self, name: str) -> EventsWriter:
         # Not SummaryWriter: its thread ends when the disk is full, and then adding to it, or

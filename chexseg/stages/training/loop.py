@@ -24,6 +24,9 @@ from chexseg.stages.training import checkpoint
 from chexseg.stages.training.captured_step import CapturedStep, CudaGraphs
 from chexseg.stages.training.step_timer import StepTimer
 
+#: Entries of the history of a training that has neither epochs nor checkpoints.
+POINTS = 100
+
 
 class StepLosses(NamedTuple):
     """The result of a network on a batch.

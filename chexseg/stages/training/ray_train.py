@@ -24,6 +24,7 @@ from chexseg import code_version
 from chexseg.data import ray_data
 from chexseg.errors import DamagedArtifactError, UserError
 from chexseg.models import distributed
+from chexseg.stages import artifacts
 from chexseg.stages.api import GPU_OF_ITS_OWN, StageContext, no_progress, say_nothing
 from chexseg.stages.training import checkpoint
 
@@ -142,6 +143,8 @@ def _run_worker(
             "traceback": traceback.format_exc(),
         }
     if "error" in answer or distributed.rank() == 0:
+        if name := context.gpu_name():
+            Path(answer_file).with_name(artifacts.GPU).write_text(name)
         # Mode "x" keeps the first of several errors, which is the cause.
         with suppress(FileExistsError), open(answer_file, "x") as file:
             json.dump(answer, file)

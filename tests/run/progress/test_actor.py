@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from unittest import mock
 
-from chexseg.run.progress import actor
+from chexseg.progress import Reporter
+from chexseg.run.progress import actor, display
 from chexseg.run.progress.actor import ProgressWriter
 from chexseg.run.progress.counts import RunCounts, StageProgress
 from chexseg.run.progress.metrics import Rate
@@ -56,6 +58,42 @@ def test_a_writer_sends_twice_a_second_and_at_the_end(monkeypatch):
         ("key", 1, 9, "samples", {"epoch": 1}),
         ("key", 3, 9, "samples", {"epoch": 2, "loss": 0.5}),
         ("key", 9, 9, "samples", {"epoch": 2, "loss": 0.5}),
+    ]
+
+
+class Shown(Reporter):
+    def __init__(self) -> None:
+        self.calls: list[tuple] = []
+
+    def update(self, name, done, total, unit, note=None) -> None:
+        self.calls.append((name, done, note))
+
+    def finish(self, name, text) -> None:
+        self.calls.append((name, text))
+
+    def say(self, text) -> None:
+        self.calls.append((text,))
+
+
+def test_the_last_figures_are_shown_before_the_end_and_a_line_is_no_end(monkeypatch):
+    monkeypatch.setattr(actor, "Metrics", mock.Mock())
+    monkeypatch.setattr(display, "ray", SimpleNamespace(get=lambda value: value))
+    collected = actor.ProgressActor.__ray_metadata__.modified_class(RunCounts(2))
+    read = SimpleNamespace(remote=lambda: collected.read())
+    shown = Shown()
+    reads = display.ProgressDisplay(SimpleNamespace(read=read), shown)
+    collected.update("a", "key a", {}, 4, 8, "samples", {"loss": 0.5, "step s": 0.1})
+    collected.say("a", "no CUDA graph")
+    collected.update("b", "key b", {}, 8, 8, "samples", {"loss": 0.25})
+    collected.finish("b", "done in 1 s")
+    reads.show()
+    reads.show()
+    assert shown.calls == [
+        ("a: no CUDA graph",),
+        ("b", 8, {"loss": 0.25}),
+        ("b", "done in 1 s"),
+        ("a", 4, {"loss": 0.5}),
+        ("a", 4, {"loss": 0.5}),
     ]
 
 

@@ -35,6 +35,7 @@ def test_a_training_has_its_figures_over_its_samples(tmp_path):
     curves = Scalars(tmp_path, "run/tensorboard")
     curves.add("full trial 0, fit", 8, {"epoch": 1, "loss": 0.5})
     curves.add("full trial 0, fit", 8, {"epoch": 1, "loss": 0.5})  # shown again, not new
+    curves.add("full trial 0, fit", 16, {"epoch": 2, "loss": 0.5})  # of the last epoch still
     curves.add("full trial 0, fit", 16, {"epoch": 2, "loss": 0.25, "selection mIoU": 0.125})
     curves.add("ingest train", 4, {})
     curves.end("full trial 0, fit")
@@ -92,8 +93,8 @@ def test_a_full_disk_ends_one_trainings_curves_and_no_run(tmp_path, monkeypatch)
     curves.add("first", 8, {"loss": 0.5})
     monkeypatch.setattr(RecordWriter, "flush", full)
     for done in range(9, 40):
-        curves.add("first", done, {"loss": 0.25})
-        curves.add("second", done, {"loss": 0.25})
+        curves.add("first", done, {"loss": 1 / done})
+        curves.add("second", done, {"loss": 1 / done})
     curves.close()
     assert len(scalars(tmp_path / "tensorboard" / "second")["loss"]) == 31
 

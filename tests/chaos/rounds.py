@@ -1,0 +1,137 @@
+"""Rounds of disturbances: each begins with an empty store and must end with the same tables."""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.chaos.arena import Arena, End, small_disk
+from tests.chaos.disturbances import WEIGHTS, kill_driver, kill_raylet
+
+#: Runs without disturbance that may be needed until the study is complete.
+LAST_RUNS = 8
+#: A result's directory in the store, as messages name it.
+RESULT = re.compile(r"\b([a-z]+/[0-9a-f]{20})\b")
+
+
+@dataclass
+class Round:
+    """What was done in a round, and what came of it.
+
+    last_runs: runs without disturbance. decisions: lines that asked a person to do something, each
+    of which was done. faults: what shouldn't have happened.
+    """
+
+    seed: int
+    seconds: float = 0
+    runs: int = 0
+    last_runs: int = 0
+    done: Counter[str] = field(default_factory=Counter)
+    ends: Counter[int] = field(default_factory=Counter)
+    decisions: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+def quiet_run(arena: Arena) -> tuple[dict[str, bytes], int, float]:
+    """Return the tables of an undisturbed run, the megabytes of its store, and its seconds."""
+    started = time.monotonic()
+    arena.start()
+    end = arena.wait()
+    seconds = time.monotonic() - started
+    if end.code:
+        raise AssertionError(f"the quiet run ended with {end.code}:\n{end.text}")
+    tables = arena.tables()
+    size = sum(path.stat().st_size for path in arena.store.rglob("*") if path.is_file())
+    shutil.rmtree(arena.store)
+    return tables, size // 2**20 + 1, seconds
+
+
+def disturbed_round(
+    arena: Arena,
+    seed: int,
+    number: int,
+    longest: float,
+    expected: dict[str, bytes],
+    megabytes: int,
+    write: Callable[[str], None],
+) -> Round:
+    """Disturb a study a number of times, and run it to its end.
+
+    longest: seconds of a disturbance at most; twice those between two. expected: tables of a
+    quiet run. megabytes: size of its store; the disk is twice as large. write: takes a log.
+    """
+    draw, result, started = random.Random(seed), Round(seed), time.monotonic()
+
+    def note(text: str) -> None:
+        write(f"{time.monotonic() - started:7.1f} s  {text}")
+
+    def note_end(end: End, killed: set[int]) -> None:
+        result.runs += 1
+        result.ends[end.code] += 1
+        last = next((line for line in reversed(end.text.splitlines()) if line.strip()), "")
+        note(f"the run ended with {end.code}: {last.strip()[:200]}")
+        if end.fault and end.code not in killed:
+            result.faults.append(f"{end.fault}:\n{end.text[-3000:]}")
+
+    try:
+        with small_disk(arena.store, 2 * megabytes) as mounted:
+            if not mounted:
+                note("no file system can be mounted here: the disk is never full")
+            killed: set[int] = set()
+            while result.done.total() < number:
+                if arena.driver is None:
+                    killed = set()
+                    arena.start()
+                if arena.ended(draw.uniform(1, longest / 2)):
+                    note_end(arena.end(), killed)
+                disturb = draw.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+                if what := disturb(arena, draw, draw.uniform(1, longest)):
+                    result.done[disturb.__name__] += 1
+                    note(what)
+                    # What the end of Ray or a SIGKILL makes of the driver isn't in its hands.
+                    if disturb in (kill_driver, kill_raylet):
+                        killed.add(137)
+            if arena.driver:
+                note_end(arena.wait(), killed)
+            arena.settle()
+
+            while result.last_runs < LAST_RUNS:
+                result.last_runs += 1
+                arena.start()
+                end = arena.wait()
+                note_end(end, set())
+                verified = arena.run("store", "verify", "--quiet")
+                if end.code == verified.code == 0:
+                    break
+                if end.code == 2 or verified.code:
+                    _decide(arena, end if end.code == 2 else verified, result, note)
+            tables = arena.tables()
+            different = [
+                name for name in expected | tables if tables.get(name) != expected.get(name)
+            ]
+            if different:
+                result.faults.append(f"other tables than the quiet run's: {', '.join(different)}")
+            arena.settle()
+    except (AssertionError, subprocess.TimeoutExpired) as error:
+        result.faults.append(str(error))
+        arena.close()
+    shutil.rmtree(arena.store, ignore_errors=True)
+    result.seconds = time.monotonic() - started
+    return result
+
+
+def _decide(arena: Arena, end: End, result: Round, note: Callable[[str], None]) -> None:
+    """Do what the lines ask for: delete the results that they name as damaged."""
+    for line in end.text.splitlines():
+        names = RESULT.findall(line)
+        if names and ("damaged" in line or "delete" in line):
+            result.decisions.append(line)
+            note(f"a person is asked: {line[:200]}")
+            for name in names:
+                shutil.rmtree(arena.store / name, ignore_errors=True)

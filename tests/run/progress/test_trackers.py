@@ -1,0 +1,202 @@
+"""Test the figures of trainings in MLflow's file store and in W&B's files, and failing trackers."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chexseg.progress import Reporter
+from chexseg.run.progress import log, trackers
+from chexseg.store.store import Store
+
+RUN = ".runs/first/20260101T000000-host-1.log"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(tmp_path, monkeypatch):
+    for name in ("MLFLOW_EXPERIMENT_NAME", "WANDB_PROJECT", "WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trackers, "SENT_EVERY", 0.01)
+    monkeypatch.setattr(trackers, "LONGEST_WAIT", 300)  # on a busy machine W&B takes its time
+
+
+class Recorded(Reporter):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def train(store: Store, names: tuple[str, ...]) -> list[str]:
+    """Report three trainings, of which one fails and one is interrupted; return the lines."""
+    shown = Recorded()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        log.logged(store, RUN, shown, 60, names) as reporter,
+    ):
+        reporter.update("ingest train", 4, 8, "images", {})
+        reporter.update("full trial 0, fit", 8, 16, "samples", {"epoch": 1, "loss": 0.5})
+        reporter.update("full trial 0, fit", 8, 16, "samples", {"epoch": 1, "loss": 0.5})
+        note = {"epoch": 2, "loss": 0.25, "selection mIoU": 0.125, "step s": 0.1}
+        reporter.update("full trial 0, fit", 16, 16, "samples", note)
+        reporter.finish("ingest train", "done in 1 s")
+        reporter.finish("full trial 0, fit", "done in 1 s")
+        reporter.update("full trial 1, fit", 8, 16, "samples", {"loss": 1.5})
+        reporter.finish("full trial 1, fit", "failed: RuntimeError: out of memory")
+        reporter.update("full trial 2, fit", 8, 16, "samples", {"loss": 2.5})
+        raise KeyboardInterrupt
+    return shown.lines
+
+
+@pytest.fixture
+def mlflow(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path}/mlruns")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    tracking = pytest.importorskip("mlflow.tracking", reason="needs mlflow, of the extra mlflow")
+    return tracking.MlflowClient()
+
+
+def test_mlflow_has_a_run_of_each_training(tmp_path, mlflow):
+    assert train(Store(tmp_path / "store"), ("mlflow", "mlflow")) == []
+    experiment = mlflow.get_experiment_by_name("first")
+    runs = {run.info.run_name: run for run in mlflow.search_runs([experiment.experiment_id])}
+    assert {name: run.info.status for name, run in runs.items()} == {
+        "full trial 0, fit": "FINISHED",
+        "full trial 1, fit": "FAILED",
+        "full trial 2, fit": "KILLED",
+    }
+    run = runs["full trial 0, fit"]
+    assert run.data.tags["chexseg.run"] == "20260101T000000-host-1"
+    points = {
+        figure: [
+            (one.step, one.value) for one in mlflow.get_metric_history(run.info.run_id, figure)
+        ]
+        for figure in run.data.metrics
+    }
+    assert points == {"loss": [(8, 0.5), (16, 0.25)], "selection mIoU": [(16, 0.125)]}
+
+
+def test_a_second_run_of_the_study_is_in_the_same_experiment(tmp_path, mlflow, monkeypatch):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    for _ in range(2):
+        assert train(Store(tmp_path / "store"), ("mlflow",)) == []
+    assert mlflow.get_experiment_by_name("first") is None
+    experiment = mlflow.get_experiment_by_name("mine")
+    assert len(mlflow.search_runs([experiment.experiment_id])) == 6
+
+
+def records(path: Path) -> list[Any]:
+    """Return the records of an offline run: LevelDB's log format after a header of 7 bytes."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, position, parts, out = path.read_bytes(), 7, b"", []
+    while position + 7 <= len(content):
+        if 0 < -position % 2**15 < 7:  # padding: a block ends
+            position += -position % 2**15
+        size, kind = int.from_bytes(content[position + 4 : position + 6], "little"), position + 6
+        parts += content[position + 7 : position + 7 + size]
+        if content[kind] in (1, 4):  # whole, or the last part
+            out.append(Record.FromString(parts))
+            parts = b""
+        position += 7 + size
+    return out
+
+
+@pytest.fixture
+def wandb(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for folder in ("CONFIG", "CACHE", "DATA"):
+        monkeypatch.setenv(f"WANDB_{folder}_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))  # no credentials of the user's
+    module = pytest.importorskip("wandb", reason="needs wandb, of the extra wandb")
+    yield module
+    module.teardown()  # its process
+
+
+@pytest.mark.heavy
+def test_wandb_has_a_run_of_each_training(tmp_path, wandb, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert train(Store(tmp_path / "store"), ("wandb",)) == []
+    wandb.teardown()
+    runs = {}
+    for path in tmp_path.glob("wandb/offline-run-*/*.wandb"):
+        of_run = records(path)
+        (run,) = [one.run for one in of_run if one.HasField("run")]
+        points = [
+            {
+                (item.key or ".".join(item.nested_key)): float(item.value_json)
+                for item in one.history.item
+                if not (item.key or item.nested_key[0]).startswith("_")
+            }
+            for one in of_run
+            if one.HasField("history")
+        ]
+        (code,) = [one.exit.exit_code for one in of_run if one.HasField("exit")]
+        assert (run.project, run.run_group) == ("first", "20260101T000000-host-1")
+        runs[run.display_name] = (points, code)
+    assert runs == {
+        "full trial 0, fit": (
+            [
+                {"loss": 0.5, "samples": 8},
+                {"loss": 0.25, "selection mIoU": 0.125, "samples": 16},
+            ],
+            0,
+        ),
+        "full trial 1, fit": ([{"loss": 1.5, "samples": 8}], 1),
+        "full trial 2, fit": ([{"loss": 2.5, "samples": 8}], 1),
+    }
+
+
+@pytest.mark.heavy
+def test_wandb_without_a_key_asks_nothing_and_says_so_once(tmp_path, wandb):
+    (line,) = train(Store(tmp_path / "store"), ("wandb",))
+    assert line == (
+        "wandb: found no API key; expected WANDB_API_KEY or WANDB_MODE=offline;"
+        " it gets no more figures, and the run goes on"
+    )
+
+
+class Broken:
+    """A tracker whose server fails, or never answers."""
+
+    def __init__(self, answer: threading.Event | None) -> None:
+        self.answer, self.calls = answer, 0
+
+    def write(self, training, points) -> None:
+        self.calls += 1
+        if self.answer is None:
+            raise ConnectionError("refused\nby the server")
+        self.answer.wait()
+
+    def end(self, training, failed) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_a_tracker_that_fails_is_one_line_and_is_not_called_again(tmp_path, monkeypatch):
+    broken = Broken(None)
+    monkeypatch.setattr(trackers, "TRACKERS", {"mlflow": lambda study, run: broken})
+    store = Store(tmp_path / "store")
+    (line,) = train(store, ("mlflow",))
+    assert line == "mlflow: refused; it gets no more figures, and the run goes on"
+    assert broken.calls == 1
+    logged = (tmp_path / "store" / RUN).read_text().splitlines()
+    assert [one[20:] for one in logged].count(line) == 1
+
+
+def test_a_tracker_that_does_not_answer_is_left_at_the_end(tmp_path, monkeypatch):
+    answer = threading.Event()
+    monkeypatch.setattr(trackers, "TRACKERS", {"wandb": lambda study, run: Broken(answer)})
+    monkeypatch.setattr(trackers, "LONGEST_WAIT", 0.1)
+    (line,) = train(Store(tmp_path / "store"), ("wandb",))
+    answer.set()
+    assert line == "wandb: found no answer for 0.1 s; its last figures may be missing"
