@@ -11,9 +11,11 @@ import io
 import json
 import os
 import struct
+import sys
 import tarfile
 import tracemalloc
 import warnings
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from chexseg import cli
@@ -77,16 +80,19 @@ def jpeg(height: int, width: int, scans: int = 0) -> bytes:
     return content[:-2] + scans * content[last:-2] + content[-2:]
 
 
-def tiff(height: int, width: int) -> bytes:
+def tiff(height: int, width: int, count: int = 0, **saving: Any) -> bytes:
+    """Return a TIFF of 8 x 8 pixels whose tags say another size, and so many bytes of its strip."""
     file = io.BytesIO()
-    Image.new("L", (8, 8)).save(file, "TIFF")
+    Image.new("L", (8, 8)).save(file, "TIFF", **saving)
     content = bytearray(file.getvalue())
+    values = {256: width, 257: height} | ({279: count} if count else {})
     (start,) = struct.unpack_from("<I", content, 4)
     (entries,) = struct.unpack_from("<H", content, start)
     for position in range(start + 2, start + 2 + 12 * entries, 12):
-        tag, kind, number = struct.unpack_from("<HHI", content, position)
-        if tag in (256, 257):
-            struct.pack_into("<HHII", content, position, tag, 4, 1, (width, height)[tag - 256])
+        (tag,) = struct.unpack_from("<H", content, position)
+        if tag in values:
+            kind = 9 if values[tag] < 0 else 4  # signed
+            struct.pack_into("<HHIi", content, position, tag, kind, 1, values[tag])
     return bytes(content)
 
 
@@ -132,6 +138,56 @@ def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(tmp_path, monkeypa
     path.write_bytes(jpeg(8, 8, scans=1000))
     monkeypatch.setattr(Image.Image, "load", None)
     with pytest.raises(UserError, match="image.jpg: found a JPEG of more than 100 scans"):
+        images.read(path)
+
+
+def test_an_archive_behind_a_refused_checkpoint_is_not_inflated(tmp_path):
+    """The explanation of the refusal inflated it: 1.5 MB took 3.9 GB."""
+    inflated = io.BytesIO()
+    archive = zipfile.ZipFile(inflated, "w", zipfile.ZIP_DEFLATED)
+    with archive, archive.open("archive/data.pkl", "w") as member:
+        for _ in range(100):
+            member.write(bytes(2**20))
+    (tmp_path / "x.pt").write_bytes(b"\x80\x02cos\nsystem\n." + inflated.getvalue())
+    with pytest.raises(UserError, match=r"requires more than plain weights: os\.system"):
+        checkpoint_import.read(tmp_path / "x.pt")
+
+
+def test_the_calls_for_a_tensors_name_do_not_grow_with_its_parts(tmp_path):
+    """A file of 300 kB with one tensor took a minute, one of 3 MB would have taken two hours."""
+    prefix, calls = "a." * 20_000, 0
+
+    def count_calls(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "c_call"
+
+    state, target = ({name: torch.zeros(1)} for name in (f"{prefix}conv1.weight", "conv1.weight"))
+    sys.setprofile(count_calls)
+    try:
+        chosen = checkpoint_import._prefix(tmp_path / "x.safetensors", state, target)
+    finally:
+        sys.setprofile(None)
+    assert chosen == prefix and calls < 100
+
+
+@pytest.mark.parametrize("count", [-1, 100_000])
+def test_strips_of_more_bytes_than_the_file_are_refused_before_they_are_read(tmp_path, count):
+    """They overlap: 220 kB of 2,500 strips took 109 s, and twice as many of twice the size 4 times.
+
+    A negative count would be all bytes up to the file's end.
+    """
+    path = tmp_path / "image.tif"
+    path.write_bytes(tiff(8, 8, count, compression="tiff_adobe_deflate"))
+    words = rf"found strips of {count} bytes in a file of {path.stat().st_size}; expected ones"
+    with pytest.raises(UserError, match=words):
+        images.read(path)
+
+
+def test_jpeg_tables_that_each_strip_would_repeat_are_refused(tmp_path):
+    path = tmp_path / "image.tif"
+    tables = {347: b"\xff\xd8" + b"\xff\xfe\0\2" * 2_000 + b"\xff\xd9"}
+    path.write_bytes(tiff(8, 8, compression="jpeg", tiffinfo=tables))
+    with pytest.raises(UserError, match="found JPEG tables of 8004 bytes; expected at most 4096"):
         images.read(path)
 
 

@@ -61,7 +61,7 @@ def watch(
 def page_writer(
     studies: list[Plan | Search], store: Store, raw: RawData
 ) -> Callable[[Path], str | None]:
-    """Return a function that writes the page of studies into a directory if results have come.
+    """Return a function that writes the page of studies into a directory if results have changed.
 
     It returns a line with the counts of cells, or None if nothing has changed. The browser of all
     test images is left out while a run goes on: each new best cell would change all its files.
@@ -71,12 +71,18 @@ def page_writer(
     from chexseg.analysis.study_analysis import analyse
     from chexseg.report import write
 
-    shown: tuple[set[str], bool] | None = None
+    #: Key -> what tells one result from another, because a damaged one is computed again; and
+    #: whether a run goes on.
+    shown: tuple[dict[str, str], bool] | None = None
 
     def write_if_changed(directory: Path) -> str | None:
         nonlocal shown
         plans = [resolve.planned(one, store) for one in studies]
-        done = {key for plan in plans for key in store.cached(plan.nodes.values())}
+        done = {
+            key: artifact.manifest.get("sha256", artifact.manifest["finished"])
+            for plan in plans
+            for key, artifact in store.find_all(plan.nodes.values()).items()
+        }
         state = done, any(_is_running(plan, store) for plan in plans)
         if state == shown:
             return None

@@ -100,16 +100,15 @@ def decode(file: BinaryIO, path: object) -> np.ndarray:
             data = dcmread(file, force=True)  # a preamble may be missing (`recognises`)
             _set_syntax(data)
             _check(data, path)
-            stream = _check_stream(data, path)
             plugin = _decoder(data.file_meta.TransferSyntaxUID, path)
+            # Before the decoder: GDCM ends the process at some damage, and fills what is missing.
+            _check_stream(data, path)
             # The pixel data may have more frames than the header says.
             frames = list(islice(iter_pixels(data, decoding_plugin=plugin), 2))
             if len(frames) != 1:
                 raise UserError(f"{path}: found more than one frame; expected one")
             _check_length(data, path)
             stored_HW = frames[0]
-            if stream and (stored_HW.dtype.itemsize == 1 or not jpeg.is_jpeg(stream)):
-                jpeg.check(stream, path)
             values_HW = grey.in_strips(
                 lambda rows: _exact(apply_voi_lut(apply_modality_lut(rows, data), data)), stored_HW
             )
@@ -207,13 +206,10 @@ def _decoder(syntax: Any, path: object) -> str:
     return ""
 
 
-def _check_stream(data: Any, path: object) -> bytes:
-    """Return the first frame's JPEG stream, empty if the pixels aren't compressed by JPEG.
-
-    Raises `UserError` if its header contradicts the file's elements.
-    """
+def _check_stream(data: Any, path: object) -> None:
+    """Raise `UserError` if the first JPEG stream is damaged, or contradicts the elements."""
     if not data.file_meta.TransferSyntaxUID.startswith(_JPEG):
-        return b""
+        return
     content = _frame(data)
     stream = jpeg.read(content)
     if not stream.is_whole:
@@ -231,12 +227,17 @@ def _check_stream(data: Any, path: object) -> bytes:
             f"{path}: found compressed pixels of {stream.precision} bits; expected"
             f" {data.BitsStored} (BitsStored)"
         )
+    if jpeg.is_jpeg(content) and data.BitsAllocated not in (8, 16):  # GDCM would end the process
+        raise UserError(
+            f"{path}: BitsAllocated: found {_shown(data.BitsAllocated)}; expected 8 or 16, as"
+            " for each JPEG"
+        )
     if stream.signed not in (None, bool(data.PixelRepresentation)):
         raise UserError(
             f"{path}: PixelRepresentation: found {_shown(data.PixelRepresentation)};"
             f" expected {int(stream.signed)}, as in the compressed pixels"
         )
-    return content
+    jpeg.check(content, path)
 
 
 def _check_length(data: Any, path: object) -> None:

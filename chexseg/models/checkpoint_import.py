@@ -48,6 +48,7 @@ PREFERRED = (
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 #: A buffer of batch normalisation, used only with a momentum of None; old files lack it.
 _COUNTER = "num_batches_tracked"
+_ZIP = b"PK"  # the start of an archive
 #: Position of the word ustar in a tar file.
 _TAR_MAGIC_AT = 257
 _EXPECTED = "expected tensors in plain dictionaries and lists, as safetensors or by torch.save"
@@ -117,7 +118,7 @@ def _uncompressed(path: Path) -> io.BytesIO:
     Raises `UserError` for an archive with such members, and for formats that contain programs.
     """
     source = io.BytesIO(path.read_bytes())
-    if not source.getvalue().startswith(b"PK"):
+    if not source.getvalue().startswith(_ZIP):
         # Not `tarfile`, which inflates files: 3 MB of gzip could take 3 GB.
         if source.getvalue().startswith(b"ustar", _TAR_MAGIC_AT):
             raise UserError(_refusal(path, "torch's legacy .tar format"))
@@ -224,13 +225,16 @@ def encoder(path: Path, architecture: str) -> ForeignEncoder:
 def _prefix(path: Path, state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> str:
     """Return the prefix with which the most names of an encoder are in a file; "" if none is.
 
-    Raises `UserError` if there are several and none is `PREFERRED`.
+    Counters, which a whole encoder may lack, don't count. Raises `UserError` if there are several
+    and none is `PREFERRED`.
     """
     counts: Counter[str] = Counter()
+    required = {name for name in target if not name.endswith(_COUNTER)}
+    longest = 1 + max(name.count(".") for name in required)
     for name in state:
         parts = _OLD_DENSENET.sub(r"\1\2", name).split(".")
-        for start in range(len(parts)):
-            if ".".join(parts[start:]) in target:
+        for start in range(max(0, len(parts) - longest), len(parts)):
+            if ".".join(parts[start:]) in required:
                 counts["".join(f"{part}." for part in parts[:start])] += 1
     most = max(counts.values(), default=0)
     prefixes = [prefix for prefix, count in counts.items() if count == most]
@@ -317,13 +321,9 @@ def _offender(path: Path, message: str) -> str:
 
 
 def _globals(path: Path) -> list[str]:
-    """Return the globals named in a pickle, parsed from its opcodes without running them.
-
-    A damaged pickle gives the names before the damage.
-    """
+    """Return the globals named in a pickle before any damage, from its opcodes without running."""
     names: list[str] = []
-    # Strings in the order in which they are pushed; a STACK_GLOBAL takes its module and name from
-    # the last two.
+    # Strings in the order in which they are pushed; a STACK_GLOBAL takes its names from the last.
     texts: list[str] = []
     memo: list[str] = []
     with suppress(Exception):  # pickletools raises almost any exception for a damaged pickle
@@ -343,7 +343,8 @@ def _globals(path: Path) -> list[str]:
 
 def _pickled(path: Path) -> bytes:
     """Return the pickle in a checkpoint, from a zip archive or an older format."""
-    if not zipfile.is_zipfile(path):
-        return path.read_bytes()
-    with zipfile.ZipFile(path) as archive:
+    content = path.read_bytes()
+    if not content.startswith(_ZIP):  # `zipfile` would find an archive at its end, a bomb perhaps
+        return content
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
         return archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))

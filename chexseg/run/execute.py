@@ -15,7 +15,7 @@ import pyarrow as pa
 from chexseg import code_version
 from chexseg.code_version import CodeVersion
 from chexseg.data.remote_path import Location
-from chexseg.errors import DamagedArtifactError, UserError, naming
+from chexseg.errors import DamagedArtifactError, UserError, naming, printable
 from chexseg.plan.graph import Node
 from chexseg.stages import artifacts
 from chexseg.stages.api import StageContext
@@ -76,7 +76,9 @@ def execute(
                 if node.data is not None or _is_empty(partial):
                     shutil.rmtree(partial, ignore_errors=True)
                 raise
-        gpu = (read_unfinished(partial / artifacts.GPU) or b"").decode() or context.gpu_name()
+        # A damaged note must not make a training of days fail, at its end and each time.
+        noted = (read_unfinished(partial / artifacts.GPU) or b"")[:1000].decode(errors="replace")
+        gpu = printable(noted) or context.gpu_name()
         execution = {
             "device": context.device,
             **({"gpu": gpu} if gpu else {}),

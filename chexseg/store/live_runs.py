@@ -31,6 +31,8 @@ PROGRESS = ".progress"
 GC = "gc/store"
 #: What the names of runs in `Backend.in_progress` begin with.
 _RUNS = "run-"
+#: Largest number of a progress that is shown.
+_MOST = 1e15
 #: Seconds between two checks whether garbage collection has ended.
 POLL = 1.0
 
@@ -152,7 +154,8 @@ def protected(
 def progress(store: Store) -> dict[str, dict[str, Any]]:
     """Return key -> progress of each stage that a run on any host is working on.
 
-    Fields as of `run.progress.counts.StageProgress.as_record`. Unreadable files are left out.
+    Fields as of `run.progress.counts.StageProgress.as_record`. Unreadable files, and stages with
+    other fields or values, as of another version, are left out.
     """
     files = {
         f"{LIVE}/{file}": entry
@@ -165,8 +168,18 @@ def progress(store: Store) -> dict[str, dict[str, Any]]:
         run = f"run/{name.removeprefix(f'{LIVE}/').removesuffix(PROGRESS)}"
         if unfinished(run) in in_progress:
             with suppress(ValueError, KeyError, TypeError, AttributeError):
-                stages |= bounded_json.loads(content)["running"]
+                running = bounded_json.loads(content)["running"].items()
+                stages |= {key: record for key, record in running if _is_progress(record)}
     return stages
+
+
+def _is_progress(record: Mapping[str, Any]) -> bool:
+    """Return whether a stage's progress has all fields, and values that can be shown."""
+    optional = [record[name] for name in ("epoch", "rate", "seconds_left")]
+    numbers = [record["done"], record["total"], *(n for n in optional if n is not None)]
+    return isinstance(record["unit"], str) and all(
+        type(number) in (int, float) and 0 <= number <= _MOST for number in numbers
+    )
 
 
 def _record(run: str) -> str:

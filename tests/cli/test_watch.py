@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 from chexseg.cli.watch import page_writer
 from chexseg.config import study_file
 from chexseg.data.raw_split import RawData
@@ -9,7 +11,7 @@ from chexseg.plan import planner
 from chexseg.report import write as report
 from chexseg.store import live_runs
 from chexseg.store.store import Store
-from tests.store.places import commit
+from tests.store.places import commit, name
 
 
 def test_the_page_is_written_again_only_if_results_have_come(tmp_path, phantom_root):
@@ -26,6 +28,10 @@ def test_the_page_is_written_again_only_if_results_have_come(tmp_path, phantom_r
     commit(store, ingest)
     assert write(page).endswith("w: 0 of 2 cells finished")
     assert (page / "index.html").stat().st_mtime_ns > first
+    shutil.rmtree(store.backend.local / name(ingest))
+    commit(store, ingest, b"9876543210")  # a damaged one would be computed again
+    assert write(page).endswith("w: 0 of 2 cells finished")
+    assert write(page) is None
 
 
 def test_the_browser_of_images_waits_for_the_end_of_a_run(tmp_path, phantom_root, monkeypatch):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from chexseg.data import dicom, images
+from chexseg.data.formats import jpeg
 from chexseg.errors import UserError
 from chexseg.predict import image_files
 
@@ -127,8 +129,88 @@ def test_lossless_jpeg_is_decoded_by_gdcm(syntax, film, tmp_path):
     assert np.array_equal(images.decode(tmp_path / "other.dcm"), images.decode(film))
     content = pydicom.dcmread(tmp_path / "other.dcm")
     (stream,) = pydicom.encaps.generate_frames(content.PixelData, number_of_frames=1)
-    for part in (3, 2, 1.1):
-        content.PixelData = pydicom.encaps.encapsulate([stream[: int(len(stream) / part)]])
+    whole, end = bytes(stream).rstrip(b"\0"), b"\xff\xd9"
+    lengths = range(len(whole) // 3, len(whole) - 2, 211)
+    # Some programs end a stream that they cut off. GDCM fills it in silence.
+    ended = [whole[:length] + end for length in (*lengths, len(whole) - 3)]
+    for cut in (*ended, *(whole[:length] for length in lengths)):
+        content.PixelData = pydicom.encaps.encapsulate([cut])
         content.save_as(tmp_path / "cut.dcm")
         with pytest.raises(UserError):
             images.decode(tmp_path / "cut.dcm")
+
+
+@pytest.mark.parametrize("damage", ["no tables", "a table of too many codes", "no predictor"])
+def test_damaged_tables_are_refused_before_gdcm_ends_the_process(damage, film, tmp_path, refused):
+    pytest.importorskip("gdcm", reason="needs python-gdcm, of the extra dicom-jpeg")
+    whole = lossless(pydicom.dcmread(film).pixel_array)
+    tables, scan = whole.index(b"\xff\xc4"), whole.index(b"\xff\xda")
+    stream = {
+        "whole": whole,
+        "no tables": whole[:tables] + whole[tables + 38 :],
+        "a table of too many codes": whole[: tables + 5] + b"\xff" + whole[tables + 6 :],
+        "no predictor": whole[: scan + 7] + b"\0" + whole[scan + 8 :],
+    }
+    data = pydicom.dcmread(film)
+    data.file_meta.TransferSyntaxUID = pydicom.uid.JPEGLosslessSV1
+    for name in ("whole", damage):
+        data.PixelData = pydicom.encaps.encapsulate([stream[name]])
+        data.save_as(tmp_path / f"{name}.dcm")
+    assert np.array_equal(images.decode(tmp_path / "whole.dcm"), images.decode(film))
+    with refused(tmp_path / f"{damage}.dcm", "found a damaged or very unusual JPEG"):
+        images.decode(tmp_path / f"{damage}.dcm")
+
+
+def test_a_jpeg_with_more_bits_allocated_is_refused(film, refused, monkeypatch):
+    data = pydicom.dcmread(film)
+    data.PixelData = pydicom.encaps.encapsulate([lossless(data.pixel_array)])
+    data.file_meta.TransferSyntaxUID = pydicom.uid.JPEGLosslessSV1
+    data.BitsAllocated = 32
+    data.save_as(film)
+    monkeypatch.setattr(dicom, "_decoder", lambda syntax, path: "")  # without GDCM too
+    with refused(film, "BitsAllocated: found 32; expected 8 or 16"):
+        images.decode(film)
+
+
+def lossless(pixels_HW: np.ndarray, rows: int = 0) -> bytes:
+    """Return a JPEG of 16 bits without loss, with a restart after so many rows; 0: none."""
+    height, width = pixels_HW.shape
+    bits = ""
+    parts = []
+    for row, line in enumerate(pixels_HW.astype(int)):
+        starts = row == 0 or (rows and row % rows == 0)
+        left_W = np.r_[2**15 if starts else pixels_HW[row - 1, 0], line[:-1]]
+        for change in (line - left_W + 2**15) % 2**16 - 2**15:
+            size = int(abs(change)).bit_length()
+            value = change if change > 0 else change + 2**size - 1
+            # The code of a size is the size itself, in five bits.
+            bits += f"{size:05b}" + (f"{value:0{size}b}" if 0 < size < 16 else "")
+        if row == height - 1 or (rows and (row + 1) % rows == 0):
+            bits += "1" * (-len(bits) % 8)
+            parts.append(bytes.fromhex(f"{int(bits, 2):0{len(bits) // 4}x}"))
+            bits = ""
+    tables = b"\xff\xc4\x00\x24\x00" + bytes([0, 0, 0, 0, 17, *11 * [0], *range(17)])
+    frame = b"\xff\xc3\x00\x0b\x10" + struct.pack(">HHBBBB", height, width, 1, 1, 0x11, 0)
+    interval = b"\xff\xdd\x00\x04" + struct.pack(">H", rows * width)
+    scan = b"\xff\xda\x00\x08\x01\x01\x00\x01\x00\x00"
+    codes = b"".join(
+        part.replace(b"\xff", b"\xff\x00") + bytes([0xFF, 0xD0 + number % 8])
+        for number, part in enumerate(parts)
+    )
+    return b"\xff\xd8" + tables + frame + interval + scan + codes[:-2] + b"\xff\xd9"
+
+
+def test_a_lossless_jpeg_without_all_bits_of_a_restart_is_refused(refused):
+    """libjpeg-turbo checks them, whatever the number of bits."""
+    pixels_HW = np.random.default_rng(0).integers(0, 2**16, (8, 12))
+    whole = lossless(pixels_HW, rows=2)
+    jpeg.check(whole, "x.dcm")
+    first, second = (whole.index(bytes([0xFF, 0xD0 + number])) for number in (0, 1))
+    for damaged in (
+        whole[: first - 3] + whole[first:],
+        whole[:first] + whole[second:],
+        whole[:-9] + whole[-2:],
+        whole[:second] + bytes(9) + whole[second:],
+    ):
+        with refused("x.dcm", "found a damaged or very unusual JPEG"):
+            jpeg.check(damaged, "x.dcm")

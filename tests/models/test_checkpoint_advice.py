@@ -21,6 +21,14 @@ def test_several_encoders_under_unknown_prefixes_are_refused(tmp_path):
         checkpoint_import.encoder(tmp_path / "dino.pt", "resnet18")
 
 
+def test_counters_alone_do_not_choose_one_of_two_encoders(tmp_path):
+    resnet18 = torchvision.models.resnet18(weights=None).state_dict()
+    without = {name: value for name, value in resnet18.items() if "num_batches" not in name}
+    torch.save(under("student.", without) | under("teacher.", resnet18), tmp_path / "dino.pt")
+    with pytest.raises(UserError, match=r"several encoders, under student\., teacher\.; expected"):
+        checkpoint_import.encoder(tmp_path / "dino.pt", "resnet18")
+
+
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 @pytest.mark.parametrize("content", ["model", "model in a dictionary", "state dict beside more"])
 def test_the_advice_for_a_file_that_is_refused_works(content, legacy, tmp_path, monkeypatch):

@@ -70,6 +70,13 @@ def test_the_gpus_of_several_workers_are_named_by_one_of_them(manifest_of, gpu, 
     assert manifest["gpu"] == "2 x NVIDIA A" and artifacts.GPU not in manifest["files"]
 
 
+def test_a_damaged_note_of_the_gpu_fails_no_stage(manifest_of):
+    def train(out, context):
+        (out / artifacts.GPU).write_bytes(b"NVIDIA \xff\x1b[2J" + bytes(2000))
+
+    assert manifest_of(CONTEXT, train)["gpu"].startswith("NVIDIA \ufffd??")
+
+
 def test_a_cpu_without_a_name_is_its_instruction_set(monkeypatch):
     monkeypatch.setattr(provenance.Path, "read_text", lambda self, **options: "processor : 0\n")
     monkeypatch.setattr(provenance.platform, "processor", lambda: "")

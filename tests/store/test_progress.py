@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
+
 from chexseg.config import study_file
 from chexseg.plan import planner, status
 from chexseg.store import live_runs
@@ -62,3 +66,28 @@ def test_progress_that_cannot_be_read_is_left_out(tmp_path):
         for content in (b"", b"[]", b"{}", b'{"running": 1}', b"\xff", path.read_bytes()[:9]):
             path.write_bytes(content)
             assert live_runs.progress(store) == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"done": "many"},
+        {"total": None},
+        {"unit": 3},
+        {"seconds_left": math.nan},
+        {"seconds_left": math.inf},
+        {"rate": [1]},
+        {"epoch": -1},
+    ],
+)
+def test_progress_that_cannot_be_shown_is_left_out(change, tmp_path):
+    store = Store(tmp_path)
+    with (
+        live_runs.holding(store, "s", PLAN.nodes.values()) as publish,
+        store.working_on(PLAN.nodes[FULL.fit]),
+        store.working_on(PLAN.nodes[MIXED.fit]),
+    ):
+        publish({"running": {FULL.fit: PROGRESS | change, MIXED.fit: PROGRESS}})
+        summary = status.summarise(PLAN, store)
+        assert "  full trial 0, fit\n" in summary.status_text()
+        assert summary.progress == {MIXED.fit: PROGRESS}

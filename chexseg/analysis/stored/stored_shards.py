@@ -67,15 +67,19 @@ def count_columns(path: Path, names: tuple[str, ...], *columns: str) -> list[np.
 
 def predictions(path: Path, image_id: str, names: tuple[str, ...]) -> np.ndarray:
     """Return masks_KHW predicted for an image."""
-    side, runs = _run_lengths(path)
+    # A result may be computed again while this process lives, as that of `study watch` does.
+    side, runs = _run_lengths(path, manifest.version(path))
     with _checked(path / PREDICTIONS):
         entries = [{"size": [side] * 2, "counts": runs[image_id, name]} for name in names]
         return np.stack([chexlocalize.decode(entry, str(path)) for entry in entries])
 
 
 @lru_cache(maxsize=16)  # measures read a cell's images in turn, the browser each image's ten cells
-def _run_lengths(path: Path) -> tuple[int, dict[tuple[str, str], str]]:
-    """Return (side, (image id, pathology) -> run lengths) of a cell's predicted masks."""
+def _run_lengths(path: Path, version: tuple[int, ...]) -> tuple[int, dict[tuple[str, str], str]]:
+    """Return (side, (image id, pathology) -> run lengths) of a cell's predicted masks.
+
+    version: of the result (`manifest.version`).
+    """
     table = shards.read(path / PREDICTIONS, ["image_id", "pathology", "counts"])
     rows = zip(table["image_id"].to_pylist(), table["pathology"].to_pylist(), strict=True)
     side = shards.metadata(table, str(path / PREDICTIONS))["size"]

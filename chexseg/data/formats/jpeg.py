@@ -101,8 +101,9 @@ def is_jpeg(stream: bytes) -> bool:
 def check(stream: bytes, path: object) -> None:
     """Raise `UserError` for a damaged or incomplete JPEG, which libjpeg decodes with a warning.
 
-    It makes missing pixels mid-grey, and takes additional bytes for pixels. Of JPEG 2000 only the
-    tiles are checked, of JPEG-LS nothing: its decoder refuses what is incomplete.
+    It makes missing pixels mid-grey, and takes additional bytes for pixels. Other decoders do so
+    without a warning, or end the process at damaged tables. Of JPEG 2000 only the tiles are
+    checked, of JPEG-LS nothing: its decoder refuses what is incomplete.
     """
     if not is_jpeg(stream):
         _check_tiles(stream, path)
@@ -119,9 +120,12 @@ def check(stream: bytes, path: object) -> None:
     components = stream[start + 10 : start + 10 + 3 * stream[start + 9] : 3]
     if len(set(components)) < len(components):
         raise UserError(f"{path}: found a JPEG with channels of one id; expected different ones")
+    # simplejpeg makes pixels of eight bits only. How many a sample has changes its value, but not
+    # how its code is read.
+    eight = bytes([min(stream[start + 4], 8)])
     try:
         simplejpeg.decode_jpeg(
-            stream + _LAST,  # which some programs don't write
+            stream[: start + 4] + eight + stream[start + 5 :] + _LAST,  # some programs omit the end
             "CMYK" if len(components) == 4 else "GRAY",
             min_factor=8,  # decodes everything, but makes the smallest image
             strict=True,

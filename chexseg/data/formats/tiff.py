@@ -5,6 +5,7 @@ Source: TIFF, revision 6.0.
 
 from __future__ import annotations
 
+import io
 import math
 import zlib
 from collections.abc import Mapping
@@ -26,8 +27,9 @@ _STRIPS = {_TAG.StripOffsets, _TAG.StripByteCounts}
 _TILES = {_TAG.TileWidth, _TAG.TileLength, _TAG.TileOffsets, _TAG.TileByteCounts}
 #: Pixels of a tile that may be larger than the image.
 _LARGEST_TILE = 2048**2
-#: The tag with the tables that the JPEG streams of a file share.
-_JPEG_TABLES = 347
+#: The tag with the tables that the JPEG streams of a file share, and their bytes at most. They are
+#: read once for each stream, and a stream can use 2,700 bytes.
+_JPEG_TABLES, _MOST_TABLES = 347, 4096
 
 
 def check(tags: Mapping[int, Any], file: BinaryIO, path: object) -> None:
@@ -68,6 +70,12 @@ def check(tags: Mapping[int, Any], file: BinaryIO, path: object) -> None:
             f" {width} x {height} pixels"
         )
     counts = tags[_TAG.TileByteCounts if tiled else _TAG.StripByteCounts]
+    length = file.seek(0, io.SEEK_END)
+    if min(counts) < 0 or sum(counts) > length:  # each is read: 20,000 times the same megabyte
+        raise UserError(
+            f"{path}: found {'tiles' if tiled else 'strips'} of {sum(counts)} bytes in a file of"
+            f" {length}; expected ones that don't overlap"
+        )
     if compression == _RAW:
         # Pillow doesn't look at the counts. They differ if another tag is wrong.
         bits = sum(tags.get(_TAG.BitsPerSample, (1,))) // planes
@@ -76,6 +84,11 @@ def check(tags: Mapping[int, Any], file: BinaryIO, path: object) -> None:
             raise UserError(f"{path}: found {sum(counts)} bytes of pixels; expected {size}")
     if compression not in (_JPEG, *_DEFLATE):
         return
+    tables = tags.get(_JPEG_TABLES, b"")
+    if len(tables) > _MOST_TABLES:
+        raise UserError(
+            f"{path}: found JPEG tables of {len(tables)} bytes; expected at most {_MOST_TABLES}"
+        )
     for number, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
         file.seek(offset)
         content = file.read(count)
@@ -83,7 +96,7 @@ def check(tags: Mapping[int, Any], file: BinaryIO, path: object) -> None:
             bits = sum(tags.get(_TAG.BitsPerSample, (1,)))
             _check_deflated(content, math.ceil(across * bits / 8) * down, path)
             continue
-        if tables := tags.get(_JPEG_TABLES):
+        if tables:
             content = tables[:-2] + content[2:]  # without the end of one, the start of the other
         stream = jpeg.read(content)
         jpeg.check_scans(content, path)

@@ -67,7 +67,7 @@ def browser(
         "pathologies": results.pathologies,
         "cells": names,
         "drawn": [np.flatnonzero(true_K).tolist() for true_K in true_IK],
-        "iou": _per_mille(results.counts_CIK3[indices]).tolist(),
+        "iou": _millionths(results.counts_CIK3[indices]).tolist(),
     }
     view = {
         "index": json.dumps(index, separators=(",", ":")),
@@ -94,9 +94,12 @@ def _run_lengths(masks_KHW: np.ndarray) -> dict[int, str]:
     return {k: chexlocalize.encode(masks_KHW[k])["counts"] for k in drawn}
 
 
-def _per_mille(counts_CIK3: np.ndarray) -> np.ndarray:
-    """Return IoU_ICK in thousandths, -1 where neither experts nor the cell have a pixel."""
+def _millionths(counts_CIK3: np.ndarray) -> np.ndarray:
+    """Return IoU_ICK in millionths, -1 where neither experts nor the cell have a pixel.
+
+    The page shows two decimals. Of thousandths, one of twenty would be rounded to another one.
+    """
     both_CIK, predicted_CIK, true_CIK = np.moveaxis(counts_CIK3.astype(np.int64), -1, 0)
     union_CIK = predicted_CIK + true_CIK - both_CIK
-    iou_CIK = np.where(union_CIK > 0, 1000 * both_CIK // np.maximum(union_CIK, 1), -1)
-    return iou_CIK.transpose(1, 0, 2)
+    iou_CIK = np.rint(1e6 * both_CIK / np.maximum(union_CIK, 1)).astype(np.int64)
+    return np.where(union_CIK > 0, iou_CIK, -1).transpose(1, 0, 2)

@@ -76,9 +76,9 @@ function paint(canvas, image, cell, pathologies) {
 }
 function score(index, number, cell, pathology) {
   const iou = index.iou[number][cell];
-  if (pathology !== "") return iou[pathology] < 0 ? NaN : iou[pathology] / 1000;
+  if (pathology !== "") return iou[pathology] < 0 ? NaN : iou[pathology] / 1e6;
   const drawn = index.drawn[number].map(k => iou[k]);
-  return drawn.length ? drawn.reduce((sum, x) => sum + x, 0) / drawn.length / 1000 : NaN;
+  return drawn.length ? drawn.reduce((sum, x) => sum + x, 0) / drawn.length / 1e6 : NaN;
 }
 const scoreText = value => Number.isNaN(value) ? "no expert mask" : `IoU ${value.toFixed(2)}`;
 

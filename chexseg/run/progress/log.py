@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from chexseg.errors import UserError
+from chexseg.errors import UserError, printable
 from chexseg.progress import Reporter
 from chexseg.run.progress import trackers as tracking
 from chexseg.run.progress.tensorboard import Scalars
@@ -63,12 +63,17 @@ class Logged(Reporter):
 
     def _log(self, text: str) -> None:
         now = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M:%S}"
-        self.append("".join(f"{now} {line}\n" for line in text.splitlines()))
+        lines = printable(text, "\n\t").splitlines()  # people read the file on a terminal
+        self.append("".join(f"{now} {line}\n" for line in lines))
 
 
 def tensorboard_folder(store: Store, name: str) -> Path:
     """Return the folder of TensorBoard's files of a run, on this host. name: of its log."""
-    return store.backend.local / name.removesuffix(".log") / "tensorboard"
+    return store.backend.local / _tensorboard_name(name)
+
+
+def _tensorboard_name(name: str) -> str:
+    return f"{name.removesuffix('.log')}/tensorboard"
 
 
 @contextmanager
@@ -98,7 +103,7 @@ def logged(
 
     thread = threading.Thread(target=keep_writing, daemon=True)
     thread.start()
-    scalars = Scalars(tensorboard_folder(store, name))
+    scalars = Scalars(store.backend.local, _tensorboard_name(name))
     writer = Logged(reporter, lines.append, scalars)
     study, run = Path(name).parent.name, Path(name).stem
     scalars.trackers = tracking.opened(trackers, study, run, writer.say)

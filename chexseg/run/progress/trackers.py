@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 SENT_EVERY = 2.0
 #: Seconds that the end of a run waits for a tracker that doesn't answer.
 LONGEST_WAIT = 60.0
+
+#: Name and password in a URI, such as that of MLflow's server.
+_CREDENTIALS = re.compile(r"//[^/\s]*@")
 
 #: Samples that a training has seen, and figure -> value.
 Point = tuple[int, Mapping[str, float]]
@@ -90,7 +94,8 @@ class Background:
             if tracker:
                 tracker.close()
         except Exception as error:  # whatever the tool or its server raises
-            self.say(f"{self.name}: {reason(error)}; it gets no more figures, and the run goes on")
+            text = _CREDENTIALS.sub("//", reason(error))
+            self.say(f"{self.name}: {text}; it gets no more figures, and the run goes on")
 
 
 class MLflow:
@@ -161,8 +166,15 @@ class WandB:
         if training not in self.runs:
             import wandb
 
-            # Without statistics of the driver, which trains nothing.
-            quiet = wandb.Settings(silent=True, console="off", x_disable_stats=True)
+            # Without statistics of the driver, which trains nothing, and without its command, which
+            # may have credentials in a URI, its user, and its checkout.
+            quiet = wandb.Settings(
+                silent=True,
+                console="off",
+                x_disable_stats=True,
+                x_disable_meta=True,
+                disable_git=True,
+            )
             self.runs[training] = started = wandb.init(
                 project=self.project,
                 group=self.group,

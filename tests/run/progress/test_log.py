@@ -45,6 +45,12 @@ def test_lines_are_in_the_log_with_their_time_and_shown_too(tmp_path):
     assert shown.calls == [("one\ntwo",), ("FIT", 1, 2), ("fit", "done in 3 s")]
 
 
+def test_a_log_has_no_escape_sequences_and_any_text(tmp_path):
+    with log.logged(Store(tmp_path), NAME, Reporter(), interval=60) as reporter:
+        reporter.finish("fit", "failed: \x1b[2Jfilm\x07\udcff.dcm")
+    assert (tmp_path / NAME).read_text().endswith(" fit: failed: film??.dcm\n")
+
+
 def test_what_was_said_before_an_error_is_in_the_log(tmp_path):
     with (
         pytest.raises(KeyboardInterrupt),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -125,8 +126,11 @@ def wandb(tmp_path, monkeypatch):
 @pytest.mark.heavy
 def test_wandb_has_a_run_of_each_training(tmp_path, wandb, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(sys, "argv", ["chexseg", "--store", "s3://name:passphrase@bucket/store"])
     assert train(Store(tmp_path / "store"), ("wandb",)) == []
     wandb.teardown()
+    written = [path.read_bytes() for path in tmp_path.glob("wandb/**/*") if path.is_file()]
+    assert written and not any(b"passphrase" in content for content in written)
     runs = {}
     for path in tmp_path.glob("wandb/offline-run-*/*.wandb"):
         of_run = records(path)
@@ -174,7 +178,7 @@ class Broken:
     def write(self, training, points) -> None:
         self.calls += 1
         if self.answer is None:
-            raise ConnectionError("refused\nby the server")
+            raise ConnectionError("http://name:p@ss@host:80/x refused\nby the server")
         self.answer.wait()
 
     def end(self, training, failed) -> None: ...
@@ -187,7 +191,7 @@ def test_a_tracker_that_fails_is_one_line_and_is_not_called_again(tmp_path, monk
     monkeypatch.setattr(trackers, "TRACKERS", {"mlflow": lambda study, run: broken})
     store = Store(tmp_path / "store")
     (line,) = train(store, ("mlflow",))
-    assert line == "mlflow: refused; it gets no more figures, and the run goes on"
+    assert line == "mlflow: http://host:80/x refused; it gets no more figures, and the run goes on"
     assert broken.calls == 1
     logged = (tmp_path / "store" / RUN).read_text().splitlines()
     assert [one[20:] for one in logged].count(line) == 1
