@@ -146,8 +146,8 @@ def _lost(plan: Plan, store: Store, summary: Summary) -> list[str]:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return [
         f"{store}: found no complete {', '.join(names[:3])}{more}, from which finished cells were"
-        " made; figures and settings from there are left out (hint: restore it from a copy, or delete"
-        " the scores made from it too, and run again)"
+        " made; figures and settings from there are left out (hint: restore it from a copy, or"
+        " delete these scores too, and run again)"
     ]
 
 
