@@ -130,7 +130,7 @@ def disturbed_round(
 
 
 def _decide(arena: Arena, ends: Sequence[End], result: Round, note: Callable[[str], None]) -> bool:
-    """Delete the results that lines name as damaged or lost, and the scores made from them.
+    """Delete the results that lines name as damaged or lost, and all that were made from them.
 
     Return whether there were any.
     """
@@ -142,10 +142,11 @@ def _decide(arena: Arena, ends: Sequence[End], result: Round, note: Callable[[st
     ]
     for line in lines:
         note(f"a person is asked: {line[:200]}")
-        for name in RESULT.findall(line):
+        unwanted = RESULT.findall(line)
+        for name in unwanted:
             shutil.rmtree(arena.store / name, ignore_errors=True)
-            for manifest in arena.store.glob("score/*/manifest.json"):
+            for manifest in arena.store.glob("[!.]*/*/manifest.json"):
                 if name.rpartition("/")[2] in manifest.read_text(errors="replace"):
-                    shutil.rmtree(manifest.parent)
+                    unwanted.append(manifest.parent.relative_to(arena.store).as_posix())
     result.decisions += lines
     return bool(lines)
