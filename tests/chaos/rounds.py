@@ -91,7 +91,9 @@ def disturbed_round(
                     killed = set()
                     arena.start()
                 if arena.ended(draw.uniform(1, longest / 2)):
-                    note_end(arena.end(), killed)
+                    note_end(end := arena.end(), killed)
+                    if end.code == 2:
+                        _decide(arena, [end], result, note)
                 disturb = draw.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
                 if what := disturb(arena, draw, draw.uniform(1, longest)):
                     result.done[disturb.__name__] += 1
