@@ -61,7 +61,11 @@ class End:
     @property
     def fault(self) -> str:
         """Return why no user may see this, or ""."""
-        if match := TRACEBACK.search(self.text):
+        # Ray's C++ handler prints a stack if SIGTERM comes while the driver connects.
+        text = (
+            re.sub(r".*\*\*\* SIGTERM received.*", "", self.text) if self.code == 143 else self.text
+        )
+        if match := TRACEBACK.search(text):
             return match.group()
         return "" if self.code in EXIT_CODES else f"exit code {self.code}"
 
