@@ -141,9 +141,9 @@ def fault(step: Difference, steps: float = np.inf) -> str | None:
     if np.isnan(step.value):
         return "no expert mask in the test set"
     if steps < FEWEST_STEPS:
-        return f"{steps:g} optimiser steps"
+        return f"{steps:g} optimiser steps, a test needs {FEWEST_STEPS}"
     if step.n_trials < FEWEST_TRIALS:
-        return counted(step.n_trials, "trial")
+        return f"{counted(step.n_trials, 'trial')}, a test needs {FEWEST_TRIALS}"
     if step.patients.n < FEWEST_PATIENTS:
         return f"fewer than {FEWEST_PATIENTS} patients have an expert mask"
     return None if not np.isnan(step.p) else "no interval"
