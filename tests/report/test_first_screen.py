@@ -118,6 +118,14 @@ def test_a_study_of_one_encoder_initialization_has_no_figure_by_initialization()
     assert "figure4a" in study_figures.draw(analyse(dataclasses.replace(made, cells=two)))
 
 
+def test_the_pages_cells_have_no_column_of_what_their_names_say(tmp_path):
+    made = two_axes(ADDITIVE)
+    page = text_of(made, tmp_path).partition('id="made--cells"')[2].partition("</thead>")[0]
+    assert "selection mIoU" in page and ">loss" not in page
+    csv = pd.read_csv(tmp_path / "tables" / "made-cells.csv")
+    assert csv["loss"].tolist() == made.axes["loss"].tolist()
+
+
 def test_the_first_screen_has_question_answer_figure_and_facts_in_this_order(own, tmp_path):
     stages = own.stages.assign(
         finished="2026-11-02T10:00:00+00:00", version="chexseg 0.1.0", device="cuda", cpu="Xeon"
