@@ -20,6 +20,8 @@ from chexseg.store.store import Artifact, Store
 
 #: Format of a row of a plan's table: stage, then `Summary.row`.
 TABLE = "{:<10} {:>6} {:>7} {:>7} {:>10} {:>10}"
+#: Least width of the cells' names, characters.
+NARROWEST = 36
 #: Unneeded runs that a note names.
 MOST_UNNEEDED = 3
 
@@ -251,10 +253,12 @@ class Summary:
         )
 
     def _cell_lines(self) -> list[str]:
+        cells = self._cells()
+        width = max([NARROWEST, *(len(cell["name"]) for cell in cells)])
         return [
-            f"  {cell['name']:<36} "
+            f"  {cell['name']:<{width}} "
             + ": ".join(filter(None, (cell["state"], cell["error"], cell["change"])))
-            for cell in self._cells()
+            for cell in cells
         ]
 
 

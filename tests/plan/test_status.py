@@ -93,6 +93,20 @@ def test_a_plan_says_what_it_leaves_out_and_that_two_trials_have_no_test(tmp_pat
     assert rest == [untested], "the encoder is trained on these images"
 
 
+def test_the_states_of_cells_stand_below_each_other(tmp_path):
+    plan = planner.plan(
+        study_file.parse(
+            "name: s\naxes: {fit.loss: [class-average-dice, cross-entropy], trial: [0],"
+            " encoder.architecture: [resnet18, mobilenet_v2]}",
+            "x.yaml",
+        ),
+        DATA,
+    )
+    lines = status.summarise(plan, Store(tmp_path), IMAGES).plan_text().splitlines()[-4:]
+    starts = {line.index(" missing") for line in lines}
+    assert len(starts) == 1 and len({len(cell.name) for cell in plan.cells}) > 1
+
+
 def test_costs_are_counted_for_what_will_run(tmp_path):
     store = Store(tmp_path)
     before = status.summarise(STUDY, store, IMAGES).plan_dict()
