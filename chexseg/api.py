@@ -126,7 +126,9 @@ class Study:
     def results(self, per: Literal["cell", "pathology", "image"] = "cell") -> pd.DataFrame:
         """Return the finished cells' scores on the test images, one value per row.
 
-        Each row has the cell's name and settings (`analysis.results.CELL_COLUMNS`), and
+        Each row has the cell's name and settings (`analysis.results.CELL_COLUMNS`); a column for
+        each setting that the study varies, by its name in the file, such as `fit.loss`, empty
+        where it doesn't affect the cell; and
 
         - per cell: `miou`, the mean of its pathologies' IoU;
         - per pathology: `pathology` and `iou`, pooled over the images (section 3.1 of the paper);
@@ -142,6 +144,8 @@ class Study:
         analysis = self._analysis()
         results, scores = analysis.results, analysis.scores
         cells = results.cells.reset_index(drop=True)
+        if results.axes is not None:
+            cells = cells.assign(**{name: _typed(results.axes[name]) for name in results.axes})
         if per == "cell":
             return cells.assign(miou=scores.miou_C)
         count, names = len(cells), list(results.pathologies)
@@ -202,6 +206,16 @@ def load_model(
     from chexseg.predict import segment
 
     return Model(segment.load(fitted.find(str(name), data, str(store))))
+
+
+def _typed(texts: pd.Series) -> list[object]:
+    """Return the values of an axis, which are texts or None, as numbers if all are numbers."""
+    import pandas as pd
+
+    try:
+        return list(pd.to_numeric(texts))
+    except ValueError:
+        return list(texts)
 
 
 class Model:

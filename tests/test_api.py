@@ -5,14 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import chexseg
+from chexseg.analysis.study_analysis import analyse
 from chexseg.data import chexpert
 from chexseg.errors import UserError
+from tests.analysis.test_axis_effects import ADDITIVE, made
 
 STUDY = """
 name: api
@@ -76,6 +79,16 @@ def test_results_per_cell_pathology_and_image(finished):
     pd.testing.assert_series_equal(pooled[expected.index], expected, check_names=False)
     with pytest.raises(ValueError, match="per: found 'patient'"):
         finished.results(per="patient")
+
+
+def test_results_have_a_column_for_each_axis():
+    """A researcher groups by the settings that the study compares, as numbers if they are some."""
+    analysis = analyse(made(ADDITIVE))
+    cells = chexseg.Study.results(SimpleNamespace(_analysis=lambda: analysis))
+    assert cells["loss"].tolist() == analysis.results.axes["loss"].tolist()
+    assert set(cells["epochs"]) == {5, 9}
+    means = cells.groupby("loss")["miou"].mean()
+    assert means["focal"] - means["dice"] == pytest.approx(0.04, abs=0.01)
 
 
 def test_figures_are_those_of_the_report(finished):

@@ -216,4 +216,4 @@ def sentence(comparison: Comparison) -> str:
     if not np.isnan(row["both from"]):
         low, high = (f"{row[name]:+.3f}" for name in ("both from", "both to"))
         text += f", over these and {row['trials']} trials {low} to {high}"
-    return f"{text}: {row['verdict'] or 'not defined'}{reason and f', {reason}'}."
+    return f"{text}: {row['verdict'] or 'not defined'}{reason and f' ({reason})'}."

@@ -51,6 +51,7 @@ def report(
     """Write the tables, figures and page of studies from the results in a store."""
     from chexseg.analysis.tables import measures_table
     from chexseg.analysis.tables.text import study_result
+    from chexseg.report.page.overview import answer_sentences
 
     analyses, written = write_report(studies, data, store, out, overrides, measures, quiet)
     if as_json:
@@ -67,7 +68,7 @@ def report(
         if result.baselines_note:
             echo(f"note: baselines: {result.baselines_note}", err=True)
         if len(result.cells):
-            echo(study_result(analysis))
+            echo("\n".join([study_result(analysis), *answer_sentences(analysis)]))
         if measures and (reason := measures_table.lacking(result)):
             echo(f"note: {result.name}: masks not measured: {reason}", err=True)
         for note in result.notes:
@@ -79,6 +80,8 @@ def report(
 
 def _as_dict(analyses: list[StudyAnalysis], written: WrittenReport) -> dict[str, Any]:
     """Return the object of ``report --json``. iou: None for a pathology without expert pixels."""
+    from chexseg.report.page.overview import answer_sentences
+
     studies = []
     for analysis in analyses:
         results, scores = analysis.results, analysis.scores
@@ -90,7 +93,8 @@ def _as_dict(analyses: list[StudyAnalysis], written: WrittenReport) -> dict[str,
             cells.append({"name": cell.name, "key": cell.cell, "miou": miou, "iou": iou})
         missing = results.missing.to_dict("records")
         notes = [note for note in (results.radiologists_note, *results.notes) if note]
-        studies.append({"name": results.name, "cells": cells, "missing": missing, "notes": notes})
+        one = {"name": results.name, "answer": answer_sentences(analysis), "cells": cells}
+        studies.append(one | {"missing": missing, "notes": notes})
     files = [str(path) for path in written.files]
     notes = list(written.notes)
     return {"studies": studies, "page": str(written.page), "files": files, "notes": notes}

@@ -25,7 +25,7 @@ title: Do weak masks help beside expert masks?
 axes:
   # Probability that a training sample is an expert image. 1: no weak masks, 0: no expert masks.
   labels.p: [0, 0.9, 1]
-  # Repetitions with different seeds. Intervals need at least two.
+  # Repetitions with different seeds. A test of a difference needs at least three.
   trial: [0, 1, 2]
 
 # Further cells, each with the settings that differ.
@@ -69,7 +69,7 @@ def settings(
         ),
     ] = None,
 ) -> None:
-    """Show the settings of a study file: type, default and meaning."""
+    """Explain the settings that a study file can have: type, default and meaning."""
     from chexseg.config import reference
 
     *of_study, _a_range = reference.study_sections()

@@ -11,12 +11,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from chexseg.config import search_space
-from chexseg.config.error_messages import error_location, format_validation_error, shown
+from chexseg.config.error_messages import (
+    error_location,
+    format_validation_error,
+    nearest_settings,
+    shown,
+)
 from chexseg.config.places import Entry, also_entries, axis_entries
-from chexseg.config.settings import SHARED, Settings, is_section, merged, setting_names
+from chexseg.config.settings import SHARED, Settings, is_section, merged
 from chexseg.config.study import Study
 from chexseg.config.yaml_source import Document
-from chexseg.errors import UserError, nearest
+from chexseg.errors import UserError
 
 #: Combinations of the axes' values; a hundred times the largest grid planned so far.
 MOST_COMBINATIONS = 1_000_000
@@ -59,7 +64,7 @@ def check_key(key: str, begin: str, beside: Sequence[str] = ()) -> None:
             for name, field in fields.items():
                 allowed.append(f"{inside}.{name}".lstrip(".") + ".*" * is_section(field.annotation))
             allowed += [] if inside else beside
-            hint = nearest(key, setting_names())
+            hint = nearest_settings(key)
             raise UserError(f"{begin}: no such setting{hint}; allowed: {', '.join(allowed)}")
         model = fields[part].annotation
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -74,13 +74,38 @@ def format_validation_error(
 
 
 def _nearest_key(key: str, allowed: list[str], model: type[Section]) -> str:
-    # A dotted setting is right as an axis, but in `settings` sections are nested.
-    if model is Settings and key in setting_names():
-        *sections, last = key.split(".")
-        return (
-            f" (did you mean {': {'.join(sections)}: {{{last}: ...}}{'}' * (len(sections) - 1)}?)"
-        )
+    if model is Settings:
+        # A dotted setting is right as an axis, but in `settings` sections are nested.
+        names = [name for name in setting_names() if name == key or name.endswith(f".{key}")]
+        if names:
+            return f" (did you mean {_alternatives([_nested(name) for name in names])}?)"
     return nearest(key, allowed)
+
+
+def _nested(name: str) -> str:
+    """Return a dotted setting as it is written in `settings`."""
+    *sections, last = name.split(".")
+    return f"{': {'.join(sections)}: {{{last}: ...}}{'}' * (len(sections) - 1)}"
+
+
+def _alternatives(texts: Sequence[str]) -> str:
+    *others, last = texts
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def nearest_settings(key: str) -> str:
+    """Return `` (did you mean 'x' or 'y'?)`` for a dotted key that is no setting, or "".
+
+    If its last part is a setting of several sections, all are named, because the nearest name may
+    be of another stage: ``architecture`` alone is nearest to IRNet's.
+    """
+    section, _, last = key.rpartition(".")
+    same = [name for name in setting_names() if name.rpartition(".")[2] == last]
+    sections = [name.rpartition(".")[0] for name in same]
+    misspelt = section not in Settings.model_fields and nearest(section, sections)
+    if not same or misspelt:
+        return nearest(key, same if misspelt else setting_names())
+    return f" (did you mean {_alternatives([repr(name) for name in same])}?)"
 
 
 def shown(value: Any) -> str:

@@ -15,6 +15,8 @@ from chexseg.data.sampling.mixing import effective_probability
 from chexseg.stages.configs import SaliencyConfig
 from chexseg.stages.configuration.irnet import OF_BOUNDARIES
 
+#: A comparison of arms with fewer trials has no test.
+FEWEST_TRIALS = 3
 #: Settings that the first and last words of a name already show.
 _NAMED = {"labels.weak", "labels.p", "distil.fraction", "draw", "trial"}
 #: Prefixes of the settings that matter only to cells with weak labels.

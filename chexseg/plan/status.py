@@ -9,6 +9,7 @@ from typing import Any
 
 from chexseg.errors import counted
 from chexseg.plan import cost, staleness
+from chexseg.plan.cells import FEWEST_TRIALS
 from chexseg.plan.cost import Cost
 from chexseg.plan.graph import Plan
 from chexseg.plan.stage_names import stage_names
@@ -19,6 +20,10 @@ from chexseg.store.store import Artifact, Store
 
 #: Format of a row of a plan's table: stage, then `Summary.row`.
 TABLE = "{:<10} {:>6} {:>7} {:>7} {:>10} {:>10}"
+#: Least width of the cells' names, characters.
+NARROWEST = 36
+#: Unneeded runs that a note names.
+MOST_UNNEEDED = 3
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ class Summary:
         ]
 
     def warnings(self) -> list[str]:
-        """Return notes about merged combinations, guessed times and stale results."""
+        """Return notes on merged combinations, guessed times, stale and unneeded runs, trials."""
         plan, out = self.plan, []
         if plan.merged_combinations:
             out.append(
@@ -158,6 +163,20 @@ class Summary:
             f"stale: {reason}" + (f" ({runs} runs)" if runs > 1 else "")
             for reason, runs in changes.items()
         ]
+        unneeded = [
+            node.label for key, node in plan.nodes.items() if self.states[key] == "unneeded"
+        ]
+        if unneeded:
+            more = len(unneeded) - MOST_UNNEEDED
+            named = [*unneeded[:MOST_UNNEEDED], *([f"{more} more"] if more > 0 else [])]
+            out.append(f"won't run, because nothing needs the result: {', '.join(named)}")
+        # Of fewer cells than that, each trial has one: there is nothing to compare.
+        trials = {(cell.settings.draw, cell.settings.trial) for cell in plan.cells}
+        if len(trials) < min(FEWEST_TRIALS, len(plan.cells)):
+            out.append(
+                f"with {counted(len(trials), 'trial')} no comparison of cells can be tested:"
+                f" a test needs {FEWEST_TRIALS}"
+            )
         return out
 
     def _to_run(self, key: str) -> bool:
@@ -234,10 +253,12 @@ class Summary:
         )
 
     def _cell_lines(self) -> list[str]:
+        cells = self._cells()
+        width = max([NARROWEST, *(len(cell["name"]) for cell in cells)])
         return [
-            f"  {cell['name']:<36} "
+            f"  {cell['name']:<{width}} "
             + ": ".join(filter(None, (cell["state"], cell["error"], cell["change"])))
-            for cell in self._cells()
+            for cell in cells
         ]
 
 

@@ -119,9 +119,10 @@ def record_lost_worker(job: Job, key: str, error: BaseException | None) -> Stage
 
 def _headline(facts: Mapping[str, Any]) -> str:
     """Return the most important figure of a stage's facts, as an addition to its message."""
-    for name in ("mean_auroc", "selection_miou", "accuracy"):
+    names = {"mean_auroc": "mean AUROC", "selection_miou": "selection mIoU", "accuracy": "accuracy"}
+    for name, text in names.items():
         if facts.get(name) is not None:
-            return f", {name.replace('_', ' ')} {facts[name]:.3f}"
+            return f", {text} {facts[name]:.3f}"
     images = facts.get("images")
     return f", {counted(images, 'image')}" if isinstance(images, int) else ""
 

@@ -78,7 +78,10 @@ def test_fewer_than_60_steps_have_no_test():
     results = made(ADDITIVE)
     few = dataclasses.replace(results, cells=results.cells.assign(steps=59.0))
     effects = ask(few).effects
-    assert set(effects["reason"]) == {"59 optimiser steps"} and effects["P"].isna().all()
+    assert (
+        set(effects["reason"]) == {"59 optimiser steps, a test needs 60"}
+        and effects["P"].isna().all()
+    )
 
 
 def test_a_setting_that_does_not_matter_to_an_arm_is_no_obstacle():
@@ -100,7 +103,7 @@ def test_ranking_marks_what_is_tied_with_the_first():
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"draws": 1, "trials": 2}, "2 trials"),
+        ({"draws": 1, "trials": 2}, "2 trials, a test needs 3"),
         ({"draws": 1, "trials": 5}, "given one classifier, encoder and split"),
     ],
 )
@@ -108,7 +111,9 @@ def test_too_little_decides_nothing(settings, reason):
     answered = answer(ADDITIVE, **settings)
     assert set(answered.effects["verdict"]) == {UNDECIDED}
     assert set(answered.effects["reason"]) == {reason}
-    assert set(answered.ranking["place"][1:]) == {UNTESTED if reason == "2 trials" else TIED}
+    assert set(answered.ranking["place"][1:]) == {
+        UNTESTED if reason == "2 trials, a test needs 3" else TIED
+    }
 
 
 def test_equal_arms_have_effects_in_5_percent_of_studies():
@@ -130,7 +135,7 @@ def test_only_a_study_that_reproduces_nothing_gets_an_answer(tmp_path):
     assert analysis.answer is not None and analysis.claims == ()
     text = publish([results], tmp_path / "own").page.read_text()
     assert 'id="made--answer"' in text and 'id="made--claims"' not in text
-    assert "Highest mIoU:" in text and "The paper’s order" not in text
+    assert "Highest mIoU, " in text and "The paper’s order" not in text
     paper = dataclasses.replace(results, reproduces=("table-1",))
     assert analyse(paper).answer is None
     assert {claim.name for claim in analyse(paper).claims} == {"order", "inverted-u"}

@@ -272,7 +272,7 @@ def test_the_headline_ends_with_the_baselines(compared):
             3,
             "no arm. Undecided (given one classifier, encoder and split): Weak, Full, CheXseg.",
         ),
-        (1, 2, "no arm. Undecided (2 trials): Weak, Full, CheXseg."),
+        (1, 2, "no arm. Undecided (2 trials, a test needs 3): Weak, Full, CheXseg."),
     ],
 )
 def test_arms_are_compared_with_the_location_prior(draws, trials, verdict):

@@ -315,7 +315,7 @@ def test_two_trials_give_points_and_no_verdict(number):
     made = study([weak(0.15), full(0.26), mixed(0.30)], draws=1, trials=number, radiologists=0.35)
     by_name = {claim.name: claim for claim in claims(made)}
     assert by_name["order"].verdict == by_name["gap"].verdict == UNDECIDED
-    assert f"({number} trial{'s'[: number - 1]})" in by_name["order"].because
+    assert f"({number} trial{'s'[: number - 1]}, a test needs 3)" in by_name["order"].because
     rows = by_name["order"].comparisons
     assert rows["difference"].notna().all()
     assert rows[["difference low", "difference high", "P"]].isna().all(axis=None)
@@ -323,7 +323,7 @@ def test_two_trials_give_points_and_no_verdict(number):
 
 def test_fewer_than_60_steps_give_no_verdict():
     claim = verdict("order", weak(0.15, steps=59.0), full(0.26), mixed(0.30))
-    assert claim.comparisons["reason"].iloc[0] == "59 optimiser steps"
+    assert claim.comparisons["reason"].iloc[0] == "59 optimiser steps, a test needs 60"
     assert claim.verdict == UNDECIDED and claim.comparisons["verdict"].iloc[1] == REPRODUCED
 
 

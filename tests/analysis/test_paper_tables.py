@@ -23,6 +23,8 @@ from chexseg.analysis.tables.paper_tables import (
 from chexseg.analysis.tables.text import study_result, to_latex
 from chexseg.analysis.tables.value_table import UNFINISHED, ValueTable, number, value_table
 from tests.analysis.papers_study import PIXELS, achieved, by_hand, counts_of, keep, papers_study
+from tests.analysis.test_axis_effects import ADDITIVE
+from tests.analysis.test_axis_effects import made as two_axes
 from tests.analysis.test_tables import cell
 from tests.report.rendered import sections
 
@@ -129,6 +131,19 @@ def test_arms_by_pathology_mark_the_best_of_each_column(paper):
     chosen = (paper.cells["method"] == "full") & (paper.cells["init"] == "moco")
     only = arms_table(score(keep(paper, chosen.to_numpy())))
     assert not only.values["best"].any(), "an arm alone is no best"
+
+
+def test_arms_of_one_encoder_initialization_are_named_by_their_other_settings():
+    made = two_axes(ADDITIVE)
+    table = arms_table(score(made))
+    assert table.keys == ("arm", "settings")
+    names = {f"loss={loss} epochs={epochs}" for loss, epochs in ADDITIVE}
+    assert set(table.values["settings"]) == names, "the start is the same for all"
+    first = made.axes["loss"] == made.axes["loss"].iloc[0]
+    cells = made.cells.assign(init=np.where(first, "random", "chexpert"))
+    both = arms_table(score(dataclasses.replace(made, cells=cells)))
+    starts = both.values["settings"].str.partition(" ")[0]
+    assert both.keys == ("arm", "settings") and set(starts) == {"random", "chexpert"}
 
 
 # ---- LaTeX ---------------------------------------------------------------------------------------

@@ -172,6 +172,13 @@ def test_cells_table_has_a_row_a_cell(study):
     )
 
 
+def test_cells_table_has_the_settings_that_a_study_varies(study):
+    axes = pd.DataFrame({"labels.p": study.cells["p"], "fit.loss": "dice"}, dtype=object)
+    rows = records.cells(score(dataclasses.replace(study, axes=axes)))
+    assert set(rows["fit.loss"]) == {"dice"}
+    assert "p" in rows and "labels.p" not in rows, "it has a column under its short name"
+
+
 def test_students_are_paired_with_the_teacher_of_their_trial(study):
     table = students_table(score(study))
     mious = records.cells(score(study)).set_index("name")["mIoU"]

@@ -113,6 +113,6 @@ def test_a_report_is_one_json_document_on_request(study, phantom_root, tmp_path)
     )  # fmt: skip
     document = json.loads(text)
     (one,) = document["studies"]
-    assert (one["name"], one["cells"]) == ("s", [])
+    assert (one["name"], one["answer"], one["cells"]) == ("s", [], [])
     assert [cell["state"] for cell in one["missing"]] == ["missing", "missing"]
     assert document["page"] == str(out / "index.html")

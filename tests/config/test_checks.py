@@ -72,7 +72,28 @@ MISTAKES = {
         f"x.yaml:3: axes.label.p: no such setting (did you mean 'labels.p'?); {SETTINGS}"
     ),
     "name: s\naxes: {epochs: [3]}": (
-        f"x.yaml:2: axes.epochs: no such setting (did you mean 'fit.epochs'?); {SETTINGS}"
+        "x.yaml:2: axes.epochs: no such setting (did you mean 'classify.epochs', 'pretrain.epochs', "
+        f"'moco.epochs', 'irnet.epochs', 'fit.epochs' or 'distil.epochs'?); {SETTINGS}"
+    ),
+    "name: s\naxes: {architecture: [resnet18]}": (
+        "x.yaml:2: axes.architecture: no such setting (did you mean 'encoder.architecture', "
+        f"'classify.architecture' or 'irnet.architecture'?); {SETTINGS}"
+    ),
+    "name: s\naxes: {saliency.architecture: [resnet18]}": (
+        "x.yaml:2: axes.saliency.architecture: no such setting (did you mean "
+        "'encoder.architecture', 'classify.architecture' or 'irnet.architecture'?); allowed: "
+        "saliency.images, saliency.frontal_only, saliency.layer, saliency.target, "
+        "saliency.threshold, saliency.cutoff, saliency.fill_holes"
+    ),
+    "name: s\naxes: {clasify.epochs: [3]}": (
+        "x.yaml:2: axes.clasify.epochs: no such setting (did you mean 'classify.epochs'?); "
+        f"{SETTINGS}"
+    ),
+    "name: s\nsettings: {architecture: resnet18}": (
+        "x.yaml:2: settings.architecture: no such key (did you mean encoder: {architecture: ...}, "
+        "classify: {architecture: ...} or irnet: {architecture: ...}?); allowed: pathologies, size, "
+        "seed, draw, trial, ingest, encoder, labels, classify, pretrain, moco, saliency, irnet, "
+        "fit, distil, score"
     ),
     "name: s\naxes: {trial.x: [3]}": (
         "x.yaml:2: axes.trial.x: no such setting (did you mean 'trial'?); allowed: trial"

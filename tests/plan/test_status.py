@@ -73,6 +73,40 @@ def test_a_stale_cell_names_the_first_thing_that_changed(tmp_path):
     assert summary.plan_dict()["expected_seconds"] > 0
 
 
+def test_a_plan_says_what_it_leaves_out_and_that_two_trials_have_no_test(tmp_path):
+    def notes(axes: str) -> list[str]:
+        plan = planner.plan(study_file.parse(f"name: s\naxes: {axes}", "x.yaml"), DATA)
+        return status.summarise(plan, Store(tmp_path), IMAGES).warnings()
+
+    unneeded = "won't run, because nothing needs the result: ingest train"
+    untested = "with 2 trials no comparison of cells can be tested: a test needs 3"
+    encoder = "encoder.init: [random]"
+    _, *rest = notes(f"{{fit.epochs: [3, 4], trial: [0, 1], {encoder}}}")
+    assert rest == [unneeded, untested]
+    _, *rest = notes(f"{{fit.epochs: [3, 4], trial: [0, 1, 2], {encoder}}}")
+    assert rest == [unneeded]
+    _, *rest = notes(f"{{fit.epochs: [3, 4], draw: [0, 1, 2], {encoder}}}")
+    assert rest == [unneeded], "draws are trials too"
+    _, *rest = notes(f"{{trial: [0, 1], {encoder}}}")
+    assert rest == [unneeded], "one arm, so there is nothing to compare"
+    _, *rest = notes("{fit.epochs: [3, 4], trial: [0, 1]}")
+    assert rest == [untested], "the encoder is trained on these images"
+
+
+def test_the_states_of_cells_stand_below_each_other(tmp_path):
+    plan = planner.plan(
+        study_file.parse(
+            "name: s\naxes: {fit.loss: [class-average-dice, cross-entropy], trial: [0],"
+            " encoder.architecture: [resnet18, mobilenet_v2]}",
+            "x.yaml",
+        ),
+        DATA,
+    )
+    lines = status.summarise(plan, Store(tmp_path), IMAGES).plan_text().splitlines()[-4:]
+    starts = {line.index(" missing") for line in lines}
+    assert len(starts) == 1 and len({len(cell.name) for cell in plan.cells}) > 1
+
+
 def test_costs_are_counted_for_what_will_run(tmp_path):
     store = Store(tmp_path)
     before = status.summarise(STUDY, store, IMAGES).plan_dict()

@@ -100,7 +100,7 @@ def test_one_trial_against_one_has_no_winner_and_says_so(tmp_path):
     sides = [side(n, group(n, k, (0,), 8 * k, lr=k)) for k, n in enumerate("ab")]
     found = comparison.compare(*sides)
     text = comparison.sentence(found)
-    assert text.endswith("undecided, one trial against one.")
+    assert text.endswith("undecided (one trial against one).")
     assert set(found.rows["verdict"]) == {UNDECIDED} and found.rows["P"].isna().all()
     # Without a common trial there is no difference either, and still a page.
     other = side("b", group("b", 1, (1,), 8, lr=1))
@@ -115,7 +115,7 @@ def test_models_of_few_steps_have_no_winner(few):
     one = dataclasses.replace(one, steps=59.0 if few else 60.0)
     row = comparison.compare(side("a", one), side("b", other)).means.iloc[0]
     assert row["verdict"] == (UNDECIDED if few else A_HIGHER)
-    assert row["reason"] == "59 optimiser steps" if few else pd.isna(row["reason"])
+    assert row["reason"] == "59 optimiser steps, a test needs 60" if few else pd.isna(row["reason"])
 
 
 def test_a_file_has_no_trials_and_of_two_the_patients_alone_decide():

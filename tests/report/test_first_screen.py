@@ -5,14 +5,23 @@ from __future__ import annotations
 import dataclasses
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from chexseg.analysis.study_analysis import analyse
 from chexseg.analysis.tables.records import origin
 from chexseg.report.figures import study_figures
-from chexseg.report.page.overview import answer_sentences, facts, overview
+from chexseg.report.page.overview import (
+    MOST_EFFECTS,
+    _effects_sentences,
+    answer_sentences,
+    facts,
+    overview,
+)
 from tests.analysis.papers_study import papers_study
+from tests.analysis.test_axis_effects import ADDITIVE
+from tests.analysis.test_axis_effects import made as two_axes
 from tests.report.rendered import publish
 
 
@@ -48,16 +57,73 @@ def test_a_reproduction_answers_with_the_papers_order():
 
 def test_a_study_of_its_own_question_answers_with_its_ranking_and_effects(own):
     analysis = analyse(own)
-    first, *others, effects = answer_sentences(analysis)
+    first, *others = answer_sentences(analysis)
     best = analysis.answer.ranking.iloc[0]
-    assert first == f"Highest mIoU: {best['arm']}, {best['mIoU']:.3f}." and len(others) <= 1
-    resolved = analysis.answer.effects.query("verdict != 'undecided'")
-    tested = analysis.answer.effects["P"].notna().sum()
-    assert tested and effects.startswith(
-        "Resolved: " if len(resolved) else f"No effect of an axis is resolved ({tested} tested)"
+    name = best["arm"].replace(", encoder chexpert", "")
+    assert ", encoder chexpert" in best["arm"], "all arms have it"
+    assert first == f"Highest mIoU, {best['mIoU']:.3f}: {name}."
+    for row in analysis.answer.effects.itertuples():
+        if row.verdict == "undecided":
+            begin, text = "Undecided (", f"{row.axis} {row.value} instead of {row.against}, "
+        else:
+            begin, text = (
+                "Resolved: ",
+                f"{row.axis} {row.value} is {row.verdict} than {row.against}, ",
+            )
+        number = f"{row.difference:+.3f}".replace("-", "\u2212")
+        assert any(one.startswith(begin) and f"{text}{number}" in one for one in others)
+
+
+def test_effects_that_could_not_be_tested_stand_in_the_answer_with_the_reason(own):
+    """A reader wants to know how large they are, and what a test needs."""
+    of_two = (own.cells["trial"] < 2).to_numpy()
+    made = dataclasses.replace(
+        own,
+        cells=own.cells[of_two].reset_index(drop=True),
+        axes=own.axes[of_two].reset_index(drop=True),
+        counts_CIK3=own.counts_CIK3[of_two],
     )
-    for row in resolved.itertuples():
-        assert f"{row.axis} {row.value} is {row.verdict} than {row.against}, " in effects
+    analysis = analyse(made)
+    _, effects = answer_sentences(analysis)
+    assert effects.startswith("Undecided (2 trials, a test needs 3): labels.p ")
+    assert analysis.answer.effects["P"].isna().all() and len(analysis.answer.effects) > 2
+
+
+def test_a_long_list_of_effects_is_cut(own):
+    answer = analyse(own).answer
+    effects = pd.concat([answer.effects.head(1).assign(verdict="undecided", reason="x")] * 9)
+    *_, last = _effects_sentences(dataclasses.replace(answer, effects=effects))
+    assert last.count(" instead of ") == MOST_EFFECTS and last.endswith(
+        f"; {9 - MOST_EFFECTS} more."
+    )
+
+
+def test_the_caption_speaks_of_bars_only_where_the_figure_has_some(own):
+    analysis = analyse(own)
+    bare = analysis.ranking.assign(low=np.nan, high=np.nan)
+    for rows, end in (
+        (analysis.ranking, "; bars: 95% over trials"),
+        (bare, "; too few trials for bars"),
+    ):
+        figures = study_figures.draw(dataclasses.replace(analysis, ranking=rows), legend=False)
+        assert overview("demo", analysis, figures, [])["caption"].endswith(end)
+
+
+def test_a_study_of_one_encoder_initialization_has_no_figure_by_initialization():
+    """Its panels would repeat the ranking under a wrong title."""
+    made = two_axes(ADDITIVE)
+    assert not any(name.startswith("figure4") for name in study_figures.draw(analyse(made)))
+    first = made.axes["loss"] == made.axes["loss"].iloc[0]
+    two = made.cells.assign(init=np.where(first, "random", "chexpert"))
+    assert "figure4a" in study_figures.draw(analyse(dataclasses.replace(made, cells=two)))
+
+
+def test_the_pages_cells_have_no_column_of_what_their_names_say(tmp_path):
+    made = two_axes(ADDITIVE)
+    page = text_of(made, tmp_path).partition('id="made--cells"')[2].partition("</thead>")[0]
+    assert "selection mIoU" in page and ">loss" not in page
+    csv = pd.read_csv(tmp_path / "tables" / "made-cells.csv")
+    assert csv["loss"].tolist() == made.axes["loss"].tolist()
 
 
 def test_the_first_screen_has_question_answer_figure_and_facts_in_this_order(own, tmp_path):
@@ -74,7 +140,7 @@ def test_the_first_screen_has_question_answer_figure_and_facts_in_this_order(own
         dashboards=(("optuna-dashboard", "optuna-dashboard store/journal.log"),),
     )
     top = header(text_of(made, tmp_path))
-    parts = ["Do weak labels help?", "Highest mIoU: ", 'data-figure="demo--ranking"', "Procedure"]
+    parts = ["Do weak labels help?", "Highest mIoU, ", 'data-figure="demo--ranking"', "Procedure"]
     assert [top.index(part) for part in parts] == sorted(top.index(part) for part in parts)
     shown = dict(re.findall(r"<dt>(.*?)</dt><dd>(?:<code>)?(.*?)(?:</code>)?</dd>", top))
     assert shown == {

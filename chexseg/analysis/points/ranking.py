@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -19,15 +20,23 @@ MOST_ARMS = 8
 def points(scores: StudyScores, answer: Answer) -> pd.DataFrame:
     """Return mIoU of the arms with the highest ones, one row per point, the best arm first.
 
-    Columns: `COLUMNS`. arm is its settings without those that all arms share; method is its kind of
-    weak labels, or what else it is.
+    Columns: `COLUMNS`. arm is its name from `names_apart`; method is its kind of weak labels, or
+    what else it is.
     """
-    parts = {str(arm): str(arm).split(", ") for arm in scores.arms}
-    shared = set.intersection(*map(set, parts.values()))
+    apart = names_apart(map(str, scores.arms))
     arms = {str(arm): arm for arm in scores.arms}
     rows: list[dict[str, Any]] = []
     for text in answer.ranking["arm"].head(MOST_ARMS):
-        apart = [part for part in parts[text] if part not in shared]
-        fields = {"arm": ", ".join(apart) or text, "method": arms[text].weak or arms[text].method}
+        fields = {"arm": apart[text], "method": arms[text].weak or arms[text].method}
         rows += points_of(scores, scores.miou_C, arms[text], fields)
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def names_apart(names: Iterable[str]) -> dict[str, str]:
+    """Return name of an arm (``str(arm)``) -> the name without the settings that all arms share."""
+    parts = {name: name.split(", ") for name in names}
+    shared = set.intersection(*map(set, parts.values()))
+    return {
+        name: ", ".join(part for part in of_arm if part not in shared) or name
+        for name, of_arm in parts.items()
+    }

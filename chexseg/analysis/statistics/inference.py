@@ -20,12 +20,13 @@ from chexseg.analysis.statistics.scores import (
     t_interval,
 )
 from chexseg.errors import counted
+from chexseg.plan.cells import FEWEST_TRIALS
 
 #: Even if all patients agree, fewer than six can't exclude 0 at 95%: the sign test's P-value for
 #: five, 2 / 2 ** 5, is above 0.05.
 FEWEST_PATIENTS = 6
-#: Fewer trials or optimiser steps give points without a verdict.
-FEWEST_TRIALS, FEWEST_STEPS = 3, 60
+#: Fewer optimiser steps, or trials than `FEWEST_TRIALS`, give points without a verdict.
+FEWEST_STEPS = 60
 #: The reason why a difference between models of one draw is undecided.
 ONE_DRAW = "given one classifier, encoder and split"
 #: Adjusted P-values below it are significant.
@@ -141,9 +142,9 @@ def fault(step: Difference, steps: float = np.inf) -> str | None:
     if np.isnan(step.value):
         return "no expert mask in the test set"
     if steps < FEWEST_STEPS:
-        return f"{steps:g} optimiser steps"
+        return f"{steps:g} optimiser steps, a test needs {FEWEST_STEPS}"
     if step.n_trials < FEWEST_TRIALS:
-        return counted(step.n_trials, "trial")
+        return f"{counted(step.n_trials, 'trial')}, a test needs {FEWEST_TRIALS}"
     if step.patients.n < FEWEST_PATIENTS:
         return f"fewer than {FEWEST_PATIENTS} patients have an expert mask"
     return None if not np.isnan(step.p) else "no interval"

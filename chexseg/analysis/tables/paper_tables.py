@@ -110,16 +110,21 @@ def table2(scores: StudyScores) -> ValueTable:
 def arms_table(scores: StudyScores) -> ValueTable:
     """Return mIoU and the IoU of each pathology of every arm.
 
-    Encoder (with other settings) and weak images are keys if they vary.
+    Encoder and weak images are keys if they vary. With other settings that vary, the first key is
+    "settings", and has an encoder's start only if that varies too.
     """
+    inits = {arm.init for arm in scores.arms}
+    settings = "settings" if any(arm.further for arm in scores.arms) else "encoder"
     rows = []
     for arm, text in encoder_texts(scores.arms).items():
+        if settings == "settings" and len(inits) == 1:
+            text = text.removeprefix(arm.init).lstrip() or "-"
         images = np.nan if arm.method == "full" or not arm.weak_images else arm.weak_images
-        keys = {"arm": arm.name, "encoder": text, "weak images": images}
+        keys = {"arm": arm.name, settings: text, "weak images": images}
         for task, values_C in scores.values.items():
             rows.append(keys | {"pathology": task} | _number(scores, values_C, arm))
-    table = value_table(rows, ("arm", "encoder", "weak images"), "pathology", "column")
-    return without_constant_keys(table, ("encoder", "weak images"))
+    table = value_table(rows, ("arm", settings, "weak images"), "pathology", "column")
+    return without_constant_keys(table, (settings, "weak images"))
 
 
 def baselines_table(scores: StudyScores, arms: ValueTable) -> ValueTable | None:
@@ -130,7 +135,7 @@ def baselines_table(scores: StudyScores, arms: ValueTable) -> ValueTable | None:
     rows = []
     for name, counts_IK3 in scores.results.baselines.items():
         iou_K = pooled_iou(counts_IK3, require_expert=True)
-        keys = {"arm": name, "encoder": "-", "weak images": np.nan}
+        keys = {"arm": name, "encoder": "-", "settings": "-", "weak images": np.nan}
         keys = {key: keys[key] for key in arms.keys}
         for task, value in zip(scores.values, [miou(iou_K)[0], *iou_K], strict=True):
             rows.append(keys | {"pathology": task} | number(t_interval([value])))

@@ -23,11 +23,17 @@ OPTIONAL: dict[str, Callable[[pd.Series], bool]] = {
     "weak_images": lambda values: values.notna().any(),
     "fraction": lambda values: values.notna().any(),
 }
+#: Settings that a column of `cells` has under a shorter name.
+WITH_COLUMN = ("labels.weak", "labels.p", "encoder.init", "labels.weak_images", "distil.fraction")
 
 
 def cells(scores: StudyScores) -> pd.DataFrame:
-    """Return one row per cell: settings, mIoU, selection mIoU, the IoU of each pathology, key."""
-    table = scores.results.cells.reset_index(drop=True)
+    """Return one row per cell: settings, mIoU, selection mIoU, the IoU of each pathology, key.
+
+    A setting that the study varies and that has no other column is named as in the study file.
+    """
+    results = scores.results
+    table = results.cells.reset_index(drop=True)
     settings = [
         name
         for name in (
@@ -45,8 +51,10 @@ def cells(scores: StudyScores) -> pd.DataFrame:
     ]
     columns = {"mIoU": scores.miou_C, "selection mIoU": pd.to_numeric(table["selection_miou"])}
     columns |= {"left out": scores.left_out_C} if scores.left_out_C.any() else {}
-    columns |= dict(zip(scores.results.pathologies, scores.iou_CK.T, strict=True))
-    return table[settings].assign(**columns, key=table["cell"])
+    columns |= dict(zip(results.pathologies, scores.iou_CK.T, strict=True))
+    axes = {} if results.axes is None else results.axes.to_dict("list")
+    varied = {name: values for name, values in axes.items() if name not in WITH_COLUMN}
+    return table[settings].assign(**varied, **columns, key=table["cell"])
 
 
 def missing(scores: StudyScores) -> pd.DataFrame:

@@ -47,7 +47,9 @@ def draw(analysis: StudyAnalysis, legend: bool = True) -> dict[str, go.Figure]:
     rows = analysis.figure3
     figures |= {f"figure3-{i}": figure3(rows, i, legend=legend) for i in panels3(rows)}
     rows = analysis.figure4
-    for images in panels4(rows):
+    # Of arms with one encoder initialization, the ranking has the same points.
+    inits = {arm.init for arm in analysis.scores.arms}
+    for images in panels4(rows) if len(inits) > 1 or not len(analysis.ranking) else ():
         name = f"figure4b-{images}" if images else "figure4a"
         figures[name] = figure4(rows, images, "b" if images else "a", legend)
     rows = analysis.label_efficiency

@@ -11,6 +11,8 @@ import plotly.graph_objects as go
 from chexseg.analysis import axis_effects
 from chexseg.analysis.axis_effects import TIED, UNTESTED, Answer
 from chexseg.analysis.claims.verdicts import CONTRADICTED, NO_DATA, REPRODUCED, UNDECIDED, Claim
+from chexseg.analysis.points.ranking import names_apart
+from chexseg.analysis.statistics.inference import SIGNIFICANT
 from chexseg.analysis.statistics.scores import patient_of
 from chexseg.analysis.study_analysis import StudyAnalysis
 from chexseg.analysis.tables.records import origin
@@ -18,13 +20,14 @@ from chexseg.report.page.environment import number
 
 #: Figures by name, the first that a study has is its main one -> caption.
 MAIN_FIGURES = {
-    "ranking": "mIoU of the arms, the highest first; bars: 95% over {units}",
-    "figure2-a": "mIoU by p, the share of expert labels; bars: 95% over {units}",
-    "figure3": "mIoU of students by the share of the training images; bars: 95% over {units}",
-    "figure4": "mIoU by encoder initialization; bars: 95% over {units}",
-    "figure5": "IoU by kind of supervision; bars: 95% over patients",
+    "ranking": "mIoU of the arms, the highest first",
+    "figure2-a": "mIoU by p, the share of expert labels",
+    "figure3": "mIoU of students by the share of the training images",
+    "figure4": "mIoU by encoder initialization",
+    "figure5": "IoU by kind of supervision",
 }
-
+#: Effects in a sentence; the table has all.
+MOST_EFFECTS = 4
 
 #: Verdict on the paper's order, weak < full < CheXseg -> a sentence on mIoU.
 ORDER = {
@@ -44,27 +47,37 @@ def overview(
     for path in files:
         links.setdefault(kinds.get(path.rpartition(".")[2], "tables"), []).append(path)
     name = next((n for main in MAIN_FIGURES for n in figures if n.startswith(main)), None)
-    caption = next(
-        (MAIN_FIGURES[main] for main in MAIN_FIGURES if (name or "").startswith(main)), ""
-    )
     return {
         "answer": answer_sentences(analysis),
         "figure": figures[name] if name else None,
         "figure_anchor": f"{anchor}--{name}",
         "repeated": name != "ranking",  # other figures have a section
-        "caption": caption.format(units=analysis.scores.units),
+        "caption": _caption(name, figures[name], analysis.scores.units) if name else "",
         "facts": facts(analysis),
         "links": links,
         "dashboards": analysis.results.dashboards,
     }
 
 
+def _caption(name: str, figure: go.Figure, units: str) -> str:
+    """Return the caption of a main figure. units: "trials" or "draws"."""
+    caption = next(text for main, text in MAIN_FIGURES.items() if name.startswith(main))
+    units = "patients" if name.startswith("figure5") else units
+    bars = any(
+        trace[axis].array is not None
+        for trace in figure.data
+        for axis in ("error_x", "error_y")
+        if axis in trace
+    )
+    return f"{caption}; {f'bars: 95% over {units}' if bars else f'too few {units} for bars'}"
+
+
 def answer_sentences(analysis: StudyAnalysis) -> list[str]:
-    """Return the answer to a study's question: one sentence, and one on how sure it is."""
+    """Return the answer to a study's question: one sentence, and others on how sure it is."""
     if not analysis.scores.arms:
         return []
     if analysis.answer is not None:
-        return [*ranking_sentences(analysis.answer), *_effects_sentence(analysis.answer)]
+        return [*ranking_sentences(analysis.answer), *_effects_sentences(analysis.answer)]
     rows = analysis.headline.dropna(subset="mIoU")
     arms = rows[rows["n"] > 0].set_index("arm")["mIoU"].to_dict()
     for claim in analysis.claims:
@@ -85,32 +98,43 @@ def ranking_sentences(answer: Answer) -> list[str]:
     """Return which arm has the highest mIoU, and how many others are tied with it."""
     ranking = answer.ranking
     first, others = ranking.iloc[0], ranking["place"].iloc[1:]
-    sentences = [f"Highest mIoU: {first['arm']}, {first['mIoU']:.3f}."]
+    name = names_apart(ranking["arm"])[first["arm"]]
+    sentences = [f"Highest mIoU, {first['mIoU']:.3f}: {name}."]
     tied = int((others == TIED).sum())
     if len(others) == 1 and others.iloc[0] != UNTESTED:
         sentences.append(f"The other arm is {others.iloc[0].removesuffix(' the first')} it.")
     elif (others != UNTESTED).any():
-        verb = "is" if tied == 1 else "are"
-        sentences.append(f"Of {len(others)} other arms, {tied} {verb} tied with it.")
+        which = f"The {tied}" if tied == len(others) else f"Of {len(others)} other arms, {tied}"
+        end = " other arms are" if tied == len(others) else " is" if tied == 1 else " are"
+        sentences.append(f"{which}{end} tied with it.")
     return sentences
 
 
-def _effects_sentence(answer: Answer) -> list[str]:
-    """Return which effects of the axes are resolved; nothing if there is none to test."""
+def _effects_sentences(answer: Answer) -> list[str]:
+    """Return the effects of the axes: a sentence on those resolved, others on the undecided."""
     effects = answer.effects
     if not len(effects):
         return []
+    undecided = effects["verdict"] == axis_effects.UNDECIDED
     resolved = [
         f"{row.axis} {row.value} is {row.verdict} than {row.against}, {number(row.difference, '+')}"
-        for row in effects[effects["verdict"] != axis_effects.UNDECIDED].itertuples()
+        for row in effects[~undecided].itertuples()
     ]
-    tested = int(effects["P"].notna().sum())
-    if not tested:
-        reasons = ", ".join(effects["reason"].dropna().unique())
-        return [f"No effect of an axis could be tested: {reasons}."]
-    if not resolved:
-        return [f"No effect of an axis is resolved ({tested} tested)."]
-    return [f"Resolved: {'; '.join(resolved)}."]
+    sentences = [f"Resolved: {_listed(resolved)}."] if resolved else []
+    reasons = effects["reason"].fillna(f"P ≥ {SIGNIFICANT}")
+    for reason, rows in effects[undecided].groupby(reasons, sort=False):
+        texts = [
+            f"{row.axis} {row.value} instead of {row.against}, {number(row.difference, '+')}"
+            for row in rows.itertuples()
+        ]
+        sentences.append(f"Undecided ({reason}): {_listed(texts)}.")
+    return sentences
+
+
+def _listed(texts: Sequence[str]) -> str:
+    """Return texts as one, those after the `MOST_EFFECTS`-th as a number."""
+    more = len(texts) - MOST_EFFECTS
+    return "; ".join([*texts[:MOST_EFFECTS], *([f"{more} more"] if more > 0 else [])])
 
 
 def summary(claims: Sequence[Claim]) -> str:

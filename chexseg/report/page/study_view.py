@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -61,7 +61,7 @@ def study_view(
             "measures": analysis.measures and _measures(analysis.measures),
             "test_images": test_images,
             "students": analysis.students and grid(analysis.students),
-            "cells": _cells(analysis.cells),
+            "cells": _cells(analysis.cells, () if results.axes is None else list(results.axes)),
         }
     if results.weak_labels:
         sections["weak_labels"] = _weak_labels(analysis)
@@ -193,10 +193,14 @@ def _measures(table: ValueTable) -> dict[str, Any]:
     return {"means": grid(means), "pathologies": grid(of_each)}
 
 
-def _cells(rows: pd.DataFrame) -> dict[str, Any]:
-    """Return one row per cell; a large study's best cells by mIoU on the selection images."""
+def _cells(rows: pd.DataFrame, axes: Collection[str]) -> dict[str, Any]:
+    """Return one row per cell; a large study's best cells by mIoU on the selection images.
+
+    axes: columns that are left out, because the cells' names have their values.
+    """
     optional = [name for name in ("init", "weak_images", "fraction") if name in rows]
-    shown = rows.drop(columns=[name for name in optional if rows[name].nunique() < 2])
+    dropped = [name for name in optional if rows[name].nunique() < 2]
+    shown = rows.drop(columns=[*dropped, *(name for name in axes if name in rows)])
     if len(rows) > MOST_ROWS:
         by_selection = shown["selection mIoU"].sort_values(ascending=False, kind="stable")
         shown = shown.loc[by_selection.index[:MOST_ROWS]].sort_index()
