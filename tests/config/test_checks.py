@@ -85,8 +85,8 @@ MISTAKES = {
         "saliency.images, saliency.frontal_only, saliency.layer, saliency.target, "
         "saliency.threshold, saliency.cutoff, saliency.fill_holes"
     ),
-    "name: s\naxes: {clasify.epochs: [3]}": (
-        "x.yaml:2: axes.clasify.epochs: no such setting (did you mean 'classify.epochs'?); "
+    "name: s\naxes: {classfy.epochs: [3]}": (
+        "x.yaml:2: axes.classfy.epochs: no such setting (did you mean 'classify.epochs'?); "
         f"{SETTINGS}"
     ),
     "name: s\nsettings: {architecture: resnet18}": (
