@@ -85,8 +85,8 @@ MISTAKES = {
         "saliency.images, saliency.frontal_only, saliency.layer, saliency.target, "
         "saliency.threshold, saliency.cutoff, saliency.fill_holes"
     ),
-    "name: s\naxes: {classfy.epochs: [3]}": (
-        "x.yaml:2: axes.classfy.epochs: no such setting (did you mean 'classify.epochs'?); "
+    "name: s\naxes: {klassify.epochs: [3]}": (
+        "x.yaml:2: axes.klassify.epochs: no such setting (did you mean 'classify.epochs'?); "
         f"{SETTINGS}"
     ),
     "name: s\nsettings: {architecture: resnet18}": (
