@@ -15,6 +15,8 @@ PATIENCE = 60
 #: What PyTorch keeps for the next process, once per user; and an empty directory of multiprocessing
 #: in Ray's dashboard, which Ray ends by a signal.
 KEPT = ("torchinductor_", "chexseg-compiler-", "pymp-")
+#: Ends of the names of directories that wandb makes when it is imported, and deletes at exit.
+DELETED_AT_EXIT = ("wandb-media", "wandb-artifacts")
 
 
 class Leftovers:
@@ -43,7 +45,11 @@ class Leftovers:
             time.sleep(0.2)
         processes = [f"process {number}: {command}" for number, command in self.processes().items()]
         paths = {*self.temporary.glob("*"), *Path("/tmp").glob("cxr-*")} - self.rays_before
-        files = [f"file {path}" for path in sorted(paths) if not path.name.startswith(KEPT)]
+        files = [
+            f"file {path}"
+            for path in sorted(paths)
+            if not path.name.startswith(KEPT) and not path.name.endswith(DELETED_AT_EXIT)
+        ]
         return processes + files
 
     def close(self) -> None:

@@ -58,7 +58,7 @@ def arguments(place: Place, command: str, study: str) -> list[str]:
     return {
         "run": ["study", "run", file, *common, "--quiet"],
         "status": ["study", "status", file, *common],
-        "report": ["report", file, *common, *out],
+        "report": ["report", file, *common, *out, "--quiet"],
         "compare": ["compare", file, str(place.readers), *common, *out],
         "verify": ["store", "verify", *common[2:], "--quiet"],
         "gc": ["store", "gc", file, *common, "--yes", "--quiet"],
