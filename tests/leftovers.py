@@ -15,8 +15,9 @@ PATIENCE = 60
 #: What PyTorch keeps for the next process, once per user; and an empty directory of multiprocessing
 #: in Ray's dashboard, which Ray ends by a signal.
 KEPT = ("torchinductor_", "chexseg-compiler-", "pymp-")
-#: Ends of the names of directories that wandb makes when it is imported, and deletes at exit.
-DELETED_AT_EXIT = ("wandb-media", "wandb-artifacts")
+#: Ends of the names of empty directories that wandb makes when it is imported. Ray Tune imports it
+#: in each worker where it is installed, and Ray ends workers before wandb can delete them.
+OF_WANDB = ("wandb-media", "wandb-artifacts")
 
 
 class Leftovers:
@@ -48,7 +49,7 @@ class Leftovers:
         files = [
             f"file {path}"
             for path in sorted(paths)
-            if not path.name.startswith(KEPT) and not path.name.endswith(DELETED_AT_EXIT)
+            if not path.name.startswith(KEPT) and not path.name.endswith(OF_WANDB)
         ]
         return processes + files
 
