@@ -48,7 +48,7 @@ EXIT_CODES = """\
 | code | meaning |
 | --- | --- |
 | 0 | success |
-| 1 | a stage failed, Ray ended, a data set has a fault that stops a study, or `store verify` found damage |
+| 1 | a stage failed, Ray ended, a data set can't be studied, or `store verify` found damage |
 | 2 | a mistake in the command, a file or the store, in one line that names it; no traceback |
 | 130 | a run or the demo was interrupted with Ctrl-C; the same command resumes it |
 | 141 | whatever read standard output has ended, such as `head`; nothing is printed |

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chexseg.phantom import dataset
+from tests.report.rendered import repeatable_tables
 
 #: Cells of 4 values of p, CAM and IRNet, 2 trials; and students of 3 fractions.
 STUDY = """
@@ -53,14 +54,14 @@ PATIENCE = 900
 
 @dataclass(frozen=True)
 class End:
-    """How a run ended: its exit code (of a shell), and what it printed."""
+    """The exit code of an ended run, as a shell gives it, and its output."""
 
     code: int
     text: str
 
     @property
     def fault(self) -> str:
-        """Return why no user may see this, or ""."""
+        """Return the traceback or exit code that no user may see, or ""."""
         # Ray's C++ handler prints a stack if SIGTERM comes while the driver connects.
         text = (
             re.sub(r".*\*\*\* SIGTERM received.*", "", self.text) if self.code == 143 else self.text
@@ -146,11 +147,7 @@ class Arena:
 
     def tables(self) -> dict[str, bytes]:
         """Return the tables of the last report, but for those of stage times."""
-        return {
-            path.name: path.read_bytes()
-            for path in (self.root / "report" / "tables").glob("*.csv")
-            if not path.stem.endswith(("-stages", "-runs"))
-        }
+        return repeatable_tables(self.root / "report")
 
     def processes(self, *titles: str) -> dict[int, str]:
         """Return number -> title of the runs' processes, those that begin with one of the titles.

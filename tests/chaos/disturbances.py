@@ -1,4 +1,4 @@
-"""What can happen while a study runs. Each disturbance returns what it did, or "" if nothing."""
+"""Disturb a running study. Each function returns what it did, or "" if nothing."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ RESULT = re.compile(r"\b([a-z]+/[0-9a-f]{20})\b")
 
 @dataclass
 class Round:
-    """What was done in a round, and what came of it.
+    """The disturbances of a round and their outcome.
 
     last_runs: runs without disturbance. decisions: lines that asked a person to do something, each
     of which was done. faults: what shouldn't have happened.

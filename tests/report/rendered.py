@@ -24,6 +24,15 @@ def publish(studies: Sequence[StudyResults], out: Path, images: bool = False) ->
     return write([analyse(results) for results in studies], out, images)
 
 
+def repeatable_tables(out: Path) -> dict[str, bytes]:
+    """Return file name -> content of a report's tables, except those of the stages' times."""
+    return {
+        path.name: path.read_bytes()
+        for path in (out / "tables").glob("*.csv")
+        if not path.stem.endswith(("-stages", "-runs"))
+    }
+
+
 def page_text(results: StudyResults) -> str:
     """Return the page of a study."""
     with tempfile.TemporaryDirectory() as out:

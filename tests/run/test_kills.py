@@ -21,7 +21,7 @@ from chexseg.analysis import load
 from chexseg.config import study_file
 from chexseg.plan import planner, status
 from chexseg.store.store import Store
-from tests.report.rendered import publish
+from tests.report.rendered import publish, repeatable_tables
 
 KILLS = int(os.environ.get("CHEXSEG_KILLS", "2"))
 pytestmark = pytest.mark.slow
@@ -70,14 +70,10 @@ def manifests(store: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def tables(store: Path, study: Path, data: Path, out: Path) -> dict[str, bytes]:
-    """Return a report's tables, except those of stage times."""
+    """Return `repeatable_tables` of a store's report."""
     planned = planner.plan(study_file.load(study), planner.fingerprints(data))
     publish([load.study_results(planned, Store(store))], out)
-    tables = {
-        path.name: path.read_bytes()
-        for path in (out / "tables").glob("*.csv")
-        if not path.stem.endswith(("-stages", "-runs"))
-    }
+    tables = repeatable_tables(out)
     assert len(tables) > 1
     return tables
 
