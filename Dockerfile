@@ -20,7 +20,10 @@ RUN if [ "$BACKEND" = cuda ]; then \
 COPY pyproject.toml README.md LICENSE ./
 COPY studies ./studies
 COPY chexseg ./chexseg
-RUN pip install --no-cache-dir --no-deps . && useradd --create-home chexseg
+# /work is the user's, so that commands can write without a mounted directory too.
+RUN pip install --no-cache-dir --no-deps . \
+    && useradd --create-home chexseg \
+    && install --directory --owner=chexseg /work
 
 USER chexseg
 WORKDIR /work

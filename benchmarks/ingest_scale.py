@@ -51,7 +51,7 @@ def cluster(nodes: int, scratch: Path) -> Iterator[None]:
     """Run a Ray of several nodes on this machine."""
     os.environ |= {
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": local_ray.token(),
+        "RAY_AUTH_TOKEN": local_ray.new_token(),
     }  # before Ray is imported
     import ray
     from ray.cluster_utils import Cluster

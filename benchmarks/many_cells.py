@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -31,6 +31,7 @@ from chexseg import launch
 from chexseg.config import study_file
 from chexseg.phantom import dataset
 from chexseg.plan import planner
+from chexseg.plan.checks import disk
 from chexseg.progress import Lines
 from chexseg.run import tune_trials
 from chexseg.stages import fit, score
@@ -98,10 +99,15 @@ def measure(cells: int, go: int, profile: str | None, scratch: Path) -> tuple[fl
     planned = planner.plan(study_file.parse(study_text(cells), "many.yaml"), fingerprints)
     planning = perf_counter() - started
     tune_trials._cell_trial, tune_trials.CELLS_PER_TUNER = empty_trial, go
-    with bare.own_ray(), (scratch / "log").open("w") as log:
+    disk.expected_bytes = lambda *_: 0.0  # an empty cell has no weights
+    with (
+        bare.own_ray(),
+        (scratch / "log").open("w") as log,
+        closing(Lines(Console(file=log))) as lines,
+    ):
         before, cpu, started = resident_mib(), process_time(), perf_counter()
         with cProfile.Profile() if profile else nullcontext() as watched:
-            outcome = launch.launch(planned, store, data, Lines(Console(file=log)))
+            outcome = launch.launch(planned, store, data, lines)
         took, cpu, gcs = perf_counter() - started, process_time() - cpu, gcs_mib()
     if watched:
         watched.dump_stats(profile)

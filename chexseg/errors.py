@@ -52,7 +52,7 @@ class DamagedArtifactError(ChexsegError):
 
 
 class RayLostError(ChexsegError):
-    """Ray, or a part of it that the driver needs, has ended while a study ran."""
+    """Ray didn't start, or it, or a part of it that the driver needs, has ended during a run."""
 
 
 class LeaseLostError(ChexsegError):

@@ -1,7 +1,7 @@
 """Map a function over items in several processes, with results in order.
 
-Also keeps new Python processes from importing modules of the current directory, and signals from
-interrupting their start.
+Also keeps new Python processes from importing modules or loading libraries of the current
+directory, and signals from interrupting their start.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from itertools import islice
 from typing import TypeVar
 
 from chexseg.errors import ChexsegError
+from chexseg.library_search import load_careless_libraries
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -47,7 +48,8 @@ def ordered(
         return
     # Not forked: this process may have threads. The first pool starts the resource tracker too.
     with safe_path():
-        pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(processes, context, initializer=load_careless_libraries)
     source = iter(items)
     pending: deque[Future[list[Result]]] = deque()
     try:

@@ -44,6 +44,8 @@ class Reporter:
 
     #: Returns the name that a bar has room for.
     short_name: Callable[[str], str] = staticmethod(lambda name: name)
+    #: Returns dotted setting -> value of the training with a name.
+    settings_of: Callable[[str], Mapping[str, Any]] = staticmethod(lambda name: {})
 
     def update(
         self, name: str, done: int, total: int, unit: str, note: Mapping[str, Any] | None = None

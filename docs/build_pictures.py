@@ -89,8 +89,8 @@ ROWS: dict[str, list[list[str]]] = {
         ["progress", "pathologies"],
         ["seeds", "code_version"],
         ["weak_label_kinds", "untrusted"],
-        ["file_tree"],
-        ["parallel", "errors"],
+        ["file_tree", "parallel"],
+        ["errors", "library_search"],
     ],
 }
 WIDTH, LABEL, GAP, TALL, SHORT = 1000, 120, 10, 96, 106

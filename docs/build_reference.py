@@ -76,6 +76,7 @@ terminal and plain lines with the time of day elsewhere; `--quiet` shows neither
 | `RAY_AUTH_MODE`, `RAY_AUTH_TOKEN`, `RAY_AUTH_TOKEN_PATH` | Ray's, for a cluster's token |
 | `HOME` | a run needs a home directory, because Ray asks for one; nothing is written there |
 | `RAY_TMPDIR` | where a local Ray puts its files; `/tmp` if the path is too long for sockets |
+| `PYTHONPATH` | Python's; a local run makes its relative entries absolute |
 | `RAY_task_oom_retries` | Ray's; if unset, a run limits it to 2 |
 | `AWS_*` | credentials, profile and region of S3, as AWS's tools read them |
 | `AWS_EC2_METADATA_SERVICE_ENDPOINT` | where `chexseg.run.spot_notice` asks for interruptions |
@@ -155,7 +156,10 @@ def command_section(name: str, command: Any) -> list[str]:
     positional = [item for item in parameters if item.param_type_name == "argument"]
     options = [item for item in parameters if item.param_type_name == "option"]
     required = [f"{item.opts[-1]} {placeholder(item)}" for item in options if item.required]
-    synopsis = [name, *map(placeholder, positional), *required]
+    named = [
+        placeholder(item) if item.required else f"[{placeholder(item)}]" for item in positional
+    ]
+    synopsis = [name, *named, *required]
     if len(required) < len(options):
         synopsis.append("[OPTIONS]")
     lines = [f"## `{name}`", "", f"`{' '.join(synopsis)}`", ""]

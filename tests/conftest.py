@@ -24,7 +24,7 @@ from tests.store.places import open_store
 # Tests share few cores with Ray's workers: one thread per process is faster than several.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # One token for each Ray of the session. Set before Ray is imported, which reads the mode then.
-os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": local_ray.token()}
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": local_ray.new_token()}
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # tests that use Ray say so by their fixture
 

@@ -7,8 +7,11 @@ import shutil
 import tempfile
 import time
 import uuid
-from contextlib import suppress
 from pathlib import Path
+
+import psutil
+
+from tests import processes
 
 #: Seconds that processes have to end: workers of a killed driver notice its end late.
 PATIENCE = 60
@@ -44,49 +47,27 @@ class Leftovers:
         deadline = time.monotonic() + PATIENCE
         while self.processes() and time.monotonic() < deadline:
             time.sleep(0.2)
-        processes = [f"process {number}: {command}" for number, command in self.processes().items()]
+        running = [f"process {number}: {command}" for number, command in self.processes().items()]
         paths = {*self.temporary.glob("*"), *Path("/tmp").glob("cxr-*")} - self.rays_before
         files = [
             f"file {path}"
             for path in sorted(paths)
             if not path.name.startswith(KEPT) and not path.name.endswith(OF_WANDB)
         ]
-        return processes + files
+        return running + files
 
     def close(self) -> None:
         shutil.rmtree(self.temporary, ignore_errors=True)
 
     def processes(self) -> dict[int, str]:
         """Return number -> command line of the live processes that this session started."""
-        started = {}
-        for entry in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):  # it has ended, or belongs to another user
-                command = (
-                    (entry / "cmdline")
-                    .read_bytes()
-                    .replace(b"\0", b" ")
-                    .decode(errors="replace")
-                    .strip()
-                )
-                ends_with_us = (
-                    int(entry.name) == os.getpid() or "multiprocessing.resource_tracker" in command
-                )
-                if self.mark.encode() in (entry / "environ").read_bytes() and not ends_with_us:
-                    started[int(entry.name)] = command
-        return started
+        return {
+            number: line
+            for number, line in processes.find(mark=self.mark).items()
+            if "multiprocessing.resource_tracker" not in line  # it ends with this process
+        }
 
 
 def listening_ports() -> set[int]:
     """Return the TCP ports on which this process listens."""
-    sockets = set()
-    for link in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):
-            sockets.add(os.readlink(link))
-    ports = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with suppress(OSError):
-            for line in Path(table).read_text().splitlines()[1:]:
-                _, local, _, state, *_, inode = line.split()[:10]
-                if state == "0A" and f"socket:[{inode}]" in sockets:
-                    ports.add(int(local.rpartition(":")[2], 16))
-    return ports
+    return {port for _, port in processes.listening(psutil.Process())}

@@ -1,7 +1,7 @@
 """Small files that stand for much: refused in one line before memory or time is spent on them.
 
 Bombs of YAML are in `tests.config.test_yaml_source`, those of pickles in
-`tests.models.test_checkpoint_import` and `tests.evaluation.test_untrusted_heat_maps`.
+`tests.models.test_hostile_checkpoints` and `tests.evaluation.test_untrusted_heat_maps`.
 """
 
 from __future__ import annotations

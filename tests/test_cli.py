@@ -302,7 +302,8 @@ def test_plan_and_run_tell_all_mistakes_and_run_starts_no_ray(phantom_root, tmp_
 
 def test_the_command_after_a_run_shows_its_results_or_failures():
     store = "s3://key:secret@bucket/store?endpoint_override=127.0.0.1%3A1"
-    arguments = Path("my study.yaml"), "data", store, ["fit.epochs=5"]
+    overrides = ["resources.cpu=2", "fit.epochs=5", "execution.trackers=[mlflow]"]
+    arguments = Path("my study.yaml"), "data", store, overrides
     assert study.next_command(*arguments, failed=False) == (
         "chexseg report 'my study.yaml' --data data --store s3://bucket/store --set fit.epochs=5"
         " --out report"

@@ -149,4 +149,5 @@ def test_a_command_records_its_code_before_it_imports_what_keys_depend_on(comman
     )
     assert done.returncode == 3, done.stderr
     others = [name for name in done.stdout.split() if not name.startswith("chexseg.cli")]
-    assert sorted(others) == ["chexseg.code_version", "chexseg.errors"]
+    expected = ["chexseg.code_version", "chexseg.errors", "chexseg.library_search"]
+    assert sorted(others) == expected

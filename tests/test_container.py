@@ -35,9 +35,13 @@ def test_the_page_has_the_same_command(tmp_path):
     assert FILTER.findall(page) == FILTER.findall(DOCKERFILE)
 
 
-def test_every_file_that_is_copied_exists():
-    for line in re.findall(r"^COPY (.*) \S+$", DOCKERFILE, re.MULTILINE):
-        assert all((ROOT / name).exists() for name in line.split())
+def test_what_is_copied_exists_and_nothing_else_is_sent_to_docker():
+    lines = re.findall(r"^COPY (.*) \S+$", DOCKERFILE, re.MULTILINE)
+    copied = {name for line in lines for name in line.split()}
+    assert all((ROOT / name).exists() for name in copied)
+    rules = (ROOT / ".dockerignore").read_text().splitlines()
+    everything, *others = [rule for rule in rules if not rule.startswith("#")]
+    assert everything == "*" and {rule[1:] for rule in others if rule[0] == "!"} == copied
 
 
 def test_the_image_has_a_python_that_the_package_supports():

@@ -52,9 +52,11 @@ def test_a_run_reports_its_trainings_to_the_trackers_of_its_study(tmp_path, monk
     monkeypatch.setattr(trackers, "TRACKERS", {"wandb": opened})
     planned = grid(GRID + "execution: {trackers: [wandb]}")
     with launch._logged(planned, Store(tmp_path), Reporter()) as (record, logged):
+        logged.settings_of = lambda name: {"name": name}  # as a scheduler does
         logged.update("full trial 0, fit", 8, 16, "samples", {"loss": 0.5})
         logged.finish("full trial 0, fit", "done in 1 s")
-    opened.assert_called_once_with("g", record.removeprefix(".runs/g/"))
+    opened.assert_called_once_with("g", record.removeprefix(".runs/g/"), mock.ANY)
+    assert opened.call_args.args[2]("full trial 0, fit") == {"name": "full trial 0, fit"}
     assert tracker.mock_calls == [
         mock.call.write("full trial 0, fit", [(8, {"loss": 0.5})]),
         mock.call.end("full trial 0, fit", False),

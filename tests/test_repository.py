@@ -28,7 +28,7 @@ TOP_LEVEL = {
     *("chexseg", "studies", "tests", "benchmarks", "docs", "monitoring"),
     *("cluster.yaml", "pyproject.toml", "mkdocs.yml", "Dockerfile", "Makefile", *LOCKS),
     *("README.md", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE"),
-    *(".ci", ".gitignore", ".pre-commit-config.yaml"),
+    *(".ci", ".dockerignore", ".gitignore", ".pre-commit-config.yaml"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Build the wheel, and run what is in it from an empty directory."""
+"""Build the wheel, and run what is in it from an empty directory; build an editable install."""
 
 from __future__ import annotations
 
@@ -59,6 +59,27 @@ def test_the_wheel_has_all_files_of_the_package(installed):
     } | {f"chexseg/{path.relative_to(ROOT)}" for path in (ROOT / "studies").rglob("*.yaml")}
     packed = {path.relative_to(installed).as_posix() for path in installed.rglob("*.*")}
     assert expected <= packed
+
+
+@pytest.mark.heavy
+def test_an_editable_install_imports_nothing_from_the_current_directory(installed):
+    """setuptools' finder adds a relative path to sys.path, where `sitecustomize` is looked for."""
+    build = "import sys; from setuptools import build_meta; build_meta.build_editable(sys.argv[1])"
+    checkout, wheels = installed.parent / "checkout", installed.parent / "editable"
+    wheels.mkdir()
+    built = subprocess.run(
+        [sys.executable, "-P", "-c", build, wheels], cwd=checkout, capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stderr
+    (wheel,) = wheels.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        lines = [
+            line
+            for name in archive.namelist()
+            if name.endswith(".pth")
+            for line in archive.read(name).decode().splitlines()
+        ]
+    assert lines == [str(checkout)]
 
 
 @pytest.mark.heavy

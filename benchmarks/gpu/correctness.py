@@ -239,12 +239,13 @@ def resumed(context: Context, build: Callable[..., Training]) -> Iterator[Row]:
 
 
 def tests(context: Context) -> Iterator[Row]:
-    """Run the tests of captured steps; of these a GPU has some of its own."""
+    """Run the tests of captured steps; of these a GPU has some of its own. A dry run finds them."""
     what, file = "tests of captured steps", "tests/stages/test_captured_step.py"
     if importlib.util.find_spec("pytest") is None:
         yield Row(f"skipped: {what}", file, more="pytest isn't installed")
         return
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", file]
+    command += ["--collect-only"] * context.dry
     root = Path(chexseg.__file__).parent.parent
     answer = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=80)
     print(answer.stdout, answer.stderr)

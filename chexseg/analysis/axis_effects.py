@@ -80,6 +80,21 @@ def answer(scores: StudyScores, measured: Mapping[Arm | str, Measured]) -> Answe
     )
 
 
+def of_axis(answer: Answer, axis: str) -> Answer:
+    """Return an answer with the effects and interactions of one axis alone, and all arms.
+
+    P-values keep their adjustment over all axes.
+    """
+    effects, interactions = (
+        rows[(rows[names] == axis).any(axis=1)].reset_index(drop=True) if len(rows) else rows
+        for rows, names in (
+            (answer.effects, ["axis"]),
+            (answer.interactions, ["axis", "by"]),
+        )
+    )
+    return Answer(effects, interactions, answer.ranking)
+
+
 def _effects(
     points: Mapping[Arm, Mapping[str, Any]], measured: Mapping[Arm | str, Measured]
 ) -> Iterator[dict[str, Any]]:

@@ -216,7 +216,7 @@ def _stages(plan: Plan, artifacts: Mapping[str, Artifact]) -> pd.DataFrame:
             json.dumps(run["config"], sort_keys=True),
             run["data"],
             run["finished"],
-            f"chexseg {run['packages']['chexseg']}" if "packages" in run else None,
+            f"chexseg {version}" if (version := run.get("packages", {}).get("chexseg")) else None,
             *(run.get(name) for name in ("device", "gpu", "cpu")),
         )
         for key, node in plan.nodes.items()

@@ -23,6 +23,8 @@ from chexseg.pathologies import PATHOLOGIES
 
 #: The human benchmark, used in place of an arm.
 RADIOLOGISTS = "radiologists"
+#: Methods of an arm that are kinds of supervision.
+SUPERVISIONS = frozenset({"weak", "mixed", "full"})
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,12 @@ class StudyScores:
     def all_ten(self) -> bool:
         """Return whether the paper's means are comparable: the study has its ten pathologies."""
         return self.beside_paper and set(self.results.pathologies) == set(PATHOLOGIES)
+
+    @property
+    def varies_supervision(self) -> bool:
+        """Return whether arms differ in their kind of supervision, as a reproduction's do."""
+        kinds = {arm.method for arm in self.arms} & SUPERVISIONS
+        return self.beside_paper or len(kinds) > 1
 
     @property
     def has_mixtures(self) -> bool:

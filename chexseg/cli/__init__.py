@@ -13,6 +13,7 @@ from chexseg.cli import data, demo, encoder, predict, results, store, streams, s
 from chexseg.cli.command import Command, explain
 from chexseg.cli.examples import epilog
 from chexseg.errors import ChexsegError, Mistakes, RayLostError, reason
+from chexseg.library_search import load_careless_libraries
 
 #: Texts of torch's RuntimeErrors without memory, on the CPU and on a GPU.
 _NO_MEMORY = re.compile("can't allocate memory|out of memory")
@@ -51,6 +52,7 @@ def main() -> None:
 
     It is 1 if Ray has ended while a study ran.
     """
+    load_careless_libraries()
     streams.prepare()
     try:
         app()

@@ -24,7 +24,7 @@ def encoder_import(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]",
+            metavar="FILE",
             help="A checkpoint: .safetensors, or plain weights saved by torch."
             " Default for imagenet: this machine's caches or the network.",
         ),

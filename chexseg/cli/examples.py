@@ -8,6 +8,7 @@ EXAMPLES = {
     "compare": [
         "chexseg compare first.yaml second.yaml --data ROOT --out compare",
         "chexseg compare 'study.yaml#cam p=0.5' 'study.yaml#full' --data ROOT --out compare",
+        "chexseg compare study.yaml --axis fit.loss --data ROOT --out compare",
         "chexseg compare masks.json study.yaml --data ROOT --out compare",
     ],
     "evaluate": ["chexseg evaluate --gt gt_segmentations_test.json --pred masks.json"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,9 +20,11 @@ from chexseg.cli.options import (
     read_studies,
 )
 from chexseg.cli.streams import echo
-from chexseg.errors import naming
+from chexseg.errors import UserError, naming
 
 if TYPE_CHECKING:
+    from chexseg.analysis.axis_comparison import AxisComparison
+    from chexseg.analysis.comparison import Comparison
     from chexseg.analysis.study_analysis import StudyAnalysis
     from chexseg.report.write import WrittenReport
 
@@ -108,11 +111,23 @@ def compare(
             help="STUDY.yaml, a cell or arm of it (STUDY.yaml#CELL), or a CheXlocalize MASKS.json.",
         ),
     ],
-    second: Annotated[str, typer.Argument(metavar="B", help="Like A. Differences are A minus B.")],
     out: Annotated[
         Path,
         typer.Option("--out", metavar="DIR", help="Directory for compare.csv and compare.html."),
     ],
+    second: Annotated[
+        str | None,
+        typer.Argument(metavar="B", help="Like A. Differences are A minus B. Not with --axis."),
+    ] = None,
+    axis: Annotated[
+        str | None,
+        typer.Option(
+            "--axis",
+            metavar="SETTING",
+            help="Compare the values of an axis of the study A, over all its other axes: the"
+            " effects on mIoU that its report has. A name such as fit.loss, or its end.",
+        ),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -134,32 +149,46 @@ def compare(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two studies, cells or mask files.
+    """Compare two studies, cells or mask files, or the values of one axis of a study.
 
     Shows paired differences with intervals, and the settings that differ.
     """
-    from chexseg.analysis import comparison, comparison_sides
+    if (second is None) == (axis is None):
+        count = "neither B nor" if axis is None else "both B and"
+        raise UserError(f"compare: found {count} --axis; expected: one of them")
+    if axis is not None and gt is not None:
+        raise UserError("--gt: found beside --axis; expected: a MASKS.json as A or B")
+    from chexseg.analysis import axis_comparison, comparison, comparison_sides
     from chexseg.analysis.tables.text import to_terminal
     from chexseg.data import remote_path
     from chexseg.report import compare_page
+    from chexseg.report.page.overview import effects_sentences
     from chexseg.store.store import Store
 
     root, truth = (None if uri is None else remote_path.at(uri) for uri in (data, gt))
-    compared = comparison.compare(
-        *comparison_sides.read((first, second), root, Store(store), overrides or (), truth)
-    )
+    opened, replaced = Store(store), overrides or ()
+    compared: Comparison | AxisComparison
+    if second is None:
+        compared = of_axis = axis_comparison.read(first, str(axis), root, opened, replaced)
+        write = partial(compare_page.write_axis, of_axis)
+        effects, interactions = of_axis.answer.effects, of_axis.answer.interactions
+        lines = [to_terminal(rows) for rows in (effects, interactions) if len(rows)]
+        sentence = " ".join(effects_sentences(of_axis.answer))
+    else:
+        sides = comparison_sides.read((first, second), root, opened, replaced, truth)
+        compared = of_sides = comparison.compare(*sides)
+        write = partial(compare_page.write, of_sides)
+        lines = [f"{row.setting}: A {row.A}, B {row.B}" for row in of_sides.settings.itertuples()]
+        lines.append(to_terminal(comparison.short(of_sides)))
+        sentence = comparison.sentence(of_sides)
     for note in compared.notes:
         echo(f"note: {note}", err=True)
     with naming(out):
-        page = compare_page.write(compared, out)
-    sentence = comparison.sentence(compared)
+        page = write(out)
     if as_json:
-        answer = compared.as_dict() | {"sentence": sentence, "page": str(page)}
-        echo(json.dumps(answer, indent=1))
+        echo(json.dumps(compared.as_dict() | {"sentence": sentence, "page": str(page)}, indent=1))
         return
-    for setting in compared.settings.itertuples():
-        echo(f"{setting.setting}: A {setting.A}, B {setting.B}")
-    echo(f"{to_terminal(comparison.short(compared))}\n{sentence}\n{page}")
+    echo("\n".join([*lines, sentence, str(page)]))
 
 
 def evaluate(

@@ -115,7 +115,9 @@ def next_command(
     words = ["chexseg", *(("study", "status") if failed else ("report",)), str(study)]
     words += ["--data", str(remote_path.at(data))]
     words += [] if store == DEFAULT_STORE else ["--store", str(Store(store))]
-    words += [word for override in overrides or () for word in ("--set", override)]
+    # Resources and execution make no other result.
+    kept = [one for one in overrides or () if not one.startswith(("resources.", "execution."))]
+    words += [word for override in kept for word in ("--set", override)]
     return shlex.join([*words, *([] if failed else ["--out", "report"])])
 
 

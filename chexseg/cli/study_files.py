@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import textwrap
 from pathlib import Path
 from typing import Annotated
@@ -83,6 +84,11 @@ def settings(
         return
     shown = [entry for entry in entries if entry.name == key or entry.name.startswith(f"{key}.")]
     shown = shown or [entry for entry in entries if key in entry.name]
+    if not shown and (key.endswith((".yaml", ".yml")) or "/" in key):
+        raise UserError(
+            f"study settings: found the path {key}; expected: a setting such as fit.loss; hint:"
+            f" what a study would run: chexseg study plan {shlex.quote(key)} --data ROOT"
+        )
     if not shown:
         names = [entry.name for entry in entries]
         raise UserError(

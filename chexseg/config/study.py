@@ -67,8 +67,8 @@ class Execution(Section):
     #: auto: training steps are replayed as CUDA graphs, which are several times faster. off: every
     #: kernel is launched from Python. Rounding may differ.
     graphs: Annotated[Literal["auto", "off"], BeforeValidator(_off_for_false)] = "auto"
-    #: Tools that get the figures of each training while it runs, beside TensorBoard's files:
-    #: `mlflow`, `wandb`, or both. Servers and credentials come from each tool's environment
+    #: Tools that get the settings and figures of each training while it runs, beside TensorBoard's
+    #: files: `mlflow`, `wandb`, or both. Servers and credentials come from each tool's environment
     #: variables.
     trackers: tuple[Literal["mlflow", "wandb"], ...] = ()
 

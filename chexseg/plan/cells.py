@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any
 
 from chexseg.config.canonical import IDLE_UNTRAINED, idle_map_settings
-from chexseg.config.settings import TRAINED_ENCODERS, Settings
+from chexseg.config.settings import TRAINED_ENCODERS, Settings, setting_names
 from chexseg.config.study import Study
 from chexseg.data.sampling.mixing import effective_probability
 from chexseg.stages.configs import SaliencyConfig
@@ -142,6 +142,13 @@ def varied_values(keys: Iterable[str], cells: Sequence[Cell]) -> dict[str, list[
                 text = f"{value:g}" if isinstance(value, float) else text
             column.append(text)
     return values
+
+
+def relevant_settings(s: Settings) -> dict[str, Any]:
+    """Return dotted setting -> value of the settings that affect a cell, with draw and trial."""
+    irrelevant = irrelevant_settings(s)
+    names = (name for name in setting_names() if not name.startswith(irrelevant))
+    return {name: attrgetter(name)(s) for name in names}
 
 
 def irrelevant_settings(s: Settings) -> tuple[str, ...]:

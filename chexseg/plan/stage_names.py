@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-from chexseg.plan.cells import Cell
+from chexseg.plan.cells import Cell, relevant_settings
 from chexseg.plan.graph import Node
 
 #: Settings that a name shows at most.
@@ -33,6 +34,26 @@ def stage_names(nodes: Mapping[str, Node], cells: Iterable[Cell]) -> dict[str, s
             for node, distinction in zip(group, _distinctions(group), strict=True)
         }
     return {key: names[key] for key in nodes}
+
+
+def settings_of_names(
+    nodes: Mapping[str, Node], cells: Iterable[Cell]
+) -> Callable[[str], dict[str, Any]]:
+    """Return a function from a stage run's name to its settings, by dotted name.
+
+    Of a fit, the settings that affect its cell; of a stage before the fits, that stage's own. A
+    name that isn't of `stage_names` has none.
+    """
+    of_fits = {f"{cell.name}, fit": cell for cell in cells}
+    keys = {name: key for key, name in stage_names(nodes, of_fits.values()).items()}
+
+    def settings_of(name: str) -> dict[str, Any]:
+        if name in of_fits:
+            return relevant_settings(of_fits[name].settings)
+        node = nodes.get(keys.get(name, ""))
+        return {f"{node.stage}.{key}": value for key, value in node.config.items()} if node else {}
+
+    return settings_of
 
 
 def _distinctions(nodes: Sequence[Node]) -> list[str]:

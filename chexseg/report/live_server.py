@@ -49,6 +49,10 @@ def serving(directory: Path, refresh: float, port: int = 0) -> Iterator[str]:
 class _Handler(http.server.SimpleHTTPRequestHandler):
     """Answers GET and HEAD below the secret, and lists no directory."""
 
+    #: Seconds without a byte from or to a client, after which its connection is closed. Anybody on
+    #: the machine can open connections, and each has a thread.
+    timeout = 60
+
     def __init__(self, secret: str, refresh: float, *arguments: Any, **options: Any) -> None:
         self.secret, self.refresh = secret, refresh
         super().__init__(*arguments, **options)

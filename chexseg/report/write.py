@@ -57,7 +57,8 @@ def write(
         if analysis.results.study_file:
             texts[f"tables/{study}-study.yaml"] = analysis.results.study_file
         of_study[study] = {name: text.encode() for name, text in texts.items()}
-        for name, figure in study_figures.draw(analysis).items() if images else ():
+        # No pictures of curves: they are often more than all others, at half a second each.
+        for name, figure in study_figures.draw(analysis, curves=False).items() if images else ():
             drawn |= {f"figures/{study}-{name}.{kind}": figure for kind in ("png", "svg")}
         overlays[study], images_of_study = image_section.test_images(
             study, analysis.scores, browse, progress

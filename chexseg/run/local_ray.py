@@ -1,22 +1,21 @@
-"""Start a private local Ray: every call needs a token, in a directory that only this user reads."""
+"""Start a private local Ray: each call needs a token, in a directory that only this user reads."""
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.filesize import decimal
 
-from chexseg.errors import UserError, reason
+from chexseg.errors import RayLostError, UserError, reason
 from chexseg.parallel import safe_path
 
 #: Longest path of a temporary directory that leaves room for the names of Ray's Unix sockets.
@@ -25,9 +24,26 @@ LONGEST = 20
 LEAST_FREE = 50_000_000
 
 
-@functools.cache
-def token() -> str:
-    """Return the token of every Ray that this process starts. Ray reads it once per process."""
+#: Variables that are paths of the programs which workers run, beside PYTHONPATH, a list of them.
+_PATHS = (
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "CHEXSEG_CACHE",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "HF_HOME",
+    "SSL_CERT_FILE",
+    "TMPDIR",
+    "TORCH_HOME",
+    "XDG_CACHE_HOME",
+)
+
+
+def new_token() -> str:
+    """Return a random token, of which each Ray has its own.
+
+    Another user may get that of a Ray which ends: its processes call ports of others that have just
+    ended, whoever has taken them.
+    """
     return secrets.token_hex(32)
 
 
@@ -37,33 +53,22 @@ def local_ray(**options: Any) -> Iterator[str]:
 
     All servers listen on loopback only, where other users of the machine could still call them.
     Each call therefore needs the token, which child processes inherit in their environment.
-    The metrics endpoint is the exception: it needs no token.
+    The metrics endpoint is the exception: it needs no token. No process but this one runs in the
+    current directory, in which others may have left modules, libraries and settings. Raises
+    `RayLostError` if Ray doesn't start.
     """
-    import ray  # here: callers set environment variables that Ray reads when it is imported
-
     from chexseg.run import ray_internals
 
     ray_internals.skip_usage_tags()
-    with _private_directory() as private:
+    _make_paths_absolute()
+    token = new_token()
+    with _private_directory(token) as private:
         token_file = Path(private, "token")
-        os.environ["RAY_AUTH_TOKEN"] = token()
-        # Ray read the mode when it was imported. If unset, `ray.init` sets "token" and reads again.
-        os.environ.pop("RAY_AUTH_MODE", None)
+        os.environ["RAY_AUTH_TOKEN"] = token
+        os.environ.pop("RAY_AUTH_MODE", None)  # if unset, `ray.init` sets "token"
+        ray_internals.read_environment()
         try:
-            with (
-                ray_internals.signals_after_start(),
-                ray_internals.loopback_address(),
-                safe_path(),
-            ):
-                context: Any = ray.init(
-                    address="local",  # otherwise Ray would join any cluster on the machine
-                    dashboard_host="127.0.0.1",
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    job_config=ray_internals.WorkerPath(sys.path),
-                    **ray_internals.session_directory(Path(private, "ray")),
-                    **options,
-                )
+            context = _started(Path(private), options)
             url = context.dashboard_url
             dashboard = f", dashboard http://{url}" if url else ""
             yield (
@@ -74,8 +79,49 @@ def local_ray(**options: Any) -> Iterator[str]:
             ray_internals.shutdown()
 
 
+def _make_paths_absolute() -> None:
+    """Let variables with relative paths mean the same in processes of another directory."""
+    for variable in _PATHS:
+        if value := os.environ.get(variable):
+            os.environ[variable] = os.path.abspath(value)
+    if value := os.environ.get("PYTHONPATH"):
+        entries = filter(None, value.split(os.pathsep))  # an empty one is the current directory
+        os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, entries))
+
+
+def _started(private: Path, options: Mapping[str, Any]) -> Any:
+    """Return the context of a Ray that was started now. Raises `RayLostError` if it didn't start.
+
+    Ray raises an `Exception` if its processes are slow to start, or have died.
+    """
+    import ray  # here: callers set environment variables that Ray reads when it is imported
+
+    from chexseg.run import ray_internals
+
+    try:
+        with (
+            ray_internals.signals_after_start(),
+            ray_internals.loopback_address(),
+            ray_internals.working_directory(private),
+            safe_path(),
+        ):
+            return ray.init(
+                address="local",  # otherwise Ray would join any cluster on the machine
+                dashboard_host="127.0.0.1",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                job_config=ray_internals.WorkerPath(sys.path),
+                **ray_internals.session_directory(private / "ray"),
+                **options,
+            )
+    except Exception as error:
+        raise RayLostError(
+            f"Ray didn't start ({reason(error)}); hint: the same command tries it again"
+        ) from error
+
+
 @contextmanager
-def _private_directory() -> Iterator[str]:
+def _private_directory(token: str) -> Iterator[str]:
     """Make a directory for Ray's files, with the token in it, and delete it at the end.
 
     Ray makes its own directories writable by everybody, so they are placed in this one. Raises
@@ -88,7 +134,7 @@ def _private_directory() -> Iterator[str]:
         )
         token_file = Path(directory.name, "token")
         token_file.touch(mode=0o600)
-        token_file.write_text(token())
+        token_file.write_text(token)
         free = shutil.disk_usage(place).free
     except OSError as error:
         raise _refused(place, f"can't be written ({reason(error)})") from None

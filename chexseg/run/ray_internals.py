@@ -6,6 +6,7 @@ Written for Ray 2.60; `pyproject.toml` excludes the next minor version.
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import threading
@@ -64,6 +65,26 @@ def loopback_address() -> Iterator[None]:
 
 
 @contextmanager
+def working_directory(path: Path) -> Iterator[None]:
+    """Let `ray.init` start its processes in a directory; workers inherit that of the raylet.
+
+    Ray starts them in the driver's, where the dynamic loader and others look for files before our
+    code runs. The option `working_dir` of `runtime_env` is a copy of files for workers alone.
+    """
+    services: Any = importlib.import_module("ray._private.services")
+    start = services.ConsolePopen
+
+    def start_there(*arguments: Any, **options: Any) -> Any:
+        return start(*arguments, **{**options, "cwd": options.get("cwd") or str(path)})
+
+    services.ConsolePopen = start_there
+    try:
+        yield
+    finally:
+        services.ConsolePopen = start
+
+
+@contextmanager
 def signals_after_start() -> Iterator[None]:
     """Let SIGINT and SIGTERM wait while `ray.init` runs, and keep their handlers.
 
@@ -81,11 +102,19 @@ def signals_after_start() -> Iterator[None]:
         utils.set_sigterm_handler = set_handler
 
 
-def shutdown() -> None:
-    """Call `ray.shutdown`, and keep SIGTERM's handler.
+def read_environment() -> None:
+    """Read Ray's variables for tokens again. Ray does so once per process."""
+    ray._raylet.Config.initialize("")  # type: ignore[attr-defined]  # compiled
+    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
 
-    Ray's C++ code resets it for good while the driver disconnects (0.2 s and more, in which SIGTERM
-    kills this process). Then `ray.shutdown` waits seconds for its processes to end.
+
+def shutdown() -> None:
+    """Call `ray.shutdown`, keep SIGTERM's handler, and end the GCS's clients before the GCS.
+
+    Ray's C++ code resets the handler for good while the driver disconnects (0.2 s and more, in
+    which SIGTERM kills this process). Then `ray.shutdown` waits seconds for its processes to end.
+    Ray would end the GCS before the dashboard and others, which would call its port for a second,
+    with the token, whoever has taken it.
     """
     handler = signal.getsignal(signal.SIGTERM)  # Python doesn't learn of the reset
     node = ray._private.worker._global_node
@@ -97,6 +126,8 @@ def shutdown() -> None:
 
     def after_reset(*arguments: object, **options: object) -> None:
         signal.signal(signal.SIGTERM, handler)
+        for kind in sorted(set(node.all_processes) - {"raylet", "gcs_server", "reaper"}):
+            node._kill_process_type(kind, allow_graceful=True, check_alive=False, wait=True)
         end_processes(*arguments, **options)
 
     node.kill_all_processes = after_reset
@@ -150,6 +181,17 @@ def skip_usage_tags() -> None:
     def skip(*arguments: object, **options: object) -> None: ...
 
     usage_lib._put_extra_usage_tag = usage_lib._put_library_usage = skip
+
+
+def skip_callback_tags() -> None:
+    """Stop Tune from counting the kinds of callbacks, for which it imports MLflow and W&B.
+
+    Where they are installed, MLflow then writes an id for its usage statistics into the user's home
+    directory, also without `execution.trackers`.
+    """
+    from ray.air._internal import usage
+
+    usage.tag_callbacks = lambda callbacks: False
 
 
 def keep_credentials_local() -> None:

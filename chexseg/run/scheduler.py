@@ -24,7 +24,7 @@ from chexseg.plan.scheduling import schedule
 from chexseg.plan.scheduling.schedule import Need, Slots
 from chexseg.plan.scheduling.time_left import TimeLeft
 from chexseg.plan.scheduling.units import Units
-from chexseg.plan.stage_names import stage_names, without_common_words
+from chexseg.plan.stage_names import settings_of_names, stage_names, without_common_words
 from chexseg.progress import Reporter
 from chexseg.run.cluster import Capacity, start_here
 from chexseg.run.cluster_limits import CURRENT_SIZE, ClusterLimits
@@ -75,6 +75,7 @@ def run(
     time_left = running.time_left = TimeLeft(needed, seconds, running.shares(needed.values()))
     cells = [cell.name for cell in plan.cells]
     reporter.short_name = lambda name: without_common_words(name, cells)
+    reporter.settings_of = settings_of_names(plan.nodes, plan.cells)
     with ProgressDisplay(progress_actor, reporter, time_left, publish):
         running.run()
     result.seconds = time.monotonic() - started

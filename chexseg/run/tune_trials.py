@@ -29,8 +29,8 @@ CELLS_PER_TUNER = 1000
 #: Cells whose nodes a worker reads at once.
 CELLS_PER_CHUNK = 200
 
-#: Nodes of some cells with their inputs, and score -> the name of its cell.
-Chunk = tuple[Mapping[str, Node], Mapping[str, str]]
+#: Nodes of some cells with their inputs.
+Chunk = Mapping[str, Node]
 
 
 class CellRun(Protocol):
@@ -65,8 +65,7 @@ class CellChunks:
             part = cells[start : start + CELLS_PER_CHUNK]
             subset = job.subset(key for cell in part for key in (cell.fit, cell.score))
             self.of |= dict.fromkeys((cell.score for cell in part), len(self.references))
-            names = {cell.score: cell.name for cell in part}
-            self.references.append(ray.put((subset.nodes, names)))
+            self.references.append(ray.put(subset.nodes))
 
 
 def run_cells(run: CellRun, chunks: CellChunks) -> None:
@@ -79,7 +78,6 @@ def run_cells(run: CellRun, chunks: CellChunks) -> None:
         {"job": replace(run.job, nodes={}), "chunks": chunks.references},
         run.capacity,
         run.study,
-        lambda config: run.cells[config["score"]].name,
         _Cells(run, chunks),
         callbacks=[_Advance(run)],
     )
@@ -92,9 +90,8 @@ def _cell_trial(
     context: StageContext,
 ) -> None:
     """Run one cell on a reused actor: its fit, then its scores."""
-    nodes, names = _chunk(chunks[config["chunk"]])
-    job, score = replace(job, nodes=nodes), config["score"]
-    cell = names[score]
+    nodes = _chunk(chunks[config["chunk"]])
+    job, score, cell = replace(job, nodes=nodes), config["score"], config["name"]
     job.progress_actor.begin_cell.remote(cell)
     ray_internals.set_process_title(cell)
     results: list[StageResult] = []
@@ -140,7 +137,8 @@ class _Cells(Searcher):
         score = self.run.begun.popleft()
         self.running[trial_id] = score
         self.given += 1
-        return {"score": score, "chunk": self.chunks.of[score]}
+        name = self.run.cells[score].name
+        return {"name": name, "score": score, "chunk": self.chunks.of[score]}
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
@@ -169,6 +167,29 @@ class _Advance(tune.Callback):
         self.run.advance()
 
 
+class _Retries(tune.Callback):
+    """Show a line for each trial that lost its worker and is tried again."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return nothing, as `_Cells`."""
+        return {}
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.job.progress_actor.say.remote(trial.config["name"], "lost its worker; trying again")
+
+
+# Tune pickles these two for every trial: by name, as functions of a module are, and without a run.
+def _trial_name(trial: Any) -> str:
+    return str(trial.config["name"]).replace(" ", "_")
+
+
+def _trial_directory(trial: Any) -> str:
+    return str(trial.trial_id)
+
+
 def _unless_draining(
     config: Mapping[str, Any], trial: Callable[..., None], constants: Mapping[str, Any]
 ) -> None:
@@ -181,7 +202,6 @@ def run_trials(
     constants: Mapping[str, Any],
     capacity: cluster.Capacity,
     study: Study,
-    name: Callable[[Mapping[str, Any]], str],
     searcher: Searcher,
     stop: Callable[[str, Mapping[str, Any]], bool] | None = None,
     callbacks: Sequence[tune.Callback] = (),
@@ -189,13 +209,16 @@ def run_trials(
     """Run ``trial(config, context=.., **constants)`` for every config that the searcher gives.
 
     Actors are reused, so their processes keep imports and the shards they have read.
-    name: config -> the trial's name. stop, callbacks: Tune's.
+    constants: with the "job". searcher: each config has a "name", the trial's. stop, callbacks:
+    Tune's.
     """
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     # Tune's own handler would end the trials as if they had finished, and the run would go on.
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # `_Retries` has a line instead
     ray_internals.keep_credentials_local()
+    ray_internals.skip_callback_tags()
     resources = study.resources
     gpu = capacity.gpus_of(resources)
     context = StageContext(
@@ -216,14 +239,14 @@ def run_trials(
                 num_samples=-1,
                 max_concurrent_trials=capacity.cells_at_once(resources),
                 reuse_actors=True,
-                trial_name_creator=lambda trial: name(trial.config).replace(" ", "_"),
-                trial_dirname_creator=lambda trial: trial.trial_id,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_directory,
             ),
             run_config=tune.RunConfig(
                 storage_path=scratch,
                 verbose=0,
                 stop=stop,
-                callbacks=list(callbacks),
+                callbacks=[_Retries(constants["job"]), *callbacks],
                 failure_config=tune.FailureConfig(max_failures=cluster.MAX_FAILURES),
             ),
         ).fit()

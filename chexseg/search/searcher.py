@@ -18,6 +18,7 @@ from chexseg.config.study import Study
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
 from chexseg.plan import gpu_share
+from chexseg.plan.cells import relevant_settings
 from chexseg.progress import ProgressNote, Reporter
 from chexseg.run import ray_internals, scheduler, start_checks, tune_trials
 from chexseg.run.cluster import MAX_FAILURES, Capacity, start_here
@@ -29,7 +30,7 @@ from chexseg.run.run_record import RunResult, StageResult
 from chexseg.run.worker import Job, attempt, succeeded
 from chexseg.search import journal
 from chexseg.search.optuna_study import OptunaStudy
-from chexseg.search.space_plan import Search, describe
+from chexseg.search.space_plan import Point, Search, describe
 from chexseg.stages.api import StageContext
 from chexseg.store.store import Store
 
@@ -117,13 +118,13 @@ def _run_points(
     )
     job = Job({}, optuna_study.store.uri, data.absolute(), progress_actor)
     points = _Points(optuna_study, job, missing, result)
+    reporter.settings_of = points.settings_of
     with ProgressDisplay(progress_actor, reporter, publish=publish):
         tune_trials.run_trials(
             _trial,
             {"job": job, "search": search},
             capacity,
             study,
-            lambda config: f"point {config['number']}",
             points,
             points.stop,
         )
@@ -187,6 +188,7 @@ class _Points(Searcher):
         self.missing, self.result = missing, result
         self.trials: dict[str, optuna.Trial] = {}
         self.names: dict[str, str] = {}
+        self.points: dict[str, Point] = {}  # by name
         self.steps: dict[str, set[int]] = {}
         self.pruned: set[str] = set()
         self.mistake: str | None = None
@@ -203,10 +205,20 @@ class _Points(Searcher):
             return Searcher.FINISHED
         self.missing -= 1
         trial, point = self.optuna_study.ask()
-        config = {"number": trial.number, "point": dict(point)}
+        config = {"name": f"point {trial.number}", "number": trial.number, "point": dict(point)}
         self.trials[trial_id], self.names[trial_id] = trial, _name(config)
+        self.points[self.names[trial_id]] = point
         self.steps[trial_id] = set()
         return config
+
+    def settings_of(self, name: str) -> dict[str, Any]:
+        """Return the settings that the trials of the point with a name have in common."""
+        if name not in self.points:
+            return {}
+        settings = relevant_settings(
+            self.optuna_study.search.plan([self.points[name]]).cells[0].settings
+        )
+        return {key: value for key, value in settings.items() if key not in ("draw", "trial")}
 
     def stop(self, trial_id: str, report: Mapping[str, Any]) -> bool:
         """Record an epoch of a point, and return True if the point is to be pruned."""

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from chexseg.errors import DamagedArtifactError, UserError
+from chexseg.store import facts
 from chexseg.store.links import open_regular, read_regular, remove
 from chexseg.untrusted import bounded_json
 
@@ -40,6 +41,13 @@ _FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "seconds": (int, float),
     "finished": str,
     "host": str,
+}
+#: Optional fields, which earlier versions didn't write.
+_OPTIONAL: Mapping[str, type | tuple[type, ...]] = {
+    "packages": dict,
+    "device": str,
+    "gpu": (str, type(None)),
+    "cpu": (str, type(None)),
 }
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 #: Name of a result's directory in a store: the first digits of its key.
@@ -110,6 +118,11 @@ def _fault(document: Any) -> str | None:
         return f"seconds: found {document['seconds']!r:.60}"
     if not all(_is_sha256(key) for key in document["inputs"].values()):
         return "inputs: found a value that is no key"
+    for field, types in _OPTIONAL.items():
+        if field in document and not isinstance(document[field], types):
+            return f"{field}: found {document[field]!r:.60}"
+    if fault := facts.fault(document["facts"]):
+        return f"facts: {fault}"
     if "sha256" in document and not is_sealed(document):
         return "changed since it was written (its sha256 differs)"
     return None

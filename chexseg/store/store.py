@@ -30,6 +30,7 @@ from chexseg.store.backend import (
     is_artifact,
     unfinished,
 )
+from chexseg.store.facts import Facts
 from chexseg.store.local_backend import LocalBackend
 from chexseg.store.manifest import MANIFEST, UnreadableManifestError
 from chexseg.store.provenance import StageRun, describe, timestamp
@@ -63,8 +64,8 @@ class Artifact:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        facts: Mapping[str, Any] = self.manifest["facts"]
-        return facts
+        """Return the figures of a result. Raises `UnreadableManifestError` for one it lacks."""
+        return Facts(f"{self.place}/{MANIFEST}", self.manifest["facts"])
 
 
 class Store:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chexseg.phantom import dataset
+from tests import processes
 from tests.report.rendered import repeatable_tables
 
 #: Cells of 4 values of p, CAM and IRNet, 2 trials; and students of 3 fractions.
@@ -61,14 +62,14 @@ class End:
 
     @property
     def fault(self) -> str:
-        """Return the traceback or exit code that no user may see, or ""."""
+        """Return what no user may see, a traceback or an exit code, and the text there; or ""."""
         # Ray's C++ handler prints a stack if SIGTERM comes while the driver connects.
         text = (
             re.sub(r".*\*\*\* SIGTERM received.*", "", self.text) if self.code == 143 else self.text
         )
         if match := TRACEBACK.search(text):
-            return match.group()
-        return "" if self.code in EXIT_CODES else f"exit code {self.code}"
+            return text[max(0, match.start() - 500) : match.end() + 2500]
+        return "" if self.code in EXIT_CODES else f"exit code {self.code}:\n{text[-3000:]}"
 
 
 class Arena:
@@ -154,16 +155,9 @@ class Arena:
 
         A worker of Ray calls itself ray::NAME.
         """
-        processes = {}
-        for entry in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):  # it has just ended
-                if f"{MARK}={self.root}".encode() not in (entry / "environ").read_bytes():
-                    continue
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                title = Path(words[0].decode(errors="replace")).name
-                if title.startswith(titles):
-                    processes[int(entry.name)] = title
-        return dict(sorted(processes.items()))
+        running = processes.find(mark=f"{MARK}={self.root}")
+        named = {number: processes.title(line) for number, line in sorted(running.items())}
+        return {number: name for number, name in named.items() if name.startswith(titles)}
 
     def settle(self) -> None:
         """Wait for the end of all processes: the Ray of a killed run ends by itself."""

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.arena import Arena, End, small_disk
@@ -22,13 +22,16 @@ RESULT = re.compile(r"\b([a-z]+/[0-9a-f]{20})\b")
 
 @dataclass
 class Round:
-    """The disturbances of a round and their outcome.
+    """A round: what disturbs the study of an arena, and what comes of it.
 
-    last_runs: runs without disturbance. decisions: lines that asked a person to do something, each
-    of which was done. faults: what shouldn't have happened.
+    write: logs a line. last_runs: runs without disturbance. decisions: lines that asked a person to
+    do something, each of which was done. faults: what shouldn't have happened.
     """
 
+    arena: Arena
     seed: int
+    write: Callable[[str], None]
+    started: float = field(default_factory=time.monotonic)
     seconds: float = 0
     runs: int = 0
     last_runs: int = 0
@@ -36,6 +39,87 @@ class Round:
     ends: Counter[int] = field(default_factory=Counter)
     decisions: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+
+    def disturb(self, number: int, longest: float) -> None:
+        """Disturb runs a number of times; start another one whenever none goes on."""
+        arena, draw = self.arena, random.Random(self.seed)
+        killed: set[int] = set()  # exit codes of the present run that aren't the driver's fault
+        while self.done.total() < number:
+            if arena.driver is None:
+                killed = set()
+                arena.start()
+            if arena.ended(draw.uniform(1, longest / 2)):
+                self._end(end := arena.end(), killed)
+                if end.code == 2:
+                    self._decide([end])
+            disturb = draw.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+            if what := disturb(arena, draw, draw.uniform(1, longest)):
+                self.done[disturb.__name__] += 1
+                self._note(what)
+                # What the end of Ray or a SIGKILL makes of the driver isn't in its hands.
+                if disturb in (kill_driver, kill_raylet):
+                    killed.add(137)
+        if arena.driver:
+            self._end(arena.wait(), killed)
+        arena.settle()
+
+    def complete(self) -> None:
+        """Run the study until nothing is missing or damaged, and write its report."""
+        complete = False
+        while not complete and self.last_runs < LAST_RUNS:
+            self.last_runs += 1
+            self.arena.start()
+            self._end(end := self.arena.wait(), set())
+            ends = [end, self.arena.run("store", "verify", "--quiet"), self.arena.report()]
+            self.faults += [other.fault for other in ends[1:] if other.fault]
+            complete = not self._decide(ends) and not any(one.code for one in ends)
+
+    def compare(self, expected: Mapping[str, bytes]) -> None:
+        """Compare the report's tables with those of a quiet run."""
+        tables = self.arena.tables()
+        names = expected.keys() | tables.keys()
+        different = [name for name in sorted(names) if tables.get(name) != expected.get(name)]
+        if different:
+            self.faults.append(f"other tables than the quiet run's: {', '.join(different)}")
+
+    def _note(self, text: str) -> None:
+        self.write(f"{time.monotonic() - self.started:7.1f} s  {text}")
+
+    def _end(self, end: End, killed: Collection[int]) -> None:
+        self.runs += 1
+        self.ends[end.code] += 1
+        last = next((line for line in reversed(end.text.splitlines()) if line.strip()), "")
+        self._note(f"the run ended with {end.code}: {last.strip()[:200]}")
+        if end.fault and end.code not in killed:
+            self.faults.append(end.fault)
+
+    def _decide(self, ends: Sequence[End]) -> bool:
+        """Delete the results that lines name as damaged or lost, and all that were made from them.
+
+        Return whether there were any.
+        """
+        lines = [
+            line
+            for end in ends
+            for line in end.text.splitlines()
+            if RESULT.search(line) and re.search("^damaged|delete", line)
+        ]
+        for line in lines:
+            self._note(f"a person is asked: {line[:200]}")
+            unwanted = RESULT.findall(line)
+            for name in unwanted:
+                shutil.rmtree(self.arena.store / name, ignore_errors=True)
+                unwanted += self._made_from(name.rpartition("/")[2])
+        self.decisions += lines
+        return bool(lines)
+
+    def _made_from(self, key: str) -> list[str]:
+        """Return the results whose manifests name a key."""
+        return [
+            manifest.parent.relative_to(self.arena.store).as_posix()
+            for manifest in self.arena.store.glob("[!.]*/*/manifest.json")
+            if key in manifest.read_text(errors="replace")
+        ]
 
 
 def quiet_run(arena: Arena) -> tuple[dict[str, bytes], int, float]:
@@ -58,7 +142,7 @@ def disturbed_round(
     seed: int,
     number: int,
     longest: float,
-    expected: dict[str, bytes],
+    expected: Mapping[str, bytes],
     megabytes: int,
     write: Callable[[str], None],
 ) -> Round:
@@ -68,87 +152,18 @@ def disturbed_round(
     tables of a quiet run. megabytes: size of its store; the disk is twice as large. write: logs a
     line.
     """
-    draw, result, started = random.Random(seed), Round(seed), time.monotonic()
-
-    def note(text: str) -> None:
-        write(f"{time.monotonic() - started:7.1f} s  {text}")
-
-    def note_end(end: End, killed: set[int]) -> None:
-        result.runs += 1
-        result.ends[end.code] += 1
-        last = next((line for line in reversed(end.text.splitlines()) if line.strip()), "")
-        note(f"the run ended with {end.code}: {last.strip()[:200]}")
-        if end.fault and end.code not in killed:
-            result.faults.append(f"{end.fault}:\n{end.text[-3000:]}")
-
+    this = Round(arena, seed, write)
     try:
         with small_disk(arena.store, 2 * megabytes) as mounted:
             if not mounted:
-                note("no file system can be mounted here: the disk is never full")
-            killed: set[int] = set()
-            while result.done.total() < number:
-                if arena.driver is None:
-                    killed = set()
-                    arena.start()
-                if arena.ended(draw.uniform(1, longest / 2)):
-                    note_end(end := arena.end(), killed)
-                    if end.code == 2:
-                        _decide(arena, [end], result, note)
-                disturb = draw.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-                if what := disturb(arena, draw, draw.uniform(1, longest)):
-                    result.done[disturb.__name__] += 1
-                    note(what)
-                    # What the end of Ray or a SIGKILL makes of the driver isn't in its hands.
-                    if disturb in (kill_driver, kill_raylet):
-                        killed.add(137)
-            if arena.driver:
-                note_end(arena.wait(), killed)
-            arena.settle()
-
-            while result.last_runs < LAST_RUNS:
-                result.last_runs += 1
-                arena.start()
-                end = arena.wait()
-                note_end(end, set())
-                ends = [end, arena.run("store", "verify", "--quiet"), arena.report()]
-                result.faults += [
-                    f"{other.fault}:\n{other.text[-3000:]}" for other in ends[1:] if other.fault
-                ]
-                if not _decide(arena, ends, result, note) and not any(one.code for one in ends):
-                    break
-            tables = arena.tables()
-            different = [
-                name for name in expected | tables if tables.get(name) != expected.get(name)
-            ]
-            if different:
-                result.faults.append(f"other tables than the quiet run's: {', '.join(different)}")
+                write("no file system can be mounted here: the disk is never full")
+            this.disturb(number, longest)
+            this.complete()
+            this.compare(expected)
             arena.settle()
     except (AssertionError, subprocess.TimeoutExpired) as error:
-        result.faults.append(str(error))
+        this.faults.append(str(error))
         arena.close()
     shutil.rmtree(arena.store, ignore_errors=True)
-    result.seconds = time.monotonic() - started
-    return result
-
-
-def _decide(arena: Arena, ends: Sequence[End], result: Round, note: Callable[[str], None]) -> bool:
-    """Delete the results that lines name as damaged or lost, and all that were made from them.
-
-    Return whether there were any.
-    """
-    lines = [
-        line
-        for end in ends
-        for line in end.text.splitlines()
-        if RESULT.search(line) and re.search("^damaged|delete", line)
-    ]
-    for line in lines:
-        note(f"a person is asked: {line[:200]}")
-        unwanted = RESULT.findall(line)
-        for name in unwanted:
-            shutil.rmtree(arena.store / name, ignore_errors=True)
-            for manifest in arena.store.glob("[!.]*/*/manifest.json"):
-                if name.rpartition("/")[2] in manifest.read_text(errors="replace"):
-                    unwanted.append(manifest.parent.relative_to(arena.store).as_posix())
-    result.decisions += lines
-    return bool(lines)
+    this.seconds = time.monotonic() - this.started
+    return this

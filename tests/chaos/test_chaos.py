@@ -21,7 +21,7 @@ def test_a_disturbed_study_ends_with_the_tables_of_a_quiet_one():
         shutil.which("unshare")
         and not subprocess.run([*UNSHARED, "true"], capture_output=True).returncode
     )
-    chaos = [sys.executable, "-m", "tests.chaos", "--events", "8", "--longest", "8"]
+    chaos = [sys.executable, "-m", "tests.chaos", "--events", "6", "--longest", "6"]
     done = subprocess.run(
         [*(UNSHARED if permitted else []), *chaos],
         cwd=ROOT,

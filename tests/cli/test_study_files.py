@@ -80,3 +80,13 @@ def test_a_section_or_a_part_of_a_name_shows_several():
 def test_every_setting_has_a_meaning():
     for section in (*reference.study_sections(), *reference.settings_sections()):
         assert all(entry.meaning.endswith((".", ":")) for entry in section.entries), section.name
+
+
+@pytest.mark.parametrize("path", ["losses.yaml", "studies/losses"])
+def test_a_path_in_place_of_a_setting_gets_the_command_for_a_study(path):
+    with pytest.raises(UserError) as caught:
+        chexseg("study", "settings", path)
+    assert str(caught.value) == (
+        f"study settings: found the path {path}; expected: a setting such as fit.loss; hint: what"
+        f" a study would run: chexseg study plan {path} --data ROOT"
+    )

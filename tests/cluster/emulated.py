@@ -7,13 +7,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import psutil
 from ray._private import services
 from ray.cluster_utils import Cluster
 
+from tests import processes
 from tests.cluster.standins import ROOT
 
 
@@ -92,12 +95,12 @@ class Nodes:
         These processes hold the stage's lock in a store in a directory.
         """
         raylet = self.node(node_id).all_processes["raylet"][0].process.pid
-        return {
-            lock.stem
-            for lock in (store / ".partial").glob("*.lock")
-            for pid in _holders(lock)
-            if _parent(pid) == raylet
-        }
+        held: set[str] = set()
+        for process in processes.descendants(raylet):
+            with suppress(psutil.Error):  # it has ended since
+                held |= {file.path for file in process.open_files()}
+        locks = (store / ".partial").glob("*.lock")
+        return {lock.stem for lock in locks if str(lock) in held}
 
     def actors(self, name: str) -> set[str]:
         """Return the ids of the nodes on which an actor of this class is alive."""
@@ -128,22 +131,3 @@ class Nodes:
     def close(self) -> None:
         self.cluster.shutdown()
         shutil.rmtree(self.top, ignore_errors=True)
-
-
-def _holders(path: Path) -> list[int]:
-    """Return the processes that have a file open."""
-    holders = []
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            if os.readlink(link) == str(path):
-                holders.append(int(link.parts[2]))
-        except OSError:  # ended since
-            continue
-    return holders
-
-
-def _parent(pid: int) -> int | None:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return None

@@ -19,6 +19,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from tests import processes
+
 ROOT = Path(__file__).resolve().parents[2]
 
 SSH = """#!/bin/bash
@@ -158,23 +160,10 @@ class Machine:
     def close(self) -> None:
         # Ray takes half a minute to stop. All of its processes name this directory, and no others
         # do.
-        for process in processes(str(self.top)):
+        for process in processes.find(str(self.top)):
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         shutil.rmtree(self.top, ignore_errors=True)
-
-
-def processes(text: str) -> list[int]:
-    """Return the processes, except this one, whose command line contains this text."""
-    processes_with_text = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if text in line and int(path.parent.name) != os.getpid():
-            processes_with_text.append(int(path.parent.name))
-    return processes_with_text
 
 
 def free_port() -> int:

@@ -25,12 +25,13 @@ settings:
   labels: {p: 1, expert_split: {train: 8, select: 4}}
   fit: {epochs: 12, samples_per_epoch: 64}
 """
+TOKEN = local_ray.new_token()
 
 
 @pytest.fixture(scope="module")
 def head(machine):
     """Start a head with a dashboard and a data set."""
-    machine.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": local_ray.token()}
+    machine.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     machine.environment["RAY_TRAIN_ENABLE_STATE_TRACKING"] = "1"
     started = machine.run("ray start --head --dashboard-host=127.0.0.1")
     assert started.returncode == 0, started.stdout
@@ -45,7 +46,7 @@ def head(machine):
 
 def asked(machine: Machine, path: str) -> Any:
     request = urllib.request.Request(f"http://127.0.0.1:{machine.dashboard}/{path}")
-    request.add_header("Authorization", f"Bearer {local_ray.token()}")
+    request.add_header("Authorization", f"Bearer {TOKEN}")
     try:
         with urllib.request.urlopen(request, timeout=60) as page:
             return json.loads(page.read())

@@ -100,6 +100,7 @@ def test_a_node_dies_while_a_cell_runs_on_it(
     cluster.kill(next(iter(lost)))
     output, _ = driver.communicate(timeout=400)
     assert driver.returncode == 0, output
+    assert "lost its worker; trying again" in output and "Traceback" not in output
     after = manifests(store)
     assert {path: after[path] for path in before} == before, "what was complete was made again"
     assert len(after) == len(planned.needed(set()))
@@ -112,7 +113,7 @@ def test_drained_nodes_are_given_no_new_cell_and_their_death_is_no_failure(
 ):
     """Drain two nodes as a spot notice does. One ends at once; the other must get no new cell."""
     store = tmp_path / "store"
-    never_again = "from chexseg.run import tune_trials; tune_trials.MAX_FAILURES = 0"
+    never_again = "from chexseg.run import cluster; cluster.MAX_FAILURES = 0"
     driver = cluster.study(study, "--data", phantom_root, "--store", store, first=never_again)
     assert wait_until(
         lambda: driver.poll() is not None or len(fitting(cluster, store)) == 2, 400, pause=0.1

@@ -9,15 +9,16 @@ environment is that of the tests.
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 
+import psutil
 import pytest
 import yaml
 from pyarrow import fs
 
-from tests.cluster.standins import ROOT, Machine, processes, wait_until
+from tests import processes
+from tests.cluster.standins import ROOT, Machine, wait_until
 
 pytest.importorskip("aiohttp_cors", reason="needs ray[default], of the extra cluster")
 pytestmark = pytest.mark.slow
@@ -148,9 +149,9 @@ def test_a_new_users_walk_ends_with_a_finished_study(machine, s3, uploaded):
         if path.is_file() and not path.is_symlink():
             text = path.read_bytes()
             assert token not in text and SECRET.encode() not in text, path
-    ray_processes = processes(str(machine.temporary))
+    ray_processes = processes.find(str(machine.temporary))
     walk.type("ray stop")
-    assert wait_until(lambda: not any(os.path.exists(f"/proc/{one}") for one in ray_processes), 60)
+    assert wait_until(lambda: not any(map(psutil.pid_exists, ray_processes)), 60)
     assert walk.left == []
 
 

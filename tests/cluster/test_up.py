@@ -7,7 +7,6 @@ of packages and GPUs are not tested here.
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import stat
@@ -15,10 +14,12 @@ import subprocess
 import urllib.error
 import urllib.request
 
+import psutil
 import pytest
 import yaml
 
-from tests.cluster.standins import ROOT, processes, wait_until
+from tests import processes
+from tests.cluster.standins import ROOT, wait_until
 from tests.cluster.test_cluster_yaml import on_premise
 
 pytest.importorskip("aiohttp_cors", reason="needs ray[default], of the extra cluster")
@@ -117,9 +118,9 @@ def _listens(address: str, port: int) -> bool:
 
 def test_down_ends_it(up):
     machine, file, _ = up
-    ray_processes = processes(str(machine.temporary))
+    ray_processes = processes.find(str(machine.temporary))
     assert ray_processes
     down = machine.run(f"ray down -y {file}")
     assert down.returncode == 0, down.stdout
-    assert wait_until(lambda: not any(os.path.exists(f"/proc/{one}") for one in ray_processes), 60)
+    assert wait_until(lambda: not any(map(psutil.pid_exists, ray_processes)), 60)
     assert not _listens("127.0.0.1", machine.dashboard)

@@ -14,6 +14,15 @@ PATH = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 
+#: Resolves when plotly has fitted all figures to a new width, which takes it a while on a busy
+#: machine, or after five seconds.
+FITTED = """new Promise(done => {
+  const fits = svg => svg.getBoundingClientRect().width <= svg.closest(".plot").clientWidth + 1;
+  const check = left => left && ![...document.querySelectorAll(".plot .main-svg")].every(fits)
+    ? setTimeout(check, 50, left - 1) : done();
+  check(100);
+})"""
+
 
 class Visit:
     """An open page. faults: uncaught exceptions, console errors and requests, in order."""
@@ -72,6 +81,7 @@ class Visit:
         await self.send("Emulation.setDeviceMetricsOverride", **options)
         colours = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         await self.send("Emulation.setEmulatedMedia", features=[colours])
+        await self.evaluate(FITTED)
         await self.settle()
 
     async def settle(self) -> None:

@@ -48,6 +48,12 @@ UNMARKED = """[...document.querySelectorAll(".scroll")].filter(scroll =>
   (scroll.scrollWidth > scroll.clientWidth + 1) !== (scroll.classList.contains("wide") && scroll.tabIndex === 0))
   .map(scroll => scroll.closest("section, header").id)"""
 
+#: Pixels from the top of the page to the end of the main figure, with what is above it.
+MAIN_FIGURE = """[...document.querySelectorAll("header .plot")].slice(0, 1)
+  .map(plot => Math.round(plot.getBoundingClientRect().bottom + scrollY))"""
+#: Height of a first screen.
+SCREEN = 800
+
 
 async def faults(page: Visit, width: int, dark: bool) -> dict[str, Any]:
     """Return check -> what it finds at this width in this theme, an empty list if nothing."""
@@ -57,6 +63,9 @@ async def faults(page: Visit, width: int, dark: bool) -> dict[str, Any]:
     wide = await page.evaluate(WIDEST)
     return {
         "wider than the window": [wide] if wide > 0 else [],
+        "a main figure below the first screen": [
+            bottom for bottom in await page.evaluate(MAIN_FIGURE) if bottom > SCREEN
+        ],
         "switches unlike the figure's marks": await page.evaluate(KEYS),
         "grid lines that aren't faint": [] if lines and faint else [darkest, lightest, lines],
         "overprinted texts": await page.evaluate(OVERPRINTED),

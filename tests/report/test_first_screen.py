@@ -14,8 +14,8 @@ from chexseg.analysis.tables.records import origin
 from chexseg.report.figures import study_figures
 from chexseg.report.page.overview import (
     MOST_EFFECTS,
-    _effects_sentences,
     answer_sentences,
+    effects_sentences,
     facts,
     overview,
 )
@@ -89,10 +89,26 @@ def test_effects_that_could_not_be_tested_stand_in_the_answer_with_the_reason(ow
     assert analysis.answer.effects["P"].isna().all() and len(analysis.answer.effects) > 2
 
 
+def test_the_only_arm_is_the_answer_although_radiologists_are_better(own):
+    only = (own.cells["method"] == "full").to_numpy()
+    made = dataclasses.replace(
+        own,
+        cells=own.cells[only].reset_index(drop=True),
+        axes=own.axes.iloc[:0, :0],
+        counts_CIK3=own.counts_CIK3[only],
+        radiologists_IK3=np.repeat(own.counts_CIK3[0, :, :, 2:], 3, axis=-1),  # perfect
+    )
+    analysis = analyse(made)
+    (arm,) = analysis.scores.arms
+    miou = arm.over_trials(analysis.scores.miou_C).mean
+    assert analysis.headline.set_index("arm").loc["Radiologists", "mIoU"] == 1 > miou
+    assert answer_sentences(analysis) == [f"Full: mIoU {miou:.3f}."]
+
+
 def test_a_long_list_of_effects_is_cut(own):
     answer = analyse(own).answer
     effects = pd.concat([answer.effects.head(1).assign(verdict="undecided", reason="x")] * 9)
-    *_, last = _effects_sentences(dataclasses.replace(answer, effects=effects))
+    *_, last = effects_sentences(dataclasses.replace(answer, effects=effects))
     assert last.count(" instead of ") == MOST_EFFECTS and last.endswith(
         f"; {9 - MOST_EFFECTS} more."
     )
@@ -142,7 +158,7 @@ def test_the_first_screen_has_question_answer_figure_and_facts_in_this_order(own
     top = header(text_of(made, tmp_path))
     parts = ["Do weak labels help?", "Highest mIoU, ", 'data-figure="demo--ranking"', "Procedure"]
     assert [top.index(part) for part in parts] == sorted(top.index(part) for part in parts)
-    shown = dict(re.findall(r"<dt>(.*?)</dt><dd>(?:<code>)?(.*?)(?:</code>)?</dd>", top))
+    shown = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", top))
     assert shown == {
         "Procedure": "the study file’s settings",
         "Data": "24 test images of 12 patients; 2 pathologies",
@@ -151,8 +167,10 @@ def test_the_first_screen_has_question_answer_figure_and_facts_in_this_order(own
         "Date": "2026-11-01 to 2026-11-02",
         "Hardware": "NVIDIA A and NVIDIA B, laptop",
         "Set by --set": "fit.epochs=2",
-        "optuna-dashboard": "optuna-dashboard store/journal.log",
     }
+    # Long paths would push the figure off a phone's first screen.
+    folded = top.partition("<summary>Commands for optuna-dashboard</summary>")[2]
+    assert folded.partition("</details>")[0].count("<code>optuna-dashboard store/journal.log<") == 1
     assert '<a href="tables/demo-study.yaml">' in top
     assert (tmp_path / "tables" / "demo-study.yaml").read_text() == "name: own\n"
 
@@ -205,3 +223,26 @@ def test_only_a_reproduction_speaks_of_chexseg_and_the_papers_figures(study, own
     title = "IoU against the share of expert labels (the paper’s Figure 2)"
     assert f"<h2>{title}</h2>" in theirs and ">Figure 2</a>" in theirs
     assert "<h2>IoU against the share of expert labels</h2>" in ours and ">Mixing</a>" in ours
+
+
+def test_a_study_of_one_supervision_compares_none(own, tmp_path):
+    """A study of losses, say: its arms stand beside baselines and radiologists."""
+    several = dataclasses.replace(own, radiologists_IK3=own.counts_CIK3[0])
+    full = (several.cells["method"] == "full").to_numpy()
+    single = dataclasses.replace(
+        several,
+        cells=several.cells[full].reset_index(drop=True),
+        axes=several.axes[full].reset_index(drop=True),
+        counts_CIK3=several.counts_CIK3[full],
+    )
+    both, one = text_of(several, tmp_path / "several"), text_of(single, tmp_path / "single")
+    words = ("kind of supervision", "Weak, full and best mixture", "minus radiologists")
+    assert [word in both for word in words] == [True] * 3
+    assert not any(word in one for word in words)
+    assert "<h2>mIoU beside baselines</h2>" in one
+    assert "<h2>IoU by pathology, beside radiologists</h2>" in one
+    assert ">Supervision</a>" in both and ">Radiologists</a>" in one
+
+
+def test_the_contents_name_missing_cells_only_where_some_are(own, tmp_path):
+    assert "--missing-cells" not in text_of(own, tmp_path)

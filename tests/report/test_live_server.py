@@ -72,3 +72,15 @@ def test_a_port_that_is_taken_is_one_line(page):
             live_server.serving(page, 30, port),
         ):
             pass
+
+
+@pytest.mark.heavy
+def test_a_connection_that_sends_nothing_is_closed(page, monkeypatch):
+    assert 0 < live_server._Handler.timeout <= 60
+    monkeypatch.setattr(live_server._Handler, "timeout", 0.05)
+    with live_server.serving(page, refresh=30) as address:
+        place = urlsplit(address)
+        with socket.create_connection((place.hostname, place.port), timeout=30) as idle:
+            idle.sendall(b"GET ")
+            assert idle.recv(1) == b""
+        assert ask(address, place.path)[0] == 200

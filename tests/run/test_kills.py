@@ -21,6 +21,7 @@ from chexseg.analysis import load
 from chexseg.config import study_file
 from chexseg.plan import planner, status
 from chexseg.store.store import Store
+from tests import processes
 from tests.report.rendered import publish, repeatable_tables
 
 KILLS = int(os.environ.get("CHEXSEG_KILLS", "2"))
@@ -48,18 +49,6 @@ def scratch():
     path = Path(tempfile.mkdtemp(prefix="cxr-", dir="/tmp"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
-
-
-def processes_of(scratch: Path) -> list[int]:
-    """Return the processes that name the directory in their command line, as all of a Ray's do."""
-    pids = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and str(scratch).encode() in (entry / "cmdline").read_bytes():
-                pids.append(int(entry.name))
-        except OSError:
-            continue
-    return pids
 
 
 def manifests(store: Path) -> dict[str, tuple[int, bytes]]:
@@ -140,9 +129,11 @@ def test_a_killed_driver_leaves_nothing_that_the_same_command_does_not_finish(
         assert tables(store, study, phantom_root, tmp_path / f"report-{number}") == expected
 
     deadline = time.monotonic() + 60
-    while processes_of(scratch) and time.monotonic() < deadline:
+    while processes.find(mark=f"RAY_TMPDIR={scratch}") and time.monotonic() < deadline:
         time.sleep(1)
-    assert not processes_of(scratch), "a killed driver's Ray must end by itself"
+    assert not processes.find(mark=f"RAY_TMPDIR={scratch}"), (
+        "a killed driver's Ray must end by itself"
+    )
 
 
 def test_a_dead_process_of_ray_costs_progress_or_ends_the_run_with_a_line(
@@ -152,12 +143,12 @@ def test_a_dead_process_of_ray_costs_progress_or_ends_the_run_with_a_line(
     study.write_text(STUDY)
     environment = os.environ | {"RAY_TMPDIR": str(scratch), "TMPDIR": str(scratch)}
 
-    def run_and_kill(title: bytes, begin: str) -> tuple[int, str]:
+    def run_and_kill(title: str, begin: str) -> tuple[int, str]:
         """Kill a process of a run when a line of its output has this text."""
         command = [sys.executable, "-m", "chexseg", "study", "run", study, "--data", phantom_root]
         driver = subprocess.Popen(
-            [*command, "--store", tmp_path / title.decode().replace(":", "")],
-            env=environment | {"CHEXSEG_TEST": title.decode()},
+            [*command, "--store", tmp_path / title.replace(":", "")],
+            env=environment | {"CHEXSEG_TEST": title},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -168,32 +159,22 @@ def test_a_dead_process_of_ray_costs_progress_or_ends_the_run_with_a_line(
             if begin in line:
                 break
         (process,) = [
-            int(entry.name)
-            for entry in Path("/proc").iterdir()
-            if entry.name.isdigit() and _is_of(entry, title)
+            number
+            for number, line in processes.find(mark=f"CHEXSEG_TEST={title}").items()
+            if processes.title(line) == title
         ]
         os.kill(process, signal.SIGKILL)
         lines += driver.communicate(timeout=600)[0].splitlines(keepends=True)
         return driver.returncode, "".join(lines)
 
-    code, output = run_and_kill(b"ray::ProgressActor", "shared stages")
+    code, output = run_and_kill("ray::ProgressActor", "shared stages")
     assert code == 0, output
     assert output.count("no progress is shown any more: its process died") == 1
     assert "Traceback" not in output
 
-    code, output = run_and_kill(b"raylet", "shared stages")
+    code, output = run_and_kill("raylet", "shared stages")
     assert code == 1, output
     assert "Traceback" not in output
     # Ray itself ends the driver if that meets the lost connection in one of Ray's calls.
     ours = "chexseg: Ray has ended, or has lost a node (LocalRayletDiedError: "
     assert output.splitlines()[-1].startswith(ours) or "Raylet is terminated" in output
-
-
-def _is_of(entry: Path, title: bytes) -> bool:
-    """Return whether a process has this title, and comes from the run with it."""
-    try:
-        name = Path(os.fsdecode((entry / "cmdline").read_bytes().split(b"\0")[0])).name
-        mark = b"CHEXSEG_TEST=" + title
-        return name == title.decode() and mark in (entry / "environ").read_bytes().split(b"\0")
-    except OSError:  # it has just ended
-        return False

@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 import chexseg
@@ -26,9 +27,9 @@ from chexseg import code_version
 from chexseg.config import study_file
 from chexseg.errors import UserError
 from chexseg.plan import planner
-from chexseg.run import local_ray
 from chexseg.stages.api import StageContext
 from chexseg.store.store import Store
+from tests import processes
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDY = """
@@ -54,8 +55,7 @@ BAIT = (
     "selectors",
     "multiprocessing",
 )
-#: 127.0.0.1 as in /proc/net/tcp, and ::ffff:127.0.0.1 and ::1 as in /proc/net/tcp6.
-LOOPBACK = ("0100007F", "00000000000000000000000001000000")
+LOOPBACK = ("127.0.0.1", "::ffff:127.0.0.1", "::1")
 CONNECT = """
 import ray, sys
 ray.init(address=sys.argv[1], log_to_driver=False)
@@ -73,36 +73,17 @@ class LocalRun:
     token_file: Path
     token: str
 
-    def pids(self) -> set[int]:
-        """Return the run's processes: this one and all its descendants."""
-        parents = {}
-        for entry in Path("/proc").glob("[0-9]*/stat"):
-            with suppress(OSError):  # it has ended
-                parents[int(entry.parent.name)] = int(
-                    entry.read_text().rpartition(")")[2].split()[1]
-                )
-        members = {self.process.pid}
-        while more := {pid for pid, parent in parents.items() if parent in members} - members:
-            members |= more
-        return members
+    def processes(self) -> list[psutil.Process]:
+        """Return the run's processes."""
+        return [psutil.Process(self.process.pid), *processes.descendants(self.process.pid)]
 
     def listeners(self) -> dict[tuple[str, int], str]:
-        """Return (hexadecimal address, port) -> command line, for the run's listening processes."""
-        owners = {}
-        for pid in self.pids():
-            with suppress(OSError):
-                command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-                for link in Path(f"/proc/{pid}/fd").iterdir():
-                    with suppress(OSError):
-                        owners.setdefault(os.readlink(link), command)
-        listeners = {}
-        for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-            for line in Path(table).read_text().splitlines()[1:]:
-                _, local, _, state, *_, inode = line.split()[:10]
-                if state == "0A" and (command := owners.get(f"socket:[{inode}]")):
-                    address, port = local.split(":")
-                    listeners[address, int(port, 16)] = command
-        return listeners
+        """Return (address, port) -> command line, for the run's listening processes."""
+        return {
+            pair: " ".join(process.cmdline())
+            for process in self.processes()
+            for pair in processes.listening(process)
+        }
 
 
 @pytest.fixture(scope="module")
@@ -173,11 +154,11 @@ def test_a_run_lets_in_whoever_has_its_token_and_tells_it_to_its_user_alone(run,
         stat.S_IMODE(private.stat().st_mode) == 0o700
         and stat.S_IMODE(run.token_file.stat().st_mode) == 0o600
     )
-    assert run.token != local_ray.token() and len(run.token) == 64
+    assert run.token != os.environ["RAY_AUTH_TOKEN"] and len(run.token) == 64
     listeners = run.listeners()
     for server in ("gcs_server", "raylet/raylet", "dashboard/agent", "chexseg"):
         assert any(server in command for command in listeners.values()), server
-    assert {at: command for at, command in listeners.items() if not at[0].endswith(LOOPBACK)} == {}
+    assert {at: command for at, command in listeners.items() if at[0] not in LOOPBACK} == {}
 
     # Ray replaces a loopback address by another interface's unless it is set explicitly.
     common = os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -198,12 +179,15 @@ def test_a_run_lets_in_whoever_has_its_token_and_tells_it_to_its_user_alone(run,
         stranger.kill()  # it would try for 20 s
         stranger.communicate()
 
-    lines = [
-        Path(f"/proc/{pid}/cmdline").read_bytes()
-        for pid in run.pids()
-        if Path(f"/proc/{pid}").exists()
-    ]
-    assert lines and not any(run.token.encode() in line for line in lines)
+    directories = []
+    for process in run.processes():
+        with suppress(psutil.Error):  # it has ended
+            if process.pid != run.process.pid:
+                directories.append(process.cwd())
+    assert directories and str(bait) not in directories
+
+    lines = processes.find(among=run.processes()).values()
+    assert lines and not any(run.token in line for line in lines)
     assert holders(run.token, private) == [run.token_file]
 
     output = run.output + run.process.communicate(timeout=300)[1]
@@ -215,6 +199,26 @@ def test_a_run_lets_in_whoever_has_its_token_and_tells_it_to_its_user_alone(run,
     imported = bait / "imported"
     assert not imported.exists(), imported.read_text()
     assert not (tmp_path / "ran").exists()
+
+
+TWO_RAYS = """
+import os, ray
+from chexseg.run.local_ray import local_ray
+for _ in range(2):
+    with local_ray(num_cpus=1, include_dashboard=False):
+        print(ray.get(ray.remote(lambda: os.environ["RAY_AUTH_TOKEN"]).remote()))
+"""
+
+
+@pytest.mark.slow
+def test_a_second_ray_of_a_process_has_another_token():
+    """Another user may get the first token while its Ray ends."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-P", "-c", TWO_RAYS]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    first, second = ran.stdout.split()
+    assert first != second
 
 
 def holders(token: str, directory: Path) -> list[Path]:
@@ -238,6 +242,13 @@ def test_a_worker_looks_for_modules_where_the_driver_does(ray_session):
     path, safe = ray.get(ray.remote(look).remote())
     expected = [os.path.abspath(directory) for directory in sys.path]
     assert path[: len(expected)] == expected and safe
+
+
+def test_a_worker_is_not_in_the_current_directory(ray_session):
+    """The dynamic loader looks there for some libraries of PyTorch's."""
+    import ray
+
+    assert ray.get(ray.remote(lambda: os.getcwd()).remote()) != os.getcwd()
 
 
 def test_nodes_that_import_other_code_are_named_before_anything_is_computed(

@@ -16,7 +16,7 @@ from ray.exceptions import (
 
 from chexseg import cli
 from chexseg.errors import RayLostError
-from chexseg.run import cluster, stage_tasks
+from chexseg.run import cluster, local_ray, ray_internals, stage_tasks
 
 
 @pytest.fixture
@@ -31,6 +31,21 @@ def test_an_error_of_ray_becomes_a_line(connected, error):
     line = str(raised.value)
     assert line.startswith(f"Ray has ended, or has lost a node ({type(error).__name__}: ")
     assert line.endswith("; hint: the same command resumes the run") and "\n" not in line
+
+
+def test_a_ray_that_does_not_start_becomes_a_line(monkeypatch):
+    def time_out(**options):
+        raise Exception("The current node timed out during startup.\nThis could happen")
+
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):  # set for the Ray, so restored here
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(ray_internals, "read_environment", lambda: None)
+    monkeypatch.setattr(ray, "init", time_out)
+    with pytest.raises(RayLostError) as raised, local_ray.local_ray():
+        raise AssertionError("there is no Ray")
+    line = str(raised.value)
+    assert line.startswith("Ray didn't start (The current node timed out") and "\n" not in line
+    assert line.endswith("; hint: the same command tries it again")
 
 
 def test_a_fault_in_a_task_keeps_its_traceback(connected):

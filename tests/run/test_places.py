@@ -101,3 +101,15 @@ def test_a_failure_that_cannot_be_recorded_is_returned(planned, root, store, mon
     result = attempt(job, node.key, "ingest", StageContext())
     assert result["state"] == "failed" and "No space left on device" in result["error"]
     assert f"{store}/.partial/" in result["error"]
+
+
+def test_variables_with_relative_paths_mean_the_same_in_workers(tmp_path, monkeypatch):
+    """Workers have the run's private directory, and use one cache with the driver."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CHEXSEG_CACHE", "cache")
+    monkeypatch.setenv("PYTHONPATH", "one::/two")
+    monkeypatch.delenv("HF_HOME", raising=False)
+    local_ray._make_paths_absolute()
+    assert os.environ["CHEXSEG_CACHE"] == f"{tmp_path}/cache"
+    assert os.environ["PYTHONPATH"] == f"{tmp_path}/one:/two"
+    assert "HF_HOME" not in os.environ

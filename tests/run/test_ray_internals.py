@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -74,7 +75,9 @@ def test_ray_has_the_members():
     import ray
     from ray._common.usage import usage_lib
     from ray._private import ray_constants
+    from ray.air._internal import usage
     from ray.job_config import JobConfig
+    from ray.tune import tune
     from ray.tune.execution import class_cache
 
     from chexseg.run import ray_internals
@@ -84,6 +87,10 @@ def test_ray_has_the_members():
     assert hasattr(ray._raylet, "setproctitle")
     assert callable(ray._private.utils.set_sigterm_handler)
     assert callable(ray._private.node.Node.kill_all_processes)
+    assert callable(ray._private.node.Node._kill_process_type)
+    assert issubclass(ray._private.services.ConsolePopen, subprocess.Popen)
+    assert callable(ray._raylet.Config.initialize)
+    assert callable(ray._raylet.AuthenticationTokenLoader.instance().reset_cache)
     assert {"_py_driver_sys_path", "_cached_pb"} <= vars(JobConfig()).keys()
     assert callable(usage_lib._put_extra_usage_tag) and callable(usage_lib._put_library_usage)
     ray_internals.skip_usage_tags()
@@ -91,6 +98,9 @@ def test_ray_has_the_members():
     usage_lib.record_extra_usage_tag(usage_lib.TagKey.DATA_LOGICAL_OPS, "{}", gcs)
     usage_lib.record_library_usage("no library")
     assert gcs.mock_calls == []
+    assert callable(usage.tag_callbacks)
+    ray_internals.skip_callback_tags()
+    assert tune.air_usage.tag_callbacks([Mock()]) is False
     before = set(class_cache.ENV_VARS_TO_PROPAGATE)
     try:
         # An earlier test of this process may have taken them out.
@@ -100,3 +110,31 @@ def test_ray_has_the_members():
     finally:
         class_cache.ENV_VARS_TO_PROPAGATE.clear()
         class_cache.ENV_VARS_TO_PROPAGATE.update(before)
+
+
+@pytest.mark.heavy  # it imports Ray
+def test_the_servers_of_a_ray_end_after_their_clients(monkeypatch):
+    """Who takes the port of a GCS that has ended would be called with the token by the others."""
+    import ray
+
+    from chexseg.run import ray_internals
+
+    class Node:
+        def __init__(self) -> None:
+            kinds = ("reaper", "gcs_server", "monitor", "dashboard", "raylet", "log_monitor")
+            self.all_processes, self.ended = dict.fromkeys(kinds, [None]), []
+
+        def _kill_process_type(self, kind: str, **_: object) -> None:
+            self.ended.append(kind)
+            del self.all_processes[kind]
+
+        def kill_all_processes(self) -> None:  # as Ray's does
+            for kind in ("raylet", "gcs_server", *self.all_processes):
+                if kind in self.all_processes:
+                    self._kill_process_type(kind)
+
+    node = Node()
+    monkeypatch.setattr(ray._private.worker, "_global_node", node)
+    monkeypatch.setattr(ray, "shutdown", lambda: node.kill_all_processes())
+    ray_internals.shutdown()
+    assert node.ended == ["dashboard", "log_monitor", "monitor", "raylet", "gcs_server", "reaper"]

@@ -25,6 +25,8 @@ SMALLEST = {
     "size": 64,
     "labels.weak_images": 8,
     "labels.expert_split": {"train": 8, "select": 4},
+    "encoder.architecture": "resnet18",
+    "classify.architecture": "resnet18",
     "classify.epochs": 1,
     "pretrain.epochs": 1,
     "saliency.images": 24,
@@ -139,8 +141,8 @@ def test_cells_that_are_run_in_several_goes_run_once_each(
     assert len(goes) == 2
     # What a worker reads doesn't grow with the study: some cells' fits, scores and their inputs.
     chunks = [ray.get(chunk) for chunk in goes[0].references]
-    assert [len(victims & names.keys()) for _, names in chunks] == [2, 1]
-    assert all(len(nodes) < len(planned.nodes) / 2 for nodes, _ in chunks)
+    assert [len(victims & nodes.keys()) for nodes in chunks] == [2, 1]
+    assert all(len(nodes) < len(planned.nodes) / 2 for nodes in chunks)
 
 
 @pytest.mark.slow  # MoCo must train longer than Tune takes to start
@@ -151,9 +153,9 @@ def test_cells_of_a_short_branch_are_done_before_a_long_stage_ends(
     text = (
         "name: branches\naxes: {encoder.init: [random, moco], trial: [0, 1]}\n"
         "settings: {size: 64, labels: {p: 1}, fit: {epochs: 1, samples_per_epoch: 8},"
-        " moco: {epochs: 60, batch_size: 8}}\n"
+        " moco: {epochs: 45, batch_size: 8}}\n"
     )
-    overrides = {"labels.expert_split": SMALLEST["labels.expert_split"]}
+    overrides = {name: SMALLEST[name] for name in ("encoder.architecture", "labels.expert_split")}
     planned = planner.plan(
         study_file.parse(text, "branches.yaml", overrides), planner.fingerprints(phantom_root)
     )

@@ -7,8 +7,6 @@ import os
 import shutil
 import signal
 import threading
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -21,6 +19,7 @@ from chexseg.progress import Quiet
 from chexseg.run import cluster, scheduler, stage_tasks
 from chexseg.stages.api import GPU_OF_ITS_OWN, StageContext
 from chexseg.store.store import Store
+from tests import processes
 from tests.run.test_scheduler import DEMO, SMALLEST
 
 
@@ -34,7 +33,9 @@ def test_a_shared_stage_whose_process_dies_is_tried_again(ray_session, phantom_r
 
     def kill_once() -> None:
         while not killed and not over.wait(0.05):
-            for process in workers_titled("ray::pretrain"):
+            for process in processes.find(
+                "ray::pretrain", among=processes.descendants(os.getpid())
+            ):
                 os.kill(process, signal.SIGKILL)
                 killed.append(process)
 
@@ -49,22 +50,6 @@ def test_a_shared_stage_whose_process_dies_is_tried_again(ray_session, phantom_r
     assert outcome.failed == {} and set(outcome.computed) == {
         node.key for node in planned.needed(())
     }
-
-
-def workers_titled(title: str) -> list[int]:
-    """Return this Ray's workers with this title; other test processes have others."""
-    workers = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError, IndexError):  # it has ended
-            if (entry / "cmdline").read_bytes().startswith(title.encode()):
-                raylet = parent(entry.name)
-                if parent(raylet) == str(os.getpid()):
-                    workers.append(int(entry.name))
-    return workers
-
-
-def parent(process: str) -> str:
-    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1]
 
 
 def test_a_network_that_cannot_be_built_is_refused_before_anything_runs(

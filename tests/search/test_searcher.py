@@ -43,10 +43,25 @@ def searched(root, text: str = TEXT) -> Search:
     return Search(study_file.parse(text, "small.yaml"), planner.fingerprints(root), {})
 
 
+class Named(Quiet):
+    """Keep the settings of all that reports progress."""
+
+    def __init__(self) -> None:
+        self.settings: dict[str, dict] = {}
+
+    def update(self, name, done, total, unit, note=None) -> None:
+        self.settings[name] = dict(self.settings_of(name))
+
+
 @pytest.fixture(scope="module")
-def finished(ray_session, phantom_root, tmp_path_factory):
+def reported():
+    return Named()
+
+
+@pytest.fixture(scope="module")
+def finished(ray_session, phantom_root, tmp_path_factory, reported):
     search, store = searched(phantom_root), Store(tmp_path_factory.mktemp("search") / "store")
-    return search, store, searcher.run_search(search, store, phantom_root, Quiet())
+    return search, store, searcher.run_search(search, store, phantom_root, reported)
 
 
 def test_a_search_finishes_its_points_and_scores_the_best(finished):
@@ -67,6 +82,15 @@ def test_a_search_finishes_its_points_and_scores_the_best(finished):
         assert len(trial.intermediate_values) == 4
     assert summary.trial_counts.value == max(trial.value for trial in trials)
     assert not list((store.backend.local / ".partial").iterdir())
+
+
+def test_trackers_get_the_settings_of_a_point(finished, reported):
+    points = {name: one for name, one in reported.settings.items() if name.startswith("point ")}
+    assert points
+    for name, settings in points.items():
+        rate = re.search(r"learning_rate=([\de.-]+)", name)[1]
+        assert settings["fit.learning_rate"] == pytest.approx(float(rate), rel=0.1)
+        assert settings["encoder.architecture"] == "mobilenet_v2" and "trial" not in settings
 
 
 def test_the_same_command_does_nothing_more_and_more_points_go_on(finished, phantom_root):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import multiprocessing
 import os
+import re
 import shutil
 import tempfile
 import threading
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from chexseg.phantom import dataset
 from chexseg.stages import ingest
 from chexseg.stages.api import StageContext
 from chexseg.stages.configs import IngestConfig
+from tests import processes
 
 pytestmark = pytest.mark.slow
 
@@ -46,19 +49,12 @@ def repeated(films: Path, root: Path, count: int) -> Path:
 
 def largest_worker() -> int:
     """Bytes that the largest of Ray's workers below this process has had resident so far."""
-    parents, peaks = {}, {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            lines = dict(line.split(":", 1) for line in (entry / "status").read_text().splitlines())
-            if (entry / "cmdline").read_bytes().startswith(b"ray::"):
-                peaks[int(entry.name)] = 1024 * int(lines["VmHWM"].split()[0])
-            parents[int(entry.name)] = int(lines["PPid"])
-        except (OSError, KeyError):  # it ended meanwhile, or is the kernel's
-            continue
-    mine = {os.getpid()}
-    while more := {child for child, parent in parents.items() if parent in mine} - mine:
-        mine |= more
-    return max((peak for process, peak in peaks.items() if process in mine), default=0)
+    peaks = [0]
+    for worker in processes.find("ray::", among=processes.descendants(os.getpid())):
+        with suppress(OSError):  # it has ended meanwhile
+            status = Path(f"/proc/{worker}/status").read_text()  # psutil has no peak
+            peaks.append(1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1]))
+    return max(peaks)
 
 
 def spilling(scratch: Path) -> dict[str, int]:

@@ -38,6 +38,10 @@ def name(node: Node = NODE) -> str:
     return f"{node.stage}/{node.key[:20]}"
 
 
+#: A file of the result that `commit` writes.
+VALUES = f"{name()}/sub/values.bin"
+
+
 def result_path(store: Store, stage: str, key: str) -> Path:
     """Return the path of a result, complete or not, in a store in a directory."""
     return store.backend.local / stage / key[:20]

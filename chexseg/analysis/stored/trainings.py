@@ -32,7 +32,7 @@ RECORDED = {
 #: Curves of more fits would say nothing, and take a file each to read.
 MOST_FITS = 400
 #: Errors of a record that is damaged, or of another version.
-_DAMAGE = (ChexsegError, LookupError, TypeError, ValueError)
+_DAMAGE = (ChexsegError, LookupError, TypeError, ValueError, ArithmeticError)
 
 
 def curves(plan: Plan, artifacts: Mapping[str, Artifact], notes: list[str]) -> pd.DataFrame:
@@ -165,7 +165,11 @@ def classifiers(
 
 def _roc(artifact: Artifact, notes: list[str]) -> Any:
     try:
-        return _document(artifact, ROC, {})
+        curves = dict(_document(artifact, ROC, {}))
+        missing = curves.keys() - artifact.facts["auroc"].keys()
+        if missing:  # each curve is shown with its AUROC
+            raise ValueError(f"no AUROC of {', '.join(sorted(missing))}")
+        return curves
     except _DAMAGE as error:
         notes.append(_left_out(artifact, ROC, error))
         return {}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from importlib.machinery import PathFinder
 
 from chexseg import parallel
 from chexseg.data.raw_split import RawData
 from chexseg.plan import preflight
-from chexseg.plan.checks import counts, disk, split_facts
+from chexseg.plan.checks import counts, disk, split_facts, trackers
 from chexseg.plan.checks.mistakes import Mistake, lines
 from chexseg.plan.graph import Node, Plan
 from chexseg.store.store import Store
@@ -30,7 +29,7 @@ def mistakes(
         *counts.shared_batches(nodes, plan.study.resources),
         *(Mistake("", line) for line in _file_faults(nodes, facts, planning)),
         *_networks(nodes),
-        *_trackers(plan),
+        *trackers.mistakes(plan),
         *disk.mistakes(nodes, plan, facts, store),
     ]
     return lines(plan, of_all)
@@ -56,15 +55,3 @@ def _networks(nodes: Sequence[Node]) -> Iterator[Mistake]:
     if unknown:
         for mistakes_of_all in parallel.ordered(preflight.mistakes, [unknown], processes=2):
             yield from mistakes_of_all
-
-
-def _trackers(plan: Plan) -> Iterator[Mistake]:
-    """Yield the tools that are to get the figures of trainings and aren't installed."""
-    for name in dict.fromkeys(plan.study.execution.trackers):
-        module = PathFinder.find_spec(name)
-        # A folder of this name in the working directory, such as W&B writes, has no origin.
-        if module is None or module.origin is None:
-            yield Mistake(
-                "execution.trackers",
-                f"found {name!r}, which isn't installed; hint: pip install 'chexseg[{name}]'",
-            )

@@ -26,16 +26,18 @@ from chexseg.report.figures.label_efficiency import label_efficiency
 from chexseg.report.figures.ranking import ranking
 
 
-def draw(analysis: StudyAnalysis, legend: bool = True) -> dict[str, go.Figure]:
+def draw(analysis: StudyAnalysis, legend: bool = True, curves: bool = True) -> dict[str, go.Figure]:
     """Return file name -> figure of all that the study has data for.
 
     Each panel is a figure. Panels of Figure 2 beyond the paper's four come last and are named after
-    their pathology. legend: draw one; the page has switches instead.
+    their pathology. legend: draw one; the page has switches instead. curves: include those of
+    trainings, and the classifiers' ROC curves.
     """
     figures: dict[str, go.Figure] = {}
     if analysis.stage_graph is not None:
         figures["stages"] = stage_graph.draw(analysis.stage_graph)
-    figures |= training.panels(analysis.curves, analysis.roc, legend)
+    if curves:
+        figures |= training.panels(analysis.curves, analysis.roc, legend)
     if len(analysis.ranking):
         figures["ranking"] = ranking(analysis.ranking, legend)
     of_p = dict(iter(analysis.figure2.groupby("task", sort=False)))

@@ -24,7 +24,7 @@ MAIN_FIGURES = {
     "figure2-a": "mIoU by p, the share of expert labels",
     "figure3": "mIoU of students by the share of the training images",
     "figure4": "mIoU by encoder initialization",
-    "figure5": "IoU by kind of supervision",
+    "figure5": "IoU by pathology",
 }
 #: Effects in a sentence; the table has all.
 MOST_EFFECTS = 4
@@ -77,9 +77,10 @@ def answer_sentences(analysis: StudyAnalysis) -> list[str]:
     if not analysis.scores.arms:
         return []
     if analysis.answer is not None:
-        return [*ranking_sentences(analysis.answer), *_effects_sentences(analysis.answer)]
+        return [*ranking_sentences(analysis.answer), *effects_sentences(analysis.answer)]
     rows = analysis.headline.dropna(subset="mIoU")
-    arms = rows[rows["n"] > 0].set_index("arm")["mIoU"].to_dict()
+    # Radiologists and baselines have no cells.
+    arms = rows[rows["cells"] != ""].set_index("arm")["mIoU"].to_dict()
     for claim in analysis.claims:
         if claim.name == "order" and {"Weak", "Full", "CheXseg"} <= arms.keys():
             weak, full, best = (f"{arms[name]:.3f}" for name in ("Weak", "Full", "CheXseg"))
@@ -110,7 +111,7 @@ def ranking_sentences(answer: Answer) -> list[str]:
     return sentences
 
 
-def _effects_sentences(answer: Answer) -> list[str]:
+def effects_sentences(answer: Answer) -> list[str]:
     """Return the effects of the axes: a sentence on those resolved, others on the undecided."""
     effects = answer.effects
     if not len(effects):

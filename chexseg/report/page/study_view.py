@@ -80,7 +80,11 @@ def study_view(
         total = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
         sections["time"] = {"table": plain(analysis.stages), "total": total}
     missing = analysis.missing
-    sections["missing_cells"] = {"table": plain(missing.head(MOST_ROWS)), "number": len(missing)}
+    if len(missing):
+        sections["missing_cells"] = {
+            "table": plain(missing.head(MOST_ROWS)),
+            "number": len(missing),
+        }
     sections["provenance"] = _provenance(analysis.runs)
     return {
         "anchor": anchor,

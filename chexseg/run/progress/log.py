@@ -106,7 +106,9 @@ def logged(
     scalars = Scalars(store.backend.local, _tensorboard_name(name))
     writer = Logged(reporter, lines.append, scalars)
     study, run = Path(name).parent.name, Path(name).stem
-    scalars.trackers = tracking.opened(trackers, study, run, writer.say)
+    scalars.trackers = tracking.opened(
+        trackers, study, run, writer.say, lambda name: writer.settings_of(name)
+    )
     try:
         yield writer
     finally:

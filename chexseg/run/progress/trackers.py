@@ -1,4 +1,4 @@
-"""Report the figures of running trainings to MLflow and Weights & Biases (`execution.trackers`).
+"""Report settings and figures of trainings to MLflow and Weights & Biases (`execution.trackers`).
 
 Only the driver needs their packages. Servers and credentials come from each tool's environment
 variables.
@@ -12,9 +12,10 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from chexseg.errors import reason
+from chexseg.plan.checks.trackers import wandb_settings_here
 
 if TYPE_CHECKING:
     import wandb
@@ -24,11 +25,17 @@ SENT_EVERY = 2.0
 #: Seconds that the end of a run waits for a tracker that doesn't answer.
 LONGEST_WAIT = 60.0
 
+#: Characters of a parameter: older servers of MLflow allow no more.
+LONGEST_PARAM = 500
+
 #: Name and password in a URI, such as that of MLflow's server.
 _CREDENTIALS = re.compile(r"//[^/\s]*@")
 
 #: Samples that a training has seen, and figure -> value.
 Point = tuple[int, Mapping[str, float]]
+
+#: Returns dotted setting -> value of the training with a name.
+SettingsOf = Callable[[str], Mapping[str, Any]]
 
 
 class Tracker(Protocol):
@@ -101,13 +108,14 @@ class Background:
 class MLflow:
     """Runs of MLflow, in the experiment of the study's name unless MLFLOW_EXPERIMENT_NAME is set.
 
-    run: name of chexseg's run, a tag of each.
+    run: name of chexseg's run, a tag of each. settings_of: settings of a training, its parameters.
     """
 
-    def __init__(self, study: str, run: str) -> None:
+    def __init__(self, study: str, run: str, settings_of: SettingsOf) -> None:
         from mlflow.tracking import MlflowClient
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells each step of a migration
+        self.settings_of = settings_of
         self.client, self.tags = MlflowClient(), {"chexseg.study": study, "chexseg.run": run}
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", study)
         experiment = self.client.get_experiment_by_name(name)
@@ -118,13 +126,19 @@ class MLflow:
         self.running: set[str] = set()
 
     def write(self, training: str, points: Iterable[Point]) -> None:
-        from mlflow.entities import Metric
+        from mlflow.entities import Metric, Param
 
         if training not in self.ids:
             created = self.client.create_run(
                 self.experiment, tags=dict(self.tags), run_name=training
             )
             self.ids[training] = created.info.run_id
+            params = [
+                Param(name, str(value)[:LONGEST_PARAM])
+                for name, value in self.settings_of(training).items()
+            ]
+            for start in range(0, len(params), 100):  # as many as a call may have
+                self.client.log_batch(created.info.run_id, params=params[start : start + 100])
         self.running.add(training)
         now = time.time_ns() // 1_000_000
         metrics = [
@@ -149,17 +163,21 @@ class MLflow:
 class WandB:
     """Runs of Weights & Biases, in the project of the study's name unless WANDB_PROJECT is set.
 
-    run: name of chexseg's run, the group of its trainings. Raises `RuntimeError` without an API
-    key, unless WANDB_MODE says that none is needed.
+    run: name of chexseg's run, the group of its trainings. settings_of: settings of a training, its
+    configuration. Raises `RuntimeError` without an API key, unless WANDB_MODE says that none is
+    needed, and for settings of others (`wandb_settings_here`).
     """
 
-    def __init__(self, study: str, run: str) -> None:
+    def __init__(self, study: str, run: str, settings_of: SettingsOf) -> None:
         import wandb
 
+        if fault := wandb_settings_here():  # it may have come since the run was checked
+            raise RuntimeError(fault)
         online = wandb.setup().settings.mode in ("online", "shared", "run")
         if online and not wandb.login(prompt=False, verify=False):  # nobody could answer a question
             raise RuntimeError("found no API key; expected WANDB_API_KEY or WANDB_MODE=offline")
         self.project, self.group = os.environ.get("WANDB_PROJECT", study), run
+        self.settings_of = settings_of
         self.runs: dict[str, wandb.Run] = {}
 
     def write(self, training: str, points: Iterable[Point]) -> None:
@@ -179,6 +197,7 @@ class WandB:
                 project=self.project,
                 group=self.group,
                 name=training,
+                config=dict(self.settings_of(training)),
                 reinit="create_new",  # several at once
                 settings=quiet,
             )
@@ -196,15 +215,22 @@ class WandB:
             self.end(training, failed=True)
 
 
-TRACKERS: Mapping[str, Callable[[str, str], Tracker]] = {"mlflow": MLflow, "wandb": WandB}
+TRACKERS: Mapping[str, Callable[[str, str, SettingsOf], Tracker]] = {
+    "mlflow": MLflow,
+    "wandb": WandB,
+}
 
 
 def opened(
-    names: Iterable[str], study: str, run: str, say: Callable[[str], None]
+    names: Iterable[str],
+    study: str,
+    run: str,
+    say: Callable[[str], None],
+    settings_of: SettingsOf,
 ) -> list[Background]:
     """Return the trackers of a run. Nothing of them is imported before there is a figure."""
 
     def opener(name: str) -> Callable[[], Tracker]:
-        return lambda: TRACKERS[name](study, run)
+        return lambda: TRACKERS[name](study, run, settings_of)
 
     return [Background(name, opener(name), say) for name in dict.fromkeys(names)]

@@ -1,4 +1,4 @@
-"""Test that a tool of `execution.trackers` must be installed before a run."""
+"""Test that a tool of `execution.trackers` must be installed, and configured by its user."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from chexseg.config import study_file
 from chexseg.data.raw_split import RawData
 from chexseg.plan import planner
-from chexseg.plan.checks import before_run
+from chexseg.plan.checks import before_run, trackers
 from chexseg.store.store import Store
 
 STUDY = """
@@ -34,7 +34,7 @@ def lines(phantom_root, tmp_path):
 
 def test_a_missing_one_is_named_with_its_extra(lines, monkeypatch):
     missing = SimpleNamespace(find_spec=lambda name: None)
-    monkeypatch.setattr(before_run, "PathFinder", missing)
+    monkeypatch.setattr(trackers, "PathFinder", missing)
     assert lines("mlflow", "wandb", "mlflow") == [
         f"--set execution.trackers: found {name!r}, which isn't installed;"
         f" hint: pip install 'chexseg[{name}]'"
@@ -50,6 +50,26 @@ def test_a_folder_of_its_name_is_no_package(lines, tmp_path, monkeypatch):
     assert PathFinder.find_spec("wandb") is not None
     (line,) = lines("wandb")
     assert "'wandb', which isn't installed" in line
+
+
+@pytest.mark.parametrize("folder", ["wandb", ".wandb"])
+def test_settings_of_wandb_in_the_current_directory_are_refused(
+    lines, folder, tmp_path, monkeypatch
+):
+    """Their server would get the API key."""
+    installed = SimpleNamespace(find_spec=lambda name: SimpleNamespace(origin="/site"))
+    monkeypatch.setattr(trackers, "PathFinder", installed)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / folder).mkdir()
+    assert lines("wandb") == []
+    (tmp_path / folder / "settings").write_text("[default]\nbase_url = http://127.0.0.1:9\n")
+    (line,) = lines("wandb", "mlflow")
+    assert line == (
+        f"--set execution.trackers: found {tmp_path / folder / 'settings'}, whose server would get"
+        " your API key; expected: W&B's settings in ~/.config/wandb/settings or in variables"
+        " WANDB_...; hint: move the file, or run the command in another directory"
+    )
+    assert lines("mlflow") == []
 
 
 def test_trackers_are_in_no_key(phantom_root):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.server
+import json
 import sys
 import tempfile
 import threading
@@ -26,6 +28,12 @@ def clean_environment(tmp_path, monkeypatch):
     monkeypatch.setattr(trackers, "LONGEST_WAIT", 300)  # on a busy machine W&B takes its time
 
 
+#: More than MLflow's call may have, and a longer value than it may have.
+SETTINGS = {"fit.loss": "cross-entropy", "labels.p": 1.0, "long": "x" * 9000} | {
+    f"section.setting_{number}": number for number in range(120)
+}
+
+
 class Recorded(Reporter):
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -41,6 +49,7 @@ def train(store: Store, names: tuple[str, ...]) -> list[str]:
         pytest.raises(KeyboardInterrupt),
         log.logged(store, RUN, shown, 60, names) as reporter,
     ):
+        reporter.settings_of = lambda name: SETTINGS if name == "full trial 0, fit" else {}
         reporter.update("ingest train", 4, 8, "images", {})
         reporter.update("full trial 0, fit", 8, 16, "samples", {"epoch": 1, "loss": 0.5})
         reporter.update("full trial 0, fit", 8, 16, "samples", {"epoch": 1, "loss": 0.5})
@@ -74,6 +83,10 @@ def test_mlflow_has_a_run_of_each_training(tmp_path, mlflow):
         "full trial 2, fit": "KILLED",
     }
     run = runs["full trial 0, fit"]
+    assert len(run.data.params) == len(SETTINGS)
+    assert (run.data.params["fit.loss"], run.data.params["labels.p"]) == ("cross-entropy", "1.0")
+    assert run.data.params["long"] == "x" * 500
+    assert runs["full trial 1, fit"].data.params == {}
     assert run.data.tags["chexseg.run"] == "20260101T000000-host-1"
     points = {
         figure: [
@@ -145,6 +158,9 @@ def test_wandb_has_a_run_of_each_training(tmp_path, wandb, monkeypatch):
             if one.HasField("history")
         ]
         (code,) = [one.exit.exit_code for one in of_run if one.HasField("exit")]
+        config = {item.key: json.loads(item.value_json) for item in run.config.update}
+        of_cell = SETTINGS if run.display_name == "full trial 0, fit" else {}
+        assert {key: config[key] for key in config if not key.startswith("_")} == of_cell
         assert (run.project, run.run_group) == ("first", "20260101T000000-host-1")
         runs[run.display_name] = (points, code)
     assert runs == {
@@ -169,6 +185,29 @@ def test_wandb_without_a_key_asks_nothing_and_says_so_once(tmp_path, wandb):
     )
 
 
+@pytest.mark.heavy
+def test_wandb_takes_no_server_from_the_current_directory(tmp_path, wandb, monkeypatch):
+    """A run's check of the directory is hours older than the first figure."""
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    calls: list[str] = []
+
+    class Server(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            calls.append(self.headers["Authorization"])
+            self.send_error(404)
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    (tmp_path / "wandb").mkdir()
+    settings = f"[default]\nbase_url = http://127.0.0.1:{server.server_port}\n"
+    (tmp_path / "wandb" / "settings").write_text(settings)
+    lines = train(Store(tmp_path / "store"), ("wandb",))
+    server.shutdown()
+    server.server_close()
+    assert calls == []
+    assert lines[0].startswith(f"wandb: found {tmp_path / 'wandb' / 'settings'}, whose server")
+
+
 class Broken:
     """A tracker whose server fails, or never answers."""
 
@@ -188,7 +227,7 @@ class Broken:
 
 def test_a_tracker_that_fails_is_one_line_and_is_not_called_again(tmp_path, monkeypatch):
     broken = Broken(None)
-    monkeypatch.setattr(trackers, "TRACKERS", {"mlflow": lambda study, run: broken})
+    monkeypatch.setattr(trackers, "TRACKERS", {"mlflow": lambda *_: broken})
     store = Store(tmp_path / "store")
     (line,) = train(store, ("mlflow",))
     assert line == "mlflow: http://host:80/x refused; it gets no more figures, and the run goes on"
@@ -199,7 +238,7 @@ def test_a_tracker_that_fails_is_one_line_and_is_not_called_again(tmp_path, monk
 
 def test_a_tracker_that_does_not_answer_is_left_at_the_end(tmp_path, monkeypatch):
     answer = threading.Event()
-    monkeypatch.setattr(trackers, "TRACKERS", {"wandb": lambda study, run: Broken(answer)})
+    monkeypatch.setattr(trackers, "TRACKERS", {"wandb": lambda *_: Broken(answer)})
     monkeypatch.setattr(trackers, "LONGEST_WAIT", 0.1)
     (line,) = train(Store(tmp_path / "store"), ("wandb",))
     answer.set()
