@@ -151,8 +151,12 @@ class Requests(logging.Handler):
 def ray_session():
     """Start a local Ray as a run does, with a small object store and no dashboard.
 
-    It is stopped at the session's end.
+    It is stopped at the session's end. Emulated clusters inherit its certificate, and listen at
+    this machine's own address.
     """
+    from ray._private import services
+
+    local_ray.ADDRESSES.append(services.node_ip_address_from_perspective(None))
     with local_ray.local_ray(
         num_cpus=len(os.sched_getaffinity(0)) + 1,
         include_dashboard=False,

@@ -1,15 +1,21 @@
-"""Start a private local Ray: each call needs a token, in a directory that only this user reads."""
+"""Start a private local Ray: each call needs its token and its certificate.
+
+Both are in a directory that only this user reads.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import secrets
+import shlex
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +28,8 @@ from chexseg.parallel import safe_path
 LONGEST = 20
 #: Bytes for the logs of a run. With less, Ray's start may hang.
 LEAST_FREE = 50_000_000
-
+#: Addresses for which the certificate is valid: those at which a local Ray's servers listen.
+ADDRESSES = ["127.0.0.1"]
 
 #: Variables that are paths of the programs which workers run, beside PYTHONPATH, a list of them.
 _PATHS = (
@@ -39,11 +46,7 @@ _PATHS = (
 
 
 def new_token() -> str:
-    """Return a random token, of which each Ray has its own.
-
-    Another user may get that of a Ray which ends: its processes call ports of others that have just
-    ended, whoever has taken them.
-    """
+    """Return a random token, of which each Ray has its own."""
     return secrets.token_hex(32)
 
 
@@ -52,23 +55,32 @@ def local_ray(**options: Any) -> Iterator[str]:
     """Start a Ray with options of `ray.init`, and stop it at the end; yield its addresses as text.
 
     All servers listen on loopback only, where other users of the machine could still call them.
-    Each call therefore needs the token, which child processes inherit in their environment.
-    The metrics endpoint is the exception: it needs no token. No process but this one runs in the
-    current directory, in which others may have left modules, libraries and settings. Raises
-    `RayLostError` if Ray doesn't start.
+    Each call therefore needs the token, which child processes inherit in their environment, and
+    calls between Ray's processes are encrypted (`_encrypted`). The metrics endpoint needs neither.
+    No process but this one runs in the current directory, in which others may have left modules,
+    libraries and settings. Raises `RayLostError` if Ray doesn't start.
     """
     from chexseg.run import ray_internals
 
     ray_internals.skip_usage_tags()
     _make_paths_absolute()
     token = new_token()
-    with _private_directory(token) as private:
+    with _private_directory(token) as private, _encrypted(Path(private)) as settings:
         token_file = Path(private, "token")
         os.environ["RAY_AUTH_TOKEN"] = token
         os.environ.pop("RAY_AUTH_MODE", None)  # if unset, `ray.init` sets "token"
         ray_internals.read_environment()
         try:
             context = _started(Path(private), options)
+            _write_client_settings(
+                Path(private, "environment"),
+                RAY_ADDRESS=context.address_info["gcs_address"],
+                RAY_AUTH_MODE="token",
+                RAY_AUTH_TOKEN_PATH=str(token_file),
+                # By default Ray looks for a loopback address at another interface's.
+                RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
+                **settings,
+            )
             url = context.dashboard_url
             dashboard = f", dashboard http://{url}" if url else ""
             yield (
@@ -77,6 +89,76 @@ def local_ray(**options: Any) -> Iterator[str]:
             )
         finally:
             ray_internals.shutdown()
+
+
+@contextmanager
+def _encrypted(private: Path) -> Iterator[dict[str, str]]:
+    """Let Ray's processes that start now use TLS, with a certificate for this Ray alone.
+
+    Yield Ray's variables for it.
+
+    They call ports of others that have just ended. Another user who has taken such a port would
+    be sent the token, but can't show the certificate.
+    """
+    from chexseg.run import ray_internals
+
+    key, certificate = private / "key.pem", private / "certificate.pem"
+    for path, text in zip((key, certificate), _key_and_certificate(), strict=True):
+        path.touch(mode=0o600)
+        path.write_bytes(text)
+    settings = {
+        "RAY_USE_TLS": "1",
+        "RAY_TLS_SERVER_KEY": str(key),
+        "RAY_TLS_SERVER_CERT": str(certificate),
+        "RAY_TLS_CA_CERT": str(certificate),
+    }
+    before = {name: os.environ[name] for name in settings if name in os.environ}
+    os.environ |= settings
+    try:
+        yield settings
+    finally:
+        for name in settings:
+            os.environ.pop(name)
+        os.environ |= before
+        ray_internals.read_environment()
+
+
+def _key_and_certificate() -> tuple[bytes, bytes]:
+    """Return a new private key and its certificate for `ADDRESSES`, signed by itself, as PEM."""
+    from cryptography import x509  # here: it takes 0.1 s, and most commands start no Ray
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "chexseg")])
+    addresses = [x509.IPAddress(ipaddress.ip_address(address)) for address in ADDRESSES]
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))  # if the clock is set back a little
+        .not_valid_after(now + timedelta(days=3650))
+        .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return (
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ),
+        certificate.public_bytes(serialization.Encoding.PEM),
+    )
+
+
+def _write_client_settings(path: Path, **variables: str) -> None:
+    """Write a shell script with which Ray's commands, such as `ray status`, reach this Ray."""
+    path.write_text(
+        "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+    )
 
 
 def _make_paths_absolute() -> None:

@@ -9,13 +9,15 @@ import json
 import os
 import re
 import shutil
+import socket
+import ssl
 import stat
 import subprocess
 import sys
 import tempfile
 import urllib.error
 import urllib.request
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from chexseg import code_version
 from chexseg.config import study_file
 from chexseg.errors import UserError
 from chexseg.plan import planner
+from chexseg.run import local_ray
 from chexseg.stages.api import StageContext
 from chexseg.store.store import Store
 from tests import processes
@@ -56,6 +59,12 @@ BAIT = (
     "multiprocessing",
 )
 LOOPBACK = ("127.0.0.1", "::ffff:127.0.0.1", "::1")
+#: How a client that uses TLS begins (RFC 8446, section 5.1).
+TLS_HANDSHAKE = b"\x16\x03"
+#: How a client begins whose handshake has succeeded (RFC 9113, section 3.4).
+HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+#: Without the variable Ray replaces a loopback address by another interface's.
+CLIENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 CONNECT = """
 import ray, sys
 ray.init(address=sys.argv[1], log_to_driver=False)
@@ -160,24 +169,29 @@ def test_a_run_lets_in_whoever_has_its_token_and_tells_it_to_its_user_alone(run,
         assert any(server in command for command in listeners.values()), server
     assert {at: command for at, command in listeners.items() if at[0] not in LOOPBACK} == {}
 
-    # Ray replaces a loopback address by another interface's unless it is set explicitly.
-    common = os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-    strangers = [
-        subprocess.Popen(
-            [sys.executable, "-c", CONNECT, run.gcs],
-            env=common | settings,
-            stderr=subprocess.PIPE,
-            text=True,
+    settings = dict(re.findall(r"export (\w+)=(.*)", (private / "environment").read_text()))
+    clients = (
+        ({"RAY_AUTH_TOKEN": ""}, "Connected to Ray cluster"),  # so the file's
+        ({"RAY_AUTH_MODE": "disabled"}, "InvalidAuthToken"),
+        ({"RAY_AUTH_TOKEN": "0" * 64}, "InvalidAuthToken"),
+        ({"RAY_USE_TLS": "0"}, "Failed to connect to GCS"),
+    )
+    started = [
+        (
+            subprocess.Popen(
+                [sys.executable, "-c", CONNECT, run.gcs],
+                env=os.environ | settings | changed,
+                stderr=subprocess.PIPE,
+                text=True,
+            ),
+            answer,
         )
-        for settings in (
-            {"RAY_AUTH_MODE": "disabled"},
-            {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64},
-        )
+        for changed, answer in clients
     ]
-    for stranger in strangers:
-        assert any("InvalidAuthToken" in line for line in stranger.stderr), "it was let in"
-        stranger.kill()  # it would try for 20 s
-        stranger.communicate()
+    for client, answer in started:
+        assert any(answer in line for line in client.stderr), f"expected {answer!r}"
+        client.kill()  # if refused, it would try for 20 s
+        client.communicate()
 
     directories = []
     for process in run.processes():
@@ -219,6 +233,41 @@ def test_a_second_ray_of_a_process_has_another_token():
     assert ran.returncode == 0, ran.stderr
     first, second = ran.stdout.split()
     assert first != second
+
+
+@pytest.mark.parametrize("shown", ["no certificate", "another certificate", "the certificate"])
+def test_only_a_server_with_the_certificate_is_called(ray_session, tmp_path, shown):
+    """Another user can listen at the port of a process of Ray's that has just ended."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    for path, text in zip((key, certificate), local_ray._key_and_certificate(), strict=True):
+        path.write_bytes(text)
+    if shown == "the certificate":
+        key, certificate = os.environ["RAY_TLS_SERVER_KEY"], os.environ["RAY_TLS_SERVER_CERT"]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["h2"])
+    context.load_cert_chain(certificate, key)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        client = subprocess.Popen(
+            [sys.executable, "-c", CONNECT, f"127.0.0.1:{server.getsockname()[1]}"],
+            env=os.environ | CLIENT,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            connection, _ = server.accept()
+            connection.settimeout(60)
+            with connection:
+                if shown == "no certificate":
+                    assert connection.recv(2) == TLS_HANDSHAKE
+                    return
+                refused = (
+                    nullcontext() if shown == "the certificate" else pytest.raises(ssl.SSLError)
+                )
+                with refused, context.wrap_socket(connection, server_side=True) as encrypted:
+                    assert encrypted.recv(24) == HTTP2
+        finally:
+            client.kill()
+            client.wait()
 
 
 def holders(token: str, directory: Path) -> list[Path]:
