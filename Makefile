@@ -20,21 +20,22 @@ demo: $(VENV)/installed
 
 setup: $(VENV)/installed-test
 
-# Two processes: half of the tests' time is spent waiting for Ray.
-PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile
+PYTEST := $(VENV)/bin/python -m pytest --dist loadfile --no-loadscope-reorder
+# Three processes: heavy and slow tests often wait for Ray.
+WAITING := -n 3
 
 test-fast: $(VENV)/installed-test
-	$(PYTEST) -m "not heavy and not slow"
+	$(PYTEST) -n 2 -m "not heavy and not slow"
 
 test: lint chromium test-fast
-	$(PYTEST) -m "heavy and not slow"
+	$(PYTEST) $(WAITING) -m "heavy and not slow"
 
-test-all: test
-	$(PYTEST) -m slow
+test-all: lint chromium test-fast
+	$(PYTEST) $(WAITING) -m "heavy or slow"
 
 coverage: $(VENV)/installed-test chromium
 	$(VENV)/bin/coverage erase
-	$(MAKE) test-all PYTEST="$(VENV)/bin/coverage run -m pytest -n 2 --dist loadfile"
+	$(MAKE) test-all PYTEST="$(VENV)/bin/coverage run -m pytest --dist loadfile"
 	$(VENV)/bin/coverage combine -q
 	$(VENV)/bin/coverage report
 

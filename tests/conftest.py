@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import uuid
@@ -12,6 +13,7 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
+from typer import testing
 
 from chexseg.analysis.results import StudyResults
 from chexseg.data import remote_path
@@ -34,6 +36,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("repeatable")
 
+# Typer makes all commands anew for each call, a third of many a call's time.
+testing._get_command = functools.cache(testing._get_command)
+
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
 #: Fixtures that start Ray or a server: their tests are not in `make test-fast`.
@@ -46,9 +51,14 @@ NESTED = "CHEXSEG_NESTED_TESTS"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    slow = set()
     for item in items:
         if HEAVY_FIXTURES.intersection(item.fixturenames):
             item.add_marker("heavy")
+        if item.get_closest_marker("slow"):
+            slow.add(item.path)
+    # The short files last, so that processes of the suite end at about the same time.
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

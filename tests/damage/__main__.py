@@ -6,10 +6,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.damage.in_process import without_ray
 from tests.damage.kinds import KINDS
 from tests.damage.matrix import Matrix, place_in
 from tests.damage.page import page
+from tests.in_process import without_ray
 
 with tempfile.TemporaryDirectory() as folder, without_ray():
     matrix = Matrix(place_in(Path(folder)))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.damage.damages import DAMAGES
-from tests.damage.in_process import in_this_ray, without_ray
 from tests.damage.kinds import COMMANDS, KINDS, Kind
 from tests.damage.matrix import OUTCOMES, Matrix, place_in
 from tests.damage.page import PAGE, row
+from tests.in_process import in_this_ray, without_ray
 
 
 @pytest.fixture(scope="module")
