@@ -38,14 +38,25 @@ def test_the_sentence_is_one_of_the_report(tmp_path):
     results = made(ADDITIVE)
     one = axis_comparison.compare("made.yaml", "loss", results)
     (sentence,) = effects_sentences(one.answer)
-    assert sentence.startswith("Resolved: loss focal is higher than dice, +0.0")
+    assert sentence.startswith("Resolved over all arms: loss focal is higher than dice, +0.0")
     of_all = " ".join(answer_sentences(analyse(results)))
-    assert sentence.removeprefix("Resolved: ").rstrip(".") in of_all
+    assert sentence.removeprefix("Resolved over all arms: ").rstrip(".") in of_all
     page = compare_page.write_axis(one, tmp_path / "out")
     assert sentence in page.read_text().replace("&#39;", "'")
     assert '<button class="runs-button"' not in page.read_text(), "the page has no runs to show"
     (row,) = pd.read_csv(page.with_name("compare.csv")).to_dict("records")
     assert row["difference"] == pytest.approx(one.answer.effects["difference"].item())
+
+
+def test_a_resolved_interaction_is_told_with_the_effects():
+    """The mean effect alone would mislead: focal is better with 5 epochs, and worse with 9."""
+    one = axis_comparison.compare("made.yaml", "loss", made(LEVELS))
+    (row,) = one.answer.interactions.to_dict("records")
+    assert row["difference"] == pytest.approx(-0.09, abs=0.02)
+    change = f"{abs(row['difference']):.3f} less with epochs 9 than with epochs 5"
+    assert f"But loss focal gains {change}." in effects_sentences(one.answer)
+    additive = axis_comparison.compare("made.yaml", "loss", made(ADDITIVE))
+    assert not any("gains" in sentence for sentence in effects_sentences(additive.answer))
 
 
 @pytest.mark.parametrize("axis", ["fit.loss", "loss"])

@@ -67,7 +67,7 @@ def test_a_study_of_its_own_question_answers_with_its_ranking_and_effects(own):
             begin, text = "Undecided (", f"{row.axis} {row.value} instead of {row.against}, "
         else:
             begin, text = (
-                "Resolved: ",
+                "Resolved over all arms: ",
                 f"{row.axis} {row.value} is {row.verdict} than {row.against}, ",
             )
         number = f"{row.difference:+.3f}".replace("-", "\u2212")

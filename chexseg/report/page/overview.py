@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 
 from chexseg.analysis import axis_effects
@@ -105,14 +106,18 @@ def ranking_sentences(answer: Answer) -> list[str]:
     if len(others) == 1 and others.iloc[0] != UNTESTED:
         sentences.append(f"The other arm is {others.iloc[0].removesuffix(' the first')} it.")
     elif (others != UNTESTED).any():
-        which = f"The {tied}" if tied == len(others) else f"Of {len(others)} other arms, {tied}"
+        # An axis can be resolved all the same: its effect is a mean over more runs.
+        which = f"All {tied}" if tied == len(others) else f"Of {len(others)} other arms, {tied}"
         end = " other arms are" if tied == len(others) else " is" if tied == 1 else " are"
-        sentences.append(f"{which}{end} tied with it.")
+        sentences.append(f"{which}{end} tied with it, each compared alone.")
     return sentences
 
 
 def effects_sentences(answer: Answer) -> list[str]:
-    """Return the effects of the axes: a sentence on those resolved, others on the undecided."""
+    """Return the effects of the axes: a sentence on those resolved, others on the undecided.
+
+    Interactions are told where they are resolved: then the mean effect alone misleads.
+    """
     effects = answer.effects
     if not len(effects):
         return []
@@ -121,7 +126,9 @@ def effects_sentences(answer: Answer) -> list[str]:
         f"{row.axis} {row.value} is {row.verdict} than {row.against}, {number(row.difference, '+')}"
         for row in effects[~undecided].itertuples()
     ]
-    sentences = [f"Resolved: {_listed(resolved)}."] if resolved else []
+    sentences = [f"Resolved over all arms: {_listed(resolved)}."] if resolved else []
+    if changes := _resolved_interactions(answer.interactions):
+        sentences.append(f"But {_listed(changes)}.")
     reasons = effects["reason"].fillna(f"P ≥ {SIGNIFICANT}")
     for reason, rows in effects[undecided].groupby(reasons, sort=False):
         texts = [
@@ -130,6 +137,19 @@ def effects_sentences(answer: Answer) -> list[str]:
         ]
         sentences.append(f"Undecided ({reason}): {_listed(texts)}.")
     return sentences
+
+
+def _resolved_interactions(interactions: pd.DataFrame) -> list[str]:
+    """Return how the effect of an axis changes with another one, where that is resolved."""
+    if not len(interactions):
+        return []
+    resolved = interactions[interactions["verdict"] != axis_effects.UNDECIDED]
+    return [
+        f"{row['axis']} {row['value']} gains {number(abs(row['difference']))}"
+        f" {'more' if row['difference'] > 0 else 'less'}"
+        f" with {row['by']} {row['to']} than with {row['by']} {row['from']}"
+        for row in resolved.to_dict("records")
+    ]
 
 
 def _listed(texts: Sequence[str]) -> str:
