@@ -18,7 +18,7 @@ from pyarrow import fs
 
 from chexseg.errors import UserError, reason
 from chexseg.store import links
-from chexseg.store.uris import Place, connect, parse
+from chexseg.store.uris import Place, connect, parse, read_whole
 
 #: Concurrent reads of an object store per process; pyarrow's client has 25 connections.
 CONCURRENT_READS = 24
@@ -82,11 +82,7 @@ class RemotePath:
         return bool(self._type() == fs.FileType.File)
 
     def read_bytes(self) -> bytes:
-        def read(files: fs.FileSystem, path: str) -> bytes:
-            with files.open_input_stream(path, compression=None) as stream:
-                return bytes(stream.read())
-
-        return self._request(read)
+        return self._request(read_whole)
 
     def sizes(self) -> dict[str, int]:
         """Return ``str`` -> bytes of the files below this folder: a request per 1,000 files."""

@@ -11,6 +11,7 @@ import os
 import secrets
 import shlex
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -56,7 +57,7 @@ def local_ray(**options: Any) -> Iterator[str]:
 
     All servers listen on loopback only, where other users of the machine could still call them.
     Each call therefore needs the token, which child processes inherit in their environment, and
-    calls between Ray's processes are encrypted (`_encrypted`). The metrics endpoint needs neither.
+    calls between Ray's processes are encrypted (`_encryption`). The metrics endpoint needs neither.
     No process but this one runs in the current directory, in which others may have left modules,
     libraries and settings. Raises `RayLostError` if Ray doesn't start.
     """
@@ -65,62 +66,65 @@ def local_ray(**options: Any) -> Iterator[str]:
     ray_internals.skip_usage_tags()
     _make_paths_absolute()
     token = new_token()
-    with _private_directory(token) as private, _encrypted(Path(private)) as settings:
-        token_file = Path(private, "token")
-        os.environ["RAY_AUTH_TOKEN"] = token
-        os.environ.pop("RAY_AUTH_MODE", None)  # if unset, `ray.init` sets "token"
-        ray_internals.read_environment()
-        try:
-            context = _started(Path(private), options)
-            _write_client_settings(
-                Path(private, "environment"),
-                RAY_ADDRESS=context.address_info["gcs_address"],
-                RAY_AUTH_MODE="token",
-                RAY_AUTH_TOKEN_PATH=str(token_file),
-                # By default Ray looks for a loopback address at another interface's.
-                RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
-                **settings,
-            )
-            url = context.dashboard_url
-            dashboard = f", dashboard http://{url}" if url else ""
-            yield (
-                f"Ray at {context.address_info['gcs_address']}{dashboard};"
-                f" token in {token_file}, which only you can read"
-            )
-        finally:
-            ray_internals.shutdown()
+    with _private_directory(token) as directory:
+        private, token_file = Path(directory), Path(directory, "token")
+        encrypted = _encryption(private)
+        # If the mode is unset, `ray.init` sets "token".
+        with _variables({"RAY_AUTH_TOKEN": token, "RAY_AUTH_MODE": None, **encrypted}):
+            try:
+                context = _started(private, options)
+                address, url = context.address_info["gcs_address"], context.dashboard_url
+                _write_client_settings(
+                    private / "environment",
+                    RAY_ADDRESS=address,
+                    RAY_AUTH_MODE="token",
+                    RAY_AUTH_TOKEN_PATH=str(token_file),
+                    # By default Ray looks for a loopback address at another interface's.
+                    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
+                    **encrypted,
+                )
+                dashboard = f", dashboard http://{url}" if url else ""
+                yield f"Ray at {address}{dashboard}; token in {token_file}, which only you can read"
+            finally:
+                ray_internals.shutdown()
 
 
 @contextmanager
-def _encrypted(private: Path) -> Iterator[dict[str, str]]:
-    """Let Ray's processes that start now use TLS, with a certificate for this Ray alone.
-
-    Yield Ray's variables for it.
-
-    They call ports of others that have just ended. Another user who has taken such a port would
-    be sent the token, but can't show the certificate.
-    """
+def _variables(settings: Mapping[str, str | None]) -> Iterator[None]:
+    """Let Ray find these environment variables, None for unset, and then the former ones again."""
     from chexseg.run import ray_internals
 
+    def set_all(variables: Mapping[str, str | None]) -> None:
+        for name, value in variables.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        ray_internals.read_environment()
+
+    before = {name: os.environ.get(name) for name in settings}
+    set_all(settings)
+    try:
+        yield
+    finally:
+        set_all(before)
+
+
+def _encryption(private: Path) -> dict[str, str]:
+    """Return the variables by which Ray uses TLS, with a new certificate for this Ray alone.
+
+    Ray's processes call ports of others that have just ended. Another user who has taken such a
+    port would be sent the token, but can't show the certificate.
+    """
     key, certificate = private / "key.pem", private / "certificate.pem"
     for path, text in zip((key, certificate), _key_and_certificate(), strict=True):
         path.touch(mode=0o600)
         path.write_bytes(text)
-    settings = {
+    return {
         "RAY_USE_TLS": "1",
         "RAY_TLS_SERVER_KEY": str(key),
         "RAY_TLS_SERVER_CERT": str(certificate),
         "RAY_TLS_CA_CERT": str(certificate),
     }
-    before = {name: os.environ[name] for name in settings if name in os.environ}
-    os.environ |= settings
-    try:
-        yield settings
-    finally:
-        for name in settings:
-            os.environ.pop(name)
-        os.environ |= before
-        ray_internals.read_environment()
 
 
 def _key_and_certificate() -> tuple[bytes, bytes]:
@@ -214,6 +218,7 @@ def _private_directory(token: str) -> Iterator[str]:
         directory = tempfile.TemporaryDirectory(
             prefix="chexseg-", dir=place, ignore_cleanup_errors=True
         )
+        mode = os.stat(place).st_mode
         token_file = Path(directory.name, "token")
         token_file.touch(mode=0o600)
         token_file.write_text(token)
@@ -221,6 +226,8 @@ def _private_directory(token: str) -> Iterator[str]:
     except OSError as error:
         raise _refused(place, f"can't be written ({reason(error)})") from None
     with directory as private:
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise _refused(place, "others may rename what is in it")
         if free < LEAST_FREE:
             raise _refused(place, f"has {decimal(free)} free, and Ray needs {decimal(LEAST_FREE)}")
         yield private

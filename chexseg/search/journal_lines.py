@@ -184,14 +184,19 @@ class ObjectLines:
     """A journal in an object, which can only be replaced as a whole, for one writer at a time.
 
     Records are kept in memory. The object is uploaded `delay` seconds after a change, and by
-    `flush`.
+    `flush`. Raises `UserError` if the store lists the object and then doesn't have it.
     """
 
     def __init__(self, backend: Backend, name: str, delay: float = UPLOAD_DELAY) -> None:
         self.backend, self.name, self.delay = backend, name, delay
         self._entry = self._stored()
-        content = backend.read({name: self._entry}) if self._entry else {}
-        self._records, torn = parse(content.get(name, b""))
+        content = backend.read({name: self._entry}) if self._entry else {name: b""}
+        if name not in content:  # `flush` would replace it by what comes now
+            raise UserError(
+                f"{self.title}: found in the store's list, but not to be read; expected both or"
+                " neither; hint: run the same command again"
+            )
+        self._records, torn = parse(content[name])
         self.torn = len(torn)
         self._changed, self._lock = False, threading.Lock()
         self._timer: threading.Timer | None = None

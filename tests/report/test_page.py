@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -123,6 +124,31 @@ def test_a_process_ends_whose_kaleido_could_not_start_chrome():
     )
     assert "no .png and .svg figures: FileNotFoundError" in answer.stdout
     assert answer.returncode == 0
+
+
+def test_chrome_is_started_where_nobody_else_can_write(tmp_path):
+    """It loads libraries that a file of the current directory names."""
+    pytest.importorskip("kaleido")
+    chrome = tmp_path / "chrome"
+    chrome.write_text(f"#!/bin/sh\npwd > {tmp_path}/where\nexit 1\n")
+    chrome.chmod(0o755)
+    code = """if True:
+        import plotly.graph_objects as go
+        from chexseg.report.figures.study_figures import export
+        export({"a.png": go.Figure()})
+        """
+    subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=120,
+        env={
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            **os.environ,
+            "BROWSER_PATH": str(chrome),
+        },
+    )
+    assert (tmp_path / "where").read_text() == "/\n"
 
 
 def test_no_finished_cell_gives_a_page_that_says_so(study, tmp_path):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from chexseg.errors import UserError
-from chexseg.run import cluster, local_ray
+from chexseg.run import cluster, local_ray, ray_internals
 from chexseg.run.worker import Job, attempt
 from chexseg.stages.api import StageContext
 from chexseg.store.object_backend import cache_directory
@@ -72,6 +73,25 @@ def test_a_directory_for_rays_files_that_is_full(no_ray, monkeypatch):
     assert not [name for name in set(os.listdir("/tmp")) - before if name.startswith("chexseg-")]
 
 
+def test_a_directory_for_rays_files_in_which_others_may_rename(no_ray, monkeypatch):
+    """They could put a directory of theirs, with sockets and a certificate, in the place of it."""
+    directory = tempfile.mkdtemp(prefix="cxr-", dir="/tmp")
+    monkeypatch.setenv("RAY_TMPDIR", directory)
+    try:
+        os.chmod(directory, 0o777)
+        with pytest.raises(UserError) as caught:
+            start()
+        assert str(caught.value) == (
+            f"{directory}, for Ray's files: others may rename what is in it{EXPECTED}"
+        )
+        assert os.listdir(directory) == []
+        os.chmod(directory, 0o1777)
+        with local_ray._private_directory("token") as private:
+            assert os.listdir(private) == ["token"]
+    finally:
+        shutil.rmtree(directory)
+
+
 @pytest.mark.parametrize(
     ("chosen", "used"), [("/tmp/a", "/tmp/a"), ("/tmp/" + 20 * "x", "/tmp"), ("", "/tmp")]
 )
@@ -113,3 +133,16 @@ def test_variables_with_relative_paths_mean_the_same_in_workers(tmp_path, monkey
     assert os.environ["CHEXSEG_CACHE"] == f"{tmp_path}/cache"
     assert os.environ["PYTHONPATH"] == f"{tmp_path}/one:/two"
     assert "HF_HOME" not in os.environ
+
+
+def test_a_rays_variables_are_the_former_ones_after_it(monkeypatch):
+    """The same program may then use a cluster, with the token and certificate of that."""
+    monkeypatch.setattr(ray_internals, "read_environment", lambda: None)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of a cluster")
+    monkeypatch.setenv("RAY_USE_TLS", "0")
+    monkeypatch.delenv("RAY_TLS_CA_CERT", raising=False)
+    before = dict(os.environ)
+    settings = {"RAY_AUTH_TOKEN": "x", "RAY_USE_TLS": "1", "RAY_TLS_CA_CERT": "y", "HOME": None}
+    with local_ray._variables(settings):
+        assert {name: os.environ.get(name) for name in settings} == settings
+    assert dict(os.environ) == before

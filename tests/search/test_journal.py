@@ -296,6 +296,30 @@ def test_another_host_sees_a_searchs_points_and_goes_on_with_them(hosts):
     assert OptunaStudy(searched(), hosts("third")).trial_counts().done == 2
 
 
+def test_a_journal_that_is_listed_and_not_there_is_not_begun_anew(hosts, monkeypatch):
+    first = started(hosts("first"))
+    complete_a_point(first)
+    first.flush()
+    second = hosts("second")
+    monkeypatch.setattr(type(second.backend), "read", lambda self, files: {})
+    with pytest.raises(UserError, match="in the store's list, but not to be read"):
+        OptunaStudy(searched(), second).trial_counts()
+
+
+def test_a_damaged_copy_of_a_journal_is_not_put(hosts, tmp_path):
+    first = started(hosts("first"))
+    complete_a_point(first)
+    first.flush()
+    same = hosts("first")
+    assert OptunaStudy(searched(), same).trial_counts().done == 1  # makes the copy
+    (copy,) = (tmp_path / "first").glob("*/documents/optuna/*.log")
+    status, content = copy.stat(), copy.read_bytes()
+    copy.write_bytes(content.replace(b'"values":', b'"valves":'))
+    os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert copy.read_bytes() != content
+    assert OptunaStudy(searched(), same).trial_counts().done == 1
+
+
 def test_a_change_is_put_without_being_asked_to(hosts):
     lines = journal_lines.ObjectLines(hosts("first").backend, "optuna/x.log", delay=0.01)
     lines.append_logs([record(0)])

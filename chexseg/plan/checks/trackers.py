@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -12,9 +12,8 @@ from chexseg.plan.graph import Plan
 
 
 def mistakes(plan: Plan) -> Iterator[Mistake]:
-    """Yield the tools that aren't installed, and settings of W&B in the current directory."""
-    names = tuple(dict.fromkeys(plan.study.execution.trackers))
-    for name in names:
+    """Yield the tools that aren't installed, or that the current directory would steer."""
+    for name in dict.fromkeys(plan.study.execution.trackers):
         module = PathFinder.find_spec(name)
         # A folder of this name in the working directory, such as W&B writes, has no origin.
         if module is None or module.origin is None:
@@ -22,17 +21,20 @@ def mistakes(plan: Plan) -> Iterator[Mistake]:
                 "execution.trackers",
                 f"found {name!r}, which isn't installed; hint: pip install 'chexseg[{name}]'",
             )
-    if "wandb" in names and (fault := wandb_settings_here()):
-        yield Mistake("execution.trackers", fault)
+        elif fault := fault_here(name):
+            yield Mistake("execution.trackers", fault)
 
 
-def wandb_settings_here() -> str | None:
-    """Return a line if the current directory has settings of W&B, else None.
+def fault_here(name: str) -> str | None:
+    """Return a line if the current directory has what would steer a tool, else None.
 
-    W&B takes its server from them, before the user's own ones, and sends it the user's API key.
-    Whoever has filled the directory must not choose that server. W&B can't be told to leave them
-    out: it reads them before any argument or variable.
+    Whoever has filled the directory must not choose where the tool writes, what it records or, for
+    W&B, which server gets the user's API key. W&B can't be told to leave its files out: it reads
+    them before any argument or variable.
     """
+    if name == "mlflow":
+        links = () if os.environ.get("MLFLOW_TRACKING_URI") else ("mlflow.db", "mlruns")
+        return _link_here(links, "MLflow", "MLFLOW_TRACKING_URI")
     for folder in ("wandb", ".wandb"):
         path = Path(folder, "settings")
         if os.path.lexists(path):
@@ -40,5 +42,21 @@ def wandb_settings_here() -> str | None:
                 f"found {path.absolute()}, whose server would get your API key; expected: W&B's"
                 " settings in ~/.config/wandb/settings or in variables WANDB_...; hint: move the"
                 " file, or run the command in another directory"
+            )
+    defaults = Path("config-defaults.yaml")
+    if os.path.lexists(defaults):
+        return (
+            f"found {defaults.absolute()}, which W&B would add to the settings of each run; hint:"
+            " move the file, or run the command in another directory"
+        )
+    return _link_here(("wandb", ".wandb"), "W&B", "WANDB_DIR")
+
+
+def _link_here(names: Iterable[str], tool: str, variable: str) -> str | None:
+    for path in map(Path, names):
+        if path.is_symlink():
+            return (
+                f"found the link {path.absolute()}, behind which {tool} would write; expected: no"
+                f" link; hint: set {variable}, or run the command in another directory"
             )
     return None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import plotly.graph_objects as go
 import plotly.io
@@ -88,7 +90,8 @@ def export(figures: Mapping[str, go.Figure]) -> tuple[dict[str, bytes], str | No
                 for number, name in enumerate(figures)
             ]
             write = partial(plotly.io.write_images, scale=2, width=WIDTH, height=heights)
-            _in_daemon_thread(partial(write, drawn, paths))
+            with _chrome_in_root():
+                _in_daemon_thread(partial(write, drawn, paths))
             images = (path.read_bytes() for path in paths)
             return dict(zip(figures, images, strict=True)), None
     except Exception as error:  # kaleido raises many kinds if Chrome is missing, stuck or crashes
@@ -98,6 +101,24 @@ def export(figures: Mapping[str, go.Figure]) -> tuple[dict[str, bytes], str | No
 def _failure(error: Exception) -> str:
     reason = (str(error).strip() or "no reason given").splitlines()[0]
     return f"no .png and .svg figures: {type(error).__name__}: {reason}"
+
+
+@contextmanager
+def _chrome_in_root() -> Iterator[None]:
+    """Let Kaleido start Chrome in `/`, where nobody else can have left files.
+
+    Chrome looks for settings of its graphics drivers in the current directory, and loads a library
+    that they name. Neither Kaleido nor choreographer has an option for the directory.
+    """
+    from choreographer.browsers import chromium
+
+    browser: Any = chromium.Chromium
+    arguments_of = browser.get_popen_args
+    browser.get_popen_args = lambda self: {**arguments_of(self), "cwd": "/"}
+    try:
+        yield
+    finally:
+        browser.get_popen_args = arguments_of
 
 
 def _in_daemon_thread(function: Callable[[], None]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from chexseg.errors import reason
-from chexseg.plan.checks.trackers import wandb_settings_here
+from chexseg.plan.checks.trackers import fault_here
 
 if TYPE_CHECKING:
     import wandb
@@ -36,6 +36,12 @@ Point = tuple[int, Mapping[str, float]]
 
 #: Returns dotted setting -> value of the training with a name.
 SettingsOf = Callable[[str], Mapping[str, Any]]
+
+
+def _check_here(name: str) -> None:
+    """Raise `RuntimeError` as `fault_here`: files may have come since the run was checked."""
+    if fault := fault_here(name):
+        raise RuntimeError(fault)
 
 
 class Tracker(Protocol):
@@ -114,6 +120,7 @@ class MLflow:
     def __init__(self, study: str, run: str, settings_of: SettingsOf) -> None:
         from mlflow.tracking import MlflowClient
 
+        _check_here("mlflow")
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells each step of a migration
         self.settings_of = settings_of
         self.client, self.tags = MlflowClient(), {"chexseg.study": study, "chexseg.run": run}
@@ -165,14 +172,13 @@ class WandB:
 
     run: name of chexseg's run, the group of its trainings. settings_of: settings of a training, its
     configuration. Raises `RuntimeError` without an API key, unless WANDB_MODE says that none is
-    needed, and for settings of others (`wandb_settings_here`).
+    needed, and for files of others in the current directory (`fault_here`).
     """
 
     def __init__(self, study: str, run: str, settings_of: SettingsOf) -> None:
         import wandb
 
-        if fault := wandb_settings_here():  # it may have come since the run was checked
-            raise RuntimeError(fault)
+        _check_here("wandb")
         online = wandb.setup().settings.mode in ("online", "shared", "run")
         if online and not wandb.login(prompt=False, verify=False):  # nobody could answer a question
             raise RuntimeError("found no API key; expected WANDB_API_KEY or WANDB_MODE=offline")
@@ -184,6 +190,7 @@ class WandB:
         if training not in self.runs:
             import wandb
 
+            _check_here("wandb")  # files of the directory are read for each run
             # Without statistics of the driver, which trains nothing, and without its command, which
             # may have credentials in a URI, its user, and its checkout.
             quiet = wandb.Settings(

@@ -72,6 +72,41 @@ def test_settings_of_wandb_in_the_current_directory_are_refused(
     assert lines("mlflow") == []
 
 
+@pytest.mark.parametrize(
+    ("name", "link", "variable"),
+    [
+        ("mlflow", "mlflow.db", "MLFLOW_TRACKING_URI"),
+        ("mlflow", "mlruns", "MLFLOW_TRACKING_URI"),
+        ("wandb", "wandb", "WANDB_DIR"),
+        ("wandb", ".wandb", "WANDB_DIR"),
+    ],
+)
+def test_a_link_in_the_current_directory_is_refused(
+    lines, name, link, variable, tmp_path, monkeypatch
+):
+    """The tools would write behind it; W&B deletes files there."""
+    installed = SimpleNamespace(find_spec=lambda name: SimpleNamespace(origin="/site"))
+    monkeypatch.setattr(trackers, "PathFinder", installed)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / link).symlink_to(tmp_path / "elsewhere")
+    (line,) = lines(name)
+    assert f"found the link {tmp_path / link}, behind which" in line and f"set {variable}" in line
+    other = {"mlflow": "wandb", "wandb": "mlflow"}[name]
+    assert lines(other) == []
+
+
+def test_settings_that_wandb_would_add_are_refused(lines, tmp_path, monkeypatch):
+    """As a link it may be any YAML file of the user, which W&B would upload."""
+    installed = SimpleNamespace(find_spec=lambda name: SimpleNamespace(origin="/site"))
+    monkeypatch.setattr(trackers, "PathFinder", installed)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config-defaults.yaml").symlink_to(tmp_path / "secret.yaml")
+    (line,) = lines("wandb")
+    assert f"found {tmp_path / 'config-defaults.yaml'}, which W&B would add" in line
+    assert lines("mlflow") == []
+
+
 def test_trackers_are_in_no_key(phantom_root):
     prints = RawData(phantom_root).fingerprints
     plans = [
