@@ -292,14 +292,11 @@ class ObjectBackend:
             return list(pool.map(work, names))
 
     def _read(self, name: str, use: Callable[[Any], T]) -> T | None:
-        path = f"{self.root}/{name}"
-        with (
-            self._one_line_errors(),
-            suppress(FileNotFoundError),
-            self.files.open_input_stream(path, compression=None) as stream,
-        ):
-            return use(stream)
-        return None
+        def read(path: str) -> T:
+            with self.files.open_input_stream(path, compression=None) as stream:
+                return use(stream)
+
+        return self._request_object(name, read)
 
     @contextmanager
     def _one_line_errors(self) -> Iterator[None]:

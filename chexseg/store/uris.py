@@ -76,9 +76,9 @@ def connect(uri: str, option: str) -> Place:
 def read_whole(files: fs.FileSystem, path: str) -> bytes:
     """Return an object's content. Raises `OSError` if the answer ends before the announced length.
 
-    pyarrow returns such an answer of S3 as if it were whole, and the missing bytes are whatever this
-    process had in memory. So the buffer's last byte gets a value beforehand, and if it still has it,
-    the object is read again with another one.
+    pyarrow returns such an answer of S3 as if it were whole; the missing bytes are whatever this
+    process had in memory. So the buffer's last byte gets a value beforehand, and if it still has
+    it, the object is read again with another one.
     """
     for mark in b"\x55\xaa":
         with files.open_input_file(path) as file:
