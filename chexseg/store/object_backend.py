@@ -31,8 +31,7 @@ from chexseg.store.uris import connect, read_whole
 
 #: Concurrent requests.
 AT_ONCE = 16
-#: Bytes of a SHA-256.
-DIGEST = 32
+DIGEST = hashlib.sha256().digest_size
 T = TypeVar("T")
 
 
