@@ -22,14 +22,12 @@ def find(name: str, data: str | Path | None, store: str, overrides: Sequence[str
     the directory of a fit; its weights file; or the URI of a fit. Raises `UserError` if the store
     has no such fit, or several.
     """
-    if Path(name).exists():
-        return Path(name)
-    if "://" in name:
+    if "://" in name:  # first: the current directory may have a folder called "s3:"
         parts = urlsplit(name)
         root, _, key = parts.path.rpartition("/fit/")
         return _finished(Store(parts._replace(path=root).geturl()), key.strip("/"), name)
     file, cell = selection.study_and_cell(name)
-    if not cell:
+    if not cell or (Path(name).exists() and not Path(file).is_file()):
         return Path(name)
     if data is None:
         raise UserError(f"{name}: found a cell of a study without --data; expected: --data ROOT")

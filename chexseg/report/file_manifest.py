@@ -40,7 +40,7 @@ def write(out: Path, contents: Mapping[str, bytes], list_name: str) -> None:
     Files that have their content already aren't written. Files that were edited and are outdated
     are kept. Raises `UserError`, before anything is written, if the list isn't chexseg's, or if one
     of the names exists and is neither equal to the new content nor a file that the list has with
-    its SHA-256.
+    its SHA-256, or for a folder that is a link.
     """
     earlier = _listed(out / list_name)
     digests = {name: {hashlib.sha256(content).hexdigest()} for name, content in contents.items()}
@@ -97,6 +97,7 @@ def _is_own_name(name: str) -> bool:
 def _check(out: Path, name: str, digests: Set[str], earlier: Mapping[str, Set[str]]) -> str | None:
     """Return the file's SHA-256, None if there is no file; raise `UserError` for any but these."""
     path = out / name
+    links.refuse_links(out, path.parent)
     if not os.path.lexists(path):
         return None
     try:

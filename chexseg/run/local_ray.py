@@ -218,7 +218,7 @@ def _private_directory(token: str) -> Iterator[str]:
         directory = tempfile.TemporaryDirectory(
             prefix="chexseg-", dir=place, ignore_cleanup_errors=True
         )
-        mode = os.stat(place).st_mode
+        others = _whose_others_write(place)
         token_file = Path(directory.name, "token")
         token_file.touch(mode=0o600)
         token_file.write_text(token)
@@ -226,11 +226,42 @@ def _private_directory(token: str) -> Iterator[str]:
     except OSError as error:
         raise _refused(place, f"can't be written ({reason(error)})") from None
     with directory as private:
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            raise _refused(place, "others may rename what is in it")
+        if others:
+            raise _refused(place, f"others may rename what is in {others}")
         if free < LEAST_FREE:
             raise _refused(place, f"has {decimal(free)} free, and Ray needs {decimal(LEAST_FREE)}")
         yield private
+
+
+def _whose_others_write(place: str) -> Path | None:
+    """Return the first folder, of a path and those above, in which other users may rename files.
+
+    They could replace the directory of a Ray by theirs. As sshd does for its files: each folder is
+    this user's or root's, and others may write to it at most as to /tmp.
+    """
+    path = Path(place).resolve()
+    for folder in (path, *path.parents):
+        status = folder.stat()
+        group = status.st_mode & stat.S_IWGRP and not _is_of_one(status.st_gid)
+        if status.st_uid not in (0, os.geteuid()) or (
+            not status.st_mode & stat.S_ISVTX and (group or status.st_mode & stat.S_IWOTH)
+        ):
+            return folder
+    return None
+
+
+def _is_of_one(group: int) -> bool:
+    """Return whether a group is root's, or this user's own, as many systems give each user one."""
+    import grp  # here: Windows has neither
+    import pwd
+
+    try:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        members = {*grp.getgrgid(group).gr_mem}
+    except KeyError:
+        return group == 0
+    members |= {entry.pw_name for entry in pwd.getpwall() if entry.pw_gid == group}
+    return group == 0 or members <= {user}
 
 
 def _refused(place: str, fault: str) -> UserError:

@@ -126,7 +126,7 @@ def describe(
         "data": str(data.absolute()),
         "resolved": study.model_dump(mode="json"),
         "cells": {cell.name: {"fit": cell.fit, "score": cell.score} for cell in cells},
-        "git": git_commit(Path(chexseg.__file__).parent),
+        "git": git_commit(Path(chexseg.__file__).parent.parent),
         "python": sys.version.split()[0],
         "packages": {
             "chexseg": chexseg.__version__,
@@ -145,7 +145,13 @@ def _texts(path: Path) -> dict[str, str]:
 
 
 def git_commit(directory: Path) -> str | None:
-    """Return a checkout's commit, with "+" if tracked files were changed; None outside one."""
+    """Return the commit of the checkout in a directory, with "+" if tracked files were changed.
+
+    None if the directory itself has no `.git`: one of a folder above may be anybody's, and Git runs
+    programs that its configuration names.
+    """
+    if not (directory / ".git").exists():
+        return None
     try:
         commit = _git(directory, "rev-parse", "HEAD")
         changed = _git(directory, "status", "--porcelain", "--untracked-files=no")
@@ -157,6 +163,8 @@ def git_commit(directory: Path) -> str | None:
 def _git(directory: Path, *arguments: str) -> str:
     return subprocess.run(
         ["git", "-C", str(directory), *arguments],
+        # If `.git` isn't a repository, Git looks no further.
+        env=os.environ | {"GIT_CEILING_DIRECTORIES": str(directory.resolve().parent)},
         capture_output=True,
         text=True,
         check=True,

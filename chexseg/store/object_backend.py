@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
 
 import pyarrow as pa
@@ -27,7 +27,7 @@ from chexseg.store import lease
 from chexseg.store.backend import Entry, encode, new_collection, rename_partial, unfinished
 from chexseg.store.file_lock import locked
 from chexseg.store.manifest import CHUNK, MANIFEST, is_inside, sha256
-from chexseg.store.uris import connect, read_whole
+from chexseg.store.uris import WholeAnswers, connect
 
 #: Concurrent requests.
 AT_ONCE = 16
@@ -201,7 +201,7 @@ class ObjectBackend:
                 if copied[:DIGEST] == hashlib.sha256(copied[DIGEST:]).digest():
                     return copied[DIGEST:]
 
-        content = self._request_object(name, lambda path: read_whole(self.files, path))
+        content = self._read(name, lambda file: cast(bytes, file.read()))
         if content is not None:
             with suppress(OSError, UserError):  # reading needs no place for copies
                 self._make(copy.parent)
@@ -292,8 +292,8 @@ class ObjectBackend:
 
     def _read(self, name: str, use: Callable[[Any], T]) -> T | None:
         def read(path: str) -> T:
-            with self.files.open_input_stream(path, compression=None) as stream:
-                return use(stream)
+            with self.files.open_input_file(path) as file:
+                return use(WholeAnswers(file))
 
         return self._request_object(name, read)
 

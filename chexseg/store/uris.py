@@ -73,23 +73,37 @@ def connect(uri: str, option: str) -> Place:
     return Place(files, path.strip("/"), title, options)
 
 
-def read_whole(files: fs.FileSystem, path: str) -> bytes:
-    """Return an object's content. Raises `OSError` if the answer ends before the announced length.
+class WholeAnswers:
+    """Reads an open object, and raises `OSError` for an answer that is shorter than announced.
 
     pyarrow returns such an answer of S3 as if it were whole; the missing bytes are whatever this
     process had in memory. So the buffer's last byte gets a value beforehand, and if it still has
-    it, the object is read again with another one.
+    it, the bytes are asked for again with another one.
     """
-    for mark in b"\x55\xaa":
-        with files.open_input_file(path) as file:
-            content = bytearray(file.size())
-            if not content:
-                return b""
+
+    def __init__(self, file: pa.NativeFile) -> None:
+        self.file, self.size = file, file.size()
+
+    def read(self, most: int | None = None) -> bytes:
+        """Return the next bytes, at most so many; all by default."""
+        start = self.file.tell()
+        left = self.size - start
+        count = left if most is None else min(most, left)
+        if not count:
+            return b""
+        content = bytearray(count)
+        for mark in b"\x55\xaa":
             content[-1] = mark
-            read = file.readinto(content)
-        if read == len(content) and content[-1] != mark:
-            return bytes(content)
-    raise OSError(f"the answer ends before the {len(content)} bytes that it announced")
+            self.file.seek(start)
+            if self.file.readinto(content) == count and content[-1] != mark:
+                return bytes(content)
+        raise OSError(f"an answer ends before the {count} bytes that it announced")
+
+
+def read_whole(files: fs.FileSystem, path: str) -> bytes:
+    """Return an object's content. Raises `OSError` as `WholeAnswers`."""
+    with files.open_input_file(path) as file:
+        return WholeAnswers(file).read()
 
 
 def _public_reason(error: Exception, uri: str) -> str:

@@ -55,6 +55,16 @@ def test_a_report_overwrites_no_file_of_others(publish, tmp_path, name):
     assert content(tmp_path) == before
 
 
+def test_a_report_writes_through_no_link(publish, tmp_path):
+    elsewhere, out = tmp_path / "elsewhere", tmp_path / "out"
+    elsewhere.mkdir()
+    out.mkdir()
+    (out / "tables").symlink_to(elsewhere)
+    with pytest.raises(links.LinkError, match="tables: found a symbolic link"):
+        publish(out)
+    assert list(elsewhere.iterdir()) == []
+
+
 def test_a_report_is_written_again_until_a_file_is_edited(publish, tmp_path):
     first = publish(tmp_path)
     assert publish(tmp_path) == first

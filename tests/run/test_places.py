@@ -82,7 +82,7 @@ def test_a_directory_for_rays_files_in_which_others_may_rename(no_ray, monkeypat
         with pytest.raises(UserError) as caught:
             start()
         assert str(caught.value) == (
-            f"{directory}, for Ray's files: others may rename what is in it{EXPECTED}"
+            f"{directory}, for Ray's files: others may rename what is in {directory}{EXPECTED}"
         )
         assert os.listdir(directory) == []
         os.chmod(directory, 0o1777)
@@ -90,6 +90,28 @@ def test_a_directory_for_rays_files_in_which_others_may_rename(no_ray, monkeypat
             assert os.listdir(private) == ["token"]
     finally:
         shutil.rmtree(directory)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+@pytest.mark.parametrize(
+    ("owner", "group", "mode", "refused"),
+    [
+        (0, 0, 0o775, False),
+        (0, 1, 0o2775, True),  # `daemon`, which others are in
+        (0, 1, 0o3775, False),
+        (0, 1, 0o755, False),
+        (1, 0, 0o700, True),
+    ],
+)
+def test_a_folder_in_which_a_group_or_another_owner_may_rename(owner, group, mode, refused):
+    top = tempfile.mkdtemp(prefix="cxr-", dir="/tmp")
+    try:
+        os.mkdir(below := f"{top}/a")
+        os.chown(top, owner, group)
+        os.chmod(top, mode)
+        assert local_ray._whose_others_write(below) == (Path(top) if refused else None)
+    finally:
+        shutil.rmtree(top)
 
 
 @pytest.mark.parametrize(

@@ -100,3 +100,17 @@ def test_the_commit_of_a_checkout_and_whether_files_differ_from_it(tmp_path):
     assert run_record.git_commit(tmp_path) == commit
     (tmp_path / "file").write_text("2")
     assert run_record.git_commit(tmp_path) == f"{commit}+"
+
+
+def test_no_repository_of_a_folder_above_is_asked(tmp_path):
+    """Git runs programs that the configuration of a repository names."""
+    for command in (["init", "--quiet"], ["config", "core.fsmonitor", f"touch {tmp_path}/ran;"]):
+        subprocess.run(["git", "-C", tmp_path, *command], check=True)
+    below = tmp_path / "site-packages"
+    below.mkdir()
+    assert run_record.git_commit(below) is None
+    (below / ".git").mkdir()  # no repository, so Git would look above
+    assert run_record.git_commit(below) is None
+    assert not (tmp_path / "ran").exists()
+    subprocess.run(["git", "-C", below, "status"], capture_output=True)
+    assert (tmp_path / "ran").exists()

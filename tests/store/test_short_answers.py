@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from pyarrow import fs
 
 from chexseg.data import remote_path
-from chexseg.store import uris
+from chexseg.errors import UserError
+from chexseg.store import object_backend, uris
 
 WHOLE = 1000
 
@@ -61,8 +64,27 @@ def test_a_whole_answer_is_returned_whatever_its_last_byte_is(place, byte):
     assert content == bytes([byte]) * WHOLE
 
 
+def test_a_short_answer_is_no_damage_for_which_a_result_is_deleted(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("CHEXSEG_CACHE", str(tmp_path))
+    monkeypatch.setattr(object_backend, "connect", lambda uri, option: place)
+    backend = object_backend.ObjectBackend("s3://bucket/top")
+    assert backend.sha256(f"{WHOLE}-1") == hashlib.sha256(b"\1" * WHOLE).hexdigest()
+    with pytest.raises(UserError, match="an answer ends before"):
+        backend.sha256("500-1")
+
+
+def test_an_object_of_several_answers_is_read_as_a_whole(tmp_path):
+    """Each has another part of it."""
+    content = bytes(range(256)) * 10
+    (tmp_path / "object").write_bytes(content)
+    with fs.LocalFileSystem().open_input_file(str(tmp_path / "object")) as file:
+        whole = uris.WholeAnswers(file)
+        chunks = list(iter(lambda: whole.read(1000), b""))
+    assert b"".join(chunks) == content and [len(chunk) for chunk in chunks] == [1000, 1000, 560]
+
+
 def test_pyarrow_still_calls_a_short_answer_whole(place):
-    """If this fails, `read_whole` has become superfluous."""
+    """If this fails, `WholeAnswers` has become superfluous."""
     with place.files.open_input_file(f"{place.path}/500-0") as file:
         assert len(file.read()) == WHOLE
 

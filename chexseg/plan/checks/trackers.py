@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from importlib.machinery import PathFinder
 from pathlib import Path
 
+from chexseg.errors import UserError
 from chexseg.plan.checks.mistakes import Mistake
 from chexseg.plan.graph import Plan
+from chexseg.store import links
+
+#: The end of a journal that names another one (https://www.sqlite.org/fileformat.html, section 3).
+#: Databases that are written together have that; MLflow has one database.
+_SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
 
 
 def mistakes(plan: Plan) -> Iterator[Mistake]:
@@ -33,8 +40,9 @@ def fault_here(name: str) -> str | None:
     them before any argument or variable.
     """
     if name == "mlflow":
-        links = () if os.environ.get("MLFLOW_TRACKING_URI") else ("mlflow.db", "mlruns")
-        return _link_here(links, "MLflow", "MLFLOW_TRACKING_URI")
+        if os.environ.get("MLFLOW_TRACKING_URI"):
+            return None
+        return _link_here(("mlflow.db", "mlruns"), "MLflow", "MLFLOW_TRACKING_URI") or _journal()
     for folder in ("wandb", ".wandb"):
         path = Path(folder, "settings")
         if os.path.lexists(path):
@@ -58,5 +66,17 @@ def _link_here(names: Iterable[str], tool: str, variable: str) -> str | None:
             return (
                 f"found the link {path.absolute()}, behind which {tool} would write; expected: no"
                 f" link; hint: set {variable}, or run the command in another directory"
+            )
+    return None
+
+
+def _journal() -> str | None:
+    """Return a line if SQLite would delete a file that the journal of MLflow's database names."""
+    path = Path("mlflow.db-journal")
+    with suppress(OSError, UserError):
+        if links.read_regular(path).endswith(_SUPER_JOURNAL):
+            return (
+                f"found {path.absolute()}, which makes SQLite delete a file that it names; hint:"
+                " move it away, or run the command in another directory"
             )
     return None

@@ -96,6 +96,24 @@ def test_a_link_in_the_current_directory_is_refused(
     assert lines(other) == []
 
 
+def test_a_journal_that_names_a_file_is_refused(lines, tmp_path, monkeypatch):
+    """SQLite deletes the file that the journal of a database calls its super-journal."""
+    installed = SimpleNamespace(find_spec=lambda name: SimpleNamespace(origin="/site"))
+    monkeypatch.setattr(trackers, "PathFinder", installed)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    magic, journal = bytes.fromhex("d9d505f920a163d7"), tmp_path / "mlflow.db-journal"
+    journal.write_bytes(magic.ljust(512, b"\0"))  # of a process that writes, or was killed
+    assert lines("mlflow") == []
+    name = str(tmp_path / "victim").encode()
+    numbers = len(name).to_bytes(4, "big") + sum(name).to_bytes(4, "big")
+    journal.write_bytes(magic.ljust(512, b"\0") + bytes(4) + name + numbers + magic)
+    (line,) = lines("mlflow")
+    assert f"found {journal}, which makes SQLite delete a file" in line
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert lines("mlflow") == []
+
+
 def test_settings_that_wandb_would_add_are_refused(lines, tmp_path, monkeypatch):
     """As a link it may be any YAML file of the user, which W&B would upload."""
     installed = SimpleNamespace(find_spec=lambda name: SimpleNamespace(origin="/site"))
