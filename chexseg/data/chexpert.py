@@ -197,6 +197,11 @@ def _parse(data: bytes) -> pd.DataFrame:
         raise ValueError(
             f"row {longest + 1}: found {len(lines[longest]):,} bytes; at most {LONGEST_LINE:,}"
         )
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        row = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"row {row}: found bytes that aren't UTF-8; expected UTF-8") from None
     names = arrow_csv.read_csv(io.BytesIO(b"".join(lines[:1]) + b"\n")).column_names
     if repeated := [name for name, number in Counter(names).items() if number > 1]:
         raise ValueError(f"found the column {repeated[0]!r} twice; expected once")

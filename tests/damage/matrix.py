@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.damage import in_process
+from tests import in_process
 from tests.damage.commands import Answer, Hung, ask, stored
 from tests.damage.damages import DAMAGES, OLDER, damage, modes_respected
 from tests.damage.kinds import COMMANDS, KINDS, Kind

@@ -205,6 +205,18 @@ def test_a_row_that_is_cut_off_is_refused(tmp_path, refused, kept):
             chexpert.read_csv(csv, tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["a field more", "as many fields"])
+def test_bytes_that_are_not_utf8_are_one_line(tmp_path, refused, capfd, kind):
+    """Arrow printed a note about its own callback before the refusal of a row with fields more."""
+    csv = write(tmp_path / "valid.csv", [row(path(n)) for n in (1, 2, 3)])
+    lines = csv.read_bytes().splitlines()
+    lines[2] = lines[2].replace(b"Female", b"\xff") + b"," * (kind == "a field more")
+    csv.write_bytes(b"\n".join(lines) + b"\n")
+    with refused(csv, "row 3: found bytes that aren't UTF-8"):
+        chexpert.read_csv(csv, tmp_path)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_stray_quotation_mark_joins_no_rows(tmp_path, refused):
     csv = write(tmp_path / "valid.csv", [row(path(n)) for n in (1, 2, 3)])
     first, second, third, fourth = csv.read_text().replace("Female", "F").splitlines()
