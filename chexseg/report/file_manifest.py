@@ -120,6 +120,10 @@ def _delete(out: Path, name: str, digests: Set[str]) -> bool:
     path = out / name
     if not path.exists():
         return True
+    try:
+        links.refuse_links(out, path.parent)
+    except links.LinkError:
+        return False
     is_below = name.partition("/")[0] in FOLDERS and path.resolve().is_relative_to(out.resolve())
     if not is_below or path.is_symlink() or not path.is_file() or sha256_of(path) not in digests:
         return False

@@ -11,7 +11,6 @@ import os
 import secrets
 import shlex
 import shutil
-import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ from rich.filesize import decimal
 
 from chexseg.errors import RayLostError, UserError, reason
 from chexseg.parallel import safe_path
+from chexseg.untrusted.shared_folders import open_to_others
 
 #: Longest path of a temporary directory that leaves room for the names of Ray's Unix sockets.
 LONGEST = 20
@@ -213,12 +213,13 @@ def _private_directory(token: str) -> Iterator[str]:
     Ray makes its own directories writable by everybody, so they are placed in this one. Raises
     `UserError` if it can't be made or its disk is full: Ray would try for minutes.
     """
-    place = _short_directory()
+    # Without links, which others could replace once the folders have been checked.
+    place = os.path.realpath(_short_directory())
     try:
         directory = tempfile.TemporaryDirectory(
             prefix="chexseg-", dir=place, ignore_cleanup_errors=True
         )
-        others = _whose_others_write(place)
+        others = open_to_others(place)
         token_file = Path(directory.name, "token")
         token_file.touch(mode=0o600)
         token_file.write_text(token)
@@ -231,37 +232,6 @@ def _private_directory(token: str) -> Iterator[str]:
         if free < LEAST_FREE:
             raise _refused(place, f"has {decimal(free)} free, and Ray needs {decimal(LEAST_FREE)}")
         yield private
-
-
-def _whose_others_write(place: str) -> Path | None:
-    """Return the first folder, of a path and those above, in which other users may rename files.
-
-    They could replace the directory of a Ray by theirs. As sshd does for its files: each folder is
-    this user's or root's, and others may write to it at most as to /tmp.
-    """
-    path = Path(place).resolve()
-    for folder in (path, *path.parents):
-        status = folder.stat()
-        group = status.st_mode & stat.S_IWGRP and not _is_of_one(status.st_gid)
-        if status.st_uid not in (0, os.geteuid()) or (
-            not status.st_mode & stat.S_ISVTX and (group or status.st_mode & stat.S_IWOTH)
-        ):
-            return folder
-    return None
-
-
-def _is_of_one(group: int) -> bool:
-    """Return whether a group is root's, or this user's own, as many systems give each user one."""
-    import grp  # here: Windows has neither
-    import pwd
-
-    try:
-        user = pwd.getpwuid(os.geteuid()).pw_name
-        members = {*grp.getgrgid(group).gr_mem}
-    except KeyError:
-        return group == 0
-    members |= {entry.pw_name for entry in pwd.getpwall() if entry.pw_gid == group}
-    return group == 0 or members <= {user}
 
 
 def _refused(place: str, fault: str) -> UserError:
@@ -277,4 +247,4 @@ def _short_directory() -> str:
         chosen = os.path.abspath(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
     except FileNotFoundError:  # tempfile has found no directory that it can write to
         chosen = "/tmp"
-    return chosen if len(os.fsencode(chosen)) <= LONGEST else "/tmp"
+    return chosen if len(os.fsencode(os.path.realpath(chosen))) <= LONGEST else "/tmp"

@@ -33,18 +33,25 @@ class Place:
 def parse(location: str | Path) -> str | Path:
     """Return a URI as text, and anything else, ``file://`` included, as a path of this machine.
 
-    Raises `UserError` for a ``file://`` that has no path.
+    Raises `UserError` for a ``file://`` without a path, or of another host.
     """
+    text = str(location)
+    if text.startswith("file:/"):
+        return _local(text)
     # `Path` has turned the two slashes of a URI into one.
-    uri = re.sub(r"^([a-z][a-z0-9+.-]+):/(?!/)", r"\1://", str(location))
-    if "://" not in uri:
-        return Path(location)
-    if not uri.startswith("file://"):
-        return uri
+    uri = re.sub(r"^([a-z][a-z0-9+.-]+):/(?!/)", r"\1://", text)
+    return uri if "://" in uri else Path(location)
+
+
+def _local(uri: str) -> Path:
+    """Return the path of ``file:///path``, ``file://localhost/path`` or ``file:/path``."""
     try:
-        return Path(unquote(urlsplit(uri).path))
+        parts = urlsplit(uri)
     except ValueError as error:
         raise UserError(f"{uri}: {reason(error)}; expected: file:///directory") from None
+    if parts.netloc not in ("", "localhost") or not parts.path.strip("/"):
+        raise UserError(f"{uri}: found no path of this machine; expected: file:///directory")
+    return Path(unquote(parts.path))
 
 
 def connect(uri: str, option: str) -> Place:

@@ -1,1 +1,1 @@
-"""Check JSON and files in torch's formats of others before a library reads them."""
+"""Check what others have made: JSON and torch's formats before a library reads them, folders."""

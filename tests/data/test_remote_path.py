@@ -18,6 +18,7 @@ from chexseg.data.raw_split import RawData
 from chexseg.errors import UserError
 from chexseg.phantom import dataset
 from chexseg.plan import cost, planner
+from chexseg.store import uris
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,19 @@ def test_a_uri_is_a_remote_path_and_all_else_a_directory(remote, tmp_path):
         "s3://bucket/prefix",
     ):
         remote_path.at("ftp://host/x")
+
+
+@pytest.mark.parametrize(
+    "uri", ["file:/tmp/x/a b", "file:///tmp/x/a%20b", "file://localhost/tmp/x/a%20b"]
+)
+def test_a_uri_of_this_machine_is_a_directory(uri):
+    assert uris.parse(uri) == uris.parse(Path(uri)) == Path("/tmp/x/a b")
+
+
+@pytest.mark.parametrize("uri", ["file://store/x", "file://", "file:///", "file://[/x"])
+def test_a_uri_of_another_machine_or_of_nothing_is_refused(uri):
+    with pytest.raises(UserError, match="expected: file:///directory"):
+        uris.parse(uri)
 
 
 def test_a_remote_path_names_and_reads_files_as_a_directory_does(remote, root):

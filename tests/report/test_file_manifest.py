@@ -65,6 +65,14 @@ def test_a_report_writes_through_no_link(publish, tmp_path):
     assert list(elsewhere.iterdir()) == []
 
 
+def test_no_outdated_file_is_deleted_through_a_link(tmp_path):
+    write(tmp_path / "out", old="1")
+    (tmp_path / "out" / "tables").rename(tmp_path / "out" / "kept")
+    (tmp_path / "out" / "tables").symlink_to("kept")
+    file_manifest.write(tmp_path / "out", {PAGE: b"page"}, file_manifest.REPORT)
+    assert (tmp_path / "out" / "kept" / "old.csv").read_text() == "1"
+
+
 def test_a_report_is_written_again_until_a_file_is_edited(publish, tmp_path):
     first = publish(tmp_path)
     assert publish(tmp_path) == first

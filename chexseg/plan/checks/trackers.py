@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from chexseg.errors import UserError
 from chexseg.plan.checks.mistakes import Mistake
 from chexseg.plan.graph import Plan
 from chexseg.store import links
@@ -40,9 +38,7 @@ def fault_here(name: str) -> str | None:
     them before any argument or variable.
     """
     if name == "mlflow":
-        if os.environ.get("MLFLOW_TRACKING_URI"):
-            return None
-        return _link_here(("mlflow.db", "mlruns"), "MLflow", "MLFLOW_TRACKING_URI") or _journal()
+        return _mlflow_here(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
     for folder in ("wandb", ".wandb"):
         path = Path(folder, "settings")
         if os.path.lexists(path):
@@ -57,26 +53,45 @@ def fault_here(name: str) -> str | None:
             f"found {defaults.absolute()}, which W&B would add to the settings of each run; hint:"
             " move the file, or run the command in another directory"
         )
+    place = Path(os.environ.get("WANDB_DIR") or ".")
+    if not os.access(place, os.W_OK | os.X_OK):
+        return (
+            f"{place.absolute()} can't be written, and W&B would take a folder that others may"
+            " have made; hint: set WANDB_DIR to a directory of yours"
+        )
     return _link_here(("wandb", ".wandb"), "W&B", "WANDB_DIR")
 
 
-def _link_here(names: Iterable[str], tool: str, variable: str) -> str | None:
+def _mlflow_here(uri: str) -> str | None:
+    """Return a line on the files of MLflow if these are relative, in the current directory."""
+    path = Path(uri.removeprefix("sqlite:///").removeprefix("file:").partition("?")[0])
+    if path.is_absolute() or "://" in str(path):  # the user's own choice, or a server
+        return None
+    names = (*path.parents[:-1], path, Path("mlruns"))
+    if fault := _link_here(names, "MLflow", "MLFLOW_TRACKING_URI"):
+        return fault
+    journal = path.with_name(f"{path.name}-journal")
+    try:
+        with links.open_regular(journal) as file:
+            file.seek(-len(_SUPER_JOURNAL), os.SEEK_END)
+            names_a_file = file.read() == _SUPER_JOURNAL
+    except FileNotFoundError:
+        return None
+    except OSError:  # it is shorter, no file, or can't be read
+        names_a_file = not journal.is_file() or journal.stat().st_size >= len(_SUPER_JOURNAL)
+    if not names_a_file:
+        return None
+    return (
+        f"found {journal.absolute()}, which makes SQLite delete a file that it names; hint: move it"
+        " away, or run the command in another directory"
+    )
+
+
+def _link_here(names: Iterable[str | Path], tool: str, variable: str) -> str | None:
     for path in map(Path, names):
         if path.is_symlink():
             return (
                 f"found the link {path.absolute()}, behind which {tool} would write; expected: no"
                 f" link; hint: set {variable}, or run the command in another directory"
-            )
-    return None
-
-
-def _journal() -> str | None:
-    """Return a line if SQLite would delete a file that the journal of MLflow's database names."""
-    path = Path("mlflow.db-journal")
-    with suppress(OSError, UserError):
-        if links.read_regular(path).endswith(_SUPER_JOURNAL):
-            return (
-                f"found {path.absolute()}, which makes SQLite delete a file that it names; hint:"
-                " move it away, or run the command in another directory"
             )
     return None

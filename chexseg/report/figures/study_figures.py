@@ -90,7 +90,7 @@ def export(figures: Mapping[str, go.Figure]) -> tuple[dict[str, bytes], str | No
                 for number, name in enumerate(figures)
             ]
             write = partial(plotly.io.write_images, scale=2, width=WIDTH, height=heights)
-            with _chrome_in_root():
+            with _chrome_in_root(), _no_mathjax(Path(directory)):
                 _in_daemon_thread(partial(write, drawn, paths))
             images = (path.read_bytes() for path in paths)
             return dict(zip(figures, images, strict=True)), None
@@ -119,6 +119,21 @@ def _chrome_in_root() -> Iterator[None]:
         yield
     finally:
         browser.get_popen_args = arguments_of
+
+
+@contextmanager
+def _no_mathjax(folder: Path) -> Iterator[None]:
+    """Let Kaleido's page load an empty script, and not MathJax from a server on the internet.
+
+    Plotly doesn't pass its setting on if that is False.
+    """
+    script = folder / "none.js"
+    script.touch()
+    before, plotly.io.defaults.mathjax = plotly.io.defaults.mathjax, str(script)
+    try:
+        yield
+    finally:
+        plotly.io.defaults.mathjax = before
 
 
 def _in_daemon_thread(function: Callable[[], None]) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from chexseg.errors import UserError
+from chexseg.untrusted.shared_folders import open_to_others
 
 
 def compiled(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -37,9 +38,15 @@ def compiled(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 def private_directory() -> str:
     """Return this user's directory for the compiler's caches; other processes share it.
 
-    Raises `UserError` if another user owns it or may enter it.
+    Raises `UserError` if another user owns it, may enter it, or may replace it.
     """
-    path = Path(tempfile.gettempdir(), f"chexseg-compiler-{os.getuid()}")
+    place = Path(tempfile.gettempdir()).resolve()
+    if others := open_to_others(place):
+        raise UserError(
+            f"{place}, for the compiler's files: others may rename what is in {others};"
+            " hint: set TMPDIR to a directory of yours"
+        )
+    path = place / f"chexseg-compiler-{os.getuid()}"
     path.mkdir(mode=0o700, exist_ok=True)
     status = path.lstat()
     private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077

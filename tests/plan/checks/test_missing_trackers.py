@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.machinery import PathFinder
 from types import SimpleNamespace
 
@@ -110,8 +111,25 @@ def test_a_journal_that_names_a_file_is_refused(lines, tmp_path, monkeypatch):
     journal.write_bytes(magic.ljust(512, b"\0") + bytes(4) + name + numbers + magic)
     (line,) = lines("mlflow")
     assert f"found {journal}, which makes SQLite delete a file" in line
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    assert lines("mlflow") == []
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    assert lines("mlflow") == [line]
+    for other in ("http://127.0.0.1:9", f"sqlite:///{tmp_path}/other.db", "sqlite:///other.db"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
+        assert lines("mlflow") == []
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with journal.open("r+b") as file:  # more than is read of any file
+        file.truncate(3 * 2**30)
+        file.seek(0, os.SEEK_END)
+        file.write(magic)
+    assert lines("mlflow") == [line]
+
+
+def test_wandb_takes_no_folder_of_the_temporary_directory(lines, tmp_path, monkeypatch):
+    installed = SimpleNamespace(find_spec=lambda name: SimpleNamespace(origin="/site"))
+    monkeypatch.setattr(trackers, "PathFinder", installed)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "none"))
+    (line,) = lines("wandb")
+    assert f"{tmp_path / 'none'} can't be written" in line and "set WANDB_DIR" in line
 
 
 def test_settings_that_wandb_would_add_are_refused(lines, tmp_path, monkeypatch):
