@@ -126,21 +126,32 @@ def test_a_process_ends_whose_kaleido_could_not_start_chrome():
     assert answer.returncode == 0
 
 
-def test_chrome_is_started_where_nobody_else_can_write(tmp_path):
+def test_chrome_is_started_where_nobody_else_can_write_with_a_page_from_here(tmp_path):
     """It loads libraries that a file of the current directory names."""
     pytest.importorskip("kaleido")
     chrome = tmp_path / "chrome"
     chrome.write_text(f"#!/bin/sh\npwd > {tmp_path}/where\nexit 1\n")
     chrome.chmod(0o755)
     code = """if True:
+        import sys
+        import kaleido.kaleido
         import plotly.graph_objects as go
         from chexseg.report.figures.study_figures import export
+
+        class Page(kaleido.PageGenerator):
+            def generate_index(self, *arguments):
+                html = super().generate_index(*arguments)
+                print([line for line in html.splitlines() if "src=" in line and "//" in line])
+                return html
+
+        sys.modules["kaleido.kaleido"].PageGenerator = Page
         export({"a.png": go.Figure()})
         """
-    subprocess.run(
+    answer = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
         capture_output=True,
+        text=True,
         timeout=120,
         env={
             "PYTHONPATH": str(Path(__file__).parents[2]),
@@ -149,6 +160,7 @@ def test_chrome_is_started_where_nobody_else_can_write(tmp_path):
         },
     )
     assert (tmp_path / "where").read_text() == "/\n"
+    assert "plotly" in answer.stdout and "http" not in answer.stdout, answer.stdout + answer.stderr
 
 
 def test_no_finished_cell_gives_a_page_that_says_so(study, tmp_path):
