@@ -81,7 +81,7 @@ terminal and plain lines with the time of day elsewhere; `--quiet` shows neither
 | `AWS_*` | credentials, profile and region of S3, as AWS's tools read them |
 | `AWS_EC2_METADATA_SERVICE_ENDPOINT` | where `chexseg.run.spot_notice` asks for interruptions |
 | `MLFLOW_EXPERIMENT_NAME`, `WANDB_PROJECT` | with `execution.trackers`: instead of the study's name |
-| `MLFLOW_TRACKING_URI`, `WANDB_DIR` | with `execution.trackers`: instead of `mlflow.db` and `wandb` in this directory |
+| `MLFLOW_TRACKING_URI`, `WANDB_DIR` | with `execution.trackers`: where they write instead |
 
 The default of `CHEXSEG_CACHE` is `~/.cache/chexseg`.
 """

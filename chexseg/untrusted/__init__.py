@@ -1,1 +1,1 @@
-"""Check what others have made: JSON and torch's formats before a library reads them, folders."""
+"""Check what others may have written before it is used: JSON, torch's formats, and folders."""

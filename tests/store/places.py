@@ -1,4 +1,4 @@
-"""Open stores whose leases expire within seconds, in tests and in the processes they start; nodes to store."""
+"""Open stores whose leases expire within seconds, in tests and processes; make nodes to store."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def result_path(store: Store, stage: str, key: str) -> Path:
 
 
 def another_host(code: str, place: str, cache: Path, *arguments: str) -> subprocess.Popen:
-    """A process that knows the store's place and shares no copies, and so no locks of them, with this one."""
+    """Stand for a process that shares neither copies nor their locks with this one."""
     return subprocess.Popen(
         [sys.executable, "-c", code, place, *arguments],
         stdout=subprocess.PIPE,

@@ -87,7 +87,7 @@ def test_a_manifest_in_anothers_place_is_damage(store):
     ]
 
 
-# ---- the commands --------------------------------------------------------------------------------------------------------
+# ---- the commands
 
 
 def run(*arguments: object, **options):

@@ -1,4 +1,4 @@
-"""Test an object store whose copies can't be written on this host, with a directory as the store."""
+"""Test an object store whose copies can't be written on this host; a directory is the store."""
 
 from __future__ import annotations
 

@@ -58,14 +58,14 @@ def test_nothing_is_recovered_over_newer_work_or_from_a_whole_result(store):
 def test_files_of_a_result_that_are_damaged_are_dropped_and_it_is_found_no_more(store):
     commit(store)
     store.backend.write(VALUES, b"damaged!!!")  # of the right size
-    found = store.find(NODE.stage, NODE.key)
-    assert found is not None
-    store.drop_damaged(found)
+    artifact = store.find(NODE.stage, NODE.key)
+    assert artifact is not None
+    store.drop_damaged(artifact)
     assert store.find(NODE.stage, NODE.key) is None
 
 
 def test_names_and_links_that_lead_out_of_a_store_are_not_followed(tmp_path):
-    """What a manifest of others names, what their links lead to: none of it is read, written or deleted."""
+    """Nothing is read, written or deleted that a manifest or a link of others leads to."""
     outside = tmp_path / "outside"
     outside.mkdir()
     precious = outside / "precious.txt"

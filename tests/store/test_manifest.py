@@ -1,4 +1,4 @@
-"""Manifests: what they may say, that they notice their own damage, and that of the files they name."""
+"""Test what manifests may say, and that they notice damage: their own, and that of their files."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_what_no_version_has_written_is_an_error_in_one_line(damaged):
 
 
 def test_every_bit_of_a_manifest_counts():
-    """Nothing that it says can change without notice; what is said otherwise but means the same may pass."""
+    """Each change of what it says is noticed; the same said in another way may pass."""
     sealed = manifest.seal(document())
     content = json.dumps(sealed).encode()
     silent = []

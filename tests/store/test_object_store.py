@@ -1,4 +1,4 @@
-"""The store on S3 from several hosts: copies are made once, checked, and fetched again if damaged."""
+"""Test the store on S3 from several hosts: copies are made once, checked, and made again."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ def test_no_message_holds_the_credentials(s3):
     assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
 
 
-# ---- what only an object store has to do ---------------------------------------------------------------------------------
+# ---- what only an object store has to do
 
 
 def test_another_host_fetches_the_files_once_and_only_when_they_are_read(s3, remote, elsewhere):
     commit(open_store(remote))
-    there = elsewhere(remote)
+    other_host = elsewhere(remote)
     s3.requests()
-    found = there.find(NODE.stage, NODE.key)
+    artifact = other_host.find(NODE.stage, NODE.key)
     assert not any("values.bin" in line for line in s3.requests())
-    assert (found.path / "sub" / "values.bin").read_bytes() == b"0123456789"
+    assert (artifact.path / "sub" / "values.bin").read_bytes() == b"0123456789"
     assert any("values.bin" in line for line in s3.requests())
-    assert there.find(NODE.stage, NODE.key).path == found.path
+    assert other_host.find(NODE.stage, NODE.key).path == artifact.path
     requests = s3.requests()
     assert len(requests) == 1, "the manifest is kept, and so is what was fetched"
 
@@ -70,77 +70,77 @@ def test_a_copy_that_is_damaged_is_fetched_again_and_another_result_is_another_c
 ):
     here = open_store(remote)
     commit(here)
-    there = elsewhere(remote)
-    path = there.find(NODE.stage, NODE.key).path
+    other_host = elsewhere(remote)
+    path = other_host.find(NODE.stage, NODE.key).path
     (path / "sub" / "values.bin").write_bytes(b"01")
     assert (
-        there.find(NODE.stage, NODE.key).path / "sub" / "values.bin"
+        other_host.find(NODE.stage, NODE.key).path / "sub" / "values.bin"
     ).read_bytes() == b"0123456789"
     (path / "sub" / "values.bin").write_bytes(b"of its size")
-    there.drop_damaged(there.find(NODE.stage, NODE.key))
+    other_host.drop_damaged(other_host.find(NODE.stage, NODE.key))
     assert (
-        there.find(NODE.stage, NODE.key).path / "sub" / "values.bin"
+        other_host.find(NODE.stage, NODE.key).path / "sub" / "values.bin"
     ).read_bytes() == b"0123456789"
     time.sleep(1.1)  # the manifest's time is what tells the two apart
     commit(here, content=b"another result")
     assert (
-        there.find(NODE.stage, NODE.key).path / "sub" / "values.bin"
+        other_host.find(NODE.stage, NODE.key).path / "sub" / "values.bin"
     ).read_bytes() == b"another result"
 
 
 def test_damaged_manifests_of_this_hosts_copies_are_fetched_again(remote, elsewhere):
-    """The store is whole, so nobody should be told to delete anything there."""
+    """The store is whole, so nobody should be told to delete anything other_host."""
     commit(open_store(remote))
-    there = elsewhere(remote)
-    path = there.find(NODE.stage, NODE.key).path
-    (kept,) = there.backend.cache.glob(f"documents/*/*/{MANIFEST}")
+    other_host = elsewhere(remote)
+    path = other_host.find(NODE.stage, NODE.key).path
+    (kept,) = other_host.backend.cache.glob(f"documents/*/*/{MANIFEST}")
     times = kept.stat().st_atime_ns, kept.stat().st_mtime_ns
     for damaged in (path / MANIFEST, kept):
         content = bytearray(damaged.read_bytes())
         content[len(content) // 2] ^= 1
         damaged.write_bytes(content)
     os.utime(kept, ns=times)
-    again = there.find(NODE.stage, NODE.key)
+    again = other_host.find(NODE.stage, NODE.key)
     manifest.verify(again.path / "sub" / "values.bin")
     assert manifest.load(again.path) == again.manifest
 
 
 def test_what_was_damaged_on_the_store_is_found_when_it_is_fetched(remote, elsewhere):
     commit(open_store(remote))
-    there = elsewhere(remote)
-    there.backend.write(VALUES, b"damaged!!!")
+    other_host = elsewhere(remote)
+    other_host.backend.write(VALUES, b"damaged!!!")
     with pytest.raises(DamagedArtifactError, match="values.bin: damaged since it was written"):
-        assert there.find(NODE.stage, NODE.key).path
-    there.drop_damaged(there.find(NODE.stage, NODE.key))
-    assert there.find(NODE.stage, NODE.key) is None
+        assert other_host.find(NODE.stage, NODE.key).path
+    other_host.drop_damaged(other_host.find(NODE.stage, NODE.key))
+    assert other_host.find(NODE.stage, NODE.key) is None
 
 
 def test_a_process_that_was_taken_for_dead_keeps_its_hands_off_anothers_result(remote, elsewhere):
     paused = open_store(remote, Timing(settle=1.1, heartbeat=1000, expiry=3, poll=0.5))
-    there = elsewhere(remote, Timing(settle=1.1, heartbeat=0.5, expiry=3, poll=0.5))
+    other_host = elsewhere(remote, Timing(settle=1.1, heartbeat=0.5, expiry=3, poll=0.5))
     with paused.working_on(NODE) as partial:
         partial.mkdir(parents=True)
         (partial / "values").write_text("the first's")
-        with there.working_on(NODE) as theirs:
+        with other_host.working_on(NODE) as theirs:
             with pytest.raises(LeaseLostError, match="another has taken the work over"):
                 paused.commit(NODE, partial, {}, 1.0)
-            assert there.find(NODE.stage, NODE.key) is None
+            assert other_host.find(NODE.stage, NODE.key) is None
             theirs.mkdir(parents=True)
             (theirs / "values").write_text("the second's")
-            there.commit(NODE, theirs, {}, 1.0)
+            other_host.commit(NODE, theirs, {}, 1.0)
         assert (paused.commit(NODE, partial, {}, 1.0).path / "values").read_text() == "the second's"
     assert open_store(remote).backend.tree(".claims") == {}
 
 
 def test_waiting_asks_little_and_leaves_nothing(s3, remote, elsewhere):
-    here, there = (
+    here, other_host = (
         open_store(remote),
         elsewhere(remote, Timing(settle=1.1, heartbeat=2, expiry=30, poll=2)),
     )
     over = threading.Event()
 
     def wait() -> None:
-        with there.working_on(NODE):
+        with other_host.working_on(NODE):
             over.set()
 
     waiting = threading.Thread(target=wait)

@@ -1,4 +1,4 @@
-"""The store, in a directory and on S3: complete means the manifest is there and its files are as it says."""
+"""Test the store, in a directory and on S3: complete results have a manifest and its files."""
 
 from __future__ import annotations
 
