@@ -168,11 +168,11 @@ def scan(csv: Readable, images: Location) -> tuple[pd.DataFrame, list[tuple[str,
         out["frontal"] = ["lateral" not in below[-1].lower() for below in parts]
     if "AP/PA" in raw:
         out["projection"] = raw["AP/PA"].str.strip().to_numpy()[kept]
-    for name in OBSERVATIONS:
-        if name in raw:
-            values, wrong = _labels(raw[name])
-            faults += _wrong(csv, raw[name], wrong, "allowed: 1, 0, -1 or blank", "bad label")
-            out[name] = values[kept]
+    given = [name for name in OBSERVATIONS if name in raw]
+    labels_NL, wrong_NL = _labels(raw[given])
+    for name, wrong in zip(given, wrong_NL.T, strict=True):
+        faults += _wrong(csv, raw[name], wrong, "allowed: 1, 0, -1 or blank", "bad label")
+    out[given] = labels_NL[kept]
     repeated = out["image_id"].duplicated()
     faults += [
         (
@@ -270,15 +270,18 @@ def _batch(patient: str) -> str:
     return next((name for name, first in reversed(_BATCHES) if first <= number), _BATCHES[0][0])
 
 
-def _labels(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Return (labels, NaN where blank or wrong; a boolean for each, True where wrong)."""
-    text = column.str.strip()
+def _labels(columns: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return (labels_NL, NaN where blank or wrong; a boolean for each, True where wrong)."""
+    # Each different text is read once: there are few, and CheXpert has 3 million fields.
+    codes, texts = pd.factorize(columns.to_numpy(dtype=object).ravel())
+    text = pd.Series(texts, dtype=str).str.strip()
     values = pd.to_numeric(text.mask(text == "", "nan"), errors="coerce").to_numpy(
         dtype=np.float64, copy=True
     )
     wrong = ~np.isin(values, (-1, 0, 1)) & (text != "").to_numpy()
     values[wrong] = np.nan
-    return values.astype(np.float32), wrong
+    labels_NL = values.astype(np.float32)[codes].reshape(columns.shape)
+    return labels_NL, wrong[codes].reshape(columns.shape)
 
 
 def _wrong(
