@@ -38,7 +38,7 @@ settings:
   encoder: {architecture: mobilenet_v2, init: random}
   labels: {weak_images: 8, expert_split: {train: 8, select: 4}}
   classify: {architecture: resnet18, epochs: 1}
-  irnet: {epochs: 1}
+  irnet: {architecture: resnet18, epochs: 1}
   saliency: {images: 24}
   fit: {epochs: 2, samples_per_epoch: 16}
 """

@@ -23,7 +23,7 @@ settings:
   size: 64
   encoder: {architecture: mobilenet_v2, init: random}
   labels: {p: 1, expert_split: {train: 8, select: 4}}
-  fit: {epochs: 12, samples_per_epoch: 64}
+  fit: {epochs: 6, samples_per_epoch: 64}
 """
 TOKEN = local_ray.new_token()
 
@@ -37,7 +37,8 @@ def head(machine):
     assert started.returncode == 0, started.stdout
     (machine.home / "names.yaml").write_text(STUDY)
     (machine.home / "shared.yaml").write_text(
-        STUDY.replace("epochs: 12", "epochs: 2") + "resources: {workers: 2}\n"
+        STUDY.replace("epochs: 6", "epochs: 1").replace("[0, 1]", "[0]")
+        + "resources: {workers: 2}\n"
     )
     made = machine.run("chexseg data phantom ~/phantom --train 48 --valid 24 --test 16 --size 64")
     assert made.returncode == 0, made.stdout
@@ -117,4 +118,4 @@ def test_fits_that_workers_share_are_seen_by_their_names(head, study):
     assert running.returncode == 0, (head.top / "run.log").read_text()
     assert {"full trial 0, fit", "full trial 0, score"} <= named(head)
     runs = {run["name"] for run in asked(head, "api/train/v2/runs/v1")["train_runs"]}
-    assert {"full trial 0, fit", "full trial 1, fit"} <= runs
+    assert "full trial 0, fit" in runs

@@ -28,7 +28,7 @@ settings:
   labels: {p: 0.5, weak: cam, weak_images: 8, expert_split: {train: 8, select: 4}}
   classify: {architecture: mobilenet_v2, epochs: 1}
   saliency: {images: 24}
-  fit: {epochs: 2, samples_per_epoch: 48}
+  fit: {epochs: 2, samples_per_epoch: 16}
 resources: {cpu: 2}
 """
 APART = ["unshare", "--map-root-user", "--mount"]

@@ -16,6 +16,8 @@ from chexseg.models import classifier, distributed, irnet, irnet_losses, losses,
 from chexseg.pathologies import OBSERVATIONS
 
 BATCH, SIZE, STEPS, PATHOLOGIES = 6, 32, 3, 3
+#: Two are in test_distributed.py.
+WORKERS = 3
 
 #: What a training has computed: its losses step by step, and its state.
 Outcome = tuple[list[float], dict[str, Tensor]]
@@ -119,10 +121,9 @@ def alone() -> dict[str, Outcome]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [2, 3])
-def test_workers_compute_what_one_does(workers, alone, tmp_path):
-    multiprocessing.spawn(_work, (workers, tmp_path), nprocs=workers)
-    for rank in range(workers):
+def test_workers_compute_what_one_does(alone, tmp_path):
+    multiprocessing.spawn(_work, (WORKERS, tmp_path), nprocs=WORKERS)
+    for rank in range(WORKERS):
         together = torch.load(tmp_path / f"answer{rank}", weights_only=True)
         for name, (values, state) in alone.items():
             shared, shared_state = together[name]

@@ -1,4 +1,4 @@
-"""A network on two processes computes what it would on one: loss, weights and running statistics after ten steps."""
+"""A network on two processes computes what it would on one: loss, weights and running statistics after five steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from chexseg.models import distributed, irnet, losses, segmenter
 
-STEPS, BATCH, SIZE, PATHOLOGIES = 10, 8, 32, 3
+STEPS, BATCH, SIZE, PATHOLOGIES = 5, 8, 32, 3
 
 
 def trained(loss: str) -> tuple[list[float], dict[str, torch.Tensor]]:

@@ -26,7 +26,7 @@ from tests.run.test_scheduler import DEMO, SMALLEST
 @pytest.mark.slow
 def test_a_shared_stage_whose_process_dies_is_tried_again(ray_session, phantom_root, tmp_path):
     """Check on one machine, where such a stage trains in its task's process, without Ray Train."""
-    settings = SMALLEST | {"labels.p": 1, "pretrain.epochs": 20}
+    settings = SMALLEST | {"labels.p": 1, "pretrain.epochs": 3}
     study = study_file.parse("name: dies\naxes: {trial: [0]}\n", "dies.yaml", settings)
     planned = planner.plan(study, planner.fingerprints(phantom_root))
     killed, over = [], threading.Event()

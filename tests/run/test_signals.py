@@ -32,10 +32,10 @@ STUDY = """
 name: stopped
 axes: {trial: [0, 1]}
 settings:
-  size: 64
+  size: 32
   encoder: {architecture: mobilenet_v2, init: random}
   labels: {p: 1, expert_split: {train: 8, select: 4}}
-  fit: {epochs: 30, samples_per_epoch: 24}
+  fit: {epochs: 40, samples_per_epoch: 8}
 """
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 

@@ -128,25 +128,33 @@ def test_two_workers_of_a_stage_before_the_cells_are_one(
     )
 
 
-def test_a_mistake_or_a_fault_on_several_workers_ends_all_of_them(ray_session, results, tmp_path):
+def test_a_mistake_on_several_workers_ends_all_of_them(ray_session, results, tmp_path):
+    """A loss that is NaN is in tests/run/test_scheduler.py."""
     with pytest.raises(UserError, match="fit.batch_size: found 3; expected a multiple of 2"):
         fit.run(FitConfig(**MIXED, batch_size=3), inputs(results), tmp_path, TWO)
-    with pytest.raises(
-        RuntimeError,
-        match=r"FloatingPointError: the loss is nan in step \d+, learning rate 1e\+30; images patient",
-    ):
-        fit.run(FitConfig(**MIXED, learning_rate=1e30), inputs(results), tmp_path, TWO)
 
 
-def _join(rank: int, work: Callable[[int, Path], None], out: Path) -> None:
+@pytest.fixture(scope="module")
+def of_two_processes(tmp_path_factory) -> Path:
+    """Run the functions below in one process group of two, without Ray; return their directory."""
+    out = tmp_path_factory.mktemp("two")
+    for run in (out / "run", out / "damaged"):
+        run.mkdir()
+        model, optimizer = _linear()
+        checkpoint.save(run, model, optimizer, epoch=3)
+        torch.save(model.state_dict(), out / f"{run.name}-model")
+    (out / "damaged" / checkpoint.STATE).write_bytes(b"damaged")
+    multiprocessing.spawn(_join, (out,), nprocs=2)
+    return out
+
+
+def _join(rank: int, out: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{out}/group", rank=rank, world_size=2)
-    work(rank, out)
-
-
-def _two_processes(work: Callable[[int, Path], None], out: Path) -> None:
-    """Run ``work(rank, out)`` in a process group of two, without Ray."""
-    multiprocessing.spawn(_join, (work, out), nprocs=2)
+    _resume(rank, out / "run")
+    _resume(rank, out / "damaged")
+    _share_histogram(rank, out)
+    _fail_late(rank, out)  # last, because it ends the group
 
 
 def _linear() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
@@ -154,31 +162,26 @@ def _linear() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     return model, torch.optim.Adam(model.parameters())
 
 
-def _resume(rank: int, out: Path) -> None:
+def _resume(rank: int, run: Path) -> None:
     """Read a state as rank 1 would whose node has a damaged copy of it."""
     read_bytes = Path.read_bytes
     if rank == 1:
         Path.read_bytes = lambda path: read_bytes(path)[:-1] + b"?"
     model, optimizer = _linear()
-    state = checkpoint.load(out / "run", model, optimizer)
-    torch.save({"state": state, **model.state_dict()}, out / f"resumed-{rank}")
+    state = checkpoint.load(run, model, optimizer)
+    Path.read_bytes = read_bytes
+    torch.save({"state": state, **model.state_dict()}, run.parent / f"{run.name}-resumed-{rank}")
 
 
-def test_all_workers_resume_from_the_state_that_the_first_has_read(tmp_path):
-    (tmp_path / "run").mkdir()
-    model, optimizer = _linear()
-    checkpoint.save(tmp_path / "run", model, optimizer, epoch=3)
-    _two_processes(_resume, tmp_path)
+def test_all_workers_resume_from_the_state_that_the_first_has_read(of_two_processes):
+    saved = torch.load(of_two_processes / "run-model", weights_only=True)
     for rank in (0, 1):
-        resumed = torch.load(tmp_path / f"resumed-{rank}", weights_only=True)
+        resumed = torch.load(of_two_processes / f"run-resumed-{rank}", weights_only=True)
         assert resumed.pop("state") == {"epoch": 3}
-        assert all(torch.equal(resumed[name], value) for name, value in model.state_dict().items())
-    assert (tmp_path / "run" / checkpoint.STATE).exists()
-    (tmp_path / "run" / checkpoint.STATE).write_bytes(b"damaged")
-    (tmp_path / "group").unlink(missing_ok=True)
-    _two_processes(_resume, tmp_path)
-    for rank in (0, 1):
-        assert torch.load(tmp_path / f"resumed-{rank}", weights_only=True)["state"] is None
+        assert all(torch.equal(resumed[name], value) for name, value in saved.items())
+        other = torch.load(of_two_processes / f"damaged-resumed-{rank}", weights_only=True)
+        assert other["state"] is None
+    assert (of_two_processes / "run" / checkpoint.STATE).exists()
 
 
 def _fail_late(rank: int, out: Path) -> None:
@@ -192,9 +195,8 @@ def _fail_late(rank: int, out: Path) -> None:
         ray_train._run_worker(loop, str(out / "answer"), StageContext(), code_version.running())
 
 
-def test_facts_of_the_first_worker_do_not_count_if_another_fails_later(tmp_path):
-    _two_processes(_fail_late, tmp_path)
-    answer = json.loads((tmp_path / "answer").read_text())
+def test_facts_of_the_first_worker_do_not_count_if_another_fails_later(of_two_processes):
+    answer = json.loads((of_two_processes / "answer").read_text())
     assert answer["error"] == "the second worker's" and "facts" not in answer
 
 
@@ -208,8 +210,9 @@ def _share_histogram(rank: int, out: Path) -> None:
     (out / f"thresholds-{rank}").write_text(json.dumps(chosen))
 
 
-def test_thresholds_of_an_epochs_batches_are_those_of_all_workers(tmp_path):
-    _share_histogram(2, tmp_path)  # alone
-    _two_processes(_share_histogram, tmp_path)
-    alone, *together = (json.loads((tmp_path / f"thresholds-{n}").read_text()) for n in (2, 0, 1))
+def test_thresholds_of_an_epochs_batches_are_those_of_all_workers(of_two_processes):
+    _share_histogram(2, of_two_processes)  # alone
+    alone, *together = (
+        json.loads((of_two_processes / f"thresholds-{n}").read_text()) for n in (2, 0, 1)
+    )
     assert together == [alone, alone]
