@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import time
 from collections.abc import Callable
@@ -42,6 +43,8 @@ def watch(
 ) -> None:
     """Serve a study's page on loopback, and write it again when results come; Ctrl-C ends it."""
     from chexseg.report import live_server
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the page is deleted
 
     resolved, opened, raw = read_studies([study], data, store, overrides, apart=True)
     write = page_writer(resolved, opened, raw)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 from chexseg.cli.watch import page_writer
 from chexseg.config import study_file
@@ -11,6 +18,7 @@ from chexseg.plan import planner
 from chexseg.report import write as report
 from chexseg.store import live_runs
 from chexseg.store.store import Store
+from tests.cli.test_signals import ACCEPTING
 from tests.store.places import commit, name
 
 
@@ -52,3 +60,25 @@ def test_the_browser_of_images_waits_for_the_end_of_a_run(tmp_path, phantom_root
     write(tmp_path)
     assert write(tmp_path) is None, "neither results nor runs have changed"
     assert browse == [True, False, True]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_with_its_directory(phantom_root: Path, tmp_path: Path, number: signal.Signals):
+    study, temporary = tmp_path / "w.yaml", tmp_path / "temporary"
+    study.write_text("name: w\nsettings: {labels: {p: 1}}\n")
+    temporary.mkdir()
+    command = [sys.executable, "-c", ACCEPTING, sys.executable, "-m", "chexseg", "study", "watch"]
+    server = subprocess.Popen(
+        [*command, str(study), "--data", str(phantom_root), "--store", str(tmp_path / "store")],
+        env=os.environ | {"TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    address = server.stdout.readline()
+    assert address.startswith("http://127.0.0.1:"), server.communicate()
+    assert len(list(temporary.glob("chexseg-watch-*"))) == 1
+    server.send_signal(number)
+    _, errors = server.communicate(timeout=60)
+    assert server.returncode == 0 and errors.endswith("\nended\n")
+    assert not list(temporary.iterdir())
