@@ -40,8 +40,7 @@ def top() -> Iterator[Path]:
         (1, 0, 0o700, True),
     ],
 )
-def test_owner_and_modes_of_a_folder_above(top, owner, group, mode, refused, monkeypatch):
-    monkeypatch.setattr(shared_folders, "_trusted_owners", lambda: {0})
+def test_owner_and_modes_of_a_folder_above(top, owner, group, mode, refused):
     os.chown(top, owner, group)
     os.chmod(top, mode)
     assert open_to_others(top / "a") == (top if refused else None)
@@ -73,10 +72,12 @@ def test_a_group_of_ones_own(top, name, members, number, own, monkeypatch):
     assert shared_folders._is_own_group(top, number) == own
 
 
-def test_in_a_namespace_the_number_of_all_others_is_trusted(monkeypatch):
+def test_in_a_namespace_the_number_of_all_others_is_roots_in_folders_of_the_system(monkeypatch):
     read = Path.read_text
     texts = {"/proc/self/uid_map": "1000 1000 1\n", "/proc/sys/fs/overflowuid": "65534\n"}
     monkeypatch.setattr(Path, "read_text", lambda self: texts.get(str(self)) or read(self))
-    assert shared_folders._trusted_owners() == {0, os.geteuid(), 65534}
+    assert shared_folders._is_roots_outside(Path("/tmp"), 65534)
+    assert not shared_folders._is_roots_outside(Path("/tmp"), 1000)
+    assert not shared_folders._is_roots_outside(Path("/tmp/of-another-user"), 65534)
     texts["/proc/self/uid_map"] = "         0          0 4294967295\n"
-    assert shared_folders._trusted_owners() == {0, os.geteuid()}
+    assert not shared_folders._is_roots_outside(Path("/tmp"), 65534)

@@ -48,17 +48,17 @@ def watch(
 
     resolved, opened, raw = read_studies([study], data, store, overrides, apart=True)
     write = page_writer(resolved, opened, raw)
-    with tempfile.TemporaryDirectory(prefix="chexseg-watch-") as directory:
-        echo(write(Path(directory)), err=True)
-        with live_server.serving(Path(directory), interval, port) as address:
-            echo(address)
-            try:
+    try:
+        with tempfile.TemporaryDirectory(prefix="chexseg-watch-") as directory:
+            echo(write(Path(directory)), err=True)
+            with live_server.serving(Path(directory), interval, port) as address:
+                echo(address)
                 while True:
                     time.sleep(interval)
                     if line := write(Path(directory)):
                         echo(line, err=True)
-            except KeyboardInterrupt:
-                echo("ended", err=True)
+    except KeyboardInterrupt:
+        echo("ended", err=True)
 
 
 def page_writer(

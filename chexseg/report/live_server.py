@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import secrets
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,10 @@ from urllib.parse import urlsplit
 
 from chexseg.errors import UserError, reason
 
-HOST = "127.0.0.1"
+#: Not 127.0.0.1: a browser sends the cookie with the token, by which it shows Ray's dashboard there, to
+#: all ports of an address, also if another user has taken the port of a command that has ended.
+#: macOS has no other address of loopback.
+HOST = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 
 
 @contextmanager

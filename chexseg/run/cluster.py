@@ -321,7 +321,7 @@ def _connected(address: str | None) -> Iterator[str | None]:
     ray_internals.skip_usage_tags()
     try:
         try:
-            with ray_internals.signals_after_start():
+            with ray_internals.signals_after_start(), ray_internals.same_environment():
                 ray.init(
                     address=address,
                     log_to_driver=False,

@@ -70,7 +70,10 @@ def local_ray(**options: Any) -> Iterator[str]:
         private, token_file = Path(directory), Path(directory, "token")
         encrypted = _encryption(private)
         # If the mode is unset, `ray.init` sets "token".
-        with _variables({"RAY_AUTH_TOKEN": token, "RAY_AUTH_MODE": None, **encrypted}):
+        settings = {"RAY_AUTH_TOKEN": token, "RAY_AUTH_MODE": None, **encrypted}
+        # Unless the user has asked for them: Ray would tell its makers of each run.
+        settings["RAY_USAGE_STATS_ENABLED"] = os.environ.get("RAY_USAGE_STATS_ENABLED", "0")
+        with _variables(settings):
             try:
                 context = _started(private, options)
                 address, url = context.address_info["gcs_address"], context.dashboard_url
@@ -188,6 +191,7 @@ def _started(private: Path, options: Mapping[str, Any]) -> Any:
         with (
             ray_internals.signals_after_start(),
             ray_internals.loopback_address(),
+            ray_internals.same_environment(),
             ray_internals.working_directory(private),
             safe_path(),
         ):
@@ -197,6 +201,7 @@ def _started(private: Path, options: Mapping[str, Any]) -> Any:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 job_config=ray_internals.WorkerPath(sys.path),
+                runtime_env=_python(),
                 **ray_internals.session_directory(private / "ray"),
                 **options,
             )
@@ -204,6 +209,16 @@ def _started(private: Path, options: Mapping[str, Any]) -> Any:
         raise RayLostError(
             f"Ray didn't start ({reason(error)}); hint: the same command tries it again"
         ) from error
+
+
+def _python() -> dict[str, str] | None:
+    """Return Ray's setting for Python's path as a shell reads it, None if it reads the path as is.
+
+    A shell starts the workers of Tune, and Ray doesn't quote the path for it: a part of the path
+    would be another program.
+    """
+    quoted = shlex.quote(sys.executable)
+    return {"py_executable": quoted} if quoted != sys.executable else None
 
 
 @contextmanager

@@ -65,6 +65,23 @@ def loopback_address() -> Iterator[None]:
 
 
 @contextmanager
+def same_environment() -> Iterator[None]:
+    """Let workers use the driver's environment, also if one of its parents is `uv run`.
+
+    Ray would give its workers a copy of the current directory, from which they import first, and an
+    environment that `uv` makes there. Its variable against that is read when it is imported.
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV
+    ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
+    try:
+        yield
+    finally:
+        ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = before
+
+
+@contextmanager
 def working_directory(path: Path) -> Iterator[None]:
     """Let `ray.init` start its processes in a directory; workers inherit that of the raylet.
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 #: Where Linux keeps a folder's list of further users and groups.
 _ACL = "system.posix_acl_access"
+#: Folders that root makes on every system.
+_SYSTEM_FOLDERS = {"/", "/tmp", "/var", "/var/tmp", "/run", "/run/user", "/home"}
 #: The map of a process that is in no user namespace of its own.
 _ALL_USERS = ["0", "0", "4294967295"]
 
@@ -22,10 +24,9 @@ def open_to_others(place: str | Path) -> Path | None:
     most as to /tmp, whose sticky bit keeps them from files of others. place: without links.
     """
     path = Path(place).absolute()
-    owners = _trusted_owners()
     for folder in (path, *path.parents):
         status = folder.stat()
-        if status.st_uid not in owners:
+        if status.st_uid not in {0, os.geteuid()} and not _is_roots_outside(folder, status.st_uid):
             return folder
         if status.st_mode & stat.S_ISVTX:
             continue
@@ -35,16 +36,18 @@ def open_to_others(place: str | Path) -> Path | None:
     return None
 
 
-def _trusted_owners() -> set[int]:
-    """Return root and this user; in a user namespace also the number that stands for all others.
+def _is_roots_outside(folder: Path, owner: int) -> bool:
+    """Return whether a folder is root's outside of this user namespace, as far as can be known.
 
-    Root's folders have that number in a container which maps only its user.
+    In a container that maps only its user one number stands for root and for all other users. Root
+    makes the folders that every system has.
     """
-    owners = {0, os.geteuid()}
+    if str(folder) not in _SYSTEM_FOLDERS:
+        return False
     with suppress(OSError):  # not Linux
-        if Path("/proc/self/uid_map").read_text().split() != _ALL_USERS:
-            owners.add(int(Path("/proc/sys/fs/overflowuid").read_text()))
-    return owners
+        in_namespace = Path("/proc/self/uid_map").read_text().split() != _ALL_USERS
+        return in_namespace and owner == int(Path("/proc/sys/fs/overflowuid").read_text())
+    return False
 
 
 def _is_own_group(folder: Path, group: int) -> bool:

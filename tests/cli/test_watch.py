@@ -15,6 +15,7 @@ from chexseg.cli.watch import page_writer
 from chexseg.config import study_file
 from chexseg.data.raw_split import RawData
 from chexseg.plan import planner
+from chexseg.report import live_server
 from chexseg.report import write as report
 from chexseg.store import live_runs
 from chexseg.store.store import Store
@@ -76,7 +77,7 @@ def test_it_ends_with_its_directory(phantom_root: Path, tmp_path: Path, number: 
         text=True,
     )
     address = server.stdout.readline()
-    assert address.startswith("http://127.0.0.1:"), server.communicate()
+    assert address.startswith(f"http://{live_server.HOST}:"), server.communicate()
     assert len(list(temporary.glob("chexseg-watch-*"))) == 1
     server.send_signal(number)
     _, errors = server.communicate(timeout=60)

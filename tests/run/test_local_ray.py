@@ -35,6 +35,7 @@ from chexseg.store.store import Store
 from tests import processes
 
 ROOT = Path(__file__).resolve().parents[2]
+SITE_PACKAGES = [path for path in sys.path if path.endswith("site-packages")]
 STUDY = """
 name: alone
 axes: {trial: [0, 1]}
@@ -218,21 +219,39 @@ def test_a_run_lets_in_whoever_has_its_token_and_tells_it_to_its_user_alone(run,
 TWO_RAYS = """
 import os, ray
 from chexseg.run.local_ray import local_ray
-for _ in range(2):
+for number in range(2):
     with local_ray(num_cpus=1, include_dashboard=False):
-        print(ray.get(ray.remote(lambda: os.environ["RAY_AUTH_TOKEN"]).remote()))
+        # The second is a task as Tune's actors are, which a shell starts.
+        task = ray.remote(runtime_env={"env_vars": {"N": "1"}} if number else None, num_cpus=1)
+        print(ray.get(task(lambda: os.environ["RAY_AUTH_TOKEN"]).remote()))
 """
 
 
 @pytest.mark.slow
-def test_a_second_ray_of_a_process_has_another_token():
-    """Another user may get the first token while its Ray ends."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-P", "-c", TWO_RAYS]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+def test_a_second_ray_of_a_process_has_another_token(tmp_path):
+    """Another user may get the first token while its Ray ends.
+
+    The path of Python has other words for a shell, a parent process is `uv run`, and the current
+    directory has a module that Python imports when it starts.
+    """
+    python = tmp_path / "R&D of me" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    (tmp_path / "sitecustomize.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
+    (tmp_path / "run").write_text('"$@"\n')
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *SITE_PACKAGES])}
+    ran = subprocess.run(
+        ["bash", "-c", 'exec -a uv sh run "$@"', "bash", python, "-P", "-c", TWO_RAYS],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,  # workers that don't start are waited for
+    )
     assert ran.returncode == 0, ran.stderr
     first, second = ran.stdout.split()
     assert first != second
+    assert not (tmp_path / "imported").exists()
 
 
 @pytest.mark.parametrize("shown", ["no certificate", "another certificate", "the certificate"])

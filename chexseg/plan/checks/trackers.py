@@ -67,7 +67,7 @@ def _mlflow_here(uri: str) -> str | None:
     path = Path(uri.removeprefix("sqlite:///").removeprefix("file:").partition("?")[0])
     if path.is_absolute() or "://" in str(path):  # the user's own choice, or a server
         return None
-    names = (*path.parents[:-1], path, Path("mlruns"))
+    names = (*path.parents[:-1], path, Path("mlruns"), *sorted(Path("mlruns").glob("*")))
     if fault := _link_here(names, "MLflow", "MLFLOW_TRACKING_URI"):
         return fault
     journal = path.with_name(f"{path.name}-journal")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -42,6 +43,21 @@ def _check_here(name: str) -> None:
     """Raise `RuntimeError` as `fault_here`: files may have come since the run was checked."""
     if fault := fault_here(name):
         raise RuntimeError(fault)
+
+
+def _check_server(settings: wandb.Settings) -> None:
+    """Raise `RuntimeError` if W&B has taken another server than this user's files and variables name.
+
+    W&B reads the current directory's file too, which may have come since `_check_here`.
+    """
+    import wandb
+
+    with tempfile.TemporaryDirectory() as empty:
+        own = wandb.Settings(root_dir=empty, settings_system=settings.settings_system)
+        own.update_from_system_settings()
+        own.update_from_env_vars(dict(os.environ))
+    if settings.base_url != own.base_url:
+        raise RuntimeError(f"found the server {settings.base_url}; expected {own.base_url}")
 
 
 class Tracker(Protocol):
@@ -179,7 +195,9 @@ class WandB:
         import wandb
 
         _check_here("wandb")
-        online = wandb.setup().settings.mode in ("online", "shared", "run")
+        settings = wandb.setup().settings
+        _check_server(settings)
+        online = settings.mode in ("online", "shared", "run")
         if online and not wandb.login(prompt=False, verify=False):  # nobody could answer a question
             raise RuntimeError("found no API key; expected WANDB_API_KEY or WANDB_MODE=offline")
         self.project, self.group = os.environ.get("WANDB_PROJECT", study), run

@@ -78,6 +78,7 @@ def test_settings_of_wandb_in_the_current_directory_are_refused(
     [
         ("mlflow", "mlflow.db", "MLFLOW_TRACKING_URI"),
         ("mlflow", "mlruns", "MLFLOW_TRACKING_URI"),
+        ("mlflow", "mlruns/1", "MLFLOW_TRACKING_URI"),
         ("wandb", "wandb", "WANDB_DIR"),
         ("wandb", ".wandb", "WANDB_DIR"),
     ],
@@ -90,6 +91,7 @@ def test_a_link_in_the_current_directory_is_refused(
     monkeypatch.setattr(trackers, "PathFinder", installed)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / link).parent.mkdir(exist_ok=True)
     (tmp_path / link).symlink_to(tmp_path / "elsewhere")
     (line,) = lines(name)
     assert f"found the link {tmp_path / link}, behind which" in line and f"set {variable}" in line

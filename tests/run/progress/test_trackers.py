@@ -186,8 +186,14 @@ def test_wandb_without_a_key_asks_nothing_and_says_so_once(tmp_path, wandb):
 
 
 @pytest.mark.heavy
-def test_wandb_takes_no_server_from_the_current_directory(tmp_path, wandb, monkeypatch):
-    """A run's check of the directory is hours older than the first figure."""
+@pytest.mark.parametrize("later", [False, True])
+def test_wandb_takes_no_server_from_the_current_directory(tmp_path, wandb, monkeypatch, later):
+    """A run's check of the directory is hours older than the first figure.
+
+    later: the file comes after the second check too.
+    """
+    if later:
+        monkeypatch.setattr(trackers, "_check_here", lambda name: None)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     calls: list[str] = []
 
@@ -205,7 +211,9 @@ def test_wandb_takes_no_server_from_the_current_directory(tmp_path, wandb, monke
     server.shutdown()
     server.server_close()
     assert calls == []
-    assert lines[0].startswith(f"wandb: found {tmp_path / 'wandb' / 'settings'}, whose server")
+    file = f"wandb: found {tmp_path / 'wandb' / 'settings'}, whose server"
+    place = f"wandb: found the server http://127.0.0.1:{server.server_port}; expected https://"
+    assert lines[0].startswith(place if later else file)
 
 
 class Broken:
