@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -61,6 +62,14 @@ def test_nobody_else_is_answered(page):
         for outside in ("../private", "..%2fprivate", "%2e%2e/private", "tables", "tables/"):
             assert ask(address, f"/{secret}/{outside}")[0] in (301, 404), outside
         assert ask(address, path, host="evil.example")[0] == 404, "a name that leads to loopback"
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(sys.platform != "linux", reason="has no other address of loopback")
+def test_browsers_send_it_no_cookie_of_the_dashboard(page):
+    """Cookies belong to a host, whatever the port (RFC 6265, section 8.5)."""
+    with live_server.serving(page, refresh=30) as address:
+        assert urlsplit(address).hostname not in ("127.0.0.1", "localhost")
 
 
 @pytest.mark.heavy
