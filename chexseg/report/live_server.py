@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 from chexseg.errors import UserError, reason
 
-#: Not 127.0.0.1: a browser sends the cookie with the token, by which it shows Ray's dashboard there, to
-#: all ports of an address, also if another user has taken the port of a command that has ended.
-#: macOS has no other address of loopback.
+#: Not 127.0.0.1: by a cookie with the token a browser shows Ray's dashboard there, and it sends the
+#: cookie to all ports of an address, also if another user has taken the port of a command that
+#: has ended. macOS has no other address of loopback.
 HOST = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 
 

@@ -46,7 +46,7 @@ def _check_here(name: str) -> None:
 
 
 def _check_server(settings: wandb.Settings) -> None:
-    """Raise `RuntimeError` if W&B has taken another server than this user's files and variables name.
+    """Raise `RuntimeError` if W&B has another server than this user's files and variables name.
 
     W&B reads the current directory's file too, which may have come since `_check_here`.
     """
