@@ -53,11 +53,11 @@ def _check_server(settings: wandb.Settings) -> None:
     import wandb
 
     with tempfile.TemporaryDirectory() as empty:
-        own = wandb.Settings(root_dir=empty, settings_system=settings.settings_system)
-        own.update_from_system_settings()
-        own.update_from_env_vars(dict(os.environ))
-    if settings.base_url != own.base_url:
-        raise RuntimeError(f"found the server {settings.base_url}; expected {own.base_url}")
+        expected = wandb.Settings(root_dir=empty, settings_system=settings.settings_system)
+        expected.update_from_system_settings()
+        expected.update_from_env_vars(dict(os.environ))
+    if settings.base_url != expected.base_url:
+        raise RuntimeError(f"found the server {settings.base_url}; expected {expected.base_url}")
 
 
 class Tracker(Protocol):
