@@ -89,7 +89,7 @@ def test_a_copy_that_is_damaged_is_fetched_again_and_another_result_is_another_c
 
 
 def test_damaged_manifests_of_this_hosts_copies_are_fetched_again(remote, elsewhere):
-    """The store is whole, so nobody should be told to delete anything other_host."""
+    """The store is whole, so nobody should be told to delete anything there."""
     commit(open_store(remote))
     other_host = elsewhere(remote)
     path = other_host.find(NODE.stage, NODE.key).path
