@@ -76,7 +76,7 @@ terminal and plain lines with the time of day elsewhere; `--quiet` shows neither
 | `RAY_AUTH_MODE`, `RAY_AUTH_TOKEN`, `RAY_AUTH_TOKEN_PATH` | Ray's, for a cluster's token |
 | `HOME` | a run needs a home directory, because Ray asks for one; nothing is written there |
 | `RAY_TMPDIR` | where a local Ray puts its files; `/tmp` if the path is too long for sockets |
-| `RAY_USAGE_STATS_ENABLED` | `1` lets a local Ray send statistics of its use to its makers; default `0` |
+| `RAY_USAGE_STATS_ENABLED` | Ray's; if unset, a local Ray sends its makers no statistics |
 | `PYTHONPATH` | Python's; a local run makes its relative entries absolute |
 | `RAY_task_oom_retries` | Ray's; if unset, a run limits it to 2 |
 | `AWS_*` | credentials, profile and region of S3, as AWS's tools read them |

@@ -1,4 +1,4 @@
-"""A network on two processes computes what it would on one: loss, weights and running statistics after five steps."""
+"""Compare a network on two processes with one: loss, weights and statistics after five steps."""
 
 from __future__ import annotations
 
