@@ -54,9 +54,10 @@ STAGES = {
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Let Python look for no cycles of objects meanwhile.
+    """Stop Python's search for cycles of unused objects in the body.
 
-    The import of PyTorch makes a million objects, which all stay. It takes a quarter less time.
+    The imports of a stage make 770,000 objects, and all stay in use. Without the search they take
+    a quarter less time.
     """
     before = gc.isenabled()
     gc.disable()
