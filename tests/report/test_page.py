@@ -126,6 +126,37 @@ def test_a_process_ends_whose_kaleido_could_not_start_chrome():
     assert answer.returncode == 0
 
 
+def test_faults_that_kaleidos_libraries_ignore_are_not_printed():
+    """Chrome's last message, and with it the word by which choreographer ends its own thread."""
+    pytest.importorskip("kaleido")
+    code = """if True:
+        import os
+        import sys
+        import plotly.graph_objects as go
+        import plotly.io
+        from choreographer.channels.pipe import Pipe
+        from chexseg.report.figures.study_figures import export
+
+        def read(*_, **__):
+            pipe = Pipe()
+            pipe.open()
+            os.write(pipe._write_from_browser, b'{"id": 1}\\0{bye}\\n\\0')
+            print(pipe.read_jsons()[0])
+
+        read()
+        print("exported", file=sys.stderr)
+        plotly.io.write_images = read
+        export({})
+        """
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+    )
+    assert answer.stdout.splitlines() == ["[{'id': 1}]"] * 2
+    before, _, during = answer.stderr.partition("exported\n")
+    assert "JSONError decoding message. Ignoring" in before
+    assert during == ""
+
+
 def test_chrome_is_started_where_nobody_else_can_write_with_a_page_from_here(tmp_path):
     """It loads libraries that a file of the current directory names."""
     pytest.importorskip("kaleido")

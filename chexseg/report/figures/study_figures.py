@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -90,6 +91,7 @@ def export(figures: Mapping[str, go.Figure]) -> tuple[dict[str, bytes], str | No
                 for number, name in enumerate(figures)
             ]
             write = partial(plotly.io.write_images, scale=2, width=WIDTH, height=heights)
+            _no_logs_of_chrome()
             with _chrome_in_root(), _no_mathjax(Path(directory)):
                 _in_daemon_thread(partial(write, drawn, paths))
             images = (path.read_bytes() for path in paths)
@@ -101,6 +103,16 @@ def export(figures: Mapping[str, go.Figure]) -> tuple[dict[str, bytes], str | No
 def _failure(error: Exception) -> str:
     reason = (str(error).strip() or "no reason given").splitlines()[0]
     return f"no .png and .svg figures: {type(error).__name__}: {reason}"
+
+
+def _no_logs_of_chrome() -> None:
+    """Keep Kaleido and its libraries from printing tracebacks of faults that they ignore.
+
+    One is the word by which choreographer tells its own thread to end, if that reads it together
+    with Chrome's last message. What fails is raised, and becomes a note on the page.
+    """
+    for library in ("kaleido", "choreographer", "asyncio"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
 
 
 @contextmanager
