@@ -29,8 +29,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": local_ray.new_token()}
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # tests that use Ray say so by their fixture
-# Ray looks for new logs each half second, in a folder that a session fills with thousands of them.
-os.environ["LOG_NAME_UPDATE_INTERVAL_S"] = "10"
 
 # The same cases in every run, without a clock: CI must be repeatable.
 hypothesis.settings.register_profile(

@@ -192,6 +192,7 @@ def _started(private: Path, options: Mapping[str, Any]) -> Any:
             ray_internals.signals_after_start(),
             ray_internals.loopback_address(),
             ray_internals.same_environment(),
+            ray_internals.no_log_monitor(),
             ray_internals.working_directory(private),
             safe_path(),
         ):

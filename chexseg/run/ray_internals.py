@@ -82,6 +82,26 @@ def same_environment() -> Iterator[None]:
 
 
 @contextmanager
+def no_log_monitor() -> Iterator[None]:
+    """Let `ray.init` start no process that reads all logs.
+
+    It sends them to drivers that show them (`log_to_driver`), and takes up to 3% of a core for it.
+    `ray start` has an option against it, `ray.init` hasn't.
+    """
+    from ray._private.node import Node
+
+    start = Node.start_log_monitor
+
+    def skip(node: Node) -> None: ...
+
+    Node.start_log_monitor = skip
+    try:
+        yield
+    finally:
+        Node.start_log_monitor = start
+
+
+@contextmanager
 def working_directory(path: Path) -> Iterator[None]:
     """Let `ray.init` start its processes in a directory; workers inherit that of the raylet.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class Stage:
 
     def load(self) -> StageModule:
         """Import the stage's module. Most import PyTorch, so planning doesn't call this."""
-        with _collector_paused():
+        with _collector_paused(), _no_trackers():
             return cast(StageModule, importlib.import_module(self.module))
 
     def parse(self, config: Mapping[str, Any]) -> StageConfig:
@@ -50,6 +51,19 @@ STAGES = {
     "distil": Stage(configs.DistilConfig, 2, "chexseg.stages.distil"),
     "score": Stage(configs.ScoreConfig, 2, "chexseg.stages.score"),
 }
+
+
+@contextmanager
+def _no_trackers() -> Iterator[None]:
+    """Let timm not import W&B, which it would do if that is installed, for a log of its own."""
+    if "wandb" in sys.modules:
+        yield
+        return
+    sys.modules["wandb"] = cast(Any, None)  # importing it now fails
+    try:
+        yield
+    finally:
+        sys.modules.pop("wandb", None)
 
 
 @contextmanager

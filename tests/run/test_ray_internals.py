@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from unittest.mock import Mock
 
+import psutil
 import pytest
 
 import chexseg
@@ -110,6 +111,13 @@ def test_ray_has_the_members():
     finally:
         class_cache.ENV_VARS_TO_PROPAGATE.clear()
         class_cache.ENV_VARS_TO_PROPAGATE.update(before)
+
+
+@pytest.mark.heavy
+def test_no_process_reads_all_logs(ray_session):
+    names = " ".join(" ".join(child.cmdline()) for child in psutil.Process().children())
+    assert "gcs_server" in names
+    assert "log_monitor" not in names
 
 
 @pytest.mark.heavy  # it imports Ray

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 
 import pytest
 
@@ -26,3 +27,18 @@ def test_it_stays_off_where_it_is_off():
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_libraries_of_a_stage_find_no_tracker_and_others_find_it_afterwards(tmp_path, monkeypatch):
+    (tmp_path / "wandb.py").touch()
+    (tmp_path / "stage_of_test.py").write_text(
+        "try:\n    import wandb\nexcept ImportError:\n    wandb = None\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    assert Stage(ScoreConfig, 1, "stage_of_test").load().wandb is None
+    import wandb
+
+    monkeypatch.delitem(sys.modules, "stage_of_test")
+    assert Stage(ScoreConfig, 1, "stage_of_test").load().wandb is wandb
+    monkeypatch.delitem(sys.modules, "wandb")
