@@ -27,7 +27,7 @@ def tasks(context: Context) -> list[Task]:
 
 def images(context: Context) -> dict[str, int]:
     """Return the images of each split."""
-    counts = (24, 24, 8) if context.dry else (1536, 260, 160)
+    counts = (12, 24, 4) if context.dry else (1536, 260, 160)
     return dict(zip(("train", "valid", "test"), counts, strict=True))
 
 
@@ -66,7 +66,7 @@ def made(context: Context, name: str) -> Iterator[Row]:
 
 def phantom(context: Context, out: Path) -> None:
     """Draw the data set on all cores."""
-    dataset.write(out, dataset.Config(**images(context), size=context.size))
+    dataset.write(out, dataset.Config(**images(context), size=max(64, context.size)))
 
 
 def split(name: str, context: Context, out: Path) -> None:

@@ -36,7 +36,7 @@ class Context:
     @property
     def size(self) -> int:
         """Return the pixels of the square images' side."""
-        return 64 if self.dry else 320
+        return 32 if self.dry else 320
 
     @property
     def threads(self) -> int:

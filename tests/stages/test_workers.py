@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,13 +62,7 @@ def test_two_workers_of_which_one_dies_are_one_after_ten_steps(ray_session, resu
     dying = replace(TWO, progress=Dying(tmp_path / "killed", 40 + 24))
     facts_two = fit.run(config, inputs(results), tmp_path / "two", dying)
     assert int((tmp_path / "killed").read_text()) != os.getpid()
-    alone, together = (load_file(tmp_path / name / SEGMENTER_WEIGHTS) for name in ("one", "two"))
-    assert alone.keys() == together.keys()
-    for name in alone:
-        difference = (alone[name].double() - together[name].double()).abs() / (
-            1 + alone[name].double().abs()
-        )
-        assert difference.max().item() < 1e-4, name
+    check_close(*(load_file(tmp_path / name / SEGMENTER_WEIGHTS) for name in ("one", "two")))
     losses = [
         [epoch["loss"] for epoch in json.loads((tmp_path / n / "history.json").read_text())]
         for n in ("one", "two")
@@ -79,80 +75,78 @@ def test_two_workers_of_which_one_dies_are_one_after_ten_steps(ray_session, resu
     )
 
 
-@pytest.mark.parametrize(
-    ("stage", "config", "weights"),
-    [
-        (
-            classify,
-            ClassifyConfig(
-                architecture="resnet18", epochs=2, batch_size=8, learning_rate=1e-6, prior_bias=True
-            ),
-            CLASSIFIER_WEIGHTS,
-        ),
-        (moco, MoCoConfig(epochs=2, batch_size=8, queue=12, learning_rate=1e-6), ENCODER_WEIGHTS),
-        (
-            irnet,
-            IRNetConfig(
-                architecture="resnet18", epochs=2, images=16, radius=4, batch_size=8,
-                learning_rate=1e-5, smallest_scale=0.5, largest_scale=1.5,
-            ),
-            IRNET_WEIGHTS,
-        ),
-    ],
-    ids=["classify", "moco", "irnet"],
+CLASSIFY = ClassifyConfig(
+    architecture="resnet18", epochs=2, batch_size=8, learning_rate=1e-6, prior_bias=True
+)
+MOCO = MoCoConfig(epochs=2, batch_size=8, queue=12, learning_rate=1e-6)
+IRNET = IRNetConfig(
+    architecture="resnet18", epochs=2, images=16, radius=4, batch_size=8,
+    learning_rate=1e-5, smallest_scale=0.5, largest_scale=1.5,
 )  # fmt: skip
-def test_two_workers_of_a_stage_before_the_cells_are_one(
-    ray_session, results, tmp_path, stage, config, weights
-):
-    """The rates are low for the same reason as above."""
+
+
+def test_two_workers_of_irnet_are_one(ray_session, results, tmp_path):
+    check_equal(irnet, IRNET, IRNET_WEIGHTS, results, tmp_path)
+
+
+def check_equal(
+    stage: Any, config: Any, weights: str, results: Any, out: Path, together: Any = None
+) -> None:
+    """Compare a stage on one worker with the same on two: its files, weights and losses.
+
+    The rates are low for the same reason as above. together: the facts of the stage on two workers,
+    in `out / "two"`, unless it is to be run here by Ray Train.
+    """
     given = {name: results.paths[name] for name in ("train", "valid", "saliency")}
-    facts = {}
-    for name, context in (("one", CONTEXT), ("two", TWO)):
-        (tmp_path / name).mkdir()
-        facts[name] = stage.run(config, given, tmp_path / name, context)
-    alone, together = (load_file(tmp_path / name / weights) for name in ("one", "two"))
+    (out / "one").mkdir()
+    one, two = stage.run(config, given, out / "one", CONTEXT), together
+    if two is None:
+        (out / "two").mkdir()
+        two = stage.run(config, given, out / "two", TWO)
+    check_close(*(load_file(out / name / weights) for name in ("one", "two")))
+    if stage is irnet:
+        one, two = one["losses"], two["losses"]
+    for name in ("loss", "total"):
+        assert two.get(name) == pytest.approx(one.get(name), abs=1e-4)
+    assert sorted(path.name for path in (out / "two").iterdir()) == sorted(
+        path.name for path in (out / "one").iterdir()
+    )
+
+
+def check_close(alone: Mapping[str, torch.Tensor], together: Mapping[str, torch.Tensor]) -> None:
+    """Compare the weights and statistics of two trainings."""
     assert alone.keys() == together.keys()
     for name in alone:
         difference = (alone[name].double() - together[name].double()).abs() / (
             1 + alone[name].double().abs()
         )
         assert difference.max().item() < 1e-4, name
-    one, two = facts["one"], facts["two"]
-    if stage is irnet:
-        one, two = one["losses"], two["losses"]
-    for name in ("loss", "total"):
-        assert two.get(name) == pytest.approx(one.get(name), abs=1e-4)
-    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(
-        path.name for path in (tmp_path / "one").iterdir()
-    )
-
-
-def test_a_mistake_on_several_workers_ends_all_of_them(ray_session, results, tmp_path):
-    """A loss that is NaN is in tests/run/test_scheduler.py."""
-    with pytest.raises(UserError, match="fit.batch_size: found 3; expected a multiple of 2"):
-        fit.run(FitConfig(**MIXED, batch_size=3), inputs(results), tmp_path, TWO)
 
 
 @pytest.fixture(scope="module")
-def of_two_processes(tmp_path_factory) -> Path:
+def of_two_processes(results, tmp_path_factory) -> Path:
     """Run the functions below in one process group of two, without Ray; return their directory."""
     out = tmp_path_factory.mktemp("two")
+    for stage in ("classify", "moco"):
+        (out / stage / "two").mkdir(parents=True)
     for run in (out / "run", out / "damaged"):
         run.mkdir()
         model, optimizer = _linear()
         checkpoint.save(run, model, optimizer, epoch=3)
         torch.save(model.state_dict(), out / f"{run.name}-model")
     (out / "damaged" / checkpoint.STATE).write_bytes(b"damaged")
-    multiprocessing.spawn(_join, (out,), nprocs=2)
+    multiprocessing.spawn(_join, (out, results.paths), nprocs=2)
     return out
 
 
-def _join(rank: int, out: Path) -> None:
+def _join(rank: int, out: Path, given: Mapping[str, Path]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{out}/group", rank=rank, world_size=2)
     _resume(rank, out / "run")
     _resume(rank, out / "damaged")
     _share_histogram(rank, out)
+    _train(rank, out, given)
+    _refuse(rank, out)
     _fail_late(rank, out)  # last, because it ends the group
 
 
@@ -181,6 +175,41 @@ def test_all_workers_resume_from_the_state_that_the_first_has_read(of_two_proces
         other = torch.load(of_two_processes / f"damaged-resumed-{rank}", weights_only=True)
         assert other["state"] is None
     assert (of_two_processes / "run" / checkpoint.STATE).exists()
+
+
+def _train(rank: int, out: Path, given: Mapping[str, Path]) -> None:
+    for stage, config in ((classify, CLASSIFY), (moco, MOCO)):
+        name = stage.__name__.rpartition(".")[2]
+        context = replace(CONTEXT, checkpoint_seconds=0)
+        facts = stage.run(config, given, out / name / "two", context)
+        (out / f"{name}-{rank}").write_text(json.dumps(facts))
+
+
+@pytest.mark.parametrize(
+    ("stage", "config", "weights"),
+    [(classify, CLASSIFY, CLASSIFIER_WEIGHTS), (moco, MOCO, ENCODER_WEIGHTS)],
+    ids=["classify", "moco"],
+)
+def test_two_workers_of_a_stage_before_the_cells_are_one(
+    of_two_processes, results, stage, config, weights
+):
+    name = stage.__name__.rpartition(".")[2]
+    facts = json.loads((of_two_processes / f"{name}-0").read_text())
+    check_equal(stage, config, weights, results, of_two_processes / name, facts)
+
+
+def _refuse(rank: int, out: Path) -> None:
+    try:
+        fit.train(FitConfig(**MIXED, batch_size=3), {}, out, CONTEXT)
+    except UserError as error:
+        (out / f"refused-{rank}").write_text(str(error))
+
+
+def test_all_workers_refuse_a_batch_that_they_cannot_share(of_two_processes):
+    for rank in (0, 1):
+        assert (of_two_processes / f"refused-{rank}").read_text().startswith(
+            "fit.batch_size: found 3; expected a multiple of 2"
+        )
 
 
 def _fail_late(rank: int, out: Path) -> None:
