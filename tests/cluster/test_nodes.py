@@ -27,7 +27,7 @@ STUDY = """
 name: nodes
 axes: {trial: [0, 1, 2, 3, 4, 5]}
 settings:
-  size: 64
+  size: 32
   encoder: {architecture: mobilenet_v2, init: random}
   labels: {p: 1, expert_split: {train: 8, select: 4}}
   fit: {epochs: 4, samples_per_epoch: 24}
@@ -143,7 +143,8 @@ def test_a_fit_is_shared_by_workers_on_two_nodes_of_which_one_dies(
 ):
     """Train with a worker on each of two one-CPU nodes; compare with two workers on one node."""
     study.with_name("shared.yaml").write_text(
-        STUDY.replace("[0, 1, 2, 3, 4, 5]", "[0]") + "resources: {workers: 2}\n"
+        STUDY.replace("[0, 1, 2, 3, 4, 5]", "[0]").replace("epochs: 4", "epochs: 2")
+        + "resources: {workers: 2}\n"
     )
     shared, store, quiet = study.with_name("shared.yaml"), tmp_path / "store", tmp_path / "quiet"
     chexseg("study", "run", shared, "--data", phantom_root, "--store", quiet, "--quiet")

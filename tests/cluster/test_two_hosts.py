@@ -22,7 +22,7 @@ STUDY = """
 name: hosts
 axes: {trial: [0, 1, 2]}
 settings:
-  size: 64
+  size: 32
   # small, because moto's time grows with the square of a file's size
   encoder: {architecture: mobilenet_v2, init: random}
   labels: {p: 0.5, weak: cam, weak_images: 8, expert_split: {train: 8, select: 4}}

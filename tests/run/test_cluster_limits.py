@@ -111,8 +111,8 @@ def test_a_study_finishes_though_the_nodes_it_was_promised_never_come(
 ):
     """Run cells on all CPUs that exist, and read without a free one."""
     text = (
-        "name: promised\naxes: {trial: [0, 1, 2, 3]}\nsettings: {size: 64, encoder: {init: "
-        "random}}\n"
+        "name: promised\naxes: {trial: [0, 1, 2, 3]}\nsettings: {size: 32, encoder: {init: "
+        "random, architecture: mobilenet_v2}}\n"
     )
     small = {
         "labels.p": 1,

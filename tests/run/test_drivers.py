@@ -23,7 +23,7 @@ STUDY = """
 name: shared
 axes: {trial: [0, 1]}
 settings:
-  size: 64
+  size: 32
   encoder: {architecture: mobilenet_v2, init: random}
   labels: {p: 1, expert_split: {train: 8, select: 4}}
   fit: {epochs: 2, samples_per_epoch: 16}

@@ -34,12 +34,12 @@ axes:
 also:
   - {distil.fraction: 0.5}
 settings:
-  size: 64
+  size: 32
   encoder: {architecture: mobilenet_v2, init: random}
   labels: {weak_images: 8, expert_split: {train: 8, select: 4}}
   classify: {architecture: resnet18, epochs: 1}
   saliency: {images: 24}
-  fit: {epochs: 3, samples_per_epoch: 16}
+  fit: {epochs: 2, samples_per_epoch: 16}
 """
 
 

@@ -154,7 +154,7 @@ def test_cells_of_a_short_branch_are_done_before_a_long_stage_ends(
     """MoCo waits for its lock until the cells that don't start from its encoder are done."""
     text = (
         "name: branches\naxes: {encoder.init: [random, moco], trial: [0, 1]}\n"
-        "settings: {size: 64, labels: {p: 1}, fit: {epochs: 1, samples_per_epoch: 8},"
+        "settings: {size: 32, labels: {p: 1}, fit: {epochs: 1, samples_per_epoch: 8},"
         " moco: {epochs: 1, batch_size: 8}}\n"
     )
     overrides = {name: SMALLEST[name] for name in ("encoder.architecture", "labels.expert_split")}

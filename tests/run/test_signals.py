@@ -127,7 +127,7 @@ def test_a_stopped_run_leaves_nothing_and_the_same_command_finishes(
 
 @pytest.mark.slow
 def test_a_search_on_a_cluster_ends_and_the_cluster_stays(ray_session, phantom_root, tmp_path):
-    text = TEXT.replace("samples_per_epoch: 8", "samples_per_epoch: 240")
+    text = TEXT.replace("samples_per_epoch: 8", "samples_per_epoch: 24")
     (tmp_path / "small.yaml").write_text(text)
     search, store = searched(phantom_root, text), Store(tmp_path / "store")
     name = OptunaStudy(search, store).name

@@ -31,7 +31,7 @@ axes:
   fit.learning_rate: {low: 0.0001, high: 0.01, log: true}
   fit.clip_norm: [null, 1.0]
 settings:
-  size: 64
+  size: 32
   encoder: {architecture: mobilenet_v2, init: random}
   labels: {expert_split: {train: 8, select: 4}}
   fit: {epochs: 2, samples_per_epoch: 8}
