@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from chexseg import parallel
+from chexseg.cli import main
 from chexseg.data.remote_path import Location
 from chexseg.errors import UserError
 from chexseg.plan.graph import Plan, blocked
@@ -100,6 +101,15 @@ def only_ingest(only: bool) -> Iterator[None]:
 @contextmanager
 def without_ray() -> Iterator[None]:
     """Replace what starts Ray, a browser or other processes; none of it reads the files."""
+    with pytest.MonkeyPatch.context() as patch, stages_here():
+        patch.setattr(study_figures, "export", lambda drawn: ({}, None))
+        patch.setattr(film_grids, "sheet_png", lambda together, drawn: b"")
+        yield
+
+
+@contextmanager
+def stages_here() -> Iterator[None]:
+    """Let runs start no Ray, and run their stages in this process."""
     capacity = Capacity(cpus=1, gpus=0, node_cpus=1, node_gpus=0)
     with pytest.MonkeyPatch.context() as patch, in_this_ray():
         patch.setattr(cluster, "describe", list)
@@ -109,8 +119,6 @@ def without_ray() -> Iterator[None]:
         patch.setattr(worker, "raise_if_draining", lambda: None)
         patch.setattr(scheduler, "run", run_plan)
         patch.setattr(searcher, "_run_points", run_points)
-        patch.setattr(study_figures, "export", lambda drawn: ({}, None))
-        patch.setattr(film_grids, "sheet_png", lambda together, drawn: b"")
         yield
 
 
@@ -125,3 +133,8 @@ def in_this_ray() -> Iterator[None]:
 
 def _in_this_process(function: Any, items: Sequence[Any], processes: int) -> Iterator[Any]:
     yield from map(function, items)
+
+
+if __name__ == "__main__":
+    with stages_here():
+        main()

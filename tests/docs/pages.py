@@ -115,10 +115,11 @@ def mistake(study: Path, diff: str) -> str:
 class Reader:
     """Does in one directory what a page says, with a copy of this repository's files.
 
-    directory: a new directory. begin: a directory whose other files the page starts with.
+    directory: a new directory. begin: a directory whose other files the page starts with. ray: let
+    its runs start Ray, as a reader's do, and not train in the command's own process.
     """
 
-    def __init__(self, directory: Path, begin: Path | None = None) -> None:
+    def __init__(self, directory: Path, begin: Path | None = None, ray: bool = True) -> None:
         self.directory, self.environment = directory, dict(os.environ)
         if begin:
             shutil.copytree(begin, directory, copy_function=_link_if_large, symlinks=True)
@@ -127,7 +128,8 @@ class Reader:
             shutil.copyfile(ROOT / name, directory / name)
         programs = directory / ".programs"
         programs.mkdir(exist_ok=True)
-        for name, command in {"chexseg": "-m chexseg ", "python": ""}.items():
+        module = "chexseg" if ray else "tests.in_process"
+        for name, command in {"chexseg": f"-m {module} ", "python": ""}.items():
             (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} {command}"$@"\n')
             (programs / name).chmod(0o755)
         self.environment |= {

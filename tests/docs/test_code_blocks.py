@@ -17,7 +17,7 @@ from tests.docs.pages import Reader
 TUTORIAL = "docs/tutorials/first-study.md"
 #: Page -> the page that a reader has followed before, besides the tutorial.
 AFTER = {"docs/how-to/add-a-weak-label.md": "docs/how-to/add-a-stage.md"}
-#: A page that kills a run, whose temporary files then stay.
+#: A page that kills a run, whose temporary files then stay. It and the tutorial run on Ray.
 KILLING = "docs/how-to/resume-a-killed-run.md"
 #: Pages of which another test runs the one block without a mark, with other data.
 ELSEWHERE = {"docs/how-to/run-on-a-cluster.md": "tests/cluster/test_one_machine.py"}
@@ -49,7 +49,7 @@ def test_the_tutorial_runs(finished_tutorial):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", to_run())
 def test_a_page_runs_where_the_tutorial_ends(page, finished_tutorial, tmp_path):
-    reader = Reader(tmp_path / "reader", finished_tutorial)
+    reader = Reader(tmp_path / "reader", finished_tutorial, ray=page == KILLING)
     if page == KILLING:
         (tmp_path / "tmp").mkdir()
         reader.environment["TMPDIR"] = str(tmp_path / "tmp")

@@ -207,8 +207,10 @@ def _refuse(rank: int, out: Path) -> None:
 
 def test_all_workers_refuse_a_batch_that_they_cannot_share(of_two_processes):
     for rank in (0, 1):
-        assert (of_two_processes / f"refused-{rank}").read_text().startswith(
-            "fit.batch_size: found 3; expected a multiple of 2"
+        assert (
+            (of_two_processes / f"refused-{rank}")
+            .read_text()
+            .startswith("fit.batch_size: found 3; expected a multiple of 2")
         )
 
 
