@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from chexseg.untrusted import shared_folders
-from chexseg.untrusted.shared_folders import open_to_others
+from chexseg.untrusted.shared_folders import filled_by_others, open_to_others
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
 
@@ -44,6 +44,31 @@ def test_owner_and_modes_of_a_folder_above(top, owner, group, mode, refused):
     os.chown(top, owner, group)
     os.chmod(top, mode)
     assert open_to_others(top / "a") == (top if refused else None)
+
+
+@pytest.mark.parametrize(("mode", "refused"), [(0o755, False), (0o1777, True), (0o777, True)])
+def test_a_folder_to_which_others_may_add_files(top, mode, refused):
+    os.chmod(top / "a", mode)
+    assert filled_by_others(top / "a") == (top / "a" if refused else None)
+    os.chmod(top / "a", 0o700)
+    os.chmod(top, 0o777)
+    assert filled_by_others(top / "a") == top
+
+
+@needs_root
+@pytest.mark.parametrize(("map", "refused"), [("0 0 4294967295\n", False), ("", True)])
+def test_in_a_namespace_without_this_user_its_folders_are_not_told_from_others(
+    top, map, refused, monkeypatch
+):
+    read, number = Path.read_text, 65534
+
+    def read_text(path: Path) -> str:
+        return map if str(path) == "/proc/self/uid_map" else read(path)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr(os, "geteuid", lambda: number)
+    os.chown(top / "a", number, 0)
+    assert open_to_others(top / "a") == (top / "a" if refused else None)
 
 
 @needs_root

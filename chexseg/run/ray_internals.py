@@ -88,17 +88,13 @@ def no_log_monitor() -> Iterator[None]:
     It sends them to drivers that show them (`log_to_driver`), and takes up to 3% of a core for it.
     `ray start` has an option against it, `ray.init` hasn't.
     """
-    from ray._private.node import Node
-
-    start = Node.start_log_monitor
-
-    def skip(node: Node) -> None: ...
-
-    Node.start_log_monitor = skip
+    node: Any = importlib.import_module("ray._private.node").Node
+    start = node.start_log_monitor
+    node.start_log_monitor = lambda self: None
     try:
         yield
     finally:
-        Node.start_log_monitor = start
+        node.start_log_monitor = start
 
 
 @contextmanager

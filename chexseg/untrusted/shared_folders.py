@@ -23,17 +23,40 @@ def open_to_others(place: str | Path) -> Path | None:
     As sshd does for its files: each folder is this user's or root's, and others may write to it at
     most as to /tmp, whose sticky bit keeps them from files of others. place: without links.
     """
-    path = Path(place).absolute()
+    path, trusted = Path(place).absolute(), {0} if _is_unmapped() else {0, os.geteuid()}
     for folder in (path, *path.parents):
         status = folder.stat()
-        if status.st_uid not in {0, os.geteuid()} and not _is_roots_outside(folder, status.st_uid):
+        if status.st_uid not in trusted and not _is_roots_outside(folder, status.st_uid):
             return folder
-        if status.st_mode & stat.S_ISVTX:
-            continue
-        group = status.st_mode & stat.S_IWGRP and not _is_own_group(folder, status.st_gid)
-        if group or status.st_mode & stat.S_IWOTH:
+        if not status.st_mode & stat.S_ISVTX and _is_written_by_others(folder, status):
             return folder
     return None
+
+
+def filled_by_others(place: str | Path) -> Path | None:
+    """Return `open_to_others`, or `place` if others may add files to it, as to /tmp."""
+    if folder := open_to_others(place):
+        return folder
+    path = Path(place)
+    return path if _is_written_by_others(path, path.stat()) else None
+
+
+def _is_written_by_others(folder: Path, status: os.stat_result) -> bool:
+    group = status.st_mode & stat.S_IWGRP and not _is_own_group(folder, status.st_gid)
+    return bool(group or status.st_mode & stat.S_IWOTH)
+
+
+def _is_unmapped() -> bool:
+    """Return whether this user has no number in this user namespace, but that of all unknown ones.
+
+    Its folders then can't be told from those of others.
+    """
+    user = os.geteuid()
+    with suppress(OSError):  # not Linux
+        lines = Path("/proc/self/uid_map").read_text().splitlines()
+        ranges = [tuple(map(int, line.split())) for line in lines]
+        return not any(first <= user < first + count for first, _, count in ranges)
+    return False
 
 
 def _is_roots_outside(folder: Path, owner: int) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from chexseg.plan.checks.mistakes import Mistake
 from chexseg.plan.graph import Plan
 from chexseg.store import links
+from chexseg.untrusted.shared_folders import filled_by_others
 
 #: The end of a journal that names another one (https://www.sqlite.org/fileformat.html, section 3).
 #: Databases that are written together have that; MLflow has one database.
@@ -59,7 +60,13 @@ def fault_here(name: str) -> str | None:
             f"{place.absolute()} can't be written, and W&B would take a folder that others may"
             " have made; hint: set WANDB_DIR to a directory of yours"
         )
-    return _link_here(("wandb", ".wandb"), "W&B", "WANDB_DIR")
+    own = ("wandb", ".wandb")
+    # It reads its settings from the current directory also if WANDB_DIR is set.
+    return (
+        _link_here(own, "W&B", "WANDB_DIR")
+        or _filled_by_others((".",), "W&B reads settings", "")
+        or _filled_by_others((place, *own), "W&B writes files", "set WANDB_DIR, or ")
+    )
 
 
 def _mlflow_here(uri: str) -> str | None:
@@ -68,7 +75,9 @@ def _mlflow_here(uri: str) -> str | None:
     if path.is_absolute() or "://" in str(path):  # the user's own choice, or a server
         return None
     names = (*path.parents[:-1], path, Path("mlruns"), *sorted(Path("mlruns").glob("*")))
-    if fault := _link_here(names, "MLflow", "MLFLOW_TRACKING_URI"):
+    if fault := _link_here(names, "MLflow", "MLFLOW_TRACKING_URI") or _filled_by_others(
+        (".", *names), "MLflow writes files", "set MLFLOW_TRACKING_URI, or "
+    ):
         return fault
     journal = path.with_name(f"{path.name}-journal")
     try:
@@ -85,6 +94,18 @@ def _mlflow_here(uri: str) -> str | None:
         f"found {journal.absolute()}, which makes SQLite delete a file that it names; hint: move it"
         " away, or run the command in another directory"
     )
+
+
+def _filled_by_others(places: Iterable[str | Path], use: str, advice: str) -> str | None:
+    """Return a line on a folder in which others may put files at any time of the run, or None."""
+    for folder in filter(Path.is_dir, map(Path, places)):
+        if others := filled_by_others(os.path.realpath(folder)):
+            return (
+                f"{folder.absolute()}, where {use}: others may write to {others}; expected: a"
+                f" directory that only you can write to; hint: {advice}run the command in another"
+                " directory"
+            )
+    return None
 
 
 def _link_here(names: Iterable[str | Path], tool: str, variable: str) -> str | None:

@@ -99,6 +99,35 @@ def test_a_link_in_the_current_directory_is_refused(
     assert lines(other) == []
 
 
+def test_a_directory_that_others_may_fill_is_refused(lines, tmp_path, monkeypatch):
+    """What is checked could come later: SQLite looks for a journal at each transaction."""
+    installed = SimpleNamespace(find_spec=lambda name: SimpleNamespace(origin="/site"))
+    monkeypatch.setattr(trackers, "PathFinder", installed)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    here, own = tmp_path / "here", tmp_path / "own"
+    here.mkdir()
+    own.mkdir()
+    monkeypatch.chdir(here)
+    assert lines("mlflow", "wandb") == []
+    here.chmod(0o1777)
+    for name, hint in (("mlflow", "set MLFLOW_TRACKING_URI, or run the"), ("wandb", "run the")):
+        (line,) = lines(name)
+        assert f"others may write to {here}; expected: a directory that only you" in line
+        assert line.endswith(f"; hint: {hint} command in another directory")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{own}/mlflow.db")
+    monkeypatch.setenv("WANDB_DIR", str(own))
+    assert lines("mlflow") == []
+    assert len(lines("wandb")) == 1  # it reads settings in the current directory all the same
+    here.chmod(0o755)
+    own.chmod(0o1777)
+    assert f"others may write to {own}" in lines("wandb")[0]
+    (here / "wandb").mkdir(mode=0o700)
+    own.chmod(0o755)
+    assert lines("wandb") == []
+    (here / "wandb").chmod(0o777)
+    assert f"others may write to {here / 'wandb'}" in lines("wandb")[0]
+
+
 def test_a_journal_that_names_a_file_is_refused(lines, tmp_path, monkeypatch):
     """SQLite deletes the file that the journal of a database calls its super-journal."""
     installed = SimpleNamespace(find_spec=lambda name: SimpleNamespace(origin="/site"))
