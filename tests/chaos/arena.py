@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chexseg.phantom import dataset
-from tests import processes
+from tests import plain_install, processes
 from tests.report.rendered import repeatable_tables
 
 #: Cells of 4 values of p, CAM and IRNet, 2 trials; and students of 3 fractions.
@@ -83,12 +83,16 @@ class Arena:
             self.data, dataset.Config(train=24, valid=20, test=12, size=64, prevalence=0.5)
         )
         self.study.write_text(STUDY)
-        self.environment = os.environ | {
-            MARK: str(root),
-            "RAY_TMPDIR": str(self.rays),
-            "TMPDIR": str(self.rays),
-            "OMP_NUM_THREADS": "1",
-        }
+        self.environment = (
+            os.environ
+            | plain_install.VARIABLES
+            | {
+                MARK: str(root),
+                "RAY_TMPDIR": str(self.rays),
+                "TMPDIR": str(self.rays),
+                "OMP_NUM_THREADS": "1",
+            }
+        )
         self.driver: subprocess.Popen[bytes] | None = None
         self._printed = root / "printed.txt"
 

@@ -16,6 +16,7 @@ import pytest
 from chexseg.cli.study import run_study
 from chexseg.config import study_file
 from chexseg.plan import planner
+from tests import plain_install
 from tests.cluster.emulated import Nodes
 from tests.cluster.standins import ROOT, wait_until
 from tests.in_process import without_ray
@@ -61,7 +62,8 @@ def chexseg(*words: object) -> None:
     with tempfile.TemporaryDirectory(
         prefix="cxr-", dir="/tmp", ignore_cleanup_errors=True
     ) as scratch:
-        environment = os.environ | {"RAY_TMPDIR": scratch, "TMPDIR": scratch}
+        environment = os.environ | plain_install.VARIABLES
+        environment |= {"RAY_TMPDIR": scratch, "TMPDIR": scratch}
         subprocess.run(
             command, check=True, cwd=ROOT, env=environment, capture_output=True, timeout=600
         )

@@ -16,6 +16,7 @@ import pytest
 from chexseg.config import study_file
 from chexseg.plan import planner
 from chexseg.store.store import Store
+from tests import plain_install
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +53,8 @@ def drivers(phantom_root, tmp_path, place):
     started = []
 
     def start() -> subprocess.Popen:
-        environment = os.environ | {"RAY_TMPDIR": str(scratch), "TMPDIR": str(scratch)}
+        environment = os.environ | plain_install.VARIABLES
+        environment |= {"RAY_TMPDIR": str(scratch), "TMPDIR": str(scratch)}
         environment |= {"CHEXSEG_CACHE": str(tmp_path / f"copies-{len(started)}")}
         started.append(
             subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)

@@ -21,7 +21,7 @@ from chexseg.analysis import load
 from chexseg.config import study_file
 from chexseg.plan import planner, status
 from chexseg.store.store import Store
-from tests import processes
+from tests import plain_install, processes
 from tests.report.rendered import publish, repeatable_tables
 
 KILLS = int(os.environ.get("CHEXSEG_KILLS", "2"))
@@ -73,7 +73,8 @@ def test_a_killed_driver_leaves_nothing_that_the_same_command_does_not_finish(
     study = tmp_path / "killed.yaml"
     study.write_text(STUDY)
     planned = planner.plan(study_file.load(study), planner.fingerprints(phantom_root))
-    environment = os.environ | {"RAY_TMPDIR": str(scratch), "TMPDIR": str(scratch)}
+    environment = os.environ | plain_install.VARIABLES
+    environment |= {"RAY_TMPDIR": str(scratch), "TMPDIR": str(scratch)}
 
     def start(store: Path) -> subprocess.Popen:
         command = [
@@ -141,7 +142,8 @@ def test_a_dead_process_of_ray_costs_progress_or_ends_the_run_with_a_line(
 ):
     study = tmp_path / "killed.yaml"
     study.write_text(STUDY)
-    environment = os.environ | {"RAY_TMPDIR": str(scratch), "TMPDIR": str(scratch)}
+    environment = os.environ | plain_install.VARIABLES
+    environment |= {"RAY_TMPDIR": str(scratch), "TMPDIR": str(scratch)}
 
     def run_and_kill(title: str, begin: str) -> tuple[int, str]:
         """Kill a process of a run when a line of its output has this text."""

@@ -22,7 +22,7 @@ from chexseg.search import journal
 from chexseg.search import status as search_status
 from chexseg.search.optuna_study import OptunaStudy
 from chexseg.store.store import Store
-from tests import processes
+from tests import plain_install, processes
 from tests.cli.test_signals import ACCEPTING
 from tests.in_process import without_ray
 from tests.run.test_kills import scratch, tables  # noqa: F401
@@ -45,7 +45,7 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "chexseg", *map(str, arguments)]
     return subprocess.Popen(
         [sys.executable, "-c", ACCEPTING, *command],
-        env=os.environ | environment,
+        env=os.environ | plain_install.VARIABLES | environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
