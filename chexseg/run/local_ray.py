@@ -193,7 +193,7 @@ def _started(private: Path, options: Mapping[str, Any]) -> Any:
             ray_internals.loopback_address(),
             ray_internals.same_environment(),
             ray_internals.no_log_monitor(),
-            ray_internals.working_directory(private),
+            ray_internals.separate_processes(private),
             safe_path(),
         ):
             return ray.init(

@@ -98,17 +98,20 @@ def no_log_monitor() -> Iterator[None]:
 
 
 @contextmanager
-def working_directory(path: Path) -> Iterator[None]:
-    """Let `ray.init` start its processes in a directory; workers inherit that of the raylet.
+def separate_processes(path: Path) -> Iterator[None]:
+    """Let `ray.init` start its processes in a directory, each in a process group of its own.
 
-    Ray starts them in the driver's, where the dynamic loader and others look for files before our
-    code runs. The option `working_dir` of `runtime_env` is a copy of files for workers alone.
+    Ray starts them in the driver's directory, where the dynamic loader and others look for files
+    before our code runs. Workers inherit the raylet's; the option `working_dir` of `runtime_env` is
+    a copy of files for workers alone. A signal to the driver's group would end the raylet at once,
+    and Ray then ends the driver, in the middle of what it does about the signal.
     """
     services: Any = importlib.import_module("ray._private.services")
     start = services.ConsolePopen
 
     def start_there(*arguments: Any, **options: Any) -> Any:
-        return start(*arguments, **{**options, "cwd": options.get("cwd") or str(path)})
+        options |= {"cwd": options.get("cwd") or str(path), "process_group": 0}
+        return start(*arguments, **options)
 
     services.ConsolePopen = start_there
     try:

@@ -22,8 +22,7 @@ settings:
   size: 32
   encoder: {architecture: mobilenet_v2, init: random}
   labels: {p: 1, expert_split: {train: 8, select: 4}}
-  fit: {epochs: 1, samples_per_epoch: 64}
-resources: {workers: 2}
+  fit: {epochs: 6, samples_per_epoch: 64}
 """
 TOKEN = local_ray.new_token()
 
@@ -36,6 +35,9 @@ def head(machine):
     started = machine.run("ray start --head --dashboard-host=127.0.0.1")
     assert started.returncode == 0, started.stdout
     (machine.home / "names.yaml").write_text(STUDY)
+    (machine.home / "shared.yaml").write_text(
+        STUDY.replace("epochs: 6", "epochs: 1") + "resources: {workers: 2}\n"
+    )
     made = machine.run("chexseg data phantom ~/phantom --train 48 --valid 24 --test 16 --size 64")
     assert made.returncode == 0, made.stdout
     return machine
@@ -68,24 +70,35 @@ def titles(machine: Machine) -> set[str]:
 
 
 @pytest.fixture
-def running(head):
-    """Start the study of this file; it is killed at the end of the test."""
-    line = "chexseg study run ~/names.yaml --data ~/phantom --store ~/store"
-    with open(head.top / "run.log", "wb") as log:
-        process = subprocess.Popen(
-            ["bash", "-c", f"exec {line} --address 127.0.0.1:{head.port}"],
-            env=head.environment,
-            cwd=ROOT,
-            stdout=log,
-            stderr=log,
+def study(head):
+    """Return ``study(name)``, which starts the study of this file."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(name: str) -> subprocess.Popen[bytes]:
+        line = (
+            f"chexseg study run ~/{name}.yaml --data ~/phantom --store ~/store --address "
+            f"127.0.0.1:{head.port}"
         )
-    yield process
-    process.kill()
-    process.wait()
+        log = open(head.top / "run.log", "wb")  # noqa: SIM115
+        started.append(
+            subprocess.Popen(
+                ["bash", "-c", f"exec {line}"],
+                env=head.environment,
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+            )
+        )
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
 
 
-def test_stages_cells_and_fits_that_workers_share_are_seen_by_their_names(head, running):
-    seen = set()
+def test_upstream_stages_and_cells_are_seen_by_their_names(head, study):
+    running, seen = study("names"), set()
 
     def over() -> bool:
         seen.update(titles(head))
@@ -94,7 +107,13 @@ def test_stages_cells_and_fits_that_workers_share_are_seen_by_their_names(head, 
     assert wait_until(over, 500), "the study went on for ever"
     assert running.returncode == 0, (head.top / "run.log").read_text()
     assert {"ingest valid", "ingest test"} <= named(head)
-    assert {"full trial 0, fit", "full trial 0, score"} <= named(head)
     assert "ray::full trial 0" in seen, sorted(seen)
+
+
+def test_fits_that_workers_share_are_seen_by_their_names(head, study):
+    running = study("shared")
+    wait_until(lambda: running.poll() is not None, 500)
+    assert running.returncode == 0, (head.top / "run.log").read_text()
+    assert {"full trial 0, fit", "full trial 0, score"} <= named(head)
     runs = {run["name"] for run in asked(head, "api/train/v2/runs/v1")["train_runs"]}
     assert "full trial 0, fit" in runs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -118,6 +119,18 @@ def test_no_process_reads_all_logs(ray_session):
     names = " ".join(" ".join(child.cmdline()) for child in psutil.Process().children())
     assert "gcs_server" in names
     assert "log_monitor" not in names
+
+
+@pytest.mark.heavy
+def test_a_signal_to_the_drivers_group_is_for_the_driver(ray_session):
+    """A raylet that ends first lets Ray end the driver."""
+    servers = [
+        child
+        for child in psutil.Process().children()
+        if re.search("gcs_server|raylet|dashboard|monitor", " ".join(child.cmdline()))
+    ]
+    assert len(servers) >= 3
+    assert os.getpgrp() not in {os.getpgid(child.pid) for child in servers}
 
 
 @pytest.mark.heavy  # it imports Ray

@@ -239,7 +239,9 @@ def test_a_failure_is_recorded_and_the_others_go_on(finished, phantom_root, tmp_
     }
     document["settings"]["labels"]["p"] = 0
     study = study_file.parse(
-        yaml.safe_dump(document), "two.yaml", SMALLEST | {"fit.learning_rate": 0.01}
+        yaml.safe_dump(document),
+        "two.yaml",
+        SMALLEST | {"fit.learning_rate": 0.01, "resources.cpu": 2},
     )
     two = planner.plan(study, planner.fingerprints(phantom_root))
     (weak,) = [node for node in two.nodes.values() if node.stage == "irnet"]

@@ -37,6 +37,8 @@ settings:
   fit: {epochs: 2, samples_per_epoch: 8}
 search: {points: 3, trials: 2, pruner: none}
 """
+#: Each worker imports PyTorch, which takes longer than a small training.
+ONE_AT_A_TIME = "resources: {cpu: 2}\n"
 
 
 def searched(root, text: str = TEXT) -> Search:
@@ -124,6 +126,7 @@ def test_one_process_at_a_time(finished, phantom_root):
 def test_a_pruned_point_frees_its_worker_and_keeps_what_it_has(finished, phantom_root, tmp_path):
     """Import four points that this network can't reach: all others are pruned at epoch one."""
     text = TEXT.replace("epochs: 2", "epochs: 40").replace("trials: 2, pruner: none", "trials: 1")
+    text += ONE_AT_A_TIME
     search, store = searched(phantom_root, text), Store(tmp_path / "store")
     optuna_study = OptunaStudy(search, store)
     optuna_study.open()
@@ -163,6 +166,7 @@ def test_a_point_that_fails_is_told_so_the_others_go_on_and_the_next_start_tries
         "{low: 0.0001, high: 0.01, log: true}", "[0.001, 1.0e+30]"
     )
     text = text.replace("points: 3, trials: 2", "points: 4, trials: 1, sampler: random")
+    text += ONE_AT_A_TIME
     search, store = searched(phantom_root, text), Store(tmp_path / "store")
     outcome = searcher.run_search(search, store, phantom_root, Quiet())
     optuna_study = OptunaStudy(search, store)

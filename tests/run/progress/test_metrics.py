@@ -142,7 +142,7 @@ def test_running_stages_are_exported_and_ended_ones_are_not(scrape):
 
 @pytest.mark.slow  # it waits until Ray has exported the metrics
 def test_a_study_is_seen_while_it_runs(scrape, phantom_root, tmp_path):
-    text = "name: seen\naxes: {trial: [0, 1]}\nsettings: {size: 32, encoder: {init: random}}\n"
+    text = "name: seen\naxes: {trial: [0, 1]}\nsettings: {size: 64, encoder: {init: random}}\n"
     small = {
         "encoder.architecture": "mobilenet_v2",
         "labels.p": 1,
