@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import struct
 import warnings
@@ -14,9 +13,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from chexseg.data import grey
-from chexseg.data.formats import jpeg, limits
-from chexseg.errors import UserError, printable, reason
-from chexseg.store import links
+from chexseg.data.formats import dicom_elements, dicom_pixels, limits
+from chexseg.data.formats.dicom_elements import shown
+from chexseg.errors import UserError, reason
 
 #: Bytes that identify the format: the preamble, which ends in ``DICM``.
 PREAMBLE = 132
@@ -25,12 +24,8 @@ PREAMBLE = 132
 _FIRST_ELEMENTS = {(2, 0), (2, 1), (2, 2), *((8, number) for number in (0, 1, 5, 8, 18, 22, 24))}
 _FIRST_TYPES = (b"UL", b"OB", b"UI", b"CS", b"DA")
 _LONGEST_FIRST = 128
-#: Transfer syntax of deflated files, written somewhere before the deflated part.
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
 #: Numeric elements that affect every pixel.
 _FACTORS = ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")
-#: Start of the transfer syntaxes of JPEG, JPEG-LS and JPEG 2000, and of films.
-_JPEG = "1.2.840.10008.1.2.4."
 
 
 def recognises(start: bytes) -> bool:
@@ -53,16 +48,9 @@ def recognises(start: bytes) -> bool:
 def holds_image(path: Path) -> bool:
     """Return False for a readable DICOM file without an image, such as a DICOMDIR or a report."""
     try:
-        from pydicom import dcmread
-
-        with links.open_regular(path) as file:
-            limits.check_file(file, path)
-            if _DEFLATED in file.read():
-                return True
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            data = dcmread(path, force=True, stop_before_pixels=True, specific_tags=["Rows"])
-            return "Rows" in data
+            return dicom_elements.holds_image(path)
     except Exception:  # `decode` reports the fault
         return True
 
@@ -80,9 +68,8 @@ def decode(file: BinaryIO, path: object) -> np.ndarray:
     if pydicom isn't installed.
     """
     try:
-        from pydicom import dcmread
+        import pydicom.pixels.utils
         from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
-        from pydicom.pixels.utils import iter_pixels
     except ImportError:
         raise UserError(
             f"{path}: DICOM files need pydicom; hint: pip install 'chexseg[dicom]'"
@@ -91,24 +78,19 @@ def decode(file: BinaryIO, path: object) -> np.ndarray:
         with warnings.catch_warnings():
             # Values may violate the standard in ways that don't affect the pixels.
             warnings.simplefilter("ignore")
-            if _DEFLATED in file.read():
-                raise UserError(
-                    f"{path}: found a deflated DICOM file, whose inflated size is unbounded;"
-                    " expected another transfer syntax"
-                )
-            file.seek(0)
-            data = dcmread(file, force=True)  # a preamble may be missing (`recognises`)
+            data = dicom_elements.read(file, path)
             _set_syntax(data)
             _check(data, path)
             plugin = _decoder(data.file_meta.TransferSyntaxUID, path)
-            # Before the decoder: GDCM ends the process at some damage, and fills what is missing.
-            _check_stream(data, path)
+            # Before the decoder: GDCM ends the process at some damage, and fills what is missing;
+            # pydicom expands all run lengths.
+            dicom_pixels.read(data, path)
             # The pixel data may have more frames than the header says.
-            frames = list(islice(iter_pixels(data, decoding_plugin=plugin), 2))
+            frames = list(islice(pydicom.pixels.utils.iter_pixels(data, decoding_plugin=plugin), 2))
             if len(frames) != 1:
                 raise UserError(f"{path}: found more than one frame; expected one")
-            _check_length(data, path)
             stored_HW = frames[0]
+            del data.PixelData  # up to 4 bytes for each pixel
             values_HW = grey.in_strips(
                 lambda rows: _exact(apply_voi_lut(apply_modality_lut(rows, data), data)), stored_HW
             )
@@ -148,10 +130,10 @@ def _check(data: Any, path: object) -> None:
         )
     if data.get("SamplesPerPixel") != 1:
         raise UserError(
-            f"{path}: SamplesPerPixel: found {_shown(data.get('SamplesPerPixel'))}; expected 1"
+            f"{path}: SamplesPerPixel: found {shown(data.get('SamplesPerPixel'))}; expected 1"
         )
     if (data.get("NumberOfFrames") or 1) != 1:
-        raise UserError(f"{path}: found {_shown(data.NumberOfFrames)} frames; expected one")
+        raise UserError(f"{path}: found {shown(data.NumberOfFrames)} frames; expected one")
     limits.check_pixels(data.Rows, data.Columns, path)
     for name in _FACTORS:
         value = data.get(name)
@@ -166,7 +148,7 @@ def _check(data: Any, path: object) -> None:
             raise UserError(f"{path}: found {given[0]} alone; expected {' and '.join(pair)}")
     if data.HighBit != data.BitsStored - 1:
         raise UserError(
-            f"{path}: HighBit: found {_shown(data.HighBit)}; expected {data.BitsStored - 1},"
+            f"{path}: HighBit: found {shown(data.HighBit)}; expected {data.BitsStored - 1},"
             f" because BitsStored is {data.BitsStored}"
         )
 
@@ -204,98 +186,6 @@ def _decoder(syntax: Any, path: object) -> str:
             need = f"one of pydicom's decoders of it: {', '.join(decoder.missing_dependencies)}"
         raise UserError(f"{path}: found pixels as {syntax.name}; expected {need}")
     return ""
-
-
-def _check_stream(data: Any, path: object) -> None:
-    """Raise `UserError` if the first JPEG stream is damaged, or contradicts the elements."""
-    if not data.file_meta.TransferSyntaxUID.startswith(_JPEG):
-        return
-    content = _frame(data)
-    stream = jpeg.read(content)
-    if not stream.is_whole:
-        raise UserError(
-            f"{path}: found compressed pixels without their end; expected an undamaged file"
-        )
-    jpeg.check_scans(content, path)
-    if (stream.height, stream.width) != (data.Rows, data.Columns):
-        raise UserError(
-            f"{path}: found compressed pixels of {stream.height} x {stream.width};"
-            f" expected {data.Rows} x {data.Columns} (Rows x Columns)"
-        )
-    if stream.precision != data.BitsStored:
-        raise UserError(
-            f"{path}: found compressed pixels of {stream.precision} bits; expected"
-            f" {data.BitsStored} (BitsStored)"
-        )
-    if jpeg.is_jpeg(content) and data.BitsAllocated not in (8, 16):  # GDCM would end the process
-        raise UserError(
-            f"{path}: BitsAllocated: found {_shown(data.BitsAllocated)}; expected 8 or 16, as"
-            " for each JPEG"
-        )
-    if stream.signed not in (None, bool(data.PixelRepresentation)):
-        raise UserError(
-            f"{path}: PixelRepresentation: found {_shown(data.PixelRepresentation)};"
-            f" expected {int(stream.signed)}, as in the compressed pixels"
-        )
-    jpeg.check(content, path)
-
-
-def _check_length(data: Any, path: object) -> None:
-    """Raise `UserError` if uncompressed or run-length encoded pixels don't fill Rows x Columns.
-
-    pydicom ignores what is too much, so a wrong number of rows or columns would not be noticed.
-    """
-    from pydicom.uid import RLELossless
-
-    syntax = data.file_meta.TransferSyntaxUID
-    expected = data.Rows * data.Columns * math.ceil(data.BitsAllocated / 8)
-    if syntax == RLELossless:
-        stored = _run_length_bytes(_frame(data))
-        # Some writers pad by more than the one byte that makes the length even.
-        expected = stored if 0 <= stored - expected < data.Columns else expected
-    elif not syntax.is_compressed and "PixelData" in data:
-        stored = len(data.PixelData)
-        expected += expected % 2 * (stored % 2 == 0)  # padded to an even number
-    else:
-        return
-    if stored != expected:
-        raise UserError(
-            f"{path}: found {stored} bytes of pixels; expected {expected} for"
-            f" {data.Rows} x {data.Columns} pixels (Rows x Columns)"
-        )
-
-
-def _frame(data: Any) -> bytes:
-    """Return the first compressed frame, as pydicom's decoders find it."""
-    from pydicom.encaps import generate_frames
-
-    names = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
-    offsets = tuple(data[name].value for name in names) if names[0] in data else None
-    return bytes(
-        next(generate_frames(data.PixelData, number_of_frames=1, extended_offsets=offsets))
-    )
-
-
-def _run_length_bytes(frame: bytes) -> int:
-    """Return the number of bytes that a frame's segments decode to (DICOM PS3.5, annex G)."""
-    count, *offsets = struct.unpack_from("<16I", frame)
-    total = 0
-    for start, end in itertools.pairwise([*offsets[:count], len(frame)]):
-        position = start
-        while position + 1 < end:
-            code = frame[position]
-            if code < 128:
-                total += min(code + 1, end - position - 1)
-                position += code + 2
-            else:
-                total += (257 - code) * (code != 128)
-                position += 2 if code != 128 else 1
-    return total
-
-
-def _shown(value: object) -> str:
-    """Return a value of the file for a message: a damaged number can be text of any kind."""
-    return printable(str(value)[:40])
 
 
 def _exact(values_HW: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 
 import numpy as np
@@ -85,7 +86,7 @@ def test_what_is_no_radiograph_is_refused(stored_HW, tmp_path, refused, write_di
     (tmp_path / "header.dcm").write_bytes(whole[:200])
     (tmp_path / "text.dcm").write_text("no image")
     for name, words in {
-        "cut": "readable",
+        "cut": "found 2500 bytes of pixels; expected 3000",
         "header": "photometric",
         "text": "readable",
         "missing": "no such image",
@@ -279,14 +280,16 @@ def test_the_shared_padded_films_are_the_plain_one(shared):
 def test_a_deflated_file_is_refused_before_it_is_inflated(tmp_path, write_dicom, monkeypatch):
     """Refuse a deflated file: a megabyte may expand to a thousand, and pydicom inflates first."""
     path = write_dicom(tmp_path / "film.dcm", np.zeros((4, 4)))
+    syntax = b"1.2.840.10008.1.2.1"
     path.write_bytes(
-        path.read_bytes().replace(b"1.2.840.10008.1.2.1\x00", b"1.2.840.10008.1.2.1.99")
+        path.read_bytes().replace(b"UI\x14\0" + syntax + b"\0", b"UI\x16\0" + syntax + b".99")
     )
     far = path.with_name("far")  # its file meta group is long before the transfer syntax
     content = path.read_bytes()
-    far.write_bytes(content[:140] + bytes(6000) + content[140:])
-    monkeypatch.setattr("pydicom.dcmread", lambda *_, **__: pytest.fail("read"))
+    private = struct.pack("<HH2sHI", 2, 0x102, b"OB", 0, 6000) + bytes(6000)
+    far.write_bytes(content[:144] + private + content[144:])
+    monkeypatch.setattr("zlib.decompress", lambda *_, **__: pytest.fail("inflated"))
     for deflated in (path, far):
-        with pytest.raises(UserError, match="deflated"):
+        with pytest.raises(UserError, match="found a deflated DICOM file"):
             images.read(deflated)
         assert dicom.holds_image(deflated), "and it is no file to be left out without a word"

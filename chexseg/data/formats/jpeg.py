@@ -163,7 +163,9 @@ def _code_stream(stream: bytes) -> int:
     """
     position = 0
     while not stream.startswith(_J2K, position):
-        length, kind, long = struct.unpack_from(">I4sQ", stream + bytes(8), position)
+        # A copy of the stream for each box would take hours for many.
+        box = stream[position : position + 16].ljust(16, b"\0")
+        length, kind, long = struct.unpack(">I4sQ", box)
         header = 16 if length == 1 else 8
         length = long if length == 1 else length
         if kind != b"jp2c" and length < header:  # 0: it reaches to the end

@@ -14,6 +14,21 @@ MAX_PIXELS = 89_478_485
 MOST_BYTES = 2**30
 #: Scans of a JPEG; each is decoded over all pixels. Usual progressive ones have about 10.
 MOST_SCANS = 100
+#: DICOM: how often the file is read for elements, items and fragments, each at least once. Films
+#: have hundreds. They take up to 700 bytes each.
+MOST_DICOM_READS = 100_000
+#: DICOM: bytes of sequences of undefined length, whose end must be looked for. All other elements
+#: that the pixels don't need are skipped, however long they are.
+MOST_DICOM_ELEMENTS = 2**25
+#: DICOM: bytes of values that are parsed to find the others, and of each other value that is
+#: parsed: a value of 2 bytes takes 236. A number has at most 16, and films have a few windows.
+MOST_DICOM_PARSED = 2**16
+LONGEST_DICOM_VALUE = 2**12
+#: DICOM: bytes of a sequence of lookup tables. One for 16 bits has 131,072.
+LONGEST_DICOM_TABLES = 2**19
+#: DICOM: bytes of compressed pixels, in those of uncompressed ones, and bytes beyond that. Noise
+#: as a JPEG of the best quality takes 1.6 times as many.
+COMPRESSED_FACTOR, COMPRESSED_MORE = 2, 2**20
 
 
 def check_file(file: BinaryIO, path: object) -> None:
