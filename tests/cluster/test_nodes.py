@@ -98,7 +98,7 @@ def test_a_node_dies_while_a_cell_runs_on_it(
     def halfway() -> bool:
         return bool(list(store.glob("score/*/manifest.json")) and fitting(cluster, store))
 
-    assert wait_until(lambda: driver.poll() is not None or halfway(), 400, pause=0.1)
+    assert wait_until(lambda: driver.poll() is not None or halfway(), 400, pause=0.25)
     before, lost = manifests(store), fitting(cluster, store)
     assert before and lost, driver.communicate()[0]
     assert cluster.actors("ProgressActor") == {cluster.head}, "the run would end with another node"
@@ -121,7 +121,7 @@ def test_drained_nodes_are_given_no_new_cell_and_their_death_is_no_failure(
     never_again = "from chexseg.run import cluster; cluster.MAX_FAILURES = 0"
     driver = cluster.study(study, "--data", phantom_root, "--store", store, first=never_again)
     assert wait_until(
-        lambda: driver.poll() is not None or len(fitting(cluster, store)) == 2, 400, pause=0.1
+        lambda: driver.poll() is not None or len(fitting(cluster, store)) == 2, 400, pause=0.25
     )
     (gone, _), (left, last) = fitting(cluster, store).items()
     cluster.drain(gone, 60)
@@ -130,7 +130,7 @@ def test_drained_nodes_are_given_no_new_cell_and_their_death_is_no_failure(
     seen = set()
     while driver.poll() is None:
         seen |= cluster.working(store, left)
-        time.sleep(0.2)
+        time.sleep(0.25)
     assert driver.returncode == 0, driver.communicate()[0]
     assert {name for name in seen if name.startswith("fit-")} <= last, (
         "a cell began on a node that was to go"
@@ -154,7 +154,7 @@ def test_a_fit_is_shared_by_workers_on_two_nodes_of_which_one_dies(
     assert wait_until(
         lambda: driver.poll() is not None or len(cluster.actors("RayTrainWorker")) == 2,
         400,
-        pause=0.1,
+        pause=0.25,
     )
     used = cluster.actors("RayTrainWorker")
     assert len(used) == 2, driver.communicate()[0]

@@ -90,7 +90,7 @@ def test_one_that_is_killed_leaves_its_work_to_the_other(drivers):
     first = start()
     deadline = time.monotonic() + 120
     while not store.cached(needed.values()) and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.2)
     before = store.cached(needed.values())
     assert before and before != set(needed)
     second = start()

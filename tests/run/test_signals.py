@@ -59,7 +59,7 @@ def wait(condition: Callable[[], object], driver: subprocess.Popen | None = None
     while not condition():
         assert driver is None or driver.poll() is None, driver.stderr.read()
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.2)
 
 
 def check_stopped(driver: subprocess.Popen, number: signal.Signals) -> None:

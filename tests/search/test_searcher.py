@@ -222,7 +222,7 @@ def test_after_sigkill_of_the_driver_no_point_is_lost_or_repeated(
             if TrialState.COMPLETE in states and TrialState.RUNNING in states:
                 break
             assert driver.poll() is None, driver.stderr.read().decode()
-            time.sleep(0.05)
+            time.sleep(0.2)
     finally:
         driver.send_signal(signal.SIGKILL)
         driver.communicate()
