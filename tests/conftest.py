@@ -23,8 +23,10 @@ from tests.analysis.synthetic_study import build_study
 from tests.leftovers import Leftovers, listening_ports
 from tests.store.places import open_store
 
-# Tests share few cores with Ray's workers: one thread per process is faster than several.
+# Tests share few cores with Ray's workers: one thread per process is faster than several, and
+# those of a stage that has several should leave a core to others while they wait.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # One token for each Ray of the session. Set before Ray is imported, which reads the mode then.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": local_ray.new_token()}
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

@@ -33,12 +33,12 @@ also:
   - {distil.fraction: 0.5, trial: 1}
   - {distil.fraction: 1, trial: 1}
 settings:
-  size: 64
+  size: 32
   pathologies: [Cardiomegaly, Edema, Pleural Effusion]
   encoder: {architecture: mobilenet_v2, init: random}
   labels: {weak_images: 8, expert_split: {train: 8, select: 4}}
   classify: {architecture: resnet18, epochs: 1}
-  irnet: {architecture: resnet18, epochs: 1}
+  irnet: {architecture: resnet18, epochs: 1, radius: 4}
   saliency: {images: 24}
   fit: {epochs: 2, samples_per_epoch: 16}
 """

@@ -125,6 +125,7 @@ class Machine:
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{self.dashboard}",
             "OMP_NUM_THREADS": "1",
+            "OMP_WAIT_POLICY": "passive",
             "PYTHONUNBUFFERED": "1",  # `ray job logs` follows this file while it is written
             "CHEXSEG_CACHE": str(self.top / "copies"),
             "CHEXSEG_TEST_SESSION": os.environ.get(
