@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-_HIDDEN = Path(__file__).with_name("hidden_packages")
-#: Environment variables of such processes. Ray has no dashboard without one of its packages.
+#: A directory for PYTHONPATH. It hides a package without which Ray has no dashboard.
+HIDDEN = Path(__file__).with_name("hidden_packages")
+#: Environment variables of such processes.
 VARIABLES = {
-    "PYTHONPATH": os.pathsep.join([str(_HIDDEN), *filter(None, [os.environ.get("PYTHONPATH", "")])])
+    "PYTHONPATH": os.pathsep.join([str(HIDDEN), *filter(None, [os.environ.get("PYTHONPATH")])])
 }

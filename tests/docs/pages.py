@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import plain_install
+
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = {"text", "yaml", "python", "diff", "sh", "bash", "console", "json", "dockerfile"}
 NEEDS = {"cloud", "download", "gpu"}
@@ -134,7 +136,7 @@ class Reader:
             (programs / name).chmod(0o755)
         self.environment |= {
             "PATH": f"{programs}:{self.environment['PATH']}",
-            "PYTHONPATH": str(directory),
+            "PYTHONPATH": f"{plain_install.HIDDEN}:{directory}",
             "COLUMNS": "100",
         }
 
