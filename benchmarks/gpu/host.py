@@ -28,10 +28,10 @@ ARCHITECTURES = {"densenet121": 30, "resnet18": 25}
 
 
 def tasks(context: Context) -> list[Task]:
-    """Return the part's tasks."""
+    """Return the part's tasks, those of the smaller network in a dry run."""
     return [
         Task(f"{how}, {name}", partial(measure, context, name, how), seconds)
-        for name in ARCHITECTURES
+        for name in list(ARCHITECTURES)[-1 if context.dry else 0 :]
         for how, seconds in (("from memory", 7), ("by Ray Data", 15))
     ]
 

@@ -45,7 +45,7 @@ class Context:
 
     def batch(self, images: int) -> int:
         """Return the batch size to use in place of `images`."""
-        return 2 if self.dry else images
+        return 4 if self.dry else images
 
 
 class Events:

@@ -33,7 +33,7 @@ from .conftest import CONTEXT, EXPERT, RESIDENT_AND_STREAMED
 pytestmark = pytest.mark.heavy  # most tests train a network twice
 
 CLASSIFY = ClassifyConfig(
-    architecture="resnet18", epochs=2, batch_size=8, learning_rate=1e-3, checkpoint_every=5
+    architecture="mobilenet_v2", epochs=2, batch_size=8, learning_rate=1e-3, checkpoint_every=5
 )
 IRNET = IRNetConfig(architecture="resnet18", epochs=2, images=16, radius=4, batch_size=8)
 SALIENCY = SaliencyConfig(images=40, **EXPERT)
