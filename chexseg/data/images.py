@@ -231,6 +231,7 @@ def recognises(start: bytes) -> bool:
 
 
 def _picture(file: BinaryIO, path: object) -> Decoded:
+    _check_tags(file, path)
     with Image.open(file, formats=FORMATS) as image:
         if image.mode in ("I", "F"):
             raise UserError(
@@ -254,6 +255,7 @@ def _picture(file: BinaryIO, path: object) -> Decoded:
         if chunks:
             highest = int(np.asarray(image).max()) if image.mode == "P" else -1
             png.check(chunks, highest, path)
+        _check_exif(image.info.get("exif") or b"", path)
         orientation = tiff_orientation if image.format == "TIFF" else _exif_orientation(image)
         if image.mode.startswith("I;16"):  # Pillow's conversion would clip values above 255
             declared = chunks.significant_bits if chunks else bits if bits < 16 else None
@@ -275,6 +277,28 @@ def _picture(file: BinaryIO, path: object) -> Decoded:
     if image.format != "TIFF":  # Pillow rotates TIFF itself
         pixels_HW = np.asarray(Image.fromarray(pixels_HW).transpose(_UPRIGHT[orientation]))
     return Decoded(pixels_HW, orientation)
+
+
+def _check_tags(file: BinaryIO, path: object) -> None:
+    """Raise `UserError` for tags of a TIFF or JPEG that Pillow would unpack when it opens them."""
+    start = file.read(len(_SIGNATURES[0]))
+    file.seek(0)
+    if not jpeg.is_jpeg(start):
+        tiff.check_numbers(file, path)
+        return
+    for tags in jpeg.tags(file.read()):
+        _check_exif(tags, path)
+    file.seek(0)
+
+
+def _check_exif(tags: bytes, path: object) -> None:
+    if len(tags) > limits.MOST_EXIF:
+        raise UserError(
+            f"{path}: found {len(tags)} bytes of EXIF data; expected at most {limits.MOST_EXIF}"
+        )
+    while tags.startswith(b"Exif\0\0"):  # as Pillow
+        tags = tags[6:]
+    tiff.check_numbers(io.BytesIO(tags), path)
 
 
 def _exif_orientation(image: Image.Image) -> object:

@@ -229,6 +229,24 @@ def test_an_index_of_many_records_is_no_image(tmp_path, monkeypatch):
     assert not dicom.holds_image(path)
 
 
+@pytest.mark.usefixtures("undecoded")
+def test_pixels_that_are_a_sequence_are_refused_before_its_items_are_parsed(film, refused):
+    items = ITEM + bytes(4)
+    pixels = element((0x7FE0, 0x10), items * (SIDE * SIDE // len(items)), b"SQ")
+    with refused("PixelData: found the type SQ; expected OB or OW"):
+        images.decode(film(syntax="1.2.840.10008.1.2.1", pixels=pixels))
+
+
+@pytest.mark.usefixtures("undecoded")
+def test_a_jpeg_of_more_channels_than_the_film_is_refused(film, refused):
+    """CharLS takes memory for all channels before it looks at one."""
+    channels = b"".join(bytes([number, 0x11, 0]) for number in range(1, 256))
+    stream = b"\xff\xd8\xff\xf7" + struct.pack(">HBHHB", 8 + len(channels), 8, SIDE, SIDE, 255)
+    pixels = encapsulated(stream + channels + b"\xff\xd9")
+    with refused("found compressed pixels of 255 channels; expected 1"):
+        images.decode(film(syntax="1.2.840.10008.1.2.4.80", pixels=pixels))
+
+
 def test_boxes_before_a_jpeg_2000_stream_are_not_each_copied_with_it():
     """A copy of a megabyte for each of 8 bytes took 3 s, and an hour for 30 of them."""
 

@@ -161,7 +161,7 @@ def test_chrome_is_started_where_nobody_else_can_write_with_a_page_from_here(tmp
     """It loads libraries that a file of the current directory names."""
     pytest.importorskip("kaleido")
     chrome = tmp_path / "chrome"
-    chrome.write_text(f"#!/bin/sh\npwd > {tmp_path}/where\nexit 1\n")
+    chrome.write_text(f"#!/bin/sh\necho $PWD $TMPDIR > {tmp_path}/where\nexit 1\n")
     chrome.chmod(0o755)
     code = """if True:
         import sys
@@ -190,7 +190,9 @@ def test_chrome_is_started_where_nobody_else_can_write_with_a_page_from_here(tmp
             "BROWSER_PATH": str(chrome),
         },
     )
-    assert (tmp_path / "where").read_text() == "/\n"
+    directory, temporary = (tmp_path / "where").read_text().split()
+    assert directory == "/" and not Path(temporary).exists(), "what Chrome leaves is deleted"
+    assert temporary != os.environ.get("TMPDIR", "/tmp")
     assert "plotly" in answer.stdout and "http" not in answer.stdout, answer.stdout + answer.stderr
 
 

@@ -32,7 +32,11 @@ def read(data: Any, path: object) -> None:
     # int() raises for NaN, which no comparison below would refuse.
     expected = int(data.Rows * data.Columns) * math.ceil(data.BitsAllocated / 8)
     syntax = data.file_meta.TransferSyntaxUID
-    length = getattr(data.get_item("PixelData", keep_deferred=True), "length", UNDEFINED)
+    element = data.get_item("PixelData", keep_deferred=True)
+    kind = getattr(element, "VR", None)  # none in a file that leaves the types out
+    if kind not in (None, "OB", "OW", "OB or OW", "UN"):
+        raise UserError(f"{path}: PixelData: found the type {shown(kind)}; expected OB or OW")
+    length = getattr(element, "length", UNDEFINED)
     if not syntax.is_compressed and length != UNDEFINED:
         _check_length(length, expected, data, path)
     most = limits.COMPRESSED_FACTOR * expected + limits.COMPRESSED_MORE
@@ -63,6 +67,10 @@ def _check_stream(content: bytes, data: Any, path: object) -> None:
         raise UserError(
             f"{path}: found compressed pixels of {stream.height} x {stream.width};"
             f" expected {data.Rows} x {data.Columns} (Rows x Columns)"
+        )
+    if stream.components != 1:  # GDCM takes memory for all before it looks at any
+        raise UserError(
+            f"{path}: found compressed pixels of {stream.components} channels; expected 1"
         )
     if stream.precision != data.BitsStored:
         raise UserError(

@@ -1,11 +1,10 @@
 """Read the headers of compressed streams, and check that a JPEG is whole.
 
-Sources: ITU-T T.81 (JPEG), T.87 (JPEG-LS) and T.800 (JPEG 2000).
+Sources: ITU-T T.81 (JPEG) and T.87 (JPEG-LS).
 """
 
 from __future__ import annotations
 
-import collections
 import itertools
 import struct
 from collections.abc import Iterator
@@ -13,12 +12,9 @@ from dataclasses import dataclass
 
 import simplejpeg
 
-from chexseg.data.formats import limits
+from chexseg.data.formats import jpeg2000, limits
 from chexseg.errors import UserError
 
-_J2K = b"\xff\x4f\xff\x51"
-#: JPEG 2000: the marker of a part of a tile.
-_TILE_PART = b"\xff\x90"
 _START = b"\xff\xd8"
 #: Markers of a frame: all but JPEG-LS, lossy with Huffman codes, progressive, and JPEG-LS.
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
@@ -28,6 +24,8 @@ _ARITHMETIC = 0xC9
 #: Markers of a scan, and of the end.
 _SCAN, _END = 0xDA, 0xD9
 _LAST = b"\xff\xd9"
+#: Segments of applications, of which those with EXIF data and lists of images (CIPA DC-007).
+_EXIF, _IMAGES = 0xE1, 0xE2
 #: Markers without a length: restart intervals, and TEM.
 _ALONE = {*range(0xD0, 0xD8), 0x01}
 
@@ -42,6 +40,7 @@ class Stream:
 
     height: int
     width: int
+    components: int
     precision: int
     signed: bool | None
     is_whole: bool = True
@@ -50,16 +49,16 @@ class Stream:
 def read(stream: bytes) -> Stream:
     """Return the header of a JPEG, JPEG-LS or JPEG 2000 stream; raise ValueError for another."""
     if not stream.startswith(_START):
-        start = _code_stream(stream)
-        right, bottom, left, top = struct.unpack_from(">4I", stream, start + 8)
-        sample = stream[start + 42]
-        return Stream(bottom - top, right - left, sample % 128 + 1, sample >= 128)
+        header = jpeg2000.read(stream)
+        return Stream(
+            header.height, header.width, header.components, header.precision, header.signed
+        )
     for kind, start in _segments(stream):
         if kind == _JPEG_LS or kind in _FRAMES:
-            precision, height, width = struct.unpack_from(">BHH", stream, start + 4)
+            precision, height, width, components = struct.unpack_from(">BHHB", stream, start + 4)
             signed = False if kind in _HUFFMAN else None
             is_whole = kind != _JPEG_LS or stream.rstrip(b"\0").endswith(_LAST)
-            return Stream(height, width, precision, signed, is_whole)
+            return Stream(height, width, components, precision, signed, is_whole)
     raise ValueError("no frame header")
 
 
@@ -93,6 +92,21 @@ def _segments(stream: bytes) -> Iterator[tuple[int, int]]:
         position += 2 + int(struct.unpack_from(">H", stream, position + 2)[0])
 
 
+def tags(stream: bytes) -> Iterator[bytes]:
+    """Yield what a JPEG has in the form of a TIFF: lists of images, and EXIF data, joined."""
+    exif = []
+    for kind, position in _segments(stream):
+        if kind not in (_EXIF, _IMAGES):
+            continue
+        (length,) = struct.unpack_from(">H", stream, position + 2)
+        content = stream[position + 4 : position + 2 + length]
+        if kind == _EXIF and content.startswith(b"Exif\0\0"):
+            exif.append(content[6:])
+        elif kind == _IMAGES and content.startswith(b"MPF\0"):
+            yield content[4:]
+    yield b"".join(exif)
+
+
 def is_jpeg(stream: bytes) -> bool:
     """Return whether a stream is JPEG or JPEG-LS, not JPEG 2000."""
     return stream.startswith(_START)
@@ -102,11 +116,11 @@ def check(stream: bytes, path: object) -> None:
     """Raise `UserError` for a damaged or incomplete JPEG, which libjpeg decodes with a warning.
 
     It makes missing pixels mid-grey, and takes additional bytes for pixels. Other decoders do so
-    without a warning, or end the process at damaged tables. Of JPEG 2000 only the tiles are
-    checked, of JPEG-LS nothing: its decoder refuses what is incomplete.
+    without a warning, or end the process at damaged tables. Of JPEG 2000 only the layout
+    is checked, of JPEG-LS nothing: its decoder refuses what is incomplete.
     """
     if not is_jpeg(stream):
-        _check_tiles(stream, path)
+        jpeg2000.check(stream, path)
         return
     frame = next((segment for segment in _segments(stream) if segment[0] in _FRAMES), None)
     if frame is None:
@@ -154,43 +168,3 @@ def _completed(stream: bytes, scan: int, progressive: bool) -> Iterator[tuple[in
     if not progressive:
         first, last, bits = 0, 0, 0
     return itertools.product(components, range(first, last + 1) if bits % 16 == 0 else ())
-
-
-def _code_stream(stream: bytes) -> int:
-    """Return the start of a JPEG 2000 code stream, which may be in the box of a file (annex I).
-
-    Raises ValueError if there is none.
-    """
-    position = 0
-    while not stream.startswith(_J2K, position):
-        # A copy of the stream for each box would take hours for many.
-        box = stream[position : position + 16].ljust(16, b"\0")
-        length, kind, long = struct.unpack(">I4sQ", box)
-        header = 16 if length == 1 else 8
-        length = long if length == 1 else length
-        if kind != b"jp2c" and length < header:  # 0: it reaches to the end
-            raise ValueError("no JPEG 2000 code stream")
-        position += header if kind == b"jp2c" else length
-    return position
-
-
-def _check_tiles(stream: bytes, path: object) -> None:
-    """Raise `UserError` for a JPEG 2000 stream without all of its tiles and their parts."""
-    start = _code_stream(stream)
-    right, bottom, _, _, across, down, left, top = struct.unpack_from(">8I", stream, start + 8)
-    tiles = -((left - right) // across) * -((top - bottom) // down)
-    position = start + 2
-    while stream[position : position + 2] != _TILE_PART:
-        position += 2 + int(struct.unpack_from(">H", stream, position + 2)[0])
-    promised, parts = {}, collections.Counter[int]()
-    while stream[position : position + 2] == _TILE_PART:
-        tile, length, _, total = struct.unpack_from(">HIBB", stream, position + 4)
-        parts[tile] += 1
-        if total:  # 0: another part says it
-            promised[tile] = total
-        position = position + length if length else len(stream)
-    if len(parts) != tiles or any(parts[tile] < total for tile, total in promised.items()):
-        raise UserError(
-            f"{path}: found {len(parts)} tiles of a JPEG 2000 image; expected {tiles}, with all"
-            " of their parts"
-        )

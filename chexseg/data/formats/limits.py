@@ -30,6 +30,15 @@ LONGEST_DICOM_TABLES = 2**19
 #: as a JPEG of the best quality takes 1.6 times as many.
 COMPRESSED_FACTOR, COMPRESSED_MORE = 2, 2**20
 
+#: JPEG 2000: bytes that a decoder may take for its tiles, precincts and code blocks, for each pixel
+#: and beyond that. Streams of 64 x 64 pixels a block take 0.1 for each pixel and layer.
+JPEG2000_FACTOR, JPEG2000_MORE = 16, 2**25
+#: Bytes of EXIF data. A JPEG's segment has at most half as many.
+MOST_EXIF = 2**17
+#: Numbers in all tags of a TIFF's page, or of EXIF data. Pillow makes up to 70 bytes of each. Tiles
+#: of 16 x 16 pixels, the smallest allowed, are 350,000 in the largest image.
+MOST_TIFF_NUMBERS = 2**20
+
 
 def check_file(file: BinaryIO, path: object) -> None:
     """Raise `UserError` for a file of more than `MOST_BYTES`. Leaves the position at the start."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import zlib
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 from PIL import ExifTags
 
-from chexseg.data.formats import jpeg
+from chexseg.data.formats import jpeg, limits
 from chexseg.errors import UserError
 
 _TAG = ExifTags.Base
@@ -30,6 +31,45 @@ _LARGEST_TILE = 2048**2
 #: The tag with the tables that the JPEG streams of a file share, and their bytes at most. They are
 #: read once for each stream, and a stream can use 2,700 bytes.
 _JPEG_TABLES, _MOST_TABLES = 347, 4096
+#: Types of tags that are kept as bytes: BYTE, ASCII and UNDEFINED.
+_BYTES = (1, 2, 7)
+#: Tags of a page; an older TIFF has room for as many.
+_MOST_TAGS = 2**16
+
+
+def check_numbers(file: BinaryIO, path: object) -> None:
+    """Raise `UserError` for a TIFF, or EXIF data, with too many numbers in the first page's tags.
+
+    Pillow makes a Python object of each. Several tags may have the same bytes. Other formats pass.
+    """
+    start = file.read(16)
+    file.seek(0)
+    order = {b"II": "<", b"MM": ">"}.get(start[:2])
+    if order is None or len(start) < 16:
+        return
+    large = struct.unpack_from(f"{order}H", start, 2) == (43,)  # BigTIFF
+    (page,) = (
+        struct.unpack_from(f"{order}Q", start, 8)
+        if large
+        else struct.unpack_from(f"{order}I", start, 4)
+    )
+    file.seek(min(page, 2**62))
+    size, entry = ("Q", f"{order}HHQ8x") if large else ("H", f"{order}HHI4x")
+    head = file.read(struct.calcsize(size))
+    numbers = 0
+    if len(head) == struct.calcsize(size):
+        (count,) = struct.unpack(f"{order}{size}", head)
+        length = struct.calcsize(entry)
+        content = file.read(length * min(count, _MOST_TAGS))
+        whole = content[: len(content) // length * length]
+        numbers = sum(
+            count for _, kind, count in struct.iter_unpack(entry, whole) if kind not in _BYTES
+        )
+    file.seek(0)
+    if numbers > limits.MOST_TIFF_NUMBERS:
+        raise UserError(
+            f"{path}: found {numbers} numbers in tags; expected at most {limits.MOST_TIFF_NUMBERS}"
+        )
 
 
 def check(tags: Mapping[int, Any], file: BinaryIO, path: object) -> None:

@@ -85,14 +85,14 @@ def export(figures: Mapping[str, go.Figure]) -> tuple[dict[str, bytes], str | No
     # When plotly writes several images, it ignores the sizes in their layouts.
     heights = [figure.layout.height for figure in drawn]
     try:
-        with tempfile.TemporaryDirectory() as directory:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
             paths = [
                 Path(directory, f"{number}{Path(name).suffix}")
                 for number, name in enumerate(figures)
             ]
             write = partial(plotly.io.write_images, scale=2, width=WIDTH, height=heights)
             _no_logs_of_chrome()
-            with _chrome_in_root(), _no_mathjax(Path(directory)):
+            with _chrome_in_root(directory), _no_mathjax(Path(directory)):
                 _in_daemon_thread(partial(write, drawn, paths))
             images = (path.read_bytes() for path in paths)
             return dict(zip(figures, images, strict=True)), None
@@ -116,21 +116,23 @@ def _no_logs_of_chrome() -> None:
 
 
 @contextmanager
-def _chrome_in_root() -> Iterator[None]:
+def _chrome_in_root(temporary: str) -> Iterator[None]:
     """Let Kaleido start Chrome in `/`, where nobody else can have left files.
 
     Chrome looks for settings of its graphics drivers in the current directory, and loads a library
-    that they name. Neither Kaleido nor choreographer has an option for the directory.
+    that they name. Neither Kaleido nor choreographer has an option for the directory. temporary:
+    for Chrome's temporary files, some of which it leaves if it is slow to end.
     """
     from choreographer.browsers import chromium
 
     browser: Any = chromium.Chromium
-    arguments_of = browser.get_popen_args
+    arguments_of, environment_of = browser.get_popen_args, browser.get_env
     browser.get_popen_args = lambda self: {**arguments_of(self), "cwd": "/"}
+    browser.get_env = lambda self: {**environment_of(self), "TMPDIR": temporary}
     try:
         yield
     finally:
-        browser.get_popen_args = arguments_of
+        browser.get_popen_args, browser.get_env = arguments_of, environment_of
 
 
 @contextmanager
