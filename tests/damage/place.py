@@ -35,7 +35,7 @@ settings:
   encoder: {{init: imagenet, architecture: {ARCHITECTURE}}}
   labels: {{p: 0.5, weak_images: 4, expert_split: {{train: 4, select: 4}}}}
   classify: {{architecture: {ARCHITECTURE}, epochs: 1, batch_size: 8}}
-  fit: {{epochs: 1, samples_per_epoch: 4, batch_size: 2}}
+  fit: {{epochs: 2, samples_per_epoch: 4, batch_size: 2}}
 """
 SEARCH = STUDY.replace("name: small", "name: searched") + (
     "axes: {labels.p: {low: 0.5, high: 0.9}}\nsearch: {points: 2, sampler: random, pruner: none}\n"

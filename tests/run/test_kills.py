@@ -41,15 +41,6 @@ settings:
   saliency: {images: 24}
   fit: {epochs: 2, samples_per_epoch: 16}
 """
-#: With one cell, and no stage before it but the reading of images.
-SMALL = """
-name: killed
-settings:
-  size: 32
-  encoder: {architecture: mobilenet_v2, init: random}
-  labels: {p: 1, expert_split: {train: 8, select: 4}}
-  fit: {epochs: 2, samples_per_epoch: 16}
-"""
 
 
 @pytest.fixture
@@ -150,7 +141,7 @@ def test_a_dead_process_of_ray_costs_progress_or_ends_the_run_with_a_line(
     phantom_root, tmp_path, scratch
 ):
     study = tmp_path / "killed.yaml"
-    study.write_text(SMALL)
+    study.write_text(STUDY)
     environment = os.environ | plain_install.VARIABLES
     environment |= {"RAY_TMPDIR": str(scratch), "TMPDIR": str(scratch)}
 

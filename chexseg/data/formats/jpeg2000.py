@@ -138,8 +138,11 @@ def check(stream: bytes, path: object) -> None:
 
 
 def _styles(stream: bytes, position: int) -> tuple[list[_Style], int]:
-    """Return the coding styles of a header that begins here, and where its tiles or data begin."""
-    styles = []
+    """Return the coding styles of a header that begins here, and where its tiles or data begin.
+
+    Raises ValueError for more than two: one for the only component, and one for all.
+    """
+    styles: list[_Style] = []
     while stream[position : position + 2] not in (_TILE_PART, _DATA):
         marker, length = struct.unpack_from(">HH", stream, position)
         content = stream[position + 4 : position + 2 + length]
@@ -155,6 +158,8 @@ def _styles(stream: bytes, position: int) -> tuple[list[_Style], int]:
             styles.append(
                 _Style(1, levels, width, height, content[7:] if own_precincts & 1 else b"")
             )
+        if len(styles) > 2:
+            raise ValueError("several coding styles")
         position += 2 + length
     return styles, position
 
@@ -162,6 +167,6 @@ def _styles(stream: bytes, position: int) -> tuple[list[_Style], int]:
 def _memory(header: Header, styles: list[_Style]) -> int:
     """Return about how many bytes OpenJPEG takes for all but the pixels of one component."""
     counts = [style.counts(header.tile_height, header.tile_width) for style in styles]
-    precincts, blocks = (max(column, default=1) for column in zip(*counts, strict=True))
-    layers = max((style.layers for style in styles), default=1)
+    precincts, blocks = (max(column) for column in zip(*counts, strict=True))
+    layers = max(style.layers for style in styles)
     return header.tiles * (_TILE + precincts * _PRECINCT + blocks * (_BLOCK + layers * _LAYER))

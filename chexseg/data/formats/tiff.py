@@ -10,6 +10,7 @@ import math
 import struct
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 from PIL import ExifTags
@@ -43,33 +44,31 @@ def check_numbers(file: BinaryIO, path: object) -> None:
     Pillow makes a Python object of each. Several tags may have the same bytes. Other formats pass.
     """
     start = file.read(16)
-    file.seek(0)
     order = {b"II": "<", b"MM": ">"}.get(start[:2])
-    if order is None or len(start) < 16:
-        return
-    large = struct.unpack_from(f"{order}H", start, 2) == (43,)  # BigTIFF
-    (page,) = (
-        struct.unpack_from(f"{order}Q", start, 8)
-        if large
-        else struct.unpack_from(f"{order}I", start, 4)
-    )
-    file.seek(min(page, 2**62))
-    size, entry = ("Q", f"{order}HHQ8x") if large else ("H", f"{order}HHI4x")
-    head = file.read(struct.calcsize(size))
-    numbers = 0
-    if len(head) == struct.calcsize(size):
-        (count,) = struct.unpack(f"{order}{size}", head)
-        length = struct.calcsize(entry)
-        content = file.read(length * min(count, _MOST_TAGS))
-        whole = content[: len(content) // length * length]
-        numbers = sum(
-            count for _, kind, count in struct.iter_unpack(entry, whole) if kind not in _BYTES
-        )
+    large = start[2:3] == b"\x2b"  # BigTIFF, as Pillow tells it
+    number, place = ("Q", 8) if large else ("H", 4)
+    with suppress(struct.error):  # too short: Pillow reads no tags
+        if order:
+            (page,) = struct.unpack_from(f"{order}{'Q' if large else 'I'}", start, place)
+            file.seek(min(page, 2**62))  # more is an error
+            (count,) = struct.unpack(
+                f"{order}{number}", file.read(struct.calcsize(f"{order}{number}"))
+            )
+            _check_counts(file, count, f"{order}HH{'Q8x' if large else 'I4x'}", path)
     file.seek(0)
-    if numbers > limits.MOST_TIFF_NUMBERS:
-        raise UserError(
-            f"{path}: found {numbers} numbers in tags; expected at most {limits.MOST_TIFF_NUMBERS}"
-        )
+
+
+def _check_counts(file: BinaryIO, tags: int, form: str, path: object) -> None:
+    length = struct.calcsize(form)
+    content = file.read(length * min(tags, _MOST_TAGS))
+    whole = content[: len(content) // length * length]
+    numbers = sum(count for _, kind, count in struct.iter_unpack(form, whole) if kind not in _BYTES)
+    for found, most, what in (
+        (tags, _MOST_TAGS, "tags"),
+        (numbers, limits.MOST_TIFF_NUMBERS, "numbers in tags"),
+    ):
+        if found > most:
+            raise UserError(f"{path}: found {found} {what}; expected at most {most}")
 
 
 def check(tags: Mapping[int, Any], file: BinaryIO, path: object) -> None:
