@@ -167,6 +167,7 @@ def _styles(stream: bytes, position: int) -> tuple[list[_Style], int]:
 def _memory(header: Header, styles: list[_Style]) -> int:
     """Return about how many bytes OpenJPEG takes for all but the pixels of one component."""
     counts = [style.counts(header.tile_height, header.tile_width) for style in styles]
-    precincts, blocks = (max(column) for column in zip(*counts, strict=True))
+    precincts = max(precincts for precincts, _ in counts)
+    blocks = max(blocks for _, blocks in counts)
     layers = max(style.layers for style in styles)
     return header.tiles * (_TILE + precincts * _PRECINCT + blocks * (_BLOCK + layers * _LAYER))
