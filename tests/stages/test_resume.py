@@ -18,13 +18,13 @@ import torch
 from safetensors.torch import load_file
 
 from chexseg.data import shards
-from chexseg.errors import DamagedArtifactError, UserError
+from chexseg.errors import UserError
 from chexseg.models.irnet import IRNet
 from chexseg.stages import classify, irnet, saliency
 from chexseg.stages.api import StageContext
 from chexseg.stages.artifacts import CLASSIFIER_WEIGHTS, HISTORY, IRNET_WEIGHTS, ROC
 from chexseg.stages.configs import ClassifyConfig, IRNetConfig, SaliencyConfig
-from chexseg.stages.training import checkpoint, ray_train
+from chexseg.stages.training import checkpoint
 from chexseg.store import manifest
 from tests.models.legacy_files import enlarging, legacy_file
 
@@ -334,43 +334,6 @@ def test_a_classifier_on_ray_train_survives_its_worker_and_equals_one_in_this_pr
     ]
     for name in (HISTORY, ROC):
         assert (out / name).read_bytes() == (quiet / name).read_bytes()
-
-
-def damaged(context):
-    raise OSError("shard: truncated")
-
-
-def mistaken(context):
-    raise UserError("fit.x: found 3")
-
-
-def broken(context):
-    raise ZeroDivisionError("of nothing")
-
-
-@pytest.mark.slow
-def test_an_error_on_ray_train_arrives_and_is_not_tried_again(ray_session, tmp_path):
-    with pytest.raises(RuntimeError, match=r"ZeroDivisionError: of nothing\n(.*\n)+.*in broken"):
-        ray_train.run(broken, "broken", tmp_path, StageContext(train_failures=2))
-    assert not list(tmp_path.iterdir())
-
-
-class Trainer:
-    """Stands for Ray Train's, with one worker in this process."""
-
-    def __init__(self, loop, **options) -> None:
-        self.fit = loop
-
-
-@pytest.mark.parametrize(
-    ("loop", "error", "text"),
-    [(damaged, DamagedArtifactError, "shard: truncated"), (mistaken, UserError, "fit.x: found 3")],
-)
-def test_errors_that_a_user_is_told_keep_their_kind(loop, error, text, tmp_path, monkeypatch):
-    monkeypatch.setattr("ray.train.torch.TorchTrainer", Trainer)
-    with pytest.raises(error, match=f"^{text}$"):
-        ray_train.run(loop, "failing", tmp_path, StageContext(train_failures=2))
-    assert not list(tmp_path.iterdir())
 
 
 @RESIDENT_AND_STREAMED
