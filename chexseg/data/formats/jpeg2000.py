@@ -20,7 +20,7 @@ _TILE_PART, _DATA = b"\xff\x90", b"\xff\x93"
 #: Markers of a coding style: of all components, and of one.
 _STYLE, _STYLE_OF_ONE = 0xFF52, 0xFF53
 #: Bytes that OpenJPEG takes for a tile, a precinct, a code block, and for a layer of a code block.
-#: Measured with openjpeg in GDCM 3.0 and pylibjpeg; rounded up.
+#: Measured were 9,600 for a tile and 543 for a precinct. The others are bounds: not measured.
 _TILE, _PRECINCT, _BLOCK, _LAYER = 12_000, 600, 400, 48
 
 

@@ -31,7 +31,7 @@ LONGEST_DICOM_TABLES = 2**19
 COMPRESSED_FACTOR, COMPRESSED_MORE = 2, 2**20
 
 #: JPEG 2000: bytes that a decoder may take for its tiles, precincts and code blocks, for each pixel
-#: and beyond that. Streams of 64 x 64 pixels a block take 0.1 for each pixel and layer.
+#: and beyond that. Code blocks of 64 x 64 pixels take 0.02 for each pixel and layer.
 JPEG2000_FACTOR, JPEG2000_MORE = 16, 2**25
 #: Bytes of EXIF data. A JPEG's segment has at most half as many.
 MOST_EXIF = 2**17

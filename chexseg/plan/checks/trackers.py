@@ -15,6 +15,8 @@ from chexseg.untrusted.shared_folders import filled_by_others
 #: The end of a journal that names another one (https://www.sqlite.org/fileformat.html, section 3).
 #: Databases that are written together have that; MLflow has one database.
 _SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
+#: Folders of which W&B takes one, for its settings and files.
+_WANDB_FOLDERS = ("wandb", ".wandb")
 
 
 def mistakes(plan: Plan) -> Iterator[Mistake]:
@@ -40,7 +42,7 @@ def fault_here(name: str) -> str | None:
     """
     if name == "mlflow":
         return _mlflow_here(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
-    for folder in ("wandb", ".wandb"):
+    for folder in _WANDB_FOLDERS:
         path = Path(folder, "settings")
         if os.path.lexists(path):
             return (
@@ -60,12 +62,11 @@ def fault_here(name: str) -> str | None:
             f"{place.absolute()} can't be written, and W&B would take a folder that others may"
             " have made; hint: set WANDB_DIR to a directory of yours"
         )
-    own = ("wandb", ".wandb")
     # It reads its settings from the current directory also if WANDB_DIR is set.
     return (
-        _link_here(own, "W&B", "WANDB_DIR")
+        _link_here(_WANDB_FOLDERS, "W&B", "WANDB_DIR")
         or _filled_by_others((".",), "W&B reads settings", "")
-        or _filled_by_others((place, *own), "W&B writes files", "set WANDB_DIR, or ")
+        or _filled_by_others((place, *_WANDB_FOLDERS), "W&B writes files", "set WANDB_DIR, or ")
     )
 
 

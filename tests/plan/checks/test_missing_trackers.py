@@ -100,7 +100,7 @@ def test_a_link_in_the_current_directory_is_refused(
 
 
 def test_a_directory_that_others_may_fill_is_refused(lines, tmp_path, monkeypatch):
-    """What is checked could come later: SQLite looks for a journal at each transaction."""
+    """Another user could add a journal after the check: SQLite looks at each transaction."""
     installed = SimpleNamespace(find_spec=lambda name: SimpleNamespace(origin="/site"))
     monkeypatch.setattr(trackers, "PathFinder", installed)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
